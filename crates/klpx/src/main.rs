@@ -1,0 +1,2 @@
+//! The klpx command.
+fn main() {}

@@ -1,1 +1,11 @@
-//! stub
+//! Object files as klpx compares them: functions and data objects, what they refer to, and the special-section
+//! entries that describe them.
+//!
+//! Owns ELF reading, canonical names, and every fact about architectures and kernel versions. Never compares two
+//! objects, and never writes one.
+
+pub mod arch;
+pub mod elf;
+pub mod name;
+pub mod object;
+pub mod special;

@@ -1,0 +1,152 @@
+//! What differs between architectures: relocation types and what a livepatch may use of them.
+//!
+//! Sources: arch/x86/kernel/module.c and arch/arm64/kernel/module.c for the types that a module loader takes; the
+//! psABI documents for field widths. A third architecture is one more table here and one in `special`.
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use object::elf;
+
+/// An architecture that klpx knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// x86_64.
+    X86_64,
+    /// arm64.
+    Arm64,
+}
+
+/// What a relocation's field is, as far as klpx cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Whole bytes, this many.
+    Bytes(u8),
+    /// Some bits of a 4-byte instruction.
+    Instruction,
+}
+
+/// A relocation type.
+#[derive(Clone, Copy, Debug)]
+pub struct RelocationKind {
+    /// `r_type`.
+    pub code: u32,
+    /// Its name in the psABI.
+    pub name: &'static str,
+    /// What is written.
+    pub field: Field,
+    /// True when the value is relative to the place.
+    pub pc_relative: bool,
+    /// True for calls and jumps: the reference is not an address that anyone keeps.
+    pub branch: bool,
+    /// True when the module loader (and so a livepatch relocation) takes it.
+    pub in_module: bool,
+}
+
+const fn kind(code: u32, name: &'static str, field: Field, pc_relative: bool, branch: bool, in_module: bool) -> RelocationKind {
+    RelocationKind { code, name, field, pc_relative, branch, in_module }
+}
+
+use Field::{Bytes, Instruction};
+
+/// arch/x86/kernel/module.c, `__write_relocate_add`. `GOTPCREL` forms are left out: modules have no GOT.
+const X86_64: [RelocationKind; 7] = [
+    kind(elf::R_X86_64_NONE.0, "R_X86_64_NONE", Bytes(0), false, false, true),
+    kind(elf::R_X86_64_64.0, "R_X86_64_64", Bytes(8), false, false, true),
+    kind(elf::R_X86_64_PC32.0, "R_X86_64_PC32", Bytes(4), true, false, true),
+    kind(elf::R_X86_64_PLT32.0, "R_X86_64_PLT32", Bytes(4), true, true, true),
+    kind(elf::R_X86_64_32.0, "R_X86_64_32", Bytes(4), false, false, true),
+    kind(elf::R_X86_64_32S.0, "R_X86_64_32S", Bytes(4), false, false, true),
+    kind(elf::R_X86_64_PC64.0, "R_X86_64_PC64", Bytes(8), true, false, true),
+];
+
+/// arch/arm64/kernel/module.c, `apply_relocate_add`.
+const ARM64: [RelocationKind; 25] = [
+    kind(elf::R_AARCH64_NONE.0, "R_AARCH64_NONE", Bytes(0), false, false, true),
+    kind(elf::R_AARCH64_ABS64.0, "R_AARCH64_ABS64", Bytes(8), false, false, true),
+    kind(elf::R_AARCH64_ABS32.0, "R_AARCH64_ABS32", Bytes(4), false, false, true),
+    kind(elf::R_AARCH64_ABS16.0, "R_AARCH64_ABS16", Bytes(2), false, false, true),
+    kind(elf::R_AARCH64_PREL64.0, "R_AARCH64_PREL64", Bytes(8), true, false, true),
+    kind(elf::R_AARCH64_PREL32.0, "R_AARCH64_PREL32", Bytes(4), true, false, true),
+    kind(elf::R_AARCH64_PREL16.0, "R_AARCH64_PREL16", Bytes(2), true, false, true),
+    kind(elf::R_AARCH64_MOVW_UABS_G0_NC.0, "R_AARCH64_MOVW_UABS_G0_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_MOVW_UABS_G1_NC.0, "R_AARCH64_MOVW_UABS_G1_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_MOVW_UABS_G2_NC.0, "R_AARCH64_MOVW_UABS_G2_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_MOVW_UABS_G3.0, "R_AARCH64_MOVW_UABS_G3", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LD_PREL_LO19.0, "R_AARCH64_LD_PREL_LO19", Instruction, true, false, true),
+    kind(elf::R_AARCH64_ADR_PREL_LO21.0, "R_AARCH64_ADR_PREL_LO21", Instruction, true, false, true),
+    kind(elf::R_AARCH64_ADR_PREL_PG_HI21.0, "R_AARCH64_ADR_PREL_PG_HI21", Instruction, true, false, true),
+    kind(elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0, "R_AARCH64_ADR_PREL_PG_HI21_NC", Instruction, true, false, true),
+    kind(elf::R_AARCH64_ADD_ABS_LO12_NC.0, "R_AARCH64_ADD_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LDST8_ABS_LO12_NC.0, "R_AARCH64_LDST8_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LDST16_ABS_LO12_NC.0, "R_AARCH64_LDST16_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LDST32_ABS_LO12_NC.0, "R_AARCH64_LDST32_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LDST64_ABS_LO12_NC.0, "R_AARCH64_LDST64_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_LDST128_ABS_LO12_NC.0, "R_AARCH64_LDST128_ABS_LO12_NC", Instruction, false, false, true),
+    kind(elf::R_AARCH64_TSTBR14.0, "R_AARCH64_TSTBR14", Instruction, true, true, true),
+    kind(elf::R_AARCH64_CONDBR19.0, "R_AARCH64_CONDBR19", Instruction, true, true, true),
+    kind(elf::R_AARCH64_JUMP26.0, "R_AARCH64_JUMP26", Instruction, true, true, true),
+    kind(elf::R_AARCH64_CALL26.0, "R_AARCH64_CALL26", Instruction, true, true, true),
+];
+
+impl Arch {
+    /// The architecture of an ELF machine number.
+    pub fn of_machine(machine: u16) -> Result<Arch> {
+        match machine {
+            m if m == elf::EM_X86_64.0 => Ok(Arch::X86_64),
+            m if m == elf::EM_AARCH64.0 => Ok(Arch::Arm64),
+            other => Err(Diagnosis::new("klpx::unknown-machine", Class::Input, "an object for an unknown machine")
+                .why(format!("its ELF machine number is {other}; klpx knows x86_64 (62) and arm64 (183)"))
+                .into()),
+        }
+    }
+
+    /// The name that the kernel's build system and `uname -m` users know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// What a relocation type means, if klpx knows it.
+    pub fn relocation(self, code: u32) -> Option<&'static RelocationKind> {
+        let table: &'static [RelocationKind] = match self {
+            Arch::X86_64 => &X86_64,
+            Arch::Arm64 => &ARM64,
+        };
+        table.iter().find(|kind| kind.code == code)
+    }
+
+    /// The distance from a PC-relative field to where the processor counts from, for the usual instruction that ends
+    /// with its field: an x86 displacement is relative to the next instruction.
+    pub fn pc_bias(self, kind: &RelocationKind) -> i64 {
+        match (self, kind.pc_relative, kind.field) {
+            (Arch::X86_64, true, Bytes(4)) => 4,
+            _ => 0,
+        }
+    }
+
+    /// True when these bytes of a code section hold nothing: no-operation and trap fillers between functions.
+    pub fn is_padding(self, bytes: &[u8]) -> bool {
+        match self {
+            // nop (also inside the multi-byte forms), int3, and zero fill
+            Arch::X86_64 => {
+                bytes.iter().all(|&b| matches!(b, 0x90 | 0xcc | 0)) || bytes.len() < 32 && x86_nops(bytes)
+            }
+            Arch::Arm64 => bytes
+                .chunks(4)
+                .all(|word| matches!(word, [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0, 0]) || word.len() < 4 && word.iter().all(|&b| b == 0)),
+        }
+    }
+}
+
+/// True when the bytes decode as no-operations only.
+fn x86_nops(bytes: &[u8]) -> bool {
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+    let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
+    while decoder.can_decode() {
+        if !matches!(decoder.decode().mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,442 @@
+//! Raw ELF64 little-endian files by mmap: sections, symbols, relocations, all checked once when opened.
+//!
+//! Owns bounds and index checks, `SHN_XINDEX` and extended section counts. Knows nothing of what a section means.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use memmap2::Mmap;
+use object::elf;
+use object::endian::{LittleEndian as LE, U32};
+use object::pod;
+
+/// A section header as it lies in the file.
+pub type Shdr = elf::SectionHeader64<LE>;
+/// A symbol as it lies in the file.
+pub type Sym = elf::Sym64<LE>;
+/// A relocation with addend as it lies in the file.
+pub type Rela = elf::Rela64<LE>;
+
+/// Section flag of a livepatch relocation section (include/linux/livepatch_external.h).
+pub const SHF_RELA_LIVEPATCH: u64 = 0x0010_0000;
+/// Section index of a livepatch symbol (include/linux/livepatch_external.h).
+pub const SHN_LIVEPATCH: u16 = 0xff20;
+
+/// Index of a section in its file. 0 is the null section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SectionId(pub u32);
+
+/// Index of a symbol in its file's symbol table. 0 is the null symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SymbolId(pub u32);
+
+impl SectionId {
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl SymbolId {
+    /// The null symbol.
+    pub const NONE: SymbolId = SymbolId(0);
+
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a symbol is defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Definition {
+    /// Not in this file.
+    Undefined,
+    /// An absolute value, or an index that means no section.
+    Absolute,
+    /// Common storage that a linker allots.
+    Common,
+    /// Resolved by the livepatch core when the module is loaded.
+    Livepatch,
+    /// At an offset of a section.
+    Section(SectionId),
+}
+
+/// A file's bytes and the name it is reported by.
+pub struct ElfFile {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Map(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl ElfFile {
+    /// Maps a file.
+    pub fn open(path: &Path) -> Result<ElfFile> {
+        let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
+        let file = File::open(path).map_err(|e| io(&e))?;
+        let length = file.metadata().map_err(|e| io(&e))?.len();
+        let bytes = if length == 0 {
+            Bytes::Owned(Vec::new())
+        } else {
+            // SAFETY: the map is private and read-only; klpx maps files of its own cache, or ones that the user
+            // names for the length of the run.
+            Bytes::Map(unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?)
+        };
+        Ok(ElfFile { path: path.to_owned(), bytes })
+    }
+
+    /// Takes bytes that are in memory already.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> ElfFile {
+        ElfFile { path: name.into(), bytes: Bytes::Owned(bytes) }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Map(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Checks the file's tables.
+    pub fn parse(&self) -> Result<Elf<'_>> {
+        Elf::parse(self.bytes()).map_err(|why| {
+            Diagnosis::new("klpx::bad-elf", Class::Input, "not a usable ELF file")
+                .place(Place::file(self.path.display().to_string(), None))
+                .why(why)
+                .remedy("build the file again; if it came from a package, check its integrity")
+                .into()
+        })
+    }
+}
+
+/// A checked view of an ELF64 little-endian file. Every accessor below is total: ranges were checked in `parse`.
+pub struct Elf<'d> {
+    data: &'d [u8],
+    header: &'d elf::FileHeader64<LE>,
+    sections: &'d [Shdr],
+    section_names: &'d [u8],
+    symbols: &'d [Sym],
+    symbol_names: &'d [u8],
+    symbol_table: SectionId,
+    extended: &'d [U32<LE>],
+    relocations: Vec<u32>,
+}
+
+fn table<'d, T: pod::Pod>(data: &'d [u8], offset: u64, count: u64, what: &str) -> Result<&'d [T], String> {
+    let short = || format!("its {what} reaches past the end of the file");
+    let start = usize::try_from(offset).map_err(|_| short())?;
+    let rest = data.get(start..).ok_or_else(short)?;
+    let count = usize::try_from(count).map_err(|_| short())?;
+    if count.checked_mul(size_of::<T>()).is_none_or(|length| length > rest.len()) {
+        return Err(short());
+    }
+    pod::slice_from_bytes(rest, count).map(|(slice, _)| slice).map_err(|()| short())
+}
+
+impl<'d> Elf<'d> {
+    fn parse(data: &'d [u8]) -> Result<Elf<'d>, String> {
+        let (header, _) = pod::from_bytes::<elf::FileHeader64<LE>>(data).map_err(|()| "it is too short")?;
+        if header.e_ident.magic != elf::ELFMAG {
+            return Err("it does not begin as an ELF file does".into());
+        }
+        if header.e_ident.class != elf::ELFCLASS64 || header.e_ident.data != elf::ELFDATA2LSB {
+            return Err("it is not 64-bit little-endian".into());
+        }
+        let sections = section_headers(data, header)?;
+        let names = section_string_table(header, sections)?;
+        let mut elf = Elf {
+            data,
+            header,
+            sections,
+            section_names: &[],
+            symbols: &[],
+            symbol_names: &[],
+            symbol_table: SectionId(0),
+            extended: &[],
+            relocations: vec![0; sections.len()],
+        };
+        for (n, section) in sections.iter().enumerate() {
+            let size = if section.sh_type.get(LE) == elf::SHT_NOBITS { 0 } else { section.sh_size.get(LE) };
+            let end = section.sh_offset.get(LE).checked_add(size);
+            if end.is_none_or(|end| end > data.len() as u64) {
+                return Err(format!("section {n} reaches past the end of the file"));
+            }
+        }
+        elf.section_names = elf.strings(names, "section names")?;
+        if sections.iter().any(|s| s.sh_name.get(LE) as usize >= elf.section_names.len().max(1)) {
+            return Err("a section's name lies outside the section names".into());
+        }
+        elf.read_symbols()?;
+        elf.index_relocations()?;
+        Ok(elf)
+    }
+
+    fn strings(&self, id: SectionId, what: &str) -> Result<&'d [u8], String> {
+        let bytes = self.section_bytes(id);
+        if !bytes.is_empty() && bytes.last() != Some(&0) {
+            return Err(format!("its {what} do not end with a NUL"));
+        }
+        Ok(bytes)
+    }
+
+    fn read_symbols(&mut self) -> Result<(), String> {
+        let Some(index) = self.sections.iter().position(|s| s.sh_type.get(LE) == elf::SHT_SYMTAB) else {
+            return Ok(());
+        };
+        let section = &self.sections[index];
+        self.symbol_table = SectionId(index as u32);
+        let count = section.sh_size.get(LE) / size_of::<Sym>() as u64;
+        self.symbols = table(self.data, section.sh_offset.get(LE), count, "symbol table")?;
+        let strings = section.sh_link.get(LE);
+        if strings as usize >= self.sections.len() {
+            return Err("its symbol table names no string table".into());
+        }
+        self.symbol_names = self.strings(SectionId(strings), "symbol names")?;
+        if let Some(x) = self.sections.iter().find(|s| {
+            s.sh_type.get(LE) == elf::SHT_SYMTAB_SHNDX && s.sh_link.get(LE) as usize == index
+        }) {
+            self.extended = table(self.data, x.sh_offset.get(LE), x.sh_size.get(LE) / 4, "extended index table")?;
+            if self.extended.len() < self.symbols.len() {
+                return Err("its extended index table is shorter than its symbol table".into());
+            }
+        }
+        for (n, symbol) in self.symbols.iter().enumerate() {
+            if symbol.st_name.get(LE) as usize >= self.symbol_names.len().max(1) {
+                return Err(format!("the name of symbol {n} lies outside the symbol names"));
+            }
+            if let Definition::Section(section) = self.definition(SymbolId(n as u32))
+                && section.index() >= self.sections.len()
+            {
+                return Err(format!("symbol {n} is in section {}, which does not exist", section.0));
+            }
+        }
+        Ok(())
+    }
+
+    fn index_relocations(&mut self) -> Result<(), String> {
+        for (n, section) in self.sections.iter().enumerate() {
+            let flags = section.sh_flags.get(LE).0;
+            if section.sh_type.get(LE) != elf::SHT_RELA || flags & SHF_RELA_LIVEPATCH != 0 {
+                continue;
+            }
+            let target = section.sh_info.get(LE) as usize;
+            if self.symbol_table.0 == 0 || section.sh_link.get(LE) != self.symbol_table.0 || target == 0 {
+                continue; // dynamic relocations of a linked image
+            }
+            let slot = self.relocations.get_mut(target).ok_or_else(|| {
+                format!("relocation section {n} is for section {target}, which does not exist")
+            })?;
+            if *slot != 0 {
+                return Err(format!("section {target} has two relocation sections"));
+            }
+            *slot = n as u32;
+        }
+        Ok(())
+    }
+
+    /// The whole file.
+    pub fn data(&self) -> &'d [u8] {
+        self.data
+    }
+
+    /// `e_type`: `ET_REL` for objects and modules, `ET_EXEC` or `ET_DYN` for a linked vmlinux.
+    pub fn file_type(&self) -> u16 {
+        self.header.e_type.get(LE).0
+    }
+
+    /// `e_machine`.
+    pub fn machine(&self) -> u16 {
+        self.header.e_machine.get(LE).0
+    }
+
+    /// Every section, the null section included.
+    pub fn section_ids(&self) -> impl ExactSizeIterator<Item = SectionId> + use<> {
+        (0..self.sections.len() as u32).map(SectionId)
+    }
+
+    /// How many sections there are, the null section included.
+    pub fn section_count(&self) -> usize {
+        self.sections.len()
+    }
+
+    /// A section's header.
+    pub fn section(&self, id: SectionId) -> &'d Shdr {
+        &self.sections[id.index()]
+    }
+
+    /// `sh_flags`.
+    pub fn section_flags(&self, id: SectionId) -> u64 {
+        self.section(id).sh_flags.get(LE).0
+    }
+
+    /// `sh_size`.
+    pub fn section_size(&self, id: SectionId) -> u64 {
+        self.section(id).sh_size.get(LE)
+    }
+
+    /// `sh_type`.
+    pub fn section_type(&self, id: SectionId) -> u32 {
+        self.section(id).sh_type.get(LE).0
+    }
+
+    /// A section's name.
+    pub fn section_name(&self, id: SectionId) -> &'d [u8] {
+        string_at(self.section_names, self.section(id).sh_name.get(LE))
+    }
+
+    /// A section's bytes; empty for `SHT_NOBITS`.
+    pub fn section_bytes(&self, id: SectionId) -> &'d [u8] {
+        let section = self.section(id);
+        if section.sh_type.get(LE) == elf::SHT_NOBITS {
+            return &[];
+        }
+        let start = section.sh_offset.get(LE) as usize;
+        &self.data[start..start + section.sh_size.get(LE) as usize]
+    }
+
+    /// The first section of that name.
+    pub fn section_by_name(&self, name: &[u8]) -> Option<SectionId> {
+        self.section_ids().find(|&id| self.section_name(id) == name)
+    }
+
+    /// How many symbols there are, the null symbol included.
+    pub fn symbol_count(&self) -> usize {
+        self.symbols.len()
+    }
+
+    /// Every symbol but the null symbol.
+    pub fn symbol_ids(&self) -> impl ExactSizeIterator<Item = SymbolId> + use<> {
+        (1..self.symbols.len().max(1) as u32).map(SymbolId)
+    }
+
+    /// A symbol.
+    pub fn symbol(&self, id: SymbolId) -> &'d Sym {
+        &self.symbols[id.index()]
+    }
+
+    /// A symbol's name. Section symbols have an empty one.
+    pub fn symbol_name(&self, id: SymbolId) -> &'d [u8] {
+        string_at(self.symbol_names, self.symbol(id).st_name.get(LE))
+    }
+
+    /// `st_value`: an offset in an object, an address in a linked image.
+    pub fn symbol_value(&self, id: SymbolId) -> u64 {
+        self.symbol(id).st_value.get(LE)
+    }
+
+    /// `st_size` in bytes.
+    pub fn symbol_size(&self, id: SymbolId) -> u64 {
+        self.symbol(id).st_size.get(LE)
+    }
+
+    /// `STT_*`.
+    pub fn symbol_type(&self, id: SymbolId) -> u8 {
+        self.symbol(id).st_info.0 & 0xf
+    }
+
+    /// `STB_*`.
+    pub fn symbol_binding(&self, id: SymbolId) -> u8 {
+        self.symbol(id).st_info.0 >> 4
+    }
+
+    /// Where a symbol is defined.
+    pub fn definition(&self, id: SymbolId) -> Definition {
+        match self.symbol(id).st_shndx.get(LE) {
+            elf::SHN_UNDEF => Definition::Undefined,
+            elf::SHN_ABS => Definition::Absolute,
+            elf::SHN_COMMON => Definition::Common,
+            index if index.0 == SHN_LIVEPATCH => Definition::Livepatch,
+            elf::SHN_XINDEX => match self.extended.get(id.index()) {
+                Some(index) => Definition::Section(SectionId(index.get(LE))),
+                None => Definition::Absolute,
+            },
+            index if index.0 >= elf::SHN_LORESERVE => Definition::Absolute,
+            index => Definition::Section(SectionId(u32::from(index.0))),
+        }
+    }
+
+    /// The section that a symbol is defined in.
+    pub fn symbol_section(&self, id: SymbolId) -> Option<SectionId> {
+        match self.definition(id) {
+            Definition::Section(section) => Some(section),
+            _ => None,
+        }
+    }
+
+    /// The symbol table's section, if there is one.
+    pub fn symbol_table(&self) -> Option<SectionId> {
+        (self.symbol_table.0 != 0).then_some(self.symbol_table)
+    }
+
+    /// The relocations on a section, in the file's order. Livepatch relocation sections are not among them.
+    ///
+    /// Their symbol indices are *not* checked here (7 million lie on debug sections); see [`Elf::rela_symbol`].
+    pub fn relocations(&self, id: SectionId) -> &'d [Rela] {
+        match self.relocations[id.index()] {
+            0 => &[],
+            n => self.rela_table(SectionId(n)),
+        }
+    }
+
+    /// The relocations that a `SHT_RELA` section holds.
+    pub fn rela_table(&self, id: SectionId) -> &'d [Rela] {
+        let bytes = self.section_bytes(id);
+        match pod::slice_from_bytes(bytes, bytes.len() / size_of::<Rela>()) {
+            Ok((slice, _)) => slice,
+            Err(()) => &[],
+        }
+    }
+
+    /// A relocation's symbol, if the index exists.
+    pub fn rela_symbol(&self, rela: &Rela) -> Option<SymbolId> {
+        let index = rela.r_sym(LE, false);
+        ((index as usize) < self.symbols.len()).then_some(SymbolId(index))
+    }
+}
+
+fn section_headers<'d>(data: &'d [u8], header: &elf::FileHeader64<LE>) -> Result<&'d [Shdr], String> {
+    let offset = header.e_shoff.get(LE);
+    if offset == 0 {
+        return Err("it has no sections".into());
+    }
+    if header.e_shentsize.get(LE) as usize != size_of::<Shdr>() {
+        return Err("its section headers are of an unknown size".into());
+    }
+    let first: &[Shdr] = table(data, offset, 1, "section header table")?;
+    let count = match header.e_shnum.get(LE) {
+        0 => first[0].sh_size.get(LE),
+        count => u64::from(count),
+    };
+    if count == 0 || count > u64::from(u32::MAX) {
+        return Err("it has no sections".into());
+    }
+    table(data, offset, count, "section header table")
+}
+
+fn section_string_table(header: &elf::FileHeader64<LE>, sections: &[Shdr]) -> Result<SectionId, String> {
+    let index = match header.e_shstrndx.get(LE) {
+        elf::SHN_XINDEX => sections[0].sh_link.get(LE),
+        index => u32::from(index.0),
+    };
+    if index as usize >= sections.len() {
+        return Err("it names no table of section names".into());
+    }
+    Ok(SectionId(index))
+}
+
+fn string_at(strings: &[u8], offset: u32) -> &[u8] {
+    let rest = strings.get(offset as usize..).unwrap_or(&[]);
+    let end = rest.iter().position(|&b| b == 0).unwrap_or(rest.len());
+    &rest[..end]
+}

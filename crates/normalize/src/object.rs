@@ -1,0 +1,641 @@
+//! The object model: a relocatable file as items (functions, data objects), what their relocations refer to, and the
+//! special-section entries that belong to each function.
+//!
+//! An item is a range of one section with a name. Bytes that no symbol names are reached through the references to
+//! them, as [`Target::Literal`].
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::arch::{Arch, RelocationKind};
+use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
+use crate::special::{Table, TableKind};
+
+/// Index of an item in its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId(pub u32);
+
+impl ItemId {
+    const NONE: ItemId = ItemId(u32::MAX);
+
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Index of a FILE symbol among the FILE symbols of its object, in symbol table order. [`FileId::NONE`] for globals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u32);
+
+impl FileId {
+    /// Not of one file: a global symbol, or an object without FILE symbols.
+    pub const NONE: FileId = FileId(u32::MAX);
+}
+
+/// What a section is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Not loaded: debug information, symbol tables, relocations, notes.
+    Unloaded,
+    /// Code.
+    Code,
+    /// Data that may be written, or a constant with a name.
+    Data,
+    /// NUL-terminated strings (`SHF_MERGE | SHF_STRINGS`).
+    Strings,
+    /// Constants of this size that a linker may merge.
+    Constants(u32),
+    /// A special section: index into [`Object::tables`].
+    Table(u8),
+    /// Read with another table, or only while the kernel is built (`.discard.*`, `.export_symbol`, `.orc_unwind`).
+    BuildOnly,
+    /// Tables that the kernel reads once, when it boots or a module is loaded: initcalls, parameters, exports.
+    Registry,
+}
+
+/// A function or data object.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    /// The section it lies in.
+    pub section: SectionId,
+    /// First byte in the section, a prefix before the entry included.
+    pub start: u64,
+    /// Where its symbol points.
+    pub entry: u64,
+    /// One past the last byte, a tail after the symbol's size included.
+    pub end: u64,
+    /// Its symbol. Aliases of it are found by [`Object::aliases`].
+    pub symbol: SymbolId,
+    /// True for code.
+    pub code: bool,
+}
+
+/// What a relocation refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A place in an item, in bytes from its entry. May lie outside of it.
+    Item {
+        /// The item.
+        item: ItemId,
+        /// Bytes from the item's entry.
+        offset: i64,
+    },
+    /// Bytes without a name: a string, a merged constant, an alternative's replacement.
+    Literal {
+        /// The section.
+        section: SectionId,
+        /// Where the literal begins.
+        start: u64,
+        /// Where it ends, as far as can be known.
+        end: u64,
+        /// Where the reference points, in bytes from `start`.
+        offset: i64,
+    },
+    /// An entry of a special section.
+    Entry {
+        /// Index into [`Object::tables`].
+        table: u8,
+        /// The entry.
+        entry: u32,
+        /// Bytes from the start of the entry.
+        offset: i64,
+    },
+    /// A symbol that this object does not define, with the addend.
+    External {
+        /// The symbol.
+        symbol: SymbolId,
+        /// Bytes from the symbol.
+        offset: i64,
+    },
+    /// A plain number.
+    Absolute(i64),
+}
+
+/// One special-section entry, by the item it describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The item that the entry's place lies in.
+    pub owner: ItemId,
+    /// Index into [`Object::tables`].
+    pub table: u8,
+    /// The place, in bytes from the owner's entry.
+    pub place: i64,
+    /// Which entry of the table.
+    pub index: u32,
+}
+
+/// A relocatable object, read once.
+pub struct Object<'d> {
+    /// The file's tables.
+    pub elf: Elf<'d>,
+    /// Its architecture.
+    pub arch: Arch,
+    /// Special sections.
+    pub tables: Vec<Table>,
+    name: String,
+    roles: Vec<Role>,
+    items: Vec<Item>,
+    section_items: Vec<(u32, u32)>,
+    symbol_item: Vec<ItemId>,
+    symbol_file: Vec<FileId>,
+    files: Vec<SymbolId>,
+    entries: Vec<Entry>,
+    item_entries: Vec<u32>,
+}
+
+impl<'d> Object<'d> {
+    /// Reads an object. Debug sections are not touched.
+    ///
+    /// # Errors
+    /// When the file is not a relocatable object of a known architecture, a relocation names what does not exist, or
+    /// a special section is of an unknown form.
+    pub fn read(file: &'d ElfFile) -> Result<Object<'d>> {
+        let elf = file.parse()?;
+        let name = file.path().display().to_string();
+        if elf.file_type() != elf::ET_REL.0 {
+            return Err(Diagnosis::new("klpx::not-relocatable", Class::Input, "not a relocatable object")
+                .place(Place::file(name, None))
+                .why("only .o and .ko files, and vmlinux.o, have the relocations that klpx compares")
+                .into());
+        }
+        let arch = Arch::of_machine(elf.machine())?;
+        let mut object = Object {
+            arch,
+            tables: Vec::new(),
+            name,
+            roles: Vec::new(),
+            items: Vec::new(),
+            section_items: Vec::new(),
+            symbol_item: vec![ItemId::NONE; elf.symbol_count()],
+            symbol_file: vec![FileId::NONE; elf.symbol_count()],
+            files: Vec::new(),
+            entries: Vec::new(),
+            item_entries: Vec::new(),
+            elf,
+        };
+        object.read_roles()?;
+        object.check_relocations()?;
+        object.read_items();
+        object.read_entries();
+        Ok(object)
+    }
+
+    /// The path it was read from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read_roles(&mut self) -> Result<()> {
+        self.roles.reserve(self.elf.section_count());
+        for id in self.elf.section_ids() {
+            let role = match TableKind::of(self.arch, self.elf.section_name(id)) {
+                Some(kind) if self.elf.section_flags(id) & u64::from(elf::SHF_ALLOC.0) != 0 => {
+                    self.tables.push(Table::read(&self.elf, id, kind)?);
+                    Role::Table((self.tables.len() - 1) as u8)
+                }
+                _ => self.role_of(id),
+            };
+            self.roles.push(role);
+        }
+        Ok(())
+    }
+
+    fn role_of(&self, id: SectionId) -> Role {
+        let section = self.elf.section(id);
+        let flags = self.elf.section_flags(id);
+        let kind = self.elf.section_type(id);
+        if flags & u64::from(elf::SHF_ALLOC.0) == 0 || kind == elf::SHT_NOTE.0 {
+            return Role::Unloaded;
+        }
+        let name = self.elf.section_name(id);
+        if name.starts_with(b".discard") || BUILD_ONLY.contains(&name) || TableKind::is_companion(self.arch, name) {
+            return Role::BuildOnly;
+        }
+        if REGISTRIES.iter().any(|start| name.starts_with(start)) {
+            return Role::Registry;
+        }
+        if flags & u64::from(elf::SHF_EXECINSTR.0) != 0 {
+            return Role::Code;
+        }
+        let merged = flags & u64::from(elf::SHF_MERGE.0) != 0;
+        match section.sh_entsize.get(LE) {
+            _ if merged && flags & u64::from(elf::SHF_STRINGS.0) != 0 => Role::Strings,
+            size @ 1..=4096 if merged => Role::Constants(size as u32),
+            _ => Role::Data,
+        }
+    }
+
+    /// After this, every relocation of a loaded section has a symbol that exists and a place inside the section.
+    fn check_relocations(&self) -> Result<()> {
+        for id in self.elf.section_ids() {
+            if self.role(id) == Role::Unloaded {
+                continue;
+            }
+            let size = self.elf.section_size(id);
+            let mut previous = 0;
+            for rela in self.elf.relocations(id) {
+                let offset = rela.r_offset.get(LE);
+                let fault = if self.elf.rela_symbol(rela).is_none() {
+                    "names a symbol that does not exist"
+                } else if offset >= size {
+                    "lies outside its section"
+                } else if offset < previous {
+                    "is out of order"
+                } else {
+                    previous = offset;
+                    continue;
+                };
+                let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
+                return Err(Diagnosis::new("klpx::bad-elf", Class::Input, format!("a relocation of {section} {fault}"))
+                    .place(Place::file(self.name.clone(), None))
+                    .remedy("build the object again")
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_items(&mut self) {
+        let by_section = self.symbols_by_section();
+        self.section_items = vec![(0, 0); self.elf.section_count()];
+        let mut next = 0;
+        for id in self.elf.section_ids() {
+            let start = next;
+            while by_section.get(next).is_some_and(|&(section, ..)| section == id.0) {
+                next += 1;
+            }
+            let first = self.items.len() as u32;
+            if !matches!(self.role(id), Role::Unloaded | Role::BuildOnly | Role::Table(_)) {
+                self.read_section_items(id, &by_section[start..next]);
+            }
+            self.section_items[id.index()] = (first, self.items.len() as u32);
+        }
+    }
+
+    /// Named symbols sorted by (section, value, larger first, functions and objects before labels, symbol index).
+    fn symbols_by_section(&mut self) -> Vec<(u32, u64, u64, u8, SymbolId)> {
+        let mut sorted = Vec::with_capacity(self.elf.symbol_count());
+        let mut file = FileId::NONE;
+        for id in self.elf.symbol_ids() {
+            let kind = self.elf.symbol_type(id);
+            if kind == elf::STT_FILE.0 {
+                file = FileId(self.files.len() as u32);
+                self.files.push(id);
+                continue;
+            }
+            if self.elf.symbol_binding(id) == elf::STB_LOCAL.0 {
+                self.symbol_file[id.index()] = file;
+            }
+            let Definition::Section(section) = self.elf.definition(id) else { continue };
+            if kind == elf::STT_SECTION.0 || is_mapping_symbol(self.elf.symbol_name(id)) {
+                continue;
+            }
+            let rank = u8::from(kind == elf::STT_NOTYPE.0);
+            sorted.push((section.0, self.elf.symbol_value(id), u64::MAX - self.elf.symbol_size(id), rank, id));
+        }
+        sorted.sort_unstable();
+        sorted
+    }
+
+    fn read_section_items(&mut self, section: SectionId, symbols: &[(u32, u64, u64, u8, SymbolId)]) {
+        let code = self.role(section) == Role::Code;
+        let size = self.elf.section_size(section);
+        let mut prefix = None;
+        let mut open: Option<Item> = None; // an item whose symbol has no size: it reaches to the next one
+        for (n, &(_, value, not_size, rank, symbol)) in symbols.iter().enumerate() {
+            let name = self.elf.symbol_name(symbol);
+            let symbol_size = u64::MAX - not_size;
+            if code && (name.starts_with(b"__pfx_") || name.starts_with(b"__cfi_")) {
+                prefix.get_or_insert(value);
+                continue;
+            }
+            let covered = self.items.last().filter(|last| {
+                last.section == section && (value < last.end || value == last.entry && open.is_none())
+            });
+            if let Some(last) = covered.filter(|last| value < last.end || last.end == last.entry && symbol_size == 0) {
+                let _ = last;
+                self.symbol_item[symbol.index()] = ItemId(self.items.len() as u32 - 1);
+                continue;
+            }
+            if code && symbol_size == 0 && rank == 1 && name.starts_with(b".L") {
+                continue;
+            }
+            if let Some(item) = open.take()
+                && let Some(last) = self.items.last_mut()
+            {
+                last.end = value.max(item.entry);
+            }
+            let end = value.saturating_add(symbol_size).min(size);
+            let start = prefix.take().unwrap_or(value).min(value);
+            let item = Item { section, start, entry: value, end, symbol, code };
+            let sized_follows = symbols[n + 1..].first().is_some_and(|next| next.1 == value);
+            if symbol_size == 0 && !sized_follows && rank == 1 {
+                open = Some(item);
+            }
+            self.symbol_item[symbol.index()] = ItemId(self.items.len() as u32);
+            self.items.push(item);
+        }
+        if open.is_some()
+            && let Some(last) = self.items.last_mut()
+        {
+            last.end = size;
+        }
+        self.extend_over_gaps(section, size);
+    }
+
+    /// Code that no symbol covers belongs to the function before it (or, at the start, after it), unless it is
+    /// padding: on arm64 the replacements of alternatives lie there (`.subsection 1`), and the words before an entry.
+    fn extend_over_gaps(&mut self, section: SectionId, size: u64) {
+        if self.role(section) != Role::Code {
+            return;
+        }
+        let bytes = self.elf.section_bytes(section);
+        let arch = self.arch;
+        let filled = |from: u64, to: u64| {
+            from < to && bytes.get(from as usize..to as usize).is_some_and(|gap| !arch.is_padding(gap))
+        };
+        let first = self.items.iter().rposition(|item| item.section != section).map_or(0, |n| n + 1);
+        let items = &mut self.items[first..];
+        if let [only] = items {
+            // A section of its own: everything in it is the function's.
+            only.start = 0;
+            if filled(only.end, size) {
+                only.end = size;
+            }
+            return;
+        }
+        for n in 0..items.len() {
+            let limit = items.get(n + 1).map_or(size, |next| next.start);
+            if filled(items[n].end, limit) {
+                items[n].end = limit;
+            }
+        }
+    }
+
+    fn read_entries(&mut self) {
+        let mut entries = Vec::new();
+        for (n, table) in self.tables.iter().enumerate() {
+            let first = table.kind.forms[0].1[0];
+            for rela in self.elf.relocations(table.section) {
+                let at = rela.r_offset.get(LE);
+                if at % u64::from(table.entry_size) != u64::from(first) {
+                    continue;
+                }
+                if let Target::Item { item, offset } = self.resolve(table.section, rela) {
+                    let index = (at / u64::from(table.entry_size)) as u32;
+                    entries.push(Entry { owner: item, table: n as u8, place: offset, index });
+                }
+            }
+        }
+        entries.sort_unstable();
+        let mut starts = vec![0u32; self.items.len() + 1];
+        for entry in &entries {
+            starts[entry.owner.index() + 1] += 1;
+        }
+        for n in 1..starts.len() {
+            starts[n] += starts[n - 1];
+        }
+        self.entries = entries;
+        self.item_entries = starts;
+    }
+
+    /// What a section is for.
+    pub fn role(&self, section: SectionId) -> Role {
+        self.roles[section.index()]
+    }
+
+    /// Every item, sorted by section and start.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Every item's index.
+    pub fn item_ids(&self) -> impl ExactSizeIterator<Item = ItemId> + use<> {
+        (0..self.items.len() as u32).map(ItemId)
+    }
+
+    /// An item.
+    pub fn item(&self, id: ItemId) -> &Item {
+        &self.items[id.index()]
+    }
+
+    /// The items of a section.
+    pub fn items_of(&self, section: SectionId) -> impl ExactSizeIterator<Item = ItemId> + use<> {
+        let (start, end) = self.section_items[section.index()];
+        (start..end).map(ItemId)
+    }
+
+    /// An item's name: its symbol's, as the file has it.
+    pub fn item_name(&self, id: ItemId) -> &'d [u8] {
+        self.elf.symbol_name(self.item(id).symbol)
+    }
+
+    /// The item that a symbol lies in, if it lies in one.
+    pub fn symbol_item(&self, symbol: SymbolId) -> Option<ItemId> {
+        let item = self.symbol_item[symbol.index()];
+        (item != ItemId::NONE).then_some(item)
+    }
+
+    /// Every other symbol that points at an item's entry.
+    pub fn aliases(&self, id: ItemId) -> impl Iterator<Item = SymbolId> + '_ {
+        let item = *self.item(id);
+        self.elf.symbol_ids().filter(move |&symbol| {
+            self.symbol_item[symbol.index()] == id
+                && symbol != item.symbol
+                && self.elf.symbol_value(symbol) == item.entry
+        })
+    }
+
+    /// The FILE that a local symbol belongs to.
+    pub fn symbol_file(&self, symbol: SymbolId) -> FileId {
+        self.symbol_file[symbol.index()]
+    }
+
+    /// A FILE symbol's name: the source file without its directory. Empty for [`FileId::NONE`].
+    pub fn file_name(&self, file: FileId) -> &'d [u8] {
+        self.files.get(file.0 as usize).map_or(&[][..], |&symbol| self.elf.symbol_name(symbol))
+    }
+
+    /// How many FILE symbols there are.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// An item's bytes; empty for `.bss`.
+    pub fn item_bytes(&self, id: ItemId) -> &'d [u8] {
+        let item = self.item(id);
+        self.range(item.section, item.start, item.end)
+    }
+
+    /// Bytes of a section, cut to what the file has.
+    pub fn range(&self, section: SectionId, start: u64, end: u64) -> &'d [u8] {
+        let bytes = self.elf.section_bytes(section);
+        let end = (end as usize).min(bytes.len());
+        bytes.get(start as usize..end).unwrap_or(&[])
+    }
+
+    /// The relocations whose place lies in `start..end` of a section, in order.
+    pub fn relocations_in(&self, section: SectionId, start: u64, end: u64) -> &'d [Rela] {
+        let all = self.elf.relocations(section);
+        let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
+        let to = all.partition_point(|rela| rela.r_offset.get(LE) < end);
+        all.get(from..to).unwrap_or(&[])
+    }
+
+    /// An item's relocations.
+    pub fn item_relocations(&self, id: ItemId) -> &'d [Rela] {
+        let item = self.item(id);
+        self.relocations_in(item.section, item.start, item.end)
+    }
+
+    /// An item's special-section entries, by table and place.
+    pub fn entries(&self, id: ItemId) -> &[Entry] {
+        &self.entries[self.item_entries[id.index()] as usize..self.item_entries[id.index() + 1] as usize]
+    }
+
+    /// Where an entry lies in its table's section: first byte and one past the last.
+    pub fn entry_range(&self, table: u8, index: u32) -> (SectionId, u64, u64) {
+        let table = &self.tables[usize::from(table)];
+        let start = u64::from(index) * u64::from(table.entry_size);
+        (table.section, start, start + u64::from(table.entry_size))
+    }
+
+    /// The companion bytes of an entry, where its table has a companion.
+    pub fn entry_companion(&self, table: u8, index: u32) -> &'d [u8] {
+        let table = &self.tables[usize::from(table)];
+        match (table.companion, table.kind.companion) {
+            (Some(section), Some((_, size))) => {
+                let size = u64::from(size);
+                self.range(section, u64::from(index) * size, (u64::from(index) + 1) * size)
+            }
+            _ => &[],
+        }
+    }
+
+    /// A relocation's type, if klpx knows it.
+    pub fn relocation_kind(&self, rela: &Rela) -> Option<&'static RelocationKind> {
+        self.arch.relocation(rela.r_type(LE, false).0)
+    }
+
+    /// What a relocation on `section` refers to.
+    pub fn resolve(&self, section: SectionId, rela: &Rela) -> Target {
+        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
+            return Target::Absolute(rela.r_addend.get(LE));
+        };
+        let bias = match self.relocation_kind(rela) {
+            Some(kind) if self.role(section) == Role::Code => self.arch.pc_bias(kind),
+            _ => 0,
+        };
+        let addend = rela.r_addend.get(LE).wrapping_add(bias);
+        match self.elf.definition(symbol) {
+            Definition::Section(target) => self.resolve_in(section, rela, symbol, target, addend),
+            Definition::Absolute => Target::Absolute(addend.wrapping_add(self.elf.symbol_value(symbol) as i64)),
+            _ => Target::External { symbol, offset: addend },
+        }
+    }
+
+    fn resolve_in(&self, from: SectionId, rela: &Rela, symbol: SymbolId, target: SectionId, addend: i64) -> Target {
+        if let Some(item) = self.symbol_item(symbol) {
+            let value = self.elf.symbol_value(symbol).wrapping_sub(self.item(item).entry) as i64;
+            return Target::Item { item, offset: value.wrapping_add(addend) };
+        }
+        let place = (self.elf.symbol_value(symbol) as i64).wrapping_add(addend);
+        let (first, last) = self.section_items[target.index()];
+        if last - first == 1 {
+            let item = ItemId(first);
+            return Target::Item { item, offset: place.wrapping_sub(self.item(item).entry as i64) };
+        }
+        let exact = place.wrapping_add(self.trailing_bytes(from, rela));
+        if let Role::Table(table) = self.role(target) {
+            let size = i64::from(self.tables[usize::from(table)].entry_size);
+            let entry = exact.div_euclid(size);
+            return Target::Entry { table, entry: entry.max(0) as u32, offset: place - entry * size };
+        }
+        if last > first {
+            let items = &self.items[first as usize..last as usize];
+            let after = items.partition_point(|item| (item.start as i64) <= exact);
+            if let Some(n) = after.checked_sub(1)
+                && (exact < items[n].end as i64 || exact == items[n].entry as i64)
+            {
+                let offset = place.wrapping_sub(items[n].entry as i64);
+                return Target::Item { item: ItemId(first + n as u32), offset };
+            }
+        }
+        let (start, end) = self.literal_bounds(target, exact);
+        Target::Literal { section: target, start, end, offset: place.wrapping_sub(start as i64) }
+    }
+
+    /// The literal that holds a place in a section without a symbol there.
+    fn literal_bounds(&self, section: SectionId, place: i64) -> (u64, u64) {
+        let bytes = self.elf.section_bytes(section);
+        let size = self.elf.section_size(section);
+        let at = (place.max(0) as u64).min(size);
+        match self.role(section) {
+            Role::Strings => {
+                let rest = bytes.get(at as usize..).unwrap_or(&[]);
+                let length = rest.iter().position(|&b| b == 0).map_or(rest.len(), |n| n + 1);
+                (at, at + length as u64)
+            }
+            Role::Constants(entry) => {
+                let start = at - at % u64::from(entry);
+                (start, (start + u64::from(entry)).min(size))
+            }
+            _ => {
+                // Between two items, or a section without any: up to the next item.
+                let next = self.items_of(section).map(|id| self.item(id).start).find(|&start| start > at);
+                (at, next.unwrap_or(size))
+            }
+        }
+    }
+
+    /// How many bytes of immediate follow an x86 displacement: the place is relative to the end of the instruction.
+    fn trailing_bytes(&self, section: SectionId, rela: &Rela) -> i64 {
+        let Some(kind) = self.relocation_kind(rela) else { return 0 };
+        if self.arch != Arch::X86_64 || !kind.pc_relative || kind.branch || self.role(section) != Role::Code {
+            return 0;
+        }
+        let at = rela.r_offset.get(LE);
+        let items = &self.items[self.section_items[section.index()].0 as usize..self.section_items[section.index()].1 as usize];
+        let n = items.partition_point(|item| item.start <= at);
+        let start = n.checked_sub(1).map_or(0, |n| items[n].entry.min(at));
+        let code = self.range(section, start, at.saturating_add(16));
+        let mut decoder =
+            iced_x86::Decoder::with_ip(64, code, start, iced_x86::DecoderOptions::NONE);
+        while decoder.can_decode() {
+            let instruction = decoder.decode();
+            if instruction.next_ip() > at {
+                return instruction.next_ip() as i64 - (at as i64 + 4);
+            }
+        }
+        0
+    }
+}
+
+/// Sections that matter only while the kernel is built, or that are read with another.
+const BUILD_ONLY: [&[u8]; 6] =
+    [b".export_symbol", b".llvm_addrsig", b".orc_header", b".no_trim_symbol", b".eh_frame", b".static_call_tramp_key"];
+
+/// Tables that the kernel reads once (include/asm-generic/vmlinux.lds.h, include/linux/init.h).
+const REGISTRIES: [&[u8]; 14] = [
+    b".initcall",
+    b".con_initcall",
+    b".init.setup",
+    b"__param",
+    b"__modver",
+    b".modinfo",
+    b"__ksymtab",
+    b"___ksymtab",
+    b"__kcrctab",
+    b"___kcrctab",
+    b"__tracepoints_ptrs",
+    b"__tracepoints_strings",
+    b"_ftrace_events",
+    b"_ftrace_eval_map",
+];
+
+/// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
+fn is_mapping_symbol(name: &[u8]) -> bool {
+    matches!(name, [b'$', b'x' | b'd'] | [b'$', b'x' | b'd', b'.', ..])
+}

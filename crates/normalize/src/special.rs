@@ -1,0 +1,197 @@
+//! Special sections: tables whose entries describe a place in some function. One table of facts by architecture.
+//!
+//! Entry sizes differ between kernel versions. A form is taken only when the section's size and the offsets of its
+//! relocations fit it exactly; a section that fits none is an error, never a guess.
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use object::endian::LittleEndian as LE;
+
+use crate::arch::Arch;
+use crate::elf::{Elf, SectionId};
+
+/// What a livepatch does with the entries of a function that it takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Copied into the module's section of the same name: the module loader or a notifier reads it.
+    Carry,
+    /// Not copied: without it the function is only less optimised. The text says what is lost.
+    Drop(&'static str),
+    /// Placeholders that only boot code patches: the code must be rewritten to read the variable.
+    RuntimeConstant,
+    /// Code with these entries can't be copied. The text says why.
+    Refuse(&'static str),
+}
+
+/// A kind of special section.
+#[derive(Debug)]
+pub struct TableKind {
+    /// Section name, or the start of it when it ends with `*`.
+    pub name: &'static str,
+    /// Entry forms: size in bytes, and the offsets in it where a relocation may stand. The first offset always has one
+    /// and names the place in the function.
+    pub forms: &'static [(u8, &'static [u8])],
+    /// What becomes of the entries.
+    pub policy: Policy,
+    /// A section of the same number of entries without relocations, with the size of an entry: `.orc_unwind`.
+    pub companion: Option<(&'static str, u8)>,
+    /// True when its entries count in a comparison of two functions.
+    pub compared: bool,
+}
+
+const fn table(
+    name: &'static str,
+    forms: &'static [(u8, &'static [u8])],
+    policy: Policy,
+    compared: bool,
+) -> TableKind {
+    TableKind { name, forms, policy, companion: None, compared }
+}
+
+use Policy::{Carry, Drop, Refuse, RuntimeConstant};
+
+/// arch/x86: asm/alternative.h, asm/bug.h, asm/jump_label.h, asm/orc_types.h, asm/runtime-const.h; tools/objtool/check.c
+/// writes the `*_sites` tables.
+static X86_64: [TableKind; 22] = [
+    table(".altinstructions", &[(14, &[0, 4]), (12, &[0, 4])], Carry, true),
+    table("__bug_table", &[(16, &[0, 4, 8]), (12, &[0, 4]), (8, &[0])], Carry, true),
+    table("__ex_table", &[(12, &[0, 4, 8])], Carry, true),
+    table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
+    table(".static_call_sites", &[(8, &[0, 4])], Carry, true),
+    table(".retpoline_sites", &[(4, &[0])], Carry, true),
+    table(".return_sites", &[(4, &[0])], Carry, true),
+    table(".call_sites", &[(4, &[0])], Carry, true),
+    table(".cfi_sites", &[(4, &[0])], Carry, false),
+    table(".ibt_endbr_seal", &[(4, &[0])], Drop("the function keeps its ENDBR"), false),
+    table(".smp_locks", &[(4, &[0])], Drop("LOCK prefixes stay on a machine with one CPU"), true),
+    table(".parainstructions", &[(16, &[0])], Carry, true),
+    table(".kcfi_traps", &[(4, &[0])], Carry, true),
+    TableKind {
+        name: ".orc_unwind_ip",
+        forms: &[(4, &[0])],
+        policy: Carry,
+        companion: Some((".orc_unwind", 6)),
+        compared: true,
+    },
+    table("__mcount_loc", &[(8, &[0])], Carry, true),
+    table("__patchable_function_entries", &[(8, &[0])], Drop("call padding is not rewritten"), false),
+    table("_kprobe_blacklist", &[(8, &[0])], Carry, false),
+    table("_error_injection_whitelist", &[(16, &[0]), (12, &[0])], Drop("no error injection"), false),
+    table("runtime_ptr_*", &[(4, &[0])], RuntimeConstant, true),
+    table(
+        "runtime_shift_*",
+        &[(4, &[0])],
+        Refuse("a runtime constant shift is patched by boot code only, and a module can't have one"),
+        true,
+    ),
+    table(".tramp_sites", &[(4, &[0])], Drop("trampolines stay direct"), false),
+    table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
+];
+
+/// arch/arm64: asm/alternative-macros.h, asm/asm-bug.h, asm/asm-extable.h, asm/jump_label.h, asm/runtime-const.h.
+static ARM64: [TableKind; 10] = [
+    table(".altinstructions", &[(12, &[0, 4])], Carry, true),
+    table("__bug_table", &[(12, &[0, 4]), (8, &[0])], Carry, true),
+    table("__ex_table", &[(12, &[0, 4])], Carry, true),
+    table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
+    table("__patchable_function_entries", &[(8, &[0])], Carry, true),
+    table("_kprobe_blacklist", &[(8, &[0])], Carry, false),
+    table("_error_injection_whitelist", &[(16, &[0]), (12, &[0])], Drop("no error injection"), false),
+    table("runtime_ptr_*", &[(4, &[0])], RuntimeConstant, true),
+    table(
+        "runtime_shift_*",
+        &[(4, &[0])],
+        Refuse("a runtime constant shift is patched by boot code only, and a module can't have one"),
+        true,
+    ),
+    table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
+];
+
+impl TableKind {
+    fn matches(&self, name: &[u8]) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(start) => name.starts_with(start.as_bytes()),
+            None => name == self.name.as_bytes(),
+        }
+    }
+
+    /// The kind that a section of this name is, if any.
+    pub fn of(arch: Arch, name: &[u8]) -> Option<&'static TableKind> {
+        let tables: &'static [TableKind] = match arch {
+            Arch::X86_64 => &X86_64,
+            Arch::Arm64 => &ARM64,
+        };
+        tables.iter().find(|table| table.matches(name))
+    }
+
+    /// True when a section of this name is the companion of a table.
+    pub fn is_companion(arch: Arch, name: &[u8]) -> bool {
+        arch == Arch::X86_64 && name == b".orc_unwind"
+    }
+}
+
+/// A special section of one object.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Its kind.
+    pub kind: &'static TableKind,
+    /// The section.
+    pub section: SectionId,
+    /// The companion section, where the kind has one.
+    pub companion: Option<SectionId>,
+    /// Size of an entry in bytes.
+    pub entry_size: u32,
+}
+
+impl Table {
+    /// Finds the entry form that fits a section.
+    pub(crate) fn read(elf: &Elf<'_>, section: SectionId, kind: &'static TableKind) -> Result<Table> {
+        let size = elf.section_size(section);
+        let name = || String::from_utf8_lossy(elf.section_name(section)).into_owned();
+        let Some(&(entry_size, _)) = kind.forms.iter().find(|form| fits(elf, section, size, form)) else {
+            return Err(Diagnosis::new("klpx::special-section-form", Class::NotLivepatchable, "an unknown entry form")
+                .place(Place::symbol(name()))
+                .why(format!("its {size} bytes and relocations fit no form of this table that klpx knows"))
+                .remedy("this kernel is newer than klpx, or the object is damaged: report the kernel version")
+                .into());
+        };
+        let entry_size = u32::from(entry_size);
+        let companion = match kind.companion {
+            None => None,
+            Some((other, stride)) => {
+                let other = elf.section_by_name(other.as_bytes());
+                let agree = other
+                    .is_some_and(|id| elf.section_size(id) * u64::from(entry_size) == size * u64::from(stride));
+                if !agree {
+                    return Err(Diagnosis::new("klpx::special-section-form", Class::Input, "two tables disagree")
+                        .place(Place::symbol(name()))
+                        .why("it and its companion section have different numbers of entries")
+                        .into());
+                }
+                other
+            }
+        };
+        Ok(Table { kind, section, companion, entry_size })
+    }
+
+    /// How many entries a section of `size` bytes has.
+    pub fn count(&self, size: u64) -> u32 {
+        (size / u64::from(self.entry_size)) as u32
+    }
+}
+
+/// Every entry has a relocation at the form's first offset, and none anywhere that the form does not name.
+fn fits(elf: &Elf<'_>, section: SectionId, size: u64, &(entry, offsets): &(u8, &[u8])) -> bool {
+    let entry = u64::from(entry);
+    if !size.is_multiple_of(entry) {
+        return false;
+    }
+    let mut places = 0;
+    for rela in elf.relocations(section) {
+        let at = rela.r_offset.get(LE) % entry;
+        if !offsets.iter().any(|&o| u64::from(o) == at) {
+            return false;
+        }
+        places += u64::from(at == u64::from(offsets[0]));
+    }
+    places == size / entry
+}

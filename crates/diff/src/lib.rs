@@ -3,52 +3,17 @@
 //! Owns correlation (which item of one build is which of the other), comparison and its reasons. No IO, no processes,
 //! no printing.
 
-use klpx_normalize::object::{ItemId, Object};
+mod compare;
+mod correlate;
+mod reason;
 
-/// Why an item counts as changed, with the first place that differs. Offsets are in bytes from the item's entry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// The sizes differ, in bytes.
-    Size {
-        /// Of the original.
-        from: u64,
-        /// Of the patched item.
-        to: u64,
-    },
-    /// Bytes outside relocated fields differ.
-    Bytes {
-        /// The first that does, in the patched item.
-        offset: i64,
-    },
-    /// A reference has another type, target or addend, or stands elsewhere.
-    Reference {
-        /// Where in the patched item.
-        offset: i64,
-        /// What the original refers to, as text; empty when it has no reference there.
-        from: String,
-        /// What the patched item refers to.
-        to: String,
-    },
-    /// A string or unnamed constant that it refers to has other contents.
-    Literal {
-        /// Where the reference stands in the patched item.
-        offset: i64,
-    },
-    /// The entries in this special section differ.
-    SpecialSection {
-        /// Its name.
-        table: &'static str,
-        /// The place that the first differing entry describes.
-        offset: i64,
-    },
-    /// It moved to a section of another name or with other flags.
-    Section {
-        /// The section's name in the original.
-        from: String,
-        /// In the patched object.
-        to: String,
-    },
-}
+use klpx_normalize::object::{ItemId, Object, Role};
+use rayon::prelude::*;
+
+use compare::Comparer;
+pub use compare::{EQUIVALENCES, Equivalence};
+pub use correlate::{Correlation, Evidence, correlate, is_anonymous};
+pub use reason::Reason;
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,14 +33,60 @@ pub struct Difference {
     pub functions: Vec<Change>,
     /// Changed and new data objects that have an identity, in the same order.
     pub data: Vec<Change>,
-    /// Items of the original without a counterpart.
+    /// Changed and new items of tables that the kernel reads once: initcalls, parameters, exports.
+    pub registries: Vec<Change>,
+    /// Items of the original without a counterpart that have an identity.
     pub removed: Vec<ItemId>,
-    /// For each item of the patched object, its counterpart in the original.
-    pub counterpart: Vec<Option<ItemId>>,
+    /// Which item is which.
+    pub correlation: Correlation,
 }
 
-/// Compares two builds of one object.
+impl Difference {
+    /// The item of the original that a patched item is.
+    pub fn original_of(&self, patched: ItemId) -> Option<ItemId> {
+        self.correlation.original_of.get(patched.index()).copied().flatten().map(|(item, _)| item)
+    }
+
+    /// True when nothing at all differs.
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty() && self.data.is_empty() && self.registries.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Compares two builds of one object. Items are compared in parallel; the result does not depend on the thread count.
 pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
-    let _ = (original, patched);
-    Difference::default()
+    let correlation = correlate(original, patched);
+    let comparer = Comparer { original, patched, correlation: &correlation };
+    let changes: Vec<Change> = patched
+        .items()
+        .par_iter()
+        .enumerate()
+        .with_min_len(256)
+        .filter_map(|(n, _)| {
+            let item = ItemId(n as u32);
+            match correlation.original_of[n] {
+                None if is_anonymous(patched, item) => None,
+                None => Some(Change { patched: item, original: None, reasons: Vec::new() }),
+                Some((original, _)) => {
+                    let reasons = comparer.items(original, item);
+                    (!reasons.is_empty()).then_some(Change { patched: item, original: Some(original), reasons })
+                }
+            }
+        })
+        .collect();
+    let removed = original
+        .item_ids()
+        .filter(|item| correlation.patched_of[item.index()].is_none() && !is_anonymous(original, *item))
+        .collect();
+    let mut result = Difference { removed, ..Difference::default() };
+    for change in changes {
+        let section = patched.item(change.patched).section;
+        match patched.role(section) {
+            Role::Registry => result.registries.push(change),
+            _ if patched.item(change.patched).code => result.functions.push(change),
+            _ => result.data.push(change),
+        }
+    }
+    result.correlation = correlation;
+    result
 }

@@ -557,8 +557,9 @@ impl<'d> Object<'d> {
             let items = &self.items[first as usize..last as usize];
             let after = items.partition_point(|item| (item.start as i64) <= exact);
             if let Some(n) = after.checked_sub(1)
-                && (exact < items[n].end as i64 || exact == items[n].entry as i64)
+                && exact <= items[n].end as i64
             {
+                // one past the end included: that is where a loop over an array stops
                 let offset = place.wrapping_sub(items[n].entry as i64);
                 return Target::Item { item: ItemId(first + n as u32), offset };
             }
@@ -582,12 +583,28 @@ impl<'d> Object<'d> {
                 let start = at - at % u64::from(entry);
                 (start, (start + u64::from(entry)).min(size))
             }
+            Role::Code => (at, at + self.unnamed_code_length(section, at)),
+            _ if self.items_of(section).len() == 0 => (0, size),
             _ => {
-                // Between two items, or a section without any: up to the next item.
                 let next = self.items_of(section).map(|id| self.item(id).start).find(|&start| start > at);
                 (at, next.unwrap_or(size))
             }
         }
+    }
+
+    /// Unnamed code is `.altinstr_aux` (arch/x86/include/asm/cpufeature.h): a few instructions up to a jump back.
+    fn unnamed_code_length(&self, section: SectionId, at: u64) -> u64 {
+        let code = self.range(section, at, self.elf.section_size(section));
+        if self.arch != Arch::X86_64 {
+            return code.len() as u64;
+        }
+        let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
+        while decoder.can_decode() {
+            if matches!(decoder.decode().flow_control(), iced_x86::FlowControl::UnconditionalBranch) {
+                break;
+            }
+        }
+        decoder.position() as u64
     }
 
     /// How many bytes of immediate follow an x86 displacement: the place is relative to the end of the instruction.

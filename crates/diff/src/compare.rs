@@ -1,0 +1,369 @@
+//! Comparison of two correlated items: bytes outside relocated fields, references by what they mean, and the
+//! special-section entries that describe the item.
+//!
+//! What may differ without being a change is listed in [`EQUIVALENCES`], each with its reason. Everything else that
+//! differs is a change.
+
+use klpx_normalize::arch::Field;
+use klpx_normalize::elf::{Rela, SectionId};
+use klpx_normalize::object::{Entry, ItemId, Object, Role, Target};
+use object::endian::LittleEndian as LE;
+
+use crate::correlate::{Correlation, is_anonymous};
+use crate::reason::Reason;
+
+/// A difference between two builds that is not a change of the function.
+#[derive(Clone, Copy, Debug)]
+pub struct Equivalence {
+    /// Its name in this code.
+    pub name: &'static str,
+    /// Why nothing depends on it.
+    pub reason: &'static str,
+}
+
+/// Every equivalence that a comparison grants.
+pub const EQUIVALENCES: [Equivalence; 6] = [
+    Equivalence {
+        name: "relocated-field",
+        reason: "with RELA the bytes under a relocation are overwritten when it is applied",
+    },
+    Equivalence {
+        name: "none-relocation",
+        reason: "R_*_NONE does nothing; objtool turns fentry calls into it (tools/objtool/check.c)",
+    },
+    Equivalence {
+        name: "correlated-target",
+        reason: "two symbols that were correlated are the same object, whatever suffix the compiler gave them",
+    },
+    Equivalence {
+        name: "literal-content",
+        reason: "a string or unnamed constant has no identity: equal contents serve equally",
+    },
+    Equivalence {
+        name: "text-placement",
+        reason: "hot, unlikely and plain .text only order functions in the image",
+    },
+    Equivalence {
+        name: "padding",
+        reason: "no-operations and traps between two functions are never executed",
+    },
+];
+
+/// How deep literals may refer to literals before the comparison gives up and calls them different.
+const MAX_DEPTH: u8 = 16;
+
+/// The two objects and what is known of them.
+pub(crate) struct Comparer<'a, 'd> {
+    pub(crate) original: &'a Object<'d>,
+    pub(crate) patched: &'a Object<'d>,
+    pub(crate) correlation: &'a Correlation,
+}
+
+/// A range of one section, with offsets counted from `base`.
+#[derive(Clone, Copy)]
+struct Span {
+    section: SectionId,
+    start: u64,
+    end: u64,
+    base: u64,
+}
+
+impl<'d> Comparer<'_, 'd> {
+    /// Why a pair of items differs; empty when it does not. The first difference of each kind is given.
+    pub(crate) fn items(&self, original: ItemId, patched: ItemId) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        self.sections(original, patched, &mut reasons);
+        let theirs = span(self.original, original);
+        let ours = span(self.patched, patched);
+        let (their_size, our_size) = (theirs.end - theirs.base, ours.end - ours.base);
+        if their_size != our_size || theirs.base - theirs.start != ours.base - ours.start {
+            reasons.push(Reason::Size { from: their_size, to: our_size });
+        }
+        if let Some(offset) = self.bytes(theirs, ours) {
+            reasons.push(Reason::Bytes { offset });
+        }
+        reasons.extend(self.references(theirs, ours, 0));
+        if self.patched.item(patched).code {
+            reasons.extend(self.entries(original, patched));
+        }
+        reasons
+    }
+
+    /// A section of another purpose: `.init.text`, `.noinstr.text`, read-only or not.
+    fn sections(&self, original: ItemId, patched: ItemId, reasons: &mut Vec<Reason>) {
+        let theirs = purpose(self.original, original);
+        let ours = purpose(self.patched, patched);
+        if theirs != ours {
+            let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+            reasons.push(Reason::Section { from: text(theirs.0), to: text(ours.0) });
+        }
+    }
+
+    /// The first byte outside relocated fields that differs, counted from the entry.
+    fn bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
+        let a = self.original.range(theirs.section, theirs.start, theirs.end);
+        let b = self.patched.range(ours.section, ours.start, ours.end);
+        if a == b {
+            return None;
+        }
+        let mut fields = self.patched.relocations_in(ours.section, ours.start, ours.end).iter().peekable();
+        let mut masked = ours.start; // one past the last byte of the fields seen so far
+        for n in 0..a.len().min(b.len()) {
+            let place = ours.start + n as u64;
+            while let Some(rela) = fields.next_if(|rela| rela.r_offset.get(LE) <= place) {
+                masked = masked.max(rela.r_offset.get(LE) + field_bytes(self.patched, rela));
+            }
+            if place >= masked && a[n] != b[n] {
+                return Some(place as i64 - ours.base as i64);
+            }
+        }
+        (a.len() != b.len()).then(|| (ours.start + a.len().min(b.len()) as u64) as i64 - ours.base as i64)
+    }
+
+    /// The first reference that differs.
+    fn references(&self, theirs: Span, ours: Span, depth: u8) -> Option<Reason> {
+        let mut a = significant(self.original, theirs);
+        let mut b = significant(self.patched, ours);
+        loop {
+            let (x, y) = match (a.next(), b.next()) {
+                (None, None) => return None,
+                (x, y) => (x, y),
+            };
+            let offset = match (x, y) {
+                (_, Some(y)) => y.r_offset.get(LE) as i64 - ours.base as i64,
+                (Some(x), None) => x.r_offset.get(LE) as i64 - theirs.base as i64,
+                (None, None) => return None,
+            };
+            let same_place = match (x, y) {
+                (Some(x), Some(y)) => {
+                    x.r_offset.get(LE).wrapping_sub(theirs.base) == y.r_offset.get(LE).wrapping_sub(ours.base)
+                        && x.r_type(LE, false) == y.r_type(LE, false)
+                }
+                _ => false,
+            };
+            let from = x.map(|x| self.original.resolve(theirs.section, x));
+            let to = y.map(|y| self.patched.resolve(ours.section, y));
+            let difference = match (from, to) {
+                (Some(from), Some(to)) if same_place => self.targets(from, to, depth),
+                _ => Some(Unlike::Target),
+            };
+            let Some(unlike) = difference else { continue };
+            return Some(match unlike {
+                Unlike::Content => Reason::Literal { offset },
+                Unlike::Target => Reason::Reference {
+                    offset,
+                    from: from.map_or(String::new(), |t| describe(self.original, t)),
+                    to: to.map_or(String::new(), |t| describe(self.patched, t)),
+                },
+            });
+        }
+    }
+
+    /// Whether two references mean the same; how they differ if not.
+    fn targets(&self, from: Target, to: Target, depth: u8) -> Option<Unlike> {
+        match (from, to) {
+            (Target::Item { item: x, offset: i }, Target::Item { item: y, offset: j }) => {
+                match self.correlation.original_of[y.index()] {
+                    Some((original, _)) => (original != x || i != j).then_some(Unlike::Target),
+                    None if is_anonymous(self.original, x) && is_anonymous(self.patched, y) => {
+                        let (a, b) = (span(self.original, x), span(self.patched, y));
+                        (i != j || !self.same_content(a, b, depth)).then_some(Unlike::Content)
+                    }
+                    None => Some(Unlike::Target),
+                }
+            }
+            (
+                Target::Literal { section: s, start: a, end: b, offset: i },
+                Target::Literal { section: t, start: c, end: d, offset: j },
+            ) => {
+                let theirs = Span { section: s, start: a, end: b, base: a };
+                let ours = Span { section: t, start: c, end: d, base: c };
+                (i != j || !self.same_content(theirs, ours, depth)).then_some(Unlike::Content)
+            }
+            // One build gave the constant a name, the other did not.
+            (Target::Literal { section, start, end, offset: i }, Target::Item { item, offset: j })
+                if is_anonymous(self.patched, item) =>
+            {
+                let theirs = Span { section, start, end, base: start };
+                (i != j || !self.same_content(theirs, span(self.patched, item), depth)).then_some(Unlike::Content)
+            }
+            (Target::Item { item, offset: i }, Target::Literal { section, start, end, offset: j })
+                if is_anonymous(self.original, item) =>
+            {
+                let ours = Span { section, start, end, base: start };
+                (i != j || !self.same_content(span(self.original, item), ours, depth)).then_some(Unlike::Content)
+            }
+            (
+                Target::Entry { table: s, entry: x, offset: i },
+                Target::Entry { table: t, entry: y, offset: j },
+            ) => {
+                let same = i == j
+                    && std::ptr::eq(self.original.tables[usize::from(s)].kind, self.patched.tables[usize::from(t)].kind)
+                    && self.same_entry_content(s, x, t, y, depth);
+                (!same).then_some(Unlike::Content)
+            }
+            (Target::External { symbol: x, offset: i }, Target::External { symbol: y, offset: j }) => {
+                let same = i == j && self.original.elf.symbol_name(x) == self.patched.elf.symbol_name(y);
+                (!same).then_some(Unlike::Target)
+            }
+            (Target::Absolute(x), Target::Absolute(y)) => (x != y).then_some(Unlike::Target),
+            _ => Some(Unlike::Target),
+        }
+    }
+
+    /// Contents and references of two ranges without an identity.
+    fn same_content(&self, theirs: Span, ours: Span, depth: u8) -> bool {
+        depth < MAX_DEPTH
+            && theirs.end - theirs.start == ours.end - ours.start
+            && self.original.role(theirs.section) == self.patched.role(ours.section)
+            && self.bytes(theirs, ours).is_none()
+            && self.references(theirs, ours, depth + 1).is_none()
+    }
+
+    /// The special-section entries that describe two functions: same tables, places, contents and references.
+    fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
+        let compared = |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.compared;
+        let mut theirs: Vec<&Entry> =
+            self.original.entries(original).iter().filter(|e| compared(self.original, e)).collect();
+        let mut ours: Vec<&Entry> =
+            self.patched.entries(patched).iter().filter(|e| compared(self.patched, e)).collect();
+        // The order of the sections in the two files may differ.
+        theirs.sort_by_key(|e| (self.original.tables[usize::from(e.table)].kind.name, e.place, e.index));
+        ours.sort_by_key(|e| (self.patched.tables[usize::from(e.table)].kind.name, e.place, e.index));
+        let mut theirs = theirs.into_iter();
+        let mut ours = ours.into_iter();
+        loop {
+            let name = |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.name;
+            return Some(match (theirs.next(), ours.next()) {
+                (None, None) => return None,
+                (Some(x), None) => Reason::SpecialSection { table: name(self.original, x), offset: x.place },
+                (None, Some(y)) => Reason::SpecialSection { table: name(self.patched, y), offset: y.place },
+                (Some(x), Some(y)) => {
+                    let same = name(self.original, x) == name(self.patched, y)
+                        && self.original.elf.section_name(self.original.tables[usize::from(x.table)].section)
+                            == self.patched.elf.section_name(self.patched.tables[usize::from(y.table)].section)
+                        && x.place == y.place
+                        && self.original.entry_companion(x.table, x.index)
+                            == self.patched.entry_companion(y.table, y.index)
+                        && self.same_entry_content(x.table, x.index, y.table, y.index, 0);
+                    if same {
+                        continue;
+                    }
+                    Reason::SpecialSection { table: name(self.patched, y), offset: y.place }
+                }
+            });
+        }
+    }
+
+    fn same_entry_content(&self, s: u8, x: u32, t: u8, y: u32, depth: u8) -> bool {
+        let (their_section, a, b) = self.original.entry_range(s, x);
+        let (our_section, c, d) = self.patched.entry_range(t, y);
+        let theirs = Span { section: their_section, start: a, end: b, base: a };
+        let ours = Span { section: our_section, start: c, end: d, base: c };
+        if self.patched.tables[usize::from(t)].kind.name == ".altinstructions" {
+            return b - a == d - c && self.bytes(theirs, ours).is_none() && self.same_alternative(theirs, ours, depth);
+        }
+        depth < MAX_DEPTH
+            && b - a == d - c
+            && self.bytes(theirs, ours).is_none()
+            && self.references(theirs, ours, depth + 1).is_none()
+    }
+
+    /// An alternative's replacement has no name and no end but the length in the last byte of its entry
+    /// (`struct alt_instr`, arch/x86/include/asm/alternative.h, arch/arm64/include/asm/alternative.h).
+    fn same_alternative(&self, theirs: Span, ours: Span, depth: u8) -> bool {
+        let part = |object: &Object<'d>, span: Span| -> Option<(Target, Target, u64)> {
+            let length = u64::from(*object.range(span.section, span.start, span.end).last()?);
+            let relocations = object.relocations_in(span.section, span.start, span.end);
+            let [place, replacement] = relocations else { return None };
+            Some((object.resolve(span.section, place), object.resolve(span.section, replacement), length))
+        };
+        let (Some((x, from, their_length)), Some((y, to, our_length))) =
+            (part(self.original, theirs), part(self.patched, ours))
+        else {
+            return false;
+        };
+        if self.targets(x, y, depth + 1).is_some() || their_length != our_length {
+            return false;
+        }
+        match (from, to) {
+            (
+                Target::Literal { section: s, start: a, offset: i, .. },
+                Target::Literal { section: t, start: c, offset: j, .. },
+            ) => {
+                let (a, c) = (a.wrapping_add_signed(i), c.wrapping_add_signed(j));
+                let theirs = Span { section: s, start: a, end: a.saturating_add(their_length), base: a };
+                let ours = Span { section: t, start: c, end: c.saturating_add(our_length), base: c };
+                self.same_content(theirs, ours, depth)
+            }
+            _ => self.targets(from, to, depth + 1).is_none(),
+        }
+    }
+}
+
+/// How two references differ.
+#[derive(Clone, Copy)]
+enum Unlike {
+    Target,
+    Content,
+}
+
+fn span(object: &Object<'_>, item: ItemId) -> Span {
+    let item = object.item(item);
+    Span { section: item.section, start: item.start, end: item.end, base: item.entry }
+}
+
+/// The relocations of a range that do something.
+fn significant<'d>(object: &Object<'d>, span: Span) -> impl Iterator<Item = &'d Rela> {
+    object.relocations_in(span.section, span.start, span.end).iter().filter(|rela| rela.r_type(LE, false).0 != 0)
+}
+
+/// How many bytes a relocation overwrites. Instruction fields are compared as they stand: the bits of an arm64
+/// immediate are zero in the file, and the others matter.
+fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
+    match object.relocation_kind(rela).map(|kind| kind.field) {
+        Some(Field::Bytes(n)) => u64::from(n),
+        _ => 0,
+    }
+}
+
+/// What a section means for an item: its name without the item's own, plain text sections taken as one, and whether it
+/// may be written or run.
+fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
+    let section = object.item(item).section;
+    let name = object.elf.section_name(section);
+    let flags = object.elf.section_flags(section) & 0x7; // WRITE, ALLOC, EXECINSTR
+    const PLAIN: [&[u8]; 5] = [b".text", b".rodata", b".data.rel.ro", b".data", b".bss"];
+    const KEPT_APART: [&[u8]; 4] = [b".data..", b".bss..", b".rodata..", b".text.."];
+    if KEPT_APART.iter().any(|start| name.starts_with(start)) {
+        let end = name.iter().skip(7).position(|&b| b == b'.').map_or(name.len(), |n| n + 7);
+        return (&name[..end], flags);
+    }
+    for plain in PLAIN {
+        if name == plain || name.starts_with(plain) && name[plain.len()] == b'.' {
+            return (plain, flags);
+        }
+    }
+    (name, flags)
+}
+
+/// A reference in words.
+pub(crate) fn describe(object: &Object<'_>, target: Target) -> String {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let with = |name: String, offset: i64| match offset {
+        0 => name,
+        n if n > 0 => format!("{name}+{n:#x}"),
+        n => format!("{name}-{:#x}", n.unsigned_abs()),
+    };
+    match target {
+        Target::Item { item, offset } => with(text(object.item_name(item)), offset),
+        Target::Literal { section, start, end, offset } if object.role(section) == Role::Strings => {
+            let bytes = object.range(section, start, end.saturating_sub(1));
+            with(format!("{:?}", text(bytes)), offset)
+        }
+        Target::Literal { section, offset, .. } => with(text(object.elf.section_name(section)), offset),
+        Target::Entry { table, entry, .. } => format!("{}[{entry}]", object.tables[usize::from(table)].kind.name),
+        Target::External { symbol, offset } => with(text(object.elf.symbol_name(symbol)), offset),
+        Target::Absolute(value) => format!("{value:#x}"),
+    }
+}

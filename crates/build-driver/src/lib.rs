@@ -1,1 +1,24 @@
-//! stub
+//! Builds kernels for klpx: the original and the patched one, in a private workspace that is kept for the next patch.
+//!
+//! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
+//! inside an object file, never prints, never writes to the user's source or build tree.
+
+pub mod cache;
+pub mod config;
+mod copy;
+mod host;
+mod journal;
+mod kernel;
+mod make;
+pub mod process;
+mod progress;
+mod toolchain;
+pub mod tree;
+mod workspace;
+
+pub use config::{Arch, Config};
+pub use kernel::{Kernel, Options};
+pub use progress::Progress;
+pub use toolchain::{Compiler, Lto, Toolchain};
+pub use tree::{SourceTree, Version};
+pub use workspace::{Baseline, Module, Workspace};

@@ -1,0 +1,192 @@
+//! What lies in the cache directory: list it, remove what is not needed. Never touches a workspace that is in use.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::copy;
+use crate::kernel::{FORMAT, Kernel};
+use crate::workspace::{internal, now, remove_dir};
+
+/// What a workspace is of: `klpx.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// The workspace format.
+    pub format: u32,
+    /// The workspace's key.
+    pub key: String,
+    /// The kernel's release.
+    pub release: String,
+    /// The architecture.
+    pub arch: String,
+    /// The compiler, such as `clang 22.1.8 ThinLTO`.
+    pub compiler: String,
+    /// The source tree it was made from.
+    pub source: PathBuf,
+    /// Last use, seconds since the epoch.
+    pub last_used: u64,
+}
+
+impl Info {
+    pub(crate) fn of(kernel: &Kernel) -> Info {
+        Info {
+            format: FORMAT,
+            key: kernel.key().to_owned(),
+            release: kernel.release().to_owned(),
+            arch: kernel.arch().name().to_owned(),
+            compiler: kernel.toolchain().describe(),
+            source: kernel.source().root().to_owned(),
+            last_used: now(),
+        }
+    }
+
+    pub(crate) fn save(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|error| internal(&error.to_string()))?;
+        copy::write_durably(&dir.join("klpx.json"), &text)
+    }
+}
+
+/// One workspace in the cache.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its key: the folder's name.
+    pub key: String,
+    /// What it is of, when it says so.
+    pub info: Option<Info>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// True when its baseline is complete.
+    pub complete: bool,
+    /// True when a klpx is at work in it.
+    pub busy: bool,
+}
+
+/// Every workspace, the last used first.
+pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
+    let kernels = cache_dir.join("kernels");
+    let listing = match std::fs::read_dir(&kernels) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Diagnosis::io("read", &kernels, &error).into()),
+    };
+    let mut items = Vec::new();
+    for entry in listing {
+        let dir = entry.map_err(|error| Diagnosis::io("read", &kernels, &error))?.path();
+        if dir.is_dir() {
+            items.push(item(dir));
+        }
+    }
+    items.sort_by_key(|item| {
+        (std::cmp::Reverse(item.info.as_ref().map_or(0, |info| info.last_used)), item.key.clone())
+    });
+    Ok(items)
+}
+
+fn item(dir: PathBuf) -> Item {
+    let key = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let info = std::fs::read(dir.join("klpx.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let complete = dir.join("baseline/manifest.json").is_file();
+    let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
+    let size = disk_size(&dir);
+    Item { dir, key, info, size, complete, busy }
+}
+
+/// Bytes that a folder takes on disk.
+fn disk_size(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|meta| meta.blocks() * 512)
+        .sum()
+}
+
+/// Which workspaces to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those not used for so many seconds.
+    Unused(u64),
+    /// Those whose key begins so.
+    Key(String),
+}
+
+/// Removes workspaces that are not in use. What was removed, and what would have been but is in use.
+pub fn prune(cache_dir: &Path, which: &Which) -> Result<(Vec<Item>, Vec<Item>)> {
+    let (mut removed, mut busy) = (Vec::new(), Vec::new());
+    for item in list(cache_dir)? {
+        let last_used = item.info.as_ref().map_or(0, |info| info.last_used);
+        let wanted = match which {
+            Which::All => true,
+            Which::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
+            Which::Key(key) => item.key.starts_with(key.as_str()),
+        };
+        if !wanted {
+            continue;
+        }
+        let path = item.dir.with_extension("lock");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(|error| Diagnosis::io("lock", &path, &error))?;
+        if lock.try_lock().is_err() {
+            busy.push(item);
+            continue;
+        }
+        // The lock file stays: a klpx that waits for it has it open already.
+        remove_dir(&item.dir)?;
+        removed.push(item);
+    }
+    Ok((removed, busy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace(cache: &Path, key: &str, last_used: u64) -> PathBuf {
+        let dir = cache.join("kernels").join(key);
+        std::fs::create_dir_all(dir.join("src")).expect("mkdir");
+        std::fs::write(dir.join("src/file"), vec![1; 10_000]).expect("write");
+        let info = Info {
+            format: FORMAT,
+            key: key.to_owned(),
+            release: "7.2.13".to_owned(),
+            arch: "x86_64".to_owned(),
+            compiler: "gcc 12".to_owned(),
+            source: "/src".into(),
+            last_used,
+        };
+        info.save(&dir).expect("saved");
+        dir
+    }
+
+    #[test]
+    fn an_empty_cache_lists_nothing() {
+        let cache = tempfile::tempdir().expect("dir");
+        assert!(list(cache.path()).expect("list").is_empty());
+    }
+
+    #[test]
+    fn pruning_leaves_recent_and_busy_workspaces() {
+        let cache = tempfile::tempdir().expect("dir");
+        let old = workspace(cache.path(), "aaa", 1000);
+        let recent = workspace(cache.path(), "bbb", now());
+        let held = workspace(cache.path(), "ccc", 1000);
+        let lock = File::create(held.with_extension("lock")).expect("lock file");
+        lock.lock().expect("locked");
+        let items = list(cache.path()).expect("list");
+        assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["bbb", "aaa", "ccc"]);
+        assert_eq!(items.iter().filter(|item| item.busy).count(), 1);
+        assert!(items[0].size >= 10_000);
+        let (removed, busy) = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        assert_eq!((removed.len(), busy.len()), (1, 1));
+        assert!(!old.exists() && recent.exists() && held.exists());
+        drop(lock);
+        let (removed, _) = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
+        assert_eq!(removed.len(), 1);
+    }
+}

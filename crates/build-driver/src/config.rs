@@ -1,0 +1,315 @@
+//! The kernel's `.config`: symbols and values, and what in it rules a livepatch out. Never runs Kconfig.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::tree::Version;
+
+/// A parsed `.config`. Symbols are named without `CONFIG_`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    text: String,
+    values: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads a `.config` file.
+    ///
+    /// # Errors
+    /// The file can't be read, or holds no symbol at all.
+    pub fn read(path: &Path) -> Result<Config> {
+        let text = std::fs::read(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                Diagnosis::new(
+                    "klpx::config-missing",
+                    Class::Build,
+                    format!("no kernel configuration at {}", path.display()),
+                )
+                .remedy("name the build tree with --build-dir, or the configuration with --config")
+            } else {
+                Diagnosis::io("read", path, &error)
+            }
+        })?;
+        let config = Config::parse(&String::from_utf8_lossy(&text));
+        if config.values.is_empty() {
+            let what = format!("{} is not a kernel configuration", path.display());
+            return Err(Diagnosis::new("klpx::config-invalid", Class::Build, what)
+                .why("it sets no CONFIG_ symbol")
+                .into());
+        }
+        Ok(config)
+    }
+
+    /// Parses the text of a `.config`. Lines that set nothing are passed over, as Kconfig does.
+    pub fn parse(text: &str) -> Config {
+        let values = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("CONFIG_")?.split_once('='))
+            .map(|(name, value)| (name.to_owned(), unquote(value)))
+            .collect();
+        Config { text: text.to_owned(), values }
+    }
+
+    /// True when the symbol is `y`.
+    pub fn is(&self, name: &str) -> bool {
+        self.value(name) == Some("y")
+    }
+
+    /// The symbol's value, without quotes; `None` when it is not set.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// The symbol's value as a number, 0 when it is not set.
+    pub fn number(&self, name: &str) -> u64 {
+        self.value(name).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    /// The text it was parsed from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How many symbols are set.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// True when no symbol is set.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Symbols whose value differs between two configurations, with both values; toolchain versions are left out.
+    pub(crate) fn differences(&self, other: &Config) -> Vec<String> {
+        let names: std::collections::BTreeSet<&String> = self.values.keys().chain(other.values.keys()).collect();
+        let show = |value: Option<&str>| value.map_or("not set".to_owned(), str::to_owned);
+        names
+            .into_iter()
+            .filter(|name| !is_toolchain_fact(name))
+            .filter(|name| self.value(name) != other.value(name))
+            .map(|name| format!("CONFIG_{name}: {} -> {}", show(self.value(name)), show(other.value(name))))
+            .collect()
+    }
+}
+
+/// Symbols that Kconfig computes from tools that do not compile the kernel's C code, or that only name versions.
+fn is_toolchain_fact(name: &str) -> bool {
+    name.ends_with("_VERSION")
+        || name.ends_with("_VERSION_TEXT")
+        || name.starts_with("RUSTC_")
+        || name.starts_with("HAVE_RUST")
+        || name.contains("RUSTC")
+        || name.starts_with("PAHOLE_")
+        || name == "RUST_IS_AVAILABLE"
+}
+
+fn unquote(value: &str) -> String {
+    match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        None => value.to_owned(),
+        Some(inner) => inner.replace("\\\"", "\"").replace("\\\\", "\\"),
+    }
+}
+
+/// The architectures klpx makes livepatches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// x86, 64 bits.
+    X86_64,
+    /// arm64.
+    Arm64,
+}
+
+impl Arch {
+    /// What kbuild calls it: the value of ARCH, and the folder under `arch/`.
+    pub fn kbuild(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// What users call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// The architecture that a configuration is for.
+    pub(crate) fn of(config: &Config) -> Result<Arch> {
+        if config.is("X86_64") {
+            Ok(Arch::X86_64)
+        } else if config.is("ARM64") {
+            Ok(Arch::Arm64)
+        } else {
+            let what = "the configuration is for an architecture klpx does not support";
+            Err(Diagnosis::new("klpx::unsupported-architecture", Class::NotLivepatchable, what)
+                .why("neither CONFIG_X86_64 nor CONFIG_ARM64 is set")
+                .into())
+        }
+    }
+}
+
+/// One setting that rules a livepatch out.
+struct Rule {
+    code: &'static str,
+    symbol: &'static str,
+    /// What the value must be: `true` for `y`, `false` for not set.
+    wanted: bool,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+/// Every setting that klpx checks, in the order of the report.
+const RULES: [Rule; 8] = [
+    Rule {
+        code: "klpx::no-modules",
+        symbol: "MODULES",
+        wanted: true,
+        why: "a livepatch is a module and this kernel loads none",
+        remedy: "boot a kernel built with CONFIG_MODULES=y",
+    },
+    Rule {
+        code: "klpx::no-livepatch",
+        symbol: "LIVEPATCH",
+        wanted: true,
+        why: "the kernel was built without the livepatch core",
+        remedy: "boot a kernel built with CONFIG_LIVEPATCH=y (it needs KALLSYMS_ALL, DYNAMIC_FTRACE and STACKTRACE)",
+    },
+    Rule {
+        code: "klpx::randstruct",
+        symbol: "RANDSTRUCT",
+        wanted: false,
+        why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
+        remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
+    },
+    Rule {
+        code: "klpx::randstruct",
+        symbol: "GCC_PLUGIN_RANDSTRUCT",
+        wanted: false,
+        why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
+        remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
+    },
+    Rule {
+        code: "klpx::latent-entropy",
+        symbol: "GCC_PLUGIN_LATENT_ENTROPY",
+        wanted: false,
+        why: "the plugin puts random constants into functions, so that every rebuild differs everywhere",
+        remedy: "use a kernel built without CONFIG_GCC_PLUGIN_LATENT_ENTROPY",
+    },
+    Rule {
+        code: "klpx::dead-code-elimination",
+        symbol: "LD_DEAD_CODE_DATA_ELIMINATION",
+        wanted: false,
+        why: "the final link drops functions that vmlinux.o still has",
+        remedy: "use a kernel built without CONFIG_LD_DEAD_CODE_DATA_ELIMINATION",
+    },
+    Rule {
+        code: "klpx::trimmed-symbols",
+        symbol: "TRIM_UNUSED_KSYMS",
+        wanted: false,
+        why: "exports that no in-tree module uses were dropped, a livepatch may need them",
+        remedy: "use a kernel built without CONFIG_TRIM_UNUSED_KSYMS",
+    },
+    Rule {
+        code: "klpx::no-kallsyms",
+        symbol: "KALLSYMS",
+        wanted: true,
+        why: "the livepatch core finds functions by name in kallsyms",
+        remedy: "use a kernel built with CONFIG_KALLSYMS=y",
+    },
+];
+
+/// The first arm64 release that has HAVE_LIVEPATCH (arch/arm64/Kconfig).
+const ARM64_FROM: (u32, u32) = (6, 17);
+
+/// Everything in a configuration that rules a livepatch out, as diagnoses.
+pub(crate) fn check(config: &Config, arch: Arch, version: &Version) -> Result<()> {
+    let mut found = Vec::new();
+    for rule in &RULES {
+        let set = config.is(rule.symbol);
+        let randstruct = rule.symbol == "RANDSTRUCT" && config.is("RANDSTRUCT_NONE");
+        if set == rule.wanted || randstruct {
+            continue;
+        }
+        let state = if rule.wanted { "is not set" } else { "is set" };
+        found.push(
+            Diagnosis::new(rule.code, Class::NotLivepatchable, format!("CONFIG_{} {state}", rule.symbol))
+                .why(rule.why)
+                .remedy(rule.remedy),
+        );
+    }
+    if arch == Arch::Arm64 && (version.major, version.minor) < ARM64_FROM {
+        let what = format!("Linux {version} has no livepatching on arm64");
+        found.push(
+            Diagnosis::new("klpx::arm64-too-old", Class::NotLivepatchable, what)
+                .why("arch/arm64 gained HAVE_LIVEPATCH in 6.17")
+                .remedy("use a kernel of 6.17 or later"),
+        );
+    }
+    klpx_diagnosis::Failure::all(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(major: u32, minor: u32) -> Version {
+        Version { major, minor, patch: 0, extra: String::new() }
+    }
+
+    const GOOD: &str = "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_LIVEPATCH=y\nCONFIG_KALLSYMS=y\n";
+
+    #[test]
+    fn values_are_read_as_kconfig_writes_them() {
+        let config = Config::parse(
+            "# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C=m\nCONFIG_D=\"a \\\"q\\\" b\"\nCONFIG_N=0x10\nCONFIG_V=120200\njunk\n",
+        );
+        assert!(!config.is("A") && config.is("B") && !config.is("C"));
+        assert_eq!(config.value("C"), Some("m"));
+        assert_eq!(config.value("D"), Some("a \"q\" b"));
+        assert_eq!(config.number("V"), 120_200);
+        assert_eq!(config.value("A"), None);
+    }
+
+    #[test]
+    fn each_bad_setting_has_its_code() {
+        let cases = [
+            ("", None),
+            ("CONFIG_LIVEPATCH=n\n", Some("klpx::no-livepatch")),
+            ("CONFIG_MODULES=n\n", Some("klpx::no-modules")),
+            ("CONFIG_KALLSYMS=n\n", Some("klpx::no-kallsyms")),
+            ("CONFIG_RANDSTRUCT=y\nCONFIG_RANDSTRUCT_FULL=y\n", Some("klpx::randstruct")),
+            ("CONFIG_GCC_PLUGIN_LATENT_ENTROPY=y\n", Some("klpx::latent-entropy")),
+            ("CONFIG_LD_DEAD_CODE_DATA_ELIMINATION=y\n", Some("klpx::dead-code-elimination")),
+            ("CONFIG_TRIM_UNUSED_KSYMS=y\n", Some("klpx::trimmed-symbols")),
+        ];
+        for (line, code) in cases {
+            let config = Config::parse(&format!("{GOOD}{line}"));
+            let result = check(&config, Arch::X86_64, &version(7, 2));
+            let got = result.err().and_then(|failure| failure.diagnoses().next().map(|d| d.code));
+            assert_eq!(got, code, "{line}");
+        }
+    }
+
+    #[test]
+    fn arm64_needs_6_17() {
+        let config = Config::parse(&GOOD.replace("X86_64", "ARM64"));
+        assert_eq!(Arch::of(&config).expect("arch"), Arch::Arm64);
+        assert!(check(&config, Arch::Arm64, &version(6, 16)).is_err());
+        assert!(check(&config, Arch::Arm64, &version(6, 17)).is_ok());
+        assert!(check(&config, Arch::Arm64, &version(7, 0)).is_ok());
+    }
+
+    #[test]
+    fn differences_leave_toolchain_versions_out() {
+        let a = Config::parse("CONFIG_A=y\nCONFIG_LD_VERSION=1\nCONFIG_CC_VERSION_TEXT=\"x\"\nCONFIG_B=m\n");
+        let b = Config::parse("CONFIG_A=y\nCONFIG_LD_VERSION=2\nCONFIG_CC_VERSION_TEXT=\"y\"\nCONFIG_C=y\n");
+        assert_eq!(a.differences(&b), ["CONFIG_B: m -> not set", "CONFIG_C: not set -> y"]);
+    }
+}

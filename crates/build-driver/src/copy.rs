@@ -1,0 +1,177 @@
+//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links, never the user's files
+//! opened for writing.
+
+use std::fs::{File, FileTimes, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use klpx_diagnosis::{Diagnosis, Failure, Result};
+
+use crate::process;
+use crate::tree::{Entry, Kind, file_threads};
+
+/// `_IOW(0x94, 9, int)`, include/uapi/linux/fs.h.
+const FICLONE: libc::Ioctl = 0x4004_9409;
+
+/// Copies one regular file; shares its blocks where the file system can. The copy's times are now.
+pub(crate) fn file(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mode = if executable { 0o755 } else { 0o644 };
+    let mut target = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to)?;
+    // SAFETY: both descriptors are open for the whole call.
+    if unsafe { libc::ioctl(target.as_raw_fd(), FICLONE, source.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    io::copy(&mut source, &mut target)?;
+    Ok(())
+}
+
+/// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees objects
+/// as newer).
+pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path) -> Result<()> {
+    make_dirs(files, to)?;
+    let now = SystemTime::now();
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let worker = || -> Result<()> {
+        loop {
+            let start = next.fetch_add(64, Ordering::Relaxed);
+            if start >= files.len() || failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let chunk = &files[start..files.len().min(start + 64)];
+            let copied = process::check_interrupt().and_then(|()| {
+                chunk.iter().try_for_each(|entry| {
+                    one(from, entry, to, now)
+                        .map_err(|error| Failure::from(Diagnosis::io("copy", &from.join(&entry.path), &error)))
+                })
+            });
+            if copied.is_err() {
+                failed.store(true, Ordering::Relaxed);
+                return copied;
+            }
+        }
+    };
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..file_threads()).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    results.into_iter().collect()
+}
+
+fn make_dirs(files: &[Entry], to: &Path) -> Result<()> {
+    let mut last: Option<PathBuf> = None;
+    for entry in files {
+        let dir = to.join(entry.path.parent().unwrap_or(Path::new("")));
+        if last.as_ref() != Some(&dir) {
+            std::fs::create_dir_all(&dir).map_err(|error| Diagnosis::io("create", &dir, &error))?;
+            last = Some(dir);
+        }
+    }
+    Ok(())
+}
+
+fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime) -> io::Result<()> {
+    let target = to.join(&entry.path);
+    match &entry.kind {
+        Kind::Link(link) => std::os::unix::fs::symlink(link, &target),
+        Kind::File { mtime, executable, .. } => {
+            file(&from.join(&entry.path), &target, *executable)?;
+            let nanos = u64::try_from(*mtime).unwrap_or(0);
+            let time = (SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).min(now);
+            File::options().write(true).open(&target)?.set_times(FileTimes::new().set_modified(time))
+        }
+    }
+}
+
+/// True when two files have the same bytes.
+pub(crate) fn same(a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    loop {
+        let n = read_full(&mut a, &mut left)?;
+        let m = read_full(&mut b, &mut right)?;
+        if n != m || left[..n] != right[..m] {
+            return Ok(false);
+        }
+        if n == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes a file so that it is there whole or not at all, and on disk when this returns.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = |error: io::Error| Diagnosis::io("write", path, &error);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    file.sync_all().map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)?;
+    if let Some(dir) = path.parent() {
+        // A file system that can't sync a folder is none of our business.
+        let _ = File::open(dir).and_then(|dir| dir.sync_all());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_copied_with_times_links_and_modes() {
+        let from = tempfile::tempdir().expect("dir");
+        let to = tempfile::tempdir().expect("dir");
+        std::fs::create_dir(from.path().join("d")).expect("mkdir");
+        std::fs::write(from.path().join("d/a"), "hello").expect("write");
+        std::os::unix::fs::symlink("a", from.path().join("d/l")).expect("link");
+        let hour = 1_000_000_000 * 3600;
+        let files = [
+            Entry { path: "d/a".into(), kind: Kind::File { size: 5, mtime: hour, executable: true } },
+            Entry { path: "d/l".into(), kind: Kind::Link("a".into()) },
+        ];
+        tree(from.path(), &files, to.path()).expect("copied");
+        let copy = to.path().join("d/a");
+        assert_eq!(std::fs::read_to_string(to.path().join("d/l")).expect("read"), "hello");
+        let meta = copy.metadata().expect("meta");
+        assert_eq!(meta.modified().expect("time"), SystemTime::UNIX_EPOCH + Duration::from_secs(3600));
+        assert!(std::os::unix::fs::MetadataExt::mode(&meta) & 0o100 != 0);
+        assert!(same(&copy, &from.path().join("d/a")).expect("compare"));
+        std::fs::write(&copy, "hellO").expect("write");
+        assert!(!same(&copy, &from.path().join("d/a")).expect("compare"));
+        assert_eq!(std::fs::read_to_string(from.path().join("d/a")).expect("read"), "hello");
+    }
+
+    #[test]
+    fn a_time_in_the_future_becomes_now() {
+        let from = tempfile::tempdir().expect("dir");
+        let to = tempfile::tempdir().expect("dir");
+        std::fs::write(from.path().join("a"), "x").expect("write");
+        let future = SystemTime::now() + Duration::from_secs(86_400);
+        let mtime = future.duration_since(SystemTime::UNIX_EPOCH).expect("after").as_nanos();
+        let kind = Kind::File { size: 1, mtime: i128::try_from(mtime).expect("fits"), executable: false };
+        tree(from.path(), &[Entry { path: "a".into(), kind }], to.path()).expect("copied");
+        assert!(to.path().join("a").metadata().expect("meta").modified().expect("time") <= SystemTime::now());
+    }
+}

@@ -1,0 +1,320 @@
+//! One kernel as klpx sees it before it builds anything: source, configuration, architecture, tools, release, identity.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::config::{self, Arch, Config};
+use crate::process::Runner;
+use crate::toolchain::{self, Lto, Toolchain, Wishes};
+use crate::tree::{self, Entry, SourceTree, Version};
+
+/// Changes whenever workspaces of an earlier klpx can't be used any more.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What the user asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The kernel source tree.
+    pub source: PathBuf,
+    /// The `O=` tree of the kernel to be patched. Without it the source tree is taken.
+    pub build_dir: Option<PathBuf>,
+    /// The configuration. Without it the build tree's `.config`.
+    pub config: Option<PathBuf>,
+    /// Parallel jobs. Without it one for each processor.
+    pub jobs: Option<usize>,
+    /// make's LLVM variable: empty or `1`, a suffix such as `-22`, or a folder with a slash at its end.
+    pub llvm: Option<String>,
+    /// make's CROSS_COMPILE variable.
+    pub cross_compile: Option<String>,
+    /// Where workspaces lie.
+    pub cache_dir: PathBuf,
+}
+
+/// A kernel that can be livepatched, as far as its source, configuration and the installed tools tell.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    source: SourceTree,
+    files: Vec<Entry>,
+    config: Config,
+    arch: Arch,
+    toolchain: Toolchain,
+    release: String,
+    local_version: String,
+    local_files: Vec<(String, String)>,
+    jobs: usize,
+    cache_dir: PathBuf,
+    key: String,
+    runner: Runner,
+}
+
+impl Kernel {
+    /// Looks at everything that can be looked at without a build.
+    ///
+    /// # Errors
+    /// An unusable tree, a configuration that rules livepatching out, tools that are not the kernel's.
+    pub fn open(options: &Options) -> Result<Kernel> {
+        let runner = Runner::new();
+        let source = SourceTree::open(&options.source)?;
+        let build_dir = match &options.build_dir {
+            Some(dir) => canonical_dir(dir)?,
+            None => source.root().to_owned(),
+        };
+        let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
+        let arch = Arch::of(&config)?;
+        config::check(&config, arch, source.version())?;
+        let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
+        let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
+        let local_files = if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
+        let (release, local_version) = release(&source, &build_dir, &config, &local_files)?;
+        let files = source.files()?;
+        let key = key(&files, &config, arch, &toolchain, &release, &local_files);
+        Ok(Kernel {
+            source,
+            files,
+            config,
+            arch,
+            toolchain,
+            release,
+            local_version,
+            local_files,
+            jobs: options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1),
+            cache_dir: options.cache_dir.clone(),
+            key,
+            runner,
+        })
+    }
+
+    /// The user's source tree.
+    pub fn source(&self) -> &SourceTree {
+        &self.source
+    }
+
+    /// The source's version.
+    pub fn version(&self) -> &Version {
+        self.source.version()
+    }
+
+    /// What `uname -r` says in that kernel.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The architecture.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Compiler and linker.
+    pub fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
+    }
+
+    /// The workspace's key: 12 hexadecimal digits of the identity of source, configuration and tools.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// One line for people: `Linux 7.2.13 x86_64 · clang 22.1.8 ThinLTO` without the separator's meaning for klpx.
+    pub fn describe(&self) -> String {
+        format!("Linux {} {} · {}", self.release, self.arch.name(), self.toolchain.describe())
+    }
+
+    /// Starts child processes.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    pub(crate) fn files(&self) -> &[Entry] {
+        &self.files
+    }
+
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    pub(crate) fn cache_dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
+    pub(crate) fn local_version(&self) -> &str {
+        &self.local_version
+    }
+
+    pub(crate) fn local_files(&self) -> &[(String, String)] {
+        &self.local_files
+    }
+
+    /// Extra compiler flags of both builds. Objects need a section for each function; LTO links give that by themselves, and
+    /// the flags would change nothing in bitcode.
+    pub(crate) fn extra_cflags(&self) -> &'static str {
+        match self.toolchain.lto {
+            Lto::None => "-ffunction-sections -fdata-sections",
+            Lto::Thin | Lto::Full => "",
+        }
+    }
+}
+
+fn canonical_dir(dir: &Path) -> Result<PathBuf> {
+    dir.canonicalize().map_err(|error| {
+        let what = format!("can't open the build tree {}", dir.display());
+        Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
+            .why(error.to_string())
+            .remedy("name the kernel's O= tree with --build-dir")
+            .into()
+    })
+}
+
+/// The `localversion*` files of a folder, in the order scripts/setlocalversion reads them.
+fn localversion_files(dir: &Path) -> Vec<(String, String)> {
+    let Ok(listing) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut files: Vec<(String, String)> = listing
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let wanted = name.starts_with("localversion") && !name.contains('~');
+            wanted.then(|| std::fs::read_to_string(entry.path()).ok().map(|text| (name, text)))?
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The release string of the kernel to be patched, and the LOCALVERSION that makes a rebuild come out the same.
+fn release(
+    source: &SourceTree,
+    build_dir: &Path,
+    config: &Config,
+    local_files: &[(String, String)],
+) -> Result<(String, String)> {
+    let in_source = localversion_files(source.root());
+    let mut base = source.version().to_string();
+    for (_, text) in local_files.iter().chain(&in_source) {
+        base.push_str(text.trim_end_matches('\n'));
+    }
+    base.push_str(config.value("LOCALVERSION").unwrap_or_default());
+    let Some(release) = recorded_release(build_dir) else { return Ok((base, String::new())) };
+    match release.strip_prefix(&base) {
+        Some(rest) => Ok((release.clone(), rest.to_owned())),
+        None => {
+            let what = format!("the build tree is of Linux {release}, the source would build {base}");
+            Err(Diagnosis::new("klpx::release-mismatch", Class::Build, what)
+                .why("a livepatch's vermagic must be that of the running kernel")
+                .remedy("name the source and the configuration that the build tree was made from")
+                .into())
+        }
+    }
+}
+
+/// What a build tree says its release is.
+fn recorded_release(build_dir: &Path) -> Option<String> {
+    let line = std::fs::read_to_string(build_dir.join("include/config/kernel.release")).ok();
+    if let Some(text) = line.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
+        return Some(text);
+    }
+    let header = std::fs::read_to_string(build_dir.join("include/generated/utsrelease.h")).ok()?;
+    let (_, rest) = header.split_once("UTS_RELEASE \"")?;
+    rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
+}
+
+fn key(
+    files: &[Entry],
+    config: &Config,
+    arch: Arch,
+    toolchain: &Toolchain,
+    release: &str,
+    local_files: &[(String, String)],
+) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(&FORMAT.to_le_bytes());
+    part(tree::identity(files).as_bytes());
+    part(config.text().as_bytes());
+    part(arch.name().as_bytes());
+    part(toolchain.identity().as_bytes());
+    part(release.as_bytes());
+    for (name, text) in local_files {
+        part(name.as_bytes());
+        part(text.as_bytes());
+    }
+    hasher.finalize().to_hex().as_str()[..12].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("dir");
+        let files = [
+            ("Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 13\nEXTRAVERSION =\n"),
+            ("Kconfig", ""),
+            ("scripts/Kbuild.include", ""),
+            ("init/main.c", ""),
+            ("include/linux/kernel.h", ""),
+        ];
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            std::fs::write(path, text).expect("write");
+        }
+        dir
+    }
+
+    #[test]
+    fn the_local_version_makes_up_for_what_the_release_has_more() {
+        let cases = [
+            (None, "", "7.2.13", ""),
+            (Some("7.2.13"), "", "7.2.13", ""),
+            (Some("7.2.13+"), "", "7.2.13+", "+"),
+            (Some("7.2.13-cfg-g1234"), "-cfg", "7.2.13-cfg-g1234", "-g1234"),
+            (None, "-cfg", "7.2.13-cfg", ""),
+        ];
+        for (recorded, local, release_wanted, rest_wanted) in cases {
+            let dir = tree();
+            let build = tempfile::tempdir().expect("dir");
+            if let Some(text) = recorded {
+                std::fs::create_dir_all(build.path().join("include/config")).expect("mkdir");
+                std::fs::write(build.path().join("include/config/kernel.release"), format!("{text}\n"))
+                    .expect("write");
+            }
+            let config = Config::parse(&format!("CONFIG_LOCALVERSION=\"{local}\"\n"));
+            let source = SourceTree::open(dir.path()).expect("tree");
+            let got = release(&source, build.path(), &config, &[]).expect("release");
+            assert_eq!(got, (release_wanted.to_owned(), rest_wanted.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_build_tree_of_another_source_is_refused() {
+        let dir = tree();
+        let build = tempfile::tempdir().expect("dir");
+        std::fs::create_dir_all(build.path().join("include/generated")).expect("mkdir");
+        std::fs::write(
+            build.path().join("include/generated/utsrelease.h"),
+            "#define UTS_RELEASE \"6.1.0-9-amd64\"\n",
+        )
+        .expect("write");
+        let source = SourceTree::open(dir.path()).expect("tree");
+        let failure = release(&source, build.path(), &Config::default(), &[]).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::release-mismatch");
+    }
+
+    #[test]
+    fn localversion_files_count() {
+        let dir = tree();
+        std::fs::write(dir.path().join("localversion-rt"), "-rt5\n").expect("write");
+        std::fs::write(dir.path().join("localversion-rt~"), "-old\n").expect("write");
+        let source = SourceTree::open(dir.path()).expect("tree");
+        let got = release(&source, Path::new("/nonexistent"), &Config::default(), &[]).expect("release");
+        assert_eq!(got.0, "7.2.13-rt5");
+    }
+}

@@ -1,0 +1,235 @@
+//! Running the kernel's make: its variables, its progress lines, and the lines that say why it failed.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+
+use crate::kernel::Kernel;
+use crate::process::{Call, Runner};
+use crate::progress::Progress;
+
+/// At most this many lines of a compiler's output go into a diagnosis.
+const DETAIL_LINES: usize = 60;
+
+/// make for one workspace.
+pub(crate) struct Make<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) runner: &'a Runner,
+    pub(crate) src: &'a Path,
+    pub(crate) build: &'a Path,
+    /// The linker wrapper, where there is one.
+    pub(crate) ld: Option<&'a Path>,
+}
+
+/// What a make did.
+pub(crate) struct Built {
+    pub(crate) success: bool,
+    /// Units of the kernel that were compiled.
+    pub(crate) units: u64,
+    /// Everything it said.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Make<'_> {
+    /// Runs make with the workspace's variables and `words` (targets and further variables).
+    pub(crate) fn run(&self, words: &[&str], progress: &dyn Progress, total: Option<u64>) -> Result<Built> {
+        let mut lines = Vec::new();
+        let mut units = 0;
+        let call = Call::new("make")
+            .dir(self.src)
+            .arg("--no-print-directory")
+            .arg("--output-sync=target")
+            .arg(format!("-j{}", self.kernel.jobs()))
+            .args(self.variables())
+            .args(words);
+        tracing::debug!(?call, "make");
+        let success = self.runner.stream(&call, &mut |line| {
+            if is_compiled_unit(line) {
+                units += 1;
+                progress.objects(units, total);
+            }
+            tracing::trace!("{line}");
+            lines.push(line.to_owned());
+        })?;
+        Ok(Built { success, units, lines })
+    }
+
+    /// The variables of every make: the same for original and patched, so that no saved command differs.
+    fn variables(&self) -> Vec<String> {
+        let mut variables = vec![
+            format!("O={}", self.build.display()),
+            format!("ARCH={}", self.kernel.arch().kbuild()),
+            "KBUILD_BUILD_TIMESTAMP=@0".to_owned(),
+            "KBUILD_BUILD_USER=klpx".to_owned(),
+            "KBUILD_BUILD_HOST=klpx".to_owned(),
+            "KBUILD_BUILD_VERSION=1".to_owned(),
+            "KBUILD_MODPOST_WARN=1".to_owned(),
+            // With BTF in modules, `modules` would link vmlinux (the kernel's Makefile, "Build modules").
+            "CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned(),
+            format!("LOCALVERSION={}", self.kernel.local_version()),
+        ];
+        variables.extend(self.kernel.toolchain().make.iter().cloned());
+        if let Some(ld) = self.ld {
+            variables.push(format!("LD={}", ld.display()));
+        }
+        let cflags = self.kernel.extra_cflags();
+        if !cflags.is_empty() {
+            variables.push(format!("KCFLAGS={cflags}"));
+        }
+        variables
+    }
+
+    /// The failure that a make's output tells of.
+    pub(crate) fn failure(&self, built: &Built, code: &'static str, what: &str, remedy: &str) -> Failure {
+        if let Some(line) = built.lines.iter().find(|line| line.contains("No space left on device")) {
+            return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
+                .why(line.trim().to_owned())
+                .remedy("free some space (klpx cache prune), or name another cache directory with --cache-dir")
+                .into();
+        }
+        let lines = error_lines(&built.lines, self.src);
+        let mut diagnosis = Diagnosis::new(code, Class::Build, what).remedy(remedy);
+        if let Some((file, line)) = lines.iter().find_map(|line| error_place(line)) {
+            diagnosis = diagnosis.place(klpx_diagnosis::Place::file(file, Some(line)));
+        }
+        diagnosis.detail(lines).into()
+    }
+}
+
+/// The command word and the file of one of kbuild's short lines, such as `  CC [M]  drivers/md/raid1.o`.
+fn short_line(line: &str) -> Option<(&str, &str)> {
+    let rest = line.strip_prefix("  ")?;
+    let end = rest.find(' ')?;
+    let (word, rest) = rest.split_at(end);
+    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+        return None;
+    }
+    let rest = rest.trim_start();
+    let file = rest.strip_prefix("[M]").unwrap_or(rest).trim();
+    Some((word, file))
+}
+
+/// True for a line that says a unit of the kernel was compiled; programs for the build machine do not count.
+fn is_compiled_unit(line: &str) -> bool {
+    short_line(line).is_some_and(|(word, file)| {
+        (word == "CC" || word == "AS") && !file.starts_with('/') && !file.starts_with("scripts/")
+    })
+}
+
+fn is_error(line: &str) -> bool {
+    const SIGNS: [&str; 8] = [
+        " error: ",
+        " fatal error: ",
+        "error: objtool",
+        "undefined reference",
+        "undefined symbol",
+        "ERROR: ",
+        "internal compiler error",
+        ": Stop.",
+    ];
+    // The second is how ld.lld and git begin a line.
+    SIGNS.iter().any(|sign| line.contains(sign)) || line.starts_with("error: ") || line.contains("*** No rule")
+}
+
+/// Lines that lead up to an error: the file that includes, the function it is in.
+fn is_lead(line: &str) -> bool {
+    line.starts_with("In file included from")
+        || line.starts_with("                 from ")
+        || line.contains(": In function ")
+        || line.contains(": At top level:")
+}
+
+fn is_make_noise(line: &str) -> bool {
+    line.starts_with("make[") || line.starts_with("make: ") || short_line(line).is_some()
+}
+
+/// The lines of a failed make that say why: each error with what leads up to it and what follows, the workspace's source
+/// path taken off. The last lines when there is no line that looks like an error.
+pub(crate) fn error_lines(lines: &[String], src: &Path) -> Vec<String> {
+    let prefix = format!("{}/", src.display());
+    let clean = |line: &String| line.replace(&prefix, "");
+    let mut kept = vec![false; lines.len()];
+    for at in (0..lines.len()).filter(|&at| is_error(&lines[at])) {
+        kept[at] = true;
+        for before in (0..at).rev().take_while(|&n| is_lead(&lines[n])) {
+            kept[before] = true;
+        }
+        let follows = |line: &String| line.starts_with(' ') && !is_make_noise(line) || line.contains(" note: ");
+        for (offset, _) in lines[at + 1..].iter().take(12).enumerate().take_while(|(_, line)| follows(line)) {
+            kept[at + 1 + offset] = true;
+        }
+    }
+    let found: Vec<String> =
+        lines.iter().zip(&kept).filter(|(_, keep)| **keep).map(|(line, _)| clean(line)).take(DETAIL_LINES).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let mut last: Vec<String> =
+        lines.iter().rev().filter(|line| !line.trim().is_empty()).take(20).map(clean).collect();
+    last.reverse();
+    last
+}
+
+/// `FILE` and `LINE` of a line like `FILE:LINE:COLUMN: error: ...`.
+fn error_place(line: &str) -> Option<(String, u32)> {
+    let (head, _) = line.split_once(" error: ").or_else(|| line.split_once(" fatal error: "))?;
+    let mut parts = head.trim_end_matches(':').split(':');
+    let file = parts.next()?;
+    let number = parts.next()?.parse().ok()?;
+    (!file.is_empty()).then(|| (file.to_owned(), number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_units_are_counted_from_kbuilds_short_lines() {
+        let yes = ["  CC      fs/proc/version.o", "  CC [M]  drivers/md/raid1.o", "  AS      arch/x86/lib/memcpy.o"];
+        let no = [
+            "  HOSTCC  scripts/basic/fixdep",
+            "  CC      scripts/mod/empty.o",
+            "  CC       /ws/build/tools/objtool/check.o",
+            "  AR      fs/built-in.a",
+            "  LD      vmlinux.o",
+            "make[3]: something",
+            "   CC is a word",
+        ];
+        assert!(yes.iter().all(|line| is_compiled_unit(line)));
+        assert!(!no.iter().any(|line| is_compiled_unit(line)));
+    }
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn errors_come_with_what_surrounds_them() {
+        let output = lines(
+            "  CC      fs/a.o\n\
+             In file included from /ws/src/include/linux/b.h:3,\n\
+             /ws/src/fs/a.c: In function 'f':\n\
+             /ws/src/fs/a.c:7:9: error: 'x' undeclared (first use in this function)\n    7 |  return x;\n      |         ^\n\
+             make[3]: *** [/ws/src/scripts/Makefile.build:289: fs/a.o] Error 1\n  CC      fs/b.o\n",
+        );
+        let found = error_lines(&output, Path::new("/ws/src"));
+        assert_eq!(
+            found,
+            [
+                "In file included from include/linux/b.h:3,",
+                "fs/a.c: In function 'f':",
+                "fs/a.c:7:9: error: 'x' undeclared (first use in this function)",
+                "    7 |  return x;",
+                "      |         ^",
+            ]
+        );
+        assert_eq!(found.iter().find_map(|line| error_place(line)), Some(("fs/a.c".to_owned(), 7)));
+    }
+
+    #[test]
+    fn without_an_error_line_the_last_lines_are_shown() {
+        let output: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+        let found = error_lines(&output, Path::new("/ws"));
+        assert_eq!((found.len(), found[0].as_str(), found[19].as_str()), (20, "line 30", "line 49"));
+    }
+}

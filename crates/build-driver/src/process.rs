@@ -1,0 +1,354 @@
+//! Every child process of klpx: its environment, its process group, its end. Never interprets what a child says.
+//!
+//! A child leads its own process group, so that it and all it started can be stopped at once. It gets SIGTERM when klpx
+//! dies (make then removes half-written targets), and it inherits the workspace's lock, so that a second klpx can't enter
+//! a workspace while compilers of a killed one still write to it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+
+/// How often a running child is looked at for a signal to klpx.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a process group may take to end after SIGTERM before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Environment variables that children keep. make turns its environment into make variables, so everything else goes.
+const KEPT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH"];
+/// Prefixes of variables that tool wrappers need.
+const KEPT_PREFIXES: [&str; 2] = ["PYENV_", "NIX_"];
+
+/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal ends klpx at once.
+pub fn interrupt_flag() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            let code = i32::from(Class::Interrupted.exit_code());
+            // Both fail only for signals that can't be caught.
+            let _ = signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag));
+            let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+        }
+        flag
+    })
+    .clone()
+}
+
+/// An error when klpx was asked to stop. For long stages that spawn nothing.
+pub fn check_interrupt() -> Result<()> {
+    if interrupt_flag().load(Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
+}
+
+pub(crate) fn interrupted() -> Failure {
+    Diagnosis::new("klpx::interrupted", Class::Interrupted, "stopped by a signal").into()
+}
+
+/// A program, its arguments and where it runs.
+#[derive(Clone, Debug)]
+pub struct Call {
+    program: OsString,
+    args: Vec<OsString>,
+    dir: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Call {
+    /// A call of `program`, which is looked up in PATH when it has no slash.
+    pub fn new(program: impl AsRef<OsStr>) -> Call {
+        Call { program: program.as_ref().to_owned(), args: Vec::new(), dir: None, env: Vec::new() }
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Call {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Call {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets the working directory.
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Call {
+        self.dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Adds a variable to the scrubbed environment.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Call {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+}
+
+/// What came of a call that could be started and was not interrupted.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// True when the program ended with status 0.
+    pub success: bool,
+    /// Standard output and standard error, in the order they came, without line ends.
+    pub lines: Vec<String>,
+}
+
+/// Starts and ends child processes.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    stop: Arc<AtomicBool>,
+    lock: Option<Arc<File>>,
+}
+
+impl Default for Runner {
+    fn default() -> Runner {
+        Runner::new()
+    }
+}
+
+impl Runner {
+    /// A runner that obeys SIGINT and SIGTERM.
+    pub fn new() -> Runner {
+        Runner { stop: interrupt_flag(), lock: None }
+    }
+
+    /// The same runner, whose children also hold `lock` until the last of them ends.
+    pub(crate) fn holding(&self, lock: Arc<File>) -> Runner {
+        Runner { stop: Arc::clone(&self.stop), lock: Some(lock) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_flag(stop: Arc<AtomicBool>) -> Runner {
+        Runner { stop, lock: None }
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Runs a program to its end and keeps its output.
+    ///
+    /// # Errors
+    /// The program can't be started (`klpx::missing-tool` when it is not there), or klpx was interrupted.
+    pub fn run(&self, call: &Call) -> Result<Outcome> {
+        let mut lines = Vec::new();
+        let success = self.stream(call, &mut |line| lines.push(line.to_owned()))?;
+        Ok(Outcome { success, lines })
+    }
+
+    /// Runs a program to its end and hands on each line of its output as it comes. True when it ended with status 0.
+    pub fn stream(&self, call: &Call, on_line: &mut dyn FnMut(&str)) -> Result<bool> {
+        if self.stopped() {
+            return Err(interrupted());
+        }
+        let reader = self.expression(call).reader().map_err(|error| cannot_start(call, &error))?;
+        let group = reader.pids().first().map_or(0, |pid| pid.cast_signed());
+        let result = std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel::<io::Result<String>>();
+            let output = &reader;
+            scope.spawn(move || {
+                for line in BufReader::new(output).split(b'\n') {
+                    let line = line.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+            self.pump(&receiver, group, on_line)
+        });
+        match result {
+            Ok(()) => {}
+            Err(Stopped::Signal) => return Err(interrupted()),
+            Err(Stopped::Read(error)) => {
+                return Err(Diagnosis::new("klpx::io", Class::Environment, "can't read a tool's output")
+                    .why(error.to_string())
+                    .into());
+            }
+        }
+        match reader.try_wait() {
+            Ok(Some(output)) => Ok(output.status.success()),
+            Ok(None) => Ok(false),
+            Err(error) => Err(cannot_start(call, &error).into()),
+        }
+    }
+
+    /// Hands lines on until the output ends; stops the whole group when klpx must stop.
+    fn pump(
+        &self,
+        receiver: &mpsc::Receiver<io::Result<String>>,
+        group: i32,
+        on_line: &mut dyn FnMut(&str),
+    ) -> std::result::Result<(), Stopped> {
+        let mut terminated: Option<Instant> = None;
+        let mut failed = None;
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(Ok(line)) => on_line(line.trim_end_matches('\r')),
+                Ok(Err(error)) => failed = Some(error),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            match terminated {
+                None if self.stopped() => {
+                    kill_group(group, libc::SIGTERM);
+                    terminated = Some(Instant::now());
+                }
+                Some(since) if since.elapsed() > GRACE => kill_group(group, libc::SIGKILL),
+                _ => {}
+            }
+        }
+        match (terminated, failed) {
+            (Some(_), _) => {
+                kill_group(group, libc::SIGKILL);
+                Err(Stopped::Signal)
+            }
+            (None, Some(error)) => Err(Stopped::Read(error)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn expression(&self, call: &Call) -> duct::Expression {
+        let parent = std::process::id().cast_signed();
+        let lock = self.lock.clone();
+        let mut expression = duct::cmd(&call.program, &call.args)
+            .stdin_null()
+            .stderr_to_stdout()
+            .unchecked()
+            .full_env(environment(&call.env))
+            .before_spawn(move |command| {
+                command.process_group(0);
+                let lock = lock.as_ref().map(|file| file.as_raw_fd());
+                // SAFETY: `before_exec` only makes system calls that are async-signal-safe.
+                unsafe { command.pre_exec(move || before_exec(parent, lock)) };
+                Ok(())
+            });
+        if let Some(dir) = &call.dir {
+            expression = expression.dir(dir);
+        }
+        expression
+    }
+}
+
+enum Stopped {
+    Signal,
+    Read(io::Error),
+}
+
+/// Runs in the child between fork and exec.
+fn before_exec(parent: i32, lock: Option<RawFd>) -> io::Result<()> {
+    // SAFETY: plain system calls on values the child owns.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::getppid() != parent {
+            // klpx died before the line above took effect.
+            libc::_exit(1);
+        }
+        if let Some(fd) = lock
+            && libc::fcntl(fd, libc::F_SETFD, 0) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Sends a signal to a process group; a group that has ended is no error.
+fn kill_group(group: i32, signal: i32) {
+    if group > 1 {
+        // SAFETY: a plain system call.
+        unsafe { libc::killpg(group, signal) };
+    }
+}
+
+fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    let kept = |name: &OsStr| {
+        name.to_str().is_some_and(|name| {
+            KEPT.contains(&name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        })
+    };
+    let mut env: Vec<_> = std::env::vars_os().filter(|(name, _)| kept(name)).collect();
+    env.push(("LC_ALL".into(), "C".into()));
+    env.extend(extra.iter().cloned());
+    env
+}
+
+fn cannot_start(call: &Call, error: &io::Error) -> Diagnosis {
+    let program = call.program.to_string_lossy();
+    if error.kind() == io::ErrorKind::NotFound {
+        return crate::host::missing_tool(&program);
+    }
+    Diagnosis::new("klpx::cannot-run", Class::Environment, format!("can't run {program}")).why(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runner() -> (Runner, Arc<AtomicBool>) {
+        let flag = Arc::new(AtomicBool::new(false));
+        (Runner::with_flag(Arc::clone(&flag)), flag)
+    }
+
+    fn sh(script: &str) -> Call {
+        Call::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn output_of_both_streams_comes_in_order() {
+        let (runner, _) = runner();
+        let outcome = runner.run(&sh("echo one; echo two >&2; echo three; exit 3")).expect("runs");
+        assert!(!outcome.success);
+        assert_eq!(outcome.lines, ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let (runner, _) = runner();
+        let failure = runner.run(&Call::new("no-such-program-here")).expect_err("fails");
+        let diagnosis = failure.diagnoses().next().expect("one");
+        assert_eq!(diagnosis.code, "klpx::missing-tool");
+        assert!(diagnosis.what.contains("no-such-program-here"));
+    }
+
+    #[test]
+    fn the_environment_is_scrubbed() {
+        let (runner, _) = runner();
+        let outcome = runner.run(&sh("env").env("KEEP_ME", "1")).expect("runs");
+        let names: Vec<&str> = outcome.lines.iter().filter_map(|line| line.split('=').next()).collect();
+        assert!(names.contains(&"KEEP_ME") && names.contains(&"LC_ALL"));
+        assert!(!names.iter().any(|name| name.starts_with("CARGO")), "{names:?}");
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_whole_process_group() {
+        let (runner, flag) = runner();
+        let dir = tempfile::tempdir().expect("dir");
+        let pidfile = dir.path().join("pid");
+        let script = format!("sleep 300 & echo $! > {}; echo up; wait", pidfile.display());
+        let start = Instant::now();
+        let result = runner.stream(&sh(&script), &mut |_| flag.store(true, Ordering::Relaxed));
+        let failure = result.expect_err("interrupted");
+        assert_eq!(failure.exit_code(), 130);
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let pid: i32 = std::fs::read_to_string(&pidfile).expect("pid").trim().parse().expect("number");
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            // SAFETY: signal 0 only asks whether the process is there.
+            let alive = unsafe { libc::kill(pid, 0) } == 0;
+            let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| stat.contains(") Z "));
+            !alive || zombie
+        });
+        assert!(gone, "grandchild {pid} still runs");
+    }
+}

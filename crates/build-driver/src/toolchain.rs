@@ -1,0 +1,340 @@
+//! Which compiler and linker a configuration was made with, and the installed tools that are the same. Compiles nothing.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Arch, Config};
+use crate::process::{Call, Runner};
+
+/// The compiler family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compiler {
+    /// GCC.
+    Gcc,
+    /// Clang.
+    Clang,
+}
+
+/// How the kernel was link-time optimised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lto {
+    /// Not at all.
+    None,
+    /// Clang ThinLTO.
+    Thin,
+    /// Clang full LTO.
+    Full,
+}
+
+impl Lto {
+    fn of(config: &Config) -> Lto {
+        if config.is("LTO_CLANG_THIN") || config.is("LTO_CLANG_THIN_DIST") {
+            Lto::Thin
+        } else if config.is("LTO_CLANG_FULL") || config.is("LTO_CLANG") {
+            Lto::Full
+        } else {
+            Lto::None
+        }
+    }
+}
+
+/// The tools a kernel is built with, found on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Toolchain {
+    /// The compiler family.
+    pub compiler: Compiler,
+    /// The first line of the compiler's `--version`.
+    pub version_text: String,
+    /// The compiler's version, such as `22.1.8`.
+    pub version: String,
+    /// Link-time optimisation.
+    pub lto: Lto,
+    /// The compiler program, as make is told.
+    pub cc: String,
+    /// The linker program, as make is told unless a wrapper takes its place.
+    pub ld: String,
+    /// The first line of the linker's `--version`.
+    pub ld_text: String,
+    /// True when the linker is LLD.
+    pub lld: bool,
+    /// Variables for make's command line that choose these tools.
+    pub(crate) make: Vec<String>,
+    /// Prefix and suffix of the LLVM tools, or the prefix of the GNU ones.
+    pub(crate) affixes: (String, String),
+}
+
+impl Toolchain {
+    /// What the objects depend on: versions, not paths.
+    pub(crate) fn identity(&self) -> String {
+        format!("{}\n{}\n{:?}\n", self.version_text, self.ld_text, self.lto)
+    }
+
+    /// The name of a binary utility of this toolchain, such as `nm` or `objcopy`.
+    pub fn tool(&self, name: &str) -> String {
+        let (prefix, suffix) = &self.affixes;
+        let llvm = if self.compiler == Compiler::Clang && self.lld { "llvm-" } else { "" };
+        format!("{prefix}{llvm}{name}{suffix}")
+    }
+
+    /// A short name for people, such as `clang 22.1.8 ThinLTO`.
+    pub fn describe(&self) -> String {
+        let name = match self.compiler {
+            Compiler::Gcc => "gcc",
+            Compiler::Clang => "clang",
+        };
+        let lto = match self.lto {
+            Lto::None => "",
+            Lto::Thin => " ThinLTO",
+            Lto::Full => " FullLTO",
+        };
+        format!("{name} {}{lto}", self.version)
+    }
+}
+
+/// What the user said about tools.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes<'a> {
+    /// `--llvm[=SUFFIX]`: the value of make's LLVM variable; empty or `1` for tools without suffix.
+    pub(crate) llvm: Option<&'a str>,
+    /// `--cross-compile PREFIX`.
+    pub(crate) cross: Option<&'a str>,
+}
+
+/// One way to name the tools that may be the right ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    cc: String,
+    ld: String,
+    make: Vec<String>,
+    affixes: (String, String),
+}
+
+/// Finds the installed tools that `config` was made with.
+///
+/// # Errors
+/// `klpx::compiler-mismatch` when the exact compiler is not installed, `klpx::linker-mismatch` likewise.
+pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &Runner) -> Result<Toolchain> {
+    let wanted = config.value("CC_VERSION_TEXT").unwrap_or_default().to_owned();
+    if wanted.is_empty() {
+        let what = "the configuration does not say which compiler it was made with";
+        return Err(Diagnosis::new("klpx::config-invalid", Class::Build, what)
+            .why("CONFIG_CC_VERSION_TEXT is not set")
+            .remedy("use the .config of the kernel's own build, as it was left there")
+            .into());
+    }
+    let mut seen = Vec::new();
+    for candidate in candidates(config, arch, wishes, &wanted) {
+        let Some(text) = version_line(runner, &candidate.cc)? else { continue };
+        if same_compiler(&text, &wanted) {
+            return with_linker(config, candidate, text, runner);
+        }
+        seen.push(format!("{}: {text}", candidate.cc));
+    }
+    Err(mismatch(config, &wanted, seen).into())
+}
+
+fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Runner) -> Result<Toolchain> {
+    let Some(ld_text) = version_line(runner, &candidate.ld)? else {
+        return Err(crate::host::missing_tool(&candidate.ld).into());
+    };
+    let lld = config.is("LD_IS_LLD");
+    let wanted = config.number(if lld { "LLD_VERSION" } else { "LD_VERSION" });
+    let found = linker_version(&ld_text, lld);
+    if wanted != 0 && found.is_some_and(|found| found != wanted) {
+        let what = format!("{} is not the linker the kernel was built with", candidate.ld);
+        return Err(Diagnosis::new("klpx::linker-mismatch", Class::Environment, what)
+            .why(format!("it says {ld_text:?}, the configuration says version {wanted}"))
+            .remedy("install the linker's exact version, or name the tools with --llvm or --cross-compile")
+            .into());
+    }
+    let gcc = config.is("CC_IS_GCC");
+    Ok(Toolchain {
+        compiler: if gcc { Compiler::Gcc } else { Compiler::Clang },
+        version: version_number(&text, gcc),
+        version_text: text,
+        lto: Lto::of(config),
+        cc: candidate.cc,
+        ld: candidate.ld,
+        ld_text,
+        lld,
+        make: candidate.make,
+        affixes: candidate.affixes,
+    })
+}
+
+/// The ways to name the tools, the likeliest first.
+fn candidates(config: &Config, arch: Arch, wishes: &Wishes<'_>, wanted: &str) -> Vec<Candidate> {
+    let cross = wishes.cross.map_or_else(|| default_cross(arch), str::to_owned);
+    let lld = config.is("LD_IS_LLD");
+    if config.is("CC_IS_CLANG") || wishes.llvm.is_some() {
+        let major = (config.number("CLANG_VERSION") / 10_000).to_string();
+        let values = match wishes.llvm {
+            Some(value) => vec![if value.is_empty() { "1".to_owned() } else { value.to_owned() }],
+            None => vec!["1".to_owned(), format!("-{major}"), format!("/usr/lib/llvm-{major}/bin/")],
+        };
+        return values.iter().map(|value| clang(value, lld, &cross)).collect();
+    }
+    let major = config.number("GCC_VERSION") / 10_000;
+    let first = wanted.split(' ').next().unwrap_or("gcc").to_owned();
+    let mut names = vec![format!("{cross}gcc"), format!("{cross}gcc-{major}")];
+    if wishes.cross.is_none() && !first.contains('/') && first.starts_with(&cross) {
+        names.insert(0, first);
+    }
+    names.dedup();
+    names.into_iter().map(|name| gcc(name, lld, &cross)).collect()
+}
+
+fn clang(value: &str, lld: bool, cross: &str) -> Candidate {
+    let (prefix, suffix) = match value {
+        "1" => ("", ""),
+        value if value.ends_with('/') => (value, ""),
+        value => ("", value),
+    };
+    let cc = format!("{prefix}clang{suffix}");
+    if lld {
+        let ld = format!("{prefix}ld.lld{suffix}");
+        let make = vec![format!("LLVM={value}")];
+        return Candidate { cc, ld, make, affixes: (prefix.to_owned(), suffix.to_owned()) };
+    }
+    let make = vec![format!("CC={cc}"), format!("CROSS_COMPILE={cross}")];
+    Candidate { cc, ld: format!("{cross}ld"), make, affixes: (cross.to_owned(), String::new()) }
+}
+
+fn gcc(name: String, lld: bool, cross: &str) -> Candidate {
+    let mut make = vec![format!("CC={name}"), format!("CROSS_COMPILE={cross}")];
+    let ld = if lld { "ld.lld".to_owned() } else { format!("{cross}ld") };
+    if lld {
+        make.push(format!("LD={ld}"));
+    }
+    Candidate { cc: name, ld, make, affixes: (cross.to_owned(), String::new()) }
+}
+
+fn default_cross(arch: Arch) -> String {
+    match (arch, std::env::consts::ARCH) {
+        (Arch::X86_64, "x86_64") | (Arch::Arm64, "aarch64") => String::new(),
+        (Arch::X86_64, _) => "x86_64-linux-gnu-".to_owned(),
+        (Arch::Arm64, _) => "aarch64-linux-gnu-".to_owned(),
+    }
+}
+
+/// The first line of `PROGRAM --version`, or `None` when it is not there or does not work.
+fn version_line(runner: &Runner, program: &str) -> Result<Option<String>> {
+    if find_program(program).is_none() {
+        return Ok(None);
+    }
+    let outcome = runner.run(&Call::new(program).arg("--version"))?;
+    Ok(outcome.lines.into_iter().next().filter(|_| outcome.success))
+}
+
+/// Where a program lies, as the shell would find it.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let runs = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|path| runs(path));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| runs(path))
+}
+
+/// The same compiler: the whole version text is equal, the name it was called by aside. kbuild drops `#` from the text
+/// (CC_VERSION_TEXT in the kernel's Makefile).
+fn same_compiler(found: &str, wanted: &str) -> bool {
+    let rest = |text: &str| text.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned());
+    let found = found.replace('#', "");
+    found == wanted || (wanted.contains("gcc") && found.contains("gcc") && rest(&found) == rest(wanted))
+}
+
+/// What scripts/ld-version.sh makes of a linker's version line.
+fn linker_version(text: &str, lld: bool) -> Option<u64> {
+    let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let word = if lld { word } else { text.split_whitespace().last() }?;
+    let mut parts = word.split(['.', '-', '+']).map(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().unwrap_or(0)
+    });
+    let (major, minor, patch) = (parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    // A date, as in 2.40.50.20230625, is no patch level; the kernel's script takes the third part as it is.
+    Some(major * 10_000 + minor * 100 + patch)
+}
+
+fn version_number(text: &str, gcc: bool) -> String {
+    let mut words = text.split_whitespace();
+    let word = if gcc { words.next_back() } else { words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())) };
+    word.unwrap_or_default().to_owned()
+}
+
+fn mismatch(config: &Config, wanted: &str, seen: Vec<String>) -> Diagnosis {
+    let clang = config.is("CC_IS_CLANG");
+    let major = config.number(if clang { "CLANG_VERSION" } else { "GCC_VERSION" }) / 10_000;
+    let package = if clang { format!("clang-{major} and lld-{major}") } else { format!("gcc-{major}") };
+    let why = if seen.is_empty() {
+        "no such compiler is installed".to_owned()
+    } else {
+        "a livepatch needs the very compiler: another version optimises otherwise".to_owned()
+    };
+    Diagnosis::new("klpx::compiler-mismatch", Class::Environment, format!("the kernel was built with {wanted:?}"))
+        .why(why)
+        .remedy(format!(
+            "install that exact version (Debian: {package}), or name the tools with --llvm=SUFFIX or --cross-compile"
+        ))
+        .detail(seen.into_iter().map(|line| format!("found {line}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_are_the_same_by_their_whole_version_text() {
+        let cases = [
+            ("gcc (Debian 12.2.0-14) 12.2.0", "gcc (Debian 12.2.0-14) 12.2.0", true),
+            ("gcc-12 (Debian 12.2.0-14) 12.2.0", "x86_64-linux-gnu-gcc-12 (Debian 12.2.0-14) 12.2.0", true),
+            ("gcc (Debian 12.2.0-14+deb12u1) 12.2.0", "gcc (Debian 12.2.0-14) 12.2.0", false),
+            ("Debian clang version 22.1.8 (1)", "Debian clang version 22.1.8 (1)", true),
+            ("Debian clang version 22.1.7 (1)", "Debian clang version 22.1.8 (1)", false),
+            ("gcc (Ubuntu #1) 9.1", "gcc (Ubuntu 1) 9.1", true),
+        ];
+        for (found, wanted, same) in cases {
+            assert_eq!(same_compiler(found, wanted), same, "{found} / {wanted}");
+        }
+    }
+
+    #[test]
+    fn linker_versions_are_numbers_as_kconfig_has_them() {
+        assert_eq!(linker_version("GNU ld (GNU Binutils for Debian) 2.40", false), Some(24_000));
+        assert_eq!(linker_version("GNU ld version 2.35.2-13.el9", false), Some(23_502));
+        assert_eq!(linker_version("Debian LLD 22.1.8 (compatible with GNU linkers)", true), Some(220_108));
+        assert_eq!(linker_version("LLD 16.0.6", true), Some(160_006));
+    }
+
+    #[test]
+    fn candidates_follow_the_configuration_and_the_user() {
+        let clang = Config::parse("CONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y\nCONFIG_CLANG_VERSION=220108\n");
+        let ccs = |config: &Config, arch, wishes: &Wishes<'_>, text: &str| -> Vec<String> {
+            candidates(config, arch, wishes, text).into_iter().map(|c| c.cc).collect()
+        };
+        assert_eq!(
+            ccs(&clang, Arch::X86_64, &Wishes::default(), "clang"),
+            ["clang", "clang-22", "/usr/lib/llvm-22/bin/clang"]
+        );
+        let wishes = Wishes { llvm: Some("-19"), cross: None };
+        assert_eq!(ccs(&clang, Arch::X86_64, &wishes, "clang"), ["clang-19"]);
+        let gcc = Config::parse("CONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=120200\n");
+        let wishes = Wishes { llvm: None, cross: Some("x-") };
+        assert_eq!(ccs(&gcc, Arch::X86_64, &wishes, "gcc-12 (Debian)"), ["x-gcc", "x-gcc-12"]);
+    }
+
+    #[test]
+    fn a_compiler_that_is_not_installed_is_refused() {
+        let config = Config::parse(
+            "CONFIG_CC_VERSION_TEXT=\"gcc (Nobody 1.2.3-4) 1.2.3\"\nCONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=10203\n",
+        );
+        let failure = choose(&config, Arch::X86_64, &Wishes::default(), &Runner::new()).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::compiler-mismatch");
+    }
+}

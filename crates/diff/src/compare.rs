@@ -348,7 +348,7 @@ fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
 }
 
 /// A reference in words.
-pub(crate) fn describe(object: &Object<'_>, target: Target) -> String {
+pub fn describe(object: &Object<'_>, target: Target) -> String {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let with = |name: String, offset: i64| match offset {
         0 => name,

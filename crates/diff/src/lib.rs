@@ -14,6 +14,7 @@ use compare::Comparer;
 pub use compare::{EQUIVALENCES, Equivalence};
 pub use correlate::{Correlation, Evidence, correlate, is_anonymous};
 pub use reason::Reason;
+pub use compare::describe;
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,1 +1,6 @@
-//! stub
+//! What a kernel's DWARF and tables say about a function: its source lines, who inlined it, whether ftrace can reach it.
+//!
+//! Never decides what changed.
+
+pub mod dwarf;
+pub mod lines;

@@ -1,2 +1,63 @@
-//! The klpx command.
-fn main() {}
+//! The klpx command: arguments, the order of stages, terminal output, reports, exit codes. No ELF or DWARF work.
+
+mod analysis;
+mod args;
+mod cache;
+mod diff;
+mod manual;
+mod progress;
+mod render;
+mod report;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use klpx_diagnosis::Result;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output(std::io::stdout().lock());
+    match run(&cli.command, &mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            progress::print_line(&render::failure(&failure));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: &Command, out: &mut impl Write) -> Result<()> {
+    match command {
+        Command::Build(_) => Ok(()),
+        Command::Diff(args) => diff::run(args, out),
+        Command::Inspect(_) => Ok(()),
+        Command::Cache(command) => cache::run(command, out),
+        Command::Completions { shell } => {
+            manual::completions(*shell, out);
+            Ok(())
+        }
+        Command::Man { directory } => manual::man(directory.as_deref(), out),
+    }
+}
+
+/// Standard output. A reader that went away (`klpx diff ... | head`) is no failure.
+struct Output<W>(W);
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.0.flush() {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+}

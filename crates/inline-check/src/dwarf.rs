@@ -1,0 +1,64 @@
+//! DWARF sections of a relocatable object, read in place: relocations are applied as values are read.
+//!
+//! An address in a section is given as [`address`], so that sections of an object, which all begin at 0, stay apart.
+
+use gimli::{LittleEndian, RelocateReader};
+use klpx_normalize::elf::{Definition, Elf, Rela, SectionId};
+use object::endian::LittleEndian as LE;
+
+/// A reader over one debug section.
+pub type Reader<'d> = RelocateReader<gimli::EndianSlice<'d, LittleEndian>, Relocations<'d>>;
+
+/// Bits of an address that count bytes in a section.
+const OFFSET_BITS: u32 = 40;
+
+/// The address that stands for an offset in a section.
+pub fn address(section: SectionId, offset: u64) -> u64 {
+    (u64::from(section.0) + 1) << OFFSET_BITS | offset & ((1 << OFFSET_BITS) - 1)
+}
+
+/// The relocations of one debug section, sorted by place.
+#[derive(Clone, Copy)]
+pub struct Relocations<'d> {
+    elf: &'d Elf<'d>,
+    table: &'d [Rela],
+}
+
+impl std::fmt::Debug for Relocations<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} relocations", self.table.len())
+    }
+}
+
+impl Relocations<'_> {
+    fn value(&self, place: usize, found: u64) -> u64 {
+        let place = place as u64;
+        let Ok(n) = self.table.binary_search_by_key(&place, |rela| rela.r_offset.get(LE)) else { return found };
+        let rela = &self.table[n];
+        let Some(symbol) = self.elf.rela_symbol(rela) else { return found };
+        let addend = rela.r_addend.get(LE);
+        let value = self.elf.symbol_value(symbol).wrapping_add_signed(addend);
+        match self.elf.definition(symbol) {
+            Definition::Section(section) if self.elf.section_flags(section) & 2 != 0 => address(section, value),
+            _ => value,
+        }
+    }
+}
+
+impl gimli::read::Relocate<usize> for Relocations<'_> {
+    fn relocate_address(&self, offset: usize, value: u64) -> gimli::Result<u64> {
+        Ok(self.value(offset, value))
+    }
+
+    fn relocate_offset(&self, offset: usize, value: usize) -> gimli::Result<usize> {
+        Ok(self.value(offset, value as u64) as usize)
+    }
+}
+
+/// A reader over a debug section; empty when the file has none.
+pub fn section<'d>(elf: &'d Elf<'d>, name: &str) -> Reader<'d> {
+    let id = elf.section_by_name(name.as_bytes());
+    let bytes = id.map_or(&[][..], |id| elf.section_bytes(id));
+    let table = id.map_or(&[][..], |id| elf.relocations(id));
+    RelocateReader::new(gimli::EndianSlice::new(bytes, LittleEndian), Relocations { elf, table })
+}

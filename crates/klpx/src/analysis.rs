@@ -1,0 +1,131 @@
+//! The differences of a pair of objects in the words of the report: function, kind, why, source line.
+
+use klpx_diff::{Change, Difference, Reason};
+use klpx_inline_check::lines::{self, Position};
+use klpx_normalize::object::{ItemId, Object};
+use serde::Serialize;
+
+/// One changed or new function or object.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    pub(crate) object: String,
+    /// Its name, as the patched build has it.
+    pub(crate) function: String,
+    /// What happened to it.
+    pub(crate) kind: Kind,
+    /// One line for people.
+    pub(crate) why: String,
+    /// Where it first differs, or where it begins when it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
+    /// Line in `file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u32>,
+    /// Every reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reasons: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Changed,
+    New,
+    Removed,
+}
+
+/// The findings of one list of changes.
+pub(crate) fn findings(object_name: &str, strip: &str, patched: &Object<'_>, changes: &[Change]) -> Vec<Finding> {
+    changes.iter().map(|change| finding(object_name, strip, patched, change)).collect()
+}
+
+/// Items of the original that are gone.
+pub(crate) fn removed(object_name: &str, original: &Object<'_>, difference: &Difference) -> Vec<Finding> {
+    difference
+        .removed
+        .iter()
+        .map(|&item| Finding {
+            object: object_name.to_owned(),
+            function: name(original, item),
+            kind: Kind::Removed,
+            why: "not in the patched build".to_owned(),
+            file: None,
+            line: None,
+            reasons: Vec::new(),
+        })
+        .collect()
+}
+
+fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change) -> Finding {
+    let at = change.reasons.iter().filter_map(offset).min().unwrap_or(0);
+    let position = position(patched, change.patched, at, strip);
+    let place = position.as_ref().map(|p| format!("{}:{}", p.file, p.line));
+    let (kind, why) = match (&change.original, change.reasons.first()) {
+        (None, _) => (Kind::New, "new".to_owned()),
+        (Some(_), Some(reason)) => {
+            let what = match reason {
+                Reason::Section { from, to } => format!("moved from {from} to {to}"),
+                _ if patched.item(change.patched).code => "code differs".to_owned(),
+                other => in_words(other),
+            };
+            (Kind::Changed, place.map_or(what.clone(), |place| format!("{what} from {place} on")))
+        }
+        (Some(_), None) => (Kind::Changed, String::new()),
+    };
+    Finding {
+        object: object_name.to_owned(),
+        function: name(patched, change.patched),
+        kind,
+        why,
+        file: position.as_ref().map(|p| p.file.clone()),
+        line: position.map(|p| p.line),
+        reasons: change.reasons.iter().map(in_words).collect(),
+    }
+}
+
+pub(crate) fn name(object: &Object<'_>, item: ItemId) -> String {
+    String::from_utf8_lossy(object.item_name(item)).into_owned()
+}
+
+/// The source position of a place in a function, without the tree's folder before it.
+pub(crate) fn position(object: &Object<'_>, item: ItemId, offset: i64, strip: &str) -> Option<Position> {
+    let item = object.item(item);
+    if !item.code {
+        return None;
+    }
+    let at = item.entry.saturating_add_signed(offset).min(item.end.saturating_sub(1));
+    let mut position = lines::position(&object.elf, item.section, at)?;
+    if let Some(rest) = position.file.strip_prefix(strip) {
+        position.file = rest.trim_start_matches('/').to_owned();
+    }
+    while let Some(rest) = position.file.strip_prefix("./").or_else(|| position.file.strip_prefix("../")) {
+        position.file = rest.to_owned();
+    }
+    Some(position)
+}
+
+/// Where a reason is first seen, in bytes from the entry.
+pub(crate) fn offset(reason: &Reason) -> Option<i64> {
+    match reason {
+        Reason::Bytes { offset }
+        | Reason::Reference { offset, .. }
+        | Reason::Literal { offset }
+        | Reason::SpecialSection { offset, .. } => Some(*offset),
+        Reason::Size { .. } | Reason::Section { .. } => None,
+    }
+}
+
+/// A reason as a phrase.
+pub(crate) fn in_words(reason: &Reason) -> String {
+    match reason {
+        Reason::Size { from, to } => format!("size was {from} bytes, is {to}"),
+        Reason::Bytes { offset } => format!("other bytes from +{offset:#x} on"),
+        Reason::Reference { offset, from, to } if from.is_empty() => format!("new reference to {to} at +{offset:#x}"),
+        Reason::Reference { offset, from, to } if to.is_empty() => format!("no reference to {from} at +{offset:#x}"),
+        Reason::Reference { offset, from, to } => format!("refers to {to} at +{offset:#x}, did to {from}"),
+        Reason::Literal { offset } => format!("a string or constant used at +{offset:#x} differs"),
+        Reason::SpecialSection { table, offset } => format!("its entries in {table} differ from +{offset:#x} on"),
+        Reason::Section { from, to } => format!("moved from {from} to {to}"),
+    }
+}

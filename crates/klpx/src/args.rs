@@ -1,0 +1,155 @@
+//! The command line. Help, man pages and completions all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Makes Linux kernel livepatch modules from source patches.
+#[derive(Debug, Parser)]
+#[command(name = "klpx", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  success
+    2  usage
+    3  the patch can't be read or does not apply
+    4  a build failed
+    5  the patch changes nothing in the kernel's code or data
+    6  the change can't be made by a livepatch
+    7  the kernel or the finished module is not what it should be
+    8  the host lacks a tool, disk space or a permission
+    9  a file is truncated, corrupt or of another format
+   70  a fault in klpx
+  130  stopped by a signal";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a livepatch module from patches to a kernel's source
+    Build(Build),
+    /// Compare two builds of an object: which functions differ, and why
+    Diff(Diff),
+    /// Show what a livepatch module holds: objects, functions, symbols, livepatch relocations
+    Inspect(Inspect),
+    /// List or prune what klpx keeps for the next run
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Print a shell completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write the pages of all commands into a folder
+    Man {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Patches, applied in this order with -p1
+    #[arg(required = true, value_name = "PATCH", value_hint = ValueHint::FilePath)]
+    pub(crate) patches: Vec<PathBuf>,
+    /// Kernel source tree
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) source: PathBuf,
+    /// Build tree (O=) of the kernel to be patched; default: the source tree
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) build_dir: Option<PathBuf>,
+    /// Kernel configuration; default: the build tree's .config
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The kernel that will be patched, with its symbols; default: the build tree's vmlinux
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vmlinux: Option<PathBuf>,
+    /// The modules of that kernel (/lib/modules/RELEASE or a build tree); default: beside its vmlinux
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) modules: Option<PathBuf>,
+    /// Where the module goes; default: livepatch-NAME.ko in this folder
+    #[arg(short, long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Name of the livepatch; default: from the first patch's file name
+    #[arg(short, long)]
+    pub(crate) name: Option<String>,
+    /// Parallel jobs; default: one for each processor
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Do not replace livepatches that are loaded already
+    #[arg(long)]
+    pub(crate) no_replace: bool,
+    /// Let a hunk apply when this many of its context lines differ
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) fuzz: u32,
+    /// Build with LLVM, optionally of a suffix (`--llvm=-22`) or in a folder; default: as .config was made
+    #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub(crate) llvm: Option<String>,
+    /// Prefix of the cross tools; default: as .config was made
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) cross_compile: Option<String>,
+    /// Write a report as JSON
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub(crate) report: Option<PathBuf>,
+    /// Keep the objects of this run, and say where they are
+    #[arg(long)]
+    pub(crate) keep_work: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Where klpx keeps kernels between runs; default: klpx in the user's cache folder
+    #[arg(long, value_name = "DIR", env = "KLPX_CACHE_DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Say more: each changed function's reasons
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// Object of the original build
+    #[arg(value_name = "ORIG.o", value_hint = ValueHint::FilePath)]
+    pub(crate) original: PathBuf,
+    /// Object of the patched build
+    #[arg(value_name = "PATCHED.o", value_hint = ValueHint::FilePath)]
+    pub(crate) patched: PathBuf,
+    /// Show the first differing instructions of a function, with its source line
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) explain: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Livepatch module
+    #[arg(value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
+    pub(crate) module: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List the kernels that klpx keeps
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove kernels that were not used for some days
+    Prune {
+        /// Days; 0 removes all
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        days: u32,
+        #[command(flatten)]
+        common: Common,
+    },
+}

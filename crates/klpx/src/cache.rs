@@ -1,0 +1,69 @@
+//! `klpx cache`, and where the cache lies.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use klpx_build_driver::cache::{self, Which};
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::args::{Cache, Common};
+use crate::render;
+
+/// The cache directory: as asked for, or `klpx` in the user's cache folder.
+pub(crate) fn directory(common: &Common) -> Result<PathBuf> {
+    if let Some(dir) = &common.cache_dir {
+        return std::path::absolute(dir).map_err(|e| Diagnosis::io("find", dir, &e).into());
+    }
+    match etcetera::choose_base_strategy() {
+        Ok(base) => Ok(base.cache_dir().join("klpx")),
+        Err(_) => Err(Diagnosis::new("klpx::no-cache-dir", Class::Environment, "no place for the cache")
+            .why("HOME is not set")
+            .remedy("name a folder with --cache-dir or KLPX_CACHE_DIR")
+            .into()),
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(command: &Cache, out: &mut impl Write) -> Result<()> {
+    let text = match command {
+        Cache::List { common } => list(&directory(common)?)?,
+        Cache::Prune { days, common } => prune(&directory(common)?, *days)?,
+    };
+    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+}
+
+fn list(dir: &Path) -> Result<String> {
+    let items = cache::list(dir)?;
+    if items.is_empty() {
+        return Ok(format!("nothing in {}\n", dir.display()));
+    }
+    let mut rows = vec![["kernel", "size", "release", "compiler", "state"].map(str::to_owned).to_vec()];
+    for item in &items {
+        let state = match (item.busy, item.complete) {
+            (true, _) => "in use",
+            (false, true) => "ready",
+            (false, false) => "not finished",
+        };
+        let (release, compiler) = item.info.as_ref().map_or((String::new(), String::new()), |info| {
+            (format!("{} {}", info.release, info.arch), info.compiler.clone())
+        });
+        rows.push(vec![item.key.clone(), gigabytes(item.size), release, compiler, state.to_owned()]);
+    }
+    Ok(render::table(&rows))
+}
+
+fn prune(dir: &Path, days: u32) -> Result<String> {
+    let which = if days == 0 { Which::All } else { Which::Unused(u64::from(days) * 24 * 60 * 60) };
+    let (removed, busy) = cache::prune(dir, &which)?;
+    let freed = removed.iter().map(|item| item.size).sum();
+    let mut text = format!("removed {}, {}\n", render::plural(removed.len(), "kernel"), gigabytes(freed));
+    for item in busy {
+        text.push_str(&format!("kept {}: in use\n", item.key));
+    }
+    Ok(text)
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}

@@ -1,0 +1,167 @@
+//! `klpx diff`: two builds of one object, what differs between them, and why.
+
+use std::io::Write;
+use std::path::Path;
+
+use iced_x86::Formatter;
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diff::{Change, Difference};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::{ItemId, Object};
+use serde::Serialize;
+
+use crate::analysis::{self, Finding};
+use crate::args::Diff;
+use crate::render;
+
+/// Schema version of the JSON.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Json {
+    schema: u32,
+    original: String,
+    patched: String,
+    functions: Vec<Finding>,
+    data: Vec<Finding>,
+    registries: Vec<Finding>,
+    removed: Vec<Finding>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
+    let files = (ElfFile::open(&args.original)?, ElfFile::open(&args.patched)?);
+    let (original, patched) = rayon::join(|| Object::read(&files.0), || Object::read(&files.1));
+    let (original, patched) = (original?, patched?);
+    if original.arch != patched.arch {
+        return Err(Diagnosis::new("klpx::different-machines", Class::Input, "the two objects are for different machines")
+            .why(format!("{} and {}", original.arch.name(), patched.arch.name()))
+            .into());
+    }
+    let difference = klpx_diff::compare(&original, &patched);
+    let text = match &args.explain {
+        Some(function) => explain(&original, &patched, &difference, function)?,
+        None if args.json => json(args, &original, &patched, &difference)?,
+        None => summary(&original, &patched, &difference, &object_name(&args.patched)),
+    };
+    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+}
+
+/// `vmlinux` for `vmlinux.o`.
+fn object_name(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
+
+fn json(args: &Diff, original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Result<String> {
+    let name = object_name(&args.patched);
+    let list = |changes: &[Change]| analysis::findings(&name, "", patched, changes);
+    let json = Json {
+        schema: SCHEMA,
+        original: args.original.display().to_string(),
+        patched: args.patched.display().to_string(),
+        functions: list(&d.functions),
+        data: list(&d.data),
+        registries: list(&d.registries),
+        removed: analysis::removed(&name, original, d),
+    };
+    crate::report::to_text(&json)
+}
+
+fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &str) -> String {
+    let functions = patched.items().iter().filter(|item| item.code).count();
+    if d.is_empty() {
+        return format!("no difference in {} functions\n", render::count(functions));
+    }
+    let mut rows = vec![vec!["kind".to_owned(), "name".into(), "why".into()]];
+    let mut list = |changes: &[Change], what: &str| {
+        for f in analysis::findings(name, "", patched, changes) {
+            let kind = format!("{} {what}", if f.kind == analysis::Kind::New { "new" } else { "changed" });
+            rows.push(vec![kind, f.function, f.why]);
+        }
+    };
+    list(&d.functions, "function");
+    list(&d.data, "object");
+    list(&d.registries, "registry entry");
+    for f in analysis::removed(name, original, d) {
+        rows.push(vec!["removed".into(), f.function, f.why]);
+    }
+    let changed = d.functions.iter().filter(|c| c.original.is_some()).count();
+    format!(
+        "{} functions: {} changed, {} new\n\n{}",
+        render::count(functions),
+        render::count(changed),
+        render::count(d.functions.len() - changed),
+        render::table(&rows)
+    )
+}
+
+fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function: &str) -> Result<String> {
+    let find = |object: &Object<'_>| {
+        object.item_ids().find(|&item| object.item_name(item) == function.as_bytes() && object.item(item).code)
+    };
+    let Some(item) = find(patched).or_else(|| find(original)) else {
+        return Err(Diagnosis::new("klpx::no-such-function", Class::Usage, "no such function")
+            .place(Place::symbol(function))
+            .why("neither object defines it")
+            .into());
+    };
+    let Some(change) = d.functions.iter().find(|c| c.patched == item && find(patched) == Some(item)) else {
+        let gone = find(patched).is_none();
+        return Ok(format!("{function}: {}\n", if gone { "removed" } else { "no difference" }));
+    };
+    let mut text = format!("{function}: {}\n", if change.original.is_some() { "changed" } else { "new" });
+    for reason in &change.reasons {
+        text.push_str(&format!("  {}\n", analysis::in_words(reason)));
+    }
+    let at = change.reasons.iter().filter_map(analysis::offset).min().unwrap_or(0);
+    if let Some(original_item) = change.original {
+        text.push_str(&listing("original", original, original_item, at));
+    }
+    text.push_str(&listing("patched", patched, item, at));
+    Ok(text)
+}
+
+/// How many instructions are shown.
+const SHOWN: usize = 6;
+
+fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
+    let place = analysis::position(object, item, at, "");
+    let place = place.map_or(String::new(), |p| format!("  {}:{}", p.file, p.line));
+    let mut text = format!("\n{title}{place}\n");
+    let shape = object.item(item);
+    let code = object.range(shape.section, shape.entry, shape.end);
+    for (offset, length, shown) in instructions(object.arch, code, at.max(0) as usize) {
+        let bytes: Vec<String> = code.iter().skip(offset).take(length).map(|b| format!("{b:02x}")).collect();
+        let start = shape.entry + offset as u64;
+        let target = object
+            .relocations_in(shape.section, start, start + length as u64)
+            .iter()
+            .map(|rela| klpx_diff::describe(object, object.resolve(shape.section, rela)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let target = if target.is_empty() { target } else { format!("  -> {target}") };
+        text.push_str(&format!("  +{offset:#06x}  {:30}  {shown}{target}\n", bytes.join(" ")));
+    }
+    text
+}
+
+/// Offset, length and text of some instructions from the one that holds `at` on.
+fn instructions(arch: Arch, code: &[u8], at: usize) -> Vec<(usize, usize, String)> {
+    if arch == Arch::Arm64 {
+        let words = code.chunks(4).enumerate().skip(at / 4).take(SHOWN);
+        return words.map(|(n, word)| (n * 4, word.len(), String::new())).collect();
+    }
+    let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
+    let mut formatter = iced_x86::GasFormatter::new();
+    let mut result = Vec::new();
+    while decoder.can_decode() && result.len() < SHOWN {
+        let instruction = decoder.decode();
+        if instruction.next_ip() as usize > at {
+            let mut text = String::new();
+            formatter.format(&instruction, &mut text);
+            result.push((instruction.ip() as usize, instruction.len(), text));
+        }
+    }
+    result
+}

@@ -1,0 +1,77 @@
+//! Diagnoses and tables as text, readable without colour.
+
+use klpx_diagnosis::{Diagnosis, Failure};
+
+/// A failure as people read it.
+pub(crate) fn failure(failure: &Failure) -> String {
+    failure.diagnoses().map(diagnosis).collect::<Vec<_>>().join("\n")
+}
+
+fn diagnosis(d: &Diagnosis) -> String {
+    let mut text = format!("error: {} [{}]\n", d.what, d.code);
+    let mut line = |label: &str, value: &str| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {label:6} {value}\n"));
+        }
+    };
+    line("where", &d.place.to_string());
+    line("why", &d.why);
+    for (n, detail) in d.detail.iter().enumerate() {
+        line(if n == 0 { "shown" } else { "" }, detail);
+    }
+    line("hint", &d.remedy);
+    text
+}
+
+/// Rows with their columns aligned; the last column is not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::from(" ");
+        for (cell, &width) in row.iter().zip(&widths) {
+            line.push_str(&format!(" {cell:width$} "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A count with thousands separated.
+pub(crate) fn count(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// `1 unit`, `2 units`.
+pub(crate) fn plural(n: usize, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (27012, "27,012"), (1234567, "1,234,567")] {
+            assert_eq!(count(n), text);
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["object".into(), "function".into()], vec!["vmlinux".into(), "md_run".into()]];
+        assert_eq!(table(&rows), "  object   function\n  vmlinux  md_run\n");
+    }
+}

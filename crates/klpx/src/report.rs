@@ -1,0 +1,79 @@
+//! The JSON report of a build (`--report`). Its schema version grows when a field changes its meaning or goes away.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use serde::Serialize;
+
+use crate::analysis::Finding;
+
+/// Version of the report's schema.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// What `--report` writes, on success and on failure.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// Schema version.
+    pub(crate) schema: u32,
+    /// klpx's own version.
+    pub(crate) klpx: &'static str,
+    /// The patches, as they were named.
+    pub(crate) patches: Vec<String>,
+    /// The kernel, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<Kernel>,
+    /// Changed and new functions that the module holds.
+    pub(crate) changes: Vec<Finding>,
+    /// What differs but is not in the module, and why.
+    pub(crate) left_out: Vec<Finding>,
+    /// Things to know that stop nothing.
+    pub(crate) notes: Vec<String>,
+    /// The module, once it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) module: Option<Module>,
+    /// What stopped the build.
+    pub(crate) errors: Vec<Diagnosis>,
+}
+
+/// The kernel to be patched.
+#[derive(Debug, Serialize)]
+pub(crate) struct Kernel {
+    pub(crate) release: String,
+    pub(crate) arch: String,
+    pub(crate) compiler: String,
+    /// Key of the baseline in the cache.
+    pub(crate) baseline: String,
+}
+
+/// The finished module.
+#[derive(Debug, Serialize)]
+pub(crate) struct Module {
+    pub(crate) path: String,
+    pub(crate) name: String,
+    /// Functions that it replaces.
+    pub(crate) replaced: usize,
+    /// Livepatch symbols, all bound to the kernel.
+    pub(crate) symbols: usize,
+    /// Relocations that were checked.
+    pub(crate) relocations: usize,
+}
+
+impl Report {
+    /// Notes what stopped the build.
+    pub(crate) fn fail(&mut self, failure: &Failure) {
+        self.errors = failure.diagnoses().cloned().collect();
+    }
+
+    /// Writes it, replacing what was there.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, to_text(self)?).map_err(|e| Diagnosis::io("write", path, &e).into())
+    }
+}
+
+/// Pretty JSON with a newline at its end.
+pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| Diagnosis::new("klpx::internal", Class::Internal, "can't write JSON").why(e.to_string()))?;
+    text.push('\n');
+    Ok(text)
+}

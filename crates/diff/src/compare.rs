@@ -314,7 +314,7 @@ fn span(object: &Object<'_>, item: ItemId) -> Span {
 }
 
 /// The relocations of a range that do something.
-fn significant<'d>(object: &Object<'d>, span: Span) -> impl Iterator<Item = &'d Rela> {
+fn significant<'o>(object: &'o Object<'_>, span: Span) -> impl Iterator<Item = &'o Rela> {
     object.relocations_in(span.section, span.start, span.end).iter().filter(|rela| rela.r_type(LE, false).0 != 0)
 }
 

@@ -3,4 +3,5 @@
 //! Never decides what changed.
 
 pub mod dwarf;
+pub mod inlined;
 pub mod lines;

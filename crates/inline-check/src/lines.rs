@@ -65,7 +65,7 @@ fn string(elf: &Elf<'_>, section: &str, offset: usize) -> Option<Vec<u8>> {
 }
 
 /// Where in `.debug_line` the program starts that has a sequence over this place.
-fn program_of(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<usize> {
+pub(crate) fn program_of(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<usize> {
     let lines = elf.section_by_name(b".debug_line")?;
     let place = elf
         .relocations(lines)

@@ -234,17 +234,13 @@ impl<'d> Object<'d> {
                 continue;
             }
             let size = self.elf.section_size(id);
-            let mut previous = 0;
             for rela in self.elf.relocations(id) {
                 let offset = rela.r_offset.get(LE);
                 let fault = if self.elf.rela_symbol(rela).is_none() {
                     "names a symbol that does not exist"
                 } else if offset >= size {
                     "lies outside its section"
-                } else if offset < previous {
-                    "is out of order"
                 } else {
-                    previous = offset;
                     continue;
                 };
                 let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
@@ -477,7 +473,7 @@ impl<'d> Object<'d> {
     }
 
     /// The relocations whose place lies in `start..end` of a section, in order.
-    pub fn relocations_in(&self, section: SectionId, start: u64, end: u64) -> &'d [Rela] {
+    pub fn relocations_in(&self, section: SectionId, start: u64, end: u64) -> &[Rela] {
         let all = self.elf.relocations(section);
         let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
         let to = all.partition_point(|rela| rela.r_offset.get(LE) < end);
@@ -485,7 +481,7 @@ impl<'d> Object<'d> {
     }
 
     /// An item's relocations.
-    pub fn item_relocations(&self, id: ItemId) -> &'d [Rela] {
+    pub fn item_relocations(&self, id: ItemId) -> &[Rela] {
         let item = self.item(id);
         self.relocations_in(item.section, item.start, item.end)
     }

@@ -1,0 +1,182 @@
+//! One mutation of one function of a real object: the comparison reports exactly that function.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use klpx_normalize::arch::Field;
+use klpx_normalize::elf::{ElfFile, SectionId};
+use klpx_normalize::object::{ItemId, Object, Target};
+use object::endian::LittleEndian as LE;
+use proptest::prelude::*;
+
+/// Compiles the fixture; every function gets a section of its own, as in an object that klpx compares.
+fn compile(compiler: &str, dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
+    let object = dir.join(format!("{compiler}.o"));
+    let status = Command::new(compiler)
+        .args(["-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-mcmodel=kernel", "-mno-red-zone"])
+        .args(["-fno-asynchronous-unwind-tables", "-o"])
+        .arg(&object)
+        .arg(&source)
+        .status()
+        .ok()?;
+    assert!(status.success(), "{compiler} does not compile the fixture");
+    Some(object)
+}
+
+/// The bytes of every fixture object that this machine's compilers make. GCC is always there.
+fn fixtures() -> &'static [Vec<u8>] {
+    static OBJECTS: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
+    OBJECTS.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let compilers = ["gcc", "clang-22", "clang-19", "clang-16"];
+        let objects: Vec<_> = compilers.iter().filter_map(|c| compile(c, dir.path())).collect();
+        assert!(!objects.is_empty(), "no compiler");
+        objects.iter().map(|path| std::fs::read(path).expect("the object")).collect()
+    })
+}
+
+/// Where a byte of a section lies in the file.
+fn file_offset(object: &Object<'_>, section: SectionId, offset: u64) -> usize {
+    (object.elf.section(section).sh_offset.get(LE) + offset) as usize
+}
+
+fn functions(object: &Object<'_>) -> Vec<ItemId> {
+    object.item_ids().filter(|&i| object.item(i).code && object.item(i).end > object.item(i).entry).collect()
+}
+
+/// Where in the file the relocation table entry of a section stands.
+fn rela_offset(object: &Object<'_>, section: SectionId, index: usize) -> usize {
+    let table = object
+        .elf
+        .section_ids()
+        .find(|&id| object.elf.section_type(id) == 4 && object.elf.section(id).sh_info.get(LE) == section.0)
+        .expect("a relocation section");
+    file_offset(object, table, index as u64 * 24)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mutation {
+    Byte,
+    Target,
+    Addend,
+    Entry,
+}
+
+/// Changes one function, if it has something of that kind to change. Returns its name.
+fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Option<String> {
+    let file = ElfFile::from_bytes("original", bytes.to_vec());
+    let object = Object::read(&file).expect("the fixture is sound");
+    let functions = functions(&object);
+    let item = functions[pick % functions.len()];
+    let shape = *object.item(item);
+    let relocations = object.item_relocations(item);
+    let first = object.elf.relocations(shape.section).partition_point(|r| r.r_offset.get(LE) < shape.start);
+    match kind {
+        Mutation::Byte => {
+            let place = shape.entry + (choice as u64) % (shape.end - shape.entry);
+            let covered = relocations.iter().any(|r| (r.r_offset.get(LE)..r.r_offset.get(LE) + 8).contains(&place));
+            if covered {
+                return None;
+            }
+            bytes[file_offset(&object, shape.section, place)] ^= 1 + (choice % 255) as u8;
+        }
+        Mutation::Addend => {
+            let n = choice % relocations.len().max(1);
+            relocations.get(n)?;
+            let at = rela_offset(&object, shape.section, first + n);
+            let addend = relocations[n].r_addend.get(LE) + 2 + (choice % 64) as i64;
+            bytes[at + 16..at + 24].copy_from_slice(&addend.to_le_bytes());
+        }
+        Mutation::Target => {
+            let n = choice % relocations.len().max(1);
+            let rela = relocations.get(n)?;
+            let now = object.resolve(shape.section, rela);
+            let other = object.elf.symbol_ids().find(|&s| {
+                let item = object.symbol_item(s);
+                !matches!(now, Target::Item { item: i, .. } if Some(i) == item)
+                    && item.is_some_and(|i| object.item(i).code)
+                    && object.elf.symbol_value(s) == object.item(item.expect("checked")).entry
+                    && s != object.elf.rela_symbol(rela).expect("checked")
+            })?;
+            let at = rela_offset(&object, shape.section, first + n);
+            bytes[at + 12..at + 16].copy_from_slice(&other.0.to_le_bytes());
+        }
+        Mutation::Entry => {
+            let entries: Vec<_> = object
+                .entries(item)
+                .iter()
+                .filter(|e| object.tables[usize::from(e.table)].kind.compared)
+                .collect();
+            let entry = entries.get(choice % entries.len().max(1))?;
+            let (section, start, end) = object.entry_range(entry.table, entry.index);
+            // the last byte of each of these forms is a plain number: flags, type, a length
+            let last = end - 1;
+            let field = |r| match object.relocation_kind(r).expect("a known type").field {
+                Field::Bytes(n) => u64::from(n),
+                Field::Instruction => 4,
+            };
+            if object.relocations_in(section, start, end).iter().any(|r| r.r_offset.get(LE) + field(r) > last) {
+                return None;
+            }
+            bytes[file_offset(&object, section, last)] ^= 1;
+        }
+    }
+    Some(String::from_utf8_lossy(object.item_name(item)).into_owned())
+}
+
+fn changed(original: Vec<u8>, patched: Vec<u8>) -> (Vec<String>, usize) {
+    let (a, b) = (ElfFile::from_bytes("original", original), ElfFile::from_bytes("patched", patched));
+    let (original, patched) = (Object::read(&a).expect("original"), Object::read(&b).expect("patched"));
+    let difference = klpx_diff::compare(&original, &patched);
+    let names = difference
+        .functions
+        .iter()
+        .map(|c| String::from_utf8_lossy(patched.item_name(c.patched)).into_owned())
+        .collect();
+    (names, difference.data.len() + difference.registries.len() + difference.removed.len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_mutation_is_one_changed_function(
+        which in any::<usize>(),
+        kind in prop_oneof![Just(Mutation::Byte), Just(Mutation::Target), Just(Mutation::Addend), Just(Mutation::Entry)],
+        pick in any::<usize>(),
+        choice in any::<usize>(),
+    ) {
+        let original = &fixtures()[which % fixtures().len()];
+        let mut patched = original.clone();
+        let Some(name) = mutate(&mut patched, kind, pick, choice) else { return Ok(()) };
+        let (names, others) = changed(original.clone(), patched);
+        prop_assert_eq!(names, vec![name]);
+        prop_assert_eq!(others, 0);
+    }
+}
+
+#[test]
+fn an_object_does_not_differ_from_itself() {
+    for object in fixtures() {
+        assert_eq!(changed(object.clone(), object.clone()), (vec![], 0));
+    }
+}
+
+#[test]
+fn every_kind_of_mutation_happens() {
+    for kind in [Mutation::Byte, Mutation::Target, Mutation::Addend, Mutation::Entry] {
+        let done = (0..64).filter(|&n| mutate(&mut fixtures()[0].clone(), kind, n, n * 7)
+            .is_some()).count();
+        assert!(done >= 8, "{kind:?} applies {done} times of 64");
+    }
+}
+
+#[test]
+fn a_changed_string_changes_its_users() {
+    let original = &fixtures()[0];
+    let mut patched = original.clone();
+    let at = patched.windows(7).position(|w| w == b"unknown").expect("the string");
+    patched[at] = b'U';
+    assert_eq!(changed(original.clone(), patched), (vec!["name_of".to_owned()], 0));
+}

@@ -288,6 +288,11 @@ impl<'d> Object<'d> {
             if kind == elf::STT_SECTION.0 || is_mapping_symbol(self.elf.symbol_name(id)) {
                 continue;
             }
+            // GCC keeps some of its labels of merged strings and constants: one would stand for the whole section.
+            let merged = matches!(self.role(section), Role::Strings | Role::Constants(_));
+            if merged && self.elf.symbol_name(id).starts_with(b".L") {
+                continue;
+            }
             let rank = u8::from(kind == elf::STT_NOTYPE.0);
             sorted.push((section.0, self.elf.symbol_value(id), u64::MAX - self.elf.symbol_size(id), rank, id));
         }

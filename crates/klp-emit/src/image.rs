@@ -1,0 +1,488 @@
+//! The kernel that will be patched: its vmlinux, its modules, its exports, and the positions of its symbols.
+//!
+//! Owns the one computation of `sympos`. Never looks at what klpx built.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use hashbrown::HashMap;
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::kallsyms::Kallsyms;
+use crate::names::Names;
+
+/// The object name of the kernel proper in a livepatch.
+pub const VMLINUX: &str = "vmlinux";
+
+/// The files of the kernel that will be patched.
+pub struct Kernel {
+    vmlinux: ElfFile,
+    exports: Exports,
+    directories: Vec<PathBuf>,
+    modules: OnceLock<BTreeMap<String, Module>>,
+}
+
+struct Module {
+    path: PathBuf,
+    file: OnceLock<ElfFile>,
+}
+
+impl Kernel {
+    /// Opens vmlinux and Module.symvers. Modules are looked for in `directories`, when one is asked for.
+    ///
+    /// # Errors
+    /// When one of the two files can't be read.
+    pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<Kernel> {
+        let vmlinux = ElfFile::open(vmlinux)?;
+        let text = std::fs::read_to_string(symvers).map_err(|e| Diagnosis::io("read", symvers, &e))?;
+        let exports = Exports::parse(&text).map_err(|diagnosis| {
+            diagnosis.place(Place::file(symvers.display().to_string(), None))
+        })?;
+        Ok(Kernel { vmlinux, exports, directories: directories.to_vec(), modules: OnceLock::new() })
+    }
+
+    /// What the kernel and its modules export.
+    pub fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    /// Reads the image of `vmlinux` or of a module, by the name that the running kernel has for it.
+    ///
+    /// # Errors
+    /// `klpx::no-such-module`, or when the file is damaged.
+    pub fn image(&self, object: &str) -> Result<Image<'_>> {
+        if object == VMLINUX { Image::read(&self.vmlinux, VMLINUX) } else { Image::read(self.module(object)?, object) }
+    }
+
+    /// The file of a module.
+    fn module(&self, name: &str) -> Result<&ElfFile> {
+        let modules = self.modules.get_or_init(|| find_modules(&self.directories));
+        let module = modules.get(name).ok_or_else(|| {
+            Diagnosis::new("klpx::no-such-module", Class::Input, format!("the module {name} is not there"))
+                .why(format!("neither {name}.ko nor its object is in {}", list(&self.directories)))
+                .remedy("name the directory of the kernel's own modules, with their compression taken off")
+        })?;
+        if let Some(file) = module.file.get() {
+            return Ok(file);
+        }
+        let file = ElfFile::open(&module.path)?;
+        Ok(module.file.get_or_init(|| file))
+    }
+}
+
+fn list(directories: &[PathBuf]) -> String {
+    directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The kernel's name for a module file: its stem, with `-` as `_` (scripts/Makefile.lib, KBUILD_MODNAME).
+pub fn module_name(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    name.strip_suffix(".ko").or_else(|| name.strip_suffix(".o")).unwrap_or(&name).replace('-', "_")
+}
+
+/// Every `.ko` below the directories, and every `.o` that has a `.mod` beside it (kbuild's mark of a module), by name.
+/// The first directory wins, `.ko` before `.o`, then the path that sorts first.
+fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
+    let mut found: BTreeMap<String, (usize, bool, PathBuf)> = BTreeMap::new();
+    for (rank, directory) in directories.iter().enumerate() {
+        for entry in walkdir::WalkDir::new(directory).follow_links(false).into_iter().flatten() {
+            let path = entry.path();
+            let object = match path.extension().and_then(|e| e.to_str()) {
+                Some("ko") => false,
+                Some("o") if path.with_extension("mod").exists() => true,
+                _ => continue,
+            };
+            let candidate = (rank, object, path.to_owned());
+            let slot = found.entry(module_name(path)).or_insert_with(|| candidate.clone());
+            if candidate < *slot {
+                *slot = candidate;
+            }
+        }
+    }
+    let module = |path| Module { path, file: OnceLock::new() };
+    found.into_iter().map(|(name, (_, _, path))| (name, module(path))).collect()
+}
+
+/// One line of Module.symvers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Checksum of the type; 0 without CONFIG_MODVERSIONS.
+    pub crc: u32,
+    /// `vmlinux`, or the name that the running kernel has for the exporting module.
+    pub object: String,
+    /// Path of the exporting module in the build tree, without `.ko`.
+    pub path: String,
+    /// True for `EXPORT_SYMBOL_GPL`.
+    pub gpl: bool,
+    /// The namespace, empty for none. `module:a,b` is open to the modules `a` and `b` only.
+    pub namespace: String,
+}
+
+/// Module.symvers: what can be imported, and from where.
+#[derive(Clone, Debug, Default)]
+pub struct Exports {
+    by_name: HashMap<String, Export>,
+}
+
+impl Exports {
+    /// Reads the text of a Module.symvers (scripts/mod/modpost.c, read_dump): five fields with tabs between them, of
+    /// which the namespace may be empty.
+    ///
+    /// # Errors
+    /// `klpx::bad-symvers`.
+    pub fn parse(text: &str) -> Result<Exports, Diagnosis> {
+        let mut by_name = HashMap::with_capacity(text.len() / 50);
+        for (n, line) in text.lines().enumerate() {
+            let (name, export) = parse_export(line).ok_or_else(|| {
+                Diagnosis::new("klpx::bad-symvers", Class::Input, format!("line {} is no export", n + 1))
+                    .remedy("give the Module.symvers of the kernel to be patched")
+            })?;
+            by_name.insert(name, export);
+        }
+        Ok(Exports { by_name })
+    }
+
+    /// The export of a name.
+    pub fn get(&self, name: &str) -> Option<&Export> {
+        self.by_name.get(name)
+    }
+
+    /// How many exports there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// True when nothing is exported.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+fn parse_export(line: &str) -> Option<(String, Export)> {
+    let mut fields = line.split('\t');
+    let crc = u32::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let path = fields.next()?;
+    let gpl = match fields.next()? {
+        "EXPORT_SYMBOL" => false,
+        "EXPORT_SYMBOL_GPL" => true,
+        _ => return None,
+    };
+    let namespace = fields.next().unwrap_or("").to_owned();
+    let object = module_name(Path::new(path));
+    Some((name.to_owned(), Export { crc, object, path: path.to_owned(), gpl, namespace }))
+}
+
+/// A symbol as a livepatch must name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The name that the running kernel compares with.
+    pub name: String,
+    /// 0 when the name is unique in its object, else which of them, from 1.
+    pub sympos: u32,
+}
+
+/// What a place of an image refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// An address of the image.
+    At(u64),
+    /// A symbol that the image does not define, and bytes from it.
+    Undefined(SymbolId, i64),
+}
+
+/// One object of the kernel: a linked vmlinux, or a module.
+///
+/// Addresses are those of the linked image. In a module, whose sections have none yet, a section's address is its
+/// number shifted left by 32.
+pub struct Image<'k> {
+    /// The file's tables.
+    pub elf: Elf<'k>,
+    /// Its architecture.
+    pub arch: Arch,
+    object: String,
+    path: String,
+    linked: bool,
+    bases: Vec<u64>,
+    loaded: Vec<SectionId>,
+    names: Names,
+    by_address: Vec<(u64, SymbolId)>,
+    files: Vec<SymbolId>,
+    kallsyms: OnceLock<Result<Kallsyms>>,
+}
+
+impl<'k> Image<'k> {
+    /// Reads the image of an object.
+    ///
+    /// # Errors
+    /// When the file is damaged, of an unknown machine, or has no symbol table.
+    pub fn read(file: &'k ElfFile, object: &str) -> Result<Image<'k>> {
+        let elf = file.parse()?;
+        let arch = Arch::of_machine(elf.machine())?;
+        let linked = matches!(elf.file_type(), t if t == elf::ET_EXEC.0 || t == elf::ET_DYN.0);
+        let path = file.path().display().to_string();
+        if elf.symbol_count() < 2 || !linked && elf.file_type() != elf::ET_REL.0 {
+            return Err(not_an_image(&path).into());
+        }
+        if object == VMLINUX && !linked {
+            return Err(not_linked(&path).into());
+        }
+        let bases = (elf.section_ids())
+            .map(|id| if linked { elf.section(id).sh_addr.get(LE) } else { u64::from(id.0) << 32 })
+            .collect();
+        let mut image = Image {
+            arch,
+            object: object.to_owned(),
+            path,
+            linked,
+            bases,
+            loaded: Vec::new(),
+            names: Names::with_capacity(elf.symbol_count()),
+            by_address: Vec::with_capacity(elf.symbol_count()),
+            files: Vec::new(),
+            kallsyms: OnceLock::new(),
+            elf,
+        };
+        image.index_sections();
+        image.index_symbols();
+        Ok(image)
+    }
+
+    fn index_sections(&mut self) {
+        let alloc = u64::from(elf::SHF_ALLOC.0);
+        self.loaded = (self.elf.section_ids())
+            .filter(|&id| self.elf.section_flags(id) & alloc != 0 && self.elf.section_size(id) > 0)
+            .collect();
+        self.loaded.sort_by_key(|&id| (self.bases[id.index()], id));
+    }
+
+    fn index_symbols(&mut self) {
+        let mut names = Names::with_capacity(self.elf.symbol_count());
+        for id in self.elf.symbol_ids() {
+            match self.elf.symbol_type(id) {
+                t if t == elf::STT_FILE.0 => self.files.push(id),
+                t if t == elf::STT_SECTION.0 => {}
+                _ => {
+                    names.insert(id.0, |n| self.elf.symbol_name(SymbolId(n)));
+                    if let Some(address) = self.address(id) {
+                        self.by_address.push((address, id));
+                    }
+                }
+            }
+        }
+        self.by_address.sort_unstable();
+        self.names = names;
+    }
+
+    /// `vmlinux`, or the module's name.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// The path it was read from.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// True for a vmlinux with final addresses, false for a module.
+    pub fn is_linked(&self) -> bool {
+        self.linked
+    }
+
+    /// The FILE symbols, in symbol table order.
+    pub fn files(&self) -> &[SymbolId] {
+        &self.files
+    }
+
+    /// Every symbol of this name, defined or not, in symbol table order.
+    pub fn named(&self, name: &[u8]) -> impl Iterator<Item = SymbolId> + use<'_, 'k> {
+        self.names.get(name, |n| self.elf.symbol_name(SymbolId(n))).map(SymbolId)
+    }
+
+    /// True for a symbol that other objects of the link could see: a global one, or one that the final link made
+    /// local because it was hidden (every C symbol of an LTO build).
+    pub fn is_global(&self, id: SymbolId) -> bool {
+        let hidden = matches!(self.elf.symbol(id).st_other.0 & 3, 1 | 2);
+        self.elf.symbol_binding(id) != elf::STB_LOCAL.0 || hidden
+    }
+
+    /// The one global symbol of this name.
+    pub fn global(&self, name: &[u8]) -> Option<SymbolId> {
+        self.named(name).find(|&id| self.is_global(id))
+    }
+
+    /// A symbol's address, if it has one.
+    pub fn address(&self, id: SymbolId) -> Option<u64> {
+        match self.elf.definition(id) {
+            Definition::Section(section) if self.linked => {
+                let _ = section;
+                Some(self.elf.symbol_value(id))
+            }
+            Definition::Section(section) => Some(self.bases[section.index()].wrapping_add(self.elf.symbol_value(id))),
+            Definition::Absolute if self.linked => Some(self.elf.symbol_value(id)),
+            _ => None,
+        }
+    }
+
+    /// The address at which a section begins.
+    pub fn section_address(&self, id: SectionId) -> u64 {
+        self.bases[id.index()]
+    }
+
+    /// Every named symbol at an address.
+    pub fn at(&self, address: u64) -> impl Iterator<Item = SymbolId> + '_ {
+        let start = self.by_address.partition_point(|&(a, _)| a < address);
+        self.by_address[start..].iter().take_while(move |&&(a, _)| a == address).map(|&(_, id)| id)
+    }
+
+    /// The address of the first symbol that lies behind this one.
+    pub fn next_symbol(&self, address: u64) -> Option<u64> {
+        let next = self.by_address.partition_point(|&(a, _)| a <= address);
+        self.by_address.get(next).map(|&(a, _)| a)
+    }
+
+    /// A symbol and an offset for an address, for people.
+    pub fn describe(&self, address: u64) -> String {
+        let n = self.by_address.partition_point(|&(a, _)| a <= address);
+        let known = self.by_address[..n].iter().rev().find(|&&(_, id)| {
+            self.elf.symbol_type(id) != elf::STT_NOTYPE.0 || !self.elf.symbol_name(id).starts_with(b".L")
+        });
+        match known {
+            Some(&(at, id)) if address == at => self.name(id),
+            Some(&(at, id)) if address - at < 1 << 20 => format!("{}+{:#x}", self.name(id), address - at),
+            _ => format!("{address:#x}"),
+        }
+    }
+
+    /// A symbol's name as text.
+    pub fn name(&self, id: SymbolId) -> String {
+        String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned()
+    }
+
+    /// The loaded section that holds an address.
+    pub fn section_of(&self, address: u64) -> Option<SectionId> {
+        let after = self.loaded.partition_point(|&id| self.bases[id.index()] <= address);
+        let id = *self.loaded.get(after.checked_sub(1)?)?;
+        (address - self.bases[id.index()] < self.elf.section_size(id)).then_some(id)
+    }
+
+    /// The bytes from an address to the end of its section; empty in `.bss`.
+    pub fn bytes_from(&self, address: u64) -> Option<&'k [u8]> {
+        let section = self.section_of(address)?;
+        let offset = (address - self.bases[section.index()]) as usize;
+        Some(self.elf.section_bytes(section).get(offset..).unwrap_or(&[]))
+    }
+
+    /// The relocations of a module between two addresses of one section, if the file holds them in order.
+    pub fn relocations(&self, start: u64, length: u64) -> &[Rela] {
+        if self.linked {
+            return &[];
+        }
+        let Some(section) = self.section_of(start) else { return &[] };
+        let from = start - self.bases[section.index()];
+        let all = self.elf.relocations(section);
+        let first = all.partition_point(|rela| rela.r_offset.get(LE) < from);
+        let last = all.partition_point(|rela| rela.r_offset.get(LE) < from.saturating_add(length));
+        all.get(first..last).unwrap_or(&[])
+    }
+
+    /// What a relocation of a module refers to, its addend included.
+    pub fn target(&self, rela: &Rela) -> Option<Location> {
+        let symbol = self.elf.rela_symbol(rela)?;
+        let addend = rela.r_addend.get(LE);
+        match self.elf.definition(symbol) {
+            Definition::Section(_) => Some(Location::At(self.address(symbol)?.wrapping_add_signed(addend))),
+            _ => Some(Location::Undefined(symbol, addend)),
+        }
+    }
+
+    /// How a livepatch must name a symbol: the name that the kernel compares with, and which of its bearers it is.
+    ///
+    /// For vmlinux the order is that of kallsyms, for a module that of its symbol table (kernel/livepatch/core.c,
+    /// klp_find_object_symbol).
+    ///
+    /// # Errors
+    /// `klpx::not-in-kallsyms` when the running kernel has no such name; `klpx::moving-symbol` when a module's
+    /// position changes after its init.
+    pub fn position(&self, symbol: SymbolId) -> Result<Position> {
+        if self.linked { self.position_in_kallsyms(symbol) } else { self.position_in_module(symbol) }
+    }
+
+    /// The kernel's symbols as it searches them.
+    pub(crate) fn kallsyms(&self) -> Result<&Kallsyms> {
+        let table = self.kallsyms.get_or_init(|| Kallsyms::read(self));
+        table.as_ref().map_err(Failure::clone)
+    }
+
+    fn position_in_kallsyms(&self, symbol: SymbolId) -> Result<Position> {
+        let kallsyms = self.kallsyms()?;
+        let name = kallsyms.seen_name(self.elf.symbol_name(symbol));
+        let address = self.address(symbol).filter(|&address| address != 0);
+        let all: Vec<u64> = kallsyms.addresses(name).collect();
+        let n = all.iter().position(|&a| Some(a) == address).ok_or_else(|| not_in_kallsyms(self, symbol))?;
+        let sympos = if all.len() == 1 { 0 } else { n as u32 + 1 };
+        Ok(Position { name: String::from_utf8_lossy(name).into_owned(), sympos })
+    }
+
+    fn position_in_module(&self, symbol: SymbolId) -> Result<Position> {
+        let name = self.elf.symbol_name(symbol);
+        // FILE symbols count as well: the kernel compares names only.
+        let files = self.files.iter().copied().filter(|&id| self.elf.symbol_name(id) == name);
+        let mut all: Vec<SymbolId> = (self.named(name).chain(files))
+            .filter(|&id| self.elf.definition(id) != Definition::Undefined)
+            .collect();
+        all.sort_unstable();
+        let kept: Vec<SymbolId> = all.iter().copied().filter(|&id| self.stays_after_init(id)).collect();
+        let place = |list: &[SymbolId]| list.iter().position(|&id| id == symbol).map(|n| n as u32 + 1);
+        let name = self.name(symbol);
+        match (place(&all), place(&kept)) {
+            (Some(_), Some(_)) if all.len() == 1 => Ok(Position { name, sympos: 0 }),
+            (Some(before), Some(after)) if before == after => Ok(Position { name, sympos: before }),
+            (Some(before), Some(after)) => Err(moving(self, &name, before, after).into()),
+            _ => Err(not_in_kallsyms(self, symbol).into()),
+        }
+    }
+
+    /// Whether a module keeps a symbol after its init (kernel/module/kallsyms.c, is_core_symbol).
+    fn stays_after_init(&self, id: SymbolId) -> bool {
+        let Definition::Section(section) = self.elf.definition(id) else { return false };
+        let alloc = self.elf.section_flags(section) & u64::from(elf::SHF_ALLOC.0) != 0;
+        alloc && !self.elf.section_name(section).starts_with(b".init")
+    }
+}
+
+fn not_in_kallsyms(image: &Image<'_>, symbol: SymbolId) -> Diagnosis {
+    Diagnosis::new("klpx::not-in-kallsyms", Class::NotLivepatchable, "the running kernel can't find this symbol")
+        .place(Place::symbol(image.name(symbol)))
+        .why(format!("the symbol table that {} keeps at run time does not hold it", image.object))
+        .remedy("check that the kernel has CONFIG_KALLSYMS_ALL; change the patch so that it does not need this symbol")
+}
+
+fn moving(image: &Image<'_>, name: &str, before: u32, after: u32) -> Diagnosis {
+    Diagnosis::new("klpx::moving-symbol", Class::NotLivepatchable, "a symbol's position changes after init")
+        .place(Place::symbol(name))
+        .why(format!(
+            "while {} is loading it is number {before} of its name, after init has been freed it is number {after}",
+            image.object
+        ))
+        .remedy("the name is also used in an .init section; change the patch so that it does not need this symbol")
+}
+
+fn not_an_image(path: &str) -> Diagnosis {
+    Diagnosis::new("klpx::no-symbols", Class::Input, "not a kernel image with symbols")
+        .place(Place::file(path, None))
+        .why("it has no symbol table, or is neither linked nor relocatable")
+        .remedy("give the vmlinux of the kernel's build or of its debug package, not the compressed boot image")
+}
+
+fn not_linked(path: &str) -> Diagnosis {
+    Diagnosis::new("klpx::not-linked", Class::Input, "not a linked vmlinux")
+        .place(Place::file(path, None))
+        .why("only a linked image has the addresses that decide which of several equal names a symbol is")
+        .remedy("give vmlinux, not vmlinux.o")
+}

@@ -1,0 +1,269 @@
+//! The symbol table that the running kernel searches, read from the tables that kallsyms put into its image.
+//!
+//! Owns which names the kernel knows and in which order it finds equal ones. Reading the image's own tables avoids
+//! every rule about what a kernel version leaves out; those rules (scripts/mksysmap) serve only an image without them.
+//!
+//! Format: scripts/kallsyms.c and kernel/kallsyms.c. Names are strings of tokens with a length of one or two bytes
+//! before them; the first character is nm's type letter. Offsets have three forms, and a form is taken only when its
+//! addresses are those of the symbol table: relative to their own place (7.2), relative to `kallsyms_relative_base`,
+//! and the same with non-negative offsets for absolute per-cpu symbols (x86_64 before 6.15).
+
+use std::cmp::Ordering;
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_normalize::elf::Definition;
+use object::elf;
+
+use crate::image::Image;
+use crate::names::Names;
+
+/// The kernel's symbols, in the order in which it finds equal names.
+pub(crate) struct Kallsyms {
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+    names: Names,
+    strips_promoted: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    address: u64,
+    start: u32,
+    length: u32,
+}
+
+/// The suffix that ThinLTO puts on a promoted name.
+const PROMOTED: &[u8] = b".llvm.";
+
+/// A name up to `.llvm.`, as kernels of about 6.2 to 6.10 compare it (cleanup_symbol_name in kernel/kallsyms.c).
+fn stripped(name: &[u8]) -> &[u8] {
+    name.windows(PROMOTED.len()).position(|w| w == PROMOTED).map_or(name, |end| &name[..end])
+}
+
+impl Kallsyms {
+    /// Reads the tables of a linked image.
+    pub(crate) fn read(image: &Image<'_>) -> Result<Kallsyms> {
+        let mut table = match Tables::find(image) {
+            Some(tables) => tables.decode(image).ok_or_else(|| {
+                Diagnosis::new("klpx::kallsyms-form", Class::Input, "the kernel's own symbol table can't be read")
+                    .place(Place::file(image.path(), None))
+                    .why("its kallsyms tables are of no form that klpx knows, or damaged")
+                    .remedy("check the integrity of this vmlinux; if it is whole, report the kernel version")
+            })?,
+            None => Kallsyms::by_rules(image),
+        };
+        table.index();
+        Ok(table)
+    }
+
+    fn empty() -> Kallsyms {
+        Kallsyms { text: Vec::new(), entries: Vec::new(), names: Names::default(), strips_promoted: false }
+    }
+
+    fn push(&mut self, address: u64, name: &[u8]) {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(name);
+        self.entries.push(Entry { address, start, length: name.len() as u32 });
+    }
+
+    fn raw_name(&self, n: usize) -> &[u8] {
+        let entry = self.entries[n];
+        &self.text[entry.start as usize..][..entry.length as usize]
+    }
+
+    fn index(&mut self) {
+        let mut names = Names::with_capacity(self.entries.len());
+        for n in 0..self.entries.len() {
+            names.insert(n as u32, |n| self.seen_name(self.raw_name(n as usize)));
+        }
+        self.names = names;
+    }
+
+    /// The name as the kernel compares it with one that a livepatch gives.
+    pub(crate) fn seen_name<'n>(&self, name: &'n [u8]) -> &'n [u8] {
+        if self.strips_promoted { stripped(name) } else { name }
+    }
+
+    /// The addresses of every symbol of this (seen) name, in the order in which the kernel finds them.
+    pub(crate) fn addresses<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+        self.names
+            .get(name, |n| self.seen_name(self.raw_name(n as usize)))
+            .map(|n| self.entries[n as usize].address)
+    }
+
+    /// What scripts/mksysmap and scripts/kallsyms.c keep of a symbol table, for an image without kallsyms tables.
+    fn by_rules(image: &Image<'_>) -> Kallsyms {
+        let mut kept: Vec<(u64, &[u8])> = (image.elf.symbol_ids())
+            .filter(|&id| image.elf.symbol_type(id) < elf::STT_SECTION.0)
+            .filter(|&id| matches!(image.elf.definition(id), Definition::Section(_)))
+            .map(|id| (image.elf.symbol_value(id), image.elf.symbol_name(id)))
+            .filter(|(_, name)| !name.is_empty() && !LEFT_OUT.iter().any(|start| name.starts_with(start)))
+            .collect();
+        kept.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let mut table = Kallsyms::empty();
+        for (address, name) in kept {
+            table.push(address, name);
+        }
+        table
+    }
+}
+
+/// Beginnings of names that scripts/mksysmap (7.2) leaves out, as far as an x86_64 or arm64 vmlinux has them.
+const LEFT_OUT: [&[u8]; 13] = [
+    b"$",
+    b".L",
+    b"__efistub_",
+    b"__pi_$",
+    b"__pi_.L",
+    b"__kvm_nvhe_$",
+    b"__kvm_nvhe_.L",
+    b"__kcfi_typeid_",
+    b"__AArch64",
+    b"__crc_",
+    b"__kstrtab_",
+    b"__kstrtabns_",
+    b"__mod_device_table__",
+];
+
+/// Where the image holds the tables; each slice reaches to the end of its section.
+struct Tables<'k> {
+    count: usize,
+    names: &'k [u8],
+    tokens: &'k [u8],
+    token_index: &'k [u8],
+    offsets: &'k [u8],
+    offsets_address: u64,
+    base: u64,
+    by_name: Option<&'k [u8]>,
+}
+
+/// How an offset becomes an address.
+#[derive(Clone, Copy)]
+enum Form {
+    OwnPlace,
+    Base,
+    BaseOrPerCpu,
+}
+
+fn u16_at(bytes: &[u8], n: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(n * 2..n * 2 + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], n: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(n * 4..n * 4 + 4)?.try_into().ok()?))
+}
+
+impl<'k> Tables<'k> {
+    fn find(image: &Image<'k>) -> Option<Tables<'k>> {
+        let address = |name: &[u8]| image.named(name).next().and_then(|id| image.address(id));
+        let bytes = |name: &[u8]| image.bytes_from(address(name)?);
+        let base = bytes(b"kallsyms_relative_base")
+            .and_then(|b| Some(u64::from_le_bytes(b.get(..8)?.try_into().ok()?)))
+            .filter(|&base| base != 0)
+            .or_else(|| address(b"_text"))?;
+        Some(Tables {
+            count: u32_at(bytes(b"kallsyms_num_syms")?, 0)? as usize,
+            names: bytes(b"kallsyms_names")?,
+            tokens: bytes(b"kallsyms_token_table")?,
+            token_index: bytes(b"kallsyms_token_index")?,
+            offsets: bytes(b"kallsyms_offsets")?,
+            offsets_address: address(b"kallsyms_offsets")?,
+            base,
+            by_name: bytes(b"kallsyms_seqs_of_names"),
+        })
+    }
+
+    fn decode(&self, image: &Image<'_>) -> Option<Kallsyms> {
+        let tokens = self.token_slices()?;
+        let mut table = Kallsyms::empty();
+        let mut rest = self.names;
+        let mut name = Vec::new();
+        for _ in 0..self.count {
+            name.clear();
+            rest = expand(rest, &tokens, &mut name)?;
+            table.push(0, name.get(1..)?);
+        }
+        let form = [Form::OwnPlace, Form::Base, Form::BaseOrPerCpu]
+            .into_iter()
+            .find(|&form| self.fits(form, image, &table))?;
+        for n in 0..self.count {
+            table.entries[n].address = self.address(form, n)?;
+        }
+        table.strips_promoted = self.sorted_by_stripped_name(&table);
+        Some(table)
+    }
+
+    fn token_slices(&self) -> Option<Vec<&'k [u8]>> {
+        (0..256)
+            .map(|n| {
+                let rest = self.tokens.get(usize::from(u16_at(self.token_index, n)?)..)?;
+                Some(&rest[..rest.iter().position(|&b| b == 0)?])
+            })
+            .collect()
+    }
+
+    fn address(&self, form: Form, n: usize) -> Option<u64> {
+        let offset = u32_at(self.offsets, n)?;
+        let signed = i64::from(offset as i32);
+        Some(match form {
+            Form::OwnPlace => (self.offsets_address + n as u64 * 4).wrapping_add_signed(signed),
+            Form::Base => self.base.wrapping_add(u64::from(offset)),
+            Form::BaseOrPerCpu if signed >= 0 => signed as u64,
+            Form::BaseOrPerCpu => self.base.wrapping_sub(1).wrapping_sub(signed as u64),
+        })
+    }
+
+    /// True when a sample of names spread over the table stands at the addresses that the symbol table gives.
+    fn fits(&self, form: Form, image: &Image<'_>, table: &Kallsyms) -> bool {
+        let step = (self.count / 257).max(1);
+        let mut tried = 0;
+        for n in (0..self.count).step_by(step) {
+            let Some(address) = self.address(form, n) else { return false };
+            let mut known = image.named(table.raw_name(n)).peekable();
+            if known.peek().is_none() {
+                continue;
+            }
+            tried += 1;
+            if !known.any(|id| image.address(id) == Some(address)) {
+                return false;
+            }
+        }
+        tried > 0
+    }
+
+    /// Whether this kernel compares names without `.llvm.<hash>`: its table by name is then sorted so. A table that
+    /// both orders fit is of a kernel in which it makes no difference, or one that keeps the names (6.1, 6.11 on).
+    fn sorted_by_stripped_name(&self, table: &Kallsyms) -> bool {
+        let Some(by_name) = self.by_name else { return false };
+        let mut previous: Option<usize> = None;
+        for chunk in by_name.chunks_exact(3).take(self.count) {
+            let n = usize::from(chunk[0]) << 16 | usize::from(chunk[1]) << 8 | usize::from(chunk[2]);
+            if n >= self.count {
+                return false;
+            }
+            if let Some(before) = previous {
+                let order = table.raw_name(before).cmp(table.raw_name(n)).then(before.cmp(&n));
+                if order != Ordering::Less {
+                    return true;
+                }
+            }
+            previous = Some(n);
+        }
+        false
+    }
+}
+
+/// Appends one compressed name to `out` and returns what follows it.
+fn expand<'k>(data: &'k [u8], tokens: &[&[u8]], out: &mut Vec<u8>) -> Option<&'k [u8]> {
+    let (&first, mut rest) = data.split_first()?;
+    let mut length = usize::from(first);
+    if first & 0x80 != 0 {
+        let (&second, after) = rest.split_first()?;
+        length = usize::from(first & 0x7f) | usize::from(second) << 7;
+        rest = after;
+    }
+    for &token in rest.get(..length)? {
+        out.extend_from_slice(tokens.get(usize::from(token))?);
+    }
+    rest.get(length..)
+}

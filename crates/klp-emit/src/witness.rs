@@ -1,0 +1,458 @@
+//! Whether klpx's own original build says what the kernel to be patched says, function by function.
+//!
+//! The running kernel is the truth; the rebuilt original is only a witness. Owns that comparison and the table of
+//! differences that it grants. Never repairs or excuses a difference that is not in the table.
+//!
+//! | granted | why |
+//! |---|---|
+//! | [`Agreement::Identical`] | bytes outside relocated fields are equal, and every field leads to the bound symbol, or to a constant of the same contents |
+//! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
+//! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
+use klpx_normalize::name::anonymous;
+use klpx_normalize::object::{Item, ItemId, Object, Role, Target};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::bind::Binding;
+use crate::branches::{self, Shift};
+use crate::contents::{self, Found};
+use crate::field::Value;
+use crate::image::Image;
+
+/// In which way an item agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Agreement {
+    /// Byte for byte and reference for reference.
+    Identical,
+    /// But for lengths of branches and no-operations.
+    Branches,
+    /// But for address pairs that the linker shortened.
+    Relaxed,
+}
+
+/// How an item differs. Offsets are from its entry in klpx's build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The kernel has no such item, or it can't be told which.
+    Unbound(Box<Diagnosis>),
+    /// The sizes differ.
+    Size {
+        /// In the kernel.
+        kernel: u64,
+        /// In klpx's build.
+        ours: u64,
+    },
+    /// Bytes that are no reference differ.
+    Bytes {
+        /// The first.
+        offset: i64,
+    },
+    /// A reference leads elsewhere.
+    Reference {
+        /// Where it stands.
+        offset: i64,
+        /// What it leads to in the kernel.
+        kernel: String,
+        /// What it leads to in klpx's build.
+        ours: String,
+    },
+}
+
+impl Mismatch {
+    fn text(&self) -> String {
+        match self {
+            Mismatch::Unbound(diagnosis) => diagnosis.to_string(),
+            Mismatch::Size { kernel, ours } => {
+                format!("it has {kernel} bytes in the kernel and {ours} in klpx's build of the original source")
+            }
+            Mismatch::Bytes { offset } => format!("its code or contents differ at offset {offset:#x}"),
+            Mismatch::Reference { offset, kernel, ours } => {
+                format!("at offset {offset:#x} it refers to {kernel} in the kernel, and to {ours} in klpx's build")
+            }
+        }
+    }
+}
+
+/// Compares the items of one object with the kernel's.
+pub struct Witness<'b, 'a> {
+    binding: &'b Binding<'a>,
+    witness: &'a Object<'a>,
+    image: &'a Image<'a>,
+}
+
+/// Literals that refer to literals are followed this far (an array of strings in a jump table's section).
+const DEPTH: u32 = 4;
+/// When at least one of so many functions differs, the kernel was not built from this source and configuration.
+const ANOTHER_BUILD: usize = 4;
+/// How many functions are looked at to tell one change from another build.
+const SAMPLE: usize = 2000;
+
+impl<'b, 'a> Witness<'b, 'a> {
+    /// A comparison over a binding.
+    pub fn new(binding: &'b Binding<'a>) -> Witness<'b, 'a> {
+        Witness { binding, witness: binding.witness(), image: binding.image() }
+    }
+
+    /// Checks items of the original build: those to be replaced and those that they refer to. Each one that differs
+    /// is a diagnosis; when a quarter of all functions differ, one diagnosis says that it is another build.
+    pub fn check(&self, items: &[ItemId]) -> Vec<Diagnosis> {
+        let wanted: BTreeSet<ItemId> = items.iter().copied().collect();
+        let mut diagnoses: Vec<Diagnosis> =
+            wanted.iter().filter_map(|&id| Some(self.diagnosis(id, &self.compare(id).err()?))).collect();
+        if !diagnoses.is_empty()
+            && let Some(whole) = self.another_build()
+        {
+            diagnoses.insert(0, whole);
+        }
+        diagnoses
+    }
+
+    fn diagnosis(&self, id: ItemId, mismatch: &Mismatch) -> Diagnosis {
+        if let Mismatch::Unbound(diagnosis) = mismatch {
+            return (**diagnosis).clone();
+        }
+        let item = self.witness.item(id);
+        let name = String::from_utf8_lossy(self.witness.item_name(id)).into_owned();
+        let file = self.witness.file_name(self.witness.symbol_file(item.symbol));
+        let mut place = Place::symbol(name);
+        if !file.is_empty() {
+            place = place.at(String::from_utf8_lossy(file), None);
+        }
+        let what = format!("{} of the kernel to be patched differs", if item.code { "a function" } else { "an object" });
+        Diagnosis::new("klpx::kernel-differs", Class::Verification, what)
+            .place(place)
+            .why(format!("in {}, {}", self.image.object(), mismatch.text()))
+            .remedy("give klpx the source, configuration and compiler that the kernel was built with")
+    }
+
+    /// A diagnosis when a large part of the functions differs.
+    fn another_build(&self) -> Option<Diagnosis> {
+        let functions: Vec<ItemId> = self.witness.item_ids().filter(|&id| self.is_function(id)).collect();
+        let step = functions.len().div_ceil(SAMPLE).max(1);
+        let sample: Vec<ItemId> = functions.into_iter().step_by(step).collect();
+        let differing = sample.iter().filter(|&&id| self.compare(id).is_err()).count();
+        if differing < 2 || differing * ANOTHER_BUILD < sample.len() {
+            return None;
+        }
+        Some(
+            Diagnosis::new("klpx::another-build", Class::Verification, "the kernel to be patched is another build")
+                .place(Place::file(self.image.path(), None))
+                .why(format!(
+                    "{differing} of {} functions that were compared differ from klpx's build of the original source",
+                    sample.len()
+                ))
+                .remedy("give klpx the source, configuration and compiler that this kernel was built with, or its own vmlinux"),
+        )
+    }
+
+    /// True for an item of code that a call can reach: a function with a size.
+    pub fn is_function(&self, id: ItemId) -> bool {
+        let item = self.witness.item(id);
+        item.code && self.witness.elf.symbol_type(item.symbol) == elf::STT_FUNC.0
+    }
+
+    /// Compares one item.
+    ///
+    /// # Errors
+    /// How it differs.
+    pub fn compare(&self, id: ItemId) -> Result<Agreement, Mismatch> {
+        let Some(entry) = self.binding.item_address(id) else { return Err(self.unbound(id)) };
+        let item = self.witness.item(id);
+        match self.compare_bytes(id, item, entry) {
+            Ok(()) => Ok(Agreement::Identical),
+            Err(mismatch) if item.code => match self.witness.arch {
+                Arch::X86_64 if self.compare_instructions(id, item, entry) => Ok(Agreement::Branches),
+                Arch::Arm64 if self.compare_relaxed(id, item, entry) => Ok(Agreement::Relaxed),
+                _ => Err(mismatch),
+            },
+            Err(mismatch) => Err(mismatch),
+        }
+    }
+
+    fn unbound(&self, id: ItemId) -> Mismatch {
+        let diagnosis = self.binding.item(id).err().unwrap_or_else(|| {
+            Diagnosis::new("klpx::not-in-kernel", Class::Verification, "the kernel to be patched has no such symbol")
+                .place(Place::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
+        });
+        Mismatch::Unbound(Box::new(diagnosis))
+    }
+
+    fn compare_bytes(&self, id: ItemId, item: &Item, entry: u64) -> Result<(), Mismatch> {
+        let ours = self.witness.elf.symbol_size(item.symbol);
+        let theirs = self.image_size(item, entry);
+        if let Some(kernel) = theirs.filter(|&size| ours != 0 && size != ours) {
+            return Err(Mismatch::Size { kernel, ours });
+        }
+        let first = entry.wrapping_sub(item.entry - item.start);
+        let range = (item.start, item.end);
+        if let Some(at) = contents::first_difference(self.witness, item.section, range, self.image, first) {
+            return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
+        }
+        let own = Shift::none(id);
+        self.compare_references(item.section, range, first, &own, 0).map_err(|(at, kernel, ours)| {
+            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours }
+        })
+    }
+
+    /// The size of the image's counterpart, if its symbol says it.
+    fn image_size(&self, item: &Item, entry: u64) -> Option<u64> {
+        let (symbol, _) = self.binding.counterpart(item.symbol)?;
+        let size = self.image.elf.symbol_size(symbol);
+        (size != 0 && self.image.address(symbol) == Some(entry)).then_some(size)
+    }
+
+    /// Every reference in a range of a section, which begins at `first` in the image. On a difference: the offset in
+    /// the section, what the image refers to and what the witness refers to.
+    fn compare_references(
+        &self,
+        section: SectionId,
+        (start, end): (u64, u64),
+        first: u64,
+        own: &Shift,
+        depth: u32,
+    ) -> Result<(), (u64, String, String)> {
+        let mut pages = HashMap::new();
+        for rela in self.witness.relocations_in(section, start, end) {
+            let at = rela.r_offset.get(LE);
+            let place = first.wrapping_add(at - start);
+            if !self.reference_agrees(section, rela, place, own, &mut pages, depth) {
+                let found = contents::found(self.witness, section, rela, self.image, place);
+                return Err((at, self.describe_found(found), self.describe_target(self.witness.resolve(section, rela))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the reference that the image has at `place` is the one that the witness has in this relocation.
+    fn reference_agrees(
+        &self,
+        section: SectionId,
+        rela: &Rela,
+        place: u64,
+        own: &Shift,
+        pages: &mut HashMap<(u32, i64), u64>,
+        depth: u32,
+    ) -> bool {
+        if rela.r_type(LE, false).0 == elf::R_X86_64_NONE.0 {
+            return true;
+        }
+        let Some(found) = contents::found(self.witness, section, rela, self.image, place) else { return false };
+        let target = self.witness.resolve(section, rela);
+        let value = match (found, target) {
+            (Found::Import(theirs, a), Target::External { symbol, offset: b }) => {
+                return a == b && self.image.elf.symbol_name(theirs) == self.witness.elf.symbol_name(symbol);
+            }
+            (Found::Import(..), _) => return false,
+            (Found::Value(value), _) => value,
+        };
+        if let Some(expected) = self.expected(target, own) {
+            return value.is(expected);
+        }
+        // A constant without an identity: it is the same when its contents are.
+        let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
+        let address = match value {
+            Value::Address(a) => a,
+            Value::Page(page) => {
+                pages.insert(key, page);
+                return true;
+            }
+            Value::Bits { bits, .. } => match pages.get(&key) {
+                Some(page) => page | bits,
+                None => return false,
+            },
+        };
+        depth < DEPTH && self.same_contents(target, address, own, depth)
+    }
+
+    /// The address in the image that a target must have, if it has an identity there.
+    fn expected(&self, target: Target, own: &Shift) -> Option<u64> {
+        match target {
+            Target::Item { item, offset } if item == own.item => {
+                let entry = self.binding.item_address(item)?;
+                Some(entry.wrapping_add_signed(own.apply(offset)?))
+            }
+            Target::Item { item, offset } => Some(self.binding.item_address(item)?.wrapping_add_signed(offset)),
+            Target::External { symbol, offset } => Some(self.external(symbol)?.wrapping_add_signed(offset)),
+            Target::Absolute(value) => Some(value as u64),
+            Target::Literal { .. } | Target::Entry { .. } => None,
+        }
+    }
+
+    /// A symbol that vmlinux.o leaves to the final link; 0 for a weak one that nothing defines.
+    fn external(&self, symbol: SymbolId) -> Option<u64> {
+        let name = self.witness.elf.symbol_name(symbol);
+        let defined = self.image.global(name).or_else(|| self.image.named(name).next());
+        match defined.and_then(|id| self.image.address(id)) {
+            Some(address) => Some(address),
+            None if self.witness.elf.symbol_binding(symbol) == elf::STB_WEAK.0 => Some(0),
+            None => None,
+        }
+    }
+
+    /// Whether the image has at `address` what a target without identity there holds.
+    fn same_contents(&self, target: Target, address: u64, own: &Shift, depth: u32) -> bool {
+        let (section, start, end, offset) = match target {
+            Target::Literal { section, start, end, offset } => (section, start, end, offset),
+            Target::Item { item, offset } if self.is_anonymous(item) => {
+                let item = self.witness.item(item);
+                (item.section, item.entry, item.end, offset)
+            }
+            Target::Entry { table, entry, offset } => {
+                let (section, start, end) = self.witness.entry_range(table, entry);
+                (section, start, end, offset)
+            }
+            _ => return false,
+        };
+        let first = address.wrapping_sub(offset as u64);
+        let range = (start, end);
+        contents::first_difference(self.witness, section, range, self.image, first).is_none()
+            && self.compare_references(section, range, first, own, depth + 1).is_ok()
+    }
+
+    /// Whether contents decide for an item that has no symbol in the image: a constant of the compiler, or any object
+    /// that nothing may write to.
+    fn is_anonymous(&self, id: ItemId) -> bool {
+        let item = self.witness.item(id);
+        let writable = self.witness.elf.section_flags(item.section) & u64::from(elf::SHF_WRITE.0) != 0;
+        !item.code && (!writable || anonymous(self.witness.item_name(id)).is_some())
+    }
+
+    fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {
+        let Some(size) = self.image_size(item, entry) else { return false };
+        let ours = self.witness.range(item.section, item.entry, item.end);
+        let Some(theirs) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else { return false };
+        let relocations = self.witness.relocations_in(item.section, item.entry, item.end);
+        let place = |rela: &Rela| rela.r_offset.get(LE) - item.entry;
+        let Some(pairs) = branches::pair(ours, theirs, &|from, to| relocations.iter().any(|r| (from..to).contains(&place(r))))
+        else {
+            return false;
+        };
+        let own = pairs.shift(id);
+        pairs.iter().all(|pair| {
+            let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
+            if pair.branch {
+                return match inside[..] {
+                    [] => pairs.same_internal_target(pair),
+                    [rela] => {
+                        let target = entry.wrapping_add_signed(pair.their_target);
+                        self.expected(self.witness.resolve(item.section, rela), &own) == Some(target)
+                    }
+                    _ => false,
+                };
+            }
+            pair.same_bytes(ours, theirs, |at| inside.iter().find(|r| place(r) == at).and_then(|r| {
+                Some(crate::field::length(self.witness.relocation_kind(r)?))
+            })) && inside.iter().all(|rela| {
+                let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
+                self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
+            })
+        })
+    }
+
+    /// arm64: as `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
+    fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
+        const NOP: u32 = 0xd503_201f;
+        let ours = self.witness.range(item.section, item.start, item.end);
+        let first = entry.wrapping_sub(item.entry - item.start);
+        let Some(theirs) = self.image.bytes_from(first).and_then(|b| b.get(..ours.len())) else { return false };
+        let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let own = Shift::none(id);
+        let mut pages = HashMap::new();
+        let mut at = 0;
+        let mut relocations = self.witness.item_relocations(id).iter().peekable();
+        while at < ours.len() {
+            let here = relocations.next_if(|r| r.r_offset.get(LE) - item.start < at as u64 + 4);
+            let place = first.wrapping_add(at as u64);
+            let (Some(mine), Some(other)) = (word(ours, at), word(theirs, at)) else {
+                return ours[at..] == theirs[at..];
+            };
+            let Some(rela) = here else {
+                if mine != other {
+                    return false;
+                }
+                at += 4;
+                continue;
+            };
+            let kind = self.witness.relocation_kind(rela);
+            let adrp = kind.is_some_and(|k| k.code == elf::R_AARCH64_ADR_PREL_PG_HI21.0 && other == NOP);
+            if adrp {
+                let next = relocations.next_if(|r| r.r_type(LE, false).0 == elf::R_AARCH64_ADD_ABS_LO12_NC.0);
+                let target = self.witness.resolve(item.section, rela);
+                let adr = word(theirs, at + 4).and_then(|w| shortened(w, mine, place.wrapping_add(4)));
+                let same = match (next, adr, self.expected(target, &own)) {
+                    (Some(_), Some(address), Some(expected)) => address == expected,
+                    (Some(_), Some(address), None) => self.same_contents(target, address, &own, 0),
+                    _ => false,
+                };
+                if !same {
+                    return false;
+                }
+                at += 8;
+                continue;
+            }
+            let rest = kind.is_some_and(|k| crate::field::rest_agrees(k, &ours[at..], &theirs[at..]));
+            if !rest || !self.reference_agrees(item.section, rela, place, &own, &mut pages, 0) {
+                return false;
+            }
+            at += 4;
+        }
+        true
+    }
+
+    fn describe_found(&self, found: Option<Found>) -> String {
+        match found {
+            Some(Found::Value(Value::Address(a))) => self.image.describe(a),
+            Some(Found::Value(Value::Page(page))) => format!("the page {page:#x}"),
+            Some(Found::Value(Value::Bits { bits, .. })) => format!("a place ending in {bits:#x}"),
+            Some(Found::Import(symbol, offset)) => with_offset(self.image.name(symbol), offset),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    fn describe_target(&self, target: Target) -> String {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match target {
+            Target::Item { item, offset } => with_offset(text(self.witness.item_name(item)), offset),
+            Target::External { symbol, offset } => with_offset(text(self.witness.elf.symbol_name(symbol)), offset),
+            Target::Literal { section, start, offset, .. } => {
+                let place = start.wrapping_add_signed(offset);
+                format!("the constant at {}+{place:#x}", text(self.witness.elf.section_name(section)))
+            }
+            Target::Entry { table, entry, .. } => {
+                let section = self.witness.tables[usize::from(table)].section;
+                format!("entry {entry} of {}", text(self.witness.elf.section_name(section)))
+            }
+            Target::Absolute(value) => format!("{value:#x}"),
+        }
+    }
+}
+
+/// The address of an `adr` that replaces an `adrp` of the same register.
+fn shortened(adr: u32, adrp: u32, place: u64) -> Option<u64> {
+    let is_adr = adr & 0x9f00_0000 == 0x1000_0000 && adr & 31 == adrp & 31;
+    let kind = Arch::Arm64.relocation(elf::R_AARCH64_ADR_PREL_LO21.0)?;
+    match crate::field::value(Arch::Arm64, kind, &adr.to_le_bytes(), place)? {
+        Value::Address(a) if is_adr => Some(a),
+        _ => None,
+    }
+}
+
+fn with_offset(name: String, offset: i64) -> String {
+    match offset {
+        0 => name,
+        1.. => format!("{name}+{offset:#x}"),
+        _ => format!("{name}-{:#x}", offset.unsigned_abs()),
+    }
+}
+
+/// True when an item has bytes to compare; the rest are `.bss` and declarations.
+pub fn has_contents(witness: &Object<'_>, id: ItemId) -> bool {
+    matches!(witness.elf.definition(witness.item(id).symbol), Definition::Section(_)) && !witness.item_bytes(id).is_empty()
+}

@@ -3,21 +3,26 @@
 //! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
 //! inside an object file, never prints, never writes to the user's source or build tree.
 
+mod apply;
 pub mod cache;
 pub mod config;
 mod copy;
 mod host;
 mod journal;
 mod kernel;
+pub mod lines;
 mod make;
+pub mod patch;
 pub mod process;
 mod progress;
 mod toolchain;
 pub mod tree;
 mod workspace;
 
+pub use apply::Prepared;
 pub use config::{Arch, Config};
 pub use kernel::{Kernel, Options};
+pub use patch::PatchSet;
 pub use progress::Progress;
 pub use toolchain::{Compiler, Lto, Toolchain};
 pub use tree::{SourceTree, Version};

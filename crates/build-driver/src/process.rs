@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,16 +27,25 @@ const KEPT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LD_LIBRAR
 /// Prefixes of variables that tool wrappers need.
 const KEPT_PREFIXES: [&str; 2] = ["PYENV_", "NIX_"];
 
-/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal ends klpx at once.
+/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal, a second later or more, ends klpx at
+/// once (some senders signal a process and its group in one breath, which is one wish).
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(|| {
         let flag = Arc::new(AtomicBool::new(false));
+        let start = Instant::now();
+        let first = Arc::new(AtomicU64::new(u64::MAX));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let code = i32::from(Class::Interrupted.exit_code());
-            // Both fail only for signals that can't be caught.
-            let _ = signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag));
-            let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+            let (flag, first) = (Arc::clone(&flag), Arc::clone(&first));
+            let action = move || {
+                let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+                if first.fetch_min(now, Ordering::Relaxed).saturating_add(1000) < now {
+                    signal_hook::low_level::exit(i32::from(Class::Interrupted.exit_code()));
+                }
+                flag.store(true, Ordering::Relaxed);
+            };
+            // SAFETY: atomics, the clock and _exit are async-signal-safe. It fails only for signals that can't be caught.
+            let _ = unsafe { signal_hook::low_level::register(signal, action) };
         }
         flag
     })

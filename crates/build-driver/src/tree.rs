@@ -359,7 +359,7 @@ mod tests {
         let found = names(dir.path());
         let mut expected: Vec<String> = LANDMARKS.iter().map(|name| (*name).to_owned()).collect();
         expected.extend(["fs/a.c", "scripts/fixdep.c", "arch/x86/include/asm/z.h"].map(str::to_owned));
-        expected.sort_by_key(PathBuf::from);
+        expected.sort_by_key(|name| PathBuf::from(name));
         assert_eq!(found, expected);
     }
 

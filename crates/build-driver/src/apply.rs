@@ -1,0 +1,387 @@
+//! Applying patches in a scratch copy of the files they touch, so that a patch that fails has touched nothing. Writes only
+//! to a temporary folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+
+use crate::config::Arch;
+use crate::kernel::Kernel;
+use crate::lines;
+use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify};
+use crate::process::{Call, Runner};
+
+/// A patch set that applies: the text of every file before and after.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub(crate) changes: Vec<Change>,
+    files: usize,
+    hunks: usize,
+    notes: Vec<String>,
+}
+
+/// One file, before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) path: String,
+    pub(crate) original: Option<Vec<u8>>,
+    pub(crate) patched: Option<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Files that the patches touch, those that are not compiled included.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// Hunks in all patches.
+    pub fn hunks(&self) -> usize {
+        self.hunks
+    }
+
+    /// Paths of the files that change, sorted.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.changes.iter().map(|change| change.path.as_str())
+    }
+
+    /// What the user may want to know: files passed over, hunks that applied at another line, lines whose numbers moved.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The patched text of a file, with the `#line` directives that the build sees; `None` for a file that goes.
+    pub fn patched_text(&self, path: &str) -> Option<&[u8]> {
+        self.changes.iter().find(|change| change.path == path)?.patched.as_deref()
+    }
+}
+
+impl PatchSet {
+    /// Checks the patches against the kernel's source and applies them in a scratch copy. `fuzz` 1 or 2 lets so many of a
+    /// hunk's three outer context lines differ (git apply -C2, -C1); 0 lets none.
+    ///
+    /// # Errors
+    /// A file no livepatch can change, a patch that does not apply (which hunk, which line), patches that undo each other.
+    pub fn preflight(&self, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
+        prepare(self, kernel.source().root(), kernel.arch(), kernel.runner(), fuzz)
+    }
+}
+
+pub(crate) fn prepare(set: &PatchSet, root: &Path, arch: Arch, runner: &Runner, fuzz: u8) -> Result<Prepared> {
+    if fuzz > 2 {
+        return Err(Diagnosis::new("klpx::fuzz", Class::Usage, format!("a fuzz of {fuzz} is too much"))
+            .why("a hunk with none of its context left could apply anywhere")
+            .remedy("give 0, 1 or 2")
+            .into());
+    }
+    let mut notes = set.check(root, arch)?;
+    let scratch = tempfile::tempdir().map_err(|error| Diagnosis::io("create", &std::env::temp_dir(), &error))?;
+    let tree = scratch.path().join("tree");
+    std::fs::create_dir(&tree).map_err(|error| Diagnosis::io("create", &tree, &error))?;
+    let originals = copy_touched(set, root, &tree)?;
+    for (n, patch) in set.patches.iter().enumerate() {
+        let file = scratch.path().join(format!("{n}.patch"));
+        std::fs::write(&file, &patch.text).map_err(|error| Diagnosis::io("write", &file, &error))?;
+        same_reading(patch, &file, &tree, runner)?;
+        apply(patch, &file, &tree, runner, fuzz, &mut notes)?;
+    }
+    let mut changes = Vec::new();
+    for (path, original) in originals {
+        let patched = read_if_there(&tree.join(&path))?;
+        if classify(&path, arch).is_compiled() && patched != original {
+            changes.push(Change { path, original, patched });
+        }
+    }
+    if changes.is_empty() {
+        return Err(Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "the patches change nothing")
+            .why("after all of them every file that is compiled is as it was")
+            .into());
+    }
+    for change in &mut changes {
+        number_lines(change, arch, &mut notes);
+    }
+    Ok(Prepared { changes, files: set.paths().len(), hunks: set.hunks(), notes })
+}
+
+fn copy_touched(set: &PatchSet, root: &Path, tree: &Path) -> Result<BTreeMap<String, Option<Vec<u8>>>> {
+    let mut originals = BTreeMap::new();
+    for path in set.paths() {
+        let original = read_if_there(&root.join(path))?;
+        if let Some(text) = &original {
+            let target = tree.join(path);
+            let parent = target.parent().unwrap_or(tree);
+            std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+            std::fs::write(&target, text).map_err(|error| Diagnosis::io("write", &target, &error))?;
+        }
+        originals.insert(path.to_owned(), original);
+    }
+    Ok(originals)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Diagnosis::io("read", path, &error).into()),
+    }
+}
+
+/// git in the scratch folder, blind to any repository around it and to the user's settings.
+fn git(tree: &Path, words: &[&str]) -> Call {
+    Call::new("git")
+        .args(["-c", "core.autocrlf=false", "-c", "apply.whitespace=nowarn"])
+        .args(words)
+        .dir(tree)
+        .env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree))
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+}
+
+/// Refuses a patch that git would read otherwise than klpx did: what git applies must be what was checked.
+fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Result<()> {
+    let outcome = runner.run(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
+    let refuse = |why: String, lines: Vec<String>| -> Failure {
+        Diagnosis::new("klpx::not-a-patch", Class::Patch, format!("{} is not a patch git can read", patch.name))
+            .why(why)
+            .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
+            .detail(lines)
+            .into()
+    };
+    if !outcome.success {
+        return Err(refuse("git apply refuses it".to_owned(), outcome.lines));
+    }
+    let mut read: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for record in outcome.lines.join("\n").split('\0').filter(|record| !record.is_empty()) {
+        let mut fields = record.splitn(3, '\t');
+        let mut number = || fields.next().and_then(|text| text.parse::<usize>().ok());
+        let counts = (number().unwrap_or(usize::MAX), number().unwrap_or(usize::MAX));
+        let entry = read.entry(fields.next().unwrap_or_default().to_owned()).or_default();
+        *entry = (entry.0.saturating_add(counts.0), entry.1.saturating_add(counts.1));
+    }
+    if read == patch.counts() { Ok(()) } else { Err(refuse("it can be read in two ways".to_owned(), Vec::new())) }
+}
+
+/// Applies one patch in the scratch tree, all of it or nothing.
+fn apply(
+    patch: &Patch,
+    file: &Path,
+    tree: &Path,
+    runner: &Runner,
+    fuzz: u8,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let mut call = git(tree, &["apply", "--verbose", "-p1"]);
+    if fuzz > 0 {
+        call = call.arg(format!("-C{}", 3 - fuzz));
+    }
+    let outcome = runner.run(&call.arg(file))?;
+    let mut at = String::new();
+    for line in &outcome.lines {
+        if let Some(path) = line.strip_prefix("Checking patch ") {
+            at = path.trim_end_matches("...").to_owned();
+        } else if line.starts_with("Hunk #") && line.contains("succeeded") {
+            notes.push(format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1)));
+        }
+    }
+    if outcome.success {
+        return Ok(());
+    }
+    let errors: Vec<String> = outcome.lines.into_iter().filter(|line| line.starts_with("error: ")).collect();
+    Failure::all(explain(patch, tree, &errors))?;
+    Err(Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, format!("{} does not apply", patch.name))
+        .detail(errors)
+        .into())
+}
+
+/// Says for each of git's errors which hunk of which file it is and what is there instead.
+fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    let refuse = |path: &str, line: Option<usize>, what: String| {
+        Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, what)
+            .place(Place::file(path, line.and_then(|line| u32::try_from(line).ok())))
+            .remedy("make the patch against the source of the running kernel, or let context differ with --fuzz")
+    };
+    for error in errors {
+        let rest = error.trim_start_matches("error: ");
+        if let Some((path, line)) = rest.strip_prefix("patch failed: ").and_then(|rest| rest.rsplit_once(':')) {
+            let hunks = patch.hunks_of(path);
+            let start: usize = line.parse().unwrap_or(0);
+            let Some(n) = hunks.iter().position(|hunk| hunk.start == start) else { continue };
+            let text = std::fs::read(tree.join(path)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let (why, detail, line) = mismatch(&hunks[n], &text);
+            let what = format!("hunk {} of {} does not apply", n + 1, patch.name);
+            found.push(refuse(path, Some(line), what).why(why).detail(detail));
+        } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
+            let what = format!("{} changes a file that is not there", patch.name);
+            found.push(refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does"));
+        } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
+            let what = format!("{} adds a file that is there already", patch.name);
+            found.push(refuse(path, None, what));
+        }
+    }
+    found
+}
+
+/// Why a hunk fits nowhere: a reason, the lines that differ, and where the best place is.
+fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
+    let lines: Vec<&str> = text.lines().collect();
+    let fits = |wanted: &[String], at: usize| {
+        wanted.iter().enumerate().filter(|(n, line)| lines.get(at + n).is_some_and(|found| found == line)).count()
+    };
+    if !hunk.new.is_empty()
+        && let Some(at) = (0..lines.len()).find(|&at| fits(&hunk.new, at) == hunk.new.len())
+    {
+        return ("the change seems to be there already".to_owned(), Vec::new(), at + 1);
+    }
+    let stated = hunk.start.saturating_sub(1);
+    let best = (0..lines.len().max(1))
+        .max_by_key(|&at| (fits(&hunk.old, at), usize::MAX - at.abs_diff(stated)))
+        .unwrap_or(stated);
+    let off = hunk.old.iter().enumerate().find(|(n, line)| lines.get(best + n).is_none_or(|found| found != line));
+    let Some((n, expected)) = off else { return ("its lines are there, but not where they can be".to_owned(), Vec::new(), best + 1) };
+    let found = lines.get(best + n).map_or("(the end of the file)".to_owned(), |line| format!("found:    {line}"));
+    ("a line is not what the patch expects".to_owned(), vec![format!("expected: {expected}"), found], best + n + 1)
+}
+
+/// Puts `#line` directives into a patched C file.
+fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
+    let kind = classify(&change.path, arch);
+    let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
+    if !matches!(kind, FileKind::Source | FileKind::Header) {
+        return;
+    }
+    let numbered = lines::number(&decode(original), &decode(patched));
+    for line in &numbered.unplaced {
+        notes.push(format!("{}: line numbers move from line {line} on, up to the next hunk", change.path));
+    }
+    change.patched = Some(encode(&numbered.text));
+}
+
+/// Bytes as text, one character for each byte: kernel files are not all UTF-8, and no byte may change.
+fn decode(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+fn encode(text: &str) -> Vec<u8> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINAL: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n";
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("dir");
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            std::fs::write(path, text).expect("write");
+        }
+        dir
+    }
+
+    fn run(dir: &tempfile::TempDir, patches: &[&str], fuzz: u8) -> Result<Prepared> {
+        let mut set = PatchSet::default();
+        for (n, text) in patches.iter().enumerate() {
+            set.patches.push(Patch::parse(&format!("{n}.patch"), text.as_bytes().to_owned())?);
+        }
+        prepare(&set, dir.path(), Arch::X86_64, &Runner::new(), fuzz)
+    }
+
+    fn diff(path: &str, old: &str, new: &str) -> String {
+        let body = diffy::create_patch(old, new).to_string();
+        body.replace("--- original", &format!("--- a/{path}")).replace("+++ modified", &format!("+++ b/{path}"))
+    }
+
+    fn text(prepared: &Prepared, path: &str) -> String {
+        String::from_utf8(prepared.patched_text(path).expect("patched").to_owned()).expect("text")
+    }
+
+    #[test]
+    fn patches_apply_in_order_and_the_tree_is_not_written() {
+        let dir = tree(&[("fs/a.c", ORIGINAL)]);
+        let middle = ORIGINAL.replace("five\n", "five\nfive and a half\n");
+        let end = middle.replace("half", "third");
+        let prepared = run(&dir, &[&diff("fs/a.c", ORIGINAL, &middle), &diff("fs/a.c", &middle, &end)], 0).expect("ok");
+        assert_eq!(text(&prepared, "fs/a.c"), end.replace("third\n", "third\n#line 6\n"));
+        assert_eq!(std::fs::read_to_string(dir.path().join("fs/a.c")).expect("read"), ORIGINAL);
+        assert_eq!((prepared.files(), prepared.hunks()), (1, 2));
+    }
+
+    #[test]
+    fn a_hunk_that_does_not_apply_is_shown_with_its_line() {
+        let dir = tree(&[("fs/a.c", &ORIGINAL.replace("six", "SIX"))]);
+        let patch = diff("fs/a.c", ORIGINAL, &ORIGINAL.replace("five\n", "5\n"));
+        let failure = run(&dir, &[&patch], 0).expect_err("refused");
+        let diagnosis = failure.diagnoses().next().expect("one");
+        assert_eq!(diagnosis.code, "klpx::patch-does-not-apply");
+        assert_eq!((diagnosis.place.file.as_deref(), diagnosis.place.line), (Some("fs/a.c"), Some(6)));
+        assert_eq!(diagnosis.detail, ["expected: six", "found:    SIX"]);
+        assert!(diagnosis.what.contains("hunk 1"));
+    }
+
+    #[test]
+    fn fuzz_lets_outer_context_differ() {
+        let dir = tree(&[("fs/a.c", &ORIGINAL.replace("eight", "EIGHT"))]);
+        let patch = diff("fs/a.c", ORIGINAL, &ORIGINAL.replace("five\n", "5\n"));
+        assert!(run(&dir, &[&patch], 0).is_err());
+        let prepared = run(&dir, &[&patch], 1).expect("applies");
+        assert!(text(&prepared, "fs/a.c").contains("5\nsix\n"));
+        assert_eq!(run(&dir, &[&patch], 3).expect_err("too much").exit_code(), 2);
+    }
+
+    #[test]
+    fn an_applied_patch_is_recognised() {
+        let new = ORIGINAL.replace("five\n", "5\n");
+        let dir = tree(&[("fs/a.c", &new)]);
+        let failure = run(&dir, &[&diff("fs/a.c", ORIGINAL, &new)], 0).expect_err("refused");
+        assert!(failure.diagnoses().next().expect("one").why.contains("already"));
+    }
+
+    #[test]
+    fn a_hunk_at_another_line_is_noted() {
+        let dir = tree(&[("fs/a.c", &format!("zero\nnull\n{ORIGINAL}"))]);
+        let prepared = run(&dir, &[&diff("fs/a.c", ORIGINAL, &ORIGINAL.replace("five\n", "5\n"))], 0).expect("ok");
+        assert_eq!(prepared.notes().len(), 1, "{:?}", prepared.notes());
+        assert!(prepared.notes()[0].contains("fs/a.c: hunk #1 succeeded at 4"), "{:?}", prepared.notes());
+    }
+
+    #[test]
+    fn files_come_and_go() {
+        let dir = tree(&[("fs/old.c", "x\n"), ("fs/Makefile", "obj-y += old.o\n")]);
+        let patch = format!(
+            "diff --git a/fs/new.c b/fs/new.c\nnew file mode 100644\n--- /dev/null\n+++ b/fs/new.c\n@@ -0,0 +1 @@\n+int x;\n\
+             diff --git a/fs/old.c b/fs/old.c\ndeleted file mode 100644\n--- a/fs/old.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n\
+             diff --git a/fs/Makefile b/fs/Makefile\n{}",
+            diff("fs/Makefile", "obj-y += old.o\n", "obj-y += new.o\n")
+        );
+        let prepared = run(&dir, &[&patch], 0).expect("ok");
+        let got: Vec<_> = prepared.changes.iter().map(|c| (c.path.as_str(), c.original.is_some(), c.patched.is_some())).collect();
+        assert_eq!(got, [("fs/Makefile", true, true), ("fs/new.c", false, true), ("fs/old.c", true, false)]);
+    }
+
+    #[test]
+    fn missing_files_and_undone_patches_are_told() {
+        let dir = tree(&[("fs/a.c", ORIGINAL)]);
+        let new = ORIGINAL.replace("five", "5");
+        let failure = run(&dir, &[&diff("fs/b.c", ORIGINAL, &new)], 0).expect_err("refused");
+        let diagnosis = failure.diagnoses().next().expect("one");
+        assert!(diagnosis.what.contains("not there"), "{diagnosis}");
+        let failure = run(&dir, &[&diff("fs/a.c", ORIGINAL, &new), &diff("fs/a.c", &new, ORIGINAL)], 0).expect_err("none");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::nothing-changed");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_survive() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::create_dir(dir.path().join("fs")).expect("mkdir");
+        std::fs::write(dir.path().join("fs/a.c"), b"a\n/* \xe4 */\nb\n").expect("write");
+        let patch = b"--- a/fs/a.c\n+++ b/fs/a.c\n@@ -1,3 +1,4 @@\n a\n+new\n /* \xe4 */\n b\n";
+        let set = PatchSet::from_text("x", patch).expect("a patch");
+        let prepared = prepare(&set, dir.path(), Arch::X86_64, &Runner::new(), 0).expect("ok");
+        assert_eq!(prepared.patched_text("fs/a.c"), Some(&b"a\nnew\n#line 2\n/* \xe4 */\nb\n"[..]));
+    }
+}

@@ -1,0 +1,432 @@
+//! `#line` directives in patched C files, so that what stands below a hunk keeps its line numbers. Pure text work, no IO.
+//!
+//! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. A patch that adds a line at the top of a file would
+//! otherwise change every function below that uses one of them.
+
+use diffy::DiffOptions;
+
+/// A patched text with its directives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The patched text, directives added.
+    pub text: String,
+    /// Lines of the original (from 1) from which on the numbers are off because no directive could be placed.
+    pub unplaced: Vec<u32>,
+}
+
+/// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the first
+/// place after each change where a directive can stand.
+pub fn number(original: &str, patched: &str) -> Numbered {
+    let edits = edits(original, patched);
+    let lines: Vec<&str> = patched.split_inclusive('\n').collect();
+    let states = Lexer::states(&lines);
+    let mut out = String::with_capacity(patched.len() + 64);
+    let mut unplaced = Vec::new();
+    let mut copied = 0;
+    let mut scan = Scan::default();
+    for (n, edit) in edits.iter().enumerate() {
+        scan.offset += edit.new_len as i64 - edit.old_len as i64;
+        let end = edits.get(n + 1).map_or(lines.len(), |next| next.new_start);
+        let begin = edit.new_start + edit.new_len;
+        // Line `at` of the patched text is line `original_of(at)` of the original, both from 0.
+        let original_of = |at: usize| edit.old_start + edit.old_len + (at - begin);
+        for at in scan.places(&states, begin, end) {
+            out.extend(lines[copied..at].iter().copied());
+            copied = at;
+            out.push_str(&format!("#line {}\n", original_of(at) + 1));
+        }
+        if scan.offset != 0 && begin < end {
+            unplaced.push(u32::try_from(original_of(begin) + 1).unwrap_or(u32::MAX));
+        }
+    }
+    out.extend(lines[copied..].iter().copied());
+    Numbered { text: out, unplaced }
+}
+
+/// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
+struct Edit {
+    old_start: usize,
+    old_len: usize,
+    new_start: usize,
+    new_len: usize,
+}
+
+fn edits(original: &str, patched: &str) -> Vec<Edit> {
+    let patch = DiffOptions::new().set_context_len(0).create_patch(original, patched).to_string();
+    patch.lines().filter_map(hunk_header).collect()
+}
+
+/// Reads `@@ -A,B +C,D @@`; without a length it is 1, and an empty range names the line before it.
+fn hunk_header(line: &str) -> Option<Edit> {
+    let (old, rest) = line.strip_prefix("@@ -")?.split_once(" +")?;
+    let (new, _) = rest.split_once(" @@")?;
+    let range = |text: &str| -> Option<(usize, usize)> {
+        let (start, len) = text.split_once(',').unwrap_or((text, "1"));
+        let (start, len): (usize, usize) = (start.parse().ok()?, len.parse().ok()?);
+        Some((if len == 0 { start } else { start.checked_sub(1)? }, len))
+    };
+    let ((old_start, old_len), (new_start, new_len)) = (range(old)?, range(new)?);
+    Some(Edit { old_start, old_len, new_start, new_len })
+}
+
+/// What the directives so far have achieved.
+#[derive(Default)]
+struct Scan {
+    /// By how much the numbers are too high now, where the last directive was compiled.
+    offset: i64,
+    /// The `#if` branches around the last directive; empty when it is compiled for sure.
+    branch: Vec<u32>,
+}
+
+impl Scan {
+    /// Where directives go in the unchanged lines `begin..end`: the first safe line, and, when that is inside `#if`, again
+    /// after each branch that is left, because a directive in a branch that is not compiled does nothing.
+    fn places(&mut self, states: &[State], begin: usize, end: usize) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (at, state) in states.iter().enumerate().take(end).skip(begin) {
+            if self.offset == 0 && self.branch.is_empty() {
+                break;
+            }
+            let left = !state.branches.starts_with(&self.branch);
+            if (self.offset != 0 || left) && state.safe {
+                places.push(at);
+                self.offset = 0;
+                self.branch.clone_from(&state.branches);
+            }
+        }
+        places
+    }
+}
+
+/// What is known at the start of a line.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// A directive can stand before this line.
+    safe: bool,
+    /// The `#if` branches around it, outermost first, each by a number of its own.
+    branches: Vec<u32>,
+}
+
+/// A lexer that knows just enough C: comments, strings, character literals, parentheses, preprocessor lines.
+#[derive(Default)]
+struct Lexer {
+    in_comment: bool,
+    in_directive: bool,
+    continued: bool,
+    quote: Option<u8>,
+    depth: u32,
+    branches: Vec<u32>,
+    /// Parenthesis depth at each open `#if`.
+    depths: Vec<u32>,
+    branch_count: u32,
+}
+
+impl Lexer {
+    fn states(lines: &[&str]) -> Vec<State> {
+        let mut lexer = Lexer::default();
+        lines
+            .iter()
+            .map(|line| {
+                let safe = !lexer.in_comment && !lexer.continued && lexer.quote.is_none() && lexer.depth == 0;
+                let state = State { safe, branches: lexer.branches.clone() };
+                lexer.line(line.trim_end_matches(['\n', '\r']));
+                state
+            })
+            .collect()
+    }
+
+    fn line(&mut self, line: &str) {
+        let starts_fresh = !self.continued && !self.in_comment;
+        if starts_fresh {
+            self.quote = None;
+            let trimmed = line.trim_start();
+            self.in_directive = trimmed.starts_with('#');
+            if self.in_directive {
+                self.conditional(trimmed[1..].trim_start());
+            } else if line.starts_with('}') && !line.starts_with("})") {
+                // A brace in the first column ends a function: whatever was open before it was misread.
+                self.depth = 0;
+            }
+        }
+        self.text(line.as_bytes());
+        self.continued = line.ends_with('\\');
+        if !self.continued {
+            self.quote = None;
+            if !self.in_comment {
+                self.in_directive = false;
+            }
+        }
+    }
+
+    fn text(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let (byte, next) = (bytes[at], bytes.get(at + 1));
+            if self.in_comment {
+                if byte == b'*' && next == Some(&b'/') {
+                    self.in_comment = false;
+                    at += 1;
+                }
+            } else if let Some(quote) = self.quote {
+                if byte == b'\\' {
+                    at += 1;
+                } else if byte == quote {
+                    self.quote = None;
+                }
+            } else {
+                match byte {
+                    b'/' if next == Some(&b'*') => {
+                        self.in_comment = true;
+                        at += 1;
+                    }
+                    b'/' if next == Some(&b'/') => return,
+                    b'"' | b'\'' => self.quote = Some(byte),
+                    b'(' if !self.in_directive => self.depth += 1,
+                    b')' if !self.in_directive => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            at += 1;
+        }
+    }
+
+    /// Follows `#if`, `#else`, `#endif`; each branch starts at the depth its `#if` had.
+    fn conditional(&mut self, directive: &str) {
+        let word: String = directive.chars().take_while(char::is_ascii_alphanumeric).collect();
+        self.branch_count += 1;
+        match word.as_str() {
+            "if" | "ifdef" | "ifndef" => {
+                self.branches.push(self.branch_count);
+                self.depths.push(self.depth);
+            }
+            "elif" | "else" | "elifdef" | "elifndef" => {
+                if let (Some(branch), Some(depth)) = (self.branches.last_mut(), self.depths.last()) {
+                    *branch = self.branch_count;
+                    self.depth = *depth;
+                }
+            }
+            "endif" => {
+                self.branches.pop();
+                self.depths.pop();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a line is compiled, when bit `n` of `taken` says whether branch `n` is.
+    fn compiled(state: &State, taken: u64) -> bool {
+        state.branches.iter().all(|branch| taken >> (branch % 64) & 1 == 1)
+    }
+
+    /// The number each line of a text has after the directives that are compiled; directives left out. `states` are of the
+    /// lines without directives.
+    fn numbers(text: &str, states: &[State], taken: u64) -> Vec<(String, usize)> {
+        let mut number = 1;
+        let mut found = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("#line ") {
+                // The directive stands in the same branch as the line below it.
+                if compiled(&states[found.len()], taken) {
+                    number = rest.parse().expect("a number");
+                } else {
+                    number += 1;
+                }
+            } else {
+                found.push((line.to_owned(), number));
+                number += 1;
+            }
+        }
+        found
+    }
+
+    struct Case {
+        name: &'static str,
+        original: &'static str,
+        patched: &'static str,
+        expected: &'static str,
+        unplaced: &'static [u32],
+    }
+
+    const CASES: &[Case] = &[
+        Case { name: "nothing changed", original: "a\nb\n", patched: "a\nb\n", expected: "a\nb\n", unplaced: &[] },
+        Case {
+            name: "a line added",
+            original: "a\nb\nc\n",
+            patched: "a\nnew\nb\nc\n",
+            expected: "a\nnew\n#line 2\nb\nc\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "a line removed",
+            original: "a\nb\nc\n",
+            patched: "a\nc\n",
+            expected: "a\n#line 3\nc\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "a line replaced by one",
+            original: "a\nb\nc\n",
+            patched: "a\nB\nc\n",
+            expected: "a\nB\nc\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "two hunks that add",
+            original: "a\nb\nc\nd\n",
+            patched: "a\nx\nb\nc\ny\nz\nd\n",
+            expected: "a\nx\n#line 2\nb\nc\ny\nz\n#line 4\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "at the end of the file",
+            original: "a\n",
+            patched: "a\nb\n",
+            expected: "a\nb\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "not inside a block comment",
+            original: "/*\n * b\n * c\n */\nd\n",
+            patched: "/*\n * new\n * b\n * c\n */\nd\n",
+            expected: "/*\n * new\n * b\n * c\n */\n#line 5\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "not inside a macro definition",
+            original: "#define M(x) \\\n\tf(x); \\\n\tg(x)\nd\n",
+            patched: "#define M(x) \\\n\tnew(x); \\\n\tf(x); \\\n\tg(x)\nd\n",
+            expected: "#define M(x) \\\n\tnew(x); \\\n\tf(x); \\\n\tg(x)\n#line 4\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "not between parentheses",
+            original: "f(a,\n  b,\n  c);\nd\n",
+            patched: "f(a,\n  new,\n  b,\n  c);\nd\n",
+            expected: "f(a,\n  new,\n  b,\n  c);\n#line 4\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "a parenthesis in a string or a character does not count",
+            original: "a = \"(\";\nb = '(';\nc = '\\'';\nd\n",
+            patched: "new\na = \"(\";\nb = '(';\nc = '\\'';\nd\n",
+            expected: "new\n#line 1\na = \"(\";\nb = '(';\nc = '\\'';\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "no safe place before the next hunk: the next directive puts it right",
+            original: "f(a,\n  b,\n  c,\n  d);\ne\n",
+            patched: "f(a,\n  new,\n  b,\n  new2,\n  c,\n  d);\ne\n",
+            expected: "f(a,\n  new,\n  b,\n  new2,\n  c,\n  d);\n#line 5\ne\n",
+            unplaced: &[2],
+        },
+        Case {
+            name: "inside #if it is said again after #endif",
+            original: "a\n#ifdef X\nb\nc\n#endif\nd\n",
+            patched: "a\n#ifdef X\nnew\nb\nc\n#endif\nd\n",
+            expected: "a\n#ifdef X\nnew\n#line 3\nb\nc\n#endif\n#line 6\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "inside #if it is said in the other branch too",
+            original: "#if X\nb\n#else\nc\n#endif\nd\n",
+            patched: "#if X\nnew\nb\n#else\nc\n#endif\nd\n",
+            expected: "#if X\nnew\n#line 2\nb\n#else\n#line 4\nc\n#endif\n#line 6\nd\n",
+            unplaced: &[],
+        },
+        Case {
+            name: "branches that open the same parenthesis twice",
+            original: "#if X\nif (a &&\n#else\nif (b &&\n#endif\n    c)\nd\ne\n",
+            patched: "new\n#if X\nif (a &&\n#else\nif (b &&\n#endif\n    c)\nd\nnew\ne\n",
+            expected: "new\n#line 1\n#if X\nif (a &&\n#else\nif (b &&\n#endif\n    c)\nd\nnew\n#line 8\ne\n",
+            unplaced: &[],
+        },
+    ];
+
+    #[test]
+    fn directives_stand_where_they_may() {
+        for case in CASES {
+            let got = number(case.original, case.patched);
+            assert_eq!(got.text, case.expected, "{}", case.name);
+            assert_eq!(got.unplaced, case.unplaced, "{}", case.name);
+        }
+    }
+
+    mod property {
+        use proptest::prelude::*;
+
+        use super::super::*;
+        use super::{compiled, numbers};
+
+        /// Lines that make every kind of state: each is made unique by its index.
+        const SHAPES: [&str; 12] = [
+            "int v%;",
+            "f%(a,",
+            "  b%);",
+            "/* open %",
+            " close % */",
+            "#define M% \\",
+            "\tx% \\",
+            "s% = \"(\";",
+            "#ifdef C%",
+            "#endif /* % */",
+            "#else /* % */",
+            "}%",
+        ];
+
+        fn text() -> impl Strategy<Value = Vec<usize>> {
+            prop::collection::vec(0..SHAPES.len(), 1..60)
+        }
+
+        proptest! {
+            /// Whatever branches are compiled: unchanged lines have their original numbers, from the first line after each
+            /// change where a directive can stand.
+            #[test]
+            fn unchanged_lines_keep_their_numbers(
+                shapes in text(),
+                changes in prop::collection::vec((0..60usize, 0..4usize, 0..4usize), 0..6),
+                taken in any::<u64>(),
+            ) {
+                let original: Vec<String> =
+                    shapes.iter().enumerate().map(|(n, s)| SHAPES[*s].replace('%', &n.to_string())).collect();
+                let mut patched = original.clone();
+                let mut changes = changes;
+                changes.sort_unstable();
+                changes.reverse();
+                for (n, (at, remove, add)) in changes.into_iter().enumerate() {
+                    let at = at.min(patched.len());
+                    let end = (at + remove).min(patched.len());
+                    patched.splice(at..end, (0..add).map(|k| format!("new {n} {k}")));
+                }
+                let join = |lines: &[String]| lines.iter().map(|l| format!("{l}\n")).collect::<String>();
+                let result = number(&join(&original), &join(&patched));
+                let plain: String =
+                    result.text.lines().filter(|l| !l.starts_with("#line ")).map(|l| format!("{l}\n")).collect();
+                prop_assert_eq!(&plain, &join(&patched));
+
+                let lines: Vec<&str> = plain.split_inclusive('\n').collect();
+                let states = Lexer::states(&lines);
+                let mut settled = true;
+                let mut next = 0;
+                for (n, (text, number)) in numbers(&result.text, &states, taken).iter().enumerate() {
+                    let Some(old) = original.iter().position(|l| l == text) else {
+                        settled = false;
+                        continue;
+                    };
+                    settled &= next == old;
+                    next = old + 1;
+                    if compiled(&states[n], taken) {
+                        settled |= states[n].safe;
+                        if settled {
+                            prop_assert_eq!(old + 1, *number, "line {} {}", n, text);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! Patches as the user gives them: reading, what they touch, and what is refused before anything is built. Applies nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+
+use crate::config::Arch;
+
+/// Patches, in the order they are applied.
+#[derive(Clone, Debug, Default)]
+pub struct PatchSet {
+    pub(crate) patches: Vec<Patch>,
+}
+
+/// One patch file.
+#[derive(Clone, Debug)]
+pub(crate) struct Patch {
+    /// The file's name as the user gave it.
+    pub(crate) name: String,
+    pub(crate) text: Vec<u8>,
+    pub(crate) files: Vec<FileChange>,
+}
+
+/// What one patch does to one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// The file, relative to the kernel tree.
+    pub path: String,
+    /// What happens to it.
+    pub action: Action,
+    /// How many hunks there are.
+    pub hunks: usize,
+}
+
+/// What happens to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Its text changes.
+    Modify,
+    /// It is new.
+    Create,
+    /// It goes.
+    Delete,
+}
+
+/// What a file of the kernel tree is to a livepatch, by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// C that becomes kernel code.
+    Source,
+    /// A header.
+    Header,
+    /// A Makefile or Kbuild file of a folder of sources.
+    BuildFile,
+    /// Something else that may end up in the kernel, such as a table that code is made from.
+    Other,
+    /// Assembly.
+    Assembly,
+    /// A linker script.
+    LinkerScript,
+    /// Code of the vdso, which user space runs.
+    Vdso,
+    /// Code that runs before the kernel proper, or outside of it.
+    Boot,
+    /// Code of a hypervisor that is linked apart from the kernel.
+    Hypervisor,
+    /// Configuration.
+    Kconfig,
+    /// The build system itself, or a program that the build runs.
+    BuildSystem,
+    /// Rust code.
+    Rust,
+    /// Documentation, user-space tools: not compiled into the kernel.
+    NotCompiled,
+    /// Part of another architecture: not compiled into this kernel.
+    OtherArch,
+}
+
+impl PatchSet {
+    /// Reads patch files. Each is a unified diff, as `git diff`, `git format-patch` or `diff -u` write it.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no patch, is empty, or whose changes no livepatch can hold (binary files, renames,
+    /// links, paths that leave the tree).
+    pub fn read(paths: &[PathBuf]) -> Result<PatchSet> {
+        let mut patches = Vec::new();
+        for path in paths {
+            let text = std::fs::read(path).map_err(|error| {
+                Diagnosis::new("klpx::patch-unreadable", Class::Patch, format!("can't read the patch {}", path.display()))
+                    .why(error.to_string())
+            })?;
+            patches.push(Patch::parse(&path.display().to_string(), text)?);
+        }
+        Ok(PatchSet { patches })
+    }
+
+    /// A patch set from one patch in memory.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn from_text(name: &str, text: &[u8]) -> Result<PatchSet> {
+        Ok(PatchSet { patches: vec![Patch::parse(name, text.to_owned())?] })
+    }
+
+    /// Every change to a file, in order; a file that several patches touch comes several times.
+    pub fn changes(&self) -> impl Iterator<Item = &FileChange> {
+        self.patches.iter().flat_map(|patch| &patch.files)
+    }
+
+    /// Every file that is touched, sorted, once.
+    pub fn paths(&self) -> Vec<&str> {
+        let mut paths: Vec<&str> = self.changes().map(|change| change.path.as_str()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// How many hunks there are in all.
+    pub fn hunks(&self) -> usize {
+        self.changes().map(|change| change.hunks).sum()
+    }
+
+    /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed over.
+    pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
+        let (mut found, mut notes) = (Vec::new(), Vec::new());
+        let mut compiled = 0;
+        for path in self.paths() {
+            if let Some(diagnosis) = through_link(root, path) {
+                found.push(diagnosis);
+                continue;
+            }
+            let kind = classify(path, arch);
+            match kind.refusal() {
+                Some(refusal) => found.push(refusal.diagnosis(path)),
+                None if kind.is_compiled() => compiled += 1,
+                None => notes.push(format!("{path} is passed over: {}", kind.passed_over())),
+            }
+        }
+        Failure::all(found)?;
+        if compiled == 0 {
+            return Err(Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "the patch changes nothing in this kernel")
+                .why("it touches only files that are not compiled into it")
+                .detail(notes)
+                .into());
+        }
+        Ok(notes)
+    }
+}
+
+impl Patch {
+    /// Parses a patch.
+    pub(crate) fn parse(name: &str, text: Vec<u8>) -> Result<Patch> {
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return Err(Diagnosis::new("klpx::patch-empty", Class::Patch, format!("the patch {name} is empty")).into());
+        }
+        let mut files = Vec::new();
+        for patch in file_patches(&text) {
+            let patch = patch.map_err(|why| not_a_patch(name, &why))?;
+            files.push(file_change(name, &patch)?);
+        }
+        if files.is_empty() {
+            return Err(not_a_patch(name, "no file header was found").into());
+        }
+        Ok(Patch { name: name.to_owned(), text, files })
+    }
+
+    /// How many lines each file gains and loses, for a check against git's own reading.
+    pub(crate) fn counts(&self) -> BTreeMap<String, (usize, usize)> {
+        let mut counts = BTreeMap::new();
+        for patch in file_patches(&self.text).flatten() {
+            let (Ok(change), Some(hunks)) = (file_change(&self.name, &patch), patch.patch().as_text()) else { continue };
+            let count: &mut (usize, usize) = counts.entry(change.path).or_default();
+            for line in hunks.hunks().iter().flat_map(|hunk| hunk.lines()) {
+                match line {
+                    diffy::Line::Insert(_) => count.0 += 1,
+                    diffy::Line::Delete(_) => count.1 += 1,
+                    diffy::Line::Context(_) => {}
+                }
+            }
+        }
+        counts
+    }
+
+    /// The hunks of one file: for each where it starts in the old file, its old lines, its new lines.
+    pub(crate) fn hunks_of(&self, path: &str) -> Vec<Hunk> {
+        let mut found = Vec::new();
+        for patch in file_patches(&self.text).flatten() {
+            let matches = file_change(&self.name, &patch).is_ok_and(|change| change.path == path);
+            let (true, Some(text)) = (matches, patch.patch().as_text()) else { continue };
+            for hunk in text.hunks() {
+                let (mut old, mut new) = (Vec::new(), Vec::new());
+                for line in hunk.lines() {
+                    match line {
+                        diffy::Line::Insert(text) => new.push(trim(text)),
+                        diffy::Line::Delete(text) => old.push(trim(text)),
+                        diffy::Line::Context(text) => {
+                            old.push(trim(text));
+                            new.push(trim(text));
+                        }
+                    }
+                }
+                found.push(Hunk { start: hunk.old_range().start(), old, new });
+            }
+        }
+        found
+    }
+}
+
+/// One hunk, for explaining why it does not apply.
+#[derive(Clone, Debug)]
+pub(crate) struct Hunk {
+    /// First line in the old file, from 1.
+    pub(crate) start: usize,
+    pub(crate) old: Vec<String>,
+    pub(crate) new: Vec<String>,
+}
+
+fn trim(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_owned()
+}
+
+type Parsed<'a> = std::result::Result<FilePatch<'a, [u8]>, String>;
+
+fn file_patches(text: &[u8]) -> impl Iterator<Item = Parsed<'_>> {
+    let git = text.starts_with(b"diff --git ") || text.windows(12).any(|window| window == b"\ndiff --git ");
+    let options = if git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
+    diffy::patch_set::PatchSet::parse_bytes(text, options).map(|patch| patch.map_err(|error| error.to_string()))
+}
+
+fn not_a_patch(name: &str, why: &str) -> Diagnosis {
+    Diagnosis::new("klpx::not-a-patch", Class::Patch, format!("{name} is not a patch klpx can read"))
+        .why(why.to_owned())
+        .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
+}
+
+/// What a parsed patch does to its one file.
+fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
+    let operation = patch.operation().strip_prefix(1);
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let refuse = |code: &'static str, path: &str, what: &str, why: &str, remedy: &str| -> Failure {
+        Diagnosis::new(code, Class::Patch, format!("the patch {name} {what}"))
+            .place(Place::file(path, None))
+            .why(why)
+            .remedy(remedy)
+            .into()
+    };
+    let (path, action) = match &operation {
+        FileOperation::Create(path) => (text(path), Action::Create),
+        FileOperation::Delete(path) => (text(path), Action::Delete),
+        FileOperation::Modify { original, modified } if original == modified => (text(original), Action::Modify),
+        FileOperation::Modify { original, modified } => {
+            // `diff -u a.c.orig a.c`: patch and git take the name after +++ then.
+            let path = if original.ends_with(b".orig") { modified } else { original };
+            if path != modified {
+                let why = format!("{} becomes {}", text(original), text(modified));
+                return Err(refuse("klpx::patch-renames", &text(original), "names one file by two names", &why,
+                    "make the patch in a tree where the file has one name"));
+            }
+            (text(path), Action::Modify)
+        }
+        FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => {
+            return Err(refuse(
+                "klpx::patch-renames",
+                &text(from),
+                "renames or copies a file",
+                "the functions of a file that moves all become other functions",
+                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
+            ));
+        }
+    };
+    if !stays_inside(&path) {
+        return Err(refuse(
+            "klpx::patch-leaves-tree",
+            &path,
+            "names a path outside the kernel tree",
+            "klpx takes the first part off each path, as patch -p1 does, and the rest must stay in the tree",
+            "make the patch from the top of the kernel tree",
+        ));
+    }
+    if matches!(patch.patch(), PatchKind::Binary(_)) {
+        return Err(refuse("klpx::patch-binary", &path, "changes a binary file", "binary files hold no code", ""));
+    }
+    let special = |mode: Option<&FileMode>| matches!(mode, Some(FileMode::Symlink | FileMode::Gitlink));
+    if special(patch.old_mode()) || special(patch.new_mode()) {
+        let why = "a link has no text that could change";
+        return Err(refuse("klpx::patch-link", &path, "changes a symbolic link or submodule", why, ""));
+    }
+    let hunks = patch.patch().as_text().map_or(0, |text| text.hunks().len());
+    Ok(FileChange { path, action, hunks })
+}
+
+/// True for a plain relative path without `..` that names no file of git.
+fn stays_inside(path: &str) -> bool {
+    let path = Path::new(path);
+    let mut parts = 0;
+    for part in path.components() {
+        match part {
+            Component::Normal(name) if parts > 0 || name != ".git" => parts += 1,
+            _ => return false,
+        }
+    }
+    parts > 0 && !path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
+/// The refusal of a path that goes through a symbolic link.
+fn through_link(root: &Path, path: &str) -> Option<Diagnosis> {
+    let mut at = root.to_owned();
+    for part in Path::new(path).components() {
+        at.push(part);
+        if at.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+            let what = "the patch goes through a symbolic link";
+            return Some(
+                Diagnosis::new("klpx::patch-leaves-tree", Class::Patch, what)
+                    .place(Place::file(path, None))
+                    .why(format!("{} is a link", at.strip_prefix(root).unwrap_or(&at).display()))
+                    .remedy("patch the file that the link points to"),
+            );
+        }
+    }
+    None
+}
+
+/// A rule of `classify`: paths that begin with `start`, hold `middle` and end with `end` are `kind`. `*` at the end of
+/// `start` stands for the architecture's folder.
+struct PathRule {
+    start: &'static str,
+    middle: &'static str,
+    end: &'static str,
+    kind: FileKind,
+}
+
+const fn rule(start: &'static str, middle: &'static str, end: &'static str, kind: FileKind) -> PathRule {
+    PathRule { start, middle, end, kind }
+}
+
+/// The first rule that fits decides.
+const PATH_RULES: [PathRule; 46] = [
+    rule("Documentation/", "", "", FileKind::NotCompiled),
+    rule("LICENSES/", "", "", FileKind::NotCompiled),
+    rule("tools/objtool/", "", "", FileKind::BuildSystem),
+    rule("tools/lib/", "", "", FileKind::BuildSystem),
+    rule("tools/include/", "", "", FileKind::BuildSystem),
+    rule("tools/build/", "", "", FileKind::BuildSystem),
+    rule("tools/arch/", "", "", FileKind::BuildSystem),
+    rule("tools/scripts/", "", "", FileKind::BuildSystem),
+    rule("tools/bpf/resolve_btfids/", "", "", FileKind::BuildSystem),
+    rule("tools/", "", "", FileKind::NotCompiled),
+    rule("scripts/coccinelle/", "", "", FileKind::NotCompiled),
+    rule("scripts/checkpatch.pl", "", "", FileKind::NotCompiled),
+    rule("scripts/get_maintainer.pl", "", "", FileKind::NotCompiled),
+    rule("scripts/kernel-doc", "", "", FileKind::NotCompiled),
+    rule("scripts/gdb/", "", "", FileKind::NotCompiled),
+    rule("scripts/", "", "", FileKind::BuildSystem),
+    rule("", "", ".rst", FileKind::NotCompiled),
+    rule("", "", ".txt", FileKind::NotCompiled),
+    rule("", "", ".md", FileKind::NotCompiled),
+    rule("", "", "README", FileKind::NotCompiled),
+    rule("", "", ".gitignore", FileKind::NotCompiled),
+    rule("", "", ".yaml", FileKind::NotCompiled),
+    rule("", "", ".dts", FileKind::NotCompiled),
+    rule("", "", ".dtsi", FileKind::NotCompiled),
+    rule("", "", ".dtso", FileKind::NotCompiled),
+    rule("arch/", "/boot/dts/", "", FileKind::NotCompiled),
+    rule("arch/", "/configs/", "", FileKind::Kconfig),
+    rule("", "Kconfig", "", FileKind::Kconfig),
+    rule("arch/", "/boot/", "", FileKind::Boot),
+    rule("arch/", "/realmode/", "", FileKind::Boot),
+    rule("arch/", "/purgatory/", "", FileKind::Boot),
+    rule("arch/arm64/kernel/pi/", "", "", FileKind::Boot),
+    rule("drivers/firmware/efi/libstub/", "", "", FileKind::Boot),
+    rule("arch/arm64/kvm/hyp/", "", ".h", FileKind::Header),
+    rule("arch/arm64/kvm/hyp/", "nvhe/", "", FileKind::Hypervisor),
+    rule("", "", ".lds.S", FileKind::LinkerScript),
+    rule("", "", ".lds", FileKind::LinkerScript),
+    rule("", "", ".lds.h", FileKind::LinkerScript),
+    rule("", "/vdso/", ".c", FileKind::Vdso),
+    rule("", "/vdso32/", ".c", FileKind::Vdso),
+    rule("", "", ".S", FileKind::Assembly),
+    rule("", "", ".rs", FileKind::Rust),
+    rule("", "", "/Makefile", FileKind::BuildFile),
+    rule("", "", "/Kbuild", FileKind::BuildFile),
+    rule("", "", ".h", FileKind::Header),
+    rule("", "", ".c", FileKind::Source),
+];
+
+/// Files at the top of the tree that are no part of the build.
+const TOP_TEXTS: [&str; 8] =
+    ["COPYING", "CREDITS", "MAINTAINERS", "README", ".mailmap", ".gitattributes", ".clang-format", ".editorconfig"];
+
+/// What a file is, by its path.
+pub fn classify(path: &str, arch: Arch) -> FileKind {
+    if TOP_TEXTS.contains(&path) {
+        return FileKind::NotCompiled;
+    }
+    if let Some(rest) = path.strip_prefix("arch/") {
+        match rest.split_once('/') {
+            Some((name, "Makefile")) if name == arch.kbuild() => return FileKind::BuildSystem,
+            Some((name, _)) if name != arch.kbuild() => return FileKind::OtherArch,
+            _ => {}
+        }
+    } else if path == "Makefile" || path == "Kbuild" {
+        return FileKind::BuildSystem;
+    }
+    PATH_RULES
+        .iter()
+        .find(|rule| path.starts_with(rule.start) && path.contains(rule.middle) && path.ends_with(rule.end))
+        .map_or(FileKind::Other, |rule| rule.kind)
+}
+
+/// Why a kind of file can't be changed by a livepatch.
+struct Refusal {
+    code: &'static str,
+    what: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+impl Refusal {
+    fn diagnosis(&self, path: &str) -> Diagnosis {
+        Diagnosis::new(self.code, Class::NotLivepatchable, format!("the patch changes {}", self.what))
+            .place(Place::file(path, None))
+            .why(self.why)
+            .remedy(self.remedy)
+    }
+}
+
+impl FileKind {
+    /// True when the file can end up in the kernel and klpx applies its changes.
+    pub fn is_compiled(self) -> bool {
+        matches!(self, FileKind::Source | FileKind::Header | FileKind::BuildFile | FileKind::Other)
+    }
+
+    fn passed_over(self) -> &'static str {
+        if self == FileKind::OtherArch { "it is of another architecture" } else { "it is not compiled into the kernel" }
+    }
+
+    fn refusal(self) -> Option<Refusal> {
+        let refusal = |code, what, why, remedy| Some(Refusal { code, what, why, remedy });
+        match self {
+            FileKind::Assembly => refusal(
+                "klpx::assembly",
+                "assembly",
+                "assembly functions have no ftrace entry, and their callers may depend on their exact bytes",
+                "make the fix in the C code that calls it",
+            ),
+            FileKind::LinkerScript => refusal(
+                "klpx::linker-script",
+                "a linker script",
+                "the layout of the running kernel can't change",
+                "leave the linker script out of the patch",
+            ),
+            FileKind::Vdso => refusal(
+                "klpx::vdso",
+                "the vdso",
+                "it is mapped into every process and runs in user mode, where no livepatch reaches",
+                "this fix needs a reboot",
+            ),
+            FileKind::Boot => refusal(
+                "klpx::boot-code",
+                "boot code",
+                "it has run, or runs outside the kernel, before a livepatch can be loaded",
+                "this fix needs a reboot",
+            ),
+            FileKind::Hypervisor => refusal(
+                "klpx::hypervisor-code",
+                "hypervisor code",
+                "it runs at another exception level with its own mapping, where ftrace does not reach",
+                "this fix needs a reboot",
+            ),
+            FileKind::Kconfig => refusal(
+                "klpx::patch-changes-config",
+                "the kernel configuration",
+                "the running kernel's options can't change",
+                "leave the Kconfig change out of the patch, and its code without the new option",
+            ),
+            FileKind::BuildSystem => refusal(
+                "klpx::patch-changes-build",
+                "the build system",
+                "original and patched kernel must be built the same way to be compared",
+                "leave this file out of the patch",
+            ),
+            FileKind::Rust => refusal(
+                "klpx::rust",
+                "Rust code",
+                "klpx does not know how to livepatch Rust functions yet",
+                "make the fix in C code",
+            ),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(text: &str) -> &'static str {
+        match PatchSet::from_text("x.patch", text.as_bytes()) {
+            Ok(_) => "ok",
+            Err(failure) => failure.diagnoses().next().expect("one").code,
+        }
+    }
+
+    const HUNK: &str = "@@ -1 +1 @@\n-a\n+b\n";
+
+    #[test]
+    fn what_is_no_patch_is_refused_with_its_code() {
+        let cases = [
+            ("", "klpx::patch-empty"),
+            (" \n\n", "klpx::patch-empty"),
+            ("hello\nworld\n", "klpx::not-a-patch"),
+            ("\0\u{1}\u{2}ELF", "klpx::not-a-patch"),
+            ("--- a/f.c\n+++ b/f.c\n@@ -1,5 +1 @@\n-a\n", "klpx::not-a-patch"),
+            ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "klpx::patch-binary"),
+            ("diff --git a/x b/y\nsimilarity index 100%\nrename from x\nrename to y\n", "klpx::patch-renames"),
+            ("diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+x\n", "klpx::patch-link"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(code(text), wanted, "{text:?}");
+        }
+        for path in ["../f.c", "/etc/passwd", "x/../../f", ".git/config", "x/./../f"] {
+            let text = format!("--- a/{path}\n+++ b/{path}\n{HUNK}");
+            assert_eq!(code(&text), "klpx::patch-leaves-tree", "{path}");
+        }
+    }
+
+    #[test]
+    fn changes_are_listed() {
+        let text = "From: x\nSubject: y\n---\n fs/a.c | 1 +\n\ndiff --git a/fs/a.c b/fs/a.c\nindex 1..2 100644\n\
+                    --- a/fs/a.c\n+++ b/fs/a.c\n@@ -1 +1 @@\n-a\n+b\n@@ -9 +9 @@\n-c\n+d\n\
+                    diff --git a/fs/n.c b/fs/n.c\nnew file mode 100644\n--- /dev/null\n+++ b/fs/n.c\n@@ -0,0 +1 @@\n+x\n\
+                    diff --git a/fs/o.c b/fs/o.c\ndeleted file mode 100644\n--- a/fs/o.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n\
+                    -- \n2.47.3\n";
+        let set = PatchSet::from_text("m.patch", text.as_bytes()).expect("a patch");
+        let got: Vec<_> = set.changes().map(|c| (c.path.as_str(), c.action, c.hunks)).collect();
+        let wanted =
+            [("fs/a.c", Action::Modify, 2), ("fs/n.c", Action::Create, 1), ("fs/o.c", Action::Delete, 1)];
+        assert_eq!(got, wanted);
+        assert_eq!(set.hunks(), 4);
+    }
+
+    #[test]
+    fn a_mail_in_mbox_form_is_read() {
+        let text = "From 1234 Mon Sep 17 00:00:00 2001\nFrom: x\nSubject: y\n\nbody\n---\n fs/a.c | 2 +-\n\n\
+                    diff --git a/fs/a.c b/fs/a.c\nindex 1..2 100644\n--- a/fs/a.c\n+++ b/fs/a.c\n@@ -1 +1 @@\n-a\n+b\n-- \n2.47\n\n";
+        let twice = format!("{text}{}", text.replace("a.c", "b.c"));
+        let set = PatchSet::from_text("m.patch", twice.as_bytes()).expect("a patch");
+        assert_eq!(set.paths(), ["fs/a.c", "fs/b.c"]);
+    }
+
+    #[test]
+    fn files_are_classified_by_path() {
+        use FileKind::*;
+        let cases = [
+            ("fs/proc/version.c", Source),
+            ("include/linux/md.h", Header),
+            ("drivers/md/Makefile", BuildFile),
+            ("Makefile", BuildSystem),
+            ("arch/x86/Makefile", BuildSystem),
+            ("scripts/mod/modpost.c", BuildSystem),
+            ("scripts/checkpatch.pl", NotCompiled),
+            ("Documentation/x.c", NotCompiled),
+            ("tools/objtool/check.c", BuildSystem),
+            ("tools/testing/selftests/x.c", NotCompiled),
+            ("arch/arm64/kernel/x.c", OtherArch),
+            ("arch/x86/entry/entry_64.S", Assembly),
+            ("arch/x86/entry/vdso/vclock_gettime.c", Vdso),
+            ("lib/vdso/gettimeofday.c", Vdso),
+            ("arch/x86/include/asm/vdso/gettimeofday.h", Header),
+            ("arch/x86/boot/main.c", Boot),
+            ("arch/x86/realmode/rm/x.S", Boot),
+            ("arch/x86/kernel/vmlinux.lds.S", LinkerScript),
+            ("drivers/md/Kconfig", Kconfig),
+            ("rust/kernel/lib.rs", Rust),
+            ("MAINTAINERS", NotCompiled),
+            ("arch/x86/entry/syscalls/syscall_64.tbl", Other),
+        ];
+        for (path, kind) in cases {
+            assert_eq!(classify(path, Arch::X86_64), kind, "{path}");
+        }
+        assert_eq!(classify("arch/arm64/kvm/hyp/nvhe/mm.c", Arch::Arm64), Hypervisor);
+        assert_eq!(classify("arch/arm64/boot/dts/x/y.dts", Arch::Arm64), NotCompiled);
+    }
+
+    #[test]
+    fn each_refused_kind_has_a_code_and_a_remedy() {
+        let tree = tempfile::tempdir().expect("dir");
+        let text = format!("--- a/arch/x86/lib/x.S\n+++ b/arch/x86/lib/x.S\n{HUNK}--- a/Makefile\n+++ b/Makefile\n{HUNK}");
+        let set = PatchSet::from_text("x", text.as_bytes()).expect("a patch");
+        let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
+        let codes: Vec<_> = failure.diagnoses().map(|d| d.code).collect();
+        assert_eq!(codes, ["klpx::assembly", "klpx::patch-changes-build"]);
+        assert!(failure.diagnoses().all(|d| !d.remedy.is_empty() && d.place.file.is_some()));
+        assert_eq!(failure.exit_code(), 6);
+        let set = PatchSet::from_text("x", format!("--- a/Documentation/x\n+++ b/Documentation/x\n{HUNK}").as_bytes());
+        let failure = set.expect("a patch").check(tree.path(), Arch::X86_64).expect_err("nothing");
+        assert_eq!(failure.exit_code(), 5);
+    }
+
+    #[test]
+    fn a_path_through_a_link_is_refused() {
+        let tree = tempfile::tempdir().expect("dir");
+        std::os::unix::fs::symlink("/etc", tree.path().join("fs")).expect("link");
+        let set = PatchSet::from_text("x", format!("--- a/fs/x.c\n+++ b/fs/x.c\n{HUNK}").as_bytes()).expect("a patch");
+        let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::patch-leaves-tree");
+    }
+}

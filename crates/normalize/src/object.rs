@@ -548,7 +548,12 @@ impl<'d> Object<'d> {
             let item = ItemId(first);
             return Target::Item { item, offset: place.wrapping_sub(self.item(item).entry as i64) };
         }
-        let exact = place.wrapping_add(self.trailing_bytes(from, rela));
+        let label = self.elf.symbol_type(symbol) != elf::STT_SECTION.0;
+        let exact = match self.role(target) {
+            // A label in merged strings names the string: the addend may lead to its end, where another one begins.
+            Role::Strings | Role::Constants(_) if label => self.elf.symbol_value(symbol) as i64,
+            _ => place.wrapping_add(self.trailing_bytes(from, rela)),
+        };
         if let Role::Table(table) = self.role(target) {
             let size = i64::from(self.tables[usize::from(table)].entry_size);
             let entry = exact.div_euclid(size);

@@ -1,1 +1,21 @@
-//! stub
+//! From the changed functions of a build to a livepatch module: closure, relocatable object, glue, livepatch
+//! relocations and symbols, and the check of the finished module against the kernel to be patched.
+//!
+//! Never builds a kernel and never spawns a process: the build driver compiles the glue and links.
+
+mod arch;
+pub mod bind;
+mod branches;
+pub mod closure;
+mod contents;
+pub mod emit;
+mod field;
+pub mod finish;
+pub mod glue;
+pub mod image;
+mod kallsyms;
+pub mod kernel_binder;
+mod names;
+pub mod plan;
+pub mod witness;
+pub mod writer;

@@ -1,0 +1,56 @@
+//! Replaces functions of a kernel by copies of themselves: the emitter's first test on a real kernel.
+//!
+//! `replace_self emit BUILD OBJECT OUT FUNCTION...` writes the closure object, the glue and its Kbuild file to OUT
+//! (OBJECT is `vmlinux` or a module's path without `.ko`, in the build tree BUILD). After kbuild and the link,
+//! `replace_self finish LINKED OUT.ko`.
+
+use std::error::Error;
+use std::path::Path;
+
+use klpx_diff::{Change, compare};
+use klpx_klp_emit::bind::Binding;
+use klpx_klp_emit::image::Kernel;
+use klpx_klp_emit::kernel_binder::KernelBinder;
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::{closure, emit, finish, glue};
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::Object;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["emit", build, object, out, ref functions @ ..] => emit_module(build.as_ref(), object, out.as_ref(), functions),
+        ["finish", linked, out] => {
+            std::fs::write(out, finish::finish(&ElfFile::open(linked.as_ref())?)?)?;
+            Ok(())
+        }
+        _ => Err("usage: replace_self emit|finish ...".into()),
+    }
+}
+
+fn emit_module(build: &Path, object: &str, out: &Path, functions: &[&str]) -> Result<(), Box<dyn Error>> {
+    let file = ElfFile::open(&build.join(format!("{object}.o")))?;
+    let read = Object::read(&file)?;
+    let mut difference = compare(&read, &read);
+    for item in read.item_ids() {
+        if functions.iter().any(|name| read.item_name(item) == name.as_bytes()) {
+            difference.functions.push(Change { patched: item, original: Some(item), reasons: vec![] });
+        }
+    }
+    let name = klpx_klp_emit::image::module_name(format!("{object}.o").as_ref());
+    let kernel = Kernel::open(&build.join("vmlinux"), &build.join("Module.symvers"), &[build.to_owned()])?;
+    let vmlinux = kernel.image("vmlinux")?;
+    let image = kernel.image(&name)?;
+    let bindings = [Binding::new(&read, &image)];
+    let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
+    let units =
+        [Unit { object_name: &name, original: &read, patched: &read, difference: &difference, edited: None }];
+    let closure = closure::select(&units)?;
+    let emitted = emit::emit(&closure, &binder)?;
+    println!("{:#?}", emitted.plan);
+    std::fs::create_dir_all(out)?;
+    std::fs::write(out.join("closure.o"), &emitted.object)?;
+    std::fs::write(out.join(format!("{}.c", glue::GLUE)), glue::source(&emitted.plan, glue::Options { replace: true }))?;
+    std::fs::write(out.join("Kbuild"), glue::kbuild("livepatch-test"))?;
+    Ok(())
+}

@@ -1,0 +1,484 @@
+//! What goes into the module: changed functions, and everything they need that the kernel to be patched does not have.
+//!
+//! Owns the choice only. Never writes, never looks a name up. A reference is classified twice by the same rules: here,
+//! to see what it pulls in, and when the object is written, to see where it leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diff::is_anonymous;
+use klpx_normalize::elf::{Rela, SectionId, SymbolId};
+use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::object::{Entry, ItemId, Object, Role, Target};
+use klpx_normalize::special::Policy;
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::arch;
+use crate::plan::{CallbackKind, Unit};
+
+/// Something that is copied from a patched object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Piece {
+    /// A function or data object.
+    Item(ItemId),
+    /// Bytes without a name.
+    Bytes {
+        /// The section.
+        section: SectionId,
+        /// First byte.
+        start: u64,
+        /// One past the last.
+        end: u64,
+    },
+}
+
+/// Where a reference of copied code or data leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referent {
+    /// Into the module: a piece of a unit, in bytes from the item's entry or the first byte.
+    Copied(usize, Piece, i64),
+    /// To an item that the original object has, in bytes from its entry.
+    Original(ItemId, i64),
+    /// To a global symbol inside such an item (an entry of its own), by the patched object's symbol.
+    Inner(SymbolId, i64),
+    /// To a symbol that the patched object does not define.
+    External(SymbolId, i64),
+    /// To the copy of a special-section entry.
+    Entry(u8, u32, i64),
+    /// A plain number.
+    Absolute(i64),
+}
+
+/// Where a reference stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// In code or data.
+    Piece(Piece),
+    /// In a special-section entry: such references describe the copy.
+    Table,
+}
+
+/// A callback that the patch registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Callback {
+    /// When it runs.
+    pub kind: CallbackKind,
+    /// The function.
+    pub item: ItemId,
+}
+
+/// What is copied from each unit.
+pub struct Closure<'u, 'd> {
+    /// The units.
+    pub units: &'u [Unit<'u, 'd>],
+    /// By unit: the pieces.
+    pub pieces: Vec<BTreeSet<Piece>>,
+    /// By unit: the callbacks.
+    pub callbacks: Vec<Vec<Callback>>,
+    /// What the user should know.
+    pub warnings: Vec<Diagnosis>,
+    new_globals: BTreeMap<&'d [u8], (usize, ItemId)>,
+}
+
+/// A place for a diagnosis: the symbol and, where known, its file.
+pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
+    let place = Place::symbol(String::from_utf8_lossy(object.item_name(item)));
+    match object.file_name(object.symbol_file(object.item(item).symbol)) {
+        [] => place,
+        file => place.at(String::from_utf8_lossy(file), None),
+    }
+}
+
+/// True for sections that the kernel frees after boot or after a module's init.
+pub(crate) fn is_init(name: &[u8]) -> bool {
+    name.starts_with(b".init.") || name.starts_with(b".meminit.") || name == b".head.text"
+}
+
+/// True for the unlikely part of another function.
+pub(crate) fn is_cold(name: &[u8]) -> bool {
+    canonical(name).suffixes.contains(Suffixes::COLD)
+}
+
+/// Chooses what goes into the module.
+///
+/// # Errors
+/// Every reason for which the change can't be a livepatch, all at once.
+pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
+    let mut selection = Selection {
+        closure: Closure {
+            units,
+            pieces: vec![BTreeSet::new(); units.len()],
+            callbacks: vec![Vec::new(); units.len()],
+            warnings: Vec::new(),
+            new_globals: new_globals(units),
+        },
+        todo: Vec::new(),
+        faults: Vec::new(),
+    };
+    for unit in 0..units.len() {
+        selection.roots(unit);
+    }
+    selection.run();
+    Failure::all(selection.faults)?;
+    let mut closure = selection.closure;
+    closure.warnings.sort();
+    closure.warnings.dedup();
+    Ok(closure)
+}
+
+/// New global functions and data of every unit, by name: another unit may refer to them.
+fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], (usize, ItemId)> {
+    let mut globals = BTreeMap::new();
+    for (n, unit) in units.iter().enumerate() {
+        let changes = unit.difference.functions.iter().chain(&unit.difference.data);
+        for change in changes.filter(|change| change.original.is_none()) {
+            let symbol = unit.patched.item(change.patched).symbol;
+            if unit.patched.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 {
+                globals.entry(unit.patched.elf.symbol_name(symbol)).or_insert((n, change.patched));
+            }
+        }
+    }
+    globals
+}
+
+impl<'u, 'd> Closure<'u, 'd> {
+    /// True when a piece is copied.
+    pub fn has(&self, unit: usize, piece: Piece) -> bool {
+        self.pieces[unit].contains(&piece)
+    }
+
+    /// The special-section entries of a copied item that its copy keeps, in table order.
+    pub fn carried(&self, unit: usize, item: ItemId) -> impl Iterator<Item = Entry> + '_ {
+        let object = self.units[unit].patched;
+        object
+            .entries(item)
+            .iter()
+            .copied()
+            .filter(move |entry| object.tables[usize::from(entry.table)].kind.policy == Policy::Carry)
+    }
+
+    /// Where a relocation of a unit's patched object leads.
+    pub fn referent(&self, unit: usize, from: From, section: SectionId, rela: &Rela) -> Referent {
+        let object = self.units[unit].patched;
+        match object.resolve(section, rela) {
+            Target::Item { item, offset } => self.item_referent(unit, from, section, rela, item, offset),
+            Target::Literal { section: of, start, end, offset } => {
+                let end = self.literal_end(object, from, section, rela, (of, start, end));
+                Referent::Copied(unit, Piece::Bytes { section: of, start, end }, offset)
+            }
+            Target::Entry { table, entry, offset } => Referent::Entry(table, entry, offset),
+            Target::External { symbol, offset } => match self.new_globals.get(object.elf.symbol_name(symbol)) {
+                Some(&(other, item)) => Referent::Copied(other, Piece::Item(item), offset),
+                None => Referent::External(symbol, offset),
+            },
+            Target::Absolute(value) => Referent::Absolute(value),
+        }
+    }
+
+    fn item_referent(
+        &self,
+        unit: usize,
+        from: From,
+        section: SectionId,
+        rela: &Rela,
+        item: ItemId,
+        offset: i64,
+    ) -> Referent {
+        let piece = Piece::Item(item);
+        let copy = Referent::Copied(unit, piece, offset);
+        let Some(original) = self.units[unit].counterpart(item) else { return copy };
+        let object = self.units[unit].patched;
+        if !object.item(item).code {
+            return if is_anonymous(object, item) { copy } else { Referent::Original(original, offset) };
+        }
+        let branch = is_branch(object, section, rela);
+        if self.has(unit, piece) && (from == From::Table || branch || offset != 0) {
+            return copy;
+        }
+        if is_cold(object.item_name(item)) {
+            return copy;
+        }
+        match inner_symbol(object, rela, item) {
+            Some((symbol, delta)) => Referent::Inner(symbol, offset - delta),
+            None if offset != 0 => copy,
+            None => Referent::Original(original, offset),
+        }
+    }
+
+    /// Where a literal really ends, for those that only their reader knows.
+    fn literal_end(
+        &self,
+        object: &Object<'_>,
+        from: From,
+        section: SectionId,
+        rela: &Rela,
+        (of, start, end): (SectionId, u64, u64),
+    ) -> u64 {
+        let at = rela.r_offset.get(LE);
+        if let (From::Table, Role::Table(table)) = (from, object.role(section))
+            && object.tables[usize::from(table)].kind.name == ".altinstructions"
+        {
+            // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.
+            let size = u64::from(object.tables[usize::from(table)].entry_size);
+            let last = at - at % size + size - 1;
+            let length = object.range(section, last, last + 1).first().copied().unwrap_or(0);
+            return start + u64::from(length);
+        }
+        if object.role(of) == Role::Code {
+            let code = object.range(of, start, end);
+            return arch::straight_code_length(object.arch, code).map_or(end, |length| start + length as u64);
+        }
+        end
+    }
+}
+
+/// True when the relocation belongs to a call or jump.
+pub(crate) fn is_branch(object: &Object<'_>, section: SectionId, rela: &Rela) -> bool {
+    let Some(kind) = object.relocation_kind(rela) else { return false };
+    let at = rela.r_offset.get(LE);
+    object.role(section) == Role::Code
+        && arch::is_branch(object.arch, kind, object.range(section, at.saturating_sub(2), at), at.min(2) as usize)
+}
+
+/// The named global that a relocation goes through, when it is not the item's own symbol: an alias that is exported
+/// where the other name is not, or an entry of its own, such as a thunk in an array of thunks. With its distance from
+/// the item's entry.
+fn inner_symbol(object: &Object<'_>, rela: &Rela, item: ItemId) -> Option<(SymbolId, i64)> {
+    let symbol = object.elf.rela_symbol(rela)?;
+    let own = object.item(item);
+    let delta = object.elf.symbol_value(symbol).wrapping_sub(own.entry) as i64;
+    let global = object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
+    (global && symbol != own.symbol && object.symbol_item(symbol) == Some(item)).then_some((symbol, delta))
+}
+
+/// A closure being chosen.
+struct Selection<'u, 'd> {
+    closure: Closure<'u, 'd>,
+    todo: Vec<(usize, Piece)>,
+    faults: Vec<Diagnosis>,
+}
+
+impl<'d> Selection<'_, 'd> {
+    fn unit(&self, unit: usize) -> Unit<'_, 'd> {
+        self.closure.units[unit]
+    }
+
+    fn add(&mut self, unit: usize, piece: Piece) {
+        if self.closure.pieces[unit].insert(piece) {
+            self.todo.push((unit, piece));
+        }
+    }
+
+    fn roots(&mut self, unit: usize) {
+        let of = self.closure.units[unit];
+        for change in &of.difference.functions {
+            if change.original.is_some() && self.may_replace(unit, change.patched) {
+                self.add(unit, Piece::Item(change.patched));
+            }
+        }
+        for change in of.difference.data.iter().filter(|change| change.original.is_some()) {
+            self.changed_data(unit, change.patched);
+        }
+        for change in &of.difference.registries {
+            self.changed_data(unit, change.patched);
+        }
+        self.callbacks(unit);
+        self.parents_of_cold(unit);
+    }
+
+    /// A changed `__init` function has run: the patch can't reach it.
+    fn may_replace(&mut self, unit: usize, item: ItemId) -> bool {
+        let of = self.closure.units[unit];
+        let object = of.patched;
+        if !is_init(object.elf.section_name(object.item(item).section)) {
+            return true;
+        }
+        let place = place_of(object, item);
+        if of.is_vmlinux() && of.edited.is_some_and(|edited| !edited.contains(&item)) {
+            let note = "an __init function differs only because something in it changed; it is left out";
+            self.closure.warnings.push(
+                Diagnosis::new("klpx::init-function", Class::NotLivepatchable, note)
+                    .place(place)
+                    .why("it ran when the kernel booted and is gone"),
+            );
+        } else {
+            self.faults.push(
+                Diagnosis::new("klpx::init-function", Class::NotLivepatchable, "the patch changes an __init function")
+                    .place(place)
+                    .why("it has run by the time a livepatch is loaded, and its memory was given back")
+                    .remedy("do what it should have done in a pre-patch callback, or leave this part of the patch out"),
+            );
+        }
+        false
+    }
+
+    fn changed_data(&mut self, unit: usize, item: ItemId) {
+        let object = self.closure.units[unit].patched;
+        if is_anonymous(object, item) {
+            return;
+        }
+        let section = object.item(item).section;
+        let name = object.elf.section_name(section);
+        let place = place_of(object, item);
+        let fault = if object.role(section) == Role::Registry {
+            Diagnosis::new("klpx::changed-registry", Class::NotLivepatchable, "the patch changes a table that is read at boot")
+                .why(format!("the kernel read {} when it booted", String::from_utf8_lossy(name)))
+                .remedy("leave this part of the patch out")
+        } else if is_init(name) {
+            Diagnosis::new("klpx::init-data", Class::NotLivepatchable, "the patch changes __init data")
+                .why("it was read when the kernel booted, and its memory was given back")
+                .remedy("leave this part of the patch out")
+        } else {
+            Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the initial value of existing data changed")
+                .why("the running kernel has its own copy, which a livepatch does not replace")
+                .remedy(
+                    "set the value in a pre-patch callback (KLP_PRE_PATCH_CALLBACK), or keep new state in a shadow \
+                     variable (klp_shadow_get_or_alloc)",
+                )
+        };
+        self.faults.push(fault.place(place));
+    }
+
+    /// Callbacks that the patch registers with the macros of include/linux/livepatch_helpers.h.
+    fn callbacks(&mut self, unit: usize) {
+        let object = self.closure.units[unit].patched;
+        let mut found = Vec::new();
+        for symbol in object.elf.symbol_ids() {
+            let Some(section) = object.elf.symbol_section(symbol) else { continue };
+            if !object.elf.section_name(section).starts_with(b".discard.klp_callback_ptrs") {
+                continue;
+            }
+            let name = object.elf.symbol_name(symbol);
+            let Some(&(kind, ..)) = CallbackKind::ALL.iter().find(|(_, start, _)| name.starts_with(start.as_bytes()))
+            else {
+                continue;
+            };
+            let at = object.elf.symbol_value(symbol);
+            for rela in object.relocations_in(section, at, at + 8) {
+                if let Target::Item { item, offset: 0 } = object.resolve(section, rela) {
+                    found.push(Callback { kind, item });
+                }
+            }
+        }
+        found.sort_unstable();
+        for callback in &found {
+            self.add(unit, Piece::Item(callback.item));
+        }
+        self.closure.callbacks[unit] = found;
+    }
+
+    /// A changed cold part can only be reached through its function, so the function is replaced too.
+    fn parents_of_cold(&mut self, unit: usize) {
+        let object = self.closure.units[unit].patched;
+        let cold: BTreeSet<ItemId> = self.closure.pieces[unit]
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Item(item) if is_cold(object.item_name(*item)) => Some(*item),
+                _ => None,
+            })
+            .collect();
+        if cold.is_empty() {
+            return;
+        }
+        for item in object.item_ids().filter(|&item| object.item(item).code && !cold.contains(&item)) {
+            let section = object.item(item).section;
+            let reaches = object.item_relocations(item).iter().any(|rela| {
+                matches!(object.resolve(section, rela), Target::Item { item: to, .. } if cold.contains(&to))
+            });
+            if reaches {
+                self.add(unit, Piece::Item(item));
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some((unit, piece)) = self.todo.pop() {
+            self.check_piece(unit, piece);
+            let object = self.closure.units[unit].patched;
+            let (section, start, end) = match piece {
+                Piece::Item(item) => (object.item(item).section, object.item(item).start, object.item(item).end),
+                Piece::Bytes { section, start, end } => (section, start, end),
+            };
+            for rela in object.relocations_in(section, start, end) {
+                self.follow(unit, piece, From::Piece(piece), section, rela);
+            }
+            let Piece::Item(item) = piece else { continue };
+            let carried: Vec<Entry> = self.closure.carried(unit, item).collect();
+            for entry in carried {
+                let (section, start, end) = object.entry_range(entry.table, entry.index);
+                for rela in object.relocations_in(section, start, end) {
+                    self.follow(unit, piece, From::Table, section, rela);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, unit: usize, by: Piece, from: From, section: SectionId, rela: &Rela) {
+        let object = self.unit(unit).patched;
+        if object.relocation_kind(rela).is_some_and(|kind| kind.code == 0) {
+            return;
+        }
+        match self.closure.referent(unit, from, section, rela) {
+            Referent::Copied(other, piece, _) => self.add(other, piece),
+            Referent::Original(original, _) => {
+                let to = self.unit(unit).original;
+                if is_init(to.elf.section_name(to.item(original).section)) {
+                    self.init_reference(unit, by, String::from_utf8_lossy(to.item_name(original)).into_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn init_reference(&mut self, unit: usize, by: Piece, what: String) {
+        let object = self.unit(unit).patched;
+        let place = match by {
+            Piece::Item(item) => place_of(object, item),
+            Piece::Bytes { .. } => Place::default(),
+        };
+        self.faults.push(
+            Diagnosis::new("klpx::init-reference", Class::NotLivepatchable, format!("a reference to {what}, which is __init"))
+                .place(place)
+                .why("the running kernel has given that memory back")
+                .remedy("a livepatch can only change code that runs after boot: leave this part of the patch out"),
+        );
+    }
+
+    /// What can't be copied at all.
+    fn check_piece(&mut self, unit: usize, piece: Piece) {
+        let object = self.closure.units[unit].patched;
+        let (section, place) = match piece {
+            Piece::Item(item) => (object.item(item).section, place_of(object, item)),
+            Piece::Bytes { section, .. } => (section, Place::default()),
+        };
+        let name = object.elf.section_name(section);
+        if is_init(name) {
+            let what = match piece {
+                Piece::Item(item) => String::from_utf8_lossy(object.item_name(item)).into_owned(),
+                Piece::Bytes { .. } => "unnamed data".into(),
+            };
+            return self.init_reference(unit, piece, what);
+        }
+        let fault = match (piece, object.role(section)) {
+            (Piece::Item(_), Role::Registry) => {
+                Diagnosis::new("klpx::registry", Class::NotLivepatchable, "a new entry of a table that is read at boot")
+                    .why(format!("a livepatch can't add to {}", String::from_utf8_lossy(name)))
+                    .remedy("leave this part of the patch out, or do its work in a callback")
+            }
+            (Piece::Bytes { .. }, Role::Data)
+                if object.elf.section_flags(section) & u64::from(elf::SHF_WRITE.0) != 0 =>
+            {
+                Diagnosis::new("klpx::unnamed-data", Class::NotLivepatchable, "a reference to variable data without a name")
+                    .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
+                    .remedy("build with -fdata-sections")
+            }
+            (Piece::Item(_), Role::Unloaded | Role::BuildOnly | Role::Table(_)) => {
+                Diagnosis::new("klpx::unknown-section", Class::NotLivepatchable, "code or data in a section that is not loaded")
+                    .why(String::from_utf8_lossy(name))
+            }
+            _ => return,
+        };
+        self.faults.push(fault.place(place));
+    }
+}

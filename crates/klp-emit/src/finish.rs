@@ -1,0 +1,118 @@
+//! From the linked module to the one that is loaded: livepatch relocations and symbols in their final form.
+//!
+//! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`, aliases and everything that is not
+//! loaded go. The same input always gives the same bytes.
+
+use std::collections::BTreeMap;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_normalize::elf::ElfFile;
+use object::elf;
+
+use crate::plan::{ALIAS, PENDING};
+use crate::writer::{KLP_RELA_FLAGS, Place, RelaTable, Relocatable, Section, Sym, klp_rela_name};
+
+/// Finishes a linked module.
+///
+/// # Errors
+/// When the file is not a module that was linked with a closure object.
+pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
+    let mut module = Relocatable::read(&linked.parse()?)?;
+    module.retain_sections(is_loaded)?;
+    for section in &mut module.sections {
+        // A linker that puts strings and other constants together leaves the flags of the former.
+        section.flags &= !u64::from(elf::SHF_MERGE.0 | elf::SHF_STRINGS.0);
+        section.entsize = 0;
+    }
+    resolve_aliases(&mut module)?;
+    livepatch_relocations(&mut module)?;
+    drop_names(&mut module)?;
+    Ok(module.write())
+}
+
+/// What the kernel needs of a module. Debug information names paths of the machine that built it; `.BTF` of another
+/// kernel fails the load.
+fn is_loaded(section: &Section) -> bool {
+    let dropped = [&b".BTF"[..], b".BTF.base", b".BTF_ids", b".llvm_addrsig", b".note.GNU-stack"];
+    section.flags & u64::from(elf::SHF_ALLOC.0) != 0 && !dropped.contains(&&section.name[..])
+}
+
+/// The glue refers to new functions by global aliases; the module keeps the kernel's own names.
+fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
+    let mut real: BTreeMap<Sym, Sym> = BTreeMap::new();
+    for (n, alias) in module.symbols.iter().enumerate() {
+        if !alias.name.starts_with(ALIAS.as_bytes()) {
+            continue;
+        }
+        let target = module.symbols.iter().position(|symbol| {
+            symbol.place == alias.place
+                && symbol.value == alias.value
+                && symbol.kind == elf::STT_FUNC.0
+                && !symbol.name.starts_with(ALIAS.as_bytes())
+                && matches!(symbol.place, Place::In(_))
+        });
+        let Some(target) = target else {
+            let name = String::from_utf8_lossy(&alias.name).into_owned();
+            return Err(Diagnosis::new("klpx::link", Class::Internal, format!("the linked module has no function for {name}"))
+                .why("the glue was linked without its closure object, or with another one")
+                .into());
+        };
+        real.insert(Sym(n), Sym(target));
+    }
+    for relocation in relocations(module) {
+        if let Some(target) = relocation.symbol.and_then(|symbol| real.get(&symbol)) {
+            relocation.symbol = Some(*target);
+        }
+    }
+    module.retain_symbols(|_, symbol| !symbol.name.starts_with(ALIAS.as_bytes()))
+}
+
+fn relocations(module: &mut Relocatable) -> impl Iterator<Item = &mut crate::writer::Relocation> {
+    module.sections.iter_mut().flat_map(|section| &mut section.relas).flat_map(|table| &mut table.relocations)
+}
+
+/// Splits what refers to `.klpx.` symbols off into livepatch relocation sections.
+fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
+    let mut section_object: Vec<Option<String>> = vec![None; module.symbols.len()];
+    for (n, symbol) in module.symbols.iter_mut().enumerate() {
+        let Some(rest) = symbol.name.strip_prefix(PENDING.as_bytes()) else { continue };
+        let Some(split) = rest.iter().position(|&b| b == b'!').filter(|_| symbol.place == Place::Undefined) else {
+            let name = String::from_utf8_lossy(&symbol.name).into_owned();
+            return Err(Diagnosis::new("klpx::link", Class::Internal, format!("{name} is no livepatch reference")).into());
+        };
+        section_object[n] = Some(String::from_utf8_lossy(&rest[..split]).into_owned());
+        symbol.name = rest[split + 1..].to_vec();
+        symbol.place = Place::Livepatch;
+    }
+    for section in &mut module.sections {
+        let mut tables: BTreeMap<Vec<u8>, RelaTable> = BTreeMap::new();
+        for table in &mut section.relas {
+            table.relocations.retain(|relocation| {
+                let object = relocation.symbol.and_then(|symbol| section_object[symbol.0].as_ref());
+                let Some(object) = object else { return true };
+                let name = klp_rela_name(object, &section.name);
+                let fresh = || RelaTable { name: name.clone(), flags: KLP_RELA_FLAGS, relocations: Vec::new() };
+                tables.entry(name.clone()).or_insert_with(fresh).relocations.push(*relocation);
+                false
+            });
+        }
+        section.relas.retain(|table| !table.relocations.is_empty());
+        section.relas.extend(tables.into_values());
+    }
+    Ok(())
+}
+
+/// Drops symbols that only named a file or a path of the build, and undefined ones that nothing refers to.
+fn drop_names(module: &mut Relocatable) -> Result<()> {
+    let mut used = vec![false; module.symbols.len()];
+    for relocation in relocations(module) {
+        if let Some(symbol) = relocation.symbol {
+            used[symbol.0] = true;
+        }
+    }
+    module.retain_symbols(|n, symbol| match symbol.place {
+        Place::Undefined | Place::Livepatch => used[n],
+        Place::Absolute => symbol.kind != elf::STT_FILE.0,
+        Place::In(_) => true,
+    })
+}

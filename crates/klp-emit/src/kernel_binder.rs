@@ -1,0 +1,76 @@
+//! Names for the emitter from the kernel to be patched: the bindings of each object, the exports, the images.
+//!
+//! Owns no matching of its own; see `bind` for that.
+
+use std::collections::BTreeMap;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_normalize::elf::SymbolId;
+use klpx_normalize::object::Object;
+
+use crate::bind::Binding;
+use crate::image::{Image, Kernel, VMLINUX};
+use crate::plan::{Binder, Bound, Export};
+
+/// A [`Binder`] over the kernel's own files.
+pub struct KernelBinder<'a> {
+    kernel: &'a Kernel,
+    vmlinux: &'a Image<'a>,
+    bindings: BTreeMap<&'a str, &'a Binding<'a>>,
+}
+
+impl<'a> KernelBinder<'a> {
+    /// Over the bindings of every object to be patched; `vmlinux` is needed even when only modules are.
+    pub fn new(kernel: &'a Kernel, vmlinux: &'a Image<'a>, bindings: &'a [Binding<'a>]) -> KernelBinder<'a> {
+        let bindings = bindings.iter().map(|binding| (binding.image().object(), binding)).collect();
+        KernelBinder { kernel, vmlinux, bindings }
+    }
+}
+
+fn first(failure: Failure) -> Diagnosis {
+    let found = failure.diagnoses().next().cloned();
+    found.unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
+}
+
+fn missing(name: &str, object: &str) -> Diagnosis {
+    Diagnosis::new("klpx::not-in-kernel", Class::Verification, "the kernel to be patched has no such symbol")
+        .place(Place::symbol(name))
+        .why(format!("{object} does not define it"))
+        .remedy("give klpx the source, configuration and compiler that the kernel was built with")
+}
+
+fn position(image: &Image<'_>, name: &str) -> Result<Bound, Diagnosis> {
+    let symbol = image.global(name.as_bytes()).ok_or_else(|| missing(name, image.object()))?;
+    let position = image.position(symbol).map_err(first)?;
+    Ok(Bound { name: position.name, sympos: position.sympos })
+}
+
+impl Binder for KernelBinder<'_> {
+    fn bind(&self, object: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
+        let name = || String::from_utf8_lossy(original.elf.symbol_name(symbol)).into_owned();
+        let binding = self.bindings.get(object).ok_or_else(|| missing(&name(), object))?;
+        let item = original.symbol_item(symbol).filter(|&item| original.item(item).symbol == symbol);
+        let found = match item {
+            Some(item) => binding.item(item)?,
+            None => binding.symbol(symbol)?,
+        };
+        Ok(Bound { name: found.name, sympos: found.sympos })
+    }
+
+    fn bind_linker_symbol(&self, name: &str) -> Result<Bound, Diagnosis> {
+        position(self.vmlinux, name)
+    }
+
+    fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis> {
+        position(&self.kernel.image(module).map_err(first)?, name)
+    }
+
+    fn export(&self, name: &str) -> Option<Export> {
+        let export = self.kernel.exports().get(name)?;
+        Some(Export {
+            module: (export.object != VMLINUX).then(|| export.object.clone()),
+            gpl: export.gpl,
+            namespace: (!export.namespace.is_empty()).then(|| export.namespace.clone()),
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! What the stages of the emitter hand to each other: the objects to patch, how names are bound, and the finished plan.
+//!
+//! Owns shapes only.
+
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::Diagnosis;
+use klpx_diff::Difference;
+use klpx_normalize::elf::SymbolId;
+use klpx_normalize::object::{ItemId, Object};
+
+pub use crate::image::VMLINUX;
+
+/// One object to be patched: both builds of it and how they differ.
+#[derive(Clone, Copy)]
+pub struct Unit<'u, 'd> {
+    /// `vmlinux`, or the module's name with underscores, as `/proc/modules` has it.
+    pub object_name: &'u str,
+    /// The build of the kernel as it is.
+    pub original: &'u Object<'d>,
+    /// The build with the patch.
+    pub patched: &'u Object<'d>,
+    /// What differs.
+    pub difference: &'u Difference,
+    /// The patched functions whose own lines the patch edits; `None` when that is not known.
+    pub edited: Option<&'u BTreeSet<ItemId>>,
+}
+
+impl Unit<'_, '_> {
+    /// True for the kernel image.
+    pub fn is_vmlinux(&self) -> bool {
+        self.object_name == VMLINUX
+    }
+
+    /// The counterpart of a patched item in the original.
+    pub fn counterpart(&self, item: ItemId) -> Option<ItemId> {
+        self.difference.original_of(item)
+    }
+}
+
+/// A symbol of the kernel to be patched, as the livepatch core looks it up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bound {
+    /// The name in its kallsyms.
+    pub name: String,
+    /// 0 when the name is unique in the object, else which of its holders, from 1.
+    pub sympos: u32,
+}
+
+/// An exported symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// The module that exports it; `None` for the kernel image.
+    pub module: Option<String>,
+    /// True for `EXPORT_SYMBOL_GPL`.
+    pub gpl: bool,
+    /// Its import namespace.
+    pub namespace: Option<String>,
+}
+
+/// Finds symbols in the kernel to be patched. The running kernel is the truth: what can't be bound is an error.
+pub trait Binder {
+    /// A symbol that the original object `object` defines.
+    fn bind(&self, object: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis>;
+    /// A global symbol of the kernel image that no object defines, but its linker script does.
+    fn bind_linker_symbol(&self, name: &str) -> Result<Bound, Diagnosis>;
+    /// A symbol that another module exports.
+    fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
+    /// An export, by name.
+    fn export(&self, name: &str) -> Option<Export>;
+}
+
+/// When a callback runs (include/linux/livepatch_external.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallbackKind {
+    /// Before the object's code is patched; may refuse.
+    PrePatch,
+    /// After it.
+    PostPatch,
+    /// Before the original code comes back.
+    PreUnpatch,
+    /// After it.
+    PostUnpatch,
+}
+
+impl CallbackKind {
+    /// Every kind, with the start of its pointer's name and the member of `struct klp_callbacks`.
+    pub const ALL: [(CallbackKind, &str, &str); 4] = [
+        (CallbackKind::PrePatch, "__klp_pre_patch_callback_", "pre_patch"),
+        (CallbackKind::PostPatch, "__klp_post_patch_callback_", "post_patch"),
+        (CallbackKind::PreUnpatch, "__klp_pre_unpatch_callback_", "pre_unpatch"),
+        (CallbackKind::PostUnpatch, "__klp_post_unpatch_callback_", "post_unpatch"),
+    ];
+
+    /// The member of `struct klp_callbacks`.
+    pub fn member(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, _, member)| member)
+    }
+}
+
+/// A function that the livepatch replaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedFunction {
+    /// The name and position of the function to be replaced.
+    pub old: Bound,
+    /// The global alias by which the glue refers to the new one.
+    pub alias: String,
+    /// The new function in the patched object.
+    pub item: ItemId,
+}
+
+/// A callback of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedCallback {
+    /// When it runs.
+    pub kind: CallbackKind,
+    /// The global alias by which the glue refers to it.
+    pub alias: String,
+}
+
+/// What the livepatch does to one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedObject {
+    /// `vmlinux` or a module's name.
+    pub name: String,
+    /// Its replaced functions, sorted by name.
+    pub functions: Vec<PlannedFunction>,
+    /// Its callbacks.
+    pub callbacks: Vec<PlannedCallback>,
+    /// Names of functions and data that are new or were cloned with an own symbol, sorted.
+    pub added: Vec<String>,
+}
+
+/// An exported symbol that the module imports the ordinary way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// Its name.
+    pub name: String,
+    /// The namespace that the module must import for it.
+    pub namespace: Option<String>,
+}
+
+/// Everything that the glue, the finishing touch and the verification need to know of a closure.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Patched objects, the kernel image first, then by name.
+    pub objects: Vec<PlannedObject>,
+    /// Ordinary imports, sorted.
+    pub imports: Vec<Import>,
+    /// Distinct `.klp.sym.*` symbols, sorted.
+    pub livepatch_symbols: Vec<String>,
+    /// What the user should know, though it is no reason to stop.
+    pub warnings: Vec<Diagnosis>,
+}
+
+/// A livepatch symbol's final name.
+pub fn klp_symbol(object: &str, bound: &Bound) -> String {
+    format!(".klp.sym.{object}.{},{}", bound.name, bound.sympos)
+}
+
+/// The start of the names by which a closure object refers to livepatch symbols until the module is finished:
+/// `.klpx.<section object>!<final name>`.
+pub(crate) const PENDING: &str = ".klpx.";
+
+/// The start of the global aliases of functions that the glue refers to.
+pub(crate) const ALIAS: &str = "klpx_new_";

@@ -1,2 +1,111 @@
-//! The workspace's own tooling.
-fn main() {}
+//! The workspace's own tooling: host packages, fixture kernels, guests, the demo, the tests and the benches.
+//! Never needed by a user of an installed `klpx`.
+
+mod bench;
+mod compare;
+mod demo;
+mod fingerprint;
+mod guest;
+mod initramfs;
+mod kernel;
+mod klpx;
+mod packages;
+mod process;
+mod qemu;
+mod refusal;
+mod scenario;
+mod source;
+mod test;
+mod ui;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Tooling of the klpx workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    fixtures: FixtureOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the fixture kernels come from.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct FixtureOptions {
+    /// Linux source to use instead of the distribution's package: an unpacked tree (only read) or a tarball
+    #[arg(long, global = true, value_name = "DIR|TARBALL", env = "KLPX_KERNEL_SRC")]
+    kernel_src: Option<PathBuf>,
+    /// Finished kernel build tree to use instead of building it; may be repeated
+    #[arg(long, global = true, value_name = "KERNEL=DIR")]
+    kernel_build: Vec<String>,
+    /// Where sources and fixture kernels are kept [default: klpx-fixtures in the user's cache directory]
+    #[arg(long, global = true, value_name = "DIR", env = "KLPX_FIXTURES")]
+    fixture_cache: Option<PathBuf>,
+    /// Parallel jobs for kernel builds [default: one per processor]
+    #[arg(long, short, global = true, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install host packages, fetch the kernel source, build the fixture kernels
+    Setup(SetupArgs),
+    /// From nothing to a livepatch that changes a kernel in QEMU
+    Demo(demo::Args),
+    /// Everything: formatting, lints, docs, unit tests, then scenarios and refusals
+    Test(test::Args),
+    /// Measure analysis and a whole build
+    Bench(bench::Args),
+    /// Boot a fixture kernel to a shell or run one guest script
+    Boot(guest::BootArgs),
+}
+
+#[derive(clap::Args)]
+struct SetupArgs {
+    /// Fixture kernels to build [default: all]
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Stop after the host packages
+    #[arg(long)]
+    packages_only: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `Ok(false)` when everything ran and something did not pass.
+fn run(cli: &Cli) -> Result<bool> {
+    let workspace = Workspace::new(&cli.fixtures)?;
+    match &cli.command {
+        Command::Setup(args) => {
+            packages::ensure(packages::Need::ALL)?;
+            if !args.packages_only {
+                for kernel in kernel::select(&args.kernel)? {
+                    kernel::ensure(&workspace, kernel)?;
+                }
+            }
+            Ok(true)
+        }
+        Command::Demo(args) => demo::run(&workspace, args),
+        Command::Test(args) => test::run(&workspace, args),
+        Command::Bench(args) => bench::run(&workspace, args),
+        Command::Boot(args) => guest::boot(&workspace, args),
+    }
+}

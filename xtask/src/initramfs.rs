@@ -1,0 +1,76 @@
+//! A guest's initial file system: busybox, an init, kernel modules, livepatches and scripts in a newc archive.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cpio::{NewcBuilder, newc::ModeFileType};
+
+use crate::packages::is_static;
+use crate::process::which;
+
+/// What the archive will hold, in order of addition.
+pub(crate) struct Initramfs {
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    path: String,
+    mode: u32,
+    kind: ModeFileType,
+    data: Vec<u8>,
+}
+
+impl Initramfs {
+    /// The directories of a small system, busybox, and `init` as process 1.
+    pub(crate) fn new(init: &str) -> Result<Initramfs> {
+        let busybox = which("busybox").context("busybox is not installed")?;
+        if !is_static(&busybox) {
+            bail!("{} is not static: install busybox-static", busybox.display());
+        }
+        let mut archive = Initramfs { entries: Vec::new() };
+        for directory in ["bin", "dev", "lib", "proc", "run", "sys", "tmp"] {
+            archive.push(directory, 0o755, ModeFileType::Directory, Vec::new());
+        }
+        archive.push("bin/busybox", 0o755, ModeFileType::Regular, fs::read(&busybox)?);
+        archive.push("bin/sh", 0o777, ModeFileType::Symlink, b"busybox".to_vec());
+        archive.push("init", 0o755, ModeFileType::Regular, init.as_bytes().to_vec());
+        Ok(archive)
+    }
+
+    /// Adds a file of the host, its directories too.
+    pub(crate) fn file(&mut self, path: &str, host: &Path, mode: u32) -> Result<()> {
+        let data = fs::read(host).with_context(|| format!("can't read {}", host.display()))?;
+        self.bytes(path, data, mode);
+        Ok(())
+    }
+
+    /// Adds a file from memory, its directories too.
+    pub(crate) fn bytes(&mut self, path: &str, data: Vec<u8>, mode: u32) {
+        let path = path.trim_start_matches('/');
+        for (at, _) in path.match_indices('/') {
+            if !self.entries.iter().any(|entry| entry.path == path[..at]) {
+                self.push(&path[..at], 0o755, ModeFileType::Directory, Vec::new());
+            }
+        }
+        self.push(path, mode, ModeFileType::Regular, data);
+    }
+
+    fn push(&mut self, path: &str, mode: u32, kind: ModeFileType, data: Vec<u8>) {
+        self.entries.push(Entry { path: path.to_owned(), mode, kind, data });
+    }
+
+    /// Writes the archive.
+    pub(crate) fn write(self, output: &Path) -> Result<()> {
+        let file = fs::File::create(output).with_context(|| format!("can't write {}", output.display()))?;
+        let inputs = self.entries.into_iter().map(|entry| {
+            let links = if matches!(entry.kind, ModeFileType::Directory) { 2 } else { 1 };
+            let builder =
+                NewcBuilder::new(&entry.path).mode(entry.mode).set_mode_file_type(entry.kind).nlink(links);
+            (builder, Cursor::new(entry.data))
+        });
+        cpio::write_cpio(inputs, std::io::BufWriter::new(file)).context("can't write the initramfs")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What the user sees: one line a step with its time, a spinner on a terminal, plain lines elsewhere, tables.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A long step says that it is alive this often when nobody watches a terminal.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// A step under way. Ends with [`Step::done`] or [`Step::failed`].
+pub(crate) struct Step {
+    label: String,
+    start: Instant,
+    spoke: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// Starts a step.
+pub(crate) fn step(label: &str) -> Step {
+    let bar = std::io::stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template("  {prefix:<22} {spinner} {wide_msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner().with_style(style).with_prefix(label.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    });
+    Step { label: label.to_owned(), start: Instant::now(), spoke: Instant::now(), bar }
+}
+
+impl Step {
+    /// Says what the step is at. Cheap; call it often.
+    pub(crate) fn at(&mut self, message: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(message.to_owned()),
+            None if self.spoke.elapsed() >= HEARTBEAT => {
+                self.spoke = Instant::now();
+                line(&self.label, &format!("... {message}"), Some(self.start.elapsed()));
+            }
+            None => {}
+        }
+    }
+
+    /// Ends the step well.
+    pub(crate) fn done(self, message: &str) -> Duration {
+        self.end(message)
+    }
+
+    /// Ends the step badly.
+    pub(crate) fn failed(self, message: &str) -> Duration {
+        self.end(&format!("FAILED  {message}"))
+    }
+
+    fn end(self, message: &str) -> Duration {
+        let elapsed = self.start.elapsed();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        line(&self.label, message, Some(elapsed));
+        elapsed
+    }
+}
+
+/// One aligned line: what, how it went, how long it took.
+pub(crate) fn line(label: &str, message: &str, elapsed: Option<Duration>) {
+    let time = elapsed.map(|elapsed| format!("{:.1} s", elapsed.as_secs_f64())).unwrap_or_default();
+    let text = format!("  {label:<22} {message:<56} {time:>9}");
+    say(text.trim_end());
+}
+
+/// A line to standard output, which stays in order with children's output.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A closed pipe is the reader's choice.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A heading between groups of steps.
+pub(crate) fn heading(text: &str) {
+    say(&format!("\n{text}"));
+}
+
+/// Left-aligned columns, as wide as they must be.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
+    let mut width: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in width.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let show = |cells: Vec<&str>| {
+        let mut text = String::from(" ");
+        for (cell, width) in cells.iter().zip(&width) {
+            text.push_str(&format!(" {cell:<width$} "));
+        }
+        say(text.trim_end());
+    };
+    show(head.to_vec());
+    for row in rows {
+        show(row.iter().map(String::as_str).collect());
+    }
+}

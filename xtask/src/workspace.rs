@@ -1,0 +1,62 @@
+//! Where things are: the repository, the fixture cache, what the command line overrides. Creates no files but the cache.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use etcetera::{BaseStrategy, choose_base_strategy};
+
+use crate::FixtureOptions;
+
+/// The places that every command works in.
+pub(crate) struct Workspace {
+    /// The repository.
+    pub(crate) root: PathBuf,
+    /// Sources and kernels, kept between runs.
+    pub(crate) cache: PathBuf,
+    /// A source tree or tarball that replaces the distribution's.
+    pub(crate) kernel_src: Option<PathBuf>,
+    /// Finished build trees by kernel name.
+    pub(crate) kernel_builds: BTreeMap<String, PathBuf>,
+    /// Jobs for `make`.
+    pub(crate) jobs: usize,
+}
+
+impl Workspace {
+    /// Resolves the options.
+    pub(crate) fn new(options: &FixtureOptions) -> Result<Workspace> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = manifest.parent().context("the xtask crate lies in the workspace")?.to_path_buf();
+        let cache = match &options.fixture_cache {
+            Some(directory) => std::path::absolute(directory)?,
+            None => choose_base_strategy().context("no cache directory")?.cache_dir().join("klpx-fixtures"),
+        };
+        let mut kernel_builds = BTreeMap::new();
+        for option in &options.kernel_build {
+            let Some((name, directory)) = option.split_once('=') else {
+                bail!("--kernel-build wants KERNEL=DIR, not '{option}'");
+            };
+            let directory = Path::new(directory)
+                .canonicalize()
+                .with_context(|| format!("--kernel-build {name}: no directory {directory}"))?;
+            kernel_builds.insert(name.to_owned(), directory);
+        }
+        let jobs = match options.jobs {
+            Some(jobs) => jobs.max(1),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        Ok(Workspace { root, cache, kernel_src: options.kernel_src.clone(), kernel_builds, jobs })
+    }
+
+    /// A path under `kernel-fixtures/`.
+    pub(crate) fn fixtures(&self, relative: &str) -> PathBuf {
+        self.root.join("kernel-fixtures").join(relative)
+    }
+
+    /// A directory of the cache, created if missing.
+    pub(crate) fn cache_dir(&self, relative: &str) -> Result<PathBuf> {
+        let directory = self.cache.join(relative);
+        std::fs::create_dir_all(&directory).with_context(|| format!("can't create {}", directory.display()))?;
+        Ok(directory)
+    }
+}

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use klpx_build_driver::{Kernel, Options, Progress, Workspace};
+use klpx_build_driver::{Kernel, Options, PatchSet, Progress, Workspace};
 
 struct Lines(Instant);
 
@@ -53,5 +53,14 @@ fn drive(args: &[PathBuf], progress: &Lines) -> klpx_diagnosis::Result<()> {
         baseline.modules.len(),
         baseline.dir.display()
     ));
+    if args.len() > 3 {
+        let prepared = PatchSet::read(&args[3..])?.preflight(&kernel, 0)?;
+        progress.step(&format!("{} files, {} hunks", prepared.files(), prepared.hunks()));
+        prepared.notes().iter().for_each(|note| progress.note(note));
+        let mut patched = workspace.patched(&prepared, &baseline, progress)?;
+        progress.step(&format!("{} units, vmlinux {:?}", patched.units, patched.vmlinux_o));
+        patched.modules.iter().for_each(|module| progress.step(&format!("module {}", module.object.display())));
+        progress.step(&format!("kept {}", patched.keep().display()));
+    }
     Ok(())
 }

@@ -1,4 +1,386 @@
-//! stub
-use std::path::Path;
-use klpx_diagnosis::Result;
-pub(crate) fn recover(_dir: &Path) -> Result<bool> { Ok(false) }
+//! The time during which a workspace's source is patched: what was touched, and how everything gets back to the original,
+//! also after a SIGKILL at any moment. Never touches the baseline.
+//!
+//! The rule that make relies on: at rest, every file in `src/` is original, and every object in `build/` is of the original
+//! source or not there. Before a file is touched, originals of the source files and of the objects that depend on them are
+//! saved and the journal is written; the journal file's own modification time is the border: everything in `build/` that is
+//! not older was made while the source was patched. To roll back is to restore the source files, remove everything in
+//! `build/` that is not older than the journal, and put the saved objects back, in this order and with fresh times, so that
+//! make finds them newer than their sources.
+
+use std::fs::{File, FileTimes};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Change;
+use crate::copy;
+use crate::workspace::{internal, remove_dir, remove_file};
+
+/// `patch.journal`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Journal {
+    files: Vec<Touched>,
+    saved: Vec<Saved>,
+}
+
+/// A source file that the patch touches.
+#[derive(Debug, Serialize, Deserialize)]
+struct Touched {
+    path: String,
+    /// False for a file that the patch adds.
+    existed: bool,
+    executable: bool,
+}
+
+/// A file of the build tree whose original is saved.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    path: PathBuf,
+    size: u64,
+}
+
+/// The workspace's source while it is patched.
+pub(crate) struct Patching<'a> {
+    dir: &'a Path,
+    /// Everything in the build tree that is not older was made from the patched source.
+    since: SystemTime,
+    /// Objects that depend on what the patch touches.
+    pub(crate) expected_units: u64,
+}
+
+fn journal_path(dir: &Path) -> PathBuf {
+    dir.join("patch.journal")
+}
+
+/// Patches the workspace's source. From here on the workspace needs `recover`.
+pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a>> {
+    let saved_dir = dir.join("saved");
+    remove_dir(&saved_dir)?;
+    let mut files = Vec::new();
+    for change in changes {
+        files.push(save_source(dir, &saved_dir, change)?);
+    }
+    let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    let mut saved = Vec::new();
+    let units = dependents(&dir.join("build"), &paths)?;
+    for unit in &units {
+        for path in [unit.clone(), command_file(unit)] {
+            let size = save(&dir.join("build").join(&path), &saved_dir.join("build").join(&path))?;
+            saved.push(Saved { path, size });
+        }
+    }
+    let text = serde_json::to_vec_pretty(&Journal { files, saved }).map_err(|error| internal(&error.to_string()))?;
+    copy::write_durably(&journal_path(dir), &text)?;
+    let since = modified(&journal_path(dir))?;
+    // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just before.
+    std::thread::sleep(Duration::from_millis(20));
+    for change in changes {
+        install(dir, change)?;
+    }
+    Ok(Patching { dir, since, expected_units: units.len() as u64 })
+}
+
+impl Patching<'_> {
+    /// True when a file of the build tree was made since the source was patched.
+    pub(crate) fn is_new(&self, path: &Path) -> bool {
+        modified(path).is_ok_and(|time| time >= self.since)
+    }
+
+    /// Puts everything back.
+    pub(crate) fn end(self) -> Result<()> {
+        recover(self.dir).map(|_| ())
+    }
+}
+
+/// Puts everything back when a journal is there; true when one was.
+pub(crate) fn recover(dir: &Path) -> Result<bool> {
+    let path = journal_path(dir);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            remove_dir(&dir.join("saved"))?;
+            return Ok(false);
+        }
+        Err(error) => return Err(Diagnosis::io("read", &path, &error).into()),
+    };
+    let journal: Journal = serde_json::from_slice(&text).map_err(|error| {
+        Diagnosis::new("klpx::cache-corrupt", Class::Environment, format!("{} can't be read", path.display()))
+            .why(error.to_string())
+            .remedy("remove the workspace: klpx cache prune")
+    })?;
+    let since = modified(&path)?;
+    for file in &journal.files {
+        restore_source(dir, file)?;
+    }
+    sweep(&dir.join("build"), since)?;
+    for saved in &journal.saved {
+        restore_object(dir, saved)?;
+    }
+    remove_file(&path)?;
+    remove_dir(&dir.join("saved"))?;
+    Ok(true)
+}
+
+fn modified(path: &Path) -> Result<SystemTime> {
+    path.metadata().and_then(|meta| meta.modified()).map_err(|error| Diagnosis::io("read", path, &error).into())
+}
+
+fn save(from: &Path, to: &Path) -> Result<u64> {
+    let parent = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+    copy::file(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error))?;
+    Ok(to.metadata().map_err(|error| Diagnosis::io("read", to, &error))?.len())
+}
+
+fn save_source(dir: &Path, saved: &Path, change: &Change) -> Result<Touched> {
+    let path = dir.join("src").join(&change.path);
+    let existing = match std::fs::read(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Diagnosis::io("read", &path, &error).into()),
+    };
+    if existing != change.original {
+        let what = format!("{} in the cache is not what the source tree has", change.path);
+        return Err(Diagnosis::new("klpx::cache-stale", Class::Environment, what)
+            .why("the source changed while klpx ran, or without a change of its size and time")
+            .remedy("run klpx again; if that does not help, klpx cache prune")
+            .into());
+    }
+    let mut executable = false;
+    if existing.is_some() {
+        executable = path.metadata().is_ok_and(|meta| meta.mode() & 0o100 != 0);
+        save(&path, &saved.join("src").join(&change.path))?;
+    }
+    Ok(Touched { path: change.path.clone(), existed: existing.is_some(), executable })
+}
+
+fn install(dir: &Path, change: &Change) -> Result<()> {
+    let path = dir.join("src").join(&change.path);
+    let Some(text) = &change.patched else { return remove_file(&path) };
+    let parent = path.parent().unwrap_or(dir);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+    std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error).into())
+}
+
+fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
+    let src = dir.join("src");
+    let path = src.join(&file.path);
+    if file.existed {
+        let saved = dir.join("saved/src").join(&file.path);
+        let temporary = path.with_file_name(".klpx-restore");
+        let parent = path.parent().unwrap_or(&src);
+        std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+        copy::file(&saved, &temporary, file.executable)
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|error| Diagnosis::io("restore", &path, &error))?;
+        return Ok(());
+    }
+    remove_file(&path)?;
+    // Folders that the patch added are empty now; removing one that is not fails.
+    let mut parent = path.parent();
+    while let Some(dir) = parent.filter(|dir| *dir != src && std::fs::remove_dir(dir).is_ok()) {
+        parent = dir.parent();
+    }
+    Ok(())
+}
+
+/// Removes every regular file below `build` that is not older than `since`.
+fn sweep(build: &Path, since: SystemTime) -> Result<()> {
+    if !build.exists() {
+        return Ok(());
+    }
+    for entry in walkdir::WalkDir::new(build) {
+        let entry = entry.map_err(|error| Diagnosis::io("read", build, &error.into()))?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let meta = entry.metadata().map_err(|error| Diagnosis::io("read", entry.path(), &error.into()))?;
+        if meta.modified().is_ok_and(|time| time >= since) {
+            remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts one saved object back with a fresh time. One whose copy is not whole is left to make.
+fn restore_object(dir: &Path, saved: &Saved) -> Result<()> {
+    let from = dir.join("saved/build").join(&saved.path);
+    let to = dir.join("build").join(&saved.path);
+    if from.metadata().is_ok_and(|meta| meta.len() == saved.size) {
+        File::options()
+            .write(true)
+            .open(&from)
+            .and_then(|file| file.set_times(FileTimes::new().set_modified(SystemTime::now())))
+            .and_then(|()| std::fs::rename(&from, &to))
+            .map_err(|error| Diagnosis::io("restore", &to, &error))?;
+    }
+    Ok(())
+}
+
+/// kbuild's record of how an object was made and from what.
+fn command_file(object: &Path) -> PathBuf {
+    let name = object.file_name().unwrap_or_default().to_string_lossy();
+    object.with_file_name(format!(".{name}.cmd"))
+}
+
+/// Objects in the build tree that were made from one of the source files, by kbuild's own records.
+fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
+    let needles: Vec<Vec<u8>> = paths.iter().map(|path| format!("/{path}").into_bytes()).collect();
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(build).sort_by_file_name() {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name().to_string_lossy();
+        let Some(object) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".o.cmd")) else { continue };
+        let object = entry.path().with_file_name(format!("{object}.o"));
+        if !object.is_file() {
+            continue;
+        }
+        let text = std::fs::read(entry.path()).map_err(|error| Diagnosis::io("read", entry.path(), &error))?;
+        if needles.iter().any(|needle| mentions(&text, needle))
+            && let Ok(relative) = object.strip_prefix(build)
+        {
+            found.push(relative.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// True when `text` holds `needle` at the end of a word.
+fn mentions(text: &[u8], needle: &[u8]) -> bool {
+    let Some((&first, _)) = needle.split_first() else { return false };
+    let mut at = 0;
+    while let Some(offset) = text[at..].iter().position(|&byte| byte == first) {
+        at += offset;
+        if text[at..].starts_with(needle)
+            && text.get(at + needle.len()).is_none_or(|byte| byte.is_ascii_whitespace() || *byte == b'\\')
+        {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace with two sources, an object of each, and an archive.
+    fn workspace() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("dir");
+        let old = SystemTime::now() - Duration::from_secs(1000);
+        let files = [
+            ("src/fs/a.c", "a"),
+            ("src/fs/b.c", "b"),
+            ("build/fs/a.o", "object a"),
+            ("build/fs/.a.o.cmd", "source_fs/a.o := /ws/src/fs/a.c\n"),
+            ("build/fs/b.o", "object b"),
+            ("build/fs/.b.o.cmd", "source_fs/b.o := /ws/src/fs/b.c\ndeps := /ws/src/fs/a.ch \\\n"),
+            ("build/fs/built-in.a", "archive"),
+        ];
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            std::fs::write(&path, text).expect("write");
+            let file = File::options().write(true).open(&path).expect("open");
+            file.set_times(FileTimes::new().set_modified(old)).expect("times");
+        }
+        dir
+    }
+
+    fn changes() -> Vec<Change> {
+        vec![
+            Change { path: "fs/a.c".into(), original: Some(b"a".into()), patched: Some(b"patched".into()) },
+            Change { path: "fs/new/n.c".into(), original: None, patched: Some(b"new".into()) },
+        ]
+    }
+
+    fn read(dir: &tempfile::TempDir, path: &str) -> Option<String> {
+        std::fs::read_to_string(dir.path().join(path)).ok()
+    }
+
+    /// What a compiler does with the patched source.
+    fn build(dir: &tempfile::TempDir) {
+        for path in ["build/fs/a.o", "build/fs/.a.o.cmd", "build/fs/built-in.a", "build/fs/n.o"] {
+            std::fs::write(dir.path().join(path), "of the patched source").expect("write");
+        }
+    }
+
+    fn assert_at_rest(dir: &tempfile::TempDir) {
+        assert_eq!(read(dir, "src/fs/a.c").as_deref(), Some("a"));
+        assert_eq!(read(dir, "src/fs/b.c").as_deref(), Some("b"));
+        assert!(!dir.path().join("src/fs/new").exists());
+        assert!(!dir.path().join("patch.journal").exists() && !dir.path().join("saved").exists());
+        for entry in walkdir::WalkDir::new(dir.path().join("build")) {
+            let entry = entry.expect("entry");
+            if entry.file_type().is_file() {
+                assert_ne!(std::fs::read_to_string(entry.path()).expect("read"), "of the patched source");
+            }
+        }
+    }
+
+    #[test]
+    fn a_patched_build_is_rolled_back() {
+        let dir = workspace();
+        let patching = begin(dir.path(), &changes()).expect("begun");
+        assert_eq!(patching.expected_units, 1);
+        assert_eq!(read(&dir, "src/fs/a.c").as_deref(), Some("patched"));
+        assert_eq!(read(&dir, "src/fs/new/n.c").as_deref(), Some("new"));
+        build(&dir);
+        assert!(patching.is_new(&dir.path().join("build/fs/a.o")));
+        assert!(!patching.is_new(&dir.path().join("build/fs/b.o")));
+        patching.end().expect("ended");
+        assert_at_rest(&dir);
+        assert_eq!(read(&dir, "build/fs/a.o").as_deref(), Some("object a"));
+        let time = |path: &str| modified(&dir.path().join(path)).expect("time");
+        assert!(time("build/fs/a.o") >= time("src/fs/a.c"), "make would rebuild it");
+        assert_eq!(read(&dir, "build/fs/built-in.a"), None, "what depends on patched objects is made anew");
+        assert_eq!(read(&dir, "build/fs/b.o").as_deref(), Some("object b"));
+    }
+
+    #[test]
+    fn a_kill_at_any_moment_is_put_right() {
+        // Killed after the patch was in and something was built; while rolling back; twice.
+        for cut in 0..4 {
+            let dir = workspace();
+            let _ = begin(dir.path(), &changes()).expect("begun");
+            build(&dir);
+            if cut >= 1 {
+                std::fs::remove_file(dir.path().join("src/fs/new/n.c")).expect("removed");
+            }
+            if cut >= 2 {
+                std::fs::remove_file(dir.path().join("saved/build/fs/a.o")).expect("removed");
+            }
+            if cut >= 3 {
+                std::fs::write(dir.path().join("saved/build/fs/.a.o.cmd"), "half").expect("write");
+            }
+            assert!(recover(dir.path()).expect("recovered"));
+            assert_at_rest(&dir);
+            assert!(!recover(dir.path()).expect("nothing left"));
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_not_the_users_is_refused_before_anything_is_touched() {
+        let dir = workspace();
+        let mut changes = changes();
+        changes[0].original = Some(b"other".into());
+        let failure = begin(dir.path(), &changes).map(|_| ()).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-stale");
+        assert!(!recover(dir.path()).expect("nothing to do"));
+        assert_at_rest(&dir);
+    }
+
+    #[test]
+    fn words_are_matched_to_their_end() {
+        assert!(mentions(b"x := /s/fs/a.c\n", b"/fs/a.c"));
+        assert!(mentions(b"/s/fs/a.c \\\n", b"/fs/a.c"));
+        assert!(!mentions(b"/s/fs/a.ch \\\n", b"/fs/a.c"));
+        assert!(!mentions(b"/s/xfs/a.c", b"/fs/a.c"));
+    }
+}

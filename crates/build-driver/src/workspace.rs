@@ -30,7 +30,7 @@ use crate::make::Make;
 use crate::process::{self, Runner};
 use crate::progress::Progress;
 use crate::toolchain::Lto;
-use crate::{copy, host, journal};
+use crate::{copy, host, journal, patched};
 
 /// Targets of both builds: they stop before the final link of vmlinux, kallsyms and BTF.
 pub(crate) const TARGETS: [&str; 3] = ["vmlinux_o", "modules", "KBUILD_MODPOST_NOFINAL=1"];
@@ -205,9 +205,10 @@ impl Workspace {
 
     /// Puts right what a klpx that was killed left here.
     fn recover(&self, progress: &dyn Progress) -> Result<()> {
-        for name in ["src.tmp", "baseline.tmp", "work"] {
+        for name in ["src.tmp", "baseline.tmp"] {
             remove_dir(&self.dir.join(name))?;
         }
+        patched::sweep_work(&self.dir)?;
         if journal::recover(&self.dir)? {
             progress.note("a run that was killed had left the workspace patched; it is restored");
         }

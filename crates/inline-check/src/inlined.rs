@@ -22,7 +22,7 @@ pub fn inlined_functions(elf: &Elf<'_>, section: SectionId, offset: u64) -> Opti
 }
 
 /// The unit whose DW_AT_stmt_list is this line program.
-fn unit_of_program<'d>(dwarf: &Dwarf<Reader<'d>>, program: usize) -> Option<Unit<Reader<'d>>> {
+pub(crate) fn unit_of_program<'d>(dwarf: &Dwarf<Reader<'d>>, program: usize) -> Option<Unit<Reader<'d>>> {
     let mut headers = dwarf.units();
     while let Ok(Some(header)) = headers.next() {
         let abbreviations = dwarf.abbreviations(&header).ok()?;
@@ -67,7 +67,7 @@ fn collect<'d>(
     Ok(names)
 }
 
-fn covers<'d>(
+pub(crate) fn covers<'d>(
     dwarf: &Dwarf<Reader<'d>>,
     unit: &Unit<Reader<'d>>,
     entry: &gimli::DebuggingInformationEntry<Reader<'d>>,

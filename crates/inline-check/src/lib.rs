@@ -3,5 +3,7 @@
 //! Never decides what changed.
 
 pub mod dwarf;
+pub mod extent;
 pub mod inlined;
 pub mod lines;
+pub mod reach;

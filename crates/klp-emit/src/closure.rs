@@ -158,6 +158,45 @@ impl<'u, 'd> Closure<'u, 'd> {
             .filter(move |entry| object.tables[usize::from(entry.table)].kind.policy == Policy::Carry)
     }
 
+    /// The original functions that a unit's copied functions replace, in item order. Cold parts come with their function.
+    pub fn replaced(&self, unit: usize) -> Vec<ItemId> {
+        let of = &self.units[unit];
+        let functions = self.pieces[unit].iter().filter_map(|piece| match piece {
+            Piece::Item(item) if of.patched.item(*item).code && !is_cold(of.patched.item_name(*item)) => {
+                of.counterpart(*item)
+            }
+            _ => None,
+        });
+        functions.collect()
+    }
+
+    /// The original items that the module relies on: what it replaces, and what its code and data refer to.
+    pub fn witnesses(&self, unit: usize) -> Vec<ItemId> {
+        let object = self.units[unit].patched;
+        let mut items: BTreeSet<ItemId> = self.replaced(unit).into_iter().collect();
+        let mut refer = |from: From, section: SectionId, start: u64, end: u64| {
+            for rela in object.relocations_in(section, start, end) {
+                if let Referent::Original(original, _) = self.referent(unit, from, section, rela) {
+                    items.insert(original);
+                }
+            }
+        };
+        for &piece in &self.pieces[unit] {
+            match piece {
+                Piece::Bytes { section, start, end } => refer(From::Piece(piece), section, start, end),
+                Piece::Item(item) => {
+                    let shape = object.item(item);
+                    refer(From::Piece(piece), shape.section, shape.start, shape.end);
+                    for entry in self.carried(unit, item) {
+                        let (section, start, end) = object.entry_range(entry.table, entry.index);
+                        refer(From::Table, section, start, end);
+                    }
+                }
+            }
+        }
+        items.into_iter().collect()
+    }
+
     /// Where a relocation of a unit's patched object leads.
     pub fn referent(&self, unit: usize, from: From, section: SectionId, rela: &Rela) -> Referent {
         let object = self.units[unit].patched;

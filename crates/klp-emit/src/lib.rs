@@ -4,6 +4,7 @@
 //! Never builds a kernel and never spawns a process: the build driver compiles the glue and links.
 
 mod arch;
+pub mod banner;
 pub mod bind;
 mod branches;
 pub mod closure;

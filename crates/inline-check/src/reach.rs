@@ -1,0 +1,158 @@
+//! Whether ftrace can reach a function, and so whether a livepatch can replace it.
+//!
+//! Owns the rule by architecture and the reason when it can't. Never decides what must be replaced.
+//!
+//! A livepatch diverts a function through ftrace, which needs a record for it: klp_get_ftrace_location in
+//! kernel/livepatch/patch.c. x86: an `__mcount_loc` entry inside the function (arch/x86 with -mfentry). arm64: a
+//! `__patchable_function_entries` entry 8 bytes before the entry (DYNAMIC_FTRACE_WITH_CALL_OPS), at it, or 4 bytes
+//! after it where a BTI landing pad comes first (ftrace_call_adjust in arch/arm64/kernel/ftrace.c).
+
+use std::fmt;
+
+use klpx_normalize::arch::Arch;
+use klpx_normalize::object::{Item, ItemId, Object};
+
+/// Why ftrace can't reach a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// It is data.
+    NotCode,
+    /// It lies in a section that is never traced; the second text says what the section is for.
+    Section(&'static str, &'static str),
+    /// The object has no table of trace sites at all.
+    NoSites,
+    /// It was compiled without a trace site: `notrace`, assembly, or a file built without tracing.
+    NoSite,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreachable::NotCode => write!(f, "it is not code"),
+            Unreachable::Section(name, purpose) => write!(f, "it is in {name}, {purpose}"),
+            Unreachable::NoSites => write!(f, "its object was built without the function tracer"),
+            Unreachable::NoSite => {
+                write!(f, "it has no trace site: it is notrace, assembly, or in a file that is built without tracing")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+/// Sections without trace sites, by how their name begins (include/asm-generic/vmlinux.lds.h, include/linux/init.h).
+const UNTRACED: [(&str, &str); 13] = [
+    (".init.text", "which is freed when the kernel or module has started"),
+    (".exit.text", "which runs only when the module is removed"),
+    (".noinstr.text", "code that must not be instrumented"),
+    (".entry.text", "the kernel's entry code"),
+    (".cpuidle.text", "the idle loop, which is not traced"),
+    (".sched.text.noinstr", "code that must not be instrumented"),
+    (".head.text", "which runs before the kernel does"),
+    (".hyp.text", "which runs in the hypervisor"),
+    (".idmap.text", "which runs with another address mapping"),
+    (".mmuoff.text", "which runs with the MMU off"),
+    (".altinstr_aux", "code of alternatives"),
+    (".static_call.text", "a static call's trampoline"),
+    (".meminit.text", "which is freed when the kernel has started"),
+];
+
+/// The tables of trace sites, and the places that count, from the entry: every place below the size, or these ones.
+fn sites(arch: Arch) -> (&'static str, Option<&'static [i64]>) {
+    match arch {
+        Arch::X86_64 => ("__mcount_loc", None),
+        Arch::Arm64 => ("__patchable_function_entries", Some(&[-8, 0, 4])),
+    }
+}
+
+/// The trace site of a function, in bytes from its entry.
+///
+/// # Errors
+/// Why it has none.
+pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
+    let item = object.item(id);
+    if !item.code {
+        return Err(Unreachable::NotCode);
+    }
+    let (table, places) = sites(object.arch);
+    let counts = |place: i64| match places {
+        Some(places) => places.contains(&place),
+        None => (0..(item.end - item.entry) as i64).contains(&place),
+    };
+    let site = (object.entries(id).iter())
+        .filter(|entry| object.tables[usize::from(entry.table)].kind.name == table)
+        .map(|entry| entry.place)
+        .find(|&place| counts(place));
+    match site {
+        Some(place) => Ok(place),
+        None => Err(why_not(object, item, table)),
+    }
+}
+
+fn why_not(object: &Object<'_>, item: &Item, table: &str) -> Unreachable {
+    let section = object.elf.section_name(item.section);
+    let untraced = UNTRACED.iter().find(|(start, _)| section.starts_with(start.as_bytes()));
+    match untraced {
+        Some(&(name, purpose)) => Unreachable::Section(name, purpose),
+        None if !object.tables.iter().any(|t| t.kind.name == table) => Unreachable::NoSites,
+        None => Unreachable::NoSite,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use klpx_normalize::elf::ElfFile;
+
+    use super::*;
+
+    const SOURCE: &str = r#"
+        .macro fn name, section
+        .section \section, "ax"
+        .globl \name
+        .type \name, @function
+        \name:
+        endbr64
+        1: nopl 0(%rax,%rax)
+        ret
+        .size \name, . - \name
+        .endm
+        fn traced, .text.traced
+        .section __mcount_loc, "a"
+        .quad 1b
+        fn untraced, .text.untraced
+        fn starting, .init.text
+        fn quiet, .noinstr.text
+        .data
+        .globl number
+        .type number, @object
+        number: .long 1
+        .size number, 4
+    "#;
+
+    fn assemble(directory: &Path) -> ElfFile {
+        let (source, object) = (directory.join("a.s"), directory.join("a.o"));
+        std::fs::write(&source, SOURCE).expect("a writable directory");
+        let done = Command::new("as").arg("--64").arg("-o").arg(&object).arg(&source).status().expect("binutils");
+        assert!(done.success());
+        ElfFile::open(&object).expect("the object that was just made")
+    }
+
+    #[test]
+    fn a_function_is_reached_by_its_trace_site_and_the_others_say_why_not() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = assemble(directory.path());
+        let object = Object::read(&file).expect("a sound object");
+        let named = |name: &str| {
+            let found = object.item_ids().find(|&id| object.item_name(id) == name.as_bytes());
+            reach(&object, found.expect("an item of this name"))
+        };
+        assert_eq!(named("traced"), Ok(4));
+        assert_eq!(named("untraced"), Err(Unreachable::NoSite));
+        assert!(matches!(named("starting"), Err(Unreachable::Section(".init.text", _))));
+        assert!(matches!(named("quiet"), Err(Unreachable::Section(".noinstr.text", _))));
+        assert_eq!(named("number"), Err(Unreachable::NotCode));
+    }
+}

@@ -1,0 +1,67 @@
+//! What a kernel image says of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+
+use crate::image::Image;
+
+/// Longer than any banner.
+const LIMIT: usize = 1024;
+
+/// The banner: `Linux version RELEASE (who) (COMPILER, LINKER) #1 ...`, without its newline.
+pub fn banner(image: &Image<'_>) -> Option<String> {
+    let address = image.address(image.global(b"linux_banner")?)?;
+    let bytes = image.bytes_from(address)?;
+    let end = bytes.iter().take(LIMIT).position(|&b| b == 0 || b == b'\n')?;
+    String::from_utf8(bytes[..end].to_vec()).ok().filter(|text| text.starts_with("Linux version "))
+}
+
+/// Checks that the kernel to be patched is of the release and compiler that klpx builds with.
+///
+/// # Errors
+/// `klpx::release-mismatch` and `klpx::compiler-mismatch`; an image without a banner is taken as it is, since every
+/// function is compared anyway.
+pub fn check(image: &Image<'_>, release: &str, compiler: &str) -> Result<()> {
+    let Some(banner) = banner(image) else { return Ok(()) };
+    let place = Place::file(image.path(), None);
+    let theirs = banner.split_whitespace().nth(2).unwrap_or("");
+    if theirs != release {
+        return Err(Diagnosis::new("klpx::release-mismatch", Class::Verification, "the kernel to be patched is another release")
+            .place(place)
+            .why(format!("it is {theirs}, the source and configuration make {release}"))
+            .remedy("give klpx the source tree and configuration that the kernel was built from")
+            .into());
+    }
+    // The first word is the program's name, which may be `gcc-12` or have a prefix on another machine.
+    let version = compiler.split_once(' ').map_or(compiler, |(_, rest)| rest);
+    if !banner.contains(version) {
+        return Err(Diagnosis::new(
+            "klpx::compiler-mismatch",
+            Class::NotLivepatchable,
+            "the kernel to be patched was built with another compiler",
+        )
+        .place(place)
+        .why(format!("it says {:?}; this machine has {compiler:?}", compiler_of(&banner)))
+        .remedy("install the compiler that the kernel was built with, or build in the distribution's own build image")
+        .into());
+    }
+    Ok(())
+}
+
+/// The part in the second pair of parentheses, which may hold parentheses itself.
+fn compiler_of(banner: &str) -> &str {
+    let Some(start) = banner.match_indices(" (").nth(1).map(|(n, _)| n + 2) else { return banner };
+    let end = banner[start..].rfind(") #").map_or(banner.len(), |n| start + n);
+    &banner[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiler_is_found_between_parentheses() {
+        let banner = "Linux version 7.2.13 (a@b) (Debian clang version 22.1.8 (1~deb12u1), Debian LLD 22.1.8) #1 SMP";
+        assert_eq!(compiler_of(banner), "Debian clang version 22.1.8 (1~deb12u1), Debian LLD 22.1.8");
+        assert_eq!(compiler_of("Linux version"), "Linux version");
+    }
+}

@@ -1,0 +1,202 @@
+//! The change set of a patch: every pair of objects read, compared, and put into the words of the report.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::{Baseline, Patched, Prepared};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diff::Difference;
+use klpx_inline_check::{extent, inlined};
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::{ItemId, Object};
+use rayon::prelude::*;
+
+use crate::analysis::{self, Finding, Kind};
+use crate::render;
+
+/// The files of one pair.
+pub(crate) struct Pair {
+    name: String,
+    original: ElfFile,
+    patched: ElfFile,
+}
+
+/// One pair, read.
+pub(crate) struct Objects<'f> {
+    /// `vmlinux`, or the module's name.
+    pub(crate) name: &'f str,
+    pub(crate) original: Object<'f>,
+    pub(crate) patched: Object<'f>,
+}
+
+/// Opens the pairs that may differ: vmlinux first, then modules by name.
+pub(crate) fn open(baseline: &Baseline, patched: &Patched) -> Result<Vec<Pair>> {
+    let mut paths: Vec<(String, &Path, &Path)> = Vec::new();
+    if let Some(vmlinux) = &patched.vmlinux_o {
+        paths.push(("vmlinux".to_owned(), &baseline.vmlinux_o, vmlinux));
+    }
+    let mut faults = Vec::new();
+    for module in &patched.modules {
+        match baseline.modules.iter().find(|m| m.name == module.name) {
+            Some(original) => paths.push((module.name.clone(), &original.object, &module.object)),
+            None => faults.push(
+                Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
+                    .place(Place::symbol(module.name.clone()))
+                    .why("a livepatch replaces functions of what is there")
+                    .remedy("build and load the new module on its own, and leave it out of the patch"),
+            ),
+        }
+    }
+    Failure::all(faults)?;
+    if paths.is_empty() {
+        return Err(unchanged());
+    }
+    let open = |(name, original, patched): (String, &Path, &Path)| -> Result<Pair> {
+        Ok(Pair { name, original: ElfFile::open(original)?, patched: ElfFile::open(patched)? })
+    };
+    paths.into_iter().map(open).collect()
+}
+
+/// Reads all objects, in parallel.
+pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
+    pairs
+        .par_iter()
+        .map(|pair| {
+            let (original, patched) = rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
+            Ok(Objects { name: &pair.name, original: original?, patched: patched? })
+        })
+        .collect()
+}
+
+fn unchanged() -> Failure {
+    Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "nothing changed")
+        .why("the patched kernel has the same code and data as the original")
+        .remedy("a comment, a configuration that is off, or dead code: there is nothing to livepatch")
+        .into()
+}
+
+/// Every pair compared.
+pub(crate) struct Analysis {
+    /// By pair.
+    pub(crate) differences: Vec<Difference>,
+    /// By pair: the patched functions whose own lines the patch edits, where that has to be known.
+    pub(crate) edited: Vec<BTreeSet<ItemId>>,
+    /// By pair: changed and new functions in words.
+    pub(crate) findings: Vec<Vec<Finding>>,
+    functions: usize,
+    registries: Vec<Diagnosis>,
+}
+
+impl Analysis {
+    pub(crate) fn new(objects: &[Objects<'_>], prepared: &Prepared, source: &Path) -> Analysis {
+        let strip = source.display().to_string();
+        let differences: Vec<Difference> =
+            objects.iter().map(|pair| klpx_diff::compare(&pair.original, &pair.patched)).collect();
+        let each = || objects.iter().zip(&differences);
+        Analysis {
+            edited: each().map(|(pair, d)| edited(pair, d, prepared, source)).collect(),
+            findings: each().map(|(pair, d)| findings(pair, d, &strip)).collect(),
+            functions: objects.iter().map(|p| p.patched.items().iter().filter(|item| item.code).count()).sum(),
+            registries: each().flat_map(|(pair, d)| registries(pair, d)).collect(),
+            differences,
+        }
+    }
+
+    /// `27,012 functions: 1 changed, 1 new`.
+    pub(crate) fn summary(&self) -> String {
+        let of = |kind| self.findings.iter().flatten().filter(|f| f.kind == kind).count();
+        format!(
+            "{}: {} changed, {} new",
+            render::plural(self.functions, "function"),
+            render::count(of(Kind::Changed)),
+            render::count(of(Kind::New))
+        )
+    }
+
+    /// What can be said before anything is emitted.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.differences.iter().all(Difference::is_empty) {
+            return Err(unchanged());
+        }
+        Failure::all(self.registries.clone())
+    }
+}
+
+fn findings(pair: &Objects<'_>, difference: &Difference, strip: &str) -> Vec<Finding> {
+    let mut findings = analysis::findings(pair.name, strip, &pair.patched, &difference.functions);
+    explain_new(pair, difference, &mut findings);
+    findings
+}
+
+/// A new function that was inlined into one that changed is not the patch's own: say so.
+fn explain_new(pair: &Objects<'_>, difference: &Difference, findings: &mut [Finding]) {
+    if findings.iter().all(|f| f.kind != Kind::New) {
+        return;
+    }
+    let holders: Vec<(String, BTreeSet<String>)> = difference
+        .functions
+        .iter()
+        .filter_map(|change| {
+            let item = pair.original.item(change.original?);
+            let names = inlined::inlined_functions(&pair.original.elf, item.section, item.entry)?;
+            Some((analysis::name(&pair.patched, change.patched), names))
+        })
+        .collect();
+    for finding in findings.iter_mut().filter(|f| f.kind == Kind::New) {
+        let base = klpx_normalize::name::canonical(finding.function.as_bytes()).base;
+        let base = String::from_utf8_lossy(base).into_owned();
+        if let Some((holder, _)) = holders.iter().find(|(_, names)| names.contains(&base)) {
+            finding.why = format!("new: was inlined into {holder}, no longer is");
+        }
+    }
+}
+
+/// Functions in sections that are gone after boot, whose own lines the patch touches. For all others it does not matter.
+fn edited(pair: &Objects<'_>, difference: &Difference, prepared: &Prepared, source: &Path) -> BTreeSet<ItemId> {
+    let in_init = |item: ItemId| {
+        pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init")
+    };
+    difference
+        .functions
+        .iter()
+        .map(|change| change.patched)
+        .filter(|&item| in_init(item))
+        .filter(|&item| {
+            let place = pair.patched.item(item);
+            let Some(extent) = extent::extent(&pair.patched.elf, place.section, place.entry) else { return true };
+            let Some(file) = in_tree(&extent.file, source) else { return true };
+            let last = extent.last;
+            prepared.edits(&file).iter().any(|lines| lines.start <= last && lines.end > extent.first)
+        })
+        .collect()
+}
+
+/// A compiler's path as one in the tree.
+fn in_tree(file: &str, source: &Path) -> Option<String> {
+    let path = Path::new(file);
+    let relative: PathBuf = path.strip_prefix(source).unwrap_or(path).to_owned();
+    Some(relative.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect::<PathBuf>())
+        .map(|p| p.display().to_string())
+}
+
+/// Initcalls, parameters and other entries that only a boot or a module load reads.
+fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
+    difference
+        .registries
+        .iter()
+        .map(|change| {
+            let item = pair.patched.item(change.patched);
+            let table = String::from_utf8_lossy(pair.patched.elf.section_name(item.section)).into_owned();
+            let what = if change.original.is_some() { "changes" } else { "adds" };
+            let when = if pair.name == "vmlinux" { "the kernel booted" } else { "the module was loaded" };
+            Diagnosis::new(
+                "klpx::registry",
+                Class::NotLivepatchable,
+                format!("the patch {what} an entry of a table that is read only once"),
+            )
+            .place(Place::symbol(analysis::name(&pair.patched, change.patched)))
+            .why(format!("{table} was read when {when}"))
+            .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
+        })
+        .collect()
+}

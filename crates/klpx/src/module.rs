@@ -1,0 +1,163 @@
+//! From a change set to a module: closure, binding to the kernel to be patched, glue, link, verification.
+
+use std::path::Path;
+
+use klpx_build_driver::Workspace;
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_inline_check::reach;
+use klpx_klp_emit::bind::Binding;
+use klpx_klp_emit::closure::{self, Closure};
+use klpx_klp_emit::emit::{self, Emitted};
+use klpx_klp_emit::image::{Image, Kernel};
+use klpx_klp_emit::kernel_binder::KernelBinder;
+use klpx_klp_emit::plan::{Plan, Unit};
+use klpx_klp_emit::verify::{self, Verified};
+use klpx_klp_emit::witness::Witness;
+use klpx_klp_emit::{banner, finish, glue};
+use klpx_normalize::elf::ElfFile;
+
+use crate::change_set::{Analysis, Objects};
+use crate::progress::Steps;
+use crate::render;
+use crate::report::Report;
+use crate::target::Target;
+
+/// What a module is made from.
+pub(crate) struct Source<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) work_dir: &'a Path,
+    pub(crate) target: &'a Target,
+    pub(crate) analysis: &'a Analysis,
+    pub(crate) objects: &'a [Objects<'a>],
+}
+
+/// A finished module.
+pub(crate) struct Made {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) plan: Plan,
+    pub(crate) verified: Verified,
+}
+
+/// The name that the kernel gives a module of this livepatch name.
+pub(crate) fn kernel_name(name: &str) -> String {
+    format!("livepatch-{name}").replace('-', "_")
+}
+
+impl Source<'_> {
+    /// Makes and verifies the module.
+    pub(crate) fn make(&self, name: &str, replace: bool, steps: &Steps, report: &mut Report) -> Result<Made> {
+        steps.begin("emit");
+        let units: Vec<Unit<'_, '_>> = self.units();
+        let closure = closure::select(&units)?;
+        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?;
+        let vmlinux = kernel.image("vmlinux")?;
+        banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
+        let modules = self.module_images(&kernel)?;
+        let bindings: Vec<Binding<'_>> = self
+            .objects
+            .iter()
+            .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
+            .collect();
+        reachable(&units, &closure)?;
+        witnessed(&closure, &bindings)?;
+
+        let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
+        let emitted = emit::emit(&closure, &binder)?;
+        for warning in &emitted.plan.warnings {
+            steps.remark(&warning.to_string());
+            report.notes.push(warning.to_string());
+        }
+        let bytes = self.link(name, replace, &emitted)?;
+        let plan = emitted.plan;
+        steps.end(&format!(
+            "{}, {}",
+            render::plural(plan.objects.iter().map(|o| o.functions.len() + o.added.len()).sum(), "function"),
+            render::plural(plan.livepatch_symbols.len(), "livepatch symbol")
+        ));
+
+        steps.begin("verify");
+        let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
+        let verified = verify::verify(&file, &kernel, &units)?;
+        steps.end(&verified_text(&verified));
+        Ok(Made { bytes, plan, verified })
+    }
+
+    fn units(&self) -> Vec<Unit<'_, '_>> {
+        let each = self.objects.iter().zip(&self.analysis.differences).zip(&self.analysis.edited);
+        each.map(|((pair, difference), edited)| Unit {
+            object_name: pair.name,
+            original: &pair.original,
+            patched: &pair.patched,
+            difference,
+            edited: Some(edited),
+        })
+        .collect()
+    }
+
+    fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
+        self.objects.iter().filter(|pair| pair.name != "vmlinux").map(|pair| kernel.image(pair.name)).collect()
+    }
+
+    /// Glue by kbuild, the last link with the closure, livepatch relocations.
+    fn link(&self, name: &str, replace: bool, emitted: &Emitted) -> Result<Vec<u8>> {
+        let module = format!("livepatch-{name}");
+        let dir = self.work_dir.join("module");
+        let put = |file: &str, bytes: &[u8]| {
+            let path = dir.join(file);
+            std::fs::write(&path, bytes).map_err(|e| Diagnosis::io("write", &path, &e))?;
+            Ok::<_, Diagnosis>(path)
+        };
+        std::fs::create_dir_all(&dir).map_err(|e| Diagnosis::io("create", &dir, &e))?;
+        put(&format!("{}.c", glue::GLUE), glue::source(&emitted.plan, glue::Options { replace }).as_bytes())?;
+        put("Kbuild", glue::kbuild(&module).as_bytes())?;
+        let closure = put("klpx-closure.o", &emitted.object)?;
+        let built = self.workspace.build_external_module(&dir, &module, &self.target.symvers)?;
+        let mut objects = built.objects;
+        objects.insert(1.min(objects.len()), closure);
+        let linked = dir.join("klpx-linked.ko");
+        self.workspace.link_module(&built.link_flags, &objects, &linked)?;
+        finish::finish(&ElfFile::open(&linked)?)
+    }
+}
+
+fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]) -> &'i Image<'k> {
+    modules.iter().find(|image| image.object() == name).unwrap_or(vmlinux)
+}
+
+/// Every function to be replaced must be one that ftrace can reach.
+fn reachable(units: &[Unit<'_, '_>], closure: &Closure<'_, '_>) -> Result<()> {
+    let mut faults = Vec::new();
+    for (n, unit) in units.iter().enumerate() {
+        for original in closure.replaced(n) {
+            let Err(unreachable) = reach::reach(unit.original, original) else { continue };
+            let name = String::from_utf8_lossy(unit.original.item_name(original)).into_owned();
+            faults.push(
+                Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, "a changed function that ftrace can't reach")
+                    .place(Place::symbol(name))
+                    .why(unreachable.to_string())
+                    .remedy("make the change in its callers instead, or leave this part of the patch out"),
+            );
+        }
+    }
+    Failure::all(faults)
+}
+
+/// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.
+fn witnessed(closure: &Closure<'_, '_>, bindings: &[Binding<'_>]) -> Result<()> {
+    let faults = bindings
+        .iter()
+        .enumerate()
+        .flat_map(|(n, binding)| Witness::new(binding).check(&closure.witnesses(n)))
+        .collect();
+    Failure::all(faults)
+}
+
+fn verified_text(v: &Verified) -> String {
+    format!(
+        "{} bound, {}, ftrace reaches {} of {}",
+        render::plural(v.symbols, "symbol"),
+        render::plural(v.relocations, "relocation"),
+        v.reachable,
+        v.functions
+    )
+}

@@ -1,0 +1,85 @@
+//! No input makes the reader panic: truncated, overwritten and random files give an object or a diagnosis.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::Object;
+use proptest::prelude::*;
+
+fn fixture() -> &'static [u8] {
+    static OBJECT: OnceLock<Vec<u8>> = OnceLock::new();
+    OBJECT.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let object = dir.path().join("special.o");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
+        let status = Command::new("gcc")
+            .args(["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-mcmodel=kernel", "-o"])
+            .arg(&object)
+            .arg(source)
+            .status()
+            .expect("gcc runs");
+        assert!(status.success(), "gcc does not compile the fixture");
+        std::fs::read(object).expect("the object")
+    })
+}
+
+/// Reads everything that the reader offers.
+fn read_all(bytes: Vec<u8>) -> bool {
+    let file = ElfFile::from_bytes("input", bytes);
+    let Ok(object) = Object::read(&file) else { return false };
+    for item in object.item_ids() {
+        let section = object.item(item).section;
+        let _ = (object.item_name(item), object.item_bytes(item), object.aliases(item).count());
+        for rela in object.item_relocations(item) {
+            let _ = (object.resolve(section, rela), object.relocation_kind(rela));
+        }
+        for entry in object.entries(item) {
+            let _ = (object.entry_range(entry.table, entry.index), object.entry_companion(entry.table, entry.index));
+        }
+    }
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn overwritten_files_do_not_panic(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut bytes = fixture().to_vec();
+        for (at, value) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        read_all(bytes);
+    }
+
+    /// Headers decide most, so they get most of the mutations.
+    #[test]
+    fn overwritten_headers_do_not_panic(word in any::<u64>(), at in any::<prop::sample::Index>(), low in any::<bool>()) {
+        let mut bytes = fixture().to_vec();
+        let table = u64::from_le_bytes(bytes[40..48].try_into().expect("e_shoff")) as usize;
+        let words = (bytes.len() - table) / 8;
+        let at = if low { at.index(8) * 8 } else { table + at.index(words) * 8 };
+        bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        read_all(bytes);
+    }
+
+    #[test]
+    fn truncated_files_do_not_panic(length in any::<prop::sample::Index>()) {
+        let bytes = fixture();
+        let complete = read_all(bytes[..length.index(bytes.len())].to_vec());
+        prop_assert!(!complete, "the section headers stand at the end, so every truncation is seen");
+    }
+
+    #[test]
+    fn random_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        prop_assert!(!read_all(bytes));
+    }
+}
+
+#[test]
+fn the_fixture_itself_is_read() {
+    assert!(read_all(fixture().to_vec()));
+}

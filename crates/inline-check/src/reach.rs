@@ -3,9 +3,11 @@
 //! Owns the rule by architecture and the reason when it can't. Never decides what must be replaced.
 //!
 //! A livepatch diverts a function through ftrace, which needs a record for it: klp_get_ftrace_location in
-//! kernel/livepatch/patch.c. x86: an `__mcount_loc` entry inside the function (arch/x86 with -mfentry). arm64: a
-//! `__patchable_function_entries` entry 8 bytes before the entry (DYNAMIC_FTRACE_WITH_CALL_OPS), at it, or 4 bytes
-//! after it where a BTI landing pad comes first (ftrace_call_adjust in arch/arm64/kernel/ftrace.c).
+//! kernel/livepatch/patch.c. x86: an `__mcount_loc` entry at the function's entry, or 4 bytes after it where ENDBR
+//! comes first (-mfentry). The kernel would take a record anywhere in the function, but diverting it halfway through
+//! is no replacement. arm64: a `__patchable_function_entries` entry 8 bytes before the entry
+//! (DYNAMIC_FTRACE_WITH_CALL_OPS), at it, or 4 bytes after it where a BTI landing pad comes first
+//! (ftrace_call_adjust in arch/arm64/kernel/ftrace.c).
 
 use std::fmt;
 
@@ -40,29 +42,37 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
-/// Sections without trace sites, by how their name begins (include/asm-generic/vmlinux.lds.h, include/linux/init.h).
-const UNTRACED: [(&str, &str); 13] = [
+/// Sections whose functions are gone, or must not be diverted, whether they have trace sites or not.
+const FREED: [(&str, &str); 3] = [
     (".init.text", "which is freed when the kernel or module has started"),
     (".exit.text", "which runs only when the module is removed"),
+    (".head.text", "which runs before the kernel does"),
+];
+
+/// Sections without trace sites, by how their name begins (include/asm-generic/vmlinux.lds.h, arch linker scripts).
+const UNTRACED: [(&str, &str); 8] = [
     (".noinstr.text", "code that must not be instrumented"),
     (".entry.text", "the kernel's entry code"),
     (".cpuidle.text", "the idle loop, which is not traced"),
-    (".sched.text.noinstr", "code that must not be instrumented"),
-    (".head.text", "which runs before the kernel does"),
     (".hyp.text", "which runs in the hypervisor"),
     (".idmap.text", "which runs with another address mapping"),
     (".mmuoff.text", "which runs with the MMU off"),
     (".altinstr_aux", "code of alternatives"),
     (".static_call.text", "a static call's trampoline"),
-    (".meminit.text", "which is freed when the kernel has started"),
 ];
 
-/// The tables of trace sites, and the places that count, from the entry: every place below the size, or these ones.
-fn sites(arch: Arch) -> (&'static str, Option<&'static [i64]>) {
+/// The table of trace sites, and the places that count, in bytes from the entry.
+fn sites(arch: Arch) -> (&'static str, &'static [i64]) {
     match arch {
-        Arch::X86_64 => ("__mcount_loc", None),
-        Arch::Arm64 => ("__patchable_function_entries", Some(&[-8, 0, 4])),
+        Arch::X86_64 => ("__mcount_loc", &[0, 4]),
+        Arch::Arm64 => ("__patchable_function_entries", &[-8, 0, 4]),
     }
+}
+
+fn section_in(object: &Object<'_>, item: &Item, list: &[(&'static str, &'static str)]) -> Option<Unreachable> {
+    let section = object.elf.section_name(item.section);
+    let found = list.iter().find(|(start, _)| section.starts_with(start.as_bytes()));
+    found.map(|&(name, purpose)| Unreachable::Section(name, purpose))
 }
 
 /// The trace site of a function, in bytes from its entry.
@@ -74,29 +84,19 @@ pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     if !item.code {
         return Err(Unreachable::NotCode);
     }
+    if let Some(gone) = section_in(object, item, &FREED) {
+        return Err(gone);
+    }
     let (table, places) = sites(object.arch);
-    let counts = |place: i64| match places {
-        Some(places) => places.contains(&place),
-        None => (0..(item.end - item.entry) as i64).contains(&place),
-    };
     let site = (object.entries(id).iter())
         .filter(|entry| object.tables[usize::from(entry.table)].kind.name == table)
         .map(|entry| entry.place)
-        .find(|&place| counts(place));
-    match site {
-        Some(place) => Ok(place),
-        None => Err(why_not(object, item, table)),
-    }
-}
-
-fn why_not(object: &Object<'_>, item: &Item, table: &str) -> Unreachable {
-    let section = object.elf.section_name(item.section);
-    let untraced = UNTRACED.iter().find(|(start, _)| section.starts_with(start.as_bytes()));
-    match untraced {
-        Some(&(name, purpose)) => Unreachable::Section(name, purpose),
-        None if !object.tables.iter().any(|t| t.kind.name == table) => Unreachable::NoSites,
-        None => Unreachable::NoSite,
-    }
+        .find(|place| places.contains(place));
+    site.ok_or_else(|| {
+        let no_table = !object.tables.iter().any(|t| t.kind.name == table);
+        let other = if no_table { Unreachable::NoSites } else { Unreachable::NoSite };
+        section_in(object, item, &UNTRACED).unwrap_or(other)
+    })
 }
 
 #[cfg(test)]
@@ -124,6 +124,8 @@ mod tests {
         .quad 1b
         fn untraced, .text.untraced
         fn starting, .init.text
+        .section __mcount_loc, "a"
+        .quad 1b
         fn quiet, .noinstr.text
         .data
         .globl number

@@ -170,8 +170,10 @@ impl<'d> Elf<'d> {
             sorted: Vec::new(),
         };
         for (n, section) in sections.iter().enumerate() {
-            let size = if section.sh_type.get(LE) == elf::SHT_NOBITS { 0 } else { section.sh_size.get(LE) };
-            let end = section.sh_offset.get(LE).checked_add(size);
+            if section.sh_type.get(LE) == elf::SHT_NOBITS {
+                continue; // its offset may lie past the end of the file
+            }
+            let end = section.sh_offset.get(LE).checked_add(section.sh_size.get(LE));
             if end.is_none_or(|end| end > data.len() as u64) {
                 return Err(format!("section {n} reaches past the end of the file"));
             }

@@ -486,3 +486,88 @@ fn not_linked(path: &str) -> Diagnosis {
         .why("only a linked image has the addresses that decide which of several equal names a symbol is")
         .remedy("give vmlinux, not vmlinux.o")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    #[test]
+    fn symvers_lines_are_read() {
+        let text = "0x1f2e3d4c\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n\
+                    0x00000000\traid_x\tdrivers/md/raid-x\tEXPORT_SYMBOL_GPL\tmodule:a,b\n";
+        let exports = Exports::parse(text).expect("sound lines");
+        let kfree = exports.get("kfree").expect("an export");
+        assert_eq!((kfree.crc, kfree.object.as_str(), kfree.gpl), (0x1f2e_3d4c, "vmlinux", false));
+        let other = exports.get("raid_x").expect("an export");
+        assert_eq!((other.object.as_str(), other.path.as_str()), ("raid_x", "drivers/md/raid-x"));
+        assert_eq!((other.gpl, other.namespace.as_str()), (true, "module:a,b"));
+        for bad in ["x", "0x1\t\tvmlinux\tEXPORT_SYMBOL\t", "0x1\ta\tvmlinux\tOTHER\t", "zz\ta\tvmlinux\tEXPORT_SYMBOL\t"] {
+            assert_eq!(Exports::parse(bad).expect_err(bad).code, "klpx::bad-symvers");
+        }
+    }
+
+    #[test]
+    fn module_names_have_no_dashes() {
+        assert_eq!(module_name(Path::new("drivers/md/dm-mod.ko")), "dm_mod");
+        assert_eq!(module_name(Path::new("fs/fat/vfat.o")), "vfat");
+        assert_eq!(module_name(Path::new("vmlinux")), "vmlinux");
+    }
+
+    const ONE: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + 1; }
+        int one(int x) { return twin(x) * 2; } static int seen; int *look(void) { return &seen; }";
+    const TWO: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + 2; }
+        int two(int x) { return twin(x) * 3; }";
+
+    #[test]
+    fn equal_names_of_vmlinux_are_numbered_by_address() {
+        let f = Fixture::new();
+        f.compile("one", ONE, "one.o", &[]);
+        f.compile("two", TWO, "two.o", &[]);
+        f.link(&["two.o", "one.o"], "vmlinux");
+        let file = f.open("vmlinux");
+        let image = Image::read(&file, VMLINUX).expect("a sound image");
+        let mut twins: Vec<_> = image.named(b"twin").collect();
+        twins.sort_by_key(|&id| image.address(id));
+        let positions: Vec<_> =
+            twins.iter().map(|&id| image.position(id).expect("a kernel symbol").sympos).collect();
+        assert_eq!(positions, [1, 2]);
+        let only = image.named(b"seen").next().expect("a static");
+        assert_eq!(image.position(only), Ok(Position { name: "seen".into(), sympos: 0 }));
+    }
+
+    #[test]
+    fn a_module_counts_in_symbol_table_order_and_notices_init() {
+        let f = Fixture::new();
+        f.compile("one", ONE, "one.o", &["-D__init="]);
+        f.compile("two", &TWO.replace("noinline", "noinline,section(\".init.text\")"), "two.o", &[]);
+        f.compile("three", &TWO.replace("two", "three"), "three.o", &[]);
+        f.combine(&["one.o", "three.o", "two.o"], "late.ko");
+        f.combine(&["two.o", "one.o", "three.o"], "early.ko");
+        let places = |name: &str| {
+            let file = f.open(name);
+            let image = Image::read(&file, "m").expect("a sound module");
+            let position = |id| image.position(id).map(|p| p.sympos).map_err(|e| e.to_string());
+            image.named(b"twin").map(position).collect::<Vec<_>>()
+        };
+        let late = places("late.ko");
+        assert_eq!((&late[0], &late[1]), (&Ok(1), &Ok(2)));
+        assert!(late[2].is_err());
+        let early = places("early.ko");
+        assert!(early.iter().all(Result::is_err), "{early:?}");
+        assert!(early[1].as_ref().is_err_and(|e| e.contains("position changes")), "{early:?}");
+    }
+
+    #[test]
+    fn what_is_no_kernel_image_is_refused() {
+        let f = Fixture::new();
+        f.compile("one", ONE, "one.o", &[]);
+        f.link(&["one.o"], "vmlinux");
+        let object = f.open("one.o");
+        assert!(Image::read(&object, VMLINUX).is_err_and(|e| e.to_string().contains("not a linked vmlinux")));
+        for cut in [0, 40, 64, 300, 2000] {
+            let short = f.changed("vmlinux", |bytes| bytes.truncate(cut));
+            assert!(Image::read(&short, VMLINUX).is_err());
+        }
+    }
+}

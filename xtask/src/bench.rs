@@ -1,5 +1,209 @@
-//! todo
-use anyhow::Result;
+//! `cargo xtask bench`: analysis of a whole `vmlinux.o` pair and a whole `klpx build`, in time and memory, against a peer.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernel;
+use crate::klpx::{Build, Klpx};
+use crate::packages;
+use crate::process;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// What to measure.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_: &crate::workspace::Workspace, _: &Args) -> Result<bool> { Ok(true) }
+pub(crate) struct Args {
+    /// Which fixture kernel
+    #[arg(long, default_value = "thinlto")]
+    kernel: String,
+    /// Runs of each measurement; the fastest counts
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Compare these two objects instead of those of a build
+    #[arg(long, num_args = 2, value_names = ["ORIG.o", "PATCHED.o"])]
+    objects: Vec<PathBuf>,
+    /// Leave out the whole build
+    #[arg(long)]
+    analysis_only: bool,
+}
+
+/// One run of a command.
+#[derive(Clone, Copy)]
+struct Usage {
+    elapsed: Duration,
+    /// Peak resident memory of the command's own process, in bytes.
+    memory: u64,
+}
+
+/// One row of the result.
+struct Row {
+    what: String,
+    ours: Usage,
+    peer: Option<Usage>,
+}
+
+/// Measures and prints a table.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+    let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
+    packages::ensure(kernel.needs)?;
+    let built = kernel::ensure(workspace, kernel)?;
+    let klpx = Klpx::build(workspace)?;
+    let patch = workspace.fixtures("scenarios/02-md-run/md-run.patch");
+    let output = workspace.cache_dir("bench")?;
+    let build = Build {
+        built: &built,
+        patches: std::slice::from_ref(&patch),
+        name: "md-run",
+        options: &["--keep-work".to_owned()],
+        vmlinux: None,
+        output: &output,
+    };
+    let mut rows = Vec::new();
+    let mut objects = args.objects.clone();
+    if !args.analysis_only || objects.is_empty() {
+        // The first brings the baseline; the second is what one pays for a second patch on a known kernel.
+        let mut step = ui::step("klpx build");
+        step.at("baseline");
+        let first = klpx.run(&build)?;
+        if first.exit != Some(0) {
+            step.failed("");
+            bail!("klpx build failed\n{}", process::tail(&first.text));
+        }
+        step.at("second patch");
+        let ours = measure(&mut klpx.build_command(&build))?;
+        step.done(&format!("first {:.1} s", first.elapsed.as_secs_f64()));
+        rows.push(Row { what: "klpx build, kernel known".to_owned(), ours, peer: None });
+        if objects.is_empty() {
+            objects =
+                kept_objects(&first.text).context("klpx build --keep-work named no pair of vmlinux.o")?;
+        }
+    }
+    let [original, patched] = objects.as_slice() else { bail!("two objects are needed") };
+    let mut step = ui::step("analysis");
+    let ours = best(args.runs, || {
+        step.at("klpx diff");
+        let mut command = klpx.command();
+        command.arg("diff").arg("--json").arg(original).arg(patched);
+        command
+    })?;
+    step.at("peer");
+    let peer = peer(&built.tree, original, patched)?;
+    step.done(&format!("best of {}", args.runs));
+    let size = std::fs::metadata(original)?.len() / 1_000_000;
+    rows.push(Row { what: format!("analysis of two vmlinux.o ({size} MB)"), ours, peer });
+    show(&rows);
+    Ok(true)
+}
+
+/// Paths of the original and patched `vmlinux.o` in what `--keep-work` said.
+fn kept_objects(text: &str) -> Option<Vec<PathBuf>> {
+    let directory =
+        text.lines().find_map(|line| line.split_once("work kept in ").map(|(_, path)| path.trim()))?;
+    let pair = ["original", "patched"].map(|side| Path::new(directory).join(side).join("vmlinux.o"));
+    pair.iter().all(|path| path.is_file()).then(|| pair.to_vec())
+}
+
+/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can.
+fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<Usage>> {
+    let objtool = tree.join("tools/objtool/objtool");
+    if !Command::new(&objtool)
+        .args(["klp", "diff", "--help"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| matches!(status.code(), Some(0 | 129)))
+    {
+        return Ok(None);
+    }
+    let scratch = tempfile::tempdir()?;
+    let pair = [original, patched].map(|object| {
+        let copy =
+            scratch.path().join(format!("{}.o", if object == original { "original" } else { "patched" }));
+        (object, copy)
+    });
+    let mut total = Usage { elapsed: Duration::ZERO, memory: 0 };
+    let mut add = |usage: Usage| {
+        total.elapsed += usage.elapsed;
+        total.memory = total.memory.max(usage.memory);
+    };
+    for (object, copy) in &pair {
+        // It writes into its input.
+        std::fs::copy(object, copy)?;
+        let Ok(usage) = measure(Command::new(&objtool).args(["klp", "checksum"]).arg(copy)) else {
+            return Ok(None);
+        };
+        add(usage);
+    }
+    let mut diff = Command::new(&objtool);
+    diff.args(["klp", "diff"]).arg(&pair[0].1).arg(&pair[1].1).arg(scratch.path().join("diff.o"));
+    let Ok(usage) = measure(&mut diff) else { return Ok(None) };
+    add(usage);
+    Ok(Some(total))
+}
+
+/// The fastest of some runs.
+fn best(runs: u32, mut command: impl FnMut() -> Command) -> Result<Usage> {
+    let mut best: Option<Usage> = None;
+    for _ in 0..runs.max(1) {
+        let usage = measure(&mut command())?;
+        if best.is_none_or(|best| usage.elapsed < best.elapsed) {
+            best = Some(usage);
+        }
+    }
+    best.context("no run")
+}
+
+/// Runs a command to its end and asks the kernel what it used.
+fn measure(command: &mut Command) -> Result<Usage> {
+    let start = Instant::now();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("can't run {}", process::shown(command)))?;
+    let mut status = 0;
+    // SAFETY: an all-zero rusage is a valid one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live locals; the child is ours and is not waited for elsewhere.
+    let waited = unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, &raw mut usage) };
+    if waited < 0 {
+        return Err(io::Error::last_os_error()).context("wait4");
+    }
+    let status = ExitStatus::from_raw(status);
+    if !status.success() {
+        bail!("{} failed ({status})", process::shown(command));
+    }
+    Ok(Usage { elapsed: start.elapsed(), memory: usage.ru_maxrss.cast_unsigned() * 1024 })
+}
+
+fn show(rows: &[Row]) {
+    ui::heading("bench");
+    let seconds = |usage: &Usage| format!("{:.2} s", usage.elapsed.as_secs_f64());
+    let megabytes = |usage: &Usage| format!("{} MB", usage.memory / 1_000_000);
+    let ratio = |ours: f64, peer: f64| format!("{:.1} x", peer / ours);
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let peer = row.peer.as_ref();
+            let none = || "-".to_owned();
+            vec![
+                row.what.clone(),
+                seconds(&row.ours),
+                megabytes(&row.ours),
+                peer.map_or_else(none, seconds),
+                peer.map_or_else(none, megabytes),
+                peer.map_or_else(none, |peer| {
+                    ratio(row.ours.elapsed.as_secs_f64(), peer.elapsed.as_secs_f64())
+                }),
+                peer.map_or_else(none, |peer| ratio(row.ours.memory as f64, peer.memory as f64)),
+            ]
+        })
+        .collect();
+    ui::table(&["what", "klpx", "memory", "objtool klp", "memory", "faster", "smaller"], &cells);
+}

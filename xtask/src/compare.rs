@@ -1,1 +1,55 @@
-//! todo
+//! Expected against actual change sets: what is missing, what is too much, in words.
+
+use std::collections::BTreeSet;
+
+use crate::klpx::Change;
+
+/// One function of a change set, as `object:function kind`.
+pub(crate) type Item = String;
+
+/// An item from its parts. LTO gives promoted names a hash that no data can foresee; it is dropped.
+pub(crate) fn item(object: &str, function: &str, kind: &str) -> Item {
+    format!("{object}:{} {kind}", without_hash(function))
+}
+
+/// `name.llvm.123` without its hash.
+pub(crate) fn without_hash(name: &str) -> &str {
+    match name.rsplit_once(".llvm.") {
+        Some((base, hash)) if hash.bytes().all(|byte| byte.is_ascii_digit()) => base,
+        _ => name,
+    }
+}
+
+/// A report's changes as items.
+pub(crate) fn items(changes: &[Change]) -> BTreeSet<Item> {
+    changes.iter().map(|change| item(&change.object, &change.function, &change.kind)).collect()
+}
+
+/// One line for each difference; none when the sets are equal.
+pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) -> Vec<String> {
+    let missing = expected.difference(actual).map(|item| format!("not in the change set: {item}"));
+    let extra = actual.difference(expected).map(|item| format!("too much in the change set: {item}"));
+    missing.chain(extra).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_do_not_count() {
+        assert_eq!(item("vmlinux", "f.llvm.12", "changed"), "vmlinux:f changed");
+        assert_eq!(without_hash("f.llvm.x"), "f.llvm.x");
+        assert_eq!(without_hash("f"), "f");
+    }
+
+    #[test]
+    fn both_directions_are_told() {
+        let set = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(
+            differences(&set(&["a", "b"]), &set(&["b", "c"])),
+            ["not in the change set: a", "too much in the change set: c"]
+        );
+        assert!(differences(&set(&["a"]), &set(&["a"])).is_empty());
+    }
+}

@@ -1,5 +1,107 @@
-//! todo
-use anyhow::Result;
+//! `cargo xtask demo`: from a machine with Rust to a livepatch that changes a kernel in QEMU, and changes it back.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::{self, Task};
+use crate::klpx::{Build, Klpx};
+use crate::packages::{self, Need};
+use crate::process;
+use crate::workspace::Workspace;
+use crate::{kernel, ui};
+
+/// What the demo shows.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_: &crate::workspace::Workspace, _: &Args) -> Result<bool> { Ok(true) }
+pub(crate) struct Args {
+    /// Architecture of the kernel
+    #[arg(long, default_value = "x86_64", value_parser = ["x86_64"])]
+    arch: String,
+    /// Which fixture kernel
+    #[arg(long, default_value = "thinlto")]
+    kernel: String,
+}
+
+/// What the guest does; `shown` lines come back to the terminal.
+const SCRIPT: &str = r#"
+show() { say shown "$1|$(tail -n 1 /proc/version)"; }
+show "before"
+load version
+show "livepatch loaded"
+unload version
+show "livepatch unloaded"
+"#;
+
+/// Runs the demo.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+    ui::say("A livepatch, from the patch to the running kernel.");
+    ui::heading("set-up");
+    let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
+    if kernel.arch != args.arch {
+        bail!("the {} kernel is for {}", kernel.name, kernel.arch);
+    }
+    let mut needs = vec![Need::Guest];
+    needs.extend(kernel.needs);
+    packages::ensure(&needs)?;
+    let built = kernel::ensure(workspace, kernel)?;
+    ui::line("kernel", &format!("Linux {} · {}", built.source.version, kernel.title), None);
+    let klpx = Klpx::build(workspace)?;
+
+    let patch = workspace.fixtures("scenarios/01-proc-string/version.patch");
+    ui::heading(&format!("the patch: {}", shown_path(workspace, &patch)));
+    for line in std::fs::read_to_string(&patch)?.lines() {
+        ui::say(&format!("  {line}"));
+    }
+
+    ui::heading("klpx build version.patch");
+    let output = workspace.cache_dir("demo")?;
+    let build = Build {
+        built: &built,
+        patches: std::slice::from_ref(&patch),
+        name: "version",
+        options: &[],
+        vmlinux: None,
+        output: &output,
+    };
+    process::inherit(&mut klpx.build_command(&build))?;
+    let module = output.join("livepatch-version.ko");
+
+    ui::heading("in QEMU");
+    let scratch = tempfile::tempdir()?;
+    let script = scratch.path().join("guest.sh");
+    std::fs::write(&script, SCRIPT)?;
+    let task = Task {
+        name: "demo".to_owned(),
+        script,
+        files: vec![
+            ("livepatch-version.ko".to_owned(), std::fs::read(&module).context("klpx left no module")?),
+            ("replaces-version".to_owned(), b"vmlinux/version_proc_show".to_vec()),
+        ],
+        modules: Vec::new(),
+        helpers: Vec::new(),
+        console: Vec::new(),
+    };
+    let console = output.join("console.log");
+    let verdict = guest::run(workspace, &built, &[task], &console)?.remove("demo").unwrap_or_default();
+    ui::say("  $ tail -n 1 /proc/version");
+    for (when, text) in verdict.shown.iter().filter_map(|line| line.split_once('|')) {
+        ui::say(&format!("  {when:<20} {text}"));
+    }
+    for failure in &verdict.failures {
+        ui::say(&format!("  FAILED: {failure}"));
+    }
+    ui::say("");
+    if verdict.good() {
+        ui::say(&format!("The module is {}; the guest's console, {}.", module.display(), console.display()));
+    }
+    Ok(verdict.good())
+}
+
+/// A path of the repository as one would type it there.
+fn shown_path(workspace: &Workspace, path: &std::path::Path) -> String {
+    path.strip_prefix(&workspace.root)
+        .map(PathBuf::from)
+        .unwrap_or_else(|_| path.to_path_buf())
+        .display()
+        .to_string()
+}

@@ -59,6 +59,8 @@ pub(crate) struct Verdict {
     pub(crate) passed: Vec<String>,
     /// What went wrong; empty is success if the task also finished.
     pub(crate) failures: Vec<String>,
+    /// Lines that the script wants a person to see.
+    pub(crate) shown: Vec<String>,
     /// The task came to its end.
     pub(crate) finished: bool,
 }
@@ -85,7 +87,11 @@ pub(crate) fn run(
         let reached = |task: &&Task| boot.verdicts.contains_key(&task.name);
         left.retain(|task| !reached(task));
         if left.len() == before {
-            bail!("the guest reached no scenario; console in {}\n{}", log.display(), process::tail(&boot.console));
+            bail!(
+                "the guest reached no scenario; console in {}\n{}",
+                log.display(),
+                process::tail(&boot.console)
+            );
         }
         verdicts.extend(boot.verdicts);
     }
@@ -117,7 +123,8 @@ fn boot_once(workspace: &Workspace, built: &Built, tasks: &[&Task], log: &Path) 
 
 /// Everything that the tasks need in the guest.
 fn initramfs(workspace: &Workspace, built: &Built, tasks: &[&Task], scratch: &Path) -> Result<Initramfs> {
-    let init = std::fs::read_to_string(workspace.fixtures("guest/init")).context("no kernel-fixtures/guest/init")?;
+    let init =
+        std::fs::read_to_string(workspace.fixtures("guest/init")).context("no kernel-fixtures/guest/init")?;
     let mut archive = Initramfs::new(&init)?;
     archive.file("lib/guest.sh", &workspace.fixtures("guest/guest.sh"), 0o644)?;
     let mut modules: Vec<&String> = tasks.iter().flat_map(|task| &task.modules).collect();
@@ -185,6 +192,11 @@ impl<'a> Protocol<'a> {
             "ok" => {
                 if let Some(verdict) = self.verdict() {
                     verdict.passed.push(rest.to_owned());
+                }
+            }
+            "shown" => {
+                if let Some(verdict) = self.verdict() {
+                    verdict.shown.push(rest.to_owned());
                 }
             }
             "FAIL" => self.fail(rest.to_owned()),

@@ -99,10 +99,9 @@ impl Built {
         let order = fs::read_to_string(self.tree.join("modules.order"))
             .with_context(|| format!("{} has no modules.order", self.tree.display()))?;
         let wanted = format!("{name}.ko");
-        let found = order
-            .lines()
-            .map(|line| Path::new(line).with_extension("ko"))
-            .find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().replace('-', "_") == wanted));
+        let found = order.lines().map(|line| Path::new(line).with_extension("ko")).find(|path| {
+            path.file_name().is_some_and(|file| file.to_string_lossy().replace('-', "_") == wanted)
+        });
         let path = found.with_context(|| format!("the {} kernel has no module {name}", self.kernel.name))?;
         Ok(self.tree.join(path))
     }
@@ -153,8 +152,9 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
 fn key(kernel: &Kernel, source: &Source, config: &str) -> Result<String> {
     let compiler = process::output(Command::new(kernel.compiler).arg("--version"))?;
     let mut hash = blake3::Hasher::new();
-    for part in [&source.version, &source.tree.to_string_lossy().into_owned(), config, &compiler, &kernel.make.join(" ")]
-    {
+    let tree = source.tree.to_string_lossy();
+    let make = kernel.make.join(" ");
+    for part in [source.version.as_str(), &tree, config, &compiler, &make] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
@@ -222,7 +222,9 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
         step.at(&format!("{objects} objects · {}", line.trim()));
     });
     match result {
-        Ok(()) => step.done(&format!("Linux {}, {}, {objects} objects", built.source.version, built.kernel.title)),
+        Ok(()) => {
+            step.done(&format!("Linux {}, {}, {objects} objects", built.source.version, built.kernel.title))
+        }
         Err(error) => {
             step.failed("build");
             return Err(error.context(format!("can't build the {} kernel", built.kernel.name)));
@@ -235,7 +237,10 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
 fn not_in_effect(requested: &str, result: &str) -> Vec<String> {
     let settings = |text: &str| -> BTreeMap<String, String> {
         let lines = text.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"));
-        lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        lines
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     };
     let result = settings(result);
     settings(requested)
@@ -258,8 +263,8 @@ mod tests {
 
     #[test]
     fn kernels_are_found_by_name() {
-        assert_eq!(select(&[]).unwrap().len(), KERNELS.len());
-        assert_eq!(select(&["gcc".to_owned()]).unwrap()[0].name, "gcc");
+        assert_eq!(select(&[]).expect("all").len(), KERNELS.len());
+        assert_eq!(select(&["gcc".to_owned()]).expect("gcc")[0].name, "gcc");
         assert!(select(&["icc".to_owned()]).is_err());
     }
 }

@@ -1,1 +1,153 @@
-//! todo
+//! The product as a user has it: its release binary, through its command line, and what it reports.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::kernel::Built;
+use crate::process;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// The built `klpx`, and the cache it uses here.
+pub(crate) struct Klpx {
+    binary: PathBuf,
+    cache: PathBuf,
+    jobs: usize,
+}
+
+/// What a run said and left.
+pub(crate) struct Outcome {
+    /// Exit code; none when it was ended by a signal.
+    pub(crate) exit: Option<i32>,
+    /// Standard output and errors.
+    pub(crate) text: String,
+    /// The JSON report, if one was written and could be read.
+    pub(crate) report: Option<Report>,
+    /// Wall clock.
+    pub(crate) elapsed: Duration,
+}
+
+/// The parts of klpx's report (schema 1) that tests look at.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Report {
+    /// Version of the report's form.
+    pub(crate) schema: u32,
+    /// Functions in the module.
+    #[serde(default)]
+    pub(crate) changes: Vec<Change>,
+    /// Why it stopped.
+    #[serde(default)]
+    pub(crate) errors: Vec<Problem>,
+}
+
+/// A function that is in the module, and why.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Change {
+    /// `vmlinux` or a module.
+    pub(crate) object: String,
+    /// Its name in that object.
+    pub(crate) function: String,
+    /// `changed` or `new`.
+    pub(crate) kind: String,
+}
+
+/// A diagnosis.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Problem {
+    /// Stable code.
+    pub(crate) code: String,
+}
+
+/// One call of `klpx build`.
+pub(crate) struct Build<'a> {
+    /// The kernel.
+    pub(crate) built: &'a Built,
+    /// Patches, in order.
+    pub(crate) patches: &'a [PathBuf],
+    /// The livepatch's name.
+    pub(crate) name: &'a str,
+    /// Further options.
+    pub(crate) options: &'a [String],
+    /// The kernel that will be patched, if it is not the build tree's.
+    pub(crate) vmlinux: Option<&'a Path>,
+    /// Where the module and the report go.
+    pub(crate) output: &'a Path,
+}
+
+impl Klpx {
+    /// Builds the release binary.
+    pub(crate) fn build(workspace: &Workspace) -> Result<Klpx> {
+        let mut step = ui::step("klpx");
+        step.at("cargo build --release");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&workspace.root).args([
+            "build",
+            "--release",
+            "--package",
+            "klpx",
+            "--message-format=json-render-diagnostics",
+            "--quiet",
+        ]);
+        let result = process::output(&mut command).context("can't build klpx")?;
+        let binary = result.lines().filter_map(executable).next_back().context("cargo built no klpx")?;
+        step.done("release build");
+        Ok(Klpx { binary, cache: workspace.cache_dir("klpx")?, jobs: workspace.jobs })
+    }
+
+    /// A command of the built binary, with this workspace's klpx cache.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("KLPX_CACHE_DIR", &self.cache).stdin(Stdio::null());
+        command
+    }
+
+    /// `klpx build`, as a person would call it.
+    pub(crate) fn build_command(&self, build: &Build<'_>) -> Command {
+        let mut command = self.command();
+        command
+            .arg("build")
+            .arg("--source")
+            .arg(&build.built.source.tree)
+            .arg("--build-dir")
+            .arg(&build.built.tree)
+            .arg("--vmlinux")
+            .arg(build.vmlinux.map_or_else(|| build.built.vmlinux(), Path::to_path_buf))
+            .arg("--output")
+            .arg(build.output.join(format!("livepatch-{}.ko", build.name)))
+            .args(["--name", build.name, "--jobs", &self.jobs.to_string()])
+            .arg("--report")
+            .arg(report_path(build))
+            .args(build.options)
+            .args(build.patches);
+        command
+    }
+
+    /// Runs `klpx build` to its end, whatever that is.
+    pub(crate) fn run(&self, build: &Build<'_>) -> Result<Outcome> {
+        std::fs::create_dir_all(build.output)?;
+        let start = Instant::now();
+        let mut command = self.build_command(build);
+        let result = command.output().with_context(|| format!("can't run {}", process::shown(&command)))?;
+        let report =
+            std::fs::read(report_path(build)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let text =
+            [result.stdout, result.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        std::fs::write(build.output.join(format!("{}.log", build.name)), &text)?;
+        Ok(Outcome { exit: result.status.code(), text, report, elapsed: start.elapsed() })
+    }
+}
+
+fn report_path(build: &Build<'_>) -> PathBuf {
+    build.output.join(format!("{}.json", build.name))
+}
+
+/// The path in a `compiler-artifact` message of cargo.
+fn executable(line: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(PathBuf::from(message.get("executable")?.as_str()?))
+}

@@ -108,10 +108,14 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     }
     let list = wanted.join(" ");
     if which("apt-get").is_none() || !is_debian() {
-        bail!("the host lacks tools; on Debian they are in: {list}\ninstall what provides them here, then run this again");
+        bail!(
+            "the host lacks tools; on Debian they are in: {list}\ninstall what provides them here, then run this again"
+        );
     }
     let Some(mut apt) = as_root() else {
-        bail!("the host lacks packages and neither root nor sudo is at hand; run as root:\n  apt-get install {list}");
+        bail!(
+            "the host lacks packages and neither root nor sudo is at hand; run as root:\n  apt-get install {list}"
+        );
     };
     let mut step = ui::step("host packages");
     step.at(&list);

@@ -11,8 +11,20 @@ const TAIL: usize = 25;
 
 /// Variables that change what a kernel build makes; a fixture must not depend on them.
 const KBUILD_VARIABLES: &[&str] = &[
-    "ARCH", "CC", "CROSS_COMPILE", "HOSTCC", "KBUILD_OUTPUT", "KCFLAGS", "KCONFIG_CONFIG", "LD", "LLVM", "LOCALVERSION",
-    "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "O",
+    "ARCH",
+    "CC",
+    "CROSS_COMPILE",
+    "HOSTCC",
+    "KBUILD_OUTPUT",
+    "KCFLAGS",
+    "KCONFIG_CONFIG",
+    "LD",
+    "LLVM",
+    "LOCALVERSION",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "O",
 ];
 
 /// The same build everywhere: who, where and when are fixed, the locale too.
@@ -40,7 +52,8 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs to the end and returns standard output; a failure carries the last lines of both streams.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let result = command.stdin(Stdio::null()).output().with_context(|| format!("can't run {}", shown(command)))?;
+    let result =
+        command.stdin(Stdio::null()).output().with_context(|| format!("can't run {}", shown(command)))?;
     let stdout = String::from_utf8_lossy(&result.stdout).into_owned();
     if !result.status.success() {
         let stderr = String::from_utf8_lossy(&result.stderr);
@@ -51,7 +64,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Runs with the terminal's own streams.
 pub(crate) fn inherit(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("can't run {}", shown(command)))?;
+    let status =
+        command.stdin(Stdio::null()).status().with_context(|| format!("can't run {}", shown(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", shown(command));
     }
@@ -105,5 +119,8 @@ pub(crate) fn tail(text: &str) -> String {
 pub(crate) fn which(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|directory| directory.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }

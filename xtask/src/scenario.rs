@@ -1,1 +1,320 @@
-//! todo
+//! Scenarios: livepatches built by klpx from `kernel-fixtures/scenarios` and tried in a guest. Data decides what is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::compare::{self, Item};
+use crate::guest::{self, Task};
+use crate::kernel::Built;
+use crate::klpx::{Build, Klpx, Outcome};
+use crate::process;
+use crate::refusal;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// `scenario.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Data {
+    /// What it shows.
+    title: String,
+    /// Fixture kernels it is for; all when empty.
+    #[serde(default)]
+    kernels: Vec<String>,
+    /// Modules that the guest loads.
+    #[serde(default)]
+    modules: Vec<String>,
+    /// C programs that the guest calls.
+    #[serde(default)]
+    helpers: Vec<String>,
+    /// Kernel complaints that belong to it.
+    #[serde(default)]
+    console: Vec<String>,
+    livepatch: Vec<Livepatch>,
+    #[serde(default)]
+    refused: Vec<refusal::Case>,
+}
+
+/// One livepatch that klpx builds, and its change set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Livepatch {
+    /// Its module is `livepatch-NAME.ko`.
+    name: String,
+    /// Files beside `scenario.toml`, in order.
+    patches: Vec<String>,
+    /// Further options of `klpx build`.
+    #[serde(default)]
+    options: Vec<String>,
+    /// Replaced functions on every kernel, as `object:function`.
+    #[serde(default)]
+    changed: Vec<String>,
+    /// Added functions on every kernel.
+    #[serde(default)]
+    new: Vec<String>,
+    /// More of both on one fixture kernel, or on one architecture.
+    #[serde(default)]
+    on: BTreeMap<String, More>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct More {
+    #[serde(default)]
+    changed: Vec<String>,
+    #[serde(default)]
+    new: Vec<String>,
+}
+
+/// A scenario as it lies in its directory.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Its directory's name.
+    pub(crate) name: String,
+    directory: PathBuf,
+    data: Data,
+}
+
+/// How a scenario went on one kernel.
+pub(crate) struct Tried {
+    /// Scenario.
+    pub(crate) name: String,
+    /// What it shows.
+    pub(crate) title: String,
+    /// Fixture kernel.
+    pub(crate) kernel: &'static str,
+    /// Checks that passed.
+    pub(crate) passed: usize,
+    /// What went wrong.
+    pub(crate) failures: Vec<String>,
+    /// Time that klpx took.
+    pub(crate) elapsed: Duration,
+}
+
+/// Every scenario whose name contains one of the filters; all without filters.
+pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Scenario>> {
+    let root = workspace.fixtures("scenarios");
+    let mut directories: Vec<PathBuf> = fs::read_dir(&root)
+        .with_context(|| format!("can't read {}", root.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("scenario.toml").is_file())
+        .collect();
+    directories.sort();
+    let mut scenarios = Vec::new();
+    for directory in directories {
+        let name = directory.file_name().context("a directory has a name")?.to_string_lossy().into_owned();
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        let file = directory.join("scenario.toml");
+        let text = fs::read_to_string(&file)?;
+        let data = toml::from_str(&text).with_context(|| format!("{}", file.display()))?;
+        scenarios.push(Scenario { name, directory, data });
+    }
+    if scenarios.is_empty() && !filters.is_empty() {
+        bail!("no scenario matches {}", filters.join(" or "));
+    }
+    Ok(scenarios)
+}
+
+impl Scenario {
+    fn is_for(&self, kernel: &str) -> bool {
+        self.data.kernels.is_empty() || self.data.kernels.iter().any(|name| name == kernel)
+    }
+}
+
+impl Livepatch {
+    /// The change set expected on a kernel.
+    fn expected(&self, built: &Built) -> Result<BTreeSet<Item>> {
+        let mut items = BTreeSet::new();
+        let mut add = |list: &[String], kind: &str| -> Result<()> {
+            for entry in list {
+                let (object, function) =
+                    entry.split_once(':').with_context(|| format!("'{entry}': object:function"))?;
+                items.insert(compare::item(object, function, kind));
+            }
+            Ok(())
+        };
+        add(&self.changed, "changed")?;
+        add(&self.new, "new")?;
+        for (name, more) in &self.on {
+            if name == built.kernel.name || name == built.kernel.arch {
+                add(&more.changed, "changed")?;
+                add(&more.new, "new")?;
+            }
+        }
+        Ok(items)
+    }
+}
+
+/// What the guest will find in sysfs: `object/function` of every replaced function, sorted as its own `sort` does.
+fn replaces(expected: &BTreeSet<Item>) -> String {
+    let changed = expected.iter().filter_map(|item| item.strip_suffix(" changed"));
+    let mut lines: Vec<String> = changed.map(|item| item.replacen(':', "/", 1)).collect();
+    lines.sort();
+    lines.join("\n")
+}
+
+/// Runs the scenarios on one kernel: klpx for each, then all of them in one guest.
+pub(crate) fn run(
+    workspace: &Workspace,
+    klpx: &Klpx,
+    built: &Built,
+    scenarios: &[Scenario],
+    results_dir: &Path,
+) -> Result<Vec<Tried>> {
+    let mut results = Vec::new();
+    let mut tasks = Vec::new();
+    for scenario in scenarios.iter().filter(|scenario| scenario.is_for(built.kernel.name)) {
+        let output = results_dir.join(built.kernel.name).join(&scenario.name);
+        let (result, task) = build(workspace, klpx, built, scenario, &output)?;
+        results.push(result);
+        tasks.extend(task);
+    }
+    if !tasks.is_empty() {
+        in_guest(workspace, built, &tasks, results_dir, &mut results)?;
+    }
+    Ok(results)
+}
+
+/// klpx's part of a scenario: its modules, compared with what they should hold.
+fn build(
+    workspace: &Workspace,
+    klpx: &Klpx,
+    built: &Built,
+    scenario: &Scenario,
+    output: &Path,
+) -> Result<(Tried, Option<Task>)> {
+    let mut result = Tried {
+        name: scenario.name.clone(),
+        title: scenario.data.title.clone(),
+        kernel: built.kernel.name,
+        passed: 0,
+        failures: Vec::new(),
+        elapsed: Duration::ZERO,
+    };
+    let mut files = Vec::new();
+    let mut complete = true;
+    if output.exists() {
+        fs::remove_dir_all(output)?;
+    }
+    for livepatch in &scenario.data.livepatch {
+        let mut step = ui::step(&format!("{} {}", built.kernel.name, &scenario.name));
+        step.at(&format!("klpx build: {}", livepatch.name));
+        let patches: Vec<PathBuf> =
+            livepatch.patches.iter().map(|patch| scenario.directory.join(patch)).collect();
+        let outcome = klpx.run(&Build {
+            built,
+            patches: &patches,
+            name: &livepatch.name,
+            options: &livepatch.options,
+            vmlinux: None,
+            output,
+        })?;
+        result.elapsed += outcome.elapsed;
+        let expected = livepatch.expected(built)?;
+        let failures = judge(&outcome, &expected);
+        let file = format!("livepatch-{}.ko", livepatch.name);
+        match fs::read(output.join(&file)) {
+            Ok(module) => files.push((file, module)),
+            Err(_) => complete = false,
+        }
+        files.push((format!("replaces-{}", livepatch.name), replaces(&expected).into_bytes()));
+        if failures.is_empty() {
+            result.passed += 1;
+            step.done(&format!("{} built, {} functions", livepatch.name, expected.len()));
+        } else {
+            step.failed(&livepatch.name);
+            result.failures.extend(failures);
+        }
+    }
+    for case in scenario.data.refused.iter().filter(|case| case.is_for(built.kernel.name)) {
+        let failures = refusal::check(workspace, klpx, built, case, &scenario.directory, output)?;
+        result.passed += usize::from(failures.is_empty());
+        result.failures.extend(failures);
+    }
+    let task = complete.then(|| Task {
+        name: scenario.name.clone(),
+        script: scenario.directory.join("guest.sh"),
+        files,
+        modules: scenario.data.modules.clone(),
+        helpers: scenario.data.helpers.clone(),
+        console: scenario.data.console.clone(),
+    });
+    Ok((result, task))
+}
+
+/// What is wrong with a build that should have succeeded.
+fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
+    if outcome.exit != Some(0) {
+        let exit = outcome.exit.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
+        return vec![format!("klpx build ended with {exit}\n{}", process::tail(&outcome.text))];
+    }
+    match &outcome.report {
+        None => vec!["klpx wrote no readable report".to_owned()],
+        Some(report) if report.schema != 1 => vec![format!("report of unknown schema {}", report.schema)],
+        Some(report) => compare::differences(expected, &compare::items(&report.changes)),
+    }
+}
+
+fn in_guest(
+    workspace: &Workspace,
+    built: &Built,
+    tasks: &[Task],
+    results_dir: &Path,
+    results: &mut [Tried],
+) -> Result<()> {
+    let mut step = ui::step(&format!("{} guest", built.kernel.name));
+    step.at(&format!("{} scenarios", tasks.len()));
+    let console = results_dir.join(built.kernel.name).join("console.log");
+    let verdicts = guest::run(workspace, built, tasks, &console)?;
+    let mut good = 0;
+    for result in results {
+        let Some(verdict) = verdicts.get(&result.name) else { continue };
+        good += usize::from(verdict.good());
+        result.passed += verdict.passed.len();
+        result.failures.extend(verdict.failures.iter().map(|failure| format!("guest: {failure}")));
+        if !verdict.good() && verdict.failures.is_empty() {
+            result.failures.push("guest: it checked nothing or did not finish".to_owned());
+        }
+    }
+    step.done(&format!("{good} of {} scenarios as they should be", tasks.len()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FixtureOptions;
+
+    fn all() -> Vec<Scenario> {
+        let workspace = Workspace::new(&FixtureOptions::default()).expect("defaults");
+        select(&workspace, &[]).expect("data")
+    }
+
+    #[test]
+    fn every_scenario_has_its_files() {
+        let scenarios = all();
+        assert!(scenarios.len() >= 16);
+        for scenario in &scenarios {
+            assert!(scenario.directory.join("guest.sh").is_file(), "{}", scenario.name);
+            for livepatch in &scenario.data.livepatch {
+                assert!(!livepatch.changed.is_empty() || !livepatch.on.is_empty(), "{}", scenario.name);
+                for patch in &livepatch.patches {
+                    assert!(scenario.directory.join(patch).is_file(), "{}: {patch}", scenario.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn replaced_functions_read_as_in_sysfs() {
+        let expected = ["vmlinux:b changed", "vmlinux:n new", "loop:a changed"].map(str::to_owned).into();
+        assert_eq!(replaces(&expected), "loop/a\nvmlinux/b");
+    }
+}

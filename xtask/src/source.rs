@@ -83,7 +83,8 @@ fn unpacked(
 }
 
 fn only_directory(parent: &Path) -> Result<PathBuf> {
-    let mut found = fs::read_dir(parent)?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    let mut found =
+        fs::read_dir(parent)?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
         _ => bail!("a kernel tarball holds one directory"),
@@ -93,7 +94,8 @@ fn only_directory(parent: &Path) -> Result<PathBuf> {
 /// The version that a tree's Makefile states.
 fn version_of(tree: &Path) -> Result<String> {
     let makefile = tree.join("Makefile");
-    let text = fs::read_to_string(&makefile).with_context(|| format!("no kernel source: {}", tree.display()))?;
+    let text =
+        fs::read_to_string(&makefile).with_context(|| format!("no kernel source: {}", tree.display()))?;
     let value = |key: &str| {
         let line = text.lines().find(|line| line.split('=').next().is_some_and(|left| left.trim() == key))?;
         Some(line.split('=').nth(1)?.trim().to_owned())
@@ -110,6 +112,9 @@ fn fetch_package(scratch: &Path) -> Result<PathBuf> {
     let archive = main_archive().with_context(|| format!("no Debian archive is configured here; {hint}"))?;
     let sources = scratch.join("klpx.sources");
     fs::write(&sources, archive.stanza(SUITES))?;
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(scratch.join(directory))?;
+    }
     let apt = Apt { scratch, sources: &sources };
     // A mirror may lack one of the suites: what counts is whether the package turns up.
     let update = process::output(apt.command("apt-get").arg("update"));
@@ -137,7 +142,10 @@ fn fetch_package(scratch: &Path) -> Result<PathBuf> {
 /// Debian's order of versions.
 fn compare_versions(a: &str, b: &str) -> Ordering {
     let holds = |operator: &str| {
-        Command::new("dpkg").args(["--compare-versions", a, operator, b]).status().is_ok_and(|status| status.success())
+        Command::new("dpkg")
+            .args(["--compare-versions", a, operator, b])
+            .status()
+            .is_ok_and(|status| status.success())
     };
     if holds("lt") {
         Ordering::Less
@@ -239,13 +247,16 @@ fn deb822(text: &str) -> Vec<Archive> {
         for line in stanza {
             match (line.starts_with([' ', '\t']), line.split_once(':'), fields.last_mut()) {
                 (true, _, Some((_, value))) => value.push_str(&format!("\n{line}")),
-                (false, Some((key, value)), _) => fields.push((key.to_ascii_lowercase(), value.trim().to_owned())),
+                (false, Some((key, value)), _) => {
+                    fields.push((key.to_ascii_lowercase(), value.trim().to_owned()))
+                }
                 _ => {}
             }
         }
         let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let words =
-            |name: &str| field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |name: &str| {
+            field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
         if words("types").iter().any(|kind| kind == "deb") && field("enabled").as_deref() != Some("no") {
             archives.push(Archive {
                 uris: words("uris").join(" "),
@@ -274,7 +285,9 @@ fn one_line(text: &str) -> Vec<Archive> {
             uris,
             suites: vec![suite],
             components: words.collect(),
-            signed_by: options.split_whitespace().find_map(|option| Some(option.strip_prefix("signed-by=")?.to_owned())),
+            signed_by: options
+                .split_whitespace()
+                .find_map(|option| Some(option.strip_prefix("signed-by=")?.to_owned())),
         });
     }
     archives
@@ -314,7 +327,8 @@ mod tests {
 
     #[test]
     fn one_line_options_are_read() {
-        let archives = one_line("deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main # x\n");
+        let archives =
+            one_line("deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main # x\n");
         assert_eq!(archives[0].signed_by.as_deref(), Some("/k.gpg"));
         assert_eq!(archives[0].components, ["main"]);
         assert!(archives[0].is_main("bookworm"));

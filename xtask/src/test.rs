@@ -1,5 +1,223 @@
-//! todo
-use anyhow::Result;
+//! `cargo xtask test`: every check of the project in order, each phase timed, one verdict.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::klpx::Klpx;
+use crate::packages::{self, Need};
+use crate::process::{self, which};
+use crate::workspace::Workspace;
+use crate::{kernel, refusal, scenario, ui};
+
+/// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-pub(crate) fn run(_: &crate::workspace::Workspace, _: &Args) -> Result<bool> { Ok(true) }
+pub(crate) struct Args {
+    /// Only scenarios and refusals whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Only on this fixture kernel; may be repeated
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Only this part; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// rustfmt, clippy, documentation
+    Lint,
+    /// The workspace's own tests
+    Unit,
+    /// Livepatches that are tried in a guest
+    Scenarios,
+    /// What klpx must refuse
+    Refusals,
+}
+
+/// Counts, times and failures of a whole run.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    times: Vec<(String, Duration)>,
+}
+
+impl Tally {
+    fn phase(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
+        let start = Instant::now();
+        if let Err(error) = run(self) {
+            self.failed += 1;
+            ui::say(&format!("error: {name}: {error:#}"));
+        }
+        self.times.push((name.to_owned(), start.elapsed()));
+    }
+}
+
+/// Runs what was asked for. `Ok(false)`: something failed.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+    let wants = |part: Part| match args.only.as_slice() {
+        // A filter on scenarios leaves nothing to do for the rest.
+        [] if !args.scenario.is_empty() => matches!(part, Part::Scenarios | Part::Refusals),
+        [] => true,
+        only => only.contains(&part),
+    };
+    let mut tally = Tally::default();
+    if wants(Part::Lint) {
+        ui::heading("lint");
+        tally.phase("lint", |tally| lint(workspace, tally));
+    }
+    if wants(Part::Unit) {
+        ui::heading("unit tests");
+        tally.phase("unit tests", |tally| unit(workspace, tally));
+    }
+    if wants(Part::Scenarios) || wants(Part::Refusals) {
+        ui::heading("livepatches");
+        livepatches(workspace, args, wants(Part::Scenarios), wants(Part::Refusals), &mut tally)?;
+    }
+    ui::heading("time");
+    let total = tally.times.iter().map(|(_, time)| *time).sum();
+    for (name, time) in &tally.times {
+        ui::line(name, "", Some(*time));
+    }
+    ui::line("total", "", Some(total));
+    ui::say("");
+    ui::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.failed == 0)
+}
+
+fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&workspace.root).args(arguments);
+    command
+}
+
+fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let checks: [(&str, &[&str]); 3] = [
+        ("rustfmt", &["fmt", "--all", "--check"]),
+        ("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
+        ("documentation", &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]),
+    ];
+    for (name, arguments) in checks {
+        let mut step = ui::step(name);
+        step.at(&arguments.join(" "));
+        match process::output(cargo(workspace, arguments).env("RUSTDOCFLAGS", "--deny warnings")) {
+            Ok(_) => {
+                tally.passed += 1;
+                step.done("clean");
+            }
+            Err(error) => {
+                tally.failed += 1;
+                step.failed("");
+                ui::say(&format!("{error:#}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let arguments: &[&str] = if which("cargo-nextest").is_some() {
+        &["nextest", "run", "--workspace", "--cargo-quiet", "--no-fail-fast", "--status-level", "fail"]
+    } else {
+        &["test", "--quiet", "--workspace", "--no-fail-fast"]
+    };
+    process::inherit(&mut cargo(workspace, arguments))?;
+    tally.passed += 1;
+    Ok(())
+}
+
+fn livepatches(
+    workspace: &Workspace,
+    args: &Args,
+    want_scenarios: bool,
+    want_refusals: bool,
+    tally: &mut Tally,
+) -> Result<()> {
+    let kernels = kernel::select(&args.kernel)?;
+    // A name may be a scenario's or a refusal's.
+    let mut scenarios = scenario::select(workspace, &[])?;
+    let mut refusals = refusal::select(workspace, &args.scenario)?;
+    scenarios.retain(|scenario| {
+        args.scenario.is_empty() || args.scenario.iter().any(|name| scenario.name.contains(name))
+    });
+    if !want_scenarios {
+        scenarios.clear();
+    }
+    if !want_refusals {
+        refusals.clear();
+    }
+    if scenarios.is_empty() && refusals.is_empty() {
+        bail!("no scenario or refusal matches {}", args.scenario.join(" or "));
+    }
+    let mut needs = vec![Need::Guest];
+    needs.extend(kernels.iter().flat_map(|kernel| kernel.needs));
+    packages::ensure(&needs)?;
+    let start = Instant::now();
+    let klpx = Klpx::build(workspace)?;
+    tally.times.push(("klpx".to_owned(), start.elapsed()));
+    let results_dir = results_dir(workspace)?;
+    let mut rows = Vec::new();
+    let mut failures = Vec::new();
+    for kernel in kernels {
+        let start = Instant::now();
+        let built = kernel::ensure(workspace, kernel)?;
+        tally.times.push((format!("{} kernel", kernel.name), start.elapsed()));
+        tally.phase(&format!("{} scenarios", kernel.name), |tally| {
+            for result in scenario::run(workspace, &klpx, &built, &scenarios, &results_dir)? {
+                let good = result.failures.is_empty();
+                if good {
+                    tally.passed += 1
+                } else {
+                    tally.failed += 1
+                }
+                let verdict =
+                    if good { format!("ok, {} checks", result.passed) } else { "FAILED".to_owned() };
+                let time = format!("{:.1} s", result.elapsed.as_secs_f64());
+                failures.push((format!("{} {}", result.kernel, result.name), result.failures));
+                rows.push(vec![result.kernel.to_owned(), result.name, verdict, time, result.title]);
+            }
+            Ok(())
+        });
+        tally.phase(&format!("{} refusals", kernel.name), |tally| {
+            for refused in refusal::run(workspace, &klpx, &built, &refusals, &results_dir)? {
+                let good = refused.failures.is_empty();
+                if good {
+                    tally.passed += 1
+                } else {
+                    tally.failed += 1
+                }
+                let verdict = if good { "ok, refused" } else { "FAILED" };
+                let time = format!("{:.1} s", refused.elapsed.as_secs_f64());
+                failures.push((format!("{} {}", refused.kernel, refused.name), refused.failures));
+                rows.push(vec![
+                    refused.kernel.to_owned(),
+                    refused.name,
+                    verdict.to_owned(),
+                    time,
+                    refused.title,
+                ]);
+            }
+            Ok(())
+        });
+    }
+    ui::heading("results");
+    ui::table(&["kernel", "scenario", "verdict", "klpx", "what"], &rows);
+    for (name, failures) in failures.iter().filter(|(_, failures)| !failures.is_empty()) {
+        ui::say(&format!("\n{name}:"));
+        for failure in failures {
+            ui::say(&format!("    {}", failure.replace('\n', "\n    ")));
+        }
+    }
+    Ok(())
+}
+
+/// Modules, reports, logs and consoles of the last run.
+fn results_dir(workspace: &Workspace) -> Result<PathBuf> {
+    workspace.cache_dir("results")
+}

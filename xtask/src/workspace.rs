@@ -56,7 +56,8 @@ impl Workspace {
     /// A directory of the cache, created if missing.
     pub(crate) fn cache_dir(&self, relative: &str) -> Result<PathBuf> {
         let directory = self.cache.join(relative);
-        std::fs::create_dir_all(&directory).with_context(|| format!("can't create {}", directory.display()))?;
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("can't create {}", directory.display()))?;
         Ok(directory)
     }
 }

@@ -13,7 +13,7 @@ impl Progress for Lines {
         eprintln!("{:8.1}  {message}", self.0.elapsed().as_secs_f64());
     }
     fn objects(&self, done: u64, total: Option<u64>) {
-        if done % 100 == 0 {
+        if done.is_multiple_of(100) {
             eprintln!("{:8.1}  {done} of {total:?} units", self.0.elapsed().as_secs_f64());
         }
     }
@@ -59,7 +59,10 @@ fn drive(args: &[PathBuf], progress: &Lines) -> klpx_diagnosis::Result<()> {
         prepared.notes().iter().for_each(|note| progress.note(note));
         let mut patched = workspace.patched(&prepared, &baseline, progress)?;
         progress.step(&format!("{} units, vmlinux {:?}", patched.units, patched.vmlinux_o));
-        patched.modules.iter().for_each(|module| progress.step(&format!("module {}", module.object.display())));
+        patched
+            .modules
+            .iter()
+            .for_each(|module| progress.step(&format!("module {}", module.object.display())));
         progress.step(&format!("kept {}", patched.keep().display()));
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! to a temporary folder.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
@@ -27,6 +28,8 @@ pub(crate) struct Change {
     pub(crate) path: String,
     pub(crate) original: Option<Vec<u8>>,
     pub(crate) patched: Option<Vec<u8>>,
+    /// The lines that the patch edits, as the compiler numbers them; empty for a file that is new or not C.
+    pub(crate) edited: Vec<Range<u32>>,
 }
 
 impl Prepared {
@@ -50,6 +53,15 @@ impl Prepared {
         &self.notes
     }
 
+    /// The lines of a file that the patches edit, by the numbers that the compiler sees; all of a new file.
+    pub fn edits(&self, path: &str) -> Vec<Range<u32>> {
+        match self.changes.iter().find(|change| change.path == path) {
+            Some(change) if change.original.is_none() => Vec::from([1..u32::MAX]),
+            Some(change) => change.edited.clone(),
+            None => Vec::new(),
+        }
+    }
+
     /// The patched text of a file, with the `#line` directives that the build sees; `None` for a file that goes.
     pub fn patched_text(&self, path: &str) -> Option<&[u8]> {
         self.changes.iter().find(|change| change.path == path)?.patched.as_deref()
@@ -67,7 +79,13 @@ impl PatchSet {
     }
 }
 
-pub(crate) fn prepare(set: &PatchSet, root: &Path, arch: Arch, runner: &Runner, fuzz: u8) -> Result<Prepared> {
+pub(crate) fn prepare(
+    set: &PatchSet,
+    root: &Path,
+    arch: Arch,
+    runner: &Runner,
+    fuzz: u8,
+) -> Result<Prepared> {
     if fuzz > 2 {
         return Err(Diagnosis::new("klpx::fuzz", Class::Usage, format!("a fuzz of {fuzz} is too much"))
             .why("a hunk with none of its context left could apply anywhere")
@@ -75,7 +93,8 @@ pub(crate) fn prepare(set: &PatchSet, root: &Path, arch: Arch, runner: &Runner, 
             .into());
     }
     let mut notes = set.check(root, arch)?;
-    let scratch = tempfile::tempdir().map_err(|error| Diagnosis::io("create", &std::env::temp_dir(), &error))?;
+    let scratch =
+        tempfile::tempdir().map_err(|error| Diagnosis::io("create", &std::env::temp_dir(), &error))?;
     let tree = scratch.path().join("tree");
     std::fs::create_dir(&tree).map_err(|error| Diagnosis::io("create", &tree, &error))?;
     let originals = copy_touched(set, root, &tree)?;
@@ -89,7 +108,7 @@ pub(crate) fn prepare(set: &PatchSet, root: &Path, arch: Arch, runner: &Runner, 
     for (path, original) in originals {
         let patched = read_if_there(&tree.join(&path))?;
         if classify(&path, arch).is_compiled() && patched != original {
-            changes.push(Change { path, original, patched });
+            changes.push(Change { path, original, patched, edited: Vec::new() });
         }
     }
     if changes.is_empty() {
@@ -121,7 +140,11 @@ fn copy_touched(set: &PatchSet, root: &Path, tree: &Path) -> Result<BTreeMap<Str
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Diagnosis::io("read", path, &error).into()),
     }
 }
@@ -141,11 +164,15 @@ fn git(tree: &Path, words: &[&str]) -> Call {
 fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Result<()> {
     let outcome = runner.run(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
     let refuse = |why: String, lines: Vec<String>| -> Failure {
-        Diagnosis::new("klpx::not-a-patch", Class::Patch, format!("{} is not a patch git can read", patch.name))
-            .why(why)
-            .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
-            .detail(lines)
-            .into()
+        Diagnosis::new(
+            "klpx::not-a-patch",
+            Class::Patch,
+            format!("{} is not a patch git can read", patch.name),
+        )
+        .why(why)
+        .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
+        .detail(lines)
+        .into()
     };
     if !outcome.success {
         return Err(refuse("git apply refuses it".to_owned(), outcome.lines));
@@ -158,7 +185,11 @@ fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Res
         let entry = read.entry(fields.next().unwrap_or_default().to_owned()).or_default();
         *entry = (entry.0.saturating_add(counts.0), entry.1.saturating_add(counts.1));
     }
-    if read == patch.counts() { Ok(()) } else { Err(refuse("it can be read in two ways".to_owned(), Vec::new())) }
+    if read == patch.counts() {
+        Ok(())
+    } else {
+        Err(refuse("it can be read in two ways".to_owned(), Vec::new()))
+    }
 }
 
 /// Applies one patch in the scratch tree, all of it or nothing.
@@ -199,11 +230,14 @@ fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
     let refuse = |path: &str, line: Option<usize>, what: String| {
         Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, what)
             .place(Place::file(path, line.and_then(|line| u32::try_from(line).ok())))
-            .remedy("make the patch against the source of the running kernel, or let context differ with --fuzz")
+            .remedy(
+                "make the patch against the source of the running kernel, or let context differ with --fuzz",
+            )
     };
     for error in errors {
         let rest = error.trim_start_matches("error: ");
-        if let Some((path, line)) = rest.strip_prefix("patch failed: ").and_then(|rest| rest.rsplit_once(':')) {
+        if let Some((path, line)) = rest.strip_prefix("patch failed: ").and_then(|rest| rest.rsplit_once(':'))
+        {
             let hunks = patch.hunks_of(path);
             let start: usize = line.parse().unwrap_or(0);
             let Some(n) = hunks.iter().position(|hunk| hunk.start == start) else { continue };
@@ -214,7 +248,9 @@ fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
             found.push(refuse(path, Some(line), what).why(why).detail(detail));
         } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
             let what = format!("{} changes a file that is not there", patch.name);
-            found.push(refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does"));
+            found.push(
+                refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does"),
+            );
         } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
             let what = format!("{} adds a file that is there already", patch.name);
             found.push(refuse(path, None, what));
@@ -227,7 +263,11 @@ fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
 fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
     let lines: Vec<&str> = text.lines().collect();
     let fits = |wanted: &[String], at: usize| {
-        wanted.iter().enumerate().filter(|(n, line)| lines.get(at + n).is_some_and(|found| found == line)).count()
+        wanted
+            .iter()
+            .enumerate()
+            .filter(|(n, line)| lines.get(at + n).is_some_and(|found| found == line))
+            .count()
     };
     if !hunk.new.is_empty()
         && let Some(at) = (0..lines.len()).find(|&at| fits(&hunk.new, at) == hunk.new.len())
@@ -238,10 +278,18 @@ fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
     let best = (0..lines.len().max(1))
         .max_by_key(|&at| (fits(&hunk.old, at), usize::MAX - at.abs_diff(stated)))
         .unwrap_or(stated);
-    let off = hunk.old.iter().enumerate().find(|(n, line)| lines.get(best + n).is_none_or(|found| found != line));
-    let Some((n, expected)) = off else { return ("its lines are there, but not where they can be".to_owned(), Vec::new(), best + 1) };
-    let found = lines.get(best + n).map_or("(the end of the file)".to_owned(), |line| format!("found:    {line}"));
-    ("a line is not what the patch expects".to_owned(), vec![format!("expected: {expected}"), found], best + n + 1)
+    let off =
+        hunk.old.iter().enumerate().find(|(n, line)| lines.get(best + n).is_none_or(|found| found != line));
+    let Some((n, expected)) = off else {
+        return ("its lines are there, but not where they can be".to_owned(), Vec::new(), best + 1);
+    };
+    let found =
+        lines.get(best + n).map_or("(the end of the file)".to_owned(), |line| format!("found:    {line}"));
+    (
+        "a line is not what the patch expects".to_owned(),
+        vec![format!("expected: {expected}"), found],
+        best + n + 1,
+    )
 }
 
 /// Puts `#line` directives into a patched C file.
@@ -256,6 +304,7 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
         notes.push(format!("{}: line numbers move from line {line} on, up to the next hunk", change.path));
     }
     change.patched = Some(encode(&numbered.text));
+    change.edited = numbered.edited;
 }
 
 /// Bytes as text, one character for each byte: kernel files are not all UTF-8, and no byte may change.
@@ -293,7 +342,8 @@ mod tests {
 
     fn diff(path: &str, old: &str, new: &str) -> String {
         let body = diffy::create_patch(old, new).to_string();
-        body.replace("--- original", &format!("--- a/{path}")).replace("+++ modified", &format!("+++ b/{path}"))
+        body.replace("--- original", &format!("--- a/{path}"))
+            .replace("+++ modified", &format!("+++ b/{path}"))
     }
 
     fn text(prepared: &Prepared, path: &str) -> String {
@@ -305,7 +355,8 @@ mod tests {
         let dir = tree(&[("fs/a.c", ORIGINAL)]);
         let middle = ORIGINAL.replace("five\n", "five\nfive and a half\n");
         let end = middle.replace("half", "third");
-        let prepared = run(&dir, &[&diff("fs/a.c", ORIGINAL, &middle), &diff("fs/a.c", &middle, &end)], 0).expect("ok");
+        let prepared =
+            run(&dir, &[&diff("fs/a.c", ORIGINAL, &middle), &diff("fs/a.c", &middle, &end)], 0).expect("ok");
         assert_eq!(text(&prepared, "fs/a.c"), end.replace("third\n", "third\n#line 6\n"));
         assert_eq!(std::fs::read_to_string(dir.path().join("fs/a.c")).expect("read"), ORIGINAL);
         assert_eq!((prepared.files(), prepared.hunks()), (1, 2));
@@ -344,7 +395,8 @@ mod tests {
     #[test]
     fn a_hunk_at_another_line_is_noted() {
         let dir = tree(&[("fs/a.c", &format!("zero\nnull\n{ORIGINAL}"))]);
-        let prepared = run(&dir, &[&diff("fs/a.c", ORIGINAL, &ORIGINAL.replace("five\n", "5\n"))], 0).expect("ok");
+        let prepared =
+            run(&dir, &[&diff("fs/a.c", ORIGINAL, &ORIGINAL.replace("five\n", "5\n"))], 0).expect("ok");
         assert_eq!(prepared.notes().len(), 1, "{:?}", prepared.notes());
         assert!(prepared.notes()[0].contains("fs/a.c: hunk #1 succeeded at 4"), "{:?}", prepared.notes());
     }
@@ -359,7 +411,11 @@ mod tests {
             diff("fs/Makefile", "obj-y += old.o\n", "obj-y += new.o\n")
         );
         let prepared = run(&dir, &[&patch], 0).expect("ok");
-        let got: Vec<_> = prepared.changes.iter().map(|c| (c.path.as_str(), c.original.is_some(), c.patched.is_some())).collect();
+        let got: Vec<_> = prepared
+            .changes
+            .iter()
+            .map(|c| (c.path.as_str(), c.original.is_some(), c.patched.is_some()))
+            .collect();
         assert_eq!(got, [("fs/Makefile", true, true), ("fs/new.c", false, true), ("fs/old.c", true, false)]);
     }
 
@@ -370,7 +426,8 @@ mod tests {
         let failure = run(&dir, &[&diff("fs/b.c", ORIGINAL, &new)], 0).expect_err("refused");
         let diagnosis = failure.diagnoses().next().expect("one");
         assert!(diagnosis.what.contains("not there"), "{diagnosis}");
-        let failure = run(&dir, &[&diff("fs/a.c", ORIGINAL, &new), &diff("fs/a.c", &new, ORIGINAL)], 0).expect_err("none");
+        let failure = run(&dir, &[&diff("fs/a.c", ORIGINAL, &new), &diff("fs/a.c", &new, ORIGINAL)], 0)
+            .expect_err("none");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::nothing-changed");
     }
 

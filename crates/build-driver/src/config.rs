@@ -84,7 +84,8 @@ impl Config {
 
     /// Symbols whose value differs between two configurations, with both values; toolchain versions are left out.
     pub(crate) fn differences(&self, other: &Config) -> Vec<String> {
-        let names: std::collections::BTreeSet<&String> = self.values.keys().chain(other.values.keys()).collect();
+        let names: std::collections::BTreeSet<&String> =
+            self.values.keys().chain(other.values.keys()).collect();
         let show = |value: Option<&str>| value.map_or("not set".to_owned(), str::to_owned);
         names
             .into_iter()

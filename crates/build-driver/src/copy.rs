@@ -46,8 +46,9 @@ pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path) -> Result<()> {
             let chunk = &files[start..files.len().min(start + 64)];
             let copied = process::check_interrupt().and_then(|()| {
                 chunk.iter().try_for_each(|entry| {
-                    one(from, entry, to, now)
-                        .map_err(|error| Failure::from(Diagnosis::io("copy", &from.join(&entry.path), &error)))
+                    one(from, entry, to, now).map_err(|error| {
+                        Failure::from(Diagnosis::io("copy", &from.join(&entry.path), &error))
+                    })
                 })
             });
             if copied.is_err() {

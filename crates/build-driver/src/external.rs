@@ -36,13 +36,21 @@ impl Workspace {
                 return Ok(());
             }
             let remedy = "this is a fault in klpx, please report it with the lines below";
-            Err(make.failure(&built, "klpx::glue-does-not-build", "the livepatch's glue does not build", remedy))
+            Err(make.failure(
+                &built,
+                "klpx::glue-does-not-build",
+                "the livepatch's glue does not build",
+                remedy,
+            ))
         })?;
         let command = dir.join(format!(".{name}.ko.cmd"));
-        let text = std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
+        let text =
+            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
         let Some((link_flags, objects)) = parse_link(&text) else {
             let what = "kbuild's record of the module's link can't be understood";
-            return Err(Diagnosis::new("klpx::glue-does-not-build", Class::Build, what).detail([text]).into());
+            return Err(Diagnosis::new("klpx::glue-does-not-build", Class::Build, what)
+                .detail([text])
+                .into());
         };
         // kbuild links in the build tree (older) or in the module's folder; names may be relative to either.
         let resolve = |word: &str| match Path::new(word) {
@@ -53,7 +61,11 @@ impl Workspace {
         let objects = objects.iter().map(|word| resolve(word)).collect();
         let link_flags = link_flags
             .iter()
-            .map(|word| if word.ends_with(".lds") { resolve(word).display().to_string() } else { word.clone() })
+            .map(
+                |word| {
+                    if word.ends_with(".lds") { resolve(word).display().to_string() } else { word.clone() }
+                },
+            )
             .collect();
         Ok(ExternalModule { ko: dir.join(format!("{name}.ko")), objects, link_flags })
     }

@@ -56,8 +56,11 @@ fn package_of(program: &str) -> String {
 /// The diagnosis of a program that is not installed.
 pub(crate) fn missing_tool(program: &str) -> Diagnosis {
     let package = package_of(program);
-    let remedy =
-        if package.is_empty() { "install it".to_owned() } else { format!("install it (Debian: apt install {package})") };
+    let remedy = if package.is_empty() {
+        "install it".to_owned()
+    } else {
+        format!("install it (Debian: apt install {package})")
+    };
     Diagnosis::new("klpx::missing-tool", Class::Environment, format!("{program} is not installed"))
         .why("building a kernel needs it")
         .remedy(remedy)
@@ -96,7 +99,8 @@ pub(crate) fn check_build_tools(config: &Config, toolchain: &Toolchain, runner: 
 
 /// Asks the host compiler whether it finds a header.
 fn has_header(header: &str, toolchain: &Toolchain, runner: &Runner) -> Result<bool> {
-    let host = if toolchain.compiler == Compiler::Clang && toolchain.lld { toolchain.cc.as_str() } else { "gcc" };
+    let host =
+        if toolchain.compiler == Compiler::Clang && toolchain.lld { toolchain.cc.as_str() } else { "gcc" };
     if find_program(host).is_none() {
         return Ok(true);
     }

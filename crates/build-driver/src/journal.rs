@@ -74,7 +74,8 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
             saved.push(Saved { path, size });
         }
     }
-    let text = serde_json::to_vec_pretty(&Journal { files, saved }).map_err(|error| internal(&error.to_string()))?;
+    let text =
+        serde_json::to_vec_pretty(&Journal { files, saved }).map_err(|error| internal(&error.to_string()))?;
     copy::write_durably(&journal_path(dir), &text)?;
     let since = modified(&journal_path(dir))?;
     // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just before.
@@ -127,7 +128,9 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
 }
 
 fn modified(path: &Path) -> Result<SystemTime> {
-    path.metadata().and_then(|meta| meta.modified()).map_err(|error| Diagnosis::io("read", path, &error).into())
+    path.metadata()
+        .and_then(|meta| meta.modified())
+        .map_err(|error| Diagnosis::io("read", path, &error).into())
 }
 
 fn save(from: &Path, to: &Path) -> Result<u64> {
@@ -235,12 +238,15 @@ fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
     for entry in walkdir::WalkDir::new(build).sort_by_file_name() {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name().to_string_lossy();
-        let Some(object) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".o.cmd")) else { continue };
+        let Some(object) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".o.cmd")) else {
+            continue;
+        };
         let object = entry.path().with_file_name(format!("{object}.o"));
         if !object.is_file() {
             continue;
         }
-        let text = std::fs::read(entry.path()).map_err(|error| Diagnosis::io("read", entry.path(), &error))?;
+        let text =
+            std::fs::read(entry.path()).map_err(|error| Diagnosis::io("read", entry.path(), &error))?;
         if needles.iter().any(|needle| mentions(&text, needle))
             && let Ok(relative) = object.strip_prefix(build)
         {
@@ -295,8 +301,18 @@ mod tests {
 
     fn changes() -> Vec<Change> {
         vec![
-            Change { path: "fs/a.c".into(), original: Some(b"a".into()), patched: Some(b"patched".into()) },
-            Change { path: "fs/new/n.c".into(), original: None, patched: Some(b"new".into()) },
+            Change {
+                path: "fs/a.c".into(),
+                original: Some(b"a".into()),
+                patched: Some(b"patched".into()),
+                edited: Vec::new(),
+            },
+            Change {
+                path: "fs/new/n.c".into(),
+                original: None,
+                patched: Some(b"new".into()),
+                edited: Vec::new(),
+            },
         ]
     }
 

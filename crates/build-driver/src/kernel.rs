@@ -65,7 +65,8 @@ impl Kernel {
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
-        let local_files = if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
+        let local_files =
+            if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
         let (release, local_version) = release(&source, &build_dir, &config, &local_files)?;
         let files = source.files()?;
         let key = key(&files, &config, arch, &toolchain, &release, &local_files);
@@ -78,7 +79,10 @@ impl Kernel {
             release,
             local_version,
             local_files,
-            jobs: options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1),
+            jobs: options
+                .jobs
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+                .max(1),
             cache_dir: options.cache_dir.clone(),
             key,
             runner,

@@ -3,6 +3,8 @@
 //! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. A patch that adds a line at the top of a file would
 //! otherwise change every function below that uses one of them.
 
+use std::ops::Range;
+
 use diffy::DiffOptions;
 
 /// A patched text with its directives.
@@ -12,6 +14,8 @@ pub struct Numbered {
     pub text: String,
     /// Lines of the original (from 1) from which on the numbers are off because no directive could be placed.
     pub unplaced: Vec<u32>,
+    /// The lines that the patch edits, by the numbers that the compiler sees.
+    pub edited: Vec<Range<u32>>,
 }
 
 /// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the first
@@ -40,7 +44,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
         }
     }
     out.extend(lines[copied..].iter().copied());
-    Numbered { text: out, unplaced }
+    Numbered { text: out, unplaced, edited: edits.iter().map(Edit::lines).collect() }
 }
 
 /// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
@@ -49,6 +53,14 @@ struct Edit {
     old_len: usize,
     new_start: usize,
     new_len: usize,
+}
+
+impl Edit {
+    /// Its lines from 1; a pure deletion is at the line that follows it.
+    fn lines(&self) -> Range<u32> {
+        let line = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        line(self.old_start + 1)..line(self.old_start + 1 + self.old_len.max(self.new_len).max(1))
+    }
 }
 
 fn edits(original: &str, patched: &str) -> Vec<Edit> {
@@ -253,7 +265,13 @@ mod tests {
     }
 
     const CASES: &[Case] = &[
-        Case { name: "nothing changed", original: "a\nb\n", patched: "a\nb\n", expected: "a\nb\n", unplaced: &[] },
+        Case {
+            name: "nothing changed",
+            original: "a\nb\n",
+            patched: "a\nb\n",
+            expected: "a\nb\n",
+            unplaced: &[],
+        },
         Case {
             name: "a line added",
             original: "a\nb\nc\n",
@@ -417,7 +435,8 @@ mod tests {
                         settled = false;
                         continue;
                     };
-                    settled &= next == old;
+                    // A change, or a branch left: numbers may be off until the next line where a directive can stand.
+                    settled &= next == old && (n == 0 || states[n].branches == states[n - 1].branches);
                     next = old + 1;
                     if compiled(&states[n], taken) {
                         settled |= states[n].safe;

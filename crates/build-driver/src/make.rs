@@ -84,7 +84,9 @@ impl Make<'_> {
         if let Some(line) = built.lines.iter().find(|line| line.contains("No space left on device")) {
             return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
                 .why(line.trim().to_owned())
-                .remedy("free some space (klpx cache prune), or name another cache directory with --cache-dir")
+                .remedy(
+                    "free some space (klpx cache prune), or name another cache directory with --cache-dir",
+                )
                 .into();
         }
         let lines = error_lines(&built.lines, self.src);
@@ -128,7 +130,9 @@ fn is_error(line: &str) -> bool {
         ": Stop.",
     ];
     // The second is how ld.lld and git begin a line.
-    SIGNS.iter().any(|sign| line.contains(sign)) || line.starts_with("error: ") || line.contains("*** No rule")
+    SIGNS.iter().any(|sign| line.contains(sign))
+        || line.starts_with("error: ")
+        || line.contains("*** No rule")
 }
 
 /// Lines that lead up to an error: the file that includes, the function it is in.
@@ -154,13 +158,19 @@ pub(crate) fn error_lines(lines: &[String], src: &Path) -> Vec<String> {
         for before in (0..at).rev().take_while(|&n| is_lead(&lines[n])) {
             kept[before] = true;
         }
-        let follows = |line: &String| line.starts_with(' ') && !is_make_noise(line) || line.contains(" note: ");
+        let follows =
+            |line: &String| line.starts_with(' ') && !is_make_noise(line) || line.contains(" note: ");
         for (offset, _) in lines[at + 1..].iter().take(12).enumerate().take_while(|(_, line)| follows(line)) {
             kept[at + 1 + offset] = true;
         }
     }
-    let found: Vec<String> =
-        lines.iter().zip(&kept).filter(|(_, keep)| **keep).map(|(line, _)| clean(line)).take(DETAIL_LINES).collect();
+    let found: Vec<String> = lines
+        .iter()
+        .zip(&kept)
+        .filter(|(_, keep)| **keep)
+        .map(|(line, _)| clean(line))
+        .take(DETAIL_LINES)
+        .collect();
     if !found.is_empty() {
         return found;
     }
@@ -185,7 +195,11 @@ mod tests {
 
     #[test]
     fn compiled_units_are_counted_from_kbuilds_short_lines() {
-        let yes = ["  CC      fs/proc/version.o", "  CC [M]  drivers/md/raid1.o", "  AS      arch/x86/lib/memcpy.o"];
+        let yes = [
+            "  CC      fs/proc/version.o",
+            "  CC [M]  drivers/md/raid1.o",
+            "  AS      arch/x86/lib/memcpy.o",
+        ];
         let no = [
             "  HOSTCC  scripts/basic/fixdep",
             "  CC      scripts/mod/empty.o",

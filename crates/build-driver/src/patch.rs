@@ -88,8 +88,12 @@ impl PatchSet {
         let mut patches = Vec::new();
         for path in paths {
             let text = std::fs::read(path).map_err(|error| {
-                Diagnosis::new("klpx::patch-unreadable", Class::Patch, format!("can't read the patch {}", path.display()))
-                    .why(error.to_string())
+                Diagnosis::new(
+                    "klpx::patch-unreadable",
+                    Class::Patch,
+                    format!("can't read the patch {}", path.display()),
+                )
+                .why(error.to_string())
             })?;
             patches.push(Patch::parse(&path.display().to_string(), text)?);
         }
@@ -140,10 +144,14 @@ impl PatchSet {
         }
         Failure::all(found)?;
         if compiled == 0 {
-            return Err(Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "the patch changes nothing in this kernel")
-                .why("it touches only files that are not compiled into it")
-                .detail(notes)
-                .into());
+            return Err(Diagnosis::new(
+                "klpx::nothing-changed",
+                Class::Unchanged,
+                "the patch changes nothing in this kernel",
+            )
+            .why("it touches only files that are not compiled into it")
+            .detail(notes)
+            .into());
         }
         Ok(notes)
     }
@@ -153,7 +161,12 @@ impl Patch {
     /// Parses a patch.
     pub(crate) fn parse(name: &str, text: Vec<u8>) -> Result<Patch> {
         if text.iter().all(u8::is_ascii_whitespace) {
-            return Err(Diagnosis::new("klpx::patch-empty", Class::Patch, format!("the patch {name} is empty")).into());
+            return Err(Diagnosis::new(
+                "klpx::patch-empty",
+                Class::Patch,
+                format!("the patch {name} is empty"),
+            )
+            .into());
         }
         let mut files = Vec::new();
         for patch in file_patches(&text) {
@@ -170,7 +183,9 @@ impl Patch {
     pub(crate) fn counts(&self) -> BTreeMap<String, (usize, usize)> {
         let mut counts = BTreeMap::new();
         for patch in file_patches(&self.text).flatten() {
-            let (Ok(change), Some(hunks)) = (file_change(&self.name, &patch), patch.patch().as_text()) else { continue };
+            let (Ok(change), Some(hunks)) = (file_change(&self.name, &patch), patch.patch().as_text()) else {
+                continue;
+            };
             let count: &mut (usize, usize) = counts.entry(change.path).or_default();
             for line in hunks.hunks().iter().flat_map(|hunk| hunk.lines()) {
                 match line {
@@ -226,7 +241,8 @@ type Parsed<'a> = std::result::Result<FilePatch<'a, [u8]>, String>;
 fn file_patches(text: &[u8]) -> impl Iterator<Item = Parsed<'_>> {
     let git = text.starts_with(b"diff --git ") || text.windows(12).any(|window| window == b"\ndiff --git ");
     let options = if git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
-    diffy::patch_set::PatchSet::parse_bytes(text, options).map(|patch| patch.map_err(|error| error.to_string()))
+    diffy::patch_set::PatchSet::parse_bytes(text, options)
+        .map(|patch| patch.map_err(|error| error.to_string()))
 }
 
 fn not_a_patch(name: &str, why: &str) -> Diagnosis {
@@ -249,14 +265,21 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     let (path, action) = match &operation {
         FileOperation::Create(path) => (text(path), Action::Create),
         FileOperation::Delete(path) => (text(path), Action::Delete),
-        FileOperation::Modify { original, modified } if original == modified => (text(original), Action::Modify),
+        FileOperation::Modify { original, modified } if original == modified => {
+            (text(original), Action::Modify)
+        }
         FileOperation::Modify { original, modified } => {
             // `diff -u a.c.orig a.c`: patch and git take the name after +++ then.
             let path = if original.ends_with(b".orig") { modified } else { original };
             if path != modified {
                 let why = format!("{} becomes {}", text(original), text(modified));
-                return Err(refuse("klpx::patch-renames", &text(original), "names one file by two names", &why,
-                    "make the patch in a tree where the file has one name"));
+                return Err(refuse(
+                    "klpx::patch-renames",
+                    &text(original),
+                    "names one file by two names",
+                    &why,
+                    "make the patch in a tree where the file has one name",
+                ));
             }
             (text(path), Action::Modify)
         }
@@ -280,7 +303,13 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
         ));
     }
     if matches!(patch.patch(), PatchKind::Binary(_)) {
-        return Err(refuse("klpx::patch-binary", &path, "changes a binary file", "binary files hold no code", ""));
+        return Err(refuse(
+            "klpx::patch-binary",
+            &path,
+            "changes a binary file",
+            "binary files hold no code",
+            "",
+        ));
     }
     let special = |mode: Option<&FileMode>| matches!(mode, Some(FileMode::Symlink | FileMode::Gitlink));
     if special(patch.old_mode()) || special(patch.new_mode()) {
@@ -386,8 +415,16 @@ const PATH_RULES: [PathRule; 46] = [
 ];
 
 /// Files at the top of the tree that are no part of the build.
-const TOP_TEXTS: [&str; 8] =
-    ["COPYING", "CREDITS", "MAINTAINERS", "README", ".mailmap", ".gitattributes", ".clang-format", ".editorconfig"];
+const TOP_TEXTS: [&str; 8] = [
+    "COPYING",
+    "CREDITS",
+    "MAINTAINERS",
+    "README",
+    ".mailmap",
+    ".gitattributes",
+    ".clang-format",
+    ".editorconfig",
+];
 
 /// What a file is, by its path.
 pub fn classify(path: &str, arch: Arch) -> FileKind {
@@ -433,7 +470,11 @@ impl FileKind {
     }
 
     fn passed_over(self) -> &'static str {
-        if self == FileKind::OtherArch { "it is of another architecture" } else { "it is not compiled into the kernel" }
+        if self == FileKind::OtherArch {
+            "it is of another architecture"
+        } else {
+            "it is not compiled into the kernel"
+        }
     }
 
     fn refusal(self) -> Option<Refusal> {
@@ -513,9 +554,18 @@ mod tests {
             ("hello\nworld\n", "klpx::not-a-patch"),
             ("\0\u{1}\u{2}ELF", "klpx::not-a-patch"),
             ("--- a/f.c\n+++ b/f.c\n@@ -1,5 +1 @@\n-a\n", "klpx::not-a-patch"),
-            ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "klpx::patch-binary"),
-            ("diff --git a/x b/y\nsimilarity index 100%\nrename from x\nrename to y\n", "klpx::patch-renames"),
-            ("diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+x\n", "klpx::patch-link"),
+            (
+                "diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n",
+                "klpx::patch-binary",
+            ),
+            (
+                "diff --git a/x b/y\nsimilarity index 100%\nrename from x\nrename to y\n",
+                "klpx::patch-renames",
+            ),
+            (
+                "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+x\n",
+                "klpx::patch-link",
+            ),
         ];
         for (text, wanted) in cases {
             assert_eq!(code(text), wanted, "{text:?}");
@@ -587,14 +637,19 @@ mod tests {
     #[test]
     fn each_refused_kind_has_a_code_and_a_remedy() {
         let tree = tempfile::tempdir().expect("dir");
-        let text = format!("--- a/arch/x86/lib/x.S\n+++ b/arch/x86/lib/x.S\n{HUNK}--- a/Makefile\n+++ b/Makefile\n{HUNK}");
+        let text = format!(
+            "--- a/arch/x86/lib/x.S\n+++ b/arch/x86/lib/x.S\n{HUNK}--- a/Makefile\n+++ b/Makefile\n{HUNK}"
+        );
         let set = PatchSet::from_text("x", text.as_bytes()).expect("a patch");
         let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
         let codes: Vec<_> = failure.diagnoses().map(|d| d.code).collect();
         assert_eq!(codes, ["klpx::assembly", "klpx::patch-changes-build"]);
         assert!(failure.diagnoses().all(|d| !d.remedy.is_empty() && d.place.file.is_some()));
         assert_eq!(failure.exit_code(), 6);
-        let set = PatchSet::from_text("x", format!("--- a/Documentation/x\n+++ b/Documentation/x\n{HUNK}").as_bytes());
+        let set = PatchSet::from_text(
+            "x",
+            format!("--- a/Documentation/x\n+++ b/Documentation/x\n{HUNK}").as_bytes(),
+        );
         let failure = set.expect("a patch").check(tree.path(), Arch::X86_64).expect_err("nothing");
         assert_eq!(failure.exit_code(), 5);
     }
@@ -603,7 +658,8 @@ mod tests {
     fn a_path_through_a_link_is_refused() {
         let tree = tempfile::tempdir().expect("dir");
         std::os::unix::fs::symlink("/etc", tree.path().join("fs")).expect("link");
-        let set = PatchSet::from_text("x", format!("--- a/fs/x.c\n+++ b/fs/x.c\n{HUNK}").as_bytes()).expect("a patch");
+        let set = PatchSet::from_text("x", format!("--- a/fs/x.c\n+++ b/fs/x.c\n{HUNK}").as_bytes())
+            .expect("a patch");
         let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::patch-leaves-tree");
     }

@@ -97,7 +97,12 @@ impl Workspace {
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
-    pub fn patched(&self, prepared: &Prepared, baseline: &Baseline, progress: &dyn Progress) -> Result<Patched> {
+    pub fn patched(
+        &self,
+        prepared: &Prepared,
+        baseline: &Baseline,
+        progress: &dyn Progress,
+    ) -> Result<Patched> {
         let work = WorkDir::create(&self.dir)?;
         progress.step("building the patched kernel");
         let patching = journal::begin(&self.dir, &prepared.changes);

@@ -114,7 +114,16 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub struct Runner {
     stop: Arc<AtomicBool>,
-    lock: Option<Arc<File>>,
+    hold: Option<Hold>,
+}
+
+/// What ties children to a workspace.
+#[derive(Clone, Debug)]
+struct Hold {
+    /// The workspace's lock, which children inherit.
+    lock: Arc<File>,
+    /// Where the process group of the last child is written down.
+    group: PathBuf,
 }
 
 impl Default for Runner {
@@ -126,17 +135,18 @@ impl Default for Runner {
 impl Runner {
     /// A runner that obeys SIGINT and SIGTERM.
     pub fn new() -> Runner {
-        Runner { stop: interrupt_flag(), lock: None }
+        Runner { stop: interrupt_flag(), hold: None }
     }
 
-    /// The same runner, whose children also hold `lock` until the last of them ends.
-    pub(crate) fn holding(&self, lock: Arc<File>) -> Runner {
-        Runner { stop: Arc::clone(&self.stop), lock: Some(lock) }
+    /// The same runner, whose children also hold `lock` until the last of them ends, and whose process group is noted in the
+    /// file `group`.
+    pub(crate) fn holding(&self, lock: Arc<File>, group: PathBuf) -> Runner {
+        Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }) }
     }
 
     #[cfg(test)]
     pub(crate) fn with_flag(stop: Arc<AtomicBool>) -> Runner {
-        Runner { stop, lock: None }
+        Runner { stop, hold: None }
     }
 
     pub(crate) fn stopped(&self) -> bool {
@@ -160,6 +170,10 @@ impl Runner {
         }
         let reader = self.expression(call).reader().map_err(|error| cannot_start(call, &error))?;
         let group = reader.pids().first().map_or(0, |pid| pid.cast_signed());
+        if let Some(hold) = &self.hold {
+            // Only for the next klpx, should this one be killed; without it that one waits for the children to end.
+            let _ = std::fs::write(&hold.group, group.to_string());
+        }
         let result = std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::channel::<io::Result<String>>();
             let output = &reader;
@@ -226,7 +240,7 @@ impl Runner {
 
     fn expression(&self, call: &Call) -> duct::Expression {
         let parent = std::process::id().cast_signed();
-        let lock = self.lock.clone();
+        let lock = self.hold.as_ref().map(|hold| Arc::clone(&hold.lock));
         let mut expression = duct::cmd(&call.program, &call.args)
             .stdin_null()
             .stderr_to_stdout()
@@ -279,6 +293,34 @@ fn kill_group(group: i32, signal: i32) {
     }
 }
 
+/// Ends what a killed klpx left running: the processes of the group noted in the file `group` that work below `dir`. The
+/// second condition keeps a stranger safe that got the same number later.
+pub(crate) fn end_orphans(group: &Path, dir: &Path) {
+    let Some(group) = std::fs::read_to_string(group).ok().and_then(|text| text.trim().parse::<i32>().ok())
+    else {
+        return;
+    };
+    let Ok(listing) = std::fs::read_dir("/proc") else { return };
+    for entry in listing.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let inside = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        // SAFETY: plain system calls on numbers.
+        if inside && unsafe { libc::getpgid(pid) } == group {
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+}
+
+/// True when a process with this number is there.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    pid > 0
+        && (unsafe { libc::kill(pid, 0) } == 0
+            || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+}
+
 fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
     let kept = |name: &OsStr| {
         name.to_str().is_some_and(|name| {
@@ -296,7 +338,8 @@ fn cannot_start(call: &Call, error: &io::Error) -> Diagnosis {
     if error.kind() == io::ErrorKind::NotFound {
         return crate::host::missing_tool(&program);
     }
-    Diagnosis::new("klpx::cannot-run", Class::Environment, format!("can't run {program}")).why(error.to_string())
+    Diagnosis::new("klpx::cannot-run", Class::Environment, format!("can't run {program}"))
+        .why(error.to_string())
 }
 
 #[cfg(test)]
@@ -354,8 +397,8 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             // SAFETY: signal 0 only asks whether the process is there.
             let alive = unsafe { libc::kill(pid, 0) } == 0;
-            let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| stat.contains(") Z "));
+            let zombie =
+                std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
             !alive || zombie
         });
         assert!(gone, "grandchild {pid} still runs");

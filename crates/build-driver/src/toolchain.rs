@@ -233,7 +233,9 @@ fn version_line(runner: &Runner, program: &str) -> Result<Option<String>> {
 /// Where a program lies, as the shell would find it.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let runs = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let runs = |path: &Path| {
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| runs(path));
     }
@@ -264,7 +266,11 @@ fn linker_version(text: &str, lld: bool) -> Option<u64> {
 
 fn version_number(text: &str, gcc: bool) -> String {
     let mut words = text.split_whitespace();
-    let word = if gcc { words.next_back() } else { words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())) };
+    let word = if gcc {
+        words.next_back()
+    } else {
+        words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+    };
     word.unwrap_or_default().to_owned()
 }
 

@@ -37,7 +37,8 @@ pub struct SourceTree {
 }
 
 /// Files that every kernel source tree has.
-const LANDMARKS: [&str; 5] = ["Kconfig", "Makefile", "scripts/Kbuild.include", "init/main.c", "include/linux/kernel.h"];
+const LANDMARKS: [&str; 5] =
+    ["Kconfig", "Makefile", "scripts/Kbuild.include", "init/main.c", "include/linux/kernel.h"];
 
 impl SourceTree {
     /// Opens a source tree.
@@ -270,8 +271,10 @@ fn read_dir(
     let full = root.join(dir);
     let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("read", &full, error));
     let listing = std::fs::read_dir(&full).map_err(|error| fail(&error))?;
-    let names: HashSet<OsString> =
-        listing.map(|entry| entry.map(|e| e.file_name())).collect::<std::io::Result<_>>().map_err(|e| fail(&e))?;
+    let names: HashSet<OsString> = listing
+        .map(|entry| entry.map(|e| e.file_name()))
+        .collect::<std::io::Result<_>>()
+        .map_err(|e| fail(&e))?;
     for name in &names {
         let path = dir.join(name);
         let text = name.to_string_lossy();

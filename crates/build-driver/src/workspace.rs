@@ -7,6 +7,7 @@
 //!     klpx.json       what the workspace is of, when it was last used
 //!     src/            private copy of the source; original at rest
 //!     build/          the O= tree of both builds; no object of a patched source at rest
+//!     group           the process group of the last child
 //!     building        there while the original build runs: what build/ holds may be half-written
 //!     baseline/       what the original build gave; complete or not there
 //!     patch.journal   there while src/ is patched (journal.rs)
@@ -97,9 +98,9 @@ impl Workspace {
         std::fs::create_dir_all(&kernels).map_err(|error| Diagnosis::io("create", &kernels, &error))?;
         let kernels = kernels.canonicalize().map_err(|error| Diagnosis::io("open", &kernels, &error))?;
         let dir = kernels.join(kernel.key());
-        let lock = lock(&kernels.join(format!("{}.lock", kernel.key())), kernel.runner(), progress)?;
+        let lock = lock(&dir, kernel.runner(), progress)?;
         std::fs::create_dir_all(&dir).map_err(|error| Diagnosis::io("create", &dir, &error))?;
-        let runner = kernel.runner().holding(Arc::new(lock));
+        let runner = kernel.runner().holding(Arc::new(lock), dir.join("group"));
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
         Info::of(kernel).save(&workspace.dir)?;
@@ -155,9 +156,12 @@ impl Workspace {
         self.keep_baseline(built.units)?;
         match self.finished_baseline() {
             Some(baseline) => Ok(Baseline { cached: false, ..baseline }),
-            None => {
-                Err(Diagnosis::new("klpx::internal", Class::Internal, "the baseline is incomplete after its build").into())
-            }
+            None => Err(Diagnosis::new(
+                "klpx::internal",
+                Class::Internal,
+                "the baseline is incomplete after its build",
+            )
+            .into()),
         }
     }
 
@@ -199,7 +203,8 @@ impl Workspace {
     pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
         let (src, build) = (self.source_dir(), self.build_dir());
         let ld = self.linker_wrapper()?;
-        let make = Make { kernel: &self.kernel, runner: &self.runner, src: &src, build: &build, ld: ld.as_deref() };
+        let make =
+            Make { kernel: &self.kernel, runner: &self.runner, src: &src, build: &build, ld: ld.as_deref() };
         work(&make)
     }
 
@@ -296,9 +301,13 @@ impl Workspace {
         if release == wanted {
             return Ok(release.to_owned());
         }
-        Err(Diagnosis::new("klpx::release-mismatch", Class::Build, format!("the build is of Linux {release}, not {wanted}"))
-            .why("a livepatch's vermagic must be that of the running kernel")
-            .into())
+        Err(Diagnosis::new(
+            "klpx::release-mismatch",
+            Class::Build,
+            format!("the build is of Linux {release}, not {wanted}"),
+        )
+        .why("a livepatch's vermagic must be that of the running kernel")
+        .into())
     }
 
     /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second build
@@ -320,7 +329,8 @@ impl Workspace {
         let temporary = bin.join("ld.lld.new");
         std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&temporary, mode).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
+        std::fs::set_permissions(&temporary, mode)
+            .map_err(|error| Diagnosis::io("write", &temporary, &error))?;
         std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
         Ok(Some(path))
     }
@@ -341,37 +351,41 @@ fn wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
     )
 }
 
-/// Takes a workspace's lock, or waits for it.
-fn lock(path: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
-    let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("lock", path, error));
-    let file = File::options()
+/// Takes a workspace's lock, or waits for it. The lock file holds the number of the process that has it.
+fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
+    let path = dir.with_extension("lock");
+    let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("lock", &path, error));
+    let mut options = File::options();
+    let file = options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)
+        .open(&path)
         .map_err(|error| fail(&error))?;
     let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(fail(&error)),
-            Err(TryLockError::WouldBlock) if !told => {
-                let holder = std::fs::read_to_string(path).unwrap_or_default();
-                let holder = holder.trim();
-                let pid = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
-                progress.step(&format!("waiting for another klpx{pid}"));
-                told = true;
-            }
-            Err(TryLockError::WouldBlock) => {
-                if runner.stopped() {
-                    return Err(process::interrupted());
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
+            Err(TryLockError::WouldBlock) => {}
         }
+        let holder: Option<i32> =
+            std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        if holder.is_some_and(|pid| !process::is_alive(pid)) {
+            // It was killed, and what it started still works here.
+            process::end_orphans(&dir.join("group"), dir);
+        } else if !told {
+            let pid = holder.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            progress.step(&format!("waiting for another klpx{pid}"));
+            told = true;
+        }
+        if runner.stopped() {
+            return Err(process::interrupted());
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
-    // Only for the message above: whoever can't read it is told nothing wrong.
+    // Only for the messages above.
     let _ = file.set_len(0);
     let _ = std::io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes());
     Ok(file)

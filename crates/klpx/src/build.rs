@@ -65,18 +65,12 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let target = target.or_baseline(&baseline, steps, report);
 
     steps.begin("patched build");
-    let patched = workspace.patched(&prepared, steps)?;
+    let mut patched = workspace.patched(&prepared, &baseline, steps)?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
     let made = analyse_and_make(args, &name, (&workspace, &baseline, &patched, &prepared), &target, steps, report)?;
     place(&made.bytes, &output)?;
-    report.module = Some(report::Module {
-        path: output.display().to_string(),
-        name: module::kernel_name(&name),
-        replaced: made.replaced,
-        symbols: made.symbols,
-        relocations: made.relocations,
-    });
+    report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
     if args.keep_work {
         let kept = patched.keep();
         steps.remark(&format!("the objects of this run are in {}", kept.display()));
@@ -98,11 +92,11 @@ fn analyse_and_make(
     let objects = change_set::read(&pairs)?;
     let analysis = Analysis::new(&objects, prepared, &workspace.source_dir());
     steps.end(&analysis.summary());
+    report.changes = analysis.findings.concat();
     analysis.check()?;
-
-    let source = module::Source { workspace, target, analysis: &analysis, objects: &objects };
-    let made = source.make(name, !args.no_replace, steps, report)?;
-    Ok(made)
+    let work_dir = patched.work_dir();
+    let source = module::Source { workspace, work_dir, target, analysis: &analysis, objects: &objects };
+    source.make(name, !args.no_replace, steps, report)
 }
 
 fn options(args: &Build) -> Result<Options> {

@@ -36,7 +36,7 @@ pub(crate) fn open(baseline: &Baseline, patched: &Patched) -> Result<Vec<Pair>> 
         paths.push(("vmlinux".to_owned(), &baseline.vmlinux_o, vmlinux));
     }
     let mut faults = Vec::new();
-    for module in &patched.modules {
+    for module in patched.modules.iter().chain(&patched.new_modules) {
         match baseline.modules.iter().find(|m| m.name == module.name) {
             Some(original) => paths.push((module.name.clone(), &original.object, &module.object)),
             None => faults.push(
@@ -175,8 +175,8 @@ fn edited(pair: &Objects<'_>, difference: &Difference, prepared: &Prepared, sour
 fn in_tree(file: &str, source: &Path) -> Option<String> {
     let path = Path::new(file);
     let relative: PathBuf = path.strip_prefix(source).unwrap_or(path).to_owned();
-    Some(relative.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect::<PathBuf>())
-        .map(|p| p.display().to_string())
+    let normal = relative.components().filter(|c| matches!(c, std::path::Component::Normal(_)));
+    normal.collect::<PathBuf>().to_str().map(str::to_owned)
 }
 
 /// Initcalls, parameters and other entries that only a boot or a module load reads.

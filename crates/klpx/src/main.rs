@@ -2,12 +2,16 @@
 
 mod analysis;
 mod args;
+mod build;
 mod cache;
+mod change_set;
 mod diff;
 mod manual;
+mod module;
 mod progress;
 mod render;
 mod report;
+mod target;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -31,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command, out: &mut impl Write) -> Result<()> {
     match command {
-        Command::Build(_) => Ok(()),
+        Command::Build(args) => build::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(_) => Ok(()),
         Command::Cache(command) => cache::run(command, out),

@@ -56,6 +56,16 @@ impl Steps {
         print_line(&line);
     }
 
+    /// Something to know that stops nothing; while a step is under way its line stays below.
+    pub(crate) fn remark(&self, text: &str) {
+        let guard = self.lock();
+        let print = || print_line(&format!("  {:NAME$} {text}", "note"));
+        match guard.as_ref() {
+            Some(current) => current.bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Forgets the step that is under way: a failure is reported instead.
     pub(crate) fn abandon(&self) {
         if let Some(current) = self.lock().take() {
@@ -94,12 +104,7 @@ impl klpx_build_driver::Progress for Steps {
     }
 
     fn note(&self, what: &str) {
-        let guard = self.lock();
-        let print = || print_line(&format!("  {:NAME$} {what}", "note"));
-        match guard.as_ref() {
-            Some(current) => current.bar.suspend(print),
-            None => print(),
-        }
+        self.remark(what);
     }
 }
 

@@ -6,6 +6,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use serde::Serialize;
 
 use crate::analysis::Finding;
+use crate::module::Made;
 
 /// Version of the report's schema.
 pub(crate) const SCHEMA: u32 = 1;
@@ -56,6 +57,18 @@ pub(crate) struct Module {
     pub(crate) symbols: usize,
     /// Relocations that were checked.
     pub(crate) relocations: usize,
+}
+
+impl Module {
+    pub(crate) fn new(path: &Path, name: String, made: &Made) -> Module {
+        Module {
+            path: path.display().to_string(),
+            name,
+            replaced: made.verified.functions,
+            symbols: made.verified.symbols,
+            relocations: made.verified.relocations,
+        }
+    }
 }
 
 impl Report {

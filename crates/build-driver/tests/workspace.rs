@@ -1,0 +1,433 @@
+//! The life of a workspace, on a toy kernel whose Makefile has the targets that the driver calls.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
+use klpx_diagnosis::Result;
+
+/// A Makefile that takes the variables and targets the driver uses, and keeps records as kbuild does. A source with the
+/// word SLOW is half-written for a while before it is compiled.
+const MAKEFILE: &str = r#"VERSION = 7
+PATCHLEVEL = 2
+SUBLEVEL = 0
+EXTRAVERSION =
+S := $(CURDIR)
+units := $(patsubst $(S)/%.c,$(O)/%.o,$(sort $(wildcard $(S)/fs/*.c)))
+mods := $(patsubst $(S)/%.c,$(O)/%.o,$(sort $(wildcard $(S)/mod/*.c)))
+.DELETE_ON_ERROR:
+.PHONY: FORCE olddefconfig vmlinux_o modules
+olddefconfig:
+	@mkdir -p $(O)/include/config; echo '7.2.0$(LOCALVERSION)' > $(O)/include/config/kernel.release
+	@cat $(S)/extra-config >> $(O)/.config
+$(O)/%.o: $(S)/%.c
+	@mkdir -p $(@D)
+	@if grep -q SLOW $<; then echo half > $@; echo '  SLOW    $*.o'; sleep 30; fi
+	@$(CC) $(KCFLAGS) -I$(S)/include -MMD -MF $(@D)/.$(@F).cmd -MT $@ -c -o $@ $<
+	@echo '  CC      $*.o'
+-include $(wildcard $(O)/fs/.*.cmd $(O)/mod/.*.cmd)
+$(O)/vmlinux.o: $(units) FORCE
+	@echo '  LD      vmlinux.o'
+	@ld -r -o $@ $(units)
+vmlinux_o: $(O)/vmlinux.o
+modules: $(mods) vmlinux_o
+	@echo $(patsubst $(O)/%,%,$(mods)) | tr ' ' '\n' > $(O)/modules.order
+	@echo exports > $(O)/Module.symvers
+"#;
+
+struct Toy {
+    root: tempfile::TempDir,
+}
+
+impl Toy {
+    fn new() -> Toy {
+        let root = tempfile::tempdir().expect("dir");
+        let toy = Toy { root };
+        let gcc = Command::new("gcc").arg("--version").output().expect("gcc").stdout;
+        let gcc = String::from_utf8_lossy(&gcc).lines().next().expect("a line").to_owned();
+        let files = [
+            ("Makefile", MAKEFILE),
+            ("Kconfig", ""),
+            ("extra-config", ""),
+            ("scripts/Kbuild.include", ""),
+            ("init/main.c", ""),
+            ("include/linux/kernel.h", "#define N 1\n"),
+            ("fs/a.c", "int a(void)\n{\n\treturn 1;\n}\n"),
+            ("fs/b.c", "#include <linux/kernel.h>\nint b(void)\n{\n\treturn N;\n}\n"),
+            ("fs/c.c", "#include <linux/kernel.h>\nint c(void)\n{\n\treturn N + 1;\n}\n"),
+            ("mod/my-mod.c", "int m(void)\n{\n\treturn 1;\n}\n"),
+        ];
+        for (path, text) in files {
+            toy.write(path, text);
+        }
+        let config = format!(
+            "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_LIVEPATCH=y\nCONFIG_KALLSYMS=y\nCONFIG_CC_IS_GCC=y\nCONFIG_CC_VERSION_TEXT=\"{gcc}\"\n"
+        );
+        std::fs::create_dir(toy.root.path().join("out")).expect("mkdir");
+        std::fs::write(toy.root.path().join("out/.config"), config).expect("write");
+        toy
+    }
+
+    fn source(&self) -> PathBuf {
+        self.root.path().join("linux")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.root.path().join("cache")
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.source().join(path);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        std::fs::write(path, text).expect("write");
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            source: self.source(),
+            build_dir: Some(self.root.path().join("out")),
+            cache_dir: self.cache(),
+            jobs: Some(2),
+            ..Options::default()
+        }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::open(&self.options()).expect("a kernel")
+    }
+
+    fn open(&self) -> Workspace {
+        Workspace::open(&self.kernel(), &()).expect("a workspace")
+    }
+
+    /// Everything the user owns: paths, contents, times.
+    fn users_files(&self) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+        let mut files = BTreeMap::new();
+        for dir in ["linux", "out"] {
+            for entry in walk(&self.root.path().join(dir)) {
+                let time = entry.metadata().and_then(|meta| meta.modified()).expect("time");
+                files.insert(entry.clone(), (std::fs::read(&entry).expect("read"), time));
+            }
+        }
+        files
+    }
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("read").flatten() {
+        if entry.path().is_dir() { found.extend(walk(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found
+}
+
+fn replace(path: &str, old: &str, new: &str) -> String {
+    let body = diffy::create_patch(old, new).to_string();
+    body.replace("--- original", &format!("--- a/{path}")).replace("+++ modified", &format!("+++ b/{path}"))
+}
+
+/// A patch that replaces a word in a file of the toy kernel.
+fn edit(toy: &Toy, path: &str, from: &str, to: &str) -> String {
+    let old = std::fs::read_to_string(toy.source().join(path)).expect("read");
+    assert!(old.contains(from));
+    replace(path, &old, &old.replace(from, to))
+}
+
+fn build(workspace: &Workspace, patch: &str) -> Result<Patched> {
+    let baseline = workspace.baseline(&())?;
+    let prepared = PatchSet::from_text("test.patch", patch.as_bytes())?.preflight(workspace.kernel(), 0)?;
+    workspace.patched(&prepared, &baseline, &())
+}
+
+/// The private source is the user's, byte for byte, and no journal is left.
+fn assert_at_rest(toy: &Toy, workspace: &Path) {
+    for path in walk(&toy.source()) {
+        let private = workspace.join("src").join(path.strip_prefix(toy.source()).expect("inside"));
+        assert_eq!(std::fs::read(&private).ok(), std::fs::read(&path).ok(), "{}", path.display());
+    }
+    assert_eq!(walk(&workspace.join("src")).len(), walk(&toy.source()).len());
+    assert!(!workspace.join("patch.journal").exists());
+}
+
+fn code(failure: &klpx_diagnosis::Failure) -> &'static str {
+    failure.diagnoses().next().expect("one").code
+}
+
+#[test]
+fn the_baseline_is_built_once_and_the_users_trees_are_not_written() {
+    let toy = Toy::new();
+    let before = toy.users_files();
+    let workspace = toy.open();
+    let first = workspace.baseline(&()).expect("a baseline");
+    assert!(!first.cached);
+    assert_eq!((first.units, first.release.as_str()), (4, "7.2.0"));
+    assert_eq!(first.modules.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["my_mod"]);
+    assert!(first.vmlinux_o.is_file() && first.symvers.is_file() && first.modules[0].object.is_file());
+    assert!(workspace.baseline(&()).expect("a baseline").cached);
+    drop(workspace);
+    assert!(toy.open().baseline(&()).expect("a baseline").cached);
+    assert_eq!(toy.users_files(), before);
+    let items = cache::list(&toy.cache()).expect("list");
+    assert_eq!(items.len(), 1);
+    assert!(items[0].complete && !items[0].busy && items[0].size > 0);
+}
+
+#[test]
+fn a_patch_recompiles_only_what_it_touches_and_leaves_nothing() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let before = toy.users_files();
+    let patched = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return 7")).expect("built");
+    assert_eq!(patched.units, 1);
+    assert!(patched.vmlinux_o.as_ref().is_some_and(|path| path.is_file()));
+    assert!(patched.modules.is_empty());
+    let work = patched.work_dir().to_owned();
+    assert!(work.exists());
+    drop(patched);
+    assert!(!work.exists());
+    assert_at_rest(&toy, workspace.dir());
+
+    let patched = build(&workspace, &edit(&toy, "mod/my-mod.c", "return 1", "return 2")).expect("built");
+    assert_eq!(patched.units, 1, "the unit of the patch before was put back, not compiled again");
+    assert_eq!(patched.modules.len(), 1);
+    assert!(patched.vmlinux_o.is_none());
+
+    let patched = build(&workspace, &edit(&toy, "include/linux/kernel.h", "N 1", "N 2")).expect("built");
+    assert_eq!(patched.units, 2, "both users of the header");
+    assert_eq!(toy.users_files(), before);
+}
+
+#[test]
+fn a_second_build_of_the_same_patch_gives_the_same_bytes() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let patch = edit(&toy, "fs/b.c", "return N", "return N * 3");
+    let bytes = || {
+        let patched = build(&workspace, &patch).expect("built");
+        std::fs::read(patched.vmlinux_o.as_ref().expect("changed")).expect("read")
+    };
+    assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn a_comment_changes_nothing() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let patched =
+        build(&workspace, &edit(&toy, "fs/a.c", "int a", "/* a\n * comment */\nint a")).expect("built");
+    assert!(patched.is_unchanged());
+    assert_eq!(patched.units, 1);
+}
+
+#[test]
+fn files_are_added_and_removed() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let add = "diff --git a/mod/new.c b/mod/new.c\nnew file mode 100644\n--- /dev/null\n+++ b/mod/new.c\n@@ -0,0 +1 @@\n+int n;\n";
+    let patched = build(&workspace, add).expect("built");
+    assert_eq!(patched.new_modules.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["new"]);
+    assert_at_rest(&toy, workspace.dir());
+    let old = std::fs::read_to_string(toy.source().join("fs/c.c")).expect("read");
+    let lines: String = old.lines().map(|line| format!("-{line}\n")).collect();
+    let remove = format!("--- a/fs/c.c\n+++ /dev/null\n@@ -1,{} +0,0 @@\n{lines}", old.lines().count());
+    let patched = build(&workspace, &remove).expect("built");
+    assert!(patched.vmlinux_o.is_some());
+    assert_at_rest(&toy, workspace.dir());
+    let patched = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return 7")).expect("built");
+    assert!(patched.new_modules.is_empty());
+}
+
+#[test]
+fn what_does_not_compile_is_shown_and_undone() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let failure = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return nothing")).expect_err("fails");
+    let diagnosis = failure.diagnoses().next().expect("one");
+    assert_eq!(diagnosis.code, "klpx::patched-source-does-not-compile");
+    assert_eq!((diagnosis.place.file.as_deref(), diagnosis.place.line), (Some("fs/a.c"), Some(3)));
+    assert!(diagnosis.detail.iter().any(|line| line.starts_with("fs/a.c:3:") && line.contains("nothing")));
+    assert_at_rest(&toy, workspace.dir());
+    let patched = build(&workspace, &edit(&toy, "fs/b.c", "return N", "return N + 5")).expect("built");
+    assert_eq!(patched.units, 1);
+}
+
+#[test]
+fn an_original_that_does_not_build_has_a_code_of_its_own() {
+    let toy = Toy::new();
+    toy.write("fs/a.c", "int a(void) { return wrong; }\n");
+    let failure = toy.open().baseline(&()).expect_err("fails");
+    assert_eq!(code(&failure), "klpx::original-source-does-not-build");
+    toy.write("fs/a.c", "int a(void) { return 0; }\n");
+    assert!(toy.open().baseline(&()).is_ok());
+}
+
+#[test]
+fn a_configuration_that_kconfig_changes_is_refused() {
+    let toy = Toy::new();
+    toy.write("extra-config", "CONFIG_NEW_SYMBOL=y\nCONFIG_LD_VERSION=24000\n");
+    let failure = toy.open().baseline(&()).expect_err("refused");
+    assert_eq!(code(&failure), "klpx::config-changed");
+    assert_eq!(failure.diagnoses().next().expect("one").detail, ["CONFIG_NEW_SYMBOL: not set -> y"]);
+}
+
+#[test]
+fn a_damaged_baseline_is_not_taken_for_a_whole_one() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let baseline = workspace.baseline(&()).expect("a baseline");
+    std::fs::write(&baseline.vmlinux_o, "short").expect("write");
+    assert!(workspace.finished_baseline().is_none());
+    assert!(!workspace.baseline(&()).expect("a baseline").cached);
+}
+
+#[test]
+fn kept_work_survives_the_next_run() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let mut patched = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return 7")).expect("built");
+    let kept = patched.keep().to_owned();
+    drop((patched, workspace));
+    let workspace = toy.open();
+    assert!(kept.join("vmlinux.o").is_file());
+    drop(workspace);
+}
+
+/// Not a test: the other klpx of the tests below, run as a process of its own.
+#[test]
+#[ignore = "started by other tests"]
+fn child() {
+    let Ok(root) = std::env::var("KLPX_TEST_ROOT") else { return };
+    let root = PathBuf::from(root);
+    let patch = std::fs::read_to_string(root.join("patch")).expect("read");
+    let options = Options {
+        source: root.join("linux"),
+        build_dir: Some(root.join("out")),
+        cache_dir: root.join("cache"),
+        jobs: Some(2),
+        ..Options::default()
+    };
+    let result = Kernel::open(&options)
+        .and_then(|kernel| Workspace::open(&kernel, &()))
+        .and_then(|workspace| build(&workspace, &patch).map(|patched| patched.units));
+    std::process::exit(match result {
+        Ok(_) => 0,
+        Err(failure) => i32::from(failure.exit_code()),
+    });
+}
+
+fn start_child(toy: &Toy, patch: &str) -> Child {
+    std::fs::write(toy.root.path().join("patch"), patch).expect("write");
+    Command::new(std::env::current_exe().expect("exe"))
+        .args(["--exact", "child", "--ignored", "--nocapture"])
+        .env("KLPX_TEST_ROOT", toy.root.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started")
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: a plain system call on a child that was not waited for.
+    unsafe { libc::kill(child.id().cast_signed(), signal) };
+}
+
+/// Starts a build that hangs half-way through compiling fs/a.c; the path of that object.
+fn start_slow(toy: &Toy) -> (Child, PathBuf, PathBuf) {
+    let workspace = toy.open();
+    workspace.baseline(&()).expect("a baseline");
+    let dir = workspace.dir().to_owned();
+    drop(workspace);
+    let child = start_child(toy, &edit(toy, "fs/a.c", "return 1", "return 9 /* SLOW */"));
+    let object = dir.join("build/fs/a.o");
+    wait_for("a half-written object", || std::fs::read(&object).is_ok_and(|text| text == b"half\n"));
+    (child, dir, object)
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_a_good_cache() {
+    let toy = Toy::new();
+    let before = toy.users_files();
+    let (mut child, dir, object) = start_slow(&toy);
+    signal(&child, libc::SIGKILL);
+    child.wait().expect("ended");
+    assert!(dir.join("patch.journal").exists());
+    let workspace = toy.open();
+    assert_at_rest(&toy, &dir);
+    assert_ne!(std::fs::read(&object).ok().as_deref(), Some(&b"half\n"[..]));
+    let patch = edit(&toy, "fs/b.c", "return N", "return N + 5");
+    let after_kill = build(&workspace, &patch).expect("built");
+    let after_kill = std::fs::read(after_kill.vmlinux_o.as_ref().expect("changed")).expect("read");
+    drop(workspace);
+    // The same as with a cache that was never disturbed.
+    std::fs::remove_dir_all(toy.cache()).expect("removed");
+    let fresh = build(&toy.open(), &patch).expect("built");
+    assert_eq!(after_kill, std::fs::read(fresh.vmlinux_o.as_ref().expect("changed")).expect("read"));
+    assert_eq!(toy.users_files(), before);
+}
+
+#[test]
+fn a_run_that_is_interrupted_puts_everything_back() {
+    let toy = Toy::new();
+    let (mut child, dir, _) = start_slow(&toy);
+    signal(&child, libc::SIGINT);
+    let status = child.wait().expect("ended");
+    assert_eq!(status.code(), Some(130));
+    assert_at_rest(&toy, &dir);
+    let patched = build(&toy.open(), &edit(&toy, "fs/b.c", "return N", "return N + 5")).expect("built");
+    assert_eq!(patched.units, 1);
+}
+
+#[test]
+fn a_killed_baseline_is_started_anew() {
+    let toy = Toy::new();
+    toy.write("fs/slow.c", "/* SLOW */\nint s;\n");
+    let mut child = start_child(&toy, "");
+    let object = toy.cache().join("kernels").join(toy.kernel().key()).join("build/fs/slow.o");
+    wait_for("a half-written object", || std::fs::read(&object).is_ok_and(|text| text == b"half\n"));
+    signal(&child, libc::SIGKILL);
+    child.wait().expect("ended");
+    let workspace = toy.open();
+    assert!(workspace.finished_baseline().is_none());
+    assert!(!object.exists());
+}
+
+/// Remembers the steps it was told.
+#[derive(Default)]
+struct Steps(Mutex<Vec<String>>);
+
+impl Progress for Steps {
+    fn step(&self, message: &str) {
+        self.0.lock().expect("lock").push(message.to_owned());
+    }
+    fn objects(&self, _: u64, _: Option<u64>) {}
+    fn note(&self, _: &str) {}
+}
+
+#[test]
+fn a_second_klpx_waits_and_says_so() {
+    let toy = Toy::new();
+    let (mut child, dir, _) = start_slow(&toy);
+    let steps = Steps::default();
+    let kernel = toy.kernel();
+    std::thread::scope(|scope| {
+        let second =
+            scope.spawn(|| Workspace::open(&kernel, &steps).map(|workspace| workspace.dir().to_owned()));
+        wait_for("a message", || !steps.0.lock().expect("lock").is_empty());
+        assert!(!second.is_finished());
+        signal(&child, libc::SIGINT);
+        child.wait().expect("ended");
+        assert_eq!(second.join().expect("joined").expect("opened"), dir);
+    });
+    assert_eq!(steps.0.lock().expect("lock")[0], format!("waiting for another klpx (pid {})", child.id()));
+}

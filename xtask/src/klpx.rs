@@ -129,9 +129,17 @@ impl Klpx {
 
     /// Runs `klpx build` to its end, whatever that is.
     pub(crate) fn run(&self, build: &Build<'_>) -> Result<Outcome> {
+        self.run_in(build, None)
+    }
+
+    /// The same with only the commands of one directory at hand.
+    pub(crate) fn run_in(&self, build: &Build<'_>, path: Option<&Path>) -> Result<Outcome> {
         std::fs::create_dir_all(build.output)?;
         let start = Instant::now();
         let mut command = self.build_command(build);
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
         let result = command.output().with_context(|| format!("can't run {}", process::shown(&command)))?;
         let report =
             std::fs::read(report_path(build)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());

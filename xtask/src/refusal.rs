@@ -35,6 +35,13 @@ pub(crate) struct Case {
     /// Settings of another kernel whose `vmlinux` is given as the one to be patched.
     #[serde(default)]
     vmlinux_with: Vec<String>,
+    /// A source tree that is none.
+    source: Option<NoSource>,
+    /// Host tools that klpx does not find.
+    #[serde(default)]
+    without: Vec<String>,
+    /// A `vmlinux` that is none.
+    vmlinux: Option<NoVmlinux>,
     /// The diagnosis' stable code.
     code: String,
     /// The exit code.
@@ -42,6 +49,24 @@ pub(crate) struct Case {
     /// What the message must say besides: a symbol, a place, a remedy.
     #[serde(default)]
     mentions: Vec<String>,
+}
+
+/// What stands in for a source tree.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NoSource {
+    /// Nothing.
+    Missing,
+    /// An empty directory.
+    Empty,
+}
+
+/// What stands in for the kernel to be patched.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NoVmlinux {
+    /// The first half of the real one.
+    Truncated,
 }
 
 impl Case {
@@ -140,18 +165,34 @@ pub(crate) fn check(
         fs::write(&config, with_settings(&fs::read_to_string(built.tree.join(".config"))?, &case.config))?;
         options.extend(["--config".to_owned(), config.display().to_string()]);
     }
-    let vmlinux = match case.vmlinux_with.as_slice() {
-        [] => None,
-        settings => Some(other_vmlinux(workspace, built, settings)?),
+    let vmlinux = match (case.vmlinux, case.vmlinux_with.as_slice()) {
+        (Some(NoVmlinux::Truncated), _) => {
+            Some(truncated(&built.vmlinux(), &scratch.path().join("vmlinux"))?)
+        }
+        (None, []) => None,
+        (None, settings) => Some(other_vmlinux(workspace, built, settings)?),
     };
-    let outcome = klpx.run(&Build {
-        built,
+    let mut built = built.clone();
+    if let Some(stand_in) = case.source {
+        built.source.tree = scratch.path().join("source");
+        match stand_in {
+            NoSource::Missing => {}
+            NoSource::Empty => fs::create_dir(&built.source.tree)?,
+        }
+    }
+    let build = Build {
+        built: &built,
         patches: &patches,
         name: &name,
         options: &options,
         vmlinux: vmlinux.as_deref(),
         output,
-    })?;
+    };
+    let path = match case.without.as_slice() {
+        [] => None,
+        tools => Some(path_without(tools, &scratch.path().join("bin"))?),
+    };
+    let outcome = klpx.run_in(&build, path.as_deref())?;
     let mut failures = judge(case, &outcome);
     if output.join(format!("livepatch-{name}.ko")).exists() {
         failures.push("a module was left behind".to_owned());
@@ -193,6 +234,28 @@ fn with_settings(config: &str, settings: &[String]) -> String {
         config.lines().filter(|line| key(line).is_none_or(|key| !replaced.contains(&Some(key)))).collect();
     lines.extend(settings.iter().map(String::as_str));
     lines.join("\n") + "\n"
+}
+
+/// The first half of a file.
+fn truncated(file: &Path, output: &Path) -> Result<PathBuf> {
+    fs::copy(file, output)?;
+    let half = fs::metadata(output)?.len() / 2;
+    fs::File::options().write(true).open(output)?.set_len(half)?;
+    Ok(output.to_path_buf())
+}
+
+/// A directory with a link to every command of PATH but some.
+fn path_without(tools: &[String], directory: &Path) -> Result<PathBuf> {
+    fs::create_dir(directory)?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for entry in std::env::split_paths(&path).filter_map(|part| fs::read_dir(part).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        if !tools.iter().any(|tool| name == tool.as_str()) {
+            // The first of a name is the one that counts.
+            let _ = std::os::unix::fs::symlink(entry.path(), directory.join(&name));
+        }
+    }
+    Ok(directory.to_path_buf())
 }
 
 /// The `vmlinux` of the same source with other settings: a copy of the build tree, built again where the settings matter.

@@ -348,8 +348,17 @@ impl<'d> Object<'d> {
 
     /// Code that no symbol covers belongs to the function before it (or, at the start, after it), unless it is
     /// padding: on arm64 the replacements of alternatives lie there (`.subsection 1`), and the words before an entry.
+    /// On x86_64 nothing of a function lies outside of its symbol; what does is a weak function that lost its name.
     fn extend_over_gaps(&mut self, section: SectionId, size: u64) {
         if self.role(section) != Role::Code {
+            return;
+        }
+        if self.arch == Arch::X86_64 {
+            let first = self.items.partition_point(|item| item.section < section);
+            if let [only] = &mut self.items[first..] {
+                let before = self.elf.section_bytes(section).get(..only.start as usize).unwrap_or(&[]);
+                only.start = if self.arch.is_padding(before) { 0 } else { only.start };
+            }
             return;
         }
         let bytes = self.elf.section_bytes(section);

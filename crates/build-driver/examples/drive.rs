@@ -1,6 +1,6 @@
 //! Drives the build driver by hand: the original build, and with patches the patched one, each phase timed.
 //!
-//! `drive SOURCE BUILD_DIR CACHE_DIR [PATCH...]`
+//! `drive SOURCE BUILD_DIR CACHE_DIR [PATCH...]`, or with a folder of a module `lp` in place of the patches: builds that.
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -53,7 +53,13 @@ fn drive(args: &[PathBuf], progress: &Lines) -> klpx_diagnosis::Result<()> {
         baseline.modules.len(),
         baseline.dir.display()
     ));
-    if args.len() > 3 {
+    if args.get(3).is_some_and(|path| path.is_dir()) {
+        let module = workspace.build_external_module(&args[3], "lp", &baseline.symvers)?;
+        progress.step(&format!("external module {module:#?}"));
+        let output = args[3].join("relinked.ko");
+        workspace.link_module(&module.link_flags, &module.objects, &output)?;
+        progress.step("linked again");
+    } else if args.len() > 3 {
         let prepared = PatchSet::read(&args[3..])?.preflight(&kernel, 0)?;
         progress.step(&format!("{} files, {} hunks", prepared.files(), prepared.hunks()));
         prepared.notes().iter().for_each(|note| progress.note(note));

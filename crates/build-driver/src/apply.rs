@@ -56,7 +56,7 @@ impl Prepared {
     /// The lines of a file that the patches edit, by the numbers that the compiler sees; all of a new file.
     pub fn edits(&self, path: &str) -> Vec<Range<u32>> {
         match self.changes.iter().find(|change| change.path == path) {
-            Some(change) if change.original.is_none() => Vec::from([1..u32::MAX]),
+            Some(change) if change.original.is_none() => std::iter::once(1..u32::MAX).collect(),
             Some(change) => change.edited.clone(),
             None => Vec::new(),
         }

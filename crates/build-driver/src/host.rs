@@ -116,7 +116,7 @@ fn has_header(header: &str, toolchain: &Toolchain, runner: &Runner) -> Result<bo
 pub(crate) fn estimate(config: &Config) -> u64 {
     const MIB: u64 = 1 << 20;
     let symbols = config.len() as u64;
-    let debug = config.is("DEBUG_INFO") || config.is("DEBUG_KERNEL");
+    let debug = config.is("DEBUG_INFO");
     let each = if debug { 2 * MIB } else { MIB / 2 };
     2048 * MIB + symbols * each
 }

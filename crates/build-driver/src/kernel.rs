@@ -124,7 +124,7 @@ impl Kernel {
         &self.key
     }
 
-    /// One line for people: `Linux 7.2.13 x86_64 · clang 22.1.8 ThinLTO` without the separator's meaning for klpx.
+    /// One line for people, such as `Linux 7.2.13 x86_64 · clang 22.1.8 ThinLTO`.
     pub fn describe(&self) -> String {
         format!("Linux {} {} · {}", self.release, self.arch.name(), self.toolchain.describe())
     }
@@ -154,13 +154,11 @@ impl Kernel {
         &self.local_files
     }
 
-    /// Extra compiler flags of both builds. Objects need a section for each function; LTO links give that by themselves, and
-    /// the flags would change nothing in bitcode.
+    /// Extra compiler flags of both builds. Objects need a section for each function; LTO links give that by themselves (the
+    /// flags would change nothing in bitcode), but for the backends of distributed ThinLTO, which are compiler runs.
     pub(crate) fn extra_cflags(&self) -> &'static str {
-        match self.toolchain.lto {
-            Lto::None => "-ffunction-sections -fdata-sections",
-            Lto::Thin | Lto::Full => "",
-        }
+        let in_linker = self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST");
+        if in_linker { "" } else { "-ffunction-sections -fdata-sections" }
     }
 }
 

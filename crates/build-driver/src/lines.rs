@@ -25,10 +25,11 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     let lines: Vec<&str> = patched.split_inclusive('\n').collect();
     let states = Lexer::states(&lines);
     let mut out = String::with_capacity(patched.len() + 64);
-    let mut unplaced = Vec::new();
+    let (mut unplaced, mut edited) = (Vec::new(), Vec::new());
     let mut copied = 0;
     let mut scan = Scan::default();
     for (n, edit) in edits.iter().enumerate() {
+        edited.push(edit.lines(scan.offset));
         scan.offset += edit.new_len as i64 - edit.old_len as i64;
         let end = edits.get(n + 1).map_or(lines.len(), |next| next.new_start);
         let begin = edit.new_start + edit.new_len;
@@ -44,7 +45,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
         }
     }
     out.extend(lines[copied..].iter().copied());
-    Numbered { text: out, unplaced, edited: edits.iter().map(Edit::lines).collect() }
+    Numbered { text: out, unplaced, edited }
 }
 
 /// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
@@ -56,10 +57,12 @@ struct Edit {
 }
 
 impl Edit {
-    /// Its lines from 1; a pure deletion is at the line that follows it.
-    fn lines(&self) -> Range<u32> {
-        let line = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        line(self.old_start + 1)..line(self.old_start + 1 + self.old_len.max(self.new_len).max(1))
+    /// Its lines as the compiler numbers them, when numbers before it are too high by `offset`; a pure deletion is at the line
+    /// that follows it.
+    fn lines(&self, offset: i64) -> Range<u32> {
+        let start = self.old_start as i64 + 1 + offset;
+        let line = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
+        line(start)..line(start + self.old_len.max(self.new_len).max(1) as i64)
     }
 }
 
@@ -372,6 +375,19 @@ mod tests {
             assert_eq!(got.text, case.expected, "{}", case.name);
             assert_eq!(got.unplaced, case.unplaced, "{}", case.name);
         }
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one edit is one range")]
+    fn edited_lines_have_the_compilers_numbers() {
+        assert_eq!(number("a\nb\nc\n", "a\nx\ny\nb\nC\n").edited, [2..4, 3..4]);
+        assert_eq!(number("a\nb\nc\n", "a\nc\n").edited, [2..3]);
+        let unplaced = number("f(a,\n  b,\n  c,\n  d);\n", "f(a,\n  new,\n  b,\n  new2,\n  c,\n  d);\n");
+        assert_eq!(
+            unplaced.edited,
+            [2..3, 4..5],
+            "the second edit is one line further down for the compiler"
+        );
     }
 
     mod property {

@@ -663,4 +663,38 @@ mod tests {
         let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::patch-leaves-tree");
     }
+
+    mod property {
+        use proptest::prelude::*;
+
+        use super::super::*;
+
+        const SAMPLE: &str = "From 1234 Mon Sep 17 00:00:00 2001\nSubject: x\n---\n a | 2 +-\n\n\
+            diff --git a/fs/a.c b/fs/a.c\nindex 1..2 100644\n--- a/fs/a.c\n+++ b/fs/a.c\n@@ -1,2 +1,3 @@ f()\n a\n-b\n+c\n+d\n\
+            diff --git \"a/fs/\\303\\244.c\" \"b/fs/\\303\\244.c\"\nnew file mode 100644\n--- /dev/null\n\
+            +++ \"b/fs/\\303\\244.c\"\n@@ -0,0 +1 @@\n+x\n\\ No newline at end of file\n\
+            diff --git a/b b/b\nGIT binary patch\nliteral 5\nMcmZ?d\n\nliteral 0\nHcmV?d00001\n\n-- \n2.47.3\n";
+
+        proptest! {
+            /// Whatever is given as a patch: klpx answers, and never panics.
+            #[test]
+            fn no_input_makes_the_reader_panic(
+                edits in prop::collection::vec((0..SAMPLE.len(), 0..20usize, prop::collection::vec(any::<u8>(), 0..6)), 0..8),
+            ) {
+                let mut text = SAMPLE.as_bytes().to_vec();
+                for (at, remove, insert) in edits {
+                    let at = at.min(text.len());
+                    let end = (at + remove).min(text.len());
+                    text.splice(at..end, insert);
+                }
+                if let Ok(set) = PatchSet::from_text("x", &text) {
+                    prop_assert!(set.paths().iter().all(|path| stays_inside(path)));
+                    for patch in &set.patches {
+                        let _ = patch.counts();
+                        set.paths().iter().for_each(|path| drop(patch.hunks_of(path)));
+                    }
+                }
+            }
+        }
+    }
 }

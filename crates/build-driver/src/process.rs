@@ -115,6 +115,8 @@ pub struct Outcome {
 pub struct Runner {
     stop: Arc<AtomicBool>,
     hold: Option<Hold>,
+    /// Set when children had to be killed in a way that leaves no time to remove half-written files.
+    killed: Arc<AtomicBool>,
 }
 
 /// What ties children to a workspace.
@@ -135,22 +137,27 @@ impl Default for Runner {
 impl Runner {
     /// A runner that obeys SIGINT and SIGTERM.
     pub fn new() -> Runner {
-        Runner { stop: interrupt_flag(), hold: None }
+        Runner { stop: interrupt_flag(), hold: None, killed: Arc::default() }
     }
 
     /// The same runner, whose children also hold `lock` until the last of them ends, and whose process group is noted in the
     /// file `group`.
     pub(crate) fn holding(&self, lock: Arc<File>, group: PathBuf) -> Runner {
-        Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }) }
+        Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }), killed: Arc::default() }
     }
 
     #[cfg(test)]
     pub(crate) fn with_flag(stop: Arc<AtomicBool>) -> Runner {
-        Runner { stop, hold: None }
+        Runner { stop, hold: None, killed: Arc::default() }
     }
 
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// True when a child did not end in time after SIGTERM and got SIGKILL: what it was writing may be half there.
+    pub(crate) fn killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 
     /// Runs a program to its end and keeps its output.
@@ -224,7 +231,10 @@ impl Runner {
                     kill_group(group, libc::SIGTERM);
                     terminated = Some(Instant::now());
                 }
-                Some(since) if since.elapsed() > GRACE => kill_group(group, libc::SIGKILL),
+                Some(since) if since.elapsed() > GRACE => {
+                    self.killed.store(true, Ordering::Relaxed);
+                    kill_group(group, libc::SIGKILL);
+                }
                 _ => {}
             }
         }

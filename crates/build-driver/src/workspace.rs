@@ -149,8 +149,10 @@ impl Workspace {
             let built = make.run(&TARGETS, progress, None)?;
             if built.success { Ok(built) } else { Err(original_does_not_build(make, &built)) }
         });
-        // make and all it started have ended, and they remove half-written targets, unless they were killed the hard way.
-        remove_file(&marker)?;
+        if !self.runner.killed() {
+            // make and all it started have ended by themselves, and they remove half-written targets.
+            remove_file(&marker)?;
+        }
         let built = built?;
         progress.step("keeping the original objects");
         self.keep_baseline(built.units)?;

@@ -274,6 +274,28 @@ fn a_configuration_that_kconfig_changes_is_refused() {
 }
 
 #[test]
+fn the_release_is_that_of_the_kernel_to_be_patched() {
+    let toy = Toy::new();
+    let record = toy.root.path().join("out/include/config/kernel.release");
+    std::fs::create_dir_all(record.parent().expect("parent")).expect("mkdir");
+    std::fs::write(&record, "7.2.0-mine+\n").expect("write");
+    let workspace = toy.open();
+    assert_eq!(workspace.kernel().release(), "7.2.0-mine+");
+    assert_eq!(workspace.baseline(&()).expect("a baseline").release, "7.2.0-mine+");
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_source_that_does_not_compile() {
+    let toy = Toy::new();
+    let workspace = toy.open();
+    let patch = edit(&toy, "fs/a.c", "int a", "#error No space left on device\nint a");
+    let failure = build(&workspace, &patch).expect_err("fails");
+    assert_eq!(code(&failure), "klpx::disk-full");
+    assert_eq!(failure.exit_code(), 8);
+    assert_at_rest(&toy, workspace.dir());
+}
+
+#[test]
 fn a_damaged_baseline_is_not_taken_for_a_whole_one() {
     let toy = Toy::new();
     let workspace = toy.open();

@@ -1,6 +1,6 @@
 //! Replaces functions of a kernel by copies of themselves: the emitter's first test on a real kernel.
 //!
-//! `replace_self emit BUILD OBJECT OUT FUNCTION...` writes the closure object, the glue and its Kbuild file to OUT
+//! `replace_self emit BUILD OBJECT OUT FUNCTION|file:FILE.c...` writes the closure object, the glue and its Kbuild file to OUT
 //! (OBJECT is `vmlinux` or a module's path without `.ko`, in the build tree BUILD). After kbuild and the link,
 //! `replace_self finish LINKED OUT.ko`.
 
@@ -12,9 +12,9 @@ use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::image::Kernel;
 use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::Unit;
-use klpx_klp_emit::{closure, emit, finish, glue};
+use klpx_klp_emit::{closure, emit, finish, glue, inspect, verify};
 use klpx_normalize::elf::ElfFile;
-use klpx_normalize::object::Object;
+use klpx_normalize::object::{ItemId, Object};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,12 +28,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
+fn is_traceable(object: &Object<'_>, item: ItemId) -> bool {
+    let table = |entry: &klpx_normalize::object::Entry| object.tables[usize::from(entry.table)].kind.name;
+    let name = object.elf.section_name(object.item(item).section);
+    object.entries(item).iter().any(|entry| table(entry) == "__mcount_loc") && !name.starts_with(b".init")
+}
+
 fn emit_module(build: &Path, object: &str, out: &Path, functions: &[&str]) -> Result<(), Box<dyn Error>> {
     let file = ElfFile::open(&build.join(format!("{object}.o")))?;
     let read = Object::read(&file)?;
     let mut difference = compare(&read, &read);
     for item in read.item_ids() {
-        if functions.iter().any(|name| read.item_name(item) == name.as_bytes()) {
+        let file = read.file_name(read.symbol_file(read.item(item).symbol));
+        let named = |name: &&str| match name.strip_prefix("file:") {
+            Some(wanted) => read.item(item).code && wanted.as_bytes() == file && is_traceable(&read, item),
+            None => read.item_name(item) == name.as_bytes(),
+        };
+        if functions.iter().any(|name| named(name)) {
             difference.functions.push(Change { patched: item, original: Some(item), reasons: vec![] });
         }
     }
@@ -47,7 +58,23 @@ fn emit_module(build: &Path, object: &str, out: &Path, functions: &[&str]) -> Re
         [Unit { object_name: &name, original: &read, patched: &read, difference: &difference, edited: None }];
     let closure = closure::select(&units)?;
     let emitted = emit::emit(&closure, &binder)?;
-    println!("{:#?}", emitted.plan);
+    for object in &emitted.plan.objects {
+        println!("{}: {} functions", object.name, object.functions.len());
+    }
+    println!("{} imports, {:#?}", emitted.plan.imports.len(), emitted.plan.livepatch_symbols);
+    println!("{:#?}", emitted.plan.warnings);
+    if out.join("final.ko").exists() {
+        let images: Vec<_> = if name == "vmlinux" { vec![&vmlinux] } else { vec![&vmlinux, &image] };
+        let target = verify::KernelFiles::new(&kernel, &images);
+        let module = ElfFile::open(&out.join("final.ko"))?;
+        println!("{:#?}", inspect::inspect(&module)?.objects);
+        let start = std::time::Instant::now();
+        match verify::verify(&module, &target, &units) {
+            Ok(verified) => println!("{verified:?} {:?}", start.elapsed()),
+            Err(failure) => println!("{failure}"),
+        }
+        return Ok(());
+    }
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("closure.o"), &emitted.object)?;
     std::fs::write(out.join(format!("{}.c", glue::GLUE)), glue::source(&emitted.plan, glue::Options { replace: true }))?;

@@ -14,7 +14,7 @@ use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::arch;
+use crate::{arch, direct};
 use crate::plan::{CallbackKind, Unit};
 
 /// Something that is copied from a patched object.
@@ -197,6 +197,11 @@ impl<'u, 'd> Closure<'u, 'd> {
         items.into_iter().collect()
     }
 
+    /// The relocations that the assembler left out of a copied item's branches.
+    pub(crate) fn direct_branches(&self, unit: usize, item: ItemId) -> Vec<Rela> {
+        direct::branches(self.units[unit].patched, item).unwrap_or_default()
+    }
+
     /// Where a relocation of a unit's patched object leads.
     pub fn referent(&self, unit: usize, from: From, section: SectionId, rela: &Rela) -> Referent {
         let object = self.units[unit].patched;
@@ -270,6 +275,13 @@ impl<'u, 'd> Closure<'u, 'd> {
         }
         end
     }
+}
+
+fn direct_branch(place: Place, at: u64) -> Diagnosis {
+    Diagnosis::new("klpx::direct-branch", Class::NotLivepatchable, "a short branch to another function")
+        .place(place)
+        .why(format!("at byte {at:#x}: both lie in one section, and the copy would be too far away for it"))
+        .remedy("change the callers of this function instead")
 }
 
 /// True when the relocation belongs to a call or jump.
@@ -443,6 +455,14 @@ impl<'d> Selection<'_, 'd> {
                 self.follow(unit, piece, From::Piece(piece), section, rela);
             }
             let Piece::Item(item) = piece else { continue };
+            match direct::branches(object, item) {
+                Ok(branches) => {
+                    for rela in branches {
+                        self.follow(unit, piece, From::Piece(piece), section, &rela);
+                    }
+                }
+                Err(at) => self.faults.push(direct_branch(place_of(object, item), at)),
+            }
             let carried: Vec<Entry> = self.closure.carried(unit, item).collect();
             for entry in carried {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);

@@ -490,9 +490,26 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             let to = placed.start + (rela.r_offset.get(LE) - start);
             self.relocate(unit, From::Piece(piece), owner, section, rela, (placed.section, to));
         }
+        self.relocate_branches(unit, piece, placed);
         let name = self.out.sections[placed.section.0].name.clone();
         let table = self.out.sections[placed.section.0].rela_table([b".rela", &name[..]].concat(), 0);
         table.relocations.sort_by_key(|relocation| relocation.offset);
+    }
+
+    /// Branches to other functions of the same section get the relocation that the assembler left out.
+    fn relocate_branches(&mut self, unit: usize, piece: Piece, placed: Placed) {
+        let Piece::Item(item) = piece else { return };
+        let (section, start, _, _) = self.source_range(unit, piece);
+        for rela in self.closure.direct_branches(unit, item) {
+            let to = placed.start + (rela.r_offset.get(LE) - start);
+            let field = to as usize..to as usize + 4;
+            if self.unit(unit).patched.arch == klpx_normalize::arch::Arch::X86_64
+                && let Some(bytes) = self.out.sections[placed.section.0].data.get_mut(field)
+            {
+                bytes.fill(0); // the loader takes no other
+            }
+            self.relocate(unit, From::Piece(piece), item, section, &rela, (placed.section, to));
+        }
     }
 
     fn relocate(
@@ -595,21 +612,20 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     /// A symbol that no object of the unit defines.
     fn undefined_symbol(&self, unit: usize, name: &str) -> Result<Outside, Diagnosis> {
         let of = self.unit(unit);
+        let finished = |object: &str| {
+            let bound = self.binder.bind_finished(object, name)?;
+            let object = object.to_owned();
+            Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
+        };
         let Some(export) = self.binder.export(name) else {
-            if !of.is_vmlinux() {
-                return Err(unresolved(name, of.object_name));
-            }
-            let bound = self.binder.bind_linker_symbol(name)?;
-            let object = VMLINUX.to_owned();
-            return Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound });
+            return match of.is_vmlinux() || name == "__this_module" {
+                true => finished(of.object_name),
+                false => Err(unresolved(name, of.object_name)),
+            };
         };
         let for_modules = export.namespace.as_deref().is_some_and(|space| space.starts_with("module:"));
         match export.module {
-            None if for_modules => {
-                let bound = self.binder.bind_linker_symbol(name)?;
-                let object = VMLINUX.to_owned();
-                Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
-            }
+            None if for_modules => finished(VMLINUX),
             Some(module) if for_modules || self.original_uses(unit, name) => {
                 let bound = self.binder.bind_export(&module, name)?;
                 Ok(Outside::Livepatch { section_object: of.object_name.to_owned(), symbol_object: module, bound })

@@ -57,8 +57,12 @@ impl Binder for KernelBinder<'_> {
         Ok(Bound { name: found.name, sympos: found.sympos })
     }
 
-    fn bind_linker_symbol(&self, name: &str) -> Result<Bound, Diagnosis> {
-        position(self.vmlinux, name)
+    fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis> {
+        match self.bindings.get(object) {
+            Some(binding) => position(binding.image(), name),
+            None if object == VMLINUX => position(self.vmlinux, name),
+            None => Err(missing(name, object)),
+        }
     }
 
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis> {

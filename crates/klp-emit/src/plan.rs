@@ -62,8 +62,9 @@ pub struct Export {
 pub trait Binder {
     /// A symbol that the original object `object` defines.
     fn bind(&self, object: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis>;
-    /// A global symbol of the kernel image that no object defines, but its linker script does.
-    fn bind_linker_symbol(&self, name: &str) -> Result<Bound, Diagnosis>;
+    /// A global symbol that the finished object `object` has, but that is not in what the compiler made: defined by the
+    /// kernel's linker script, or a module's `__this_module`.
+    fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// A symbol that another module exports.
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// An export, by name.

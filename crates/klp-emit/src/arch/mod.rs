@@ -2,6 +2,7 @@
 //!
 //! Owns instruction-level facts (what is a branch, how a runtime constant is read). Never decides what is copied.
 
+mod arm64;
 mod x86_64;
 
 use klpx_normalize::arch::{Arch, RelocationKind};
@@ -35,13 +36,37 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Runt
 pub(crate) fn straight_code_length(arch: Arch, code: &[u8]) -> Option<usize> {
     match arch {
         Arch::X86_64 => x86_64::straight_code_length(code),
-        Arch::Arm64 => {
-            // b, br, ret: no condition, no link.
-            let ends = |w: u32| w >> 26 == 0b000101 || w & 0xfffffc1f == 0xd61f0000 || w & 0xfffffc1f == 0xd65f0000;
-            code.chunks_exact(4)
-                .position(|w| ends(u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
-                .map(|n| (n + 1) * 4)
-        }
+        Arch::Arm64 => arm64::straight_code_length(code),
+    }
+}
+
+/// A branch that leaves the code it is in, without a relocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Escape {
+    /// First byte of the instruction.
+    pub(crate) at: usize,
+    /// Where it leads, in bytes from the start of the code.
+    pub(crate) target: i64,
+    /// Where a relocation would stand; `None` when the branch is too short to lead elsewhere.
+    pub(crate) field: Option<Field>,
+}
+
+/// The field of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    /// Its first byte.
+    pub(crate) at: usize,
+    /// The relocation type for it.
+    pub(crate) kind: u32,
+    /// The addend of a relocation to the target.
+    pub(crate) addend: i64,
+}
+
+/// The branches that leave `code` without a relocation (`relocated` tells which bytes have one).
+pub(crate) fn escaping_branches(arch: Arch, code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
+    match arch {
+        Arch::X86_64 => x86_64::escaping_branches(code, relocated),
+        Arch::Arm64 => arm64::escaping_branches(code, relocated),
     }
 }
 

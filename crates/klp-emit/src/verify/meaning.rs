@@ -1,0 +1,357 @@
+//! Whether each copied function still means what the patched build meant: its bytes, and each reference by name.
+//!
+//! Works on the two files' symbols and relocations as they are, not on the object model that the copy was made from.
+
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::{Diagnosis, Place};
+use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
+use klpx_normalize::name::canonical;
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use super::{Check, fault};
+use crate::inspect;
+use crate::plan::Unit;
+
+/// A function in one file.
+#[derive(Clone, Copy)]
+struct Body {
+    section: SectionId,
+    start: u64,
+    size: u64,
+}
+
+/// What a reference names in one file.
+enum Named {
+    /// One of these names with bytes from it: aliases, and what lies a few bytes on, because the immediate that
+    /// follows an x86 displacement counts in it.
+    Symbol(Vec<(String, i64)>),
+    /// A place in a section without a symbol.
+    Bytes(SectionId, u64),
+    /// A plain number.
+    Number(i64),
+}
+
+/// Symbols with a size by place, for one file.
+struct Names<'e, 'd> {
+    elf: &'e Elf<'d>,
+    sorted: Vec<(SectionId, u64, SymbolId)>,
+}
+
+impl<'e, 'd> Names<'e, 'd> {
+    fn new(elf: &'e Elf<'d>) -> Names<'e, 'd> {
+        let is_named = |&id: &SymbolId| {
+            let name = elf.symbol_name(id);
+            !matches!(elf.symbol_type(id), t if t == elf::STT_SECTION.0 || t == elf::STT_FILE.0)
+                && !name.is_empty()
+                && !name.starts_with(b".L")
+        };
+        let mut sorted: Vec<_> = elf
+            .symbol_ids()
+            .filter(is_named)
+            .filter_map(|id| Some((elf.symbol_section(id)?, elf.symbol_value(id), id)))
+            .collect();
+        sorted.sort_unstable();
+        Names { elf, sorted }
+    }
+
+    /// Every name at the start of whatever covers a place.
+    fn covering(&self, section: SectionId, at: u64) -> Option<(Vec<String>, u64)> {
+        let after = self.sorted.partition_point(|&(s, value, _)| (s, value) <= (section, at));
+        let (of, start, _) = *self.sorted[..after].iter().rev().find(|&&(s, value, id)| {
+            s != section || at < value + self.elf.symbol_size(id) || at == value
+        })?;
+        if of != section {
+            return None;
+        }
+        let from = self.sorted.partition_point(|&(s, value, _)| (s, value) < (section, start));
+        let here = self.sorted[from..].iter().take_while(|&&(s, value, _)| (s, value) == (section, start));
+        Some((here.map(|&(_, _, id)| self.text(id)).collect(), start))
+    }
+
+    fn text(&self, id: SymbolId) -> String {
+        String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned()
+    }
+
+    /// What lies at a place of a section, and a few bytes on.
+    fn near(&self, section: SectionId, at: i64) -> Named {
+        let mut found = Vec::new();
+        for ahead in [0, 1, 2, 4] {
+            let Some((names, start)) = u64::try_from(at + ahead).ok().and_then(|at| self.covering(section, at)) else {
+                continue;
+            };
+            found.extend(names.into_iter().map(|name| (name, at - start as i64)));
+        }
+        found.dedup();
+        if found.is_empty() { Named::Bytes(section, at.max(0) as u64) } else { Named::Symbol(found) }
+    }
+
+    /// What a relocation refers to. `bias` is what the instruction's own length adds.
+    fn referent(&self, rela: &Rela, bias: i64) -> Named {
+        let addend = rela.r_addend.get(LE).wrapping_add(bias);
+        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
+            return Named::Number(addend);
+        };
+        match self.elf.definition(symbol) {
+            Definition::Section(section) => {
+                let value = self.elf.symbol_value(symbol);
+                let named = self.elf.symbol_type(symbol) != elf::STT_SECTION.0;
+                match self.covering(section, value).filter(|_| named) {
+                    Some((names, start)) => {
+                        let delta = addend.wrapping_add(value.wrapping_sub(start) as i64);
+                        Named::Symbol(names.into_iter().map(|name| (name, delta)).collect())
+                    }
+                    None => self.near(section, (value as i64).wrapping_add(addend)),
+                }
+            }
+            Definition::Livepatch => {
+                let name = inspect::parse_symbol(&self.text(symbol)).map(|parsed| parsed.name);
+                Named::Symbol(name.into_iter().map(|name| (name, addend)).collect())
+            }
+            Definition::Absolute => Named::Number(addend.wrapping_add(self.elf.symbol_value(symbol) as i64)),
+            _ => Named::Symbol(vec![(self.text(symbol), addend)]),
+        }
+    }
+}
+
+/// A copied function being compared.
+struct Pair<'p, 'd, 'c> {
+    arch: Arch,
+    patched: &'p Names<'p, 'd>,
+    copy: &'p Names<'p, 'c>,
+    copied_relocations: &'p [(SectionId, Vec<Rela>)],
+    runtime: &'p BTreeSet<(SectionId, u64)>,
+    replaced: &'p BTreeSet<String>,
+}
+
+impl Check<'_, '_> {
+    pub(super) fn check_meaning(&mut self, units: &[Unit<'_, '_>]) {
+        let Ok(arch) = Arch::of_machine(self.elf.machine()) else { return };
+        let copy = Names::new(self.elf);
+        let copied_relocations = all_relocations(self.elf);
+        let replaced: BTreeSet<String> =
+            self.module.objects.iter().flat_map(|o| &o.functions).map(|f| f.new_symbol.clone()).collect();
+        let mut faults = Vec::new();
+        for unit in units {
+            let patched = Names::new(&unit.patched.elf);
+            let runtime = runtime_constants(&unit.patched.elf);
+            let pair = Pair {
+                arch,
+                patched: &patched,
+                copy: &copy,
+                copied_relocations: &copied_relocations,
+                runtime: &runtime,
+                replaced: &replaced,
+            };
+            for change in unit.difference.functions.iter().filter(|change| change.original.is_some()) {
+                let item = unit.patched.item(change.patched);
+                let body = Body { section: item.section, start: item.entry, size: item.end - item.entry };
+                let name = match change.original {
+                    Some(original) => unit.original.item_name(original),
+                    None => unit.patched.item_name(change.patched),
+                };
+                let name = String::from_utf8_lossy(name).into_owned();
+                if unit.patched.elf.section_name(item.section).starts_with(b".init.") {
+                    continue;
+                }
+                faults.extend(pair.check(&name, body).map(|found| found.place(Place::symbol(name))));
+            }
+        }
+        self.faults.extend(faults);
+    }
+}
+
+/// Relocations of every section, livepatch ones among them, sorted by place.
+fn all_relocations(elf: &Elf<'_>) -> Vec<(SectionId, Vec<Rela>)> {
+    let mut all: Vec<(SectionId, Vec<Rela>)> = elf.section_ids().map(|id| (id, Vec::new())).collect();
+    for id in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {
+        if let Some((_, list)) = all.get_mut(elf.section(id).sh_info.get(LE) as usize) {
+            list.extend_from_slice(elf.rela_table(id));
+        }
+    }
+    for (_, list) in &mut all {
+        list.sort_by_key(|rela| rela.r_offset.get(LE));
+    }
+    all
+}
+
+/// The places that `runtime_ptr_*` sections name: an immediate that the copy replaces by a load.
+fn runtime_constants(elf: &Elf<'_>) -> BTreeSet<(SectionId, u64)> {
+    let tables = elf.section_ids().filter(|&id| elf.section_name(id).starts_with(b"runtime_ptr_"));
+    tables
+        .flat_map(|id| elf.relocations(id))
+        .filter_map(|rela| {
+            let symbol = elf.rela_symbol(rela)?;
+            let at = elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
+            Some((elf.symbol_section(symbol)?, at))
+        })
+        .collect()
+}
+
+/// True when one name with its offset is in both.
+fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
+    ours.iter().any(|a| {
+        theirs.iter().any(|b| a.1 == b.1 && canonical(a.0.as_bytes()).key() == canonical(b.0.as_bytes()).key())
+    })
+}
+
+fn list(names: &[(String, i64)]) -> String {
+    names.iter().map(|(name, offset)| format!("{name}{offset:+#x}")).collect::<Vec<_>>().join("/")
+}
+
+impl Pair<'_, '_, '_> {
+    /// The first difference between a function of the patched build and its copy, of those that have its name.
+    fn check(&self, name: &str, body: Body) -> Option<Diagnosis> {
+        let mut first = None;
+        for &(section, start, id) in &self.copy.sorted {
+            if self.copy.elf.symbol_type(id) != elf::STT_FUNC.0 || self.copy.elf.symbol_name(id) != name.as_bytes() {
+                continue;
+            }
+            match self.compare(body, Body { section, start, size: self.copy.elf.symbol_size(id) }) {
+                None => return None,
+                Some(found) => first = first.or(Some(found)),
+            }
+        }
+        first.or_else(|| Some(fault("klpx::verify-meaning", "a changed function that the module does not hold", "")))
+    }
+
+    fn compare(&self, from: Body, to: Body) -> Option<Diagnosis> {
+        let differs = |what: &str, at: u64, why: String| {
+            Some(fault("klpx::verify-meaning", format!("{what} at byte {at:#x} differs from the patched build"), why))
+        };
+        let size = from.size.min(to.size);
+        let ours: Vec<&Rela> = self.relocations(self.patched.elf.relocations(from.section), from.start, size).collect();
+        let list = self.copied_relocations.get(to.section.index()).map_or(&[][..], |(_, list)| list);
+        let theirs: Vec<&Rela> = self.relocations(list, to.start, size).collect();
+        let mut skip = BTreeSet::new();
+        let mut constants: i64 = 0;
+        for &(_, place) in self.runtime.range((from.section, from.start)..(from.section, from.start + size)) {
+            skip.extend(place - 2 - from.start..place + 8 - from.start);
+            constants += 1;
+        }
+        let mut ours = ours.into_iter().peekable();
+        for other in theirs {
+            let at = other.r_offset.get(LE) - to.start;
+            if skip.contains(&at) {
+                constants -= 1;
+                continue;
+            }
+            let why = match ours.next_if(|rela| rela.r_offset.get(LE) - from.start == at) {
+                Some(rela) => self.reference(rela, other, to.section),
+                None => self.direct_branch(from, at, other),
+            };
+            if let Some(why) = why {
+                return differs("a reference", at, why);
+            }
+            let width = match self.arch.relocation(other.r_type(LE, false).0).map(|kind| kind.field) {
+                Some(Field::Bytes(width)) => u64::from(width),
+                _ => 4,
+            };
+            skip.extend(at..at + width);
+        }
+        if let Some(rela) = ours.next() {
+            return differs("a reference", rela.r_offset.get(LE) - from.start, "the module has none there".into());
+        }
+        if constants != 0 {
+            return differs("a runtime constant", 0, "the module does not read the variable".into());
+        }
+        let bytes = |elf: &Elf<'_>, body: Body| {
+            let all = elf.section_bytes(body.section);
+            all.get(body.start as usize..(body.start + size) as usize).unwrap_or(&[]).to_vec()
+        };
+        let (left, right) = (bytes(self.patched.elf, from), bytes(self.copy.elf, to));
+        let at = (0..size).find(|at| !skip.contains(at) && left.get(*at as usize) != right.get(*at as usize))?;
+        differs("the code", at, String::new())
+    }
+
+    fn relocations<'r>(&self, all: &'r [Rela], start: u64, size: u64) -> impl Iterator<Item = &'r Rela> + use<'r> {
+        let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
+        all[from..].iter().take_while(move |rela| rela.r_offset.get(LE) < start + size).filter(|r| r.r_type(LE, false).0 != 0)
+    }
+
+    /// A branch that the patched build has without a relocation, because its target is in the same section.
+    fn direct_branch(&self, from: Body, at: u64, copy: &Rela) -> Option<String> {
+        let place = from.start + at;
+        let bytes = self.patched.elf.section_bytes(from.section).get(place as usize..place as usize + 4);
+        let word = bytes.and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
+        let distance = match self.arch {
+            Arch::X86_64 => i64::from(word) + 4,
+            Arch::Arm64 => i64::from(word << 6 >> 6) * 4,
+        };
+        let ours = self.patched.near(from.section, place as i64 + distance);
+        let bias = self.arch.relocation(copy.r_type(LE, false).0).map_or(0, |kind| self.arch.pc_bias(kind));
+        match (ours, self.copy.referent(copy, bias)) {
+            (Named::Symbol(ours), Named::Symbol(theirs)) if same(&ours, &theirs) => None,
+            _ => Some("the patched build has none there".into()),
+        }
+    }
+
+    /// Why two references differ, if they do.
+    fn reference(&self, patched: &Rela, copy: &Rela, section: SectionId) -> Option<String> {
+        let code = patched.r_type(LE, false).0;
+        if copy.r_type(LE, false).0 != code {
+            return Some("it is of another type".into());
+        }
+        let kind = self.arch.relocation(code)?;
+        // The instruction's length is the same in both, so that any bias will do for names with an offset.
+        let bias = self.arch.pc_bias(kind);
+        match (self.patched.referent(patched, bias), self.copy.referent(copy, bias)) {
+            (Named::Symbol(ours), Named::Symbol(theirs)) => {
+                if !same(&ours, &theirs) {
+                    return Some(format!("{} became {}", list(&ours), list(&theirs)));
+                }
+                let branch = kind.branch || self.is_jump(section, copy);
+                self.dangling(copy, branch, &theirs)
+            }
+            (Named::Number(left), Named::Number(right)) => (left != right).then(|| format!("{left:#x} became {right:#x}")),
+            (Named::Bytes(from, left), Named::Bytes(to, right)) => self.contents((from, left), (to, right)),
+            // A constant without a symbol in one file only: its contents tell.
+            (Named::Symbol(names), Named::Bytes(..)) | (Named::Bytes(..), Named::Symbol(names))
+                if names.iter().any(|(name, _)| klpx_normalize::name::anonymous(name.as_bytes()).is_some()) =>
+            {
+                None
+            }
+            _ => Some("one names a symbol, the other does not".into()),
+        }
+    }
+
+    /// An address of a replaced function that is kept must be the original's: the copy is freed with the module.
+    fn dangling(&self, copy: &Rela, branch: bool, names: &[(String, i64)]) -> Option<String> {
+        let symbol = self.copy.elf.rela_symbol(copy)?;
+        let section = self.copy.elf.symbol_section(symbol)?;
+        let code = self.copy.elf.section_flags(section) & u64::from(elf::SHF_EXECINSTR.0) != 0;
+        let kept = names.iter().find(|(name, offset)| *offset == 0 && self.replaced.contains(name));
+        let (name, _) = kept.filter(|_| code && !branch)?;
+        Some(format!("it keeps the address of the copy of {name}, which is freed with the module"))
+    }
+
+    /// An x86 jump or call whose relocation has the type of a data reference.
+    fn is_jump(&self, section: SectionId, copy: &Rela) -> bool {
+        let at = copy.r_offset.get(LE) as usize;
+        let code = self.copy.elf.section_bytes(section);
+        let before = at.checked_sub(2).and_then(|start| code.get(start..at));
+        self.arch == Arch::X86_64 && matches!(before, Some([0x0f, 0x80..=0x8f] | [_, 0xe8 | 0xe9]))
+    }
+
+    /// Why two unnamed places hold something else: strings by their text, other constants by their first bytes.
+    fn contents(&self, (from, left): (SectionId, u64), (to, right): (SectionId, u64)) -> Option<String> {
+        let kind = |elf: &Elf<'_>, section| String::from_utf8_lossy(elf.section_name(section)).into_owned();
+        let (a, b) = (kind(self.patched.elf, from), kind(self.copy.elf, to));
+        if a == b && a.starts_with("__") {
+            return None; // an entry of the same special section; its own check compares those
+        }
+        let strings = self.patched.elf.section_flags(from) & u64::from(elf::SHF_STRINGS.0) != 0;
+        let length = if strings { usize::MAX } else { self.patched.elf.section(from).sh_entsize.get(LE).min(64) as usize };
+        let take = |elf: &Elf<'_>, section, at: u64| -> Vec<u8> {
+            let rest = elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
+            let end = if strings { rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len()) } else { rest.len() };
+            rest[..end.min(length)].to_vec()
+        };
+        let (ours, theirs) = (take(self.patched.elf, from, left), take(self.copy.elf, to, right));
+        (ours != theirs).then(|| {
+            format!("{:?} became {:?}", String::from_utf8_lossy(&ours), String::from_utf8_lossy(&theirs))
+        })
+    }
+}

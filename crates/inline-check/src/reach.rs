@@ -34,7 +34,10 @@ impl fmt::Display for Unreachable {
             Unreachable::Section(name, purpose) => write!(f, "it is in {name}, {purpose}"),
             Unreachable::NoSites => write!(f, "its object was built without the function tracer"),
             Unreachable::NoSite => {
-                write!(f, "it has no trace site: it is notrace, assembly, or in a file that is built without tracing")
+                write!(
+                    f,
+                    "it has no trace site: it is notrace, assembly, or in a file that is built without tracing"
+                )
             }
         }
     }
@@ -69,7 +72,11 @@ fn sites(arch: Arch) -> (&'static str, &'static [i64]) {
     }
 }
 
-fn section_in(object: &Object<'_>, item: &Item, list: &[(&'static str, &'static str)]) -> Option<Unreachable> {
+fn section_in(
+    object: &Object<'_>,
+    item: &Item,
+    list: &[(&'static str, &'static str)],
+) -> Option<Unreachable> {
     let section = object.elf.section_name(item.section);
     let found = list.iter().find(|(start, _)| section.starts_with(start.as_bytes()));
     found.map(|&(name, purpose)| Unreachable::Section(name, purpose))
@@ -137,7 +144,8 @@ mod tests {
     fn assemble(directory: &Path) -> ElfFile {
         let (source, object) = (directory.join("a.s"), directory.join("a.o"));
         std::fs::write(&source, SOURCE).expect("a writable directory");
-        let done = Command::new("as").arg("--64").arg("-o").arg(&object).arg(&source).status().expect("binutils");
+        let done =
+            Command::new("as").arg("--64").arg("-o").arg(&object).arg(&source).status().expect("binutils");
         assert!(done.success());
         ElfFile::open(&object).expect("the object that was just made")
     }

@@ -154,24 +154,38 @@ impl<'a> Binding<'a> {
         }
         let object = self.image.object();
         match self.tied.get(&symbol) {
-            Some(candidates) => Diagnosis::new("klpx::ambiguous-symbol", Class::Verification, "several symbols fit")
-                .place(place)
-                .why(format!("{object} has {} symbols that this one could be, and nothing tells them apart", candidates.len()))
-                .remedy("build klpx's original with exactly the source, configuration and compiler of the kernel")
-                .detail(candidates.iter().map(|&id| {
+            Some(candidates) => Diagnosis::new(
+                "klpx::ambiguous-symbol",
+                Class::Verification,
+                "several symbols fit",
+            )
+            .place(place)
+            .why(format!(
+                "{object} has {} symbols that this one could be, and nothing tells them apart",
+                candidates.len()
+            ))
+            .remedy("build klpx's original with exactly the source, configuration and compiler of the kernel")
+            .detail(
+                candidates.iter().map(|&id| {
                     format!("{} at {:#x}", self.image.name(id), self.image.address(id).unwrap_or(0))
-                })),
-            None => Diagnosis::new("klpx::not-in-kernel", Class::Verification, "the kernel to be patched has no such symbol")
-                .place(place)
-                .why(format!("klpx's own build of the original source has it, {object} of the kernel does not"))
-                .remedy("give klpx the source, configuration and compiler that the kernel was built with"),
+                }),
+            ),
+            None => Diagnosis::new(
+                "klpx::not-in-kernel",
+                Class::Verification,
+                "the kernel to be patched has no such symbol",
+            )
+            .place(place)
+            .why(format!("klpx's own build of the original source has it, {object} of the kernel does not"))
+            .remedy("give klpx the source, configuration and compiler that the kernel was built with"),
         }
     }
 }
 
 fn first_diagnosis(failure: klpx_diagnosis::Failure) -> Diagnosis {
     let mut all = failure.diagnoses().cloned();
-    all.next().unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
+    all.next()
+        .unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
 }
 
 /// A file's local symbols, in symbol table order, and the file's name.
@@ -318,7 +332,12 @@ impl<'a> Matcher<'a> {
     }
 
     /// The order-keeping pairing that shares the most names.
-    fn align_by_content(&self, witness: &Locals<'a>, mine: &[usize], theirs: &[usize]) -> Vec<(usize, usize)> {
+    fn align_by_content(
+        &self,
+        witness: &Locals<'a>,
+        mine: &[usize],
+        theirs: &[usize],
+    ) -> Vec<(usize, usize)> {
         let names = |group: usize| -> HashSet<&[u8]> {
             self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect()
         };
@@ -328,8 +347,10 @@ impl<'a> Matcher<'a> {
         };
         let width = theirs.len() + 1;
         let mut best = vec![0usize; (mine.len() + 1) * width];
-        let scores: Vec<usize> =
-            (0..mine.len()).flat_map(|n| (0..theirs.len()).map(move |m| (n, m))).map(|(n, m)| shared(n, m)).collect();
+        let scores: Vec<usize> = (0..mine.len())
+            .flat_map(|n| (0..theirs.len()).map(move |m| (n, m)))
+            .map(|(n, m)| shared(n, m))
+            .collect();
         for n in (0..mine.len()).rev() {
             for m in (0..theirs.len()).rev() {
                 let pair = best[(n + 1) * width + m + 1] + scores[n * theirs.len() + m];
@@ -409,7 +430,8 @@ impl<'a> Matcher<'a> {
             }
         }
         for id in self.image.elf.symbol_ids() {
-            if !self.claimed[id.index()] && takes_part(&self.image.elf, id)
+            if !self.claimed[id.index()]
+                && takes_part(&self.image.elf, id)
                 && let Some(rest) = open.get_mut(&canonical(self.image_name(id)).key())
             {
                 rest.1.push(id);
@@ -450,7 +472,12 @@ impl<'a> Matcher<'a> {
         test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
     ) -> Vec<SymbolId> {
         let free = |&other: &SymbolId| !self.claimed[other.index()];
-        theirs.iter().copied().filter(free).filter(|&other| self.may_be(id, other) && test(self, id, other)).collect()
+        theirs
+            .iter()
+            .copied()
+            .filter(free)
+            .filter(|&other| self.may_be(id, other) && test(self, id, other))
+            .collect()
     }
 
     /// Binds every pair in which each is the only one that fits the other. True when something was bound.
@@ -461,7 +488,8 @@ impl<'a> Matcher<'a> {
         evidence: Evidence,
         test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
     ) -> bool {
-        let open: Vec<SymbolId> = mine.iter().copied().filter(|id| self.bound[id.index()].is_none()).collect();
+        let open: Vec<SymbolId> =
+            mine.iter().copied().filter(|id| self.bound[id.index()].is_none()).collect();
         let candidates: Vec<Vec<SymbolId>> = open.iter().map(|&id| self.fitting(id, theirs, test)).collect();
         let mut wanted: HashMap<SymbolId, usize> = HashMap::new();
         for id in candidates.iter().flatten() {
@@ -482,7 +510,7 @@ impl<'a> Matcher<'a> {
     /// Whether scope and kind allow that the two are the same: code is code, and two locals are of the same file.
     fn may_be(&self, mine: SymbolId, theirs: SymbolId) -> bool {
         let code = |elf: &Elf<'_>, id| {
-            elf.symbol_section(id).is_some_and(|s| elf.section_flags(s) & u64::from(elf::SHF_EXECINSTR.0) != 0)
+            elf.symbol_section(id).is_some_and(|s| elf.section_flags(s) & elf::SHF_EXECINSTR.0 != 0)
         };
         if code(&self.witness.elf, mine) != code(&self.image.elf, theirs) {
             return false;
@@ -506,7 +534,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn contents_agree(&self, mine: SymbolId, theirs: SymbolId) -> bool {
-        let (Some(item), Some(address)) = (self.witness_item(mine), self.image.address(theirs)) else { return false };
+        let (Some(item), Some(address)) = (self.witness_item(mine), self.image.address(theirs)) else {
+            return false;
+        };
         contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
     }
 
@@ -551,11 +581,19 @@ impl<'a> Matcher<'a> {
             let Some((to, _)) = self.bound[self.witness.item(owner).symbol.index()] else { continue };
             let Some(address) = self.image.address(to) else { continue };
             let refers = contents::references(self.witness, owner, &|item| items.contains_key(&item));
-            if refers.is_empty() || !contents::unrelocated_bytes_agree(self.witness, self.witness.item(owner), self.image, address) {
+            if refers.is_empty()
+                || !contents::unrelocated_bytes_agree(
+                    self.witness,
+                    self.witness.item(owner),
+                    self.image,
+                    address,
+                )
+            {
                 continue;
             }
             for (rela, item, offset) in refers {
-                let found = contents::location(self.witness, self.witness.item(owner), rela, self.image, address);
+                let found =
+                    contents::location(self.witness, self.witness.item(owner), rela, self.image, address);
                 if let (Some(Location::At(found)), Some(&id)) = (found, items.get(&item)) {
                     seen.entry(id).or_default().insert(found.wrapping_sub(offset as u64));
                 }
@@ -629,7 +667,8 @@ fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec<(&'d [u8],
 /// Pairs hashes that are left when exactly one on each side has the same set of names.
 fn pair_by_sets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
     let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
-    let mut sets: BTreeMap<Vec<&[u8]>, (Vec<&'d [u8]>, Vec<&'d [u8]>)> = BTreeMap::new();
+    type Sides<'d> = (Vec<&'d [u8]>, Vec<&'d [u8]>);
+    let mut sets: BTreeMap<Vec<&[u8]>, Sides<'d>> = BTreeMap::new();
     for (&hash, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
         sets.entry(names.keys().copied().collect()).or_default().0.push(hash);
     }
@@ -658,9 +697,11 @@ mod tests {
         let image = Image::read(image, "vmlinux").expect("a sound image");
         let binding = Binding::new(&object, &image);
         let symbols = object.elf.symbol_ids().filter(|&id| {
-            canonical(object.elf.symbol_name(id)).base == name.as_bytes() && object.elf.symbol_type(id) != elf::STT_FILE.0
+            canonical(object.elf.symbol_name(id)).base == name.as_bytes()
+                && object.elf.symbol_type(id) != elf::STT_FILE.0
         });
-        let bound = |id| binding.counterpart(id).map(|(to, e)| (image.name(to), image.address(to).unwrap_or(0), e));
+        let bound =
+            |id| binding.counterpart(id).map(|(to, e)| (image.name(to), image.address(to).unwrap_or(0), e));
         symbols.map(bound).collect()
     }
 
@@ -668,14 +709,22 @@ mod tests {
     fn equal_static_names_are_told_apart_by_file() {
         let f = Fixture::new();
         for (name, add) in [("alpha", 1), ("beta", 2)] {
-            f.compile(name, TWIN, &format!("{name}.o"), &[&format!("-DNAME={name}"), &format!("-DADD={add}")]);
+            f.compile(
+                name,
+                TWIN,
+                &format!("{name}.o"),
+                &[&format!("-DNAME={name}"), &format!("-DADD={add}")],
+            );
         }
         f.link(&["alpha.o", "beta.o"], "vmlinux");
         f.combine(&["alpha.o", "beta.o"], "same.o");
         f.combine(&["beta.o", "alpha.o"], "other.o");
         let addresses = |object: &str| -> Vec<u64> {
             let bound = bindings(&f.open(object), &f.open("vmlinux"), "twin");
-            assert!(bound.iter().all(|b| b.as_ref().is_some_and(|b| b.2 == Evidence::FileAndName)), "{bound:?}");
+            assert!(
+                bound.iter().all(|b| b.as_ref().is_some_and(|b| b.2 == Evidence::FileAndName)),
+                "{bound:?}"
+            );
             bound.iter().flatten().map(|b| b.1).collect()
         };
         let (same, other) = (addresses("same.o"), addresses("other.o"));
@@ -709,7 +758,10 @@ mod tests {
         f.combine(&ours.each_ref().map(String::as_str), "witness.o");
         let bound = bindings(&f.open("witness.o"), &f.open("vmlinux"), "helper");
         let names: BTreeSet<_> = bound.iter().flatten().map(|b| (b.0.as_str(), b.2)).collect();
-        let expected = [("helper.llvm.111", Evidence::PromotedTogether), ("helper.llvm.222", Evidence::PromotedTogether)];
+        let expected = [
+            ("helper.llvm.111", Evidence::PromotedTogether),
+            ("helper.llvm.222", Evidence::PromotedTogether),
+        ];
         assert_eq!(names, BTreeSet::from(expected));
         let object = f.open("witness.o");
         let object = Object::read(&object).expect("a sound object");
@@ -730,16 +782,23 @@ mod tests {
         let object = promoted(&f, "gamma", 111);
         f.link(&[&object], "vmlinux");
         let bound = bindings(&f.open("gamma.o"), &f.open("vmlinux"), "helper");
-        assert!(matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper.llvm.111"), "{bound:?}");
+        assert!(
+            matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper.llvm.111"),
+            "{bound:?}"
+        );
         f.link(&["gamma.o"], "other");
         let bound = bindings(&f.open(&object), &f.open("other"), "helper");
-        assert!(matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper"), "{bound:?}");
+        assert!(
+            matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper"),
+            "{bound:?}"
+        );
     }
 
     #[test]
     fn numbered_statics_are_not_matched_by_their_number_when_the_sizes_disagree() {
         let f = Fixture::new();
-        let source = "int NAME(int x) { static int A[SIZE_A]; A[x & 1] += x; { static int A[SIZE_B]; A[x & 3] += x;
+        let source =
+            "int NAME(int x) { static int A[SIZE_A]; A[x & 1] += x; { static int A[SIZE_B]; A[x & 3] += x;
             return A[x & 1]; } }";
         let first = ["-DNAME=f", "-DA=count", "-DSIZE_A=2", "-DSIZE_B=8"];
         let swapped = ["-DNAME=f", "-DA=count", "-DSIZE_A=8", "-DSIZE_B=2"];

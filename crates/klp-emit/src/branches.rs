@@ -61,7 +61,9 @@ impl Pair {
         while n < length {
             match field(self.ours + n) {
                 Some(skip) if skip > 0 => n += skip,
-                _ if ours.get((self.ours + n) as usize) != theirs.get((self.theirs + n) as usize) => return false,
+                _ if ours.get((self.ours + n) as usize) != theirs.get((self.theirs + n) as usize) => {
+                    return false;
+                }
                 _ => n += 1,
             }
         }
@@ -86,7 +88,9 @@ impl Pairs {
 
     /// True when a branch without relocation leads to the same instruction in both bodies.
     pub(crate) fn same_internal_target(&self, pair: &Pair) -> bool {
-        let index = |target: i64, place: &dyn Fn(&Pair) -> u64| self.pairs.partition_point(|p| (place(p) as i64) < target);
+        let index = |target: i64, place: &dyn Fn(&Pair) -> u64| {
+            self.pairs.partition_point(|p| (place(p) as i64) < target)
+        };
         let inside = |target: i64, end: u64| (0..end as i64).contains(&target);
         let (our_end, their_end) = self.pairs.last().map_or((0, 0), |p| (p.our_end, p.their_end));
         inside(pair.our_target, our_end)
@@ -126,7 +130,12 @@ pub(crate) fn pair(ours: &[u8], theirs: &[u8], relocated: &dyn Fn(u64, u64) -> b
 }
 
 fn is_branch(i: &Instruction) -> bool {
-    i.is_jcc_short_or_near() || i.is_jmp_short_or_near() || i.is_call_near() || i.is_jcx_short() || i.is_loop() || i.is_loopcc()
+    i.is_jcc_short_or_near()
+        || i.is_jmp_short_or_near()
+        || i.is_call_near()
+        || i.is_jcx_short()
+        || i.is_loop()
+        || i.is_loopcc()
 }
 
 /// The instructions of a body without no-operations; `None` when the bytes are not all instructions.

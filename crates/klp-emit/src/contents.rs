@@ -2,6 +2,7 @@
 //!
 //! Owns where a witness's relocation stands in the image and what the image has there. Judges nothing.
 
+use klpx_normalize::arch::Field;
 use klpx_normalize::elf::Rela;
 use klpx_normalize::object::{Item, ItemId, Object, Role, Target};
 use object::elf;
@@ -60,7 +61,12 @@ pub(crate) fn first_difference(
 }
 
 /// True when an item's bytes outside relocated fields are those that the image has at `entry`.
-pub(crate) fn unrelocated_bytes_agree(witness: &Object<'_>, item: &Item, image: &Image<'_>, entry: u64) -> bool {
+pub(crate) fn unrelocated_bytes_agree(
+    witness: &Object<'_>,
+    item: &Item,
+    image: &Image<'_>,
+    entry: u64,
+) -> bool {
     let first = entry.wrapping_sub(item.entry - item.start);
     first_difference(witness, item.section, (item.start, item.end), image, first).is_none()
 }
@@ -80,6 +86,9 @@ pub(crate) fn found(
         other => other,
     };
     if image.is_linked() {
+        if let (Field::Bytes(8), Some(pointer)) = (kind.field, image.pointer_at(place)) {
+            return Some(Found::Value(Value::Address(pointer)));
+        }
         let bytes = image.bytes_from(place)?;
         return field::value(witness.arch, kind, bytes, place).map(|value| Found::Value(add(value)));
     }
@@ -102,7 +111,9 @@ fn is_none(rela: &Rela) -> bool {
 /// PC32 and PLT32 mean the same in a module (arch/x86/kernel/module.c).
 fn branches(witness: &Object<'_>, code: u32, other: &Rela) -> bool {
     let pc = [elf::R_X86_64_PC32.0, elf::R_X86_64_PLT32.0];
-    witness.arch == klpx_normalize::arch::Arch::X86_64 && pc.contains(&code) && pc.contains(&other.r_type(LE, false).0)
+    witness.arch == klpx_normalize::arch::Arch::X86_64
+        && pc.contains(&code)
+        && pc.contains(&other.r_type(LE, false).0)
 }
 
 /// The address or import that the image has where an item's relocation stands, the item's entry being at `entry`.

@@ -119,7 +119,8 @@ pub(crate) fn value(arch: Arch, kind: &RelocationKind, bytes: &[u8], place: u64)
         }
         Field::Bytes(4) => {
             let raw = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
-            let zero_extended = arch == Arch::X86_64 && kind.code == elf::R_X86_64_32.0 || kind.code == elf::R_AARCH64_ABS32.0;
+            let zero_extended = arch == Arch::X86_64 && kind.code == elf::R_X86_64_32.0
+                || kind.code == elf::R_AARCH64_ABS32.0;
             if zero_extended { u64::from(raw) } else { i64::from(raw as i32) as u64 }
         }
         Field::Bytes(8) => u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?),
@@ -165,7 +166,13 @@ mod tests {
         assert_eq!(a(elf::R_AARCH64_CALL26.0, 0x9400_0002, 0x8000), Value::Address(0x8008));
         assert_eq!(a(elf::R_AARCH64_JUMP26.0, 0x17ff_ffff, 0x8000), Value::Address(0x7ffc));
         assert_eq!(a(elf::R_AARCH64_ADR_PREL_PG_HI21.0, 0xb000_0000, 0x8234), Value::Page(0x9000));
-        assert_eq!(a(elf::R_AARCH64_ADD_ABS_LO12_NC.0, 0x9104_8c00, 0), Value::Bits { bits: 0x123, mask: 0xfff });
-        assert_eq!(a(elf::R_AARCH64_LDST64_ABS_LO12_NC.0, 0xf940_0401, 0), Value::Bits { bits: 8, mask: 0xff8 });
+        assert_eq!(
+            a(elf::R_AARCH64_ADD_ABS_LO12_NC.0, 0x9104_8c00, 0),
+            Value::Bits { bits: 0x123, mask: 0xfff }
+        );
+        assert_eq!(
+            a(elf::R_AARCH64_LDST64_ABS_LO12_NC.0, 0xf940_0401, 0),
+            Value::Bits { bits: 8, mask: 0xff8 }
+        );
     }
 }

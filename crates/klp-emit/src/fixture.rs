@@ -30,10 +30,21 @@ impl Fixture {
         let file = format!("{name}.c");
         std::fs::write(self.path(&file), source).expect("a writable directory");
         let mut arguments = vec!["-O2", "-mcmodel=kernel", "-fno-pic", "-fno-pie", "-fcf-protection=none"];
-        arguments.extend(["-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-fno-toplevel-reorder"]);
+        arguments.extend([
+            "-fno-asynchronous-unwind-tables",
+            "-fno-stack-protector",
+            "-fno-toplevel-reorder",
+        ]);
         arguments.extend(flags);
         arguments.extend(["-c", "-o", object, &file]);
         self.run("gcc", &arguments);
+    }
+
+    /// Assembles `text` to `name`.o.
+    pub(crate) fn assemble(&self, name: &str, text: &str) {
+        let (source, object) = (format!("{name}.s"), format!("{name}.o"));
+        std::fs::write(self.path(&source), text).expect("a writable directory");
+        self.run("as", &["--64", "-o", &object, &source]);
     }
 
     /// Links objects to an image at kernel addresses.

@@ -40,9 +40,8 @@ impl Kernel {
     pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<Kernel> {
         let vmlinux = ElfFile::open(vmlinux)?;
         let text = std::fs::read_to_string(symvers).map_err(|e| Diagnosis::io("read", symvers, &e))?;
-        let exports = Exports::parse(&text).map_err(|diagnosis| {
-            diagnosis.place(Place::file(symvers.display().to_string(), None))
-        })?;
+        let exports = Exports::parse(&text)
+            .map_err(|diagnosis| diagnosis.place(Place::file(symvers.display().to_string(), None)))?;
         Ok(Kernel { vmlinux, exports, directories: directories.to_vec(), modules: OnceLock::new() })
     }
 
@@ -56,7 +55,11 @@ impl Kernel {
     /// # Errors
     /// `klpx::no-such-module`, or when the file is damaged.
     pub fn image(&self, object: &str) -> Result<Image<'_>> {
-        if object == VMLINUX { Image::read(&self.vmlinux, VMLINUX) } else { Image::read(self.module(object)?, object) }
+        if object == VMLINUX {
+            Image::read(&self.vmlinux, VMLINUX)
+        } else {
+            Image::read(self.module(object)?, object)
+        }
     }
 
     /// The file of a module.
@@ -213,6 +216,7 @@ pub struct Image<'k> {
     names: Names,
     by_address: Vec<(u64, SymbolId)>,
     files: Vec<SymbolId>,
+    relative: Vec<(u64, u64)>,
     kallsyms: OnceLock<Result<Kallsyms>>,
 }
 
@@ -245,20 +249,42 @@ impl<'k> Image<'k> {
             names: Names::with_capacity(elf.symbol_count()),
             by_address: Vec::with_capacity(elf.symbol_count()),
             files: Vec::new(),
+            relative: Vec::new(),
             kallsyms: OnceLock::new(),
             elf,
         };
         image.index_sections();
+        image.index_relative();
         image.index_symbols();
         Ok(image)
     }
 
     fn index_sections(&mut self) {
-        let alloc = u64::from(elf::SHF_ALLOC.0);
+        let alloc = elf::SHF_ALLOC.0;
         self.loaded = (self.elf.section_ids())
             .filter(|&id| self.elf.section_flags(id) & alloc != 0 && self.elf.section_size(id) > 0)
             .collect();
         self.loaded.sort_by_key(|&id| (self.bases[id.index()], id));
+    }
+
+    /// The pointers that a relocatable arm64 kernel fills in when it starts: the image holds zeroes there
+    /// (arch/arm64/Makefile, --no-apply-dynamic-relocs).
+    fn index_relative(&mut self) {
+        if !self.linked || self.arch != Arch::Arm64 {
+            return;
+        }
+        for &id in self.loaded.iter().filter(|&&id| self.elf.section_type(id) == elf::SHT_RELA.0) {
+            let pointers =
+                self.elf.rela_table(id).iter().filter(|r| r.r_type(LE, false).0 == elf::R_AARCH64_RELATIVE.0);
+            self.relative.extend(pointers.map(|r| (r.r_offset.get(LE), r.r_addend.get(LE) as u64)));
+        }
+        self.relative.sort_unstable();
+    }
+
+    /// The address that the starting kernel writes at a place, if it writes one there.
+    pub(crate) fn pointer_at(&self, place: u64) -> Option<u64> {
+        let n = self.relative.binary_search_by_key(&place, |&(at, _)| at).ok()?;
+        Some(self.relative[n].1)
     }
 
     fn index_symbols(&mut self) {
@@ -319,12 +345,10 @@ impl<'k> Image<'k> {
     /// A symbol's address, if it has one.
     pub fn address(&self, id: SymbolId) -> Option<u64> {
         match self.elf.definition(id) {
-            Definition::Section(section) if self.linked => {
-                let _ = section;
-                Some(self.elf.symbol_value(id))
+            Definition::Section(_) | Definition::Absolute if self.linked => Some(self.elf.symbol_value(id)),
+            Definition::Section(section) => {
+                Some(self.bases[section.index()].wrapping_add(self.elf.symbol_value(id)))
             }
-            Definition::Section(section) => Some(self.bases[section.index()].wrapping_add(self.elf.symbol_value(id))),
-            Definition::Absolute if self.linked => Some(self.elf.symbol_value(id)),
             _ => None,
         }
     }
@@ -451,7 +475,7 @@ impl<'k> Image<'k> {
     /// Whether a module keeps a symbol after its init (kernel/module/kallsyms.c, is_core_symbol).
     fn stays_after_init(&self, id: SymbolId) -> bool {
         let Definition::Section(section) = self.elf.definition(id) else { return false };
-        let alloc = self.elf.section_flags(section) & u64::from(elf::SHF_ALLOC.0) != 0;
+        let alloc = self.elf.section_flags(section) & elf::SHF_ALLOC.0 != 0;
         alloc && !self.elf.section_name(section).starts_with(b".init")
     }
 }
@@ -477,7 +501,9 @@ fn not_an_image(path: &str) -> Diagnosis {
     Diagnosis::new("klpx::no-symbols", Class::Input, "not a kernel image with symbols")
         .place(Place::file(path, None))
         .why("it has no symbol table, or is neither linked nor relocatable")
-        .remedy("give the vmlinux of the kernel's build or of its debug package, not the compressed boot image")
+        .remedy(
+            "give the vmlinux of the kernel's build or of its debug package, not the compressed boot image",
+        )
 }
 
 fn not_linked(path: &str) -> Diagnosis {
@@ -502,7 +528,12 @@ mod tests {
         let other = exports.get("raid_x").expect("an export");
         assert_eq!((other.object.as_str(), other.path.as_str()), ("raid_x", "drivers/md/raid-x"));
         assert_eq!((other.gpl, other.namespace.as_str()), (true, "module:a,b"));
-        for bad in ["x", "0x1\t\tvmlinux\tEXPORT_SYMBOL\t", "0x1\ta\tvmlinux\tOTHER\t", "zz\ta\tvmlinux\tEXPORT_SYMBOL\t"] {
+        for bad in [
+            "x",
+            "0x1\t\tvmlinux\tEXPORT_SYMBOL\t",
+            "0x1\ta\tvmlinux\tOTHER\t",
+            "zz\ta\tvmlinux\tEXPORT_SYMBOL\t",
+        ] {
             assert_eq!(Exports::parse(bad).expect_err(bad).code, "klpx::bad-symvers");
         }
     }

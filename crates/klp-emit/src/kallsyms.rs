@@ -45,10 +45,14 @@ impl Kallsyms {
     pub(crate) fn read(image: &Image<'_>) -> Result<Kallsyms> {
         let mut table = match Tables::find(image) {
             Some(tables) => tables.decode(image).ok_or_else(|| {
-                Diagnosis::new("klpx::kallsyms-form", Class::Input, "the kernel's own symbol table can't be read")
-                    .place(Place::file(image.path(), None))
-                    .why("its kallsyms tables are of no form that klpx knows, or damaged")
-                    .remedy("check the integrity of this vmlinux; if it is whole, report the kernel version")
+                Diagnosis::new(
+                    "klpx::kallsyms-form",
+                    Class::Input,
+                    "the kernel's own symbol table can't be read",
+                )
+                .place(Place::file(image.path(), None))
+                .why("its kallsyms tables are of no form that klpx knows, or damaged")
+                .remedy("check the integrity of this vmlinux; if it is whole, report the kernel version")
             })?,
             None => Kallsyms::by_rules(image),
         };
@@ -266,4 +270,95 @@ fn expand<'k>(data: &'k [u8], tokens: &[&[u8]], out: &mut Vec<u8>) -> Option<&'k
         out.extend_from_slice(tokens.get(usize::from(token))?);
     }
     rest.get(length..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+    use crate::image::VMLINUX;
+
+    /// Four functions in address order.
+    const FUNCTIONS: [&str; 4] = ["f.llvm.9", "f", "g", "f"];
+
+    /// An image of those functions with kallsyms tables: one token a character, in the given order by name. The
+    /// second `f` is of another file, right behind.
+    fn source(offset: &str, by_name: [u8; 4], count: u32) -> String {
+        let mut text = String::from(".text\n.globl _text\n_text: .skip 16\n");
+        let (mut names, mut offsets) = (String::new(), String::new());
+        for (n, name) in FUNCTIONS.iter().enumerate() {
+            let label = if n == 3 { "_text + 64".to_owned() } else { format!("\"{name}\"") };
+            if n < 3 {
+                text += &format!(".type {label}, @function\n{label}: .skip 16\n");
+            }
+            let bytes: Vec<String> = format!("t{name}").bytes().map(|b| b.to_string()).collect();
+            names += &format!(".byte {}, {}\n", bytes.len(), bytes.join(", "));
+            offsets += &format!(".long {}\n", offset.replace('@', &label));
+        }
+        let tokens: String = (0..256).map(|b| format!(".byte {}, 0\n", b.max(1))).collect();
+        let index: String = (0..256).map(|n| format!(".short {}\n", n * 2)).collect();
+        let order: String = by_name.iter().map(|n| format!(".byte 0, 0, {n}\n")).collect();
+        let tables = [
+            ("num_syms", format!(".long {count}\n")),
+            ("names", names),
+            ("token_table", tokens),
+            ("token_index", index),
+            ("offsets", offsets),
+            ("relative_base", ".quad _text\n".to_owned()),
+            ("seqs_of_names", order),
+        ];
+        text += ".section .rodata, \"a\"\n";
+        for (name, body) in tables {
+            text += &format!(".balign 8\n.globl kallsyms_{name}\nkallsyms_{name}:\n{body}");
+        }
+        text
+    }
+
+    /// Names and positions of the first three functions, or the code of the failure.
+    fn positions(
+        offset: &str,
+        by_name: [u8; 4],
+        count: u32,
+    ) -> Vec<std::result::Result<(String, u32), &'static str>> {
+        let f = Fixture::new();
+        f.assemble("one", &source(offset, by_name, count));
+        f.assemble("two", ".type f, @function\nf: .skip 16\n");
+        f.link(&["one.o", "two.o"], "vmlinux");
+        let file = f.open("vmlinux");
+        let image = Image::read(&file, VMLINUX).expect("a sound image");
+        let named = |name: &str| {
+            let id = image.named(name.as_bytes()).next().expect("a function");
+            let position = image.position(id).map_err(|e| e.diagnoses().next().map_or("", |d| d.code))?;
+            Ok((position.name, position.sympos))
+        };
+        ["f.llvm.9", "f", "g"].map(named).into_iter().collect()
+    }
+
+    const RAW: [u8; 4] = [1, 3, 0, 2];
+    const STRIPPED: [u8; 4] = [0, 1, 3, 2];
+
+    #[test]
+    fn every_form_of_offsets_is_read() {
+        for form in ["@ - .", "@ - _text", "-1 - (@ - _text)"] {
+            let got = positions(form, RAW, 4);
+            let want = [Ok(("f.llvm.9".into(), 0)), Ok(("f".into(), 1)), Ok(("g".into(), 0))];
+            assert_eq!(got, want, "{form}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_strips_promoted_names_is_known_by_its_table() {
+        let got = positions("@ - .", STRIPPED, 4);
+        assert_eq!(got, [Ok(("f".into(), 1)), Ok(("f".into(), 2)), Ok(("g".into(), 0))]);
+    }
+
+    #[test]
+    fn damaged_tables_are_an_error() {
+        for (offset, count) in [("@ - .", 400_000), ("@ - . + 1", 4), ("0", 4)] {
+            assert!(
+                positions(offset, RAW, count).iter().all(|r| *r == Err("klpx::kallsyms-form")),
+                "{offset} {count}"
+            );
+        }
+    }
 }

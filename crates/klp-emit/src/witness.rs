@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Agreement::Identical`] | bytes outside relocated fields are equal, and every field leads to the bound symbol, or to a constant of the same contents |
 //! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
+//! | both | a reference to an object of no bytes in `.bss` leads anywhere: it is an empty lock class key (no lockdep), and `-fdata-sections` moves it |
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::arch::Arch;
-use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
+use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::anonymous;
 use klpx_normalize::object::{Item, ItemId, Object, Target};
 use object::elf;
@@ -70,11 +71,15 @@ impl Mismatch {
         match self {
             Mismatch::Unbound(diagnosis) => diagnosis.to_string(),
             Mismatch::Size { kernel, ours } => {
-                format!("it has {kernel} bytes in the kernel and {ours} in klpx's build of the original source")
+                format!(
+                    "it has {kernel} bytes in the kernel and {ours} in klpx's build of the original source"
+                )
             }
             Mismatch::Bytes { offset } => format!("its code or contents differ at offset {offset:#x}"),
             Mismatch::Reference { offset, kernel, ours } => {
-                format!("at offset {offset:#x} it refers to {kernel} in the kernel, and to {ours} in klpx's build")
+                format!(
+                    "at offset {offset:#x} it refers to {kernel} in the kernel, and to {ours} in klpx's build"
+                )
             }
         }
     }
@@ -125,7 +130,10 @@ impl<'b, 'a> Witness<'b, 'a> {
         if !file.is_empty() {
             place = place.at(String::from_utf8_lossy(file), None);
         }
-        let what = format!("{} of the kernel to be patched differs", if item.code { "a function" } else { "an object" });
+        let what = format!(
+            "{} of the kernel to be patched differs",
+            if item.code { "a function" } else { "an object" }
+        );
         Diagnosis::new("klpx::kernel-differs", Class::Verification, what)
             .place(place)
             .why(format!("in {}, {}", self.image.object(), mismatch.text()))
@@ -178,8 +186,12 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     fn unbound(&self, id: ItemId) -> Mismatch {
         let diagnosis = self.binding.item(id).err().unwrap_or_else(|| {
-            Diagnosis::new("klpx::not-in-kernel", Class::Verification, "the kernel to be patched has no such symbol")
-                .place(Place::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
+            Diagnosis::new(
+                "klpx::not-in-kernel",
+                Class::Verification,
+                "the kernel to be patched has no such symbol",
+            )
+            .place(Place::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
         });
         Mismatch::Unbound(Box::new(diagnosis))
     }
@@ -224,7 +236,11 @@ impl<'b, 'a> Witness<'b, 'a> {
             let place = first.wrapping_add(at - start);
             if !self.reference_agrees(section, rela, place, own, &mut pages, depth) {
                 let found = contents::found(self.witness, section, rela, self.image, place);
-                return Err((at, self.describe_found(found), self.describe_target(self.witness.resolve(section, rela))));
+                return Err((
+                    at,
+                    self.describe_found(found),
+                    self.describe_target(self.witness.resolve(section, rela)),
+                ));
             }
         }
         Ok(())
@@ -243,7 +259,9 @@ impl<'b, 'a> Witness<'b, 'a> {
         if rela.r_type(LE, false).0 == elf::R_X86_64_NONE.0 {
             return true;
         }
-        let Some(found) = contents::found(self.witness, section, rela, self.image, place) else { return false };
+        let Some(found) = contents::found(self.witness, section, rela, self.image, place) else {
+            return false;
+        };
         let target = self.witness.resolve(section, rela);
         let value = match (found, target) {
             (Found::Import(theirs, a), Target::External { symbol, offset: b }) => {
@@ -253,7 +271,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             (Found::Value(value), _) => value,
         };
         if let Some(expected) = self.expected(target, own) {
-            return value.is(expected);
+            return value.is(expected) || self.is_empty(target);
         }
         // A constant without an identity: it is the same when its contents are.
         let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
@@ -278,7 +296,9 @@ impl<'b, 'a> Witness<'b, 'a> {
                 let entry = self.binding.item_address(item)?;
                 Some(entry.wrapping_add_signed(own.apply(offset)?))
             }
-            Target::Item { item, offset } => Some(self.binding.item_address(item)?.wrapping_add_signed(offset)),
+            Target::Item { item, offset } => {
+                Some(self.binding.item_address(item)?.wrapping_add_signed(offset))
+            }
             Target::External { symbol, offset } => Some(self.external(symbol)?.wrapping_add_signed(offset)),
             Target::Absolute(value) => Some(value as u64),
             Target::Literal { .. } | Target::Entry { .. } => None,
@@ -316,22 +336,35 @@ impl<'b, 'a> Witness<'b, 'a> {
             && self.compare_references(section, range, first, own, depth + 1).is_ok()
     }
 
+    /// True for an object of no bytes in `.bss`.
+    fn is_empty(&self, target: Target) -> bool {
+        let Target::Item { item, .. } = target else { return false };
+        let item = self.witness.item(item);
+        let elf = &self.witness.elf;
+        elf.symbol_type(item.symbol) == elf::STT_OBJECT.0
+            && elf.symbol_size(item.symbol) == 0
+            && elf.section_type(item.section) == elf::SHT_NOBITS.0
+    }
+
     /// Whether contents decide for an item that has no symbol in the image: a constant of the compiler, or any object
     /// that nothing may write to.
     fn is_anonymous(&self, id: ItemId) -> bool {
         let item = self.witness.item(id);
-        let writable = self.witness.elf.section_flags(item.section) & u64::from(elf::SHF_WRITE.0) != 0;
+        let writable = self.witness.elf.section_flags(item.section) & elf::SHF_WRITE.0 != 0;
         !item.code && (!writable || anonymous(self.witness.item_name(id)).is_some())
     }
 
     fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {
         let Some(size) = self.image_size(item, entry) else { return false };
         let ours = self.witness.range(item.section, item.entry, item.end);
-        let Some(theirs) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else { return false };
+        let Some(theirs) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else {
+            return false;
+        };
         let relocations = self.witness.relocations_in(item.section, item.entry, item.end);
         let place = |rela: &Rela| rela.r_offset.get(LE) - item.entry;
-        let Some(pairs) = branches::pair(ours, theirs, &|from, to| relocations.iter().any(|r| (from..to).contains(&place(r))))
-        else {
+        let Some(pairs) = branches::pair(ours, theirs, &|from, to| {
+            relocations.iter().any(|r| (from..to).contains(&place(r)))
+        }) else {
             return false;
         };
         let own = pairs.shift(id);
@@ -347,9 +380,12 @@ impl<'b, 'a> Witness<'b, 'a> {
                     _ => false,
                 };
             }
-            pair.same_bytes(ours, theirs, |at| inside.iter().find(|r| place(r) == at).and_then(|r| {
-                Some(crate::field::length(self.witness.relocation_kind(r)?))
-            })) && inside.iter().all(|rela| {
+            pair.same_bytes(ours, theirs, |at| {
+                inside
+                    .iter()
+                    .find(|r| place(r) == at)
+                    .and_then(|r| Some(crate::field::length(self.witness.relocation_kind(r)?)))
+            }) && inside.iter().all(|rela| {
                 let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
                 self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
             })
@@ -361,8 +397,12 @@ impl<'b, 'a> Witness<'b, 'a> {
         const NOP: u32 = 0xd503_201f;
         let ours = self.witness.range(item.section, item.start, item.end);
         let first = entry.wrapping_sub(item.entry - item.start);
-        let Some(theirs) = self.image.bytes_from(first).and_then(|b| b.get(..ours.len())) else { return false };
-        let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let Some(theirs) = self.image.bytes_from(first).and_then(|b| b.get(..ours.len())) else {
+            return false;
+        };
+        let word = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
+        };
         let own = Shift::none(id);
         let mut pages = HashMap::new();
         let mut at = 0;
@@ -420,7 +460,9 @@ impl<'b, 'a> Witness<'b, 'a> {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match target {
             Target::Item { item, offset } => with_offset(text(self.witness.item_name(item)), offset),
-            Target::External { symbol, offset } => with_offset(text(self.witness.elf.symbol_name(symbol)), offset),
+            Target::External { symbol, offset } => {
+                with_offset(text(self.witness.elf.symbol_name(symbol)), offset)
+            }
             Target::Literal { section, start, offset, .. } => {
                 let place = start.wrapping_add_signed(offset);
                 format!("the constant at {}+{place:#x}", text(self.witness.elf.section_name(section)))
@@ -450,11 +492,6 @@ fn with_offset(name: String, offset: i64) -> String {
         1.. => format!("{name}+{offset:#x}"),
         _ => format!("{name}-{:#x}", offset.unsigned_abs()),
     }
-}
-
-/// True when an item has bytes to compare; the rest are `.bss` and declarations.
-pub fn has_contents(witness: &Object<'_>, id: ItemId) -> bool {
-    matches!(witness.elf.definition(witness.item(id).symbol), Definition::Section(_)) && !witness.item_bytes(id).is_empty()
 }
 
 #[cfg(test)]
@@ -551,7 +588,10 @@ mod tests {
             bytes[call + 1..call + 5].copy_from_slice(&displacement.to_le_bytes());
         });
         let differing: Vec<_> = results(&f, &image).into_iter().filter(|(_, r)| r.is_err()).collect();
-        assert!(matches!(&differing[..], [(name, Err(Mismatch::Reference { .. }))] if name == "other"), "{differing:?}");
+        assert!(
+            matches!(&differing[..], [(name, Err(Mismatch::Reference { .. }))] if name == "other"),
+            "{differing:?}"
+        );
     }
 
     #[test]
@@ -584,7 +624,12 @@ mod tests {
         };
         let image = f.changed("vmlinux", |bytes| bytes[at] ^= 0xff);
         assert_eq!(codes(&image), [("klpx::kernel-differs", Some("other".to_owned()))]);
-        f.compile("one", &ONE.replace("0x111", "0x333").replace("total += ", "total -= ").replace("77", "78"), "k1.o", &[]);
+        f.compile(
+            "one",
+            &ONE.replace("0x111", "0x333").replace("total += ", "total -= ").replace("77", "78"),
+            "k1.o",
+            &[],
+        );
         f.compile("two", &TWO.replace("* 3", "* 5"), "k2.o", &[]);
         f.link(&["k1.o", "k2.o"], "foreign");
         let found = codes(&f.open("foreign"));

@@ -2,12 +2,13 @@
 //!
 //! `replace_self emit BUILD OBJECT OUT FUNCTION|file:FILE.c...` writes the closure object, the glue and its Kbuild file to OUT
 //! (OBJECT is `vmlinux` or a module's path without `.ko`, in the build tree BUILD). After kbuild and the link,
-//! `replace_self finish LINKED OUT.ko`.
+//! `replace_self finish LINKED OUT.ko`. Run again with OUT/final.ko there, `emit` verifies that.
+//! `replace_self pair BUILD OBJECT OUT ORIGINAL.o PATCHED.o` does the same with two builds.
 
 use std::error::Error;
 use std::path::Path;
 
-use klpx_diff::{Change, compare};
+use klpx_diff::{Change, Difference, compare};
 use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::image::Kernel;
 use klpx_klp_emit::kernel_binder::KernelBinder;
@@ -20,6 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["emit", build, object, out, ref functions @ ..] => emit_module(build.as_ref(), object, out.as_ref(), functions),
+        ["pair", build, object, out, original, patched] => {
+            let (original, patched) = (ElfFile::open(original.as_ref())?, ElfFile::open(patched.as_ref())?);
+            let (original, patched) = (Object::read(&original)?, Object::read(&patched)?);
+            let difference = compare(&original, &patched);
+            module(build.as_ref(), object, out.as_ref(), &original, &patched, &difference)
+        }
         ["finish", linked, out] => {
             std::fs::write(out, finish::finish(&ElfFile::open(linked.as_ref())?)?)?;
             Ok(())
@@ -48,14 +55,25 @@ fn emit_module(build: &Path, object: &str, out: &Path, functions: &[&str]) -> Re
             difference.functions.push(Change { patched: item, original: Some(item), reasons: vec![] });
         }
     }
+    module(build, object, out, &read, &read, &difference)
+}
+
+fn module(
+    build: &Path,
+    object: &str,
+    out: &Path,
+    original: &Object<'_>,
+    patched: &Object<'_>,
+    difference: &Difference,
+) -> Result<(), Box<dyn Error>> {
     let name = klpx_klp_emit::image::module_name(format!("{object}.o").as_ref());
     let kernel = Kernel::open(&build.join("vmlinux"), &build.join("Module.symvers"), &[build.to_owned()])?;
     let vmlinux = kernel.image("vmlinux")?;
     let image = kernel.image(&name)?;
-    let bindings = [Binding::new(&read, &image)];
+    let bindings = [Binding::new(original, &image)];
     let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
     let units =
-        [Unit { object_name: &name, original: &read, patched: &read, difference: &difference, edited: None }];
+        [Unit { object_name: &name, original, patched, difference, edited: None }];
     let closure = closure::select(&units)?;
     let emitted = emit::emit(&closure, &binder)?;
     for object in &emitted.plan.objects {

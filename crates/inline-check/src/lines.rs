@@ -20,25 +20,47 @@ pub struct Position {
 
 /// The source position of the instruction at an offset of a section; `None` without line information.
 pub fn position(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Position> {
+    find(elf, section, offset, |rows| covering(rows, dwarf::address(section, offset)))
+}
+
+/// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of an
+/// inlined function the next line of the function's own, or the one before when none follows.
+pub fn position_in_function(elf: &Elf<'_>, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
+    find(elf, section, entry, |rows| {
+        let wanted = dwarf::address(section, offset);
+        let own = covering(rows, dwarf::address(section, entry))?.file_index();
+        let exact = covering(rows, wanted)?;
+        let of_own = |row: &&LineRow| row.file_index() == own && row.line().is_some() && !row.end_sequence();
+        let after = rows.iter().filter(of_own).find(|row| row.address() >= exact.address());
+        after.or_else(|| rows.iter().rev().filter(of_own).find(|row| row.address() <= wanted)).copied()
+    })
+}
+
+/// Runs the line program that covers a place, and lets `choose` pick a row of the sequence there.
+fn find(
+    elf: &Elf<'_>,
+    section: SectionId,
+    offset: u64,
+    choose: impl FnOnce(&[LineRow]) -> Option<LineRow>,
+) -> Option<Position> {
     let start = program_of(elf, section, offset)?;
     let debug_line = gimli::DebugLine::from(dwarf::section(elf, ".debug_line"));
     let program = debug_line.program(DebugLineOffset(start), 8, None, None).ok()?;
     let wanted = dwarf::address(section, offset);
-    let mut rows = program.rows();
-    let mut best: Option<(LineRow, u64)> = None;
-    let mut previous: Option<LineRow> = None;
-    while let Ok(Some((_, row))) = rows.next_row() {
-        if let Some(before) = previous.take()
-            && before.address() <= wanted
-            && wanted < row.address()
-        {
-            best = Some((before, row.address()));
+    let mut all = program.rows();
+    let mut sequence: Vec<LineRow> = Vec::new();
+    while let Ok(Some((_, row))) = all.next_row() {
+        sequence.push(*row);
+        if row.end_sequence() {
+            if covering(&sequence, wanted).is_some() {
+                break;
+            }
+            sequence.clear();
         }
-        previous = (!row.end_sequence()).then_some(*row);
     }
-    let (row, _) = best?;
+    let header = all.header();
+    let row = choose(&sequence)?;
     let line = u32::try_from(row.line()?.get()).ok()?;
-    let header = rows.header();
     let file = row.file(header)?;
     let directory = file.directory(header).and_then(|d| text(elf, d));
     let name = text(elf, file.path_name())?;
@@ -47,6 +69,12 @@ pub fn position(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Positi
         _ => name,
     };
     Some(Position { file, line })
+}
+
+/// The row of a sequence that holds an address.
+fn covering(rows: &[LineRow], address: u64) -> Option<LineRow> {
+    let pair = rows.windows(2).find(|pair| pair[0].address() <= address && address < pair[1].address())?;
+    Some(pair[0])
 }
 
 fn text(elf: &Elf<'_>, value: gimli::AttributeValue<Reader<'_>>) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{self, Position};
+use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 pub(crate) struct Finding {
     /// The kernel object it belongs to: `vmlinux` or a module's name.
     pub(crate) object: String,
-    /// Its name, as the patched build has it.
+    /// Its name, without a `.llvm.<hash>`.
     pub(crate) function: String,
     /// What happened to it.
     pub(crate) kind: Kind,
@@ -84,8 +85,13 @@ fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change
     }
 }
 
+/// An item's name, without the hash that ThinLTO puts on it: that is another one in each build.
 pub(crate) fn name(object: &Object<'_>, item: ItemId) -> String {
-    String::from_utf8_lossy(object.item_name(item)).into_owned()
+    let full = object.item_name(item);
+    let promoted = canonical(full).suffixes.contains(Suffixes::PROMOTED);
+    let hash = b".llvm.";
+    let end = full.windows(hash.len()).rposition(|w| w == hash).filter(|_| promoted).unwrap_or(full.len());
+    String::from_utf8_lossy(&full[..end]).into_owned()
 }
 
 /// The source position of a place in a function, without the tree's folder before it.
@@ -95,7 +101,7 @@ pub(crate) fn position(object: &Object<'_>, item: ItemId, offset: i64, strip: &s
         return None;
     }
     let at = item.entry.saturating_add_signed(offset).min(item.end.saturating_sub(1));
-    let mut position = lines::position(&object.elf, item.section, at)?;
+    let mut position = lines::position_in_function(&object.elf, item.section, item.entry, at)?;
     if let Some(rest) = position.file.strip_prefix(strip) {
         position.file = rest.trim_start_matches('/').to_owned();
     }

@@ -130,14 +130,15 @@ fn strip_counter(name: &[u8]) -> Option<&[u8]> {
     (digits > 0).then_some(rest)
 }
 
-/// `md_init6` of `__initcall__kmod_md_mod__421_10962_md_init6` (or `__initcall_id` forms of the same make).
+/// `md_init6` of `__initcall__kmod_md_mod__421_10962_md_init6`, and of the `__initstub__` of LTO builds
+/// (include/linux/init.h).
 fn initcall_function(name: &[u8]) -> Option<&[u8]> {
-    let rest = name.strip_prefix(b"__initcall__kmod_")?;
-    let numbers = rest.windows(2).position(|w| w == b"__" )?;
-    let rest = &rest[numbers + 2..];
-    let (_, rest) = split_number(rest)?;
-    let (_, rest) = split_number(rest)?;
-    Some(rest)
+    let rest = name.strip_prefix(b"__initcall__kmod_").or_else(|| name.strip_prefix(b"__initstub__kmod_"))?;
+    (0..rest.len()).find_map(|at| {
+        let numbers = rest[at..].strip_prefix(b"__")?;
+        let (_, line) = split_number(numbers)?;
+        split_number(line).map(|(_, function)| function)
+    })
 }
 
 /// Splits `12_rest`.
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn suffixes_are_told_by_kind() {
-        let cases: [(&str, &str, Suffixes); 15] = [
+        let cases: [(&str, &str, Suffixes); 16] = [
             ("md_run", "md_run", Suffixes::default()),
             ("reboot_notifier_list.llvm.14714292017924923542", "reboot_notifier_list", Suffixes::PROMOTED),
             (".str.1.llvm.77", ".str", Suffixes(Suffixes::PROMOTED.0 | Suffixes::NUMBER.0)),
@@ -237,6 +238,7 @@ mod tests {
             ("f.__uniq.123.llvm.9", "f", Suffixes(Suffixes::UNIQUE_LINKAGE.0 | Suffixes::PROMOTED.0)),
             ("__UNIQUE_ID_ddebug_417", "__UNIQUE_ID_ddebug", Suffixes::COUNTER),
             ("__initcall__kmod_md_mod__421_10962_md_init6", "md_init6", Suffixes::INITCALL),
+            ("__initstub__kmod_a__b__7_8_c_init6", "c_init6", Suffixes::INITCALL),
             ("f.lto_priv.3", "f", Suffixes::LTO_PRIVATE),
         ];
         for (name, base, suffixes) in cases {

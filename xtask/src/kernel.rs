@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{self, Need};
+use crate::packages::Need;
 use crate::process;
 use crate::source::{self, Source};
 use crate::ui;
@@ -196,7 +196,6 @@ fn make(kernel: &Kernel, source: &Source, output: &Path) -> Command {
 }
 
 fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
-    packages::ensure(built.kernel.needs)?;
     fs::create_dir_all(&built.tree)?;
     let log = built.tree.join("klpx-fixture.log");
     let mut step = ui::step(&format!("kernel {}", built.kernel.name));

@@ -96,7 +96,12 @@ impl Klpx {
         let result = process::output(&mut command).context("can't build klpx")?;
         let binary = result.lines().filter_map(executable).next_back().context("cargo built no klpx")?;
         step.done("release build");
-        Ok(Klpx { binary, cache: workspace.cache_dir("klpx")?, jobs: workspace.jobs })
+        // Baselines that klpx has already built for its user serve here too, when asked for.
+        let cache = match std::env::var_os("KLPX_CACHE_DIR") {
+            Some(directory) => std::path::absolute(directory)?,
+            None => workspace.cache_dir("klpx")?,
+        };
+        Ok(Klpx { binary, cache, jobs: workspace.jobs })
     }
 
     /// A command of the built binary, with this workspace's klpx cache.

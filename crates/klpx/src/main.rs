@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod change_set;
 mod diff;
+mod inspect;
 mod manual;
 mod module;
 mod progress;
@@ -37,7 +38,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
     match command {
         Command::Build(args) => build::run(args, out),
         Command::Diff(args) => diff::run(args, out),
-        Command::Inspect(_) => Ok(()),
+        Command::Inspect(args) => inspect::run(args, out),
         Command::Cache(command) => cache::run(command, out),
         Command::Completions { shell } => {
             manual::completions(*shell, out);

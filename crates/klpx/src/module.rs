@@ -6,16 +6,17 @@ use klpx_build_driver::Workspace;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_inline_check::reach;
 use klpx_klp_emit::bind::Binding;
-use klpx_klp_emit::closure::{self, Closure};
+use klpx_klp_emit::closure::{self, Closure, Piece};
 use klpx_klp_emit::emit::{self, Emitted};
 use klpx_klp_emit::image::{Image, Kernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
-use klpx_klp_emit::plan::{Plan, Unit};
-use klpx_klp_emit::verify::{self, Verified};
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
 use klpx_klp_emit::{banner, finish, glue};
 use klpx_normalize::elf::ElfFile;
 
+use crate::analysis::{Finding, Kind};
 use crate::change_set::{Analysis, Objects};
 use crate::progress::Steps;
 use crate::render;
@@ -34,7 +35,6 @@ pub(crate) struct Source<'a> {
 /// A finished module.
 pub(crate) struct Made {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) plan: Plan,
     pub(crate) verified: Verified,
 }
 
@@ -49,6 +49,7 @@ impl Source<'_> {
         steps.begin("emit");
         let units: Vec<Unit<'_, '_>> = self.units();
         let closure = closure::select(&units)?;
+        self.tell(&closure, report);
         let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?;
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
@@ -68,18 +69,18 @@ impl Source<'_> {
             report.notes.push(warning.to_string());
         }
         let bytes = self.link(name, replace, &emitted)?;
-        let plan = emitted.plan;
         steps.end(&format!(
             "{}, {}",
-            render::plural(plan.objects.iter().map(|o| o.functions.len() + o.added.len()).sum(), "function"),
-            render::plural(plan.livepatch_symbols.len(), "livepatch symbol")
+            render::plural(report.changes.len(), "function"),
+            render::plural(emitted.plan.livepatch_symbols.len(), "livepatch symbol")
         ));
 
         steps.begin("verify");
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
-        let verified = verify::verify(&file, &kernel, &units)?;
+        let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
+        let verified = verify::verify(&file, &KernelFiles::new(&kernel, &images), &units)?;
         steps.end(&verified_text(&verified));
-        Ok(Made { bytes, plan, verified })
+        Ok(Made { bytes, verified })
     }
 
     fn units(&self) -> Vec<Unit<'_, '_>> {
@@ -92,6 +93,21 @@ impl Source<'_> {
             edited: Some(edited),
         })
         .collect()
+    }
+
+    /// What goes into the module and what does not, in the words of the report.
+    fn tell(&self, closure: &Closure<'_, '_>, report: &mut Report) {
+        report.changes.clear();
+        for (n, difference) in self.analysis.differences.iter().enumerate() {
+            let each = difference.functions.iter().zip(&self.analysis.findings[n]);
+            for (change, finding) in each {
+                if closure.has(n, Piece::Item(change.patched)) {
+                    report.changes.push(finding.clone());
+                } else {
+                    report.left_out.push(left_out(finding));
+                }
+            }
+        }
     }
 
     fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
@@ -118,6 +134,15 @@ impl Source<'_> {
         self.workspace.link_module(&built.link_flags, &objects, &linked)?;
         finish::finish(&ElfFile::open(&linked)?)
     }
+}
+
+/// A difference that the module does not hold.
+fn left_out(finding: &Finding) -> Finding {
+    let why = match finding.kind {
+        Kind::New => "new, but nothing in the module uses it",
+        _ => "it ran when the kernel booted and is gone",
+    };
+    Finding { why: why.to_owned(), ..finding.clone() }
 }
 
 fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]) -> &'i Image<'k> {

@@ -1,0 +1,102 @@
+//! `klpx inspect`: what a livepatch module holds.
+
+use std::io::Write;
+use std::path::Path;
+
+use klpx_diagnosis::{Diagnosis, Result};
+use klpx_klp_emit::inspect::{self, Module};
+use klpx_normalize::elf::ElfFile;
+use serde_json::json;
+
+use crate::args::Inspect;
+use crate::render;
+
+/// Schema version of the JSON.
+const SCHEMA: u32 = 1;
+
+/// Runs the command.
+pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
+    let module = inspect::inspect(&ElfFile::open(&args.module)?)?;
+    let text = if args.json { json(&module)? } else { text(&module) };
+    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+}
+
+fn text(module: &Module) -> String {
+    let mut text = String::new();
+    for key in ["name", "vermagic", "depends", "import_ns"] {
+        if let Some(value) = module.info(key).filter(|value| !value.is_empty()) {
+            text.push_str(&format!("  {key:10} {value}\n"));
+        }
+    }
+    if let Some(replace) = module.replace {
+        text.push_str(&format!("  {:10} {}\n", "replace", if replace { "yes" } else { "no" }));
+    }
+    let mut rows = vec![["object", "function", "sympos", "new function", "bytes"].map(str::to_owned).to_vec()];
+    for object in &module.objects {
+        for f in &object.functions {
+            let (sympos, size) = (f.sympos.to_string(), render::count(f.new_size as usize));
+            rows.push(vec![object.name.clone(), f.old_name.clone(), sympos, f.new_symbol.clone(), size]);
+        }
+        for (kind, function) in &object.callbacks {
+            rows.push(vec![object.name.clone(), format!("({kind} callback)"), String::new(), function.clone()]);
+        }
+    }
+    section(&mut text, &rows);
+    let mut rows = vec![["livepatch symbol", "object", "sympos"].map(str::to_owned).to_vec()];
+    rows.extend(module.symbols.iter().map(|s| vec![s.name.clone(), s.object.clone(), s.sympos.to_string()]));
+    section(&mut text, &rows);
+    let mut rows = vec![["livepatch relocations on", "object", "count"].map(str::to_owned).to_vec()];
+    rows.extend(
+        module.relocations.iter().map(|r| vec![r.target.clone(), r.object.clone(), render::count(r.count)]),
+    );
+    section(&mut text, &rows);
+    let mut rows = vec![vec!["import".to_owned()]];
+    rows.extend(module.imports.iter().map(|name| vec![name.clone()]));
+    section(&mut text, &rows);
+    text
+}
+
+/// A table with its heading, if it has more than that.
+fn section(text: &mut String, rows: &[Vec<String>]) {
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&render::table(rows));
+    }
+}
+
+fn json(module: &Module) -> Result<String> {
+    let objects: Vec<_> = module
+        .objects
+        .iter()
+        .map(|object| {
+            let functions: Vec<_> = object
+                .functions
+                .iter()
+                .map(|f| json!({"old": f.old_name, "sympos": f.sympos, "new": f.new_symbol, "size": f.new_size}))
+                .collect();
+            let callbacks: Vec<_> =
+                object.callbacks.iter().map(|(kind, f)| json!({"kind": kind, "function": f})).collect();
+            json!({"name": object.name, "functions": functions, "callbacks": callbacks})
+        })
+        .collect();
+    let info: Vec<_> = module.info.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+    let symbols: Vec<_> = module
+        .symbols
+        .iter()
+        .map(|s| json!({"object": s.object, "name": s.name, "sympos": s.sympos}))
+        .collect();
+    let relocations: Vec<_> = module
+        .relocations
+        .iter()
+        .map(|r| json!({"object": r.object, "section": r.target, "count": r.count}))
+        .collect();
+    crate::report::to_text(&json!({
+        "schema": SCHEMA,
+        "info": info,
+        "replace": module.replace,
+        "objects": objects,
+        "symbols": symbols,
+        "relocations": relocations,
+        "imports": module.imports,
+    }))
+}

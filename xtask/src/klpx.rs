@@ -79,6 +79,14 @@ pub(crate) struct Build<'a> {
 }
 
 impl Klpx {
+    /// A finished binary, else the release build of this workspace.
+    pub(crate) fn at_or_build(binary: Option<&Path>, workspace: &Workspace) -> Result<Klpx> {
+        match binary {
+            Some(binary) => Klpx::with(std::path::absolute(binary)?, workspace),
+            None => Klpx::build(workspace),
+        }
+    }
+
     /// Builds the release binary.
     pub(crate) fn build(workspace: &Workspace) -> Result<Klpx> {
         let mut step = ui::step("klpx");
@@ -96,6 +104,10 @@ impl Klpx {
         let result = process::output(&mut command).context("can't build klpx")?;
         let binary = result.lines().filter_map(executable).next_back().context("cargo built no klpx")?;
         step.done("release build");
+        Klpx::with(binary, workspace)
+    }
+
+    fn with(binary: PathBuf, workspace: &Workspace) -> Result<Klpx> {
         // Baselines that klpx has already built for its user serve here too, when asked for.
         let cache = match std::env::var_os("KLPX_CACHE_DIR") {
             Some(directory) => std::path::absolute(directory)?,

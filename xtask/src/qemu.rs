@@ -44,7 +44,18 @@ fn command(accelerator: &[&str], image: &Path, arguments: &str) -> Command {
     let mut command = Command::new(PROGRAM);
     command
         .args(accelerator)
-        .args(["-m", "1G", "-smp", "2,sockets=2", "-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
+        .args([
+            "-m",
+            "1G",
+            "-smp",
+            "2,sockets=2",
+            "-no-reboot",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ])
         .arg("-kernel")
         .arg(image)
         .arg("-append")

@@ -19,7 +19,7 @@ pub(crate) struct Step {
 /// Starts a step.
 pub(crate) fn step(label: &str) -> Step {
     let bar = std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template("  {prefix:<22} {spinner} {wide_msg} {elapsed}")
+        let style = ProgressStyle::with_template("  {prefix:<32} {spinner} {wide_msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style).with_prefix(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -64,7 +64,7 @@ impl Step {
 /// One aligned line: what, how it went, how long it took.
 pub(crate) fn line(label: &str, message: &str, elapsed: Option<Duration>) {
     let time = elapsed.map(|elapsed| format!("{:.1} s", elapsed.as_secs_f64())).unwrap_or_default();
-    let text = format!("  {label:<22} {message:<56} {time:>9}");
+    let text = format!("  {label:<32} {message:<50} {time:>9}");
     say(text.trim_end());
 }
 

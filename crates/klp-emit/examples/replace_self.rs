@@ -1,7 +1,7 @@
 //! Replaces functions of a kernel by copies of themselves: the emitter's first test on a real kernel.
 //!
 //! `replace_self emit BUILD OBJECT OUT FUNCTION|file:FILE.c...` writes the closure object, the glue and its Kbuild file to OUT
-//! (OBJECT is `vmlinux` or a module's path without `.ko`, in the build tree BUILD). After kbuild and the link,
+//! (OBJECT is `vmlinux` or a module's path without `.ko`, in the build tree BUILD, `:FILE.o` after it for another build). After kbuild and the link,
 //! `replace_self finish LINKED OUT.ko`. Run again with OUT/final.ko there, `emit` verifies that.
 //! `replace_self pair BUILD OBJECT OUT ORIGINAL.o PATCHED.o` does the same with two builds.
 
@@ -20,7 +20,9 @@ use klpx_normalize::object::{ItemId, Object};
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["emit", build, object, out, ref functions @ ..] => emit_module(build.as_ref(), object, out.as_ref(), functions),
+        ["emit", build, object, out, ref functions @ ..] => {
+            emit_module(build.as_ref(), object, out.as_ref(), functions)
+        }
         ["pair", build, object, out, original, patched] => {
             let (original, patched) = (ElfFile::open(original.as_ref())?, ElfFile::open(patched.as_ref())?);
             let (original, patched) = (Object::read(&original)?, Object::read(&patched)?);
@@ -42,7 +44,11 @@ fn is_traceable(object: &Object<'_>, item: ItemId) -> bool {
 }
 
 fn emit_module(build: &Path, object: &str, out: &Path, functions: &[&str]) -> Result<(), Box<dyn Error>> {
-    let file = ElfFile::open(&build.join(format!("{object}.o")))?;
+    let (object, path) = match object.split_once(':') {
+        Some((object, path)) => (object, path.into()),
+        None => (object, build.join(format!("{object}.o"))),
+    };
+    let file = ElfFile::open(&path)?;
     let read = Object::read(&file)?;
     let mut difference = compare(&read, &read);
     for item in read.item_ids() {
@@ -72,8 +78,7 @@ fn module(
     let image = kernel.image(&name)?;
     let bindings = [Binding::new(original, &image)];
     let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
-    let units =
-        [Unit { object_name: &name, original, patched, difference, edited: None }];
+    let units = [Unit { object_name: &name, original, patched, difference, edited: None }];
     let closure = closure::select(&units)?;
     let emitted = emit::emit(&closure, &binder)?;
     for object in &emitted.plan.objects {
@@ -95,7 +100,10 @@ fn module(
     }
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("closure.o"), &emitted.object)?;
-    std::fs::write(out.join(format!("{}.c", glue::GLUE)), glue::source(&emitted.plan, glue::Options { replace: true }))?;
+    std::fs::write(
+        out.join(format!("{}.c", glue::GLUE)),
+        glue::source(&emitted.plan, glue::Options { replace: true }),
+    )?;
     std::fs::write(out.join("Kbuild"), glue::kbuild("livepatch-test"))?;
     Ok(())
 }

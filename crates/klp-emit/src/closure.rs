@@ -14,8 +14,8 @@ use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::{arch, direct};
 use crate::plan::{CallbackKind, Unit};
+use crate::{arch, direct};
 
 /// Something that is copied from a patched object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -212,7 +212,8 @@ impl<'u, 'd> Closure<'u, 'd> {
                 Referent::Copied(unit, Piece::Bytes { section: of, start, end }, offset)
             }
             Target::Entry { table, entry, offset } => Referent::Entry(table, entry, offset),
-            Target::External { symbol, offset } => match self.new_globals.get(object.elf.symbol_name(symbol)) {
+            Target::External { symbol, offset } => match self.new_globals.get(object.elf.symbol_name(symbol))
+            {
                 Some(&(other, item)) => Referent::Copied(other, Piece::Item(item), offset),
                 None => Referent::External(symbol, offset),
             },
@@ -289,7 +290,12 @@ pub(crate) fn is_branch(object: &Object<'_>, section: SectionId, rela: &Rela) ->
     let Some(kind) = object.relocation_kind(rela) else { return false };
     let at = rela.r_offset.get(LE);
     object.role(section) == Role::Code
-        && arch::is_branch(object.arch, kind, object.range(section, at.saturating_sub(2), at), at.min(2) as usize)
+        && arch::is_branch(
+            object.arch,
+            kind,
+            object.range(section, at.saturating_sub(2), at),
+            at.min(2) as usize,
+        )
 }
 
 /// The named global that a relocation goes through, when it is not the item's own symbol: an alias that is exported
@@ -373,9 +379,13 @@ impl<'d> Selection<'_, 'd> {
         let name = object.elf.section_name(section);
         let place = place_of(object, item);
         let fault = if object.role(section) == Role::Registry {
-            Diagnosis::new("klpx::changed-registry", Class::NotLivepatchable, "the patch changes a table that is read at boot")
-                .why(format!("the kernel read {} when it booted", String::from_utf8_lossy(name)))
-                .remedy("leave this part of the patch out")
+            Diagnosis::new(
+                "klpx::changed-registry",
+                Class::NotLivepatchable,
+                "the patch changes a table that is read at boot",
+            )
+            .why(format!("the kernel read {} when it booted", String::from_utf8_lossy(name)))
+            .remedy("leave this part of the patch out")
         } else if is_init(name) {
             Diagnosis::new("klpx::init-data", Class::NotLivepatchable, "the patch changes __init data")
                 .why("it was read when the kernel booted, and its memory was given back")
@@ -401,7 +411,8 @@ impl<'d> Selection<'_, 'd> {
                 continue;
             }
             let name = object.elf.symbol_name(symbol);
-            let Some(&(kind, ..)) = CallbackKind::ALL.iter().find(|(_, start, _)| name.starts_with(start.as_bytes()))
+            let Some(&(kind, ..)) =
+                CallbackKind::ALL.iter().find(|(_, start, _)| name.starts_with(start.as_bytes()))
             else {
                 continue;
             };
@@ -448,7 +459,9 @@ impl<'d> Selection<'_, 'd> {
             self.check_piece(unit, piece);
             let object = self.closure.units[unit].patched;
             let (section, start, end) = match piece {
-                Piece::Item(item) => (object.item(item).section, object.item(item).start, object.item(item).end),
+                Piece::Item(item) => {
+                    (object.item(item).section, object.item(item).start, object.item(item).end)
+                }
                 Piece::Bytes { section, start, end } => (section, start, end),
             };
             for rela in object.relocations_in(section, start, end) {
@@ -483,7 +496,11 @@ impl<'d> Selection<'_, 'd> {
             Referent::Original(original, _) => {
                 let to = self.unit(unit).original;
                 if is_init(to.elf.section_name(to.item(original).section)) {
-                    self.init_reference(unit, by, String::from_utf8_lossy(to.item_name(original)).into_owned());
+                    self.init_reference(
+                        unit,
+                        by,
+                        String::from_utf8_lossy(to.item_name(original)).into_owned(),
+                    );
                 }
             }
             _ => {}
@@ -497,10 +514,16 @@ impl<'d> Selection<'_, 'd> {
             Piece::Bytes { .. } => Place::default(),
         };
         self.faults.push(
-            Diagnosis::new("klpx::init-reference", Class::NotLivepatchable, format!("a reference to {what}, which is __init"))
-                .place(place)
-                .why("the running kernel has given that memory back")
-                .remedy("a livepatch can only change code that runs after boot: leave this part of the patch out"),
+            Diagnosis::new(
+                "klpx::init-reference",
+                Class::NotLivepatchable,
+                format!("a reference to {what}, which is __init"),
+            )
+            .place(place)
+            .why("the running kernel has given that memory back")
+            .remedy(
+                "a livepatch can only change code that runs after boot: leave this part of the patch out",
+            ),
         );
     }
 
@@ -520,22 +543,30 @@ impl<'d> Selection<'_, 'd> {
             return self.init_reference(unit, piece, what);
         }
         let fault = match (piece, object.role(section)) {
-            (Piece::Item(_), Role::Registry) => {
-                Diagnosis::new("klpx::registry", Class::NotLivepatchable, "a new entry of a table that is read at boot")
-                    .why(format!("a livepatch can't add to {}", String::from_utf8_lossy(name)))
-                    .remedy("leave this part of the patch out, or do its work in a callback")
-            }
+            (Piece::Item(_), Role::Registry) => Diagnosis::new(
+                "klpx::registry",
+                Class::NotLivepatchable,
+                "a new entry of a table that is read at boot",
+            )
+            .why(format!("a livepatch can't add to {}", String::from_utf8_lossy(name)))
+            .remedy("leave this part of the patch out, or do its work in a callback"),
             (Piece::Bytes { .. }, Role::Data)
-                if object.elf.section_flags(section) & u64::from(elf::SHF_WRITE.0) != 0 =>
+                if object.elf.section_flags(section) & elf::SHF_WRITE.0 != 0 =>
             {
-                Diagnosis::new("klpx::unnamed-data", Class::NotLivepatchable, "a reference to variable data without a name")
-                    .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
-                    .remedy("build with -fdata-sections")
+                Diagnosis::new(
+                    "klpx::unnamed-data",
+                    Class::NotLivepatchable,
+                    "a reference to variable data without a name",
+                )
+                .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
+                .remedy("build with -fdata-sections")
             }
-            (Piece::Item(_), Role::Unloaded | Role::BuildOnly | Role::Table(_)) => {
-                Diagnosis::new("klpx::unknown-section", Class::NotLivepatchable, "code or data in a section that is not loaded")
-                    .why(String::from_utf8_lossy(name))
-            }
+            (Piece::Item(_), Role::Unloaded | Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
+                "klpx::unknown-section",
+                Class::NotLivepatchable,
+                "code or data in a section that is not loaded",
+            )
+            .why(String::from_utf8_lossy(name)),
             _ => return,
         };
         self.faults.push(fault.place(place));

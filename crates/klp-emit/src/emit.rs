@@ -16,14 +16,14 @@ use object::endian::LittleEndian as LE;
 use crate::arch;
 use crate::closure::{Closure, From, Piece, Referent, is_cold, place_of};
 use crate::plan::{
-    ALIAS, Binder, Bound, Import, PENDING, Plan, PlannedCallback, PlannedFunction, PlannedObject, Unit, VMLINUX,
-    klp_symbol,
+    ALIAS, Binder, Bound, Import, PENDING, Plan, PlannedCallback, PlannedFunction, PlannedObject, Unit,
+    VMLINUX, klp_symbol,
 };
 use crate::writer::{Place, Relocatable, Relocation, Sec, Section, Sym, Symbol};
 
-const ALLOC: u64 = elf::SHF_ALLOC.0 as u64;
-const WRITE: u64 = elf::SHF_WRITE.0 as u64;
-const EXEC: u64 = elf::SHF_EXECINSTR.0 as u64;
+const ALLOC: u64 = elf::SHF_ALLOC.0;
+const WRITE: u64 = elf::SHF_WRITE.0;
+const EXEC: u64 = elf::SHF_EXECINSTR.0;
 
 /// A closure written as an object, and what must be known to make a module of it.
 pub struct Emitted {
@@ -114,14 +114,17 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     fn run(&mut self) -> Vec<PlannedObject> {
         let closure = self.closure;
-        let all: Vec<(usize, Piece)> =
-            (0..closure.units.len()).flat_map(|n| closure.pieces[n].iter().map(move |&piece| (n, piece))).collect();
+        let all: Vec<(usize, Piece)> = (0..closure.units.len())
+            .flat_map(|n| closure.pieces[n].iter().map(move |&piece| (n, piece)))
+            .collect();
         for &(unit, piece) in &all {
             self.place(unit, piece);
         }
         for &(unit, piece) in &all {
             self.find_late(unit, piece);
         }
+        // Linkers take a missing one as a wish for an executable stack.
+        self.out.add_section(Section::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
         for unit in 0..closure.units.len() {
             self.place_entries(unit);
         }
@@ -265,7 +268,13 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     fn place_entry(&mut self, unit: usize, entry: Entry) {
         let object = self.unit(unit).patched;
         let (from, start, end) = object.entry_range(entry.table, entry.index);
-        let least = if (end - start) % 8 == 0 { 8 } else if (end - start) % 4 == 0 { 4 } else { 1 };
+        let least = if (end - start) % 8 == 0 {
+            8
+        } else if (end - start) % 4 == 0 {
+            4
+        } else {
+            1
+        };
         let section = self.table_section(unit, from, least);
         let bytes = object.range(from, start, end);
         let out = &mut self.out.sections[section.0];
@@ -301,7 +310,9 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             _ => return true,
         };
         let (from, start, _) = object.entry_range(entry.table, entry.index);
-        let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else { return true };
+        let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else {
+            return true;
+        };
         let referent = self.closure.referent(unit, From::Table, from, rela);
         let Some(Ok((outside, name))) = self.outside(unit, referent) else { return true };
         if !outside.is_late() {
@@ -310,9 +321,15 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let owner = place_of(object, entry.owner);
         if name.starts_with("__tracepoint_") {
             self.warnings.push(
-                Diagnosis::new("klpx::tracepoint-dropped", Class::NotLivepatchable, format!("{name} stays off"))
-                    .place(owner)
-                    .why("the replaced function can't follow a tracepoint of a module: its key is found too late"),
+                Diagnosis::new(
+                    "klpx::tracepoint-dropped",
+                    Class::NotLivepatchable,
+                    format!("{name} stays off"),
+                )
+                .place(owner)
+                .why(
+                    "the replaced function can't follow a tracepoint of a module: its key is found too late",
+                ),
             );
         } else if !name.starts_with("__SCK__tp_func_") {
             self.faults.push(
@@ -332,10 +349,14 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         for entry in object.entries(item) {
             match object.tables[usize::from(entry.table)].kind.policy {
                 Policy::Refuse(why) => self.faults.push(
-                    Diagnosis::new("klpx::special-section", Class::NotLivepatchable, "this function can't be copied")
-                        .place(place_of(object, item))
-                        .why(why)
-                        .remedy("change another function, or leave this part of the patch out"),
+                    Diagnosis::new(
+                        "klpx::special-section",
+                        Class::NotLivepatchable,
+                        "this function can't be copied",
+                    )
+                    .place(place_of(object, item))
+                    .why(why)
+                    .remedy("change another function, or leave this part of the patch out"),
                 ),
                 Policy::RuntimeConstant => self.runtime_constant(unit, item, *entry),
                 Policy::Carry | Policy::Drop(_) => {}
@@ -357,7 +378,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let mut holders = of.original.elf.symbol_ids().filter(|&s| of.original.elf.symbol_name(s) == name);
         let variable = holders.next().filter(|_| holders.next().is_none());
         let name = String::from_utf8_lossy(name);
-        let (Some(load), Some(variable), Some(placed)) = (load, variable, self.placed.get(&(unit, Piece::Item(item))))
+        let (Some(load), Some(variable), Some(placed)) =
+            (load, variable, self.placed.get(&(unit, Piece::Item(item))))
         else {
             self.faults.push(
                 Diagnosis::new("klpx::runtime-constant", Class::NotLivepatchable, format!("the runtime constant {name}"))
@@ -376,7 +398,12 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
                 let symbol = self.external(&outside);
                 for (offset, kind, addend) in load.relocations {
                     let offset = start + offset as u64;
-                    self.out.sections[section.0].relocate(Relocation { offset, kind, symbol: Some(symbol), addend });
+                    self.out.sections[section.0].relocate(Relocation {
+                        offset,
+                        kind,
+                        symbol: Some(symbol),
+                        addend,
+                    });
                 }
             }
             Err(fault) => self.faults.push(fault),
@@ -386,7 +413,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     /// The function's unwind entries, from its first byte to a terminator after its last. The kernel sorts them.
     fn place_unwind(&mut self, unit: usize, item: ItemId) {
         let object = self.unit(unit).patched;
-        let Some((n, table)) = object.tables.iter().enumerate().find(|(_, table)| table.companion.is_some()) else {
+        let Some((n, table)) = object.tables.iter().enumerate().find(|(_, table)| table.companion.is_some())
+        else {
             return;
         };
         let own = *object.item(item);
@@ -548,7 +576,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, _))) => (Some(self.external(&outside)), delta - bias),
                     Some(Err(fault)) => {
-                        let fault = if fault.place.is_empty() { fault.place(place_of(object, owner)) } else { fault };
+                        let fault =
+                            if fault.place.is_empty() { fault.place(place_of(object, owner)) } else { fault };
                         return self.faults.push(fault);
                     }
                     None => return,
@@ -565,7 +594,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         Some(match referent {
             Referent::Original(item, _) => {
                 let symbol = of.original.item(item).symbol;
-                self.original_symbol(unit, symbol).map(|outside| (outside, text(of.original.elf.symbol_name(symbol))))
+                self.original_symbol(unit, symbol)
+                    .map(|outside| (outside, text(of.original.elf.symbol_name(symbol))))
             }
             Referent::Inner(symbol, _) => {
                 let name = of.patched.elf.symbol_name(symbol);
@@ -575,9 +605,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
                         && of.original.elf.symbol_section(s).is_some()
                 });
                 let item = of.patched.symbol_item(symbol);
-                let at_entry = item.is_some_and(|item| {
-                    of.patched.item(item).entry == of.patched.elf.symbol_value(symbol)
-                });
+                let at_entry = item
+                    .is_some_and(|item| of.patched.item(item).entry == of.patched.elf.symbol_value(symbol));
                 let entry = || item.filter(|_| at_entry).and_then(|item| of.counterpart(item));
                 match same.or_else(|| entry().map(|item| of.original.item(item).symbol)) {
                     Some(symbol) => self.original_symbol(unit, symbol).map(|outside| (outside, text(name))),
@@ -628,7 +657,11 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             None if for_modules => finished(VMLINUX),
             Some(module) if for_modules || self.original_uses(unit, name) => {
                 let bound = self.binder.bind_export(&module, name)?;
-                Ok(Outside::Livepatch { section_object: of.object_name.to_owned(), symbol_object: module, bound })
+                Ok(Outside::Livepatch {
+                    section_object: of.object_name.to_owned(),
+                    symbol_object: module,
+                    bound,
+                })
             }
             // Of the kernel image; or the first use by this module of another's export, which nothing else pins.
             None | Some(_) => Ok(Outside::Import { name: name.to_owned(), namespace: export.namespace }),
@@ -638,9 +671,10 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     /// True when the original object imports that name already: then the exporting module is there when it is.
     fn original_uses(&self, unit: usize, name: &str) -> bool {
         let original = &self.unit(unit).original.elf;
-        original
-            .symbol_ids()
-            .any(|s| original.symbol(s).st_shndx.get(LE) == elf::SHN_UNDEF && original.symbol_name(s) == name.as_bytes())
+        original.symbol_ids().any(|s| {
+            original.symbol(s).st_shndx.get(LE) == elf::SHN_UNDEF
+                && original.symbol_name(s) == name.as_bytes()
+        })
     }
 
     fn external(&mut self, outside: &Outside) -> Sym {
@@ -687,9 +721,13 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             }
             if of.object_name.len() > 55 || of.object_name.contains('.') {
                 self.faults.push(
-                    Diagnosis::new("klpx::object-name", Class::NotLivepatchable, "a module name that livepatch can't take")
-                        .place(Where::symbol(of.object_name))
-                        .why("names are limited to 55 characters without a dot"),
+                    Diagnosis::new(
+                        "klpx::object-name",
+                        Class::NotLivepatchable,
+                        "a module name that livepatch can't take",
+                    )
+                    .place(Where::symbol(of.object_name))
+                    .why("names are limited to 55 characters without a dot"),
                 );
             }
             let mut added: Vec<String> = self.closure.pieces[unit]
@@ -712,7 +750,9 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let mut found = Vec::new();
         for piece in &self.closure.pieces[unit] {
             let Piece::Item(item) = *piece else { continue };
-            let Some(original) = of.counterpart(item).filter(|_| of.patched.item(item).code) else { continue };
+            let Some(original) = of.counterpart(item).filter(|_| of.patched.item(item).code) else {
+                continue;
+            };
             if is_cold(of.patched.item_name(item)) {
                 continue;
             }
@@ -750,7 +790,10 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
         found
             .into_iter()
-            .map(|callback| PlannedCallback { kind: callback.kind, alias: self.alias(unit, callback.item, aliases) })
+            .map(|callback| PlannedCallback {
+                kind: callback.kind,
+                alias: self.alias(unit, callback.item, aliases),
+            })
             .collect()
     }
 
@@ -782,10 +825,14 @@ fn is_traceable(object: &klpx_normalize::object::Object<'_>, item: ItemId) -> bo
 }
 
 fn late_alternative(place: Where) -> Diagnosis {
-    Diagnosis::new("klpx::late-alternative", Class::NotLivepatchable, "a module's symbol inside an alternative")
-        .place(place)
-        .why("the kernel applies alternatives when the livepatch is loaded, and the address is known only later")
-        .remedy("report this function: klpx can't patch it")
+    Diagnosis::new(
+        "klpx::late-alternative",
+        Class::NotLivepatchable,
+        "a module's symbol inside an alternative",
+    )
+    .place(place)
+    .why("the kernel applies alternatives when the livepatch is loaded, and the address is known only later")
+    .remedy("report this function: klpx can't patch it")
 }
 
 fn relocation_type(place: Where, code: u32) -> Diagnosis {
@@ -802,7 +849,85 @@ fn not_copied(place: Where) -> Diagnosis {
 }
 
 fn unresolved(name: &str, object: &str) -> Diagnosis {
-    Diagnosis::new("klpx::unresolved-symbol", Class::NotLivepatchable, format!("{object} refers to {name}, which nothing exports"))
-        .why("the kernel to be patched has no export of that name, so no module can refer to it")
-        .remedy("check that Module.symvers belongs to the kernel to be patched")
+    Diagnosis::new(
+        "klpx::unresolved-symbol",
+        Class::NotLivepatchable,
+        format!("{object} refers to {name}, which nothing exports"),
+    )
+    .why("the kernel to be patched has no export of that name, so no module can refer to it")
+    .remedy("check that Module.symvers belongs to the kernel to be patched")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Builds, Kernel};
+
+    /// What the change from one text to the other is refused for.
+    fn codes(original: &str, patched: &str) -> Vec<&'static str> {
+        Builds::new(original, patched).codes("vmlinux", &Kernel::default())
+    }
+
+    #[test]
+    fn what_a_livepatch_cant_do_is_refused_with_its_code() {
+        let cases = [
+            (
+                "int limit = 3; int f(void) { return limit; }",
+                "int limit = 4; int f(void) { return limit; }",
+                "klpx::changed-data",
+            ),
+            (
+                "__attribute__((section(\".init.text\"))) int setup(int x) { return x; }",
+                "__attribute__((section(\".init.text\"))) int setup(int x) { return x + 1; }",
+                "klpx::init-function",
+            ),
+            (
+                "__attribute__((no_instrument_function)) int f(int x) { return x; }",
+                "__attribute__((no_instrument_function)) int f(int x) { return x + 1; }",
+                "klpx::not-traceable",
+            ),
+            (
+                "int once __attribute__((section(\".init.data\"))); int f(void) { return 1; }",
+                "int once __attribute__((section(\".init.data\"))); int f(void) { return once; }",
+                "klpx::init-reference",
+            ),
+        ];
+        for (original, patched, code) in cases {
+            assert_eq!(codes(original, patched), [code], "{patched}");
+        }
+    }
+
+    #[test]
+    fn several_refusals_come_at_once() {
+        let found = codes(
+            "int a = 1, b = 1; int f(void) { return a + b; }",
+            "int a = 2, b = 2; int f(void) { return a + b; }",
+        );
+        assert_eq!(found, ["klpx::changed-data", "klpx::changed-data"]);
+    }
+
+    #[test]
+    fn a_name_that_nothing_exports_is_refused_in_a_module_only() {
+        let builds = Builds::new(
+            "extern int away(int); int f(int x) { return away(x); }",
+            "extern int away(int); int f(int x) { return away(x) + 1; }",
+        );
+        let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+        assert_eq!(builds.codes("raid1", &kernel), ["klpx::unresolved-symbol"]);
+        assert!(builds.codes("vmlinux", &Kernel::default()).is_empty());
+    }
+
+    #[test]
+    fn a_cold_part_comes_with_its_function_and_is_not_replaced_by_itself() {
+        let text = |number: u32| {
+            format!(
+                "extern int slow(int) __attribute__((cold)); extern int v; \
+                 int f(int x) {{ if (x == 7) {{ v = slow(x) + {number}; v += slow(v); }} return x + v; }}"
+            )
+        };
+        let builds = Builds::new(&text(1), &text(2));
+        let emitted = builds.emit("vmlinux", &Kernel::default()).expect("a livepatch");
+        let names: Vec<&str> =
+            emitted.plan.objects[0].functions.iter().map(|f| f.old.name.as_str()).collect();
+        assert_eq!(names, ["f"]);
+    }
 }

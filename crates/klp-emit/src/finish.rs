@@ -21,7 +21,7 @@ pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
     module.retain_sections(is_loaded)?;
     for section in &mut module.sections {
         // A linker that puts strings and other constants together leaves the flags of the former.
-        section.flags &= !u64::from(elf::SHF_MERGE.0 | elf::SHF_STRINGS.0);
+        section.flags &= !(elf::SHF_MERGE.0 | elf::SHF_STRINGS.0);
         section.entsize = 0;
     }
     resolve_aliases(&mut module)?;
@@ -34,7 +34,7 @@ pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
 /// kernel fails the load.
 fn is_loaded(section: &Section) -> bool {
     let dropped = [&b".BTF"[..], b".BTF.base", b".BTF_ids", b".llvm_addrsig", b".note.GNU-stack"];
-    section.flags & u64::from(elf::SHF_ALLOC.0) != 0 && !dropped.contains(&&section.name[..])
+    section.flags & elf::SHF_ALLOC.0 != 0 && !dropped.contains(&&section.name[..])
 }
 
 /// The glue refers to new functions by global aliases; the module keeps the kernel's own names.
@@ -53,9 +53,13 @@ fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
         });
         let Some(target) = target else {
             let name = String::from_utf8_lossy(&alias.name).into_owned();
-            return Err(Diagnosis::new("klpx::link", Class::Internal, format!("the linked module has no function for {name}"))
-                .why("the glue was linked without its closure object, or with another one")
-                .into());
+            return Err(Diagnosis::new(
+                "klpx::link",
+                Class::Internal,
+                format!("the linked module has no function for {name}"),
+            )
+            .why("the glue was linked without its closure object, or with another one")
+            .into());
         };
         real.insert(Sym(n), Sym(target));
     }
@@ -76,9 +80,15 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
     let mut section_object: Vec<Option<String>> = vec![None; module.symbols.len()];
     for (n, symbol) in module.symbols.iter_mut().enumerate() {
         let Some(rest) = symbol.name.strip_prefix(PENDING.as_bytes()) else { continue };
-        let Some(split) = rest.iter().position(|&b| b == b'!').filter(|_| symbol.place == Place::Undefined) else {
+        let Some(split) = rest.iter().position(|&b| b == b'!').filter(|_| symbol.place == Place::Undefined)
+        else {
             let name = String::from_utf8_lossy(&symbol.name).into_owned();
-            return Err(Diagnosis::new("klpx::link", Class::Internal, format!("{name} is no livepatch reference")).into());
+            return Err(Diagnosis::new(
+                "klpx::link",
+                Class::Internal,
+                format!("{name} is no livepatch reference"),
+            )
+            .into());
         };
         section_object[n] = Some(String::from_utf8_lossy(&rest[..split]).into_owned());
         symbol.name = rest[split + 1..].to_vec();
@@ -91,7 +101,8 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
                 let object = relocation.symbol.and_then(|symbol| section_object[symbol.0].as_ref());
                 let Some(object) = object else { return true };
                 let name = klp_rela_name(object, &section.name);
-                let fresh = || RelaTable { name: name.clone(), flags: KLP_RELA_FLAGS, relocations: Vec::new() };
+                let fresh =
+                    || RelaTable { name: name.clone(), flags: KLP_RELA_FLAGS, relocations: Vec::new() };
                 tables.entry(name.clone()).or_insert_with(fresh).relocations.push(*relocation);
                 false
             });

@@ -137,7 +137,11 @@ pub(crate) fn read(elf: &Elf<'_>) -> Module {
 pub(crate) fn parse_symbol(name: &str) -> Option<LivepatchSymbol> {
     let (object, rest) = name.strip_prefix(".klp.sym.")?.split_once('.')?;
     let (name, position) = rest.rsplit_once(',')?;
-    let fits = !object.is_empty() && object.len() <= 55 && !name.is_empty() && name.len() <= 511 && !name.contains(',');
+    let fits = !object.is_empty()
+        && object.len() <= 55
+        && !name.is_empty()
+        && name.len() <= 511
+        && !name.contains(',');
     let sympos = position.parse().ok().filter(|_| fits)?;
     Some(LivepatchSymbol { object: object.to_owned(), name: name.to_owned(), sympos })
 }
@@ -152,7 +156,9 @@ fn modinfo(elf: &Elf<'_>) -> Vec<(String, String)> {
     let Some(section) = elf.section_by_name(b".modinfo") else { return Vec::new() };
     elf.section_bytes(section)
         .split(|&b| b == 0)
-        .filter_map(|line| String::from_utf8_lossy(line).split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
+        .filter_map(|line| {
+            String::from_utf8_lossy(line).split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))
+        })
         .collect()
 }
 
@@ -186,7 +192,7 @@ impl Arrays<'_, '_> {
     }
 
     fn is_code(&self, (section, _): At) -> bool {
-        self.elf.section_flags(section) & u64::from(elf::SHF_EXECINSTR.0) != 0
+        self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0
     }
 
     fn word(&self, (section, offset): At) -> u64 {
@@ -201,7 +207,9 @@ impl Arrays<'_, '_> {
             let end = start.saturating_add(self.elf.symbol_size(id));
             (self.elf.symbol_section(id) == Some(section) && start <= offset && offset < end).then_some(end)
         });
-        holder.unwrap_or_else(|| self.elf.section_size(section))
+        // A file may claim any size; what it has is what the section holds.
+        let size = self.elf.section_bytes(section).len() as u64;
+        holder.map_or(size, |end| end.min(size))
     }
 
     /// True when a `struct klp_func` is there: a name and a function.
@@ -228,7 +236,9 @@ impl Arrays<'_, '_> {
         for section in self.elf.section_ids() {
             for rela in self.elf.relocations(section) {
                 let at = (section, rela.r_offset.get(LE));
-                let Some(((to, offset), _)) = self.pointer(at).filter(|_| !self.is_code(at)) else { continue };
+                let Some(((to, offset), _)) = self.pointer(at).filter(|_| !self.is_code(at)) else {
+                    continue;
+                };
                 if (Some(to), offset) != home {
                     continue;
                 }
@@ -272,7 +282,9 @@ impl Arrays<'_, '_> {
     fn object(&self, (section, offset): At, functions: At, starts: &BTreeSet<At>) -> PatchedObject {
         let name = self.pointer((section, offset)).and_then(|(to, _)| self.string(to));
         let mut end = self.end(functions);
-        if let Some(next) = starts.range((functions.0, functions.1 + 1)..).next().filter(|next| next.0 == functions.0) {
+        if let Some(next) =
+            starts.range((functions.0, functions.1 + 1)..).next().filter(|next| next.0 == functions.0)
+        {
             end = end.min(next.1);
         }
         let mut list = Vec::new();
@@ -327,7 +339,9 @@ mod tests {
         let symbol = parse_symbol(".klp.sym.vmlinux.reboot_notifier_list.llvm.77,2").unwrap();
         assert_eq!(symbol.object, "vmlinux");
         assert_eq!((symbol.name.as_str(), symbol.sympos), ("reboot_notifier_list.llvm.77", 2));
-        for bad in [".klp.sym.vmlinux.f", ".klp.sym..f,0", ".klp.sym.vmlinux.,0", ".klp.sym.vmlinux.f,x", "f,0"] {
+        for bad in
+            [".klp.sym.vmlinux.f", ".klp.sym..f,0", ".klp.sym.vmlinux.,0", ".klp.sym.vmlinux.f,x", "f,0"]
+        {
             assert_eq!(parse_symbol(bad), None, "{bad}");
         }
         assert_eq!(parse_section(".klp.rela.raid1..text"), Some("raid1"));

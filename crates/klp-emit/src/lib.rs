@@ -22,6 +22,8 @@ mod kallsyms;
 pub mod kernel_binder;
 mod names;
 pub mod plan;
+#[cfg(test)]
+mod testing;
 pub mod verify;
 pub mod witness;
 pub mod writer;

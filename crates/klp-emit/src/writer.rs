@@ -212,7 +212,7 @@ impl Relocatable {
     fn read_links(&mut self, elf: &Elf<'_>, places: &[Option<Sec>]) {
         for id in elf.section_ids().skip(1) {
             if let Some(at) = places[id.index()]
-                && elf.section_flags(id) & u64::from(elf::SHF_LINK_ORDER.0) != 0
+                && elf.section_flags(id) & elf::SHF_LINK_ORDER.0 != 0
             {
                 let link = elf.section(id).sh_link.get(LE) as usize;
                 self.sections[at.0].link = places.get(link).copied().flatten();
@@ -263,7 +263,7 @@ impl Relocatable {
                     addend: rela.r_addend.get(LE),
                 });
             }
-            let flags = elf.section_flags(id) & !u64::from(elf::SHF_INFO_LINK.0);
+            let flags = elf.section_flags(id) & !elf::SHF_INFO_LINK.0;
             self.sections[at.0].relas.push(RelaTable {
                 name: elf.section_name(id).to_vec(),
                 flags,
@@ -347,7 +347,8 @@ impl Relocatable {
 }
 
 /// Sections that are made anew when a file is written.
-const TABLES: [elf::SectionType; 4] = [elf::SHT_SYMTAB, elf::SHT_STRTAB, elf::SHT_RELA, elf::SHT_SYMTAB_SHNDX];
+const TABLES: [elf::SectionType; 4] =
+    [elf::SHT_SYMTAB, elf::SHT_STRTAB, elf::SHT_RELA, elf::SHT_SYMTAB_SHNDX];
 
 fn unsupported(what: &str) -> Diagnosis {
     Diagnosis::new("klpx::module-form", Class::Internal, format!("the linked module holds {what}"))
@@ -426,7 +427,8 @@ impl<'i> Layout<'i> {
 
     fn write(mut self) -> Vec<u8> {
         let image = self.image;
-        let relas = image.sections.iter().map(|s| s.relas.iter().filter(|t| !t.relocations.is_empty()).count());
+        let relas =
+            image.sections.iter().map(|s| s.relas.iter().filter(|t| !t.relocations.is_empty()).count());
         let symtab = (1 + image.sections.len() + relas.sum::<usize>()) as u32;
         for section in &image.sections {
             let offset = self.append(section.align, &section.data);
@@ -465,7 +467,7 @@ impl<'i> Layout<'i> {
         self.headers.push(Header {
             name,
             kind: elf::SHT_RELA.0,
-            flags: table.flags | u64::from(elf::SHF_INFO_LINK.0),
+            flags: table.flags | elf::SHF_INFO_LINK.0,
             offset,
             size: bytes.len() as u64,
             link: symtab,
@@ -479,14 +481,16 @@ impl<'i> Layout<'i> {
         let image = self.image;
         let mut strings = Strings::new();
         let mut rows = vec![[0u8; 24]; image.symbols.len() + 1];
-        for (n, symbol) in image.symbols.iter().enumerate() {
+        let mut sorted: Vec<(u32, &Symbol)> = self.order.iter().copied().zip(&image.symbols).collect();
+        sorted.sort_unstable_by_key(|&(at, _)| at);
+        for (at, symbol) in sorted {
             let index = match symbol.place {
                 Place::Undefined => 0,
                 Place::Absolute => elf::SHN_ABS.0,
                 Place::Livepatch => SHN_LIVEPATCH,
                 Place::In(at) => at.0 as u16 + 1,
             };
-            let row = &mut rows[self.order[n] as usize];
+            let row = &mut rows[at as usize];
             row[0..4].copy_from_slice(&strings.add(&symbol.name).to_le_bytes());
             row[4] = symbol.binding << 4 | symbol.kind;
             row[5] = symbol.other;
@@ -516,7 +520,14 @@ impl<'i> Layout<'i> {
         let name = self.names.add(name);
         let offset = self.append(1, bytes);
         let size = bytes.len() as u64;
-        self.headers.push(Header { name, kind: elf::SHT_STRTAB.0, offset, size, align: 1, ..Header::default() });
+        self.headers.push(Header {
+            name,
+            kind: elf::SHT_STRTAB.0,
+            offset,
+            size,
+            align: 1,
+            ..Header::default()
+        });
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -566,8 +577,7 @@ pub fn klp_rela_name(object: &str, section: &[u8]) -> Vec<u8> {
 }
 
 /// Flags of a livepatch relocation section, besides `SHF_INFO_LINK`.
-pub const KLP_RELA_FLAGS: u64 = elf::SHF_ALLOC.0 as u64 | SHF_RELA_LIVEPATCH;
-
+pub const KLP_RELA_FLAGS: u64 = elf::SHF_ALLOC.0 | SHF_RELA_LIVEPATCH;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,8 @@ fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + '_ {
 
 /// `b`, `br` and `ret`: no condition, no link.
 pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
-    let ends = |w: u32| w >> 26 == 0b00_0101 || w & 0xffff_fc1f == 0xd61f_0000 || w & 0xffff_fc1f == 0xd65f_0000;
+    let ends =
+        |w: u32| w >> 26 == 0b00_0101 || w & 0xffff_fc1f == 0xd61f_0000 || w & 0xffff_fc1f == 0xd65f_0000;
     words(code).find(|&(_, word)| ends(word)).map(|(at, _)| at + 4)
 }
 

@@ -24,7 +24,11 @@ impl Check<'_, '_> {
         }
     }
 
-    fn check_table(&mut self, table: SectionId, written: &mut BTreeSet<(SectionId, u64)>) -> Result<(), Diagnosis> {
+    fn check_table(
+        &mut self,
+        table: SectionId,
+        written: &mut BTreeSet<(SectionId, u64)>,
+    ) -> Result<(), Diagnosis> {
         let bad = |what: &str, why: &str| Err(fault("klpx::verify-relocation", what, why));
         let header = self.elf.section(table);
         let target = SectionId(header.sh_info.get(LE));
@@ -39,18 +43,24 @@ impl Check<'_, '_> {
         let object = match inspect::parse_section(&name) {
             Some(object) if livepatch => Some(object),
             None if !livepatch && !name.starts_with(".klp.") => None,
-            _ => return bad("a livepatch relocation section without the proper name or flag", "the kernel refuses or ignores it"),
+            _ => {
+                return bad(
+                    "a livepatch relocation section without the proper name or flag",
+                    "the kernel refuses or ignores it",
+                );
+            }
         };
         if let Some(object) = object {
-            let want = format!(".klp.rela.{object}.{}", String::from_utf8_lossy(self.elf.section_name(target)));
+            let want =
+                format!(".klp.rela.{object}.{}", String::from_utf8_lossy(self.elf.section_name(target)));
             if name != want {
                 return bad("a livepatch relocation section for another section than its name says", &want);
             }
-            if self.elf.section_flags(table) & u64::from(elf::SHF_ALLOC.0) == 0 {
+            if self.elf.section_flags(table) & elf::SHF_ALLOC.0 == 0 {
                 return bad("a livepatch relocation section that is not loaded", "it lacks SHF_ALLOC");
             }
         }
-        if self.elf.section_flags(target) & u64::from(elf::SHF_ALLOC.0) == 0 {
+        if self.elf.section_flags(target) & elf::SHF_ALLOC.0 == 0 {
             return Ok(());
         }
         self.check_relocations(table, target, object, written)
@@ -63,7 +73,8 @@ impl Check<'_, '_> {
         object: Option<&str>,
         written: &mut BTreeSet<(SectionId, u64)>,
     ) -> Result<(), Diagnosis> {
-        let arch = Arch::of_machine(self.elf.machine()).map_err(|_| fault("klpx::verify-format", "an unknown machine", ""))?;
+        let arch = Arch::of_machine(self.elf.machine())
+            .map_err(|_| fault("klpx::verify-format", "an unknown machine", ""))?;
         let bytes = self.elf.section_bytes(target);
         let at_place = |what: &str, place: u64, why: String| {
             Err(fault("klpx::verify-relocation", format!("{what} at {place:#x}"), why))
@@ -72,7 +83,11 @@ impl Check<'_, '_> {
             let place = rela.r_offset.get(LE);
             let code = rela.r_type(LE, false).0;
             let Some(kind) = arch.relocation(code).filter(|kind| kind.in_module) else {
-                return at_place("a relocation of an unknown type", place, format!("the loader does not take type {code}"));
+                return at_place(
+                    "a relocation of an unknown type",
+                    place,
+                    format!("the loader does not take type {code}"),
+                );
             };
             let width = match kind.field {
                 Field::Bytes(width) => u64::from(width),
@@ -83,10 +98,18 @@ impl Check<'_, '_> {
             }
             let field = bytes.get(place as usize..(place + width) as usize).unwrap_or(&[]);
             if arch == Arch::X86_64 && field.iter().any(|&byte| byte != 0) {
-                return at_place("a relocation over bytes that are not zero", place, "the loader refuses it".into());
+                return at_place(
+                    "a relocation over bytes that are not zero",
+                    place,
+                    "the loader refuses it".into(),
+                );
             }
             if width > 0 && !written.insert((target, place)) && matches!(kind.field, Field::Bytes(_)) {
-                return at_place("two relocations for one place", place, "the second finds bytes that are not zero".into());
+                return at_place(
+                    "two relocations for one place",
+                    place,
+                    "the second finds bytes that are not zero".into(),
+                );
             }
             let Some(symbol) = self.elf.rela_symbol(rela) else {
                 return at_place("a relocation without a symbol", place, String::new());

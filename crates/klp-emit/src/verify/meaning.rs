@@ -61,7 +61,7 @@ impl<'e, 'd> Names<'e, 'd> {
     fn covering(&self, section: SectionId, at: u64) -> Option<(Vec<String>, u64)> {
         let after = self.sorted.partition_point(|&(s, value, _)| (s, value) <= (section, at));
         let (of, start, _) = *self.sorted[..after].iter().rev().find(|&&(s, value, id)| {
-            s != section || at < value + self.elf.symbol_size(id) || at == value
+            s != section || at < value.saturating_add(self.elf.symbol_size(id)) || at == value
         })?;
         if of != section {
             return None;
@@ -79,10 +79,12 @@ impl<'e, 'd> Names<'e, 'd> {
     fn near(&self, section: SectionId, at: i64) -> Named {
         let mut found = Vec::new();
         for ahead in [0, 1, 2, 4] {
-            let Some((names, start)) = u64::try_from(at + ahead).ok().and_then(|at| self.covering(section, at)) else {
+            let Some((names, start)) =
+                u64::try_from(at.saturating_add(ahead)).ok().and_then(|at| self.covering(section, at))
+            else {
                 continue;
             };
-            found.extend(names.into_iter().map(|name| (name, at - start as i64)));
+            found.extend(names.into_iter().map(|name| (name, at.wrapping_sub(start as i64))));
         }
         found.dedup();
         if found.is_empty() { Named::Bytes(section, at.max(0) as u64) } else { Named::Symbol(found) }
@@ -145,7 +147,7 @@ impl Check<'_, '_> {
                 runtime: &runtime,
                 replaced: &replaced,
             };
-            for change in unit.difference.functions.iter().filter(|change| change.original.is_some()) {
+            for change in &unit.difference.functions {
                 let item = unit.patched.item(change.patched);
                 let body = Body { section: item.section, start: item.entry, size: item.end - item.entry };
                 let name = match change.original {
@@ -155,6 +157,9 @@ impl Check<'_, '_> {
                 let name = String::from_utf8_lossy(name).into_owned();
                 if unit.patched.elf.section_name(item.section).starts_with(b".init.") {
                     continue;
+                }
+                if change.original.is_none() && !pair.holds(&name) {
+                    continue; // new, but nothing that was copied refers to it
                 }
                 faults.extend(pair.check(&name, body).map(|found| found.place(Place::symbol(name))));
             }
@@ -193,7 +198,9 @@ fn runtime_constants(elf: &Elf<'_>) -> BTreeSet<(SectionId, u64)> {
 /// True when one name with its offset is in both.
 fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
     ours.iter().any(|a| {
-        theirs.iter().any(|b| a.1 == b.1 && canonical(a.0.as_bytes()).key() == canonical(b.0.as_bytes()).key())
+        theirs
+            .iter()
+            .any(|b| a.1 == b.1 && canonical(a.0.as_bytes()).key() == canonical(b.0.as_bytes()).key())
     })
 }
 
@@ -202,11 +209,22 @@ fn list(names: &[(String, i64)]) -> String {
 }
 
 impl Pair<'_, '_, '_> {
+    /// True when the module has a function of this name.
+    fn holds(&self, name: &str) -> bool {
+        let is_it = |id| {
+            self.copy.elf.symbol_type(id) == elf::STT_FUNC.0
+                && self.copy.elf.symbol_name(id) == name.as_bytes()
+        };
+        self.copy.sorted.iter().any(|&(_, _, id)| is_it(id))
+    }
+
     /// The first difference between a function of the patched build and its copy, of those that have its name.
     fn check(&self, name: &str, body: Body) -> Option<Diagnosis> {
         let mut first = None;
         for &(section, start, id) in &self.copy.sorted {
-            if self.copy.elf.symbol_type(id) != elf::STT_FUNC.0 || self.copy.elf.symbol_name(id) != name.as_bytes() {
+            if self.copy.elf.symbol_type(id) != elf::STT_FUNC.0
+                || self.copy.elf.symbol_name(id) != name.as_bytes()
+            {
                 continue;
             }
             match self.compare(body, Body { section, start, size: self.copy.elf.symbol_size(id) }) {
@@ -214,15 +232,22 @@ impl Pair<'_, '_, '_> {
                 Some(found) => first = first.or(Some(found)),
             }
         }
-        first.or_else(|| Some(fault("klpx::verify-meaning", "a changed function that the module does not hold", "")))
+        first.or_else(|| {
+            Some(fault("klpx::verify-meaning", "a changed function that the module does not hold", ""))
+        })
     }
 
     fn compare(&self, from: Body, to: Body) -> Option<Diagnosis> {
         let differs = |what: &str, at: u64, why: String| {
-            Some(fault("klpx::verify-meaning", format!("{what} at byte {at:#x} differs from the patched build"), why))
+            Some(fault(
+                "klpx::verify-meaning",
+                format!("{what} at byte {at:#x} differs from the patched build"),
+                why,
+            ))
         };
         let size = from.size.min(to.size);
-        let ours: Vec<&Rela> = self.relocations(self.patched.elf.relocations(from.section), from.start, size).collect();
+        let ours: Vec<&Rela> =
+            self.relocations(self.patched.elf.relocations(from.section), from.start, size).collect();
         let list = self.copied_relocations.get(to.section.index()).map_or(&[][..], |(_, list)| list);
         let theirs: Vec<&Rela> = self.relocations(list, to.start, size).collect();
         let mut skip = BTreeSet::new();
@@ -252,23 +277,36 @@ impl Pair<'_, '_, '_> {
             skip.extend(at..at + width);
         }
         if let Some(rela) = ours.next() {
-            return differs("a reference", rela.r_offset.get(LE) - from.start, "the module has none there".into());
+            return differs(
+                "a reference",
+                rela.r_offset.get(LE) - from.start,
+                "the module has none there".into(),
+            );
         }
         if constants != 0 {
             return differs("a runtime constant", 0, "the module does not read the variable".into());
         }
         let bytes = |elf: &Elf<'_>, body: Body| {
             let all = elf.section_bytes(body.section);
-            all.get(body.start as usize..(body.start + size) as usize).unwrap_or(&[]).to_vec()
+            all.get(body.start as usize..body.start.saturating_add(size) as usize).unwrap_or(&[]).to_vec()
         };
         let (left, right) = (bytes(self.patched.elf, from), bytes(self.copy.elf, to));
-        let at = (0..size).find(|at| !skip.contains(at) && left.get(*at as usize) != right.get(*at as usize))?;
+        let at =
+            (0..size).find(|at| !skip.contains(at) && left.get(*at as usize) != right.get(*at as usize))?;
         differs("the code", at, String::new())
     }
 
-    fn relocations<'r>(&self, all: &'r [Rela], start: u64, size: u64) -> impl Iterator<Item = &'r Rela> + use<'r> {
+    fn relocations<'r>(
+        &self,
+        all: &'r [Rela],
+        start: u64,
+        size: u64,
+    ) -> impl Iterator<Item = &'r Rela> + use<'r> {
         let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
-        all[from..].iter().take_while(move |rela| rela.r_offset.get(LE) < start + size).filter(|r| r.r_type(LE, false).0 != 0)
+        all[from..]
+            .iter()
+            .take_while(move |rela| rela.r_offset.get(LE) < start.saturating_add(size))
+            .filter(|r| r.r_type(LE, false).0 != 0)
     }
 
     /// A branch that the patched build has without a relocation, because its target is in the same section.
@@ -305,11 +343,15 @@ impl Pair<'_, '_, '_> {
                 let branch = kind.branch || self.is_jump(section, copy);
                 self.dangling(copy, branch, &theirs)
             }
-            (Named::Number(left), Named::Number(right)) => (left != right).then(|| format!("{left:#x} became {right:#x}")),
+            (Named::Number(left), Named::Number(right)) => {
+                (left != right).then(|| format!("{left:#x} became {right:#x}"))
+            }
             (Named::Bytes(from, left), Named::Bytes(to, right)) => self.contents((from, left), (to, right)),
             // A constant without a symbol in one file only: its contents tell.
             (Named::Symbol(names), Named::Bytes(..)) | (Named::Bytes(..), Named::Symbol(names))
-                if names.iter().any(|(name, _)| klpx_normalize::name::anonymous(name.as_bytes()).is_some()) =>
+                if names
+                    .iter()
+                    .any(|(name, _)| klpx_normalize::name::anonymous(name.as_bytes()).is_some()) =>
             {
                 None
             }
@@ -321,7 +363,7 @@ impl Pair<'_, '_, '_> {
     fn dangling(&self, copy: &Rela, branch: bool, names: &[(String, i64)]) -> Option<String> {
         let symbol = self.copy.elf.rela_symbol(copy)?;
         let section = self.copy.elf.symbol_section(symbol)?;
-        let code = self.copy.elf.section_flags(section) & u64::from(elf::SHF_EXECINSTR.0) != 0;
+        let code = self.copy.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
         let kept = names.iter().find(|(name, offset)| *offset == 0 && self.replaced.contains(name));
         let (name, _) = kept.filter(|_| code && !branch)?;
         Some(format!("it keeps the address of the copy of {name}, which is freed with the module"))
@@ -342,11 +384,19 @@ impl Pair<'_, '_, '_> {
         if a == b && a.starts_with("__") {
             return None; // an entry of the same special section; its own check compares those
         }
-        let strings = self.patched.elf.section_flags(from) & u64::from(elf::SHF_STRINGS.0) != 0;
-        let length = if strings { usize::MAX } else { self.patched.elf.section(from).sh_entsize.get(LE).min(64) as usize };
+        let strings = self.patched.elf.section_flags(from) & elf::SHF_STRINGS.0 != 0;
+        let length = if strings {
+            usize::MAX
+        } else {
+            self.patched.elf.section(from).sh_entsize.get(LE).min(64) as usize
+        };
         let take = |elf: &Elf<'_>, section, at: u64| -> Vec<u8> {
             let rest = elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
-            let end = if strings { rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len()) } else { rest.len() };
+            let end = if strings {
+                rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len())
+            } else {
+                rest.len()
+            };
             rest[..end.min(length)].to_vec()
         };
         let (ours, theirs) = (take(self.patched.elf, from, left), take(self.copy.elf, to, right));

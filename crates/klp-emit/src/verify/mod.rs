@@ -8,6 +8,8 @@ mod format;
 mod meaning;
 mod tables;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
@@ -39,7 +41,13 @@ pub struct Verified {
 /// Everything that is wrong with it, with codes that begin with `klpx::verify-`.
 pub fn verify(module: &ElfFile, target: &dyn LoadTarget, units: &[Unit<'_, '_>]) -> Result<Verified> {
     let elf = module.parse()?;
-    let mut check = Check { module: inspect::read(&elf), elf: &elf, target, faults: Vec::new(), verified: Verified::default() };
+    let mut check = Check {
+        module: inspect::read(&elf),
+        elf: &elf,
+        target,
+        faults: Vec::new(),
+        verified: Verified::default(),
+    };
     check.run(units);
     let Check { mut faults, verified, .. } = check;
     // The same tables as of any object: entry forms, companions, relocations in order.
@@ -107,8 +115,12 @@ impl Check<'_, '_> {
                         self.verified.symbols += usize::from(found.is_some());
                     }
                     None => self.faults.push(
-                        fault("klpx::verify-symbol", "a livepatch symbol without the proper form", "the kernel refuses it")
-                            .place(Place::symbol(name)),
+                        fault(
+                            "klpx::verify-symbol",
+                            "a livepatch symbol without the proper form",
+                            "the kernel refuses it",
+                        )
+                        .place(Place::symbol(name)),
                     ),
                 },
                 Definition::Undefined if name.is_empty() => {}
@@ -121,19 +133,25 @@ impl Check<'_, '_> {
     fn check_import(&mut self, name: &str) {
         let Some(object) = self.target.exporter(name) else {
             let why = "the kernel to be patched does not export it";
-            return self.faults.push(fault("klpx::verify-import", "an import that can't be found", why).place(Place::symbol(name)));
+            return self.faults.push(
+                fault("klpx::verify-import", "an import that can't be found", why).place(Place::symbol(name)),
+            );
         };
         let depends = self.module.info("depends").unwrap_or_default();
         if object != VMLINUX && !depends.split(',').any(|module| module.replace('-', "_") == object) {
             let why = format!("{object} exports it, and the module does not depend on that");
-            self.faults.push(fault("klpx::verify-import", "an import that may not be there", why).place(Place::symbol(name)));
+            self.faults.push(
+                fault("klpx::verify-import", "an import that may not be there", why)
+                    .place(Place::symbol(name)),
+            );
         }
     }
 
     /// As klp_find_object_symbol does it.
     pub(crate) fn resolve(&mut self, object: &str, name: &str, sympos: u64) -> Option<u64> {
         let wrong = |why: String| {
-            fault("klpx::verify-symbol", "a symbol that the kernel to be patched does not resolve", why).place(Place::symbol(name))
+            fault("klpx::verify-symbol", "a symbol that the kernel to be patched does not resolve", why)
+                .place(Place::symbol(name))
         };
         let Some(found) = self.target.addresses(object, name) else {
             self.faults.push(wrong(format!("klpx has no file of the object {object}")));
@@ -154,7 +172,11 @@ impl Check<'_, '_> {
     fn check_functions(&mut self, units: &[Unit<'_, '_>]) {
         let objects = self.module.objects.clone();
         if objects.is_empty() {
-            self.faults.push(fault("klpx::verify-arrays", "the module patches nothing", "its klp_patch arrays are empty or broken"));
+            self.faults.push(fault(
+                "klpx::verify-arrays",
+                "the module patches nothing",
+                "its klp_patch arrays are empty or broken",
+            ));
         }
         for object in &objects {
             for function in &object.functions {
@@ -162,14 +184,22 @@ impl Check<'_, '_> {
                 let place = Place::symbol(function.old_name.clone());
                 if function.new_symbol.is_empty() || function.new_size == 0 {
                     let why = "its replacement has no symbol with a size, and the kernel needs that size";
-                    self.faults.push(fault("klpx::verify-arrays", "a replaced function without a new one", why).place(place.clone()));
+                    self.faults.push(
+                        fault("klpx::verify-arrays", "a replaced function without a new one", why)
+                            .place(place.clone()),
+                    );
                 }
-                let Some(address) = self.resolve(&object.name, &function.old_name, function.sympos) else { continue };
+                let Some(address) = self.resolve(&object.name, &function.old_name, function.sympos) else {
+                    continue;
+                };
                 match self.target.is_traced(&object.name, address) {
                     true => self.verified.reachable += 1,
                     false => {
                         let why = "the kernel to be patched has no ftrace record in it";
-                        self.faults.push(fault("klpx::verify-ftrace", "ftrace can't redirect this function", why).place(place));
+                        self.faults.push(
+                            fault("klpx::verify-ftrace", "ftrace can't redirect this function", why)
+                                .place(place),
+                        );
                     }
                 }
             }
@@ -193,7 +223,10 @@ impl Check<'_, '_> {
                 if !left_out && !name.windows(6).any(|w| w == b".cold.") && !listed.contains(name) {
                     let place = Place::symbol(String::from_utf8_lossy(name));
                     let why = "it is in the change set, but not in the module's arrays";
-                    self.faults.push(fault("klpx::verify-arrays", "a changed function that is not replaced", why).place(place));
+                    self.faults.push(
+                        fault("klpx::verify-arrays", "a changed function that is not replaced", why)
+                            .place(place),
+                    );
                 }
             }
         }

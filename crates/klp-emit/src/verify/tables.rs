@@ -21,7 +21,11 @@ impl Check<'_, '_> {
                 self.table_fault(id, "runtime constants in a module", why);
             }
             let first = u64::from(kind.forms[0].1[0]);
-            let size = kind.forms.iter().map(|form| u64::from(form.0)).find(|&size| self.elf.section_size(id) % size == 0);
+            let size = kind
+                .forms
+                .iter()
+                .map(|form| u64::from(form.0))
+                .find(|&size| self.elf.section_size(id) % size == 0);
             let Some(size) = size else { continue }; // reported by the reader of objects
             let mut places = 0;
             for rela in self.elf.relocations(id) {
@@ -36,7 +40,11 @@ impl Check<'_, '_> {
                         || self.elf.section_name(section).starts_with(b".altinstr")
                 });
                 if !code || !inside {
-                    self.table_fault(id, "an entry that describes no function", &format!("at {:#x}", rela.r_offset.get(LE)));
+                    self.table_fault(
+                        id,
+                        "an entry that describes no function",
+                        &format!("at {:#x}", rela.r_offset.get(LE)),
+                    );
                 }
             }
             if places == 0 && self.elf.section_size(id) > 0 {
@@ -59,7 +67,7 @@ impl Check<'_, '_> {
             .filter(|&id| self.elf.symbol_type(id) == elf::STT_FUNC.0)
             .filter_map(|id| {
                 let start = self.elf.symbol_value(id);
-                Some((self.elf.symbol_section(id)?, start, start + self.elf.symbol_size(id)))
+                Some((self.elf.symbol_section(id)?, start, start.saturating_add(self.elf.symbol_size(id))))
             })
             .collect();
         found.sort_unstable();
@@ -71,7 +79,7 @@ impl Check<'_, '_> {
         let Some(symbol) = self.elf.rela_symbol(rela) else { return (None, false) };
         let Some(section) = self.elf.symbol_section(symbol) else { return (None, false) };
         let offset = self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
-        let code = self.elf.section_flags(section) & u64::from(elf::SHF_EXECINSTR.0) != 0;
+        let code = self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
         (Some((section, offset)), code)
     }
 
@@ -82,8 +90,12 @@ impl Check<'_, '_> {
         else {
             return;
         };
-        if self.elf.section_size(ip) * 6 != self.elf.section_size(unwind) * 4 {
-            return self.table_fault(ip, "unwind tables of different length", "the kernel would read the wrong rows");
+        if self.elf.section_size(ip) / 4 != self.elf.section_size(unwind) / 6 {
+            return self.table_fault(
+                ip,
+                "unwind tables of different length",
+                "the kernel would read the wrong rows",
+            );
         }
         let mut rows: Vec<(SectionId, u64)> =
             self.elf.relocations(ip).iter().filter_map(|rela| self.place(rela).0).collect();
@@ -94,9 +106,10 @@ impl Check<'_, '_> {
             }
             let covered = rows.binary_search(&(section, start)).is_ok()
                 || rows[..rows.partition_point(|&row| row <= (section, start))].last().is_some_and(|row| {
-                    row.0 == section && !functions.iter().any(|&(of, _, e)| of == section && row.1 < e && e <= start)
+                    row.0 == section
+                        && !functions.iter().any(|&(of, _, e)| of == section && row.1 < e && e <= start)
                 });
-            let ended = rows.iter().any(|&(of, at)| of == section && at >= end && at < end + 64)
+            let ended = rows.iter().any(|&(of, at)| of == section && at >= end && at - end < 64)
                 || !rows.iter().any(|&(of, at)| of == section && at >= end);
             if !covered || !ended {
                 let why = format!("the function at {start:#x} is not covered");

@@ -37,7 +37,9 @@ impl<'a> KernelFiles<'a> {
 
 fn addresses(image: &Image<'_>, name: &str) -> Vec<u64> {
     if image.is_linked() {
-        return image.kallsyms().map_or_else(|_| Vec::new(), |table| table.addresses(name.as_bytes()).collect());
+        return image
+            .kallsyms()
+            .map_or_else(|_| Vec::new(), |table| table.addresses(name.as_bytes()).collect());
     }
     let mut found: Vec<SymbolId> = image.named(name.as_bytes()).collect();
     found.sort_unstable();
@@ -68,7 +70,9 @@ fn linked_records(image: &Image<'_>) -> Vec<u64> {
     if let Some(section) = image.elf.section_by_name(b".rela.dyn") {
         let table = image.elf.rela_table(section).iter();
         found.extend(
-            table.filter(|rela| (start..stop).contains(&rela.r_offset.get(LE))).map(|rela| rela.r_addend.get(LE) as u64),
+            table
+                .filter(|rela| (start..stop).contains(&rela.r_offset.get(LE)))
+                .map(|rela| rela.r_addend.get(LE) as u64),
         );
     }
     found
@@ -96,7 +100,9 @@ impl LoadTarget for KernelFiles<'_> {
     }
 
     fn is_traced(&self, object: &str, address: u64) -> bool {
-        let (Some(image), Some(traced)) = (self.images.get(object), self.traced.get(object)) else { return false };
+        let (Some(image), Some(traced)) = (self.images.get(object), self.traced.get(object)) else {
+            return false;
+        };
         let size = image.at(address).map(|id| image.elf.symbol_size(id)).max().unwrap_or(0);
         // arm64 with call operations has its record 8 bytes before the entry.
         let start = address - if image.arch == klpx_normalize::arch::Arch::Arm64 { 8 } else { 0 };

@@ -1,0 +1,202 @@
+//! A module is taken as it comes, and refused in every way in which it may be broken.
+
+use klpx_normalize::elf::ElfFile;
+use object::elf;
+
+use super::{Verified, verify};
+use crate::inspect::inspect;
+use crate::testing::{Builds, Kernel};
+use crate::writer::{Place, Relocatable, Section, Sym};
+
+const ORIGINAL: &str = r#"
+extern int printk(const char *, ...);
+static int calls;
+int (*hook)(int);
+static __attribute__((noinline)) int helper(int x) { calls += x; return calls; }
+__attribute__((noinline)) int target(int x) { return helper(x) + 1; }
+int other(int x) { return x * 3; }
+"#;
+
+const PATCHED: &str = r#"
+extern int printk(const char *, ...);
+static int calls;
+int (*hook)(int);
+static int fresh_count = 7;
+static __attribute__((noinline)) int helper(int x) { calls += x; return calls; }
+static __attribute__((noinline)) int fresh(int x) { return printk("fresh %d", x) + fresh_count++; }
+__attribute__((noinline)) int target(int x) { hook = target; calls--; return helper(x) + fresh(x) + 1; }
+int other(int x) { return x * 3; }
+"#;
+
+fn kernel() -> Kernel {
+    Kernel { exports: vec!["__fentry__", "printk"], ..Kernel::default() }
+}
+
+fn check(bytes: Vec<u8>, builds: &Builds, kernel: &Kernel) -> Result<Verified, Vec<String>> {
+    let file = ElfFile::from_bytes("livepatch.ko", bytes);
+    builds.with("vmlinux", |units| {
+        verify(&file, kernel, units)
+            .map_err(|failure| failure.diagnoses().map(|f| format!("{} {f}", f.code)).collect())
+    })
+}
+
+#[test]
+fn a_good_module_is_taken_and_holds_what_was_asked_for() {
+    let builds = Builds::new(ORIGINAL, PATCHED);
+    let bytes = builds.module("vmlinux", &kernel());
+    assert_eq!(bytes, builds.module("vmlinux", &kernel()), "the same input gives the same bytes");
+    let verified = check(bytes.clone(), &builds, &kernel()).unwrap();
+    assert_eq!((verified.functions, verified.reachable), (1, 1));
+
+    let module = inspect(&ElfFile::from_bytes("livepatch.ko", bytes)).unwrap();
+    let symbols: Vec<&str> = module.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+    // `target` is there because `hook` must hold the original's address.
+    assert_eq!(symbols, ["calls", "helper", "hook", "target"]);
+    assert_eq!(module.imports, ["__fentry__", "printk"]);
+    assert_eq!(module.replace, Some(true));
+    assert_eq!(module.objects.len(), 1);
+    assert_eq!(module.objects[0].functions[0].old_name, "target");
+    assert_eq!(module.objects[0].functions[0].new_symbol, "target");
+}
+
+#[test]
+fn symbol_positions_reach_the_module() {
+    let builds = Builds::new(ORIGINAL, PATCHED);
+    let kernel = Kernel { several: [("helper", 2), ("target", 3)].into(), ..kernel() };
+    let bytes = builds.module("vmlinux", &kernel);
+    check(bytes.clone(), &builds, &kernel).unwrap();
+    let module = inspect(&ElfFile::from_bytes("livepatch.ko", bytes)).unwrap();
+    assert_eq!(module.objects[0].functions[0].sympos, 3);
+    assert_eq!(
+        module.symbols.iter().find(|symbol| symbol.name == "helper").map(|symbol| symbol.sympos),
+        Some(2)
+    );
+}
+
+fn section<'m>(module: &'m mut Relocatable, name: &str) -> &'m mut Section {
+    module.sections.iter_mut().find(|section| section.name == name.as_bytes()).unwrap()
+}
+
+fn symbol(module: &Relocatable, name: &str) -> Sym {
+    Sym(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).unwrap())
+}
+
+fn klp(module: &mut Relocatable) -> &mut crate::writer::RelaTable {
+    let text = section(module, ".text");
+    text.relas.iter_mut().find(|table| table.name.starts_with(b".klp.")).unwrap()
+}
+
+fn replace_bytes(section: &mut Section, from: &[u8], to: &[u8]) {
+    let at = section.data.windows(from.len()).position(|w| w == from).unwrap();
+    section.data[at..at + to.len()].copy_from_slice(to);
+}
+
+type Corruption = (&'static str, &'static str, fn(&mut Relocatable));
+
+const CORRUPTIONS: [Corruption; 17] = [
+    ("a livepatch symbol of another position", "klpx::verify-symbol", |m| {
+        let at = symbol(m, ".klp.sym.vmlinux.helper,0");
+        m.symbols[at.0].name = b".klp.sym.vmlinux.helper,2".to_vec();
+    }),
+    ("a livepatch symbol without the form", "klpx::verify-symbol", |m| {
+        let at = symbol(m, ".klp.sym.vmlinux.helper,0");
+        m.symbols[at.0].name = b".klp.sym.vmlinux.helper".to_vec();
+    }),
+    ("a livepatch symbol that is plain undefined", "klpx::verify-import", |m| {
+        let at = symbol(m, ".klp.sym.vmlinux.helper,0");
+        m.symbols[at.0].place = Place::Undefined;
+    }),
+    ("an import that nothing exports", "klpx::verify-import", |m| {
+        let at = symbol(m, "printk");
+        m.symbols[at.0].name = b"print_k".to_vec();
+    }),
+    ("a relocation type that the loader does not know", "klpx::verify-relocation", |m| {
+        klp(m).relocations[0].kind = elf::R_X86_64_GOTPCREL.0;
+    }),
+    ("bytes under a relocation that are not zero", "klpx::verify-relocation", |m| {
+        let at = klp(m).relocations[0].offset as usize;
+        section(m, ".text").data[at] = 1;
+    }),
+    ("a relocation outside of its section", "klpx::verify-relocation", |m| {
+        klp(m).relocations[0].offset = 1 << 20
+    }),
+    ("another addend", "klpx::verify-meaning", |m| klp(m).relocations[0].addend += 8),
+    ("another symbol", "klpx::verify-meaning", |m| {
+        let relocations = &mut klp(m).relocations;
+        let first = relocations[0].symbol;
+        let other = relocations.iter().position(|r| r.symbol != first).unwrap();
+        relocations[0].symbol = relocations[other].symbol;
+    }),
+    ("a lost relocation", "klpx::verify-meaning", |m| {
+        klp(m).relocations.remove(0);
+    }),
+    ("a flipped bit in the code", "klpx::verify-meaning", |m| {
+        let start = m.symbols[symbol(m, "target").0].value as usize;
+        section(m, ".text").data[start] ^= 1;
+    }),
+    ("a kept address of the copy", "klpx::verify-meaning", |m| {
+        let (from, to) = (symbol(m, ".klp.sym.vmlinux.target,0"), symbol(m, "target"));
+        let at = klp(m).relocations.iter().position(|r| r.symbol == Some(from)).unwrap();
+        let mut moved = klp(m).relocations.remove(at);
+        moved.symbol = Some(to);
+        section(m, ".text").relocate(moved);
+    }),
+    ("no livepatch mark", "klpx::verify-modinfo", |m| {
+        replace_bytes(section(m, ".modinfo"), b"livepatch=Y", b"livepatch=N");
+    }),
+    ("another kernel's version", "klpx::verify-modinfo", |m| {
+        replace_bytes(section(m, ".modinfo"), b"vermagic=test", b"vermagic=best");
+    }),
+    ("a section without the livepatch flag", "klpx::bad-elf", |m| klp(m).flags = 2),
+    ("vmlinux symbols in a section for a module", "klpx::verify-relocation", |m| {
+        klp(m).name = b".klp.rela.raid1..text".to_vec();
+    }),
+    ("a new function without a size", "klpx::verify-arrays", |m| {
+        let at = symbol(m, "target");
+        m.symbols[at.0].size = 0;
+    }),
+];
+
+#[test]
+fn every_corruption_is_caught() {
+    let builds = Builds::new(ORIGINAL, PATCHED);
+    let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
+    for (what, code, corrupt) in CORRUPTIONS {
+        let mut module = Relocatable::read(&good.parse().unwrap()).unwrap();
+        corrupt(&mut module);
+        let found = check(module.write(), &builds, &kernel()).expect_err(what);
+        assert!(found.iter().any(|line| line.starts_with(code)), "{what}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_fit_is_caught() {
+    let builds = Builds::new(ORIGINAL, PATCHED);
+    let bytes = builds.module("vmlinux", &kernel());
+    let kernels: [(&str, Kernel); 4] = [
+        ("klpx::verify-symbol", Kernel { missing: vec!["helper"], ..kernel() }),
+        ("klpx::verify-symbol", Kernel { several: [("target", 2)].into(), ..kernel() }),
+        ("klpx::verify-ftrace", Kernel { untraced: true, ..kernel() }),
+        ("klpx::verify-import", Kernel::default()),
+    ];
+    for (code, kernel) in kernels {
+        let found = check(bytes.clone(), &builds, &kernel).expect_err(code);
+        assert!(found.iter().any(|line| line.starts_with(code)), "{code}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_truncated_module_is_an_error_and_no_panic() {
+    let builds = Builds::new(ORIGINAL, PATCHED);
+    let bytes = builds.module("vmlinux", &kernel());
+    for length in (0..bytes.len()).step_by(61) {
+        let _ = check(bytes[..length].to_vec(), &builds, &kernel());
+        let _ = inspect(&ElfFile::from_bytes("livepatch.ko", bytes[..length].to_vec()));
+    }
+    for at in (0..bytes.len()).step_by(7) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0xff;
+        let _ = check(changed.clone(), &builds, &kernel());
+        let _ = inspect(&ElfFile::from_bytes("livepatch.ko", changed));
+    }
+}

@@ -102,7 +102,7 @@ pub(crate) fn position(object: &Object<'_>, item: ItemId, offset: i64, strip: &s
     }
     let at = item.entry.saturating_add_signed(offset).min(item.end.saturating_sub(1));
     let mut position = lines::position_in_function(&object.elf, item.section, item.entry, at)?;
-    if let Some(rest) = position.file.strip_prefix(strip) {
+    if let Some(rest) = position.file.strip_prefix(strip).filter(|_| !strip.is_empty()) {
         position.file = rest.trim_start_matches('/').to_owned();
     }
     while let Some(rest) = position.file.strip_prefix("./").or_else(|| position.file.strip_prefix("../")) {

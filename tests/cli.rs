@@ -1,0 +1,180 @@
+//! The built `klpx` on small files: output, JSON, exit codes, and that no input makes it panic.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn klpx(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_klpx")).args(args).output().expect("klpx runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+const SOURCE: &str = "\
+extern int outside(int);
+static int count;
+int adds(int n)
+{
+	count += n;
+	return outside(n) + 1;
+}
+int plain(int n)
+{
+	return outside(n * 2);
+}
+";
+
+/// Two builds of a file; the second one has `+ 2`.
+struct Pair {
+    dir: tempfile::TempDir,
+}
+
+impl Pair {
+    fn build() -> Pair {
+        let pair = Pair { dir: tempfile::tempdir().expect("a folder") };
+        pair.compile("orig", SOURCE);
+        pair.compile("patched", &SOURCE.replace("+ 1", "+ 2"));
+        pair
+    }
+
+    fn compile(&self, name: &str, source: &str) {
+        let folder = self.dir.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("unit.c"), source).expect("the source");
+        let status = Command::new("gcc")
+            .current_dir(folder)
+            .args(["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "unit.c", "-o"])
+            .arg(self.object(name))
+            .status()
+            .expect("gcc runs");
+        assert!(status.success());
+    }
+
+    fn object(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.o"))
+    }
+
+    fn diff(&self, more: &[&str]) -> Output {
+        let (original, patched) = (self.object("orig"), self.object("patched"));
+        let mut args = vec!["diff", original.to_str().expect("text"), patched.to_str().expect("text")];
+        args.extend(more);
+        klpx(&args)
+    }
+}
+
+#[test]
+fn diff_names_the_function_and_its_line() {
+    let output = Pair::build().diff(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with("2 functions: 1 changed, 0 new\n"), "{text}");
+    assert!(text.contains("changed function  adds  code differs from /"), "{text}");
+    assert!(text.contains("/patched/unit.c:6 on\n"), "{text}");
+    assert!(!text.contains("plain"), "{text}");
+    assert!(!text.contains('\x1b'), "no escape codes in a pipe");
+}
+
+#[test]
+fn diff_prints_versioned_json() {
+    let output = Pair::build().diff(&["--json"]);
+    let json: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(json["schema"], 1);
+    let functions = json["functions"].as_array().expect("a list");
+    assert_eq!(functions.len(), 1);
+    assert_eq!(functions[0]["function"], "adds");
+    assert_eq!(functions[0]["kind"], "changed");
+    assert_eq!(functions[0]["line"], 6);
+    assert_eq!(json["data"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn explain_shows_both_instructions() {
+    let pair = Pair::build();
+    let text = stdout(&pair.diff(&["--explain", "adds"]));
+    assert!(text.starts_with("adds: changed\n"), "{text}");
+    assert!(text.contains("\noriginal  /") && text.contains("/orig/unit.c:6\n"), "{text}");
+    assert!(text.contains("\npatched  /") && text.contains("/patched/unit.c:6\n"), "{text}");
+    assert!(text.contains("$1") || text.contains("$0x1"), "the old constant: {text}");
+    assert!(text.contains("$2") || text.contains("$0x2"), "the new constant: {text}");
+    assert_eq!(stdout(&pair.diff(&["--explain", "plain"])), "plain: no difference\n");
+    let unknown = pair.diff(&["--explain", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("klpx::no-such-function"));
+}
+
+#[test]
+fn an_object_equals_itself() {
+    let pair = Pair::build();
+    let object = pair.object("orig");
+    let object = object.to_str().expect("text");
+    assert_eq!(stdout(&klpx(&["diff", object, object])), "no difference in 2 functions\n");
+}
+
+#[test]
+fn unusable_files_are_refused_without_a_panic() {
+    let pair = Pair::build();
+    let good = std::fs::read(pair.object("orig")).expect("the object");
+    let object = pair.object("orig");
+    let object = object.to_str().expect("text");
+    let bad = pair.dir.path().join("bad.o");
+    let bad_name = bad.to_str().expect("text");
+    let mut word = good.clone();
+    word[60] = 0xff; // e_shnum
+    let cases = [good[..good.len() / 2].to_vec(), Vec::new(), b"#!/bin/sh\n".to_vec(), vec![0x7f; 4096], word];
+    for case in cases {
+        std::fs::write(&bad, case).expect("the file");
+        for args in [vec!["diff", object, bad_name], vec!["inspect", bad_name]] {
+            let output = klpx(&args);
+            assert_eq!(output.status.code(), Some(9), "{args:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains("error: ") && stderr(&output).contains("[klpx::"), "{}", stderr(&output));
+        }
+    }
+    let missing = klpx(&["diff", object, "no-such-file.o"]);
+    assert_eq!(missing.status.code(), Some(8));
+    assert!(stderr(&missing).contains("no-such-file.o"));
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for args in [&["build"][..], &["frob"], &["diff", "one"], &["build", "--jobs", "0", "x.patch"]] {
+        assert_eq!(klpx(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn the_cache_is_listed_and_pruned() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().to_str().expect("text");
+    let listed = klpx(&["cache", "list", "--cache-dir", path]);
+    assert_eq!(stdout(&listed), format!("nothing in {path}\n"));
+    let pruned = klpx(&["cache", "prune", "--days", "0", "--cache-dir", path]);
+    assert_eq!(stdout(&pruned), "removed 0 kernels, 0.0 GB\n");
+}
+
+#[test]
+fn man_pages_and_completions_come_from_the_command_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    assert!(klpx(&["man", dir.path().to_str().expect("text")]).status.success());
+    for page in ["klpx.1", "klpx-build.1", "klpx-diff.1", "klpx-inspect.1", "klpx-cache-list.1"] {
+        assert!(dir.path().join(page).is_file(), "{page}");
+    }
+    assert!(stdout(&klpx(&["man"])).contains(".TH klpx 1"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&klpx(&["completions", shell])).contains("keep-work"), "{shell}");
+    }
+}
+
+#[test]
+fn every_exit_code_is_in_the_help() {
+    let help = stdout(&klpx(&["--help"]));
+    for code in [0, 2, 3, 4, 5, 6, 7, 8, 9, 70, 130] {
+        assert!(help.contains(&format!("\n{code:>5}  ")), "{code} in {help}");
+    }
+}

@@ -375,38 +375,48 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let load = usize::try_from(place)
             .ok()
             .and_then(|place| arch::runtime_load(object.arch, object.item_bytes(item), place));
-        let mut holders = of.original.elf.symbol_ids().filter(|&s| of.original.elf.symbol_name(s) == name);
-        let variable = holders.next().filter(|_| holders.next().is_none());
-        let name = String::from_utf8_lossy(name);
-        let (Some(load), Some(variable), Some(placed)) =
-            (load, variable, self.placed.get(&(unit, Piece::Item(item))))
-        else {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let variable = self.runtime_value(unit, &name);
+        let placed = self.placed.get(&(unit, Piece::Item(item))).copied();
+        let (Some(load), Some((outside, delta)), Some(placed)) = (load, variable, placed) else {
+            let why = "it was patched into the code while the kernel booted, and klpx finds no place to read it from";
+            let what = format!("the runtime constant {name}");
             self.faults.push(
-                Diagnosis::new("klpx::runtime-constant", Class::NotLivepatchable, format!("the runtime constant {name}"))
+                Diagnosis::new("klpx::runtime-constant", Class::NotLivepatchable, what)
                     .place(place_of(object, item))
-                    .why("it was patched into the code while the kernel booted, and klpx can't turn it into a read of the variable")
+                    .why(why)
                     .remedy("report this function and the kernel's version"),
             );
             return;
         };
-        let (section, start) = (placed.section, placed.start);
-        let data = &mut self.out.sections[section.0].data;
-        let at = start as usize + load.at;
-        data[at..at + load.bytes.len()].copy_from_slice(&load.bytes);
-        match self.original_symbol(unit, variable) {
-            Ok(outside) => {
-                let symbol = self.external(&outside);
-                for (offset, kind, addend) in load.relocations {
-                    let offset = start + offset as u64;
-                    self.out.sections[section.0].relocate(Relocation {
-                        offset,
-                        kind,
-                        symbol: Some(symbol),
-                        addend,
-                    });
-                }
+        let at = placed.start as usize + load.at;
+        if let Some(field) = self.out.sections[placed.section.0].data.get_mut(at..at + load.bytes.len()) {
+            field.copy_from_slice(&load.bytes);
+        }
+        let symbol = Some(self.external(&outside));
+        for (offset, kind, addend) in load.relocations {
+            let offset = placed.start + offset as u64;
+            let relocation = Relocation { offset, kind, symbol, addend: addend + delta };
+            self.out.sections[placed.section.0].relocate(relocation);
+        }
+    }
+
+    /// Where a runtime constant's value can be read: its variable, or, where the compiler did without one, a place in
+    /// the kernel's code that boot code patched.
+    fn runtime_value(&self, unit: usize, name: &str) -> Option<(Outside, i64)> {
+        let original = &self.unit(unit).original.elf;
+        let mut holders = original.symbol_ids().filter(|&id| original.symbol_name(id) == name.as_bytes());
+        match (holders.next(), holders.next()) {
+            (Some(variable), None) => self.original_symbol(unit, variable).ok().map(|outside| (outside, 0)),
+            (Some(_), Some(_)) => None,
+            _ => {
+                let (bound, offset) = self.binder.runtime_constant(name)?;
+                let object = VMLINUX.to_owned();
+                Some((
+                    Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound },
+                    offset,
+                ))
             }
-            Err(fault) => self.faults.push(fault),
         }
     }
 

@@ -395,6 +395,23 @@ impl<'k> Image<'k> {
         (address - self.bases[id.index()] < self.elf.section_size(id)).then_some(id)
     }
 
+    /// The places that boot code patches with the runtime constant `name` (include/asm-generic/vmlinux.lds.h,
+    /// RUNTIME_CONST): the table of a linked image between `__start_runtime_ptr_<name>` and `__stop_...`.
+    pub fn runtime_sites(&self, name: &str) -> Vec<u64> {
+        let bound = |edge: &str| {
+            let symbol = self.named(format!("__{edge}_runtime_ptr_{name}").as_bytes()).next()?;
+            self.address(symbol)
+        };
+        let (Some(start), Some(stop)) = (bound("start"), bound("stop")) else { return Vec::new() };
+        let bytes = self.bytes_from(start).unwrap_or(&[]);
+        let bytes = bytes.get(..stop.saturating_sub(start) as usize).unwrap_or(&[]);
+        let entry = |(n, e): (usize, &[u8])| {
+            let distance = i64::from(i32::from_le_bytes([e[0], e[1], e[2], e[3]]));
+            (start + 4 * n as u64).wrapping_add_signed(distance)
+        };
+        bytes.chunks_exact(4).enumerate().map(entry).collect()
+    }
+
     /// The bytes from an address to the end of its section; empty in `.bss`.
     pub fn bytes_from(&self, address: u64) -> Option<&'k [u8]> {
         let section = self.section_of(address)?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::object::Object;
+use object::elf;
 
 use crate::bind::Binding;
 use crate::image::{Image, Kernel, VMLINUX};
@@ -29,7 +30,8 @@ impl<'a> KernelBinder<'a> {
 
 fn first(failure: Failure) -> Diagnosis {
     let found = failure.diagnoses().next().cloned();
-    found.unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
+    found
+        .unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
 }
 
 fn missing(name: &str, object: &str) -> Diagnosis {
@@ -67,6 +69,27 @@ impl Binder for KernelBinder<'_> {
 
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis> {
         position(&self.kernel.image(module).map_err(first)?, name)
+    }
+
+    fn runtime_constant(&self, name: &str) -> Option<(Bound, i64)> {
+        let image = self.vmlinux;
+        let holder = |site: u64| {
+            image.elf.symbol_ids().find(|&id| {
+                let start = image.elf.symbol_value(id);
+                image.elf.symbol_type(id) == elf::STT_FUNC.0
+                    && (start..start.saturating_add(image.elf.symbol_size(id))).contains(&site)
+            })
+        };
+        image.runtime_sites(name).into_iter().find_map(|site| {
+            let symbol = holder(site)?;
+            let section = image.elf.symbol_section(symbol)?;
+            if image.elf.section_name(section).starts_with(b".init") {
+                return None; // gone after boot
+            }
+            let position = image.position(symbol).ok()?;
+            let offset = site.wrapping_sub(image.elf.symbol_value(symbol)) as i64;
+            Some((Bound { name: position.name, sympos: position.sympos }, offset))
+        })
     }
 
     fn export(&self, name: &str) -> Option<Export> {

@@ -67,6 +67,8 @@ pub trait Binder {
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// A symbol that another module exports.
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
+    /// A place in the kernel's own code that holds the value of a runtime constant: a function, and bytes from it.
+    fn runtime_constant(&self, name: &str) -> Option<(Bound, i64)>;
     /// An export, by name.
     fn export(&self, name: &str) -> Option<Export>;
 }

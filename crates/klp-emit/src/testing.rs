@@ -76,6 +76,9 @@ impl Binder for Kernel {
     fn bind_export(&self, _: &str, name: &str) -> Result<Bound, Diagnosis> {
         Ok(Bound { name: name.into(), sympos: 0 })
     }
+    fn runtime_constant(&self, _: &str) -> Option<(Bound, i64)> {
+        None
+    }
     fn export(&self, name: &str) -> Option<Export> {
         self.exports.contains(&name).then_some(Export { module: None, gpl: false, namespace: None })
     }
@@ -89,6 +92,9 @@ impl LoadTarget for Kernel {
     }
     fn is_traced(&self, _: &str, _: u64) -> bool {
         !self.untraced
+    }
+    fn runtime_sites(&self, _: &str) -> Vec<u64> {
+        Vec::new()
     }
     fn exporter(&self, name: &str) -> Option<String> {
         self.exports.contains(&name).then(|| "vmlinux".to_owned())

@@ -2,7 +2,7 @@
 //!
 //! Works on the two files' symbols and relocations as they are, not on the object model that the copy was made from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Diagnosis, Place};
 use klpx_normalize::arch::{Arch, Field};
@@ -11,9 +11,9 @@ use klpx_normalize::name::canonical;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::{Check, fault};
+use super::{Check, LoadTarget, fault};
 use crate::inspect;
-use crate::plan::Unit;
+use crate::plan::{Unit, VMLINUX};
 
 /// A function in one file.
 #[derive(Clone, Copy)]
@@ -124,7 +124,8 @@ struct Pair<'p, 'd, 'c> {
     patched: &'p Names<'p, 'd>,
     copy: &'p Names<'p, 'c>,
     copied_relocations: &'p [(SectionId, Vec<Rela>)],
-    runtime: &'p BTreeSet<(SectionId, u64)>,
+    target: &'p dyn LoadTarget,
+    runtime: &'p BTreeMap<(SectionId, u64), String>,
     replaced: &'p BTreeSet<String>,
 }
 
@@ -144,6 +145,7 @@ impl Check<'_, '_> {
                 patched: &patched,
                 copy: &copy,
                 copied_relocations: &copied_relocations,
+                target: self.target,
                 runtime: &runtime,
                 replaced: &replaced,
             };
@@ -182,17 +184,21 @@ fn all_relocations(elf: &Elf<'_>) -> Vec<(SectionId, Vec<Rela>)> {
     all
 }
 
-/// The places that `runtime_ptr_*` sections name: an immediate that the copy replaces by a load.
-fn runtime_constants(elf: &Elf<'_>) -> BTreeSet<(SectionId, u64)> {
-    let tables = elf.section_ids().filter(|&id| elf.section_name(id).starts_with(b"runtime_ptr_"));
-    tables
-        .flat_map(|id| elf.relocations(id))
-        .filter_map(|rela| {
-            let symbol = elf.rela_symbol(rela)?;
+/// The places that `runtime_ptr_*` sections name, with the constant's name: an immediate that the copy replaces by a load.
+fn runtime_constants(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), String> {
+    let mut found = BTreeMap::new();
+    for id in elf.section_ids() {
+        let Some(name) = elf.section_name(id).strip_prefix(b"runtime_ptr_") else { continue };
+        for rela in elf.relocations(id) {
+            let symbol = elf.rela_symbol(rela);
+            let Some((symbol, section)) = symbol.and_then(|s| Some((s, elf.symbol_section(s)?))) else {
+                continue;
+            };
             let at = elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
-            Some((elf.symbol_section(symbol)?, at))
-        })
-        .collect()
+            found.insert((section, at), String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    found
 }
 
 /// True when one name with its offset is in both.
@@ -251,17 +257,21 @@ impl Pair<'_, '_, '_> {
         let list = self.copied_relocations.get(to.section.index()).map_or(&[][..], |(_, list)| list);
         let theirs: Vec<&Rela> = self.relocations(list, to.start, size).collect();
         let mut skip = BTreeSet::new();
-        let mut constants: i64 = 0;
-        for &(_, place) in self.runtime.range((from.section, from.start)..(from.section, from.start + size)) {
-            skip.extend(place - 2 - from.start..place + 8 - from.start);
-            constants += 1;
+        let mut constants = BTreeMap::new();
+        let places = (from.section, from.start)..(from.section, from.start.saturating_add(size));
+        for (&(_, place), name) in self.runtime.range(places) {
+            let at = place - from.start;
+            skip.extend(at.saturating_sub(2)..at + 8);
+            constants.insert(at + 1, name); // after the prefix, opcode and ModRM bytes of the load
         }
         let mut ours = ours.into_iter().peekable();
         for other in theirs {
             let at = other.r_offset.get(LE) - to.start;
             if skip.contains(&at) {
-                constants -= 1;
-                continue;
+                match constants.remove(&at) {
+                    Some(name) if self.reads_constant(other, name) => continue,
+                    _ => return differs("a runtime constant", at, "the module reads something else".into()),
+                }
             }
             let why = match ours.next_if(|rela| rela.r_offset.get(LE) - from.start == at) {
                 Some(rela) => self.reference(rela, other, to.section),
@@ -283,8 +293,8 @@ impl Pair<'_, '_, '_> {
                 "the module has none there".into(),
             );
         }
-        if constants != 0 {
-            return differs("a runtime constant", 0, "the module does not read the variable".into());
+        if let Some(at) = constants.keys().next() {
+            return differs("a runtime constant", *at, "the module does not read it".into());
         }
         let bytes = |elf: &Elf<'_>, body: Body| {
             let all = elf.section_bytes(body.section);
@@ -307,6 +317,20 @@ impl Pair<'_, '_, '_> {
             .iter()
             .take_while(move |rela| rela.r_offset.get(LE) < start.saturating_add(size))
             .filter(|r| r.r_type(LE, false).0 != 0)
+    }
+
+    /// True when a load reads a runtime constant: its variable, or a place of the kernel's code that holds it.
+    fn reads_constant(&self, load: &Rela, name: &str) -> bool {
+        let Named::Symbol(places) = self.copy.referent(load, 4) else { return false };
+        if places.iter().any(|(symbol, offset)| symbol == name && *offset == 0) {
+            return true;
+        }
+        let symbol = self.copy.elf.rela_symbol(load).map(|symbol| self.copy.text(symbol));
+        let Some(holder) = symbol.and_then(|name| inspect::parse_symbol(&name)) else { return false };
+        let found = self.target.addresses(VMLINUX, &holder.name).unwrap_or_default();
+        let Some(&start) = found.get(holder.sympos.saturating_sub(1) as usize) else { return false };
+        let sites = self.target.runtime_sites(name);
+        places.iter().any(|(_, offset)| sites.contains(&start.wrapping_add_signed(*offset)))
     }
 
     /// A branch that the patched build has without a relocation, because its target is in the same section.

@@ -13,6 +13,8 @@ pub trait LoadTarget {
     fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>>;
     /// True when ftrace has a record in the function at an address.
     fn is_traced(&self, object: &str, address: u64) -> bool;
+    /// The places of vmlinux that boot code patches with a runtime constant.
+    fn runtime_sites(&self, name: &str) -> Vec<u64>;
     /// The object that exports a name.
     fn exporter(&self, name: &str) -> Option<String>;
     /// The version string that a module must carry, where the kernel's files tell it.
@@ -108,6 +110,10 @@ impl LoadTarget for KernelFiles<'_> {
         let start = address - if image.arch == klpx_normalize::arch::Arch::Arm64 { 8 } else { 0 };
         let first = traced.partition_point(|&record| record < start);
         traced.get(first).is_some_and(|&record| record < address + size.max(1))
+    }
+
+    fn runtime_sites(&self, name: &str) -> Vec<u64> {
+        self.images.get(VMLINUX).map_or_else(Vec::new, |image| image.runtime_sites(name))
     }
 
     fn exporter(&self, name: &str) -> Option<String> {

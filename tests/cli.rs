@@ -127,13 +127,18 @@ fn unusable_files_are_refused_without_a_panic() {
     let bad_name = bad.to_str().expect("text");
     let mut word = good.clone();
     word[60] = 0xff; // e_shnum
-    let cases = [good[..good.len() / 2].to_vec(), Vec::new(), b"#!/bin/sh\n".to_vec(), vec![0x7f; 4096], word];
+    let cases =
+        [good[..good.len() / 2].to_vec(), Vec::new(), b"#!/bin/sh\n".to_vec(), vec![0x7f; 4096], word];
     for case in cases {
         std::fs::write(&bad, case).expect("the file");
         for args in [vec!["diff", object, bad_name], vec!["inspect", bad_name]] {
             let output = klpx(&args);
             assert_eq!(output.status.code(), Some(9), "{args:?}: {}", stderr(&output));
-            assert!(stderr(&output).contains("error: ") && stderr(&output).contains("[klpx::"), "{}", stderr(&output));
+            assert!(
+                stderr(&output).contains("error: ") && stderr(&output).contains("[klpx::"),
+                "{}",
+                stderr(&output)
+            );
         }
     }
     let missing = klpx(&["diff", object, "no-such-file.o"]);

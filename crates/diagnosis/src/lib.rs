@@ -186,7 +186,11 @@ impl Diagnosis {
         let code = if full { "klpx::disk-full" } else { "klpx::io" };
         Diagnosis::new(code, Class::Environment, format!("can't {doing} {}", path.display()))
             .why(error.to_string())
-            .remedy(if full { "free some space, or name another cache directory with --cache-dir" } else { "" })
+            .remedy(if full {
+                "free some space, or name another cache directory with --cache-dir"
+            } else {
+                ""
+            })
     }
 }
 

@@ -185,20 +185,25 @@ impl<'d> Comparer<'_, 'd> {
                 if is_anonymous(self.patched, item) =>
             {
                 let theirs = Span { section, start, end, base: start };
-                (i != j || !self.same_content(theirs, span(self.patched, item), depth)).then_some(Unlike::Content)
+                (i != j || !self.same_content(theirs, span(self.patched, item), depth))
+                    .then_some(Unlike::Content)
             }
             (Target::Item { item, offset: i }, Target::Literal { section, start, end, offset: j })
                 if is_anonymous(self.original, item) =>
             {
                 let ours = Span { section, start, end, base: start };
-                (i != j || !self.same_content(span(self.original, item), ours, depth)).then_some(Unlike::Content)
+                (i != j || !self.same_content(span(self.original, item), ours, depth))
+                    .then_some(Unlike::Content)
             }
             (
                 Target::Entry { table: s, entry: x, offset: i },
                 Target::Entry { table: t, entry: y, offset: j },
             ) => {
                 let same = i == j
-                    && std::ptr::eq(self.original.tables[usize::from(s)].kind, self.patched.tables[usize::from(t)].kind)
+                    && std::ptr::eq(
+                        self.original.tables[usize::from(s)].kind,
+                        self.patched.tables[usize::from(t)].kind,
+                    )
                     && self.same_entry_content(s, x, t, y, depth);
                 (!same).then_some(Unlike::Content)
             }
@@ -222,7 +227,8 @@ impl<'d> Comparer<'_, 'd> {
 
     /// The special-section entries that describe two functions: same tables, places, contents and references.
     fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
-        let compared = |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.compared;
+        let compared =
+            |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.compared;
         let mut theirs: Vec<&Entry> =
             self.original.entries(original).iter().filter(|e| compared(self.original, e)).collect();
         let mut ours: Vec<&Entry> =
@@ -241,7 +247,10 @@ impl<'d> Comparer<'_, 'd> {
                 (Some(x), Some(y)) => {
                     let same = name(self.original, x) == name(self.patched, y)
                         && self.original.elf.section_name(self.original.tables[usize::from(x.table)].section)
-                            == self.patched.elf.section_name(self.patched.tables[usize::from(y.table)].section)
+                            == self
+                                .patched
+                                .elf
+                                .section_name(self.patched.tables[usize::from(y.table)].section)
                         && x.place == y.place
                         && self.original.entry_companion(x.table, x.index)
                             == self.patched.entry_companion(y.table, y.index)
@@ -261,7 +270,9 @@ impl<'d> Comparer<'_, 'd> {
         let theirs = Span { section: their_section, start: a, end: b, base: a };
         let ours = Span { section: our_section, start: c, end: d, base: c };
         if self.patched.tables[usize::from(t)].kind.name == ".altinstructions" {
-            return b - a == d - c && self.bytes(theirs, ours).is_none() && self.same_alternative(theirs, ours, depth);
+            return b - a == d - c
+                && self.bytes(theirs, ours).is_none()
+                && self.same_alternative(theirs, ours, depth);
         }
         depth < MAX_DEPTH
             && b - a == d - c
@@ -315,7 +326,10 @@ fn span(object: &Object<'_>, item: ItemId) -> Span {
 
 /// The relocations of a range that do something.
 fn significant<'o>(object: &'o Object<'_>, span: Span) -> impl Iterator<Item = &'o Rela> {
-    object.relocations_in(span.section, span.start, span.end).iter().filter(|rela| rela.r_type(LE, false).0 != 0)
+    object
+        .relocations_in(span.section, span.start, span.end)
+        .iter()
+        .filter(|rela| rela.r_type(LE, false).0 != 0)
 }
 
 /// How many bytes a relocation overwrites. Instruction fields are compared as they stand: the bits of an arm64
@@ -362,7 +376,9 @@ pub fn describe(object: &Object<'_>, target: Target) -> String {
             with(format!("{:?}", text(bytes)), offset)
         }
         Target::Literal { section, offset, .. } => with(text(object.elf.section_name(section)), offset),
-        Target::Entry { table, entry, .. } => format!("{}[{entry}]", object.tables[usize::from(table)].kind.name),
+        Target::Entry { table, entry, .. } => {
+            format!("{}[{entry}]", object.tables[usize::from(table)].kind.name)
+        }
         Target::External { symbol, offset } => with(text(object.elf.symbol_name(symbol)), offset),
         Target::Absolute(value) => format!("{value:#x}"),
     }

@@ -125,7 +125,12 @@ impl<'a, 'd: 'a> Correlator<'a, 'd> {
             let object = this.object(side);
             let local = object.elf.symbol_binding(object.item(item).symbol) == elf::STB_LOCAL.0;
             let file = if local { this.file(side, item) } else { FileId::NONE };
-            Key { base: object.item_name(item), meaning: Suffixes::default(), code: object.item(item).code, file }
+            Key {
+                base: object.item_name(item),
+                meaning: Suffixes::default(),
+                code: object.item(item).code,
+                file,
+            }
         };
         let originals = self.group(Side::Original, whole);
         let patched = self.group(Side::Patched, whole);
@@ -142,7 +147,8 @@ impl<'a, 'd: 'a> Correlator<'a, 'd> {
 
     fn group(&self, side: Side, key: impl Fn(Side, &Self, ItemId) -> Key<'d>) -> Map<Key<'d>, Vec<ItemId>> {
         let open = self.open(side);
-        let mut groups: Map<Key<'d>, Vec<ItemId>> = Map::with_capacity_and_hasher(open.len(), FixedState::default());
+        let mut groups: Map<Key<'d>, Vec<ItemId>> =
+            Map::with_capacity_and_hasher(open.len(), FixedState::default());
         for item in open {
             groups.entry(key(side, self, item)).or_default().push(item);
         }
@@ -225,7 +231,8 @@ impl<'a, 'd: 'a> Correlator<'a, 'd> {
     fn pair_in_order(&mut self, theirs: &[ItemId], ours: &[ItemId], within_file: bool) {
         let theirs: Vec<_> =
             theirs.iter().copied().filter(|i| self.result.patched_of[i.index()].is_none()).collect();
-        let ours: Vec<_> = ours.iter().copied().filter(|i| self.result.original_of[i.index()].is_none()).collect();
+        let ours: Vec<_> =
+            ours.iter().copied().filter(|i| self.result.original_of[i.index()].is_none()).collect();
         let shape = |object: &Object<'_>, item: ItemId| {
             let item = object.item(item);
             (item.end - item.entry, object.elf.section_flags(item.section))
@@ -254,9 +261,11 @@ fn original_name_matches(original: &[u8], patched: &[u8]) -> bool {
 }
 
 /// For each wanted item, the canonical names of the functions and objects that refer to it, sorted.
-fn users<'d>(object: &Object<'d>, wanted: impl Iterator<Item = ItemId>) -> Map<ItemId, Vec<(&'d [u8], Suffixes)>> {
-    let mut result: Map<ItemId, Vec<(&'d [u8], Suffixes)>> =
-        wanted.map(|item| (item, Vec::new())).collect();
+fn users<'d>(
+    object: &Object<'d>,
+    wanted: impl Iterator<Item = ItemId>,
+) -> Map<ItemId, Vec<(&'d [u8], Suffixes)>> {
+    let mut result: Map<ItemId, Vec<(&'d [u8], Suffixes)>> = wanted.map(|item| (item, Vec::new())).collect();
     for user in object.item_ids() {
         for rela in object.item_relocations(user) {
             if let Target::Item { item, .. } = object.resolve(object.item(user).section, rela)
@@ -280,14 +289,15 @@ fn users<'d>(object: &Object<'d>, wanted: impl Iterator<Item = ItemId>) -> Map<I
 /// The symbols of a FILE come in link order in both builds; a patch may add or remove a few files. Equal runs at the
 /// start and the end are paired as they stand, what is between them by name and ordinal.
 fn align_files(original: &Object<'_>, patched: &Object<'_>) -> Vec<FileId> {
-    let theirs: Vec<&[u8]> = (0..original.file_count() as u32).map(|n| original.file_name(FileId(n))).collect();
+    let theirs: Vec<&[u8]> =
+        (0..original.file_count() as u32).map(|n| original.file_name(FileId(n))).collect();
     let ours: Vec<&[u8]> = (0..patched.file_count() as u32).map(|n| patched.file_name(FileId(n))).collect();
     let head = theirs.iter().zip(&ours).take_while(|(a, b)| a == b).count();
     let rest = theirs.len().min(ours.len()) - head;
     let tail = theirs.iter().rev().zip(ours.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
     let mut result = vec![FileId(u32::MAX - 1); ours.len()];
-    for n in 0..head {
-        result[n] = FileId(n as u32);
+    for (n, file) in result.iter_mut().enumerate().take(head) {
+        *file = FileId(n as u32);
     }
     for n in 0..tail {
         result[ours.len() - 1 - n] = FileId((theirs.len() - 1 - n) as u32);

@@ -11,10 +11,10 @@ use klpx_normalize::object::{ItemId, Object, Role};
 use rayon::prelude::*;
 
 use compare::Comparer;
+pub use compare::describe;
 pub use compare::{EQUIVALENCES, Equivalence};
 pub use correlate::{Correlation, Evidence, correlate, is_anonymous};
 pub use reason::Reason;
-pub use compare::describe;
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,10 @@ impl Difference {
 
     /// True when nothing at all differs.
     pub fn is_empty(&self) -> bool {
-        self.functions.is_empty() && self.data.is_empty() && self.registries.is_empty() && self.removed.is_empty()
+        self.functions.is_empty()
+            && self.data.is_empty()
+            && self.registries.is_empty()
+            && self.removed.is_empty()
     }
 }
 
@@ -70,7 +73,11 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
                 None => Some(Change { patched: item, original: None, reasons: Vec::new() }),
                 Some((original, _)) => {
                     let reasons = comparer.items(original, item);
-                    (!reasons.is_empty()).then_some(Change { patched: item, original: Some(original), reasons })
+                    (!reasons.is_empty()).then_some(Change {
+                        patched: item,
+                        original: Some(original),
+                        reasons,
+                    })
                 }
             }
         })

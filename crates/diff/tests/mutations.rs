@@ -14,7 +14,15 @@ fn compile(compiler: &str, dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
     let object = dir.join(format!("{compiler}.o"));
     let status = Command::new(compiler)
-        .args(["-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-mcmodel=kernel", "-mno-red-zone"])
+        .args([
+            "-O2",
+            "-c",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-fno-pic",
+            "-mcmodel=kernel",
+            "-mno-red-zone",
+        ])
         .args(["-fno-asynchronous-unwind-tables", "-o"])
         .arg(&object)
         .arg(&source)
@@ -75,7 +83,8 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
     match kind {
         Mutation::Byte => {
             let place = shape.entry + (choice as u64) % (shape.end - shape.entry);
-            let covered = relocations.iter().any(|r| (r.r_offset.get(LE)..r.r_offset.get(LE) + 8).contains(&place));
+            let covered =
+                relocations.iter().any(|r| (r.r_offset.get(LE)..r.r_offset.get(LE) + 8).contains(&place));
             if covered {
                 return None;
             }
@@ -116,7 +125,8 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
                 Field::Bytes(n) => u64::from(n),
                 Field::Instruction => 4,
             };
-            if object.relocations_in(section, start, end).iter().any(|r| r.r_offset.get(LE) + field(r) > last) {
+            if object.relocations_in(section, start, end).iter().any(|r| r.r_offset.get(LE) + field(r) > last)
+            {
                 return None;
             }
             bytes[file_offset(&object, section, last)] ^= 1;
@@ -166,8 +176,7 @@ fn an_object_does_not_differ_from_itself() {
 #[test]
 fn every_kind_of_mutation_happens() {
     for kind in [Mutation::Byte, Mutation::Target, Mutation::Addend, Mutation::Entry] {
-        let done = (0..64).filter(|&n| mutate(&mut fixtures()[0].clone(), kind, n, n * 7)
-            .is_some()).count();
+        let done = (0..64).filter(|&n| mutate(&mut fixtures()[0].clone(), kind, n, n * 7).is_some()).count();
         assert!(done >= 8, "{kind:?} applies {done} times of 64");
     }
 }

@@ -33,13 +33,17 @@ impl std::fmt::Debug for Relocations<'_> {
 impl Relocations<'_> {
     fn value(&self, place: usize, found: u64) -> u64 {
         let place = place as u64;
-        let Ok(n) = self.table.binary_search_by_key(&place, |rela| rela.r_offset.get(LE)) else { return found };
+        let Ok(n) = self.table.binary_search_by_key(&place, |rela| rela.r_offset.get(LE)) else {
+            return found;
+        };
         let rela = &self.table[n];
         let Some(symbol) = self.elf.rela_symbol(rela) else { return found };
         let addend = rela.r_addend.get(LE);
         let value = self.elf.symbol_value(symbol).wrapping_add_signed(addend);
         match self.elf.definition(symbol) {
-            Definition::Section(section) if self.elf.section_flags(section) & 2 != 0 => address(section, value),
+            Definition::Section(section) if self.elf.section_flags(section) & 2 != 0 => {
+                address(section, value)
+            }
             _ => value,
         }
     }

@@ -21,7 +21,8 @@ pub struct Extent {
 /// The source lines of the function at `offset` of a section. `None` when the DWARF does not say.
 pub fn extent(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Extent> {
     let program = lines::program_of(elf, section, offset)?;
-    let dwarf: Dwarf<Reader<'_>> = Dwarf::load(|id| Ok::<_, gimli::Error>(dwarf::section(elf, id.name()))).ok()?;
+    let dwarf: Dwarf<Reader<'_>> =
+        Dwarf::load(|id| Ok::<_, gimli::Error>(dwarf::section(elf, id.name()))).ok()?;
     let unit = unit_of_program(&dwarf, program)?;
     let (file, first) = declaration_at(&dwarf, &unit, dwarf::address(section, offset)).ok()??;
     let next = declarations(&unit).ok()?.into_iter().filter(|&(f, line)| f == file && line > first).min();
@@ -79,7 +80,9 @@ fn file_name(dwarf: &Dwarf<Reader<'_>>, unit: &Unit<Reader<'_>>, index: u64) -> 
     let text = |value| Some(dwarf.attr_string(unit, value).ok()?.to_string_lossy().ok()?.into_owned());
     let name = text(file.path_name())?;
     match file.directory(header).and_then(text) {
-        Some(directory) if !name.starts_with('/') && !directory.is_empty() => Some(format!("{directory}/{name}")),
+        Some(directory) if !name.starts_with('/') && !directory.is_empty() => {
+            Some(format!("{directory}/{name}"))
+        }
         _ => Some(name),
     }
 }

@@ -118,6 +118,8 @@ fn name_at<'d>(
     if let Some(value) = entry.attr_value(gimli::DW_AT_name) {
         return Ok(Some(dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned()));
     }
-    let next = entry.attr_value(gimli::DW_AT_abstract_origin).or_else(|| entry.attr_value(gimli::DW_AT_specification));
+    let next = entry
+        .attr_value(gimli::DW_AT_abstract_origin)
+        .or_else(|| entry.attr_value(gimli::DW_AT_specification));
     name(dwarf, unit, next, hops + 1)
 }

@@ -25,11 +25,15 @@ pub fn check(image: &Image<'_>, release: &str, compiler: &str) -> Result<()> {
     let place = Place::file(image.path(), None);
     let theirs = banner.split_whitespace().nth(2).unwrap_or("");
     if theirs != release {
-        return Err(Diagnosis::new("klpx::release-mismatch", Class::Verification, "the kernel to be patched is another release")
-            .place(place)
-            .why(format!("it is {theirs}, the source and configuration make {release}"))
-            .remedy("give klpx the source tree and configuration that the kernel was built from")
-            .into());
+        return Err(Diagnosis::new(
+            "klpx::release-mismatch",
+            Class::Verification,
+            "the kernel to be patched is another release",
+        )
+        .place(place)
+        .why(format!("it is {theirs}, the source and configuration make {release}"))
+        .remedy("give klpx the source tree and configuration that the kernel was built from")
+        .into());
     }
     // The first word is the program's name, which may be `gcc-12` or have a prefix on another machine.
     let version = compiler.split_once(' ').map_or(compiler, |(_, rest)| rest);
@@ -60,7 +64,8 @@ mod tests {
 
     #[test]
     fn the_compiler_is_found_between_parentheses() {
-        let banner = "Linux version 7.2.13 (a@b) (Debian clang version 22.1.8 (1~deb12u1), Debian LLD 22.1.8) #1 SMP";
+        let banner =
+            "Linux version 7.2.13 (a@b) (Debian clang version 22.1.8 (1~deb12u1), Debian LLD 22.1.8) #1 SMP";
         assert_eq!(compiler_of(banner), "Debian clang version 22.1.8 (1~deb12u1), Debian LLD 22.1.8");
         assert_eq!(compiler_of("Linux version"), "Linux version");
     }

@@ -37,7 +37,12 @@ pub(crate) enum Kind {
 }
 
 /// The findings of one list of changes.
-pub(crate) fn findings(object_name: &str, strip: &str, patched: &Object<'_>, changes: &[Change]) -> Vec<Finding> {
+pub(crate) fn findings(
+    object_name: &str,
+    strip: &str,
+    patched: &Object<'_>,
+    changes: &[Change],
+) -> Vec<Finding> {
     changes.iter().map(|change| finding(object_name, strip, patched, change)).collect()
 }
 
@@ -127,11 +132,17 @@ pub(crate) fn in_words(reason: &Reason) -> String {
     match reason {
         Reason::Size { from, to } => format!("size was {from} bytes, is {to}"),
         Reason::Bytes { offset } => format!("other bytes from +{offset:#x} on"),
-        Reason::Reference { offset, from, to } if from.is_empty() => format!("new reference to {to} at +{offset:#x}"),
-        Reason::Reference { offset, from, to } if to.is_empty() => format!("no reference to {from} at +{offset:#x}"),
+        Reason::Reference { offset, from, to } if from.is_empty() => {
+            format!("new reference to {to} at +{offset:#x}")
+        }
+        Reason::Reference { offset, from, to } if to.is_empty() => {
+            format!("no reference to {from} at +{offset:#x}")
+        }
         Reason::Reference { offset, from, to } => format!("refers to {to} at +{offset:#x}, did to {from}"),
         Reason::Literal { offset } => format!("a string or constant used at +{offset:#x} differs"),
-        Reason::SpecialSection { table, offset } => format!("its entries in {table} differ from +{offset:#x} on"),
+        Reason::SpecialSection { table, offset } => {
+            format!("its entries in {table} differ from +{offset:#x} on")
+        }
         Reason::Section { from, to } => format!("moved from {from} to {to}"),
     }
 }

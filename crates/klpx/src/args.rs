@@ -29,7 +29,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a livepatch module from patches to a kernel's source
-    Build(Build),
+    Build(Box<Build>),
     /// Compare two builds of an object: which functions differ, and why
     Diff(Diff),
     /// Show what a livepatch module holds: objects, functions, symbols, livepatch relocations

@@ -68,7 +68,8 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let mut patched = workspace.patched(&prepared, &baseline, steps)?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
-    let made = analyse_and_make(args, &name, (&workspace, &baseline, &patched, &prepared), &target, steps, report)?;
+    let made =
+        analyse_and_make(args, &name, (&workspace, &baseline, &patched, &prepared), &target, steps, report)?;
     place(&made.bytes, &output)?;
     report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
     if args.keep_work {
@@ -136,8 +137,10 @@ fn livepatch_name(args: &Build) -> Result<String> {
     let given = args.name.clone();
     let stem = || args.patches.first().and_then(|p| p.file_stem()).map(|s| s.to_string_lossy().into_owned());
     let raw = given.clone().or_else(stem).unwrap_or_default();
-    let name: String =
-        raw.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' }).collect();
+    let name: String = raw
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+        .collect();
     let name = name.trim_matches('-');
     let name = name.strip_prefix("livepatch-").or_else(|| name.strip_prefix("livepatch_")).unwrap_or(name);
     // MODULE_NAME_LEN is 64 - sizeof(long) on 64-bit (include/linux/module.h), its NUL included; "livepatch-" is 10.
@@ -195,7 +198,8 @@ fn show(args: &Build, report: &Report, output: &Path, out: &mut impl Write) -> R
         text.push_str(&format!("\n{}", render::table(&left)));
     }
     text.push_str(&format!("\n{}   load it with: insmod {}\n", output.display(), output.display()));
-    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+    out.write_all(text.as_bytes())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
 fn row(finding: &Finding) -> Vec<String> {

@@ -30,7 +30,8 @@ pub(crate) fn run(command: &Cache, out: &mut impl Write) -> Result<()> {
         Cache::List { common } => list(&directory(common)?)?,
         Cache::Prune { days, common } => prune(&directory(common)?, *days)?,
     };
-    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+    out.write_all(text.as_bytes())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
 fn list(dir: &Path) -> Result<String> {

@@ -62,7 +62,8 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
     pairs
         .par_iter()
         .map(|pair| {
-            let (original, patched) = rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
+            let (original, patched) =
+                rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
             Ok(Objects { name: &pair.name, original: original?, patched: patched? })
         })
         .collect()
@@ -96,7 +97,10 @@ impl Analysis {
         Analysis {
             edited: each().map(|(pair, d)| edited(pair, d, prepared, source)).collect(),
             findings: each().map(|(pair, d)| findings(pair, d, &strip)).collect(),
-            functions: objects.iter().map(|p| p.patched.items().iter().filter(|item| item.code).count()).sum(),
+            functions: objects
+                .iter()
+                .map(|p| p.patched.items().iter().filter(|item| item.code).count())
+                .sum(),
             registries: each().flat_map(|(pair, d)| registries(pair, d)).collect(),
             differences,
         }
@@ -152,10 +156,14 @@ fn explain_new(pair: &Objects<'_>, difference: &Difference, findings: &mut [Find
 }
 
 /// Functions in sections that are gone after boot, whose own lines the patch touches. For all others it does not matter.
-fn edited(pair: &Objects<'_>, difference: &Difference, prepared: &Prepared, source: &Path) -> BTreeSet<ItemId> {
-    let in_init = |item: ItemId| {
-        pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init")
-    };
+fn edited(
+    pair: &Objects<'_>,
+    difference: &Difference,
+    prepared: &Prepared,
+    source: &Path,
+) -> BTreeSet<ItemId> {
+    let in_init =
+        |item: ItemId| pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init");
     difference
         .functions
         .iter()
@@ -163,7 +171,9 @@ fn edited(pair: &Objects<'_>, difference: &Difference, prepared: &Prepared, sour
         .filter(|&item| in_init(item))
         .filter(|&item| {
             let place = pair.patched.item(item);
-            let Some(extent) = extent::extent(&pair.patched.elf, place.section, place.entry) else { return true };
+            let Some(extent) = extent::extent(&pair.patched.elf, place.section, place.entry) else {
+                return true;
+            };
             let Some(file) = in_tree(&extent.file, source) else { return true };
             let last = extent.last;
             prepared.edits(&file).iter().any(|lines| lines.start <= last && lines.end > extent.first)

@@ -35,9 +35,13 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let (original, patched) = rayon::join(|| Object::read(&files.0), || Object::read(&files.1));
     let (original, patched) = (original?, patched?);
     if original.arch != patched.arch {
-        return Err(Diagnosis::new("klpx::different-machines", Class::Input, "the two objects are for different machines")
-            .why(format!("{} and {}", original.arch.name(), patched.arch.name()))
-            .into());
+        return Err(Diagnosis::new(
+            "klpx::different-machines",
+            Class::Input,
+            "the two objects are for different machines",
+        )
+        .why(format!("{} and {}", original.arch.name(), patched.arch.name()))
+        .into());
     }
     let difference = klpx_diff::compare(&original, &patched);
     let text = match &args.explain {
@@ -45,7 +49,8 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
         None if args.json => json(args, &original, &patched, &difference)?,
         None => summary(&original, &patched, &difference, &object_name(&args.patched)),
     };
-    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+    out.write_all(text.as_bytes())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
 /// `vmlinux` for `vmlinux.o`.
@@ -98,7 +103,9 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
 
 fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function: &str) -> Result<String> {
     let find = |object: &Object<'_>| {
-        object.item_ids().find(|&item| object.item_name(item) == function.as_bytes() && object.item(item).code)
+        object
+            .item_ids()
+            .find(|&item| object.item_name(item) == function.as_bytes() && object.item(item).code)
     };
     let Some(item) = find(patched).or_else(|| find(original)) else {
         return Err(Diagnosis::new("klpx::no-such-function", Class::Usage, "no such function")

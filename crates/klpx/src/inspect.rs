@@ -18,7 +18,8 @@ const SCHEMA: u32 = 1;
 pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
     let module = inspect::inspect(&ElfFile::open(&args.module)?)?;
     let text = if args.json { json(&module)? } else { text(&module) };
-    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+    out.write_all(text.as_bytes())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
 fn text(module: &Module) -> String {
@@ -31,14 +32,20 @@ fn text(module: &Module) -> String {
     if let Some(replace) = module.replace {
         text.push_str(&format!("  {:10} {}\n", "replace", if replace { "yes" } else { "no" }));
     }
-    let mut rows = vec![["object", "function", "sympos", "new function", "bytes"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["object", "function", "sympos", "new function", "bytes"].map(str::to_owned).to_vec()];
     for object in &module.objects {
         for f in &object.functions {
             let (sympos, size) = (f.sympos.to_string(), render::count(f.new_size as usize));
             rows.push(vec![object.name.clone(), f.old_name.clone(), sympos, f.new_symbol.clone(), size]);
         }
         for (kind, function) in &object.callbacks {
-            rows.push(vec![object.name.clone(), format!("({kind} callback)"), String::new(), function.clone()]);
+            rows.push(vec![
+                object.name.clone(),
+                format!("({kind} callback)"),
+                String::new(),
+                function.clone(),
+            ]);
         }
     }
     section(&mut text, &rows);

@@ -111,7 +111,11 @@ impl Source<'_> {
     }
 
     fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
-        self.objects.iter().filter(|pair| pair.name != "vmlinux").map(|pair| kernel.image(pair.name)).collect()
+        self.objects
+            .iter()
+            .filter(|pair| pair.name != "vmlinux")
+            .map(|pair| kernel.image(pair.name))
+            .collect()
     }
 
     /// Glue by kbuild, the last link with the closure, livepatch relocations.
@@ -157,10 +161,14 @@ fn reachable(units: &[Unit<'_, '_>], closure: &Closure<'_, '_>) -> Result<()> {
             let Err(unreachable) = reach::reach(unit.original, original) else { continue };
             let name = String::from_utf8_lossy(unit.original.item_name(original)).into_owned();
             faults.push(
-                Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, "a changed function that ftrace can't reach")
-                    .place(Place::symbol(name))
-                    .why(unreachable.to_string())
-                    .remedy("make the change in its callers instead, or leave this part of the patch out"),
+                Diagnosis::new(
+                    "klpx::not-traceable",
+                    Class::NotLivepatchable,
+                    "a changed function that ftrace can't reach",
+                )
+                .place(Place::symbol(name))
+                .why(unreachable.to_string())
+                .remedy("make the change in its callers instead, or leave this part of the patch out"),
             );
         }
     }

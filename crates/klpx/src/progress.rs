@@ -34,7 +34,8 @@ impl Steps {
         let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if self.terminal {
             bar.set_draw_target(ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(&format!("  {{prefix:{NAME}}} {{msg:.dim}} {{elapsed:.dim}}"));
+            let style =
+                ProgressStyle::with_template(&format!("  {{prefix:{NAME}}} {{msg:.dim}} {{elapsed:.dim}}"));
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_prefix(name);
             bar.enable_steady_tick(Duration::from_millis(250));

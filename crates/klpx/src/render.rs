@@ -26,7 +26,8 @@ fn diagnosis(d: &Diagnosis) -> String {
 /// Rows with their columns aligned; the last column is not padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width =
+        |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -45,7 +46,7 @@ pub(crate) fn count(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(c);
@@ -64,7 +65,8 @@ mod tests {
 
     #[test]
     fn counts_are_grouped() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (27012, "27,012"), (1234567, "1,234,567")] {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (27012, "27,012"), (1234567, "1,234,567")]
+        {
             assert_eq!(count(n), text);
         }
     }

@@ -85,8 +85,9 @@ impl Report {
 
 /// Pretty JSON with a newline at its end.
 pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| Diagnosis::new("klpx::internal", Class::Internal, "can't write JSON").why(e.to_string()))?;
+    let mut text = serde_json::to_string_pretty(value).map_err(|e| {
+        Diagnosis::new("klpx::internal", Class::Internal, "can't write JSON").why(e.to_string())
+    })?;
     text.push('\n');
     Ok(text)
 }

@@ -35,8 +35,10 @@ impl Target {
                 .into());
         }
         let beside = vmlinux.parent().unwrap_or(Path::new(".")).to_owned();
-        let symvers = [beside.join("Module.symvers"), build.join("Module.symvers")].into_iter().find(|p| p.is_file());
-        let mut modules: Vec<PathBuf> = args.modules.iter().cloned().chain([beside, build.to_owned()]).collect();
+        let symvers =
+            [beside.join("Module.symvers"), build.join("Module.symvers")].into_iter().find(|p| p.is_file());
+        let mut modules: Vec<PathBuf> =
+            args.modules.iter().cloned().chain([beside, build.to_owned()]).collect();
         modules.dedup();
         Ok(Target {
             vmlinux,

@@ -41,7 +41,14 @@ pub struct RelocationKind {
     pub in_module: bool,
 }
 
-const fn kind(code: u32, name: &'static str, field: Field, pc_relative: bool, branch: bool, in_module: bool) -> RelocationKind {
+const fn kind(
+    code: u32,
+    name: &'static str,
+    field: Field,
+    pc_relative: bool,
+    branch: bool,
+    in_module: bool,
+) -> RelocationKind {
     RelocationKind { code, name, field, pc_relative, branch, in_module }
 }
 
@@ -74,13 +81,48 @@ const ARM64: [RelocationKind; 25] = [
     kind(elf::R_AARCH64_LD_PREL_LO19.0, "R_AARCH64_LD_PREL_LO19", Instruction, true, false, true),
     kind(elf::R_AARCH64_ADR_PREL_LO21.0, "R_AARCH64_ADR_PREL_LO21", Instruction, true, false, true),
     kind(elf::R_AARCH64_ADR_PREL_PG_HI21.0, "R_AARCH64_ADR_PREL_PG_HI21", Instruction, true, false, true),
-    kind(elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0, "R_AARCH64_ADR_PREL_PG_HI21_NC", Instruction, true, false, true),
+    kind(
+        elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0,
+        "R_AARCH64_ADR_PREL_PG_HI21_NC",
+        Instruction,
+        true,
+        false,
+        true,
+    ),
     kind(elf::R_AARCH64_ADD_ABS_LO12_NC.0, "R_AARCH64_ADD_ABS_LO12_NC", Instruction, false, false, true),
     kind(elf::R_AARCH64_LDST8_ABS_LO12_NC.0, "R_AARCH64_LDST8_ABS_LO12_NC", Instruction, false, false, true),
-    kind(elf::R_AARCH64_LDST16_ABS_LO12_NC.0, "R_AARCH64_LDST16_ABS_LO12_NC", Instruction, false, false, true),
-    kind(elf::R_AARCH64_LDST32_ABS_LO12_NC.0, "R_AARCH64_LDST32_ABS_LO12_NC", Instruction, false, false, true),
-    kind(elf::R_AARCH64_LDST64_ABS_LO12_NC.0, "R_AARCH64_LDST64_ABS_LO12_NC", Instruction, false, false, true),
-    kind(elf::R_AARCH64_LDST128_ABS_LO12_NC.0, "R_AARCH64_LDST128_ABS_LO12_NC", Instruction, false, false, true),
+    kind(
+        elf::R_AARCH64_LDST16_ABS_LO12_NC.0,
+        "R_AARCH64_LDST16_ABS_LO12_NC",
+        Instruction,
+        false,
+        false,
+        true,
+    ),
+    kind(
+        elf::R_AARCH64_LDST32_ABS_LO12_NC.0,
+        "R_AARCH64_LDST32_ABS_LO12_NC",
+        Instruction,
+        false,
+        false,
+        true,
+    ),
+    kind(
+        elf::R_AARCH64_LDST64_ABS_LO12_NC.0,
+        "R_AARCH64_LDST64_ABS_LO12_NC",
+        Instruction,
+        false,
+        false,
+        true,
+    ),
+    kind(
+        elf::R_AARCH64_LDST128_ABS_LO12_NC.0,
+        "R_AARCH64_LDST128_ABS_LO12_NC",
+        Instruction,
+        false,
+        false,
+        true,
+    ),
     kind(elf::R_AARCH64_TSTBR14.0, "R_AARCH64_TSTBR14", Instruction, true, true, true),
     kind(elf::R_AARCH64_CONDBR19.0, "R_AARCH64_CONDBR19", Instruction, true, true, true),
     kind(elf::R_AARCH64_JUMP26.0, "R_AARCH64_JUMP26", Instruction, true, true, true),
@@ -93,9 +135,11 @@ impl Arch {
         match machine {
             m if m == elf::EM_X86_64.0 => Ok(Arch::X86_64),
             m if m == elf::EM_AARCH64.0 => Ok(Arch::Arm64),
-            other => Err(Diagnosis::new("klpx::unknown-machine", Class::Input, "an object for an unknown machine")
-                .why(format!("its ELF machine number is {other}; klpx knows x86_64 (62) and arm64 (183)"))
-                .into()),
+            other => {
+                Err(Diagnosis::new("klpx::unknown-machine", Class::Input, "an object for an unknown machine")
+                    .why(format!("its ELF machine number is {other}; klpx knows x86_64 (62) and arm64 (183)"))
+                    .into())
+            }
         }
     }
 
@@ -132,9 +176,10 @@ impl Arch {
             Arch::X86_64 => {
                 bytes.iter().all(|&b| matches!(b, 0x90 | 0xcc | 0)) || bytes.len() < 32 && x86_nops(bytes)
             }
-            Arch::Arm64 => bytes
-                .chunks(4)
-                .all(|word| matches!(word, [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0, 0]) || word.len() < 4 && word.iter().all(|&b| b == 0)),
+            Arch::Arm64 => bytes.chunks(4).all(|word| {
+                matches!(word, [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0, 0])
+                    || word.len() < 4 && word.iter().all(|&b| b == 0)
+            }),
         }
     }
 }

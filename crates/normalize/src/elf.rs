@@ -209,10 +209,13 @@ impl<'d> Elf<'d> {
             return Err("its symbol table names no string table".into());
         }
         self.symbol_names = self.strings(SectionId(strings), "symbol names")?;
-        if let Some(x) = self.sections.iter().find(|s| {
-            s.sh_type.get(LE) == elf::SHT_SYMTAB_SHNDX && s.sh_link.get(LE) as usize == index
-        }) {
-            self.extended = table(self.data, x.sh_offset.get(LE), x.sh_size.get(LE) / 4, "extended index table")?;
+        if let Some(x) = self
+            .sections
+            .iter()
+            .find(|s| s.sh_type.get(LE) == elf::SHT_SYMTAB_SHNDX && s.sh_link.get(LE) as usize == index)
+        {
+            self.extended =
+                table(self.data, x.sh_offset.get(LE), x.sh_size.get(LE) / 4, "extended index table")?;
             if self.extended.len() < self.symbols.len() {
                 return Err("its extended index table is shorter than its symbol table".into());
             }
@@ -256,7 +259,7 @@ impl<'d> Elf<'d> {
     fn sort_relocations(&mut self) {
         let unsorted: Vec<SectionId> = self
             .section_ids()
-            .filter(|&id| self.section_flags(id) & u64::from(elf::SHF_ALLOC.0) != 0)
+            .filter(|&id| self.section_flags(id) & elf::SHF_ALLOC.0 != 0)
             .filter(|&id| !self.relocations(id).is_sorted_by_key(|rela| rela.r_offset.get(LE)))
             .collect();
         for id in unsorted {

@@ -35,8 +35,12 @@ impl Suffixes {
     pub const INITCALL: Suffixes = Suffixes(1 << 10);
 
     /// The kinds that make another function, not another name of the same one.
-    const MEANINGFUL: u16 =
-        Self::COLD.0 | Self::PART.0 | Self::ISRA.0 | Self::CONSTPROP.0 | Self::SPECIALIZED.0 | Self::INITCALL.0;
+    const MEANINGFUL: u16 = Self::COLD.0
+        | Self::PART.0
+        | Self::ISRA.0
+        | Self::CONSTPROP.0
+        | Self::SPECIALIZED.0
+        | Self::INITCALL.0;
 
     /// True when every kind of `other` is in this set.
     pub fn contains(self, other: Suffixes) -> bool {
@@ -209,7 +213,8 @@ pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
     let base = canonical.base;
     ANONYMOUS.iter().find_map(|&(known, why)| {
         let whole = base == known;
-        let of_function = base.len() > known.len() && base.ends_with(known) && base[base.len() - known.len() - 1] == b'.';
+        let of_function =
+            base.len() > known.len() && base.ends_with(known) && base[base.len() - known.len() - 1] == b'.';
         let constant = why == Anonymous::CompilerConstant
             && base.starts_with(known)
             && matches!(base.get(known.len()), Some(b'.' | b'_'));
@@ -262,8 +267,18 @@ mod tests {
 
     #[test]
     fn objects_without_identity_are_known_by_name() {
-        for name in ["__func__.12", "do_it.__func__", ".L__const.f.x", ".str.3.llvm.8", "__key.7", "f.__already_done",
-            "switch.table.foo", "CSWTCH.12", "f.__UNIQUE_ID_ddebug_3", "descriptor.0"] {
+        for name in [
+            "__func__.12",
+            "do_it.__func__",
+            ".L__const.f.x",
+            ".str.3.llvm.8",
+            "__key.7",
+            "f.__already_done",
+            "switch.table.foo",
+            "CSWTCH.12",
+            "f.__UNIQUE_ID_ddebug_3",
+            "descriptor.0",
+        ] {
             assert!(anonymous(name.as_bytes()).is_some(), "{name}");
         }
         for name in ["count", "counter.0", "f.count", "my_key", "strings", "__func__x", "f.descriptors"] {

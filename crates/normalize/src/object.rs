@@ -191,7 +191,7 @@ impl<'d> Object<'d> {
         self.roles.reserve(self.elf.section_count());
         for id in self.elf.section_ids() {
             let role = match TableKind::of(self.arch, self.elf.section_name(id)) {
-                Some(kind) if self.elf.section_flags(id) & u64::from(elf::SHF_ALLOC.0) != 0 => {
+                Some(kind) if self.elf.section_flags(id) & elf::SHF_ALLOC.0 != 0 => {
                     self.tables.push(Table::read(&self.elf, id, kind)?);
                     Role::Table((self.tables.len() - 1) as u8)
                 }
@@ -206,22 +206,25 @@ impl<'d> Object<'d> {
         let section = self.elf.section(id);
         let flags = self.elf.section_flags(id);
         let kind = self.elf.section_type(id);
-        if flags & u64::from(elf::SHF_ALLOC.0) == 0 || kind == elf::SHT_NOTE.0 {
+        if flags & elf::SHF_ALLOC.0 == 0 || kind == elf::SHT_NOTE.0 {
             return Role::Unloaded;
         }
         let name = self.elf.section_name(id);
-        if name.starts_with(b".discard") || BUILD_ONLY.contains(&name) || TableKind::is_companion(self.arch, name) {
+        if name.starts_with(b".discard")
+            || BUILD_ONLY.contains(&name)
+            || TableKind::is_companion(self.arch, name)
+        {
             return Role::BuildOnly;
         }
         if REGISTRIES.iter().any(|start| name.starts_with(start)) {
             return Role::Registry;
         }
-        if flags & u64::from(elf::SHF_EXECINSTR.0) != 0 {
+        if flags & elf::SHF_EXECINSTR.0 != 0 {
             return Role::Code;
         }
-        let merged = flags & u64::from(elf::SHF_MERGE.0) != 0;
+        let merged = flags & elf::SHF_MERGE.0 != 0;
         match section.sh_entsize.get(LE) {
-            _ if merged && flags & u64::from(elf::SHF_STRINGS.0) != 0 => Role::Strings,
+            _ if merged && flags & elf::SHF_STRINGS.0 != 0 => Role::Strings,
             size @ 1..=4096 if merged => Role::Constants(size as u32),
             _ => Role::Data,
         }
@@ -244,10 +247,14 @@ impl<'d> Object<'d> {
                     continue;
                 };
                 let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
-                return Err(Diagnosis::new("klpx::bad-elf", Class::Input, format!("a relocation of {section} {fault}"))
-                    .place(Place::file(self.name.clone(), None))
-                    .remedy("build the object again")
-                    .into());
+                return Err(Diagnosis::new(
+                    "klpx::bad-elf",
+                    Class::Input,
+                    format!("a relocation of {section} {fault}"),
+                )
+                .place(Place::file(self.name.clone(), None))
+                .remedy("build the object again")
+                .into());
             }
         }
         Ok(())
@@ -294,7 +301,13 @@ impl<'d> Object<'d> {
                 continue;
             }
             let rank = u8::from(kind == elf::STT_NOTYPE.0);
-            sorted.push((section.0, self.elf.symbol_value(id), u64::MAX - self.elf.symbol_size(id), rank, id));
+            sorted.push((
+                section.0,
+                self.elf.symbol_value(id),
+                u64::MAX - self.elf.symbol_size(id),
+                rank,
+                id,
+            ));
         }
         sorted.sort_unstable();
         sorted
@@ -315,7 +328,9 @@ impl<'d> Object<'d> {
             let covered = self.items.last().filter(|last| {
                 last.section == section && (value < last.end || value == last.entry && open.is_none())
             });
-            if let Some(last) = covered.filter(|last| value < last.end || last.end == last.entry && symbol_size == 0) {
+            if let Some(last) =
+                covered.filter(|last| value < last.end || last.end == last.entry && symbol_size == 0)
+            {
                 let _ = last;
                 self.symbol_item[symbol.index()] = ItemId(self.items.len() as u32 - 1);
                 continue;
@@ -541,12 +556,21 @@ impl<'d> Object<'d> {
         let addend = rela.r_addend.get(LE).wrapping_add(bias);
         match self.elf.definition(symbol) {
             Definition::Section(target) => self.resolve_in(section, rela, symbol, target, addend),
-            Definition::Absolute => Target::Absolute(addend.wrapping_add(self.elf.symbol_value(symbol) as i64)),
+            Definition::Absolute => {
+                Target::Absolute(addend.wrapping_add(self.elf.symbol_value(symbol) as i64))
+            }
             _ => Target::External { symbol, offset: addend },
         }
     }
 
-    fn resolve_in(&self, from: SectionId, rela: &Rela, symbol: SymbolId, target: SectionId, addend: i64) -> Target {
+    fn resolve_in(
+        &self,
+        from: SectionId,
+        rela: &Rela,
+        symbol: SymbolId,
+        target: SectionId,
+        addend: i64,
+    ) -> Target {
         if let Some(item) = self.symbol_item(symbol) {
             let value = self.elf.symbol_value(symbol).wrapping_sub(self.item(item).entry) as i64;
             return Target::Item { item, offset: value.wrapping_add(addend) };
@@ -629,12 +653,12 @@ impl<'d> Object<'d> {
             return 0;
         }
         let at = rela.r_offset.get(LE);
-        let items = &self.items[self.section_items[section.index()].0 as usize..self.section_items[section.index()].1 as usize];
+        let items = &self.items
+            [self.section_items[section.index()].0 as usize..self.section_items[section.index()].1 as usize];
         let n = items.partition_point(|item| item.start <= at);
         let start = n.checked_sub(1).map_or(0, |n| items[n].entry.min(at));
         let code = self.range(section, start, at.saturating_add(16));
-        let mut decoder =
-            iced_x86::Decoder::with_ip(64, code, start, iced_x86::DecoderOptions::NONE);
+        let mut decoder = iced_x86::Decoder::with_ip(64, code, start, iced_x86::DecoderOptions::NONE);
         while decoder.can_decode() {
             let instruction = decoder.decode();
             if instruction.next_ip() > at {
@@ -646,8 +670,14 @@ impl<'d> Object<'d> {
 }
 
 /// Sections that matter only while the kernel is built, or that are read with another.
-const BUILD_ONLY: [&[u8]; 6] =
-    [b".export_symbol", b".llvm_addrsig", b".orc_header", b".no_trim_symbol", b".eh_frame", b".static_call_tramp_key"];
+const BUILD_ONLY: [&[u8]; 6] = [
+    b".export_symbol",
+    b".llvm_addrsig",
+    b".orc_header",
+    b".no_trim_symbol",
+    b".eh_frame",
+    b".static_call_tramp_key",
+];
 
 /// Tables that the kernel reads once (include/asm-generic/vmlinux.lds.h, include/linux/init.h).
 const REGISTRIES: [&[u8]; 14] = [

@@ -148,24 +148,33 @@ impl Table {
         let size = elf.section_size(section);
         let name = || String::from_utf8_lossy(elf.section_name(section)).into_owned();
         let Some(&(entry_size, _)) = kind.forms.iter().find(|form| fits(elf, section, size, form)) else {
-            return Err(Diagnosis::new("klpx::special-section-form", Class::NotLivepatchable, "an unknown entry form")
-                .place(Place::symbol(name()))
-                .why(format!("its {size} bytes and relocations fit no form of this table that klpx knows"))
-                .remedy("this kernel is newer than klpx, or the object is damaged: report the kernel version")
-                .into());
+            return Err(Diagnosis::new(
+                "klpx::special-section-form",
+                Class::NotLivepatchable,
+                "an unknown entry form",
+            )
+            .place(Place::symbol(name()))
+            .why(format!("its {size} bytes and relocations fit no form of this table that klpx knows"))
+            .remedy("this kernel is newer than klpx, or the object is damaged: report the kernel version")
+            .into());
         };
         let entry_size = u32::from(entry_size);
         let companion = match kind.companion {
             None => None,
             Some((other, stride)) => {
                 let other = elf.section_by_name(other.as_bytes());
-                let agree = other
-                    .is_some_and(|id| elf.section_size(id) * u64::from(entry_size) == size * u64::from(stride));
+                let agree = other.is_some_and(|id| {
+                    elf.section_size(id) * u64::from(entry_size) == size * u64::from(stride)
+                });
                 if !agree {
-                    return Err(Diagnosis::new("klpx::special-section-form", Class::Input, "two tables disagree")
-                        .place(Place::symbol(name()))
-                        .why("it and its companion section have different numbers of entries")
-                        .into());
+                    return Err(Diagnosis::new(
+                        "klpx::special-section-form",
+                        Class::Input,
+                        "two tables disagree",
+                    )
+                    .place(Place::symbol(name()))
+                    .why("it and its companion section have different numbers of entries")
+                    .into());
                 }
                 other
             }

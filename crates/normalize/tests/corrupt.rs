@@ -15,7 +15,16 @@ fn fixture() -> &'static [u8] {
         let object = dir.path().join("special.o");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
         let status = Command::new("gcc")
-            .args(["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-mcmodel=kernel", "-o"])
+            .args([
+                "-g",
+                "-O2",
+                "-c",
+                "-ffunction-sections",
+                "-fdata-sections",
+                "-fno-pic",
+                "-mcmodel=kernel",
+                "-o",
+            ])
             .arg(&object)
             .arg(source)
             .status()
@@ -36,7 +45,10 @@ fn read_all(bytes: Vec<u8>) -> bool {
             let _ = (object.resolve(section, rela), object.relocation_kind(rela));
         }
         for entry in object.entries(item) {
-            let _ = (object.entry_range(entry.table, entry.index), object.entry_companion(entry.table, entry.index));
+            let _ = (
+                object.entry_range(entry.table, entry.index),
+                object.entry_companion(entry.table, entry.index),
+            );
         }
     }
     true

@@ -25,7 +25,7 @@ impl Check<'_, '_> {
                 .forms
                 .iter()
                 .map(|form| u64::from(form.0))
-                .find(|&size| self.elf.section_size(id) % size == 0);
+                .find(|&size| self.elf.section_size(id).is_multiple_of(size));
             let Some(size) = size else { continue }; // reported by the reader of objects
             let mut places = 0;
             for rela in self.elf.relocations(id) {

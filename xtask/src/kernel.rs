@@ -131,6 +131,7 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
         }
         return Ok(built);
     }
+    let _lock = workspace.lock(&format!("kernel-{}", kernel.name))?;
     let config = merged_config(workspace, kernel)?;
     let key = key(kernel, &source, &config)?;
     let builds = workspace.cache_dir("build")?;

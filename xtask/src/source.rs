@@ -54,6 +54,7 @@ fn unpacked(
     name: &str,
     tarball: impl FnOnce(&Path) -> Result<PathBuf>,
 ) -> Result<Source> {
+    let _lock = workspace.lock("kernel-source")?;
     let sources = workspace.cache_dir("src")?;
     let stamp = sources.join(name).join(STAMP);
     if let Ok(version) = fs::read_to_string(&stamp) {

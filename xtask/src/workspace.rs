@@ -1,12 +1,14 @@
 //! Where things are: the repository, the fixture cache, what the command line overrides. Creates no files but the cache.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use etcetera::{BaseStrategy, choose_base_strategy};
 
 use crate::FixtureOptions;
+use crate::ui;
 
 /// The places that every command works in.
 pub(crate) struct Workspace {
@@ -51,6 +53,17 @@ impl Workspace {
     /// A path under `kernel-fixtures/`.
     pub(crate) fn fixtures(&self, relative: &str) -> PathBuf {
         self.root.join("kernel-fixtures").join(relative)
+    }
+
+    /// Holds off other runs that would make the same thing in the cache, until it is dropped.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        let path = self.cache_dir("")?.join(format!("{name}.lock"));
+        let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+        if file.try_lock().is_err() {
+            ui::line(name, "another run is at it: waiting", None);
+            file.lock().with_context(|| format!("can't lock {}", path.display()))?;
+        }
+        Ok(file)
     }
 
     /// A directory of the cache, created if missing.

@@ -409,8 +409,14 @@ impl<'d> Object<'d> {
                     continue;
                 }
                 if let Target::Item { item, offset } = self.resolve(table.section, rela) {
+                    // One past the end is not in the function: unnamed code begins there. Unwind tables, which have a
+                    // companion, end a block so.
+                    let owner = self.item(item);
+                    let inside = owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
                     let index = (at / u64::from(table.entry_size)) as u32;
-                    entries.push(Entry { owner: item, table: n as u8, place: offset, index });
+                    if inside {
+                        entries.push(Entry { owner: item, table: n as u8, place: offset, index });
+                    }
                 }
             }
         }

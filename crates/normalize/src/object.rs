@@ -583,7 +583,7 @@ impl<'d> Object<'d> {
         }
         let place = (self.elf.symbol_value(symbol) as i64).wrapping_add(addend);
         let (first, last) = self.section_items[target.index()];
-        if last - first == 1 {
+        if last - first == 1 && self.has_section_alone(target, ItemId(first)) {
             let item = ItemId(first);
             return Target::Item { item, offset: place.wrapping_sub(self.item(item).entry as i64) };
         }
@@ -602,15 +602,33 @@ impl<'d> Object<'d> {
             let items = &self.items[first as usize..last as usize];
             let after = items.partition_point(|item| (item.start as i64) <= exact);
             if let Some(n) = after.checked_sub(1)
-                && exact <= items[n].end as i64
+                && (exact < items[n].end as i64
+                    || exact == items[n].end as i64 && self.nothing_follows(target, &items[n], items.get(n + 1)))
             {
-                // one past the end included: that is where a loop over an array stops
                 let offset = place.wrapping_sub(items[n].entry as i64);
                 return Target::Item { item: ItemId(first + n as u32), offset };
             }
         }
         let (start, end) = self.literal_bounds(target, exact);
         Target::Literal { section: target, start, end, offset: place.wrapping_sub(start as i64) }
+    }
+
+    /// True when an item is all that its section holds, but for padding.
+    fn has_section_alone(&self, section: SectionId, item: ItemId) -> bool {
+        let item = self.item(item);
+        item.start == 0 && self.nothing_follows(section, item, None)
+    }
+
+    /// True when only padding lies between an item's end and the next one (or the section's end): then a reference to
+    /// one past the end is the item's, such as where a loop over an array stops, and not the start of something unnamed.
+    fn nothing_follows(&self, section: SectionId, item: &Item, next: Option<&Item>) -> bool {
+        if matches!(self.role(section), Role::Strings | Role::Constants(_)) {
+            return false;
+        }
+        let end = next.map_or(self.elf.section_size(section), |next| next.start);
+        let gap = self.range(section, item.end, end);
+        // what .bss holds can't be seen, but padding is never longer than a cache line
+        end.saturating_sub(item.end) < MAX_PADDING && (self.arch.is_padding(gap) || gap.iter().all(|&b| b == 0))
     }
 
     /// The literal that holds a place in a section without a symbol there.
@@ -674,6 +692,9 @@ impl<'d> Object<'d> {
         0
     }
 }
+
+/// Longest padding between two items, in bytes.
+const MAX_PADDING: u64 = 64;
 
 /// Sections that matter only while the kernel is built, or that are read with another.
 const BUILD_ONLY: [&[u8]; 6] = [

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::is_anonymous;
+use klpx_inline_check::reach;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{Entry, ItemId, Object, Role, Target};
@@ -14,6 +15,7 @@ use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use crate::callers::callers;
 use crate::plan::{CallbackKind, Unit};
 use crate::{arch, direct};
 
@@ -76,6 +78,8 @@ pub struct Closure<'u, 'd> {
     pub pieces: Vec<BTreeSet<Piece>>,
     /// By unit: the callbacks.
     pub callbacks: Vec<Vec<Callback>>,
+    /// By unit: changed functions that ftrace can't reach. They are copied for their callers, which are replaced.
+    pub helpers: Vec<BTreeSet<ItemId>>,
     /// What the user should know.
     pub warnings: Vec<Diagnosis>,
     new_globals: BTreeMap<&'d [u8], (usize, ItemId)>,
@@ -110,6 +114,7 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
             units,
             pieces: vec![BTreeSet::new(); units.len()],
             callbacks: vec![Vec::new(); units.len()],
+            helpers: vec![BTreeSet::new(); units.len()],
             warnings: Vec::new(),
             new_globals: new_globals(units),
         },
@@ -162,12 +167,19 @@ impl<'u, 'd> Closure<'u, 'd> {
     pub fn replaced(&self, unit: usize) -> Vec<ItemId> {
         let of = &self.units[unit];
         let functions = self.pieces[unit].iter().filter_map(|piece| match piece {
-            Piece::Item(item) if of.patched.item(*item).code && !is_cold(of.patched.item_name(*item)) => {
-                of.counterpart(*item)
-            }
+            Piece::Item(item) if self.is_replacement(unit, *item) => of.counterpart(*item),
             _ => None,
         });
         functions.collect()
+    }
+
+    /// True for a copied function that takes the place of one of the kernel's.
+    pub fn is_replacement(&self, unit: usize, item: ItemId) -> bool {
+        let of = &self.units[unit];
+        of.patched.item(item).code
+            && of.counterpart(item).is_some()
+            && !is_cold(of.patched.item_name(item))
+            && !self.helpers[unit].contains(&item)
     }
 
     /// The original items that the module relies on: what it replaces, and what its code and data refer to.
@@ -330,8 +342,8 @@ impl<'d> Selection<'_, 'd> {
     fn roots(&mut self, unit: usize) {
         let of = self.closure.units[unit];
         for change in &of.difference.functions {
-            if change.original.is_some() && self.may_replace(unit, change.patched) {
-                self.add(unit, Piece::Item(change.patched));
+            if change.original.is_some() {
+                self.replace(unit, change.patched);
             }
         }
         for change in of.difference.data.iter().filter(|change| change.original.is_some()) {
@@ -342,6 +354,36 @@ impl<'d> Selection<'_, 'd> {
         }
         self.callbacks(unit);
         self.parents_of_cold(unit);
+    }
+
+    /// Replaces a function, or all that call it where ftrace can't reach it.
+    fn replace(&mut self, unit: usize, item: ItemId) {
+        let of = self.closure.units[unit];
+        let Some(original) = of.counterpart(item) else { return };
+        if self.closure.has(unit, Piece::Item(item)) || !self.may_replace(unit, item) {
+            return;
+        }
+        let unreachable = match reach::reach(of.original, original) {
+            Err(unreachable) if !is_cold(of.patched.item_name(item)) => unreachable,
+            _ => return self.add(unit, Piece::Item(item)),
+        };
+        match callers(of.patched, item, unreachable) {
+            Ok(callers) => {
+                self.add(unit, Piece::Item(item));
+                self.closure.helpers[unit].insert(item);
+                callers.into_iter().for_each(|caller| self.replace(unit, caller));
+            }
+            Err(why) => self.faults.push(
+                Diagnosis::new(
+                    "klpx::not-traceable",
+                    Class::NotLivepatchable,
+                    "a changed function that ftrace can't reach",
+                )
+                .place(place_of(of.patched, item))
+                .why(why)
+                .remedy("make the change in its callers instead, or leave this part of the patch out"),
+            ),
+        }
     }
 
     /// A changed `__init` function has run: the patch can't reach it.

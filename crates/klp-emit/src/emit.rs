@@ -14,7 +14,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::arch;
-use crate::closure::{Closure, From, Piece, Referent, is_cold, place_of};
+use crate::closure::{Closure, From, Piece, Referent, place_of};
 use crate::plan::{
     ALIAS, Binder, Bound, Import, PENDING, Plan, PlannedCallback, PlannedFunction, PlannedObject, Unit,
     VMLINUX, klp_symbol,
@@ -760,21 +760,10 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let mut found = Vec::new();
         for piece in &self.closure.pieces[unit] {
             let Piece::Item(item) = *piece else { continue };
-            let Some(original) = of.counterpart(item).filter(|_| of.patched.item(item).code) else {
+            let Some(original) = of.counterpart(item).filter(|_| self.closure.is_replacement(unit, item))
+            else {
                 continue;
             };
-            if is_cold(of.patched.item_name(item)) {
-                continue;
-            }
-            if !is_traceable(of.original, original) {
-                self.faults.push(
-                    Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, "ftrace can't reach this function")
-                        .place(place_of(of.patched, item))
-                        .why("it is notrace or noinstr, or lies in a section that ftrace leaves out, so nothing can redirect its callers")
-                        .remedy("change its callers instead"),
-                );
-                continue;
-            }
             match self.binder.bind(of.object_name, of.original, of.original.item(original).symbol) {
                 Ok(old) => found.push((old, item)),
                 Err(fault) => self.faults.push(fault),
@@ -823,15 +812,6 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
         name
     }
-}
-
-/// True when ftrace has a record in the function (x86 `__mcount_loc`, arm64 `__patchable_function_entries`).
-fn is_traceable(object: &klpx_normalize::object::Object<'_>, item: ItemId) -> bool {
-    let table = match object.arch {
-        klpx_normalize::arch::Arch::X86_64 => "__mcount_loc",
-        klpx_normalize::arch::Arch::Arm64 => "__patchable_function_entries",
-    };
-    object.entries(item).iter().any(|entry| object.tables[usize::from(entry.table)].kind.name == table)
 }
 
 fn late_alternative(place: Where) -> Diagnosis {

@@ -7,6 +7,7 @@ mod arch;
 pub mod banner;
 pub mod bind;
 mod branches;
+mod callers;
 pub mod closure;
 mod contents;
 mod direct;

@@ -28,6 +28,21 @@ pub(crate) struct Finding {
     pub(crate) reasons: Vec<String>,
 }
 
+impl Finding {
+    /// A function whose own code is the same, but that must call the new copy of another.
+    pub(crate) fn caller(object_name: &str, patched: &Object<'_>, item: ItemId) -> Finding {
+        Finding {
+            object: object_name.to_owned(),
+            function: name(patched, item),
+            kind: Kind::Changed,
+            why: "uses a changed function that can't be replaced by itself".to_owned(),
+            file: None,
+            line: None,
+            reasons: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {

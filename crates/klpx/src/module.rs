@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use klpx_build_driver::Workspace;
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
-use klpx_inline_check::reach;
+use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::closure::{self, Closure, Piece};
 use klpx_klp_emit::emit::{self, Emitted};
@@ -15,6 +14,7 @@ use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
 use klpx_klp_emit::{banner, finish, glue};
 use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::ItemId;
 
 use crate::analysis::{Finding, Kind};
 use crate::change_set::{Analysis, Objects};
@@ -59,7 +59,6 @@ impl Source<'_> {
             .iter()
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
-        reachable(&units, &closure)?;
         witnessed(&closure, &bindings)?;
 
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
@@ -101,12 +100,20 @@ impl Source<'_> {
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
             for (change, finding) in each {
-                if closure.has(n, Piece::Item(change.patched)) {
-                    report.changes.push(finding.clone());
-                } else {
-                    report.left_out.push(left_out(finding));
+                match closure.has(n, Piece::Item(change.patched)) {
+                    true if closure.helpers[n].contains(&change.patched) => {
+                        report.changes.push(helper(finding))
+                    }
+                    true => report.changes.push(finding.clone()),
+                    false => report.left_out.push(left_out(finding)),
                 }
             }
+            let pair = &self.objects[n];
+            let changed = |item: ItemId| difference.functions.iter().any(|change| change.patched == item);
+            let along = pair.patched.item_ids().filter(|&item| {
+                closure.has(n, Piece::Item(item)) && closure.is_replacement(n, item) && !changed(item)
+            });
+            report.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
         }
     }
 
@@ -140,6 +147,12 @@ impl Source<'_> {
     }
 }
 
+/// A changed function that is no livepatch function of its own.
+fn helper(finding: &Finding) -> Finding {
+    let why = format!("{}; ftrace can't reach it, its callers are replaced", finding.why);
+    Finding { kind: Kind::New, why, ..finding.clone() }
+}
+
 /// A difference that the module does not hold.
 fn left_out(finding: &Finding) -> Finding {
     let why = match finding.kind {
@@ -151,28 +164,6 @@ fn left_out(finding: &Finding) -> Finding {
 
 fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]) -> &'i Image<'k> {
     modules.iter().find(|image| image.object() == name).unwrap_or(vmlinux)
-}
-
-/// Every function to be replaced must be one that ftrace can reach.
-fn reachable(units: &[Unit<'_, '_>], closure: &Closure<'_, '_>) -> Result<()> {
-    let mut faults = Vec::new();
-    for (n, unit) in units.iter().enumerate() {
-        for original in closure.replaced(n) {
-            let Err(unreachable) = reach::reach(unit.original, original) else { continue };
-            let name = String::from_utf8_lossy(unit.original.item_name(original)).into_owned();
-            faults.push(
-                Diagnosis::new(
-                    "klpx::not-traceable",
-                    Class::NotLivepatchable,
-                    "a changed function that ftrace can't reach",
-                )
-                .place(Place::symbol(name))
-                .why(unreachable.to_string())
-                .remedy("make the change in its callers instead, or leave this part of the patch out"),
-            );
-        }
-    }
-    Failure::all(faults)
 }
 
 /// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Elf, ElfFile};
 use klpx_normalize::object::Object;
 
@@ -220,7 +221,10 @@ impl Check<'_, '_> {
                 let name = unit.original.item_name(original);
                 let section = unit.original.elf.section_name(unit.original.item(original).section);
                 let left_out = section.starts_with(b".init.") || name.ends_with(b".cold");
-                if !left_out && !name.windows(6).any(|w| w == b".cold.") && !listed.contains(name) {
+                // Its callers are in the change set then, or the closure would have been refused.
+                let helper = reach::reach(unit.original, original).is_err();
+                if !left_out && !helper && !name.windows(6).any(|w| w == b".cold.") && !listed.contains(name)
+                {
                     let place = Place::symbol(String::from_utf8_lossy(name));
                     let why = "it is in the change set, but not in the module's arrays";
                     self.faults.push(

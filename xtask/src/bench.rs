@@ -100,12 +100,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(true)
 }
 
-/// Paths of the original and patched `vmlinux.o` in what `--keep-work` said.
+/// The original `vmlinux.o` (the kernel's baseline) and the patched one (the run's work), from what `--keep-work` said.
 fn kept_objects(text: &str) -> Option<Vec<PathBuf>> {
-    let directory =
-        text.lines().find_map(|line| line.split_once("work kept in ").map(|(_, path)| path.trim()))?;
-    let pair = ["original", "patched"].map(|side| Path::new(directory).join(side).join("vmlinux.o"));
-    pair.iter().all(|path| path.is_file()).then(|| pair.to_vec())
+    let work = text.lines().find_map(|line| line.split_once("objects of this run are in "))?.1.trim();
+    let kernel = Path::new(work).parent()?.parent()?;
+    let pair = vec![kernel.join("baseline/vmlinux.o"), Path::new(work).join("vmlinux.o")];
+    pair.iter().all(|path| path.is_file()).then_some(pair)
 }
 
 /// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can.

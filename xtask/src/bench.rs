@@ -55,27 +55,30 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let klpx = Klpx::build(workspace)?;
     let patch = workspace.fixtures("scenarios/02-md-run/md-run.patch");
     let output = workspace.cache_dir("bench")?;
-    let build = Build {
+    let keep = ["--keep-work".to_owned()];
+    let build = |options| Build {
         built: &built,
         patches: std::slice::from_ref(&patch),
         name: "md-run",
-        options: &["--keep-work".to_owned()],
+        options,
         vmlinux: None,
         output: &output,
     };
+    // What the first run keeps for the analysis to read.
+    let mut kept = None;
     let mut rows = Vec::new();
     let mut objects = args.objects.clone();
     if !args.analysis_only || objects.is_empty() {
         // The first brings the baseline; the second is what one pays for a second patch on a known kernel.
         let mut step = ui::step("klpx build");
         step.at("baseline");
-        let first = klpx.run(&build)?;
+        let first = klpx.run(&build(&keep))?;
         if first.exit != Some(0) {
             step.failed("");
             bail!("klpx build failed\n{}", process::tail(&first.text));
         }
         step.at("second patch");
-        let ours = measure(&mut klpx.build_command(&build))?;
+        let ours = measure(&mut klpx.build_command(&build(&[])))?;
         step.done(&format!("first {:.1} s", first.elapsed.as_secs_f64()));
         rows.push(Row { what: "klpx build, kernel known".to_owned(), ours, peer: None });
         if objects.is_empty() {
@@ -96,6 +99,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     step.done(&format!("best of {}", args.runs));
     let size = std::fs::metadata(original)?.len() / 1_000_000;
     rows.push(Row { what: format!("analysis of two vmlinux.o ({size} MB)"), ours, peer });
+    if let Some(kept) = kept {
+        std::fs::remove_dir_all(&kept).with_context(|| format!("can't remove {}", kept.display()))?;
+    }
     show(&rows);
     Ok(true)
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         output: &output,
     };
     // What the first run keeps for the analysis to read.
-    let mut kept = None;
+    let mut kept: Option<PathBuf> = None;
     let mut rows = Vec::new();
     let mut objects = args.objects.clone();
     if !args.analysis_only || objects.is_empty() {

@@ -84,6 +84,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         if objects.is_empty() {
             objects =
                 kept_objects(&first.text).context("klpx build --keep-work named no pair of vmlinux.o")?;
+            kept = objects[1].parent().map(Path::to_path_buf);
         }
     }
     let [original, patched] = objects.as_slice() else { bail!("two objects are needed") };

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place as Where, Result};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
+use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{Entry, ItemId, Role};
 use klpx_normalize::special::Policy;
 use object::elf;
@@ -210,7 +211,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.placed.insert((unit, piece), Placed { section, start: at, anchor, symbol });
     }
 
-    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did.
+    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did, but for the hash of a
+    /// promotion, which tells only where klpx built.
     fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<Sym> {
         let of = self.unit(unit);
         let symbol = of.patched.item(item).symbol;
@@ -222,7 +224,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             return None; // linkers drop these
         }
         Some(self.out.add_symbol(Symbol {
-            name: name.to_vec(),
+            name: without_promotion(name).to_vec(),
             binding: elf::STB_LOCAL.0,
             kind: of.patched.elf.symbol_type(symbol),
             other: 0,

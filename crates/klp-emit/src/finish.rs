@@ -27,7 +27,27 @@ pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
     resolve_aliases(&mut module)?;
     livepatch_relocations(&mut module)?;
     drop_names(&mut module)?;
-    Ok(module.write())
+    Ok(with_own_build_id(&mut module))
+}
+
+/// The linker's build ID covers debug information, and with it the paths of the machine. This one covers what the file
+/// holds: the first bytes of the hash of the file with zeros in their place.
+fn with_own_build_id(module: &mut Relocatable) -> Vec<u8> {
+    // Elf64_Nhdr: name size, description size, type, "GNU\0", then the ID
+    const HEADER: usize = 16;
+    let Some(at) = module.sections.iter().position(|section| section.name == b".note.gnu.build-id") else {
+        return module.write();
+    };
+    if let Some(id) = module.sections[at].data.get_mut(HEADER..) {
+        id.fill(0);
+    }
+    let hash = blake3::hash(&module.write());
+    if let Some(id) = module.sections[at].data.get_mut(HEADER..) {
+        for (to, from) in id.iter_mut().zip(hash.as_bytes()) {
+            *to = *from;
+        }
+    }
+    module.write()
 }
 
 /// What the kernel needs of a module. Debug information names paths of the machine that built it; `.BTF` of another

@@ -2,7 +2,7 @@
 
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{self, Position};
-use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
@@ -107,11 +107,7 @@ fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change
 
 /// An item's name, without the hash that ThinLTO puts on it: that is another one in each build.
 pub(crate) fn name(object: &Object<'_>, item: ItemId) -> String {
-    let full = object.item_name(item);
-    let promoted = canonical(full).suffixes.contains(Suffixes::PROMOTED);
-    let hash = b".llvm.";
-    let end = full.windows(hash.len()).rposition(|w| w == hash).filter(|_| promoted).unwrap_or(full.len());
-    String::from_utf8_lossy(&full[..end]).into_owned()
+    String::from_utf8_lossy(without_promotion(object.item_name(item))).into_owned()
 }
 
 /// The source position of a place in a function, without the tree's folder before it.

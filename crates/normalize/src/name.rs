@@ -91,6 +91,21 @@ pub fn canonical(name: &[u8]) -> Canonical<'_> {
     Canonical { base, suffixes }
 }
 
+/// A name without the hash that ThinLTO puts on promoted locals, which is another one in each build directory.
+pub fn without_promotion(name: &[u8]) -> &[u8] {
+    const MARK: &[u8] = b".llvm.";
+    match name.windows(MARK.len()).rposition(|w| w == MARK) {
+        Some(at)
+            if at > 0
+                && at + MARK.len() < name.len()
+                && name[at + MARK.len()..].iter().all(u8::is_ascii_digit) =>
+        {
+            &name[..at]
+        }
+        _ => name,
+    }
+}
+
 /// The last suffix of a name, if it has one.
 fn strip_one(name: &[u8]) -> Option<(&[u8], Suffixes)> {
     let (rest, last) = split_last_dot(name)?;
@@ -256,6 +271,18 @@ mod tests {
     fn names_without_a_suffix_stay_whole() {
         for name in ["a.b", ".text", "x.", "f.llvm", "f.coldish", "f.cold.", "12"] {
             assert_eq!(canonical(name.as_bytes()).base, name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn only_the_hash_of_a_promotion_is_dropped() {
+        for (name, rest) in [
+            ("f.llvm.12", "f"),
+            ("f.1.llvm.12", "f.1"),
+            ("f.llvm.", "f.llvm."),
+            ("f.llvm.1.cold", "f.llvm.1.cold"),
+        ] {
+            assert_eq!(without_promotion(name.as_bytes()), rest.as_bytes());
         }
     }
 

@@ -412,7 +412,8 @@ impl<'d> Object<'d> {
                     // One past the end is not in the function: unnamed code begins there. Unwind tables, which have a
                     // companion, end a block so.
                     let owner = self.item(item);
-                    let inside = owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
+                    let inside =
+                        owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
                     let index = (at / u64::from(table.entry_size)) as u32;
                     if inside {
                         entries.push(Entry { owner: item, table: n as u8, place: offset, index });
@@ -603,7 +604,8 @@ impl<'d> Object<'d> {
             let after = items.partition_point(|item| (item.start as i64) <= exact);
             if let Some(n) = after.checked_sub(1)
                 && (exact < items[n].end as i64
-                    || exact == items[n].end as i64 && self.nothing_follows(target, &items[n], items.get(n + 1)))
+                    || exact == items[n].end as i64
+                        && self.nothing_follows(target, &items[n], items.get(n + 1)))
             {
                 let offset = place.wrapping_sub(items[n].entry as i64);
                 return Target::Item { item: ItemId(first + n as u32), offset };
@@ -628,7 +630,8 @@ impl<'d> Object<'d> {
         let end = next.map_or(self.elf.section_size(section), |next| next.start);
         let gap = self.range(section, item.end, end);
         // what .bss holds can't be seen, but padding is never longer than a cache line
-        end.saturating_sub(item.end) < MAX_PADDING && (self.arch.is_padding(gap) || gap.iter().all(|&b| b == 0))
+        end.saturating_sub(item.end) < MAX_PADDING
+            && (self.arch.is_padding(gap) || gap.iter().all(|&b| b == 0))
     }
 
     /// The literal that holds a place in a section without a symbol there.

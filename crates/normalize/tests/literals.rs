@@ -66,7 +66,10 @@ fn a_string_after_a_named_one_is_its_own() {
     let object = Object::read(&file).expect("an object");
     let targets = targets(&object, "table");
     for (n, target) in [(0, "named"), (2, "named")] {
-        assert!(matches!(targets[n], Target::Item { item, offset: 0 } if name(&object, item) == target), "{targets:?}");
+        assert!(
+            matches!(targets[n], Target::Item { item, offset: 0 } if name(&object, item) == target),
+            "{targets:?}"
+        );
     }
     let Target::Literal { section, start, end, offset: 0 } = targets[1] else { panic!("{targets:?}") };
     assert_eq!(object.role(section), Role::Strings);
@@ -79,7 +82,16 @@ fn one_past_the_end_is_the_arrays_only_where_nothing_follows() {
     let file = assemble(dir.path());
     let object = Object::read(&file).expect("an object");
     let targets = targets(&object, "users");
-    assert!(matches!(targets[0], Target::Literal { start: 8, .. }), "unnamed data follows the array: {targets:?}");
-    assert!(matches!(targets[1], Target::Item { item, offset: 8 } if name(&object, item) == "later"), "{targets:?}");
-    assert!(matches!(targets[2], Target::Item { item, offset: 0 } if name(&object, item) == "later"), "{targets:?}");
+    assert!(
+        matches!(targets[0], Target::Literal { start: 8, .. }),
+        "unnamed data follows the array: {targets:?}"
+    );
+    assert!(
+        matches!(targets[1], Target::Item { item, offset: 8 } if name(&object, item) == "later"),
+        "{targets:?}"
+    );
+    assert!(
+        matches!(targets[2], Target::Item { item, offset: 0 } if name(&object, item) == "later"),
+        "{targets:?}"
+    );
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
-use klpx_normalize::name::canonical;
+use klpx_normalize::name::{canonical, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -156,7 +156,7 @@ impl Check<'_, '_> {
                     Some(original) => unit.original.item_name(original),
                     None => unit.patched.item_name(change.patched),
                 };
-                let name = String::from_utf8_lossy(name).into_owned();
+                let name = String::from_utf8_lossy(without_promotion(name)).into_owned();
                 if unit.patched.elf.section_name(item.section).starts_with(b".init.") {
                     continue;
                 }

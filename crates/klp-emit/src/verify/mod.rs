@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Elf, ElfFile};
+use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::Object;
 
 pub use target::{KernelFiles, LoadTarget};
@@ -218,7 +219,7 @@ impl Check<'_, '_> {
                 .collect();
             for change in &unit.difference.functions {
                 let Some(original) = change.original else { continue };
-                let name = unit.original.item_name(original);
+                let name = without_promotion(unit.original.item_name(original));
                 let section = unit.original.elf.section_name(unit.original.item(original).section);
                 let left_out = section.starts_with(b".init.") || name.ends_with(b".cold");
                 // Its callers are in the change set then, or the closure would have been refused.

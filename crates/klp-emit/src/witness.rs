@@ -8,6 +8,7 @@
 //! | [`Agreement::Identical`] | bytes outside relocated fields are equal, and every field leads to the bound symbol, or to a constant of the same contents |
 //! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
 //! | both | a reference to an object of no bytes in `.bss` leads anywhere: it is an empty lock class key (no lockdep), and `-fdata-sections` moves it |
+//! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see [`BUILD_IDENTITY`]: nothing depends on what it holds |
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 use std::collections::BTreeSet;
@@ -36,7 +37,17 @@ pub enum Agreement {
     Branches,
     /// But for address pairs that the linker shortened.
     Relaxed,
+    /// Data that two builds of one kernel never share.
+    BuildIdentity,
 }
+
+/// Data that names the build, or that is written after the link of vmlinux.
+const BUILD_IDENTITY: [(&[u8], &str); 4] = [
+    (b"linux_banner", "who built it, where and when (init/version-timestamp.c)"),
+    (b"linux_proc_banner", "who built it, and where (init/version.c)"),
+    (b"init_uts_ns", "the build's number and time (init/version-timestamp.c)"),
+    (b"main_extable_sort_needed", "cleared when scripts/sorttable has sorted the table"),
+];
 
 /// How an item differs. Offsets are from its entry in klpx's build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +191,9 @@ impl<'b, 'a> Witness<'b, 'a> {
                 Arch::Arm64 if self.compare_relaxed(id, item, entry) => Ok(Agreement::Relaxed),
                 _ => Err(mismatch),
             },
+            Err(_) if BUILD_IDENTITY.iter().any(|(name, _)| *name == self.witness.item_name(id)) => {
+                Ok(Agreement::BuildIdentity)
+            }
             Err(mismatch) => Err(mismatch),
         }
     }
@@ -634,5 +648,25 @@ mod tests {
         f.link(&["k1.o", "k2.o"], "foreign");
         let found = codes(&f.open("foreign"));
         assert_eq!(found[0].0, "klpx::another-build", "{found:?}");
+    }
+
+    #[test]
+    fn what_names_the_build_may_differ_and_nothing_else() {
+        let f = Fixture::new();
+        let source = |who: &str| {
+            format!(
+                "char linux_proc_banner[] = \"by {who}\"; char motto[] = \"by {who}\"; int f(void) {{ return motto[0]; }}"
+            )
+        };
+        f.compile("one", &source("klpx"), "one.o", &[]);
+        f.compile("one", &source("someone else"), "kernel.o", &[]);
+        f.combine(&["one.o"], "witness.o");
+        f.link(&["kernel.o"], "vmlinux");
+        let image = f.open("vmlinux");
+        let results = results(&f, &image);
+        let of = |name: &str| results.iter().find(|(n, _)| n == name).map(|(_, r)| r.clone());
+        assert_eq!(of("linux_proc_banner"), Some(Ok(Agreement::BuildIdentity)));
+        assert_eq!(of("motto"), Some(Err(Mismatch::Size { kernel: 16, ours: 8 })));
+        assert_eq!(of("f"), Some(Ok(Agreement::Identical)));
     }
 }

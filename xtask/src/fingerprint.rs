@@ -28,7 +28,8 @@ impl Fingerprint {
             if content && metadata.is_file() {
                 hash.update_reader(fs::File::open(entry.path())?)?;
             }
-            let path = entry.path().strip_prefix(tree).unwrap_or(entry.path());
+            let inside = entry.path().strip_prefix(tree).ok().filter(|path| !path.as_os_str().is_empty());
+            let path = inside.unwrap_or(entry.path());
             entries.push((path.to_string_lossy().into_owned(), *hash.finalize().as_bytes()));
         }
         Ok(Fingerprint(entries))

@@ -36,12 +36,22 @@ pub(crate) struct Outcome {
 pub(crate) struct Report {
     /// Version of the report's form.
     pub(crate) schema: u32,
+    /// The kernel it was for.
+    #[serde(default)]
+    pub(crate) kernel: Option<Kernel>,
     /// Functions in the module.
     #[serde(default)]
     pub(crate) changes: Vec<Change>,
     /// Why it stopped.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
+}
+
+/// The kernel of a report.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Kernel {
+    /// The name of its folder in the cache.
+    pub(crate) baseline: String,
 }
 
 /// A function that is in the module, and why.
@@ -114,6 +124,11 @@ impl Klpx {
             None => workspace.cache_dir("klpx")?,
         };
         Ok(Klpx { binary, cache, jobs: workspace.jobs })
+    }
+
+    /// The cache in use.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// A command of the built binary, with this workspace's klpx cache.

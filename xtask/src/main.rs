@@ -13,6 +13,7 @@ mod packages;
 mod process;
 mod qemu;
 mod refusal;
+mod robust;
 mod scenario;
 mod source;
 mod test;

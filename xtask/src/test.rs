@@ -11,12 +11,12 @@ use crate::klpx::Klpx;
 use crate::packages::{self, Need};
 use crate::process::{self, which};
 use crate::workspace::Workspace;
-use crate::{kernel, refusal, scenario, ui};
+use crate::{kernel, refusal, robust, scenario, ui};
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only scenarios and refusals whose name contains this; may be repeated
+    /// Only scenarios, refusals and robustness checks whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only on this fixture kernel; may be repeated
@@ -41,6 +41,8 @@ enum Part {
     Scenarios,
     /// What klpx must refuse
     Refusals,
+    /// Signals, full disks, damaged files, two klpx at once
+    Robustness,
 }
 
 /// Counts, times and failures of a whole run.
@@ -66,7 +68,9 @@ impl Tally {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let wants = |part: Part| match args.only.as_slice() {
         // A filter on scenarios leaves nothing to do for the rest.
-        [] if !args.scenario.is_empty() => matches!(part, Part::Scenarios | Part::Refusals),
+        [] if !args.scenario.is_empty() => {
+            matches!(part, Part::Scenarios | Part::Refusals | Part::Robustness)
+        }
         [] => true,
         only => only.contains(&part),
     };
@@ -79,9 +83,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         ui::heading("unit tests");
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
-    if wants(Part::Scenarios) || wants(Part::Refusals) {
+    let parts = [Part::Scenarios, Part::Refusals, Part::Robustness].map(wants);
+    if parts.contains(&true) {
         ui::heading("livepatches");
-        livepatches(workspace, args, wants(Part::Scenarios), wants(Part::Refusals), &mut tally)?;
+        livepatches(workspace, args, parts, &mut tally)?;
     }
     ui::heading("time");
     let total = tally.times.iter().map(|(_, time)| *time).sum();
@@ -138,11 +143,10 @@ fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 fn livepatches(
     workspace: &Workspace,
     args: &Args,
-    want_scenarios: bool,
-    want_refusals: bool,
+    [want_scenarios, want_refusals, want_robustness]: [bool; 3],
     tally: &mut Tally,
 ) -> Result<()> {
-    let kernels = kernel::select(&args.kernel)?;
+    let mut kernels = kernel::select(&args.kernel)?;
     // A name may be a scenario's or a refusal's.
     let mut scenarios = scenario::select(workspace, &[])?;
     let mut refusals = refusal::select(workspace, &args.scenario)?;
@@ -155,8 +159,14 @@ fn livepatches(
     if !want_refusals {
         refusals.clear();
     }
+    // What happens to klpx has nothing to do with the compiler: the kernel that builds fastest will do.
+    let robust_on = kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).copied();
+    let robust_on = robust_on.filter(|_| want_robustness && robust::matches(&args.scenario));
     if scenarios.is_empty() && refusals.is_empty() {
-        bail!("no scenario or refusal matches {}", args.scenario.join(" or "));
+        kernels = robust_on.into_iter().collect();
+    }
+    if kernels.is_empty() {
+        bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
     }
     let mut needs = vec![Need::Guest];
     needs.extend(kernels.iter().flat_map(|kernel| kernel.needs));
@@ -187,6 +197,24 @@ fn livepatches(
             }
             Ok(())
         });
+        if robust_on.is_some_and(|robust_on| robust_on.name == kernel.name) {
+            tally.phase(&format!("{} robustness", kernel.name), |tally| {
+                for checked in robust::run(workspace, &klpx, &built, &args.scenario, &results_dir)? {
+                    let good = checked.failures.is_empty();
+                    if good {
+                        tally.passed += 1
+                    } else {
+                        tally.failed += 1
+                    }
+                    let verdict = if good { "ok" } else { "FAILED" };
+                    let time = format!("{:.1} s", checked.elapsed.as_secs_f64());
+                    let (kernel, name) = (checked.kernel.to_owned(), checked.name.to_owned());
+                    failures.push((format!("{kernel} {name}"), checked.failures));
+                    rows.push(vec![kernel, name, verdict.to_owned(), time, checked.title.to_owned()]);
+                }
+                Ok(())
+            });
+        }
         if refusals.is_empty() {
             continue;
         }

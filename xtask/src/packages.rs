@@ -48,6 +48,8 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("ld"), "binutils", &[Gcc, Clang]),
     (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"]), "libelf-dev", &[Gcc, Clang]),
     (File(&["/usr/include/openssl/opensslv.h"]), "libssl-dev", &[Gcc, Clang]),
+    // with it the tree's objtool can do what `cargo xtask bench` compares with
+    (File(&["/usr/include/xxhash.h"]), "libxxhash-dev", &[Gcc, Clang]),
     (Tool("clang-22"), "clang-22", &[Clang]),
     (Tool("ld.lld-22"), "lld-22", &[Clang]),
     (Tool("llvm-nm-22"), "llvm-22", &[Clang]),

@@ -147,7 +147,12 @@ fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<Usage>> {
         add(usage);
     }
     let mut diff = Command::new(&objtool);
-    diff.args(["klp", "diff"]).arg(&pair[0].1).arg(&pair[1].1).arg(scratch.path().join("diff.o"));
+    // It reads Module.symvers where it is.
+    diff.current_dir(tree)
+        .args(["klp", "diff"])
+        .arg(&pair[0].1)
+        .arg(&pair[1].1)
+        .arg(scratch.path().join("diff.o"));
     let Ok(usage) = measure(&mut diff) else { return Ok(None) };
     add(usage);
     Ok(Some(total))

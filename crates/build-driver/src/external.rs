@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
-use crate::copy;
 use crate::process::Call;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, remove_file};
+use crate::{copy, journal};
 
 /// What kbuild made of an external module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,16 @@ impl Workspace {
         let dir = dir.canonicalize().map_err(|error| Diagnosis::io("open", dir, &error))?;
         let target = self.build_dir().join("Module.symvers");
         copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
+        let unprepared = journal::unprepared(&self.dir);
         self.with_make(|make| {
+            if unprepared.exists() {
+                let built = make.run(&["modules_prepare"], &(), None)?;
+                if !built.success {
+                    let what = "the build tree can't be made ready for modules";
+                    return Err(make.failure(&built, "klpx::glue-does-not-build", what, "run klpx again"));
+                }
+                remove_file(&unprepared)?;
+            }
             let built = make.run(&[&format!("M={}", dir.display()), "modules"], &(), None)?;
             if built.success {
                 return Ok(());

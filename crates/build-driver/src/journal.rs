@@ -118,7 +118,12 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     for file in &journal.files {
         restore_source(dir, file)?;
     }
-    sweep(&dir.join("build"), since)?;
+    // Marked first: a sweep that is cut short leaves no trace of what it removed.
+    let marked = unprepared(dir).exists();
+    copy::write_durably(&unprepared(dir), b"")?;
+    if !sweep(&dir.join("build"), since)? && !marked {
+        remove_file(&unprepared(dir))?;
+    }
     for saved in &journal.saved {
         restore_object(dir, saved)?;
     }
@@ -192,10 +197,18 @@ fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// Removes every regular file below `build` that is not older than `since`.
-fn sweep(build: &Path, since: SystemTime) -> Result<()> {
+/// The file whose presence says that host programs or generated headers were swept from the build tree: the next make of
+/// the kernel brings them back, but an external module takes them as given.
+pub(crate) fn unprepared(dir: &Path) -> PathBuf {
+    dir.join("unprepared")
+}
+
+/// Removes every regular file below `build` that is not older than `since`. True when one of them is something that an
+/// external module needs.
+fn sweep(build: &Path, since: SystemTime) -> Result<bool> {
+    let mut needed = false;
     if !build.exists() {
-        return Ok(());
+        return Ok(needed);
     }
     for entry in walkdir::WalkDir::new(build) {
         let entry = entry.map_err(|error| Diagnosis::io("read", build, &error.into()))?;
@@ -204,10 +217,13 @@ fn sweep(build: &Path, since: SystemTime) -> Result<()> {
         }
         let meta = entry.metadata().map_err(|error| Diagnosis::io("read", entry.path(), &error.into()))?;
         if meta.modified().is_ok_and(|time| time >= since) {
+            let rel = entry.path().strip_prefix(build).unwrap_or(entry.path());
+            needed |= rel.starts_with("tools") || rel.starts_with("scripts") || rel.starts_with("include");
+            needed |= rel.components().any(|part| part.as_os_str() == "generated");
             remove_file(entry.path())?;
         }
     }
-    Ok(())
+    Ok(needed)
 }
 
 /// Puts one saved object back with a fresh time. One whose copy is not whole is left to make.

@@ -21,6 +21,8 @@ use crate::workspace::Workspace;
 
 /// The line that klpx says when the patched build begins.
 const BUILDING: &str = "building the patched kernel";
+/// The line that it says when make has ended, before the source is the original again.
+const TAKING: &str = "taking what differs";
 /// How far into the patched build a signal comes: the compilers are at work then.
 const INTO_BUILD: Duration = Duration::from_secs(2);
 /// A klpx that says nothing new for so long hangs.
@@ -49,8 +51,9 @@ pub(crate) struct Checked {
 type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
 
 /// In this order: a later check also sees what an earlier one left.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("sigkill", "klpx is killed in the patched build, then builds another patch", killed),
+    ("sigkill-late", "klpx is killed right after the patched build, then builds another patch", killed_late),
     ("ctrl-c", "klpx gets Ctrl-C in the patched build", interrupted),
     ("two-at-once", "a second klpx waits for the first, both succeed", two_at_once),
     ("small-disk", "the cache's disk is too small from the start", small_disk),
@@ -147,11 +150,15 @@ impl<'a> Setting<'a> {
         Ok(Job { setting: self, patch: &self.patches[patch..=patch], output })
     }
 
-    /// The second patch builds, and to the very module that it gave when nothing had happened.
-    fn next_build(&self, name: &str) -> Result<Vec<String>> {
+    /// The second patch builds, and to the very module that it gave when nothing had happened. `notes` is what klpx says
+    /// of the run before.
+    fn next_build(&self, name: &str, notes: &[&str]) -> Result<Vec<String>> {
         let job = self.job(name, 1)?;
         let ended = Running::start(job.command())?.wait()?;
-        Ok(self.same_module(&job, &ended))
+        let mut failures = self.same_module(&job, &ended);
+        let unsaid = notes.iter().filter(|note| !ended.text.contains(**note));
+        failures.extend(unsaid.map(|note| format!("the next build does not say '{note}'\n{}", ended.tail())));
+        Ok(failures)
     }
 
     fn same_module(&self, job: &Job<'_>, ended: &Ended) -> Vec<String> {
@@ -364,11 +371,21 @@ impl Ended {
     }
 }
 
+/// While compilers are at work.
 fn killed(setting: &Setting<'_>) -> Result<Vec<String>> {
-    let job = setting.job("killed", 0)?;
+    killed_at(setting, "killed", BUILDING, INTO_BUILD)
+}
+
+/// While objects of the patched kernel are moved out of the build tree.
+fn killed_late(setting: &Setting<'_>) -> Result<Vec<String>> {
+    killed_at(setting, "killed-late", TAKING, Duration::ZERO)
+}
+
+fn killed_at(setting: &Setting<'_>, name: &str, line: &str, later: Duration) -> Result<Vec<String>> {
+    let job = setting.job(name, 0)?;
     let mut running = Running::start(job.command())?;
-    running.until(BUILDING)?;
-    std::thread::sleep(INTO_BUILD);
+    running.until(line)?;
+    std::thread::sleep(later);
     running.signal(libc::SIGKILL)?;
     let ended = running.wait()?;
     let mut failures = job.left();
@@ -378,7 +395,8 @@ fn killed(setting: &Setting<'_>) -> Result<Vec<String>> {
     if !setting.kernel_dir.join("patch.journal").exists() {
         failures.push("the signal came too late or too early: the workspace is not patched".to_owned());
     }
-    failures.extend(setting.next_build("after-kill")?);
+    let note = "a run that was killed had left the workspace patched; it is restored";
+    failures.extend(setting.next_build(&format!("after-{name}"), &[note])?);
     Ok(failures)
 }
 
@@ -394,7 +412,7 @@ fn interrupted(setting: &Setting<'_>) -> Result<Vec<String>> {
     if setting.kernel_dir.join("patch.journal").exists() {
         failures.push("the workspace is still patched".to_owned());
     }
-    failures.extend(setting.next_build("after-ctrl-c")?);
+    failures.extend(setting.next_build("after-ctrl-c", &[])?);
     Ok(failures)
 }
 
@@ -416,12 +434,16 @@ fn two_at_once(setting: &Setting<'_>) -> Result<Vec<String>> {
     Ok(failures)
 }
 
+fn is_root() -> bool {
+    // SAFETY: a plain system call.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// A call in a mount namespace of its own, so that nothing stays mounted whatever happens. In `script`, `"$@"` is the call.
 fn in_namespace(script: &str, call: &Command, variables: &[(&str, &Path)]) -> Result<Ended> {
     let mut command = Command::new("unshare");
     command.arg("--mount");
-    // SAFETY: a plain system call.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         command.arg("--map-root-user");
     }
     command.args(["sh", "-c", script, "sh"]).arg(call.get_program()).args(call.get_args());
@@ -478,16 +500,18 @@ fn disk_fills_in_build(setting: &Setting<'_>) -> Result<Vec<String>> {
         ("ROBUST_OUTPUT", &job.output),
         ("ROBUST_FIRST", &first),
     ];
+    // A user namespace may not keep overlayfs' notes where root keeps them.
+    let notes = if is_root() { "" } else { ",userxattr" };
     let script = format!(
         "mount -t tmpfs -o size=96m tmpfs \"$ROBUST_DISK\" || exit {NO_MOUNT}
          mkdir \"$ROBUST_DISK/upper\" \"$ROBUST_DISK/work\"
-         mount -t overlay -o \"lowerdir=$ROBUST_CACHE,upperdir=$ROBUST_DISK/upper,workdir=$ROBUST_DISK/work\" \\
+         mount -t overlay -o \"lowerdir=$ROBUST_CACHE,upperdir=$ROBUST_DISK/upper,workdir=$ROBUST_DISK/work{notes}\" \\
              overlay \"$ROBUST_CACHE\" || exit {NO_MOUNT}
          \"$@\" > \"$ROBUST_FIRST/log\" 2>&1
          echo $? > \"$ROBUST_FIRST/exit\"
          mv \"$ROBUST_OUTPUT/{NAME}.json\" \"$ROBUST_FIRST\"
          ls -A \"$ROBUST_OUTPUT\" > \"$ROBUST_FIRST/left\"
-         mount -o remount,size=8g \"$ROBUST_DISK\" || exit {NO_MOUNT}
+         mount -t tmpfs -o remount,size=8g tmpfs \"$ROBUST_DISK\" || exit {NO_MOUNT}
          exec \"$@\""
     );
     let second = in_namespace(&script, &job.command(), &variables)?;

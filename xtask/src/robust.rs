@@ -397,6 +397,7 @@ fn killed_at(setting: &Setting<'_>, name: &str, line: &str, later: Duration) -> 
     }
     let note = "a run that was killed had left the workspace patched; it is restored";
     failures.extend(setting.next_build(&format!("after-{name}"), &[note])?);
+    failures.extend(setting.at_work()?.iter().map(|process| format!("a child is left: {process}")));
     Ok(failures)
 }
 

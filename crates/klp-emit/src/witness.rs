@@ -8,7 +8,7 @@
 //! | [`Agreement::Identical`] | bytes outside relocated fields are equal, and every field leads to the bound symbol, or to a constant of the same contents |
 //! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
 //! | both | a reference to an object of no bytes in `.bss` leads anywhere: it is an empty lock class key (no lockdep), and `-fdata-sections` moves it |
-//! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see [`BUILD_IDENTITY`]: nothing depends on what it holds |
+//! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see `BUILD_IDENTITY` below: nothing depends on what it holds |
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 use std::collections::BTreeSet;

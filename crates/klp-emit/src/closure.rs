@@ -127,9 +127,20 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
     selection.run();
     Failure::all(selection.faults)?;
     let mut closure = selection.closure;
+    if closure.pieces.iter().all(BTreeSet::is_empty) {
+        return Err(nothing_to_replace(&closure.warnings).into());
+    }
     closure.warnings.sort();
     closure.warnings.dedup();
     Ok(closure)
+}
+
+/// Something differs, but nothing that runs again.
+fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
+    Diagnosis::new("klpx::nothing-to-replace", Class::NotLivepatchable, "nothing that differs will run again")
+        .why("what the patch changes is not used by any function of the running kernel")
+        .remedy("a livepatch can't help here: boot a kernel with the patch")
+        .detail(warnings.iter().map(ToString::to_string))
 }
 
 /// New global functions and data of every unit, by name: another unit may refer to them.
@@ -342,8 +353,14 @@ impl<'d> Selection<'_, 'd> {
     fn roots(&mut self, unit: usize) {
         let of = self.closure.units[unit];
         for change in &of.difference.functions {
+            let edited = || of.edited.is_none_or(|edited| edited.contains(&change.patched));
             if change.original.is_some() {
                 self.replace(unit, change.patched);
+            } else if is_init(of.patched.elf.section_name(of.patched.item(change.patched).section))
+                && edited()
+            {
+                // It was inlined into another one before, or the patch adds it: either way nobody will call it.
+                self.may_replace(unit, change.patched);
             }
         }
         for change in of.difference.data.iter().filter(|change| change.original.is_some()) {

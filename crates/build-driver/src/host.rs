@@ -21,7 +21,7 @@ const TOOLS: [(&str, &str, &[&str]); 13] = [
     ("python3", "python3", &[]),
     ("awk", "mawk", &[]),
     ("gcc", "gcc", &["CC_IS_GCC"]),
-    ("cpio", "cpio", &["BLK_DEV_INITRD", "IKHEADERS"]),
+    ("cpio", "cpio", &["IKHEADERS"]),
     ("pahole", "pahole", &["DEBUG_INFO_BTF"]),
     ("openssl", "openssl", &["MODULE_SIG"]),
     ("rustc", "rustc", &["RUST"]),

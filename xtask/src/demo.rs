@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::guest::{self, Task};
 use crate::klpx::{Build, Klpx};
-use crate::packages::{self, Need};
+use crate::packages;
 use crate::process;
 use crate::workspace::Workspace;
 use crate::{kernel, ui};
@@ -15,11 +15,11 @@ use crate::{kernel, ui};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architecture of the kernel
-    #[arg(long, default_value = "x86_64", value_parser = ["x86_64"])]
+    #[arg(long, default_value = "x86_64", value_parser = ["x86_64", "arm64"])]
     arch: String,
-    /// Which fixture kernel
-    #[arg(long, default_value = "thinlto")]
-    kernel: String,
+    /// Which fixture kernel [default: the first of the architecture]
+    #[arg(long)]
+    kernel: Option<String>,
 }
 
 /// What the guest does; `shown` lines come back to the terminal.
@@ -36,13 +36,11 @@ show "livepatch unloaded"
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     ui::say("A livepatch, from the patch to the running kernel.");
     ui::heading("set-up");
-    let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
-    if kernel.arch != args.arch {
-        bail!("the {} kernel is for {}", kernel.name, kernel.arch);
-    }
-    let mut needs = vec![Need::Guest];
-    needs.extend(kernel.needs);
-    packages::ensure(&needs)?;
+    let kernels = kernel::select(args.kernel.as_slice())?;
+    let Some(kernel) = kernels.into_iter().find(|kernel| kernel.machine.name == args.arch) else {
+        bail!("the {} kernel is not for {}", args.kernel.as_deref().unwrap_or("fixture"), args.arch);
+    };
+    packages::ensure(kernel.needs)?;
     let built = kernel::ensure(workspace, kernel)?;
     ui::line("kernel", &format!("Linux {} · {}", built.source.version, kernel.title), None);
     let klpx = Klpx::build(workspace)?;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::busybox;
 use crate::initramfs::Initramfs;
 use crate::kernel::{self, Built};
-use crate::packages::{self, Need};
+use crate::machine::Machine;
+use crate::packages;
 use crate::process;
 use crate::qemu::{self, End};
 use crate::ui;
@@ -111,7 +113,7 @@ fn boot_once(workspace: &Workspace, built: &Built, tasks: &[&Task], log: &Path) 
     let mut protocol = Protocol::new(tasks);
     // Each task has two minutes in the guest; most take seconds.
     let limit = Duration::from_secs(60 + 150 * tasks.len() as u64);
-    let end = qemu::run(&built.image(), &archive, "", limit, |line| {
+    let end = qemu::run(built.kernel.machine, &built.image(), &archive, "", limit, |line| {
         console.push_str(line);
         console.push('\n');
         protocol.line(line);
@@ -125,19 +127,24 @@ fn boot_once(workspace: &Workspace, built: &Built, tasks: &[&Task], log: &Path) 
 fn initramfs(workspace: &Workspace, built: &Built, tasks: &[&Task], scratch: &Path) -> Result<Initramfs> {
     let init =
         std::fs::read_to_string(workspace.fixtures("guest/init")).context("no kernel-fixtures/guest/init")?;
-    let mut archive = Initramfs::new(&init)?;
+    let machine = built.kernel.machine;
+    let mut archive = Initramfs::new(&init, &busybox::of(workspace, machine)?)?;
     archive.file("lib/guest.sh", &workspace.fixtures("guest/guest.sh"), 0o644)?;
     let mut modules: Vec<&String> = tasks.iter().flat_map(|task| &task.modules).collect();
     modules.sort();
     modules.dedup();
     for module in modules {
-        archive.file(&format!("modules/{module}.ko"), &stripped(&built.module(module)?, scratch)?, 0o644)?;
+        archive.file(
+            &format!("modules/{module}.ko"),
+            &stripped(&built.module(module)?, machine, scratch)?,
+            0o644,
+        )?;
     }
     let mut helpers: Vec<&String> = tasks.iter().flat_map(|task| &task.helpers).collect();
     helpers.sort();
     helpers.dedup();
     for helper in helpers {
-        archive.file(&format!("bin/{helper}"), &compiled(workspace, helper, scratch)?, 0o755)?;
+        archive.file(&format!("bin/{helper}"), &compiled(workspace, helper, machine, scratch)?, 0o755)?;
     }
     for task in tasks {
         archive.file(&format!("scenarios/{}/guest.sh", task.name), &task.script, 0o644)?;
@@ -149,17 +156,17 @@ fn initramfs(workspace: &Workspace, built: &Built, tasks: &[&Task], scratch: &Pa
 }
 
 /// A module of the kernel without its debug sections: the guest's memory is small.
-fn stripped(module: &Path, scratch: &Path) -> Result<PathBuf> {
+fn stripped(module: &Path, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
     let output = scratch.join(module.file_name().context("a module has a name")?);
-    process::output(Command::new("objcopy").arg("--strip-debug").arg(module).arg(&output))?;
+    process::output(Command::new(machine.tool("objcopy")).arg("--strip-debug").arg(module).arg(&output))?;
     Ok(output)
 }
 
 /// A helper program that needs nothing in the guest.
-fn compiled(workspace: &Workspace, helper: &str, scratch: &Path) -> Result<PathBuf> {
+fn compiled(workspace: &Workspace, helper: &str, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
     let source = workspace.fixtures("helpers").join(format!("{helper}.c"));
     let output = scratch.join(helper);
-    let mut command = Command::new("gcc");
+    let mut command = Command::new(machine.tool("gcc"));
     command.args(["-static", "-O1", "-Wall", "-Werror", "-s", "-o"]).arg(&output).arg(&source);
     process::output(&mut command)?;
     Ok(output)
@@ -281,8 +288,8 @@ pub(crate) struct BootArgs {
 
 /// Boots one script and shows the whole console.
 pub(crate) fn boot(workspace: &Workspace, args: &BootArgs) -> Result<bool> {
-    packages::ensure(&[Need::Guest])?;
     let kernels = kernel::select(std::slice::from_ref(&args.kernel))?;
+    packages::ensure(kernels[0].needs)?;
     let built = kernel::ensure(workspace, kernels[0])?;
     let files = args.files.iter().map(|path| {
         let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();

@@ -4,11 +4,8 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cpio::{NewcBuilder, newc::ModeFileType};
-
-use crate::packages::is_static;
-use crate::process::which;
 
 /// What the archive will hold, in order of addition.
 pub(crate) struct Initramfs {
@@ -23,17 +20,13 @@ struct Entry {
 }
 
 impl Initramfs {
-    /// The directories of a small system, busybox, and `init` as process 1.
-    pub(crate) fn new(init: &str) -> Result<Initramfs> {
-        let busybox = which("busybox").context("busybox is not installed")?;
-        if !is_static(&busybox) {
-            bail!("{} is not static: install busybox-static", busybox.display());
-        }
+    /// The directories of a small system, a static busybox, and `init` as process 1.
+    pub(crate) fn new(init: &str, busybox: &Path) -> Result<Initramfs> {
         let mut archive = Initramfs { entries: Vec::new() };
         for directory in ["bin", "dev", "lib", "proc", "run", "sys", "tmp"] {
             archive.push(directory, 0o755, ModeFileType::Directory, Vec::new());
         }
-        archive.push("bin/busybox", 0o755, ModeFileType::Regular, fs::read(&busybox)?);
+        archive.push("bin/busybox", 0o755, ModeFileType::Regular, fs::read(busybox)?);
         archive.push("bin/sh", 0o777, ModeFileType::Symlink, b"busybox".to_vec());
         archive.push("init", 0o755, ModeFileType::Regular, init.as_bytes().to_vec());
         Ok(archive)

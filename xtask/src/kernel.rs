@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::machine::{self, Machine};
 use crate::packages::Need;
 use crate::process;
 use crate::source::{self, Source};
@@ -23,14 +24,12 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     /// For a person.
     pub(crate) title: &'static str,
-    /// The kernel's name of the architecture, as in KLPX reports.
-    pub(crate) arch: &'static str,
+    /// Its architecture.
+    pub(crate) machine: &'static Machine,
     /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
     fragments: &'static [&'static str],
-    /// What `make` needs besides.
-    make: &'static [&'static str],
-    /// The compiler, whose version is part of the build's key.
-    compiler: &'static str,
+    /// The LLVM tools that make it, by their suffix; without it, GNU tools do.
+    llvm: Option<&'static str>,
     /// Host packages.
     pub(crate) needs: &'static [Need],
 }
@@ -40,22 +39,60 @@ pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "thinlto",
         title: "clang 22, ThinLTO",
-        arch: "x86_64",
+        machine: &machine::X86_64,
         fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
-        make: &["LLVM=-22"],
-        compiler: "clang-22",
-        needs: &[Need::Clang, Need::Source],
+        llvm: Some("-22"),
+        needs: &[Need::Clang, Need::Source, Need::Guest],
     },
     Kernel {
         name: "gcc",
         title: "GCC, no LTO",
-        arch: "x86_64",
+        machine: &machine::X86_64,
         fragments: &["base.config", "x86_64.config", "gcc.config"],
-        make: &[],
-        compiler: "gcc",
-        needs: &[Need::Gcc, Need::Source],
+        llvm: None,
+        needs: &[Need::Gcc, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "arm64-thinlto",
+        title: "clang 22, ThinLTO",
+        machine: &machine::ARM64,
+        fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
+        llvm: Some("-22"),
+        needs: &[Need::Clang, Need::Source, Need::Arm64],
+    },
+    Kernel {
+        name: "arm64-gcc",
+        title: "GCC, no LTO",
+        machine: &machine::ARM64,
+        fragments: &["base.config", "arm64.config", "gcc.config"],
+        llvm: None,
+        needs: &[Need::Gcc, Need::Source, Need::Arm64],
     },
 ];
+
+impl Kernel {
+    /// The compiler, whose version is part of the build's key.
+    fn compiler(&self) -> String {
+        match self.llvm {
+            Some(suffix) => format!("clang{suffix}"),
+            None => self.machine.tool("gcc"),
+        }
+    }
+
+    /// What `make` must know.
+    fn make(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if !self.machine.is_native() {
+            words.push(format!("ARCH={}", self.machine.name));
+        }
+        match self.llvm {
+            Some(suffix) => words.push(format!("LLVM={suffix}")),
+            None if self.machine.is_native() => {}
+            None => words.push(format!("CROSS_COMPILE={}", self.machine.prefix())),
+        }
+        words
+    }
+}
 
 /// The kernels with these names; all when there are none.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
@@ -91,7 +128,7 @@ impl Built {
 
     /// The image that QEMU boots.
     pub(crate) fn image(&self) -> PathBuf {
-        self.tree.join("arch/x86/boot/bzImage")
+        self.tree.join(self.kernel.machine.image)
     }
 
     /// The .ko of a module, found through `modules.order`.
@@ -151,10 +188,10 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
 
 /// What makes a build another build: the source, the configuration, the compiler.
 fn key(kernel: &Kernel, source: &Source, config: &str) -> Result<String> {
-    let compiler = process::output(Command::new(kernel.compiler).arg("--version"))?;
+    let compiler = process::output(Command::new(kernel.compiler()).arg("--version"))?;
     let mut hash = blake3::Hasher::new();
     let tree = source.tree.to_string_lossy();
-    let make = kernel.make.join(" ");
+    let make = kernel.make().join(" ");
     for part in [source.version.as_str(), &tree, config, &compiler, &make] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
@@ -192,7 +229,7 @@ fn make(kernel: &Kernel, source: &Source, output: &Path) -> Command {
         .arg("-C")
         .arg(&source.tree)
         .arg(format!("O={}", output.display()))
-        .args(kernel.make);
+        .args(kernel.make());
     command
 }
 
@@ -214,7 +251,11 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
     }
     let mut objects = 0_u32;
     let mut command = built.make(&built.tree);
-    command.arg(format!("-j{}", workspace.jobs)).args(["vmlinux", "modules", "bzImage"]);
+    command.arg(format!("-j{}", workspace.jobs)).args([
+        "vmlinux",
+        "modules",
+        built.kernel.machine.image_target,
+    ]);
     let result = process::logged(&mut command, &log, |line| {
         if ["  CC ", "  AS ", "  LD ", "  HOSTCC "].iter().any(|kind| line.starts_with(kind)) {
             objects += 1;

@@ -1,7 +1,9 @@
 //! The workspace's own tooling: host packages, fixture kernels, guests, the demo, the tests and the benches.
 //! Never needed by a user of an installed `klpx`.
 
+mod apt;
 mod bench;
+mod busybox;
 mod compare;
 mod demo;
 mod fingerprint;
@@ -9,6 +11,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod klpx;
+mod machine;
 mod packages;
 mod process;
 mod qemu;

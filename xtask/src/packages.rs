@@ -17,12 +17,14 @@ pub(crate) enum Need {
     Clang,
     /// To fetch and unpack a kernel source.
     Source,
-    /// To run a guest.
+    /// To run an x86_64 guest.
     Guest,
+    /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
+    Arm64,
 }
 
 impl Need {
-    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Source, Need::Guest];
+    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Source, Need::Guest, Need::Arm64];
 }
 
 /// How to see that a package is there.
@@ -33,7 +35,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Clang, Gcc, Guest, Source};
+use Need::{Arm64, Clang, Gcc, Guest, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -59,6 +61,9 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("tar"), "tar", &[Source]),
     (Tool("busybox"), "busybox-static", &[Guest]),
     (Tool("qemu-system-x86_64"), "qemu-system-x86", &[Guest]),
+    (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),
+    (File(&["/usr/aarch64-linux-gnu/include/stdio.h"]), "libc6-dev-arm64-cross", &[Arm64]),
+    (Tool("qemu-system-aarch64"), "qemu-system-arm", &[Arm64]),
 ];
 
 /// Packages of the table that are needed and not there.

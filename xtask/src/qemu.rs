@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::which;
+use crate::machine::Machine;
+use crate::process::{self, which};
 
-/// The emulator for the only architecture that guests run on so far.
-const PROGRAM: &str = "qemu-system-x86_64";
-/// How to run guest code, the fastest first. Whether one works is only known by trying. With a thread for each of its
-/// processors, TCG may run a breakpoint that the kernel has already taken out of its text again, and the guest oopses.
-const ACCELERATORS: &[&[&str]] =
-    &[&["-accel", "kvm", "-cpu", "host"], &["-accel", "tcg,thread=single", "-cpu", "max"]];
+/// How to run guest code. With a thread for each of its processors, TCG may run a breakpoint that the kernel has already
+/// taken out of its text again, and the guest oopses.
+const KVM: &str = "kvm";
+const TCG: &str = "tcg,thread=single";
 /// A kernel that runs at all panics for want of a root file system well before this.
 const PROBE: Duration = Duration::from_secs(10);
 
@@ -31,59 +30,47 @@ pub(crate) enum End {
 
 /// Boots and gives every line of the serial console to `line` until the guest ends or `limit` passes.
 pub(crate) fn run(
+    machine: &Machine,
     image: &Path,
     initramfs: &Path,
     arguments: &str,
     limit: Duration,
     line: impl FnMut(&str),
 ) -> Result<End> {
-    let mut command = command(accelerator(image)?, image, arguments);
+    let mut command = command(machine, accelerator(machine, image)?, image, arguments);
     command.arg("-initrd").arg(initramfs);
     watch(&mut command, limit, line)
 }
 
-fn command(accelerator: &[&str], image: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(PROGRAM);
+fn command(machine: &Machine, accelerator: &str, image: &Path, arguments: &str) -> Command {
+    let processor = if accelerator == KVM { "host" } else { machine.emulated };
+    let mut command = Command::new(machine.qemu);
     command
-        .args(accelerator)
-        .args([
-            "-m",
-            "1G",
-            "-smp",
-            "2,sockets=2",
-            "-no-reboot",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-serial",
-            "stdio",
-        ])
+        .args(machine.board)
+        .args(["-accel", accelerator, "-cpu", processor, "-m", "1G"])
+        .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(image)
         .arg("-append")
-        .arg(format!("console=ttyS0 panic=-1 printk.devkmsg=on {arguments}").trim_end());
+        .arg(format!("console={} panic=-1 printk.devkmsg=on {arguments}", machine.console).trim_end());
     command
 }
 
-/// The accelerator that runs this host's guests, found once by booting a kernel without a root.
-fn accelerator(image: &Path) -> Result<&'static [&'static str]> {
-    static FOUND: OnceLock<&[&str]> = OnceLock::new();
-    if let Some(found) = FOUND.get() {
-        return Ok(found);
+/// The accelerator that runs guests of this host's own architecture, found once by booting a kernel without a root: only
+/// trying tells. Other architectures are emulated.
+fn accelerator(machine: &Machine, image: &Path) -> Result<&'static str> {
+    static NATIVE: OnceLock<&str> = OnceLock::new();
+    which(machine.qemu).with_context(|| format!("{} is not installed", machine.qemu))?;
+    if !machine.is_native() || !Path::new("/dev/kvm").exists() {
+        return Ok(TCG);
     }
-    which(PROGRAM).with_context(|| format!("{PROGRAM} is not installed"))?;
-    for accelerator in ACCELERATORS {
-        if accelerator.contains(&"kvm") && !Path::new("/dev/kvm").exists() {
-            continue;
-        }
+    Ok(NATIVE.get_or_init(|| {
         let mut ran = false;
         let seen = |line: &str| ran |= line.contains("Kernel panic") || line.contains("end Kernel");
-        let result = watch(&mut command(accelerator, image, ""), PROBE, seen);
-        if ran || (result.is_ok() && accelerator[1].starts_with("tcg")) {
-            return Ok(FOUND.get_or_init(|| accelerator));
-        }
-    }
-    bail!("{PROGRAM} can run no guest on this host")
+        // A KVM that does not work says so on standard error, or nothing at all until the time is over.
+        let _ = watch(&mut command(machine, KVM, image, ""), PROBE, seen);
+        if ran { KVM } else { TCG }
+    }))
 }
 
 /// A guest that is killed when its watcher goes away.
@@ -104,7 +91,7 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("can't run {PROGRAM}"))?;
+        .with_context(|| format!("can't run {}", process::shown(command)))?;
     let mut guest = Guest(child);
     let (sender, receiver) = channel();
     let stdout = guest.0.stdout.take().context("the console is piped")?;
@@ -140,7 +127,7 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
     let _ = console.join();
     let errors = errors.join().unwrap_or_default();
     if end == End::Exited && !status.success() {
-        bail!("{PROGRAM} ended with {status}: {}", errors.trim());
+        bail!("QEMU ended with {status}: {}", errors.trim());
     }
     Ok(end)
 }

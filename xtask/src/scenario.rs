@@ -143,7 +143,7 @@ impl Livepatch {
         add(&self.changed, "changed")?;
         add(&self.new, "new")?;
         for (name, more) in &self.on {
-            if name == built.kernel.name || name == built.kernel.arch {
+            if name == built.kernel.name || name == built.kernel.machine.name {
                 add(&more.changed, "changed")?;
                 add(&more.new, "new")?;
             }

@@ -170,8 +170,7 @@ fn livepatches(
     if kernels.is_empty() {
         bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
     }
-    let mut needs = vec![Need::Guest];
-    needs.extend(kernels.iter().flat_map(|kernel| kernel.needs));
+    let needs: Vec<Need> = kernels.iter().flat_map(|kernel| kernel.needs).copied().collect();
     packages::ensure(&needs)?;
     let start = Instant::now();
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;

@@ -11,7 +11,6 @@
 
 use std::fmt;
 
-use klpx_normalize::arch::Arch;
 use klpx_normalize::object::{Item, ItemId, Object};
 
 /// Why ftrace can't reach a function.
@@ -64,14 +63,6 @@ const UNTRACED: [(&str, &str); 8] = [
     (".static_call.text", "a static call's trampoline"),
 ];
 
-/// The table of trace sites, and the places that count, in bytes from the entry.
-fn sites(arch: Arch) -> (&'static str, &'static [i64]) {
-    match arch {
-        Arch::X86_64 => ("__mcount_loc", &[0, 4]),
-        Arch::Arm64 => ("__patchable_function_entries", &[-8, 0, 4]),
-    }
-}
-
 fn section_in(
     object: &Object<'_>,
     item: &Item,
@@ -94,7 +85,7 @@ pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     if let Some(gone) = section_in(object, item, &FREED) {
         return Err(gone);
     }
-    let (table, places) = sites(object.arch);
+    let (table, places) = object.arch.trace_sites();
     let site = (object.entries(id).iter())
         .filter(|entry| object.tables[usize::from(entry.table)].kind.name == table)
         .map(|entry| entry.place)

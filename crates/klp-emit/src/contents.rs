@@ -2,10 +2,9 @@
 //!
 //! Owns where a witness's relocation stands in the image and what the image has there. Judges nothing.
 
-use klpx_normalize::arch::Field;
+use klpx_normalize::arch::{Field, NONE};
 use klpx_normalize::elf::Rela;
 use klpx_normalize::object::{Item, ItemId, Object, Role, Target};
-use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::field::{self, Value};
@@ -94,7 +93,7 @@ pub(crate) fn found(
     }
     let mut there = image.relocations(place, 1).iter().filter(|other| !is_none(other));
     let other = there.next()?;
-    if other.r_type(LE, false).0 != kind.code && !branches(witness, kind.code, other) {
+    if !witness.arch.loads_alike(kind.code, other.r_type(LE, false).0) {
         return None;
     }
     Some(match image.target(other)? {
@@ -103,17 +102,8 @@ pub(crate) fn found(
     })
 }
 
-/// `R_*_NONE`: objtool leaves them where it has patched a field away.
 fn is_none(rela: &Rela) -> bool {
-    rela.r_type(LE, false).0 == elf::R_X86_64_NONE.0
-}
-
-/// PC32 and PLT32 mean the same in a module (arch/x86/kernel/module.c).
-fn branches(witness: &Object<'_>, code: u32, other: &Rela) -> bool {
-    let pc = [elf::R_X86_64_PC32.0, elf::R_X86_64_PLT32.0];
-    witness.arch == klpx_normalize::arch::Arch::X86_64
-        && pc.contains(&code)
-        && pc.contains(&other.r_type(LE, false).0)
+    rela.r_type(LE, false).0 == NONE
 }
 
 /// The address or import that the image has where an item's relocation stands, the item's entry being at `entry`.

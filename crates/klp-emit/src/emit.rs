@@ -411,6 +411,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         match (holders.next(), holders.next()) {
             (Some(variable), None) => self.original_symbol(unit, variable).ok().map(|outside| (outside, 0)),
             (Some(_), Some(_)) => None,
+            _ if !arch::code_holds_constants(self.unit(unit).patched.arch) => None,
             _ => {
                 let (bound, offset) = self.binder.runtime_constant(name)?;
                 let object = VMLINUX.to_owned();
@@ -463,7 +464,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             let offset = out.size();
             out.data.extend_from_slice(&[0; 4]);
             let addend = placed.anchor as i64 + place;
-            out.relocate(Relocation { offset, kind: elf::R_X86_64_PC32.0, symbol, addend });
+            out.relocate(Relocation { offset, kind: object.arch.place_relative(), symbol, addend });
             self.out.sections[unwind.0].data.extend_from_slice(row);
         }
     }
@@ -543,7 +544,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         for rela in self.closure.direct_branches(unit, item) {
             let to = placed.start + (rela.r_offset.get(LE) - start);
             let field = to as usize..to as usize + 4;
-            if self.unit(unit).patched.arch == klpx_normalize::arch::Arch::X86_64
+            if self.unit(unit).patched.arch.wants_clear_fields()
                 && let Some(bytes) = self.out.sections[placed.section.0].data.get_mut(field)
             {
                 bytes.fill(0); // the loader takes no other

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Place};
-use klpx_normalize::arch::Arch;
+use klpx_normalize::arch::{Arch, NONE};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::anonymous;
 use klpx_normalize::object::{Item, ItemId, Object, Target};
@@ -270,7 +270,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         pages: &mut HashMap<(u32, i64), u64>,
         depth: u32,
     ) -> bool {
-        if rela.r_type(LE, false).0 == elf::R_X86_64_NONE.0 {
+        if rela.r_type(LE, false).0 == NONE {
             return true;
         }
         let Some(found) = contents::found(self.witness, section, rela, self.image, place) else {

@@ -41,6 +41,9 @@ pub struct RelocationKind {
     pub in_module: bool,
 }
 
+/// `R_*_NONE`: of every architecture. objtool leaves them where it has patched a field away.
+pub const NONE: u32 = 0;
+
 const fn kind(
     code: u32,
     name: &'static str,
@@ -158,6 +161,37 @@ impl Arch {
             Arch::Arm64 => &ARM64,
         };
         table.iter().find(|kind| kind.code == code)
+    }
+
+    /// The relocation type for a 4-byte field that holds the distance from itself.
+    pub fn place_relative(self) -> u32 {
+        match self {
+            Arch::X86_64 => elf::R_X86_64_PC32.0,
+            Arch::Arm64 => elf::R_AARCH64_PREL32.0,
+        }
+    }
+
+    /// True when the module loader refuses a relocation over bytes that are not zero.
+    pub fn wants_clear_fields(self) -> bool {
+        match self {
+            Arch::X86_64 => true,
+            Arch::Arm64 => false,
+        }
+    }
+
+    /// True when the module loader does the same for both relocation types.
+    pub fn loads_alike(self, one: u32, other: u32) -> bool {
+        let calls = [elf::R_X86_64_PC32.0, elf::R_X86_64_PLT32.0];
+        one == other || self == Arch::X86_64 && calls.contains(&one) && calls.contains(&other)
+    }
+
+    /// The table of trace sites that ftrace reads, and where in it a function's may lie, in bytes from its entry: see
+    /// `klpx_inline_check::reach`.
+    pub fn trace_sites(self) -> (&'static str, &'static [i64]) {
+        match self {
+            Arch::X86_64 => ("__mcount_loc", &[0, 4]),
+            Arch::Arm64 => ("__patchable_function_entries", &[-8, 0, 4]),
+        }
     }
 
     /// The distance from a PC-relative field to where the processor counts from, for the usual instruction that ends

@@ -2,10 +2,41 @@
 
 use object::elf;
 
-use super::{Escape, Field};
+use super::{Escape, Field, RuntimeLoad};
 
-fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + '_ {
+/// The placeholder of `runtime_const_ptr()`, 16 bits an instruction, the low ones first
+/// (arch/arm64/include/asm/runtime-const.h): `movz` and three `movk`, without the register.
+const PLACEHOLDER: [u32; 4] = [
+    0xd280_0000 | 0xcdef << 5,
+    0xf2a0_0000 | 0x89ab << 5,
+    0xf2c0_0000 | 0x4567 << 5,
+    0xf2e0_0000 | 0x0123 << 5,
+];
+const ADRP: u32 = 0x9000_0000;
+const LDR: u32 = 0xf940_0000;
+const NOP: u32 = 0xd503_201f;
+
+fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
     code.chunks_exact(4).enumerate().map(|(n, w)| (n * 4, u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
+}
+
+/// `movz`, `movk`, `movk`, `movk` of one register become `adrp`, `ldr`, `nop`, `nop` with it.
+pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
+    let mut found = words(code.get(place..place + 16)?).map(|(_, word)| word);
+    let register = found.clone().next()? & 31;
+    // 31 is the zero register of a move and the stack pointer of a load.
+    if register == 31 || !PLACEHOLDER.iter().all(|&part| found.next() == Some(part | register)) {
+        return None;
+    }
+    let code = [ADRP | register, LDR | register << 5 | register, NOP, NOP];
+    Some(RuntimeLoad {
+        at: place,
+        bytes: code.iter().flat_map(|word| word.to_le_bytes()).collect(),
+        relocations: vec![
+            (place, elf::R_AARCH64_ADR_PREL_PG_HI21.0, 0),
+            (place + 4, elf::R_AARCH64_LDST64_ABS_LO12_NC.0, 0),
+        ],
+    })
 }
 
 /// `b`, `br` and `ret`: no condition, no link.
@@ -24,10 +55,50 @@ pub(super) fn escaping_branches(code: &[u8], relocated: &dyn Fn(usize) -> bool) 
             0b10_0101 => elf::R_AARCH64_CALL26.0,
             _ => continue,
         };
-        let target = at as i64 + (i64::from((word << 6) as i32) >> 6) * 4;
+        let target = at as i64 + branch_distance(word);
         if !(0..code.len() as i64).contains(&target) && !relocated(at) {
             found.push(Escape { at, target, field: Some(Field { at, kind, addend: 0 }) });
         }
     }
     found
+}
+
+/// How far a `b` or `bl` leads, in bytes from its place.
+pub(super) fn branch_distance(word: u32) -> i64 {
+    i64::from((word << 6) as i32 >> 6) * 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_runtime_constant_becomes_a_load_into_the_same_register() {
+        // nop; movz x9, #0xcdef; movk x9, #0x89ab, lsl #16; movk x9, #0x4567, lsl #32; movk x9, #0x123, lsl #48
+        let original = code(&[NOP, 0xd299_bde9, 0xf2b1_3569, 0xf2c8_ace9, 0xf2e0_2469]);
+        let load = runtime_load(&original, 4).expect("the macro's code");
+        // adrp x9, 0; ldr x9, [x9]; nop; nop
+        assert_eq!((load.at, load.bytes), (4, code(&[0x9000_0009, 0xf940_0129, NOP, NOP])));
+        let kinds: Vec<_> = load.relocations.iter().map(|&(at, kind, _)| (at, kind)).collect();
+        let adrp = elf::R_AARCH64_ADR_PREL_PG_HI21.0;
+        assert_eq!(kinds, [(4, adrp), (8, elf::R_AARCH64_LDST64_ABS_LO12_NC.0)]);
+    }
+
+    #[test]
+    fn other_code_is_no_runtime_constant() {
+        let mixed = code(&[0xd299_bde9, 0xf2b1_3569, 0xf2c8_ace8, 0xf2e0_2469]);
+        assert_eq!(runtime_load(&mixed, 0), None);
+        assert_eq!(runtime_load(&code(&[NOP; 4]), 0), None);
+        assert_eq!(runtime_load(&mixed[..12], 0), None);
+    }
+
+    #[test]
+    fn branches_lead_both_ways() {
+        assert_eq!(branch_distance(0x9400_0002), 8);
+        assert_eq!(branch_distance(0x17ff_ffff), -4);
+    }
 }

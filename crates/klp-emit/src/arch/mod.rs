@@ -28,7 +28,24 @@ pub(crate) fn is_branch(arch: Arch, kind: &RelocationKind, code: &[u8], place: u
 pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<RuntimeLoad> {
     match arch {
         Arch::X86_64 => x86_64::runtime_load(code, place),
-        Arch::Arm64 => None,
+        Arch::Arm64 => arm64::runtime_load(code, place),
+    }
+}
+
+/// True when a runtime constant that boot code patched can be read as a variable: x86_64 has it in one piece, an immediate
+/// of 8 bytes; arm64 has it in pieces of 16 bits.
+pub(crate) fn code_holds_constants(arch: Arch) -> bool {
+    match arch {
+        Arch::X86_64 => true,
+        Arch::Arm64 => false,
+    }
+}
+
+/// How far a branch leads whose field is this word, in bytes from the field.
+pub(crate) fn branch_distance(arch: Arch, word: u32) -> i64 {
+    match arch {
+        Arch::X86_64 => i64::from(word as i32) + 4,
+        Arch::Arm64 => arm64::branch_distance(word),
     }
 }
 

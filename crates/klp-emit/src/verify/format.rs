@@ -97,7 +97,7 @@ impl Check<'_, '_> {
                 return at_place("a relocation outside of its section", place, String::new());
             }
             let field = bytes.get(place as usize..(place + width) as usize).unwrap_or(&[]);
-            if arch == Arch::X86_64 && field.iter().any(|&byte| byte != 0) {
+            if arch.wants_clear_fields() && field.iter().any(|&byte| byte != 0) {
                 return at_place(
                     "a relocation over bytes that are not zero",
                     place,

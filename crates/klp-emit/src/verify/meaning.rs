@@ -12,8 +12,8 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::{Check, LoadTarget, fault};
-use crate::inspect;
 use crate::plan::{Unit, VMLINUX};
+use crate::{arch, inspect};
 
 /// A function in one file.
 #[derive(Clone, Copy)]
@@ -256,19 +256,32 @@ impl Pair<'_, '_, '_> {
             self.relocations(self.patched.elf.relocations(from.section), from.start, size).collect();
         let list = self.copied_relocations.get(to.section.index()).map_or(&[][..], |(_, list)| list);
         let theirs: Vec<&Rela> = self.relocations(list, to.start, size).collect();
+        let bytes = |elf: &Elf<'_>, body: Body| {
+            let all = elf.section_bytes(body.section);
+            all.get(body.start as usize..body.start.saturating_add(size) as usize).unwrap_or(&[]).to_vec()
+        };
+        let (left, right) = (bytes(self.patched.elf, from), bytes(self.copy.elf, to));
         let mut skip = BTreeSet::new();
         let mut constants = BTreeMap::new();
         let places = (from.section, from.start)..(from.section, from.start.saturating_add(size));
         for (&(_, place), name) in self.runtime.range(places) {
             let at = place - from.start;
-            skip.extend(at.saturating_sub(2)..at + 8);
-            constants.insert(at + 1, name); // after the prefix, opcode and ModRM bytes of the load
+            let load = usize::try_from(at).ok().and_then(|at| arch::runtime_load(self.arch, &left, at));
+            let Some(load) = load else {
+                return differs("a runtime constant", at, "it is not made as the kernel makes them".into());
+            };
+            let range = load.at..load.at + load.bytes.len();
+            if right.get(range.clone()) != Some(&load.bytes[..]) {
+                return differs("a runtime constant", at, "the module does not load it".into());
+            }
+            skip.extend(range.start as u64..range.end as u64);
+            constants.extend(load.relocations.iter().map(|&(at, kind, _)| ((at as u64, kind), name)));
         }
         let mut ours = ours.into_iter().peekable();
         for other in theirs {
             let at = other.r_offset.get(LE) - to.start;
             if skip.contains(&at) {
-                match constants.remove(&at) {
+                match constants.remove(&(at, other.r_type(LE, false).0)) {
                     Some(name) if self.reads_constant(other, name) => continue,
                     _ => return differs("a runtime constant", at, "the module reads something else".into()),
                 }
@@ -293,14 +306,9 @@ impl Pair<'_, '_, '_> {
                 "the module has none there".into(),
             );
         }
-        if let Some(at) = constants.keys().next() {
+        if let Some((at, _)) = constants.keys().next() {
             return differs("a runtime constant", *at, "the module does not read it".into());
         }
-        let bytes = |elf: &Elf<'_>, body: Body| {
-            let all = elf.section_bytes(body.section);
-            all.get(body.start as usize..body.start.saturating_add(size) as usize).unwrap_or(&[]).to_vec()
-        };
-        let (left, right) = (bytes(self.patched.elf, from), bytes(self.copy.elf, to));
         let at =
             (0..size).find(|at| !skip.contains(at) && left.get(*at as usize) != right.get(*at as usize))?;
         differs("the code", at, String::new())
@@ -321,7 +329,8 @@ impl Pair<'_, '_, '_> {
 
     /// True when a load reads a runtime constant: its variable, or a place of the kernel's code that holds it.
     fn reads_constant(&self, load: &Rela, name: &str) -> bool {
-        let Named::Symbol(places) = self.copy.referent(load, 4) else { return false };
+        let bias = self.arch.relocation(load.r_type(LE, false).0).map_or(0, |kind| self.arch.pc_bias(kind));
+        let Named::Symbol(places) = self.copy.referent(load, bias) else { return false };
         if places.iter().any(|(symbol, offset)| symbol == name && *offset == 0) {
             return true;
         }
@@ -337,11 +346,8 @@ impl Pair<'_, '_, '_> {
     fn direct_branch(&self, from: Body, at: u64, copy: &Rela) -> Option<String> {
         let place = from.start + at;
         let bytes = self.patched.elf.section_bytes(from.section).get(place as usize..place as usize + 4);
-        let word = bytes.and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
-        let distance = match self.arch {
-            Arch::X86_64 => i64::from(word) + 4,
-            Arch::Arm64 => i64::from(word << 6 >> 6) * 4,
-        };
+        let word = bytes.and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let distance = arch::branch_distance(self.arch, word);
         let ours = self.patched.near(from.section, place as i64 + distance);
         let bias = self.arch.relocation(copy.r_type(LE, false).0).map_or(0, |kind| self.arch.pc_bias(kind));
         match (ours, self.copy.referent(copy, bias)) {

@@ -106,8 +106,8 @@ impl LoadTarget for KernelFiles<'_> {
             return false;
         };
         let size = image.at(address).map(|id| image.elf.symbol_size(id)).max().unwrap_or(0);
-        // arm64 with call operations has its record 8 bytes before the entry.
-        let start = address - if image.arch == klpx_normalize::arch::Arch::Arm64 { 8 } else { 0 };
+        let (_, sites) = image.arch.trace_sites();
+        let start = address.saturating_add_signed(sites.iter().copied().min().unwrap_or(0));
         let first = traced.partition_point(|&record| record < start);
         traced.get(first).is_some_and(|&record| record < address + size.max(1))
     }

@@ -71,6 +71,11 @@ pub(crate) const KERNELS: &[Kernel] = &[
 ];
 
 impl Kernel {
+    /// True when test data that names a kernel or an architecture means this one.
+    pub(crate) fn is(&self, word: &str) -> bool {
+        word == self.name || word == self.machine.name
+    }
+
     /// The compiler, whose version is part of the build's key.
     fn compiler(&self) -> String {
         match self.llvm {

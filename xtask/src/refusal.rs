@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::fingerprint::Fingerprint;
-use crate::kernel::Built;
+use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Klpx, Outcome};
 use crate::process;
 use crate::ui;
@@ -23,7 +23,7 @@ pub(crate) struct Case {
     pub(crate) title: String,
     /// Files beside the data.
     patches: Vec<String>,
-    /// Fixture kernels it is for; all when empty.
+    /// Fixture kernels or architectures it is for; all when empty.
     #[serde(default)]
     kernels: Vec<String>,
     /// Further options of `klpx build`.
@@ -71,8 +71,8 @@ enum NoVmlinux {
 
 impl Case {
     /// True when the case is for this fixture kernel.
-    pub(crate) fn is_for(&self, kernel: &str) -> bool {
-        self.kernels.is_empty() || self.kernels.iter().any(|name| name == kernel)
+    pub(crate) fn is_for(&self, kernel: &Kernel) -> bool {
+        self.kernels.is_empty() || self.kernels.iter().any(|word| kernel.is(word))
     }
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn run(
     let directory = workspace.fixtures("refusals");
     let before = trees(built)?;
     let mut results = Vec::new();
-    for (name, case) in cases.iter().filter(|(_, case)| case.is_for(built.kernel.name)) {
+    for (name, case) in cases.iter().filter(|(_, case)| case.is_for(built.kernel)) {
         let mut step = ui::step(&format!("{} refusal", built.kernel.name));
         step.at(name);
         let output = results_dir.join(built.kernel.name).join("refusals").join(name);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::compare::{self, Item};
 use crate::guest::{self, Task};
-use crate::kernel::Built;
+use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Klpx, Outcome};
 use crate::process;
 use crate::refusal;
@@ -23,7 +23,7 @@ use crate::workspace::Workspace;
 struct Data {
     /// What it shows.
     title: String,
-    /// Fixture kernels it is for; all when empty.
+    /// Fixture kernels or architectures it is for; all when empty.
     #[serde(default)]
     kernels: Vec<String>,
     /// Modules that the guest loads.
@@ -123,8 +123,8 @@ pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Sc
 }
 
 impl Scenario {
-    fn is_for(&self, kernel: &str) -> bool {
-        self.data.kernels.is_empty() || self.data.kernels.iter().any(|name| name == kernel)
+    fn is_for(&self, kernel: &Kernel) -> bool {
+        self.data.kernels.is_empty() || self.data.kernels.iter().any(|word| kernel.is(word))
     }
 }
 
@@ -143,7 +143,7 @@ impl Livepatch {
         add(&self.changed, "changed")?;
         add(&self.new, "new")?;
         for (name, more) in &self.on {
-            if name == built.kernel.name || name == built.kernel.machine.name {
+            if built.kernel.is(name) {
                 add(&more.changed, "changed")?;
                 add(&more.new, "new")?;
             }
@@ -170,7 +170,7 @@ pub(crate) fn run(
 ) -> Result<Vec<Tried>> {
     let mut results = Vec::new();
     let mut tasks = Vec::new();
-    for scenario in scenarios.iter().filter(|scenario| scenario.is_for(built.kernel.name)) {
+    for scenario in scenarios.iter().filter(|scenario| scenario.is_for(built.kernel)) {
         let output = results_dir.join(built.kernel.name).join(&scenario.name);
         let (result, task) = build(workspace, klpx, built, scenario, &output)?;
         results.push(result);
@@ -233,7 +233,7 @@ fn build(
             result.failures.extend(failures);
         }
     }
-    for case in scenario.data.refused.iter().filter(|case| case.is_for(built.kernel.name)) {
+    for case in scenario.data.refused.iter().filter(|case| case.is_for(built.kernel)) {
         let failures = refusal::check(workspace, klpx, built, case, &scenario.directory, output)?;
         result.passed += usize::from(failures.is_empty());
         result.failures.extend(failures);

@@ -41,6 +41,26 @@ pub(crate) fn code_holds_constants(arch: Arch) -> bool {
     }
 }
 
+/// Before the name of what a veneer leads to, in the veneer's own.
+pub(crate) const VENEER: &str = "__klpx_veneer_";
+
+/// Code that branches to a symbol, wherever that is.
+pub(crate) struct Veneer {
+    /// Instructions.
+    pub(crate) code: &'static [u32],
+    /// Relocations on them against the symbol: offset in bytes, type.
+    pub(crate) relocations: &'static [(u64, u32)],
+}
+
+/// What branches to symbols lead through that are found only when the patched module arrives; `None` where the loader can
+/// make such a branch reach at any time.
+pub(crate) fn late_veneer(arch: Arch) -> Option<&'static Veneer> {
+    match arch {
+        Arch::X86_64 => None,
+        Arch::Arm64 => Some(&arm64::LATE_VENEER),
+    }
+}
+
 /// How far a branch leads whose field is this word, in bytes from the field.
 pub(crate) fn branch_distance(arch: Arch, word: u32) -> i64 {
     match arch {

@@ -365,7 +365,9 @@ impl Pair<'_, '_, '_> {
         let kind = self.arch.relocation(code)?;
         // The instruction's length is the same in both, so that any bias will do for names with an offset.
         let bias = self.arch.pc_bias(kind);
-        match (self.patched.referent(patched, bias), self.copy.referent(copy, bias)) {
+        let theirs = if kind.branch { self.through_veneer(copy) } else { None };
+        let theirs = theirs.unwrap_or_else(|| self.copy.referent(copy, bias));
+        match (self.patched.referent(patched, bias), theirs) {
             (Named::Symbol(ours), Named::Symbol(theirs)) => {
                 if !same(&ours, &theirs) {
                     return Some(format!("{} became {}", list(&ours), list(&theirs)));
@@ -387,6 +389,28 @@ impl Pair<'_, '_, '_> {
             }
             _ => Some("one names a symbol, the other does not".into()),
         }
+    }
+
+    /// What a branch to a veneer leads to.
+    fn through_veneer(&self, branch: &Rela) -> Option<Named> {
+        let veneer = arch::late_veneer(self.arch)?;
+        let symbol = self.copy.elf.rela_symbol(branch)?;
+        if !self.copy.text(symbol).starts_with(arch::VENEER) || branch.r_addend.get(LE) != 0 {
+            return None;
+        }
+        let section = self.copy.elf.symbol_section(symbol)?;
+        let start = self.copy.elf.symbol_value(symbol);
+        let code: Vec<u8> = veneer.code.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (_, list) = self.copied_relocations.get(section.index())?;
+        let found: Vec<&Rela> = self.relocations(list, start, code.len() as u64).collect();
+        let at = found.iter().map(|rela| (rela.r_offset.get(LE) - start, rela.r_type(LE, false).0));
+        let one = found.windows(2).all(|pair| {
+            self.copy.elf.rela_symbol(pair[0]) == self.copy.elf.rela_symbol(pair[1])
+                && pair[0].r_addend.get(LE) == pair[1].r_addend.get(LE)
+        });
+        let bytes = self.copy.elf.section_bytes(section).get(start as usize..)?.get(..code.len())?;
+        let right = one && bytes == code && at.eq(veneer.relocations.iter().copied());
+        right.then(|| self.copy.referent(found[0], 0))
     }
 
     /// An address of a replaced function that is kept must be the original's: the copy is freed with the module.

@@ -1,0 +1,267 @@
+//! The special-section entries of what was placed: carried, rewritten, dropped or refused.
+
+use klpx_diagnosis::{Class, Diagnosis};
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::object::{Entry, ItemId};
+use klpx_normalize::special::Policy;
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use super::references::late_alternative;
+use super::{ALLOC, EXEC, Emitter, Outside, WRITE};
+use crate::arch;
+use crate::closure::{From, Piece, place_of};
+use crate::plan::VMLINUX;
+use crate::writer::{Relocation, Sec};
+
+impl<'u, 'd> Emitter<'_, 'u, 'd> {
+    pub(super) fn place_entries(&mut self, unit: usize) {
+        let object = self.unit(unit).patched;
+        let closure = self.closure;
+        let items: Vec<ItemId> = closure.pieces[unit]
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Item(item) => Some(*item),
+                Piece::Bytes { .. } => None,
+            })
+            .collect();
+        let mut carried: Vec<Entry> = items.iter().flat_map(|&item| closure.carried(unit, item)).collect();
+        carried.sort_by_key(|entry| (entry.table, entry.index));
+        for entry in carried {
+            if object.tables[usize::from(entry.table)].companion.is_none() && self.keeps(unit, entry) {
+                self.place_entry(unit, entry);
+            }
+        }
+        for item in items {
+            self.refuse_entries(unit, item);
+            self.place_unwind(unit, item);
+            self.check_alternatives(unit, item);
+        }
+    }
+
+    fn table_section(&mut self, unit: usize, from: SectionId, least: u64) -> Sec {
+        let elf_file = &self.unit(unit).patched.elf;
+        let flags = elf_file.section_flags(from) & (ALLOC | WRITE | EXEC);
+        let align = elf_file.section(from).sh_addralign.get(LE).max(least);
+        self.section(elf_file.section_name(from), elf::SHT_PROGBITS.0, flags, align)
+    }
+
+    fn place_entry(&mut self, unit: usize, entry: Entry) {
+        let object = self.unit(unit).patched;
+        let (from, start, end) = object.entry_range(entry.table, entry.index);
+        let least = if (end - start) % 8 == 0 {
+            8
+        } else if (end - start) % 4 == 0 {
+            4
+        } else {
+            1
+        };
+        let section = self.table_section(unit, from, least);
+        let bytes = object.range(from, start, end);
+        let out = &mut self.out.sections[section.0];
+        let at = out.size();
+        out.data.extend_from_slice(bytes);
+        self.entries.insert((unit, entry.table, entry.index), (section, at));
+        for rela in object.relocations_in(from, start, end) {
+            let to = at + (rela.r_offset.get(LE) - start);
+            self.relocate(unit, From::Table, entry.owner, from, rela, (section, to));
+        }
+    }
+
+    /// Entries that would make the loader act on a symbol that is not there yet are dropped or refused.
+    fn keeps(&mut self, unit: usize, entry: Entry) -> bool {
+        if self.unit(unit).is_vmlinux() {
+            return true;
+        }
+        let object = self.unit(unit).patched;
+        let (what, key_at, code, remedy) = match object.tables[usize::from(entry.table)].kind.name {
+            "__jump_table" => (
+                "static key",
+                8,
+                "klpx::module-static-key",
+                "use static_key_enabled() instead of static_branch_likely() or _unlikely() in this function",
+            ),
+            ".static_call_sites" => (
+                "static call",
+                4,
+                "klpx::module-static-call",
+                "use KLP_STATIC_CALL() of linux/livepatch_helpers.h, or call through a pointer",
+            ),
+            ".call_sites" => return !self.late.contains(&(unit, entry.owner, entry.place + 1)),
+            _ => return true,
+        };
+        let (from, start, _) = object.entry_range(entry.table, entry.index);
+        let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else {
+            return true;
+        };
+        let referent = self.closure.referent(unit, From::Table, from, rela);
+        let Some(Ok((outside, name))) = self.outside(unit, referent) else { return true };
+        if !outside.is_late() {
+            return true;
+        }
+        let owner = place_of(object, entry.owner);
+        if name.starts_with("__tracepoint_") {
+            self.warnings.push(
+                Diagnosis::new(
+                    "klpx::tracepoint-dropped",
+                    Class::NotLivepatchable,
+                    format!("{name} stays off"),
+                )
+                .place(owner)
+                .why(
+                    "the replaced function can't follow a tracepoint of a module: its key is found too late",
+                ),
+            );
+        } else if !name.starts_with("__SCK__tp_func_") {
+            self.faults.push(
+                Diagnosis::new(code, Class::NotLivepatchable, format!("a {what} of module {}: {name}", self.unit(unit).object_name))
+                    .place(owner)
+                    .why(format!(
+                        "the kernel reads the {what}s of the livepatch when that is loaded, before the address of {name} is known"
+                    ))
+                    .remedy(remedy),
+            );
+        }
+        false
+    }
+
+    fn refuse_entries(&mut self, unit: usize, item: ItemId) {
+        let object = self.unit(unit).patched;
+        for entry in object.entries(item) {
+            match object.tables[usize::from(entry.table)].kind.policy {
+                Policy::Refuse(why) => self.faults.push(
+                    Diagnosis::new(
+                        "klpx::special-section",
+                        Class::NotLivepatchable,
+                        "this function can't be copied",
+                    )
+                    .place(place_of(object, item))
+                    .why(why)
+                    .remedy("change another function, or leave this part of the patch out"),
+                ),
+                Policy::RuntimeConstant => self.runtime_constant(unit, item, *entry),
+                Policy::Carry | Policy::Drop(_) => {}
+            }
+        }
+    }
+
+    /// `runtime_const_ptr(x)` is patched into the code while the kernel boots. A copy reads the variable.
+    fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: Entry) {
+        let of = self.unit(unit);
+        let object = of.patched;
+        let table = object.tables[usize::from(entry.table)].section;
+        let name = object.elf.section_name(table).strip_prefix(b"runtime_ptr_").unwrap_or_default();
+        let own = *object.item(item);
+        let place = entry.place + (own.entry - own.start) as i64;
+        let load = usize::try_from(place)
+            .ok()
+            .and_then(|place| arch::runtime_load(object.arch, object.item_bytes(item), place));
+        let name = String::from_utf8_lossy(name).into_owned();
+        let variable = self.runtime_value(unit, &name);
+        let placed = self.placed.get(&(unit, Piece::Item(item))).copied();
+        let (Some(load), Some((outside, delta)), Some(placed)) = (load, variable, placed) else {
+            let why = "it was patched into the code while the kernel booted, and klpx finds no place to read it from";
+            let what = format!("the runtime constant {name}");
+            self.faults.push(
+                Diagnosis::new("klpx::runtime-constant", Class::NotLivepatchable, what)
+                    .place(place_of(object, item))
+                    .why(why)
+                    .remedy("report this function and the kernel's version"),
+            );
+            return;
+        };
+        let at = placed.start as usize + load.at;
+        if let Some(field) = self.out.sections[placed.section.0].data.get_mut(at..at + load.bytes.len()) {
+            field.copy_from_slice(&load.bytes);
+        }
+        let symbol = Some(self.external(&outside));
+        for (offset, kind, addend) in load.relocations {
+            let offset = placed.start + offset as u64;
+            let relocation = Relocation { offset, kind, symbol, addend: addend + delta };
+            self.out.sections[placed.section.0].relocate(relocation);
+        }
+    }
+
+    /// Where a runtime constant's value can be read: its variable, or, where the compiler did without one, a place in
+    /// the kernel's code that boot code patched.
+    fn runtime_value(&self, unit: usize, name: &str) -> Option<(Outside, i64)> {
+        let original = &self.unit(unit).original.elf;
+        let mut holders = original.symbol_ids().filter(|&id| original.symbol_name(id) == name.as_bytes());
+        match (holders.next(), holders.next()) {
+            (Some(variable), None) => self.original_symbol(unit, variable).ok().map(|outside| (outside, 0)),
+            (Some(_), Some(_)) => None,
+            _ if !arch::code_holds_constants(self.unit(unit).patched.arch) => None,
+            _ => {
+                let (bound, offset) = self.binder.runtime_constant(name)?;
+                let object = VMLINUX.to_owned();
+                Some((
+                    Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound },
+                    offset,
+                ))
+            }
+        }
+    }
+
+    /// The function's unwind entries, from its first byte to a terminator after its last. The kernel sorts them.
+    fn place_unwind(&mut self, unit: usize, item: ItemId) {
+        let object = self.unit(unit).patched;
+        let Some((n, table)) = object.tables.iter().enumerate().find(|(_, table)| table.companion.is_some())
+        else {
+            return;
+        };
+        let own = *object.item(item);
+        if !own.code {
+            return;
+        }
+        let before = (own.entry - own.start) as i64;
+        let length = (own.end - own.entry) as i64;
+        let entries: Vec<Entry> = object
+            .entries(item)
+            .iter()
+            .copied()
+            .filter(|entry| usize::from(entry.table) == n && (-before..length).contains(&entry.place))
+            .collect();
+        let Some(first) = entries.first().copied() else { return };
+        let mut rows: Vec<(i64, &[u8])> =
+            entries.iter().map(|e| (e.place, object.entry_companion(e.table, e.index))).collect();
+        if first.place > 0
+            && let Some(index) = first.index.checked_sub(1)
+        {
+            // objtool leaves out an entry that repeats the one before it in the section.
+            rows.insert(0, (0, object.entry_companion(first.table, index)));
+        }
+        let size = table.kind.companion.map_or(0, |(_, size)| usize::from(size));
+        let terminator = vec![0u8; size]; // ORC_TYPE_UNDEFINED; before 6.4, sp_reg ORC_REG_UNDEFINED
+        rows.push((length, &terminator));
+        let Some(companion) = table.companion else { return };
+        let ip = self.table_section(unit, table.section, 4);
+        let unwind = self.table_section(unit, companion, 2);
+        let Some(placed) = self.placed.get(&(unit, Piece::Item(item))).copied() else { return };
+        let symbol = self.section_symbol(placed.section);
+        for (place, row) in rows {
+            let out = &mut self.out.sections[ip.0];
+            let offset = out.size();
+            out.data.extend_from_slice(&[0; 4]);
+            let addend = placed.anchor as i64 + place;
+            out.relocate(Relocation { offset, kind: object.arch.place_relative(), symbol, addend });
+            self.out.sections[unwind.0].data.extend_from_slice(row);
+        }
+    }
+
+    /// A late relocation must not write where alternatives were applied when the livepatch was loaded.
+    fn check_alternatives(&mut self, unit: usize, item: ItemId) {
+        let object = self.unit(unit).patched;
+        for entry in object.entries(item) {
+            let table = &object.tables[usize::from(entry.table)];
+            if table.kind.name != ".altinstructions" {
+                continue;
+            }
+            let (section, start, end) = object.entry_range(entry.table, entry.index);
+            let length = object.range(section, start, end).iter().rev().nth(1).map_or(0, |&n| i64::from(n));
+            let range = (unit, item, entry.place)..(unit, item, entry.place + length);
+            if self.late.range(range).next().is_some() {
+                self.faults.push(late_alternative(place_of(object, item)));
+            }
+        }
+    }
+}

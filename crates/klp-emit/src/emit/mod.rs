@@ -1,0 +1,312 @@
+//! The closure as a relocatable object: bytes, special-section entries, symbols and relocations.
+//!
+//! Owns placement and where each reference finally leads (import, livepatch symbol, own copy). Never chooses what is
+//! copied. References that the livepatch core resolves get undefined symbols with a `.klpx.` name, which `finish`
+//! turns into livepatch relocations after the link.
+
+mod entries;
+mod objects;
+mod references;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::name::without_promotion;
+use klpx_normalize::object::{ItemId, Role};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::arch;
+use crate::closure::{Closure, Piece};
+use crate::plan::{Binder, Bound, Import, Plan, PlannedObject, Unit, VMLINUX};
+use crate::writer::{Place, Relocatable, Sec, Section, Sym, Symbol};
+
+const ALLOC: u64 = elf::SHF_ALLOC.0;
+const WRITE: u64 = elf::SHF_WRITE.0;
+const EXEC: u64 = elf::SHF_EXECINSTR.0;
+
+/// A closure written as an object, and what must be known to make a module of it.
+pub struct Emitted {
+    /// The relocatable object.
+    pub object: Vec<u8>,
+    /// What it patches and needs.
+    pub plan: Plan,
+}
+
+/// Writes a closure.
+///
+/// # Errors
+/// Every reference that can't be bound and every entry that can't be carried, all at once.
+pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
+    let machine = closure.units.first().map_or(elf::EM_X86_64.0, |unit| unit.patched.elf.machine());
+    let mut emitter = Emitter {
+        closure,
+        binder,
+        out: Relocatable::new(machine),
+        sections: BTreeMap::new(),
+        placed: BTreeMap::new(),
+        entries: BTreeMap::new(),
+        externals: BTreeMap::new(),
+        veneers: BTreeMap::new(),
+        imports: BTreeSet::new(),
+        livepatch_symbols: BTreeSet::new(),
+        late: BTreeSet::new(),
+        warnings: closure.warnings.clone(),
+        faults: Vec::new(),
+    };
+    let objects = emitter.run();
+    Failure::all(std::mem::take(&mut emitter.faults))?;
+    emitter.warnings.sort();
+    emitter.warnings.dedup();
+    let plan = Plan {
+        objects,
+        imports: emitter.imports.into_iter().collect(),
+        livepatch_symbols: emitter.livepatch_symbols.into_iter().collect(),
+        warnings: emitter.warnings,
+    };
+    Ok(Emitted { object: emitter.out.write(), plan })
+}
+
+/// Where a symbol outside of the module is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outside {
+    /// By the module loader, as for any module.
+    Import { name: String, namespace: Option<String> },
+    /// By the livepatch core.
+    Livepatch { section_object: String, symbol_object: String, bound: Bound },
+}
+
+impl Outside {
+    /// True when the reference is written only once the patched module is there, after the special sections were read.
+    fn is_late(&self) -> bool {
+        matches!(self, Outside::Livepatch { section_object, .. } if section_object != VMLINUX)
+    }
+}
+
+/// Where a piece lies: the anchor is its entry or first byte.
+#[derive(Clone, Copy)]
+struct Placed {
+    section: Sec,
+    start: u64,
+    anchor: u64,
+    symbol: Option<Sym>,
+}
+
+struct Emitter<'c, 'u, 'd> {
+    closure: &'c Closure<'u, 'd>,
+    binder: &'c dyn Binder,
+    out: Relocatable,
+    sections: BTreeMap<Vec<u8>, (Sec, Sym)>,
+    placed: BTreeMap<(usize, Piece), Placed>,
+    entries: BTreeMap<(usize, u8, u32), (Sec, u64)>,
+    externals: BTreeMap<String, Sym>,
+    veneers: BTreeMap<(Sym, i64), Sym>,
+    imports: BTreeSet<Import>,
+    livepatch_symbols: BTreeSet<String>,
+    /// Places in copied code that a late livepatch relocation writes: unit, item, bytes from its entry.
+    late: BTreeSet<(usize, ItemId, i64)>,
+    warnings: Vec<Diagnosis>,
+    faults: Vec<Diagnosis>,
+}
+
+impl<'u, 'd> Emitter<'_, 'u, 'd> {
+    fn unit(&self, unit: usize) -> Unit<'u, 'd> {
+        self.closure.units[unit]
+    }
+
+    fn run(&mut self) -> Vec<PlannedObject> {
+        let closure = self.closure;
+        let all: Vec<(usize, Piece)> = (0..closure.units.len())
+            .flat_map(|n| closure.pieces[n].iter().map(move |&piece| (n, piece)))
+            .collect();
+        for &(unit, piece) in &all {
+            self.place(unit, piece);
+        }
+        for &(unit, piece) in &all {
+            self.find_late(unit, piece);
+        }
+        // Linkers take a missing one as a wish for an executable stack.
+        self.out.add_section(Section::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
+        for unit in 0..closure.units.len() {
+            self.place_entries(unit);
+        }
+        for &(unit, piece) in &all {
+            self.relocate_piece(unit, piece);
+        }
+        self.plan_objects()
+    }
+
+    // Placement.
+
+    fn section(&mut self, name: &[u8], kind: u32, flags: u64, align: u64) -> Sec {
+        if let Some(&(section, _)) = self.sections.get(name) {
+            return section;
+        }
+        let section = self.out.add_section(Section::new(name, kind, flags, align));
+        let symbol = self.out.add_symbol(Symbol {
+            name: Vec::new(),
+            binding: elf::STB_LOCAL.0,
+            kind: elf::STT_SECTION.0,
+            other: 0,
+            place: Place::In(section),
+            value: 0,
+            size: 0,
+        });
+        self.sections.insert(name.to_vec(), (section, symbol));
+        section
+    }
+
+    fn section_symbol(&self, section: Sec) -> Option<Sym> {
+        self.sections.get(&self.out.sections[section.0].name).map(|&(_, symbol)| symbol)
+    }
+
+    /// The module's section for what lies in `from`. Few sections, by the names that every kernel's module loader knows.
+    fn section_for(&mut self, unit: usize, from: SectionId) -> Sec {
+        let elf_file = &self.unit(unit).patched.elf;
+        let (name, flags) = (elf_file.section_name(from), elf_file.section_flags(from));
+        let nobits = elf_file.section_type(from) == elf::SHT_NOBITS.0;
+        let (progbits, bss) = (elf::SHT_PROGBITS.0, elf::SHT_NOBITS.0);
+        if flags & EXEC != 0 {
+            let own = matches!(name, b".altinstr_replacement" | b".altinstr_aux" | b".static_call.text");
+            return self.section(if own { name } else { b".text" }, progbits, ALLOC | EXEC, 16);
+        }
+        if name.starts_with(b".data..percpu") {
+            return self.section(b".data..percpu", progbits, ALLOC | WRITE, 8);
+        }
+        if name == b"__dyndbg" {
+            return self.section(b"__dyndbg", progbits, ALLOC | WRITE, 8);
+        }
+        match (nobits, flags & WRITE != 0) {
+            (true, _) => self.section(b".bss", bss, ALLOC | WRITE, 8),
+            (false, true) => self.section(b".data", progbits, ALLOC | WRITE, 8),
+            (false, false) => self.section(b".rodata", progbits, ALLOC, 8),
+        }
+    }
+
+    fn place(&mut self, unit: usize, piece: Piece) {
+        let object = self.unit(unit).patched;
+        let (from, start, entry, end) = match piece {
+            Piece::Item(item) => {
+                let item = object.item(item);
+                (item.section, item.start, item.entry, item.end)
+            }
+            Piece::Bytes { section, start, end } => (section, start, start, end),
+        };
+        let section = self.section_for(unit, from);
+        let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
+        let align = object.elf.section(from).sh_addralign.get(LE).max(1);
+        let bytes = object.range(from, start, end);
+        let out = &mut self.out.sections[section.0];
+        let at = out.pad(align, start, fill);
+        if out.kind == elf::SHT_NOBITS.0 {
+            out.nobits += end - start;
+        } else {
+            out.data.extend_from_slice(bytes);
+            out.data.resize((at + (end - start)) as usize, 0); // per-cpu data without bytes in the file
+        }
+        let anchor = at + (entry - start);
+        let symbol = match piece {
+            Piece::Item(item) => self.item_symbol(unit, item, section, anchor),
+            Piece::Bytes { .. } => None,
+        };
+        self.placed.insert((unit, piece), Placed { section, start: at, anchor, symbol });
+    }
+
+    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did, but for the hash of a
+    /// promotion, which tells only where klpx built.
+    fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<Sym> {
+        let of = self.unit(unit);
+        let symbol = of.patched.item(item).symbol;
+        let name = match of.counterpart(item) {
+            Some(original) => of.original.item_name(original),
+            None => of.patched.item_name(item),
+        };
+        if name.starts_with(b".L") {
+            return None; // linkers drop these
+        }
+        Some(self.out.add_symbol(Symbol {
+            name: without_promotion(name).to_vec(),
+            binding: elf::STB_LOCAL.0,
+            kind: of.patched.elf.symbol_type(symbol),
+            other: 0,
+            place: Place::In(section),
+            value: anchor,
+            size: of.patched.elf.symbol_size(symbol),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Builds, Kernel};
+
+    /// What the change from one text to the other is refused for.
+    fn codes(original: &str, patched: &str) -> Vec<&'static str> {
+        Builds::new(original, patched).codes("vmlinux", &Kernel::default())
+    }
+
+    #[test]
+    fn what_a_livepatch_cant_do_is_refused_with_its_code() {
+        let cases = [
+            (
+                "int limit = 3; int f(void) { return limit; }",
+                "int limit = 4; int f(void) { return limit; }",
+                "klpx::changed-data",
+            ),
+            (
+                "__attribute__((section(\".init.text\"))) int setup(int x) { return x; }",
+                "__attribute__((section(\".init.text\"))) int setup(int x) { return x + 1; }",
+                "klpx::init-function",
+            ),
+            (
+                "__attribute__((no_instrument_function)) int f(int x) { return x; }",
+                "__attribute__((no_instrument_function)) int f(int x) { return x + 1; }",
+                "klpx::not-traceable",
+            ),
+            (
+                "int once __attribute__((section(\".init.data\"))); int f(void) { return 1; }",
+                "int once __attribute__((section(\".init.data\"))); int f(void) { return once; }",
+                "klpx::init-reference",
+            ),
+        ];
+        for (original, patched, code) in cases {
+            assert_eq!(codes(original, patched), [code], "{patched}");
+        }
+    }
+
+    #[test]
+    fn several_refusals_come_at_once() {
+        let found = codes(
+            "int a = 1, b = 1; int f(void) { return a + b; }",
+            "int a = 2, b = 2; int f(void) { return a + b; }",
+        );
+        assert_eq!(found, ["klpx::changed-data", "klpx::changed-data"]);
+    }
+
+    #[test]
+    fn a_name_that_nothing_exports_is_refused_in_a_module_only() {
+        let builds = Builds::new(
+            "extern int away(int); int f(int x) { return away(x); }",
+            "extern int away(int); int f(int x) { return away(x) + 1; }",
+        );
+        let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+        assert_eq!(builds.codes("raid1", &kernel), ["klpx::unresolved-symbol"]);
+        assert!(builds.codes("vmlinux", &Kernel::default()).is_empty());
+    }
+
+    #[test]
+    fn a_cold_part_comes_with_its_function_and_is_not_replaced_by_itself() {
+        let text = |number: u32| {
+            format!(
+                "extern int slow(int) __attribute__((cold)); extern int v; \
+                 int f(int x) {{ if (x == 7) {{ v = slow(x) + {number}; v += slow(v); }} return x + v; }}"
+            )
+        };
+        let builds = Builds::new(&text(1), &text(2));
+        let emitted = builds.emit("vmlinux", &Kernel::default()).expect("a livepatch");
+        let names: Vec<&str> =
+            emitted.plan.objects[0].functions.iter().map(|f| f.old.name.as_str()).collect();
+        assert_eq!(names, ["f"]);
+    }
+}

@@ -1,0 +1,315 @@
+//! Where each relocation of what was placed finally leads.
+
+use klpx_diagnosis::{Class, Diagnosis, Place as Where, Result};
+use klpx_normalize::elf::{Rela, SectionId, SymbolId};
+use klpx_normalize::object::{ItemId, Role};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use super::{ALLOC, EXEC, Emitter, Outside, Placed};
+use crate::arch::{self, VENEER, Veneer};
+use crate::closure::{From, Piece, Referent, place_of};
+use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
+use crate::writer::{Place, Relocation, Sec, Sym, Symbol};
+
+impl Emitter<'_, '_, '_> {
+    pub(super) fn find_late(&mut self, unit: usize, piece: Piece) {
+        let of = self.unit(unit);
+        if of.is_vmlinux() {
+            return;
+        }
+        let (section, start, end, entry) = self.source_range(unit, piece);
+        if of.patched.role(section) != Role::Code {
+            return;
+        }
+        for rela in of.patched.relocations_in(section, start, end) {
+            let referent = self.closure.referent(unit, From::Piece(piece), section, rela);
+            let late = matches!(self.outside(unit, referent), Some(Ok((outside, _))) if outside.is_late());
+            match piece {
+                Piece::Item(item) if late => {
+                    self.late.insert((unit, item, rela.r_offset.get(LE) as i64 - entry as i64));
+                }
+                Piece::Bytes { .. } if late => self.faults.push(late_alternative(Where::default())),
+                _ => {}
+            }
+        }
+    }
+
+    fn source_range(&self, unit: usize, piece: Piece) -> (SectionId, u64, u64, u64) {
+        match piece {
+            Piece::Item(item) => {
+                let item = self.unit(unit).patched.item(item);
+                (item.section, item.start, item.end, item.entry)
+            }
+            Piece::Bytes { section, start, end } => (section, start, end, start),
+        }
+    }
+
+    pub(super) fn relocate_piece(&mut self, unit: usize, piece: Piece) {
+        let (section, start, end, _) = self.source_range(unit, piece);
+        let Some(placed) = self.placed.get(&(unit, piece)).copied() else { return };
+        let owner = match piece {
+            Piece::Item(item) => item,
+            Piece::Bytes { .. } => ItemId(0),
+        };
+        for rela in self.unit(unit).patched.relocations_in(section, start, end) {
+            let to = placed.start + (rela.r_offset.get(LE) - start);
+            self.relocate(unit, From::Piece(piece), owner, section, rela, (placed.section, to));
+        }
+        self.relocate_branches(unit, piece, placed);
+        let name = self.out.sections[placed.section.0].name.clone();
+        let table = self.out.sections[placed.section.0].rela_table([b".rela", &name[..]].concat(), 0);
+        table.relocations.sort_by_key(|relocation| relocation.offset);
+    }
+
+    /// Branches to other functions of the same section get the relocation that the assembler left out.
+    fn relocate_branches(&mut self, unit: usize, piece: Piece, placed: Placed) {
+        let Piece::Item(item) = piece else { return };
+        let (section, start, _, _) = self.source_range(unit, piece);
+        for rela in self.closure.direct_branches(unit, item) {
+            let to = placed.start + (rela.r_offset.get(LE) - start);
+            let field = to as usize..to as usize + 4;
+            if self.unit(unit).patched.arch.wants_clear_fields()
+                && let Some(bytes) = self.out.sections[placed.section.0].data.get_mut(field)
+            {
+                bytes.fill(0); // the loader takes no other
+            }
+            self.relocate(unit, From::Piece(piece), item, section, &rela, (placed.section, to));
+        }
+    }
+
+    pub(super) fn relocate(
+        &mut self,
+        unit: usize,
+        from: From,
+        owner: ItemId,
+        section: SectionId,
+        rela: &Rela,
+        (out, offset): (Sec, u64),
+    ) {
+        let object = self.unit(unit).patched;
+        let kind = match object.relocation_kind(rela) {
+            Some(kind) if kind.code == 0 => return,
+            Some(kind) if kind.in_module => kind,
+            _ => return self.faults.push(relocation_type(place_of(object, owner), rela.r_type(LE, false).0)),
+        };
+        let bias = if object.role(section) == Role::Code { object.arch.pc_bias(kind) } else { 0 };
+        let referent = self.closure.referent(unit, from, section, rela);
+        let (symbol, addend) = match referent {
+            Referent::Absolute(value) => (None, value - bias),
+            Referent::Copied(other, piece, delta) => {
+                let Some(placed) = self.placed.get(&(other, piece)).copied() else {
+                    return self.faults.push(not_copied(place_of(object, owner)));
+                };
+                match placed.symbol {
+                    Some(symbol) => (Some(symbol), delta - bias),
+                    None => (self.section_symbol(placed.section), placed.anchor as i64 + delta - bias),
+                }
+            }
+            Referent::Entry(table, entry, delta) => match self.entries.get(&(unit, table, entry)).copied() {
+                Some((section, at)) => (self.section_symbol(section), at as i64 + delta - bias),
+                None => return self.faults.push(not_copied(place_of(object, owner))),
+            },
+            Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
+                match self.outside(unit, referent) {
+                    Some(Ok((outside, name))) => {
+                        let symbol = self.external(&outside);
+                        match arch::late_veneer(object.arch).filter(|_| kind.branch && outside.is_late()) {
+                            Some(veneer) => (Some(self.veneer(veneer, symbol, delta, &name)), 0),
+                            None => (Some(symbol), delta - bias),
+                        }
+                    }
+                    Some(Err(fault)) => {
+                        let fault =
+                            if fault.place.is_empty() { fault.place(place_of(object, owner)) } else { fault };
+                        return self.faults.push(fault);
+                    }
+                    None => return,
+                }
+            }
+        };
+        self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
+    }
+
+    /// A piece of code that leads to a late symbol however far away it is; one for each place that is branched to.
+    fn veneer(&mut self, veneer: &Veneer, symbol: Sym, delta: i64, name: &str) -> Sym {
+        if let Some(&made) = self.veneers.get(&(symbol, delta)) {
+            return made;
+        }
+        let section = self.section(b".text", elf::SHT_PROGBITS.0, ALLOC | EXEC, 16);
+        let out = &mut self.out.sections[section.0];
+        let start = out.pad(8, 0, 0);
+        for word in veneer.code {
+            out.data.extend_from_slice(&word.to_le_bytes());
+        }
+        for &(at, kind) in veneer.relocations {
+            out.relocate(Relocation { offset: start + at, kind, symbol: Some(symbol), addend: delta });
+        }
+        let made = self.out.add_symbol(Symbol {
+            name: format!("{VENEER}{name}").into_bytes(),
+            binding: elf::STB_LOCAL.0,
+            kind: elf::STT_FUNC.0,
+            other: 0,
+            place: Place::In(section),
+            value: start,
+            size: 4 * veneer.code.len() as u64,
+        });
+        self.veneers.insert((symbol, delta), made);
+        made
+    }
+
+    /// Where something outside of the module is found, and its name.
+    pub(super) fn outside(
+        &self,
+        unit: usize,
+        referent: Referent,
+    ) -> Option<Result<(Outside, String), Diagnosis>> {
+        let of = self.unit(unit);
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        Some(match referent {
+            Referent::Original(item, _) => {
+                let symbol = of.original.item(item).symbol;
+                self.original_symbol(unit, symbol)
+                    .map(|outside| (outside, text(of.original.elf.symbol_name(symbol))))
+            }
+            Referent::Inner(symbol, _) => {
+                let name = of.patched.elf.symbol_name(symbol);
+                let same = of.original.elf.symbol_ids().find(|&s| {
+                    of.original.elf.symbol_name(s) == name
+                        && of.original.elf.symbol_binding(s) != elf::STB_LOCAL.0
+                        && of.original.elf.symbol_section(s).is_some()
+                });
+                let item = of.patched.symbol_item(symbol);
+                let at_entry = item
+                    .is_some_and(|item| of.patched.item(item).entry == of.patched.elf.symbol_value(symbol));
+                let entry = || item.filter(|_| at_entry).and_then(|item| of.counterpart(item));
+                match same.or_else(|| entry().map(|item| of.original.item(item).symbol)) {
+                    Some(symbol) => self.original_symbol(unit, symbol).map(|outside| (outside, text(name))),
+                    None => Err(unresolved(&text(name), of.object_name)),
+                }
+            }
+            Referent::External(symbol, _) => {
+                let name = text(of.patched.elf.symbol_name(symbol));
+                self.undefined_symbol(unit, &name).map(|outside| (outside, name))
+            }
+            _ => return None,
+        })
+    }
+
+    /// A symbol that the unit's original object defines.
+    pub(super) fn original_symbol(&self, unit: usize, symbol: SymbolId) -> Result<Outside, Diagnosis> {
+        let of = self.unit(unit);
+        let name = String::from_utf8_lossy(of.original.elf.symbol_name(symbol)).into_owned();
+        let global = of.original.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
+        if of.is_vmlinux()
+            && global
+            && let Some(export) = self.binder.export(&name).filter(|export| export.module.is_none())
+            && !export.namespace.as_deref().is_some_and(|space| space.starts_with("module:"))
+        {
+            return Ok(Outside::Import { name, namespace: export.namespace });
+        }
+        let bound = self.binder.bind(of.object_name, of.original, symbol)?;
+        let object = of.object_name.to_owned();
+        Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
+    }
+
+    /// A symbol that no object of the unit defines.
+    fn undefined_symbol(&self, unit: usize, name: &str) -> Result<Outside, Diagnosis> {
+        let of = self.unit(unit);
+        let finished = |object: &str| {
+            let bound = self.binder.bind_finished(object, name)?;
+            let object = object.to_owned();
+            Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
+        };
+        let Some(export) = self.binder.export(name) else {
+            return match of.is_vmlinux() || name == "__this_module" {
+                true => finished(of.object_name),
+                false => Err(unresolved(name, of.object_name)),
+            };
+        };
+        let for_modules = export.namespace.as_deref().is_some_and(|space| space.starts_with("module:"));
+        match export.module {
+            None if for_modules => finished(VMLINUX),
+            Some(module) if for_modules || self.original_uses(unit, name) => {
+                let bound = self.binder.bind_export(&module, name)?;
+                Ok(Outside::Livepatch {
+                    section_object: of.object_name.to_owned(),
+                    symbol_object: module,
+                    bound,
+                })
+            }
+            // Of the kernel image; or the first use by this module of another's export, which nothing else pins.
+            None | Some(_) => Ok(Outside::Import { name: name.to_owned(), namespace: export.namespace }),
+        }
+    }
+
+    /// True when the original object imports that name already: then the exporting module is there when it is.
+    fn original_uses(&self, unit: usize, name: &str) -> bool {
+        let original = &self.unit(unit).original.elf;
+        original.symbol_ids().any(|s| {
+            original.symbol(s).st_shndx.get(LE) == elf::SHN_UNDEF
+                && original.symbol_name(s) == name.as_bytes()
+        })
+    }
+
+    pub(super) fn external(&mut self, outside: &Outside) -> Sym {
+        let name = match outside {
+            Outside::Import { name, namespace } => {
+                self.imports.insert(Import { name: name.clone(), namespace: namespace.clone() });
+                name.clone()
+            }
+            Outside::Livepatch { section_object, symbol_object, bound } => {
+                let last = klp_symbol(symbol_object, bound);
+                self.livepatch_symbols.insert(last.clone());
+                format!("{PENDING}{section_object}!{last}")
+            }
+        };
+        if let Some(&symbol) = self.externals.get(&name) {
+            return symbol;
+        }
+        let symbol = self.out.add_symbol(Symbol {
+            name: name.clone().into_bytes(),
+            binding: elf::STB_GLOBAL.0,
+            kind: elf::STT_NOTYPE.0,
+            other: 0,
+            place: Place::Undefined,
+            value: 0,
+            size: 0,
+        });
+        self.externals.insert(name, symbol);
+        symbol
+    }
+}
+
+pub(super) fn late_alternative(place: Where) -> Diagnosis {
+    Diagnosis::new(
+        "klpx::late-alternative",
+        Class::NotLivepatchable,
+        "a module's symbol inside an alternative",
+    )
+    .place(place)
+    .why("the kernel applies alternatives when the livepatch is loaded, and the address is known only later")
+    .remedy("report this function: klpx can't patch it")
+}
+fn relocation_type(place: Where, code: u32) -> Diagnosis {
+    Diagnosis::new("klpx::relocation-type", Class::NotLivepatchable, format!("a relocation of type {code}"))
+        .place(place)
+        .why("the kernel's module loader does not take it")
+        .remedy("report this function and how the kernel was built")
+}
+
+fn not_copied(place: Where) -> Diagnosis {
+    Diagnosis::new("klpx::not-copied", Class::Internal, "a reference to something that was not copied")
+        .place(place)
+        .remedy("report this function and the patch")
+}
+
+fn unresolved(name: &str, object: &str) -> Diagnosis {
+    Diagnosis::new(
+        "klpx::unresolved-symbol",
+        Class::NotLivepatchable,
+        format!("{object} refers to {name}, which nothing exports"),
+    )
+    .why("the kernel to be patched has no export of that name, so no module can refer to it")
+    .remedy("check that Module.symvers belongs to the kernel to be patched")
+}

@@ -98,6 +98,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     step.at("peer");
     let peer = peer(&built.tree, original, patched)?;
     step.done(&format!("best of {}", args.runs));
+    if let Some((_, Some(refusal))) = &peer {
+        ui::say(&format!("  the peer's time is up to its refusal: {refusal}"));
+    }
+    let peer = peer.map(|(usage, _)| usage);
     let size = std::fs::metadata(original)?.len() / 1_000_000;
     rows.push(Row { what: format!("analysis of two vmlinux.o ({size} MB)"), ours, peer });
     if let Some(kept) = kept {
@@ -115,8 +119,9 @@ fn kept_objects(text: &str) -> Option<Vec<PathBuf>> {
     pair.iter().all(|path| path.is_file()).then_some(pair)
 }
 
-/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can.
-fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<Usage>> {
+/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it says
+/// when it refuses the pair comes along.
+fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<(Usage, Option<String>)>> {
     let objtool = tree.join("tools/objtool/objtool");
     if !Command::new(&objtool)
         .args(["klp", "diff", "--help"])
@@ -141,10 +146,7 @@ fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<Usage>> {
     for (object, copy) in &pair {
         // It writes into its input.
         std::fs::copy(object, copy)?;
-        let Ok(usage) = measure(Command::new(&objtool).args(["klp", "checksum"]).arg(copy)) else {
-            return Ok(None);
-        };
-        add(usage);
+        add(measure(Command::new(&objtool).args(["klp", "checksum"]).arg(copy))?);
     }
     let mut diff = Command::new(&objtool);
     // It reads Module.symvers where it is.
@@ -153,9 +155,14 @@ fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<Usage>> {
         .arg(&pair[0].1)
         .arg(&pair[1].1)
         .arg(scratch.path().join("diff.o"));
-    let Ok(usage) = measure(&mut diff) else { return Ok(None) };
+    let said = scratch.path().join("said");
+    let (usage, status) = measure_any(diff.stderr(std::fs::File::create(&said)?))?;
     add(usage);
-    Ok(Some(total))
+    let refusal = std::fs::read_to_string(&said)?
+        .lines()
+        .find(|line| line.contains("error:"))
+        .map(|line| line.rsplit_once("objtool: ").map_or(line, |(_, why)| why).trim().to_owned());
+    Ok(Some((total, refusal.filter(|_| !status.success()))))
 }
 
 /// The fastest of some runs.
@@ -170,13 +177,21 @@ fn best(runs: u32, mut command: impl FnMut() -> Command) -> Result<Usage> {
     best.context("no run")
 }
 
-/// Runs a command to its end and asks the kernel what it used.
+/// Runs a command that must succeed.
 fn measure(command: &mut Command) -> Result<Usage> {
+    let (usage, status) = measure_any(command.stderr(Stdio::null()))?;
+    if !status.success() {
+        bail!("{} failed ({status})", process::shown(command));
+    }
+    Ok(usage)
+}
+
+/// Runs a command to its end and asks the kernel what it used.
+fn measure_any(command: &mut Command) -> Result<(Usage, ExitStatus)> {
     let start = Instant::now();
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("can't run {}", process::shown(command)))?;
     let mut status = 0;
@@ -188,10 +203,8 @@ fn measure(command: &mut Command) -> Result<Usage> {
         return Err(io::Error::last_os_error()).context("wait4");
     }
     let status = ExitStatus::from_raw(status);
-    if !status.success() {
-        bail!("{} failed ({status})", process::shown(command));
-    }
-    Ok(Usage { elapsed: start.elapsed(), memory: usage.ru_maxrss.cast_unsigned() * 1024 })
+    let usage = Usage { elapsed: start.elapsed(), memory: usage.ru_maxrss.cast_unsigned() * 1024 };
+    Ok((usage, status))
 }
 
 fn show(rows: &[Row]) {

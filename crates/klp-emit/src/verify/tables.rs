@@ -27,6 +27,9 @@ impl Check<'_, '_> {
                 .map(|form| u64::from(form.0))
                 .find(|&size| self.elf.section_size(id).is_multiple_of(size));
             let Some(size) = size else { continue }; // reported by the reader of objects
+            // A trace site may stand before its function.
+            let (sites, offsets) = arch.trace_sites();
+            let lead = offsets.iter().copied().min().filter(|_| kind.name == sites).unwrap_or(0).min(0);
             let mut places = 0;
             for rela in self.elf.relocations(id) {
                 if rela.r_offset.get(LE) % size != first {
@@ -36,8 +39,9 @@ impl Check<'_, '_> {
                 let (at, code) = self.place(rela);
                 // A terminator of unwind data stands right behind its function; aux code has no symbol.
                 let inside = at.is_some_and(|(section, offset)| {
-                    functions.iter().any(|&(of, start, end)| of == section && (start..=end).contains(&offset))
-                        || self.elf.section_name(section).starts_with(b".altinstr")
+                    functions.iter().any(|&(of, start, end)| {
+                        of == section && (start.saturating_add_signed(lead)..=end).contains(&offset)
+                    }) || self.elf.section_name(section).starts_with(b".altinstr")
                 });
                 if !code || !inside {
                     self.table_fault(

@@ -20,6 +20,7 @@ mod robust;
 mod scenario;
 mod source;
 mod test;
+mod tried;
 mod ui;
 mod workspace;
 

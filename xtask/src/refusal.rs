@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use crate::fingerprint::Fingerprint;
 use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Klpx, Outcome};
 use crate::process;
+use crate::tried::Tried;
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -76,20 +76,6 @@ impl Case {
     }
 }
 
-/// How a refusal went on one kernel.
-pub(crate) struct Refused {
-    /// Its file's name.
-    pub(crate) name: String,
-    /// What it shows.
-    pub(crate) title: String,
-    /// Fixture kernel.
-    pub(crate) kernel: &'static str,
-    /// What was not as it should be.
-    pub(crate) failures: Vec<String>,
-    /// Time that klpx took.
-    pub(crate) elapsed: Duration,
-}
-
 /// Every refusal of `kernel-fixtures/refusals`, by name.
 pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<(String, Case)>> {
     let root = workspace.fixtures("refusals");
@@ -117,7 +103,7 @@ pub(crate) fn run(
     built: &Built,
     cases: &[(String, Case)],
     results_dir: &Path,
-) -> Result<Vec<Refused>> {
+) -> Result<Vec<Tried>> {
     let directory = workspace.fixtures("refusals");
     let before = trees(built)?;
     let mut results = Vec::new();
@@ -127,10 +113,11 @@ pub(crate) fn run(
         let output = results_dir.join(built.kernel.name).join("refusals").join(name);
         let failures = check(workspace, klpx, built, case, &directory, &output)?;
         let elapsed = if failures.is_empty() { step.done(name) } else { step.failed(name) };
-        results.push(Refused {
+        results.push(Tried {
             name: name.clone(),
             title: case.title.clone(),
             kernel: built.kernel.name,
+            passed: 0,
             failures,
             elapsed,
         });

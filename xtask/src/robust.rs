@@ -16,6 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::kernel::Built;
 use crate::klpx::{Build, Klpx, Report};
 use crate::process;
+use crate::tried::Tried;
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -32,20 +33,6 @@ const NO_MOUNT: i32 = 99;
 
 /// The patch whose builds meet trouble, and the one that is built afterwards.
 const PATCHES: [&str; 2] = ["01-proc-string/version.patch", "02-md-run/md-run.patch"];
-
-/// How one check went.
-pub(crate) struct Checked {
-    /// Its short name.
-    pub(crate) name: &'static str,
-    /// What it shows.
-    pub(crate) title: &'static str,
-    /// Fixture kernel.
-    pub(crate) kernel: &'static str,
-    /// What was not as it should be.
-    pub(crate) failures: Vec<String>,
-    /// Time that it took.
-    pub(crate) elapsed: Duration,
-}
 
 /// A check: its name, what it shows, what it does.
 type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
@@ -83,7 +70,7 @@ pub(crate) fn run(
     built: &Built,
     filters: &[String],
     results_dir: &Path,
-) -> Result<Vec<Checked>> {
+) -> Result<Vec<Tried>> {
     let checks: Vec<&Check> = CHECKS.iter().filter(|(name, _, _)| wanted(name, filters)).collect();
     let label = format!("{} robustness", built.kernel.name);
     let mut step = ui::step(&label);
@@ -101,7 +88,14 @@ pub(crate) fn run(
         failures.extend(written.map(|path| format!("the user's trees were written to: {path}")));
         before = after;
         let elapsed = if failures.is_empty() { step.done(name) } else { step.failed(name) };
-        results.push(Checked { name, title, kernel: built.kernel.name, failures, elapsed });
+        results.push(Tried {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            kernel: built.kernel.name,
+            passed: 0,
+            failures,
+            elapsed,
+        });
     }
     Ok(results)
 }

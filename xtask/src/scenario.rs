@@ -14,6 +14,7 @@ use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Klpx, Outcome};
 use crate::process;
 use crate::refusal;
+use crate::tried::Tried;
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -78,22 +79,6 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     directory: PathBuf,
     data: Data,
-}
-
-/// How a scenario went on one kernel.
-pub(crate) struct Tried {
-    /// Scenario.
-    pub(crate) name: String,
-    /// What it shows.
-    pub(crate) title: String,
-    /// Fixture kernel.
-    pub(crate) kernel: &'static str,
-    /// Checks that passed.
-    pub(crate) passed: usize,
-    /// What went wrong.
-    pub(crate) failures: Vec<String>,
-    /// Time that klpx took.
-    pub(crate) elapsed: Duration,
 }
 
 /// Every scenario whose name contains one of the filters; all without filters.

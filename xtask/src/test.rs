@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use crate::klpx::Klpx;
 use crate::packages::{self, Need};
 use crate::process::{self, which};
+use crate::tried::Tried;
 use crate::workspace::Workspace;
 use crate::{kernel, refusal, robust, scenario, ui};
 
@@ -54,6 +55,13 @@ struct Tally {
 }
 
 impl Tally {
+    fn take(&mut self, tried: Vec<Tried>, results: &mut Vec<Tried>) {
+        let good = tried.iter().filter(|tried| tried.good()).count();
+        self.passed += good;
+        self.failed += tried.len() - good;
+        results.extend(tried);
+    }
+
     fn phase(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
         let start = Instant::now();
         if let Err(error) = run(self) {
@@ -176,76 +184,39 @@ fn livepatches(
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
     tally.times.push(("klpx".to_owned(), start.elapsed()));
     let results_dir = results_dir(workspace)?;
-    let mut rows = Vec::new();
-    let mut failures = Vec::new();
+    let mut results: Vec<Tried> = Vec::new();
     for kernel in kernels {
         let start = Instant::now();
         let built = kernel::ensure(workspace, kernel)?;
         tally.times.push((format!("{} kernel", kernel.name), start.elapsed()));
-        tally.phase(&format!("{} scenarios", kernel.name), |tally| {
-            for result in scenario::run(workspace, &klpx, &built, &scenarios, &results_dir)? {
-                let good = result.failures.is_empty();
-                if good {
-                    tally.passed += 1
-                } else {
-                    tally.failed += 1
-                }
-                let verdict =
-                    if good { format!("ok, {} checks", result.passed) } else { "FAILED".to_owned() };
-                let time = format!("{:.1} s", result.elapsed.as_secs_f64());
-                failures.push((format!("{} {}", result.kernel, result.name), result.failures));
-                rows.push(vec![result.kernel.to_owned(), result.name, verdict, time, result.title]);
-            }
-            Ok(())
-        });
-        if robust_on.is_some_and(|robust_on| robust_on.name == kernel.name) {
-            tally.phase(&format!("{} robustness", kernel.name), |tally| {
-                for checked in robust::run(workspace, &klpx, &built, &args.scenario, &results_dir)? {
-                    let good = checked.failures.is_empty();
-                    if good {
-                        tally.passed += 1
-                    } else {
-                        tally.failed += 1
-                    }
-                    let verdict = if good { "ok" } else { "FAILED" };
-                    let time = format!("{:.1} s", checked.elapsed.as_secs_f64());
-                    let (kernel, name) = (checked.kernel.to_owned(), checked.name.to_owned());
-                    failures.push((format!("{kernel} {name}"), checked.failures));
-                    rows.push(vec![kernel, name, verdict.to_owned(), time, checked.title.to_owned()]);
-                }
+        if !scenarios.is_empty() {
+            tally.phase(&format!("{} scenarios", kernel.name), |tally| {
+                let tried = scenario::run(workspace, &klpx, &built, &scenarios, &results_dir)?;
+                tally.take(tried, &mut results);
                 Ok(())
             });
         }
-        if refusals.is_empty() {
-            continue;
+        if robust_on.is_some_and(|robust_on| robust_on.name == kernel.name) {
+            tally.phase(&format!("{} robustness", kernel.name), |tally| {
+                let tried = robust::run(workspace, &klpx, &built, &args.scenario, &results_dir)?;
+                tally.take(tried, &mut results);
+                Ok(())
+            });
         }
-        tally.phase(&format!("{} refusals", kernel.name), |tally| {
-            for refused in refusal::run(workspace, &klpx, &built, &refusals, &results_dir)? {
-                let good = refused.failures.is_empty();
-                if good {
-                    tally.passed += 1
-                } else {
-                    tally.failed += 1
-                }
-                let verdict = if good { "ok, refused" } else { "FAILED" };
-                let time = format!("{:.1} s", refused.elapsed.as_secs_f64());
-                failures.push((format!("{} {}", refused.kernel, refused.name), refused.failures));
-                rows.push(vec![
-                    refused.kernel.to_owned(),
-                    refused.name,
-                    verdict.to_owned(),
-                    time,
-                    refused.title,
-                ]);
-            }
-            Ok(())
-        });
+        if !refusals.is_empty() {
+            tally.phase(&format!("{} refusals", kernel.name), |tally| {
+                let tried = refusal::run(workspace, &klpx, &built, &refusals, &results_dir)?;
+                tally.take(tried, &mut results);
+                Ok(())
+            });
+        }
     }
     ui::heading("results");
+    let rows: Vec<_> = results.iter().map(Tried::row).collect();
     ui::table(&["kernel", "scenario", "verdict", "klpx", "what"], &rows);
-    for (name, failures) in failures.iter().filter(|(_, failures)| !failures.is_empty()) {
-        ui::say(&format!("\n{name}:"));
-        for failure in failures {
+    for tried in results.iter().filter(|tried| !tried.good()) {
+        ui::say(&format!("\n{} {}:", tried.kernel, tried.name));
+        for failure in &tried.failures {
             ui::say(&format!("    {}", failure.replace('\n', "\n    ")));
         }
     }

@@ -49,13 +49,28 @@ const fn table(
 
 use Policy::{Carry, Drop, Refuse, RuntimeConstant};
 
-/// arch/x86: asm/alternative.h, asm/bug.h, asm/jump_label.h, asm/orc_types.h, asm/runtime-const.h; tools/objtool/check.c
+/// On every architecture: asm/jump_label.h, include/linux/kprobes.h, include/asm-generic/error-injection.h,
+/// asm/runtime-const.h, include/linux/printk.h.
+static COMMON: [TableKind; 6] = [
+    table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
+    table("_kprobe_blacklist", &[(8, &[0])], Carry, false),
+    table("_error_injection_whitelist", &[(16, &[0]), (12, &[0])], Drop("no error injection"), false),
+    table("runtime_ptr_*", &[(4, &[0])], RuntimeConstant, true),
+    table(
+        "runtime_shift_*",
+        &[(4, &[0])],
+        Refuse("a runtime constant shift is patched by boot code only, and a module can't have one"),
+        true,
+    ),
+    table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
+];
+
+/// arch/x86: asm/alternative.h, asm/bug.h, asm/orc_types.h; tools/objtool/check.c
 /// writes the `*_sites` tables.
-static X86_64: [TableKind; 22] = [
+static X86_64: [TableKind; 16] = [
     table(".altinstructions", &[(14, &[0, 4]), (12, &[0, 4])], Carry, true),
     table("__bug_table", &[(16, &[0, 4, 8]), (12, &[0, 4]), (8, &[0])], Carry, true),
     table("__ex_table", &[(12, &[0, 4, 8])], Carry, true),
-    table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
     table(".static_call_sites", &[(8, &[0, 4])], Carry, true),
     table(".retpoline_sites", &[(4, &[0])], Carry, true),
     table(".return_sites", &[(4, &[0])], Carry, true),
@@ -74,36 +89,15 @@ static X86_64: [TableKind; 22] = [
     },
     table("__mcount_loc", &[(8, &[0])], Carry, true),
     table("__patchable_function_entries", &[(8, &[0])], Drop("call padding is not rewritten"), false),
-    table("_kprobe_blacklist", &[(8, &[0])], Carry, false),
-    table("_error_injection_whitelist", &[(16, &[0]), (12, &[0])], Drop("no error injection"), false),
-    table("runtime_ptr_*", &[(4, &[0])], RuntimeConstant, true),
-    table(
-        "runtime_shift_*",
-        &[(4, &[0])],
-        Refuse("a runtime constant shift is patched by boot code only, and a module can't have one"),
-        true,
-    ),
     table(".tramp_sites", &[(4, &[0])], Drop("trampolines stay direct"), false),
-    table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
 ];
 
-/// arch/arm64: asm/alternative-macros.h, asm/asm-bug.h, asm/asm-extable.h, asm/jump_label.h, asm/runtime-const.h.
-static ARM64: [TableKind; 10] = [
+/// arch/arm64: asm/alternative-macros.h, asm/asm-bug.h, asm/asm-extable.h.
+static ARM64: [TableKind; 4] = [
     table(".altinstructions", &[(12, &[0, 4])], Carry, true),
     table("__bug_table", &[(12, &[0, 4]), (8, &[0])], Carry, true),
     table("__ex_table", &[(12, &[0, 4])], Carry, true),
-    table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
     table("__patchable_function_entries", &[(8, &[0])], Carry, true),
-    table("_kprobe_blacklist", &[(8, &[0])], Carry, false),
-    table("_error_injection_whitelist", &[(16, &[0]), (12, &[0])], Drop("no error injection"), false),
-    table("runtime_ptr_*", &[(4, &[0])], RuntimeConstant, true),
-    table(
-        "runtime_shift_*",
-        &[(4, &[0])],
-        Refuse("a runtime constant shift is patched by boot code only, and a module can't have one"),
-        true,
-    ),
-    table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
 ];
 
 impl TableKind {
@@ -120,7 +114,7 @@ impl TableKind {
             Arch::X86_64 => &X86_64,
             Arch::Arm64 => &ARM64,
         };
-        tables.iter().find(|table| table.matches(name))
+        tables.iter().chain(&COMMON).find(|table| table.matches(name))
     }
 
     /// True when a section of this name is the companion of a table.

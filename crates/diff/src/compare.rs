@@ -6,7 +6,7 @@
 
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{Entry, ItemId, Object, Role, Target};
+use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
 use object::endian::LittleEndian as LE;
 
 use crate::correlate::{Correlation, is_anonymous};
@@ -201,8 +201,8 @@ impl<'d> Comparer<'_, 'd> {
             ) => {
                 let same = i == j
                     && std::ptr::eq(
-                        self.original.tables[usize::from(s)].kind,
-                        self.patched.tables[usize::from(t)].kind,
+                        self.original.tables[s.index()].kind,
+                        self.patched.tables[t.index()].kind,
                     )
                     && self.same_entry_content(s, x, t, y, depth);
                 (!same).then_some(Unlike::Content)
@@ -227,30 +227,26 @@ impl<'d> Comparer<'_, 'd> {
 
     /// The special-section entries that describe two functions: same tables, places, contents and references.
     fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
-        let compared =
-            |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.compared;
+        let compared = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.compared;
         let mut theirs: Vec<&Entry> =
             self.original.entries(original).iter().filter(|e| compared(self.original, e)).collect();
         let mut ours: Vec<&Entry> =
             self.patched.entries(patched).iter().filter(|e| compared(self.patched, e)).collect();
         // The order of the sections in the two files may differ.
-        theirs.sort_by_key(|e| (self.original.tables[usize::from(e.table)].kind.name, e.place, e.index));
-        ours.sort_by_key(|e| (self.patched.tables[usize::from(e.table)].kind.name, e.place, e.index));
+        theirs.sort_by_key(|e| (self.original.tables[e.table.index()].kind.name, e.place, e.index));
+        ours.sort_by_key(|e| (self.patched.tables[e.table.index()].kind.name, e.place, e.index));
         let mut theirs = theirs.into_iter();
         let mut ours = ours.into_iter();
         loop {
-            let name = |object: &Object<'d>, entry: &Entry| object.tables[usize::from(entry.table)].kind.name;
+            let name = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.name;
             return Some(match (theirs.next(), ours.next()) {
                 (None, None) => return None,
                 (Some(x), None) => Reason::SpecialSection { table: name(self.original, x), offset: x.place },
                 (None, Some(y)) => Reason::SpecialSection { table: name(self.patched, y), offset: y.place },
                 (Some(x), Some(y)) => {
                     let same = name(self.original, x) == name(self.patched, y)
-                        && self.original.elf.section_name(self.original.tables[usize::from(x.table)].section)
-                            == self
-                                .patched
-                                .elf
-                                .section_name(self.patched.tables[usize::from(y.table)].section)
+                        && self.original.elf.section_name(self.original.tables[x.table.index()].section)
+                            == self.patched.elf.section_name(self.patched.tables[y.table.index()].section)
                         && x.place == y.place
                         && self.original.entry_companion(x.table, x.index)
                             == self.patched.entry_companion(y.table, y.index)
@@ -264,12 +260,12 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    fn same_entry_content(&self, s: u8, x: u32, t: u8, y: u32, depth: u8) -> bool {
+    fn same_entry_content(&self, s: TableId, x: u32, t: TableId, y: u32, depth: u8) -> bool {
         let (their_section, a, b) = self.original.entry_range(s, x);
         let (our_section, c, d) = self.patched.entry_range(t, y);
         let theirs = Span { section: their_section, start: a, end: b, base: a };
         let ours = Span { section: our_section, start: c, end: d, base: c };
-        if self.patched.tables[usize::from(t)].kind.name == ".altinstructions" {
+        if self.patched.tables[t.index()].kind.name == ".altinstructions" {
             return b - a == d - c
                 && self.bytes(theirs, ours).is_none()
                 && self.same_alternative(theirs, ours, depth);
@@ -377,7 +373,7 @@ pub fn describe(object: &Object<'_>, target: Target) -> String {
         }
         Target::Literal { section, offset, .. } => with(text(object.elf.section_name(section)), offset),
         Target::Entry { table, entry, .. } => {
-            format!("{}[{entry}]", object.tables[usize::from(table)].kind.name)
+            format!("{}[{entry}]", object.tables[table.index()].kind.name)
         }
         Target::External { symbol, offset } => with(text(object.elf.symbol_name(symbol)), offset),
         Target::Absolute(value) => format!("{value:#x}"),

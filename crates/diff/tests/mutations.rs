@@ -115,7 +115,7 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
             let entries: Vec<_> = object
                 .entries(item)
                 .iter()
-                .filter(|e| object.tables[usize::from(e.table)].kind.compared)
+                .filter(|e| object.tables[e.table.index()].kind.compared)
                 .collect();
             let entry = entries.get(choice % entries.len().max(1))?;
             let (section, start, end) = object.entry_range(entry.table, entry.index);

@@ -87,7 +87,7 @@ pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     }
     let (table, places) = object.arch.trace_sites();
     let site = (object.entries(id).iter())
-        .filter(|entry| object.tables[usize::from(entry.table)].kind.name == table)
+        .filter(|entry| object.tables[entry.table.index()].kind.name == table)
         .map(|entry| entry.place)
         .find(|place| places.contains(place));
     site.ok_or_else(|| {

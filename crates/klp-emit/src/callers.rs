@@ -58,7 +58,7 @@ pub(crate) fn callers(
 /// The item that a place belongs to; for a special-section entry the function that it describes.
 fn holder(object: &Object<'_>, section: klpx_normalize::elf::SectionId, place: u64) -> Option<ItemId> {
     if let Role::Table(table) = object.role(section) {
-        let index = (place / u64::from(object.tables[usize::from(table)].entry_size)) as u32;
+        let index = (place / u64::from(object.tables[table.index()].entry_size)) as u32;
         let describes =
             |item: &ItemId| object.entries(*item).iter().any(|e| e.table == table && e.index == index);
         return object.item_ids().find(describes);

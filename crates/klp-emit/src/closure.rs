@@ -10,7 +10,7 @@ use klpx_diff::is_anonymous;
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical};
-use klpx_normalize::object::{Entry, ItemId, Object, Role, Target};
+use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
 use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -47,7 +47,7 @@ pub enum Referent {
     /// To a symbol that the patched object does not define.
     External(SymbolId, i64),
     /// To the copy of a special-section entry.
-    Entry(u8, u32, i64),
+    Entry(TableId, u32, i64),
     /// A plain number.
     Absolute(i64),
 }
@@ -171,7 +171,7 @@ impl<'u, 'd> Closure<'u, 'd> {
             .entries(item)
             .iter()
             .copied()
-            .filter(move |entry| object.tables[usize::from(entry.table)].kind.policy == Policy::Carry)
+            .filter(move |entry| object.tables[entry.table.index()].kind.policy == Policy::Carry)
     }
 
     /// The original functions that a unit's copied functions replace, in item order. Cold parts come with their function.
@@ -285,10 +285,10 @@ impl<'u, 'd> Closure<'u, 'd> {
     ) -> u64 {
         let at = rela.r_offset.get(LE);
         if let (From::Table, Role::Table(table)) = (from, object.role(section))
-            && object.tables[usize::from(table)].kind.name == ".altinstructions"
+            && object.tables[table.index()].kind.name == ".altinstructions"
         {
             // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.
-            let size = u64::from(object.tables[usize::from(table)].entry_size);
+            let size = u64::from(object.tables[table.index()].entry_size);
             let last = at - at % size + size - 1;
             let length = object.range(section, last, last + 1).first().copied().unwrap_or(0);
             return start + u64::from(length);

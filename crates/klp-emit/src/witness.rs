@@ -482,7 +482,7 @@ impl<'b, 'a> Witness<'b, 'a> {
                 format!("the constant at {}+{place:#x}", text(self.witness.elf.section_name(section)))
             }
             Target::Entry { table, entry, .. } => {
-                let section = self.witness.tables[usize::from(table)].section;
+                let section = self.witness.tables[table.index()].section;
                 format!("entry {entry} of {}", text(self.witness.elf.section_name(section)))
             }
             Target::Absolute(value) => format!("{value:#x}"),

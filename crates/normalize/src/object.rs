@@ -34,6 +34,17 @@ impl FileId {
     pub const NONE: FileId = FileId(u32::MAX);
 }
 
+/// Index of a special section in [`Object::tables`]. An arm64 kernel has one table of trace sites for each function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+impl TableId {
+    /// For indexing.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What a section is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -48,7 +59,7 @@ pub enum Role {
     /// Constants of this size that a linker may merge.
     Constants(u32),
     /// A special section: index into [`Object::tables`].
-    Table(u8),
+    Table(TableId),
     /// Read with another table, or only while the kernel is built (`.discard.*`, `.export_symbol`, `.orc_unwind`).
     BuildOnly,
     /// Tables that the kernel reads once, when it boots or a module is loaded: initcalls, parameters, exports.
@@ -96,7 +107,7 @@ pub enum Target {
     /// An entry of a special section.
     Entry {
         /// Index into [`Object::tables`].
-        table: u8,
+        table: TableId,
         /// The entry.
         entry: u32,
         /// Bytes from the start of the entry.
@@ -119,7 +130,7 @@ pub struct Entry {
     /// The item that the entry's place lies in.
     pub owner: ItemId,
     /// Index into [`Object::tables`].
-    pub table: u8,
+    pub table: TableId,
     /// The place, in bytes from the owner's entry.
     pub place: i64,
     /// Which entry of the table.
@@ -193,7 +204,7 @@ impl<'d> Object<'d> {
             let role = match TableKind::of(self.arch, self.elf.section_name(id)) {
                 Some(kind) if self.elf.section_flags(id) & elf::SHF_ALLOC.0 != 0 => {
                     self.tables.push(Table::read(&self.elf, id, kind)?);
-                    Role::Table((self.tables.len() - 1) as u8)
+                    Role::Table(TableId((self.tables.len() - 1) as u32))
                 }
                 _ => self.role_of(id),
             };
@@ -416,7 +427,7 @@ impl<'d> Object<'d> {
                         owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
                     let index = (at / u64::from(table.entry_size)) as u32;
                     if inside {
-                        entries.push(Entry { owner: item, table: n as u8, place: offset, index });
+                        entries.push(Entry { owner: item, table: TableId(n as u32), place: offset, index });
                     }
                 }
             }
@@ -528,15 +539,15 @@ impl<'d> Object<'d> {
     }
 
     /// Where an entry lies in its table's section: first byte and one past the last.
-    pub fn entry_range(&self, table: u8, index: u32) -> (SectionId, u64, u64) {
-        let table = &self.tables[usize::from(table)];
+    pub fn entry_range(&self, table: TableId, index: u32) -> (SectionId, u64, u64) {
+        let table = &self.tables[table.index()];
         let start = u64::from(index) * u64::from(table.entry_size);
         (table.section, start, start + u64::from(table.entry_size))
     }
 
     /// The companion bytes of an entry, where its table has a companion.
-    pub fn entry_companion(&self, table: u8, index: u32) -> &'d [u8] {
-        let table = &self.tables[usize::from(table)];
+    pub fn entry_companion(&self, table: TableId, index: u32) -> &'d [u8] {
+        let table = &self.tables[table.index()];
         match (table.companion, table.kind.companion) {
             (Some(section), Some((_, size))) => {
                 let size = u64::from(size);
@@ -595,7 +606,7 @@ impl<'d> Object<'d> {
             _ => place.wrapping_add(self.trailing_bytes(from, rela)),
         };
         if let Role::Table(table) = self.role(target) {
-            let size = i64::from(self.tables[usize::from(table)].entry_size);
+            let size = i64::from(self.tables[table.index()].entry_size);
             let entry = exact.div_euclid(size);
             return Target::Entry { table, entry: entry.max(0) as u32, offset: place - entry * size };
         }

@@ -28,7 +28,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let mut carried: Vec<Entry> = items.iter().flat_map(|&item| closure.carried(unit, item)).collect();
         carried.sort_by_key(|entry| (entry.table, entry.index));
         for entry in carried {
-            if object.tables[usize::from(entry.table)].companion.is_none() && self.keeps(unit, entry) {
+            if object.tables[entry.table.index()].companion.is_none() && self.keeps(unit, entry) {
                 self.place_entry(unit, entry);
             }
         }
@@ -74,7 +74,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             return true;
         }
         let object = self.unit(unit).patched;
-        let (what, key_at, code, remedy) = match object.tables[usize::from(entry.table)].kind.name {
+        let (what, key_at, code, remedy) = match object.tables[entry.table.index()].kind.name {
             "__jump_table" => (
                 "static key",
                 8,
@@ -128,7 +128,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     fn refuse_entries(&mut self, unit: usize, item: ItemId) {
         let object = self.unit(unit).patched;
         for entry in object.entries(item) {
-            match object.tables[usize::from(entry.table)].kind.policy {
+            match object.tables[entry.table.index()].kind.policy {
                 Policy::Refuse(why) => self.faults.push(
                     Diagnosis::new(
                         "klpx::special-section",
@@ -149,7 +149,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: Entry) {
         let of = self.unit(unit);
         let object = of.patched;
-        let table = object.tables[usize::from(entry.table)].section;
+        let table = object.tables[entry.table.index()].section;
         let name = object.elf.section_name(table).strip_prefix(b"runtime_ptr_").unwrap_or_default();
         let own = *object.item(item);
         let place = entry.place + (own.entry - own.start) as i64;
@@ -219,7 +219,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             .entries(item)
             .iter()
             .copied()
-            .filter(|entry| usize::from(entry.table) == n && (-before..length).contains(&entry.place))
+            .filter(|entry| entry.table.index() == n && (-before..length).contains(&entry.place))
             .collect();
         let Some(first) = entries.first().copied() else { return };
         let mut rows: Vec<(i64, &[u8])> =
@@ -252,7 +252,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     fn check_alternatives(&mut self, unit: usize, item: ItemId) {
         let object = self.unit(unit).patched;
         for entry in object.entries(item) {
-            let table = &object.tables[usize::from(entry.table)];
+            let table = &object.tables[entry.table.index()];
             if table.kind.name != ".altinstructions" {
                 continue;
             }

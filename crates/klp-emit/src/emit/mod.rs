@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::name::without_promotion;
-use klpx_normalize::object::{ItemId, Role};
+use klpx_normalize::object::{ItemId, Role, TableId};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -99,7 +99,7 @@ struct Emitter<'c, 'u, 'd> {
     out: Relocatable,
     sections: BTreeMap<Vec<u8>, (Sec, Sym)>,
     placed: BTreeMap<(usize, Piece), Placed>,
-    entries: BTreeMap<(usize, u8, u32), (Sec, u64)>,
+    entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
     externals: BTreeMap<String, Sym>,
     veneers: BTreeMap<(Sym, i64), Sym>,
     imports: BTreeSet<Import>,

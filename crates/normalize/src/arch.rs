@@ -203,6 +203,14 @@ impl Arch {
         }
     }
 
+    /// How many bytes of an instruction may follow its PC-relative field: those of an immediate.
+    pub fn trailing_bytes(self) -> &'static [i64] {
+        match self {
+            Arch::X86_64 => &[0, 1, 2, 4],
+            Arch::Arm64 => &[0],
+        }
+    }
+
     /// True when these bytes of a code section hold nothing: no-operation and trap fillers between functions.
     pub fn is_padding(self, bytes: &[u8]) -> bool {
         match self {

@@ -237,6 +237,11 @@ pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
     })
 }
 
+/// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
+pub fn is_mapping_symbol(name: &[u8]) -> bool {
+    matches!(name, [b'$', b'x' | b'd'] | [b'$', b'x' | b'd', b'.', ..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use object::endian::LittleEndian as LE;
 
 use crate::arch::{Arch, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
+use crate::name;
 use crate::special::{Table, TableKind};
 
 /// Index of an item in its object.
@@ -303,7 +304,7 @@ impl<'d> Object<'d> {
                 self.symbol_file[id.index()] = file;
             }
             let Definition::Section(section) = self.elf.definition(id) else { continue };
-            if kind == elf::STT_SECTION.0 || is_mapping_symbol(self.elf.symbol_name(id)) {
+            if kind == elf::STT_SECTION.0 || name::is_mapping_symbol(self.elf.symbol_name(id)) {
                 continue;
             }
             // GCC keeps some of its labels of merged strings and constants: one would stand for the whole section.
@@ -410,8 +411,21 @@ impl<'d> Object<'d> {
         }
     }
 
+    /// The function whose trace site lies before its entry, at the place that a relocation of the table of sites names.
+    fn led_by(&self, table: &Table, rela: &Rela) -> Option<(ItemId, i64)> {
+        let (sites, places) = self.arch.trace_sites();
+        let lead = places.iter().copied().find(|place| *place < 0 && table.kind.name == sites)?;
+        let symbol = self.elf.rela_symbol(rela)?;
+        let section = self.elf.symbol_section(symbol)?;
+        let entry = self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE) - lead);
+        let n = self.items.partition_point(|item| (item.section, item.entry) < (section, entry));
+        let item = self.items.get(n).filter(|item| (item.section, item.entry) == (section, entry))?;
+        item.code.then_some((ItemId(n as u32), lead))
+    }
+
     fn read_entries(&mut self) {
         let mut entries = Vec::new();
+        let mut led = Vec::new();
         for (n, table) in self.tables.iter().enumerate() {
             let first = table.kind.forms[0].1[0];
             for rela in self.elf.relocations(table.section) {
@@ -419,17 +433,31 @@ impl<'d> Object<'d> {
                 if at % u64::from(table.entry_size) != u64::from(first) {
                     continue;
                 }
-                if let Target::Item { item, offset } = self.resolve(table.section, rela) {
+                let index = (at / u64::from(table.entry_size)) as u32;
+                if let Some((item, lead)) = self.led_by(table, rela) {
+                    led.push((item, lead));
+                    entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
+                } else if let Target::Item { item, offset } = self.resolve(table.section, rela) {
                     // One past the end is not in the function: unnamed code begins there. Unwind tables, which have a
                     // companion, end a block so.
                     let owner = self.item(item);
                     let inside =
                         owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
-                    let index = (at / u64::from(table.entry_size)) as u32;
                     if inside {
                         entries.push(Entry { owner: item, table: TableId(n as u32), place: offset, index });
                     }
                 }
+            }
+        }
+        for (item, lead) in led {
+            // What ftrace writes there is the function's.
+            let own = &mut self.items[item.index()];
+            own.start = own.start.min(own.entry.saturating_add_signed(lead));
+            let (section, start) = (own.section, own.start);
+            if let Some(n) = item.index().checked_sub(1)
+                && let Some(before) = self.items.get_mut(n).filter(|before| before.section == section)
+            {
+                before.end = before.end.min(start.max(before.entry));
             }
         }
         entries.sort_unstable();
@@ -737,8 +765,3 @@ const REGISTRIES: [&[u8]; 14] = [
     b"_ftrace_events",
     b"_ftrace_eval_map",
 ];
-
-/// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
-fn is_mapping_symbol(name: &[u8]) -> bool {
-    matches!(name, [b'$', b'x' | b'd'] | [b'$', b'x' | b'd', b'.', ..])
-}

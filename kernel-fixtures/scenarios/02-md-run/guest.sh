@@ -15,7 +15,7 @@ starts_and_stops() {
 
 starts_and_stops before
 load md-run
-matches "ftrace knows" "*md_run *I*tramp*" "$(grep '^md_run ' /sys/kernel/tracing/enabled_functions)"
+matches "ftrace knows" "md_run *I*" "$(grep '^md_run ' /sys/kernel/tracing/enabled_functions)"
 starts_and_stops patched
 unload md-run
 check "ftrace has let go" 0 "$(grep -c '^md_run ' /sys/kernel/tracing/enabled_functions)"

@@ -8,7 +8,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::references::late_alternative;
-use super::{ALLOC, EXEC, Emitter, Outside, WRITE};
+use super::{ALLOC, EXEC, Emitter, LINK_ORDER, Outside, WRITE};
 use crate::arch;
 use crate::closure::{From, Piece, place_of};
 use crate::plan::VMLINUX;
@@ -41,9 +41,15 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     fn table_section(&mut self, unit: usize, from: SectionId, least: u64) -> Sec {
         let elf_file = &self.unit(unit).patched.elf;
-        let flags = elf_file.section_flags(from) & (ALLOC | WRITE | EXEC);
+        let flags = elf_file.section_flags(from) & (ALLOC | WRITE | EXEC | LINK_ORDER);
         let align = elf_file.section(from).sh_addralign.get(LE).max(least);
-        self.section(elf_file.section_name(from), elf::SHT_PROGBITS.0, flags, align)
+        let section = self.section(elf_file.section_name(from), elf::SHT_PROGBITS.0, flags, align);
+        if flags & LINK_ORDER != 0 {
+            // One for each function there, one for the section of all functions here. Linkers take no mixture with
+            // unordered ones, and the glue brings some.
+            self.out.sections[section.0].link = Some(self.text());
+        }
+        section
     }
 
     fn place_entry(&mut self, unit: usize, entry: Entry) {

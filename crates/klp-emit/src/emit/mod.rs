@@ -25,6 +25,7 @@ use crate::writer::{Place, Relocatable, Sec, Section, Sym, Symbol};
 const ALLOC: u64 = elf::SHF_ALLOC.0;
 const WRITE: u64 = elf::SHF_WRITE.0;
 const EXEC: u64 = elf::SHF_EXECINSTR.0;
+const LINK_ORDER: u64 = elf::SHF_LINK_ORDER.0;
 
 /// A closure written as an object, and what must be known to make a module of it.
 pub struct Emitted {
@@ -157,6 +158,11 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         section
     }
 
+    /// The section of all functions.
+    fn text(&mut self) -> Sec {
+        self.section(b".text", elf::SHT_PROGBITS.0, ALLOC | EXEC, 16)
+    }
+
     fn section_symbol(&self, section: Sec) -> Option<Sym> {
         self.sections.get(&self.out.sections[section.0].name).map(|&(_, symbol)| symbol)
     }
@@ -169,7 +175,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let (progbits, bss) = (elf::SHT_PROGBITS.0, elf::SHT_NOBITS.0);
         if flags & EXEC != 0 {
             let own = matches!(name, b".altinstr_replacement" | b".altinstr_aux" | b".static_call.text");
-            return self.section(if own { name } else { b".text" }, progbits, ALLOC | EXEC, 16);
+            return if own { self.section(name, progbits, ALLOC | EXEC, 16) } else { self.text() };
         }
         if name.starts_with(b".data..percpu") {
             return self.section(b".data..percpu", progbits, ALLOC | WRITE, 8);

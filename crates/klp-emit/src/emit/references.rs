@@ -6,7 +6,7 @@ use klpx_normalize::object::{ItemId, Role};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::{ALLOC, EXEC, Emitter, Outside, Placed};
+use super::{Emitter, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
 use crate::closure::{From, Piece, Referent, place_of};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
@@ -136,7 +136,7 @@ impl Emitter<'_, '_, '_> {
         if let Some(&made) = self.veneers.get(&(symbol, delta)) {
             return made;
         }
-        let section = self.section(b".text", elf::SHT_PROGBITS.0, ALLOC | EXEC, 16);
+        let section = self.text();
         let out = &mut self.out.sections[section.0];
         let start = out.pad(8, 0, 0);
         for word in veneer.code {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
-use klpx_normalize::name::{canonical, without_promotion};
+use klpx_normalize::name::{canonical, is_mapping_symbol, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -37,16 +37,18 @@ enum Named {
 /// Symbols with a size by place, for one file.
 struct Names<'e, 'd> {
     elf: &'e Elf<'d>,
+    arch: Arch,
     sorted: Vec<(SectionId, u64, SymbolId)>,
 }
 
 impl<'e, 'd> Names<'e, 'd> {
-    fn new(elf: &'e Elf<'d>) -> Names<'e, 'd> {
+    fn new(elf: &'e Elf<'d>, arch: Arch) -> Names<'e, 'd> {
         let is_named = |&id: &SymbolId| {
             let name = elf.symbol_name(id);
             !matches!(elf.symbol_type(id), t if t == elf::STT_SECTION.0 || t == elf::STT_FILE.0)
                 && !name.is_empty()
                 && !name.starts_with(b".L")
+                && !is_mapping_symbol(name)
         };
         let mut sorted: Vec<_> = elf
             .symbol_ids()
@@ -54,7 +56,7 @@ impl<'e, 'd> Names<'e, 'd> {
             .filter_map(|id| Some((elf.symbol_section(id)?, elf.symbol_value(id), id)))
             .collect();
         sorted.sort_unstable();
-        Names { elf, sorted }
+        Names { elf, arch, sorted }
     }
 
     /// Every name at the start of whatever covers a place.
@@ -78,7 +80,7 @@ impl<'e, 'd> Names<'e, 'd> {
     /// What lies at a place of a section, and a few bytes on.
     fn near(&self, section: SectionId, at: i64) -> Named {
         let mut found = Vec::new();
-        for ahead in [0, 1, 2, 4] {
+        for &ahead in self.arch.trailing_bytes() {
             let Some((names, start)) =
                 u64::try_from(at.saturating_add(ahead)).ok().and_then(|at| self.covering(section, at))
             else {
@@ -132,13 +134,13 @@ struct Pair<'p, 'd, 'c> {
 impl Check<'_, '_> {
     pub(super) fn check_meaning(&mut self, units: &[Unit<'_, '_>]) {
         let Ok(arch) = Arch::of_machine(self.elf.machine()) else { return };
-        let copy = Names::new(self.elf);
+        let copy = Names::new(self.elf, arch);
         let copied_relocations = all_relocations(self.elf);
         let replaced: BTreeSet<String> =
             self.module.objects.iter().flat_map(|o| &o.functions).map(|f| f.new_symbol.clone()).collect();
         let mut faults = Vec::new();
         for unit in units {
-            let patched = Names::new(&unit.patched.elf);
+            let patched = Names::new(&unit.patched.elf, arch);
             let runtime = runtime_constants(&unit.patched.elf);
             let pair = Pair {
                 arch,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::guest::{self, Task};
+use crate::kernel::KERNELS;
 use crate::klpx::{Build, Klpx};
 use crate::packages;
 use crate::process;
@@ -36,10 +37,15 @@ show "livepatch unloaded"
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     ui::say("A livepatch, from the patch to the running kernel.");
     ui::heading("set-up");
-    let kernels = kernel::select(args.kernel.as_slice())?;
-    let Some(kernel) = kernels.into_iter().find(|kernel| kernel.machine.name == args.arch) else {
-        bail!("the {} kernel is not for {}", args.kernel.as_deref().unwrap_or("fixture"), args.arch);
+    let kernel = match &args.kernel {
+        Some(name) => kernel::select(std::slice::from_ref(name))?[0],
+        None => {
+            KERNELS.iter().find(|kernel| kernel.is(&args.arch)).context("an architecture has a kernel")?
+        }
     };
+    if !kernel.is(&args.arch) {
+        bail!("the {} kernel is not for {}", kernel.name, args.arch);
+    }
     packages::ensure(kernel.needs)?;
     let built = kernel::ensure(workspace, kernel)?;
     ui::line("kernel", &format!("Linux {} · {}", built.source.version, kernel.title), None);

@@ -156,4 +156,48 @@ mod tests {
         assert!(matches!(named("quiet"), Err(Unreachable::Section(".noinstr.text", _))));
         assert_eq!(named("number"), Err(Unreachable::NotCode));
     }
+
+    /// Every function's trace site in an arm64 object of clang, built as the kernel is with these flags.
+    fn arm64_sites(flags: &[&str]) -> Vec<Result<i64, Unreachable>> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (source, linked) = (directory.path().join("a.c"), directory.path().join("linked.o"));
+        // More functions than a byte can count: each has a table of its own. Two files have a `twin`, and the linker puts
+        // both into one section, as `ld.lld -r` does with the kernel's.
+        let objects = ["one", "two"].map(|name| {
+            let text: String = (0..200)
+                .map(|n| format!("int {name}_{n}(int x) {{ return x * {n}; }}\n"))
+                .chain([format!("static int twin(int x) {{ return x; }} void *{name} = twin;\n")])
+                .collect();
+            std::fs::write(&source, text).expect("a writable directory");
+            let object = directory.path().join(format!("{name}.o"));
+            let mut compiler = Command::new("clang-22");
+            compiler.args(["--target=aarch64-linux-gnu", "-O2", "-ffunction-sections", "-c", "-o"]);
+            let done = compiler.arg(&object).arg(&source).args(flags).status().expect("clang-22");
+            assert!(done.success());
+            object
+        });
+        let mut linker = Command::new("ld.lld-22");
+        let done = linker.args(["-r", "-o"]).arg(&linked).args(&objects).status().expect("ld.lld-22");
+        assert!(done.success());
+        let file = ElfFile::open(&linked).expect("the object that was just made");
+        let object = Object::read(&file).expect("a sound object");
+        let functions: Vec<ItemId> = object.item_ids().filter(|&id| object.item(id).code).collect();
+        assert_eq!(functions.len(), 402);
+        functions.into_iter().map(|id| reach(&object, id)).collect()
+    }
+
+    #[test]
+    fn arm64_sites_lie_before_at_and_behind_the_entry() {
+        // With call operations, plain, and with a landing pad first.
+        let cases: [(&[&str], i64); 3] = [
+            (&["-fpatchable-function-entry=4,2", "-falign-functions=8"], -8),
+            (&["-fpatchable-function-entry=2"], 0),
+            (&["-fpatchable-function-entry=2", "-mbranch-protection=bti"], 4),
+        ];
+        for (flags, place) in cases {
+            let found = arm64_sites(flags);
+            // A static function whose address alone is used needs its landing pad, and so do global ones.
+            assert!(found.iter().all(|site| *site == Ok(place)), "{flags:?}: {:?}", &found[398..]);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use klpx_normalize::arch::Field;
-use klpx_normalize::elf::{ElfFile, SectionId};
+use klpx_normalize::elf::{ElfFile, Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
 use object::endian::LittleEndian as LE;
 use proptest::prelude::*;
@@ -53,14 +53,19 @@ fn functions(object: &Object<'_>) -> Vec<ItemId> {
     object.item_ids().filter(|&i| object.item(i).code && object.item(i).end > object.item(i).entry).collect()
 }
 
-/// Where in the file the relocation table entry of a section stands.
-fn rela_offset(object: &Object<'_>, section: SectionId, index: usize) -> usize {
+/// Where in the file a relocation of a section stands. Assemblers do not sort them; the reader does.
+fn rela_place(object: &Object<'_>, section: SectionId, rela: &Rela) -> usize {
     let table = object
         .elf
         .section_ids()
         .find(|&id| object.elf.section_type(id) == 4 && object.elf.section(id).sh_info.get(LE) == section.0)
         .expect("a relocation section");
-    file_offset(object, table, index as u64 * 24)
+    let key = |r: &Rela| (r.r_offset.get(LE), r.r_info.get(LE), r.r_addend.get(LE));
+    let bytes = object.elf.section_bytes(table);
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let found = (0..bytes.len() / 24)
+        .find(|n| (word(24 * n), word(24 * n + 8), word(24 * n + 16).cast_signed()) == key(rela));
+    file_offset(object, table, 24 * found.expect("the relocation") as u64)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +84,6 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
     let item = functions[pick % functions.len()];
     let shape = *object.item(item);
     let relocations = object.item_relocations(item);
-    let first = object.elf.relocations(shape.section).partition_point(|r| r.r_offset.get(LE) < shape.start);
     match kind {
         Mutation::Byte => {
             let place = shape.entry + (choice as u64) % (shape.end - shape.entry);
@@ -92,9 +96,9 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
         }
         Mutation::Addend => {
             let n = choice % relocations.len().max(1);
-            relocations.get(n)?;
-            let at = rela_offset(&object, shape.section, first + n);
-            let addend = relocations[n].r_addend.get(LE) + 2 + (choice % 64) as i64;
+            let rela = relocations.get(n)?;
+            let at = rela_place(&object, shape.section, rela);
+            let addend = rela.r_addend.get(LE) + 2 + (choice % 64) as i64;
             bytes[at + 16..at + 24].copy_from_slice(&addend.to_le_bytes());
         }
         Mutation::Target => {
@@ -108,7 +112,7 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
                     && object.elf.symbol_value(s) == object.item(item.expect("checked")).entry
                     && s != object.elf.rela_symbol(rela).expect("checked")
             })?;
-            let at = rela_offset(&object, shape.section, first + n);
+            let at = rela_place(&object, shape.section, rela);
             bytes[at + 12..at + 16].copy_from_slice(&other.0.to_le_bytes());
         }
         Mutation::Entry => {

@@ -91,8 +91,13 @@ pub(crate) fn found(
         let bytes = image.bytes_from(place)?;
         return field::value(witness.arch, kind, bytes, place).map(|value| Found::Value(add(value)));
     }
-    let mut there = image.relocations(place, 1).iter().filter(|other| !is_none(other));
-    let other = there.next()?;
+    let all = image.relocations(place, 1);
+    if all.is_empty() && kind.pc_relative {
+        // Without function sections the assembler wrote branches inside of a module's section itself.
+        let value = field::value(witness.arch, kind, image.bytes_from(place)?, place)?;
+        return Some(Found::Value(add(value)));
+    }
+    let other = all.iter().find(|other| !is_none(other))?;
     if !witness.arch.loads_alike(kind.code, other.r_type(LE, false).0) {
         return None;
     }

@@ -417,7 +417,8 @@ impl<'d> Object<'d> {
         let lead = places.iter().copied().find(|place| *place < 0 && table.kind.name == sites)?;
         let symbol = self.elf.rela_symbol(rela)?;
         let section = self.elf.symbol_section(symbol)?;
-        let entry = self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE) - lead);
+        let entry =
+            self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE).wrapping_sub(lead));
         let n = self.items.partition_point(|item| (item.section, item.entry) < (section, entry));
         let item = self.items.get(n).filter(|item| (item.section, item.entry) == (section, entry))?;
         item.code.then_some((ItemId(n as u32), lead))

@@ -141,6 +141,15 @@ impl Arch {
         }
     }
 
+    /// True where GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some targets at
+    /// -O1). `-fdata-sections` takes that away, so that most functions come out as other code.
+    pub(crate) fn gcc_anchors_data(self) -> bool {
+        match self {
+            Arch::X86_64 => false,
+            Arch::Arm64 => true,
+        }
+    }
+
     /// The architecture that a configuration is for.
     pub(crate) fn of(config: &Config) -> Result<Arch> {
         if config.is("X86_64") {

@@ -92,6 +92,14 @@ impl Patching<'_> {
         modified(path).is_ok_and(|time| time >= self.since)
     }
 
+    /// Puts the source back, and nothing else: what make does from here on is undone by `end` too.
+    pub(crate) fn unpatch(&self) -> Result<()> {
+        let Some(journal) = read(&journal_path(self.dir))? else {
+            return Err(internal("the journal is gone while the source is patched"));
+        };
+        journal.files.iter().try_for_each(|file| restore_source(self.dir, file))
+    }
+
     /// Puts everything back.
     pub(crate) fn end(self) -> Result<()> {
         recover(self.dir).map(|_| ())
@@ -101,19 +109,10 @@ impl Patching<'_> {
 /// Puts everything back when a journal is there; true when one was.
 pub(crate) fn recover(dir: &Path) -> Result<bool> {
     let path = journal_path(dir);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            remove_dir(&dir.join("saved"))?;
-            return Ok(false);
-        }
-        Err(error) => return Err(Diagnosis::io("read", &path, &error).into()),
+    let Some(journal) = read(&path)? else {
+        remove_dir(&dir.join("saved"))?;
+        return Ok(false);
     };
-    let journal: Journal = serde_json::from_slice(&text).map_err(|error| {
-        Diagnosis::new("klpx::cache-corrupt", Class::Environment, format!("{} can't be read", path.display()))
-            .why(error.to_string())
-            .remedy("remove the workspace: klpx cache prune")
-    })?;
     let since = modified(&path)?;
     for file in &journal.files {
         restore_source(dir, file)?;
@@ -130,6 +129,21 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     remove_file(&path)?;
     remove_dir(&dir.join("saved"))?;
     Ok(true)
+}
+
+/// The journal, when there is one.
+fn read(path: &Path) -> Result<Option<Journal>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Diagnosis::io("read", path, &error).into()),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        Diagnosis::new("klpx::cache-corrupt", Class::Environment, format!("{} can't be read", path.display()))
+            .why(error.to_string())
+            .remedy("remove the workspace: klpx cache prune")
+            .into()
+    })
 }
 
 fn modified(path: &Path) -> Result<SystemTime> {

@@ -6,11 +6,26 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
 use crate::process::Runner;
-use crate::toolchain::{self, Lto, Toolchain, Wishes};
+use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{self, Entry, SourceTree, Version};
 
 /// Changes whenever workspaces of an earlier klpx can't be used any more.
 pub(crate) const FORMAT: u32 = 1;
+
+/// The comparison needs a section for each function and each datum. What gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sections {
+    /// The LTO link, by itself; [`SECTION_FLAGS`] would change nothing in bitcode.
+    FromLink,
+    /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code but lengths of branches.
+    Everywhere,
+    /// [`SECTION_FLAGS`] in those compilations only that a patch causes, and once more for the original of the same units:
+    /// the flags change the code, and the baseline has to be the kernel's own.
+    WhereCompared,
+}
+
+/// The compiler's flags for a section for each function and each datum.
+pub(crate) const SECTION_FLAGS: &str = "-ffunction-sections -fdata-sections";
 
 /// What the user asks for.
 #[derive(Clone, Debug, Default)]
@@ -154,11 +169,15 @@ impl Kernel {
         &self.local_files
     }
 
-    /// Extra compiler flags of both builds. Objects need a section for each function; LTO links give that by themselves (the
-    /// flags would change nothing in bitcode), but for the backends of distributed ThinLTO, which are compiler runs.
-    pub(crate) fn extra_cflags(&self) -> &'static str {
-        let in_linker = self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST");
-        if in_linker { "" } else { "-ffunction-sections -fdata-sections" }
+    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs.
+    pub(crate) fn sections(&self) -> Sections {
+        if self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST") {
+            Sections::FromLink
+        } else if self.toolchain.compiler == Compiler::Gcc && self.arch.gcc_anchors_data() {
+            Sections::WhereCompared
+        } else {
+            Sections::Everywhere
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub use config::{Arch, Config};
 pub use external::ExternalModule;
 pub use kernel::{Kernel, Options};
 pub use patch::PatchSet;
-pub use patched::Patched;
+pub use patched::{Pair, Patched};
 pub use progress::Progress;
 pub use toolchain::{Compiler, Lto, Toolchain};
 pub use tree::{SourceTree, Version};

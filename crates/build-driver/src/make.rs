@@ -4,14 +4,18 @@ use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
+
+/// The environment variable that holds what the compiler wrapper adds.
+pub(crate) const WRAPPER_FLAGS: &str = "KLPX_WRAPPER_FLAGS";
 
 /// At most this many lines of a compiler's output go into a diagnosis.
 const DETAIL_LINES: usize = 60;
 
 /// make for one workspace.
+#[derive(Clone, Copy)]
 pub(crate) struct Make<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) runner: &'a Runner,
@@ -19,6 +23,10 @@ pub(crate) struct Make<'a> {
     pub(crate) build: &'a Path,
     /// The linker wrapper, where there is one.
     pub(crate) ld: Option<&'a Path>,
+    /// The compiler wrapper, where there is one.
+    pub(crate) cc: Option<&'a Path>,
+    /// Flags that the compiler wrapper adds.
+    pub(crate) wrapper_flags: &'static str,
 }
 
 /// What a make did.
@@ -41,7 +49,8 @@ impl Make<'_> {
             .arg("--output-sync=target")
             .arg(format!("-j{}", self.kernel.jobs()))
             .args(self.variables())
-            .args(words);
+            .args(words)
+            .env(WRAPPER_FLAGS, self.wrapper_flags);
         tracing::debug!(?call, "make");
         let success = self.runner.stream(&call, &mut |line| {
             if is_compiled_unit(line) {
@@ -72,9 +81,11 @@ impl Make<'_> {
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));
         }
-        let cflags = self.kernel.extra_cflags();
-        if !cflags.is_empty() {
-            variables.push(format!("KCFLAGS={cflags}"));
+        if let Some(cc) = self.cc {
+            variables.push(format!("CC={}", cc.display()));
+        }
+        if self.kernel.sections() == Sections::Everywhere {
+            variables.push(format!("KCFLAGS={SECTION_FLAGS}"));
         }
         variables
     }

@@ -2,21 +2,36 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result};
 
 use crate::apply::Prepared;
+use crate::kernel::{SECTION_FLAGS, Sections};
+use crate::make::{Built, Make};
 use crate::progress::Progress;
-use crate::workspace::{Baseline, Module, TARGETS, Workspace, module, module_objects, now, remove_dir};
+use crate::workspace::{
+    Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
+};
 use crate::{copy, journal};
 
-/// What the patched build gave that is not the same, byte for byte, as in the baseline. The files lie in a folder of their
+/// One object of the kernel, before and after the patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// `vmlinux`, or the module's name.
+    pub name: String,
+    /// The object as the kernel's own flags give it.
+    pub witness: PathBuf,
+    /// The object to compare: the witness, but where the compared units are compiled otherwise.
+    pub original: PathBuf,
+    /// The same after the patch.
+    pub patched: PathBuf,
+}
+
+/// What the patched build gave that is not the same, byte for byte, as the original. The files lie in a folder of their
 /// own, which goes when this is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct Patched {
-    /// All of vmlinux after the patch; `None` when it is the baseline's to the byte.
-    pub vmlinux_o: Option<PathBuf>,
-    /// Modules that differ, sorted by name.
-    pub modules: Vec<Module>,
+    /// What differs: vmlinux first, then modules by name.
+    pub pairs: Vec<Pair>,
     /// Modules that the baseline does not have.
     pub new_modules: Vec<Module>,
     /// Modules that only the baseline has, by name.
@@ -29,7 +44,12 @@ pub struct Patched {
 impl Patched {
     /// True when no object differs.
     pub fn is_unchanged(&self) -> bool {
-        self.vmlinux_o.is_none() && self.modules.is_empty() && self.new_modules.is_empty()
+        self.pairs.is_empty() && self.new_modules.is_empty()
+    }
+
+    /// What differs of `vmlinux` or a module.
+    pub fn pair(&self, name: &str) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.name == name)
     }
 
     /// The folder its files lie in; a place for what is made from them.
@@ -113,10 +133,14 @@ impl Workspace {
                 return Err(failure);
             }
         };
-        let built = self.make_patched(&patching, progress);
-        let patched = built.and_then(|units| {
+        let patched = self.make_patched(&patching, progress).and_then(|units| {
             progress.step("taking what differs");
-            collect(&self.build_dir(), baseline, &patching, work, units)
+            let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
+            let mut patched = made.against(baseline, units, work);
+            if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
+                self.make_originals(&patching, baseline, &mut patched, progress)?;
+            }
+            Ok(patched)
         });
         patching.end()?;
         patched
@@ -124,32 +148,89 @@ impl Workspace {
 
     /// Runs make over the patched source; how many units were compiled.
     fn make_patched(&self, patching: &journal::Patching<'_>, progress: &dyn Progress) -> Result<u64> {
-        self.with_make(|make| {
-            let built = make.run(&TARGETS, progress, Some(patching.expected_units))?;
-            if built.success {
-                return Ok(built.units);
-            }
-            Err(make.failure(
-                &built,
+        self.make_compared(patching, progress, |make, built| {
+            make.failure(
+                built,
                 "klpx::patched-source-does-not-compile",
                 "the patched kernel source does not compile",
                 "correct the patch",
-            ))
+            )
+        })
+    }
+
+    /// Compiles the units once more that the patch made new, from the original source, in the same way.
+    fn make_originals(
+        &self,
+        patching: &journal::Patching<'_>,
+        baseline: &Baseline,
+        patched: &mut Patched,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        progress.step("building the original of what differs");
+        patching.unpatch()?;
+        patched.units += self.make_compared(patching, progress, original_does_not_build)?;
+        let originals = collect(&self.build_dir(), baseline, patching, &patched.work.path.join("original"))?;
+        let mut pairs = Vec::new();
+        for pair in std::mem::take(&mut patched.pairs) {
+            let original = match &originals.vmlinux_o {
+                vmlinux if pair.name == "vmlinux" => vmlinux.as_ref(),
+                _ => originals.modules.iter().find(|m| m.name == pair.name).map(|m| &m.object),
+            };
+            let original = original.unwrap_or(&pair.witness).clone();
+            if differs(&pair.patched, &original)? {
+                pairs.push(Pair { original, ..pair });
+            }
+        }
+        patched.pairs = pairs;
+        Ok(())
+    }
+
+    fn make_compared(
+        &self,
+        patching: &journal::Patching<'_>,
+        progress: &dyn Progress,
+        failure: impl FnOnce(&Make<'_>, &Built) -> Failure,
+    ) -> Result<u64> {
+        self.with_make(|make| {
+            let make = Make { wrapper_flags: SECTION_FLAGS, ..*make };
+            let built = make.run(&TARGETS, progress, Some(patching.expected_units))?;
+            if built.success { Ok(built.units) } else { Err(failure(&make, &built)) }
         })
     }
 }
 
+/// What a build gave that is not as in the baseline.
+struct Made {
+    vmlinux_o: Option<PathBuf>,
+    /// Sorted by name.
+    modules: Vec<Module>,
+    new_modules: Vec<Module>,
+    removed_modules: Vec<String>,
+}
+
+impl Made {
+    fn against(self, baseline: &Baseline, units: u64, work: WorkDir) -> Patched {
+        let pair = |name: &str, original: &Path, patched: &Path| Pair {
+            name: name.to_owned(),
+            witness: original.to_owned(),
+            original: original.to_owned(),
+            patched: patched.to_owned(),
+        };
+        let vmlinux = self.vmlinux_o.iter().map(|path| pair("vmlinux", &baseline.vmlinux_o, path));
+        let modules = self.modules.iter().filter_map(|module| {
+            let original = baseline.modules.iter().find(|original| original.name == module.name)?;
+            Some(pair(&module.name, &original.object, &module.object))
+        });
+        let pairs = vmlinux.chain(modules).collect();
+        Patched { pairs, new_modules: self.new_modules, removed_modules: self.removed_modules, units, work }
+    }
+}
+
 /// Moves what differs from the baseline out of the build tree.
-fn collect(
-    build: &Path,
-    baseline: &Baseline,
-    patching: &journal::Patching<'_>,
-    work: WorkDir,
-    units: u64,
-) -> Result<Patched> {
+fn collect(build: &Path, baseline: &Baseline, patching: &journal::Patching<'_>, to: &Path) -> Result<Made> {
     let vmlinux = build.join("vmlinux.o");
     let vmlinux_o = if patching.is_new(&vmlinux) && differs(&vmlinux, &baseline.vmlinux_o)? {
-        Some(take(build, &work.path, Path::new("vmlinux.o"))?)
+        Some(take(build, to, Path::new("vmlinux.o"))?)
     } else {
         None
     };
@@ -160,13 +241,13 @@ fn collect(
         let path = build.join(rel);
         match old {
             Some(old) if patching.is_new(&path) && differs(&path, &old.object)? => {
-                take(build, &work.path, rel)?;
-                modules.push(module(&work.path, rel));
+                take(build, to, rel)?;
+                modules.push(module(to, rel));
             }
             Some(_) => {}
             None => {
-                take(build, &work.path, rel)?;
-                new_modules.push(module(&work.path, rel));
+                take(build, to, rel)?;
+                new_modules.push(module(to, rel));
             }
         }
     }
@@ -174,7 +255,7 @@ fn collect(
     new_modules.sort();
     let gone = baseline.modules.iter().filter(|module| !objects.contains(&module.object_rel));
     let removed_modules = gone.map(|module| module.name.clone()).collect();
-    Ok(Patched { vmlinux_o, modules, new_modules, removed_modules, units, work })
+    Ok(Made { vmlinux_o, modules, new_modules, removed_modules })
 }
 
 fn differs(new: &Path, old: &Path) -> Result<bool> {

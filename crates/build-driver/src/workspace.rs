@@ -12,7 +12,8 @@
 //!     baseline/       what the original build gave; complete or not there
 //!     patch.journal   there while src/ is patched (journal.rs)
 //!     saved/          originals of what a patch touches, while it does
-//!     lto-cache/, bin/  ThinLTO backends' results, and the linker wrapper that asks for them
+//!     lto-cache/      ThinLTO backends' results
+//!     bin/            the linker wrapper that asks for them, and a compiler wrapper
 //!     work/           results of patched builds
 //! ```
 
@@ -26,8 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Info;
 use crate::config::Config;
-use crate::kernel::{FORMAT, Kernel};
-use crate::make::Make;
+use crate::kernel::{FORMAT, Kernel, Sections};
+use crate::make::{Make, WRAPPER_FLAGS};
 use crate::process::{self, Runner};
 use crate::progress::Progress;
 use crate::toolchain::Lto;
@@ -204,10 +205,16 @@ impl Workspace {
     /// Calls `work` with a make for this workspace.
     pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
         let (src, build) = (self.source_dir(), self.build_dir());
-        let ld = self.linker_wrapper()?;
-        let make =
-            Make { kernel: &self.kernel, runner: &self.runner, src: &src, build: &build, ld: ld.as_deref() };
-        work(&make)
+        let (ld, cc) = (self.linker_wrapper()?, self.compiler_wrapper()?);
+        work(&Make {
+            kernel: &self.kernel,
+            runner: &self.runner,
+            src: &src,
+            build: &build,
+            ld: ld.as_deref(),
+            cc: cc.as_deref(),
+            wrapper_flags: "",
+        })
     }
 
     /// Puts right what a klpx that was killed left here.
@@ -319,26 +326,46 @@ impl Workspace {
         if toolchain.lto != Lto::Thin || !toolchain.lld {
             return Ok(None);
         }
-        let bin = self.dir.join("bin");
-        std::fs::create_dir_all(&bin).map_err(|error| Diagnosis::io("create", &bin, &error))?;
-        let path = bin.join("ld.lld");
         // Room for several times what one kernel's backends give, so that no patch pushes the baseline's results out.
         let limit = 2 * host::estimate(self.kernel.config());
-        let text = wrapper_text(&toolchain.ld, &self.dir.join("lto-cache"), limit);
-        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
-            return Ok(Some(path));
+        let text = linker_wrapper_text(&toolchain.ld, &self.dir.join("lto-cache"), limit);
+        self.wrapper("ld.lld", &text).map(Some)
+    }
+
+    /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild would
+    /// make the whole kernel anew if they changed in a variable of its own.
+    fn compiler_wrapper(&self) -> Result<Option<PathBuf>> {
+        if self.kernel.sections() != Sections::WhereCompared {
+            return Ok(None);
         }
-        let temporary = bin.join("ld.lld.new");
+        let cc = &self.kernel.toolchain().cc;
+        let text = format!(
+            "#!/bin/sh\n\
+             # Adds what klpx wants for objects that it compares; the recorded commands stay the same.\n\
+             exec {cc} \"$@\" ${WRAPPER_FLAGS}\n"
+        );
+        self.wrapper("cc", &text).map(Some)
+    }
+
+    /// A program of the workspace.
+    fn wrapper(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let bin = self.dir.join("bin");
+        std::fs::create_dir_all(&bin).map_err(|error| Diagnosis::io("create", &bin, &error))?;
+        let path = bin.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(path);
+        }
+        let temporary = bin.join(format!("{name}.new"));
         std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&temporary, mode)
             .map_err(|error| Diagnosis::io("write", &temporary, &error))?;
         std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
-        Ok(Some(path))
+        Ok(path)
     }
 }
 
-fn wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
+fn linker_wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
     let cache = cache.display().to_string().replace('\'', "'\\''");
     format!(
         "#!/bin/sh\n\
@@ -393,7 +420,7 @@ fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
     Ok(file)
 }
 
-fn original_does_not_build(make: &Make<'_>, built: &crate::make::Built) -> Failure {
+pub(crate) fn original_does_not_build(make: &Make<'_>, built: &crate::make::Built) -> Failure {
     make.failure(
         built,
         "klpx::original-source-does-not-build",

@@ -71,6 +71,16 @@ impl Toy {
         toy
     }
 
+    /// The same for an architecture where GCC's code depends on the flags that the comparison needs. The compiler is still
+    /// the host's.
+    fn anchored() -> Toy {
+        let toy = Toy::new();
+        let config = toy.root.path().join("out/.config");
+        let text = std::fs::read_to_string(&config).expect("read").replace("X86_64", "ARM64");
+        std::fs::write(&config, text).expect("write");
+        toy
+    }
+
     fn source(&self) -> PathBuf {
         self.root.path().join("linux")
     }
@@ -91,6 +101,7 @@ impl Toy {
             build_dir: Some(self.root.path().join("out")),
             cache_dir: self.cache(),
             jobs: Some(2),
+            cross_compile: Some(String::new()),
             ..Options::default()
         }
     }
@@ -182,8 +193,8 @@ fn a_patch_recompiles_only_what_it_touches_and_leaves_nothing() {
     let before = toy.users_files();
     let patched = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return 7")).expect("built");
     assert_eq!(patched.units, 1);
-    assert!(patched.vmlinux_o.as_ref().is_some_and(|path| path.is_file()));
-    assert!(patched.modules.is_empty());
+    assert!(patched.pair("vmlinux").is_some_and(|pair| pair.patched.is_file()));
+    assert_eq!(patched.pairs.len(), 1);
     let work = patched.work_dir().to_owned();
     assert!(work.exists());
     drop(patched);
@@ -192,12 +203,44 @@ fn a_patch_recompiles_only_what_it_touches_and_leaves_nothing() {
 
     let patched = build(&workspace, &edit(&toy, "mod/my-mod.c", "return 1", "return 2")).expect("built");
     assert_eq!(patched.units, 1, "the unit of the patch before was put back, not compiled again");
-    assert_eq!(patched.modules.len(), 1);
-    assert!(patched.vmlinux_o.is_none());
+    assert_eq!(patched.pairs.len(), 1);
+    assert!(patched.pair("vmlinux").is_none());
 
     let patched = build(&workspace, &edit(&toy, "include/linux/kernel.h", "N 1", "N 2")).expect("built");
     assert_eq!(patched.units, 2, "both users of the header");
     assert_eq!(toy.users_files(), before);
+}
+
+#[test]
+fn where_sections_change_the_code_only_the_compared_units_have_them() {
+    let toy = Toy::anchored();
+    let workspace = toy.open();
+    let patch = edit(&toy, "fs/a.c", "return 1", "return 7");
+    let has = |path: &Path, name: &str| {
+        let name = format!("{name}\0");
+        std::fs::read(path).expect("read").windows(name.len()).any(|bytes| bytes == name.as_bytes())
+    };
+    let first = build(&workspace, &patch).expect("built");
+    assert_eq!((first.pairs.len(), first.units), (1, 2), "the unit, patched and original");
+    let pair = first.pair("vmlinux").expect("changed").clone();
+    assert!(
+        has(&pair.original, ".text.a") && has(&pair.patched, ".text.a") && !has(&pair.witness, ".text.a")
+    );
+    assert!(!has(&pair.original, ".text.b") && !has(&pair.patched, ".text.b"));
+    assert_at_rest(&toy, workspace.dir());
+
+    let other = build(&workspace, &edit(&toy, "fs/b.c", "return N", "return N * 3")).expect("built");
+    let other = other.pair("vmlinux").expect("changed").clone();
+    assert!(has(&other.patched, ".text.b") && !has(&other.patched, ".text.a"), "the first unit was put back");
+
+    let again = build(&workspace, &patch).expect("built");
+    let again = again.pair("vmlinux").expect("changed");
+    let bytes = |path: &Path| std::fs::read(path).expect("read");
+    assert_eq!(bytes(&pair.original), bytes(&again.original));
+    assert_eq!(bytes(&pair.patched), bytes(&again.patched));
+
+    let comment = build(&workspace, &edit(&toy, "fs/a.c", "int a", "/* a */ int a")).expect("built");
+    assert!(comment.is_unchanged());
 }
 
 #[test]
@@ -207,7 +250,7 @@ fn a_second_build_of_the_same_patch_gives_the_same_bytes() {
     let patch = edit(&toy, "fs/b.c", "return N", "return N * 3");
     let bytes = || {
         let patched = build(&workspace, &patch).expect("built");
-        std::fs::read(patched.vmlinux_o.as_ref().expect("changed")).expect("read")
+        std::fs::read(patched.pair("vmlinux").expect("changed").patched.as_path()).expect("read")
     };
     assert_eq!(bytes(), bytes());
 }
@@ -234,7 +277,7 @@ fn files_are_added_and_removed() {
     let lines: String = old.lines().map(|line| format!("-{line}\n")).collect();
     let remove = format!("--- a/fs/c.c\n+++ /dev/null\n@@ -1,{} +0,0 @@\n{lines}", old.lines().count());
     let patched = build(&workspace, &remove).expect("built");
-    assert!(patched.vmlinux_o.is_some());
+    assert!(patched.pair("vmlinux").is_some());
     assert_at_rest(&toy, workspace.dir());
     let patched = build(&workspace, &edit(&toy, "fs/a.c", "return 1", "return 7")).expect("built");
     assert!(patched.new_modules.is_empty());
@@ -313,7 +356,7 @@ fn kept_work_survives_the_next_run() {
     let kept = patched.keep().to_owned();
     drop((patched, workspace));
     let workspace = toy.open();
-    assert!(kept.join("vmlinux.o").is_file());
+    assert!(kept.join("patched/vmlinux.o").is_file());
     drop(workspace);
 }
 
@@ -389,12 +432,16 @@ fn a_run_that_is_killed_leaves_a_good_cache() {
     assert_ne!(std::fs::read(&object).ok().as_deref(), Some(&b"half\n"[..]));
     let patch = edit(&toy, "fs/b.c", "return N", "return N + 5");
     let after_kill = build(&workspace, &patch).expect("built");
-    let after_kill = std::fs::read(after_kill.vmlinux_o.as_ref().expect("changed")).expect("read");
+    let after_kill =
+        std::fs::read(after_kill.pair("vmlinux").expect("changed").patched.as_path()).expect("read");
     drop(workspace);
     // The same as with a cache that was never disturbed.
     std::fs::remove_dir_all(toy.cache()).expect("removed");
     let fresh = build(&toy.open(), &patch).expect("built");
-    assert_eq!(after_kill, std::fs::read(fresh.vmlinux_o.as_ref().expect("changed")).expect("read"));
+    assert_eq!(
+        after_kill,
+        std::fs::read(fresh.pair("vmlinux").expect("changed").patched.as_path()).expect("read")
+    );
     assert_eq!(toy.users_files(), before);
 }
 

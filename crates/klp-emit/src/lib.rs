@@ -23,6 +23,7 @@ mod kallsyms;
 pub mod kernel_binder;
 mod names;
 pub mod plan;
+pub mod stand_in;
 #[cfg(test)]
 mod testing;
 pub mod verify;

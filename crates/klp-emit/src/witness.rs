@@ -217,7 +217,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             return Err(Mismatch::Size { kernel, ours });
         }
         let first = entry.wrapping_sub(item.entry - item.start);
-        let range = (item.start, item.end);
+        let range = (item.start, self.end(item));
         if let Some(at) = contents::first_difference(self.witness, item.section, range, self.image, first) {
             return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
         }
@@ -225,6 +225,17 @@ impl<'b, 'a> Witness<'b, 'a> {
         self.compare_references(item.section, range, first, &own, 0).map_err(|(at, kernel, ours)| {
             Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours }
         })
+    }
+
+    /// Where an item ends: without the padding up to the next one. A relocatable link and the final one fill the gaps
+    /// between files differently.
+    fn end(&self, item: &Item) -> u64 {
+        let after = item.entry + self.witness.elf.symbol_size(item.symbol);
+        if !item.code || after == item.entry || after > item.end {
+            return item.end;
+        }
+        let gap = self.witness.range(item.section, after, item.end);
+        item.end - self.witness.arch.padding_at_end(gap)
     }
 
     /// The size of the image's counterpart, if its symbol says it.

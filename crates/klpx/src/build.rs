@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::{Baseline, Kernel, Options, PatchSet, Patched, Prepared, Workspace};
+use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Prepared, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
 use crate::analysis::{Finding, Kind};
@@ -68,8 +68,7 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let mut patched = workspace.patched(&prepared, &baseline, steps)?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
-    let made =
-        analyse_and_make(args, &name, (&workspace, &baseline, &patched, &prepared), &target, steps, report)?;
+    let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;
     place(&made.bytes, &output)?;
     report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
     if args.keep_work {
@@ -83,13 +82,13 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
 fn analyse_and_make(
     args: &Build,
     name: &str,
-    (workspace, baseline, patched, prepared): (&Workspace, &Baseline, &Patched, &Prepared),
+    (workspace, patched, prepared): (&Workspace, &Patched, &Prepared),
     target: &Target,
     steps: &Steps,
     report: &mut Report,
 ) -> Result<Made> {
     steps.begin("analysis");
-    let pairs = change_set::open(baseline, patched)?;
+    let pairs = change_set::open(patched)?;
     let objects = change_set::read(&pairs)?;
     let analysis = Analysis::new(&objects, prepared, &workspace.source_dir());
     steps.end(&analysis.summary());

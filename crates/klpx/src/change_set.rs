@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::{Baseline, Patched, Prepared};
+use klpx_build_driver::{Patched, Prepared};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
 use klpx_inline_check::{extent, inlined};
@@ -17,6 +17,7 @@ use crate::render;
 /// The files of one pair.
 pub(crate) struct Pair {
     name: String,
+    witness: Option<ElfFile>,
     original: ElfFile,
     patched: ElfFile,
 }
@@ -25,36 +26,34 @@ pub(crate) struct Pair {
 pub(crate) struct Objects<'f> {
     /// `vmlinux`, or the module's name.
     pub(crate) name: &'f str,
+    /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
+    pub(crate) witness: Option<Object<'f>>,
     pub(crate) original: Object<'f>,
     pub(crate) patched: Object<'f>,
 }
 
 /// Opens the pairs that may differ: vmlinux first, then modules by name.
-pub(crate) fn open(baseline: &Baseline, patched: &Patched) -> Result<Vec<Pair>> {
-    let mut paths: Vec<(String, &Path, &Path)> = Vec::new();
-    if let Some(vmlinux) = &patched.vmlinux_o {
-        paths.push(("vmlinux".to_owned(), &baseline.vmlinux_o, vmlinux));
-    }
-    let mut faults = Vec::new();
-    for module in patched.modules.iter().chain(&patched.new_modules) {
-        match baseline.modules.iter().find(|m| m.name == module.name) {
-            Some(original) => paths.push((module.name.clone(), &original.object, &module.object)),
-            None => faults.push(
-                Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
-                    .place(Place::symbol(module.name.clone()))
-                    .why("a livepatch replaces functions of what is there")
-                    .remedy("build and load the new module on its own, and leave it out of the patch"),
-            ),
-        }
-    }
-    Failure::all(faults)?;
-    if paths.is_empty() {
+pub(crate) fn open(patched: &Patched) -> Result<Vec<Pair>> {
+    let added = patched.new_modules.iter().map(|module| {
+        Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
+            .place(Place::symbol(module.name.clone()))
+            .why("a livepatch replaces functions of what is there")
+            .remedy("build and load the new module on its own, and leave it out of the patch")
+    });
+    Failure::all(added.collect())?;
+    if patched.pairs.is_empty() {
         return Err(unchanged());
     }
-    let open = |(name, original, patched): (String, &Path, &Path)| -> Result<Pair> {
-        Ok(Pair { name, original: ElfFile::open(original)?, patched: ElfFile::open(patched)? })
+    let open = |pair: &klpx_build_driver::Pair| -> Result<Pair> {
+        let own = pair.witness != pair.original;
+        Ok(Pair {
+            name: pair.name.clone(),
+            witness: own.then(|| ElfFile::open(&pair.witness)).transpose()?,
+            original: ElfFile::open(&pair.original)?,
+            patched: ElfFile::open(&pair.patched)?,
+        })
     };
-    paths.into_iter().map(open).collect()
+    patched.pairs.iter().map(open).collect()
 }
 
 /// Reads all objects, in parallel.
@@ -64,7 +63,8 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
         .map(|pair| {
             let (original, patched) =
                 rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
-            Ok(Objects { name: &pair.name, original: original?, patched: patched? })
+            let witness = pair.witness.as_ref().map(Object::read).transpose()?;
+            Ok(Objects { name: &pair.name, witness, original: original?, patched: patched? })
         })
         .collect()
 }

@@ -12,7 +12,7 @@ use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
-use klpx_klp_emit::{banner, finish, glue};
+use klpx_klp_emit::{banner, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::ItemId;
 
@@ -59,7 +59,7 @@ impl Source<'_> {
             .iter()
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
-        witnessed(&closure, &bindings)?;
+        self.witnessed(&closure, &bindings)?;
 
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
         let emitted = emit::emit(&closure, &binder)?;
@@ -117,6 +117,21 @@ impl Source<'_> {
         }
     }
 
+    /// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.
+    fn witnessed(&self, closure: &Closure<'_, '_>, bindings: &[Binding<'_>]) -> Result<()> {
+        let of_pair = |(n, binding): (usize, &Binding<'_>)| {
+            let items = closure.witnesses(n);
+            match &self.objects[n].witness {
+                Some(witness) => {
+                    let own = Binding::new(witness, binding.image());
+                    stand_in::check(binding, &own, &items)
+                }
+                None => Witness::new(binding).check(&items),
+            }
+        };
+        Failure::all(bindings.iter().enumerate().flat_map(of_pair).collect())
+    }
+
     fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
         self.objects
             .iter()
@@ -164,16 +179,6 @@ fn left_out(finding: &Finding) -> Finding {
 
 fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]) -> &'i Image<'k> {
     modules.iter().find(|image| image.object() == name).unwrap_or(vmlinux)
-}
-
-/// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.
-fn witnessed(closure: &Closure<'_, '_>, bindings: &[Binding<'_>]) -> Result<()> {
-    let faults = bindings
-        .iter()
-        .enumerate()
-        .flat_map(|(n, binding)| Witness::new(binding).check(&closure.witnesses(n)))
-        .collect();
-    Failure::all(faults)
 }
 
 fn verified_text(v: &Verified) -> String {

@@ -211,6 +211,17 @@ impl Arch {
         }
     }
 
+    /// How many bytes of padding the end of what follows a function has. On arm64 the replacements of alternatives may lie
+    /// before them; on x86_64 instructions can't be told from behind, and there is padding only or none.
+    pub fn padding_at_end(self, bytes: &[u8]) -> u64 {
+        let padding = match self {
+            Arch::X86_64 if self.is_padding(bytes) => bytes.len(),
+            Arch::X86_64 => 0,
+            Arch::Arm64 => bytes.rchunks(4).take_while(|word| self.is_padding(word)).map(<[u8]>::len).sum(),
+        };
+        padding as u64
+    }
+
     /// True when these bytes of a code section hold nothing: no-operation and trap fillers between functions.
     pub fn is_padding(self, bytes: &[u8]) -> bool {
         match self {

@@ -1,0 +1,106 @@
+//! An original that was compiled with a section for each function and datum, where the kernel's own flags give other code.
+//!
+//! Owns the ties between that stand-in and the witness, which the kernel's own flags gave: only the witness can be compared
+//! with the kernel to be patched, only the stand-in with the patched build. An item that is tied to none, or to another
+//! symbol of the kernel than its witness, is a diagnosis; so is a function that calls what its witness does not: then the
+//! compiler inlined or cloned otherwise, and what is compared is not what runs.
+
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_normalize::object::{ItemId, Object, Target};
+use object::elf;
+
+use crate::bind::Binding;
+use crate::witness::Witness;
+
+/// Checks items of the stand-in: their witnesses are as in the kernel, and they are what their witnesses are.
+pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) -> Vec<Diagnosis> {
+    let ties = klpx_diff::correlate(witness.witness(), stand_in.witness()).original_of;
+    let tie = |item: ItemId| ties.get(item.index()).copied().flatten().map(|(theirs, _)| theirs);
+    let ours = stand_in.witness();
+    let mut faults = Vec::new();
+    let mut witnesses = Vec::new();
+    for &item in items {
+        let Some(theirs) = tie(item) else {
+            faults.push(differs(ours, item, "the build with the kernel's own flags has no such symbol"));
+            continue;
+        };
+        witnesses.push(theirs);
+        let places = (stand_in.item_address(item), witness.item_address(theirs));
+        if let (Some(one), Some(other)) = places
+            && one != other
+        {
+            let why =
+                format!("it would be the kernel's symbol at {one:#x}, its witness is that at {other:#x}");
+            faults.push(differs(ours, item, &why));
+        }
+        if ours.item(item).code
+            && let Some(callee) = other_call(ours, witness.witness(), item, theirs, &tie)
+        {
+            let why = format!("only one of its two builds calls {callee}");
+            faults.push(differs(ours, item, &why));
+        }
+    }
+    faults.extend(Witness::new(witness).check(&witnesses));
+    faults
+}
+
+fn differs(object: &Object<'_>, item: ItemId, why: &str) -> Diagnosis {
+    let what = "a symbol is not the same with a section of its own as in the kernel";
+    Diagnosis::new("klpx::section-build-differs", Class::Verification, what)
+        .place(Place::symbol(String::from_utf8_lossy(object.item_name(item))))
+        .why(why)
+        .remedy("leave out the part of the patch that touches it")
+}
+
+/// A function that only one of two builds of one function calls.
+fn other_call(
+    ours: &Object<'_>,
+    witness: &Object<'_>,
+    item: ItemId,
+    theirs: ItemId,
+    tie: &impl Fn(ItemId) -> Option<ItemId>,
+) -> Option<String> {
+    let mine = calls(ours, item);
+    let others = calls(witness, theirs);
+    // The assembler leaves no relocation for a call within one section, unless the function is global.
+    let written_out = |callee: &Callee<'_>| {
+        callee.item.is_some_and(|called| {
+            let local = ours.elf.symbol_binding(ours.item(called).symbol) == elf::STB_LOCAL.0;
+            let section = witness.item(theirs).section;
+            local && tie(called).is_some_and(|called| witness.item(called).section == section)
+        })
+    };
+    let names = |callees: &BTreeSet<Callee<'_>>| -> BTreeSet<Vec<u8>> {
+        callees.iter().map(|callee| callee.name.to_vec()).collect()
+    };
+    let only_mine = mine.iter().find(|callee| !names(&others).contains(callee.name) && !written_out(callee));
+    let only_theirs = others.iter().find(|callee| !names(&mine).contains(callee.name));
+    only_mine.or(only_theirs).map(|callee| String::from_utf8_lossy(callee.name).into_owned())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Callee<'d> {
+    name: &'d [u8],
+    item: Option<ItemId>,
+}
+
+/// What a function's calls and jumps lead to, itself aside.
+fn calls<'d>(object: &Object<'d>, function: ItemId) -> BTreeSet<Callee<'d>> {
+    let section = object.item(function).section;
+    let branches = object
+        .item_relocations(function)
+        .iter()
+        .filter(|rela| object.relocation_kind(rela).is_some_and(|kind| kind.branch));
+    branches
+        .filter_map(|rela| match object.resolve(section, rela) {
+            Target::Item { item, .. } if item == function => None,
+            Target::Item { item, .. } => Some(Callee { name: object.item_name(item), item: Some(item) }),
+            Target::External { symbol, .. } => {
+                Some(Callee { name: object.elf.symbol_name(symbol), item: None })
+            }
+            _ => None,
+        })
+        .collect()
+}

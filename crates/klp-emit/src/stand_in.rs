@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::object::{ItemId, Object, Target};
 use object::elf;
+use object::endian::LittleEndian as LE;
 
+use crate::arch;
 use crate::bind::Binding;
 use crate::witness::Witness;
 
@@ -89,10 +91,11 @@ struct Callee<'d> {
 /// What a function's calls and jumps lead to, itself aside.
 fn calls<'d>(object: &Object<'d>, function: ItemId) -> BTreeSet<Callee<'d>> {
     let section = object.item(function).section;
-    let branches = object
-        .item_relocations(function)
-        .iter()
-        .filter(|rela| object.relocation_kind(rela).is_some_and(|kind| kind.branch));
+    let code = object.elf.section_bytes(section);
+    let branches = object.item_relocations(function).iter().filter(|rela| {
+        let place = rela.r_offset.get(LE) as usize;
+        object.relocation_kind(rela).is_some_and(|kind| arch::is_branch(object.arch, kind, code, place))
+    });
     branches
         .filter_map(|rela| match object.resolve(section, rela) {
             Target::Item { item, .. } if item == function => None,
@@ -103,4 +106,57 @@ fn calls<'d>(object: &Object<'d>, function: ItemId) -> BTreeSet<Callee<'d>> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+    use crate::image::Image;
+    use klpx_normalize::elf::ElfFile;
+
+    const SOURCE: &str = "extern int other(int); static int total = 7;
+        static int small(int x) { return other(x) + 1; }
+        static __attribute__((noinline)) int near(int x) { asm(\"\"); return x + total++; }
+        int user(int x) { return small(x) * 2; }
+        int caller(int x) { return near(x) + near(3) + user(x); }";
+
+    /// What is said of `function` when the stand-in is compiled with `flags`.
+    fn faults(flags: &[&str], function: &str) -> Vec<String> {
+        let f = Fixture::new();
+        f.compile("one", SOURCE, "stand-in.o", flags);
+        f.compile("one", SOURCE, "witness.o", &[]);
+        f.compile("two", "int other(int x) { return x * 3; }", "two.o", &[]);
+        f.link(&["witness.o", "two.o"], "vmlinux");
+        let files = ["stand-in.o", "witness.o", "vmlinux"].map(|name| f.open(name));
+        let object = |file| Object::read(file).expect("a sound object");
+        let (ours, witness): (Object<'_>, Object<'_>) = (object(&files[0]), object(&files[1]));
+        let image_file: &ElfFile = &files[2];
+        let image = Image::read(image_file, "vmlinux").expect("a sound image");
+        let item = ours.item_ids().find(|&id| ours.item_name(id) == function.as_bytes()).expect("a function");
+        let bindings = (Binding::new(&ours, &image), Binding::new(&witness, &image));
+        let said = check(&bindings.0, &bindings.1, &[item]);
+        said.iter().map(|diagnosis| format!("{} {diagnosis}", diagnosis.code)).collect()
+    }
+
+    const SECTIONS: [&str; 2] = ["-ffunction-sections", "-fdata-sections"];
+
+    #[test]
+    fn sections_alone_make_no_difference() {
+        for function in ["user", "caller", "near", "total"] {
+            assert_eq!(faults(&SECTIONS, function), [""; 0], "{function}");
+        }
+    }
+
+    #[test]
+    fn what_is_compiled_otherwise_is_refused() {
+        for (flag, function, why) in
+            [("-fno-inline", "user", "calls other"), ("-Dnear=far", "far", "no such symbol")]
+        {
+            let said = faults(&[SECTIONS[0], SECTIONS[1], flag], function);
+            let wanted =
+                |text: &String| text.starts_with("klpx::section-build-differs") && text.contains(why);
+            assert!(said.len() == 1 && said.iter().all(wanted), "{said:?}");
+        }
+    }
 }

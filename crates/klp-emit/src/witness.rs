@@ -22,6 +22,7 @@ use klpx_normalize::object::{Item, ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use crate::arch;
 use crate::bind::Binding;
 use crate::branches::{self, Shift};
 use crate::contents::{self, Found};
@@ -419,7 +420,6 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     /// arm64: as `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
     fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
-        const NOP: u32 = 0xd503_201f;
         let ours = self.witness.range(item.section, item.start, item.end);
         let first = entry.wrapping_sub(item.entry - item.start);
         let Some(theirs) = self.image.bytes_from(first).and_then(|b| b.get(..ours.len())) else {
@@ -445,16 +445,16 @@ impl<'b, 'a> Witness<'b, 'a> {
                 at += 4;
                 continue;
             };
-            let kind = self.witness.relocation_kind(rela);
-            let adrp = kind.is_some_and(|k| k.code == elf::R_AARCH64_ADR_PREL_PG_HI21.0 && other == NOP);
-            if adrp {
-                let next = relocations.next_if(|r| r.r_type(LE, false).0 == elf::R_AARCH64_ADD_ABS_LO12_NC.0);
+            let kinds = relocations.peek().map(|next| (rela.r_type(LE, false).0, next.r_type(LE, false).0));
+            let short = kinds
+                .and_then(|kinds| arch::shortened_pair(self.witness.arch, kinds, &ours[at..], &theirs[at..]));
+            if let Some(distance) = short {
+                relocations.next();
+                let address = place.wrapping_add_signed(distance);
                 let target = self.witness.resolve(item.section, rela);
-                let adr = word(theirs, at + 4).and_then(|w| shortened(w, mine, place.wrapping_add(4)));
-                let same = match (next, adr, self.expected(target, &own)) {
-                    (Some(_), Some(address), Some(expected)) => address == expected,
-                    (Some(_), Some(address), None) => self.same_contents(target, address, &own, 0),
-                    _ => false,
+                let same = match self.expected(target, &own) {
+                    Some(expected) => address == expected,
+                    None => self.same_contents(target, address, &own, 0),
                 };
                 if !same {
                     return false;
@@ -462,6 +462,7 @@ impl<'b, 'a> Witness<'b, 'a> {
                 at += 8;
                 continue;
             }
+            let kind = self.witness.relocation_kind(rela);
             let rest = kind.is_some_and(|k| crate::field::rest_agrees(k, &ours[at..], &theirs[at..]));
             if !rest || !self.reference_agrees(item.section, rela, place, &own, &mut pages, 0) {
                 return false;
@@ -498,16 +499,6 @@ impl<'b, 'a> Witness<'b, 'a> {
             }
             Target::Absolute(value) => format!("{value:#x}"),
         }
-    }
-}
-
-/// The address of an `adr` that replaces an `adrp` of the same register.
-fn shortened(adr: u32, adrp: u32, place: u64) -> Option<u64> {
-    let is_adr = adr & 0x9f00_0000 == 0x1000_0000 && adr & 31 == adrp & 31;
-    let kind = Arch::Arm64.relocation(elf::R_AARCH64_ADR_PREL_LO21.0)?;
-    match crate::field::value(Arch::Arm64, kind, &adr.to_le_bytes(), place)? {
-        Value::Address(a) if is_adr => Some(a),
-        _ => None,
     }
 }
 

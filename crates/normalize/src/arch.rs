@@ -248,3 +248,20 @@ fn x86_nops(bytes: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_seen_from_the_end_where_instructions_have_one_size() {
+        // mrs x1, tpidr_el2; nop; zeroes
+        let tail = [0x41, 0xd0, 0x3c, 0xd5, 0x1f, 0x20, 0x03, 0xd5, 0, 0, 0, 0];
+        assert_eq!(Arch::Arm64.padding_at_end(&tail), 8);
+        assert_eq!(Arch::Arm64.padding_at_end(&tail[..4]), 0);
+        assert_eq!(Arch::Arm64.padding_at_end(&[]), 0);
+        // nopw 0(%rax,%rax,1); int3; then ret; nop
+        assert_eq!(Arch::X86_64.padding_at_end(&[0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xcc]), 7);
+        assert_eq!(Arch::X86_64.padding_at_end(&[0xc3, 0x90]), 0);
+    }
+}

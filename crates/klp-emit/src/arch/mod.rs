@@ -69,6 +69,15 @@ pub(crate) fn branch_distance(arch: Arch, word: u32) -> i64 {
     }
 }
 
+/// How far two instructions of a linked image lead that the linker made of two relocated ones, when it did: in bytes from the
+/// first. `kinds` are the relocation types of the two.
+pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
+    match arch {
+        Arch::X86_64 => None,
+        Arch::Arm64 => arm64::shortened_pair(kinds, ours, theirs),
+    }
+}
+
 /// How long the code at the start of `code` is when it ends with the first instruction that never falls through.
 pub(crate) fn straight_code_length(arch: Arch, code: &[u8]) -> Option<usize> {
     match arch {

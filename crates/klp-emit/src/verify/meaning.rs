@@ -374,7 +374,8 @@ impl Pair<'_, '_, '_> {
                 if !same(&ours, &theirs) {
                     return Some(format!("{} became {}", list(&ours), list(&theirs)));
                 }
-                let branch = kind.branch || self.is_jump(section, copy);
+                let code = self.copy.elf.section_bytes(section);
+                let branch = arch::is_branch(self.arch, kind, code, copy.r_offset.get(LE) as usize);
                 self.dangling(copy, branch, &theirs)
             }
             (Named::Number(left), Named::Number(right)) => {
@@ -423,14 +424,6 @@ impl Pair<'_, '_, '_> {
         let kept = names.iter().find(|(name, offset)| *offset == 0 && self.replaced.contains(name));
         let (name, _) = kept.filter(|_| code && !branch)?;
         Some(format!("it keeps the address of the copy of {name}, which is freed with the module"))
-    }
-
-    /// An x86 jump or call whose relocation has the type of a data reference.
-    fn is_jump(&self, section: SectionId, copy: &Rela) -> bool {
-        let at = copy.r_offset.get(LE) as usize;
-        let code = self.copy.elf.section_bytes(section);
-        let before = at.checked_sub(2).and_then(|start| code.get(start..at));
-        self.arch == Arch::X86_64 && matches!(before, Some([0x0f, 0x80..=0x8f] | [_, 0xe8 | 0xe9]))
     }
 
     /// Why two unnamed places hold something else: strings by their text, other constants by their first bytes.

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use crate::kernel::{Built, Kernel};
 use crate::klpx::Klpx;
 use crate::packages::{self, Need};
 use crate::process::{self, which};
+use crate::refusal::Case;
+use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
 use crate::{kernel, refusal, robust, scenario, ui};
@@ -52,14 +55,22 @@ struct Tally {
     passed: usize,
     failed: usize,
     times: Vec<(String, Duration)>,
+    results: Vec<Tried>,
 }
 
 impl Tally {
-    fn take(&mut self, tried: Vec<Tried>, results: &mut Vec<Tried>) {
+    fn take(&mut self, tried: Vec<Tried>) {
         let good = tried.iter().filter(|tried| tried.good()).count();
         self.passed += good;
         self.failed += tried.len() - good;
-        results.extend(tried);
+        self.results.extend(tried);
+    }
+
+    fn merge(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.times.extend(other.times);
+        self.results.extend(other.results);
     }
 
     fn phase(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
@@ -82,6 +93,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         [] => true,
         only => only.contains(&part),
     };
+    let start = Instant::now();
     let mut tally = Tally::default();
     if wants(Part::Lint) {
         ui::heading("lint");
@@ -99,11 +111,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         livepatches(workspace, args, parts, &mut tally)?;
     }
     ui::heading("time");
-    let total = tally.times.iter().map(|(_, time)| *time).sum();
     for (name, time) in &tally.times {
         ui::line(name, "", Some(*time));
     }
-    ui::line("total", "", Some(total));
+    ui::line("in all", "", Some(start.elapsed()));
     ui::say("");
     ui::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.failed == 0)
@@ -183,44 +194,86 @@ fn livepatches(
     let start = Instant::now();
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
     tally.times.push(("klpx".to_owned(), start.elapsed()));
-    let results_dir = results_dir(workspace)?;
-    let mut results: Vec<Tried> = Vec::new();
-    for kernel in kernels {
-        let start = Instant::now();
-        let built = kernel::ensure(workspace, kernel)?;
-        tally.times.push((format!("{} kernel", kernel.name), start.elapsed()));
-        if !scenarios.is_empty() {
-            tally.phase(&format!("{} scenarios", kernel.name), |tally| {
-                let tried = scenario::run(workspace, &klpx, &built, &scenarios, &results_dir)?;
-                tally.take(tried, &mut results);
-                Ok(())
-            });
-        }
-        if robust_on.is_some_and(|robust_on| robust_on.name == kernel.name) {
-            tally.phase(&format!("{} robustness", kernel.name), |tally| {
-                let tried = robust::run(workspace, &klpx, &built, &args.scenario, &results_dir)?;
-                tally.take(tried, &mut results);
-                Ok(())
-            });
-        }
-        if !refusals.is_empty() {
-            tally.phase(&format!("{} refusals", kernel.name), |tally| {
-                let tried = refusal::run(workspace, &klpx, &built, &refusals, &results_dir)?;
-                tally.take(tried, &mut results);
-                Ok(())
-            });
-        }
+    let trial = Trial {
+        workspace,
+        klpx: &klpx,
+        scenarios: &scenarios,
+        refusals: &refusals,
+        robust: robust_on.map(|kernel| (kernel.name, &args.scenario[..])),
+        results_dir: results_dir(workspace)?,
+    };
+    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So the kernels of one
+    // architecture take turns, and the architectures share the processors.
+    let lanes: Vec<Vec<_>> =
+        kernels.chunk_by(|a, b| a.machine.name == b.machine.name).map(<[_]>::to_vec).collect();
+    let outcomes: Vec<Result<Tally>> = std::thread::scope(|scope| {
+        let running: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| trial.lane(lane))).collect();
+        running
+            .into_iter()
+            .map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    for outcome in outcomes {
+        tally.merge(outcome?);
     }
     ui::heading("results");
-    let rows: Vec<_> = results.iter().map(Tried::row).collect();
+    let rows: Vec<_> = tally.results.iter().map(Tried::row).collect();
     ui::table(&["kernel", "scenario", "verdict", "klpx", "what"], &rows);
-    for tried in results.iter().filter(|tried| !tried.good()) {
+    for tried in tally.results.iter().filter(|tried| !tried.good()) {
         ui::say(&format!("\n{} {}:", tried.kernel, tried.name));
         for failure in &tried.failures {
             ui::say(&format!("    {}", failure.replace('\n', "\n    ")));
         }
     }
     Ok(())
+}
+
+/// What is tried on each kernel.
+struct Trial<'a> {
+    workspace: &'a Workspace,
+    klpx: &'a Klpx,
+    scenarios: &'a [Scenario],
+    refusals: &'a [(String, Case)],
+    /// The kernel that the robustness checks run on, and their names where only some are wanted.
+    robust: Option<(&'static str, &'a [String])>,
+    results_dir: PathBuf,
+}
+
+impl Trial<'_> {
+    /// Kernels one after the other.
+    fn lane(&self, kernels: &[&'static Kernel]) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for &kernel in kernels {
+            let start = Instant::now();
+            let built = kernel::ensure(self.workspace, kernel)?;
+            tally.times.push((format!("{} kernel", kernel.name), start.elapsed()));
+            self.kernel(&built, &mut tally);
+        }
+        Ok(tally)
+    }
+
+    fn kernel(&self, built: &Built, tally: &mut Tally) {
+        let (workspace, klpx, results) = (self.workspace, self.klpx, &self.results_dir);
+        let name = built.kernel.name;
+        if !self.scenarios.is_empty() {
+            tally.phase(&format!("{name} scenarios"), |tally| {
+                tally.take(scenario::run(workspace, klpx, built, self.scenarios, results)?);
+                Ok(())
+            });
+        }
+        if let Some((_, names)) = self.robust.filter(|(kernel, _)| *kernel == name) {
+            tally.phase(&format!("{name} robustness"), |tally| {
+                tally.take(robust::run(workspace, klpx, built, names, results)?);
+                Ok(())
+            });
+        }
+        if !self.refusals.is_empty() {
+            tally.phase(&format!("{name} refusals"), |tally| {
+                tally.take(refusal::run(workspace, klpx, built, self.refusals, results)?);
+                Ok(())
+            });
+        }
+    }
 }
 
 /// Modules, reports, logs and consoles of the last run.

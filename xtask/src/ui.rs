@@ -1,12 +1,16 @@
 //! What the user sees: one line a step with its time, a spinner on a terminal, plain lines elsewhere, tables.
 
 use std::io::{IsTerminal, Write};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// A long step says that it is alive this often when nobody watches a terminal.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// The spinners of all steps under way.
+static SPINNERS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A step under way. Ends with [`Step::done`] or [`Step::failed`].
 pub(crate) struct Step {
@@ -21,7 +25,8 @@ pub(crate) fn step(label: &str) -> Step {
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("  {prefix:<32} {spinner} {wide_msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = ProgressBar::new_spinner().with_style(style).with_prefix(label.to_owned());
+        let bar = SPINNERS.add(ProgressBar::new_spinner());
+        let bar = bar.with_style(style).with_prefix(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     });
@@ -70,9 +75,11 @@ pub(crate) fn line(label: &str, message: &str, elapsed: Option<Duration>) {
 
 /// A line to standard output, which stays in order with children's output.
 pub(crate) fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    // A closed pipe is the reader's choice.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    SPINNERS.suspend(|| {
+        let mut out = std::io::stdout().lock();
+        // A closed pipe is the reader's choice.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    });
 }
 
 /// A heading between groups of steps.

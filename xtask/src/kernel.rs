@@ -32,8 +32,6 @@ pub(crate) struct Kernel {
     llvm: Option<&'static str>,
     /// Host packages.
     pub(crate) needs: &'static [Need],
-    /// Only when it is asked for by name: klpx can't do all scenarios on it yet.
-    on_request: bool,
 }
 
 /// Every fixture kernel.
@@ -45,7 +43,6 @@ pub(crate) const KERNELS: &[Kernel] = &[
         fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
-        on_request: false,
     },
     Kernel {
         name: "gcc",
@@ -54,7 +51,6 @@ pub(crate) const KERNELS: &[Kernel] = &[
         fragments: &["base.config", "x86_64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
-        on_request: false,
     },
     Kernel {
         name: "arm64-thinlto",
@@ -63,7 +59,6 @@ pub(crate) const KERNELS: &[Kernel] = &[
         fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Arm64],
-        on_request: true,
     },
     Kernel {
         name: "arm64-gcc",
@@ -72,7 +67,6 @@ pub(crate) const KERNELS: &[Kernel] = &[
         fragments: &["base.config", "arm64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
-        on_request: true,
     },
 ];
 
@@ -105,10 +99,10 @@ impl Kernel {
     }
 }
 
-/// The kernels with these names; without names, those that are not only there on request.
+/// The kernels with these names; without names, all.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
-        return Ok(KERNELS.iter().filter(|kernel| !kernel.on_request).collect());
+        return Ok(KERNELS.iter().collect());
     }
     let known = || KERNELS.iter().map(|kernel| kernel.name).collect::<Vec<_>>().join(", ");
     names
@@ -315,8 +309,8 @@ mod tests {
 
     #[test]
     fn kernels_are_found_by_name() {
-        assert_eq!(select(&[]).expect("all").len(), 2);
-        assert_eq!(select(&["arm64-gcc".to_owned()]).expect("on request")[0].name, "arm64-gcc");
+        assert_eq!(select(&[]).expect("all").len(), KERNELS.len());
+        assert_eq!(select(&["arm64-gcc".to_owned()]).expect("a kernel of that name")[0].name, "arm64-gcc");
         assert_eq!(select(&["gcc".to_owned()]).expect("gcc")[0].name, "gcc");
         assert!(select(&["icc".to_owned()]).is_err());
     }

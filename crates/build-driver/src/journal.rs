@@ -100,6 +100,17 @@ impl Patching<'_> {
         journal.files.iter().try_for_each(|file| restore_source(self.dir, file))
     }
 
+    /// The files that the patch touches and did not add: their paths in the source, and where their originals are.
+    pub(crate) fn originals(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let Some(journal) = read(&journal_path(self.dir))? else {
+            return Err(internal("the journal is gone while the source is patched"));
+        };
+        let place = |file: &Touched| {
+            (self.dir.join("src").join(&file.path), self.dir.join("saved/src").join(&file.path))
+        };
+        Ok(journal.files.iter().filter(|file| file.existed).map(place).collect())
+    }
+
     /// Puts everything back.
     pub(crate) fn end(self) -> Result<()> {
         recover(self.dir).map(|_| ())

@@ -17,6 +17,7 @@ pub mod patch;
 mod patched;
 pub mod process;
 mod progress;
+pub mod stabilise;
 mod toolchain;
 pub mod tree;
 mod workspace;

@@ -77,6 +77,10 @@ impl Make<'_> {
             "CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned(),
             format!("LOCALVERSION={}", self.kernel.local_version()),
         ];
+        if !self.kernel.config().is("DEBUG_INFO_BTF") {
+            // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel anew.
+            variables.push("PAHOLE=/nonexistent".to_owned());
+        }
         variables.extend(self.kernel.toolchain().make.iter().cloned());
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));

@@ -11,13 +11,15 @@ use crate::progress::Progress;
 use crate::workspace::{
     Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
 };
-use crate::{copy, journal};
+use crate::{copy, journal, stabilise};
 
 /// One object of the kernel, before and after the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// `vmlinux`, or the module's name.
     pub name: String,
+    /// The object's path in the build tree.
+    pub object: PathBuf,
     /// The object as the kernel's own flags give it.
     pub witness: PathBuf,
     /// The object to compare: the witness, but where the compared units are compiled otherwise.
@@ -99,6 +101,9 @@ impl Drop for WorkDir {
     }
 }
 
+/// This many more units than depend on the patch mean that the build tree was out of date.
+const STALE_UNITS: u64 = 32;
+
 /// Marks a work folder that the user asked to keep.
 const KEPT: &str = ".kept";
 
@@ -112,8 +117,8 @@ pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
 }
 
 impl Workspace {
-    /// Builds the patched kernel and gives what differs from the baseline. The source is original again when this returns,
-    /// whatever came of it.
+    /// Builds the patched kernel and gives what differs from the baseline. `refine` may build objects of it once more while the
+    /// source is patched. The source is original again when this returns, whatever came of it.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
@@ -122,6 +127,7 @@ impl Workspace {
         prepared: &Prepared,
         baseline: &Baseline,
         progress: &dyn Progress,
+        refine: &mut dyn FnMut(&mut Patched, &stabilise::Patched<'_>) -> Result<()>,
     ) -> Result<Patched> {
         let work = WorkDir::create(&self.dir)?;
         progress.step("building the patched kernel");
@@ -140,9 +146,16 @@ impl Workspace {
             if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
                 self.make_originals(&patching, baseline, &mut patched, progress)?;
             }
+            let folder = patched.work.path.clone();
+            let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder };
+            refine(&mut patched, &tree)?;
             Ok(patched)
         });
+        let expected = patching.expected_units;
         patching.end()?;
+        if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
+            self.refresh(progress)?;
+        }
         patched
     }
 
@@ -210,16 +223,20 @@ struct Made {
 
 impl Made {
     fn against(self, baseline: &Baseline, units: u64, work: WorkDir) -> Patched {
-        let pair = |name: &str, original: &Path, patched: &Path| Pair {
+        let pair = |name: &str, object: &Path, original: &Path, patched: &Path| Pair {
             name: name.to_owned(),
+            object: object.to_owned(),
             witness: original.to_owned(),
             original: original.to_owned(),
             patched: patched.to_owned(),
         };
-        let vmlinux = self.vmlinux_o.iter().map(|path| pair("vmlinux", &baseline.vmlinux_o, path));
+        let vmlinux = self
+            .vmlinux_o
+            .iter()
+            .map(|path| pair("vmlinux", Path::new("vmlinux.o"), &baseline.vmlinux_o, path));
         let modules = self.modules.iter().filter_map(|module| {
             let original = baseline.modules.iter().find(|original| original.name == module.name)?;
-            Some(pair(&module.name, &original.object, &module.object))
+            Some(pair(&module.name, &module.object_rel, &original.object, &module.object))
         });
         let pairs = vmlinux.chain(modules).collect();
         Patched { pairs, new_modules: self.new_modules, removed_modules: self.removed_modules, units, work }

@@ -28,9 +28,10 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Info;
 use crate::config::Config;
 use crate::kernel::{FORMAT, Kernel, Sections};
-use crate::make::{Make, WRAPPER_FLAGS};
+use crate::make::{Built, Make, WRAPPER_FLAGS};
 use crate::process::{self, Runner};
 use crate::progress::Progress;
+use crate::stabilise::LTO_CACHE;
 use crate::toolchain::Lto;
 use crate::{copy, host, journal, patched};
 
@@ -144,17 +145,7 @@ impl Workspace {
         }
         self.configure(progress)?;
         progress.step("building the original kernel");
-        let marker = self.dir.join("building");
-        copy::write_durably(&marker, b"")?;
-        let built = self.with_make(|make| {
-            let built = make.run(&TARGETS, progress, None)?;
-            if built.success { Ok(built) } else { Err(original_does_not_build(make, &built)) }
-        });
-        if !self.runner.killed() {
-            // make and all it started have ended by themselves, and they remove half-written targets.
-            remove_file(&marker)?;
-        }
-        let built = built?;
+        let built = self.make_original(progress)?;
         progress.step("keeping the original objects");
         self.keep_baseline(built.units)?;
         match self.finished_baseline() {
@@ -166,6 +157,29 @@ impl Workspace {
             )
             .into()),
         }
+    }
+
+    /// Brings the build tree up to date with the original source. Something on the machine that kbuild looks at has changed, a library
+    /// of a host program for instance; what a patched build made anew because of it is gone with the patch, and each further
+    /// patch would pay for it again.
+    pub(crate) fn refresh(&self, progress: &dyn Progress) -> Result<()> {
+        progress.note("the build tree was out of date; it is made again for the next patch");
+        self.make_original(progress).map(|_| ())
+    }
+
+    /// Runs make over the original source, in a way that the next run knows of when this one is killed.
+    fn make_original(&self, progress: &dyn Progress) -> Result<Built> {
+        let marker = self.dir.join("building");
+        copy::write_durably(&marker, b"")?;
+        let built = self.with_make(|make| {
+            let built = make.run(&TARGETS, progress, None)?;
+            if built.success { Ok(built) } else { Err(original_does_not_build(make, &built)) }
+        });
+        if !self.runner.killed() {
+            // make and all it started have ended by themselves, and they remove half-written targets.
+            remove_file(&marker)?;
+        }
+        built
     }
 
     /// A baseline that was finished earlier.
@@ -328,8 +342,13 @@ impl Workspace {
         }
         // Room for several times what one kernel's backends give, so that no patch pushes the baseline's results out.
         let limit = 2 * host::estimate(self.kernel.config());
-        let text = linker_wrapper_text(&toolchain.ld, &self.dir.join("lto-cache"), limit);
+        let text = linker_wrapper_text(&toolchain.ld, &self.lto_cache(), limit);
         self.wrapper("ld.lld", &text).map(Some)
+    }
+
+    /// Where the results of ThinLTO backends are kept.
+    pub(crate) fn lto_cache(&self) -> PathBuf {
+        self.dir.join("lto-cache")
     }
 
     /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild would
@@ -372,7 +391,8 @@ fn linker_wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
          # Adds a ThinLTO cache to relocatable links; everything else goes to the linker as it is.\n\
          for word in \"$@\"; do\n\
          \tif [ \"$word\" = -r ]; then\n\
-         \t\texec {ld} --thinlto-cache-dir='{cache}' \\\n\
+         \t\tcache='{cache}'\n\
+         \t\texec {ld} --thinlto-cache-dir=\"${{{LTO_CACHE}:-$cache}}\" \\\n\
          \t\t\t--thinlto-cache-policy=prune_after=0s:cache_size=0%:cache_size_bytes={limit} \"$@\"\n\
          \tfi\n\
          done\n\
@@ -420,7 +440,7 @@ fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
     Ok(file)
 }
 
-pub(crate) fn original_does_not_build(make: &Make<'_>, built: &crate::make::Built) -> Failure {
+pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure {
     make.failure(
         built,
         "klpx::original-source-does-not-build",

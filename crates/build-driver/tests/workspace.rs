@@ -150,7 +150,7 @@ fn edit(toy: &Toy, path: &str, from: &str, to: &str) -> String {
 fn build(workspace: &Workspace, patch: &str) -> Result<Patched> {
     let baseline = workspace.baseline(&())?;
     let prepared = PatchSet::from_text("test.patch", patch.as_bytes())?.preflight(workspace.kernel(), 0)?;
-    workspace.patched(&prepared, &baseline, &())
+    workspace.patched(&prepared, &baseline, &(), &mut |_, _| Ok(()))
 }
 
 /// The private source is the user's, byte for byte, and no journal is left.

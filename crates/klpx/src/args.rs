@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use serde::Serialize;
 
 /// Makes Linux kernel livepatch modules from source patches.
 #[derive(Debug, Parser)]
@@ -91,6 +92,9 @@ pub(crate) struct Build {
     /// Prefix of the cross tools; default: as .config was made
     #[arg(long, value_name = "PREFIX")]
     pub(crate) cross_compile: Option<String>,
+    /// How far the patched build may be brought nearer to the original
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
+    pub(crate) stabilise: Level,
     /// Write a report as JSON
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
@@ -99,6 +103,16 @@ pub(crate) struct Build {
     pub(crate) keep_work: bool,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Levels of the stabilised rebuild; each holds the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// The patched source as the compiler takes it
+    Off,
+    /// The original's inlining where it is still valid (ThinLTO)
+    Inlining,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use crate::module::{self, Made};
 use crate::progress::Steps;
 use crate::render;
 use crate::report::{self, Report};
+use crate::stabilise;
 use crate::target::Target;
 
 /// Runs the command. The report is written whether it succeeds or not.
@@ -65,7 +66,9 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let target = target.or_baseline(&baseline, steps, report);
 
     steps.begin("patched build");
-    let mut patched = workspace.patched(&prepared, &baseline, steps)?;
+    let mut patched = workspace.patched(&prepared, &baseline, steps, &mut |patched, tree| {
+        stabilise::refine(args.stabilise, patched, tree, steps, report)
+    })?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
     let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;

@@ -12,6 +12,7 @@ mod module;
 mod progress;
 mod render;
 mod report;
+mod stabilise;
 mod target;
 
 use std::io::Write;

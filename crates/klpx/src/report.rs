@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::analysis::Finding;
 use crate::module::Made;
+use crate::stabilise::Stabilised;
 
 /// Version of the report's schema.
 pub(crate) const SCHEMA: u32 = 1;
@@ -27,6 +28,9 @@ pub(crate) struct Report {
     pub(crate) changes: Vec<Finding>,
     /// What differs but is not in the module, and why.
     pub(crate) left_out: Vec<Finding>,
+    /// What the stabilised rebuild did, by object; empty when there was nothing to do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stabilised: Vec<Stabilised>,
     /// Things to know that stop nothing.
     pub(crate) notes: Vec<String>,
     /// The module, once it is there.

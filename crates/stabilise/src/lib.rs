@@ -1,0 +1,10 @@
+//! What LLVM decided for the original that it may decide again for the patched source: identity of functions in LLVM IR,
+//! the inliner's remarks, and the records that its replay advisor reads.
+//!
+//! Pure functions of texts and bytes. Starts no process, never judges what changed in the kernel's code: a
+//! replay only chooses among valid compilations, and the comparison of objects has the last word.
+
+pub mod ir;
+pub mod native;
+pub mod remarks;
+pub mod replay;

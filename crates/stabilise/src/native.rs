@@ -1,0 +1,89 @@
+//! Whether two native objects of a backend are the same code.
+
+use object::LittleEndian as LE;
+use object::elf::{FileHeader64, SectionType};
+use object::read::elf::{FileHeader as _, SectionHeader as _};
+
+/// The type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
+const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
+
+/// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set, and LLVM
+/// writes it in the order of a hash table whose keys depend on how the linker was given the unit.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a == b {
+        return true;
+    }
+    let (Some(set), Some(other)) = (address_significant(a), address_significant(b)) else { return false };
+    let rest = |bytes: &[u8], range: std::ops::Range<usize>| {
+        a.len() == b.len()
+            && bytes.get(..range.start) == a.get(..range.start)
+            && bytes.get(range.end..) == a.get(range.end..)
+    };
+    set == other && rest(b, other) && symbols(&a[set.clone()]) == symbols(&b[set])
+}
+
+/// Where the section lies.
+fn address_significant(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+    let header = FileHeader64::<LE>::parse(bytes).ok()?;
+    let sections = header.sections(LE, bytes).ok()?;
+    let section = sections.iter().find(|section| section.sh_type(LE) == SHT_LLVM_ADDRSIG)?;
+    let (offset, size) = section.file_range(LE)?;
+    let range = usize::try_from(offset).ok()?..usize::try_from(offset.checked_add(size)?).ok()?;
+    (range.end <= bytes.len()).then_some(range)
+}
+
+/// The symbol numbers, in ULEB128, sorted.
+fn symbols(bytes: &[u8]) -> Vec<u64> {
+    let mut found = Vec::new();
+    let (mut value, mut shift) = (0_u64, 0_u32);
+    for &byte in bytes {
+        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        shift += 7;
+        if byte & 0x80 == 0 {
+            found.push(value);
+            (value, shift) = (0, 0);
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const SOURCE: &str = "int a, b; extern void take(void *, void *); void f(void) { take(&a, &b); }";
+
+    fn object(source: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("a.c"), source).expect("a file");
+        let clang = Command::new("clang-22")
+            .args(["-O2", "-faddrsig", "-c", "a.c"])
+            .current_dir(folder.path())
+            .status();
+        assert!(clang.expect("clang").success());
+        std::fs::read(path("a.o")).expect("an object")
+    }
+
+    #[test]
+    fn only_the_order_of_address_significant_symbols_is_free() {
+        let original = object(SOURCE);
+        let range = address_significant(&original).expect("clang writes the section");
+        let mut turned = original.clone();
+        turned[range.clone()].reverse();
+        assert_ne!(original, turned, "two symbols or more, of a byte each");
+        assert!(same(&original, &turned));
+        let mut other = original.clone();
+        other[range.start] ^= 0x40;
+        assert!(!same(&original, &other));
+        assert!(!same(&original, &object(&SOURCE.replace("&b);", "&a);"))));
+        for at in (0..original.len()).step_by(7).filter(|at| !range.contains(at)) {
+            let mut damaged = original.clone();
+            damaged[at] ^= 1;
+            assert!(!same(&original, &damaged), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+// Another unit has a variable's value built in that nobody wrote; the patch writes it.
+//#file fs/a.c
+extern int sink(int);
+int ceiling = 9;
+
+int setter(int n)
+{
+	return sink(n);
+}
+//#file fs/b.c
+extern int sink(int);
+extern int ceiling;
+
+int reader(int n)
+{
+	return sink(n > ceiling ? ceiling : n);
+}
+//#edit fs/a.c
+-	return sink(n);
++	ceiling = n; return sink(n);
+//#changed setter

@@ -49,8 +49,8 @@ pub(crate) struct Patching<'a> {
     dir: &'a Path,
     /// Everything in the build tree that is not older was made from the patched source.
     since: SystemTime,
-    /// Objects that depend on what the patch touches.
-    pub(crate) expected_units: u64,
+    /// Objects that depend on what the patch touches, as paths in the build tree.
+    pub(crate) units: Vec<PathBuf>,
 }
 
 fn journal_path(dir: &Path) -> PathBuf {
@@ -83,7 +83,7 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     for change in changes {
         install(dir, change)?;
     }
-    Ok(Patching { dir, since, expected_units: units.len() as u64 })
+    Ok(Patching { dir, since, units })
 }
 
 impl Patching<'_> {
@@ -109,6 +109,11 @@ impl Patching<'_> {
             (self.dir.join("src").join(&file.path), self.dir.join("saved/src").join(&file.path))
         };
         Ok(journal.files.iter().filter(|file| file.existed).map(place).collect())
+    }
+
+    /// Where the originals of the units are, at their paths in the build tree.
+    pub(crate) fn saved_build(&self) -> PathBuf {
+        self.dir.join("saved/build")
     }
 
     /// Puts everything back.

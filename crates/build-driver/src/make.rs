@@ -7,6 +7,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
+use crate::stabilise::LTO_CACHE;
 
 /// The environment variable that holds what the compiler wrapper adds.
 pub(crate) const WRAPPER_FLAGS: &str = "KLPX_WRAPPER_FLAGS";
@@ -27,6 +28,8 @@ pub(crate) struct Make<'a> {
     pub(crate) cc: Option<&'a Path>,
     /// Flags that the compiler wrapper adds.
     pub(crate) wrapper_flags: &'static str,
+    /// The ThinLTO cache that the linker wrapper takes instead of the workspace's.
+    pub(crate) lto_cache: Option<&'a Path>,
 }
 
 /// What a make did.
@@ -43,7 +46,7 @@ impl Make<'_> {
     pub(crate) fn run(&self, words: &[&str], progress: &dyn Progress, total: Option<u64>) -> Result<Built> {
         let mut lines = Vec::new();
         let mut units = 0;
-        let call = Call::new("make")
+        let mut call = Call::new("make")
             .dir(self.src)
             .arg("--no-print-directory")
             .arg("--output-sync=target")
@@ -51,6 +54,9 @@ impl Make<'_> {
             .args(self.variables())
             .args(words)
             .env(WRAPPER_FLAGS, self.wrapper_flags);
+        if let Some(cache) = self.lto_cache {
+            call = call.env(LTO_CACHE, cache);
+        }
         tracing::debug!(?call, "make");
         let success = self.runner.stream(&call, &mut |line| {
             if is_compiled_unit(line) {

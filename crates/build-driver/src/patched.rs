@@ -8,6 +8,8 @@ use crate::apply::Prepared;
 use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
+use crate::stabilise::Level;
+use crate::toolchain::Lto;
 use crate::workspace::{
     Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
 };
@@ -124,7 +126,7 @@ impl Workspace {
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
     pub fn patched(
         &self,
-        prepared: &Prepared,
+        (prepared, level): (&Prepared, Level),
         baseline: &Baseline,
         progress: &dyn Progress,
         refine: &mut dyn FnMut(&mut Patched, &stabilise::Patched<'_>) -> Result<()>,
@@ -139,7 +141,7 @@ impl Workspace {
                 return Err(failure);
             }
         };
-        let patched = self.make_patched(&patching, progress).and_then(|units| {
+        let patched = self.make_patched(&patching, level, &work.path, progress).and_then(|(units, cache)| {
             progress.step("taking what differs");
             let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
             let mut patched = made.against(baseline, units, work);
@@ -147,11 +149,12 @@ impl Workspace {
                 self.make_originals(&patching, baseline, &mut patched, progress)?;
             }
             let folder = patched.work.path.clone();
-            let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder };
+            let cache = cache.unwrap_or_else(|| self.lto_cache());
+            let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder, cache };
             refine(&mut patched, &tree)?;
             Ok(patched)
         });
-        let expected = patching.expected_units;
+        let expected = patching.units.len() as u64;
         patching.end()?;
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
             self.refresh(progress)?;
@@ -159,16 +162,50 @@ impl Workspace {
         patched
     }
 
-    /// Runs make over the patched source; how many units were compiled.
-    fn make_patched(&self, patching: &journal::Patching<'_>, progress: &dyn Progress) -> Result<u64> {
-        self.make_compared(patching, progress, |make, built| {
+    /// Runs make over the patched source; how many units were compiled, and the ThinLTO cache when names are frozen.
+    fn make_patched(
+        &self,
+        patching: &journal::Patching<'_>,
+        level: Level,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(u64, Option<PathBuf>)> {
+        let (first, cache) = self.make_frozen(patching, level, work, progress)?;
+        let units = self.make_compared(patching, cache.as_deref(), progress, |make, built| {
             make.failure(
                 built,
                 "klpx::patched-source-does-not-compile",
                 "the patched kernel source does not compile",
                 "correct the patch",
             )
-        })
+        })?;
+        Ok((first + units, cache))
+    }
+
+    /// Compiles the touched units of vmlinux alone, and freezes their names before anything is linked. What does not compile here is
+    /// left to the make of everything, which tells why.
+    fn make_frozen(
+        &self,
+        patching: &journal::Patching<'_>,
+        level: Level,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(u64, Option<PathBuf>)> {
+        let saved = patching.saved_build();
+        let units: Vec<PathBuf> =
+            patching.units.iter().filter(|unit| is_bitcode(&saved.join(unit))).cloned().collect();
+        if level < Level::Names || units.is_empty() || self.kernel.toolchain().lto != Lto::Thin {
+            return Ok((0, None));
+        }
+        let targets: Vec<String> = units.iter().map(|unit| unit.display().to_string()).collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        let total = Some(patching.units.len() as u64);
+        let built = self.with_make(|make| make.run(&targets, progress, total))?;
+        if !built.success {
+            return Ok((built.units, None));
+        }
+        progress.step("freezing names");
+        Ok((built.units, self.freeze(&units, &saved, work)?))
     }
 
     /// Compiles the units once more that the patch made new, from the original source, in the same way.
@@ -181,7 +218,7 @@ impl Workspace {
     ) -> Result<()> {
         progress.step("building the original of what differs");
         patching.unpatch()?;
-        patched.units += self.make_compared(patching, progress, original_does_not_build)?;
+        patched.units += self.make_compared(patching, None, progress, original_does_not_build)?;
         let originals = collect(&self.build_dir(), baseline, patching, &patched.work.path.join("original"))?;
         let mut pairs = Vec::new();
         for pair in std::mem::take(&mut patched.pairs) {
@@ -201,15 +238,23 @@ impl Workspace {
     fn make_compared(
         &self,
         patching: &journal::Patching<'_>,
+        lto_cache: Option<&Path>,
         progress: &dyn Progress,
         failure: impl FnOnce(&Make<'_>, &Built) -> Failure,
     ) -> Result<u64> {
         self.with_make(|make| {
-            let make = Make { wrapper_flags: SECTION_FLAGS, ..*make };
-            let built = make.run(&TARGETS, progress, Some(patching.expected_units))?;
+            let make = Make { wrapper_flags: SECTION_FLAGS, lto_cache, ..*make };
+            let built = make.run(&TARGETS, progress, Some(patching.units.len() as u64))?;
             if built.success { Ok(built.units) } else { Err(failure(&make, &built)) }
         })
     }
+}
+
+fn is_bitcode(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.is_ok() && start == *b"BC\xc0\xde"
 }
 
 /// What a build gave that is not as in the baseline.

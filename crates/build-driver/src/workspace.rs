@@ -228,6 +228,7 @@ impl Workspace {
             ld: ld.as_deref(),
             cc: cc.as_deref(),
             wrapper_flags: "",
+            lto_cache: None,
         })
     }
 

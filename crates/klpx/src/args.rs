@@ -111,8 +111,20 @@ pub(crate) struct Build {
 pub(crate) enum Level {
     /// The patched source as the compiler takes it
     Off,
-    /// The original's inlining where it is still valid (ThinLTO)
+    /// Promoted locals keep the names that they have in the original (ThinLTO)
+    Names,
+    /// The inliner decides as for the original where that is still valid (ThinLTO)
     Inlining,
+}
+
+impl From<Level> for klpx_build_driver::stabilise::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::Off,
+            Level::Names => Self::Names,
+            Level::Inlining => Self::Inlining,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

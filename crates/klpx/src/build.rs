@@ -66,9 +66,10 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let target = target.or_baseline(&baseline, steps, report);
 
     steps.begin("patched build");
-    let mut patched = workspace.patched(&prepared, &baseline, steps, &mut |patched, tree| {
-        stabilise::refine(args.stabilise, patched, tree, steps, report)
-    })?;
+    let mut patched =
+        workspace.patched((&prepared, args.stabilise.into()), &baseline, steps, &mut |patched, tree| {
+            stabilise::refine(args.stabilise, patched, tree, steps, report)
+        })?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
     let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;

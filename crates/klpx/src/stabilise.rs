@@ -42,7 +42,7 @@ pub(crate) fn refine(
     steps: &Steps,
     report: &mut Report,
 ) -> Result<()> {
-    if level == Level::Off {
+    if level < Level::Inlining {
         return Ok(());
     }
     for pair in &mut patched.pairs {
@@ -60,11 +60,11 @@ pub(crate) fn refine(
                     *pair = nearer;
                     (Level::Inlining, names_of_functions(&found).len(), String::new())
                 } else {
-                    (Level::Off, functions.len(), "the original's inlining brings it no nearer".to_owned())
+                    (Level::Names, functions.len(), "the original's inlining brings it no nearer".to_owned())
                 }
             }
             Attempt::NothingToUndo => continue,
-            Attempt::GivenUp(why) => (Level::Off, functions.len(), why),
+            Attempt::GivenUp(why) => (Level::Names, functions.len(), why),
         };
         tell(&pair.name, level, (functions.len(), taken), &why, steps);
         report.stabilised.push(Stabilised {
@@ -80,7 +80,7 @@ pub(crate) fn refine(
 
 fn tell(object: &str, level: Level, (plain, taken): (usize, usize), why: &str, steps: &Steps) {
     steps.remark(&match level {
-        Level::Off => format!("{object} is not stabilised: {why}"),
+        Level::Off | Level::Names => format!("{object} is not stabilised further: {why}"),
         Level::Inlining => format!(
             "{object} with the original's inlining: {} instead of {}",
             render::plural(taken, "function"),

@@ -1,8 +1,8 @@
-//! Functions of an LLVM IR text (`clang -S -emit-llvm`), and what tells whether two builds have the same one.
+//! Functions of an LLVM IR text (`clang -S -emit-llvm`, `llvm-dis`), and what tells whether two builds have the same one.
 //!
 //! Two functions are the same when their text is, once numbers that only name things are replaced by what they name:
-//! attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. The text must be without debug
-//! information (`-g0`). What is not understood stays as it stands: two functions then differ, which is the safe answer.
+//! attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information is passed
+//! over. What is not understood stays as it stands: two functions then differ, which is the safe answer.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -27,8 +27,14 @@ pub struct Identity {
 pub struct Module<'t> {
     /// `define` line and body.
     functions: Map<&'t str, Function<'t>>,
+    /// `declare` lines.
+    declarations: Map<&'t str, &'t str>,
     /// What stands after `@name = ` for private constants.
     constants: Map<&'t str, &'t str>,
+    /// The same for all other variables and aliases.
+    variables: Map<&'t str, &'t str>,
+    /// Assembly at the top of the unit.
+    assembly: Vec<&'t str>,
     /// What stands after `%name = type `.
     types: Map<&'t str, &'t str>,
     /// What stands after `attributes #n = `.
@@ -57,6 +63,10 @@ impl<'t> Module<'t> {
                     module.functions.insert(name, Function { head: line, body });
                 }
                 rest = after.strip_prefix("\n}").unwrap_or(after);
+            } else if line.starts_with("declare ") {
+                module.declarations.extend(symbol(line).map(|name| (name, line)));
+            } else if line.starts_with("module asm ") {
+                module.assembly.push(line);
             } else {
                 module.definition(line);
             }
@@ -68,6 +78,7 @@ impl<'t> Module<'t> {
         let Some((name, value)) = line.split_once(" = ") else { return };
         match name.as_bytes().first() {
             Some(b'@') if value.starts_with("private ") => self.constants.insert(unquoted(&name[1..]), value),
+            Some(b'@') => self.variables.insert(unquoted(&name[1..]), value),
             Some(b'%') => self.types.insert(&name[1..], value),
             Some(b'!') => self.metadata.insert(&name[1..], value),
             Some(b'a') => match name.strip_prefix("attributes #") {
@@ -86,64 +97,145 @@ impl<'t> Module<'t> {
     /// What tells the function apart from another of its name; `None` when the text does not define it.
     pub fn identity(&self, name: &str) -> Option<Identity> {
         let function = self.functions.get(name)?;
-        let (mut body, mut attributes) = (Xxh3::new(), Xxh3::new());
-        self.hash(function.head, &mut body, 0);
-        for line in function.body.lines() {
-            body.update(b"\n");
-            self.hash(line, &mut body, 0);
-        }
+        let mut attributes = Xxh3::new();
         for group in attribute_groups(function.head) {
             attributes.update(self.attributes.get(group).map_or(group, |text| text).as_bytes());
         }
-        Some(Identity { body: body.digest128(), attributes: attributes.digest128() })
+        Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
+    }
+
+    /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an earlier build
+    /// of it: a backend that does so gives the same code for both. `limit` is the import limit of the thin link in
+    /// instructions (`-import-instr-limit`).
+    ///
+    /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp), but what LLVM has found out of them comes along
+    /// with those that call them, so their signatures and attributes count. With a profile the limit depends on the
+    /// call: then nothing is taken for the same.
+    pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
+        let profiled =
+            |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
+        let line = |module: &Module<'_>, line: &str| {
+            let mut hash = Xxh3::new();
+            module.hash(line, &mut hash, Names::Literal, 0);
+            hash.digest128()
+        };
+        let same_lines = |ours: &Map<&str, &str>, theirs: &Map<&str, &str>, may_go: bool| {
+            theirs.iter().filter(|(name, _)| !name.starts_with("llvm.")).all(|(name, text)| {
+                match ours.get(name) {
+                    Some(own) => line(self, own) == line(other, text),
+                    None => may_go,
+                }
+            })
+        };
+        let same_function = |name: &str, function: &Function<'_>| match self.functions.get(name) {
+            // Whoever imported it finds that it can't, and is another link to LLVM.
+            None => true,
+            Some(own) => {
+                let small = own.instructions() <= 2 * limit && function.instructions() <= 2 * limit;
+                let same = |names| self.body(own, names) == other.body(function, names);
+                line(self, own.head) == line(other, function.head) && (!small || same(Names::Literal))
+            }
+        };
+        !profiled(self)
+            && !profiled(other)
+            && self.assembly == other.assembly
+            && same_lines(&self.variables, &other.variables, false)
+            && same_lines(&self.declarations, &other.declarations, true)
+            && other.functions.iter().all(|(name, function)| same_function(name, function))
+    }
+
+    fn body(&self, function: &Function<'_>, names: Names) -> u128 {
+        let mut hash = Xxh3::new();
+        self.hash(function.head, &mut hash, names, 0);
+        for line in function.body.lines().filter(|line| !line.trim_start().starts_with("#dbg_")) {
+            hash.update(b"\n");
+            self.hash(line, &mut hash, names, 0);
+        }
+        hash.digest128()
     }
 
     /// Feeds one line, with what its numbers stand for.
-    fn hash(&self, line: &str, into: &mut Xxh3, depth: u8) {
+    fn hash(&self, line: &str, into: &mut Xxh3, names: Names, depth: u8) {
         let mut rest = line;
         while let Some(at) = rest.find(['@', '%', '#', '!', ';', '"']) {
-            into.update(&rest.as_bytes()[..at]);
-            rest = &rest[at..];
-            let mark = rest.as_bytes()[0];
-            let (name, after) = match mark {
+            let (before, from) = rest.split_at(at);
+            let mark = from.as_bytes()[0];
+            let (name, after) = word(&from[1..]);
+            if mark == b'!' && (name == "dbg" || name == "srcloc") {
+                // Where it stands in its file.
+                into.update(before.trim_end().trim_end_matches(',').as_bytes());
+                rest = after_metadata(after);
+                continue;
+            }
+            into.update(before.as_bytes());
+            match mark {
                 // A comment: predecessors of a block, attributes in words.
                 b';' => return,
                 b'"' => {
-                    let text = quoted_end(rest);
-                    into.update(&rest.as_bytes()[..text]);
-                    rest = &rest[text..];
+                    let (text, after) = from.split_at(quoted_end(from));
+                    into.update(text.as_bytes());
+                    rest = after;
                     continue;
                 }
-                _ => word(&rest[1..]),
-            };
+                _ => into.update(&[mark]),
+            }
             rest = after;
-            into.update(&[mark]);
+            let mut resolved = |value: Option<&&str>| match value {
+                Some(value) if is_debug(value) => {}
+                Some(value) if depth < MAX_DEPTH => self.hash(value, into, names, depth + 1),
+                _ => into.update(name.as_bytes()),
+            };
             match mark {
-                // Where inline assembly stands in its file.
-                b'!' if name == "srcloc" => rest = after.find(',').map_or("", |comma| &after[comma..]),
-                b'!' => self.resolved(self.metadata.get(name), name, into, depth),
-                b'#' => self.resolved(self.attributes.get(name), name, into, depth),
-                b'@' => match self.constants.get(name) {
-                    Some(value) => self.resolved(Some(value), name, into, depth),
-                    None => into.update(without_counter(name).as_bytes()),
+                b'!' => resolved(self.metadata.get(name)),
+                b'#' => resolved(self.attributes.get(name)),
+                b'@' => match (self.constants.get(name), names) {
+                    (Some(value), Names::ByContent) => resolved(Some(value)),
+                    (None, Names::ByContent) => into.update(without_counter(name).as_bytes()),
+                    (value, Names::Literal) => {
+                        into.update(name.as_bytes());
+                        if let Some(value) = value.filter(|_| depth < MAX_DEPTH) {
+                            self.hash(value, into, names, depth + 1);
+                        }
+                    }
                 },
                 _ => {
                     into.update(name.as_bytes());
-                    if let Some(layout) = self.types.get(name) {
-                        self.resolved(Some(layout), name, into, depth);
+                    if let Some(layout) = self.types.get(name).filter(|_| depth < MAX_DEPTH) {
+                        self.hash(layout, into, names, depth + 1);
                     }
                 }
             }
         }
         into.update(rest.as_bytes());
     }
+}
 
-    fn resolved(&self, value: Option<&&str>, name: &str, into: &mut Xxh3, depth: u8) {
-        match value {
-            Some(value) if depth < MAX_DEPTH => self.hash(value, into, depth + 1),
-            _ => into.update(name.as_bytes()),
-        }
+/// Whether names of private constants and counters matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// What they stand for does.
+    ByContent,
+    /// They do too: another unit knows the thing by its name.
+    Literal,
+}
+
+impl Function<'_> {
+    /// Each takes a line, indented by two spaces; cases of a switch are indented further.
+    fn instructions(&self) -> usize {
+        let is_instruction =
+            |line: &&str| line.starts_with("  ") && !line[2..].starts_with([' ', ']', '#', ';']);
+        self.body.lines().filter(is_instruction).count()
     }
+}
+
+/// True for the text of metadata that only debuggers read.
+fn is_debug(value: &str) -> bool {
+    value.strip_prefix("distinct ").unwrap_or(value).starts_with("!DI")
+}
+
+/// What follows ` !7`.
+fn after_metadata(text: &str) -> &str {
+    text.strip_prefix(" !").map_or(text, |rest| word(rest).1)
 }
 
 fn next_line(text: &str) -> Option<(&str, &str)> {
@@ -248,6 +340,45 @@ attributes #1 = { nounwind }
     fn attributes_are_told_apart_from_the_body() {
         let other = ORIGINAL.replace("\"+a\"", "\"+b\"");
         assert_ne!(identity(ORIGINAL).attributes, identity(&other).attributes);
+    }
+
+    #[test]
+    fn debug_information_is_passed_over() {
+        let mut other = ORIGINAL
+            .replace("ret i32 %3", "  #dbg_value(i32 %3, !9, !DIExpression(), !10)\n  ret i32 %3, !dbg !10")
+            .replace("align 16 {", "align 16 !dbg !9 {");
+        other.push_str("!9 = distinct !DISubprogram(name: \"f\")\n!10 = !DILocation(line: 3, scope: !9)\n");
+        assert_eq!(identity(ORIGINAL), identity(&other));
+    }
+
+    fn offers_the_same(original: &str, patched: &str, limit: usize) -> bool {
+        Module::parse(patched).offers_the_same_as(&Module::parse(original), limit)
+    }
+
+    #[test]
+    fn what_can_be_imported_must_be_the_same_to_the_letter() {
+        assert!(offers_the_same(ORIGINAL, ORIGINAL, 5));
+        let changes = [
+            ("ret i32 %3", "ret i32 0"),
+            // A string that moved to another name.
+            ("@.str", "@.str.4"),
+            ("internal global i32 0", "internal global i32 1"),
+            ("@g(ptr) #1", "@g(ptr) #0"),
+            ("type { i64 }", "type { i32 }"),
+        ];
+        for (from, to) in changes {
+            assert!(!offers_the_same(ORIGINAL, &ORIGINAL.replace(from, to), 5), "{from}");
+        }
+        let added = format!("{ORIGINAL}\n@more = internal global i32 0\n@.str.9 = private constant i8 0\n");
+        assert!(offers_the_same(ORIGINAL, &added, 5), "nobody knew of it");
+    }
+
+    #[test]
+    fn a_function_above_the_limit_counts_by_its_attributes_only() {
+        let patched = ORIGINAL.replace("ret i32 %3", "ret i32 0");
+        assert!(offers_the_same(ORIGINAL, &patched, 1), "four instructions are more than twice the limit");
+        assert!(!offers_the_same(ORIGINAL, &patched.replace("\"+a\"", "\"+b\""), 1));
+        assert!(!offers_the_same(ORIGINAL, &patched.replace("ptr %0)", "ptr noundef %0)"), 1));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Pure functions of texts and bytes. Starts no process, never judges what changed in the kernel's code: a
 //! replay only chooses among valid compilations, and the comparison of objects has the last word.
 
+pub mod bitcode;
 pub mod ir;
 pub mod native;
 pub mod remarks;

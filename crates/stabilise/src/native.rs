@@ -1,4 +1,4 @@
-//! Whether two native objects of a backend are the same code.
+//! Native objects as backends write them: whether two are the same code, and of which source one is.
 
 use object::LittleEndian as LE;
 use object::elf::{FileHeader64, SectionType};
@@ -20,6 +20,15 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
             && bytes.get(range.end..) == a.get(range.end..)
     };
     set == other && rest(b, other) && symbols(&a[set.clone()]) == symbols(&b[set])
+}
+
+/// The source file's name, from the object's only `STT_FILE` symbol.
+pub fn source_file(bytes: &[u8]) -> Option<&str> {
+    let header = FileHeader64::<LE>::parse(bytes).ok()?;
+    let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
+    let mut files = symbols.iter().filter(|symbol| symbol.st_type() == object::elf::STT_FILE);
+    let (file, None) = (files.next()?, files.next()) else { return None };
+    std::str::from_utf8(symbols.symbol_name(LE, file).ok()?).ok()
 }
 
 /// Where the section lies.
@@ -66,6 +75,12 @@ mod tests {
             .status();
         assert!(clang.expect("clang").success());
         std::fs::read(path("a.o")).expect("an object")
+    }
+
+    #[test]
+    fn an_object_names_its_source() {
+        assert_eq!(source_file(&object(SOURCE)), Some("a.c"));
+        assert_eq!(source_file(b"\x7fELF"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! Nothing here is trusted: a unit whose original does not come out byte for byte as in the baseline is left alone, and
 //! whether the result is nearer is for the comparison of objects to say.
 
+mod freeze;
 mod link;
 mod recorded;
 mod unit;
@@ -27,6 +28,7 @@ use crate::process::Call;
 use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::workspace::Workspace;
+use freeze::Freezer;
 use link::{Backend, Link, Swap};
 use recorded::Recorded;
 use unit::{Compiled, Compiler, Form, Side, Unit};
@@ -36,6 +38,18 @@ const MAX_UNITS: usize = 12;
 
 /// The environment variable that names another ThinLTO cache to the linker wrapper.
 pub(crate) const LTO_CACHE: &str = "KLPX_LTO_CACHE";
+
+/// How far the patched build may be brought nearer to the original; each level holds the ones before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The patched source as the compiler takes it.
+    #[default]
+    Off,
+    /// Promoted locals keep the names that they have in the original.
+    Names,
+    /// The inliner decides as for the original where that is still valid.
+    Inlining,
+}
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,14 +67,16 @@ pub struct Patched<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) patching: &'a Patching<'a>,
     pub(crate) work: &'a Path,
+    /// The ThinLTO cache that the plain build was linked with.
+    pub(crate) cache: PathBuf,
 }
 
 /// What is known of a touched unit once it was compiled from both sources.
 struct Sides {
     original: Compiled,
     patched: Compiled,
-    /// Records to compile the patched source with.
-    replay: Option<PathBuf>,
+    /// Records to compile the patched source with, and whether the unit then keeps its original's hash.
+    replay: Option<(PathBuf, bool)>,
 }
 
 impl Patched<'_> {
@@ -96,6 +112,7 @@ impl Patched<'_> {
         let again = Again {
             compiler: Compiler { runner, build: &build, overlay: &overlay, work: &work },
             workspace: self.workspace,
+            cache: &self.cache,
             recorded: &recorded,
             link: &link,
             units: &units,
@@ -113,7 +130,8 @@ impl Patched<'_> {
             let words = recorded.compilation()?;
             let thin = words.iter().any(|word| word == "-flto=thin");
             let new = thin && self.patching.is_new(&build.join(input));
-            new.then(|| Unit { object: input.clone(), recorded: recorded.clone() })
+            let frozen = || freeze::is_frozen(&self.patching.saved_build().join(input), &build.join(input));
+            new.then(|| Unit { object: input.clone(), recorded: recorded.clone(), frozen: frozen() })
         };
         link.inputs.iter().filter_map(of_input).collect()
     }
@@ -128,6 +146,7 @@ fn given_up(why: &str) -> Result<Attempt> {
 struct Again<'a> {
     compiler: Compiler<'a>,
     workspace: &'a Workspace,
+    cache: &'a Path,
     recorded: &'a Recorded,
     link: &'a Link,
     units: &'a [Unit],
@@ -202,13 +221,20 @@ impl Again<'_> {
             || self.compiler.compile(unit, Side::Patched, Form::Bitcode, "patched", &[]),
         );
         let (Some(original), Some(patched)) = (original?, patched?) else { return Ok(None) };
+        if unit.frozen {
+            freeze::apply(&original.file, &patched.file)?;
+        }
         let records =
             replay::records(&remarks::parse(&original.output), &remarks::parse(&patched.output), sameness);
         let Some(records) = records else { return Ok(Some(Sides { original, patched, replay: None })) };
         let replay = self.put("compile", &unit.object, &records)?;
         let options = replay::options(&replay.display().to_string());
         let again = self.compiler.compile(unit, Side::Patched, Form::Bitcode, "replayed", &options)?;
-        Ok(again.map(|patched| Sides { original, patched, replay: Some(replay) }))
+        let Some(again) = again else { return Ok(None) };
+        // What it offers to other units may be something else with another inlining.
+        let frozen = unit.frozen
+            && Freezer::new(self.workspace).freeze(&original.file, &again.file, self.compiler.work)?;
+        Ok(Some(Sides { original, patched: again, replay: Some((replay, frozen)) }))
     }
 
     /// Runs the backend of a unit on both sides, and once more where it decides otherwise. The inner error says why the attempt must be
@@ -269,10 +295,12 @@ impl Again<'_> {
     /// Runs kbuild's own commands for the object, with the replayed units in the place of the plain ones.
     fn relink(&self, sides: &[Sides], natives: &[Native]) -> Result<Attempt> {
         let cache = self.compiler.work.join("lto-cache");
-        link_files(&self.workspace.lto_cache(), &cache)?;
+        let compiled = self.units.iter().zip(sides).filter(|(_, sides)| sides.replay.is_some());
+        let stems: Vec<_> = compiled.filter_map(|(unit, _)| Path::new(&unit.object).file_stem()).collect();
+        freeze::share(self.cache, &cache, &stems)?;
         let mut own = Vec::new();
         for (unit, sides) in self.units.iter().zip(sides) {
-            let Some(replay) = &sides.replay else { continue };
+            let Some((replay, frozen)) = &sides.replay else { continue };
             let options = replay::options(&replay.display().to_string());
             let words = options.iter().flat_map(|option| ["-mllvm".to_owned(), option.clone()]).collect();
             if Path::new(&unit.object) == self.object {
@@ -280,6 +308,9 @@ impl Again<'_> {
                 own = words;
             } else if !self.command(&unit.recorded.commands[0], &words, None)? {
                 return given_up("a unit does not compile with the original's inlining");
+            }
+            if *frozen {
+                freeze::apply(&sides.original.file, &self.compiler.build.join(&unit.object))?;
             }
         }
         // Puts units that were compiled anew into the cache, under keys that only the linker knows.
@@ -379,17 +410,4 @@ fn both<T: Send>(a: impl FnOnce() -> T + Send, b: impl FnOnce() -> T + Send) -> 
         let first = a();
         (first, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
-}
-
-/// A folder with hard links to the files of another one.
-fn link_files(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).map_err(|error| Diagnosis::io("create", to, &error))?;
-    let fail = |error: std::io::Error| Diagnosis::io("link", from, &error);
-    for entry in std::fs::read_dir(from).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if entry.file_name().to_string_lossy().starts_with("llvmcache-") {
-            std::fs::hard_link(entry.path(), to.join(entry.file_name())).map_err(fail)?;
-        }
-    }
-    Ok(())
 }

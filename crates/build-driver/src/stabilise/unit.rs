@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     /// Its object, as a path from the build tree.
     pub(crate) object: String,
     pub(crate) recorded: Recorded,
+    /// The patched build gave it the hash of its original.
+    pub(crate) frozen: bool,
 }
 
 /// Where and how to compile.

@@ -1,4 +1,4 @@
-// Another unit has a variable's value built in that nobody wrote; the patch writes it.
+// A global gains its first writer. Its readers in other units never had its value built in: a relocatable link keeps globals.
 //#file fs/a.c
 extern int sink(int);
 int ceiling = 9;

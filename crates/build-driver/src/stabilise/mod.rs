@@ -347,7 +347,12 @@ impl Again<'_> {
     }
 
     fn command(&self, words: &[String], further: &[String], cache: Option<&Path>) -> Result<bool> {
-        let mut call = Call::new(&words[0]).dir(self.compiler.build).args(&words[1..]).args(further);
+        // `./tools/objtool/objtool` is a path from the build tree.
+        let program = match Path::new(&words[0]) {
+            path if words[0].contains('/') && path.is_relative() => self.compiler.build.join(path),
+            path => path.to_owned(),
+        };
+        let mut call = Call::new(program).dir(self.compiler.build).args(&words[1..]).args(further);
         if let Some(cache) = cache {
             call = call.env(LTO_CACHE, cache);
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::{self, Machine};
 use crate::packages::Need;
 use crate::process;
-use crate::source::{self, Source};
+use crate::source::{self, Series, Source};
 use crate::ui;
 use crate::workspace::Workspace;
 
@@ -26,6 +26,10 @@ pub(crate) struct Kernel {
     pub(crate) title: &'static str,
     /// Its architecture.
     pub(crate) machine: &'static Machine,
+    /// Its source.
+    series: &'static Series,
+    /// Only `cargo xtask matrix` takes it by itself.
+    pub(crate) matrix: bool,
     /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
     fragments: &'static [&'static str],
     /// The LLVM tools that make it, by their suffix; without it, GNU tools do.
@@ -40,6 +44,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::X86_64,
+        series: &source::CURRENT,
+        matrix: false,
         fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
@@ -48,6 +54,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "gcc",
         title: "GCC, no LTO",
         machine: &machine::X86_64,
+        series: &source::CURRENT,
+        matrix: false,
         fragments: &["base.config", "x86_64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
@@ -56,6 +64,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "arm64-thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::ARM64,
+        series: &source::CURRENT,
+        matrix: false,
         fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Arm64],
@@ -64,9 +74,41 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "arm64-gcc",
         title: "GCC, no LTO",
         machine: &machine::ARM64,
+        series: &source::CURRENT,
+        matrix: false,
         fragments: &["base.config", "arm64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
+    },
+    Kernel {
+        name: "fulllto",
+        title: "clang 22, FullLTO",
+        machine: &machine::X86_64,
+        series: &source::CURRENT,
+        matrix: true,
+        fragments: &["base.config", "x86_64.config", "clang-fulllto.config"],
+        llvm: Some("-22"),
+        needs: &[Need::Clang, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "6.12-clang19",
+        title: "clang 19, ThinLTO",
+        machine: &machine::X86_64,
+        series: &source::LINUX_6_12,
+        matrix: true,
+        fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
+        llvm: Some("-19"),
+        needs: &[Need::Clang19, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "6.12-clang22",
+        title: "clang 22, ThinLTO",
+        machine: &machine::X86_64,
+        series: &source::LINUX_6_12,
+        matrix: true,
+        fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
+        llvm: Some("-22"),
+        needs: &[Need::Clang, Need::Source, Need::Guest],
     },
 ];
 
@@ -99,10 +141,10 @@ impl Kernel {
     }
 }
 
-/// The kernels with these names; without names, all.
+/// The kernels with these names; without names, those of the tests.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
-        return Ok(KERNELS.iter().collect());
+        return Ok(KERNELS.iter().filter(|kernel| !kernel.matrix).collect());
     }
     let known = || KERNELS.iter().map(|kernel| kernel.name).collect::<Vec<_>>().join(", ");
     names
@@ -163,7 +205,7 @@ impl Built {
 
 /// The build of a kernel: adopted, cached, or made now.
 pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
-    let source = source::ensure(workspace)?;
+    let source = source::ensure(workspace, kernel.series)?;
     if let Some(tree) = workspace.kernel_builds.get(kernel.name) {
         let built = Built { kernel, source, tree: tree.clone() };
         for file in [built.vmlinux(), built.image(), built.tree.join(".config")] {
@@ -309,7 +351,7 @@ mod tests {
 
     #[test]
     fn kernels_are_found_by_name() {
-        assert_eq!(select(&[]).expect("all").len(), KERNELS.len());
+        assert!(select(&[]).expect("those of the tests").iter().all(|kernel| !kernel.matrix));
         assert_eq!(select(&["arm64-gcc".to_owned()]).expect("a kernel of that name")[0].name, "arm64-gcc");
         assert_eq!(select(&["gcc".to_owned()]).expect("gcc")[0].name, "gcc");
         assert!(select(&["icc".to_owned()]).is_err());

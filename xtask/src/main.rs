@@ -67,6 +67,8 @@ enum Command {
     Demo(demo::Args),
     /// Everything: formatting, lints, docs, unit tests, then scenarios and refusals
     Test(test::Args),
+    /// Scenarios on kernels that the tests leave out: other series, other compilers, FullLTO
+    Matrix(test::MatrixArgs),
     /// Measure analysis and a whole build
     Bench(bench::Args),
     /// Boot a fixture kernel to a shell or run one guest script
@@ -110,6 +112,7 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
+        Command::Matrix(args) => test::matrix(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }

@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Gcc,
     /// To build a kernel with Clang.
     Clang,
+    /// To build a kernel with an older Clang.
+    Clang19,
     /// To fetch and unpack a kernel source.
     Source,
     /// To run an x86_64 guest.
@@ -24,7 +26,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Source, Need::Guest, Need::Arm64];
+    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64];
 }
 
 /// How to see that a package is there.
@@ -35,27 +37,30 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Clang, Gcc, Guest, Source};
+use Need::{Arm64, Clang, Clang19, Gcc, Guest, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
 const PACKAGES: &[(Probe, &str, &[Need])] = &[
-    (Tool("gcc"), "gcc", &[Gcc, Clang, Guest]),
-    (File(&["/usr/include/stdio.h"]), "libc6-dev", &[Gcc, Clang, Guest]),
-    (Tool("make"), "make", &[Gcc, Clang]),
-    (Tool("flex"), "flex", &[Gcc, Clang]),
-    (Tool("bison"), "bison", &[Gcc, Clang]),
-    (Tool("bc"), "bc", &[Gcc, Clang]),
-    (Tool("perl"), "perl", &[Gcc, Clang]),
-    (Tool("ld"), "binutils", &[Gcc, Clang]),
-    (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"]), "libelf-dev", &[Gcc, Clang]),
-    (File(&["/usr/include/openssl/opensslv.h"]), "libssl-dev", &[Gcc, Clang]),
+    (Tool("gcc"), "gcc", &[Gcc, Clang, Clang19, Guest]),
+    (File(&["/usr/include/stdio.h"]), "libc6-dev", &[Gcc, Clang, Clang19, Guest]),
+    (Tool("make"), "make", &[Gcc, Clang, Clang19]),
+    (Tool("flex"), "flex", &[Gcc, Clang, Clang19]),
+    (Tool("bison"), "bison", &[Gcc, Clang, Clang19]),
+    (Tool("bc"), "bc", &[Gcc, Clang, Clang19]),
+    (Tool("perl"), "perl", &[Gcc, Clang, Clang19]),
+    (Tool("ld"), "binutils", &[Gcc, Clang, Clang19]),
+    (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"]), "libelf-dev", &[Gcc, Clang, Clang19]),
+    (File(&["/usr/include/openssl/opensslv.h"]), "libssl-dev", &[Gcc, Clang, Clang19]),
     // with it the tree's objtool can do what `cargo xtask bench` compares with
-    (File(&["/usr/include/xxhash.h"]), "libxxhash-dev", &[Gcc, Clang]),
+    (File(&["/usr/include/xxhash.h"]), "libxxhash-dev", &[Gcc, Clang, Clang19]),
     (Tool("clang-22"), "clang-22", &[Clang]),
     (Tool("ld.lld-22"), "lld-22", &[Clang]),
     (Tool("llvm-nm-22"), "llvm-22", &[Clang]),
-    (Tool("git"), "git", &[Gcc, Clang]),
+    (Tool("clang-19"), "clang-19", &[Clang19]),
+    (Tool("ld.lld-19"), "lld-19", &[Clang19]),
+    (Tool("llvm-nm-19"), "llvm-19", &[Clang19]),
+    (Tool("git"), "git", &[Gcc, Clang, Clang19]),
     (Tool("xz"), "xz-utils", &[Source]),
     (Tool("zstd"), "zstd", &[Source]),
     (Tool("tar"), "tar", &[Source]),

@@ -12,10 +12,20 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// The package, and with it the kernel series.
-const PACKAGE: &str = "linux-source-7.2";
-/// Where it may be: a released Debian keeps it in backports, later ones in main.
-const SUITES: &[&str] = &["trixie-backports", "forky", "sid"];
+/// A kernel series, as Debian packages its source.
+#[derive(Debug)]
+pub(crate) struct Series {
+    package: &'static str,
+    /// Where it may be.
+    suites: &'static [&'static str],
+}
+
+/// The current series: a released Debian keeps it in backports, later ones in main.
+pub(crate) const CURRENT: Series =
+    Series { package: "linux-source-7.2", suites: &["trixie-backports", "forky", "sid"] };
+/// A long-term series.
+pub(crate) const LINUX_6_12: Series = Series { package: "linux-source-6.12", suites: &["trixie", "bookworm-backports"] };
+
 /// Written last into a tree that was unpacked here.
 const STAMP: &str = "linux-version";
 
@@ -28,9 +38,9 @@ pub(crate) struct Source {
     pub(crate) version: String,
 }
 
-/// The source that the options name, else the package, fetched on the first call.
-pub(crate) fn ensure(workspace: &Workspace) -> Result<Source> {
-    match &workspace.kernel_src {
+/// The source of a series: for the current one what the options name, else the package, fetched on the first call.
+pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
+    match workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package) {
         Some(path) if path.is_dir() => {
             let tree = path.canonicalize()?;
             Ok(Source { version: version_of(&tree)?, tree })
@@ -41,7 +51,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Source> {
             unpacked(workspace, &format!("tarball-{stem}"), |_| Ok(path.clone()))
         }
         Some(path) => bail!("--kernel-src {}: no such tree or tarball", path.display()),
-        None => unpacked(workspace, PACKAGE, fetch_package),
+        None => unpacked(workspace, series.package, |scratch| fetch_package(scratch, series)),
     }
 }
 
@@ -105,11 +115,11 @@ fn version_of(tree: &Path) -> Result<String> {
 }
 
 /// Downloads the package into `scratch` and returns the tarball in it.
-fn fetch_package(scratch: &Path) -> Result<PathBuf> {
-    let files = apt::fetch(scratch, PACKAGE, None, SUITES)
+fn fetch_package(scratch: &Path, series: &Series) -> Result<PathBuf> {
+    let files = apt::fetch(scratch, series.package, None, series.suites)
         .context("name a source with --kernel-src DIR or --kernel-src linux-7.2.tar.xz")?;
     fs::read_dir(files.join("usr/src"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.to_string_lossy().contains(".tar."))
-        .with_context(|| format!("{PACKAGE} holds no tarball"))
+        .with_context(|| format!("{} holds no tarball", series.package))
 }

@@ -34,6 +34,28 @@ pub(crate) struct Args {
     klpx: Option<PathBuf>,
 }
 
+/// What to run on which kernels of the matrix.
+#[derive(clap::Args)]
+pub(crate) struct MatrixArgs {
+    /// Only scenarios whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME", default_values = ["01", "02"])]
+    scenario: Vec<String>,
+    /// Only on this kernel; may be repeated [default: all that the tests leave out]
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Try this klpx instead of building it
+    #[arg(long, value_name = "FILE")]
+    klpx: Option<PathBuf>,
+}
+
+/// Scenarios on the kernels that the tests leave out. `Ok(false)`: something failed.
+pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
+    let all = || kernel::KERNELS.iter().filter(|kernel| kernel.matrix).map(|kernel| kernel.name.to_owned());
+    let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
+    let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());
+    run(workspace, &Args { scenario, kernel, only: vec![Part::Scenarios], klpx })
+}
+
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {

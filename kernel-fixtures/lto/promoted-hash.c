@@ -1,5 +1,4 @@
-// Every promoted name of the unit gets another hash: the unit that imports them is the same code.
-//#limit 100
+// The other unit imports what is the same in both builds: with the original's hash kept, its object is the original's.
 //#file fs/a.c
 extern int sink(int);
 static __attribute__((noinline)) int helper(int n)
@@ -14,7 +13,7 @@ int small(int n)
 
 int edited(int n)
 {
-	return sink(n * 5);
+	return sink(n) + sink(n * 3) + sink(n * 4) + sink(n * 7) + sink(n * 5);
 }
 //#file fs/b.c
 extern int small(int);
@@ -23,6 +22,7 @@ int holder(int n)
 	return small(n) * 2;
 }
 //#edit fs/a.c
--	return sink(n * 5);
-+	return sink(n * 6);
+-	return sink(n) + sink(n * 3) + sink(n * 4) + sink(n * 7) + sink(n * 5);
++	return sink(n) + sink(n * 3) + sink(n * 4) + sink(n * 7) + sink(n * 6);
 //#changed edited
+//#frozen 1

@@ -26,7 +26,8 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64];
+    pub(crate) const ALL: &[Need] =
+        &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64];
 }
 
 /// How to see that a package is there.

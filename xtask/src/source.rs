@@ -24,7 +24,8 @@ pub(crate) struct Series {
 pub(crate) const CURRENT: Series =
     Series { package: "linux-source-7.2", suites: &["trixie-backports", "forky", "sid"] };
 /// A long-term series.
-pub(crate) const LINUX_6_12: Series = Series { package: "linux-source-6.12", suites: &["trixie", "bookworm-backports"] };
+pub(crate) const LINUX_6_12: Series =
+    Series { package: "linux-source-6.12", suites: &["trixie", "bookworm-backports"] };
 
 /// Written last into a tree that was unpacked here.
 const STAMP: &str = "linux-version";

@@ -8,7 +8,7 @@ use crate::apply::Prepared;
 use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
-use crate::stabilise::Level;
+use crate::stabilise::{Frozen, Level};
 use crate::toolchain::Lto;
 use crate::workspace::{
     Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
@@ -42,6 +42,8 @@ pub struct Patched {
     pub removed_modules: Vec<String>,
     /// Translation units that were compiled for it.
     pub units: u64,
+    /// Units whose promoted locals keep the original's names.
+    pub frozen: usize,
     work: WorkDir,
 }
 
@@ -141,19 +143,21 @@ impl Workspace {
                 return Err(failure);
             }
         };
-        let patched = self.make_patched(&patching, level, &work.path, progress).and_then(|(units, cache)| {
-            progress.step("taking what differs");
-            let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
-            let mut patched = made.against(baseline, units, work);
-            if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
-                self.make_originals(&patching, baseline, &mut patched, progress)?;
-            }
-            let folder = patched.work.path.clone();
-            let cache = cache.unwrap_or_else(|| self.lto_cache());
-            let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder, cache };
-            refine(&mut patched, &tree)?;
-            Ok(patched)
-        });
+        let patched =
+            self.make_patched(&patching, level, &work.path, progress).and_then(|(units, frozen)| {
+                progress.step("taking what differs");
+                let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
+                let mut patched = made.against(baseline, units, work);
+                if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
+                    self.make_originals(&patching, baseline, &mut patched, progress)?;
+                }
+                let folder = patched.work.path.clone();
+                patched.frozen = frozen.as_ref().map_or(0, |frozen| frozen.units);
+                let cache = frozen.map_or_else(|| self.lto_cache(), |frozen| frozen.cache);
+                let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder, cache };
+                refine(&mut patched, &tree)?;
+                Ok(patched)
+            });
         let expected = patching.units.len() as u64;
         patching.end()?;
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
@@ -162,16 +166,17 @@ impl Workspace {
         patched
     }
 
-    /// Runs make over the patched source; how many units were compiled, and the ThinLTO cache when names are frozen.
+    /// Runs make over the patched source; how many units were compiled, and what is frozen.
     fn make_patched(
         &self,
         patching: &journal::Patching<'_>,
         level: Level,
         work: &Path,
         progress: &dyn Progress,
-    ) -> Result<(u64, Option<PathBuf>)> {
-        let (first, cache) = self.make_frozen(patching, level, work, progress)?;
-        let units = self.make_compared(patching, cache.as_deref(), progress, |make, built| {
+    ) -> Result<(u64, Option<Frozen>)> {
+        let (first, frozen) = self.make_frozen(patching, level, work, progress)?;
+        let cache = frozen.as_ref().map(|frozen| frozen.cache.as_path());
+        let units = self.make_compared(patching, cache, progress, |make, built| {
             make.failure(
                 built,
                 "klpx::patched-source-does-not-compile",
@@ -179,7 +184,7 @@ impl Workspace {
                 "correct the patch",
             )
         })?;
-        Ok((first + units, cache))
+        Ok((first + units, frozen))
     }
 
     /// Compiles the touched units of vmlinux alone, and freezes their names before anything is linked. What does not compile here is
@@ -190,7 +195,7 @@ impl Workspace {
         level: Level,
         work: &Path,
         progress: &dyn Progress,
-    ) -> Result<(u64, Option<PathBuf>)> {
+    ) -> Result<(u64, Option<Frozen>)> {
         let saved = patching.saved_build();
         let units: Vec<PathBuf> =
             patching.units.iter().filter(|unit| is_bitcode(&saved.join(unit))).cloned().collect();
@@ -284,7 +289,14 @@ impl Made {
             Some(pair(&module.name, &module.object_rel, &original.object, &module.object))
         });
         let pairs = vmlinux.chain(modules).collect();
-        Patched { pairs, new_modules: self.new_modules, removed_modules: self.removed_modules, units, work }
+        Patched {
+            pairs,
+            new_modules: self.new_modules,
+            removed_modules: self.removed_modules,
+            units,
+            frozen: 0,
+            work,
+        }
     }
 }
 

@@ -72,13 +72,16 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
         })?;
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
-    let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;
-    place(&made.bytes, &output)?;
-    report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
+    report.frozen = patched.frozen;
     if args.keep_work {
         let kept = patched.keep();
         steps.remark(&format!("the objects of this run are in {}", kept.display()));
+        report.objects = patched.pairs.iter().map(report::Objects::of).collect();
     }
+
+    let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;
+    place(&made.bytes, &output)?;
+    report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
     show(args, report, &output, out)
 }
 

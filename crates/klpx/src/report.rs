@@ -28,9 +28,15 @@ pub(crate) struct Report {
     pub(crate) changes: Vec<Finding>,
     /// What differs but is not in the module, and why.
     pub(crate) left_out: Vec<Finding>,
+    /// Touched units whose promoted locals keep the original's names.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) frozen: usize,
     /// What the stabilised rebuild did, by object; empty when there was nothing to do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) stabilised: Vec<Stabilised>,
+    /// The objects that were compared, where they are kept (`--keep-work`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objects: Vec<Objects>,
     /// Things to know that stop nothing.
     pub(crate) notes: Vec<String>,
     /// The module, once it is there.
@@ -38,6 +44,10 @@ pub(crate) struct Report {
     pub(crate) module: Option<Module>,
     /// What stopped the build.
     pub(crate) errors: Vec<Diagnosis>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The kernel to be patched.
@@ -48,6 +58,24 @@ pub(crate) struct Kernel {
     pub(crate) compiler: String,
     /// Key of the baseline in the cache.
     pub(crate) baseline: String,
+}
+
+/// The two builds of an object of the kernel.
+#[derive(Debug, Serialize)]
+pub(crate) struct Objects {
+    pub(crate) object: String,
+    pub(crate) original: String,
+    pub(crate) patched: String,
+}
+
+impl Objects {
+    pub(crate) fn of(pair: &klpx_build_driver::Pair) -> Objects {
+        Objects {
+            object: pair.name.clone(),
+            original: pair.original.display().to_string(),
+            patched: pair.patched.display().to_string(),
+        }
+    }
 }
 
 /// The finished module.

@@ -21,6 +21,13 @@ const MAX_UNITS: usize = 64;
 /// What LLVM takes when the kernel does not say (`-import-instr-limit`).
 const DEFAULT_LIMIT: usize = 100;
 
+/// Units that are frozen.
+pub(crate) struct Frozen {
+    pub(crate) units: usize,
+    /// The ThinLTO cache that links must use then.
+    pub(crate) cache: PathBuf,
+}
+
 /// Tells whether a unit can be frozen.
 pub(crate) struct Freezer<'a> {
     runner: &'a Runner,
@@ -88,8 +95,8 @@ pub(crate) fn apply(original: &Path, unit: &Path) -> Result<bool> {
 
 impl Workspace {
     /// Freezes those of the units (object paths in the build tree, just compiled from the patched source, their originals below `saved`)
-    /// that can be. The ThinLTO cache that the links must use then, in `work`.
-    pub(crate) fn freeze(&self, units: &[PathBuf], saved: &Path, work: &Path) -> Result<Option<PathBuf>> {
+    /// that can be. `None` when there are none.
+    pub(crate) fn freeze(&self, units: &[PathBuf], saved: &Path, work: &Path) -> Result<Option<Frozen>> {
         if units.len() > MAX_UNITS {
             return Ok(None);
         }
@@ -108,7 +115,7 @@ impl Workspace {
         }
         let cache = work.join("lto-cache");
         share(&self.lto_cache(), &cache, &stems)?;
-        Ok(Some(cache))
+        Ok(Some(Frozen { units: stems.len(), cache }))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::workspace::Workspace;
 use freeze::Freezer;
+pub(crate) use freeze::Frozen;
 use link::{Backend, Link, Swap};
 use recorded::Recorded;
 use unit::{Compiled, Compiler, Form, Side, Unit};

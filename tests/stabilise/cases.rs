@@ -1,0 +1,102 @@
+//! The cases in `kernel-fixtures/lto`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::toy::{Source, Toy, changed};
+
+/// One case, as its file says.
+#[derive(Default)]
+struct Case {
+    name: String,
+    source: Source,
+    /// What must be in the change set: changed and new functions.
+    changed: BTreeSet<String>,
+    /// The same without stabilising, where it is another set.
+    plain: Option<BTreeSet<String>>,
+    /// Units whose names are frozen.
+    frozen: u64,
+}
+
+impl Case {
+    /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`; `plain NAMES`;
+    /// `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
+    fn read(path: &Path) -> Case {
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let mut case = Case { name, source: Source { limit: 5, ..Source::default() }, ..Case::default() };
+        let text = std::fs::read_to_string(path).expect("a case");
+        let mut section = String::new();
+        for line in text.lines() {
+            let Some(directive) = line.strip_prefix("//#") else {
+                case.line(&section, line);
+                continue;
+            };
+            let (word, rest) = directive.split_once(' ').expect("a directive and its value");
+            section = word.to_owned();
+            match word {
+                "file" => case.source.files.push((rest.to_owned(), String::new())),
+                "edit" => case.source.edits.push((rest.to_owned(), String::new(), String::new())),
+                "changed" => case.changed = names(rest),
+                "plain" => case.plain = Some(names(rest)),
+                "frozen" => case.frozen = rest.parse().expect("a number"),
+                "limit" => case.source.limit = rest.parse().expect("a number"),
+                other => panic!("{}: unknown directive {other}", case.name),
+            }
+        }
+        case
+    }
+
+    fn line(&mut self, section: &str, line: &str) {
+        let add = |text: &mut String, line: &str| {
+            text.push_str(line);
+            text.push('\n');
+        };
+        match (section, line.split_at_checked(1)) {
+            ("file", _) => add(&mut self.source.files.last_mut().expect("a file").1, line),
+            ("edit", Some(("-", old))) => add(&mut self.source.edits.last_mut().expect("an edit").1, old),
+            ("edit", Some(("+", new))) => add(&mut self.source.edits.last_mut().expect("an edit").2, new),
+            _ => {}
+        }
+    }
+}
+
+fn names(list: &str) -> BTreeSet<String> {
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/lto");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("cases").map(|entry| entry.expect("a case").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| Case::read(path)).collect()
+}
+
+fn check(suffix: &'static str) {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let toy = Toy::new(&case.source, suffix);
+        let plain = changed(&toy.report("off"));
+        if &plain != case.plain.as_ref().unwrap_or(&case.changed) {
+            wrong.push(format!("{} without stabilising: {plain:?}", case.name));
+        }
+        let report = toy.report("names");
+        if changed(&report) != plain {
+            wrong.push(format!("{} with frozen names: {:?}", case.name, changed(&report)));
+        }
+        let frozen = report["frozen"].as_u64().unwrap_or(0);
+        if frozen != case.frozen {
+            wrong.push(format!("{}: {frozen} units with frozen names", case.name));
+        }
+        let stabilised = changed(&toy.report("inlining"));
+        if stabilised != case.changed {
+            wrong.push(format!("{}: {stabilised:?}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn change_sets_hold_what_must_be_replaced_and_no_flips() {
+    check("-22");
+}

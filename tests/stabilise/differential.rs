@@ -1,0 +1,209 @@
+//! A change set is right when the original program, with nothing but the functions of the change set diverted to their patched
+//! copies, answers as the patched program does. Generated programs and patches; each is run both ways.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use crate::toy::{Source, Toy, changed};
+
+/// How many programs.
+const SEEDS: u64 = 14;
+
+/// Functions of each kind in a program.
+const COUNT: u64 = 6;
+
+/// Numbers from a seed (Knuth's MMIX generator).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// The body of a function that may call the statics below `callees` and does call the one numbered `own`, or the last one; with one line
+/// that a patch can replace.
+fn body(numbers: &mut Numbers, name: &str, callees: u64, own: u64) -> String {
+    let mut text = format!("{{\n\tint {name}_k = {};\n\tint r = n;\n", numbers.below(9));
+    for step in 0..1 + numbers.below(10) {
+        let k = numbers.below(7) + step;
+        match numbers.below(if callees > 0 { 6 } else { 3 }) {
+            0 => writeln!(text, "\tr += sink(r ^ {k}) * {name}_k;"),
+            1 => writeln!(text, "\tfor (int i = 0; i < (n & {k}); i++)\n\t\tr ^= sink(r + i);"),
+            2 => writeln!(text, "\tif (r % {} == {name}_k)\n\t\treturn sink(r - {k});", k + 2),
+            _ => {
+                let callee = numbers.below(callees);
+                writeln!(
+                    text,
+                    "\tif (s{callee}(r, {}) < 0)\n\t\treturn -{k};\n\tr += s{callee}({k}, r);",
+                    numbers.below(3)
+                )
+            }
+        }
+        .expect("a string");
+    }
+    if callees > 0 {
+        // No function is dead.
+        writeln!(text, "\tr += s{}(r, n);", (callees - 1).min(own)).expect("a string");
+    }
+    writeln!(text, "\treturn r ^ {name}_k;\n}}\n").expect("a string");
+    text
+}
+
+/// A program of two units, and a patch to the first.
+fn program(seed: u64) -> Source {
+    let mut numbers = Numbers(seed);
+    let mut first = "extern int sink(int);\n\n".to_owned();
+    for n in 0..COUNT {
+        let attribute = ["", "", "__attribute__((noinline)) "][numbers.below(3) as usize];
+        first.push_str(&format!("static {attribute}int s{n}(int n, int m)\n"));
+        first.push_str(&body(&mut numbers, &format!("s{n}"), n, n).replacen(
+            "int r = n;",
+            "int r = n * m;",
+            1,
+        ));
+    }
+    for n in 0..COUNT {
+        first.push_str(&format!("int e{n}(int n)\n"));
+        first.push_str(&body(&mut numbers, &format!("e{n}"), COUNT, n));
+    }
+    let mut second: String = (0..COUNT).map(|n| format!("extern int e{n}(int);\n")).collect();
+    for n in 0..COUNT {
+        second.push_str(&format!(
+            "int g{n}(int n)\n{{\n\treturn e{n}(n + {n}) - e{}(n);\n}}\n\n",
+            (n + 1) % COUNT
+        ));
+    }
+    // Statics half of the time: what they return is what their callers rely on.
+    let kind = ["s", "e"][numbers.below(2) as usize];
+    let name = format!("{kind}{}", numbers.below(COUNT));
+    let line =
+        first.lines().find(|line| line.starts_with(&format!("\tint {name}_k = "))).expect("its constant");
+    let replacement = match numbers.below(3) {
+        0 => format!("\tint {name}_k = {};", numbers.below(99) + 10),
+        1 => format!("{line}\n\tif (__builtin_expect(n < {}, 1))\n\t\treturn -n;", numbers.below(40)),
+        _ => format!(
+            "{line}\n\tif (n == {})\n\t\tfor (int i = 0; i < 3; i++)\n\t\t\tsink(i);",
+            numbers.below(9)
+        ),
+    };
+    let edit = ("fs/a.c".to_owned(), format!("{line}\n"), format!("{replacement}\n"));
+    Source { files: vec![("fs/a.c".into(), first), ("fs/b.c".into(), second)], edits: vec![edit], limit: 100 }
+}
+
+/// Runs every entry of both units on some numbers; `DIVERT` holds the table of functions to divert.
+const HARNESS: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <stdint.h>
+#include <sys/mman.h>
+static unsigned state = 1, calls;
+int sink(int n) { state = state * 31 + (unsigned)n; if (++calls > 20000) return 7; return (int)(state >> 16) % 13 - 4; }
+int new_sink(int n) { return sink(n); }
+DIVERT
+static void divert(char *from, char *to)
+{
+	int distance = (int)(to - from - 5);
+	mprotect((void *)((uintptr_t)from & ~4095UL), 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
+	from[0] = (char)0xe9;
+	memcpy(from + 1, &distance, 4);
+}
+int main(void)
+{
+	for (unsigned n = 0; n < sizeof(table) / sizeof(table[0]) - 1; n++)
+		divert(table[n][0], table[n][1]);
+	for (int n = -20; n < 60; n++)
+		for (unsigned k = 0; k < sizeof(entries) / sizeof(entries[0]); k++) {
+			calls = 0;
+			int result = entries[k](n);
+			printf("%d %u\n", result, state);
+		}
+	return 0;
+}
+"#;
+
+fn run(folder: &Path, program: &str, words: &[&str]) -> String {
+    let done = Command::new(program).args(words).current_dir(folder).output().expect("LLVM's tools");
+    assert!(done.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// What the program says that is made of `objects`, with some functions diverted to their copies with `new_` before their names.
+fn answers(toy: &Toy, name: &str, objects: &[&str], diverted: &[String]) -> String {
+    let mut text = String::new();
+    let entries: Vec<String> = (0..COUNT).flat_map(|n| [format!("e{n}"), format!("g{n}")]).collect();
+    for entry in &entries {
+        writeln!(text, "extern int {entry}(int);").expect("a string");
+    }
+    for function in diverted.iter().filter(|function| !entries.contains(function)) {
+        writeln!(text, "extern char {function}[];").expect("a string");
+    }
+    for function in diverted {
+        writeln!(text, "extern char new_{function}[];").expect("a string");
+    }
+    let rows: Vec<String> =
+        diverted.iter().map(|function| format!("{{(char *){function}, new_{function}}}, ")).collect();
+    writeln!(text, "static char *table[][2] = {{ {}{{0}} }};", rows.concat()).expect("a string");
+    writeln!(text, "static int (*const entries[])(int) = {{ {} }};", entries.join(", ")).expect("a string");
+    toy.write(&format!("{name}.c"), &HARNESS.replace("DIVERT", &text));
+    let folder = toy.path("");
+    let source = format!("{name}.c");
+    let mut words = vec!["-O1", "-no-pie", "-fno-pie", "-fuse-ld=lld", "-o", name, &source];
+    words.extend(objects);
+    run(&folder, "clang-22", &words);
+    run(&folder, toy.path(name).to_str().expect("a path"), &[])
+}
+
+/// The symbol of a function in an object: promoted locals have a hash behind their names.
+fn symbol(toy: &Toy, object: &str, function: &str) -> Option<String> {
+    let listed = run(&toy.path(""), "llvm-nm-22", &["--defined-only", "--format=just-symbols", object]);
+    let promoted = format!("{function}.llvm.");
+    listed.lines().find(|name| *name == function || name.starts_with(&promoted)).map(str::to_owned)
+}
+
+/// Gives a function of an object a global name without a hash.
+fn expose(toy: &Toy, object: &str, functions: &[String]) {
+    for function in functions {
+        let symbol = symbol(toy, object, function).unwrap_or_else(|| panic!("{object} has no {function}"));
+        let rename = format!("--redefine-sym={symbol}={function}");
+        run(&toy.path(""), "llvm-objcopy-22", &[&format!("--globalize-symbol={symbol}"), object]);
+        run(&toy.path(""), "llvm-objcopy-22", &[&rename, object]);
+    }
+}
+
+fn check(seed: u64) -> bool {
+    let toy = Toy::new(&program(seed), "-22");
+    let object = |report: &serde_json::Value, side: &str| {
+        report["objects"][0][side].as_str().expect("kept").to_owned()
+    };
+    let plain = toy.report("off");
+    let stabilised = toy.report("inlining");
+    let copy = |from: &str, to: &str| std::fs::copy(from, toy.path(to)).expect("a copy");
+    copy(&object(&plain, "patched"), "plain.o");
+    copy(&object(&stabilised, "patched"), "new.o");
+    copy(&object(&stabilised, "original"), "old.o");
+    let wanted = answers(&toy, "wanted", &["plain.o"], &[]);
+    assert_eq!(
+        answers(&toy, "stabilised", &["new.o"], &[]),
+        wanted,
+        "seed {seed}: the stabilised build answers otherwise"
+    );
+
+    let exists = |name: &String| symbol(&toy, "old.o", name).is_some();
+    let replaced: Vec<String> = changed(&stabilised).into_iter().filter(exists).collect();
+    let before = answers(&toy, "before", &["old.o"], &[]);
+    expose(&toy, "old.o", &replaced);
+    expose(&toy, "new.o", &replaced);
+    run(&toy.path(""), "llvm-objcopy-22", &["--prefix-symbols=new_", "new.o"]);
+    let got = answers(&toy, "diverted", &["old.o", "new.o"], &replaced);
+    assert_eq!(got, wanted, "seed {seed}: {replaced:?} are not all that must be replaced");
+    before != wanted
+}
+
+#[test]
+fn the_original_with_the_change_set_diverted_answers_as_the_patched_program() {
+    let told_apart = (0..SEEDS).filter(|&seed| check(seed)).count() as u64;
+    assert!(told_apart > SEEDS / 2, "{told_apart} of {SEEDS} patches change an answer");
+}

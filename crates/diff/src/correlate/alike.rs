@@ -6,6 +6,7 @@ use klpx_normalize::object::{ItemId, Object, Target};
 use object::endian::LittleEndian as LE;
 
 use super::Map;
+use super::side::Side;
 
 /// Where a reference of an item stands: in the item itself, or in an entry of a special section that describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,7 +100,7 @@ fn kind(object: &Object<'_>, rela: &Rela) -> u32 {
 pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u64) -> Vec<u8> {
     let mut bytes = object.range(section, start, end).to_vec();
     for rela in object.relocations_in(section, start, end) {
-        if let Some(Field::Bytes(length)) = object.relocation_kind(object, rela).map(|kind| kind.field) {
+        if let Some(Field::Bytes(length)) = object.relocation_kind(rela).map(|kind| kind.field) {
             let at = (rela.r_offset.get(LE) - start) as usize;
             let field = at.min(bytes.len())..(at + usize::from(length)).min(bytes.len());
             bytes[field].fill(0);
@@ -169,4 +170,97 @@ fn surroundings<'t>(
         map.entry((around, reference.at.kind)).and_modify(|seen| *seen = None).or_insert(Some(*reference));
     }
     map
+}
+
+/// How deep nameless constants are followed.
+const MAX_DEPTH: u8 = 8;
+
+/// Everything that makes an item what it is, as bytes: two items are alike when these are equal. `counterpart` gives
+/// one name to the members of a pair.
+pub(super) fn contents(
+    side: &Side<'_, '_>,
+    item: ItemId,
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    let shape = side.object.item(item);
+    let (section, flags) = crate::compare::purpose(side.object, item);
+    out.extend(section);
+    for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(masked(side.object, shape.section, shape.start, shape.end));
+    for reference in references(side.object, item) {
+        reference.at.write(out);
+        referent(side, item, reference.target, counterpart, out, depth);
+    }
+}
+
+/// The same of bytes without a name.
+fn literal(
+    side: &Side<'_, '_>,
+    owner: ItemId,
+    (section, start, end): (SectionId, u64, u64),
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    out.extend((end - start).to_le_bytes());
+    out.extend(masked(side.object, section, start, end));
+    if depth >= MAX_DEPTH {
+        return;
+    }
+    for rela in side.object.relocations_in(section, start, end) {
+        out.extend((rela.r_offset.get(LE) - start).to_le_bytes());
+        referent(side, owner, side.object.resolve(section, rela), counterpart, out, depth + 1);
+    }
+}
+
+/// What a reference means, as bytes.
+fn referent(
+    side: &Side<'_, '_>,
+    owner: ItemId,
+    target: Target,
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    let object = side.object;
+    let mut put = |tag: u8, n: i64| {
+        out.push(tag);
+        out.extend(n.to_le_bytes());
+    };
+    match target {
+        Target::Item { item, offset } if item == owner => put(b'S', offset),
+        Target::Item { item, offset } => match counterpart(item) {
+            Some(one) => {
+                put(b'P', offset);
+                put(b'=', i64::from(one.0));
+            }
+            None if side.is_anonymous(item) => {
+                put(b'L', offset);
+                if depth < MAX_DEPTH {
+                    contents(side, item, counterpart, out, depth + 1);
+                }
+            }
+            None => {
+                put(b'O', offset);
+                out.extend(side.key(item).base);
+            }
+        },
+        Target::Literal { section, start, end, offset } => {
+            put(b'L', offset);
+            literal(side, owner, (section, start, end), counterpart, out, depth);
+        }
+        Target::Entry { table, offset, .. } => {
+            put(b'E', offset);
+            out.extend(object.tables[table.index()].kind.name.bytes());
+        }
+        Target::External { symbol, offset } => {
+            put(b'X', offset);
+            out.extend(object.elf.symbol_name(symbol));
+        }
+        Target::Absolute(value) => put(b'N', value),
+    }
 }

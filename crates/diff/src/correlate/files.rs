@@ -1,51 +1,47 @@
 //! Which FILE of the patched object is which of the original.
 //!
 //! A FILE symbol has no directory, so names repeat. Both builds link the same files in the same order; a patch may add
-//! or remove some. A file is known by its name and the names of its items; between files that are known, by its name
-//! and the order that shares the most names of items.
+//! or remove some. A file is known by its name, the names of its items and, where that is not enough, what they hold;
+//! between files that are known, by its name and the order that shares the most names of items.
 
-use klpx_normalize::object::FileId;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use klpx_normalize::object::{FileId, ItemId};
 
 use super::Map;
+use super::alike::contents;
 use super::side::{NEW_FILE, Side};
 
-/// A FILE: its name, and the canonical names of its items, sorted.
-type File<'d> = (&'d [u8], Vec<&'d [u8]>);
+/// A FILE.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct File<'d> {
+    name: &'d [u8],
+    /// The canonical names of its items, sorted.
+    items: Vec<&'d [u8]>,
+    /// A hash of what they hold, where several files have the same names of items; else 0.
+    contents: u64,
+}
 
 /// Puts the patched object's units into the original's numbering. A file that only it has becomes [`NEW_FILE`]; one of
 /// several that nothing tells apart becomes [`FileId::NONE`].
 pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
-    let (theirs, ours) = (read(original), read(patched));
+    let (mut theirs, mut ours) = (read(original), read(patched));
+    let alike = files_alike(&theirs, &ours);
+    hash_contents(original, &mut theirs, &alike);
+    hash_contents(patched, &mut ours, &alike);
     let mut pairs = anchors(&theirs, &ours);
-    let segments =
-        (segments(&pairs, theirs.len(), |pair| pair.0), segments(&pairs, ours.len(), |pair| pair.1));
     let mut result = vec![NEW_FILE; ours.len()];
-    // What is left between two anchors, by name.
-    let mut left: std::collections::BTreeMap<(u32, &[u8]), (Vec<usize>, Vec<usize>)> = Default::default();
-    let taken: Vec<bool> = {
-        let mut taken = vec![false; theirs.len()];
-        pairs.iter().for_each(|&(n, _)| taken[n] = true);
-        taken
-    };
-    for (n, file) in theirs.iter().enumerate().filter(|&(n, _)| !taken[n]) {
-        left.entry((segments.0[n], file.0)).or_default().0.push(n);
-    }
-    let mut aligned = vec![false; ours.len()];
-    pairs.iter().for_each(|&(_, m)| aligned[m] = true);
-    for (m, file) in ours.iter().enumerate().filter(|&(m, _)| !aligned[m]) {
-        left.entry((segments.1[m], file.0)).or_default().1.push(m);
-    }
-    for (n, m) in left.values() {
+    for (n, m) in between(&theirs, &ours, &pairs).into_values() {
         let twins = |files: &[File<'_>], of: &[usize]| {
-            of.iter().any(|&a| of.iter().any(|&b| a != b && files[a].1 == files[b].1))
+            of.iter().any(|&a| of.iter().any(|&b| a != b && files[a].items == files[b].items))
         };
         match (&n[..], &m[..]) {
             ([], _) | (_, []) => {}
             ([one], [other]) => pairs.push((*one, *other)),
-            _ if n.len() != m.len() && (twins(&theirs, n) || twins(&ours, m)) => {
-                m.iter().for_each(|&m| result[m] = FileId::NONE);
-            }
-            _ => pairs.extend(most_shared(&theirs, &ours, n, m)),
+            _ if twins(&theirs, &n) || twins(&ours, &m) => m.iter().for_each(|&m| result[m] = FileId::NONE),
+            _ => pairs.extend(most_shared(&theirs, &ours, &n, &m)),
         }
     }
     for (n, m) in pairs {
@@ -56,22 +52,84 @@ pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
 
 fn read<'d>(side: &Side<'_, 'd>) -> Vec<File<'d>> {
     let object = side.object;
-    let mut files: Vec<File<'d>> =
-        (0..object.file_count() as u32).map(|n| (object.file_name(FileId(n)), Vec::new())).collect();
+    let mut files: Vec<File<'d>> = (0..object.file_count() as u32)
+        .map(|n| File { name: object.file_name(FileId(n)), items: Vec::new(), contents: 0 })
+        .collect();
     for item in side.named() {
         if let Some(file) = files.get_mut(side.unit(item).0 as usize) {
-            file.1.push(side.key(item).base);
+            file.items.push(side.key(item).base);
         }
     }
-    for (_, names) in &mut files {
-        names.sort_unstable();
-        names.dedup();
+    for file in &mut files {
+        file.items.sort_unstable();
+        file.items.dedup();
     }
     files
 }
 
-/// Files of the same name with the same items, as many here as there: the first is the first, and so on. Those that
-/// would cross others are left out, so that both members stand in rising order.
+/// Files that have items, and not alone their name and those names; in either object.
+fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> {
+    let mut counts: Map<&File<'d>, u32> = Map::default();
+    for files in [theirs, ours] {
+        let mut here: Map<&File<'d>, u32> = Map::default();
+        files.iter().for_each(|file| *here.entry(file).or_insert(0) += 1);
+        for (file, count) in here {
+            counts.entry(file).and_modify(|most| *most = count.max(*most)).or_insert(count);
+        }
+    }
+    let several = counts.into_iter().filter(|(file, count)| *count > 1 && !file.items.is_empty());
+    several.map(|(file, _)| (file.clone(), ())).collect()
+}
+
+/// Adds up what the items of each of these files hold, references to others by their names.
+fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'_>, ()>) {
+    let wanted: Vec<bool> = files.iter().map(|file| alike.contains_key(file)).collect();
+    let mut out = Vec::new();
+    for item in side.named() {
+        let n = side.unit(item).0 as usize;
+        if wanted.get(n) == Some(&true) {
+            out.clear();
+            out.extend(side.key(item).base);
+            contents(side, item, &|_: ItemId| None, &mut out, 0);
+            let mut hasher = FixedState::default().build_hasher();
+            hasher.write(&out);
+            files[n].contents = files[n].contents.wrapping_add(hasher.finish());
+        }
+    }
+}
+
+/// Files that are no anchors, by the anchor before them and their name: those of the original and the patched object.
+fn between<'d>(
+    theirs: &[File<'d>],
+    ours: &[File<'d>],
+    anchors: &[(usize, usize)],
+) -> BTreeMap<(u32, &'d [u8]), (Vec<usize>, Vec<usize>)> {
+    let mut left: BTreeMap<(u32, &[u8]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    for (n, segment) in segments(anchors.iter().map(|pair| pair.0), theirs.len()) {
+        left.entry((segment, theirs[n].name)).or_default().0.push(n);
+    }
+    for (m, segment) in segments(anchors.iter().map(|pair| pair.1), ours.len()) {
+        left.entry((segment, ours[m].name)).or_default().1.push(m);
+    }
+    left
+}
+
+/// Every file that is no anchor, with how many anchors stand before it.
+fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u32)> {
+    let mut anchors = anchors.peekable();
+    let mut passed = 0;
+    let mut others = Vec::new();
+    for n in 0..count {
+        match anchors.next_if_eq(&n) {
+            Some(_) => passed += 1,
+            None => others.push((n, passed)),
+        }
+    }
+    others
+}
+
+/// Files that are alike, and the only ones on each side. Those that would cross others are left out, so that both
+/// members stand in rising order. Files without items are as good as equal: the first is the first, and so on.
 fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
     let mut alike: Map<&File<'_>, (Vec<usize>, Vec<usize>)> = Map::default();
     for (n, file) in theirs.iter().enumerate() {
@@ -81,16 +139,16 @@ fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
         alike.entry(file).or_default().1.push(m);
     }
     let mut pairs: Vec<(usize, usize)> = alike
-        .into_values()
-        .filter(|(n, m)| n.len() == m.len())
-        .flat_map(|(n, m)| n.into_iter().zip(m))
+        .into_iter()
+        .filter(|(file, (n, m))| n.len() == m.len() && (n.len() == 1 || file.items.is_empty()))
+        .flat_map(|(_, (n, m))| n.into_iter().zip(m))
         .collect();
     pairs.sort_unstable();
     rising(&pairs)
 }
 
 /// The longest part of pairs, sorted by their first members, whose second members rise too.
-pub(super) fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     let mut ends: Vec<usize> = Vec::new(); // by length: the pair that ends the best run of that length
     let mut before = vec![usize::MAX; pairs.len()];
     for (at, pair) in pairs.iter().enumerate() {
@@ -114,18 +172,6 @@ pub(super) fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     run
 }
 
-/// For each file, how many anchors stand before it.
-fn segments(anchors: &[(usize, usize)], count: usize, of: impl Fn(&(usize, usize)) -> usize) -> Vec<u32> {
-    let mut segment = vec![0; count];
-    let mut next = anchors.iter().map(of).peekable();
-    let mut passed = 0;
-    for (n, segment) in segment.iter_mut().enumerate() {
-        *segment = passed;
-        passed += u32::from(next.next_if_eq(&n).is_some());
-    }
-    segment
-}
-
 /// The order-keeping pairing of files of one name that shares the most names of items; none that share no name.
 fn most_shared(
     theirs: &[File<'_>],
@@ -134,7 +180,7 @@ fn most_shared(
     others: &[usize],
 ) -> Vec<(usize, usize)> {
     let shared = |n: usize, m: usize| {
-        theirs[mine[n]].1.iter().filter(|name| ours[others[m]].1.binary_search(name).is_ok()).count()
+        theirs[mine[n]].items.iter().filter(|name| ours[others[m]].items.binary_search(name).is_ok()).count()
     };
     let width = others.len() + 1;
     let scores: Vec<usize> = (0..mine.len())
@@ -170,7 +216,7 @@ mod tests {
 
     fn file<'d>(text: &'d str) -> File<'d> {
         let mut words = text.split(' ').map(str::as_bytes);
-        (words.next().unwrap_or(b""), words.collect())
+        File { name: words.next().unwrap_or(b""), items: words.collect(), contents: 0 }
     }
 
     #[test]

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use klpx_normalize::elf::SectionId;
 use klpx_normalize::object::{FileId, ItemId, Target};
-use object::endian::LittleEndian as LE;
 use rayon::prelude::*;
 
-use super::alike::{self, masked};
+use super::alike::{self, contents};
 use super::side::{NEW_FILE, Side};
 use super::{Evidence, Map, Pairing, Unsettled};
 
@@ -372,7 +370,8 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    /// Items of the patched object that still may be one of the original's.
+    /// Items of the patched object that still may be one of the original's. What only removed items used is not what only
+    /// new ones use.
     fn unsettled(&self) -> Vec<Unsettled> {
         let mut candidates: BTreeMap<_, Vec<ItemId>> = BTreeMap::new();
         for x in self.pairing.open_originals() {
@@ -380,7 +379,11 @@ impl Settling<'_, '_, '_> {
         }
         let open = self.pairing.open_patched().filter_map(|patched| {
             let of = candidates.get(&self.pairing.patched.key(patched))?.iter().copied();
-            let candidates: Vec<ItemId> = of.filter(|&x| may_be(self.pairing, x, patched)).collect();
+            let new = self.roots_of_patched(patched).is_alone();
+            let candidates: Vec<ItemId> = of
+                .filter(|&x| may_be(self.pairing, x, patched))
+                .filter(|&x| !(new && self.roots_of_original(x).is_alone()))
+                .collect();
             (!candidates.is_empty()).then_some(Unsettled { patched, candidates })
         });
         open.collect()
@@ -469,6 +472,11 @@ struct Roots {
 }
 
 impl Roots {
+    /// True when only items that are gone, or new, use the item.
+    fn is_alone(&self) -> bool {
+        self.paired.is_empty() && self.alone
+    }
+
     /// True when nothing whose identity is known uses the item.
     fn is_unknown(&self) -> bool {
         self.paired.is_empty() && !self.alone
@@ -499,97 +507,4 @@ fn roots(users: &Users, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
     roots.paired.sort_unstable();
     roots.paired.dedup();
     roots
-}
-
-/// How deep nameless constants are followed.
-const MAX_DEPTH: u8 = 8;
-
-/// Everything that makes an item what it is, as bytes: two items are alike when these are equal. `counterpart` gives
-/// one name to the members of a pair.
-fn contents(
-    side: &Side<'_, '_>,
-    item: ItemId,
-    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
-    out: &mut Vec<u8>,
-    depth: u8,
-) {
-    let shape = side.object.item(item);
-    let (section, flags) = crate::compare::purpose(side.object, item);
-    out.extend(section);
-    for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
-        out.extend(number.to_le_bytes());
-    }
-    out.extend(masked(side.object, shape.section, shape.start, shape.end));
-    for reference in alike::references(side.object, item) {
-        reference.at.write(out);
-        referent(side, item, reference.target, counterpart, out, depth);
-    }
-}
-
-/// The same of bytes without a name.
-fn literal(
-    side: &Side<'_, '_>,
-    owner: ItemId,
-    (section, start, end): (SectionId, u64, u64),
-    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
-    out: &mut Vec<u8>,
-    depth: u8,
-) {
-    out.extend((end - start).to_le_bytes());
-    out.extend(masked(side.object, section, start, end));
-    if depth >= MAX_DEPTH {
-        return;
-    }
-    for rela in side.object.relocations_in(section, start, end) {
-        out.extend((rela.r_offset.get(LE) - start).to_le_bytes());
-        referent(side, owner, side.object.resolve(section, rela), counterpart, out, depth + 1);
-    }
-}
-
-/// What a reference means, as bytes.
-fn referent(
-    side: &Side<'_, '_>,
-    owner: ItemId,
-    target: Target,
-    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
-    out: &mut Vec<u8>,
-    depth: u8,
-) {
-    let object = side.object;
-    let mut put = |tag: u8, n: i64| {
-        out.push(tag);
-        out.extend(n.to_le_bytes());
-    };
-    match target {
-        Target::Item { item, offset } if item == owner => put(b'S', offset),
-        Target::Item { item, offset } => match counterpart(item) {
-            Some(one) => {
-                put(b'P', offset);
-                put(b'=', i64::from(one.0));
-            }
-            None if side.is_anonymous(item) => {
-                put(b'L', offset);
-                if depth < MAX_DEPTH {
-                    contents(side, item, counterpart, out, depth + 1);
-                }
-            }
-            None => {
-                put(b'O', offset);
-                out.extend(side.key(item).base);
-            }
-        },
-        Target::Literal { section, start, end, offset } => {
-            put(b'L', offset);
-            literal(side, owner, (section, start, end), counterpart, out, depth);
-        }
-        Target::Entry { table, offset, .. } => {
-            put(b'E', offset);
-            out.extend(object.tables[table.index()].kind.name.bytes());
-        }
-        Target::External { symbol, offset } => {
-            put(b'X', offset);
-            out.extend(object.elf.symbol_name(symbol));
-        }
-        Target::Absolute(value) => put(b'N', value),
-    }
 }

@@ -95,6 +95,46 @@ fn diff_prints_versioned_json() {
 }
 
 #[test]
+fn diff_says_by_which_evidence_items_were_matched() {
+    let pair = Pair::build();
+    let text = stdout(&pair.diff(&["--verbose"]));
+    assert!(text.contains("\n  matched by     items\n  name           2\n  file-and-name  1\n"), "{text}");
+    let json: Value = serde_json::from_str(&stdout(&pair.diff(&["--json"]))).expect("JSON");
+    assert_eq!(json["unsettled"].as_array().map(Vec::len), Some(0));
+    assert_eq!(json["matched"].as_array().map(Vec::len), Some(0), "names were enough");
+}
+
+/// Statics that GCC numbers, and one of the file that has the same name.
+const NUMBERED: &str = "\
+static int count;
+int one(int n) { static int count; return count += n; }
+int two(int n) { static int count; return count -= n; }
+int three(int n) { static int own; return own += n + count++; }
+";
+
+#[test]
+fn normalize_counts_suffixes_and_lists_what_is_not_unique() {
+    let pair = Pair { dir: tempfile::tempdir().expect("a folder") };
+    pair.compile("unit", NUMBERED);
+    let object = pair.object("unit");
+    let object = object.to_str().expect("text");
+    let output = klpx(&["normalize", object]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with("  symbols        7\n  with a suffix  1 of 3 unique without it\n"), "{text}");
+    assert!(text.contains("\n  number  .N    3        LLVM and GCC"), "{text}");
+    assert!(text.contains("\n  count       count    unit.c\n"), "{text}");
+    assert_eq!(text.matches("  count.").count(), 2, "{text}");
+    let json: Value = serde_json::from_str(&stdout(&klpx(&["normalize", "--json", object]))).expect("JSON");
+    assert_eq!(json["schema"], 1);
+    assert_eq!((&json["suffixed"]["symbols"], &json["suffixed"]["unique"]), (&3.into(), &1.into()));
+    assert_eq!(json["promoted"]["symbols"], 0);
+    assert_eq!(json["ambiguous"][0]["name"], "count");
+    assert_eq!(json["ambiguous"][0]["symbols"].as_array().map(Vec::len), Some(3));
+    assert_eq!(json["ambiguous"][0]["symbols"][0]["file"], "unit.c");
+}
+
+#[test]
 fn explain_shows_both_instructions() {
     let pair = Pair::build();
     let text = stdout(&pair.diff(&["--explain", "adds"]));

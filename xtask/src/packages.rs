@@ -23,11 +23,13 @@ pub(crate) enum Need {
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
     Arm64,
+    /// For the unit tests, which compile small objects with every compiler that klpx knows.
+    Objects,
 }
 
 impl Need {
     pub(crate) const ALL: &[Need] =
-        &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64];
+        &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64, Need::Objects];
 }
 
 /// How to see that a package is there.
@@ -38,7 +40,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Clang, Clang19, Gcc, Guest, Source};
+use Need::{Arm64, Clang, Clang19, Gcc, Guest, Objects, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -58,9 +60,13 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("clang-22"), "clang-22", &[Clang]),
     (Tool("ld.lld-22"), "lld-22", &[Clang]),
     (Tool("llvm-nm-22"), "llvm-22", &[Clang]),
-    (Tool("clang-19"), "clang-19", &[Clang19]),
-    (Tool("ld.lld-19"), "lld-19", &[Clang19]),
-    (Tool("llvm-nm-19"), "llvm-19", &[Clang19]),
+    (Tool("clang-16"), "clang-16", &[Objects]),
+    (Tool("ld.lld-16"), "lld-16", &[Objects]),
+    (Tool("llvm-nm-16"), "llvm-16", &[Objects]),
+    (Tool("clang-19"), "clang-19", &[Objects, Clang19]),
+    (Tool("ld.lld-19"), "lld-19", &[Objects, Clang19]),
+    (Tool("llvm-nm-19"), "llvm-19", &[Objects, Clang19]),
+    (Tool("gcc-12"), "gcc-12", &[Objects]),
     (Tool("git"), "git", &[Gcc, Clang, Clang19]),
     (Tool("xz"), "xz-utils", &[Source]),
     (Tool("zstd"), "zstd", &[Source]),

@@ -124,7 +124,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     if wants(Part::Unit) {
         ui::heading("unit tests");
         // They compile small objects and build toy kernels.
-        packages::ensure(&[Need::Gcc, Need::Clang])?;
+        packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
     let parts = [Part::Scenarios, Part::Refusals, Part::Robustness].map(wants);

@@ -22,7 +22,7 @@ pub struct Equivalence {
 }
 
 /// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 6] = [
+pub const EQUIVALENCES: [Equivalence; 7] = [
     Equivalence {
         name: "relocated-field",
         reason: "with RELA the bytes under a relocation are overwritten when it is applied",
@@ -30,6 +30,10 @@ pub const EQUIVALENCES: [Equivalence; 6] = [
     Equivalence {
         name: "none-relocation",
         reason: "R_*_NONE does nothing; objtool turns fentry calls into it (tools/objtool/check.c)",
+    },
+    Equivalence {
+        name: "procedure-linkage",
+        reason: "R_X86_64_PLT32 and PC32 mean the same without a PLT; assemblers take the one for globals, the other for locals",
     },
     Equivalence {
         name: "correlated-target",
@@ -137,7 +141,7 @@ impl<'d> Comparer<'_, 'd> {
             let same_place = match (x, y) {
                 (Some(x), Some(y)) => {
                     x.r_offset.get(LE).wrapping_sub(theirs.base) == y.r_offset.get(LE).wrapping_sub(ours.base)
-                        && x.r_type(LE, false) == y.r_type(LE, false)
+                        && self.original.arch.loads_alike(x.r_type(LE, false).0, y.r_type(LE, false).0)
                 }
                 _ => false,
             };
@@ -339,7 +343,7 @@ fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
 
 /// What a section means for an item: its name without the item's own, plain text sections taken as one, and whether it
 /// may be written or run.
-fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
+pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
     let section = object.item(item).section;
     let name = object.elf.section_name(section);
     let flags = object.elf.section_flags(section) & 0x7; // WRITE, ALLOC, EXECINSTR

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use compare::Comparer;
 pub use compare::describe;
 pub use compare::{EQUIVALENCES, Equivalence};
-pub use correlate::{Correlation, Evidence, correlate, is_anonymous};
+pub use correlate::{Correlation, Evidence, Unsettled, correlate, is_anonymous};
 pub use reason::Reason;
 
 /// An item that differs.
@@ -38,7 +38,7 @@ pub struct Difference {
     pub registries: Vec<Change>,
     /// Items of the original without a counterpart that have an identity.
     pub removed: Vec<ItemId>,
-    /// Which item is which.
+    /// Which item is which. What it could not settle is in none of the lists.
     pub correlation: Correlation,
 }
 
@@ -54,6 +54,7 @@ impl Difference {
             && self.data.is_empty()
             && self.registries.is_empty()
             && self.removed.is_empty()
+            && self.correlation.unsettled.is_empty()
     }
 }
 
@@ -69,7 +70,7 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
         .filter_map(|(n, _)| {
             let item = ItemId(n as u32);
             match correlation.original_of[n] {
-                None if is_anonymous(patched, item) => None,
+                None if is_anonymous(patched, item) || correlation.is_unsettled(item) => None,
                 None => Some(Change { patched: item, original: None, reasons: Vec::new() }),
                 Some((original, _)) => {
                     let reasons = comparer.items(original, item);
@@ -82,9 +83,12 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
             }
         })
         .collect();
+    let candidates: std::collections::BTreeSet<ItemId> =
+        correlation.unsettled.iter().flat_map(|unsettled| unsettled.candidates.iter().copied()).collect();
     let removed = original
         .item_ids()
         .filter(|item| correlation.patched_of[item.index()].is_none() && !is_anonymous(original, *item))
+        .filter(|item| !candidates.contains(item))
         .collect();
     let mut result = Difference { removed, ..Difference::default() };
     for change in changes {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use hashbrown::{HashMap, HashSet};
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::elf::{Definition, Elf, SymbolId};
-use klpx_normalize::name::{Canonical, Suffixes, canonical};
+use klpx_normalize::name::{Suffixes, canonical, promotion, without_promotion};
 use klpx_normalize::object::{FileId, Item, ItemId, Object};
 use object::elf;
 
@@ -515,7 +515,7 @@ impl<'a> Matcher<'a> {
         if code(&self.witness.elf, mine) != code(&self.image.elf, theirs) {
             return false;
         }
-        let promoted = |name| canonical(name).suffixes.contains(Suffixes::PROMOTED);
+        let promoted = |name| canonical(name).suffixes.promoted();
         match (self.is_local(mine), !self.image.is_global(theirs)) {
             (true, true) => {
                 let file = self.witness.symbol_file(mine);
@@ -524,9 +524,17 @@ impl<'a> Matcher<'a> {
                 self.file.get(group).copied().flatten().is_some_and(|g| g as u32 == theirs)
             }
             (true, false) => promoted(self.image_name(theirs)),
-            (false, true) => promoted(self.witness_name(mine)),
+            (false, true) => promoted(self.witness_name(mine)) && self.may_share_a_file(mine, theirs),
             (false, false) => promoted(self.witness_name(mine)) && promoted(self.image_name(theirs)),
         }
+    }
+
+    /// False when a promoted symbol is known to come from another file than a local of the image.
+    fn may_share_a_file(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        let unit = self.witness.symbol_item(mine).map_or(FileId::NONE, |item| self.witness.unit(item));
+        let group =
+            if unit == FileId::NONE { None } else { self.file.get(unit.0 as usize + 1).copied().flatten() };
+        group.is_none_or(|group| group as u32 == self.image_group[theirs.index()])
     }
 
     fn witness_item(&self, id: SymbolId) -> Option<&Item> {
@@ -618,16 +626,11 @@ fn promoted_by_hash<'d>(elf: &Elf<'d>, take: impl Fn(SymbolId) -> bool) -> Promo
     map
 }
 
-/// `f` and `77` of `f.llvm.77`. A suffix after the hash (`f.llvm.77.cold`) goes to the name.
+/// `f` and `77` of `f.llvm.77`. A suffix after the hash (`f.llvm.77.cold`) is none that two builds share.
 fn split_hash(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    let Canonical { suffixes, .. } = canonical(name);
-    if !suffixes.contains(Suffixes::PROMOTED) {
-        return None;
-    }
-    const MARK: &[u8] = b".llvm.";
-    let at = name.windows(MARK.len()).rposition(|w| w == MARK)?;
-    let hash = &name[at + MARK.len()..];
-    hash.iter().all(u8::is_ascii_digit).then_some((&name[..at], hash))
+    let hash = promotion(name)?;
+    let base = without_promotion(name);
+    (base.len() < name.len()).then_some((base, hash))
 }
 
 /// Which hash of one build is which of the other: first by names that only one hash of each build has, then by sets

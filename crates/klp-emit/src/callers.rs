@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use klpx_inline_check::reach::Unreachable;
-use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::name::canonical;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -27,7 +27,7 @@ pub(crate) fn callers(
         return Err(unreachable.to_string());
     }
     let symbol = object.item(callee).symbol;
-    let promoted = canonical(object.item_name(callee)).suffixes.contains(Suffixes::PROMOTED);
+    let promoted = canonical(object.item_name(callee)).suffixes.promoted();
     if object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 && !promoted {
         return Err(format!("{unreachable}, and as a global function it may have callers anywhere"));
     }

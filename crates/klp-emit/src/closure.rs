@@ -347,6 +347,29 @@ impl<'d> Selection<'_, 'd> {
     fn add(&mut self, unit: usize, piece: Piece) {
         if self.closure.pieces[unit].insert(piece) {
             self.todo.push((unit, piece));
+            self.is_settled(unit, piece);
+        }
+    }
+
+    /// A copy of something that the kernel may have already would begin anew, and leave the kernel's where it is.
+    fn is_settled(&mut self, unit: usize, piece: Piece) {
+        let of = self.closure.units[unit];
+        let Piece::Item(item) = piece else { return };
+        let unsettled = &of.difference.correlation.unsettled;
+        if let Some(unsettled) = unsettled.iter().find(|unsettled| unsettled.patched == item) {
+            let names =
+                unsettled.candidates.iter().map(|&c| String::from_utf8_lossy(of.original.item_name(c)));
+            self.faults.push(
+                Diagnosis::new(
+                    "klpx::unsettled-item",
+                    Class::NotLivepatchable,
+                    "nothing tells whether the kernel has this already",
+                )
+                .place(place_of(of.patched, item))
+                .why("the original build has things of this name that it may be, and their users changed too")
+                .detail(names.map(|name| format!("may be {name}")))
+                .remedy("give it a name of its own in the patch, or change fewer of its users at a time"),
+            );
         }
     }
 

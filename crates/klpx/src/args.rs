@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Show what a livepatch module holds: objects, functions, symbols, livepatch relocations
     Inspect(Inspect),
+    /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
+    Normalize(Normalize),
     /// List or prune what klpx keeps for the next run
     #[command(subcommand)]
     Cache(Cache),
@@ -148,6 +150,9 @@ pub(crate) struct Diff {
     /// Show the first differing instructions of a function, with its source line
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) explain: Option<String>,
+    /// Say by which evidence the items of the two objects were matched
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -158,6 +163,16 @@ pub(crate) struct Inspect {
     /// Livepatch module
     #[arg(value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
     pub(crate) module: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Normalize {
+    /// Object: a .o, a module or vmlinux.o
+    #[arg(value_name = "OBJ", value_hint = ValueHint::FilePath)]
+    pub(crate) object: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

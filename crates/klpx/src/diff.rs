@@ -5,7 +5,7 @@ use std::path::Path;
 
 use iced_x86::Formatter;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
-use klpx_diff::{Change, Difference};
+use klpx_diff::{Change, Difference, Evidence};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
@@ -27,6 +27,23 @@ struct Json {
     data: Vec<Finding>,
     registries: Vec<Finding>,
     removed: Vec<Finding>,
+    unsettled: Vec<Open>,
+    matched: Vec<Matched>,
+}
+
+/// An item that may be one of the original's, and nothing tells which.
+#[derive(Serialize)]
+struct Open {
+    name: String,
+    candidates: Vec<String>,
+}
+
+/// An item that was matched by more than its own name.
+#[derive(Serialize)]
+struct Matched {
+    name: String,
+    original: String,
+    evidence: &'static str,
 }
 
 /// Runs the command.
@@ -47,7 +64,13 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let text = match &args.explain {
         Some(function) => explain(&original, &patched, &difference, function)?,
         None if args.json => json(args, &original, &patched, &difference)?,
-        None => summary(&original, &patched, &difference, &object_name(&args.patched)),
+        None => {
+            let mut text = summary(&original, &patched, &difference, &object_name(&args.patched));
+            if args.verbose {
+                text.push_str(&evidence(&difference));
+            }
+            text
+        }
     };
     out.write_all(text.as_bytes())
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
@@ -69,8 +92,45 @@ fn json(args: &Diff, original: &Object<'_>, patched: &Object<'_>, d: &Difference
         data: list(&d.data),
         registries: list(&d.registries),
         removed: analysis::removed(&name, original, d),
+        unsettled: open(original, patched, d),
+        matched: matched(original, patched, d),
     };
     crate::report::to_text(&json)
+}
+
+/// An item's name as the file has it.
+fn full_name(object: &Object<'_>, item: ItemId) -> String {
+    String::from_utf8_lossy(object.item_name(item)).into_owned()
+}
+
+fn open(original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Vec<Open> {
+    let of = |open: &klpx_diff::Unsettled| Open {
+        name: full_name(patched, open.patched),
+        candidates: open.candidates.iter().map(|&item| full_name(original, item)).collect(),
+    };
+    d.correlation.unsettled.iter().map(of).collect()
+}
+
+fn matched(original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Vec<Matched> {
+    let pairs = patched.item_ids().zip(&d.correlation.original_of);
+    let pairs = pairs.filter_map(|(item, pair)| pair.map(|(of, evidence)| (item, of, evidence)));
+    pairs
+        .filter(|(_, _, evidence)| !matches!(evidence, Evidence::Name | Evidence::FileAndName))
+        .map(|(item, of, evidence)| Matched {
+            name: full_name(patched, item),
+            original: full_name(original, of),
+            evidence: evidence.word(),
+        })
+        .collect()
+}
+
+/// How many items each kind of evidence matched.
+fn evidence(d: &Difference) -> String {
+    let mut rows = vec![vec!["matched by".to_owned(), "items".into()]];
+    rows.extend(
+        d.correlation.tally().into_iter().map(|(kind, n)| vec![kind.word().into(), render::count(n)]),
+    );
+    format!("\n{}", render::table(&rows))
 }
 
 fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &str) -> String {
@@ -90,6 +150,10 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
     list(&d.registries, "registry entry");
     for f in analysis::removed(name, original, d) {
         rows.push(vec!["removed".into(), f.function, f.why]);
+    }
+    for unsettled in open(original, patched, d) {
+        let why = format!("may be {}, and nothing tells", unsettled.candidates.join(" or "));
+        rows.push(vec!["unsettled".into(), unsettled.name, why]);
     }
     let changed = d.functions.iter().filter(|c| c.original.is_some()).count();
     format!(

@@ -9,6 +9,7 @@ mod diff;
 mod inspect;
 mod manual;
 mod module;
+mod normalize;
 mod progress;
 mod render;
 mod report;
@@ -40,6 +41,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Build(args) => build::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Normalize(args) => normalize::run(args, out),
         Command::Cache(command) => cache::run(command, out),
         Command::Completions { shell } => {
             manual::completions(*shell, out);

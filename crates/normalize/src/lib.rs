@@ -5,6 +5,7 @@
 //! objects, and never writes one.
 
 pub mod arch;
+pub mod census;
 pub mod elf;
 pub mod name;
 pub mod object;

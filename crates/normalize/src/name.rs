@@ -1,14 +1,72 @@
 //! Canonical names: what a symbol is called once the compiler's suffixes are taken off, and which they were.
 //!
 //! A suffix is dropped only to find the other build's symbol; the module always uses the real name of the kernel.
-//! Sources: LLVM's ThinLTO promotion (`.llvm.<hash>`), `-funique-internal-linkage-names` (`.__uniq.<n>`), IR symbol
-//! renaming (`.<n>`), function specialisation (`.specialized.<n>`), hot/cold splitting (`.cold`, `.cold.<n>`); GCC's
-//! IPA clones (`.isra.<n>`, `.constprop.<n>`, `.part.<n>`, `.lto_priv.<n>`); the kernel's `__UNIQUE_ID_*` and
-//! `__initcall__kmod_*` (include/linux/compiler.h, include/linux/init.h).
+//! The kinds, and who makes them, are one table: [`KINDS`].
 
 /// A set of suffix kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Suffixes(u16);
+
+/// A kind of suffix.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// The kind, alone in the set.
+    pub kind: Suffixes,
+    /// A word for it.
+    pub name: &'static str,
+    /// How it is written; `N` is a number.
+    pub form: &'static str,
+    /// Who puts it there, and why.
+    pub source: &'static str,
+}
+
+const fn kind(kind: Suffixes, name: &'static str, form: &'static str, source: &'static str) -> Kind {
+    Kind { kind, name, form, source }
+}
+
+/// Every kind of suffix.
+pub const KINDS: [Kind; 15] = [
+    kind(
+        Suffixes::PROMOTED,
+        "promoted",
+        ".llvm.N",
+        "ThinLTO: a local made global; N is the hash of its module",
+    ),
+    kind(
+        Suffixes::PROMOTED_BY_FILE,
+        "promoted-by-file",
+        ".llvm.dir_file_c",
+        "ThinLTO with -use-source-filename-for-promoted-locals",
+    ),
+    kind(
+        Suffixes::SPLIT,
+        "split-module",
+        ".<32 hex digits>",
+        "ThinLTO with clang's older CFI: a local that both halves of a module need",
+    ),
+    kind(Suffixes::UNIQUE_LINKAGE, "unique-linkage", ".__uniq.N", "clang -funique-internal-linkage-names"),
+    kind(Suffixes::NUMBER, "number", ".N", "LLVM and GCC: keeps equal names of one module or file apart"),
+    kind(Suffixes::LTO_PRIVATE, "lto-private", ".lto_priv.N", "GCC LTO: a local of one of several files"),
+    kind(Suffixes::COLD, "cold", ".cold, .cold.N", "LLVM and GCC: the unlikely part of a function"),
+    kind(Suffixes::PART, "part", ".part.N", "GCC partial inlining: what is left of a function"),
+    kind(Suffixes::ISRA, "isra", ".isra.N", "GCC: parameters were removed or split"),
+    kind(Suffixes::CONSTPROP, "constprop", ".constprop.N", "GCC: a parameter became a constant"),
+    kind(Suffixes::SPECIALIZED, "specialized", ".specialized.N", "LLVM: a parameter became a constant"),
+    kind(Suffixes::ALIAS, "local-alias", ".localalias", "GCC: a name for a global that nothing can replace"),
+    kind(
+        Suffixes::CFI,
+        "cfi",
+        ".cfi, .cfi_jt",
+        "clang's CFI of Linux up to 6.0: the body and its jump table entry",
+    ),
+    kind(Suffixes::COUNTER, "counter", "__UNIQUE_ID_x_N", "__COUNTER__ (include/linux/compiler.h)"),
+    kind(
+        Suffixes::INITCALL,
+        "initcall",
+        "__initcall__kmod_m__N_line_f6",
+        "a counter and a line in the middle (include/linux/init.h)",
+    ),
+];
 
 impl Suffixes {
     /// `.llvm.<hash>`: a local that ThinLTO promoted to a hidden global.
@@ -33,6 +91,15 @@ impl Suffixes {
     pub const SPECIALIZED: Suffixes = Suffixes(1 << 9);
     /// `__initcall__kmod_<module>__<n>_<line>_<function><level>`: numbers in the middle.
     pub const INITCALL: Suffixes = Suffixes(1 << 10);
+    /// `.llvm.<path>`: a promoted local, named by its file.
+    pub const PROMOTED_BY_FILE: Suffixes = Suffixes(1 << 11);
+    /// `.localalias`: a local name of a global.
+    pub const ALIAS: Suffixes = Suffixes(1 << 12);
+    /// `.cfi` or `.cfi_jt`: the two sides of a function under clang's older CFI.
+    pub const CFI: Suffixes = Suffixes(1 << 13);
+
+    /// `.<MD5>`: a local of a module that was split, made global.
+    pub const SPLIT: Suffixes = Suffixes(1 << 14);
 
     /// The kinds that make another function, not another name of the same one.
     const MEANINGFUL: u16 = Self::COLD.0
@@ -40,16 +107,46 @@ impl Suffixes {
         | Self::ISRA.0
         | Self::CONSTPROP.0
         | Self::SPECIALIZED.0
+        | Self::ALIAS.0
+        | Self::CFI.0
         | Self::INITCALL.0;
+
+    /// The kinds whose number depends on what else there is: an equal name may be another thing in another build.
+    const UNSTEADY: u16 = Self::NUMBER.0 | Self::LTO_PRIVATE.0 | Self::COUNTER.0;
 
     /// True when every kind of `other` is in this set.
     pub fn contains(self, other: Suffixes) -> bool {
         self.0 & other.0 == other.0
     }
 
+    /// True for a name of ThinLTO promotion, of either form.
+    pub fn promoted(self) -> bool {
+        self.0 & (Self::PROMOTED.0 | Self::PROMOTED_BY_FILE.0) != 0
+    }
+
+    /// True when another build may give this name to something else.
+    pub fn unsteady(self) -> bool {
+        self.0 & Self::UNSTEADY != 0
+    }
+
+    /// True when there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The kinds in the set, in the order of [`KINDS`].
+    pub fn kinds(self) -> impl Iterator<Item = &'static Kind> {
+        KINDS.iter().filter(move |kind| self.contains(kind.kind))
+    }
+
     /// The kinds that tell functions apart.
     pub fn meaning(self) -> Suffixes {
         Suffixes(self.0 & Self::MEANINGFUL)
+    }
+
+    /// The kinds of both sets.
+    pub const fn with(self, other: Suffixes) -> Suffixes {
+        Suffixes(self.0 | other.0)
     }
 
     fn insert(&mut self, other: Suffixes) {
@@ -93,39 +190,67 @@ pub fn canonical(name: &[u8]) -> Canonical<'_> {
 
 /// A name without the hash that ThinLTO puts on promoted locals, which is another one in each build directory.
 pub fn without_promotion(name: &[u8]) -> &[u8] {
-    const MARK: &[u8] = b".llvm.";
-    match name.windows(MARK.len()).rposition(|w| w == MARK) {
-        Some(at)
-            if at > 0
-                && at + MARK.len() < name.len()
-                && name[at + MARK.len()..].iter().all(u8::is_ascii_digit) =>
-        {
-            &name[..at]
-        }
+    match split_promotion(name) {
+        Some((base, _, [])) => base,
         _ => name,
     }
 }
 
+/// What ThinLTO named a promoted local after: the hash of its module, or its file.
+pub fn promotion(name: &[u8]) -> Option<&[u8]> {
+    split_promotion(name).map(|(_, module, _)| module)
+}
+
+/// `f`, `12` and `.cold` of `f.llvm.12.cold`.
+fn split_promotion(name: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    const MARK: &[u8] = b".llvm.";
+    let at = name.windows(MARK.len()).rposition(|w| w == MARK).filter(|&at| at > 0)?;
+    let module = &name[at + MARK.len()..];
+    let length = module.iter().position(|&b| b == b'.').unwrap_or(module.len());
+    is_module(&module[..length]).then(|| (&name[..at], &module[..length], &module[length..]))
+}
+
+/// What may stand behind `.llvm.`: a number, or a path in which all but letters and digits became `_`.
+fn is_module(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+}
+
+/// Suffixes that end with a number.
+const NUMBERED: [(&[u8], Suffixes); 9] = [
+    (b"llvm", Suffixes::PROMOTED),
+    (b"__uniq", Suffixes::UNIQUE_LINKAGE),
+    (b"lto_priv", Suffixes::LTO_PRIVATE),
+    (b"cold", Suffixes::COLD),
+    (b"part", Suffixes::PART),
+    (b"isra", Suffixes::ISRA),
+    (b"constprop", Suffixes::CONSTPROP),
+    (b"specialized", Suffixes::SPECIALIZED),
+    (b"localalias", Suffixes::ALIAS),
+];
+
+/// Suffixes that are a word.
+const WORDS: [(&[u8], Suffixes); 4] = [
+    (b"cold", Suffixes::COLD),
+    (b"localalias", Suffixes::ALIAS),
+    (b"cfi", Suffixes::CFI),
+    (b"cfi_jt", Suffixes::CFI),
+];
+
 /// The last suffix of a name, if it has one.
 fn strip_one(name: &[u8]) -> Option<(&[u8], Suffixes)> {
     let (rest, last) = split_last_dot(name)?;
-    if last == b"cold" {
-        return Some((rest, Suffixes::COLD));
+    if let Some(&(_, kind)) = WORDS.iter().find(|(word, _)| *word == last) {
+        return Some((rest, kind));
     }
+    if last.len() == 32 && last.iter().all(u8::is_ascii_hexdigit) {
+        return Some((rest, Suffixes::SPLIT));
+    }
+    let before = split_last_dot(rest);
     if last.is_empty() || !last.iter().all(u8::is_ascii_digit) {
-        return None;
+        let (shorter, _) = before.filter(|&(_, word)| word == b"llvm" && is_module(last))?;
+        return Some((shorter, Suffixes::PROMOTED_BY_FILE));
     }
-    const NUMBERED: [(&[u8], Suffixes); 8] = [
-        (b"llvm", Suffixes::PROMOTED),
-        (b"__uniq", Suffixes::UNIQUE_LINKAGE),
-        (b"lto_priv", Suffixes::LTO_PRIVATE),
-        (b"cold", Suffixes::COLD),
-        (b"part", Suffixes::PART),
-        (b"isra", Suffixes::ISRA),
-        (b"constprop", Suffixes::CONSTPROP),
-        (b"specialized", Suffixes::SPECIALIZED),
-    ];
-    if let Some((shorter, word)) = split_last_dot(rest)
+    if let Some((shorter, word)) = before
         && let Some(&(_, kind)) = NUMBERED.iter().find(|(known, _)| *known == word)
     {
         return Some((shorter, kind));
@@ -225,6 +350,9 @@ pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
     if canonical.suffixes.contains(Suffixes::COUNTER) {
         return Some(Anonymous::Counter);
     }
+    if is_gcc_constant(name) {
+        return Some(Anonymous::CompilerConstant);
+    }
     let base = canonical.base;
     ANONYMOUS.iter().find_map(|&(known, why)| {
         let whole = base == known;
@@ -235,6 +363,13 @@ pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
             && matches!(base.get(known.len()), Some(b'.' | b'_'));
         (whole || of_function || constant).then_some(why)
     })
+}
+
+/// GCC's initial values of local arrays and structures: `C.12.345`. A static `C` of a function has one number.
+fn is_gcc_constant(name: &[u8]) -> bool {
+    let numbers = name.strip_prefix(b"C.").and_then(|rest| split_last_dot(rest));
+    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    numbers.is_some_and(|(first, second)| number(first) && number(second))
 }
 
 /// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
@@ -248,7 +383,7 @@ mod tests {
 
     #[test]
     fn suffixes_are_told_by_kind() {
-        let cases: [(&str, &str, Suffixes); 16] = [
+        let cases: [(&str, &str, Suffixes); 23] = [
             ("md_run", "md_run", Suffixes::default()),
             ("reboot_notifier_list.llvm.14714292017924923542", "reboot_notifier_list", Suffixes::PROMOTED),
             (".str.1.llvm.77", ".str", Suffixes(Suffixes::PROMOTED.0 | Suffixes::NUMBER.0)),
@@ -265,6 +400,13 @@ mod tests {
             ("__initcall__kmod_md_mod__421_10962_md_init6", "md_init6", Suffixes::INITCALL),
             ("__initstub__kmod_a__b__7_8_c_init6", "c_init6", Suffixes::INITCALL),
             ("f.lto_priv.3", "f", Suffixes::LTO_PRIVATE),
+            ("f.llvm.drivers_md_md_c", "f", Suffixes::PROMOTED_BY_FILE),
+            ("f.llvm.12.cold", "f", Suffixes(Suffixes::PROMOTED.0 | Suffixes::COLD.0)),
+            ("f.localalias", "f", Suffixes::ALIAS),
+            ("f.localalias.1", "f", Suffixes::ALIAS),
+            ("f.cfi_jt", "f", Suffixes::CFI),
+            ("f.cfi", "f", Suffixes::CFI),
+            ("f.0088daec1a3c5e7fe339045132fc0730.cfi", "f", Suffixes(Suffixes::SPLIT.0 | Suffixes::CFI.0)),
         ];
         for (name, base, suffixes) in cases {
             let got = canonical(name.as_bytes());
@@ -284,11 +426,31 @@ mod tests {
         for (name, rest) in [
             ("f.llvm.12", "f"),
             ("f.1.llvm.12", "f.1"),
+            ("f.llvm.a_c", "f"),
             ("f.llvm.", "f.llvm."),
             ("f.llvm.1.cold", "f.llvm.1.cold"),
         ] {
             assert_eq!(without_promotion(name.as_bytes()), rest.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_promoted_name_tells_its_module() {
+        for (name, module) in [("f.llvm.12", "12"), ("f.llvm.12.cold.1", "12"), ("f.2.llvm.a_c", "a_c")] {
+            assert_eq!(promotion(name.as_bytes()), Some(module.as_bytes()));
+        }
+        for name in ["f", "f.llvm.", ".llvm.12", "f.llvm.-", "f.1"] {
+            assert_eq!(promotion(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_kind_is_in_the_table_once() {
+        let all = KINDS.iter().fold(0, |seen, kind| {
+            assert_eq!((kind.kind.0.count_ones(), seen & kind.kind.0), (1, 0), "{}", kind.name);
+            seen | kind.kind.0
+        });
+        assert_eq!(all, (1 << KINDS.len()) - 1);
     }
 
     #[test]
@@ -308,12 +470,23 @@ mod tests {
             "f.__already_done",
             "switch.table.foo",
             "CSWTCH.12",
+            "C.0.0",
             "f.__UNIQUE_ID_ddebug_3",
             "descriptor.0",
         ] {
             assert!(anonymous(name.as_bytes()).is_some(), "{name}");
         }
-        for name in ["count", "counter.0", "f.count", "my_key", "strings", "__func__x", "f.descriptors"] {
+        for name in [
+            "count",
+            "C.0",
+            "C.x.1",
+            "counter.0",
+            "f.count",
+            "my_key",
+            "strings",
+            "__func__x",
+            "f.descriptors",
+        ] {
             assert!(anonymous(name.as_bytes()).is_none(), "{name}");
         }
     }

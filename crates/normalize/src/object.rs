@@ -4,6 +4,8 @@
 //! An item is a range of one section with a name. Bytes that no symbol names are reached through the references to
 //! them, as [`Target::Literal`].
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -153,6 +155,7 @@ pub struct Object<'d> {
     symbol_item: Vec<ItemId>,
     symbol_file: Vec<FileId>,
     files: Vec<SymbolId>,
+    units: Vec<FileId>,
     entries: Vec<Entry>,
     item_entries: Vec<u32>,
 }
@@ -183,6 +186,7 @@ impl<'d> Object<'d> {
             symbol_item: vec![ItemId::NONE; elf.symbol_count()],
             symbol_file: vec![FileId::NONE; elf.symbol_count()],
             files: Vec::new(),
+            units: Vec::new(),
             entries: Vec::new(),
             item_entries: Vec::new(),
             elf,
@@ -190,6 +194,7 @@ impl<'d> Object<'d> {
         object.read_roles()?;
         object.check_relocations()?;
         object.read_items();
+        object.read_units();
         object.read_entries();
         Ok(object)
     }
@@ -287,6 +292,46 @@ impl<'d> Object<'d> {
             }
             self.section_items[id.index()] = (first, self.items.len() as u32);
         }
+    }
+
+    /// Which FILE each item comes from, as far as the symbol table tells.
+    ///
+    /// A local stands behind its FILE. A global has a place of its own at the end of the table, but a linker leaves the
+    /// symbol of its section behind the FILE; the section is the item's own in an LTO link. ThinLTO's promoted names
+    /// also tell by their module's hash.
+    fn read_units(&mut self) {
+        let mut section_file = vec![FileId::NONE; self.elf.section_count()];
+        for id in self.elf.symbol_ids() {
+            if let (true, Some(section)) =
+                (self.elf.symbol_type(id) == elf::STT_SECTION.0, self.elf.symbol_section(id))
+            {
+                section_file[section.index()] = self.symbol_file[id.index()];
+            }
+        }
+        let mut modules: HashMap<&[u8], FileId, FixedState> = HashMap::default();
+        let mut units = Vec::with_capacity(self.items.len());
+        for item in &self.items {
+            let (first, last) = self.section_items[item.section.index()];
+            let local = self.elf.symbol_binding(item.symbol) == elf::STB_LOCAL.0;
+            let file = match local {
+                true => self.symbol_file[item.symbol.index()],
+                false if last - first == 1 || self.files.len() == 1 => section_file[item.section.index()],
+                false => FileId::NONE,
+            };
+            let unit = if self.is_link_time(file) { FileId::NONE } else { file };
+            if !local
+                && unit != FileId::NONE
+                && let Some(module) = name::promotion(self.elf.symbol_name(item.symbol))
+            {
+                modules.insert(module, unit);
+            }
+            units.push(unit);
+        }
+        for (item, unit) in self.items.iter().zip(&mut units).filter(|(_, unit)| **unit == FileId::NONE) {
+            let module = name::promotion(self.elf.symbol_name(item.symbol));
+            *unit = module.and_then(|module| modules.get(module)).copied().unwrap_or(FileId::NONE);
+        }
+        self.units = units;
     }
 
     /// Named symbols sorted by (section, value, larger first, functions and objects before labels, symbol index).
@@ -520,6 +565,18 @@ impl<'d> Object<'d> {
         })
     }
 
+    /// The FILE that an item comes from; [`FileId::NONE`] when the symbol table does not tell, as in a full LTO link.
+    pub fn unit(&self, id: ItemId) -> FileId {
+        self.units[id.index()]
+    }
+
+    /// True for a FILE that stands for code of several files, made at link time: LLVM's full LTO and GCC's partitions.
+    pub fn is_link_time(&self, file: FileId) -> bool {
+        self.files
+            .get(file.0 as usize)
+            .is_some_and(|&symbol| LINK_TIME.contains(&self.elf.symbol_name(symbol)))
+    }
+
     /// The FILE that a local symbol belongs to.
     pub fn symbol_file(&self, symbol: SymbolId) -> FileId {
         self.symbol_file[symbol.index()]
@@ -735,6 +792,9 @@ impl<'d> Object<'d> {
         0
     }
 }
+
+/// What a FILE of code that was made at link time is called: by LLVM, by GCC, and by GNU ld, which drops GCC's.
+const LINK_TIME: [&[u8]; 3] = [b"ld-temp.o", b"<artificial>", b""];
 
 /// Longest padding between two items, in bytes.
 const MAX_PADDING: u64 = 64;

@@ -1,0 +1,266 @@
+//! What an item refers to, and which references of two items stand at the same place.
+
+use klpx_normalize::arch::Field;
+use klpx_normalize::elf::{Rela, SectionId};
+use klpx_normalize::object::{ItemId, Object, Target};
+use object::endian::LittleEndian as LE;
+
+use super::Map;
+use super::side::Side;
+
+/// Where a reference of an item stands: in the item itself, or in an entry of a special section that describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct At {
+    /// The special section's name; empty for the item itself.
+    pub(super) table: &'static str,
+    /// Bytes from the item's entry: of the field, or of the place that the special-section entry describes.
+    pub(super) place: i64,
+    /// Which of several entries for one place.
+    nth: u32,
+    /// Bytes from the start of the special-section entry.
+    within: u64,
+    /// The relocation's type.
+    kind: u32,
+}
+
+impl At {
+    /// Appends it as bytes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.table.bytes());
+        out.extend(self.place.to_le_bytes());
+        out.extend(self.within.to_le_bytes());
+        out.extend(self.nth.to_le_bytes());
+        out.extend(self.kind.to_le_bytes());
+    }
+}
+
+/// One reference of an item.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reference {
+    pub(super) at: At,
+    pub(super) target: Target,
+}
+
+/// Every reference of an item and of the special-section entries that count in a comparison, by place.
+pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
+    let shape = object.item(item);
+    let own = object.item_relocations(item).iter().map(|rela| {
+        let place = rela.r_offset.get(LE) as i64 - shape.entry as i64;
+        let at = At { table: "", place, nth: 0, within: 0, kind: kind(object, rela) };
+        Reference { at, target: object.resolve(shape.section, rela) }
+    });
+    let mut all: Vec<Reference> = own.filter(|reference| reference.at.kind != 0).collect();
+    let mut before = ("", 0);
+    let mut nth = 0;
+    for entry in object.entries(item) {
+        let table = object.tables[entry.table.index()].kind;
+        if !table.compared {
+            continue;
+        }
+        nth = if before == (table.name, entry.place) { nth + 1 } else { 0 };
+        before = (table.name, entry.place);
+        let (section, start, end) = object.entry_range(entry.table, entry.index);
+        all.extend(object.relocations_in(section, start, end).iter().map(|rela| {
+            let within = rela.r_offset.get(LE) - start;
+            let at = At { table: table.name, place: entry.place, nth, within, kind: kind(object, rela) };
+            Reference { at, target: object.resolve(section, rela) }
+        }));
+    }
+    all.sort_by_key(|reference| reference.at);
+    all
+}
+
+/// The items that an item refers to.
+pub(super) fn referents<'o, 'd>(
+    object: &'o Object<'d>,
+    item: ItemId,
+) -> impl Iterator<Item = ItemId> + use<'o, 'd> {
+    let own = (object.item(item).section, object.item_relocations(item));
+    let entries = object
+        .entries(item)
+        .iter()
+        .filter(|entry| object.tables[entry.table.index()].kind.compared)
+        .map(|entry| object.entry_range(entry.table, entry.index))
+        .map(|(section, start, end)| (section, object.relocations_in(section, start, end)));
+    std::iter::once(own).chain(entries).flat_map(move |(section, relocations)| {
+        relocations.iter().filter_map(move |rela| match object.resolve(section, rela) {
+            Target::Item { item, .. } => Some(item),
+            _ => None,
+        })
+    })
+}
+
+/// A relocation's type, with one name for those that mean the same.
+fn kind(object: &Object<'_>, rela: &Rela) -> u32 {
+    let (kind, relative) = (rela.r_type(LE, false).0, object.arch.place_relative());
+    if object.arch.loads_alike(kind, relative) { relative } else { kind }
+}
+
+/// Bytes of a section with every relocated field cleared. The bits of an arm64 immediate are clear in the file.
+pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u64) -> Vec<u8> {
+    let mut bytes = object.range(section, start, end).to_vec();
+    for rela in object.relocations_in(section, start, end) {
+        if let Some(Field::Bytes(length)) = object.relocation_kind(rela).map(|kind| kind.field) {
+            let at = (rela.r_offset.get(LE) - start) as usize;
+            let field = at.min(bytes.len())..(at + usize::from(length)).min(bytes.len());
+            bytes[field].fill(0);
+        }
+    }
+    bytes
+}
+
+/// References of two items that stand at the same place, as pairs of targets: all of them when the items are the same
+/// but for what they refer to; else those of their code that stand between bytes which occur once in each of them, as
+/// long as they keep their order.
+pub(super) fn same_places(
+    original: (&Object<'_>, ItemId),
+    patched: (&Object<'_>, ItemId),
+) -> Vec<(Target, Target)> {
+    let (theirs, ours) = (references(original.0, original.1), references(patched.0, patched.1));
+    let text = |(object, item): (&Object<'_>, ItemId)| {
+        let item = object.item(item);
+        (item.entry - item.start, item.end - item.start, masked(object, item.section, item.start, item.end))
+    };
+    let (their_text, our_text) = (text(original), text(patched));
+    if their_text == our_text && theirs.iter().map(|r| r.at).eq(ours.iter().map(|r| r.at)) {
+        return theirs.iter().zip(&ours).map(|(x, y)| (x.target, y.target)).collect();
+    }
+    if !original.0.item(original.1).code {
+        return Vec::new();
+    }
+    let theirs = surroundings(&theirs, their_text.0, &their_text.2);
+    let ours = surroundings(&ours, our_text.0, &our_text.2);
+    let mut pairs: Vec<(i64, i64, Target, Target)> = theirs
+        .iter()
+        .filter_map(|(bytes, x)| match (x, ours.get(bytes)?) {
+            (Some(x), Some(y)) => Some((x.at.place, y.at.place, x.target, y.target)),
+            _ => None,
+        })
+        .collect();
+    pairs.sort_unstable_by_key(|pair| (pair.0, pair.1));
+    let highest_before: Vec<i64> = pairs
+        .iter()
+        .scan(i64::MIN, |highest, pair| Some(std::mem::replace(highest, (*highest).max(pair.1))))
+        .collect();
+    let mut lowest_after = i64::MAX;
+    let mut kept = Vec::new();
+    for (pair, highest_before) in pairs.iter().zip(highest_before).rev() {
+        if highest_before < pair.1 && pair.1 < lowest_after {
+            kept.push((pair.2, pair.3));
+        }
+        lowest_after = lowest_after.min(pair.1);
+    }
+    kept
+}
+
+/// How many bytes before and after a field tell its place.
+const BEFORE: usize = 12;
+const AFTER: usize = 8;
+
+/// References of code by the bytes around them; `None` for bytes that occur twice.
+fn surroundings<'t>(
+    references: &[Reference],
+    ahead: u64,
+    text: &'t [u8],
+) -> Map<(&'t [u8], u32), Option<Reference>> {
+    let mut map: Map<(&[u8], u32), Option<Reference>> = Map::default();
+    for reference in references.iter().filter(|reference| reference.at.table.is_empty()) {
+        let at = (reference.at.place + ahead as i64).max(0) as usize;
+        let around = &text[at.saturating_sub(BEFORE).min(text.len())..(at + AFTER).min(text.len())];
+        map.entry((around, reference.at.kind)).and_modify(|seen| *seen = None).or_insert(Some(*reference));
+    }
+    map
+}
+
+/// How deep nameless constants are followed.
+const MAX_DEPTH: u8 = 8;
+
+/// Everything that makes an item what it is, as bytes: two items are alike when these are equal. `counterpart` gives
+/// one name to the members of a pair.
+pub(super) fn contents(
+    side: &Side<'_, '_>,
+    item: ItemId,
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    let shape = side.object.item(item);
+    let (section, flags) = crate::compare::purpose(side.object, item);
+    out.extend(section);
+    for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(masked(side.object, shape.section, shape.start, shape.end));
+    for reference in references(side.object, item) {
+        reference.at.write(out);
+        referent(side, item, reference.target, counterpart, out, depth);
+    }
+}
+
+/// The same of bytes without a name.
+fn literal(
+    side: &Side<'_, '_>,
+    owner: ItemId,
+    (section, start, end): (SectionId, u64, u64),
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    out.extend((end - start).to_le_bytes());
+    out.extend(masked(side.object, section, start, end));
+    if depth >= MAX_DEPTH {
+        return;
+    }
+    for rela in side.object.relocations_in(section, start, end) {
+        out.extend((rela.r_offset.get(LE) - start).to_le_bytes());
+        referent(side, owner, side.object.resolve(section, rela), counterpart, out, depth + 1);
+    }
+}
+
+/// What a reference means, as bytes.
+fn referent(
+    side: &Side<'_, '_>,
+    owner: ItemId,
+    target: Target,
+    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
+    out: &mut Vec<u8>,
+    depth: u8,
+) {
+    let object = side.object;
+    let mut put = |tag: u8, n: i64| {
+        out.push(tag);
+        out.extend(n.to_le_bytes());
+    };
+    match target {
+        Target::Item { item, offset } if item == owner => put(b'S', offset),
+        Target::Item { item, offset } => match counterpart(item) {
+            Some(one) => {
+                put(b'P', offset);
+                put(b'=', i64::from(one.0));
+            }
+            None if side.is_anonymous(item) => {
+                put(b'L', offset);
+                if depth < MAX_DEPTH {
+                    contents(side, item, counterpart, out, depth + 1);
+                }
+            }
+            None => {
+                put(b'O', offset);
+                out.extend(side.key(item).base);
+            }
+        },
+        Target::Literal { section, start, end, offset } => {
+            put(b'L', offset);
+            literal(side, owner, (section, start, end), counterpart, out, depth);
+        }
+        Target::Entry { table, offset, .. } => {
+            put(b'E', offset);
+            out.extend(object.tables[table.index()].kind.name.bytes());
+        }
+        Target::External { symbol, offset } => {
+            put(b'X', offset);
+            out.extend(object.elf.symbol_name(symbol));
+        }
+        Target::Absolute(value) => put(b'N', value),
+    }
+}

@@ -1,0 +1,241 @@
+//! Which FILE of the patched object is which of the original.
+//!
+//! A FILE symbol has no directory, so names repeat. Both builds link the same files in the same order; a patch may add
+//! or remove some. A file is known by its name, the names of its items and, where that is not enough, what they hold;
+//! between files that are known, by its name and the order that shares the most names of items.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use klpx_normalize::object::{FileId, ItemId};
+
+use super::Map;
+use super::alike::contents;
+use super::side::{NEW_FILE, Side};
+
+/// A FILE.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct File<'d> {
+    name: &'d [u8],
+    /// The canonical names of its items, sorted.
+    items: Vec<&'d [u8]>,
+    /// A hash of what they hold, where several files have the same names of items; else 0.
+    contents: u64,
+}
+
+/// Puts the patched object's units into the original's numbering. A file that only it has becomes [`NEW_FILE`]; one of
+/// several that nothing tells apart becomes [`FileId::NONE`].
+pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
+    let (mut theirs, mut ours) = (read(original), read(patched));
+    let alike = files_alike(&theirs, &ours);
+    hash_contents(original, &mut theirs, &alike);
+    hash_contents(patched, &mut ours, &alike);
+    let mut pairs = anchors(&theirs, &ours);
+    let mut result = vec![NEW_FILE; ours.len()];
+    for (n, m) in between(&theirs, &ours, &pairs).into_values() {
+        let twins = |files: &[File<'_>], of: &[usize]| {
+            of.iter().any(|&a| of.iter().any(|&b| a != b && files[a].items == files[b].items))
+        };
+        match (&n[..], &m[..]) {
+            ([], _) | (_, []) => {}
+            ([one], [other]) => pairs.push((*one, *other)),
+            _ if twins(&theirs, &n) || twins(&ours, &m) => m.iter().for_each(|&m| result[m] = FileId::NONE),
+            _ => pairs.extend(most_shared(&theirs, &ours, &n, &m)),
+        }
+    }
+    for (n, m) in pairs {
+        result[m] = FileId(n as u32);
+    }
+    patched.renumber(&result);
+}
+
+fn read<'d>(side: &Side<'_, 'd>) -> Vec<File<'d>> {
+    let object = side.object;
+    let mut files: Vec<File<'d>> = (0..object.file_count() as u32)
+        .map(|n| File { name: object.file_name(FileId(n)), items: Vec::new(), contents: 0 })
+        .collect();
+    for item in side.named() {
+        if let Some(file) = files.get_mut(side.unit(item).0 as usize) {
+            file.items.push(side.key(item).base);
+        }
+    }
+    for file in &mut files {
+        file.items.sort_unstable();
+        file.items.dedup();
+    }
+    files
+}
+
+/// Files that have items, and not alone their name and those names; in either object.
+fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> {
+    let mut counts: Map<&File<'d>, u32> = Map::default();
+    for files in [theirs, ours] {
+        let mut here: Map<&File<'d>, u32> = Map::default();
+        files.iter().for_each(|file| *here.entry(file).or_insert(0) += 1);
+        for (file, count) in here {
+            counts.entry(file).and_modify(|most| *most = count.max(*most)).or_insert(count);
+        }
+    }
+    let several = counts.into_iter().filter(|(file, count)| *count > 1 && !file.items.is_empty());
+    several.map(|(file, _)| (file.clone(), ())).collect()
+}
+
+/// Adds up what the items of each of these files hold, references to others by their names.
+fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'_>, ()>) {
+    let wanted: Vec<bool> = files.iter().map(|file| alike.contains_key(file)).collect();
+    let mut out = Vec::new();
+    for item in side.named() {
+        let n = side.unit(item).0 as usize;
+        if wanted.get(n) == Some(&true) {
+            out.clear();
+            out.extend(side.key(item).base);
+            contents(side, item, &|_: ItemId| None, &mut out, 0);
+            let mut hasher = FixedState::default().build_hasher();
+            hasher.write(&out);
+            files[n].contents = files[n].contents.wrapping_add(hasher.finish());
+        }
+    }
+}
+
+/// Files that are no anchors, by the anchor before them and their name: those of the original and the patched object.
+fn between<'d>(
+    theirs: &[File<'d>],
+    ours: &[File<'d>],
+    anchors: &[(usize, usize)],
+) -> BTreeMap<(u32, &'d [u8]), (Vec<usize>, Vec<usize>)> {
+    let mut left: BTreeMap<(u32, &[u8]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    for (n, segment) in segments(anchors.iter().map(|pair| pair.0), theirs.len()) {
+        left.entry((segment, theirs[n].name)).or_default().0.push(n);
+    }
+    for (m, segment) in segments(anchors.iter().map(|pair| pair.1), ours.len()) {
+        left.entry((segment, ours[m].name)).or_default().1.push(m);
+    }
+    left
+}
+
+/// Every file that is no anchor, with how many anchors stand before it.
+fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u32)> {
+    let mut anchors = anchors.peekable();
+    let mut passed = 0;
+    let mut others = Vec::new();
+    for n in 0..count {
+        match anchors.next_if_eq(&n) {
+            Some(_) => passed += 1,
+            None => others.push((n, passed)),
+        }
+    }
+    others
+}
+
+/// Files that are alike, and the only ones on each side. Those that would cross others are left out, so that both
+/// members stand in rising order. Files without items are as good as equal: the first is the first, and so on.
+fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
+    let mut alike: Map<&File<'_>, (Vec<usize>, Vec<usize>)> = Map::default();
+    for (n, file) in theirs.iter().enumerate() {
+        alike.entry(file).or_default().0.push(n);
+    }
+    for (m, file) in ours.iter().enumerate() {
+        alike.entry(file).or_default().1.push(m);
+    }
+    let mut pairs: Vec<(usize, usize)> = alike
+        .into_iter()
+        .filter(|(file, (n, m))| n.len() == m.len() && (n.len() == 1 || file.items.is_empty()))
+        .flat_map(|(_, (n, m))| n.into_iter().zip(m))
+        .collect();
+    pairs.sort_unstable();
+    rising(&pairs)
+}
+
+/// The longest part of pairs, sorted by their first members, whose second members rise too.
+fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let mut ends: Vec<usize> = Vec::new(); // by length: the pair that ends the best run of that length
+    let mut before = vec![usize::MAX; pairs.len()];
+    for (at, pair) in pairs.iter().enumerate() {
+        let length = ends.partition_point(|&end| pairs[end].1 < pair.1);
+        if length > 0 {
+            before[at] = ends[length - 1];
+        }
+        if length == ends.len() {
+            ends.push(at);
+        } else {
+            ends[length] = at;
+        }
+    }
+    let mut run = Vec::with_capacity(ends.len());
+    let mut at = ends.last().copied().unwrap_or(usize::MAX);
+    while let Some(&pair) = pairs.get(at) {
+        run.push(pair);
+        at = before[at];
+    }
+    run.reverse();
+    run
+}
+
+/// The order-keeping pairing of files of one name that shares the most names of items; none that share no name.
+fn most_shared(
+    theirs: &[File<'_>],
+    ours: &[File<'_>],
+    mine: &[usize],
+    others: &[usize],
+) -> Vec<(usize, usize)> {
+    let shared = |n: usize, m: usize| {
+        theirs[mine[n]].items.iter().filter(|name| ours[others[m]].items.binary_search(name).is_ok()).count()
+    };
+    let width = others.len() + 1;
+    let scores: Vec<usize> = (0..mine.len())
+        .flat_map(|n| (0..others.len()).map(move |m| (n, m)))
+        .map(|(n, m)| shared(n, m))
+        .collect();
+    let mut best = vec![0usize; (mine.len() + 1) * width];
+    for n in (0..mine.len()).rev() {
+        for m in (0..others.len()).rev() {
+            let pair = best[(n + 1) * width + m + 1] + scores[n * others.len() + m];
+            best[n * width + m] = pair.max(best[(n + 1) * width + m]).max(best[n * width + m + 1]);
+        }
+    }
+    let (mut n, mut m, mut pairs) = (0, 0, Vec::new());
+    while n < mine.len() && m < others.len() {
+        let score = scores[n * others.len() + m];
+        let here = best[n * width + m];
+        if score > 0 && here == best[(n + 1) * width + m + 1] + score {
+            pairs.push((mine[n], others[m]));
+            (n, m) = (n + 1, m + 1);
+        } else if here == best[(n + 1) * width + m] {
+            n += 1;
+        } else {
+            m += 1;
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file<'d>(text: &'d str) -> File<'d> {
+        let mut words = text.split(' ').map(str::as_bytes);
+        File { name: words.next().unwrap_or(b""), items: words.collect(), contents: 0 }
+    }
+
+    #[test]
+    fn anchors_do_not_cross() {
+        let theirs: Vec<_> = ["a.c f", "core.c g", "core.c h", "b.c i"].map(file).into();
+        let ours: Vec<_> = ["core.c h", "a.c f", "new.c x", "core.c g", "b.c i"].map(file).into();
+        assert_eq!(anchors(&theirs, &ours), [(0, 1), (1, 3), (3, 4)]);
+    }
+
+    #[test]
+    fn the_longest_rising_run_is_taken() {
+        assert_eq!(rising(&[(0, 3), (1, 0), (2, 1), (3, 2)]), [(1, 0), (2, 1), (3, 2)]);
+        assert_eq!(rising(&[]), []);
+    }
+
+    #[test]
+    fn files_of_one_name_are_paired_by_what_they_share() {
+        let theirs: Vec<_> = ["core.c a b", "core.c c d"].map(file).into();
+        let ours: Vec<_> = ["core.c x", "core.c a b e", "core.c c"].map(file).into();
+        assert_eq!(most_shared(&theirs, &ours, &[0, 1], &[0, 1, 2]), [(0, 1), (1, 2)]);
+    }
+}

@@ -1,0 +1,223 @@
+//! Correlation: which item of the patched object is which item of the original.
+//!
+//! Names come first, but only where a name can't mean something else in the other build: a global's, and a local's in
+//! its file. What is left (numbered names, the locals of a full LTO link) is settled by what refers to it, what it
+//! holds and who uses it, until nothing more follows; position in the symbol table counts only between copies that are
+//! the same in all else. A wrong pair is worse than none: what the evidence does not settle stays unsettled, with its
+//! candidates. Objects without an identity (`klpx_normalize::name::anonymous`) have no counterpart: they are compared
+//! where they are used.
+
+mod alike;
+mod files;
+mod settle;
+mod side;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use klpx_normalize::name;
+use klpx_normalize::object::{FileId, ItemId, Object};
+
+use side::{Key, NEW_FILE, Side};
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// By what two items were found to be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// The same global name.
+    Name,
+    /// The same name in the same file.
+    FileAndName,
+    /// The same name but for the compiler's suffixes in the same file, and only one such on both sides.
+    FileAndBase,
+    /// Items that are paired refer to them at the same place.
+    Reference,
+    /// Of those with the same canonical name, only these two have the same contents and references.
+    Content,
+    /// Of those with the same canonical name, only these two are used by the same items.
+    User,
+    /// The same canonical name, only one such on both sides, though the file is not known or the scope differs.
+    Base,
+    /// Copies that are the same in all else: the order of the symbol table.
+    Order,
+}
+
+impl Evidence {
+    /// Every kind, strongest first.
+    pub const ALL: [Evidence; 8] = [
+        Evidence::Name,
+        Evidence::FileAndName,
+        Evidence::FileAndBase,
+        Evidence::Reference,
+        Evidence::Content,
+        Evidence::User,
+        Evidence::Base,
+        Evidence::Order,
+    ];
+
+    /// One word for it, as reports have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Evidence::Name => "name",
+            Evidence::FileAndName => "file-and-name",
+            Evidence::FileAndBase => "file-and-base",
+            Evidence::Reference => "reference",
+            Evidence::Content => "content",
+            Evidence::User => "user",
+            Evidence::Base => "base",
+            Evidence::Order => "order",
+        }
+    }
+}
+
+/// An item of the patched object that may be one of the original's, and nothing tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unsettled {
+    /// The item in the patched object.
+    pub patched: ItemId,
+    /// Items of the original that it may be, in their order.
+    pub candidates: Vec<ItemId>,
+}
+
+/// The counterparts of each item, both ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Correlation {
+    /// For each item of the patched object, its counterpart in the original.
+    pub original_of: Vec<Option<(ItemId, Evidence)>>,
+    /// For each item of the original, its counterpart in the patched object.
+    pub patched_of: Vec<Option<ItemId>>,
+    /// Items without a counterpart that may have one, in the order of the patched object. Every other item without
+    /// one is new, removed or anonymous.
+    pub unsettled: Vec<Unsettled>,
+}
+
+impl Correlation {
+    /// How many items each kind of evidence paired.
+    pub fn tally(&self) -> Vec<(Evidence, usize)> {
+        let count =
+            |kind| self.original_of.iter().flatten().filter(|(_, evidence)| *evidence == kind).count();
+        Evidence::ALL.iter().map(|&kind| (kind, count(kind))).collect()
+    }
+
+    /// Whether a patched item without a counterpart may have one.
+    pub fn is_unsettled(&self, patched: ItemId) -> bool {
+        self.unsettled.binary_search_by_key(&patched, |unsettled| unsettled.patched).is_ok()
+    }
+}
+
+/// Correlates two builds of one object.
+pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
+    let mut original = Side::new(original);
+    let mut patched = Side::new(patched);
+    files::align(&original, &mut patched);
+    original.count_siblings();
+    patched.count_siblings();
+    let result = Correlation {
+        original_of: vec![None; patched.object.items().len()],
+        patched_of: vec![None; original.object.items().len()],
+        unsettled: Vec::new(),
+    };
+    let mut pairing = Pairing { original, patched, result };
+    pairing.by_name();
+    pairing.by_file_and_base();
+    settle::settle(&mut pairing);
+    pairing.result
+}
+
+/// True for items that are compared where they are used, and have no counterpart.
+pub fn is_anonymous(object: &Object<'_>, item: ItemId) -> bool {
+    !object.item(item).code && name::anonymous(object.item_name(item)).is_some()
+}
+
+/// The two sides and what was paired so far.
+struct Pairing<'a, 'd> {
+    original: Side<'a, 'd>,
+    patched: Side<'a, 'd>,
+    result: Correlation,
+}
+
+impl<'a, 'd: 'a> Pairing<'a, 'd> {
+    fn pair(&mut self, original: ItemId, patched: ItemId, evidence: Evidence) {
+        self.result.original_of[patched.index()] = Some((original, evidence));
+        self.result.patched_of[original.index()] = Some(patched);
+    }
+
+    fn part(&mut self, original: ItemId, patched: ItemId) {
+        self.result.original_of[patched.index()] = None;
+        self.result.patched_of[original.index()] = None;
+    }
+
+    /// Items of the original that still need a counterpart.
+    fn open_originals(&self) -> impl Iterator<Item = ItemId> + '_ {
+        self.original.named().filter(|item| self.result.patched_of[item.index()].is_none())
+    }
+
+    /// Items of the patched object that still need a counterpart.
+    fn open_patched(&self) -> impl Iterator<Item = ItemId> + '_ {
+        self.patched.named().filter(|item| self.result.original_of[item.index()].is_none())
+    }
+
+    /// The same full name: of globals anywhere, of locals in the same file, when there is just one.
+    fn by_name(&mut self) {
+        type Whole<'d> = (&'d [u8], FileId, bool);
+        let whole = |side: &Side<'a, 'd>, item: ItemId| -> Option<Whole<'d>> {
+            let file = if side.is_local(item) { side.unit(item) } else { FileId::NONE };
+            let steady = side.has_steady_name(item);
+            (steady && file != NEW_FILE)
+                .then(|| (side.object.item_name(item), file, side.object.item(item).code))
+        };
+        let pairs = self.single_pairs(whole);
+        for (original, patched) in pairs {
+            let local = self.original.is_local(original);
+            // The same letters, but a local here and a global there: by the file, if that is known.
+            if local == self.patched.is_local(patched) {
+                self.pair(original, patched, if local { Evidence::FileAndName } else { Evidence::Name });
+            }
+        }
+    }
+
+    /// The same name but for the compiler's suffixes, in the same file.
+    fn by_file_and_base(&mut self) {
+        let key = |side: &Side<'a, 'd>, item: ItemId| -> Option<(Key<'d>, FileId)> {
+            let file = side.unit(item);
+            let known = file != FileId::NONE && file != NEW_FILE;
+            (known && side.has_steady_base(item)).then(|| (side.key(item), file))
+        };
+        for (original, patched) in self.single_pairs(key) {
+            self.pair(original, patched, Evidence::FileAndBase);
+        }
+    }
+
+    /// Open items that are the only ones with some trait on both sides, in the order of the patched object.
+    fn single_pairs<T: std::hash::Hash + Eq>(
+        &self,
+        of: impl Fn(&Side<'a, 'd>, ItemId) -> Option<T>,
+    ) -> Vec<(ItemId, ItemId)> {
+        #[derive(Clone, Copy)]
+        enum Seen {
+            One(ItemId),
+            Several,
+        }
+        let mut originals: Map<T, Seen> = Map::default();
+        for item in self.open_originals() {
+            if let Some(value) = of(&self.original, item) {
+                originals.entry(value).and_modify(|seen| *seen = Seen::Several).or_insert(Seen::One(item));
+            }
+        }
+        let mut patched: Map<T, Seen> = Map::default();
+        for item in self.open_patched() {
+            if let Some(value) = of(&self.patched, item) {
+                patched.entry(value).and_modify(|seen| *seen = Seen::Several).or_insert(Seen::One(item));
+            }
+        }
+        let mut pairs: Vec<(ItemId, ItemId)> = patched
+            .iter()
+            .filter_map(|(value, seen)| match (originals.get(value)?, seen) {
+                (Seen::One(original), Seen::One(patched)) => Some((*original, *patched)),
+                _ => None,
+            })
+            .collect();
+        pairs.sort_unstable_by_key(|&(_, patched)| patched);
+        pairs
+    }
+}

@@ -1,0 +1,510 @@
+//! Items that share a canonical name and that no name tells apart: by what refers to them, what they hold and who uses
+//! them, until nothing more follows.
+
+use std::collections::BTreeMap;
+
+use klpx_normalize::object::{FileId, ItemId, Target};
+use rayon::prelude::*;
+
+use super::alike::{self, contents};
+use super::side::{NEW_FILE, Side};
+use super::{Evidence, Map, Pairing, Unsettled};
+
+/// Pairs what can be paired of the items that are left.
+pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
+    let groups = groups(pairing);
+    if groups.is_empty() {
+        return;
+    }
+    let users = (users(&pairing.original, &pairing.result.patched_of), {
+        let paired: Vec<_> =
+            pairing.result.original_of.iter().map(|pair| pair.map(|(item, _)| item)).collect();
+        users(&pairing.patched, &paired)
+    });
+    let mut open = (
+        vec![false; pairing.original.object.items().len()],
+        vec![false; pairing.patched.object.items().len()],
+    );
+    for group in &groups {
+        group.theirs.iter().for_each(|x| open.0[x.index()] = true);
+        group.ours.iter().for_each(|y| open.1[y.index()] = true);
+    }
+    let mut work = Settling { pairing, groups, open, users, seen: Map::default() };
+    while work.by_reference() || work.by_content() || work.by_user() || work.by_base() || work.by_order() {
+        work.drop_paired();
+    }
+    work.part_contradicted();
+    work.pairing.result.unsettled = work.unsettled();
+}
+
+/// Open items of one canonical name.
+struct Group {
+    theirs: Vec<ItemId>,
+    ours: Vec<ItemId>,
+}
+
+/// Who refers to items without a counterpart: (item, user), sorted.
+type Users = Vec<(ItemId, ItemId)>;
+
+struct Settling<'p, 'a, 'd> {
+    pairing: &'p mut Pairing<'a, 'd>,
+    groups: Vec<Group>,
+    /// By item, of the original and of the patched object: whether it ever was in a group. What has no counterpart and
+    /// was in none is gone or new.
+    open: (Vec<bool>, Vec<bool>),
+    users: (Users, Users),
+    /// For each paired user, by its original: what its references lead to that stand at the same place in both builds.
+    seen: Map<ItemId, Vec<(Target, Target)>>,
+}
+
+/// Items with the same canonical name on both sides, by name.
+fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
+    let mut by_key: BTreeMap<_, Group> = BTreeMap::new();
+    let empty = || Group { theirs: Vec::new(), ours: Vec::new() };
+    for item in pairing.open_originals() {
+        by_key.entry(pairing.original.key(item)).or_insert_with(empty).theirs.push(item);
+    }
+    for item in pairing.open_patched() {
+        if let Some(group) = by_key.get_mut(&pairing.patched.key(item)) {
+            group.ours.push(item);
+        }
+    }
+    let mut groups: Vec<Group> = by_key.into_values().filter(|group| !group.ours.is_empty()).collect();
+    for group in &mut groups {
+        group.theirs.retain(|&x| group.ours.iter().any(|&y| may_be(pairing, x, y)));
+        group.ours.retain(|&y| group.theirs.iter().any(|&x| may_be(pairing, x, y)));
+    }
+    groups.retain(|group| !group.ours.is_empty());
+    groups
+}
+
+/// False when the two are known to come from different files.
+fn may_be(pairing: &Pairing<'_, '_>, original: ItemId, patched: ItemId) -> bool {
+    let (theirs, ours) = (pairing.original.unit(original), pairing.patched.unit(patched));
+    ours != NEW_FILE && (theirs == ours || theirs == FileId::NONE || ours == FileId::NONE)
+}
+
+/// The users of every item that has no counterpart so far.
+fn users(side: &Side<'_, '_>, paired: &[Option<ItemId>]) -> Users {
+    let object = side.object;
+    let mut users: Users = (0..object.items().len() as u32)
+        .into_par_iter()
+        .with_min_len(256)
+        .flat_map_iter(|user| {
+            alike::referents(object, ItemId(user))
+                .filter(move |item| paired[item.index()].is_none() && item.0 != user)
+                .map(move |item| (item, ItemId(user)))
+        })
+        .collect();
+    users.par_sort_unstable();
+    users.dedup();
+    users
+}
+
+fn users_of(users: &Users, item: ItemId) -> impl Iterator<Item = ItemId> + '_ {
+    let first = users.partition_point(|&(used, _)| used < item);
+    users[first..].iter().take_while(move |&&(used, _)| used == item).map(|&(_, user)| user)
+}
+
+impl Settling<'_, '_, '_> {
+    fn drop_paired(&mut self) {
+        let result = &self.pairing.result;
+        for group in &mut self.groups {
+            group.theirs.retain(|item| result.patched_of[item.index()].is_none());
+            group.ours.retain(|item| result.original_of[item.index()].is_none());
+        }
+        self.groups.retain(|group| !group.theirs.is_empty() && !group.ours.is_empty());
+    }
+
+    fn pair_all(&mut self, pairs: &[(ItemId, ItemId)], evidence: Evidence) -> bool {
+        pairs.iter().for_each(|&(original, patched)| self.pairing.pair(original, patched, evidence));
+        !pairs.is_empty()
+    }
+
+    /// What paired users refer to at the same place. A pair is taken when every such reference says the same.
+    fn by_reference(&mut self) -> bool {
+        let users = self.paired_users(
+            self.groups.iter().flat_map(|group| group.theirs.iter().copied()),
+            self.groups.iter().flat_map(|group| group.ours.iter().copied()),
+        );
+        self.look_at(&users);
+        let mut votes = Votes::default();
+        for pair in users.iter().filter_map(|(user, _)| self.seen.get(user)).flatten() {
+            match *pair {
+                (Target::Item { item: x, offset: i }, Target::Item { item: y, offset: j }) if i == j => {
+                    votes.both(x, y);
+                }
+                (x, y) => votes.neither(x, y),
+            }
+        }
+        let mut pairs = Vec::new();
+        for group in &self.groups {
+            for &x in &group.theirs {
+                if let Some(&Said::One(y)) = votes.of_original.get(&x)
+                    && votes.of_patched.get(&y) == Some(&Said::One(x))
+                    && group.ours.binary_search(&y).is_ok()
+                    && may_be(self.pairing, x, y)
+                {
+                    pairs.push((x, y));
+                }
+            }
+        }
+        self.pair_all(&pairs, Evidence::Reference)
+    }
+
+    /// The pairs of items that use any of these.
+    fn paired_users(
+        &self,
+        theirs: impl Iterator<Item = ItemId>,
+        ours: impl Iterator<Item = ItemId>,
+    ) -> Vec<(ItemId, ItemId)> {
+        let result = &self.pairing.result;
+        let of_theirs = theirs
+            .flat_map(|x| users_of(&self.users.0, x))
+            .filter_map(|user| result.patched_of[user.index()].map(|patched| (user, patched)));
+        let of_ours = ours
+            .flat_map(|y| users_of(&self.users.1, y))
+            .filter_map(|user| result.original_of[user.index()].map(|(original, _)| (original, user)));
+        let mut users: Vec<(ItemId, ItemId)> = of_theirs.chain(of_ours).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// Finds the references of pairs that stand at the same place, once for each.
+    fn look_at(&mut self, users: &[(ItemId, ItemId)]) {
+        let (original, patched) = (self.pairing.original.object, self.pairing.patched.object);
+        let found: Vec<(ItemId, Vec<(Target, Target)>)> = users
+            .par_iter()
+            .filter(|(x, _)| !self.seen.contains_key(x))
+            .map(|&(x, y)| {
+                let mut pairs = alike::same_places((original, x), (patched, y));
+                pairs.retain(|pair| matches!(pair, (Target::Item { .. }, _) | (_, Target::Item { .. })));
+                (x, pairs)
+            })
+            .collect();
+        self.seen.extend(found);
+    }
+
+    /// The same size, bytes and references, and only these two in the group. Two variables of equal contents are not
+    /// yet the same, nor is code that uses other things of unknown identity: something that uses the one has to use the
+    /// other.
+    fn by_content(&mut self) -> bool {
+        let mut pairs = Vec::new();
+        for group in &self.groups {
+            let mut alike: BTreeMap<Vec<u8>, (Vec<ItemId>, Vec<ItemId>)> = BTreeMap::new();
+            for &x in &group.theirs {
+                alike.entry(self.contents_of_original(x)).or_default().0.push(x);
+            }
+            for &y in &group.ours {
+                alike.entry(self.contents_of_patched(y)).or_default().1.push(y);
+            }
+            let single = alike.into_values().flat_map(|(theirs, ours)| self.only_fits(&theirs, &ours));
+            pairs.extend(single.filter(|&(x, y)| self.may_be_copied(x, y) || self.share_a_user(x, y)));
+        }
+        self.pair_all(&pairs, Evidence::Content)
+    }
+
+    /// Pairs in which each is the only one that may be the other.
+    fn only_fits(&self, theirs: &[ItemId], ours: &[ItemId]) -> Vec<(ItemId, ItemId)> {
+        let only = |count: &mut dyn Iterator<Item = ItemId>| count.next().filter(|_| count.next().is_none());
+        let fits = |x: ItemId| only(&mut ours.iter().copied().filter(|&y| may_be(self.pairing, x, y)));
+        let back = |y: ItemId| only(&mut theirs.iter().copied().filter(|&x| may_be(self.pairing, x, y)));
+        theirs.iter().filter_map(|&x| Some((x, fits(x).filter(|&y| back(y) == Some(x))?))).collect()
+    }
+
+    /// True for code and constants that refer to nothing of unknown identity: of those with the same contents, one
+    /// serves as well as another.
+    fn may_be_copied(&self, original: ItemId, patched: ItemId) -> bool {
+        let result = &self.pairing.result;
+        let is_open = |side: &Side<'_, '_>, item: ItemId, paired: &dyn Fn(ItemId) -> bool| {
+            side.is_writable(item)
+                || alike::referents(side.object, item)
+                    .any(|to| to != item && !side.is_anonymous(to) && !paired(to))
+        };
+        !is_open(&self.pairing.original, original, &|x| result.patched_of[x.index()].is_some())
+            && !is_open(&self.pairing.patched, patched, &|y| result.original_of[y.index()].is_some())
+    }
+
+    fn contents_of_original(&self, item: ItemId) -> Vec<u8> {
+        let mut out = Vec::new();
+        let counterpart = |item: ItemId| self.pairing.result.patched_of[item.index()].map(|_| item);
+        contents(&self.pairing.original, item, &counterpart, &mut out, 0);
+        out
+    }
+
+    fn contents_of_patched(&self, item: ItemId) -> Vec<u8> {
+        let mut out = Vec::new();
+        let counterpart = |item: ItemId| self.pairing.result.original_of[item.index()].map(|(item, _)| item);
+        contents(&self.pairing.patched, item, &counterpart, &mut out, 0);
+        out
+    }
+
+    fn roots_of_original(&self, item: ItemId) -> Roots {
+        let side = &self.pairing.original;
+        roots(&self.users.0, item, |user| match self.pairing.result.patched_of[user.index()] {
+            Some(_) => User::Paired(user),
+            None if self.open.0[user.index()] || side.is_anonymous(user) => User::Open,
+            None => User::Alone,
+        })
+    }
+
+    fn roots_of_patched(&self, item: ItemId) -> Roots {
+        let side = &self.pairing.patched;
+        roots(&self.users.1, item, |user| match self.pairing.result.original_of[user.index()] {
+            Some((original, _)) => User::Paired(original),
+            None if self.open.1[user.index()] || side.is_anonymous(user) => User::Open,
+            None => User::Alone,
+        })
+    }
+
+    /// True when a paired item uses both, or when all that uses either is itself of unknown identity.
+    fn share_a_user(&self, original: ItemId, patched: ItemId) -> bool {
+        let (theirs, ours) = (self.roots_of_original(original), self.roots_of_patched(patched));
+        theirs.is_unknown() && ours.is_unknown() || overlap(&theirs.paired, &ours.paired)
+    }
+
+    /// The same users, or some users that no other of the group has.
+    fn by_user(&mut self) -> bool {
+        let mut pairs = Vec::new();
+        for group in &self.groups {
+            let theirs: Vec<_> =
+                group.theirs.iter().map(|&x| (x, self.roots_of_original(x).paired)).collect();
+            let ours: Vec<_> = group.ours.iter().map(|&y| (y, self.roots_of_patched(y).paired)).collect();
+            let equal = |x: &[ItemId], y: &[ItemId]| !x.is_empty() && x == y;
+            for fit in [&equal as &dyn Fn(&[ItemId], &[ItemId]) -> bool, &overlap] {
+                let found =
+                    mutual(&theirs, &ours, |(x, a), (y, b)| fit(a, b) && may_be(self.pairing, *x, *y));
+                if !found.is_empty() {
+                    pairs.extend(found);
+                    break;
+                }
+            }
+        }
+        self.pair_all(&pairs, Evidence::User)
+    }
+
+    /// The only ones that are left of their name, and nothing that is paired uses either.
+    fn by_base(&mut self) -> bool {
+        let mut pairs = Vec::new();
+        for group in &self.groups {
+            let single = self.only_fits(&group.theirs, &group.ours).into_iter();
+            pairs.extend(single.filter(|&(x, y)| self.share_a_user(x, y)));
+        }
+        self.pair_all(&pairs, Evidence::Base)
+    }
+
+    /// Copies that are the same in all else. Of what may be copied any serves; of the rest only those that nothing paired
+    /// uses, as many here as there.
+    fn by_order(&mut self) -> bool {
+        let mut pairs = Vec::new();
+        for group in &self.groups {
+            let mut alike: BTreeMap<(FileId, Vec<u8>), (Vec<ItemId>, Vec<ItemId>)> = BTreeMap::new();
+            for &x in &group.theirs {
+                let key = (self.pairing.original.unit(x), self.contents_of_original(x));
+                alike.entry(key).or_default().0.push(x);
+            }
+            for &y in &group.ours {
+                let key = (self.pairing.patched.unit(y), self.contents_of_patched(y));
+                alike.entry(key).or_default().1.push(y);
+            }
+            for (mut theirs, mut ours) in alike.into_values() {
+                theirs.sort_by_key(|&x| self.pairing.original.object.item(x).symbol);
+                ours.sort_by_key(|&y| self.pairing.patched.object.item(y).symbol);
+                let copies = || theirs.iter().copied().zip(ours.iter().copied());
+                let unknown = theirs.len() == ours.len()
+                    && theirs.iter().all(|&x| self.roots_of_original(x).is_unknown())
+                    && ours.iter().all(|&y| self.roots_of_patched(y).is_unknown());
+                if unknown || copies().all(|(x, y)| self.may_be_copied(x, y)) {
+                    pairs.extend(copies());
+                }
+            }
+        }
+        self.pair_all(&pairs, Evidence::Order)
+    }
+
+    /// Takes back pairs when references that stand at the same place in paired items say otherwise, or when those that
+    /// spoke for them are no longer paired.
+    fn part_contradicted(&mut self) {
+        loop {
+            let mut pairs: Vec<(ItemId, ItemId, Evidence)> = Vec::new();
+            for (n, pair) in self.pairing.result.original_of.iter().enumerate() {
+                if let Some((original, evidence)) = *pair
+                    && self.open.1[n]
+                {
+                    pairs.push((original, ItemId(n as u32), evidence));
+                }
+            }
+            let users = self.paired_users(pairs.iter().map(|pair| pair.0), pairs.iter().map(|pair| pair.1));
+            self.look_at(&users);
+            let mut said: Map<ItemId, (u32, u32)> = Map::default(); // by patched item: for its pair, against it
+            for &(x, y) in users.iter().filter_map(|(user, _)| self.seen.get(user)).flatten() {
+                self.count(x, y, &mut said);
+            }
+            let parted: Vec<_> = pairs
+                .into_iter()
+                .filter(|(_, patched, evidence)| {
+                    let (backed, against) = said.get(patched).copied().unwrap_or_default();
+                    against > backed || *evidence == Evidence::Reference && backed == 0
+                })
+                .collect();
+            if parted.is_empty() {
+                return;
+            }
+            parted.into_iter().for_each(|(original, patched, _)| self.pairing.part(original, patched));
+        }
+    }
+
+    /// Counts what two targets at the same place say of the pairs that they are in.
+    fn count(&self, x: Target, y: Target, said: &mut Map<ItemId, (u32, u32)>) {
+        let item = |target| match target {
+            Target::Item { item, .. } => Some(item),
+            _ => None,
+        };
+        let theirs = item(x).and_then(|x| self.pairing.result.patched_of[x.index()]);
+        let ours = item(y);
+        if theirs == ours {
+            ours.into_iter().for_each(|y| said.entry(y).or_default().0 += 1);
+        } else {
+            [theirs, ours].into_iter().flatten().for_each(|y| said.entry(y).or_default().1 += 1);
+        }
+    }
+
+    /// Items of the patched object that still may be one of the original's. What only removed items used is not what only
+    /// new ones use.
+    fn unsettled(&self) -> Vec<Unsettled> {
+        let mut candidates: BTreeMap<_, Vec<ItemId>> = BTreeMap::new();
+        for x in self.pairing.open_originals() {
+            candidates.entry(self.pairing.original.key(x)).or_default().push(x);
+        }
+        let open = self.pairing.open_patched().filter_map(|patched| {
+            let of = candidates.get(&self.pairing.patched.key(patched))?.iter().copied();
+            let new = self.roots_of_patched(patched).is_alone();
+            let candidates: Vec<ItemId> = of
+                .filter(|&x| may_be(self.pairing, x, patched))
+                .filter(|&x| !(new && self.roots_of_original(x).is_alone()))
+                .collect();
+            (!candidates.is_empty()).then_some(Unsettled { patched, candidates })
+        });
+        open.collect()
+    }
+}
+
+/// What the references say of an item.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    One(ItemId),
+    Several,
+}
+
+#[derive(Default)]
+struct Votes {
+    of_original: Map<ItemId, Said>,
+    of_patched: Map<ItemId, Said>,
+}
+
+impl Votes {
+    fn both(&mut self, x: ItemId, y: ItemId) {
+        let say = |map: &mut Map<ItemId, Said>, of: ItemId, one: ItemId| {
+            let said = map.entry(of).or_insert(Said::One(one));
+            if *said != Said::One(one) {
+                *said = Said::Several;
+            }
+        };
+        say(&mut self.of_original, x, y);
+        say(&mut self.of_patched, y, x);
+    }
+
+    /// At this place the two builds refer to things that are not the same.
+    fn neither(&mut self, x: Target, y: Target) {
+        if let Target::Item { item, .. } = x {
+            self.of_original.insert(item, Said::Several);
+        }
+        if let Target::Item { item, .. } = y {
+            self.of_patched.insert(item, Said::Several);
+        }
+    }
+}
+
+fn overlap(a: &[ItemId], b: &[ItemId]) -> bool {
+    a.iter().any(|item| b.binary_search(item).is_ok())
+}
+
+/// Pairs in which each is the only one that fits the other.
+fn mutual<T>(
+    theirs: &[(ItemId, T)],
+    ours: &[(ItemId, T)],
+    fit: impl Fn(&(ItemId, T), &(ItemId, T)) -> bool,
+) -> Vec<(ItemId, ItemId)> {
+    let only = |found: &mut dyn Iterator<Item = ItemId>| found.next().filter(|_| found.next().is_none());
+    let mut pairs = Vec::new();
+    for x in theirs {
+        let Some(y) = only(&mut ours.iter().filter(|y| fit(x, y)).map(|y| y.0)) else { continue };
+        let back = ours
+            .iter()
+            .find(|other| other.0 == y)
+            .and_then(|y| only(&mut theirs.iter().filter(|x| fit(x, y)).map(|x| x.0)));
+        if back == Some(x.0) {
+            pairs.push((x.0, y));
+        }
+    }
+    pairs
+}
+
+/// How far users without a counterpart are followed.
+const MAX_STEPS: usize = 8;
+
+/// What is known of a user.
+enum User {
+    /// It has a counterpart; this is it in the original's numbering.
+    Paired(ItemId),
+    /// It may get one, or needs none.
+    Open,
+    /// It is gone, or new.
+    Alone,
+}
+
+/// The paired items that use an item, in the original's numbering. A user without a counterpart stands for its own
+/// users: it was inlined into them in the other build.
+struct Roots {
+    paired: Vec<ItemId>,
+    alone: bool,
+}
+
+impl Roots {
+    /// True when only items that are gone, or new, use the item.
+    fn is_alone(&self) -> bool {
+        self.paired.is_empty() && self.alone
+    }
+
+    /// True when nothing whose identity is known uses the item.
+    fn is_unknown(&self) -> bool {
+        self.paired.is_empty() && !self.alone
+    }
+}
+
+fn roots(users: &Users, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
+    let mut roots = Roots { paired: Vec::new(), alone: false };
+    let mut visited = vec![item];
+    let mut from = 0;
+    for _ in 0..MAX_STEPS {
+        let step = visited.len();
+        for n in from..step {
+            for user in users_of(users, visited[n]).filter(|&user| user != item) {
+                let known = of(user);
+                if let User::Paired(root) = known {
+                    roots.paired.push(root);
+                    continue;
+                }
+                roots.alone |= matches!(known, User::Alone);
+                if !visited.contains(&user) {
+                    visited.push(user);
+                }
+            }
+        }
+        from = step;
+    }
+    roots.paired.sort_unstable();
+    roots.paired.dedup();
+    roots
+}

@@ -1,0 +1,111 @@
+//! One of the two objects, with what the correlation asks of each item again and again.
+
+use klpx_normalize::name::{self, Canonical, Suffixes};
+use klpx_normalize::object::{FileId, ItemId, Object};
+use object::elf;
+
+use super::{Map, is_anonymous};
+
+/// The unit of items of a file that only the patched object has.
+pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);
+
+/// What the names of two builds must share to stand for the same thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key<'d> {
+    pub(super) base: &'d [u8],
+    meaning: Suffixes,
+    code: bool,
+}
+
+/// One object.
+pub(super) struct Side<'a, 'd> {
+    pub(super) object: &'a Object<'d>,
+    canonical: Vec<Canonical<'d>>,
+    anonymous: Vec<bool>,
+    /// The file of each item, in the original's numbering; [`FileId::NONE`] where it is not known.
+    units: Vec<FileId>,
+    /// For names that end with a number, how often their base stands in a file.
+    numbered: Map<(Key<'d>, FileId), u32>,
+}
+
+impl<'a, 'd> Side<'a, 'd> {
+    pub(super) fn new(object: &'a Object<'d>) -> Side<'a, 'd> {
+        Side {
+            object,
+            canonical: object.item_ids().map(|item| name::canonical(object.item_name(item))).collect(),
+            anonymous: object.item_ids().map(|item| is_anonymous(object, item)).collect(),
+            units: object.item_ids().map(|item| object.unit(item)).collect(),
+            numbered: Map::default(),
+        }
+    }
+
+    /// Puts the units into the original's numbering.
+    pub(super) fn renumber(&mut self, files: &[FileId]) {
+        for unit in &mut self.units {
+            *unit = files.get(unit.0 as usize).copied().unwrap_or(FileId::NONE);
+        }
+    }
+
+    pub(super) fn count_siblings(&mut self) {
+        for item in self.object.item_ids() {
+            if self.suffixes(item).unsteady() {
+                *self.numbered.entry((self.key(item), self.unit(item))).or_insert(0) += 1;
+            }
+        }
+    }
+
+    /// Items that have an identity.
+    pub(super) fn named(&self) -> impl Iterator<Item = ItemId> + '_ {
+        self.object.item_ids().filter(|&item| !self.is_anonymous(item))
+    }
+
+    pub(super) fn is_anonymous(&self, item: ItemId) -> bool {
+        self.anonymous[item.index()]
+    }
+
+    pub(super) fn key(&self, item: ItemId) -> Key<'d> {
+        let (base, meaning) = self.canonical[item.index()].key();
+        Key { base, meaning, code: self.object.item(item).code }
+    }
+
+    pub(super) fn suffixes(&self, item: ItemId) -> Suffixes {
+        self.canonical[item.index()].suffixes
+    }
+
+    pub(super) fn unit(&self, item: ItemId) -> FileId {
+        self.units[item.index()]
+    }
+
+    pub(super) fn is_local(&self, item: ItemId) -> bool {
+        self.object.elf.symbol_binding(self.object.item(item).symbol) == elf::STB_LOCAL.0
+    }
+
+    /// True when what an item holds may change while the kernel runs.
+    pub(super) fn is_writable(&self, item: ItemId) -> bool {
+        let section = self.object.item(item).section;
+        let name = self.object.elf.section_name(section);
+        self.object.elf.section_flags(section) & elf::SHF_WRITE.0 != 0 && !name.starts_with(b".data.rel.ro")
+    }
+
+    /// True when an item's full name can't be another's in another build: a global's, or a local's that its file's
+    /// text gave it. A number, and in a full LTO link every local's name, depends on what else there is.
+    pub(super) fn has_steady_name(&self, item: ItemId) -> bool {
+        !self.suffixes(item).unsteady() && (!self.is_local(item) || self.has_steady_base(item))
+    }
+
+    /// True when an item's name without its suffixes is one that its file's text gave it alone. Clang's `f.n` is the
+    /// first static `n` of `f`; with a second one, `f.n.1`, either may be the first in another build. GCC numbers
+    /// each static of a function, and an undotted name is that of a static of the file.
+    pub(super) fn has_steady_base(&self, item: ItemId) -> bool {
+        let plain = !self.suffixes(item).unsteady();
+        let key = self.key(item);
+        let alone = || !self.numbered.contains_key(&(key, self.unit(item)));
+        plain && !self.is_link_time(item) && (!key.base.contains(&b'.') || alone())
+    }
+
+    /// True when an item is a local of a link of all files at once.
+    pub(super) fn is_link_time(&self, item: ItemId) -> bool {
+        self.is_local(item)
+            && self.object.is_link_time(self.object.symbol_file(self.object.item(item).symbol))
+    }
+}

@@ -1,0 +1,150 @@
+//! Static variables of functions: GCC numbers them all, Clang those that share a name in one function.
+
+mod support;
+
+use klpx_diff::Evidence;
+use support::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
+use support::{Builds, Pair, used, used_one};
+
+fn build(tools: Tools, original: &str, patched: &str) -> Builds {
+    Builds::new((tools, Mode::Plain, &[]), &[("unit.c", original)], &[("unit.c", patched)])
+}
+
+/// Each function has a static `n` of its own.
+const COUNTERS: &str = "
+int first(int x) { static int n; n += x; return n; }
+int second(int x) { static int n; n ^= x; return n; }
+int third(int x) { static int n; n -= x; return n; }
+";
+
+#[test]
+fn a_function_added_before_them_renumbers_the_rest() {
+    let patched = format!("int added(int x) {{ static int n; n |= x; return n; }}\n{COUNTERS}");
+    let builds = build(GCC_12, COUNTERS, &patched);
+    let pair = builds.pair();
+    for user in ["first", "second", "third"] {
+        assert_eq!(pair.same(user, user, "n"), Some(Evidence::Reference), "{user}");
+    }
+    assert_eq!(pair.of(used_one(&pair.patched, "added", "n")), None);
+    assert_eq!(pair.unsettled(), [""; 0]);
+}
+
+#[test]
+fn the_order_of_the_functions_does_not_matter() {
+    let mut lines: Vec<&str> = COUNTERS.trim().lines().collect();
+    lines.reverse();
+    for tools in [GCC_12, CLANG_22] {
+        let builds = build(tools, COUNTERS, &lines.join("\n"));
+        let pair = builds.pair();
+        for user in ["first", "second", "third"] {
+            let base = if tools == GCC_12 { "n".to_owned() } else { format!("{user}.n") };
+            let evidence = if tools == GCC_12 { Evidence::Reference } else { Evidence::FileAndName };
+            assert_eq!(pair.same(user, user, &base), Some(evidence), "{user}");
+        }
+        assert_eq!(pair.changes(), (vec![], vec![]));
+    }
+}
+
+/// Two statics of one name, one size and one initial value in one function.
+const TWINS: &str = "extern int out(int);
+int twins(int x) {
+    if (x > 100) { static int n; n += 3; out(n); }
+    out(x);
+    if (x < -100) { static int n; n ^= x; out(n * 2); }
+    return EDIT;
+}";
+
+fn twin_bases(tools: Tools) -> &'static str {
+    if tools == GCC_12 { "n" } else { "twins.n" }
+}
+
+#[test]
+fn twins_of_one_function_are_told_by_the_code_around_them() {
+    for tools in [GCC_12, CLANGS[0], CLANGS[1], CLANGS[2]] {
+        let builds = build(tools, &TWINS.replace("EDIT", "x"), &TWINS.replace("EDIT", "out(x) + out(x + 7)"));
+        let pair = builds.pair();
+        let base = twin_bases(tools);
+        let (theirs, ours) = (used(&pair.original, "twins", base), used(&pair.patched, "twins", base));
+        assert_eq!((theirs.len(), ours.len()), (2, 2));
+        // GCC may emit the blocks in another order than the source has them, but in both builds alike.
+        for (x, y) in theirs.into_iter().zip(ours) {
+            assert_eq!(pair.of(y), Some((x, Evidence::Reference)), "{tools:?}");
+        }
+    }
+}
+
+#[test]
+fn a_twin_that_went_and_one_that_came_do_not_inherit() {
+    // The first block goes, another one of the same name comes behind: what was the second static is now the first.
+    let patched = TWINS
+        .replace("if (x > 100) { static int n; n += 3; out(n); }", "")
+        .replace("return EDIT", "if (x == 5) { static int n; n = n * 5 + 1; out(n ^ 9); } return x");
+    for tools in [GCC_12, CLANGS[0], CLANGS[1], CLANGS[2]] {
+        let builds = build(tools, &TWINS.replace("EDIT", "x"), &patched);
+        let pair = builds.pair();
+        check_inheritance(&pair, twin_bases(tools));
+    }
+}
+
+/// The second static of the original is the only one that may live on; what is not paired is unsettled.
+fn check_inheritance(pair: &Pair<'_>, base: &str) {
+    let (theirs, ours) = (used(&pair.original, "twins", base), used(&pair.patched, "twins", base));
+    assert_eq!((theirs.len(), ours.len()), (2, 2));
+    let kept: Vec<_> = ours.iter().filter_map(|&y| pair.of(y)).map(|of| of.0).collect();
+    assert!(kept.is_empty() || kept == [theirs[1]], "{kept:?} of {theirs:?}");
+    assert_eq!(pair.correlation.unsettled.len(), 2 - kept.len());
+}
+
+/// `fn` is inlined into `outer` when it is small.
+const INLINED: &str = "extern int out(int);
+static KEEP int fn(int x) { static int n; n += x; return out(n); }
+int outer(int x) { return fn(x) + EDIT; }
+int other(int x) { static int n; n ^= x; return n; }";
+
+#[test]
+fn a_static_follows_its_function_into_another() {
+    let (kept, inlined) = ("__attribute__((noinline))", "inline __attribute__((always_inline))");
+    for (from, to) in [(kept, inlined), (inlined, kept)] {
+        let text = |keep: &str, edit: &str| INLINED.replace("KEEP", keep).replace("EDIT", edit);
+        let builds = build(GCC_12, &text(from, "0"), &text(to, "x * 3"));
+        let pair = builds.pair();
+        let user = |keep: &str| if keep == kept { "fn" } else { "outer" };
+        assert_eq!(pair.same(user(from), user(to), "n"), Some(Evidence::Content), "{from} to {to}");
+        assert_eq!(pair.same("other", "other", "n"), Some(Evidence::Reference));
+        assert_eq!(pair.unsettled(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_static_of_a_function_that_went_is_not_inherited_by_one_that_never_called_it() {
+    let original = "extern int out(int);
+        int gone(int x) { static int n; n += x; return out(n); }
+        int stays(int x) { return out(x); }";
+    let patched = "extern int out(int);
+        int stays(int x) { static int n; n += x; return out(x + n); }";
+    let builds = build(GCC_12, original, patched);
+    let pair = builds.pair();
+    let n = used_one(&pair.patched, "stays", "n");
+    assert_eq!(pair.of(n), None);
+    assert!(pair.correlation.is_unsettled(n), "the file had such a static, and has one");
+    // With Clang its name says of which function it is.
+    let builds = build(CLANG_22, original, patched);
+    let pair = builds.pair();
+    let n = used_one(&pair.patched, "stays", "stays.n");
+    assert_eq!((pair.of(n), pair.correlation.is_unsettled(n)), (None, false));
+}
+
+#[test]
+fn a_static_of_the_file_is_not_one_of_a_function() {
+    let text = |edit: &str| {
+        format!(
+            "int f(int x) {{ static int n; n += x; {edit} return n; }}
+            static int n;
+            int g(int x) {{ n ^= x; return n; }}"
+        )
+    };
+    let builds = build(GCC_12, &text(""), &text("n *= 2;"));
+    let pair = builds.pair();
+    assert_eq!(pair.same("g", "g", "n"), Some(Evidence::FileAndName));
+    assert!(pair.same("f", "f", "n").is_some());
+}

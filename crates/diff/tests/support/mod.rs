@@ -1,0 +1,121 @@
+//! Two builds of a small C project and what the correlation says of them. Test code only.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+#[path = "../../../normalize/tests/project/mod.rs"]
+pub(crate) mod project;
+
+use klpx_diff::{Correlation, Evidence, correlate};
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::{ItemId, Object, Target};
+
+/// Two objects.
+pub(crate) struct Builds {
+    pub(crate) original: ElfFile,
+    pub(crate) patched: ElfFile,
+}
+
+/// Two objects, read and correlated.
+pub(crate) struct Pair<'f> {
+    pub(crate) original: Object<'f>,
+    pub(crate) patched: Object<'f>,
+    pub(crate) correlation: Correlation,
+}
+
+impl Builds {
+    /// The same tools and flags for both.
+    pub(crate) fn new(
+        (tools, mode, flags): (project::Tools, project::Mode, &[&str]),
+        original: &[project::File<'_>],
+        patched: &[project::File<'_>],
+    ) -> Builds {
+        Builds {
+            original: project::build(tools, mode, original, flags),
+            patched: project::build(tools, mode, patched, flags),
+        }
+    }
+
+    pub(crate) fn pair(&self) -> Pair<'_> {
+        let original = Object::read(&self.original).expect("an object");
+        let patched = Object::read(&self.patched).expect("an object");
+        let correlation = correlate(&original, &patched);
+        Pair { original, patched, correlation }
+    }
+}
+
+/// Another reading of the same bytes.
+pub(crate) fn copy(file: &ElfFile) -> ElfFile {
+    let bytes = file.parse().expect("an object").data().to_vec();
+    ElfFile::from_bytes(file.path(), bytes)
+}
+
+/// The items of this name.
+pub(crate) fn named(object: &Object<'_>, name: &str) -> Vec<ItemId> {
+    object.item_ids().filter(|&item| object.item_name(item) == name.as_bytes()).collect()
+}
+
+/// The only item of this name.
+pub(crate) fn item(object: &Object<'_>, name: &str) -> ItemId {
+    match named(object, name)[..] {
+        [item] => item,
+        ref several => panic!("{} items are called {name}", several.len()),
+    }
+}
+
+/// What the function of this name refers to that has this base name, in the order of its references.
+pub(crate) fn used(object: &Object<'_>, user: &str, base: &str) -> Vec<ItemId> {
+    let user = item(object, user);
+    let section = object.item(user).section;
+    let mut found = Vec::new();
+    for rela in object.item_relocations(user) {
+        if let Target::Item { item, .. } = object.resolve(section, rela)
+            && klpx_normalize::name::canonical(object.item_name(item)).base == base.as_bytes()
+            && !found.contains(&item)
+        {
+            found.push(item);
+        }
+    }
+    found
+}
+
+/// The one thing of this base name that a function refers to.
+pub(crate) fn used_one(object: &Object<'_>, user: &str, base: &str) -> ItemId {
+    match used(object, user, base)[..] {
+        [item] => item,
+        ref several => panic!("{user} refers to {} items called {base}", several.len()),
+    }
+}
+
+impl Pair<'_> {
+    /// The original of a patched item and the evidence.
+    pub(crate) fn of(&self, patched: ItemId) -> Option<(ItemId, Evidence)> {
+        self.correlation.original_of[patched.index()]
+    }
+
+    /// The functions of each build refer to one thing of this base name, and it is the same; by which evidence.
+    pub(crate) fn same(&self, original_user: &str, patched_user: &str, base: &str) -> Option<Evidence> {
+        let (x, y) =
+            (used_one(&self.original, original_user, base), used_one(&self.patched, patched_user, base));
+        self.of(y).filter(|&(original, _)| original == x).map(|(_, evidence)| evidence)
+    }
+
+    /// Names of unsettled items.
+    pub(crate) fn unsettled(&self) -> Vec<String> {
+        let name = |item| String::from_utf8_lossy(self.patched.item_name(item)).into_owned();
+        self.correlation.unsettled.iter().map(|unsettled| name(unsettled.patched)).collect()
+    }
+
+    /// Names of the items that count as changed or new, and of those that are gone, sorted.
+    pub(crate) fn changes(&self) -> (Vec<String>, Vec<String>) {
+        let difference = klpx_diff::compare(&self.original, &self.patched);
+        let text = |object: &Object<'_>, item| String::from_utf8_lossy(object.item_name(item)).into_owned();
+        let lists = [&difference.functions, &difference.data, &difference.registries];
+        let mut changed: Vec<String> =
+            lists.into_iter().flatten().map(|change| text(&self.patched, change.patched)).collect();
+        let mut removed: Vec<String> =
+            difference.removed.iter().map(|&item| text(&self.original, item)).collect();
+        changed.sort_unstable();
+        removed.sort_unstable();
+        (changed, removed)
+    }
+}

@@ -1,0 +1,122 @@
+//! The census of an object's symbol names: which suffixes the compiler put on them, and whether a name is still the only
+//! one of its kind without them.
+
+use std::collections::BTreeMap;
+
+use object::elf;
+
+use crate::elf::{Definition, Elf, SymbolId};
+use crate::name::{self, KINDS, Kind, Suffixes};
+use crate::object::{FileId, Object};
+
+/// The names of an object.
+#[derive(Clone, Debug)]
+pub struct Census {
+    /// Defined functions, data objects and labels.
+    pub symbols: usize,
+    /// How many have each kind of suffix, in the order of [`KINDS`]. A name may have several.
+    pub kinds: Vec<(&'static Kind, usize)>,
+    /// Constants and the like with a suffix that have no identity: nobody looks them up. The rest does not count them.
+    pub anonymous: usize,
+    /// Symbols with a suffix, and how many of these are the only ones of their name without it.
+    pub suffixed: Uniqueness,
+    /// The same of promoted names.
+    pub promoted: Uniqueness,
+    /// Names with a suffix that share what is left with others, by it.
+    pub ambiguous: Vec<Shared>,
+}
+
+/// How many of some names are unique.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uniqueness {
+    /// How many there are.
+    pub all: usize,
+    /// How many of them no other symbol has without the suffix.
+    pub unique: usize,
+}
+
+impl Uniqueness {
+    fn add(&mut self, count: usize, alone: bool) {
+        self.all += count;
+        self.unique += if alone { count } else { 0 };
+    }
+}
+
+/// Symbols that have the same name without the compiler's suffixes, at least one of which has some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// The name without suffixes that may differ between builds.
+    pub base: String,
+    /// True when a promoted name is among them.
+    pub promoted: bool,
+    /// Each symbol's own name and the file that it comes from; the file is empty when the object does not tell.
+    pub members: Vec<(String, String)>,
+}
+
+/// Counts an object's names.
+pub fn census(object: &Object<'_>) -> Census {
+    let elf = &object.elf;
+    let mut by_key: BTreeMap<(&[u8], Suffixes), Vec<SymbolId>> = BTreeMap::new();
+    let mut kinds = vec![0; KINDS.len()];
+    let (mut symbols, mut anonymous) = (0, 0);
+    for id in elf.symbol_ids().filter(|&id| counts(elf, id)) {
+        let canonical = name::canonical(elf.symbol_name(id));
+        symbols += 1;
+        for (kind, count) in KINDS.iter().zip(&mut kinds) {
+            *count += usize::from(canonical.suffixes.contains(kind.kind));
+        }
+        if has_identity(elf, id) {
+            by_key.entry(canonical.key()).or_default().push(id);
+        } else {
+            anonymous += usize::from(!canonical.suffixes.is_empty());
+        }
+    }
+    let mut census = Census {
+        symbols,
+        kinds: KINDS.iter().zip(kinds).filter(|(_, count)| *count > 0).collect(),
+        anonymous,
+        suffixed: Uniqueness::default(),
+        promoted: Uniqueness::default(),
+        ambiguous: Vec::new(),
+    };
+    let suffixes = |id: SymbolId| name::canonical(elf.symbol_name(id)).suffixes;
+    for ((base, _), members) in by_key {
+        let of = |test: fn(Suffixes) -> bool| members.iter().filter(|&&id| test(suffixes(id))).count();
+        let (suffixed, promoted) = (of(|suffixes| !suffixes.is_empty()), of(Suffixes::promoted));
+        census.suffixed.add(suffixed, members.len() == 1);
+        census.promoted.add(promoted, members.len() == 1);
+        if suffixed > 0 && members.len() > 1 {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let member =
+                |&id: &SymbolId| (text(elf.symbol_name(id)), text(object.file_name(unit(object, id))));
+            census.ambiguous.push(Shared {
+                base: text(base),
+                promoted: promoted > 0,
+                members: members.iter().map(member).collect(),
+            });
+        }
+    }
+    census
+}
+
+fn has_identity(elf: &Elf<'_>, id: SymbolId) -> bool {
+    let section = elf.symbol_section(id);
+    section.is_some_and(|section| elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0)
+        || name::anonymous(elf.symbol_name(id)).is_none()
+}
+
+/// True for symbols that stand for something: not for sections, files, mapping symbols and what is defined elsewhere.
+fn counts(elf: &Elf<'_>, id: SymbolId) -> bool {
+    let name = elf.symbol_name(id);
+    elf.symbol_type(id) < elf::STT_SECTION.0
+        && matches!(elf.definition(id), Definition::Section(_))
+        && !name.is_empty()
+        && !name::is_mapping_symbol(name)
+}
+
+fn unit(object: &Object<'_>, id: SymbolId) -> FileId {
+    match object.symbol_item(id) {
+        Some(item) if object.item(item).symbol == id => object.unit(item),
+        _ => object.symbol_file(id),
+    }
+}

@@ -1,0 +1,81 @@
+//! Small C projects, compiled and combined to one relocatable object when a test runs. Test code only; the tests of
+//! klpx-diff use it too.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::Path;
+use std::process::Command;
+
+use klpx_normalize::elf::ElfFile;
+
+/// A compiler and the linker that goes with it. `cargo xtask test` installs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tools {
+    pub(crate) compiler: &'static str,
+    pub(crate) linker: &'static str,
+}
+
+pub(crate) const CLANG_16: Tools = Tools { compiler: "clang-16", linker: "ld.lld-16" };
+pub(crate) const CLANG_19: Tools = Tools { compiler: "clang-19", linker: "ld.lld-19" };
+pub(crate) const CLANG_22: Tools = Tools { compiler: "clang-22", linker: "ld.lld-22" };
+pub(crate) const GCC_12: Tools = Tools { compiler: "gcc-12", linker: "ld" };
+pub(crate) const CLANGS: [Tools; 3] = [CLANG_16, CLANG_19, CLANG_22];
+
+/// How a project becomes one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Compiled with a section for each item, then combined.
+    Plain,
+    /// `-flto=thin`; with GCC there is none.
+    Thin,
+    /// `-flto`.
+    Full,
+}
+
+/// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled.
+pub(crate) type File<'t> = (&'t str, &'t str);
+
+/// What stands before a flag that goes to LLVM at the link step (`-mllvm`).
+pub(crate) const TO_LINKER: &str = "-Xlinker=";
+
+/// The object that these files make. Their names and the folder's do not depend on where the test runs.
+pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]) -> ElfFile {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut objects = Vec::new();
+    for (n, (name, text)) in files.iter().enumerate() {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, text).expect("a source");
+        let object = format!("{n}.o");
+        let mut arguments = vec!["-O2", "-fno-pic", "-mcmodel=kernel", "-fno-asynchronous-unwind-tables"];
+        arguments.extend(["-fcf-protection=none", "-fno-stack-protector", "-c", name, "-o", &object]);
+        match (mode, tools) {
+            _ if name.ends_with(".S") => {}
+            (Mode::Plain, _) => arguments.extend(["-ffunction-sections", "-fdata-sections"]),
+            (Mode::Thin, _) => arguments.push("-flto=thin"),
+            (Mode::Full, _) => arguments.push("-flto"),
+        }
+        arguments.extend(flags.iter().filter(|flag| !flag.starts_with(TO_LINKER)));
+        run(folder.path(), tools.compiler, &arguments);
+        objects.push(object);
+    }
+    let mut arguments: Vec<&str> = vec!["-r", "-o", "all.o"];
+    arguments.extend(objects.iter().map(String::as_str));
+    for flag in flags.iter().filter_map(|flag| flag.strip_prefix(TO_LINKER)) {
+        arguments.extend(["-mllvm", flag]);
+    }
+    if tools == GCC_12 && mode == Mode::Full {
+        arguments.splice(0..1, ["-O2", "-nostdlib", "-flto", "-flinker-output=nolto-rel", "-r"]);
+        run(folder.path(), tools.compiler, &arguments);
+    } else {
+        run(folder.path(), tools.linker, &arguments);
+    }
+    let bytes = std::fs::read(folder.path().join("all.o")).expect("an object");
+    ElfFile::from_bytes(Path::new("all.o"), bytes)
+}
+
+fn run(folder: &Path, program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).current_dir(folder).output();
+    let output = output.unwrap_or_else(|e| panic!("{program}: {e}; `cargo xtask test` installs it"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

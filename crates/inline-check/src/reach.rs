@@ -50,6 +50,13 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+impl Unreachable {
+    /// True for code that has run by the time that a livepatch is loaded, and never will again.
+    pub fn has_run(self) -> bool {
+        matches!(self, Unreachable::Section(".init.text" | ".head.text", _))
+    }
+}
+
 /// Sections whose functions are gone, or must not be diverted, whether they have trace sites or not.
 const FREED: [(&str, &str); 3] = [
     (".init.text", "which is freed when the kernel or module has started"),

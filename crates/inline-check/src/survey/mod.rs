@@ -12,8 +12,9 @@
 //! `f.part.0`) and each unit's own copy of a header's function are copies of one function.
 //!
 //! An **inlined copy** is a `DW_TAG_inlined_subroutine`, at any depth, in an out-of-line copy, which is its **holder**. It counts
-//! also when the optimiser left no instruction of it: a probe misses that call all the same, and a change of the function
-//! may bring instructions back.
+//! also when it has no instruction any more: a probe misses that call all the same. But compilers mostly leave such an entry out,
+//! and then nobody can count it: a small function whose instructions were merged with others around them may be inlined at more
+//! places than the DWARF knows.
 //!
 //! A **call site** is a place in the source (file, line, column) that at least one inlined copy came from. A loop that was
 //! unrolled, or a caller that was inlined itself, gives one call site several copies.

@@ -1,5 +1,7 @@
 //! One function: where its copies are, and what that means to who traces or patches it.
 
+use std::collections::{BTreeMap, HashSet};
+
 use klpx_inline_check::survey::{CopyId, Function, OutOfLine, Reach, State, Survey};
 
 use super::{Calls, calls, linkage, place};
@@ -116,8 +118,7 @@ fn tracing(survey: &Survey, function: &Function, holders: &[&OutOfLine]) -> Vec<
             names(survey, &copies.iter().collect::<Vec<_>>())
         ));
     }
-    let unreached: Vec<&OutOfLine> =
-        copies.iter().filter(|copy| matches!(copy.reach, Reach::No(_))).collect();
+    let unreached = unreached(&copies.iter().collect::<Vec<_>>());
     if !unreached.is_empty() {
         lines.push(format!("ftrace does not reach {}", reasons(survey, &unreached)));
     }
@@ -127,29 +128,40 @@ fn tracing(survey: &Survey, function: &Function, holders: &[&OutOfLine]) -> Vec<
 fn livepatch(survey: &Survey, function: &Function, holders: &[&OutOfLine]) -> Vec<String> {
     let mut all: Vec<&OutOfLine> = survey.copies(function).iter().chain(holders.iter().copied()).collect();
     // A function may hold an inlined copy of itself.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     all.retain(|&copy| seen.insert(std::ptr::from_ref(copy)));
+    let has_run = |copy: &&OutOfLine| matches!(copy.reach, Reach::No(why) if why.has_run());
+    let (over, needed): (Vec<&OutOfLine>, Vec<&OutOfLine>) = all.into_iter().partition(has_run);
     let name = survey.text(function.name);
-    let mut lines = vec![match all.as_slice() {
+    let mut lines = vec![match needed.as_slice() {
+        [] => format!("patching {name} changes nothing in a running kernel"),
         [one] => format!("patching {name} replaces {}", survey.text(one.symbol)),
-        all => format!(
+        several => format!(
             "patching {name} needs {} replaced: {}",
-            render::plural(all.len(), "function"),
-            names(survey, all)
+            render::plural(several.len(), "function"),
+            names(survey, several)
         ),
     }];
-    let unreached: Vec<&OutOfLine> =
-        all.iter().copied().filter(|copy| matches!(copy.reach, Reach::No(_))).collect();
+    let unreached = unreached(&needed);
     if !unreached.is_empty() {
-        lines.push(format!("of these, ftrace does not reach {}", reasons(survey, &unreached)));
-        lines.push("code that was freed needs nothing; for others, replace what calls them".to_owned());
+        lines.push(format!(
+            "of these, ftrace does not reach {}: replace what calls them",
+            reasons(survey, &unreached)
+        ));
     }
-    if all.iter().any(|copy| copy.reach == Reach::Unknown) {
+    if !over.is_empty() {
+        lines.push(format!("nothing to do for {}", reasons(survey, &over)));
+    }
+    if needed.iter().any(|copy| copy.reach == Reach::Unknown) {
         lines.push(
             "whether ftrace reaches them is unknown: ask vmlinux.o or the module's own object".to_owned(),
         );
     }
     lines
+}
+
+fn unreached<'s>(copies: &[&'s OutOfLine]) -> Vec<&'s OutOfLine> {
+    copies.iter().copied().filter(|copy| matches!(copy.reach, Reach::No(_))).collect()
 }
 
 /// Symbols, each once, the first few by name.

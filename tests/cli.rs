@@ -193,6 +193,114 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+/// A function that is inlined at two places and kept out of line for a third, and what is around it.
+const INLINING: &str = "\
+int outside(int);
+static inline __attribute__((always_inline)) int forced(int n) { return outside(n) * 3; }
+static int scale(int n)
+{
+	return forced(n + 1) + 5;
+}
+int (*kept)(int) = scale;
+int first(int n) { return scale(n) - 1; }
+int second(int n) { return first(n) ^ scale(n + 2); }
+int alone(int n) { return outside(n) - 2; }
+";
+
+/// The object of [`INLINING`], or of a change of it.
+fn inlining(source: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("unit.c"), source).expect("the source");
+    let status = Command::new("gcc")
+        .current_dir(dir.path())
+        .args(["-g", "-O2", "-fno-ipa-icf", "-c", "unit.c"])
+        .status()
+        .expect("gcc runs");
+    assert!(status.success());
+    let object = dir.path().join("unit.o").to_str().expect("text").to_owned();
+    (dir, object)
+}
+
+#[test]
+fn inline_check_counts_what_is_out_of_line_and_inlined() {
+    let (_dir, object) = inlining(INLINING);
+    let output = klpx(&["inline-check", &object]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains(" · gcc "), "{text}");
+    assert!(text.contains("  functions          out of line  half-inlined"), "{text}");
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name)).expect("a row");
+        line.trim_start()[name.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(row("static "), ["1", "1", "0", "3", "0"], "{text}");
+    assert_eq!(row("global"), ["3", "1", "0", "1", "0"], "{text}");
+    assert!(text.contains("only inlined: 1 function, 1 of them declared inline"), "{text}");
+}
+
+#[test]
+fn inline_check_says_what_a_probe_misses_and_a_patch_needs() {
+    let (_dir, object) = inlining(INLINING);
+    let text = stdout(&klpx(&["inline-check", &object, "--function", "scale"]));
+    assert!(text.contains("  scale  unit.c:3 · static · half-inlined"), "{text}");
+    assert!(text.contains("unit.c:8"), "{text}");
+    assert!(text.contains("first at unit.c:9"), "the way of a nested copy: {text}");
+    assert!(
+        text.contains(
+            "a probe on scale misses the calls from first, second (2 call sites, 3 inlined copies)"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("patching scale needs 3 functions replaced: first, scale, second"), "{text}");
+    assert!(text.contains("ftrace does not reach scale"), "{text}");
+    let text = stdout(&klpx(&["inline-check", &object, "--function", "alone"]));
+    assert!(text.contains("a probe on alone sees every call"), "{text}");
+    assert!(text.contains("patching alone replaces alone"), "{text}");
+    let text = stdout(&klpx(&["inline-check", &object, "--function", "forced"]));
+    assert!(text.contains("forced has no address of its own"), "{text}");
+    let output = klpx(&["inline-check", &object, "--function", "missing"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("[klpx::no-such-function]"), "{}", stderr(&output));
+}
+
+#[test]
+fn inline_check_lists_for_people_spreadsheets_and_machines() {
+    let (dir, object) = inlining(INLINING);
+    let list = stdout(&klpx(&["inline-check", &object, "--list"]));
+    let first: Vec<&str> = list.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(first, ["scale", "unit.c:3", "static", "2", "3", "0", "1", "no"], "{list}");
+    let csv = stdout(&klpx(&["inline-check", &object, "--csv"]));
+    assert_eq!(csv.lines().nth(1), Some("scale,unit.c,3,static,2,3,0,2,1,no"), "{csv}");
+    let json: Value =
+        serde_json::from_str(&stdout(&klpx(&["inline-check", &object, "--json"]))).expect("JSON");
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["summary"]["all"]["half_inlined"], 2);
+    assert_eq!(json["half_inlined"][0]["function"], "scale");
+    assert_eq!(json["half_inlined"][0]["inlined"].as_array().map(Vec::len), Some(3));
+    let page = dir.path().join("page.html");
+    let page_name = page.to_str().expect("text");
+    assert!(klpx(&["inline-check", &object, "--html", page_name]).status.success());
+    let html = std::fs::read_to_string(page).expect("the page");
+    assert!(html.contains("\"scale\"") && !html.contains("\"DATA\""), "the data is in the page");
+}
+
+#[test]
+fn inline_check_compares_two_files() {
+    let (_a, before) =
+        inlining(&INLINING.replace("static int scale", "static __attribute__((noinline)) int scale"));
+    let (_b, after) = inlining(INLINING);
+    let text = stdout(&klpx(&["inline-check", "--compare", &before, &after]));
+    assert!(text.contains("became half-inlined: 1 function"), "{text}");
+    assert!(!text.contains("no longer half-inlined"), "{text}");
+    let text = stdout(&klpx(&["inline-check", "--compare", &after, &before]));
+    assert!(text.contains("no longer half-inlined: 1 function"), "{text}");
+    let json = stdout(&klpx(&["inline-check", "--json", "--compare", &before, &after]));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["changes"][0]["function"], "scale");
+    assert_eq!(json["changes"][0]["before"], "out of line");
+    assert_eq!(json["changes"][0]["after"], "half-inlined");
+}
+
 #[test]
 fn the_cache_is_listed_and_pruned() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -207,7 +315,14 @@ fn the_cache_is_listed_and_pruned() {
 fn man_pages_and_completions_come_from_the_command_line() {
     let dir = tempfile::tempdir().expect("a folder");
     assert!(klpx(&["man", dir.path().to_str().expect("text")]).status.success());
-    for page in ["klpx.1", "klpx-build.1", "klpx-diff.1", "klpx-inspect.1", "klpx-cache-list.1"] {
+    for page in [
+        "klpx.1",
+        "klpx-build.1",
+        "klpx-diff.1",
+        "klpx-inspect.1",
+        "klpx-inline-check.1",
+        "klpx-cache-list.1",
+    ] {
         assert!(dir.path().join(page).is_file(), "{page}");
     }
     assert!(stdout(&klpx(&["man"])).contains(".TH klpx 1"));

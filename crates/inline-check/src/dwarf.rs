@@ -17,6 +17,12 @@ pub fn address(section: SectionId, offset: u64) -> u64 {
     (u64::from(section.0) + 1) << OFFSET_BITS | offset & ((1 << OFFSET_BITS) - 1)
 }
 
+/// The section and offset that an [`address`] stands for; `None` for a number that never was one.
+pub(crate) fn place(address: u64) -> Option<(SectionId, u64)> {
+    let section = u32::try_from((address >> OFFSET_BITS).checked_sub(1)?).ok()?;
+    Some((SectionId(section), address & ((1 << OFFSET_BITS) - 1)))
+}
+
 /// The relocations of one debug section, sorted by place.
 #[derive(Clone, Copy)]
 pub struct Relocations<'d> {
@@ -63,6 +69,10 @@ impl gimli::read::Relocate<usize> for Relocations<'_> {
 pub fn section<'d>(elf: &'d Elf<'d>, name: &str) -> Reader<'d> {
     let id = elf.section_by_name(name.as_bytes());
     let bytes = id.map_or(&[][..], |id| elf.section_bytes(id));
-    let table = id.map_or(&[][..], |id| elf.relocations(id));
+    reader(elf, bytes, id.map_or(&[][..], |id| elf.relocations(id)))
+}
+
+/// A reader over the bytes of a debug section, with its relocations sorted by place.
+pub(crate) fn reader<'d>(elf: &'d Elf<'d>, bytes: &'d [u8], table: &'d [Rela]) -> Reader<'d> {
     RelocateReader::new(gimli::EndianSlice::new(bytes, LittleEndian), Relocations { elf, table })
 }

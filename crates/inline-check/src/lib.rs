@@ -1,4 +1,4 @@
-//! What a kernel's DWARF and tables say about a function: its source lines, who inlined it, whether ftrace can reach it.
+//! What a kernel's DWARF and tables say about functions: their source lines, who inlined them, whether ftrace can reach them.
 //!
 //! Never decides what changed.
 
@@ -7,3 +7,4 @@ pub mod extent;
 pub mod inlined;
 pub mod lines;
 pub mod reach;
+pub mod survey;

@@ -11,7 +11,13 @@
 
 use std::fmt;
 
-use klpx_normalize::object::{Item, ItemId, Object};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Elf, SectionId};
+use klpx_normalize::object::{ItemId, Object};
+use object::elf::{ET_REL, R_AARCH64_RELATIVE};
+use object::endian::LittleEndian as LE;
+
+use crate::dwarf;
 
 /// Why ftrace can't reach a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,13 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+impl Unreachable {
+    /// True for code that has run by the time that a livepatch is loaded, and never will again.
+    pub fn has_run(self) -> bool {
+        matches!(self, Unreachable::Section(".init.text" | ".head.text", _))
+    }
+}
+
 /// Sections whose functions are gone, or must not be diverted, whether they have trace sites or not.
 const FREED: [(&str, &str); 3] = [
     (".init.text", "which is freed when the kernel or module has started"),
@@ -63,12 +76,7 @@ const UNTRACED: [(&str, &str); 8] = [
     (".static_call.text", "a static call's trampoline"),
 ];
 
-fn section_in(
-    object: &Object<'_>,
-    item: &Item,
-    list: &[(&'static str, &'static str)],
-) -> Option<Unreachable> {
-    let section = object.elf.section_name(item.section);
+fn section_in(section: &[u8], list: &[(&'static str, &'static str)]) -> Option<Unreachable> {
     let found = list.iter().find(|(start, _)| section.starts_with(start.as_bytes()));
     found.map(|&(name, purpose)| Unreachable::Section(name, purpose))
 }
@@ -82,19 +90,100 @@ pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     if !item.code {
         return Err(Unreachable::NotCode);
     }
-    if let Some(gone) = section_in(object, item, &FREED) {
-        return Err(gone);
-    }
+    let section = object.elf.section_name(item.section);
     let (table, places) = object.arch.trace_sites();
     let site = (object.entries(id).iter())
         .filter(|entry| object.tables[entry.table.index()].kind.name == table)
         .map(|entry| entry.place)
         .find(|place| places.contains(place));
+    verdict(section, site, || object.tables.iter().any(|t| t.kind.name == table))
+}
+
+/// The rule: a function of this section with this trace site, in a file that has a table of them or not.
+fn verdict(section: &[u8], site: Option<i64>, table: impl FnOnce() -> bool) -> Result<i64, Unreachable> {
+    if let Some(gone) = section_in(section, &FREED) {
+        return Err(gone);
+    }
     site.ok_or_else(|| {
-        let no_table = !object.tables.iter().any(|t| t.kind.name == table);
-        let other = if no_table { Unreachable::NoSites } else { Unreachable::NoSite };
-        section_in(object, item, &UNTRACED).unwrap_or(other)
+        let other = || if table() { Unreachable::NoSite } else { Unreachable::NoSites };
+        section_in(section, &UNTRACED).unwrap_or_else(other)
     })
+}
+
+/// Every trace site of a file, a linked image's too, for a question about each of its functions.
+///
+/// A linked image has them between `__start_mcount_loc` and `__stop_mcount_loc` (include/asm-generic/vmlinux.lds.h), as
+/// addresses; one that can be moved (arm64) may have them in the addends of its relocations instead.
+#[derive(Debug)]
+pub struct Sites {
+    /// [`dwarf::address`]es in an object, addresses in an image, ascending; `None` when the file does not say.
+    all: Option<Vec<u64>>,
+    places: &'static [i64],
+}
+
+impl Sites {
+    /// Finds them.
+    pub fn read(elf: &Elf<'_>, arch: Arch) -> Sites {
+        let (table, places) = arch.trace_sites();
+        let mut all = match elf.file_type() == ET_REL.0 {
+            true => Some(in_object(elf, table)),
+            false => in_image(elf),
+        };
+        if let Some(all) = &mut all {
+            all.sort_unstable();
+        }
+        Sites { all, places }
+    }
+
+    /// The trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from it. `None` when the file
+    /// does not say.
+    pub fn reach(&self, section: &[u8], entry: u64) -> Option<Result<i64, Unreachable>> {
+        let all = self.all.as_ref();
+        let there = |&&place: &&i64| {
+            all.is_some_and(|all| all.binary_search(&entry.wrapping_add_signed(place)).is_ok())
+        };
+        let site = self.places.iter().find(there).copied();
+        match verdict(section, site, || all.is_none_or(|all| !all.is_empty())) {
+            Err(Unreachable::NoSite) if all.is_none() => None,
+            verdict => Some(verdict),
+        }
+    }
+}
+
+fn in_object(elf: &Elf<'_>, table: &str) -> Vec<u64> {
+    let mut all = Vec::new();
+    for id in elf.section_ids().filter(|&id| elf.section_name(id) == table.as_bytes()) {
+        all.extend(elf.relocations(id).iter().filter_map(|rela| {
+            let symbol = elf.rela_symbol(rela)?;
+            let offset = elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
+            Some(dwarf::address(elf.symbol_section(symbol)?, offset))
+        }));
+    }
+    all
+}
+
+fn in_image(elf: &Elf<'_>) -> Option<Vec<u64>> {
+    let named = |name: &[u8]| elf.symbol_ids().find(|&id| elf.symbol_name(id) == name);
+    let [start, stop] = match (named(b"__start_mcount_loc"), named(b"__stop_mcount_loc")) {
+        (Some(start), Some(stop)) => [start, stop].map(|id| elf.symbol_value(id)),
+        // With symbols but not these, the kernel has no table; without any, nothing can be told.
+        _ => return (elf.symbol_count() > 1).then(Vec::new),
+    };
+    let holds = |&id: &SectionId| {
+        let begin = elf.section(id).sh_addr.get(LE);
+        begin != 0 && begin <= start && stop <= begin.saturating_add(elf.section_size(id))
+    };
+    let section = elf.section_ids().find(holds)?;
+    let offset = |address: u64| usize::try_from(address - elf.section(section).sh_addr.get(LE)).ok();
+    let bytes = elf.section_bytes(section).get(offset(start)?..offset(stop)?)?;
+    let words = bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)));
+    let mut all: Vec<u64> = words.filter(|&address| address != 0).collect();
+    for id in elf.section_ids().filter(|&id| elf.section_name(id).starts_with(b".rela.dyn")) {
+        let relative = elf.rela_table(id).iter().filter(|rela| rela.r_type(LE, false) == R_AARCH64_RELATIVE);
+        let here = relative.filter(|rela| (start..stop).contains(&rela.r_offset.get(LE)));
+        all.extend(here.map(|rela| rela.r_addend.get(LE).cast_unsigned()));
+    }
+    Some(all)
 }
 
 #[cfg(test)]
@@ -146,6 +235,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = assemble(directory.path());
         let object = Object::read(&file).expect("a sound object");
+        agree(&object);
         let named = |name: &str| {
             let found = object.item_ids().find(|&id| object.item_name(id) == name.as_bytes());
             reach(&object, found.expect("an item of this name"))
@@ -155,6 +245,96 @@ mod tests {
         assert!(matches!(named("starting"), Err(Unreachable::Section(".init.text", _))));
         assert!(matches!(named("quiet"), Err(Unreachable::Section(".noinstr.text", _))));
         assert_eq!(named("number"), Err(Unreachable::NotCode));
+    }
+
+    /// What the table of all sites says of each function is what its own entries say.
+    fn agree(object: &Object<'_>) {
+        let sites = Sites::read(&object.elf, object.arch);
+        for id in object.item_ids().filter(|&id| object.item(id).code) {
+            let item = object.item(id);
+            let section = object.elf.section_name(item.section);
+            let found = sites.reach(section, dwarf::address(item.section, item.entry));
+            assert_eq!(found, Some(reach(object, id)), "{}", String::from_utf8_lossy(object.item_name(id)));
+        }
+    }
+
+    /// What the table of a linked image says of each function, by its symbol.
+    fn in_linked(image: &Path, names: &[&str]) -> Vec<Option<Result<i64, Unreachable>>> {
+        let file = ElfFile::open(image).expect("the image that was just made");
+        let elf = file.parse().expect("a sound image");
+        let sites = Sites::read(&elf, Arch::of_machine(elf.machine()).expect("a known machine"));
+        let named = |name: &&str| {
+            let found = elf.symbol_ids().find(|&id| elf.symbol_name(id) == name.as_bytes());
+            let id = found.expect("a symbol of this name");
+            let section = elf.symbol_section(id).expect("a section");
+            sites.reach(elf.section_name(section), elf.symbol_value(id))
+        };
+        names.iter().map(named).collect()
+    }
+
+    fn link(
+        linker: &str,
+        directory: &Path,
+        script: &str,
+        options: &[&str],
+        object: &Path,
+    ) -> std::path::PathBuf {
+        let (place, image) = (directory.join("image.lds"), directory.join("image"));
+        std::fs::write(&place, script).expect("a writable directory");
+        let mut linker = Command::new(linker);
+        let done = linker.args(options).arg("-T").arg(&place).arg("-o").arg(&image).arg(object).status();
+        assert!(done.expect("a linker").success());
+        image
+    }
+
+    /// As include/asm-generic/vmlinux.lds.h has them, with the table among the initial data.
+    const SCRIPT: &str = "SECTIONS {
+        .text 0x1000 : { *(.text .text.* .noinstr.text) }
+        .init.text : { *(.init.text) }
+        .init.data : {
+            BOUND_START *(__mcount_loc) *(__patchable_function_entries) BOUND_STOP
+        }
+        .rela.dyn : { *(.rela.dyn) }
+    }";
+
+    fn script(bounded: bool) -> String {
+        let bound = |name: &str| if bounded { format!("{name} = .;") } else { String::new() };
+        SCRIPT
+            .replace("BOUND_START", &bound("__start_mcount_loc"))
+            .replace("BOUND_STOP", &bound("__stop_mcount_loc"))
+    }
+
+    #[test]
+    fn a_linked_image_says_the_same_as_its_objects() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        assemble(directory.path());
+        let object = directory.path().join("a.o");
+        let image = link("ld", directory.path(), &script(true), &["-e", "0"], &object);
+        let found = in_linked(&image, &["traced", "untraced", "starting", "quiet"]);
+        // The section that said why `quiet` has no site is not in the image any more.
+        assert_eq!(
+            [found[0], found[1], found[3]],
+            [Some(Ok(4)), Some(Err(Unreachable::NoSite)), Some(Err(Unreachable::NoSite))]
+        );
+        assert!(matches!(found[2], Some(Err(Unreachable::Section(".init.text", _)))));
+        let image = link("ld", directory.path(), &script(false), &["-e", "0"], &object);
+        assert_eq!(in_linked(&image, &["traced"]), [Some(Err(Unreachable::NoSites))]);
+    }
+
+    #[test]
+    fn an_image_that_can_be_moved_has_its_sites_in_relocations() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (source, object) = (directory.path().join("a.c"), directory.path().join("a.o"));
+        let text = "int traced(int x) { return x; }\n
+            __attribute__((patchable_function_entry(0))) int untraced(int x) { return x + 1; }\n";
+        std::fs::write(&source, text).expect("a writable directory");
+        let mut compiler = Command::new("clang-22");
+        compiler.args(["--target=aarch64-linux-gnu", "-O2", "-fpatchable-function-entry=4,2", "-fpie", "-c"]);
+        assert!(compiler.arg("-o").arg(&object).arg(&source).status().expect("clang-22").success());
+        let options = ["-pie", "--no-dynamic-linker", "-z", "notext", "--no-gc-sections"];
+        let image = link("ld.lld-22", directory.path(), &script(true), &options, &object);
+        let found = in_linked(&image, &["traced", "untraced"]);
+        assert_eq!(found, [Some(Ok(-8)), Some(Err(Unreachable::NoSite))]);
     }
 
     /// Every function's trace site in an arm64 object of clang, built as the kernel is with these flags.
@@ -183,6 +363,7 @@ mod tests {
         let object = Object::read(&file).expect("a sound object");
         let functions: Vec<ItemId> = object.item_ids().filter(|&id| object.item(id).code).collect();
         assert_eq!(functions.len(), 402);
+        agree(&object);
         functions.into_iter().map(|id| reach(&object, id)).collect()
     }
 

@@ -27,6 +27,23 @@ Exit codes:
    70  a fault in klpx
   130  stopped by a signal";
 
+const INLINE_CHECK: &str = "\
+A function that is inlined at some call sites and exists out of line too misleads who traces it: ftrace, a kprobe and BPF see
+only the calls of the out-of-line copy. Who patches it must replace every function that holds an inlined copy.
+
+What is counted:
+  function        a name that is declared at one line of one file; a header's function is one, however many units compiled it;
+                  assembly has none
+  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0) included
+  inlined copy    a call of it that was inlined, at any depth, into an out-of-line copy: its holder
+  call site       a place in the source that inlined copies came from; one may give several
+  half-inlined    with an out-of-line copy and an inlined one, anywhere in the file
+  across files    inlined into a unit that does not define the function, as only LTO does it
+  always_inline   can't be told from what the compiler chose to inline; functions that are only inlined are counted apart
+
+What a tracing user types:       klpx inline-check vmlinux --function NAME
+What a livepatch author types:   klpx inline-check vmlinux.o --function NAME   (or vmlinux, or a module)";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a livepatch module from patches to a kernel's source
@@ -37,6 +54,9 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
     Normalize(Normalize),
+    /// Show which functions are inlined at some call sites and exist out of line too
+    #[command(after_long_help = INLINE_CHECK)]
+    InlineCheck(InlineCheck),
     /// List or prune what klpx keeps for the next run
     #[command(subcommand)]
     Cache(Cache),
@@ -176,6 +196,32 @@ pub(crate) struct Normalize {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InlineCheck {
+    /// vmlinux, vmlinux.o, a module or an object, with debug information
+    #[arg(required_unless_present = "compare", conflicts_with = "compare", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Show one function: its copies, who holds inlined ones, what tracing it misses and what patching it needs
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "csv", "html", "compare"])]
+    pub(crate) function: Option<String>,
+    /// List half-inlined functions, the ones with most inlined call sites first
+    #[arg(long, conflicts_with_all = ["csv", "json"])]
+    pub(crate) list: bool,
+    /// List them as CSV
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Compare two files: which functions became half-inlined, and which no longer are
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["list", "csv", "html"],
+        value_hint = ValueHint::FilePath)]
+    pub(crate) compare: Vec<PathBuf>,
+    /// Write a page for a browser
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

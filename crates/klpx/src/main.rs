@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod change_set;
 mod diff;
+mod inline_check;
 mod inspect;
 mod manual;
 mod module;
@@ -42,6 +43,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),
+        Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),
         Command::Completions { shell } => {
             manual::completions(*shell, out);

@@ -41,6 +41,17 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same for rows of which all cells but the first are numbers: those are aligned on the right.
+pub(crate) fn numbers(rows: &[Vec<String>]) -> String {
+    let width =
+        |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let aligned = |row: &Vec<String>| {
+        let cells = row.iter().enumerate();
+        cells.map(|(n, cell)| if n == 0 { cell.clone() } else { format!("{cell:>0$}", width(n)) }).collect()
+    };
+    table(&rows.iter().map(aligned).collect::<Vec<_>>())
+}
+
 /// A count with thousands separated.
 pub(crate) fn count(n: usize) -> String {
     let digits = n.to_string();
@@ -69,6 +80,12 @@ mod tests {
         {
             assert_eq!(count(n), text);
         }
+    }
+
+    #[test]
+    fn numbers_are_aligned_on_the_right() {
+        let rows = [vec!["functions".into(), "inlined".into()], vec!["all".into(), "12".into()]];
+        assert_eq!(numbers(&rows), "  functions  inlined\n  all             12\n");
     }
 
     #[test]

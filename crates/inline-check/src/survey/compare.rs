@@ -1,0 +1,77 @@
+//! Two surveys side by side: which functions became half-inlined, and which no longer are.
+
+use std::collections::BTreeMap;
+
+use super::{Function, FunctionId, Survey};
+
+/// What copies a function has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It is not in the file at all.
+    Absent,
+    /// Out of line only.
+    OutOfLine,
+    /// Both: it is half-inlined.
+    Both,
+    /// Inlined only.
+    Inlined,
+}
+
+impl State {
+    /// In a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Absent => "absent",
+            State::OutOfLine => "out of line",
+            State::Both => "half-inlined",
+            State::Inlined => "only inlined",
+        }
+    }
+}
+
+impl Survey {
+    /// What copies a function has.
+    pub fn state(&self, function: &Function) -> State {
+        match (function.copies.is_empty(), function.inlined.is_empty()) {
+            (true, true) => State::Absent,
+            (false, true) => State::OutOfLine,
+            (false, false) => State::Both,
+            (true, false) => State::Inlined,
+        }
+    }
+}
+
+/// A function whose state is not the same in two files, and is [`State::Both`] in one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The function in the first file, if it is there.
+    pub before: Option<FunctionId>,
+    /// The function in the second file, if it is there.
+    pub after: Option<FunctionId>,
+    /// Its state in the first.
+    pub was: State,
+    /// Its state in the second.
+    pub is: State,
+}
+
+/// Compares two files. A function is known again by its name and file; several of one name in one file, by their order.
+pub fn compare(before: &Survey, after: &Survey) -> Vec<Change> {
+    let mut pairs: BTreeMap<(&str, &str, usize), [Option<FunctionId>; 2]> = BTreeMap::new();
+    for (side, survey) in [before, after].into_iter().enumerate() {
+        let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (id, function) in survey.functions() {
+            let (file, name) = (survey.text(function.file), survey.text(function.name));
+            let ordinal = seen.entry((file, name)).or_default();
+            pairs.entry((file, name, *ordinal)).or_default()[side] = Some(id);
+            *ordinal += 1;
+        }
+    }
+    let state = |survey: &Survey, id: Option<FunctionId>| {
+        id.map_or(State::Absent, |id| survey.state(survey.function(id)))
+    };
+    pairs
+        .into_values()
+        .map(|[b, a]| Change { before: b, after: a, was: state(before, b), is: state(after, a) })
+        .filter(|change| change.was != change.is && [change.was, change.is].contains(&State::Both))
+        .collect()
+}

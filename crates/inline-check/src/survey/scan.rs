@@ -1,0 +1,377 @@
+//! One pass over the entries of one DWARF unit: its functions, the calls that were inlined into them, and no more.
+//!
+//! Entries are read raw: no tree is built, and an attribute that is not needed is stepped over.
+
+use std::collections::BTreeSet;
+
+use gimli::{AttributeValue, Dwarf, Reader, Section as _, Unit, UnitHeader, UnitType};
+
+use super::paths;
+
+/// No index, no offset: the value that no entry has.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Where a string lies: read only when somebody wants to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Nowhere.
+    #[default]
+    None,
+    /// At an offset of `.debug_info`.
+    Info(u32),
+    /// At an offset of `.debug_str`.
+    Str(u32),
+    /// At an offset of `.debug_line_str`.
+    LineStr(u32),
+}
+
+/// A `DW_TAG_subprogram`: a definition, a declaration, an abstract instance, or a concrete one.
+#[derive(Clone, Debug)]
+pub(super) struct Die {
+    /// Offset in `.debug_info`.
+    pub(super) at: u32,
+    /// The number of its unit, which the merge gives.
+    pub(super) unit: u32,
+    /// Its name, if it has one of its own.
+    pub(super) name: Text,
+    /// Offset of the entry that says the rest; [`NONE`] without one.
+    pub(super) origin: u32,
+    /// File index of its declaration; [`NONE`] without one.
+    pub(super) file: u32,
+    /// Line of its declaration; 0 without one.
+    pub(super) line: u32,
+    /// DW_AT_external.
+    pub(super) external: bool,
+    /// DW_AT_inline is DW_INL_declared_not_inlined or DW_INL_declared_inlined. Clang never says so.
+    pub(super) declared_inline: bool,
+    /// The origin is a declaration (DW_AT_specification), which may be another unit's.
+    pub(super) by_specification: bool,
+}
+
+/// A subprogram that has code.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawCopy {
+    /// Its entry: index in the unit's [`UnitFacts::functions`].
+    pub(super) function: u32,
+    /// Where it begins.
+    pub(super) address: u64,
+}
+
+/// A `DW_TAG_inlined_subroutine` in a subprogram that has code.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawInlined {
+    /// Offset in `.debug_info` of the entry of what was inlined.
+    pub(super) origin: u32,
+    /// The subprogram around it: index in the unit's [`UnitFacts::copies`].
+    pub(super) holder: u32,
+    /// The inlined call around it: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
+    pub(super) parent: u32,
+    /// File index of the call.
+    pub(super) file: u32,
+    /// Line of the call.
+    pub(super) line: u32,
+    /// Column of the call; 0 when it is not known.
+    pub(super) column: u32,
+}
+
+/// What a unit says.
+#[derive(Debug, Default)]
+pub(super) struct UnitFacts {
+    /// The path of its source; empty for a unit that has none.
+    pub(super) path: String,
+    /// The folder that the compiler ran in.
+    pub(super) folder: String,
+    /// The compiler.
+    pub(super) producer: Text,
+    /// DWARF version.
+    pub(super) version: u16,
+    pub(super) functions: Vec<Die>,
+    pub(super) copies: Vec<RawCopy>,
+    pub(super) inlined: Vec<RawInlined>,
+    /// The files that functions and calls are in, by file index.
+    pub(super) files: Vec<(u32, String)>,
+}
+
+/// Why a unit can't be read.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// gimli's own words, and the offset of the unit.
+    Broken(gimli::Error, usize),
+    /// The rest is in a file of this name.
+    Split(String),
+    /// The rest is in a supplementary file, as dwz makes it.
+    Supplementary,
+}
+
+/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types.
+pub(super) fn scan<R: Reader<Offset = usize>>(
+    dwarf: &Dwarf<R>,
+    header: UnitHeader<R>,
+) -> Result<Option<UnitFacts>, Trouble> {
+    let start = header.debug_info_offset().map_or(0, |offset| offset.0);
+    if matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. }) {
+        return Ok(None);
+    }
+    let split = matches!(header.type_(), UnitType::Skeleton(_) | UnitType::SplitCompilation(_));
+    let broken = |error| Trouble::Broken(error, start);
+    let unit = dwarf.unit(header).map_err(broken)?;
+    let mut scan = Scan { dwarf, unit: &unit, start, facts: UnitFacts::default(), scopes: Vec::new() };
+    scan.facts.version = unit.header.version();
+    if !scan.head(split)? {
+        return Ok(None);
+    }
+    scan.entries()?;
+    scan.files();
+    Ok(Some(scan.facts))
+}
+
+/// A subprogram or an inlined call whose children are being read.
+struct Scope {
+    /// Its depth in the tree.
+    depth: isize,
+    /// The subprogram, if it has code.
+    copy: u32,
+    /// The inlined call, if it is one.
+    inlined: u32,
+}
+
+struct Scan<'a, R: Reader<Offset = usize>> {
+    dwarf: &'a Dwarf<R>,
+    unit: &'a Unit<R>,
+    start: usize,
+    facts: UnitFacts,
+    scopes: Vec<Scope>,
+}
+
+type Raw<'a, R> = gimli::EntriesRaw<'a, R>;
+
+impl<R: Reader<Offset = usize>> Scan<'_, R> {
+    /// Reads the unit's own entry. False: there is nothing to read in this unit.
+    fn head(&mut self, split: bool) -> Result<bool, Trouble> {
+        let broken = |error| Trouble::Broken(error, self.start);
+        let mut entries = self.unit.entries_raw(None).map_err(broken)?;
+        let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else { return Ok(false) };
+        let (mut producer, mut assembly, mut other_file) = (Text::None, false, None);
+        for &specification in abbreviation.attributes() {
+            let value = entries.read_attribute(specification).map_err(broken)?.value();
+            match specification.name() {
+                gimli::DW_AT_producer => producer = self.text(value)?,
+                gimli::DW_AT_language => {
+                    assembly = matches!(value, AttributeValue::Language(gimli::DW_LANG_Mips_Assembler));
+                }
+                gimli::DW_AT_dwo_name | gimli::DW_AT_GNU_dwo_name => other_file = Some(self.string(value)),
+                _ => {}
+            }
+        }
+        if split || other_file.is_some() {
+            return Err(Trouble::Split(other_file.unwrap_or_default()));
+        }
+        let own =
+            |text: &Option<R>| text.as_ref().and_then(|text| Some(text.to_string_lossy().ok()?.into_owned()));
+        self.facts.folder = own(&self.unit.comp_dir).unwrap_or_default();
+        self.facts.path =
+            own(&self.unit.name).map(|name| paths::join(&[&self.facts.folder, &name])).unwrap_or_default();
+        self.facts.producer = producer;
+        Ok(!assembly)
+    }
+
+    /// Reads all entries.
+    fn entries(&mut self) -> Result<(), Trouble> {
+        let start = self.start;
+        let broken = |error| Trouble::Broken(error, start);
+        let mut entries = self.unit.entries_raw(None).map_err(broken)?;
+        while !entries.is_empty() {
+            let (at, depth) = (entries.next_offset().0, entries.next_depth());
+            let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else {
+                // The children of something end here.
+                while self.scopes.last().is_some_and(|scope| scope.depth >= entries.next_depth()) {
+                    self.scopes.pop();
+                }
+                continue;
+            };
+            let scope = match abbreviation.tag() {
+                gimli::DW_TAG_subprogram => self.subprogram(&mut entries, abbreviation, at)?,
+                gimli::DW_TAG_inlined_subroutine => self.inlined(&mut entries, abbreviation)?,
+                _ => {
+                    entries.skip_attributes(abbreviation.attributes()).map_err(broken)?;
+                    continue;
+                }
+            };
+            if abbreviation.has_children() {
+                self.scopes.push(Scope { depth, ..scope });
+            }
+        }
+        Ok(())
+    }
+
+    fn subprogram(
+        &mut self,
+        entries: &mut Raw<'_, R>,
+        abbreviation: &gimli::Abbreviation,
+        at: usize,
+    ) -> Result<Scope, Trouble> {
+        let start = self.start;
+        let broken = |error| Trouble::Broken(error, start);
+        let mut die = Die {
+            at: (start + at) as u32,
+            unit: 0,
+            name: Text::None,
+            origin: NONE,
+            file: NONE,
+            line: 0,
+            external: false,
+            declared_inline: false,
+            by_specification: false,
+        };
+        let mut address = None;
+        for &specification in abbreviation.attributes() {
+            match specification.name() {
+                gimli::DW_AT_name
+                | gimli::DW_AT_decl_file
+                | gimli::DW_AT_decl_line
+                | gimli::DW_AT_external
+                | gimli::DW_AT_inline
+                | gimli::DW_AT_abstract_origin
+                | gimli::DW_AT_specification
+                | gimli::DW_AT_low_pc
+                | gimli::DW_AT_ranges => {}
+                _ => {
+                    entries.skip_attributes(&[specification]).map_err(broken)?;
+                    continue;
+                }
+            }
+            let value = entries.read_attribute(specification).map_err(broken)?.value();
+            match specification.name() {
+                gimli::DW_AT_name => die.name = self.text(value)?,
+                gimli::DW_AT_decl_file => die.file = file_index(&value),
+                gimli::DW_AT_decl_line => die.line = number(&value),
+                gimli::DW_AT_external => die.external = matches!(value, AttributeValue::Flag(true)),
+                gimli::DW_AT_inline => {
+                    let declared = [gimli::DW_INL_declared_inlined, gimli::DW_INL_declared_not_inlined];
+                    die.declared_inline =
+                        matches!(value, AttributeValue::Inline(how) if declared.contains(&how));
+                }
+                gimli::DW_AT_abstract_origin => die.origin = self.reference(&value)?,
+                gimli::DW_AT_specification => {
+                    die.origin = self.reference(&value)?;
+                    die.by_specification = true;
+                }
+                gimli::DW_AT_low_pc => {
+                    address = self.dwarf.attr_address(self.unit, value).map_err(broken)?.or(address)
+                }
+                _ => address = address.or(self.first_address(value)?),
+            }
+        }
+        let function = self.facts.functions.len() as u32;
+        self.facts.functions.push(die);
+        let mut copy = NONE;
+        if let Some(address) = address {
+            copy = self.facts.copies.len() as u32;
+            self.facts.copies.push(RawCopy { function, address });
+        }
+        Ok(Scope { depth: 0, copy, inlined: NONE })
+    }
+
+    fn inlined(
+        &mut self,
+        entries: &mut Raw<'_, R>,
+        abbreviation: &gimli::Abbreviation,
+    ) -> Result<Scope, Trouble> {
+        let start = self.start;
+        let broken = |error| Trouble::Broken(error, start);
+        let (holder, parent) = self.scopes.last().map_or((NONE, NONE), |scope| (scope.copy, scope.inlined));
+        let mut found = RawInlined { origin: NONE, holder, parent, file: NONE, line: 0, column: 0 };
+        for &specification in abbreviation.attributes() {
+            match specification.name() {
+                gimli::DW_AT_abstract_origin
+                | gimli::DW_AT_call_file
+                | gimli::DW_AT_call_line
+                | gimli::DW_AT_call_column => {}
+                _ => {
+                    entries.skip_attributes(&[specification]).map_err(broken)?;
+                    continue;
+                }
+            }
+            let value = entries.read_attribute(specification).map_err(broken)?.value();
+            match specification.name() {
+                gimli::DW_AT_abstract_origin => found.origin = self.reference(&value)?,
+                gimli::DW_AT_call_file => found.file = file_index(&value),
+                gimli::DW_AT_call_line => found.line = number(&value),
+                _ => found.column = number(&value),
+            }
+        }
+        let mut inlined = NONE;
+        // What is inlined into an abstract instance is there again in each concrete one.
+        if holder != NONE {
+            inlined = self.facts.inlined.len() as u32;
+            self.facts.inlined.push(found);
+        }
+        Ok(Scope { depth: 0, copy: holder, inlined })
+    }
+
+    /// The first address of a range list: a function's entry, where its unlikely part lies elsewhere.
+    fn first_address(&self, value: AttributeValue<R>) -> Result<Option<u64>, Trouble> {
+        let broken = |error| Trouble::Broken(error, self.start);
+        let Some(mut ranges) = self.dwarf.attr_ranges(self.unit, value).map_err(broken)? else {
+            return Ok(None);
+        };
+        Ok(ranges.next().map_err(broken)?.map(|range| range.begin))
+    }
+
+    /// The offset in `.debug_info` that a reference means.
+    fn reference(&self, value: &AttributeValue<R>) -> Result<u32, Trouble> {
+        match value {
+            AttributeValue::UnitRef(offset) => Ok((self.start + offset.0) as u32),
+            AttributeValue::DebugInfoRef(offset) => Ok(offset.0 as u32),
+            AttributeValue::DebugInfoRefSup(_) => Err(Trouble::Supplementary),
+            _ => Ok(NONE),
+        }
+    }
+
+    fn text(&self, value: AttributeValue<R>) -> Result<Text, Trouble> {
+        let broken = |error| Trouble::Broken(error, self.start);
+        Ok(match value {
+            AttributeValue::String(text) => {
+                Text::Info(text.offset_from(self.dwarf.debug_info.reader()) as u32)
+            }
+            AttributeValue::DebugStrRef(offset) => Text::Str(offset.0 as u32),
+            AttributeValue::DebugLineStrRef(offset) => Text::LineStr(offset.0 as u32),
+            AttributeValue::DebugStrOffsetsIndex(index) => {
+                Text::Str(self.dwarf.string_offset(self.unit, index).map_err(broken)?.0 as u32)
+            }
+            AttributeValue::DebugStrRefSup(_) => return Err(Trouble::Supplementary),
+            _ => Text::None,
+        })
+    }
+
+    fn string(&self, value: AttributeValue<R>) -> String {
+        let text = self.dwarf.attr_string(self.unit, value).ok();
+        text.and_then(|text| Some(text.to_string_lossy().ok()?.into_owned())).unwrap_or_default()
+    }
+
+    /// Names the files that were met.
+    fn files(&mut self) {
+        let declared = self.facts.functions.iter().map(|die| die.file);
+        let met: BTreeSet<u32> = declared.chain(self.facts.inlined.iter().map(|call| call.file)).collect();
+        let files = met.into_iter().filter(|&index| index != NONE);
+        self.facts.files = files.filter_map(|index| Some((index, self.file(index)?))).collect();
+    }
+
+    fn file(&self, index: u32) -> Option<String> {
+        let header = self.unit.line_program.as_ref()?.header();
+        let file = header.file(u64::from(index))?;
+        let folder = file.directory(header).map(|value| self.string(value)).unwrap_or_default();
+        Some(paths::join(&[&self.facts.folder, &folder, &self.string(file.path_name())]))
+    }
+}
+
+fn number<R: Reader>(value: &AttributeValue<R>) -> u32 {
+    value.udata_value().and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}
+
+fn file_index<R: Reader>(value: &AttributeValue<R>) -> u32 {
+    match value {
+        AttributeValue::FileIndex(n) => u32::try_from(*n).unwrap_or(NONE),
+        other => other.udata_value().and_then(|n| u32::try_from(n).ok()).unwrap_or(NONE),
+    }
+}

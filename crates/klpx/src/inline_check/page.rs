@@ -1,0 +1,128 @@
+//! `klpx inline-check --html`: one page with everything in it, for a browser and nothing else.
+//!
+//! The page asks for no other file and no network. Its data is a table of texts and rows of numbers into it, which keeps a
+//! whole kernel at a few megabytes.
+
+use std::collections::HashMap;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_inline_check::survey::{Function, Linkage, Reach, TextId};
+use serde_json::{Value, json};
+
+use super::{Surveyed, about, calls, function};
+
+/// The page without its data.
+const PAGE: &str = include_str!("page.html");
+
+/// Where the data goes.
+const DATA: &str = "\"DATA\"";
+
+/// Texts by number, each once.
+#[derive(Default)]
+struct Texts<'s> {
+    all: Vec<&'s str>,
+    known: HashMap<&'s str, usize>,
+}
+
+impl<'s> Texts<'s> {
+    fn add(&mut self, text: &'s str) -> usize {
+        *self.known.entry(text).or_insert_with(|| {
+            self.all.push(text);
+            self.all.len() - 1
+        })
+    }
+}
+
+/// The page.
+pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
+    let (survey, summary) = (&surveyed.survey, &surveyed.summary);
+    let mut texts = Texts::default();
+    let functions: Vec<Value> =
+        surveyed.half_inlined().iter().map(|listed| row(surveyed, &mut texts, listed.function)).collect();
+    let totals: Vec<Value> = Linkage::ALL
+        .iter()
+        .map(|linkage| linkage.name())
+        .zip(&summary.by_linkage)
+        .chain([("all", &summary.all())])
+        .map(|(name, t)| {
+            json!([name, t.out_of_line, t.half_inlined, t.half_inlined_across, t.inlined, t.inlined_across])
+        })
+        .collect();
+    let data = json!({
+        "klpx": env!("CARGO_PKG_VERSION"),
+        "file": surveyed.path.display().to_string(),
+        "about": about(surveyed),
+        "linked": survey.linked,
+        "totals": totals,
+        "byUnit": summary.by_unit,
+        "reached": summary.half_inlined_reached,
+        "onlyInlined": [summary.only_inlined, summary.only_inlined_copies],
+        "texts": texts.all,
+        "functions": functions,
+    });
+    let data = serde_json::to_string(&data).map_err(|e| {
+        Diagnosis::new("klpx::internal", Class::Internal, "the page's data can't be written")
+            .why(e.to_string())
+    })?;
+    // Nothing in the data may end the element that it is in.
+    Ok(PAGE.replacen(DATA, &data.replace('<', "\\u003c"), 1))
+}
+
+/// A function as the page's script reads it: see the table of columns there.
+fn row<'s>(surveyed: &'s Surveyed, texts: &mut Texts<'s>, function: &'s Function) -> Value {
+    let survey = &surveyed.survey;
+    let verdicts = function::verdicts(survey, function);
+    let mut text = |id: TextId| texts.add(survey.text(id));
+    let copies: Vec<Value> = survey
+        .copies(function)
+        .iter()
+        .map(|copy| {
+            let reach = match copy.reach {
+                Reach::Site(_) => json!(1),
+                Reach::No(why) => json!(why.to_string()),
+                Reach::Unknown => json!(0),
+            };
+            json!([
+                text(copy.symbol),
+                text(copy.section),
+                format!("{:#x}", copy.address),
+                text(copy.unit),
+                reach
+            ])
+        })
+        .collect();
+    let inlined: Vec<Value> = calls(survey, function)
+        .into_iter()
+        .map(|calls| {
+            let around = calls.chain.iter().map(|call| {
+                json!([text(survey.function(call.function).name), call.file.map(&mut text), call.line])
+            });
+            let chain: Vec<Value> = around.collect();
+            let (holder, call) = (survey.copy(calls.holder), calls.call);
+            json!([
+                text(holder.symbol),
+                text(holder.unit),
+                calls.times,
+                u8::from(call.across),
+                call.file.map(&mut text),
+                call.line,
+                chain,
+            ])
+        })
+        .collect();
+    let across = survey.inlined(function).iter().filter(|call| call.across).count();
+    json!([
+        text(function.name),
+        text(function.file),
+        function.line,
+        function.linkage() as u8,
+        survey.call_sites(function),
+        survey.inlined(function).len(),
+        across,
+        super::list::reached(survey, function),
+        verdicts.tracing,
+        verdicts.livepatch,
+        copies,
+        inlined,
+    ])
+}

@@ -2,6 +2,10 @@
 //! a module that was checked. One file a hazard. Test code only.
 
 mod addresses;
+mod alternatives;
+mod cfi;
+mod literal_pools;
+mod mapping_symbols;
 mod runtime_constants;
 mod trace_sites;
 

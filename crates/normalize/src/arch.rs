@@ -194,6 +194,23 @@ impl Arch {
         }
     }
 
+    /// The table of frames that the kernel patches code by, when it was built to: see `klp_emit`'s `emit/frames.rs`.
+    pub fn frame_table(self) -> Option<&'static [u8]> {
+        match self {
+            Arch::X86_64 => None,
+            Arch::Arm64 => Some(b".eh_frame"),
+        }
+    }
+
+    /// Sections that the loader refuses a module without: module_frob_arch_sections and module_init_ftrace_plt in
+    /// arch/arm64/kernel.
+    pub fn module_sections(self) -> &'static [&'static str] {
+        match self {
+            Arch::X86_64 => &[],
+            Arch::Arm64 => &[".plt", ".init.plt", ".text.ftrace_trampoline"],
+        }
+    }
+
     /// The distance from a PC-relative field to where the processor counts from, for the usual instruction that ends
     /// with its field: an x86 displacement is relative to the next instruction.
     pub fn pc_bias(self, kind: &RelocationKind) -> i64 {

@@ -4,6 +4,7 @@
 mod addresses;
 mod alternatives;
 mod cfi;
+mod jump_tables;
 mod literal_pools;
 mod mapping_symbols;
 mod runtime_constants;

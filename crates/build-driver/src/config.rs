@@ -311,7 +311,13 @@ mod tests {
     fn arm64_needs_6_17() {
         let config = Config::parse(&GOOD.replace("X86_64", "ARM64"));
         assert_eq!(Arch::of(&config).expect("arch"), Arch::Arm64);
-        assert!(check(&config, Arch::Arm64, &version(6, 16)).is_err());
+        for old in [version(6, 16), version(6, 12), version(5, 19)] {
+            let failure = check(&config, Arch::Arm64, &old).expect_err("refused");
+            let found: Vec<_> = failure.diagnoses().collect();
+            assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), ["klpx::arm64-too-old"], "{old}");
+            assert!(found[0].why.contains("6.17") && !found[0].remedy.is_empty(), "{old}");
+        }
+        assert!(check(&config, Arch::X86_64, &version(6, 1)).is_ok());
         assert!(check(&config, Arch::Arm64, &version(6, 17)).is_ok());
         assert!(check(&config, Arch::Arm64, &version(7, 0)).is_ok());
     }

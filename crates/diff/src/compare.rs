@@ -6,7 +6,7 @@
 
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
+use klpx_normalize::object::{Entry, ItemId, Object, Outlier, Role, TableId, Target};
 use object::endian::LittleEndian as LE;
 
 use crate::correlate::{Correlation, is_anonymous};
@@ -88,6 +88,7 @@ impl<'d> Comparer<'_, 'd> {
         }
         reasons.extend(self.references(theirs, ours, 0));
         if self.patched.item(patched).code {
+            reasons.extend(self.outlying_literals(original, patched));
             reasons.extend(self.entries(original, patched));
         }
         reasons
@@ -227,6 +228,18 @@ impl<'d> Comparer<'_, 'd> {
             && self.original.role(theirs.section) == self.patched.role(ours.section)
             && self.bytes(theirs, ours).is_none()
             && self.references(theirs, ours, depth + 1).is_none()
+    }
+
+    /// Literals that two functions load from outside of themselves, without a relocation that says so.
+    fn outlying_literals(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
+        let of = |object: &Object<'d>, owner: ItemId| -> Vec<Span> {
+            let span = |o: &Outlier| Span { section: o.section, start: o.start, end: o.end, base: o.start };
+            object.outlying_literals(owner).map(span).collect()
+        };
+        let (theirs, ours) = (of(self.original, original), of(self.patched, patched));
+        let same = theirs.len() == ours.len()
+            && theirs.iter().zip(&ours).all(|(&theirs, &ours)| self.same_content(theirs, ours, 0));
+        (!same).then_some(Reason::Literal { offset: 0 })
     }
 
     /// The special-section entries that describe two functions: same tables, places, contents and references.

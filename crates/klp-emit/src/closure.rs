@@ -220,9 +220,9 @@ impl<'u, 'd> Closure<'u, 'd> {
         items.into_iter().collect()
     }
 
-    /// The relocations that the assembler left out of a copied item's branches.
-    pub(crate) fn direct_branches(&self, unit: usize, item: ItemId) -> Vec<Rela> {
-        direct::branches(self.units[unit].patched, item).unwrap_or_default()
+    /// The relocations that the assembler left out of a copied piece's branches.
+    pub(crate) fn direct_branches(&self, unit: usize, piece: Piece) -> Vec<Rela> {
+        direct::branches(self.units[unit].patched, piece).unwrap_or_default()
     }
 
     /// Where a relocation of a unit's patched object leads.
@@ -301,10 +301,18 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 }
 
-fn direct_branch(place: Place, at: u64) -> Diagnosis {
-    Diagnosis::new("klpx::direct-branch", Class::NotLivepatchable, "a short branch to another function")
+fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
+    let (place, section, start) = match piece {
+        Piece::Item(item) => (place_of(object, item), object.item(item).section, object.item(item).entry),
+        Piece::Bytes { section, start, .. } => (Place::default(), section, start),
+    };
+    let section = String::from_utf8_lossy(object.elf.section_name(section));
+    Diagnosis::new("klpx::direct-branch", Class::NotLivepatchable, "a short way out of a function")
         .place(place)
-        .why(format!("at byte {at:#x}: both lie in one section, and the copy would be too far away for it"))
+        .why(format!(
+            "at byte {:#x} it leads to another place of {section} without a relocation, and a copy would be too far away",
+            at.wrapping_sub(start)
+        ))
         .remedy("change the callers of this function instead")
 }
 
@@ -549,15 +557,15 @@ impl<'d> Selection<'_, 'd> {
             for rela in object.relocations_in(section, start, end) {
                 self.follow(unit, piece, From::Piece(piece), section, rela);
             }
-            let Piece::Item(item) = piece else { continue };
-            match direct::branches(object, item) {
+            match direct::branches(object, piece) {
                 Ok(branches) => {
                     for rela in branches {
                         self.follow(unit, piece, From::Piece(piece), section, &rela);
                     }
                 }
-                Err(at) => self.faults.push(direct_branch(place_of(object, item), at)),
+                Err(at) => self.faults.push(direct_branch(object, piece, at)),
             }
+            let Piece::Item(item) = piece else { continue };
             let carried: Vec<Entry> = self.closure.carried(unit, item).collect();
             for entry in carried {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);

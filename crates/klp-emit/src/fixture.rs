@@ -5,14 +5,66 @@ use std::process::Command;
 
 use klpx_normalize::elf::ElfFile;
 
+/// The programs that make the kernels of an architecture, with what each is always given.
+pub(crate) struct Toolchain {
+    compiler: &'static [&'static str],
+    assembler: &'static [&'static str],
+    pub(crate) linker: &'static str,
+    /// So that ftrace finds every function.
+    pub(crate) traced: &'static [&'static str],
+    /// The same for the glue.
+    pub(crate) traced_glue: &'static [&'static str],
+}
+
+/// GCC for x86_64.
+pub(crate) static X86_64: Toolchain = Toolchain {
+    compiler: &["gcc", "-mcmodel=kernel", "-fno-pie", "-fcf-protection=none", "-fno-toplevel-reorder"],
+    assembler: &["as", "--64"],
+    linker: "ld",
+    traced: &["-pg", "-mfentry", "-mrecord-mcount"],
+    traced_glue: &[],
+};
+
+/// A trace site with room for a pointer before each function (DYNAMIC_FTRACE_WITH_CALL_OPS).
+const CALL_OPS: [&str; 2] = ["-fpatchable-function-entry=4,2", "-falign-functions=8"];
+
+/// Clang for arm64, with call operations.
+pub(crate) static ARM64_CLANG: Toolchain = Toolchain {
+    compiler: &["clang-22", "--target=aarch64-linux-gnu", "-mcmodel=small", "-mgeneral-regs-only"],
+    assembler: &["clang-22", "--target=aarch64-linux-gnu", "-c"],
+    linker: "ld.lld-22",
+    traced: &CALL_OPS,
+    traced_glue: &CALL_OPS,
+};
+
+/// GCC for arm64, with call operations.
+pub(crate) static ARM64_GCC: Toolchain = Toolchain {
+    compiler: &[
+        "aarch64-linux-gnu-gcc",
+        "-mcmodel=small",
+        "-mgeneral-regs-only",
+        "-fno-pie",
+        "-mno-outline-atomics",
+    ],
+    assembler: &["aarch64-linux-gnu-as"],
+    linker: "aarch64-linux-gnu-ld",
+    traced: &CALL_OPS,
+    traced_glue: &CALL_OPS,
+};
+
 /// A directory with sources, objects and images.
 pub(crate) struct Fixture {
     directory: tempfile::TempDir,
+    toolchain: &'static Toolchain,
 }
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
-        Fixture { directory: tempfile::tempdir().expect("a temporary directory") }
+        Fixture::of(&X86_64)
+    }
+
+    pub(crate) fn of(toolchain: &'static Toolchain) -> Fixture {
+        Fixture { directory: tempfile::tempdir().expect("a temporary directory"), toolchain }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -29,36 +81,46 @@ impl Fixture {
     pub(crate) fn compile(&self, name: &str, source: &str, object: &str, flags: &[&str]) {
         let file = format!("{name}.c");
         std::fs::write(self.path(&file), source).expect("a writable directory");
-        let mut arguments = vec!["-O2", "-mcmodel=kernel", "-fno-pic", "-fno-pie", "-fcf-protection=none"];
-        arguments.extend([
-            "-fno-asynchronous-unwind-tables",
+        let (compiler, always) = self.toolchain.compiler.split_first().expect("a program");
+        let mut arguments = vec![
+            "-O2",
+            "-fno-pic",
             "-fno-stack-protector",
-            "-fno-toplevel-reorder",
-        ]);
+            "-fno-asynchronous-unwind-tables",
+            "-fno-unwind-tables",
+        ];
+        arguments.extend(always);
         arguments.extend(flags);
         arguments.extend(["-c", "-o", object, &file]);
-        self.run("gcc", &arguments);
+        self.run(compiler, &arguments);
     }
 
     /// Assembles `text` to `name`.o.
     pub(crate) fn assemble(&self, name: &str, text: &str) {
         let (source, object) = (format!("{name}.s"), format!("{name}.o"));
         std::fs::write(self.path(&source), text).expect("a writable directory");
-        self.run("as", &["--64", "-o", &object, &source]);
+        let (assembler, always) = self.toolchain.assembler.split_first().expect("a program");
+        self.run(assembler, &[always, &["-o", &object, &source]].concat());
     }
 
     /// Links objects to an image at kernel addresses.
     pub(crate) fn link(&self, objects: &[&str], image: &str) {
         let mut arguments = vec!["-static", "-e", "0", "-Ttext=0xffffffff81000000", "-o", image];
         arguments.extend(objects);
-        self.run("ld", &arguments);
+        self.run(self.toolchain.linker, &arguments);
     }
 
     /// Links objects to a relocatable one.
     pub(crate) fn combine(&self, objects: &[&str], object: &str) {
         let mut arguments = vec!["-r", "-o", object];
         arguments.extend(objects);
-        self.run("ld", &arguments);
+        self.run(self.toolchain.linker, &arguments);
+    }
+
+    /// Links objects to a relocatable one as a script says.
+    pub(crate) fn link_module(&self, script: &str, objects: &[&str], module: &str) {
+        let arguments = [&["-r", "-T", script, "-o", module], objects].concat();
+        self.run(self.toolchain.linker, &arguments);
     }
 
     pub(crate) fn open(&self, name: &str) -> ElfFile {

@@ -17,6 +17,8 @@ pub mod finish;
 #[cfg(test)]
 mod fixture;
 pub mod glue;
+#[cfg(test)]
+mod hazards;
 pub mod image;
 pub mod inspect;
 mod kallsyms;

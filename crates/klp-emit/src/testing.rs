@@ -2,7 +2,6 @@
 //! stand-in for the kernel's headers and linker script. Test code only.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_diff::compare;
@@ -12,12 +11,12 @@ use klpx_normalize::object::Object;
 use crate::closure;
 use crate::emit::{self, Emitted};
 use crate::finish;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Toolchain, X86_64};
 use crate::glue;
 use crate::plan::{Binder, Bound, Export, Unit};
-use crate::verify::LoadTarget;
+use crate::verify::{self, LoadTarget, Verified};
 
-const FLAGS: [&str; 5] = ["-ffunction-sections", "-fdata-sections", "-pg", "-mfentry", "-mrecord-mcount"];
+const SECTIONS: [&str; 2] = ["-ffunction-sections", "-fdata-sections"];
 
 const HEADER: &str = r#"
 typedef _Bool bool;
@@ -44,7 +43,8 @@ struct klp_callbacks { int (*pre_patch)(struct klp_object *); void (*post_patch)
 struct klp_func { const char *old_name; void *new_func; unsigned long old_sympos; char internal[200]; };
 struct klp_object { const char *name; struct klp_func *funcs; struct klp_callbacks callbacks; char internal[120]; };
 struct klp_patch { struct module *mod; struct klp_object *objs; void *states; bool replace; char internal[200]; };
-static inline int klp_enable_patch(struct klp_patch *patch) { return patch->mod != THIS_MODULE; }
+static inline int klp_enable_patch(struct klp_patch *patch)
+{ asm volatile("" : : "r"(patch) : "memory"); return patch->mod != THIS_MODULE; }
 "#;
 
 const SCRIPT: &str = "SECTIONS {
@@ -53,6 +53,11 @@ const SCRIPT: &str = "SECTIONS {
     .data 0 : { *(.data .data.*) }
     .rodata 0 : { *(.rodata .rodata.*) }
     .bss 0 : { *(.bss .bss.*) }
+    __patchable_function_entries 0 : { *(__patchable_function_entries) }
+    .plt 0 : { BYTE(0) }
+    .init.plt 0 : { BYTE(0) }
+    .text.ftrace_trampoline 0 : { BYTE(0) }
+    .init.eh_frame : { *(.eh_frame) }
 }";
 
 /// The kernel of the tests: names are found as they are, once each, unless `several` says otherwise.
@@ -107,18 +112,24 @@ impl LoadTarget for Kernel {
 /// Two builds of a file.
 pub(crate) struct Builds {
     fixture: Fixture,
+    toolchain: &'static Toolchain,
     original: ElfFile,
     patched: ElfFile,
 }
 
 impl Builds {
     pub(crate) fn new(original: &str, patched: &str) -> Builds {
-        let fixture = Fixture::new();
+        Builds::of(&X86_64, X86_64.traced, original, patched)
+    }
+
+    pub(crate) fn of(toolchain: &'static Toolchain, flags: &[&str], original: &str, patched: &str) -> Builds {
+        let fixture = Fixture::of(toolchain);
+        let flags = [&SECTIONS, flags].concat();
         // The same file name in both, as klpx builds at the same path.
-        fixture.compile("file", original, "original.o", &FLAGS);
-        fixture.compile("file", patched, "patched.o", &FLAGS);
+        fixture.compile("file", original, "original.o", &flags);
+        fixture.compile("file", patched, "patched.o", &flags);
         let (original, patched) = (fixture.open("original.o"), fixture.open("patched.o"));
-        Builds { fixture, original, patched }
+        Builds { fixture, toolchain, original, patched }
     }
 
     /// Runs `use_units` on the one unit that the builds are.
@@ -140,6 +151,23 @@ impl Builds {
         self.with(object_name, |units| emit::emit(&closure::select(units)?, kernel))
     }
 
+    /// The names of the functions that differ, sorted.
+    pub(crate) fn changed(&self) -> Vec<String> {
+        self.with("vmlinux", |units| {
+            let unit = &units[0];
+            let name = |item| String::from_utf8_lossy(unit.patched.item_name(item)).into_owned();
+            let mut names: Vec<String> =
+                unit.difference.functions.iter().map(|change| name(change.patched)).collect();
+            names.sort();
+            names
+        })
+    }
+
+    /// What is said of a finished module.
+    pub(crate) fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
+        self.with(object_name, |units| verify::verify(module, kernel, units))
+    }
+
     /// The codes of what is wrong with the change.
     pub(crate) fn codes(&self, object_name: &str, kernel: &Kernel) -> Vec<&'static str> {
         match self.emit(object_name, kernel) {
@@ -159,12 +187,9 @@ impl Builds {
         std::fs::write(path("module.lds"), SCRIPT).expect("a file");
         std::fs::write(path("closure.o"), &emitted.object).expect("a file");
         let text = glue::source(&emitted.plan, glue::Options { replace: true });
-        self.fixture.compile("glue", &text, "glue.o", &["-I.", "-Wno-attributes"]);
-        let linked = Command::new("ld")
-            .args(["-r", "-T", "module.lds", "-o", "linked.ko", "glue.o", "closure.o"])
-            .current_dir(path("."))
-            .status();
-        assert!(linked.expect("a linker").success());
+        let flags = [&["-I.", "-Wno-attributes"], self.toolchain.traced_glue].concat();
+        self.fixture.compile("glue", &text, "glue.o", &flags);
+        self.fixture.link_module("module.lds", &["glue.o", "closure.o"], "linked.ko");
         finish::finish(&self.fixture.open("linked.ko")).expect("a module")
     }
 }

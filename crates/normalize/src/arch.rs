@@ -194,6 +194,23 @@ impl Arch {
         }
     }
 
+    /// The table of frames that the kernel patches code by, when it was built to: see `klp_emit`'s `emit/frames.rs`.
+    pub fn frame_table(self) -> Option<&'static [u8]> {
+        match self {
+            Arch::X86_64 => None,
+            Arch::Arm64 => Some(b".eh_frame"),
+        }
+    }
+
+    /// Sections that the loader refuses a module without: module_frob_arch_sections and module_init_ftrace_plt in
+    /// arch/arm64/kernel.
+    pub fn module_sections(self) -> &'static [&'static str] {
+        match self {
+            Arch::X86_64 => &[],
+            Arch::Arm64 => &[".plt", ".init.plt", ".text.ftrace_trampoline"],
+        }
+    }
+
     /// The distance from a PC-relative field to where the processor counts from, for the usual instruction that ends
     /// with its field: an x86 displacement is relative to the next instruction.
     pub fn pc_bias(self, kind: &RelocationKind) -> i64 {
@@ -220,6 +237,20 @@ impl Arch {
             Arch::Arm64 => bytes.rchunks(4).take_while(|word| self.is_padding(word)).map(<[u8]>::len).sum(),
         };
         padding as u64
+    }
+
+    /// How far an instruction's literal lies from it and how many bytes it loads, when it loads one: `ldr` (literal) and
+    /// `ldrsw` (Arm ARM, C4.1.94, "Load register (literal)").
+    pub fn literal_load(self, word: u32) -> Option<(i64, u64)> {
+        let load = self == Arch::Arm64 && word & 0x3b00_0000 == 0x1800_0000;
+        let size = match (word >> 26 & 1, word >> 30) {
+            (0, 0 | 2) | (1, 0) => 4,
+            (0, 1) | (1, 1) => 8,
+            (1, 2) => 16,
+            _ => return None, // prfm, and what is not allocated
+        };
+        // imm19, in words, with a sign
+        load.then_some((i64::from((word << 8) as i32 >> 13) * 4, size))
     }
 
     /// True when these bytes of a code section hold nothing: no-operation and trap fillers between functions.
@@ -252,6 +283,21 @@ fn x86_nops(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loads_of_literals_are_told_from_other_loads() {
+        // ldr x0, .+8; ldr w1, .-4; ldrsw x2, .+0x10; ldr q0, .+16
+        for (word, load) in
+            [(0x5800_0040, (8, 8)), (0x18ff_ffe1, (-4, 4)), (0x9800_0082, (16, 4)), (0x9c00_0080, (16, 16))]
+        {
+            assert_eq!(Arch::Arm64.literal_load(word), Some(load), "{word:#x}");
+            assert_eq!(Arch::X86_64.literal_load(word), None);
+        }
+        // prfm pldl1keep, .+8; ldr x0, [x1]; b .+8
+        for word in [0xd800_0040, 0xf940_0020, 0x1400_0002] {
+            assert_eq!(Arch::Arm64.literal_load(word), None, "{word:#x}");
+        }
+    }
 
     #[test]
     fn padding_is_seen_from_the_end_where_instructions_have_one_size() {

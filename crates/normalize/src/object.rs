@@ -4,6 +4,8 @@
 //! An item is a range of one section with a name. Bytes that no symbol names are reached through the references to
 //! them, as [`Target::Literal`].
 
+mod gaps;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
@@ -14,6 +16,7 @@ use crate::arch::{Arch, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name;
 use crate::special::{Table, TableKind};
+pub use gaps::Outlier;
 
 /// Index of an item in its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +161,8 @@ pub struct Object<'d> {
     units: Vec<FileId>,
     entries: Vec<Entry>,
     item_entries: Vec<u32>,
+    marks: Vec<gaps::Mark>,
+    outliers: Vec<Outlier>,
 }
 
 impl<'d> Object<'d> {
@@ -189,12 +194,15 @@ impl<'d> Object<'d> {
             units: Vec::new(),
             entries: Vec::new(),
             item_entries: Vec::new(),
+            marks: Vec::new(),
+            outliers: Vec::new(),
             elf,
         };
         object.read_roles()?;
         object.check_relocations()?;
         object.read_items();
         object.read_units();
+        object.claim_gaps();
         object.read_entries();
         Ok(object)
     }
@@ -415,45 +423,6 @@ impl<'d> Object<'d> {
         {
             last.end = size;
         }
-        self.extend_over_gaps(section, size);
-    }
-
-    /// Code that no symbol covers belongs to the function before it (or, at the start, after it), unless it is
-    /// padding: on arm64 the replacements of alternatives lie there (`.subsection 1`), and the words before an entry.
-    /// On x86_64 nothing of a function lies outside of its symbol; what does is a weak function that lost its name.
-    fn extend_over_gaps(&mut self, section: SectionId, size: u64) {
-        if self.role(section) != Role::Code {
-            return;
-        }
-        if self.arch == Arch::X86_64 {
-            let first = self.items.partition_point(|item| item.section < section);
-            if let [only] = &mut self.items[first..] {
-                let before = self.elf.section_bytes(section).get(..only.start as usize).unwrap_or(&[]);
-                only.start = if self.arch.is_padding(before) { 0 } else { only.start };
-            }
-            return;
-        }
-        let bytes = self.elf.section_bytes(section);
-        let arch = self.arch;
-        let filled = |from: u64, to: u64| {
-            from < to && bytes.get(from as usize..to as usize).is_some_and(|gap| !arch.is_padding(gap))
-        };
-        let first = self.items.iter().rposition(|item| item.section != section).map_or(0, |n| n + 1);
-        let items = &mut self.items[first..];
-        if let [only] = items {
-            // A section of its own: everything in it is the function's.
-            only.start = 0;
-            if filled(only.end, size) {
-                only.end = size;
-            }
-            return;
-        }
-        for n in 0..items.len() {
-            let limit = items.get(n + 1).map_or(size, |next| next.start);
-            if filled(items[n].end, limit) {
-                items[n].end = limit;
-            }
-        }
     }
 
     /// The function whose trace site lies before its entry, at the place that a relocation of the table of sites names.
@@ -471,7 +440,6 @@ impl<'d> Object<'d> {
 
     fn read_entries(&mut self) {
         let mut entries = Vec::new();
-        let mut led = Vec::new();
         for (n, table) in self.tables.iter().enumerate() {
             let first = table.kind.forms[0].1[0];
             for rela in self.elf.relocations(table.section) {
@@ -481,7 +449,6 @@ impl<'d> Object<'d> {
                 }
                 let index = (at / u64::from(table.entry_size)) as u32;
                 if let Some((item, lead)) = self.led_by(table, rela) {
-                    led.push((item, lead));
                     entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
                 } else if let Target::Item { item, offset } = self.resolve(table.section, rela) {
                     // One past the end is not in the function: unnamed code begins there. Unwind tables, which have a
@@ -493,17 +460,6 @@ impl<'d> Object<'d> {
                         entries.push(Entry { owner: item, table: TableId(n as u32), place: offset, index });
                     }
                 }
-            }
-        }
-        for (item, lead) in led {
-            // What ftrace writes there is the function's.
-            let own = &mut self.items[item.index()];
-            own.start = own.start.min(own.entry.saturating_add_signed(lead));
-            let (section, start) = (own.section, own.start);
-            if let Some(n) = item.index().checked_sub(1)
-                && let Some(before) = self.items.get_mut(n).filter(|before| before.section == section)
-            {
-                before.end = before.end.min(start.max(before.entry));
             }
         }
         entries.sort_unstable();
@@ -725,6 +681,9 @@ impl<'d> Object<'d> {
             return false;
         }
         let end = next.map_or(self.elf.section_size(section), |next| next.start);
+        if item.code && self.arch == Arch::Arm64 && self.is_filled(section, item.end, end) {
+            return false;
+        }
         let gap = self.range(section, item.end, end);
         // what .bss holds can't be seen, but padding is never longer than a cache line
         end.saturating_sub(item.end) < MAX_PADDING

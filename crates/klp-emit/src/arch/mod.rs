@@ -86,14 +86,14 @@ pub(crate) fn straight_code_length(arch: Arch, code: &[u8]) -> Option<usize> {
     }
 }
 
-/// A branch that leaves the code it is in, without a relocation.
+/// An instruction that leads out of the code it is in, without a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Escape {
     /// First byte of the instruction.
     pub(crate) at: usize,
     /// Where it leads, in bytes from the start of the code.
     pub(crate) target: i64,
-    /// Where a relocation would stand; `None` when the branch is too short to lead elsewhere.
+    /// Where a relocation would stand; `None` when the instruction does not reach all of a module.
     pub(crate) field: Option<Field>,
 }
 
@@ -108,11 +108,11 @@ pub(crate) struct Field {
     pub(crate) addend: i64,
 }
 
-/// The branches that leave `code` without a relocation (`relocated` tells which bytes have one).
-pub(crate) fn escaping_branches(arch: Arch, code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
+/// What leads out of `code` without a relocation. `settled` tells at which bytes there is one, or no instruction.
+pub(crate) fn escapes(arch: Arch, code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
     match arch {
-        Arch::X86_64 => x86_64::escaping_branches(code, relocated),
-        Arch::Arm64 => arm64::escaping_branches(code, relocated),
+        Arch::X86_64 => x86_64::escaping_branches(code, settled),
+        Arch::Arm64 => arm64::escapes(code, settled),
     }
 }
 

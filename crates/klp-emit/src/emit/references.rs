@@ -64,9 +64,12 @@ impl Emitter<'_, '_, '_> {
 
     /// Branches to other functions of the same section get the relocation that the assembler left out.
     fn relocate_branches(&mut self, unit: usize, piece: Piece, placed: Placed) {
-        let Piece::Item(item) = piece else { return };
+        let owner = match piece {
+            Piece::Item(item) => item,
+            Piece::Bytes { .. } => ItemId(0),
+        };
         let (section, start, _, _) = self.source_range(unit, piece);
-        for rela in self.closure.direct_branches(unit, item) {
+        for rela in self.closure.direct_branches(unit, piece) {
             let to = placed.start + (rela.r_offset.get(LE) - start);
             let field = to as usize..to as usize + 4;
             if self.unit(unit).patched.arch.wants_clear_fields()
@@ -74,7 +77,7 @@ impl Emitter<'_, '_, '_> {
             {
                 bytes.fill(0); // the loader takes no other
             }
-            self.relocate(unit, From::Piece(piece), item, section, &rela, (placed.section, to));
+            self.relocate(unit, From::Piece(piece), owner, section, &rela, (placed.section, to));
         }
     }
 

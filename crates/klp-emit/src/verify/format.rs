@@ -14,6 +14,21 @@ use crate::inspect;
 use crate::plan::VMLINUX;
 
 impl Check<'_, '_> {
+    /// The loader keeps what it makes itself, such as branches that reach far, in sections that the module brings.
+    pub(super) fn check_needed_sections(&mut self) {
+        let Ok(arch) = Arch::of_machine(self.elf.machine()) else { return };
+        for &name in arch.module_sections() {
+            if self.elf.section_by_name(name.as_bytes()).is_none() {
+                let why =
+                    "the kernel refuses a module without it; its linker script, scripts/module.lds, makes it";
+                self.faults.push(
+                    fault("klpx::verify-format", "a section that the loader needs is missing", why)
+                        .place(Place::symbol(name)),
+                );
+            }
+        }
+    }
+
     pub(super) fn check_sections(&mut self) {
         let mut written: BTreeSet<(SectionId, u64)> = BTreeSet::new();
         for table in self.elf.section_ids().filter(|&id| self.elf.section_type(id) == elf::SHT_RELA.0) {

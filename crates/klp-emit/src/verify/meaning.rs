@@ -11,16 +11,22 @@ use klpx_normalize::name::{canonical, is_mapping_symbol, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use super::alternatives::Alternatives;
 use super::{Check, LoadTarget, fault};
 use crate::plan::{Unit, VMLINUX};
 use crate::{arch, inspect};
 
-/// A function in one file.
+/// How far unnamed data that refers to unnamed data is followed.
+const DEPTH: u8 = 4;
+
+/// A function in one file, with what stands before its entry and behind its last byte; or other bytes.
 #[derive(Clone, Copy)]
-struct Body {
-    section: SectionId,
-    start: u64,
-    size: u64,
+pub(super) struct Body {
+    pub(super) section: SectionId,
+    pub(super) start: u64,
+    pub(super) size: u64,
+    /// Bytes before the entry.
+    pub(super) lead: u64,
 }
 
 /// What a reference names in one file.
@@ -71,6 +77,13 @@ impl<'e, 'd> Names<'e, 'd> {
         let from = self.sorted.partition_point(|&(s, value, _)| (s, value) < (section, start));
         let here = self.sorted[from..].iter().take_while(|&&(s, value, _)| (s, value) == (section, start));
         Some((here.map(|&(_, _, id)| self.text(id)).collect(), start))
+    }
+
+    /// Where the next name of a section stands, or the section ends.
+    fn next_name(&self, section: SectionId, at: u64) -> u64 {
+        let next = self.sorted.partition_point(|&(s, value, _)| (s, value) <= (section, at));
+        let next = self.sorted.get(next).filter(|&&(of, ..)| of == section);
+        next.map_or(self.elf.section_size(section), |&(_, value, _)| value)
     }
 
     fn text(&self, id: SymbolId) -> String {
@@ -125,6 +138,7 @@ struct Pair<'p, 'd, 'c> {
     arch: Arch,
     patched: &'p Names<'p, 'd>,
     copy: &'p Names<'p, 'c>,
+    alternatives: (&'p Alternatives, &'p Alternatives),
     copied_relocations: &'p [(SectionId, Vec<Rela>)],
     target: &'p dyn LoadTarget,
     runtime: &'p BTreeMap<(SectionId, u64), String>,
@@ -136,16 +150,19 @@ impl Check<'_, '_> {
         let Ok(arch) = Arch::of_machine(self.elf.machine()) else { return };
         let copy = Names::new(self.elf, arch);
         let copied_relocations = all_relocations(self.elf);
+        let copied_alternatives = Alternatives::of(self.elf);
         let replaced: BTreeSet<String> =
             self.module.objects.iter().flat_map(|o| &o.functions).map(|f| f.new_symbol.clone()).collect();
         let mut faults = Vec::new();
         for unit in units {
             let patched = Names::new(&unit.patched.elf, arch);
             let runtime = runtime_constants(&unit.patched.elf);
+            let alternatives = Alternatives::of(&unit.patched.elf);
             let pair = Pair {
                 arch,
                 patched: &patched,
                 copy: &copy,
+                alternatives: (&alternatives, &copied_alternatives),
                 copied_relocations: &copied_relocations,
                 target: self.target,
                 runtime: &runtime,
@@ -153,7 +170,12 @@ impl Check<'_, '_> {
             };
             for change in &unit.difference.functions {
                 let item = unit.patched.item(change.patched);
-                let body = Body { section: item.section, start: item.entry, size: item.end - item.entry };
+                let body = Body {
+                    section: item.section,
+                    start: item.start,
+                    size: item.end - item.start,
+                    lead: item.entry - item.start,
+                };
                 let name = match change.original {
                     Some(original) => unit.original.item_name(original),
                     None => unit.patched.item_name(change.patched),
@@ -235,7 +257,8 @@ impl Pair<'_, '_, '_> {
             {
                 continue;
             }
-            match self.compare(body, Body { section, start, size: self.copy.elf.symbol_size(id) }) {
+            let copy = Body { section, start: start.saturating_sub(body.lead), ..body };
+            match self.compare(body, copy, 0).or_else(|| self.compare_alternatives(body, copy)) {
                 None => return None,
                 Some(found) => first = first.or(Some(found)),
             }
@@ -245,15 +268,37 @@ impl Pair<'_, '_, '_> {
         })
     }
 
-    fn compare(&self, from: Body, to: Body) -> Option<Diagnosis> {
+    /// The alternatives of a function: what replaces what, and when.
+    fn compare_alternatives(&self, from: Body, to: Body) -> Option<Diagnosis> {
+        let (ours, theirs) = (self.alternatives.0.within(from), self.alternatives.1.within(to));
+        let differs = |why: &str| {
+            Some(fault("klpx::verify-meaning", "an alternative differs from the patched build", why))
+        };
+        if ours.len() != theirs.len() {
+            return differs(&format!("{} became {}", ours.len(), theirs.len()));
+        }
+        for (our, their) in ours.iter().zip(theirs) {
+            if our.at - from.start != their.at - to.start || our.rest != their.rest {
+                return differs("it stands elsewhere, or is for another processor");
+            }
+            if let Some(found) = self.compare(our.replacement(), their.replacement(), 0) {
+                return differs(&found.what);
+            }
+        }
+        None
+    }
+
+    /// Code, or data that has no name, in both files. `depth` counts how many references led here.
+    fn compare(&self, from: Body, to: Body, depth: u8) -> Option<Diagnosis> {
         let differs = |what: &str, at: u64, why: String| {
+            let at = at as i64 - from.lead as i64;
             Some(fault(
                 "klpx::verify-meaning",
                 format!("{what} at byte {at:#x} differs from the patched build"),
                 why,
             ))
         };
-        let size = from.size.min(to.size);
+        let size = from.size;
         let ours: Vec<&Rela> =
             self.relocations(self.patched.elf.relocations(from.section), from.start, size).collect();
         let list = self.copied_relocations.get(to.section.index()).map_or(&[][..], |(_, list)| list);
@@ -289,7 +334,7 @@ impl Pair<'_, '_, '_> {
                 }
             }
             let why = match ours.next_if(|rela| rela.r_offset.get(LE) - from.start == at) {
-                Some(rela) => self.reference(rela, other, to.section),
+                Some(rela) => self.reference(rela, other, to.section, depth),
                 None => self.direct_branch(from, at, other),
             };
             if let Some(why) = why {
@@ -359,7 +404,7 @@ impl Pair<'_, '_, '_> {
     }
 
     /// Why two references differ, if they do.
-    fn reference(&self, patched: &Rela, copy: &Rela, section: SectionId) -> Option<String> {
+    fn reference(&self, patched: &Rela, copy: &Rela, section: SectionId, depth: u8) -> Option<String> {
         let code = patched.r_type(LE, false).0;
         if copy.r_type(LE, false).0 != code {
             return Some("it is of another type".into());
@@ -381,7 +426,9 @@ impl Pair<'_, '_, '_> {
             (Named::Number(left), Named::Number(right)) => {
                 (left != right).then(|| format!("{left:#x} became {right:#x}"))
             }
-            (Named::Bytes(from, left), Named::Bytes(to, right)) => self.contents((from, left), (to, right)),
+            (Named::Bytes(from, left), Named::Bytes(to, right)) => {
+                self.contents((from, left), (to, right), depth)
+            }
             // A constant without a symbol in one file only: its contents tell.
             (Named::Symbol(names), Named::Bytes(..)) | (Named::Bytes(..), Named::Symbol(names))
                 if names
@@ -426,14 +473,29 @@ impl Pair<'_, '_, '_> {
         Some(format!("it keeps the address of the copy of {name}, which is freed with the module"))
     }
 
-    /// Why two unnamed places hold something else: strings by their text, other constants by their first bytes.
-    fn contents(&self, (from, left): (SectionId, u64), (to, right): (SectionId, u64)) -> Option<String> {
+    /// Why two unnamed places hold something else: strings by their text, merged constants by their bytes, and the rest,
+    /// such as jump tables, up to the next name.
+    fn contents(
+        &self,
+        (from, left): (SectionId, u64),
+        (to, right): (SectionId, u64),
+        depth: u8,
+    ) -> Option<String> {
         let kind = |elf: &Elf<'_>, section| String::from_utf8_lossy(elf.section_name(section)).into_owned();
         let (a, b) = (kind(self.patched.elf, from), kind(self.copy.elf, to));
         if a == b && a.starts_with("__") {
             return None; // an entry of the same special section; its own check compares those
         }
         let strings = self.patched.elf.section_flags(from) & elf::SHF_STRINGS.0 != 0;
+        // Where an immediate may follow a displacement, the place is not known to the byte.
+        let exact = self.arch.trailing_bytes().len() == 1;
+        if exact && self.patched.elf.section(from).sh_entsize.get(LE) == 0 {
+            let body = |section, start, size| Body { section, start, size, lead: 0 };
+            let size = self.patched.next_name(from, left).saturating_sub(left);
+            let found = (depth < DEPTH)
+                .then(|| self.compare(body(from, left, size), body(to, right, size), depth + 1));
+            return found.flatten().map(|found| found.what);
+        }
         let length = if strings {
             usize::MAX
         } else {

@@ -4,6 +4,7 @@
 //! Owns a second way to everything: nothing here is shared with what wrote the module, but the reader of the arrays in
 //! `inspect`. Never changes the module.
 
+mod alternatives;
 mod format;
 mod meaning;
 mod tables;
@@ -80,6 +81,7 @@ pub(crate) struct Check<'c, 'd> {
 impl Check<'_, '_> {
     fn run(&mut self, units: &[Unit<'_, '_>]) {
         self.check_modinfo();
+        self.check_needed_sections();
         self.check_sections();
         self.check_symbols();
         self.check_functions(units);

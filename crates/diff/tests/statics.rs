@@ -148,3 +148,29 @@ fn a_static_of_the_file_is_not_one_of_a_function() {
     assert_eq!(pair.same("g", "g", "n"), Some(Evidence::FileAndName));
     assert!(pair.same("f", "f", "n").is_some());
 }
+
+/// Two versions of `f`, each for one constant; GCC numbers them in the order in which it made them.
+const VERSIONS: &str = "int out(int);
+__attribute__((noinline)) static int f(int a, int k) { int s = 0; for (int i = 0; i < k; i++) s += out(a + i) * k; return s; }
+";
+
+#[test]
+fn versions_of_a_function_are_told_by_their_callers() {
+    let callers = [
+        "int seven(int x) { return f(x, 7) + f(x + 1, 7); }",
+        "int nine(int x) { return f(x, 9) ^ f(x + 1, 9); }",
+    ];
+    let text = |order: [usize; 2]| format!("{VERSIONS}{}\n{}", callers[order[0]], callers[order[1]]);
+    let builds = Builds::new(
+        (GCC_12, Mode::Plain, &["-O3", "-fno-inline", "-fipa-cp-clone"]),
+        &[("unit.c", &text([0, 1]))],
+        &[("unit.c", &text([1, 0]))],
+    );
+    let pair = builds.pair();
+    let (theirs, ours) = (used_one(&pair.original, "seven", "f"), used_one(&pair.patched, "seven", "f"));
+    assert_ne!(pair.original.item_name(theirs), pair.patched.item_name(ours), "the numbers changed places");
+    for user in ["seven", "nine"] {
+        assert_eq!(pair.same(user, user, "f"), Some(Evidence::Reference), "{user}");
+    }
+    assert_eq!(pair.changes(), (vec![], vec![]));
+}

@@ -114,6 +114,10 @@ impl Suffixes {
     /// The kinds whose number depends on what else there is: an equal name may be another thing in another build.
     const UNSTEADY: u16 = Self::NUMBER.0 | Self::LTO_PRIVATE.0 | Self::COUNTER.0;
 
+    /// The kinds that a function may have several of.
+    const VERSIONS: u16 =
+        Self::COLD.0 | Self::PART.0 | Self::ISRA.0 | Self::CONSTPROP.0 | Self::SPECIALIZED.0;
+
     /// True when every kind of `other` is in this set.
     pub fn contains(self, other: Suffixes) -> bool {
         self.0 & other.0 == other.0
@@ -127,6 +131,11 @@ impl Suffixes {
     /// True when another build may give this name to something else.
     pub fn unsteady(self) -> bool {
         self.0 & Self::UNSTEADY != 0
+    }
+
+    /// True for one of possibly several versions of a function, which a number tells apart in the order in which they were made.
+    pub fn is_version(self) -> bool {
+        self.0 & Self::VERSIONS != 0
     }
 
     /// True when there is none.
@@ -203,11 +212,17 @@ pub fn promotion(name: &[u8]) -> Option<&[u8]> {
 
 /// `f`, `12` and `.cold` of `f.llvm.12.cold`.
 fn split_promotion(name: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    const MARK: &[u8] = b".llvm.";
-    let at = name.windows(MARK.len()).rposition(|w| w == MARK).filter(|&at| at > 0)?;
-    let module = &name[at + MARK.len()..];
-    let length = module.iter().position(|&b| b == b'.').unwrap_or(module.len());
-    is_module(&module[..length]).then(|| (&name[..at], &module[..length], &module[length..]))
+    const MARK: &[u8] = b".llvm";
+    let mut end = name.len();
+    // Most names have no dot, so this is looked for from behind, a part at a time.
+    while let Some(dot) = name[..end].iter().rposition(|&b| b == b'.') {
+        let (before, module) = (&name[..dot], &name[dot + 1..end]);
+        if let Some(base) = before.strip_suffix(MARK) {
+            return (!base.is_empty() && is_module(module)).then_some((base, module, &name[end..]));
+        }
+        end = dot;
+    }
+    None
 }
 
 /// What may stand behind `.llvm.`: a number, or a path in which all but letters and digits became `_`.
@@ -267,11 +282,13 @@ fn split_last_dot(name: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `__UNIQUE_ID_x_12` or `f.__UNIQUE_ID_x12` without the number.
 fn strip_counter(name: &[u8]) -> Option<&[u8]> {
     const MARK: &[u8] = b"__UNIQUE_ID_";
-    name.windows(MARK.len()).position(|w| w == MARK)?;
     let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    if digits == 0 || !name.windows(MARK.len()).any(|w| w == MARK) {
+        return None;
+    }
     let rest = &name[..name.len() - digits];
     let rest = rest.strip_suffix(b"_").unwrap_or(rest);
-    (digits > 0).then_some(rest)
+    Some(rest)
 }
 
 /// `md_init6` of `__initcall__kmod_md_mod__421_10962_md_init6`, and of the `__initstub__` of LTO builds
@@ -343,10 +360,14 @@ const ANONYMOUS: [(&[u8], Anonymous); 25] = [
 
 /// Whether a data object of this name has no identity, and why.
 pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
+    anonymous_as(name, canonical(name))
+}
+
+/// As [`anonymous`], for a name that was taken apart.
+pub fn anonymous_as(name: &[u8], canonical: Canonical<'_>) -> Option<Anonymous> {
     if name.starts_with(b".L") {
         return Some(Anonymous::CompilerConstant);
     }
-    let canonical = canonical(name);
     if canonical.suffixes.contains(Suffixes::COUNTER) {
         return Some(Anonymous::Counter);
     }

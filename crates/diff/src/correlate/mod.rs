@@ -107,8 +107,7 @@ impl Correlation {
 
 /// Correlates two builds of one object.
 pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
-    let mut original = Side::new(original);
-    let mut patched = Side::new(patched);
+    let (mut original, mut patched) = rayon::join(|| Side::new(original), || Side::new(patched));
     files::align(&original, &mut patched);
     original.count_siblings();
     patched.count_siblings();

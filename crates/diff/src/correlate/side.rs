@@ -4,7 +4,7 @@ use klpx_normalize::name::{self, Canonical, Suffixes};
 use klpx_normalize::object::{FileId, ItemId, Object};
 use object::elf;
 
-use super::{Map, is_anonymous};
+use super::Map;
 
 /// The unit of items of a file that only the patched object has.
 pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);
@@ -24,16 +24,21 @@ pub(super) struct Side<'a, 'd> {
     anonymous: Vec<bool>,
     /// The file of each item, in the original's numbering; [`FileId::NONE`] where it is not known.
     units: Vec<FileId>,
-    /// For names that end with a number, how often their base stands in a file.
+    /// For names with a number, how often their base stands in a file with one.
     numbered: Map<(Key<'d>, FileId), u32>,
 }
 
 impl<'a, 'd> Side<'a, 'd> {
     pub(super) fn new(object: &'a Object<'d>) -> Side<'a, 'd> {
+        let canonical: Vec<Canonical<'d>> =
+            object.item_ids().map(|item| name::canonical(object.item_name(item))).collect();
+        let anonymous = |(item, &canonical): (ItemId, &Canonical<'d>)| {
+            !object.item(item).code && name::anonymous_as(object.item_name(item), canonical).is_some()
+        };
         Side {
             object,
-            canonical: object.item_ids().map(|item| name::canonical(object.item_name(item))).collect(),
-            anonymous: object.item_ids().map(|item| is_anonymous(object, item)).collect(),
+            anonymous: object.item_ids().zip(&canonical).map(anonymous).collect(),
+            canonical,
             units: object.item_ids().map(|item| object.unit(item)).collect(),
             numbered: Map::default(),
         }
@@ -48,7 +53,7 @@ impl<'a, 'd> Side<'a, 'd> {
 
     pub(super) fn count_siblings(&mut self) {
         for item in self.object.item_ids() {
-            if self.suffixes(item).unsteady() {
+            if self.suffixes(item).unsteady() || self.suffixes(item).is_version() {
                 *self.numbered.entry((self.key(item), self.unit(item))).or_insert(0) += 1;
             }
         }
@@ -90,17 +95,23 @@ impl<'a, 'd> Side<'a, 'd> {
     /// True when an item's full name can't be another's in another build: a global's, or a local's that its file's
     /// text gave it. A number, and in a full LTO link every local's name, depends on what else there is.
     pub(super) fn has_steady_name(&self, item: ItemId) -> bool {
-        !self.suffixes(item).unsteady() && (!self.is_local(item) || self.has_steady_base(item))
+        let numbered = self.suffixes(item).unsteady() || self.suffixes(item).is_version();
+        !numbered && !self.is_local(item) || self.has_steady_base(item)
     }
 
     /// True when an item's name without its suffixes is one that its file's text gave it alone. Clang's `f.n` is the
     /// first static `n` of `f`; with a second one, `f.n.1`, either may be the first in another build. GCC numbers
-    /// each static of a function, and an undotted name is that of a static of the file.
+    /// each static of a function, and an undotted name is that of a static of the file. Of the versions of a function
+    /// (`f.constprop.0`) the numbers tell nothing, but a single one is it.
     pub(super) fn has_steady_base(&self, item: ItemId) -> bool {
-        let plain = !self.suffixes(item).unsteady();
-        let key = self.key(item);
-        let alone = || !self.numbered.contains_key(&(key, self.unit(item)));
-        plain && !self.is_link_time(item) && (!key.base.contains(&b'.') || alone())
+        let (suffixes, key) = (self.suffixes(item), self.key(item));
+        let siblings = || self.numbered.get(&(key, self.unit(item))).copied().unwrap_or(0);
+        !suffixes.unsteady()
+            && !self.is_link_time(item)
+            && match suffixes.is_version() {
+                true => siblings() == 1,
+                false => !key.base.contains(&b'.') || siblings() == 0,
+            }
     }
 
     /// True when an item is a local of a link of all files at once.

@@ -21,10 +21,15 @@ pub(crate) enum Need {
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
     Arm64,
+    /// To look at a page as a user does.
+    Browser,
+    /// To measure beside others.
+    Bench,
 }
 
 impl Need {
-    pub(crate) const ALL: &[Need] = &[Need::Gcc, Need::Clang, Need::Source, Need::Guest, Need::Arm64];
+    pub(crate) const ALL: &[Need] =
+        &[Need::Gcc, Need::Clang, Need::Source, Need::Guest, Need::Arm64, Need::Browser];
 }
 
 /// How to see that a package is there.
@@ -35,7 +40,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Clang, Gcc, Guest, Source};
+use Need::{Arm64, Bench, Browser, Clang, Gcc, Guest, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -64,6 +69,8 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),
     (File(&["/usr/aarch64-linux-gnu/include/stdio.h"]), "libc6-dev-arm64-cross", &[Arm64]),
     (Tool("qemu-system-aarch64"), "qemu-system-arm", &[Arm64]),
+    (Tool("chromium"), "chromium", &[Browser]),
+    (Tool("pfunct"), "pahole", &[Bench]),
 ];
 
 /// Packages of the table that are needed and not there.
@@ -172,7 +179,7 @@ mod tests {
 
     #[test]
     fn every_need_has_packages() {
-        for need in Need::ALL {
+        for need in Need::ALL.iter().chain(&[Bench]) {
             assert!(PACKAGES.iter().any(|(_, _, needs)| needs.contains(need)));
         }
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: analysis of a whole `vmlinux.o` pair and a whole `klpx build`, in time and memory, against a peer.
+//! `cargo xtask bench`: analysis of a whole `vmlinux.o` pair, a whole `klpx build`, and the survey of a kernel's inlining, in
+//! time and memory, against peers.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -8,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel;
+use crate::kernel::{self, Built};
 use crate::klpx::{Build, Klpx};
-use crate::packages;
+use crate::packages::{self, Need};
 use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
@@ -30,6 +31,12 @@ pub(crate) struct Args {
     /// Leave out the whole build
     #[arg(long)]
     analysis_only: bool,
+    /// Only survey who inlined what
+    #[arg(long, conflicts_with_all = ["objects", "analysis_only"])]
+    inlining_only: bool,
+    /// Survey this file instead of the kernel's vmlinux
+    #[arg(long, value_name = "FILE")]
+    inlining: Option<PathBuf>,
 }
 
 /// One run of a command.
@@ -44,20 +51,33 @@ struct Usage {
 struct Row {
     what: String,
     ours: Usage,
-    peer: Option<Usage>,
+    /// Whose time it is beside ours, and what it used.
+    peer: Option<(&'static str, Usage)>,
 }
 
 /// Measures and prints a table.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
+    packages::ensure(&[Need::Clang, Need::Bench])?;
     let built = kernel::ensure(workspace, kernel)?;
     let klpx = Klpx::build(workspace)?;
+    let mut rows = Vec::new();
+    if !args.inlining_only {
+        rows.extend(livepatch(workspace, args, &built, &klpx)?);
+    }
+    rows.extend(inlining(args, &klpx, &args.inlining.clone().unwrap_or_else(|| built.vmlinux()))?);
+    show(&rows);
+    Ok(true)
+}
+
+/// A build and the analysis in it.
+fn livepatch(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> Result<Vec<Row>> {
     let patch = workspace.fixtures("scenarios/02-md-run/md-run.patch");
     let output = workspace.cache_dir("bench")?;
     let keep = ["--keep-work".to_owned()];
     let build = |options| Build {
-        built: &built,
+        built,
         patches: std::slice::from_ref(&patch),
         name: "md-run",
         options,
@@ -66,7 +86,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     };
     // What the first run keeps for the analysis to read.
     let mut kept: Option<PathBuf> = None;
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let mut objects = args.objects.clone();
     if !args.analysis_only || objects.is_empty() {
         // The first brings the baseline; the second is what one pays for a second patch on a known kernel.
@@ -101,14 +121,42 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     if let Some((_, Some(refusal))) = &peer {
         ui::say(&format!("  the peer's time is up to its refusal: {refusal}"));
     }
-    let peer = peer.map(|(usage, _)| usage);
+    let peer = peer.map(|(usage, _)| ("objtool klp", usage));
     let size = std::fs::metadata(original)?.len() / 1_000_000;
     rows.push(Row { what: format!("analysis of two vmlinux.o ({size} MB)"), ours, peer });
     if let Some(kept) = kept {
         std::fs::remove_dir_all(&kept).with_context(|| format!("can't remove {}", kept.display()))?;
     }
-    show(&rows);
-    Ok(true)
+    Ok(rows)
+}
+
+/// What counts inlined functions, or at least reads the same DWARF to its end, beside `klpx inline-check`.
+const SURVEYORS: [(&str, &[&str]); 2] =
+    [("pfunct", &["--total_inline_stats"]), ("llvm-dwarfdump-22", &["--statistics"])];
+
+/// The survey of a file, and each peer on the same file in the same run.
+fn inlining(args: &Args, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
+    let mut step = ui::step("inlining");
+    step.at("klpx inline-check");
+    let ours = best(args.runs, || {
+        let mut command = klpx.command();
+        command.arg("inline-check").arg(file);
+        command
+    })?;
+    let mut rows = Vec::new();
+    let size = std::fs::metadata(file)?.len() / 1_000_000;
+    for (tool, options) in SURVEYORS {
+        step.at(tool);
+        let peer = measure(Command::new(tool).args(options).arg(file))?;
+        let what = format!("who inlined what in {} ({size} MB)", file_name(file));
+        rows.push(Row { what, ours, peer: Some((tool, peer)) });
+    }
+    step.done(&format!("best of {}", args.runs));
+    Ok(rows)
+}
+
+fn file_name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The original `vmlinux.o` (the kernel's baseline) and the patched one (the run's work), from what `--keep-work` said.
@@ -215,12 +263,14 @@ fn show(rows: &[Row]) {
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            let peer = row.peer.as_ref();
+            let name = row.peer.map_or("-", |(name, _)| name);
+            let peer = row.peer.as_ref().map(|(_, usage)| usage);
             let none = || "-".to_owned();
             vec![
                 row.what.clone(),
                 seconds(&row.ours),
                 megabytes(&row.ours),
+                name.to_owned(),
                 peer.map_or_else(none, seconds),
                 peer.map_or_else(none, megabytes),
                 peer.map_or_else(none, |peer| {
@@ -230,5 +280,5 @@ fn show(rows: &[Row]) {
             ]
         })
         .collect();
-    ui::table(&["what", "klpx", "memory", "objtool klp", "memory", "faster", "smaller"], &cells);
+    ui::table(&["what", "klpx", "memory", "beside", "time", "memory", "faster", "smaller"], &cells);
 }

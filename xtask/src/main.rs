@@ -6,9 +6,12 @@ mod bench;
 mod busybox;
 mod compare;
 mod demo;
+#[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
+mod dwarfdump;
 mod fingerprint;
 mod guest;
 mod initramfs;
+mod inlining;
 mod kernel;
 mod klpx;
 mod machine;

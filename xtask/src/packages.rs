@@ -25,11 +25,23 @@ pub(crate) enum Need {
     Arm64,
     /// For the unit tests, which compile small objects with every compiler that klpx knows.
     Objects,
+    /// To look at a page as a user does.
+    Browser,
+    /// To measure beside others.
+    Bench,
 }
 
 impl Need {
-    pub(crate) const ALL: &[Need] =
-        &[Need::Gcc, Need::Clang, Need::Clang19, Need::Source, Need::Guest, Need::Arm64, Need::Objects];
+    pub(crate) const ALL: &[Need] = &[
+        Need::Gcc,
+        Need::Clang,
+        Need::Clang19,
+        Need::Source,
+        Need::Guest,
+        Need::Arm64,
+        Need::Objects,
+        Need::Browser,
+    ];
 }
 
 /// How to see that a package is there.
@@ -40,7 +52,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Clang, Clang19, Gcc, Guest, Objects, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Guest, Objects, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -76,6 +88,8 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),
     (File(&["/usr/aarch64-linux-gnu/include/stdio.h"]), "libc6-dev-arm64-cross", &[Arm64]),
     (Tool("qemu-system-aarch64"), "qemu-system-arm", &[Arm64]),
+    (Tool("chromium"), "chromium", &[Browser]),
+    (Tool("pfunct"), "pahole", &[Bench]),
 ];
 
 /// Packages of the table that are needed and not there.
@@ -184,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_need_has_packages() {
-        for need in Need::ALL {
+        for need in Need::ALL.iter().chain(&[Bench]) {
             assert!(PACKAGES.iter().any(|(_, _, needs)| needs.contains(need)));
         }
     }

@@ -15,7 +15,7 @@ use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{kernel, refusal, robust, scenario, ui};
+use crate::{inlining, kernel, refusal, robust, scenario, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -69,6 +69,8 @@ enum Part {
     Refusals,
     /// Signals, full disks, damaged files, two klpx at once
     Robustness,
+    /// Who inlined what in a whole kernel, counted twice, and the page about it
+    Inlining,
 }
 
 /// Counts, times and failures of a whole run.
@@ -127,7 +129,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
-    let parts = [Part::Scenarios, Part::Refusals, Part::Robustness].map(wants);
+    let parts = [Part::Scenarios, Part::Refusals, Part::Robustness, Part::Inlining].map(wants);
     if parts.contains(&true) {
         ui::heading("livepatches");
         livepatches(workspace, args, parts, &mut tally)?;
@@ -186,7 +188,7 @@ fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 fn livepatches(
     workspace: &Workspace,
     args: &Args,
-    [want_scenarios, want_refusals, want_robustness]: [bool; 3],
+    [want_scenarios, want_refusals, want_robustness, want_inlining]: [bool; 4],
     tally: &mut Tally,
 ) -> Result<()> {
     let mut kernels = kernel::select(&args.kernel)?;
@@ -205,13 +207,16 @@ fn livepatches(
     // What happens to klpx has nothing to do with the compiler: the kernel that builds fastest will do.
     let robust_on = kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).copied();
     let robust_on = robust_on.filter(|_| want_robustness && robust::matches(&args.scenario));
-    if scenarios.is_empty() && refusals.is_empty() {
+    if scenarios.is_empty() && refusals.is_empty() && !want_inlining {
         kernels = robust_on.into_iter().collect();
     }
     if kernels.is_empty() {
         bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
     }
-    let needs: Vec<Need> = kernels.iter().flat_map(|kernel| kernel.needs).copied().collect();
+    let mut needs: Vec<Need> = kernels.iter().flat_map(|kernel| kernel.needs).copied().collect();
+    if want_inlining {
+        needs.extend(inlining::NEEDS);
+    }
     packages::ensure(&needs)?;
     let start = Instant::now();
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
@@ -222,6 +227,7 @@ fn livepatches(
         scenarios: &scenarios,
         refusals: &refusals,
         robust: robust_on.map(|kernel| (kernel.name, &args.scenario[..])),
+        inlining: want_inlining,
         results_dir: results_dir(workspace)?,
     };
     // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So the kernels of one
@@ -258,6 +264,8 @@ struct Trial<'a> {
     refusals: &'a [(String, Case)],
     /// The kernel that the robustness checks run on, and their names where only some are wanted.
     robust: Option<(&'static str, &'a [String])>,
+    /// Look at who inlined what.
+    inlining: bool,
     results_dir: PathBuf,
 }
 
@@ -277,6 +285,12 @@ impl Trial<'_> {
     fn kernel(&self, built: &Built, tally: &mut Tally) {
         let (workspace, klpx, results) = (self.workspace, self.klpx, &self.results_dir);
         let name = built.kernel.name;
+        if self.inlining {
+            tally.phase(&format!("{name} inlining"), |tally| {
+                tally.take(inlining::run(klpx, built, results)?);
+                Ok(())
+            });
+        }
         if !self.scenarios.is_empty() {
             tally.phase(&format!("{name} scenarios"), |tally| {
                 tally.take(scenario::run(workspace, klpx, built, self.scenarios, results)?);

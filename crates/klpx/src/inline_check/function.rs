@@ -179,8 +179,7 @@ fn names(survey: &Survey, copies: &[&OutOfLine]) -> String {
 
 /// Symbols with why ftrace does not reach them, by reason.
 fn reasons(survey: &Survey, copies: &[&OutOfLine]) -> String {
-    let mut by_reason: std::collections::BTreeMap<String, Vec<&OutOfLine>> =
-        std::collections::BTreeMap::new();
+    let mut by_reason: BTreeMap<String, Vec<&OutOfLine>> = BTreeMap::new();
     for copy in copies {
         if let Reach::No(why) = copy.reach {
             by_reason.entry(why.to_string()).or_default().push(copy);

@@ -89,11 +89,9 @@ pub fn census(object: &Object<'_>) -> Census {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let member =
                 |&id: &SymbolId| (text(elf.symbol_name(id)), text(object.file_name(unit(object, id))));
-            census.ambiguous.push(Shared {
-                base: text(base),
-                promoted: promoted > 0,
-                members: members.iter().map(member).collect(),
-            });
+            let mut members: Vec<_> = members.iter().map(member).collect();
+            members.sort();
+            census.ambiguous.push(Shared { base: text(base), promoted: promoted > 0, members });
         }
     }
     census

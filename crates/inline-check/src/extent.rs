@@ -24,10 +24,27 @@ pub fn extent(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Extent> 
     let dwarf: Dwarf<Reader<'_>> =
         Dwarf::load(|id| Ok::<_, gimli::Error>(dwarf::section(elf, id.name()))).ok()?;
     let unit = unit_of_program(&dwarf, program)?;
-    let (file, first) = declaration_at(&dwarf, &unit, dwarf::address(section, offset)).ok()??;
-    let next = declarations(&unit).ok()?.into_iter().filter(|&(f, line)| f == file && line > first).min();
+    let declared = declaration_at(&dwarf, &unit, dwarf::address(section, offset)).ok()??;
+    lines_of(&dwarf, &unit, declared)
+}
+
+/// The lines of the function that an entry declares.
+pub(crate) fn declared_extent<'d>(
+    dwarf: &Dwarf<Reader<'d>>,
+    unit: &Unit<Reader<'d>>,
+    entry: &DebuggingInformationEntry<Reader<'d>>,
+) -> Option<Extent> {
+    lines_of(dwarf, unit, declared(entry)?)
+}
+
+fn lines_of<'d>(
+    dwarf: &Dwarf<Reader<'d>>,
+    unit: &Unit<Reader<'d>>,
+    (file, first): (u64, u32),
+) -> Option<Extent> {
+    let next = declarations(unit).ok()?.into_iter().filter(|&(f, line)| f == file && line > first).min();
     let last = next.map_or(u32::MAX, |(_, line)| line - 1);
-    Some(Extent { file: file_name(&dwarf, &unit, file)?, first, last })
+    Some(Extent { file: file_name(dwarf, unit, file)?, first, last })
 }
 
 /// File index and line of the function that holds an address.
@@ -74,7 +91,7 @@ fn declared(entry: &DebuggingInformationEntry<Reader<'_>>) -> Option<(u64, u32)>
     Some((file, u32::try_from(line).ok()?))
 }
 
-fn file_name(dwarf: &Dwarf<Reader<'_>>, unit: &Unit<Reader<'_>>, index: u64) -> Option<String> {
+pub(crate) fn file_name(dwarf: &Dwarf<Reader<'_>>, unit: &Unit<Reader<'_>>, index: u64) -> Option<String> {
     let header = unit.line_program.as_ref()?.header();
     let file = header.file(index)?;
     let text = |value| Some(dwarf.attr_string(unit, value).ok()?.to_string_lossy().ok()?.into_owned());

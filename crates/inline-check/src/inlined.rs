@@ -1,19 +1,29 @@
 //! Which functions a function holds inlined copies of, from the one DWARF unit that describes it.
 
-use std::collections::BTreeSet;
-
 use gimli::{AttributeValue, Dwarf, Reader as _, Unit, UnitOffset};
 use klpx_normalize::elf::{Elf, SectionId};
 
 use crate::dwarf::{self, Reader};
-use crate::lines;
+use crate::extent::{self, Extent};
+use crate::lines::{self, Position};
 
 /// How far names are looked for through abstract origins and specifications.
 const MAX_HOPS: u8 = 8;
 
-/// The names of the functions of which the code at `offset` of a section holds inlined copies, nested ones included.
-/// `None` when the DWARF does not say.
-pub fn inlined_functions(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<BTreeSet<String>> {
+/// An inlined copy of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The function's name.
+    pub name: String,
+    /// The lines that the function takes up in the source, where the DWARF says.
+    pub extent: Option<Extent>,
+    /// Where it is called.
+    pub call: Option<Position>,
+}
+
+/// The inlined copies that the code at `offset` of a section holds, nested ones included, in the order of the DWARF. `None` when it
+/// does not say.
+pub fn copies(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Vec<Copy>> {
     let program = lines::program_of(elf, section, offset)?;
     let dwarf: Dwarf<Reader<'_>> =
         Dwarf::load(|id| Ok::<_, gimli::Error>(dwarf::section(elf, id.name()))).ok()?;
@@ -41,8 +51,8 @@ fn collect<'d>(
     dwarf: &Dwarf<Reader<'d>>,
     unit: &Unit<Reader<'d>>,
     address: u64,
-) -> gimli::Result<Option<BTreeSet<String>>> {
-    let mut names = None;
+) -> gimli::Result<Option<Vec<Copy>>> {
+    let mut copies = None;
     let mut inside = None; // depth of the subprogram
     let mut entries = unit.entries();
     while let Some(entry) = entries.next_dfs()? {
@@ -53,18 +63,34 @@ fn collect<'d>(
         match entry.tag() {
             gimli::DW_TAG_subprogram if inside.is_none() && covers(dwarf, unit, entry, address)? => {
                 inside = Some(depth);
-                names = Some(BTreeSet::new());
+                copies = Some(Vec::new());
             }
             gimli::DW_TAG_inlined_subroutine if inside.is_some() => {
                 let origin = entry.attr_value(gimli::DW_AT_abstract_origin);
-                if let (Some(names), Some(name)) = (names.as_mut(), name(dwarf, unit, origin, 0)?) {
-                    names.insert(name);
+                if let (Some(copies), Some((name, extent))) =
+                    (copies.as_mut(), function(dwarf, unit, origin, 0)?)
+                {
+                    copies.push(Copy { name, extent, call: call(dwarf, unit, entry) });
                 }
             }
             _ => {}
         }
     }
-    Ok(names)
+    Ok(copies)
+}
+
+/// Where an inlined subroutine is called.
+fn call<'d>(
+    dwarf: &Dwarf<Reader<'d>>,
+    unit: &Unit<Reader<'d>>,
+    entry: &gimli::DebuggingInformationEntry<Reader<'d>>,
+) -> Option<Position> {
+    let file = match entry.attr_value(gimli::DW_AT_call_file)? {
+        AttributeValue::FileIndex(n) => n,
+        other => other.udata_value()?,
+    };
+    let line = u32::try_from(entry.attr_value(gimli::DW_AT_call_line)?.udata_value()?).ok()?;
+    Some(Position { file: extent::file_name(dwarf, unit, file)?, line })
 }
 
 pub(crate) fn covers<'d>(
@@ -82,24 +108,24 @@ pub(crate) fn covers<'d>(
     Ok(false)
 }
 
-/// A function's name, through its abstract origin or specification, in this unit or another.
-fn name<'d>(
+/// A function's name and lines, through its abstract origin or specification, in this unit or another.
+fn function<'d>(
     dwarf: &Dwarf<Reader<'d>>,
     unit: &Unit<Reader<'d>>,
     at: Option<AttributeValue<Reader<'d>>>,
     hops: u8,
-) -> gimli::Result<Option<String>> {
+) -> gimli::Result<Option<(String, Option<Extent>)>> {
     if hops > MAX_HOPS {
         return Ok(None);
     }
     match at {
-        Some(AttributeValue::UnitRef(offset)) => name_at(dwarf, unit, offset, hops),
+        Some(AttributeValue::UnitRef(offset)) => function_at(dwarf, unit, offset, hops),
         Some(AttributeValue::DebugInfoRef(offset)) => {
             let mut headers = dwarf.units();
             while let Some(header) = headers.next()? {
                 if let Some(inner) = offset.to_unit_offset(&header) {
                     let other = dwarf.unit(header)?;
-                    return name_at(dwarf, &other, inner, hops);
+                    return function_at(dwarf, &other, inner, hops);
                 }
             }
             Ok(None)
@@ -108,18 +134,19 @@ fn name<'d>(
     }
 }
 
-fn name_at<'d>(
+fn function_at<'d>(
     dwarf: &Dwarf<Reader<'d>>,
     unit: &Unit<Reader<'d>>,
     offset: UnitOffset,
     hops: u8,
-) -> gimli::Result<Option<String>> {
+) -> gimli::Result<Option<(String, Option<Extent>)>> {
     let entry = unit.entry(offset)?;
     if let Some(value) = entry.attr_value(gimli::DW_AT_name) {
-        return Ok(Some(dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned()));
+        let name = dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned();
+        return Ok(Some((name, extent::declared_extent(dwarf, unit, &entry))));
     }
     let next = entry
         .attr_value(gimli::DW_AT_abstract_origin)
         .or_else(|| entry.attr_value(gimli::DW_AT_specification));
-    name(dwarf, unit, next, hops + 1)
+    function(dwarf, unit, next, hops + 1)
 }

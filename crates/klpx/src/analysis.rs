@@ -6,6 +6,8 @@ use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
+use crate::causes::Cause;
+
 /// One changed or new function or object.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
@@ -15,6 +17,9 @@ pub(crate) struct Finding {
     pub(crate) function: String,
     /// What happened to it.
     pub(crate) kind: Kind,
+    /// Why it differs, where debug information tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cause: Option<Cause>,
     /// One line for people.
     pub(crate) why: String,
     /// Where it first differs, or where it begins when it is new.
@@ -35,6 +40,7 @@ impl Finding {
             object: object_name.to_owned(),
             function: name(patched, item),
             kind: Kind::Changed,
+            cause: None,
             why: "uses a changed function that can't be replaced by itself".to_owned(),
             file: None,
             line: None,
@@ -70,6 +76,7 @@ pub(crate) fn removed(object_name: &str, original: &Object<'_>, difference: &Dif
             object: object_name.to_owned(),
             function: name(original, item),
             kind: Kind::Removed,
+            cause: None,
             why: "not in the patched build".to_owned(),
             file: None,
             line: None,
@@ -98,6 +105,7 @@ fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change
         object: object_name.to_owned(),
         function: name(patched, change.patched),
         kind,
+        cause: None,
         why,
         file: position.as_ref().map(|p| p.file.clone()),
         line: position.map(|p| p.line),

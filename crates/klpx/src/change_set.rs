@@ -1,17 +1,18 @@
 //! The change set of a patch: every pair of objects read, compared, and put into the words of the report.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use klpx_build_driver::{Patched, Prepared};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
-use klpx_inline_check::{extent, inlined};
+use klpx_inline_check::extent;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
 use rayon::prelude::*;
 
 use crate::analysis::{self, Finding, Kind};
+use crate::causes::{self, Edits};
 use crate::render;
 
 /// The files of one pair.
@@ -90,13 +91,13 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     pub(crate) fn new(objects: &[Objects<'_>], prepared: &Prepared, source: &Path) -> Analysis {
-        let strip = source.display().to_string();
+        let edits = Edits { prepared, source };
         let differences: Vec<Difference> =
             objects.iter().map(|pair| klpx_diff::compare(&pair.original, &pair.patched)).collect();
         let each = || objects.iter().zip(&differences);
         Analysis {
-            edited: each().map(|(pair, d)| edited(pair, d, prepared, source)).collect(),
-            findings: each().map(|(pair, d)| findings(pair, d, &strip)).collect(),
+            edited: each().map(|(pair, d)| edited(pair, d, edits)).collect(),
+            findings: each().map(|(pair, d)| findings(pair, d, edits)).collect(),
             functions: objects
                 .iter()
                 .map(|p| p.patched.items().iter().filter(|item| item.code).count())
@@ -126,42 +127,15 @@ impl Analysis {
     }
 }
 
-fn findings(pair: &Objects<'_>, difference: &Difference, strip: &str) -> Vec<Finding> {
-    let mut findings = analysis::findings(pair.name, strip, &pair.patched, &difference.functions);
-    explain_new(pair, difference, &mut findings);
+fn findings(pair: &Objects<'_>, difference: &Difference, edits: Edits<'_>) -> Vec<Finding> {
+    let strip = edits.source.display().to_string();
+    let mut findings = analysis::findings(pair.name, &strip, &pair.patched, &difference.functions);
+    causes::explain(pair, difference, edits, &mut findings);
     findings
 }
 
-/// A new function that was inlined into one that changed is not the patch's own: say so.
-fn explain_new(pair: &Objects<'_>, difference: &Difference, findings: &mut [Finding]) {
-    if findings.iter().all(|f| f.kind != Kind::New) {
-        return;
-    }
-    let holders: Vec<(String, BTreeSet<String>)> = difference
-        .functions
-        .iter()
-        .filter_map(|change| {
-            let item = pair.original.item(change.original?);
-            let names = inlined::inlined_functions(&pair.original.elf, item.section, item.entry)?;
-            Some((analysis::name(&pair.patched, change.patched), names))
-        })
-        .collect();
-    for finding in findings.iter_mut().filter(|f| f.kind == Kind::New) {
-        let base = klpx_normalize::name::canonical(finding.function.as_bytes()).base;
-        let base = String::from_utf8_lossy(base).into_owned();
-        if let Some((holder, _)) = holders.iter().find(|(_, names)| names.contains(&base)) {
-            finding.why = format!("new: was inlined into {holder}, no longer is");
-        }
-    }
-}
-
 /// Functions in sections that are gone after boot, whose own lines the patch touches. For all others it does not matter.
-fn edited(
-    pair: &Objects<'_>,
-    difference: &Difference,
-    prepared: &Prepared,
-    source: &Path,
-) -> BTreeSet<ItemId> {
+fn edited(pair: &Objects<'_>, difference: &Difference, edits: Edits<'_>) -> BTreeSet<ItemId> {
     let in_init =
         |item: ItemId| pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init");
     difference
@@ -171,22 +145,10 @@ fn edited(
         .filter(|&item| in_init(item))
         .filter(|&item| {
             let place = pair.patched.item(item);
-            let Some(extent) = extent::extent(&pair.patched.elf, place.section, place.entry) else {
-                return true;
-            };
-            let Some(file) = in_tree(&extent.file, source) else { return true };
-            let last = extent.last;
-            prepared.edits(&file).iter().any(|lines| lines.start <= last && lines.end > extent.first)
+            extent::extent(&pair.patched.elf, place.section, place.entry)
+                .is_none_or(|extent| edits.touch(&extent))
         })
         .collect()
-}
-
-/// A compiler's path as one in the tree.
-fn in_tree(file: &str, source: &Path) -> Option<String> {
-    let path = Path::new(file);
-    let relative: PathBuf = path.strip_prefix(source).unwrap_or(path).to_owned();
-    let normal = relative.components().filter(|c| matches!(c, std::path::Component::Normal(_)));
-    normal.collect::<PathBuf>().to_str().map(str::to_owned)
 }
 
 /// Initcalls, parameters and other entries that only a boot or a module load reads.

@@ -4,6 +4,7 @@ mod analysis;
 mod args;
 mod build;
 mod cache;
+mod causes;
 mod change_set;
 mod diff;
 mod inline_check;

@@ -3,7 +3,7 @@
 //! Reads `.altinstructions` on its own: an entry has two relocations, the first at its start, and ends with the length of the
 //! replacement, in every kernel version and on every architecture (`struct alt_instr`).
 
-use klpx_normalize::elf::{Elf, Rela, SectionId};
+use klpx_normalize::elf::{Elf, Rela, SectionId, SymbolId};
 use object::endian::LittleEndian as LE;
 
 use super::meaning::Body;
@@ -13,16 +13,18 @@ pub(super) struct Alternative {
     section: SectionId,
     /// Where the code that it replaces stands, in its section.
     pub(super) at: u64,
-    from: (SectionId, u64),
+    /// The symbol that says where the code comes from.
+    pub(super) symbol: SymbolId,
+    from: Option<(SectionId, u64)>,
     /// What follows the two distances: the capability or feature, and the lengths.
     pub(super) rest: Vec<u8>,
 }
 
 impl Alternative {
-    /// The code that comes instead.
-    pub(super) fn replacement(&self) -> Body {
-        let (section, start) = self.from;
-        Body { section, start, size: self.rest.last().copied().unwrap_or(0).into(), lead: 0 }
+    /// The code that comes instead. `None` when it is another file's: a callback of the kernel makes it then (arm64).
+    pub(super) fn replacement(&self) -> Option<Body> {
+        let (section, start) = self.from?;
+        Some(Body { section, start, size: self.rest.last().copied().unwrap_or(0).into(), lead: 0 })
     }
 }
 
@@ -49,8 +51,8 @@ impl Alternatives {
             let start = pair[0].r_offset.get(LE);
             let rest = start.saturating_add(8) as usize..start.saturating_add(size) as usize;
             let rest = elf.section_bytes(table).get(rest).unwrap_or(&[]).to_vec();
-            if let (Some((section, at)), Some(from)) = (place(elf, &pair[0]), place(elf, &pair[1])) {
-                self.0.push(Alternative { section, at, from, rest });
+            if let (Some((section, at)), Some(symbol)) = (place(elf, &pair[0]), elf.rela_symbol(&pair[1])) {
+                self.0.push(Alternative { section, at, symbol, from: place(elf, &pair[1]), rest });
             }
         }
     }

@@ -281,8 +281,16 @@ impl Pair<'_, '_, '_> {
             if our.at - from.start != their.at - to.start || our.rest != their.rest {
                 return differs("it stands elsewhere, or is for another processor");
             }
-            if let Some(found) = self.compare(our.replacement(), their.replacement(), 0) {
-                return differs(&found.what);
+            let name = |elf: &Elf<'_>, symbol| String::from_utf8_lossy(elf.symbol_name(symbol)).into_owned();
+            let (mine, copied) = (name(self.patched.elf, our.symbol), name(self.copy.elf, their.symbol));
+            match (our.replacement(), their.replacement()) {
+                (Some(from), Some(to)) => {
+                    if let Some(found) = self.compare(from, to, 0) {
+                        return differs(&found.what);
+                    }
+                }
+                (_, None) if mine == copied => {}
+                _ => return differs(&format!("{mine} became {copied}")),
             }
         }
         None

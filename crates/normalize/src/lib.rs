@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod elf;
+pub mod frames;
 pub mod name;
 pub mod object;
 pub mod special;

@@ -8,6 +8,7 @@ mod jump_tables;
 mod literal_pools;
 mod mapping_symbols;
 mod runtime_constants;
+mod shadow_stack;
 mod trace_sites;
 
 use klpx_normalize::arch::Arch;

@@ -51,6 +51,7 @@ pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
         entries: BTreeMap::new(),
         externals: BTreeMap::new(),
         veneers: BTreeMap::new(),
+        landing_pads: closure.units.iter().map(|unit| references::has_landing_pads(unit.original)).collect(),
         common: None,
         imports: BTreeSet::new(),
         livepatch_symbols: BTreeSet::new(),
@@ -105,6 +106,8 @@ struct Emitter<'c, 'u, 'd> {
     entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
     externals: BTreeMap<String, Sym>,
     veneers: BTreeMap<(Sym, i64), Sym>,
+    /// By unit: whether its functions begin with landing pads where they may be reached by indirect branches.
+    landing_pads: Vec<bool>,
     /// The common information of the frames that were placed last: where it lies, and its bytes.
     common: Option<(usize, Vec<u8>)>,
     imports: BTreeSet<Import>,

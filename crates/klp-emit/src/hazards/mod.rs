@@ -10,6 +10,7 @@ mod mapping_symbols;
 mod runtime_constants;
 mod shadow_stack;
 mod trace_sites;
+mod veneers;
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SectionId, SymbolId};

@@ -7,6 +7,7 @@
 pub mod arch;
 pub mod census;
 pub mod elf;
+pub mod frames;
 pub mod name;
 pub mod object;
 pub mod special;

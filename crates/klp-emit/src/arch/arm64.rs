@@ -20,13 +20,18 @@ fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
     code.chunks_exact(4).enumerate().map(|(n, w)| (n * 4, u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
 }
 
-/// `adrp x16, symbol; add x16, x16, :lo12:symbol; br x16`. The loader gives a `bl` that does not reach an entry of `.plt`, but
-/// `.plt` is read-only when a late relocation is applied, and module_emit_plt_entry (arch/arm64/kernel/module-plts.c)
-/// writes there directly. x16 is free between functions (AAPCS64), and a `bti c` takes a `br x16`.
-pub(super) static LATE_VENEER: Veneer = Veneer {
-    code: &[0x9000_0010, 0x9100_0210, 0xd61f_0200],
+/// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers leave out the
+/// landing pad of a function that is only ever called directly; `ret` needs none, other than `br`.
+pub(super) static VENEER: Veneer = Veneer {
+    code: &[0x9000_0010, 0x9100_0210, 0xd65f_0200],
     relocations: &[(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)],
 };
+
+/// True when code begins with what a `br x16` may lead to where BTI is on: `bti c`, `bti jc`, `paciasp`, `pacibsp`.
+pub(super) fn begins_with_landing_pad(code: &[u8]) -> bool {
+    let first = words(code).next().map(|(_, word)| word);
+    matches!(first, Some(0xd503_245f | 0xd503_24df | 0xd503_233f | 0xd503_237f))
+}
 
 /// `movz`, `movk`, `movk`, `movk` of one register become `adrp`, `ldr`, `nop`, `nop` with it.
 pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {

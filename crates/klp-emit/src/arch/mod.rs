@@ -52,12 +52,23 @@ pub(crate) struct Veneer {
     pub(crate) relocations: &'static [(u64, u32)],
 }
 
-/// What branches to symbols lead through that are found only when the patched module arrives; `None` where the loader can
-/// make such a branch reach at any time.
-pub(crate) fn late_veneer(arch: Arch) -> Option<&'static Veneer> {
+/// What branches lead through that the loader can't make reach; `None` where it always can.
+///
+/// arm64's loader gives a `bl` that does not reach an entry of `.plt`, which branches on by `br x16`. It can't when the patched
+/// module arrives: `.plt` is read-only by then, and module_emit_plt_entry (arch/arm64/kernel/module-plts.c) writes there
+/// directly. And it must not where BTI is on and the callee has no landing pad.
+pub(crate) fn veneer(arch: Arch) -> Option<&'static Veneer> {
     match arch {
         Arch::X86_64 => None,
-        Arch::Arm64 => Some(&arm64::LATE_VENEER),
+        Arch::Arm64 => Some(&arm64::VENEER),
+    }
+}
+
+/// True when code begins with what an indirect branch may lead to.
+pub(crate) fn begins_with_landing_pad(arch: Arch, code: &[u8]) -> bool {
+    match arch {
+        Arch::X86_64 => true,
+        Arch::Arm64 => arm64::begins_with_landing_pad(code),
     }
 }
 

@@ -5,6 +5,7 @@
 //! turns into livepatch relocations after the link.
 
 mod entries;
+mod frames;
 mod objects;
 mod references;
 
@@ -50,6 +51,8 @@ pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
         entries: BTreeMap::new(),
         externals: BTreeMap::new(),
         veneers: BTreeMap::new(),
+        landing_pads: closure.units.iter().map(|unit| references::has_landing_pads(unit.original)).collect(),
+        common: None,
         imports: BTreeSet::new(),
         livepatch_symbols: BTreeSet::new(),
         late: BTreeSet::new(),
@@ -103,6 +106,10 @@ struct Emitter<'c, 'u, 'd> {
     entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
     externals: BTreeMap<String, Sym>,
     veneers: BTreeMap<(Sym, i64), Sym>,
+    /// By unit: whether its functions begin with landing pads where they may be reached by indirect branches.
+    landing_pads: Vec<bool>,
+    /// The common information of the frames that were placed last: where it lies, and its bytes.
+    common: Option<(usize, Vec<u8>)>,
     imports: BTreeSet<Import>,
     livepatch_symbols: BTreeSet<String>,
     /// Places in copied code that a late livepatch relocation writes: unit, item, bytes from its entry.
@@ -131,6 +138,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.out.add_section(Section::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
         for unit in 0..closure.units.len() {
             self.place_entries(unit);
+            self.place_frames(unit);
         }
         for &(unit, piece) in &all {
             self.relocate_piece(unit, piece);

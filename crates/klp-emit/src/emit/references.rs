@@ -2,7 +2,7 @@
 
 use klpx_diagnosis::{Class, Diagnosis, Place as Where, Result};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
-use klpx_normalize::object::{ItemId, Role};
+use klpx_normalize::object::{ItemId, Object, Role};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -117,7 +117,8 @@ impl Emitter<'_, '_, '_> {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
                         let symbol = self.external(&outside);
-                        match arch::late_veneer(object.arch).filter(|_| kind.branch && outside.is_late()) {
+                        let far = || outside.is_late() || self.lacks_landing_pad(unit, referent);
+                        match arch::veneer(object.arch).filter(|_| kind.branch && far()) {
                             Some(veneer) => (Some(self.veneer(veneer, symbol, delta, &name)), 0),
                             None => (Some(symbol), delta - bias),
                         }
@@ -134,7 +135,14 @@ impl Emitter<'_, '_, '_> {
         self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
     }
 
-    /// A piece of code that leads to a late symbol however far away it is; one for each place that is branched to.
+    /// True for a function of the kernel that its own direct branches reach and no other, in a kernel with landing pads.
+    fn lacks_landing_pad(&self, unit: usize, referent: Referent) -> bool {
+        let Referent::Original(item, _) = referent else { return false };
+        let original = self.unit(unit).original;
+        self.landing_pads[unit] && !begins_with_landing_pad(original, item)
+    }
+
+    /// A piece of code that leads to a symbol however far away it is; one for each place that is branched to.
     fn veneer(&mut self, veneer: &Veneer, symbol: Sym, delta: i64, name: &str) -> Sym {
         if let Some(&made) = self.veneers.get(&(symbol, delta)) {
             return made;
@@ -282,6 +290,22 @@ impl Emitter<'_, '_, '_> {
         self.externals.insert(name, symbol);
         symbol
     }
+}
+
+/// True when the compiler gave functions landing pads. Assembly has them in any kernel, but no trace sites.
+pub(super) fn has_landing_pads(object: &Object<'_>) -> bool {
+    let (sites, _) = object.arch.trace_sites();
+    arch::veneer(object.arch).is_some()
+        && object.item_ids().any(|item| {
+            let traced = object.entries(item).iter();
+            let mut traced = traced.filter(|entry| object.tables[entry.table.index()].kind.name == sites);
+            traced.next().is_some() && begins_with_landing_pad(object, item)
+        })
+}
+
+fn begins_with_landing_pad(object: &Object<'_>, item: ItemId) -> bool {
+    let item = object.item(item);
+    arch::begins_with_landing_pad(object.arch, object.range(item.section, item.entry, item.end))
 }
 
 pub(super) fn late_alternative(place: Where) -> Diagnosis {

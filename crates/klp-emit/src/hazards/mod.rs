@@ -8,7 +8,9 @@ mod jump_tables;
 mod literal_pools;
 mod mapping_symbols;
 mod runtime_constants;
+mod shadow_stack;
 mod trace_sites;
+mod veneers;
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SectionId, SymbolId};

@@ -451,7 +451,7 @@ impl Pair<'_, '_, '_> {
 
     /// What a branch to a veneer leads to.
     fn through_veneer(&self, branch: &Rela) -> Option<Named> {
-        let veneer = arch::late_veneer(self.arch)?;
+        let veneer = arch::veneer(self.arch)?;
         let symbol = self.copy.elf.rela_symbol(branch)?;
         if !self.copy.text(symbol).starts_with(arch::VENEER) || branch.r_addend.get(LE) != 0 {
             return None;

@@ -6,6 +6,7 @@
 
 mod alternatives;
 mod format;
+mod frames;
 mod meaning;
 mod tables;
 mod target;
@@ -87,6 +88,7 @@ impl Check<'_, '_> {
         self.check_functions(units);
         self.check_tables();
         self.check_meaning(units);
+        self.check_frames(units);
     }
 
     fn check_modinfo(&mut self) {

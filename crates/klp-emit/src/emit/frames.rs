@@ -1,0 +1,68 @@
+//! The frames of copied functions, on architectures whose kernel patches code by them: on arm64 a kernel with
+//! UNWIND_PATCH_PAC_INTO_SCS turns pointer authentication into a shadow call stack where the processor has none of the
+//! former, and finds the instructions by `.eh_frame` (scs_patch in arch/arm64/kernel/pi/patch-scs.c).
+
+use std::collections::BTreeMap;
+
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::frames::{Frame, frames};
+use klpx_normalize::object::{ItemId, Target};
+use object::elf;
+
+use super::{ALLOC, Emitter};
+use crate::closure::{From, Piece};
+
+/// Frames of one file have this alignment; where one file's do not end on it, a linker would put a terminator.
+const ALIGN: usize = 8;
+
+impl Emitter<'_, '_, '_> {
+    pub(super) fn place_frames(&mut self, unit: usize) {
+        let object = self.unit(unit).patched;
+        let Some(table) = object.arch.frame_table() else { return };
+        for from in object.elf.section_ids().filter(|&id| object.elf.section_name(id) == table) {
+            let all = frames(&object.elf, from);
+            let mut wanted: BTreeMap<ItemId, &Frame<'_>> = BTreeMap::new();
+            for frame in &all {
+                // GCC lets it begin behind the trace site.
+                if let Target::Item { item, offset: 0.. } = object.resolve(from, frame.code)
+                    && self.closure.has(unit, Piece::Item(item))
+                {
+                    wanted.insert(item, frame);
+                }
+            }
+            for (item, frame) in wanted {
+                self.place_frame(unit, item, from, frame);
+            }
+        }
+    }
+
+    /// The kernel reads records one after the other, and takes the last common information before a frame for its own.
+    fn place_frame(&mut self, unit: usize, item: ItemId, from: SectionId, frame: &Frame<'_>) {
+        let table = self.unit(unit).patched.elf.section_name(from);
+        let section = self.section(table, elf::SHT_PROGBITS.0, ALLOC, ALIGN as u64);
+        let out = &mut self.out.sections[section.0];
+        let common = match &self.common {
+            Some((at, bytes)) if bytes == frame.common => *at,
+            _ => {
+                let at = append(&mut out.data, frame.common);
+                self.common = Some((at, frame.common.to_vec()));
+                at
+            }
+        };
+        let at = append(&mut out.data, frame.bytes);
+        let back = (at + 4 - common) as u32;
+        out.data[at + 4..at + 8].copy_from_slice(&back.to_le_bytes());
+        let place = at as u64 + klpx_normalize::frames::CODE;
+        self.relocate(unit, From::Table, item, from, frame.code, (section, place));
+    }
+}
+
+/// Appends a record, filled up with no-operations (DW_CFA_nop, 0) to a multiple of the alignment.
+fn append(data: &mut Vec<u8>, record: &[u8]) -> usize {
+    let at = data.len();
+    data.extend_from_slice(record);
+    data.resize(data.len().next_multiple_of(ALIGN), 0);
+    let length = (data.len() - at - 4) as u32;
+    data[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    at
+}

@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 use klpx_normalize::object::{FileId, ItemId};
 
-use super::Map;
 use super::alike::contents;
 use super::side::{NEW_FILE, Side};
+use super::{Both, Map};
 
 /// A FILE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,8 +103,8 @@ fn between<'d>(
     theirs: &[File<'d>],
     ours: &[File<'d>],
     anchors: &[(usize, usize)],
-) -> BTreeMap<(u32, &'d [u8]), (Vec<usize>, Vec<usize>)> {
-    let mut left: BTreeMap<(u32, &[u8]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+) -> BTreeMap<(u32, &'d [u8]), Both<Vec<usize>>> {
+    let mut left: BTreeMap<(u32, &[u8]), Both<Vec<usize>>> = BTreeMap::new();
     for (n, segment) in segments(anchors.iter().map(|pair| pair.0), theirs.len()) {
         left.entry((segment, theirs[n].name)).or_default().0.push(n);
     }
@@ -131,7 +131,7 @@ fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u
 /// Files that are alike, and the only ones on each side. Those that would cross others are left out, so that both
 /// members stand in rising order. Files without items are as good as equal: the first is the first, and so on.
 fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
-    let mut alike: Map<&File<'_>, (Vec<usize>, Vec<usize>)> = Map::default();
+    let mut alike: Map<&File<'_>, Both<Vec<usize>>> = Map::default();
     for (n, file) in theirs.iter().enumerate() {
         alike.entry(file).or_default().0.push(n);
     }

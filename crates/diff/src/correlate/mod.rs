@@ -11,6 +11,7 @@ mod alike;
 mod files;
 mod settle;
 mod side;
+mod users;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -20,6 +21,9 @@ use klpx_normalize::object::{FileId, ItemId, Object};
 use side::{Key, NEW_FILE, Side};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// Something of the original and of the patched object.
+type Both<T> = (T, T);
 
 /// By what two items were found to be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::alike::{self, contents};
 use super::side::{NEW_FILE, Side};
-use super::{Evidence, Map, Pairing, Unsettled};
+use super::users::{Roots, User, Users, overlap};
+use super::{Both, Evidence, Map, Pairing, Unsettled};
 
 /// Pairs what can be paired of the items that are left.
 pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
@@ -16,20 +17,18 @@ pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
     if groups.is_empty() {
         return;
     }
-    let users = (users(&pairing.original, &pairing.result.patched_of), {
-        let paired: Vec<_> =
-            pairing.result.original_of.iter().map(|pair| pair.map(|(item, _)| item)).collect();
-        users(&pairing.patched, &paired)
-    });
-    let mut open = (
+    let of_patched: Vec<Option<ItemId>> =
+        pairing.result.original_of.iter().map(|pair| pair.map(|(item, _)| item)).collect();
+    let users = (
+        Users::read(&pairing.original, &pairing.result.patched_of),
+        Users::read(&pairing.patched, &of_patched),
+    );
+    let open = (
         vec![false; pairing.original.object.items().len()],
         vec![false; pairing.patched.object.items().len()],
     );
-    for group in &groups {
-        group.theirs.iter().for_each(|x| open.0[x.index()] = true);
-        group.ours.iter().for_each(|y| open.1[y.index()] = true);
-    }
     let mut work = Settling { pairing, groups, open, users, seen: Map::default() };
+    work.drop_paired();
     while work.by_reference() || work.by_content() || work.by_user() || work.by_base() || work.by_order() {
         work.drop_paired();
     }
@@ -43,16 +42,20 @@ struct Group {
     ours: Vec<ItemId>,
 }
 
-/// Who refers to items without a counterpart: (item, user), sorted.
-type Users = Vec<(ItemId, ItemId)>;
+impl Group {
+    /// Leaves out what can't be any of the others.
+    fn keep_possible(&mut self, pairing: &Pairing<'_, '_>) {
+        self.theirs.retain(|&x| self.ours.iter().any(|&y| may_be(pairing, x, y)));
+        self.ours.retain(|&y| self.theirs.iter().any(|&x| may_be(pairing, x, y)));
+    }
+}
 
 struct Settling<'p, 'a, 'd> {
     pairing: &'p mut Pairing<'a, 'd>,
     groups: Vec<Group>,
-    /// By item, of the original and of the patched object: whether it ever was in a group. What has no counterpart and
-    /// was in none is gone or new.
-    open: (Vec<bool>, Vec<bool>),
-    users: (Users, Users),
+    /// Whether an item is in a group. What has no counterpart and is in none is gone or new.
+    open: Both<Vec<bool>>,
+    users: Both<Users>,
     /// For each paired user, by its original: what its references lead to that stand at the same place in both builds.
     seen: Map<ItemId, Vec<(Target, Target)>>,
 }
@@ -70,10 +73,7 @@ fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
         }
     }
     let mut groups: Vec<Group> = by_key.into_values().filter(|group| !group.ours.is_empty()).collect();
-    for group in &mut groups {
-        group.theirs.retain(|&x| group.ours.iter().any(|&y| may_be(pairing, x, y)));
-        group.ours.retain(|&y| group.theirs.iter().any(|&x| may_be(pairing, x, y)));
-    }
+    groups.iter_mut().for_each(|group| group.keep_possible(pairing));
     groups.retain(|group| !group.ours.is_empty());
     groups
 }
@@ -84,36 +84,21 @@ fn may_be(pairing: &Pairing<'_, '_>, original: ItemId, patched: ItemId) -> bool 
     ours != NEW_FILE && (theirs == ours || theirs == FileId::NONE || ours == FileId::NONE)
 }
 
-/// The users of every item that has no counterpart so far.
-fn users(side: &Side<'_, '_>, paired: &[Option<ItemId>]) -> Users {
-    let object = side.object;
-    let mut users: Users = (0..object.items().len() as u32)
-        .into_par_iter()
-        .with_min_len(256)
-        .flat_map_iter(|user| {
-            alike::referents(object, ItemId(user))
-                .filter(move |item| paired[item.index()].is_none() && item.0 != user)
-                .map(move |item| (item, ItemId(user)))
-        })
-        .collect();
-    users.par_sort_unstable();
-    users.dedup();
-    users
-}
-
-fn users_of(users: &Users, item: ItemId) -> impl Iterator<Item = ItemId> + '_ {
-    let first = users.partition_point(|&(used, _)| used < item);
-    users[first..].iter().take_while(move |&&(used, _)| used == item).map(|&(_, user)| user)
-}
-
 impl Settling<'_, '_, '_> {
     fn drop_paired(&mut self) {
         let result = &self.pairing.result;
         for group in &mut self.groups {
             group.theirs.retain(|item| result.patched_of[item.index()].is_none());
             group.ours.retain(|item| result.original_of[item.index()].is_none());
+            group.keep_possible(self.pairing);
         }
         self.groups.retain(|group| !group.theirs.is_empty() && !group.ours.is_empty());
+        self.open.0.fill(false);
+        self.open.1.fill(false);
+        for group in &self.groups {
+            group.theirs.iter().for_each(|x| self.open.0[x.index()] = true);
+            group.ours.iter().for_each(|y| self.open.1[y.index()] = true);
+        }
     }
 
     fn pair_all(&mut self, pairs: &[(ItemId, ItemId)], evidence: Evidence) -> bool {
@@ -160,10 +145,10 @@ impl Settling<'_, '_, '_> {
     ) -> Vec<(ItemId, ItemId)> {
         let result = &self.pairing.result;
         let of_theirs = theirs
-            .flat_map(|x| users_of(&self.users.0, x))
+            .flat_map(|x| self.users.0.of(x))
             .filter_map(|user| result.patched_of[user.index()].map(|patched| (user, patched)));
         let of_ours = ours
-            .flat_map(|y| users_of(&self.users.1, y))
+            .flat_map(|y| self.users.1.of(y))
             .filter_map(|user| result.original_of[user.index()].map(|(original, _)| (original, user)));
         let mut users: Vec<(ItemId, ItemId)> = of_theirs.chain(of_ours).collect();
         users.sort_unstable();
@@ -192,17 +177,24 @@ impl Settling<'_, '_, '_> {
     fn by_content(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
-            let mut alike: BTreeMap<Vec<u8>, (Vec<ItemId>, Vec<ItemId>)> = BTreeMap::new();
-            for &x in &group.theirs {
-                alike.entry(self.contents_of_original(x)).or_default().0.push(x);
+            for (theirs, ours) in self.alike(group) {
+                let single = self.only_fits(&theirs, &ours).into_iter();
+                pairs.extend(single.filter(|&(x, y)| self.may_be_copied(x, y) || self.share_a_user(x, y)));
             }
-            for &y in &group.ours {
-                alike.entry(self.contents_of_patched(y)).or_default().1.push(y);
-            }
-            let single = alike.into_values().flat_map(|(theirs, ours)| self.only_fits(&theirs, &ours));
-            pairs.extend(single.filter(|&(x, y)| self.may_be_copied(x, y) || self.share_a_user(x, y)));
         }
         self.pair_all(&pairs, Evidence::Content)
+    }
+
+    /// The members of a group by what they hold.
+    fn alike(&self, group: &Group) -> Vec<Both<Vec<ItemId>>> {
+        let mut alike: BTreeMap<Vec<u8>, Both<Vec<ItemId>>> = BTreeMap::new();
+        for &x in &group.theirs {
+            alike.entry(self.contents_of_original(x)).or_default().0.push(x);
+        }
+        for &y in &group.ours {
+            alike.entry(self.contents_of_patched(y)).or_default().1.push(y);
+        }
+        alike.into_values().collect()
     }
 
     /// Pairs in which each is the only one that may be the other.
@@ -242,7 +234,7 @@ impl Settling<'_, '_, '_> {
 
     fn roots_of_original(&self, item: ItemId) -> Roots {
         let side = &self.pairing.original;
-        roots(&self.users.0, item, |user| match self.pairing.result.patched_of[user.index()] {
+        self.users.0.roots(item, |user| match self.pairing.result.patched_of[user.index()] {
             Some(_) => User::Paired(user),
             None if self.open.0[user.index()] || side.is_anonymous(user) => User::Open,
             None => User::Alone,
@@ -251,7 +243,7 @@ impl Settling<'_, '_, '_> {
 
     fn roots_of_patched(&self, item: ItemId) -> Roots {
         let side = &self.pairing.patched;
-        roots(&self.users.1, item, |user| match self.pairing.result.original_of[user.index()] {
+        self.users.1.roots(item, |user| match self.pairing.result.original_of[user.index()] {
             Some((original, _)) => User::Paired(original),
             None if self.open.1[user.index()] || side.is_anonymous(user) => User::Open,
             None => User::Alone,
@@ -298,17 +290,15 @@ impl Settling<'_, '_, '_> {
     /// uses, as many here as there.
     fn by_order(&mut self) -> bool {
         let mut pairs = Vec::new();
-        for group in &self.groups {
-            let mut alike: BTreeMap<(FileId, Vec<u8>), (Vec<ItemId>, Vec<ItemId>)> = BTreeMap::new();
-            for &x in &group.theirs {
-                let key = (self.pairing.original.unit(x), self.contents_of_original(x));
-                alike.entry(key).or_default().0.push(x);
+        for (theirs, ours) in self.groups.iter().flat_map(|group| self.alike(group)) {
+            let mut by_file: BTreeMap<FileId, Both<Vec<ItemId>>> = BTreeMap::new();
+            for x in theirs {
+                by_file.entry(self.pairing.original.unit(x)).or_default().0.push(x);
             }
-            for &y in &group.ours {
-                let key = (self.pairing.patched.unit(y), self.contents_of_patched(y));
-                alike.entry(key).or_default().1.push(y);
+            for y in ours {
+                by_file.entry(self.pairing.patched.unit(y)).or_default().1.push(y);
             }
-            for (mut theirs, mut ours) in alike.into_values() {
+            for (mut theirs, mut ours) in by_file.into_values() {
                 theirs.sort_by_key(|&x| self.pairing.original.object.item(x).symbol);
                 ours.sort_by_key(|&y| self.pairing.patched.object.item(y).symbol);
                 let copies = || theirs.iter().copied().zip(ours.iter().copied());
@@ -330,7 +320,7 @@ impl Settling<'_, '_, '_> {
             let mut pairs: Vec<(ItemId, ItemId, Evidence)> = Vec::new();
             for (n, pair) in self.pairing.result.original_of.iter().enumerate() {
                 if let Some((original, evidence)) = *pair
-                    && self.open.1[n]
+                    && evidence >= Evidence::Reference
                 {
                     pairs.push((original, ItemId(n as u32), evidence));
                 }
@@ -426,10 +416,6 @@ impl Votes {
     }
 }
 
-fn overlap(a: &[ItemId], b: &[ItemId]) -> bool {
-    a.iter().any(|item| b.binary_search(item).is_ok())
-}
-
 /// Pairs in which each is the only one that fits the other.
 fn mutual<T>(
     theirs: &[(ItemId, T)],
@@ -449,62 +435,4 @@ fn mutual<T>(
         }
     }
     pairs
-}
-
-/// How far users without a counterpart are followed.
-const MAX_STEPS: usize = 8;
-
-/// What is known of a user.
-enum User {
-    /// It has a counterpart; this is it in the original's numbering.
-    Paired(ItemId),
-    /// It may get one, or needs none.
-    Open,
-    /// It is gone, or new.
-    Alone,
-}
-
-/// The paired items that use an item, in the original's numbering. A user without a counterpart stands for its own
-/// users: it was inlined into them in the other build.
-struct Roots {
-    paired: Vec<ItemId>,
-    alone: bool,
-}
-
-impl Roots {
-    /// True when only items that are gone, or new, use the item.
-    fn is_alone(&self) -> bool {
-        self.paired.is_empty() && self.alone
-    }
-
-    /// True when nothing whose identity is known uses the item.
-    fn is_unknown(&self) -> bool {
-        self.paired.is_empty() && !self.alone
-    }
-}
-
-fn roots(users: &Users, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
-    let mut roots = Roots { paired: Vec::new(), alone: false };
-    let mut visited = vec![item];
-    let mut from = 0;
-    for _ in 0..MAX_STEPS {
-        let step = visited.len();
-        for n in from..step {
-            for user in users_of(users, visited[n]).filter(|&user| user != item) {
-                let known = of(user);
-                if let User::Paired(root) = known {
-                    roots.paired.push(root);
-                    continue;
-                }
-                roots.alone |= matches!(known, User::Alone);
-                if !visited.contains(&user) {
-                    visited.push(user);
-                }
-            }
-        }
-        from = step;
-    }
-    roots.paired.sort_unstable();
-    roots.paired.dedup();
-    roots
 }

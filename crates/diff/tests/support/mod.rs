@@ -56,10 +56,9 @@ pub(crate) fn named(object: &Object<'_>, name: &str) -> Vec<ItemId> {
 
 /// The only item of this name.
 pub(crate) fn item(object: &Object<'_>, name: &str) -> ItemId {
-    match named(object, name)[..] {
-        [item] => item,
-        ref several => panic!("{} items are called {name}", several.len()),
-    }
+    let found = named(object, name);
+    assert_eq!(found.len(), 1, "items called {name}");
+    found[0]
 }
 
 /// What the function of this name refers to that has this base name, in the order of its references.
@@ -80,10 +79,9 @@ pub(crate) fn used(object: &Object<'_>, user: &str, base: &str) -> Vec<ItemId> {
 
 /// The one thing of this base name that a function refers to.
 pub(crate) fn used_one(object: &Object<'_>, user: &str, base: &str) -> ItemId {
-    match used(object, user, base)[..] {
-        [item] => item,
-        ref several => panic!("{user} refers to {} items called {base}", several.len()),
-    }
+    let found = used(object, user, base);
+    assert_eq!(found.len(), 1, "items called {base} to which {user} refers");
+    found[0]
 }
 
 impl Pair<'_> {

@@ -76,6 +76,7 @@ pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).current_dir(folder).output();
-    let output = output.unwrap_or_else(|e| panic!("{program}: {e}; `cargo xtask test` installs it"));
+    assert!(output.is_ok(), "{program}: {output:?}; `cargo xtask test` installs it");
+    let output = output.expect("an output");
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

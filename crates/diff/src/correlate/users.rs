@@ -1,0 +1,99 @@
+//! Who uses an item that has no counterpart, as far as the users have one.
+
+use klpx_normalize::object::ItemId;
+use rayon::prelude::*;
+
+use super::alike;
+use super::side::Side;
+
+/// Who refers to items without a counterpart: (item, user), sorted.
+pub(super) struct Users(Vec<(ItemId, ItemId)>);
+
+impl Users {
+    /// The users of every item that has no counterpart so far.
+    pub(super) fn read(side: &Side<'_, '_>, paired: &[Option<ItemId>]) -> Users {
+        let object = side.object;
+        let mut users: Vec<(ItemId, ItemId)> = (0..object.items().len() as u32)
+            .into_par_iter()
+            .with_min_len(256)
+            .flat_map_iter(|user| {
+                alike::referents(object, ItemId(user))
+                    .filter(move |item| paired[item.index()].is_none() && item.0 != user)
+                    .map(move |item| (item, ItemId(user)))
+            })
+            .collect();
+        users.par_sort_unstable();
+        users.dedup();
+        Users(users)
+    }
+
+    /// The users of an item.
+    pub(super) fn of(&self, item: ItemId) -> impl Iterator<Item = ItemId> + '_ {
+        let first = self.0.partition_point(|&(used, _)| used < item);
+        self.0[first..].iter().take_while(move |&&(used, _)| used == item).map(|&(_, user)| user)
+    }
+
+    /// What is known of the users of an item.
+    pub(super) fn roots(&self, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
+        let mut roots = Roots { paired: Vec::new(), alone: false };
+        let mut visited = vec![item];
+        let mut from = 0;
+        for _ in 0..MAX_STEPS {
+            let step = visited.len();
+            for n in from..step {
+                for user in self.of(visited[n]).filter(|&user| user != item) {
+                    let known = of(user);
+                    if let User::Paired(root) = known {
+                        roots.paired.push(root);
+                        continue;
+                    }
+                    roots.alone |= matches!(known, User::Alone);
+                    if !visited.contains(&user) {
+                        visited.push(user);
+                    }
+                }
+            }
+            from = step;
+        }
+        roots.paired.sort_unstable();
+        roots.paired.dedup();
+        roots
+    }
+}
+
+/// How far users without a counterpart are followed.
+const MAX_STEPS: usize = 8;
+
+/// What is known of a user.
+pub(super) enum User {
+    /// It has a counterpart; this is it in the original's numbering.
+    Paired(ItemId),
+    /// It may get one, or needs none.
+    Open,
+    /// It is gone, or new.
+    Alone,
+}
+
+/// The paired items that use an item, in the original's numbering. A user without a counterpart stands for its own
+/// users: it was inlined into them in the other build.
+pub(super) struct Roots {
+    pub(super) paired: Vec<ItemId>,
+    alone: bool,
+}
+
+impl Roots {
+    /// True when only items that are gone, or new, use the item.
+    pub(super) fn is_alone(&self) -> bool {
+        self.paired.is_empty() && self.alone
+    }
+
+    /// True when nothing whose identity is known uses the item.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.paired.is_empty() && !self.alone
+    }
+}
+
+/// True when two sorted lists share something.
+pub(super) fn overlap(a: &[ItemId], b: &[ItemId]) -> bool {
+    a.iter().any(|item| b.binary_search(item).is_ok())
+}

@@ -19,3 +19,6 @@ int second(int n)
 -	return scaled(n, 3);
 +	return scaled(n, 4);
 //#changed first second scaled
+//#cause first edited
+//#cause scaled called-by
+//#cause second relies-on

@@ -16,3 +16,5 @@ int setter(int n)
 -	return sink(n);
 +	limit = n; return sink(n);
 //#changed reader setter
+//#cause setter edited
+//#cause reader otherwise

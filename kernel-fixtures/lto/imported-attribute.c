@@ -28,3 +28,5 @@ int holder(int n, const int *from)
 -		sum += from[i] * from[i + 1] + (from[i + 2] ^ from[i + 3]) + from[i + 4] / 3;
 +		sum += from[i] * from[i + 1] + (from[i + 2] ^ from[i + 3]) + from[i + 4] / 3, state++;
 //#changed holder large
+//#cause large edited
+//#cause holder relies-on

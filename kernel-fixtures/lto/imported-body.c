@@ -21,3 +21,5 @@ int bystander(int n)
 -	return sink(n + 1);
 +	return sink(n + 2);
 //#changed small holder
+//#cause small edited
+//#cause holder inlines

@@ -22,3 +22,4 @@ int entry(int n)
 //#changed entry
 //#plain entry work
 //#frozen 1
+//#cause entry edited

@@ -17,3 +17,5 @@ int caller(int n)
 -	for (;;)
 +	while (sink(n + 1))
 //#changed caller stop
+//#cause stop edited
+//#cause caller relies-on

@@ -26,3 +26,4 @@ int holder(int n)
 +	return sink(n) + sink(n * 3) + sink(n * 4) + sink(n * 7) + sink(n * 6);
 //#changed edited
 //#frozen 1
+//#cause edited edited

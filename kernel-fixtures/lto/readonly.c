@@ -20,3 +20,5 @@ int caller(int n, const int *from)
 -		sum += from[i];
 +		sum += from[i], state++;
 //#changed caller peek
+//#cause peek edited
+//#cause caller relies-on

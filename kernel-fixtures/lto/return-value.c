@@ -23,3 +23,5 @@ int bystander(int n)
 -	return 0;
 +	return sink(n) + 1;
 //#changed check caller
+//#cause check edited
+//#cause caller relies-on

@@ -16,11 +16,13 @@ struct Case {
     plain: Option<BTreeSet<String>>,
     /// Units whose names are frozen.
     frozen: u64,
+    /// Functions and why they are in the change set.
+    causes: Vec<(String, String)>,
 }
 
 impl Case {
     /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`; `plain NAMES`;
-    /// `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
+    /// `cause NAME CAUSE`; `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
     fn read(path: &Path) -> Case {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let mut case = Case { name, source: Source { limit: 5, ..Source::default() }, ..Case::default() };
@@ -38,6 +40,10 @@ impl Case {
                 "edit" => case.source.edits.push((rest.to_owned(), String::new(), String::new())),
                 "changed" => case.changed = names(rest),
                 "plain" => case.plain = Some(names(rest)),
+                "cause" => {
+                    let (name, cause) = rest.split_once(' ').expect("a function and its cause");
+                    case.causes.push((name.to_owned(), cause.to_owned()));
+                }
                 "frozen" => case.frozen = rest.parse().expect("a number"),
                 "limit" => case.source.limit = rest.parse().expect("a number"),
                 other => panic!("{}: unknown directive {other}", case.name),
@@ -88,7 +94,15 @@ fn check(suffix: &'static str) {
         if frozen != case.frozen {
             wrong.push(format!("{}: {frozen} units with frozen names", case.name));
         }
-        let stabilised = changed(&toy.report("inlining"));
+        let report = toy.report("inlining");
+        for (name, cause) in &case.causes {
+            let changes = report["changes"].as_array().expect("changes");
+            let change = changes.iter().find(|change| change["function"] == name.as_str());
+            if change.is_none_or(|change| change["cause"] != cause.as_str()) {
+                wrong.push(format!("{}: {name} is there because of {change:?}", case.name));
+            }
+        }
+        let stabilised = changed(&report);
         if stabilised != case.changed {
             wrong.push(format!("{}: {stabilised:?}", case.name));
         }

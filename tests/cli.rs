@@ -188,7 +188,7 @@ fn inline_check_counts_what_is_out_of_line_and_inlined() {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains(" · gcc "), "{text}");
-    assert!(text.contains("  functions          out of line  half-inlined"), "{text}");
+    assert!(text.contains("  functions           out of line  half-inlined"), "{text}");
     let row = |name: &str| {
         let line = text.lines().find(|line| line.trim_start().starts_with(name)).expect("a row");
         line.trim_start()[name.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>()

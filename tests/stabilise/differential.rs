@@ -166,7 +166,7 @@ fn symbol(toy: &Toy, object: &str, function: &str) -> Option<String> {
 /// Gives a function of an object a global name without a hash.
 fn expose(toy: &Toy, object: &str, functions: &[String]) {
     for function in functions {
-        let symbol = symbol(toy, object, function).unwrap_or_else(|| panic!("{object} has no {function}"));
+        let symbol = symbol(toy, object, function).expect("a replaced function is in both");
         let rename = format!("--redefine-sym={symbol}={function}");
         run(&toy.path(""), "llvm-objcopy-22", &[&format!("--globalize-symbol={symbol}"), object]);
         run(&toy.path(""), "llvm-objcopy-22", &[&rename, object]);

@@ -119,7 +119,7 @@ impl Toy {
             .output()
             .expect("klpx runs");
         let text = String::from_utf8_lossy(&done.stderr).into_owned();
-        let written = std::fs::read(&report).unwrap_or_else(|_| panic!("no report: {text}"));
+        let written = std::fs::read(&report).expect(&text);
         let report: Value = serde_json::from_slice(&written).expect("JSON");
         assert!(report["errors"][0]["code"] != "klpx::nothing-changed", "{text}");
         assert!(!report["changes"].as_array().expect("changes").is_empty(), "{text}");

@@ -39,7 +39,10 @@ What is counted:
   call site       a place in the source that inlined copies came from; one may give several
   half-inlined    with an out-of-line copy and an inlined one, anywhere in the file
   across files    inlined into a unit that does not define the function, as only LTO does it
-  always_inline   can't be told from what the compiler chose to inline; functions that are only inlined are counted apart
+
+What debug information can't tell:
+  always_inline   looks like what the compiler chose to inline; functions that are only inlined are counted apart
+  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not counted
 
 What a tracing user types:       klpx inline-check vmlinux --function NAME
 What a livepatch author types:   klpx inline-check vmlinux.o --function NAME   (or vmlinux, or a module)";

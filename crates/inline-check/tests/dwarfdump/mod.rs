@@ -89,7 +89,8 @@ pub(crate) fn count(tool: &str, file: &Path, linked: bool) -> Count {
     command
         .args(["--debug-info", "--show-children"])
         .args(TAGS.map(|tag| format!("--filter-child-tag={tag}")));
-    let mut child = command.arg(file).stdout(Stdio::piped()).spawn().expect("llvm-dwarfdump");
+    command.arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("llvm-dwarfdump");
     let mut lines = BufReader::with_capacity(1 << 20, child.stdout.take().expect("a pipe"));
     let mut reading = Reading::default();
     let mut line = String::new();

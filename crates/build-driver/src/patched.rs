@@ -198,7 +198,7 @@ impl Workspace {
     ) -> Result<(u64, Option<Frozen>)> {
         let saved = patching.saved_build();
         let units: Vec<PathBuf> =
-            patching.units.iter().filter(|unit| is_bitcode(&saved.join(unit))).cloned().collect();
+            patching.units.iter().filter(|unit| stabilise::is_bitcode(&saved.join(unit))).cloned().collect();
         if level < Level::Names || units.is_empty() || self.kernel.toolchain().lto != Lto::Thin {
             return Ok((0, None));
         }
@@ -253,13 +253,6 @@ impl Workspace {
             if built.success { Ok(built.units) } else { Err(failure(&make, &built)) }
         })
     }
-}
-
-fn is_bitcode(path: &Path) -> bool {
-    let mut start = [0; 4];
-    let read =
-        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
-    read.is_ok() && start == *b"BC\xc0\xde"
 }
 
 /// What a build gave that is not as in the baseline.

@@ -80,6 +80,14 @@ fn frozen(original: &Path, patched: &Path) -> Result<Option<Vec<u8>>> {
     Ok(bitcode::with_hash(&read(patched)?, hash))
 }
 
+/// True for a file of LLVM bitcode.
+pub(crate) fn is_bitcode(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.is_ok() && start == *b"BC\xc0\xde"
+}
+
 /// True when a unit has the hash of its original.
 pub(crate) fn is_frozen(original: &Path, unit: &Path) -> bool {
     let hash = |path: &Path| bitcode::hash(&std::fs::read(path).ok()?);

@@ -29,7 +29,7 @@ use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::workspace::Workspace;
 use freeze::Freezer;
-pub(crate) use freeze::Frozen;
+pub(crate) use freeze::{Frozen, is_bitcode};
 use link::{Backend, Link, Swap};
 use recorded::Recorded;
 use unit::{Compiled, Compiler, Form, Side, Unit};
@@ -103,7 +103,9 @@ impl Patched<'_> {
         let Some(link) = Link::of(&recorded, &build, &toolchain.tool("ar"), runner)? else {
             return given_up("kbuild's link can't be read");
         };
-        let units = self.touched(&link);
+        let Some(units) = self.touched(&link) else {
+            return given_up("kbuild's record of a unit can't be read");
+        };
         if units.is_empty() {
             return Ok(Attempt::NothingToUndo);
         }
@@ -123,18 +125,23 @@ impl Patched<'_> {
         again.run(differing)
     }
 
-    /// The units of a link that were compiled since the source was patched.
-    fn touched(&self, link: &Link) -> Vec<Unit> {
+    /// The units of a link that were compiled since the source was patched. `None` when one of them can't be compiled apart:
+    /// what is not known of it can't be taken for unchanged.
+    fn touched(&self, link: &Link) -> Option<Vec<Unit>> {
         let build = self.workspace.build_dir();
-        let of_input = |input: &String| {
-            let recorded = Recorded::read(&build, Path::new(input))?;
-            let words = recorded.compilation()?;
-            let thin = words.iter().any(|word| word == "-flto=thin");
-            let new = thin && self.patching.is_new(&build.join(input));
-            let frozen = || freeze::is_frozen(&self.patching.saved_build().join(input), &build.join(input));
-            new.then(|| Unit { object: input.clone(), recorded: recorded.clone(), frozen: frozen() })
-        };
-        link.inputs.iter().filter_map(of_input).collect()
+        let mut units = Vec::new();
+        for input in link.inputs.iter().filter(|input| self.patching.is_new(&build.join(input))) {
+            let recorded = Recorded::read(&build, Path::new(input));
+            let words = recorded.as_ref().and_then(Recorded::compilation);
+            if words.is_some_and(|words| words.iter().any(|word| word == "-flto=thin")) {
+                let original = self.patching.saved_build().join(input);
+                let frozen = freeze::is_frozen(&original, &build.join(input));
+                units.push(Unit { object: input.clone(), recorded: recorded?, frozen });
+            } else if freeze::is_bitcode(&build.join(input)) {
+                return None;
+            }
+        }
+        Some(units)
     }
 }
 

@@ -134,6 +134,9 @@ fn livepatch(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> 
 const SURVEYORS: [(&str, &[&str]); 2] =
     [("pfunct", &["--total_inline_stats"]), ("llvm-dwarfdump-22", &["--statistics"])];
 
+/// Seconds that a peer may take.
+const PATIENCE: u32 = 120;
+
 /// The survey of a file, and each peer on the same file in the same run.
 fn inlining(args: &Args, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
     let mut step = ui::step("inlining");
@@ -147,8 +150,15 @@ fn inlining(args: &Args, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
     let size = std::fs::metadata(file)?.len() / 1_000_000;
     for (tool, options) in SURVEYORS {
         step.at(tool);
-        let peer = measure(Command::new(tool).args(options).arg(file))?;
-        let what = format!("who inlined what in {} ({size} MB)", file_name(file));
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.to_string()).arg(tool).args(options).arg(file).stderr(Stdio::null());
+        let (peer, status) = measure_any(&mut command)?;
+        let stopped = match status.code() {
+            Some(0) => String::new(),
+            Some(124) => format!(", {tool} stopped after {PATIENCE} s"),
+            _ => bail!("{} failed ({status})", process::shown(&command)),
+        };
+        let what = format!("who inlined what in {} ({size} MB{stopped})", file_name(file));
         rows.push(Row { what, ours, peer: Some((tool, peer)) });
     }
     step.done(&format!("best of {}", args.runs));

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use hashbrown::{HashMap, HashSet};
 use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_normalize::align::best_in_order;
 use klpx_normalize::elf::{Definition, Elf, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical, promotion, without_promotion};
 use klpx_normalize::object::{FileId, Item, ItemId, Object};
@@ -345,32 +346,8 @@ impl<'a> Matcher<'a> {
         let shared = |n: usize, m: usize| {
             witness.of(mine[n]).iter().filter(|&&id| sets[m].contains(self.witness_name(id))).count()
         };
-        let width = theirs.len() + 1;
-        let mut best = vec![0usize; (mine.len() + 1) * width];
-        let scores: Vec<usize> = (0..mine.len())
-            .flat_map(|n| (0..theirs.len()).map(move |m| (n, m)))
-            .map(|(n, m)| shared(n, m))
-            .collect();
-        for n in (0..mine.len()).rev() {
-            for m in (0..theirs.len()).rev() {
-                let pair = best[(n + 1) * width + m + 1] + scores[n * theirs.len() + m];
-                best[n * width + m] = pair.max(best[(n + 1) * width + m]).max(best[n * width + m + 1]);
-            }
-        }
-        let (mut n, mut m, mut pairs) = (0, 0, Vec::new());
-        while n < mine.len() && m < theirs.len() {
-            let score = scores[n * theirs.len() + m];
-            let here = best[n * width + m];
-            if score > 0 && here == best[(n + 1) * width + m + 1] + score {
-                pairs.push((mine[n], theirs[m]));
-                (n, m) = (n + 1, m + 1);
-            } else if here == best[(n + 1) * width + m] {
-                n += 1;
-            } else {
-                m += 1;
-            }
-        }
-        pairs
+        let pairs = best_in_order(mine.len(), theirs.len(), shared);
+        pairs.into_iter().map(|(n, m)| (mine[n], theirs[m])).collect()
     }
 
     fn match_file(&mut self, mine: &[SymbolId], group: usize) {

@@ -48,27 +48,19 @@ fn text(module: &Module) -> String {
             ]);
         }
     }
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     let mut rows = vec![["livepatch symbol", "object", "sympos"].map(str::to_owned).to_vec()];
     rows.extend(module.symbols.iter().map(|s| vec![s.name.clone(), s.object.clone(), s.sympos.to_string()]));
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     let mut rows = vec![["livepatch relocations on", "object", "count"].map(str::to_owned).to_vec()];
     rows.extend(
         module.relocations.iter().map(|r| vec![r.target.clone(), r.object.clone(), render::count(r.count)]),
     );
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     let mut rows = vec![vec!["import".to_owned()]];
     rows.extend(module.imports.iter().map(|name| vec![name.clone()]));
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     text
-}
-
-/// A table with its heading, if it has more than that.
-fn section(text: &mut String, rows: &[Vec<String>]) {
-    if rows.len() > 1 {
-        text.push('\n');
-        text.push_str(&render::table(rows));
-    }
 }
 
 fn json(module: &Module) -> Result<String> {

@@ -40,7 +40,7 @@ fn text(census: &Census) -> String {
     rows.extend(census.kinds.iter().map(|(kind, count)| {
         vec![kind.name.to_owned(), kind.form.to_owned(), render::count(*count), kind.source.to_owned()]
     }));
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     let mut rows = vec![["not unique", "symbol", "file"].map(str::to_owned).to_vec()];
     for shared in &census.ambiguous {
         for (n, (symbol, file)) in shared.members.iter().enumerate() {
@@ -48,16 +48,8 @@ fn text(census: &Census) -> String {
             rows.push(vec![base, symbol.clone(), file.clone()]);
         }
     }
-    section(&mut text, &rows);
+    render::section(&mut text, &rows);
     text
-}
-
-/// A table with its heading, if it has more than that.
-fn section(text: &mut String, rows: &[Vec<String>]) {
-    if rows.len() > 1 {
-        text.push('\n');
-        text.push_str(&render::table(rows));
-    }
 }
 
 fn json(args: &Normalize, census: &Census) -> Result<String> {

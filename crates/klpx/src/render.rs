@@ -70,6 +70,14 @@ pub(crate) fn plural(n: usize, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
+/// A table with its heading, if it has more than that.
+pub(crate) fn section(text: &mut String, rows: &[Vec<String>]) {
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(rows));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 //! Owns ELF reading, canonical names, and every fact about architectures and kernel versions. Never compares two
 //! objects, and never writes one.
 
+pub mod align;
 pub mod arch;
 pub mod census;
 pub mod elf;

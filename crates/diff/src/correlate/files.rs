@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
+use klpx_normalize::align::best_in_order;
 use klpx_normalize::object::{FileId, ItemId};
 
 use super::alike::contents;
@@ -182,32 +183,8 @@ fn most_shared(
     let shared = |n: usize, m: usize| {
         theirs[mine[n]].items.iter().filter(|name| ours[others[m]].items.binary_search(name).is_ok()).count()
     };
-    let width = others.len() + 1;
-    let scores: Vec<usize> = (0..mine.len())
-        .flat_map(|n| (0..others.len()).map(move |m| (n, m)))
-        .map(|(n, m)| shared(n, m))
-        .collect();
-    let mut best = vec![0usize; (mine.len() + 1) * width];
-    for n in (0..mine.len()).rev() {
-        for m in (0..others.len()).rev() {
-            let pair = best[(n + 1) * width + m + 1] + scores[n * others.len() + m];
-            best[n * width + m] = pair.max(best[(n + 1) * width + m]).max(best[n * width + m + 1]);
-        }
-    }
-    let (mut n, mut m, mut pairs) = (0, 0, Vec::new());
-    while n < mine.len() && m < others.len() {
-        let score = scores[n * others.len() + m];
-        let here = best[n * width + m];
-        if score > 0 && here == best[(n + 1) * width + m + 1] + score {
-            pairs.push((mine[n], others[m]));
-            (n, m) = (n + 1, m + 1);
-        } else if here == best[(n + 1) * width + m] {
-            n += 1;
-        } else {
-            m += 1;
-        }
-    }
-    pairs
+    let pairs = best_in_order(mine.len(), others.len(), shared);
+    pairs.into_iter().map(|(n, m)| (mine[n], others[m])).collect()
 }
 
 #[cfg(test)]

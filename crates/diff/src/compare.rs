@@ -90,8 +90,46 @@ impl<'d> Comparer<'_, 'd> {
         if self.patched.item(patched).code {
             reasons.extend(self.outlying_literals(original, patched));
             reasons.extend(self.entries(original, patched));
+            if reasons.is_empty() {
+                reasons.extend(self.neighbour(original, patched));
+            }
         }
         reasons
+    }
+
+    /// Functions of one section branch to each other without relocations, and the bytes of such a branch say only how far it is. So
+    /// the same bytes may lead to another function, where one is new or gone and another one stands in its place.
+    fn neighbour(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
+        let at = |object: &Object<'_>, from: ItemId, distance: i64| {
+            let place = object.item(from).entry.checked_add_signed(distance)?;
+            let mut all = object.items_of(object.item(from).section);
+            all.find(|&item| object.item(item).code && object.item(item).entry == place)
+        };
+        let distance = |object: &Object<'_>, from: ItemId, to: ItemId| {
+            object.item(to).entry.wrapping_sub(object.item(from).entry) as i64
+        };
+        let gone = self
+            .original
+            .items_of(self.original.item(original).section)
+            .filter(|&item| {
+                self.original.item(item).code && self.correlation.patched_of[item.index()].is_none()
+            })
+            .find_map(|item| {
+                Some((item, at(self.patched, patched, distance(self.original, original, item))?))
+            });
+        let new = || {
+            self.patched
+                .items_of(self.patched.item(patched).section)
+                .filter(|&item| {
+                    self.patched.item(item).code && self.correlation.original_of[item.index()].is_none()
+                })
+                .find_map(|item| {
+                    Some((at(self.original, original, distance(self.patched, patched, item))?, item))
+                })
+        };
+        let (from, to) = gone.or_else(new)?;
+        let name = |object: &Object<'_>, item| String::from_utf8_lossy(object.item_name(item)).into_owned();
+        Some(Reason::Neighbour { from: name(self.original, from), to: name(self.patched, to) })
     }
 
     /// A section of another purpose: `.init.text`, `.noinstr.text`, read-only or not.

@@ -93,7 +93,7 @@ fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change
         (None, _) => (Kind::New, "new".to_owned()),
         (Some(_), Some(reason)) => {
             let what = match reason {
-                Reason::Section { from, to } => format!("moved from {from} to {to}"),
+                Reason::Section { .. } | Reason::Neighbour { .. } => in_words(reason),
                 _ if patched.item(change.patched).code => "code differs".to_owned(),
                 other => in_words(other),
             };
@@ -142,7 +142,7 @@ pub(crate) fn offset(reason: &Reason) -> Option<i64> {
         | Reason::Reference { offset, .. }
         | Reason::Literal { offset }
         | Reason::SpecialSection { offset, .. } => Some(*offset),
-        Reason::Size { .. } | Reason::Section { .. } => None,
+        Reason::Size { .. } | Reason::Section { .. } | Reason::Neighbour { .. } => None,
     }
 }
 
@@ -163,5 +163,6 @@ pub(crate) fn in_words(reason: &Reason) -> String {
             format!("its entries in {table} differ from +{offset:#x} on")
         }
         Reason::Section { from, to } => format!("moved from {from} to {to}"),
+        Reason::Neighbour { from, to } => format!("may branch to {to} directly, did to {from}"),
     }
 }

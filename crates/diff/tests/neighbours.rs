@@ -1,0 +1,61 @@
+//! Functions of one named section branch to each other without relocations: the same bytes can lead to another function.
+
+use std::process::Command;
+
+use klpx_diff::{Reason, compare};
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::Object;
+
+fn object(source: &str) -> ElfFile {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("a.c"), source).expect("a file");
+    let flags = [
+        "-O2",
+        "-fno-pic",
+        "-fcf-protection=none",
+        "-fno-asynchronous-unwind-tables",
+        "-c",
+        "a.c",
+        "-o",
+        "a.o",
+    ];
+    let done = Command::new("gcc").args(flags).current_dir(folder.path()).status().expect("gcc");
+    assert!(done.success());
+    let bytes = std::fs::read(folder.path().join("a.o")).expect("an object");
+    ElfFile::from_bytes("a.o", bytes)
+}
+
+const SOURCE: &str = "
+#define IN __attribute__((section(\".sched.text\"), noinline, noclone, noipa))
+static int IN helper(int n) { return n + 1; }
+int IN caller(int n) { return helper(n * 3) + 5; }
+int IN bystander(int n) { return n ^ 9; }
+";
+
+fn changed(patched: &str) -> Vec<(String, bool)> {
+    let files = (object(SOURCE), object(patched));
+    let (original, patched) =
+        (Object::read(&files.0).expect("an object"), Object::read(&files.1).expect("an object"));
+    let difference = compare(&original, &patched);
+    let of_change = |change: &klpx_diff::Change| {
+        let name = String::from_utf8_lossy(patched.item_name(change.patched)).into_owned();
+        (name, change.reasons.iter().any(|reason| matches!(reason, Reason::Neighbour { .. })))
+    };
+    difference.functions.iter().map(of_change).collect()
+}
+
+#[test]
+fn another_function_in_the_place_of_one_that_is_gone_changes_its_callers() {
+    let other = SOURCE
+        .replace("helper(int n) { return n + 1; }", "renamed(int n) { return n + 2; }")
+        .replace("helper(n", "renamed(n");
+    let found = changed(&other);
+    assert!(found.contains(&("caller".to_owned(), true)), "{found:?}");
+    assert!(found.iter().any(|(name, _)| name == "renamed"), "{found:?}");
+}
+
+#[test]
+fn a_function_that_changed_where_it_is_changes_nobody_else() {
+    let found = changed(&SOURCE.replace("n + 1", "n + 2"));
+    assert_eq!(found, [("helper".to_owned(), false)]);
+}

@@ -18,9 +18,12 @@ use crate::witness::Witness;
 
 /// Checks items of the stand-in: their witnesses are as in the kernel, and they are what their witnesses are.
 pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) -> Vec<Diagnosis> {
-    let ties = klpx_diff::correlate(witness.witness(), stand_in.witness()).original_of;
-    let tie = |item: ItemId| ties.get(item.index()).copied().flatten().map(|(theirs, _)| theirs);
+    let ties = klpx_diff::correlate(witness.witness(), stand_in.witness());
     let ours = stand_in.witness();
+    let tie = |item: ItemId| match ties.original_of.get(item.index()).copied().flatten() {
+        Some((theirs, _)) => Some(theirs),
+        None => same_name(ours, witness.witness(), item, &ties),
+    };
     let mut faults = Vec::new();
     let mut witnesses = Vec::new();
     for &item in items {
@@ -46,6 +49,23 @@ pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) ->
     }
     faults.extend(Witness::new(witness).check(&witnesses));
     faults
+}
+
+/// What correlation leaves open between two sources is clear between two builds of one: GCC numbers statics by the source alone, so that
+/// the same number is the same static. Anchors hide the references that would have told.
+fn same_name(
+    ours: &Object<'_>,
+    witness: &Object<'_>,
+    item: ItemId,
+    ties: &klpx_diff::Correlation,
+) -> Option<ItemId> {
+    let at = ties.unsettled.binary_search_by_key(&item, |unsettled| unsettled.patched).ok()?;
+    let size = |object: &Object<'_>, item: ItemId| object.item(item).end - object.item(item).entry;
+    let alike = |theirs: &ItemId| {
+        witness.item_name(*theirs) == ours.item_name(item) && size(witness, *theirs) == size(ours, item)
+    };
+    let mut found = ties.unsettled.get(at)?.candidates.iter().copied().filter(alike);
+    found.next().filter(|_| found.next().is_none())
 }
 
 fn differs(object: &Object<'_>, item: ItemId, why: &str) -> Diagnosis {

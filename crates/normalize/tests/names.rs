@@ -18,14 +18,41 @@ struct Case {
     base: &'static str,
     /// The suffixes: all of these.
     kinds: &'static [Suffixes],
-    /// Whether an object of this name has an identity; code always does.
+    /// Whether an object of this name has an identity.
     identity: bool,
+}
+
+type Project = (&'static [File<'static>], &'static [&'static str]);
+
+const fn case(
+    what: &'static str,
+    tools: &'static [Tools],
+    modes: &'static [Mode],
+    (files, flags): Project,
+    base: &'static str,
+    kinds: &'static [Suffixes],
+) -> Case {
+    Case { what, tools, modes, files, flags, base, kinds, identity: true }
+}
+
+/// A case whose name stands for nothing that anybody looks up.
+const fn nameless(
+    what: &'static str,
+    tools: &'static [Tools],
+    modes: &'static [Mode],
+    project: Project,
+    base: &'static str,
+    kinds: &'static [Suffixes],
+) -> Case {
+    Case { identity: false, ..case(what, tools, modes, project, base, kinds) }
 }
 
 const GCC: &[Tools] = &[GCC_12];
 const ALL: &[Tools] = &[CLANG_16, CLANG_19, CLANG_22, GCC_12];
 const CLANG: &[Tools] = &CLANGS;
 const PLAIN: &[Mode] = &[Mode::Plain];
+const THIN: &[Mode] = &[Mode::Thin];
+const FULL: &[Mode] = &[Mode::Full];
 const EVERY: &[Mode] = &[Mode::Plain, Mode::Thin, Mode::Full];
 
 const TWO_FILES: &[File<'_>] = &[
@@ -44,6 +71,15 @@ const TWO_FILES: &[File<'_>] = &[
         int api_b(int x) { return helper(x) + api_a(x); }
         void set_b(int x) { list[x & 3] = x; }",
     ),
+];
+const IMPORTED: &[File<'_>] = &[
+    (
+        "a.c",
+        "void use(const char *);
+        int strings(int x) { use(\"first\"); use(\"second\"); return x; }
+        int counts(int x) { static int big[4]; return big[x & 3]++; }",
+    ),
+    ("b.c", "int strings(int); int counts(int); int other(int x) { return strings(x) + counts(x); }"),
 ];
 const STATICS: &[File<'_>] =
     &[("a.c", "int f(int x) { static int n; n += x; { static int n; n += 2 * x; x += n; } return n + x; }")];
@@ -110,6 +146,7 @@ const CFI: &[File<'_>] = &[(
 
 /// Goes to the linker.
 const BY_FILE: &str = "-Xlinker=-use-source-filename-for-promoted-locals";
+const UNIQUE: &[&str] = &["-funique-internal-linkage-names"];
 const CFI_FLAGS: &[&str] =
     &["-fsanitize=cfi-icall", "-fno-sanitize-ignorelist", "-fvisibility=hidden", "-fsplit-lto-unit"];
 
@@ -117,276 +154,85 @@ use Suffixes as S;
 
 /// One row for each kind, and for each way in which the kind arises.
 const CASES: &[Case] = &[
-    Case {
-        what: "ThinLTO promotes a function",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: TWO_FILES,
-        flags: &[],
-        base: "helper",
-        kinds: &[S::PROMOTED],
-        identity: true,
-    },
-    Case {
-        what: "a static of the file that is not promoted",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: TWO_FILES,
-        flags: &[],
-        base: "helper",
-        kinds: &[],
-        identity: true,
-    },
-    Case {
-        what: "ThinLTO promotes by file name",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: TWO_FILES,
-        flags: &[BY_FILE],
-        base: "helper",
-        kinds: &[S::PROMOTED_BY_FILE],
-        identity: true,
-    },
-    Case {
-        what: "names unique to their file",
-        tools: CLANG,
-        modes: EVERY,
-        files: TWO_FILES,
-        flags: &["-funique-internal-linkage-names"],
-        base: "_ZL6helperi",
-        kinds: &[S::UNIQUE_LINKAGE],
-        identity: true,
-    },
-    Case {
-        what: "the same, promoted",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: TWO_FILES,
-        flags: &["-funique-internal-linkage-names"],
-        base: "_ZL6helperi",
-        kinds: &[S::UNIQUE_LINKAGE, S::PROMOTED],
-        identity: true,
-    },
-    Case {
-        what: "full LTO numbers equal names",
-        tools: CLANG,
-        modes: &[Mode::Full],
-        files: TWO_FILES,
-        flags: &[],
-        base: "helper",
-        kinds: &[S::NUMBER],
-        identity: true,
-    },
-    Case {
-        what: "the second static of a function",
-        tools: CLANG,
-        modes: EVERY,
-        files: STATICS,
-        flags: &[],
-        base: "f.n",
-        kinds: &[S::NUMBER],
-        identity: true,
-    },
-    Case {
-        what: "the first static of a function",
-        tools: CLANG,
-        modes: EVERY,
-        files: STATICS,
-        flags: &[],
-        base: "f.n",
-        kinds: &[],
-        identity: true,
-    },
-    Case {
-        what: "GCC numbers every static of a function",
-        tools: GCC,
-        modes: PLAIN,
-        files: STATICS,
-        flags: &[],
-        base: "n",
-        kinds: &[S::NUMBER],
-        identity: true,
-    },
-    Case {
-        what: "GCC LTO",
-        tools: GCC,
-        modes: &[Mode::Full],
-        files: TWO_FILES,
-        flags: &[],
-        base: "helper",
-        kinds: &[S::LTO_PRIVATE],
-        identity: true,
-    },
-    Case {
-        what: "GCC splits the unlikely part off",
-        tools: GCC,
-        modes: PLAIN,
-        files: COLD,
-        flags: &[],
-        base: "f",
-        kinds: &[S::COLD],
-        identity: true,
-    },
-    Case {
-        what: "LLVM splits the unlikely part off",
-        tools: CLANG,
-        modes: PLAIN,
-        files: COLD,
-        flags: &["-mllvm", "-hot-cold-split", "-mllvm", "-hotcoldsplit-threshold=-100"],
-        base: "f",
-        kinds: &[S::COLD],
-        identity: true,
-    },
-    Case {
-        what: "a parameter became a constant",
-        tools: GCC,
-        modes: PLAIN,
-        files: CONSTPROP,
-        flags: &[],
-        base: "f",
-        kinds: &[S::CONSTPROP],
-        identity: true,
-    },
-    Case {
-        what: "a parameter was split",
-        tools: GCC,
-        modes: PLAIN,
-        files: ISRA,
-        flags: &[],
-        base: "f",
-        kinds: &[S::ISRA],
-        identity: true,
-    },
-    Case {
-        what: "a function was split",
-        tools: GCC,
-        modes: PLAIN,
-        files: PART,
-        flags: &[],
-        base: "f",
-        kinds: &[S::PART],
-        identity: true,
-    },
-    Case {
-        what: "LLVM 16 gives a specialised function a number",
-        tools: &[CLANG_16],
-        modes: PLAIN,
-        files: SPECIALIZED,
-        flags: &["-mllvm", "-force-function-specialization"],
-        base: "f",
-        kinds: &[S::NUMBER],
-        identity: true,
-    },
-    Case {
-        what: "LLVM specialises a function",
-        tools: &[CLANG_19, CLANG_22],
-        modes: PLAIN,
-        files: SPECIALIZED,
-        flags: &["-mllvm", "-force-specialization"],
-        base: "f",
-        kinds: &[S::SPECIALIZED],
-        identity: true,
-    },
-    Case {
-        what: "a local name of a global",
-        tools: GCC,
-        modes: PLAIN,
-        files: ALIAS,
-        flags: &["-fPIC", "-mcmodel=small"],
-        base: "f",
-        kinds: &[S::ALIAS],
-        identity: true,
-    },
-    Case {
-        what: "clang's older CFI",
-        tools: CLANG,
-        modes: &[Mode::Full],
-        files: CFI,
-        flags: CFI_FLAGS,
-        base: "f",
-        kinds: &[S::CFI],
-        identity: true,
-    },
-    Case {
-        what: "the same in a module that was split",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: CFI,
-        flags: CFI_FLAGS,
-        base: "f",
-        kinds: &[S::SPLIT, S::CFI],
-        identity: true,
-    },
-    Case {
-        what: "the jump table's side of it",
-        tools: CLANG,
-        modes: &[Mode::Thin],
-        files: CFI,
-        flags: CFI_FLAGS,
-        base: "f",
-        kinds: &[S::SPLIT],
-        identity: true,
-    },
-    Case {
-        what: "a table of a switch",
-        tools: GCC,
-        modes: PLAIN,
-        files: SWITCH,
-        flags: &[],
-        base: "CSWTCH",
-        kinds: &[S::NUMBER],
-        identity: false,
-    },
-    Case {
-        what: "a compound literal",
-        tools: GCC,
-        modes: PLAIN,
-        files: COMPOUND,
-        flags: &[],
-        base: "__compound_literal",
-        kinds: &[S::NUMBER],
-        identity: false,
-    },
-    Case {
-        what: "a compound literal",
-        tools: CLANG,
-        modes: EVERY,
-        files: COMPOUND,
-        flags: &[],
-        base: ".compoundliteral",
-        kinds: &[],
-        identity: false,
-    },
-    Case {
-        what: "the name of a function",
-        tools: GCC,
-        modes: PLAIN,
-        files: FUNC,
-        flags: &[],
-        base: "__func__",
-        kinds: &[S::NUMBER],
-        identity: false,
-    },
-    Case {
-        what: "a counter",
-        tools: ALL,
-        modes: PLAIN,
-        files: COUNTER,
-        flags: &[],
-        base: "__UNIQUE_ID_modinfo",
-        kinds: &[S::COUNTER],
-        identity: false,
-    },
-    Case {
-        what: "an initcall",
-        tools: ALL,
-        modes: PLAIN,
-        files: INITCALL,
-        flags: &[],
-        base: "f6",
-        kinds: &[S::INITCALL],
-        identity: true,
-    },
+    case("ThinLTO promotes a function", CLANG, THIN, (TWO_FILES, &[]), "helper", &[S::PROMOTED]),
+    case("a static of the file that is not promoted", CLANG, THIN, (TWO_FILES, &[]), "helper", &[]),
+    case(
+        "ThinLTO promotes by file name",
+        CLANG,
+        THIN,
+        (TWO_FILES, &[BY_FILE]),
+        "helper",
+        &[S::PROMOTED_BY_FILE],
+    ),
+    case(
+        "names unique to their file",
+        CLANG,
+        EVERY,
+        (TWO_FILES, UNIQUE),
+        "_ZL6helperi",
+        &[S::UNIQUE_LINKAGE],
+    ),
+    case(
+        "the same, promoted",
+        CLANG,
+        THIN,
+        (TWO_FILES, UNIQUE),
+        "_ZL6helperi",
+        &[S::UNIQUE_LINKAGE, S::PROMOTED],
+    ),
+    case(
+        "ThinLTO promotes a static of a function",
+        CLANG,
+        THIN,
+        (IMPORTED, &[]),
+        "counts.big",
+        &[S::PROMOTED],
+    ),
+    nameless("the first string", CLANG, THIN, (IMPORTED, &[]), ".str", &[S::PROMOTED]),
+    nameless("the second string", CLANG, THIN, (IMPORTED, &[]), ".str", &[S::NUMBER, S::PROMOTED]),
+    case("full LTO numbers equal names", CLANG, FULL, (TWO_FILES, &[]), "helper", &[S::NUMBER]),
+    case("the second static of a function", CLANG, EVERY, (STATICS, &[]), "f.n", &[S::NUMBER]),
+    case("the first static of a function", CLANG, EVERY, (STATICS, &[]), "f.n", &[]),
+    case("GCC numbers every static of a function", GCC, PLAIN, (STATICS, &[]), "n", &[S::NUMBER]),
+    case("GCC LTO", GCC, FULL, (TWO_FILES, &[]), "helper", &[S::LTO_PRIVATE]),
+    case("GCC splits the unlikely part off", GCC, PLAIN, (COLD, &[]), "f", &[S::COLD]),
+    case(
+        "LLVM splits the unlikely part off",
+        CLANG,
+        PLAIN,
+        (COLD, &["-mllvm", "-hot-cold-split", "-mllvm", "-hotcoldsplit-threshold=-100"]),
+        "f",
+        &[S::COLD],
+    ),
+    case("a parameter became a constant", GCC, PLAIN, (CONSTPROP, &[]), "f", &[S::CONSTPROP]),
+    case("a parameter was split", GCC, PLAIN, (ISRA, &[]), "f", &[S::ISRA]),
+    case("a function was split", GCC, PLAIN, (PART, &[]), "f", &[S::PART]),
+    case(
+        "LLVM 16 gives a specialised function a number",
+        &[CLANG_16],
+        PLAIN,
+        (SPECIALIZED, &["-mllvm", "-force-function-specialization"]),
+        "f",
+        &[S::NUMBER],
+    ),
+    case(
+        "LLVM specialises a function",
+        &[CLANG_19, CLANG_22],
+        PLAIN,
+        (SPECIALIZED, &["-mllvm", "-force-specialization"]),
+        "f",
+        &[S::SPECIALIZED],
+    ),
+    case("a local name of a global", GCC, PLAIN, (ALIAS, &["-fPIC", "-mcmodel=small"]), "f", &[S::ALIAS]),
+    case("clang's older CFI", CLANG, FULL, (CFI, CFI_FLAGS), "f", &[S::CFI]),
+    case("the same in a module that was split", CLANG, THIN, (CFI, CFI_FLAGS), "f", &[S::SPLIT, S::CFI]),
+    case("the jump table's side of it", CLANG, THIN, (CFI, CFI_FLAGS), "f", &[S::SPLIT]),
+    nameless("a table of a switch", GCC, PLAIN, (SWITCH, &[]), "CSWTCH", &[S::NUMBER]),
+    nameless("a compound literal", GCC, PLAIN, (COMPOUND, &[]), "__compound_literal", &[S::NUMBER]),
+    nameless("a compound literal", CLANG, EVERY, (COMPOUND, &[]), ".compoundliteral", &[]),
+    nameless("the name of a function", GCC, PLAIN, (FUNC, &[]), "__func__", &[S::NUMBER]),
+    nameless("a counter", ALL, PLAIN, (COUNTER, &[]), "__UNIQUE_ID_modinfo", &[S::COUNTER]),
+    case("an initcall", ALL, PLAIN, (INITCALL, &[]), "f6", &[S::INITCALL]),
 ];
 
 fn names(file: &ElfFile) -> Vec<String> {

@@ -105,15 +105,16 @@ pub(super) fn merge(
             let die = first[number] + copy.function;
             let meaning = merge.meaning(die).ok_or_else(|| nameless(merge.dies[die as usize].at))?;
             let name = merge.functions[meaning.function as usize].name;
-            let symbol = places.symbol(elf, copy.address, merge.texts.all[name.0 as usize].as_bytes());
+            let entry = places.entry(copy.address);
+            let symbol = places.symbol(elf, entry, merge.texts.all[name.0 as usize].as_bytes());
             numbers.push(copies.len() as u32);
             copies.push(OutOfLine {
                 function: FunctionId(meaning.function),
                 unit: merge.units[number],
                 symbol: symbol.map_or(name, |symbol| merge.texts.add(symbol)),
                 section: merge.texts.add(elf.section_name(section)),
-                address: places.shown(copy.address),
-                reach: match places.sites.reach(elf.section_name(section), copy.address) {
+                address: places.shown(entry),
+                reach: match places.sites.reach(elf.section_name(section), entry) {
                     None => Reach::Unknown,
                     Some(Ok(offset)) => Reach::Site(offset),
                     Some(Err(why)) => Reach::No(why),
@@ -417,6 +418,17 @@ impl Places {
     fn shown(&self, address: u64) -> u64 {
         match dwarf::place(address) {
             Some((_, offset)) if self.object => offset,
+            _ => address,
+        }
+    }
+
+    /// The entry of the function that DWARF has begin at an address: GCC lets it begin after the patchable entry on arm64, a landing pad
+    /// and two instructions at most.
+    fn entry(&self, address: u64) -> u64 {
+        const PATCHABLE: u64 = 12;
+        let after = self.symbols.partition_point(|&(at, _)| at <= address);
+        match after.checked_sub(1).and_then(|n| self.symbols.get(n)) {
+            Some(&(at, _)) if address - at <= PATCHABLE => at,
             _ => address,
         }
     }

@@ -3,6 +3,7 @@
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_normalize::special::TableKind;
 use object::endian::LittleEndian as LE;
 
 use super::Map;
@@ -41,7 +42,7 @@ pub(super) struct Reference {
     pub(super) target: Target,
 }
 
-/// Every reference of an item and of the special-section entries that count in a comparison, by place.
+/// Every reference of an item and of the special-section entries that describe it, by place.
 pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
     let shape = object.item(item);
     let own = object.item_relocations(item).iter().map(|rela| {
@@ -54,7 +55,7 @@ pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
     let mut nth = 0;
     for entry in object.entries(item) {
         let table = object.tables[entry.table.index()].kind;
-        if !table.compared {
+        if !refers(table) {
             continue;
         }
         nth = if before == (table.name, entry.place) { nth + 1 } else { 0 };
@@ -79,7 +80,7 @@ pub(super) fn referents<'o, 'd>(
     let entries = object
         .entries(item)
         .iter()
-        .filter(|entry| object.tables[entry.table.index()].kind.compared)
+        .filter(|entry| refers(object.tables[entry.table.index()].kind))
         .map(|entry| object.entry_range(entry.table, entry.index))
         .map(|(section, start, end)| (section, object.relocations_in(section, start, end)));
     std::iter::once(own).chain(entries).flat_map(move |(section, relocations)| {
@@ -88,6 +89,11 @@ pub(super) fn referents<'o, 'd>(
             _ => None,
         })
     })
+}
+
+/// True for tables that count in a comparison and whose entries refer to more than the place that they describe.
+fn refers(table: &TableKind) -> bool {
+    table.compared && table.forms.iter().any(|(_, places)| places.len() > 1)
 }
 
 /// A relocation's type, with one name for those that mean the same.

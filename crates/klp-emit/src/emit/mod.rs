@@ -283,6 +283,12 @@ mod tests {
                 "int once __attribute__((section(\".init.data\"))); int f(void) { return once; }",
                 "klpx::init-reference",
             ),
+            (
+                "int out(int); int gone(int x) { static int n; n += x; return out(n); }
+                int stays(int x) { return out(x); }",
+                "int out(int); int stays(int x) { static int n; n += x; return out(x + n); }",
+                "klpx::unsettled-item",
+            ),
         ];
         for (original, patched, code) in cases {
             assert_eq!(codes(original, patched), [code], "{patched}");

@@ -63,6 +63,12 @@ pub(crate) struct Change {
     pub(crate) function: String,
     /// `changed` or `new`.
     pub(crate) kind: String,
+    /// Why it differs, where debug information tells.
+    #[serde(default)]
+    pub(crate) cause: Option<String>,
+    /// The same for people, with the place.
+    #[serde(default)]
+    pub(crate) why: String,
 }
 
 /// A diagnosis.

@@ -14,6 +14,7 @@ mod initramfs;
 mod inlining;
 mod kernel;
 mod klpx;
+mod levels;
 mod machine;
 mod packages;
 mod process;
@@ -72,6 +73,8 @@ enum Command {
     Test(test::Args),
     /// Scenarios on kernels that the tests leave out: other series, other compilers, FullLTO
     Matrix(test::MatrixArgs),
+    /// Change sets of small patches at each level of the stabilised rebuild
+    Levels(levels::Args),
     /// Measure analysis and a whole build
     Bench(bench::Args),
     /// Boot a fixture kernel to a shell or run one guest script
@@ -116,6 +119,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
         Command::Matrix(args) => test::matrix(&workspace, args),
+        Command::Levels(args) => levels::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }

@@ -51,6 +51,8 @@ pub(crate) struct Patching<'a> {
     since: SystemTime,
     /// Objects that depend on what the patch touches, as paths in the build tree.
     pub(crate) units: Vec<PathBuf>,
+    /// True when the patch only changes sources of units: no header, no Makefile, nothing new.
+    pub(crate) only_units: bool,
 }
 
 fn journal_path(dir: &Path) -> PathBuf {
@@ -83,7 +85,10 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     for change in changes {
         install(dir, change)?;
     }
-    Ok(Patching { dir, since, units })
+    let is_unit = |change: &Change| {
+        change.path.ends_with(".c") && change.original.is_some() && change.patched.is_some()
+    };
+    Ok(Patching { dir, since, units, only_units: changes.iter().all(is_unit) })
 }
 
 impl Patching<'_> {

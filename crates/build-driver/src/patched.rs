@@ -8,8 +8,7 @@ use crate::apply::Prepared;
 use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
-use crate::stabilise::{Frozen, Level};
-use crate::toolchain::Lto;
+use crate::stabilise::{Compare, Level, Outcome, Ready};
 use crate::workspace::{
     Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
 };
@@ -44,6 +43,10 @@ pub struct Patched {
     pub units: u64,
     /// Units whose promoted locals keep the original's names.
     pub frozen: usize,
+    /// Functions that touched units would newly import.
+    pub held_back: usize,
+    /// What came of bringing objects nearer to the original by their inlining.
+    pub outcomes: Vec<Outcome>,
     work: WorkDir,
 }
 
@@ -121,17 +124,17 @@ pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
 }
 
 impl Workspace {
-    /// Builds the patched kernel and gives what differs from the baseline. `refine` may build objects of it once more while the
-    /// source is patched. The source is original again when this returns, whatever came of it.
+    /// Builds the patched kernel, as near to the original as the level says, and gives what differs from the baseline. The source is
+    /// original again when this returns, whatever came of it.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
     pub fn patched(
         &self,
-        (prepared, level): (&Prepared, Level),
+        prepared: &Prepared,
         baseline: &Baseline,
+        (level, compare): (Level, &Compare<'_>),
         progress: &dyn Progress,
-        refine: &mut dyn FnMut(&mut Patched, &stabilise::Patched<'_>) -> Result<()>,
     ) -> Result<Patched> {
         let work = WorkDir::create(&self.dir)?;
         progress.step("building the patched kernel");
@@ -144,18 +147,13 @@ impl Workspace {
             }
         };
         let patched =
-            self.make_patched(&patching, level, &work.path, progress).and_then(|(units, frozen)| {
+            self.make_patched(&patching, (level, compare), &work.path, progress).and_then(|ready| {
                 progress.step("taking what differs");
                 let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
-                let mut patched = made.against(baseline, units, work);
+                let mut patched = made.against(baseline, ready, work);
                 if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
                     self.make_originals(&patching, baseline, &mut patched, progress)?;
                 }
-                let folder = patched.work.path.clone();
-                patched.frozen = frozen.as_ref().map_or(0, |frozen| frozen.units);
-                let cache = frozen.map_or_else(|| self.lto_cache(), |frozen| frozen.cache);
-                let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder, cache };
-                refine(&mut patched, &tree)?;
                 Ok(patched)
             });
         let expected = patching.units.len() as u64;
@@ -166,17 +164,17 @@ impl Workspace {
         patched
     }
 
-    /// Runs make over the patched source; how many units were compiled, and what is frozen.
+    /// Runs make over the patched source, with what is prepared for it.
     fn make_patched(
         &self,
         patching: &journal::Patching<'_>,
-        level: Level,
+        level: (Level, &Compare<'_>),
         work: &Path,
         progress: &dyn Progress,
-    ) -> Result<(u64, Option<Frozen>)> {
-        let (first, frozen) = self.make_frozen(patching, level, work, progress)?;
-        let cache = frozen.as_ref().map(|frozen| frozen.cache.as_path());
-        let units = self.make_compared(patching, cache, progress, |make, built| {
+    ) -> Result<Ready> {
+        let mut ready = stabilise::prepare(self, patching, level, work, progress)?;
+        progress.step("building the patched kernel");
+        ready.compiled += self.make_compared(patching, ready.cache.as_deref(), progress, |make, built| {
             make.failure(
                 built,
                 "klpx::patched-source-does-not-compile",
@@ -184,33 +182,8 @@ impl Workspace {
                 "correct the patch",
             )
         })?;
-        Ok((first + units, frozen))
-    }
-
-    /// Compiles the touched units of vmlinux alone, and freezes their names before anything is linked. What does not compile here is
-    /// left to the make of everything, which tells why.
-    fn make_frozen(
-        &self,
-        patching: &journal::Patching<'_>,
-        level: Level,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(u64, Option<Frozen>)> {
-        let saved = patching.saved_build();
-        let units: Vec<PathBuf> =
-            patching.units.iter().filter(|unit| stabilise::is_bitcode(&saved.join(unit))).cloned().collect();
-        if level < Level::Names || units.is_empty() || self.kernel.toolchain().lto != Lto::Thin {
-            return Ok((0, None));
-        }
-        let targets: Vec<String> = units.iter().map(|unit| unit.display().to_string()).collect();
-        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-        let total = Some(patching.units.len() as u64);
-        let built = self.with_make(|make| make.run(&targets, progress, total))?;
-        if !built.success {
-            return Ok((built.units, None));
-        }
-        progress.step("freezing names");
-        Ok((built.units, self.freeze(&units, &saved, work)?))
+        ready.confirm()?;
+        Ok(ready)
     }
 
     /// Compiles the units once more that the patch made new, from the original source, in the same way.
@@ -265,7 +238,7 @@ struct Made {
 }
 
 impl Made {
-    fn against(self, baseline: &Baseline, units: u64, work: WorkDir) -> Patched {
+    fn against(self, baseline: &Baseline, ready: Ready, work: WorkDir) -> Patched {
         let pair = |name: &str, object: &Path, original: &Path, patched: &Path| Pair {
             name: name.to_owned(),
             object: object.to_owned(),
@@ -286,8 +259,10 @@ impl Made {
             pairs,
             new_modules: self.new_modules,
             removed_modules: self.removed_modules,
-            units,
-            frozen: 0,
+            units: ready.compiled,
+            frozen: ready.frozen,
+            held_back: ready.held_back,
+            outcomes: ready.outcomes,
             work,
         }
     }

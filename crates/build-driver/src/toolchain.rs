@@ -80,6 +80,12 @@ impl Toolchain {
         format!("{prefix}{llvm}{name}{suffix}")
     }
 
+    /// The name of LLVM's optimizer, which comes with the other tools of most packages.
+    pub(crate) fn opt(&self) -> String {
+        let (prefix, suffix) = &self.affixes;
+        format!("{prefix}opt{suffix}")
+    }
+
     /// A short name for people, such as `clang 22.1.8 ThinLTO`.
     pub fn describe(&self) -> String {
         let name = match self.compiler {

@@ -13,6 +13,8 @@
 //!     patch.journal   there while src/ is patched (journal.rs)
 //!     saved/          originals of what a patch touches, while it does
 //!     lto-cache/      ThinLTO backends' results
+//!     links.json      how the original build linked vmlinux and the modules (ThinLTO); links.lds, with which linker script
+//!     originals/      what the stabilised rebuild knows of touched units
 //!     bin/            the linker wrapper that asks for them, and a compiler wrapper
 //!     work/           results of patched builds
 //! ```
@@ -31,7 +33,7 @@ use crate::kernel::{FORMAT, Kernel, Sections};
 use crate::make::{Built, Make, WRAPPER_FLAGS};
 use crate::process::{self, Runner};
 use crate::progress::Progress;
-use crate::stabilise::LTO_CACHE;
+use crate::stabilise::{self, LTO_CACHE};
 use crate::toolchain::Lto;
 use crate::{copy, host, journal, patched};
 
@@ -135,6 +137,9 @@ impl Workspace {
     /// The machine lacks something, the source does not build, the configuration does not fit it, an interrupt.
     pub fn baseline(&self, progress: &dyn Progress) -> Result<Baseline> {
         if let Some(baseline) = self.finished_baseline() {
+            if self.is_stabilised() && !self.links_file().exists() {
+                self.make_original(progress)?;
+            }
             return Ok(baseline);
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
@@ -179,7 +184,16 @@ impl Workspace {
             // make and all it started have ended by themselves, and they remove half-written targets.
             remove_file(&marker)?;
         }
+        if built.is_ok() && self.is_stabilised() {
+            stabilise::keep_links(self)?;
+        }
         built
+    }
+
+    /// True when patched builds of this kernel can be brought nearer to the original.
+    pub(crate) fn is_stabilised(&self) -> bool {
+        let toolchain = self.kernel.toolchain();
+        toolchain.lto == Lto::Thin && toolchain.lld
     }
 
     /// A baseline that was finished earlier.
@@ -337,10 +351,10 @@ impl Workspace {
     /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second build
     /// runs no backend for what did not change. The kernel has no variable for this.
     fn linker_wrapper(&self) -> Result<Option<PathBuf>> {
-        let toolchain = self.kernel.toolchain();
-        if toolchain.lto != Lto::Thin || !toolchain.lld {
+        if !self.is_stabilised() {
             return Ok(None);
         }
+        let toolchain = self.kernel.toolchain();
         // Room for several times what one kernel's backends give, so that no patch pushes the baseline's results out.
         let limit = 2 * host::estimate(self.kernel.config());
         let text = linker_wrapper_text(&toolchain.ld, &self.lto_cache(), limit);
@@ -350,6 +364,15 @@ impl Workspace {
     /// Where the results of ThinLTO backends are kept.
     pub(crate) fn lto_cache(&self) -> PathBuf {
         self.dir.join("lto-cache")
+    }
+
+    pub(crate) fn links_file(&self) -> PathBuf {
+        self.dir.join("links.json")
+    }
+
+    /// What is known of units' originals; it goes when the baseline does.
+    pub(crate) fn originals_dir(&self) -> PathBuf {
+        self.dir.join("originals")
     }
 
     /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild would

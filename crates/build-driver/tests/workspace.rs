@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use klpx_build_driver::stabilise::Level;
+use klpx_build_driver::stabilise::{Differing, Level};
 use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
 use klpx_diagnosis::Result;
 
@@ -151,7 +151,7 @@ fn edit(toy: &Toy, path: &str, from: &str, to: &str) -> String {
 fn build(workspace: &Workspace, patch: &str) -> Result<Patched> {
     let baseline = workspace.baseline(&())?;
     let prepared = PatchSet::from_text("test.patch", patch.as_bytes())?.preflight(workspace.kernel(), 0)?;
-    workspace.patched((&prepared, Level::Off), &baseline, &(), &mut |_, _| Ok(()))
+    workspace.patched(&prepared, &baseline, (Level::Off, &|_, _| Ok(Differing::default())), &())
 }
 
 /// The private source is the user's, byte for byte, and no journal is left.

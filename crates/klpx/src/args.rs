@@ -138,6 +138,8 @@ pub(crate) enum Level {
     Off,
     /// Promoted locals keep the names that they have in the original (ThinLTO)
     Names,
+    /// Touched units import nothing that they did not import in the original (ThinLTO)
+    Imports,
     /// The inliner decides as for the original where that is still valid (ThinLTO)
     Inlining,
 }
@@ -147,6 +149,7 @@ impl From<Level> for klpx_build_driver::stabilise::Level {
         match level {
             Level::Off => Self::Off,
             Level::Names => Self::Names,
+            Level::Imports => Self::Imports,
             Level::Inlining => Self::Inlining,
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use klpx_build_driver::stabilise::Compare;
 use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Prepared, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
@@ -66,13 +67,11 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let target = target.or_baseline(&baseline, steps, report);
 
     steps.begin("patched build");
-    let mut patched =
-        workspace.patched((&prepared, args.stabilise.into()), &baseline, steps, &mut |patched, tree| {
-            stabilise::refine(args.stabilise, patched, tree, steps, report)
-        })?;
+    let level = (args.stabilise.into(), &stabilise::differing as &Compare<'_>);
+    let mut patched = workspace.patched(&prepared, &baseline, level, steps)?;
+    stabilise::tell(&patched, steps, report);
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
-    report.frozen = patched.frozen;
     if args.keep_work {
         let kept = patched.keep();
         steps.remark(&format!("the objects of this run are in {}", kept.display()));

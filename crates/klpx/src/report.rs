@@ -31,6 +31,9 @@ pub(crate) struct Report {
     /// Touched units whose promoted locals keep the original's names.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) frozen: usize,
+    /// Functions that touched units would newly import, and do not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) held_back: usize,
     /// What the stabilised rebuild did, by object; empty when there was nothing to do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) stabilised: Vec<Stabilised>,

@@ -1,11 +1,11 @@
-//! The stabilised rebuild, seen from the change set: whether it is worth a try, and whether what came of it is nearer to the
-//! original than the plain build.
+//! The stabilised rebuild, seen from the change set: what differs between two objects, and what is told of it.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
-use klpx_build_driver::stabilise::{self, Attempt};
-use klpx_build_driver::{Pair, Patched};
+use klpx_build_driver::Patched;
+use klpx_build_driver::stabilise::{Differing, Outcome};
 use klpx_diagnosis::Result;
+use klpx_diff::Change;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
@@ -22,92 +22,59 @@ pub(crate) struct Stabilised {
     object: String,
     /// The level that was reached.
     level: Level,
-    /// Functions that differ in the plain build.
+    /// Functions of the touched units that differ in the plain build.
     plain: usize,
-    /// Functions that differ in the build that was taken.
+    /// Functions of them that differ in the build that was taken.
     taken: usize,
     /// Why no higher level was reached, where one was asked for.
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
 }
 
-/// What differs: kind and canonical name, so that two comparisons can be compared.
-type Differing = BTreeSet<(u8, Vec<u8>)>;
-
-/// Tries to bring each pair nearer, while the source is patched.
-pub(crate) fn refine(
-    level: Level,
-    patched: &mut Patched,
-    tree: &stabilise::Patched<'_>,
-    steps: &Steps,
-    report: &mut Report,
-) -> Result<()> {
-    if level < Level::Inlining {
-        return Ok(());
-    }
-    for pair in &mut patched.pairs {
-        let plain = differing(pair)?;
-        let functions = names_of_functions(&plain);
-        // One function is the least that a change can be.
-        if functions.len() < 2 {
-            continue;
-        }
-        let (level, taken, why) = match tree.rebuild(&pair.object, &functions, steps)? {
-            Attempt::Rebuilt(object) => {
-                let nearer = Pair { patched: object, ..pair.clone() };
-                let found = differing(&nearer)?;
-                if found.is_subset(&plain) && found != plain {
-                    *pair = nearer;
-                    (Level::Inlining, names_of_functions(&found).len(), String::new())
-                } else {
-                    (Level::Names, functions.len(), "the original's inlining brings it no nearer".to_owned())
-                }
-            }
-            Attempt::NothingToUndo => continue,
-            Attempt::GivenUp(why) => (Level::Names, functions.len(), why),
+/// Says what came of the patched build's levels.
+pub(crate) fn tell(patched: &Patched, steps: &Steps, report: &mut Report) {
+    report.frozen = patched.frozen;
+    report.held_back = patched.held_back;
+    for outcome in &patched.outcomes {
+        let object = name_of(patched, outcome);
+        let (level, why) = match &outcome.given_up {
+            None => (Level::Inlining, String::new()),
+            Some(why) => (Level::Imports, why.clone()),
         };
-        tell(&pair.name, level, (functions.len(), taken), &why, steps);
-        report.stabilised.push(Stabilised {
-            object: pair.name.clone(),
-            level,
-            plain: functions.len(),
-            taken,
-            why,
+        steps.remark(&match level {
+            Level::Inlining => format!(
+                "{object} with the original's inlining: {} instead of {}",
+                render::plural(outcome.taken, "function"),
+                render::count(outcome.plain)
+            ),
+            _ => format!("{object} is not stabilised further: {why}"),
         });
+        let (plain, taken) = (outcome.plain, outcome.taken);
+        report.stabilised.push(Stabilised { object, level, plain, taken, why });
     }
-    Ok(())
 }
 
-fn tell(object: &str, level: Level, (plain, taken): (usize, usize), why: &str, steps: &Steps) {
-    steps.remark(&match level {
-        Level::Off | Level::Names => format!("{object} is not stabilised further: {why}"),
-        Level::Inlining => format!(
-            "{object} with the original's inlining: {} instead of {}",
-            render::plural(taken, "function"),
-            render::count(plain)
-        ),
-    });
+/// `vmlinux`, or a module's name.
+fn name_of(patched: &Patched, outcome: &Outcome) -> String {
+    let pair = patched.pairs.iter().find(|pair| pair.object == outcome.object);
+    let stem = || outcome.object.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+    pair.map_or_else(stem, |pair| pair.name.clone())
 }
 
-fn differing(pair: &Pair) -> Result<Differing> {
-    let (original, patched) = (ElfFile::open(&pair.original)?, ElfFile::open(&pair.patched)?);
+/// Compares two objects.
+pub(crate) fn differing(original: &Path, patched: &Path) -> Result<Differing> {
+    let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
     let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
     let (original, patched) = (original?, patched?);
     let difference = klpx_diff::compare(&original, &patched);
-    let named = |kind: u8, object: &Object<'_>, item: ItemId| {
-        (kind, name::without_promotion(object.item_name(item)).to_vec())
+    let named = |object: &Object<'_>, item: ItemId| {
+        String::from_utf8_lossy(name::without_promotion(object.item_name(item))).into_owned()
     };
-    let changes = [(FUNCTION, &difference.functions), (1, &difference.data), (2, &difference.registries)];
-    let of_patched = changes
-        .into_iter()
-        .flat_map(|(kind, list)| list.iter().map(move |change| (kind, change.patched)))
-        .map(|(kind, item)| named(kind, &patched, item));
-    Ok(of_patched.chain(difference.removed.iter().map(|&item| named(3, &original, item))).collect())
-}
-
-const FUNCTION: u8 = 0;
-
-fn names_of_functions(differing: &Differing) -> Vec<String> {
-    let functions = differing.iter().filter(|(kind, _)| *kind == FUNCTION);
-    functions.map(|(_, name)| String::from_utf8_lossy(name).into_owned()).collect()
+    let of_patched = |change: &Change| named(&patched, change.patched);
+    let others = difference.data.iter().chain(&difference.registries).map(of_patched);
+    let gone = difference.removed.iter().map(|&item| format!("-{}", named(&original, item)));
+    Ok(Differing {
+        functions: difference.functions.iter().map(of_patched).collect(),
+        others: others.chain(gone).collect(),
+    })
 }

@@ -2,20 +2,14 @@
 //!
 //! The hash is the last record of the module's block (`MODULE_CODE_HASH`, llvm/lib/Bitcode/Writer/BitcodeWriter.cpp). The thin link makes
 //! the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing checks it against the contents.
-//! The container is LLVM's bitstream (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin
-//! with their length in 32-bit words.
+
+use crate::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
 
 /// The five words of a module's hash.
 pub type Hash = [u32; 5];
 
-const MAGIC: [u8; 4] = [b'B', b'C', 0xc0, 0xde];
-const MODULE_BLOCK: u64 = 8;
+pub(crate) const MODULE_BLOCK: u64 = 8;
 const MODULE_CODE_HASH: u64 = 17;
-
-const END_BLOCK: u64 = 0;
-const ENTER_SUBBLOCK: u64 = 1;
-const DEFINE_ABBREV: u64 = 2;
-const UNABBREV_RECORD: u64 = 3;
 
 /// Where the hash of a file's only module is, in bits from its start.
 struct Place {
@@ -38,7 +32,7 @@ pub fn hash(bytes: &[u8]) -> Option<Hash> {
 /// The same file with another hash. `None` as for [`hash`].
 pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
     let place = find(bytes)?;
-    let mut bits = Bits::from(bytes, place.record);
+    let mut bits = Tail::from(bytes, place.record);
     bits.put(UNABBREV_RECORD, place.width);
     bits.put_vbr6(MODULE_CODE_HASH);
     bits.put_vbr6(hash.len() as u64);
@@ -54,200 +48,52 @@ pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
 }
 
 fn find(bytes: &[u8]) -> Option<Place> {
-    if !bytes.starts_with(&MAGIC) {
-        return None;
-    }
-    let mut reader = Reader { bytes, at: 32 };
-    let mut found = None;
-    while reader.at / 8 + 4 <= bytes.len() {
-        if reader.fixed(2)? != ENTER_SUBBLOCK {
-            return None;
-        }
-        let block = reader.block()?;
-        if block.id == MODULE_BLOCK && found.replace(in_module(bytes, &block)?).is_some() {
-            return None;
-        }
-        reader.at = block.end * 8;
-    }
-    found
+    in_module(bytes, module(bytes)?)
+}
+
+/// The block of a file's only module.
+pub(crate) fn module(bytes: &[u8]) -> Option<Block> {
+    let blocks = bitstream::blocks(bytes)?;
+    let mut modules = blocks.iter().filter(|block| block.id == MODULE_BLOCK);
+    let (module, None) = (modules.next()?, modules.next()) else { return None };
+    Some(*module)
 }
 
 /// Looks through the records of a module's block.
-fn in_module(bytes: &[u8], block: &Block) -> Option<Place> {
-    let mut reader = Reader { bytes, at: block.start * 8 };
-    let mut abbreviations: Vec<Vec<Operand>> = Vec::new();
+fn in_module(bytes: &[u8], block: Block) -> Option<Place> {
+    let mut entries = Entries::new(bytes, block);
     let mut last = None;
-    while reader.at < block.end * 8 {
-        let record = reader.at;
-        match reader.fixed(block.width)? {
-            END_BLOCK => break,
-            ENTER_SUBBLOCK => {
-                reader.at = reader.block()?.end * 8;
-                last = None;
-            }
-            DEFINE_ABBREV => abbreviations.push(reader.abbreviation()?),
-            UNABBREV_RECORD => last = reader.record()?.map(|hash| (record, hash)),
-            number => {
-                let index = usize::try_from(number - 4).ok()?;
-                reader.skip(abbreviations.get(index)?)?;
-                last = None;
-            }
-        }
+    while let Some(entry) = entries.next()? {
+        last = match entry {
+            Entry::Record(record) if record.plain && record.code == MODULE_CODE_HASH => Some(record),
+            _ => None,
+        };
     }
-    let (record, hash) = last?;
-    Some(Place { hash, record, width: block.width, length: block.start - 4, end: block.end })
-}
-
-/// A block's contents, in bytes from the start of the file.
-struct Block {
-    id: u64,
-    width: u32,
-    start: usize,
-    end: usize,
-}
-
-/// One operand of an abbreviation.
-#[derive(Clone, Copy)]
-enum Operand {
-    Literal,
-    Fixed(u32),
-    Vbr(u32),
-    Array,
-    Char6,
-    Blob,
-}
-
-struct Reader<'d> {
-    bytes: &'d [u8],
-    /// In bits.
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn fixed(&mut self, width: u32) -> Option<u64> {
-        let mut value = 0;
-        for n in 0..width {
-            let byte = *self.bytes.get(self.at / 8)?;
-            value |= u64::from(byte >> (self.at % 8) & 1).checked_shl(n)?;
-            self.at += 1;
-        }
-        Some(value)
+    let record = last?;
+    let mut hash = Hash::default();
+    if record.operands.len() != hash.len() {
+        return None;
     }
-
-    fn vbr(&mut self, width: u32) -> Option<u64> {
-        let more = 1_u64.checked_shl(width.checked_sub(1)?)?;
-        let (mut value, mut shift) = (0_u64, 0);
-        loop {
-            let part = self.fixed(width)?;
-            value |= (part & (more - 1)).checked_shl(shift)?;
-            if part & more == 0 {
-                return Some(value);
-            }
-            shift += width - 1;
-        }
+    for (word, operand) in hash.iter_mut().zip(&record.operands) {
+        *word = u32::try_from(operand.value).ok()?;
     }
-
-    fn align(&mut self) {
-        self.at = self.at.div_ceil(32) * 32;
-    }
-
-    /// The head of a block whose abbreviation number was read.
-    fn block(&mut self) -> Option<Block> {
-        let id = self.vbr(8)?;
-        let width = u32::try_from(self.vbr(4)?).ok()?;
-        self.align();
-        let words = usize::try_from(self.fixed(32)?).ok()?;
-        let start = self.at / 8;
-        let end = words.checked_mul(4)?.checked_add(start)?;
-        (end <= self.bytes.len() && (2..=32).contains(&width)).then_some(Block { id, width, start, end })
-    }
-
-    fn abbreviation(&mut self) -> Option<Vec<Operand>> {
-        let count = self.vbr(5)?;
-        let mut operands = Vec::new();
-        for _ in 0..count {
-            operands.push(match self.fixed(1)? {
-                1 => {
-                    self.vbr(8)?;
-                    Operand::Literal
-                }
-                _ => match self.fixed(3)? {
-                    1 => Operand::Fixed(u32::try_from(self.vbr(5)?).ok()?),
-                    2 => Operand::Vbr(u32::try_from(self.vbr(5)?).ok()?),
-                    3 => Operand::Array,
-                    4 => Operand::Char6,
-                    5 => Operand::Blob,
-                    _ => return None,
-                },
-            });
-        }
-        Some(operands)
-    }
-
-    /// A record without abbreviation; its hash if it is one.
-    fn record(&mut self) -> Option<Option<Hash>> {
-        let (code, count) = (self.vbr(6)?, self.vbr(6)?);
-        let mut hash = Hash::default();
-        let is_hash = code == MODULE_CODE_HASH && count == hash.len() as u64;
-        for n in 0..count {
-            let value = self.vbr(6)?;
-            if is_hash {
-                hash[n as usize] = u32::try_from(value).ok()?;
-            }
-        }
-        Some(is_hash.then_some(hash))
-    }
-
-    /// A record with an abbreviation.
-    fn skip(&mut self, operands: &[Operand]) -> Option<()> {
-        let mut operands = operands.iter();
-        while let Some(&operand) = operands.next() {
-            match operand {
-                Operand::Array => {
-                    let element = *operands.next()?;
-                    for _ in 0..self.vbr(6)? {
-                        self.scalar(element)?;
-                    }
-                }
-                Operand::Blob => {
-                    let size = usize::try_from(self.vbr(6)?).ok()?;
-                    self.align();
-                    self.at = size.checked_mul(8)?.checked_add(self.at)?;
-                    self.align();
-                }
-                scalar => self.scalar(scalar)?,
-            }
-        }
-        Some(())
-    }
-
-    fn scalar(&mut self, operand: Operand) -> Option<()> {
-        match operand {
-            Operand::Literal => {}
-            Operand::Fixed(0) | Operand::Vbr(0) => {}
-            Operand::Fixed(width) => _ = self.fixed(width)?,
-            Operand::Vbr(width) => _ = self.vbr(width)?,
-            Operand::Char6 => _ = self.fixed(6)?,
-            Operand::Array | Operand::Blob => return None,
-        }
-        Some(())
-    }
+    Some(Place { hash, record: record.at, width: block.width, length: block.start - 4, end: block.end })
 }
 
 /// Bits that are appended to the start of a file.
-struct Bits {
+struct Tail {
     bytes: Vec<u8>,
     /// In bits.
     end: usize,
 }
 
-impl Bits {
-    fn from(bytes: &[u8], end: usize) -> Bits {
+impl Tail {
+    fn from(bytes: &[u8], end: usize) -> Tail {
         let mut bytes = bytes[..end.div_ceil(8)].to_vec();
         if let (Some(last), rest @ 1..) = (bytes.last_mut(), end % 8) {
             *last &= (1 << rest) - 1;
         }
-        Bits { bytes, end }
+        Tail { bytes, end }
     }
 
     fn put(&mut self, value: u64, width: u32) {
@@ -281,6 +127,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::bitstream::MAGIC;
 
     struct Folder(tempfile::TempDir);
 

@@ -1,4 +1,5 @@
-//! The inliner's remarks (`-Rpass=inline` of clang, `-mllvm -pass-remarks=inline` of a link): which call was inlined where.
+//! The inliner's remarks: which call was inlined where. clang prints them (`-Rpass=inline`); a link writes them to a file of YAML
+//! (`--opt-remarks-filename`), which unlike options of LLVM has no part in the keys of the ThinLTO cache.
 //!
 //! A call site is named by LLVM as `g:3:5 @ f:10:2`: the call stands in line 3, column 5 of `g`, which was inlined into `f` at
 //! line 10, column 2. Lines count from the line of the function's definition.
@@ -25,6 +26,30 @@ impl<'t> Inlined<'t> {
 /// All inlined calls that a compiler's or linker's output tells of, in its order; other lines are passed over.
 pub fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
+}
+
+/// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its arguments say,
+/// one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
+pub fn from_yaml(file: &str) -> String {
+    let mut text = String::new();
+    for document in file.split("--- ").filter(|document| document.starts_with("!Passed")) {
+        let arguments = document.lines().skip_while(|line| *line != "Args:");
+        // Deeper lines say where a name is defined.
+        let values = arguments.filter_map(|line| line.strip_prefix("  - ")?.split_once(':'));
+        for (_, value) in values {
+            text.push_str(&unquoted(value.trim_start()));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A scalar of YAML. LLVM escapes nothing that a name or a remark of the inliner holds.
+fn unquoted(scalar: &str) -> String {
+    match scalar.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
+        Some(inner) => inner.replace("''", "'"),
+        None => scalar.trim_matches('"').to_owned(),
+    }
 }
 
 /// `FILE:L:C: remark: 'callee' inlined into 'caller' with (cost=...) at callsite SITE; [-Rpass=inline]`
@@ -56,6 +81,38 @@ ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always
         ];
         assert_eq!(found, expected);
         assert_eq!(found[0].chain().collect::<Vec<_>>(), ["mid", "f"]);
+    }
+
+    #[test]
+    fn a_links_file_tells_the_same_as_its_lines() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = |program: &str, words: &[&str]| {
+            let done = std::process::Command::new(program)
+                .args(words)
+                .current_dir(folder.path())
+                .output()
+                .expect("LLVM");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        let source =
+            "static int leaf(int n) { return n * 3; } static inline int mid(int n) { return leaf(n) + 1; }
+            int entry(int n) { return mid(n) + leaf(4); }";
+        let importer = "int entry(int); int holder(int n) { return entry(n) - entry(3); }";
+        for (name, text) in [("a.c", source), ("b.c", importer)] {
+            std::fs::write(folder.path().join(name), text).expect("a file");
+            run("clang-22", &["-O2", "-g", "-flto=thin", "-c", name]);
+        }
+        let link = ["-r", "a.o", "b.o", "-o", "linked.o", "--thinlto-single-module=b.o"];
+        let printed = run("ld.lld-22", &[&link[..], &["-mllvm", "-pass-remarks=inline"]].concat());
+        run(
+            "ld.lld-22",
+            &[&link[..], &["--opt-remarks-filename", "r", "--opt-remarks-passes", "inline"]].concat(),
+        );
+        let written = std::fs::read_to_string(folder.path().join("r.thin.1.")).expect("remarks");
+        let written = from_yaml(&written);
+        assert!(parse(&printed).iter().any(|call| call.callee == "entry"), "{printed}");
+        assert_eq!(parse(&written), parse(&printed));
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! One ThinLTO link of the kernel, and how to run the backend of a single unit of it.
 //!
 //! `ld.lld --thinlto-single-module` makes the whole thin link and then runs one backend only, with the very configuration of the full
-//! link; `--lto-obj-path` names its result (lld/ELF/LTO.cpp).
+//! link (lld/ELF/LTO.cpp). Its result goes to an empty ThinLTO cache, and so tells the key that the full link will look for.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::Result;
+use klpx_diagnosis::{Diagnosis, Result};
+use klpx_stabilise::remarks;
+use serde::{Deserialize, Serialize};
 
 use super::recorded::Recorded;
 use crate::process::{Call, Runner};
 
 /// A relocatable link, its inputs spelled out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Link {
     /// Everything but the program, the inputs and the output.
     flags: Vec<String>,
@@ -29,8 +32,10 @@ pub(crate) struct Swap<'a> {
 pub(crate) struct Backend {
     /// The native object.
     pub(crate) object: PathBuf,
-    /// What the linker said: remarks.
-    pub(crate) output: String,
+    /// Its name in a ThinLTO cache. A link with the same inputs and options looks for it there.
+    pub(crate) key: OsString,
+    /// The inliner's remarks, one a line; none when LLVM was given options.
+    pub(crate) remarks: String,
 }
 
 impl Link {
@@ -65,39 +70,81 @@ impl Link {
         Ok((!link.inputs.is_empty()).then_some(link))
     }
 
-    /// Runs the backend of `unit`, with other objects in the places of some. `None` when the linker fails.
+    /// The linker script that orders initcalls (scripts/generate_initcall_order.pl).
+    pub(crate) fn script(&mut self) -> Option<&mut String> {
+        let at = self.flags.iter().position(|flag| flag == "-T")?;
+        self.flags.get_mut(at + 1)
+    }
+
+    /// Runs the backend of `unit`, with other objects in the places of some, and with options of LLVM's or, without any, with
+    /// remarks. Everything that it writes goes to `folder`. `None` when the linker fails.
     pub(crate) fn backend(
         &self,
         (ld, runner, build): (&str, &Runner, &Path),
         unit: &str,
         swaps: &[Swap<'_>],
         llvm: &[String],
-        output: &Path,
+        folder: &Path,
     ) -> Result<Option<Backend>> {
         let swapped = |input: &String| {
             let swap = swaps.iter().find(|swap| swap.unit == input);
             swap.map_or(input.clone(), |swap| swap.with.display().to_string())
         };
+        let cache = folder.join("cache");
+        std::fs::create_dir_all(&cache).map_err(|error| Diagnosis::io("create", &cache, &error))?;
         let inputs: Vec<String> = self.inputs.iter().map(swapped).collect();
-        let list = output.with_extension("list");
-        std::fs::write(&list, inputs.join("\n"))
-            .map_err(|error| klpx_diagnosis::Diagnosis::io("write", &list, &error))?;
-        let call = Call::new(ld)
+        let list = folder.join("inputs");
+        std::fs::write(&list, inputs.join("\n")).map_err(|error| Diagnosis::io("write", &list, &error))?;
+        let mut call = Call::new(ld)
             .dir(build)
             .args(&self.flags)
             .arg("-o")
-            .arg(output)
+            .arg(folder.join("linked.o"))
             .arg(format!("--thinlto-single-module={}", swapped(&unit.to_owned())))
-            .arg(format!("--lto-obj-path={}", output.display()))
-            .args(llvm.iter().flat_map(|option| ["-mllvm", option.as_str()]))
-            .arg(format!("@{}", list.display()));
-        let outcome = runner.run(&call)?;
-        // The first path would be that of a regular LTO unit.
-        let object = PathBuf::from(format!("{}1", output.display()));
-        let good = outcome.success && object.is_file();
-        tracing::debug!(unit, good, ?call, "backend");
-        Ok(good.then(|| Backend { object, output: outcome.lines.join("\n") }))
+            .arg(format!("--thinlto-cache-dir={}", cache.display()))
+            .args(llvm.iter().flat_map(|option| ["-mllvm", option.as_str()]));
+        if llvm.is_empty() {
+            call = call.arg("--opt-remarks-filename").arg(folder.join(REMARKS));
+            call = call.args(["--opt-remarks-passes", "inline"]);
+        }
+        let outcome = runner.run(&call.arg(format!("@{}", list.display())))?;
+        let made = if outcome.success { only_entry(&cache)? } else { None };
+        tracing::debug!(unit, good = made.is_some(), "backend");
+        let Some(key) = made else { return Ok(None) };
+        Ok(Some(Backend { object: cache.join(&key), key, remarks: read_remarks(folder)? }))
     }
+}
+
+/// What the names of remark files begin with; the linker adds the task's number.
+const REMARKS: &str = "remarks";
+
+/// What the names of entries of a ThinLTO cache begin with (llvm/lib/Support/Caching.cpp).
+pub(crate) const ENTRY: &str = "llvmcache-";
+
+/// The only entry of a ThinLTO cache.
+fn only_entry(cache: &Path) -> Result<Option<OsString>> {
+    let names = file_names(cache)?;
+    let mut entries = names.into_iter().filter(|name| name.to_string_lossy().starts_with(ENTRY));
+    Ok(entries.next().filter(|_| entries.next().is_none()))
+}
+
+fn read_remarks(folder: &Path) -> Result<String> {
+    let mut text = String::new();
+    for name in file_names(folder)?.iter().filter(|name| name.to_string_lossy().starts_with(REMARKS)) {
+        let path = folder.join(name);
+        let file = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+        text.push_str(&remarks::from_yaml(&String::from_utf8_lossy(&file)));
+    }
+    Ok(text)
+}
+
+/// The names of what lies in a folder, sorted.
+pub(crate) fn file_names(folder: &Path) -> Result<Vec<OsString>> {
+    let fail = |error: std::io::Error| Diagnosis::io("read", folder, &error);
+    let entries: std::io::Result<Vec<_>> = std::fs::read_dir(folder).map_err(fail)?.collect();
+    let mut names: Vec<OsString> = entries.map_err(fail)?.iter().map(|entry| entry.file_name()).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// The members of a thin archive, as paths from the build tree.

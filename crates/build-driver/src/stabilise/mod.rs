@@ -1,40 +1,41 @@
-//! The patched build once more, nearer to the original: LLVM's inliner decides again as it did for the original, wherever
-//! nothing that it looked at has changed. ThinLTO only.
+//! What is done to the units that a patch touches before anything is linked, so that the patched build comes out near to the
+//! original. ThinLTO only.
 //!
-//! Each unit that the patch touches is compiled from both sources with remarks, and so is its backend. Where they tell of
-//! calls that are inlined in one build only, [`klpx_stabilise::replay`] says which decisions can be taken over, and that step runs again
-//! with them. The unit's new native object then takes the place of the plain one in a copy of the ThinLTO cache, and kbuild's own
-//! link and objtool commands run over it.
+//! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted locals ([`freeze`]),
+//! they ask for no imports that the original did not ask for, and LLVM's inliner decides again as it did for the original,
+//! wherever nothing that it looked at has changed ([`attempt`]). kbuild then makes the kernel over the result.
 //!
-//! Nothing here is trusted: a unit whose original does not come out byte for byte as in the baseline is left alone, and
-//! whether the result is nearer is for the comparison of objects to say.
+//! Nothing here is trusted: a unit whose original does not come out as in the baseline is left alone, and what differs between original
+//! and patched kernel is for the comparison of the finished objects to say.
 
+mod attempt;
 mod freeze;
 mod link;
+mod originals;
 mod recorded;
+mod touched;
 mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_stabilise::ir::{Identity, Module};
-use klpx_stabilise::replay::{self, Sameness};
-use klpx_stabilise::{native, remarks};
+use klpx_stabilise::native;
 
 use crate::copy;
 use crate::journal::Patching;
-use crate::process::Call;
 use crate::progress::Progress;
-use crate::toolchain::Lto;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, remove_file};
+use attempt::{Attempt, Chosen};
 use freeze::Freezer;
-pub(crate) use freeze::{Frozen, is_bitcode};
-use link::{Backend, Link, Swap};
-use recorded::Recorded;
-use unit::{Compiled, Compiler, Form, Side, Unit};
+use touched::Touched;
+pub(crate) use touched::keep_links;
+use unit::Unit;
 
-/// More touched units than this, such as those of a header that everything includes, are left as they are.
+/// More touched units than this, such as those of a header that everything includes, are not compiled one by one.
 const MAX_UNITS: usize = 12;
 
 /// The environment variable that names another ThinLTO cache to the linker wrapper.
@@ -48,379 +49,306 @@ pub enum Level {
     Off,
     /// Promoted locals keep the names that they have in the original.
     Names,
+    /// Touched units import nothing new.
+    Imports,
     /// The inliner decides as for the original where that is still valid.
     Inlining,
 }
 
-/// What came of an attempt.
+/// What differs between two objects, by canonical names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differing {
+    /// Functions that the second one has otherwise, or newly.
+    pub functions: BTreeSet<String>,
+    /// Data, registries, and what is gone.
+    pub others: BTreeSet<String>,
+}
+
+impl Differing {
+    /// True when something differs no longer, and nothing does newly.
+    fn is_nearer_than(&self, plain: &Differing) -> bool {
+        self != plain && self.functions.is_subset(&plain.functions) && self.others.is_subset(&plain.others)
+    }
+}
+
+/// Says what differs between an original and a patched native object.
+pub type Compare<'a> = dyn Fn(&Path, &Path) -> Result<Differing> + Sync + 'a;
+
+/// What came of bringing one object of the kernel nearer by its inlining.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// The object, built again.
-    Rebuilt(PathBuf),
-    /// The inliner decided nothing otherwise that could be undone.
-    NothingToUndo,
-    /// The attempt was given up, and why.
-    GivenUp(String),
+pub struct Outcome {
+    /// The object, as a path in the build tree.
+    pub object: PathBuf,
+    /// Functions of the touched units that differ in the plain build; none when the attempt did not get so far.
+    pub plain: usize,
+    /// The same in what was taken.
+    pub taken: usize,
+    /// Why the plain build was taken. `None` when it was not.
+    pub given_up: Option<String>,
 }
 
-/// The build tree while the source is patched.
-pub struct Patched<'a> {
-    pub(crate) workspace: &'a Workspace,
-    pub(crate) patching: &'a Patching<'a>,
-    pub(crate) work: &'a Path,
-    /// The ThinLTO cache that the plain build was linked with.
-    pub(crate) cache: PathBuf,
+/// What is there when kbuild begins.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// Units that were compiled.
+    pub(crate) compiled: u64,
+    /// Units whose promoted locals keep the original's names.
+    pub(crate) frozen: usize,
+    /// Functions that touched units would newly import.
+    pub(crate) held_back: usize,
+    /// The ThinLTO cache to link with, where it is not the workspace's.
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) outcomes: Vec<Outcome>,
+    /// Files of the build tree that kbuild must take as they are, and what they hold.
+    placed: Vec<(PathBuf, Vec<u8>)>,
+    /// Units that the link must find in the cache, and what the cache holds.
+    seeded: Vec<OsString>,
+    entries: BTreeSet<OsString>,
 }
 
-/// What is known of a touched unit once it was compiled from both sources.
-struct Sides {
-    original: Compiled,
-    patched: Compiled,
-    /// Records to compile the patched source with, and whether the unit then keeps its original's hash.
-    replay: Option<(PathBuf, bool)>,
-}
-
-impl Patched<'_> {
-    /// Builds an object of the kernel (`vmlinux.o`, or a module's) once more with the original's inlining. `differing` are the
-    /// functions that differ, without promotion suffixes.
-    ///
-    /// # Errors
-    /// The work folder can't be written; an interrupt. A tool that fails is no error but [`Attempt::GivenUp`].
-    pub fn rebuild(&self, object: &Path, differing: &[String], progress: &dyn Progress) -> Result<Attempt> {
-        let toolchain = self.workspace.kernel().toolchain();
-        if toolchain.lto != Lto::Thin || !toolchain.lld {
-            return Ok(Attempt::NothingToUndo);
+/// Compiles the touched units and chooses what kbuild is to link. What does not compile here is left to kbuild, which tells why.
+pub(crate) fn prepare(
+    workspace: &Workspace,
+    patching: &Patching<'_>,
+    (level, compare): (Level, &Compare<'_>),
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<Ready> {
+    if level == Level::Off || !workspace.is_stabilised() {
+        return Ok(Ready::default());
+    }
+    let work = work.join("stabilise");
+    std::fs::create_dir_all(&work).map_err(|error| Diagnosis::io("create", &work, &error))?;
+    let mut preparation = Preparation { workspace, level, work: &work, progress, ready: Ready::default() };
+    let touched = Touched::find(workspace, patching)?;
+    let alone: Vec<&str> =
+        touched.iter().flat_map(|object| &object.units).map(|unit| unit.object.as_str()).collect();
+    let one_by_one = alone.len() <= MAX_UNITS;
+    let saved = patching.saved_build();
+    let kept = patching.units.iter().filter(|unit| freeze::is_bitcode(&saved.join(unit)));
+    let (apart, left): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        kept.partition(|unit| one_by_one && unit.to_str().is_some_and(|unit| alone.contains(&unit)));
+    // Whatever else is touched may make headers that the units include; kbuild sees to that.
+    let first = if patching.only_units { &[][..] } else { &apart[..] };
+    if !preparation.make(first, &left, &saved)? {
+        return Ok(preparation.ready);
+    }
+    if one_by_one {
+        for object in &touched {
+            preparation.attempt(object, patching, compare)?;
         }
-        let work = self.work.join("stabilise").join(object.with_extension(""));
+    } else if level >= Level::Inlining {
+        preparation.ready.outcomes.extend(touched.iter().map(|object| Outcome {
+            object: object.object.clone(),
+            plain: 0,
+            taken: 0,
+            given_up: Some(format!("the patch touches {} units", alone.len())),
+        }));
+    }
+    Ok(preparation.ready)
+}
+
+struct Preparation<'a> {
+    workspace: &'a Workspace,
+    level: Level,
+    work: &'a Path,
+    progress: &'a dyn Progress,
+    ready: Ready,
+}
+
+impl Preparation<'_> {
+    /// Lets kbuild compile units, and freezes some of them where they lie. False when they do not compile.
+    fn make(&mut self, first: &[&PathBuf], to_freeze: &[&PathBuf], saved: &Path) -> Result<bool> {
+        let units = first.iter().chain(to_freeze);
+        let targets: Vec<String> = units.map(|unit| unit.display().to_string()).collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        if targets.is_empty() {
+            return Ok(true);
+        }
+        let total = Some(targets.len() as u64);
+        let built = self.workspace.with_make(|make| make.run(&targets, self.progress, total))?;
+        self.ready.compiled += built.units;
+        if !built.success || to_freeze.len() > freeze::MAX_UNITS {
+            return Ok(built.success);
+        }
+        self.progress.step("freezing names");
+        let freezer = Freezer::new(self.workspace);
+        let mut stems = Vec::new();
+        for unit in to_freeze {
+            let (original, patched) = (saved.join(unit), self.workspace.build_dir().join(unit));
+            if patched.is_file() {
+                let near = freezer.bring_near(self.level, &original, &patched, &self.work.join("freeze"))?;
+                self.ready.held_back += near.held_back;
+                if near.frozen {
+                    self.ready.frozen += 1;
+                    stems.extend(unit.file_stem().map(OsStr::to_owned));
+                }
+            }
+        }
+        if !stems.is_empty() {
+            self.cache(&stems)?;
+        }
+        Ok(true)
+    }
+
+    /// Chooses what becomes of one object's units, and puts it in place.
+    fn attempt(&mut self, object: &Touched, patching: &Patching<'_>, compare: &Compare<'_>) -> Result<()> {
+        let work = self.work.join(object.object.with_extension(""));
         std::fs::create_dir_all(&work).map_err(|error| Diagnosis::io("create", &work, &error))?;
         let overlay = work.join("original.yaml");
-        unit::write_overlay(&overlay, &self.patching.originals()?)?;
+        unit::write_overlay(&overlay, &patching.originals()?)?;
         let build = self.workspace.build_dir();
-        let runner = &self.workspace.runner;
-        let Some(recorded) = Recorded::read(&build, object) else {
-            return given_up("kbuild's record can't be read");
-        };
-        let Some(link) = Link::of(&recorded, &build, &toolchain.tool("ar"), runner)? else {
-            return given_up("kbuild's link can't be read");
-        };
-        let Some(units) = self.touched(&link) else {
-            return given_up("kbuild's record of a unit can't be read");
-        };
-        if units.is_empty() {
-            return Ok(Attempt::NothingToUndo);
-        }
-        if units.len() > MAX_UNITS {
-            return given_up(&format!("the patch touches {} units of {}", units.len(), object.display()));
-        }
-        let again = Again {
-            compiler: Compiler { runner, build: &build, overlay: &overlay, work: &work },
-            workspace: self.workspace,
-            cache: &self.cache,
-            recorded: &recorded,
-            link: &link,
-            units: &units,
-            object,
-            progress,
-        };
-        again.run(differing)
+        let attempt =
+            Attempt::new(self.workspace, (object, &build), (&overlay, &work), compare, self.progress);
+        let Some(chosen) = attempt.run(self.level)? else { return Ok(()) };
+        self.place(object, &build, chosen)
     }
 
-    /// The units of a link that were compiled since the source was patched. `None` when one of them can't be compiled apart:
-    /// what is not known of it can't be taken for unchanged.
-    fn touched(&self, link: &Link) -> Option<Vec<Unit>> {
-        let build = self.workspace.build_dir();
-        let mut units = Vec::new();
-        for input in link.inputs.iter().filter(|input| self.patching.is_new(&build.join(input))) {
-            let recorded = Recorded::read(&build, Path::new(input));
-            let words = recorded.as_ref().and_then(Recorded::compilation);
-            if words.is_some_and(|words| words.iter().any(|word| word == "-flto=thin")) {
-                let original = self.patching.saved_build().join(input);
-                let frozen = freeze::is_frozen(&original, &build.join(input));
-                units.push(Unit { object: input.clone(), recorded: recorded?, frozen });
-            } else if freeze::is_bitcode(&build.join(input)) {
-                return None;
-            }
+    /// Puts the chosen files where kbuild and the linker find them.
+    fn place(&mut self, object: &Touched, build: &Path, chosen: Chosen) -> Result<()> {
+        let frozen = object.units.iter().zip(&chosen.units).filter(|(_, unit)| unit.near.frozen);
+        let stems: Vec<&OsStr> = frozen.filter_map(|(unit, _)| Path::new(&unit.object).file_stem()).collect();
+        self.ready.frozen += stems.len();
+        let any_native = chosen.units.iter().any(|unit| unit.native.is_some());
+        if !stems.is_empty() || any_native {
+            self.cache(&stems)?;
         }
-        Some(units)
-    }
-}
-
-fn given_up(why: &str) -> Result<Attempt> {
-    tracing::debug!(why, "stabilising is given up");
-    Ok(Attempt::GivenUp(why.to_owned()))
-}
-
-/// One attempt at one object.
-struct Again<'a> {
-    compiler: Compiler<'a>,
-    workspace: &'a Workspace,
-    cache: &'a Path,
-    recorded: &'a Recorded,
-    link: &'a Link,
-    units: &'a [Unit],
-    object: &'a Path,
-    progress: &'a dyn Progress,
-}
-
-/// Functions of the touched units in both builds, by name.
-type Known = BTreeMap<String, Sameness>;
-
-impl Again<'_> {
-    fn run(&self, differing: &[String]) -> Result<Attempt> {
-        self.progress.step("what the patch changes in the source");
-        let Some(known) = self.known()? else { return given_up("a unit does not compile apart from kbuild") };
-        let sameness = |name: &str| {
-            let base = name.split('.').next().unwrap_or(name);
-            known.get(base).copied().unwrap_or(Sameness::Same)
-        };
-        if !differing.iter().any(|name| sameness(name) == Sameness::Same) {
-            return Ok(Attempt::NothingToUndo);
-        }
-        self.progress.step("what the inliner decides otherwise");
-        let mut sides = Vec::new();
-        for unit in self.units {
-            let Some(found) = self.sides(unit, &sameness)? else {
-                return given_up("a unit does not compile apart from kbuild");
-            };
-            sides.push(found);
-        }
-        let mut natives = Vec::new();
-        for at in 0..self.units.len() {
-            match self.backend(at, &sides, &sameness)? {
-                Ok(native) => natives.extend(native),
-                Err(why) => return given_up(why),
-            }
-        }
-        if natives.is_empty() && sides.iter().all(|unit| unit.replay.is_none()) {
-            return Ok(Attempt::NothingToUndo);
-        }
-        self.progress.step("linking once more");
-        self.relink(&sides, &natives)
-    }
-
-    /// Which functions of the touched units are the same in both sources.
-    fn known(&self) -> Result<Option<Known>> {
-        let mut known = Known::new();
-        for unit in self.units {
-            let text = |side, name: &str| -> Result<Option<String>> {
-                let Some(done) = self.compiler.compile(unit, side, Form::Text, name, &[])? else {
-                    return Ok(None);
-                };
-                let text = std::fs::read_to_string(&done.file);
-                Ok(Some(text.map_err(|error| Diagnosis::io("read", &done.file, &error))?))
-            };
-            let (original, patched) =
-                both(|| text(Side::Original, "original.ll"), || text(Side::Patched, "patched.ll"));
-            let (Some(original), Some(patched)) = (original?, patched?) else { return Ok(None) };
-            let (original, patched) = (Module::parse(&original), Module::parse(&patched));
-            for name in original.names().chain(patched.names()) {
-                let found = same(original.identity(name), patched.identity(name));
-                // Statics of one name in two units: both must be the same.
-                known.entry(name.to_owned()).and_modify(|old| *old = worse(*old, found)).or_insert(found);
-            }
-        }
-        Ok(Some(known))
-    }
-
-    /// Compiles a unit from both sources; finds what its own inliner decides otherwise, and compiles again without it.
-    fn sides(&self, unit: &Unit, sameness: &dyn Fn(&str) -> Sameness) -> Result<Option<Sides>> {
-        let (original, patched) = both(
-            || self.compiler.compile(unit, Side::Original, Form::Bitcode, "original", &[]),
-            || self.compiler.compile(unit, Side::Patched, Form::Bitcode, "patched", &[]),
-        );
-        let (Some(original), Some(patched)) = (original?, patched?) else { return Ok(None) };
-        if unit.frozen {
-            freeze::apply(&original.file, &patched.file)?;
-        }
-        let records =
-            replay::records(&remarks::parse(&original.output), &remarks::parse(&patched.output), sameness);
-        let Some(records) = records else { return Ok(Some(Sides { original, patched, replay: None })) };
-        let replay = self.put("compile", &unit.object, &records)?;
-        let options = replay::options(&replay.display().to_string());
-        let again = self.compiler.compile(unit, Side::Patched, Form::Bitcode, "replayed", &options)?;
-        let Some(again) = again else { return Ok(None) };
-        // What it offers to other units may be something else with another inlining.
-        let frozen = unit.frozen
-            && Freezer::new(self.workspace).freeze(&original.file, &again.file, self.compiler.work)?;
-        Ok(Some(Sides { original, patched: again, replay: Some((replay, frozen)) }))
-    }
-
-    /// Runs the backend of a unit on both sides, and once more where it decides otherwise. The inner error says why the attempt must be
-    /// given up.
-    fn backend(
-        &self,
-        at: usize,
-        sides: &[Sides],
-        sameness: &dyn Fn(&str) -> Sameness,
-    ) -> Result<std::result::Result<Option<Native>, &'static str>> {
-        let unit = &self.units[at].object;
-        let remark = ["-pass-remarks=inline".to_owned()];
-        let run = |name: &str, side, llvm: &[String]| self.run_backend(name, unit, sides, side, llvm);
-        let (original, patched) =
-            both(|| run("original", Side::Original, &remark), || run("patched", Side::Patched, &remark));
-        let (Some(original), Some(patched)) = (original?, patched?) else {
-            return Ok(Err("a backend does not run apart from the link"));
-        };
-        if self.cached(&self.workspace.lto_cache(), &original.object)?.is_none() {
-            return Ok(Err("a unit of the original does not come out as in the baseline"));
-        }
-        let (theirs, ours) = (original.output.as_str(), patched.output.as_str());
-        let theirs = replay::with_hashes_of(theirs, ours);
-        let Some(records) = replay::records(&remarks::parse(&theirs), &remarks::parse(ours), sameness) else {
-            return Ok(Ok(None));
-        };
-        let replay = self.put("backend", unit, &records)?;
-        let options = replay::options(&replay.display().to_string());
-        let Some(again) = run("replayed", Side::Patched, &options)? else {
-            return Ok(Err("a backend does not run with the original's inlining"));
-        };
-        Ok(Ok(Some(Native { plain: patched.object, replayed: again.object })))
-    }
-
-    fn run_backend(
-        &self,
-        name: &str,
-        unit: &str,
-        sides: &[Sides],
-        side: Side,
-        llvm: &[String],
-    ) -> Result<Option<Backend>> {
-        let with = |sides: &'_ Sides| match side {
-            Side::Original => sides.original.file.clone(),
-            Side::Patched => sides.patched.file.clone(),
-        };
-        let files: Vec<PathBuf> = sides.iter().map(with).collect();
-        let swaps: Vec<Swap<'_>> =
-            self.units.iter().zip(&files).map(|(unit, with)| Swap { unit: &unit.object, with }).collect();
-        let output = self.compiler.work.join(format!("backend-{name}")).join(unit);
-        let parent = output.parent().unwrap_or(self.compiler.work);
-        std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-        let ld = &self.workspace.kernel().toolchain().ld;
-        let tools = (ld.as_str(), self.compiler.runner, self.compiler.build);
-        self.link.backend(tools, unit, &swaps, llvm, &output)
-    }
-
-    /// Runs kbuild's own commands for the object, with the replayed units in the place of the plain ones.
-    fn relink(&self, sides: &[Sides], natives: &[Native]) -> Result<Attempt> {
-        let cache = self.compiler.work.join("lto-cache");
-        let compiled = self.units.iter().zip(sides).filter(|(_, sides)| sides.replay.is_some());
-        let stems: Vec<_> = compiled.filter_map(|(unit, _)| Path::new(&unit.object).file_stem()).collect();
-        freeze::share(self.cache, &cache, &stems)?;
-        let mut own = Vec::new();
-        for (unit, sides) in self.units.iter().zip(sides) {
-            let Some((replay, frozen)) = &sides.replay else { continue };
-            let options = replay::options(&replay.display().to_string());
-            let words = options.iter().flat_map(|option| ["-mllvm".to_owned(), option.clone()]).collect();
-            if Path::new(&unit.object) == self.object {
-                // The record of a module of one file begins with its compilation.
-                own = words;
-            } else if !self.command(&unit.recorded.commands[0], &words, None)? {
-                return given_up("a unit does not compile with the original's inlining");
-            }
-            if *frozen {
-                freeze::apply(&sides.original.file, &self.compiler.build.join(&unit.object))?;
-            }
-        }
-        // Puts units that were compiled anew into the cache, under keys that only the linker knows.
-        if sides.iter().any(|unit| unit.replay.is_some()) && !self.commands(&own, &cache)? {
-            return given_up("the link fails with the original's inlining");
-        }
-        for native in natives {
-            let Some(entry) = self.cached(&cache, &native.plain)? else {
-                return given_up("a unit's backend gives another object than the link");
-            };
-            // Not through the hard link: the other name's file is the plain result.
-            crate::workspace::remove_file(&entry)?;
-            copy::file(&native.replayed, &entry, false)
+        for unit in &chosen.units {
+            self.ready.held_back += unit.near.held_back;
+            let (Some(cache), Some(native)) = (&self.ready.cache, &unit.native) else { continue };
+            let entry = cache.join(&native.key);
+            // Not through the hard link: its other name is the workspace's.
+            remove_file(&entry)?;
+            copy::file(&native.object, &entry, false)
                 .map_err(|error| Diagnosis::io("write", &entry, &error))?;
+            self.ready.entries.insert(native.key.clone());
         }
-        if !natives.is_empty() && !self.commands(&own, &cache)? {
-            return given_up("the link fails with the original's inlining");
+        for (unit, chosen) in object.units.iter().zip(&chosen.units) {
+            let to = build.join(&unit.object);
+            copy::file(&chosen.bitcode, &to, false).map_err(|error| Diagnosis::io("write", &to, &error))?;
+            if unit.is_whole && !self.finish(unit, build)? {
+                // kbuild makes it from the source.
+                return remove_file(&to);
+            }
+            self.ready.compiled += 1;
+            self.progress.objects(self.ready.compiled, None);
+            let bytes = std::fs::read(&to).map_err(|error| Diagnosis::io("read", &to, &error))?;
+            self.ready.placed.push((to, bytes));
+            let stem = Path::new(&unit.object).file_stem().map(OsStr::to_owned);
+            self.ready.seeded.extend(stem.filter(|_| chosen.native.is_some()));
         }
-        let made = self.compiler.build.join(self.object);
-        let to = self.compiler.work.join(self.object.file_name().unwrap_or_default());
-        std::fs::rename(&made, &to).map_err(|error| Diagnosis::io("move", &made, &error))?;
-        Ok(Attempt::Rebuilt(to))
+        self.ready.outcomes.extend(chosen.outcome);
+        Ok(())
     }
 
-    /// The recorded commands of the object, `own` added to the first.
-    fn commands(&self, own: &[String], cache: &Path) -> Result<bool> {
-        for (n, words) in self.recorded.commands.iter().enumerate() {
-            let further = if n == 0 { own } else { &[] };
-            if !self.command(words, further, Some(cache))? {
+    /// Makes a module of its only unit: what kbuild's record says behind the compilation.
+    fn finish(&self, unit: &Unit, build: &Path) -> Result<bool> {
+        for words in &unit.recorded.commands[1..] {
+            // `./tools/objtool/objtool` is a path from the build tree.
+            let program = match Path::new(&words[0]) {
+                path if words[0].contains('/') && path.is_relative() => build.join(path),
+                path => path.to_owned(),
+            };
+            let mut call = crate::process::Call::new(program).dir(build).args(&words[1..]);
+            if let Some(cache) = &self.ready.cache {
+                call = call.env(LTO_CACHE, cache);
+            }
+            if !self.workspace.runner.run(&call)?.success {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn command(&self, words: &[String], further: &[String], cache: Option<&Path>) -> Result<bool> {
-        // `./tools/objtool/objtool` is a path from the build tree.
-        let program = match Path::new(&words[0]) {
-            path if words[0].contains('/') && path.is_relative() => self.compiler.build.join(path),
-            path => path.to_owned(),
-        };
-        let mut call = Call::new(program).dir(self.compiler.build).args(&words[1..]).args(further);
-        if let Some(cache) = cache {
-            call = call.env(LTO_CACHE, cache);
+    /// Sees to it that the links use a cache of their own: the workspace's entries, but for those that may be of a frozen unit's original.
+    fn cache<S: AsRef<OsStr>>(&mut self, without: &[S]) -> Result<()> {
+        let cache = self.work.join("lto-cache");
+        if self.ready.cache.is_none() {
+            share(&self.workspace.lto_cache(), &cache)?;
+            self.ready.cache = Some(cache.clone());
         }
-        let outcome = self.compiler.runner.run(&call)?;
-        tracing::debug!(success = outcome.success, ?call, "again");
-        Ok(outcome.success)
+        if !without.is_empty() {
+            remove_entries_of(&cache, without)?;
+        }
+        self.ready.entries = link::file_names(&cache)?.into_iter().collect();
+        Ok(())
     }
+}
 
-    /// The entry of a cache that holds this object.
-    fn cached(&self, cache: &Path, object: &Path) -> Result<Option<PathBuf>> {
-        let fail = |error: std::io::Error| Diagnosis::io("read", cache, &error);
-        let wanted = std::fs::read(object).map_err(fail)?;
-        for entry in std::fs::read_dir(cache).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let path = entry.path();
-            let alike = entry.metadata().is_ok_and(|meta| meta.len() == wanted.len() as u64);
-            if alike && native::same(&std::fs::read(&path).map_err(fail)?, &wanted) {
-                return Ok(Some(path));
+impl Ready {
+    /// Looks, after kbuild, whether it took what was placed. What it made from the source instead is a valid build as well, but not
+    /// what the outcomes tell of.
+    pub(crate) fn confirm(&mut self) -> Result<()> {
+        let kept = |(path, bytes): &(PathBuf, Vec<u8>)| std::fs::read(path).is_ok_and(|now| now == *bytes);
+        let mut why = (!self.placed.iter().all(kept)).then_some("kbuild compiled a unit again");
+        if let Some(cache) = &self.cache {
+            let names = link::file_names(cache)?;
+            let new = names.iter().filter(|name| !self.entries.contains(*name));
+            let missed = new.filter_map(|name| stem_of(&cache.join(name)).transpose());
+            for stem in missed {
+                if self.seeded.contains(&stem?) {
+                    why = Some("the link did not find a unit in its cache");
+                }
             }
         }
-        Ok(None)
-    }
-
-    fn put(&self, step: &str, unit: &str, records: &str) -> Result<PathBuf> {
-        let path = self.compiler.work.join(format!("{step}-records")).join(unit).with_extension("txt");
-        let parent = path.parent().unwrap_or(self.compiler.work);
-        std::fs::create_dir_all(parent)
-            .and_then(|()| std::fs::write(&path, records))
-            .map_err(|error| Diagnosis::io("write", &path, &error))?;
-        Ok(path)
+        let Some(why) = why else { return Ok(()) };
+        tracing::debug!(why, "stabilising came to nothing");
+        for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.given_up.is_none()) {
+            outcome.given_up = Some(why.to_owned());
+            outcome.taken = outcome.plain;
+        }
+        Ok(())
     }
 }
 
-/// A unit's native object, as the plain link has it and with the original's inlining.
-struct Native {
-    plain: PathBuf,
-    replayed: PathBuf,
-}
-
-fn same(original: Option<Identity>, patched: Option<Identity>) -> Sameness {
-    match (original, patched) {
-        (Some(a), Some(b)) if a == b => Sameness::Same,
-        (Some(a), Some(b)) if a.attributes == b.attributes => Sameness::Attributes,
-        _ => Sameness::Other,
+/// A ThinLTO cache with the entries of another one, by hard links.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(|error| Diagnosis::io("create", to, &error))?;
+    for name in link::file_names(from)?.iter().filter(|name| name.to_string_lossy().starts_with(link::ENTRY))
+    {
+        std::fs::hard_link(from.join(name), to.join(name))
+            .map_err(|error| Diagnosis::io("link", from, &error))?;
     }
+    Ok(())
 }
 
-fn worse(a: Sameness, b: Sameness) -> Sameness {
-    match (a, b) {
-        (Sameness::Other, _) | (_, Sameness::Other) => Sameness::Other,
-        (Sameness::Attributes, _) | (_, Sameness::Attributes) => Sameness::Attributes,
-        _ => Sameness::Same,
+/// Removes the entries that may be of a unit of one of these names.
+fn remove_entries_of<S: AsRef<OsStr>>(cache: &Path, stems: &[S]) -> Result<()> {
+    for name in link::file_names(cache)?.iter().filter(|name| name.to_string_lossy().starts_with(link::ENTRY))
+    {
+        let path = cache.join(name);
+        let stem = stem_of(&path)?;
+        if stem.is_none_or(|stem| stems.iter().any(|name| name.as_ref() == stem)) {
+            remove_file(&path)?;
+        }
     }
+    Ok(())
 }
 
-/// Runs two closures beside each other.
-fn both<T: Send>(a: impl FnOnce() -> T + Send, b: impl FnOnce() -> T + Send) -> (T, T) {
+/// The name of the source that a native object is of, without folder and extension.
+fn stem_of(object: &Path) -> Result<Option<OsString>> {
+    let bytes = std::fs::read(object).map_err(|error| Diagnosis::io("read", object, &error))?;
+    let source = native::source_file(&bytes).and_then(|name| Path::new(name).file_stem());
+    Ok(source.map(OsStr::to_owned))
+}
+
+/// Runs `count` tasks, `jobs` of them at a time. Their results, in their order.
+fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        let other = scope.spawn(b);
-        let first = a();
-        (first, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+        for _ in 0..jobs.clamp(1, count.max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= count {
+                        break;
+                    }
+                    let result = task(at);
+                    results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(at, result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
 }

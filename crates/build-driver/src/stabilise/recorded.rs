@@ -44,6 +44,11 @@ impl Recorded {
         words.iter().any(|word| word == "-c").then_some(words)
     }
 
+    /// True for a unit that is compiled for ThinLTO.
+    pub(crate) fn is_thin_unit(&self) -> bool {
+        self.compilation().is_some_and(|words| words.iter().any(|word| word == "-flto=thin"))
+    }
+
     /// The relocatable link, and which command it is.
     pub(crate) fn link(&self) -> Option<(usize, &[String])> {
         let is_link =

@@ -15,6 +15,15 @@ pub(crate) enum Side {
     Patched,
 }
 
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Side::Original => "original",
+            Side::Patched => "patched",
+        }
+    }
+}
+
 /// What a compilation gives besides remarks.
 #[derive(Clone, Copy)]
 pub(crate) enum Form {
@@ -29,8 +38,10 @@ pub(crate) struct Unit {
     /// Its object, as a path from the build tree.
     pub(crate) object: String,
     pub(crate) recorded: Recorded,
-    /// The patched build gave it the hash of its original.
-    pub(crate) frozen: bool,
+    /// Its bitcode in the baseline, where the build keeps that.
+    pub(crate) original: Option<PathBuf>,
+    /// True when a module is made of it alone: its record goes on with the link, and the result takes the place of the bitcode.
+    pub(crate) is_whole: bool,
 }
 
 /// Where and how to compile.
@@ -62,7 +73,10 @@ impl Compiler<'_> {
         llvm: &[String],
     ) -> Result<Option<Compiled>> {
         let Some(words) = unit.recorded.compilation() else { return Ok(None) };
-        let file = self.work.join(name).join(&unit.object);
+        let file = match form {
+            Form::Bitcode => self.work.join(name).join(&unit.object),
+            Form::Text => self.work.join(name).join(&unit.object).with_extension("ll"),
+        };
         let parent = file.parent().unwrap_or(self.work);
         std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
         let mut call = Call::new(&words[0]).dir(self.build);

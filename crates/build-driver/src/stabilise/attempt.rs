@@ -1,0 +1,548 @@
+//! One object of the kernel whose units the patch touches: compiles them from both sources, runs their backends, and where LLVM's
+//! inliner decides otherwise, lets it decide again as for the original.
+//!
+//! The inliner runs twice, in the compilation and in the backend. Where their remarks tell of calls that are inlined in one build only,
+//! [`klpx_stabilise::replay`] says which decisions can be taken over, and the step runs again with them. A result is
+//! taken when what differs from the original's native objects is a proper subset of what differs without it. Decisions of
+//! a backend concern its own unit only. Those of a compilation can concern units that import from it, so they are taken only
+//! when what others can import stays as near to the original as it was.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
+use klpx_stabilise::ir::{Identity, Module};
+use klpx_stabilise::replay::{self, Sameness};
+use klpx_stabilise::{native, remarks};
+
+use super::freeze::{Freezer, Near};
+use super::link::{Backend, Swap};
+use super::originals::{self, Functions, Original};
+use super::touched::Touched;
+use super::unit::{Compiled, Compiler, Form, Side, Unit};
+use super::{Compare, Differing, Level, Outcome, each};
+use crate::progress::Progress;
+use crate::workspace::Workspace;
+
+/// What kbuild is to link.
+pub(crate) struct Chosen {
+    /// In the order of the object's units.
+    pub(crate) units: Vec<ChosenUnit>,
+    /// What came of the inlining, when there was something to undo.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+pub(crate) struct ChosenUnit {
+    pub(crate) bitcode: PathBuf,
+    pub(crate) near: Near,
+    /// What its backend gives, where that was run.
+    pub(crate) native: Option<Native>,
+}
+
+/// A unit's native object, and its name in the ThinLTO cache.
+#[derive(Clone)]
+pub(crate) struct Native {
+    pub(crate) object: PathBuf,
+    pub(crate) key: OsString,
+}
+
+pub(crate) struct Attempt<'a> {
+    workspace: &'a Workspace,
+    touched: &'a Touched,
+    compiler: Compiler<'a>,
+    compare: &'a Compare<'a>,
+    progress: &'a dyn Progress,
+}
+
+/// What the compiler makes of one unit's patched source, and of its original where that is not known yet.
+struct Unlinked {
+    patched: Compiled,
+    functions: Functions,
+    original: OriginalSide,
+}
+
+enum OriginalSide {
+    Kept(Original),
+    New { compiled: Compiled, functions: Functions },
+}
+
+impl OriginalSide {
+    fn functions(&self) -> &Functions {
+        match self {
+            OriginalSide::Kept(kept) => &kept.functions,
+            OriginalSide::New { functions, .. } => functions,
+        }
+    }
+
+    /// The inliner's remarks of the compilation.
+    fn remarks(&self) -> &str {
+        match self {
+            OriginalSide::Kept(kept) => &kept.compiled,
+            OriginalSide::New { compiled, .. } => &compiled.output,
+        }
+    }
+}
+
+/// The patched units as they would be linked.
+struct Build {
+    bitcode: Vec<PathBuf>,
+    near: Vec<Near>,
+    backends: Vec<Backend>,
+    /// How each differs from its original.
+    differing: Vec<Differing>,
+}
+
+/// Why an attempt is given up.
+type Why = &'static str;
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(
+        workspace: &'a Workspace,
+        (touched, build): (&'a Touched, &'a Path),
+        (overlay, work): (&'a Path, &'a Path),
+        compare: &'a Compare<'a>,
+        progress: &'a dyn Progress,
+    ) -> Attempt<'a> {
+        let compiler = Compiler { runner: &workspace.runner, build, overlay, work };
+        Attempt { workspace, touched, compiler, compare, progress }
+    }
+
+    /// What to link. `None` leaves all of it to kbuild.
+    pub(crate) fn run(&self, level: Level) -> Result<Option<Chosen>> {
+        self.progress.step("compiling what the patch touches");
+        if level < Level::Inlining {
+            if self.touched.units.iter().any(|unit| unit.is_whole) {
+                return Ok(None);
+            }
+            let Some(patched) = self.compile_patched()? else { return Ok(None) };
+            let near = self.bring_near(level, &patched)?;
+            return Ok(Some(self.plain(patched, near, None)));
+        }
+        let Some(compiled) = self.compile()? else {
+            let Some(patched) = self.compile_patched()? else { return Ok(None) };
+            let near = self.bring_near(level, &patched)?;
+            return Ok(Some(self.plain(
+                patched,
+                near,
+                Some((0, 0, "a unit does not compile apart from kbuild")),
+            )));
+        };
+        let bitcode: Vec<PathBuf> = compiled.iter().map(|unit| unit.patched.file.clone()).collect();
+        let near = self.bring_near(level, &bitcode)?;
+        match self.decide(compiled, (&bitcode, &near))? {
+            Ok(chosen) => Ok(Some(chosen)),
+            Err(why) => {
+                tracing::debug!(why, "the inlining is left as it is");
+                Ok(Some(self.plain(bitcode, near, Some((0, 0, why)))))
+            }
+        }
+    }
+
+    /// The patched units without native objects.
+    fn plain(&self, bitcode: Vec<PathBuf>, near: Vec<Near>, outcome: Option<(usize, usize, Why)>) -> Chosen {
+        let units = bitcode.into_iter().zip(near);
+        let units = units.map(|(bitcode, near)| ChosenUnit { bitcode, near, native: None }).collect();
+        Chosen { units, outcome: outcome.map(|found| self.outcome(found)) }
+    }
+
+    fn outcome(&self, (plain, taken, why): (usize, usize, Why)) -> Outcome {
+        let given_up = (!why.is_empty()).then(|| why.to_owned());
+        Outcome { object: self.touched.object.clone(), plain, taken, given_up }
+    }
+
+    /// Freezes names and holds back imports, in place.
+    fn bring_near(&self, level: Level, bitcode: &[PathBuf]) -> Result<Vec<Near>> {
+        self.progress.step("freezing names");
+        let freezer = Freezer::new(self.workspace);
+        let near = |at: usize| self.bring_unit_near(&freezer, level, at, &bitcode[at]);
+        each(self.jobs(), bitcode.len(), near).into_iter().collect()
+    }
+
+    /// A unit that is the only one of its link has no original: nobody else sees its names, and it imports nothing.
+    fn bring_unit_near(
+        &self,
+        freezer: &Freezer<'_>,
+        level: Level,
+        at: usize,
+        bitcode: &Path,
+    ) -> Result<Near> {
+        let unit = &self.touched.units[at];
+        match &unit.original {
+            Some(original) => freezer.bring_near(level, original, bitcode, &self.folder("freeze", unit)?),
+            None => Ok(Near::default()),
+        }
+    }
+
+    /// Runs the backends; chooses between them and what they give with the original's inlining. The inner error says why the plain build
+    /// must be left to kbuild.
+    fn decide(
+        &self,
+        compiled: Vec<Unlinked>,
+        (bitcode, near): (&[PathBuf], &[Near]),
+    ) -> Result<std::result::Result<Chosen, Why>> {
+        self.progress.step("compiling to machine code");
+        let sameness = sameness(&compiled);
+        let records: Vec<Option<String>> = compiled
+            .iter()
+            .map(|unit| {
+                let theirs = remarks::parse(unit.original.remarks());
+                replay::records(&theirs, &remarks::parse(&unit.patched.output), &sameness)
+            })
+            .collect();
+        let Some(runs) = self.run_all(&compiled, bitcode, &records)? else {
+            return Ok(Err("a backend does not run apart from the link"));
+        };
+        let Some(original) = self.originals(compiled, runs.original)? else {
+            return Ok(Err("a unit of the original does not come out as in the baseline"));
+        };
+        let differing = self.differing(&original, &runs.patched)?;
+        let (bitcode, near) = (bitcode.to_vec(), near.to_vec());
+        let plain = Build { bitcode, near, backends: runs.patched, differing };
+        // One function is the least that a change can be.
+        if functions(&plain.differing) < 2 {
+            return Ok(Ok(self.chosen(plain, None)));
+        }
+        self.progress.step("undoing what the inliner decides otherwise");
+        let before = functions(&plain.differing);
+        let again = self.recompiled(&original, &plain, runs.recompiled)?;
+        let mut tried = again.is_some();
+        let mut best = match again {
+            Some(again) if nearer(&again.differing, &plain.differing) => again,
+            _ => plain,
+        };
+        tried |= self.replay_backends(&original, &mut best, &sameness)?;
+        let after = functions(&best.differing);
+        let outcome = match (tried, after < before) {
+            (false, _) => None,
+            (true, true) => Some((before, after, "")),
+            (true, false) => Some((before, after, "the original's inlining brings it no nearer")),
+        };
+        Ok(Ok(self.chosen(best, outcome)))
+    }
+
+    /// Runs the backends of both sides, and beside them the compilations with records. `None` when a backend fails.
+    fn run_all(
+        &self,
+        compiled: &[Unlinked],
+        bitcode: &[PathBuf],
+        records: &[Option<String>],
+    ) -> Result<Option<Runs>> {
+        let units = self.touched.units.iter().zip(compiled).zip(bitcode);
+        let inputs: Vec<PathBuf> = units
+            .map(|((unit, compiled), patched)| match &compiled.original {
+                OriginalSide::New { compiled, .. } => compiled.file.clone(),
+                // A unit without an original is the only one of its link, and is not run when it is kept.
+                OriginalSide::Kept(_) => unit.original.as_ref().unwrap_or(patched).clone(),
+            })
+            .collect();
+        let count = compiled.len();
+        let run = |at: usize| -> Result<Run> {
+            let (step, at) = (at / count, at % count);
+            Ok(match (step, &compiled[at].original) {
+                (0, OriginalSide::Kept(_)) => Run::Nothing,
+                (0, OriginalSide::New { .. }) => Run::backend(self.backend("original", at, &inputs, &[])?),
+                (1, _) => Run::backend(self.backend("patched", at, bitcode, &[])?),
+                _ => match &records[at] {
+                    Some(records) => Run::Recompiled(self.recompile(at, records)?),
+                    None => Run::Nothing,
+                },
+            })
+        };
+        let mut runs = Runs::default();
+        for (at, run) in each(self.jobs(), 3 * count, run).into_iter().enumerate() {
+            match run? {
+                Run::Failed => return Ok(None),
+                Run::Backend(backend) if at < count => runs.original.push(Some(backend)),
+                Run::Backend(backend) => runs.patched.push(backend),
+                Run::Recompiled(compiled) => runs.recompiled.push(Some(compiled)),
+                Run::Nothing if at < count => runs.original.push(None),
+                Run::Nothing => runs.recompiled.push(None),
+            }
+        }
+        Ok(Some(runs))
+    }
+
+    /// What is known of the originals, kept for the next patch. `None` when one is not as in the baseline.
+    fn originals(
+        &self,
+        compiled: Vec<Unlinked>,
+        backends: Vec<Option<Backend>>,
+    ) -> Result<Option<Vec<Original>>> {
+        let mut found = Vec::new();
+        for ((unit, compiled), backend) in self.touched.units.iter().zip(compiled).zip(backends) {
+            let original = match (compiled.original, backend) {
+                (OriginalSide::Kept(kept), _) => kept,
+                (OriginalSide::New { compiled, functions }, Some(backend)) => {
+                    let Some(native) = self.in_baseline(&backend) else { return Ok(None) };
+                    let original =
+                        Original { functions, compiled: compiled.output, native, linked: backend.remarks };
+                    originals::write(self.workspace, &unit.object, &original)?;
+                    original
+                }
+                (OriginalSide::New { .. }, None) => return Ok(None),
+            };
+            found.push(original);
+        }
+        Ok(Some(found))
+    }
+
+    fn chosen(&self, build: Build, outcome: Option<(usize, usize, Why)>) -> Chosen {
+        let units = build.bitcode.into_iter().zip(build.near).zip(build.backends);
+        let units = units.map(|((bitcode, near), backend)| {
+            let native = Some(Native { object: backend.object, key: backend.key });
+            ChosenUnit { bitcode, near, native }
+        });
+        Chosen { units: units.collect(), outcome: outcome.map(|found| self.outcome(found)) }
+    }
+
+    /// Compiles a unit with the original's decisions. `None` when that fails.
+    fn recompile(&self, at: usize, records: &str) -> Result<Option<Compiled>> {
+        let unit = &self.touched.units[at];
+        let options = self.options("compile", unit, records)?;
+        self.compiler.compile(unit, Side::Patched, Form::Bitcode, "replayed", &options)
+    }
+
+    /// The patched units with those that were compiled with the original's decisions. `None` when there are none, and when others could
+    /// import less of what the original offers.
+    fn recompiled(
+        &self,
+        original: &[Original],
+        plain: &Build,
+        recompiled: Vec<Option<Option<Compiled>>>,
+    ) -> Result<Option<Build>> {
+        let (mut bitcode, mut near) = (plain.bitcode.clone(), plain.near.clone());
+        let freezer = Freezer::new(self.workspace);
+        for (at, again) in recompiled.into_iter().enumerate() {
+            let Some(again) = again else { continue };
+            let Some(again) = again else { return Ok(None) };
+            let found = self.bring_unit_near(&freezer, Level::Inlining, at, &again.file)?;
+            if near[at].frozen && !found.frozen {
+                return Ok(None);
+            }
+            (bitcode[at], near[at]) = (again.file, found);
+        }
+        if bitcode == plain.bitcode {
+            return Ok(None);
+        }
+        let backends = each(self.jobs(), bitcode.len(), |at| self.backend("recompiled", at, &bitcode, &[]));
+        let backends: Result<Option<Vec<Backend>>> = backends.into_iter().collect();
+        let Some(backends) = backends? else { return Ok(None) };
+        let differing = self.differing(original, &backends)?;
+        Ok(Some(Build { bitcode, near, backends, differing }))
+    }
+
+    /// Runs backends once more with the original's decisions, and takes each object that is nearer. False when there is nothing to take
+    /// over.
+    fn replay_backends(
+        &self,
+        original: &[Original],
+        build: &mut Build,
+        sameness: &(dyn Fn(&str) -> Sameness + Sync),
+    ) -> Result<bool> {
+        let replayed = each(self.jobs(), original.len(), |at| -> Result<Option<Backend>> {
+            let ours = &build.backends[at].remarks;
+            let theirs = replay::with_hashes_of(&original[at].linked, ours);
+            let records = replay::records(&remarks::parse(&theirs), &remarks::parse(ours), sameness);
+            let Some(records) = records else { return Ok(None) };
+            let options = self.options("backend", &self.touched.units[at], &records)?;
+            self.backend("replayed", at, &build.bitcode, &options)
+        });
+        let mut tried = false;
+        for (at, replayed) in replayed.into_iter().enumerate() {
+            let Some(replayed) = replayed? else { continue };
+            tried = true;
+            let found = (self.compare)(&original[at].native, &replayed.object)?;
+            if found.is_nearer_than(&build.differing[at]) {
+                build.backends[at].object = replayed.object;
+                build.differing[at] = found;
+            }
+        }
+        Ok(tried)
+    }
+
+    /// Compiles the units from their patched source. `None` when one fails.
+    fn compile_patched(&self) -> Result<Option<Vec<PathBuf>>> {
+        let units = &self.touched.units;
+        let compiled = each(self.jobs(), units.len(), |at| {
+            let compiled =
+                self.compiler.compile(&units[at], Side::Patched, Form::Bitcode, Side::Patched.name(), &[])?;
+            Ok(compiled.map(|compiled| compiled.file))
+        });
+        compiled.into_iter().collect()
+    }
+
+    /// Compiles the units from both sources, and finds their functions. `None` when anything fails.
+    fn compile(&self) -> Result<Option<Vec<Unlinked>>> {
+        let units = &self.touched.units;
+        let kept: Vec<Option<Original>> =
+            units.iter().map(|unit| originals::read(self.workspace, &unit.object)).collect();
+        // The long ones first.
+        const TASKS: [(Form, Side); 4] = [
+            (Form::Bitcode, Side::Patched),
+            (Form::Bitcode, Side::Original),
+            (Form::Text, Side::Patched),
+            (Form::Text, Side::Original),
+        ];
+        let count = units.len();
+        let done = each(self.jobs(), TASKS.len() * count, |at| -> Result<Made> {
+            let ((form, side), at) = (TASKS[at / count], at % count);
+            if side == Side::Original && kept[at].is_some() {
+                return Ok(Made::Known);
+            }
+            let compiled = self.compiler.compile(&units[at], side, form, side.name(), &[])?;
+            Ok(match (compiled, form) {
+                (None, _) => Made::Failed,
+                (Some(compiled), Form::Bitcode) => Made::Bitcode(compiled),
+                (Some(compiled), Form::Text) => Made::Functions(functions_of(&compiled.file)?),
+            })
+        });
+        let mut done = done.into_iter().collect::<Result<Vec<Made>>>()?;
+        let mut take = |task: usize, at: usize| std::mem::replace(&mut done[task * count + at], Made::Known);
+        let mut found = Vec::new();
+        for (at, kept) in kept.into_iter().enumerate() {
+            let (Made::Bitcode(patched), Made::Functions(functions)) = (take(0, at), take(2, at)) else {
+                return Ok(None);
+            };
+            let original = match (kept, take(1, at), take(3, at)) {
+                (Some(kept), ..) => OriginalSide::Kept(kept),
+                (None, Made::Bitcode(compiled), Made::Functions(functions)) => {
+                    OriginalSide::New { compiled, functions }
+                }
+                _ => return Ok(None),
+            };
+            found.push(Unlinked { patched, functions, original });
+        }
+        Ok(Some(found))
+    }
+
+    /// Runs the backend of one unit, with `bitcode` in the places of all touched ones.
+    fn backend(
+        &self,
+        name: &str,
+        at: usize,
+        bitcode: &[PathBuf],
+        llvm: &[String],
+    ) -> Result<Option<Backend>> {
+        let units = &self.touched.units;
+        let swaps: Vec<Swap<'_>> =
+            units.iter().zip(bitcode).map(|(unit, with)| Swap { unit: &unit.object, with }).collect();
+        let folder = self.folder(&format!("backend-{name}"), &units[at])?;
+        let ld = &self.workspace.kernel().toolchain().ld;
+        let tools = (ld.as_str(), self.compiler.runner, self.compiler.build);
+        self.touched.link.backend(tools, &units[at].object, &swaps, llvm, &folder)
+    }
+
+    /// The entry of the baseline's cache, when a backend's object is the one that the baseline was linked from.
+    fn in_baseline(&self, backend: &Backend) -> Option<PathBuf> {
+        let entry = self.workspace.lto_cache().join(&backend.key);
+        let (kept, made) = (std::fs::read(&entry).ok()?, std::fs::read(&backend.object).ok()?);
+        native::same(&kept, &made).then_some(entry)
+    }
+
+    fn differing(&self, original: &[Original], patched: &[Backend]) -> Result<Vec<Differing>> {
+        let pairs = original.iter().zip(patched);
+        pairs.map(|(original, patched)| (self.compare)(&original.native, &patched.object)).collect()
+    }
+
+    /// Writes records down; LLVM's options that make it read them.
+    fn options(&self, step: &str, unit: &Unit, records: &str) -> Result<[String; 3]> {
+        let path = self.folder(&format!("{step}-records"), unit)?.join("records.txt");
+        std::fs::write(&path, records).map_err(|error| Diagnosis::io("write", &path, &error))?;
+        Ok(replay::options(&path.display().to_string()))
+    }
+
+    /// A folder for what one step makes of one unit.
+    fn folder(&self, step: &str, unit: &Unit) -> Result<PathBuf> {
+        let folder = self.compiler.work.join(step).join(&unit.object);
+        std::fs::create_dir_all(&folder).map_err(|error| Diagnosis::io("create", &folder, &error))?;
+        Ok(folder)
+    }
+
+    fn jobs(&self) -> usize {
+        self.workspace.kernel().jobs()
+    }
+}
+
+/// What a task of a compilation made.
+enum Made {
+    Bitcode(Compiled),
+    Functions(Functions),
+    /// It was not run.
+    Known,
+    Failed,
+}
+
+/// What a task before the link made.
+enum Run {
+    Backend(Backend),
+    /// A compilation with records; the outer option of [`Runs::recompiled`] says whether there was one.
+    Recompiled(Option<Compiled>),
+    /// It was not run.
+    Nothing,
+    Failed,
+}
+
+impl Run {
+    fn backend(made: Option<Backend>) -> Run {
+        made.map_or(Run::Failed, Run::Backend)
+    }
+}
+
+/// All of them, in the order of the units.
+#[derive(Default)]
+struct Runs {
+    original: Vec<Option<Backend>>,
+    patched: Vec<Backend>,
+    recompiled: Vec<Option<Option<Compiled>>>,
+}
+
+/// The functions of a file of IR.
+fn functions_of(file: &Path) -> Result<Functions> {
+    let text = std::fs::read_to_string(file).map_err(|error| Diagnosis::io("read", file, &error))?;
+    let module = Module::parse(&text);
+    let names = module.names().map(str::to_owned);
+    Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
+}
+
+/// Which functions of the touched units are the same in both sources; those of other units are.
+fn sameness(compiled: &[Unlinked]) -> impl Fn(&str) -> Sameness + Sync + use<> {
+    let mut known = std::collections::BTreeMap::new();
+    for unit in compiled {
+        let (original, patched) = (unit.original.functions(), &unit.functions);
+        for name in original.keys().chain(patched.keys()) {
+            let found = same(original.get(name), patched.get(name));
+            // Statics of one name in two units: both must be the same.
+            known.entry(name.clone()).and_modify(|old| *old = worse(*old, found)).or_insert(found);
+        }
+    }
+    move |name: &str| {
+        let base = name.split('.').next().unwrap_or(name);
+        known.get(base).copied().unwrap_or(Sameness::Same)
+    }
+}
+
+fn functions(differing: &[Differing]) -> usize {
+    differing.iter().map(|unit| unit.functions.len()).sum()
+}
+
+/// True when some unit is nearer, and none is farther.
+fn nearer(again: &[Differing], plain: &[Differing]) -> bool {
+    let mut pairs = again.iter().zip(plain);
+    again != plain && pairs.all(|(again, plain)| again == plain || again.is_nearer_than(plain))
+}
+
+fn same(original: Option<&Identity>, patched: Option<&Identity>) -> Sameness {
+    match (original, patched) {
+        (Some(a), Some(b)) if a == b => Sameness::Same,
+        (Some(a), Some(b)) if a.attributes == b.attributes => Sameness::Attributes,
+        _ => Sameness::Other,
+    }
+}
+
+fn worse(a: Sameness, b: Sameness) -> Sameness {
+    match (a, b) {
+        (Sameness::Other, _) | (_, Sameness::Other) => Sameness::Other,
+        (Sameness::Attributes, _) | (_, Sameness::Attributes) => Sameness::Attributes,
+        _ => Sameness::Same,
+    }
+}

@@ -1,0 +1,94 @@
+//! Which objects of the kernel a patch touches, by kbuild's records of their links, and the units of each.
+//!
+//! Records of links are there after a build only: what a patched build made anew goes with the patch. So they are kept beside the baseline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
+
+use super::freeze;
+use super::link::Link;
+use super::recorded::Recorded;
+use super::unit::Unit;
+use crate::copy;
+use crate::journal::Patching;
+use crate::workspace::{Workspace, internal, module_objects};
+
+/// An object that is linked by ThinLTO, and its units that the patch touches.
+pub(crate) struct Touched {
+    /// `vmlinux.o`, or a module's object; a path from the build tree.
+    pub(crate) object: PathBuf,
+    pub(crate) link: Link,
+    pub(crate) units: Vec<Unit>,
+}
+
+impl Touched {
+    /// All that the patch touches, vmlinux last; none of it was made anew yet. What no link of the kernel's takes, such as members of
+    /// archives that are searched, is not among it.
+    pub(crate) fn find(workspace: &Workspace, patching: &Patching<'_>) -> Result<Vec<Touched>> {
+        let build = workspace.build_dir();
+        let mut left: BTreeSet<&str> = patching
+            .units
+            .iter()
+            .filter(|unit| Recorded::read(&build, unit).is_some_and(|recorded| recorded.is_thin_unit()))
+            .filter_map(|unit| unit.to_str())
+            .collect();
+        let mut found = Vec::new();
+        for (object, link) in links(workspace) {
+            if left.is_empty() {
+                break;
+            }
+            let inputs = link.inputs.iter().filter(|input| left.contains(input.as_str()));
+            let units: Vec<Unit> = inputs
+                .filter_map(|input| {
+                    let saved = patching.saved_build().join(input);
+                    Some(Unit {
+                        object: input.clone(),
+                        recorded: Recorded::read(&build, Path::new(input))?,
+                        original: freeze::is_bitcode(&saved).then_some(saved),
+                        is_whole: Path::new(input) == object,
+                    })
+                })
+                .collect();
+            for unit in &units {
+                left.remove(unit.object.as_str());
+            }
+            if !units.is_empty() {
+                found.push(Touched { object, link, units });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The links of the original build, by object.
+type Links = BTreeMap<PathBuf, Link>;
+
+/// Writes down how vmlinux and the modules were linked, just after the original build.
+pub(crate) fn keep_links(workspace: &Workspace) -> Result<()> {
+    let build = workspace.build_dir();
+    let ar = workspace.kernel().toolchain().tool("ar");
+    let mut links = Links::new();
+    for object in std::iter::once(PathBuf::from("vmlinux.o")).chain(module_objects(&build)?) {
+        let Some(recorded) = Recorded::read(&build, &object) else { continue };
+        if let Some(mut link) = Link::of(&recorded, &build, &ar, &workspace.runner)? {
+            // Made for the link, as the record is.
+            if let Some(script) = link.script() {
+                let kept = workspace.links_file().with_file_name("links.lds");
+                copy::file(&build.join(&*script), &kept, false)
+                    .map_err(|error| Diagnosis::io("copy", &build.join(&*script), &error))?;
+                *script = kept.display().to_string();
+            }
+            links.insert(object, link);
+        }
+    }
+    let text = serde_json::to_vec(&links).map_err(|error| internal(&error.to_string()))?;
+    copy::write_durably(&workspace.links_file(), &text)
+}
+
+/// The links that are kept; none when the file can't be read.
+fn links(workspace: &Workspace) -> Links {
+    let text = std::fs::read(workspace.links_file()).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}

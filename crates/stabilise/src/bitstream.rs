@@ -1,0 +1,241 @@
+//! LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin with their length in
+//! 32-bit words, records with and without abbreviations. Reads it; a damaged file gives `None` and no panic.
+
+pub(crate) const MAGIC: [u8; 4] = [b'B', b'C', 0xc0, 0xde];
+
+pub(crate) const END_BLOCK: u64 = 0;
+const ENTER_SUBBLOCK: u64 = 1;
+const DEFINE_ABBREV: u64 = 2;
+pub(crate) const UNABBREV_RECORD: u64 = 3;
+
+/// Bits of an abbreviation number outside of all blocks.
+const TOP_WIDTH: u32 = 2;
+
+/// A block's contents, in bytes from the start of the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub(crate) id: u64,
+    /// Bits of an abbreviation number in it.
+    pub(crate) width: u32,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// What a block holds.
+pub(crate) enum Entry {
+    Block(Block),
+    Record(Record),
+}
+
+/// A record: what it is, and its operands.
+pub(crate) struct Record {
+    /// Where its abbreviation number stands, in bits from the start of the file.
+    pub(crate) at: usize,
+    /// True when it is written without an abbreviation.
+    pub(crate) plain: bool,
+    pub(crate) code: u64,
+    pub(crate) operands: Vec<Field>,
+    /// The bytes of a blob, which is always the last operand.
+    pub(crate) blob: Option<std::ops::Range<usize>>,
+}
+
+/// One operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) value: u64,
+    /// Where it stands, in bits from the start of the file.
+    pub(crate) at: usize,
+    /// How many of its lowest bits lie side by side there; none when the abbreviation says the value.
+    pub(crate) low_bits: u32,
+}
+
+/// One operand of an abbreviation.
+#[derive(Clone, Copy)]
+enum Operand {
+    Literal(u64),
+    Fixed(u32),
+    Vbr(u32),
+    Array,
+    Char6,
+    Blob,
+}
+
+/// The blocks at the top of a file. `None` when it is no bitstream.
+pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
+    if !bytes.starts_with(&MAGIC) {
+        return None;
+    }
+    let mut bits = Bits { bytes, at: 32 };
+    let mut found = Vec::new();
+    while bits.at / 8 + 4 <= bytes.len() {
+        if bits.fixed(TOP_WIDTH)? != ENTER_SUBBLOCK {
+            return None;
+        }
+        let block = bits.block()?;
+        bits.at = block.end * 8;
+        found.push(block);
+    }
+    Some(found)
+}
+
+/// Reads the blocks and records of one block. Abbreviations that a BLOCKINFO block defines are not known: none of the blocks that klpx
+/// reads has any.
+pub(crate) struct Entries<'d> {
+    bits: Bits<'d>,
+    block: Block,
+    abbreviations: Vec<Vec<Operand>>,
+    ended: bool,
+}
+
+impl<'d> Entries<'d> {
+    pub(crate) fn new(bytes: &'d [u8], block: Block) -> Entries<'d> {
+        Entries { bits: Bits { bytes, at: block.start * 8 }, block, abbreviations: Vec::new(), ended: false }
+    }
+
+    /// The next block or record. `Some(None)` at the end of the block, `None` for what is not understood.
+    pub(crate) fn next(&mut self) -> Option<Option<Entry>> {
+        while !self.ended && self.bits.at < self.block.end * 8 {
+            let at = self.bits.at;
+            match self.bits.fixed(self.block.width)? {
+                END_BLOCK => self.ended = true,
+                ENTER_SUBBLOCK => {
+                    let block = self.bits.block()?;
+                    self.bits.at = block.end * 8;
+                    return Some(Some(Entry::Block(block)));
+                }
+                DEFINE_ABBREV => self.abbreviations.push(self.bits.abbreviation()?),
+                UNABBREV_RECORD => return Some(Some(Entry::Record(self.bits.plain_record(at)?))),
+                number => {
+                    let index = usize::try_from(number - 4).ok()?;
+                    let operands = self.abbreviations.get(index)?;
+                    return Some(Some(Entry::Record(self.bits.record(at, operands)?)));
+                }
+            }
+        }
+        Some(None)
+    }
+}
+
+struct Bits<'d> {
+    bytes: &'d [u8],
+    /// In bits.
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn fixed(&mut self, width: u32) -> Option<u64> {
+        let mut value = 0;
+        let mut have = 0;
+        while have < width {
+            let byte = *self.bytes.get(self.at / 8)?;
+            let (from, take) = ((self.at % 8) as u32, (8 - self.at as u32 % 8).min(width - have));
+            let part = u64::from(byte >> from) & ((1 << take) - 1);
+            value |= part.checked_shl(have)?;
+            have += take;
+            self.at += take as usize;
+        }
+        Some(value)
+    }
+
+    fn vbr(&mut self, width: u32) -> Option<u64> {
+        let more = 1_u64.checked_shl(width.checked_sub(1)?)?;
+        let (mut value, mut shift) = (0_u64, 0);
+        loop {
+            let part = self.fixed(width)?;
+            value |= (part & (more - 1)).checked_shl(shift)?;
+            if part & more == 0 {
+                return Some(value);
+            }
+            shift += width - 1;
+        }
+    }
+
+    fn align(&mut self) {
+        self.at = self.at.div_ceil(32) * 32;
+    }
+
+    /// The head of a block whose abbreviation number was read.
+    fn block(&mut self) -> Option<Block> {
+        let id = self.vbr(8)?;
+        let width = u32::try_from(self.vbr(4)?).ok()?;
+        self.align();
+        let words = usize::try_from(self.fixed(32)?).ok()?;
+        let start = self.at / 8;
+        let end = words.checked_mul(4)?.checked_add(start)?;
+        (end <= self.bytes.len() && (2..=32).contains(&width)).then_some(Block { id, width, start, end })
+    }
+
+    fn abbreviation(&mut self) -> Option<Vec<Operand>> {
+        let count = self.vbr(5)?;
+        let mut operands = Vec::new();
+        for _ in 0..count {
+            operands.push(match self.fixed(1)? {
+                1 => Operand::Literal(self.vbr(8)?),
+                _ => match self.fixed(3)? {
+                    1 => Operand::Fixed(u32::try_from(self.vbr(5)?).ok()?),
+                    2 => Operand::Vbr(u32::try_from(self.vbr(5)?).ok()?),
+                    3 => Operand::Array,
+                    4 => Operand::Char6,
+                    5 => Operand::Blob,
+                    _ => return None,
+                },
+            });
+        }
+        Some(operands)
+    }
+
+    /// A record without abbreviation.
+    fn plain_record(&mut self, at: usize) -> Option<Record> {
+        let (code, count) = (self.vbr(6)?, self.vbr(6)?);
+        let mut operands = Vec::new();
+        for _ in 0..count {
+            operands.push(self.scalar(Operand::Vbr(6))?);
+        }
+        Some(Record { at, plain: true, code, operands, blob: None })
+    }
+
+    /// A record with an abbreviation.
+    fn record(&mut self, at: usize, abbreviation: &[Operand]) -> Option<Record> {
+        let mut operands = Vec::new();
+        let mut blob = None;
+        let mut forms = abbreviation.iter();
+        while let Some(&form) = forms.next() {
+            match form {
+                Operand::Array => {
+                    let element = *forms.next()?;
+                    for _ in 0..self.vbr(6)? {
+                        operands.push(self.scalar(element)?);
+                    }
+                }
+                Operand::Blob => {
+                    let size = usize::try_from(self.vbr(6)?).ok()?;
+                    self.align();
+                    let start = self.at / 8;
+                    let end = size.checked_add(start).filter(|&end| end <= self.bytes.len())?;
+                    blob = Some(start..end);
+                    self.at = end * 8;
+                    self.align();
+                }
+                scalar => operands.push(self.scalar(scalar)?),
+            }
+        }
+        if operands.is_empty() {
+            return None;
+        }
+        let code = operands.remove(0).value;
+        Some(Record { at, plain: false, code, operands, blob })
+    }
+
+    fn scalar(&mut self, form: Operand) -> Option<Field> {
+        let at = self.at;
+        let (value, low_bits) = match form {
+            Operand::Literal(value) => (value, 0),
+            Operand::Fixed(0) | Operand::Vbr(0) => (0, 0),
+            Operand::Fixed(width) => (self.fixed(width)?, width),
+            Operand::Vbr(width) => (self.vbr(width)?, width - 1),
+            Operand::Char6 => (self.fixed(6)?, 6),
+            Operand::Array | Operand::Blob => return None,
+        };
+        Some(Field { value, at, low_bits })
+    }
+}

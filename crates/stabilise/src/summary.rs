@@ -1,0 +1,269 @@
+//! The summary that a ThinLTO bitcode file gives the thin link: which functions its functions call, and how often.
+//!
+//! From it the thin link decides what a unit imports (FunctionImporter, llvm/lib/Transforms/IPO/FunctionImport.cpp): each call has a
+//! hotness, and the size up to which its callee is imported grows with it. A cold call imports nothing
+//! (`-import-cold-multiplier`, 0). A patched unit that calls something new imports it, and the unit that it is imported from is
+//! compiled otherwise: its locals are promoted, and LLVM may no longer take for granted that it sees all their callers.
+//! So new calls are made cold. This says nothing about the unit's own code, and gives it no import that it would not have.
+//!
+//! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has a record for each function:
+//! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n x value,
+//! m x (callee, hotness in the lowest three bits)]`. Values count the module's variables, functions, aliases and ifuncs in this order.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::bitcode;
+use crate::bitstream::{self, Entries, Entry, Field, Record};
+
+const GLOBALVAL_SUMMARY_BLOCK: u64 = 20;
+const STRTAB_BLOCK: u64 = 23;
+
+const STRTAB_BLOB: u64 = 1;
+const MODULE_CODE_GLOBALVAR: u64 = 7;
+const MODULE_CODE_FUNCTION: u64 = 8;
+const MODULE_CODE_ALIAS: u64 = 14;
+const MODULE_CODE_IFUNC: u64 = 15;
+const FS_PERMODULE_PROFILE: u64 = 2;
+const FS_VERSION: u64 = 10;
+
+/// Versions of the summary whose records are laid out so (LLVM 12 to 22; `ModuleSummaryIndex::BitcodeSummaryVersion`).
+const VERSIONS: std::ops::RangeInclusive<u64> = 9..=12;
+
+/// Operands of a function's record before its references.
+const HEAD: usize = 7;
+const REFERENCES: usize = 4;
+
+/// `CalleeInfo::HotnessType`: 0 unknown, 1 cold, 2 none, 3 hot, 4 critical.
+const HOTNESS_BITS: u32 = 3;
+const COLD: u64 = 1;
+
+/// A bitcode file in which no call imports what its original did not.
+pub struct HeldBack {
+    /// The patched file, of the same size.
+    pub file: Vec<u8>,
+    /// Functions that the patched unit would newly have asked for.
+    pub functions: usize,
+}
+
+/// Makes the patched unit's calls cold that the original does not have, or not as hot. `None` when there are none, and when one of the
+/// files is not understood.
+pub fn without_new_imports(original: &[u8], patched: &[u8]) -> Option<HeldBack> {
+    let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
+    let mut known: Map<&[u8], u8> = Map::default();
+    for call in &theirs.calls {
+        let name = theirs.values.get(call.callee)?.name;
+        let rank = known.entry(name).or_default();
+        *rank = (*rank).max(call.rank());
+    }
+    let mut file = patched.to_vec();
+    let mut functions = hashbrown::HashSet::<usize, FixedState>::default();
+    for call in &ours.calls {
+        let callee = ours.values.get(call.callee)?;
+        if callee.defined || known.get(callee.name).copied().unwrap_or(0) >= call.rank() {
+            continue;
+        }
+        put(&mut file, call.hotness)?;
+        functions.insert(call.callee);
+    }
+    (!functions.is_empty()).then(|| HeldBack { file, functions: functions.len() })
+}
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// Writes `COLD` over the lowest bits of a field.
+fn put(file: &mut [u8], field: Field) -> Option<()> {
+    if field.low_bits < HOTNESS_BITS {
+        return None;
+    }
+    for n in 0..HOTNESS_BITS {
+        let at = field.at + n as usize;
+        let byte = file.get_mut(at / 8)?;
+        let mask = 1 << (at % 8);
+        *byte = if COLD >> n & 1 == 1 { *byte | mask } else { *byte & !mask };
+    }
+    Some(())
+}
+
+/// Everything that a unit's functions call.
+struct Calls<'d> {
+    values: Vec<Value<'d>>,
+    calls: Vec<Call>,
+}
+
+struct Value<'d> {
+    name: &'d [u8],
+    /// It is here, so nothing is imported for a call of it.
+    defined: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Call {
+    callee: usize,
+    hotness: Field,
+}
+
+impl Call {
+    /// How far it reaches; 0 imports nothing.
+    fn rank(&self) -> u8 {
+        match self.hotness.value & ((1 << HOTNESS_BITS) - 1) {
+            COLD => 0,
+            3 => 2,
+            4 => 3,
+            _ => 1,
+        }
+    }
+}
+
+impl<'d> Calls<'d> {
+    fn read(bytes: &'d [u8]) -> Option<Calls<'d>> {
+        let names = strings(bytes)?;
+        let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
+        let mut values = Vec::new();
+        let mut calls = None;
+        while let Some(entry) = entries.next()? {
+            match entry {
+                Entry::Record(record) => values.extend(value(&record, names)?),
+                Entry::Block(block) if block.id == GLOBALVAL_SUMMARY_BLOCK => {
+                    calls = Some(summary(Entries::new(bytes, block))?);
+                }
+                Entry::Block(_) => {}
+            }
+        }
+        Some(Calls { values, calls: calls? })
+    }
+}
+
+/// The names of a file's only module, one behind the other.
+fn strings(bytes: &[u8]) -> Option<&[u8]> {
+    let blocks = bitstream::blocks(bytes)?;
+    let mut tables = blocks.iter().filter(|block| block.id == STRTAB_BLOCK);
+    let (table, None) = (tables.next()?, tables.next()) else { return None };
+    let mut entries = Entries::new(bytes, *table);
+    while let Some(entry) = entries.next()? {
+        if let Entry::Record(Record { code: STRTAB_BLOB, blob: Some(range), .. }) = entry {
+            return bytes.get(range);
+        }
+    }
+    None
+}
+
+/// The global value that a record of the module's block stands for: `[offset and size of its name, ...]`, and for a function whether it
+/// is only a prototype. `Some(None)` for other records.
+fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<Value<'d>>> {
+    let defined = match record.code {
+        MODULE_CODE_FUNCTION => record.operands.get(4)?.value == 0,
+        MODULE_CODE_GLOBALVAR | MODULE_CODE_ALIAS | MODULE_CODE_IFUNC => true,
+        _ => return Some(None),
+    };
+    let number = |n: usize| usize::try_from(record.operands.get(n)?.value).ok();
+    let (start, size) = (number(0)?, number(1)?);
+    Some(Some(Value { name: names.get(start..start.checked_add(size)?)?, defined }))
+}
+
+fn summary(mut entries: Entries<'_>) -> Option<Vec<Call>> {
+    let mut calls = Vec::new();
+    let mut version = None;
+    while let Some(entry) = entries.next()? {
+        let Entry::Record(record) = entry else { return None };
+        match record.code {
+            FS_VERSION => version = record.operands.first().map(|field| field.value),
+            FS_PERMODULE_PROFILE => {
+                let references = usize::try_from(record.operands.get(REFERENCES)?.value).ok()?;
+                let edges = record.operands.get(HEAD.checked_add(references)?..)?;
+                for edge in edges.chunks(2) {
+                    let &[callee, hotness] = edge else { return None };
+                    calls.push(Call { callee: usize::try_from(callee.value).ok()?, hotness });
+                }
+            }
+            _ => {}
+        }
+    }
+    VERSIONS.contains(&version?).then_some(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    const ORIGINAL: &str =
+        "int known(int); int own(int n) { return known(n) + 1; } int edit(int n) { return n; }";
+    const LIBRARY: &str = "extern int sink(int);
+        static __attribute__((noinline)) int helper(int n) { return sink(n) * sink(n + 2) + sink(n - 7); }
+        int known(int n) { return n * 3; }
+        int fresh(int n) { return helper(n) + helper(n + 1) + helper(n * 2); }";
+
+    fn run(folder: &Path, program: &str, words: &[&str]) -> String {
+        let done = Command::new(program).args(words).current_dir(folder).output().expect("LLVM's tools");
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    fn bitcode(folder: &Path, version: &str, name: &str, source: &str) -> Vec<u8> {
+        std::fs::write(folder.join(format!("{name}.c")), source).expect("a file");
+        let object = format!("{name}.o");
+        run(
+            folder,
+            &format!("clang-{version}"),
+            &["-O2", "-g", "-flto=thin", "-c", &format!("{name}.c"), "-o", &object],
+        );
+        std::fs::read(folder.join(object)).expect("bitcode")
+    }
+
+    /// Symbols of a thin link of a unit with the library.
+    fn linked(folder: &Path, version: &str, unit: &str) -> String {
+        run(folder, &format!("ld.lld-{version}"), &["-r", unit, "library.o", "-o", "linked.o"]);
+        run(folder, &format!("llvm-nm-{version}"), &["linked.o"])
+    }
+
+    #[test]
+    fn a_new_call_imports_nothing_and_old_ones_do_as_before() {
+        for version in ["19", "22"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let folder = folder.path();
+            let original = bitcode(folder, version, "original", ORIGINAL);
+            let source = ORIGINAL.replace("return n;", "extern int fresh(int); return fresh(n) + known(2);");
+            let patched = bitcode(folder, version, "patched", &source);
+            bitcode(folder, version, "library", LIBRARY);
+            let held = without_new_imports(&original, &patched).expect("a new call");
+            assert_eq!(held.functions, 1, "clang {version}");
+            assert_eq!(held.file.len(), patched.len());
+            let again = without_new_imports(&original, &held.file);
+            assert!(again.is_none(), "nothing new is left");
+            std::fs::write(folder.join("held.o"), &held.file).expect("a file");
+            let promoted = |unit| linked(folder, version, unit).contains("helper.llvm.");
+            assert!(promoted("patched.o"), "clang {version}: the patched unit asks for fresh and its helper");
+            assert!(!promoted("held.o"), "clang {version}");
+            assert!(!promoted("original.o"));
+            run(folder, &format!("llvm-dis-{version}"), &["held.o", "-o", "held.ll"]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_held_back_where_nothing_is_new() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let original = bitcode(folder.path(), "22", "original", ORIGINAL);
+        assert!(without_new_imports(&original, &original).is_none());
+        let source = ORIGINAL.replace("return n;", "return own(n) * known(7);");
+        let patched = bitcode(folder.path(), "22", "patched", &source);
+        assert!(without_new_imports(&original, &patched).is_none());
+    }
+
+    #[test]
+    fn damaged_files_are_no_panic() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let original = bitcode(folder.path(), "22", "original", ORIGINAL);
+        let patched =
+            bitcode(folder.path(), "22", "patched", &ORIGINAL.replace("return n;", "return known(n + 1);"));
+        for at in (0..patched.len()).step_by(11) {
+            without_new_imports(&original, &patched[..at]);
+            let mut damaged = patched.clone();
+            damaged[at] ^= 0x5a;
+            without_new_imports(&original, &damaged);
+            without_new_imports(&damaged, &patched);
+        }
+    }
+}

@@ -366,6 +366,11 @@ impl Workspace {
         self.dir.join("lto-cache")
     }
 
+    /// Where the original's artefacts are.
+    pub(crate) fn baseline_dir(&self) -> PathBuf {
+        self.dir.join("baseline")
+    }
+
     pub(crate) fn links_file(&self) -> PathBuf {
         self.dir.join("links.json")
     }

@@ -46,9 +46,10 @@ pub struct HeldBack {
     pub functions: usize,
 }
 
-/// Makes the patched unit's calls cold that the original does not have, or not as hot. `None` when there are none, and when one of the
-/// files is not understood.
-pub fn without_new_imports(original: &[u8], patched: &[u8]) -> Option<HeldBack> {
+/// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are `new` themselves stay: no
+/// unit of the original can be compiled otherwise for them. `None` when there are none, and when one of the files is not
+/// understood.
+pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
     for call in &theirs.calls {
@@ -60,7 +61,8 @@ pub fn without_new_imports(original: &[u8], patched: &[u8]) -> Option<HeldBack> 
     let mut functions = hashbrown::HashSet::<usize, FixedState>::default();
     for call in &ours.calls {
         let callee = ours.values.get(call.callee)?;
-        if callee.defined || known.get(callee.name).copied().unwrap_or(0) >= call.rank() {
+        let as_before = known.get(callee.name).copied().unwrap_or(0) >= call.rank();
+        if callee.defined || as_before || new(callee.name) {
             continue;
         }
         put(&mut file, call.hotness)?;
@@ -228,10 +230,10 @@ mod tests {
             let source = ORIGINAL.replace("return n;", "extern int fresh(int); return fresh(n) + known(2);");
             let patched = bitcode(folder, version, "patched", &source);
             bitcode(folder, version, "library", LIBRARY);
-            let held = without_new_imports(&original, &patched).expect("a new call");
+            let held = without_new_imports(&original, &patched, |_| false).expect("a new call");
             assert_eq!(held.functions, 1, "clang {version}");
             assert_eq!(held.file.len(), patched.len());
-            let again = without_new_imports(&original, &held.file);
+            let again = without_new_imports(&original, &held.file, |_| false);
             assert!(again.is_none(), "nothing new is left");
             std::fs::write(folder.join("held.o"), &held.file).expect("a file");
             let promoted = |unit| linked(folder, version, unit).contains("helper.llvm.");
@@ -246,10 +248,10 @@ mod tests {
     fn nothing_is_held_back_where_nothing_is_new() {
         let folder = tempfile::tempdir().expect("a folder");
         let original = bitcode(folder.path(), "22", "original", ORIGINAL);
-        assert!(without_new_imports(&original, &original).is_none());
+        assert!(without_new_imports(&original, &original, |_| false).is_none());
         let source = ORIGINAL.replace("return n;", "return own(n) * known(7);");
         let patched = bitcode(folder.path(), "22", "patched", &source);
-        assert!(without_new_imports(&original, &patched).is_none());
+        assert!(without_new_imports(&original, &patched, |_| false).is_none());
     }
 
     #[test]
@@ -259,11 +261,11 @@ mod tests {
         let patched =
             bitcode(folder.path(), "22", "patched", &ORIGINAL.replace("return n;", "return known(n + 1);"));
         for at in (0..patched.len()).step_by(11) {
-            without_new_imports(&original, &patched[..at]);
+            without_new_imports(&original, &patched[..at], |_| false);
             let mut damaged = patched.clone();
             damaged[at] ^= 0x5a;
-            without_new_imports(&original, &damaged);
-            without_new_imports(&damaged, &patched);
+            without_new_imports(&original, &damaged, |_| false);
+            without_new_imports(&damaged, &patched, |_| false);
         }
     }
 }

@@ -153,7 +153,7 @@ impl<'a> Attempt<'a> {
     /// Freezes names and holds back imports, in place.
     fn bring_near(&self, level: Level, bitcode: &[PathBuf]) -> Result<Vec<Near>> {
         self.progress.step("freezing names");
-        let freezer = Freezer::new(self.workspace);
+        let freezer = Freezer::new(self.workspace, &self.touched.object);
         let near = |at: usize| self.bring_unit_near(&freezer, level, at, &bitcode[at]);
         each(self.jobs(), bitcode.len(), near).into_iter().collect()
     }
@@ -311,7 +311,7 @@ impl<'a> Attempt<'a> {
         recompiled: Vec<Option<Option<Compiled>>>,
     ) -> Result<Option<Build>> {
         let (mut bitcode, mut near) = (plain.bitcode.clone(), plain.near.clone());
-        let freezer = Freezer::new(self.workspace);
+        let freezer = Freezer::new(self.workspace, &self.touched.object);
         for (at, again) in recompiled.into_iter().enumerate() {
             let Some(again) = again else { continue };
             let Some(again) = again else { return Ok(None) };

@@ -6,11 +6,13 @@
 //! frozen only when all that another unit can import from it is the same to the letter, and no result that was made under
 //! a frozen hash ever gets into the workspace's own ThinLTO cache.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::ir::Module;
-use klpx_stabilise::{bitcode, summary};
+use klpx_stabilise::{bitcode, native, summary};
 
 use super::{Level, each};
 use crate::process::{Call, Runner};
@@ -38,10 +40,15 @@ pub(crate) struct Freezer<'a> {
     tools: [String; 2],
     /// Instructions of the largest function that a unit may import.
     limit: usize,
+    /// The original object that the units are part of.
+    object: PathBuf,
+    /// The functions of that, once they are asked for.
+    functions: OnceLock<HashSet<Vec<u8>>>,
 }
 
 impl<'a> Freezer<'a> {
-    pub(crate) fn new(workspace: &'a Workspace) -> Freezer<'a> {
+    /// `object` is what the units are linked to, as a path in the build tree.
+    pub(crate) fn new(workspace: &'a Workspace, object: &Path) -> Freezer<'a> {
         let makefile = std::fs::read_to_string(workspace.source_dir().join("Makefile")).unwrap_or_default();
         let limit = makefile.split_once("-import-instr-limit=").map(|(_, rest)| rest);
         let digits =
@@ -50,6 +57,8 @@ impl<'a> Freezer<'a> {
             runner: &workspace.runner,
             tools: [workspace.kernel().toolchain().opt(), workspace.kernel().toolchain().tool("dis")],
             limit: limit.and_then(digits).unwrap_or(DEFAULT_LIMIT),
+            object: workspace.baseline_dir().join(object),
+            functions: OnceLock::new(),
         }
     }
 
@@ -64,7 +73,8 @@ impl<'a> Freezer<'a> {
     ) -> Result<Near> {
         let frozen = level >= Level::Names && self.freeze(original, patched, scratch)?;
         let held = if level >= Level::Imports {
-            summary::without_new_imports(&read(original)?, &read(patched)?)
+            let is_new = |name: &[u8]| !self.functions().contains(name);
+            summary::without_new_imports(&read(original)?, &read(patched)?, is_new)
         } else {
             None
         };
@@ -73,6 +83,13 @@ impl<'a> Freezer<'a> {
             write(patched, &held.file)?;
         }
         Ok(Near { frozen, held_back })
+    }
+
+    /// All functions of the original object. None when it can't be read: everything is new then, and imported as the linker likes.
+    fn functions(&self) -> &HashSet<Vec<u8>> {
+        self.functions.get_or_init(|| {
+            std::fs::read(&self.object).map_or_else(|_| HashSet::new(), |bytes| native::functions(&bytes))
+        })
     }
 
     /// Gives `patched` the hash of `original` when that is sound; true when it did.

@@ -172,7 +172,7 @@ impl Preparation<'_> {
             return Ok(built.success);
         }
         self.progress.step("freezing names");
-        let freezer = Freezer::new(self.workspace);
+        let freezer = Freezer::new(self.workspace, Path::new("vmlinux.o"));
         let mut stems = Vec::new();
         for unit in to_freeze {
             let (original, patched) = (saved.join(unit), self.workspace.build_dir().join(unit));

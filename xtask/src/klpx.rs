@@ -63,6 +63,9 @@ pub(crate) struct Change {
     pub(crate) function: String,
     /// `changed` or `new`.
     pub(crate) kind: String,
+    /// Why, in words.
+    #[serde(default)]
+    pub(crate) why: String,
 }
 
 /// A diagnosis.

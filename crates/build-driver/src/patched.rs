@@ -8,6 +8,7 @@ use crate::apply::Prepared;
 use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
+use crate::remade::Remade;
 use crate::stabilise::{Frozen, Level};
 use crate::toolchain::Lto;
 use crate::workspace::{
@@ -42,8 +43,8 @@ pub struct Patched {
     pub removed_modules: Vec<String>,
     /// Translation units that were compiled for it.
     pub units: u64,
-    /// Units whose promoted locals keep the original's names.
-    pub frozen: usize,
+    /// What became of the units that depend on the patch.
+    pub remade: Remade,
     work: WorkDir,
 }
 
@@ -146,14 +147,24 @@ impl Workspace {
         let patched =
             self.make_patched(&patching, level, &work.path, progress).and_then(|(units, frozen)| {
                 progress.step("taking what differs");
+                // The object of a module of one file is among what is taken.
+                let build = self.build_dir();
+                let (compiled, stale) =
+                    patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
                 let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
                 let mut patched = made.against(baseline, units, work);
+                patched.remade = Remade { compiled, stale, frozen: Vec::new() };
                 if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
                     self.make_originals(&patching, baseline, &mut patched, progress)?;
                 }
                 let folder = patched.work.path.clone();
-                patched.frozen = frozen.as_ref().map_or(0, |frozen| frozen.units);
-                let cache = frozen.map_or_else(|| self.lto_cache(), |frozen| frozen.cache);
+                let cache = match frozen {
+                    None => self.lto_cache(),
+                    Some(frozen) => {
+                        patched.remade.frozen = frozen.units;
+                        frozen.cache
+                    }
+                };
                 let tree = stabilise::Patched { workspace: self, patching: &patching, work: &folder, cache };
                 refine(&mut patched, &tree)?;
                 Ok(patched)
@@ -210,6 +221,10 @@ impl Workspace {
             return Ok((built.units, None));
         }
         progress.step("freezing names");
+        // What make left alone keeps its time, so that this can be seen.
+        let build = self.build_dir();
+        let units: Vec<PathBuf> =
+            units.into_iter().filter(|unit| patching.is_new(&build.join(unit))).collect();
         Ok((built.units, self.freeze(&units, &saved, work)?))
     }
 
@@ -287,7 +302,7 @@ impl Made {
             new_modules: self.new_modules,
             removed_modules: self.removed_modules,
             units,
-            frozen: 0,
+            remade: Remade::default(),
             work,
         }
     }

@@ -12,6 +12,7 @@ use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
 use crate::args::Level;
+use crate::inlining::Originals;
 use crate::progress::Steps;
 use crate::render;
 use crate::report::Report;
@@ -39,6 +40,7 @@ pub(crate) fn refine(
     level: Level,
     patched: &mut Patched,
     tree: &stabilise::Patched<'_>,
+    originals: &mut Originals<'_>,
     steps: &Steps,
     report: &mut Report,
 ) -> Result<()> {
@@ -53,14 +55,15 @@ pub(crate) fn refine(
             continue;
         }
         let (level, taken, why) = match tree.rebuild(&pair.object, &functions, steps)? {
-            Attempt::Rebuilt(object) => {
+            Attempt::Rebuilt { object, same } => {
                 let nearer = Pair { patched: object, ..pair.clone() };
                 let found = differing(&nearer)?;
-                if found.is_subset(&plain) && found != plain {
-                    *pair = nearer;
-                    (Level::Inlining, names_of_functions(&found).len(), String::new())
-                } else {
-                    (Level::Names, functions.len(), "the original's inlining brings it no nearer".to_owned())
+                match refused(pair, (&plain, &found), &same, originals) {
+                    Some(why) => (Level::Names, functions.len(), why),
+                    None => {
+                        *pair = nearer;
+                        (Level::Inlining, names_of_functions(&found).len(), String::new())
+                    }
                 }
             }
             Attempt::NothingToUndo => continue,
@@ -76,6 +79,27 @@ pub(crate) fn refine(
         });
     }
     Ok(())
+}
+
+/// Why the nearer build is not taken. `same` are functions that are the same in both sources.
+fn refused(
+    pair: &Pair,
+    (plain, found): (&Differing, &Differing),
+    same: &BTreeSet<String>,
+    originals: &mut Originals<'_>,
+) -> Option<String> {
+    if !found.is_subset(plain) || found == plain {
+        return Some("the original's inlining brings it no nearer".to_owned());
+    }
+    // A function that held a copy of what the patch edits, and whose code differs without this, is never given up for it.
+    let lost = |name: &str| {
+        let key = (FUNCTION, name.as_bytes().to_vec());
+        plain.contains(&key) && !found.contains(&key)
+    };
+    originals.of(&pair.original)?.holders().filter(|holder| lost(holder.name())).find_map(|holder| {
+        let inlines = holder.inlines().into_iter().find(|inlines| !same.contains(&inlines.call.function))?;
+        Some(format!("it would leave out {}, which {inlines}", holder.name()))
+    })
 }
 
 fn tell(object: &str, level: Level, (plain, taken): (usize, usize), why: &str, steps: &Steps) {

@@ -13,6 +13,7 @@ use klpx_stabilise::ir::Module;
 use klpx_stabilise::{bitcode, native};
 
 use crate::process::{Call, Runner};
+use crate::remade::FrozenUnit;
 use crate::workspace::Workspace;
 
 /// A patch that touches more units than this is built as it is: its headers are what everything imports.
@@ -23,7 +24,7 @@ const DEFAULT_LIMIT: usize = 100;
 
 /// Units that are frozen.
 pub(crate) struct Frozen {
-    pub(crate) units: usize,
+    pub(crate) units: Vec<FrozenUnit>,
     /// The ThinLTO cache that links must use then.
     pub(crate) cache: PathBuf,
 }
@@ -50,11 +51,16 @@ impl<'a> Freezer<'a> {
         }
     }
 
-    /// Gives the bitcode file `patched` the hash of `original` when that is sound; true when it did. `scratch` is a folder for
-    /// texts.
-    pub(crate) fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<bool> {
+    /// Gives the bitcode file `patched` the hash of `original` when that is sound, and names the functions that are not the same in
+    /// both. `None` when it did not. `scratch` is a folder for texts.
+    pub(crate) fn freeze(
+        &self,
+        original: &Path,
+        patched: &Path,
+        scratch: &Path,
+    ) -> Result<Option<Vec<String>>> {
         let frozen = frozen(original, patched)?;
-        let Some(frozen) = frozen else { return Ok(false) };
+        let Some(frozen) = frozen else { return Ok(None) };
         let text = |file: &Path, name: &str| -> Result<Option<String>> {
             let to = scratch.join(name);
             let done = self.runner.run(&Call::new(&self.dis).arg(file).arg("-o").arg(&to))?;
@@ -63,13 +69,15 @@ impl<'a> Freezer<'a> {
         };
         let (before, after) =
             super::both(|| text(original, "original.imports"), || text(patched, "patched.imports"));
-        let (Some(before), Some(after)) = (before?, after?) else { return Ok(false) };
-        let same = Module::parse(&after).offers_the_same_as(&Module::parse(&before), self.limit);
+        let (Some(before), Some(after)) = (before?, after?) else { return Ok(None) };
+        let (before, after) = (Module::parse(&before), Module::parse(&after));
+        let same = after.offers_the_same_as(&before, self.limit);
         tracing::debug!(?patched, same, "what can be imported");
-        if same {
-            std::fs::write(patched, frozen).map_err(|error| Diagnosis::io("write", patched, &error))?;
+        if !same {
+            return Ok(None);
         }
-        Ok(same)
+        std::fs::write(patched, frozen).map_err(|error| Diagnosis::io("write", patched, &error))?;
+        Ok(Some(after.differing(&before).into_iter().map(str::to_owned).collect()))
     }
 }
 
@@ -111,19 +119,22 @@ impl Workspace {
         let scratch = work.join("freeze");
         std::fs::create_dir_all(&scratch).map_err(|error| Diagnosis::io("create", &scratch, &error))?;
         let freezer = Freezer::new(self);
-        let mut stems = Vec::new();
+        let mut frozen = Vec::new();
         for unit in units {
             let (original, patched) = (saved.join(unit), self.build_dir().join(unit));
-            if patched.is_file() && freezer.freeze(&original, &patched, &scratch)? {
-                stems.extend(unit.file_stem().map(OsStr::to_owned));
+            if patched.is_file()
+                && let Some(differing) = freezer.freeze(&original, &patched, &scratch)?
+            {
+                frozen.push(FrozenUnit { object: unit.clone(), differing });
             }
         }
+        let stems: Vec<&OsStr> = frozen.iter().filter_map(|unit| unit.object.file_stem()).collect();
         if stems.is_empty() {
             return Ok(None);
         }
         let cache = work.join("lto-cache");
         share(&self.lto_cache(), &cache, &stems)?;
-        Ok(Some(Frozen { units: stems.len(), cache }))
+        Ok(Some(Frozen { units: frozen, cache }))
     }
 }
 

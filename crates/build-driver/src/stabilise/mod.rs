@@ -14,7 +14,7 @@ mod link;
 mod recorded;
 mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
@@ -56,7 +56,12 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// The object, built again.
-    Rebuilt(PathBuf),
+    Rebuilt {
+        /// Where it is.
+        object: PathBuf,
+        /// Functions of the touched units that are the same before any optimisation, by their names in the source.
+        same: BTreeSet<String>,
+    },
     /// The inliner decided nothing otherwise that could be undone.
     NothingToUndo,
     /// The attempt was given up, and why.
@@ -195,7 +200,13 @@ impl Again<'_> {
             return Ok(Attempt::NothingToUndo);
         }
         self.progress.step("linking once more");
-        self.relink(&sides, &natives)
+        match self.relink(&sides, &natives)? {
+            Ok(object) => {
+                let same = known.into_iter().filter(|(_, found)| *found == Sameness::Same);
+                Ok(Attempt::Rebuilt { object, same: same.map(|(name, _)| name).collect() })
+            }
+            Err(why) => given_up(why),
+        }
     }
 
     /// Which functions of the touched units are the same in both sources.
@@ -241,7 +252,9 @@ impl Again<'_> {
         let Some(again) = again else { return Ok(None) };
         // What it offers to other units may be something else with another inlining.
         let frozen = unit.frozen
-            && Freezer::new(self.workspace).freeze(&original.file, &again.file, self.compiler.work)?;
+            && Freezer::new(self.workspace)
+                .freeze(&original.file, &again.file, self.compiler.work)?
+                .is_some();
         Ok(Some(Sides { original, patched: again, replay: Some((replay, frozen)) }))
     }
 
@@ -300,8 +313,13 @@ impl Again<'_> {
         self.link.backend(tools, unit, &swaps, llvm, &output)
     }
 
-    /// Runs kbuild's own commands for the object, with the replayed units in the place of the plain ones.
-    fn relink(&self, sides: &[Sides], natives: &[Native]) -> Result<Attempt> {
+    /// Runs kbuild's own commands for the object, with the replayed units in the place of the plain ones. The inner
+    /// error says why the attempt must be given up.
+    fn relink(
+        &self,
+        sides: &[Sides],
+        natives: &[Native],
+    ) -> Result<std::result::Result<PathBuf, &'static str>> {
         let cache = self.compiler.work.join("lto-cache");
         let compiled = self.units.iter().zip(sides).filter(|(_, sides)| sides.replay.is_some());
         let stems: Vec<_> = compiled.filter_map(|(unit, _)| Path::new(&unit.object).file_stem()).collect();
@@ -315,7 +333,7 @@ impl Again<'_> {
                 // The record of a module of one file begins with its compilation.
                 own = words;
             } else if !self.command(&unit.recorded.commands[0], &words, None)? {
-                return given_up("a unit does not compile with the original's inlining");
+                return Ok(Err("a unit does not compile with the original's inlining"));
             }
             if *frozen {
                 freeze::apply(&sides.original.file, &self.compiler.build.join(&unit.object))?;
@@ -323,11 +341,11 @@ impl Again<'_> {
         }
         // Puts units that were compiled anew into the cache, under keys that only the linker knows.
         if sides.iter().any(|unit| unit.replay.is_some()) && !self.commands(&own, &cache)? {
-            return given_up("the link fails with the original's inlining");
+            return Ok(Err("the link fails with the original's inlining"));
         }
         for native in natives {
             let Some(entry) = self.cached(&cache, &native.plain)? else {
-                return given_up("a unit's backend gives another object than the link");
+                return Ok(Err("a unit's backend gives another object than the link"));
             };
             // Not through the hard link: the other name's file is the plain result.
             crate::workspace::remove_file(&entry)?;
@@ -335,12 +353,12 @@ impl Again<'_> {
                 .map_err(|error| Diagnosis::io("write", &entry, &error))?;
         }
         if !natives.is_empty() && !self.commands(&own, &cache)? {
-            return given_up("the link fails with the original's inlining");
+            return Ok(Err("the link fails with the original's inlining"));
         }
         let made = self.compiler.build.join(self.object);
         let to = self.compiler.work.join(self.object.file_name().unwrap_or_default());
         std::fs::rename(&made, &to).map_err(|error| Diagnosis::io("move", &made, &error))?;
-        Ok(Attempt::Rebuilt(to))
+        Ok(Ok(to))
     }
 
     /// The recorded commands of the object, `own` added to the first.

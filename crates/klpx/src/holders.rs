@@ -167,8 +167,8 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
             .detail(left_out.iter().take(LISTED).map(line))
             .detail((left_out.len() > LISTED).then(|| format!("and {} more", render::count(left_out.len() - LISTED))))
             .remedy(
-                "let klpx build the kernel anew (klpx cache prune --days 0); with ThinLTO try --stabilise=off; a unit that make leaves \
-                 alone lacks a dependency in its makefile",
+                "with ThinLTO build with --stabilise=off; otherwise let klpx build the kernel anew (klpx cache prune --days 0), and if \
+                 that does not help, look for a dependency that the unit's makefile lacks",
             ),
     ])
 }

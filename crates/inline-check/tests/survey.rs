@@ -355,3 +355,16 @@ fn functions_are_found_by_the_file_that_declares_them() {
     assert_eq!(lines("shared.h", "in_header"), [1]);
     assert!(lines("one.c", "in_header").is_empty() && lines("none.c", "twin").is_empty());
 }
+
+#[test]
+fn the_code_of_a_weak_definition_that_another_one_replaces_has_no_name() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let weak = "int outside(int x); __attribute__((weak)) int other_file(int x) { return outside(x) + 5; }\n";
+    let object = make_of(folder.path(), Build { compiler: GCC, lto: false, dwarf: 5 }, &[], weak);
+    let survey = survey(&object);
+    let copies = survey.out_of_line().filter(|(_, copy)| survey.text(copy.symbol) == "other_file");
+    let mut named: Vec<(&str, bool)> = copies.map(|(_, copy)| (survey.text(copy.unit), copy.named)).collect();
+    named.sort_unstable();
+    assert_eq!(named, [("one.c", false), ("other.c", true)]);
+    assert!(survey.out_of_line().filter(|(_, copy)| copy.named).count() > 2);
+}

@@ -214,6 +214,11 @@ impl<'i> Holder<'i> {
             .find(|&id| object.item(id).code && object.item(id).entry == self.copy.address)
     }
 
+    /// True when a symbol leads to it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.copy.named
+    }
+
     /// What it inlines, the least nested first.
     pub(crate) fn inlines(&self) -> Vec<Inlines> {
         self.inlining.told(self.calls)

@@ -114,6 +114,7 @@ pub(super) fn merge(
             copies.push(OutOfLine {
                 function: FunctionId(meaning.function),
                 unit: merge.units[number],
+                named: symbol.is_some(),
                 symbol: symbol.map_or(name, |symbol| merge.texts.add(symbol)),
                 section: merge.texts.add(elf.section_name(section)),
                 section_id: section,

@@ -109,6 +109,8 @@ pub struct OutOfLine {
     pub unit: TextId,
     /// The symbol at its first byte; its function's name when there is none.
     pub symbol: TextId,
+    /// There is one. GNU ld keeps the code of a weak definition that another one took the name of; nothing leads there.
+    pub named: bool,
     /// The section's name.
     pub section: TextId,
     /// The section.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::toy::{Source, Toy, changed};
+use crate::toy::{Source, Toy, changed, functions};
 
 /// One case, as its file says.
 #[derive(Default)]
@@ -18,11 +18,15 @@ struct Case {
     frozen: u64,
     /// Functions and why they are in the change set.
     causes: Vec<(String, String)>,
+    /// The same in words.
+    why: Vec<(String, String)>,
+    /// Functions that hold copies of what the patch edits and have the same code, where it matters which.
+    unaffected: Option<BTreeSet<String>>,
 }
 
 impl Case {
     /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`; `plain NAMES`;
-    /// `cause NAME CAUSE`; `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
+    /// `cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
     fn read(path: &Path) -> Case {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let mut case = Case { name, source: Source { limit: 5, ..Source::default() }, ..Case::default() };
@@ -33,17 +37,19 @@ impl Case {
                 case.line(&section, line);
                 continue;
             };
-            let (word, rest) = directive.split_once(' ').expect("a directive and its value");
+            let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
             section = word.to_owned();
             match word {
                 "file" => case.source.files.push((rest.to_owned(), String::new())),
                 "edit" => case.source.edits.push((rest.to_owned(), String::new(), String::new())),
                 "changed" => case.changed = names(rest),
                 "plain" => case.plain = Some(names(rest)),
-                "cause" => {
+                "cause" | "why" => {
                     let (name, cause) = rest.split_once(' ').expect("a function and its cause");
-                    case.causes.push((name.to_owned(), cause.to_owned()));
+                    let list = if word == "why" { &mut case.why } else { &mut case.causes };
+                    list.push((name.to_owned(), cause.to_owned()));
                 }
+                "unaffected" => case.unaffected = Some(names(rest)),
                 "frozen" => case.frozen = rest.parse().expect("a number"),
                 "limit" => case.source.limit = rest.parse().expect("a number"),
                 other => assert_eq!(other, "", "{}: a directive", case.name),
@@ -95,12 +101,17 @@ fn check(suffix: &'static str) {
             wrong.push(format!("{}: {frozen} units with frozen names", case.name));
         }
         let report = toy.report("inlining");
-        for (name, cause) in &case.causes {
+        let told = case.causes.iter().map(|told| ("cause", told));
+        for (key, (name, wanted)) in told.chain(case.why.iter().map(|told| ("why", told))) {
             let changes = report["changes"].as_array().expect("changes");
             let change = changes.iter().find(|change| change["function"] == name.as_str());
-            if change.is_none_or(|change| change["cause"] != cause.as_str()) {
+            if change.is_none_or(|change| change[key] != wanted.as_str()) {
                 wrong.push(format!("{}: {name} is there because of {change:?}", case.name));
             }
+        }
+        let unaffected = functions(&report["unaffected"]);
+        if case.unaffected.as_ref().is_some_and(|wanted| *wanted != unaffected) {
+            wrong.push(format!("{}: unaffected are {unaffected:?}", case.name));
         }
         let stabilised = changed(&report);
         if stabilised != case.changed {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::compare::{self, Item};
 use crate::guest::{self, Task};
 use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Klpx, Outcome};
+use crate::klpx::{Build, Change, Klpx, Outcome};
 use crate::process;
 use crate::refusal;
 use crate::tried::Tried;
@@ -58,7 +58,10 @@ struct Livepatch {
     /// Added functions on every kernel.
     #[serde(default)]
     new: Vec<String>,
-    /// More of both on one fixture kernel, or on one architecture.
+    /// Why some of them are in the change set, as klpx says it, by `object:function`.
+    #[serde(default)]
+    why: BTreeMap<String, String>,
+    /// More of all on one fixture kernel, or on one architecture.
     #[serde(default)]
     on: BTreeMap<String, More>,
 }
@@ -70,6 +73,8 @@ struct More {
     changed: Vec<String>,
     #[serde(default)]
     new: Vec<String>,
+    #[serde(default)]
+    why: BTreeMap<String, String>,
 }
 
 /// A scenario as it lies in its directory.
@@ -134,6 +139,18 @@ impl Livepatch {
             }
         }
         Ok(items)
+    }
+
+    /// The reasons that are not those expected on a kernel.
+    fn wrong_reasons(&self, built: &Built, changes: &[Change]) -> Vec<String> {
+        let more = self.on.iter().filter(|(name, _)| built.kernel.is(name)).flat_map(|(_, more)| &more.why);
+        let expected = self.why.iter().chain(more);
+        let wrong = expected.filter_map(|(function, why)| {
+            let named = |change: &&Change| format!("{}:{}", change.object, change.function) == *function;
+            let said = changes.iter().find(named).map_or("nothing", |change| change.why.as_str());
+            (said != why).then(|| format!("why {function}: '{said}' instead of '{why}'"))
+        });
+        wrong.collect()
     }
 }
 
@@ -203,7 +220,9 @@ fn build(
         })?;
         result.elapsed += outcome.elapsed;
         let expected = livepatch.expected(built)?;
-        let failures = judge(&outcome, &expected);
+        let mut failures = judge(&outcome, &expected);
+        let changes = outcome.report.as_ref().map_or(&[][..], |report| &report.changes);
+        failures.extend(livepatch.wrong_reasons(built, changes));
         let file = format!("livepatch-{}.ko", livepatch.name);
         match fs::read(output.join(&file)) {
             Ok(module) => files.push((file, module)),

@@ -30,6 +30,8 @@ pub(crate) struct Change {
     pub(crate) patched: Option<Vec<u8>>,
     /// The lines that the patch edits, as the compiler numbers them; empty for a file that is new or not C.
     pub(crate) edited: Vec<Range<u32>>,
+    /// The lines of the original that the patch replaces; an empty range where it adds lines before this one.
+    pub(crate) replaced: Vec<Range<u32>>,
 }
 
 impl Prepared {
@@ -60,6 +62,19 @@ impl Prepared {
             Some(change) => change.edited.clone(),
             None => Vec::new(),
         }
+    }
+
+    /// True when the patches edit the function that a file's original declares in line `first`, and the next one in line `next`.
+    pub fn edits_function(&self, path: &str, first: u32, next: Option<u32>) -> bool {
+        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return false };
+        let (Some(original), Some(_)) = (&change.original, &change.patched) else { return true };
+        let within = |last: u32| {
+            change.replaced.iter().any(|lines| match lines.is_empty() {
+                true => first < lines.start && lines.start <= last,
+                false => first < lines.end && lines.start <= last,
+            })
+        };
+        within(next.unwrap_or(u32::MAX)) && within(lines::end_of_function(&decode(original), first, next))
     }
 
     /// The patched text of a file, with the `#line` directives that the build sees; `None` for a file that goes.
@@ -108,7 +123,7 @@ pub(crate) fn prepare(
     for (path, original) in originals {
         let patched = read_if_there(&tree.join(&path))?;
         if classify(&path, arch).is_compiled() && patched != original {
-            changes.push(Change { path, original, patched, edited: Vec::new() });
+            changes.push(Change { path, original, patched, edited: Vec::new(), replaced: Vec::new() });
         }
     }
     if changes.is_empty() {
@@ -305,6 +320,7 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
     }
     change.patched = Some(encode(&numbered.text));
     change.edited = numbered.edited;
+    change.replaced = numbered.replaced;
 }
 
 /// Bytes as text, one character for each byte: kernel files are not all UTF-8, and no byte may change.
@@ -360,6 +376,32 @@ mod tests {
         assert_eq!(text(&prepared, "fs/a.c"), end.replace("third\n", "third\n#line 6\n"));
         assert_eq!(std::fs::read_to_string(dir.path().join("fs/a.c")).expect("read"), ORIGINAL);
         assert_eq!((prepared.files(), prepared.hunks()), (1, 2));
+    }
+
+    #[test]
+    fn a_function_is_edited_when_its_own_lines_are() {
+        let function = |name: &str, body: &str| format!("int {name}(void)\n{{\n\treturn {body};\n}}\n\n");
+        let [a, b, c] = ["a", "b", "c"].map(|name| function(name, name));
+        let original = format!("{a}{b}{c}");
+        let dir = tree(&[("fs/a.c", &original)]);
+        // Each takes five lines.
+        let edited = |new: &str| {
+            let prepared = run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");
+            [(1, Some(6)), (6, Some(11)), (11, None)]
+                .map(|(first, next)| prepared.edits_function("fs/a.c", first, next))
+        };
+        assert_eq!(edited(&original.replace("return b", "return 1 + b")), [false, true, false]);
+        assert_eq!(
+            edited(&original.replace("return b", "if (x)\n\t\treturn 0;\n\treturn b")),
+            [false, true, false]
+        );
+        assert_eq!(edited(&format!("{a}{}{b}{c}", function("new", "a"))), [false; 3], "added between two");
+        assert_eq!(edited(&format!("{a}{b}{c}{}", function("new", "c"))), [false; 3], "added at the end");
+        assert_eq!(edited(&format!("{a}{b}int x;\n\n{c}")), [false; 3], "a variable");
+        assert_eq!(edited(&format!("{a}{c}")), [false, true, false], "removed");
+        assert_eq!(edited(&original.replace("int c", "long c")), [false, false, true], "its head");
+        let prepared = run(&dir, &[&diff("fs/a.c", &original, &a)], 0).expect("ok");
+        assert!(!prepared.edits_function("fs/b.c", 1, None), "another file");
     }
 
     #[test]

@@ -357,12 +357,14 @@ mod tests {
                 original: Some(b"a".into()),
                 patched: Some(b"patched".into()),
                 edited: Vec::new(),
+                replaced: Vec::new(),
             },
             Change {
                 path: "fs/new/n.c".into(),
                 original: None,
                 patched: Some(b"new".into()),
                 edited: Vec::new(),
+                replaced: Vec::new(),
             },
         ]
     }

@@ -16,6 +16,8 @@ pub struct Numbered {
     pub unplaced: Vec<u32>,
     /// The lines that the patch edits, by the numbers that the compiler sees.
     pub edited: Vec<Range<u32>>,
+    /// The lines of the original (from 1) that the patch takes away or replaces; an empty range where it adds lines before this one.
+    pub replaced: Vec<Range<u32>>,
 }
 
 /// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the first
@@ -26,6 +28,10 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     let states = Lexer::states(&lines);
     let mut out = String::with_capacity(patched.len() + 64);
     let (mut unplaced, mut edited) = (Vec::new(), Vec::new());
+    let originals: Vec<&str> = original.split_inclusive('\n').collect();
+    let replaced =
+        edits.iter().enumerate().map(|(n, edit)| edit.replaced((&originals, &lines), edits.get(n + 1)));
+    let replaced = replaced.collect();
     let mut copied = 0;
     let mut scan = Scan::default();
     for (n, edit) in edits.iter().enumerate() {
@@ -45,7 +51,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
         }
     }
     out.extend(lines[copied..].iter().copied());
-    Numbered { text: out, unplaced, edited }
+    Numbered { text: out, unplaced, edited, replaced }
 }
 
 /// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
@@ -64,6 +70,35 @@ impl Edit {
         let line = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
         line(start)..line(start + self.old_len.max(self.new_len).max(1) as i64)
     }
+
+    /// Its lines in the original. A function that is added or removed below another one can be read as lines within that one too, because
+    /// both end with the same brace: of all such readings the last counts.
+    fn replaced(&self, (old, new): (&[&str], &[&str]), next: Option<&Edit>) -> Range<u32> {
+        let moves = match (self.old_len, self.new_len) {
+            (0, length) => slide(new, self.new_start, length, next.map(|next| next.new_start)),
+            (length, 0) => slide(old, self.old_start, length, next.map(|next| next.old_start)),
+            _ => 0,
+        };
+        let line = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = self.old_start + moves + 1;
+        line(start)..line(start + self.old_len)
+    }
+}
+
+/// By how many lines a run of lines can move down in a text without a difference, up to another edit.
+fn slide(lines: &[&str], start: usize, length: usize, limit: Option<usize>) -> usize {
+    let end = limit.unwrap_or(lines.len()).min(lines.len());
+    let same = |&at: &usize| lines[at] == lines[at - length];
+    (start + length..end).take_while(same).count()
+}
+
+/// The last line (from 1) of the function that is declared in line `first` of a text, when the next function is declared in line `next`:
+/// the last one with a brace in the first column, or else all up to there. What stands below is not the function's.
+pub fn end_of_function(text: &str, first: u32, next: Option<u32>) -> u32 {
+    let before = next.map_or(u32::MAX, |next| next.saturating_sub(1)).max(first);
+    let numbered = (1..=before).zip(text.lines()).skip(first.saturating_sub(1) as usize);
+    let braces = numbered.filter(|(_, line)| line.starts_with('}')).map(|(number, _)| number);
+    braces.last().unwrap_or(before)
 }
 
 fn edits(original: &str, patched: &str) -> Vec<Edit> {
@@ -388,6 +423,44 @@ mod tests {
             [2..3, 4..5],
             "the second edit is one line further down for the compiler"
         );
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one edit is one range")]
+    fn replaced_lines_are_the_originals_and_an_added_function_is_no_edit_of_the_one_above() {
+        let function = |name: &str, body: &str| format!("int {name}(void)\n{{\n\treturn {body};\n}}\n\n");
+        let (a, b) = (function("a", "1"), function("b", "2"));
+        let text = format!("{a}{b}");
+        let replaced = |to: String| number(&text, &to).replaced;
+        assert_eq!(replaced(format!("{a}{}", function("b", "3"))), [8..9]);
+        assert_eq!(
+            replaced(format!("{a}{}{b}", function("new", "1"))),
+            [6..6],
+            "before line 6, which is `int b`"
+        );
+        assert_eq!(replaced(format!("{a}{b}{}", function("new", "2"))), [11..11]);
+        assert_eq!(replaced(b.clone()), [1..6]);
+        assert_eq!(replaced(text.replace("\treturn 2;", "\tif (x)\n\t\treturn 0;\n\treturn 2;")), [8..8]);
+        assert_eq!(number(&with_another(&text), &text).replaced, [6..11], "removed again");
+    }
+
+    /// With one more function between the two.
+    fn with_another(text: &str) -> String {
+        text.replace("int b", "int new(void)\n{\n\treturn 1;\n}\n\nint b")
+    }
+
+    #[test]
+    fn a_function_ends_with_the_last_brace_before_the_next() {
+        let text = "int a(void)\n{\n#if X\n}\n#else\n}\n#endif\nint b(void) { return 1; }\nint c;\n";
+        for ((first, next), last) in [
+            ((1, Some(8)), 6),
+            ((1, None), 6),
+            ((8, None), u32::MAX),
+            ((8, Some(9)), 8),
+            ((20, None), u32::MAX),
+        ] {
+            assert_eq!(end_of_function(text, first, next), last, "{first} {next:?}");
+        }
     }
 
     mod property {

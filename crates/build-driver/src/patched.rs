@@ -8,7 +8,8 @@ use crate::apply::Prepared;
 use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
-use crate::stabilise::{Compare, Level, Outcome, Ready};
+use crate::remade::Remade;
+use crate::stabilise::{Judge, Level, Outcome, Ready};
 use crate::workspace::{
     Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
 };
@@ -41,8 +42,8 @@ pub struct Patched {
     pub removed_modules: Vec<String>,
     /// Translation units that were compiled for it.
     pub units: u64,
-    /// Units whose promoted locals keep the original's names.
-    pub frozen: usize,
+    /// What became of the units that depend on the patch.
+    pub remade: Remade,
     /// Functions that touched units would newly import.
     pub held_back: usize,
     /// What came of bringing objects nearer to the original by their inlining.
@@ -133,7 +134,7 @@ impl Workspace {
         &self,
         prepared: &Prepared,
         baseline: &Baseline,
-        (level, compare): (Level, &Compare<'_>),
+        (level, judge): (Level, &dyn Judge),
         progress: &dyn Progress,
     ) -> Result<Patched> {
         let work = WorkDir::create(&self.dir)?;
@@ -146,16 +147,20 @@ impl Workspace {
                 return Err(failure);
             }
         };
-        let patched =
-            self.make_patched(&patching, (level, compare), &work.path, progress).and_then(|ready| {
-                progress.step("taking what differs");
-                let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
-                let mut patched = made.against(baseline, ready, work);
-                if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
-                    self.make_originals(&patching, baseline, &mut patched, progress)?;
-                }
-                Ok(patched)
-            });
+        let patched = self.make_patched(&patching, (level, judge), &work.path, progress).and_then(|ready| {
+            progress.step("taking what differs");
+            // The object of a module of one file is among what is taken.
+            let build = self.build_dir();
+            let (compiled, stale) =
+                patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
+            let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
+            let mut patched = made.against(baseline, ready, work);
+            (patched.remade.compiled, patched.remade.stale) = (compiled, stale);
+            if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
+                self.make_originals(&patching, baseline, &mut patched, progress)?;
+            }
+            Ok(patched)
+        });
         let expected = patching.units.len() as u64;
         patching.end()?;
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
@@ -168,7 +173,7 @@ impl Workspace {
     fn make_patched(
         &self,
         patching: &journal::Patching<'_>,
-        level: (Level, &Compare<'_>),
+        level: (Level, &dyn Judge),
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<Ready> {
@@ -260,7 +265,7 @@ impl Made {
             new_modules: self.new_modules,
             removed_modules: self.removed_modules,
             units: ready.compiled,
-            frozen: ready.frozen,
+            remade: Remade { frozen: ready.frozen, ..Remade::default() },
             held_back: ready.held_back,
             outcomes: ready.outcomes,
             work,

@@ -65,13 +65,6 @@ impl gimli::read::Relocate<usize> for Relocations<'_> {
     }
 }
 
-/// A reader over a debug section; empty when the file has none.
-pub fn section<'d>(elf: &'d Elf<'d>, name: &str) -> Reader<'d> {
-    let id = elf.section_by_name(name.as_bytes());
-    let bytes = id.map_or(&[][..], |id| elf.section_bytes(id));
-    reader(elf, bytes, id.map_or(&[][..], |id| elf.relocations(id)))
-}
-
 /// A reader over the bytes of a debug section, with its relocations sorted by place.
 pub(crate) fn reader<'d>(elf: &'d Elf<'d>, bytes: &'d [u8], table: &'d [Rela]) -> Reader<'d> {
     RelocateReader::new(gimli::EndianSlice::new(bytes, LittleEndian), Relocations { elf, table })

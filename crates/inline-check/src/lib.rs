@@ -3,8 +3,7 @@
 //! Never decides what changed.
 
 pub mod dwarf;
-pub mod extent;
-pub mod inlined;
 pub mod lines;
 pub mod reach;
+pub mod sections;
 pub mod survey;

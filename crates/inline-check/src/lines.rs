@@ -1,13 +1,17 @@
-//! Source lines of code in a relocatable object, without reading more DWARF than the one line program that holds them.
+//! Source lines of code in a relocatable object, without running more line programs than those that hold what is asked for.
 //!
 //! The relocations of `.debug_line` are the starts of its sequences (DW_LNE_set_address), so the program that covers a
 //! function is found without decoding any other.
 
-use gimli::{DebugLineOffset, Format, LineRow, Reader as _};
-use klpx_normalize::elf::{Elf, SectionId};
+use std::sync::OnceLock;
+
+use gimli::{CompleteLineProgram, DebugLine, DebugLineOffset, LineRow, LineSequence, Reader as _};
+use klpx_normalize::elf::SectionId;
+use object::elf::SHF_EXECINSTR;
 use object::endian::LittleEndian as LE;
 
 use crate::dwarf::{self, Reader};
+use crate::sections::{Sections, Text};
 
 /// A source position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,57 +22,124 @@ pub struct Position {
     pub line: u32,
 }
 
-/// The source position of the instruction at an offset of a section; `None` without line information.
-pub fn position(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<Position> {
-    find(elf, section, offset, |rows| covering(rows, dwarf::address(section, offset)))
+/// The line programs of an object.
+pub struct Lines<'s> {
+    sections: &'s Sections<'s>,
+    debug_line: DebugLine<Reader<'s>>,
+    /// The sequences: section and offset of the code where each begins, its place in `.debug_line`. Ascending.
+    sequences: Vec<(SectionId, u64, u64)>,
+    /// Where each program starts, ascending, and the program, once it was asked for.
+    programs: Vec<(usize, OnceLock<Option<Program<'s>>>)>,
 }
 
-/// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of an
-/// inlined function the next line of the function's own, or the one before when none follows.
-pub fn position_in_function(elf: &Elf<'_>, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
-    find(elf, section, entry, |rows| {
+/// A line program that was run once.
+struct Program<'s> {
+    header: CompleteLineProgram<Reader<'s>>,
+    sequences: Vec<LineSequence<Reader<'s>>>,
+}
+
+impl<'s> Lines<'s> {
+    /// Finds what code each program covers. Runs none of them.
+    pub fn read(sections: &'s Sections<'s>) -> Lines<'s> {
+        let (reader, relocations) = sections.lines();
+        let elf = sections.elf();
+        let starts_sequence = |rela: &klpx_normalize::elf::Rela| {
+            let symbol = elf.rela_symbol(rela)?;
+            let section = elf.symbol_section(symbol)?;
+            let code = elf.section_flags(section) & SHF_EXECINSTR.0 != 0;
+            let start = elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
+            code.then_some((section, start, rela.r_offset.get(LE)))
+        };
+        let mut sequences: Vec<_> = relocations.iter().filter_map(starts_sequence).collect();
+        sequences.sort_unstable();
+        let programs = starts(reader.clone()).into_iter().map(|start| (start, OnceLock::new())).collect();
+        Lines { sections, debug_line: DebugLine::from(reader), sequences, programs }
+    }
+
+    /// The source position of the instruction at an offset of a section; `None` without line information.
+    pub fn position(&self, section: SectionId, offset: u64) -> Option<Position> {
+        self.find(section, offset, |rows| covering(rows, dwarf::address(section, offset)))
+    }
+
+    /// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of an
+    /// inlined function the next line of the function's own, or the one before when none follows.
+    pub fn position_in_function(&self, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
+        self.find(section, entry, |rows| {
+            let wanted = dwarf::address(section, offset);
+            let own = covering(rows, dwarf::address(section, entry))?.file_index();
+            let exact = covering(rows, wanted)?;
+            let of_own =
+                |row: &&LineRow| row.file_index() == own && row.line().is_some() && !row.end_sequence();
+            let after = rows.iter().filter(of_own).find(|row| row.address() >= exact.address());
+            after.or_else(|| rows.iter().rev().filter(of_own).find(|row| row.address() <= wanted)).copied()
+        })
+    }
+
+    /// Lets `choose` pick a row of the sequence that covers a place.
+    fn find(
+        &self,
+        section: SectionId,
+        offset: u64,
+        choose: impl FnOnce(&[LineRow]) -> Option<LineRow>,
+    ) -> Option<Position> {
+        let program = self.program(section, offset)?;
         let wanted = dwarf::address(section, offset);
-        let own = covering(rows, dwarf::address(section, entry))?.file_index();
-        let exact = covering(rows, wanted)?;
-        let of_own = |row: &&LineRow| row.file_index() == own && row.line().is_some() && !row.end_sequence();
-        let after = rows.iter().filter(of_own).find(|row| row.address() >= exact.address());
-        after.or_else(|| rows.iter().rev().filter(of_own).find(|row| row.address() <= wanted)).copied()
-    })
-}
-
-/// Runs the line program that covers a place, and lets `choose` pick a row of the sequence there.
-fn find(
-    elf: &Elf<'_>,
-    section: SectionId,
-    offset: u64,
-    choose: impl FnOnce(&[LineRow]) -> Option<LineRow>,
-) -> Option<Position> {
-    let start = program_of(elf, section, offset)?;
-    let debug_line = gimli::DebugLine::from(dwarf::section(elf, ".debug_line"));
-    let program = debug_line.program(DebugLineOffset(start), 8, None, None).ok()?;
-    let wanted = dwarf::address(section, offset);
-    let mut all = program.rows();
-    let mut sequence: Vec<LineRow> = Vec::new();
-    while let Ok(Some((_, row))) = all.next_row() {
-        sequence.push(*row);
-        if row.end_sequence() {
-            if covering(&sequence, wanted).is_some() {
-                break;
+        let here = |sequence: &&LineSequence<_>| sequence.start <= wanted && wanted < sequence.end;
+        let mut resumed = program.header.resume_from(program.sequences.iter().find(here)?);
+        let mut rows = Vec::new();
+        while let Ok(Some((_, row))) = resumed.next_row() {
+            rows.push(*row);
+        }
+        let row = choose(&rows)?;
+        let line = u32::try_from(row.line()?.get()).ok()?;
+        let header = program.header.header();
+        let file = row.file(header)?;
+        let directory = file.directory(header).and_then(|directory| self.text(directory));
+        let name = self.text(file.path_name())?;
+        let file = match directory {
+            Some(directory) if !name.starts_with('/') && !directory.is_empty() => {
+                format!("{directory}/{name}")
             }
-            sequence.clear();
+            _ => name,
+        };
+        Some(Position { file, line })
+    }
+
+    /// Where in `.debug_line` the program starts that has the last sequence that begins at or before a place.
+    pub(crate) fn program_start(&self, section: SectionId, offset: u64) -> Option<usize> {
+        self.entry(section, offset).map(|&(start, _)| start)
+    }
+
+    fn entry(&self, section: SectionId, offset: u64) -> Option<&(usize, OnceLock<Option<Program<'s>>>)> {
+        let after = self.sequences.partition_point(|&(of, start, _)| (of, start) <= (section, offset));
+        let &(of, _, place) = self.sequences.get(after.checked_sub(1)?)?;
+        let after = self.programs.partition_point(|&(start, _)| start as u64 <= place);
+        self.programs.get(after.checked_sub(1)?).filter(|_| of == section)
+    }
+
+    /// That program, run.
+    fn program(&self, section: SectionId, offset: u64) -> Option<&Program<'s>> {
+        let (start, program) = self.entry(section, offset)?;
+        let run = || {
+            let program = self.debug_line.program(DebugLineOffset(*start), 8, None, None).ok()?;
+            let (header, sequences) = program.sequences().ok()?;
+            Some(Program { header, sequences })
+        };
+        program.get_or_init(run).as_ref()
+    }
+
+    fn text(&self, value: gimli::AttributeValue<Reader<'_>>) -> Option<String> {
+        let text = |offset: usize, of: fn(u32) -> Text| {
+            let bytes = self.sections.text(of(u32::try_from(offset).ok()?));
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        };
+        match value {
+            gimli::AttributeValue::String(reader) => Some(reader.to_string_lossy().ok()?.into_owned()),
+            gimli::AttributeValue::DebugLineStrRef(offset) => text(offset.0, Text::LineStr),
+            gimli::AttributeValue::DebugStrRef(offset) => text(offset.0, Text::Str),
+            _ => None,
         }
     }
-    let header = all.header();
-    let row = choose(&sequence)?;
-    let line = u32::try_from(row.line()?.get()).ok()?;
-    let file = row.file(header)?;
-    let directory = file.directory(header).and_then(|d| text(elf, d));
-    let name = text(elf, file.path_name())?;
-    let file = match directory {
-        Some(directory) if !name.starts_with('/') && !directory.is_empty() => format!("{directory}/{name}"),
-        _ => name,
-    };
-    Some(Position { file, line })
 }
 
 /// The row of a sequence that holds an address.
@@ -77,44 +148,17 @@ fn covering(rows: &[LineRow], address: u64) -> Option<LineRow> {
     Some(pair[0])
 }
 
-fn text(elf: &Elf<'_>, value: gimli::AttributeValue<Reader<'_>>) -> Option<String> {
-    let bytes = match value {
-        gimli::AttributeValue::String(reader) => reader.to_slice().ok()?.into_owned(),
-        gimli::AttributeValue::DebugLineStrRef(offset) => string(elf, ".debug_line_str", offset.0)?,
-        gimli::AttributeValue::DebugStrRef(offset) => string(elf, ".debug_str", offset.0)?,
-        _ => return None,
-    };
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn string(elf: &Elf<'_>, section: &str, offset: usize) -> Option<Vec<u8>> {
-    let bytes = elf.section_bytes(elf.section_by_name(section.as_bytes())?).get(offset..)?;
-    Some(bytes.iter().take_while(|&&b| b != 0).copied().collect())
-}
-
-/// Where in `.debug_line` the program starts that has a sequence over this place.
-pub(crate) fn program_of(elf: &Elf<'_>, section: SectionId, offset: u64) -> Option<usize> {
-    let lines = elf.section_by_name(b".debug_line")?;
-    let place = elf
-        .relocations(lines)
-        .iter()
-        .filter_map(|rela| {
-            let symbol = elf.rela_symbol(rela)?;
-            let start = elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE));
-            (elf.symbol_section(symbol) == Some(section) && start <= offset)
-                .then_some((start, rela.r_offset.get(LE)))
-        })
-        .max_by_key(|&(start, _)| start)?
-        .1;
-    let bytes = elf.section_bytes(lines);
-    let mut reader = gimli::EndianSlice::new(bytes, gimli::LittleEndian);
-    loop {
-        let start = bytes.len() - reader.len();
-        let (length, format) = reader.read_initial_length().ok()?;
-        let _: Format = format;
-        reader.skip(length).ok()?;
-        if (bytes.len() - reader.len()) as u64 > place {
-            return Some(start);
+/// Where the programs start.
+fn starts(mut reader: Reader<'_>) -> Vec<usize> {
+    let length = reader.len();
+    let mut starts = Vec::new();
+    while !reader.is_empty() {
+        let start = length - reader.len();
+        let Ok((program, _)) = reader.read_initial_length() else { break };
+        starts.push(start);
+        if reader.skip(program).is_err() {
+            break;
         }
     }
+    starts
 }

@@ -286,3 +286,85 @@ fn a_comparison_names_what_lto_half_inlined() {
     assert_eq!(names, [("global", State::OutOfLine, State::Both)]);
     assert!(compare(&lto, &lto).is_empty());
 }
+
+/// The facts of the functions of one unit: copies by symbol and section, holders, and calls with their chains.
+fn facts(survey: &Survey, unit: &str) -> Vec<String> {
+    let mut facts = Vec::new();
+    for (_, copy) in survey.out_of_line().filter(|(_, copy)| survey.text(copy.unit) == unit) {
+        let (symbol, section) = (survey.text(copy.symbol), survey.text(copy.section));
+        facts.push(format!("{symbol} {section} {:?} {:#x} {}", copy.section_id, copy.address, copy.reach));
+    }
+    for (_, function) in survey.functions() {
+        for call in survey.inlined_ids(function).map(|id| survey.inlined_copy(id)) {
+            let holder = survey.copy(call.holder);
+            if survey.text(holder.unit) != unit {
+                continue;
+            }
+            let name = |call: &klpx_inline_check::survey::Inlined| {
+                let file = call.file.map_or("?", |file| survey.text(file));
+                format!("{} {file}:{}", survey.text(survey.function(call.function).name), call.line)
+            };
+            let chain: Vec<String> = survey.chain(call).into_iter().map(name).collect();
+            let home = survey.text(call.home);
+            facts.push(format!("{} {} {chain:?} {home}", survey.text(holder.symbol), name(call)));
+        }
+    }
+    facts.sort();
+    facts
+}
+
+#[test]
+fn a_survey_of_some_units_says_the_same_of_them() {
+    for build in builds() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let object = make(folder.path(), build, &["-ffunction-sections"]);
+        let file = ElfFile::open(&object).expect("a file");
+        let elf = file.parse().expect("an ELF file");
+        let whole = Survey::read_in(&elf, folder.path()).expect("sound DWARF");
+        for unit in ["one.c", "other.c"] {
+            let copies = whole.out_of_line().map(|(_, copy)| copy);
+            let mut places: Vec<_> = copies
+                .filter(|copy| whole.text(copy.unit) == unit)
+                .map(|copy| (copy.section_id, copy.address))
+                .collect();
+            // One place finds the unit.
+            places.truncate(1);
+            let some = Survey::read_units(&elf, folder.path(), &places).expect("sound DWARF");
+            assert_eq!(facts(&some, unit), facts(&whole, unit), "{build:?} {unit}");
+            assert!(facts(&some, unit).len() > 6, "{build:?} {unit}: {:?}", facts(&some, unit));
+        }
+        let none = Survey::read_units(&elf, folder.path(), &[]).expect("sound DWARF");
+        assert_eq!(none.functions().len(), 0);
+    }
+}
+
+#[test]
+fn functions_are_found_by_the_file_that_declares_them() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let build = Build { compiler: CLANG, lto: true, dwarf: 5 };
+    make(folder.path(), build, &[]);
+    let file = ElfFile::open(&folder.path().join("both.o")).expect("a file");
+    let survey = Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
+    let lines = |file: &str, name: &str| -> Vec<u32> {
+        let found: Vec<_> = survey.declared(file, name).collect();
+        assert!(found.iter().all(|(id, f)| survey.function(*id).line == f.line));
+        found.iter().map(|(_, f)| f.line).collect()
+    };
+    assert_eq!(lines("one.c", "twin"), [2]);
+    assert_eq!(lines("other.c", "twin"), [3]);
+    assert_eq!(lines("shared.h", "in_header"), [1]);
+    assert!(lines("one.c", "in_header").is_empty() && lines("none.c", "twin").is_empty());
+}
+
+#[test]
+fn the_code_of_a_weak_definition_that_another_one_replaces_has_no_name() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let weak = "int outside(int x); __attribute__((weak)) int other_file(int x) { return outside(x) + 5; }\n";
+    let object = make_of(folder.path(), Build { compiler: GCC, lto: false, dwarf: 5 }, &[], weak);
+    let survey = survey(&object);
+    let copies = survey.out_of_line().filter(|(_, copy)| survey.text(copy.symbol) == "other_file");
+    let mut named: Vec<(&str, bool)> = copies.map(|(_, copy)| (survey.text(copy.unit), copy.named)).collect();
+    named.sort_unstable();
+    assert_eq!(named, [("one.c", false), ("other.c", true)]);
+    assert!(survey.out_of_line().filter(|(_, copy)| copy.named).count() > 2);
+}

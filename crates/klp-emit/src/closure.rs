@@ -301,6 +301,25 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 }
 
+fn not_traceable(of: &Unit<'_, '_>, item: ItemId, why: String) -> Diagnosis {
+    let (why, remedy) = match of.inlines.and_then(|inlines| inlines.get(&item)) {
+        Some(inlines) => (
+            format!("it {inlines}, which the patch edits; {why}"),
+            "leave the inlined function as it is: make the change in a copy of it under another name, and use that in callers that \
+             ftrace reaches; or leave this part of the patch out",
+        ),
+        None => (why, "make the change in its callers instead, or leave this part of the patch out"),
+    };
+    Diagnosis::new(
+        "klpx::not-traceable",
+        Class::NotLivepatchable,
+        "a changed function that ftrace can't reach",
+    )
+    .place(place_of(of.patched, item))
+    .why(why)
+    .remedy(remedy)
+}
+
 fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
     let (place, section, start) = match piece {
         Piece::Item(item) => (place_of(object, item), object.item(item).section, object.item(item).entry),
@@ -421,16 +440,7 @@ impl<'d> Selection<'_, 'd> {
                 self.closure.helpers[unit].insert(item);
                 callers.into_iter().for_each(|caller| self.replace(unit, caller));
             }
-            Err(why) => self.faults.push(
-                Diagnosis::new(
-                    "klpx::not-traceable",
-                    Class::NotLivepatchable,
-                    "a changed function that ftrace can't reach",
-                )
-                .place(place_of(of.patched, item))
-                .why(why)
-                .remedy("make the change in its callers instead, or leave this part of the patch out"),
-            ),
+            Err(why) => self.faults.push(not_traceable(&of, item, why)),
         }
     }
 

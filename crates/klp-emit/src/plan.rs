@@ -2,7 +2,7 @@
 //!
 //! Owns shapes only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::Diagnosis;
 use klpx_diff::Difference;
@@ -24,6 +24,8 @@ pub struct Unit<'u, 'd> {
     pub difference: &'u Difference,
     /// The patched functions whose own lines the patch edits; `None` when that is not known.
     pub edited: Option<&'u BTreeSet<ItemId>>,
+    /// Patched functions that differ because of what they inline, with what that is and where; `None` when that is not known.
+    pub inlines: Option<&'u BTreeMap<ItemId, String>>,
 }
 
 impl Unit<'_, '_> {

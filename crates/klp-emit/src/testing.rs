@@ -143,6 +143,7 @@ impl Builds {
             patched: &patched,
             difference: &difference,
             edited: None,
+            inlines: None,
         };
         use_units(&[unit])
     }

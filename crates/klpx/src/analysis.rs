@@ -1,12 +1,14 @@
 //! The differences of a pair of objects in the words of the report: function, kind, why, source line.
 
 use klpx_diff::{Change, Difference, Reason};
-use klpx_inline_check::lines::{self, Position};
+use klpx_inline_check::lines::{Lines, Position};
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::causes::Cause;
+use crate::inlining::Inlines;
 
 /// One changed or new function or object.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +22,9 @@ pub(crate) struct Finding {
     /// Why it differs, where debug information tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cause: Option<Cause>,
+    /// The inlined copies of functions that the patch edits that it holds; what the original held first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) inlines: Vec<Inlines>,
     /// One line for people.
     pub(crate) why: String,
     /// Where it first differs, or where it begins when it is new.
@@ -41,6 +46,7 @@ impl Finding {
             function: name(patched, item),
             kind: Kind::Changed,
             cause: None,
+            inlines: Vec::new(),
             why: "uses a changed function that can't be replaced by itself".to_owned(),
             file: None,
             line: None,
@@ -62,9 +68,10 @@ pub(crate) fn findings(
     object_name: &str,
     strip: &str,
     patched: &Object<'_>,
+    lines: &Lines<'_>,
     changes: &[Change],
 ) -> Vec<Finding> {
-    changes.iter().map(|change| finding(object_name, strip, patched, change)).collect()
+    changes.par_iter().map(|change| finding(object_name, strip, patched, lines, change)).collect()
 }
 
 /// Items of the original that are gone.
@@ -77,6 +84,7 @@ pub(crate) fn removed(object_name: &str, original: &Object<'_>, difference: &Dif
             function: name(original, item),
             kind: Kind::Removed,
             cause: None,
+            inlines: Vec::new(),
             why: "not in the patched build".to_owned(),
             file: None,
             line: None,
@@ -85,9 +93,15 @@ pub(crate) fn removed(object_name: &str, original: &Object<'_>, difference: &Dif
         .collect()
 }
 
-fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change) -> Finding {
+fn finding(
+    object_name: &str,
+    strip: &str,
+    patched: &Object<'_>,
+    lines: &Lines<'_>,
+    change: &Change,
+) -> Finding {
     let at = change.reasons.iter().filter_map(offset).min().unwrap_or(0);
-    let position = position(patched, change.patched, at, strip);
+    let position = position(patched, lines, change.patched, at, strip);
     let place = position.as_ref().map(|p| format!("{}:{}", p.file, p.line));
     let (kind, why) = match (&change.original, change.reasons.first()) {
         (None, _) => (Kind::New, "new".to_owned()),
@@ -106,6 +120,7 @@ fn finding(object_name: &str, strip: &str, patched: &Object<'_>, change: &Change
         function: name(patched, change.patched),
         kind,
         cause: None,
+        inlines: Vec::new(),
         why,
         file: position.as_ref().map(|p| p.file.clone()),
         line: position.map(|p| p.line),
@@ -119,13 +134,19 @@ pub(crate) fn name(object: &Object<'_>, item: ItemId) -> String {
 }
 
 /// The source position of a place in a function, without the tree's folder before it.
-pub(crate) fn position(object: &Object<'_>, item: ItemId, offset: i64, strip: &str) -> Option<Position> {
+pub(crate) fn position(
+    object: &Object<'_>,
+    lines: &Lines<'_>,
+    item: ItemId,
+    offset: i64,
+    strip: &str,
+) -> Option<Position> {
     let item = object.item(item);
     if !item.code {
         return None;
     }
     let at = item.entry.saturating_add_signed(offset).min(item.end.saturating_sub(1));
-    let mut position = lines::position_in_function(&object.elf, item.section, item.entry, at)?;
+    let mut position = lines.position_in_function(item.section, item.entry, at)?;
     if let Some(rest) = position.file.strip_prefix(strip).filter(|_| !strip.is_empty()) {
         position.file = rest.trim_start_matches('/').to_owned();
     }

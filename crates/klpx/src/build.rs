@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use klpx_build_driver::stabilise::Compare;
-use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Prepared, Workspace};
+use klpx_build_driver::{Baseline, Kernel, Options, PatchSet, Patched, Remade, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
 use crate::analysis::{Finding, Kind};
 use crate::args::Build;
 use crate::change_set::{self, Analysis};
+use crate::holders::{self, LeftOut, Unaffected};
+use crate::inlining::Originals;
 use crate::module::{self, Made};
 use crate::progress::Steps;
 use crate::render;
@@ -67,8 +69,9 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let target = target.or_baseline(&baseline, steps, report);
 
     steps.begin("patched build");
-    let level = (args.stabilise.into(), &stabilise::differing as &Compare<'_>);
-    let mut patched = workspace.patched(&prepared, &baseline, level, steps)?;
+    let mut originals = Originals::begin(&prepared, workspace.source_dir(), &baseline.vmlinux_o);
+    let judge = stabilise::Judge(Mutex::new(&mut originals));
+    let mut patched = workspace.patched(&prepared, &baseline, (args.stabilise.into(), &judge), steps)?;
     stabilise::tell(&patched, steps, report);
     steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
 
@@ -78,7 +81,8 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
         report.objects = patched.pairs.iter().map(report::Objects::of).collect();
     }
 
-    let made = analyse_and_make(args, &name, (&workspace, &patched, &prepared), &target, steps, report)?;
+    let built = (&workspace, &baseline, &patched);
+    let made = analyse_and_make(args, &name, built, &mut originals, &target, steps, report)?;
     place(&made.bytes, &output)?;
     report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
     show(args, report, &output, out)
@@ -88,21 +92,44 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
 fn analyse_and_make(
     args: &Build,
     name: &str,
-    (workspace, patched, prepared): (&Workspace, &Patched, &Prepared),
+    (workspace, baseline, patched): (&Workspace, &Baseline, &Patched),
+    originals: &mut Originals<'_>,
     target: &Target,
     steps: &Steps,
     report: &mut Report,
 ) -> Result<Made> {
     steps.begin("analysis");
+    let mut left_out = holders::uncompared(patched, baseline, originals);
+    if patched.pairs.is_empty() {
+        holders::check(&left_out)?;
+    }
     let pairs = change_set::open(patched)?;
     let objects = change_set::read(&pairs)?;
-    let analysis = Analysis::new(&objects, prepared, &workspace.source_dir());
+    let analysis = Analysis::new(&objects, &workspace.source_dir(), &patched.remade, originals);
     steps.end(&analysis.summary());
     report.changes = analysis.findings.concat();
+    left_out.extend(analysis.others.iter().flat_map(|others| others.left_out.iter().cloned()));
+    let unaffected = analysis.others.iter().flat_map(|others| others.unaffected.iter().cloned());
+    tell_holders(unaffected.collect(), &left_out, (&patched.remade, originals), steps, report)?;
     analysis.check()?;
     let work_dir = patched.work_dir();
     let source = module::Source { workspace, work_dir, target, analysis: &analysis, objects: &objects };
     source.make(name, !args.no_replace, steps, report)
+}
+
+/// Says who inlines what the patch edits and is not replaced; stops when one should be.
+fn tell_holders(
+    unaffected: Vec<Unaffected>,
+    left_out: &[LeftOut],
+    (remade, originals): (&Remade, &Originals<'_>),
+    steps: &Steps,
+    report: &mut Report,
+) -> Result<()> {
+    let own = [holders::remark(&unaffected), holders::stale(remade)].into_iter().flatten();
+    let notes: Vec<String> = own.chain(originals.notes().iter().cloned()).collect();
+    note(steps, report, &notes);
+    report.unaffected = unaffected;
+    holders::check(left_out)
 }
 
 fn options(args: &Build) -> Result<Options> {

@@ -1,20 +1,15 @@
 //! Why a function is in the change set, as far as debug information tells: the patch edits it, it holds a copy of what the patch edits,
 //! its code rests on another function that changed, or the compiler decided otherwise. Explains; never decides what changed.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
 
-use klpx_build_driver::Prepared;
 use klpx_diff::{Change, Difference};
-use klpx_inline_check::extent::{self, Extent};
-use klpx_inline_check::inlined::{self, Copy};
-use klpx_inline_check::lines::Position;
-use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object, Target};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::analysis::{self, Finding};
 use crate::change_set::Objects;
+use crate::inlining::{Inlines, Inlining};
 
 /// Why a function differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,7 +17,7 @@ use crate::change_set::Objects;
 pub(crate) enum Cause {
     /// The patch edits its lines.
     Edited,
-    /// It holds an inlined copy of a function whose lines the patch edits.
+    /// It holds an inlined copy of a function that the patch edits.
     Inlines,
     /// It was inlined into a function that changed, and no longer is.
     InlinedNoLonger,
@@ -34,62 +29,55 @@ pub(crate) enum Cause {
     Otherwise,
 }
 
-/// The lines that the patch edits.
+/// What debug information says of both builds of an object.
 #[derive(Clone, Copy)]
-pub(crate) struct Edits<'a> {
-    pub(crate) prepared: &'a Prepared,
-    /// The private source, which the compiler was given.
-    pub(crate) source: &'a Path,
+pub(crate) struct Both<'a> {
+    pub(crate) original: &'a Inlining,
+    pub(crate) patched: &'a Inlining,
 }
 
-impl Edits<'_> {
-    /// True when the patch edits one of these lines, or the file is not known in the tree.
-    pub(crate) fn touch(&self, extent: &Extent) -> bool {
-        let Some(file) = in_tree(&extent.file, self.source) else { return true };
-        self.prepared.edits(&file).iter().any(|lines| lines.start <= extent.last && lines.end > extent.first)
+impl Both<'_> {
+    /// Whether the patch edits a function; `None` when the debug information does not have it.
+    pub(crate) fn is_edited(&self, pair: &Objects<'_>, change: &Change) -> Option<bool> {
+        let original = change.original.and_then(|item| self.original.is_edited(pair.original.item(item)));
+        original.or_else(|| self.patched.is_edited(pair.patched.item(change.patched)))
     }
 
-    fn shown(&self, position: &Position) -> String {
-        let file = in_tree(&position.file, self.source).unwrap_or_else(|| position.file.clone());
-        format!("{file}:{}", position.line)
+    /// The inlined copies of edited functions that a function holds: those that the original held first.
+    fn inlines(&self, pair: &Objects<'_>, change: &Change) -> Vec<Inlines> {
+        let original = change.original.map(|item| self.original.inlines(pair.original.item(item)));
+        let mut all = original.unwrap_or_default();
+        let now = self.patched.inlines(pair.patched.item(change.patched));
+        let new: Vec<Inlines> = now.into_iter().filter(|inlines| !all.contains(inlines)).collect();
+        all.extend(new);
+        all
     }
-}
-
-/// A compiler's path as one in the tree.
-fn in_tree(file: &str, source: &Path) -> Option<String> {
-    let path = Path::new(file);
-    let relative: PathBuf = path.strip_prefix(source).unwrap_or(path).to_owned();
-    let normal = relative.components().filter(|c| matches!(c, std::path::Component::Normal(_)));
-    normal.collect::<PathBuf>().to_str().map(str::to_owned)
 }
 
 /// Adds to each finding why it is there. `findings` stand in the order of the changed functions.
-pub(crate) fn explain(
-    pair: &Objects<'_>,
-    difference: &Difference,
-    edits: Edits<'_>,
-    findings: &mut [Finding],
-) {
+pub(crate) fn explain(pair: &Objects<'_>, difference: &Difference, both: Both<'_>, findings: &mut [Finding]) {
     let changes = &difference.functions;
-    let facts: Vec<Facts> = changes.par_iter().map(|change| Facts::of(pair, change)).collect();
-    for ((change, own), finding) in changes.iter().zip(&facts).zip(findings) {
-        let Some(extent) = &own.extent else { continue };
-        let cause = if edits.touch(extent) {
+    let references = References::of(pair, changes);
+    let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
+    for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
+        let Some(edited) = both.is_edited(pair, change) else { continue };
+        finding.inlines = both.inlines(pair, change);
+        let cause = if edited {
             Cause::Edited
-        } else if let Some(copy) =
-            own.copies().find(|copy| copy.extent.as_ref().is_some_and(|e| edits.touch(e)))
-        {
-            let place = copy.call.as_ref().map_or(String::new(), |call| format!(" at {}", edits.shown(call)));
-            finding.why = format!("inlines {}{place}, which the patch edits", copy.name);
+        } else if let Some(inlines) = finding.inlines.first() {
+            finding.why = match finding.inlines.len() {
+                1 => inlines.to_string(),
+                n => format!("{inlines}, and {} more", n - 1),
+            };
             Cause::Inlines
-        } else if let Some(holder) = held_before(pair, change, changes, &facts) {
-            finding.why = format!("new: was inlined into {holder}, no longer is");
+        } else if let Some(holder) = held_before(pair, change, changes, both) {
+            finding.why = format!("new: was inlined into {}, no longer is", name(holder));
             Cause::InlinedNoLonger
-        } else if let Some(name) = neighbour(pair, change, changes, true) {
-            finding.why = format!("{}; relies on {name}, which changed", finding.why);
+        } else if let Some(&other) = references.to[n].first() {
+            finding.why = format!("{}; relies on {}, which changed", finding.why, name(other));
             Cause::ReliesOn
-        } else if let Some(name) = neighbour(pair, change, changes, false) {
-            finding.why = format!("{}; {name}, which changed, calls it", finding.why);
+        } else if let Some(&other) = references.from[n].first() {
+            finding.why = format!("{}; {}, which changed, calls it", finding.why, name(other));
             Cause::CalledBy
         } else {
             Cause::Otherwise
@@ -98,64 +86,48 @@ pub(crate) fn explain(
     }
 }
 
-/// What debug information says of a changed function.
-struct Facts {
-    extent: Option<Extent>,
-    before: Vec<Copy>,
-    now: Vec<Copy>,
-}
-
-impl Facts {
-    fn of(pair: &Objects<'_>, change: &Change) -> Facts {
-        let copies = |object: &Object<'_>, item: ItemId| {
-            let item = object.item(item);
-            inlined::copies(&object.elf, item.section, item.entry).unwrap_or_default()
-        };
-        let item = pair.patched.item(change.patched);
-        Facts {
-            extent: extent::extent(&pair.patched.elf, item.section, item.entry),
-            before: change.original.map_or_else(Vec::new, |item| copies(&pair.original, item)),
-            now: copies(&pair.patched, change.patched),
-        }
-    }
-
-    /// Copies that the function holds now, then those that it held.
-    fn copies(&self) -> impl Iterator<Item = &Copy> {
-        self.now.iter().chain(&self.before)
-    }
-}
-
-/// The changed function that a new one was inlined into.
-fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], facts: &[Facts]) -> Option<String> {
+/// The first changed function that a new one was inlined into.
+fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], both: Both<'_>) -> Option<usize> {
     if change.original.is_some() {
         return None;
     }
-    let base = name::canonical(pair.patched.item_name(change.patched)).base;
-    let holds = |facts: &&Facts| facts.before.iter().any(|copy| copy.name.as_bytes() == base);
-    let at = facts.iter().position(|facts| holds(&facts))?;
-    Some(analysis::name(&pair.patched, changes[at].patched))
+    let (file, name) = both.patched.declared(pair.patched.item(change.patched))?;
+    let holders = both.original.places_of_holders(file, name);
+    changes.iter().position(|other| {
+        let original = other.original.map(|item| pair.original.item(item));
+        original.is_some_and(|item| holders.contains(&(item.section, item.entry)))
+    })
 }
 
-/// A function of the change set that this one refers to (`outward`), or that refers to it.
-fn neighbour(pair: &Objects<'_>, change: &Change, changes: &[Change], outward: bool) -> Option<String> {
-    let refers = |from: &Change, to: &Change| {
-        let in_patched = refers_to(&pair.patched, from.patched, to.patched);
-        let in_original = || {
-            let (Some(from), Some(to)) = (from.original, to.original) else { return false };
-            refers_to(&pair.original, from, to)
-        };
-        in_patched || in_original()
-    };
-    let others = changes.iter().filter(|other| other.patched != change.patched);
-    let mut found =
-        others.filter(|other| if outward { refers(change, other) } else { refers(other, change) });
-    found.next().map(|other| analysis::name(&pair.patched, other.patched))
+/// Which functions of the change set refer to which others in either build, by their place in it.
+struct References {
+    to: Vec<BTreeSet<usize>>,
+    from: Vec<BTreeSet<usize>>,
 }
 
-fn refers_to(object: &Object<'_>, from: ItemId, to: ItemId) -> bool {
-    let section = object.item(from).section;
-    object
-        .item_relocations(from)
-        .iter()
-        .any(|rela| matches!(object.resolve(section, rela), Target::Item { item, .. } if item == to))
+impl References {
+    fn of(pair: &Objects<'_>, changes: &[Change]) -> References {
+        let none = vec![BTreeSet::new(); changes.len()];
+        let mut references = References { to: none.clone(), from: none };
+        let patched = changes.iter().map(|change| Some(change.patched));
+        references.add(&pair.patched, &patched.collect::<Vec<_>>());
+        let original = changes.iter().map(|change| change.original);
+        references.add(&pair.original, &original.collect::<Vec<_>>());
+        references
+    }
+
+    fn add(&mut self, object: &Object<'_>, items: &[Option<ItemId>]) {
+        let places: HashMap<ItemId, usize> =
+            items.iter().enumerate().filter_map(|(n, item)| Some(((*item)?, n))).collect();
+        for (&item, &n) in &places {
+            let section = object.item(item).section;
+            for rela in object.item_relocations(item) {
+                let Target::Item { item: to, .. } = object.resolve(section, rela) else { continue };
+                if let Some(&other) = places.get(&to).filter(|&&other| other != n) {
+                    self.to[n].insert(other);
+                    self.from[other].insert(n);
+                }
+            }
+        }
+    }
 }

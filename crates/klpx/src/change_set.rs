@@ -1,18 +1,21 @@
 //! The change set of a patch: every pair of objects read, compared, and put into the words of the report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use klpx_build_driver::{Patched, Prepared};
+use klpx_build_driver::{Patched, Remade};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
-use klpx_inline_check::extent;
+use klpx_inline_check::lines::Lines;
+use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::ElfFile;
-use klpx_normalize::object::{ItemId, Object};
+use klpx_normalize::object::{Item, ItemId, Object};
 use rayon::prelude::*;
 
 use crate::analysis::{self, Finding, Kind};
-use crate::causes::{self, Edits};
+use crate::causes::{self, Both, Cause};
+use crate::holders::Others;
+use crate::inlining::Originals;
 use crate::render;
 
 /// The files of one pair.
@@ -30,6 +33,8 @@ pub(crate) struct Objects<'f> {
     /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
     pub(crate) witness: Option<Object<'f>>,
     pub(crate) original: Object<'f>,
+    /// Where that lies.
+    pub(crate) original_path: &'f Path,
     pub(crate) patched: Object<'f>,
 }
 
@@ -65,7 +70,8 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
             let (original, patched) =
                 rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
             let witness = pair.witness.as_ref().map(Object::read).transpose()?;
-            Ok(Objects { name: &pair.name, witness, original: original?, patched: patched? })
+            let original_path = pair.original.path();
+            Ok(Objects { name: &pair.name, witness, original: original?, original_path, patched: patched? })
         })
         .collect()
 }
@@ -83,6 +89,10 @@ pub(crate) struct Analysis {
     pub(crate) differences: Vec<Difference>,
     /// By pair: the patched functions whose own lines the patch edits, where that has to be known.
     pub(crate) edited: Vec<BTreeSet<ItemId>>,
+    /// By pair: patched functions that differ because of what they inline, and what that is.
+    pub(crate) inlines: Vec<BTreeMap<ItemId, String>>,
+    /// By pair: functions that hold copies of what the patch edits and are not in the change set.
+    pub(crate) others: Vec<Others>,
     /// By pair: changed and new functions in words.
     pub(crate) findings: Vec<Vec<Finding>>,
     functions: usize,
@@ -90,21 +100,49 @@ pub(crate) struct Analysis {
 }
 
 impl Analysis {
-    pub(crate) fn new(objects: &[Objects<'_>], prepared: &Prepared, source: &Path) -> Analysis {
-        let edits = Edits { prepared, source };
-        let differences: Vec<Difference> =
-            objects.iter().map(|pair| klpx_diff::compare(&pair.original, &pair.patched)).collect();
-        let each = || objects.iter().zip(&differences);
-        Analysis {
-            edited: each().map(|(pair, d)| edited(pair, d, edits)).collect(),
-            findings: each().map(|(pair, d)| findings(pair, d, edits)).collect(),
+    /// Compares. `tree` is the source that the compiler was given.
+    pub(crate) fn new(
+        objects: &[Objects<'_>],
+        tree: &Path,
+        remade: &Remade,
+        originals: &mut Originals<'_>,
+    ) -> Analysis {
+        let mut analysis = Analysis {
+            differences: Vec::new(),
+            edited: Vec::new(),
+            inlines: Vec::new(),
+            others: Vec::new(),
+            findings: Vec::new(),
             functions: objects
                 .iter()
                 .map(|p| p.patched.items().iter().filter(|item| item.code).count())
                 .sum(),
-            registries: each().flat_map(|(pair, d)| registries(pair, d)).collect(),
-            differences,
+            registries: Vec::new(),
+        };
+        for pair in objects {
+            analysis.add(pair, tree, remade, originals);
         }
+        analysis
+    }
+
+    fn add(&mut self, pair: &Objects<'_>, tree: &Path, remade: &Remade, originals: &mut Originals<'_>) {
+        let difference = klpx_diff::compare(&pair.original, &pair.patched);
+        let place = |item: &Item| (item.section, item.entry);
+        let changes = || difference.functions.iter().map(|change| change.patched);
+        let places: Vec<_> = changes().map(|item| place(pair.patched.item(item))).collect();
+        let path = pair.original_path;
+        let now = originals.patched(&pair.patched, &places, path);
+        let both = originals.of(path).zip(now.as_ref()).map(|(original, patched)| Both { original, patched });
+
+        let findings = findings(pair, &difference, both, tree);
+        let holds = changes().zip(&findings).filter(|(_, finding)| finding.cause == Some(Cause::Inlines));
+        self.inlines.push(holds.map(|(item, finding)| (item, finding.why.clone())).collect());
+        self.edited.push(edited(pair, &difference, both));
+        let others = originals.of(path).map(|original| Others::of(pair, &difference, original, remade));
+        self.others.push(others.unwrap_or_default());
+        self.registries.extend(registries(pair, &difference));
+        self.findings.push(findings);
+        self.differences.push(difference);
     }
 
     /// `27,012 functions: 1 changed, 1 new`.
@@ -127,28 +165,28 @@ impl Analysis {
     }
 }
 
-fn findings(pair: &Objects<'_>, difference: &Difference, edits: Edits<'_>) -> Vec<Finding> {
-    let strip = edits.source.display().to_string();
-    let mut findings = analysis::findings(pair.name, &strip, &pair.patched, &difference.functions);
-    causes::explain(pair, difference, edits, &mut findings);
+fn findings(
+    pair: &Objects<'_>,
+    difference: &Difference,
+    both: Option<Both<'_>>,
+    tree: &Path,
+) -> Vec<Finding> {
+    let (strip, sections) = (tree.display().to_string(), Sections::of_lines(&pair.patched.elf));
+    let lines = Lines::read(&sections);
+    let mut findings = analysis::findings(pair.name, &strip, &pair.patched, &lines, &difference.functions);
+    if let Some(both) = both {
+        causes::explain(pair, difference, both, &mut findings);
+    }
     findings
 }
 
-/// Functions in sections that are gone after boot, whose own lines the patch touches. For all others it does not matter.
-fn edited(pair: &Objects<'_>, difference: &Difference, edits: Edits<'_>) -> BTreeSet<ItemId> {
+/// Functions in sections that are gone after boot, whose own lines the patch touches or may touch. For all others it does not matter.
+fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -> BTreeSet<ItemId> {
     let in_init =
         |item: ItemId| pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init");
-    difference
-        .functions
-        .iter()
-        .map(|change| change.patched)
-        .filter(|&item| in_init(item))
-        .filter(|&item| {
-            let place = pair.patched.item(item);
-            extent::extent(&pair.patched.elf, place.section, place.entry)
-                .is_none_or(|extent| edits.touch(&extent))
-        })
-        .collect()
+    let changes = difference.functions.iter().filter(|change| in_init(change.patched));
+    let edited = changes.filter(|change| both.and_then(|both| both.is_edited(pair, change)).unwrap_or(true));
+    edited.map(|change| change.patched).collect()
 }
 
 /// Initcalls, parameters and other entries that only a boot or a module load reads.

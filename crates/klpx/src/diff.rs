@@ -6,6 +6,8 @@ use std::path::Path;
 use iced_x86::Formatter;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_diff::{Change, Difference, Evidence};
+use klpx_inline_check::lines::Lines;
+use klpx_inline_check::sections::Sections;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
@@ -83,7 +85,9 @@ fn object_name(path: &Path) -> String {
 
 fn json(args: &Diff, original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Result<String> {
     let name = object_name(&args.patched);
-    let list = |changes: &[Change]| analysis::findings(&name, "", patched, changes);
+    let sections = Sections::of_lines(&patched.elf);
+    let lines = Lines::read(&sections);
+    let list = |changes: &[Change]| analysis::findings(&name, "", patched, &lines, changes);
     let json = Json {
         schema: SCHEMA,
         original: args.original.display().to_string(),
@@ -139,8 +143,10 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
         return format!("no difference in {} functions\n", render::count(functions));
     }
     let mut rows = vec![vec!["kind".to_owned(), "name".into(), "why".into()]];
+    let sections = Sections::of_lines(&patched.elf);
+    let lines = Lines::read(&sections);
     let mut list = |changes: &[Change], what: &str| {
-        for f in analysis::findings(name, "", patched, changes) {
+        for f in analysis::findings(name, "", patched, &lines, changes) {
             let kind = format!("{} {what}", if f.kind == analysis::Kind::New { "new" } else { "changed" });
             rows.push(vec![kind, f.function, f.why]);
         }
@@ -197,7 +203,8 @@ fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function
 const SHOWN: usize = 6;
 
 fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
-    let place = analysis::position(object, item, at, "");
+    let sections = Sections::of_lines(&object.elf);
+    let place = analysis::position(object, &Lines::read(&sections), item, at, "");
     let place = place.map_or(String::new(), |p| format!("  {}:{}", p.file, p.line));
     let mut text = format!("\n{title}{place}\n");
     let shape = object.item(item);

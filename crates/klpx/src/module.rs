@@ -83,13 +83,16 @@ impl Source<'_> {
     }
 
     fn units(&self) -> Vec<Unit<'_, '_>> {
-        let each = self.objects.iter().zip(&self.analysis.differences).zip(&self.analysis.edited);
-        each.map(|((pair, difference), edited)| Unit {
+        let analysis = self.analysis;
+        let known = analysis.edited.iter().zip(&analysis.inlines);
+        let each = self.objects.iter().zip(&analysis.differences).zip(known);
+        each.map(|((pair, difference), (edited, inlines))| Unit {
             object_name: pair.name,
             original: &pair.original,
             patched: &pair.patched,
             difference,
             edited: Some(edited),
+            inlines: Some(inlines),
         })
         .collect()
     }

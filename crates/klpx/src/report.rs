@@ -6,6 +6,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use serde::Serialize;
 
 use crate::analysis::Finding;
+use crate::holders::Unaffected;
 use crate::module::Made;
 use crate::stabilise::Stabilised;
 
@@ -28,6 +29,9 @@ pub(crate) struct Report {
     pub(crate) changes: Vec<Finding>,
     /// What differs but is not in the module, and why.
     pub(crate) left_out: Vec<Finding>,
+    /// Functions that held inlined copies of what the patch edits, and whose code is the same in the patched build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unaffected: Vec<Unaffected>,
     /// Touched units whose promoted locals keep the original's names.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) frozen: usize,

@@ -1,9 +1,11 @@
 //! The stabilised rebuild, seen from the change set: what differs between two objects, and what is told of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use klpx_build_driver::Patched;
-use klpx_build_driver::stabilise::{Differing, Outcome};
+use klpx_build_driver::stabilise::{self, Differing, Outcome};
 use klpx_diagnosis::Result;
 use klpx_diff::Change;
 use klpx_normalize::elf::ElfFile;
@@ -12,6 +14,7 @@ use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
 use crate::args::Level;
+use crate::inlining::Originals;
 use crate::progress::Steps;
 use crate::render;
 use crate::report::Report;
@@ -33,7 +36,7 @@ pub(crate) struct Stabilised {
 
 /// Says what came of the patched build's levels.
 pub(crate) fn tell(patched: &Patched, steps: &Steps, report: &mut Report) {
-    report.frozen = patched.frozen;
+    report.frozen = patched.remade.frozen.len();
     report.held_back = patched.held_back;
     for outcome in &patched.outcomes {
         let object = name_of(patched, outcome);
@@ -61,8 +64,32 @@ fn name_of(patched: &Patched, outcome: &Outcome) -> String {
     pair.map_or_else(stem, |pair| pair.name.clone())
 }
 
+/// Judges builds by the comparison of objects, and by who held what in the original.
+pub(crate) struct Judge<'o, 'p>(pub(crate) Mutex<&'o mut Originals<'p>>);
+
+impl stabilise::Judge for Judge<'_, '_> {
+    fn differing(&self, original: &Path, patched: &Path) -> Result<Differing> {
+        differing(original, patched)
+    }
+
+    /// A function that held a copy of what the patch edits, and whose code differs without this, is never given up for it.
+    fn refuses(
+        &self,
+        original: &Path,
+        left_out: &BTreeSet<String>,
+        is_same: &dyn Fn(&str) -> bool,
+    ) -> Option<String> {
+        let mut originals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = originals.of(original)?.holders().filter(|holder| left_out.contains(holder.name()));
+        holders.into_iter().find_map(|holder| {
+            let inlines = holder.inlines().into_iter().find(|inlines| !is_same(&inlines.call.function))?;
+            Some(format!("it would leave out {}, which {inlines}", holder.name()))
+        })
+    }
+}
+
 /// Compares two objects.
-pub(crate) fn differing(original: &Path, patched: &Path) -> Result<Differing> {
+fn differing(original: &Path, patched: &Path) -> Result<Differing> {
     let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
     let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
     let (original, patched) = (original?, patched?);

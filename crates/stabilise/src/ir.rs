@@ -104,13 +104,25 @@ impl<'t> Module<'t> {
         Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
     }
 
+    /// The functions of `other`, an earlier build of it, that are something else here, to the letter.
+    pub fn differing(&self, other: &Module<'t>) -> Vec<&'t str> {
+        let differs = |name: &str, function: &Function<'_>| {
+            let own = self.functions.get(name);
+            own.is_some_and(|own| self.body(own, Names::Literal) != other.body(function, Names::Literal))
+        };
+        let all = other.functions.iter().filter(|(name, function)| differs(name, function));
+        let mut names: Vec<&str> = all.map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an earlier build
     /// of it: a backend that does so gives the same code for both. `limit` is the import limit of the thin link in
     /// instructions (`-import-instr-limit`).
     ///
-    /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp), but what LLVM has found out of them comes along
-    /// with those that call them, so their signatures and attributes count. With a profile the limit depends on the
-    /// call: then nothing is taken for the same.
+    /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are `alwaysinline`, but what LLVM has
+    /// found out of them comes along with those that call them, so their signatures and attributes count. With a profile the
+    /// limit depends on the call: then nothing is taken for the same.
     pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
         let profiled =
             |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
@@ -132,8 +144,9 @@ impl<'t> Module<'t> {
             None => true,
             Some(own) => {
                 let small = own.instructions() <= 2 * limit && function.instructions() <= 2 * limit;
+                let imported = small || other.is_forced(function);
                 let same = |names| self.body(own, names) == other.body(function, names);
-                line(self, own.head) == line(other, function.head) && (!small || same(Names::Literal))
+                line(self, own.head) == line(other, function.head) && (!imported || same(Names::Literal))
             }
         };
         !profiled(self)
@@ -142,6 +155,14 @@ impl<'t> Module<'t> {
             && same_lines(&self.variables, &other.variables, false)
             && same_lines(&self.declarations, &other.declarations, true)
             && other.functions.iter().all(|(name, function)| same_function(name, function))
+    }
+
+    /// It is inlined wherever that is possible, and so imported whatever its size.
+    fn is_forced(&self, function: &Function<'_>) -> bool {
+        let forced =
+            |attributes: &str| attributes.split_ascii_whitespace().any(|word| word == "alwaysinline");
+        attribute_groups(function.head)
+            .any(|group| self.attributes.get(group).is_none_or(|text| forced(text)))
     }
 
     fn body(&self, function: &Function<'_>, names: Names) -> u128 {
@@ -379,6 +400,23 @@ attributes #1 = { nounwind }
         assert!(offers_the_same(ORIGINAL, &patched, 1), "four instructions are more than twice the limit");
         assert!(!offers_the_same(ORIGINAL, &patched.replace("\"+a\"", "\"+b\""), 1));
         assert!(!offers_the_same(ORIGINAL, &patched.replace("ptr %0)", "ptr noundef %0)"), 1));
+    }
+
+    #[test]
+    fn a_function_that_is_inlined_whatever_its_size_counts_with_its_body() {
+        let forced = ORIGINAL.replace("{ nounwind \"target", "{ alwaysinline nounwind \"target");
+        assert_ne!(forced, ORIGINAL);
+        assert!(!offers_the_same(&forced, &forced.replace("ret i32 %3", "ret i32 0"), 1));
+        assert!(offers_the_same(&forced, &forced, 1));
+    }
+
+    #[test]
+    fn functions_that_are_something_else_are_named() {
+        let patched = ORIGINAL.replace("ret i32 %3", "ret i32 0");
+        let (original, patched) = (Module::parse(ORIGINAL), Module::parse(&patched));
+        assert_eq!(patched.differing(&original), ["f"]);
+        assert!(original.differing(&original).is_empty());
+        assert!(Module::default().differing(&original).is_empty(), "nobody imports what is gone");
     }
 
     #[test]

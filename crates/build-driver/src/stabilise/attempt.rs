@@ -7,6 +7,7 @@
 //! a backend concern its own unit only. Those of a compilation can concern units that import from it, so they are taken only
 //! when what others can import stays as near to the original as it was.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ use super::link::{Backend, Swap};
 use super::originals::{self, Functions, Original};
 use super::touched::Touched;
 use super::unit::{Compiled, Compiler, Form, Side, Unit};
-use super::{Compare, Differing, Level, Outcome, each};
+use super::{Differing, Judge, Level, Outcome, each};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
@@ -50,7 +51,7 @@ pub(crate) struct Attempt<'a> {
     workspace: &'a Workspace,
     touched: &'a Touched,
     compiler: Compiler<'a>,
-    compare: &'a Compare<'a>,
+    judge: &'a dyn Judge,
     progress: &'a dyn Progress,
 }
 
@@ -84,6 +85,7 @@ impl OriginalSide {
 }
 
 /// The patched units as they would be linked.
+#[derive(Clone)]
 struct Build {
     bitcode: Vec<PathBuf>,
     near: Vec<Near>,
@@ -93,18 +95,18 @@ struct Build {
 }
 
 /// Why an attempt is given up.
-type Why = &'static str;
+type Why = String;
 
 impl<'a> Attempt<'a> {
     pub(crate) fn new(
         workspace: &'a Workspace,
         (touched, build): (&'a Touched, &'a Path),
         (overlay, work): (&'a Path, &'a Path),
-        compare: &'a Compare<'a>,
+        judge: &'a dyn Judge,
         progress: &'a dyn Progress,
     ) -> Attempt<'a> {
         let compiler = Compiler { runner: &workspace.runner, build, overlay, work };
-        Attempt { workspace, touched, compiler, compare, progress }
+        Attempt { workspace, touched, compiler, judge, progress }
     }
 
     /// What to link. `None` leaves all of it to kbuild.
@@ -124,7 +126,7 @@ impl<'a> Attempt<'a> {
             return Ok(Some(self.plain(
                 patched,
                 near,
-                Some((0, 0, "a unit does not compile apart from kbuild")),
+                Some((0, 0, "a unit does not compile apart from kbuild".to_owned())),
             )));
         };
         let bitcode: Vec<PathBuf> = compiled.iter().map(|unit| unit.patched.file.clone()).collect();
@@ -146,7 +148,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn outcome(&self, (plain, taken, why): (usize, usize, Why)) -> Outcome {
-        let given_up = (!why.is_empty()).then(|| why.to_owned());
+        let given_up = (!why.is_empty()).then_some(why);
         Outcome { object: self.touched.object.clone(), plain, taken, given_up }
     }
 
@@ -190,10 +192,10 @@ impl<'a> Attempt<'a> {
             })
             .collect();
         let Some(runs) = self.run_all(&compiled, bitcode, &records)? else {
-            return Ok(Err("a backend does not run apart from the link"));
+            return Ok(Err("a backend does not run apart from the link".to_owned()));
         };
         let Some(original) = self.originals(compiled, runs.original)? else {
-            return Ok(Err("a unit of the original does not come out as in the baseline"));
+            return Ok(Err("a unit of the original does not come out as in the baseline".to_owned()));
         };
         let differing = self.differing(&original, &runs.patched)?;
         let (bitcode, near) = (bitcode.to_vec(), near.to_vec());
@@ -203,21 +205,31 @@ impl<'a> Attempt<'a> {
             return Ok(Ok(self.chosen(plain, None)));
         }
         self.progress.step("undoing what the inliner decides otherwise");
-        let before = functions(&plain.differing);
         let again = self.recompiled(&original, &plain, runs.recompiled)?;
         let mut tried = again.is_some();
         let mut best = match again {
             Some(again) if nearer(&again.differing, &plain.differing) => again,
-            _ => plain,
+            _ => plain.clone(),
         };
         tried |= self.replay_backends(&original, &mut best, &sameness)?;
-        let after = functions(&best.differing);
-        let outcome = match (tried, after < before) {
-            (false, _) => None,
-            (true, true) => Some((before, after, "")),
-            (true, false) => Some((before, after, "the original's inlining brings it no nearer")),
+        if !tried {
+            return Ok(Ok(self.chosen(plain, None)));
+        }
+        let (before, after) = (functions(&plain.differing), functions(&best.differing));
+        let is_same = |name: &str| sameness(name) == Sameness::Same;
+        let refused = match after < before {
+            true => self.judge.refuses(&self.original(), &left_out(&plain, &best), &is_same),
+            false => Some("the original's inlining brings it no nearer".to_owned()),
         };
-        Ok(Ok(self.chosen(best, outcome)))
+        Ok(Ok(match refused {
+            Some(why) => self.chosen(plain, Some((before, before, why))),
+            None => self.chosen(best, Some((before, after, String::new()))),
+        }))
+    }
+
+    /// The original of the object.
+    fn original(&self) -> PathBuf {
+        self.workspace.baseline_dir().join(&self.touched.object)
     }
 
     /// Runs the backends of both sides, and beside them the compilations with records. `None` when a backend fails.
@@ -316,7 +328,7 @@ impl<'a> Attempt<'a> {
             let Some(again) = again else { continue };
             let Some(again) = again else { return Ok(None) };
             let found = self.bring_unit_near(&freezer, Level::Inlining, at, &again.file)?;
-            if near[at].frozen && !found.frozen {
+            if near[at].frozen.is_some() && found.frozen.is_none() {
                 return Ok(None);
             }
             (bitcode[at], near[at]) = (again.file, found);
@@ -351,7 +363,7 @@ impl<'a> Attempt<'a> {
         for (at, replayed) in replayed.into_iter().enumerate() {
             let Some(replayed) = replayed? else { continue };
             tried = true;
-            let found = (self.compare)(&original[at].native, &replayed.object)?;
+            let found = self.judge.differing(&original[at].native, &replayed.object)?;
             if found.is_nearer_than(&build.differing[at]) {
                 build.backends[at].object = replayed.object;
                 build.differing[at] = found;
@@ -441,7 +453,7 @@ impl<'a> Attempt<'a> {
 
     fn differing(&self, original: &[Original], patched: &[Backend]) -> Result<Vec<Differing>> {
         let pairs = original.iter().zip(patched);
-        pairs.map(|(original, patched)| (self.compare)(&original.native, &patched.object)).collect()
+        pairs.map(|(original, patched)| self.judge.differing(&original.native, &patched.object)).collect()
     }
 
     /// Writes records down; LLVM's options that make it read them.
@@ -519,6 +531,12 @@ fn sameness(compiled: &[Unlinked]) -> impl Fn(&str) -> Sameness + Sync + use<> {
         let base = name.split('.').next().unwrap_or(name);
         known.get(base).copied().unwrap_or(Sameness::Same)
     }
+}
+
+/// Functions that differ in one build and not in another.
+fn left_out(plain: &Build, best: &Build) -> BTreeSet<String> {
+    let pairs = plain.differing.iter().zip(&best.differing);
+    pairs.flat_map(|(plain, best)| plain.functions.difference(&best.functions)).cloned().collect()
 }
 
 fn functions(differing: &[Differing]) -> usize {

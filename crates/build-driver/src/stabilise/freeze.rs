@@ -27,8 +27,8 @@ const DEFAULT_LIMIT: usize = 100;
 /// What was done to a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Near {
-    /// It has the hash of its original.
-    pub(crate) frozen: bool,
+    /// Its functions that are not the same to the letter, when it has the hash of its original.
+    pub(crate) frozen: Option<Vec<String>>,
     /// Functions that it would newly import.
     pub(crate) held_back: usize,
 }
@@ -71,7 +71,10 @@ impl<'a> Freezer<'a> {
         patched: &Path,
         scratch: &Path,
     ) -> Result<Near> {
-        let frozen = level >= Level::Names && self.freeze(original, patched, scratch)?;
+        let frozen = match level >= Level::Names {
+            true => self.freeze(original, patched, scratch)?,
+            false => None,
+        };
         let held = if level >= Level::Imports {
             let is_new = |name: &[u8]| !self.functions().contains(name);
             summary::without_new_imports(&read(original)?, &read(patched)?, is_new)
@@ -92,22 +95,25 @@ impl<'a> Freezer<'a> {
         })
     }
 
-    /// Gives `patched` the hash of `original` when that is sound; true when it did.
-    fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<bool> {
-        let Some(hash) = bitcode::hash(&read(original)?) else { return Ok(false) };
-        let Some(frozen) = bitcode::with_hash(&read(patched)?, hash) else { return Ok(false) };
+    /// Gives `patched` the hash of `original` when that is sound, and names the functions that are not the same in both. `None` when it
+    /// did not.
+    fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
+        let Some(hash) = bitcode::hash(&read(original)?) else { return Ok(None) };
+        let Some(frozen) = bitcode::with_hash(&read(patched)?, hash) else { return Ok(None) };
         std::fs::create_dir_all(scratch).map_err(|error| Diagnosis::io("create", scratch, &error))?;
         let files = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
         let texts = each(2, files.len(), |at| self.text(files[at].0, &files[at].1));
         let texts: Result<Option<Vec<String>>> = texts.into_iter().collect();
-        let Some(texts) = texts? else { return Ok(false) };
-        let [before, after] = texts.as_slice() else { return Ok(false) };
-        let same = Module::parse(after).offers_the_same_as(&Module::parse(before), self.limit);
+        let Some(texts) = texts? else { return Ok(None) };
+        let [before, after] = texts.as_slice() else { return Ok(None) };
+        let (before, after) = (Module::parse(before), Module::parse(after));
+        let same = after.offers_the_same_as(&before, self.limit);
         tracing::debug!(?patched, same, "what can be imported");
-        if same {
-            write(patched, &frozen)?;
+        if !same {
+            return Ok(None);
         }
-        Ok(same)
+        write(patched, &frozen)?;
+        Ok(Some(after.differing(&before).into_iter().map(str::to_owned).collect()))
     }
 
     /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis` does. `None` when

@@ -29,6 +29,7 @@ pub(crate) struct Swap<'a> {
 }
 
 /// What one backend gave.
+#[derive(Clone)]
 pub(crate) struct Backend {
     /// The native object.
     pub(crate) object: PathBuf,

@@ -28,6 +28,7 @@ use klpx_stabilise::native;
 use crate::copy;
 use crate::journal::Patching;
 use crate::progress::Progress;
+use crate::remade::FrozenUnit;
 use crate::workspace::{Workspace, remove_file};
 use attempt::{Attempt, Chosen};
 use freeze::Freezer;
@@ -71,8 +72,23 @@ impl Differing {
     }
 }
 
-/// Says what differs between an original and a patched native object.
-pub type Compare<'a> = dyn Fn(&Path, &Path) -> Result<Differing> + Sync + 'a;
+/// Says whether a build is nearer to the original, and whether it may be taken.
+pub trait Judge: Sync {
+    /// What differs between an original and a patched native object.
+    ///
+    /// # Errors
+    /// One of them can't be read.
+    fn differing(&self, original: &Path, patched: &Path) -> Result<Differing>;
+
+    /// Why a build of an object of the kernel must not be taken, by the original object, the functions that it leaves out, and
+    /// whether a function is the same in both sources. `None` when it may.
+    fn refuses(
+        &self,
+        original: &Path,
+        left_out: &BTreeSet<String>,
+        is_same: &dyn Fn(&str) -> bool,
+    ) -> Option<String>;
+}
 
 /// What came of bringing one object of the kernel nearer by its inlining.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +108,8 @@ pub struct Outcome {
 pub(crate) struct Ready {
     /// Units that were compiled.
     pub(crate) compiled: u64,
-    /// Units whose promoted locals keep the original's names.
-    pub(crate) frozen: usize,
+    /// Units that keep the hash of their original.
+    pub(crate) frozen: Vec<FrozenUnit>,
     /// Functions that touched units would newly import.
     pub(crate) held_back: usize,
     /// The ThinLTO cache to link with, where it is not the workspace's.
@@ -110,7 +126,7 @@ pub(crate) struct Ready {
 pub(crate) fn prepare(
     workspace: &Workspace,
     patching: &Patching<'_>,
-    (level, compare): (Level, &Compare<'_>),
+    (level, judge): (Level, &dyn Judge),
     work: &Path,
     progress: &dyn Progress,
 ) -> Result<Ready> {
@@ -130,12 +146,12 @@ pub(crate) fn prepare(
         kept.partition(|unit| one_by_one && unit.to_str().is_some_and(|unit| alone.contains(&unit)));
     // Whatever else is touched may make headers that the units include; kbuild sees to that.
     let first = if patching.only_units { &[][..] } else { &apart[..] };
-    if !preparation.make(first, &left, &saved)? {
+    if !preparation.make(first, &left, patching)? {
         return Ok(preparation.ready);
     }
     if one_by_one {
         for object in &touched {
-            preparation.attempt(object, patching, compare)?;
+            preparation.attempt(object, patching, judge)?;
         }
     } else if level >= Level::Inlining {
         preparation.ready.outcomes.extend(touched.iter().map(|object| Outcome {
@@ -158,7 +174,7 @@ struct Preparation<'a> {
 
 impl Preparation<'_> {
     /// Lets kbuild compile units, and freezes some of them where they lie. False when they do not compile.
-    fn make(&mut self, first: &[&PathBuf], to_freeze: &[&PathBuf], saved: &Path) -> Result<bool> {
+    fn make(&mut self, first: &[&PathBuf], to_freeze: &[&PathBuf], patching: &Patching<'_>) -> Result<bool> {
         let units = first.iter().chain(to_freeze);
         let targets: Vec<String> = units.map(|unit| unit.display().to_string()).collect();
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
@@ -172,15 +188,17 @@ impl Preparation<'_> {
             return Ok(built.success);
         }
         self.progress.step("freezing names");
+        let saved = patching.saved_build();
         let freezer = Freezer::new(self.workspace, Path::new("vmlinux.o"));
         let mut stems = Vec::new();
         for unit in to_freeze {
             let (original, patched) = (saved.join(unit), self.workspace.build_dir().join(unit));
-            if patched.is_file() {
+            // What make left alone keeps its time, so that this can be seen.
+            if patching.is_new(&patched) {
                 let near = freezer.bring_near(self.level, &original, &patched, &self.work.join("freeze"))?;
                 self.ready.held_back += near.held_back;
-                if near.frozen {
-                    self.ready.frozen += 1;
+                if let Some(differing) = near.frozen {
+                    self.ready.frozen.push(FrozenUnit { object: (*unit).clone(), differing });
                     stems.extend(unit.file_stem().map(OsStr::to_owned));
                 }
             }
@@ -192,23 +210,27 @@ impl Preparation<'_> {
     }
 
     /// Chooses what becomes of one object's units, and puts it in place.
-    fn attempt(&mut self, object: &Touched, patching: &Patching<'_>, compare: &Compare<'_>) -> Result<()> {
+    fn attempt(&mut self, object: &Touched, patching: &Patching<'_>, judge: &dyn Judge) -> Result<()> {
         let work = self.work.join(object.object.with_extension(""));
         std::fs::create_dir_all(&work).map_err(|error| Diagnosis::io("create", &work, &error))?;
         let overlay = work.join("original.yaml");
         unit::write_overlay(&overlay, &patching.originals()?)?;
         let build = self.workspace.build_dir();
-        let attempt =
-            Attempt::new(self.workspace, (object, &build), (&overlay, &work), compare, self.progress);
+        let attempt = Attempt::new(self.workspace, (object, &build), (&overlay, &work), judge, self.progress);
         let Some(chosen) = attempt.run(self.level)? else { return Ok(()) };
         self.place(object, &build, chosen)
     }
 
     /// Puts the chosen files where kbuild and the linker find them.
     fn place(&mut self, object: &Touched, build: &Path, chosen: Chosen) -> Result<()> {
-        let frozen = object.units.iter().zip(&chosen.units).filter(|(_, unit)| unit.near.frozen);
-        let stems: Vec<&OsStr> = frozen.filter_map(|(unit, _)| Path::new(&unit.object).file_stem()).collect();
-        self.ready.frozen += stems.len();
+        let mut stems = Vec::new();
+        for (unit, chosen) in object.units.iter().zip(&chosen.units) {
+            if let Some(differing) = &chosen.near.frozen {
+                let path = PathBuf::from(&unit.object);
+                stems.extend(path.file_stem().map(OsStr::to_owned));
+                self.ready.frozen.push(FrozenUnit { object: path, differing: differing.clone() });
+            }
+        }
         let any_native = chosen.units.iter().any(|unit| unit.native.is_some());
         if !stems.is_empty() || any_native {
             self.cache(&stems)?;

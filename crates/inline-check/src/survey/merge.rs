@@ -1,5 +1,7 @@
 //! The units of a file made one: each reference followed to the function that it means, whatever unit that is in.
 
+use std::path::Path;
+
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_normalize::arch::Arch;
@@ -9,11 +11,11 @@ use object::elf::{ET_REL, SHF_EXECINSTR, STT_FUNC};
 use object::endian::LittleEndian as LE;
 use rayon::prelude::*;
 
-use super::scan::{Die, NONE, RawInlined, Text, UnitFacts};
-use super::sections::Sections;
+use super::scan::{Die, NONE, RawInlined, UnitFacts};
 use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Reach, Survey, TextId, paths};
 use crate::dwarf;
 use crate::reach::Sites;
+use crate::sections::{Sections, Text};
 
 /// How many entries may stand between one that uses a function and the one that names it.
 const MAX_HOPS: u8 = 8;
@@ -68,10 +70,11 @@ pub(super) fn merge(
     elf: &Elf<'_>,
     arch: Arch,
     sections: &Sections<'_>,
+    tree: Option<&Path>,
     mut units: Vec<UnitFacts>,
 ) -> Result<Survey> {
     let mut texts = Texts::default();
-    let named = name_files(&mut texts, &units);
+    let named = name_files(&mut texts, &units, tree);
     let (producers, versions) = compilers(sections, &units);
     let mut dies: Vec<Die> = Vec::with_capacity(units.iter().map(|unit| unit.functions.len()).sum());
     let mut first = Vec::with_capacity(units.len());
@@ -111,8 +114,10 @@ pub(super) fn merge(
             copies.push(OutOfLine {
                 function: FunctionId(meaning.function),
                 unit: merge.units[number],
+                named: symbol.is_some(),
                 symbol: symbol.map_or(name, |symbol| merge.texts.add(symbol)),
                 section: merge.texts.add(elf.section_name(section)),
+                section_id: section,
                 address: places.shown(entry),
                 reach: match places.sites.reach(elf.section_name(section), entry) {
                     None => Reach::Unknown,
@@ -328,15 +333,19 @@ fn nameless(at: u32) -> Diagnosis {
 }
 
 /// Each unit's own file, and its files by index, all without the folder that the tree was in.
-fn name_files(texts: &mut Texts, units: &[UnitFacts]) -> Vec<(TextId, Vec<(u32, TextId)>)> {
+fn name_files(
+    texts: &mut Texts,
+    units: &[UnitFacts],
+    tree: Option<&Path>,
+) -> Vec<(TextId, Vec<(u32, TextId)>)> {
     let mut all: Vec<&String> =
         units.iter().flat_map(|unit| unit.files.iter().map(|(_, path)| path)).collect();
     all.par_sort_unstable();
     all.dedup();
     let all: Vec<String> = all.into_iter().cloned().collect();
     let folder = |unit: &UnitFacts| format!("{}/", unit.folder.trim_end_matches('/'));
-    let folders: Vec<String> =
-        [paths::root(&all).to_owned()].into_iter().chain(units.first().map(folder)).collect();
+    let root = tree.map_or_else(|| paths::root(&all).to_owned(), |tree| format!("{}/", tree.display()));
+    let folders: Vec<String> = [root].into_iter().chain(units.first().map(folder)).collect();
     let mut name = |path: &str| texts.add(paths::without(path, &folders).as_bytes());
     units
         .iter()

@@ -35,27 +35,37 @@ mod count;
 mod merge;
 mod paths;
 mod scan;
-mod sections;
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
+use gimli::{AttributeValue, Dwarf, UnitHeader};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_normalize::arch::Arch;
-use klpx_normalize::elf::Elf;
+use klpx_normalize::elf::{Elf, SectionId};
 use object::elf::ET_REL;
 use rayon::prelude::*;
 
 pub use compare::{Change, State, compare};
 pub use count::{Linkage, Summary, Tally};
 
+use crate::lines::Lines;
 use crate::reach::Unreachable;
+use crate::sections::Sections;
 use scan::{Trouble, UnitFacts, scan};
-use sections::Sections;
 
 /// Index of a function in [`Survey::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId(u32);
+
+impl FunctionId {
+    /// For indexing.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Index of an out-of-line copy in [`Survey::copies`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,8 +109,12 @@ pub struct OutOfLine {
     pub unit: TextId,
     /// The symbol at its first byte; its function's name when there is none.
     pub symbol: TextId,
+    /// There is one. GNU ld keeps the code of a weak definition that another one took the name of; nothing leads there.
+    pub named: bool,
     /// The section's name.
     pub section: TextId,
+    /// The section.
+    pub section_id: SectionId,
     /// Where it begins: an address in a linked image, an offset in its section in an object.
     pub address: u64,
     /// Whether ftrace reaches it.
@@ -171,21 +185,66 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads a file's DWARF.
+    /// Reads a file's DWARF. Paths are given from the folder that nearly all files are in.
     ///
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
     pub fn read(elf: &Elf<'_>) -> Result<Survey> {
-        let arch = Arch::of_machine(elf.machine())?;
+        Survey::of(&Sections::read(elf)?, None, None)
+    }
+
+    /// The same with paths that are given from the folder `tree`.
+    ///
+    /// # Errors
+    /// As for [`Survey::read`].
+    pub fn read_in(elf: &Elf<'_>, tree: &Path) -> Result<Survey> {
+        Survey::of(&Sections::read(elf)?, Some(tree), None)
+    }
+
+    /// The same of an object, for those units only that have code at these places (section, offset), and what these refer to.
+    ///
+    /// # Errors
+    /// As for [`Survey::read`].
+    pub fn read_units(elf: &Elf<'_>, tree: &Path, places: &[(SectionId, u64)]) -> Result<Survey> {
         let sections = Sections::read(elf)?;
-        let units =
-            if elf.file_type() == ET_REL.0 { units(&sections.relocated()) } else { units(&sections.plain()) };
-        merge::merge(elf, arch, &sections, units.map_err(refusal)?)
+        let lines = Lines::read(&sections);
+        let programs = places.iter().filter_map(|&(section, offset)| lines.program_start(section, offset));
+        Survey::of(&sections, Some(tree), Some(&programs.collect()))
+    }
+
+    fn of(sections: &Sections<'_>, tree: Option<&Path>, programs: Option<&HashSet<usize>>) -> Result<Survey> {
+        sections.require_info()?;
+        let elf = sections.elf();
+        let arch = Arch::of_machine(elf.machine())?;
+        let units = if elf.file_type() == ET_REL.0 {
+            units(&sections.relocated(), programs)
+        } else {
+            units(&sections.plain(), programs)
+        };
+        merge::merge(elf, arch, sections, tree, units.map_err(refusal)?)
     }
 
     /// Every function that has a copy of either kind.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = (FunctionId, &Function)> {
         self.functions.iter().enumerate().map(|(n, function)| (FunctionId(n as u32), function))
+    }
+
+    /// The functions of a name that a file declares.
+    pub fn declared<'s>(
+        &'s self,
+        file: &'s str,
+        name: &'s str,
+    ) -> impl Iterator<Item = (FunctionId, &'s Function)> {
+        let start = self.functions.partition_point(|function| self.text(function.file) < file);
+        let in_file = move |(_, function): &(usize, &Function)| self.text(function.file) == file;
+        let all = self.functions[start..].iter().enumerate().take_while(in_file);
+        let named = all.filter(move |(_, function)| self.text(function.name) == name);
+        named.map(move |(n, function)| (FunctionId((start + n) as u32), function))
+    }
+
+    /// Every out-of-line copy.
+    pub fn out_of_line(&self) -> impl ExactSizeIterator<Item = (CopyId, &OutOfLine)> {
+        self.copies.iter().enumerate().map(|(n, copy)| (CopyId(n as u32), copy))
     }
 
     /// A function.
@@ -211,6 +270,11 @@ impl Survey {
     /// A function's inlined copies, by holder.
     pub fn inlined(&self, function: &Function) -> &[Inlined] {
         &self.inlined[function.inlined.start as usize..function.inlined.end as usize]
+    }
+
+    /// The same by number.
+    pub fn inlined_ids(&self, function: &Function) -> impl Iterator<Item = InlinedId> + use<> {
+        function.inlined.clone().map(InlinedId)
     }
 
     /// True when a function is out of line and inlined too.
@@ -248,27 +312,61 @@ impl Survey {
     }
 }
 
-/// Reads every unit.
+/// Reads every unit, or those with one of these line programs and what they refer to.
 fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
-    dwarf: &gimli::Dwarf<R>,
+    dwarf: &Dwarf<R>,
+    programs: Option<&HashSet<usize>>,
 ) -> Result<Vec<UnitFacts>, Trouble> {
+    let headers = headers(dwarf)?;
+    let Some(programs) = programs else {
+        let scanned: Vec<_> = headers.into_par_iter().map(|header| scan(dwarf, header)).collect();
+        return scanned.into_iter().filter_map(Result::transpose).collect();
+    };
+    let start = |header: &UnitHeader<R>| header.debug_info_offset().map_or(0, |offset| offset.0);
+    let has_program =
+        |header: &UnitHeader<R>| line_program(dwarf, header).is_some_and(|at| programs.contains(&at));
+    let starts: Vec<usize> = headers.iter().map(start).collect();
+    let mut todo: BTreeSet<usize> =
+        headers.par_iter().enumerate().filter(|(_, header)| has_program(header)).map(|(n, _)| n).collect();
+    let mut read: BTreeMap<usize, Option<UnitFacts>> = BTreeMap::new();
+    while !todo.is_empty() {
+        let round: Vec<usize> = std::mem::take(&mut todo).into_iter().collect();
+        let scanned: Vec<_> = round.par_iter().map(|&n| scan(dwarf, headers[n].clone())).collect();
+        for (n, facts) in round.into_iter().zip(scanned) {
+            read.insert(n, facts?);
+        }
+        let others = read.values().flatten().flat_map(UnitFacts::refers_to);
+        let unit = |at: u32| starts.partition_point(|&start| start <= at as usize).checked_sub(1);
+        todo.extend(others.filter_map(unit).filter(|n| !read.contains_key(n)));
+    }
+    Ok(read.into_values().flatten().collect())
+}
+
+fn headers<R: gimli::Reader<Offset = usize>>(dwarf: &Dwarf<R>) -> Result<Vec<UnitHeader<R>>, Trouble> {
     let mut headers = Vec::new();
     let mut iterator = dwarf.units();
     loop {
         match iterator.next() {
             Ok(Some(header)) => headers.push(header),
-            Ok(None) => break,
+            Ok(None) => return Ok(headers),
             Err(error) => {
-                let end = headers.last().and_then(|header: &gimli::UnitHeader<R>| {
+                let end = headers.last().and_then(|header: &UnitHeader<R>| {
                     Some(header.debug_info_offset()?.0 + header.length_including_self())
                 });
                 return Err(Trouble::Broken(error, end.unwrap_or(0)));
             }
         }
     }
-    let scanned: Vec<Result<Option<UnitFacts>, Trouble>> =
-        headers.into_par_iter().map(|header| scan(dwarf, header)).collect();
-    scanned.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Where a unit's line program is in `.debug_line`.
+fn line_program<R: gimli::Reader<Offset = usize>>(dwarf: &Dwarf<R>, header: &UnitHeader<R>) -> Option<usize> {
+    let abbreviations = dwarf.abbreviations(header).ok()?;
+    let mut entries = header.entries(&abbreviations);
+    match entries.next_dfs().ok()??.attr_value(gimli::DW_AT_stmt_list)? {
+        AttributeValue::DebugLineRef(at) => Some(at.0),
+        _ => None,
+    }
 }
 
 fn refusal(trouble: Trouble) -> Diagnosis {

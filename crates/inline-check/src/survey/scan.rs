@@ -7,23 +7,10 @@ use std::collections::BTreeSet;
 use gimli::{AttributeValue, Dwarf, Reader, Section as _, Unit, UnitHeader, UnitType};
 
 use super::paths;
+use crate::sections::Text;
 
 /// No index, no offset: the value that no entry has.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// Where a string lies: read only when somebody wants to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Text {
-    /// Nowhere.
-    #[default]
-    None,
-    /// At an offset of `.debug_info`.
-    Info(u32),
-    /// At an offset of `.debug_str`.
-    Str(u32),
-    /// At an offset of `.debug_line_str`.
-    LineStr(u32),
-}
 
 /// A `DW_TAG_subprogram`: a definition, a declaration, an abstract instance, or a concrete one.
 #[derive(Clone, Debug)]
@@ -90,6 +77,14 @@ pub(super) struct UnitFacts {
     pub(super) inlined: Vec<RawInlined>,
     /// The files that functions and calls are in, by file index.
     pub(super) files: Vec<(u32, String)>,
+}
+
+impl UnitFacts {
+    /// The offsets in `.debug_info` of all entries that it refers to.
+    pub(super) fn refers_to(&self) -> impl Iterator<Item = u32> {
+        let declared = self.functions.iter().map(|die| die.origin);
+        declared.chain(self.inlined.iter().map(|call| call.origin)).filter(|&origin| origin != NONE)
+    }
 }
 
 /// Why a unit can't be read.

@@ -253,6 +253,10 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::closure;
+    use crate::plan::Unit;
     use crate::testing::{Builds, Kernel};
 
     /// What the change from one text to the other is refused for.
@@ -293,6 +297,31 @@ mod tests {
         for (original, patched, code) in cases {
             assert_eq!(codes(original, patched), [code], "{patched}");
         }
+    }
+
+    #[test]
+    fn a_holder_out_of_ftraces_reach_is_refused_with_what_it_inlines() {
+        let text = |number: u32| {
+            format!(
+                "static inline int part(int x) {{ return x + {number}; }}
+                __attribute__((no_instrument_function)) int holder(int x) {{ return part(x); }}"
+            )
+        };
+        Builds::new(&text(1), &text(2)).with("vmlinux", |units| {
+            let holder = units[0].difference.functions[0].patched;
+            let inlines = BTreeMap::from([(holder, "inlines part at file.c:2".to_owned())]);
+            let refused = |unit: Unit<'_, '_>| {
+                let failure = closure::select(&[unit]).err().expect("a refusal");
+                let diagnosis = failure.diagnoses().next().expect("a diagnosis").clone();
+                assert_eq!(diagnosis.code, "klpx::not-traceable");
+                assert_eq!(diagnosis.place.symbol.as_deref(), Some("holder"));
+                (diagnosis.why, diagnosis.remedy)
+            };
+            let (why, remedy) = refused(Unit { inlines: Some(&inlines), ..units[0] });
+            let (plain_why, plain_remedy) = refused(units[0]);
+            assert_eq!(why, format!("it inlines part at file.c:2, which the patch edits; {plain_why}"));
+            assert!(remedy.contains("under another name") && remedy != plain_remedy, "{remedy}");
+        });
     }
 
     #[test]

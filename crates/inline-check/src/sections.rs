@@ -1,4 +1,5 @@
-//! The debug sections of a file as its DWARF is read: uncompressed, with their relocations in order of place.
+//! The debug sections of a file as its DWARF is read: uncompressed, with their relocations in order of place. Everything in this crate
+//! that reads DWARF does it from here.
 
 use std::borrow::Cow;
 
@@ -10,11 +11,10 @@ use object::endian::LittleEndian as LE;
 use object::read::{CompressedData, CompressionFormat};
 use rayon::prelude::*;
 
-use super::scan::Text;
 use crate::dwarf::{self, Reader};
 
-/// What the survey reads.
-const WANTED: [gimli::SectionId; 9] = [
+/// What says who inlined whom.
+const ALL: &[gimli::SectionId] = &[
     gimli::SectionId::DebugAbbrev,
     gimli::SectionId::DebugAddr,
     gimli::SectionId::DebugInfo,
@@ -26,8 +26,26 @@ const WANTED: [gimli::SectionId; 9] = [
     gimli::SectionId::DebugStrOffsets,
 ];
 
+/// What says which lines code is from.
+const LINES: &[gimli::SectionId] =
+    &[gimli::SectionId::DebugLine, gimli::SectionId::DebugLineStr, gimli::SectionId::DebugStr];
+
 /// Bytes of an `Elf64_Chdr`: type, padding, size, alignment.
 const COMPRESSION_HEADER: usize = 24;
+
+/// Where a string lies: read only when somebody wants to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// Nowhere.
+    #[default]
+    None,
+    /// At an offset of `.debug_info`.
+    Info(u32),
+    /// At an offset of `.debug_str`.
+    Str(u32),
+    /// At an offset of `.debug_line_str`.
+    LineStr(u32),
+}
 
 /// One section.
 #[derive(Default)]
@@ -36,32 +54,59 @@ struct Loaded<'d> {
     relocations: Cow<'d, [Rela]>,
 }
 
-/// The debug sections of a file.
-pub(super) struct Sections<'d> {
+/// The debug sections of a file. One that it does not have is empty.
+pub struct Sections<'d> {
     elf: &'d Elf<'d>,
+    wanted: &'static [gimli::SectionId],
     loaded: Vec<Loaded<'d>>,
     /// Stands for a section that is not read.
     none: Loaded<'d>,
 }
 
 impl<'d> Sections<'d> {
-    /// Finds the sections, and unpacks those that are compressed.
-    pub(super) fn read(elf: &'d Elf<'d>) -> Result<Sections<'d>> {
-        if elf.section_by_name(b".debug_info").is_none() {
-            return Err(no_dwarf(elf).into());
+    /// Finds all that is read, and unpacks what is compressed.
+    ///
+    /// # Errors
+    /// `klpx::bad-dwarf`: a compressed section is not what it says.
+    pub fn read(elf: &'d Elf<'d>) -> Result<Sections<'d>> {
+        let loaded: Vec<Result<Loaded<'d>>> = ALL.par_iter().map(|id| load(elf, id.name())).collect();
+        let loaded = loaded.into_iter().collect::<Result<_>>()?;
+        Ok(Sections { elf, wanted: ALL, loaded, none: Loaded::default() })
+    }
+
+    /// The same for source lines only, which nothing depends on: a section that can't be unpacked says nothing.
+    pub fn of_lines(elf: &'d Elf<'d>) -> Sections<'d> {
+        let loaded = LINES.par_iter().map(|id| load(elf, id.name()).unwrap_or_default()).collect();
+        Sections { elf, wanted: LINES, loaded, none: Loaded::default() }
+    }
+
+    /// The file.
+    pub(crate) fn elf(&self) -> &'d Elf<'d> {
+        self.elf
+    }
+
+    /// Refuses a file that says nothing of its functions.
+    pub(crate) fn require_info(&self) -> Result<()> {
+        match self.elf.section_by_name(b".debug_info") {
+            Some(_) => Ok(()),
+            None => Err(no_dwarf(self.elf).into()),
         }
-        let loaded: Vec<Result<Loaded<'d>>> = WANTED.par_iter().map(|id| load(elf, id.name())).collect();
-        Ok(Sections { elf, loaded: loaded.into_iter().collect::<Result<_>>()?, none: Loaded::default() })
     }
 
     /// The DWARF of an object, whose addresses are [`dwarf::address`]es.
-    pub(super) fn relocated(&self) -> Dwarf<Reader<'_>> {
+    pub(crate) fn relocated(&self) -> Dwarf<Reader<'_>> {
         self.dwarf(|loaded| dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations))
     }
 
     /// The DWARF of a linked image.
-    pub(super) fn plain(&self) -> Dwarf<EndianSlice<'_, LittleEndian>> {
+    pub(crate) fn plain(&self) -> Dwarf<EndianSlice<'_, LittleEndian>> {
         self.dwarf(|loaded| EndianSlice::new(&loaded.bytes, LittleEndian))
+    }
+
+    /// The line programs of an object, with the relocations that say what code they cover.
+    pub(crate) fn lines(&self) -> (Reader<'_>, &[Rela]) {
+        let loaded = self.loaded(gimli::SectionId::DebugLine).unwrap_or(&self.none);
+        (dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations), &loaded.relocations)
     }
 
     fn dwarf<'s, R: gimli::Reader>(&'s self, reader: impl Fn(&'s Loaded<'d>) -> R) -> Dwarf<R> {
@@ -73,11 +118,11 @@ impl<'d> Sections<'d> {
     }
 
     fn loaded(&self, id: gimli::SectionId) -> Option<&Loaded<'d>> {
-        self.loaded.get(WANTED.iter().position(|&wanted| wanted == id)?)
+        self.loaded.get(self.wanted.iter().position(|&wanted| wanted == id)?)
     }
 
     /// A string's bytes; empty for a place outside its section.
-    pub(super) fn text(&self, text: Text) -> &[u8] {
+    pub(crate) fn text(&self, text: Text) -> &[u8] {
         let (section, at) = match text {
             Text::None => return &[],
             Text::Info(at) => (gimli::SectionId::DebugInfo, at),

@@ -1,0 +1,344 @@
+//! Every function that held an inlined copy of what the patch edits is replaced, or its code is the same for a known reason.
+//!
+//! What is replaced is decided by the comparison of both builds, for debug information can leave copies out. Where it does name a holder
+//! whose code came out the same, there are two possibilities:
+//!
+//! - It was made from the patched source, and the edit does not reach that copy: the compiler folded away what was edited, or it means
+//!   the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in the report. Stopping
+//!   there would refuse patches for nothing: a message in a branch that one caller never takes is enough.
+//! - It was not made from the patched source: make did not compile its unit again, it imported the copy from a unit that kept the hash of
+//!   its original, or the comparison did not pair it. The livepatch would leave the original's copy at work. This stops
+//!   the build.
+//!
+//! A copy is made from the patched source when the unit that it was taken from was compiled again, and when that unit is not the
+//! holder's own, whatever was imported is the same to the letter or the unit has a new hash: the keys of the ThinLTO cache are
+//! made of the hashes of all that is imported. What only the stabilised rebuild gives the same code is not taken (`stabilise.rs`).
+
+use klpx_build_driver::{Baseline, Patched, Remade};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diff::Difference;
+use serde::Serialize;
+
+use crate::change_set::Objects;
+use crate::inlining::{Holder, Inlines, Inlining, Originals};
+use crate::render;
+
+/// A holder whose code is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Unaffected {
+    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    pub(crate) object: String,
+    /// Its name, without a `.llvm.<hash>`.
+    pub(crate) function: String,
+    /// The copies that it held.
+    pub(crate) inlines: Vec<Inlines>,
+}
+
+/// A holder that the livepatch would leave as it is, though it may hold the original's copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    holder: Unaffected,
+    why: String,
+}
+
+/// What became of a holder.
+enum Verdict {
+    /// It is in the change set, or it is not in the patched build (all that called it is in the change set then), or nothing calls it.
+    Accounted,
+    Unaffected,
+    LeftOut(String),
+}
+
+/// The holders of one pair that are not in the change set.
+#[derive(Default)]
+pub(crate) struct Others {
+    pub(crate) unaffected: Vec<Unaffected>,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+impl Others {
+    /// Looks where each holder of the original is in the patched build.
+    pub(crate) fn of(
+        pair: &Objects<'_>,
+        difference: &Difference,
+        original: &Inlining,
+        remade: &Remade,
+    ) -> Others {
+        let mut others = Others::default();
+        for holder in original.holders() {
+            match verdict(pair, difference, &holder, remade) {
+                Verdict::Accounted => {}
+                Verdict::Unaffected => others.unaffected.push(told(pair.name, &holder)),
+                Verdict::LeftOut(why) => {
+                    others.left_out.push(LeftOut { holder: told(pair.name, &holder), why })
+                }
+            }
+        }
+        others
+    }
+}
+
+fn told(object: &str, holder: &Holder<'_>) -> Unaffected {
+    Unaffected { object: object.to_owned(), function: holder.name().to_owned(), inlines: holder.inlines() }
+}
+
+fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, remade: &Remade) -> Verdict {
+    let Some(item) = holder.item(&pair.original) else {
+        return match holder.is_named() {
+            true => Verdict::LeftOut("it is not among the functions that were compared".to_owned()),
+            // GNU ld keeps the code of a weak definition that another one took the name of. Nothing leads there any more.
+            false => Verdict::Accounted,
+        };
+    };
+    let correlation = &difference.correlation;
+    let Some(now) = correlation.patched_of.get(item.index()).copied().flatten() else {
+        return match correlation.unsettled.iter().any(|unsettled| unsettled.candidates.contains(&item)) {
+            true => Verdict::LeftOut("nothing tells which function of the patched build it is".to_owned()),
+            false => Verdict::Accounted,
+        };
+    };
+    if difference.functions.binary_search_by_key(&now, |change| change.patched).is_ok() {
+        return Verdict::Accounted;
+    }
+    not_made_again(holder, remade).map_or(Verdict::Unaffected, Verdict::LeftOut)
+}
+
+/// Why a holder may not be made from the patched source; `None` when it is.
+fn not_made_again(holder: &Holder<'_>, remade: &Remade) -> Option<String> {
+    for chain in holder.chains() {
+        if let Some(frame) = chain.last().filter(|frame| !remade.was_compiled(frame.unit)) {
+            return Some(format!("{} was not compiled again", frame.unit));
+        }
+        let mut imports = chain.iter().filter(|frame| frame.imported);
+        if let Some(frame) =
+            imports.find(|frame| remade.differs_under_its_old_hash(frame.unit, frame.function))
+        {
+            return Some(format!("{} changed, but not the hash of {}", frame.function, frame.unit));
+        }
+    }
+    None
+}
+
+/// Holders in objects that no pair has, because both builds are the same. These were made again if make knows what depends on what.
+pub(crate) fn uncompared(
+    patched: &Patched,
+    baseline: &Baseline,
+    originals: &mut Originals<'_>,
+) -> Vec<LeftOut> {
+    if patched.remade.stale.is_empty() {
+        return Vec::new();
+    }
+    let modules = baseline.modules.iter().map(|module| (module.name.as_str(), module.object.as_path()));
+    let all = std::iter::once(("vmlinux", baseline.vmlinux_o.as_path())).chain(modules);
+    let mut left_out = Vec::new();
+    for (name, object) in all.filter(|(name, _)| patched.pair(name).is_none()) {
+        let Some(inlining) = originals.of(object) else { continue };
+        for holder in inlining.holders() {
+            let why = not_made_again(&holder, &patched.remade);
+            left_out.extend(why.map(|why| LeftOut { holder: told(name, &holder), why }));
+        }
+    }
+    left_out
+}
+
+/// What is said of objects that depend on the patch and that make left alone.
+pub(crate) fn stale(remade: &Remade) -> Option<String> {
+    let names: Vec<String> = remade.stale.iter().map(|path| path.display().to_string()).collect();
+    (!names.is_empty())
+        .then(|| format!("make did not compile again what depends on the patch: {}", first(&names)))
+}
+
+/// Stops when a holder is left out.
+pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
+    let Some(LeftOut { holder, .. }) = left_out.first() else { return Ok(()) };
+    let call = holder.inlines.first().map(|inlines| inlines.by_way_of.first().unwrap_or(&inlines.call));
+    let mut place = Place::symbol(holder.function.clone());
+    if let Some((file, line)) = call.and_then(|call| Some((call.file.clone()?, call.line))) {
+        place = place.at(file, line);
+    }
+    let line = |LeftOut { holder, why }: &LeftOut| {
+        let inlines = holder.inlines.first().map_or(String::new(), ToString::to_string);
+        format!("{} ({}) {inlines}: {why}", holder.function, holder.object)
+    };
+    let what = match left_out.len() {
+        1 => "a function that inlines what the patch edits would be left out".to_owned(),
+        n => format!("{} functions that inline what the patch edits would be left out", render::count(n)),
+    };
+    Failure::all(vec![
+        Diagnosis::new("klpx::holder-left-out", Class::Verification, what)
+            .place(place)
+            .why("each holds a copy of the original's code, and nothing shows that it was built from the patched source")
+            .detail(left_out.iter().take(LISTED).map(line))
+            .detail((left_out.len() > LISTED).then(|| format!("and {} more", render::count(left_out.len() - LISTED))))
+            .remedy(
+                "with ThinLTO build with --stabilise=off; otherwise let klpx build the kernel anew (klpx cache prune --days 0), and if \
+                 that does not help, look for a dependency that the unit's makefile lacks",
+            ),
+    ])
+}
+
+/// How many functions a message names.
+const LISTED: usize = 20;
+
+/// `3 functions inline what the patch edits, and their code is the same: a, b, c`.
+pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<String> {
+    let mut names: Vec<String> = unaffected.iter().map(|holder| holder.function.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let verb = if names.len() == 1 { "inlines" } else { "inline" };
+    let whose = if names.len() == 1 { "its" } else { "their" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} {verb} what the patch edits, and {whose} code is the same: {}",
+            render::plural(names.len(), "function"),
+            first(&names)
+        )
+    })
+}
+
+/// The first few of some names.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match names.len() {
+        n if n > SHOWN + 1 => format!("{} and {} more", names[..SHOWN].join(", "), render::count(n - SHOWN)),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use klpx_build_driver::FrozenUnit;
+    use klpx_inline_check::survey::Survey;
+    use klpx_normalize::elf::ElfFile;
+    use klpx_normalize::object::Object;
+
+    use super::*;
+
+    const ONE: &str = "\
+extern int outside(int);
+static inline int inner(int x) { return outside(x) + 7; }
+int global(int x) { return inner(x) * 3; }
+int same_file(int x) { return global(x) * 2; }
+";
+
+    const OTHER: &str = "\
+extern int global(int);
+int other_file(int x) { return global(x) + 1; }
+int bystander(int x) { return x + 1; }
+";
+
+    /// Both units, made one by ThinLTO.
+    fn linked(folder: &Path) -> ElfFile {
+        for (name, text) in [("one", ONE), ("other", OTHER)] {
+            std::fs::write(folder.join(name).with_extension("c"), text).expect("a writable folder");
+            let mut compiler = Command::new("clang-22");
+            compiler.current_dir(folder).args(["-O2", "-g", "-c", "-flto=thin", "-ffunction-sections"]);
+            let done = compiler.arg(format!("{name}.c")).args(["-o", &format!("{name}.o")]).status();
+            assert!(done.expect("clang").success());
+        }
+        let mut linker = Command::new("ld.lld-22");
+        let done = linker.current_dir(folder).args(["-r", "one.o", "other.o", "-o", "both.o"]).status();
+        assert!(done.expect("lld").success());
+        ElfFile::open(&folder.join("both.o")).expect("the object that was just made")
+    }
+
+    /// What is said of an object that came out the same, when the patch edits `inner`: holders that are unaffected, and why others are
+    /// left out.
+    fn others(remade: &Remade) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = linked(folder.path());
+        let read = || Object::read(&file).expect("a sound object");
+        let survey =
+            Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
+        let inlining = Inlining::with_edited(survey, &["inner"]);
+        let original_path = file.path();
+        let pair =
+            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let difference = klpx_diff::compare(&pair.original, &pair.patched);
+        assert!(difference.is_empty());
+        let others = Others::of(&pair, &difference, &inlining, remade);
+        let mut unaffected: Vec<String> = others.unaffected.into_iter().map(|h| h.function).collect();
+        let mut left_out: Vec<String> =
+            others.left_out.into_iter().map(|out| format!("{}: {}", out.holder.function, out.why)).collect();
+        unaffected.sort();
+        left_out.sort();
+        (unaffected, left_out)
+    }
+
+    fn compiled(objects: &[&str]) -> Remade {
+        Remade { compiled: objects.iter().map(Into::into).collect(), ..Remade::default() }
+    }
+
+    #[test]
+    fn a_holder_with_the_same_code_is_unaffected_when_its_copy_was_made_again() {
+        let all = ["global", "other_file", "same_file"];
+        let (unaffected, left_out) = others(&compiled(&["one.o"]));
+        assert_eq!((unaffected.as_slice(), left_out.len()), (&all.map(str::to_owned)[..], 0));
+        // That the importing unit was not compiled says nothing: its backend runs again.
+        let (unaffected, left_out) = others(&compiled(&["other.o"]));
+        assert!(unaffected.is_empty());
+        assert_eq!(left_out, all.map(|name| format!("{name}: one.c was not compiled again")));
+    }
+
+    #[test]
+    fn what_was_imported_under_an_old_hash_must_be_the_same() {
+        let frozen = |differing: &str| {
+            let unit = FrozenUnit { object: "one.o".into(), differing: vec![differing.to_owned()] };
+            others(&Remade { frozen: vec![unit], ..compiled(&["one.o"]) })
+        };
+        let (unaffected, left_out) = frozen("global");
+        assert_eq!(unaffected, ["global", "same_file"], "they are of the unit itself");
+        assert_eq!(left_out, ["other_file: global changed, but not the hash of one.c"]);
+        let (unaffected, left_out) = frozen("same_file");
+        assert_eq!((unaffected.len(), left_out.len()), (3, 0));
+    }
+
+    #[test]
+    fn a_holder_that_was_not_compared_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = linked(folder.path());
+        let survey =
+            Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
+        let inlining = Inlining::with_edited(survey, &["inner"]);
+        // Another object than the debug information is of.
+        let (source, object) = (folder.path().join("data.c"), folder.path().join("data.o"));
+        std::fs::write(&source, "int data = 1;\n").expect("a writable folder");
+        let done = Command::new("clang-22").arg("-c").arg(&source).arg("-o").arg(&object).status();
+        assert!(done.expect("clang").success());
+        let data = ElfFile::open(&object).expect("the object that was just made");
+        let read = || Object::read(&data).expect("a sound object");
+        let original_path = data.path();
+        let pair =
+            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let difference = klpx_diff::compare(&pair.original, &pair.patched);
+        let others = Others::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
+        assert!(others.unaffected.is_empty());
+        let refused = check(&others.left_out).expect_err("three holders are left out");
+        let diagnosis = refused.diagnoses().next().expect("a diagnosis");
+        assert_eq!((diagnosis.code, refused.exit_code()), ("klpx::holder-left-out", 7));
+        assert_eq!(diagnosis.what, "3 functions that inline what the patch edits would be left out");
+        let wanted = "other_file (vmlinux) inlines inner at one.c:3 by way of global at other.c:2: \
+                      it is not among the functions that were compared";
+        assert!(diagnosis.detail.iter().any(|line| line == wanted), "{:#?}", diagnosis.detail);
+        assert!(!diagnosis.remedy.is_empty() && !diagnosis.place.is_empty());
+    }
+
+    #[test]
+    fn unaffected_holders_are_told_in_one_line() {
+        let holder = |name: &str| Unaffected {
+            object: "vmlinux".to_owned(),
+            function: name.to_owned(),
+            inlines: Vec::new(),
+        };
+        let told = |names: &[&str]| remark(&names.iter().map(|name| holder(name)).collect::<Vec<_>>());
+        assert_eq!(told(&[]), None);
+        let one = "1 function inlines what the patch edits, and its code is the same: a";
+        assert_eq!(told(&["a", "a"]).as_deref(), Some(one));
+        let many =
+            "7 functions inline what the patch edits, and their code is the same: a, b, c, d and 3 more";
+        assert_eq!(told(&["g", "f", "e", "d", "c", "b", "a"]).as_deref(), Some(many));
+    }
+}

@@ -1,0 +1,349 @@
+//! What the debug information of one build of an object says of inlining: which functions the patch edits, and who holds inlined copies
+//! of them.
+//!
+//! It never says that nobody holds one: compilers leave out copies of which no instruction has a place any more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use klpx_build_driver::Prepared;
+use klpx_diagnosis::Result;
+use klpx_inline_check::survey::{CopyId, Function, Inlined, InlinedId, OutOfLine, Survey, TextId};
+use klpx_normalize::elf::{ElfFile, SectionId};
+use klpx_normalize::name::without_promotion;
+use klpx_normalize::object::{Item, ItemId, Object};
+use serde::Serialize;
+
+/// A call that was inlined.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Call {
+    /// What was inlined.
+    pub(crate) function: String,
+    /// The file of the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
+    /// The line of the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u32>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.function)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, " at {file}:{line}"),
+            (Some(file), None) => write!(f, " in {file}"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// An inlined copy of a function that the patch edits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Inlines {
+    /// Calls that were inlined around it, the holder's own first; none when that is the call itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) by_way_of: Vec<Call>,
+    #[serde(flatten)]
+    pub(crate) call: Call,
+}
+
+impl fmt::Display for Inlines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "inlines {}", self.call)?;
+        for (n, around) in self.by_way_of.iter().enumerate() {
+            write!(f, "{} {around}", if n == 0 { " by way of" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// One build of an object.
+pub(crate) struct Inlining {
+    survey: Survey,
+    /// By function: the patch edits it.
+    edited: Vec<bool>,
+    /// Out-of-line copies, by where they begin.
+    copies: HashMap<(SectionId, u64), CopyId>,
+    /// Inlined copies of edited functions, by the out-of-line copy that holds them.
+    held: BTreeMap<CopyId, Vec<InlinedId>>,
+}
+
+/// A function that holds inlined copies of edited ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder<'i> {
+    inlining: &'i Inlining,
+    copy: &'i OutOfLine,
+    calls: &'i [InlinedId],
+}
+
+impl Inlining {
+    /// Of the original: a function is edited when the patch replaces lines of it.
+    pub(crate) fn of_original(survey: Survey, prepared: &Prepared) -> Inlining {
+        let touched: BTreeSet<&str> = prepared.paths().collect();
+        let functions: Vec<&Function> = survey.functions().map(|(_, function)| function).collect();
+        let mut edited = vec![false; functions.len()];
+        // Functions are in the order of files and lines: from the last one on, the next one of the file is known.
+        let (mut here, mut next): (Option<(TextId, u32)>, Option<u32>) = (None, None);
+        for (function, edited) in functions.iter().zip(&mut edited).rev() {
+            next = match here {
+                Some((file, line)) if file == function.file && line == function.line => next,
+                Some((file, line)) if file == function.file => Some(line),
+                _ => None,
+            };
+            here = Some((function.file, function.line));
+            let file = survey.text(function.file);
+            // Where the debug information does not say the line, it may be any.
+            *edited = touched.contains(file)
+                && (function.line == 0 || prepared.edits_function(file, function.line, next));
+        }
+        Inlining::new(survey, edited)
+    }
+
+    /// Of the patched build: a function is edited when it is in the original, or when the original has none of its name and the patch adds
+    /// its line.
+    pub(crate) fn of_patched(survey: Survey, original: &Inlining, prepared: &Prepared) -> Inlining {
+        let edited = |function: &Function| {
+            let (file, name) = (survey.text(function.file), survey.text(function.name));
+            let known: Vec<bool> =
+                original.survey.declared(file, name).map(|(id, _)| original.edited[id.index()]).collect();
+            match known.is_empty() {
+                true => prepared.edits(file).iter().any(|lines| lines.contains(&function.line)),
+                false => known.contains(&true),
+            }
+        };
+        let edited = survey.functions().map(|(_, function)| edited(function)).collect();
+        Inlining::new(survey, edited)
+    }
+
+    fn new(survey: Survey, edited: Vec<bool>) -> Inlining {
+        let place = |copy: &OutOfLine| (copy.section_id, copy.address);
+        let copies = survey.out_of_line().map(|(id, copy)| (place(copy), id)).collect();
+        let mut held: BTreeMap<CopyId, Vec<InlinedId>> = BTreeMap::new();
+        for (_, function) in survey.functions().filter(|(id, _)| edited[id.index()]) {
+            for call in survey.inlined_ids(function) {
+                held.entry(survey.inlined_copy(call).holder).or_default().push(call);
+            }
+        }
+        Inlining { survey, edited, copies, held }
+    }
+
+    /// The out-of-line copy that an item of the object is; `None` when the debug information does not have it.
+    fn copy(&self, item: &Item) -> Option<CopyId> {
+        self.copies.get(&(item.section, item.entry)).copied()
+    }
+
+    /// Whether the patch edits a function; `None` when the debug information does not have it.
+    pub(crate) fn is_edited(&self, item: &Item) -> Option<bool> {
+        Some(self.edited[self.survey.copy(self.copy(item)?).function.index()])
+    }
+
+    /// The file and the name of a function in the source.
+    pub(crate) fn declared(&self, item: &Item) -> Option<(&str, &str)> {
+        let function = self.survey.function(self.survey.copy(self.copy(item)?).function);
+        Some((self.survey.text(function.file), self.survey.text(function.name)))
+    }
+
+    /// Where the functions begin that hold an inlined copy of this one.
+    pub(crate) fn places_of_holders(&self, file: &str, name: &str) -> Vec<(SectionId, u64)> {
+        let functions = self.survey.declared(file, name);
+        let holders = functions.flat_map(|(_, function)| self.survey.holders(function));
+        holders.map(|id| self.survey.copy(id)).map(|copy| (copy.section_id, copy.address)).collect()
+    }
+
+    /// The inlined copies of edited functions that a function holds, the least nested first.
+    pub(crate) fn inlines(&self, item: &Item) -> Vec<Inlines> {
+        let calls = self.copy(item).and_then(|copy| self.held.get(&copy));
+        self.told(calls.map_or(&[], Vec::as_slice))
+    }
+
+    /// Every function that holds copies of edited ones.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
+        self.held.iter().map(|(&copy, calls)| Holder { inlining: self, copy: self.survey.copy(copy), calls })
+    }
+
+    fn told(&self, calls: &[InlinedId]) -> Vec<Inlines> {
+        let inlines = |&id: &InlinedId| {
+            let call = self.survey.inlined_copy(id);
+            let around = self.survey.chain(call).into_iter().map(|call| self.call(call));
+            Inlines { by_way_of: around.collect(), call: self.call(call) }
+        };
+        sorted(calls.iter().map(inlines).collect())
+    }
+
+    fn call(&self, call: &Inlined) -> Call {
+        Call {
+            function: self.survey.text(self.survey.function(call.function).name).to_owned(),
+            file: call.file.map(|file| self.survey.text(file).to_owned()),
+            line: (call.line != 0).then_some(call.line),
+        }
+    }
+}
+
+/// Each once, the least nested first.
+pub(crate) fn sorted(mut inlines: Vec<Inlines>) -> Vec<Inlines> {
+    inlines.sort_by(|a, b| (a.by_way_of.len(), a).cmp(&(b.by_way_of.len(), b)));
+    inlines.dedup();
+    inlines
+}
+
+/// An inlined call as what it means for the build of its holder.
+pub(crate) struct Frame<'i> {
+    /// The function.
+    pub(crate) function: &'i str,
+    /// The source file of the unit that it was taken from.
+    pub(crate) unit: &'i str,
+    /// That is not the unit around it: the function was imported.
+    pub(crate) imported: bool,
+}
+
+impl<'i> Holder<'i> {
+    /// Its name, without a `.llvm.<hash>`.
+    pub(crate) fn name(&self) -> &'i str {
+        let symbol = self.inlining.survey.text(self.copy.symbol);
+        std::str::from_utf8(without_promotion(symbol.as_bytes())).unwrap_or(symbol)
+    }
+
+    /// The item that it is in its object.
+    pub(crate) fn item(&self, object: &Object<'_>) -> Option<ItemId> {
+        let section = Some(self.copy.section_id).filter(|id| id.index() < object.elf.section_count())?;
+        object
+            .items_of(section)
+            .find(|&id| object.item(id).code && object.item(id).entry == self.copy.address)
+    }
+
+    /// True when a symbol leads to it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.copy.named
+    }
+
+    /// What it inlines, the least nested first.
+    pub(crate) fn inlines(&self) -> Vec<Inlines> {
+        self.inlining.told(self.calls)
+    }
+
+    /// For each inlined copy, what was inlined from its holder's own call to the edited function itself.
+    pub(crate) fn chains(&self) -> impl Iterator<Item = Vec<Frame<'i>>> + use<'i> {
+        let (survey, unit) = (&self.inlining.survey, self.copy.unit);
+        self.calls.iter().map(move |&id| {
+            let call = survey.inlined_copy(id);
+            let mut around = unit;
+            let frame = |call: &Inlined| {
+                let outer = std::mem::replace(&mut around, call.home);
+                Frame {
+                    function: survey.text(survey.function(call.function).name),
+                    unit: survey.text(call.home),
+                    imported: call.home != outer,
+                }
+            };
+            survey.chain(call).into_iter().chain([call]).map(frame).collect()
+        })
+    }
+}
+
+/// The original builds of the objects, as their debug information describes them. vmlinux's is read while the kernel is built.
+pub(crate) struct Originals<'a> {
+    prepared: &'a Prepared,
+    tree: PathBuf,
+    early: Option<(PathBuf, JoinHandle<Result<Survey>>)>,
+    read: BTreeMap<PathBuf, Option<Inlining>>,
+    notes: Vec<String>,
+}
+
+impl<'a> Originals<'a> {
+    /// `tree` is the source that the compiler was given, `vmlinux` the object that most patches change.
+    pub(crate) fn begin(prepared: &'a Prepared, tree: PathBuf, vmlinux: &Path) -> Originals<'a> {
+        let (object, folder) = (vmlinux.to_owned(), tree.clone());
+        let early = std::thread::spawn(move || survey(&object, &folder));
+        let early = Some((vmlinux.to_owned(), early));
+        Originals { prepared, tree, early, read: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    /// What is known of an object; `None` when its debug information can't be read.
+    pub(crate) fn of(&mut self, object: &Path) -> Option<&Inlining> {
+        if !self.read.contains_key(object) {
+            let surveyed = match self.early.take_if(|(path, _)| path.as_path() == object) {
+                Some((_, early)) => early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => survey(object, &self.tree),
+            };
+            let read = match surveyed {
+                Ok(survey) => Some(Inlining::of_original(survey, self.prepared)),
+                Err(failure) => {
+                    let name = object.file_name().unwrap_or_default().to_string_lossy();
+                    self.notes.push(format!("{name}: who inlined what is not known: {failure}"));
+                    None
+                }
+            };
+            self.read.insert(object.to_owned(), read);
+        }
+        self.read.get(object)?.as_ref()
+    }
+
+    /// What could not be read.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The patched build of an object, as far as its functions at these places go.
+    pub(crate) fn patched(
+        &mut self,
+        object: &Object<'_>,
+        places: &[(SectionId, u64)],
+        original: &Path,
+    ) -> Option<Inlining> {
+        let survey = Survey::read_units(&object.elf, &self.tree, places).ok()?;
+        let prepared = self.prepared;
+        Some(Inlining::of_patched(survey, self.of(original)?, prepared))
+    }
+}
+
+fn survey(object: &Path, tree: &Path) -> Result<Survey> {
+    Survey::read_in(&ElfFile::open(object)?.parse()?, tree)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    impl Inlining {
+        /// With these functions edited.
+        pub(crate) fn with_edited(survey: Survey, names: &[&str]) -> Inlining {
+            let is_edited = |(_, function): (_, &Function)| names.contains(&survey.text(function.name));
+            let edited = survey.functions().map(is_edited).collect();
+            Inlining::new(survey, edited)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(function: &str, line: u32) -> Call {
+        Call { function: function.into(), file: Some("drivers/md/md.c".into()), line: Some(line) }
+    }
+
+    #[test]
+    fn a_chain_is_told_from_the_holders_own_call_on() {
+        let direct = Inlines { by_way_of: Vec::new(), call: call("md_run", 4123) };
+        assert_eq!(direct.to_string(), "inlines md_run at drivers/md/md.c:4123");
+        let by_way_of = vec![call("outer", 9), call("inner", 5)];
+        let nested = Inlines { by_way_of, call: Call { line: None, ..call("md_run", 0) } };
+        let text = "inlines md_run in drivers/md/md.c by way of outer at drivers/md/md.c:9, inner at drivers/md/md.c:5";
+        assert_eq!(nested.to_string(), text);
+        assert_eq!(sorted(vec![nested.clone(), direct.clone(), nested.clone()]), [direct, nested]);
+    }
+
+    #[test]
+    fn json_has_the_call_and_what_is_around_it() {
+        let inlines = Inlines { by_way_of: vec![call("outer", 9)], call: call("md_run", 4123) };
+        let json = serde_json::to_value(&inlines).expect("JSON");
+        let file = "drivers/md/md.c";
+        let around = serde_json::json!([{ "function": "outer", "file": file, "line": 9 }]);
+        let wanted =
+            serde_json::json!({ "function": "md_run", "file": file, "line": 4123, "by_way_of": around });
+        assert_eq!(json, wanted);
+    }
+}

@@ -44,6 +44,18 @@ What debug information can't tell:
   always_inline   looks like what the compiler chose to inline; functions that are only inlined are counted apart
   lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not counted
 
+A kernel without half-inlined functions, so that a probe sees every call:
+    klpx inline-check --consistent -b BUILD --output DIR      reads BUILD/vmlinux, says what to type for a build in DIR/build
+    klpx inline-check --consistent -b DIR/build --output DIR  reads that one; once more, until it says that nothing is left to do
+  Each function is never inlined, or inlined everywhere when it is a header's and that is less code. The kernel's source is not
+  changed: DIR/cc, which stands in for the compiler (make CC=DIR/cc), gives each unit of vmlinux its list. Modules have none.
+  Clang gets a list as arguments for LLVM (-mllvm -force-attribute=f:noinline), which reaches ThinLTO's bitcode; GCC gets it as
+  declarations behind the unit's text, which it first preprocesses. always_inline functions whose address is taken, and what is
+  inlined into code that may call nothing traced (.noinstr.text), stay half-inlined and are listed.
+  --only keeps it to the functions that you trace. --budget takes those with the most missed calls for a byte first. An
+  estimate counts an inlined copy as its bytes and a call as 10; it is good for an order of magnitude, and says nothing of
+  speed. What a build really has is shown at the next run.
+
 What a tracing user types:       klpx inline-check vmlinux --function NAME
 What a livepatch author types:   klpx inline-check vmlinux.o --function NAME   (or vmlinux, or a module)";
 
@@ -204,7 +216,8 @@ pub(crate) struct Normalize {
 #[derive(Debug, Args)]
 pub(crate) struct InlineCheck {
     /// vmlinux, vmlinux.o, a module or an object, with debug information
-    #[arg(required_unless_present = "compare", conflicts_with = "compare", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present_any = ["compare", "consistent"], conflicts_with = "compare",
+        value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Show one function: its copies, who holds inlined ones, what tracing it misses and what patching it needs
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "csv", "html", "compare"])]
@@ -225,6 +238,40 @@ pub(crate) struct InlineCheck {
     /// Write a page for a browser
     #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
     pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) consistent: Consistent,
+}
+
+/// How to make a kernel without half-inlined functions.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A kernel without half-inlined functions")]
+pub(crate) struct Consistent {
+    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default BUILD/vmlinux)
+    #[arg(long, requires = "build_dir", conflicts_with_all = ["function", "list", "csv", "html", "compare"])]
+    pub(crate) consistent: bool,
+    /// The build tree (O=) that vmlinux comes from: first the plain one, then that of each build with the lists; only read
+    #[arg(short, long, value_name = "BUILD", requires = "consistent", value_hint = ValueHint::DirPath)]
+    pub(crate) build_dir: Option<PathBuf>,
+    /// Where lists and wrapper go; what earlier runs left there is read, and added to
+    #[arg(short, long, value_name = "DIR", default_value = "klpx-inlining", requires = "consistent",
+        value_hint = ValueHint::DirPath)]
+    pub(crate) output: PathBuf,
+    /// Only these functions: a name, a pattern with * and ?, or a file with one of these on each line; may be repeated
+    #[arg(long, value_name = "PATTERN|FILE", requires = "consistent")]
+    pub(crate) only: Vec<String>,
+    /// Bytes of code that all choices together may add by their estimate; what saves code is always taken
+    #[arg(long, value_name = "BYTES", requires = "consistent")]
+    pub(crate) budget: Option<u64>,
+    /// Kernel source tree; default: what the build tree was made from
+    #[arg(short, long, value_name = "DIR", requires = "consistent", value_hint = ValueHint::DirPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// LLVM of a suffix (`--llvm=-22`) or in a folder; default: as .config was made
+    #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        requires = "consistent")]
+    pub(crate) llvm: Option<String>,
+    /// Prefix of the cross tools; default: as .config was made
+    #[arg(long, value_name = "PREFIX", requires = "consistent")]
+    pub(crate) cross_compile: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -103,6 +103,8 @@ pub struct OutOfLine {
     pub section: TextId,
     /// Where it begins: an address in a linked image, an offset in its section in an object.
     pub address: u64,
+    /// Its length in bytes; 0 unless the survey was [measured](Survey::measured).
+    pub bytes: u32,
     /// Whether ftrace reaches it.
     pub reach: Reach,
 }
@@ -147,6 +149,9 @@ pub struct Inlined {
     pub across: bool,
     /// The file of the unit that defines the function.
     pub home: TextId,
+    /// The bytes of code that are left of it, those of calls inlined into it included; 0 unless the survey was
+    /// [measured](Survey::measured).
+    pub bytes: u32,
 }
 
 /// What a file's DWARF says about inlining.
@@ -161,12 +166,16 @@ pub struct Survey {
     pub units: usize,
     /// True for a linked image, whose addresses are those of the running kernel without KASLR.
     pub linked: bool,
+    /// The folder that files are named from, with a `/` at its end: where the source tree was. Empty when there is none.
+    pub root: String,
     /// Every function with a copy, by file, line and name.
     functions: Vec<Function>,
     /// Every out-of-line copy, by function and address.
     copies: Vec<OutOfLine>,
     /// Every inlined copy, by function and holder.
     inlined: Vec<Inlined>,
+    /// Every unit's own file, by name.
+    unit_files: Vec<TextId>,
     texts: Vec<Box<str>>,
 }
 
@@ -176,10 +185,24 @@ impl Survey {
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
     pub fn read(elf: &Elf<'_>) -> Result<Survey> {
+        Survey::of(elf, false)
+    }
+
+    /// Reads a file's DWARF with the size of each copy, which takes longer.
+    ///
+    /// # Errors
+    /// As [`Survey::read`].
+    pub fn measured(elf: &Elf<'_>) -> Result<Survey> {
+        Survey::of(elf, true)
+    }
+
+    fn of(elf: &Elf<'_>, sizes: bool) -> Result<Survey> {
         let arch = Arch::of_machine(elf.machine())?;
         let sections = Sections::read(elf)?;
-        let units =
-            if elf.file_type() == ET_REL.0 { units(&sections.relocated()) } else { units(&sections.plain()) };
+        let units = match elf.file_type() == ET_REL.0 {
+            true => units(&sections.relocated(), sizes),
+            false => units(&sections.plain(), sizes),
+        };
         merge::merge(elf, arch, &sections, units.map_err(refusal)?)
     }
 
@@ -218,6 +241,11 @@ impl Survey {
         !function.copies.is_empty() && !function.inlined.is_empty()
     }
 
+    /// The files of all units, by name.
+    pub fn unit_files(&self) -> &[TextId] {
+        &self.unit_files
+    }
+
     /// The places in the source that a function's inlined copies came from: file, line, column.
     pub fn call_sites(&self, function: &Function) -> usize {
         let place = |call: &Inlined| (call.file, call.line, call.column);
@@ -251,6 +279,7 @@ impl Survey {
 /// Reads every unit.
 fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
     dwarf: &gimli::Dwarf<R>,
+    sizes: bool,
 ) -> Result<Vec<UnitFacts>, Trouble> {
     let mut headers = Vec::new();
     let mut iterator = dwarf.units();
@@ -267,7 +296,7 @@ fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
         }
     }
     let scanned: Vec<Result<Option<UnitFacts>, Trouble>> =
-        headers.into_par_iter().map(|header| scan(dwarf, header)).collect();
+        headers.into_par_iter().map(|header| scan(dwarf, header, sizes)).collect();
     scanned.into_iter().filter_map(Result::transpose).collect()
 }
 

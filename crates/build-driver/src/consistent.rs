@@ -44,6 +44,8 @@ pub struct Consistent {
     build: PathBuf,
     arch: Arch,
     tools: Toolchain,
+    /// The compiler, wherever PATH leads later.
+    cc: PathBuf,
     dir: PathBuf,
 }
 
@@ -91,10 +93,11 @@ impl Consistent {
                 .remedy("name a folder outside of it with --output")
                 .into());
         }
-        for path in [&dir, &source.root().to_owned()] {
+        let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
+        for path in [&dir, source.root(), &cc] {
             check_path(path)?;
         }
-        Ok(Consistent { source: source.root().to_owned(), build, arch, tools, dir })
+        Ok(Consistent { source: source.root().to_owned(), build, arch, tools, cc, dir })
     }
 
     /// The folder for lists.
@@ -110,6 +113,14 @@ impl Consistent {
     /// A compiler's name and version, for people.
     pub fn compiler(&self) -> String {
         self.tools.describe()
+    }
+
+    /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that `file` is
+    /// named from.
+    pub fn file(&self, root: &str, file: &str) -> String {
+        let path = Path::new(root).join(file);
+        let below = [&self.source, &self.build].into_iter().find_map(|folder| path.strip_prefix(folder).ok());
+        below.and_then(Path::to_str).unwrap_or(file).to_owned()
     }
 
     /// The unit that a file of the debug information is: its path from the source tree, or from the build tree when it was generated
@@ -181,7 +192,7 @@ impl Consistent {
         };
         WRAPPER
             .replace("@COMPILE@", compile)
-            .replace("@CC@", &self.tools.cc)
+            .replace("@CC@", &self.cc.display().to_string())
             .replace("@DIR@", &self.dir.display().to_string())
             .replace("@SOURCE@", &self.source.display().to_string())
     }
@@ -288,9 +299,11 @@ trap 'exit 130' HUP INT TERM
 
 # All files in one, macros as they are, so that the list can stand at the end.
 preprocess() {
+	before=''
 	for word; do
 		shift
-		[ "$word" = -c ] || set -- "$@" "$word"
+		[ "$word" = -c ] || [ "$word" = -o ] || [ "$before" = -o ] || set -- "$@" "$word"
+		before=$word
 	done
 	@CC@ "$@" -E -fdirectives-only -o "$text"
 }

@@ -26,6 +26,8 @@ pub struct Wish<'a> {
     pub budget: Option<u64>,
     /// The unit that a survey's file name means in the source; `None` for a unit that is not compiled from a file.
     pub unit: &'a dyn Fn(&str) -> Option<String>,
+    /// The file that a survey's file name means, by a name that is the same for all builds.
+    pub file: &'a dyn Fn(&str) -> String,
 }
 
 /// Why a half-inlined function stays so.
@@ -71,7 +73,7 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
     let mut candidates = Vec::new();
     for (_, function) in survey.functions() {
         let key = Key {
-            file: survey.text(function.file).to_owned(),
+            file: (wish.file)(survey.text(function.file)),
             line: function.line,
             function: survey.text(function.name).to_owned(),
         };
@@ -110,6 +112,10 @@ fn candidate(
     build: u32,
     wish: &Wish<'_>,
 ) -> Result<Candidate, Left> {
+    let earlier = lists.get(key);
+    if earlier.is_none() && !(wish.wanted)(&key.function) {
+        return Err(Left::NotWanted);
+    }
     if let Some(section) = survey.holders(function).into_iter().find_map(|id| guarded.section(survey, id)) {
         return Err(Left::Guarded(section));
     }
@@ -121,7 +127,6 @@ fn candidate(
     if units.is_empty() {
         return Err(Left::NoUnit);
     }
-    let earlier = lists.get(key);
     let choice = match earlier {
         // What was in effect and did not help won't help now, unless a unit has come that had no such list.
         Some(entry) if entry.build < build => match entry.choice {
@@ -130,7 +135,6 @@ fn candidate(
             Choice::Kept | Choice::OutOfLine => Choice::OutOfLine,
         },
         Some(entry) => entry.choice.max(first_choice(survey, function)),
-        None if !(wish.wanted)(&key.function) => return Err(Left::NotWanted),
         None => first_choice(survey, function),
     };
     let bytes = match choice {

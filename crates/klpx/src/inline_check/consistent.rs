@@ -75,7 +75,12 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let build = number(&mut builds, figures(&surveyed));
     let lists = read_lists(&project.dir().join(FUNCTIONS))?;
     let units = Units { project: &project, root: &surveyed.survey.root, known: RefCell::default() };
-    let wish = Wish { wanted: &|name| only.has(name), budget: wanted.budget, unit: &|file| units.of(file) };
+    let wish = Wish {
+        wanted: &|name| only.has(name),
+        budget: wanted.budget,
+        unit: &|file| units.of(file),
+        file: &|file| project.file(&surveyed.survey.root, file),
+    };
     let number = u32::try_from(build).unwrap_or(u32::MAX);
     let plan = choose(&surveyed.survey, &guarded, lists, number, &wish);
 

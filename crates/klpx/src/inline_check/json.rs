@@ -83,6 +83,7 @@ fn head(surveyed: &Surveyed) -> Value {
         "compilers": compilers,
         "dwarf": survey.versions,
         "units": survey.units,
+        "code_bytes": surveyed.code,
     })
 }
 

@@ -170,7 +170,7 @@ fn in_guest(
 /// Whole kernels, built until none of their functions is half-inlined. `Ok(false)`: something failed.
 pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[String]) -> Result<bool> {
     let all = ["thinlto".to_owned(), "gcc".to_owned()];
-    let kernels = kernel::select(if kernels.is_empty() { &all } else { kernels })?;
+    let kernels = kernel::select(if kernels.is_empty() { &all[..] } else { kernels })?;
     packages::ensure(&kernels.iter().flat_map(|kernel| kernel.needs).copied().collect::<Vec<_>>())?;
     let klpx = Klpx::at_or_build(klpx, workspace)?;
     let mut results = Vec::new();

@@ -203,3 +203,23 @@ pub fn by_unit(
     }
     all.into_iter().map(|(unit, functions)| (unit, functions.into_iter().collect())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_has_the_strongest_attribute_of_each_name_and_units_without_any_are_there() {
+        let mut lists = Lists::default();
+        let choices = [("f", 1, Choice::Everywhere), ("f", 9, Choice::Kept), ("g", 2, Choice::OutOfLine)];
+        for (function, line, choice) in choices {
+            let key = Key { file: "fs/a.c".to_owned(), line, function: function.to_owned() };
+            let units = ["fs/a.c".to_owned()].into();
+            lists.add(key, Entry { choice, build: 1, bytes: 0, sites: 1, units });
+        }
+        let all = by_unit(&lists, ["fs/b.c".to_owned()]);
+        let listed = [("f", Attribute::NoInline), ("g", Attribute::NoInlineNoClone)];
+        assert_eq!(all["fs/a.c"], listed.map(|(name, attribute)| (name.to_owned(), attribute)));
+        assert_eq!(all["fs/b.c"], []);
+    }
+}

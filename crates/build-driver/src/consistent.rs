@@ -5,6 +5,7 @@
 //! DIR/cc              the wrapper: make CC=DIR/cc
 //! DIR/units/PATH.inl  the list of each unit, PATH as in the source; empty when nothing is to be said
 //! DIR/failed/PATH     what the compiler said of a unit that does not compile with its list
+//! DIR/forced/PATH     Clang: entries that say the opposite of what the source says, and have no effect
 //! ```
 //!
 //! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`, since LLVM 3.9; it reaches the
@@ -162,6 +163,13 @@ impl Consistent {
         self.dir.join("failed").join(unit).exists()
     }
 
+    /// True when a compilation of a unit showed that the source forces the opposite on a function.
+    pub fn forced(&self, unit: &str, function: &str) -> bool {
+        let text = std::fs::read_to_string(self.dir.join("forced").join(unit)).unwrap_or_default();
+        let entry = format!("-mllvm -force-attribute={function}:");
+        text.lines().any(|line| line.starts_with(&entry))
+    }
+
     /// What to type for a build with the lists in the folder `output`.
     pub fn commands(&self, output: &Path) -> Vec<String> {
         let there = output.canonicalize().is_ok_and(|output| output == self.build);
@@ -242,17 +250,21 @@ fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
 const WRAPPER: &str = r#"#!/bin/sh
 # Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
 dir='@DIR@' source='@SOURCE@'
-unit='' compiles='' depends=''
+unit='' compiles='' depends='' output='' lto='' before=''
 for word in "$@"; do
+	[ "$before" != -o ] || output=$word
+	before=$word
 	case $word in
 	-c) compiles=1 ;;
+	-flto*) lto=1 ;;
+	-fno-lto) lto='' ;;
 	-E | -S) exec @CC@ "$@" ;;
 	-Wp,-MMD,* | -Wp,-MD,*) depends=${word##*,} ;;
 	-*) ;;
 	*.c) unit=$word ;;
 	esac
 done
-[ "$compiles" ] && [ "$unit" ] || exec @CC@ "$@"
+[ "$compiles" ] && [ "$unit" ] && [ "$output" ] || exec @CC@ "$@"
 
 here=$(pwd -P)
 case $unit in
@@ -288,8 +300,32 @@ if [ "$depends" ] && [ -e "$depends" ]; then
 fi
 "#;
 
-const CLANG: &str = r#"with_list() {
-	@CC@ "$@" "@$list"
+const CLANG: &str = r#"left=$(mktemp "${TMPDIR:-/tmp}/klpx-XXXXXXXX.list") || exit
+trap 'rm -f "$left"' EXIT
+trap 'exit 130' HUP INT TERM
+forced=$dir/forced/$path
+
+# LLVM adds noinline to an always_inline function without a word, and no link reads such bitcode. Whether this one can be read; else
+# the functions go to those that get no attribute here.
+reads() {
+	[ "$lto" ] || return 0
+	complaint=$(@CC@ -fno-crash-diagnostics -Wno-override-module -x ir "$output" \
+		-Xclang -disable-llvm-passes -emit-llvm -c -o /dev/null 2>&1) && return
+	names=$(printf '%s\n' "$complaint" | sed -n '/noinline and alwaysinline.* are incompatible/{n;s/.*@//p;}')
+	[ "$names" ] && mkdir -p "${forced%/*}" && for name in $names; do
+		printf -- '-mllvm -force-attribute=%s:%s\n' "$name" noinline "$name" alwaysinline
+	done >>"$forced"
+	return 1
+}
+
+once() {
+	if [ -e "$forced" ]; then grep -vxFf "$forced" "$list" >"$left" || :; else cat "$list" >"$left"; fi
+	@CC@ "$@" "@$left"
+}
+
+with_list() {
+	once "$@" || return
+	reads || { once "$@" && reads; } || { printf '%s\n' "$complaint"; return 1; }
 }
 "#;
 

@@ -28,6 +28,8 @@ pub struct Wish<'a> {
     pub unit: &'a dyn Fn(&str) -> Option<String>,
     /// The file that a survey's file name means, by a name that is the same for all builds.
     pub file: &'a dyn Fn(&str) -> String,
+    /// Whether the source says that a function is always inlined, as far as that is known.
+    pub forced: &'a dyn Fn(&Key) -> bool,
 }
 
 /// Why a half-inlined function stays so.
@@ -37,6 +39,8 @@ pub enum Left {
     Ignored,
     /// It is inlined into code that may call nothing that can be traced: the section.
     Guarded(&'static str),
+    /// The source says always_inline.
+    Forced,
     /// Its unit is not compiled from a file of the source.
     NoUnit,
     /// The user did not ask for it.
@@ -78,7 +82,8 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
             function: survey.text(function.name).to_owned(),
         };
         if !survey.is_half_inlined(function) {
-            if !survey.copies(function).is_empty() && (wish.wanted)(&key.function) {
+            let there = !survey.copies(function).is_empty();
+            if there && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
                 keep(survey, function, key, &mut lists, build, wish);
             }
             continue;
@@ -115,6 +120,9 @@ fn candidate(
     let earlier = lists.get(key);
     if earlier.is_none() && !(wish.wanted)(&key.function) {
         return Err(Left::NotWanted);
+    }
+    if (wish.forced)(key) {
+        return Err(Left::Forced);
     }
     if let Some(section) = survey.holders(function).into_iter().find_map(|id| guarded.section(survey, id)) {
         return Err(Left::Guarded(section));

@@ -75,11 +75,13 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let build = number(&mut builds, figures(&surveyed));
     let lists = read_lists(&project.dir().join(FUNCTIONS))?;
     let units = Units { project: &project, root: &surveyed.survey.root, known: RefCell::default() };
+    let declarations = Declarations { source: project.source(), files: RefCell::default() };
     let wish = Wish {
         wanted: &|name| only.has(name),
         budget: wanted.budget,
         unit: &|file| units.of(file),
         file: &|file| project.file(&surveyed.survey.root, file),
+        forced: &|key| declarations.always_inline(key),
     };
     let number = u32::try_from(build).unwrap_or(u32::MAX);
     let plan = choose(&surveyed.survey, &guarded, lists, number, &wish);
@@ -121,6 +123,31 @@ impl Units<'_> {
         let unit = self.project.unit(self.root, file);
         self.known.borrow_mut().insert(file.to_owned(), unit.clone());
         unit
+    }
+}
+
+/// Declarations as they stand in the source. Each file is read once.
+struct Declarations<'a> {
+    source: &'a Path,
+    files: RefCell<HashMap<String, Vec<String>>>,
+}
+
+impl Declarations<'_> {
+    /// True when a declaration says `always_inline`: on its line, or on those before it that belong to it. What a macro makes of a
+    /// function is not seen here; the compiler wrapper finds that out.
+    fn always_inline(&self, key: &Key) -> bool {
+        let mut files = self.files.borrow_mut();
+        let lines = files.entry(key.file.clone()).or_insert_with(|| {
+            let text = std::fs::read(self.source.join(&key.file)).unwrap_or_default();
+            String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+        });
+        let at = (key.line as usize).min(lines.len());
+        let Some((own, above)) = lines[..at].split_last() else { return false };
+        let ends = |line: &&String| {
+            line.trim().is_empty() || line.trim_end().ends_with([';', '}', '/']) || line.starts_with('#')
+        };
+        let declaration = std::iter::once(own).chain(above.iter().rev().take_while(|line| !ends(line)));
+        declaration.take(5).any(|line| line.contains("always_inline"))
     }
 }
 
@@ -220,30 +247,22 @@ fn explain(outcome: &mut Outcome<'_>) {
             Left::Guarded(section) => {
                 format!("inlined into {section}, which may call nothing that is traced")
             }
+            Left::Forced => "always_inline in the source".to_owned(),
             Left::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
             Left::Ignored => {
-                let units = plan.lists.get(key).map(|entry| &entry.units);
-                match units.into_iter().flatten().find(|unit| project.failed(unit)) {
-                    Some(unit) => format!("{unit} does not compile with its list (see failed/{unit})"),
-                    None if is_always_inline(project.source(), key) => {
-                        "always_inline in the source".to_owned()
-                    }
-                    None => {
-                        outcome.unexplained.push(key);
-                        continue;
-                    }
+                let units = || plan.lists.get(key).into_iter().flat_map(|entry| &entry.units);
+                if let Some(unit) = units().find(|unit| project.failed(unit)) {
+                    format!("{unit} does not compile with its list (see failed/{unit})")
+                } else if units().any(|unit| project.forced(unit, &key.function)) {
+                    "always_inline, as the compiler sees it".to_owned()
+                } else {
+                    outcome.unexplained.push(key);
+                    continue;
                 }
             }
         };
         outcome.explained.push((key, why));
     }
-}
-
-/// True when the declaration says `always_inline`: on its line, or on one of the three before it.
-fn is_always_inline(source: &Path, key: &Key) -> bool {
-    let Ok(text) = std::fs::read_to_string(source.join(&key.file)) else { return false };
-    let line = key.line as usize;
-    text.lines().take(line).skip(line.saturating_sub(4)).any(|line| line.contains("always_inline"))
 }
 
 impl Outcome<'_> {

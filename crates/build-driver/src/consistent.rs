@@ -224,8 +224,10 @@ fn check_path(path: &Path) -> Result<()> {
 fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
     let mut text = String::new();
     if compiler == Compiler::Gcc && !functions.is_empty() {
-        // An attribute that comes after the definition is worth a warning elsewhere.
-        text.push_str("#pragma GCC diagnostic ignored \"-Wattributes\"\n");
+        // An attribute that comes after the definition is worth a warning elsewhere, and so is a second declaration.
+        for warning in ["-Wattributes", "-Wredundant-decls"] {
+            text.push_str(&format!("#pragma GCC diagnostic ignored \"{warning}\"\n"));
+        }
     }
     for (name, inlining) in functions {
         let line = match (compiler, inlining) {

@@ -28,36 +28,49 @@ Exit codes:
   130  stopped by a signal";
 
 const INLINE_CHECK: &str = "\
-A function that is inlined at some call sites and exists out of line too misleads who traces it: ftrace, a kprobe and BPF see
-only the calls of the out-of-line copy. Who patches it must replace every function that holds an inlined copy.
+A function that is inlined at some call sites and exists out of line too misleads who traces it:
+ftrace, a kprobe and BPF see only the calls of the out-of-line copy. Who patches it must replace
+every function that holds an inlined copy.
 
 What is counted:
-  function        a name that is declared at one line of one file; a header's function is one, however many units compiled it;
-                  assembly has none
-  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0) included
+  function        a name that is declared at one line of one file; a header's function is one,
+                  however many units compiled it; assembly has none
+  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0)
+                  included
   inlined copy    a call of it that was inlined, at any depth, into an out-of-line copy: its holder
   call site       a place in the source that inlined copies came from; one may give several
   half-inlined    with an out-of-line copy and an inlined one, anywhere in the file
   across files    inlined into a unit that does not define the function, as only LTO does it
 
 What debug information can't tell:
-  always_inline   looks like what the compiler chose to inline; functions that are only inlined are counted apart
-  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not counted
+  always_inline   looks like what the compiler chose to inline; functions that are only inlined
+                  are counted apart
+  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not
+                  counted
 
-A kernel without half-inlined functions, so that a probe sees every call:
-    klpx inline-check --consistent -b BUILD --output DIR      reads BUILD/vmlinux, says what to type for a build in DIR/build
-    klpx inline-check --consistent -b DIR/build --output DIR  reads that one; once more, until it says that nothing is left to do
-  Each function is never inlined, or inlined everywhere when it is a header's and that is less code. The kernel's source is not
-  changed: DIR/cc, which stands in for the compiler (make CC=DIR/cc), gives each unit of vmlinux its list. Modules have none.
-  Clang gets a list as arguments for LLVM (-mllvm -force-attribute=f:noinline), which reaches ThinLTO's bitcode; GCC gets it as
-  declarations behind the unit's text, which it first preprocesses. always_inline functions whose address is taken, and what is
-  inlined into code that may call nothing traced (.noinstr.text), stay half-inlined and are listed.
-  --only keeps it to the functions that you trace. --budget takes those with the most missed calls for a byte first. An
-  estimate counts an inlined copy as its bytes and a call as 10; it is good for an order of magnitude, and says nothing of
-  speed. What a build really has is shown at the next run.
+What a tracing user types:
+    klpx inline-check vmlinux --function NAME
+What a livepatch author types:
+    klpx inline-check vmlinux.o --function NAME        (or vmlinux, or a module)
 
-What a tracing user types:       klpx inline-check vmlinux --function NAME
-What a livepatch author types:   klpx inline-check vmlinux.o --function NAME   (or vmlinux, or a module)";
+A kernel in which a probe sees every call:
+    klpx inline-check --consistent -b BUILD --output DIR
+        reads BUILD/vmlinux, makes lists, and says what to type for a build with them in DIR/build
+    klpx inline-check --consistent -b DIR/build --output DIR
+        reads that one; again after each build, until nothing is left to do (mostly two or three)
+
+  Each function is then inlined nowhere, or everywhere when it is a header's and that is less code.
+  The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
+  of vmlinux its list; modules have none. Clang takes it as arguments for LLVM, and it stays in the
+  bitcode of LTO; for GCC it is declarations behind the unit's text. A unit whose list changed is
+  compiled again. DIR/functions.tsv has every choice.
+
+  What stays half-inlined is listed with the reason: always_inline functions that are also called
+  through a pointer, and what is inlined into code that may call nothing traced (.noinstr.text).
+
+  --only keeps it to the functions that you trace. --budget takes those with the most inlined call
+  sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
+  good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

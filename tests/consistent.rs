@@ -37,7 +37,8 @@ const FILES: &[(&str, &str)] = &[
     ("scripts/Kbuild.include", ""),
     ("init/main.c", ""),
     ("include/linux/kernel.h", ""),
-    ("include/first.h", "#define FIRST 1\n"),
+    // As include/linux/compiler_types.h does.
+    ("include/first.h", "#define FIRST 1\n#define inline inline __attribute__((__gnu_inline__))\n"),
     (
         "include/shared.h",
         "int outside(int x);\nint fs_global(int x);\n\

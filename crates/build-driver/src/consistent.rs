@@ -36,6 +36,9 @@ pub enum Inlining {
     Never,
     /// Nor replace it by a variant for some of its callers (GCC's clones; Clang has no such attribute).
     NeverNorClone,
+    /// Nor conclude anything from its body: what makes GCC keep a `gnu_inline` function whole, as all are that the kernel declares
+    /// inline. There it ignores `noinline`.
+    Opaque,
 }
 
 /// A build tree, its source and tools, and a folder for lists.
@@ -224,10 +227,8 @@ fn check_path(path: &Path) -> Result<()> {
 fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
     let mut text = String::new();
     if compiler == Compiler::Gcc && !functions.is_empty() {
-        // An attribute that comes after the definition is worth a warning elsewhere, and so is a second declaration.
-        for warning in ["-Wattributes", "-Wredundant-decls"] {
-            text.push_str(&format!("#pragma GCC diagnostic ignored \"{warning}\"\n"));
-        }
+        // An attribute that comes after the definition is worth a warning elsewhere.
+        text.push_str("#pragma GCC diagnostic ignored \"-Wattributes\"\n");
     }
     for (name, inlining) in functions {
         let line = match (compiler, inlining) {
@@ -238,6 +239,7 @@ fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
                     Inlining::Always => "__always_inline__",
                     Inlining::Never => "__noinline__",
                     Inlining::NeverNorClone => "__noinline__, __noclone__",
+                    Inlining::Opaque => "__noipa__",
                 };
                 // A macro may have the function's name.
                 format!("#undef {name}\nextern __typeof__({name}) {name} __attribute__(({attributes}));\n")

@@ -11,6 +11,8 @@ pub enum Choice {
     Everywhere,
     /// It is inlined nowhere.
     OutOfLine,
+    /// The same for a function that is declared inline, which takes more with GCC.
+    Opaque,
 }
 
 /// What a compiler is told about a function. The stronger one is the later.
@@ -22,11 +24,17 @@ pub enum Attribute {
     NoInline,
     /// Don't inline it, nor replace it by a variant for some of its callers.
     NoInlineNoClone,
+    /// Nor let callers rely on anything in its body.
+    NoAnalysis,
 }
 
 impl Choice {
-    const ALL: [(Choice, &'static str); 3] =
-        [(Choice::Kept, "kept"), (Choice::Everywhere, "everywhere"), (Choice::OutOfLine, "out-of-line")];
+    const ALL: [(Choice, &str); 4] = [
+        (Choice::Kept, "kept"),
+        (Choice::Everywhere, "everywhere"),
+        (Choice::OutOfLine, "out-of-line"),
+        (Choice::Opaque, "opaque"),
+    ];
 
     /// In a word.
     pub fn name(self) -> &'static str {
@@ -40,6 +48,7 @@ impl Choice {
             Choice::Kept => Attribute::NoInline,
             Choice::Everywhere => Attribute::AlwaysInline,
             Choice::OutOfLine => Attribute::NoInlineNoClone,
+            Choice::Opaque => Attribute::NoAnalysis,
         }
     }
 }

@@ -135,30 +135,32 @@ fn candidate(
     if units.is_empty() {
         return Err(Left::NoUnit);
     }
+    let strongest = if function.declared_inline { Choice::Opaque } else { Choice::OutOfLine };
     let choice = match earlier {
         // What was in effect and did not help won't help now, unless a unit has come that had no such list.
         Some(entry) if entry.build < build => match entry.choice {
-            Choice::Everywhere => Choice::OutOfLine,
-            Choice::Kept | Choice::OutOfLine if units.is_subset(&entry.units) => return Err(Left::Ignored),
-            Choice::Kept | Choice::OutOfLine => Choice::OutOfLine,
+            Choice::Everywhere => strongest,
+            _ if entry.choice < strongest && function.declared_inline => strongest,
+            _ if units.is_subset(&entry.units) => return Err(Left::Ignored),
+            _ => strongest,
         },
-        Some(entry) => entry.choice.max(first_choice(survey, function)),
-        None => first_choice(survey, function),
+        Some(entry) => entry.choice.max(first_choice(survey, function, strongest)),
+        None => first_choice(survey, function, strongest),
     };
     let bytes = match choice {
         Choice::Everywhere => cost::everywhere(survey, function),
-        Choice::Kept | Choice::OutOfLine => cost::out_of_line(survey, function),
+        Choice::Kept | Choice::OutOfLine | Choice::Opaque => cost::out_of_line(survey, function),
     };
     Ok(Candidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
 }
 
 /// A header's static function is inlined everywhere when that is the smaller code: if it has users that only keep its address, the
 /// next build shows it. All others stay out of line, where one can trace them: the copy of a global function never goes away.
-fn first_choice(survey: &Survey, function: &Function) -> Choice {
+fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choice {
     let in_header = function.linkage() == Linkage::StaticIncluded;
     match in_header && cost::everywhere(survey, function) < cost::out_of_line(survey, function) {
         true => Choice::Everywhere,
-        false => Choice::OutOfLine,
+        false => strongest,
     }
 }
 

@@ -160,6 +160,7 @@ fn inlining(
         Attribute::AlwaysInline => Inlining::Always,
         Attribute::NoInline => Inlining::Never,
         Attribute::NoInlineNoClone => Inlining::NeverNorClone,
+        Attribute::NoAnalysis => Inlining::Opaque,
     };
     let all = by_unit(lists, units).into_iter();
     let unit = |(unit, functions): (String, Vec<(String, Attribute)>)| {
@@ -287,10 +288,9 @@ fn text(outcome: &Outcome<'_>, next: &Path) -> String {
     let lists = &outcome.plan.lists;
     let mut text = format!("  {}  {}\n\n", outcome.surveyed.path.display(), about(outcome.surveyed));
     text.push_str(&render::numbers(&progress(outcome)));
-    let functions = |choice| plural(lists.count(choice), "function");
     text.push_str(&format!(
         "\n  lists  {} never inlined, {} inlined everywhere, {} out of line as before; {} changed\n",
-        functions(Choice::OutOfLine),
+        plural(never_inlined(lists), "function"),
         count(lists.count(Choice::Everywhere)),
         count(lists.count(Choice::Kept)),
         plural(outcome.changed, "unit"),
@@ -333,6 +333,10 @@ fn text(outcome: &Outcome<'_>, next: &Path) -> String {
         text.push_str(&format!("    {command}\n"));
     }
     text
+}
+
+fn never_inlined(lists: &Lists) -> usize {
+    lists.count(Choice::OutOfLine) + lists.count(Choice::Opaque)
 }
 
 /// A row for each build, with a heading.
@@ -378,7 +382,7 @@ fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
         "schema": super::json::SCHEMA,
         "build": outcome.build,
         "builds": outcome.builds.iter().map(build).collect::<Vec<_>>(),
-        "never_inlined": lists.count(Choice::OutOfLine),
+        "never_inlined": never_inlined(lists),
         "inlined_everywhere": lists.count(Choice::Everywhere),
         "kept": lists.count(Choice::Kept),
         "chosen": outcome.plan.chosen,

@@ -72,6 +72,14 @@ impl Verdict {
     pub(crate) fn good(&self) -> bool {
         self.finished && self.failures.is_empty() && !self.passed.is_empty()
     }
+
+    /// What went wrong; empty when it is good.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        match self.good() {
+            false if self.failures.is_empty() => vec!["the guest did not come to its end".to_owned()],
+            _ => self.failures.clone(),
+        }
+    }
 }
 
 /// Runs the tasks in one guest; boots again without the one that took the guest down, so that it hides no other.

@@ -119,7 +119,7 @@ impl Kernel {
     }
 
     /// The compiler, whose version is part of the build's key.
-    fn compiler(&self) -> String {
+    pub(crate) fn compiler(&self) -> String {
         match self.llvm {
             Some(suffix) => format!("clang{suffix}"),
             None => self.machine.tool("gcc"),

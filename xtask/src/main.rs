@@ -5,6 +5,7 @@ mod apt;
 mod bench;
 mod busybox;
 mod compare;
+mod consistent;
 mod demo;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;

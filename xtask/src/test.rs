@@ -15,7 +15,7 @@ use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{inlining, kernel, refusal, robust, scenario, ui};
+use crate::{consistent, inlining, kernel, refusal, robust, scenario, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -43,6 +43,9 @@ pub(crate) struct MatrixArgs {
     /// Only on this kernel; may be repeated [default: all that the tests leave out]
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
+    /// Instead of scenarios, make kernels without half-inlined functions: several whole builds of each [default: of thinlto and gcc]
+    #[arg(long)]
+    consistent: bool,
     /// Try this klpx instead of building it
     #[arg(long, value_name = "FILE")]
     klpx: Option<PathBuf>,
@@ -50,6 +53,9 @@ pub(crate) struct MatrixArgs {
 
 /// Scenarios on the kernels that the tests leave out. `Ok(false)`: something failed.
 pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
+    if args.consistent {
+        return consistent::matrix(workspace, args.klpx.as_deref(), &args.kernel);
+    }
     let all = || kernel::KERNELS.iter().filter(|kernel| kernel.matrix).map(|kernel| kernel.name.to_owned());
     let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
     let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());
@@ -290,6 +296,13 @@ impl Trial<'_> {
                 tally.take(inlining::run(klpx, built, results)?);
                 Ok(())
             });
+            // The kernel that links fastest will do: the others are in the matrix.
+            if name == "gcc" {
+                tally.phase(&format!("{name} consistent inlining"), |tally| {
+                    tally.take(consistent::one_function(workspace, klpx, built, results)?);
+                    Ok(())
+                });
+            }
         }
         if !self.scenarios.is_empty() {
             tally.phase(&format!("{name} scenarios"), |tally| {

@@ -6,6 +6,7 @@
 mod apply;
 pub mod cache;
 pub mod config;
+pub mod consistent;
 mod copy;
 mod external;
 mod host;

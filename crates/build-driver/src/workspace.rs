@@ -397,20 +397,23 @@ impl Workspace {
 
     /// A program of the workspace.
     fn wrapper(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let bin = self.dir.join("bin");
-        std::fs::create_dir_all(&bin).map_err(|error| Diagnosis::io("create", &bin, &error))?;
-        let path = bin.join(name);
-        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
-            return Ok(path);
-        }
-        let temporary = bin.join(format!("{name}.new"));
-        std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&temporary, mode)
-            .map_err(|error| Diagnosis::io("write", &temporary, &error))?;
-        std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
-        Ok(path)
+        program(&self.dir.join("bin"), name, text)
     }
+}
+
+/// A script in a folder, which is there as a whole or not at all.
+pub(crate) fn program(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir).map_err(|error| Diagnosis::io("create", dir, &error))?;
+    let path = dir.join(name);
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(path);
+    }
+    let temporary = dir.join(format!("{name}.new"));
+    std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&temporary, mode).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
+    std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
+    Ok(path)
 }
 
 fn linker_wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
@@ -500,7 +503,7 @@ fn keep(build: &Path, dir: &Path, rel: &Path) -> Result<u64> {
     Ok(to.metadata().map_err(|error| Diagnosis::io("read", &to, &error))?.len())
 }
 
-fn write_if_other(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_if_other(path: &Path, text: &str) -> Result<()> {
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }

@@ -28,24 +28,49 @@ Exit codes:
   130  stopped by a signal";
 
 const INLINE_CHECK: &str = "\
-A function that is inlined at some call sites and exists out of line too misleads who traces it: ftrace, a kprobe and BPF see
-only the calls of the out-of-line copy. Who patches it must replace every function that holds an inlined copy.
+A function that is inlined at some call sites and exists out of line too misleads who traces it:
+ftrace, a kprobe and BPF see only the calls of the out-of-line copy. Who patches it must replace
+every function that holds an inlined copy.
 
 What is counted:
-  function        a name that is declared at one line of one file; a header's function is one, however many units compiled it;
-                  assembly has none
-  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0) included
+  function        a name that is declared at one line of one file; a header's function is one,
+                  however many units compiled it; assembly has none
+  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0)
+                  included
   inlined copy    a call of it that was inlined, at any depth, into an out-of-line copy: its holder
   call site       a place in the source that inlined copies came from; one may give several
   half-inlined    with an out-of-line copy and an inlined one, anywhere in the file
   across files    inlined into a unit that does not define the function, as only LTO does it
 
 What debug information can't tell:
-  always_inline   looks like what the compiler chose to inline; functions that are only inlined are counted apart
-  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not counted
+  always_inline   looks like what the compiler chose to inline; functions that are only inlined
+                  are counted apart
+  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not
+                  counted
 
-What a tracing user types:       klpx inline-check vmlinux --function NAME
-What a livepatch author types:   klpx inline-check vmlinux.o --function NAME   (or vmlinux, or a module)";
+What a tracing user types:
+    klpx inline-check vmlinux --function NAME
+What a livepatch author types:
+    klpx inline-check vmlinux.o --function NAME        (or vmlinux, or a module)
+
+A kernel in which a probe sees every call:
+    klpx inline-check --consistent -b BUILD --output DIR
+        reads BUILD/vmlinux, makes lists, and says what to type for a build with them in DIR/build
+    klpx inline-check --consistent -b DIR/build --output DIR
+        reads that one; again after each build, until nothing is left to do (mostly two or three)
+
+  Each function is then inlined nowhere, or everywhere when it is a header's and that is less code.
+  The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
+  of vmlinux its list; modules have none. Clang takes it as arguments for LLVM, and it stays in the
+  bitcode of LTO; for GCC it is declarations behind the unit's text. A unit whose list changed is
+  compiled again. DIR/functions.tsv has every choice.
+
+  What stays half-inlined is listed with the reason: always_inline functions that are also called
+  through a pointer, and what is inlined into code that may call nothing traced (.noinstr.text).
+
+  --only keeps it to the functions that you trace. --budget takes those with the most inlined call
+  sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
+  good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -207,7 +232,8 @@ pub(crate) struct Normalize {
 #[derive(Debug, Args)]
 pub(crate) struct InlineCheck {
     /// vmlinux, vmlinux.o, a module or an object, with debug information
-    #[arg(required_unless_present = "compare", conflicts_with = "compare", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present_any = ["compare", "consistent"], conflicts_with = "compare",
+        value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Show one function: its copies, who holds inlined ones, what tracing it misses and what patching it needs
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "csv", "html", "compare"])]
@@ -228,6 +254,40 @@ pub(crate) struct InlineCheck {
     /// Write a page for a browser
     #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
     pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) consistent: Consistent,
+}
+
+/// How to make a kernel without half-inlined functions.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A kernel without half-inlined functions")]
+pub(crate) struct Consistent {
+    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default BUILD/vmlinux)
+    #[arg(long, requires = "build_dir", conflicts_with_all = ["function", "list", "csv", "html", "compare"])]
+    pub(crate) consistent: bool,
+    /// The build tree (O=) that vmlinux comes from: first the plain one, then that of each build with the lists; only read
+    #[arg(short, long, value_name = "BUILD", requires = "consistent", value_hint = ValueHint::DirPath)]
+    pub(crate) build_dir: Option<PathBuf>,
+    /// Where lists and wrapper go; what earlier runs left there is read, and added to
+    #[arg(short, long, value_name = "DIR", default_value = "klpx-inlining", requires = "consistent",
+        value_hint = ValueHint::DirPath)]
+    pub(crate) output: PathBuf,
+    /// Only these functions: a name, a pattern with * and ?, or a file with one of these on each line; may be repeated
+    #[arg(long, value_name = "PATTERN|FILE", requires = "consistent")]
+    pub(crate) only: Vec<String>,
+    /// Bytes of code that all choices together may add by their estimate; what saves code is always taken
+    #[arg(long, value_name = "BYTES", requires = "consistent")]
+    pub(crate) budget: Option<u64>,
+    /// Kernel source tree; default: what the build tree was made from
+    #[arg(short, long, value_name = "DIR", requires = "consistent", value_hint = ValueHint::DirPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// LLVM of a suffix (`--llvm=-22`) or in a folder; default: as .config was made
+    #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        requires = "consistent")]
+    pub(crate) llvm: Option<String>,
+    /// Prefix of the cross tools; default: as .config was made
+    #[arg(long, value_name = "PREFIX", requires = "consistent")]
+    pub(crate) cross_compile: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -65,6 +65,11 @@ pub(crate) fn count(n: usize) -> String {
     text
 }
 
+/// A size in bytes with thousands separated.
+pub(crate) fn bytes(n: u64) -> String {
+    count(usize::try_from(n).unwrap_or(usize::MAX))
+}
+
 /// `1 unit`, `2 units`.
 pub(crate) fn plural(n: usize, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })

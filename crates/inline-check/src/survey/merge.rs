@@ -74,7 +74,7 @@ pub(super) fn merge(
     mut units: Vec<UnitFacts>,
 ) -> Result<Survey> {
     let mut texts = Texts::default();
-    let named = name_files(&mut texts, &units, tree);
+    let (named, root) = name_files(&mut texts, &units, tree);
     let (producers, versions) = compilers(sections, &units);
     let mut dies: Vec<Die> = Vec::with_capacity(units.iter().map(|unit| unit.functions.len()).sum());
     let mut first = Vec::with_capacity(units.len());
@@ -119,6 +119,7 @@ pub(super) fn merge(
                 section: merge.texts.add(elf.section_name(section)),
                 section_id: section,
                 address: places.shown(entry),
+                bytes: copy.bytes,
                 reach: match places.sites.reach(elf.section_name(section), entry) {
                     None => Reach::Unknown,
                     Some(Ok(offset)) => Reach::Site(offset),
@@ -129,7 +130,8 @@ pub(super) fn merge(
         kept.push(numbers);
     }
     let inlined = merge.inlined(&units, &kept)?;
-    Ok(merge.finish(arch, !places.object, producers, versions, copies, inlined))
+    let survey = merge.finish(arch, !places.object, producers, versions, copies, inlined);
+    Ok(Survey { root, ..survey })
 }
 
 impl Merge<'_> {
@@ -204,7 +206,7 @@ impl Merge<'_> {
         for (number, (unit, origins)) in units.iter().zip(origins).enumerate() {
             numbers.clear();
             for (call, origin) in unit.inlined.iter().zip(origins) {
-                let RawInlined { holder, parent, file, line, column, .. } = *call;
+                let RawInlined { holder, parent, file, line, column, bytes, .. } = *call;
                 let holder = kept[number][holder as usize];
                 if holder == NONE {
                     numbers.push(NONE);
@@ -222,6 +224,7 @@ impl Merge<'_> {
                     column,
                     across: meaning.home != self.units[number],
                     home: meaning.home,
+                    bytes,
                 });
             }
         }
@@ -274,6 +277,7 @@ impl Merge<'_> {
         let units: hashbrown::HashSet<TextId> =
             self.units.iter().copied().filter(|&unit| !text(unit).is_empty()).collect();
         inlined.iter_mut().for_each(|call| call.across &= units.contains(&call.home));
+        let units_count = self.units.len();
         let (mut copy, mut call) = (0, 0);
         for (n, function) in functions.iter_mut().enumerate() {
             let id = FunctionId(n as u32);
@@ -281,15 +285,21 @@ impl Merge<'_> {
             function.inlined = run(&mut call, &inlined, |call| call.function == id);
             function.included = !units.contains(&function.file);
         }
+        let mut unit_files = self.units;
+        unit_files.sort_unstable_by_key(|&unit| &self.texts.all[unit.0 as usize]);
+        unit_files.dedup();
+        unit_files.retain(|&unit| !self.texts.all[unit.0 as usize].is_empty());
         Survey {
             arch,
             producers,
             versions,
-            units: self.units.len(),
+            units: units_count,
             linked,
             functions,
             copies,
             inlined,
+            root: String::new(),
+            unit_files,
             texts: self.texts.all,
         }
     }
@@ -332,12 +342,11 @@ fn nameless(at: u32) -> Diagnosis {
         .remedy("build the file again; if it came from a package, check its integrity")
 }
 
-/// Each unit's own file, and its files by index, all without the folder that the tree was in.
-fn name_files(
-    texts: &mut Texts,
-    units: &[UnitFacts],
-    tree: Option<&Path>,
-) -> Vec<(TextId, Vec<(u32, TextId)>)> {
+/// A unit's own file, and its files by index.
+type Named = (TextId, Vec<(u32, TextId)>);
+
+/// Each unit's files, without the folder that the tree was in, and that folder.
+fn name_files(texts: &mut Texts, units: &[UnitFacts], tree: Option<&Path>) -> (Vec<Named>, String) {
     let mut all: Vec<&String> =
         units.iter().flat_map(|unit| unit.files.iter().map(|(_, path)| path)).collect();
     all.par_sort_unstable();
@@ -345,12 +354,13 @@ fn name_files(
     let all: Vec<String> = all.into_iter().cloned().collect();
     let folder = |unit: &UnitFacts| format!("{}/", unit.folder.trim_end_matches('/'));
     let root = tree.map_or_else(|| paths::root(&all).to_owned(), |tree| format!("{}/", tree.display()));
-    let folders: Vec<String> = [root].into_iter().chain(units.first().map(folder)).collect();
+    let folders: Vec<String> = [root.clone()].into_iter().chain(units.first().map(folder)).collect();
     let mut name = |path: &str| texts.add(paths::without(path, &folders).as_bytes());
-    units
+    let named = units
         .iter()
         .map(|unit| (name(&unit.path), unit.files.iter().map(|(index, path)| (*index, name(path))).collect()))
-        .collect()
+        .collect();
+    (named, root)
 }
 
 /// The compilers, by number of units, and the DWARF versions.

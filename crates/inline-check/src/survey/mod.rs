@@ -117,6 +117,8 @@ pub struct OutOfLine {
     pub section_id: SectionId,
     /// Where it begins: an address in a linked image, an offset in its section in an object.
     pub address: u64,
+    /// Its length in bytes; 0 unless the survey was [measured](Survey::measured).
+    pub bytes: u32,
     /// Whether ftrace reaches it.
     pub reach: Reach,
 }
@@ -161,6 +163,9 @@ pub struct Inlined {
     pub across: bool,
     /// The file of the unit that defines the function.
     pub home: TextId,
+    /// The bytes of code that are left of it, those of calls inlined into it included; 0 unless the survey was
+    /// [measured](Survey::measured).
+    pub bytes: u32,
 }
 
 /// What a file's DWARF says about inlining.
@@ -175,13 +180,28 @@ pub struct Survey {
     pub units: usize,
     /// True for a linked image, whose addresses are those of the running kernel without KASLR.
     pub linked: bool,
+    /// The folder that files are named from, with a `/` at its end: where the source tree was. Empty when there is none.
+    pub root: String,
     /// Every function with a copy, by file, line and name.
     functions: Vec<Function>,
     /// Every out-of-line copy, by function and address.
     copies: Vec<OutOfLine>,
     /// Every inlined copy, by function and holder.
     inlined: Vec<Inlined>,
+    /// Every unit's own file, by name.
+    unit_files: Vec<TextId>,
     texts: Vec<Box<str>>,
+}
+
+/// What to read of a file.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// The folder that paths are given from; found out without it.
+    tree: Option<&'a Path>,
+    /// Line programs of the units to read, and of what these refer to; all without it.
+    programs: Option<HashSet<usize>>,
+    /// The size of each copy.
+    sizes: bool,
 }
 
 impl Survey {
@@ -190,7 +210,7 @@ impl Survey {
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
     pub fn read(elf: &Elf<'_>) -> Result<Survey> {
-        Survey::of(&Sections::read(elf)?, None, None)
+        Survey::of(&Sections::read(elf)?, Wanted::default())
     }
 
     /// The same with paths that are given from the folder `tree`.
@@ -198,7 +218,7 @@ impl Survey {
     /// # Errors
     /// As for [`Survey::read`].
     pub fn read_in(elf: &Elf<'_>, tree: &Path) -> Result<Survey> {
-        Survey::of(&Sections::read(elf)?, Some(tree), None)
+        Survey::of(&Sections::read(elf)?, Wanted { tree: Some(tree), ..Wanted::default() })
     }
 
     /// The same of an object, for those units only that have code at these places (section, offset), and what these refer to.
@@ -209,19 +229,28 @@ impl Survey {
         let sections = Sections::read(elf)?;
         let lines = Lines::read(&sections);
         let programs = places.iter().filter_map(|&(section, offset)| lines.program_start(section, offset));
-        Survey::of(&sections, Some(tree), Some(&programs.collect()))
+        let programs = Some(programs.collect());
+        Survey::of(&sections, Wanted { tree: Some(tree), programs, sizes: false })
     }
 
-    fn of(sections: &Sections<'_>, tree: Option<&Path>, programs: Option<&HashSet<usize>>) -> Result<Survey> {
+    /// Reads a file's DWARF with the size of each copy, which takes longer.
+    ///
+    /// # Errors
+    /// As for [`Survey::read`].
+    pub fn measured(elf: &Elf<'_>) -> Result<Survey> {
+        Survey::of(&Sections::read(elf)?, Wanted { sizes: true, ..Wanted::default() })
+    }
+
+    fn of(sections: &Sections<'_>, wanted: Wanted<'_>) -> Result<Survey> {
         sections.require_info()?;
         let elf = sections.elf();
         let arch = Arch::of_machine(elf.machine())?;
         let units = if elf.file_type() == ET_REL.0 {
-            units(&sections.relocated(), programs)
+            units(&sections.relocated(), &wanted)
         } else {
-            units(&sections.plain(), programs)
+            units(&sections.plain(), &wanted)
         };
-        merge::merge(elf, arch, sections, tree, units.map_err(refusal)?)
+        merge::merge(elf, arch, sections, wanted.tree, units.map_err(refusal)?)
     }
 
     /// Every function that has a copy of either kind.
@@ -282,6 +311,11 @@ impl Survey {
         !function.copies.is_empty() && !function.inlined.is_empty()
     }
 
+    /// The files of all units, by name.
+    pub fn unit_files(&self) -> &[TextId] {
+        &self.unit_files
+    }
+
     /// The places in the source that a function's inlined copies came from: file, line, column.
     pub fn call_sites(&self, function: &Function) -> usize {
         let place = |call: &Inlined| (call.file, call.line, call.column);
@@ -315,11 +349,12 @@ impl Survey {
 /// Reads every unit, or those with one of these line programs and what they refer to.
 fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
     dwarf: &Dwarf<R>,
-    programs: Option<&HashSet<usize>>,
+    wanted: &Wanted<'_>,
 ) -> Result<Vec<UnitFacts>, Trouble> {
     let headers = headers(dwarf)?;
-    let Some(programs) = programs else {
-        let scanned: Vec<_> = headers.into_par_iter().map(|header| scan(dwarf, header)).collect();
+    let Some(programs) = &wanted.programs else {
+        let scanned: Vec<_> =
+            headers.into_par_iter().map(|header| scan(dwarf, header, wanted.sizes)).collect();
         return scanned.into_iter().filter_map(Result::transpose).collect();
     };
     let start = |header: &UnitHeader<R>| header.debug_info_offset().map_or(0, |offset| offset.0);
@@ -331,7 +366,8 @@ fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
     let mut read: BTreeMap<usize, Option<UnitFacts>> = BTreeMap::new();
     while !todo.is_empty() {
         let round: Vec<usize> = std::mem::take(&mut todo).into_iter().collect();
-        let scanned: Vec<_> = round.par_iter().map(|&n| scan(dwarf, headers[n].clone())).collect();
+        let scanned: Vec<_> =
+            round.par_iter().map(|&n| scan(dwarf, headers[n].clone(), wanted.sizes)).collect();
         for (n, facts) in round.into_iter().zip(scanned) {
             read.insert(n, facts?);
         }

@@ -42,6 +42,8 @@ pub(super) struct RawCopy {
     pub(super) function: u32,
     /// Where it begins.
     pub(super) address: u64,
+    /// Its length; 0 when sizes are not asked for.
+    pub(super) bytes: u32,
 }
 
 /// A `DW_TAG_inlined_subroutine` in a subprogram that has code.
@@ -59,6 +61,8 @@ pub(super) struct RawInlined {
     pub(super) line: u32,
     /// Column of the call; 0 when it is not known.
     pub(super) column: u32,
+    /// Bytes of code that came of it; 0 when sizes are not asked for.
+    pub(super) bytes: u32,
 }
 
 /// What a unit says.
@@ -98,10 +102,11 @@ pub(super) enum Trouble {
     Supplementary,
 }
 
-/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types.
+/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types. `sizes`: measures all copies.
 pub(super) fn scan<R: Reader<Offset = usize>>(
     dwarf: &Dwarf<R>,
     header: UnitHeader<R>,
+    sizes: bool,
 ) -> Result<Option<UnitFacts>, Trouble> {
     let start = header.debug_info_offset().map_or(0, |offset| offset.0);
     if matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. }) {
@@ -110,7 +115,7 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
     let split = matches!(header.type_(), UnitType::Skeleton(_) | UnitType::SplitCompilation(_));
     let broken = |error| Trouble::Broken(error, start);
     let unit = dwarf.unit(header).map_err(broken)?;
-    let mut scan = Scan { dwarf, unit: &unit, start, facts: UnitFacts::default(), scopes: Vec::new() };
+    let mut scan = Scan { dwarf, unit: &unit, start, sizes, facts: UnitFacts::default(), scopes: Vec::new() };
     scan.facts.version = unit.header.version();
     if !scan.head(split)? {
         return Ok(None);
@@ -134,8 +139,16 @@ struct Scan<'a, R: Reader<Offset = usize>> {
     dwarf: &'a Dwarf<R>,
     unit: &'a Unit<R>,
     start: usize,
+    sizes: bool,
     facts: UnitFacts,
     scopes: Vec<Scope>,
+}
+
+/// Where the code of an entry is, as its attributes say.
+struct Extent<R: Reader> {
+    low: Option<u64>,
+    high: Option<AttributeValue<R>>,
+    ranges: Option<AttributeValue<R>>,
 }
 
 type Raw<'a, R> = gimli::EntriesRaw<'a, R>;
@@ -218,9 +231,10 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
             declared_inline: false,
             by_specification: false,
         };
-        let mut address = None;
+        let mut extent = Extent { low: None, high: None, ranges: None };
         for &specification in abbreviation.attributes() {
             match specification.name() {
+                gimli::DW_AT_high_pc if self.sizes => {}
                 gimli::DW_AT_name
                 | gimli::DW_AT_decl_file
                 | gimli::DW_AT_decl_line
@@ -252,17 +266,23 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
                     die.by_specification = true;
                 }
                 gimli::DW_AT_low_pc => {
-                    address = self.dwarf.attr_address(self.unit, value).map_err(broken)?.or(address)
+                    extent.low = self.dwarf.attr_address(self.unit, value).map_err(broken)?.or(extent.low)
                 }
-                _ => address = address.or(self.first_address(value)?),
+                gimli::DW_AT_high_pc => extent.high = Some(value),
+                _ => extent.ranges = Some(value),
             }
         }
+        let address = match (extent.low, &extent.ranges) {
+            (None, Some(ranges)) => self.first_address(ranges.clone())?,
+            (low, _) => low,
+        };
         let function = self.facts.functions.len() as u32;
         self.facts.functions.push(die);
         let mut copy = NONE;
         if let Some(address) = address {
             copy = self.facts.copies.len() as u32;
-            self.facts.copies.push(RawCopy { function, address });
+            let bytes = self.bytes(extent)?;
+            self.facts.copies.push(RawCopy { function, address, bytes });
         }
         Ok(Scope { depth: 0, copy, inlined: NONE })
     }
@@ -275,9 +295,11 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let start = self.start;
         let broken = |error| Trouble::Broken(error, start);
         let (holder, parent) = self.scopes.last().map_or((NONE, NONE), |scope| (scope.copy, scope.inlined));
-        let mut found = RawInlined { origin: NONE, holder, parent, file: NONE, line: 0, column: 0 };
+        let mut found = RawInlined { origin: NONE, holder, parent, file: NONE, line: 0, column: 0, bytes: 0 };
+        let mut extent = Extent { low: None, high: None, ranges: None };
         for &specification in abbreviation.attributes() {
             match specification.name() {
+                gimli::DW_AT_low_pc | gimli::DW_AT_high_pc | gimli::DW_AT_ranges if self.sizes => {}
                 gimli::DW_AT_abstract_origin
                 | gimli::DW_AT_call_file
                 | gimli::DW_AT_call_line
@@ -292,9 +314,15 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
                 gimli::DW_AT_abstract_origin => found.origin = self.reference(&value)?,
                 gimli::DW_AT_call_file => found.file = file_index(&value),
                 gimli::DW_AT_call_line => found.line = number(&value),
+                gimli::DW_AT_low_pc => {
+                    extent.low = self.dwarf.attr_address(self.unit, value).map_err(broken)?
+                }
+                gimli::DW_AT_high_pc => extent.high = Some(value),
+                gimli::DW_AT_ranges => extent.ranges = Some(value),
                 _ => found.column = number(&value),
             }
         }
+        found.bytes = self.bytes(extent)?;
         let mut inlined = NONE;
         // What is inlined into an abstract instance is there again in each concrete one.
         if holder != NONE {
@@ -311,6 +339,35 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
             return Ok(None);
         };
         Ok(ranges.next().map_err(broken)?.map(|range| range.begin))
+    }
+
+    /// How many bytes of code there are; 0 when sizes are not asked for.
+    fn bytes(&self, extent: Extent<R>) -> Result<u32, Trouble> {
+        let broken = |error| Trouble::Broken(error, self.start);
+        let mut bytes = 0_u64;
+        match (extent.low, extent.high, extent.ranges) {
+            _ if !self.sizes => {}
+            (_, _, Some(ranges)) => {
+                if let Some(mut ranges) = self.dwarf.attr_ranges(self.unit, ranges).map_err(broken)? {
+                    while let Some(range) = ranges.next().map_err(broken)? {
+                        bytes = bytes.saturating_add(range.end.saturating_sub(range.begin));
+                    }
+                }
+            }
+            (Some(low), Some(high), None) => {
+                bytes = match high.udata_value() {
+                    Some(length) => length,
+                    None => self
+                        .dwarf
+                        .attr_address(self.unit, high)
+                        .map_err(broken)?
+                        .unwrap_or(low)
+                        .saturating_sub(low),
+                };
+            }
+            _ => {}
+        }
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     /// The offset in `.debug_info` that a reference means.

@@ -37,6 +37,7 @@ fn totals(before: &Surveyed, after: &Surveyed) -> Vec<Vec<String>> {
     ];
     let mut table = vec![["functions", "A", "B"].map(str::to_owned).to_vec()];
     table.extend(rows.map(|(what, a, b)| vec![what.to_owned(), count(a), count(b)]));
+    table.push(vec!["bytes of code".to_owned(), render::bytes(before.code), render::bytes(after.code)]);
     table
 }
 

@@ -10,7 +10,7 @@ use super::{Calls, Surveyed, calls, function};
 use crate::report::to_text;
 
 /// Schema version.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// A file: its counts, and every half-inlined function with all of its copies.
 pub(super) fn file(surveyed: &Surveyed) -> Result<String> {
@@ -83,6 +83,7 @@ fn head(surveyed: &Surveyed) -> Value {
         "compilers": compilers,
         "dwarf": survey.versions,
         "units": survey.units,
+        "code_bytes": surveyed.code,
     })
 }
 

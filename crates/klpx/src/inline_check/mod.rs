@@ -1,9 +1,11 @@
 //! `klpx inline-check`: which functions are inlined at some call sites and exist out of line too.
 
 mod compare;
+mod consistent;
 mod function;
 mod json;
 mod list;
+mod only;
 mod page;
 
 use std::io::Write;
@@ -11,24 +13,36 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_inline_check::survey::{CopyId, Function, FunctionId, Inlined, Summary, Survey, TextId};
-use klpx_normalize::elf::ElfFile;
+use klpx_normalize::elf::{Elf, ElfFile, SectionId};
 
 use crate::args::InlineCheck;
 use crate::render;
+
+/// The flag of a section that holds code (the ELF specification's SHF_EXECINSTR).
+const SHF_EXECINSTR: u64 = 4;
 
 /// A file and what its DWARF says.
 struct Surveyed {
     path: PathBuf,
     survey: Survey,
     summary: Summary,
+    /// Bytes of code.
+    code: u64,
 }
 
 impl Surveyed {
     fn read(path: &Path) -> Result<Surveyed> {
         let file = ElfFile::open(path)?;
-        let survey = Survey::read(&file.parse()?).map_err(|failure| at(failure, path))?;
+        let elf = file.parse()?;
+        Surveyed::of(path, &elf, Survey::read(&elf))
+    }
+
+    fn of(path: &Path, elf: &Elf<'_>, survey: Result<Survey>) -> Result<Surveyed> {
+        let survey = survey.map_err(|failure| at(failure, path))?;
         let summary = Summary::of(&survey);
-        Ok(Surveyed { path: path.to_owned(), survey, summary })
+        let executable = |&id: &SectionId| elf.section_flags(id) & SHF_EXECINSTR != 0;
+        let code = elf.section_ids().filter(executable).map(|id| elf.section_size(id)).sum();
+        Ok(Surveyed { path: path.to_owned(), survey, summary, code })
     }
 
     /// Half-inlined functions, the ones with most inlined call sites first.
@@ -138,6 +152,9 @@ pub(crate) fn run(args: &InlineCheck, out: &mut impl Write) -> Result<()> {
         let text =
             if args.json { json::comparison(&before, &after)? } else { compare::text(&before, &after) };
         return print(out, &text);
+    }
+    if args.consistent.consistent {
+        return print(out, &consistent::run(args)?);
     }
     let Some(path) = &args.file else {
         return Err(Diagnosis::new("klpx::usage", Class::Usage, "no file was named").into());

@@ -1,0 +1,366 @@
+//! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them. Writes only to the
+//! folder that the user names, and builds nothing itself.
+//!
+//! ```text
+//! DIR/cc              the wrapper: make CC=DIR/cc
+//! DIR/units/PATH.inl  the list of each unit, PATH as in the source; empty when nothing is to be said
+//! DIR/failed/PATH     what the compiler said of a unit that does not compile with its list
+//! DIR/forced/PATH     Clang: entries that say the opposite of what the source says, and have no effect
+//! ```
+//!
+//! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`, since LLVM 3.9; it reaches the
+//! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by `__typeof__` and add
+//! an attribute. They have to follow the definitions, so the unit is compiled in two steps: `-E -fdirectives-only` puts all files in one
+//! and leaves the macros for the second step, which makes the same code of it as it would have made of the files.
+//!
+//! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the file that
+//! the compiler writes for kbuild, and makes an empty one where there is none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::config::{Arch, Config};
+use crate::process::Runner;
+use crate::toolchain::{self, Compiler, Toolchain, Wishes};
+use crate::tree::SourceTree;
+use crate::workspace::{program, write_if_other};
+
+/// What a compiler is told about a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inlining {
+    /// Inline it at every call.
+    Always,
+    /// Inline it at no call.
+    Never,
+    /// Nor replace it by a variant for some of its callers (GCC's clones; Clang has no such attribute).
+    NeverNorClone,
+    /// Nor conclude anything from its body: what makes GCC keep a `gnu_inline` function whole, as all are that the kernel declares
+    /// inline. There it ignores `noinline`.
+    Opaque,
+}
+
+/// A build tree, its source and tools, and a folder for lists.
+#[derive(Debug)]
+pub struct Consistent {
+    source: PathBuf,
+    build: PathBuf,
+    arch: Arch,
+    tools: Toolchain,
+    /// The compiler, wherever PATH leads later.
+    cc: PathBuf,
+    dir: PathBuf,
+}
+
+/// What the user asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The `O=` tree, with its `.config`.
+    pub build: PathBuf,
+    /// The source; without it, what the build tree leads to.
+    pub source: Option<PathBuf>,
+    /// make's LLVM variable.
+    pub llvm: Option<String>,
+    /// make's CROSS_COMPILE variable.
+    pub cross_compile: Option<String>,
+    /// The folder for lists.
+    pub dir: PathBuf,
+}
+
+impl Consistent {
+    /// Looks at the build tree. Nothing is written yet.
+    ///
+    /// # Errors
+    /// No configuration, another compiler, a folder that make can't have in a path or that lies in the build tree.
+    pub fn open(request: &Request) -> Result<Consistent> {
+        let build = request.build.canonicalize().map_err(|error| {
+            let what = format!("can't open the build tree {}", request.build.display());
+            Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
+                .why(error.to_string())
+                .remedy("name the kernel's O= tree with --build-dir")
+        })?;
+        let source = match &request.source {
+            Some(source) => SourceTree::open(source)?,
+            None if build.join("source").exists() => SourceTree::open(&build.join("source"))?,
+            None => SourceTree::open(&build)?,
+        };
+        let config = Config::read(&build.join(".config"))?;
+        let arch = Arch::of(&config)?;
+        let wishes = Wishes { llvm: request.llvm.as_deref(), cross: request.cross_compile.as_deref() };
+        let tools = toolchain::choose(&config, arch, &wishes, &Runner::new())?;
+        std::fs::create_dir_all(&request.dir).map_err(|e| Diagnosis::io("create", &request.dir, &e))?;
+        let dir = request.dir.canonicalize().map_err(|e| Diagnosis::io("open", &request.dir, &e))?;
+        if dir.starts_with(&build) {
+            let what = format!("{} lies in the build tree, which klpx never writes to", dir.display());
+            return Err(Diagnosis::new("klpx::usage", Class::Usage, what)
+                .remedy("name a folder outside of it with --output")
+                .into());
+        }
+        let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
+        for path in [&dir, source.root(), &cc] {
+            check_path(path)?;
+        }
+        Ok(Consistent { source: source.root().to_owned(), build, arch, tools, cc, dir })
+    }
+
+    /// The folder for lists.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The source tree.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// A compiler's name and version, for people.
+    pub fn compiler(&self) -> String {
+        self.tools.describe()
+    }
+
+    /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that `file` is
+    /// named from.
+    pub fn file(&self, root: &str, file: &str) -> String {
+        let path = Path::new(root).join(file);
+        let below = [&self.source, &self.build].into_iter().find_map(|folder| path.strip_prefix(folder).ok());
+        below.and_then(Path::to_str).unwrap_or(file).to_owned()
+    }
+
+    /// The unit that a file of the debug information is: its path from the source tree, or from the build tree when it was generated
+    /// there. `root` is the folder that `file` is named from. `None` for a path that the wrapper would not know.
+    pub fn unit(&self, root: &str, file: &str) -> Option<String> {
+        let below = |folder: &Path| {
+            let path = Path::new(root).join(file);
+            let rest = path.strip_prefix(folder).ok()?;
+            path.is_file().then(|| rest.to_str().map(str::to_owned))?
+        };
+        let moved =
+            || (self.source.join(file).is_file() || self.build.join(file).is_file()).then(|| file.to_owned());
+        below(&self.source).or_else(|| below(&self.build)).or_else(moved).filter(|unit| unit.ends_with(".c"))
+    }
+
+    /// Writes the lists that changed, and the wrapper. How many lists changed.
+    ///
+    /// # Errors
+    /// The folder can't be written to.
+    pub fn write(&self, lists: &BTreeMap<String, Vec<(String, Inlining)>>) -> Result<usize> {
+        let mut changed = 0;
+        for (unit, functions) in lists {
+            let path = self.dir.join("units").join(format!("{unit}.inl"));
+            let text = list(self.tools.compiler, functions);
+            if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+                continue;
+            }
+            let folder = path.parent().unwrap_or(&self.dir);
+            std::fs::create_dir_all(folder).map_err(|error| Diagnosis::io("create", folder, &error))?;
+            write_if_other(&path, &text)?;
+            changed += 1;
+        }
+        program(&self.dir, "cc", &self.wrapper_text())?;
+        Ok(changed)
+    }
+
+    /// True when the last compilation of a unit did not succeed with its list, so that it has none.
+    pub fn failed(&self, unit: &str) -> bool {
+        self.dir.join("failed").join(unit).exists()
+    }
+
+    /// True when a compilation of a unit showed that the source forces the opposite on a function.
+    pub fn forced(&self, unit: &str, function: &str) -> bool {
+        let text = std::fs::read_to_string(self.dir.join("forced").join(unit)).unwrap_or_default();
+        let entry = format!("-mllvm -force-attribute={function}:");
+        text.lines().any(|line| line.starts_with(&entry))
+    }
+
+    /// What to type for a build with the lists in the folder `output`.
+    pub fn commands(&self, output: &Path) -> Vec<String> {
+        let there = output.canonicalize().is_ok_and(|output| output == self.build);
+        let output = output.display();
+        let tools = self.tools.make.iter().filter(|word| !word.starts_with("CC=") && !word.ends_with('='));
+        let words: Vec<&str> = tools.map(String::as_str).collect();
+        let gap = if words.is_empty() { "" } else { " " };
+        let make = format!(
+            "make -C {} O={output} ARCH={}{gap}{} CC={}/cc",
+            self.source.display(),
+            self.arch.kbuild(),
+            words.join(" "),
+            self.dir.display()
+        );
+        let mut commands = Vec::new();
+        if !there {
+            commands.push(format!("mkdir -p {output} && cp {}/.config {output}", self.build.display()));
+        }
+        commands.push(format!("{make} olddefconfig"));
+        commands.push(format!("{make} -j$(nproc)"));
+        commands
+    }
+
+    fn wrapper_text(&self) -> String {
+        let compile = match self.tools.compiler {
+            Compiler::Clang => CLANG,
+            Compiler::Gcc => GCC,
+        };
+        WRAPPER
+            .replace("@COMPILE@", compile)
+            .replace("@CC@", &self.cc.display().to_string())
+            .replace("@DIR@", &self.dir.display().to_string())
+            .replace("@SOURCE@", &self.source.display().to_string())
+    }
+}
+
+/// A path goes into make's variables, into dependencies, and into a shell script.
+fn check_path(path: &Path) -> Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "/._+-@,=~".contains(c);
+    let text = path.to_str().unwrap_or(" ");
+    if text.chars().all(plain) {
+        return Ok(());
+    }
+    let what = format!("kbuild can't have the folder {} in a path", path.display());
+    Err(Diagnosis::new("klpx::usage", Class::Usage, what)
+        .why("make takes blanks, colons and quotes for its own")
+        .remedy("name a folder of letters, digits, dots and dashes")
+        .into())
+}
+
+/// A unit's list in the compiler's language.
+fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
+    let mut text = String::new();
+    if compiler == Compiler::Gcc && !functions.is_empty() {
+        // An attribute that comes after the definition is worth a warning elsewhere.
+        text.push_str("#pragma GCC diagnostic ignored \"-Wattributes\"\n");
+    }
+    for (name, inlining) in functions {
+        let line = match (compiler, inlining) {
+            (Compiler::Clang, Inlining::Always) => format!("-mllvm -force-attribute={name}:alwaysinline\n"),
+            (Compiler::Clang, _) => format!("-mllvm -force-attribute={name}:noinline\n"),
+            (Compiler::Gcc, inlining) => {
+                let attributes = match inlining {
+                    Inlining::Always => "__always_inline__",
+                    Inlining::Never => "__noinline__",
+                    Inlining::NeverNorClone => "__noinline__, __noclone__",
+                    Inlining::Opaque => "__noipa__",
+                };
+                // A macro may have the function's name.
+                format!("#undef {name}\nextern __typeof__({name}) {name} __attribute__(({attributes}));\n")
+            }
+        };
+        text.push_str(&line);
+    }
+    text
+}
+
+/// The wrapper. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly, links, `-E`, `-S`.
+const WRAPPER: &str = r#"#!/bin/sh
+# Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
+dir='@DIR@' source='@SOURCE@'
+unit='' compiles='' depends='' output='' lto='' before=''
+for word in "$@"; do
+	[ "$before" != -o ] || output=$word
+	before=$word
+	case $word in
+	-c) compiles=1 ;;
+	-flto*) lto=1 ;;
+	-fno-lto) lto='' ;;
+	-E | -S) exec @CC@ "$@" ;;
+	-Wp,-MMD,* | -Wp,-MD,*) depends=${word##*,} ;;
+	-*) ;;
+	*.c) unit=$word ;;
+	esac
+done
+[ "$compiles" ] && [ "$unit" ] && [ "$output" ] || exec @CC@ "$@"
+
+here=$(pwd -P)
+case $unit in
+*/*) folder=$(CDPATH='' cd -- "${unit%/*}" 2>/dev/null && pwd -P) || exec @CC@ "$@" ;;
+*) folder=$here ;;
+esac
+path=$folder/${unit##*/}
+# A generated file lies in the build tree, which may lie in the source tree, or be it.
+if [ -e include/config/auto.conf ] && [ "$path" != "${path#"$here"/}" ]; then
+	path=${path#"$here"/}
+elif [ "$path" != "${path#"$source"/}" ]; then
+	path=${path#"$source"/}
+else
+	exec @CC@ "$@"
+fi
+list=$dir/units/$path.inl failed=$dir/failed/$path
+[ -e "$list" ] || { mkdir -p "${list%/*}" && : >>"$list"; } || exit
+
+@COMPILE@
+# Without its list rather than not at all: the next klpx says so.
+if [ -s "$list" ] && said=$(with_list "$@" 2>&1); then
+	[ -z "$said" ] || printf '%s\n' "$said" >&2
+	[ ! -e "$failed" ] || rm -f "$failed"
+else
+	@CC@ "$@" || exit
+	if [ -s "$list" ]; then
+		mkdir -p "${failed%/*}" && printf '%s\n' "$said" >"$failed" || exit
+	fi
+fi
+# kbuild compiles the unit again when its list has changed.
+if [ "$depends" ] && [ -e "$depends" ]; then
+	rule=$(cat "$depends") && printf '%s \\\n  %s\n' "$rule" "$list" >"$depends"
+fi
+"#;
+
+const CLANG: &str = r#"left=$(mktemp "${TMPDIR:-/tmp}/klpx-XXXXXXXX.list") || exit
+trap 'rm -f "$left"' EXIT
+trap 'exit 130' HUP INT TERM
+forced=$dir/forced/$path
+
+# LLVM adds noinline to an always_inline function without a word, and no link reads such bitcode. Whether this one can be read; else
+# the functions go to those that get no attribute here.
+reads() {
+	[ "$lto" ] || return 0
+	complaint=$(@CC@ -fno-crash-diagnostics -Wno-override-module -x ir "$output" \
+		-Xclang -disable-llvm-passes -emit-llvm -c -o /dev/null 2>&1) && return
+	names=$(printf '%s\n' "$complaint" | sed -n '/noinline and alwaysinline.* are incompatible/{n;s/.*@//p;}')
+	[ "$names" ] && mkdir -p "${forced%/*}" && for name in $names; do
+		printf -- '-mllvm -force-attribute=%s:%s\n' "$name" noinline "$name" alwaysinline
+	done >>"$forced"
+	return 1
+}
+
+once() {
+	if [ -e "$forced" ]; then grep -vxFf "$forced" "$list" >"$left" || :; else cat "$list" >"$left"; fi
+	@CC@ "$@" "@$left"
+}
+
+with_list() {
+	once "$@" || return
+	reads || { once "$@" && reads; } || { printf '%s\n' "$complaint"; return 1; }
+}
+"#;
+
+const GCC: &str = r#"text=$(mktemp "${TMPDIR:-/tmp}/klpx-XXXXXXXX.i") || exit
+trap 'rm -f "$text"' EXIT
+trap 'exit 130' HUP INT TERM
+
+# All files in one, macros as they are, so that the list can stand at the end.
+preprocess() {
+	before=''
+	for word; do
+		shift
+		[ "$word" = -c ] || [ "$word" = -o ] || [ "$before" = -o ] || set -- "$@" "$word"
+		before=$word
+	done
+	@CC@ "$@" -E -fdirectives-only -o "$text"
+}
+
+compile() {
+	for word; do
+		shift
+		case $word in
+		-Wp,-MMD,* | -Wp,-MD,*) ;;
+		"$unit") set -- "$@" "$text" ;;
+		*) set -- "$@" "$word" ;;
+		esac
+	done
+	@CC@ "$@" -fpreprocessed -fdirectives-only
+}
+
+with_list() {
+	preprocess "$@" && cat "$list" >>"$text" && compile "$@"
+}
+"#;

@@ -1,0 +1,99 @@
+//! Which functions a user means: names, patterns with `*` and `?`, and files of them.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Diagnosis, Result};
+
+/// Functions by name.
+pub(super) struct Only {
+    patterns: Vec<String>,
+}
+
+impl Only {
+    /// Reads the words of a command line. A word that is a file's name means each of its lines; a line that begins with `#` is a
+    /// remark. Without any word, all functions are meant.
+    pub(super) fn read(words: &[String]) -> Result<Only> {
+        let mut patterns = Vec::new();
+        for word in words {
+            let path = Path::new(word);
+            if !path.is_file() {
+                patterns.push(word.clone());
+                continue;
+            }
+            let text = std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e))?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            patterns.extend(lines.map(str::to_owned));
+        }
+        // An empty file means no function.
+        if patterns.is_empty() && words.is_empty() {
+            patterns.push("*".to_owned());
+        }
+        Ok(Only { patterns })
+    }
+
+    /// True when a function is meant.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| fits(pattern.as_bytes(), name.as_bytes()))
+    }
+}
+
+/// Whether a name fits a pattern: `*` is any text, `?` any character.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when what followed the last star did not fit: one more character belongs to the star.
+    let mut again: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                again = Some((p + 1, n));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((after, taken)) = again else { return false };
+                again = Some((after, taken + 1));
+                (p, n) = (after, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, name, yes) in [
+            ("md_run", "md_run", true),
+            ("md_run", "md_run2", false),
+            ("md_*", "md_run", true),
+            ("md_*", "xmd_run", false),
+            ("*_run", "md_run", true),
+            ("*a*b", "aXbXab", true),
+            ("*a*b", "aXbXa", false),
+            ("m?_run", "md_run", true),
+            ("m?", "m", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), yes, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_file_names_one_function_on_each_line() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("traced");
+        std::fs::write(&file, "# what I trace\nmd_run\n\ntcp_*\n").expect("file");
+        let only = Only::read(&[file.display().to_string(), "alone".to_owned()]).expect("read");
+        assert_eq!(
+            ["md_run", "tcp_ack", "alone", "mmput"].map(|name| only.has(name)),
+            [true, true, true, false]
+        );
+        assert!(Only::read(&[]).expect("nothing").has("mmput"));
+    }
+}

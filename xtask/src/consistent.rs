@@ -1,0 +1,311 @@
+//! `klpx inline-check --consistent` on whole kernels: builds with its lists, and what ftrace sees of a function before and after.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::guest::{self, Task};
+use crate::kernel::{self, Built};
+use crate::klpx::Klpx;
+use crate::packages;
+use crate::process;
+use crate::tried::Tried;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// A function that compilers inline into one of its callers, where it is declared, and that caller's file.
+const FUNCTION: &str = "do_prlimit";
+const UNIT: &str = "kernel/sys.c";
+/// How often the workload calls it from where it is inlined (getrlimit), and from elsewhere (prlimit64).
+const INLINED_CALLS: u32 = 300;
+const CALLS: u32 = 40;
+/// More builds than a kernel needs.
+const MOST_BUILDS: usize = 8;
+
+/// Counts the workload's calls by ftrace. What the program's own start needs is not its workload.
+const COUNT: &str = r#"
+cd /sys/kernel/tracing
+echo do_prlimit >set_ftrace_filter
+echo function >current_tracer
+calls() {
+    echo >trace
+    rlimits "$1" "$2" || fail "rlimits: status $?"
+    grep -c 'rlimits-.* do_prlimit' trace
+}
+own=$(calls 0 0)
+seen=$(calls INLINED CALLS)
+echo nop >current_tracer
+echo >set_ftrace_filter
+say shown "calls $((seen - own))"
+check "calls that ftrace sees" EXPECTED "$((seen - own))"
+"#;
+
+/// Times small loops.
+const LOOPS: &str = r#"
+loops >/tmp/loops || fail "loops: status $?"
+while read -r name time; do say shown "$name $time"; done </tmp/loops
+check "loops that were timed" 3 "$(wc -l </tmp/loops)"
+"#;
+
+/// The JSON of `klpx inline-check --consistent` (schema 1), as far as it is looked at.
+#[derive(Debug, Deserialize)]
+struct Said {
+    builds: Vec<Figures>,
+    never_inlined: usize,
+    inlined_everywhere: usize,
+    kept: usize,
+    estimated_bytes: i64,
+    explained: Vec<Left>,
+    unexplained: Vec<Left>,
+    done: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Figures {
+    half_inlined: usize,
+    inlined_copies: usize,
+    code_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Left {
+    function: String,
+    file: String,
+    #[serde(default)]
+    why: String,
+}
+
+/// One function of a kernel is made whole: its unit is compiled again in a copy of the build tree, and the kernel linked.
+pub(crate) fn one_function(
+    workspace: &Workspace,
+    klpx: &Klpx,
+    built: &Built,
+    results_dir: &Path,
+) -> Result<Vec<Tried>> {
+    let start = Instant::now();
+    let folder = fresh(results_dir, built, "consistent")?;
+    let mut step = ui::step(&format!("{} consistent", built.kernel.name));
+    step.at("copying the build tree");
+    let copy = Built { tree: folder.join("build"), ..built.clone() };
+    process::output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&built.tree).arg(&copy.tree))?;
+    let lists = folder.join("lists");
+    let said = look(klpx, &copy.tree, &lists, &["--only", FUNCTION])?;
+    let mut failures = Vec::new();
+    if (said.never_inlined, said.kept, said.explained.len()) != (1, 0, 0) {
+        failures.push(format!("{FUNCTION} should be the only function with a list: {said:?}"));
+    }
+    // Under the compiler's own name the wrapper changes no command, so that make compiles nothing else anew.
+    let bin = lists.join("bin");
+    fs::create_dir_all(&bin)?;
+    std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler()))?;
+    fs::remove_file(copy.tree.join(UNIT).with_extension("o"))?;
+    let mut make = copy.make(&copy.tree);
+    make.env("PATH", path_with(&bin)?).arg(format!("-j{}", workspace.jobs));
+    make.args(["vmlinux", copy.kernel.machine.image_target]);
+    let objects = build(&mut make, &folder.join("build.log"), &mut step)?;
+    let figures = look(klpx, &copy.tree, &lists, &["--only", FUNCTION])?;
+    if !figures.done || !figures.unexplained.is_empty() {
+        failures.push(format!("{FUNCTION} is still inlined somewhere: {figures:?}"));
+    }
+    if figures.builds.len() != 2 {
+        failures.push("the build with the list is the build without".to_owned());
+    }
+    step.done(&format!("{objects} objects, {FUNCTION} is never inlined"));
+    let mut results = vec![tried(built, "consistent-one", "one function made whole", failures, start)];
+    results.extend(counted(workspace, built, &copy, &folder)?);
+    Ok(results)
+}
+
+/// ftrace's count of calls on the plain kernel, which misses some, and on the consistent one.
+fn counted(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
+    let mut results = Vec::new();
+    let sides = [
+        ("consistent-misses", "ftrace misses inlined calls on the plain kernel", plain, CALLS),
+        (
+            "consistent-counts",
+            "ftrace counts all calls on the consistent one",
+            consistent,
+            INLINED_CALLS + CALLS,
+        ),
+    ];
+    for (name, title, built, expected) in sides {
+        let start = Instant::now();
+        let words = [("INLINED", INLINED_CALLS), ("CALLS", CALLS), ("EXPECTED", expected)];
+        let script =
+            words.iter().fold(COUNT.to_owned(), |text, (word, n)| text.replace(word, &n.to_string()));
+        let verdict = in_guest(workspace, built, folder, name, &script, &["rlimits"])?;
+        let failures = verdict.problems();
+        results.push(Tried { passed: verdict.passed.len(), ..tried(plain, name, title, failures, start) });
+    }
+    Ok(results)
+}
+
+fn in_guest(
+    workspace: &Workspace,
+    built: &Built,
+    folder: &Path,
+    name: &str,
+    script: &str,
+    helpers: &[&str],
+) -> Result<guest::Verdict> {
+    let path = folder.join(format!("{name}.sh"));
+    fs::write(&path, script)?;
+    let task = Task {
+        name: name.to_owned(),
+        script: path,
+        files: Vec::new(),
+        modules: Vec::new(),
+        helpers: helpers.iter().map(|&helper| helper.to_owned()).collect(),
+        console: Vec::new(),
+    };
+    let console = folder.join(format!("{name}.console"));
+    Ok(guest::run(workspace, built, &[task], &console)?.remove(name).unwrap_or_default())
+}
+
+/// Whole kernels, built until none of their functions is half-inlined. `Ok(false)`: something failed.
+pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[String]) -> Result<bool> {
+    let all = ["thinlto".to_owned(), "gcc".to_owned()];
+    let kernels = kernel::select(if kernels.is_empty() { &all[..] } else { kernels })?;
+    packages::ensure(&kernels.iter().flat_map(|kernel| kernel.needs).copied().collect::<Vec<_>>())?;
+    let klpx = Klpx::at_or_build(klpx, workspace)?;
+    let mut results = Vec::new();
+    for kernel in kernels {
+        ui::heading(&format!("{}: no half-inlined function", kernel.name));
+        let built = kernel::ensure(workspace, kernel)?;
+        results.extend(whole(workspace, &klpx, &built, &workspace.cache_dir("results")?)?);
+    }
+    ui::heading("results");
+    let rows: Vec<_> = results.iter().map(Tried::row).collect();
+    ui::table(&["kernel", "scenario", "verdict", "time", "what"], &rows);
+    for failure in results.iter().flat_map(|tried| &tried.failures) {
+        ui::say(&format!("    {failure}"));
+    }
+    Ok(results.iter().all(Tried::good))
+}
+
+fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
+    let start = Instant::now();
+    let folder = fresh(results_dir, built, "consistent-whole")?;
+    let lists = folder.join("lists");
+    let copy = Built { tree: lists.join("build"), ..built.clone() };
+    let mut said = look(klpx, &built.tree, &lists, &[])?;
+    fs::create_dir_all(&copy.tree)?;
+    fs::copy(built.tree.join(".config"), copy.tree.join(".config"))?;
+    while !said.done {
+        if said.builds.len() > MOST_BUILDS {
+            bail!("{} builds and no end: {said:?}", MOST_BUILDS);
+        }
+        let mut step = ui::step(&format!("{} build {}", built.kernel.name, said.builds.len() + 1));
+        for targets in [&["olddefconfig"][..], &["vmlinux", "modules", copy.kernel.machine.image_target]] {
+            let mut make = copy.make(&copy.tree);
+            make.arg(format!("CC={}/cc", lists.display())).arg(format!("-j{}", workspace.jobs)).args(targets);
+            build(&mut make, &folder.join("build.log"), &mut step)?;
+        }
+        said = look(klpx, &copy.tree, &lists, &[])?;
+        let figures = said.builds.last().context("a build")?;
+        step.done(&format!(
+            "{} half-inlined, {} inlined copies, {} bytes of code",
+            figures.half_inlined, figures.inlined_copies, figures.code_bytes
+        ));
+    }
+    let failures = settled(&said);
+    let mut results = vec![tried(built, "consistent-whole", "no function is half-inlined", failures, start)];
+    results.extend(counted(workspace, built, &copy, &folder)?);
+    results.extend(timed(workspace, built, &copy, &folder)?);
+    Ok(results)
+}
+
+/// What is wrong with the last build; says what its lists are.
+fn settled(said: &Said) -> Vec<String> {
+    ui::say(&format!(
+        "  {} never inlined, {} inlined everywhere, {} kept; {} bytes by estimate",
+        said.never_inlined, said.inlined_everywhere, said.kept, said.estimated_bytes
+    ));
+    for left in &said.explained {
+        ui::say(&format!("  left: {} {}: {}", left.function, left.file, left.why));
+    }
+    let mut failures: Vec<String> = said
+        .unexplained
+        .iter()
+        .map(|left| format!("{} of {} is half-inlined and nobody knows why", left.function, left.file))
+        .collect();
+    let half = said.builds.last().map_or(usize::MAX, |build| build.half_inlined);
+    if half != said.explained.len() + said.unexplained.len() {
+        failures.push(format!("{half} half-inlined functions, {} are explained", said.explained.len()));
+    }
+    failures
+}
+
+/// Boot time and loops on both kernels, side by side.
+fn timed(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
+    let start = Instant::now();
+    let mut failures = Vec::new();
+    let mut times: Vec<BTreeMap<String, String>> = Vec::new();
+    for (name, built) in [("loops-plain", plain), ("loops-consistent", consistent)] {
+        let verdict = in_guest(workspace, built, folder, name, LOOPS, &["loops"])?;
+        failures.extend(verdict.problems());
+        let pair =
+            |line: &String| line.split_once(' ').map(|(name, time)| (name.to_owned(), time.to_owned()));
+        let mut found: BTreeMap<String, String> = verdict.shown.iter().filter_map(pair).collect();
+        let console = fs::read_to_string(folder.join(format!("{name}.console")))?;
+        let boot =
+            console.lines().find_map(|line| line.split_once("KLPX-GUEST: boot ")).map(|(_, time)| time);
+        found.insert("boot".to_owned(), boot.unwrap_or_default().trim().to_owned());
+        times.push(found);
+    }
+    let row = |(name, time): (&String, &String)| {
+        let unit = if name == "boot" { "s" } else { "ns" };
+        let other = times[1].get(name).cloned().unwrap_or_default();
+        vec![format!("{name}, {unit}"), time.clone(), other]
+    };
+    let rows: Vec<Vec<String>> = times[0].iter().map(row).collect();
+    ui::table(&["loop", "plain", "consistent"], &rows);
+    Ok(vec![tried(plain, "consistent-times", "boot time and loops", failures, start)])
+}
+
+/// A folder without what an earlier run left there.
+fn fresh(results_dir: &Path, built: &Built, name: &str) -> Result<PathBuf> {
+    let folder = results_dir.join(built.kernel.name).join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// What klpx says of a build, and the lists it makes.
+fn look(klpx: &Klpx, tree: &Path, lists: &Path, options: &[&str]) -> Result<Said> {
+    let mut command = klpx.command();
+    command.args(["inline-check", "--consistent", "--json", "--build-dir"]).arg(tree);
+    command.arg("--output").arg(lists).args(options);
+    serde_json::from_str(&process::output(&mut command)?).context("the JSON of --consistent")
+}
+
+/// Runs make; how many objects it made.
+fn build(make: &mut Command, log: &Path, step: &mut ui::Step) -> Result<u32> {
+    let mut objects = 0;
+    process::logged(make, log, |line| {
+        if ["  CC ", "  AS ", "  LD "].iter().any(|kind| line.starts_with(kind)) {
+            objects += 1;
+        }
+        step.at(&format!("{objects} objects · {}", line.trim()));
+    })?;
+    Ok(objects)
+}
+
+fn path_with(bin: &Path) -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
+}
+
+fn tried(built: &Built, name: &str, title: &str, failures: Vec<String>, start: Instant) -> Tried {
+    let elapsed: Duration = start.elapsed();
+    let kernel = built.kernel.name;
+    Tried { name: name.to_owned(), title: title.to_owned(), kernel, passed: 0, failures, elapsed }
+}

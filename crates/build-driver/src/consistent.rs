@@ -8,7 +8,7 @@
 //! DIR/forced/PATH     Clang: entries that say the opposite of what the source says, and have no effect
 //! ```
 //!
-//! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`, since LLVM 3.9; it reaches the
+//! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`; they reach the
 //! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by `__typeof__` and add
 //! an attribute. They have to follow the definitions, so the unit is compiled in two steps: `-E -fdirectives-only` puts all files in one
 //! and leaves the macros for the second step, which makes the same code of it as it would have made of the files.
@@ -25,7 +25,7 @@ use crate::config::{Arch, Config};
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
-use crate::workspace::{program, write_if_other};
+use crate::workspace::program;
 
 /// What a compiler is told about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Consistent {
             }
             let folder = path.parent().unwrap_or(&self.dir);
             std::fs::create_dir_all(folder).map_err(|error| Diagnosis::io("create", folder, &error))?;
-            write_if_other(&path, &text)?;
+            std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
             changed += 1;
         }
         program(&self.dir, "cc", &self.wrapper_text())?;

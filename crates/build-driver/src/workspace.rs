@@ -503,7 +503,7 @@ fn keep(build: &Path, dir: &Path, rel: &Path) -> Result<u64> {
     Ok(to.metadata().map_err(|error| Diagnosis::io("read", &to, &error))?.len())
 }
 
-pub(crate) fn write_if_other(path: &Path, text: &str) -> Result<()> {
+fn write_if_other(path: &Path, text: &str) -> Result<()> {
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }

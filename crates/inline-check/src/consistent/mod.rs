@@ -3,8 +3,8 @@
 //! Owns the choice and its estimate in bytes. Never reads a file by itself, and knows nothing of compilers' options.
 //!
 //! A choice is made from one build and comes into effect in the next, which inlines other things: so the lists of earlier builds
-//! are read again, and only grow. Nothing goes back on a choice but in one direction, from "inline it everywhere" to "never inline
-//! it": there are finitely many functions, and it ends. To let it end soon, functions that exist out of line and are inlined nowhere
+//! are read again, and only grow. A choice that did not help gives way to a stronger one ([`Choice`]), never the other way round:
+//! there are finitely many functions, and it ends. To let it end soon, functions that exist out of line and are inlined nowhere
 //! are kept as they are: that costs nothing, and callers that have become smaller don't begin to inline them.
 
 mod cost;
@@ -185,7 +185,7 @@ fn take(
         let before = lists.get(&key).map_or(0, |entry| entry.bytes.max(0).cast_unsigned());
         let after = (spent - before).saturating_add(bytes.max(0).cast_unsigned());
         // What was taken before is not given up: a build with it may be there.
-        if budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
+        if bytes > 0 && budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
             left.push((key, Left::OverBudget));
             continue;
         }

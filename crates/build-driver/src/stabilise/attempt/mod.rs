@@ -7,23 +7,26 @@
 //! a backend concern its own unit only. Those of a compilation can concern units that import from it, so they are taken only
 //! when what others can import stays as near to the original as it was.
 
+mod compile;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_stabilise::ir::{Identity, Module};
+use klpx_stabilise::ir::Identity;
 use klpx_stabilise::replay::{self, Sameness};
 use klpx_stabilise::{native, remarks};
 
 use super::freeze::{Freezer, Near};
 use super::link::{Backend, Swap};
-use super::originals::{self, Functions, Original};
+use super::originals::{self, Original};
 use super::touched::Touched;
-use super::unit::{Compiled, Compiler, Form, Side, Unit};
+use super::unit::{Compiled, Compiler, Unit};
 use super::{Differing, Judge, Level, Outcome, each};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
+use compile::{OriginalSide, Unlinked};
 
 /// What kbuild is to link.
 pub(crate) struct Chosen {
@@ -53,35 +56,6 @@ pub(crate) struct Attempt<'a> {
     compiler: Compiler<'a>,
     judge: &'a dyn Judge,
     progress: &'a dyn Progress,
-}
-
-/// What the compiler makes of one unit's patched source, and of its original where that is not known yet.
-struct Unlinked {
-    patched: Compiled,
-    functions: Functions,
-    original: OriginalSide,
-}
-
-enum OriginalSide {
-    Kept(Original),
-    New { compiled: Compiled, functions: Functions },
-}
-
-impl OriginalSide {
-    fn functions(&self) -> &Functions {
-        match self {
-            OriginalSide::Kept(kept) => &kept.functions,
-            OriginalSide::New { functions, .. } => functions,
-        }
-    }
-
-    /// The inliner's remarks of the compilation.
-    fn remarks(&self) -> &str {
-        match self {
-            OriginalSide::Kept(kept) => &kept.compiled,
-            OriginalSide::New { compiled, .. } => &compiled.output,
-        }
-    }
 }
 
 /// The patched units as they would be linked.
@@ -307,13 +281,6 @@ impl<'a> Attempt<'a> {
         Chosen { units: units.collect(), outcome: outcome.map(|found| self.outcome(found)) }
     }
 
-    /// Compiles a unit with the original's decisions. `None` when that fails.
-    fn recompile(&self, at: usize, records: &str) -> Result<Option<Compiled>> {
-        let unit = &self.touched.units[at];
-        let options = self.options("compile", unit, records)?;
-        self.compiler.compile(unit, Side::Patched, Form::Bitcode, "replayed", &options)
-    }
-
     /// The patched units with those that were compiled with the original's decisions. `None` when there are none, and when others could
     /// import less of what the original offers.
     fn recompiled(
@@ -372,61 +339,6 @@ impl<'a> Attempt<'a> {
         Ok(tried)
     }
 
-    /// Compiles the units from their patched source. `None` when one fails.
-    fn compile_patched(&self) -> Result<Option<Vec<PathBuf>>> {
-        let units = &self.touched.units;
-        let compiled = each(self.jobs(), units.len(), |at| {
-            let compiled =
-                self.compiler.compile(&units[at], Side::Patched, Form::Bitcode, Side::Patched.name(), &[])?;
-            Ok(compiled.map(|compiled| compiled.file))
-        });
-        compiled.into_iter().collect()
-    }
-
-    /// Compiles the units from both sources, and finds their functions. `None` when anything fails.
-    fn compile(&self) -> Result<Option<Vec<Unlinked>>> {
-        let units = &self.touched.units;
-        let kept: Vec<Option<Original>> =
-            units.iter().map(|unit| originals::read(self.workspace, &unit.object)).collect();
-        // The long ones first.
-        const TASKS: [(Form, Side); 4] = [
-            (Form::Bitcode, Side::Patched),
-            (Form::Bitcode, Side::Original),
-            (Form::Text, Side::Patched),
-            (Form::Text, Side::Original),
-        ];
-        let count = units.len();
-        let done = each(self.jobs(), TASKS.len() * count, |at| -> Result<Made> {
-            let ((form, side), at) = (TASKS[at / count], at % count);
-            if side == Side::Original && kept[at].is_some() {
-                return Ok(Made::Known);
-            }
-            let compiled = self.compiler.compile(&units[at], side, form, side.name(), &[])?;
-            Ok(match (compiled, form) {
-                (None, _) => Made::Failed,
-                (Some(compiled), Form::Bitcode) => Made::Bitcode(compiled),
-                (Some(compiled), Form::Text) => Made::Functions(functions_of(&compiled.file)?),
-            })
-        });
-        let mut done = done.into_iter().collect::<Result<Vec<Made>>>()?;
-        let mut take = |task: usize, at: usize| std::mem::replace(&mut done[task * count + at], Made::Known);
-        let mut found = Vec::new();
-        for (at, kept) in kept.into_iter().enumerate() {
-            let (Made::Bitcode(patched), Made::Functions(functions)) = (take(0, at), take(2, at)) else {
-                return Ok(None);
-            };
-            let original = match (kept, take(1, at), take(3, at)) {
-                (Some(kept), ..) => OriginalSide::Kept(kept),
-                (None, Made::Bitcode(compiled), Made::Functions(functions)) => {
-                    OriginalSide::New { compiled, functions }
-                }
-                _ => return Ok(None),
-            };
-            found.push(Unlinked { patched, functions, original });
-        }
-        Ok(Some(found))
-    }
-
     /// Runs the backend of one unit, with `bitcode` in the places of all touched ones.
     fn backend(
         &self,
@@ -475,15 +387,6 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// What a task of a compilation made.
-enum Made {
-    Bitcode(Compiled),
-    Functions(Functions),
-    /// It was not run.
-    Known,
-    Failed,
-}
-
 /// What a task before the link made.
 enum Run {
     Backend(Backend),
@@ -506,14 +409,6 @@ struct Runs {
     original: Vec<Option<Backend>>,
     patched: Vec<Backend>,
     recompiled: Vec<Option<Option<Compiled>>>,
-}
-
-/// The functions of a file of IR.
-fn functions_of(file: &Path) -> Result<Functions> {
-    let text = std::fs::read_to_string(file).map_err(|error| Diagnosis::io("read", file, &error))?;
-    let module = Module::parse(&text);
-    let names = module.names().map(str::to_owned);
-    Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
 }
 
 /// Which functions of the touched units are the same in both sources; those of other units are.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use gimli::{CompleteLineProgram, DebugLine, DebugLineOffset, LineRow, LineSequence, Reader as _};
 use klpx_normalize::elf::SectionId;
-use object::elf::SHF_EXECINSTR;
+use object::elf::{EM_AARCH64, SHF_EXECINSTR};
 use object::endian::LittleEndian as LE;
 
 use crate::dwarf::{self, Reader};
@@ -28,6 +28,8 @@ pub struct Lines<'s> {
     debug_line: DebugLine<Reader<'s>>,
     /// The sequences: section and offset of the code where each begins, its place in `.debug_line`. Ascending.
     sequences: Vec<(SectionId, u64, u64)>,
+    /// Bytes of the longest patchable entry: a landing pad and two instructions on arm64.
+    patchable: u64,
     /// Where each program starts, ascending, and the program, once it was asked for.
     programs: Vec<(usize, OnceLock<Option<Program<'s>>>)>,
 }
@@ -53,7 +55,8 @@ impl<'s> Lines<'s> {
         let mut sequences: Vec<_> = relocations.iter().filter_map(starts_sequence).collect();
         sequences.sort_unstable();
         let programs = starts(reader.clone()).into_iter().map(|start| (start, OnceLock::new())).collect();
-        Lines { sections, debug_line: DebugLine::from(reader), sequences, programs }
+        let patchable = if elf.machine() == EM_AARCH64.0 { 12 } else { 0 };
+        Lines { sections, debug_line: DebugLine::from(reader), sequences, patchable, programs }
     }
 
     /// The source position of the instruction at an offset of a section; `None` without line information.
@@ -64,6 +67,8 @@ impl<'s> Lines<'s> {
     /// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of an
     /// inlined function the next line of the function's own, or the one before when none follows.
     pub fn position_in_function(&self, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
+        let entry = self.first(section, entry);
+        let offset = offset.max(entry);
         self.find(section, entry, |rows| {
             let wanted = dwarf::address(section, offset);
             let own = covering(rows, dwarf::address(section, entry))?.file_index();
@@ -107,7 +112,16 @@ impl<'s> Lines<'s> {
 
     /// Where in `.debug_line` the program starts that has the last sequence that begins at or before a place.
     pub(crate) fn program_start(&self, section: SectionId, offset: u64) -> Option<usize> {
-        self.entry(section, offset).map(|&(start, _)| start)
+        self.entry(section, self.first(section, offset)).map(|&(start, _)| start)
+    }
+
+    /// The first place of a function that has a line. On arm64 GCC lets a sequence begin behind the patchable entry.
+    fn first(&self, section: SectionId, entry: u64) -> u64 {
+        let at = self.sequences.partition_point(|&(of, start, _)| (of, start) < (section, entry));
+        match self.sequences.get(at) {
+            Some(&(of, start, _)) if of == section && start - entry <= self.patchable => start,
+            _ => entry,
+        }
     }
 
     fn entry(&self, section: SectionId, offset: u64) -> Option<&(usize, OnceLock<Option<Program<'s>>>)> {

@@ -1,9 +1,9 @@
 //! What is done to the units that a patch touches before anything is linked, so that the patched build comes out near to the
 //! original. ThinLTO only.
 //!
-//! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted locals ([`freeze`]),
+//! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted locals (freeze.rs),
 //! they ask for no imports that the original did not ask for, and LLVM's inliner decides again as it did for the original,
-//! wherever nothing that it looked at has changed ([`attempt`]). kbuild then makes the kernel over the result.
+//! wherever nothing that it looked at has changed (attempt). kbuild then makes the kernel over the result.
 //!
 //! Nothing here is trusted: a unit whose original does not come out as in the baseline is left alone, and what differs between original
 //! and patched kernel is for the comparison of the finished objects to say.

@@ -103,6 +103,9 @@ fn one(workspace: &Workspace, klpx: &Klpx, built: &Built, patch: &Path) -> Resul
         if before.as_ref().is_some_and(|before| !set.is_subset(before)) {
             tried.failures.push(format!("{level} adds to the change set: {set:?}"));
         }
+        if report.changes.iter().all(|change| change.cause.as_deref() != Some("edited")) {
+            tried.failures.push(format!("{level} loses the edited function: {set:?}"));
+        }
         tried.row.push(set.len().to_string());
         seconds = format!("{:.1}", outcome.elapsed.as_secs_f64());
         (before, last) = (Some(set), report.changes);

@@ -304,7 +304,7 @@ if [ "$depends" ] && [ -e "$depends" ]; then
 fi
 "#;
 
-const CLANG: &str = r#"left=$(mktemp "${TMPDIR:-/tmp}/klpx-XXXXXXXX.list") || exit
+const CLANG: &str = r#"left=$(mktemp --suffix=.list) || exit
 trap 'rm -f "$left"' EXIT
 trap 'exit 130' HUP INT TERM
 forced=$dir/forced/$path
@@ -333,7 +333,7 @@ with_list() {
 }
 "#;
 
-const GCC: &str = r#"text=$(mktemp "${TMPDIR:-/tmp}/klpx-XXXXXXXX.i") || exit
+const GCC: &str = r#"text=$(mktemp --suffix=.i) || exit
 trap 'rm -f "$text"' EXIT
 trap 'exit 130' HUP INT TERM
 

@@ -13,7 +13,7 @@
 //!     patch.journal   there while src/ is patched (journal.rs)
 //!     saved/          originals of what a patch touches, while it does
 //!     lto-cache/      ThinLTO backends' results
-//!     links.json      how the original build linked vmlinux and the modules (ThinLTO); links.lds, with which linker script
+//!     links.json      how the original build linked vmlinux and the modules (ThinLTO); links-*.lds, with which linker scripts
 //!     originals/      what the stabilised rebuild knows of touched units
 //!     bin/            the linker wrapper that asks for them, and a compiler wrapper
 //!     work/           results of patched builds

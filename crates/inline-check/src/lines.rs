@@ -6,8 +6,9 @@
 use std::sync::OnceLock;
 
 use gimli::{CompleteLineProgram, DebugLine, DebugLineOffset, LineRow, LineSequence, Reader as _};
+use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::SectionId;
-use object::elf::{EM_AARCH64, SHF_EXECINSTR};
+use object::elf::SHF_EXECINSTR;
 use object::endian::LittleEndian as LE;
 
 use crate::dwarf::{self, Reader};
@@ -28,8 +29,8 @@ pub struct Lines<'s> {
     debug_line: DebugLine<Reader<'s>>,
     /// The sequences: section and offset of the code where each begins, its place in `.debug_line`. Ascending.
     sequences: Vec<(SectionId, u64, u64)>,
-    /// Bytes of the longest patchable entry: a landing pad and two instructions on arm64.
-    patchable: u64,
+    /// [`Arch::undescribed_entry`].
+    undescribed: u64,
     /// Where each program starts, ascending, and the program, once it was asked for.
     programs: Vec<(usize, OnceLock<Option<Program<'s>>>)>,
 }
@@ -55,8 +56,8 @@ impl<'s> Lines<'s> {
         let mut sequences: Vec<_> = relocations.iter().filter_map(starts_sequence).collect();
         sequences.sort_unstable();
         let programs = starts(reader.clone()).into_iter().map(|start| (start, OnceLock::new())).collect();
-        let patchable = if elf.machine() == EM_AARCH64.0 { 12 } else { 0 };
-        Lines { sections, debug_line: DebugLine::from(reader), sequences, patchable, programs }
+        let undescribed = Arch::of_machine(elf.machine()).map_or(0, Arch::undescribed_entry);
+        Lines { sections, debug_line: DebugLine::from(reader), sequences, undescribed, programs }
     }
 
     /// The source position of the instruction at an offset of a section; `None` without line information.
@@ -115,11 +116,11 @@ impl<'s> Lines<'s> {
         self.entry(section, self.first(section, offset)).map(|&(start, _)| start)
     }
 
-    /// The first place of a function that has a line. On arm64 GCC lets a sequence begin behind the patchable entry.
+    /// The first place of a function that has a line: a sequence may begin behind the patchable entry.
     fn first(&self, section: SectionId, entry: u64) -> u64 {
         let at = self.sequences.partition_point(|&(of, start, _)| (of, start) < (section, entry));
         match self.sequences.get(at) {
-            Some(&(of, start, _)) if of == section && start - entry <= self.patchable => start,
+            Some(&(of, start, _)) if of == section && start - entry <= self.undescribed => start,
             _ => entry,
         }
     }

@@ -185,6 +185,15 @@ impl Arch {
         one == other || self == Arch::X86_64 && calls.contains(&one) && calls.contains(&other)
     }
 
+    /// Bytes of the longest patchable entry that debug information may begin a function behind: GCC on arm64 leaves out a landing
+    /// pad and two instructions.
+    pub fn undescribed_entry(self) -> u64 {
+        match self {
+            Arch::X86_64 => 0,
+            Arch::Arm64 => 12,
+        }
+    }
+
     /// The table of trace sites that ftrace reads, and where in it a function's may lie, in bytes from its entry: see
     /// `klpx_inline_check::reach`.
     pub fn trace_sites(self) -> (&'static str, &'static [i64]) {

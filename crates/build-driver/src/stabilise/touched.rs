@@ -75,7 +75,7 @@ pub(crate) fn keep_links(workspace: &Workspace) -> Result<()> {
         if let Some(mut link) = Link::of(&recorded, &build, &ar, &workspace.runner)? {
             // Made for the link, as the record is.
             if let Some(script) = link.script() {
-                let kept = workspace.links_file().with_file_name("links.lds");
+                let kept = workspace.links_file().with_file_name(format!("links-{}.lds", links.len()));
                 copy::file(&build.join(&*script), &kept, false)
                     .map_err(|error| Diagnosis::io("copy", &build.join(&*script), &error))?;
                 *script = kept.display().to_string();

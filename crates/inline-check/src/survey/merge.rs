@@ -396,6 +396,8 @@ struct Places {
     /// Functions, by address as DWARF has it.
     symbols: Vec<(u64, klpx_normalize::elf::SymbolId)>,
     sites: Sites,
+    /// [`Arch::undescribed_entry`].
+    undescribed: u64,
 }
 
 impl Places {
@@ -418,7 +420,8 @@ impl Places {
             })
             .collect();
         symbols.par_sort_unstable();
-        Places { object, code, symbols, sites: Sites::read(elf, arch) }
+        let undescribed = arch.undescribed_entry();
+        Places { object, code, symbols, sites: Sites::read(elf, arch), undescribed }
     }
 
     /// The section of code that an address is in.
@@ -441,13 +444,11 @@ impl Places {
         }
     }
 
-    /// The entry of the function that DWARF has begin at an address: GCC lets it begin after the patchable entry on arm64, a landing pad
-    /// and two instructions at most.
+    /// The entry of the function that DWARF has begin at an address, which may be behind the patchable entry.
     fn entry(&self, address: u64) -> u64 {
-        const PATCHABLE: u64 = 12;
         let after = self.symbols.partition_point(|&(at, _)| at <= address);
         match after.checked_sub(1).and_then(|n| self.symbols.get(n)) {
-            Some(&(at, _)) if address - at <= PATCHABLE => at,
+            Some(&(at, _)) if address - at <= self.undescribed => at,
             _ => address,
         }
     }

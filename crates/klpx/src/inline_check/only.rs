@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
+use wildmatch::WildMatch;
 
 /// Functions by name.
 pub(super) struct Only {
-    patterns: Vec<String>,
+    patterns: Vec<WildMatch>,
 }
 
 impl Only {
@@ -17,49 +18,24 @@ impl Only {
         for word in words {
             let path = Path::new(word);
             if !path.is_file() {
-                patterns.push(word.clone());
+                patterns.push(WildMatch::new(word));
                 continue;
             }
             let text = std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e))?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            patterns.extend(lines.map(str::to_owned));
+            patterns.extend(lines.map(WildMatch::new));
         }
         // An empty file means no function.
         if patterns.is_empty() && words.is_empty() {
-            patterns.push("*".to_owned());
+            patterns.push(WildMatch::new("*"));
         }
         Ok(Only { patterns })
     }
 
     /// True when a function is meant.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| fits(pattern.as_bytes(), name.as_bytes()))
+        self.patterns.iter().any(|pattern| pattern.matches(name))
     }
-}
-
-/// Whether a name fits a pattern: `*` is any text, `?` any character.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    // Where to go on when what followed the last star did not fit: one more character belongs to the star.
-    let mut again: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                again = Some((p + 1, n));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((after, taken)) = again else { return false };
-                again = Some((after, taken + 1));
-                (p, n) = (after, taken + 1);
-            }
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 #[cfg(test)]
@@ -80,7 +56,8 @@ mod tests {
             ("m?", "m", false),
             ("*", "", true),
         ] {
-            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), yes, "{pattern} {name}");
+            let only = Only::read(&[pattern.to_owned()]).expect("a pattern");
+            assert_eq!(only.has(name), yes, "{pattern} {name}");
         }
     }
 

@@ -19,11 +19,10 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::native;
+use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::copy;
 use crate::journal::Patching;
@@ -117,8 +116,8 @@ pub(crate) struct Ready {
     pub(crate) outcomes: Vec<Outcome>,
     /// Files of the build tree that kbuild must take as they are, and what they hold.
     placed: Vec<(PathBuf, Vec<u8>)>,
-    /// Units that the link must find in the cache, and what the cache holds.
-    seeded: Vec<OsString>,
+    /// Sources of the units that the link must find in the cache, and what the cache holds.
+    seeded: Vec<String>,
     entries: BTreeSet<OsString>,
 }
 
@@ -256,8 +255,9 @@ impl Preparation<'_> {
             self.progress.objects(self.ready.compiled, None);
             let bytes = std::fs::read(&to).map_err(|error| Diagnosis::io("read", &to, &error))?;
             self.ready.placed.push((to, bytes));
-            let stem = Path::new(&unit.object).file_stem().map(OsStr::to_owned);
-            self.ready.seeded.extend(stem.filter(|_| chosen.native.is_some()));
+            if let Some(native) = &chosen.native {
+                self.ready.seeded.extend(source_of(&native.object)?);
+            }
         }
         self.ready.outcomes.extend(chosen.outcome);
         Ok(())
@@ -283,14 +283,14 @@ impl Preparation<'_> {
     }
 
     /// Sees to it that the links use a cache of their own: the workspace's entries, but for those that may be of a frozen unit's original.
-    fn cache<S: AsRef<OsStr>>(&mut self, without: &[S]) -> Result<()> {
+    fn cache(&mut self, without: &[OsString]) -> Result<()> {
         let cache = self.work.join("lto-cache");
         if self.ready.cache.is_none() {
             share(&self.workspace.lto_cache(), &cache)?;
             self.ready.cache = Some(cache.clone());
         }
         if !without.is_empty() {
-            remove_entries_of(&cache, without)?;
+            remove_entries_of(&cache, without, self.workspace.kernel().jobs())?;
         }
         self.ready.entries = link::file_names(&cache)?.into_iter().collect();
         Ok(())
@@ -305,10 +305,8 @@ impl Ready {
         let mut why = (!self.placed.iter().all(kept)).then_some("kbuild compiled a unit again");
         if let Some(cache) = &self.cache {
             let names = link::file_names(cache)?;
-            let new = names.iter().filter(|name| !self.entries.contains(*name));
-            let missed = new.filter_map(|name| stem_of(&cache.join(name)).transpose());
-            for stem in missed {
-                if self.seeded.contains(&stem?) {
+            for name in names.iter().filter(|name| is_entry(name) && !self.entries.contains(*name)) {
+                if source_of(&cache.join(name))?.is_some_and(|source| self.seeded.contains(&source)) {
                     why = Some("the link did not find a unit in its cache");
                 }
             }
@@ -323,6 +321,10 @@ impl Ready {
     }
 }
 
+fn is_entry(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(link::ENTRY)
+}
+
 /// A ThinLTO cache with the entries of another one, by hard links.
 fn share(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to).map_err(|error| Diagnosis::io("create", to, &error))?;
@@ -335,42 +337,87 @@ fn share(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Removes the entries that may be of a unit of one of these names.
-fn remove_entries_of<S: AsRef<OsStr>>(cache: &Path, stems: &[S]) -> Result<()> {
-    for name in link::file_names(cache)?.iter().filter(|name| name.to_string_lossy().starts_with(link::ENTRY))
-    {
-        let path = cache.join(name);
-        let stem = stem_of(&path)?;
-        if stem.is_none_or(|stem| stems.iter().any(|name| name.as_ref() == stem)) {
-            remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// The name of the source that a native object is of, without folder and extension.
-fn stem_of(object: &Path) -> Result<Option<OsString>> {
-    let bytes = std::fs::read(object).map_err(|error| Diagnosis::io("read", object, &error))?;
-    let source = native::source_file(&bytes).and_then(|name| Path::new(name).file_stem());
-    Ok(source.map(OsStr::to_owned))
-}
-
-/// Runs `count` tasks, `jobs` of them at a time. Their results, in their order.
-fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, count.max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= count {
-                        break;
-                    }
-                    let result = task(at);
-                    results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(at, result);
-                }
-            });
+fn remove_entries_of(cache: &Path, stems: &[OsString], jobs: usize) -> Result<()> {
+    let names = link::file_names(cache)?;
+    let removed = each(jobs, names.len(), |at| -> Result<()> {
+        let path = cache.join(&names[at]);
+        let stem = |source: String| Path::new(&source).file_stem().map(OsStr::to_owned);
+        match source_of(&path)?.and_then(stem) {
+            Some(stem) if !stems.contains(&stem) => Ok(()),
+            _ => remove_file(&path),
         }
     });
-    results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
+    removed.into_iter().collect()
+}
+
+/// The source that a native object is of, as its symbol table has it.
+fn source_of(object: &Path) -> Result<Option<String>> {
+    let bytes = std::fs::read(object).map_err(|error| Diagnosis::io("read", object, &error))?;
+    Ok(native::source_file(&bytes).map(str::to_owned))
+}
+
+/// Runs `count` tasks, `jobs` of them at a time, begun in their order. Their results, in their order.
+fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let numbered = || (0..count).par_bridge().map(|at| (at, task(at))).collect::<BTreeMap<_, _>>();
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
+        Ok(pool) => pool.install(numbered).into_values().collect(),
+        // No more threads are to be had.
+        Err(_) => (0..count).map(task).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(ready: &mut Ready) -> Outcome {
+        ready.confirm().expect("the files are there");
+        ready.outcomes[0].clone()
+    }
+
+    #[test]
+    fn what_kbuild_made_anew_is_not_claimed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let unit = folder.path().join("a.o");
+        std::fs::write(&unit, "placed").expect("a file");
+        let taken = Outcome { object: "vmlinux.o".into(), plain: 2, taken: 1, given_up: None };
+        let placed = vec![(unit.clone(), b"placed".to_vec())];
+        let mut ready = Ready { placed, outcomes: vec![taken.clone()], ..Ready::default() };
+        assert_eq!(outcome(&mut ready), taken);
+        std::fs::write(&unit, "made").expect("a file");
+        let why = Some("kbuild compiled a unit again".to_owned());
+        assert_eq!(outcome(&mut ready), Outcome { taken: 2, given_up: why, ..taken });
+    }
+
+    #[test]
+    fn a_unit_that_the_link_did_not_find_is_not_claimed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let object = |name: &str, entry: &str| {
+            std::fs::write(folder.path().join(format!("{name}.c")), "int f(void) { return 1; }")
+                .expect("a file");
+            let mut clang = std::process::Command::new("clang-22");
+            clang.args(["-c", "-o", entry, &format!("{name}.c")]).current_dir(folder.path());
+            assert!(clang.status().expect("clang").success());
+        };
+        let taken = Outcome { object: "vmlinux.o".into(), plain: 2, taken: 1, given_up: None };
+        let mut ready = Ready {
+            cache: Some(folder.path().to_owned()),
+            seeded: vec!["seeded.c".to_owned()],
+            outcomes: vec![taken.clone()],
+            ..Ready::default()
+        };
+        object("other", "llvmcache-1");
+        assert_eq!(outcome(&mut ready), taken, "a unit that imports from it may be new");
+        object("seeded", "llvmcache-2");
+        assert_eq!(
+            outcome(&mut ready).given_up.as_deref(),
+            Some("the link did not find a unit in its cache")
+        );
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_the_tasks() {
+        assert_eq!(each(3, 20, |at| at * 2), (0..40).step_by(2).collect::<Vec<_>>());
+        assert!(each(1, 0, |at| at).is_empty());
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Records of links are there after a build only: what a patched build made anew goes with the patch. So they are kept beside the baseline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
@@ -28,31 +28,26 @@ impl Touched {
     /// archives that are searched, is not among it.
     pub(crate) fn find(workspace: &Workspace, patching: &Patching<'_>) -> Result<Vec<Touched>> {
         let build = workspace.build_dir();
-        let mut left: BTreeSet<&str> = patching
-            .units
-            .iter()
-            .filter(|unit| Recorded::read(&build, unit).is_some_and(|recorded| recorded.is_thin_unit()))
-            .filter_map(|unit| unit.to_str())
-            .collect();
+        let thin = |unit: &PathBuf| {
+            let recorded = Recorded::read(&build, unit).filter(Recorded::is_thin_unit)?;
+            Some((unit.to_str()?.to_owned(), recorded))
+        };
+        let mut left: BTreeMap<String, Recorded> = patching.units.iter().filter_map(thin).collect();
         let mut found = Vec::new();
         for (object, link) in links(workspace) {
             if left.is_empty() {
                 break;
             }
-            let inputs = link.inputs.iter().filter(|input| left.contains(input.as_str()));
-            let units: Vec<Unit> = inputs
-                .filter_map(|input| {
-                    let saved = patching.saved_build().join(input);
-                    Some(Unit {
-                        object: input.clone(),
-                        recorded: Recorded::read(&build, Path::new(input))?,
-                        original: freeze::is_bitcode(&saved).then_some(saved),
-                        is_whole: Path::new(input) == object,
-                    })
-                })
-                .collect();
-            for unit in &units {
-                left.remove(unit.object.as_str());
+            let mut units = Vec::new();
+            for input in &link.inputs {
+                let Some(recorded) = left.remove(input) else { continue };
+                let saved = patching.saved_build().join(input);
+                units.push(Unit {
+                    object: input.clone(),
+                    recorded,
+                    original: freeze::is_bitcode(&saved).then_some(saved),
+                    is_whole: Path::new(input) == object,
+                });
             }
             if !units.is_empty() {
                 found.push(Touched { object, link, units });

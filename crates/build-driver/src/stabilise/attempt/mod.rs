@@ -54,6 +54,7 @@ pub(crate) struct Attempt<'a> {
     workspace: &'a Workspace,
     touched: &'a Touched,
     compiler: Compiler<'a>,
+    freezer: Freezer<'a>,
     judge: &'a dyn Judge,
     progress: &'a dyn Progress,
 }
@@ -80,7 +81,8 @@ impl<'a> Attempt<'a> {
         progress: &'a dyn Progress,
     ) -> Attempt<'a> {
         let compiler = Compiler { runner: &workspace.runner, build, overlay, work };
-        Attempt { workspace, touched, compiler, judge, progress }
+        let freezer = Freezer::new(workspace, &touched.object);
+        Attempt { workspace, touched, compiler, freezer, judge, progress }
     }
 
     /// What to link. `None` leaves all of it to kbuild.
@@ -129,22 +131,17 @@ impl<'a> Attempt<'a> {
     /// Freezes names and holds back imports, in place.
     fn bring_near(&self, level: Level, bitcode: &[PathBuf]) -> Result<Vec<Near>> {
         self.progress.step("freezing names");
-        let freezer = Freezer::new(self.workspace, &self.touched.object);
-        let near = |at: usize| self.bring_unit_near(&freezer, level, at, &bitcode[at]);
+        let near = |at: usize| self.bring_unit_near(level, at, &bitcode[at]);
         each(self.jobs(), bitcode.len(), near).into_iter().collect()
     }
 
     /// A unit that is the only one of its link has no original: nobody else sees its names, and it imports nothing.
-    fn bring_unit_near(
-        &self,
-        freezer: &Freezer<'_>,
-        level: Level,
-        at: usize,
-        bitcode: &Path,
-    ) -> Result<Near> {
+    fn bring_unit_near(&self, level: Level, at: usize, bitcode: &Path) -> Result<Near> {
         let unit = &self.touched.units[at];
         match &unit.original {
-            Some(original) => freezer.bring_near(level, original, bitcode, &self.folder("freeze", unit)?),
+            Some(original) => {
+                self.freezer.bring_near(level, original, bitcode, &self.folder("freeze", unit)?)
+            }
             None => Ok(Near::default()),
         }
     }
@@ -290,11 +287,10 @@ impl<'a> Attempt<'a> {
         recompiled: Vec<Option<Option<Compiled>>>,
     ) -> Result<Option<Build>> {
         let (mut bitcode, mut near) = (plain.bitcode.clone(), plain.near.clone());
-        let freezer = Freezer::new(self.workspace, &self.touched.object);
         for (at, again) in recompiled.into_iter().enumerate() {
             let Some(again) = again else { continue };
             let Some(again) = again else { return Ok(None) };
-            let found = self.bring_unit_near(&freezer, Level::Inlining, at, &again.file)?;
+            let found = self.bring_unit_near(Level::Inlining, at, &again.file)?;
             if near[at].frozen.is_some() && found.frozen.is_none() {
                 return Ok(None);
             }

@@ -85,11 +85,9 @@ fn livepatch(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> 
         output: &output,
     };
     // What the first run keeps for the analysis to read.
-    let mut kept: Option<PathBuf> = None;
+    let mut work: Option<Work> = None;
     let mut rows: Vec<Row> = Vec::new();
-    let mut objects = args.objects.clone();
-    if !args.analysis_only || objects.is_empty() {
-        // The first brings the baseline; the second is what one pays for a second patch on a known kernel.
+    if !args.analysis_only || args.objects.is_empty() {
         let mut step = ui::step("klpx build");
         step.at("baseline");
         let first = klpx.run(&build(&keep))?;
@@ -97,16 +95,29 @@ fn livepatch(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> 
             step.failed("");
             bail!("klpx build failed\n{}", process::tail(&first.text));
         }
-        step.at("second patch");
-        let ours = measure(&mut klpx.build_command(&build(&[])))?;
-        step.done(&format!("first {:.1} s", first.elapsed.as_secs_f64()));
-        rows.push(Row { what: "klpx build, kernel known".to_owned(), ours, peer: None });
-        if objects.is_empty() {
-            objects =
-                kept_objects(&first.text).context("klpx build --keep-work named no pair of vmlinux.o")?;
-            kept = objects[1].parent().map(Path::to_path_buf);
+        let kept = Work::kept(&first.text).context("klpx build --keep-work named no pair of vmlinux.o")?;
+        let mut again = |what: &str| -> Result<()> {
+            step.at(what);
+            let ours = measure(&mut klpx.build_command(&build(&[])))?;
+            rows.push(Row { what: format!("klpx build, {what}"), ours, peer: None });
+            Ok(())
+        };
+        // The first run brought the baseline. What klpx keeps of a unit's original comes with the first patch for it.
+        let originals = kept.kernel.join("originals");
+        if originals.is_dir() {
+            std::fs::remove_dir_all(&originals)?;
+            again("first patch of a unit")?;
+            again("further patch of a unit")?;
+        } else {
+            again("kernel known")?;
         }
+        step.done(&format!("first {:.1} s", first.elapsed.as_secs_f64()));
+        work = Some(kept);
     }
+    let objects = match &work {
+        Some(work) if args.objects.is_empty() => work.objects().to_vec(),
+        _ => args.objects.clone(),
+    };
     let [original, patched] = objects.as_slice() else { bail!("two objects are needed") };
     let mut step = ui::step("analysis");
     let ours = best(args.runs, || {
@@ -124,8 +135,8 @@ fn livepatch(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> 
     let peer = peer.map(|(usage, _)| ("objtool klp", usage));
     let size = std::fs::metadata(original)?.len() / 1_000_000;
     rows.push(Row { what: format!("analysis of two vmlinux.o ({size} MB)"), ours, peer });
-    if let Some(kept) = kept {
-        std::fs::remove_dir_all(&kept).with_context(|| format!("can't remove {}", kept.display()))?;
+    if let Some(work) = work {
+        std::fs::remove_dir_all(&work.dir).with_context(|| format!("can't remove {}", work.dir.display()))?;
     }
     Ok(rows)
 }
@@ -169,12 +180,27 @@ fn file_name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The original `vmlinux.o` (the kernel's baseline) and the patched one (the run's work), from what `--keep-work` said.
-fn kept_objects(text: &str) -> Option<Vec<PathBuf>> {
-    let work = text.lines().find_map(|line| line.split_once("objects of this run are in "))?.1.trim();
-    let kernel = Path::new(work).parent()?.parent()?;
-    let pair = vec![kernel.join("baseline/vmlinux.o"), Path::new(work).join("vmlinux.o")];
-    pair.iter().all(|path| path.is_file()).then_some(pair)
+/// What a run with `--keep-work` kept.
+struct Work {
+    /// The kernel in klpx's cache.
+    kernel: PathBuf,
+    /// The run's objects.
+    dir: PathBuf,
+}
+
+impl Work {
+    /// From what the run said.
+    fn kept(text: &str) -> Option<Work> {
+        let line = text.lines().find_map(|line| line.split_once("objects of this run are in "));
+        let dir = PathBuf::from(line?.1.trim());
+        let work = Work { kernel: dir.parent()?.parent()?.to_path_buf(), dir };
+        work.objects().iter().all(|path| path.is_file()).then_some(work)
+    }
+
+    /// The original `vmlinux.o` (the kernel's baseline) and the patched one.
+    fn objects(&self) -> [PathBuf; 2] {
+        [self.kernel.join("baseline/vmlinux.o"), self.dir.join("vmlinux.o")]
+    }
 }
 
 /// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it says

@@ -104,8 +104,8 @@ pub(crate) fn one_function(
     fs::create_dir_all(&bin)?;
     std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler()))?;
     fs::remove_file(copy.tree.join(UNIT).with_extension("o"))?;
-    let mut make = copy.make(&copy.tree);
-    make.env("PATH", path_with(&bin)?).arg(format!("-j{}", workspace.jobs));
+    let mut make = copy.make_with(&copy.tree, Some(&bin))?;
+    make.arg(format!("-j{}", workspace.jobs));
     make.args(["vmlinux", copy.kernel.machine.image_target]);
     let objects = build(&mut make, &folder.join("build.log"), &mut step)?;
     let figures = look(klpx, &copy.tree, &lists, &["--only", FUNCTION])?;
@@ -202,7 +202,7 @@ fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) 
         }
         let mut step = ui::step(&format!("{} build {}", built.kernel.name, said.builds.len() + 1));
         for targets in [&["olddefconfig"][..], &["vmlinux", "modules", copy.kernel.machine.image_target]] {
-            let mut make = copy.make(&copy.tree);
+            let mut make = copy.make(&copy.tree)?;
             make.arg(format!("CC={}/cc", lists.display())).arg(format!("-j{}", workspace.jobs)).args(targets);
             build(&mut make, &folder.join("build.log"), &mut step)?;
         }
@@ -296,12 +296,6 @@ fn build(make: &mut Command, log: &Path, step: &mut ui::Step) -> Result<u32> {
         step.at(&format!("{objects} objects · {}", line.trim()));
     })?;
     Ok(objects)
-}
-
-fn path_with(bin: &Path) -> Result<std::ffi::OsString> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
-    Ok(std::env::join_paths(folders)?)
 }
 
 fn tried(built: &Built, name: &str, title: &str, failures: Vec<String>, start: Instant) -> Tried {

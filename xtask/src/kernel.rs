@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::linker;
 use crate::machine::{self, Machine};
 use crate::packages::Need;
 use crate::process;
@@ -197,9 +198,25 @@ impl Built {
         Ok(order.lines().filter_map(stem).collect())
     }
 
-    /// `make` on this kernel with another output tree.
-    pub(crate) fn make(&self, output: &Path) -> Command {
-        make(self.kernel, &self.source, output)
+    /// `make` on this kernel with another output tree, which exists.
+    pub(crate) fn make(&self, output: &Path) -> Result<Command> {
+        self.make_with(output, None)
+    }
+
+    /// The same with a folder of tools that come before all others.
+    pub(crate) fn make_with(&self, output: &Path, tools: Option<&Path>) -> Result<Command> {
+        let mut command = Command::new("make");
+        process::kbuild_environment(&mut command)
+            .arg("-C")
+            .arg(&self.source.tree)
+            .arg(format!("O={}", output.display()))
+            .args(self.kernel.make());
+        let mut first: Vec<PathBuf> = tools.map(Path::to_path_buf).into_iter().collect();
+        if let Some(suffix) = self.kernel.llvm {
+            first.push(linker::with_cache(output, &format!("ld.lld{suffix}"))?);
+        }
+        command.env("PATH", linker::path_with(first)?);
+        Ok(command)
     }
 }
 
@@ -270,16 +287,6 @@ fn merged_config(workspace: &Workspace, kernel: &Kernel) -> Result<String> {
     Ok(text)
 }
 
-fn make(kernel: &Kernel, source: &Source, output: &Path) -> Command {
-    let mut command = Command::new("make");
-    process::kbuild_environment(&mut command)
-        .arg("-C")
-        .arg(&source.tree)
-        .arg(format!("O={}", output.display()))
-        .args(kernel.make());
-    command
-}
-
 fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
     fs::create_dir_all(&built.tree)?;
     let log = built.tree.join("klpx-fixture.log");
@@ -287,7 +294,7 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
     step.at("configuring");
     let fragment = built.tree.join("klpx-fixture.config");
     fs::write(&fragment, config)?;
-    let mut configure = built.make(&built.tree);
+    let mut configure = built.make(&built.tree)?;
     configure.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment);
     process::logged(&mut configure, &log, |_| {})?;
     let result = fs::read_to_string(built.tree.join(".config"))?;
@@ -297,7 +304,7 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
         bail!("the kernel's configuration does not take: {}", ignored.join(", "));
     }
     let mut objects = 0_u32;
-    let mut command = built.make(&built.tree);
+    let mut command = built.make(&built.tree)?;
     command.arg(format!("-j{}", workspace.jobs)).args([
         "vmlinux",
         "modules",

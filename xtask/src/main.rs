@@ -16,6 +16,7 @@ mod inlining;
 mod kernel;
 mod klpx;
 mod levels;
+mod linker;
 mod machine;
 mod packages;
 mod process;

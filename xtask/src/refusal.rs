@@ -262,9 +262,9 @@ fn other_vmlinux(workspace: &Workspace, built: &Built, settings: &[String]) -> R
     let config = tree.join(".config");
     fs::write(&config, with_settings(&fs::read_to_string(&config)?, settings))?;
     let log = workspace.cache_dir("vmlinux")?.join(format!("{}.log", built.kernel.name));
-    process::logged(built.make(&tree).arg("olddefconfig"), &log, |_| {})?;
+    process::logged(built.make(&tree)?.arg("olddefconfig"), &log, |_| {})?;
     let mut objects = 0;
-    let mut command = built.make(&tree);
+    let mut command = built.make(&tree)?;
     command.arg(format!("-j{}", workspace.jobs)).arg("vmlinux");
     process::logged(&mut command, &log, |line| {
         objects += u32::from(line.starts_with("  CC "));

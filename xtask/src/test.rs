@@ -296,8 +296,8 @@ impl Trial<'_> {
                 tally.take(inlining::run(klpx, built, results)?);
                 Ok(())
             });
-            // The kernel that links fastest will do: the others are in the matrix.
-            if name == "gcc" {
+            // Lists and wrapper know compilers, not architectures.
+            if built.kernel.machine.is_native() {
                 tally.phase(&format!("{name} consistent inlining"), |tally| {
                     tally.take(consistent::one_function(workspace, klpx, built, results)?);
                     Ok(())

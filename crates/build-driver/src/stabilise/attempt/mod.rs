@@ -22,7 +22,7 @@ use super::freeze::{Freezer, Near};
 use super::link::{Backend, Swap};
 use super::originals::{self, Original};
 use super::touched::Touched;
-use super::unit::{Compiled, Compiler, Unit};
+use super::unit::{Compiler, Unit};
 use super::{Differing, Judge, Level, Outcome, each};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
@@ -162,7 +162,7 @@ impl<'a> Attempt<'a> {
                 replay::records(&theirs, &remarks::parse(&unit.patched.output), &sameness)
             })
             .collect();
-        let Some(runs) = self.run_all(&compiled, bitcode, &records)? else {
+        let Some(runs) = self.run_all(&compiled, (bitcode, near), &records)? else {
             return Ok(Err("a backend does not run apart from the link".to_owned()));
         };
         let Some(original) = self.originals(compiled, runs.original)? else {
@@ -176,7 +176,7 @@ impl<'a> Attempt<'a> {
             return Ok(Ok(self.chosen(plain, None)));
         }
         self.progress.step("undoing what the inliner decides otherwise");
-        let again = self.recompiled(&original, &plain, runs.recompiled)?;
+        let again = self.with_recompiled(&original, &plain, runs.recompiled)?;
         let mut tried = again.is_some();
         let mut best = match again {
             Some(again) if nearer(&again.differing, &plain.differing) => again,
@@ -207,7 +207,7 @@ impl<'a> Attempt<'a> {
     fn run_all(
         &self,
         compiled: &[Unlinked],
-        bitcode: &[PathBuf],
+        (bitcode, near): (&[PathBuf], &[Near]),
         records: &[Option<String>],
     ) -> Result<Option<Runs>> {
         let units = self.touched.units.iter().zip(compiled).zip(bitcode);
@@ -219,30 +219,51 @@ impl<'a> Attempt<'a> {
             })
             .collect();
         let count = compiled.len();
+        // More to do than can be done at once: then the longest way begins first, and goes on to its end.
+        let at_once = match compiled {
+            [Unlinked { original: OriginalSide::New { .. }, .. }] => self.jobs() < STEPS,
+            _ => false,
+        };
         let run = |at: usize| -> Result<Run> {
             let (step, at) = (at / count, at % count);
-            Ok(match (step, &compiled[at].original) {
-                (0, OriginalSide::Kept(_)) => Run::Nothing,
-                (0, OriginalSide::New { .. }) => Run::backend(self.backend("original", at, &inputs, &[])?),
-                (1, _) => Run::backend(self.backend("patched", at, bitcode, &[])?),
-                _ => match &records[at] {
-                    Some(records) => Run::Recompiled(self.recompile(at, records)?),
-                    None => Run::Nothing,
-                },
+            Ok(match (step, &compiled[at].original, &records[at]) {
+                (0, _, Some(records)) => Run::Recompiled(self.recompiled(at, records, &near[at], at_once)?),
+                (1, OriginalSide::New { .. }, _) => {
+                    Run::backend(self.backend("original", at, &inputs, &[])?)
+                }
+                (2, ..) => Run::backend(self.backend("patched", at, bitcode, &[])?),
+                _ => Run::Nothing,
             })
         };
         let mut runs = Runs::default();
-        for (at, run) in each(self.jobs(), 3 * count, run).into_iter().enumerate() {
-            match run? {
-                Run::Failed => return Ok(None),
-                Run::Backend(backend) if at < count => runs.original.push(Some(backend)),
-                Run::Backend(backend) => runs.patched.push(backend),
-                Run::Recompiled(compiled) => runs.recompiled.push(Some(compiled)),
-                Run::Nothing if at < count => runs.original.push(None),
-                Run::Nothing => runs.recompiled.push(None),
+        for (at, run) in each(self.jobs(), STEPS * count, run).into_iter().enumerate() {
+            match (at / count, run?) {
+                (_, Run::Failed) => return Ok(None),
+                (0, Run::Recompiled(again)) => runs.recompiled.push(Some(again)),
+                (0, _) => runs.recompiled.push(None),
+                (1, Run::Backend(backend)) => runs.original.push(Some(backend)),
+                (1, _) => runs.original.push(None),
+                (_, Run::Backend(backend)) => runs.patched.push(backend),
+                (_, _) => {}
             }
         }
         Ok(Some(runs))
+    }
+
+    /// Compiles a unit with the original's decisions; `at_once` runs its backend too. `None` when that fails, or when others
+    /// could import less of what the original offers than from the plain build.
+    fn recompiled(&self, at: usize, records: &str, plain: &Near, at_once: bool) -> Result<Option<Again>> {
+        let Some(compiled) = self.recompile(at, records)? else { return Ok(None) };
+        let near = self.bring_unit_near(Level::Inlining, at, &compiled.file)?;
+        if plain.frozen.is_some() && near.frozen.is_none() {
+            return Ok(None);
+        }
+        let bitcode = compiled.file;
+        let backend = match at_once {
+            true => self.backend(RECOMPILED, at, std::slice::from_ref(&bitcode), &[])?,
+            false => None,
+        };
+        Ok(Some(Again { bitcode, near, backend }))
     }
 
     /// What is known of the originals, kept for the next patch. `None` when one is not as in the baseline.
@@ -278,28 +299,27 @@ impl<'a> Attempt<'a> {
         Chosen { units: units.collect(), outcome: outcome.map(|found| self.outcome(found)) }
     }
 
-    /// The patched units with those that were compiled with the original's decisions. `None` when there are none, and when others could
-    /// import less of what the original offers.
-    fn recompiled(
+    /// The patched units with those that were compiled with the original's decisions. `None` when there are none, or one of them failed.
+    fn with_recompiled(
         &self,
         original: &[Original],
         plain: &Build,
-        recompiled: Vec<Option<Option<Compiled>>>,
+        recompiled: Vec<Option<Option<Again>>>,
     ) -> Result<Option<Build>> {
         let (mut bitcode, mut near) = (plain.bitcode.clone(), plain.near.clone());
+        let mut done = vec![None; bitcode.len()];
         for (at, again) in recompiled.into_iter().enumerate() {
             let Some(again) = again else { continue };
             let Some(again) = again else { return Ok(None) };
-            let found = self.bring_unit_near(Level::Inlining, at, &again.file)?;
-            if near[at].frozen.is_some() && found.frozen.is_none() {
-                return Ok(None);
-            }
-            (bitcode[at], near[at]) = (again.file, found);
+            (bitcode[at], near[at], done[at]) = (again.bitcode, again.near, again.backend);
         }
         if bitcode == plain.bitcode {
             return Ok(None);
         }
-        let backends = each(self.jobs(), bitcode.len(), |at| self.backend("recompiled", at, &bitcode, &[]));
+        let backends = each(self.jobs(), bitcode.len(), |at| match &done[at] {
+            Some(backend) => Ok(Some(Backend::clone(backend))),
+            None => self.backend(RECOMPILED, at, &bitcode, &[]),
+        });
         let backends: Result<Option<Vec<Backend>>> = backends.into_iter().collect();
         let Some(backends) = backends? else { return Ok(None) };
         let differing = self.differing(original, &backends)?;
@@ -383,11 +403,25 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// What is run for each unit before the link: its compilation with records, the backends of both sides.
+const STEPS: usize = 3;
+
+/// The name of the backends' step for units that were compiled with records.
+const RECOMPILED: &str = "recompiled";
+
+/// A unit that was compiled with the original's decisions.
+struct Again {
+    bitcode: PathBuf,
+    near: Near,
+    /// Its backend, where that was run at once.
+    backend: Option<Backend>,
+}
+
 /// What a task before the link made.
 enum Run {
     Backend(Backend),
     /// A compilation with records; the outer option of [`Runs::recompiled`] says whether there was one.
-    Recompiled(Option<Compiled>),
+    Recompiled(Option<Again>),
     /// It was not run.
     Nothing,
     Failed,
@@ -404,7 +438,7 @@ impl Run {
 struct Runs {
     original: Vec<Option<Backend>>,
     patched: Vec<Backend>,
-    recompiled: Vec<Option<Option<Compiled>>>,
+    recompiled: Vec<Option<Option<Again>>>,
 }
 
 /// Which functions of the touched units are the same in both sources; those of other units are.

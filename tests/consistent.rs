@@ -13,9 +13,10 @@ EXTRAVERSION =
 S := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 CC := COMPILER
 units := fs/one.o fs/two.o fs/made.o
-all: $(O)/vmlinux
+all: $(O)/vmlinux $(O)/fs/mod.ko
 olddefconfig:
 	@mkdir -p $(O)/include/config $(O)/fs; touch $(O)/include/config/auto.conf
+	@echo fs/mod.o >$(O)/modules.order
 	@cmp -s $(S)fs/made.template $(O)/fs/made.c || cp $(S)fs/made.template $(O)/fs/made.c
 compile = $(CC) FLAGS -I$(S)include -include $(S)include/first.h -Wp,-MMD,fs/$(1).d -c -o fs/$(1).o $(2)
 # As scripts/basic/fixdep does: the object's own name, and all that it depends on.
@@ -29,6 +30,8 @@ $(O)/fs/%.o: $(S)fs/%.c
 	$(call unit,$*,$(S)fs/$*.c)
 $(O)/vmlinux: $(addprefix $(O)/,$(units))
 	@cd $(O) && LINKER -r -o vmlinux $(units)
+$(O)/fs/mod.ko: $(O)/fs/mod.o
+	@LINKER -r -o $@ $<
 -include $(wildcard $(O)/fs/*.dep)
 "#;
 
@@ -62,6 +65,12 @@ const FILES: &[(&str, &str)] = &[
         "fs/two.c",
         "#include \"shared.h\"\n\
          int calls_two(int x) { return fs_global(x) + in_header(x + 1) + tiny(outside(x)) + forced(x); }\n",
+    ),
+    (
+        "fs/mod.c",
+        "#include \"shared.h\"\n\
+         static int in_module(int x) { return outside(x) + 9; }\nint (*kept_in_module)(int) = in_module;\n\
+         int (*forced_in_module)(int) = forced;\nint calls_module(int x) { return in_module(x) + forced(x); }\n",
     ),
     (
         "fs/made.template",
@@ -183,7 +192,7 @@ impl Toy {
             assert!(said.len() < 6, "it does not end: {said:#?}");
             let units = self.build(&said[said.len() - 1]).len() as u64;
             let changed =
-                if said.len() == 1 { 3 } else { said[said.len() - 1]["changed_units"].as_u64().expect("n") };
+                if said.len() == 1 { 4 } else { said[said.len() - 1]["changed_units"].as_u64().expect("n") };
             assert_eq!(units, changed, "units are compiled again when their list changed, and only then");
             said.push(self.check("lists/build", options));
         }
@@ -207,11 +216,15 @@ fn settles(tools: Tools) {
     let counts = half_inlined(last);
     // The header's tiny function was to be inlined everywhere, until the second build showed that its address is taken.
     assert!(counts[0] >= 6, "{last:#}");
-    assert_eq!((counts.len(), counts[counts.len() - 1]), (3, 2), "{last:#}");
-    let left = |n: usize| (last["explained"][n]["function"].as_str(), last["explained"][n]["why"].as_str());
-    let guarded = "inlined into .noinstr.text, which may call nothing that is traced";
-    assert_eq!(left(0), (Some("quiet"), Some(guarded)));
-    assert_eq!(left(1), (Some("forced"), Some("always_inline in the source")));
+    assert_eq!((counts.len(), counts[counts.len() - 1]), (3, 3), "{last:#}");
+    let left = |n: usize| {
+        ["function", "why", "module"].map(|what| last["explained"][n][what].as_str().unwrap_or_default())
+    };
+    assert_eq!(left(0), ["quiet", "inlined into .noinstr.text, which may call nothing that is traced", ""]);
+    assert_eq!(left(1), ["forced", "always_inline in the source", ""]);
+    assert_eq!(left(2), ["forced", "always_inline in the source", "fs/mod.ko"]);
+    assert_eq!((&last["modules"], &last["missing_modules"]), (&1.into(), &0.into()));
+    assert!(toy.list("fs/mod.c").contains("in_module"), "a module's unit has a list");
     assert_eq!(last["unexplained"].as_array().map(Vec::len), Some(0));
     assert!(toy.list("fs/made.c").contains("made"), "a generated file has a list");
     // Another look changes nothing.
@@ -235,6 +248,10 @@ fn settles(tools: Tools) {
     let shown = text(&output.stdout);
     assert!(shown.contains("done: nothing is left to choose"), "{shown}");
     assert!(shown.contains("always_inline in the source"), "{shown}");
+    assert!(shown.contains("with 1 module\n") && shown.contains("(in fs/mod.ko)"), "{shown}");
+    // A module that was not built is said.
+    std::fs::remove_file(toy.path("lists/build/fs/mod.ko")).expect("a module");
+    assert_eq!(toy.check("lists/build", &[])["missing_modules"], 1);
 }
 
 #[test]
@@ -262,7 +279,7 @@ fn only_the_functions_that_were_asked_for_have_lists() {
     assert_eq!(last["never_inlined"], 2);
     assert_eq!(toy.list("fs/two.c"), "");
     assert_eq!(toy.list("fs/one.c"), "-mllvm -force-attribute=fs_global:noinline\n");
-    assert_eq!(last["not_wanted"], 5, "{last:#}");
+    assert_eq!(last["not_wanted"], 7, "{last:#}");
     assert_eq!(last["explained"].as_array().map(Vec::len), Some(0));
 }
 
@@ -352,7 +369,7 @@ fn a_unit_that_does_not_compile_with_its_list_is_compiled_without_and_named() {
     let first = toy.check("plain", &[]);
     let list = toy.list("fs/one.c");
     toy.write("lists/units/fs/one.c.inl", &format!("{list}#error no list\n"));
-    assert_eq!(toy.build(&first).len(), 3);
+    assert_eq!(toy.build(&first).len(), 4);
     let failed = std::fs::read_to_string(toy.path("lists/failed/fs/one.c")).expect("what the compiler said");
     assert!(failed.contains("no list"), "{failed}");
     let second = toy.check("lists/build", &[]);
@@ -373,6 +390,30 @@ fn a_unit_that_does_not_compile_with_its_list_is_compiled_without_and_named() {
         Command::new("gcc").current_dir(toy.path("linux")).args(["-c", "fs/one.c", "-o", "one.o"]).output();
     let theirs = theirs.expect("gcc runs");
     assert_eq!((done.status.code(), done.stderr), (theirs.status.code(), theirs.stderr));
+}
+
+#[test]
+fn a_livepatch_for_a_kernel_with_lists_is_refused() {
+    let toy = Toy::new(Tools::Gcc);
+    toy.check("plain", &[]);
+    toy.write("fix.patch", "--- a/fs/one.c\n+++ b/fs/one.c\n");
+    let build = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_klpx"));
+        command.arg("build").arg("--source").arg(toy.path("linux")).arg("--build-dir").arg(toy.path("plain"));
+        command.arg(toy.path("fix.patch")).arg("--output").arg(toy.path("fix.ko"));
+        text(&command.env("XDG_CACHE_HOME", toy.path("cache")).output().expect("klpx runs").stderr)
+    };
+    let compiled_by = |cc: &str| {
+        let record = format!("savedcmd_init/main.o := {cc} -c -o init/main.o ../linux/init/main.c\n");
+        toy.write("plain/init/.main.o.cmd", &record);
+    };
+    for cc in ["gcc", "/no/such/cc", &toy.path("linux/Makefile").display().to_string()] {
+        compiled_by(cc);
+        assert!(!build().contains("klpx::consistent-kernel"), "{cc}");
+    }
+    compiled_by(&toy.path("lists/cc").display().to_string());
+    let said = build();
+    assert!(said.contains("[klpx::consistent-kernel]") && said.contains("lists/cc"), "{said}");
 }
 
 #[test]

@@ -17,12 +17,14 @@
 //! the compiler writes for kbuild, and makes an empty one where there is none.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
 use crate::config::{Arch, Config};
 use crate::process::Runner;
+use crate::recorded::Recorded;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
 use crate::workspace::program;
@@ -119,6 +121,20 @@ impl Consistent {
         self.tools.describe()
     }
 
+    /// The `.ko` files of the modules in the build tree's `modules.order` (it names objects; in older kernels, `.ko` files). They
+    /// need not be there.
+    ///
+    /// # Errors
+    /// The list can't be read. None is no error: a kernel without modules has none.
+    pub fn modules(&self) -> Result<Vec<PathBuf>> {
+        let path = self.build.join("modules.order");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map(|line| self.build.join(line).with_extension("ko")).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Diagnosis::io("read", &path, &error).into()),
+        }
+    }
+
     /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that `file` is
     /// named from.
     pub fn file(&self, root: &str, file: &str) -> String {
@@ -201,12 +217,33 @@ impl Consistent {
             Compiler::Clang => CLANG,
             Compiler::Gcc => GCC,
         };
-        WRAPPER
+        [WRAPPER_HEAD, WRAPPER]
+            .concat()
             .replace("@COMPILE@", compile)
             .replace("@CC@", &self.cc.display().to_string())
             .replace("@DIR@", &self.dir.display().to_string())
             .replace("@SOURCE@", &self.source.display().to_string())
     }
+}
+
+/// Refuses a build tree that was made with lists: `klpx build` compiles without them, and no two functions would be the same.
+///
+/// # Errors
+/// The wrapper stands in kbuild's record of a unit that every kernel has.
+pub(crate) fn refuse(build: &Path) -> Result<()> {
+    let Some(record) = Recorded::read(build, Path::new("init/main.o")) else { return Ok(()) };
+    let Some(cc) = record.compilation().and_then(|words| words.first()) else { return Ok(()) };
+    let mut head = Vec::new();
+    let read = |file: std::fs::File| file.take(WRAPPER_HEAD.len() as u64).read_to_end(&mut head);
+    if std::fs::File::open(cc).and_then(read).is_err() || head != WRAPPER_HEAD.as_bytes() {
+        return Ok(());
+    }
+    let what = "the kernel was made with the lists of klpx inline-check --consistent";
+    Err(Diagnosis::new("klpx::consistent-kernel", Class::NotLivepatchable, what)
+        .place(Place::file(cc.clone(), None))
+        .why("a livepatch is compiled without them, and would inline what this kernel calls")
+        .remedy("livepatch kernels that are built without that wrapper")
+        .into())
 }
 
 /// A path goes into make's variables, into dependencies, and into a shell script.
@@ -250,10 +287,13 @@ fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
     text
 }
 
-/// The wrapper. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly, links, `-E`, `-S`.
-const WRAPPER: &str = r#"#!/bin/sh
+/// What every wrapper begins with.
+const WRAPPER_HEAD: &str = "#!/bin/sh
 # Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
-dir='@DIR@' source='@SOURCE@'
+";
+
+/// The wrapper after that. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly, links, `-E`, `-S`.
+const WRAPPER: &str = r#"dir='@DIR@' source='@SOURCE@'
 unit='' compiles='' depends='' output='' lto='' before=''
 for word in "$@"; do
 	[ "$before" != -o ] || output=$word

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
+use crate::consistent;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{self, Entry, SourceTree, Version};
@@ -75,6 +76,7 @@ impl Kernel {
             Some(dir) => canonical_dir(dir)?,
             None => source.root().to_owned(),
         };
+        consistent::refuse(&build_dir)?;
         let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
         let arch = Arch::of(&config)?;
         config::check(&config, arch, source.version())?;

@@ -18,6 +18,7 @@ pub mod patch;
 mod patched;
 pub mod process;
 mod progress;
+mod recorded;
 mod remade;
 pub mod stabilise;
 mod toolchain;

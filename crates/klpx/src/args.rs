@@ -55,15 +55,16 @@ What a livepatch author types:
 
 A kernel in which a probe sees every call:
     klpx inline-check --consistent -b BUILD --output DIR
-        reads BUILD/vmlinux, makes lists, and says what to type for a build with them in DIR/build
+        reads BUILD/vmlinux and the modules that were built there, makes lists, and says what to type
+        for a build with them in DIR/build
     klpx inline-check --consistent -b DIR/build --output DIR
-        reads that one; again after each build, until nothing is left to do (mostly two or three)
+        reads those; again after each build, until nothing is left to do (mostly two or three)
 
   Each function is then inlined nowhere, or everywhere when it is a header's and that is less code.
   The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
-  of vmlinux its list; modules have none. Clang takes it as arguments for LLVM, and it stays in the
-  bitcode of LTO; for GCC it is declarations behind the unit's text. A unit whose list changed is
-  compiled again. DIR/functions.tsv has every choice.
+  its list. Clang takes it as arguments for LLVM, and it stays in the bitcode of LTO; for GCC it is
+  declarations behind the unit's text. A unit whose list changed is compiled again.
+  DIR/functions.tsv has every choice. klpx build makes no livepatches for such a kernel.
 
   What stays half-inlined is listed with the reason: always_inline functions that are also called
   through a pointer, and what is inlined into code that may call nothing traced (.noinstr.text).
@@ -262,7 +263,7 @@ pub(crate) struct InlineCheck {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A kernel without half-inlined functions")]
 pub(crate) struct Consistent {
-    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default BUILD/vmlinux)
+    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default BUILD/vmlinux and its modules)
     #[arg(long, requires = "build_dir", conflicts_with_all = ["function", "list", "csv", "html", "compare"])]
     pub(crate) consistent: bool,
     /// The build tree (O=) that vmlinux comes from: first the plain one, then that of each build with the lists; only read

@@ -10,8 +10,8 @@ use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::remarks;
 use serde::{Deserialize, Serialize};
 
-use super::recorded::Recorded;
 use crate::process::{Call, Runner};
+use crate::recorded::Recorded;
 
 /// A relocatable link, its inputs spelled out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

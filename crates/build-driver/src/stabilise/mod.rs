@@ -12,7 +12,6 @@ mod attempt;
 mod freeze;
 mod link;
 mod originals;
-mod recorded;
 mod touched;
 mod unit;
 

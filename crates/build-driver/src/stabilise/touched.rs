@@ -9,10 +9,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use super::freeze;
 use super::link::Link;
-use super::recorded::Recorded;
 use super::unit::Unit;
 use crate::copy;
 use crate::journal::Patching;
+use crate::recorded::Recorded;
 use crate::workspace::{Workspace, internal, module_objects};
 
 /// An object that is linked by ThinLTO, and its units that the patch touches.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-use super::recorded::Recorded;
 use crate::process::{Call, Runner};
+use crate::recorded::Recorded;
 
 /// Which source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,16 @@
 //! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have come.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use klpx_build_driver::consistent::{Consistent, Inlining, Request};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
-use klpx_inline_check::consistent::{
-    Attribute, Choice, Guarded, Key, Left, Lists, Plan, Wish, by_unit, choose,
-};
+use klpx_inline_check::consistent::{Attribute, Choice, Guarded, Key, Left, Lists, Wish, by_unit, choose};
 use klpx_inline_check::survey::Survey;
 use klpx_normalize::elf::ElfFile;
-use serde_json::json;
+use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::only::Only;
 use super::{Surveyed, about};
@@ -35,22 +34,57 @@ struct Build {
     code: u64,
 }
 
+/// A file that is linked by itself: the kernel, or a module. A function is half-inlined within one.
+struct Image {
+    surveyed: Surveyed,
+    guarded: Guarded,
+}
+
+impl Image {
+    fn read(path: &Path) -> Result<Image> {
+        let file = ElfFile::open(path)?;
+        let elf = file.parse()?;
+        let surveyed = Surveyed::of(path, &elf, Survey::measured(&elf))?;
+        Ok(Image { surveyed, guarded: Guarded::read(&elf) })
+    }
+}
+
 /// What a run found and did.
 struct Outcome<'a> {
     project: &'a Consistent,
-    surveyed: &'a Surveyed,
+    images: &'a [Image],
     plan: &'a Plan,
     builds: &'a [Build],
     /// Which of them this is, from 1.
     build: usize,
     /// Units whose list changed.
     changed: usize,
+    /// Modules of the build tree that were not made.
+    missing: usize,
     /// Functions that stay half-inlined for a reason of their own, and the reason.
-    explained: Vec<(&'a Key, String)>,
+    explained: Vec<(&'a Half, String)>,
     /// Functions whose list was in effect, without a reason that klpx knows.
-    unexplained: Vec<&'a Key>,
+    unexplained: Vec<&'a Half>,
     not_wanted: usize,
     over_budget: usize,
+}
+
+/// What all images together have.
+struct Plan {
+    lists: Lists,
+    /// Half-inlined functions that have a choice now which was not in effect in this build.
+    chosen: usize,
+    /// Half-inlined functions that stay so.
+    left: Vec<(Half, Left)>,
+    /// Bytes of code that the choices add, by their estimate.
+    estimate: i64,
+}
+
+/// A half-inlined function.
+struct Half {
+    key: Key,
+    /// The module that it is half-inlined in, by its path in the build tree; `None` for the kernel.
+    module: Option<String>,
 }
 
 /// Runs the command; what it prints.
@@ -65,39 +99,53 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
         dir: wanted.output.clone(),
     })?;
     let only = Only::read(&wanted.only)?;
-    let path = args.file.clone().unwrap_or_else(|| build_dir.join("vmlinux"));
-    let file = ElfFile::open(&path)?;
-    let elf = file.parse()?;
-    let surveyed = Surveyed::of(&path, &elf, Survey::measured(&elf))?;
-    let guarded = Guarded::read(&elf);
+    // A file that is named stands for all that was built.
+    let modules = if args.file.is_none() { project.modules()? } else { Vec::new() };
+    let (modules, missing): (Vec<PathBuf>, Vec<PathBuf>) =
+        modules.into_iter().partition(|module| module.is_file());
+    let kernel = args.file.clone().unwrap_or_else(|| build_dir.join("vmlinux"));
+    let paths: Vec<&PathBuf> = std::iter::once(&kernel).chain(&modules).collect();
+    let images = paths.into_par_iter().map(|path| Image::read(path)).collect::<Result<Vec<_>>>()?;
 
     let mut builds = read_builds(&project.dir().join(BUILDS))?;
-    let build = number(&mut builds, figures(&surveyed));
+    let build = number(&mut builds, figures(&images));
     let lists = read_lists(&project.dir().join(FUNCTIONS))?;
-    let units = Units { project: &project, root: &surveyed.survey.root, known: RefCell::default() };
     let declarations = Declarations { source: project.source(), files: RefCell::default() };
-    let wish = Wish {
-        wanted: &|name| only.has(name),
-        budget: wanted.budget,
-        unit: &|file| units.of(file),
-        file: &|file| project.file(&surveyed.survey.root, file),
-        forced: &|key| declarations.always_inline(key),
-    };
-    let number = u32::try_from(build).unwrap_or(u32::MAX);
-    let plan = choose(&surveyed.survey, &guarded, lists, number, &wish);
-
-    let files = surveyed.survey.unit_files().iter().filter_map(|&file| units.of(surveyed.survey.text(file)));
-    let changed = project.write(&inlining(&plan.lists, files))?;
+    let mut plan = Plan { lists, chosen: 0, left: Vec::new(), estimate: 0 };
+    let mut units: BTreeSet<String> = BTreeSet::new();
+    for image in &images {
+        let survey = &image.surveyed.survey;
+        let known = Units { project: &project, root: &survey.root, known: RefCell::default() };
+        let wish = Wish {
+            wanted: &|name| only.has(name),
+            budget: wanted.budget,
+            unit: &|file| known.of(file),
+            file: &|file| project.file(&survey.root, file),
+            forced: &|key| declarations.always_inline(key),
+        };
+        let number = u32::try_from(build).unwrap_or(u32::MAX);
+        let of_image = choose(survey, &image.guarded, plan.lists, number, &wish);
+        plan.lists = of_image.lists;
+        plan.chosen += of_image.chosen;
+        plan.estimate = of_image.estimate;
+        let path = &image.surveyed.path;
+        let module = (*path != kernel).then(|| project.file(&survey.root, &path.to_string_lossy()));
+        let half = |(key, left)| (Half { key, module: module.clone() }, left);
+        plan.left.extend(of_image.left.into_iter().map(half));
+        units.extend(survey.unit_files().iter().filter_map(|&file| known.of(survey.text(file))));
+    }
+    let changed = project.write(&inlining(&plan.lists, units))?;
     write(&project.dir().join(FUNCTIONS), &plan.lists.to_text())?;
     write(&project.dir().join(BUILDS), &builds_text(&builds))?;
 
     let mut outcome = Outcome {
         project: &project,
-        surveyed: &surveyed,
+        images: &images,
         plan: &plan,
         builds: &builds,
         build,
         changed,
+        missing: missing.len(),
         explained: Vec::new(),
         unexplained: Vec::new(),
         not_wanted: 0,
@@ -169,14 +217,17 @@ fn inlining(
     all.map(unit).collect()
 }
 
-fn figures(surveyed: &Surveyed) -> Build {
-    let all = surveyed.summary.all();
-    Build {
-        out_of_line: all.out_of_line as u64,
-        half_inlined: all.half_inlined as u64,
-        inlined: all.inlined as u64,
-        code: surveyed.code,
+/// The figures of all images together.
+fn figures(images: &[Image]) -> Build {
+    let mut sum = Build { out_of_line: 0, half_inlined: 0, inlined: 0, code: 0 };
+    for Image { surveyed, .. } in images {
+        let all = surveyed.summary.all();
+        sum.out_of_line += all.out_of_line as u64;
+        sum.half_inlined += all.half_inlined as u64;
+        sum.inlined += all.inlined as u64;
+        sum.code += surveyed.code;
     }
+    sum
 }
 
 /// The number of a build, from 1: that of an earlier one when it is the same.
@@ -235,7 +286,8 @@ fn builds_text(builds: &[Build]) -> String {
 /// Says of each function that stays half-inlined why it does.
 fn explain(outcome: &mut Outcome<'_>) {
     let (project, plan) = (outcome.project, outcome.plan);
-    for (key, left) in &plan.left {
+    for (half, left) in &plan.left {
+        let key = &half.key;
         let why = match left {
             Left::NotWanted => {
                 outcome.not_wanted += 1;
@@ -257,12 +309,12 @@ fn explain(outcome: &mut Outcome<'_>) {
                 } else if units().any(|unit| project.forced(unit, &key.function)) {
                     "always_inline, as the compiler sees it".to_owned()
                 } else {
-                    outcome.unexplained.push(key);
+                    outcome.unexplained.push(half);
                     continue;
                 }
             }
         };
-        outcome.explained.push((key, why));
+        outcome.explained.push((half, why));
     }
 }
 
@@ -286,7 +338,15 @@ impl Outcome<'_> {
 
 fn text(outcome: &Outcome<'_>, next: &Path) -> String {
     let lists = &outcome.plan.lists;
-    let mut text = format!("  {}  {}\n\n", outcome.surveyed.path.display(), about(outcome.surveyed));
+    let mut text = String::new();
+    if let [kernel, modules @ ..] = outcome.images {
+        let kernel = &kernel.surveyed;
+        let with = match modules.len() {
+            0 => String::new(),
+            n => format!(" · with {}", plural(n, "module")),
+        };
+        text.push_str(&format!("  {}  {}{with}\n\n", kernel.path.display(), about(kernel)));
+    }
     text.push_str(&render::numbers(&progress(outcome)));
     text.push_str(&format!(
         "\n  lists  {} never inlined, {} inlined everywhere, {} out of line as before; {} changed\n",
@@ -307,10 +367,17 @@ fn text(outcome: &Outcome<'_>, next: &Path) -> String {
             text.push_str(&format!("  left   {}: {why}\n", plural(n, "function")));
         }
     }
+    if outcome.missing > 0 {
+        let missing = plural(outcome.missing, "module");
+        text.push_str(&format!("  left   {missing} of the configuration: not built\n"));
+    }
     let mut rows = vec![["left half-inlined", "declared at", "why"].map(str::to_owned).to_vec()];
     let unknown = "inlined although its list forbids it".to_owned();
-    let unexplained = outcome.unexplained.iter().map(|key| (*key, unknown.clone()));
-    for (key, why) in outcome.explained.iter().cloned().chain(unexplained) {
+    let unexplained = outcome.unexplained.iter().map(|half| (*half, unknown.clone()));
+    for (Half { key, module }, mut why) in outcome.explained.iter().cloned().chain(unexplained) {
+        if let Some(module) = module {
+            why.push_str(&format!(" (in {module})"));
+        }
         rows.push(vec![key.function.clone(), format!("{}:{}", key.file, key.line), why]);
     }
     render::section(&mut text, &rows);
@@ -364,7 +431,7 @@ fn change(from: u64, to: u64) -> String {
 
 fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
     let lists = &outcome.plan.lists;
-    let place = |key: &Key| json!({"function": key.function, "file": key.file, "line": key.line});
+    let place = |Half { key, module }: &Half| json!({"function": key.function, "file": key.file, "line": key.line, "module": module});
     let build = |b: &Build| {
         json!({
             "out_of_line": b.out_of_line,
@@ -373,8 +440,8 @@ fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
             "code_bytes": b.code,
         })
     };
-    let explained = |(key, why): &(&Key, String)| {
-        let mut value = place(key);
+    let explained = |(half, why): &(&Half, String)| -> Value {
+        let mut value = place(half);
         value["why"] = json!(why);
         value
     };
@@ -391,7 +458,9 @@ fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
         "not_wanted": outcome.not_wanted,
         "over_budget": outcome.over_budget,
         "explained": outcome.explained.iter().map(explained).collect::<Vec<_>>(),
-        "unexplained": outcome.unexplained.iter().map(|key| place(key)).collect::<Vec<_>>(),
+        "unexplained": outcome.unexplained.iter().map(|half| place(half)).collect::<Vec<_>>(),
+        "modules": outcome.images.len() - 1,
+        "missing_modules": outcome.missing,
         "done": outcome.done(),
         "compiler": outcome.project.compiler(),
         "commands": outcome.commands(next),

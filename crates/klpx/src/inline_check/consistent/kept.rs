@@ -1,0 +1,86 @@
+//! What runs leave in the folder for lists and read there again: the choices, and the figures of each build.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_inline_check::consistent::Lists;
+
+/// What was chosen, in the folder for lists.
+const FUNCTIONS: &str = "functions.tsv";
+/// The builds that were read, in the folder for lists.
+const BUILDS: &str = "builds.tsv";
+/// The first line of that file.
+const HEADING: &str = "out of line\thalf-inlined\tinlined copies\tbytes of code";
+
+/// The figures of one build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Build {
+    pub(super) out_of_line: u64,
+    pub(super) half_inlined: u64,
+    pub(super) inlined: u64,
+    pub(super) code: u64,
+}
+
+/// Choices and builds of all runs so far.
+pub(super) struct Kept {
+    pub(super) lists: Lists,
+    pub(super) builds: Vec<Build>,
+}
+
+impl Kept {
+    /// Reads what earlier runs left; nothing where there were none.
+    pub(super) fn read(dir: &Path) -> Result<Kept> {
+        let path = dir.join(FUNCTIONS);
+        let lists = match read(&path)? {
+            Some(text) => Lists::parse(&text).map_err(|error| broken(&path, error.0))?,
+            None => Lists::default(),
+        };
+        let path = dir.join(BUILDS);
+        let text = read(&path)?.unwrap_or_default();
+        let row = |(n, line): (usize, &str)| build(line).ok_or_else(|| broken(&path, n + 1));
+        let builds = text.lines().enumerate().skip(1).map(row).collect::<std::result::Result<_, _>>()?;
+        Ok(Kept { lists, builds })
+    }
+
+    /// The number of a build, from 1: that of an earlier one when it is the same.
+    pub(super) fn number(&mut self, this: Build) -> usize {
+        let at = self.builds.iter().position(|build| *build == this).unwrap_or_else(|| {
+            self.builds.push(this);
+            self.builds.len() - 1
+        });
+        at + 1
+    }
+
+    /// Leaves it for the next run.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let row = |b: &Build| format!("{}\t{}\t{}\t{}\n", b.out_of_line, b.half_inlined, b.inlined, b.code);
+        let builds = std::iter::once(format!("{HEADING}\n")).chain(self.builds.iter().map(row)).collect();
+        for (name, text) in [(FUNCTIONS, self.lists.to_text()), (BUILDS, builds)] {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn build(line: &str) -> Option<Build> {
+    let cells: Option<Vec<u64>> = line.split('\t').map(|cell| cell.parse().ok()).collect();
+    let [out_of_line, half_inlined, inlined, code] = *cells?.as_slice() else { return None };
+    Some(Build { out_of_line, half_inlined, inlined, code })
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Diagnosis::io("read", path, &error).into()),
+    }
+}
+
+fn broken(path: &Path, line: usize) -> Diagnosis {
+    let what = "a list of an earlier run can't be read";
+    Diagnosis::new("klpx::bad-list", Class::Input, what)
+        .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
+        .why("klpx did not write this line")
+        .remedy("start again from the plain build in another folder")
+}

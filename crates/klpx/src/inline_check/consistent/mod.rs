@@ -1,0 +1,206 @@
+//! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have come.
+
+mod kept;
+mod output;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::consistent::{Consistent, Inlining, Request};
+use klpx_diagnosis::Result;
+use klpx_inline_check::consistent::{Attribute, Guarded, Key, Left, Lists, Wish, by_unit, choose};
+use klpx_inline_check::survey::Survey;
+use klpx_normalize::elf::ElfFile;
+use rayon::prelude::*;
+
+use super::Surveyed;
+use super::only::Only;
+use crate::args::InlineCheck;
+use kept::{Build, Kept};
+use source::{Declarations, Units};
+
+/// A file that is linked by itself: the kernel, or a module. A function is half-inlined within one.
+struct Image {
+    surveyed: Surveyed,
+    guarded: Guarded,
+}
+
+impl Image {
+    fn read(path: &Path) -> Result<Image> {
+        let file = ElfFile::open(path)?;
+        let elf = file.parse()?;
+        let surveyed = Surveyed::of(path, &elf, Survey::measured(&elf))?;
+        Ok(Image { surveyed, guarded: Guarded::read(&elf) })
+    }
+}
+
+/// What a run found and did.
+struct Outcome<'a> {
+    project: &'a Consistent,
+    images: &'a [Image],
+    plan: &'a Plan,
+    kept: &'a Kept,
+    /// Which of the kept builds this is, from 1.
+    build: usize,
+    /// Units whose list changed.
+    changed: usize,
+    /// Modules of the build tree that were not made.
+    missing: usize,
+    /// Functions that stay half-inlined for a reason of their own, and the reason.
+    explained: Vec<(&'a Half, String)>,
+    /// Functions whose list was in effect, without a reason that klpx knows.
+    unexplained: Vec<&'a Half>,
+    not_wanted: usize,
+    over_budget: usize,
+}
+
+/// What is to be done about all images together, besides the lists.
+struct Plan {
+    /// Half-inlined functions that have a choice now which was not in effect in this build.
+    chosen: usize,
+    /// Half-inlined functions that stay so.
+    left: Vec<(Half, Left)>,
+    /// Bytes of code that the choices add, by their estimate.
+    estimate: i64,
+}
+
+/// A half-inlined function.
+struct Half {
+    key: Key,
+    /// The module that it is half-inlined in, by its path in the build tree; `None` for the kernel.
+    module: Option<String>,
+}
+
+/// Runs the command; what it prints.
+pub(super) fn run(args: &InlineCheck) -> Result<String> {
+    let wanted = &args.consistent;
+    let build_dir = wanted.build_dir.clone().unwrap_or_default();
+    let project = Consistent::open(&Request {
+        build: build_dir.clone(),
+        source: wanted.source.clone(),
+        llvm: wanted.llvm.clone(),
+        cross_compile: wanted.cross_compile.clone(),
+        dir: wanted.output.clone(),
+    })?;
+    let only = Only::read(&wanted.only)?;
+    // A file that is named stands for all that was built.
+    let modules = if args.file.is_none() { project.modules()? } else { Vec::new() };
+    let (modules, missing): (Vec<PathBuf>, Vec<PathBuf>) =
+        modules.into_iter().partition(|module| module.is_file());
+    let kernel = args.file.clone().unwrap_or_else(|| build_dir.join("vmlinux"));
+    let paths: Vec<&PathBuf> = std::iter::once(&kernel).chain(&modules).collect();
+    let images = paths.into_par_iter().map(|path| Image::read(path)).collect::<Result<Vec<_>>>()?;
+
+    let mut kept = Kept::read(project.dir())?;
+    let build = kept.number(figures(&images));
+    let declarations = Declarations::new(project.source());
+    let mut plan = Plan { chosen: 0, left: Vec::new(), estimate: 0 };
+    let mut units: BTreeSet<String> = BTreeSet::new();
+    for image in &images {
+        let survey = &image.surveyed.survey;
+        let known = Units::new(&project, &survey.root);
+        let wish = Wish {
+            wanted: &|name| only.has(name),
+            budget: wanted.budget,
+            unit: &|file| known.of(file),
+            file: &|file| project.file(&survey.root, file),
+            forced: &|key| declarations.always_inline(key),
+        };
+        let number = u32::try_from(build).unwrap_or(u32::MAX);
+        let of_image = choose(survey, &image.guarded, kept.lists, number, &wish);
+        kept.lists = of_image.lists;
+        plan.chosen += of_image.chosen;
+        plan.estimate = of_image.estimate;
+        let path = &image.surveyed.path;
+        let module = (*path != kernel).then(|| project.file(&survey.root, &path.to_string_lossy()));
+        let half = |(key, left)| (Half { key, module: module.clone() }, left);
+        plan.left.extend(of_image.left.into_iter().map(half));
+        units.extend(survey.unit_files().iter().filter_map(|&file| known.of(survey.text(file))));
+    }
+    let changed = project.write(&inlining(&kept.lists, units))?;
+    kept.write(project.dir())?;
+
+    let mut outcome = Outcome {
+        project: &project,
+        images: &images,
+        plan: &plan,
+        kept: &kept,
+        build,
+        changed,
+        missing: missing.len(),
+        explained: Vec::new(),
+        unexplained: Vec::new(),
+        not_wanted: 0,
+        over_budget: 0,
+    };
+    explain(&mut outcome);
+    let next = project.dir().join("build");
+    if args.json { output::json(&outcome, &next) } else { Ok(output::text(&outcome, &next)) }
+}
+
+/// The lists in the build driver's words.
+fn inlining(
+    lists: &Lists,
+    units: impl IntoIterator<Item = String>,
+) -> BTreeMap<String, Vec<(String, Inlining)>> {
+    let word = |attribute| match attribute {
+        Attribute::AlwaysInline => Inlining::Always,
+        Attribute::NoInline => Inlining::Never,
+        Attribute::NoInlineNoClone => Inlining::NeverNorClone,
+        Attribute::NoAnalysis => Inlining::Opaque,
+    };
+    let all = by_unit(lists, units).into_iter();
+    let unit = |(unit, functions): (String, Vec<(String, Attribute)>)| {
+        (unit, functions.into_iter().map(|(name, attribute)| (name, word(attribute))).collect())
+    };
+    all.map(unit).collect()
+}
+
+/// The figures of all images together.
+fn figures(images: &[Image]) -> Build {
+    let mut sum = Build::default();
+    for Image { surveyed, .. } in images {
+        let all = surveyed.summary.all();
+        sum.out_of_line += all.out_of_line as u64;
+        sum.half_inlined += all.half_inlined as u64;
+        sum.inlined += all.inlined as u64;
+        sum.code += surveyed.code;
+    }
+    sum
+}
+
+/// Says of each function that stays half-inlined why it does.
+fn explain(outcome: &mut Outcome<'_>) {
+    let (project, plan, lists) = (outcome.project, outcome.plan, &outcome.kept.lists);
+    for (half, left) in &plan.left {
+        let key = &half.key;
+        let why = match left {
+            Left::NotWanted => {
+                outcome.not_wanted += 1;
+                continue;
+            }
+            Left::OverBudget => {
+                outcome.over_budget += 1;
+                continue;
+            }
+            Left::Guarded(section) => {
+                format!("inlined into {section}, which may call nothing that is traced")
+            }
+            Left::Forced => "always_inline in the source".to_owned(),
+            Left::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
+            Left::Ignored => {
+                let units = || lists.get(key).into_iter().flat_map(|entry| &entry.units);
+                if let Some(unit) = units().find(|unit| project.failed(unit)) {
+                    format!("{unit} does not compile with its list (see failed/{unit})")
+                } else if units().any(|unit| project.forced(unit, &key.function)) {
+                    "always_inline, as the compiler sees it".to_owned()
+                } else {
+                    outcome.unexplained.push(half);
+                    continue;
+                }
+            }
+        };
+        outcome.explained.push((half, why));
+    }
+}

@@ -1,0 +1,61 @@
+//! What the debug information's names mean in the source: units that are compiled from a file, and declarations as they stand there.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+
+use klpx_build_driver::consistent::Consistent;
+use klpx_inline_check::consistent::Key;
+
+/// Units by the names that the debug information has for them. Each is looked for on disk once.
+pub(super) struct Units<'a> {
+    project: &'a Consistent,
+    root: &'a str,
+    known: RefCell<HashMap<String, Option<String>>>,
+}
+
+impl<'a> Units<'a> {
+    /// `root` is the folder that the debug information names files from.
+    pub(super) fn new(project: &'a Consistent, root: &'a str) -> Units<'a> {
+        Units { project, root, known: RefCell::default() }
+    }
+
+    /// `None` for what is compiled from no file of the source.
+    pub(super) fn of(&self, file: &str) -> Option<String> {
+        if let Some(unit) = self.known.borrow().get(file) {
+            return unit.clone();
+        }
+        let unit = self.project.unit(self.root, file);
+        self.known.borrow_mut().insert(file.to_owned(), unit.clone());
+        unit
+    }
+}
+
+/// Declarations as they stand in the source. Each file is read once.
+pub(super) struct Declarations<'a> {
+    source: &'a Path,
+    files: RefCell<HashMap<String, Vec<String>>>,
+}
+
+impl<'a> Declarations<'a> {
+    pub(super) fn new(source: &'a Path) -> Declarations<'a> {
+        Declarations { source, files: RefCell::default() }
+    }
+
+    /// True when a declaration says `always_inline`: on its line, or on those before it that belong to it. What a macro makes of a
+    /// function is not seen here; the compiler wrapper finds that out.
+    pub(super) fn always_inline(&self, key: &Key) -> bool {
+        let mut files = self.files.borrow_mut();
+        let lines = files.entry(key.file.clone()).or_insert_with(|| {
+            let text = std::fs::read(self.source.join(&key.file)).unwrap_or_default();
+            String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+        });
+        let at = (key.line as usize).min(lines.len());
+        let Some((own, above)) = lines[..at].split_last() else { return false };
+        let ends = |line: &&String| {
+            line.trim().is_empty() || line.trim_end().ends_with([';', '}', '/']) || line.starts_with('#')
+        };
+        let declaration = std::iter::once(own).chain(above.iter().rev().take_while(|line| !ends(line)));
+        declaration.take(5).any(|line| line.contains("always_inline"))
+    }
+}

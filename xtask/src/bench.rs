@@ -199,7 +199,7 @@ impl Work {
 
     /// The original `vmlinux.o` (the kernel's baseline) and the patched one.
     fn objects(&self) -> [PathBuf; 2] {
-        [self.kernel.join("baseline/vmlinux.o"), self.dir.join("vmlinux.o")]
+        [self.kernel.join("baseline/vmlinux.o"), self.dir.join("patched/vmlinux.o")]
     }
 }
 

@@ -190,7 +190,13 @@ pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[Stri
 
 fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
     let start = Instant::now();
-    let folder = fresh(results_dir, built, "consistent-whole")?;
+    let folder = results_dir.join(built.kernel.name).join("consistent-whole");
+    // What was begun with the same kernel and the same klpx goes on; builds are long.
+    let of = format!("{}\n{}\n", built.tree.display(), klpx.identity()?);
+    if !fs::read_to_string(folder.join("of")).is_ok_and(|known| known == of) {
+        fresh(results_dir, built, "consistent-whole")?;
+        fs::write(folder.join("of"), of)?;
+    }
     let lists = folder.join("lists");
     let copy = Built { tree: lists.join("build"), ..built.clone() };
     let mut said = look(klpx, &built.tree, &lists, &[])?;

@@ -137,6 +137,13 @@ impl Klpx {
         &self.cache
     }
 
+    /// What tells this binary from others.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let bytes =
+            std::fs::read(&self.binary).with_context(|| format!("can't read {}", self.binary.display()))?;
+        Ok(blake3::hash(&bytes).to_hex().to_string())
+    }
+
     /// A command of the built binary, with this workspace's klpx cache.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);

@@ -67,7 +67,8 @@ A kernel in which a probe sees every call:
   DIR/functions.tsv has every choice. klpx build makes no livepatches for such a kernel.
 
   What stays half-inlined is listed with the reason: always_inline functions that are also called
-  through a pointer, and what is inlined into code that may call nothing traced (.noinstr.text).
+  through a pointer, what is inlined into code that may call nothing traced (.noinstr.text), and with
+  Clang what is inlined into functions that say flatten.
 
   --only keeps it to the functions that you trace. --budget takes those with the most inlined call
   sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:

@@ -30,6 +30,8 @@ pub struct Wish<'a> {
     pub file: &'a dyn Fn(&str) -> String,
     /// Whether the source says that a function is always inlined, as far as that is known.
     pub forced: &'a dyn Fn(&Key) -> bool,
+    /// Whether the source says that a function inlines whatever it calls (`flatten`), as far as that is known.
+    pub flattens: &'a dyn Fn(&Key) -> bool,
 }
 
 /// Why a half-inlined function stays so.
@@ -41,6 +43,9 @@ pub enum Left {
     Guarded(&'static str),
     /// The source says always_inline.
     Forced,
+    /// A list of an earlier build said that it must not be inlined, but the source says that this function inlines all that it calls:
+    /// Clang lets a call's attribute win.
+    Flattened(String),
     /// Its unit is not compiled from a file of the source.
     NoUnit,
     /// The user did not ask for it.
@@ -76,11 +81,7 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
     let mut left = Vec::new();
     let mut candidates = Vec::new();
     for (_, function) in survey.functions() {
-        let key = Key {
-            file: (wish.file)(survey.text(function.file)),
-            line: function.line,
-            function: survey.text(function.name).to_owned(),
-        };
+        let key = key_of(survey, function, wish);
         if !survey.is_half_inlined(function) {
             let there = !survey.copies(function).is_empty();
             if there && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
@@ -97,6 +98,14 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
     left.sort();
     let estimate = lists.entries().map(|(_, entry)| entry.bytes).sum();
     Plan { lists, chosen, left, estimate }
+}
+
+fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Key {
+    Key {
+        file: (wish.file)(survey.text(function.file)),
+        line: function.line,
+        function: survey.text(function.name).to_owned(),
+    }
 }
 
 /// Keeps a function that is inlined nowhere as it is.
@@ -141,7 +150,7 @@ fn candidate(
         Some(entry) if entry.build < build => match entry.choice {
             Choice::Everywhere => strongest,
             _ if entry.choice < strongest && function.declared_inline => strongest,
-            _ if units.is_subset(&entry.units) => return Err(Left::Ignored),
+            _ if units.is_subset(&entry.units) => return Err(ignored(survey, function, wish)),
             _ => strongest,
         },
         Some(entry) => entry.choice.max(first_choice(survey, function, strongest)),
@@ -152,6 +161,16 @@ fn candidate(
         Choice::Kept | Choice::OutOfLine | Choice::Opaque => cost::out_of_line(survey, function),
     };
     Ok(Candidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
+}
+
+/// Why a function is inlined although its list forbids it, as far as its holders tell.
+fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Left {
+    let holder = |id| key_of(survey, survey.function(survey.copy(id).function), wish);
+    let mut holders = survey.holders(function).into_iter().map(holder);
+    match holders.find(|holder| (wish.flattens)(holder)) {
+        Some(holder) => Left::Flattened(holder.function),
+        None => Left::Ignored,
+    }
 }
 
 /// A header's static function is inlined everywhere when that is the smaller code: if it has users that only keep its address, the

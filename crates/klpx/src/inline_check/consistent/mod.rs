@@ -105,7 +105,9 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
             budget: wanted.budget,
             unit: &|file| known.of(file),
             file: &|file| project.file(&survey.root, file),
-            forced: &|key| declarations.always_inline(key),
+            // What macros force shows in the compiler wrapper.
+            forced: &|key| declarations.says(key, "always_inline"),
+            flattens: &|key| declarations.says(key, "flatten"),
         };
         let number = u32::try_from(build).unwrap_or(u32::MAX);
         let of_image = choose(survey, &image.guarded, kept.lists, number, &wish);
@@ -188,6 +190,7 @@ fn explain(outcome: &mut Outcome<'_>) {
                 format!("inlined into {section}, which may call nothing that is traced")
             }
             Left::Forced => "always_inline in the source".to_owned(),
+            Left::Flattened(holder) => format!("inlined into {holder}, which says flatten"),
             Left::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
             Left::Ignored => {
                 let units = || lists.get(key).into_iter().flat_map(|entry| &entry.units);

@@ -42,9 +42,9 @@ impl<'a> Declarations<'a> {
         Declarations { source, files: RefCell::default() }
     }
 
-    /// True when a declaration says `always_inline`: on its line, or on those before it that belong to it. What a macro makes of a
-    /// function is not seen here; the compiler wrapper finds that out.
-    pub(super) fn always_inline(&self, key: &Key) -> bool {
+    /// True when a declaration has a word such as `always_inline`: on its line, or on those before it that belong to it. What a macro
+    /// makes of a function is not seen here.
+    pub(super) fn says(&self, key: &Key, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {
             let text = std::fs::read(self.source.join(&key.file)).unwrap_or_default();
@@ -56,6 +56,6 @@ impl<'a> Declarations<'a> {
             line.trim().is_empty() || line.trim_end().ends_with([';', '}', '/']) || line.starts_with('#')
         };
         let declaration = std::iter::once(own).chain(above.iter().rev().take_while(|line| !ends(line)));
-        declaration.take(5).any(|line| line.contains("always_inline"))
+        declaration.take(5).any(|line| line.contains(word))
     }
 }

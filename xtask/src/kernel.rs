@@ -210,6 +210,8 @@ impl Built {
             .arg("-C")
             .arg(&self.source.tree)
             .arg(format!("O={}", output.display()))
+            // Its version is part of every configuration; one that comes later would make all of a copied tree anew.
+            .arg("PAHOLE=/nonexistent")
             .args(self.kernel.make());
         let mut first: Vec<PathBuf> = tools.map(Path::to_path_buf).into_iter().collect();
         if let Some(suffix) = self.kernel.llvm {

@@ -12,7 +12,7 @@ busy 80
 matches "patched: the work runs" "[1-9]*" "$(logged "klpx: shepherd")"
 unload vmstat
 # Whatever stood in the module's memory must be gone for good.
-for _ in 1 2 3; do insmod /modules/dummy.ko; rmmod dummy; done
+for _ in 1 2 3; do insmod /modules/raid0.ko; rmmod raid0; done
 mark
 echo vmstat_shepherd >$tracing/set_ftrace_filter
 echo function >$tracing/current_tracer

@@ -65,8 +65,8 @@ const FILES: &[(&str, &str)] = &[
         "fs/two.c",
         "#include \"shared.h\"\n\
          int calls_two(int x) { return fs_global(x) + in_header(x + 1) + tiny(outside(x)) + forced(x); }\n\
-         int flattened(int x) { return outside(x) + 11; }\n\
-         __attribute__((flatten)) int flattens(int x) { return flattened(x); }\n",
+         int absorbed(int x) { return outside(x) + 11; }\n\
+         __attribute__((__flatten__)) int absorbs(int x) { return absorbed(x); }\n",
     ),
     (
         "fs/mod.c",
@@ -231,7 +231,7 @@ fn settles(tools: Tools) {
         ["forced", "always_inline in the source", "fs/mod.ko"],
     ];
     if flat {
-        expected.insert(1, ["flattened", "inlined into flattens, which says flatten", ""]);
+        expected.insert(1, ["absorbed", "inlined into absorbs, which says flatten", ""]);
     }
     assert_eq!(left, expected);
     assert_eq!((&last["modules"], &last["missing_modules"]), (&1.into(), &0.into()));

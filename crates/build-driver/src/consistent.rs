@@ -27,7 +27,7 @@ use crate::process::Runner;
 use crate::recorded::Recorded;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
-use crate::workspace::program;
+use crate::workspace::{module_objects, program};
 
 /// What a compiler is told about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,18 +121,16 @@ impl Consistent {
         self.tools.describe()
     }
 
-    /// The `.ko` files of the modules in the build tree's `modules.order` (it names objects; in older kernels, `.ko` files). They
-    /// need not be there.
+    /// The `.ko` files of the modules that the build tree lists. They need not be there.
     ///
     /// # Errors
     /// The list can't be read. None is no error: a kernel without modules has none.
     pub fn modules(&self) -> Result<Vec<PathBuf>> {
-        let path = self.build.join("modules.order");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().map(|line| self.build.join(line).with_extension("ko")).collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Diagnosis::io("read", &path, &error).into()),
+        if !self.build.join("modules.order").exists() {
+            return Ok(Vec::new());
         }
+        let objects = module_objects(&self.build)?.into_iter();
+        Ok(objects.map(|object| self.build.join(object).with_extension("ko")).collect())
     }
 
     /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that `file` is

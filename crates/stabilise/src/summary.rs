@@ -2,9 +2,9 @@
 //!
 //! From it the thin link decides what a unit imports (FunctionImporter, llvm/lib/Transforms/IPO/FunctionImport.cpp): each call has a
 //! hotness, and the size up to which its callee is imported grows with it. A cold call imports nothing
-//! (`-import-cold-multiplier`, 0) but what is `alwaysinline`. A patched unit that calls something new imports it, and the unit that it is imported from is
-//! compiled otherwise: its locals are promoted, and LLVM may no longer take for granted that it sees all their callers.
-//! So new calls are made cold. This says nothing about the unit's own code, and gives it no import that it would not have.
+//! (`-import-cold-multiplier`, 0) but what is `alwaysinline`. A patched unit that calls something new imports it, and the unit that it
+//! is imported from is compiled otherwise: its locals are promoted, and LLVM may no longer take for granted that it sees all
+//! their callers. So new calls are made cold. This says nothing about the unit's own code, and gives it no import that it would not have.
 //!
 //! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has a record for each function:
 //! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n x value,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use klpx_diagnosis::Result;
-use klpx_inline_check::consistent::{Choice, Lists};
+use klpx_inline_check::consistent::{Choice, Key, Lists};
 use serde_json::{Value, json};
 
 use super::kept::Build;
@@ -125,7 +125,10 @@ fn change(from: u64, to: u64) -> String {
 
 pub(super) fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
     let lists = &outcome.kept.lists;
-    let place = |Half { key, module }: &Half| json!({"function": key.function, "file": key.file, "line": key.line, "module": module});
+    let place = |Half { key, module }: &Half| -> Value {
+        let Key { function, file, line } = key;
+        json!({"function": function, "file": file, "line": line, "module": module})
+    };
     let build = |b: &Build| {
         json!({
             "out_of_line": b.out_of_line,

@@ -47,7 +47,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "x86_64.config", "clang-thinlto.config"],
+        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -57,7 +57,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "no-network.config", "x86_64.config", "gcc.config"],
+        fragments: &["base.config", "x86_64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
     },
@@ -67,7 +67,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::ARM64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "no-network.config", "arm64.config", "clang-thinlto.config"],
+        fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Arm64],
     },
@@ -77,7 +77,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::ARM64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "no-network.config", "arm64.config", "gcc.config"],
+        fragments: &["base.config", "arm64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
     },
@@ -87,7 +87,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: true,
-        fragments: &["base.config", "x86_64.config", "clang-fulllto.config"],
+        fragments: &["base.config", "network.config", "x86_64.config", "clang-fulllto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -97,7 +97,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::LINUX_6_12,
         matrix: true,
-        fragments: &["base.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
         llvm: Some("-19"),
         needs: &[Need::Clang19, Need::Source, Need::Guest],
     },
@@ -107,7 +107,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::LINUX_6_12,
         matrix: true,
-        fragments: &["base.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -129,7 +129,8 @@ impl Kernel {
 
     /// What `make` must know.
     fn make(&self) -> Vec<String> {
-        let mut words = Vec::new();
+        // pahole's version is part of every configuration: one that comes later would make all of a copied tree anew.
+        let mut words = vec!["PAHOLE=/nonexistent".to_owned()];
         if !self.machine.is_native() {
             words.push(format!("ARCH={}", self.machine.name));
         }
@@ -210,8 +211,6 @@ impl Built {
             .arg("-C")
             .arg(&self.source.tree)
             .arg(format!("O={}", output.display()))
-            // Its version is part of every configuration; one that comes later would make all of a copied tree anew.
-            .arg("PAHOLE=/nonexistent")
             .args(self.kernel.make());
         let mut first: Vec<PathBuf> = tools.map(Path::to_path_buf).into_iter().collect();
         if let Some(suffix) = self.kernel.llvm {

@@ -126,7 +126,8 @@ impl Consistent {
     /// # Errors
     /// The list can't be read. None is no error: a kernel without modules has none.
     pub fn modules(&self) -> Result<Vec<PathBuf>> {
-        if !self.build.join("modules.order").exists() {
+        let order = self.build.join("modules.order");
+        if !order.try_exists().map_err(|error| Diagnosis::io("read", &order, &error))? {
             return Ok(Vec::new());
         }
         let objects = module_objects(&self.build)?.into_iter();

@@ -105,6 +105,7 @@ fn check(suffix: &'static str) {
         if frozen != case.frozen {
             wrong.push(format!("{}: {frozen} units with frozen names", case.name));
         }
+        let makes = toy.makes();
         let report = toy.report("inlining");
         // The second time what is known of the originals is kept.
         let again = toy.report("inlining");
@@ -112,6 +113,14 @@ fn check(suffix: &'static str) {
             || object(&again) != object(&report)
         {
             wrong.push(format!("{}: another result the second time", case.name));
+        }
+        // Headers may go anywhere, so kbuild looks everywhere.
+        let only_units = case.source.edits.iter().all(|(path, ..)| path.ends_with(".c"));
+        if (toy.makes() == makes) != only_units {
+            wrong.push(format!("{}: {} makes", case.name, toy.makes() - makes));
+        }
+        if only_units && object(&toy.report_by_kbuild("inlining")) != object(&report) {
+            wrong.push(format!("{}: kbuild links another object", case.name));
         }
         let told = case.causes.iter().map(|told| ("cause", told));
         for (key, (name, wanted)) in told.chain(case.why.iter().map(|told| ("why", told))) {

@@ -31,7 +31,7 @@ vmlinux_o: $(O)/vmlinux.o
 fs/%.o: $(O)/fs/%.o
 	@true
 modules: vmlinux_o
-	@true > $(O)/modules.order; true > $(O)/Module.symvers
+	@true > $(O)/modules.order; true > $(O)/Module.symvers; echo >> $(S)/../makes
 "#;
 
 /// The kernel's files and one patch.
@@ -113,6 +113,32 @@ impl Toy {
         assert!(text[0]["code"] != "klpx::holder-left-out", "{text}");
         assert!(!report["changes"].as_array().expect("changes").is_empty(), "{text}");
         report
+    }
+
+    /// The same when klpx does not know that it links as kbuild does.
+    pub(crate) fn report_by_kbuild(&self, level: &str) -> Value {
+        let links = self.kernel().join("links.json");
+        let text = std::fs::read_to_string(&links).expect("links");
+        let unknown = text.replace("\"repeats\":true", "\"repeats\":false");
+        assert_ne!(text, unknown, "klpx links vmlinux as kbuild does");
+        std::fs::write(&links, unknown).expect("links");
+        let makes = self.makes();
+        let report = self.report(level);
+        assert_eq!(self.makes(), makes + 1, "kbuild links");
+        std::fs::write(&links, text).expect("links");
+        report
+    }
+
+    /// How often all of the kernel was made.
+    pub(crate) fn makes(&self) -> usize {
+        std::fs::read_to_string(self.kernel().join("makes")).map_or(0, |text| text.lines().count())
+    }
+
+    /// klpx's folder of the kernel.
+    fn kernel(&self) -> PathBuf {
+        let kernels = std::fs::read_dir(self.path("cache/kernels")).expect("kernels");
+        let mut folders = kernels.map(|entry| entry.expect("a kernel").path()).filter(|path| path.is_dir());
+        folders.next().expect("the kernel")
     }
 
     /// The report of a build at a level, however far it got.

@@ -119,6 +119,11 @@ impl Kernel {
         word == self.name || word == self.machine.name
     }
 
+    /// True for a kernel that klpx stabilises.
+    pub(crate) fn is_thin_lto(&self) -> bool {
+        self.fragments.contains(&"clang-thinlto.config")
+    }
+
     /// The compiler, whose version is part of the build's key.
     pub(crate) fn compiler(&self) -> String {
         match self.llvm {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fingerprint::Fingerprint;
-use crate::kernel::Built;
+use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Klpx, Report};
 use crate::process;
 use crate::tried::Tried;
@@ -34,10 +34,15 @@ const NO_MOUNT: i32 = 99;
 /// The patch whose builds meet trouble, and the one that is built afterwards.
 const PATCHES: [&str; 2] = ["01-proc-string/version.patch", "02-md-run/md-run.patch"];
 
+/// The line that it says when it links by itself what kbuild need not look at.
+const LINKING: &str = "linking";
+/// How far into that a signal comes: the linker is at work then.
+const INTO_LINK: Duration = Duration::from_secs(1);
+
 /// A check: its name, what it shows, what it does.
 type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
 
-/// In this order: a later check also sees what an earlier one left.
+/// On one kernel. In this order: a later check also sees what an earlier one left.
 const CHECKS: [Check; 9] = [
     ("sigkill", "klpx is killed in the patched build, then builds another patch", killed),
     ("sigkill-late", "klpx is killed right after the patched build, then builds another patch", killed_late),
@@ -54,24 +59,41 @@ const CHECKS: [Check; 9] = [
     ("damaged-module", "truncated and damaged livepatch modules", damaged_modules),
 ];
 
+/// On every ThinLTO kernel: klpx links it by itself.
+const LINK_CHECKS: [Check; 2] = [
+    (
+        "links-as-kbuild",
+        "kbuild links what klpx would, and the module is the same to the byte",
+        links_as_kbuild,
+    ),
+    ("sigkill-linking", "klpx is killed while it links, then builds another patch", killed_linking),
+];
+
 fn wanted(name: &str, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
 }
 
-/// True when a check's name contains one of the filters, or there are none.
-pub(crate) fn matches(filters: &[String]) -> bool {
-    CHECKS.iter().any(|(name, _, _)| wanted(name, filters))
+/// The checks for a kernel whose name contains one of the filters; all when there are none. `once` adds those that one kernel will do for.
+fn checks(kernel: &Kernel, once: bool, filters: &[String]) -> Vec<&'static Check> {
+    let of_links = if kernel.is_thin_lto() { &LINK_CHECKS[..] } else { &[] };
+    let of_one = if once { &CHECKS[..] } else { &[] };
+    of_links.iter().chain(of_one).filter(|(name, _, _)| wanted(name, filters)).collect()
 }
 
-/// Runs the checks whose name contains one of the filters (all when there are none) on one kernel.
+/// True when there is something to run on a kernel.
+pub(crate) fn matches(kernel: &Kernel, once: bool, filters: &[String]) -> bool {
+    !checks(kernel, once, filters).is_empty()
+}
+
+/// Runs the checks of a kernel.
 pub(crate) fn run(
     workspace: &Workspace,
     klpx: &Klpx,
     built: &Built,
-    filters: &[String],
+    (once, filters): (bool, &[String]),
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
-    let checks: Vec<&Check> = CHECKS.iter().filter(|(name, _, _)| wanted(name, filters)).collect();
+    let checks = checks(built.kernel, once, filters);
     let label = format!("{} robustness", built.kernel.name);
     let mut step = ui::step(&label);
     step.at("a build that nothing happens to");
@@ -79,7 +101,7 @@ pub(crate) fn run(
     step.done("a build that nothing happens to");
     let mut results = Vec::new();
     let mut before = setting.trees()?;
-    for &&(name, title, check) in &checks {
+    for &(name, title, check) in checks {
         let mut step = ui::step(&label);
         step.at(name);
         let mut failures = check(&setting).unwrap_or_else(|error| vec![format!("{error:#}")]);
@@ -373,6 +395,32 @@ fn killed(setting: &Setting<'_>) -> Result<Vec<String>> {
 /// While objects of the patched kernel are moved out of the build tree.
 fn killed_late(setting: &Setting<'_>) -> Result<Vec<String>> {
     killed_at(setting, "killed-late", TAKING, Duration::ZERO)
+}
+
+/// While the linker is at work.
+fn killed_linking(setting: &Setting<'_>) -> Result<Vec<String>> {
+    killed_at(setting, "killed-linking", LINKING, INTO_LINK)
+}
+
+/// The original of vmlinux came out the same when klpx linked it once more; without that knowledge it leaves the link to kbuild.
+fn links_as_kbuild(setting: &Setting<'_>) -> Result<Vec<String>> {
+    let links = setting.kernel_dir.join("links.json");
+    let text = fs::read_to_string(&links).with_context(|| format!("can't read {}", links.display()))?;
+    let job = setting.job("linked-by-kbuild", 1)?;
+    fs::write(&links, text.replace("\"repeats\":true", "\"repeats\":false"))?;
+    let ended = Running::start(job.command())?.wait();
+    fs::write(&links, text)?;
+    let ended = ended?;
+    let mut failures = setting.same_module(&job, &ended);
+    let again = setting.job("linked-by-klpx", 1)?;
+    let by_klpx = Running::start(again.command())?.wait()?;
+    failures.extend(setting.same_module(&again, &by_klpx));
+    for (who, ended, linked) in [("kbuild", &ended, false), ("klpx", &by_klpx, true)] {
+        if ended.text.contains(LINKING) != linked {
+            failures.push(format!("it was not {who} that linked\n{}", ended.tail()));
+        }
+    }
+    Ok(failures)
 }
 
 fn killed_at(setting: &Setting<'_>, name: &str, line: &str, later: Duration) -> Result<Vec<String>> {

@@ -211,10 +211,13 @@ fn livepatches(
         refusals.clear();
     }
     // What happens to klpx has nothing to do with the compiler: the kernel that builds fastest will do.
-    let robust_on = kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).copied();
-    let robust_on = robust_on.filter(|_| want_robustness && robust::matches(&args.scenario));
+    let once_on =
+        kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).map(|kernel| kernel.name);
+    let is_robust = |kernel: &Kernel| {
+        want_robustness && robust::matches(kernel, once_on == Some(kernel.name), &args.scenario)
+    };
     if scenarios.is_empty() && refusals.is_empty() && !want_inlining {
-        kernels = robust_on.into_iter().collect();
+        kernels.retain(|kernel| is_robust(kernel));
     }
     if kernels.is_empty() {
         bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
@@ -232,7 +235,7 @@ fn livepatches(
         klpx: &klpx,
         scenarios: &scenarios,
         refusals: &refusals,
-        robust: robust_on.map(|kernel| (kernel.name, &args.scenario[..])),
+        robust: want_robustness.then_some((once_on, &args.scenario[..])),
         inlining: want_inlining,
         results_dir: results_dir(workspace)?,
     };
@@ -268,8 +271,8 @@ struct Trial<'a> {
     klpx: &'a Klpx,
     scenarios: &'a [Scenario],
     refusals: &'a [(String, Case)],
-    /// The kernel that the robustness checks run on, and their names where only some are wanted.
-    robust: Option<(&'static str, &'a [String])>,
+    /// The kernel for robustness checks that one will do for, and their names where only some are wanted.
+    robust: Option<(Option<&'static str>, &'a [String])>,
     /// Look at who inlined what.
     inlining: bool,
     results_dir: PathBuf,
@@ -310,9 +313,12 @@ impl Trial<'_> {
                 Ok(())
             });
         }
-        if let Some((_, names)) = self.robust.filter(|(kernel, _)| *kernel == name) {
+        let robust = self.robust.map(|(once_on, names)| (once_on == Some(name), names));
+        if let Some((once, names)) =
+            robust.filter(|(once, names)| robust::matches(built.kernel, *once, names))
+        {
             tally.phase(&format!("{name} robustness"), |tally| {
-                tally.take(robust::run(workspace, klpx, built, names, results)?);
+                tally.take(robust::run(workspace, klpx, built, (once, names), results)?);
                 Ok(())
             });
         }

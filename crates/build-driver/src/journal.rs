@@ -51,7 +51,8 @@ pub(crate) struct Patching<'a> {
     since: SystemTime,
     /// Objects that depend on what the patch touches, as paths in the build tree.
     pub(crate) units: Vec<PathBuf>,
-    /// True when the patch only changes sources of units: no header, no Makefile, nothing new.
+    /// True when the patch only changes sources of units, and nothing but these units was made from them: no header, no Makefile, no
+    /// generated file, nothing new.
     pub(crate) only_units: bool,
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     }
     let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
     let mut saved = Vec::new();
-    let units = dependents(&dir.join("build"), &paths)?;
+    let (units, others) = dependents(&dir.join("build"), &paths)?;
     for unit in &units {
         for path in [unit.clone(), command_file(unit)] {
             let size = save(&dir.join("build").join(&path), &saved_dir.join("build").join(&path))?;
@@ -88,7 +89,7 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     let is_unit = |change: &Change| {
         change.path.ends_with(".c") && change.original.is_some() && change.patched.is_some()
     };
-    Ok(Patching { dir, since, units, only_units: changes.iter().all(is_unit) })
+    Ok(Patching { dir, since, units, only_units: !others && changes.iter().all(is_unit) })
 }
 
 impl Patching<'_> {
@@ -282,29 +283,31 @@ fn command_file(object: &Path) -> PathBuf {
     object.with_file_name(format!(".{name}.cmd"))
 }
 
-/// Objects in the build tree that were made from one of the source files, by kbuild's own records.
-fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
+/// Objects in the build tree that were made from one of the source files, by kbuild's own records; and whether anything else was.
+fn dependents(build: &Path, paths: &[&str]) -> Result<(Vec<PathBuf>, bool)> {
     let needles: Vec<Vec<u8>> = paths.iter().map(|path| format!("/{path}").into_bytes()).collect();
-    let mut found = Vec::new();
+    let (mut found, mut others) = (Vec::new(), false);
     for entry in walkdir::WalkDir::new(build).sort_by_file_name() {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name().to_string_lossy();
-        let Some(object) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".o.cmd")) else {
-            continue;
-        };
-        let object = entry.path().with_file_name(format!("{object}.o"));
-        if !object.is_file() {
+        let Some(made) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".cmd")) else { continue };
+        let made = entry.path().with_file_name(made);
+        if !made.is_file() {
             continue;
         }
         let text =
             std::fs::read(entry.path()).map_err(|error| Diagnosis::io("read", entry.path(), &error))?;
-        if needles.iter().any(|needle| mentions(&text, needle))
-            && let Ok(relative) = object.strip_prefix(build)
-        {
-            found.push(relative.to_owned());
+        if !needles.iter().any(|needle| mentions(&text, needle)) {
+            continue;
+        }
+        match made.strip_prefix(build) {
+            Ok(made) if made.extension().is_some_and(|extension| extension == "o") => {
+                found.push(made.to_owned())
+            }
+            _ => others = true,
         }
     }
-    Ok(found)
+    Ok((found, others))
 }
 
 /// True when `text` holds `needle` at the end of a word.
@@ -443,6 +446,21 @@ mod tests {
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-stale");
         assert!(!recover(dir.path()).expect("nothing to do"));
         assert_at_rest(&dir);
+    }
+
+    #[test]
+    fn what_is_made_from_a_source_besides_units_is_known() {
+        let dir = workspace();
+        let build = dir.path().join("build");
+        let of_a = || dependents(&build, &["fs/a.c"]).expect("records");
+        assert_eq!(of_a(), (vec!["fs/a.o".into()], false));
+        for (path, text) in [("fs/.gen.cmd", "source_fs/gen := /ws/src/fs/a.c\n"), ("fs/.a.s.cmd", "none")] {
+            std::fs::write(build.join(path), text).expect("write");
+        }
+        assert_eq!(of_a(), (vec!["fs/a.o".into()], false), "it is not there");
+        std::fs::write(build.join("fs/gen"), "a program for the build machine").expect("write");
+        assert_eq!(of_a(), (vec!["fs/a.o".into()], true));
+        assert_eq!(dependents(&build, &["fs/b.c"]).expect("records"), (vec!["fs/b.o".into()], false));
     }
 
     #[test]

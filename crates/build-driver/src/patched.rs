@@ -153,7 +153,11 @@ impl Workspace {
             let build = self.build_dir();
             let (compiled, stale) =
                 patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
-            let made = collect(&self.build_dir(), baseline, &patching, &work.path.join("patched"))?;
+            let objects = match ready.is_linked {
+                true => baseline.modules.iter().map(|module| module.object_rel.clone()).collect(),
+                false => module_objects(&build)?,
+            };
+            let made = collect(&build, (baseline, &objects), &patching, &work.path.join("patched"))?;
             let mut patched = made.against(baseline, ready, work);
             (patched.remade.compiled, patched.remade.stale) = (compiled, stale);
             if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
@@ -169,7 +173,7 @@ impl Workspace {
         patched
     }
 
-    /// Runs make over the patched source, with what is prepared for it.
+    /// Makes what depends on the patch: apart from kbuild where that suffices, else by make, over what is prepared for it.
     fn make_patched(
         &self,
         patching: &journal::Patching<'_>,
@@ -178,6 +182,10 @@ impl Workspace {
         progress: &dyn Progress,
     ) -> Result<Ready> {
         let mut ready = stabilise::prepare(self, patching, level, work, progress)?;
+        if ready.is_linked {
+            ready.confirm()?;
+            return Ok(ready);
+        }
         progress.step("building the patched kernel");
         ready.compiled += self.make_compared(patching, ready.cache.as_deref(), progress, |make, built| {
             make.failure(
@@ -202,7 +210,9 @@ impl Workspace {
         progress.step("building the original of what differs");
         patching.unpatch()?;
         patched.units += self.make_compared(patching, None, progress, original_does_not_build)?;
-        let originals = collect(&self.build_dir(), baseline, patching, &patched.work.path.join("original"))?;
+        let build = self.build_dir();
+        let objects = module_objects(&build)?;
+        let originals = collect(&build, (baseline, &objects), patching, &patched.work.path.join("original"))?;
         let mut pairs = Vec::new();
         for pair in std::mem::take(&mut patched.pairs) {
             let original = match &originals.vmlinux_o {
@@ -273,8 +283,13 @@ impl Made {
     }
 }
 
-/// Moves what differs from the baseline out of the build tree.
-fn collect(build: &Path, baseline: &Baseline, patching: &journal::Patching<'_>, to: &Path) -> Result<Made> {
+/// Moves what differs from the baseline out of the build tree: of vmlinux and the modules with these objects.
+fn collect(
+    build: &Path,
+    (baseline, objects): (&Baseline, &[PathBuf]),
+    patching: &journal::Patching<'_>,
+    to: &Path,
+) -> Result<Made> {
     let vmlinux = build.join("vmlinux.o");
     let vmlinux_o = if patching.is_new(&vmlinux) && differs(&vmlinux, &baseline.vmlinux_o)? {
         Some(take(build, to, Path::new("vmlinux.o"))?)
@@ -282,8 +297,7 @@ fn collect(build: &Path, baseline: &Baseline, patching: &journal::Patching<'_>, 
         None
     };
     let (mut modules, mut new_modules) = (Vec::new(), Vec::new());
-    let objects = module_objects(build)?;
-    for rel in &objects {
+    for rel in objects {
         let old = baseline.modules.iter().find(|module| module.object_rel == *rel);
         let path = build.join(rel);
         match old {

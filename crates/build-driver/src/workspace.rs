@@ -13,7 +13,8 @@
 //!     patch.journal   there while src/ is patched (journal.rs)
 //!     saved/          originals of what a patch touches, while it does
 //!     lto-cache/      ThinLTO backends' results
-//!     links.json      how the original build linked vmlinux and the modules (ThinLTO); links-*.lds, with which linker scripts
+//!     links.json      how the original build linked vmlinux and the modules (ThinLTO), and whether klpx links them in the same way;
+//!                     links-*.lds, with which linker scripts
 //!     originals/      what the stabilised rebuild knows of touched units
 //!     bin/            the linker wrapper that asks for them, and a compiler wrapper
 //!     work/           results of patched builds
@@ -137,7 +138,7 @@ impl Workspace {
     /// The machine lacks something, the source does not build, the configuration does not fit it, an interrupt.
     pub fn baseline(&self, progress: &dyn Progress) -> Result<Baseline> {
         if let Some(baseline) = self.finished_baseline() {
-            if self.is_stabilised() && !self.links_file().exists() {
+            if self.is_stabilised() && !stabilise::has_links(self) {
                 self.make_original(progress)?;
             }
             return Ok(baseline);
@@ -350,7 +351,7 @@ impl Workspace {
 
     /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second build
     /// runs no backend for what did not change. The kernel has no variable for this.
-    fn linker_wrapper(&self) -> Result<Option<PathBuf>> {
+    pub(crate) fn linker_wrapper(&self) -> Result<Option<PathBuf>> {
         if !self.is_stabilised() {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! One ThinLTO link of the kernel, and how to run the backend of a single unit of it.
+//! One ThinLTO link of the kernel, how to run the backend of a single unit of it, and how to make all of it again.
 //!
 //! `ld.lld --thinlto-single-module` makes the whole thin link and then runs one backend only, with the very configuration of the full
 //! link (lld/ELF/LTO.cpp). Its result goes to an empty ThinLTO cache, and so tells the key that the full link will look for.
@@ -10,8 +10,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::remarks;
 use serde::{Deserialize, Serialize};
 
+use super::LTO_CACHE;
 use crate::process::{Call, Runner};
 use crate::recorded::Recorded;
+use crate::workspace::Workspace;
 
 /// A relocatable link, its inputs spelled out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,19 @@ pub(crate) struct Link {
     flags: Vec<String>,
     /// Objects in link order, as paths from the build tree; archives that are searched stay as they are.
     pub(crate) inputs: Vec<String>,
+    /// The commands that follow it, such as objtool's.
+    rest: Vec<Vec<String>>,
+    /// True when klpx itself made the original by it once more, and it came out the same to the byte.
+    pub(crate) repeats: bool,
+}
+
+/// Where a link is made again.
+pub(crate) struct Place<'a> {
+    pub(crate) workspace: &'a Workspace,
+    /// A folder for what it needs.
+    pub(crate) scratch: &'a Path,
+    /// The ThinLTO cache, where it is not the workspace's.
+    pub(crate) cache: Option<&'a Path>,
 }
 
 /// What stands in for a unit's own object.
@@ -42,8 +57,9 @@ pub(crate) struct Backend {
 impl Link {
     /// The link that a record tells of. `ar` lists an archive's members.
     pub(crate) fn of(recorded: &Recorded, build: &Path, ar: &str, runner: &Runner) -> Result<Option<Link>> {
-        let Some((_, words)) = recorded.link() else { return Ok(None) };
-        let mut link = Link { flags: Vec::new(), inputs: Vec::new() };
+        let Some((at, words)) = recorded.link() else { return Ok(None) };
+        let rest = recorded.commands[at + 1..].to_vec();
+        let mut link = Link { flags: Vec::new(), inputs: Vec::new(), rest, repeats: false };
         let mut whole = false;
         let mut words = words.iter().skip(1);
         while let Some(word) = words.next() {
@@ -75,6 +91,24 @@ impl Link {
     pub(crate) fn script(&mut self) -> Option<&mut String> {
         let at = self.flags.iter().position(|flag| flag == "-T")?;
         self.flags.get_mut(at + 1)
+    }
+
+    /// Makes the link and what follows it, as kbuild does for `object`, but writes to `to`. False when one of its commands fails.
+    pub(crate) fn again(&self, object: &Path, to: &Path, place: &Place<'_>) -> Result<bool> {
+        let Some(ld) = place.workspace.linker_wrapper()? else { return Ok(false) };
+        let list = place.scratch.join("inputs");
+        std::fs::write(&list, self.inputs.join("\n"))
+            .map_err(|error| Diagnosis::io("write", &list, &error))?;
+        let mut link = vec![ld.display().to_string()];
+        link.extend(self.flags.iter().cloned());
+        link.extend(["-o".to_owned(), to.display().to_string(), format!("@{}", list.display())]);
+        let named = |word: &String| match Path::new(word) == object {
+            true => to.display().to_string(),
+            false => word.clone(),
+        };
+        let rest = self.rest.iter().map(|words| words.iter().map(named).collect());
+        let commands: Vec<Vec<String>> = std::iter::once(link).chain(rest).collect();
+        run_commands(place.workspace, &commands, place.cache)
     }
 
     /// Runs the backend of `unit`, with other objects in the places of some, and with options of LLVM's or, without any, with
@@ -114,6 +148,30 @@ impl Link {
         let Some(key) = made else { return Ok(None) };
         Ok(Some(Backend { object: cache.join(&key), key, remarks: read_remarks(folder)? }))
     }
+}
+
+/// Runs recorded commands in the build tree, with another ThinLTO cache where one is named. False when one fails.
+pub(crate) fn run_commands(
+    workspace: &Workspace,
+    commands: &[Vec<String>],
+    cache: Option<&Path>,
+) -> Result<bool> {
+    let build = workspace.build_dir();
+    for (program, words) in commands.iter().filter_map(|words| words.split_first()) {
+        // `./tools/objtool/objtool` is a path from the build tree.
+        let program = match Path::new(program) {
+            path if program.contains('/') && path.is_relative() => build.join(path),
+            path => path.to_owned(),
+        };
+        let mut call = Call::new(program).dir(&build).args(words);
+        if let Some(cache) = cache {
+            call = call.env(LTO_CACHE, cache);
+        }
+        if !workspace.runner.run(&call)?.success {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the names of remark files begin with; the linker adds the task's number.

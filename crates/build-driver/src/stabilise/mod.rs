@@ -3,15 +3,18 @@
 //!
 //! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted locals (freeze.rs),
 //! they ask for no imports that the original did not ask for, and LLVM's inliner decides again as it did for the original,
-//! wherever nothing that it looked at has changed (attempt). kbuild then makes the kernel over the result.
+//! wherever nothing that it looked at has changed (attempt). What the units are part of is then linked again (relink.rs), or where more than
+//! units depends on the patch, kbuild makes the kernel over the result.
 //!
 //! Nothing here is trusted: a unit whose original does not come out as in the baseline is left alone, and what differs between original
 //! and patched kernel is for the comparison of the finished objects to say.
 
 mod attempt;
 mod freeze;
+mod initcalls;
 mod link;
 mod originals;
+mod relink;
 mod touched;
 mod unit;
 
@@ -31,7 +34,7 @@ use crate::workspace::{Workspace, remove_file};
 use attempt::{Attempt, Chosen};
 use freeze::Freezer;
 use touched::Touched;
-pub(crate) use touched::keep_links;
+pub(crate) use touched::{has_links, keep_links};
 use unit::Unit;
 
 /// More touched units than this, such as those of a header that everything includes, are not compiled one by one.
@@ -101,7 +104,7 @@ pub struct Outcome {
     pub given_up: Option<String>,
 }
 
-/// What is there when kbuild begins.
+/// What is there when the touched units are compiled.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     /// Units that were compiled.
@@ -113,6 +116,8 @@ pub(crate) struct Ready {
     /// The ThinLTO cache to link with, where it is not the workspace's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) outcomes: Vec<Outcome>,
+    /// True when all that depends on the patch is made, and kbuild has nothing to do.
+    pub(crate) is_linked: bool,
     /// Files of the build tree that kbuild must take as they are, and what they hold.
     placed: Vec<(PathBuf, Vec<u8>)>,
     /// Sources of the units that the link must find in the cache, and what the cache holds.
@@ -151,6 +156,7 @@ pub(crate) fn prepare(
         for object in &touched {
             preparation.attempt(object, patching, judge)?;
         }
+        preparation.link(&touched, patching)?;
     } else if level >= Level::Inlining {
         preparation.ready.outcomes.extend(touched.iter().map(|object| Outcome {
             object: object.object.clone(),
@@ -246,7 +252,7 @@ impl Preparation<'_> {
         for (unit, chosen) in object.units.iter().zip(&chosen.units) {
             let to = build.join(&unit.object);
             copy::file(&chosen.bitcode, &to, false).map_err(|error| Diagnosis::io("write", &to, &error))?;
-            if unit.is_whole && !self.finish(unit, build)? {
+            if unit.is_whole && !self.finish(unit)? {
                 // kbuild makes it from the source.
                 return remove_file(&to);
             }
@@ -262,23 +268,20 @@ impl Preparation<'_> {
         Ok(())
     }
 
-    /// Makes a module of its only unit: what kbuild's record says behind the compilation.
-    fn finish(&self, unit: &Unit, build: &Path) -> Result<bool> {
-        for words in &unit.recorded.commands[1..] {
-            // `./tools/objtool/objtool` is a path from the build tree.
-            let program = match Path::new(&words[0]) {
-                path if words[0].contains('/') && path.is_relative() => build.join(path),
-                path => path.to_owned(),
-            };
-            let mut call = crate::process::Call::new(program).dir(build).args(&words[1..]);
-            if let Some(cache) = &self.ready.cache {
-                call = call.env(LTO_CACHE, cache);
-            }
-            if !self.workspace.runner.run(&call)?.success {
-                return Ok(false);
-            }
+    /// Links what the units are part of, when all of them are in place.
+    fn link(&mut self, touched: &[Touched], patching: &Patching<'_>) -> Result<()> {
+        if self.ready.placed.len() == patching.units.len() && relink::can_link(touched, patching) {
+            self.progress.step("linking");
+            let scratch = self.work.join("relink");
+            let cache = self.ready.cache.as_deref();
+            self.ready.is_linked = relink::link(touched, (self.workspace, &scratch), cache)?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Makes a module of its only unit: what kbuild's record says behind the compilation.
+    fn finish(&self, unit: &Unit) -> Result<bool> {
+        link::run_commands(self.workspace, &unit.recorded.commands[1..], self.ready.cache.as_deref())
     }
 
     /// Sees to it that the links use a cache of their own: the workspace's entries, but for those that may be of a frozen unit's original.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-use super::freeze;
 use super::link::Link;
 use super::unit::Unit;
+use super::{each, freeze, relink};
 use crate::copy;
 use crate::journal::Patching;
 use crate::recorded::Recorded;
@@ -34,7 +34,7 @@ impl Touched {
         };
         let mut left: BTreeMap<String, Recorded> = patching.units.iter().filter_map(thin).collect();
         let mut found = Vec::new();
-        for (object, link) in links(workspace) {
+        for (object, link) in links(workspace).unwrap_or_default() {
             if left.is_empty() {
                 break;
             }
@@ -60,11 +60,11 @@ impl Touched {
 /// The links of the original build, by object.
 type Links = BTreeMap<PathBuf, Link>;
 
-/// Writes down how vmlinux and the modules were linked, just after the original build.
+/// Writes down how vmlinux and the modules were linked, just after the original build, and whether klpx links them in the same way.
 pub(crate) fn keep_links(workspace: &Workspace) -> Result<()> {
     let build = workspace.build_dir();
     let ar = workspace.kernel().toolchain().tool("ar");
-    let mut links = Links::new();
+    let mut links = Vec::new();
     for object in std::iter::once(PathBuf::from("vmlinux.o")).chain(module_objects(&build)?) {
         let Some(recorded) = Recorded::read(&build, &object) else { continue };
         if let Some(mut link) = Link::of(&recorded, &build, &ar, &workspace.runner)? {
@@ -75,15 +75,24 @@ pub(crate) fn keep_links(workspace: &Workspace) -> Result<()> {
                     .map_err(|error| Diagnosis::io("copy", &build.join(&*script), &error))?;
                 *script = kept.display().to_string();
             }
-            links.insert(object, link);
+            links.push((object, link));
         }
     }
+    let jobs = workspace.kernel().jobs();
+    let repeats = each(jobs, links.len(), |at| relink::repeats(&links[at].1, &links[at].0, workspace));
+    for ((_, link), repeats) in links.iter_mut().zip(repeats) {
+        link.repeats = repeats?;
+    }
+    let links = links.into_iter().collect::<Links>();
     let text = serde_json::to_vec(&links).map_err(|error| internal(&error.to_string()))?;
     copy::write_durably(&workspace.links_file(), &text)
 }
 
-/// The links that are kept; none when the file can't be read.
-fn links(workspace: &Workspace) -> Links {
-    let text = std::fs::read(workspace.links_file()).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+/// False when it is not known how the original was linked, or not to this klpx.
+pub(crate) fn has_links(workspace: &Workspace) -> bool {
+    links(workspace).is_some()
+}
+
+fn links(workspace: &Workspace) -> Option<Links> {
+    serde_json::from_slice(&std::fs::read(workspace.links_file()).ok()?).ok()
 }

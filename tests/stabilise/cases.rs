@@ -114,6 +114,9 @@ fn check(suffix: &'static str) {
         {
             wrong.push(format!("{}: another result the second time", case.name));
         }
+        if object(&toy.report_at_once("inlining")) != object(&report) {
+            wrong.push(format!("{}: another result with more jobs", case.name));
+        }
         // Headers may go anywhere, so kbuild looks everywhere.
         let only_units = case.source.edits.iter().all(|(path, ..)| path.ends_with(".c"));
         if (toy.makes() == makes) != only_units {

@@ -107,12 +107,23 @@ impl Toy {
 
     /// The report of a build at a level. It must get as far as the kernel to be patched.
     pub(crate) fn report(&self, level: &str) -> Value {
-        let report = self.outcome(level);
+        self.report_with(&["--stabilise", level])
+    }
+
+    /// The same with these options.
+    fn report_with(&self, options: &[&str]) -> Value {
+        let report = self.outcome_with(options);
         let text = &report["errors"];
         assert!(text[0]["code"] != "klpx::nothing-changed", "{text}");
         assert!(text[0]["code"] != "klpx::holder-left-out", "{text}");
         assert!(!report["changes"].as_array().expect("changes").is_empty(), "{text}");
         report
+    }
+
+    /// The same as if it were the first patch, with more jobs than there are steps.
+    pub(crate) fn report_at_once(&self, level: &str) -> Value {
+        std::fs::remove_dir_all(self.kernel().join("originals")).expect("what is known of the originals");
+        self.report_with(&["--stabilise", level, "--jobs", "8"])
     }
 
     /// The same when klpx does not know that it links as kbuild does.
@@ -143,9 +154,15 @@ impl Toy {
 
     /// The report of a build at a level, however far it got.
     pub(crate) fn outcome(&self, level: &str) -> Value {
+        self.outcome_with(&["--stabilise", level])
+    }
+
+    fn outcome_with(&self, options: &[&str]) -> Value {
         let report = self.path("report.json");
         let done = Command::new(env!("CARGO_BIN_EXE_klpx"))
-            .args(["build", "--keep-work", "--stabilise", level, "--report"])
+            .args(["build", "--keep-work"])
+            .args(options)
+            .arg("--report")
             .arg(&report)
             .arg(format!("--llvm={}", self.suffix))
             .args(["--source".as_ref(), self.path("linux").as_os_str()])

@@ -43,7 +43,7 @@ impl<'a> Declarations<'a> {
     }
 
     /// True when a declaration has a word such as `always_inline`, with underscores around it or not: on its line, or on those
-    /// before it that belong to it. What a macro makes of a function is not seen here.
+    /// before it that belong to it. The function's own name is none. What a macro makes of a function is not seen here.
     pub(super) fn says(&self, key: &Key, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {
@@ -56,13 +56,13 @@ impl<'a> Declarations<'a> {
             line.trim().is_empty() || line.trim_end().ends_with([';', '}', '/']) || line.starts_with('#')
         };
         let declaration = std::iter::once(own).chain(above.iter().rev().take_while(|line| !ends(line)));
-        declaration.take(5).any(|line| has_word(line, word))
+        declaration.take(5).any(|line| has_word(line, word, &key.function))
     }
 }
 
-fn has_word(line: &str, word: &str) -> bool {
+fn has_word(line: &str, word: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    line.split(|c| !is_part(c)).any(|part| part.trim_matches('_') == word)
+    line.split(|c| !is_part(c)).any(|part| part != name && part.trim_matches('_') == word)
 }
 
 #[cfg(test)]
@@ -73,10 +73,12 @@ mod tests {
     fn an_attribute_is_a_word_whatever_underscores_it_has_and_a_part_of_a_name_is_none() {
         for line in ["static __always_inline int f(void)", "__attribute__((always_inline))", "always_inline"]
         {
-            assert!(has_word(line, "always_inline"), "{line}");
+            assert!(has_word(line, "always_inline", "f"), "{line}");
         }
         for line in ["int flattened(int x)", "int tree_flatten(int x)", "flattens", ""] {
-            assert!(!has_word(line, "flatten"), "{line}");
+            assert!(!has_word(line, "flatten", "f"), "{line}");
         }
+        assert!(!has_word("static int flatten(int x)", "flatten", "flatten"));
+        assert!(has_word("static __flatten int flatten(int x)", "flatten", "flatten"));
     }
 }

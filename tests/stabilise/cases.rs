@@ -149,3 +149,9 @@ fn check(suffix: &'static str) {
 fn change_sets_hold_what_must_be_replaced_and_no_flips() {
     check("-22");
 }
+
+/// What Linux 6.12 is built with.
+#[test]
+fn change_sets_are_the_same_with_clang_19() {
+    check("-19");
+}

@@ -464,6 +464,23 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_is_of_units_only_when_nothing_else_depends_on_it() {
+        let only_units = |dir: &tempfile::TempDir, changes: &[Change]| {
+            let patching = begin(dir.path(), changes).expect("begun");
+            let only_units = patching.only_units;
+            patching.end().expect("ended");
+            only_units
+        };
+        let (dir, changes) = (workspace(), changes());
+        assert!(only_units(&dir, &changes[..1]));
+        assert!(!only_units(&dir, &changes), "a new file");
+        let fs = dir.path().join("build/fs");
+        std::fs::write(fs.join(".gen.cmd"), "source_fs/gen := /ws/src/fs/a.c\n").expect("write");
+        std::fs::write(fs.join("gen"), "a program for the build machine").expect("write");
+        assert!(!only_units(&dir, &changes[..1]), "a program is made from it too");
+    }
+
+    #[test]
     fn words_are_matched_to_their_end() {
         assert!(mentions(b"x := /s/fs/a.c\n", b"/fs/a.c"));
         assert!(mentions(b"/s/fs/a.c \\\n", b"/fs/a.c"));

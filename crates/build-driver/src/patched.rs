@@ -182,19 +182,18 @@ impl Workspace {
         progress: &dyn Progress,
     ) -> Result<Ready> {
         let mut ready = stabilise::prepare(self, patching, level, work, progress)?;
-        if ready.is_linked {
-            ready.confirm()?;
-            return Ok(ready);
+        if !ready.is_linked {
+            progress.step("building the patched kernel");
+            let cache = ready.cache.as_deref();
+            ready.compiled += self.make_compared(patching, cache, progress, |make, built| {
+                make.failure(
+                    built,
+                    "klpx::patched-source-does-not-compile",
+                    "the patched kernel source does not compile",
+                    "correct the patch",
+                )
+            })?;
         }
-        progress.step("building the patched kernel");
-        ready.compiled += self.make_compared(patching, ready.cache.as_deref(), progress, |make, built| {
-            make.failure(
-                built,
-                "klpx::patched-source-does-not-compile",
-                "the patched kernel source does not compile",
-                "correct the patch",
-            )
-        })?;
         ready.confirm()?;
         Ok(ready)
     }

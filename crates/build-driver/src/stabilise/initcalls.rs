@@ -1,5 +1,6 @@
-//! The order of initcalls in a ThinLTO link. Their names hold lines of the source, so a patch that moves lines renames them, and the linker
-//! script that orders their sections has to follow (scripts/generate_initcall_order.pl).
+//! The order of initcalls in a ThinLTO link. Their names hold a count of the unique names above them (`__COUNTER__`) and a line, so a patch that
+//! says `min()` or `WARN_ON()` somewhere above renames them, and the linker script that orders their sections has to follow
+//! (scripts/generate_initcall_order.pl).
 //!
 //! The symbol `__initcall__kmod_md_mod__802_11036_md_init4` is of the section `.initcall4.init..kmod_md_mod__802_11036_md_init`
 //! (include/linux/init.h): module, a counter of the unit's, line, function, level.
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn moved_lines_rename_sections() {
+    fn counters_and_lines_rename_sections() {
         let other = "md_run __initcall__kmod_md_mod__802_11036_md_init4";
         assert_eq!(renamed(other, other).as_deref(), Some(SCRIPT));
         assert_eq!(renamed("f", "g").as_deref(), Some(SCRIPT), "units without initcalls");

@@ -270,7 +270,11 @@ impl Preparation<'_> {
 
     /// Links what the units are part of, when all of them are in place.
     fn link(&mut self, touched: &[Touched], patching: &Patching<'_>) -> Result<()> {
-        if self.ready.placed.len() == patching.units.len() && relink::can_link(touched, patching) {
+        // kbuild sees to whatever else depends on the patch.
+        let all = patching.only_units
+            && !self.ready.placed.is_empty()
+            && self.ready.placed.len() == patching.units.len();
+        if all && relink::can_link(touched) {
             self.progress.step("linking");
             let scratch = self.work.join("relink");
             let cache = self.ready.cache.as_deref();

@@ -5,7 +5,7 @@
 //! them (kbuild's are thin and have no symbol table). How it is done is not trusted: each link was made once more after the original
 //! build, and is taken only when the original came out the same to the byte.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
@@ -14,17 +14,12 @@ use super::touched::Touched;
 use super::unit::Unit;
 use super::{each, initcalls};
 use crate::copy;
-use crate::journal::Patching;
 use crate::process::Call;
 use crate::workspace::{Workspace, remove_file};
 
-/// True when the units are all that depends on the patch, and the links of what they are part of repeat.
-pub(crate) fn can_link(touched: &[Touched], patching: &Patching<'_>) -> bool {
-    let units: usize = touched.iter().map(|object| object.units.len()).sum();
-    patching.only_units
-        && units > 0
-        && units == patching.units.len()
-        && touched.iter().all(|object| is_finished(object) || object.link.repeats)
+/// True when the links of what the units are part of repeat.
+pub(crate) fn can_link(touched: &[Touched]) -> bool {
+    touched.iter().all(|object| is_finished(object) || object.link.repeats)
 }
 
 /// True for a module of one unit: it is made when the unit is put in place.
@@ -32,30 +27,36 @@ fn is_finished(object: &Touched) -> bool {
     object.units.iter().all(|unit| unit.is_whole)
 }
 
-/// Links what the units are part of, in the build tree. False when only kbuild can.
+/// Links what the units are part of, in the build tree. False when only kbuild can; nothing of what was linked is there then.
 pub(crate) fn link(
     touched: &[Touched],
     (workspace, scratch): (&Workspace, &Path),
     cache: Option<&Path>,
 ) -> Result<bool> {
-    for object in touched.iter().filter(|object| !is_finished(object)) {
+    let build = workspace.build_dir();
+    let objects: Vec<(&Touched, PathBuf)> = touched
+        .iter()
+        .filter(|object| !is_finished(object))
+        .map(|object| (object, build.join(&object.object)))
+        .collect();
+    let jobs = workspace.kernel().jobs();
+    let linked = each(jobs, objects.len(), |at| -> Result<bool> {
+        let (object, to) = &objects[at];
         let scratch = scratch.join(&object.object);
         std::fs::create_dir_all(&scratch).map_err(|error| Diagnosis::io("create", &scratch, &error))?;
         let mut link = object.link.clone();
-        if !order_initcalls(&mut link, &object.units, workspace, &scratch)? {
-            return Ok(false);
-        }
-        let to = workspace.build_dir().join(&object.object);
-        // Not into it: it may be linked to another name.
-        remove_file(&to)?;
-        let done = link.again(&object.object, &to, &Place { workspace, scratch: &scratch, cache })?;
+        // Not into the original: it may be linked to another name.
+        remove_file(to)?;
+        let done = order_initcalls(&mut link, &object.units, workspace, &scratch)?
+            && link.again(&object.object, to, &Place { workspace, scratch: &scratch, cache })?;
         tracing::debug!(object = ?object.object, done, "linked again");
-        if !done {
-            remove_file(&to)?;
-            return Ok(false);
-        }
+        Ok(done)
+    });
+    let all = linked.into_iter().collect::<Result<Vec<bool>>>()?.into_iter().all(|done| done);
+    if !all {
+        objects.iter().try_for_each(|(_, to)| remove_file(to))?;
     }
-    Ok(true)
+    Ok(all)
 }
 
 /// True when a link gives the original once more, from what the original build left.
@@ -81,13 +82,15 @@ fn order_initcalls(link: &mut Link, units: &[Unit], workspace: &Workspace, scrat
     let Some(script) = link.script() else { return Ok(true) };
     let Ok(mut text) = std::fs::read_to_string(&*script) else { return Ok(false) };
     let build = workspace.build_dir();
+    let mut files = Vec::new();
     for unit in units {
         let Some(original) = &unit.original else { return Ok(false) };
-        let files = [original.clone(), build.join(&unit.object)];
-        let symbols = each(2, files.len(), |at| symbols(&files[at], workspace));
-        let symbols = symbols.into_iter().collect::<Result<Option<Vec<_>>>>()?;
-        let Some([original, patched]) = symbols.as_deref() else { return Ok(false) };
-        let Some(renamed) = initcalls::renamed(&text, original, patched) else { return Ok(false) };
+        files.extend([original.clone(), build.join(&unit.object)]);
+    }
+    let symbols = each(workspace.kernel().jobs(), files.len(), |at| symbols(&files[at], workspace));
+    let Some(symbols) = symbols.into_iter().collect::<Result<Option<Vec<_>>>>()? else { return Ok(false) };
+    for sides in symbols.chunks_exact(2) {
+        let Some(renamed) = initcalls::renamed(&text, &sides[0], &sides[1]) else { return Ok(false) };
         text = renamed;
     }
     let path = scratch.join("initcalls.lds");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::kernel::{self, Built};
-use crate::klpx::{Build, Klpx};
+use crate::klpx::{Build, Klpx, Work};
 use crate::packages::{self, Need};
 use crate::process;
 use crate::ui;
@@ -178,29 +178,6 @@ fn inlining(args: &Args, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
 
 fn file_name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// What a run with `--keep-work` kept.
-struct Work {
-    /// The kernel in klpx's cache.
-    kernel: PathBuf,
-    /// The run's objects.
-    dir: PathBuf,
-}
-
-impl Work {
-    /// From what the run said.
-    fn kept(text: &str) -> Option<Work> {
-        let line = text.lines().find_map(|line| line.split_once("objects of this run are in "));
-        let dir = PathBuf::from(line?.1.trim());
-        let work = Work { kernel: dir.parent()?.parent()?.to_path_buf(), dir };
-        work.objects().iter().all(|path| path.is_file()).then_some(work)
-    }
-
-    /// The original `vmlinux.o` (the kernel's baseline) and the patched one.
-    fn objects(&self) -> [PathBuf; 2] {
-        [self.kernel.join("baseline/vmlinux.o"), self.dir.join("patched/vmlinux.o")]
-    }
 }
 
 /// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it says

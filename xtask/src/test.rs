@@ -213,11 +213,9 @@ fn livepatches(
     // What happens to klpx has nothing to do with the compiler: the kernel that builds fastest will do.
     let once_on =
         kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).map(|kernel| kernel.name);
-    let is_robust = |kernel: &Kernel| {
-        want_robustness && robust::matches(kernel, once_on == Some(kernel.name), &args.scenario)
-    };
+    let robust = want_robustness.then_some(robust::Wanted { once_on, filters: &args.scenario });
     if scenarios.is_empty() && refusals.is_empty() && !want_inlining {
-        kernels.retain(|kernel| is_robust(kernel));
+        kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
     }
     if kernels.is_empty() {
         bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
@@ -235,7 +233,7 @@ fn livepatches(
         klpx: &klpx,
         scenarios: &scenarios,
         refusals: &refusals,
-        robust: want_robustness.then_some((once_on, &args.scenario[..])),
+        robust,
         inlining: want_inlining,
         results_dir: results_dir(workspace)?,
     };
@@ -271,8 +269,7 @@ struct Trial<'a> {
     klpx: &'a Klpx,
     scenarios: &'a [Scenario],
     refusals: &'a [(String, Case)],
-    /// The kernel for robustness checks that one will do for, and their names where only some are wanted.
-    robust: Option<(Option<&'static str>, &'a [String])>,
+    robust: Option<robust::Wanted<'a>>,
     /// Look at who inlined what.
     inlining: bool,
     results_dir: PathBuf,
@@ -313,12 +310,9 @@ impl Trial<'_> {
                 Ok(())
             });
         }
-        let robust = self.robust.map(|(once_on, names)| (once_on == Some(name), names));
-        if let Some((once, names)) =
-            robust.filter(|(once, names)| robust::matches(built.kernel, *once, names))
-        {
+        if let Some(wanted) = self.robust.as_ref().filter(|wanted| wanted.any_on(built.kernel)) {
             tally.phase(&format!("{name} robustness"), |tally| {
-                tally.take(robust::run(workspace, klpx, built, (once, names), results)?);
+                tally.take(robust::run(workspace, klpx, built, wanted, results)?);
                 Ok(())
             });
         }

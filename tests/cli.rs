@@ -307,8 +307,20 @@ fn the_cache_is_listed_and_pruned() {
     let path = dir.path().to_str().expect("text");
     let listed = klpx(&["cache", "list", "--cache-dir", path]);
     assert_eq!(stdout(&listed), format!("nothing in {path}\n"));
-    let pruned = klpx(&["cache", "prune", "--days", "0", "--cache-dir", path]);
-    assert_eq!(stdout(&pruned), "removed 0 kernels, 0.0 GB\n");
+    let kernel = dir.path().join("kernels/0123456789ab");
+    let prune = |options: &[&str], removed: &str| {
+        std::fs::create_dir_all(&kernel).expect("a kernel's folder");
+        let said = stdout(&klpx(&[&["cache", "prune", "--cache-dir", path], options].concat()));
+        let free = said.strip_prefix(&format!("removed {removed}, 0.0 GB · ")).expect(&said);
+        let free = free.strip_suffix(" GB are free\n").expect(&said);
+        assert!(free.parse::<f64>().expect("a number") > 0.0);
+    };
+    prune(&["--days", "0"], "1 kernel");
+    prune(&["--free", "0"], "0 kernels");
+    assert!(kernel.is_dir());
+    // No file system has that much.
+    prune(&["--free", "4000000000"], "1 kernel");
+    assert!(!kernel.exists());
 }
 
 #[test]

@@ -12,10 +12,15 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
+/// GB that two kernels at once may take, at most: a build tree and its copy of 1.2 each, and what klpx wants to see free.
+const ROOM: u32 = 16;
+
 /// The built `klpx`, and the cache it uses here.
 pub(crate) struct Klpx {
     binary: PathBuf,
     cache: PathBuf,
+    /// The cache is of the fixtures, not a user's.
+    owned: bool,
     jobs: usize,
 }
 
@@ -148,11 +153,22 @@ impl Klpx {
 
     fn with(binary: PathBuf, workspace: &Workspace) -> Result<Klpx> {
         // Baselines that klpx has already built for its user serve here too, when asked for.
-        let cache = match std::env::var_os("KLPX_CACHE_DIR") {
-            Some(directory) => std::path::absolute(directory)?,
-            None => workspace.cache_dir("klpx")?,
+        let (cache, owned) = match std::env::var_os("KLPX_CACHE_DIR") {
+            Some(directory) => (std::path::absolute(directory)?, false),
+            None => (workspace.cache_dir("klpx")?, true),
         };
-        Ok(Klpx { binary, cache, jobs: workspace.jobs })
+        Ok(Klpx { binary, cache, owned, jobs: workspace.jobs })
+    }
+
+    /// Makes room for the next kernel: each fixture kernel that was ever built left 2.5 GB in klpx's cache.
+    pub(crate) fn make_room(&self) -> Result<()> {
+        if self.owned {
+            let said = process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
+            if !said.starts_with("removed 0 ") {
+                ui::line("klpx's cache", said.trim(), None);
+            }
+        }
+        Ok(())
     }
 
     /// The cache in use.

@@ -7,6 +7,7 @@ use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::copy;
+use crate::host::free_space;
 use crate::kernel::{FORMAT, Kernel};
 use crate::workspace::{internal, now, remove_dir};
 
@@ -114,17 +115,31 @@ pub enum Which {
     Unused(u64),
     /// Those whose key begins so.
     Key(String),
+    /// The ones used longest ago, one after the other until the cache's file system has so many bytes free.
+    UntilFree(u64),
 }
 
-/// Removes workspaces that are not in use. What was removed, and what would have been but is in use.
+/// Bytes free for whoever runs this where the cache lies, if that can be told: nothing need be there yet.
+pub fn free(cache_dir: &Path) -> Option<u64> {
+    free_space(cache_dir.ancestors().find(|dir| dir.is_dir())?)
+}
+
+/// Removes workspaces that are not in use, those used longest ago first. What was removed, and what would have been but
+/// is in use.
 pub fn prune(cache_dir: &Path, which: &Which) -> Result<(Vec<Item>, Vec<Item>)> {
     let (mut removed, mut busy) = (Vec::new(), Vec::new());
-    for item in list(cache_dir)? {
+    let short = |bytes: u64| free(cache_dir).is_some_and(|free| free < bytes);
+    // Looking at what is there takes longer than looking at the file system.
+    if matches!(which, Which::UntilFree(bytes) if !short(*bytes)) {
+        return Ok((removed, busy));
+    }
+    for item in list(cache_dir)?.into_iter().rev() {
         let last_used = item.info.as_ref().map_or(0, |info| info.last_used);
         let wanted = match which {
             Which::All => true,
             Which::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
             Which::Key(key) => item.key.starts_with(key.as_str()),
+            Which::UntilFree(bytes) => short(*bytes),
         };
         if !wanted {
             continue;
@@ -188,5 +203,22 @@ mod tests {
         drop(lock);
         let (removed, _) = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
         assert_eq!(removed.len(), 1);
+    }
+
+    #[test]
+    fn room_is_made_where_it_is_short_from_what_was_used_longest_ago() {
+        let cache = tempfile::tempdir().expect("dir");
+        let missing = cache.path().join("not/there/yet");
+        assert!(free(&missing).is_some_and(|free| free > 0));
+        for (key, last_used) in [("aaa", 3000), ("bbb", 1000), ("ccc", 2000)] {
+            workspace(cache.path(), key, last_used);
+        }
+        let keys = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<Vec<_>>();
+        let (removed, busy) = prune(cache.path(), &Which::UntilFree(1)).expect("pruned");
+        assert!(removed.is_empty() && busy.is_empty());
+        // No file system has that much, so all go, and their order shows.
+        let (removed, _) = prune(cache.path(), &Which::UntilFree(u64::MAX)).expect("pruned");
+        assert_eq!(keys(&removed), ["bbb", "ccc", "aaa"]);
+        assert!(list(cache.path()).expect("list").is_empty());
     }
 }

@@ -131,11 +131,16 @@ pub(crate) fn check_space(dir: &Path, needed: u64) -> Result<()> {
     let what = format!("not enough disk space for the kernel builds in {}", dir.display());
     Err(Diagnosis::new("klpx::disk-full", Class::Environment, what)
         .why(format!("{} are free, about {} are needed", gib(free), gib(needed)))
-        .remedy("free some space (klpx cache prune), or name another cache directory with --cache-dir")
+        .remedy(format!(
+            "free some space (klpx cache prune --free {} removes the kernels used longest ago), or name another cache \
+             directory with --cache-dir",
+            needed.div_ceil(1_000_000_000)
+        ))
         .into())
 }
 
-fn free_space(dir: &Path) -> Option<u64> {
+/// Bytes that a file system has free for whoever runs this.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
     // SAFETY: `stat` is plain data that the call fills, `path` ends with a NUL.
     unsafe {

@@ -299,11 +299,14 @@ pub(crate) enum Cache {
         #[command(flatten)]
         common: Common,
     },
-    /// Remove kernels that were not used for some days
+    /// Remove kernels that were not used for some days, or as many as it takes to have room
     Prune {
         /// Days; 0 removes all
         #[arg(long, value_name = "N", default_value_t = 30)]
         days: u32,
+        /// Instead, remove those used longest ago until so many GB are free
+        #[arg(long, value_name = "GB", conflicts_with = "days")]
+        free: Option<u32>,
         #[command(flatten)]
         common: Common,
     },

@@ -28,7 +28,14 @@ pub(crate) fn directory(common: &Common) -> Result<PathBuf> {
 pub(crate) fn run(command: &Cache, out: &mut impl Write) -> Result<()> {
     let text = match command {
         Cache::List { common } => list(&directory(common)?)?,
-        Cache::Prune { days, common } => prune(&directory(common)?, *days)?,
+        Cache::Prune { days, free, common } => {
+            let which = match (free, days) {
+                (Some(gigabytes), _) => Which::UntilFree(u64::from(*gigabytes) * 1_000_000_000),
+                (None, 0) => Which::All,
+                (None, days) => Which::Unused(u64::from(*days) * 24 * 60 * 60),
+            };
+            prune(&directory(common)?, &which)?
+        }
     };
     out.write_all(text.as_bytes())
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
@@ -54,11 +61,14 @@ fn list(dir: &Path) -> Result<String> {
     Ok(render::table(&rows))
 }
 
-fn prune(dir: &Path, days: u32) -> Result<String> {
-    let which = if days == 0 { Which::All } else { Which::Unused(u64::from(days) * 24 * 60 * 60) };
-    let (removed, busy) = cache::prune(dir, &which)?;
+fn prune(dir: &Path, which: &Which) -> Result<String> {
+    let (removed, busy) = cache::prune(dir, which)?;
     let freed = removed.iter().map(|item| item.size).sum();
-    let mut text = format!("removed {}, {}\n", render::plural(removed.len(), "kernel"), gigabytes(freed));
+    let mut text = format!("removed {}, {}", render::plural(removed.len(), "kernel"), gigabytes(freed));
+    if let Some(free) = cache::free(dir) {
+        text.push_str(&format!(" · {} are free", gigabytes(free)));
+    }
+    text.push('\n');
     for item in busy {
         text.push_str(&format!("kept {}: in use\n", item.key));
     }

@@ -25,8 +25,9 @@ struct Case {
 }
 
 impl Case {
-    /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`; `plain NAMES`;
-    /// `cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import limit, which is the kernel's 5 otherwise.
+    /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`;
+    /// `plain NAMES`; `cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import
+    /// limit, which is the kernel's 5 otherwise.
     fn read(path: &Path) -> Case {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let mut case = Case { name, source: Source { limit: 5, ..Source::default() }, ..Case::default() };

@@ -1,5 +1,5 @@
-//! A change set is right when the original program, with nothing but the functions of the change set diverted to their patched
-//! copies, answers as the patched program does. Generated programs and patches; each is run both ways.
+//! A change set is right when the original program, with nothing but the functions of the change set diverted to their
+//! patched copies, answers as the patched program does. Generated programs and patches; each is run both ways.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -23,8 +23,8 @@ impl Numbers {
     }
 }
 
-/// The body of a function that may call the statics below `callees` and does call the one numbered `own`, or the last one; with one line
-/// that a patch can replace.
+/// The body of a function that may call the statics below `callees` and does call the one numbered `own`, or the last
+/// one; with one line that a patch can replace.
 fn body(numbers: &mut Numbers, name: &str, callees: u64, own: u64) -> String {
     let mut text = format!("{{\n\tint {name}_k = {};\n\tint r = n;\n", numbers.below(9));
     for step in 0..1 + numbers.below(10) {
@@ -130,7 +130,8 @@ fn run(folder: &Path, program: &str, words: &[&str]) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
-/// What the program says that is made of `objects`, with some functions diverted to their copies with `new_` before their names.
+/// What the program says that is made of `objects`, with some functions diverted to their copies with `new_` before
+/// their names.
 fn answers(toy: &Toy, name: &str, objects: &[&str], diverted: &[String]) -> String {
     let mut text = String::new();
     let entries: Vec<String> = (0..COUNT).flat_map(|n| [format!("e{n}"), format!("g{n}")]).collect();

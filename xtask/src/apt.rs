@@ -1,4 +1,5 @@
-//! Packages of Debian that are unpacked, not installed: other suites and other architectures, from the machine's own mirror.
+//! Packages of Debian that are unpacked, not installed: other suites and other architectures, from the machine's own
+//! mirror.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -13,8 +14,8 @@ use crate::process;
 /// Names that mark the stanza of the main archive besides the running release's own.
 const MAIN_SUITES: &[&str] = &["stable", "testing", "unstable", "sid", "bookworm", "trixie", "forky"];
 
-/// Downloads the newest version of a package that one of the suites has (none named: the machine's own release), for another
-/// architecture if one is named, and returns the directory in `scratch` where its files lie.
+/// Downloads the newest version of a package that one of the suites has (none named: the machine's own release), for
+/// another architecture if one is named, and returns the directory in `scratch` where its files lie.
 pub(crate) fn fetch(
     scratch: &Path,
     package: &str,

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: analysis of a whole `vmlinux.o` pair, a whole `klpx build`, and the survey of a kernel's inlining, in
-//! time and memory, against peers.
+//! `cargo xtask bench`: analysis of a whole `vmlinux.o` pair, a whole `klpx build`, and the survey of a kernel's
+//! inlining, in time and memory, against peers.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -180,8 +180,8 @@ fn file_name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it says
-/// when it refuses the pair comes along.
+/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it
+/// says when it refuses the pair comes along.
 fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<(Usage, Option<String>)>> {
     let objtool = tree.join("tools/objtool/objtool");
     if !Command::new(&objtool)

@@ -1,4 +1,5 @@
-//! `klpx inline-check --consistent` on whole kernels: builds with its lists, and what ftrace sees of a function before and after.
+//! `klpx inline-check --consistent` on whole kernels: builds with its lists, and what ftrace sees of a function before
+//! and after.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -80,7 +81,8 @@ struct Left {
     why: String,
 }
 
-/// One function of a kernel is made whole: its unit is compiled again in a copy of the build tree, and the kernel linked.
+/// One function of a kernel is made whole: its unit is compiled again in a copy of the build tree, and the kernel
+/// linked.
 pub(crate) fn one_function(
     workspace: &Workspace,
     klpx: &Klpx,

@@ -1,4 +1,5 @@
-//! What runs in a guest and what it said: the initramfs of a set of scenarios, the protocol on the console, the verdicts.
+//! What runs in a guest and what it said: the initramfs of a set of scenarios, the protocol on the console, the
+//! verdicts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -334,7 +334,8 @@ fn build(workspace: &Workspace, built: &Built, config: &str) -> Result<()> {
     Ok(())
 }
 
-/// Requested symbols that the finished configuration does not have as requested (a dependency is missing, or it is gone).
+/// Requested symbols that the finished configuration does not have as requested (a dependency is missing, or it is
+/// gone).
 fn not_in_effect(requested: &str, result: &str) -> Vec<String> {
     let settings = |text: &str| -> BTreeMap<String, String> {
         let lines = text.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"));

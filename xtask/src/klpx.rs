@@ -12,7 +12,8 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// GB that two kernels at once may take, at most: a build tree and its copy of 1.2 each, and what klpx wants to see free.
+/// GB that two kernels at once may take, at most: a build tree and its copy of 1.2 each, and what klpx wants to see
+/// free.
 const ROOM: u32 = 16;
 
 /// The built `klpx`, and the cache it uses here.

@@ -1,5 +1,5 @@
-//! `cargo xtask levels`: the change sets of small patches to core files (`kernel-fixtures/levels`) at each level of the stabilised
-//! rebuild, as a table. A level that makes a change set larger, or loses the edited function, is a failure.
+//! `cargo xtask levels`: the change sets of small patches to core files (`kernel-fixtures/levels`) at each level of the
+//! stabilised rebuild, as a table. A level that makes a change set larger, or loses the edited function, is a failure.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

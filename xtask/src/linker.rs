@@ -1,5 +1,5 @@
-//! A linker in front of a fixture kernel's own: it keeps the native code of ThinLTO links in the build tree, so that a copy of the
-//! tree in which a few units differ is linked in seconds. What it links is the same.
+//! A linker in front of a fixture kernel's own: it keeps the native code of ThinLTO links in the build tree, so that a
+//! copy of the tree in which a few units differ is linked in seconds. What it links is the same.
 
 use std::ffi::OsString;
 use std::fs;

@@ -39,8 +39,8 @@ pub(crate) static X86_64: Machine = Machine {
     console: "ttyS0",
 };
 
-/// QEMU's `virt` board. Its pointer authentication is emulated with an algorithm of QEMU's own: the architected one takes
-/// most of the time.
+/// QEMU's `virt` board. Its pointer authentication is emulated with an algorithm of QEMU's own: the architected one
+/// takes most of the time.
 pub(crate) static ARM64: Machine = Machine {
     name: "arm64",
     rust: "aarch64",

@@ -1,4 +1,5 @@
-//! A small QEMU runner: kernel, initramfs, serial console. Streams lines, stops at a word, a deadline, or the guest's end.
+//! A small QEMU runner: kernel, initramfs, serial console. Streams lines, stops at a word, a deadline, or the guest's
+//! end.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use crate::machine::Machine;
 use crate::process::{self, which};
 
-/// How to run guest code. With a thread for each of its processors, TCG may run a breakpoint that the kernel has already
-/// taken out of its text again, and the guest oopses.
+/// How to run guest code. With a thread for each of its processors, TCG may run a breakpoint that the kernel has
+/// already taken out of its text again, and the guest oopses.
 const KVM: &str = "kvm";
 const TCG: &str = "tcg,thread=single";
 /// A kernel that runs at all panics for want of a root file system well before this.
@@ -56,8 +57,8 @@ fn command(machine: &Machine, accelerator: &str, image: &Path, arguments: &str) 
     command
 }
 
-/// The accelerator that runs guests of this host's own architecture, found once by booting a kernel without a root: only
-/// trying tells. Other architectures are emulated.
+/// The accelerator that runs guests of this host's own architecture, found once by booting a kernel without a root:
+/// only trying tells. Other architectures are emulated.
 fn accelerator(machine: &Machine, image: &Path) -> Result<&'static str> {
     static NATIVE: OnceLock<&str> = OnceLock::new();
     which(machine.qemu).with_context(|| format!("{} is not installed", machine.qemu))?;

@@ -245,7 +245,8 @@ fn path_without(tools: &[String], directory: &Path) -> Result<PathBuf> {
     Ok(directory.to_path_buf())
 }
 
-/// The `vmlinux` of the same source with other settings: a copy of the build tree, built again where the settings matter.
+/// The `vmlinux` of the same source with other settings: a copy of the build tree, built again where the settings
+/// matter.
 fn other_vmlinux(workspace: &Workspace, built: &Built, settings: &[String]) -> Result<PathBuf> {
     let key = blake3::hash(format!("{}\n{}", built.tree.display(), settings.join("\n")).as_bytes()).to_hex();
     let kept = workspace.cache_dir("vmlinux")?.join(format!("{}-{}", built.kernel.name, &key.as_str()[..12]));

@@ -1,5 +1,6 @@
-//! What a user's machine does to klpx: it is killed, stopped, run twice, out of disk space, given damaged files. After each
-//! of these the user's trees are as they were, nothing is left in the output folder, and the next run is none the worse.
+//! What a user's machine does to klpx: it is killed, stopped, run twice, out of disk space, given damaged files. After
+//! each of these the user's trees are as they were, nothing is left in the output folder, and the next run is none the
+//! worse.
 
 use std::ffi::OsString;
 use std::fs;
@@ -178,8 +179,8 @@ impl<'a> Setting<'a> {
         Ok(Job { setting: self, patch: &self.patches[patch..=patch], output })
     }
 
-    /// The second patch builds, and to the very module that it gave when nothing had happened. `notes` is what klpx says
-    /// of the run before.
+    /// The second patch builds, and to the very module that it gave when nothing had happened. `notes` is what klpx
+    /// says of the run before.
     fn next_build(&self, name: &str, notes: &[&str]) -> Result<Vec<String>> {
         let job = self.job(name, 1)?;
         let ended = Running::start(job.command())?.wait()?;
@@ -200,8 +201,8 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// What of the user's must stay as it is: all of both trees by inode, size and time to the nanosecond, and every byte
-    /// of the files that the patches are about.
+    /// What of the user's must stay as it is: all of both trees by inode, size and time to the nanosecond, and every
+    /// byte of the files that the patches are about.
     fn trees(&self) -> Result<Vec<Fingerprint>> {
         let (source, tree) = (&self.built.source.tree, &self.built.tree);
         let mut prints = vec![Fingerprint::of(source, false)?, Fingerprint::of(tree, false)?];
@@ -381,7 +382,8 @@ impl Running {
         if let Some(status) = self.child.try_wait()? {
             bail!("klpx ended before the signal ({status})\n{}", process::tail(&self.text));
         }
-        // SAFETY: a plain system call on the group that the child leads; it was not waited for, so the number is its own.
+        // SAFETY: a plain system call on the group that the child leads; it was not waited for, so the number is its
+        // own.
         let sent = unsafe { libc::killpg(self.child.id().cast_signed(), signal) };
         ensure!(sent == 0, "can't send a signal: {}", std::io::Error::last_os_error());
         Ok(())
@@ -521,7 +523,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A call in a mount namespace of its own, so that nothing stays mounted whatever happens. In `script`, `"$@"` is the call.
+/// A call in a mount namespace of its own, so that nothing stays mounted whatever happens. In `script`, `"$@"` is the
+/// call.
 fn in_namespace(script: &str, call: &Command, variables: &[(&str, &Path)]) -> Result<Ended> {
     let mut command = Command::new("unshare");
     command.arg("--mount");

@@ -1,4 +1,5 @@
-//! Scenarios: livepatches built by klpx from `kernel-fixtures/scenarios` and tried in a guest. Data decides what is right.
+//! Scenarios: livepatches built by klpx from `kernel-fixtures/scenarios` and tried in a guest. Data decides what is
+//! right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -43,7 +43,8 @@ pub(crate) struct MatrixArgs {
     /// Only on this kernel; may be repeated [default: all that the tests leave out]
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// Instead of scenarios, make kernels without half-inlined functions: several whole builds of each [default: of thinlto and gcc]
+    /// Instead of scenarios, make kernels without half-inlined functions: several whole builds of each [default: of
+    /// thinlto and gcc]
     #[arg(long)]
     consistent: bool,
     /// Try this klpx instead of building it
@@ -237,8 +238,8 @@ fn livepatches(
         inlining: want_inlining,
         results_dir: results_dir(workspace)?,
     };
-    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So the kernels of one
-    // architecture take turns, and the architectures share the processors.
+    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So the kernels
+    // of one architecture take turns, and the architectures share the processors.
     let lanes: Vec<Vec<_>> =
         kernels.chunk_by(|a, b| a.machine.name == b.machine.name).map(<[_]>::to_vec).collect();
     let outcomes: Vec<Result<Tally>> = std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! Where things are: the repository, the fixture cache, what the command line overrides. Creates no files but the cache.
+//! Where things are: the repository, the fixture cache, what the command line overrides. Creates no files but the
+//! cache.
 
 use std::collections::BTreeMap;
 use std::fs::File;

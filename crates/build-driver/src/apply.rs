@@ -1,5 +1,5 @@
-//! Applying patches in a scratch copy of the files they touch, so that a patch that fails has touched nothing. Writes only
-//! to a temporary folder.
+//! Applying patches in a scratch copy of the files they touch, so that a patch that fails has touched nothing. Writes
+//! only to a temporary folder.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -50,7 +50,8 @@ impl Prepared {
         self.changes.iter().map(|change| change.path.as_str())
     }
 
-    /// What the user may want to know: files passed over, hunks that applied at another line, lines whose numbers moved.
+    /// What the user may want to know: files passed over, hunks that applied at another line, lines whose numbers
+    /// moved.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -64,7 +65,8 @@ impl Prepared {
         }
     }
 
-    /// True when the patches edit the function that a file's original declares in line `first`, and the next one in line `next`.
+    /// True when the patches edit the function that a file's original declares in line `first`, and the next one in
+    /// line `next`.
     pub fn edits_function(&self, path: &str, first: u32, next: Option<u32>) -> bool {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return false };
         let (Some(original), Some(_)) = (&change.original, &change.patched) else { return true };
@@ -84,11 +86,12 @@ impl Prepared {
 }
 
 impl PatchSet {
-    /// Checks the patches against the kernel's source and applies them in a scratch copy. `fuzz` 1 or 2 lets so many of a
-    /// hunk's three outer context lines differ (git apply -C2, -C1); 0 lets none.
+    /// Checks the patches against the kernel's source and applies them in a scratch copy. `fuzz` 1 or 2 lets so many of
+    /// a hunk's three outer context lines differ (git apply -C2, -C1); 0 lets none.
     ///
     /// # Errors
-    /// A file no livepatch can change, a patch that does not apply (which hunk, which line), patches that undo each other.
+    /// A file no livepatch can change, a patch that does not apply (which hunk, which line), patches that undo each
+    /// other.
     pub fn preflight(&self, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
         prepare(self, kernel.source().root(), kernel.arch(), kernel.runner(), fuzz)
     }

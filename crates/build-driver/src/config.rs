@@ -141,8 +141,8 @@ impl Arch {
         }
     }
 
-    /// True where GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some targets at
-    /// -O1). `-fdata-sections` takes that away, so that most functions come out as other code.
+    /// True where GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some targets
+    /// at -O1). `-fdata-sections` takes that away, so that most functions come out as other code.
     pub(crate) fn gcc_anchors_data(self) -> bool {
         match self {
             Arch::X86_64 => false,

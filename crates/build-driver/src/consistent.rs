@@ -1,5 +1,5 @@
-//! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them. Writes only to the
-//! folder that the user names, and builds nothing itself.
+//! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them.
+//! Writes only to the folder that the user names, and builds nothing itself.
 //!
 //! ```text
 //! DIR/cc              the wrapper: make CC=DIR/cc
@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`; they reach the
-//! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by `__typeof__` and add
-//! an attribute. They have to follow the definitions, so the unit is compiled in two steps: `-E -fdirectives-only` puts all files in one
-//! and leaves the macros for the second step, which makes the same code of it as it would have made of the files.
+//! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by
+//! `__typeof__` and add an attribute. They have to follow the definitions, so the unit is compiled in two steps: `-E
+//! -fdirectives-only` puts all files in one and leaves the macros for the second step, which makes the same code of it
+//! as it would have made of the files.
 //!
-//! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the file that
-//! the compiler writes for kbuild, and makes an empty one where there is none.
+//! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the
+//! file that the compiler writes for kbuild, and makes an empty one where there is none.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -38,8 +39,8 @@ pub enum Inlining {
     Never,
     /// Nor replace it by a variant for some of its callers (GCC's clones; Clang has no such attribute).
     NeverNorClone,
-    /// Nor conclude anything from its body: what makes GCC keep a `gnu_inline` function whole, as all are that the kernel declares
-    /// inline. There it ignores `noinline`.
+    /// Nor conclude anything from its body: what makes GCC keep a `gnu_inline` function whole, as all are that the
+    /// kernel declares inline. There it ignores `noinline`.
     Opaque,
 }
 
@@ -134,16 +135,17 @@ impl Consistent {
         Ok(objects.map(|object| self.build.join(object).with_extension("ko")).collect())
     }
 
-    /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that `file` is
-    /// named from.
+    /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that
+    /// `file` is named from.
     pub fn file(&self, root: &str, file: &str) -> String {
         let path = Path::new(root).join(file);
         let below = [&self.source, &self.build].into_iter().find_map(|folder| path.strip_prefix(folder).ok());
         below.and_then(Path::to_str).unwrap_or(file).to_owned()
     }
 
-    /// The unit that a file of the debug information is: its path from the source tree, or from the build tree when it was generated
-    /// there. `root` is the folder that `file` is named from. `None` for a path that the wrapper would not know.
+    /// The unit that a file of the debug information is: its path from the source tree, or from the build tree when it
+    /// was generated there. `root` is the folder that `file` is named from. `None` for a path that the wrapper would
+    /// not know.
     pub fn unit(&self, root: &str, file: &str) -> Option<String> {
         let below = |folder: &Path| {
             let path = Path::new(root).join(file);
@@ -225,7 +227,8 @@ impl Consistent {
     }
 }
 
-/// Refuses a build tree that was made with lists: `klpx build` compiles without them, and no two functions would be the same.
+/// Refuses a build tree that was made with lists: `klpx build` compiles without them, and no two functions would be the
+/// same.
 ///
 /// # Errors
 /// The wrapper stands in kbuild's record of a unit that every kernel has.
@@ -291,7 +294,8 @@ const WRAPPER_HEAD: &str = "#!/bin/sh
 # Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
 ";
 
-/// The wrapper after that. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly, links, `-E`, `-S`.
+/// The wrapper after that. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly,
+/// links, `-E`, `-S`.
 const WRAPPER: &str = r#"dir='@DIR@' source='@SOURCE@'
 unit='' compiles='' depends='' output='' lto='' before=''
 for word in "$@"; do

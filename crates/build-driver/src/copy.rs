@@ -1,5 +1,5 @@
-//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links, never the user's files
-//! opened for writing.
+//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links, never the user's
+//! files opened for writing.
 
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
@@ -30,8 +30,8 @@ pub(crate) fn file(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees objects
-/// as newer).
+/// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees
+/// objects as newer).
 pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path) -> Result<()> {
     make_dirs(files, to)?;
     let now = SystemTime::now();

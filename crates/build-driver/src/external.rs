@@ -1,5 +1,5 @@
-//! The livepatch module itself, as far as kbuild makes it: its glue as an external module, and the last link. Writes only to
-//! folders that the caller names, and the workspace.
+//! The livepatch module itself, as far as kbuild makes it: its glue as an external module, and the last link. Writes
+//! only to folders that the caller names, and the workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,8 @@ pub struct ExternalModule {
 }
 
 impl Workspace {
-    /// Builds the external module in `dir` (a folder with a Kbuild file that sets `obj-m := NAME.o`) against the original
-    /// kernel, whose exports and checksums `symvers` lists.
+    /// Builds the external module in `dir` (a folder with a Kbuild file that sets `obj-m := NAME.o`) against the
+    /// original kernel, whose exports and checksums `symvers` lists.
     ///
     /// # Errors
     /// `klpx::glue-does-not-build` with the compiler's lines; an interrupt.

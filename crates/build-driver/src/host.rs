@@ -1,4 +1,5 @@
-//! What the machine must have before a build: programs, headers, disk space. Names the Debian package of what is missing.
+//! What the machine must have before a build: programs, headers, disk space. Names the Debian package of what is
+//! missing.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -1,12 +1,12 @@
-//! The time during which a workspace's source is patched: what was touched, and how everything gets back to the original,
-//! also after a SIGKILL at any moment. Never touches the baseline.
+//! The time during which a workspace's source is patched: what was touched, and how everything gets back to the
+//! original, also after a SIGKILL at any moment. Never touches the baseline.
 //!
-//! The rule that make relies on: at rest, every file in `src/` is original, and every object in `build/` is of the original
-//! source or not there. Before a file is touched, originals of the source files and of the objects that depend on them are
-//! saved and the journal is written; the journal file's own modification time is the border: everything in `build/` that is
-//! not older was made while the source was patched. To roll back is to restore the source files, remove everything in
-//! `build/` that is not older than the journal, and put the saved objects back, in this order and with fresh times, so that
-//! make finds them newer than their sources.
+//! The rule that make relies on: at rest, every file in `src/` is original, and every object in `build/` is of the
+//! original source or not there. Before a file is touched, originals of the source files and of the objects that depend
+//! on them are saved and the journal is written; the journal file's own modification time is the border: everything in
+//! `build/` that is not older was made while the source was patched. To roll back is to restore the source files,
+//! remove everything in `build/` that is not older than the journal, and put the saved objects back, in this order and
+//! with fresh times, so that make finds them newer than their sources.
 
 use std::fs::{File, FileTimes};
 use std::io;
@@ -51,8 +51,8 @@ pub(crate) struct Patching<'a> {
     since: SystemTime,
     /// Objects that depend on what the patch touches, as paths in the build tree.
     pub(crate) units: Vec<PathBuf>,
-    /// True when the patch only changes sources of units, and nothing but these units was made from them: no header, no Makefile, no
-    /// generated file, nothing new.
+    /// True when the patch only changes sources of units, and nothing but these units was made from them: no header, no
+    /// Makefile, no generated file, nothing new.
     pub(crate) only_units: bool,
 }
 
@@ -81,7 +81,8 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
         serde_json::to_vec_pretty(&Journal { files, saved }).map_err(|error| internal(&error.to_string()))?;
     copy::write_durably(&journal_path(dir), &text)?;
     let since = modified(&journal_path(dir))?;
-    // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just before.
+    // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just
+    // before.
     std::thread::sleep(Duration::from_millis(20));
     for change in changes {
         install(dir, change)?;
@@ -233,8 +234,8 @@ fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// The file whose presence says that host programs or generated headers were swept from the build tree: the next make of
-/// the kernel brings them back, but an external module takes them as given.
+/// The file whose presence says that host programs or generated headers were swept from the build tree: the next make
+/// of the kernel brings them back, but an external module takes them as given.
 pub(crate) fn unprepared(dir: &Path) -> PathBuf {
     dir.join("unprepared")
 }
@@ -283,7 +284,8 @@ fn command_file(object: &Path) -> PathBuf {
     object.with_file_name(format!(".{name}.cmd"))
 }
 
-/// Objects in the build tree that were made from one of the source files, by kbuild's own records; and whether anything else was.
+/// Objects in the build tree that were made from one of the source files, by kbuild's own records; and whether anything
+/// else was.
 fn dependents(build: &Path, paths: &[&str]) -> Result<(Vec<PathBuf>, bool)> {
     let needles: Vec<Vec<u8>> = paths.iter().map(|path| format!("/{path}").into_bytes()).collect();
     let (mut found, mut others) = (Vec::new(), false);

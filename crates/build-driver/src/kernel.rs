@@ -20,8 +20,8 @@ pub(crate) enum Sections {
     FromLink,
     /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code but lengths of branches.
     Everywhere,
-    /// [`SECTION_FLAGS`] in those compilations only that a patch causes, and once more for the original of the same units:
-    /// the flags change the code, and the baseline has to be the kernel's own.
+    /// [`SECTION_FLAGS`] in those compilations only that a patch causes, and once more for the original of the same
+    /// units: the flags change the code, and the baseline has to be the kernel's own.
     WhereCompared,
 }
 

@@ -1,7 +1,8 @@
-//! `#line` directives in patched C files, so that what stands below a hunk keeps its line numbers. Pure text work, no IO.
+//! `#line` directives in patched C files, so that what stands below a hunk keeps its line numbers. Pure text work, no
+//! IO.
 //!
-//! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. A patch that adds a line at the top of a file would
-//! otherwise change every function below that uses one of them.
+//! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. A patch that adds a line at the top of a file
+//! would otherwise change every function below that uses one of them.
 
 use std::ops::Range;
 
@@ -16,12 +17,13 @@ pub struct Numbered {
     pub unplaced: Vec<u32>,
     /// The lines that the patch edits, by the numbers that the compiler sees.
     pub edited: Vec<Range<u32>>,
-    /// The lines of the original (from 1) that the patch takes away or replaces; an empty range where it adds lines before this one.
+    /// The lines of the original (from 1) that the patch takes away or replaces; an empty range where it adds lines
+    /// before this one.
     pub replaced: Vec<Range<u32>>,
 }
 
-/// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the first
-/// place after each change where a directive can stand.
+/// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the
+/// first place after each change where a directive can stand.
 pub fn number(original: &str, patched: &str) -> Numbered {
     let edits = edits(original, patched);
     let lines: Vec<&str> = patched.split_inclusive('\n').collect();
@@ -63,16 +65,16 @@ struct Edit {
 }
 
 impl Edit {
-    /// Its lines as the compiler numbers them, when numbers before it are too high by `offset`; a pure deletion is at the line
-    /// that follows it.
+    /// Its lines as the compiler numbers them, when numbers before it are too high by `offset`; a pure deletion is at
+    /// the line that follows it.
     fn lines(&self, offset: i64) -> Range<u32> {
         let start = self.old_start as i64 + 1 + offset;
         let line = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
         line(start)..line(start + self.old_len.max(self.new_len).max(1) as i64)
     }
 
-    /// Its lines in the original. A function that is added or removed below another one can be read as lines within that one too, because
-    /// both end with the same brace: of all such readings the last counts.
+    /// Its lines in the original. A function that is added or removed below another one can be read as lines within
+    /// that one too, because both end with the same brace: of all such readings the last counts.
     fn replaced(&self, (old, new): (&[&str], &[&str]), next: Option<&Edit>) -> Range<u32> {
         let moves = match (self.old_len, self.new_len) {
             (0, length) => slide(new, self.new_start, length, next.map(|next| next.new_start)),
@@ -92,8 +94,9 @@ fn slide(lines: &[&str], start: usize, length: usize, limit: Option<usize>) -> u
     (start + length..end).take_while(same).count()
 }
 
-/// The last line (from 1) of the function that is declared in line `first` of a text, when the next function is declared in line `next`:
-/// the last one with a brace in the first column, or else all up to there. What stands below is not the function's.
+/// The last line (from 1) of the function that is declared in line `first` of a text, when the next function is
+/// declared in line `next`: the last one with a brace in the first column, or else all up to there. What stands below
+/// is not the function's.
 pub fn end_of_function(text: &str, first: u32, next: Option<u32>) -> u32 {
     let before = next.map_or(u32::MAX, |next| next.saturating_sub(1)).max(first);
     let numbered = (1..=before).zip(text.lines()).skip(first.saturating_sub(1) as usize);
@@ -129,8 +132,8 @@ struct Scan {
 }
 
 impl Scan {
-    /// Where directives go in the unchanged lines `begin..end`: the first safe line, and, when that is inside `#if`, again
-    /// after each branch that is left, because a directive in a branch that is not compiled does nothing.
+    /// Where directives go in the unchanged lines `begin..end`: the first safe line, and, when that is inside `#if`,
+    /// again after each branch that is left, because a directive in a branch that is not compiled does nothing.
     fn places(&mut self, states: &[State], begin: usize, end: usize) -> Vec<usize> {
         let mut places = Vec::new();
         for (at, state) in states.iter().enumerate().take(end).skip(begin) {
@@ -273,8 +276,8 @@ mod tests {
         state.branches.iter().all(|branch| taken >> (branch % 64) & 1 == 1)
     }
 
-    /// The number each line of a text has after the directives that are compiled; directives left out. `states` are of the
-    /// lines without directives.
+    /// The number each line of a text has after the directives that are compiled; directives left out. `states` are of
+    /// the lines without directives.
     fn numbers(text: &str, states: &[State], taken: u64) -> Vec<(String, usize)> {
         let mut number = 1;
         let mut found = Vec::new();
@@ -490,8 +493,8 @@ mod tests {
         }
 
         proptest! {
-            /// Whatever branches are compiled: unchanged lines have their original numbers, from the first line after each
-            /// change where a directive can stand.
+            /// Whatever branches are compiled: unchanged lines have their original numbers, from the first line after
+            /// each change where a directive can stand.
             #[test]
             fn unchanged_lines_keep_their_numbers(
                 shapes in text(),

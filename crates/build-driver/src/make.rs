@@ -84,7 +84,8 @@ impl Make<'_> {
             format!("LOCALVERSION={}", self.kernel.local_version()),
         ];
         if !self.kernel.config().is("DEBUG_INFO_BTF") {
-            // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel anew.
+            // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel
+            // anew.
             variables.push("PAHOLE=/nonexistent".to_owned());
         }
         variables.extend(self.kernel.toolchain().make.iter().cloned());
@@ -168,8 +169,8 @@ fn is_make_noise(line: &str) -> bool {
     line.starts_with("make[") || line.starts_with("make: ") || short_line(line).is_some()
 }
 
-/// The lines of a failed make that say why: each error with what leads up to it and what follows, the workspace's source
-/// path taken off. The last lines when there is no line that looks like an error.
+/// The lines of a failed make that say why: each error with what leads up to it and what follows, the workspace's
+/// source path taken off. The last lines when there is no line that looks like an error.
 pub(crate) fn error_lines(lines: &[String], src: &Path) -> Vec<String> {
     let prefix = format!("{}/", src.display());
     let clean = |line: &String| line.replace(&prefix, "");

@@ -1,4 +1,5 @@
-//! Patches as the user gives them: reading, what they touch, and what is refused before anything is built. Applies nothing.
+//! Patches as the user gives them: reading, what they touch, and what is refused before anything is built. Applies
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -126,7 +127,8 @@ impl PatchSet {
         self.changes().map(|change| change.hunks).sum()
     }
 
-    /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed over.
+    /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
+    /// over.
     pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
         let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;

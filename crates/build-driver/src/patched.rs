@@ -125,8 +125,8 @@ pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
 }
 
 impl Workspace {
-    /// Builds the patched kernel, as near to the original as the level says, and gives what differs from the baseline. The source is
-    /// original again when this returns, whatever came of it.
+    /// Builds the patched kernel, as near to the original as the level says, and gives what differs from the baseline.
+    /// The source is original again when this returns, whatever came of it.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
@@ -173,7 +173,8 @@ impl Workspace {
         patched
     }
 
-    /// Makes what depends on the patch: apart from kbuild where that suffices, else by make, over what is prepared for it.
+    /// Makes what depends on the patch: apart from kbuild where that suffices, else by make, over what is prepared for
+    /// it.
     fn make_patched(
         &self,
         patching: &journal::Patching<'_>,

@@ -1,8 +1,8 @@
 //! Every child process of klpx: its environment, its process group, its end. Never interprets what a child says.
 //!
 //! A child leads its own process group, so that it and all it started can be stopped at once. It gets SIGTERM when klpx
-//! dies (make then removes half-written targets), and it inherits the workspace's lock, so that a second klpx can't enter
-//! a workspace while compilers of a killed one still write to it.
+//! dies (make then removes half-written targets), and it inherits the workspace's lock, so that a second klpx can't
+//! enter a workspace while compilers of a killed one still write to it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -27,8 +27,8 @@ const KEPT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LD_LIBRAR
 /// Prefixes of variables that tool wrappers need.
 const KEPT_PREFIXES: [&str; 2] = ["PYENV_", "NIX_"];
 
-/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal, a second later or more, ends klpx at
-/// once (some senders signal a process and its group in one breath, which is one wish).
+/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal, a second later or more, ends
+/// klpx at once (some senders signal a process and its group in one breath, which is one wish).
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(|| {
@@ -44,7 +44,8 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
                 }
                 flag.store(true, Ordering::Relaxed);
             };
-            // SAFETY: atomics, the clock and _exit are async-signal-safe. It fails only for signals that can't be caught.
+            // SAFETY: atomics, the clock and _exit are async-signal-safe. It fails only for signals that can't be
+            // caught.
             let _ = unsafe { signal_hook::low_level::register(signal, action) };
         }
         flag
@@ -140,8 +141,8 @@ impl Runner {
         Runner { stop: interrupt_flag(), hold: None, killed: Arc::default() }
     }
 
-    /// The same runner, whose children also hold `lock` until the last of them ends, and whose process group is noted in the
-    /// file `group`.
+    /// The same runner, whose children also hold `lock` until the last of them ends, and whose process group is noted
+    /// in the file `group`.
     pub(crate) fn holding(&self, lock: Arc<File>, group: PathBuf) -> Runner {
         Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }), killed: Arc::default() }
     }
@@ -303,8 +304,8 @@ fn kill_group(group: i32, signal: i32) {
     }
 }
 
-/// Ends what a killed klpx left running: the processes of the group noted in the file `group` that work below `dir`. The
-/// second condition keeps a stranger safe that got the same number later.
+/// Ends what a killed klpx left running: the processes of the group noted in the file `group` that work below `dir`.
+/// The second condition keeps a stranger safe that got the same number later.
 pub(crate) fn end_orphans(group: &Path, dir: &Path) {
     let Some(group) = std::fs::read_to_string(group).ok().and_then(|text| text.trim().parse::<i32>().ok())
     else {

@@ -28,14 +28,16 @@ impl Remade {
         self.compiled.iter().any(|object| unit_of(object) == unit_of(Path::new(source)))
     }
 
-    /// True when a unit, by its source's path in the tree, keeps the hash of its original although this function of it is another.
+    /// True when a unit, by its source's path in the tree, keeps the hash of its original although this function of it
+    /// is another.
     pub fn differs_under_its_old_hash(&self, source: &str, function: &str) -> bool {
         let unit = self.frozen.iter().find(|unit| unit_of(&unit.object) == unit_of(Path::new(source)));
         unit.is_some_and(|unit| unit.differing.iter().any(|name| name == function))
     }
 }
 
-/// What an object and its source have in common: the folder, and the name up to the first dot (`switch.nvhe.o` is made of `switch.c`).
+/// What an object and its source have in common: the folder, and the name up to the first dot (`switch.nvhe.o` is made
+/// of `switch.c`).
 fn unit_of(path: &Path) -> (Option<&Path>, &str) {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     (path.parent(), name.split('.').next().unwrap_or(name))

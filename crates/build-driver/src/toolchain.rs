@@ -1,4 +1,5 @@
-//! Which compiler and linker a configuration was made with, and the installed tools that are the same. Compiles nothing.
+//! Which compiler and linker a configuration was made with, and the installed tools that are the same. Compiles
+//! nothing.
 
 use std::path::{Path, PathBuf};
 

@@ -140,8 +140,8 @@ pub enum Kind {
     Link(PathBuf),
 }
 
-/// The identity of a tree: paths, sizes, modification times, link targets. Contents are not read, so that a tree of 95,000
-/// files takes a fraction of a second; a file changed with its size and time kept is not noticed, as with make.
+/// The identity of a tree: paths, sizes, modification times, link targets. Contents are not read, so that a tree of
+/// 95,000 files takes a fraction of a second; a file changed with its size and time kept is not noticed, as with make.
 pub fn identity(files: &[Entry]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for entry in files {

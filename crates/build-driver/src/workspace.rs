@@ -1,5 +1,5 @@
-//! The private workspace of one kernel under the cache directory: its layout, its lock, its baseline. Never writes outside
-//! the cache directory.
+//! The private workspace of one kernel under the cache directory: its layout, its lock, its baseline. Never writes
+//! outside the cache directory.
 //!
 //! ```text
 //! <cache>/kernels/<key>.lock     held while a klpx (or a compiler it started) works in the workspace
@@ -94,7 +94,8 @@ struct Manifest {
 }
 
 impl Workspace {
-    /// Takes the workspace of a kernel; waits when another klpx has it, and says so. Puts right what a killed klpx left.
+    /// Takes the workspace of a kernel; waits when another klpx has it, and says so. Puts right what a killed klpx
+    /// left.
     ///
     /// # Errors
     /// The cache directory can't be written, or klpx is interrupted while it waits.
@@ -165,9 +166,9 @@ impl Workspace {
         }
     }
 
-    /// Brings the build tree up to date with the original source. Something on the machine that kbuild looks at has changed, a library
-    /// of a host program for instance; what a patched build made anew because of it is gone with the patch, and each further
-    /// patch would pay for it again.
+    /// Brings the build tree up to date with the original source. Something on the machine that kbuild looks at has
+    /// changed, a library of a host program for instance; what a patched build made anew because of it is gone with the
+    /// patch, and each further patch would pay for it again.
     pub(crate) fn refresh(&self, progress: &dyn Progress) -> Result<()> {
         progress.note("the build tree was out of date; it is made again for the next patch");
         self.make_original(progress).map(|_| ())
@@ -349,8 +350,8 @@ impl Workspace {
         .into())
     }
 
-    /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second build
-    /// runs no backend for what did not change. The kernel has no variable for this.
+    /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second
+    /// build runs no backend for what did not change. The kernel has no variable for this.
     pub(crate) fn linker_wrapper(&self) -> Result<Option<PathBuf>> {
         if !self.is_stabilised() {
             return Ok(None);
@@ -381,8 +382,8 @@ impl Workspace {
         self.dir.join("originals")
     }
 
-    /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild would
-    /// make the whole kernel anew if they changed in a variable of its own.
+    /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild
+    /// would make the whole kernel anew if they changed in a variable of its own.
     fn compiler_wrapper(&self) -> Result<Option<PathBuf>> {
         if self.kernel.sections() != Sections::WhereCompared {
             return Ok(None);

@@ -73,8 +73,8 @@ impl Toy {
         toy
     }
 
-    /// The same for an architecture where GCC's code depends on the flags that the comparison needs. The compiler is still
-    /// the host's.
+    /// The same for an architecture where GCC's code depends on the flags that the comparison needs. The compiler is
+    /// still the host's.
     fn anchored() -> Toy {
         let toy = Toy::new();
         let config = toy.root.path().join("out/.config");

@@ -97,8 +97,9 @@ impl<'d> Comparer<'_, 'd> {
         reasons
     }
 
-    /// Functions of one section branch to each other without relocations, and the bytes of such a branch say only how far it is. So
-    /// the same bytes may lead to another function, where one is new or gone and another one stands in its place.
+    /// Functions of one section branch to each other without relocations, and the bytes of such a branch say only how
+    /// far it is. So the same bytes may lead to another function, where one is new or gone and another one stands in
+    /// its place.
     fn neighbour(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
         let at = |object: &Object<'_>, from: ItemId, distance: i64| {
             let place = object.item(from).entry.checked_add_signed(distance)?;

@@ -43,8 +43,8 @@ pub enum Reason {
         /// In the patched object.
         to: String,
     },
-    /// Another function stands where it may branch to without a relocation, as the assembler writes it between functions of one
-    /// section.
+    /// Another function stands where it may branch to without a relocation, as the assembler writes it between
+    /// functions of one section.
     Neighbour {
         /// What stood there in the original.
         from: String,

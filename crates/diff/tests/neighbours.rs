@@ -1,4 +1,5 @@
-//! Functions of one named section branch to each other without relocations: the same bytes can lead to another function.
+//! Functions of one named section branch to each other without relocations: the same bytes can lead to another
+//! function.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! What a kernel's DWARF and tables say about functions: their source lines, who inlined them, whether ftrace can reach them; and
-//! which attributes would keep them whole.
+//! What a kernel's DWARF and tables say about functions: their source lines, who inlined them, whether ftrace can reach
+//! them; and which attributes would keep them whole.
 //!
 //! Never decides what changed.
 

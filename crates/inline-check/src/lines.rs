@@ -1,4 +1,5 @@
-//! Source lines of code in a relocatable object, without running more line programs than those that hold what is asked for.
+//! Source lines of code in a relocatable object, without running more line programs than those that hold what is asked
+//! for.
 //!
 //! The relocations of `.debug_line` are the starts of its sequences (DW_LNE_set_address), so the program that covers a
 //! function is found without decoding any other.
@@ -65,8 +66,8 @@ impl<'s> Lines<'s> {
         self.find(section, offset, |rows| covering(rows, dwarf::address(section, offset)))
     }
 
-    /// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of an
-    /// inlined function the next line of the function's own, or the one before when none follows.
+    /// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of
+    /// an inlined function the next line of the function's own, or the one before when none follows.
     pub fn position_in_function(&self, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
         let entry = self.first(section, entry);
         let offset = offset.max(entry);

@@ -135,8 +135,8 @@ impl Sites {
         Sites { all, places }
     }
 
-    /// The trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from it. `None` when the file
-    /// does not say.
+    /// The trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from it. `None` when
+    /// the file does not say.
     pub fn reach(&self, section: &[u8], entry: u64) -> Option<Result<i64, Unreachable>> {
         let all = self.all.as_ref();
         let there = |&&place: &&i64| {
@@ -341,8 +341,8 @@ mod tests {
     fn arm64_sites(flags: &[&str]) -> Vec<Result<i64, Unreachable>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (source, linked) = (directory.path().join("a.c"), directory.path().join("linked.o"));
-        // More functions than a byte can count: each has a table of its own. Two files have a `twin`, and the linker puts
-        // both into one section, as `ld.lld -r` does with the kernel's.
+        // More functions than a byte can count: each has a table of its own. Two files have a `twin`, and the linker
+        // puts both into one section, as `ld.lld -r` does with the kernel's.
         let objects = ["one", "two"].map(|name| {
             let text: String = (0..200)
                 .map(|n| format!("int {name}_{n}(int x) {{ return x * {n}; }}\n"))

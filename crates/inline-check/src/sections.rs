@@ -1,5 +1,5 @@
-//! The debug sections of a file as its DWARF is read: uncompressed, with their relocations in order of place. Everything in this crate
-//! that reads DWARF does it from here.
+//! The debug sections of a file as its DWARF is read: uncompressed, with their relocations in order of place.
+//! Everything in this crate that reads DWARF does it from here.
 
 use std::borrow::Cow;
 

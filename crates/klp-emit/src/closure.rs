@@ -174,7 +174,8 @@ impl<'u, 'd> Closure<'u, 'd> {
             .filter(move |entry| object.tables[entry.table.index()].kind.policy == Policy::Carry)
     }
 
-    /// The original functions that a unit's copied functions replace, in item order. Cold parts come with their function.
+    /// The original functions that a unit's copied functions replace, in item order. Cold parts come with their
+    /// function.
     pub fn replaced(&self, unit: usize) -> Vec<ItemId> {
         let of = &self.units[unit];
         let functions = self.pieces[unit].iter().filter_map(|piece| match piece {

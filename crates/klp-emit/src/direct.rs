@@ -1,8 +1,8 @@
 //! Branches between functions of one section that the assembler resolved, as relocations.
 //!
 //! Functions that the kernel puts into a section by name (`.sched.text`, `.spinlock.text`, `.ref.text`, ...) call local
-//! functions beside them without a relocation, and on arm64 the replacements of their alternatives branch back into them so. A
-//! copy needs one. Owns finding them; never changes bytes.
+//! functions beside them without a relocation, and on arm64 the replacements of their alternatives branch back into
+//! them so. A copy needs one. Owns finding them; never changes bytes.
 
 use klpx_normalize::elf::Rela;
 use klpx_normalize::object::{Object, Role};
@@ -12,8 +12,8 @@ use object::endian::{I64, LittleEndian as LE, U64};
 use crate::arch;
 use crate::closure::Piece;
 
-/// The relocations that the branches out of a piece would have, sorted by place; or where in its section something leads
-/// out that can't have one.
+/// The relocations that the branches out of a piece would have, sorted by place; or where in its section something
+/// leads out that can't have one.
 pub(crate) fn branches(object: &Object<'_>, piece: Piece) -> Result<Vec<Rela>, u64> {
     let (section, start, end) = match piece {
         Piece::Item(item) => {

@@ -1,7 +1,8 @@
 //! What a relocated field of a linked image says, by architecture and relocation type.
 //!
 //! Owns bit layouts only. An architecture is one table here. Layouts: the x86-64 psABI, table 4.9; the Arm
-//! architecture's encodings of ADR, ADD (immediate), LDR/STR (unsigned immediate), B, TBZ and MOVZ, named by the AArch64 ELF ABI.
+//! architecture's encodings of ADR, ADD (immediate), LDR/STR (unsigned immediate), B, TBZ and MOVZ, named by the
+//! AArch64 ELF ABI.
 
 use klpx_normalize::arch::{Arch, Field, RelocationKind};
 use object::elf;

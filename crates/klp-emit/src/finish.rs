@@ -1,7 +1,7 @@
 //! From the linked module to the one that is loaded: livepatch relocations and symbols in their final form.
 //!
-//! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`, aliases and everything that is not
-//! loaded go. The same input always gives the same bytes.
+//! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`, aliases and everything that is
+//! not loaded go. The same input always gives the same bytes.
 
 use std::collections::BTreeMap;
 

@@ -24,7 +24,8 @@ pub struct Unit<'u, 'd> {
     pub difference: &'u Difference,
     /// The patched functions whose own lines the patch edits; `None` when that is not known.
     pub edited: Option<&'u BTreeSet<ItemId>>,
-    /// Patched functions that differ because of what they inline, with what that is and where; `None` when that is not known.
+    /// Patched functions that differ because of what they inline, with what that is and where; `None` when that is not
+    /// known.
     pub inlines: Option<&'u BTreeMap<ItemId, String>>,
 }
 

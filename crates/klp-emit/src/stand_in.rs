@@ -1,9 +1,10 @@
-//! An original that was compiled with a section for each function and datum, where the kernel's own flags give other code.
+//! An original that was compiled with a section for each function and datum, where the kernel's own flags give other
+//! code.
 //!
-//! Owns the ties between that stand-in and the witness, which the kernel's own flags gave: only the witness can be compared
-//! with the kernel to be patched, only the stand-in with the patched build. An item that is tied to none, or to another
-//! symbol of the kernel than its witness, is a diagnosis; so is a function that calls what its witness does not: then the
-//! compiler inlined or cloned otherwise, and what is compared is not what runs.
+//! Owns the ties between that stand-in and the witness, which the kernel's own flags gave: only the witness can be
+//! compared with the kernel to be patched, only the stand-in with the patched build. An item that is tied to none, or
+//! to another symbol of the kernel than its witness, is a diagnosis; so is a function that calls what its witness does
+//! not: then the compiler inlined or cloned otherwise, and what is compared is not what runs.
 
 use std::collections::BTreeSet;
 
@@ -51,8 +52,8 @@ pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) ->
     faults
 }
 
-/// What correlation leaves open between two sources is clear between two builds of one: GCC numbers statics by the source alone, so that
-/// the same number is the same static. Anchors hide the references that would have told.
+/// What correlation leaves open between two sources is clear between two builds of one: GCC numbers statics by the
+/// source alone, so that the same number is the same static. Anchors hide the references that would have told.
 fn same_name(
     ours: &Object<'_>,
     witness: &Object<'_>,

@@ -264,10 +264,12 @@ pub(crate) struct InlineCheck {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A kernel without half-inlined functions")]
 pub(crate) struct Consistent {
-    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default BUILD/vmlinux and its modules)
+    /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default
+    /// BUILD/vmlinux and its modules)
     #[arg(long, requires = "build_dir", conflicts_with_all = ["function", "list", "csv", "html", "compare"])]
     pub(crate) consistent: bool,
-    /// The build tree (O=) that vmlinux comes from: first the plain one, then that of each build with the lists; only read
+    /// The build tree (O=) that vmlinux comes from: first the plain one, then that of each build with the lists; only
+    /// read
     #[arg(short, long, value_name = "BUILD", requires = "consistent", value_hint = ValueHint::DirPath)]
     pub(crate) build_dir: Option<PathBuf>,
     /// Where lists and wrapper go; what earlier runs left there is read, and added to

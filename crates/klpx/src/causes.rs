@@ -1,5 +1,6 @@
-//! Why a function is in the change set, as far as debug information tells: the patch edits it, it holds a copy of what the patch edits,
-//! its code rests on another function that changed, or the compiler decided otherwise. Explains; never decides what changed.
+//! Why a function is in the change set, as far as debug information tells: the patch edits it, it holds a copy of what
+//! the patch edits, its code rests on another function that changed, or the compiler decided otherwise. Explains; never
+//! decides what changed.
 
 use std::collections::{BTreeSet, HashMap};
 

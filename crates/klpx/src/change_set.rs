@@ -180,7 +180,8 @@ fn findings(
     findings
 }
 
-/// Functions in sections that are gone after boot, whose own lines the patch touches or may touch. For all others it does not matter.
+/// Functions in sections that are gone after boot, whose own lines the patch touches or may touch. For all others it
+/// does not matter.
 fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -> BTreeSet<ItemId> {
     let in_init =
         |item: ItemId| pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init");

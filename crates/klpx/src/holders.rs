@@ -1,18 +1,21 @@
-//! Every function that held an inlined copy of what the patch edits is replaced, or its code is the same for a known reason.
+//! Every function that held an inlined copy of what the patch edits is replaced, or its code is the same for a known
+//! reason.
 //!
-//! What is replaced is decided by the comparison of both builds, for debug information can leave copies out. Where it does name a holder
-//! whose code came out the same, there are two possibilities:
+//! What is replaced is decided by the comparison of both builds, for debug information can leave copies out. Where it
+//! does name a holder whose code came out the same, there are two possibilities:
 //!
-//! - It was made from the patched source, and the edit does not reach that copy: the compiler folded away what was edited, or it means
-//!   the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in the report. Stopping
-//!   there would refuse patches for nothing: a message in a branch that one caller never takes is enough.
-//! - It was not made from the patched source: make did not compile its unit again, it imported the copy from a unit that kept the hash of
-//!   its original, or the comparison did not pair it. The livepatch would leave the original's copy at work. This stops
-//!   the build.
+//! - It was made from the patched source, and the edit does not reach that copy: the compiler folded away what was
+//!   edited, or it means the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in
+//!   the report. Stopping there would refuse patches for nothing: a message in a branch that one caller never takes is
+//!   enough.
+//! - It was not made from the patched source: make did not compile its unit again, it imported the copy from a unit
+//!   that kept the hash of its original, or the comparison did not pair it. The livepatch would leave the original's
+//!   copy at work. This stops the build.
 //!
-//! A copy is made from the patched source when the unit that it was taken from was compiled again, and when that unit is not the
-//! holder's own, whatever was imported is the same to the letter or the unit has a new hash: the keys of the ThinLTO cache are
-//! made of the hashes of all that is imported. What only the stabilised rebuild gives the same code is not taken (`stabilise.rs`).
+//! A copy is made from the patched source when the unit that it was taken from was compiled again, and when that unit
+//! is not the holder's own, whatever was imported is the same to the letter or the unit has a new hash: the keys of the
+//! ThinLTO cache are made of the hashes of all that is imported. What only the stabilised rebuild gives the same code
+//! is not taken (`stabilise.rs`).
 
 use klpx_build_driver::{Baseline, Patched, Remade};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
@@ -43,7 +46,8 @@ pub(crate) struct LeftOut {
 
 /// What became of a holder.
 enum Verdict {
-    /// It is in the change set, or it is not in the patched build (all that called it is in the change set then), or nothing calls it.
+    /// It is in the change set, or it is not in the patched build (all that called it is in the change set then), or
+    /// nothing calls it.
     Accounted,
     Unaffected,
     LeftOut(String),
@@ -86,7 +90,8 @@ fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, rem
     let Some(item) = holder.item(&pair.original) else {
         return match holder.is_named() {
             true => Verdict::LeftOut("it is not among the functions that were compared".to_owned()),
-            // GNU ld keeps the code of a weak definition that another one took the name of. Nothing leads there any more.
+            // GNU ld keeps the code of a weak definition that another one took the name of. Nothing leads there any
+            // more.
             false => Verdict::Accounted,
         };
     };
@@ -119,7 +124,8 @@ fn not_made_again(holder: &Holder<'_>, remade: &Remade) -> Option<String> {
     None
 }
 
-/// Holders in objects that no pair has, because both builds are the same. These were made again if make knows what depends on what.
+/// Holders in objects that no pair has, because both builds are the same. These were made again if make knows what
+/// depends on what.
 pub(crate) fn uncompared(
     patched: &Patched,
     baseline: &Baseline,
@@ -245,8 +251,8 @@ int bystander(int x) { return x + 1; }
         ElfFile::open(&folder.join("both.o")).expect("the object that was just made")
     }
 
-    /// What is said of an object that came out the same, when the patch edits `inner`: holders that are unaffected, and why others are
-    /// left out.
+    /// What is said of an object that came out the same, when the patch edits `inner`: holders that are unaffected, and
+    /// why others are left out.
     fn others(remade: &Remade) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().expect("a folder");
         let file = linked(folder.path());

@@ -1,5 +1,5 @@
-//! What the debug information of one build of an object says of inlining: which functions the patch edits, and who holds inlined copies
-//! of them.
+//! What the debug information of one build of an object says of inlining: which functions the patch edits, and who
+//! holds inlined copies of them.
 //!
 //! It never says that nobody holds one: compilers leave out copies of which no instruction has a place any more.
 
@@ -102,8 +102,8 @@ impl Inlining {
         Inlining::new(survey, edited)
     }
 
-    /// Of the patched build: a function is edited when it is in the original, or when the original has none of its name and the patch adds
-    /// its line.
+    /// Of the patched build: a function is edited when it is in the original, or when the original has none of its name
+    /// and the patch adds its line.
     pub(crate) fn of_patched(survey: Survey, original: &Inlining, prepared: &Prepared) -> Inlining {
         let edited = |function: &Function| {
             let (file, name) = (survey.text(function.file), survey.text(function.name));
@@ -243,7 +243,8 @@ impl<'i> Holder<'i> {
     }
 }
 
-/// The original builds of the objects, as their debug information describes them. vmlinux's is read while the kernel is built.
+/// The original builds of the objects, as their debug information describes them. vmlinux's is read while the kernel is
+/// built.
 pub(crate) struct Originals<'a> {
     prepared: &'a Prepared,
     tree: PathBuf,

@@ -72,7 +72,8 @@ impl stabilise::Judge for Judge<'_, '_> {
         differing(original, patched)
     }
 
-    /// A function that held a copy of what the patch edits, and whose code differs without this, is never given up for it.
+    /// A function that held a copy of what the patch edits, and whose code differs without this, is never given up for
+    /// it.
     fn refuses(
         &self,
         original: &Path,

@@ -1,7 +1,8 @@
-//! Pairing of two sequences that keeps their order: which file of one build is which of the other, when names alone don't say.
+//! Pairing of two sequences that keeps their order: which file of one build is which of the other, when names alone
+//! don't say.
 
-/// The order-keeping pairing of `0..left` with `0..right` whose scores add up to the most. Pairs that score nothing are left out. Takes
-/// `left * right` scores and as much memory: for the few files of one name.
+/// The order-keeping pairing of `0..left` with `0..right` whose scores add up to the most. Pairs that score nothing are
+/// left out. Takes `left * right` scores and as much memory: for the few files of one name.
 pub fn best_in_order(
     left: usize,
     right: usize,

@@ -185,8 +185,8 @@ impl Arch {
         one == other || self == Arch::X86_64 && calls.contains(&one) && calls.contains(&other)
     }
 
-    /// Bytes of the longest patchable entry that debug information may begin a function behind: GCC on arm64 leaves out a landing
-    /// pad and two instructions.
+    /// Bytes of the longest patchable entry that debug information may begin a function behind: GCC on arm64 leaves out
+    /// a landing pad and two instructions.
     pub fn undescribed_entry(self) -> u64 {
         match self {
             Arch::X86_64 => 0,
@@ -237,8 +237,8 @@ impl Arch {
         }
     }
 
-    /// How many bytes of padding the end of what follows a function has. On arm64 the replacements of alternatives may lie
-    /// before them; on x86_64 instructions can't be told from behind, and there is padding only or none.
+    /// How many bytes of padding the end of what follows a function has. On arm64 the replacements of alternatives may
+    /// lie before them; on x86_64 instructions can't be told from behind, and there is padding only or none.
     pub fn padding_at_end(self, bytes: &[u8]) -> u64 {
         let padding = match self {
             Arch::X86_64 if self.is_padding(bytes) => bytes.len(),
@@ -248,8 +248,8 @@ impl Arch {
         padding as u64
     }
 
-    /// How far an instruction's literal lies from it and how many bytes it loads, when it loads one: `ldr` (literal) and
-    /// `ldrsw` (Arm ARM, C4.1.94, "Load register (literal)").
+    /// How far an instruction's literal lies from it and how many bytes it loads, when it loads one: `ldr` (literal)
+    /// and `ldrsw` (Arm ARM, C4.1.94, "Load register (literal)").
     pub fn literal_load(self, word: u32) -> Option<(i64, u64)> {
         let load = self == Arch::Arm64 && word & 0x3b00_0000 == 0x1800_0000;
         let size = match (word >> 26 & 1, word >> 30) {

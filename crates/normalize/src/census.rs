@@ -1,5 +1,5 @@
-//! The census of an object's symbol names: which suffixes the compiler put on them, and whether a name is still the only
-//! one of its kind without them.
+//! The census of an object's symbol names: which suffixes the compiler put on them, and whether a name is still the
+//! only one of its kind without them.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `.eh_frame` as records: the frames that it describes and where each begins.
 //!
-//! Layout: the LSB's "Exception Frames"; of it, records with 32-bit lengths and the common information right before or further
-//! up, as compilers and relocatable links write it. Owns reading only; interprets no frame instruction.
+//! Layout: the LSB's "Exception Frames"; of it, records with 32-bit lengths and the common information right before or
+//! further up, as compilers and relocatable links write it. Owns reading only; interprets no frame instruction.
 
 use object::endian::LittleEndian as LE;
 

@@ -133,7 +133,8 @@ impl Suffixes {
         self.0 & Self::UNSTEADY != 0
     }
 
-    /// True for one of possibly several versions of a function, which a number tells apart in the order in which they were made.
+    /// True for one of possibly several versions of a function, which a number tells apart in the order in which they
+    /// were made.
     pub fn is_version(self) -> bool {
         self.0 & Self::VERSIONS != 0
     }
@@ -311,7 +312,8 @@ fn split_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Why an object has no identity of its own: two builds need not agree on its name, and a copy serves as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anonymous {
-    /// A constant that the compiler named: `.L*`, `.str*`, `switch.table.*`, `CSWTCH.*`, `__const.*`, `.compoundliteral`.
+    /// A constant that the compiler named: `.L*`, `.str*`, `switch.table.*`, `CSWTCH.*`, `__const.*`,
+    /// `.compoundliteral`.
     CompilerConstant,
     /// `__func__` and its like.
     FunctionName,

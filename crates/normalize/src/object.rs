@@ -675,7 +675,8 @@ impl<'d> Object<'d> {
     }
 
     /// True when only padding lies between an item's end and the next one (or the section's end): then a reference to
-    /// one past the end is the item's, such as where a loop over an array stops, and not the start of something unnamed.
+    /// one past the end is the item's, such as where a loop over an array stops, and not the start of something
+    /// unnamed.
     fn nothing_follows(&self, section: SectionId, item: &Item, next: Option<&Item>) -> bool {
         if matches!(self.role(section), Role::Strings | Role::Constants(_)) {
             return false;

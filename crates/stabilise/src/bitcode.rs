@@ -1,7 +1,8 @@
 //! The hash of a ThinLTO bitcode file: reading it, and giving a file the hash of another one.
 //!
-//! The hash is the last record of the module's block (`MODULE_CODE_HASH`, llvm/lib/Bitcode/Writer/BitcodeWriter.cpp). The thin link makes
-//! the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing checks it against the contents.
+//! The hash is the last record of the module's block (`MODULE_CODE_HASH`, llvm/lib/Bitcode/Writer/BitcodeWriter.cpp).
+//! The thin link makes the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing
+//! checks it against the contents.
 
 use crate::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
 

@@ -1,5 +1,6 @@
-//! LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin with their length in
-//! 32-bit words, records with and without abbreviations. Reads it; a damaged file gives `None` and no panic.
+//! LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin with
+//! their length in 32-bit words, records with and without abbreviations. Reads it; a damaged file gives `None` and no
+//! panic.
 
 pub(crate) const MAGIC: [u8; 4] = [b'B', b'C', 0xc0, 0xde];
 
@@ -78,8 +79,8 @@ pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
     Some(found)
 }
 
-/// Reads the blocks and records of one block. Abbreviations that a BLOCKINFO block defines are not known: none of the blocks that klpx
-/// reads has any.
+/// Reads the blocks and records of one block. Abbreviations that a BLOCKINFO block defines are not known: none of the
+/// blocks that klpx reads has any.
 pub(crate) struct Entries<'d> {
     bits: Bits<'d>,
     block: Block,

@@ -1,8 +1,9 @@
-//! Functions of an LLVM IR text (`clang -S -emit-llvm`, `llvm-dis`), and what tells whether two builds have the same one.
+//! Functions of an LLVM IR text (`clang -S -emit-llvm`, `llvm-dis`), and what tells whether two builds have the same
+//! one.
 //!
 //! Two functions are the same when their text is, once numbers that only name things are replaced by what they name:
-//! attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information is passed
-//! over. What is not understood stays as it stands: two functions then differ, which is the safe answer.
+//! attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information is
+//! passed over. What is not understood stays as it stands: two functions then differ, which is the safe answer.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -116,13 +117,13 @@ impl<'t> Module<'t> {
         names
     }
 
-    /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an earlier build
-    /// of it: a backend that does so gives the same code for both. `limit` is the import limit of the thin link in
-    /// instructions (`-import-instr-limit`).
+    /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an
+    /// earlier build of it: a backend that does so gives the same code for both. `limit` is the import limit of the
+    /// thin link in instructions (`-import-instr-limit`).
     ///
-    /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are `alwaysinline`, but what LLVM has
-    /// found out of them comes along with those that call them, so their signatures and attributes count. With a profile the
-    /// limit depends on the call: then nothing is taken for the same.
+    /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are
+    /// `alwaysinline`, but what LLVM has found out of them comes along with those that call them, so their signatures
+    /// and attributes count. With a profile the limit depends on the call: then nothing is taken for the same.
     pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
         let profiled =
             |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));

@@ -9,8 +9,8 @@ use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 /// The type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
 const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
 
-/// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set, and LLVM
-/// writes it in the order of a hash table whose keys depend on how the linker was given the unit.
+/// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set,
+/// and LLVM writes it in the order of a hash table whose keys depend on how the linker was given the unit.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;

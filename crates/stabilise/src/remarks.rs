@@ -1,8 +1,8 @@
-//! The inliner's remarks: which call was inlined where. clang prints them (`-Rpass=inline`); a link writes them to a file of YAML
-//! (`--opt-remarks-filename`), which unlike options of LLVM has no part in the keys of the ThinLTO cache.
+//! The inliner's remarks: which call was inlined where. clang prints them (`-Rpass=inline`); a link writes them to a
+//! file of YAML (`--opt-remarks-filename`), which unlike options of LLVM has no part in the keys of the ThinLTO cache.
 //!
-//! A call site is named by LLVM as `g:3:5 @ f:10:2`: the call stands in line 3, column 5 of `g`, which was inlined into `f` at
-//! line 10, column 2. Lines count from the line of the function's definition.
+//! A call site is named by LLVM as `g:3:5 @ f:10:2`: the call stands in line 3, column 5 of `g`, which was inlined into
+//! `f` at line 10, column 2. Lines count from the line of the function's definition.
 
 /// One call that was inlined. Names are as LLVM has them, promotion suffixes included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,8 +28,8 @@ pub fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
 }
 
-/// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its arguments say,
-/// one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
+/// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its
+/// arguments say, one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
 pub fn from_yaml(file: &str) -> String {
     let mut text = String::new();
     for document in file.split("--- ").filter(|document| document.starts_with("!Passed")) {

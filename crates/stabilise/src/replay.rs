@@ -2,12 +2,13 @@
 //!
 //! LLVM's replay advisor (lib/Analysis/ReplayInlineAdvisor.cpp) asks no viability question: it inlines what a record
 //! names, even a function that it must not copy. So a record is taken over only when the callee is the same function in
-//! both builds and the caller has the same attributes: LLVM found that pair viable when it built the original, and nothing
-//! that it looked at has changed. Whether the decision is a good one is for the comparison of objects to say.
+//! both builds and the caller has the same attributes: LLVM found that pair viable when it built the original, and
+//! nothing that it looked at has changed. Whether the decision is a good one is for the comparison of objects to say.
 //!
 //! Replay works on whole callers (`-cgscc-inline-replay-scope=Function`) and leaves out what has no record
-//! (`-cgscc-inline-replay-fallback=NeverInline`), so that both kinds of flips are undone: calls that are inlined no longer, and calls that
-//! newly are. A caller that the patch changed also keeps what its own build inlined, which covers its new calls.
+//! (`-cgscc-inline-replay-fallback=NeverInline`), so that both kinds of flips are undone: calls that are inlined no
+//! longer, and calls that newly are. A caller that the patch changed also keeps what its own build inlined, which
+//! covers its new calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,9 +34,9 @@ pub enum Sameness {
     Other,
 }
 
-/// The records for one step of the patched build, from what the step inlined in the original build and what it inlines in the patched
-/// one left to itself. `of` tells of a function whether it is the same in both. `None` when both inlined the same: there is
-/// nothing to undo.
+/// The records for one step of the patched build, from what the step inlined in the original build and what it inlines
+/// in the patched one left to itself. `of` tells of a function whether it is the same in both. `None` when both inlined
+/// the same: there is nothing to undo.
 pub fn records(
     original: &[Inlined<'_>],
     patched: &[Inlined<'_>],
@@ -58,8 +59,8 @@ pub fn records(
     undone.then_some(text)
 }
 
-/// A text of the original build with the promotion hashes that the patched build has: the hash of a touched unit is another one in
-/// each build. A hash of which the two texts have no name in common stays.
+/// A text of the original build with the promotion hashes that the patched build has: the hash of a touched unit is
+/// another one in each build. A hash of which the two texts have no name in common stays.
 pub fn with_hashes_of(original: &str, patched: &str) -> String {
     let ours: BTreeMap<&str, &str> = promotions(patched).map(|(_, name, hash)| (name, hash)).collect();
     let renamed: BTreeMap<&str, &str> = promotions(original)

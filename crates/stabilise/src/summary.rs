@@ -1,14 +1,16 @@
 //! The summary that a ThinLTO bitcode file gives the thin link: which functions its functions call, and how often.
 //!
-//! From it the thin link decides what a unit imports (FunctionImporter, llvm/lib/Transforms/IPO/FunctionImport.cpp): each call has a
-//! hotness, and the size up to which its callee is imported grows with it. A cold call imports nothing
-//! (`-import-cold-multiplier`, 0) but what is `alwaysinline`. A patched unit that calls something new imports it, and the unit that it
-//! is imported from is compiled otherwise: its locals are promoted, and LLVM may no longer take for granted that it sees all
-//! their callers. So new calls are made cold. This says nothing about the unit's own code, and gives it no import that it would not have.
+//! From it the thin link decides what a unit imports (FunctionImporter, llvm/lib/Transforms/IPO/FunctionImport.cpp):
+//! each call has a hotness, and the size up to which its callee is imported grows with it. A cold call imports nothing
+//! (`-import-cold-multiplier`, 0) but what is `alwaysinline`. A patched unit that calls something new imports it, and
+//! the unit that it is imported from is compiled otherwise: its locals are promoted, and LLVM may no longer take for
+//! granted that it sees all their callers. So new calls are made cold. This says nothing about the unit's own code, and
+//! gives it no import that it would not have.
 //!
 //! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has a record for each function:
-//! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n x value,
-//! m x (callee, hotness in the lowest three bits)]`. Values count the module's variables, functions, aliases and ifuncs in this order.
+//! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n
+//! x value, m x (callee, hotness in the lowest three bits)]`. Values count the module's variables, functions, aliases
+//! and ifuncs in this order.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -46,9 +48,9 @@ pub struct HeldBack {
     pub functions: usize,
 }
 
-/// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are `new` themselves stay: no
-/// unit of the original can be compiled otherwise for them. `None` when there are none, and when one of the files is not
-/// understood.
+/// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
+/// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
+/// when one of the files is not understood.
 pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
@@ -150,8 +152,8 @@ fn strings(bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The global value that a record of the module's block stands for: `[offset and size of its name, ...]`, and for a function whether it
-/// is only a prototype. `Some(None)` for other records.
+/// The global value that a record of the module's block stands for: `[offset and size of its name, ...]`, and for a
+/// function whether it is only a prototype. `Some(None)` for other records.
 fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<Value<'d>>> {
     let defined = match record.code {
         MODULE_CODE_FUNCTION => record.operands.get(4)?.value == 0,

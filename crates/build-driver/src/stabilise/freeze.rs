@@ -1,10 +1,10 @@
-//! Frozen names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their names, and the
-//! backends of units that only import what is still the same do not run again. And imports: it asks for none that its
-//! original did not ask for.
+//! Frozen names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their
+//! names, and the backends of units that only import what is still the same do not run again. And imports: it asks for
+//! none that its original did not ask for.
 //!
-//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So it is
-//! frozen only when all that another unit can import from it is the same to the letter, and no result that was made under
-//! a frozen hash ever gets into the workspace's own ThinLTO cache.
+//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So it is frozen
+//! only when all that another unit can import from it is the same to the letter, and no result that was made under a
+//! frozen hash ever gets into the workspace's own ThinLTO cache.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -62,8 +62,8 @@ impl<'a> Freezer<'a> {
         }
     }
 
-    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says and as that is sound. `scratch` is a
-    /// folder for texts.
+    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says and as that is sound.
+    /// `scratch` is a folder for texts.
     pub(crate) fn bring_near(
         &self,
         level: Level,
@@ -88,15 +88,16 @@ impl<'a> Freezer<'a> {
         Ok(Near { frozen, held_back })
     }
 
-    /// All functions of the original object. None when it can't be read: everything is new then, and imported as the linker likes.
+    /// All functions of the original object. None when it can't be read: everything is new then, and imported as the
+    /// linker likes.
     fn functions(&self) -> &HashSet<Vec<u8>> {
         self.functions.get_or_init(|| {
             std::fs::read(&self.object).map_or_else(|_| HashSet::new(), |bytes| native::functions(&bytes))
         })
     }
 
-    /// Gives `patched` the hash of `original` when that is sound, and names the functions that are not the same in both. `None` when it
-    /// did not.
+    /// Gives `patched` the hash of `original` when that is sound, and names the functions that are not the same in
+    /// both. `None` when it did not.
     fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
         let Some(hash) = bitcode::hash(&read(original)?) else { return Ok(None) };
         let Some(frozen) = bitcode::with_hash(&read(patched)?, hash) else { return Ok(None) };
@@ -116,8 +117,8 @@ impl<'a> Freezer<'a> {
         Ok(Some(after.differing(&before).into_iter().map(str::to_owned).collect()))
     }
 
-    /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis` does. `None` when
-    /// both fail.
+    /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`
+    /// does. `None` when both fail.
     fn text(&self, file: &Path, to: &Path) -> Result<Option<String>> {
         let [opt, dis] = &self.tools;
         let calls = [Call::new(opt).args(["-S", "--strip-debug", "-passes="]), Call::new(dis)];

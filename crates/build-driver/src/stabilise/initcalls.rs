@@ -1,9 +1,10 @@
-//! The order of initcalls in a ThinLTO link. Their names hold a count of the unique names above them (`__COUNTER__`) and a line, so a patch that
-//! says `min()` or `WARN_ON()` somewhere above renames them, and the linker script that orders their sections has to follow
-//! (scripts/generate_initcall_order.pl).
+//! The order of initcalls in a ThinLTO link. Their names hold a count of the unique names above them (`__COUNTER__`)
+//! and a line, so a patch that says `min()` or `WARN_ON()` somewhere above renames them, and the linker script that
+//! orders their sections has to follow (scripts/generate_initcall_order.pl).
 //!
-//! The symbol `__initcall__kmod_md_mod__802_11036_md_init4` is of the section `.initcall4.init..kmod_md_mod__802_11036_md_init`
-//! (include/linux/init.h): module, a counter of the unit's, line, function, level.
+//! The symbol `__initcall__kmod_md_mod__802_11036_md_init4` is of the section
+//! `.initcall4.init..kmod_md_mod__802_11036_md_init` (include/linux/init.h): module, a counter of the unit's, line,
+//! function, level.
 
 /// An initcall of a unit, as its symbol tells.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +58,8 @@ fn initcalls(symbols: &[String]) -> Option<Vec<Initcall<'_>>> {
     Some(found)
 }
 
-/// The script for a unit with these symbols in the place of one with those. `None` when the patch does more than to rename its initcalls.
+/// The script for a unit with these symbols in the place of one with those. `None` when the patch does more than to
+/// rename its initcalls.
 pub(crate) fn renamed(script: &str, original: &[String], patched: &[String]) -> Option<String> {
     let (original, patched) = (initcalls(original)?, initcalls(patched)?);
     if original.len() != patched.len() {

@@ -1,7 +1,8 @@
 //! One ThinLTO link of the kernel, how to run the backend of a single unit of it, and how to make all of it again.
 //!
-//! `ld.lld --thinlto-single-module` makes the whole thin link and then runs one backend only, with the very configuration of the full
-//! link (lld/ELF/LTO.cpp). Its result goes to an empty ThinLTO cache, and so tells the key that the full link will look for.
+//! `ld.lld --thinlto-single-module` makes the whole thin link and then runs one backend only, with the very
+//! configuration of the full link (lld/ELF/LTO.cpp). Its result goes to an empty ThinLTO cache, and so tells the key
+//! that the full link will look for.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,8 @@ impl Link {
         self.flags.get_mut(at + 1)
     }
 
-    /// Makes the link and what follows it, as kbuild does for `object`, but writes to `to`. False when one of its commands fails.
+    /// Makes the link and what follows it, as kbuild does for `object`, but writes to `to`. False when one of its
+    /// commands fails.
     pub(crate) fn again(&self, object: &Path, to: &Path, place: &Place<'_>) -> Result<bool> {
         let Some(ld) = place.workspace.linker_wrapper()? else { return Ok(false) };
         let list = place.scratch.join("inputs");
@@ -111,8 +113,8 @@ impl Link {
         run_commands(place.workspace, &commands, place.cache)
     }
 
-    /// Runs the backend of `unit`, with other objects in the places of some, and with options of LLVM's or, without any, with
-    /// remarks. Everything that it writes goes to `folder`. `None` when the linker fails.
+    /// Runs the backend of `unit`, with other objects in the places of some, and with options of LLVM's or, without
+    /// any, with remarks. Everything that it writes goes to `folder`. `None` when the linker fails.
     pub(crate) fn backend(
         &self,
         (ld, runner, build): (&str, &Runner, &Path),

@@ -1,13 +1,14 @@
-//! What is done to the units that a patch touches before anything is linked, so that the patched build comes out near to the
-//! original. ThinLTO only.
+//! What is done to the units that a patch touches before anything is linked, so that the patched build comes out near
+//! to the original. ThinLTO only.
 //!
-//! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted locals (freeze.rs),
-//! they ask for no imports that the original did not ask for, and LLVM's inliner decides again as it did for the original,
-//! wherever nothing that it looked at has changed (attempt). What the units are part of is then linked again (relink.rs), or where more than
-//! units depends on the patch, kbuild makes the kernel over the result.
+//! Three levels, each a choice among valid compilations of the patched source: units keep the names of their promoted
+//! locals (freeze.rs), they ask for no imports that the original did not ask for, and LLVM's inliner decides again as
+//! it did for the original, wherever nothing that it looked at has changed (attempt). What the units are part of is
+//! then linked again (relink.rs), or where more than units depends on the patch, kbuild makes the kernel over the
+//! result.
 //!
-//! Nothing here is trusted: a unit whose original does not come out as in the baseline is left alone, and what differs between original
-//! and patched kernel is for the comparison of the finished objects to say.
+//! Nothing here is trusted: a unit whose original does not come out as in the baseline is left alone, and what differs
+//! between original and patched kernel is for the comparison of the finished objects to say.
 
 mod attempt;
 mod freeze;
@@ -81,8 +82,8 @@ pub trait Judge: Sync {
     /// One of them can't be read.
     fn differing(&self, original: &Path, patched: &Path) -> Result<Differing>;
 
-    /// Why a build of an object of the kernel must not be taken, by the original object, the functions that it leaves out, and
-    /// whether a function is the same in both sources. `None` when it may.
+    /// Why a build of an object of the kernel must not be taken, by the original object, the functions that it leaves
+    /// out, and whether a function is the same in both sources. `None` when it may.
     fn refuses(
         &self,
         original: &Path,
@@ -125,7 +126,8 @@ pub(crate) struct Ready {
     entries: BTreeSet<OsString>,
 }
 
-/// Compiles the touched units and chooses what kbuild is to link. What does not compile here is left to kbuild, which tells why.
+/// Compiles the touched units and chooses what kbuild is to link. What does not compile here is left to kbuild, which
+/// tells why.
 pub(crate) fn prepare(
     workspace: &Workspace,
     patching: &Patching<'_>,
@@ -288,7 +290,8 @@ impl Preparation<'_> {
         link::run_commands(self.workspace, &unit.recorded.commands[1..], self.ready.cache.as_deref())
     }
 
-    /// Sees to it that the links use a cache of their own: the workspace's entries, but for those that may be of a frozen unit's original.
+    /// Sees to it that the links use a cache of their own: the workspace's entries, but for those that may be of a
+    /// frozen unit's original.
     fn cache(&mut self, without: &[OsString]) -> Result<()> {
         let cache = self.work.join("lto-cache");
         if self.ready.cache.is_none() {
@@ -304,8 +307,8 @@ impl Preparation<'_> {
 }
 
 impl Ready {
-    /// Looks, after kbuild, whether it took what was placed. What it made from the source instead is a valid build as well, but not
-    /// what the outcomes tell of.
+    /// Looks, after kbuild, whether it took what was placed. What it made from the source instead is a valid build as
+    /// well, but not what the outcomes tell of.
     pub(crate) fn confirm(&mut self) -> Result<()> {
         let kept = |(path, bytes): &(PathBuf, Vec<u8>)| std::fs::read(path).is_ok_and(|now| now == *bytes);
         let mut why = (!self.placed.iter().all(kept)).then_some("kbuild compiled a unit again");

@@ -1,5 +1,5 @@
-//! What the stabilised rebuild learns of a unit's original. It depends on the baseline only, so it is kept in the workspace, and the next
-//! patch for the same unit need not ask the compiler again.
+//! What the stabilised rebuild learns of a unit's original. It depends on the baseline only, so it is kept in the
+//! workspace, and the next patch for the same unit need not ask the compiler again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
-//! Links the objects again that touched units are part of, by kbuild's records of their links, instead of by its walk through every folder of the
-//! kernel.
+//! Links the objects again that touched units are part of, by kbuild's records of their links, instead of by its walk
+//! through every folder of the kernel.
 //!
-//! That is sound where the units are all that depends on the patch: then nothing else is to be made, and archives on the way only name
-//! them (kbuild's are thin and have no symbol table). How it is done is not trusted: each link was made once more after the original
-//! build, and is taken only when the original came out the same to the byte.
+//! That is sound where the units are all that depends on the patch: then nothing else is to be made, and archives on
+//! the way only name them (kbuild's are thin and have no symbol table). How it is done is not trusted: each link was
+//! made once more after the original build, and is taken only when the original came out the same to the byte.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,8 @@ fn is_finished(object: &Touched) -> bool {
     object.units.iter().all(|unit| unit.is_whole)
 }
 
-/// Links what the units are part of, in the build tree. False when only kbuild can; nothing of what was linked is there then.
+/// Links what the units are part of, in the build tree. False when only kbuild can; nothing of what was linked is there
+/// then.
 pub(crate) fn link(
     touched: &[Touched],
     (workspace, scratch): (&Workspace, &Path),

@@ -1,6 +1,7 @@
 //! Which objects of the kernel a patch touches, by kbuild's records of their links, and the units of each.
 //!
-//! Records of links are there after a build only: what a patched build made anew goes with the patch. So they are kept beside the baseline.
+//! Records of links are there after a build only: what a patched build made anew goes with the patch. So they are kept
+//! beside the baseline.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ pub(crate) struct Touched {
 }
 
 impl Touched {
-    /// All that the patch touches, vmlinux last; none of it was made anew yet. What no link of the kernel's takes, such as members of
-    /// archives that are searched, is not among it.
+    /// All that the patch touches, vmlinux last; none of it was made anew yet. What no link of the kernel's takes, such
+    /// as members of archives that are searched, is not among it.
     pub(crate) fn find(workspace: &Workspace, patching: &Patching<'_>) -> Result<Vec<Touched>> {
         let build = workspace.build_dir();
         let thin = |unit: &PathBuf| {
@@ -60,7 +61,8 @@ impl Touched {
 /// The links of the original build, by object.
 type Links = BTreeMap<PathBuf, Link>;
 
-/// Writes down how vmlinux and the modules were linked, just after the original build, and whether klpx links them in the same way.
+/// Writes down how vmlinux and the modules were linked, just after the original build, and whether klpx links them in
+/// the same way.
 pub(crate) fn keep_links(workspace: &Workspace) -> Result<()> {
     let build = workspace.build_dir();
     let ar = workspace.kernel().toolchain().tool("ar");

@@ -1,5 +1,5 @@
-//! One translation unit that a patch touches, compiled apart from the build tree: from its original or its patched source, at the
-//! same path, with the kernel's own words.
+//! One translation unit that a patch touches, compiled apart from the build tree: from its original or its patched
+//! source, at the same path, with the kernel's own words.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,8 @@ pub(crate) struct Unit {
     pub(crate) recorded: Recorded,
     /// Its bitcode in the baseline, where the build keeps that.
     pub(crate) original: Option<PathBuf>,
-    /// True when a module is made of it alone: its record goes on with the link, and the result takes the place of the bitcode.
+    /// True when a module is made of it alone: its record goes on with the link, and the result takes the place of the
+    /// bitcode.
     pub(crate) is_whole: bool,
 }
 

@@ -286,8 +286,8 @@ impl Settling<'_, '_, '_> {
         self.pair_all(&pairs, Evidence::Base)
     }
 
-    /// Copies that are the same in all else. Of what may be copied any serves; of the rest only those that nothing paired
-    /// uses, as many here as there.
+    /// Copies that are the same in all else. Of what may be copied any serves; of the rest only those that nothing
+    /// paired uses, as many here as there.
     fn by_order(&mut self) -> bool {
         let mut pairs = Vec::new();
         for (theirs, ours) in self.groups.iter().flat_map(|group| self.alike(group)) {
@@ -360,8 +360,8 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    /// Items of the patched object that still may be one of the original's. What only removed items used is not what only
-    /// new ones use.
+    /// Items of the patched object that still may be one of the original's. What only removed items used is not what
+    /// only new ones use.
     fn unsettled(&self) -> Vec<Unsettled> {
         let mut candidates: BTreeMap<_, Vec<ItemId>> = BTreeMap::new();
         for x in self.pairing.open_originals() {

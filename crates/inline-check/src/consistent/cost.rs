@@ -1,7 +1,8 @@
 //! What a choice costs in bytes of code, as far as the sizes of one build's copies tell.
 //!
-//! An estimate: a copy that was inlined was optimised for its place, and what is inlined inside it is counted with each copy around it.
-//! So the sum over many functions says more bytes saved than there will be. The next build's code tells the truth.
+//! An estimate: a copy that was inlined was optimised for its place, and what is inlined inside it is counted with each
+//! copy around it. So the sum over many functions says more bytes saved than there will be. The next build's code tells
+//! the truth.
 
 use std::collections::BTreeSet;
 

@@ -2,10 +2,11 @@
 //!
 //! Owns the choice and its estimate in bytes. Never reads a file by itself, and knows nothing of compilers' options.
 //!
-//! A choice is made from one build and comes into effect in the next, which inlines other things: so the lists of earlier builds
-//! are read again, and only grow. A choice that did not help gives way to a stronger one ([`Choice`]), never the other way round:
-//! there are finitely many functions, and it ends. To let it end soon, functions that exist out of line and are inlined nowhere
-//! are kept as they are: that costs nothing, and callers that have become smaller don't begin to inline them.
+//! A choice is made from one build and comes into effect in the next, which inlines other things: so the lists of
+//! earlier builds are read again, and only grow. A choice that did not help gives way to a stronger one ([`Choice`]),
+//! never the other way round: there are finitely many functions, and it ends. To let it end soon, functions that exist
+//! out of line and are inlined nowhere are kept as they are: that costs nothing, and callers that have become smaller
+//! don't begin to inline them.
 
 mod cost;
 mod guarded;
@@ -43,8 +44,8 @@ pub enum Left {
     Guarded(&'static str),
     /// The source says always_inline.
     Forced,
-    /// A list of an earlier build said that it must not be inlined, but the source says that this function inlines all that it calls:
-    /// Clang lets a call's attribute win.
+    /// A list of an earlier build said that it must not be inlined, but the source says that this function inlines all
+    /// that it calls: Clang lets a call's attribute win.
     Flattened(String),
     /// Its unit is not compiled from a file of the source.
     NoUnit,
@@ -75,8 +76,8 @@ struct Candidate {
     bytes: i64,
 }
 
-/// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build: choices of
-/// earlier numbers were in effect in it.
+/// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build: choices
+/// of earlier numbers were in effect in it.
 pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, wish: &Wish<'_>) -> Plan {
     let mut left = Vec::new();
     let mut candidates = Vec::new();
@@ -173,8 +174,9 @@ fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Left {
     }
 }
 
-/// A header's static function is inlined everywhere when that is the smaller code: if it has users that only keep its address, the
-/// next build shows it. All others stay out of line, where one can trace them: the copy of a global function never goes away.
+/// A header's static function is inlined everywhere when that is the smaller code: if it has users that only keep its
+/// address, the next build shows it. All others stay out of line, where one can trace them: the copy of a global
+/// function never goes away.
 fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choice {
     let in_header = function.linkage() == Linkage::StaticIncluded;
     match in_header && cost::everywhere(survey, function) < cost::out_of_line(survey, function) {

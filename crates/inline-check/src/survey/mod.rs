@@ -5,30 +5,30 @@
 //! # Definitions
 //!
 //! A **function** is what a person reads in the source: a name, declared at one line of one file. A `static inline`
-//! function of a header is one function, however many units compiled it; two static functions of one name in two files are
-//! two. Assembly has no functions here.
+//! function of a header is one function, however many units compiled it; two static functions of one name in two files
+//! are two. Assembly has no functions here.
 //!
 //! An **out-of-line copy** is a `DW_TAG_subprogram` that has an address in a section of code. A clone (`f.constprop.0`,
 //! `f.part.0`) and each unit's own copy of a header's function are copies of one function.
 //!
-//! An **inlined copy** is a `DW_TAG_inlined_subroutine`, at any depth, in an out-of-line copy, which is its **holder**. It counts
-//! also when it has no instruction any more: a probe misses that call all the same. But compilers mostly leave such an entry out,
-//! and then nobody can count it: a small function whose instructions were merged with others around them may be inlined at more
-//! places than the DWARF knows.
+//! An **inlined copy** is a `DW_TAG_inlined_subroutine`, at any depth, in an out-of-line copy, which is its **holder**.
+//! It counts also when it has no instruction any more: a probe misses that call all the same. But compilers mostly
+//! leave such an entry out, and then nobody can count it: a small function whose instructions were merged with others
+//! around them may be inlined at more places than the DWARF knows.
 //!
-//! A **call site** is a place in the source (file, line, column) that at least one inlined copy came from. A loop that was
-//! unrolled, or a caller that was inlined itself, gives one call site several copies.
+//! A **call site** is a place in the source (file, line, column) that at least one inlined copy came from. A loop that
+//! was unrolled, or a caller that was inlined itself, gives one call site several copies.
 //!
 //! A function is **half-inlined** when it has an out-of-line copy and an inlined one, anywhere in the file. Counted
-//! [unit by unit](Summary::by_unit) it has both in the same unit's definition of it; a header's function that is out of line in
-//! one unit and inlined in others only is half-inlined, but not by unit.
+//! [unit by unit](Summary::by_unit) it has both in the same unit's definition of it; a header's function that is out of
+//! line in one unit and inlined in others only is half-inlined, but not by unit.
 //!
-//! An inlined copy is **across files** when the unit that defines the function is another than its holder's: only LTO makes
-//! such copies. What came along inside a function from another unit is across files too.
+//! An inlined copy is **across files** when the unit that defines the function is another than its holder's: only LTO
+//! makes such copies. What came along inside a function from another unit is across files too.
 //!
-//! **always_inline** can't be told apart. Clang writes `DW_INL_inlined` for everything; GCC tells functions that are declared
-//! `inline` from others, and `always_inline` is one of the ways to be. Nearly all such functions are among those that are
-//! [only inlined](Summary::only_inlined), which are counted apart.
+//! **always_inline** can't be told apart. Clang writes `DW_INL_inlined` for everything; GCC tells functions that are
+//! declared `inline` from others, and `always_inline` is one of the ways to be. Nearly all such functions are among
+//! those that are [only inlined](Summary::only_inlined), which are counted apart.
 
 mod compare;
 mod count;
@@ -180,7 +180,8 @@ pub struct Survey {
     pub units: usize,
     /// True for a linked image, whose addresses are those of the running kernel without KASLR.
     pub linked: bool,
-    /// The folder that files are named from, with a `/` at its end: where the source tree was. Empty when there is none.
+    /// The folder that files are named from, with a `/` at its end: where the source tree was. Empty when there is
+    /// none.
     pub root: String,
     /// Every function with a copy, by file, line and name.
     functions: Vec<Function>,
@@ -221,7 +222,8 @@ impl Survey {
         Survey::of(&Sections::read(elf)?, Wanted { tree: Some(tree), ..Wanted::default() })
     }
 
-    /// The same of an object, for those units only that have code at these places (section, offset), and what these refer to.
+    /// The same of an object, for those units only that have code at these places (section, offset), and what these
+    /// refer to.
     ///
     /// # Errors
     /// As for [`Survey::read`].

@@ -102,7 +102,8 @@ pub(super) enum Trouble {
     Supplementary,
 }
 
-/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types. `sizes`: measures all copies.
+/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types. `sizes`: measures all
+/// copies.
 pub(super) fn scan<R: Reader<Offset = usize>>(
     dwarf: &Dwarf<R>,
     header: UnitHeader<R>,

@@ -20,8 +20,8 @@ fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
     code.chunks_exact(4).enumerate().map(|(n, w)| (n * 4, u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
 }
 
-/// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers leave out the
-/// landing pad of a function that is only ever called directly; `ret` needs none, other than `br`.
+/// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers leave
+/// out the landing pad of a function that is only ever called directly; `ret` needs none, other than `br`.
 pub(super) static VENEER: Veneer = Veneer {
     code: &[0x9000_0010, 0x9100_0210, 0xd65f_0200],
     relocations: &[(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)],
@@ -59,8 +59,8 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
     words(code).find(|&(_, word)| ends(word)).map(|(at, _)| at + 4)
 }
 
-/// What has an address relative to itself: bits that say so, their value, where the distance lies, its width and unit, and the
-/// relocation that reaches every place of a module (Arm ARM, C4.1.93 "Branches, exception generating and system
+/// What has an address relative to itself: bits that say so, their value, where the distance lies, its width and unit,
+/// and the relocation that reaches every place of a module (Arm ARM, C4.1.93 "Branches, exception generating and system
 /// instructions", C4.1.94 "Load register (literal)", C4.1.92 "PC-rel. addressing").
 struct Relative {
     mask: u32,

@@ -32,8 +32,8 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Runt
     }
 }
 
-/// True when a runtime constant that boot code patched can be read as a variable: x86_64 has it in one piece, an immediate
-/// of 8 bytes; arm64 has it in pieces of 16 bits.
+/// True when a runtime constant that boot code patched can be read as a variable: x86_64 has it in one piece, an
+/// immediate of 8 bytes; arm64 has it in pieces of 16 bits.
 pub(crate) fn code_holds_constants(arch: Arch) -> bool {
     match arch {
         Arch::X86_64 => true,
@@ -54,9 +54,9 @@ pub(crate) struct Veneer {
 
 /// What branches lead through that the loader can't make reach; `None` where it always can.
 ///
-/// arm64's loader gives a `bl` that does not reach an entry of `.plt`, which branches on by `br x16`. It can't when the patched
-/// module arrives: `.plt` is read-only by then, and module_emit_plt_entry (arch/arm64/kernel/module-plts.c) writes there
-/// directly. And it must not where BTI is on and the callee has no landing pad.
+/// arm64's loader gives a `bl` that does not reach an entry of `.plt`, which branches on by `br x16`. It can't when the
+/// patched module arrives: `.plt` is read-only by then, and module_emit_plt_entry (arch/arm64/kernel/module-plts.c)
+/// writes there directly. And it must not where BTI is on and the callee has no landing pad.
 pub(crate) fn veneer(arch: Arch) -> Option<&'static Veneer> {
     match arch {
         Arch::X86_64 => None,
@@ -80,8 +80,8 @@ pub(crate) fn branch_distance(arch: Arch, word: u32) -> i64 {
     }
 }
 
-/// How far two instructions of a linked image lead that the linker made of two relocated ones, when it did: in bytes from the
-/// first. `kinds` are the relocation types of the two.
+/// How far two instructions of a linked image lead that the linker made of two relocated ones, when it did: in bytes
+/// from the first. `kinds` are the relocation types of the two.
 pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
     match arch {
         Arch::X86_64 => None,

@@ -175,7 +175,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.sections.get(&self.out.sections[section.0].name).map(|&(_, symbol)| symbol)
     }
 
-    /// The module's section for what lies in `from`. Few sections, by the names that every kernel's module loader knows.
+    /// The module's section for what lies in `from`. Few sections, by the names that every kernel's module loader
+    /// knows.
     fn section_for(&mut self, unit: usize, from: SectionId) -> Sec {
         let elf_file = &self.unit(unit).patched.elf;
         let (name, flags) = (elf_file.section_name(from), elf_file.section_flags(from));
@@ -227,8 +228,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.placed.insert((unit, piece), Placed { section, start: at, anchor, symbol });
     }
 
-    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did, but for the hash of a
-    /// promotion, which tells only where klpx built.
+    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did, but for the hash of
+    /// a promotion, which tells only where klpx built.
     fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<Sym> {
         let of = self.unit(unit);
         let symbol = of.patched.item(item).symbol;

@@ -135,7 +135,8 @@ impl Emitter<'_, '_, '_> {
         self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
     }
 
-    /// True for a function of the kernel that its own direct branches reach and no other, in a kernel with landing pads.
+    /// True for a function of the kernel that its own direct branches reach and no other, in a kernel with landing
+    /// pads.
     fn lacks_landing_pad(&self, unit: usize, referent: Referent) -> bool {
         let Referent::Original(item, _) = referent else { return false };
         let original = self.unit(unit).original;

@@ -1,4 +1,5 @@
-//! Addresses: pairs of ADRP and what adds the low bits, four MOVW of a large code model, and the GOT, which modules lack.
+//! Addresses: pairs of ADRP and what adds the low bits, four MOVW of a large code model, and the GOT, which modules
+//! lack.
 
 use super::{Livepatch, builds, compilers};
 use crate::testing::Kernel;

@@ -15,8 +15,8 @@ SHARED int third(int x) { return other(x) + 3; }
 int alone(int x) { return other(x) + 4; }
 "#;
 
-/// As a kernel with CFI has it, and with call operations (which the kernel's own configuration rules out): flags, and where
-/// the hash lies.
+/// As a kernel with CFI has it, and with call operations (which the kernel's own configuration rules out): flags, and
+/// where the hash lies.
 const KINDS: [(&[&str], i64); 2] = [
     (&["-fsanitize=kcfi", "-fpatchable-function-entry=2", "-mbranch-protection=bti"], -4),
     (&["-fsanitize=kcfi", "-fpatchable-function-entry=4,2", "-falign-functions=8"], -12),

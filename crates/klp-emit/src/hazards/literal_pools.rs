@@ -1,4 +1,5 @@
-//! Literal pools: what `ldr x0, =symbol` reads lies behind the function, outside of its symbol, without a relocation on the load.
+//! Literal pools: what `ldr x0, =symbol` reads lies behind the function, outside of its symbol, without a relocation on
+//! the load.
 
 use super::{Livepatch, builds, compilers};
 use crate::testing::Kernel;

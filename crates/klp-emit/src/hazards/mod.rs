@@ -1,5 +1,5 @@
-//! What arm64 alone can go wrong with, each on objects that its compilers make when a test runs: from two builds of a file to
-//! a module that was checked. One file a hazard. Test code only.
+//! What arm64 alone can go wrong with, each on objects that its compilers make when a test runs: from two builds of a
+//! file to a module that was checked. One file a hazard. Test code only.
 
 mod addresses;
 mod alternatives;

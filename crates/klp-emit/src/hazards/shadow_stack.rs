@@ -1,4 +1,5 @@
-//! The shadow call stack: compiled in, or made of pointer authentication when the kernel starts, by the frames in `.eh_frame`.
+//! The shadow call stack: compiled in, or made of pointer authentication when the kernel starts, by the frames in
+//! `.eh_frame`.
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::frames::frames;

@@ -1,7 +1,7 @@
 //! The alternatives of one file, by the code that they replace.
 //!
-//! Reads `.altinstructions` on its own: an entry has two relocations, the first at its start, and ends with the length of the
-//! replacement, in every kernel version and on every architecture (`struct alt_instr`).
+//! Reads `.altinstructions` on its own: an entry has two relocations, the first at its start, and ends with the length
+//! of the replacement, in every kernel version and on every architecture (`struct alt_instr`).
 
 use klpx_normalize::elf::{Elf, Rela, SectionId, SymbolId};
 use object::endian::LittleEndian as LE;

@@ -208,7 +208,8 @@ fn all_relocations(elf: &Elf<'_>) -> Vec<(SectionId, Vec<Rela>)> {
     all
 }
 
-/// The places that `runtime_ptr_*` sections name, with the constant's name: an immediate that the copy replaces by a load.
+/// The places that `runtime_ptr_*` sections name, with the constant's name: an immediate that the copy replaces by a
+/// load.
 fn runtime_constants(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), String> {
     let mut found = BTreeMap::new();
     for id in elf.section_ids() {
@@ -481,8 +482,8 @@ impl Pair<'_, '_, '_> {
         Some(format!("it keeps the address of the copy of {name}, which is freed with the module"))
     }
 
-    /// Why two unnamed places hold something else: strings by their text, merged constants by their bytes, and the rest,
-    /// such as jump tables, up to the next name.
+    /// Why two unnamed places hold something else: strings by their text, merged constants by their bytes, and the
+    /// rest, such as jump tables, up to the next name.
     fn contents(
         &self,
         (from, left): (SectionId, u64),

@@ -11,8 +11,8 @@ pub(super) struct Only {
 }
 
 impl Only {
-    /// Reads the words of a command line. A word that is a file's name means each of its lines; a line that begins with `#` is a
-    /// remark. Without any word, all functions are meant.
+    /// Reads the words of a command line. A word that is a file's name means each of its lines; a line that begins with
+    /// `#` is a remark. Without any word, all functions are meant.
     pub(super) fn read(words: &[String]) -> Result<Only> {
         let mut patterns = Vec::new();
         for word in words {

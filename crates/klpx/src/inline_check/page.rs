@@ -1,7 +1,7 @@
 //! `klpx inline-check --html`: one page with everything in it, for a browser and nothing else.
 //!
-//! The page asks for no other file and no network. Its data is a table of texts and rows of numbers into it, which keeps a
-//! whole kernel at a few megabytes.
+//! The page asks for no other file and no network. Its data is a table of texts and rows of numbers into it, which
+//! keeps a whole kernel at a few megabytes.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,9 @@
 //! Code that no symbol covers, and whose it is.
 //!
-//! Before an entry lie the words that ftrace writes its operations to, and the type hash of kCFI; behind a function's end the
-//! replacements of its alternatives (`.subsection 1`) and its literal pool. A section of its own is the function's as a
-//! whole. Where functions share one, what lies behind the last of them is whose code refers to it. Owns ranges only.
+//! Before an entry lie the words that ftrace writes its operations to, and the type hash of kCFI; behind a function's
+//! end the replacements of its alternatives (`.subsection 1`) and its literal pool. A section of its own is the
+//! function's as a whole. Where functions share one, what lies behind the last of them is whose code refers to it. Owns
+//! ranges only.
 
 use object::endian::LittleEndian as LE;
 
@@ -70,8 +71,8 @@ impl Object<'_> {
         }
     }
 
-    /// On x86_64 nothing of a function lies outside of its symbol but the padding that calls are patched into; what else
-    /// does is a weak function that lost its name.
+    /// On x86_64 nothing of a function lies outside of its symbol but the padding that calls are patched into; what
+    /// else does is a weak function that lost its name.
     fn claim_padding(&mut self, section: SectionId) {
         let (first, last) = self.section_items[section.index()];
         if last - first == 1 {

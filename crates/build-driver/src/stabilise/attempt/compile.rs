@@ -1,4 +1,5 @@
-//! The compilation of the touched units, before anything is linked: from both sources, and with the original's decisions.
+//! The compilation of the touched units, before anything is linked: from both sources, and with the original's
+//! decisions.
 
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,11 @@
-//! One object of the kernel whose units the patch touches: compiles them from both sources, runs their backends, and where LLVM's
-//! inliner decides otherwise, lets it decide again as for the original.
+//! One object of the kernel whose units the patch touches: compiles them from both sources, runs their backends, and
+//! where LLVM's inliner decides otherwise, lets it decide again as for the original.
 //!
-//! The inliner runs twice, in the compilation and in the backend. Where their remarks tell of calls that are inlined in one build only,
-//! [`klpx_stabilise::replay`] says which decisions can be taken over, and the step runs again with them. A result is
-//! taken when what differs from the original's native objects is a proper subset of what differs without it. Decisions of
-//! a backend concern its own unit only. Those of a compilation can concern units that import from it, so they are taken only
-//! when what others can import stays as near to the original as it was.
+//! The inliner runs twice, in the compilation and in the backend. Where their remarks tell of calls that are inlined in
+//! one build only, [`klpx_stabilise::replay`] says which decisions can be taken over, and the step runs again with
+//! them. A result is taken when what differs from the original's native objects is a proper subset of what differs
+//! without it. Decisions of a backend concern its own unit only. Those of a compilation can concern units that import
+//! from it, so they are taken only when what others can import stays as near to the original as it was.
 
 mod compile;
 
@@ -146,8 +146,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Runs the backends; chooses between them and what they give with the original's inlining. The inner error says why the plain build
-    /// must be left to kbuild.
+    /// Runs the backends; chooses between them and what they give with the original's inlining. The inner error says
+    /// why the plain build must be left to kbuild.
     fn decide(
         &self,
         compiled: Vec<Unlinked>,
@@ -250,8 +250,8 @@ impl<'a> Attempt<'a> {
         Ok(Some(runs))
     }
 
-    /// Compiles a unit with the original's decisions; `at_once` runs its backend too. `None` when that fails, or when others
-    /// could import less of what the original offers than from the plain build.
+    /// Compiles a unit with the original's decisions; `at_once` runs its backend too. `None` when that fails, or when
+    /// others could import less of what the original offers than from the plain build.
     fn recompiled(&self, at: usize, records: &str, plain: &Near, at_once: bool) -> Result<Option<Again>> {
         let Some(compiled) = self.recompile(at, records)? else { return Ok(None) };
         let near = self.bring_unit_near(Level::Inlining, at, &compiled.file)?;
@@ -299,7 +299,8 @@ impl<'a> Attempt<'a> {
         Chosen { units: units.collect(), outcome: outcome.map(|found| self.outcome(found)) }
     }
 
-    /// The patched units with those that were compiled with the original's decisions. `None` when there are none, or one of them failed.
+    /// The patched units with those that were compiled with the original's decisions. `None` when there are none, or
+    /// one of them failed.
     fn with_recompiled(
         &self,
         original: &[Original],
@@ -326,8 +327,8 @@ impl<'a> Attempt<'a> {
         Ok(Some(Build { bitcode, near, backends, differing }))
     }
 
-    /// Runs backends once more with the original's decisions, and takes each object that is nearer. False when there is nothing to take
-    /// over.
+    /// Runs backends once more with the original's decisions, and takes each object that is nearer. False when there is
+    /// nothing to take over.
     fn replay_backends(
         &self,
         original: &[Original],

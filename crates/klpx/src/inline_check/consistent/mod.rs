@@ -1,4 +1,5 @@
-//! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have come.
+//! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have
+//! come.
 
 mod kept;
 mod output;

@@ -1,4 +1,5 @@
-//! What a person or a machine reads of a run: the builds so far, the lists, what is left and why, and what to type next.
+//! What a person or a machine reads of a run: the builds so far, the lists, what is left and why, and what to type
+//! next.
 
 use std::path::Path;
 

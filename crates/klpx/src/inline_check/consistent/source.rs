@@ -1,4 +1,5 @@
-//! What the debug information's names mean in the source: units that are compiled from a file, and declarations as they stand there.
+//! What the debug information's names mean in the source: units that are compiled from a file, and declarations as they
+//! stand there.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -42,8 +43,9 @@ impl<'a> Declarations<'a> {
         Declarations { source, files: RefCell::default() }
     }
 
-    /// True when a declaration has a word such as `always_inline`, with underscores around it or not: on its line, or on those
-    /// before it that belong to it. The function's own name is none. What a macro makes of a function is not seen here.
+    /// True when a declaration has a word such as `always_inline`, with underscores around it or not: on its line, or
+    /// on those before it that belong to it. The function's own name is none. What a macro makes of a function is not
+    /// seen here.
     pub(super) fn says(&self, key: &Key, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {

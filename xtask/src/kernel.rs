@@ -228,8 +228,8 @@ impl Built {
 
 /// The build of a kernel: adopted, cached, or made now.
 pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
-    let source = source::ensure(workspace, kernel.series)?;
     if let Some(tree) = workspace.kernel_builds.get(kernel.name) {
+        let source = source::of_build(workspace, tree, kernel.series)?;
         let built = Built { kernel, source, tree: tree.clone() };
         for file in [built.vmlinux(), built.image(), built.tree.join(".config")] {
             if !file.exists() {
@@ -238,6 +238,7 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
         }
         return Ok(built);
     }
+    let source = source::ensure(workspace, kernel.series)?;
     let _lock = workspace.lock(&format!("kernel-{}", kernel.name))?;
     let config = merged_config(workspace, kernel)?;
     let key = key(kernel, &source, &config)?;

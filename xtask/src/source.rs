@@ -39,13 +39,24 @@ pub(crate) struct Source {
     pub(crate) version: String,
 }
 
+impl Source {
+    fn at(path: &Path) -> Result<Source> {
+        let tree = path.canonicalize()?;
+        Ok(Source { version: version_of(&tree)?, tree })
+    }
+}
+
+/// The source of a finished build tree: what the options name, else what it was built from, whose paths its commands
+/// hold; with another one `make` would compile all of it anew.
+pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> Result<Source> {
+    let own = tree.join("source");
+    if workspace.kernel_src.is_none() && own.is_dir() { Source::at(&own) } else { ensure(workspace, series) }
+}
+
 /// The source of a series: for the current one what the options name, else the package, fetched on the first call.
 pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
     match workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package) {
-        Some(path) if path.is_dir() => {
-            let tree = path.canonicalize()?;
-            Ok(Source { version: version_of(&tree)?, tree })
-        }
+        Some(path) if path.is_dir() => Source::at(path),
         Some(path) if path.is_file() => {
             let path = path.canonicalize()?;
             let stem = path.file_name().and_then(|name| name.to_str()).context("a tarball has a name")?;

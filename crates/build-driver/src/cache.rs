@@ -89,8 +89,11 @@ pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
 
 fn item(dir: PathBuf) -> Item {
     let key = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let info = std::fs::read(dir.join("klpx.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let complete = dir.join("baseline/manifest.json").is_file();
+    // What a killed klpx began to remove is no kernel any more, whatever is left of it.
+    let whole = dir.extension().is_none();
+    let info = std::fs::read(dir.join("klpx.json")).ok().filter(|_| whole);
+    let info = info.and_then(|text| serde_json::from_slice(&text).ok());
+    let complete = whole && dir.join("baseline/manifest.json").is_file();
     let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
     let size = disk_size(&dir);
     Item { dir, key, info, size, complete, busy }
@@ -152,10 +155,23 @@ pub fn prune(cache_dir: &Path, which: &Which) -> Result<(Vec<Item>, Vec<Item>)> 
             continue;
         }
         // The lock file stays: a klpx that waits for it has it open already.
-        remove_dir(&item.dir)?;
+        remove(&item.dir)?;
         removed.push(item);
     }
     Ok((removed, busy))
+}
+
+/// Removes a workspace so that no part of it is ever taken for the whole: under another name, which goes on with the
+/// lock of the workspace.
+fn remove(dir: &Path) -> Result<()> {
+    let removed = dir.with_extension("removed");
+    remove_dir(&removed)?;
+    match std::fs::rename(dir, &removed) {
+        // Another klpx was faster, or that was it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Diagnosis::io("remove", dir, &error).into()),
+        Ok(()) => remove_dir(&removed),
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +219,26 @@ mod tests {
         drop(lock);
         let (removed, _) = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
         assert_eq!(removed.len(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_prune_left_is_no_kernel_and_goes_first() {
+        let cache = tempfile::tempdir().expect("dir");
+        let left = workspace(cache.path(), "aaa.removed", now());
+        let again = workspace(cache.path(), "aaa", now());
+        std::fs::create_dir(left.join("baseline")).expect("mkdir");
+        std::fs::write(left.join("baseline/manifest.json"), "{}").expect("write");
+        let items = list(cache.path()).expect("list");
+        assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["aaa", "aaa.removed"]);
+        assert!(!items[1].complete && items[1].info.is_none());
+        let (removed, _) = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        assert_eq!(removed.len(), 1);
+        assert!(again.is_dir() && !left.exists());
+        // The name may be taken when the kernel itself goes.
+        let left = workspace(cache.path(), "aaa.removed", now());
+        remove(&again).expect("removed");
+        assert!(!again.exists() && !left.exists());
+        remove(&again).expect("gone already");
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn one(workspace: &Workspace, klpx: &Klpx, built: &Built, patch: &Path) -> Resul
     tried.row.push(lines.next().unwrap_or_default());
     tried.left.extend(lines.map(|line| [vec![String::new(); LEVELS.len() + 2], vec![line]].concat()));
     if tried.failures.is_empty() {
-        step.done(&format!("{} functions", last.len()));
+        step.done(&ui::plural(last.len(), "function"));
     } else {
         step.failed("");
     }

@@ -232,7 +232,7 @@ fn build(
         files.push((format!("replaces-{}", livepatch.name), replaces(&expected).into_bytes()));
         if failures.is_empty() {
             result.passed += 1;
-            step.done(&format!("{} built, {} functions", livepatch.name, expected.len()));
+            step.done(&format!("{} built, {}", livepatch.name, ui::plural(expected.len(), "function")));
         } else {
             step.failed(&livepatch.name);
             result.failures.extend(failures);

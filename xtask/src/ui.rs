@@ -82,6 +82,11 @@ pub(crate) fn say(text: &str) {
     });
 }
 
+/// `1 function`, `2 functions`.
+pub(crate) fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A heading between groups of steps.
 pub(crate) fn heading(text: &str) {
     say(&format!("\n{text}"));

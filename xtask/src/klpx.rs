@@ -165,9 +165,7 @@ impl Klpx {
     pub(crate) fn make_room(&self) -> Result<()> {
         if self.owned {
             let said = process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
-            if !said.starts_with("removed 0 ") {
-                ui::line("klpx's cache", said.trim(), None);
-            }
+            ui::line("klpx's cache", said.trim(), None);
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// An unpacked tree.
     fn at(path: &Path) -> Result<Source> {
         let tree = path.canonicalize()?;
         Ok(Source { version: version_of(&tree)?, tree })
@@ -50,12 +51,21 @@ impl Source {
 /// hold; with another one `make` would compile all of it anew.
 pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> Result<Source> {
     let own = tree.join("source");
-    if workspace.kernel_src.is_none() && own.is_dir() { Source::at(&own) } else { ensure(workspace, series) }
+    if named(workspace, series).is_none() && own.is_dir() {
+        Source::at(&own)
+    } else {
+        ensure(workspace, series)
+    }
+}
+
+/// What the options name as the source of a series: they mean the current one.
+fn named<'a>(workspace: &'a Workspace, series: &Series) -> Option<&'a PathBuf> {
+    workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package)
 }
 
 /// The source of a series: for the current one what the options name, else the package, fetched on the first call.
 pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
-    match workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package) {
+    match named(workspace, series) {
         Some(path) if path.is_dir() => Source::at(path),
         Some(path) if path.is_file() => {
             let path = path.canonicalize()?;

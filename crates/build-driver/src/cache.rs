@@ -58,8 +58,6 @@ pub struct Item {
     pub key: String,
     /// What it is of, when it says so.
     pub info: Option<Info>,
-    /// Bytes on disk.
-    pub size: u64,
     /// True when its baseline is complete.
     pub complete: bool,
     /// True when a klpx is at work in it.
@@ -95,18 +93,19 @@ fn item(dir: PathBuf) -> Item {
     let info = info.and_then(|text| serde_json::from_slice(&text).ok());
     let complete = whole && dir.join("baseline/manifest.json").is_file();
     let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
-    let size = disk_size(&dir);
-    Item { dir, key, info, size, complete, busy }
+    Item { dir, key, info, complete, busy }
 }
 
-/// Bytes that a folder takes on disk.
-fn disk_size(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    walkdir::WalkDir::new(dir)
-        .into_iter()
-        .filter_map(|entry| entry.ok()?.metadata().ok())
-        .map(|meta| meta.blocks() * 512)
-        .sum()
+impl Item {
+    /// Bytes that it takes on disk. Looks at each of its files, some hundred thousand.
+    pub fn size(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        walkdir::WalkDir::new(&self.dir)
+            .into_iter()
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .map(|meta| meta.blocks() * 512)
+            .sum()
+    }
 }
 
 /// Which workspaces to remove.
@@ -122,27 +121,35 @@ pub enum Which {
     UntilFree(u64),
 }
 
-/// Bytes free for whoever runs this where the cache lies, if that can be told: nothing need be there yet.
-pub fn free(cache_dir: &Path) -> Option<u64> {
-    free_space(cache_dir.ancestors().find(|dir| dir.is_dir())?)
+/// What pruning did.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// Workspaces that are gone, in that order.
+    pub removed: Vec<Item>,
+    /// Bytes that they took on disk.
+    pub freed: u64,
+    /// Workspaces that would have been removed but are in use.
+    pub busy: Vec<Item>,
+    /// Bytes that whoever runs this has free now where the cache lies, if that can be told.
+    pub free: Option<u64>,
 }
 
-/// Removes workspaces that are not in use, those used longest ago first. What was removed, and what would have been but
-/// is in use.
-pub fn prune(cache_dir: &Path, which: &Which) -> Result<(Vec<Item>, Vec<Item>)> {
-    let (mut removed, mut busy) = (Vec::new(), Vec::new());
-    let short = |bytes: u64| free(cache_dir).is_some_and(|free| free < bytes);
-    // Looking at what is there takes longer than looking at the file system.
-    if matches!(which, Which::UntilFree(bytes) if !short(*bytes)) {
-        return Ok((removed, busy));
-    }
+/// Removes workspaces that are not in use, those used longest ago first.
+pub fn prune(cache_dir: &Path, which: &Which) -> Result<Pruned> {
+    // Nothing need be there yet.
+    let place = cache_dir.ancestors().find(|dir| dir.is_dir());
+    prune_with(cache_dir, which, &|| free_space(place?))
+}
+
+fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -> Result<Pruned> {
+    let mut pruned = Pruned::default();
     for item in list(cache_dir)?.into_iter().rev() {
         let last_used = item.info.as_ref().map_or(0, |info| info.last_used);
         let wanted = match which {
             Which::All => true,
             Which::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
             Which::Key(key) => item.key.starts_with(key.as_str()),
-            Which::UntilFree(bytes) => short(*bytes),
+            Which::UntilFree(bytes) => free().is_some_and(|free| free < *bytes),
         };
         if !wanted {
             continue;
@@ -151,14 +158,16 @@ pub fn prune(cache_dir: &Path, which: &Which) -> Result<(Vec<Item>, Vec<Item>)> 
         let lock = File::options().write(true).create(true).truncate(false).open(&path);
         let lock = lock.map_err(|error| Diagnosis::io("lock", &path, &error))?;
         if lock.try_lock().is_err() {
-            busy.push(item);
+            pruned.busy.push(item);
             continue;
         }
         // The lock file stays: a klpx that waits for it has it open already.
+        pruned.freed += item.size();
         remove(&item.dir)?;
-        removed.push(item);
+        pruned.removed.push(item);
     }
-    Ok((removed, busy))
+    pruned.free = free();
+    Ok(pruned)
 }
 
 /// Removes a workspace so that no part of it is ever taken for the whole: under another name, which goes on with the
@@ -212,13 +221,14 @@ mod tests {
         let items = list(cache.path()).expect("list");
         assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["bbb", "aaa", "ccc"]);
         assert_eq!(items.iter().filter(|item| item.busy).count(), 1);
-        assert!(items[0].size >= 10_000);
-        let (removed, busy) = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
-        assert_eq!((removed.len(), busy.len()), (1, 1));
+        assert!(items[0].size() >= 10_000);
+        let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        assert_eq!((pruned.removed.len(), pruned.busy.len()), (1, 1));
+        assert!(pruned.freed >= 10_000 && pruned.free.is_some());
         assert!(!old.exists() && recent.exists() && held.exists());
         drop(lock);
-        let (removed, _) = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
-        assert_eq!(removed.len(), 1);
+        let pruned = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
+        assert_eq!(pruned.removed.len(), 1);
     }
 
     #[test]
@@ -231,8 +241,8 @@ mod tests {
         let items = list(cache.path()).expect("list");
         assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["aaa", "aaa.removed"]);
         assert!(!items[1].complete && items[1].info.is_none());
-        let (removed, _) = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
-        assert_eq!(removed.len(), 1);
+        let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        assert_eq!(pruned.removed.len(), 1);
         assert!(again.is_dir() && !left.exists());
         // The name may be taken when the kernel itself goes.
         let left = workspace(cache.path(), "aaa.removed", now());
@@ -242,19 +252,24 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_where_it_is_short_from_what_was_used_longest_ago() {
+    fn room_is_made_from_what_was_used_longest_ago_and_no_more_than_that() {
         let cache = tempfile::tempdir().expect("dir");
-        let missing = cache.path().join("not/there/yet");
-        assert!(free(&missing).is_some_and(|free| free > 0));
-        for (key, last_used) in [("aaa", 3000), ("bbb", 1000), ("ccc", 2000)] {
+        for (key, last_used) in [("aaa", 3000), ("bbb", 1000), ("ccc", 2000), ("ddd", 4000)] {
             workspace(cache.path(), key, last_used);
         }
-        let keys = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<Vec<_>>();
-        let (removed, busy) = prune(cache.path(), &Which::UntilFree(1)).expect("pruned");
-        assert!(removed.is_empty() && busy.is_empty());
-        // No file system has that much, so all go, and their order shows.
-        let (removed, _) = prune(cache.path(), &Which::UntilFree(u64::MAX)).expect("pruned");
-        assert_eq!(keys(&removed), ["bbb", "ccc", "aaa"]);
-        assert!(list(cache.path()).expect("list").is_empty());
+        // A file system of 50 bytes, of which each workspace takes 10.
+        let free = || Some(50 - 10 * list(cache.path()).expect("list").len() as u64);
+        let prune = |bytes| {
+            let pruned = prune_with(cache.path(), &Which::UntilFree(bytes), &free).expect("pruned");
+            (pruned.removed.into_iter().map(|item| item.key).collect::<Vec<_>>(), pruned.free)
+        };
+        assert_eq!(prune(10), (vec![], Some(10)), "enough is free");
+        assert_eq!(prune(21), (vec!["bbb".to_owned(), "ccc".to_owned()], Some(30)));
+        assert_eq!(prune(1000), (vec!["aaa".to_owned(), "ddd".to_owned()], Some(50)), "never enough");
+        workspace(cache.path(), "eee", 1);
+        let unknown = prune_with(cache.path(), &Which::UntilFree(1000), &|| None).expect("pruned");
+        assert!(unknown.removed.is_empty() && unknown.free.is_none());
+        let missing = super::prune(&cache.path().join("not/there/yet"), &Which::All).expect("pruned");
+        assert!(missing.removed.is_empty() && missing.free.is_some());
     }
 }

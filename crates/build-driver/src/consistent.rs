@@ -10,9 +10,9 @@
 //!
 //! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`; they reach the
 //! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by
-//! `__typeof__` and add an attribute. They have to follow the definitions, so the unit is compiled in two steps: `-E
-//! -fdirectives-only` puts all files in one and leaves the macros for the second step, which makes the same code of it
-//! as it would have made of the files.
+//! `__typeof__` and add an attribute. They have to follow the definitions, so the unit is compiled in two steps:
+//! `-E -fdirectives-only` puts all files in one and leaves the macros for the second step, which makes the same code of
+//! it as it would have made of the files.
 //!
 //! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the
 //! file that the compiler writes for kbuild, and makes an empty one where there is none.

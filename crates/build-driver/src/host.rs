@@ -176,5 +176,6 @@ mod tests {
         let diagnosis = failure.diagnoses().next().expect("one");
         assert_eq!(diagnosis.code, "klpx::disk-full");
         assert!(diagnosis.why.contains("GiB are free"));
+        assert!(diagnosis.remedy.contains("klpx cache prune --free 9223372037 "), "{}", diagnosis.remedy);
     }
 }

@@ -198,7 +198,7 @@ fn the_baseline_is_built_once_and_the_users_trees_are_not_written() {
     assert_eq!(toy.users_files(), before);
     let items = cache::list(&toy.cache()).expect("list");
     assert_eq!(items.len(), 1);
-    assert!(items[0].complete && !items[0].busy && items[0].size > 0);
+    assert!(items[0].complete && !items[0].busy && items[0].size() > 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use klpx_build_driver::cache::{self, Which};
 use klpx_diagnosis::{Class, Diagnosis, Result};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::args::{Cache, Common};
 use crate::render;
@@ -47,7 +48,8 @@ fn list(dir: &Path) -> Result<String> {
         return Ok(format!("nothing in {}\n", dir.display()));
     }
     let mut rows = vec![["kernel", "size", "release", "compiler", "state"].map(str::to_owned).to_vec()];
-    for item in &items {
+    let sizes: Vec<u64> = items.par_iter().map(cache::Item::size).collect();
+    for (item, size) in items.iter().zip(sizes) {
         let state = match (item.busy, item.complete) {
             (true, _) => "in use",
             (false, true) => "ready",
@@ -56,20 +58,20 @@ fn list(dir: &Path) -> Result<String> {
         let (release, compiler) = item.info.as_ref().map_or((String::new(), String::new()), |info| {
             (format!("{} {}", info.release, info.arch), info.compiler.clone())
         });
-        rows.push(vec![item.key.clone(), gigabytes(item.size), release, compiler, state.to_owned()]);
+        rows.push(vec![item.key.clone(), gigabytes(size), release, compiler, state.to_owned()]);
     }
     Ok(render::table(&rows))
 }
 
 fn prune(dir: &Path, which: &Which) -> Result<String> {
-    let (removed, busy) = cache::prune(dir, which)?;
-    let freed = removed.iter().map(|item| item.size).sum();
-    let mut text = format!("removed {}, {}", render::plural(removed.len(), "kernel"), gigabytes(freed));
-    if let Some(free) = cache::free(dir) {
+    let pruned = cache::prune(dir, which)?;
+    let removed = render::plural(pruned.removed.len(), "kernel");
+    let mut text = format!("removed {removed}, {}", gigabytes(pruned.freed));
+    if let Some(free) = pruned.free {
         text.push_str(&format!(" · {} are free", gigabytes(free)));
     }
     text.push('\n');
-    for item in busy {
+    for item in pruned.busy {
         text.push_str(&format!("kept {}: in use\n", item.key));
     }
     Ok(text)

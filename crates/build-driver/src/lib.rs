@@ -11,6 +11,7 @@ mod copy;
 mod external;
 mod host;
 mod journal;
+pub mod kbuild;
 mod kernel;
 pub mod lines;
 mod make;

@@ -197,7 +197,7 @@ impl UnitList {
         let mut parsed = Vec::with_capacity(paths.len());
         for path in &paths {
             let text = std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))?;
-            parsed.push(Record::parse(&text).map_err(|line| not_understood(line))?);
+            parsed.push(Record::parse(&text).map_err(not_understood)?);
         }
         let absolute = |path: &Path| path.canonicalize().map_err(|error| Diagnosis::io("read", path, &error));
         let list = Builder::new(absolute(src)?, absolute(build)?, &parsed).build(&parsed);

@@ -14,6 +14,7 @@ mod journal;
 mod kernel;
 pub mod lines;
 mod make;
+pub mod packages;
 pub mod patch;
 mod patched;
 pub mod process;

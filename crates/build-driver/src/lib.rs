@@ -18,6 +18,7 @@ mod kernel;
 pub mod lines;
 mod make;
 mod parallel;
+pub mod packages;
 pub mod patch;
 mod patched;
 mod prepare;

@@ -132,6 +132,12 @@ pub struct Module {
 }
 
 impl Module {
+    /// The name that the kernel has for it: `dm_mod`.
+    pub fn name(&self) -> String {
+        let file = self.object.rsplit('/').next().unwrap_or(&self.object);
+        file.strip_suffix(".o").unwrap_or(file).replace('-', "_")
+    }
+
     /// The module's path among the kernel's modules: `drivers/md/dm-mod.ko`.
     pub fn ko(&self) -> String {
         format!("{}.ko", self.object.strip_suffix(".o").unwrap_or(&self.object))

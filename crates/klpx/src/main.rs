@@ -7,6 +7,7 @@ mod cache;
 mod causes;
 mod change_set;
 mod diff;
+mod doctor;
 mod holders;
 mod inline_check;
 mod inlining;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut impl Write) -> Result<()> {
     match command {
         Command::Build(args) => build::run(args, out),
+        Command::Doctor(args) => doctor::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),

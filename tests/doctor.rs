@@ -54,7 +54,11 @@ fn root(options: &str) -> tempfile::TempDir {
 /// Adds the image: an object with code, symbols and a banner.
 fn with_image(root: &Path) {
     let image = root.join(format!("usr/lib/debug/boot/vmlinux-{RELEASE}"));
-    write(root, "image.c", &format!("const char linux_banner[] = \"{BANNER}\\n\";\nint f(void) {{ return 1; }}\n"));
+    write(
+        root,
+        "image.c",
+        &format!("const char linux_banner[] = \"{BANNER}\\n\";\nint f(void) {{ return 1; }}\n"),
+    );
     std::fs::create_dir_all(image.parent().expect("a parent")).expect("a folder");
     let gcc = Command::new("gcc").arg("-c").arg(root.join("image.c")).arg("-o").arg(image).status();
     assert!(gcc.expect("gcc runs").success());
@@ -67,7 +71,10 @@ fn a_whole_kernel_is_ready() {
     let output = doctor(root.path(), &[]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
-    assert!(shown.starts_with(&format!("Linux {RELEASE} · Debian 6.12.115-2~deb12u1 · the only kernel below ")), "{shown}");
+    assert!(
+        shown.starts_with(&format!("Linux {RELEASE} · Debian 6.12.115-2~deb12u1 · the only kernel below ")),
+        "{shown}"
+    );
     assert!(shown.contains(&format!("linux-image-{RELEASE}-dbg")), "{shown}");
     assert!(shown.contains("ready: klpx build PATCH"), "{shown}");
     let json = doctor(root.path(), &["--json", "--kernel", RELEASE]).stdout;
@@ -88,7 +95,10 @@ fn what_is_missing_is_named_with_a_line_to_paste() {
     let (shown, error) = (text(&output.stdout), text(&output.stderr));
     assert!(shown.contains("missing"), "{shown}");
     assert!(shown.contains("not ready"), "{shown}");
-    assert!(error.contains("[klpx::kernel-incomplete]") && error.contains("apt install linux-image-"), "{error}");
+    assert!(
+        error.contains("[klpx::kernel-incomplete]") && error.contains("apt install linux-image-"),
+        "{error}"
+    );
     let json = doctor(root.path(), &["--json"]);
     assert_eq!(json.status.code(), Some(8));
     let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");

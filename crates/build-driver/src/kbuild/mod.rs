@@ -6,5 +6,5 @@ pub mod list;
 pub mod objtool;
 mod record;
 
-pub use list::{Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList};
+pub use list::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList};
 pub use objtool::ObjtoolRule;

@@ -116,19 +116,19 @@ pub(crate) struct Build {
     /// Patches, applied in this order with -p1
     #[arg(required = true, value_name = "PATCH", value_hint = ValueHint::FilePath)]
     pub(crate) patches: Vec<PathBuf>,
-    /// Kernel source tree
-    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
-    pub(crate) source: PathBuf,
-    /// Build tree (O=) of the kernel to be patched; default: the source tree
+    /// Kernel source: a tree or a tarball; default: from the kernel's packages, or the tree one stands in
+    #[arg(short, long, value_name = "DIR|TARBALL", value_hint = ValueHint::AnyPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// Build tree (O=) or headers folder of the kernel to be patched; default: from the kernel's packages
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) build_dir: Option<PathBuf>,
     /// Kernel configuration; default: the build tree's .config
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// The kernel that will be patched, with its symbols; default: the build tree's vmlinux
+    /// The kernel's vmlinux, with its symbols; default: the build tree's, or the debug package's
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) vmlinux: Option<PathBuf>,
-    /// The modules of that kernel (/lib/modules/RELEASE or a build tree); default: beside its vmlinux
+    /// The kernel's modules; default: the build tree's, or those in /lib/modules/RELEASE
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) modules: Option<PathBuf>,
     /// Where the module goes; default: livepatch-NAME.ko in this folder

@@ -363,6 +363,11 @@ impl<'d> Elf<'d> {
         string_at(self.symbol_names, self.symbol(id).st_name.get(LE))
     }
 
+    /// True when some symbol's name contains a text.
+    pub fn any_name_contains(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(self.symbol_names, text).is_some()
+    }
+
     /// `st_value`: an offset in an object, an address in a linked image.
     pub fn symbol_value(&self, id: SymbolId) -> u64 {
         self.symbol(id).st_value.get(LE)

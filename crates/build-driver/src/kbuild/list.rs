@@ -206,7 +206,7 @@ impl UnitList {
     }
 
     /// Puts the records of all folders together.
-    fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
+    pub(super) fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(records)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
             .map_err(|error| Diagnosis::io("read", records, &error))?;

@@ -35,6 +35,7 @@ mod count;
 mod merge;
 mod paths;
 mod scan;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use gimli::{AttributeValue, Dwarf, Reader, Section as _, Unit, UnitHeader, UnitType};
+use gimli::{AttributeValue, Dwarf, Reader, Section as _, Unit, UnitHeader, UnitOffset, UnitType};
 
 use super::paths;
+use super::steps::{Step, Steps, is_c};
 use crate::sections::Text;
 
 /// No index, no offset: the value that no entry has.
@@ -116,7 +117,8 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
     let split = matches!(header.type_(), UnitType::Skeleton(_) | UnitType::SplitCompilation(_));
     let broken = |error| Trouble::Broken(error, start);
     let unit = dwarf.unit(header).map_err(broken)?;
-    let mut scan = Scan { dwarf, unit: &unit, start, sizes, facts: UnitFacts::default(), scopes: Vec::new() };
+    let mut scan =
+        Scan { dwarf, unit: &unit, start, sizes, c: false, facts: UnitFacts::default(), scopes: Vec::new() };
     scan.facts.version = unit.header.version();
     if !scan.head(split)? {
         return Ok(None);
@@ -141,6 +143,8 @@ struct Scan<'a, R: Reader<Offset = usize>> {
     unit: &'a Unit<R>,
     start: usize,
     sizes: bool,
+    /// It is a unit of C.
+    c: bool,
     facts: UnitFacts,
     scopes: Vec<Scope>,
 }
@@ -167,6 +171,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
                 gimli::DW_AT_producer => producer = self.text(value)?,
                 gimli::DW_AT_language => {
                     assembly = matches!(value, AttributeValue::Language(gimli::DW_LANG_Mips_Assembler));
+                    self.c = matches!(value, AttributeValue::Language(language) if is_c(language));
                 }
                 gimli::DW_AT_dwo_name | gimli::DW_AT_GNU_dwo_name => other_file = Some(self.string(value)),
                 _ => {}
@@ -186,29 +191,50 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
 
     /// Reads all entries.
     fn entries(&mut self) -> Result<(), Trouble> {
-        let start = self.start;
+        let (start, unit) = (self.start, self.unit);
         let broken = |error| Trouble::Broken(error, start);
-        let mut entries = self.unit.entries_raw(None).map_err(broken)?;
-        while !entries.is_empty() {
-            let (at, depth) = (entries.next_offset().0, entries.next_depth());
-            let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else {
+        let steps = Steps::of(unit, self.c);
+        let end = unit.header.length_including_self();
+        let mut input = unit.header.range_from(unit.header.root_offset()..).map_err(broken)?;
+        let mut depth = 0;
+        while !input.is_empty() {
+            let at = end - input.len();
+            let code = input.read_uleb128().map_err(broken)?;
+            if code == 0 {
                 // The children of something end here.
-                while self.scopes.last().is_some_and(|scope| scope.depth >= entries.next_depth()) {
+                depth -= 1;
+                while self.scopes.last().is_some_and(|scope| scope.depth >= depth) {
                     self.scopes.pop();
                 }
                 continue;
-            };
-            let scope = match abbreviation.tag() {
-                gimli::DW_TAG_subprogram => self.subprogram(&mut entries, abbreviation, at)?,
-                gimli::DW_TAG_inlined_subroutine => self.inlined(&mut entries, abbreviation)?,
-                _ => {
-                    entries.skip_attributes(abbreviation.attributes()).map_err(broken)?;
-                    continue;
-                }
-            };
-            if abbreviation.has_children() {
-                self.scopes.push(Scope { depth, ..scope });
             }
+            let unknown = || broken(gimli::Error::InvalidAbbreviationCode(code));
+            let (abbreviation, step) = steps.get(code).ok_or_else(unknown)?;
+            if let Step::Sibling(before) = step
+                && let Some(next) = sibling(input.clone(), end, before).map_err(broken)?
+            {
+                input = next;
+                continue;
+            }
+            if let Step::Skip(length) = step {
+                input.skip(length).map_err(broken)?;
+            } else {
+                let here = UnitOffset(end - input.len());
+                let mut entries = Raw::new(input.clone(), unit.encoding(), &unit.abbreviations, here);
+                let scope = match abbreviation.tag() {
+                    gimli::DW_TAG_subprogram => Some(self.subprogram(&mut entries, abbreviation, at)?),
+                    gimli::DW_TAG_inlined_subroutine => Some(self.inlined(&mut entries, abbreviation)?),
+                    _ => {
+                        entries.skip_attributes(abbreviation.attributes()).map_err(broken)?;
+                        None
+                    }
+                };
+                if let Some(scope) = scope.filter(|_| abbreviation.has_children()) {
+                    self.scopes.push(Scope { depth, ..scope });
+                }
+                input.skip(entries.next_offset().0 - here.0).map_err(broken)?;
+            }
+            depth += isize::from(abbreviation.has_children());
         }
         Ok(())
     }
@@ -416,6 +442,16 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let folder = file.directory(header).map(|value| self.string(value)).unwrap_or_default();
         Some(paths::join(&[&self.facts.folder, &folder, &self.string(file.path_name())]))
     }
+}
+
+/// What follows the children of an entry that says, so many bytes after its code, where they end. `None` when that would
+/// lead backwards.
+fn sibling<R: Reader<Offset = usize>>(mut input: R, end: usize, before: usize) -> gimli::Result<Option<R>> {
+    input.skip(before)?;
+    let sibling = input.read_u32()? as usize;
+    let Some(between) = sibling.checked_sub(end - input.len()) else { return Ok(None) };
+    input.skip(between)?;
+    Ok(Some(input))
 }
 
 fn number<R: Reader>(value: &AttributeValue<R>) -> u32 {

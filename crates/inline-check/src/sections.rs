@@ -34,13 +34,15 @@ const LINES: &[gimli::SectionId] =
 const COMPRESSION_HEADER: usize = 24;
 
 /// Where a string lies: read only when somebody wants to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Text {
     /// Nowhere.
     #[default]
     None,
     /// At an offset of `.debug_info`.
     Info(u32),
+    /// At an offset of `.debug_line`.
+    Line(u32),
     /// At an offset of `.debug_str`.
     Str(u32),
     /// At an offset of `.debug_line_str`.
@@ -126,6 +128,7 @@ impl<'d> Sections<'d> {
         let (section, at) = match text {
             Text::None => return &[],
             Text::Info(at) => (gimli::SectionId::DebugInfo, at),
+            Text::Line(at) => (gimli::SectionId::DebugLine, at),
             Text::Str(at) => (gimli::SectionId::DebugStr, at),
             Text::LineStr(at) => (gimli::SectionId::DebugLineStr, at),
         };

@@ -34,8 +34,10 @@ mod compare;
 mod count;
 mod merge;
 mod paths;
+mod places;
 mod scan;
 mod steps;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -55,7 +57,9 @@ pub use count::{Linkage, Summary, Tally};
 use crate::lines::Lines;
 use crate::reach::Unreachable;
 use crate::sections::Sections;
+use places::Places;
 use scan::{Trouble, UnitFacts, scan};
+use texts::Texts;
 
 /// Index of a function in [`Survey::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,7 +196,7 @@ pub struct Survey {
     inlined: Vec<Inlined>,
     /// Every unit's own file, by name.
     unit_files: Vec<TextId>,
-    texts: Vec<Box<str>>,
+    texts: Texts,
 }
 
 /// What to read of a file.
@@ -248,12 +252,12 @@ impl Survey {
         sections.require_info()?;
         let elf = sections.elf();
         let arch = Arch::of_machine(elf.machine())?;
-        let units = if elf.file_type() == ET_REL.0 {
-            units(&sections.relocated(), &wanted)
-        } else {
-            units(&sections.plain(), &wanted)
+        let scan = || match elf.file_type() == ET_REL.0 {
+            true => units(&sections.relocated(), &wanted),
+            false => units(&sections.plain(), &wanted),
         };
-        merge::merge(elf, arch, sections, wanted.tree, units.map_err(refusal)?)
+        let (units, places) = rayon::join(scan, || Places::read(elf, arch));
+        merge::merge(arch, sections, wanted.tree, &units.map_err(refusal)?, &places)
     }
 
     /// Every function that has a copy of either kind.
@@ -345,7 +349,7 @@ impl Survey {
 
     /// A text.
     pub fn text(&self, id: TextId) -> &str {
-        &self.texts[id.0 as usize]
+        self.texts.get(id)
     }
 }
 

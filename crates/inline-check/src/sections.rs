@@ -2,6 +2,7 @@
 //! Everything in this crate that reads DWARF does it from here.
 
 use std::borrow::Cow;
+use std::slice::SliceIndex;
 
 use gimli::{Dwarf, EndianSlice, LittleEndian};
 use klpx_diagnosis::{Class, Diagnosis, Result};
@@ -121,6 +122,13 @@ impl<'d> Sections<'d> {
 
     fn loaded(&self, id: gimli::SectionId) -> Option<&Loaded<'d>> {
         self.loaded.get(self.wanted.iter().position(|&wanted| wanted == id)?)
+    }
+
+    /// Gives back the memory of a part of a section that was read: see [`Elf::release`].
+    pub(crate) fn release(&self, id: gimli::SectionId, part: impl SliceIndex<[u8], Output = [u8]>) {
+        if let Some(bytes) = self.loaded(id).and_then(|loaded| loaded.bytes.get(part)) {
+            self.elf.release(bytes);
+        }
     }
 
     /// A string's bytes; empty for a place outside its section.

@@ -194,12 +194,7 @@ impl Klpx {
         let mut command = self.command();
         command
             .arg("build")
-            .arg("--source")
-            .arg(&build.built.source.tree)
-            .arg("--build-dir")
-            .arg(&build.built.tree)
-            .arg("--vmlinux")
-            .arg(build.vmlinux.map_or_else(|| build.built.vmlinux(), Path::to_path_buf))
+            .args(build.built.options(build.vmlinux))
             .arg("--output")
             .arg(build.output.join(format!("livepatch-{}.ko", build.name)))
             .args(["--name", build.name, "--jobs", &self.jobs.to_string()])

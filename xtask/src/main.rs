@@ -18,6 +18,8 @@ mod klpx;
 mod levels;
 mod linker;
 mod machine;
+mod made;
+mod modules;
 mod packages;
 mod process;
 mod qemu;
@@ -25,6 +27,7 @@ mod refusal;
 mod robust;
 mod scenario;
 mod source;
+mod stock;
 mod test;
 mod tried;
 mod ui;
@@ -54,9 +57,17 @@ pub(crate) struct FixtureOptions {
     /// Linux source to use instead of the distribution's package: an unpacked tree (only read) or a tarball
     #[arg(long, global = true, value_name = "DIR|TARBALL", env = "KLPX_KERNEL_SRC")]
     kernel_src: Option<PathBuf>,
-    /// Finished kernel build tree to use instead of building it; may be repeated
+    /// Finished kernel build tree, or directory with a stock kernel's unpacked packages, to use instead of making one;
+    /// may be repeated
     #[arg(long, global = true, value_name = "KERNEL=DIR")]
     kernel_build: Vec<String>,
+    /// Release of a stock kernel to use instead of the newest one known, such as 6.12.115+deb12-cloud-amd64; may be
+    /// repeated
+    #[arg(long, global = true, value_name = "RELEASE")]
+    release: Vec<String>,
+    /// Ask the archive for newer stock kernels than those in the cache
+    #[arg(long, global = true)]
+    newest: bool,
     /// Where sources and fixture kernels are kept [default: klpx-fixtures in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "KLPX_FIXTURES")]
     fixture_cache: Option<PathBuf>,

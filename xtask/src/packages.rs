@@ -13,6 +13,8 @@ use crate::ui;
 pub(crate) enum Need {
     /// To build a kernel with GCC.
     Gcc,
+    /// To build as Debian 12's own kernels are built.
+    Gcc12,
     /// To build a kernel with Clang.
     Clang,
     /// To build a kernel with an older Clang.
@@ -34,6 +36,7 @@ pub(crate) enum Need {
 impl Need {
     pub(crate) const ALL: &[Need] = &[
         Need::Gcc,
+        Need::Gcc12,
         Need::Clang,
         Need::Clang19,
         Need::Source,
@@ -52,7 +55,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Guest, Objects, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -78,7 +81,7 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("clang-19"), "clang-19", &[Objects, Clang19]),
     (Tool("ld.lld-19"), "lld-19", &[Objects, Clang19]),
     (Tool("llvm-nm-19"), "llvm-19", &[Objects, Clang19]),
-    (Tool("gcc-12"), "gcc-12", &[Objects]),
+    (Tool("gcc-12"), "gcc-12", &[Gcc12, Objects]),
     (Tool("git"), "git", &[Gcc, Clang, Clang19]),
     (Tool("xz"), "xz-utils", &[Source]),
     (Tool("zstd"), "zstd", &[Source]),

@@ -134,7 +134,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::LINUX_6_12,
-            fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+            fragments: &[
+                "base.config",
+                "network.config",
+                "x86_64.config",
+                "clang-thinlto.config",
+                "6.12.config",
+            ],
             llvm: Some("-19"),
         }),
         needs: &[Need::Clang19, Need::Source, Need::Guest],
@@ -146,7 +152,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::LINUX_6_12,
-            fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+            fragments: &[
+                "base.config",
+                "network.config",
+                "x86_64.config",
+                "clang-thinlto.config",
+                "6.12.config",
+            ],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],
@@ -154,13 +166,18 @@ pub(crate) const KERNELS: &[Kernel] = &[
 ];
 
 impl Kernel {
-    /// True when test data that names a kernel, an architecture or an origin means this one.
-    pub(crate) fn is(&self, word: &str) -> bool {
+    /// How test data may call it, the most exact word first: its name, its origin, its architecture.
+    pub(crate) fn words(&self) -> [&'static str; 3] {
         let origin = match self.origin {
             Origin::Made(_) => "made",
             Origin::Shipped(_) => "stock",
         };
-        [self.name, self.machine.name, origin].contains(&word)
+        [self.name, origin, self.machine.name]
+    }
+
+    /// True when test data that says this word means this kernel.
+    pub(crate) fn is(&self, word: &str) -> bool {
+        self.words().contains(&word)
     }
 
     /// How it is made, if it is made here.

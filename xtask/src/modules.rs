@@ -44,7 +44,8 @@ impl Modules {
         let order = root.join("modules.order");
         let order = fs::read_to_string(&order).with_context(|| format!("can't read {}", order.display()))?;
         let builtin = fs::read_to_string(root.join("modules.builtin")).unwrap_or_default();
-        let paths = order.lines().filter_map(|line| Some((name_of(line)?, Path::new(line).with_extension(""))));
+        let paths =
+            order.lines().filter_map(|line| Some((name_of(line)?, Path::new(line).with_extension(""))));
         Ok(Modules {
             root: root.to_path_buf(),
             paths: paths.collect(),

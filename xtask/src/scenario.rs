@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 struct Data {
     /// What it shows.
     title: String,
-    /// Fixture kernels or architectures it is for; all when empty.
+    /// Fixture kernels, origins or architectures it is for; all when empty.
     #[serde(default)]
     kernels: Vec<String>,
     /// Modules that the guest loads.
@@ -62,7 +62,7 @@ struct Livepatch {
     /// Why some of them are in the change set, as klpx says it, by `object:function`.
     #[serde(default)]
     why: BTreeMap<String, String>,
-    /// More of all on one fixture kernel, or on one architecture.
+    /// More of all on one fixture kernel, on those of an origin (`made`, `stock`), or on one architecture.
     #[serde(default)]
     on: BTreeMap<String, More>,
 }
@@ -70,6 +70,8 @@ struct Livepatch {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct More {
+    /// Instead of the others.
+    patches: Option<Vec<String>>,
     #[serde(default)]
     changed: Vec<String>,
     #[serde(default)]
@@ -120,6 +122,12 @@ impl Scenario {
 }
 
 impl Livepatch {
+    /// The files of its patches for a kernel: the most exact word counts.
+    fn patches(&self, kernel: &Kernel) -> &[String] {
+        let other = kernel.words().into_iter().find_map(|word| self.on.get(word)?.patches.as_ref());
+        other.unwrap_or(&self.patches)
+    }
+
     /// The change set expected on a kernel.
     fn expected(&self, built: &Built) -> Result<BTreeSet<Item>> {
         let mut items = BTreeSet::new();
@@ -210,7 +218,7 @@ fn build(
         let mut step = ui::step(&format!("{} {}", built.kernel.name, &scenario.name));
         step.at(&format!("klpx build: {}", livepatch.name));
         let patches: Vec<PathBuf> =
-            livepatch.patches.iter().map(|patch| scenario.directory.join(patch)).collect();
+            livepatch.patches(built.kernel).iter().map(|patch| scenario.directory.join(patch)).collect();
         let outcome = klpx.run(&Build {
             built,
             patches: &patches,
@@ -310,7 +318,8 @@ mod tests {
             assert!(scenario.directory.join("guest.sh").is_file(), "{}", scenario.name);
             for livepatch in &scenario.data.livepatch {
                 assert!(!livepatch.changed.is_empty() || !livepatch.on.is_empty(), "{}", scenario.name);
-                for patch in &livepatch.patches {
+                let others = livepatch.on.values().filter_map(|more| more.patches.as_ref());
+                for patch in others.flatten().chain(&livepatch.patches) {
                     assert!(scenario.directory.join(patch).is_file(), "{}: {patch}", scenario.name);
                 }
             }

@@ -49,8 +49,11 @@ fn first(places: impl IntoIterator<Item = PathBuf>) -> PathBuf {
 
 /// The kernel with debug information.
 pub(crate) fn vmlinux(sysroot: &Path, release: &str) -> PathBuf {
-    let places =
-        [format!("boot/vmlinux-{release}"), format!("lib/modules/{release}/vmlinux"), format!("vmlinux-{release}")];
+    let places = [
+        format!("boot/vmlinux-{release}"),
+        format!("lib/modules/{release}/vmlinux"),
+        format!("vmlinux-{release}"),
+    ];
     first(places.map(|place| sysroot.join("usr/lib/debug").join(place)))
 }
 
@@ -97,7 +100,10 @@ pub(crate) fn ensure(
         fetch(workspace, &stock, name, shipped, Some(&release))?;
     }
     let source = source::unpacked(workspace, &source_name(&release), |_| {
-        bail!("the cache has the {release} kernel without its source; remove {}", stock.join(&release).display())
+        bail!(
+            "the cache has the {release} kernel without its source; remove {}",
+            stock.join(&release).display()
+        )
     })?;
     Ok((source, stock.join(&release), release))
 }
@@ -224,13 +230,17 @@ fn newest(repository: &Repository<'_>, shipped: &Shipped) -> Result<String> {
             return Ok(release.to_owned());
         }
     }
-    bail!("the configured mirror has no {}*{}{}", image_package(start), shipped.release[2], repository.excuse())
+    bail!(
+        "the configured mirror has no {}*{}{}",
+        image_package(start),
+        shipped.release[2],
+        repository.excuse()
+    )
 }
 
 /// All packages of a kernel: the image, its debug information, its headers, and what these need of the same source.
 fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result<Vec<String>> {
-    let mut left =
-        vec![format!("linux-headers-{release}"), debug_package(release), image_package(release)];
+    let mut left = vec![format!("linux-headers-{release}"), debug_package(release), image_package(release)];
     let mut found = BTreeSet::new();
     while let Some(package) = left.pop() {
         if !package.starts_with("linux-") || found.contains(&package) {
@@ -272,9 +282,12 @@ mod tests {
         for release in ["6.12.117+deb12-cloud-amd64", "6.12.90+deb12.1-cloud-amd64"] {
             assert!(CLOUD.is(release), "{release}");
         }
-        for release in
-            ["6.12.117+deb13-cloud-amd64", "6.12.117+deb12-amd64", "6.1.0-56-cloud-amd64", "6.12.-cloud-amd64"]
-        {
+        for release in [
+            "6.12.117+deb13-cloud-amd64",
+            "6.12.117+deb12-amd64",
+            "6.1.0-56-cloud-amd64",
+            "6.12.-cloud-amd64",
+        ] {
             assert!(!CLOUD.is(release), "{release}");
         }
     }
@@ -282,7 +295,9 @@ mod tests {
     #[test]
     fn the_newest_release_in_a_directory_comes_last() {
         let directory = tempfile::tempdir().expect("a directory");
-        for name in ["6.12.9+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64", ".unpack-x", "6.1.0-1-cloud-amd64"] {
+        for name in
+            ["6.12.9+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64", ".unpack-x", "6.1.0-1-cloud-amd64"]
+        {
             fs::create_dir(directory.path().join(name)).expect("created");
         }
         let found = cached(directory.path(), &CLOUD).expect("readable");
@@ -292,6 +307,9 @@ mod tests {
     #[test]
     fn only_the_debug_package_loses_its_modules() {
         assert_eq!(unused("linux-image-6.12-cloud-amd64", &CLOUD).len(), UNUSED.len());
-        assert_eq!(unused("linux-image-6.12-cloud-amd64-dbg", &CLOUD).len(), UNUSED.len() + DEBUG_MODULES.len());
+        assert_eq!(
+            unused("linux-image-6.12-cloud-amd64-dbg", &CLOUD).len(),
+            UNUSED.len() + DEBUG_MODULES.len()
+        );
     }
 }

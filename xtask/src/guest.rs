@@ -41,6 +41,7 @@ const COMPLAINTS: &[&str] = &[
 ];
 
 /// One scenario's part of a guest.
+#[derive(Clone, Debug)]
 pub(crate) struct Task {
     /// The name of its directory in the guest.
     pub(crate) name: String,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::machine::{self, Machine};
 use crate::made::{self, Recipe};
@@ -188,6 +188,13 @@ impl Kernel {
         }
     }
 
+    fn shipped(&self) -> Result<&Shipped> {
+        match &self.origin {
+            Origin::Shipped(shipped) => Ok(shipped),
+            Origin::Made(_) => bail!("the {} kernel is made here, no distribution ships it", self.name),
+        }
+    }
+
     /// The compiler that makes it, if it is made here.
     pub(crate) fn compiler(&self) -> Option<String> {
         self.recipe().map(|recipe| recipe.compiler(self.machine))
@@ -311,6 +318,21 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
             Ok(Built { kernel, source, tree, release: Some(release) })
         }
     }
+}
+
+/// A stock kernel and the distribution's next one. Of the next only the source is there until [`at_release`] fetches it.
+pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, String, Source)> {
+    let shipped = kernel.shipped()?;
+    let [older, newer] = stock::pair(workspace, shipped)?;
+    let built = at_release(workspace, kernel, &older)?;
+    let source = stock::source(workspace, shipped, &newer)?;
+    Ok((built, newer, source))
+}
+
+/// One release of a stock kernel.
+pub(crate) fn at_release(workspace: &Workspace, kernel: &'static Kernel, release: &str) -> Result<Built> {
+    let (source, tree) = stock::at_release(workspace, kernel.name, kernel.shipped()?, release)?;
+    Ok(Built { kernel, source, tree, release: Some(release.to_owned()) })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod bench;
 mod busybox;
 mod compare;
 mod consistent;
+mod corpus;
 mod demo;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
@@ -86,6 +87,8 @@ enum Command {
     Test(test::Args),
     /// Scenarios on kernels that the tests leave out: other series, other compilers, FullLTO
     Matrix(test::MatrixArgs),
+    /// Real fixes of a stable series on a stock kernel
+    Corpus(corpus::Args),
     /// Change sets of small patches at each level of the stabilised rebuild
     Levels(levels::Args),
     /// Measure analysis and a whole build
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
         Command::Matrix(args) => test::matrix(&workspace, args),
+        Command::Corpus(args) => corpus::run(&workspace, args),
         Command::Levels(args) => levels::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),

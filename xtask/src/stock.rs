@@ -87,25 +87,73 @@ pub(crate) fn ensure(
     if let Some(sysroot) = workspace.kernel_builds.get(name) {
         return adopted(workspace, name, sysroot, shipped);
     }
-    let stock = workspace.cache_dir("stock")?;
-    let _lock = workspace.lock(&format!("kernel-{name}"))?;
-    let cached = cached(&stock, shipped)?;
     let wanted = workspace.releases.iter().find(|release| shipped.is(release));
-    let release = match (wanted, cached.last()) {
+    let release = match (wanted, cached(workspace, shipped)?.pop()) {
         (Some(release), _) => release.clone(),
-        (None, Some(newest)) if !workspace.newest => newest.clone(),
-        _ => fetch(workspace, &stock, name, shipped, None)?,
+        (None, Some(newest)) if !workspace.newest => newest,
+        (None, _) => {
+            let mut step = ui::step(&format!("kernel {name}"));
+            step.at("asking the archive");
+            let newest = archived(workspace, shipped)?.pop().context("the archive has a release")?;
+            step.done(&format!("{newest} is the newest"));
+            newest
+        }
     };
-    if !stock.join(&release).is_dir() {
-        fetch(workspace, &stock, name, shipped, Some(&release))?;
+    let (source, sysroot) = at_release(workspace, name, shipped, &release)?;
+    Ok((source, sysroot, release))
+}
+
+/// The source and the sysroot of one release: cached or fetched now.
+pub(crate) fn at_release(
+    workspace: &Workspace,
+    name: &str,
+    shipped: &Shipped,
+    release: &str,
+) -> Result<(Source, PathBuf)> {
+    let _lock = workspace.lock(&format!("kernel-{name}"))?;
+    let place = workspace.cache_dir("stock")?.join(release);
+    if !place.is_dir() {
+        fetch(workspace, &place, name, shipped, release)?;
     }
-    let source = source::unpacked(workspace, &source_name(&release), |_| {
-        bail!(
-            "the cache has the {release} kernel without its source; remove {}",
-            stock.join(&release).display()
-        )
-    })?;
-    Ok((source, stock.join(&release), release))
+    Ok((source(workspace, shipped, release)?, place))
+}
+
+/// The source of one release, whether its other packages are wanted or not.
+pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) -> Result<Source> {
+    source::unpacked(workspace, &source_name(release), |files| {
+        let lists = workspace.cache_dir("apt")?;
+        let _lock = workspace.lock("apt")?;
+        let repository = Repository::open(&lists, None, shipped.suites)?;
+        let version = repository.newest(&image_package(release))?;
+        let package = format!("linux-source-{}", shipped.series);
+        let downloads = downloads(workspace, release)?;
+        let deb = repository.download(&downloads, &package, &version)?;
+        apt::unpack(&deb, files, &[])?;
+        fs::remove_file(&deb)?;
+        remove_if_empty(&downloads);
+        tarball(files, shipped)
+    })
+}
+
+/// A release and the next one: those that the cache has, else those of the archive. The older is the one that the
+/// options name, else the last but one.
+pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 2]> {
+    let wanted = workspace.releases.iter().find(|release| shipped.is(release));
+    let of = |known: Vec<String>| {
+        let next = match wanted {
+            Some(wanted) => {
+                known.iter().position(|release| apt::compare_versions(release, wanted).is_gt())?
+            }
+            None => known.len().checked_sub(1).filter(|last| *last > 0)?,
+        };
+        let older = wanted.cloned().or_else(|| known.get(next.checked_sub(1)?).cloned())?;
+        Some([older, known.get(next)?.clone()])
+    };
+    let known = if workspace.newest { None } else { of(cached(workspace, shipped)?) };
+    match known {
+        Some(pair) => Ok(pair),
+        None => of(archived(workspace, shipped)?).context("the archive has no newer release of this kernel"),
+    }
 }
 
 /// A directory that the options name: all packages of a kernel, its source among them.
@@ -137,8 +185,29 @@ fn tarball(files: &Path, shipped: &Shipped) -> Result<PathBuf> {
 }
 
 /// Releases of a kernel in the cache, oldest first.
-fn cached(stock: &Path, shipped: &Shipped) -> Result<Vec<String>> {
-    releases(stock, "", shipped)
+fn cached(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+    releases(&workspace.cache_dir("stock")?, "", shipped)
+}
+
+/// Releases of a kernel that the archive has with debug information, oldest first.
+fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+    let lists = workspace.cache_dir("apt")?;
+    let _lock = workspace.lock("apt")?;
+    let repository = Repository::open(&lists, None, shipped.suites)?;
+    let [start, _, end] = shipped.release;
+    let names = repository.names(&image_package(start))?;
+    let mut found = Vec::new();
+    for release in names.iter().filter_map(|name| name.strip_prefix("linux-image-")) {
+        // Lists name packages of the past that others still mention.
+        if shipped.is(release) && !repository.versions(&debug_package(release))?.is_empty() {
+            found.push(release.to_owned());
+        }
+    }
+    if found.is_empty() {
+        bail!("the configured mirror has no {}*{end}{}", image_package(start), repository.excuse());
+    }
+    found.sort_by(|a, b| apt::compare_versions(a, b));
+    Ok(found)
 }
 
 /// Releases that the names in a directory end with, oldest first.
@@ -153,57 +222,47 @@ fn releases(directory: &Path, prefix: &str, shipped: &Shipped) -> Result<Vec<Str
     Ok(found)
 }
 
-/// Fetches a release, the newest in the archive if none is named, unless it is there; returns it.
-fn fetch(
-    workspace: &Workspace,
-    stock: &Path,
-    name: &str,
-    shipped: &Shipped,
-    release: Option<&str>,
-) -> Result<String> {
+/// Where packages of a release are downloaded to. What an interrupted run has fetched need not be fetched again.
+fn downloads(workspace: &Workspace, release: &str) -> Result<PathBuf> {
+    workspace.cache_dir(&format!("stock/.packages-{release}"))
+}
+
+/// Another package may still lie there.
+fn remove_if_empty(directory: &Path) {
+    let _ = fs::remove_dir(directory);
+}
+
+/// Fetches the packages of a release, but for its source, and unpacks them.
+fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, release: &str) -> Result<()> {
     let mut step = ui::step(&format!("kernel {name}"));
     step.at("asking the archive");
     let lists = workspace.cache_dir("apt")?;
-    let _lock = workspace.lock("apt")?;
+    let lock = workspace.lock("apt")?;
     let repository = Repository::open(&lists, None, shipped.suites)?;
-    let release = match release {
-        Some(release) => release.to_owned(),
-        None => newest(&repository, shipped)?,
-    };
-    let place = stock.join(&release);
-    if place.is_dir() {
-        step.done(&format!("{release} is the newest"));
-        return Ok(release);
-    }
-    let version = repository.newest(&image_package(&release))?;
-    // What an interrupted run has fetched need not be fetched again.
-    let downloads = workspace.cache_dir(&format!("stock/.packages-{release}"))?;
-    let scratch = tempfile::Builder::new().prefix(".unpack-").tempdir_in(stock)?;
+    let version = repository.newest(&image_package(release))?;
+    let downloads = downloads(workspace, release)?;
+    let scratch = tempfile::Builder::new().prefix(".unpack-").tempdir_in(workspace.cache_dir("stock")?)?;
     let sysroot = scratch.path().join("sysroot");
-    let mut megabytes = 0;
-    for package in packages(&repository, &release, &version)? {
+    let (mut megabytes, mut debs) = (0, Vec::new());
+    for package in packages(&repository, release, &version)? {
         step.at(&format!("fetching {package}"));
         let deb = repository.download(&downloads, &package, &version)?;
         megabytes += fs::metadata(&deb)?.len() >> 20;
         step.at(&format!("unpacking {package}"));
         apt::unpack(&deb, &sysroot, &unused(&package, shipped))?;
+        debs.push(deb);
     }
-    step.at("fetching the source");
-    let deb = repository.download(&downloads, &format!("linux-source-{}", shipped.series), &version)?;
-    megabytes += fs::metadata(&deb)?.len() >> 20;
-    source::unpacked(workspace, &source_name(&release), |files| {
-        apt::unpack(&deb, files, &[])?;
-        tarball(files, shipped)
-    })?;
-    for file in [vmlinux(&sysroot, &release), image(&sysroot, &release), config(&sysroot, &release)] {
+    drop(lock);
+    for file in [vmlinux(&sysroot, release), image(&sysroot, release), config(&sysroot, release)] {
         if !file.is_file() {
             bail!("the packages of {release} hold no {}", file.display());
         }
     }
-    fs::rename(&sysroot, &place)?;
-    fs::remove_dir_all(&downloads)?;
+    fs::rename(&sysroot, place)?;
+    debs.iter().try_for_each(fs::remove_file)?;
+    remove_if_empty(&downloads);
     step.done(&format!("{release}, {megabytes} MB of packages"));
-    Ok(release)
+    Ok(())
 }
 
 fn image_package(release: &str) -> String {
@@ -212,30 +271,6 @@ fn image_package(release: &str) -> String {
 
 fn debug_package(release: &str) -> String {
     format!("{}-dbg", image_package(release))
-}
-
-/// The newest release of a kernel that the archive has with debug information.
-fn newest(repository: &Repository<'_>, shipped: &Shipped) -> Result<String> {
-    let [start, ..] = shipped.release;
-    let names = repository.names(&image_package(start))?;
-    let mut releases: Vec<&str> = names
-        .iter()
-        .filter_map(|name| name.strip_prefix("linux-image-"))
-        .filter(|release| shipped.is(release))
-        .collect();
-    releases.sort_by(|a, b| apt::compare_versions(b, a));
-    for release in releases {
-        // Lists name packages of the past that others still mention.
-        if !repository.versions(&debug_package(release))?.is_empty() {
-            return Ok(release.to_owned());
-        }
-    }
-    bail!(
-        "the configured mirror has no {}*{}{}",
-        image_package(start),
-        shipped.release[2],
-        repository.excuse()
-    )
 }
 
 /// All packages of a kernel: the image, its debug information, its headers, and what these need of the same source.
@@ -300,7 +335,7 @@ mod tests {
         {
             fs::create_dir(directory.path().join(name)).expect("created");
         }
-        let found = cached(directory.path(), &CLOUD).expect("readable");
+        let found = releases(directory.path(), "", &CLOUD).expect("readable");
         assert_eq!(found, ["6.12.9+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64"]);
     }
 

@@ -39,7 +39,8 @@ pub(crate) fn unpack(deb: &Path, directory: &Path, without: &[String]) -> Result
     let mut files = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn()?;
     let stdout = files.stdout.take().context("dpkg-deb's output is piped")?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--file=-", "--no-same-owner"]);
+    // Where /lib is a link to /usr/lib, as on every machine by now, it stays one.
+    tar.args(["--extract", "--file=-", "--no-same-owner", "--keep-directory-symlink"]);
     tar.args(without.iter().map(|pattern| format!("--exclude={pattern}")));
     tar.arg("--directory").arg(directory).stdin(stdout);
     let result = tar.output()?;
@@ -91,7 +92,7 @@ impl<'a> Repository<'a> {
         let own = [codename.as_str()];
         let suites = if suites.is_empty() { &own } else { suites };
         let mut repository = Repository { scratch, architecture, stale: None };
-        fs::write(repository.sources(), stanzas(&archives()?, suites, &codename)?)?;
+        fs::write(repository.sources(), sources(suites)?)?;
         let update = process::output(repository.command("apt-get").arg("update"));
         repository.stale = update.err().map(|error| format!("{error:#}"));
         Ok(repository)
@@ -208,6 +209,11 @@ impl Archive {
         let suite = |name: &String| name.ends_with(SECURITY) || name.ends_with("/updates");
         self.suites.iter().any(suite) && self.components.iter().any(|component| component == "main")
     }
+}
+
+/// A deb822 file that gives the suites from the machine's own archives.
+pub(crate) fn sources(suites: &[&str]) -> Result<String> {
+    stanzas(&archives()?, suites, &os_release("VERSION_CODENAME").unwrap_or_default())
 }
 
 /// Stanzas that give the suites from those of the machine's archives that have them.

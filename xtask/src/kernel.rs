@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::distro::{self, Distro};
 use crate::machine::{self, Machine};
 use crate::made::{self, Recipe};
 use crate::modules::Modules;
@@ -75,6 +76,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["6.12.", "+deb12", "-cloud-amd64"],
             suites: &["bookworm-security"],
             debug_modules: true,
+            root: None,
         }),
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
@@ -88,6 +90,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["6.1.0-", "", "-cloud-amd64"],
             suites: &["bookworm-security"],
             debug_modules: false,
+            root: None,
         }),
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
@@ -163,6 +166,48 @@ pub(crate) const KERNELS: &[Kernel] = &[
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
+    Kernel {
+        name: "debian-13",
+        title: "Debian 13, GCC 14, IBT",
+        machine: &machine::X86_64,
+        matrix: true,
+        origin: Origin::Shipped(Shipped {
+            series: "6.12",
+            release: ["6.12.", "+deb13", "-cloud-amd64"],
+            suites: &["trixie", "trixie-security"],
+            debug_modules: false,
+            root: Some(&distro::TRIXIE),
+        }),
+        needs: &[Need::Root, Need::Guest],
+    },
+    Kernel {
+        name: "debian-13-backports",
+        title: "Debian 13, GCC 14, IBT, Rust",
+        machine: &machine::X86_64,
+        matrix: true,
+        origin: Origin::Shipped(Shipped {
+            series: "7.3",
+            release: ["7.3.", "+deb13", "-cloud-amd64"],
+            suites: &["trixie-backports"],
+            debug_modules: false,
+            root: Some(&distro::TRIXIE),
+        }),
+        needs: &[Need::Root, Need::Guest],
+    },
+    Kernel {
+        name: "debian-sid",
+        title: "Debian sid, GCC 16, IBT, Rust",
+        machine: &machine::X86_64,
+        matrix: true,
+        origin: Origin::Shipped(Shipped {
+            series: "7.2",
+            release: ["7.2.", "+deb14", "-cloud-amd64"],
+            suites: &["sid"],
+            debug_modules: false,
+            root: Some(&distro::SID),
+        }),
+        needs: &[Need::Root, Need::Guest],
+    },
 ];
 
 impl Kernel {
@@ -192,6 +237,14 @@ impl Kernel {
         match &self.origin {
             Origin::Shipped(shipped) => Ok(shipped),
             Origin::Made(_) => bail!("the {} kernel is made here, no distribution ships it", self.name),
+        }
+    }
+
+    /// The release of Debian that klpx runs on for it, if that is not this machine's.
+    pub(crate) fn distro(&self) -> Option<&'static Distro> {
+        match &self.origin {
+            Origin::Shipped(shipped) => shipped.root,
+            Origin::Made(_) => None,
         }
     }
 
@@ -232,6 +285,8 @@ pub(crate) struct Built {
     pub(crate) tree: PathBuf,
     /// The release that its packages are called by, if it comes from packages.
     pub(crate) release: Option<String>,
+    /// The root directory that klpx runs in, if not this machine's.
+    pub(crate) root: Option<PathBuf>,
 }
 
 impl Built {
@@ -281,6 +336,8 @@ impl Built {
     pub(crate) fn options(&self, vmlinux: Option<&Path>) -> Vec<PathBuf> {
         let mut words: Vec<PathBuf> = vec!["--source".into(), self.source.tree.clone()];
         match &self.release {
+            // All is found where a user has it.
+            Some(release) if self.root.is_some() => return vec!["--kernel".into(), release.into()],
             Some(release) => {
                 words.extend(["--sysroot".into(), self.tree.clone(), "--kernel".into(), release.into()]);
                 words.extend(vmlinux.into_iter().flat_map(|file| ["--vmlinux".into(), file.to_path_buf()]));
@@ -311,11 +368,11 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     match &kernel.origin {
         Origin::Made(recipe) => {
             let (source, tree) = made::ensure(workspace, kernel.name, kernel.title, kernel.machine, recipe)?;
-            Ok(Built { kernel, source, tree, release: None })
+            Ok(Built { kernel, source, tree, release: None, root: None })
         }
         Origin::Shipped(shipped) => {
             let (source, tree, release) = stock::ensure(workspace, kernel.name, shipped)?;
-            Ok(Built { kernel, source, tree, release: Some(release) })
+            of_packages(workspace, kernel, source, tree, release)
         }
     }
 }
@@ -332,7 +389,18 @@ pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Bu
 /// One release of a stock kernel.
 pub(crate) fn at_release(workspace: &Workspace, kernel: &'static Kernel, release: &str) -> Result<Built> {
     let (source, tree) = stock::at_release(workspace, kernel.name, kernel.shipped()?, release)?;
-    Ok(Built { kernel, source, tree, release: Some(release.to_owned()) })
+    of_packages(workspace, kernel, source, tree, release.to_owned())
+}
+
+fn of_packages(
+    workspace: &Workspace,
+    kernel: &'static Kernel,
+    source: Source,
+    tree: PathBuf,
+    release: String,
+) -> Result<Built> {
+    let root = kernel.distro().map(|distro| distro::ensure(workspace, distro)).transpose()?;
+    Ok(Built { kernel, source, tree, release: Some(release), root })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod compare;
 mod consistent;
 mod corpus;
 mod demo;
+mod distro;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
 mod fingerprint;

@@ -21,6 +21,8 @@ pub(crate) enum Need {
     Clang19,
     /// To fetch and unpack a kernel source.
     Source,
+    /// To make a root directory of another release of Debian.
+    Root,
     /// To run an x86_64 guest.
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
@@ -40,6 +42,7 @@ impl Need {
         Need::Clang,
         Need::Clang19,
         Need::Source,
+        Need::Root,
         Need::Guest,
         Need::Arm64,
         Need::Objects,
@@ -55,7 +58,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Root, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -86,6 +89,8 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("xz"), "xz-utils", &[Source]),
     (Tool("zstd"), "zstd", &[Source]),
     (Tool("tar"), "tar", &[Source]),
+    (Tool("mmdebstrap"), "mmdebstrap", &[Root]),
+    (Tool("unshare"), "util-linux", &[Root]),
     (Tool("busybox"), "busybox-static", &[Guest]),
     (Tool("qemu-system-x86_64"), "qemu-system-x86", &[Guest]),
     (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),

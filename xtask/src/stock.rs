@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::apt::{self, Repository};
+use crate::distro::Distro;
 use crate::source::{self, Source};
 use crate::ui;
 use crate::workspace::Workspace;
@@ -24,6 +25,9 @@ pub(crate) struct Shipped {
     /// Keep the debug package's copies of the modules: 1.8 GB for a cloud kernel. Without them there is only what a
     /// machine has where that package is not installed: modules without FILE symbols.
     pub(crate) debug_modules: bool,
+    /// The release that it is for, if that is not this machine's: klpx runs in its root directory and finds the kernel's
+    /// packages there, its source as a tarball.
+    pub(crate) root: Option<&'static Distro>,
 }
 
 impl Shipped {
@@ -115,7 +119,11 @@ pub(crate) fn at_release(
     if !place.is_dir() {
         fetch(workspace, &place, name, shipped, release)?;
     }
-    Ok((source(workspace, shipped, release)?, place))
+    let source = match shipped.root {
+        Some(_) => Source { tree: tarball(&place, shipped)?, version: release.to_owned() },
+        None => source(workspace, shipped, release)?,
+    };
+    Ok((source, place))
 }
 
 /// The source of one release, whether its other packages are wanted or not.
@@ -125,9 +133,8 @@ pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) ->
         let _lock = workspace.lock("apt")?;
         let repository = Repository::open(&lists, None, shipped.suites)?;
         let version = repository.newest(&image_package(release))?;
-        let package = format!("linux-source-{}", shipped.series);
         let downloads = downloads(workspace, release)?;
-        let deb = repository.download(&downloads, &package, &version)?;
+        let deb = repository.download(&downloads, &source_package(shipped), &version)?;
         apt::unpack(&deb, files, &[])?;
         fs::remove_file(&deb)?;
         remove_if_empty(&downloads);
@@ -243,8 +250,14 @@ fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, rel
     let downloads = downloads(workspace, release)?;
     let scratch = tempfile::Builder::new().prefix(".unpack-").tempdir_in(workspace.cache_dir("stock")?)?;
     let sysroot = scratch.path().join("sysroot");
+    fs::create_dir_all(sysroot.join("usr/lib"))?;
+    std::os::unix::fs::symlink("usr/lib", sysroot.join("lib"))?;
     let (mut megabytes, mut debs) = (0, Vec::new());
-    for package in packages(&repository, release, &version)? {
+    let mut wanted = packages(&repository, release, &version)?;
+    if shipped.root.is_some() {
+        wanted.push(source_package(shipped));
+    }
+    for package in wanted {
         step.at(&format!("fetching {package}"));
         let deb = repository.download(&downloads, &package, &version)?;
         megabytes += fs::metadata(&deb)?.len() >> 20;
@@ -263,6 +276,10 @@ fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, rel
     remove_if_empty(&downloads);
     step.done(&format!("{release}, {megabytes} MB of packages"));
     Ok(())
+}
+
+fn source_package(shipped: &Shipped) -> String {
+    format!("linux-source-{}", shipped.series)
 }
 
 fn image_package(release: &str) -> String {
@@ -288,7 +305,7 @@ fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result
         found.insert(package);
     }
     // An alternative to the signed image holds the same files.
-    found.retain(|package| !package.ends_with("-unsigned"));
+    found.retain(|package| !package.contains("-unsigned"));
     Ok(found.into_iter().collect())
 }
 
@@ -310,6 +327,7 @@ mod tests {
         release: ["6.12.", "+deb12", "-cloud-amd64"],
         suites: &[],
         debug_modules: false,
+        root: None,
     };
 
     #[test]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::copy;
 use crate::host::free_space;
 use crate::kernel::{FORMAT, Kernel};
 use crate::workspace::{internal, now, remove_dir};
+use crate::{contents, copy};
 
 /// What a workspace is of: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Info {
     pub compiler: String,
     /// The source tree it was made from.
     pub source: PathBuf,
+    /// The identity of what that tree held.
+    #[serde(default)]
+    pub contents: String,
     /// Last use, seconds since the epoch.
     pub last_used: u64,
 }
@@ -39,6 +42,7 @@ impl Info {
             arch: kernel.arch().name().to_owned(),
             compiler: kernel.toolchain().describe(),
             source: kernel.source().root().to_owned(),
+            contents: kernel.contents().identity().to_owned(),
             last_used: now(),
         }
     }
@@ -58,7 +62,7 @@ pub struct Item {
     pub key: String,
     /// What it is of, when it says so.
     pub info: Option<Info>,
-    /// True when its baseline is complete.
+    /// True when patches can be built in it at once.
     pub complete: bool,
     /// True when a klpx is at work in it.
     pub busy: bool,
@@ -91,7 +95,8 @@ fn item(dir: PathBuf) -> Item {
     let whole = dir.extension().is_none();
     let info = std::fs::read(dir.join("klpx.json")).ok().filter(|_| whole);
     let info = info.and_then(|text| serde_json::from_slice(&text).ok());
-    let complete = whole && dir.join("baseline/manifest.json").is_file();
+    let made = ["prepared.json", "baseline/manifest.json"];
+    let complete = whole && made.iter().any(|name| dir.join(name).is_file());
     let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
     Item { dir, key, info, complete, busy }
 }
@@ -105,6 +110,37 @@ impl Item {
             .filter_map(|entry| entry.ok()?.metadata().ok())
             .map(|meta| meta.blocks() * 512)
             .sum()
+    }
+}
+
+/// A folder of the cache that `fill` makes once, by what it is made of. Whoever comes second finds it whole; `fill` gets
+/// an empty folder.
+///
+/// # Errors
+/// What `fill` fails with; the cache can't be written.
+pub fn kept(
+    cache_dir: &Path,
+    kind: &str,
+    identity: &str,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let parent = cache_dir.join(kind);
+    let folder = parent.join(&blake3::hash(identity.as_bytes()).to_hex()[..16]);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&parent);
+    let new = new.map_err(|error| Diagnosis::io("create", &parent, &error))?;
+    fill(new.path())?;
+    match std::fs::rename(new.path(), &folder) {
+        Err(error) if !folder.is_dir() => Err(Diagnosis::io("create", &folder, &error).into()),
+        // Another klpx was faster.
+        Err(_) => Ok(folder),
+        Ok(()) => {
+            let _ = new.keep();
+            Ok(folder)
+        }
     }
 }
 
@@ -166,6 +202,10 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
         remove(&item.dir)?;
         pruned.removed.push(item);
     }
+    if !pruned.removed.is_empty() {
+        let left = list(cache_dir)?.into_iter();
+        contents::forget_unused(cache_dir, &left.filter_map(|item| Some(item.info?.contents)).collect())?;
+    }
     pruned.free = free();
     Ok(pruned)
 }
@@ -198,6 +238,7 @@ mod tests {
             arch: "x86_64".to_owned(),
             compiler: "gcc 12".to_owned(),
             source: "/src".into(),
+            contents: String::new(),
             last_used,
         };
         info.save(&dir).expect("saved");

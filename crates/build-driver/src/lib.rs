@@ -3,26 +3,36 @@
 //! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
 //! inside an object file, never prints, never writes to the user's source or build tree.
 
+pub mod accepted;
 mod apply;
 pub mod cache;
 pub mod config;
 pub mod consistent;
+mod contents;
 mod copy;
+mod environment;
 mod external;
 mod host;
 mod journal;
+pub mod kbuild;
 mod kernel;
 pub mod lines;
 mod make;
+pub mod packages;
+mod parallel;
 pub mod patch;
 mod patched;
+mod prepare;
+mod preprocessed;
 pub mod process;
 mod progress;
 mod recorded;
 mod remade;
 pub mod stabilise;
 mod toolchain;
+mod touched;
 pub mod tree;
+mod units;
 mod workspace;
 
 pub use apply::Prepared;
@@ -31,8 +41,11 @@ pub use external::ExternalModule;
 pub use kernel::{Kernel, Options};
 pub use patch::PatchSet;
 pub use patched::{Pair, Patched};
+pub use prepare::Ready;
 pub use progress::Progress;
 pub use remade::{FrozenUnit, Remade};
 pub use toolchain::{Compiler, Lto, Toolchain};
+pub use touched::{Touched, TouchedUnit};
 pub use tree::{SourceTree, Version};
+pub use units::{UnitPair, UnitPairs};
 pub use workspace::{Baseline, Module, Workspace};

@@ -1,24 +1,17 @@
-//! The klpx command: arguments, the order of stages, terminal output, reports, exit codes. No ELF or DWARF work.
+//! The klpx command: arguments, terminal output, reports, exit codes. No ELF or DWARF work of its own, no stages.
 
-mod analysis;
 mod args;
 mod build;
 mod cache;
-mod causes;
-mod change_set;
 mod diff;
-mod holders;
+mod doctor;
 mod inline_check;
-mod inlining;
 mod inspect;
 mod manual;
-mod module;
 mod normalize;
 mod progress;
 mod render;
 mod report;
-mod stabilise;
-mod target;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +36,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut impl Write) -> Result<()> {
     match command {
         Command::Build(args) => build::run(args, out),
+        Command::Doctor(args) => doctor::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),

@@ -12,16 +12,17 @@ use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
-use klpx_klp_emit::{banner, finish, glue, stand_in};
+use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::ItemId;
 
 use crate::analysis::{Finding, Kind};
+use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
-use crate::progress::Steps;
-use crate::render;
-use crate::report::Report;
+use crate::events::Stage;
+use crate::results::{Made, Results, UnitFacts};
 use crate::target::Target;
+use klpx_diagnosis::words;
 
 /// What a module is made from.
 pub(crate) struct Source<'a> {
@@ -32,25 +33,20 @@ pub(crate) struct Source<'a> {
     pub(crate) objects: &'a [Objects<'a>],
 }
 
-/// A finished module.
-pub(crate) struct Made {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) verified: Verified,
-}
-
 /// The name that the kernel gives a module of this livepatch name.
-pub(crate) fn kernel_name(name: &str) -> String {
+pub fn kernel_name(name: &str) -> String {
     format!("livepatch-{name}").replace('-', "_")
 }
 
 impl Source<'_> {
-    /// Makes and verifies the module.
-    pub(crate) fn make(&self, name: &str, replace: bool, steps: &Steps, report: &mut Report) -> Result<Made> {
-        steps.begin("emit");
+    /// Binds, makes and verifies the module.
+    pub(crate) fn make(&self, build: &mut Build<'_>) -> Result<Made> {
+        build.events.begin(Stage::Bind);
         let units: Vec<Unit<'_, '_>> = self.units();
         let closure = closure::select(&units)?;
-        self.tell(&closure, report);
-        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?;
+        self.tell(&closure, build.results);
+        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
+            .with_debug_modules(&self.target.debug_modules);
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
         let modules = self.module_images(&kernel)?;
@@ -59,26 +55,27 @@ impl Source<'_> {
             .iter()
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
-        self.witnessed(&closure, &bindings)?;
+        self.witnessed(&closure, &kernel, &bindings, build.results)?;
+        build.events.end(&bound_text(build.results));
 
+        build.events.begin(Stage::Emit);
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
         let emitted = emit::emit(&closure, &binder)?;
-        for warning in &emitted.plan.warnings {
-            steps.remark(&warning.to_string());
-            report.notes.push(warning.to_string());
-        }
-        let bytes = self.link(name, replace, &emitted)?;
-        steps.end(&format!(
+        let warnings: Vec<String> = emitted.plan.warnings.iter().map(ToString::to_string).collect();
+        build.note(&warnings);
+        let name = &build.request.name;
+        let bytes = self.link(name, build.request.replace, &emitted)?;
+        build.events.end(&format!(
             "{}, {}",
-            render::plural(report.changes.len(), "function"),
-            render::plural(emitted.plan.livepatch_symbols.len(), "livepatch symbol")
+            words::plural(build.results.changes.len(), "function"),
+            words::plural(emitted.plan.livepatch_symbols.len(), "livepatch symbol")
         ));
 
-        steps.begin("verify");
+        build.events.begin(Stage::Verify);
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         let verified = verify::verify(&file, &KernelFiles::new(&kernel, &images), &units)?;
-        steps.end(&verified_text(&verified));
+        build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })
     }
 
@@ -97,18 +94,18 @@ impl Source<'_> {
         .collect()
     }
 
-    /// What goes into the module and what does not, in the words of the report.
-    fn tell(&self, closure: &Closure<'_, '_>, report: &mut Report) {
-        report.changes.clear();
+    /// What goes into the module and what does not, in the words of the results.
+    fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) {
+        results.changes.clear();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
             for (change, finding) in each {
                 match closure.has(n, Piece::Item(change.patched)) {
                     true if closure.helpers[n].contains(&change.patched) => {
-                        report.changes.push(helper(finding))
+                        results.changes.push(helper(finding))
                     }
-                    true => report.changes.push(finding.clone()),
-                    false => report.left_out.push(left_out(finding)),
+                    true => results.changes.push(finding.clone()),
+                    false => results.left_out.push(left_out(finding)),
                 }
             }
             let pair = &self.objects[n];
@@ -116,23 +113,46 @@ impl Source<'_> {
             let along = pair.patched.item_ids().filter(|&item| {
                 closure.has(n, Piece::Item(item)) && closure.is_replacement(n, item) && !changed(item)
             });
-            report.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
+            results.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
         }
     }
 
-    /// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.
-    fn witnessed(&self, closure: &Closure<'_, '_>, bindings: &[Binding<'_>]) -> Result<()> {
-        let of_pair = |(n, binding): (usize, &Binding<'_>)| {
-            let items = closure.witnesses(n);
-            match &self.objects[n].witness {
-                Some(witness) => {
-                    let own = Binding::new(witness, binding.image());
-                    stand_in::check(binding, &own, &items)
-                }
-                None => Witness::new(binding).check(&items),
+    /// Units must be the kernel's, each function of them. Of a whole kernel: the functions to be replaced, and what
+    /// they refer to.
+    fn witnessed(
+        &self,
+        closure: &Closure<'_, '_>,
+        kernel: &Kernel,
+        bindings: &[Binding<'_>],
+        results: &mut Results,
+    ) -> Result<()> {
+        let mut faults = Vec::new();
+        for (n, (pair, binding)) in self.objects.iter().zip(bindings).enumerate() {
+            let own = pair.witness.as_ref().map(|witness| Binding::new(witness, binding.image()));
+            if let Some(unit) = pair.unit.filter(|unit| !unit.is_new) {
+                let agreement = Witness::new(own.as_ref().unwrap_or(binding)).check_unit();
+                results.units.push(UnitFacts {
+                    unit: unit.path.clone(),
+                    object: pair.name.to_owned(),
+                    equal: agreement.agreed(),
+                    explained: agreement.explained.len(),
+                });
+                faults.extend(agreement.unexplained);
+                faults.extend(
+                    export_checks::check(&unit.exports, pair.name, kernel.exports())
+                        .err()
+                        .into_iter()
+                        .flatten(),
+                );
             }
-        };
-        Failure::all(bindings.iter().enumerate().flat_map(of_pair).collect())
+            let items = closure.witnesses(n);
+            match &own {
+                Some(own) => faults.extend(stand_in::check(binding, own, &items)),
+                None if pair.unit.is_some() => {}
+                None => faults.extend(Witness::new(binding).check(&items)),
+            }
+        }
+        Failure::all(faults)
     }
 
     fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
@@ -184,11 +204,22 @@ fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]
     modules.iter().find(|image| image.object() == name).unwrap_or(vmlinux)
 }
 
+/// `178 functions of 2 units are the kernel's`.
+fn bound_text(results: &Results) -> String {
+    let equal = results.units.iter().map(|unit| unit.equal).sum();
+    match results.units.len() {
+        0 => "what changes is the kernel's".to_owned(),
+        units => {
+            format!("{} of {} as shipped", words::plural(equal, "function"), words::plural(units, "unit"))
+        }
+    }
+}
+
 fn verified_text(v: &Verified) -> String {
     format!(
         "{} bound, {}, ftrace reaches {} of {}",
-        render::plural(v.symbols, "symbol"),
-        render::plural(v.relocations, "relocation"),
+        words::plural(v.symbols, "symbol"),
+        words::plural(v.relocations, "relocation"),
         v.reachable,
         v.functions
     )

@@ -1,9 +1,9 @@
-//! The change set of a patch: every pair of objects read, compared, and put into the words of the report.
+//! The change set of a patch: every pair of objects read, compared, and put into the words of the results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use klpx_build_driver::{Patched, Remade};
+use klpx_build_driver::Remade;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
 use klpx_inline_check::lines::Lines;
@@ -13,14 +13,40 @@ use klpx_normalize::object::{Item, ItemId, Object};
 use rayon::prelude::*;
 
 use crate::analysis::{self, Finding, Kind};
+use crate::build::Compiled;
 use crate::causes::{self, Both, Cause};
 use crate::holders::Others;
 use crate::inlining::Originals;
-use crate::render;
+use klpx_diagnosis::words;
 
-/// The files of one pair.
+/// Where both builds of an object, or of one unit of it, lie.
+#[derive(Clone, Debug)]
+pub(crate) struct PairFiles {
+    /// The kernel object: `vmlinux`, or the module's name.
+    pub(crate) object: String,
+    /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
+    pub(crate) witness: Option<PathBuf>,
+    pub(crate) original: PathBuf,
+    pub(crate) patched: PathBuf,
+    /// What more is known of a single unit.
+    pub(crate) unit: Option<UnitOf>,
+}
+
+/// A unit that is compared with the shipped object that it is part of.
+#[derive(Clone, Debug)]
+pub(crate) struct UnitOf {
+    /// Its object, as a path in the build tree.
+    pub(crate) path: String,
+    /// Checksums of its exports, as kbuild records them.
+    pub(crate) exports: String,
+    /// The kernel does not have it: the patch adds it.
+    pub(crate) is_new: bool,
+}
+
+/// The same, open.
 pub(crate) struct Pair {
     name: String,
+    unit: Option<UnitOf>,
     witness: Option<ElfFile>,
     original: ElfFile,
     patched: ElfFile,
@@ -30,6 +56,8 @@ pub(crate) struct Pair {
 pub(crate) struct Objects<'f> {
     /// `vmlinux`, or the module's name.
     pub(crate) name: &'f str,
+    /// What more is known of a single unit.
+    pub(crate) unit: Option<&'f UnitOf>,
     /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
     pub(crate) witness: Option<Object<'f>>,
     pub(crate) original: Object<'f>,
@@ -38,28 +66,18 @@ pub(crate) struct Objects<'f> {
     pub(crate) patched: Object<'f>,
 }
 
-/// Opens the pairs that may differ: vmlinux first, then modules by name.
-pub(crate) fn open(patched: &Patched) -> Result<Vec<Pair>> {
-    let added = patched.new_modules.iter().map(|module| {
-        Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
-            .place(Place::symbol(module.name.clone()))
-            .why("a livepatch replaces functions of what is there")
-            .remedy("build and load the new module on its own, and leave it out of the patch")
-    });
-    Failure::all(added.collect())?;
-    if patched.pairs.is_empty() {
-        return Err(unchanged());
-    }
-    let open = |pair: &klpx_build_driver::Pair| -> Result<Pair> {
-        let own = pair.witness != pair.original;
+/// Opens the pairs.
+pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
+    let open = |pair: &PairFiles| -> Result<Pair> {
         Ok(Pair {
-            name: pair.name.clone(),
-            witness: own.then(|| ElfFile::open(&pair.witness)).transpose()?,
+            name: pair.object.clone(),
+            unit: pair.unit.clone(),
+            witness: pair.witness.as_deref().map(ElfFile::open).transpose()?,
             original: ElfFile::open(&pair.original)?,
             patched: ElfFile::open(&pair.patched)?,
         })
     };
-    patched.pairs.iter().map(open).collect()
+    pairs.iter().map(open).collect()
 }
 
 /// Reads all objects, in parallel.
@@ -71,12 +89,20 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
                 rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
             let witness = pair.witness.as_ref().map(Object::read).transpose()?;
             let original_path = pair.original.path();
-            Ok(Objects { name: &pair.name, witness, original: original?, original_path, patched: patched? })
+            Ok(Objects {
+                name: &pair.name,
+                unit: pair.unit.as_ref(),
+                witness,
+                original: original?,
+                original_path,
+                patched: patched?,
+            })
         })
         .collect()
 }
 
-fn unchanged() -> Failure {
+/// The refusal of a patch that changes nothing.
+pub(crate) fn unchanged() -> Failure {
     Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "nothing changed")
         .why("the patched kernel has the same code and data as the original")
         .remedy("a comment, a configuration that is off, or dead code: there is nothing to livepatch")
@@ -101,12 +127,7 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     /// Compares. `tree` is the source that the compiler was given.
-    pub(crate) fn new(
-        objects: &[Objects<'_>],
-        tree: &Path,
-        remade: &Remade,
-        originals: &mut Originals<'_>,
-    ) -> Analysis {
+    pub(crate) fn new(objects: &[Objects<'_>], tree: &Path, compiled: &mut Compiled<'_>) -> Analysis {
         let mut analysis = Analysis {
             differences: Vec::new(),
             edited: Vec::new(),
@@ -120,7 +141,7 @@ impl Analysis {
             registries: Vec::new(),
         };
         for pair in objects {
-            analysis.add(pair, tree, remade, originals);
+            analysis.add(pair, tree, &compiled.remade, &mut compiled.originals);
         }
         analysis
     }
@@ -150,9 +171,9 @@ impl Analysis {
         let of = |kind| self.findings.iter().flatten().filter(|f| f.kind == kind).count();
         format!(
             "{}: {} changed, {} new",
-            render::plural(self.functions, "function"),
-            render::count(of(Kind::Changed)),
-            render::count(of(Kind::New))
+            words::plural(self.functions, "function"),
+            words::count(of(Kind::Changed)),
+            words::count(of(Kind::New))
         )
     }
 

@@ -1,0 +1,34 @@
+//! The kernel to be patched: where its vmlinux, exports and modules lie.
+
+use std::path::PathBuf;
+
+use klpx_build_driver::Kernel;
+use klpx_build_driver::packages::KernelFiles;
+
+/// The files of the kernel to be patched.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) vmlinux: PathBuf,
+    pub(crate) symvers: PathBuf,
+    /// Folders to look for modules in: the shipped ones first.
+    pub(crate) modules: Vec<PathBuf>,
+    /// Folders with the debug package's copies of modules.
+    pub(crate) debug_modules: Vec<PathBuf>,
+    /// Its release and compiler, as the configuration has them.
+    pub(crate) release: String,
+    pub(crate) compiler: String,
+}
+
+impl Target {
+    pub(crate) fn new(files: &KernelFiles, kernel: &Kernel) -> Target {
+        let modules = [&files.modules, &files.headers].into_iter().flatten();
+        Target {
+            vmlinux: files.vmlinux.path.clone(),
+            symvers: files.symvers.path.clone(),
+            modules: modules.map(|folder| folder.path.clone()).collect(),
+            debug_modules: files.debug_modules.iter().map(|folder| folder.path.clone()).collect(),
+            release: kernel.release().to_owned(),
+            compiler: kernel.toolchain().version_text.clone(),
+        }
+    }
+}

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
-use crate::consistent;
 use crate::contents::Contents;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
@@ -85,7 +84,6 @@ impl Kernel {
             Some(dir) => canonical_dir(dir)?,
             None => source.root().to_owned(),
         };
-        consistent::refuse(&build_dir)?;
         let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
         let pinned = Pinned::find(options.pinned.as_deref().unwrap_or(&build_dir), &config)?;
         let arch = Arch::of(&config)?;

@@ -28,6 +28,7 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::accepted;
 use crate::cache::{self, Info};
 use crate::config::Config;
 use crate::contents::{Contents, Hashes};
@@ -336,7 +337,9 @@ impl Workspace {
             let built = make.run(&["olddefconfig"], &(), None)?;
             if built.success { Ok(()) } else { Err(original_does_not_build(make, &built)) }
         })?;
-        let differences = wanted.differences(&Config::read(&path)?);
+        let differences = accepted::differences(wanted, &Config::read(&path)?).into_iter();
+        let matters = differences.filter(|difference| difference.accepted.is_none());
+        let differences: Vec<String> = matters.map(|difference| difference.to_string()).collect();
         if differences.is_empty() {
             return Ok(());
         }

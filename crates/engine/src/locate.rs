@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::{self, KernelFiles, Source};
 use klpx_build_driver::process::Runner;
-use klpx_build_driver::{Options, SourceTree, cache};
+use klpx_build_driver::{Options, SourceTree, cache, consistent};
 use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::build::Build;
@@ -21,7 +21,11 @@ pub(crate) struct Located {
 pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
     let request = build.request;
     let runner = Runner::new();
-    let files = packages::find(&request.wanted, &runner)?;
+    let wanted = &request.wanted;
+    if let Some(build_tree) = wanted.build_dir.as_ref().or(wanted.here.as_ref()) {
+        consistent::refuse(build_tree)?;
+    }
+    let files = packages::find(wanted, &runner)?;
     let source = match &files.source {
         Source::Tree(tree) => tree.path.clone(),
         Source::Tarball(tarball) => {

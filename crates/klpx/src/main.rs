@@ -12,6 +12,7 @@ mod normalize;
 mod progress;
 mod render;
 mod report;
+mod wanted;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! The klpx command: arguments, the order of stages, terminal output, reports, exit codes. No ELF or DWARF work.
 
+mod against;
 mod analysis;
 mod args;
 mod build;

@@ -1,5 +1,6 @@
 //! The klpx command: arguments, terminal output, reports, exit codes. No ELF or DWARF work of its own, no stages.
 
+mod against;
 mod args;
 mod build;
 mod cache;

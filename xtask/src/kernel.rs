@@ -58,7 +58,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "gcc",
         title: "GCC, no LTO",
         machine: &machine::X86_64,
-        matrix: false,
+        matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "x86_64.config", "gcc.config"],
@@ -312,6 +312,11 @@ impl Built {
             Some(release) => stock::config(&self.tree, release),
             None => self.tree.join(".config"),
         }
+    }
+
+    /// The headers folder, if it comes from packages.
+    pub(crate) fn headers(&self) -> Option<PathBuf> {
+        self.release.as_ref().map(|release| stock::headers(&self.tree, release))
     }
 
     /// Where `modules.order` lies, and the modules by its lines.

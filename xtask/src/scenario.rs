@@ -175,7 +175,7 @@ pub(crate) fn run(
     let mut tasks = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| scenario.is_for(built.kernel)) {
         let output = results_dir.join(built.kernel.name).join(&scenario.name);
-        let (result, task) = build(workspace, klpx, built, scenario, &output)?;
+        let (result, task) = build(klpx, built, scenario, &output)?;
         results.push(result);
         tasks.extend(task);
     }
@@ -186,13 +186,7 @@ pub(crate) fn run(
 }
 
 /// klpx's part of a scenario: its modules, compared with what they should hold.
-fn build(
-    workspace: &Workspace,
-    klpx: &Klpx,
-    built: &Built,
-    scenario: &Scenario,
-    output: &Path,
-) -> Result<(Tried, Option<Task>)> {
+fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Result<(Tried, Option<Task>)> {
     let mut result = Tried {
         name: scenario.name.clone(),
         title: scenario.data.title.clone(),
@@ -239,7 +233,7 @@ fn build(
         }
     }
     for case in scenario.data.refused.iter().filter(|case| case.is_for(built.kernel)) {
-        let failures = refusal::check(workspace, klpx, built, case, &scenario.directory, output)?;
+        let failures = refusal::check(klpx, built, case, &scenario.directory, output)?;
         result.passed += usize::from(failures.is_empty());
         result.failures.extend(failures);
     }

@@ -327,13 +327,17 @@ impl Built {
         }
     }
 
-    /// The file of a module with debug information, if there is one.
-    pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
-        let root = match &self.release {
+    /// Where the modules lie with their symbols and debug information, as far as they are there.
+    pub(crate) fn debug_modules_root(&self) -> PathBuf {
+        match &self.release {
             Some(release) => stock::debug_modules(&self.tree, release),
             None => self.tree.clone(),
-        };
-        let modules = Modules::read(&root)?;
+        }
+    }
+
+    /// The file of a module with debug information, if there is one.
+    pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
+        let modules = Modules::read(&self.debug_modules_root())?;
         Ok(modules.names().iter().find_map(|name| modules.file(name).ok()))
     }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::compare::{self, Item};
 use crate::guest::{self, Task};
 use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Change, Klpx, Outcome};
+use crate::klpx::{Build, Change, Klpx, Outcome, SCHEMA};
 use crate::process;
 use crate::refusal;
 use crate::tried::Tried;
@@ -256,7 +256,9 @@ fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
     }
     match &outcome.report {
         None => vec!["klpx wrote no readable report".to_owned()],
-        Some(report) if report.schema != 1 => vec![format!("report of unknown schema {}", report.schema)],
+        Some(report) if report.schema != SCHEMA => {
+            vec![format!("report of unknown schema {}", report.schema)]
+        }
         Some(report) => compare::differences(expected, &compare::items(&report.changes)),
     }
 }

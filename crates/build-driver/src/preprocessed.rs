@@ -35,7 +35,44 @@ impl Workspace {
         let original = self.texts(&units, progress, original_does_not_build)?;
         let patched = self.while_patched(prepared, |_| self.texts(&units, progress, patched_fails))?;
         let both = original.into_iter().zip(patched);
-        Ok(candidates.iter().zip(both).filter(|(_, (a, b))| a != b).map(|(&id, _)| id).collect())
+        let other: Vec<UnitId> =
+            candidates.iter().zip(both).filter(|(_, (a, b))| a != b).map(|(&id, _)| id).collect();
+        let offsets = self.with_same_offsets(prepared, list, &other)?;
+        Ok(other.into_iter().filter(|id| !offsets.contains(id)).collect())
+    }
+
+    /// Those of the units from which headers for assembly are made, whose headers are the same after the patch. Their
+    /// text includes half of the kernel; what comes of it is a list of numbers.
+    fn with_same_offsets(
+        &self,
+        prepared: &Prepared,
+        list: &UnitList,
+        units: &[UnitId],
+    ) -> Result<Vec<UnitId>> {
+        let of_offsets: Vec<UnitId> =
+            units.iter().copied().filter(|&id| list.unit(id).rule == Rule::Offsets).collect();
+        if of_offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let environment = Environment::read(&self.dir)?;
+        let numbers = || -> Result<Vec<Vec<String>>> {
+            of_offsets
+                .iter()
+                .map(|&id| {
+                    let unit = list.unit(id);
+                    let target = PathBuf::from(unit.target());
+                    self.with_make(|make| {
+                        let built = environment.make(make, &unit.folder, &[target], &mut |_| {})?;
+                        if built.success { Ok(()) } else { Err(patched_fails(make, &built)) }
+                    })?;
+                    offsets(&self.build_dir().join(&unit.object))
+                })
+                .collect()
+        };
+        let original = numbers()?;
+        let patched = self.while_patched(prepared, |_| numbers())?;
+        let both = original.into_iter().zip(patched);
+        Ok(of_offsets.into_iter().zip(both).filter(|(_, (a, b))| a == b).map(|(id, _)| id).collect())
     }
 
     /// The texts of units, of the source as it is.
@@ -54,7 +91,16 @@ impl Workspace {
         let (mut done, total) = (0, Some(units.len() as u64));
         self.with_make(|make| {
             for (folder, targets) in &folders {
-                let built = environment.make(make, folder, targets, &mut |_| {})?;
+                let preprocess = || environment.make(make, folder, targets, &mut |_| {});
+                let mut built = preprocess()?;
+                if !built.success {
+                    // Headers that only this folder's objects need are made with the objects.
+                    let objects: Vec<PathBuf> = targets.iter().map(|target| target.with_extension("o")).collect();
+                    built = environment.make(make, folder, &objects, &mut |_| {})?;
+                    if built.success {
+                        built = preprocess()?;
+                    }
+                }
                 if !built.success {
                     return Err(failure(make, &built));
                 }
@@ -83,6 +129,13 @@ fn preprocessed(unit: &Unit) -> Result<PathBuf> {
         }
     };
     Ok(Path::new(unit.target()).with_extension(ending))
+}
+
+/// The lines that become a header (include/linux/kbuild.h marks them with `->`).
+fn offsets(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().filter(|line| line.contains("->")).map(str::to_owned).collect())
 }
 
 fn text(path: &Path) -> Result<Text> {

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 
 use crate::apply::{Change, Prepared};
-use crate::kbuild::{Home, ObjtoolRule, Rule, Unit, UnitId, UnitList};
+use crate::copy;
+use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, internal};
 
 /// A unit, with all that is needed to compile it and to find it in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +71,10 @@ impl Touched {
 struct Edits<'p> {
     /// Sources of units of their own.
     sources: Vec<&'p str>,
-    /// Files that others include.
-    included: Vec<&'p str>,
+    /// Sources and headers, which others may include.
+    edited: Vec<&'p str>,
+    /// New ones.
+    added: Vec<&'p str>,
     /// Makefiles of folders, and sources that come or go.
     folders: bool,
 }
@@ -83,13 +86,14 @@ impl Workspace {
     /// # Errors
     /// A file that no unit of this kernel is made from, or one that klpx can't follow.
     pub fn touched(&self, prepared: &Prepared, list: &UnitList, progress: &dyn Progress) -> Result<Touched> {
+        let graph = self.includes(list)?;
         let edits = self.edits(prepared)?;
         let mut touched = Touched::default();
         let mut ids: Vec<UnitId> =
             edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
-        if !edits.included.is_empty() {
-            let candidates: Vec<UnitId> = self.including(&edits.included, list)?;
-            let candidates: Vec<UnitId> = candidates.into_iter().filter(|id| !ids.contains(id)).collect();
+        let candidates = graph.dependents(&edits.edited, &edits.added, list);
+        let candidates: Vec<UnitId> = candidates.into_iter().filter(|id| !ids.contains(id)).collect();
+        if !candidates.is_empty() {
             let other = self.with_other_text(prepared, list, &candidates, progress)?;
             touched.notes.extend(told(candidates.len(), other.len()));
             ids.extend(other);
@@ -120,22 +124,36 @@ impl Workspace {
         let mut faults = Vec::new();
         for change in &prepared.changes {
             let path = change.path.as_str();
-            let comes_or_goes = change.original.is_none() || change.patched.is_none();
-            match classify(path, self.kernel.arch()) {
-                // Nothing of the original includes a new file but through another edited one.
-                FileKind::Header if change.original.is_some() => edits.included.push(path),
+            let kind = classify(path, self.kernel.arch());
+            if matches!(kind, FileKind::Source | FileKind::Header) {
+                if change.original.is_some() { &mut edits.edited } else { &mut edits.added }.push(path);
+            }
+            match kind {
                 FileKind::Header => {}
-                FileKind::Source if comes_or_goes => edits.folders = true,
+                FileKind::Source if change.original.is_none() || change.patched.is_none() => {
+                    edits.folders = true
+                }
                 FileKind::Source => edits.sources.push(path),
                 FileKind::BuildFile if changes_flags(change) => faults.push(flags(change)),
                 FileKind::BuildFile => edits.folders = true,
                 _ => faults.push(not_followed(change)),
             }
         }
-        let included = self.included_sources()?;
-        edits.included.extend(edits.sources.iter().filter(|path| included.contains(**path)));
         Failure::all(faults)?;
         Ok(edits)
+    }
+
+    /// Who includes whom; read from the source once for a kernel.
+    fn includes(&self, list: &UnitList) -> Result<IncludeGraph> {
+        let path = self.dir.join("includes.json");
+        let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(graph) = kept {
+            return Ok(graph);
+        }
+        let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list);
+        let text = serde_json::to_vec(&graph).map_err(|error| internal(&error.to_string()))?;
+        copy::write_durably(&path, &text)?;
+        Ok(graph)
     }
 
     /// The units that only the patched source has.
@@ -238,14 +256,4 @@ fn not_compiled(prepared: &Prepared) -> Diagnosis {
         )
         .remedy("there is nothing to livepatch in this kernel")
         .detail(prepared.paths().map(str::to_owned))
-}
-
-impl Workspace {
-    fn included_sources(&self) -> Result<BTreeSet<String>> {
-        Ok(BTreeSet::new())
-    }
-
-    fn including(&self, _paths: &[&str], _list: &UnitList) -> Result<Vec<UnitId>> {
-        Ok(Vec::new())
-    }
 }

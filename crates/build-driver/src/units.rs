@@ -338,7 +338,10 @@ impl Workspace {
     fn run_in_build(&self, words: &[String]) -> Result<Outcome> {
         let (program, rest) =
             words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
-        self.runner.run(&Call::new(program).args(rest).dir(self.build_dir()))
+        let build = self.build_dir();
+        // kbuild names the tree's own programs by paths in the build tree; a bare name is looked up in PATH.
+        let program = if program.contains('/') { build.join(program) } else { program.into() };
+        self.runner.run(&Call::new(program).args(rest).dir(build))
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config"],
+        fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -57,7 +57,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "x86_64.config", "gcc.config"],
+        fragments: &["base.config", "distribution.config", "x86_64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
     },
@@ -67,7 +67,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::ARM64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
+        fragments: &["base.config", "distribution.config", "arm64.config", "clang-thinlto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Arm64],
     },
@@ -77,7 +77,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::ARM64,
         series: &source::CURRENT,
         matrix: false,
-        fragments: &["base.config", "arm64.config", "gcc.config"],
+        fragments: &["base.config", "distribution.config", "arm64.config", "gcc.config"],
         llvm: None,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
     },
@@ -87,7 +87,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::CURRENT,
         matrix: true,
-        fragments: &["base.config", "network.config", "x86_64.config", "clang-fulllto.config"],
+        fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-fulllto.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -97,7 +97,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::LINUX_6_12,
         matrix: true,
-        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+        fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
         llvm: Some("-19"),
         needs: &[Need::Clang19, Need::Source, Need::Guest],
     },
@@ -107,7 +107,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         machine: &machine::X86_64,
         series: &source::LINUX_6_12,
         matrix: true,
-        fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
+        fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-thinlto.config", "6.12.config"],
         llvm: Some("-22"),
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
@@ -134,8 +134,7 @@ impl Kernel {
 
     /// What `make` must know.
     fn make(&self) -> Vec<String> {
-        // pahole's version is part of every configuration: one that comes later would make all of a copied tree anew.
-        let mut words = vec!["PAHOLE=/nonexistent".to_owned()];
+        let mut words = Vec::new();
         if !self.machine.is_native() {
             words.push(format!("ARCH={}", self.machine.name));
         }
@@ -257,13 +256,15 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     Ok(built)
 }
 
-/// What makes a build another build: the source, the configuration, the compiler.
+/// What makes a build another build: the source, the configuration, the compiler, and pahole, whose version is part of
+/// every configuration.
 fn key(kernel: &Kernel, source: &Source, config: &str) -> Result<String> {
     let compiler = process::output(Command::new(kernel.compiler()).arg("--version"))?;
+    let pahole = process::output(Command::new("pahole").arg("--version"))?;
     let mut hash = blake3::Hasher::new();
     let tree = source.tree.to_string_lossy();
     let make = kernel.make().join(" ");
-    for part in [source.version.as_str(), &tree, config, &compiler, &make] {
+    for part in [source.version.as_str(), &tree, config, &compiler, &pahole, &make] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }

@@ -155,7 +155,8 @@ impl Kernel {
         &self.files
     }
 
-    pub(crate) fn jobs(&self) -> usize {
+    /// How many processes run at once.
+    pub fn jobs(&self) -> usize {
         self.jobs
     }
 

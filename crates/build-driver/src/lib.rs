@@ -32,6 +32,7 @@ pub use kernel::{Kernel, Options};
 pub use patch::PatchSet;
 pub use patched::{Pair, Patched};
 pub use progress::Progress;
+pub use recorded::Recorded;
 pub use remade::{FrozenUnit, Remade};
 pub use toolchain::{Compiler, Lto, Toolchain};
 pub use tree::{SourceTree, Version};

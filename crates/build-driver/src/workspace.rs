@@ -128,6 +128,11 @@ impl Workspace {
         self.dir.join("build")
     }
 
+    /// Starts processes that hold the workspace's lock.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
     /// The kernel it is of.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel

@@ -73,6 +73,22 @@ pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) 
     (!functions.is_empty()).then(|| HeldBack { file, functions: functions.len() })
 }
 
+/// The functions that a unit defines. `None` when the file is not understood.
+pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
+    let names = strings(bytes)?;
+    let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
+    let mut found = std::collections::HashSet::new();
+    while let Some(entry) = entries.next()? {
+        if let Entry::Record(record) = entry
+            && record.code == MODULE_CODE_FUNCTION
+            && let Some(function) = value(&record, names)?.filter(|value| value.defined)
+        {
+            found.insert(function.name);
+        }
+    }
+    Some(found)
+}
+
 type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Writes `COLD` over the lowest bits of a field.
@@ -244,6 +260,15 @@ mod tests {
             assert!(!promoted("original.o"));
             run(folder, &format!("llvm-dis-{version}"), &["held.o", "-o", "held.ll"]);
         }
+    }
+
+    #[test]
+    fn functions_are_those_that_are_defined_here() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let original = bitcode(folder.path(), "22", "original", &format!("int data; {ORIGINAL}"));
+        let names = functions(&original).expect("bitcode");
+        assert_eq!(names, std::collections::HashSet::from([&b"own"[..], b"edit"]));
+        assert_eq!(functions(b"\x7fELF"), None);
     }
 
     #[test]

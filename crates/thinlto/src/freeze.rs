@@ -1,0 +1,114 @@
+//! Frozen names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their
+//! names, and units that only import what is still the same are told the same. And imports: it asks for none that its
+//! original did not ask for.
+//!
+//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So a unit is
+//! frozen only when all that another unit can import from it is the same to the letter: else those that import from it
+//! see another hash, and get native code of their own.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use klpx_build_driver::process::{Call, check_interrupt};
+use klpx_diagnosis::Result;
+use klpx_stabilise::ir::Module;
+use klpx_stabilise::{bitcode, summary};
+
+use crate::Level;
+use crate::context::Context;
+use crate::each::each;
+use crate::files;
+
+/// What was done to a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Near {
+    /// Its functions that are not the same to the letter, when it has the hash of its original.
+    pub(crate) frozen: Option<Vec<String>>,
+    /// Functions that it would newly import.
+    pub(crate) held_back: usize,
+}
+
+/// Brings units nearer to their originals.
+pub(crate) struct Freezer<'a> {
+    context: &'a Context<'a>,
+    level: Level,
+    /// Functions that only the patched units have.
+    new: HashSet<Vec<u8>>,
+}
+
+impl<'a> Freezer<'a> {
+    /// For units with these originals and these patched files.
+    pub(crate) fn new<'f>(
+        context: &'a Context<'a>,
+        level: Level,
+        pairs: impl Iterator<Item = (&'f Path, &'f Path)>,
+    ) -> Result<Freezer<'a>> {
+        let mut new = HashSet::new();
+        if level >= Level::Imports {
+            for (original, patched) in pairs {
+                let (original, patched) = (files::read(original)?, files::read(patched)?);
+                // Of a file that is not understood nothing is held back.
+                let theirs = summary::functions(&original).unwrap_or_default();
+                let ours = summary::functions(&patched).unwrap_or_default();
+                new.extend(ours.difference(&theirs).map(|name| name.to_vec()));
+            }
+        }
+        Ok(Freezer { context, level, new })
+    }
+
+    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says and as that is sound.
+    /// `scratch` is a folder for texts.
+    pub(crate) fn bring_near(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Near> {
+        let frozen = match self.level >= Level::Names {
+            true => self.freeze(original, patched, scratch)?,
+            false => None,
+        };
+        let held = if self.level >= Level::Imports {
+            let is_new = |name: &[u8]| self.new.contains(name);
+            summary::without_new_imports(&files::read(original)?, &files::read(patched)?, is_new)
+        } else {
+            None
+        };
+        let held_back = held.as_ref().map_or(0, |held| held.functions);
+        if let Some(held) = held {
+            files::write(patched, &held.file)?;
+        }
+        Ok(Near { frozen, held_back })
+    }
+
+    /// Gives `patched` the hash of `original` when that is sound, and names the functions that are not the same in
+    /// both. `None` when it did not.
+    fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
+        let Some(hash) = bitcode::hash(&files::read(original)?) else { return Ok(None) };
+        let Some(frozen) = bitcode::with_hash(&files::read(patched)?, hash) else { return Ok(None) };
+        files::create_dir(scratch)?;
+        let texts = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
+        let texts = each(2, texts.len(), |at| self.text(texts[at].0, &texts[at].1));
+        let texts: Result<Option<Vec<String>>> = texts.into_iter().collect();
+        let Some(texts) = texts? else { return Ok(None) };
+        let [before, after] = texts.as_slice() else { return Ok(None) };
+        let (before, after) = (Module::parse(before), Module::parse(after));
+        let same = after.offers_the_same_as(&before, self.context.import_limit);
+        tracing::debug!(?patched, same, "what can be imported");
+        if !same {
+            return Ok(None);
+        }
+        files::write(patched, &frozen)?;
+        Ok(Some(after.differing(&before).into_iter().map(str::to_owned).collect()))
+    }
+
+    /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`
+    /// does. `None` when both fail.
+    fn text(&self, file: &Path, to: &Path) -> Result<Option<String>> {
+        let [opt, dis] = &self.context.readers;
+        let calls = [Call::new(opt).args(["-S", "--strip-debug", "-passes="]), Call::new(dis)];
+        for call in calls {
+            let done = self.context.runner.run(&call.arg(file).arg("-o").arg(to));
+            if done.is_ok_and(|done| done.success) {
+                return Ok(Some(String::from_utf8_lossy(&files::read(to)?).into_owned()));
+            }
+        }
+        check_interrupt()?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,251 @@
+//! From touched units to pairs of finished native objects: the units that the patch touches, and those that the thin
+//! link tells something else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::process::Call;
+use klpx_build_driver::{FrozenUnit, Progress};
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_stabilise::native;
+
+use crate::attempt::run::no_backend;
+use crate::attempt::{Attempt, Chosen};
+use crate::context::Context;
+use crate::each::each;
+use crate::link::Link;
+use crate::linker::{self, Slices};
+use crate::originals::Originals;
+use crate::unit::{Compiler, Overlays, Unit};
+use crate::view::View;
+use crate::{Level, Outcome, files};
+
+/// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
+#[derive(Clone, Debug)]
+pub struct Touched {
+    /// How it is linked.
+    pub link: Link,
+    /// Those of its inputs that the patch touches.
+    pub units: Vec<Unit>,
+}
+
+/// One unit's native code, after objtool, before and after the patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The unit's object, as a path from the build tree.
+    pub unit: String,
+    /// Of the original source.
+    pub original: PathBuf,
+    /// Of the patched source.
+    pub patched: PathBuf,
+    /// True when the patch touches the unit; false when only what LLVM knows of other units is another.
+    pub touched: bool,
+}
+
+/// What became of one object of the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// The touched units, in the order of [`Touched::units`], then the others that have other native code, by name.
+    pub pairs: Vec<Pair>,
+    /// Touched units that keep the hash of their original.
+    pub frozen: Vec<FrozenUnit>,
+    /// Functions that touched units would newly import.
+    pub held_back: usize,
+    /// What came of the inlining, when there was something to undo.
+    pub outcome: Option<Outcome>,
+}
+
+/// Makes the native code of one object's units that depends on the patch, from both sources. `work` is a folder that
+/// goes with the patch; it holds what is made of the patched source.
+///
+/// # Errors
+/// A unit does not compile, the thin link or objtool fails, an interrupt.
+pub fn prepare(
+    context: &Context<'_>,
+    touched: &Touched,
+    overlays: &Overlays,
+    level: Level,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<Made> {
+    let originals = Originals::of(&context.store_of(&touched.link.object));
+    files::create_dir(work)?;
+    let compiler = Compiler { runner: context.runner, build: &context.build, overlays, work };
+    let attempt = Attempt {
+        context,
+        link: &touched.link,
+        units: &touched.units,
+        compiler,
+        originals: &originals,
+        work,
+        level,
+        progress,
+    };
+    let chosen = attempt.run()?;
+    let preparation = Preparation { context, touched, originals: &originals, work, progress };
+    let others = preparation.others(&chosen)?;
+    preparation.finish(chosen, others)
+}
+
+struct Preparation<'a> {
+    context: &'a Context<'a>,
+    touched: &'a Touched,
+    originals: &'a Originals,
+    work: &'a Path,
+    progress: &'a dyn Progress,
+}
+
+/// A unit's native code of both sides.
+struct Natives {
+    unit: String,
+    original: PathBuf,
+    patched: PathBuf,
+}
+
+impl Preparation<'_> {
+    /// The units that the patch does not touch and that have other native code because of it.
+    fn others(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
+        let original_slices = self.original_slices(chosen)?;
+        let told = linker::told_otherwise(&original_slices, &chosen.slices);
+        let untouched = |unit: &&String| self.touched.units.iter().all(|other| other.object != **unit);
+        let units: Vec<&str> = told.iter().filter(untouched).map(String::as_str).collect();
+        tracing::debug!(?units, "told something else by the thin link");
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.progress.step(&format!("compiling {} more units to machine code", units.len()));
+        let original = self.natives_of_originals(&units)?;
+        let patched = self.backends("patched", &units, |unit| unit.bitcode.clone(), chosen)?;
+        let mut found = Vec::new();
+        for ((unit, original), patched) in units.iter().zip(original).zip(patched) {
+            if !native::same(&files::read(&original)?, &files::read(&patched)?) {
+                found.push(Natives { unit: (*unit).to_owned(), original, patched });
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the thin link tells the original's units; it is kept.
+    fn original_slices(&self, chosen: &Chosen) -> Result<Slices> {
+        let path = self.context.store_of(&self.touched.link.object).join("slices.json");
+        let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(slices) = kept {
+            return Ok(slices);
+        }
+        self.progress.step("linking the original's decisions");
+        let view = self.view("decisions", |unit| unit.original_bitcode.clone(), chosen)?;
+        let scratch = self.work.join("slices/original");
+        let slices = self.context.linker().slices(&self.touched.link, &view, &scratch)?;
+        let text = serde_json::to_vec(&slices).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        files::keep(&path, text)?;
+        Ok(slices)
+    }
+
+    fn view(
+        &self,
+        name: &str,
+        bitcode: impl Fn(&crate::attempt::ChosenUnit) -> PathBuf,
+        chosen: &Chosen,
+    ) -> Result<View> {
+        let units = self.touched.units.iter().zip(&chosen.units);
+        let swaps: BTreeMap<String, PathBuf> =
+            units.map(|(unit, chosen)| (unit.object.clone(), bitcode(chosen))).collect();
+        View::new(&self.work.join("views").join(name), &self.touched.link, &self.context.build, &swaps)
+    }
+
+    /// Native code of units that the patch does not touch, as the original has it; it is kept.
+    fn natives_of_originals(&self, units: &[&str]) -> Result<Vec<PathBuf>> {
+        let unknown: Vec<&str> =
+            units.iter().copied().filter(|unit| self.originals.native(unit).is_none()).collect();
+        if !unknown.is_empty() {
+            // A link of several units has all of them as kbuild made them.
+            let folder = self.work.join("views/untouched");
+            let view = View::new(&folder, &self.touched.link, &self.context.build, &BTreeMap::new())?;
+            let scratch = self.work.join("backends/untouched");
+            let linker = self.context.linker();
+            let made = linker.backends(&self.touched.link, &view, &unknown, &[], &scratch)?;
+            let made = made.ok_or_else(|| no_backend(&unknown))?;
+            for (unit, backend) in unknown.iter().zip(made) {
+                self.originals.keep_native(unit, &backend.object)?;
+            }
+        }
+        let native = |unit: &&str| self.originals.native(unit).ok_or_else(|| no_backend(&[unit]));
+        units.iter().map(native).collect()
+    }
+
+    fn backends(
+        &self,
+        name: &str,
+        units: &[&str],
+        bitcode: impl Fn(&crate::attempt::ChosenUnit) -> PathBuf,
+        chosen: &Chosen,
+    ) -> Result<Vec<PathBuf>> {
+        let view = self.view(name, bitcode, chosen)?;
+        let scratch = self.work.join("backends/others");
+        let made = self.context.linker().backends(&self.touched.link, &view, units, &[], &scratch)?;
+        let made = made.ok_or_else(|| no_backend(units))?;
+        Ok(made.into_iter().map(|backend| backend.object).collect())
+    }
+
+    /// Runs objtool over everything.
+    fn finish(&self, chosen: Chosen, others: Vec<Natives>) -> Result<Made> {
+        self.progress.step("running objtool");
+        let mut made = Made { outcome: chosen.outcome, ..Made::default() };
+        let mut natives = Vec::new();
+        for (unit, chosen) in self.touched.units.iter().zip(chosen.units) {
+            made.held_back += chosen.near.held_back;
+            if let Some(differing) = chosen.near.frozen {
+                made.frozen.push(FrozenUnit { object: PathBuf::from(&unit.object), differing });
+            }
+            let unit = unit.object.clone();
+            natives.push(Natives { unit, original: chosen.original, patched: chosen.patched });
+        }
+        let touched = natives.len();
+        natives.extend(others);
+        let pairs = each(self.context.jobs, natives.len(), |at| -> Result<Pair> {
+            let Natives { unit, original, patched } = &natives[at];
+            Ok(Pair {
+                unit: unit.clone(),
+                original: self.finished_original(unit, original)?,
+                patched: self.finished(patched, &self.work.join("patched").join(unit))?,
+                touched: at < touched,
+            })
+        });
+        made.pairs = pairs.into_iter().collect::<Result<_>>()?;
+        Ok(made)
+    }
+
+    /// An original after objtool; it is kept.
+    fn finished_original(&self, unit: &str, native: &Path) -> Result<PathBuf> {
+        let path = self.context.store_of(&self.touched.link.object).join("finished").join(unit);
+        if !path.is_file() {
+            let made = self.finished(native, &self.work.join("original").join(unit))?;
+            files::keep(&path, files::read(&made)?)?;
+        }
+        Ok(path)
+    }
+
+    /// A copy of a native object at `to`, after what kbuild runs over the linked object.
+    fn finished(&self, native: &Path, to: &Path) -> Result<PathBuf> {
+        files::create_dir(to.parent().unwrap_or(to))?;
+        files::write(to, files::read(native)?)?;
+        let link = &self.touched.link;
+        let Some((program, words)) = link.objtool.split_first() else { return Ok(to.to_owned()) };
+        // `./tools/objtool/objtool` is a path from the build tree.
+        let mut call = Call::new(self.context.build.join(program)).dir(&self.context.build);
+        for word in words {
+            call = if Path::new(word) == link.object { call.arg(to) } else { call.arg(word) };
+        }
+        let outcome = self.context.runner.run(&call)?;
+        match outcome.success {
+            true => Ok(to.to_owned()),
+            false => Err(Diagnosis::new("klpx::objtool", Class::Build, "objtool fails on a single unit")
+                .why(to.display().to_string())
+                .detail(outcome.lines)
+                .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

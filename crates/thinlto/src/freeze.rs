@@ -1,10 +1,9 @@
-//! Frozen names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their
-//! names, and units that only import what is still the same are told the same. And imports: it asks for none that its
-//! original did not ask for.
+//! Kept names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their names.
+//! And imports: it asks for none that its original did not ask for.
 //!
-//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So a unit is
-//! frozen only when all that another unit can import from it is the same to the letter: else those that import from it
-//! see another hash, and get native code of their own.
+//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So it does not see
+//! from the hash that there is another body to import: units that import from a touched one are compiled again, unless
+//! all that they can import is the same to the letter. Then the unit is called frozen.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -22,7 +21,7 @@ use crate::files;
 /// What was done to a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Near {
-    /// Its functions that are not the same to the letter, when it has the hash of its original.
+    /// Its functions that are not the same to the letter, when all that others can import is.
     pub(crate) frozen: Option<Vec<String>>,
     /// Functions that it would newly import.
     pub(crate) held_back: usize,
@@ -56,11 +55,12 @@ impl<'a> Freezer<'a> {
         Ok(Freezer { context, level, new })
     }
 
-    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says and as that is sound.
+    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says.
     /// `scratch` is a folder for texts.
     pub(crate) fn bring_near(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Near> {
+        keep_hash(original, patched)?;
         let frozen = match self.level >= Level::Names {
-            true => self.freeze(original, patched, scratch)?,
+            true => self.differing(original, patched, scratch)?,
             false => None,
         };
         let held = if self.level >= Level::Imports {
@@ -76,11 +76,9 @@ impl<'a> Freezer<'a> {
         Ok(Near { frozen, held_back })
     }
 
-    /// Gives `patched` the hash of `original` when that is sound, and names the functions that are not the same in
-    /// both. `None` when it did not.
-    fn freeze(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
-        let Some(hash) = bitcode::hash(&files::read(original)?) else { return Ok(None) };
-        let Some(frozen) = bitcode::with_hash(&files::read(patched)?, hash) else { return Ok(None) };
+    /// The functions that are not the same to the letter in two bitcode files. `None` when something is not the same that
+    /// another unit can import.
+    fn differing(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
         files::create_dir(scratch)?;
         let texts = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
         let texts = each(2, texts.len(), |at| self.text(texts[at].0, &texts[at].1));
@@ -90,11 +88,7 @@ impl<'a> Freezer<'a> {
         let (before, after) = (Module::parse(before), Module::parse(after));
         let same = after.offers_the_same_as(&before, self.context.import_limit);
         tracing::debug!(?patched, same, "what can be imported");
-        if !same {
-            return Ok(None);
-        }
-        files::write(patched, &frozen)?;
-        Ok(Some(after.differing(&before).into_iter().map(str::to_owned).collect()))
+        Ok(same.then(|| after.differing(&before).into_iter().map(str::to_owned).collect()))
     }
 
     /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`
@@ -110,5 +104,14 @@ impl<'a> Freezer<'a> {
         }
         check_interrupt()?;
         Ok(None)
+    }
+}
+
+/// Gives `patched` the hash of `original`. A file that is not understood keeps its own: whoever imports from it sees that.
+fn keep_hash(original: &Path, patched: &Path) -> Result<()> {
+    let Some(hash) = bitcode::hash(&files::read(original)?) else { return Ok(()) };
+    match bitcode::with_hash(&files::read(patched)?, hash) {
+        Some(kept) => files::write(patched, &kept),
+        None => Ok(()),
     }
 }

@@ -11,20 +11,30 @@
 //! configuration of the full link (lld/ELF/LTO.cpp); the distributed backend's differs in small things, such as the
 //! alignment of loops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_stabilise::{native, remarks};
+use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::link::Link;
 use crate::view::{self, View};
 
-/// What the thin link told each unit, as a hash; by the unit's path from the build tree.
-pub(crate) type Slices = BTreeMap<String, String>;
+/// What the thin link tells each unit, by the unit's path from the build tree.
+pub(crate) type Slices = BTreeMap<String, Slice>;
+
+/// What the thin link tells one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    /// Of all of it, in hexadecimal digits.
+    hash: String,
+    /// The units that it imports from.
+    imports: Vec<String>,
+}
 
 /// What one backend gave.
 #[derive(Clone, Debug)]
@@ -52,7 +62,7 @@ impl Linker<'_> {
             .args(view.words(link))
             .arg("-o")
             .arg(scratch.join("linked.o"))
-            .arg("--thinlto-index-only")
+            .args(["--thinlto-index-only", "--thinlto-emit-imports-files"])
             .arg(format!("--thinlto-prefix-replace={}/;{}/", view::TOP, top.display()));
         let outcome = self.runner.run(&call)?;
         if !outcome.success {
@@ -64,7 +74,7 @@ impl Linker<'_> {
             let unit = entry.path().strip_prefix(&top).unwrap_or(entry.path()).to_string_lossy().into_owned();
             if let Some(unit) = unit.strip_suffix(".thinlto.bc") {
                 let hash = blake3::hash(&files::read(entry.path())?).to_hex().to_string();
-                slices.insert(unit.to_owned(), hash);
+                slices.insert(unit.to_owned(), Slice { hash, imports: imports(&top.join(unit))? });
             }
         }
         Ok(slices)
@@ -151,12 +161,54 @@ fn read_remarks(scratch: &Path, number: usize) -> Result<String> {
     Ok(text)
 }
 
-/// The units that the thin link tells something else on the two sides.
-pub(crate) fn told_otherwise(original: &Slices, patched: &Slices) -> Vec<String> {
-    let all = original.keys().chain(patched.keys());
-    let mut units: Vec<String> =
-        all.filter(|unit| original.get(*unit) != patched.get(*unit)).cloned().collect();
-    units.sort();
-    units.dedup();
-    units
+/// The units that a unit imports from, as the linker lists them beside its slice: by path, one a line.
+fn imports(unit: &Path) -> Result<Vec<String>> {
+    let mut list = unit.as_os_str().to_owned();
+    list.push(".imports");
+    let text = match std::fs::read_to_string(&list) {
+        Ok(text) => text,
+        // It was not taken out of its archive.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Diagnosis::io("read", Path::new(&list), &error).into()),
+    };
+    let top = format!("{}/", view::TOP);
+    Ok(text.lines().map(|path| path.strip_prefix(&top).unwrap_or(path).to_owned()).collect())
+}
+
+/// The units whose backends see something else on the two sides: other decisions of the thin link, or an import from one
+/// of the `changed` units.
+pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&str]) -> Vec<String> {
+    let imports_changed =
+        |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
+    let differs = |unit: &str| {
+        let (before, now) = (original.get(unit), patched.get(unit));
+        before != now || now.is_some_and(imports_changed)
+    };
+    let all: BTreeSet<&String> = original.keys().chain(patched.keys()).collect();
+    all.into_iter().filter(|unit| differs(unit)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_decisions_and_imports_of_what_changed_are_seen() {
+        let slice = |hash: &str, imports: &[&str]| Slice {
+            hash: hash.to_owned(),
+            imports: imports.iter().map(|unit| (*unit).to_owned()).collect(),
+        };
+        let slices = |last: &str| {
+            Slices::from([
+                ("a.o".to_owned(), slice("1", &[])),
+                ("b.o".to_owned(), slice("2", &["a.o"])),
+                ("c.o".to_owned(), slice(last, &[])),
+            ])
+        };
+        let none: [String; 0] = [];
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("3"), &[]), none);
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("4"), &[]), ["c.o"]);
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("3"), &["a.o"]), ["b.o"]);
+        assert_eq!(seeing_otherwise(&slices("3"), &Slices::new(), &[]), ["a.o", "b.o", "c.o"]);
+    }
 }

@@ -47,7 +47,7 @@ pub struct Pair {
 pub struct Made {
     /// The touched units, in the order of [`Touched::units`], then the others that have other native code, by name.
     pub pairs: Vec<Pair>,
-    /// Touched units that keep the hash of their original.
+    /// Touched units of which nothing can be imported that is not the same to the letter.
     pub frozen: Vec<FrozenUnit>,
     /// Functions that touched units would newly import.
     pub held_back: usize,
@@ -106,10 +106,15 @@ impl Preparation<'_> {
     /// The units that the patch does not touch and that have other native code because of it.
     fn others(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
         let original_slices = self.original_slices(chosen)?;
-        let told = linker::told_otherwise(&original_slices, &chosen.slices);
+        let touched = self.touched.units.iter().zip(&chosen.units);
+        let changed: Vec<&str> = touched
+            .filter(|(_, chosen)| chosen.near.frozen.is_none())
+            .map(|(unit, _)| unit.object.as_str())
+            .collect();
+        let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
         let untouched = |unit: &&String| self.touched.units.iter().all(|other| other.object != **unit);
-        let units: Vec<&str> = told.iter().filter(untouched).map(String::as_str).collect();
-        tracing::debug!(?units, "told something else by the thin link");
+        let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
+        tracing::debug!(?units, "see something else than before");
         if units.is_empty() {
             return Ok(Vec::new());
         }

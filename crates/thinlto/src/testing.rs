@@ -31,10 +31,7 @@ impl Toy {
         }
         for (name, text) in units {
             std::fs::write(toy.path(&format!("src/fs/{name}.c")), text).expect("a file");
-            let words = toy.words(name);
-            let mut clang = std::process::Command::new(&words[0]);
-            let done = clang.args(&words[1..]).current_dir(toy.path("build")).status();
-            assert!(done.expect("clang").success(), "{name}");
+            run(&toy.words(name), &toy.path("build"));
         }
         toy
     }
@@ -105,29 +102,39 @@ impl Toy {
         functions(&self.made(patched, level))
     }
 
-    /// The native code of every unit when units have other texts, by a whole link of its own.
-    pub(crate) fn linked(&self, patched: &[(&str, &str)], name: &str) -> Vec<u8> {
+    /// The functions that differ between the original and the patched build of the whole link, sorted.
+    pub(crate) fn whole_difference(&self, patched: &[(&str, &str)]) -> Vec<String> {
+        let original = self.whole_link(&[], "whole-original");
+        let patched = self.whole_link(patched, "whole-patched");
+        let differing = Differing::between(&original, &patched).expect("objects");
+        differing.functions.into_iter().collect()
+    }
+
+    /// Links all units, some of them with other texts, at the same paths.
+    fn whole_link(&self, patched: &[(&str, &str)], name: &str) -> PathBuf {
         let folder = self.path(name);
         std::fs::create_dir_all(folder.join("fs")).expect("a folder");
         for unit in &self.units {
             std::fs::copy(self.path("build").join(unit), folder.join(unit)).expect("a copy");
         }
         for (unit, text) in patched {
-            std::fs::write(folder.join(format!("fs/{unit}.c")), text).expect("a file");
-            let mut words = self.words(unit);
-            let source = words.pop().expect("the source");
-            std::fs::copy(&source, folder.join("saved")).expect("a copy");
+            let source = self.path(&format!("src/fs/{unit}.c"));
+            let original = std::fs::read(&source).expect("a source");
             std::fs::write(&source, text).expect("a file");
-            let done = std::process::Command::new(&words[0]).args(&words[1..]).arg(&source).current_dir(&folder).status();
-            std::fs::copy(folder.join("saved"), &source).expect("a copy");
-            assert!(done.expect("clang").success());
+            run(&self.words(unit), &folder);
+            std::fs::write(&source, original).expect("a file");
         }
         let link = self.link();
-        let mut ld = std::process::Command::new("ld.lld-22");
-        ld.args(&link.flags).args(["-o", "linked.o"]).args(&self.units).current_dir(&folder);
-        assert!(ld.status().expect("a linker").success());
-        std::fs::read(folder.join("linked.o")).expect("an object")
+        let inputs = self.units.iter().cloned();
+        let words = ["ld.lld-22", "-o", "linked.o"].map(str::to_owned).into_iter();
+        run(&words.chain(link.flags).chain(inputs).collect::<Vec<String>>(), &folder);
+        folder.join("linked.o")
     }
+}
+
+fn run(words: &[String], folder: &Path) {
+    let status = std::process::Command::new(&words[0]).args(&words[1..]).current_dir(folder).status();
+    assert!(status.expect("LLVM's tools").success(), "{words:?}");
 }
 
 /// The functions that differ, by unit.

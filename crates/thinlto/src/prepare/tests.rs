@@ -75,3 +75,78 @@ fn a_source_that_does_not_compile_is_told_with_the_compilers_words() {
     assert_eq!(diagnosis.code, "klpx::patched-source-does-not-compile");
     assert!(diagnosis.detail.iter().any(|line| line.contains("undeclared")), "{diagnosis:?}");
 }
+
+/// A case of `kernel-fixtures/lto`: its units before and after the patch, and the import limit.
+struct Case {
+    name: String,
+    units: BTreeMap<String, String>,
+    patched: BTreeMap<String, String>,
+    limit: usize,
+}
+
+impl Case {
+    /// `None` for a case with headers.
+    fn read(path: &std::path::Path) -> Option<Case> {
+        let text = std::fs::read_to_string(path).expect("a case");
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let (mut units, mut edits, mut limit) = (BTreeMap::new(), Vec::new(), 5);
+        let mut section = "";
+        for line in text.lines() {
+            let unit = |path: &str| Some(path.strip_prefix("fs/")?.strip_suffix(".c")?.to_owned());
+            match line.strip_prefix("//#").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
+                Some(("file", path)) => {
+                    units.insert(unit(path)?, String::new());
+                    section = path;
+                }
+                Some(("edit", path)) => {
+                    edits.push((unit(path)?, String::new(), String::new()));
+                    section = "edit";
+                }
+                Some(("limit", number)) => limit = number.parse().expect("a number"),
+                Some(_) => section = "",
+                None if section == "edit" => {
+                    let (_, old, new) = edits.last_mut().expect("an edit");
+                    let (sign, rest) = line.split_at_checked(1)?;
+                    let text = if sign == "-" { old } else { new };
+                    text.push_str(rest);
+                    text.push('\n');
+                }
+                None => {
+                    if let Some(text) = unit(section).and_then(|unit| units.get_mut(&unit)) {
+                        text.push_str(line);
+                        text.push('\n');
+                    }
+                }
+            }
+        }
+        let mut patched = BTreeMap::new();
+        for (unit, old, new) in &edits {
+            let text = patched.entry(unit.clone()).or_insert_with(|| units[unit].clone());
+            assert!(text.contains(old.as_str()), "{name}");
+            *text = text.replacen(old.as_str(), new, 1);
+        }
+        Some(Case { name, units, patched, limit })
+    }
+}
+
+fn texts(units: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    units.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect()
+}
+
+#[test]
+fn the_pairs_hold_all_that_a_whole_link_has_otherwise() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/lto");
+    let entries = std::fs::read_dir(folder).expect("cases");
+    let cases = entries.filter_map(|entry| Case::read(&entry.expect("a case").path()));
+    let mut count = 0;
+    for case in cases {
+        let toy = Toy::new(&texts(&case.units), case.limit);
+        let patched = texts(&case.patched);
+        let whole = toy.whole_difference(&patched);
+        let mut pairs: Vec<String> = toy.differing(&patched, Level::Off).into_values().flatten().collect();
+        pairs.sort();
+        assert_eq!(pairs, whole, "{}: whole", case.name);
+        count += 1;
+    }
+    assert!(count > 8, "{count} cases");
+}

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::copy;
 use crate::host::free_space;
 use crate::kernel::{FORMAT, Kernel};
 use crate::workspace::{internal, now, remove_dir};
+use crate::{contents, copy};
 
 /// What a workspace is of: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Info {
     pub compiler: String,
     /// The source tree it was made from.
     pub source: PathBuf,
+    /// The identity of what that tree held.
+    #[serde(default)]
+    pub contents: String,
     /// Last use, seconds since the epoch.
     pub last_used: u64,
 }
@@ -39,6 +42,7 @@ impl Info {
             arch: kernel.arch().name().to_owned(),
             compiler: kernel.toolchain().describe(),
             source: kernel.source().root().to_owned(),
+            contents: kernel.contents().identity().to_owned(),
             last_used: now(),
         }
     }
@@ -58,7 +62,7 @@ pub struct Item {
     pub key: String,
     /// What it is of, when it says so.
     pub info: Option<Info>,
-    /// True when its baseline is complete.
+    /// True when patches can be built in it at once.
     pub complete: bool,
     /// True when a klpx is at work in it.
     pub busy: bool,
@@ -91,7 +95,8 @@ fn item(dir: PathBuf) -> Item {
     let whole = dir.extension().is_none();
     let info = std::fs::read(dir.join("klpx.json")).ok().filter(|_| whole);
     let info = info.and_then(|text| serde_json::from_slice(&text).ok());
-    let complete = whole && dir.join("baseline/manifest.json").is_file();
+    let made = ["prepared.json", "baseline/manifest.json"];
+    let complete = whole && made.iter().any(|name| dir.join(name).is_file());
     let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
     Item { dir, key, info, complete, busy }
 }
@@ -166,6 +171,10 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
         remove(&item.dir)?;
         pruned.removed.push(item);
     }
+    if !pruned.removed.is_empty() {
+        let left = list(cache_dir)?.into_iter();
+        contents::forget_unused(cache_dir, &left.filter_map(|item| Some(item.info?.contents)).collect())?;
+    }
     pruned.free = free();
     Ok(pruned)
 }
@@ -198,6 +207,7 @@ mod tests {
             arch: "x86_64".to_owned(),
             compiler: "gcc 12".to_owned(),
             source: "/src".into(),
+            contents: String::new(),
             last_used,
         };
         info.save(&dir).expect("saved");

@@ -1,5 +1,5 @@
-//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links, never the user's
-//! files opened for writing.
+//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links to the user's files,
+//! never the user's files opened for writing. Klpx's own copies of a source share equal files by hard links.
 
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
@@ -30,9 +30,12 @@ pub(crate) fn file(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// A file of another copy with the same contents and mode, which a copy may share.
+pub(crate) type Donor<'a> = &'a (dyn Fn(&Entry) -> Option<PathBuf> + Sync);
+
 /// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees
-/// objects as newer).
-pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path) -> Result<()> {
+/// objects as newer). A file that a donor has becomes a hard link to the donor's.
+pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_>) -> Result<()> {
     make_dirs(files, to)?;
     let now = SystemTime::now();
     let next = AtomicUsize::new(0);
@@ -46,7 +49,7 @@ pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path) -> Result<()> {
             let chunk = &files[start..files.len().min(start + 64)];
             let copied = process::check_interrupt().and_then(|()| {
                 chunk.iter().try_for_each(|entry| {
-                    one(from, entry, to, now).map_err(|error| {
+                    one(from, entry, to, now, donor).map_err(|error| {
                         Failure::from(Diagnosis::io("copy", &from.join(&entry.path), &error))
                     })
                 })
@@ -76,8 +79,12 @@ fn make_dirs(files: &[Entry], to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime) -> io::Result<()> {
+fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime, donor: Donor<'_>) -> io::Result<()> {
     let target = to.join(&entry.path);
+    // A link can fail, on a file with too many of them for instance; a copy serves as well.
+    if donor(entry).is_some_and(|donor| std::fs::hard_link(donor, &target).is_ok()) {
+        return Ok(());
+    }
     match &entry.kind {
         Kind::Link(link) => std::os::unix::fs::symlink(link, &target),
         Kind::File { mtime, executable, .. } => {
@@ -152,7 +159,7 @@ mod tests {
             Entry { path: "d/a".into(), kind: Kind::File { size: 5, mtime: hour, executable: true } },
             Entry { path: "d/l".into(), kind: Kind::Link("a".into()) },
         ];
-        tree(from.path(), &files, to.path()).expect("copied");
+        tree(from.path(), &files, to.path(), &|_| None).expect("copied");
         let copy = to.path().join("d/a");
         assert_eq!(std::fs::read_to_string(to.path().join("d/l")).expect("read"), "hello");
         let meta = copy.metadata().expect("meta");
@@ -172,7 +179,7 @@ mod tests {
         let future = SystemTime::now() + Duration::from_secs(86_400);
         let mtime = future.duration_since(SystemTime::UNIX_EPOCH).expect("after").as_nanos();
         let kind = Kind::File { size: 1, mtime: i128::try_from(mtime).expect("fits"), executable: false };
-        tree(from.path(), &[Entry { path: "a".into(), kind }], to.path()).expect("copied");
+        tree(from.path(), &[Entry { path: "a".into(), kind }], to.path(), &|_| None).expect("copied");
         assert!(to.path().join("a").metadata().expect("meta").modified().expect("time") <= SystemTime::now());
     }
 }

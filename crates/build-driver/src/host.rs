@@ -11,6 +11,24 @@ use crate::config::Config;
 use crate::process::{Call, Runner};
 use crate::toolchain::{Compiler, Toolchain, find_program};
 
+/// Programs and headers that only the build of a whole kernel needs.
+const WHOLE_ONLY: [&str; 5] = ["cpio", "pahole", "openssl", "rustc", "openssl/opensslv.h"];
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Make {
+    /// All of vmlinux and the modules.
+    Kernel,
+    /// Single units, after the headers and tools that they need.
+    Units,
+}
+
+impl Make {
+    fn needs(self, thing: &str) -> bool {
+        self == Make::Kernel || !WHOLE_ONLY.contains(&thing)
+    }
+}
+
 /// A program a kernel build runs, its Debian package, and the symbols that call for it (none: always).
 const TOOLS: [(&str, &str, &[&str]); 13] = [
     ("make", "make", &[]),
@@ -72,10 +90,15 @@ fn called_for(config: &Config, symbols: &[&str]) -> bool {
 }
 
 /// Every program and header that a build of this configuration needs and the machine lacks.
-pub(crate) fn check_build_tools(config: &Config, toolchain: &Toolchain, runner: &Runner) -> Result<()> {
+pub(crate) fn check_build_tools(
+    what: Make,
+    config: &Config,
+    toolchain: &Toolchain,
+    runner: &Runner,
+) -> Result<()> {
     let mut found = Vec::new();
     for (tool, _, symbols) in TOOLS {
-        if called_for(config, symbols) && find_program(tool).is_none() {
+        if what.needs(tool) && called_for(config, symbols) && find_program(tool).is_none() {
             found.push(missing_tool(tool));
         }
     }
@@ -86,7 +109,7 @@ pub(crate) fn check_build_tools(config: &Config, toolchain: &Toolchain, runner: 
         }
     }
     for (header, package, symbols) in HEADERS {
-        if called_for(config, symbols) && !has_header(header, toolchain, runner)? {
+        if what.needs(header) && called_for(config, symbols) && !has_header(header, toolchain, runner)? {
             let what = format!("the header {header} is not installed");
             found.push(
                 Diagnosis::new("klpx::missing-header", Class::Environment, what)
@@ -121,6 +144,9 @@ pub(crate) fn estimate(config: &Config) -> u64 {
     let each = if debug { 2 * MIB } else { MIB / 2 };
     2048 * MIB + symbols * each
 }
+
+/// What headers, tools and some hundred units take at most.
+pub(crate) const UNITS: u64 = 1 << 30;
 
 /// Refuses to start when the file system of `dir` has less than `needed` bytes free.
 pub(crate) fn check_space(dir: &Path, needed: u64) -> Result<()> {

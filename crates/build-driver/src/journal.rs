@@ -99,14 +99,6 @@ impl Patching<'_> {
         modified(path).is_ok_and(|time| time >= self.since)
     }
 
-    /// Puts the source back, and nothing else: what make does from here on is undone by `end` too.
-    pub(crate) fn unpatch(&self) -> Result<()> {
-        let Some(journal) = read(&journal_path(self.dir))? else {
-            return Err(internal("the journal is gone while the source is patched"));
-        };
-        journal.files.iter().try_for_each(|file| restore_source(self.dir, file))
-    }
-
     /// The files that the patch touches and did not add: their paths in the source, and where their originals are.
     pub(crate) fn originals(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let Some(journal) = read(&journal_path(self.dir))? else {
@@ -209,7 +201,11 @@ fn install(dir: &Path, change: &Change) -> Result<()> {
     let Some(text) = &change.patched else { return remove_file(&path) };
     let parent = path.parent().unwrap_or(dir);
     std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-    std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error).into())
+    // The file may be shared with another workspace's source: it is replaced, never written to.
+    let temporary = path.with_file_name(".klpx-patched");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .map_err(|error| Diagnosis::io("write", &path, &error).into())
 }
 
 fn restore_source(dir: &Path, file: &Touched) -> Result<()> {

@@ -6,12 +6,13 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
 use crate::consistent;
+use crate::contents::Contents;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
-use crate::tree::{self, Entry, SourceTree, Version};
+use crate::tree::{Entry, SourceTree, Version};
 
 /// Changes whenever workspaces of an earlier klpx can't be used any more.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 /// The comparison needs a section for each function and each datum. What gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(crate) enum Sections {
     FromLink,
     /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code but lengths of branches.
     Everywhere,
-    /// [`SECTION_FLAGS`] in those compilations only that a patch causes, and once more for the original of the same
-    /// units: the flags change the code, and the baseline has to be the kernel's own.
+    /// [`SECTION_FLAGS`] in compilations that are compared with each other only: the flags change the code, and what is
+    /// compared with the kernel is compiled without them.
     WhereCompared,
 }
 
@@ -43,6 +44,12 @@ pub struct Options {
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable.
     pub cross_compile: Option<String>,
+    /// A folder whose configuration is taken as it is: `.config`, `include/config/auto.conf` and
+    /// `include/generated/autoconf.h` of a build tree or of a headers package. Without it the build tree when it has
+    /// them and no other configuration is named.
+    pub pinned: Option<PathBuf>,
+    /// What `uname -r` says in the kernel (UTS_RELEASE). Without it what the build tree records.
+    pub release: Option<String>,
     /// Where workspaces lie.
     pub cache_dir: PathBuf,
 }
@@ -58,6 +65,8 @@ pub struct Kernel {
     release: String,
     local_version: String,
     local_files: Vec<(String, String)>,
+    pinned: Option<Pinned>,
+    contents: Contents,
     jobs: usize,
     cache_dir: PathBuf,
     key: String,
@@ -77,16 +86,34 @@ impl Kernel {
             None => source.root().to_owned(),
         };
         consistent::refuse(&build_dir)?;
-        let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
+        let pinned = Pinned::find(options, &build_dir)?;
+        let config = match (&options.config, &pinned) {
+            (Some(path), _) => Config::read(path)?,
+            (None, Some(pinned)) => Config::read(&pinned.dir.join(".config"))?,
+            (None, None) => Config::read(&build_dir.join(".config"))?,
+        };
         let arch = Arch::of(&config)?;
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
-        let (release, local_version) = release(&source, &build_dir, &config, &local_files)?;
+        let (release, local_version) = match &options.release {
+            Some(release) => (release.clone(), String::new()),
+            None => release(&source, &build_dir, &config, &local_files)?,
+        };
         let files = source.files()?;
-        let key = key(&files, &config, arch, &toolchain, &release, &local_files);
+        let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
+        let parts = Parts {
+            contents: &contents,
+            config: &config,
+            arch,
+            toolchain: &toolchain,
+            release: &release,
+            local_files: &local_files,
+            pinned: pinned.as_ref(),
+        };
+        let key = parts.key();
         Ok(Kernel {
             source,
             files,
@@ -96,6 +123,8 @@ impl Kernel {
             release,
             local_version,
             local_files,
+            pinned,
+            contents,
             jobs: options
                 .jobs
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
@@ -172,6 +201,21 @@ impl Kernel {
         &self.local_files
     }
 
+    /// The folder whose configuration is taken as it is.
+    pub(crate) fn pinned(&self) -> Option<&Path> {
+        self.pinned.as_ref().map(|pinned| pinned.dir.as_path())
+    }
+
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// True when the code of a unit depends on nothing but its own source, headers and flags, so that a patch needs
+    /// only the units that it touches.
+    pub fn is_of_units(&self) -> bool {
+        self.toolchain.lto == Lto::None
+    }
+
     /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs.
     pub(crate) fn sections(&self) -> Sections {
         if self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST") {
@@ -246,30 +290,75 @@ fn recorded_release(build_dir: &Path) -> Option<String> {
     rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
 }
 
-fn key(
-    files: &[Entry],
-    config: &Config,
-    arch: Arch,
-    toolchain: &Toolchain,
-    release: &str,
-    local_files: &[(String, String)],
-) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(&FORMAT.to_le_bytes());
-    part(tree::identity(files).as_bytes());
-    part(config.text().as_bytes());
-    part(arch.name().as_bytes());
-    part(toolchain.identity().as_bytes());
-    part(release.as_bytes());
-    for (name, text) in local_files {
-        part(name.as_bytes());
-        part(text.as_bytes());
+/// Configuration that is taken as it is. Kconfig asks the machine's tools, and on a machine without pahole or rustc it
+/// makes another configuration without a word.
+#[derive(Clone, Debug)]
+pub(crate) struct Pinned {
+    /// The folder that has the files.
+    pub(crate) dir: PathBuf,
+    /// Hash of the files.
+    hash: blake3::Hash,
+}
+
+/// What make reads of a configuration, and what C sees of it.
+pub(crate) const PINNED_FILES: [&str; 3] =
+    [".config", "include/config/auto.conf", "include/generated/autoconf.h"];
+/// Of kernels with Rust: what rustc sees.
+pub(crate) const PINNED_RUST: &str = "include/generated/rustc_cfg";
+
+impl Pinned {
+    /// The folder that is named, or the build tree when it is complete and no other configuration is named.
+    fn find(options: &Options, build_dir: &Path) -> Result<Option<Pinned>> {
+        let dir = match &options.pinned {
+            Some(dir) => canonical_dir(dir)?,
+            None if options.config.is_none() => build_dir.to_owned(),
+            None => return Ok(None),
+        };
+        if !PINNED_FILES.iter().all(|name| dir.join(name).is_file()) {
+            return Ok(None);
+        }
+        let mut hasher = blake3::Hasher::new();
+        for name in PINNED_FILES {
+            let path = dir.join(name);
+            let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(&text);
+        }
+        Ok(Some(Pinned { dir, hash: hasher.finalize() }))
     }
-    hasher.finalize().to_hex().as_str()[..12].to_owned()
+}
+
+/// What makes a kernel another kernel.
+struct Parts<'a> {
+    contents: &'a Contents,
+    config: &'a Config,
+    arch: Arch,
+    toolchain: &'a Toolchain,
+    release: &'a str,
+    local_files: &'a [(String, String)],
+    pinned: Option<&'a Pinned>,
+}
+
+impl Parts<'_> {
+    fn key(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(&FORMAT.to_le_bytes());
+        part(self.contents.identity().as_bytes());
+        part(self.config.text().as_bytes());
+        part(self.arch.name().as_bytes());
+        part(self.toolchain.identity().as_bytes());
+        part(self.release.as_bytes());
+        for (name, text) in self.local_files {
+            part(name.as_bytes());
+            part(text.as_bytes());
+        }
+        part(self.pinned.map_or(&[][..], |pinned| pinned.hash.as_bytes()));
+        hasher.finalize().to_hex().as_str()[..12].to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,6 @@ use crate::process::{Call, Runner};
 use crate::progress::Progress;
 use crate::stabilise::LTO_CACHE;
 
-/// The environment variable that holds what the compiler wrapper adds.
-pub(crate) const WRAPPER_FLAGS: &str = "KLPX_WRAPPER_FLAGS";
-
 /// At most this many lines of a compiler's output go into a diagnosis.
 const DETAIL_LINES: usize = 60;
 
@@ -24,10 +21,6 @@ pub(crate) struct Make<'a> {
     pub(crate) build: &'a Path,
     /// The linker wrapper, where there is one.
     pub(crate) ld: Option<&'a Path>,
-    /// The compiler wrapper, where there is one.
-    pub(crate) cc: Option<&'a Path>,
-    /// Flags that the compiler wrapper adds.
-    pub(crate) wrapper_flags: &'static str,
     /// The ThinLTO cache that the linker wrapper takes instead of the workspace's.
     pub(crate) lto_cache: Option<&'a Path>,
 }
@@ -51,9 +44,9 @@ impl Make<'_> {
             .arg("--no-print-directory")
             .arg("--output-sync=target")
             .arg(format!("-j{}", self.kernel.jobs()))
+            .arg(format!("O={}", self.build.display()))
             .args(self.variables())
-            .args(words)
-            .env(WRAPPER_FLAGS, self.wrapper_flags);
+            .args(words);
         if let Some(cache) = self.lto_cache {
             call = call.env(LTO_CACHE, cache);
         }
@@ -70,20 +63,23 @@ impl Make<'_> {
     }
 
     /// The variables of every make: the same for original and patched, so that no saved command differs.
-    fn variables(&self) -> Vec<String> {
+    pub(crate) fn variables(&self) -> Vec<String> {
         let mut variables = vec![
-            format!("O={}", self.build.display()),
             format!("ARCH={}", self.kernel.arch().kbuild()),
             "KBUILD_BUILD_TIMESTAMP=@0".to_owned(),
             "KBUILD_BUILD_USER=klpx".to_owned(),
             "KBUILD_BUILD_HOST=klpx".to_owned(),
             "KBUILD_BUILD_VERSION=1".to_owned(),
             "KBUILD_MODPOST_WARN=1".to_owned(),
-            // With BTF in modules, `modules` would link vmlinux (the kernel's Makefile, "Build modules").
-            "CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned(),
-            format!("LOCALVERSION={}", self.kernel.local_version()),
         ];
-        if !self.kernel.config().is("DEBUG_INFO_BTF") {
+        match self.kernel.is_of_units() {
+            // Kernels before 6.4 or so make it from LOCALVERSION whatever is given.
+            true => variables.push(format!("KERNELRELEASE={}", self.kernel.release())),
+            // With BTF in modules, `modules` would link vmlinux (the kernel's Makefile, "Build modules").
+            false => variables.push("CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned()),
+        }
+        variables.push(format!("LOCALVERSION={}", self.kernel.local_version()));
+        if self.kernel.is_of_units() || !self.kernel.config().is("DEBUG_INFO_BTF") {
             // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel
             // anew.
             variables.push("PAHOLE=/nonexistent".to_owned());
@@ -91,9 +87,6 @@ impl Make<'_> {
         variables.extend(self.kernel.toolchain().make.iter().cloned());
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));
-        }
-        if let Some(cc) = self.cc {
-            variables.push(format!("CC={}", cc.display()));
         }
         if self.kernel.sections() == Sections::Everywhere {
             variables.push(format!("KCFLAGS={SECTION_FLAGS}"));
@@ -134,7 +127,7 @@ fn short_line(line: &str) -> Option<(&str, &str)> {
 }
 
 /// True for a line that says a unit of the kernel was compiled; programs for the build machine do not count.
-fn is_compiled_unit(line: &str) -> bool {
+pub(crate) fn is_compiled_unit(line: &str) -> bool {
     short_line(line).is_some_and(|(word, file)| {
         (word == "CC" || word == "AS") && !file.starts_with('/') && !file.starts_with("scripts/")
     })

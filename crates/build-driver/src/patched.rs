@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 
 use crate::apply::Prepared;
-use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::make::{Built, Make};
 use crate::progress::Progress;
 use crate::remade::Remade;
 use crate::stabilise::{Judge, Level, Outcome, Ready};
-use crate::workspace::{
-    Baseline, Module, TARGETS, Workspace, module, module_objects, now, original_does_not_build, remove_dir,
-};
+use crate::workspace::{Baseline, Module, TARGETS, Workspace, module, module_objects, now, remove_dir};
 use crate::{copy, journal, stabilise};
 
 /// One object of the kernel, before and after the patch.
@@ -22,9 +19,7 @@ pub struct Pair {
     pub name: String,
     /// The object's path in the build tree.
     pub object: PathBuf,
-    /// The object as the kernel's own flags give it.
-    pub witness: PathBuf,
-    /// The object to compare: the witness, but where the compared units are compiled otherwise.
+    /// The object of the original build.
     pub original: PathBuf,
     /// The same after the patch.
     pub patched: PathBuf,
@@ -76,13 +71,13 @@ impl Patched {
 
 /// A folder that is removed when it is dropped.
 #[derive(Debug)]
-struct WorkDir {
-    path: PathBuf,
-    keep: bool,
+pub(crate) struct WorkDir {
+    pub(crate) path: PathBuf,
+    pub(crate) keep: bool,
 }
 
 impl WorkDir {
-    fn create(workspace: &Path) -> Result<WorkDir> {
+    pub(crate) fn create(workspace: &Path) -> Result<WorkDir> {
         let parent = workspace.join("work");
         std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
         let name = format!("{}-{}", now(), std::process::id());
@@ -160,9 +155,6 @@ impl Workspace {
             let made = collect(&build, (baseline, &objects), &patching, &work.path.join("patched"))?;
             let mut patched = made.against(baseline, ready, work);
             (patched.remade.compiled, patched.remade.stale) = (compiled, stale);
-            if self.kernel.sections() == Sections::WhereCompared && !patched.pairs.is_empty() {
-                self.make_originals(&patching, baseline, &mut patched, progress)?;
-            }
             Ok(patched)
         });
         let expected = patching.units.len() as u64;
@@ -199,35 +191,6 @@ impl Workspace {
         Ok(ready)
     }
 
-    /// Compiles the units once more that the patch made new, from the original source, in the same way.
-    fn make_originals(
-        &self,
-        patching: &journal::Patching<'_>,
-        baseline: &Baseline,
-        patched: &mut Patched,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        progress.step("building the original of what differs");
-        patching.unpatch()?;
-        patched.units += self.make_compared(patching, None, progress, original_does_not_build)?;
-        let build = self.build_dir();
-        let objects = module_objects(&build)?;
-        let originals = collect(&build, (baseline, &objects), patching, &patched.work.path.join("original"))?;
-        let mut pairs = Vec::new();
-        for pair in std::mem::take(&mut patched.pairs) {
-            let original = match &originals.vmlinux_o {
-                vmlinux if pair.name == "vmlinux" => vmlinux.as_ref(),
-                _ => originals.modules.iter().find(|m| m.name == pair.name).map(|m| &m.object),
-            };
-            let original = original.unwrap_or(&pair.witness).clone();
-            if differs(&pair.patched, &original)? {
-                pairs.push(Pair { original, ..pair });
-            }
-        }
-        patched.pairs = pairs;
-        Ok(())
-    }
-
     fn make_compared(
         &self,
         patching: &journal::Patching<'_>,
@@ -236,7 +199,7 @@ impl Workspace {
         failure: impl FnOnce(&Make<'_>, &Built) -> Failure,
     ) -> Result<u64> {
         self.with_make(|make| {
-            let make = Make { wrapper_flags: SECTION_FLAGS, lto_cache, ..*make };
+            let make = Make { lto_cache, ..*make };
             let built = make.run(&TARGETS, progress, Some(patching.units.len() as u64))?;
             if built.success { Ok(built.units) } else { Err(failure(&make, &built)) }
         })
@@ -257,7 +220,6 @@ impl Made {
         let pair = |name: &str, object: &Path, original: &Path, patched: &Path| Pair {
             name: name.to_owned(),
             object: object.to_owned(),
-            witness: original.to_owned(),
             original: original.to_owned(),
             patched: patched.to_owned(),
         };

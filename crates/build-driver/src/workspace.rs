@@ -16,7 +16,7 @@
 //!     links.json      how the original build linked vmlinux and the modules (ThinLTO), and whether klpx links them in the same way;
 //!                     links-*.lds, with which linker scripts
 //!     originals/      what the stabilised rebuild knows of touched units
-//!     bin/            the linker wrapper that asks for them, and a compiler wrapper
+//!     bin/            the linker wrapper that asks for them
 //!     work/           results of patched builds
 //! ```
 
@@ -28,14 +28,16 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Info;
+use crate::cache::{self, Info};
 use crate::config::Config;
-use crate::kernel::{FORMAT, Kernel, Sections};
-use crate::make::{Built, Make, WRAPPER_FLAGS};
+use crate::contents::{Contents, Hashes};
+use crate::kernel::{FORMAT, Kernel};
+use crate::make::{Built, Make};
 use crate::process::{self, Runner};
 use crate::progress::Progress;
 use crate::stabilise::{self, LTO_CACHE};
 use crate::toolchain::Lto;
+use crate::tree::Entry;
 use crate::{copy, host, journal, patched};
 
 /// Targets of both builds: they stop before the final link of vmlinux, kallsyms and BTF.
@@ -150,7 +152,7 @@ impl Workspace {
             return Ok(baseline);
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check_build_tools(config, toolchain, &self.runner)?;
+        host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
         self.copy_source(progress)?;
         if !self.build_dir().join("vmlinux.a").exists() {
             host::check_space(&self.dir, host::estimate(config))?;
@@ -240,15 +242,13 @@ impl Workspace {
     /// Calls `work` with a make for this workspace.
     pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
         let (src, build) = (self.source_dir(), self.build_dir());
-        let (ld, cc) = (self.linker_wrapper()?, self.compiler_wrapper()?);
+        let ld = self.linker_wrapper()?;
         work(&Make {
             kernel: &self.kernel,
             runner: &self.runner,
             src: &src,
             build: &build,
             ld: ld.as_deref(),
-            cc: cc.as_deref(),
-            wrapper_flags: "",
             lto_cache: None,
         })
     }
@@ -270,23 +270,57 @@ impl Workspace {
         Ok(())
     }
 
-    fn copy_source(&self, progress: &dyn Progress) -> Result<()> {
+    pub(crate) fn copy_source(&self, progress: &dyn Progress) -> Result<()> {
         let src = self.source_dir();
         if src.exists() {
             return Ok(());
         }
         let files = self.kernel.files();
         progress.step(&format!("copying the source ({} files)", files.len()));
-        let bytes: u64 = files.iter().map(crate::tree::Entry::size).sum();
-        host::check_space(&self.dir, bytes + host::estimate(self.kernel.config()))?;
+        let bytes: u64 = files.iter().map(Entry::size).sum();
+        let built = match self.kernel.is_of_units() {
+            true => host::UNITS,
+            false => host::estimate(self.kernel.config()),
+        };
+        host::check_space(&self.dir, bytes + built)?;
         let temporary = self.dir.join("src.tmp");
-        copy::tree(self.kernel.source().root(), files, &temporary)?;
+        let donors = self.donors();
+        let hashes = Contents::hashes(self.kernel.cache_dir(), self.kernel.contents().identity());
+        let donor = |entry: &Entry| {
+            let hash = hashes.get(&entry.path)?;
+            let donor = donors.iter().find(|donor| donor.hashes.get(&entry.path) == Some(hash))?;
+            Some(donor.src.join(&entry.path))
+        };
+        copy::tree(self.kernel.source().root(), files, &temporary, &donor)?;
         std::fs::rename(&temporary, &src).map_err(|error| Diagnosis::io("create", &src, &error))?;
         Ok(())
     }
 
+    /// The source copies of other kernels that are at rest, with the hashes of their files. Each one stays at rest
+    /// while its lock is held here.
+    fn donors(&self) -> Vec<Donor> {
+        let mut donors = Vec::new();
+        for item in cache::list(self.kernel.cache_dir()).unwrap_or_default() {
+            let (src, Some(info)) = (item.dir.join("src"), item.info) else { continue };
+            if item.dir == self.dir || !src.is_dir() {
+                continue;
+            }
+            let Ok(lock) = File::options().read(true).write(true).open(item.dir.with_extension("lock"))
+            else {
+                continue;
+            };
+            if lock.try_lock().is_err() || item.dir.join("patch.journal").exists() {
+                continue;
+            }
+            sign(&lock);
+            let hashes = Contents::hashes(self.kernel.cache_dir(), &info.contents);
+            donors.push(Donor { src, hashes, _lock: lock });
+        }
+        donors
+    }
+
     /// Puts the configuration in place and lets Kconfig read it; it must not change.
-    fn configure(&self, progress: &dyn Progress) -> Result<()> {
+    pub(crate) fn configure(&self, progress: &dyn Progress) -> Result<()> {
         progress.step("checking the configuration");
         let build = self.build_dir();
         std::fs::create_dir_all(&build).map_err(|error| Diagnosis::io("create", &build, &error))?;
@@ -387,21 +421,6 @@ impl Workspace {
         self.dir.join("originals")
     }
 
-    /// The program that stands in for a compiler whose flags differ between the baseline and what is compared. kbuild
-    /// would make the whole kernel anew if they changed in a variable of its own.
-    fn compiler_wrapper(&self) -> Result<Option<PathBuf>> {
-        if self.kernel.sections() != Sections::WhereCompared {
-            return Ok(None);
-        }
-        let cc = &self.kernel.toolchain().cc;
-        let text = format!(
-            "#!/bin/sh\n\
-             # Adds what klpx wants for objects that it compares; the recorded commands stay the same.\n\
-             exec {cc} \"$@\" ${WRAPPER_FLAGS}\n"
-        );
-        self.wrapper("cc", &text).map(Some)
-    }
-
     /// A program of the workspace.
     fn wrapper(&self, name: &str, text: &str) -> Result<PathBuf> {
         program(&self.dir.join("bin"), name, text)
@@ -473,10 +492,21 @@ fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    // Only for the messages above.
-    let _ = file.set_len(0);
-    let _ = std::io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes());
+    sign(&file);
     Ok(file)
+}
+
+/// Writes this process's number into a lock file that it holds, for messages of those who wait.
+fn sign(file: &File) {
+    let _ = file.set_len(0);
+    let _ = std::io::Write::write_all(&mut &*file, std::process::id().to_string().as_bytes());
+}
+
+/// Another kernel's private copy of its source, whose files a new copy may share.
+struct Donor {
+    src: PathBuf,
+    hashes: Hashes,
+    _lock: File,
 }
 
 pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure {

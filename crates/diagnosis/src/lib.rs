@@ -2,6 +2,8 @@
 //!
 //! Owns the codes' form and the exit codes. Never prints: only the CLI knows the terminal.
 
+pub mod words;
+
 use std::fmt;
 
 use serde::Serialize;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_normalize::arch::Arch;
+use klpx_normalize::compressed::plain_name;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -68,7 +69,7 @@ impl Kernel {
         let module = modules.get(name).ok_or_else(|| {
             Diagnosis::new("klpx::no-such-module", Class::Input, format!("the module {name} is not there"))
                 .why(format!("neither {name}.ko nor its object is in {}", list(&self.directories)))
-                .remedy("name the directory of the kernel's own modules, with their compression taken off")
+                .remedy("name the directory of the kernel's own modules")
         })?;
         if let Some(file) = module.file.get() {
             return Ok(file);
@@ -82,20 +83,23 @@ fn list(directories: &[PathBuf]) -> String {
     directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The kernel's name for a module file: its stem, with `-` as `_` (scripts/Makefile.lib, KBUILD_MODNAME).
+/// The kernel's name for a module file, compressed or not: its stem, with `-` as `_` (scripts/Makefile.lib,
+/// KBUILD_MODNAME).
 pub fn module_name(path: &Path) -> String {
     let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
-    name.strip_suffix(".ko").or_else(|| name.strip_suffix(".o")).unwrap_or(&name).replace('-', "_")
+    let name = plain_name(&name);
+    name.strip_suffix(".ko").or_else(|| name.strip_suffix(".o")).unwrap_or(name).replace('-', "_")
 }
 
-/// Every `.ko` below the directories, and every `.o` that has a `.mod` beside it (kbuild's mark of a module), by name.
+/// Every `.ko` below the directories, compressed or not, and every `.o` that has a `.mod` beside it (kbuild's mark of a module), by name.
 /// The first directory wins, `.ko` before `.o`, then the path that sorts first.
 fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
     let mut found: BTreeMap<String, (usize, bool, PathBuf)> = BTreeMap::new();
     for (rank, directory) in directories.iter().enumerate() {
         for entry in walkdir::WalkDir::new(directory).follow_links(false).into_iter().flatten() {
             let path = entry.path();
-            let object = match path.extension().and_then(|e| e.to_str()) {
+            let name = entry.file_name().to_string_lossy();
+            let object = match Path::new(plain_name(&name)).extension().and_then(|e| e.to_str()) {
                 Some("ko") => false,
                 Some("o") if path.with_extension("mod").exists() => true,
                 _ => continue,

@@ -1,30 +1,22 @@
-//! `klpx build`: the order of the stages, from patches to a verified module.
+//! `klpx build`: from the command line to the engine, and what came of it to the terminal, the report and the module.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use klpx_build_driver::{Baseline, Kernel, Options, PatchSet, Patched, Remade, Workspace};
+use klpx_build_driver::Options;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_engine::analysis::{Finding, Kind};
+use klpx_engine::{Request, Results};
 
-use crate::analysis::{Finding, Kind};
 use crate::args::Build;
-use crate::change_set::{self, Analysis};
-use crate::holders::{self, LeftOut, Unaffected};
-use crate::inlining::Originals;
-use crate::module::{self, Made};
 use crate::progress::Steps;
 use crate::render;
 use crate::report::{self, Report};
-use crate::stabilise;
-use crate::target::Target;
 
 /// Runs the command. The report is written whether it succeeds or not.
 pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
     let steps = Steps::new();
-    let patches = args.patches.iter().map(|p| p.display().to_string()).collect();
-    let mut report =
-        Report { schema: report::SCHEMA, klpx: env!("CARGO_PKG_VERSION"), patches, ..Report::default() };
+    let mut report = Report::of(&args.patches);
     let result = build(args, &steps, &mut report, out);
     steps.abandon();
     if let Err(failure) = &result {
@@ -37,99 +29,27 @@ pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
 }
 
 fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write) -> Result<()> {
-    let name = livepatch_name(args)?;
-    let output = output_path(args, &name)?;
-
-    steps.begin("preflight");
-    let kernel = Kernel::open(&options(args)?)?;
-    let patches = PatchSet::read(&args.patches)?;
-    let prepared = patches.preflight(&kernel, fuzz(args)?)?;
-    let target = Target::find(args, &kernel)?;
-    report.kernel = Some(report::Kernel {
-        release: kernel.release().to_owned(),
-        arch: kernel.arch().name().to_owned(),
-        compiler: kernel.toolchain().describe(),
-        baseline: kernel.key().to_owned(),
-    });
-    steps.end(&format!(
-        "{}, {} · {}",
-        render::plural(prepared.files(), "file"),
-        render::plural(prepared.hunks(), "hunk"),
-        kernel.describe()
-    ));
-    note(steps, report, prepared.notes());
-
-    steps.begin("baseline");
-    let workspace = Workspace::open(&kernel, steps)?;
-    let baseline = workspace.baseline(steps)?;
-    steps.end(&match baseline.cached {
-        true => format!("cached ({})", short(kernel.key())),
-        false => format!("{} ({})", render::plural(baseline.units as usize, "unit"), short(kernel.key())),
-    });
-    let target = target.or_baseline(&baseline, steps, report);
-
-    steps.begin("patched build");
-    let mut originals = Originals::begin(&prepared, workspace.source_dir(), &baseline.vmlinux_o);
-    let judge = stabilise::Judge(Mutex::new(&mut originals));
-    let mut patched = workspace.patched(&prepared, &baseline, (args.stabilise.into(), &judge), steps)?;
-    stabilise::tell(&patched, steps, report);
-    steps.end(&format!("{} recompiled", render::plural(patched.units as usize, "unit")));
-
-    if args.keep_work {
-        let kept = patched.keep();
-        steps.remark(&format!("the objects of this run are in {}", kept.display()));
-        report.objects = patched.pairs.iter().map(report::Objects::of).collect();
-    }
-
-    let built = (&workspace, &baseline, &patched);
-    let made = analyse_and_make(args, &name, built, &mut originals, &target, steps, report)?;
+    let request = request(args)?;
+    let output = output_path(args, &request.name)?;
+    let made = klpx_engine::build(&request, steps, &mut report.results)?;
     place(&made.bytes, &output)?;
-    report.module = Some(report::Module::new(&output, module::kernel_name(&name), &made));
-    show(args, report, &output, out)
+    report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made));
+    show(args, &report.results, &output, out)
 }
 
-/// Analysis, emission and verification: everything that reads the pairs of objects.
-fn analyse_and_make(
-    args: &Build,
-    name: &str,
-    (workspace, baseline, patched): (&Workspace, &Baseline, &Patched),
-    originals: &mut Originals<'_>,
-    target: &Target,
-    steps: &Steps,
-    report: &mut Report,
-) -> Result<Made> {
-    steps.begin("analysis");
-    let mut left_out = holders::uncompared(patched, baseline, originals);
-    if patched.pairs.is_empty() {
-        holders::check(&left_out)?;
-    }
-    let pairs = change_set::open(patched)?;
-    let objects = change_set::read(&pairs)?;
-    let analysis = Analysis::new(&objects, &workspace.source_dir(), &patched.remade, originals);
-    steps.end(&analysis.summary());
-    report.changes = analysis.findings.concat();
-    left_out.extend(analysis.others.iter().flat_map(|others| others.left_out.iter().cloned()));
-    let unaffected = analysis.others.iter().flat_map(|others| others.unaffected.iter().cloned());
-    tell_holders(unaffected.collect(), &left_out, (&patched.remade, originals), steps, report)?;
-    analysis.check()?;
-    let work_dir = patched.work_dir();
-    let source = module::Source { workspace, work_dir, target, analysis: &analysis, objects: &objects };
-    source.make(name, !args.no_replace, steps, report)
-}
-
-/// Says who inlines what the patch edits and is not replaced; stops when one should be.
-fn tell_holders(
-    unaffected: Vec<Unaffected>,
-    left_out: &[LeftOut],
-    (remade, originals): (&Remade, &Originals<'_>),
-    steps: &Steps,
-    report: &mut Report,
-) -> Result<()> {
-    let own = [holders::remark(&unaffected), holders::stale(remade)].into_iter().flatten();
-    let notes: Vec<String> = own.chain(originals.notes().iter().cloned()).collect();
-    note(steps, report, &notes);
-    report.unaffected = unaffected;
-    holders::check(left_out)
+fn request(args: &Build) -> Result<Request> {
+    Ok(Request {
+        patches: args.patches.clone(),
+        name: livepatch_name(args)?,
+        options: options(args)?,
+        vmlinux: args.vmlinux.clone(),
+        symvers: None,
+        modules: args.modules.clone().into_iter().collect(),
+        fuzz: fuzz(args)?,
+        level: args.stabilise.into(),
+        replace: !args.no_replace,
+        keep_work: args.keep_work,
+    })
 }
 
 fn options(args: &Build) -> Result<Options> {
@@ -140,6 +60,8 @@ fn options(args: &Build) -> Result<Options> {
         jobs: args.jobs.map(usize::from),
         llvm: args.llvm.clone(),
         cross_compile: args.cross_compile.clone(),
+        pinned: None,
+        release: None,
         cache_dir: crate::cache::directory(&args.common)?,
     })
 }
@@ -150,18 +72,6 @@ fn fuzz(args: &Build) -> Result<u8> {
             .remedy("give 0, 1 or 2")
             .into()
     })
-}
-
-fn note(steps: &Steps, report: &mut Report, notes: &[String]) {
-    for text in notes {
-        steps.remark(text);
-        report.notes.push(text.clone());
-    }
-}
-
-/// The first digits of a key, enough to tell kernels apart in one cache.
-fn short(key: &str) -> &str {
-    key.get(..8).unwrap_or(key)
 }
 
 /// `md-run` of `0001-md-run.patch`; what a module name can't hold becomes a dash.
@@ -215,18 +125,18 @@ fn place(bytes: &[u8], output: &Path) -> Result<()> {
 }
 
 /// The table of functions and how to load the module.
-fn show(args: &Build, report: &Report, output: &Path, out: &mut impl Write) -> Result<()> {
+fn show(args: &Build, results: &Results, output: &Path, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["object", "function", "why"].map(str::to_owned).to_vec()];
-    for finding in &report.changes {
+    for finding in &results.changes {
         rows.push(row(finding));
         if args.common.verbose {
             rows.extend(finding.reasons.iter().map(|r| vec![String::new(), String::new(), format!("  {r}")]));
         }
     }
     let mut text = format!("\n{}", render::table(&rows));
-    if !report.left_out.is_empty() {
+    if !results.left_out.is_empty() {
         let mut left = vec![["left out", "", ""].map(str::to_owned).to_vec()];
-        left.extend(report.left_out.iter().map(row));
+        left.extend(results.left_out.iter().map(row));
         text.push_str(&format!("\n{}", render::table(&left)));
     }
     text.push_str(&format!("\n{}   load it with: insmod {}\n", output.display(), output.display()));

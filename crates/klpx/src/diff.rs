@@ -6,6 +6,7 @@ use std::path::Path;
 use iced_x86::Formatter;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_diff::{Change, Difference, Evidence};
+use klpx_engine::analysis::{self, Finding};
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::arch::Arch;
@@ -13,7 +14,6 @@ use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
-use crate::analysis::{self, Finding};
 use crate::args::Diff;
 use crate::render;
 

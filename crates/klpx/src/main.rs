@@ -1,24 +1,16 @@
-//! The klpx command: arguments, the order of stages, terminal output, reports, exit codes. No ELF or DWARF work.
+//! The klpx command: arguments, terminal output, reports, exit codes. No ELF or DWARF work of its own, no stages.
 
-mod analysis;
 mod args;
 mod build;
 mod cache;
-mod causes;
-mod change_set;
 mod diff;
-mod holders;
 mod inline_check;
-mod inlining;
 mod inspect;
 mod manual;
-mod module;
 mod normalize;
 mod progress;
 mod render;
 mod report;
-mod stabilise;
-mod target;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use klpx_engine::{Events, Stage};
 
 /// Width of the column that names a step.
 const NAME: usize = 14;
@@ -27,34 +28,6 @@ struct Current {
 impl Steps {
     pub(crate) fn new() -> Steps {
         Steps { terminal: std::io::stderr().is_terminal(), current: Mutex::new(None) }
-    }
-
-    /// Begins a step.
-    pub(crate) fn begin(&self, name: &'static str) {
-        let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if self.terminal {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-            let style =
-                ProgressStyle::with_template(&format!("  {{prefix:{NAME}}} {{msg:.dim}} {{elapsed:.dim}}"));
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.set_prefix(name);
-            bar.enable_steady_tick(Duration::from_millis(250));
-        }
-        let now = Instant::now();
-        *self.lock() = Some(Current { name, started: now, bar, announced: now });
-    }
-
-    /// Ends the step that is under way, with what came of it. Short steps show no time.
-    pub(crate) fn end(&self, result: &str) {
-        let Some(current) = self.lock().take() else { return };
-        current.bar.finish_and_clear();
-        let elapsed = current.started.elapsed();
-        let line = if elapsed >= Duration::from_millis(50) {
-            format!("  {:NAME$} {result:RESULT$} {:>7.1} s", current.name, elapsed.as_secs_f64())
-        } else {
-            format!("  {:NAME$} {result}", current.name)
-        };
-        print_line(&line);
     }
 
     /// Something to know that stops nothing; while a step is under way its line stays below.
@@ -106,6 +79,36 @@ impl klpx_build_driver::Progress for Steps {
 
     fn note(&self, what: &str) {
         self.remark(what);
+    }
+}
+
+impl Events for Steps {
+    fn begin(&self, stage: Stage) {
+        let name = stage.name();
+        let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if self.terminal {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            let style =
+                ProgressStyle::with_template(&format!("  {{prefix:{NAME}}} {{msg:.dim}} {{elapsed:.dim}}"));
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_prefix(name);
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        let now = Instant::now();
+        *self.lock() = Some(Current { name, started: now, bar, announced: now });
+    }
+
+    /// Short steps show no time.
+    fn end(&self, result: &str) {
+        let Some(current) = self.lock().take() else { return };
+        current.bar.finish_and_clear();
+        let elapsed = current.started.elapsed();
+        let line = if elapsed >= Duration::from_millis(50) {
+            format!("  {:NAME$} {result:RESULT$} {:>7.1} s", current.name, elapsed.as_secs_f64())
+        } else {
+            format!("  {:NAME$} {result}", current.name)
+        };
+        print_line(&line);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Diagnoses and tables as text, readable without colour.
 
+pub(crate) use klpx_diagnosis::words::{count, plural};
 use klpx_diagnosis::{Diagnosis, Failure};
 
 /// A failure as people read it.
@@ -52,27 +53,9 @@ pub(crate) fn numbers(rows: &[Vec<String>]) -> String {
     table(&rows.iter().map(aligned).collect::<Vec<_>>())
 }
 
-/// A count with thousands separated.
-pub(crate) fn count(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(c);
-    }
-    text
-}
-
 /// A size in bytes with thousands separated.
 pub(crate) fn bytes(n: u64) -> String {
     count(usize::try_from(n).unwrap_or(usize::MAX))
-}
-
-/// `1 unit`, `2 units`.
-pub(crate) fn plural(n: usize, what: &str) -> String {
-    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// A table with its heading, if it has more than that.
@@ -86,14 +69,6 @@ pub(crate) fn section(text: &mut String, rows: &[Vec<String>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_are_grouped() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (27012, "27,012"), (1234567, "1,234,567")]
-        {
-            assert_eq!(count(n), text);
-        }
-    }
 
     #[test]
     fn numbers_are_aligned_on_the_right() {

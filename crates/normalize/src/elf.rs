@@ -11,6 +11,8 @@ use object::elf;
 use object::endian::{LittleEndian as LE, U32};
 use object::pod;
 
+use crate::compressed;
+
 /// A section header as it lies in the file.
 pub type Shdr = elf::SectionHeader64<LE>;
 /// A symbol as it lies in the file.
@@ -75,7 +77,10 @@ enum Bytes {
 }
 
 impl ElfFile {
-    /// Maps a file.
+    /// Maps a file; unpacks it when it is a compressed one.
+    ///
+    /// # Errors
+    /// When it can't be read or unpacked.
     pub fn open(path: &Path) -> Result<ElfFile> {
         let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
         let file = File::open(path).map_err(|e| io(&e))?;
@@ -85,7 +90,11 @@ impl ElfFile {
         } else {
             // SAFETY: the map is private and read-only; klpx maps files of its own cache, or ones that the user
             // names for the length of the run.
-            Bytes::Map(unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?)
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?;
+            match compressed::unpack(path, &map)? {
+                Some(unpacked) => Bytes::Owned(unpacked),
+                None => Bytes::Map(map),
+            }
         };
         Ok(ElfFile { path: path.to_owned(), bytes })
     }

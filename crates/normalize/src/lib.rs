@@ -7,6 +7,7 @@
 pub mod align;
 pub mod arch;
 pub mod census;
+pub mod compressed;
 pub mod elf;
 pub mod frames;
 pub mod name;

@@ -14,7 +14,8 @@ use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::ir::Module;
 use klpx_stabilise::{bitcode, native, summary};
 
-use super::{Level, each};
+use super::Level;
+use crate::parallel::each;
 use crate::process::{Call, Runner};
 use crate::workspace::Workspace;
 

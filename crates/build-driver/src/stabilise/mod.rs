@@ -19,16 +19,16 @@ mod relink;
 mod touched;
 mod unit;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::native;
-use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::copy;
 use crate::journal::Patching;
+use crate::parallel::each;
 use crate::progress::Progress;
 use crate::remade::FrozenUnit;
 use crate::workspace::{Workspace, remove_file};
@@ -45,7 +45,8 @@ const MAX_UNITS: usize = 12;
 pub(crate) const LTO_CACHE: &str = "KLPX_LTO_CACHE";
 
 /// How far the patched build may be brought nearer to the original; each level holds the ones before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The patched source as the compiler takes it.
     #[default]
@@ -365,16 +366,6 @@ fn source_of(object: &Path) -> Result<Option<String>> {
     Ok(native::source_file(&bytes).map(str::to_owned))
 }
 
-/// Runs `count` tasks, `jobs` of them at a time, begun in their order. Their results, in their order.
-fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let numbered = || (0..count).par_bridge().map(|at| (at, task(at))).collect::<BTreeMap<_, _>>();
-    match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
-        Ok(pool) => pool.install(numbered).into_values().collect(),
-        // No more threads are to be had.
-        Err(_) => (0..count).map(task).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,11 +413,5 @@ mod tests {
             outcome(&mut ready).given_up.as_deref(),
             Some("the link did not find a unit in its cache")
         );
-    }
-
-    #[test]
-    fn results_are_in_the_order_of_the_tasks() {
-        assert_eq!(each(3, 20, |at| at * 2), (0..40).step_by(2).collect::<Vec<_>>());
-        assert!(each(1, 0, |at| at).is_empty());
     }
 }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
+use super::initcalls;
 use super::link::{Link, Place};
 use super::touched::Touched;
 use super::unit::Unit;
-use super::{each, initcalls};
 use crate::copy;
+use crate::parallel::each;
 use crate::process::Call;
 use crate::workspace::{Workspace, remove_file};
 

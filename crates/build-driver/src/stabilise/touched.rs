@@ -10,9 +10,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use super::link::Link;
 use super::unit::Unit;
-use super::{each, freeze, relink};
+use super::{freeze, relink};
 use crate::copy;
 use crate::journal::Patching;
+use crate::parallel::each;
 use crate::recorded::Recorded;
 use crate::workspace::{Workspace, internal, module_objects};
 

@@ -7,7 +7,7 @@ use klpx_diagnosis::{Diagnosis, Result};
 use klpx_stabilise::ir::Module;
 
 use super::Attempt;
-use crate::stabilise::each;
+use crate::parallel::each;
 use crate::stabilise::originals::{self, Functions, Original};
 use crate::stabilise::unit::{Compiled, Form, Side};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use klpx_build_driver::Patched;
-use klpx_build_driver::stabilise::{self, Differing, Outcome};
+use klpx_build_driver::stabilise::{self, Differing, Level, Outcome};
 use klpx_diagnosis::Result;
 use klpx_diff::Change;
 use klpx_normalize::elf::ElfFile;
@@ -13,15 +13,15 @@ use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
-use crate::args::Level;
+use crate::events::Events;
 use crate::inlining::Originals;
-use crate::progress::Steps;
-use crate::render;
-use crate::report::Report;
+use crate::results::Results;
+use klpx_diagnosis::words;
 
 /// What was done to one object of the kernel.
 #[derive(Debug, Serialize)]
-pub(crate) struct Stabilised {
+pub struct Stabilised {
+    /// The object.
     object: String,
     /// The level that was reached.
     level: Level,
@@ -35,25 +35,25 @@ pub(crate) struct Stabilised {
 }
 
 /// Says what came of the patched build's levels.
-pub(crate) fn tell(patched: &Patched, steps: &Steps, report: &mut Report) {
-    report.frozen = patched.remade.frozen.len();
-    report.held_back = patched.held_back;
+pub(crate) fn tell(patched: &Patched, events: &dyn Events, results: &mut Results) {
+    results.frozen = patched.remade.frozen.len();
+    results.held_back = patched.held_back;
     for outcome in &patched.outcomes {
         let object = name_of(patched, outcome);
         let (level, why) = match &outcome.given_up {
             None => (Level::Inlining, String::new()),
             Some(why) => (Level::Imports, why.clone()),
         };
-        steps.remark(&match level {
+        events.note(&match level {
             Level::Inlining => format!(
                 "{object} with the original's inlining: {} instead of {}",
-                render::plural(outcome.taken, "function"),
-                render::count(outcome.plain)
+                words::plural(outcome.taken, "function"),
+                words::count(outcome.plain)
             ),
             _ => format!("{object} is not stabilised further: {why}"),
         });
         let (plain, taken) = (outcome.plain, outcome.taken);
-        report.stabilised.push(Stabilised { object, level, plain, taken, why });
+        results.stabilised.push(Stabilised { object, level, plain, taken, why });
     }
 }
 

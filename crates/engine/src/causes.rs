@@ -15,7 +15,7 @@ use crate::inlining::{Inlines, Inlining};
 /// Why a function differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Cause {
+pub enum Cause {
     /// The patch edits its lines.
     Edited,
     /// It holds an inlined copy of a function that the patch edits.

@@ -17,11 +17,12 @@ use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::ItemId;
 
 use crate::analysis::{Finding, Kind};
+use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
-use crate::progress::Steps;
-use crate::render;
-use crate::report::Report;
+use crate::events::Stage;
+use crate::results::{Made, Results};
 use crate::target::Target;
+use klpx_diagnosis::words;
 
 /// What a module is made from.
 pub(crate) struct Source<'a> {
@@ -30,26 +31,22 @@ pub(crate) struct Source<'a> {
     pub(crate) target: &'a Target,
     pub(crate) analysis: &'a Analysis,
     pub(crate) objects: &'a [Objects<'a>],
-}
-
-/// A finished module.
-pub(crate) struct Made {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) verified: Verified,
+    /// The pairs are units: all of their functions must be the kernel's.
+    pub(crate) of_units: bool,
 }
 
 /// The name that the kernel gives a module of this livepatch name.
-pub(crate) fn kernel_name(name: &str) -> String {
+pub fn kernel_name(name: &str) -> String {
     format!("livepatch-{name}").replace('-', "_")
 }
 
 impl Source<'_> {
-    /// Makes and verifies the module.
-    pub(crate) fn make(&self, name: &str, replace: bool, steps: &Steps, report: &mut Report) -> Result<Made> {
-        steps.begin("emit");
+    /// Binds, makes and verifies the module.
+    pub(crate) fn make(&self, build: &mut Build<'_>) -> Result<Made> {
+        build.events.begin(Stage::Bind);
         let units: Vec<Unit<'_, '_>> = self.units();
         let closure = closure::select(&units)?;
-        self.tell(&closure, report);
+        self.tell(&closure, build.results);
         let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?;
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
@@ -60,25 +57,26 @@ impl Source<'_> {
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
         self.witnessed(&closure, &bindings)?;
+        build.events.end("");
 
+        build.events.begin(Stage::Emit);
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
         let emitted = emit::emit(&closure, &binder)?;
-        for warning in &emitted.plan.warnings {
-            steps.remark(&warning.to_string());
-            report.notes.push(warning.to_string());
-        }
-        let bytes = self.link(name, replace, &emitted)?;
-        steps.end(&format!(
+        let warnings: Vec<String> = emitted.plan.warnings.iter().map(ToString::to_string).collect();
+        build.note(&warnings);
+        let name = &build.request.name;
+        let bytes = self.link(name, build.request.replace, &emitted)?;
+        build.events.end(&format!(
             "{}, {}",
-            render::plural(report.changes.len(), "function"),
-            render::plural(emitted.plan.livepatch_symbols.len(), "livepatch symbol")
+            words::plural(build.results.changes.len(), "function"),
+            words::plural(emitted.plan.livepatch_symbols.len(), "livepatch symbol")
         ));
 
-        steps.begin("verify");
+        build.events.begin(Stage::Verify);
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         let verified = verify::verify(&file, &KernelFiles::new(&kernel, &images), &units)?;
-        steps.end(&verified_text(&verified));
+        build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })
     }
 
@@ -97,18 +95,18 @@ impl Source<'_> {
         .collect()
     }
 
-    /// What goes into the module and what does not, in the words of the report.
-    fn tell(&self, closure: &Closure<'_, '_>, report: &mut Report) {
-        report.changes.clear();
+    /// What goes into the module and what does not, in the words of the results.
+    fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) {
+        results.changes.clear();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
             for (change, finding) in each {
                 match closure.has(n, Piece::Item(change.patched)) {
                     true if closure.helpers[n].contains(&change.patched) => {
-                        report.changes.push(helper(finding))
+                        results.changes.push(helper(finding))
                     }
-                    true => report.changes.push(finding.clone()),
-                    false => report.left_out.push(left_out(finding)),
+                    true => results.changes.push(finding.clone()),
+                    false => results.left_out.push(left_out(finding)),
                 }
             }
             let pair = &self.objects[n];
@@ -116,7 +114,7 @@ impl Source<'_> {
             let along = pair.patched.item_ids().filter(|&item| {
                 closure.has(n, Piece::Item(item)) && closure.is_replacement(n, item) && !changed(item)
             });
-            report.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
+            results.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
         }
     }
 
@@ -187,8 +185,8 @@ fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]
 fn verified_text(v: &Verified) -> String {
     format!(
         "{} bound, {}, ftrace reaches {} of {}",
-        render::plural(v.symbols, "symbol"),
-        render::plural(v.relocations, "relocation"),
+        words::plural(v.symbols, "symbol"),
+        words::plural(v.relocations, "relocation"),
         v.reachable,
         v.functions
     )

@@ -12,30 +12,30 @@ use crate::inlining::Inlines;
 
 /// One changed or new function or object.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The kernel object it belongs to: `vmlinux` or a module's name.
-    pub(crate) object: String,
+    pub object: String,
     /// Its name, without a `.llvm.<hash>`.
-    pub(crate) function: String,
+    pub function: String,
     /// What happened to it.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// Why it differs, where debug information tells.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cause: Option<Cause>,
+    pub cause: Option<Cause>,
     /// The inlined copies of functions that the patch edits that it holds; what the original held first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) inlines: Vec<Inlines>,
+    pub inlines: Vec<Inlines>,
     /// One line for people.
-    pub(crate) why: String,
+    pub why: String,
     /// Where it first differs, or where it begins when it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file: Option<String>,
+    pub file: Option<String>,
     /// Line in `file`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) line: Option<u32>,
+    pub line: Option<u32>,
     /// Every reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) reasons: Vec<String>,
+    pub reasons: Vec<String>,
 }
 
 impl Finding {
@@ -55,16 +55,20 @@ impl Finding {
     }
 }
 
+/// What happened to an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// It is another than in the original.
     Changed,
+    /// The original does not have it.
     New,
+    /// Only the original has it.
     Removed,
 }
 
 /// The findings of one list of changes.
-pub(crate) fn findings(
+pub fn findings(
     object_name: &str,
     strip: &str,
     patched: &Object<'_>,
@@ -75,7 +79,7 @@ pub(crate) fn findings(
 }
 
 /// Items of the original that are gone.
-pub(crate) fn removed(object_name: &str, original: &Object<'_>, difference: &Difference) -> Vec<Finding> {
+pub fn removed(object_name: &str, original: &Object<'_>, difference: &Difference) -> Vec<Finding> {
     difference
         .removed
         .iter()
@@ -129,12 +133,12 @@ fn finding(
 }
 
 /// An item's name, without the hash that ThinLTO puts on it: that is another one in each build.
-pub(crate) fn name(object: &Object<'_>, item: ItemId) -> String {
+pub fn name(object: &Object<'_>, item: ItemId) -> String {
     String::from_utf8_lossy(without_promotion(object.item_name(item))).into_owned()
 }
 
 /// The source position of a place in a function, without the tree's folder before it.
-pub(crate) fn position(
+pub fn position(
     object: &Object<'_>,
     lines: &Lines<'_>,
     item: ItemId,
@@ -157,7 +161,7 @@ pub(crate) fn position(
 }
 
 /// Where a reason is first seen, in bytes from the entry.
-pub(crate) fn offset(reason: &Reason) -> Option<i64> {
+pub fn offset(reason: &Reason) -> Option<i64> {
     match reason {
         Reason::Bytes { offset }
         | Reason::Reference { offset, .. }
@@ -168,7 +172,7 @@ pub(crate) fn offset(reason: &Reason) -> Option<i64> {
 }
 
 /// A reason as a phrase.
-pub(crate) fn in_words(reason: &Reason) -> String {
+pub fn in_words(reason: &Reason) -> String {
     match reason {
         Reason::Size { from, to } => format!("size was {from} bytes, is {to}"),
         Reason::Bytes { offset } => format!("other bytes from +{offset:#x} on"),

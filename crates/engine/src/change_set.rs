@@ -1,9 +1,9 @@
-//! The change set of a patch: every pair of objects read, compared, and put into the words of the report.
+//! The change set of a patch: every pair of objects read, compared, and put into the words of the results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use klpx_build_driver::{Patched, Remade};
+use klpx_build_driver::Remade;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
 use klpx_inline_check::lines::Lines;
@@ -13,12 +13,24 @@ use klpx_normalize::object::{Item, ItemId, Object};
 use rayon::prelude::*;
 
 use crate::analysis::{self, Finding, Kind};
+use crate::build::Compiled;
 use crate::causes::{self, Both, Cause};
 use crate::holders::Others;
 use crate::inlining::Originals;
-use crate::render;
+use klpx_diagnosis::words;
 
-/// The files of one pair.
+/// Where both builds of an object, or of one unit of it, lie.
+#[derive(Clone, Debug)]
+pub(crate) struct PairFiles {
+    /// The kernel object: `vmlinux`, or the module's name.
+    pub(crate) object: String,
+    /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
+    pub(crate) witness: Option<PathBuf>,
+    pub(crate) original: PathBuf,
+    pub(crate) patched: PathBuf,
+}
+
+/// The same, open.
 pub(crate) struct Pair {
     name: String,
     witness: Option<ElfFile>,
@@ -38,28 +50,17 @@ pub(crate) struct Objects<'f> {
     pub(crate) patched: Object<'f>,
 }
 
-/// Opens the pairs that may differ: vmlinux first, then modules by name.
-pub(crate) fn open(patched: &Patched) -> Result<Vec<Pair>> {
-    let added = patched.new_modules.iter().map(|module| {
-        Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
-            .place(Place::symbol(module.name.clone()))
-            .why("a livepatch replaces functions of what is there")
-            .remedy("build and load the new module on its own, and leave it out of the patch")
-    });
-    Failure::all(added.collect())?;
-    if patched.pairs.is_empty() {
-        return Err(unchanged());
-    }
-    let open = |pair: &klpx_build_driver::Pair| -> Result<Pair> {
-        let own = pair.witness != pair.original;
+/// Opens the pairs.
+pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
+    let open = |pair: &PairFiles| -> Result<Pair> {
         Ok(Pair {
-            name: pair.name.clone(),
-            witness: own.then(|| ElfFile::open(&pair.witness)).transpose()?,
+            name: pair.object.clone(),
+            witness: pair.witness.as_deref().map(ElfFile::open).transpose()?,
             original: ElfFile::open(&pair.original)?,
             patched: ElfFile::open(&pair.patched)?,
         })
     };
-    patched.pairs.iter().map(open).collect()
+    pairs.iter().map(open).collect()
 }
 
 /// Reads all objects, in parallel.
@@ -76,7 +77,8 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
         .collect()
 }
 
-fn unchanged() -> Failure {
+/// The refusal of a patch that changes nothing.
+pub(crate) fn unchanged() -> Failure {
     Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "nothing changed")
         .why("the patched kernel has the same code and data as the original")
         .remedy("a comment, a configuration that is off, or dead code: there is nothing to livepatch")
@@ -101,12 +103,7 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     /// Compares. `tree` is the source that the compiler was given.
-    pub(crate) fn new(
-        objects: &[Objects<'_>],
-        tree: &Path,
-        remade: &Remade,
-        originals: &mut Originals<'_>,
-    ) -> Analysis {
+    pub(crate) fn new(objects: &[Objects<'_>], tree: &Path, compiled: &mut Compiled<'_>) -> Analysis {
         let mut analysis = Analysis {
             differences: Vec::new(),
             edited: Vec::new(),
@@ -120,7 +117,7 @@ impl Analysis {
             registries: Vec::new(),
         };
         for pair in objects {
-            analysis.add(pair, tree, remade, originals);
+            analysis.add(pair, tree, &compiled.remade, &mut compiled.originals);
         }
         analysis
     }
@@ -150,9 +147,9 @@ impl Analysis {
         let of = |kind| self.findings.iter().flatten().filter(|f| f.kind == kind).count();
         format!(
             "{}: {} changed, {} new",
-            render::plural(self.functions, "function"),
-            render::count(of(Kind::Changed)),
-            render::count(of(Kind::New))
+            words::plural(self.functions, "function"),
+            words::count(of(Kind::Changed)),
+            words::count(of(Kind::New))
         )
     }
 

@@ -18,15 +18,15 @@ use serde::Serialize;
 
 /// A call that was inlined.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Call {
+pub struct Call {
     /// What was inlined.
-    pub(crate) function: String,
+    pub function: String,
     /// The file of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file: Option<String>,
+    pub file: Option<String>,
     /// The line of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) line: Option<u32>,
+    pub line: Option<u32>,
 }
 
 impl fmt::Display for Call {
@@ -42,12 +42,13 @@ impl fmt::Display for Call {
 
 /// An inlined copy of a function that the patch edits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Inlines {
+pub struct Inlines {
     /// Calls that were inlined around it, the holder's own first; none when that is the call itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) by_way_of: Vec<Call>,
+    pub by_way_of: Vec<Call>,
+    /// The call of the edited function itself.
     #[serde(flatten)]
-    pub(crate) call: Call,
+    pub call: Call,
 }
 
 impl fmt::Display for Inlines {
@@ -260,6 +261,11 @@ impl<'a> Originals<'a> {
         let early = std::thread::spawn(move || survey(&object, &folder));
         let early = Some((vmlinux.to_owned(), early));
         Originals { prepared, tree, early, read: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    /// Nothing read yet.
+    pub(crate) fn new(prepared: &'a Prepared, tree: PathBuf) -> Originals<'a> {
+        Originals { prepared, tree, early: None, read: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// What is known of an object; `None` when its debug information can't be read.

@@ -6,7 +6,7 @@
 //!
 //! - It was made from the patched source, and the edit does not reach that copy: the compiler folded away what was
 //!   edited, or it means the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in
-//!   the report. Stopping there would refuse patches for nothing: a message in a branch that one caller never takes is
+//!   the results. Stopping there would refuse patches for nothing: a message in a branch that one caller never takes is
 //!   enough.
 //! - It was not made from the patched source: make did not compile its unit again, it imported the copy from a unit
 //!   that kept the hash of its original, or the comparison did not pair it. The livepatch would leave the original's
@@ -24,17 +24,17 @@ use serde::Serialize;
 
 use crate::change_set::Objects;
 use crate::inlining::{Holder, Inlines, Inlining, Originals};
-use crate::render;
+use klpx_diagnosis::words;
 
 /// A holder whose code is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Unaffected {
+pub struct Unaffected {
     /// The kernel object it belongs to: `vmlinux` or a module's name.
-    pub(crate) object: String,
+    pub object: String,
     /// Its name, without a `.llvm.<hash>`.
-    pub(crate) function: String,
+    pub function: String,
     /// The copies that it held.
-    pub(crate) inlines: Vec<Inlines>,
+    pub inlines: Vec<Inlines>,
 }
 
 /// A holder that the livepatch would leave as it is, though it may hold the original's copy.
@@ -168,14 +168,14 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
     };
     let what = match left_out.len() {
         1 => "a function that inlines what the patch edits would be left out".to_owned(),
-        n => format!("{} functions that inline what the patch edits would be left out", render::count(n)),
+        n => format!("{} functions that inline what the patch edits would be left out", words::count(n)),
     };
     Failure::all(vec![
         Diagnosis::new("klpx::holder-left-out", Class::Verification, what)
             .place(place)
             .why("each holds a copy of the original's code, and nothing shows that it was built from the patched source")
             .detail(left_out.iter().take(LISTED).map(line))
-            .detail((left_out.len() > LISTED).then(|| format!("and {} more", render::count(left_out.len() - LISTED))))
+            .detail((left_out.len() > LISTED).then(|| format!("and {} more", words::count(left_out.len() - LISTED))))
             .remedy(
                 "with ThinLTO build with --stabilise=off; otherwise let klpx build the kernel anew (klpx cache prune --days 0), and if \
                  that does not help, look for a dependency that the unit's makefile lacks",
@@ -196,7 +196,7 @@ pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "{} {verb} what the patch edits, and {whose} code is the same: {}",
-            render::plural(names.len(), "function"),
+            words::plural(names.len(), "function"),
             first(&names)
         )
     })
@@ -206,7 +206,7 @@ pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<String> {
 fn first(names: &[String]) -> String {
     const SHOWN: usize = 4;
     match names.len() {
-        n if n > SHOWN + 1 => format!("{} and {} more", names[..SHOWN].join(", "), render::count(n - SHOWN)),
+        n if n > SHOWN + 1 => format!("{} and {} more", names[..SHOWN].join(", "), words::count(n - SHOWN)),
         _ => names.join(", "),
     }
 }

@@ -1,0 +1,135 @@
+//! What the kernel's top Makefile hands to the makefiles of its folders: the environment in which
+//! `scripts/Makefile.build` makes one object, with exactly the flags of the whole build, and without the top Makefile's
+//! own work. It is asked once for a kernel: every folder is made by `$(MAKE) $(build)=FOLDER` (scripts/Kbuild.include),
+//! and with another `build` the first such call writes down its environment.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
+
+use crate::copy;
+use crate::make::{Built, Make};
+use crate::process::Call;
+use crate::workspace::original_does_not_build;
+
+/// The makefile that takes the place of `scripts/Makefile.build` for one call.
+const CAPTURE: &str = "klpx-environment:\n\t@env -0 > $(KLPX_ENVIRONMENT)\n.PHONY: klpx-environment\n";
+
+/// What make itself puts into the environment, and what the call for a folder decides.
+const OWN: [&str; 11] = [
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "MAKE_TERMOUT",
+    "MAKE_TERMERR",
+    "KLPX_ENVIRONMENT",
+    "KBUILD_BUILTIN",
+    "KBUILD_MODULES",
+    "O",
+    "build",
+];
+
+/// The captured environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl Environment {
+    /// Asks the top Makefile. `dir` is a folder for the files of this.
+    pub(crate) fn capture(make: &Make<'_>, dir: &Path) -> Result<Environment> {
+        let (rules, output) = (dir.join("environment.mk"), dir.join("environment.new"));
+        std::fs::write(&rules, CAPTURE).map_err(|error| Diagnosis::io("write", &rules, &error))?;
+        let build = format!("build=-f {} obj", rules.display());
+        let place = format!("KLPX_ENVIRONMENT={}", output.display());
+        // The first target of every build: nothing is made before it calls for a folder.
+        let built = make.run(&["scripts_basic", &build, &place], &(), None)?;
+        if !built.success {
+            return Err(original_does_not_build(make, &built));
+        }
+        let text = std::fs::read(&output).map_err(|error| Diagnosis::io("read", &output, &error))?;
+        let environment = Environment::parse(&text);
+        copy::write_durably(&dir.join("environment"), &environment.text())?;
+        Ok(environment)
+    }
+
+    /// The environment that an earlier run captured.
+    pub(crate) fn read(dir: &Path) -> Result<Environment> {
+        let path = dir.join("environment");
+        let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+        Ok(Environment::parse(&text))
+    }
+
+    /// `NAME=VALUE`, each with a NUL behind it.
+    fn parse(text: &[u8]) -> Environment {
+        let variable = |line: &[u8]| {
+            let at = line.iter().position(|&byte| byte == b'=')?;
+            let name = OsStr::from_bytes(&line[..at]);
+            let is_own = OWN.iter().any(|own| name == *own);
+            (!is_own).then(|| (name.to_owned(), OsString::from_vec(line[at + 1..].to_vec())))
+        };
+        let mut variables: Vec<_> = text.split(|&byte| byte == 0).filter_map(variable).collect();
+        variables.sort();
+        Environment { variables }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for (name, value) in &self.variables {
+            text.extend_from_slice(name.as_bytes());
+            text.push(b'=');
+            text.extend_from_slice(value.as_bytes());
+            text.push(0);
+        }
+        text
+    }
+
+    /// Makes objects of one folder: `folder` is the one whose makefile has them, `objects` are paths in the build tree.
+    pub(crate) fn make(
+        &self,
+        make: &Make<'_>,
+        folder: &str,
+        objects: &[PathBuf],
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Built> {
+        let mut call = Call::new("make")
+            .dir(make.build)
+            .args(["-rR", "--no-print-directory", "--output-sync=target"])
+            .arg(format!("-j{}", make.kernel.jobs()))
+            .arg("-f")
+            .arg(make.src.join("scripts/Makefile.build"))
+            .args([format!("obj={folder}"), "need-builtin=1".to_owned(), "need-modorder=1".to_owned()])
+            .args(make.variables())
+            .args(objects);
+        for (name, value) in &self.variables {
+            call = call.env(name, value);
+        }
+        // As the top Makefile has both for single objects.
+        call = call.env("KBUILD_BUILTIN", "1").env("KBUILD_MODULES", "1");
+        let mut lines = Vec::new();
+        let success = make.runner.stream(&call, &mut |line| {
+            on_line(line);
+            lines.push(line.to_owned());
+        })?;
+        Ok(Built { success, units: objects.len() as u64, lines })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_make_puts_in_by_itself_is_left_out() {
+        let text = b"srctree=/ws/src\0MAKEFLAGS=rR -- O=/ws/build\0KBUILD_CFLAGS=-O2 -DX='a b'\0EMPTY=\0LINES=a\nb\0";
+        let environment = Environment::parse(text);
+        let wanted =
+            [("EMPTY", ""), ("KBUILD_CFLAGS", "-O2 -DX='a b'"), ("LINES", "a\nb"), ("srctree", "/ws/src")];
+        let found: Vec<_> = environment.variables.iter().map(|(n, v)| (n.to_str(), v.to_str())).collect();
+        assert_eq!(found, wanted.map(|(n, v)| (Some(n), Some(v))));
+        assert_eq!(Environment::parse(&environment.text()), environment);
+    }
+}

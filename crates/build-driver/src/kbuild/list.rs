@@ -1,0 +1,481 @@
+//! kbuild's own list of units: what is compiled for vmlinux and for each module, from what, by which target of make.
+//! Never reads a Makefile: kbuild itself is asked (`units.mk`), and nothing is made.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use super::objtool::ObjtoolRule;
+use super::record::{Made, Record};
+use crate::process::Outcome;
+
+/// Stands in for the kernel's scripts/Makefile.build.
+const UNITS_MK: &str = include_str!("units.mk");
+
+/// A unit's place in its [`UnitList`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnitId(u32);
+
+/// A module's place in its [`UnitList`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModuleId(u32);
+
+/// One translation unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its object, as a path in the build tree: `virt/kvm/kvm_main.o`.
+    pub object: String,
+    /// How make has to be asked for it, when not by `object`: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`. kbuild gives
+    /// a unit its flags only under the name that its folder's Makefile has for it.
+    target: Option<String>,
+    /// The folder whose Makefile builds it: `arch/x86/kvm`.
+    pub folder: String,
+    /// How it is made.
+    pub rule: Rule,
+    /// What it is made from.
+    pub source: Source,
+    /// What it belongs to.
+    pub home: Home,
+    /// False when it is compiled without `CC_FLAGS_FTRACE`: none of its functions can be traced. Assembly is `true`
+    /// where kbuild does not say otherwise.
+    pub traced: bool,
+    objtool: u16,
+}
+
+impl Unit {
+    /// The target that makes exactly this object when the kernel's make is asked for it.
+    pub fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or(&self.object)
+    }
+}
+
+/// How kbuild makes an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Rule {
+    /// Compiled from C.
+    C,
+    /// Compiled from C to assembly, from which a header is made (`asm-offsets.s`).
+    Offsets,
+    /// Assembled from `.S`.
+    Assembly,
+    /// Compiled from Rust.
+    Rust,
+    /// Made by another rule, by kbuild's name of it: `objcopy`, `ld`.
+    Other(String),
+    /// No rule is known for it.
+    Unknown,
+}
+
+impl Rule {
+    /// From kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
+    fn of(name: &str) -> Rule {
+        match name {
+            "cc_o_c" => Rule::C,
+            "cc_s_c" => Rule::Offsets,
+            "as_o_S" => Rule::Assembly,
+            "rustc_o_rs" => Rule::Rust,
+            other => Rule::Other(other.to_owned()),
+        }
+    }
+
+    /// True for what a compiler makes from one file with `#include` lines.
+    pub fn is_compiled(&self) -> bool {
+        matches!(self, Rule::C | Rule::Offsets | Rule::Assembly)
+    }
+}
+
+/// What a unit is made from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Source {
+    /// A file of the source tree.
+    Tree(String),
+    /// A file of the build tree, which make makes: generated C, another object.
+    Generated(String),
+    /// Not known.
+    Unknown,
+}
+
+impl Source {
+    /// The path in the source tree, for what has one.
+    pub fn in_tree(&self) -> Option<&str> {
+        match self {
+            Source::Tree(path) => Some(path),
+            Source::Generated(_) | Source::Unknown => None,
+        }
+    }
+}
+
+/// What a unit belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Home {
+    /// vmlinux. A unit of `drivers/firmware/efi/libstub/lib.a` (arm64) is linked only when something needs it.
+    Vmlinux,
+    /// One module, or several.
+    Modules(Vec<ModuleId>),
+    /// Not linked itself. Something else is made from it that goes into the kernel: a vDSO, a boot image, hypervisor
+    /// code, a generated header.
+    Ingredient,
+}
+
+/// A module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its object: `drivers/md/dm-mod.o`.
+    pub object: String,
+    /// Its units, in the order of the link.
+    pub units: Vec<UnitId>,
+    /// True when the module's object is its unit's object. Then kbuild does to the unit what it does to a module.
+    pub is_its_unit: bool,
+}
+
+impl Module {
+    /// The name that the kernel has for it: `dm_mod`.
+    pub fn name(&self) -> String {
+        let file = self.object.rsplit('/').next().unwrap_or(&self.object);
+        file.strip_suffix(".o").unwrap_or(file).replace('-', "_")
+    }
+
+    /// The module's path among the kernel's modules: `drivers/md/dm-mod.ko`.
+    pub fn ko(&self) -> String {
+        format!("{}.ko", self.object.strip_suffix(".o").unwrap_or(&self.object))
+    }
+}
+
+/// All units of a kernel. Sorted by object, so the same kernel gives the same list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitList {
+    units: Vec<Unit>,
+    modules: Vec<Module>,
+    /// Unit by source. Only units whose source is in the source tree.
+    by_source: Vec<UnitId>,
+    rules: Vec<ObjtoolRule>,
+    objtool: Option<String>,
+}
+
+impl UnitList {
+    /// Asks kbuild.
+    ///
+    /// The build tree must be prepared, with a configuration that make takes as up to date. `make` runs the kernel's
+    /// make for this build tree, with its variables, parallel jobs and the words given. make variables that switch parts
+    /// of the configuration off (`CONFIG_DEBUG_INFO_BTF=`) take units away: leave them out here, nothing is made.
+    /// In the source nothing is written, in the build tree folders for objects.
+    ///
+    /// # Errors
+    /// make fails (`klpx::kbuild-units`), or says what klpx does not understand.
+    pub fn ask(
+        src: &Path,
+        build: &Path,
+        make: &mut dyn FnMut(&[OsString]) -> Result<Outcome>,
+    ) -> Result<UnitList> {
+        let io = |doing: &'static str| move |error: std::io::Error| Diagnosis::io(doing, build, &error);
+        let scratch = tempfile::Builder::new()
+            .prefix(".klpx-units.")
+            .tempdir_in(build)
+            .map_err(io("make a folder in"))?;
+        let (mk, records) = (scratch.path().join("units.mk"), scratch.path().join("records"));
+        std::fs::write(&mk, UNITS_MK).map_err(io("write to"))?;
+        std::fs::create_dir(&records).map_err(io("make a folder in"))?;
+        let outcome = make(&question(&mk, &records))?;
+        if !outcome.success {
+            return Err(Diagnosis::new("klpx::kbuild-units", Class::Build, "kbuild does not list its units")
+                .why("make failed when it was asked what it would compile")
+                .detail(outcome.lines.into_iter().filter(|line| line.contains("***")))
+                .into());
+        }
+        UnitList::read(src, build, &records)
+    }
+
+    /// Puts the records of all folders together.
+    fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(records)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+            .map_err(|error| Diagnosis::io("read", records, &error))?;
+        paths.sort();
+        let mut parsed = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let text = std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+            parsed.push(Record::parse(&text).map_err(not_understood)?);
+        }
+        let absolute = |path: &Path| path.canonicalize().map_err(|error| Diagnosis::io("read", path, &error));
+        let list = Builder::new(absolute(src)?, absolute(build)?, &parsed).build(&parsed);
+        list.map_err(|what| not_understood(&what).into())
+    }
+
+    /// The unit at a place.
+    pub fn unit(&self, id: UnitId) -> &Unit {
+        &self.units[id.0 as usize]
+    }
+
+    /// The module at a place.
+    pub fn module(&self, id: ModuleId) -> &Module {
+        &self.modules[id.0 as usize]
+    }
+
+    /// All units, by object.
+    pub fn units(&self) -> impl ExactSizeIterator<Item = (UnitId, &Unit)> {
+        self.units.iter().enumerate().map(|(n, unit)| (UnitId(index(n)), unit))
+    }
+
+    /// All modules, by object.
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = (ModuleId, &Module)> {
+        self.modules.iter().enumerate().map(|(n, module)| (ModuleId(index(n)), module))
+    }
+
+    /// The unit of an object, by its path in the build tree.
+    pub fn by_object(&self, object: &str) -> Option<UnitId> {
+        let at = self.units.binary_search_by(|unit| unit.object.as_str().cmp(object)).ok()?;
+        Some(UnitId(index(at)))
+    }
+
+    /// The module of an object (`drivers/md/dm-mod.o`).
+    pub fn module_by_object(&self, object: &str) -> Option<ModuleId> {
+        let at = self.modules.binary_search_by(|module| module.object.as_str().cmp(object)).ok()?;
+        Some(ModuleId(index(at)))
+    }
+
+    /// The units that are compiled from a file of the source tree, by object. A file may be compiled several times.
+    pub fn by_source(&self, source: &str) -> &[UnitId] {
+        let of = |id: &UnitId| self.unit(*id).source.in_tree().unwrap_or_default();
+        let start = self.by_source.partition_point(|id| of(id) < source);
+        let count = self.by_source[start..].partition_point(|id| of(id) == source);
+        &self.by_source[start..start + count]
+    }
+
+    /// What objtool does to a unit.
+    pub fn objtool(&self, id: UnitId) -> &ObjtoolRule {
+        &self.rules[usize::from(self.unit(id).objtool)]
+    }
+
+    /// objtool's path in the build tree. `None` for a kernel without objtool.
+    pub fn objtool_program(&self) -> Option<&str> {
+        self.objtool.as_deref()
+    }
+}
+
+/// make's words: `build` is what kbuild calls for a folder (scripts/Kbuild.include), and `scripts_basic` is the one goal
+/// of the kernel's Makefile that calls it without making anything before.
+fn question(mk: &Path, records: &Path) -> [OsString; 4] {
+    let variable = |name: &str, value: &Path| {
+        let mut word = OsString::from(name);
+        word.push("=");
+        word.push(value);
+        word
+    };
+    [
+        variable("klpx-mk", mk),
+        variable("klpx-out", records),
+        "build=-f $(klpx-mk) obj".into(),
+        "scripts_basic".into(),
+    ]
+}
+
+fn not_understood(what: &str) -> Diagnosis {
+    Diagnosis::new("klpx::kbuild-units", Class::Build, "kbuild's list of units is not understood")
+        .why(what.lines().next().unwrap_or_default())
+        .remedy("klpx knows kbuild from Linux 6.1 to 7.3")
+}
+
+/// kbuild has far fewer than 2^32 units.
+fn index(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Puts records together.
+struct Builder<'a> {
+    src: PathBuf,
+    build: PathBuf,
+    /// How files are made, by folder and by kbuild's name of the file.
+    made: HashMap<(&'a str, &'a str), &'a Made>,
+    drafts: BTreeMap<String, Draft<'a>>,
+}
+
+/// A unit before places are known.
+struct Draft<'a> {
+    folder: &'a str,
+    target: &'a str,
+    made: Option<&'a Made>,
+    vmlinux: bool,
+    /// Modules' objects.
+    modules: Vec<String>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(src: PathBuf, build: PathBuf, records: &'a [Record]) -> Builder<'a> {
+        let made = records
+            .iter()
+            .flat_map(|record| {
+                record.made.iter().map(|made| ((record.folder.as_str(), made.target.as_str()), made))
+            })
+            .collect();
+        Builder { src, build, made, drafts: BTreeMap::new() }
+    }
+
+    fn build(mut self, records: &'a [Record]) -> Result<UnitList, String> {
+        complete(records)?;
+        for record in records {
+            let library = normal(&format!("{}/lib.a", record.folder));
+            let is_linked = record.archives.iter().any(|archive| normal(archive) == library);
+            let linked = if is_linked { &record.library[..] } else { &[] };
+            for target in record.builtin.iter().chain(linked) {
+                self.draft(&record.folder, target).vmlinux = true;
+            }
+            for (module, parts) in &record.modules {
+                for target in parts {
+                    self.draft(&record.folder, target).modules.push(normal(module));
+                }
+            }
+        }
+        self.ingredients(records);
+        Ok(self.finish(records))
+    }
+
+    fn draft(&mut self, folder: &'a str, target: &'a str) -> &mut Draft<'a> {
+        let made = self.made.get(&(folder, target)).copied();
+        self.drafts.entry(normal(target)).or_insert(Draft {
+            folder,
+            target,
+            made,
+            vmlinux: false,
+            modules: Vec::new(),
+        })
+    }
+
+    /// What is compiled on the way to something else. Members of archives that vmlinux does not have are left out, and
+    /// so are programs for the build machine: kbuild makes them by rules of their own.
+    fn ingredients(&mut self, records: &'a [Record]) {
+        for record in records {
+            for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
+                if !record.library.contains(&made.target) {
+                    self.draft(&record.folder, &made.target);
+                }
+            }
+        }
+    }
+
+    fn finish(self, records: &[Record]) -> UnitList {
+        let module_ids: BTreeMap<String, ModuleId> = {
+            let names =
+                records.iter().flat_map(|record| record.modules.iter().map(|(module, _)| normal(module)));
+            let sorted: std::collections::BTreeSet<String> = names.collect();
+            sorted.into_iter().enumerate().map(|(n, name)| (name, ModuleId(index(n)))).collect()
+        };
+        let mut list = UnitList {
+            objtool: records.iter().find_map(|record| record.objtool.as_deref()).map(normal),
+            ..UnitList::default()
+        };
+        let mut rules = BTreeMap::new();
+        for (object, draft) in &self.drafts {
+            let rule = match draft.made {
+                Some(made) if draft.is_linked() => made.objtool.clone(),
+                _ => ObjtoolRule::None,
+            };
+            let count = rules.len();
+            let objtool = *rules.entry(rule).or_insert(count);
+            list.units.push(Unit {
+                object: object.clone(),
+                target: (draft.target != object).then(|| draft.target.to_owned()),
+                folder: draft.folder.to_owned(),
+                rule: draft.made.map_or(Rule::Unknown, |made| Rule::of(&made.rule)),
+                source: draft.made.map_or(Source::Unknown, |made| self.source(&made.source)),
+                home: draft.home(&module_ids),
+                traced: draft.made.is_some_and(|made| made.traced),
+                objtool: u16::try_from(objtool).unwrap_or(u16::MAX),
+            });
+        }
+        let mut by_place: Vec<(usize, ObjtoolRule)> =
+            rules.into_iter().map(|(rule, at)| (at, rule)).collect();
+        by_place.sort();
+        list.rules = by_place.into_iter().map(|(_, rule)| rule).collect();
+        list.modules = modules(records, &list);
+        let mut by_source: Vec<UnitId> =
+            list.units().filter(|(_, unit)| unit.source.in_tree().is_some()).map(|(id, _)| id).collect();
+        by_source.sort_by_key(|id| (list.unit(*id).source.in_tree(), *id));
+        list.by_source = by_source;
+        list
+    }
+
+    /// make names files of the source by an absolute path, or by `../` when the build tree lies in the source tree.
+    fn source(&self, path: &str) -> Source {
+        if path.is_empty() {
+            return Source::Unknown;
+        }
+        let path = lexical(&self.build.join(path));
+        let inside = |root: &Path| path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
+        if let Some(path) = inside(&self.build) {
+            return Source::Generated(path);
+        }
+        inside(&self.src).map_or(Source::Unknown, Source::Tree)
+    }
+}
+
+impl Draft<'_> {
+    fn is_linked(&self) -> bool {
+        self.vmlinux || !self.modules.is_empty()
+    }
+
+    fn home(&self, ids: &BTreeMap<String, ModuleId>) -> Home {
+        if self.vmlinux {
+            return Home::Vmlinux;
+        }
+        let mut modules: Vec<ModuleId> =
+            self.modules.iter().filter_map(|name| ids.get(name).copied()).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        if modules.is_empty() { Home::Ingredient } else { Home::Modules(modules) }
+    }
+}
+
+/// A folder that kbuild goes to must have a record, else units are missing in silence.
+fn complete(records: &[Record]) -> Result<(), String> {
+    let there: std::collections::HashSet<&str> =
+        records.iter().map(|record| record.folder.as_str()).collect();
+    if !there.contains(".") {
+        return Err("there is no record of the root folder".to_owned());
+    }
+    match records.iter().flat_map(|record| &record.folders).find(|folder| !there.contains(folder.as_str())) {
+        Some(folder) => Err(format!("there is no record of the folder {folder}")),
+        None => Ok(()),
+    }
+}
+
+fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
+    let mut modules: BTreeMap<String, Module> = BTreeMap::new();
+    for (object, parts) in records.iter().flat_map(|record| &record.modules) {
+        let object = normal(object);
+        let mut units = Vec::with_capacity(parts.len());
+        // A Makefile may name a part twice; kbuild links it once.
+        for unit in parts.iter().filter_map(|part| list.by_object(&normal(part))) {
+            if !units.contains(&unit) {
+                units.push(unit);
+            }
+        }
+        let is_its_unit = units.iter().any(|unit| list.unit(*unit).object == object);
+        modules.entry(object.clone()).or_insert(Module { object, units, is_its_unit });
+    }
+    modules.into_values().collect()
+}
+
+/// A path of the build tree without `.` and `..`.
+fn normal(path: &str) -> String {
+    lexical(Path::new(path)).to_string_lossy().into_owned()
+}
+
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests;

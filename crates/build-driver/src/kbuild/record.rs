@@ -1,0 +1,139 @@
+//! The records that `units.mk` writes, one a folder, as typed lines. Knows nothing of what they add up to.
+
+use super::objtool::ObjtoolRule;
+
+/// One record: a folder, as kbuild sees it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The folder, `.` for the root.
+    pub(super) folder: String,
+    /// Folders that kbuild goes on to.
+    pub(super) folders: Vec<String>,
+    /// The `lib.a` archives that are linked into vmlinux.
+    pub(super) archives: Vec<String>,
+    /// objtool, where the kernel has it.
+    pub(super) objtool: Option<String>,
+    /// Objects of the folder's `built-in.a`, as kbuild names them.
+    pub(super) builtin: Vec<String>,
+    /// Objects of the folder's `lib.a`.
+    pub(super) library: Vec<String>,
+    /// The folder's modules, each with the objects that it is linked from. A module of one unit is its own object.
+    pub(super) modules: Vec<(String, Vec<String>)>,
+    /// By which rule a file is made.
+    pub(super) made: Vec<Made>,
+}
+
+/// By which rule a file is made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    pub(super) target: String,
+    /// kbuild's name of the rule, such as `cc_o_c`.
+    pub(super) rule: String,
+    /// The first prerequisite.
+    pub(super) source: String,
+    /// True when it is compiled with the flags that make functions traceable.
+    pub(super) traced: bool,
+    pub(super) objtool: ObjtoolRule,
+}
+
+impl Record {
+    /// Reads a record. The error is the line that can't be understood.
+    pub(super) fn parse(text: &str) -> Result<Record, &str> {
+        let mut record = Record::default();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let Some((kind, words)) = words.split_first() else { continue };
+            let owned = || words.iter().map(|word| (*word).to_owned());
+            match *kind {
+                "folder" => record.folder = words.first().ok_or(line)?.to_string(),
+                "folders" => record.folders = owned().collect(),
+                "archives" => record.archives = owned().collect(),
+                "objtool" => record.objtool = owned().next(),
+                "builtin" => record.builtin = owned().collect(),
+                "library" => record.library = owned().collect(),
+                "module" => {
+                    let mut words = owned();
+                    record.modules.push((words.next().ok_or(line)?, words.collect()));
+                }
+                "made" => record.made.push(Made::parse(words).ok_or(line)?),
+                // A prerequisite that is not there and that no rule makes. The rule that wants it is written down too.
+                "missing" => {}
+                _ => return Err(line),
+            }
+        }
+        if record.folder.is_empty() { Err(text) } else { Ok(record) }
+    }
+}
+
+impl Made {
+    fn parse(words: &[&str]) -> Option<Made> {
+        let [target, rule, source, rest @ ..] = words else { return None };
+        let source = source.strip_prefix("source:")?;
+        let (traced, objtool) = match rest {
+            [] => (false, ObjtoolRule::None),
+            ["traced", words @ ..] => (true, ObjtoolRule::from_words(words)?),
+            ["untraced", words @ ..] => (false, ObjtoolRule::from_words(words)?),
+            _ => return None,
+        };
+        let (target, rule, source) = (target.to_string(), rule.to_string(), source.to_owned());
+        Some(Made { target, rule, source, traced, objtool })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_line_by_line() {
+        let text = "folder fs\nfolders fs/ext4\narchives lib/lib.a\nobjtool ./tools/objtool/objtool\n\
+            builtin fs/open.o fs/read.o\nlibrary \nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
+            missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c traced later --orc --link\n\
+            made fs/t.h gen source:\n";
+        let record = Record::parse(text).expect("a record");
+        let expected = Record {
+            folder: "fs".into(),
+            folders: vec!["fs/ext4".into()],
+            archives: vec!["lib/lib.a".into()],
+            objtool: Some("./tools/objtool/objtool".into()),
+            builtin: vec!["fs/open.o".into(), "fs/read.o".into()],
+            library: Vec::new(),
+            modules: vec![
+                ("fs/a.o".into(), vec!["fs/a.o".into()]),
+                ("fs/m.o".into(), vec!["fs/x.o".into(), "fs/y.o".into()]),
+            ],
+            made: vec![
+                Made {
+                    target: "fs/open.o".into(),
+                    rule: "cc_o_c".into(),
+                    source: "/src/fs/open.c".into(),
+                    traced: true,
+                    objtool: ObjtoolRule::Run(vec!["--orc".into(), "--link".into()]),
+                },
+                Made {
+                    target: "fs/t.h".into(),
+                    rule: "gen".into(),
+                    source: String::new(),
+                    traced: false,
+                    objtool: ObjtoolRule::None,
+                },
+            ],
+        };
+        assert_eq!(record, expected);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        let lines = [
+            "made a.o cc_o_c",
+            "made a.o cc_o_c a.c traced",
+            "made a.o r source:a.c maybe",
+            "object a.o",
+            "module",
+        ];
+        for line in lines {
+            assert_eq!(Record::parse(&format!("folder fs\n{line}\n")), Err(line));
+        }
+        assert!(Record::parse("builtin a.o\n").is_err(), "no folder");
+    }
+}

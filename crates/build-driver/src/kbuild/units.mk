@@ -1,0 +1,74 @@
+# Asks kbuild for its units. This file stands in for the kernel's scripts/Makefile.build (list.rs sets `build`), includes
+# it, and writes down what it has worked out, one record a folder. Nothing is made: the makes run with -n.
+#
+# klpx-mk: this file. klpx-out: where the records go. klpx-goal: set from the root folder down.
+
+ifeq ($(klpx-goal),)
+
+# The kernel's Makefile has set up everything that folders need, and calls scripts/basic first.
+ifneq ($(obj):$(MAKECMDGOALS),scripts/basic:)
+$(error klpx: $(or $(MAKECMDGOALS),everything) of $(obj) has to be made first)
+endif
+.PHONY: klpx
+klpx:
+	@$(MAKE) -n -f $(klpx-mk) obj=. need-builtin=1 need-modorder=1 klpx-goal=klpx klpx
+
+else
+
+include $(srctree)/scripts/Makefile.build
+
+klpx-prefix := $(filter-out ./,$(obj)/)
+klpx-files = $(filter %.o,$(filter-out $(subdir-builtin) $(subdir-modorder),$1))
+klpx-builtin := $(if $(need-builtin),$(call klpx-files,$(real-obj-y)))
+klpx-library := $(call klpx-files,$(lib-y))
+klpx-modules := $(if $(need-modorder),$(call klpx-files,$(obj-m)))
+klpx-parts = $(if $(filter $1,$(multi-obj-m)),$(addprefix $(klpx-prefix),$(call suffix-search,$(1:$(klpx-prefix)%=%),.o,-objs -y -m)),$1)
+define klpx-newline
+
+
+endef
+define klpx-lists
+folder $(obj)
+folders $(subdir-ym)
+archives $(patsubst $(objtree)/%,%,$(addsuffix lib.a,$(ARCH_LIB)) $(KBUILD_VMLINUX_LIBS))
+objtool $(objtool)
+builtin $(klpx-builtin)
+library $(klpx-library)
+$(foreach m,$(klpx-modules),module $m $(call klpx-parts,$m)$(klpx-newline))
+endef
+
+ifeq ($(MAKECMDGOALS),klpx)
+
+klpx-record := $(klpx-out)/folder:$(subst /,:,$(obj))
+$(file >$(klpx-record),$(klpx-lists))
+
+klpx-folders := $(addprefix klpx-folder/,$(subdir-ym))
+.PHONY: klpx $(klpx-folders)
+$(klpx-folders): klpx-folder/%:
+	@$(MAKE) -n -f $(klpx-mk) obj=$* need-builtin=$(if $(filter $*/built-in.a,$(subdir-builtin)),1) need-modorder=$(if $(filter $*/modules.order,$(subdir-modorder)),1) klpx
+# Headers of the root folder are made from compiled C: its `prepare`.
+klpx: $(klpx-folders) $(if $(filter .,$(obj)),prepare) $(klpx-builtin) $(klpx-library) $(foreach m,$(klpx-modules),$(call klpx-parts,$m))
+
+else
+
+# A rule of another folder needs something from here: a boot image, a vDSO.
+klpx-record := $(klpx-out)/goal:$(subst /,:,$(obj):$(firstword $(MAKECMDGOALS)))
+$(file >$(klpx-record),folder $(obj))
+
+endif
+
+# make -n expands recipes and does not run them. So a recipe's expansion can write down by which rule a file is made,
+# from what, with the values that variables have for just this file.
+if_changed = $(file >>$(klpx-record),made $@ $1 source:$<)
+if_changed_dep = $(if_changed)
+if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-traced) $(klpx-objtool))
+cmd =
+filechk =
+klpx-traced = $(if $(filter-out $(_c_flags),$(or $(CC_FLAGS_FTRACE),none)),untraced,traced)
+klpx-objtool = $(if $(objtool),$(if $(objtool-enabled),now,$(if $(delay-objtool),$(if $(is-single-obj-m),never,later),never)) $(objtool-args))
+
+# What a distribution does not ship (a signing key, an older file that a rule starts from) is taken as there.
+.DEFAULT:
+	$(file >>$(klpx-record),missing $@)
+
+endif

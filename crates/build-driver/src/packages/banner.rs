@@ -1,0 +1,123 @@
+//! What a kernel says of itself: release, builder, compiler and version text. Reads the text that init/version.c makes,
+//! from vmlinux or from the generated headers that it is made of; knows nothing of code.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Diagnosis, Result};
+use memmap2::Mmap;
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, Object, ObjectSection, ObjectSymbolTable};
+
+/// Longer than any banner.
+const LIMIT: usize = 1024;
+/// How every banner begins.
+const START: &[u8] = b"Linux version ";
+
+/// The parts of `Linux version RELEASE (BUILDER) (COMPILER) VERSION`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Banner {
+    /// UTS_RELEASE: what `uname -r` prints.
+    pub(super) release: String,
+    /// Who built it, `user@host`.
+    pub(super) builder: String,
+    /// Compiler and linker; empty when it is not known.
+    pub(super) compiler: String,
+    /// UTS_VERSION, from the `#` on: what `uname -v` prints.
+    pub(super) version: String,
+}
+
+impl Banner {
+    /// Takes a banner apart. `None` when the text is none, or a pattern (`linux_proc_banner`).
+    pub(super) fn parse(text: &str) -> Option<Banner> {
+        let rest = text.strip_prefix("Linux version ")?;
+        let (release, rest) = rest.split_once(' ')?;
+        let (builder, rest) = rest.strip_prefix('(')?.split_once(") (")?;
+        let (compiler, version) = rest.rsplit_once(") #")?;
+        // init/version.c is compiled before the build number is known; its copy has none after the `#`.
+        if release.contains('%') || version.starts_with(' ') {
+            return None;
+        }
+        Some(Banner {
+            release: release.to_owned(),
+            builder: builder.to_owned(),
+            compiler: compiler.to_owned(),
+            version: format!("#{version}"),
+        })
+    }
+
+    /// What the generated headers of a build tree or headers package hold. Without a release there is no banner.
+    pub(super) fn of_headers(folder: &Path) -> Option<Banner> {
+        let read = |name: &str| {
+            std::fs::read_to_string(folder.join("include/generated").join(name)).unwrap_or_default()
+        };
+        let release = defined(&read("utsrelease.h"), "UTS_RELEASE")?;
+        // Before 6.2, UTS_VERSION is in compile.h.
+        let (compile, version) = (read("compile.h"), read("utsversion.h"));
+        let value = |name: &str| defined(&compile, name).unwrap_or_default();
+        let builder = format!("{}@{}", value("LINUX_COMPILE_BY"), value("LINUX_COMPILE_HOST"));
+        let version = defined(&version, "UTS_VERSION").unwrap_or_else(|| value("UTS_VERSION"));
+        Some(Banner { release, builder, compiler: value("LINUX_COMPILER"), version })
+    }
+}
+
+/// The string that a header defines a name as.
+fn defined(header: &str, name: &str) -> Option<String> {
+    let value = header.lines().find_map(|line| {
+        let rest = line.strip_prefix("#define")?.trim_start().strip_prefix(name)?;
+        rest.starts_with(char::is_whitespace).then(|| rest.trim())
+    })?;
+    let text = value.strip_prefix('"')?.strip_suffix('"')?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What a file that is called vmlinux turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// A kernel with code and symbols.
+    Kernel(Option<Banner>),
+    /// Not usable; why.
+    Unusable(&'static str),
+}
+
+/// Looks at a vmlinux: section headers, and the banner among its read-only data.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) fn look(path: &Path) -> Result<Image> {
+    let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
+    let file = std::fs::File::open(path).map_err(|e| io(&e))?;
+    if file.metadata().map_err(|e| io(&e))?.len() == 0 {
+        return Ok(Image::Unusable("it is empty"));
+    }
+    // SAFETY: the map is private and read-only, and lives for this function only.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?;
+    Ok(of_bytes(&map))
+}
+
+fn of_bytes(bytes: &[u8]) -> Image {
+    let Ok(elf) = ElfFile64::<LittleEndian, _>::parse(bytes) else {
+        return Image::Unusable("it is no 64-bit ELF file");
+    };
+    let Some(text) = elf.section_by_name(".text") else {
+        // make modules_prepare of a kernel with BTF needs vmlinux for its types only.
+        return Image::Unusable("it holds type information only, no code");
+    };
+    if text.file_range().is_none() {
+        return Image::Unusable("it holds debug information only, its code is in another file");
+    }
+    if elf.symbol_table().is_none_or(|table| table.symbols().next().is_none()) {
+        return Image::Unusable("its symbols were stripped");
+    }
+    let data = elf.sections().filter(|section| section.name_bytes().is_ok_and(|n| n.starts_with(b".rodata")));
+    let banner = data.filter_map(|section| section.data().ok()).find_map(find_banner);
+    Image::Kernel(banner)
+}
+
+/// The first complete banner in some bytes.
+fn find_banner(bytes: &[u8]) -> Option<Banner> {
+    memchr::memmem::find_iter(bytes, START).find_map(|at| {
+        let text = &bytes[at..];
+        let end = text.iter().take(LIMIT).position(|&b| b == 0 || b == b'\n')?;
+        Banner::parse(std::str::from_utf8(&text[..end]).ok()?)
+    })
+}

@@ -1,0 +1,523 @@
+//! What distributions call their kernels' packages and where those put their files: one table, a row a distribution.
+//!
+//! Names and paths are patterns; [`Kernel::fill`] says what stands in their braces. Looks at no file.
+
+use std::fmt;
+
+use super::banner::Banner;
+use super::piece::Piece;
+
+/// The facts about one distribution.
+pub struct Distribution {
+    /// Its name for people.
+    pub name: &'static str,
+    /// True when klpx was tried on its kernels; false when the row was written from public facts only.
+    pub tried: bool,
+    /// ID of its etc/os-release, and of those that are made from it.
+    ids: &'static [&'static str],
+    /// What its kernels' banners hold that those of others don't: (in the builder, in the version text).
+    marks: (&'static str, &'static str),
+    /// How its releases end, or what they hold before the architecture.
+    releases: &'static [&'static str],
+    /// How the package's version is told by release and banner.
+    version: VersionRule,
+    /// Where a piece lies, and the package that puts it there.
+    places: &'static [(Piece, &'static str, &'static str)],
+    /// The package to install for a piece ([`Piece::comes_with`]): the first that the package manager knows, else the
+    /// last.
+    packages: &'static [(Piece, &'static [&'static str])],
+    /// Packages of the compiler: GCC and Clang.
+    compilers: (&'static str, &'static str),
+    /// The start of a line that installs packages, named behind it.
+    pub install: &'static str,
+    /// A line that gets the source, where no package installs it.
+    pub source: Option<&'static str>,
+    /// What has to be set up before the packages are found, if anything has.
+    pub note: &'static str,
+    /// Where versions are kept that the archive no longer has.
+    pub old_versions: &'static str,
+    /// The package manager's commands, where klpx knows them.
+    pub(super) manager: Option<Manager>,
+    /// Variables for make's command line that the distribution's own build sets.
+    make: &'static [&'static str],
+}
+
+/// How klpx talks to a package manager. None of it needs root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// apt-cache, apt-get download, dpkg-deb.
+    Apt,
+}
+
+/// How a kernel tells the version of its package.
+enum VersionRule {
+    /// The word after this one in the version text: `Debian 6.12.115-2~deb12u1`.
+    After(&'static str),
+    /// The ABI's version and the upload's number: `6.8.0-45` and `#45-Ubuntu` make `6.8.0-45.45`.
+    AbiAndUpload,
+    /// The release without the architecture at its end.
+    Release,
+    /// The release without its flavour; the archive counts rebuilds behind it.
+    Abi,
+}
+
+/// Every distribution that klpx knows.
+pub static DISTRIBUTIONS: [Distribution; 4] = [
+    // Tried: bookworm's 6.1 and 6.12, trixie's 6.12, its 7.3 backport. (Debian kernel handbook, chapter 3.)
+    Distribution {
+        name: "Debian",
+        tried: true,
+        ids: &["debian", "devuan", "kali", "raspbian"],
+        marks: ("debian-kernel@", " Debian "),
+        releases: &["-amd64", "-arm64"],
+        version: VersionRule::After("Debian"),
+        places: &[
+            (Piece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
+            // From 7.x on, linux-image-R only depends on linux-base-R, linux-binary-R and linux-modules-R.
+            (Piece::Config, "usr/lib/modules/{release}/config", "linux-base-{release}"),
+            (Piece::Config, "boot/config-{release}", "linux-image-{release}"),
+            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbg"),
+            (Piece::Vmlinux, "usr/lib/debug/vmlinux-{release}", "linux-image-{release}-dbg"),
+            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbg"),
+            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "linux-image-{release}-dbg"),
+            (Piece::Modules, "lib/modules/{release}", "linux-image-{release}"),
+            (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
+            (Piece::Source, "usr/src/linux-source-{series}", "linux-source-{series}"),
+            (Piece::Source, "usr/src/linux-source-{series}.tar.xz", "linux-source-{series}"),
+        ],
+        packages: &[
+            (Piece::Headers, &["linux-headers-{release}"]),
+            (Piece::Vmlinux, &["linux-image-{release}-dbg"]),
+            (Piece::Modules, &["linux-modules-{release}", "linux-image-{release}"]),
+            (Piece::Source, &["linux-source-{series}"]),
+        ],
+        compilers: ("gcc-{major}", "clang-{major} lld-{major} llvm-{major}"),
+        install: "apt install",
+        source: None,
+        note: "",
+        old_versions: "https://snapshot.debian.org/package/linux/{package}/",
+        manager: Some(Manager::Apt),
+        make: &[],
+    },
+    // Not tried. (kpatch-build; Ubuntu wiki, "Debug Symbol Packages": debug symbols have an archive of their own.)
+    Distribution {
+        name: "Ubuntu",
+        tried: false,
+        ids: &["ubuntu", "linuxmint", "pop", "neon"],
+        marks: ("buildd@", "-Ubuntu"),
+        releases: &[
+            "-generic",
+            "-generic-64k",
+            "-lowlatency",
+            "-aws",
+            "-azure",
+            "-gcp",
+            "-gke",
+            "-ibm",
+            "-kvm",
+            "-nvidia",
+            "-oem",
+            "-oracle",
+            "-raspi",
+            "-realtime",
+        ],
+        version: VersionRule::AbiAndUpload,
+        places: &[
+            (Piece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
+            (Piece::Config, "boot/config-{release}", "linux-modules-{release}"),
+            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbgsym"),
+            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbgsym"),
+            (Piece::Modules, "lib/modules/{release}", "linux-modules-{release}"),
+            (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
+            (Piece::Source, "usr/src/linux-source-{base}", "linux-source-{base}"),
+            (Piece::Source, "usr/src/linux-source-{base}/linux-source-{base}.tar.bz2", "linux-source-{base}"),
+            (Piece::Source, "usr/src/linux-source-{base}.tar.bz2", "linux-source-{base}"),
+        ],
+        packages: &[
+            (Piece::Headers, &["linux-headers-{release}"]),
+            (Piece::Vmlinux, &["linux-image-unsigned-{release}-dbgsym", "linux-image-{release}-dbgsym"]),
+            (Piece::Modules, &["linux-modules-{release}"]),
+            (Piece::Source, &["linux-source-{base}"]),
+        ],
+        compilers: ("gcc-{major}", "clang-{major} lld-{major} llvm-{major}"),
+        install: "apt install",
+        source: None,
+        note: "debug symbols come from http://ddebs.ubuntu.com: add that archive to apt's sources first",
+        old_versions: "https://launchpad.net/ubuntu/+source/linux/{package}",
+        manager: Some(Manager::Apt),
+        make: &[],
+    },
+    // Not tried. (kernel.spec: vmlinux goes to the debug package whole, headers to usr/src/kernels, the configuration
+    // to the modules' folder.)
+    Distribution {
+        name: "Fedora and Red Hat",
+        tried: false,
+        ids: &["fedora", "rhel", "centos", "almalinux", "rocky", "ol"],
+        marks: ("mockbuild@", ""),
+        releases: &[".x86_64", ".aarch64"],
+        version: VersionRule::Release,
+        places: &[
+            (Piece::Headers, "usr/src/kernels/{release}", "kernel-devel-{release}"),
+            (Piece::Config, "lib/modules/{release}/config", "kernel-core-{release}"),
+            (Piece::Vmlinux, "usr/lib/debug/lib/modules/{release}/vmlinux", "kernel-debuginfo-{release}"),
+            (Piece::Vmlinux, "usr/lib/debug/usr/lib/modules/{release}/vmlinux", "kernel-debuginfo-{release}"),
+            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-debuginfo-{release}"),
+            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-debuginfo-{release}"),
+            (Piece::Modules, "lib/modules/{release}", "kernel-modules-{release}"),
+            (Piece::Modules, "usr/lib/modules/{release}", "kernel-modules-{release}"),
+        ],
+        packages: &[
+            (Piece::Headers, &["kernel-devel-{release}"]),
+            (Piece::Vmlinux, &["kernel-debuginfo-{release}"]),
+            (Piece::Modules, &["kernel-modules-{release}"]),
+        ],
+        compilers: ("gcc", "clang lld llvm"),
+        install: "dnf --enablerepo='*debug*' install",
+        source: Some(
+            "dnf download --source kernel-{package} && rpm -i kernel-{package}.src.rpm && rpmbuild -bp ~/rpmbuild/SPECS/kernel.spec",
+        ),
+        note: "the source package has patches to be applied: name the prepared tree with --source",
+        old_versions: "https://koji.fedoraproject.org/koji/search?type=build&terms=kernel-{package}",
+        manager: None,
+        make: &[],
+    },
+    // Not tried. (README.SUSE of kernel-source; kernel-binary.spec: the debug package has symbols without code.)
+    Distribution {
+        name: "SUSE",
+        tried: false,
+        ids: &["opensuse-tumbleweed", "opensuse-leap", "sles", "sled", "suse"],
+        marks: ("geeko@", ""),
+        releases: &["-default", "-rt", "-longterm", "-vanilla", "-64kb"],
+        version: VersionRule::Abi,
+        places: &[
+            (Piece::Headers, "usr/src/linux-{abi}-obj/{machine}/{flavour}", "kernel-{flavour}-devel"),
+            (Piece::Config, "usr/lib/modules/{release}/config", "kernel-{flavour}"),
+            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}.debug", "kernel-{flavour}-debuginfo"),
+            (
+                Piece::Vmlinux,
+                "usr/lib/debug/usr/lib/modules/{release}/vmlinux.debug",
+                "kernel-{flavour}-debuginfo",
+            ),
+            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
+            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
+            (Piece::Modules, "usr/lib/modules/{release}", "kernel-{flavour}"),
+            (Piece::Modules, "lib/modules/{release}", "kernel-{flavour}"),
+            (Piece::Source, "usr/src/linux-{abi}", "kernel-source"),
+        ],
+        packages: &[
+            (Piece::Headers, &["kernel-{flavour}-devel"]),
+            (Piece::Vmlinux, &["kernel-{flavour}-debuginfo"]),
+            (Piece::Modules, &["kernel-{flavour}"]),
+            (Piece::Source, &["kernel-source"]),
+        ],
+        compilers: ("gcc{major}", "clang{major} lld{major} llvm{major}"),
+        install: "zypper --plus-content debug install",
+        source: None,
+        note: "zypper takes the newest version: name that of the kernel (NAME=VERSION; zypper search -s NAME lists them)",
+        old_versions: "",
+        manager: None,
+        make: &[],
+    },
+];
+
+/// Places that self-made kernels use, and those of distributions that klpx does not know.
+static COMMON: [(Piece, &str); 14] = [
+    (Piece::Headers, "lib/modules/{release}/build"),
+    (Piece::Headers, "usr/lib/modules/{release}/build"),
+    (Piece::Config, "lib/modules/{release}/config"),
+    (Piece::Config, "usr/lib/modules/{release}/config"),
+    (Piece::Config, "boot/config-{release}"),
+    (Piece::Vmlinux, "lib/modules/{release}/build/vmlinux"),
+    (Piece::Vmlinux, "usr/lib/modules/{release}/build/vmlinux"),
+    (Piece::Vmlinux, "lib/modules/{release}/vmlinux"),
+    (Piece::Vmlinux, "usr/lib/modules/{release}/vmlinux"),
+    (Piece::Vmlinux, "boot/vmlinux-{release}"),
+    (Piece::Modules, "lib/modules/{release}"),
+    (Piece::Modules, "usr/lib/modules/{release}"),
+    (Piece::Source, "lib/modules/{release}/source"),
+    (Piece::Source, "usr/lib/modules/{release}/source"),
+];
+
+/// Where the releases of kernels can be read in the names of files.
+pub(super) static RELEASE_NAMES: [(&str, &str); 6] = [
+    ("lib/modules", ""),
+    ("usr/lib/modules", ""),
+    ("usr/src", "linux-headers-"),
+    ("usr/src/kernels", ""),
+    ("usr/lib/debug/boot", "vmlinux-"),
+    ("usr/lib/debug/lib/modules", ""),
+];
+
+impl Distribution {
+    /// The packages that bring a piece of a kernel: the first that the package manager knows, else the last.
+    pub(super) fn packages(&self, piece: Piece, kernel: &Kernel<'_>) -> Vec<String> {
+        let of = self.packages.iter().filter(|(of, _)| *of == piece.comes_with());
+        of.flat_map(|(_, names)| names.iter().map(|name| kernel.fill(name))).collect()
+    }
+
+    /// The packages of the compiler of a major version.
+    pub(super) fn compiler(&self, clang: bool, major: u64) -> String {
+        let (gcc, llvm) = self.compilers;
+        if clang { llvm } else { gcc }.replace("{major}", &major.to_string())
+    }
+
+    /// Variables for make's command line: the release is the distribution's, whatever the source's Makefile says.
+    pub(super) fn make(&self, release: &str) -> Vec<String> {
+        let release = format!("KERNELRELEASE={release}");
+        self.make.iter().map(|&variable| variable.to_owned()).chain([release]).collect()
+    }
+
+    /// The version of the kernel's package, as exactly as release and banner tell.
+    pub(super) fn package_version(&self, release: &str, banner: Option<&Banner>) -> Option<String> {
+        let text = banner.map(|banner| banner.version.as_str());
+        match self.version {
+            VersionRule::After(word) => {
+                let mut words = text?.split_whitespace();
+                words.find(|found| *found == word)?;
+                words.next().map(str::to_owned)
+            }
+            VersionRule::AbiAndUpload => {
+                let upload = text?.strip_prefix('#')?.split_once("-Ubuntu")?.0;
+                Some(format!("{}.{upload}", abi(release)))
+            }
+            VersionRule::Release => release.rsplit_once('.').map(|(version, _)| version.to_owned()),
+            VersionRule::Abi => Some(abi(release).to_owned()),
+        }
+    }
+
+    fn has_release(&self, release: &str) -> bool {
+        self.releases.iter().any(|end| release.ends_with(end))
+    }
+
+    fn has_banner(&self, banner: &Banner) -> bool {
+        let (builder, version) = self.marks;
+        let builder = !builder.is_empty() && banner.builder.starts_with(builder);
+        let version = version.is_empty() || banner.version.contains(version);
+        builder && version && self.has_release(&banner.release)
+    }
+}
+
+impl fmt::Debug for Distribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Distribution {
+    fn eq(&self, other: &Distribution) -> bool {
+        self.name == other.name
+    }
+}
+
+/// Whose kernel it is: by its banner; without one by its release, where only one distribution (or the one whose system
+/// this is) has such releases. A self-made kernel is nobody's.
+pub(super) fn of_kernel(
+    release: &str,
+    banner: Option<&Banner>,
+    system: Option<&str>,
+) -> Option<&'static Distribution> {
+    if let Some(banner) = banner {
+        return DISTRIBUTIONS.iter().find(|distribution| distribution.has_banner(banner));
+    }
+    let mut all = DISTRIBUTIONS.iter().filter(|distribution| distribution.has_release(release));
+    let own = all.clone().find(|distribution| system.is_some_and(|id| distribution.ids.contains(&id)));
+    match (own, all.next(), all.next()) {
+        (Some(own), _, _) => Some(own),
+        (None, Some(only), None) => Some(only),
+        _ => None,
+    }
+}
+
+/// The ID that an os-release file states.
+pub(super) fn system_id(os_release: &str) -> Option<&str> {
+    os_release.lines().find_map(|line| line.strip_prefix("ID=")).map(|id| id.trim_matches('"'))
+}
+
+/// A place where a piece of a kernel may lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The path below the root.
+    pub(super) path: String,
+    /// The package that puts it there; `None` for places that are nobody's.
+    pub(super) package: Option<String>,
+}
+
+/// Every place of a piece, the distribution's own first. Without a known distribution every row's places are looked at:
+/// a path that has the release in it misleads nobody.
+pub(super) fn places(
+    distribution: Option<&'static Distribution>,
+    piece: Piece,
+    kernel: &Kernel<'_>,
+) -> Vec<Place> {
+    let rows = DISTRIBUTIONS.iter().filter(|row| distribution.is_none_or(|known| known == *row));
+    let own = rows.flat_map(|row| row.places).filter(|(of, ..)| *of == piece);
+    let own = own.map(|(_, path, package)| Place {
+        path: kernel.fill(path),
+        package: distribution.map(|_| kernel.fill(package)),
+    });
+    let common = COMMON.iter().filter(|(of, _)| *of == piece);
+    let common = common.map(|(_, path)| Place { path: kernel.fill(path), package: None });
+    let mut found: Vec<Place> = Vec::new();
+    for place in own.chain(common) {
+        if found.iter().all(|other| other.path != place.path) {
+            found.push(place);
+        }
+    }
+    found
+}
+
+/// What the patterns are filled with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernel<'a> {
+    /// UTS_RELEASE.
+    pub(super) release: &'a str,
+    /// The package's version, empty when it is not known.
+    pub(super) package: &'a str,
+}
+
+impl Kernel<'_> {
+    /// Fills a pattern: `{release}` 6.8.0-45-generic, `{abi}` 6.8.0-45, `{flavour}` generic, `{base}` 6.8.0, `{series}`
+    /// 6.8, `{machine}` x86_64, `{package}` the package's version.
+    pub(super) fn fill(&self, pattern: &str) -> String {
+        let base = self.release.split('-').next().unwrap_or_default();
+        let mut numbers = base.split(['.', '+']);
+        let series = [numbers.next(), numbers.next()].into_iter().flatten().collect::<Vec<_>>().join(".");
+        let flavour = self.release.rsplit_once('-').map_or("", |(_, flavour)| flavour);
+        let filled = pattern
+            .replace("{release}", self.release)
+            .replace("{abi}", abi(self.release))
+            .replace("{flavour}", flavour)
+            .replace("{base}", base)
+            .replace("{series}", &series)
+            .replace("{machine}", std::env::consts::ARCH);
+        filled.replace("{package}", self.package)
+    }
+}
+
+/// A release without the flavour at its end.
+fn abi(release: &str) -> &str {
+    release.rsplit_once('-').map_or(release, |(abi, _)| abi)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Release, banner, distribution, version of the package.
+    const KERNELS: [(&str, &str, Option<&str>, Option<&str>); 7] = [
+        (
+            "6.12.115+deb12-cloud-amd64",
+            "Linux version 6.12.115+deb12-cloud-amd64 (debian-kernel@lists.debian.org) (x86_64-linux-gnu-gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.12.115-2~deb12u1 (2026-11-04)",
+            Some("Debian"),
+            Some("6.12.115-2~deb12u1"),
+        ),
+        (
+            "6.1.0-56-cloud-amd64",
+            "Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)",
+            Some("Debian"),
+            Some("6.1.192-2"),
+        ),
+        (
+            "6.8.0-45-generic",
+            "Linux version 6.8.0-45-generic (buildd@lcy02-amd64-115) (x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0-23ubuntu4) 13.2.0, GNU ld (GNU Binutils for Ubuntu) 2.42) #45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC 2024",
+            Some("Ubuntu"),
+            Some("6.8.0-45.45"),
+        ),
+        (
+            "6.8.0-45-generic",
+            "Linux version 6.8.0-45-generic (buildd@lcy02-amd64-075) (x86_64-linux-gnu-gcc-12 (Ubuntu 12.3.0-1ubuntu1~22.04) 12.3.0, GNU ld (GNU Binutils for Ubuntu) 2.38) #45~22.04.1-Ubuntu SMP PREEMPT_DYNAMIC Wed Sep 11 15:25:05 UTC 2",
+            Some("Ubuntu"),
+            Some("6.8.0-45.45~22.04.1"),
+        ),
+        (
+            "6.11.4-301.fc41.x86_64",
+            "Linux version 6.11.4-301.fc41.x86_64 (mockbuild@be03da54f8364b379359fe70f52a8f23) (gcc (GCC) 14.2.1 20240912 (Red Hat 14.2.1-3), GNU ld version 2.43.1-2.fc41) #1 SMP PREEMPT_DYNAMIC Sun Oct 20 15:02:33 UTC 2024",
+            Some("Fedora and Red Hat"),
+            Some("6.11.4-301.fc41"),
+        ),
+        (
+            "6.4.0-150600.23.25-default",
+            "Linux version 6.4.0-150600.23.25-default (geeko@buildhost) (gcc (SUSE Linux) 7.5.0, GNU ld (GNU Binutils; SUSE Linux Enterprise 15) 2.41.0.20230908-150100.7.46) #1 SMP PREEMPT_DYNAMIC Tue Oct  1 10:54:01 UTC 2024 (ea7c56d)",
+            Some("SUSE"),
+            Some("6.4.0-150600.23.25"),
+        ),
+        (
+            "7.2.13",
+            "Linux version 7.2.13 (me@here) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #3 SMP Thu Jan 1 00:00:00 UTC 2026",
+            None,
+            None,
+        ),
+    ];
+
+    #[test]
+    fn each_row_knows_its_kernels_by_the_banner() {
+        for (release, text, name, version) in KERNELS {
+            let banner = Banner::parse(text).expect(text);
+            assert_eq!(banner.release, release);
+            let found = of_kernel(release, Some(&banner), Some("debian"));
+            assert_eq!(found.map(|row| row.name), name, "{release}");
+            let told = found.and_then(|row| row.package_version(release, Some(&banner)));
+            assert_eq!(told.as_deref(), version, "{release}");
+        }
+    }
+
+    #[test]
+    fn without_a_banner_the_release_tells_and_the_system_decides() {
+        let cases = [
+            ("6.12.115+deb12-cloud-amd64", None, Some("Debian")),
+            ("6.12.115+deb12-cloud-amd64", Some("fedora"), Some("Debian")),
+            ("6.8.0-45-generic", None, Some("Ubuntu")),
+            ("5.14.0-503.11.1.el9_5.x86_64", Some("rocky"), Some("Fedora and Red Hat")),
+            ("6.11.3-1-default", None, Some("SUSE")),
+            ("6.18.44-fc-v657", Some("debian"), None),
+            ("7.2.13", Some("debian"), None),
+        ];
+        for (release, system, name) in cases {
+            assert_eq!(of_kernel(release, None, system).map(|row| row.name), name, "{release}");
+        }
+    }
+
+    #[test]
+    fn each_row_names_the_packages_of_its_kernels() {
+        let cases = [
+            ("Debian", "6.1.0-56-cloud-amd64", Piece::Source, "linux-source-6.1"),
+            ("Debian", "6.12.115+deb12-cloud-amd64", Piece::Source, "linux-source-6.12"),
+            ("Debian", "7.3.4+deb13-amd64", Piece::DebugModules, "linux-image-7.3.4+deb13-amd64-dbg"),
+            ("Debian", "6.1.0-56-cloud-amd64", Piece::ModulesOrder, "linux-image-6.1.0-56-cloud-amd64"),
+            ("Debian", "6.1.0-56-cloud-amd64", Piece::Symvers, "linux-headers-6.1.0-56-cloud-amd64"),
+            ("Ubuntu", "6.8.0-45-generic", Piece::Source, "linux-source-6.8.0"),
+            ("Ubuntu", "6.8.0-45-generic", Piece::Vmlinux, "linux-image-6.8.0-45-generic-dbgsym"),
+            (
+                "Fedora and Red Hat",
+                "6.11.4-301.fc41.x86_64",
+                Piece::Headers,
+                "kernel-devel-6.11.4-301.fc41.x86_64",
+            ),
+            ("SUSE", "6.4.0-150600.23.25-default", Piece::Headers, "kernel-default-devel"),
+        ];
+        for (name, release, piece, package) in cases {
+            let row = DISTRIBUTIONS.iter().find(|row| row.name == name).expect(name);
+            let kernel = Kernel { release, package: "" };
+            assert_eq!(row.packages(piece, &kernel).last().map(String::as_str), Some(package), "{release}");
+        }
+    }
+
+    #[test]
+    fn each_row_has_places_and_packages_for_what_a_livepatch_needs() {
+        for row in &DISTRIBUTIONS {
+            let kernel = Kernel { release: "6.8.0-45-generic", package: "6.8.0-45.45" };
+            for piece in Piece::ALL {
+                let prepared_by_hand = piece == Piece::Source && row.source.is_some();
+                assert!(
+                    prepared_by_hand || !row.packages(piece, &kernel).is_empty(),
+                    "{}: {piece:?}",
+                    row.name
+                );
+                let place = places(Some(row), piece.comes_with(), &kernel).into_iter().next();
+                let own = place.is_some_and(|place| place.package.is_some());
+                assert!(prepared_by_hand || own, "{}: {piece:?}", row.name);
+            }
+            assert!(row.ids.iter().all(|id| *id == id.to_lowercase()));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What is missing of a kernel, said once: everything found, everything missing, and one line to paste.
+
+use std::collections::BTreeMap;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::Serialize;
+
+use super::distribution::{Kernel, Manager};
+use super::{Piece, Survey};
+use crate::process::{Call, Runner};
+use crate::toolchain::find_program;
+
+/// A piece that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// The piece.
+    pub piece: Piece,
+    /// True when no livepatch can be made without it.
+    pub required: bool,
+    /// The package that brings it, when a package does.
+    pub package: Option<String>,
+}
+
+/// A package to be installed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its exact version, when it is known.
+    pub version: Option<String>,
+    /// Its download size in bytes, when the package manager knows it.
+    pub bytes: Option<u64>,
+}
+
+/// Everything that a kernel lacks, and how to get it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Shortage {
+    /// The pieces.
+    pub missing: Vec<Missing>,
+    /// The packages that bring them.
+    pub packages: Vec<Package>,
+    /// One line to paste, when packages bring anything.
+    pub install: Option<String>,
+    /// What to know before or instead.
+    pub hints: Vec<String>,
+}
+
+impl Shortage {
+    /// What a search did not find, with what the package manager knows of it.
+    ///
+    /// # Errors
+    /// When klpx is interrupted.
+    pub fn of(survey: &Survey, runner: &Runner) -> Result<Shortage> {
+        let missing = survey.missing();
+        let Some(row) = survey.distribution.filter(|_| !missing.is_empty()) else {
+            return Ok(Shortage::of_nobody(survey, &missing));
+        };
+        let package = survey.package.clone().unwrap_or_default();
+        let kernel = Kernel { release: &survey.release, package: &package };
+        let candidates: Vec<(Piece, Vec<String>)> =
+            missing.iter().map(|&piece| (piece, row.packages(piece, &kernel))).collect();
+        let names: Vec<&String> = candidates.iter().flat_map(|(_, names)| names).collect();
+        let archive = match row.manager {
+            Some(Manager::Apt) => Archive::apt(&names, runner)?,
+            None => Archive::default(),
+        };
+        let mut shortage = Shortage::default();
+        for (piece, names) in candidates {
+            let known = names.iter().find(|name| archive.versions.contains_key(*name));
+            let package = known.or(names.last()).cloned();
+            shortage.missing.push(Missing { piece, required: piece.is_required(), package });
+        }
+        let version = survey.package.clone().or_else(|| archive.version_of_kernel(&survey.release));
+        shortage.packages(&archive, version.as_deref(), matches!(row.manager, Some(Manager::Apt)));
+        let line =
+            |packages: &[Package]| packages.iter().map(Package::argument).collect::<Vec<_>>().join(" ");
+        if !shortage.packages.is_empty() {
+            shortage.install = Some(format!("{} {}", row.install, line(&shortage.packages)));
+        }
+        let lacks_source = missing.contains(&Piece::Source);
+        shortage.hints.extend(row.source.filter(|_| lacks_source).map(|line| kernel.fill(line)));
+        shortage.hints.extend(Some(row.note.to_owned()).filter(|note| !note.is_empty()));
+        if archive.asked && shortage.packages.iter().any(|package| package.bytes.is_none()) {
+            let pinned = Kernel { package: version.as_deref().unwrap_or_default(), ..kernel };
+            let place = pinned.fill(row.old_versions);
+            shortage.hints.push(format!(
+                "the package manager does not know every one of these; renew its lists, or see {place}"
+            ));
+        }
+        if !row.tried {
+            shortage.hints.push(format!("klpx was not tried on {}'s kernels yet", row.name));
+        }
+        Ok(shortage)
+    }
+
+    /// A kernel that no distribution made: there is nothing to install.
+    fn of_nobody(survey: &Survey, missing: &[Piece]) -> Shortage {
+        let missing = missing.iter();
+        let missing =
+            missing.map(|&piece| Missing { piece, required: piece.is_required(), package: None }).collect();
+        let mut hints = Vec::new();
+        if !survey.is_complete() {
+            hints.push(
+                "no distribution that klpx knows has such a kernel: name its build tree with --build-dir, or \
+                 its files with --source, --config and --vmlinux"
+                    .to_owned(),
+            );
+        }
+        Shortage { missing, hints, ..Shortage::default() }
+    }
+
+    fn packages(&mut self, archive: &Archive, version: Option<&str>, exact: bool) {
+        let mut names: Vec<&String> = self.missing.iter().filter_map(|m| m.package.as_ref()).collect();
+        names.sort();
+        names.dedup();
+        let package = |name: &String| {
+            let version = version.filter(|_| exact);
+            let bytes = archive.size(name, version);
+            Package { name: name.clone(), version: version.map(str::to_owned), bytes }
+        };
+        self.packages = names.into_iter().map(package).collect();
+    }
+
+    /// One error with everything found, everything missing, and the line to paste.
+    pub fn diagnosis(&self, survey: &Survey) -> Diagnosis {
+        let what = format!("files of the kernel {} are missing", survey.release);
+        let required = |missing: &&Missing| missing.required;
+        let names: Vec<String> =
+            self.missing.iter().filter(required).map(|missing| missing.piece.to_string()).collect();
+        let found = survey.found.iter().map(|(piece, located)| {
+            format!("found    {:22}  {}  ({})", piece.to_string(), located.path.display(), located.from)
+        });
+        let missing = self.missing.iter().map(|missing| {
+            let from = missing.package.as_deref().map(|name| format!("  ({name})")).unwrap_or_default();
+            format!("missing  {:22}  {}{from}", missing.piece.to_string(), missing.piece.purpose())
+        });
+        let passed =
+            survey.passed_over.iter().map(|(path, why)| format!("passed   {}: {why}", path.display()));
+        let others = Some(&survey.others).filter(|others| !others.is_empty());
+        let others = others.map(|others| format!("other kernels here: {}", others.join(", ")));
+        let mut remedy: Vec<String> = Vec::new();
+        if let Some(line) = &self.install {
+            remedy.push(match self.bytes() {
+                Some(bytes) => format!("{line}   ({bytes} to download)"),
+                None => line.clone(),
+            });
+        }
+        remedy.extend(self.hints.iter().cloned());
+        Diagnosis::new("klpx::kernel-incomplete", Class::Environment, what)
+            .why(format!("not found below {}: {}", survey.roots, names.join(", ")))
+            .detail(found.chain(missing).chain(passed).chain(others))
+            .remedy(remedy.join("\n         "))
+    }
+
+    /// What all packages together have to download, for people; `None` when one size is not known.
+    fn bytes(&self) -> Option<String> {
+        let bytes = self.packages.iter().map(|package| package.bytes).sum::<Option<u64>>()?;
+        Some(format!("{} MB", bytes.div_ceil(1_000_000)))
+    }
+}
+
+impl Package {
+    /// As the package manager is told.
+    pub(super) fn argument(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}={version}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// What a package manager knows of some packages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Archive {
+    /// True when a package manager was there to be asked.
+    asked: bool,
+    /// By name: each version and its size, the preferred first.
+    versions: BTreeMap<String, Vec<(String, Option<u64>)>>,
+}
+
+impl Archive {
+    fn apt(names: &[&String], runner: &Runner) -> Result<Archive> {
+        if find_program("apt-cache").is_none() || names.is_empty() {
+            return Ok(Archive::default());
+        }
+        let outcome = runner.run(&apt("apt-cache").arg("show").args(names))?;
+        Ok(Archive::parse(&outcome.lines))
+    }
+
+    /// Reads stanzas of `apt-cache show`.
+    fn parse(lines: &[String]) -> Archive {
+        let mut archive = Archive { asked: true, ..Archive::default() };
+        let mut name = None;
+        for line in lines {
+            if let Some(found) = line.strip_prefix("Package: ") {
+                name = Some(found.to_owned());
+            } else if let (Some(version), Some(name)) = (line.strip_prefix("Version: "), &name) {
+                archive.versions.entry(name.clone()).or_default().push((version.to_owned(), None));
+            } else if let (Some(size), Some(name)) = (line.strip_prefix("Size: "), &name)
+                && let Some((_, bytes)) = archive.versions.get_mut(name).and_then(|all| all.last_mut())
+            {
+                *bytes = size.trim().parse().ok();
+            }
+        }
+        archive
+    }
+
+    fn size(&self, name: &str, version: Option<&str>) -> Option<u64> {
+        let versions = self.versions.get(name)?;
+        let mut wanted = versions.iter().filter(|(found, _)| version.is_none_or(|version| version == found));
+        wanted.find_map(|(_, bytes)| *bytes)
+    }
+
+    /// The version of the packages that are named after the release, if there is just one.
+    fn version_of_kernel(&self, release: &str) -> Option<String> {
+        let named = self.versions.iter().filter(|(name, _)| name.contains(release));
+        let mut versions: Vec<&String> = named.flat_map(|(_, all)| all.iter().map(|(v, _)| v)).collect();
+        versions.sort();
+        versions.dedup();
+        match versions.as_slice() {
+            [only] => Some((*only).clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A program of apt's. A user's own configuration of apt counts.
+pub(super) fn apt(program: &str) -> Call {
+    let call = Call::new(program);
+    match std::env::var_os("APT_CONFIG") {
+        Some(path) => call.env("APT_CONFIG", path),
+        None => call,
+    }
+}

@@ -1,0 +1,331 @@
+//! The search for one kernel's files, piece by piece. Decides which of several places counts; downloads nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place as Where, Result};
+
+use super::banner::{self, Banner, Image};
+use super::distribution::{self, Kernel};
+use super::roots::Roots;
+use super::source::{self, Expected};
+use super::which::{self, Which};
+use super::{Located, Origin, Piece, Survey, Wanted};
+use crate::config::Config;
+use crate::tree::SourceTree;
+
+/// Looks for every piece of the kernel that is meant.
+pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
+    let roots = Roots::new(&wanted.sysroots);
+    let which = which::which(wanted, &roots)?;
+    let os_release = roots.file("etc/os-release").and_then(|path| std::fs::read_to_string(path).ok());
+    let survey = Survey {
+        release: which.release.clone(),
+        release_from: which.from.clone(),
+        distribution: None,
+        package: None,
+        version: None,
+        found: BTreeMap::new(),
+        passed_over: Vec::new(),
+        notes: Vec::new(),
+        roots: roots.describe(),
+        others: Vec::new(),
+    };
+    let mut search = Search { wanted, roots, which, survey };
+    let system = os_release.as_deref().and_then(distribution::system_id);
+    search.survey.distribution = distribution::of_kernel(&search.survey.release, None, system);
+    let banner = search.which.banner.clone();
+    search.learn(banner.as_ref());
+    search.headers()?;
+    search.config()?;
+    search.symvers();
+    search.vmlinux()?;
+    search.modules()?;
+    search.source()?;
+    search.survey.others = search.others();
+    Ok(search.survey)
+}
+
+struct Search<'a> {
+    wanted: &'a Wanted,
+    roots: Roots,
+    which: Which,
+    survey: Survey,
+}
+
+impl Search<'_> {
+    fn found(&mut self, piece: Piece, path: PathBuf, from: Origin) {
+        self.survey.found.insert(piece, Located { path, from });
+    }
+
+    fn pass_over(&mut self, path: &Path, why: impl Into<String>) {
+        let entry = (path.to_owned(), why.into());
+        if !self.survey.passed_over.contains(&entry) {
+            self.survey.passed_over.push(entry);
+        }
+    }
+
+    /// What is at the usual places of a piece, in order.
+    fn candidates(&self, piece: Piece) -> Vec<Located> {
+        let package = self.survey.package.clone().unwrap_or_default();
+        let kernel = Kernel { release: &self.survey.release, package: &package };
+        let places = distribution::places(self.survey.distribution, piece, &kernel);
+        let located = |place: distribution::Place| {
+            let from = place.package.map_or(Origin::Place, Origin::Package);
+            self.roots.find(&place.path).map(|path| Located { path, from })
+        };
+        places.into_iter().filter_map(located).collect()
+    }
+
+    /// The build tree when it is a whole one: the kernel's own, not a headers package.
+    fn build_tree(&self) -> Option<PathBuf> {
+        let (folder, _) = self.which.build.as_ref()?;
+        let image = folder.join("vmlinux");
+        let whole = image.is_file() && matches!(banner::look(&image), Ok(Image::Kernel(_)));
+        whole.then(|| folder.clone())
+    }
+
+    fn headers(&mut self) -> Result<()> {
+        if let Some((folder, from)) = self.which.build.clone() {
+            if which::is_build_tree(&folder) {
+                self.check_headers(&folder)?;
+                self.found(Piece::Headers, folder, from);
+            } else {
+                self.pass_over(&folder, "make was not run there: it has no generated configuration");
+            }
+            return Ok(());
+        }
+        for located in self.candidates(Piece::Headers) {
+            if !which::is_build_tree(&located.path) {
+                self.pass_over(&located.path, "it has no generated configuration");
+                continue;
+            }
+            match Banner::of_headers(&located.path) {
+                Some(banner) if banner.release != self.survey.release => {
+                    self.pass_over(&located.path, format!("it is of {}", banner.release));
+                }
+                banner => {
+                    self.agree("headers", banner.as_ref(), &located.path)?;
+                    self.found(Piece::Headers, located.path, located.from);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder that the user named must be of the kernel that the user named.
+    fn check_headers(&mut self, folder: &Path) -> Result<()> {
+        let banner = Banner::of_headers(folder);
+        if let Some(found) = banner.as_ref().filter(|banner| banner.release != self.survey.release) {
+            return Err(self.other_release("the build tree", folder, &found.release));
+        }
+        self.agree("headers", banner.as_ref(), folder)
+    }
+
+    /// What a banner says of distribution and package.
+    fn learn(&mut self, banner: Option<&Banner>) {
+        let Some(banner) = banner else { return };
+        let survey = &mut self.survey;
+        survey.distribution = distribution::of_kernel(&survey.release, Some(banner), None);
+        let version = |row: &distribution::Distribution| row.package_version(&survey.release, Some(banner));
+        survey.package = survey.distribution.and_then(version);
+    }
+
+    fn config(&mut self) -> Result<()> {
+        let headers = self.survey.found.get(&Piece::Headers).cloned();
+        let beside = headers.map(|h| Located { path: h.path.join(".config"), from: h.from });
+        let unprepared = self.which.build.clone().map(|(folder, from)| (folder.join(".config"), from));
+        let unprepared = unprepared.map(|(path, from)| Located { path, from });
+        let named = self.wanted.config.clone();
+        let named = named.map(|path| Located { path, from: Origin::Option("--config") });
+        let usual = self.candidates(Piece::Config);
+        let all = [named.clone(), beside, unprepared].into_iter().flatten().chain(usual);
+        let Some(located) = all.into_iter().find(|l| l.path.is_file() || Some(l) == named.as_ref()) else {
+            return Ok(());
+        };
+        let config = Config::read(&located.path)?;
+        self.survey.version = source::configured_version(config.text());
+        self.found(Piece::Config, located.path, located.from);
+        Ok(())
+    }
+
+    fn symvers(&mut self) {
+        let headers = self.survey.found.get(&Piece::Headers).cloned();
+        let beside = headers.map(|h| Located { path: h.path.join("Module.symvers"), from: h.from });
+        let named = self.wanted.vmlinux.as_ref().and_then(|path| path.parent());
+        let named = named
+            .map(|folder| Located { path: folder.join("Module.symvers"), from: Origin::Option("--vmlinux") });
+        let all = beside.into_iter().chain(named).chain(self.candidates(Piece::Symvers));
+        if let Some(located) = all.into_iter().find(|located| located.path.is_file()) {
+            self.found(Piece::Symvers, located.path, located.from);
+        }
+    }
+
+    fn vmlinux(&mut self) -> Result<()> {
+        if let Some((path, option)) = self.which.vmlinux.clone() {
+            return self.named_vmlinux(&path, option);
+        }
+        let build = self.build_tree().map(|folder| folder.join("vmlinux"));
+        let build = build.map(|path| Located { path, from: Origin::BuildTree });
+        for located in build.into_iter().chain(self.candidates(Piece::Vmlinux)) {
+            if !located.path.is_file() {
+                continue;
+            }
+            match banner::look(&located.path)? {
+                Image::Unusable(why) => self.pass_over(&located.path, why),
+                Image::Kernel(Some(banner)) if banner.release != self.survey.release => {
+                    self.pass_over(&located.path, format!("it is of {}", banner.release));
+                }
+                Image::Kernel(banner) => {
+                    self.agree("vmlinux", banner.as_ref(), &located.path)?;
+                    self.found(Piece::Vmlinux, located.path, located.from);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn named_vmlinux(&mut self, path: &Path, option: &'static str) -> Result<()> {
+        match banner::look(path)? {
+            Image::Unusable(why) => {
+                let what = format!("{} is no vmlinux to patch", path.display());
+                Err(Diagnosis::new("klpx::bad-vmlinux", Class::Input, what)
+                    .place(Where::file(path.display().to_string(), None))
+                    .why(why)
+                    .remedy("name the vmlinux of the build tree or of the distribution's debug package")
+                    .into())
+            }
+            Image::Kernel(Some(banner)) if banner.release != self.survey.release => {
+                Err(self.other_release("vmlinux", path, &banner.release))
+            }
+            Image::Kernel(banner) => {
+                self.agree("vmlinux", banner.as_ref(), path)?;
+                self.found(Piece::Vmlinux, source::absolute(path), Origin::Option(option));
+                Ok(())
+            }
+        }
+    }
+
+    /// All pieces must be of one version of the package: a distribution may build one release twice.
+    fn agree(&mut self, piece: &str, banner: Option<&Banner>, path: &Path) -> Result<()> {
+        let before = self.survey.package.clone();
+        self.learn(banner);
+        match (before, &self.survey.package) {
+            (Some(before), Some(now)) if before != *now => {
+                let what = "the files found are of different builds of the kernel";
+                Err(Diagnosis::new("klpx::package-mismatch", Class::Verification, what)
+                    .place(Where::file(path.display().to_string(), None))
+                    .why(format!("{piece} is of version {now}, what was found before is of {before}"))
+                    .remedy("install all packages of the kernel in the version of the image that runs")
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn other_release(&self, what: &str, path: &Path, found: &str) -> Failure {
+        let what = format!("{what} is of Linux {found}, not {}", self.survey.release);
+        Diagnosis::new("klpx::release-mismatch", Class::Build, what)
+            .place(Where::file(path.display().to_string(), None))
+            .why(format!("the release {} comes from {}", self.survey.release, self.survey.release_from))
+            .remedy("name files of one kernel")
+            .into()
+    }
+
+    fn modules(&mut self) -> Result<()> {
+        if let Some(path) = &self.wanted.modules {
+            if !path.is_dir() {
+                let what = format!("no folder of modules at {}", path.display());
+                return Err(Diagnosis::new("klpx::no-such-folder", Class::Usage, what).into());
+            }
+            self.found(Piece::Modules, source::absolute(path), Origin::Option("--modules"));
+        } else if let Some(folder) = self.build_tree() {
+            self.found(Piece::Modules, folder, Origin::BuildTree);
+        } else {
+            self.first_with_modules(Piece::Modules);
+        }
+        self.first_with_modules(Piece::DebugModules);
+        let Some(modules) = self.survey.found.get(&Piece::Modules).cloned() else { return Ok(()) };
+        for (piece, name) in
+            [(Piece::ModulesOrder, "modules.order"), (Piece::ModulesBuiltin, "modules.builtin")]
+        {
+            let path = modules.path.join(name);
+            if path.is_file() {
+                self.found(piece, path, modules.from.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The first usual place that has modules: packages make the folder for other files, too.
+    fn first_with_modules(&mut self, piece: Piece) {
+        let all = self.candidates(piece).into_iter();
+        if let Some(located) = all.into_iter().find(|located| located.path.join("kernel").is_dir()) {
+            self.found(piece, located.path, located.from);
+        }
+    }
+
+    fn source(&mut self) -> Result<()> {
+        if let Some(path) = &self.wanted.source {
+            let path = source::absolute(path);
+            let notes = self.check_source(&path, None)??;
+            self.survey.notes.extend(notes);
+            self.found(Piece::Source, path, Origin::Option("--source"));
+            return Ok(());
+        }
+        for located in self.possible_sources() {
+            let installed = match &located.from {
+                Origin::Package(name) => self.roots.layer_of(&located.path).map(|root| (root, name.clone())),
+                _ => None,
+            };
+            let installed = installed.and_then(|(root, name)| source::package_version(root, &name));
+            // A folder that is no source tree, such as Debian's common headers, is not worth a word.
+            let Ok(checked) = self.check_source(&located.path, installed.as_deref()) else { continue };
+            match checked {
+                Ok(notes) => {
+                    self.survey.notes.extend(notes);
+                    self.found(Piece::Source, located.path, located.from);
+                    break;
+                }
+                Err(failure) => {
+                    let why = failure.diagnoses().map(|d| d.why.clone()).collect::<Vec<_>>().join("; ");
+                    self.pass_over(&located.path, why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the source may be: what the build tree leads to, the tree one stands in, the usual places.
+    fn possible_sources(&self) -> Vec<Located> {
+        let build = self.which.build.iter().flat_map(|(folder, _)| [folder.join("source"), folder.clone()]);
+        let build = build.map(|path| Located { path: source::absolute(&path), from: Origin::BuildTree });
+        let here = self.wanted.here.iter().cloned().map(|path| Located { path, from: Origin::Place });
+        let all = build.chain(here).chain(self.candidates(Piece::Source));
+        all.filter(|located| located.path.exists()).collect()
+    }
+
+    /// The outer error: it is no source at all. The inner one: it is another kernel's.
+    fn check_source(&self, path: &Path, installed: Option<&str>) -> Result<Result<Vec<String>>> {
+        let kernel = Expected {
+            release: &self.survey.release,
+            version: self.survey.version.as_deref(),
+            package: self.survey.package.as_deref(),
+        };
+        if path.is_file() && source::is_tarball(path) {
+            return Ok(source::check_tarball(&kernel, path, installed));
+        }
+        let tree = SourceTree::open(path)?;
+        Ok(source::check_tree(&kernel, &tree, installed))
+    }
+
+    /// Other kernels of which files are there, when this one is not whole.
+    fn others(&self) -> Vec<String> {
+        if self.survey.is_complete() {
+            return Vec::new();
+        }
+        which::releases(&self.roots).into_iter().filter(|release| *release != self.survey.release).collect()
+    }
+}

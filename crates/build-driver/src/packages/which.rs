@@ -1,0 +1,183 @@
+//! Which kernel is meant, and by what its release is told. Looks at no other file of the kernel.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+
+use super::banner::{self, Banner, Image};
+use super::distribution::RELEASE_NAMES;
+use super::roots::Roots;
+use super::{Origin, PINNED, Wanted};
+
+/// How a user names a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// The one that runs.
+    Running,
+    /// By its release, as `uname -r` prints it.
+    Release(String),
+    /// By its image.
+    Vmlinux(PathBuf),
+}
+
+impl Selector {
+    /// Reads `running`, a release, or the path of a vmlinux: what has a slash in it or is a file.
+    pub fn parse(text: &str) -> Selector {
+        match text {
+            "running" => Selector::Running,
+            _ if text.contains('/') || Path::new(text).is_file() => Selector::Vmlinux(PathBuf::from(text)),
+            _ => Selector::Release(text.to_owned()),
+        }
+    }
+}
+
+/// The kernel that is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Which {
+    pub(super) release: String,
+    /// How the release was told, for people.
+    pub(super) from: String,
+    /// What the kernel says of itself, where that is known already.
+    pub(super) banner: Option<Banner>,
+    /// The image that the user named, and by which option.
+    pub(super) vmlinux: Option<(PathBuf, &'static str)>,
+    /// The build tree or headers folder that the user named or stands in.
+    pub(super) build: Option<(PathBuf, Origin)>,
+}
+
+/// Decides which kernel is meant.
+///
+/// # Errors
+/// Nothing tells a release, or the named files tell different ones.
+pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
+    let vmlinux = match (&wanted.kernel, &wanted.vmlinux) {
+        (_, Some(path)) => Some((path.clone(), "--vmlinux")),
+        (Some(Selector::Vmlinux(path)), None) => Some((path.clone(), "--kernel")),
+        _ => None,
+    };
+    let build = build_tree(wanted, vmlinux.is_some(), roots)?;
+    let (release, from, banner) = match &wanted.kernel {
+        Some(Selector::Release(release)) => (release.clone(), "--kernel".to_owned(), None),
+        Some(Selector::Running) => running()?,
+        Some(Selector::Vmlinux(path)) => of_image(path)?,
+        None => match (&build, &vmlinux) {
+            (Some((folder, _)), _) => of_build(folder)?,
+            (None, Some((path, _))) => of_image(path)?,
+            (None, None) if roots.is_machine() => running()?,
+            (None, None) => only_one(roots)?,
+        },
+    };
+    Ok(Which { release, from, banner, vmlinux, build })
+}
+
+/// The folder that the user named, or the build tree that the user stands in when no kernel is named.
+fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(PathBuf, Origin)>> {
+    if let Some(folder) = &wanted.build_dir {
+        let path = folder.canonicalize().map_err(|error| {
+            let what = format!("can't open the build tree {}", folder.display());
+            Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
+                .why(error.to_string())
+                .remedy("name the kernel's O= tree or headers folder with --build-dir")
+        })?;
+        return Ok(Some((path, Origin::Option("--build-dir"))));
+    }
+    if wanted.kernel.is_some() || image || !roots.is_machine() {
+        return Ok(None);
+    }
+    let here = wanted.here.as_ref().filter(|folder| is_build_tree(folder));
+    Ok(here.map(|folder| (folder.clone(), Origin::BuildTree)))
+}
+
+/// True for a folder that kbuild has prepared with a configuration.
+pub(super) fn is_build_tree(folder: &Path) -> bool {
+    PINNED.iter().all(|&(name, required)| !required || folder.join(name).is_file())
+}
+
+/// A release, how it was told, and the banner if there was one.
+type Told = (String, String, Option<Banner>);
+
+/// The release of the kernel that runs.
+fn running() -> Result<Told> {
+    let read = |path: &str| {
+        let path = Path::new(path);
+        std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))
+    };
+    let release = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    // The same text as the banner's (fs/proc/version.c).
+    let banner = Banner::parse(read("/proc/version")?.trim()).filter(|banner| banner.release == release);
+    Ok((release, "the running kernel".to_owned(), banner))
+}
+
+/// UTS_RELEASE of a build tree or headers folder. Debian's 6.1 states another one in kernel.release, which its build
+/// overrides; so kernel.release counts only where no header was generated.
+fn of_build(folder: &Path) -> Result<Told> {
+    if let Some(banner) = Banner::of_headers(folder) {
+        let from = "include/generated/utsrelease.h of the build tree".to_owned();
+        return Ok((banner.release.clone(), from, Some(banner)));
+    }
+    let recorded = std::fs::read_to_string(folder.join("include/config/kernel.release")).unwrap_or_default();
+    match recorded.trim() {
+        "" => {
+            let what = format!("the build tree {} does not say its release", folder.display());
+            Err(Diagnosis::new("klpx::no-release", Class::Build, what)
+                .why("it has neither include/generated/utsrelease.h nor include/config/kernel.release")
+                .remedy("name the tree that the kernel was built in, or the kernel with --kernel RELEASE")
+                .into())
+        }
+        release => {
+            Ok((release.to_owned(), "include/config/kernel.release of the build tree".to_owned(), None))
+        }
+    }
+}
+
+fn of_image(path: &Path) -> Result<Told> {
+    let refuse = |why: &str| {
+        Diagnosis::new(
+            "klpx::bad-vmlinux",
+            Class::Input,
+            format!("{} is no vmlinux to patch", path.display()),
+        )
+        .place(Place::file(path.display().to_string(), None))
+        .why(why)
+        .remedy("name the vmlinux of the build tree or of the distribution's debug package")
+    };
+    match banner::look(path)? {
+        Image::Kernel(Some(banner)) => {
+            Ok((banner.release.clone(), format!("the banner of {}", path.display()), Some(banner)))
+        }
+        Image::Kernel(None) => Err(refuse("it holds no banner that says its release").into()),
+        Image::Unusable(why) => Err(refuse(why).into()),
+    }
+}
+
+/// The kernel below the roots, when there is just one.
+fn only_one(roots: &Roots) -> Result<Told> {
+    let releases = releases(roots);
+    if let [release] = releases.as_slice() {
+        return Ok((release.clone(), format!("the only kernel below {}", roots.describe()), None));
+    }
+    let (what, why) = match releases.is_empty() {
+        true => ("no kernel is below the given root", "no package of a kernel is unpacked there"),
+        false => ("it is not clear which kernel is meant", "files of several kernels are there"),
+    };
+    Err(Diagnosis::new("klpx::which-kernel", Class::Usage, what)
+        .why(why)
+        .remedy("name the kernel with --kernel RELEASE")
+        .detail(releases)
+        .into())
+}
+
+/// The releases of kernels of which files are below the roots, sorted.
+pub(super) fn releases(roots: &Roots) -> Vec<String> {
+    let named = RELEASE_NAMES.iter().flat_map(|&(folder, start)| {
+        let releases = roots.list(folder).into_iter();
+        releases.filter_map(move |name| name.strip_prefix(start).map(str::to_owned))
+    });
+    // Debian's common headers are no kernel's.
+    let mut found: Vec<String> = named
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.ends_with("-common"))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}

@@ -1,0 +1,167 @@
+//! What a kernel without LTO needs before its first patch: the private source copy, the configuration as it was, the
+//! headers and tools that kbuild generates, kbuild's environment and its list of units. The kernel itself is never
+//! built.
+
+use std::fs::{File, FileTimes};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::kbuild::UnitList;
+use crate::kernel::{FORMAT, PINNED_FILES, PINNED_RUST};
+use crate::make::Make;
+use crate::process::Outcome;
+use crate::progress::Progress;
+use crate::workspace::{Workspace, internal, original_does_not_build, remove_file};
+use crate::{copy, host};
+
+/// `prepared.json`: written last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    key: String,
+}
+
+/// A workspace in which units can be compiled.
+#[derive(Debug)]
+pub struct Ready {
+    /// kbuild's units.
+    pub units: UnitList,
+    /// True when it was there already.
+    pub cached: bool,
+}
+
+/// Parts of a build that are of no use here. Empty on make's command line, they are off for make; C sees the
+/// configuration's header and nothing of this. So neither rustc nor pahole nor a key is asked for.
+const USELESS: [&str; 5] = [
+    "CONFIG_RUST=",
+    "CONFIG_DEBUG_INFO_BTF=",
+    "CONFIG_DEBUG_INFO_BTF_MODULES=",
+    "CONFIG_MODULE_SIG_FORMAT=",
+    "CONFIG_SYSTEM_TRUSTED_KEYRING=",
+];
+
+/// The words of a call that makes no unit of the kernel.
+pub(crate) fn without_useless<'w>(words: &[&'w str]) -> Vec<&'w str> {
+    words.iter().copied().chain(USELESS).collect()
+}
+
+impl Workspace {
+    /// Makes the workspace ready for units: seconds where it was not.
+    ///
+    /// # Errors
+    /// The machine lacks something, the source can't be made ready, the configuration does not fit the source and the
+    /// tools, an interrupt.
+    pub fn prepare(&self, progress: &dyn Progress) -> Result<Ready> {
+        if let Some(units) = self.prepared() {
+            return Ok(Ready { units, cached: true });
+        }
+        let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
+        host::check_build_tools(host::Make::Units, config, toolchain, &self.runner)?;
+        self.copy_source(progress)?;
+        progress.step("configuring");
+        self.place_configuration(progress)?;
+        progress.step("making headers and tools");
+        let words = without_useless(&["prepare", "modules_prepare"]);
+        self.with_make(|make| {
+            let built = make.run(&words, progress, None)?;
+            if built.success { Ok(()) } else { Err(original_does_not_build(make, &built)) }
+        })?;
+        self.check_configuration()?;
+        progress.step("asking kbuild for its units");
+        let units = self.with_make(|make| {
+            Environment::capture(make, &self.dir)?;
+            self.ask_units(make)
+        })?;
+        let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
+            copy::write_durably(&self.dir.join(name), &text.map_err(|error| internal(&error.to_string()))?)
+        };
+        write("units.json", serde_json::to_vec(&units))?;
+        let manifest = Manifest { format: FORMAT, key: self.kernel.key().to_owned() };
+        write("prepared.json", serde_json::to_vec(&manifest))?;
+        Ok(Ready { units, cached: false })
+    }
+
+    /// kbuild's units, of the source as it is.
+    pub(crate) fn ask_units(&self, make: &Make<'_>) -> Result<UnitList> {
+        UnitList::ask(make.src, make.build, &mut |words| {
+            let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+            let built = make.run(&words, &(), None)?;
+            Ok(Outcome { success: built.success, lines: built.lines })
+        })
+    }
+
+    /// What an earlier run made ready.
+    fn prepared(&self) -> Option<UnitList> {
+        let manifest: Manifest =
+            serde_json::from_slice(&std::fs::read(self.dir.join("prepared.json")).ok()?).ok()?;
+        if manifest.format != FORMAT || manifest.key != self.kernel.key() {
+            return None;
+        }
+        serde_json::from_slice(&std::fs::read(self.dir.join("units.json")).ok()?).ok()
+    }
+
+    /// Puts the configuration in place: as it was where its products are there too, else through Kconfig, which must
+    /// not change it.
+    fn place_configuration(&self, progress: &dyn Progress) -> Result<()> {
+        let Some(pinned) = self.kernel.pinned() else { return self.configure(progress) };
+        let build = self.build_dir();
+        for name in PINNED_FILES.into_iter().chain([PINNED_RUST]) {
+            let (from, to) = (pinned.join(name), build.join(name));
+            if name == PINNED_RUST && !from.exists() {
+                continue;
+            }
+            let parent = to.parent().unwrap_or(&build);
+            std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+            copy::file(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+        }
+        for (name, text) in self.kernel.local_files() {
+            let path = build.join(name);
+            std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
+        }
+        // The products must be newer than what make would make them from.
+        let later = SystemTime::now() + Duration::from_millis(20);
+        let command = build.join("include/config/auto.conf.cmd");
+        std::fs::write(&command, "").map_err(|error| Diagnosis::io("write", &command, &error))?;
+        for path in [build.join(PINNED_FILES[1]), command, build.join(PINNED_FILES[2])] {
+            touch(&path, later)?;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        Ok(())
+    }
+
+    /// Refuses a configuration that the build changed.
+    fn check_configuration(&self) -> Result<()> {
+        let Some(pinned) = self.kernel.pinned() else { return Ok(()) };
+        let build = self.build_dir();
+        let mut other = Vec::new();
+        for name in PINNED_FILES {
+            let path = build.join(name);
+            let same = copy::same(&pinned.join(name), &path)
+                .map_err(|error| Diagnosis::io("read", &path, &error))?;
+            if !same {
+                other.push(name);
+                remove_file(&path)?;
+            }
+        }
+        if other.is_empty() {
+            return Ok(());
+        }
+        let what = "kbuild made another configuration of the one that it was given";
+        Err(Diagnosis::new("klpx::config-changed", Class::Build, what)
+            .why(format!("{} is not what {} has", other.join(", "), pinned.display()))
+            .remedy("give klpx the source that the configuration was made with")
+            .into())
+    }
+}
+
+fn touch(path: &Path, time: SystemTime) -> Result<()> {
+    File::options()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_times(FileTimes::new().set_modified(time)))
+        .map_err(|error| Diagnosis::io("write", path, &error).into())
+}

@@ -1,0 +1,409 @@
+//! Translation units before any link: the touched ones compiled from the original and from the patched source, at the
+//! same paths, with a section for each function and datum, and with objtool's changes as the kernel's last link would
+//! make them. Decides nothing about what changed.
+//!
+//! ```text
+//! <workspace>/units/<object>            the original unit, compared and bound to the kernel
+//! <workspace>/units/<object>.witness    the same with the kernel's own flags, where sections change the code
+//! <workspace>/work/<run>/patched/<object>   the patched unit
+//! <workspace>/work/<run>/empty/<object>     what stands for the original of a unit that the patch adds
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+
+use crate::apply::Prepared;
+use crate::environment::Environment;
+use crate::kbuild::ObjtoolRule;
+use crate::kernel::{SECTION_FLAGS, Sections};
+use crate::make::{Built, Make};
+use crate::parallel::each;
+use crate::patched::WorkDir;
+use crate::process::{Call, Outcome};
+use crate::progress::Progress;
+use crate::recorded::Recorded;
+use crate::touched::{Touched, TouchedUnit};
+use crate::workspace::{Workspace, original_does_not_build};
+use crate::{copy, journal};
+
+/// One touched unit, before and after the patch.
+#[derive(Clone, Debug)]
+pub struct UnitPair {
+    /// The unit.
+    pub unit: TouchedUnit,
+    /// The original unit as the kernel's own flags give it, where that is another object than `original`.
+    pub witness: Option<PathBuf>,
+    /// The original unit to compare; for a unit that the patch adds, one of an empty file.
+    pub original: PathBuf,
+    /// The same after the patch.
+    pub patched: PathBuf,
+    /// The checksums that genksyms gives the exports of the original unit.
+    pub exports: Vec<(String, u32)>,
+    /// True for a unit that the patch adds.
+    pub is_new: bool,
+}
+
+/// The pairs of a patch. Patched units lie in a folder that goes when this is dropped, unless it is kept.
+#[derive(Debug)]
+pub struct UnitPairs {
+    /// Every touched unit, by object path.
+    pub pairs: Vec<UnitPair>,
+    work: WorkDir,
+}
+
+impl UnitPairs {
+    /// The folder that the patched units lie in; a place for what is made from them.
+    pub fn work_dir(&self) -> &Path {
+        &self.work.path
+    }
+
+    /// Lets the folder outlive this, and the workspace's next use; says where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.work.keep = true;
+        &self.work.path
+    }
+}
+
+/// Original units, in the order of the touched ones.
+#[derive(Debug)]
+pub struct Originals(Vec<Original>);
+
+/// An original unit in the workspace.
+#[derive(Debug)]
+struct Original {
+    object: PathBuf,
+    witness: Option<PathBuf>,
+    record: Recorded,
+    exports: Vec<(String, u32)>,
+}
+
+impl Workspace {
+    /// Compiles the touched units from the patched source. The source is original again when this returns, whatever
+    /// came of it.
+    ///
+    /// # Errors
+    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
+    pub fn pairs(
+        &self,
+        prepared: &Prepared,
+        touched: &Touched,
+        originals: Originals,
+        progress: &dyn Progress,
+    ) -> Result<UnitPairs> {
+        let work = WorkDir::create(&self.dir)?;
+        progress.step("compiling the patched units");
+        let mut pairs = self.while_patched(prepared, |_| {
+            let pairs = self.patched_units(&touched.units, originals.0, &work.path, progress)?;
+            let added = self.added_units(&touched.added, &work.path)?;
+            Ok(pairs.into_iter().chain(added).collect::<Vec<_>>())
+        })?;
+        pairs.sort_by(|a, b| a.unit.object().cmp(b.unit.object()));
+        Ok(UnitPairs { pairs, work })
+    }
+
+    /// Calls `work` while the workspace's source is patched.
+    pub(crate) fn while_patched<T>(
+        &self,
+        prepared: &Prepared,
+        work: impl FnOnce(&journal::Patching<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let patching = match journal::begin(&self.dir, &prepared.changes) {
+            Ok(patching) => patching,
+            Err(failure) => {
+                journal::recover(&self.dir)?;
+                return Err(failure);
+            }
+        };
+        let result = work(&patching);
+        patching.end()?;
+        result
+    }
+
+    /// The original units: what is there, or else made by kbuild.
+    ///
+    /// # Errors
+    /// `klpx::original-source-does-not-build` with the compiler's own lines; a full disk; an interrupt.
+    pub fn originals(&self, touched: &Touched, progress: &dyn Progress) -> Result<Originals> {
+        let units = &touched.units;
+        let missing: Vec<&TouchedUnit> =
+            units.iter().filter(|unit| !self.original_path(unit).is_file()).collect();
+        if !missing.is_empty() {
+            progress.step("compiling the original units");
+            self.make_units(&missing, progress, original_does_not_build)?;
+            let finished = each(self.kernel.jobs(), missing.len(), |at| self.keep_original(missing[at]));
+            finished.into_iter().collect::<Result<()>>()?;
+        }
+        units.iter().map(|unit| self.original(unit)).collect::<Result<_>>().map(Originals)
+    }
+
+    /// Lets kbuild make units in the build tree, from the source as it is.
+    pub(crate) fn make_units(
+        &self,
+        units: &[&TouchedUnit],
+        progress: &dyn Progress,
+        failure: impl Fn(&Make<'_>, &Built) -> Failure,
+    ) -> Result<()> {
+        let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+        for unit in units {
+            folders.entry(&unit.unit.folder).or_default().push(unit.unit.target().into());
+        }
+        let environment = Environment::read(&self.dir)?;
+        let (mut done, total) = (0, Some(units.len() as u64));
+        self.with_make(|make| {
+            for (folder, targets) in &folders {
+                let built = environment.make(make, folder, targets, &mut |line| {
+                    if crate::make::is_compiled_unit(line) {
+                        done += 1;
+                        progress.objects(done, total);
+                    }
+                })?;
+                if !built.success {
+                    return Err(failure(make, &built));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn original_path(&self, unit: &TouchedUnit) -> PathBuf {
+        self.dir.join("units").join(unit.object())
+    }
+
+    fn witness_path(&self, unit: &TouchedUnit) -> PathBuf {
+        with_ending(&self.original_path(unit), ".witness")
+    }
+
+    /// What kbuild made of an original unit becomes what the patched one is compared with.
+    fn keep_original(&self, unit: &TouchedUnit) -> Result<()> {
+        let (made, kept) = (self.build_dir().join(unit.object()), self.original_path(unit));
+        let record = self.record(unit)?;
+        create_parent(&kept)?;
+        let unfinished = with_ending(&kept, ".new");
+        if self.kernel.sections() == Sections::WhereCompared {
+            let witness = self.witness_path(unit);
+            copy_object(&made, &witness)?;
+            self.finish(unit, &record, &witness, true)?;
+            self.compile(unit, &record, &unfinished, &[], original_fails)?;
+        } else {
+            copy_object(&made, &unfinished)?;
+            self.finish(unit, &record, &unfinished, true)?;
+        }
+        std::fs::rename(&unfinished, &kept).map_err(|error| Diagnosis::io("write", &kept, &error).into())
+    }
+
+    fn original(&self, unit: &TouchedUnit) -> Result<Original> {
+        let witness = self.witness_path(unit);
+        let command = command_file(&self.build_dir().join(unit.object()));
+        let text =
+            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
+        Ok(Original {
+            object: self.original_path(unit),
+            witness: witness.is_file().then_some(witness),
+            record: self.record(unit)?,
+            exports: exports(&text),
+        })
+    }
+
+    /// kbuild's record of how it made a unit.
+    fn record(&self, unit: &TouchedUnit) -> Result<Recorded> {
+        let found = Recorded::read(&self.build_dir(), Path::new(unit.object()));
+        let found = found.filter(|record| record.compilation().is_some());
+        found.ok_or_else(|| {
+            Diagnosis::new(
+                "klpx::no-command",
+                Class::Build,
+                "kbuild's record of a compilation can't be understood",
+            )
+            .place(Place::file(unit.object(), None))
+            .remedy("report this file and the kernel's version")
+            .into()
+        })
+    }
+
+    fn patched_units(
+        &self,
+        units: &[TouchedUnit],
+        originals: Vec<Original>,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Vec<UnitPair>> {
+        let (done, total) = (AtomicU64::new(0), Some(units.len() as u64));
+        let pairs: Vec<(&TouchedUnit, Original)> = units.iter().zip(originals).collect();
+        let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
+            let (unit, original) = &pairs[at];
+            let patched = work.join("patched").join(unit.object());
+            self.compile(unit, &original.record, &patched, &[], patched_fails)?;
+            progress.objects(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            Ok(patched)
+        });
+        let compiled = compiled.into_iter().collect::<Result<Vec<PathBuf>>>()?;
+        let pair = |((unit, original), patched): ((&TouchedUnit, Original), PathBuf)| UnitPair {
+            unit: unit.clone(),
+            witness: original.witness,
+            original: original.object,
+            patched,
+            exports: original.exports,
+            is_new: false,
+        };
+        Ok(pairs.into_iter().zip(compiled).map(pair).collect())
+    }
+
+    /// Units that only the patched source has: made by kbuild, compared with the unit of an empty file.
+    fn added_units(&self, units: &[TouchedUnit], work: &Path) -> Result<Vec<UnitPair>> {
+        let all: Vec<&TouchedUnit> = units.iter().collect();
+        self.make_units(&all, &(), |make, built| {
+            let what = "the patched kernel source does not compile";
+            make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
+        })?;
+        let nothing = work.join("empty.c");
+        std::fs::write(&nothing, "").map_err(|error| Diagnosis::io("write", &nothing, &error))?;
+        let pair = |unit: &TouchedUnit| -> Result<UnitPair> {
+            let record = self.record(unit)?;
+            let (patched, empty) =
+                (work.join("patched").join(unit.object()), work.join("empty").join(unit.object()));
+            self.compile(unit, &record, &patched, &[], patched_fails)?;
+            self.compile(unit, &record, &empty, &[&nothing.display().to_string()], original_fails)?;
+            Ok(UnitPair {
+                unit: unit.clone(),
+                witness: None,
+                original: empty,
+                patched,
+                exports: Vec::new(),
+                is_new: true,
+            })
+        };
+        units.iter().map(pair).collect()
+    }
+
+    /// Compiles a unit from the source as it is, by kbuild's record, to another place; or another source in its stead.
+    fn compile(
+        &self,
+        unit: &TouchedUnit,
+        record: &Recorded,
+        to: &Path,
+        source: &[&str],
+        failure: fn(&Make<'_>, &Built) -> Failure,
+    ) -> Result<()> {
+        create_parent(to)?;
+        let words = record.compilation().unwrap_or_default();
+        let mut words = redirected(words, unit.unit.target(), to);
+        if let [source] = source {
+            words.pop();
+            words.push((*source).to_owned());
+        }
+        if self.kernel.sections() == Sections::WhereCompared {
+            words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
+        }
+        let outcome = self.run_in_build(&words)?;
+        if !outcome.success {
+            return self.with_make(|make| {
+                Err(failure(make, &Built { success: false, units: 0, lines: outcome.lines }))
+            });
+        }
+        self.finish(unit, record, to, false)
+    }
+
+    /// What follows a compilation: the commands of the record that kbuild has run already on what it made itself, and
+    /// objtool as the kernel's last link runs it.
+    fn finish(&self, unit: &TouchedUnit, record: &Recorded, object: &Path, by_kbuild: bool) -> Result<()> {
+        let mut commands: Vec<Vec<String>> = Vec::new();
+        if !by_kbuild {
+            commands.extend(
+                record.commands[1..].iter().map(|words| redirected(words, unit.unit.target(), object)),
+            );
+        }
+        if let ObjtoolRule::Run(options) = &unit.objtool {
+            let mut words = vec![self.build_dir().join("tools/objtool/objtool").display().to_string()];
+            words.extend(options.iter().cloned());
+            words.push(object.display().to_string());
+            commands.push(words);
+        }
+        for words in commands {
+            let outcome = self.run_in_build(&words)?;
+            if !outcome.success {
+                let what = format!("{} fails on a unit", words.first().map_or("a command", String::as_str));
+                return Err(Diagnosis::new("klpx::objtool-failed", Class::Build, what)
+                    .place(Place::file(unit.object(), None))
+                    .remedy("report this unit and how the kernel was configured")
+                    .detail(outcome.lines)
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn run_in_build(&self, words: &[String]) -> Result<Outcome> {
+        let (program, rest) =
+            words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
+        self.runner.run(&Call::new(program).args(rest).dir(self.build_dir()))
+    }
+}
+
+fn original_fails(make: &Make<'_>, built: &Built) -> Failure {
+    original_does_not_build(make, built)
+}
+
+fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
+    let what = "the patched kernel source does not compile";
+    make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
+}
+
+/// The words of a command that makes or changes `target`, for another place. The list of dependencies that compilers
+/// write aside is left out.
+fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
+    let to = to.display().to_string();
+    let is_dependencies = |word: &String| word.starts_with("-Wp,-MMD,") || word.starts_with("-Wp,-MD,");
+    let place = |word: &String| if word == target { to.clone() } else { word.clone() };
+    words.iter().filter(|word| !is_dependencies(word)).map(place).collect()
+}
+
+/// `#SYMVER NAME CHECKSUM`, in the record of a unit with exports (cmd_gen_symversions_c in scripts/Makefile.build).
+fn exports(record: &str) -> Vec<(String, u32)> {
+    let export = |line: &str| {
+        let (name, checksum) = line.strip_prefix("#SYMVER ")?.split_once(' ')?;
+        Some((name.to_owned(), u32::from_str_radix(checksum.trim().trim_start_matches("0x"), 16).ok()?))
+    };
+    record.lines().filter_map(export).collect()
+}
+
+fn command_file(object: &Path) -> PathBuf {
+    let name = object.file_name().unwrap_or_default().to_string_lossy();
+    object.with_file_name(format!(".{name}.cmd"))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
+}
+
+fn copy_object(from: &Path, to: &Path) -> Result<()> {
+    copy::file(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_led_to_another_place() {
+        let words = ["gcc", "-Wp,-MMD,fs/.a.o.d", "-DX=fs/a.o", "-c", "-o", "fs/a.o", "/ws/src/fs/a.c"];
+        let words: Vec<String> = words.map(str::to_owned).into();
+        let wanted = ["gcc", "-DX=fs/a.o", "-c", "-o", "/w/a.o", "/ws/src/fs/a.c"];
+        assert_eq!(redirected(&words, "fs/a.o", Path::new("/w/a.o")), wanted);
+    }
+
+    #[test]
+    fn checksums_of_exports_stand_in_the_record() {
+        let text = "savedcmd_fs/a.o := gcc\n\n#SYMVER putname 0x95cb3de8\n#SYMVER x nothing\nother\n";
+        assert_eq!(exports(text), [("putname".to_owned(), 0x95cb_3de8)]);
+    }
+}

@@ -1,0 +1,144 @@
+//! The order of the stages.
+
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::{Kernel, PatchSet, Patched, Prepared, Remade, UnitPairs, Workspace};
+use klpx_diagnosis::{Result, words};
+
+use crate::change_set::{self, Analysis, PairFiles};
+use crate::events::{Events, Stage};
+use crate::holders::{self, LeftOut, Unaffected};
+use crate::inlining::Originals;
+use crate::module::Source;
+use crate::request::Request;
+use crate::results::{KernelFacts, Made, ObjectFiles, Results};
+use crate::target::Target;
+use crate::{units, whole};
+
+/// A build that is under way.
+pub(crate) struct Build<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) events: &'a dyn Events,
+    pub(crate) results: &'a mut Results,
+}
+
+/// Builds a livepatch module and checks it. `results` holds what was found, also when the build fails.
+///
+/// # Errors
+/// Whatever makes the module impossible, or shows that it would be wrong.
+pub fn build(request: &Request, events: &dyn Events, results: &mut Results) -> Result<Made> {
+    Build { request, events, results }.run()
+}
+
+/// The objects of the original and the patched source, and what is known of them before they are read.
+pub(crate) struct Compiled<'a> {
+    pub(crate) pairs: Vec<PairFiles>,
+    pub(crate) originals: Originals<'a>,
+    pub(crate) remade: Remade,
+    /// Functions that inline what the patch edits, in objects that no pair has.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// Exports of klpx's own build, for kernels whose own are not there.
+    pub(crate) symvers: Option<PathBuf>,
+    pub(crate) work: Work,
+}
+
+/// What the patched objects lie in, for as long as they are needed.
+pub(crate) enum Work {
+    Units(UnitPairs),
+    Whole(Patched),
+}
+
+impl Work {
+    fn dir(&self) -> &Path {
+        match self {
+            Work::Units(units) => units.work_dir(),
+            Work::Whole(patched) => patched.work_dir(),
+        }
+    }
+}
+
+impl Build<'_> {
+    fn run(&mut self) -> Result<Made> {
+        let (kernel, prepared) = self.preflight()?;
+        let target = Target::find(self.request, &kernel)?;
+        let workspace = Workspace::open(&kernel, self.events)?;
+        let mut compiled = match kernel.is_of_units() {
+            true => units::compile(self, &workspace, &prepared)?,
+            false => whole::compile(self, &workspace, &prepared)?,
+        };
+        if self.request.keep_work {
+            self.results.objects = compiled.pairs.iter().map(object_files).collect();
+        }
+        let target = target.with_exports(compiled.symvers.as_deref(), self)?;
+
+        self.events.begin(Stage::Analysis);
+        let files = change_set::open(&compiled.pairs)?;
+        let objects = change_set::read(&files)?;
+        let analysis = Analysis::new(&objects, &workspace.source_dir(), &mut compiled);
+        self.events.end(&analysis.summary());
+        self.results.changes = analysis.findings.concat();
+        self.tell_holders(&analysis, &compiled)?;
+        analysis.check()?;
+
+        let work_dir = compiled.work.dir();
+        let of_units = matches!(compiled.work, Work::Units(_));
+        let (target, analysis, objects) = (&target, &analysis, &objects);
+        Source { workspace: &workspace, work_dir, target, analysis, objects, of_units }.make(self)
+    }
+
+    /// Says who inlines what the patch edits and is not replaced; stops when one should be.
+    fn tell_holders(&mut self, analysis: &Analysis, compiled: &Compiled<'_>) -> Result<()> {
+        let others = || analysis.others.iter();
+        let unaffected: Vec<Unaffected> =
+            others().flat_map(|others| others.unaffected.iter().cloned()).collect();
+        let left_out: Vec<LeftOut> =
+            (compiled.left_out.iter()).chain(others().flat_map(|others| &others.left_out)).cloned().collect();
+        let own = [holders::remark(&unaffected), holders::stale(&compiled.remade)].into_iter().flatten();
+        let notes: Vec<String> = own.chain(compiled.originals.notes().iter().cloned()).collect();
+        self.note(&notes);
+        self.results.unaffected = unaffected;
+        holders::check(&left_out)
+    }
+
+    fn preflight(&mut self) -> Result<(Kernel, Prepared)> {
+        self.events.begin(Stage::Preflight);
+        let kernel = Kernel::open(&self.request.options)?;
+        let patches = PatchSet::read(&self.request.patches)?;
+        let prepared = patches.preflight(&kernel, self.request.fuzz)?;
+        self.results.kernel = Some(KernelFacts {
+            release: kernel.release().to_owned(),
+            arch: kernel.arch().name().to_owned(),
+            compiler: kernel.toolchain().describe(),
+            key: kernel.key().to_owned(),
+        });
+        self.events.end(&format!(
+            "{}, {} · {}",
+            words::plural(prepared.files(), "file"),
+            words::plural(prepared.hunks(), "hunk"),
+            kernel.describe()
+        ));
+        self.note(prepared.notes());
+        Ok((kernel, prepared))
+    }
+
+    /// Tells things to know that stop nothing.
+    pub(crate) fn note(&mut self, notes: &[String]) {
+        for text in notes {
+            self.events.note(text);
+            self.results.notes.push(text.clone());
+        }
+    }
+
+    /// Says where the objects of this run stay.
+    pub(crate) fn kept(&self, folder: &Path) {
+        self.events.note(&format!("the objects of this run are in {}", folder.display()));
+    }
+}
+
+fn object_files(pair: &PairFiles) -> ObjectFiles {
+    ObjectFiles {
+        object: pair.object.clone(),
+        original: pair.original.clone(),
+        patched: pair.patched.clone(),
+    }
+}

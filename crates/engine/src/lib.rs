@@ -1,0 +1,23 @@
+//! The stages of a livepatch build in their order, from patches to a verified module; one file a stage, typed results,
+//! events for whoever shows progress. Never parses arguments, never prints.
+
+pub mod analysis;
+mod build;
+pub mod causes;
+mod change_set;
+mod events;
+pub mod holders;
+pub mod inlining;
+mod module;
+mod request;
+mod results;
+pub mod stabilise;
+mod target;
+mod units;
+mod whole;
+
+pub use build::build;
+pub use events::{Events, Stage};
+pub use module::kernel_name;
+pub use request::Request;
+pub use results::{KernelFacts, Made, ObjectFiles, Results, UnitFacts};

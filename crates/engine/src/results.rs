@@ -1,0 +1,92 @@
+//! What a build found and made, as far as it came.
+
+use std::path::PathBuf;
+
+use klpx_klp_emit::verify::Verified;
+use serde::Serialize;
+
+use crate::analysis::Finding;
+use crate::holders::Unaffected;
+use crate::stabilise::Stabilised;
+
+/// Everything that a report can tell of a build. Filled stage by stage; what a failed build found stays in it.
+#[derive(Debug, Default, Serialize)]
+pub struct Results {
+    /// The kernel, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelFacts>,
+    /// Units that were compared with the kernel that they are part of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<UnitFacts>,
+    /// Changed and new functions that the module holds.
+    pub changes: Vec<Finding>,
+    /// What differs but is not in the module, and why.
+    pub left_out: Vec<Finding>,
+    /// Functions that held inlined copies of what the patch edits, and whose code is the same in the patched build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unaffected: Vec<Unaffected>,
+    /// Touched units whose promoted locals keep the original's names.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub frozen: usize,
+    /// Functions that touched units would newly import, and do not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_back: usize,
+    /// What the stabilised rebuild did, by object; empty when there was nothing to do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stabilised: Vec<Stabilised>,
+    /// The objects that were compared, where they are kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectFiles>,
+    /// Things to know that stop nothing.
+    pub notes: Vec<String>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The kernel to be patched.
+#[derive(Debug, Serialize)]
+pub struct KernelFacts {
+    /// What `uname -r` says in it.
+    pub release: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Its compiler, such as `gcc 12.2.0`.
+    pub compiler: String,
+    /// Its key in the cache.
+    pub key: String,
+}
+
+/// One touched unit.
+#[derive(Debug, Serialize)]
+pub struct UnitFacts {
+    /// Its object, as a path in the build tree.
+    pub unit: String,
+    /// The kernel object that it is part of: `vmlinux` or a module's name.
+    pub object: String,
+    /// Its functions that are the shipped ones.
+    pub equal: usize,
+    /// Its functions that are not, for a known reason.
+    pub explained: usize,
+}
+
+/// The two builds of an object of the kernel.
+#[derive(Debug, Serialize)]
+pub struct ObjectFiles {
+    /// `vmlinux` or a module's name.
+    pub object: String,
+    /// The original build of it, or of one unit of it.
+    pub original: PathBuf,
+    /// The patched one.
+    pub patched: PathBuf,
+}
+
+/// A finished module.
+#[derive(Debug)]
+pub struct Made {
+    /// The file's contents.
+    pub bytes: Vec<u8>,
+    /// What was checked.
+    pub verified: Verified,
+}

@@ -1,0 +1,72 @@
+//! The pairs of an LTO kernel: `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel
+//! and a patched one.
+
+use std::sync::Mutex;
+
+use klpx_build_driver::{Pair, Patched, Prepared, Workspace};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
+
+use crate::build::{Build, Compiled, Work};
+use crate::change_set::{PairFiles, unchanged};
+use crate::events::Stage;
+use crate::holders;
+use crate::inlining::Originals;
+use crate::stabilise;
+
+/// Builds what differs.
+pub(crate) fn compile<'a>(
+    build: &mut Build<'_>,
+    workspace: &Workspace,
+    prepared: &'a Prepared,
+) -> Result<Compiled<'a>> {
+    build.events.begin(Stage::Original);
+    let baseline = workspace.baseline(build.events)?;
+    build.events.end(&match baseline.cached {
+        true => "cached".to_owned(),
+        false => words::plural(baseline.units as usize, "unit"),
+    });
+    build.events.begin(Stage::Patched);
+    let mut originals = Originals::begin(prepared, workspace.source_dir(), &baseline.vmlinux_o);
+    let judge = stabilise::Judge(Mutex::new(&mut originals));
+    let mut patched = workspace.patched(prepared, &baseline, (build.request.level, &judge), build.events)?;
+    stabilise::tell(&patched, build.events, build.results);
+    build.events.end(&format!("{} recompiled", words::plural(patched.units as usize, "unit")));
+    if build.request.keep_work {
+        build.kept(&patched.keep().to_owned());
+    }
+    let left_out = holders::uncompared(&patched, &baseline, &mut originals);
+    if patched.pairs.is_empty() {
+        holders::check(&left_out)?;
+    }
+    refuse_new_modules(&patched)?;
+    if patched.pairs.is_empty() {
+        return Err(unchanged());
+    }
+    Ok(Compiled {
+        pairs: patched.pairs.iter().map(files).collect(),
+        originals,
+        remade: patched.remade.clone(),
+        left_out,
+        symvers: Some(baseline.symvers),
+        work: Work::Whole(patched),
+    })
+}
+
+fn files(pair: &Pair) -> PairFiles {
+    PairFiles {
+        object: pair.name.clone(),
+        witness: None,
+        original: pair.original.clone(),
+        patched: pair.patched.clone(),
+    }
+}
+
+fn refuse_new_modules(patched: &Patched) -> Result<()> {
+    let added = patched.new_modules.iter().map(|module| {
+        Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
+            .place(Place::symbol(module.name.clone()))
+            .why("a livepatch replaces functions of what is there")
+            .remedy("build and load the new module on its own, and leave it out of the patch")
+    });
+    Failure::all(added.collect())
+}

@@ -210,10 +210,15 @@ impl Kernel {
         &self.contents
     }
 
-    /// True when the code of a unit depends on nothing but its own source, headers and flags, so that a patch needs
-    /// only the units that it touches.
+    /// True when a patch needs only single units: without LTO, and with ThinLTO those that the thin link names. Full LTO
+    /// makes one unit of all, and the backends of distributed ThinLTO are runs of the compiler that klpx does not know.
     pub fn is_of_units(&self) -> bool {
-        self.toolchain.lto == Lto::None
+        self.toolchain.lto == Lto::None || self.is_thin()
+    }
+
+    /// True when the linker makes native code unit by unit, in one process.
+    pub fn is_thin(&self) -> bool {
+        self.toolchain.lto == Lto::Thin && self.toolchain.lld && !self.config.is("LTO_CLANG_THIN_DIST")
     }
 
     /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs.

@@ -15,13 +15,14 @@ pub struct TouchedUnit {
     /// The unit.
     pub unit: Unit,
     /// What objtool does to it.
-    pub(crate) objtool: ObjtoolRule,
+    pub objtool: ObjtoolRule,
     /// The kernel objects that it is part of: `vmlinux`, or names of modules.
     pub objects: Vec<String>,
 }
 
 impl TouchedUnit {
-    fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
+    /// A unit of kbuild's list.
+    pub fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
         let unit = list.unit(id).clone();
         let objects = match &unit.home {
             Home::Vmlinux | Home::Ingredient => vec!["vmlinux".to_owned()],
@@ -45,6 +46,16 @@ pub struct Touched {
 }
 
 impl Touched {
+    /// Units that both sources have, by object.
+    pub fn units(&self) -> &[TouchedUnit] {
+        &self.units
+    }
+
+    /// Units that only the patched source has, by object.
+    pub fn added(&self) -> &[TouchedUnit] {
+        &self.added
+    }
+
     /// Things to know that stop nothing.
     pub fn notes(&self) -> &[String] {
         &self.notes

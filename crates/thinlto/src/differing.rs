@@ -9,7 +9,7 @@ use klpx_diff::Change;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
-use klpx_stabilise::remarks::Inlined;
+use crate::llvm::remarks::Inlined;
 
 /// What differs between two native objects, by canonical names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use klpx_build_driver::process::{Call, check_interrupt};
 use klpx_diagnosis::Result;
-use klpx_stabilise::ir::Module;
-use klpx_stabilise::{bitcode, summary};
+use crate::llvm::ir::Module;
+use crate::llvm::{bitcode, summary};
 
 use crate::Level;
 use crate::context::Context;

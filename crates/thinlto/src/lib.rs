@@ -18,6 +18,7 @@ mod files;
 mod freeze;
 mod link;
 mod linker;
+mod llvm;
 mod originals;
 mod prepare;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod view;
 use std::path::PathBuf;
 
 pub use context::Context;
-pub use link::{Archiver, Input, Link};
+pub use link::{Input, Link};
 pub use prepare::{Made, Pair, Touched, prepare};
 pub use unit::{Overlays, Side, Unit, write_overlay};
 

@@ -1,13 +1,14 @@
-//! One ThinLTO link of the kernel, as kbuild's record tells of it: what it links, with which flags, and what kbuild
-//! runs over the result. Runs nothing but the archiver, to see what an archive holds.
+//! One ThinLTO link of the kernel, as kbuild's record tells of it: what it links, and with which flags. Runs nothing but
+//! the archiver, to see what an archive holds.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use klpx_build_driver::Recorded;
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
 use crate::files;
 
 /// A relocatable link, its inputs spelled out.
@@ -21,8 +22,6 @@ pub struct Link {
     pub inputs: Vec<Input>,
     /// The script that orders initcalls. No decision of LLVM's depends on it, but what it names can.
     pub script: Option<String>,
-    /// The words of objtool's run over the result, the program first; none where no objtool is.
-    pub objtool: Vec<String>,
 }
 
 /// An object that is linked.
@@ -36,25 +35,40 @@ pub struct Input {
 
 /// Where and with what archives are listed.
 #[derive(Clone, Copy, Debug)]
-pub struct Archiver<'a> {
+pub(crate) struct Archiver<'a> {
     /// The build tree.
-    pub build: &'a Path,
+    pub(crate) build: &'a Path,
     /// `llvm-ar`.
-    pub program: &'a str,
+    pub(crate) program: &'a str,
     /// Starts it.
-    pub runner: &'a Runner,
+    pub(crate) runner: &'a Runner,
 }
 
 impl Link {
-    /// The link that a record tells of. `None` when the record holds no relocatable link.
+    /// The link of an object, by kbuild's record of it. What is found is kept.
     ///
     /// # Errors
-    /// The record holds something that klpx does not know.
-    pub fn of(recorded: &Recorded, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
-        let Some((at, words)) = recorded.link() else { return Ok(None) };
-        let objtool = objtool(&recorded.commands[at + 1..], object)?;
+    /// The record holds no link that klpx understands.
+    pub fn of(context: &Context<'_>, object: &Path, recorded: &Recorded) -> Result<Link> {
+        let path = context.store_of(object).join("link.json");
+        if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(link);
+        }
+        let Some(link) = Link::parse(recorded, object, context.archiver())? else {
+            let what = format!("kbuild's record of {} holds no link", object.display());
+            return Err(Diagnosis::new("klpx::no-command", Class::Build, what)
+                .remedy("report this object and the kernel's version")
+                .into());
+        };
+        let text = serde_json::to_vec(&link).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        files::keep(&path, text)?;
+        Ok(link)
+    }
+
+    fn parse(recorded: &Recorded, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
+        let Some((_, words)) = recorded.link() else { return Ok(None) };
         let mut link =
-            Link { object: object.to_owned(), flags: Vec::new(), inputs: Vec::new(), script: None, objtool };
+            Link { object: object.to_owned(), flags: Vec::new(), inputs: Vec::new(), script: None };
         let mut whole = false;
         let mut words = words.iter().skip(1);
         while let Some(word) = words.next() {
@@ -93,8 +107,19 @@ impl Link {
 }
 
 impl Input {
+    /// Archives name some objects by way of other folders: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
     fn new(path: &str, lazy: bool) -> Input {
-        Input { path: path.to_owned(), lazy }
+        let mut clean = PathBuf::new();
+        for part in Path::new(path).components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir if clean.file_name().is_some() => {
+                    clean.pop();
+                }
+                part => clean.push(part),
+            }
+        }
+        Input { path: clean.display().to_string(), lazy }
     }
 }
 
@@ -109,29 +134,9 @@ impl Archiver<'_> {
         }
         let relative = |line: &String| {
             let path = Path::new(line).strip_prefix(self.build).unwrap_or(Path::new(line));
-            Input { path: path.display().to_string(), lazy }
+            Input::new(&path.to_string_lossy(), lazy)
         };
         Ok(outcome.lines.iter().map(relative).collect())
-    }
-}
-
-/// What kbuild runs over a linked object: objtool, or nothing.
-fn objtool(commands: &[Vec<String>], object: &Path) -> Result<Vec<String>> {
-    let program = |words: &Vec<String>| {
-        let name = words.first().map(|word| Path::new(word).file_name().unwrap_or_default().to_owned());
-        name.unwrap_or_default().to_string_lossy().into_owned()
-    };
-    // A module of one unit is linked to a name of its own first.
-    let mut left = commands.iter().filter(|words| program(words) != "mv");
-    match (left.next(), left.next()) {
-        (None, _) => Ok(Vec::new()),
-        (Some(words), None) if program(words) == "objtool" => Ok(words.clone()),
-        (Some(words), _) => {
-            let what = format!("kbuild runs {} over {}", program(words), object.display());
-            Err(Diagnosis::new("klpx::unknown-link", Class::Build, what)
-                .why("klpx knows objtool only, and makes an object as the kernel has it or not at all")
-                .into())
-        }
     }
 }
 
@@ -145,37 +150,25 @@ mod tests {
 
     fn link(text: &str) -> Result<Option<Link>> {
         let (runner, build) = (Runner::new(), tempfile::tempdir().expect("a folder"));
-        std::fs::write(build.path().join("m.mod"), "fs/a.o\nfs/b.o\n").expect("a list");
+        std::fs::write(build.path().join("m.mod"), "fs/a.o\nfs/../virt/./b.o\n").expect("a list");
         std::fs::write(build.path().join("order.lds"), "SECTIONS {}").expect("a script");
         let archiver = Archiver { build: build.path(), program: "false", runner: &runner };
-        Link::of(&recorded(text), Path::new("fs/m.o"), archiver)
+        Link::parse(&recorded(text), Path::new("fs/m.o"), archiver)
     }
 
     #[test]
-    fn flags_inputs_script_and_objtool_are_told_apart() {
-        let text = "ld.lld -m elf_x86_64 -mllvm -x=5 -r -o fs/m.o -Map=m.map -T order.lds @m.mod c.o ; ./tools/objtool/objtool --link fs/m.o";
+    fn flags_inputs_and_script_are_told_apart() {
+        let text = "ld.lld -m elf_x86_64 -mllvm -x=5 -r -o fs/m.o -Map=m.map -T order.lds @m.mod c.o";
         let found = link(text).expect("known").expect("a link");
         assert_eq!(found.flags, ["-m", "elf_x86_64", "-mllvm", "-x=5", "-r"]);
         let paths: Vec<&str> = found.inputs.iter().map(|input| input.path.as_str()).collect();
-        assert_eq!(paths, ["fs/a.o", "fs/b.o", "c.o"]);
+        assert_eq!(paths, ["fs/a.o", "virt/b.o", "c.o"]);
         assert_eq!(found.script.as_deref(), Some("SECTIONS {}"));
-        assert_eq!(found.objtool, ["./tools/objtool/objtool", "--link", "fs/m.o"]);
-        assert!(found.has("fs/b.o") && !found.has("b.o"));
+        assert!(found.has("virt/b.o") && !found.has("b.o"));
     }
 
     #[test]
-    fn a_module_of_one_unit_is_compiled_linked_and_moved() {
-        let text = "clang -c -o fs/m.o m.c ; ld.lld -r -o fs/.tmp_m.o fs/m.o; mv fs/.tmp_m.o fs/m.o";
-        let found = link(text).expect("known").expect("a link");
-        assert_eq!(found.inputs, [Input::new("fs/m.o", false)]);
-        assert!(found.objtool.is_empty());
-    }
-
-    #[test]
-    fn what_is_not_known_is_refused() {
-        let text = "ld.lld -r -o fs/m.o c.o ; ./tools/other fs/m.o";
-        let failure = link(text).expect_err("another tool");
-        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::unknown-link");
+    fn what_is_no_link_or_can_not_be_listed_is_told() {
         assert!(link("ld.lld -r -o fs/m.o x.a").is_err(), "the archive can't be listed");
         assert_eq!(link("clang -c -o fs/m.o m.c").expect("known"), None);
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Class, Diagnosis, Result};
-use klpx_stabilise::{native, remarks};
+use crate::llvm::{native, remarks};
 use serde::{Deserialize, Serialize};
 
 use crate::files;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_stabilise::ir::Identity;
+use crate::llvm::ir::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::files;

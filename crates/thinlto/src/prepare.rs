@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use klpx_build_driver::kbuild::UnitList;
 use klpx_build_driver::process::Call;
 use klpx_build_driver::{FrozenUnit, Progress};
-use klpx_diagnosis::{Class, Diagnosis, Result};
-use klpx_stabilise::native;
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use crate::llvm::native;
 
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen};
@@ -55,14 +56,14 @@ pub struct Made {
     pub outcome: Option<Outcome>,
 }
 
-/// Makes the native code of one object's units that depends on the patch, from both sources. `work` is a folder that
-/// goes with the patch; it holds what is made of the patched source.
+/// Makes the native code of one object's units that depends on the patch, from both sources. `list` says what objtool
+/// does to units; `work` is a folder that goes with the patch: it holds what is made of the patched source.
 ///
 /// # Errors
 /// A unit does not compile, the thin link or objtool fails, an interrupt.
 pub fn prepare(
     context: &Context<'_>,
-    touched: &Touched,
+    (touched, list): (&Touched, &UnitList),
     overlays: &Overlays,
     level: Level,
     work: &Path,
@@ -82,7 +83,7 @@ pub fn prepare(
         progress,
     };
     let chosen = attempt.run()?;
-    let preparation = Preparation { context, touched, originals: &originals, work, progress };
+    let preparation = Preparation { context, touched, list, originals: &originals, work, progress };
     let others = preparation.others(&chosen)?;
     preparation.finish(chosen, others)
 }
@@ -90,6 +91,7 @@ pub fn prepare(
 struct Preparation<'a> {
     context: &'a Context<'a>,
     touched: &'a Touched,
+    list: &'a UnitList,
     originals: &'a Originals,
     work: &'a Path,
     progress: &'a dyn Progress,
@@ -212,7 +214,7 @@ impl Preparation<'_> {
             Ok(Pair {
                 unit: unit.clone(),
                 original: self.finished_original(unit, original)?,
-                patched: self.finished(patched, &self.work.join("patched").join(unit))?,
+                patched: self.finished(unit, patched, &self.work.join("patched").join(unit))?,
                 touched: at < touched,
             })
         });
@@ -224,28 +226,28 @@ impl Preparation<'_> {
     fn finished_original(&self, unit: &str, native: &Path) -> Result<PathBuf> {
         let path = self.context.store_of(&self.touched.link.object).join("finished").join(unit);
         if !path.is_file() {
-            let made = self.finished(native, &self.work.join("original").join(unit))?;
+            let made = self.finished(unit, native, &self.work.join("original").join(unit))?;
             files::keep(&path, files::read(&made)?)?;
         }
         Ok(path)
     }
 
-    /// A copy of a native object at `to`, after what kbuild runs over the linked object.
-    fn finished(&self, native: &Path, to: &Path) -> Result<PathBuf> {
+    /// A copy of a unit's native object at `to`, after objtool as the link of the kernel runs it.
+    fn finished(&self, unit: &str, native: &Path, to: &Path) -> Result<PathBuf> {
         files::create_dir(to.parent().unwrap_or(to))?;
         files::write(to, files::read(native)?)?;
-        let link = &self.touched.link;
-        let Some((program, words)) = link.objtool.split_first() else { return Ok(to.to_owned()) };
-        // `./tools/objtool/objtool` is a path from the build tree.
-        let mut call = Call::new(self.context.build.join(program)).dir(&self.context.build);
-        for word in words {
-            call = if Path::new(word) == link.object { call.arg(to) } else { call.arg(word) };
-        }
+        let options = self.list.by_object(unit).and_then(|id| self.list.objtool(id).options());
+        let (Some(options), Some(program)) = (options, self.list.objtool_program()) else {
+            return Ok(to.to_owned());
+        };
+        let build = &self.context.build;
+        let call = Call::new(build.join(program)).dir(build).args(options).arg(to);
         let outcome = self.context.runner.run(&call)?;
         match outcome.success {
             true => Ok(to.to_owned()),
-            false => Err(Diagnosis::new("klpx::objtool", Class::Build, "objtool fails on a single unit")
-                .why(to.display().to_string())
+            false => Err(Diagnosis::new("klpx::objtool-failed", Class::Build, "objtool fails on a unit")
+                .place(Place::file(unit, None))
+                .remedy("report this unit and how the kernel was configured")
                 .detail(outcome.lines)
                 .into()),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Recorded;
+use klpx_build_driver::kbuild::UnitList;
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
 
@@ -68,7 +69,6 @@ impl Toy {
             flags: flags.map(str::to_owned).to_vec(),
             inputs: self.units.iter().map(|path| Input { path: path.clone(), lazy: false }).collect(),
             script: None,
-            objtool: Vec::new(),
         }
     }
 
@@ -89,7 +89,7 @@ impl Toy {
 
     pub(crate) fn try_made(&self, touched: &Touched, level: Level) -> Result<Made> {
         let overlays = Overlays { original: None, patched: Some(self.path("patched.yaml")) };
-        prepare(&self.context(), touched, &overlays, level, &self.path("work"), &())
+        prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
     }
 
     /// The native code of both sides when units have other texts.

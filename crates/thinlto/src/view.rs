@@ -103,7 +103,6 @@ mod tests {
             flags: vec!["-r".into()],
             inputs,
             script: Some("SECTIONS {}".into()),
-            objtool: Vec::new(),
         };
         std::fs::create_dir_all(path("build/fs")).expect("a folder");
         std::fs::write(path("build/fs/a.o"), "original").expect("a file");

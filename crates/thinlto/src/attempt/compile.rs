@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::Result;
-use klpx_stabilise::ir::Module;
+use crate::llvm::ir::Module;
 
 use super::Attempt;
 use crate::each::each;

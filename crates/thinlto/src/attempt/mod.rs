@@ -2,7 +2,7 @@
 //! and where LLVM's inliner decides otherwise, lets it decide again as for the original.
 //!
 //! The inliner runs twice, in the compilation and in the backend. Where their remarks tell of calls that are inlined in
-//! one build only, [`klpx_stabilise::replay`] says which decisions can be taken over, and the step runs again with
+//! one build only, [`crate::llvm::replay`] says which decisions can be taken over, and the step runs again with
 //! them. A result is taken when what differs from the original's native objects is a proper subset of what differs
 //! without it. Decisions of a backend concern its own unit only. Those of a compilation can concern units that import
 //! from it, so they are taken only when what others can import stays as near to the original as it was.
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Progress;
 use klpx_diagnosis::Result;
-use klpx_stabilise::replay::{self, Sameness};
-use klpx_stabilise::{ir::Identity, remarks};
+use crate::llvm::replay::{self, Sameness};
+use crate::llvm::{ir::Identity, remarks};
 
 use crate::context::Context;
 use crate::differing::{self, Differing};

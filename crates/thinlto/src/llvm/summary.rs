@@ -15,8 +15,8 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::bitcode;
-use crate::bitstream::{self, Entries, Entry, Field, Record};
+use super::bitcode;
+use super::bitstream::{self, Entries, Entry, Field, Record};
 
 const GLOBALVAL_SUMMARY_BLOCK: u64 = 20;
 const STRTAB_BLOCK: u64 = 23;
@@ -41,17 +41,17 @@ const HOTNESS_BITS: u32 = 3;
 const COLD: u64 = 1;
 
 /// A bitcode file in which no call imports what its original did not.
-pub struct HeldBack {
+pub(crate) struct HeldBack {
     /// The patched file, of the same size.
-    pub file: Vec<u8>,
+    pub(crate) file: Vec<u8>,
     /// Functions that the patched unit would newly have asked for.
-    pub functions: usize,
+    pub(crate) functions: usize,
 }
 
 /// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
 /// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
 /// when one of the files is not understood.
-pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
+pub(crate) fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
     for call in &theirs.calls {
@@ -74,7 +74,7 @@ pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) 
 }
 
 /// The functions that a unit defines. `None` when the file is not understood.
-pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
+pub(crate) fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
     let names = strings(bytes)?;
     let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
     let mut found = std::collections::HashSet::new();

@@ -113,6 +113,37 @@ impl Item {
     }
 }
 
+/// A folder of the cache that `fill` makes once, by what it is made of. Whoever comes second finds it whole; `fill` gets
+/// an empty folder.
+///
+/// # Errors
+/// What `fill` fails with; the cache can't be written.
+pub fn kept(
+    cache_dir: &Path,
+    kind: &str,
+    identity: &str,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let parent = cache_dir.join(kind);
+    let folder = parent.join(&blake3::hash(identity.as_bytes()).to_hex()[..16]);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&parent);
+    let new = new.map_err(|error| Diagnosis::io("create", &parent, &error))?;
+    fill(new.path())?;
+    match std::fs::rename(new.path(), &folder) {
+        Err(error) if !folder.is_dir() => Err(Diagnosis::io("create", &folder, &error).into()),
+        // Another klpx was faster.
+        Err(_) => Ok(folder),
+        Ok(()) => {
+            let _ = new.keep();
+            Ok(folder)
+        }
+    }
+}
+
 /// Which workspaces to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {

@@ -82,29 +82,10 @@ impl Config {
         self.values.is_empty()
     }
 
-    /// Symbols whose value differs between two configurations, with both values; toolchain versions are left out.
-    pub(crate) fn differences(&self, other: &Config) -> Vec<String> {
-        let names: std::collections::BTreeSet<&String> =
-            self.values.keys().chain(other.values.keys()).collect();
-        let show = |value: Option<&str>| value.map_or("not set".to_owned(), str::to_owned);
-        names
-            .into_iter()
-            .filter(|name| !is_toolchain_fact(name))
-            .filter(|name| self.value(name) != other.value(name))
-            .map(|name| format!("CONFIG_{name}: {} -> {}", show(self.value(name)), show(other.value(name))))
-            .collect()
+    /// The symbols that are set, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
     }
-}
-
-/// Symbols that Kconfig computes from tools that do not compile the kernel's C code, or that only name versions.
-fn is_toolchain_fact(name: &str) -> bool {
-    name.ends_with("_VERSION")
-        || name.ends_with("_VERSION_TEXT")
-        || name.starts_with("RUSTC_")
-        || name.starts_with("HAVE_RUST")
-        || name.contains("RUSTC")
-        || name.starts_with("PAHOLE_")
-        || name == "RUST_IS_AVAILABLE"
 }
 
 fn unquote(value: &str) -> String {
@@ -320,12 +301,5 @@ mod tests {
         assert!(check(&config, Arch::X86_64, &version(6, 1)).is_ok());
         assert!(check(&config, Arch::Arm64, &version(6, 17)).is_ok());
         assert!(check(&config, Arch::Arm64, &version(7, 0)).is_ok());
-    }
-
-    #[test]
-    fn differences_leave_toolchain_versions_out() {
-        let a = Config::parse("CONFIG_A=y\nCONFIG_LD_VERSION=1\nCONFIG_CC_VERSION_TEXT=\"x\"\nCONFIG_B=m\n");
-        let b = Config::parse("CONFIG_A=y\nCONFIG_LD_VERSION=2\nCONFIG_CC_VERSION_TEXT=\"y\"\nCONFIG_C=y\n");
-        assert_eq!(a.differences(&b), ["CONFIG_B: m -> not set", "CONFIG_C: not set -> y"]);
     }
 }

@@ -232,7 +232,7 @@ impl Consistent {
 ///
 /// # Errors
 /// The wrapper stands in kbuild's record of a unit that every kernel has.
-pub(crate) fn refuse(build: &Path) -> Result<()> {
+pub fn refuse(build: &Path) -> Result<()> {
     let Some(record) = Recorded::read(build, Path::new("init/main.o")) else { return Ok(()) };
     let Some(cc) = record.compilation().and_then(|words| words.first()) else { return Ok(()) };
     let mut head = Vec::new();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
-use crate::consistent;
 use crate::contents::Contents;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
@@ -44,9 +43,9 @@ pub struct Options {
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable.
     pub cross_compile: Option<String>,
-    /// A folder whose configuration is taken as it is: `.config`, `include/config/auto.conf` and
-    /// `include/generated/autoconf.h` of a build tree or of a headers package. Without it the build tree when it has
-    /// them and no other configuration is named.
+    /// A folder that has what Kconfig made of the configuration: `.config`, `include/config/auto.conf` and
+    /// `include/generated/autoconf.h`, of a build tree or of a headers package. Without it the build tree is looked at.
+    /// When its `.config` is another one, Kconfig reads the configuration anew.
     pub pinned: Option<PathBuf>,
     /// What `uname -r` says in the kernel (UTS_RELEASE). Without it what the build tree records.
     pub release: Option<String>,
@@ -85,22 +84,18 @@ impl Kernel {
             Some(dir) => canonical_dir(dir)?,
             None => source.root().to_owned(),
         };
-        consistent::refuse(&build_dir)?;
-        let pinned = Pinned::find(options, &build_dir)?;
-        let config = match (&options.config, &pinned) {
-            (Some(path), _) => Config::read(path)?,
-            (None, Some(pinned)) => Config::read(&pinned.dir.join(".config"))?,
-            (None, None) => Config::read(&build_dir.join(".config"))?,
-        };
+        let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
+        let pinned = Pinned::find(options.pinned.as_deref().unwrap_or(&build_dir), &config)?;
         let arch = Arch::of(&config)?;
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
+        // Units get the release by a variable; a whole build makes it, and must make the same.
         let (release, local_version) = match &options.release {
-            Some(release) => (release.clone(), String::new()),
-            None => release(&source, &build_dir, &config, &local_files)?,
+            Some(release) if toolchain.lto == Lto::None => (release.clone(), String::new()),
+            _ => release(&source, &build_dir, &config, &local_files)?,
         };
         let files = source.files()?;
         let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
@@ -312,14 +307,11 @@ pub(crate) const PINNED_FILES: [&str; 3] =
 pub(crate) const PINNED_RUST: &str = "include/generated/rustc_cfg";
 
 impl Pinned {
-    /// The folder that is named, or the build tree when it is complete and no other configuration is named.
-    fn find(options: &Options, build_dir: &Path) -> Result<Option<Pinned>> {
-        let dir = match &options.pinned {
-            Some(dir) => canonical_dir(dir)?,
-            None if options.config.is_none() => build_dir.to_owned(),
-            None => return Ok(None),
-        };
-        if !PINNED_FILES.iter().all(|name| dir.join(name).is_file()) {
+    /// The folder, when it is complete and of this configuration.
+    fn find(dir: &Path, config: &Config) -> Result<Option<Pinned>> {
+        let dir = canonical_dir(dir)?;
+        let is_complete = PINNED_FILES.iter().all(|name| dir.join(name).is_file());
+        if !is_complete || Config::read(&dir.join(PINNED_FILES[0]))? != *config {
             return Ok(None);
         }
         let mut hasher = blake3::Hasher::new();

@@ -3,6 +3,7 @@
 //! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
 //! inside an object file, never prints, never writes to the user's source or build tree.
 
+pub mod accepted;
 mod apply;
 pub mod cache;
 pub mod config;
@@ -18,8 +19,8 @@ mod kernel;
 pub mod lines;
 mod links;
 mod make;
-mod parallel;
 pub mod packages;
+mod parallel;
 pub mod patch;
 mod patched;
 mod prepare;

@@ -23,6 +23,22 @@ pub struct Version {
     pub extra: String,
 }
 
+impl Version {
+    /// Reads what [`Version`] prints: `6.12.115`, `7.3.0-rc1`.
+    pub fn parse(text: &str) -> Option<Version> {
+        let (major, rest) = text.split_once('.')?;
+        let (minor, rest) = rest.split_once('.')?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (patch, extra) = rest.split_at(end);
+        Some(Version {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+            patch: patch.parse().ok()?,
+            extra: extra.to_owned(),
+        })
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}{}", self.major, self.minor, self.patch, self.extra)
@@ -325,6 +341,16 @@ mod tests {
     fn names(dir: &Path) -> Vec<String> {
         let tree = SourceTree::open(dir).expect("a tree");
         tree.files().expect("files").iter().map(|entry| entry.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_version_is_read_as_it_is_printed() {
+        for text in ["6.12.115", "7.3.0-rc1", "6.11.4-301.fc41.x86_64"] {
+            assert_eq!(Version::parse(text).expect(text).to_string(), text);
+        }
+        for text in ["6", "6.12", "", "a.b.c", "6.12.x"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
     }
 
     #[test]

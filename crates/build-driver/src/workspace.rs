@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::accepted;
 use crate::cache::{self, Info};
 use crate::config::Config;
 use crate::contents::{Contents, Hashes};
@@ -279,14 +280,21 @@ impl Workspace {
         };
         host::check_space(&self.dir, bytes + built)?;
         let temporary = self.dir.join("src.tmp");
+        let cache_dir = self.kernel.cache_dir();
         let donors = self.donors();
-        let hashes = Contents::hashes(self.kernel.cache_dir(), self.kernel.contents().identity());
+        let hashes = Contents::hashes(cache_dir, self.kernel.contents().identity());
+        let root = self.kernel.source().root();
+        // A tree that klpx unpacked is klpx's own.
+        let own = cache_dir.canonicalize().is_ok_and(|cache| root.starts_with(cache));
         let donor = |entry: &Entry| {
+            if own {
+                return Some(root.join(&entry.path));
+            }
             let hash = hashes.get(&entry.path)?;
             let donor = donors.iter().find(|donor| donor.hashes.get(&entry.path) == Some(hash))?;
             Some(donor.src.join(&entry.path))
         };
-        copy::tree(self.kernel.source().root(), files, &temporary, &donor)?;
+        copy::tree(root, files, &temporary, &donor)?;
         std::fs::rename(&temporary, &src).map_err(|error| Diagnosis::io("create", &src, &error))?;
         Ok(())
     }
@@ -329,7 +337,9 @@ impl Workspace {
             let built = make.run(&["olddefconfig"], &(), None)?;
             if built.success { Ok(()) } else { Err(original_does_not_build(make, &built)) }
         })?;
-        let differences = wanted.differences(&Config::read(&path)?);
+        let differences = accepted::differences(wanted, &Config::read(&path)?).into_iter();
+        let matters = differences.filter(|difference| difference.accepted.is_none());
+        let differences: Vec<String> = matters.map(|difference| difference.to_string()).collect();
         if differences.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! The order of the stages.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use klpx_build_driver::packages::KernelFiles;
 use klpx_build_driver::{Kernel, PatchSet, Patched, Prepared, Remade, UnitPairs, Workspace};
 use klpx_diagnosis::{Result, words};
 
@@ -9,6 +10,7 @@ use crate::change_set::{self, Analysis, PairFiles};
 use crate::events::{Events, Stage};
 use crate::holders::{self, LeftOut, Unaffected};
 use crate::inlining::Originals;
+use crate::locate::{self, Located};
 use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
@@ -37,8 +39,6 @@ pub(crate) struct Compiled<'a> {
     pub(crate) remade: Remade,
     /// Functions that inline what the patch edits, in objects that no pair has.
     pub(crate) left_out: Vec<LeftOut>,
-    /// Exports of klpx's own build, for kernels whose own are not there.
-    pub(crate) symvers: Option<PathBuf>,
     pub(crate) work: Work,
 }
 
@@ -59,8 +59,8 @@ impl Work {
 
 impl Build<'_> {
     fn run(&mut self) -> Result<Made> {
-        let (kernel, prepared) = self.preflight()?;
-        let target = Target::find(self.request, &kernel)?;
+        let (kernel, prepared, files) = self.preflight()?;
+        let target = Target::new(&files, &kernel);
         let workspace = Workspace::open(&kernel, self.events)?;
         let mut compiled = match kernel.is_of_units() {
             true => units::compile(self, &workspace, &prepared)?,
@@ -69,7 +69,6 @@ impl Build<'_> {
         if self.request.keep_work {
             self.results.objects = compiled.pairs.iter().map(object_files).collect();
         }
-        let target = target.with_exports(compiled.symvers.as_deref(), self)?;
 
         self.events.begin(Stage::Analysis);
         let files = change_set::open(&compiled.pairs)?;
@@ -100,9 +99,10 @@ impl Build<'_> {
         holders::check(&left_out)
     }
 
-    fn preflight(&mut self) -> Result<(Kernel, Prepared)> {
+    fn preflight(&mut self) -> Result<(Kernel, Prepared, KernelFiles)> {
         self.events.begin(Stage::Preflight);
-        let kernel = Kernel::open(&self.request.options)?;
+        let Located { files, options } = locate::locate(self)?;
+        let kernel = Kernel::open(&options)?;
         let patches = PatchSet::read(&self.request.patches)?;
         let prepared = patches.preflight(&kernel, self.request.fuzz)?;
         self.results.kernel = Some(KernelFacts {
@@ -118,7 +118,7 @@ impl Build<'_> {
             kernel.describe()
         ));
         self.note(prepared.notes());
-        Ok((kernel, prepared))
+        Ok((kernel, prepared, files))
     }
 
     /// Tells things to know that stop nothing.

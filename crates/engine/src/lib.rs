@@ -8,6 +8,7 @@ mod change_set;
 mod events;
 pub mod holders;
 pub mod inlining;
+mod locate;
 mod module;
 mod request;
 mod results;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use klpx_build_driver::{Options, stabilise};
+use klpx_build_driver::packages::Wanted;
+use klpx_build_driver::stabilise;
 
 /// Patches, the kernel that they are for, and how the livepatch is to be.
 #[derive(Clone, Debug)]
@@ -11,14 +12,16 @@ pub struct Request {
     pub patches: Vec<PathBuf>,
     /// The livepatch's name, without `livepatch-`.
     pub name: String,
-    /// Source, configuration and tools.
-    pub options: Options,
-    /// The kernel that will be patched, with its symbols; `None` for the build tree's.
-    pub vmlinux: Option<PathBuf>,
-    /// Exports of that kernel; `None` for the ones beside its vmlinux or in the build tree.
-    pub symvers: Option<PathBuf>,
-    /// Folders to look for its modules in, before those beside its vmlinux and in the build tree.
-    pub modules: Vec<PathBuf>,
+    /// Which kernel, and what the user says of its files.
+    pub wanted: Wanted,
+    /// Parallel jobs; `None` for one for each processor.
+    pub jobs: Option<usize>,
+    /// make's LLVM variable; `None` for what the configuration says.
+    pub llvm: Option<String>,
+    /// make's CROSS_COMPILE variable; `None` for what the configuration says.
+    pub cross_compile: Option<String>,
+    /// Where workspaces lie.
+    pub cache_dir: PathBuf,
     /// So many of a hunk's outer context lines may differ: 0, 1 or 2.
     pub fuzz: u8,
     /// How far the patched build may be brought nearer to the original.

@@ -33,7 +33,6 @@ pub(crate) fn compile<'a>(
         originals: Originals::new(prepared, workspace.source_dir()),
         remade: Remade { compiled, ..Remade::default() },
         left_out: Vec::new(),
-        symvers: None,
         work: Work::Units(pairs),
     })
 }

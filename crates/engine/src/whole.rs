@@ -47,7 +47,6 @@ pub(crate) fn compile<'a>(
         originals,
         remade: patched.remade.clone(),
         left_out,
-        symvers: Some(baseline.symvers),
         work: Work::Whole(patched),
     })
 }

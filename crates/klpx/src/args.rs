@@ -74,10 +74,18 @@ A kernel in which a probe sees every call:
   sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
   good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
 
+const DOCTOR: &str = "\
+Nothing is installed, and nothing is downloaded without --fetch. Exit code 0: everything is there
+that a livepatch needs; 6: the kernel's configuration rules livepatches out; 8: files of the kernel
+or its compiler are missing.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a livepatch module from patches to a kernel's source
     Build(Box<Build>),
+    /// Say what klpx finds of a kernel on this machine, what is missing, and how to get it
+    #[command(after_long_help = DOCTOR)]
+    Doctor(Doctor),
     /// Compare two builds of an object: which functions differ, and why
     Diff(Diff),
     /// Show what a livepatch module holds: objects, functions, symbols, livepatch relocations
@@ -108,19 +116,19 @@ pub(crate) struct Build {
     /// Patches, applied in this order with -p1
     #[arg(required = true, value_name = "PATCH", value_hint = ValueHint::FilePath)]
     pub(crate) patches: Vec<PathBuf>,
-    /// Kernel source tree
-    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
-    pub(crate) source: PathBuf,
-    /// Build tree (O=) of the kernel to be patched; default: the source tree
+    /// Kernel source: a tree or a tarball; default: from the kernel's packages, or the tree one stands in
+    #[arg(short, long, value_name = "DIR|TARBALL", value_hint = ValueHint::AnyPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// Build tree (O=) or headers folder of the kernel to be patched; default: from the kernel's packages
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) build_dir: Option<PathBuf>,
     /// Kernel configuration; default: the build tree's .config
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// The kernel that will be patched, with its symbols; default: the build tree's vmlinux
+    /// The kernel's vmlinux, with its symbols; default: the build tree's, or the debug package's
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) vmlinux: Option<PathBuf>,
-    /// The modules of that kernel (/lib/modules/RELEASE or a build tree); default: beside its vmlinux
+    /// The kernel's modules; default: the build tree's, or those in /lib/modules/RELEASE
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) modules: Option<PathBuf>,
     /// Where the module goes; default: livepatch-NAME.ko in this folder
@@ -154,7 +162,23 @@ pub(crate) struct Build {
     #[arg(long)]
     pub(crate) keep_work: bool,
     #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Which kernel is to be patched, and where its packages are looked for.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The kernel to be patched; default: the build tree one stands in, else the running kernel
+    #[arg(short, long, value_name = "RELEASE|running|VMLINUX", value_hint = ValueHint::AnyPath)]
+    pub(crate) kernel: Option<String>,
+    /// Look for the kernel's packages below this folder instead of /; may be repeated, the first that has a file wins
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) sysroot: Vec<PathBuf>,
+    /// Download packages that are missing into the cache and unpack them there; nothing is installed
+    #[arg(long)]
+    pub(crate) fetch: bool,
 }
 
 /// Levels of the stabilised rebuild; each holds the ones before.
@@ -190,6 +214,39 @@ pub(crate) struct Common {
     /// Say more: each changed function's reasons
     #[arg(short, long)]
     pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Kernel source: a tree or a tarball; default: from the kernel's packages
+    #[arg(short, long, value_name = "DIR|TARBALL", value_hint = ValueHint::AnyPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// Build tree (O=) or headers folder of the kernel
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) build_dir: Option<PathBuf>,
+    /// Kernel configuration
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The kernel's vmlinux, with its symbols
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vmlinux: Option<PathBuf>,
+    /// The kernel's modules
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) modules: Option<PathBuf>,
+    /// LLVM of a suffix (`--llvm=-22`) or in a folder; default: as .config was made
+    #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub(crate) llvm: Option<String>,
+    /// Prefix of the cross tools; default: as .config was made
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) cross_compile: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where klpx keeps kernels between runs; default: klpx in the user's cache folder
+    #[arg(long, value_name = "DIR", env = "KLPX_CACHE_DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) cache_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

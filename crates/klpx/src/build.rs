@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Options;
+use klpx_build_driver::packages::{Selector, Wanted};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::{Request, Results};
@@ -41,10 +41,11 @@ fn request(args: &Build) -> Result<Request> {
     Ok(Request {
         patches: args.patches.clone(),
         name: livepatch_name(args)?,
-        options: options(args)?,
-        vmlinux: args.vmlinux.clone(),
-        symvers: None,
-        modules: args.modules.clone().into_iter().collect(),
+        wanted: wanted(args)?,
+        jobs: args.jobs.map(usize::from),
+        llvm: args.llvm.clone(),
+        cross_compile: args.cross_compile.clone(),
+        cache_dir: crate::cache::directory(&args.common)?,
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),
         replace: !args.no_replace,
@@ -52,17 +53,18 @@ fn request(args: &Build) -> Result<Request> {
     })
 }
 
-fn options(args: &Build) -> Result<Options> {
-    Ok(Options {
+fn wanted(args: &Build) -> Result<Wanted> {
+    let cache = || crate::cache::directory(&args.common);
+    Ok(Wanted {
+        kernel: args.which.kernel.as_deref().map(Selector::parse),
+        sysroots: args.which.sysroot.clone(),
+        here: std::env::current_dir().ok(),
         source: args.source.clone(),
         build_dir: args.build_dir.clone(),
         config: args.config.clone(),
-        jobs: args.jobs.map(usize::from),
-        llvm: args.llvm.clone(),
-        cross_compile: args.cross_compile.clone(),
-        pinned: None,
-        release: None,
-        cache_dir: crate::cache::directory(&args.common)?,
+        vmlinux: args.vmlinux.clone(),
+        modules: args.modules.clone(),
+        fetch: args.which.fetch.then(|| cache().map(|cache| cache.join("packages"))).transpose()?,
     })
 }
 

@@ -13,7 +13,12 @@ use crate::render;
 
 /// The cache directory: as asked for, or `klpx` in the user's cache folder.
 pub(crate) fn directory(common: &Common) -> Result<PathBuf> {
-    if let Some(dir) = &common.cache_dir {
+    directory_or(common.cache_dir.as_deref())
+}
+
+/// The same for commands that have no other common arguments.
+pub(crate) fn directory_or(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(dir) = named {
         return std::path::absolute(dir).map_err(|e| Diagnosis::io("find", dir, &e).into());
     }
     match etcetera::choose_base_strategy() {

@@ -4,6 +4,7 @@ mod args;
 mod build;
 mod cache;
 mod diff;
+mod doctor;
 mod inline_check;
 mod inspect;
 mod manual;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut impl Write) -> Result<()> {
     match command {
         Command::Build(args) => build::run(args, out),
+        Command::Doctor(args) => doctor::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),

@@ -316,10 +316,7 @@ impl<'a> Builder<'a> {
     fn build(mut self, records: &'a [Record]) -> Result<UnitList, String> {
         complete(records)?;
         for record in records {
-            let library = normal(&format!("{}/lib.a", record.folder));
-            let is_linked = record.archives.iter().any(|archive| normal(archive) == library);
-            let linked = if is_linked { &record.library[..] } else { &[] };
-            for target in record.builtin.iter().chain(linked) {
+            for target in &record.builtin {
                 self.draft(&record.folder, target).vmlinux = true;
             }
             for (module, parts) in &record.modules {
@@ -343,14 +340,11 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// What is compiled on the way to something else. Members of archives that vmlinux does not have are left out, and
-    /// so are programs for the build machine: kbuild makes them by rules of their own.
+    /// What is compiled on the way to something else. Programs for the build machine are made by rules of their own.
     fn ingredients(&mut self, records: &'a [Record]) {
         for record in records {
             for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
-                if !record.library.contains(&made.target) {
-                    self.draft(&record.folder, &made.target);
-                }
+                self.draft(&record.folder, &made.target);
             }
         }
     }

@@ -9,14 +9,10 @@ pub(super) struct Record {
     pub(super) folder: String,
     /// Folders that kbuild goes on to.
     pub(super) folders: Vec<String>,
-    /// The `lib.a` archives that are linked into vmlinux.
-    pub(super) archives: Vec<String>,
     /// objtool, where the kernel has it.
     pub(super) objtool: Option<String>,
-    /// Objects of the folder's `built-in.a`, as kbuild names them.
+    /// Objects of the folder's `built-in.a` and of its `lib.a`, where vmlinux is linked from these, as kbuild names them.
     pub(super) builtin: Vec<String>,
-    /// Objects of the folder's `lib.a`.
-    pub(super) library: Vec<String>,
     /// The folder's modules, each with the objects that it is linked from. A module of one unit is its own object.
     pub(super) modules: Vec<(String, Vec<String>)>,
     /// By which rule a file is made.
@@ -47,10 +43,8 @@ impl Record {
             match *kind {
                 "folder" => record.folder = words.first().ok_or(line)?.to_string(),
                 "folders" => record.folders = owned().collect(),
-                "archives" => record.archives = owned().collect(),
                 "objtool" => record.objtool = owned().next(),
                 "builtin" => record.builtin = owned().collect(),
-                "library" => record.library = owned().collect(),
                 "module" => {
                     let mut words = owned();
                     record.modules.push((words.next().ok_or(line)?, words.collect()));
@@ -86,18 +80,16 @@ mod tests {
 
     #[test]
     fn a_folder_is_read_line_by_line() {
-        let text = "folder fs\nfolders fs/ext4\narchives lib/lib.a\nobjtool ./tools/objtool/objtool\n\
-            builtin fs/open.o fs/read.o\nlibrary \nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
+        let text = "folder fs\nfolders fs/ext4\nobjtool ./tools/objtool/objtool\n\
+            builtin fs/open.o fs/read.o\nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
             missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c traced later --orc --link\n\
             made fs/t.h gen source:\n";
         let record = Record::parse(text).expect("a record");
         let expected = Record {
             folder: "fs".into(),
             folders: vec!["fs/ext4".into()],
-            archives: vec!["lib/lib.a".into()],
             objtool: Some("./tools/objtool/objtool".into()),
             builtin: vec!["fs/open.o".into(), "fs/read.o".into()],
-            library: Vec::new(),
             modules: vec![
                 ("fs/a.o".into(), vec!["fs/a.o".into()]),
                 ("fs/m.o".into(), vec!["fs/x.o".into(), "fs/y.o".into()]),

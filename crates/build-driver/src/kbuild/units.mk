@@ -20,7 +20,9 @@ include $(srctree)/scripts/Makefile.build
 klpx-prefix := $(filter-out ./,$(obj)/)
 klpx-files = $(filter %.o,$(filter-out $(subdir-builtin) $(subdir-modorder),$1))
 klpx-builtin := $(if $(need-builtin),$(call klpx-files,$(real-obj-y)))
-klpx-library := $(call klpx-files,$(lib-y))
+# lib.a of this folder, if vmlinux is linked from it.
+klpx-archives = $(addsuffix lib.a,$(ARCH_LIB)) $(KBUILD_VMLINUX_LIBS)
+klpx-library := $(if $(filter $(klpx-prefix)lib.a $(objtree)/$(klpx-prefix)lib.a,$(klpx-archives)),$(call klpx-files,$(lib-y)))
 klpx-modules := $(if $(need-modorder),$(call klpx-files,$(obj-m)))
 klpx-parts = $(if $(filter $1,$(multi-obj-m)),$(addprefix $(klpx-prefix),$(call suffix-search,$(1:$(klpx-prefix)%=%),.o,-objs -y -m)),$1)
 define klpx-newline
@@ -30,10 +32,8 @@ endef
 define klpx-lists
 folder $(obj)
 folders $(subdir-ym)
-archives $(patsubst $(objtree)/%,%,$(addsuffix lib.a,$(ARCH_LIB)) $(KBUILD_VMLINUX_LIBS))
 objtool $(objtool)
-builtin $(klpx-builtin)
-library $(klpx-library)
+builtin $(klpx-builtin) $(klpx-library)
 $(foreach m,$(klpx-modules),module $m $(call klpx-parts,$m)$(klpx-newline))
 endef
 

@@ -51,46 +51,46 @@ impl Shortage {
     /// # Errors
     /// When klpx is interrupted.
     pub fn of(survey: &Survey, runner: &Runner) -> Result<Shortage> {
-        let missing = survey.missing();
-        let Some(row) = survey.distribution.filter(|_| !missing.is_empty()) else {
-            return Ok(Shortage::of_nobody(survey, &missing));
-        };
-        let package = survey.package.clone().unwrap_or_default();
-        let kernel = Kernel { release: &survey.release, package: &package };
-        let candidates: Vec<(Piece, Vec<String>)> =
-            missing.iter().map(|&piece| (piece, row.packages(piece, &kernel))).collect();
-        let names: Vec<&String> = candidates.iter().flat_map(|(_, names)| names).collect();
-        let archive = match row.manager {
+        let names: Vec<String> = candidates(survey).into_iter().flat_map(|(_, names)| names).collect();
+        let archive = match survey.distribution.and_then(|row| row.manager) {
             Some(Manager::Apt) => Archive::apt(&names, runner)?,
             None => Archive::default(),
         };
+        Ok(Shortage::with(survey, &archive))
+    }
+
+    /// The same with an archive that was asked already.
+    pub(super) fn with(survey: &Survey, archive: &Archive) -> Shortage {
+        let missing = survey.missing();
+        let Some(row) = survey.distribution.filter(|_| !missing.is_empty()) else {
+            return Shortage::of_nobody(survey, &missing);
+        };
         let mut shortage = Shortage::default();
-        for (piece, names) in candidates {
+        for (piece, names) in candidates(survey) {
             let known = names.iter().find(|name| archive.versions.contains_key(*name));
             let package = known.or(names.last()).cloned();
             shortage.missing.push(Missing { piece, required: piece.is_required(), package });
         }
         let version = survey.package.clone().or_else(|| archive.version_of_kernel(&survey.release));
-        shortage.packages(&archive, version.as_deref(), matches!(row.manager, Some(Manager::Apt)));
-        let line =
-            |packages: &[Package]| packages.iter().map(Package::argument).collect::<Vec<_>>().join(" ");
+        shortage.packages(archive, version.as_deref(), row.manager == Some(Manager::Apt));
         if !shortage.packages.is_empty() {
-            shortage.install = Some(format!("{} {}", row.install, line(&shortage.packages)));
+            let arguments: Vec<String> = shortage.packages.iter().map(Package::argument).collect();
+            shortage.install = Some(format!("{} {}", row.install, arguments.join(" ")));
         }
+        let kernel = Kernel { release: &survey.release, package: version.as_deref().unwrap_or_default() };
         let lacks_source = missing.contains(&Piece::Source);
         shortage.hints.extend(row.source.filter(|_| lacks_source).map(|line| kernel.fill(line)));
         shortage.hints.extend(Some(row.note.to_owned()).filter(|note| !note.is_empty()));
         if archive.asked && shortage.packages.iter().any(|package| package.bytes.is_none()) {
-            let pinned = Kernel { package: version.as_deref().unwrap_or_default(), ..kernel };
-            let place = pinned.fill(row.old_versions);
+            let place = kernel.fill(row.old_versions);
             shortage.hints.push(format!(
-                "the package manager does not know every one of these; renew its lists, or see {place}"
+                "the package manager does not know every one of these: renew its lists, or see {place}"
             ));
         }
         if !row.tried {
-            shortage.hints.push(format!("klpx was not tried on {}'s kernels yet", row.name));
+            shortage.hints.push(format!("klpx was not tried on kernels of {} yet", row.name));
         }
-        Ok(shortage)
+        shortage
     }
 
     /// A kernel that no distribution made: there is nothing to install.
@@ -159,6 +159,13 @@ impl Shortage {
     }
 }
 
+/// The packages that may bring each missing piece.
+fn candidates(survey: &Survey) -> Vec<(Piece, Vec<String>)> {
+    let Some(row) = survey.distribution else { return Vec::new() };
+    let kernel = Kernel { release: &survey.release, package: survey.package.as_deref().unwrap_or_default() };
+    survey.missing().into_iter().map(|piece| (piece, row.packages(piece, &kernel))).collect()
+}
+
 impl Package {
     /// As the package manager is told.
     pub(super) fn argument(&self) -> String {
@@ -171,7 +178,7 @@ impl Package {
 
 /// What a package manager knows of some packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Archive {
+pub(super) struct Archive {
     /// True when a package manager was there to be asked.
     asked: bool,
     /// By name: each version and its size, the preferred first.
@@ -179,7 +186,7 @@ struct Archive {
 }
 
 impl Archive {
-    fn apt(names: &[&String], runner: &Runner) -> Result<Archive> {
+    fn apt(names: &[String], runner: &Runner) -> Result<Archive> {
         if find_program("apt-cache").is_none() || names.is_empty() {
             return Ok(Archive::default());
         }
@@ -188,7 +195,7 @@ impl Archive {
     }
 
     /// Reads stanzas of `apt-cache show`.
-    fn parse(lines: &[String]) -> Archive {
+    pub(super) fn parse(lines: &[String]) -> Archive {
         let mut archive = Archive { asked: true, ..Archive::default() };
         let mut name = None;
         for line in lines {

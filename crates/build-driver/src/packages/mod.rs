@@ -4,6 +4,7 @@
 //! only where the caller says so.
 
 mod banner;
+mod capability;
 mod distribution;
 mod fetch;
 mod missing;
@@ -11,6 +12,10 @@ mod piece;
 mod roots;
 mod search;
 mod source;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod which;
 
 use std::collections::BTreeMap;
@@ -20,8 +25,9 @@ use std::path::PathBuf;
 use klpx_diagnosis::Result;
 use serde::Serialize;
 
+pub use capability::{Capability, ToolWishes, capability};
 pub use distribution::{DISTRIBUTIONS, Distribution};
-pub use missing::{Missing, Shortage};
+pub use missing::{Missing, Package, Shortage};
 pub use piece::Piece;
 pub use source::{Source, unpack};
 pub use which::Selector;

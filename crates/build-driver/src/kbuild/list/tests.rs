@@ -58,7 +58,7 @@ $(obj)/%.s: $(obj)/%.c FORCE
 ";
 
 /// Folder, file, text. The folders' makefiles would do harm if make ran anything.
-const FILES: [(&str, &str); 22] = [
+const FILES: [(&str, &str); 23] = [
     ("Makefile", MAKEFILE),
     ("scripts/Makefile.build", MAKEFILE_BUILD),
     ("Kbuild", "obj-y := core/ drivers/ lib/\nobj-m :=\nlib-y :=\nprepare: bounds.s\n"),
@@ -87,6 +87,7 @@ const FILES: [(&str, &str); 22] = [
     ("drivers/far/Makefile", "obj-y := notbuilt.o\nobj-m := far.o\n"),
     ("drivers/far/far.c", ""),
     ("drivers/stub/Makefile", "obj-y :=\nlib-y := stub.o\n"),
+    ("drivers/stub/stub.c", ""),
 ];
 
 fn tree() -> (tempfile::TempDir, PathBuf, PathBuf) {

@@ -1,0 +1,60 @@
+//! Where the files of the kernel to be patched are, as far as the build needs them: found from its packages or its
+//! build tree, the source unpacked where it is a tarball.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::packages::{self, KernelFiles, Source};
+use klpx_build_driver::process::Runner;
+use klpx_build_driver::{Options, SourceTree, cache, consistent};
+use klpx_diagnosis::{Diagnosis, Result};
+
+use crate::build::Build;
+
+/// The kernel's files, and what the build driver needs of them.
+pub(crate) struct Located {
+    pub(crate) files: KernelFiles,
+    pub(crate) options: Options,
+}
+
+/// Finds the kernel's files.
+pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
+    let request = build.request;
+    let runner = Runner::new();
+    let wanted = &request.wanted;
+    if let Some(build_tree) = wanted.build_dir.as_ref().or(wanted.here.as_ref()) {
+        consistent::refuse(build_tree)?;
+    }
+    let files = packages::find(wanted, &runner)?;
+    let source = match &files.source {
+        Source::Tree(tree) => tree.path.clone(),
+        Source::Tarball(tarball) => {
+            let tree = unpacked(&tarball.path, &request.cache_dir, &runner, build)?;
+            build.note(&files.check_source(&SourceTree::open(&tree)?)?);
+            tree
+        }
+    };
+    build.note(&files.notes);
+    let options = Options {
+        source,
+        build_dir: files.headers.as_ref().map(|headers| headers.path.clone()),
+        config: Some(files.config.path.clone()),
+        jobs: request.jobs,
+        llvm: request.llvm.clone(),
+        cross_compile: request.cross_compile.clone(),
+        pinned: files.headers.as_ref().map(|headers| headers.path.clone()),
+        release: Some(files.release.clone()),
+        cache_dir: request.cache_dir.clone(),
+    };
+    Ok(Located { files, options })
+}
+
+/// The tree of a tarball: kept in the cache by the tarball's place, size and time.
+fn unpacked(tarball: &Path, cache_dir: &Path, runner: &Runner, build: &Build<'_>) -> Result<PathBuf> {
+    let meta = tarball.metadata().map_err(|error| Diagnosis::io("read", tarball, &error))?;
+    let identity = format!("{} {} {}.{}", tarball.display(), meta.len(), meta.mtime(), meta.mtime_nsec());
+    cache::kept(cache_dir, "unpacked", &identity, |folder| {
+        build.events.step(&format!("unpacking {}", tarball.display()));
+        packages::unpack(tarball, folder, runner)
+    })
+}

@@ -1,0 +1,233 @@
+//! `klpx doctor`: what is found of a kernel, what is missing and how to get it, without a patch.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::Config;
+use klpx_build_driver::packages::{
+    self, Capability, Missing, Package, Piece, Selector, Shortage, Survey, ToolWishes, Wanted,
+};
+use klpx_build_driver::process::Runner;
+use klpx_diagnosis::{Diagnosis, Failure, Result};
+use serde::Serialize;
+
+use crate::args::{Doctor, Which};
+use crate::{cache, render, report};
+
+/// Schema version of the JSON.
+const SCHEMA: u32 = 1;
+
+/// Which kernel the command line means; the caller adds the files that it names.
+pub(crate) fn wanted(which: &Which, cache_dir: Option<&Path>) -> Result<Wanted> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Diagnosis::io("find", path, &e));
+    let fetch = which.fetch.then(|| cache::directory_or(cache_dir)).transpose()?;
+    Ok(Wanted {
+        kernel: which.kernel.as_deref().map(Selector::parse),
+        sysroots: which.sysroot.iter().map(absolute).collect::<Result<_, _>>()?,
+        here: std::env::current_dir().ok(),
+        fetch: fetch.map(|dir| dir.join("packages")),
+        ..Wanted::default()
+    })
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
+    let wanted = Wanted {
+        source: args.source.clone(),
+        build_dir: args.build_dir.clone(),
+        config: args.config.clone(),
+        vmlinux: args.vmlinux.clone(),
+        modules: args.modules.clone(),
+        ..wanted(&args.which, args.cache_dir.as_deref())?
+    };
+    let runner = Runner::new();
+    let survey = packages::survey(&wanted, &runner)?;
+    let shortage = Shortage::of(&survey, &runner)?;
+    let capability = capability(args, &survey, &runner)?;
+    let mut problems = Vec::new();
+    if !survey.is_complete() {
+        // What was found and what is missing is in the table.
+        problems.push(Diagnosis { detail: Vec::new(), ..shortage.diagnosis(&survey) });
+    }
+    problems.extend(capability.iter().flat_map(|capability| capability.problems.iter().cloned()));
+    let text = if args.json {
+        report::to_text(&Json::new(&survey, &shortage, capability.as_ref(), &problems))?
+    } else {
+        text(&survey, &shortage, capability.as_ref(), problems.is_empty())
+    };
+    out.write_all(text.as_bytes())
+        .map_err(|e| Failure::from(Diagnosis::io("write", Path::new("standard output"), &e)))?;
+    Failure::all(problems)
+}
+
+/// What configuration and tools allow, once there is a configuration.
+fn capability(args: &Doctor, survey: &Survey, runner: &Runner) -> Result<Option<Capability>> {
+    let Some(located) = survey.found.get(&Piece::Config) else { return Ok(None) };
+    let wishes = ToolWishes { llvm: args.llvm.as_deref(), cross_compile: args.cross_compile.as_deref() };
+    let config = Config::read(&located.path)?;
+    let version = survey.version.as_deref();
+    packages::capability(&config, version, survey.distribution, wishes, runner).map(Some)
+}
+
+fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, ready: bool) -> String {
+    let mut text = format!("Linux {}", survey.release);
+    if let Some(row) = survey.distribution {
+        text.push_str(&format!(" · {}", row.name));
+    }
+    if let Some(version) = &survey.package {
+        text.push_str(&format!(" {version}"));
+    }
+    text.push_str(&format!(" · {}\n\n", survey.release_from));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for piece in Piece::ALL {
+        rows.extend(match survey.found.get(&piece) {
+            Some(located) => {
+                Some(vec![piece.to_string(), located.path.display().to_string(), located.from.to_string()])
+            }
+            None => missing_row(shortage, piece),
+        });
+    }
+    rows.extend(capability.map(compiler_row));
+    rows.extend(capability.map(livepatch_row));
+    text.push_str(&render::table(&rows));
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(
+        survey.passed_over.iter().map(|(path, why)| format!("{} is not used: {why}", path.display())),
+    );
+    lines.extend(survey.notes.iter().cloned());
+    if ready {
+        lines.extend(optional(shortage));
+    }
+    if !lines.is_empty() {
+        text.push('\n');
+        lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    text.push_str(if ready { "\n  ready: klpx build PATCH\n" } else { "\n  not ready\n" });
+    text
+}
+
+fn missing_row(shortage: &Shortage, piece: Piece) -> Option<Vec<String>> {
+    let missing = shortage.missing.iter().find(|missing| missing.piece == piece)?;
+    let state = if missing.required { "missing" } else { "not there" };
+    Some(vec![piece.to_string(), state.to_owned(), missing.package.clone().unwrap_or_default()])
+}
+
+fn compiler_row(capability: &Capability) -> Vec<String> {
+    let (found, why) = match &capability.toolchain {
+        Some(toolchain) => (toolchain.version_text.clone(), "the kernel's own, by its version"),
+        None => ("missing".to_owned(), capability.wanted_compiler.as_str()),
+    };
+    vec!["compiler".to_owned(), found, why.to_owned()]
+}
+
+fn livepatch_row(capability: &Capability) -> Vec<String> {
+    let refused: Vec<&str> = capability
+        .problems
+        .iter()
+        .filter(|problem| problem.class == klpx_diagnosis::Class::NotLivepatchable)
+        .map(|problem| problem.what.as_str())
+        .collect();
+    let state = if refused.is_empty() { "possible".to_owned() } else { refused.join(", ") };
+    vec!["livepatch".to_owned(), state, "by the configuration".to_owned()]
+}
+
+/// A line for pieces that only some patches need.
+fn optional(shortage: &Shortage) -> Option<String> {
+    let line = shortage.install.as_ref()?;
+    Some(format!("for patches of modules: {line}"))
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    /// Schema version.
+    schema: u32,
+    /// klpx's own version.
+    klpx: &'static str,
+    /// True when a livepatch can be made.
+    ready: bool,
+    kernel: Kernel<'a>,
+    found: Vec<Found<'a>>,
+    missing: &'a [Missing],
+    packages: &'a [Package],
+    /// A line to paste that installs the packages.
+    install: Option<&'a str>,
+    hints: &'a [String],
+    passed_over: Vec<PassedOver<'a>>,
+    compiler: Option<Compiler<'a>>,
+    notes: &'a [String],
+    errors: &'a [Diagnosis],
+}
+
+#[derive(Debug, Serialize)]
+struct Kernel<'a> {
+    release: &'a str,
+    from: &'a str,
+    distribution: Option<&'static str>,
+    /// True when klpx was tried on kernels of this distribution.
+    tried: bool,
+    package: Option<&'a str>,
+    source_version: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    piece: Piece,
+    path: &'a Path,
+    from: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PassedOver<'a> {
+    path: &'a Path,
+    why: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Compiler<'a> {
+    /// As the configuration names it.
+    wanted: &'a str,
+    /// The same one on this machine.
+    found: Option<&'a str>,
+    program: Option<&'a str>,
+}
+
+impl<'a> Json<'a> {
+    fn new(
+        survey: &'a Survey,
+        shortage: &'a Shortage,
+        capability: Option<&'a Capability>,
+        errors: &'a [Diagnosis],
+    ) -> Json<'a> {
+        let found = survey.found.iter();
+        let passed_over = survey.passed_over.iter();
+        Json {
+            schema: SCHEMA,
+            klpx: env!("CARGO_PKG_VERSION"),
+            ready: errors.is_empty(),
+            kernel: Kernel {
+                release: &survey.release,
+                from: &survey.release_from,
+                distribution: survey.distribution.map(|row| row.name),
+                tried: survey.distribution.is_some_and(|row| row.tried),
+                package: survey.package.as_deref(),
+                source_version: survey.version.as_deref(),
+            },
+            found: found
+                .map(|(&piece, l)| Found { piece, path: &l.path, from: l.from.to_string() })
+                .collect(),
+            missing: &shortage.missing,
+            packages: &shortage.packages,
+            install: shortage.install.as_deref(),
+            hints: &shortage.hints,
+            passed_over: passed_over.map(|(path, why)| PassedOver { path, why }).collect(),
+            compiler: capability.map(|capability| Compiler {
+                wanted: &capability.wanted_compiler,
+                found: capability.toolchain.as_ref().map(|toolchain| toolchain.version_text.as_str()),
+                program: capability.toolchain.as_ref().map(|toolchain| toolchain.cc.as_str()),
+            }),
+            notes: &survey.notes,
+            errors,
+        }
+    }
+}

@@ -44,7 +44,7 @@ pub use patched::{Pair, Patched, WorkDir};
 pub use prepare::Ready;
 pub use progress::Progress;
 pub use recorded::Recorded;
-pub use remade::{FrozenUnit, Remade};
+pub use remade::Remade;
 pub use toolchain::{Compiler, Lto, Toolchain};
 pub use touched::{Touched, TouchedUnit};
 pub use tree::{SourceTree, Version};

@@ -143,7 +143,7 @@ impl Workspace {
                 patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
             let objects = module_objects(&build)?;
             let made = collect(&build, (baseline, &objects), patching, &work.path.join("patched"))?;
-            let remade = Remade { compiled, stale, ..Remade::default() };
+            let remade = Remade { compiled, stale };
             Ok(made.against(baseline, (units, remade), work))
         });
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {

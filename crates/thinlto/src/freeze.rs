@@ -21,8 +21,8 @@ use crate::files;
 /// What was done to a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Near {
-    /// Its functions that are not the same to the letter, when all that others can import is.
-    pub(crate) frozen: Option<Vec<String>>,
+    /// All that others can import from it is the same to the letter.
+    pub(crate) frozen: bool,
     /// Functions that it would newly import.
     pub(crate) held_back: usize,
 }
@@ -59,10 +59,7 @@ impl<'a> Freezer<'a> {
     /// `scratch` is a folder for texts.
     pub(crate) fn bring_near(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Near> {
         keep_hash(original, patched)?;
-        let frozen = match self.level >= Level::Names {
-            true => self.differing(original, patched, scratch)?,
-            false => None,
-        };
+        let frozen = self.level >= Level::Names && self.offers_the_same(original, patched, scratch)?;
         let held = if self.level >= Level::Imports {
             let is_new = |name: &[u8]| self.new.contains(name);
             summary::without_new_imports(&files::read(original)?, &files::read(patched)?, is_new)
@@ -76,19 +73,18 @@ impl<'a> Freezer<'a> {
         Ok(Near { frozen, held_back })
     }
 
-    /// The functions that are not the same to the letter in two bitcode files. `None` when something is not the same that
-    /// another unit can import.
-    fn differing(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Option<Vec<String>>> {
+    /// True when all that another unit can import is the same to the letter in two bitcode files.
+    fn offers_the_same(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<bool> {
         files::create_dir(scratch)?;
         let texts = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
         let texts = each(2, texts.len(), |at| self.text(texts[at].0, &texts[at].1));
         let texts: Result<Option<Vec<String>>> = texts.into_iter().collect();
-        let Some(texts) = texts? else { return Ok(None) };
-        let [before, after] = texts.as_slice() else { return Ok(None) };
+        let Some(texts) = texts? else { return Ok(false) };
+        let [before, after] = texts.as_slice() else { return Ok(false) };
         let (before, after) = (Module::parse(before), Module::parse(after));
         let same = after.offers_the_same_as(&before, self.context.import_limit);
         tracing::debug!(?patched, same, "what can be imported");
-        Ok(same.then(|| after.differing(&before).into_iter().map(str::to_owned).collect()))
+        Ok(same)
     }
 
     /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`

@@ -28,18 +28,21 @@ mod view;
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 pub use context::Context;
 pub use link::{Input, Link};
 pub use prepare::{Made, Pair, Touched, prepare};
 pub use unit::{Overlays, Side, Unit, write_overlay};
 
 /// How far the patched build may be brought nearer to the original; each level holds the ones before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The patched source as the compiler takes it.
     #[default]
     Off,
-    /// Promoted locals keep the names that they have in the original.
+    /// Units that import from a touched one only what is the same to the letter are left alone.
     Names,
     /// Touched units import nothing new.
     Imports,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::kbuild::UnitList;
 use klpx_build_driver::process::Call;
-use klpx_build_driver::{FrozenUnit, Progress};
+use klpx_build_driver::Progress;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use crate::llvm::native;
 
@@ -49,7 +49,7 @@ pub struct Made {
     /// The touched units, in the order of [`Touched::units`], then the others that have other native code, by name.
     pub pairs: Vec<Pair>,
     /// Touched units of which nothing can be imported that is not the same to the letter.
-    pub frozen: Vec<FrozenUnit>,
+    pub frozen: usize,
     /// Functions that touched units would newly import.
     pub held_back: usize,
     /// What came of the inlining, when there was something to undo.
@@ -110,7 +110,7 @@ impl Preparation<'_> {
         let original_slices = self.original_slices(chosen)?;
         let touched = self.touched.units.iter().zip(&chosen.units);
         let changed: Vec<&str> = touched
-            .filter(|(_, chosen)| chosen.near.frozen.is_none())
+            .filter(|(_, chosen)| !chosen.near.frozen)
             .map(|(unit, _)| unit.object.as_str())
             .collect();
         let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
@@ -201,9 +201,7 @@ impl Preparation<'_> {
         let mut natives = Vec::new();
         for (unit, chosen) in self.touched.units.iter().zip(chosen.units) {
             made.held_back += chosen.near.held_back;
-            if let Some(differing) = chosen.near.frozen {
-                made.frozen.push(FrozenUnit { object: PathBuf::from(&unit.object), differing });
-            }
+            made.frozen += usize::from(chosen.near.frozen);
             let unit = unit.object.clone();
             natives.push(Natives { unit, original: chosen.original, patched: chosen.patched });
         }

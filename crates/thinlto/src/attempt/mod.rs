@@ -274,7 +274,7 @@ impl Attempt<'_> {
     ) -> Result<Option<(PathBuf, Near)>> {
         let Some(compiled) = self.recompile(at, records)? else { return Ok(None) };
         let near = self.bring_unit_near(freezer, at, original, &compiled.file)?;
-        let offers_less = plain.frozen.is_some() && near.frozen.is_none();
+        let offers_less = plain.frozen && !near.frozen;
         Ok((!offers_less).then_some((compiled.file, near)))
     }
 

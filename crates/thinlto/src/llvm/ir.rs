@@ -105,18 +105,6 @@ impl<'t> Module<'t> {
         Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
     }
 
-    /// The functions of `other`, an earlier build of it, that are something else here, to the letter.
-    pub(crate) fn differing(&self, other: &Module<'t>) -> Vec<&'t str> {
-        let differs = |name: &str, function: &Function<'_>| {
-            let own = self.functions.get(name);
-            own.is_some_and(|own| self.body(own, Names::Literal) != other.body(function, Names::Literal))
-        };
-        let all = other.functions.iter().filter(|(name, function)| differs(name, function));
-        let mut names: Vec<&str> = all.map(|(name, _)| *name).collect();
-        names.sort_unstable();
-        names
-    }
-
     /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an
     /// earlier build of it: a backend that does so gives the same code for both. `limit` is the import limit of the
     /// thin link in instructions (`-import-instr-limit`).
@@ -409,15 +397,6 @@ attributes #1 = { nounwind }
         assert_ne!(forced, ORIGINAL);
         assert!(!offers_the_same(&forced, &forced.replace("ret i32 %3", "ret i32 0"), 1));
         assert!(offers_the_same(&forced, &forced, 1));
-    }
-
-    #[test]
-    fn functions_that_are_something_else_are_named() {
-        let patched = ORIGINAL.replace("ret i32 %3", "ret i32 0");
-        let (original, patched) = (Module::parse(ORIGINAL), Module::parse(&patched));
-        assert_eq!(patched.differing(&original), ["f"]);
-        assert!(original.differing(&original).is_empty());
-        assert!(Module::default().differing(&original).is_empty(), "nobody imports what is gone");
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! Native objects as backends write them: whether two are the same code, and of which source one is.
 
-use std::collections::HashSet;
-
 use object::LittleEndian as LE;
 use object::elf::{FileHeader64, SectionType};
-use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
+use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 /// The type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
 const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
@@ -31,19 +29,6 @@ pub(crate) fn source_file(bytes: &[u8]) -> Option<&str> {
     let mut files = symbols.iter().filter(|symbol| symbol.st_type() == object::elf::STT_FILE);
     let (file, None) = (files.next()?, files.next()) else { return None };
     std::str::from_utf8(symbols.symbol_name(LE, file).ok()?).ok()
-}
-
-/// The names of the functions that an object defines. None for what is not understood.
-pub(crate) fn functions(bytes: &[u8]) -> HashSet<Vec<u8>> {
-    let read = || {
-        let header = FileHeader64::<LE>::parse(bytes).ok()?;
-        let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
-        let functions = symbols
-            .iter()
-            .filter(|symbol| symbol.st_type() == object::elf::STT_FUNC && !symbol.is_undefined(LE));
-        Some(functions.filter_map(|symbol| Some(symbols.symbol_name(LE, symbol).ok()?.to_vec())).collect())
-    };
-    read().unwrap_or_default()
 }
 
 /// Where the section lies.
@@ -96,8 +81,6 @@ mod tests {
     fn an_object_names_its_source() {
         assert_eq!(source_file(&object(SOURCE)), Some("a.c"));
         assert_eq!(source_file(b"\x7fELF"), None);
-        assert_eq!(functions(&object(SOURCE)), HashSet::from([b"f".to_vec()]), "take is not here");
-        assert!(functions(b"\x7fELF").is_empty());
     }
 
     #[test]

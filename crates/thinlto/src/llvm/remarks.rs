@@ -15,14 +15,6 @@ pub(crate) struct Inlined<'t> {
     pub(crate) site: &'t str,
 }
 
-impl<'t> Inlined<'t> {
-    /// The functions that the site names, innermost first.
-    pub(crate) fn chain(&self) -> impl Iterator<Item = &'t str> {
-        // A name holds no colon; the two last parts are line and column, or line, column and discriminator.
-        self.site.split(" @ ").filter_map(|frame| frame.split(':').next())
-    }
-}
-
 /// All inlined calls that a compiler's or linker's output tells of, in its order; other lines are passed over.
 pub(crate) fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
@@ -80,7 +72,6 @@ ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always
             Inlined { caller: "g", callee: "x.llvm.12", site: "g:2:4" },
         ];
         assert_eq!(found, expected);
-        assert_eq!(found[0].chain().collect::<Vec<_>>(), ["mid", "f"]);
     }
 
     #[test]

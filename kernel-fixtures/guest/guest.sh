@@ -87,10 +87,13 @@ remove() {
     return 1
 }
 
-# module NAME...: insmod unless it is there.
+# module NAME...: insmod unless it is there, after what it needs. A module that is built in has no file.
 module() {
-    for name in "$@"; do
-        [ -d "/sys/module/$name" ] || insmod "/modules/$name.ko" || fail "insmod $name"
+    for wanted in "$@"; do
+        [ -f "/modules/$wanted.chain" ] || continue
+        while read -r name; do
+            [ -d "/sys/module/$name" ] || insmod "/modules/$name.ko" || fail "insmod $name"
+        done <"/modules/$wanted.chain"
     done
 }
 

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +13,8 @@ use crate::process;
 
 /// Names that mark the stanza of the main archive besides the running release's own.
 const MAIN_SUITES: &[&str] = &["stable", "testing", "unstable", "sid", "bookworm", "trixie", "forky"];
+/// How the suites of the security archive end.
+const SECURITY: &str = "-security";
 
 /// Downloads the newest version of a package that one of the suites has (none named: the machine's own release), for
 /// another architecture if one is named, and returns the directory in `scratch` where its files lie.
@@ -22,36 +24,35 @@ pub(crate) fn fetch(
     architecture: Option<&str>,
     suites: &[&str],
 ) -> Result<PathBuf> {
-    let archive = main_archive().context("no Debian archive is configured here")?;
-    let codename = os_release("VERSION_CODENAME").unwrap_or_default();
-    let own = [codename.as_str()];
-    let sources = scratch.join("klpx.sources");
-    fs::write(&sources, archive.stanza(if suites.is_empty() { &own } else { suites }))?;
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(scratch.join(directory))?;
-    }
-    let apt = Apt { scratch, sources: &sources, architecture };
-    // A mirror may lack one of the suites: what counts is whether the package turns up.
-    let update = process::output(apt.command("apt-get").arg("update"));
-    let versions = process::output(apt.command("apt-cache").args(["madison", package]))?;
-    let versions = versions.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
-    let Some(newest) = versions.max_by(|a, b| compare_versions(a, b)).map(str::to_owned) else {
-        let cause = update.err().map(|error| format!("\n{error:#}")).unwrap_or_default();
-        bail!("the configured mirror has no {package}{cause}");
-    };
-    process::output(apt.command("apt-get").args(["download", &format!("{package}={newest}")]))?;
-    let deb = fs::read_dir(scratch)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")?;
+    let repository = Repository::open(scratch, architecture, suites)?;
+    let newest = repository.newest(package)?;
+    let deb = repository.download(scratch, package, &newest)?;
     let files = scratch.join("files");
-    process::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&files))?;
+    unpack(&deb, &files, &[])?;
     fs::remove_file(&deb)?;
     Ok(files)
 }
 
+/// Unpacks a package into a directory, without the files that one of tar's patterns means.
+pub(crate) fn unpack(deb: &Path, directory: &Path, without: &[String]) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut files = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn()?;
+    let stdout = files.stdout.take().context("dpkg-deb's output is piped")?;
+    let mut tar = Command::new("tar");
+    // Where /lib is a link to /usr/lib, as on every machine by now, it stays one.
+    tar.args(["--extract", "--file=-", "--no-same-owner", "--keep-directory-symlink"]);
+    tar.args(without.iter().map(|pattern| format!("--exclude={pattern}")));
+    tar.arg("--directory").arg(directory).stdin(stdout);
+    let result = tar.output()?;
+    let read = files.wait()?;
+    if !read.success() || !result.status.success() {
+        bail!("can't unpack {}: {}", deb.display(), String::from_utf8_lossy(&result.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Debian's order of versions.
-fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let holds = |operator: &str| {
         Command::new("dpkg")
             .args(["--compare-versions", a, operator, b])
@@ -67,19 +68,93 @@ fn compare_versions(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Apt with its own sources, lists and cache: the machine's package state is neither used nor changed.
-struct Apt<'a> {
+/// Some suites of the machine's archives, through apt with its own sources, lists and cache: the machine's package
+/// state is neither used nor changed.
+pub(crate) struct Repository<'a> {
     scratch: &'a Path,
-    sources: &'a Path,
     architecture: Option<&'a str>,
+    /// Why the lists could not be refreshed. A mirror may lack one of the suites: what counts is whether a package
+    /// turns up.
+    stale: Option<String>,
 }
 
-impl Apt<'_> {
+impl<'a> Repository<'a> {
+    /// Reads the lists of the suites; of the machine's own release when none is named.
+    pub(crate) fn open(
+        scratch: &'a Path,
+        architecture: Option<&'a str>,
+        suites: &[&str],
+    ) -> Result<Repository<'a>> {
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(scratch.join(directory))?;
+        }
+        let codename = os_release("VERSION_CODENAME").unwrap_or_default();
+        let own = [codename.as_str()];
+        let suites = if suites.is_empty() { &own } else { suites };
+        let mut repository = Repository { scratch, architecture, stale: None };
+        fs::write(repository.sources(), sources(suites)?)?;
+        let update = process::output(repository.command("apt-get").arg("update"));
+        repository.stale = update.err().map(|error| format!("{error:#}"));
+        Ok(repository)
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.scratch.join("klpx.sources")
+    }
+
+    /// Names of packages that begin so.
+    pub(crate) fn names(&self, beginning: &str) -> Result<Vec<String>> {
+        let names = process::output(self.command("apt-cache").args(["pkgnames", beginning]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Every version of a package that the suites have.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let versions = process::output(self.command("apt-cache").args(["madison", package]))?;
+        let versions = versions.lines().filter_map(|line| line.split('|').nth(1));
+        Ok(versions.map(|version| version.trim().to_owned()).collect())
+    }
+
+    /// The newest version of a package.
+    pub(crate) fn newest(&self, package: &str) -> Result<String> {
+        let newest = self.versions(package)?.into_iter().max_by(|a, b| compare_versions(a, b));
+        newest.with_context(|| format!("the configured mirror has no {package}{}", self.excuse()))
+    }
+
+    /// Why something may not be there.
+    pub(crate) fn excuse(&self) -> String {
+        self.stale.iter().map(|why| format!("\n{why}")).collect()
+    }
+
+    /// Names of the packages that one depends on, alternatives too.
+    pub(crate) fn dependencies(&self, package: &str, version: &str) -> Result<Vec<String>> {
+        let what = format!("{package}={version}");
+        let record = process::output(self.command("apt-cache").args(["show", "--no-all-versions", &what]))?;
+        let depends = record.lines().find_map(|line| line.strip_prefix("Depends:")).unwrap_or_default();
+        let names = depends.split([',', '|']).filter_map(|part| part.split_whitespace().next());
+        Ok(names.map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect())
+    }
+
+    /// Downloads one version of a package into a directory, where it may lie already.
+    pub(crate) fn download(&self, directory: &Path, package: &str, version: &str) -> Result<PathBuf> {
+        let mut command = self.command("apt-get");
+        command.current_dir(directory).args(["download", &format!("{package}={version}")]);
+        process::output(&mut command)?;
+        // The colon of an epoch is escaped in names of files.
+        let start = format!("{package}_{}_", version.replace(':', "%3a"));
+        let is_it = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with(&start) && name.ends_with(".deb")
+        };
+        let mut files = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
+        files.find(is_it).with_context(|| format!("apt-get download left no {start}*.deb"))
+    }
+
     fn command(&self, program: &str) -> Command {
         let scratch = self.scratch.display();
         let mut command = Command::new(program);
         for option in [
-            format!("Dir::Etc::sourcelist={}", self.sources.display()),
+            format!("Dir::Etc::sourcelist={}", self.sources().display()),
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::lists={scratch}/lists"),
             format!("Dir::Cache={scratch}/cache"),
@@ -128,31 +203,59 @@ impl Archive {
         let suite = |name: &String| name == codename || MAIN_SUITES.contains(&name.as_str());
         self.suites.iter().any(suite) && self.components.iter().any(|component| component == "main")
     }
+
+    /// True for the archive of security updates.
+    fn is_security(&self) -> bool {
+        let suite = |name: &String| name.ends_with(SECURITY) || name.ends_with("/updates");
+        self.suites.iter().any(suite) && self.components.iter().any(|component| component == "main")
+    }
 }
 
-/// The archive that serves this machine's own release.
-fn main_archive() -> Result<Archive> {
+/// A deb822 file that gives the suites from the machine's own archives.
+pub(crate) fn sources(suites: &[&str]) -> Result<String> {
+    stanzas(&archives()?, suites, &os_release("VERSION_CODENAME").unwrap_or_default())
+}
+
+/// Stanzas that give the suites from those of the machine's archives that have them.
+fn stanzas(archives: &[Archive], suites: &[&str], codename: &str) -> Result<String> {
+    let (security, main): (Vec<&str>, Vec<&str>) = suites.iter().partition(|suite| suite.ends_with(SECURITY));
+    let mut text = String::new();
+    if !main.is_empty() {
+        let archive = archives.iter().find(|archive| archive.is_main(codename));
+        let archive = archive.with_context(|| format!("no entry of apt's sources serves {codename} main"))?;
+        text = archive.stanza(&main);
+    }
+    if !security.is_empty() {
+        match archives.iter().find(|archive| archive.is_security()) {
+            Some(archive) => text.push_str(&format!("\n{}", archive.stanza(&security))),
+            // The other suites may have what is wanted.
+            None if !main.is_empty() => {}
+            None => bail!("no entry of apt's sources serves security updates of {codename}"),
+        }
+    }
+    Ok(text)
+}
+
+/// The archives that this machine's packages come from.
+fn archives() -> Result<Vec<Archive>> {
     if os_release("ID").as_deref() != Some("debian") {
         bail!("this is not Debian");
     }
-    let codename = os_release("VERSION_CODENAME").unwrap_or_default();
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(directory) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(directory.filter_map(|entry| Some(entry.ok()?.path())));
     }
     files.sort();
+    let mut archives = Vec::new();
     for file in files {
         let Ok(text) = fs::read_to_string(&file) else { continue };
-        let archives = match file.extension().and_then(|extension| extension.to_str()) {
-            Some("sources") => deb822(&text),
-            Some("list") => one_line(&text),
-            _ => continue,
-        };
-        if let Some(archive) = archives.into_iter().find(|archive| archive.is_main(&codename)) {
-            return Ok(archive);
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("sources") => archives.extend(deb822(&text)),
+            Some("list") => archives.extend(one_line(&text)),
+            _ => {}
         }
     }
-    bail!("no entry of /etc/apt/sources.list or sources.list.d serves {codename} main")
+    Ok(archives)
 }
 
 /// The `deb` stanzas of a deb822 file (sources.list(5)).
@@ -227,6 +330,11 @@ mod tests {
             "Types: deb\nURIs: http://mirror.example/debian\nSuites: sid\nComponents: main\n\
              Signed-By: /usr/share/keyrings/k.gpg\n"
         );
+        let both = stanzas(&archives, &["sid", "bookworm-security"], "trixie").expect("both are there");
+        assert!(both.contains("/debian\nSuites: sid\n"), "{both}");
+        assert!(both.contains("/debian-security\nSuites: bookworm-security\n"), "{both}");
+        assert!(stanzas(&archives[1..], &["bookworm-security"], "trixie").is_err());
+        assert!(stanzas(&archives[..1], &["sid"], "trixie").is_err());
     }
 
     #[test]

@@ -32,6 +32,14 @@ pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) ->
     missing.chain(extra).collect()
 }
 
+/// What the guest will find in sysfs: `object/function` of every replaced function, sorted as its own `sort` does.
+pub(crate) fn replaces(expected: &BTreeSet<Item>) -> String {
+    let changed = expected.iter().filter_map(|item| item.strip_suffix(" changed"));
+    let mut lines: Vec<String> = changed.map(|item| item.replacen(':', "/", 1)).collect();
+    lines.sort();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +59,11 @@ mod tests {
             ["not in the change set: a", "too much in the change set: c"]
         );
         assert!(differences(&set(&["a"]), &set(&["a"])).is_empty());
+    }
+
+    #[test]
+    fn replaced_functions_read_as_in_sysfs() {
+        let expected = ["vmlinux:b changed", "vmlinux:n new", "loop:a changed"].map(str::to_owned).into();
+        assert_eq!(replaces(&expected), "loop/a\nvmlinux/b");
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn one_function(
     // Under the compiler's own name the wrapper changes no command, so that make compiles nothing else anew.
     let bin = lists.join("bin");
     fs::create_dir_all(&bin)?;
-    std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler()))?;
+    std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler().context("its compiler")?))?;
     fs::remove_file(copy.tree.join(UNIT).with_extension("o"))?;
     let mut make = copy.make_with(&copy.tree, Some(&bin))?;
     make.arg(format!("-j{}", workspace.jobs));

@@ -12,6 +12,7 @@ use crate::busybox;
 use crate::initramfs::Initramfs;
 use crate::kernel::{self, Built};
 use crate::machine::Machine;
+use crate::modules::{Module, Modules};
 use crate::packages;
 use crate::process;
 use crate::qemu::{self, End};
@@ -40,6 +41,7 @@ const COMPLAINTS: &[&str] = &[
 ];
 
 /// One scenario's part of a guest.
+#[derive(Clone, Debug)]
 pub(crate) struct Task {
     /// The name of its directory in the guest.
     pub(crate) name: String,
@@ -139,15 +141,14 @@ fn initramfs(workspace: &Workspace, built: &Built, tasks: &[&Task], scratch: &Pa
     let machine = built.kernel.machine;
     let mut archive = Initramfs::new(&init, &busybox::of(workspace, machine)?)?;
     archive.file("lib/guest.sh", &workspace.fixtures("guest/guest.sh"), 0o644)?;
-    let mut modules: Vec<&String> = tasks.iter().flat_map(|task| &task.modules).collect();
+    let mut modules: Vec<String> = tasks.iter().flat_map(|task| &task.modules).cloned().collect();
     modules.sort();
     modules.dedup();
-    for module in modules {
-        archive.file(
-            &format!("modules/{module}.ko"),
-            &stripped(&built.module(module)?, machine, scratch)?,
-            0o644,
-        )?;
+    for module in Modules::read(&built.modules_root())?.loading(&modules)? {
+        let data = stripped(&module, built, scratch)?;
+        archive.bytes(&format!("modules/{}.ko", module.name), data, 0o644);
+        let chain = module.chain.join("\n") + "\n";
+        archive.bytes(&format!("modules/{}.chain", module.name), chain.into_bytes(), 0o644);
     }
     let mut helpers: Vec<&String> = tasks.iter().flat_map(|task| &task.helpers).collect();
     helpers.sort();
@@ -164,11 +165,16 @@ fn initramfs(workspace: &Workspace, built: &Built, tasks: &[&Task], scratch: &Pa
     Ok(archive)
 }
 
-/// A module of the kernel without its debug sections: the guest's memory is small.
-fn stripped(module: &Path, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
-    let output = scratch.join(module.file_name().context("a module has a name")?);
-    process::output(Command::new(machine.tool("objcopy")).arg("--strip-debug").arg(module).arg(&output))?;
-    Ok(output)
+/// A module of the kernel without its debug sections: the guest's memory is small. Shipped modules have none.
+fn stripped(module: &Module, built: &Built, scratch: &Path) -> Result<Vec<u8>> {
+    if built.release.is_some() {
+        return Ok(module.data.clone());
+    }
+    let file = scratch.join(format!("{}.ko", module.name));
+    std::fs::write(&file, &module.data)?;
+    let objcopy = built.kernel.machine.tool("objcopy");
+    process::output(Command::new(objcopy).arg("--strip-debug").arg(&file))?;
+    Ok(std::fs::read(&file)?)
 }
 
 /// A helper program that needs nothing in the guest.
@@ -310,7 +316,7 @@ pub(crate) fn boot(workspace: &Workspace, args: &BootArgs) -> Result<bool> {
         name: "script".to_owned(),
         script: args.script.clone(),
         files: files.collect::<Result<_>>()?,
-        modules: built.modules()?,
+        modules: Modules::read(&built.modules_root())?.names(),
         helpers: helpers.collect(),
         console: Vec::new(),
     };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::distro;
 use crate::kernel::Built;
 use crate::process;
 use crate::ui;
@@ -23,6 +24,8 @@ pub(crate) struct Klpx {
     /// The cache is of the fixtures, not a user's.
     owned: bool,
     jobs: usize,
+    /// The repository and the fixtures.
+    workspace: [PathBuf; 2],
 }
 
 /// What a run said and left.
@@ -158,7 +161,8 @@ impl Klpx {
             Some(directory) => (std::path::absolute(directory)?, false),
             None => (workspace.cache_dir("klpx")?, true),
         };
-        Ok(Klpx { binary, cache, owned, jobs: workspace.jobs })
+        let dirs = [workspace.root.clone(), workspace.cache.clone()];
+        Ok(Klpx { binary, cache, owned, jobs: workspace.jobs, workspace: dirs })
     }
 
     /// Makes room for the next kernel: each fixture kernel that was ever built left 2.5 GB in klpx's cache.
@@ -191,15 +195,13 @@ impl Klpx {
 
     /// `klpx build`, as a person would call it.
     pub(crate) fn build_command(&self, build: &Build<'_>) -> Command {
-        let mut command = self.command();
+        let mut command = match &build.built.root {
+            Some(root) => self.command_in(root, &build.built.tree),
+            None => self.command(),
+        };
         command
             .arg("build")
-            .arg("--source")
-            .arg(&build.built.source.tree)
-            .arg("--build-dir")
-            .arg(&build.built.tree)
-            .arg("--vmlinux")
-            .arg(build.vmlinux.map_or_else(|| build.built.vmlinux(), Path::to_path_buf))
+            .args(build.built.options(build.vmlinux))
             .arg("--output")
             .arg(build.output.join(format!("livepatch-{}.ko", build.name)))
             .args(["--name", build.name, "--jobs", &self.jobs.to_string()])
@@ -207,6 +209,15 @@ impl Klpx {
             .arg(report_path(build))
             .args(build.options)
             .args(build.patches);
+        command
+    }
+
+    /// A command of the built binary in another root, with a kernel's packages.
+    fn command_in(&self, root: &Path, sysroot: &Path) -> Command {
+        let [repository, fixtures] = &self.workspace;
+        let own = self.binary.parent().unwrap_or(&self.cache);
+        let mut command = distro::enter(root, sysroot, &[repository, fixtures, &self.cache, own]);
+        command.arg(&self.binary).env("KLPX_CACHE_DIR", &self.cache).stdin(Stdio::null());
         command
     }
 

@@ -6,7 +6,9 @@ mod bench;
 mod busybox;
 mod compare;
 mod consistent;
+mod corpus;
 mod demo;
+mod distro;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
 mod fingerprint;
@@ -18,6 +20,8 @@ mod klpx;
 mod levels;
 mod linker;
 mod machine;
+mod made;
+mod modules;
 mod packages;
 mod process;
 mod qemu;
@@ -25,6 +29,7 @@ mod refusal;
 mod robust;
 mod scenario;
 mod source;
+mod stock;
 mod test;
 mod tried;
 mod ui;
@@ -54,9 +59,17 @@ pub(crate) struct FixtureOptions {
     /// Linux source to use instead of the distribution's package: an unpacked tree (only read) or a tarball
     #[arg(long, global = true, value_name = "DIR|TARBALL", env = "KLPX_KERNEL_SRC")]
     kernel_src: Option<PathBuf>,
-    /// Finished kernel build tree to use instead of building it; may be repeated
+    /// Finished kernel build tree, or directory with a stock kernel's unpacked packages, to use instead of making one;
+    /// may be repeated
     #[arg(long, global = true, value_name = "KERNEL=DIR")]
     kernel_build: Vec<String>,
+    /// Release of a stock kernel to use instead of the newest one known, such as 6.12.115+deb12-cloud-amd64; may be
+    /// repeated
+    #[arg(long, global = true, value_name = "RELEASE")]
+    release: Vec<String>,
+    /// Ask the archive for newer stock kernels than those in the cache
+    #[arg(long, global = true)]
+    newest: bool,
     /// Where sources and fixture kernels are kept [default: klpx-fixtures in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "KLPX_FIXTURES")]
     fixture_cache: Option<PathBuf>,
@@ -75,6 +88,8 @@ enum Command {
     Test(test::Args),
     /// Scenarios on kernels that the tests leave out: other series, other compilers, FullLTO
     Matrix(test::MatrixArgs),
+    /// Real fixes of a stable series on a stock kernel
+    Corpus(corpus::Args),
     /// Change sets of small patches at each level of the stabilised rebuild
     Levels(levels::Args),
     /// Measure analysis and a whole build
@@ -121,6 +136,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
         Command::Matrix(args) => test::matrix(&workspace, args),
+        Command::Corpus(args) => corpus::run(&workspace, args),
         Command::Levels(args) => levels::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),

@@ -13,12 +13,16 @@ use crate::ui;
 pub(crate) enum Need {
     /// To build a kernel with GCC.
     Gcc,
+    /// To build as Debian 12's own kernels are built.
+    Gcc12,
     /// To build a kernel with Clang.
     Clang,
     /// To build a kernel with an older Clang.
     Clang19,
     /// To fetch and unpack a kernel source.
     Source,
+    /// To make a root directory of another release of Debian.
+    Root,
     /// To run an x86_64 guest.
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
@@ -34,9 +38,11 @@ pub(crate) enum Need {
 impl Need {
     pub(crate) const ALL: &[Need] = &[
         Need::Gcc,
+        Need::Gcc12,
         Need::Clang,
         Need::Clang19,
         Need::Source,
+        Need::Root,
         Need::Guest,
         Need::Arm64,
         Need::Objects,
@@ -52,7 +58,7 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Guest, Objects, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Root, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
@@ -80,11 +86,13 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("clang-19"), "clang-19", &[Objects, Clang19]),
     (Tool("ld.lld-19"), "lld-19", &[Objects, Clang19]),
     (Tool("llvm-nm-19"), "llvm-19", &[Objects, Clang19]),
-    (Tool("gcc-12"), "gcc-12", &[Objects]),
+    (Tool("gcc-12"), "gcc-12", &[Gcc12, Objects]),
     (Tool("git"), "git", &[Gcc, Clang, Clang19]),
     (Tool("xz"), "xz-utils", &[Source]),
     (Tool("zstd"), "zstd", &[Source]),
     (Tool("tar"), "tar", &[Source]),
+    (Tool("mmdebstrap"), "mmdebstrap", &[Root]),
+    (Tool("unshare"), "util-linux", &[Root]),
     (Tool("busybox"), "busybox-static", &[Guest]),
     (Tool("qemu-system-x86_64"), "qemu-system-x86", &[Guest]),
     (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),

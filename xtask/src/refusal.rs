@@ -149,7 +149,7 @@ pub(crate) fn check(
     let scratch = tempfile::tempdir()?;
     if !case.config.is_empty() {
         let config = scratch.path().join("config");
-        fs::write(&config, with_settings(&fs::read_to_string(built.tree.join(".config"))?, &case.config))?;
+        fs::write(&config, with_settings(&fs::read_to_string(built.config())?, &case.config))?;
         options.extend(["--config".to_owned(), config.display().to_string()]);
     }
     let vmlinux = match (case.vmlinux, case.vmlinux_with.as_slice()) {

@@ -78,7 +78,7 @@ pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
 }
 
 /// The tree called `name` in the cache; made from the tarball that `tarball` brings into a scratch directory.
-fn unpacked(
+pub(crate) fn unpacked(
     workspace: &Workspace,
     name: &str,
     tarball: impl FnOnce(&Path) -> Result<PathBuf>,

@@ -38,11 +38,14 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 pub(crate) struct MatrixArgs {
     /// Only scenarios whose name contains this; may be repeated
-    #[arg(long, value_name = "NAME", default_values = ["01", "02"])]
+    #[arg(long, value_name = "NAME", default_values = ["01", "03"])]
     scenario: Vec<String>,
     /// Only on this kernel; may be repeated [default: all that the tests leave out]
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
+    /// Only kernels of other releases of Debian, klpx running in the root directory of one
+    #[arg(long, conflicts_with_all = ["kernel", "consistent"])]
+    distro: bool,
     /// Instead of scenarios, make kernels without half-inlined functions: several whole builds of each [default: of
     /// thinlto and gcc]
     #[arg(long)]
@@ -57,7 +60,8 @@ pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
     if args.consistent {
         return consistent::matrix(workspace, args.klpx.as_deref(), &args.kernel);
     }
-    let all = || kernel::KERNELS.iter().filter(|kernel| kernel.matrix).map(|kernel| kernel.name.to_owned());
+    let wanted = |kernel: &&Kernel| kernel.matrix && kernel.distro().is_some() == args.distro;
+    let all = || kernel::KERNELS.iter().filter(wanted).map(|kernel| kernel.name.to_owned());
     let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
     let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());
     run(workspace, &Args { scenario, kernel, only: vec![Part::Scenarios], klpx })

@@ -21,6 +21,10 @@ pub(crate) struct Workspace {
     pub(crate) kernel_src: Option<PathBuf>,
     /// Finished build trees by kernel name.
     pub(crate) kernel_builds: BTreeMap<String, PathBuf>,
+    /// Releases of stock kernels to take instead of the newest.
+    pub(crate) releases: Vec<String>,
+    /// Ask the archive for newer stock kernels than those in the cache.
+    pub(crate) newest: bool,
     /// Jobs for `make`.
     pub(crate) jobs: usize,
 }
@@ -48,7 +52,15 @@ impl Workspace {
             Some(jobs) => jobs.max(1),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        Ok(Workspace { root, cache, kernel_src: options.kernel_src.clone(), kernel_builds, jobs })
+        Ok(Workspace {
+            root,
+            cache,
+            kernel_src: options.kernel_src.clone(),
+            kernel_builds,
+            releases: options.release.clone(),
+            newest: options.newest,
+            jobs,
+        })
     }
 
     /// A path under `kernel-fixtures/`.

@@ -24,6 +24,7 @@ mod parallel;
 pub mod patch;
 mod patched;
 mod prepare;
+mod preprocessed;
 pub mod process;
 mod progress;
 mod recorded;

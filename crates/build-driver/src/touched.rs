@@ -1,13 +1,16 @@
 //! Which translation units a patch touches: those made from an edited file, those whose text an edited header changes,
 //! and those that the patch adds.
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 
 use crate::apply::{Change, Prepared};
-use crate::kbuild::{Home, ObjtoolRule, Rule, Unit, UnitId, UnitList};
+use crate::copy;
+use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, internal};
 
 /// A unit, with all that is needed to compile it and to find it in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +19,8 @@ pub struct TouchedUnit {
     pub unit: Unit,
     /// What objtool does to it.
     pub objtool: ObjtoolRule,
-    /// The kernel objects that it is part of: `vmlinux`, or names of modules.
+    /// The kernel objects that it is part of: `vmlinux`, or names of modules; none for code that runs elsewhere, such as
+    /// the vdso's.
     pub objects: Vec<String>,
 }
 
@@ -25,7 +29,8 @@ impl TouchedUnit {
     pub fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
         let unit = list.unit(id).clone();
         let objects = match &unit.home {
-            Home::Vmlinux | Home::Ingredient => vec!["vmlinux".to_owned()],
+            Home::Vmlinux => vec!["vmlinux".to_owned()],
+            Home::Ingredient => Vec::new(),
             Home::Modules(modules) => modules.iter().map(|&module| list.module(module).name()).collect(),
         };
         TouchedUnit { unit, objtool: list.objtool(id).clone(), objects }
@@ -72,39 +77,166 @@ impl Touched {
     }
 }
 
+/// What a patch edits, by what follows from an edit.
+#[derive(Default)]
+struct Edits<'p> {
+    /// Sources of units of their own.
+    sources: Vec<&'p str>,
+    /// Sources and headers, which others may include.
+    edited: Vec<&'p str>,
+    /// New ones.
+    added: Vec<&'p str>,
+    /// Makefiles of folders, and sources that come or go.
+    folders: bool,
+}
+
 impl Workspace {
-    /// Finds the units that a patch touches. Compiles nothing, but for an edited header the candidates are
-    /// preprocessed.
+    /// Finds the units that a patch touches. Compiles nothing; units that include an edited file are preprocessed, from
+    /// both sources.
     ///
     /// # Errors
     /// A file that no unit of this kernel is made from, or one that klpx can't follow.
-    pub fn touched(&self, prepared: &Prepared, list: &UnitList, _: &dyn Progress) -> Result<Touched> {
-        let arch = self.kernel.arch();
-        let mut faults = Vec::new();
-        let mut ids = Vec::new();
-        for change in &prepared.changes {
-            match classify(&change.path, arch) {
-                FileKind::Source => ids.extend_from_slice(list.by_source(&change.path)),
-                _ => faults.push(not_followed(change)),
-            }
+    pub fn touched(&self, prepared: &Prepared, list: &UnitList, progress: &dyn Progress) -> Result<Touched> {
+        let graph = self.includes(list)?;
+        let edits = self.edits(prepared)?;
+        let mut touched = Touched::default();
+        let mut ids: Vec<UnitId> =
+            edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
+        let candidates = graph.dependents(&edits.edited, &edits.added, list);
+        let candidates: Vec<UnitId> = candidates.into_iter().filter(|id| !ids.contains(id)).collect();
+        if !candidates.is_empty() {
+            let other = self.with_other_text(prepared, list, &candidates, progress)?;
+            touched.notes.extend(told(candidates.len(), other.len()));
+            ids.extend(other);
         }
         ids.sort_unstable();
         ids.dedup();
-        Failure::all(faults)?;
-        let mut touched = Touched::default();
+        let mut faults = Vec::new();
         for id in ids {
             let unit = list.unit(id);
             match (&unit.home, &unit.rule) {
-                (Home::Ingredient, _) => faults_of_ingredient(unit)?,
                 (_, Rule::C) => touched.units.push(TouchedUnit::of(list, id)),
-                _ => return Err(not_c(unit).into()),
+                (_, Rule::Offsets) => faults.push(generated_header(unit)),
+                _ => faults.push(not_c(unit)),
             }
+        }
+        Failure::all(faults)?;
+        if edits.folders {
+            touched.added = self.added(prepared, list)?;
         }
         if touched.is_empty() {
             return Err(not_compiled(prepared).into());
         }
         Ok(touched)
     }
+
+    fn edits<'p>(&self, prepared: &'p Prepared) -> Result<Edits<'p>> {
+        let mut edits = Edits::default();
+        let mut faults = Vec::new();
+        for change in &prepared.changes {
+            let path = change.path.as_str();
+            let kind = classify(path, self.kernel.arch());
+            if matches!(kind, FileKind::Source | FileKind::Header) {
+                if change.original.is_some() { &mut edits.edited } else { &mut edits.added }.push(path);
+            }
+            match kind {
+                FileKind::Header => {}
+                FileKind::Source if change.original.is_none() || change.patched.is_none() => {
+                    edits.folders = true
+                }
+                FileKind::Source => edits.sources.push(path),
+                FileKind::BuildFile if changes_flags(change) => faults.push(flags(change)),
+                FileKind::BuildFile => edits.folders = true,
+                _ => faults.push(not_followed(change)),
+            }
+        }
+        Failure::all(faults)?;
+        Ok(edits)
+    }
+
+    /// Who includes whom; read from the source once for a kernel.
+    fn includes(&self, list: &UnitList) -> Result<IncludeGraph> {
+        let path = self.dir.join("includes.json");
+        let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(graph) = kept {
+            return Ok(graph);
+        }
+        let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list);
+        let text = serde_json::to_vec(&graph).map_err(|error| internal(&error.to_string()))?;
+        copy::write_durably(&path, &text)?;
+        Ok(graph)
+    }
+
+    /// The units that only the patched source has.
+    fn added(&self, prepared: &Prepared, list: &UnitList) -> Result<Vec<TouchedUnit>> {
+        let patched = self.while_patched(prepared, |_| self.with_make(|make| self.ask_units(make)))?;
+        let mut added = Vec::new();
+        let mut faults = Vec::new();
+        for (id, unit) in patched.units() {
+            if list.by_object(&unit.object).is_some() {
+                continue;
+            }
+            let new = TouchedUnit::of(&patched, id);
+            let of_new_module = |name: &String| {
+                name != "vmlinux" && !list.modules().any(|(_, module)| module.name() == *name)
+            };
+            match new.objects.iter().find(|name| of_new_module(name)) {
+                Some(module) => faults.push(new_module(module)),
+                None => added.push(new),
+            }
+        }
+        Failure::all(faults)?;
+        Ok(added)
+    }
+}
+
+/// `12 units include an edited file, 2 of them are changed by it`.
+fn told(candidates: usize, other: usize) -> Option<String> {
+    (candidates > 0).then(|| {
+        let verb = if candidates == 1 { "includes" } else { "include" };
+        format!(
+            "{} {verb} an edited file; the text of {} differs",
+            words::plural(candidates, "more unit"),
+            words::count(other)
+        )
+    })
+}
+
+/// True when a Makefile's edit may change how units that were there before are compiled: it names flags, or holds words
+/// that look like some.
+fn changes_flags(change: &Change) -> bool {
+    let lines = |text: &Option<Vec<u8>>| -> BTreeSet<String> {
+        String::from_utf8_lossy(text.as_deref().unwrap_or_default()).lines().map(str::to_owned).collect()
+    };
+    let (original, patched) = (lines(&change.original), lines(&change.patched));
+    let is_flag = |word: &str| word.starts_with('-') && word.len() > 1;
+    original.symmetric_difference(&patched).any(|line| {
+        let code = line.split('#').next().unwrap_or_default();
+        code.to_ascii_lowercase().contains("flags") || code.split_whitespace().any(is_flag)
+    })
+}
+
+fn flags(change: &Change) -> Diagnosis {
+    Diagnosis::new("klpx::build-flags", Class::NotLivepatchable, "the patch changes how units are compiled")
+        .place(Place::file(change.path.clone(), None))
+        .why("every unit of the folder may come out as other code, changed by the patch or not")
+        .remedy("leave the flags out of the patch")
+}
+
+fn new_module(name: &str) -> Diagnosis {
+    Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
+        .place(Place::symbol(name))
+        .why("a livepatch replaces functions of what is there")
+        .remedy("build and load the new module on its own, and leave it out of the patch")
+}
+
+fn generated_header(unit: &Unit) -> Diagnosis {
+    Diagnosis::new("klpx::generated-header", Class::NotLivepatchable, "the patch changes a generated header")
+        .place(Place::file(unit.source.in_tree().unwrap_or(&unit.object), None))
+        .why(
+            "offsets and sizes of structures go from there into assembly, which a livepatch does not replace",
+        )
+        .remedy("keep the layout of structures as it is; keep new state in a shadow variable")
 }
 
 fn not_followed(change: &Change) -> Diagnosis {
@@ -116,18 +248,6 @@ fn not_followed(change: &Change) -> Diagnosis {
     .place(Place::file(change.path.clone(), None))
     .why("it is neither C nor a header, and what kbuild makes of it can be anywhere in the kernel")
     .remedy("leave this file out of the patch, or make the change in the C code")
-}
-
-fn faults_of_ingredient(unit: &Unit) -> Result<()> {
-    Err(Diagnosis::new(
-        "klpx::not-linked",
-        Class::NotLivepatchable,
-        "the patch changes what is not kernel code itself",
-    )
-    .place(Place::file(unit.object.clone(), None))
-    .why("something else is made of this object: a boot image, a vdso, hypervisor code or a generated header")
-    .remedy("leave this file out of the patch")
-    .into())
 }
 
 fn not_c(unit: &Unit) -> Diagnosis {

@@ -40,8 +40,8 @@ pub struct UnitPair {
     pub original: PathBuf,
     /// The same after the patch.
     pub patched: PathBuf,
-    /// The checksums that genksyms gives the exports of the original unit.
-    pub exports: Vec<(String, u32)>,
+    /// The lines of kbuild's record with the checksums that genksyms gives the exports of the original unit.
+    pub exports: String,
     /// True for a unit that the patch adds.
     pub is_new: bool,
 }
@@ -83,7 +83,7 @@ struct Original {
     object: PathBuf,
     witness: Option<PathBuf>,
     record: Recorded,
-    exports: Vec<(String, u32)>,
+    exports: String,
 }
 
 impl Workspace {
@@ -287,7 +287,7 @@ impl Workspace {
                 witness: None,
                 original: empty,
                 patched,
-                exports: Vec::new(),
+                exports: String::new(),
                 is_new: true,
             })
         };
@@ -354,7 +354,10 @@ impl Workspace {
     fn run_in_build(&self, words: &[String]) -> Result<Outcome> {
         let (program, rest) =
             words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
-        self.runner.run(&Call::new(program).args(rest).dir(self.build_dir()))
+        let build = self.build_dir();
+        // kbuild names the tree's own programs by paths in the build tree; a bare name is looked up in PATH.
+        let program = if program.contains('/') { build.join(program) } else { program.into() };
+        self.runner.run(&Call::new(program).args(rest).dir(build))
     }
 }
 
@@ -362,7 +365,7 @@ fn original_fails(make: &Make<'_>, built: &Built) -> Failure {
     original_does_not_build(make, built)
 }
 
-fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
+pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
     let what = "the patched kernel source does not compile";
     make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
 }
@@ -376,13 +379,10 @@ fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
     words.iter().filter(|word| !is_dependencies(word)).map(place).collect()
 }
 
-/// `#SYMVER NAME CHECKSUM`, in the record of a unit with exports (cmd_gen_symversions_c in scripts/Makefile.build).
-fn exports(record: &str) -> Vec<(String, u32)> {
-    let export = |line: &str| {
-        let (name, checksum) = line.strip_prefix("#SYMVER ")?.split_once(' ')?;
-        Some((name.to_owned(), u32::from_str_radix(checksum.trim().trim_start_matches("0x"), 16).ok()?))
-    };
-    record.lines().filter_map(export).collect()
+/// The lines `#SYMVER NAME CHECKSUM` in the record of a unit with exports (scripts/Makefile.build,
+/// cmd_gen_symversions_c).
+fn exports(record: &str) -> String {
+    record.lines().filter(|line| line.starts_with("#SYMVER ")).map(|line| format!("{line}\n")).collect()
 }
 
 fn command_file(object: &Path) -> PathBuf {
@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn checksums_of_exports_stand_in_the_record() {
-        let text = "savedcmd_fs/a.o := gcc\n\n#SYMVER putname 0x95cb3de8\n#SYMVER x nothing\nother\n";
-        assert_eq!(exports(text), [("putname".to_owned(), 0x95cb_3de8)]);
+        let text = "savedcmd_fs/a.o := gcc\n\n#SYMVER putname 0x95cb3de8\nother\n";
+        assert_eq!(exports(text), "#SYMVER putname 0x95cb3de8\n");
     }
 }

@@ -121,6 +121,27 @@ impl fmt::Display for Place {
     }
 }
 
+/// Bytes from an entry as people write them: `+0x10` behind it, `-0x10` before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offset(pub i64);
+
+impl Offset {
+    /// The offset behind a name; the name alone at the entry itself.
+    pub fn behind(self, name: impl fmt::Display) -> String {
+        match self.0 {
+            0 => name.to_string(),
+            _ => format!("{name}{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:#x}", self.0.unsigned_abs())
+    }
+}
+
 /// One thing that is wrong: what, where, why, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Diagnosis {
@@ -261,3 +282,18 @@ impl std::error::Error for Failure {}
 
 /// The result of every fallible operation in klpx.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::Offset;
+
+    #[test]
+    fn offsets_carry_their_sign() {
+        for (offset, text) in [(0, "+0x0"), (0x10, "+0x10"), (-0x10, "-0x10")] {
+            assert_eq!(Offset(offset).to_string(), text);
+        }
+        for (offset, text) in [(0, "f"), (8, "f+0x8"), (-0x10, "f-0x10")] {
+            assert_eq!(Offset(offset).behind("f"), text);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! What may differ without being a change is listed in [`EQUIVALENCES`], each with its reason. Everything else that
 //! differs is a change.
 
+use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{Entry, ItemId, Object, Outlier, Role, TableId, Target};
@@ -416,11 +417,7 @@ pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) 
 /// A reference in words.
 pub fn describe(object: &Object<'_>, target: Target) -> String {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-    let with = |name: String, offset: i64| match offset {
-        0 => name,
-        n if n > 0 => format!("{name}+{n:#x}"),
-        n => format!("{name}-{:#x}", n.unsigned_abs()),
-    };
+    let with = |name: String, offset: i64| Offset(offset).behind(name);
     match target {
         Target::Item { item, offset } => with(text(object.item_name(item)), offset),
         Target::Literal { section, start, end, offset } if object.role(section) == Role::Strings => {

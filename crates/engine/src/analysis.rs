@@ -1,5 +1,6 @@
 //! The differences of a pair of objects in the words of the report: function, kind, why, source line.
 
+use klpx_diagnosis::Offset;
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{Lines, Position};
 use klpx_normalize::name::without_promotion;
@@ -175,17 +176,19 @@ pub fn offset(reason: &Reason) -> Option<i64> {
 pub fn in_words(reason: &Reason) -> String {
     match reason {
         Reason::Size { from, to } => format!("size was {from} bytes, is {to}"),
-        Reason::Bytes { offset } => format!("other bytes from +{offset:#x} on"),
+        Reason::Bytes { offset } => format!("other bytes from {} on", Offset(*offset)),
         Reason::Reference { offset, from, to } if from.is_empty() => {
-            format!("new reference to {to} at +{offset:#x}")
+            format!("new reference to {to} at {}", Offset(*offset))
         }
         Reason::Reference { offset, from, to } if to.is_empty() => {
-            format!("no reference to {from} at +{offset:#x}")
+            format!("no reference to {from} at {}", Offset(*offset))
         }
-        Reason::Reference { offset, from, to } => format!("refers to {to} at +{offset:#x}, did to {from}"),
-        Reason::Literal { offset } => format!("a string or constant used at +{offset:#x} differs"),
+        Reason::Reference { offset, from, to } => {
+            format!("refers to {to} at {}, did to {from}", Offset(*offset))
+        }
+        Reason::Literal { offset } => format!("a string or constant used at {} differs", Offset(*offset)),
         Reason::SpecialSection { table, offset } => {
-            format!("its entries in {table} differ from +{offset:#x} on")
+            format!("its entries in {table} differ from {} on", Offset(*offset))
         }
         Reason::Section { from, to } => format!("moved from {from} to {to}"),
         Reason::Neighbour { from, to } => format!("may branch to {to} directly, did to {from}"),

@@ -81,9 +81,8 @@ impl Build<'_> {
         analysis.check()?;
 
         let work_dir = compiled.work.dir();
-        let of_units = matches!(compiled.work, Work::Units(_));
         let (target, analysis, objects) = (&target, &analysis, &objects);
-        Source { workspace: &workspace, work_dir, target, analysis, objects, of_units }.make(self)
+        Source { workspace: &workspace, work_dir, target, analysis, objects }.make(self)
     }
 
     /// Says who inlines what the patch edits and is not replaced; stops when one should be.

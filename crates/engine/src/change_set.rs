@@ -28,11 +28,25 @@ pub(crate) struct PairFiles {
     pub(crate) witness: Option<PathBuf>,
     pub(crate) original: PathBuf,
     pub(crate) patched: PathBuf,
+    /// What more is known of a single unit.
+    pub(crate) unit: Option<UnitOf>,
+}
+
+/// A unit that is compared with the shipped object that it is part of.
+#[derive(Clone, Debug)]
+pub(crate) struct UnitOf {
+    /// Its object, as a path in the build tree.
+    pub(crate) path: String,
+    /// Checksums of its exports, as kbuild records them.
+    pub(crate) exports: String,
+    /// The kernel does not have it: the patch adds it.
+    pub(crate) is_new: bool,
 }
 
 /// The same, open.
 pub(crate) struct Pair {
     name: String,
+    unit: Option<UnitOf>,
     witness: Option<ElfFile>,
     original: ElfFile,
     patched: ElfFile,
@@ -42,6 +56,8 @@ pub(crate) struct Pair {
 pub(crate) struct Objects<'f> {
     /// `vmlinux`, or the module's name.
     pub(crate) name: &'f str,
+    /// What more is known of a single unit.
+    pub(crate) unit: Option<&'f UnitOf>,
     /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
     pub(crate) witness: Option<Object<'f>>,
     pub(crate) original: Object<'f>,
@@ -55,6 +71,7 @@ pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
     let open = |pair: &PairFiles| -> Result<Pair> {
         Ok(Pair {
             name: pair.object.clone(),
+            unit: pair.unit.clone(),
             witness: pair.witness.as_deref().map(ElfFile::open).transpose()?,
             original: ElfFile::open(&pair.original)?,
             patched: ElfFile::open(&pair.patched)?,
@@ -72,7 +89,14 @@ pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
                 rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
             let witness = pair.witness.as_ref().map(Object::read).transpose()?;
             let original_path = pair.original.path();
-            Ok(Objects { name: &pair.name, witness, original: original?, original_path, patched: patched? })
+            Ok(Objects {
+                name: &pair.name,
+                unit: pair.unit.as_ref(),
+                witness,
+                original: original?,
+                original_path,
+                patched: patched?,
+            })
         })
         .collect()
 }

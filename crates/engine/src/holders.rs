@@ -244,8 +244,14 @@ int bystander(int x) { return x + 1; }
             Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
         let inlining = Inlining::with_edited(survey, &["inner"]);
         let original_path = file.path();
-        let pair =
-            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let pair = Objects {
+            name: "vmlinux",
+            unit: None,
+            witness: None,
+            original: read(),
+            original_path,
+            patched: read(),
+        };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         assert!(difference.is_empty());
         let others = Others::of(&pair, &difference, &inlining, remade);
@@ -287,8 +293,14 @@ int bystander(int x) { return x + 1; }
         let data = ElfFile::open(&object).expect("the object that was just made");
         let read = || Object::read(&data).expect("a sound object");
         let original_path = data.path();
-        let pair =
-            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let pair = Objects {
+            name: "vmlinux",
+            unit: None,
+            witness: None,
+            original: read(),
+            original_path,
+            patched: read(),
+        };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         let others = Others::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
         assert!(others.unaffected.is_empty());

@@ -12,7 +12,7 @@ use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
-use klpx_klp_emit::{banner, finish, glue, stand_in};
+use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::ItemId;
 
@@ -20,7 +20,7 @@ use crate::analysis::{Finding, Kind};
 use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
 use crate::events::Stage;
-use crate::results::{Made, Results};
+use crate::results::{Made, Results, UnitFacts};
 use crate::target::Target;
 use klpx_diagnosis::words;
 
@@ -31,8 +31,6 @@ pub(crate) struct Source<'a> {
     pub(crate) target: &'a Target,
     pub(crate) analysis: &'a Analysis,
     pub(crate) objects: &'a [Objects<'a>],
-    /// The pairs are units: all of their functions must be the kernel's.
-    pub(crate) of_units: bool,
 }
 
 /// The name that the kernel gives a module of this livepatch name.
@@ -47,7 +45,8 @@ impl Source<'_> {
         let units: Vec<Unit<'_, '_>> = self.units();
         let closure = closure::select(&units)?;
         self.tell(&closure, build.results);
-        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?;
+        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
+            .with_debug_modules(&self.target.debug_modules);
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
         let modules = self.module_images(&kernel)?;
@@ -56,8 +55,8 @@ impl Source<'_> {
             .iter()
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
-        self.witnessed(&closure, &bindings)?;
-        build.events.end("");
+        self.witnessed(&closure, &kernel, &bindings, build.results)?;
+        build.events.end(&bound_text(build.results));
 
         build.events.begin(Stage::Emit);
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
@@ -118,19 +117,42 @@ impl Source<'_> {
         }
     }
 
-    /// The functions to be replaced, and what they refer to, must be in the kernel as they are in the baseline.
-    fn witnessed(&self, closure: &Closure<'_, '_>, bindings: &[Binding<'_>]) -> Result<()> {
-        let of_pair = |(n, binding): (usize, &Binding<'_>)| {
-            let items = closure.witnesses(n);
-            match &self.objects[n].witness {
-                Some(witness) => {
-                    let own = Binding::new(witness, binding.image());
-                    stand_in::check(binding, &own, &items)
-                }
-                None => Witness::new(binding).check(&items),
+    /// Units must be the kernel's, each function of them. Of a whole kernel: the functions to be replaced, and what
+    /// they refer to.
+    fn witnessed(
+        &self,
+        closure: &Closure<'_, '_>,
+        kernel: &Kernel,
+        bindings: &[Binding<'_>],
+        results: &mut Results,
+    ) -> Result<()> {
+        let mut faults = Vec::new();
+        for (n, (pair, binding)) in self.objects.iter().zip(bindings).enumerate() {
+            let own = pair.witness.as_ref().map(|witness| Binding::new(witness, binding.image()));
+            if let Some(unit) = pair.unit.filter(|unit| !unit.is_new) {
+                let agreement = Witness::new(own.as_ref().unwrap_or(binding)).check_unit();
+                results.units.push(UnitFacts {
+                    unit: unit.path.clone(),
+                    object: pair.name.to_owned(),
+                    equal: agreement.agreed(),
+                    explained: agreement.explained.len(),
+                });
+                faults.extend(agreement.unexplained);
+                faults.extend(
+                    export_checks::check(&unit.exports, pair.name, kernel.exports())
+                        .err()
+                        .into_iter()
+                        .flatten(),
+                );
             }
-        };
-        Failure::all(bindings.iter().enumerate().flat_map(of_pair).collect())
+            let items = closure.witnesses(n);
+            match &own {
+                Some(own) => faults.extend(stand_in::check(binding, own, &items)),
+                None if pair.unit.is_some() => {}
+                None => faults.extend(Witness::new(binding).check(&items)),
+            }
+        }
+        Failure::all(faults)
     }
 
     fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
@@ -180,6 +202,17 @@ fn left_out(finding: &Finding) -> Finding {
 
 fn image_of<'i, 'k>(name: &str, vmlinux: &'i Image<'k>, modules: &'i [Image<'k>]) -> &'i Image<'k> {
     modules.iter().find(|image| image.object() == name).unwrap_or(vmlinux)
+}
+
+/// `178 functions of 2 units are the kernel's`.
+fn bound_text(results: &Results) -> String {
+    let equal = results.units.iter().map(|unit| unit.equal).sum();
+    match results.units.len() {
+        0 => "what changes is the kernel's".to_owned(),
+        units => {
+            format!("{} of {} as shipped", words::plural(equal, "function"), words::plural(units, "unit"))
+        }
+    }
 }
 
 fn verified_text(v: &Verified) -> String {

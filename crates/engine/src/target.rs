@@ -12,6 +12,8 @@ pub(crate) struct Target {
     pub(crate) symvers: PathBuf,
     /// Folders to look for modules in: the shipped ones first.
     pub(crate) modules: Vec<PathBuf>,
+    /// Folders with the debug package's copies of modules.
+    pub(crate) debug_modules: Vec<PathBuf>,
     /// Its release and compiler, as the configuration has them.
     pub(crate) release: String,
     pub(crate) compiler: String,
@@ -24,6 +26,7 @@ impl Target {
             vmlinux: files.vmlinux.path.clone(),
             symvers: files.symvers.path.clone(),
             modules: modules.map(|folder| folder.path.clone()).collect(),
+            debug_modules: files.debug_modules.iter().map(|folder| folder.path.clone()).collect(),
             release: kernel.release().to_owned(),
             compiler: kernel.toolchain().version_text.clone(),
         }

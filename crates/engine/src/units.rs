@@ -1,10 +1,12 @@
 //! The pairs of a kernel without LTO: the translation units that the patch touches, original and patched.
 
 use klpx_build_driver::{Prepared, Remade, UnitPair, Workspace};
-use klpx_diagnosis::{Result, words};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::Object;
 
 use crate::build::{Build, Compiled, Work};
-use crate::change_set::PairFiles;
+use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
 use crate::inlining::Originals;
 
@@ -27,6 +29,7 @@ pub(crate) fn compile<'a>(
     if build.request.keep_work {
         build.kept(&pairs.keep().to_owned());
     }
+    refuse_elsewhere(&pairs.pairs)?;
     let compiled = pairs.pairs.iter().map(|pair| pair.unit.object().into()).collect();
     Ok(Compiled {
         pairs: pairs.pairs.iter().flat_map(files).collect(),
@@ -37,6 +40,29 @@ pub(crate) fn compile<'a>(
     })
 }
 
+/// Refuses a patch that changes code which runs elsewhere: a vdso, a boot image, a hypervisor. Such units come along
+/// when an edited header changes their text; most of them come out as the same code.
+fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
+    let mut faults = Vec::new();
+    for pair in pairs.iter().filter(|pair| pair.unit.objects.is_empty()) {
+        let (original, patched) = (ElfFile::open(&pair.original)?, ElfFile::open(&pair.patched)?);
+        let (original, patched) = (Object::read(&original)?, Object::read(&patched)?);
+        if !klpx_diff::compare(&original, &patched).is_empty() {
+            faults.push(
+                Diagnosis::new(
+                    "klpx::runs-elsewhere",
+                    Class::NotLivepatchable,
+                    "the patch changes code that is not part of the running kernel's text",
+                )
+                .place(Place::file(pair.unit.object(), None))
+                .why("a boot image, a vdso, hypervisor code or a generated header is made of this unit")
+                .remedy("leave the part of the patch that reaches this unit out"),
+            );
+        }
+    }
+    Failure::all(faults)
+}
+
 /// A unit that several modules have is a pair of each.
 fn files(pair: &UnitPair) -> impl Iterator<Item = PairFiles> {
     pair.unit.objects.iter().map(|object| PairFiles {
@@ -44,5 +70,10 @@ fn files(pair: &UnitPair) -> impl Iterator<Item = PairFiles> {
         witness: pair.witness.clone(),
         original: pair.original.clone(),
         patched: pair.patched.clone(),
+        unit: Some(UnitOf {
+            path: pair.unit.object().to_owned(),
+            exports: pair.exports.clone(),
+            is_new: pair.is_new,
+        }),
     })
 }

@@ -52,6 +52,7 @@ fn files(pair: &Pair) -> PairFiles {
         witness: None,
         original: pair.original.clone(),
         patched: pair.patched.clone(),
+        unit: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! Everything in this crate that reads DWARF does it from here.
 
 use std::borrow::Cow;
+use std::slice::SliceIndex;
 
 use gimli::{Dwarf, EndianSlice, LittleEndian};
 use klpx_diagnosis::{Class, Diagnosis, Result};
@@ -34,13 +35,15 @@ const LINES: &[gimli::SectionId] =
 const COMPRESSION_HEADER: usize = 24;
 
 /// Where a string lies: read only when somebody wants to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Text {
     /// Nowhere.
     #[default]
     None,
     /// At an offset of `.debug_info`.
     Info(u32),
+    /// At an offset of `.debug_line`.
+    Line(u32),
     /// At an offset of `.debug_str`.
     Str(u32),
     /// At an offset of `.debug_line_str`.
@@ -121,11 +124,19 @@ impl<'d> Sections<'d> {
         self.loaded.get(self.wanted.iter().position(|&wanted| wanted == id)?)
     }
 
+    /// Gives back the memory of a part of a section that was read: see [`Elf::release`].
+    pub(crate) fn release(&self, id: gimli::SectionId, part: impl SliceIndex<[u8], Output = [u8]>) {
+        if let Some(bytes) = self.loaded(id).and_then(|loaded| loaded.bytes.get(part)) {
+            self.elf.release(bytes);
+        }
+    }
+
     /// A string's bytes; empty for a place outside its section.
     pub(crate) fn text(&self, text: Text) -> &[u8] {
         let (section, at) = match text {
             Text::None => return &[],
             Text::Info(at) => (gimli::SectionId::DebugInfo, at),
+            Text::Line(at) => (gimli::SectionId::DebugLine, at),
             Text::Str(at) => (gimli::SectionId::DebugStr, at),
             Text::LineStr(at) => (gimli::SectionId::DebugLineStr, at),
         };

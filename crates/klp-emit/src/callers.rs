@@ -27,8 +27,9 @@ pub(crate) fn callers(
         return Err(unreachable.to_string());
     }
     let symbol = object.item(callee).symbol;
-    let promoted = canonical(object.item_name(callee)).suffixes.promoted();
-    if object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 && !promoted {
+    // A promoted local has its callers in the files of its link: all of them are in sight when the object is that link.
+    let in_sight = canonical(object.item_name(callee)).suffixes.promoted() && object.file_count() > 1;
+    if object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 && !in_sight {
         return Err(format!("{unreachable}, and as a global function it may have callers anywhere"));
     }
     if object.items_of(object.item(callee).section).len() > 1 {

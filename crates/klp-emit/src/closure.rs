@@ -82,7 +82,18 @@ pub struct Closure<'u, 'd> {
     pub helpers: Vec<BTreeSet<ItemId>>,
     /// What the user should know.
     pub warnings: Vec<Diagnosis>,
-    new_globals: BTreeMap<&'d [u8], (usize, ItemId)>,
+    new_globals: BTreeMap<&'d [u8], Vec<NewGlobal>>,
+}
+
+/// A global function or datum that the patch adds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NewGlobal {
+    /// True for one that gives way to another of its name.
+    weak: bool,
+    unit: usize,
+    item: ItemId,
+    /// True when units of other objects may refer to it.
+    exported: bool,
 }
 
 /// A place for a diagnosis: the symbol and, where known, its file.
@@ -143,20 +154,38 @@ fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
         .detail(warnings.iter().map(ToString::to_string))
 }
 
-/// New global functions and data of every unit, by name: another unit may refer to them.
-fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], (usize, ItemId)> {
-    let mut globals = BTreeMap::new();
+/// New global functions and data of every unit, by name, those that give way last: another unit may refer to them.
+fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>> {
+    let mut globals: BTreeMap<&[u8], Vec<NewGlobal>> = BTreeMap::new();
     for (n, unit) in units.iter().enumerate() {
+        let elf = &unit.patched.elf;
         let changes = unit.difference.functions.iter().chain(&unit.difference.data);
         for change in changes.filter(|change| change.original.is_none()) {
             let symbol = unit.patched.item(change.patched).symbol;
-            if unit.patched.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 {
-                globals.entry(unit.patched.elf.symbol_name(symbol)).or_insert((n, change.patched));
+            let (binding, name) = (elf.symbol_binding(symbol), elf.symbol_name(symbol));
+            if binding != elf::STB_LOCAL.0 {
+                globals.entry(name).or_default().push(NewGlobal {
+                    weak: binding == elf::STB_WEAK.0,
+                    unit: n,
+                    item: change.patched,
+                    exported: is_exported(unit.patched, name),
+                });
             }
         }
     }
+    globals.values_mut().for_each(|list| list.sort_unstable());
     globals
 }
+
+/// True when an object marks a name for export (include/linux/export.h: `__export_symbol_` since 6.4, before that the
+/// entry of the table itself).
+fn is_exported(object: &Object<'_>, name: &[u8]) -> bool {
+    object.elf.symbol_ids().any(|id| {
+        EXPORT_MARKS.iter().any(|mark| object.elf.symbol_name(id).strip_prefix(*mark) == Some(name))
+    })
+}
+
+const EXPORT_MARKS: [&[u8]; 2] = [b"__export_symbol_", b"__ksymtab_"];
 
 impl<'u, 'd> Closure<'u, 'd> {
     /// True when a piece is copied.
@@ -236,13 +265,21 @@ impl<'u, 'd> Closure<'u, 'd> {
                 Referent::Copied(unit, Piece::Bytes { section: of, start, end }, offset)
             }
             Target::Entry { table, entry, offset } => Referent::Entry(table, entry, offset),
-            Target::External { symbol, offset } => match self.new_globals.get(object.elf.symbol_name(symbol))
-            {
-                Some(&(other, item)) => Referent::Copied(other, Piece::Item(item), offset),
-                None => Referent::External(symbol, offset),
-            },
+            Target::External { symbol, offset } => {
+                match self.new_global(unit, object.elf.symbol_name(symbol)) {
+                    Some(new) => Referent::Copied(new.unit, Piece::Item(new.item), offset),
+                    None => Referent::External(symbol, offset),
+                }
+            }
             Target::Absolute(value) => Referent::Absolute(value),
         }
+    }
+
+    /// What the patch adds under a name, as a unit sees it: of its own object, or exported by another one.
+    fn new_global(&self, unit: usize, name: &[u8]) -> Option<NewGlobal> {
+        let all = self.new_globals.get(name)?;
+        let own = |new: &&NewGlobal| self.units[new.unit].object_name == self.units[unit].object_name;
+        all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).copied()
     }
 
     fn item_referent(
@@ -384,9 +421,14 @@ impl<'d> Selection<'_, 'd> {
         let of = self.closure.units[unit];
         let Piece::Item(item) = piece else { return };
         let unsettled = &of.difference.correlation.unsettled;
-        if let Some(unsettled) = unsettled.iter().find(|unsettled| unsettled.patched == item) {
-            let names =
-                unsettled.candidates.iter().map(|&c| String::from_utf8_lossy(of.original.item_name(c)));
+        let mut names: Vec<String> = unsettled
+            .iter()
+            .filter(|unsettled| unsettled.patched == item)
+            .flat_map(|unsettled| &unsettled.candidates)
+            .map(|&candidate| String::from_utf8_lossy(of.original.item_name(candidate)).into_owned())
+            .collect();
+        names.extend(self.moved_from(unit, item));
+        if !names.is_empty() {
             self.faults.push(
                 Diagnosis::new(
                     "klpx::unsettled-item",
@@ -395,10 +437,29 @@ impl<'d> Selection<'_, 'd> {
                 )
                 .place(place_of(of.patched, item))
                 .why("the original build has things of this name that it may be, and their users changed too")
-                .detail(names.map(|name| format!("may be {name}")))
+                .detail(names.into_iter().map(|name| format!("may be {name}")))
                 .remedy("give it a name of its own in the patch, or change fewer of its users at a time"),
             );
         }
+    }
+
+    /// Variables that other units of the same kernel object no longer have, and that a new one may be.
+    fn moved_from(&self, unit: usize, item: ItemId) -> Vec<String> {
+        let of = self.closure.units[unit];
+        let shape = of.patched.item(item);
+        let variable = of.patched.elf.section_flags(shape.section) & elf::SHF_WRITE.0 != 0;
+        if shape.code || !variable || of.counterpart(item).is_some() || is_anonymous(of.patched, item) {
+            return Vec::new();
+        }
+        let key = canonical(of.patched.item_name(item)).key();
+        let others = self.closure.units.iter().enumerate();
+        let others = others.filter(|&(n, other)| n != unit && other.object_name == of.object_name);
+        let removed =
+            others.flat_map(|(_, other)| other.difference.removed.iter().map(move |&gone| (other, gone)));
+        removed
+            .filter(|(other, gone)| canonical(other.original.item_name(*gone)).key() == key)
+            .map(|(other, gone)| place_of(other.original, gone).to_string())
+            .collect()
     }
 
     fn roots(&mut self, unit: usize) {

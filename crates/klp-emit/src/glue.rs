@@ -120,14 +120,10 @@ fn namespaces(text: &mut String, plan: &Plan) {
 mod tests {
     use super::*;
     use crate::plan::{Bound, CallbackKind, Import, PlannedCallback, PlannedFunction};
-    use klpx_normalize::object::ItemId;
 
     fn plan() -> Plan {
-        let function = PlannedFunction {
-            old: Bound { name: "md_run".into(), sympos: 1 },
-            alias: "klpx_new_0".into(),
-            item: ItemId(0),
-        };
+        let function =
+            PlannedFunction { old: Bound { name: "md_run".into(), sympos: 1 }, alias: "klpx_new_0".into() };
         let callback = PlannedCallback { kind: CallbackKind::PrePatch, alias: "klpx_new_1".into() };
         let object = |name: &str| PlannedObject {
             name: name.into(),

@@ -11,10 +11,12 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::compressed::plain_name;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
+use klpx_normalize::name;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::kallsyms::Kallsyms;
+use crate::locals::Locals;
 use crate::names::Names;
 
 /// The object name of the kernel proper in a livepatch.
@@ -26,6 +28,8 @@ pub struct Kernel {
     exports: Exports,
     directories: Vec<PathBuf>,
     modules: OnceLock<BTreeMap<String, Module>>,
+    debug_directories: Vec<PathBuf>,
+    debug_modules: OnceLock<BTreeMap<String, Module>>,
 }
 
 struct Module {
@@ -43,7 +47,21 @@ impl Kernel {
         let text = std::fs::read_to_string(symvers).map_err(|e| Diagnosis::io("read", symvers, &e))?;
         let exports = Exports::parse(&text)
             .map_err(|diagnosis| diagnosis.place(Place::file(symvers.display().to_string(), None)))?;
-        Ok(Kernel { vmlinux, exports, directories: directories.to_vec(), modules: OnceLock::new() })
+        Ok(Kernel {
+            vmlinux,
+            exports,
+            directories: directories.to_vec(),
+            modules: OnceLock::new(),
+            debug_directories: Vec::new(),
+            debug_modules: OnceLock::new(),
+        })
+    }
+
+    /// The same kernel with directories of copies of its modules that still have what stripping took, such as those of
+    /// a debug package. They say which file a symbol comes from, and nothing else.
+    pub fn with_debug_modules(mut self, directories: &[PathBuf]) -> Kernel {
+        self.debug_directories = directories.to_vec();
+        self
     }
 
     /// What the kernel and its modules export.
@@ -59,8 +77,22 @@ impl Kernel {
         if object == VMLINUX {
             Image::read(&self.vmlinux, VMLINUX)
         } else {
-            Image::read(self.module(object)?, object)
+            let image = Image::read(self.module(object)?, object)?;
+            if image.files.is_empty()
+                && let Some(copy) = self.debug_copy(object)
+            {
+                let copy = copy?;
+                let locals = Locals::by_copy(&image.elf, |id| image.is_global(id), &copy.parse()?);
+                let _ = image.locals.set(locals);
+            }
+            Ok(image)
         }
+    }
+
+    /// A module's copy that was not stripped, if there is one.
+    fn debug_copy(&self, name: &str) -> Option<Result<ElfFile>> {
+        let modules = self.debug_modules.get_or_init(|| find_modules(&self.debug_directories));
+        modules.get(name).map(|module| ElfFile::open(&module.path))
     }
 
     /// The file of a module.
@@ -222,6 +254,7 @@ pub struct Image<'k> {
     files: Vec<SymbolId>,
     relative: Vec<(u64, u64)>,
     kallsyms: OnceLock<Result<Kallsyms>>,
+    locals: OnceLock<Locals>,
 }
 
 impl<'k> Image<'k> {
@@ -255,6 +288,7 @@ impl<'k> Image<'k> {
             files: Vec::new(),
             relative: Vec::new(),
             kallsyms: OnceLock::new(),
+            locals: OnceLock::new(),
             elf,
         };
         image.index_sections();
@@ -327,6 +361,16 @@ impl<'k> Image<'k> {
     /// The FILE symbols, in symbol table order.
     pub fn files(&self) -> &[SymbolId] {
         &self.files
+    }
+
+    /// Its locals by file.
+    pub(crate) fn locals(&self) -> &Locals {
+        self.locals.get_or_init(|| Locals::read(&self.elf, |id| self.is_global(id)))
+    }
+
+    /// True when ThinLTO promoted locals of some file to globals.
+    pub(crate) fn has_promoted(&self) -> bool {
+        self.elf.any_name_contains(name::PROMOTED)
     }
 
     /// Every symbol of this name, defined or not, in symbol table order.

@@ -17,14 +17,22 @@ use crate::plan::{Binder, Bound, Export};
 pub struct KernelBinder<'a> {
     kernel: &'a Kernel,
     vmlinux: &'a Image<'a>,
-    bindings: BTreeMap<&'a str, &'a Binding<'a>>,
+    images: BTreeMap<&'a str, &'a Image<'a>>,
+    bindings: &'a [Binding<'a>],
 }
 
 impl<'a> KernelBinder<'a> {
-    /// Over the bindings of every object to be patched; `vmlinux` is needed even when only modules are.
+    /// Over the bindings of every unit to be patched; `vmlinux` is needed even when only modules are.
     pub fn new(kernel: &'a Kernel, vmlinux: &'a Image<'a>, bindings: &'a [Binding<'a>]) -> KernelBinder<'a> {
-        let bindings = bindings.iter().map(|binding| (binding.image().object(), binding)).collect();
-        KernelBinder { kernel, vmlinux, bindings }
+        let images = bindings.iter().map(Binding::image).chain([vmlinux]);
+        let images = images.map(|image| (image.object(), image)).collect();
+        KernelBinder { kernel, vmlinux, images, bindings }
+    }
+
+    /// The binding of a unit, by its original build.
+    fn of_unit(&self, original: &Object<'_>) -> Option<&'a Binding<'a>> {
+        let same = |binding: &&Binding<'a>| std::ptr::addr_eq(binding.witness(), original);
+        self.bindings.iter().find(same)
     }
 }
 
@@ -48,9 +56,9 @@ fn position(image: &Image<'_>, name: &str) -> Result<Bound, Diagnosis> {
 }
 
 impl Binder for KernelBinder<'_> {
-    fn bind(&self, object: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
+    fn bind(&self, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
         let name = || String::from_utf8_lossy(original.elf.symbol_name(symbol)).into_owned();
-        let binding = self.bindings.get(object).ok_or_else(|| missing(&name(), object))?;
+        let binding = self.of_unit(original).ok_or_else(|| missing(&name(), original.name()))?;
         let item = original.symbol_item(symbol).filter(|&item| original.item(item).symbol == symbol);
         let found = match item {
             Some(item) => binding.item(item)?,
@@ -60,11 +68,13 @@ impl Binder for KernelBinder<'_> {
     }
 
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis> {
-        match self.bindings.get(object) {
-            Some(binding) => position(binding.image(), name),
-            None if object == VMLINUX => position(self.vmlinux, name),
-            None => Err(missing(name, object)),
-        }
+        let image = self.images.get(object).ok_or_else(|| missing(name, object))?;
+        position(image, name)
+    }
+
+    fn defines(&self, object: &str, name: &str) -> bool {
+        let image = self.images.get(object);
+        image.is_some_and(|image| image.global(name.as_bytes()).is_some_and(|id| image.address(id).is_some()))
     }
 
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis> {

@@ -12,6 +12,7 @@ pub mod closure;
 mod contents;
 mod direct;
 pub mod emit;
+pub mod export_checks;
 mod field;
 pub mod finish;
 #[cfg(test)]
@@ -23,9 +24,13 @@ pub mod image;
 pub mod inspect;
 mod kallsyms;
 pub mod kernel_binder;
+mod locals;
 mod names;
 pub mod plan;
+#[cfg(test)]
+mod several_units;
 pub mod stand_in;
+pub mod successor;
 #[cfg(test)]
 mod testing;
 pub mod verify;

@@ -11,7 +11,8 @@ use klpx_normalize::object::{ItemId, Object};
 
 pub use crate::image::VMLINUX;
 
-/// One object to be patched: both builds of it and how they differ.
+/// Code that is compared as one: both builds of it and how they differ. A translation unit, or a whole linked object.
+/// Several may belong to one object of the kernel.
 #[derive(Clone, Copy)]
 pub struct Unit<'u, 'd> {
     /// `vmlinux`, or the module's name with underscores, as `/proc/modules` has it.
@@ -63,11 +64,13 @@ pub struct Export {
 
 /// Finds symbols in the kernel to be patched. The running kernel is the truth: what can't be bound is an error.
 pub trait Binder {
-    /// A symbol that the original object `object` defines.
-    fn bind(&self, object: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis>;
-    /// A global symbol that the finished object `object` has, but that is not in what the compiler made: defined by the
+    /// A symbol that a unit's original build defines.
+    fn bind(&self, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis>;
+    /// A global symbol that the finished object `object` has, but that is not in the unit: defined by another one, by the
     /// kernel's linker script, or a module's `__this_module`.
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis>;
+    /// True when the finished object `object` has a global symbol of this name.
+    fn defines(&self, object: &str, name: &str) -> bool;
     /// A symbol that another module exports.
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// A place in the kernel's own code that holds the value of a runtime constant: a function, and bytes from it.
@@ -111,8 +114,6 @@ pub struct PlannedFunction {
     pub old: Bound,
     /// The global alias by which the glue refers to the new one.
     pub alias: String,
-    /// The new function in the patched object.
-    pub item: ItemId,
 }
 
 /// A callback of an object.
@@ -124,7 +125,7 @@ pub struct PlannedCallback {
     pub alias: String,
 }
 
-/// What the livepatch does to one object.
+/// What the livepatch does to one object of the kernel, whichever of its units it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedObject {
     /// `vmlinux` or a module's name.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_diff::compare;
 use klpx_normalize::elf::{ElfFile, SymbolId};
-use klpx_normalize::object::Object;
+use klpx_normalize::object::{FileId, Object};
 
 use crate::closure;
 use crate::emit::{self, Emitted};
@@ -21,10 +21,15 @@ const SECTIONS: [&str; 2] = ["-ffunction-sections", "-fdata-sections"];
 const HEADER: &str = r#"
 typedef _Bool bool;
 #define true 1
-#define __init
-#define __exit
 #define __used __attribute__((used))
 #define __section(s) __attribute__((section(s)))
+#ifdef __x86_64__
+#define __init __section(".init.text")
+#define __exit __section(".exit.text")
+#else
+#define __init
+#define __exit
+#endif
 struct module { char name[56]; };
 struct module __this_module __section(".gnu.linkonce.this_module");
 #define THIS_MODULE (&__this_module)
@@ -60,23 +65,35 @@ const SCRIPT: &str = "SECTIONS {
     .init.eh_frame : { *(.eh_frame) }
 }";
 
+/// Where the symbols of the tests' kernel lie.
+const BASE: u64 = 0xffff_ffff_8100_0000;
+
 /// The kernel of the tests: names are found as they are, once each, unless `several` says otherwise.
 #[derive(Default)]
 pub(crate) struct Kernel {
     pub(crate) exports: Vec<&'static str>,
     pub(crate) missing: Vec<&'static str>,
+    /// Globals of its objects that no unit of a test defines.
+    pub(crate) defined: Vec<&'static str>,
     pub(crate) untraced: bool,
     pub(crate) several: BTreeMap<&'static str, u32>,
+    /// Files whose symbols of some name are found at other positions: name and file, position.
+    pub(crate) of_file: BTreeMap<(&'static str, &'static str), u32>,
 }
 
 impl Binder for Kernel {
-    fn bind(&self, _: &str, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
+    fn bind(&self, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
         let name = String::from_utf8_lossy(original.elf.symbol_name(symbol)).into_owned();
-        let sympos = self.several.get(name.as_str()).copied().unwrap_or(0);
+        let file = String::from_utf8_lossy(original.file_name(FileId(0))).into_owned();
+        let of_file = self.of_file.get(&(name.as_str(), file.as_str()));
+        let sympos = of_file.or_else(|| self.several.get(name.as_str())).copied().unwrap_or(0);
         Ok(Bound { name, sympos })
     }
     fn bind_finished(&self, _: &str, name: &str) -> Result<Bound, Diagnosis> {
         Ok(Bound { name: name.into(), sympos: 0 })
+    }
+    fn defines(&self, _: &str, name: &str) -> bool {
+        self.defined.contains(&name)
     }
     fn bind_export(&self, _: &str, name: &str) -> Result<Bound, Diagnosis> {
         Ok(Bound { name: name.into(), sympos: 0 })
@@ -93,10 +110,16 @@ impl LoadTarget for Kernel {
     fn addresses(&self, _: &str, name: &str) -> Option<Vec<u64>> {
         let count =
             if self.missing.contains(&name) { 0 } else { self.several.get(name).copied().unwrap_or(1) };
-        Some((0..u64::from(count)).map(|n| 0xffff_ffff_8100_0000 + n * 16).collect())
+        let count = self.of_file.keys().filter(|(of, _)| *of == name).count().max(count as usize);
+        Some((0..count as u64).map(|n| BASE + n * 16).collect())
     }
     fn is_traced(&self, _: &str, _: u64) -> bool {
         !self.untraced
+    }
+    fn file_of(&self, _: &str, address: u64) -> Option<String> {
+        let position = (address - BASE) as u32 / 16 + 1;
+        let found = self.of_file.iter().find(|&(_, &at)| at == position);
+        found.map(|(&(_, file), _)| file.to_owned())
     }
     fn runtime_sites(&self, _: &str) -> Vec<u64> {
         Vec::new()
@@ -109,12 +132,11 @@ impl LoadTarget for Kernel {
     }
 }
 
-/// Two builds of a file.
+/// Two builds of a file, or of several, each a unit of its own.
 pub(crate) struct Builds {
     fixture: Fixture,
     toolchain: &'static Toolchain,
-    original: ElfFile,
-    patched: ElfFile,
+    units: Vec<(ElfFile, ElfFile)>,
 }
 
 impl Builds {
@@ -123,29 +145,45 @@ impl Builds {
     }
 
     pub(crate) fn of(toolchain: &'static Toolchain, flags: &[&str], original: &str, patched: &str) -> Builds {
-        let fixture = Fixture::of(toolchain);
-        let flags = [&SECTIONS, flags].concat();
-        // The same file name in both, as klpx builds at the same path.
-        fixture.compile("file", original, "original.o", &flags);
-        fixture.compile("file", patched, "patched.o", &flags);
-        let (original, patched) = (fixture.open("original.o"), fixture.open("patched.o"));
-        Builds { fixture, toolchain, original, patched }
+        Builds::of_files(toolchain, flags, &[("file", original, patched)])
     }
 
-    /// Runs `use_units` on the one unit that the builds are.
-    pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
-        let original = Object::read(&self.original).expect("an object");
-        let patched = Object::read(&self.patched).expect("an object");
-        let difference = compare(&original, &patched);
-        let unit = Unit {
-            object_name,
-            original: &original,
-            patched: &patched,
-            difference: &difference,
-            edited: None,
-            inlines: None,
+    /// Of files: name without `.c`, original text, patched text.
+    pub(crate) fn files(files: &[(&str, &str, &str)]) -> Builds {
+        Builds::of_files(&X86_64, X86_64.traced, files)
+    }
+
+    fn of_files(toolchain: &'static Toolchain, flags: &[&str], files: &[(&str, &str, &str)]) -> Builds {
+        let fixture = Fixture::of(toolchain);
+        let flags = [&SECTIONS, flags].concat();
+        let unit = |&(name, original, patched): &(&str, &str, &str)| {
+            // The same file name in both, as klpx builds at the same path.
+            let build = |text, object: String| {
+                fixture.compile(name, text, &object, &flags);
+                fixture.open(&object)
+            };
+            (build(original, format!("{name}-original.o")), build(patched, format!("{name}-patched.o")))
         };
-        use_units(&[unit])
+        let units = files.iter().map(unit).collect();
+        Builds { fixture, toolchain, units }
+    }
+
+    /// Runs `use_units` on the units that the builds are, all of one object.
+    pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
+        let read = |file| Object::read(file).expect("an object");
+        let pairs: Vec<_> = self.units.iter().map(|(one, other)| (read(one), read(other))).collect();
+        let differences: Vec<_> = pairs.iter().map(|(one, other)| compare(one, other)).collect();
+        let units: Vec<Unit<'_, '_>> = (pairs.iter().zip(&differences))
+            .map(|((original, patched), difference)| Unit {
+                object_name,
+                original,
+                patched,
+                difference,
+                edited: None,
+                inlines: None,
+            })
+            .collect();
+        use_units(&units)
     }
 
     pub(crate) fn emit(&self, object_name: &str, kernel: &Kernel) -> Result<Emitted> {

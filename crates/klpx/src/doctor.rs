@@ -106,10 +106,17 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
     text
 }
 
+/// What is missing and has to be there, or can be had; not what comes with a package that was named before.
 fn missing_row(shortage: &Shortage, piece: Piece) -> Option<Vec<String>> {
-    let missing = shortage.missing.iter().find(|missing| missing.piece == piece)?;
+    let at = shortage.missing.iter().position(|missing| missing.piece == piece)?;
+    let missing = &shortage.missing[at];
+    let package = missing.package.as_ref();
+    let named = |package| shortage.missing[..at].iter().any(|other| other.package.as_ref() == Some(package));
+    if !missing.required && package.is_none_or(named) {
+        return None;
+    }
     let state = if missing.required { "missing" } else { "not there" };
-    Some(vec![piece.to_string(), state.to_owned(), missing.package.clone().unwrap_or_default()])
+    Some(vec![piece.to_string(), state.to_owned(), package.cloned().unwrap_or_default()])
 }
 
 fn compiler_row(capability: &Capability) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use object::elf;
 use object::endian::{LittleEndian as LE, U32};
 use object::pod;
@@ -119,7 +119,11 @@ impl ElfFile {
 
     /// Checks the file's tables.
     pub fn parse(&self) -> Result<Elf<'_>> {
-        Elf::parse(self.bytes()).map_err(|why| {
+        let map = match &self.bytes {
+            Bytes::Map(map) => Some(map),
+            Bytes::Owned(_) => None,
+        };
+        Elf::parse(self.bytes(), map).map_err(|why| {
             Diagnosis::new("klpx::bad-elf", Class::Input, "not a usable ELF file")
                 .place(Place::file(self.path.display().to_string(), None))
                 .why(why)
@@ -132,6 +136,8 @@ impl ElfFile {
 /// A checked view of an ELF64 little-endian file. Every accessor below is total: ranges were checked in `parse`.
 pub struct Elf<'d> {
     data: &'d [u8],
+    /// What `data` is, unless it is memory of klpx's own.
+    map: Option<&'d Mmap>,
     header: &'d elf::FileHeader64<LE>,
     sections: &'d [Shdr],
     section_names: &'d [u8],
@@ -156,7 +162,7 @@ fn table<'d, T: pod::Pod>(data: &'d [u8], offset: u64, count: u64, what: &str) -
 }
 
 impl<'d> Elf<'d> {
-    fn parse(data: &'d [u8]) -> Result<Elf<'d>, String> {
+    fn parse(data: &'d [u8], map: Option<&'d Mmap>) -> Result<Elf<'d>, String> {
         let (header, _) = pod::from_bytes::<elf::FileHeader64<LE>>(data).map_err(|()| "it is too short")?;
         if header.e_ident.magic != elf::ELFMAG {
             return Err("it does not begin as an ELF file does".into());
@@ -168,6 +174,7 @@ impl<'d> Elf<'d> {
         let names = section_string_table(header, sections)?;
         let mut elf = Elf {
             data,
+            map,
             header,
             sections,
             section_names: &[],
@@ -283,6 +290,23 @@ impl<'d> Elf<'d> {
         self.data
     }
 
+    /// Gives back the memory that a part of the file takes up in this process, for a large part that was read once. It
+    /// may be read again: the system takes it from the file anew, mostly from its cache. Bytes that are no part of a
+    /// mapped file stay.
+    pub fn release(&self, part: &[u8]) {
+        let Some(map) = self.map else { return };
+        let start = (part.as_ptr() as usize).checked_sub(map.as_ptr() as usize);
+        let Some(start) =
+            start.filter(|start| start.checked_add(part.len()).is_some_and(|end| end <= map.len()))
+        else {
+            return;
+        };
+        // SAFETY: the map is read-only and of a file, so that its pages come back as they were; that nobody else writes
+        // to the file is what `ElfFile::open` relies on already. Pages that other parts share come back likewise.
+        // A system that can't do it keeps the memory.
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, part.len()) };
+    }
+
     /// `e_type`: `ET_REL` for objects and modules, `ET_EXEC` or `ET_DYN` for a linked vmlinux.
     pub fn file_type(&self) -> u16 {
         self.header.e_type.get(LE).0
@@ -361,6 +385,11 @@ impl<'d> Elf<'d> {
     /// A symbol's name. Section symbols have an empty one.
     pub fn symbol_name(&self, id: SymbolId) -> &'d [u8] {
         string_at(self.symbol_names, self.symbol(id).st_name.get(LE))
+    }
+
+    /// True when some symbol's name contains a text.
+    pub fn any_name_contains(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(self.symbol_names, text).is_some()
     }
 
     /// `st_value`: an offset in an object, an address in a linked image.

@@ -206,6 +206,9 @@ pub fn without_promotion(name: &[u8]) -> &[u8] {
     }
 }
 
+/// What every promoted name contains.
+pub const PROMOTED: &[u8] = b".llvm.";
+
 /// What ThinLTO named a promoted local after: the hash of its module, or its file.
 pub fn promotion(name: &[u8]) -> Option<&[u8]> {
     split_promotion(name).map(|(_, module, _)| module)
@@ -394,6 +397,14 @@ fn is_gcc_constant(name: &[u8]) -> bool {
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     numbers.is_some_and(|(first, second)| number(first) && number(second))
 }
+
+/// The start of the name of what stands before a function's entry, for the symbols that have one: call padding
+/// (`--prefix` of tools/objtool) and the type hash of kCFI.
+pub fn prefix_mark(name: &[u8]) -> Option<&[u8]> {
+    name.first_chunk::<6>().filter(|mark| PREFIXES.contains(mark)).map(|mark| &mark[..])
+}
+
+const PREFIXES: [&[u8; 6]; 2] = [b"__pfx_", b"__cfi_"];
 
 /// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
 pub fn is_mapping_symbol(name: &[u8]) -> bool {

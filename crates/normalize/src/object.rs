@@ -85,6 +85,8 @@ pub struct Item {
     pub end: u64,
     /// Its symbol. Aliases of it are found by [`Object::aliases`].
     pub symbol: SymbolId,
+    /// The symbol of what stands before the entry: `__pfx_` (objtool --prefix) or `__cfi_` (kCFI) and the name.
+    pub prefix: Option<SymbolId>,
     /// True for code.
     pub code: bool,
 }
@@ -381,13 +383,13 @@ impl<'d> Object<'d> {
     fn read_section_items(&mut self, section: SectionId, symbols: &[(u32, u64, u64, u8, SymbolId)]) {
         let code = self.role(section) == Role::Code;
         let size = self.elf.section_size(section);
-        let mut prefix = None;
+        let mut prefix: Option<SymbolId> = None;
         let mut open: Option<Item> = None; // an item whose symbol has no size: it reaches to the next one
         for (n, &(_, value, not_size, rank, symbol)) in symbols.iter().enumerate() {
             let name = self.elf.symbol_name(symbol);
             let symbol_size = u64::MAX - not_size;
-            if code && (name.starts_with(b"__pfx_") || name.starts_with(b"__cfi_")) {
-                prefix.get_or_insert(value);
+            if code && name::prefix_mark(name).is_some() {
+                prefix.get_or_insert(symbol);
                 continue;
             }
             let covered = self.items.last().filter(|last| {
@@ -409,8 +411,9 @@ impl<'d> Object<'d> {
                 last.end = value.max(item.entry);
             }
             let end = value.saturating_add(symbol_size).min(size);
-            let start = prefix.take().unwrap_or(value).min(value);
-            let item = Item { section, start, entry: value, end, symbol, code };
+            let prefix = prefix.take();
+            let start = prefix.map_or(value, |prefix| self.elf.symbol_value(prefix)).min(value);
+            let item = Item { section, start, entry: value, end, symbol, prefix, code };
             let sized_follows = symbols[n + 1..].first().is_some_and(|next| next.1 == value);
             if symbol_size == 0 && !sized_follows && rank == 1 {
                 open = Some(item);
@@ -531,6 +534,11 @@ impl<'d> Object<'d> {
         self.files
             .get(file.0 as usize)
             .is_some_and(|&symbol| LINK_TIME.contains(&self.elf.symbol_name(symbol)))
+    }
+
+    /// True when ThinLTO promoted locals of some file to globals.
+    pub fn has_promoted(&self) -> bool {
+        self.elf.any_name_contains(name::PROMOTED)
     }
 
     /// The FILE that a local symbol belongs to.

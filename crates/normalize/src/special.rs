@@ -117,6 +117,13 @@ impl TableKind {
         tables.iter().chain(&COMMON).find(|table| table.matches(name))
     }
 
+    /// The size of the entries of a section of this kind, in bytes: that of the only form that its size and all its
+    /// relocations fit.
+    pub fn entry_size(&self, elf: &Elf<'_>, section: SectionId) -> Option<u8> {
+        let size = elf.section_size(section);
+        self.forms.iter().find(|form| fits(elf, section, size, form)).map(|&(size, _)| size)
+    }
+
     /// True when a section of this name is the companion of a table.
     pub fn is_companion(arch: Arch, name: &[u8]) -> bool {
         arch == Arch::X86_64 && name == b".orc_unwind"
@@ -141,7 +148,7 @@ impl Table {
     pub(crate) fn read(elf: &Elf<'_>, section: SectionId, kind: &'static TableKind) -> Result<Table> {
         let size = elf.section_size(section);
         let name = || String::from_utf8_lossy(elf.section_name(section)).into_owned();
-        let Some(&(entry_size, _)) = kind.forms.iter().find(|form| fits(elf, section, size, form)) else {
+        let Some(entry_size) = kind.entry_size(elf, section) else {
             return Err(Diagnosis::new(
                 "klpx::special-section-form",
                 Class::NotLivepatchable,

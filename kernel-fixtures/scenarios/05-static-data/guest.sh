@@ -4,6 +4,7 @@ unit() {
     cut -d: -f2 "/sys/block/md_$1/dev"
 }
 
+module md_mod
 first=$(unit before1)
 check "before: the counter counts" $((first + 1)) "$(unit before2)"
 mark

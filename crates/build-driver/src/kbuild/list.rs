@@ -1,16 +1,19 @@
 //! kbuild's own list of units: what is compiled for vmlinux and for each module, from what, by which target of make.
 //! Never reads a Makefile: kbuild itself is asked (`units.mk`), and nothing is made.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use super::objtool::ObjtoolRule;
-use super::record::{Made, Record};
+use super::record::Record;
 use crate::process::Outcome;
+
+mod builder;
+
+use builder::Builder;
 
 /// Stands in for the kernel's scripts/Makefile.build.
 const UNITS_MK: &str = include_str!("units.mk");
@@ -43,6 +46,7 @@ pub struct Unit {
     /// where kbuild does not say otherwise.
     pub traced: bool,
     objtool: u16,
+    forced: u16,
 }
 
 impl Unit {
@@ -144,6 +148,15 @@ impl Module {
     }
 }
 
+/// A file that make makes from others on the way to a unit: a table, a header. Objects are none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generated {
+    /// Its path in the build tree. It need not be there yet.
+    pub path: String,
+    /// What it is made from.
+    pub from: Vec<Source>,
+}
+
 /// All units of a kernel. Sorted by object, so the same kernel gives the same list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitList {
@@ -152,7 +165,11 @@ pub struct UnitList {
     /// Unit by source. Only units whose source is in the source tree.
     by_source: Vec<UnitId>,
     rules: Vec<ObjtoolRule>,
+    /// What command lines include before anything else.
+    forced: Vec<Vec<Source>>,
+    generated: Vec<Generated>,
     objtool: Option<String>,
+    arch: String,
 }
 
 impl UnitList {
@@ -189,7 +206,7 @@ impl UnitList {
     }
 
     /// Puts the records of all folders together.
-    fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
+    pub(super) fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(records)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
             .map_err(|error| Diagnosis::io("read", records, &error))?;
@@ -249,6 +266,21 @@ impl UnitList {
         &self.rules[usize::from(self.unit(id).objtool)]
     }
 
+    /// The files that a unit's command line includes (`-include`).
+    pub fn forced(&self, id: UnitId) -> &[Source] {
+        &self.forced[usize::from(self.unit(id).forced)]
+    }
+
+    /// Files that are made on the way to units, by path.
+    pub fn generated(&self) -> &[Generated] {
+        &self.generated
+    }
+
+    /// kbuild's name of the architecture (`SRCARCH`): the folder in `arch`.
+    pub fn arch(&self) -> &str {
+        &self.arch
+    }
+
     /// objtool's path in the build tree. `None` for a kernel without objtool.
     pub fn objtool_program(&self) -> Option<&str> {
         self.objtool.as_deref()
@@ -281,194 +313,6 @@ fn not_understood(what: &str) -> Diagnosis {
 /// kbuild has far fewer than 2^32 units.
 fn index(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-/// Puts records together.
-struct Builder<'a> {
-    src: PathBuf,
-    build: PathBuf,
-    /// How files are made, by folder and by kbuild's name of the file.
-    made: HashMap<(&'a str, &'a str), &'a Made>,
-    drafts: BTreeMap<String, Draft<'a>>,
-}
-
-/// A unit before places are known.
-struct Draft<'a> {
-    folder: &'a str,
-    target: &'a str,
-    made: Option<&'a Made>,
-    vmlinux: bool,
-    /// Modules' objects.
-    modules: Vec<String>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(src: PathBuf, build: PathBuf, records: &'a [Record]) -> Builder<'a> {
-        let made = records
-            .iter()
-            .flat_map(|record| {
-                record.made.iter().map(|made| ((record.folder.as_str(), made.target.as_str()), made))
-            })
-            .collect();
-        Builder { src, build, made, drafts: BTreeMap::new() }
-    }
-
-    fn build(mut self, records: &'a [Record]) -> Result<UnitList, String> {
-        complete(records)?;
-        for record in records {
-            for target in &record.builtin {
-                self.draft(&record.folder, target).vmlinux = true;
-            }
-            for (module, parts) in &record.modules {
-                for target in parts {
-                    self.draft(&record.folder, target).modules.push(normal(module));
-                }
-            }
-        }
-        self.ingredients(records);
-        Ok(self.finish(records))
-    }
-
-    fn draft(&mut self, folder: &'a str, target: &'a str) -> &mut Draft<'a> {
-        let made = self.made.get(&(folder, target)).copied();
-        self.drafts.entry(normal(target)).or_insert(Draft {
-            folder,
-            target,
-            made,
-            vmlinux: false,
-            modules: Vec::new(),
-        })
-    }
-
-    /// What is compiled on the way to something else. Programs for the build machine are made by rules of their own.
-    fn ingredients(&mut self, records: &'a [Record]) {
-        for record in records {
-            for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
-                self.draft(&record.folder, &made.target);
-            }
-        }
-    }
-
-    fn finish(self, records: &[Record]) -> UnitList {
-        let module_ids: BTreeMap<String, ModuleId> = {
-            let names =
-                records.iter().flat_map(|record| record.modules.iter().map(|(module, _)| normal(module)));
-            let sorted: std::collections::BTreeSet<String> = names.collect();
-            sorted.into_iter().enumerate().map(|(n, name)| (name, ModuleId(index(n)))).collect()
-        };
-        let mut list = UnitList {
-            objtool: records.iter().find_map(|record| record.objtool.as_deref()).map(normal),
-            ..UnitList::default()
-        };
-        let mut rules = BTreeMap::new();
-        for (object, draft) in &self.drafts {
-            let rule = match draft.made {
-                Some(made) if draft.is_linked() => made.objtool.clone(),
-                _ => ObjtoolRule::None,
-            };
-            let count = rules.len();
-            let objtool = *rules.entry(rule).or_insert(count);
-            list.units.push(Unit {
-                object: object.clone(),
-                target: (draft.target != object).then(|| draft.target.to_owned()),
-                folder: draft.folder.to_owned(),
-                rule: draft.made.map_or(Rule::Unknown, |made| Rule::of(&made.rule)),
-                source: draft.made.map_or(Source::Unknown, |made| self.source(&made.source)),
-                home: draft.home(&module_ids),
-                traced: draft.made.is_some_and(|made| made.traced),
-                objtool: u16::try_from(objtool).unwrap_or(u16::MAX),
-            });
-        }
-        let mut by_place: Vec<(usize, ObjtoolRule)> =
-            rules.into_iter().map(|(rule, at)| (at, rule)).collect();
-        by_place.sort();
-        list.rules = by_place.into_iter().map(|(_, rule)| rule).collect();
-        list.modules = modules(records, &list);
-        let mut by_source: Vec<UnitId> =
-            list.units().filter(|(_, unit)| unit.source.in_tree().is_some()).map(|(id, _)| id).collect();
-        by_source.sort_by_key(|id| (list.unit(*id).source.in_tree(), *id));
-        list.by_source = by_source;
-        list
-    }
-
-    /// make names files of the source by an absolute path, or by `../` when the build tree lies in the source tree.
-    fn source(&self, path: &str) -> Source {
-        if path.is_empty() {
-            return Source::Unknown;
-        }
-        let path = lexical(&self.build.join(path));
-        let inside = |root: &Path| path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
-        if let Some(path) = inside(&self.build) {
-            return Source::Generated(path);
-        }
-        inside(&self.src).map_or(Source::Unknown, Source::Tree)
-    }
-}
-
-impl Draft<'_> {
-    fn is_linked(&self) -> bool {
-        self.vmlinux || !self.modules.is_empty()
-    }
-
-    fn home(&self, ids: &BTreeMap<String, ModuleId>) -> Home {
-        if self.vmlinux {
-            return Home::Vmlinux;
-        }
-        let mut modules: Vec<ModuleId> =
-            self.modules.iter().filter_map(|name| ids.get(name).copied()).collect();
-        modules.sort_unstable();
-        modules.dedup();
-        if modules.is_empty() { Home::Ingredient } else { Home::Modules(modules) }
-    }
-}
-
-/// A folder that kbuild goes to must have a record, else units are missing in silence.
-fn complete(records: &[Record]) -> Result<(), String> {
-    let there: std::collections::HashSet<&str> =
-        records.iter().map(|record| record.folder.as_str()).collect();
-    if !there.contains(".") {
-        return Err("there is no record of the root folder".to_owned());
-    }
-    match records.iter().flat_map(|record| &record.folders).find(|folder| !there.contains(folder.as_str())) {
-        Some(folder) => Err(format!("there is no record of the folder {folder}")),
-        None => Ok(()),
-    }
-}
-
-fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
-    let mut modules: BTreeMap<String, Module> = BTreeMap::new();
-    for (object, parts) in records.iter().flat_map(|record| &record.modules) {
-        let object = normal(object);
-        let mut units = Vec::with_capacity(parts.len());
-        // A Makefile may name a part twice; kbuild links it once.
-        for unit in parts.iter().filter_map(|part| list.by_object(&normal(part))) {
-            if !units.contains(&unit) {
-                units.push(unit);
-            }
-        }
-        let is_its_unit = units.iter().any(|unit| list.unit(*unit).object == object);
-        modules.entry(object.clone()).or_insert(Module { object, units, is_its_unit });
-    }
-    modules.into_values().collect()
-}
-
-/// A path of the build tree without `.` and `..`.
-fn normal(path: &str) -> String {
-    lexical(Path::new(path)).to_string_lossy().into_owned()
-}
-
-fn lexical(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
-                clean.pop();
-            }
-            part => clean.push(part),
-        }
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //!
 //! Owns no workspace and starts no process: callers run make, and hand in what it made.
 
+pub mod includes;
 pub mod list;
 pub mod objtool;
 mod record;
 
-pub use list::{Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList};
+pub use includes::IncludeGraph;
+pub use list::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList};
 pub use objtool::ObjtoolRule;

@@ -7,6 +7,8 @@ use super::objtool::ObjtoolRule;
 pub(super) struct Record {
     /// The folder, `.` for the root.
     pub(super) folder: String,
+    /// kbuild's name of the architecture: `x86`, `arm64`.
+    pub(super) arch: Option<String>,
     /// Folders that kbuild goes on to.
     pub(super) folders: Vec<String>,
     /// objtool, where the kernel has it.
@@ -27,6 +29,10 @@ pub(super) struct Made {
     pub(super) rule: String,
     /// The first prerequisite.
     pub(super) source: String,
+    /// All prerequisites, for what is not compiled.
+    pub(super) from: Vec<String>,
+    /// Files that the command line includes (`-include`).
+    pub(super) forced: Vec<String>,
     /// True when it is compiled with the flags that make functions traceable.
     pub(super) traced: bool,
     pub(super) objtool: ObjtoolRule,
@@ -43,6 +49,7 @@ impl Record {
             match *kind {
                 "folder" => record.folder = words.first().ok_or(line)?.to_string(),
                 "folders" => record.folders = owned().collect(),
+                "arch" => record.arch = owned().next(),
                 "objtool" => record.objtool = owned().next(),
                 "builtin" => record.builtin = owned().collect(),
                 "module" => {
@@ -62,15 +69,20 @@ impl Record {
 impl Made {
     fn parse(words: &[&str]) -> Option<Made> {
         let [target, rule, source, rest @ ..] = words else { return None };
-        let source = source.strip_prefix("source:")?;
-        let (traced, objtool) = match rest {
+        let source = source.strip_prefix("source:")?.to_owned();
+        let given =
+            |kind: &str| rest.iter().filter_map(|w| w.strip_prefix(kind)).map(str::to_owned).collect();
+        let (from, forced) = (given("from:"), given("include:"));
+        let rest: Vec<&str> =
+            rest.iter().copied().filter(|w| !w.starts_with("from:") && !w.starts_with("include:")).collect();
+        let (traced, objtool) = match rest[..] {
             [] => (false, ObjtoolRule::None),
-            ["traced", words @ ..] => (true, ObjtoolRule::from_words(words)?),
-            ["untraced", words @ ..] => (false, ObjtoolRule::from_words(words)?),
+            ["traced", ref words @ ..] => (true, ObjtoolRule::from_words(words)?),
+            ["untraced", ref words @ ..] => (false, ObjtoolRule::from_words(words)?),
             _ => return None,
         };
-        let (target, rule, source) = (target.to_string(), rule.to_string(), source.to_owned());
-        Some(Made { target, rule, source, traced, objtool })
+        let (target, rule) = (target.to_string(), rule.to_string());
+        Some(Made { target, rule, source, from, forced, traced, objtool })
     }
 }
 
@@ -80,13 +92,14 @@ mod tests {
 
     #[test]
     fn a_folder_is_read_line_by_line() {
-        let text = "folder fs\nfolders fs/ext4\nobjtool ./tools/objtool/objtool\n\
+        let text = "folder fs\nfolders fs/ext4\narch x86\nobjtool ./tools/objtool/objtool\n\
             builtin fs/open.o fs/read.o\nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
-            missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c traced later --orc --link\n\
-            made fs/t.h gen source:\n";
+            missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c include:/src/k.h traced later --orc --link\n\
+            made fs/t.h gen source:/src/t.tbl from:/src/t.tbl from:fs/gen\nmade fs/u.h gen source:\n";
         let record = Record::parse(text).expect("a record");
         let expected = Record {
             folder: "fs".into(),
+            arch: Some("x86".into()),
             folders: vec!["fs/ext4".into()],
             objtool: Some("./tools/objtool/objtool".into()),
             builtin: vec!["fs/open.o".into(), "fs/read.o".into()],
@@ -99,13 +112,26 @@ mod tests {
                     target: "fs/open.o".into(),
                     rule: "cc_o_c".into(),
                     source: "/src/fs/open.c".into(),
+                    from: Vec::new(),
+                    forced: vec!["/src/k.h".into()],
                     traced: true,
                     objtool: ObjtoolRule::Run(vec!["--orc".into(), "--link".into()]),
                 },
                 Made {
                     target: "fs/t.h".into(),
                     rule: "gen".into(),
+                    source: "/src/t.tbl".into(),
+                    from: vec!["/src/t.tbl".into(), "fs/gen".into()],
+                    forced: Vec::new(),
+                    traced: false,
+                    objtool: ObjtoolRule::None,
+                },
+                Made {
+                    target: "fs/u.h".into(),
+                    rule: "gen".into(),
                     source: String::new(),
+                    from: Vec::new(),
+                    forced: Vec::new(),
                     traced: false,
                     objtool: ObjtoolRule::None,
                 },

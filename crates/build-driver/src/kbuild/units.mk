@@ -32,6 +32,7 @@ endef
 define klpx-lists
 folder $(obj)
 folders $(subdir-ym)
+arch $(SRCARCH)
 objtool $(objtool)
 builtin $(klpx-builtin) $(klpx-library)
 $(foreach m,$(klpx-modules),module $m $(call klpx-parts,$m)$(klpx-newline))
@@ -59,11 +60,13 @@ endif
 
 # make -n expands recipes and does not run them. So a recipe's expansion can write down by which rule a file is made,
 # from what, with the values that variables have for just this file.
-if_changed = $(file >>$(klpx-record),made $@ $1 source:$<)
+if_changed = $(file >>$(klpx-record),made $@ $1 source:$< $(addprefix from:,$(filter-out FORCE,$^)))
 if_changed_dep = $(if_changed)
-if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-traced) $(klpx-objtool))
-cmd =
-filechk =
+if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-traced) $(klpx-objtool))
+# Rules use these for checks of an object too.
+cmd = $(if $(filter %.o,$@),,$(if_changed))
+filechk = $(if_changed)
+klpx-forced = $(patsubst -include=%,include:%,$(filter -include=%,$(subst -include ,-include=,$(if $(filter as_o_S,$1),$(a_flags),$(c_flags)))))
 klpx-traced = $(if $(filter-out $(_c_flags),$(or $(CC_FLAGS_FTRACE),none)),untraced,traced)
 klpx-objtool = $(if $(objtool),$(if $(objtool-enabled),now,$(if $(delay-objtool),$(if $(is-single-obj-m),never,later),never)) $(objtool-args))
 

@@ -380,7 +380,7 @@ fn a_build_tree_one_stands_in_brings_everything() {
     let files = found(&Wanted { here: Some(root.at("build")), ..Wanted::default() });
     assert_eq!((files.release.as_str(), files.distribution), ("7.2.13", None));
     assert_eq!(files.vmlinux.from, Origin::BuildTree);
-    assert_eq!(files.modules.expect("modules").path, root.at("build"));
+    assert_eq!(files.modules.as_ref().expect("modules").path, root.at("build"));
     assert_eq!(files.source.located().path, root.at("src").canonicalize().expect("there"));
     assert_eq!(files.make, Vec::<String>::new());
     let pinned: Vec<&str> = files.pinned().iter().map(|(name, _)| *name).collect();

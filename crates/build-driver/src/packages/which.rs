@@ -173,8 +173,9 @@ pub(super) fn releases(roots: &Roots) -> Vec<String> {
         let releases = roots.list(folder).into_iter();
         releases.filter_map(move |name| name.strip_prefix(start).map(str::to_owned))
     });
-    // Debian's common headers are no kernel's.
+    // Debian's common headers are no kernel's; SUSE's images of debug symbols have an ending.
     let mut found: Vec<String> = named
+        .map(|name| name.strip_suffix(".debug").map(str::to_owned).unwrap_or(name))
         .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.ends_with("-common"))
         .collect();
     found.sort();

@@ -1,20 +1,19 @@
 //! The units of a file made one: each reference followed to the function that it means, whatever unit that is in.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_normalize::arch::Arch;
-use klpx_normalize::elf::{Elf, SectionId};
-use klpx_normalize::name::canonical;
-use object::elf::{ET_REL, SHF_EXECINSTR, STT_FUNC};
-use object::endian::LittleEndian as LE;
+use klpx_normalize::elf::SectionId;
 use rayon::prelude::*;
 
-use super::scan::{Die, NONE, RawInlined, UnitFacts};
-use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Reach, Survey, TextId, paths};
-use crate::dwarf;
-use crate::reach::Sites;
+use super::places::{Place, Places};
+use super::scan::{Die, NONE, Origin, RawInlined, UnitFacts};
+use super::texts::{Files, Texts};
+use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId};
 use crate::sections::{Sections, Text};
 
 /// How many entries may stand between one that uses a function and the one that names it.
@@ -22,153 +21,185 @@ const MAX_HOPS: u8 = 8;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Texts by number, each once.
-#[derive(Default)]
-struct Texts {
-    all: Vec<Box<str>>,
-    known: Map<Box<[u8]>, u32>,
-}
-
-impl Texts {
-    fn add(&mut self, bytes: &[u8]) -> TextId {
-        if let Some(&id) = self.known.get(bytes) {
-            return TextId(id);
-        }
-        let id = self.all.len() as u32;
-        self.all.push(String::from_utf8_lossy(bytes).into());
-        self.known.insert(bytes.into(), id);
-        TextId(id)
-    }
-}
-
 /// What an entry says together with those that it refers to.
 #[derive(Clone, Copy)]
 struct Meaning {
+    /// [`NONE`] as long as nobody asked.
     function: u32,
     /// The file of the unit that defines it.
     home: TextId,
 }
 
+/// A subprogram entry: its unit, and its index there.
+#[derive(Clone, Copy)]
+struct DieId {
+    unit: u32,
+    index: u32,
+}
+
 struct Merge<'a> {
     sections: &'a Sections<'a>,
-    /// Every subprogram entry of the file, by offset.
-    dies: Vec<Die>,
-    /// Each unit's own file.
-    units: Vec<TextId>,
-    /// Each unit's files, by index.
-    files: Vec<Vec<(u32, TextId)>>,
+    units: &'a [UnitFacts],
+    files: Files,
     texts: Texts,
-    /// By entry.
-    meanings: Vec<Option<Meaning>>,
+    /// By unit, what each of its entries means.
+    meanings: Vec<Vec<Meaning>>,
     /// By name, file and line.
     known: Map<(TextId, TextId, u32), u32>,
     functions: Vec<Function>,
+    copies: Vec<OutOfLine>,
+    /// By unit, the number of each of its copies in `copies`; [`NONE`] for those that have no code.
+    kept: Vec<Vec<u32>>,
 }
 
 /// Makes a survey of what the units say.
 pub(super) fn merge(
-    elf: &Elf<'_>,
     arch: Arch,
     sections: &Sections<'_>,
     tree: Option<&Path>,
-    mut units: Vec<UnitFacts>,
+    units: &[UnitFacts],
+    places: &Places<'_>,
 ) -> Result<Survey> {
     let mut texts = Texts::default();
-    let (named, root) = name_files(&mut texts, &units, tree);
-    let (producers, versions) = compilers(sections, &units);
-    let mut dies: Vec<Die> = Vec::with_capacity(units.iter().map(|unit| unit.functions.len()).sum());
-    let mut first = Vec::with_capacity(units.len());
-    for (number, unit) in units.iter_mut().enumerate() {
-        first.push(dies.len() as u32);
-        dies.extend(
-            std::mem::take(&mut unit.functions).into_iter().map(|die| Die { unit: number as u32, ..die }),
-        );
-    }
+    let files = Files::name(&mut texts, sections, units, tree);
+    let unasked = Meaning { function: NONE, home: TextId(NONE) };
     let mut merge = Merge {
         sections,
-        meanings: vec![None; dies.len()],
-        dies,
-        units: named.iter().map(|(unit, _)| *unit).collect(),
-        files: named.into_iter().map(|(_, files)| files).collect(),
+        units,
+        files,
         texts,
+        meanings: units.iter().map(|unit| vec![unasked; unit.functions.len()]).collect(),
         known: Map::default(),
         functions: Vec::new(),
+        copies: Vec::new(),
+        kept: Vec::with_capacity(units.len()),
     };
-    let places = Places::read(elf, arch);
-    let mut copies = Vec::new();
-    // Number of each unit's copies in `copies`; those that have no code are not there.
-    let mut kept: Vec<Vec<u32>> = Vec::with_capacity(units.len());
-    for (number, unit) in units.iter().enumerate() {
-        let mut numbers = Vec::with_capacity(unit.copies.len());
-        for copy in &unit.copies {
-            let Some(section) = places.section(elf, copy.address) else {
-                numbers.push(NONE);
-                continue;
-            };
-            let die = first[number] + copy.function;
-            let meaning = merge.meaning(die).ok_or_else(|| nameless(merge.dies[die as usize].at))?;
-            let name = merge.functions[meaning.function as usize].name;
-            let entry = places.entry(copy.address);
-            let symbol = places.symbol(elf, entry, merge.texts.all[name.0 as usize].as_bytes());
-            numbers.push(copies.len() as u32);
-            copies.push(OutOfLine {
-                function: FunctionId(meaning.function),
-                unit: merge.units[number],
-                named: symbol.is_some(),
-                symbol: symbol.map_or(name, |symbol| merge.texts.add(symbol)),
-                section: merge.texts.add(elf.section_name(section)),
-                section_id: section,
-                address: places.shown(entry),
-                bytes: copy.bytes,
-                reach: match places.sites.reach(elf.section_name(section), entry) {
-                    None => Reach::Unknown,
-                    Some(Ok(offset)) => Reach::Site(offset),
-                    Some(Err(why)) => Reach::No(why),
-                },
-            });
-        }
-        kept.push(numbers);
-    }
-    let inlined = merge.inlined(&units, &kept)?;
-    let survey = merge.finish(arch, !places.object, producers, versions, copies, inlined);
-    Ok(Survey { root, ..survey })
+    merge.find_copies(places)?;
+    merge.find_inlined()?;
+    let (producers, versions) = compilers(sections, units);
+    Ok(merge.finish(arch, !places.object, producers, versions))
 }
 
 impl Merge<'_> {
+    /// Every copy that has code.
+    fn find_copies(&mut self, places: &Places<'_>) -> Result<()> {
+        let of_unit = |unit: &UnitFacts| -> Vec<Option<Place>> {
+            unit.copies.iter().map(|copy| places.find(copy.address)).collect()
+        };
+        let found: Vec<Vec<Option<Place>>> = self.units.par_iter().map(of_unit).collect();
+        let mut section_names: Map<SectionId, TextId> = Map::default();
+        let elf = self.sections.elf();
+        for (number, (unit, found)) in self.units.iter().zip(found).enumerate() {
+            let mut numbers = Vec::with_capacity(found.len());
+            for (copy, place) in unit.copies.iter().zip(found) {
+                let Some(place) = place else {
+                    numbers.push(NONE);
+                    continue;
+                };
+                let die = DieId { unit: number as u32, index: copy.function };
+                let nameless = || nameless(self.units[number].functions[copy.function as usize].at);
+                let function = self.meaning(die).ok_or_else(nameless)?.function;
+                let name = self.functions[function as usize].name;
+                let symbol = places.symbol(&place, self.texts.get(name).as_bytes());
+                let section = || self.texts.add(&String::from_utf8_lossy(elf.section_name(place.section)));
+                numbers.push(self.copies.len() as u32);
+                let section = *section_names.entry(place.section).or_insert_with(section);
+                self.copies.push(OutOfLine {
+                    function: FunctionId(function),
+                    unit: self.files.units[number],
+                    named: symbol.is_some(),
+                    symbol: match symbol {
+                        Some(symbol) if symbol != self.texts.get(name).as_bytes() => {
+                            self.texts.add(&String::from_utf8_lossy(symbol))
+                        }
+                        _ => name,
+                    },
+                    section,
+                    section_id: place.section,
+                    address: place.shown,
+                    bytes: copy.bytes,
+                    reach: place.reach,
+                });
+            }
+            self.kept.push(numbers);
+        }
+        Ok(())
+    }
+
+    /// Gives every function a meaning that a copy with code has an inlined copy of.
+    fn find_inlined(&mut self) -> Result<()> {
+        for (number, unit) in self.units.iter().enumerate() {
+            for call in &unit.inlined {
+                if self.kept[number][call.holder as usize] == NONE {
+                    continue;
+                }
+                let die = self.find(number as u32, call.origin);
+                if die.and_then(|die| self.meaning(die)).is_none() {
+                    return Err(nameless(unit.place_of(call.origin)).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry that a unit's reference leads to.
+    fn find(&self, unit: u32, origin: Origin) -> Option<DieId> {
+        match origin {
+            Origin::None => None,
+            Origin::Here(index) => Some(DieId { unit, index }),
+            Origin::There(at) => {
+                let after = self.units.partition_point(|unit| unit.start <= at);
+                let unit = after.checked_sub(1)?;
+                let index = self.units[unit].functions.binary_search_by_key(&at, |die| die.at).ok()?;
+                Some(DieId { unit: unit as u32, index: index as u32 })
+            }
+        }
+    }
+
     /// What an entry means; `None` when it leads to no name.
-    fn meaning(&mut self, die: u32) -> Option<Meaning> {
-        if let Some(meaning) = self.meanings[die as usize] {
-            return Some(meaning);
+    fn meaning(&mut self, die: DieId) -> Option<Meaning> {
+        let known = self.meanings[die.unit as usize][die.index as usize];
+        if known.function != NONE {
+            return Some(known);
         }
         let (mut at, mut abstract_instance) = (die, die);
         let (mut name, mut file, mut line) = (Text::None, None, 0);
         let (mut external, mut declared_inline) = (false, false);
         for _ in 0..MAX_HOPS {
-            let entry = &self.dies[at as usize];
+            let entry = self.die(at);
             if name == Text::None {
                 name = entry.name;
             }
             if file.is_none() && entry.file != NONE {
-                (file, line) = (self.file(entry.unit, entry.file), entry.line);
+                (file, line) = (self.files.get(at.unit, entry.file), entry.line);
             }
             external |= entry.external;
             declared_inline |= entry.declared_inline;
-            let Some(next) = find(&self.dies, entry.origin) else { break };
+            let Some(next) = self.find(at.unit, entry.origin) else { break };
             if !entry.by_specification {
                 abstract_instance = next;
             }
             at = next;
         }
-        let sections = self.sections;
-        let name = match sections.text(name) {
-            [] => return None,
-            name => self.texts.add(name),
-        };
-        let home = self.units[self.dies[abstract_instance as usize].unit as usize];
-        let file = file.unwrap_or(home);
+        let name = self.texts.add_at(self.sections, name)?;
+        let home = self.files.units[abstract_instance.unit as usize];
+        let function = self.function(name, file.unwrap_or(home), line);
+        let found = &mut self.functions[function as usize];
+        found.external |= external;
+        found.declared_inline |= declared_inline;
+        let meaning = Meaning { function, home };
+        self.meanings[die.unit as usize][die.index as usize] = meaning;
+        Some(meaning)
+    }
+
+    fn die(&self, id: DieId) -> &Die {
+        &self.units[id.unit as usize].functions[id.index as usize]
+    }
+
+    fn function(&mut self, name: TextId, file: TextId, line: u32) -> u32 {
         let next = self.functions.len() as u32;
-        let function = *self.known.entry((name, file, line)).or_insert(next);
-        if function == next {
+        let number = *self.known.entry((name, file, line)).or_insert(next);
+        if number == next {
             self.functions.push(Function {
                 name,
                 file,
@@ -181,54 +212,7 @@ impl Merge<'_> {
                 by_unit: false,
             });
         }
-        let found = &mut self.functions[function as usize];
-        found.external |= external;
-        found.declared_inline |= declared_inline;
-        let meaning = Meaning { function, home };
-        self.meanings[die as usize] = Some(meaning);
-        Some(meaning)
-    }
-
-    fn file(&self, unit: u32, index: u32) -> Option<TextId> {
-        let files = &self.files[unit as usize];
-        let n = files.binary_search_by_key(&index, |&(index, _)| index).ok()?;
-        Some(files[n].1)
-    }
-
-    /// Every inlined copy whose holder has code, in the order of the file.
-    fn inlined(&mut self, units: &[UnitFacts], kept: &[Vec<u32>]) -> Result<Vec<Inlined>> {
-        let origins: Vec<Vec<Option<u32>>> = units
-            .par_iter()
-            .map(|unit| unit.inlined.iter().map(|call| find(&self.dies, call.origin)).collect())
-            .collect();
-        let mut all = Vec::with_capacity(units.iter().map(|unit| unit.inlined.len()).sum());
-        let mut numbers: Vec<u32> = Vec::new();
-        for (number, (unit, origins)) in units.iter().zip(origins).enumerate() {
-            numbers.clear();
-            for (call, origin) in unit.inlined.iter().zip(origins) {
-                let RawInlined { holder, parent, file, line, column, bytes, .. } = *call;
-                let holder = kept[number][holder as usize];
-                if holder == NONE {
-                    numbers.push(NONE);
-                    continue;
-                }
-                numbers.push(all.len() as u32);
-                let meaning =
-                    origin.and_then(|die| self.meaning(die)).ok_or_else(|| nameless(call.origin))?;
-                all.push(Inlined {
-                    function: FunctionId(meaning.function),
-                    holder: CopyId(holder),
-                    parent: numbers.get(parent as usize).map(|&parent| InlinedId(parent)),
-                    file: self.file(number as u32, file),
-                    line,
-                    column,
-                    across: meaning.home != self.units[number],
-                    home: meaning.home,
-                    bytes,
-                });
-            }
-        }
-        Ok(all)
+        number
     }
 
     /// Puts everything in an order that does not depend on the file's, and ties it together.
@@ -238,85 +222,143 @@ impl Merge<'_> {
         linked: bool,
         producers: Vec<(String, usize)>,
         versions: Vec<u16>,
-        mut copies: Vec<OutOfLine>,
-        mut inlined: Vec<Inlined>,
     ) -> Survey {
-        self.count_by_unit(&copies, &inlined);
-        let text = |id: TextId| &self.texts.all[id.0 as usize];
-        let mut order: Vec<u32> = (0..self.functions.len() as u32).collect();
-        order.par_sort_by_key(|&n| {
-            let function = &self.functions[n as usize];
-            (text(function.file), function.line, text(function.name))
-        });
-        let rank = inverse(&order);
-        let mut functions: Vec<Function> =
-            order.iter().map(|&n| self.functions[n as usize].clone()).collect();
-
-        copies.iter_mut().for_each(|copy| copy.function = FunctionId(rank[copy.function.0 as usize]));
-        let mut order: Vec<u32> = (0..copies.len() as u32).collect();
-        order.par_sort_by_key(|&n| {
-            let copy = &copies[n as usize];
-            (copy.function, text(copy.section), copy.address, n)
-        });
-        let copy_rank = inverse(&order);
-        let copies: Vec<OutOfLine> = order.iter().map(|&n| copies[n as usize].clone()).collect();
-
-        for call in &mut inlined {
-            call.function = FunctionId(rank[call.function.0 as usize]);
-            call.holder = CopyId(copy_rank[call.holder.0 as usize]);
-        }
-        let mut order: Vec<u32> = (0..inlined.len() as u32).collect();
-        order.par_sort_by_key(|&n| (inlined[n as usize].function, inlined[n as usize].holder, n));
-        let inlined_rank = inverse(&order);
-        let mut inlined: Vec<Inlined> = order.iter().map(|&n| inlined[n as usize].clone()).collect();
-        for call in &mut inlined {
-            call.parent = call.parent.map(|parent| InlinedId(inlined_rank[parent.0 as usize]));
-        }
-
-        // A partial unit has no file of its own.
-        let units: hashbrown::HashSet<TextId> =
-            self.units.iter().copied().filter(|&unit| !text(unit).is_empty()).collect();
-        inlined.iter_mut().for_each(|call| call.across &= units.contains(&call.home));
-        let units_count = self.units.len();
+        let function_ranks = self.sort_functions();
+        let copy_ranks = self.sort_copies(&function_ranks);
+        let is_unit = self.units_by_text();
+        let inlined = self.inlined(&function_ranks, &copy_ranks, &is_unit);
+        let Merge { mut functions, copies, files, mut texts, units, .. } = self;
         let (mut copy, mut call) = (0, 0);
         for (n, function) in functions.iter_mut().enumerate() {
             let id = FunctionId(n as u32);
             function.copies = run(&mut copy, &copies, |copy| copy.function == id);
             function.inlined = run(&mut call, &inlined, |call| call.function == id);
-            function.included = !units.contains(&function.file);
+            function.included = !is_unit[function.file.0 as usize];
         }
-        let mut unit_files = self.units;
-        unit_files.sort_unstable_by_key(|&unit| &self.texts.all[unit.0 as usize]);
-        unit_files.dedup();
-        unit_files.retain(|&unit| !self.texts.all[unit.0 as usize].is_empty());
+        functions.par_iter_mut().for_each(|function| function.by_unit = by_unit(function, &copies, &inlined));
+        texts.close();
+        let mut unit_files: Vec<TextId> =
+            (0..is_unit.len() as u32).map(TextId).filter(|id| is_unit[id.0 as usize]).collect();
+        unit_files.sort_unstable_by_key(|&unit| texts.get(unit));
         Survey {
             arch,
             producers,
             versions,
-            units: units_count,
+            units: units.len(),
             linked,
             functions,
             copies,
             inlined,
-            root: String::new(),
+            root: files.root,
             unit_files,
-            texts: self.texts.all,
+            texts,
         }
     }
 
-    /// Marks the functions that have both kinds of copies in one unit's definition.
-    fn count_by_unit(&mut self, copies: &[OutOfLine], inlined: &[Inlined]) {
-        let out_of_line: hashbrown::HashSet<(FunctionId, TextId), foldhash::fast::RandomState> =
-            copies.iter().map(|copy| (copy.function, copy.unit)).collect();
-        for call in inlined.iter().filter(|call| out_of_line.contains(&(call.function, call.home))) {
-            self.functions[call.function.0 as usize].by_unit = true;
+    /// By text, whether it is a unit's own file. A partial unit has none.
+    fn units_by_text(&self) -> Vec<bool> {
+        let mut is_unit = vec![false; self.texts.len()];
+        for &unit in self.files.units.iter().filter(|&&unit| !self.texts.get(unit).is_empty()) {
+            is_unit[unit.0 as usize] = true;
         }
+        is_unit
+    }
+
+    /// Sorts by file, line and name. The new number of each.
+    fn sort_functions(&mut self) -> Vec<u32> {
+        let texts = &self.texts;
+        let mut files: Vec<TextId> = self.functions.iter().map(|function| function.file).collect();
+        files.sort_unstable();
+        files.dedup();
+        files.sort_unstable_by_key(|&file| texts.get(file));
+        let mut file_ranks = vec![0; texts.len()];
+        for (n, file) in files.iter().enumerate() {
+            file_ranks[file.0 as usize] = n as u32;
+        }
+        let place = |function: &Function| (file_ranks[function.file.0 as usize], function.line);
+        let mut order: Vec<((u32, u32), u32)> =
+            self.functions.iter().zip(0..).map(|(function, n)| (place(function), n)).collect();
+        let name = |n: u32| texts.get(self.functions[n as usize].name);
+        order.par_sort_unstable_by(|(a, m), (b, n)| a.cmp(b).then_with(|| name(*m).cmp(name(*n))));
+        let order: Vec<u32> = order.into_iter().map(|(_, n)| n).collect();
+        self.functions = order.iter().map(|&n| self.functions[n as usize].clone()).collect();
+        inverse(&order)
+    }
+
+    /// Sorts by function, section and address. The new number of each.
+    fn sort_copies(&mut self, function_ranks: &[u32]) -> Vec<u32> {
+        for copy in &mut self.copies {
+            copy.function = FunctionId(function_ranks[copy.function.0 as usize]);
+        }
+        let mut order: Vec<u32> = (0..self.copies.len() as u32).collect();
+        order.par_sort_unstable_by_key(|&n| {
+            let copy = &self.copies[n as usize];
+            (copy.function, self.texts.get(copy.section), copy.address, n)
+        });
+        self.copies = order.iter().map(|&n| self.copies[n as usize].clone()).collect();
+        inverse(&order)
+    }
+
+    /// Every inlined copy whose holder has code, by function and holder, then in the order of the file.
+    fn inlined(&self, function_ranks: &[u32], copy_ranks: &[u32], is_unit: &[bool]) -> Vec<Inlined> {
+        let mut first = Vec::with_capacity(self.units.len());
+        let mut count = 0;
+        for unit in self.units {
+            first.push(count);
+            count += unit.inlined.len() as u32;
+        }
+        let of_unit = |number: usize| {
+            let keys = self.units[number].inlined.iter().zip(first[number]..);
+            keys.filter_map(move |(call, n)| {
+                let holder = *copy_ranks.get(self.kept[number][call.holder as usize] as usize)?;
+                let meaning = self.meaning_of(number as u32, call)?;
+                Some((function_ranks[meaning.function as usize], holder, n))
+            })
+        };
+        let mut order: Vec<(u32, u32, u32)> =
+            (0..self.units.len()).into_par_iter().flat_map_iter(of_unit).collect();
+        order.par_sort_unstable();
+        let mut ranks = vec![NONE; count as usize];
+        for (rank, &(_, _, n)) in order.iter().enumerate() {
+            ranks[n as usize] = rank as u32;
+        }
+        let one = |&(function, holder, n): &(u32, u32, u32)| {
+            let number = first.partition_point(|&first| first <= n) - 1;
+            let call = &self.units[number].inlined[(n - first[number]) as usize];
+            let home = self.meaning_of(number as u32, call).map_or(TextId(NONE), |meaning| meaning.home);
+            let parent = (call.parent != NONE).then(|| ranks[(first[number] + call.parent) as usize]);
+            Inlined {
+                function: FunctionId(function),
+                holder: CopyId(holder),
+                parent: parent.map(InlinedId),
+                file: self.files.get(number as u32, call.file),
+                line: call.line,
+                column: call.column,
+                across: home != self.files.units[number] && is_unit[home.0 as usize],
+                home,
+                bytes: call.bytes,
+            }
+        };
+        order.par_iter().map(one).collect()
+    }
+
+    /// What was inlined, once it is known.
+    fn meaning_of(&self, unit: u32, call: &RawInlined) -> Option<Meaning> {
+        let die = self.find(unit, call.origin)?;
+        let meaning = self.meanings[die.unit as usize][die.index as usize];
+        (meaning.function != NONE).then_some(meaning)
     }
 }
 
-/// The entry at an offset.
-fn find(dies: &[Die], at: u32) -> Option<u32> {
-    dies.binary_search_by_key(&at, |die| die.at).ok().map(|n| n as u32)
+/// Whether a function has both kinds of copies in one unit's definition.
+fn by_unit(function: &Function, copies: &[OutOfLine], inlined: &[Inlined]) -> bool {
+    let all = |range: &Range<u32>| range.start as usize..range.end as usize;
+    let (copies, inlined) = (&copies[all(&function.copies)], &inlined[all(&function.inlined)]);
+    if copies.is_empty() || inlined.is_empty() {
+        return false;
+    }
+    let units: BTreeSet<TextId> = copies.iter().map(|copy| copy.unit).collect();
+    inlined.iter().any(|call| units.contains(&call.home))
 }
 
 fn inverse(order: &[u32]) -> Vec<u32> {
@@ -328,7 +370,7 @@ fn inverse(order: &[u32]) -> Vec<u32> {
 }
 
 /// The next items that belong together.
-fn run<T>(next: &mut u32, items: &[T], belongs: impl Fn(&T) -> bool) -> std::ops::Range<u32> {
+fn run<T>(next: &mut u32, items: &[T], belongs: impl Fn(&T) -> bool) -> Range<u32> {
     let start = *next;
     while items.get(*next as usize).is_some_and(&belongs) {
         *next += 1;
@@ -342,36 +384,19 @@ fn nameless(at: u32) -> Diagnosis {
         .remedy("build the file again; if it came from a package, check its integrity")
 }
 
-/// A unit's own file, and its files by index.
-type Named = (TextId, Vec<(u32, TextId)>);
-
-/// Each unit's files, without the folder that the tree was in, and that folder.
-fn name_files(texts: &mut Texts, units: &[UnitFacts], tree: Option<&Path>) -> (Vec<Named>, String) {
-    let mut all: Vec<&String> =
-        units.iter().flat_map(|unit| unit.files.iter().map(|(_, path)| path)).collect();
-    all.par_sort_unstable();
-    all.dedup();
-    let all: Vec<String> = all.into_iter().cloned().collect();
-    let folder = |unit: &UnitFacts| format!("{}/", unit.folder.trim_end_matches('/'));
-    let root = tree.map_or_else(|| paths::root(&all).to_owned(), |tree| format!("{}/", tree.display()));
-    let folders: Vec<String> = [root.clone()].into_iter().chain(units.first().map(folder)).collect();
-    let mut name = |path: &str| texts.add(paths::without(path, &folders).as_bytes());
-    let named = units
-        .iter()
-        .map(|unit| (name(&unit.path), unit.files.iter().map(|(index, path)| (*index, name(path))).collect()))
-        .collect();
-    (named, root)
-}
-
 /// The compilers, by number of units, and the DWARF versions.
 fn compilers(sections: &Sections<'_>, units: &[UnitFacts]) -> (Vec<(String, usize)>, Vec<u16>) {
-    let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut texts: Map<Text, usize> = Map::default();
     for unit in units {
-        *counts.entry(compiler(&String::from_utf8_lossy(sections.text(unit.producer)))).or_default() += 1;
+        *texts.entry(unit.producer).or_default() += 1;
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (producer, units) in texts {
+        *counts.entry(compiler(&String::from_utf8_lossy(sections.text(producer)))).or_default() += units;
     }
     let mut producers: Vec<(String, usize)> = counts.into_iter().collect();
     producers.sort_by_key(|(_, units)| std::cmp::Reverse(*units));
-    let versions: std::collections::BTreeSet<u16> = units.iter().map(|unit| unit.version).collect();
+    let versions: BTreeSet<u16> = units.iter().map(|unit| unit.version).collect();
     (producers, versions.into_iter().collect())
 }
 
@@ -385,82 +410,5 @@ fn compiler(producer: &str) -> String {
             format!("{} {version}", if name.starts_with("GNU") { "gcc" } else { name })
         }
         _ => producer.split(" -").next().unwrap_or_default().to_owned(),
-    }
-}
-
-/// What lies where in the file.
-struct Places {
-    object: bool,
-    /// Sections of code in a linked image, by address: begin, end.
-    code: Vec<(u64, u64, SectionId)>,
-    /// Functions, by address as DWARF has it.
-    symbols: Vec<(u64, klpx_normalize::elf::SymbolId)>,
-    sites: Sites,
-    /// [`Arch::undescribed_entry`].
-    undescribed: u64,
-}
-
-impl Places {
-    fn read(elf: &Elf<'_>, arch: Arch) -> Places {
-        let object = elf.file_type() == ET_REL.0;
-        let executable = |&id: &SectionId| elf.section_flags(id) & SHF_EXECINSTR.0 != 0;
-        let span = |id: SectionId| {
-            let begin = elf.section(id).sh_addr.get(LE);
-            (begin, begin.saturating_add(elf.section_size(id)), id)
-        };
-        let mut code: Vec<_> = elf.section_ids().filter(executable).map(span).collect();
-        code.sort_unstable_by_key(|&(begin, ..)| begin);
-        let mut symbols: Vec<_> = elf
-            .symbol_ids()
-            .filter(|&id| elf.symbol_type(id) == STT_FUNC.0)
-            .filter_map(|id| {
-                let section = elf.symbol_section(id)?;
-                let value = elf.symbol_value(id);
-                Some((if object { dwarf::address(section, value) } else { value }, id))
-            })
-            .collect();
-        symbols.par_sort_unstable();
-        let undescribed = arch.undescribed_entry();
-        Places { object, code, symbols, sites: Sites::read(elf, arch), undescribed }
-    }
-
-    /// The section of code that an address is in.
-    fn section(&self, elf: &Elf<'_>, address: u64) -> Option<SectionId> {
-        if self.object {
-            let (section, _) = dwarf::place(address)?;
-            let exists = section.index() < elf.section_count();
-            return (exists && elf.section_flags(section) & SHF_EXECINSTR.0 != 0).then_some(section);
-        }
-        let after = self.code.partition_point(|&(begin, ..)| begin <= address);
-        let &(_, end, id) = self.code.get(after.checked_sub(1)?)?;
-        (address < end).then_some(id)
-    }
-
-    /// An address as a person knows it.
-    fn shown(&self, address: u64) -> u64 {
-        match dwarf::place(address) {
-            Some((_, offset)) if self.object => offset,
-            _ => address,
-        }
-    }
-
-    /// The entry of the function that DWARF has begin at an address, which may be behind the patchable entry.
-    fn entry(&self, address: u64) -> u64 {
-        let after = self.symbols.partition_point(|&(at, _)| at <= address);
-        match after.checked_sub(1).and_then(|n| self.symbols.get(n)) {
-            Some(&(at, _)) if address - at <= self.undescribed => at,
-            _ => address,
-        }
-    }
-
-    /// The name at an address: where there are several, the one that is like the function's.
-    fn symbol<'d>(&self, elf: &Elf<'d>, address: u64, function: &[u8]) -> Option<&'d [u8]> {
-        let start = self.symbols.partition_point(|&(at, _)| at < address);
-        let here = self.symbols[start..].iter().take_while(|&&(at, _)| at == address);
-        let names = || here.clone().map(|&(_, id)| elf.symbol_name(id));
-        names()
-            .find(|&name| name == function)
-            .or_else(|| names().find(|name| canonical(name).base == function))
-            .or_else(|| names().next())
     }
 }

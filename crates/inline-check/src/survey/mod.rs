@@ -34,19 +34,21 @@ mod compare;
 mod count;
 mod merge;
 mod paths;
+mod places;
 mod scan;
+mod steps;
+mod texts;
+mod units;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use gimli::{AttributeValue, Dwarf, UnitHeader};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId};
 use object::elf::ET_REL;
-use rayon::prelude::*;
 
 pub use compare::{Change, State, compare};
 pub use count::{Linkage, Summary, Tally};
@@ -54,7 +56,9 @@ pub use count::{Linkage, Summary, Tally};
 use crate::lines::Lines;
 use crate::reach::Unreachable;
 use crate::sections::Sections;
-use scan::{Trouble, UnitFacts, scan};
+use places::Places;
+use scan::Trouble;
+use texts::Texts;
 
 /// Index of a function in [`Survey::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,7 +195,7 @@ pub struct Survey {
     inlined: Vec<Inlined>,
     /// Every unit's own file, by name.
     unit_files: Vec<TextId>,
-    texts: Vec<Box<str>>,
+    texts: Texts,
 }
 
 /// What to read of a file.
@@ -247,12 +251,12 @@ impl Survey {
         sections.require_info()?;
         let elf = sections.elf();
         let arch = Arch::of_machine(elf.machine())?;
-        let units = if elf.file_type() == ET_REL.0 {
-            units(&sections.relocated(), &wanted)
-        } else {
-            units(&sections.plain(), &wanted)
+        let scan = || match elf.file_type() == ET_REL.0 {
+            true => units::read(&sections.relocated(), sections, &wanted),
+            false => units::read(&sections.plain(), sections, &wanted),
         };
-        merge::merge(elf, arch, sections, wanted.tree, units.map_err(refusal)?)
+        let (units, places) = rayon::join(scan, || Places::read(elf, arch));
+        merge::merge(arch, sections, wanted.tree, &units.map_err(refusal)?, &places)
     }
 
     /// Every function that has a copy of either kind.
@@ -344,66 +348,7 @@ impl Survey {
 
     /// A text.
     pub fn text(&self, id: TextId) -> &str {
-        &self.texts[id.0 as usize]
-    }
-}
-
-/// Reads every unit, or those with one of these line programs and what they refer to.
-fn units<R: gimli::Reader<Offset = usize> + Send + Sync>(
-    dwarf: &Dwarf<R>,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<UnitFacts>, Trouble> {
-    let headers = headers(dwarf)?;
-    let Some(programs) = &wanted.programs else {
-        let scanned: Vec<_> =
-            headers.into_par_iter().map(|header| scan(dwarf, header, wanted.sizes)).collect();
-        return scanned.into_iter().filter_map(Result::transpose).collect();
-    };
-    let start = |header: &UnitHeader<R>| header.debug_info_offset().map_or(0, |offset| offset.0);
-    let has_program =
-        |header: &UnitHeader<R>| line_program(dwarf, header).is_some_and(|at| programs.contains(&at));
-    let starts: Vec<usize> = headers.iter().map(start).collect();
-    let mut todo: BTreeSet<usize> =
-        headers.par_iter().enumerate().filter(|(_, header)| has_program(header)).map(|(n, _)| n).collect();
-    let mut read: BTreeMap<usize, Option<UnitFacts>> = BTreeMap::new();
-    while !todo.is_empty() {
-        let round: Vec<usize> = std::mem::take(&mut todo).into_iter().collect();
-        let scanned: Vec<_> =
-            round.par_iter().map(|&n| scan(dwarf, headers[n].clone(), wanted.sizes)).collect();
-        for (n, facts) in round.into_iter().zip(scanned) {
-            read.insert(n, facts?);
-        }
-        let others = read.values().flatten().flat_map(UnitFacts::refers_to);
-        let unit = |at: u32| starts.partition_point(|&start| start <= at as usize).checked_sub(1);
-        todo.extend(others.filter_map(unit).filter(|n| !read.contains_key(n)));
-    }
-    Ok(read.into_values().flatten().collect())
-}
-
-fn headers<R: gimli::Reader<Offset = usize>>(dwarf: &Dwarf<R>) -> Result<Vec<UnitHeader<R>>, Trouble> {
-    let mut headers = Vec::new();
-    let mut iterator = dwarf.units();
-    loop {
-        match iterator.next() {
-            Ok(Some(header)) => headers.push(header),
-            Ok(None) => return Ok(headers),
-            Err(error) => {
-                let end = headers.last().and_then(|header: &UnitHeader<R>| {
-                    Some(header.debug_info_offset()?.0 + header.length_including_self())
-                });
-                return Err(Trouble::Broken(error, end.unwrap_or(0)));
-            }
-        }
-    }
-}
-
-/// Where a unit's line program is in `.debug_line`.
-fn line_program<R: gimli::Reader<Offset = usize>>(dwarf: &Dwarf<R>, header: &UnitHeader<R>) -> Option<usize> {
-    let abbreviations = dwarf.abbreviations(header).ok()?;
-    let mut entries = header.entries(&abbreviations);
-    match entries.next_dfs().ok()??.attr_value(gimli::DW_AT_stmt_list)? {
-        AttributeValue::DebugLineRef(at) => Some(at.0),
-        _ => None,
+        self.texts.get(id)
     }
 }
 

@@ -24,13 +24,14 @@ pub(super) fn join(parts: &[&str]) -> String {
     if absolute { format!("/{path}") } else { path }
 }
 
-/// The deepest folder with nearly all (19 of 20) of the absolute paths: the root of a source tree. It ends with a `/`;
-/// it is empty when there is none.
+/// The deepest folder with nearly all (19 of 20) of the absolute paths, of which each counts once: the root of a source
+/// tree. It ends with a `/`; it is empty when there is none.
 pub(super) fn root(paths: &[String]) -> &str {
     let mut inside: Vec<&String> = paths.iter().filter(|path| path.starts_with('/')).collect();
+    inside.sort_unstable();
+    inside.dedup();
     let enough = inside.len() * 19;
     let mut root = "";
-    inside.sort_unstable();
     loop {
         let folder = |path: &'_ String| path[root.len()..].find('/').map(|slash| root.len() + slash + 1);
         let children =

@@ -2,27 +2,46 @@
 //!
 //! Entries are read raw: no tree is built, and an attribute that is not needed is stepped over.
 
-use std::collections::BTreeSet;
+use gimli::{
+    AttributeValue, Dwarf, LineProgramHeader, Reader, Section as _, Unit, UnitHeader, UnitOffset, UnitType,
+};
 
-use gimli::{AttributeValue, Dwarf, Reader, Section as _, Unit, UnitHeader, UnitType};
-
-use super::paths;
+use super::steps::{Step, Steps, is_c};
 use crate::sections::Text;
 
 /// No index, no offset: the value that no entry has.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// The `DW_TAG_subprogram` that an entry refers to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// None.
+    None,
+    /// One of the same unit: index in its [`UnitFacts::functions`].
+    Here(u32),
+    /// Offset in `.debug_info` of one of another unit, or of something else.
+    There(u32),
+}
+
+/// What makes a file's path, from left to right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct FileName {
+    /// The folder that the compiler ran in.
+    pub(super) folder: Text,
+    pub(super) directory: Text,
+    /// Nowhere: there is no file.
+    pub(super) name: Text,
+}
 
 /// A `DW_TAG_subprogram`: a definition, a declaration, an abstract instance, or a concrete one.
 #[derive(Clone, Debug)]
 pub(super) struct Die {
     /// Offset in `.debug_info`.
     pub(super) at: u32,
-    /// The number of its unit, which the merge gives.
-    pub(super) unit: u32,
     /// Its name, if it has one of its own.
     pub(super) name: Text,
-    /// Offset of the entry that says the rest; [`NONE`] without one.
-    pub(super) origin: u32,
+    /// The entry that says the rest.
+    pub(super) origin: Origin,
     /// File index of its declaration; [`NONE`] without one.
     pub(super) file: u32,
     /// Line of its declaration; 0 without one.
@@ -49,8 +68,8 @@ pub(super) struct RawCopy {
 /// A `DW_TAG_inlined_subroutine` in a subprogram that has code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawInlined {
-    /// Offset in `.debug_info` of the entry of what was inlined.
-    pub(super) origin: u32,
+    /// The entry of what was inlined.
+    pub(super) origin: Origin,
     /// The subprogram around it: index in the unit's [`UnitFacts::copies`].
     pub(super) holder: u32,
     /// The inlined call around it: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
@@ -68,10 +87,10 @@ pub(super) struct RawInlined {
 /// What a unit says.
 #[derive(Debug, Default)]
 pub(super) struct UnitFacts {
-    /// The path of its source; empty for a unit that has none.
-    pub(super) path: String,
-    /// The folder that the compiler ran in.
-    pub(super) folder: String,
+    /// Offset in `.debug_info`.
+    pub(super) start: u32,
+    /// Its source.
+    pub(super) name: FileName,
     /// The compiler.
     pub(super) producer: Text,
     /// DWARF version.
@@ -80,14 +99,39 @@ pub(super) struct UnitFacts {
     pub(super) copies: Vec<RawCopy>,
     pub(super) inlined: Vec<RawInlined>,
     /// The files that functions and calls are in, by file index.
-    pub(super) files: Vec<(u32, String)>,
+    pub(super) files: Vec<(u32, FileName)>,
 }
 
 impl UnitFacts {
-    /// The offsets in `.debug_info` of all entries that it refers to.
+    /// The offsets in `.debug_info` of the entries outside that it refers to.
     pub(super) fn refers_to(&self) -> impl Iterator<Item = u32> {
         let declared = self.functions.iter().map(|die| die.origin);
-        declared.chain(self.inlined.iter().map(|call| call.origin)).filter(|&origin| origin != NONE)
+        declared.chain(self.inlined.iter().map(|call| call.origin)).filter_map(|origin| match origin {
+            Origin::There(at) => Some(at),
+            Origin::None | Origin::Here(_) => None,
+        })
+    }
+
+    /// Where a reference leads, as an offset in `.debug_info`.
+    pub(super) fn place_of(&self, origin: Origin) -> u32 {
+        match origin {
+            Origin::None => NONE,
+            Origin::Here(index) => self.functions[index as usize].at,
+            Origin::There(at) => at,
+        }
+    }
+
+    /// Leads references to the unit's own entries there.
+    fn resolve(&mut self) {
+        let all: Vec<u32> = self.functions.iter().map(|die| die.at).collect();
+        let of_functions = self.functions.iter_mut().map(|die| &mut die.origin);
+        for origin in of_functions.chain(self.inlined.iter_mut().map(|call| &mut call.origin)) {
+            if let Origin::There(at) = origin
+                && let Ok(index) = all.binary_search(at)
+            {
+                *origin = Origin::Here(index as u32);
+            }
+        }
     }
 }
 
@@ -116,13 +160,16 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
     let split = matches!(header.type_(), UnitType::Skeleton(_) | UnitType::SplitCompilation(_));
     let broken = |error| Trouble::Broken(error, start);
     let unit = dwarf.unit(header).map_err(broken)?;
-    let mut scan = Scan { dwarf, unit: &unit, start, sizes, facts: UnitFacts::default(), scopes: Vec::new() };
+    let mut scan =
+        Scan { dwarf, unit: &unit, start, sizes, c: false, facts: UnitFacts::default(), scopes: Vec::new() };
+    scan.facts.start = start as u32;
     scan.facts.version = unit.header.version();
     if !scan.head(split)? {
         return Ok(None);
     }
     scan.entries()?;
-    scan.files();
+    scan.facts.resolve();
+    scan.files()?;
     Ok(Some(scan.facts))
 }
 
@@ -141,6 +188,8 @@ struct Scan<'a, R: Reader<Offset = usize>> {
     unit: &'a Unit<R>,
     start: usize,
     sizes: bool,
+    /// It is a unit of C.
+    c: bool,
     facts: UnitFacts,
     scopes: Vec<Scope>,
 }
@@ -160,13 +209,17 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let broken = |error| Trouble::Broken(error, self.start);
         let mut entries = self.unit.entries_raw(None).map_err(broken)?;
         let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else { return Ok(false) };
-        let (mut producer, mut assembly, mut other_file) = (Text::None, false, None);
+        let (mut producer, mut source) = (Text::None, FileName::default());
+        let (mut assembly, mut other_file) = (false, None);
         for &specification in abbreviation.attributes() {
             let value = entries.read_attribute(specification).map_err(broken)?.value();
             match specification.name() {
                 gimli::DW_AT_producer => producer = self.text(value)?,
+                gimli::DW_AT_comp_dir => source.folder = self.text(value)?,
+                gimli::DW_AT_name => source.name = self.text(value)?,
                 gimli::DW_AT_language => {
                     assembly = matches!(value, AttributeValue::Language(gimli::DW_LANG_Mips_Assembler));
+                    self.c = matches!(value, AttributeValue::Language(language) if is_c(language));
                 }
                 gimli::DW_AT_dwo_name | gimli::DW_AT_GNU_dwo_name => other_file = Some(self.string(value)),
                 _ => {}
@@ -175,40 +228,57 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         if split || other_file.is_some() {
             return Err(Trouble::Split(other_file.unwrap_or_default()));
         }
-        let own =
-            |text: &Option<R>| text.as_ref().and_then(|text| Some(text.to_string_lossy().ok()?.into_owned()));
-        self.facts.folder = own(&self.unit.comp_dir).unwrap_or_default();
-        self.facts.path =
-            own(&self.unit.name).map(|name| paths::join(&[&self.facts.folder, &name])).unwrap_or_default();
+        self.facts.name = source;
         self.facts.producer = producer;
         Ok(!assembly)
     }
 
     /// Reads all entries.
     fn entries(&mut self) -> Result<(), Trouble> {
-        let start = self.start;
+        let (start, unit) = (self.start, self.unit);
         let broken = |error| Trouble::Broken(error, start);
-        let mut entries = self.unit.entries_raw(None).map_err(broken)?;
-        while !entries.is_empty() {
-            let (at, depth) = (entries.next_offset().0, entries.next_depth());
-            let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else {
+        let steps = Steps::of(unit, self.c);
+        let end = unit.header.length_including_self();
+        let mut input = unit.header.range_from(unit.header.root_offset()..).map_err(broken)?;
+        let mut depth = 0;
+        while !input.is_empty() {
+            let at = end - input.len();
+            let code = input.read_uleb128().map_err(broken)?;
+            if code == 0 {
                 // The children of something end here.
-                while self.scopes.last().is_some_and(|scope| scope.depth >= entries.next_depth()) {
+                depth -= 1;
+                while self.scopes.last().is_some_and(|scope| scope.depth >= depth) {
                     self.scopes.pop();
                 }
                 continue;
-            };
-            let scope = match abbreviation.tag() {
-                gimli::DW_TAG_subprogram => self.subprogram(&mut entries, abbreviation, at)?,
-                gimli::DW_TAG_inlined_subroutine => self.inlined(&mut entries, abbreviation)?,
-                _ => {
-                    entries.skip_attributes(abbreviation.attributes()).map_err(broken)?;
-                    continue;
-                }
-            };
-            if abbreviation.has_children() {
-                self.scopes.push(Scope { depth, ..scope });
             }
+            let unknown = || broken(gimli::Error::InvalidAbbreviationCode(code));
+            let (abbreviation, step) = steps.get(code).ok_or_else(unknown)?;
+            if let Step::Sibling(before) = step
+                && let Some(next) = sibling(input.clone(), end, before).map_err(broken)?
+            {
+                input = next;
+                continue;
+            }
+            if let Step::Skip(length) = step {
+                input.skip(length).map_err(broken)?;
+            } else {
+                let here = UnitOffset(end - input.len());
+                let mut entries = Raw::new(input.clone(), unit.encoding(), &unit.abbreviations, here);
+                let scope = match abbreviation.tag() {
+                    gimli::DW_TAG_subprogram => Some(self.subprogram(&mut entries, abbreviation, at)?),
+                    gimli::DW_TAG_inlined_subroutine => Some(self.inlined(&mut entries, abbreviation)?),
+                    _ => {
+                        entries.skip_attributes(abbreviation.attributes()).map_err(broken)?;
+                        None
+                    }
+                };
+                if let Some(scope) = scope.filter(|_| abbreviation.has_children()) {
+                    self.scopes.push(Scope { depth, ..scope });
+                }
+                input.skip(entries.next_offset().0 - here.0).map_err(broken)?;
+            }
+            depth += isize::from(abbreviation.has_children());
         }
         Ok(())
     }
@@ -223,9 +293,8 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let broken = |error| Trouble::Broken(error, start);
         let mut die = Die {
             at: (start + at) as u32,
-            unit: 0,
             name: Text::None,
-            origin: NONE,
+            origin: Origin::None,
             file: NONE,
             line: 0,
             external: false,
@@ -296,7 +365,8 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let start = self.start;
         let broken = |error| Trouble::Broken(error, start);
         let (holder, parent) = self.scopes.last().map_or((NONE, NONE), |scope| (scope.copy, scope.inlined));
-        let mut found = RawInlined { origin: NONE, holder, parent, file: NONE, line: 0, column: 0, bytes: 0 };
+        let mut found =
+            RawInlined { origin: Origin::None, holder, parent, file: NONE, line: 0, column: 0, bytes: 0 };
         let mut extent = Extent { low: None, high: None, ranges: None };
         for &specification in abbreviation.attributes() {
             match specification.name() {
@@ -371,13 +441,13 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
-    /// The offset in `.debug_info` that a reference means.
-    fn reference(&self, value: &AttributeValue<R>) -> Result<u32, Trouble> {
+    /// What a reference means.
+    fn reference(&self, value: &AttributeValue<R>) -> Result<Origin, Trouble> {
         match value {
-            AttributeValue::UnitRef(offset) => Ok((self.start + offset.0) as u32),
-            AttributeValue::DebugInfoRef(offset) => Ok(offset.0 as u32),
+            AttributeValue::UnitRef(offset) => Ok(Origin::There((self.start + offset.0) as u32)),
+            AttributeValue::DebugInfoRef(offset) => Ok(Origin::There(offset.0 as u32)),
             AttributeValue::DebugInfoRefSup(_) => Err(Trouble::Supplementary),
-            _ => Ok(NONE),
+            _ => Ok(Origin::None),
         }
     }
 
@@ -403,19 +473,57 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
     }
 
     /// Names the files that were met.
-    fn files(&mut self) {
+    fn files(&mut self) -> Result<(), Trouble> {
+        let Some(program) = &self.unit.line_program else { return Ok(()) };
+        let header = program.header();
+        // Before DWARF 5 files count from 1.
+        let mut met = vec![false; header.file_names().len() + 1];
         let declared = self.facts.functions.iter().map(|die| die.file);
-        let met: BTreeSet<u32> = declared.chain(self.facts.inlined.iter().map(|call| call.file)).collect();
-        let files = met.into_iter().filter(|&index| index != NONE);
-        self.facts.files = files.filter_map(|index| Some((index, self.file(index)?))).collect();
+        for index in declared.chain(self.facts.inlined.iter().map(|call| call.file)) {
+            if let Some(met) = met.get_mut(index as usize) {
+                *met = true;
+            }
+        }
+        for (index, _) in (0..).zip(met).filter(|(_, met)| *met) {
+            if let Some(name) = self.file(header, index)? {
+                self.facts.files.push((index, name));
+            }
+        }
+        Ok(())
     }
 
-    fn file(&self, index: u32) -> Option<String> {
-        let header = self.unit.line_program.as_ref()?.header();
-        let file = header.file(u64::from(index))?;
-        let folder = file.directory(header).map(|value| self.string(value)).unwrap_or_default();
-        Some(paths::join(&[&self.facts.folder, &folder, &self.string(file.path_name())]))
+    fn file(&self, header: &LineProgramHeader<R>, index: u32) -> Result<Option<FileName>, Trouble> {
+        let own = self.facts.name;
+        // What gimli gives for number 0 before DWARF 5 comes from the unit.
+        let of_unit = |number: u64| number == 0 && header.version() < 5;
+        if of_unit(index.into()) {
+            return Ok(Some(own).filter(|own| own.name != Text::None));
+        }
+        let Some(file) = header.file(index.into()) else { return Ok(None) };
+        let directory = file.directory(header).filter(|_| !of_unit(file.directory_index()));
+        let directory = directory.map_or(Ok(Text::None), |directory| self.text_of_line(directory))?;
+        Ok(Some(FileName { folder: own.folder, directory, name: self.text_of_line(file.path_name())? }))
     }
+
+    /// A text that a line program names.
+    fn text_of_line(&self, value: AttributeValue<R>) -> Result<Text, Trouble> {
+        match value {
+            AttributeValue::String(text) => {
+                Ok(Text::Line(text.offset_from(self.dwarf.debug_line.reader()) as u32))
+            }
+            other => self.text(other),
+        }
+    }
+}
+
+/// What follows the children of an entry that says, so many bytes after its code, where they end. `None` when that would
+/// lead backwards.
+fn sibling<R: Reader<Offset = usize>>(mut input: R, end: usize, before: usize) -> gimli::Result<Option<R>> {
+    input.skip(before)?;
+    let sibling = input.read_u32()? as usize;
+    let Some(between) = sibling.checked_sub(end - input.len()) else { return Ok(None) };
+    input.skip(between)?;
+    Ok(Some(input))
 }
 
 fn number<R: Reader>(value: &AttributeValue<R>) -> u32 {

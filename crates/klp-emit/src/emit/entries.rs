@@ -2,7 +2,7 @@
 
 use klpx_diagnosis::{Class, Diagnosis};
 use klpx_normalize::elf::SectionId;
-use klpx_normalize::object::{Entry, ItemId};
+use klpx_normalize::object::{Entry, ItemId, Object, TableId};
 use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -196,6 +196,9 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         match (holders.next(), holders.next()) {
             (Some(variable), None) => self.original_symbol(unit, variable).ok().map(|outside| (outside, 0)),
             (Some(_), Some(_)) => None,
+            _ if self.binder.defines(VMLINUX, name) => {
+                self.undefined_symbol(unit, name).ok().map(|outside| (outside, 0))
+            }
             _ if !arch::code_holds_constants(self.unit(unit).patched.arch) => None,
             _ => {
                 let (bound, offset) = self.binder.runtime_constant(name)?;
@@ -227,14 +230,15 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             .copied()
             .filter(|entry| entry.table.index() == n && (-before..length).contains(&entry.place))
             .collect();
-        let Some(first) = entries.first().copied() else { return };
         let mut rows: Vec<(i64, &[u8])> =
             entries.iter().map(|e| (e.place, object.entry_companion(e.table, e.index))).collect();
-        if first.place > 0
-            && let Some(index) = first.index.checked_sub(1)
+        if rows.first().is_none_or(|&(place, _)| place > -before)
+            && let Some(row) = in_force(object, TableId(n as u32), item)
         {
-            // objtool leaves out an entry that repeats the one before it in the section.
-            rows.insert(0, (0, object.entry_companion(first.table, index)));
+            rows.insert(0, (-before, row)); // objtool leaves out an entry that repeats the one before it in the section
+        }
+        if rows.is_empty() {
+            return;
         }
         let size = table.kind.companion.map_or(0, |(_, size)| usize::from(size));
         let terminator = vec![0u8; size]; // ORC_TYPE_UNDEFINED; before 6.4, sp_reg ORC_REG_UNDEFINED
@@ -270,4 +274,16 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             }
         }
     }
+}
+
+/// The unwind row that holds where a function begins, when it is one of a function before it in the section.
+fn in_force<'d>(object: &Object<'d>, table: TableId, item: ItemId) -> Option<&'d [u8]> {
+    let start = object.item(item).start;
+    let before = object.items_of(object.item(item).section).take_while(|&other| other < item);
+    let rows =
+        before.flat_map(|other| object.entries(other).iter().filter(move |entry| entry.table == table));
+    let here = rows.filter(|entry| object.item(entry.owner).entry.wrapping_add_signed(entry.place) <= start);
+    let last = here
+        .max_by_key(|entry| (object.item(entry.owner).entry.wrapping_add_signed(entry.place), entry.index))?;
+    Some(object.entry_companion(last.table, last.index))
 }

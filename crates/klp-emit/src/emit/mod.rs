@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_normalize::elf::SectionId;
-use klpx_normalize::name::without_promotion;
+use klpx_normalize::name::{prefix_mark, without_promotion};
 use klpx_normalize::object::{ItemId, Role, TableId};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -240,15 +240,25 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         if name.starts_with(b".L") {
             return None; // linkers drop these
         }
-        Some(self.out.add_symbol(Symbol {
-            name: without_promotion(name).to_vec(),
-            binding: elf::STB_LOCAL.0,
-            kind: of.patched.elf.symbol_type(symbol),
-            other: 0,
-            place: Place::In(section),
-            value: anchor,
-            size: of.patched.elf.symbol_size(symbol),
-        }))
+        let name = without_promotion(name);
+        let mut add = |name: Vec<u8>, symbol, value| {
+            self.out.add_symbol(Symbol {
+                name,
+                binding: elf::STB_LOCAL.0,
+                kind: of.patched.elf.symbol_type(symbol),
+                other: 0,
+                place: Place::In(section),
+                value,
+                size: of.patched.elf.symbol_size(symbol),
+            })
+        };
+        let shape = of.patched.item(item);
+        if let Some(prefix) = shape.prefix
+            && let Some(mark) = prefix_mark(of.patched.elf.symbol_name(prefix))
+        {
+            add([mark, name].concat(), prefix, anchor - (shape.entry - of.patched.elf.symbol_value(prefix)));
+        }
+        Some(add(name.to_vec(), symbol, anchor))
     }
 }
 

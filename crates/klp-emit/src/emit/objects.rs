@@ -1,5 +1,7 @@
 //! The plan: which functions and callbacks of which objects the module's glue names.
 
+use std::collections::BTreeMap;
+
 use klpx_diagnosis::{Class, Diagnosis, Place as Where};
 use klpx_normalize::object::ItemId;
 use object::elf;
@@ -11,78 +13,102 @@ use crate::writer::{Place, Symbol};
 
 impl Emitter<'_, '_, '_> {
     pub(super) fn plan_objects(&mut self) -> Vec<PlannedObject> {
-        let mut order: Vec<usize> = (0..self.closure.units.len()).collect();
-        order.sort_by_key(|&n| (!self.unit(n).is_vmlinux(), self.unit(n).object_name));
+        let mut units_of: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
+        for unit in 0..self.closure.units.len() {
+            let of = self.unit(unit);
+            units_of.entry((!of.is_vmlinux(), of.object_name)).or_default().push(unit);
+        }
         let mut objects = Vec::new();
         let mut aliases = 0;
-        for unit in order {
-            let functions = self.plan_functions(unit, &mut aliases);
-            let callbacks = self.plan_callbacks(unit, &mut aliases);
-            let of = self.unit(unit);
+        for ((_, name), units) in units_of {
+            let functions = self.plan_functions(&units, &mut aliases);
+            let callbacks = self.plan_callbacks(&units, &mut aliases);
             if functions.is_empty() && callbacks.is_empty() {
                 continue;
             }
-            if of.object_name.len() > 55 || of.object_name.contains('.') {
+            if name.len() > 55 || name.contains('.') {
                 self.faults.push(
                     Diagnosis::new(
                         "klpx::object-name",
                         Class::NotLivepatchable,
                         "a module name that livepatch can't take",
                     )
-                    .place(Where::symbol(of.object_name))
+                    .place(Where::symbol(name))
                     .why("names are limited to 55 characters without a dot"),
                 );
             }
-            let mut added: Vec<String> = self.closure.pieces[unit]
-                .iter()
-                .filter_map(|piece| match piece {
-                    Piece::Item(item) if of.counterpart(*item).is_none() => Some(*item),
-                    _ => None,
-                })
-                .map(|item| String::from_utf8_lossy(of.patched.item_name(item)).into_owned())
-                .filter(|name| klpx_normalize::name::anonymous(name.as_bytes()).is_none())
-                .collect();
+            let mut added: Vec<String> = units.iter().flat_map(|&unit| self.added(unit)).collect();
             added.sort();
-            objects.push(PlannedObject { name: of.object_name.to_owned(), functions, callbacks, added });
+            objects.push(PlannedObject { name: name.to_owned(), functions, callbacks, added });
         }
         objects
     }
 
-    fn plan_functions(&mut self, unit: usize, aliases: &mut usize) -> Vec<PlannedFunction> {
+    /// The names of what a unit adds. A global of a name that the kernel's object has already would not be new: it would
+    /// take the place of a weak one, or have come from another file, and who calls the old one can't be known.
+    fn added(&mut self, unit: usize) -> Vec<String> {
         let of = self.unit(unit);
-        let mut found = Vec::new();
+        let mut names = Vec::new();
         for piece in &self.closure.pieces[unit] {
             let Piece::Item(item) = *piece else { continue };
-            let Some(original) = of.counterpart(item).filter(|_| self.closure.is_replacement(unit, item))
-            else {
+            let name = of.patched.item_name(item);
+            if of.counterpart(item).is_some() || klpx_normalize::name::anonymous(name).is_some() {
                 continue;
-            };
-            match self.binder.bind(of.object_name, of.original, of.original.item(original).symbol) {
-                Ok(old) => found.push((old, item)),
-                Err(fault) => self.faults.push(fault),
+            }
+            let name = String::from_utf8_lossy(name).into_owned();
+            let local = of.patched.elf.symbol_binding(of.patched.item(item).symbol) == elf::STB_LOCAL.0;
+            if !local && self.binder.defines(of.object_name, &name) {
+                self.faults.push(not_new(place_of(of.patched, item), of.object_name));
+            }
+            names.push(name);
+        }
+        names
+    }
+
+    fn plan_functions(&mut self, units: &[usize], aliases: &mut usize) -> Vec<PlannedFunction> {
+        let mut found = Vec::new();
+        for &unit in units {
+            let of = self.unit(unit);
+            for piece in &self.closure.pieces[unit] {
+                let Piece::Item(item) = *piece else { continue };
+                let Some(original) = of.counterpart(item).filter(|_| self.closure.is_replacement(unit, item))
+                else {
+                    continue;
+                };
+                match self.binder.bind(of.original, of.original.item(original).symbol) {
+                    Ok(old) => found.push((old, unit, item)),
+                    Err(fault) => self.faults.push(fault),
+                }
             }
         }
         found.sort();
+        for pair in found.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let (_, unit, item) = pair[1];
+            self.faults.push(replaced_twice(place_of(self.unit(unit).patched, item)));
+        }
         found
             .into_iter()
-            .map(|(old, item)| PlannedFunction { old, alias: self.alias(unit, item, aliases), item })
+            .map(|(old, unit, item)| PlannedFunction { old, alias: self.alias(unit, item, aliases) })
             .collect()
     }
 
-    fn plan_callbacks(&mut self, unit: usize, aliases: &mut usize) -> Vec<PlannedCallback> {
-        let found = self.closure.callbacks[unit].clone();
-        let repeated: Vec<_> = found.windows(2).filter(|pair| pair[0].kind == pair[1].kind).collect();
-        for pair in repeated {
+    fn plan_callbacks(&mut self, units: &[usize], aliases: &mut usize) -> Vec<PlannedCallback> {
+        let of_unit =
+            |&unit: &usize| self.closure.callbacks[unit].iter().map(move |&callback| (callback, unit));
+        let mut found: Vec<_> = units.iter().flat_map(of_unit).collect();
+        found.sort_by_key(|&(callback, unit)| (callback.kind, unit, callback.item));
+        for pair in found.windows(2).filter(|pair| pair[0].0.kind == pair[1].0.kind) {
+            let (callback, unit) = pair[1];
             self.faults.push(
                 Diagnosis::new("klpx::callback-twice", Class::NotLivepatchable, "two callbacks of one kind")
-                    .place(place_of(self.unit(unit).patched, pair[1].item))
-                    .why(format!("an object has one {} callback", pair[1].kind.member()))
+                    .place(place_of(self.unit(unit).patched, callback.item))
+                    .why(format!("an object has one {} callback", callback.kind.member()))
                     .remedy("do both in one function"),
             );
         }
         found
             .into_iter()
-            .map(|callback| PlannedCallback {
+            .map(|(callback, unit)| PlannedCallback {
                 kind: callback.kind,
                 alias: self.alias(unit, callback.item, aliases),
             })
@@ -105,4 +131,24 @@ impl Emitter<'_, '_, '_> {
         }
         name
     }
+}
+
+fn not_new(place: Where, object: &str) -> Diagnosis {
+    Diagnosis::new("klpx::not-new", Class::NotLivepatchable, "the kernel has something of this name already")
+        .place(place)
+        .why(format!(
+            "the patch adds it to a file that does not have it, and {object} has a global of that name from another one"
+        ))
+        .remedy("leave what moved where it was, or give the new one a name of its own")
+}
+
+fn replaced_twice(place: Where) -> Diagnosis {
+    Diagnosis::new(
+        "klpx::ambiguous-symbol",
+        Class::Verification,
+        "two functions of the patch replace one of the kernel",
+    )
+    .place(place)
+    .why("two units were bound to one and the same symbol of the kernel, and one of them must be another")
+    .remedy("give klpx the source, configuration and compiler that the kernel was built with")
 }

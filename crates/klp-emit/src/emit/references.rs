@@ -220,19 +220,22 @@ impl Emitter<'_, '_, '_> {
         {
             return Ok(Outside::Import { name, namespace: export.namespace });
         }
-        let bound = self.binder.bind(of.object_name, of.original, symbol)?;
+        let bound = self.binder.bind(of.original, symbol)?;
         let object = of.object_name.to_owned();
         Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
     }
 
-    /// A symbol that no object of the unit defines.
-    fn undefined_symbol(&self, unit: usize, name: &str) -> Result<Outside, Diagnosis> {
+    /// A symbol that the unit does not define.
+    pub(super) fn undefined_symbol(&self, unit: usize, name: &str) -> Result<Outside, Diagnosis> {
         let of = self.unit(unit);
         let finished = |object: &str| {
             let bound = self.binder.bind_finished(object, name)?;
             let object = object.to_owned();
             Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
         };
+        if !of.is_vmlinux() && self.binder.defines(of.object_name, name) {
+            return finished(of.object_name); // another unit of the module does
+        }
         let Some(export) = self.binder.export(name) else {
             return match of.is_vmlinux() || name == "__this_module" {
                 true => finished(of.object_name),

@@ -1,8 +1,9 @@
-//! What arm64 alone can go wrong with, each on objects that its compilers make when a test runs: from two builds of a
-//! file to a module that was checked. One file a hazard. Test code only.
+//! What can go wrong on one architecture alone, nearly all of it on arm64, each on objects that its compilers make when
+//! a test runs: from two builds of a file to a module that was checked. One file a hazard. Test code only.
 
 mod addresses;
 mod alternatives;
+mod call_padding;
 mod cfi;
 mod jump_tables;
 mod literal_pools;

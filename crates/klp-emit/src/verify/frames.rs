@@ -41,14 +41,18 @@ impl Check<'_, '_> {
                     continue;
                 };
                 let name = klpx_normalize::name::without_promotion(unit.original.item_name(original));
-                let copy = functions.iter().find(|(object, function)| {
+                let behind = at - unit.patched.item(item).entry;
+                let has_frame = |function: &crate::inspect::Function| {
+                    let (copy, entry) = function.new_at;
+                    let found = copies.binary_search_by_key(&(copy, entry + behind), |(place, _)| *place);
+                    found.is_ok_and(|n| alike(&frame, &copies[n].1))
+                };
+                // Units of one object may have functions of one name.
+                let mut named = functions.iter().filter(|(object, function)| {
                     object.name == unit.object_name && function.new_symbol.as_bytes() == name
                 });
-                let Some((_, function)) = copy else { continue };
-                let (copy, entry) = function.new_at;
-                let place = (copy, entry + (at - unit.patched.item(item).entry));
-                let found = copies.binary_search_by_key(&place, |(place, _)| *place);
-                if !found.is_ok_and(|n| alike(&frame, &copies[n].1)) {
+                let Some((_, function)) = named.clone().next() else { continue };
+                if !named.any(|(_, function)| has_frame(function)) {
                     let why = "the kernel finds by it where the function signs its return address";
                     faults.push(
                         fault("klpx::verify-frame", "a function without its frame", why)

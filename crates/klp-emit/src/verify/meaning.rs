@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Offset, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
 use klpx_normalize::name::{canonical, is_mapping_symbol, without_promotion};
@@ -12,6 +12,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::alternatives::Alternatives;
+use super::twins::Copies;
 use super::{Check, LoadTarget, fault};
 use crate::plan::{Unit, VMLINUX};
 use crate::{arch, inspect};
@@ -154,7 +155,8 @@ impl Check<'_, '_> {
         let replaced: BTreeSet<String> =
             self.module.objects.iter().flat_map(|o| &o.functions).map(|f| f.new_symbol.clone()).collect();
         let mut faults = Vec::new();
-        for unit in units {
+        let mut copies = Vec::new();
+        for (number, unit) in units.iter().enumerate() {
             let patched = Names::new(&unit.patched.elf, arch);
             let runtime = runtime_constants(&unit.patched.elf);
             let alternatives = Alternatives::of(&unit.patched.elf);
@@ -187,10 +189,17 @@ impl Check<'_, '_> {
                 if change.original.is_none() && !pair.holds(&name) {
                     continue; // new, but nothing that was copied refers to it
                 }
-                faults.extend(pair.check(&name, body).map(|found| found.place(Place::symbol(name))));
+                match pair.check(&name, body) {
+                    Ok(places) if change.original.is_some() => {
+                        copies.push(Copies { unit: number, name, places })
+                    }
+                    Ok(_) => {}
+                    Err(found) => faults.push(found.place(Place::symbol(name))),
+                }
             }
         }
         self.faults.extend(faults);
+        self.check_twins(units, &copies);
     }
 }
 
@@ -236,7 +245,7 @@ fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
 }
 
 fn list(names: &[(String, i64)]) -> String {
-    names.iter().map(|(name, offset)| format!("{name}{offset:+#x}")).collect::<Vec<_>>().join("/")
+    names.iter().map(|(name, offset)| Offset(*offset).behind(name)).collect::<Vec<_>>().join("/")
 }
 
 impl Pair<'_, '_, '_> {
@@ -249,9 +258,10 @@ impl Pair<'_, '_, '_> {
         self.copy.sorted.iter().any(|&(_, _, id)| is_it(id))
     }
 
-    /// The first difference between a function of the patched build and its copy, of those that have its name.
-    fn check(&self, name: &str, body: Body) -> Option<Diagnosis> {
+    /// The copies of a function of the patched build, of those that have its name; or the first difference.
+    fn check(&self, name: &str, body: Body) -> Result<Vec<(SectionId, u64)>, Diagnosis> {
         let mut first = None;
+        let mut equal = Vec::new();
         for &(section, start, id) in &self.copy.sorted {
             if self.copy.elf.symbol_type(id) != elf::STT_FUNC.0
                 || self.copy.elf.symbol_name(id) != name.as_bytes()
@@ -260,13 +270,17 @@ impl Pair<'_, '_, '_> {
             }
             let copy = Body { section, start: start.saturating_sub(body.lead), ..body };
             match self.compare(body, copy, 0).or_else(|| self.compare_alternatives(body, copy)) {
-                None => return None,
+                None => equal.push((section, start)),
                 Some(found) => first = first.or(Some(found)),
             }
         }
-        first.or_else(|| {
-            Some(fault("klpx::verify-meaning", "a changed function that the module does not hold", ""))
-        })
+        match first {
+            _ if !equal.is_empty() => Ok(equal),
+            Some(found) => Err(found),
+            None => {
+                Err(fault("klpx::verify-meaning", "a changed function that the module does not hold", ""))
+            }
+        }
     }
 
     /// The alternatives of a function: what replaces what, and when.
@@ -303,7 +317,7 @@ impl Pair<'_, '_, '_> {
             let at = at as i64 - from.lead as i64;
             Some(fault(
                 "klpx::verify-meaning",
-                format!("{what} at byte {at:#x} differs from the patched build"),
+                format!("{what} at {} differs from the patched build", Offset(at)),
                 why,
             ))
         };

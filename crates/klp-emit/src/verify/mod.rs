@@ -12,8 +12,9 @@ mod tables;
 mod target;
 #[cfg(test)]
 mod tests;
+mod twins;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_inline_check::reach;
@@ -215,12 +216,14 @@ impl Check<'_, '_> {
 
     /// Every changed function that outlives boot is in the arrays, under the object it belongs to.
     fn check_all_replaced(&mut self, units: &[Unit<'_, '_>], objects: &[inspect::PatchedObject]) {
+        // Several units of one object may have functions of one name: each needs an entry of its own.
+        let mut listed: BTreeMap<(&str, &[u8]), usize> = BTreeMap::new();
+        for object in objects {
+            for function in &object.functions {
+                *listed.entry((&object.name, function.new_symbol.as_bytes())).or_default() += 1;
+            }
+        }
         for unit in units {
-            let listed: BTreeSet<&[u8]> = objects
-                .iter()
-                .filter(|object| object.name == unit.object_name)
-                .flat_map(|object| object.functions.iter().map(|function| function.new_symbol.as_bytes()))
-                .collect();
             for change in &unit.difference.functions {
                 let Some(original) = change.original else { continue };
                 let name = without_promotion(unit.original.item_name(original));
@@ -228,8 +231,13 @@ impl Check<'_, '_> {
                 let left_out = section.starts_with(b".init.") || name.ends_with(b".cold");
                 // Its callers are in the change set then, or the closure would have been refused.
                 let helper = reach::reach(unit.original, original).is_err();
-                if !left_out && !helper && !name.windows(6).any(|w| w == b".cold.") && !listed.contains(name)
-                {
+                if left_out || helper || name.windows(6).any(|w| w == b".cold.") {
+                    continue;
+                }
+                let entries = listed.entry((unit.object_name, name)).or_default();
+                if let Some(rest) = entries.checked_sub(1) {
+                    *entries = rest;
+                } else {
                     let place = Place::symbol(String::from_utf8_lossy(name));
                     let why = "it is in the change set, but not in the module's arrays";
                     self.faults.push(

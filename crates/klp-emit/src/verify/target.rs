@@ -13,6 +13,8 @@ pub trait LoadTarget {
     fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>>;
     /// True when ftrace has a record in the function at an address.
     fn is_traced(&self, object: &str, address: u64) -> bool;
+    /// The file that the function at an address comes from, where the object's symbol table tells.
+    fn file_of(&self, object: &str, address: u64) -> Option<String>;
     /// The places of vmlinux that boot code patches with a runtime constant.
     fn runtime_sites(&self, name: &str) -> Vec<u64>;
     /// The object that exports a name.
@@ -110,6 +112,12 @@ impl LoadTarget for KernelFiles<'_> {
         let start = address.saturating_add_signed(sites.iter().copied().min().unwrap_or(0));
         let first = traced.partition_point(|&record| record < start);
         traced.get(first).is_some_and(|&record| record < address + size.max(1))
+    }
+
+    fn file_of(&self, object: &str, address: u64) -> Option<String> {
+        let image = self.images.get(object)?;
+        let file = image.at(address).find_map(|id| image.locals().file_of(id))?;
+        Some(String::from_utf8_lossy(file).into_owned())
     }
 
     fn runtime_sites(&self, name: &str) -> Vec<u64> {

@@ -9,6 +9,7 @@ const MAKEFILE: &str = "
 export srctree := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
 export objtree := .
 export VPATH := $(srctree)
+export SRCARCH := x86
 export CC_FLAGS_FTRACE := -pg
 export ARCH_LIB := lib/
 MAKEFLAGS += -rR
@@ -46,6 +47,8 @@ is-single-obj-m = $(and $(part-of-module),$(filter $@,$(obj-m)),y)
 objtool := $(objtree)/tools/objtool/objtool
 objtool-args = --orc --werror $(if $(delay-objtool),--link) $(if $(part-of-module),--module)
 delay-objtool := $(DELAY)
+c_flags = -include $(srctree)/k.h $(_c_flags) $(if $(filter a.o,$(notdir $@)),-include core/made.h)
+a_flags = -include $(srctree)/k.h
 _c_flags = -O2 $(if $(filter $(notdir $@),$(NOTRACE)),,$(CC_FLAGS_FTRACE))
 $(obj)/%.o: objtool-enabled = $(if $(delay-objtool),$(is-single-obj-m),y)
 $(obj)/%.o: $(obj)/%.c FORCE
@@ -58,15 +61,16 @@ $(obj)/%.s: $(obj)/%.c FORCE
 ";
 
 /// Folder, file, text. The folders' makefiles would do harm if make ran anything.
-const FILES: [(&str, &str); 23] = [
+const FILES: [(&str, &str); 24] = [
     ("Makefile", MAKEFILE),
     ("scripts/Makefile.build", MAKEFILE_BUILD),
     ("Kbuild", "obj-y := core/ drivers/ lib/\nobj-m :=\nlib-y :=\nprepare: bounds.s\n"),
     ("bounds.c", ""),
     (
         "core/Makefile",
-        "obj-y := a.o both.o start.o made.o image.o\nlib-y :=\nboth-y := b1.o b2.o\nNOTRACE := b2.o\n$(obj)/made.c: $(obj)/key\n\ttouch HARM\n$(obj)/image.o: $(obj)/vdso.o\n\t$(call if_changed,objcopy)\n$(obj)/vdso.o: $(obj)/stage/out\n$(obj)/stage/out:\n\t$(MAKE) $(build)=$(obj)/stage $@\n",
+        "obj-y := a.o both.o start.o made.o image.o\nlib-y :=\nboth-y := b1.o b2.o\nNOTRACE := b2.o\n$(obj)/a.o: $(obj)/tab.h\n$(obj)/tab.h: $(obj)/tab.txt tool FORCE\n\t$(call if_changed,tab)\n$(obj)/made.c: $(obj)/key\n\ttouch HARM\n$(obj)/image.o: $(obj)/vdso.o\n\t$(call if_changed,objcopy)\n$(obj)/vdso.o: $(obj)/stage/out\n$(obj)/stage/out:\n\t$(MAKE) $(build)=$(obj)/stage $@\n",
     ),
+    ("core/tab.txt", ""),
     ("core/a.c", ""),
     ("core/b1.c", ""),
     ("core/b2.c", ""),
@@ -208,6 +212,21 @@ fn units_are_found_by_source_and_modules_know_their_units() {
     assert_eq!(module("drivers/two.o"), (vec!["drivers/x.o", "drivers/shared.o"], false));
     assert_eq!(module("drivers/one.o"), (vec!["drivers/one.o"], true));
     assert_eq!(list.module_by_object("drivers/x.o"), None);
+}
+
+#[test]
+fn what_is_generated_and_what_command_lines_include_is_told() {
+    let (_dir, src, build) = tree();
+    let list = ask(&src, &build, &[]).expect("a list");
+    let tree = |path: &str| Source::Tree(path.to_owned());
+    let made = |path: &str| Source::Generated(path.to_owned());
+    let table = Generated { path: "core/tab.h".to_owned(), from: vec![tree("core/tab.txt"), made("tool")] };
+    assert_eq!(list.generated(), [table]);
+    let forced = |object: &str| list.forced(list.by_object(object).expect(object)).to_vec();
+    assert_eq!(forced("core/a.o"), [tree("k.h"), made("core/made.h")]);
+    assert_eq!(forced("core/b1.o"), [tree("k.h")]);
+    assert_eq!(forced("core/start.o"), [tree("k.h")]);
+    assert_eq!(list.arch(), "x86");
 }
 
 #[test]

@@ -1,0 +1,301 @@
+//! Which units may include a file, found without a build. Reads the text of the units' sources and of all that these can
+//! include. Never runs a compiler; so conditions are not known, and a unit may be named that does not include the file.
+//! One that does is never missed.
+//!
+//! What the compiler can include is known by name only: see [`files::Files::meant`]. Where not even a name is known (a
+//! macro stands for it, or a generated file is not there yet), the including file counts as *open*: it may include
+//! any header.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::list::{Source, UnitId, UnitList};
+use directives::{Directives, Include, Name};
+use files::{File, Files, Tree, name, number};
+
+mod directives;
+mod files;
+
+/// Who includes whom, of all files that the units of a kernel can reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncludeGraph {
+    /// Sorted. A file's number is its place.
+    files: Vec<File>,
+    /// The files that can include a file, by its number.
+    included_by: Vec<Vec<u32>>,
+    /// Files that may include more than is known.
+    open: Vec<u32>,
+    /// Names that nothing was found for, and who asks for them.
+    missing: BTreeMap<String, Vec<u32>>,
+}
+
+impl IncludeGraph {
+    /// Reads the source and the generated headers of a prepared build tree, starting at the units.
+    pub fn scan(src: &Path, build: &Path, list: &UnitList) -> IncludeGraph {
+        let further = made_later(list);
+        let files = Files::list(src, build, list.arch(), further.into_iter());
+        let mut scan = Scan::new([src, build], &files, list);
+        scan.follow(roots(&files, list));
+        scan.finish()
+    }
+
+    /// The units that may include one of these files of the source tree, or are compiled from one, sorted. `edited` are
+    /// files that are there, `added` are new ones.
+    ///
+    /// A new file can take the place of another one of its name. A unit that is an ingredient of something else
+    /// ([`Home::Ingredient`](super::Home)) is named like every other.
+    pub fn dependents(&self, edited: &[&str], added: &[&str], list: &UnitList) -> Vec<UnitId> {
+        let mut starts: BTreeSet<u32> =
+            edited.iter().filter_map(|path| self.find(Tree::Source, path)).collect();
+        for path in added {
+            let wanted = name(path);
+            let same = |at: &u32| name(&self.files[*at as usize].path) == wanted;
+            starts.extend((0..number(self.files.len())).filter(same));
+            starts.extend(self.missing.get(wanted).into_iter().flatten());
+        }
+        let is_header = |path: &&str| {
+            let at = self.find(Tree::Source, path);
+            list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
+        };
+        if edited.iter().chain(added).any(|path| is_header(path)) {
+            starts.extend(&self.open);
+        }
+        let reached = self.includers(starts);
+        let is_reached = |source: &Source| self.number_of(source).is_some_and(|at| reached[at as usize]);
+        list.units()
+            .filter(|(id, unit)| is_reached(&unit.source) || list.forced(*id).iter().any(is_reached))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// How many files the units can reach.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The files that may include more than is known.
+    pub fn open_files(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().map(|at| self.files[*at as usize].path.as_str())
+    }
+
+    /// These files, and all that include them, however indirectly.
+    fn includers(&self, starts: BTreeSet<u32>) -> Vec<bool> {
+        let mut reached = vec![false; self.files.len()];
+        let mut left: Vec<u32> = starts.into_iter().collect();
+        while let Some(at) = left.pop() {
+            if !std::mem::replace(&mut reached[at as usize], true) {
+                left.extend(&self.included_by[at as usize]);
+            }
+        }
+        reached
+    }
+
+    fn find(&self, tree: Tree, path: &str) -> Option<u32> {
+        let at = self.files.binary_search_by(|file| (file.tree, file.path.as_str()).cmp(&(tree, path)));
+        at.ok().map(number)
+    }
+
+    fn number_of(&self, source: &Source) -> Option<u32> {
+        let file = file_of(source)?;
+        self.find(file.tree, &file.path)
+    }
+}
+
+fn file_of(source: &Source) -> Option<File> {
+    match source {
+        Source::Tree(path) => Some(File { tree: Tree::Source, path: path.clone() }),
+        Source::Generated(path) => Some(File { tree: Tree::Build, path: path.clone() }),
+        Source::Unknown => None,
+    }
+}
+
+/// Files that make makes on the way to units: they need not be there yet.
+fn made_later(list: &UnitList) -> Vec<File> {
+    let sources = list.units().filter(|(_, unit)| unit.rule.is_compiled()).map(|(_, unit)| &unit.source);
+    let generated = list.generated().iter().map(|made| File { tree: Tree::Build, path: made.path.clone() });
+    let sources = sources.filter(|source| source.in_tree().is_none()).filter_map(file_of);
+    sources.chain(generated).collect()
+}
+
+/// What the compiler is given: sources, and what the command line includes.
+fn roots(files: &Files, list: &UnitList) -> Vec<u32> {
+    let mut roots: Vec<u32> = list
+        .units()
+        .filter(|(_, unit)| unit.rule.is_compiled())
+        .flat_map(|(id, unit)| std::iter::once(&unit.source).chain(list.forced(id)))
+        .filter_map(file_of)
+        .filter_map(|file| files.find(file.tree, &file.path))
+        .collect();
+    roots.sort_unstable();
+    roots.dedup();
+    roots
+}
+
+/// Follows includes from file to file.
+struct Scan<'a> {
+    roots: [&'a Path; 2],
+    files: &'a Files,
+    /// What generated files are made from.
+    made_from: BTreeMap<u32, Vec<u32>>,
+    seen: Vec<bool>,
+    /// Who includes whom.
+    edges: Vec<(u32, u32)>,
+    open: BTreeSet<u32>,
+    missing: BTreeMap<String, BTreeSet<u32>>,
+    /// Files that include what a macro says, by the macro.
+    computed: BTreeMap<String, Vec<u32>>,
+    /// Definitions of macros that may say it.
+    names: Vec<(u32, Name)>,
+}
+
+/// What macros in place of names come to.
+#[derive(Default)]
+struct Macros {
+    edges: Vec<(u32, u32)>,
+    open: Vec<u32>,
+}
+
+/// What one file says.
+struct Read {
+    at: u32,
+    /// `None` for a file that is not there.
+    directives: Option<Directives>,
+    meant: Vec<Vec<u32>>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(roots: [&'a Path; 2], files: &'a Files, list: &UnitList) -> Scan<'a> {
+        let number_of = |source: &Source| file_of(source).and_then(|file| files.find(file.tree, &file.path));
+        let made_from = list
+            .generated()
+            .iter()
+            .filter_map(|made| {
+                Some((files.find(Tree::Build, &made.path)?, made.from.iter().filter_map(number_of).collect()))
+            })
+            .collect();
+        Scan {
+            roots,
+            files,
+            made_from,
+            seen: vec![false; files.len()],
+            edges: Vec::new(),
+            open: BTreeSet::new(),
+            missing: BTreeMap::new(),
+            computed: BTreeMap::new(),
+            names: Vec::new(),
+        }
+    }
+
+    /// Reads these files and all that they include.
+    fn follow(&mut self, mut front: Vec<u32>) {
+        loop {
+            front.retain(|at| !std::mem::replace(&mut self.seen[*at as usize], true));
+            if front.is_empty() {
+                let macros = self.macros();
+                self.edges.extend(&macros.edges);
+                front = macros.edges.into_iter().map(|(_, to)| to).collect();
+                front.retain(|at| !self.seen[*at as usize]);
+                if front.is_empty() {
+                    self.open.extend(macros.open);
+                    return;
+                }
+                continue;
+            }
+            let read: Vec<Read> = front.par_iter().map(|at| self.read(*at)).collect();
+            front = read.into_iter().flat_map(|read| self.take(read)).collect();
+            front.sort_unstable();
+            front.dedup();
+        }
+    }
+
+    fn read(&self, at: u32) -> Read {
+        let file = self.files.file(at);
+        let root = self.roots[usize::from(file.tree == Tree::Build)];
+        let directives = std::fs::read(root.join(&file.path)).ok().map(|text| Directives::of(&text));
+        let includes = directives.iter().flat_map(|directives| &directives.includes);
+        let meant = includes.map(|include| self.files.meant(at, include)).collect();
+        Read { at, directives, meant }
+    }
+
+    /// Takes in what a file says. What has to be read next.
+    fn take(&mut self, read: Read) -> Vec<u32> {
+        let mut next = self.made_from.get(&read.at).cloned().unwrap_or_default();
+        match read.directives {
+            Some(directives) => {
+                for (include, meant) in directives.includes.iter().zip(&read.meant) {
+                    if meant.is_empty() {
+                        self.missing.entry(name(&include.path).to_owned()).or_default().insert(read.at);
+                    }
+                    next.extend(meant);
+                }
+                for name in directives.computed {
+                    self.computed.entry(name).or_default().push(read.at);
+                }
+                self.names.extend(directives.names.into_iter().map(|name| (read.at, name)));
+            }
+            None => {
+                self.open.insert(read.at);
+            }
+        }
+        self.edges.extend(next.iter().map(|to| (read.at, *to)));
+        next
+    }
+
+    /// A macro that stands for a file is defined in a file that the unit includes: that one counts as the includer.
+    /// Where a definition is missing or says no name, the file with the directive is open.
+    fn macros(&self) -> Macros {
+        let mut found = Macros::default();
+        for (macro_name, includers) in &self.computed {
+            let mut definitions =
+                self.names.iter().filter(|(_, name)| name.macro_name == *macro_name).peekable();
+            // A configuration string without a definition is off, and its directive with it.
+            let mut is_known = definitions.peek().is_some() || macro_name.starts_with("CONFIG_");
+            for (at, name) in definitions {
+                let meant =
+                    name.file.as_ref().map(|include| self.named_by_macro(*at, include)).unwrap_or_default();
+                is_known &= !meant.is_empty();
+                found.edges.extend(meant.into_iter().map(|to| (*at, to)));
+            }
+            if !is_known {
+                found.open.extend(includers);
+            }
+        }
+        found
+    }
+
+    /// A trace header names itself, to be included again.
+    fn named_by_macro(&self, at: u32, include: &Include) -> Vec<u32> {
+        if name(&self.files.file(at).path) == include.path { vec![at] } else { self.files.meant(at, include) }
+    }
+
+    fn finish(self) -> IncludeGraph {
+        let reached: Vec<u32> = (0..number(self.seen.len())).filter(|at| self.seen[*at as usize]).collect();
+        let place = |at: u32| number(reached.partition_point(|known| *known < at));
+        let places = |all: BTreeSet<u32>| all.into_iter().map(place).collect::<Vec<u32>>();
+        let mut included_by = vec![Vec::new(); reached.len()];
+        let mut edges: Vec<(u32, u32)> =
+            self.edges.par_iter().map(|(from, to)| (place(*to), place(*from))).collect();
+        edges.par_sort_unstable();
+        edges.dedup();
+        for (to, from) in edges {
+            included_by[to as usize].push(from);
+        }
+        IncludeGraph {
+            files: reached.iter().map(|at| self.files.file(*at).clone()).collect(),
+            included_by,
+            open: places(self.open),
+            missing: self.missing.into_iter().map(|(name, all)| (name, places(all))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

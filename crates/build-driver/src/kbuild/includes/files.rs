@@ -1,0 +1,236 @@
+//! Every file of a source tree and of its build tree that a file could include, and which of them an include directive
+//! can mean. Never reads a file's contents.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::directives::Include;
+
+/// Folders of the source whose files take part in a build only where one of their own names them.
+const ASIDE: [&str; 3] = ["Documentation", "tools", "LICENSES"];
+
+/// Which tree a file lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) enum Tree {
+    Source,
+    Build,
+}
+
+/// A file, by its tree and its path in there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct File {
+    pub(super) tree: Tree,
+    pub(super) path: String,
+}
+
+/// All files, sorted. A file's number is its place.
+pub(super) struct Files {
+    files: Vec<File>,
+    /// Numbers, by the last part of the path.
+    by_name: Vec<u32>,
+    arch: String,
+}
+
+impl Files {
+    /// Lists both trees. `further` are files that need not be there yet.
+    pub(super) fn list(src: &Path, build: &Path, arch: &str, further: impl Iterator<Item = File>) -> Files {
+        let of = |tree, root| walk(root).into_iter().map(move |path| File { tree, path });
+        let (source, built) = rayon::join(|| of(Tree::Source, src), || of(Tree::Build, build));
+        Files::new(source.chain(built).chain(further).collect(), arch)
+    }
+
+    fn new(mut files: Vec<File>, arch: &str) -> Files {
+        files.par_sort_unstable();
+        files.dedup();
+        let mut by_name: Vec<u32> = (0..files.len()).map(number).collect();
+        by_name.par_sort_unstable_by_key(|at| (name(&files[*at as usize].path), *at));
+        Files { files, by_name, arch: arch.to_owned() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn file(&self, at: u32) -> &File {
+        &self.files[at as usize]
+    }
+
+    /// The number of a file.
+    pub(super) fn find(&self, tree: Tree, path: &str) -> Option<u32> {
+        let at = self.files.binary_search_by(|file| (file.tree, file.path.as_str()).cmp(&(tree, path)));
+        at.ok().map(number)
+    }
+
+    /// The files that an include directive in `from` can mean.
+    ///
+    /// In quotes, a file beside the including one is the one. In all other cases the compiler goes through the folders
+    /// of its command line, which are not looked at here: every file whose path ends so can be meant.
+    pub(super) fn meant(&self, from: u32, include: &Include) -> Vec<u32> {
+        let from = self.file(from);
+        if include.quoted
+            && let Some(path) = beside(&from.path, &include.path)
+            && let Some(at) = self.find(from.tree, &path)
+        {
+            return vec![at];
+        }
+        let parts = parts(&include.path);
+        let leaves_a_folder = parts.first() == Some(&"..");
+        let ending: Vec<&str> = parts.into_iter().skip_while(|part| *part == "..").collect();
+        let ending = ending.join("/");
+        let aside = self.aside(&from.path);
+        self.named(name(&ending))
+            .filter(|at| {
+                let path = &self.file(*at).path;
+                let there = self.aside(path);
+                ends_with(path, &ending) && (there.is_none() || leaves_a_folder || there == aside)
+            })
+            .collect()
+    }
+
+    /// All files of a name.
+    pub(super) fn named(&self, wanted: &str) -> impl Iterator<Item = u32> {
+        let of = |at: &u32| name(&self.file(*at).path);
+        let start = self.by_name.partition_point(|at| of(at) < wanted);
+        let count = self.by_name[start..].partition_point(|at| of(at) == wanted);
+        self.by_name[start..start + count].iter().copied()
+    }
+
+    /// The part of the source that a file belongs to, when the file is none of this kernel by itself.
+    fn aside<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (first, rest) = path.split_once('/')?;
+        if ASIDE.contains(&first) {
+            return Some(first);
+        }
+        let second = rest.split('/').next()?;
+        let is_other = first == "arch" && second != self.arch && rest.len() > second.len();
+        is_other.then(|| &path[..first.len() + 1 + second.len()])
+    }
+}
+
+/// The paths of all files below a folder, relative to it. What can't be read is left out: a compiler can't read it
+/// either. Compiled files and hidden ones are nobody's to include.
+fn walk(root: &Path) -> Vec<String> {
+    fn below(dir: &Path, prefix: &str) -> Vec<String> {
+        let mut files = Vec::new();
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let file_name = entry.file_name();
+            let (Some(name), Ok(kind)) = (file_name.to_str(), entry.file_type()) else { continue };
+            if name.starts_with('.') || [".o", ".ko", ".a", ".mod"].iter().any(|end| name.ends_with(end)) {
+                continue;
+            }
+            let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+            if kind.is_dir() {
+                folders.push((entry.path(), path));
+            } else if kind.is_file() || entry.path().is_file() {
+                files.push(path);
+            }
+        }
+        let deeper: Vec<Vec<String>> = folders.par_iter().map(|(dir, path)| below(dir, path)).collect();
+        files.extend(deeper.into_iter().flatten());
+        files
+    }
+    below(root, "")
+}
+
+/// A tree has far fewer than 2^32 files.
+pub(super) fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// The last part of a path.
+pub(super) fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn ends_with(path: &str, ending: &str) -> bool {
+    path.strip_suffix(ending).is_some_and(|head| head.is_empty() || head.ends_with('/'))
+}
+
+/// A path's parts without `.`, and without `x/..`.
+fn parts(path: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." && parts.last().is_some_and(|last| *last != "..") {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// `include` seen from the folder of `from`. `None` when that is outside the tree.
+fn beside(from: &str, include: &str) -> Option<String> {
+    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let joined = format!("{folder}/{include}");
+    let parts = parts(&joined);
+    (parts.first() != Some(&"..")).then(|| parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: [&str; 14] = [
+        "include/linux/a.h",
+        "include/uapi/linux/a.h",
+        "include/asm-generic/page.h",
+        "arch/x86/include/asm/page.h",
+        "arch/arm64/include/asm/page.h",
+        "arch/arm/include/asm/opcodes.h",
+        "tools/include/linux/a.h",
+        "tools/lib/x.c",
+        "tools/lib/x.h",
+        "fs/internal.h",
+        "fs/ext4/internal.h",
+        "fs/ext4/super.c",
+        "fs/xlinux/a.h",
+        "mm/internal.h",
+    ];
+
+    fn meant(from: &str, include: &str) -> Vec<String> {
+        let mut files: Vec<File> =
+            SOURCE.iter().map(|path| File { tree: Tree::Source, path: (*path).to_owned() }).collect();
+        let generated = "arch/x86/include/generated/asm/page.h";
+        files.push(File { tree: Tree::Build, path: generated.to_owned() });
+        let files = Files::new(files, "x86");
+        let from = files.find(Tree::Source, from).expect(from);
+        let quoted = include.starts_with('"');
+        let include = Include { path: include.trim_matches(['"', '<', '>']).to_owned(), quoted };
+        files.meant(from, &include).into_iter().map(|at| files.file(at).path.clone()).collect()
+    }
+
+    #[test]
+    fn an_include_means_every_file_whose_path_ends_so() {
+        let cases: [(&str, &str, &[&str]); 9] = [
+            ("fs/ext4/super.c", "<linux/a.h>", &["include/linux/a.h", "include/uapi/linux/a.h"]),
+            (
+                "fs/ext4/super.c",
+                "<asm/page.h>",
+                &["arch/x86/include/asm/page.h", "arch/x86/include/generated/asm/page.h"],
+            ),
+            ("fs/ext4/super.c", "<../../arm/include/asm/opcodes.h>", &["arch/arm/include/asm/opcodes.h"]),
+            ("fs/ext4/super.c", "\"../x/../../mm/internal.h\"", &["mm/internal.h"]),
+            ("fs/ext4/super.c", "\"internal.h\"", &["fs/ext4/internal.h"]),
+            ("fs/ext4/super.c", "\"./../internal.h\"", &["fs/internal.h"]),
+            ("fs/ext4/super.c", "<internal.h>", &["fs/ext4/internal.h", "fs/internal.h", "mm/internal.h"]),
+            ("tools/lib/x.c", "\"x.h\"", &["tools/lib/x.h"]),
+            ("fs/ext4/super.c", "\"none.h\"", &[]),
+        ];
+        for (from, include, expected) in cases {
+            assert_eq!(meant(from, include), expected, "{include} in {from}");
+        }
+    }
+
+    #[test]
+    fn what_lies_aside_is_meant_only_from_there() {
+        let own = ["include/linux/a.h", "include/uapi/linux/a.h", "tools/include/linux/a.h"];
+        assert_eq!(meant("tools/lib/x.c", "<linux/a.h>"), own);
+        assert!(!meant("arch/arm64/include/asm/page.h", "<asm/page.h>").is_empty());
+        let arm = ["arch/arm64/include/asm/page.h", "arch/x86/include/asm/page.h"];
+        assert_eq!(meant("arch/arm64/include/asm/page.h", "<asm/page.h>")[..2], arm);
+    }
+}

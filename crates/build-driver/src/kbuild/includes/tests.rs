@@ -1,0 +1,138 @@
+//! A made tree, with what kernel sources do to find their headers.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// Path, text. Paths that begin with `+` lie in the build tree.
+const FILES: [(&str, &str); 27] = [
+    ("include/linux/k.h", "#include <asm/g.h>\n"),
+    ("include/linux/types.h", "#include \"lone.h\"\n"),
+    ("include/linux/lone.h", ""),
+    ("include/linux/forced.h", "#include <linux/types.h>\n"),
+    ("include/asm-generic/g.h", ""),
+    ("include/trace/define_trace.h", "#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n#include <trace/perf.h>\n"),
+    ("include/trace/perf.h", "#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n"),
+    ("include/trace/events/a.h", "#define TRACE_INCLUDE_FILE a\n#include <trace/define_trace.h>\n"),
+    ("arch/arm64/include/asm/g.h", ""),
+    ("+arch/x86/include/generated/asm/g.h", "#include <asm-generic/g.h>\n"),
+    ("fs/a.c", "#include <linux/k.h>\n#include \"internal.h\"\n"),
+    ("fs/internal.h", ""),
+    ("mm/internal.h", ""),
+    ("mm/b.c", "#if 0\n#include \"internal.h\"\n#endif\n#include \"part.c\"\n"),
+    ("mm/part.c", ""),
+    ("mm/t.c", "#define CREATE_TRACE_POINTS\n#include <trace/events/a.h>\n"),
+    ("drivers/m.c", "#define PART_FILE <linux/named.h>\n#include \"m.h\"\n"),
+    ("drivers/m.h", "#include PART_FILE\n"),
+    ("include/linux/named.h", ""),
+    ("drivers/o.c", "#include \"o.h\"\n"),
+    ("drivers/o.h", "#define FMT_H __stringify(FMT.h)\n#include FMT_H\n"),
+    ("drivers/c.c", "#include CONFIG_TABLE\n"),
+    ("drivers/gen.c", "#include \"table.h\"\n"),
+    ("drivers/names.h", ""),
+    ("drivers/lost.c", "#include \"nowhere.h\"\n"),
+    ("drivers/plain.c", ""),
+    ("drivers/unbuilt.c", "#include <linux/k.h>\n"),
+];
+
+const RECORD: &str = "folder .\narch x86\n\
+    builtin fs/a.o mm/b.o mm/t.o drivers/m.o drivers/o.o drivers/c.o drivers/gen.o drivers/lost.o drivers/plain.o\n\
+    made fs/a.o cc_o_c source:SRC/fs/a.c traced\n\
+    made mm/b.o cc_o_c source:SRC/mm/b.c include:SRC/include/linux/forced.h traced\n\
+    made mm/t.o cc_o_c source:SRC/mm/t.c traced\n\
+    made drivers/m.o cc_o_c source:SRC/drivers/m.c traced\n\
+    made drivers/o.o cc_o_c source:SRC/drivers/o.c traced\n\
+    made drivers/c.o cc_o_c source:SRC/drivers/c.c traced\n\
+    made drivers/gen.o cc_o_c source:SRC/drivers/gen.c traced\n\
+    made drivers/lost.o cc_o_c source:SRC/drivers/lost.c traced\n\
+    made drivers/plain.o cc_o_c source:SRC/drivers/plain.c traced\n\
+    made drivers/table.h mktable source:SRC/drivers/names.h from:SRC/drivers/names.h from:drivers/mktable\n";
+
+fn graph() -> (IncludeGraph, UnitList) {
+    let dir = tempfile::tempdir().expect("dir");
+    let (src, build) = (dir.path().join("src"), dir.path().join("build"));
+    let records = dir.path().join("records");
+    let write = |path: PathBuf, text: &str| {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        std::fs::write(path, text).expect("file");
+    };
+    for (path, text) in FILES {
+        match path.strip_prefix('+') {
+            Some(path) => write(build.join(path), text),
+            None => write(src.join(path), text),
+        }
+    }
+    let real = src.canonicalize().expect("a path").display().to_string();
+    write(records.join("folder:."), &RECORD.replace("SRC", &real));
+    let list = UnitList::read(&src, &build, &records).expect("a list");
+    (IncludeGraph::scan(&src, &build, &list), list)
+}
+
+/// Units that are named for every header, because the tree does not say what they include.
+const OPEN: [&str; 2] = ["drivers/gen.o", "drivers/o.o"];
+
+fn dependents(edited: &[&str], added: &[&str]) -> Vec<String> {
+    let (graph, list) = graph();
+    graph.dependents(edited, added, &list).into_iter().map(|id| list.unit(id).object.clone()).collect()
+}
+
+#[test]
+fn the_units_that_can_include_a_file_are_named() {
+    let cases: [(&str, &[&str]); 11] = [
+        ("include/linux/k.h", &["fs/a.o"]),
+        ("include/asm-generic/g.h", &["fs/a.o"]),
+        ("fs/internal.h", &["fs/a.o"]),
+        ("mm/internal.h", &["mm/b.o"]),
+        ("mm/part.c", &["mm/b.o"]),
+        ("include/linux/lone.h", &["mm/b.o"]),
+        ("include/trace/perf.h", &["mm/t.o"]),
+        ("include/trace/events/a.h", &["mm/t.o"]),
+        ("include/linux/named.h", &["drivers/m.o"]),
+        ("arch/arm64/include/asm/g.h", &[]),
+        ("include/linux/absent.h", &[]),
+    ];
+    for (path, expected) in cases {
+        let mut expected: Vec<&str> = expected.iter().chain(&OPEN).copied().collect();
+        expected.sort_unstable();
+        assert_eq!(dependents(&[path], &[]), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_source_that_nobody_includes_is_its_own_units() {
+    assert_eq!(dependents(&["fs/a.c"], &[]), ["fs/a.o"]);
+    assert_eq!(dependents(&["drivers/plain.c", "mm/t.c"], &[]), ["drivers/plain.o", "mm/t.o"]);
+    assert!(dependents(&[], &[]).is_empty());
+}
+
+#[test]
+fn what_the_command_line_includes_counts() {
+    assert_eq!(dependents(&["include/linux/forced.h"], &[]), ["drivers/gen.o", "drivers/o.o", "mm/b.o"]);
+}
+
+#[test]
+fn a_header_that_a_table_is_made_from_counts() {
+    assert_eq!(dependents(&["drivers/names.h"], &[]), OPEN);
+}
+
+#[test]
+fn a_new_header_can_be_meant_by_who_asked_in_vain_and_by_who_found_another() {
+    assert_eq!(dependents(&[], &["drivers/nowhere.h"]), ["drivers/gen.o", "drivers/lost.o", "drivers/o.o"]);
+    assert_eq!(
+        dependents(&[], &["drivers/internal.h"]),
+        ["drivers/gen.o", "drivers/o.o", "fs/a.o", "mm/b.o"]
+    );
+}
+
+#[test]
+fn where_not_even_a_name_is_known_the_file_is_open() {
+    let (graph, _) = graph();
+    assert_eq!(graph.open_files().collect::<Vec<_>>(), ["drivers/o.h", "drivers/table.h"]);
+}
+
+#[test]
+fn a_graph_is_the_same_after_it_was_stored() {
+    let (graph, _) = graph();
+    let stored = serde_json::to_string(&graph).expect("stored");
+    assert_eq!(serde_json::from_str::<IncludeGraph>(&stored).expect("read"), graph);
+}

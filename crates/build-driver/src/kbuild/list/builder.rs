@@ -1,0 +1,232 @@
+//! Puts the records of all folders together to one [`UnitList`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList, index};
+use crate::kbuild::objtool::ObjtoolRule;
+use crate::kbuild::record::{Made, Record};
+
+/// Puts records together.
+pub(super) struct Builder<'a> {
+    src: PathBuf,
+    build: PathBuf,
+    /// How files are made, by folder and by kbuild's name of the file.
+    made: HashMap<(&'a str, &'a str), &'a Made>,
+    drafts: BTreeMap<String, Draft<'a>>,
+}
+
+/// Different values, each once, in the order that they came. A kernel has a few dozen.
+struct Table<T> {
+    values: Vec<T>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table { values: Vec::new() }
+    }
+}
+
+impl<T: PartialEq> Table<T> {
+    fn place(&mut self, value: T) -> u16 {
+        let at = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
+            self.values.push(value);
+            self.values.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+}
+
+/// A unit before places are known.
+struct Draft<'a> {
+    folder: &'a str,
+    target: &'a str,
+    made: Option<&'a Made>,
+    vmlinux: bool,
+    /// Modules' objects.
+    modules: Vec<String>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(src: PathBuf, build: PathBuf, records: &'a [Record]) -> Builder<'a> {
+        let made = records
+            .iter()
+            .flat_map(|record| {
+                record.made.iter().map(|made| ((record.folder.as_str(), made.target.as_str()), made))
+            })
+            .collect();
+        Builder { src, build, made, drafts: BTreeMap::new() }
+    }
+
+    pub(super) fn build(mut self, records: &'a [Record]) -> Result<UnitList, String> {
+        complete(records)?;
+        for record in records {
+            for target in &record.builtin {
+                self.draft(&record.folder, target).vmlinux = true;
+            }
+            for (module, parts) in &record.modules {
+                for target in parts {
+                    self.draft(&record.folder, target).modules.push(normal(module));
+                }
+            }
+        }
+        self.ingredients(records);
+        Ok(self.finish(records))
+    }
+
+    fn draft(&mut self, folder: &'a str, target: &'a str) -> &mut Draft<'a> {
+        let made = self.made.get(&(folder, target)).copied();
+        self.drafts.entry(normal(target)).or_insert(Draft {
+            folder,
+            target,
+            made,
+            vmlinux: false,
+            modules: Vec::new(),
+        })
+    }
+
+    /// What is compiled on the way to something else. Programs for the build machine are made by rules of their own.
+    fn ingredients(&mut self, records: &'a [Record]) {
+        for record in records {
+            for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
+                self.draft(&record.folder, &made.target);
+            }
+        }
+    }
+
+    fn finish(self, records: &[Record]) -> UnitList {
+        let module_ids: BTreeMap<String, ModuleId> = {
+            let names =
+                records.iter().flat_map(|record| record.modules.iter().map(|(module, _)| normal(module)));
+            let sorted: BTreeSet<String> = names.collect();
+            sorted.into_iter().enumerate().map(|(n, name)| (name, ModuleId(index(n)))).collect()
+        };
+        let mut list = UnitList {
+            objtool: records.iter().find_map(|record| record.objtool.as_deref()).map(normal),
+            arch: records.iter().find_map(|record| record.arch.clone()).unwrap_or_default(),
+            generated: self.generated(records),
+            ..UnitList::default()
+        };
+        let (mut rules, mut forced) = (Table::default(), Table::default());
+        for (object, draft) in &self.drafts {
+            let rule = match draft.made {
+                Some(made) if draft.is_linked() => made.objtool.clone(),
+                _ => ObjtoolRule::None,
+            };
+            let includes = draft.made.map_or(&[][..], |made| &made.forced);
+            list.units.push(Unit {
+                object: object.clone(),
+                target: (draft.target != object).then(|| draft.target.to_owned()),
+                folder: draft.folder.to_owned(),
+                rule: draft.made.map_or(Rule::Unknown, |made| Rule::of(&made.rule)),
+                source: draft.made.map_or(Source::Unknown, |made| self.source(&made.source)),
+                home: draft.home(&module_ids),
+                traced: draft.made.is_some_and(|made| made.traced),
+                objtool: rules.place(rule),
+                forced: forced.place(includes.iter().map(|path| self.source(path)).collect()),
+            });
+        }
+        (list.rules, list.forced) = (rules.values, forced.values);
+        list.modules = modules(records, &list);
+        let mut by_source: Vec<UnitId> =
+            list.units().filter(|(_, unit)| unit.source.in_tree().is_some()).map(|(id, _)| id).collect();
+        by_source.sort_by_key(|id| (list.unit(*id).source.in_tree(), *id));
+        list.by_source = by_source;
+        list
+    }
+
+    fn generated(&self, records: &[Record]) -> Vec<Generated> {
+        let is_product =
+            |path: &str| [".o", ".s", ".so", ".dbg", ".elf", ".ro"].iter().any(|end| path.ends_with(end));
+        let mut files: Vec<Generated> = records
+            .iter()
+            .flat_map(|record| &record.made)
+            .filter(|made| !is_product(&made.target))
+            .map(|made| {
+                let from = made.from.iter().filter(|path| !is_product(path)).map(|path| self.source(path));
+                Generated { path: normal(&made.target), from: from.collect() }
+            })
+            .collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// make names files of the source by an absolute path, or by `../` when the build tree lies in the source tree.
+    pub(super) fn source(&self, path: &str) -> Source {
+        if path.is_empty() {
+            return Source::Unknown;
+        }
+        let path = lexical(&self.build.join(path));
+        let inside = |root: &Path| path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
+        if let Some(path) = inside(&self.build) {
+            return Source::Generated(path);
+        }
+        inside(&self.src).map_or(Source::Unknown, Source::Tree)
+    }
+}
+
+impl Draft<'_> {
+    fn is_linked(&self) -> bool {
+        self.vmlinux || !self.modules.is_empty()
+    }
+
+    fn home(&self, ids: &BTreeMap<String, ModuleId>) -> Home {
+        if self.vmlinux {
+            return Home::Vmlinux;
+        }
+        let mut modules: Vec<ModuleId> =
+            self.modules.iter().filter_map(|name| ids.get(name).copied()).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        if modules.is_empty() { Home::Ingredient } else { Home::Modules(modules) }
+    }
+}
+
+/// A folder that kbuild goes to must have a record, else units are missing in silence.
+fn complete(records: &[Record]) -> Result<(), String> {
+    let there: HashSet<&str> = records.iter().map(|record| record.folder.as_str()).collect();
+    if !there.contains(".") {
+        return Err("there is no record of the root folder".to_owned());
+    }
+    match records.iter().flat_map(|record| &record.folders).find(|folder| !there.contains(folder.as_str())) {
+        Some(folder) => Err(format!("there is no record of the folder {folder}")),
+        None => Ok(()),
+    }
+}
+
+fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
+    let mut modules: BTreeMap<String, Module> = BTreeMap::new();
+    for (object, parts) in records.iter().flat_map(|record| &record.modules) {
+        let object = normal(object);
+        let mut units = Vec::with_capacity(parts.len());
+        // A Makefile may name a part twice; kbuild links it once.
+        for unit in parts.iter().filter_map(|part| list.by_object(&normal(part))) {
+            if !units.contains(&unit) {
+                units.push(unit);
+            }
+        }
+        let is_its_unit = units.iter().any(|unit| list.unit(*unit).object == object);
+        modules.entry(object.clone()).or_insert(Module { object, units, is_its_unit });
+    }
+    modules.into_values().collect()
+}
+
+/// A path of the build tree without `.` and `..`.
+fn normal(path: &str) -> String {
+    lexical(Path::new(path)).to_string_lossy().into_owned()
+}
+
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
+}

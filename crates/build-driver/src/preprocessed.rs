@@ -1,0 +1,178 @@
+//! Which of the units that include an edited file are changed by the edit: those whose preprocessed text differs. Most
+//! units that include a header do not use what an edit of the header changes.
+//!
+//! Lines that name the file and line of what follows (`# 7 "file"`) are left out of the comparison. The preprocessor has
+//! put numbers in place of `__LINE__` by then, so code that depends on a line number still differs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+
+use crate::apply::Prepared;
+use crate::environment::Environment;
+use crate::kbuild::{Rule, Unit, UnitId, UnitList};
+use crate::make::{Built, Make};
+use crate::parallel::each;
+use crate::progress::Progress;
+use crate::units::patched_fails;
+use crate::workspace::{Workspace, original_does_not_build};
+
+/// A unit's text, as far as it counts.
+type Text = blake3::Hash;
+
+impl Workspace {
+    /// The candidates whose text the patch changes, in their order.
+    pub(crate) fn with_other_text(
+        &self,
+        prepared: &Prepared,
+        list: &UnitList,
+        candidates: &[UnitId],
+        progress: &dyn Progress,
+    ) -> Result<Vec<UnitId>> {
+        progress.step("preprocessing units that include an edited file");
+        let units: Vec<&Unit> = candidates.iter().map(|&id| list.unit(id)).collect();
+        let original = self.texts(&units, progress, original_does_not_build)?;
+        let patched = self.while_patched(prepared, |_| self.texts(&units, progress, patched_fails))?;
+        let both = original.into_iter().zip(patched);
+        let other: Vec<UnitId> =
+            candidates.iter().zip(both).filter(|(_, (a, b))| a != b).map(|(&id, _)| id).collect();
+        let offsets = self.with_same_offsets(prepared, list, &other)?;
+        Ok(other.into_iter().filter(|id| !offsets.contains(id)).collect())
+    }
+
+    /// Those of the units from which headers for assembly are made, whose headers are the same after the patch. Their
+    /// text includes half of the kernel; what comes of it is a list of numbers.
+    fn with_same_offsets(
+        &self,
+        prepared: &Prepared,
+        list: &UnitList,
+        units: &[UnitId],
+    ) -> Result<Vec<UnitId>> {
+        let of_offsets: Vec<UnitId> =
+            units.iter().copied().filter(|&id| list.unit(id).rule == Rule::Offsets).collect();
+        if of_offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let environment = Environment::read(&self.dir)?;
+        let numbers = || -> Result<Vec<Vec<String>>> {
+            of_offsets
+                .iter()
+                .map(|&id| {
+                    let unit = list.unit(id);
+                    let target = PathBuf::from(unit.target());
+                    self.with_make(|make| {
+                        let built = environment.make(make, &unit.folder, &[target], &mut |_| {})?;
+                        if built.success { Ok(()) } else { Err(patched_fails(make, &built)) }
+                    })?;
+                    offsets(&self.build_dir().join(&unit.object))
+                })
+                .collect()
+        };
+        let original = numbers()?;
+        let patched = self.while_patched(prepared, |_| numbers())?;
+        let both = original.into_iter().zip(patched);
+        Ok(of_offsets.into_iter().zip(both).filter(|(_, (a, b))| a == b).map(|(id, _)| id).collect())
+    }
+
+    /// The texts of units, of the source as it is.
+    fn texts(
+        &self,
+        units: &[&Unit],
+        progress: &dyn Progress,
+        failure: impl Fn(&Make<'_>, &Built) -> klpx_diagnosis::Failure,
+    ) -> Result<Vec<Text>> {
+        let targets = units.iter().map(|unit| preprocessed(unit)).collect::<Result<Vec<PathBuf>>>()?;
+        let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+        for (unit, target) in units.iter().zip(&targets) {
+            folders.entry(&unit.folder).or_default().push(target.clone());
+        }
+        let environment = Environment::read(&self.dir)?;
+        let (mut done, total) = (0, Some(units.len() as u64));
+        self.with_make(|make| {
+            for (folder, targets) in &folders {
+                let preprocess = || environment.make(make, folder, targets, &mut |_| {});
+                let mut built = preprocess()?;
+                if !built.success {
+                    // Headers that only this folder's objects need are made with the objects.
+                    let objects: Vec<PathBuf> =
+                        targets.iter().map(|target| target.with_extension("o")).collect();
+                    built = environment.make(make, folder, &objects, &mut |_| {})?;
+                    if built.success {
+                        built = preprocess()?;
+                    }
+                }
+                if !built.success {
+                    return Err(failure(make, &built));
+                }
+                done += targets.len() as u64;
+                progress.objects(done, total);
+            }
+            Ok(())
+        })?;
+        let build = self.build_dir();
+        each(self.kernel.jobs(), targets.len(), |at| text(&build.join(&targets[at]))).into_iter().collect()
+    }
+}
+
+/// What kbuild calls the preprocessed text of a unit (scripts/Makefile.build: `%.i` of C, `%.s` of assembly).
+fn preprocessed(unit: &Unit) -> Result<PathBuf> {
+    let ending = match unit.rule {
+        Rule::C | Rule::Offsets => "i",
+        Rule::Assembly => "s",
+        _ => {
+            let what = "klpx can't tell whether an edited header changes this unit";
+            return Err(Diagnosis::new("klpx::not-c", Class::NotLivepatchable, what)
+                .place(Place::file(unit.object.clone(), None))
+                .why("it is compiled neither from C nor from assembly")
+                .remedy("leave the header out of the patch")
+                .into());
+        }
+    };
+    Ok(Path::new(unit.target()).with_extension(ending))
+}
+
+/// The lines that become a header (include/linux/kbuild.h marks them with `->`).
+fn offsets(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().filter(|line| line.contains("->")).map(str::to_owned).collect())
+}
+
+fn text(path: &Path) -> Result<Text> {
+    let bytes = std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+    Ok(significant(&bytes))
+}
+
+/// The hash of all lines but those that only say where the next one comes from.
+fn significant(text: &[u8]) -> Text {
+    let mut hasher = blake3::Hasher::new();
+    for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && !is_line_marker(line)) {
+        hasher.update(line);
+        hasher.update(b"\n");
+    }
+    hasher.finalize()
+}
+
+/// `# LINE "FILE" FLAGS`, as GCC and Clang write it.
+fn is_line_marker(line: &[u8]) -> bool {
+    line.strip_prefix(b"# ").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_line_comes_from_does_not_count_and_what_it_says_does() {
+        let text = |text: &str| significant(text.as_bytes());
+        let original = text("# 1 \"a.h\" 1\nint x;\n# 9 \"a.c\" 2\nint y = 9;\n");
+        assert_eq!(original, text("# 1 \"a.h\" 1\n\nint x;\n# 12 \"a.c\" 2\nint y = 9;\n"));
+        assert_ne!(
+            original,
+            text("# 1 \"a.h\" 1\nint x;\n# 9 \"a.c\" 2\nint y = 10;\n"),
+            "__LINE__ was expanded"
+        );
+        assert_ne!(text("#pragma a\nint x;\n"), text("int x;\n"));
+    }
+}

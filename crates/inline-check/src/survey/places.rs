@@ -1,0 +1,105 @@
+//! What lies where in a file: its sections of code, its functions, its trace sites.
+
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Elf, SectionId, SymbolId};
+use klpx_normalize::name::canonical;
+use object::elf::{ET_REL, SHF_EXECINSTR, STT_FUNC};
+use object::endian::LittleEndian as LE;
+use rayon::prelude::*;
+
+use super::Reach;
+use crate::dwarf;
+use crate::reach::Sites;
+
+/// What lies where in a file.
+pub(super) struct Places<'d> {
+    elf: &'d Elf<'d>,
+    pub(super) object: bool,
+    /// Sections of code in a linked image, by address: begin, end.
+    code: Vec<(u64, u64, SectionId)>,
+    /// Functions, by address as DWARF has it.
+    symbols: Vec<(u64, SymbolId)>,
+    sites: Sites,
+    /// [`Arch::undescribed_entry`].
+    undescribed: u64,
+}
+
+/// The place of an out-of-line copy.
+pub(super) struct Place {
+    pub(super) section: SectionId,
+    /// Its first byte, as a person knows it.
+    pub(super) shown: u64,
+    pub(super) reach: Reach,
+    /// The first of the symbols that begin there or behind.
+    symbol: usize,
+    entry: u64,
+}
+
+impl<'d> Places<'d> {
+    pub(super) fn read(elf: &'d Elf<'d>, arch: Arch) -> Places<'d> {
+        let object = elf.file_type() == ET_REL.0;
+        let executable = |&id: &SectionId| elf.section_flags(id) & SHF_EXECINSTR.0 != 0;
+        let span = |id: SectionId| {
+            let begin = elf.section(id).sh_addr.get(LE);
+            (begin, begin.saturating_add(elf.section_size(id)), id)
+        };
+        let mut code: Vec<_> = elf.section_ids().filter(executable).map(span).collect();
+        code.sort_unstable_by_key(|&(begin, ..)| begin);
+        let mut symbols: Vec<_> = elf
+            .symbol_ids()
+            .filter(|&id| elf.symbol_type(id) == STT_FUNC.0)
+            .filter_map(|id| {
+                let section = elf.symbol_section(id)?;
+                let value = elf.symbol_value(id);
+                Some((if object { dwarf::address(section, value) } else { value }, id))
+            })
+            .collect();
+        symbols.par_sort_unstable();
+        let undescribed = arch.undescribed_entry();
+        Places { elf, object, code, symbols, sites: Sites::read(elf, arch), undescribed }
+    }
+
+    /// The place of the function that DWARF has begin at an address, which may be behind the patchable entry. `None`
+    /// when there is no code.
+    pub(super) fn find(&self, address: u64) -> Option<Place> {
+        let section = self.section(address)?;
+        let after = self.symbols.partition_point(|&(at, _)| at <= address);
+        let entry = match after.checked_sub(1).and_then(|n| self.symbols.get(n)) {
+            Some(&(at, _)) if address - at <= self.undescribed => at,
+            _ => address,
+        };
+        let before = self.symbols[..after].iter().rev().take_while(|&&(at, _)| at >= entry).count();
+        let shown = match dwarf::place(entry) {
+            Some((_, offset)) if self.object => offset,
+            _ => entry,
+        };
+        let reach = match self.sites.reach(self.elf.section_name(section), entry) {
+            None => Reach::Unknown,
+            Some(Ok(offset)) => Reach::Site(offset),
+            Some(Err(why)) => Reach::No(why),
+        };
+        Some(Place { section, shown, reach, symbol: after - before, entry })
+    }
+
+    /// The section of code that an address is in.
+    fn section(&self, address: u64) -> Option<SectionId> {
+        if self.object {
+            let (section, _) = dwarf::place(address)?;
+            let exists = section.index() < self.elf.section_count();
+            return (exists && self.elf.section_flags(section) & SHF_EXECINSTR.0 != 0).then_some(section);
+        }
+        let after = self.code.partition_point(|&(begin, ..)| begin <= address);
+        let &(_, end, id) = self.code.get(after.checked_sub(1)?)?;
+        (address < end).then_some(id)
+    }
+
+    /// The name at a place: where there are several, the one that is like the function's.
+    pub(super) fn symbol(&self, place: &Place, function: &[u8]) -> Option<&'d [u8]> {
+        let here = self.symbols[place.symbol..].iter().take_while(|&&(at, _)| at == place.entry);
+        let names = || here.clone().map(|&(_, id)| self.elf.symbol_name(id));
+        names()
+            .find(|&name| name == function)
+            .or_else(|| names().find(|name| canonical(name).base == function))
+            .or_else(|| names().next())
+    }
+}

@@ -1,0 +1,152 @@
+//! Texts by number, and the paths of units and their files, as a person knows them.
+
+use std::path::Path;
+
+use foldhash::fast::RandomState;
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashTable};
+use std::hash::BuildHasher as _;
+
+use super::scan::{FileName, NONE, UnitFacts};
+use super::{TextId, paths};
+use crate::sections::{Sections, Text};
+
+/// Texts by number, each once, in one piece of memory.
+#[derive(Default)]
+pub(super) struct Texts {
+    all: String,
+    /// Where each ends in `all`.
+    ends: Vec<usize>,
+    known: HashTable<u32>,
+    hasher: RandomState,
+    /// Those that were looked for by their place.
+    places: HashMap<Text, TextId, RandomState>,
+}
+
+impl Texts {
+    /// The number of a text.
+    pub(super) fn add(&mut self, text: &str) -> TextId {
+        let Texts { all, ends, known, hasher, .. } = self;
+        let hash = hasher.hash_one(text);
+        if let Some(&number) = known.find(hash, |&number| slice(all, ends, number) == text) {
+            return TextId(number);
+        }
+        let number = ends.len() as u32;
+        all.push_str(text);
+        ends.push(all.len());
+        known.insert_unique(hash, number, |&number| hasher.hash_one(slice(all, ends, number)));
+        TextId(number)
+    }
+
+    /// The number of a text that lies in a file; `None` for an empty one.
+    pub(super) fn add_at(&mut self, sections: &Sections<'_>, place: Text) -> Option<TextId> {
+        if let Some(&known) = self.places.get(&place) {
+            return Some(known);
+        }
+        let text = sections.text(place);
+        if text.is_empty() {
+            return None;
+        }
+        let number = self.add(&String::from_utf8_lossy(text));
+        self.places.insert(place, number);
+        Some(number)
+    }
+
+    /// A text.
+    pub(super) fn get(&self, id: TextId) -> &str {
+        slice(&self.all, &self.ends, id.0)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Gives back what only adding needs.
+    pub(super) fn close(&mut self) {
+        self.known = HashTable::new();
+        self.places = HashMap::default();
+    }
+}
+
+fn slice<'t>(all: &'t str, ends: &[usize], number: u32) -> &'t str {
+    let number = number as usize;
+    &all[number.checked_sub(1).map_or(0, |before| ends[before])..ends[number]]
+}
+
+/// The files of all units.
+pub(super) struct Files {
+    /// Each unit's own file.
+    pub(super) units: Vec<TextId>,
+    /// Each unit's files, by index; `TextId(NONE)` for one that nothing is in.
+    files: Vec<Vec<TextId>>,
+    /// The folder that they are named from, with a `/` at its end.
+    pub(super) root: String,
+}
+
+impl Files {
+    /// Names each unit's files, without the folder that the tree was in.
+    pub(super) fn name(
+        texts: &mut Texts,
+        sections: &Sections<'_>,
+        units: &[UnitFacts],
+        tree: Option<&Path>,
+    ) -> Files {
+        let mut joined = Joined { sections, all: Vec::new(), known: HashMap::default() };
+        let mut files: Vec<Vec<TextId>> = Vec::with_capacity(units.len());
+        for unit in units {
+            let length = unit.files.last().map_or(0, |&(index, _)| index as usize + 1);
+            let mut numbers = vec![TextId(NONE); length];
+            for &(index, name) in &unit.files {
+                numbers[index as usize] = TextId(joined.add(name));
+            }
+            files.push(numbers);
+        }
+        let root = match tree {
+            Some(tree) => format!("{}/", tree.display()),
+            None => paths::root(&joined.all).to_owned(),
+        };
+        let own: Vec<u32> = units.iter().map(|unit| joined.add(unit.name)).collect();
+        let folder = units.first().map(|unit| String::from_utf8_lossy(sections.text(unit.name.folder)));
+        let folder = folder.map(|folder| format!("{}/", folder.trim_end_matches('/')));
+        let folders: Vec<String> = [root.clone()].into_iter().chain(folder).collect();
+        let name = |path: &String| texts.add(paths::without(path, &folders));
+        let names: Vec<TextId> = joined.all.iter().map(name).collect();
+        for file in files.iter_mut().flatten().filter(|file| file.0 != NONE) {
+            *file = names[file.0 as usize];
+        }
+        let units = own.into_iter().map(|path| names[path as usize]).collect();
+        Files { units, files, root }
+    }
+
+    /// A unit's file.
+    pub(super) fn get(&self, unit: u32, index: u32) -> Option<TextId> {
+        let file = self.files[unit as usize].get(index as usize)?;
+        Some(*file).filter(|file| file.0 != NONE)
+    }
+}
+
+/// Paths made of their parts, each combination once.
+struct Joined<'a> {
+    sections: &'a Sections<'a>,
+    all: Vec<String>,
+    known: HashMap<FileName, u32, RandomState>,
+}
+
+impl Joined<'_> {
+    fn add(&mut self, file: FileName) -> u32 {
+        let place = match self.known.entry(file) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(place) => place,
+        };
+        let number = self.all.len() as u32;
+        place.insert(number);
+        let FileName { folder, directory, name } = file;
+        let parts = [folder, directory, name].map(|part| String::from_utf8_lossy(self.sections.text(part)));
+        self.all.push(match name {
+            Text::None => String::new(),
+            _ => paths::join(&[&parts[0], &parts[1], &parts[2]]),
+        });
+        number
+    }
+}

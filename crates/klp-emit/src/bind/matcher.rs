@@ -1,0 +1,445 @@
+//! The matching itself, one step after the other: globals, files, neighbours, promoted names, what is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::{HashMap, HashSet};
+use klpx_normalize::align::best_in_order;
+use klpx_normalize::elf::{Definition, Elf, SymbolId};
+use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::object::{FileId, Item, ItemId, Object};
+use object::elf;
+
+use super::Evidence;
+use super::promoted::{pair_hashes, promoted_by_hash};
+use crate::contents;
+use crate::image::{Image, Location};
+use crate::locals::{Locals, takes_part};
+
+/// What is left to match under one name: (witness symbols, kernel symbols).
+type Rest = (Vec<SymbolId>, Vec<SymbolId>);
+
+pub(super) struct Matcher<'a> {
+    witness: &'a Object<'a>,
+    image: &'a Image<'a>,
+    pub(super) bound: Vec<Option<(SymbolId, Evidence)>>,
+    claimed: Vec<bool>,
+    pub(super) tied: BTreeMap<SymbolId, Vec<SymbolId>>,
+    /// For each FILE of the witness, the group of the image that is the same file; both by group number.
+    file: Vec<Option<usize>>,
+    image_locals: &'a Locals,
+}
+
+impl<'a> Matcher<'a> {
+    pub(super) fn new(witness: &'a Object<'a>, image: &'a Image<'a>) -> Matcher<'a> {
+        Matcher {
+            witness,
+            image,
+            bound: vec![None; witness.elf.symbol_count()],
+            claimed: vec![false; image.elf.symbol_count()],
+            tied: BTreeMap::new(),
+            file: Vec::new(),
+            image_locals: image.locals(),
+        }
+    }
+
+    /// Every step in its order.
+    pub(super) fn run(&mut self) {
+        self.globals();
+        let witness = Locals::read(&self.witness.elf, |id| !self.is_local(id));
+        self.file = vec![None; witness.count()];
+        match self.image_locals.has_files() {
+            true => self.files(&witness),
+            false => self.neighbours(&witness),
+        }
+        if self.witness.has_promoted() || self.image.has_promoted() {
+            self.promoted();
+        }
+        self.leftovers();
+    }
+
+    fn bind(&mut self, from: SymbolId, to: SymbolId, evidence: Evidence) {
+        self.bound[from.index()] = Some((to, evidence));
+        self.claimed[to.index()] = true;
+    }
+
+    fn is_local(&self, id: SymbolId) -> bool {
+        self.witness.elf.symbol_binding(id) == elf::STB_LOCAL.0
+    }
+
+    fn witness_name(&self, id: SymbolId) -> &'a [u8] {
+        self.witness.elf.symbol_name(id)
+    }
+
+    fn image_name(&self, id: SymbolId) -> &'a [u8] {
+        self.image.elf.symbol_name(id)
+    }
+
+    /// Globals, defined here or not, by name.
+    fn globals(&mut self) {
+        for id in self.witness.elf.symbol_ids() {
+            if self.is_local(id) || !takes_part(&self.witness.elf, id) {
+                continue;
+            }
+            let found = self.image.global(self.witness_name(id));
+            if let Some(found) = found.filter(|&f| !self.claimed[f.index()]) {
+                self.bind(id, found, Evidence::Global);
+            }
+        }
+    }
+
+    /// Locals by file and name.
+    fn files(&mut self, witness: &Locals) {
+        for (mine, theirs) in self.align_files(witness) {
+            self.file[mine] = Some(theirs);
+            let theirs = self.image_locals.of(theirs);
+            self.match_names(witness.of(mine), theirs, [Evidence::FileAndName, Evidence::FileAndOrder]);
+        }
+    }
+
+    /// Pairs of groups that are the same file. Names are base names, so several files share one. The files of two links
+    /// have the same order; where one link has more of them than the other, the names inside decide. A single unit is
+    /// one of them, and only what it holds can tell which.
+    fn align_files(&mut self, witness: &Locals) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::new();
+        for (name, mine) in witness.by_name() {
+            let Some(theirs) = self.image_locals.by_name().get(name) else { continue };
+            match (&mine[..], &theirs[..]) {
+                (&[unit], &[_, _, ..]) if witness.count() == 2 => {
+                    let chosen = self.choose(witness.of(unit), theirs);
+                    pairs.extend(chosen.map(|group| (unit, group)));
+                }
+                _ if mine.len() == theirs.len() => {
+                    pairs.extend(mine.iter().copied().zip(theirs.iter().copied()));
+                }
+                _ => pairs.extend(self.align_by_content(witness, mine, theirs)),
+            }
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// Which of several files of one name a unit is: the only one that has most of the names of its locals, with most of
+    /// the sizes; of those that are equal so far, the only one with most of the contents. Where there is no such one,
+    /// the locals are tied.
+    fn choose(&mut self, mine: &[SymbolId], theirs: &[usize]) -> Option<usize> {
+        let pairs_of = |group: usize| -> Vec<(SymbolId, SymbolId)> {
+            let mut rest = self.by_name(mine, self.image_locals.of(group));
+            let pairs = rest.drain().flat_map(|(_, (mine, theirs))| mine.into_iter().zip(theirs));
+            pairs.filter(|&(a, b)| self.same_kind(a, b)).collect()
+        };
+        let groups: Vec<(usize, Vec<_>)> = theirs.iter().map(|&group| (group, pairs_of(group))).collect();
+        let best = |groups: Vec<(usize, Vec<(SymbolId, SymbolId)>)>,
+                    score: &dyn Fn(&[(SymbolId, SymbolId)]) -> (usize, usize)| {
+            let top = groups.iter().map(|(_, pairs)| score(pairs)).max().unwrap_or_default();
+            groups.into_iter().filter(|(_, pairs)| top > (0, 0) && score(pairs) == top).collect::<Vec<_>>()
+        };
+        let count = |pairs: &[(SymbolId, SymbolId)], test: &dyn Fn(SymbolId, SymbolId) -> bool| {
+            pairs.iter().filter(|&&(a, b)| test(a, b)).count()
+        };
+        let named = best(groups, &|pairs| (pairs.len(), count(pairs, &|a, b| self.sizes_agree(a, b))));
+        let held = match named.len() {
+            0 | 1 => named,
+            _ => best(named, &|pairs| (count(pairs, &|a, b| self.contents_agree(a, b)), 0)),
+        };
+        if let [(only, _)] = held[..] {
+            return Some(only);
+        }
+        for (a, b) in held.into_iter().flat_map(|(_, pairs)| pairs) {
+            self.tied.entry(a).or_default().push(b);
+        }
+        None
+    }
+
+    /// The order-keeping pairing that shares the most names.
+    fn align_by_content(&self, witness: &Locals, mine: &[usize], theirs: &[usize]) -> Vec<(usize, usize)> {
+        let names = |group: usize| -> HashSet<&[u8]> {
+            self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect()
+        };
+        let sets: Vec<HashSet<&[u8]>> = theirs.iter().map(|&group| names(group)).collect();
+        let shared = |n: usize, m: usize| {
+            witness.of(mine[n]).iter().filter(|&&id| sets[m].contains(self.witness_name(id))).count()
+        };
+        let pairs = best_in_order(mine.len(), theirs.len(), shared);
+        pairs.into_iter().map(|(n, m)| (mine[n], theirs[m])).collect()
+    }
+
+    /// Locals of a symbol table that lost its FILE symbols: by name where it stands as often here as there, then among
+    /// the neighbours of those that were found, because the locals of a unit stand together.
+    fn neighbours(&mut self, witness: &Locals) {
+        for group in 0..witness.count() {
+            let (mine, all) = (witness.of(group), self.image_locals.of(0));
+            self.match_names(mine, all, [Evidence::Name, Evidence::Name]);
+            let found = || mine.iter().filter_map(|id| Some(self.bound[id.index()]?.0));
+            let (Some(first), Some(last)) = (found().min(), found().max()) else { continue };
+            let near: Vec<SymbolId> = all.iter().copied().filter(|id| (first..=last).contains(id)).collect();
+            self.match_names(mine, &near, [Evidence::Neighbours, Evidence::Neighbours]);
+        }
+    }
+
+    /// What is not bound yet, by name.
+    fn by_name(&self, mine: &[SymbolId], theirs: &[SymbolId]) -> HashMap<&'a [u8], Rest> {
+        let mut by_name: HashMap<&[u8], Rest> = HashMap::new();
+        for &id in mine.iter().filter(|id| self.bound[id.index()].is_none()) {
+            by_name.entry(self.witness_name(id)).or_default().0.push(id);
+        }
+        for &id in theirs.iter().filter(|id| !self.claimed[id.index()]) {
+            if let Some(entry) = by_name.get_mut(self.image_name(id)) {
+                entry.1.push(id);
+            }
+        }
+        by_name
+    }
+
+    /// Binds the symbols of each name in their order, where both sides have as many, the second kind of evidence where
+    /// that is more than one.
+    fn match_names(&mut self, mine: &[SymbolId], theirs: &[SymbolId], evidence: [Evidence; 2]) {
+        let mut pairs = Vec::new();
+        for (name, (mine, theirs)) in self.by_name(mine, theirs) {
+            let numbered = canonical(name).suffixes.contains(Suffixes::NUMBER);
+            let agree = |test: &dyn Fn(SymbolId, SymbolId) -> bool| {
+                mine.iter().zip(&theirs).all(|(&a, &b)| test(a, b))
+            };
+            let sized = || agree(&|a, b| self.sizes_agree(a, b));
+            if mine.len() != theirs.len()
+                || !agree(&|a, b| self.same_kind(a, b))
+                || (mine.len() > 1 || numbered) && !sized()
+            {
+                continue;
+            }
+            let evidence = evidence[usize::from(mine.len() > 1)];
+            pairs.extend(mine.into_iter().zip(theirs).map(|(a, b)| (a, b, evidence)));
+        }
+        for (a, b, evidence) in pairs {
+            self.bind(a, b, evidence);
+        }
+    }
+
+    /// Code is code, data is data.
+    fn same_kind(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        let code = |elf: &Elf<'_>, id| {
+            elf.symbol_section(id).is_some_and(|s| elf.section_flags(s) & elf::SHF_EXECINSTR.0 != 0)
+        };
+        code(&self.witness.elf, mine) == code(&self.image.elf, theirs)
+    }
+
+    fn sizes_agree(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        self.witness.elf.symbol_size(mine) == self.image.elf.symbol_size(theirs)
+    }
+
+    /// Promoted names: the hash of each file in one build stands for one hash in the other.
+    fn promoted(&mut self) {
+        let mine = promoted_by_hash(&self.witness.elf, |id| {
+            self.bound[id.index()].is_none() && takes_part(&self.witness.elf, id)
+        });
+        let theirs = promoted_by_hash(&self.image.elf, |id| {
+            !self.claimed[id.index()] && takes_part(&self.image.elf, id)
+        });
+        for (hash, other) in pair_hashes(&mine, &theirs) {
+            let (Some(mine), Some(theirs)) = (mine.get(hash), theirs.get(other)) else { continue };
+            for (name, &from) in mine {
+                if let Some(&to) = theirs.get(name) {
+                    self.bind(from, to, Evidence::PromotedTogether);
+                }
+            }
+        }
+    }
+
+    /// What has no partner yet, by canonical name, then by size, contents and references.
+    fn leftovers(&mut self) {
+        let mut open: BTreeMap<(&[u8], Suffixes), Rest> = BTreeMap::new();
+        for id in self.witness.elf.symbol_ids() {
+            let defined = self.witness.elf.definition(id) != Definition::Undefined;
+            if self.bound[id.index()].is_none() && defined && takes_part(&self.witness.elf, id) {
+                open.entry(canonical(self.witness_name(id)).key()).or_default().0.push(id);
+            }
+        }
+        for id in self.candidates() {
+            if !self.claimed[id.index()]
+                && let Some(rest) = open.get_mut(&canonical(self.image_name(id)).key())
+            {
+                rest.1.push(id);
+            }
+        }
+        open.retain(|_, (_, theirs)| !theirs.is_empty());
+        for (_, (mine, theirs)) in open {
+            self.settle(&mine, &theirs);
+        }
+        let tied = std::mem::take(&mut self.tied);
+        self.settle_by_reference(tied);
+    }
+
+    /// The symbols of the image that something of the witness may be: of its files, and, where names were promoted, all.
+    fn candidates(&self) -> Vec<SymbolId> {
+        if self.witness.has_promoted() || self.image.has_promoted() {
+            return self.image.elf.symbol_ids().filter(|&id| takes_part(&self.image.elf, id)).collect();
+        }
+        let groups: BTreeSet<usize> = match self.image_locals.has_files() {
+            true => self.file.iter().copied().flatten().collect(),
+            false => BTreeSet::from([0]),
+        };
+        groups.into_iter().flat_map(|group| self.image_locals.of(group)).copied().collect()
+    }
+
+    /// Applies one kind of evidence after the other to symbols of one canonical name.
+    fn settle(&mut self, mine: &[SymbolId], theirs: &[SymbolId]) {
+        type Test<'t> = &'t dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool;
+        let steps: [(Evidence, Test<'_>); 3] = [
+            (Evidence::CanonicalName, &|_, _, _| true),
+            (Evidence::Size, &|m, a, b| m.sizes_agree(a, b)),
+            (Evidence::Contents, &|m, a, b| m.sizes_agree(a, b) && m.contents_agree(a, b)),
+        ];
+        for (evidence, test) in steps {
+            while self.settle_once(mine, theirs, evidence, test) {}
+        }
+        for &id in mine.iter().filter(|id| self.bound[id.index()].is_none()) {
+            let fitting = self.fitting(id, theirs, &|m, a, b| m.sizes_agree(a, b));
+            if !fitting.is_empty() {
+                self.tied.insert(id, fitting);
+            }
+        }
+    }
+
+    /// The unclaimed symbols that could be this one.
+    fn fitting(
+        &self,
+        id: SymbolId,
+        theirs: &[SymbolId],
+        test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
+    ) -> Vec<SymbolId> {
+        let free = |&other: &SymbolId| !self.claimed[other.index()];
+        theirs
+            .iter()
+            .copied()
+            .filter(free)
+            .filter(|&other| self.may_be(id, other) && test(self, id, other))
+            .collect()
+    }
+
+    /// Binds every pair in which each is the only one that fits the other. True when something was bound.
+    fn settle_once(
+        &mut self,
+        mine: &[SymbolId],
+        theirs: &[SymbolId],
+        evidence: Evidence,
+        test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
+    ) -> bool {
+        let open: Vec<SymbolId> =
+            mine.iter().copied().filter(|id| self.bound[id.index()].is_none()).collect();
+        let candidates: Vec<Vec<SymbolId>> = open.iter().map(|&id| self.fitting(id, theirs, test)).collect();
+        let mut wanted: HashMap<SymbolId, usize> = HashMap::new();
+        for id in candidates.iter().flatten() {
+            *wanted.entry(*id).or_insert(0) += 1;
+        }
+        let mut any = false;
+        for (&id, found) in open.iter().zip(&candidates) {
+            if let [only] = found[..]
+                && wanted.get(&only) == Some(&1)
+            {
+                self.bind(id, only, evidence);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether scope and kind allow that the two are the same: code is code, and two locals are of the same file.
+    fn may_be(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        if !self.same_kind(mine, theirs) {
+            return false;
+        }
+        let promoted = |name| canonical(name).suffixes.promoted();
+        match (self.is_local(mine), !self.image.is_global(theirs)) {
+            (true, true) if !self.image_locals.has_files() => true,
+            (true, true) => {
+                let file = self.witness.symbol_file(mine);
+                let group = if file == FileId::NONE { 0 } else { file.0 as usize + 1 };
+                let group = self.file.get(group).copied().flatten();
+                group.is_some() && group == self.image_locals.group_of(theirs)
+            }
+            (true, false) => promoted(self.image_name(theirs)),
+            (false, true) => promoted(self.witness_name(mine)) && self.may_share_a_file(mine, theirs),
+            (false, false) => promoted(self.witness_name(mine)) && promoted(self.image_name(theirs)),
+        }
+    }
+
+    /// False when a promoted symbol is known to come from another file than a local of the image.
+    fn may_share_a_file(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        let unit = self.witness.symbol_item(mine).map_or(FileId::NONE, |item| self.witness.unit(item));
+        let group =
+            if unit == FileId::NONE { None } else { self.file.get(unit.0 as usize + 1).copied().flatten() };
+        group.is_none_or(|group| Some(group) == self.image_locals.group_of(theirs))
+    }
+
+    fn witness_item(&self, id: SymbolId) -> Option<&Item> {
+        self.witness.symbol_item(id).map(|item| self.witness.item(item))
+    }
+
+    fn contents_agree(&self, mine: SymbolId, theirs: SymbolId) -> bool {
+        let (Some(item), Some(address)) = (self.witness_item(mine), self.image.address(theirs)) else {
+            return false;
+        };
+        contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
+    }
+
+    /// Settles ties by what bound code of the same bytes refers to.
+    fn settle_by_reference(&mut self, mut tied: BTreeMap<SymbolId, Vec<SymbolId>>) {
+        while !tied.is_empty() {
+            let seen = self.references_to(&tied);
+            let mut settled = Vec::new();
+            for (&id, candidates) in &tied {
+                let Some(addresses) = seen.get(&id) else { continue };
+                let hit = |&&c: &&SymbolId| self.image.address(c).is_some_and(|a| addresses.contains(&a));
+                let hits: Vec<SymbolId> = candidates.iter().filter(hit).copied().collect();
+                if let ([only], 1) = (&hits[..], addresses.len())
+                    && !self.claimed[only.index()]
+                {
+                    settled.push((id, *only));
+                }
+            }
+            if settled.is_empty() {
+                break;
+            }
+            for (id, only) in settled {
+                tied.remove(&id);
+                if !self.claimed[only.index()] {
+                    self.bind(id, only, Evidence::Reference);
+                }
+            }
+            for candidates in tied.values_mut() {
+                candidates.retain(|c| !self.claimed[c.index()]);
+            }
+            tied.retain(|_, candidates| !candidates.is_empty());
+        }
+        self.tied = tied;
+    }
+
+    /// For each tied symbol, the addresses that bound items refer to where the witness refers to its entry.
+    fn references_to(&self, tied: &BTreeMap<SymbolId, Vec<SymbolId>>) -> HashMap<SymbolId, BTreeSet<u64>> {
+        let items: HashMap<ItemId, SymbolId> =
+            tied.keys().filter_map(|&id| Some((self.witness.symbol_item(id)?, id))).collect();
+        let mut seen: HashMap<SymbolId, BTreeSet<u64>> = HashMap::new();
+        for owner in self.witness.item_ids() {
+            let Some((to, _)) = self.bound[self.witness.item(owner).symbol.index()] else { continue };
+            let Some(address) = self.image.address(to) else { continue };
+            let refers = contents::references(self.witness, owner, &|item| items.contains_key(&item));
+            if refers.is_empty()
+                || !contents::unrelocated_bytes_agree(
+                    self.witness,
+                    self.witness.item(owner),
+                    self.image,
+                    address,
+                )
+            {
+                continue;
+            }
+            for (rela, item, offset) in refers {
+                let found =
+                    contents::location(self.witness, self.witness.item(owner), rela, self.image, address);
+                if let (Some(Location::At(found)), Some(&id)) = (found, items.get(&item)) {
+                    seen.entry(id).or_default().insert(found.wrapping_sub(offset as u64));
+                }
+            }
+        }
+        seen
+    }
+}

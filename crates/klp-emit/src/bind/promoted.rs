@@ -1,0 +1,81 @@
+//! Names that ThinLTO promoted: which hash of one build is which of the other.
+
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
+use klpx_normalize::elf::{Elf, SymbolId};
+use klpx_normalize::name::{promotion, without_promotion};
+
+/// For each hash, the promoted symbols with it by the name before the hash; a name that stands twice is left out.
+pub(super) type Promoted<'d> = BTreeMap<&'d [u8], BTreeMap<&'d [u8], SymbolId>>;
+
+pub(super) fn promoted_by_hash<'d>(elf: &Elf<'d>, take: impl Fn(SymbolId) -> bool) -> Promoted<'d> {
+    let mut map: Promoted<'d> = BTreeMap::new();
+    for id in elf.symbol_ids() {
+        if let Some((base, hash)) = split_hash(elf.symbol_name(id))
+            && take(id)
+        {
+            map.entry(hash).or_default().insert(base, id);
+        }
+    }
+    map
+}
+
+/// `f` and `77` of `f.llvm.77`. A suffix after the hash (`f.llvm.77.cold`) is none that two builds share.
+fn split_hash(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let hash = promotion(name)?;
+    let base = without_promotion(name);
+    (base.len() < name.len()).then_some((base, hash))
+}
+
+/// Which hash of one build is which of the other: first by names that only one hash of each build has, then by sets
+/// of names that are the same. A hash with conflicting votes is left alone.
+pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec<(&'d [u8], &'d [u8])> {
+    let owners = |side: &Promoted<'d>| {
+        let mut owner: BTreeMap<&'d [u8], Option<&'d [u8]>> = BTreeMap::new();
+        for (&hash, names) in side {
+            for &name in names.keys() {
+                owner.entry(name).and_modify(|o| *o = None).or_insert(Some(hash));
+            }
+        }
+        owner
+    };
+    let (ours, other) = (owners(mine), owners(theirs));
+    let mut votes: BTreeMap<&'d [u8], BTreeMap<&'d [u8], usize>> = BTreeMap::new();
+    for (name, hash) in &ours {
+        if let (Some(hash), Some(Some(to))) = (hash, other.get(name)) {
+            *votes.entry(hash).or_default().entry(to).or_insert(0) += 1;
+        }
+    }
+    let mut pairs: Vec<(&[u8], &[u8])> = Vec::new();
+    for (hash, votes) in &votes {
+        if let Some((to, _)) = votes.first_key_value().filter(|_| votes.len() == 1) {
+            pairs.push((hash, to));
+        }
+    }
+    let mut taken: HashMap<&[u8], usize> = HashMap::new();
+    for (_, to) in &pairs {
+        *taken.entry(*to).or_insert(0) += 1;
+    }
+    pairs.retain(|(_, to)| taken[to] == 1);
+    pair_by_sets(mine, theirs, &mut pairs);
+    pairs
+}
+
+/// Pairs hashes that are left when exactly one on each side has the same set of names.
+fn pair_by_sets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
+    let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
+    type Sides<'d> = (Vec<&'d [u8]>, Vec<&'d [u8]>);
+    let mut sets: BTreeMap<Vec<&[u8]>, Sides<'d>> = BTreeMap::new();
+    for (&hash, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
+        sets.entry(names.keys().copied().collect()).or_default().0.push(hash);
+    }
+    for (&hash, names) in theirs.iter().filter(|(hash, _)| !done.contains(**hash)) {
+        sets.entry(names.keys().copied().collect()).or_default().1.push(hash);
+    }
+    for (ours, other) in sets.values() {
+        if let ([a], [b]) = (&ours[..], &other[..]) {
+            pairs.push((a, b));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Binding on objects and images that are made when a test runs.
+
+use std::collections::BTreeSet;
+
+use klpx_normalize::name::canonical;
+use object::elf;
+
+use super::*;
+use crate::fixture::Fixture;
+use klpx_normalize::elf::ElfFile;
+
+const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
+    int NAME(int x) { return twin(x) * 2; }";
+
+/// Binds every symbol and gives, for each of the named ones, what it is bound to, in symbol table order.
+fn bindings(witness: &ElfFile, image: &ElfFile, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
+    let object = Object::read(witness).expect("a sound object");
+    let image = Image::read(image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let symbols = object.elf.symbol_ids().filter(|&id| {
+        canonical(object.elf.symbol_name(id)).base == name.as_bytes()
+            && object.elf.symbol_type(id) != elf::STT_FILE.0
+    });
+    let bound =
+        |id| binding.counterpart(id).map(|(to, e)| (image.name(to), image.address(to).unwrap_or(0), e));
+    symbols.map(bound).collect()
+}
+
+#[test]
+fn equal_static_names_are_told_apart_by_file() {
+    let f = Fixture::new();
+    for (name, add) in [("alpha", 1), ("beta", 2)] {
+        f.compile(name, TWIN, &format!("{name}.o"), &[&format!("-DNAME={name}"), &format!("-DADD={add}")]);
+    }
+    f.link(&["alpha.o", "beta.o"], "vmlinux");
+    f.combine(&["alpha.o", "beta.o"], "same.o");
+    f.combine(&["beta.o", "alpha.o"], "other.o");
+    let addresses = |object: &str| -> Vec<u64> {
+        let bound = bindings(&f.open(object), &f.open("vmlinux"), "twin");
+        assert!(bound.iter().all(|b| b.as_ref().is_some_and(|b| b.2 == Evidence::FileAndName)), "{bound:?}");
+        bound.iter().flatten().map(|b| b.1).collect()
+    };
+    let (same, other) = (addresses("same.o"), addresses("other.o"));
+    assert_eq!((same[0], same[1]), (other[1], other[0]));
+    assert!(same[0] < same[1]);
+}
+
+/// A local that ThinLTO promoted is a hidden global with a hash in its name.
+const PROMOTED: &str = "#define QUOTE(x) #x
+    #define TEXT(x) QUOTE(x)
+    #define HIDDEN __attribute__((visibility(\"hidden\"), noinline))
+    HIDDEN int helper(int x) __asm__(\"helper.llvm.\" TEXT(HASH));
+    HIDDEN int only(int x) __asm__(TEXT(MARK) \".llvm.\" TEXT(HASH));
+    int helper(int x) { asm(\"\"); return x + 1; }
+    int only(int x) { asm(\"\"); return x * 3; }
+    int NAME(int x) { return helper(x) + only(x); }";
+
+fn promoted(f: &Fixture, name: &str, hash: u32) -> String {
+    let object = format!("{name}{hash}.o");
+    let flags = [format!("-DNAME={name}"), format!("-DMARK=only_{name}"), format!("-DHASH={hash}")];
+    f.compile(name, PROMOTED, &object, &flags.each_ref().map(String::as_str));
+    object
+}
+
+#[test]
+fn promoted_names_are_matched_by_the_company_they_keep() {
+    let f = Fixture::new();
+    let kernel = [promoted(&f, "alpha", 111), promoted(&f, "beta", 222)];
+    let ours = [promoted(&f, "alpha", 777), promoted(&f, "beta", 888)];
+    f.link(&kernel.each_ref().map(String::as_str), "vmlinux");
+    f.combine(&ours.each_ref().map(String::as_str), "witness.o");
+    let bound = bindings(&f.open("witness.o"), &f.open("vmlinux"), "helper");
+    let names: BTreeSet<_> = bound.iter().flatten().map(|b| (b.0.as_str(), b.2)).collect();
+    let expected =
+        [("helper.llvm.111", Evidence::PromotedTogether), ("helper.llvm.222", Evidence::PromotedTogether)];
+    assert_eq!(names, BTreeSet::from(expected));
+    let object = f.open("witness.o");
+    let object = Object::read(&object).expect("a sound object");
+    let image = f.open("vmlinux");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let id = object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"helper.llvm.888");
+    let bound = binding.symbol(id.expect("a promoted symbol")).expect("a bound symbol");
+    assert_eq!((bound.name.as_str(), bound.sympos), ("helper.llvm.222", 0));
+}
+
+#[test]
+fn a_local_of_one_build_may_be_promoted_in_the_other() {
+    let f = Fixture::new();
+    let local = "static __attribute__((noinline)) int helper(int x) { asm(\"\"); return x + 1; }
+        int NAME(int x) { return helper(x); }";
+    f.compile("gamma", local, "gamma.o", &["-DNAME=gamma"]);
+    let object = promoted(&f, "gamma", 111);
+    f.link(&[&object], "vmlinux");
+    let bound = bindings(&f.open("gamma.o"), &f.open("vmlinux"), "helper");
+    assert!(
+        matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper.llvm.111"),
+        "{bound:?}"
+    );
+    f.link(&["gamma.o"], "other");
+    let bound = bindings(&f.open(&object), &f.open("other"), "helper");
+    assert!(
+        matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper"),
+        "{bound:?}"
+    );
+}
+
+#[test]
+fn numbered_statics_are_not_matched_by_their_number_when_the_sizes_disagree() {
+    let f = Fixture::new();
+    let source =
+        "int NAME(int x) { static int A[SIZE_A]; A[x & 1] += x; { static int A[SIZE_B]; A[x & 3] += x;
+        return A[x & 1]; } }";
+    let first = ["-DNAME=f", "-DA=count", "-DSIZE_A=2", "-DSIZE_B=8"];
+    let swapped = ["-DNAME=f", "-DA=count", "-DSIZE_A=8", "-DSIZE_B=2"];
+    f.compile("delta", source, "first.o", &first);
+    f.compile("delta", source, "swapped.o", &swapped);
+    f.link(&["swapped.o"], "vmlinux");
+    let bound = bindings(&f.open("first.o"), &f.open("vmlinux"), "count");
+    assert_eq!(bound.len(), 2);
+    assert!(bound.iter().flatten().all(|b| b.2 == Evidence::Size), "{bound:?}");
+}
+
+#[test]
+fn what_nothing_tells_apart_is_an_error() {
+    let f = Fixture::new();
+    // Two files of one name in the kernel, one of them in klpx's build under another name: no file, same size.
+    let source = "static __attribute__((noinline)) int helper(int x) { asm(\"\"); return x + 1; }
+        int NAME(int x) { return helper(x); }";
+    let kernel = [promoted(&f, "alpha", 111), promoted(&f, "beta", 222)];
+    f.compile("gamma", source, "gamma.o", &["-DNAME=gamma"]);
+    f.link(&kernel.each_ref().map(String::as_str), "vmlinux");
+    let (object, image) = (f.open("gamma.o"), f.open("vmlinux"));
+    let object = Object::read(&object).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let symbol = |name: &[u8]| object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == name);
+    let error = binding.symbol(symbol(b"helper").expect("a local")).expect_err("two fit");
+    assert_eq!((error.code, error.detail.len()), ("klpx::ambiguous-symbol", 2));
+    let error = binding.symbol(symbol(b"gamma").expect("a global")).expect_err("none fits");
+    assert_eq!(error.code, "klpx::not-in-kernel");
+}

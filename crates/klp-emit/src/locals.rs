@@ -1,0 +1,121 @@
+//! The local symbols of a symbol table by the file that they come from: a FILE symbol stands before the locals of its
+//! file. Owns the grouping only; a file's name is its base name, so several groups may share one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use hashbrown::HashMap;
+use klpx_normalize::elf::{Elf, SymbolId};
+use klpx_normalize::name::prefix_mark;
+use object::elf;
+
+/// A file's local symbols, in symbol table order, and the file's name.
+struct Group {
+    name: Box<[u8]>,
+    locals: Range<usize>,
+}
+
+/// Local symbols by file. Group 0 holds those that no FILE symbol stands before.
+pub(crate) struct Locals {
+    groups: Vec<Group>,
+    symbols: Vec<SymbolId>,
+    group_of: Vec<u32>,
+    by_name: BTreeMap<Box<[u8]>, Vec<usize>>,
+}
+
+/// The group of a symbol that is no local.
+const NONE: u32 = u32::MAX;
+
+/// True for a symbol that takes part in matching: code, data or a label with a name of its own.
+pub(crate) fn takes_part(elf: &Elf<'_>, id: SymbolId) -> bool {
+    let (kind, name) = (elf.symbol_type(id), elf.symbol_name(id));
+    kind < elf::STT_SECTION.0 && !matches!(name, [] | [b'$', ..]) && prefix_mark(name).is_none()
+}
+
+impl Locals {
+    /// The locals of a symbol table.
+    pub(crate) fn read(elf: &Elf<'_>, is_global: impl Fn(SymbolId) -> bool) -> Locals {
+        let mut groups: Vec<(Box<[u8]>, Vec<SymbolId>)> = vec![Default::default()];
+        for id in elf.symbol_ids() {
+            if elf.symbol_type(id) == elf::STT_FILE.0 {
+                groups.push((elf.symbol_name(id).into(), Vec::new()));
+            } else if takes_part(elf, id)
+                && !is_global(id)
+                && let Some((_, last)) = groups.last_mut()
+            {
+                last.push(id);
+            }
+        }
+        Locals::of_groups(groups, elf.symbol_count())
+    }
+
+    /// The locals of a symbol table that lost its FILE symbols, by those of a copy that has them: the same names at the
+    /// same places of sections of the same names.
+    pub(crate) fn by_copy(elf: &Elf<'_>, is_global: impl Fn(SymbolId) -> bool, copy: &Elf<'_>) -> Locals {
+        type Key<'d> = (&'d [u8], &'d [u8], u64, u64);
+        fn key<'d>(elf: &Elf<'d>, id: SymbolId) -> Option<Key<'d>> {
+            let section = elf.section_name(elf.symbol_section(id)?);
+            Some((elf.symbol_name(id), section, elf.symbol_value(id), elf.symbol_size(id)))
+        }
+        let theirs = Locals::read(copy, |id| copy.symbol_binding(id) != elf::STB_LOCAL.0);
+        let mut group_of: HashMap<Key<'_>, usize> = HashMap::new();
+        for group in 0..theirs.groups.len() {
+            group_of.extend(theirs.of(group).iter().filter_map(|&id| Some((key(copy, id)?, group))));
+        }
+        let mut groups: Vec<(Box<[u8]>, Vec<SymbolId>)> =
+            theirs.groups.into_iter().map(|group| (group.name, Vec::new())).collect();
+        for id in elf.symbol_ids().filter(|&id| takes_part(elf, id) && !is_global(id)) {
+            let group = key(elf, id).and_then(|key| group_of.get(&key).copied()).unwrap_or(0);
+            groups[group].1.push(id);
+        }
+        Locals::of_groups(groups, elf.symbol_count())
+    }
+
+    fn of_groups(found: Vec<(Box<[u8]>, Vec<SymbolId>)>, symbols: usize) -> Locals {
+        let mut locals = Locals {
+            groups: Vec::with_capacity(found.len()),
+            symbols: Vec::new(),
+            group_of: vec![NONE; symbols],
+            by_name: BTreeMap::new(),
+        };
+        for (n, (name, list)) in found.into_iter().enumerate() {
+            let start = locals.symbols.len();
+            list.iter().for_each(|id| locals.group_of[id.index()] = n as u32);
+            locals.symbols.extend(list);
+            locals.by_name.entry(name.clone()).or_default().push(n);
+            locals.groups.push(Group { name, locals: start..locals.symbols.len() });
+        }
+        locals
+    }
+
+    /// How many groups there are.
+    pub(crate) fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// True when the table says where locals come from.
+    pub(crate) fn has_files(&self) -> bool {
+        self.groups.len() > 1
+    }
+
+    /// The locals of a group, in symbol table order.
+    pub(crate) fn of(&self, group: usize) -> &[SymbolId] {
+        &self.symbols[self.groups[group].locals.clone()]
+    }
+
+    /// The group of a local.
+    pub(crate) fn group_of(&self, id: SymbolId) -> Option<usize> {
+        self.group_of.get(id.index()).filter(|&&group| group != NONE).map(|&group| group as usize)
+    }
+
+    /// The name of the file that a local comes from.
+    pub(crate) fn file_of(&self, id: SymbolId) -> Option<&[u8]> {
+        let group = self.group_of(id).filter(|&group| group > 0)?;
+        Some(&self.groups[group].name)
+    }
+
+    /// Group numbers by file name, in order.
+    pub(crate) fn by_name(&self) -> &BTreeMap<Box<[u8]>, Vec<usize>> {
+        &self.by_name
+    }
+}

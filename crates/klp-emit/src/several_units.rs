@@ -1,0 +1,113 @@
+//! Several units of one object of the kernel in one livepatch. Test code only.
+
+use klpx_normalize::elf::ElfFile;
+
+use crate::inspect::{Module, inspect};
+use crate::testing::{Builds, Kernel};
+
+/// The finished module of a patch that was found good.
+fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {
+    let file = ElfFile::from_bytes("livepatch.ko", builds.module(object, kernel));
+    let said = builds.verify(object, kernel, &file);
+    let said = said.map_err(|f| f.diagnoses().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(said.is_ok(), "{said:?}");
+    inspect(&file).expect("a livepatch")
+}
+
+fn functions(livepatch: &Module) -> Vec<(&str, Vec<(&str, u64)>)> {
+    let each = livepatch.objects.iter();
+    each.map(|object| {
+        let functions = object.functions.iter().map(|f| (f.old_name.as_str(), f.sympos)).collect();
+        (object.name.as_str(), functions)
+    })
+    .collect()
+}
+
+const ONE: &str = "extern int other(int); int f(int x) { return other(x) + 1; }";
+const ONE_PATCHED: &str =
+    "extern int other(int), fresh(int); int f(int x) { return fresh(x) + other(x) + 1; }";
+const TWO: &str = "int g(int x) { return x * 3; }";
+const TWO_PATCHED: &str = "extern int count; int count = 5; int fresh(int x) { return x + count++; }
+    int g(int x) { return fresh(x) * 3; }";
+
+#[test]
+fn the_object_stands_once_and_new_globals_of_one_unit_serve_the_others() {
+    let builds = Builds::files(&[("one", ONE, ONE_PATCHED), ("two", TWO, TWO_PATCHED)]);
+    let made = livepatch(&builds, "vmlinux", &Kernel::default());
+    assert_eq!(functions(&made), [("vmlinux", vec![("f", 0), ("g", 0)])]);
+    let symbols: Vec<&str> = made.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+    assert_eq!(symbols, ["__fentry__", "other"], "what is new is in the module");
+}
+
+#[test]
+fn what_another_unit_of_a_module_defines_is_found_in_the_module() {
+    let builds = Builds::files(&[("one", ONE, &ONE.replace("+ 1", "+ 2"))]);
+    let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+    assert_eq!(builds.codes("raid1", &kernel), ["klpx::unresolved-symbol"]);
+    let kernel = Kernel { defined: vec!["other"], ..kernel };
+    let made = livepatch(&builds, "raid1", &kernel);
+    assert_eq!(made.symbols.iter().map(|s| s.object.as_str()).collect::<Vec<_>>(), ["raid1"]);
+}
+
+#[test]
+fn a_global_that_the_kernel_has_from_another_file_is_not_new() {
+    let builds = Builds::files(&[("one", ONE, ONE_PATCHED), ("two", TWO, TWO_PATCHED)]);
+    let kernel = Kernel { defined: vec!["fresh"], ..Kernel::default() };
+    assert_eq!(builds.codes("vmlinux", &kernel), ["klpx::not-new"]);
+}
+
+#[test]
+fn a_global_that_ftrace_cant_reach_has_callers_that_no_unit_shows() {
+    let text = |number: &str| {
+        format!("__attribute__((no_instrument_function)) int fresh(int x) {{ return x + {number}; }}")
+    };
+    let builds = Builds::files(&[
+        ("one", ONE_PATCHED, &ONE_PATCHED.replace("+ 1", "+ 2")),
+        ("two", &text("1"), &text("2")),
+    ]);
+    assert_eq!(builds.codes("vmlinux", &Kernel::default()), ["klpx::not-traceable"]);
+}
+
+#[test]
+fn a_variable_that_moved_to_another_unit_would_begin_anew() {
+    let with = "static int state; int NAME(int x) { state += x; return state; }";
+    let without = "int NAME(int x) { return x; }";
+    let text = |text: &str, name: &str| text.replace("NAME", name);
+    let builds = Builds::files(&[
+        ("one", &text(with, "f"), &text(without, "f")),
+        ("two", &text(without, "g"), &text(with, "g")),
+    ]);
+    assert_eq!(builds.codes("vmlinux", &Kernel::default()), ["klpx::unsettled-item"]);
+}
+
+/// One source that is compiled into two units, as fs/binfmt_elf.c is.
+fn twins() -> Builds {
+    let text = |number: u32, who: u32| {
+        format!(
+            "extern int other(int); static __attribute__((noinline)) int load(int x) {{ return other(x + {who}) + {number}; }}
+            int (*hook{who})(int) = load;"
+        )
+    };
+    Builds::files(&[("native", &text(1, 64), &text(2, 64)), ("compat", &text(1, 32), &text(2, 32))])
+}
+
+#[test]
+fn functions_of_one_name_take_the_place_of_their_own() {
+    let builds = twins();
+    let kernel = |native, compat| Kernel {
+        of_file: [(("load", "native.c"), native), (("load", "compat.c"), compat)].into(),
+        ..Kernel::default()
+    };
+    let made = livepatch(&builds, "vmlinux", &kernel(1, 2));
+    assert_eq!(functions(&made), [("vmlinux", vec![("load", 1), ("load", 2)])]);
+    // A kernel in which they lie the other way round.
+    let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel(1, 2)));
+    let said = builds.verify("vmlinux", &kernel(2, 1), &file).expect_err("two functions in wrong places");
+    let codes: Vec<_> = said.diagnoses().map(|found| found.code).collect();
+    assert_eq!(codes, ["klpx::verify-arrays"]);
+}
+
+#[test]
+fn two_functions_cant_take_the_place_of_one() {
+    assert_eq!(twins().codes("vmlinux", &Kernel::default()), ["klpx::ambiguous-symbol"]);
+}

@@ -1,0 +1,138 @@
+//! Whether functions are those that another kernel ships, such as the distribution's next one, which holds the same fix.
+//!
+//! Owns a comparison by name, of code outside relocated fields on both sides. Knows nothing of what references mean, so
+//! equal code may still refer to something else.
+
+use std::collections::BTreeMap;
+
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Elf, SectionId};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::{branches, field};
+
+/// What another kernel has under a function's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The same code.
+    Equal,
+    /// Other code; the sizes of what is nearest in size, here and there.
+    Differs {
+        /// Of the function that was asked for.
+        ours: usize,
+        /// Of the other kernel's.
+        theirs: usize,
+    },
+    /// Nothing of that name.
+    Absent,
+}
+
+/// Code with the fields that relocations write: place and length.
+struct Body<'d> {
+    code: &'d [u8],
+    fields: Vec<(usize, usize)>,
+    arch: Option<Arch>,
+}
+
+/// Compares every function of an object or a module with those of the same name in an image: a linked vmlinux or a
+/// shipped module. In the order of names; each function of a name that stands several times is compared by itself.
+pub fn compare(ours: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, Verdict)> {
+    let theirs = bodies(image, &|_| true);
+    let mut found = Vec::new();
+    for (name, list) in bodies(ours, &|section| !is_gone(ours.section_name(section))) {
+        let others = theirs.get(name).map_or(&[][..], Vec::as_slice);
+        for body in &list {
+            let verdict = if others.iter().any(|other| equal(body, other)) {
+                Verdict::Equal
+            } else {
+                let nearest = others.iter().min_by_key(|other| other.code.len().abs_diff(body.code.len()));
+                nearest.map_or(Verdict::Absent, |other| Verdict::Differs {
+                    ours: body.code.len(),
+                    theirs: other.code.len(),
+                })
+            };
+            found.push((String::from_utf8_lossy(name).into_owned(), verdict));
+        }
+    }
+    found
+}
+
+/// Code that has run, or never will, need not be in an image.
+fn is_gone(section: &[u8]) -> bool {
+    section.starts_with(b".init") || section.starts_with(b".exit")
+}
+
+/// The functions of a file by name.
+fn bodies<'d>(elf: &Elf<'d>, wanted: &dyn Fn(SectionId) -> bool) -> BTreeMap<&'d [u8], Vec<Body<'d>>> {
+    let fields = fields(elf);
+    let arch = Arch::of_machine(elf.machine()).ok();
+    let mut found: BTreeMap<&[u8], Vec<Body<'_>>> = BTreeMap::new();
+    for id in elf.symbol_ids().filter(|&id| elf.symbol_type(id) == elf::STT_FUNC.0) {
+        let Some(section) = elf.symbol_section(id).filter(|&section| wanted(section)) else { continue };
+        let base = if elf.file_type() == elf::ET_REL.0 { 0 } else { elf.section(section).sh_addr.get(LE) };
+        let start = elf.symbol_value(id).wrapping_sub(base) as usize;
+        let end = start.saturating_add(elf.symbol_size(id) as usize);
+        let Some(code) = elf.section_bytes(section).get(start..end).filter(|code| !code.is_empty()) else {
+            continue;
+        };
+        let all = fields.get(&section).map_or(&[][..], Vec::as_slice);
+        let inside =
+            &all[all.partition_point(|&(at, _)| at < start)..all.partition_point(|&(at, _)| at < end)];
+        let fields = inside.iter().map(|&(at, length)| (at - start, length)).collect();
+        found.entry(elf.symbol_name(id)).or_default().push(Body { code, fields, arch });
+    }
+    found
+}
+
+/// The relocated fields of each section of a relocatable file, livepatch relocations among them, by place.
+fn fields(elf: &Elf<'_>) -> BTreeMap<SectionId, Vec<(usize, usize)>> {
+    let mut found: BTreeMap<SectionId, Vec<(usize, usize)>> = BTreeMap::new();
+    let Ok(arch) = Arch::of_machine(elf.machine()) else { return found };
+    if elf.file_type() != elf::ET_REL.0 {
+        return found;
+    }
+    for table in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {
+        let list = found.entry(SectionId(elf.section(table).sh_info.get(LE))).or_default();
+        for rela in elf.rela_table(table) {
+            let length = arch.relocation(rela.r_type(LE, false).0).map_or(0, field::length);
+            list.push((rela.r_offset.get(LE) as usize, length as usize));
+        }
+    }
+    found.values_mut().for_each(|list| list.sort_unstable());
+    found
+}
+
+fn equal(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
+    let alike = ours.code.len() == theirs.code.len() && masked(ours, theirs) == masked(theirs, ours);
+    alike || ours.arch == Some(Arch::X86_64) && ours.arch == theirs.arch && same_instructions(ours, theirs)
+}
+
+/// The code with the fields of both set to zero.
+fn masked(body: &Body<'_>, other: &Body<'_>) -> Vec<u8> {
+    let mut code = body.code.to_vec();
+    for &(at, length) in body.fields.iter().chain(&other.fields) {
+        let end = (at + length).min(code.len());
+        code.get_mut(at..end).unwrap_or_default().fill(0);
+    }
+    code
+}
+
+/// x86_64: the same instructions, but for lengths of branches and no-operations, which the assembler chooses by what
+/// else is in the section.
+fn same_instructions(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
+    let relocated = |from: u64, to: u64| ours.fields.iter().any(|&(at, _)| (from..to).contains(&(at as u64)));
+    let Some(pairs) = branches::pair(ours.code, theirs.code, &relocated) else { return false };
+    pairs.iter().all(|pair| {
+        if pair.branch {
+            let leads_out = ours.fields.iter().any(|&(at, _)| pair.holds(at as u64));
+            return leads_out || pairs.same_internal_target(pair);
+        }
+        pair.same_bytes(ours.code, theirs.code, |at| {
+            let own = ours.fields.iter().find(|&&(field, _)| field as u64 == at);
+            let there = at.wrapping_sub(pair.ours).wrapping_add(pair.theirs);
+            let other = theirs.fields.iter().find(|&&(field, _)| field as u64 == there);
+            own.or(other).map(|&(_, length)| length as u64)
+        })
+    })
+}

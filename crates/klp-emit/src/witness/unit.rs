@@ -1,0 +1,149 @@
+//! The whole of one unit against what is shipped: every function, not only those that a patch needs, and every datum
+//! that the kernel has. A wrong configuration, compiler, flag or source shows here, in the first unit.
+//!
+//! Owns what explains a difference. What is not in one of the two tables below stops the build.
+//!
+//! | a function may be other or gone because | |
+//! |---|---|
+//! | [`Explanation::Overridden`] | the unit's is weak, and the kernel has a strong one of that name from another unit |
+//! | [`Explanation::Discarded`] | it is in `.init` or `.exit`, and the link dropped what never runs |
+//! | [`Explanation::Shared`] | it is of a section group, of which the link keeps one for all units |
+//!
+//! Data that is written after the link is in `AFTER_LINK`.
+
+use std::collections::BTreeMap;
+
+use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_normalize::elf::Definition;
+use klpx_normalize::object::ItemId;
+use object::elf;
+
+use super::{ANOTHER_BUILD, Agreement, Mismatch, Witness};
+
+/// Why a function of a unit may be another one in the kernel, or not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Explanation {
+    /// It is weak, and another unit has a strong one.
+    Overridden,
+    /// It is code that never runs, or that ran once, and the link left it out.
+    Discarded,
+    /// Several units have it, and the link kept another one's.
+    Shared,
+    /// Data that is written after the link.
+    AfterLink,
+}
+
+/// Sections of data that something writes to after the link, and what does.
+const AFTER_LINK: [(&[u8], &str); 2] = [
+    (b".BTF_ids", "tools/bpf/resolve_btfids fills in and sorts the numbers of types"),
+    (b".BTF", "pahole writes it"),
+];
+
+/// What the comparison of a whole unit found.
+#[derive(Clone, Debug, Default)]
+pub struct UnitAgreement {
+    /// Functions that the kernel has as the unit has them, by the way in which they agree.
+    pub functions: BTreeMap<Agreement, usize>,
+    /// The same for data.
+    pub data: BTreeMap<Agreement, usize>,
+    /// What differs or is gone for a reason, in the order of the unit.
+    pub explained: Vec<(ItemId, Explanation)>,
+    /// What nothing explains. The unit is not the one that the kernel was made from.
+    pub unexplained: Vec<Diagnosis>,
+}
+
+impl UnitAgreement {
+    /// How many functions agree.
+    pub fn agreed(&self) -> usize {
+        self.functions.values().sum()
+    }
+}
+
+impl Witness<'_, '_> {
+    /// Compares every function of a unit with the kernel's, and every datum that the kernel has.
+    pub fn check_unit(&self) -> UnitAgreement {
+        let mut found = UnitAgreement::default();
+        let mut differing = 0;
+        for id in self.witness.item_ids() {
+            let item = self.witness.item(id);
+            let function = self.is_function(id);
+            if item.code != function {
+                continue;
+            }
+            let mismatch = match self.compare(id) {
+                Ok(agreement) => {
+                    let counts = if function { &mut found.functions } else { &mut found.data };
+                    *counts.entry(agreement).or_default() += 1;
+                    continue;
+                }
+                Err(mismatch) => mismatch,
+            };
+            let explanation = if function { self.explain(id, &mismatch) } else { self.explain_data(id) };
+            match explanation {
+                Some(explanation) => found.explained.push((id, explanation)),
+                None if !function && matches!(mismatch, Mismatch::Unbound(_)) => {}
+                None => {
+                    differing += usize::from(function);
+                    found.unexplained.push(self.diagnosis(id, &mismatch));
+                }
+            }
+        }
+        let compared = found.agreed() + differing;
+        if differing >= 2 && differing * ANOTHER_BUILD >= compared {
+            found.unexplained = vec![self.another_unit(differing, compared, &found.unexplained)];
+        }
+        found
+    }
+
+    fn explain(&self, id: ItemId, mismatch: &Mismatch) -> Option<Explanation> {
+        let item = self.witness.item(id);
+        let elf = &self.witness.elf;
+        let section = elf.section_name(item.section);
+        let weak = elf.symbol_binding(item.symbol) == elf::STB_WEAK.0;
+        if weak && self.has_strong(elf.symbol_name(item.symbol)) {
+            return Some(Explanation::Overridden);
+        }
+        if elf.section_flags(item.section) & elf::SHF_GROUP.0 != 0 {
+            return Some(Explanation::Shared);
+        }
+        let dropped = section.starts_with(b".init") || section.starts_with(b".exit");
+        (dropped && matches!(mismatch, Mismatch::Unbound(_))).then_some(Explanation::Discarded)
+    }
+
+    /// True when the kernel's object has a global of this name that gave way to no other.
+    fn has_strong(&self, name: &[u8]) -> bool {
+        let elf = &self.image.elf;
+        self.image.named(name).any(|id| {
+            self.image.is_global(id)
+                && elf.symbol_binding(id) != elf::STB_WEAK.0
+                && !matches!(elf.definition(id), Definition::Undefined)
+        })
+    }
+
+    fn explain_data(&self, id: ItemId) -> Option<Explanation> {
+        let section = self.witness.item(id).section;
+        let name = self.witness.elf.section_name(section);
+        let written = AFTER_LINK.iter().any(|(section, _)| *section == name);
+        let weak = self.witness.elf.symbol_binding(self.witness.item(id).symbol) == elf::STB_WEAK.0;
+        if weak && self.has_strong(self.witness.item_name(id)) {
+            return Some(Explanation::Overridden);
+        }
+        written.then_some(Explanation::AfterLink)
+    }
+
+    fn another_unit(&self, differing: usize, compared: usize, each: &[Diagnosis]) -> Diagnosis {
+        Diagnosis::new(
+            "klpx::another-build",
+            Class::Verification,
+            "the kernel to be patched is another build",
+        )
+        .place(Place::file(self.image.path(), None))
+        .why(format!(
+            "{differing} of {compared} functions of {} differ from those in {}",
+            self.witness.name(),
+            self.image.object()
+        ))
+        .detail(each.iter().map(ToString::to_string))
+        .remedy(super::REMEDY)
+    }
+}

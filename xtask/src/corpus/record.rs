@@ -1,0 +1,204 @@
+//! What became of each fix, one line of JSON an event, so that an interrupted run goes on where it was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a build ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Ending {
+    /// There is a module.
+    Built,
+    /// No code and no data changes.
+    NothingChanged,
+    /// The patch of this one file is no whole change: its source does not compile, or it does not apply.
+    NoWholePatch,
+    /// klpx says why it makes no module.
+    Refused,
+    /// Anything else.
+    Failed,
+}
+
+/// The exit codes of `klpx build` (documented in `klpx build --help`), and what they mean here.
+const EXITS: &[(i32, Ending)] = &[
+    (0, Ending::Built),
+    (3, Ending::NoWholePatch),
+    (4, Ending::NoWholePatch),
+    (5, Ending::NothingChanged),
+    (6, Ending::Refused),
+];
+/// The one failed build that is the patch's doing.
+const DOES_NOT_COMPILE: &str = "klpx::patched-source-does-not-compile";
+
+impl Ending {
+    /// Every one, with its word in tables.
+    pub(super) const ALL: [(Ending, &str); 5] = [
+        (Ending::Built, "built"),
+        (Ending::NothingChanged, "nothing changed"),
+        (Ending::NoWholePatch, "no whole patch"),
+        (Ending::Refused, "refused"),
+        (Ending::Failed, "failed"),
+    ];
+
+    /// From the exit code and the diagnosis' code.
+    pub(super) fn of(exit: Option<i32>, code: Option<&str>) -> Ending {
+        let known = EXITS.iter().find(|(known, _)| Some(*known) == exit);
+        match known {
+            Some((4, _)) if code != Some(DOES_NOT_COMPILE) => Ending::Failed,
+            Some((_, ending)) => *ending,
+            None => Ending::Failed,
+        }
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(ending, _)| *ending == self).map_or("", |(_, word)| word)
+    }
+}
+
+/// What klpx made of a fix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Build {
+    pub(super) ending: Ending,
+    /// The diagnosis' code, where there is one.
+    pub(super) code: Option<String>,
+    /// Its first line, or the last one that was said.
+    pub(super) said: String,
+    pub(super) seconds: f64,
+    /// `object:function` of those replaced, and of those added.
+    pub(super) changed: Vec<String>,
+    pub(super) new: Vec<String>,
+}
+
+/// What a guest said of a module, or what a comparison found: nothing when all is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Judged {
+    /// What is wrong.
+    pub(super) failures: Vec<String>,
+    /// What was looked at, by kind.
+    #[serde(default)]
+    pub(super) counts: BTreeMap<String, usize>,
+    /// What is not equal and accounted for.
+    #[serde(default)]
+    pub(super) explained: Vec<String>,
+}
+
+/// All that is known of a fix.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Known {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) build: Option<Build>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) guest: Option<Judged>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) successor: Option<Judged>,
+}
+
+/// A line of the file: what is new about one fix.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    path: String,
+    #[serde(flatten)]
+    known: Known,
+}
+
+/// The file with what is known.
+pub(super) struct Records {
+    file: PathBuf,
+    known: BTreeMap<String, Known>,
+}
+
+impl Records {
+    /// Reads what an earlier run left. A line that was cut off does not count.
+    pub(super) fn open(file: &Path) -> Result<Records> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let mut records = Records { file: file.to_path_buf(), known: BTreeMap::new() };
+        for line in text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+            records.take(line);
+        }
+        Ok(records)
+    }
+
+    fn take(&mut self, line: Line) {
+        let known = self.known.entry(line.path).or_default();
+        // Another build makes what was said of the last one void.
+        if line.known.build.is_some() {
+            *known = line.known;
+            return;
+        }
+        known.guest = line.known.guest.or(known.guest.take());
+        known.successor = line.known.successor.or(known.successor.take());
+    }
+
+    /// What is known of a fix.
+    pub(super) fn of(&self, path: &str) -> Option<&Known> {
+        self.known.get(path)
+    }
+
+    /// Adds a line.
+    pub(super) fn add(&mut self, path: &str, known: Known) -> Result<()> {
+        let line = Line { path: path.to_owned(), known };
+        let text = serde_json::to_string(&line)? + "\n";
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.file)
+            .with_context(|| format!("can't write {}", self.file.display()))?;
+        file.write_all(text.as_bytes())?;
+        self.take(line);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(ending: Ending) -> Known {
+        let build =
+            Build { ending, code: None, said: String::new(), seconds: 1.0, changed: vec![], new: vec![] };
+        Known { build: Some(build), ..Known::default() }
+    }
+
+    #[test]
+    fn a_run_goes_on_from_whole_lines() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("results.jsonl");
+        let mut records = Records::open(&file).expect("none yet");
+        records.add("a.c", build(Ending::Built)).expect("written");
+        records.add("b.c", build(Ending::Refused)).expect("written");
+        let guest = Judged { failures: vec!["it oopses".to_owned()], ..Judged::default() };
+        records.add("a.c", Known { guest: Some(guest.clone()), ..Known::default() }).expect("written");
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(&file, text + "{\"path\":\"b.c\",\"bui").expect("written");
+        let again = Records::open(&file).expect("readable");
+        let known = again.of("a.c").expect("known");
+        assert_eq!(known.guest, Some(guest));
+        assert_eq!(known.build.as_ref().map(|build| build.ending), Some(Ending::Built));
+        assert_eq!(again.of("b.c").and_then(|b| b.build.as_ref()).map(|b| b.ending), Some(Ending::Refused));
+    }
+
+    #[test]
+    fn a_new_build_makes_the_old_verdict_void() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let mut records = Records::open(&folder.path().join("results.jsonl")).expect("none yet");
+        records.add("a.c", build(Ending::Built)).expect("written");
+        let fine = Known { guest: Some(Judged::default()), ..Known::default() };
+        records.add("a.c", fine).expect("written");
+        records.add("a.c", build(Ending::Built)).expect("written");
+        assert_eq!(records.of("a.c").expect("known").guest, None);
+    }
+
+    #[test]
+    fn only_source_that_does_not_compile_is_the_patchs_fault() {
+        assert_eq!(Ending::of(Some(4), Some(DOES_NOT_COMPILE)), Ending::NoWholePatch);
+        assert_eq!(Ending::of(Some(4), Some("klpx::original-source-does-not-build")), Ending::Failed);
+        assert_eq!(Ending::of(Some(7), Some("klpx::kernel-differs")), Ending::Failed);
+        assert_eq!(Ending::of(None, None), Ending::Failed);
+        assert_eq!(Ending::of(Some(6), Some("klpx::changed-data")), Ending::Refused);
+    }
+}

@@ -1,0 +1,223 @@
+//! Kernels made here: their configuration from fragments, and their build from source.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::linker;
+use crate::machine::Machine;
+use crate::process;
+use crate::source::{self, Series, Source};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// Written last: the build is complete.
+const STAMP: &str = "klpx-fixture-complete";
+
+/// How a kernel is made.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// Its source.
+    pub(crate) series: &'static Series,
+    /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
+    pub(crate) fragments: &'static [&'static str],
+    /// The LLVM tools that make it, by their suffix; without it, GNU tools do.
+    pub(crate) llvm: Option<&'static str>,
+}
+
+impl Recipe {
+    /// True for a kernel that klpx stabilises.
+    pub(crate) fn is_thin_lto(&self) -> bool {
+        self.fragments.contains(&"clang-thinlto.config")
+    }
+
+    /// The compiler, whose version is part of the build's key.
+    pub(crate) fn compiler(&self, machine: &Machine) -> String {
+        match self.llvm {
+            Some(suffix) => format!("clang{suffix}"),
+            None => machine.tool("gcc"),
+        }
+    }
+
+    /// What `make` must know.
+    fn words(&self, machine: &Machine) -> Vec<String> {
+        let mut words = Vec::new();
+        if !machine.is_native() {
+            words.push(format!("ARCH={}", machine.name));
+        }
+        match self.llvm {
+            Some(suffix) => words.push(format!("LLVM={suffix}")),
+            None if machine.is_native() => {}
+            None => words.push(format!("CROSS_COMPILE={}", machine.prefix())),
+        }
+        words
+    }
+
+    /// `make` from a source with an output tree, which exists, and maybe a folder of tools that come before all others.
+    pub(crate) fn make(
+        &self,
+        machine: &Machine,
+        source: &Source,
+        output: &Path,
+        tools: Option<&Path>,
+    ) -> Result<Command> {
+        let mut command = Command::new("make");
+        process::kbuild_environment(&mut command)
+            .arg("-C")
+            .arg(&source.tree)
+            .arg(format!("O={}", output.display()))
+            .args(self.words(machine));
+        let mut first: Vec<PathBuf> = tools.map(Path::to_path_buf).into_iter().collect();
+        if let Some(suffix) = self.llvm {
+            first.push(linker::with_cache(output, &format!("ld.lld{suffix}"))?);
+        }
+        command.env("PATH", linker::path_with(first)?);
+        Ok(command)
+    }
+}
+
+/// A source and the tree that was built from it: adopted, cached, or made now. `name` and `title` are the kernel's.
+pub(crate) fn ensure(
+    workspace: &Workspace,
+    name: &str,
+    title: &str,
+    machine: &Machine,
+    recipe: &Recipe,
+) -> Result<(Source, PathBuf)> {
+    if let Some(tree) = workspace.kernel_builds.get(name) {
+        let source = source::of_build(workspace, tree, recipe.series)?;
+        for file in ["vmlinux", machine.image, ".config"].map(|file| tree.join(file)) {
+            if !file.exists() {
+                bail!("--kernel-build {name}: {} is missing", file.display());
+            }
+        }
+        return Ok((source, tree.clone()));
+    }
+    let source = source::ensure(workspace, recipe.series)?;
+    let _lock = workspace.lock(&format!("kernel-{name}"))?;
+    let config = merged_config(workspace, recipe)?;
+    let key = key(machine, recipe, &source, &config)?;
+    let builds = workspace.cache_dir("build")?;
+    let tree = builds.join(format!("{name}-{}", &key[..12]));
+    if fs::read_to_string(tree.join(STAMP)).is_ok_and(|stamp| stamp.trim() == key) {
+        return Ok((source, tree));
+    }
+    remove_older(&builds, name, &tree)?;
+    let mut step = ui::step(&format!("kernel {name}"));
+    let make = |output: &Path| recipe.make(machine, &source, output, None);
+    match build(workspace, &make, &tree, &config, machine.image_target, &mut step) {
+        Ok(objects) => step.done(&format!("Linux {}, {title}, {objects} objects", source.version)),
+        Err(error) => {
+            step.failed("");
+            return Err(error.context(format!("can't build the {name} kernel")));
+        }
+    };
+    let stamp = tree.join(STAMP);
+    let unfinished = stamp.with_extension("tmp");
+    fs::write(&unfinished, format!("{key}\n"))?;
+    fs::rename(&unfinished, &stamp)?;
+    Ok((source, tree))
+}
+
+/// What makes a build another build: the source, the configuration, the compiler, and pahole, whose version is part of
+/// every configuration.
+fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Result<String> {
+    let compiler = process::output(Command::new(recipe.compiler(machine)).arg("--version"))?;
+    let pahole = process::output(Command::new("pahole").arg("--version"))?;
+    let mut hash = blake3::Hasher::new();
+    let tree = source.tree.to_string_lossy();
+    let make = recipe.words(machine).join(" ");
+    for part in [source.version.as_str(), &tree, config, &compiler, &pahole, &make] {
+        hash.update(part.as_bytes());
+        hash.update(&[0]);
+    }
+    Ok(hash.finalize().to_hex().to_string())
+}
+
+/// A fixture whose configuration changed leaves gigabytes behind.
+fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
+    for entry in fs::read_dir(builds)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let ours = name.strip_prefix(kernel).is_some_and(|rest| rest.starts_with('-'));
+        if ours && path != keep && path.is_dir() {
+            fs::remove_dir_all(&path).with_context(|| format!("can't remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The fragments of a kernel, one after the other.
+fn merged_config(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
+    let mut text = String::new();
+    for fragment in recipe.fragments {
+        let path = workspace.fixtures("configs").join(fragment);
+        text.push_str(&fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Configures and builds; how many objects were made.
+fn build(
+    workspace: &Workspace,
+    make: &dyn Fn(&Path) -> Result<Command>,
+    tree: &Path,
+    config: &str,
+    image: &str,
+    step: &mut ui::Step,
+) -> Result<u32> {
+    fs::create_dir_all(tree)?;
+    let log = tree.join("klpx-fixture.log");
+    step.at("configuring");
+    let fragment = tree.join("klpx-fixture.config");
+    fs::write(&fragment, config)?;
+    process::logged(make(tree)?.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment), &log, |_| {})?;
+    let ignored = not_in_effect(config, &fs::read_to_string(tree.join(".config"))?);
+    if !ignored.is_empty() {
+        bail!("the kernel's configuration does not take: {}", ignored.join(", "));
+    }
+    let mut objects = 0_u32;
+    let mut command = make(tree)?;
+    command.arg(format!("-j{}", workspace.jobs)).args(["vmlinux", "modules", image]);
+    process::logged(&mut command, &log, |line| {
+        if ["  CC ", "  AS ", "  LD ", "  HOSTCC "].iter().any(|kind| line.starts_with(kind)) {
+            objects += 1;
+        }
+        step.at(&format!("{objects} objects · {}", line.trim()));
+    })?;
+    Ok(objects)
+}
+
+/// Requested symbols that the finished configuration does not have as requested (a dependency is missing, or it is
+/// gone).
+fn not_in_effect(requested: &str, result: &str) -> Vec<String> {
+    let settings = |text: &str| -> BTreeMap<String, String> {
+        let lines = text.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"));
+        lines
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    };
+    let result = settings(result);
+    settings(requested)
+        .into_iter()
+        .filter(|(key, value)| result.get(key).map_or("n", String::as_str) != value)
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbol_that_did_not_take_is_named() {
+        let requested = "CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\n# CONFIG_D=y\nCONFIG_E=n\nCONFIG_A=m\n";
+        let result = "CONFIG_A=m\n# CONFIG_B is not set\nCONFIG_E=y\n";
+        assert_eq!(not_in_effect(requested, result), ["CONFIG_C=m", "CONFIG_E=n"]);
+    }
+}

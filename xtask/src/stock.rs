@@ -1,0 +1,368 @@
+//! Kernels as a distribution ships them: their packages fetched from the archive and unpacked into a directory of their
+//! own, nothing installed. A directory appears by rename, so that an interrupted run leaves nothing that looks complete.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{self, Repository};
+use crate::distro::Distro;
+use crate::source::{self, Source};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// Which of a distribution's kernels is meant.
+#[derive(Debug)]
+pub(crate) struct Shipped {
+    /// The series that the package of its source is called by.
+    pub(crate) series: &'static str,
+    /// What its release begins with, contains and ends with.
+    pub(crate) release: [&'static str; 3],
+    /// Where its packages may be.
+    pub(crate) suites: &'static [&'static str],
+    /// Keep the debug package's copies of the modules: 1.8 GB for a cloud kernel. Without them there is only what a
+    /// machine has where that package is not installed: modules without FILE symbols.
+    pub(crate) debug_modules: bool,
+    /// The release that it is for, if that is not this machine's: klpx runs in its root directory and finds the kernel's
+    /// packages there, its source as a tarball.
+    pub(crate) root: Option<&'static Distro>,
+}
+
+impl Shipped {
+    /// True for a release of this kernel.
+    fn is(&self, release: &str) -> bool {
+        let [start, middle, end] = self.release;
+        let rest = release.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+        rest.is_some_and(|rest| rest.contains(middle) && rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+}
+
+/// Files of packages that nothing here needs, as tar's patterns.
+const UNUSED: &[&str] = &["./usr/share", "./usr/lib/debug/.build-id"];
+/// The debug package's copies of the modules.
+const DEBUG_MODULES: &[&str] =
+    &["./usr/lib/debug/lib/modules/*/kernel", "./usr/lib/debug/usr/lib/modules/*/kernel"];
+
+/// The first place that exists, or the first of all.
+fn first(places: impl IntoIterator<Item = PathBuf>) -> PathBuf {
+    let places: Vec<PathBuf> = places.into_iter().collect();
+    places.iter().find(|place| place.exists()).or(places.first()).cloned().unwrap_or_default()
+}
+
+/// The kernel with debug information.
+pub(crate) fn vmlinux(sysroot: &Path, release: &str) -> PathBuf {
+    let places = [
+        format!("boot/vmlinux-{release}"),
+        format!("lib/modules/{release}/vmlinux"),
+        format!("vmlinux-{release}"),
+    ];
+    first(places.map(|place| sysroot.join("usr/lib/debug").join(place)))
+}
+
+/// The kernel as it boots.
+pub(crate) fn image(sysroot: &Path, release: &str) -> PathBuf {
+    sysroot.join("boot").join(format!("vmlinuz-{release}"))
+}
+
+/// The configuration.
+pub(crate) fn config(sysroot: &Path, release: &str) -> PathBuf {
+    sysroot.join("boot").join(format!("config-{release}"))
+}
+
+/// The directory of the debug package's copies of the modules.
+pub(crate) fn debug_modules(sysroot: &Path, release: &str) -> PathBuf {
+    modules(&sysroot.join("usr/lib/debug"), release)
+}
+
+/// The directory of the shipped modules.
+pub(crate) fn modules(sysroot: &Path, release: &str) -> PathBuf {
+    first(["lib/modules", "usr/lib/modules"].map(|place| sysroot.join(place).join(release)))
+}
+
+/// A source, the sysroot of its kernel, and the kernel's release: adopted, cached or fetched now. Of several releases
+/// the one that the options name, else the newest in the cache, else the newest in the archive.
+pub(crate) fn ensure(
+    workspace: &Workspace,
+    name: &str,
+    shipped: &Shipped,
+) -> Result<(Source, PathBuf, String)> {
+    if let Some(sysroot) = workspace.kernel_builds.get(name) {
+        return adopted(workspace, name, sysroot, shipped);
+    }
+    let wanted = workspace.releases.iter().find(|release| shipped.is(release));
+    let release = match (wanted, cached(workspace, shipped)?.pop()) {
+        (Some(release), _) => release.clone(),
+        (None, Some(newest)) if !workspace.newest => newest,
+        (None, _) => {
+            let mut step = ui::step(&format!("kernel {name}"));
+            step.at("asking the archive");
+            let newest = archived(workspace, shipped)?.pop().context("the archive has a release")?;
+            step.done(&format!("{newest} is the newest"));
+            newest
+        }
+    };
+    let (source, sysroot) = at_release(workspace, name, shipped, &release)?;
+    Ok((source, sysroot, release))
+}
+
+/// The source and the sysroot of one release: cached or fetched now.
+pub(crate) fn at_release(
+    workspace: &Workspace,
+    name: &str,
+    shipped: &Shipped,
+    release: &str,
+) -> Result<(Source, PathBuf)> {
+    let _lock = workspace.lock(&format!("kernel-{name}"))?;
+    let place = workspace.cache_dir("stock")?.join(release);
+    if !place.is_dir() {
+        fetch(workspace, &place, name, shipped, release)?;
+    }
+    let source = match shipped.root {
+        Some(_) => Source { tree: tarball(&place, shipped)?, version: release.to_owned() },
+        None => source(workspace, shipped, release)?,
+    };
+    Ok((source, place))
+}
+
+/// The source of one release, whether its other packages are wanted or not.
+pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) -> Result<Source> {
+    source::unpacked(workspace, &source_name(release), |files| {
+        let lists = workspace.cache_dir("apt")?;
+        let _lock = workspace.lock("apt")?;
+        let repository = Repository::open(&lists, None, shipped.suites)?;
+        let version = repository.newest(&image_package(release))?;
+        let downloads = downloads(workspace, release)?;
+        let deb = repository.download(&downloads, &source_package(shipped), &version)?;
+        apt::unpack(&deb, files, &[])?;
+        fs::remove_file(&deb)?;
+        remove_if_empty(&downloads);
+        tarball(files, shipped)
+    })
+}
+
+/// A release and the next one: those that the cache has, else those of the archive. The older is the one that the
+/// options name, else the last but one.
+pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 2]> {
+    let wanted = workspace.releases.iter().find(|release| shipped.is(release));
+    let of = |known: Vec<String>| {
+        let next = match wanted {
+            Some(wanted) => {
+                known.iter().position(|release| apt::compare_versions(release, wanted).is_gt())?
+            }
+            None => known.len().checked_sub(1).filter(|last| *last > 0)?,
+        };
+        let older = wanted.cloned().or_else(|| known.get(next.checked_sub(1)?).cloned())?;
+        Some([older, known.get(next)?.clone()])
+    };
+    let known = if workspace.newest { None } else { of(cached(workspace, shipped)?) };
+    match known {
+        Some(pair) => Ok(pair),
+        None => of(archived(workspace, shipped)?).context("the archive has no newer release of this kernel"),
+    }
+}
+
+/// A directory that the options name: all packages of a kernel, its source among them.
+fn adopted(
+    workspace: &Workspace,
+    name: &str,
+    sysroot: &Path,
+    shipped: &Shipped,
+) -> Result<(Source, PathBuf, String)> {
+    let releases = releases(&sysroot.join("boot"), "vmlinuz-", shipped)?;
+    let release = releases.last().with_context(|| {
+        format!("--kernel-build {name}: {} holds no kernel of that name", sysroot.join("boot").display())
+    })?;
+    let source = source::unpacked(workspace, &source_name(release), |_| tarball(sysroot, shipped))?;
+    Ok((source, sysroot.to_path_buf(), release.clone()))
+}
+
+/// What the source of a kernel is called in the cache.
+fn source_name(release: &str) -> String {
+    format!("debian-{release}")
+}
+
+fn tarball(files: &Path, shipped: &Shipped) -> Result<PathBuf> {
+    let tarball = files.join(format!("usr/src/linux-source-{}.tar.xz", shipped.series));
+    if !tarball.is_file() {
+        bail!("no source of the kernel: {} is missing", tarball.display());
+    }
+    Ok(tarball)
+}
+
+/// Releases of a kernel in the cache, oldest first.
+fn cached(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+    releases(&workspace.cache_dir("stock")?, "", shipped)
+}
+
+/// Releases of a kernel that the archive has with debug information, oldest first.
+fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+    let lists = workspace.cache_dir("apt")?;
+    let _lock = workspace.lock("apt")?;
+    let repository = Repository::open(&lists, None, shipped.suites)?;
+    let [start, _, end] = shipped.release;
+    let names = repository.names(&image_package(start))?;
+    let mut found = Vec::new();
+    for release in names.iter().filter_map(|name| name.strip_prefix("linux-image-")) {
+        // Lists name packages of the past that others still mention.
+        if shipped.is(release) && !repository.versions(&debug_package(release))?.is_empty() {
+            found.push(release.to_owned());
+        }
+    }
+    if found.is_empty() {
+        bail!("the configured mirror has no {}*{end}{}", image_package(start), repository.excuse());
+    }
+    found.sort_by(|a, b| apt::compare_versions(a, b));
+    Ok(found)
+}
+
+/// Releases that the names in a directory end with, oldest first.
+fn releases(directory: &Path, prefix: &str, shipped: &Shipped) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("can't read {}", directory.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found: Vec<String> = names
+        .filter_map(|name| Some(name.strip_prefix(prefix)?.to_owned()))
+        .filter(|release| shipped.is(release))
+        .collect();
+    found.sort_by(|a, b| apt::compare_versions(a, b));
+    Ok(found)
+}
+
+/// Where packages of a release are downloaded to. What an interrupted run has fetched need not be fetched again.
+fn downloads(workspace: &Workspace, release: &str) -> Result<PathBuf> {
+    workspace.cache_dir(&format!("stock/.packages-{release}"))
+}
+
+/// Another package may still lie there.
+fn remove_if_empty(directory: &Path) {
+    let _ = fs::remove_dir(directory);
+}
+
+/// Fetches the packages of a release, but for its source, and unpacks them.
+fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, release: &str) -> Result<()> {
+    let mut step = ui::step(&format!("kernel {name}"));
+    step.at("asking the archive");
+    let lists = workspace.cache_dir("apt")?;
+    let lock = workspace.lock("apt")?;
+    let repository = Repository::open(&lists, None, shipped.suites)?;
+    let version = repository.newest(&image_package(release))?;
+    let downloads = downloads(workspace, release)?;
+    let scratch = tempfile::Builder::new().prefix(".unpack-").tempdir_in(workspace.cache_dir("stock")?)?;
+    let sysroot = scratch.path().join("sysroot");
+    fs::create_dir_all(sysroot.join("usr/lib"))?;
+    std::os::unix::fs::symlink("usr/lib", sysroot.join("lib"))?;
+    let (mut megabytes, mut debs) = (0, Vec::new());
+    let mut wanted = packages(&repository, release, &version)?;
+    if shipped.root.is_some() {
+        wanted.push(source_package(shipped));
+    }
+    for package in wanted {
+        step.at(&format!("fetching {package}"));
+        let deb = repository.download(&downloads, &package, &version)?;
+        megabytes += fs::metadata(&deb)?.len() >> 20;
+        step.at(&format!("unpacking {package}"));
+        apt::unpack(&deb, &sysroot, &unused(&package, shipped))?;
+        debs.push(deb);
+    }
+    drop(lock);
+    for file in [vmlinux(&sysroot, release), image(&sysroot, release), config(&sysroot, release)] {
+        if !file.is_file() {
+            bail!("the packages of {release} hold no {}", file.display());
+        }
+    }
+    fs::rename(&sysroot, place)?;
+    debs.iter().try_for_each(fs::remove_file)?;
+    remove_if_empty(&downloads);
+    step.done(&format!("{release}, {megabytes} MB of packages"));
+    Ok(())
+}
+
+fn source_package(shipped: &Shipped) -> String {
+    format!("linux-source-{}", shipped.series)
+}
+
+fn image_package(release: &str) -> String {
+    format!("linux-image-{release}")
+}
+
+fn debug_package(release: &str) -> String {
+    format!("{}-dbg", image_package(release))
+}
+
+/// All packages of a kernel: the image, its debug information, its headers, and what these need of the same source.
+fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result<Vec<String>> {
+    let mut left = vec![format!("linux-headers-{release}"), debug_package(release), image_package(release)];
+    let mut found = BTreeSet::new();
+    while let Some(package) = left.pop() {
+        if !package.starts_with("linux-") || found.contains(&package) {
+            continue;
+        }
+        if !repository.versions(&package)?.iter().any(|known| known == version) {
+            continue;
+        }
+        left.extend(repository.dependencies(&package, version)?);
+        found.insert(package);
+    }
+    // An alternative to the signed image holds the same files.
+    found.retain(|package| !package.contains("-unsigned"));
+    Ok(found.into_iter().collect())
+}
+
+/// What is left out of a package, as tar's patterns.
+fn unused(package: &str, shipped: &Shipped) -> Vec<String> {
+    let mut patterns = UNUSED.to_vec();
+    if package.ends_with("-dbg") && !shipped.debug_modules {
+        patterns.extend(DEBUG_MODULES);
+    }
+    patterns.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLOUD: Shipped = Shipped {
+        series: "6.12",
+        release: ["6.12.", "+deb12", "-cloud-amd64"],
+        suites: &[],
+        debug_modules: false,
+        root: None,
+    };
+
+    #[test]
+    fn a_release_is_of_one_series_distribution_and_flavour() {
+        for release in ["6.12.117+deb12-cloud-amd64", "6.12.90+deb12.1-cloud-amd64"] {
+            assert!(CLOUD.is(release), "{release}");
+        }
+        for release in [
+            "6.12.117+deb13-cloud-amd64",
+            "6.12.117+deb12-amd64",
+            "6.1.0-56-cloud-amd64",
+            "6.12.-cloud-amd64",
+        ] {
+            assert!(!CLOUD.is(release), "{release}");
+        }
+    }
+
+    #[test]
+    fn the_newest_release_in_a_directory_comes_last() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in
+            ["6.12.9+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64", ".unpack-x", "6.1.0-1-cloud-amd64"]
+        {
+            fs::create_dir(directory.path().join(name)).expect("created");
+        }
+        let found = releases(directory.path(), "", &CLOUD).expect("readable");
+        assert_eq!(found, ["6.12.9+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64"]);
+    }
+
+    #[test]
+    fn only_the_debug_package_loses_its_modules() {
+        assert_eq!(unused("linux-image-6.12-cloud-amd64", &CLOUD).len(), UNUSED.len());
+        assert_eq!(
+            unused("linux-image-6.12-cloud-amd64-dbg", &CLOUD).len(),
+            UNUSED.len() + DEBUG_MODULES.len()
+        );
+    }
+}

@@ -88,7 +88,10 @@ fn cases() -> Vec<Case> {
 /// The patched objects that a report tells of.
 fn objects(report: &serde_json::Value) -> Vec<Vec<u8>> {
     let pairs = report["objects"].as_array().expect("kept");
-    pairs.iter().map(|pair| std::fs::read(pair["patched"].as_str().expect("a path")).expect("an object")).collect()
+    pairs
+        .iter()
+        .map(|pair| std::fs::read(pair["patched"].as_str().expect("a path")).expect("an object"))
+        .collect()
 }
 
 fn check(suffix: &'static str) {

@@ -213,7 +213,9 @@ fn symbol(toy: &Toy, object: &str, function: &str) -> Option<String> {
 
 /// Gives all functions of an object global names without hashes.
 fn expose(toy: &Toy, object: &str) {
-    for symbol in symbols(toy, object, "--undefined-only").into_iter().chain(symbols(toy, object, "--defined-only")) {
+    for symbol in
+        symbols(toy, object, "--undefined-only").into_iter().chain(symbols(toy, object, "--defined-only"))
+    {
         let name = without_hash(&symbol);
         // Sections and jump tables have names that C has not.
         if name.starts_with('.') {

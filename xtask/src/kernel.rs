@@ -49,7 +49,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: false,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-thinlto.config"],
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang-thinlto.config",
+            ],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],
@@ -125,7 +131,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "distribution.config", "network.config", "x86_64.config", "clang-fulllto.config"],
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang-fulllto.config",
+            ],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],

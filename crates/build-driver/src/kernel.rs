@@ -216,9 +216,10 @@ impl Kernel {
         self.toolchain.lto == Lto::Thin && self.toolchain.lld && !self.config.is("LTO_CLANG_THIN_DIST")
     }
 
-    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs.
+    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs, and a
+    /// ThinLTO kernel has units that are not compiled for LTO; bitcode is the same with and without sections.
     pub(crate) fn sections(&self) -> Sections {
-        if self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST") {
+        if self.toolchain.lto == Lto::Full {
             Sections::FromLink
         } else if self.toolchain.compiler == Compiler::Gcc && self.arch.gcc_anchors_data() {
             Sections::WhereCompared

@@ -64,8 +64,9 @@ impl Make<'_> {
 
     /// What the program in the place of the linker reads.
     pub(crate) fn environment(&self) -> Vec<(&'static str, &std::ffi::OsStr)> {
-        let record =
-            self.record.map(|(object, path)| [(links::OBJECT, object.as_ref()), (links::RECORD, path.as_os_str())]);
+        let record = self
+            .record
+            .map(|(object, path)| [(links::OBJECT, object.as_ref()), (links::RECORD, path.as_os_str())]);
         record.into_iter().flatten().collect()
     }
 

@@ -56,9 +56,15 @@ impl Touched {
         &self.units
     }
 
-    /// Units that only the patched source has, by object.
-    pub fn added(&self) -> &[TouchedUnit] {
-        &self.added
+    /// Those of the units that both sources have that are wanted, and the rest, with the units that are added.
+    pub fn split(self, is_wanted: impl Fn(&TouchedUnit) -> bool) -> (Vec<TouchedUnit>, Touched) {
+        let (wanted, units) = self.units.into_iter().partition(is_wanted);
+        (wanted, Touched { units, ..self })
+    }
+
+    /// Takes the units that only the patched source has.
+    pub fn take_added(&mut self) -> Vec<TouchedUnit> {
+        std::mem::take(&mut self.added)
     }
 
     /// Things to know that stop nothing.

@@ -209,11 +209,11 @@ impl Workspace {
         })
     }
 
-    /// The checksums that genksyms gives the exports of a unit as kbuild made it.
+    /// The lines of kbuild's record with the checksums that genksyms gives the exports of a unit.
     ///
     /// # Errors
     /// kbuild's record can't be read.
-    pub fn exports(&self, unit: &TouchedUnit) -> Result<Vec<(String, u32)>> {
+    pub fn exports(&self, unit: &TouchedUnit) -> Result<String> {
         let command = command_file(&self.build_dir().join(unit.object()));
         let text =
             std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
@@ -292,6 +292,21 @@ impl Workspace {
             })
         };
         units.iter().map(pair).collect()
+    }
+
+    /// kbuild's records of units that only the patched source has; kbuild makes these units for it.
+    ///
+    /// # Errors
+    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; an interrupt.
+    pub fn records_of_added(&self, prepared: &Prepared, units: &[TouchedUnit]) -> Result<Vec<Recorded>> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&TouchedUnit> = units.iter().collect();
+        self.while_patched(prepared, |_| {
+            self.make_units(&all, &(), patched_fails)?;
+            units.iter().map(|unit| self.record(unit)).collect()
+        })
     }
 
     /// Compiles a unit from the source as it is, by kbuild's record, to another place; or another source in its stead.

@@ -20,7 +20,7 @@ mod whole;
 
 pub use build::build;
 pub use events::{Events, Stage};
-pub use module::kernel_name;
 pub use klpx_thinlto::Level;
+pub use module::kernel_name;
 pub use request::Request;
 pub use results::{KernelFacts, Made, ObjectFiles, Results, UnitFacts};

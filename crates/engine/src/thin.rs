@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use klpx_build_driver::kbuild::{Home, UnitList};
-use klpx_build_driver::{Prepared, Remade, Touched, TouchedUnit, UnitPair, UnitPairs, VMLINUX, WorkDir, Workspace};
-use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+use klpx_build_driver::{Prepared, Remade, Touched, TouchedUnit, UnitPair, UnitPairs, VMLINUX, Workspace};
+use klpx_diagnosis::{Diagnosis, Result, words};
 use klpx_thinlto as thinlto;
 
 use crate::build::{Build, Compiled, Work};
-use crate::change_set::PairFiles;
+use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
 use crate::inlining::Originals;
-use crate::stabilise;
+use crate::{stabilise, units};
 
 /// Makes native code of what the patch reaches, from both sources.
 pub(crate) fn compile<'a>(
@@ -22,111 +22,127 @@ pub(crate) fn compile<'a>(
 ) -> Result<Compiled<'a>> {
     build.events.begin(Stage::Original);
     let ready = workspace.prepare(build.events)?;
-    let touched = workspace.touched(prepared, &ready.units, build.events)?;
+    let list = &ready.units;
+    let touched = workspace.touched(prepared, list, build.events)?;
     build.note(touched.notes());
-    let context = thinlto::Context::of(workspace);
-    let objects = objects(&touched, &ready.units)?;
-    let mut links = Vec::new();
-    for (object, units) in &objects {
-        let recorded = workspace.link(object, &ready.units, build.events)?;
-        let link = thinlto::Link::of(&context, Path::new(object), &recorded)?;
-        links.push(thinlto::Touched { link, units: linked_units(workspace, units)? });
-    }
-    build.events.end(&words::plural(touched.len(), "unit"));
+    let count = touched.len();
+    let links = Links::find((workspace, list), prepared, touched, build)?;
+    let originals = workspace.originals(&links.plain, build.events)?;
+    build.events.end(&words::plural(count, "unit"));
 
     build.events.begin(Stage::Patched);
-    let work = workspace.work_dir()?;
-    let overlays = overlays(workspace, prepared, &work)?;
-    let mut made = Vec::new();
-    for ((object, units), link) in objects.iter().zip(&links) {
-        let folder = work.path().join(object);
-        let level = build.request.level;
-        let found =
-            thinlto::prepare(&context, (link, &ready.units), &overlays, level, &folder, build.events)?;
-        made.push((object.as_str(), units.as_slice(), found));
-    }
-    compiled(build, (workspace, prepared), &ready.units, made, work)
-}
-
-/// The pairs of all objects.
-fn compiled<'a>(
-    build: &mut Build<'_>,
-    (workspace, prepared): (&Workspace, &'a Prepared),
-    list: &UnitList,
-    made: Vec<(&str, &[TouchedUnit], thinlto::Made)>,
-    work: WorkDir,
-) -> Result<Compiled<'a>> {
-    let (mut files, mut pairs) = (Vec::new(), Vec::new());
+    let mut pairs = match links.plain.is_empty() {
+        true => UnitPairs::new(Vec::new(), workspace.work_dir()?),
+        false => workspace.pairs(prepared, &links.plain, originals, build.events)?,
+    };
+    units::refuse_elsewhere(&pairs.pairs)?;
+    let mut files: Vec<PairFiles> = pairs.pairs.iter().flat_map(units::files).collect();
     let mut remade = Remade::default();
-    for (object, units, found) in made {
+    remade.compiled.extend(pairs.pairs.iter().map(|pair: &UnitPair| pair.unit.object().into()));
+    let work = pairs.work_dir().join("links");
+    let overlays = overlays(workspace, prepared, &work)?;
+    let context = thinlto::Context::of(workspace);
+    for (object, link) in &links.objects {
+        let (folder, level) = (work.join(object), build.request.level);
+        let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
         let name = name_of(object, list);
-        stabilise::tell(&name, &found, build.events, build.results);
-        for pair in found.pairs {
-            let unit = match units.iter().find(|unit| unit.object() == pair.unit) {
-                Some(unit) => unit.clone(),
-                None => list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id)).ok_or_else(|| not_listed(&pair.unit))?,
-            };
+        stabilise::tell(&name, &made, build.events, build.results);
+        for pair in made.pairs {
             remade.compiled.push(pair.unit.clone().into());
-            files.push(PairFiles {
-                object: name.clone(),
-                witness: None,
-                original: pair.original.clone(),
-                patched: pair.patched.clone(),
-            });
-            let exports = workspace.exports(&unit)?;
-            let (original, patched) = (pair.original, pair.patched);
-            pairs.push(UnitPair { unit, witness: None, original, patched, exports, is_new: false });
+            files.push(pair_files(&name, pair, (workspace, list))?);
         }
     }
-    build.events.end(&format!("{} compiled", words::plural(pairs.len(), "unit")));
-    let mut pairs = UnitPairs::new(pairs, work);
+    build.events.end(&format!("{} compiled", words::plural(files.len(), "unit")));
     if build.request.keep_work {
         build.kept(&pairs.keep().to_owned());
     }
-    Ok(Compiled {
-        pairs: files,
-        originals: Originals::new(prepared, workspace.source_dir()),
-        remade,
-        left_out: Vec::new(),
-        work: Work::Units(pairs),
+    let originals = Originals::new(prepared, workspace.source_dir());
+    Ok(Compiled { pairs: files, originals, remade, left_out: Vec::new(), work: Work::Units(pairs) })
+}
+
+/// The touched units, by what makes native code of them.
+struct Links {
+    /// Links of bitcode, by what they make: `vmlinux.o` or a module's object.
+    objects: BTreeMap<String, thinlto::Touched>,
+    /// Units that are not compiled for LTO.
+    plain: Touched,
+}
+
+impl Links {
+    fn find(
+        (workspace, list): (&Workspace, &UnitList),
+        prepared: &Prepared,
+        mut touched: Touched,
+        build: &Build<'_>,
+    ) -> Result<Links> {
+        let context = thinlto::Context::of(workspace);
+        let added = touched.take_added();
+        let mut objects = BTreeMap::new();
+        for unit in touched.units().iter().chain(&added) {
+            for object in linked_to(unit, list) {
+                if objects.contains_key(&object) {
+                    continue;
+                }
+                let recorded = workspace.link(&object, list, build.events)?;
+                let link = thinlto::Link::of(&context, Path::new(&object), &recorded)?;
+                objects.insert(object, thinlto::Touched { link, units: Vec::new(), added: Vec::new() });
+            }
+        }
+        // Only what a link has is compiled by now.
+        let is_linked = |unit: &TouchedUnit| !unit.objects.is_empty();
+        let is_thin = |unit: &TouchedUnit| {
+            is_linked(unit) && workspace.record(unit).is_ok_and(|record| record.is_thin_unit())
+        };
+        let (thin, plain) = touched.split(is_thin);
+        let mut put = |unit: &TouchedUnit, made: thinlto::Unit, is_added: bool| {
+            for object in linked_to(unit, list) {
+                let Some(link) = objects.get_mut(&object) else { continue };
+                if is_added { &mut link.added } else { &mut link.units }.push(made.clone());
+            }
+        };
+        for unit in &thin {
+            let recorded = workspace.record(unit)?;
+            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, false);
+        }
+        for (unit, recorded) in added.iter().zip(workspace.records_of_added(prepared, &added)?) {
+            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, true);
+        }
+        objects.retain(|_, link| !link.units.is_empty() || !link.added.is_empty());
+        Ok(Links { objects, plain })
+    }
+}
+
+/// The objects that a unit is linked to: `vmlinux.o`, or modules' objects.
+fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
+    match &unit.unit.home {
+        Home::Vmlinux => vec![VMLINUX.to_owned()],
+        Home::Modules(modules) => modules.iter().map(|&module| list.module(module).object.clone()).collect(),
+        Home::Ingredient => Vec::new(),
+    }
+}
+
+fn pair_files(
+    object: &str,
+    pair: thinlto::Pair,
+    (workspace, list): (&Workspace, &UnitList),
+) -> Result<PairFiles> {
+    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id));
+    let exports = match &unit {
+        Some(unit) if !pair.is_new => workspace.exports(unit)?,
+        _ => String::new(),
+    };
+    Ok(PairFiles {
+        object: object.to_owned(),
+        witness: None,
+        original: pair.original,
+        patched: pair.patched,
+        unit: Some(UnitOf { path: pair.unit, exports, is_new: pair.is_new }),
     })
 }
 
-/// The touched units by the object of the kernel that they are linked to: `vmlinux.o` or a module's object.
-fn objects(touched: &Touched, list: &UnitList) -> Result<BTreeMap<String, Vec<TouchedUnit>>> {
-    if let Some(unit) = touched.added().first() {
-        return Err(added(unit).into());
-    }
-    let mut objects: BTreeMap<String, Vec<TouchedUnit>> = BTreeMap::new();
-    for unit in touched.units() {
-        let of_modules = match &unit.unit.home {
-            Home::Modules(modules) => modules.as_slice(),
-            Home::Vmlinux | Home::Ingredient => &[],
-        };
-        let names = of_modules.iter().map(|&module| list.module(module).object.clone());
-        let names: Vec<String> = if of_modules.is_empty() { vec![VMLINUX.to_owned()] } else { names.collect() };
-        for name in names {
-            objects.entry(name).or_default().push(unit.clone());
-        }
-    }
-    Ok(objects)
-}
-
-/// The units with kbuild's records of them.
-fn linked_units(workspace: &Workspace, units: &[TouchedUnit]) -> Result<Vec<thinlto::Unit>> {
-    let unit = |unit: &TouchedUnit| {
-        let recorded = workspace.record(unit)?;
-        match recorded.is_thin_unit() {
-            true => Ok(thinlto::Unit { object: unit.object().to_owned(), recorded }),
-            false => Err(not_thin(unit).into()),
-        }
-    };
-    units.iter().map(unit).collect()
-}
-
 /// Shows the patched files to the compiler. The source tree stays as it is.
-fn overlays(workspace: &Workspace, prepared: &Prepared, work: &WorkDir) -> Result<thinlto::Overlays> {
-    let (folder, source) = (work.path().join("source"), workspace.source_dir());
+fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
+    let (folder, source) = (work.join("source"), workspace.source_dir());
     let mut shown = Vec::new();
     for (path, text) in prepared.patched_files() {
         let file = folder.join(path);
@@ -135,7 +151,7 @@ fn overlays(workspace: &Workspace, prepared: &Prepared, work: &WorkDir) -> Resul
         std::fs::write(&file, text).map_err(|error| Diagnosis::io("write", &file, &error))?;
         shown.push((source.join(path), file));
     }
-    let patched = work.path().join("patched.yaml");
+    let patched = work.join("patched.yaml");
     thinlto::write_overlay(&patched, &shown)?;
     Ok(thinlto::Overlays { original: None, patched: Some(patched) })
 }
@@ -143,23 +159,4 @@ fn overlays(workspace: &Workspace, prepared: &Prepared, work: &WorkDir) -> Resul
 /// `vmlinux`, or the module's name.
 fn name_of(object: &str, list: &UnitList) -> String {
     list.module_by_object(object).map_or_else(|| "vmlinux".to_owned(), |id| list.module(id).name())
-}
-
-fn not_listed(unit: &str) -> Diagnosis {
-    Diagnosis::new("klpx::internal", Class::Internal, "a fault in klpx")
-        .why(format!("{unit} is linked and is not in kbuild's list"))
-}
-
-fn added(unit: &TouchedUnit) -> Diagnosis {
-    Diagnosis::new("klpx::new-unit", Class::NotLivepatchable, "the patch adds a unit to a ThinLTO link")
-        .place(Place::file(unit.object(), None))
-        .why("LLVM would decide about the whole link anew")
-        .remedy("put the new code into a file that is there")
-}
-
-fn not_thin(unit: &TouchedUnit) -> Diagnosis {
-    Diagnosis::new("klpx::not-thin", Class::NotLivepatchable, "the patch changes a unit that is not compiled for LTO")
-        .place(Place::file(unit.object(), None))
-        .why("the rest of this kernel is linked by ThinLTO")
-        .remedy("leave this file out of the patch")
 }

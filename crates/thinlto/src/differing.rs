@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::llvm::remarks::Inlined;
 use klpx_diagnosis::Result;
 use klpx_diff::Change;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
-use crate::llvm::remarks::Inlined;
 
 /// What differs between two native objects, by canonical names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,8 +89,10 @@ mod tests {
     #[test]
     fn nearer_is_a_proper_subset() {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let differing =
-            |functions: &[&str], others: &[&str]| Differing { functions: set(functions), others: set(others) };
+        let differing = |functions: &[&str], others: &[&str]| Differing {
+            functions: set(functions),
+            others: set(others),
+        };
         let plain = differing(&["a", "b"], &["x"]);
         assert!(differing(&["a"], &["x"]).is_nearer_than(&plain));
         assert!(differing(&["a", "b"], &[]).is_nearer_than(&plain));

@@ -8,10 +8,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use klpx_build_driver::process::{Call, check_interrupt};
-use klpx_diagnosis::Result;
 use crate::llvm::ir::Module;
 use crate::llvm::{bitcode, summary};
+use klpx_build_driver::process::{Call, check_interrupt};
+use klpx_diagnosis::Result;
 
 use crate::Level;
 use crate::context::Context;
@@ -36,11 +36,12 @@ pub(crate) struct Freezer<'a> {
 }
 
 impl<'a> Freezer<'a> {
-    /// For units with these originals and these patched files.
+    /// For units with these originals and these patched files, in a link to which units are `added`.
     pub(crate) fn new<'f>(
         context: &'a Context<'a>,
         level: Level,
         pairs: impl Iterator<Item = (&'f Path, &'f Path)>,
+        added: impl Iterator<Item = &'f Path>,
     ) -> Result<Freezer<'a>> {
         let mut new = HashSet::new();
         if level >= Level::Imports {
@@ -50,6 +51,10 @@ impl<'a> Freezer<'a> {
                 let theirs = summary::functions(&original).unwrap_or_default();
                 let ours = summary::functions(&patched).unwrap_or_default();
                 new.extend(ours.difference(&theirs).map(|name| name.to_vec()));
+            }
+            for file in added {
+                let file = files::read(file)?;
+                new.extend(summary::functions(&file).unwrap_or_default().iter().map(|name| name.to_vec()));
             }
         }
         Ok(Freezer { context, level, new })

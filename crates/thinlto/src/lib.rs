@@ -21,6 +21,7 @@ mod linker;
 mod llvm;
 mod originals;
 mod prepare;
+mod sides;
 #[cfg(test)]
 mod testing;
 mod unit;

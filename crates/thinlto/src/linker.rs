@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::llvm::{native, remarks};
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Class, Diagnosis, Result};
-use crate::llvm::{native, remarks};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -54,19 +54,19 @@ pub(crate) struct Linker<'a> {
 
 impl Linker<'_> {
     /// Makes the thin link only. Its files go to `scratch`.
-    pub(crate) fn slices(&self, link: &Link, view: &View, scratch: &Path) -> Result<Slices> {
+    pub(crate) fn slices(&self, view: &View<'_>, scratch: &Path) -> Result<Slices> {
         files::fresh_dir(scratch)?;
         let top = scratch.join(view::TOP);
         let call = Call::new(self.program)
             .dir(&view.folder)
-            .args(view.words(link))
+            .args(view.words())
             .arg("-o")
             .arg(scratch.join("linked.o"))
             .args(["--thinlto-index-only", "--thinlto-emit-imports-files"])
             .arg(format!("--thinlto-prefix-replace={}/;{}/", view::TOP, top.display()));
         let outcome = self.runner.run(&call)?;
         if !outcome.success {
-            return Err(failed(link, outcome.lines).into());
+            return Err(failed(view.link, outcome.lines).into());
         }
         let mut slices = Slices::new();
         for entry in walkdir::WalkDir::new(&top) {
@@ -84,8 +84,7 @@ impl Linker<'_> {
     /// goes to `scratch`. `None` when the linker fails, or what it gave is not one object for each unit.
     pub(crate) fn backends(
         &self,
-        link: &Link,
-        view: &View,
+        view: &View<'_>,
         units: &[&str],
         llvm: &[String],
         scratch: &Path,
@@ -94,7 +93,7 @@ impl Linker<'_> {
         let native = scratch.join("native");
         let mut call = Call::new(self.program)
             .dir(&view.folder)
-            .args(view.words(link))
+            .args(view.words())
             .arg("-o")
             .arg(scratch.join("linked.o"))
             .arg(format!("--lto-obj-path={}", native.display()))
@@ -109,26 +108,26 @@ impl Linker<'_> {
         if !outcome.success {
             return Ok(None);
         }
-        self.sorted(link, units, scratch)
+        sorted(view.link, units, scratch)
     }
+}
 
-    /// The linker numbers the units that it compiles, in link order.
-    fn sorted(&self, link: &Link, units: &[&str], scratch: &Path) -> Result<Option<Vec<Backend>>> {
-        let place = |unit: &&str| link.inputs.iter().position(|input| input.path == **unit);
-        let Some(places) = units.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(None) };
-        let mut found = Vec::new();
-        for (unit, place) in units.iter().zip(&places) {
-            let number = places.iter().filter(|other| *other <= place).count();
-            let object = scratch.join(format!("native{number}"));
-            let Ok(bytes) = std::fs::read(&object) else { return Ok(None) };
-            if !is_of(&bytes, unit) {
-                return Ok(None);
-            }
-            found.push(Backend { object, remarks: read_remarks(scratch, number)? });
+/// The linker numbers the units that it compiles, in link order.
+fn sorted(link: &Link, units: &[&str], scratch: &Path) -> Result<Option<Vec<Backend>>> {
+    let place = |unit: &&str| link.inputs.iter().position(|input| input.path == **unit);
+    let Some(places) = units.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(None) };
+    let mut found = Vec::new();
+    for (unit, place) in units.iter().zip(&places) {
+        let number = places.iter().filter(|other| *other <= place).count();
+        let object = scratch.join(format!("native{number}"));
+        let Ok(bytes) = std::fs::read(&object) else { return Ok(None) };
+        if !is_of(&bytes, unit) {
+            return Ok(None);
         }
-        let one_more = scratch.join(format!("native{}", units.len() + 1));
-        Ok((!one_more.exists()).then_some(found))
+        found.push(Backend { object, remarks: read_remarks(scratch, number)? });
     }
+    let one_more = scratch.join(format!("native{}", units.len() + 1));
+    Ok((!one_more.exists()).then_some(found))
 }
 
 fn failed(link: &Link, lines: Vec<String>) -> Diagnosis {
@@ -178,8 +177,7 @@ fn imports(unit: &Path) -> Result<Vec<String>> {
 /// The units whose backends see something else on the two sides: other decisions of the thin link, or an import from one
 /// of the `changed` units.
 pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&str]) -> Vec<String> {
-    let imports_changed =
-        |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
+    let imports_changed = |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
     let differs = |unit: &str| {
         let (before, now) = (original.get(unit), patched.get(unit));
         before != now || now.is_some_and(imports_changed)

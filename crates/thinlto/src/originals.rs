@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Result};
 use crate::llvm::ir::Identity;
+use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -125,7 +125,10 @@ mod tests {
         let original = Original { functions, compiled: "c".into(), native, linked: "l".into() };
         originals.keep("fs/a.o", &original).expect("kept");
         let read = originals.read("fs/a.o").expect("kept");
-        assert_eq!((read.functions, read.compiled, read.linked), (original.functions, "c".into(), "l".into()));
+        assert_eq!(
+            (read.functions, read.compiled, read.linked),
+            (original.functions, "c".into(), "l".into())
+        );
         std::fs::write(originals.text_path("fs/a.o"), "{").expect("half a file");
         assert!(originals.read("fs/a.o").is_none());
     }

@@ -4,20 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::llvm::native;
+use klpx_build_driver::Progress;
 use klpx_build_driver::kbuild::UnitList;
 use klpx_build_driver::process::Call;
-use klpx_build_driver::Progress;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
-use crate::llvm::native;
 
 use crate::attempt::run::no_backend;
-use crate::attempt::{Attempt, Chosen};
+use crate::attempt::{Attempt, Chosen, ChosenUnit};
 use crate::context::Context;
 use crate::each::each;
 use crate::link::Link;
 use crate::linker::{self, Slices};
 use crate::originals::Originals;
-use crate::unit::{Compiler, Overlays, Unit};
+use crate::sides::Sides;
+use crate::unit::{Compiler, Form, Overlays, Side, Unit};
 use crate::view::View;
 use crate::{Level, Outcome, files};
 
@@ -28,6 +29,8 @@ pub struct Touched {
     pub link: Link,
     /// Those of its inputs that the patch touches.
     pub units: Vec<Unit>,
+    /// Units that the patch adds to it.
+    pub added: Vec<Unit>,
 }
 
 /// One unit's native code, after objtool, before and after the patch.
@@ -39,8 +42,8 @@ pub struct Pair {
     pub original: PathBuf,
     /// Of the patched source.
     pub patched: PathBuf,
-    /// True when the patch touches the unit; false when only what LLVM knows of other units is another.
-    pub touched: bool,
+    /// True for a unit that the patch adds: its original is one of an empty file.
+    pub is_new: bool,
 }
 
 /// What became of one object of the kernel.
@@ -72,9 +75,15 @@ pub fn prepare(
     let originals = Originals::of(&context.store_of(&touched.link.object));
     files::create_dir(work)?;
     let compiler = Compiler { runner: context.runner, build: &context.build, overlays, work };
+    let mut added = BTreeMap::new();
+    for unit in &touched.added {
+        let made = compiler.compile(unit, Side::Patched, Form::Bitcode, Side::Patched.name())?;
+        added.insert(unit.object.clone(), made.file);
+    }
+    let sides = Sides::new(&touched.link, added);
     let attempt = Attempt {
         context,
-        link: &touched.link,
+        sides: &sides,
         units: &touched.units,
         compiler,
         originals: &originals,
@@ -83,15 +92,27 @@ pub fn prepare(
         progress,
     };
     let chosen = attempt.run()?;
-    let preparation = Preparation { context, touched, list, originals: &originals, work, progress };
+    let preparation = Preparation {
+        context,
+        touched,
+        list,
+        sides: &sides,
+        compiler,
+        originals: &originals,
+        work,
+        progress,
+    };
     let others = preparation.others(&chosen)?;
-    preparation.finish(chosen, others)
+    let added = preparation.added(&chosen)?;
+    preparation.finish(chosen, others, added)
 }
 
 struct Preparation<'a> {
     context: &'a Context<'a>,
     touched: &'a Touched,
     list: &'a UnitList,
+    sides: &'a Sides,
+    compiler: Compiler<'a>,
     originals: &'a Originals,
     work: &'a Path,
     progress: &'a dyn Progress,
@@ -109,12 +130,11 @@ impl Preparation<'_> {
     fn others(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
         let original_slices = self.original_slices(chosen)?;
         let touched = self.touched.units.iter().zip(&chosen.units);
-        let changed: Vec<&str> = touched
-            .filter(|(_, chosen)| !chosen.near.frozen)
-            .map(|(unit, _)| unit.object.as_str())
-            .collect();
+        let changed: Vec<&str> =
+            touched.filter(|(_, chosen)| !chosen.near.frozen).map(|(unit, _)| unit.object.as_str()).collect();
         let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
-        let untouched = |unit: &&String| self.touched.units.iter().all(|other| other.object != **unit);
+        let known = || self.touched.units.iter().chain(&self.touched.added);
+        let untouched = |unit: &&String| known().all(|other| other.object != **unit);
         let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
         tracing::debug!(?units, "see something else than before");
         if units.is_empty() {
@@ -122,7 +142,7 @@ impl Preparation<'_> {
         }
         self.progress.step(&format!("compiling {} more units to machine code", units.len()));
         let original = self.natives_of_originals(&units)?;
-        let patched = self.backends("patched", &units, |unit| unit.bitcode.clone(), chosen)?;
+        let patched = self.backends("others", &units, chosen)?;
         let mut found = Vec::new();
         for ((unit, original), patched) in units.iter().zip(original).zip(patched) {
             if !native::same(&files::read(&original)?, &files::read(&patched)?) {
@@ -140,24 +160,25 @@ impl Preparation<'_> {
             return Ok(slices);
         }
         self.progress.step("linking the original's decisions");
-        let view = self.view("decisions", |unit| unit.original_bitcode.clone(), chosen)?;
-        let scratch = self.work.join("slices/original");
-        let slices = self.context.linker().slices(&self.touched.link, &view, &scratch)?;
-        let text = serde_json::to_vec(&slices).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        let view = self.view(Side::Original, "decisions", |unit| unit.original_bitcode.clone(), chosen)?;
+        let slices = self.context.linker().slices(&view, &self.work.join("slices/original"))?;
+        let text =
+            serde_json::to_vec(&slices).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
         files::keep(&path, text)?;
         Ok(slices)
     }
 
     fn view(
         &self,
+        side: Side,
         name: &str,
-        bitcode: impl Fn(&crate::attempt::ChosenUnit) -> PathBuf,
+        bitcode: impl Fn(&ChosenUnit) -> PathBuf,
         chosen: &Chosen,
-    ) -> Result<View> {
+    ) -> Result<View<'_>> {
         let units = self.touched.units.iter().zip(&chosen.units);
         let swaps: BTreeMap<String, PathBuf> =
             units.map(|(unit, chosen)| (unit.object.clone(), bitcode(chosen))).collect();
-        View::new(&self.work.join("views").join(name), &self.touched.link, &self.context.build, &swaps)
+        self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
     }
 
     /// Native code of units that the patch does not touch, as the original has it; it is kept.
@@ -167,10 +188,9 @@ impl Preparation<'_> {
         if !unknown.is_empty() {
             // A link of several units has all of them as kbuild made them.
             let folder = self.work.join("views/untouched");
-            let view = View::new(&folder, &self.touched.link, &self.context.build, &BTreeMap::new())?;
+            let view = self.sides.view(self.context, Side::Original, &folder, BTreeMap::new())?;
             let scratch = self.work.join("backends/untouched");
-            let linker = self.context.linker();
-            let made = linker.backends(&self.touched.link, &view, &unknown, &[], &scratch)?;
+            let made = self.context.linker().backends(&view, &unknown, &[], &scratch)?;
             let made = made.ok_or_else(|| no_backend(&unknown))?;
             for (unit, backend) in unknown.iter().zip(made) {
                 self.originals.keep_native(unit, &backend.object)?;
@@ -180,22 +200,31 @@ impl Preparation<'_> {
         units.iter().map(native).collect()
     }
 
-    fn backends(
-        &self,
-        name: &str,
-        units: &[&str],
-        bitcode: impl Fn(&crate::attempt::ChosenUnit) -> PathBuf,
-        chosen: &Chosen,
-    ) -> Result<Vec<PathBuf>> {
-        let view = self.view(name, bitcode, chosen)?;
-        let scratch = self.work.join("backends/others");
-        let made = self.context.linker().backends(&self.touched.link, &view, units, &[], &scratch)?;
+    /// Native code of units of the patched link.
+    fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<PathBuf>> {
+        let view = self.view(Side::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
+        let scratch = self.work.join("backends").join(name);
+        let made = self.context.linker().backends(&view, units, &[], &scratch)?;
         let made = made.ok_or_else(|| no_backend(units))?;
         Ok(made.into_iter().map(|backend| backend.object).collect())
     }
 
+    /// The units that the patch adds, each beside one of an empty file.
+    fn added(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
+        let units: Vec<&str> = self.touched.added.iter().map(|unit| unit.object.as_str()).collect();
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let patched = self.backends("added", &units, chosen)?;
+        let pair = |(unit, patched): (&Unit, PathBuf)| {
+            let empty = self.compiler.compile(unit, Side::Patched, Form::Nothing, "nothing")?;
+            Ok(Natives { unit: unit.object.clone(), original: empty.file, patched })
+        };
+        self.touched.added.iter().zip(patched).map(pair).collect()
+    }
+
     /// Runs objtool over everything.
-    fn finish(&self, chosen: Chosen, others: Vec<Natives>) -> Result<Made> {
+    fn finish(&self, chosen: Chosen, others: Vec<Natives>, added: Vec<Natives>) -> Result<Made> {
         self.progress.step("running objtool");
         let mut made = Made { outcome: chosen.outcome, ..Made::default() };
         let mut natives = Vec::new();
@@ -205,15 +234,19 @@ impl Preparation<'_> {
             let unit = unit.object.clone();
             natives.push(Natives { unit, original: chosen.original, patched: chosen.patched });
         }
-        let touched = natives.len();
         natives.extend(others);
+        let known = natives.len();
+        natives.extend(added);
         let pairs = each(self.context.jobs, natives.len(), |at| -> Result<Pair> {
             let Natives { unit, original, patched } = &natives[at];
             Ok(Pair {
                 unit: unit.clone(),
-                original: self.finished_original(unit, original)?,
-                patched: self.finished(unit, patched, &self.work.join("patched").join(unit))?,
-                touched: at < touched,
+                original: match at < known {
+                    true => self.finished_original(unit, original)?,
+                    false => self.finished(unit, original, &self.work.join("finished/nothing").join(unit))?,
+                },
+                patched: self.finished(unit, patched, &self.work.join("finished/patched").join(unit))?,
+                is_new: at >= known,
             })
         });
         made.pairs = pairs.into_iter().collect::<Result<_>>()?;
@@ -224,7 +257,7 @@ impl Preparation<'_> {
     fn finished_original(&self, unit: &str, native: &Path) -> Result<PathBuf> {
         let path = self.context.store_of(&self.touched.link.object).join("finished").join(unit);
         if !path.is_file() {
-            let made = self.finished(unit, native, &self.work.join("original").join(unit))?;
+            let made = self.finished(unit, native, &self.work.join("finished/original").join(unit))?;
             files::keep(&path, files::read(&made)?)?;
         }
         Ok(path)

@@ -84,7 +84,7 @@ impl Toy {
             units.push(Unit { object: format!("fs/{name}.o"), recorded });
         }
         write_overlay(&self.path("patched.yaml"), &shown).expect("an overlay");
-        Touched { link: self.link(), units }
+        Touched { link: self.link(), units, added: Vec::new() }
     }
 
     pub(crate) fn try_made(&self, touched: &Touched, level: Level) -> Result<Made> {

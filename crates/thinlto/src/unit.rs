@@ -34,6 +34,8 @@ pub(crate) enum Form {
     Bitcode,
     /// LLVM IR as text, before any pass, without debug information.
     Text,
+    /// Native code of an empty file with the unit's flags.
+    Nothing,
 }
 
 /// A unit and the commands that kbuild makes it with.
@@ -90,7 +92,7 @@ impl Compiler<'_> {
     ) -> Result<std::result::Result<Compiled, Vec<String>>> {
         let words = unit.recorded.compilation().unwrap_or_default();
         let file = match form {
-            Form::Bitcode => self.work.join(name).join(&unit.object),
+            Form::Bitcode | Form::Nothing => self.work.join(name).join(&unit.object),
             Form::Text => self.work.join(name).join(&unit.object).with_extension("ll"),
         };
         files::create_dir(file.parent().unwrap_or(self.work))?;
@@ -98,6 +100,8 @@ impl Compiler<'_> {
             return Ok(Err(vec!["kbuild's record of it holds no compilation".to_owned()]));
         };
         let mut call = Call::new(program).dir(self.build);
+        // The source is the last word.
+        let (source, rest) = rest.split_last().map_or(("", rest), |(source, rest)| (source.as_str(), rest));
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match (word.as_str(), form) {
@@ -112,6 +116,11 @@ impl Compiler<'_> {
         call = match form {
             Form::Bitcode => call.arg("-Rpass=inline"),
             Form::Text => call.args(["-S", "-emit-llvm", "-g0", "-Xclang", "-disable-llvm-passes"]),
+            Form::Nothing => call.arg("-fno-lto"),
+        };
+        call = match form {
+            Form::Nothing => call.args(["-x", "c", "/dev/null"]),
+            Form::Bitcode | Form::Text => call.arg(source),
         };
         let overlay = match side {
             Side::Original => &self.overlays.original,

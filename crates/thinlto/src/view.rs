@@ -17,20 +17,21 @@ use crate::link::Link;
 /// The folder above all paths.
 pub(crate) const TOP: &str = "u";
 
-/// A folder in which the linker is run.
+/// A folder in which the linker is run, and what it is to link.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct View<'l> {
     pub(crate) folder: PathBuf,
+    pub(crate) link: &'l Link,
 }
 
-impl View {
+impl<'l> View<'l> {
     /// The inputs of `link` in `folder`, with other files in the places of some.
     pub(crate) fn new(
         folder: &Path,
-        link: &Link,
+        link: &'l Link,
         build: &Path,
         swaps: &BTreeMap<String, PathBuf>,
-    ) -> Result<View> {
+    ) -> Result<View<'l>> {
         files::fresh_dir(folder)?;
         let mut made = None;
         for input in &link.inputs {
@@ -47,13 +48,13 @@ impl View {
         if let Some(script) = &link.script {
             files::write(&folder.join(SCRIPT), script)?;
         }
-        Ok(View { folder: folder.to_owned() })
+        Ok(View { folder: folder.to_owned(), link })
     }
 
     /// What the linker is told, apart from its output.
-    pub(crate) fn words(&self, link: &Link) -> Vec<String> {
-        let mut words = link.flags.clone();
-        if link.script.is_some() {
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = self.link.flags.clone();
+        if self.link.script.is_some() {
             words.extend(["-T".to_owned(), SCRIPT.to_owned()]);
         }
         words.push(format!("@{LIST}"));
@@ -97,7 +98,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let input = |path: &str, lazy| Input { path: path.to_owned(), lazy };
-        let inputs = vec![input("fs/a.o", false), input("lib/b.o", true), input("c.o", false), input("d.o", true)];
+        let inputs =
+            vec![input("fs/a.o", false), input("lib/b.o", true), input("c.o", false), input("d.o", true)];
         let link = Link {
             object: "vmlinux.o".into(),
             flags: vec!["-r".into()],
@@ -108,15 +110,18 @@ mod tests {
         std::fs::write(path("build/fs/a.o"), "original").expect("a file");
         std::fs::write(path("patched.o"), "patched").expect("a file");
         let swaps = BTreeMap::from([("fs/a.o".to_owned(), path("patched.o"))]);
-        let read = |view: &View| std::fs::read_to_string(view.folder.join("u/fs/a.o")).expect("an input");
+        let read = |view: &View<'_>| std::fs::read_to_string(view.folder.join("u/fs/a.o")).expect("an input");
         let original = View::new(&path("1"), &link, &path("build"), &BTreeMap::new()).expect("a view");
         assert_eq!(read(&original), "original");
         let patched = View::new(&path("2"), &link, &path("build"), &swaps).expect("a view");
         assert_eq!(read(&patched), "patched");
         let again = View::new(&path("1"), &link, &path("build"), &swaps).expect("a view");
         assert_eq!(read(&again), "patched", "nothing is left of the one before");
-        assert_eq!(original.words(&link), ["-r", "-T", "order.lds", "@inputs"]);
+        assert_eq!(original.words(), ["-r", "-T", "order.lds", "@inputs"]);
         let text = std::fs::read_to_string(path("1/inputs")).expect("a list");
-        assert_eq!(text, "u/fs/a.o\n--start-lib\nu/lib/b.o\n--end-lib\nu/c.o\n--start-lib\nu/d.o\n--end-lib\n");
+        assert_eq!(
+            text,
+            "u/fs/a.o\n--start-lib\nu/lib/b.o\n--end-lib\nu/c.o\n--start-lib\nu/d.o\n--end-lib\n"
+        );
     }
 }

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::Result;
 use crate::llvm::ir::Module;
+use klpx_diagnosis::Result;
 
 use super::Attempt;
 use crate::each::each;
@@ -100,7 +100,7 @@ impl Attempt<'_> {
             }
             let compiled = self.compiler.compile(&units[at], side, form, side.name())?;
             Ok(match form {
-                Form::Bitcode => Made::Bitcode(compiled),
+                Form::Bitcode | Form::Nothing => Made::Bitcode(compiled),
                 Form::Text => Made::Functions(functions_of(&compiled.file)?),
             })
         });

@@ -13,20 +13,20 @@ pub(crate) mod run;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Progress;
-use klpx_diagnosis::Result;
 use crate::llvm::replay::{self, Sameness};
 use crate::llvm::{ir::Identity, remarks};
+use klpx_build_driver::Progress;
+use klpx_diagnosis::Result;
 
 use crate::context::Context;
 use crate::differing::{self, Differing};
 use crate::each::each;
 use crate::files;
 use crate::freeze::{Freezer, Near};
-use crate::link::Link;
 use crate::linker::{Backend, Slices};
 use crate::originals::{Functions, Original, Originals};
-use crate::unit::{Compiler, Unit};
+use crate::sides::Sides;
+use crate::unit::{Compiler, Side, Unit};
 use crate::{Level, Outcome};
 use compile::{OriginalSide, Unlinked};
 
@@ -58,7 +58,7 @@ pub(crate) struct ChosenUnit {
 
 pub(crate) struct Attempt<'a> {
     pub(crate) context: &'a Context<'a>,
-    pub(crate) link: &'a Link,
+    pub(crate) sides: &'a Sides,
     pub(crate) units: &'a [Unit],
     pub(crate) compiler: Compiler<'a>,
     pub(crate) originals: &'a Originals,
@@ -119,13 +119,8 @@ impl Attempt<'_> {
         let near = self.bring_near(&original, &bitcode)?;
         let done = self.run_all((&original, &bitcode, &near), &self.unknown(), &[])?;
         let natives = self.keep_natives(&done.original)?;
-        let build = Build {
-            bitcode,
-            near,
-            backends: done.patched,
-            slices: done.slices,
-            differing: Vec::new(),
-        };
+        let build =
+            Build { bitcode, near, backends: done.patched, slices: done.slices, differing: Vec::new() };
         Ok(self.chosen((original, natives), build, why.map(|why| (0, 0, why))))
     }
 
@@ -157,7 +152,7 @@ impl Attempt<'_> {
 
     fn freezer(&self, original: &[PathBuf], patched: &[PathBuf]) -> Result<Freezer<'_>> {
         let pairs = original.iter().map(PathBuf::as_path).zip(patched.iter().map(PathBuf::as_path));
-        Freezer::new(self.context, self.level, pairs)
+        Freezer::new(self.context, self.level, pairs, self.sides.added.values().map(PathBuf::as_path))
     }
 
     /// Nobody sees the names of a unit that is the only one of its link, and it imports nothing.
@@ -168,7 +163,7 @@ impl Attempt<'_> {
         original: &Path,
         patched: &Path,
     ) -> Result<Near> {
-        match self.link.inputs.len() {
+        match self.sides.original.inputs.len() {
             1 => Ok(Near::default()),
             _ => freezer.bring_near(original, patched, &self.folder("freeze", &self.units[at])?),
         }
@@ -231,7 +226,8 @@ impl Attempt<'_> {
         records: &[Option<String>],
     ) -> Result<Runs> {
         let all: Vec<usize> = (0..self.units.len()).collect();
-        let views = (self.view("original", original)?, self.view("patched", patched)?);
+        let before = self.view(Side::Original, "original", original)?;
+        let now = self.view(Side::Patched, "patched", patched)?;
         let freezer = self.freezer(original, patched)?;
         // The long ones first.
         let recompile = (0..records.len()).filter(|&at| records[at].is_some()).map(Task::Recompile);
@@ -244,9 +240,9 @@ impl Attempt<'_> {
                     let records = records[at].as_deref().unwrap_or_default();
                     Done::Recompiled(at, self.recompiled(at, (&original[at], records), &near[at], &freezer)?)
                 }
-                Task::OriginalBackends => Done::Original(self.backends("original", &views.0, unknown)?),
-                Task::PatchedBackends => Done::Patched(self.backends("patched", &views.1, &all)?),
-                Task::PatchedSlices => Done::Slices(self.slices("patched", &views.1)?),
+                Task::OriginalBackends => Done::Original(self.backends("original", &before, unknown)?),
+                Task::PatchedBackends => Done::Patched(self.backends("patched", &now, &all)?),
+                Task::PatchedSlices => Done::Slices(self.slices("patched", &now)?),
             })
         };
         let mut runs = Runs::default();
@@ -321,7 +317,7 @@ impl Attempt<'_> {
             ChosenUnit { original_bitcode, bitcode, near, original, patched: backend.object }
         });
         let outcome = outcome.map(|(plain, taken, why)| Outcome {
-            object: self.link.object.clone(),
+            object: self.sides.original.object.clone(),
             plain,
             taken,
             given_up: (!why.is_empty()).then_some(why),
@@ -345,7 +341,7 @@ impl Attempt<'_> {
             let Some(again) = again else { return Ok(None) };
             (bitcode[at], near[at]) = again;
         }
-        let view = self.view("recompiled", &bitcode)?;
+        let view = self.view(Side::Patched, "recompiled", &bitcode)?;
         let all: Vec<usize> = (0..self.units.len()).collect();
         let (backends, slices) =
             rayon::join(|| self.backends("recompiled", &view, &all), || self.slices("recompiled", &view));
@@ -362,7 +358,7 @@ impl Attempt<'_> {
         build: &mut Build,
         sameness: &(dyn Fn(&str) -> Sameness + Sync),
     ) -> Result<bool> {
-        let view = self.view("replayed", &build.bitcode)?;
+        let view = self.view(Side::Patched, "replayed", &build.bitcode)?;
         let replayed = each(self.context.jobs, original.len(), |at| -> Result<Option<Option<Backend>>> {
             let ours = &build.backends[at].remarks;
             let theirs = replay::with_hashes_of(&original[at].linked, ours);

@@ -127,8 +127,8 @@ impl Tail {
 mod tests {
     use std::process::Command;
 
-    use super::*;
     use super::bitstream::MAGIC;
+    use super::*;
 
     struct Folder(tempfile::TempDir);
 

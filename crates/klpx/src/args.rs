@@ -195,7 +195,7 @@ pub(crate) enum Level {
     Inlining,
 }
 
-impl From<Level> for klpx_build_driver::stabilise::Level {
+impl From<Level> for klpx_engine::Level {
     fn from(level: Level) -> Self {
         match level {
             Level::Off => Self::Off,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use klpx_klp_emit::successor::{self, Verdict};
-use klpx_normalize::elf::{Elf, ElfFile};
+use klpx_normalize::elf::ElfFile;
 use walkdir::WalkDir;
 
 use super::record::{Build, Judged};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::guest::{self, Task};
-use crate::kernel::{self, Built};
+use crate::kernel::{self, Built, Kernel};
 use crate::klpx::Klpx;
 use crate::packages;
 use crate::process;
@@ -79,6 +79,11 @@ struct Left {
     file: String,
     #[serde(default)]
     why: String,
+}
+
+/// Lists and wrapper know compilers, not architectures: one kernel made here by each compiler will do.
+pub(crate) fn is_for(kernel: &Kernel) -> bool {
+    kernel.recipe().is_some_and(|recipe| recipe.llvm.is_none() || kernel.machine.is_native())
 }
 
 /// One function of a kernel is made whole: its unit is compiled again in a copy of the build tree, and the kernel

@@ -293,7 +293,7 @@ impl<'a> Protocol<'a> {
 #[derive(clap::Args)]
 pub(crate) struct BootArgs {
     /// Which fixture kernel
-    #[arg(long, default_value = "gcc")]
+    #[arg(long, default_value = "debian-6.12")]
     kernel: String,
     /// A script to run as the only scenario, with all helpers and modules at hand
     script: PathBuf,

@@ -64,7 +64,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "gcc",
         title: "GCC, no LTO",
         machine: &machine::X86_64,
-        matrix: false,
+        matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "x86_64.config", "gcc.config"],
@@ -328,6 +328,11 @@ impl Built {
         }
     }
 
+    /// The headers folder, if it comes from packages.
+    pub(crate) fn headers(&self) -> Option<PathBuf> {
+        self.release.as_ref().map(|release| stock::headers(&self.tree, release))
+    }
+
     /// Where `modules.order` lies, and the modules by its lines.
     pub(crate) fn modules_root(&self) -> PathBuf {
         match &self.release {
@@ -336,13 +341,17 @@ impl Built {
         }
     }
 
-    /// The file of a module with debug information, if there is one.
-    pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
-        let root = match &self.release {
+    /// Where the modules lie with their symbols and debug information, as far as they are there.
+    pub(crate) fn debug_modules_root(&self) -> PathBuf {
+        match &self.release {
             Some(release) => stock::debug_modules(&self.tree, release),
             None => self.tree.clone(),
-        };
-        let modules = Modules::read(&root)?;
+        }
+    }
+
+    /// The file of a module with debug information, if there is one.
+    pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
+        let modules = Modules::read(&self.debug_modules_root())?;
         Ok(modules.names().iter().find_map(|name| modules.file(name).ok()))
     }
 

@@ -63,7 +63,10 @@ impl Work {
     }
 }
 
-/// The parts of klpx's report (schema 1) that tests look at.
+/// Version of the report that tests know.
+pub(crate) const SCHEMA: u32 = 2;
+
+/// The parts of klpx's report that tests look at.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Report {
     /// Version of the report's form.
@@ -74,16 +77,30 @@ pub(crate) struct Report {
     /// Functions in the module.
     #[serde(default)]
     pub(crate) changes: Vec<Change>,
+    /// The objects that were compared, when they are kept.
+    #[serde(default)]
+    pub(crate) objects: Vec<Objects>,
     /// Why it stopped.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
+}
+
+/// The two builds of an object, or of one unit of it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Objects {
+    /// `vmlinux` or a module's name.
+    pub(crate) object: String,
+    /// From the original source.
+    pub(crate) original: PathBuf,
+    /// From the patched one.
+    pub(crate) patched: PathBuf,
 }
 
 /// The kernel of a report.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Kernel {
     /// The name of its folder in the cache.
-    pub(crate) baseline: String,
+    pub(crate) key: String,
 }
 
 /// A function that is in the module, and why.

@@ -32,9 +32,10 @@ pub(crate) struct Case {
     /// Settings that replace those of the kernel's `.config`, given as `--config`.
     #[serde(default)]
     config: Vec<String>,
-    /// Settings of another kernel whose `vmlinux` is given as the one to be patched.
+    /// Settings that replace those of the kernel's headers, in `.config` and in all that is made of it: as if these were
+    /// another kernel's.
     #[serde(default)]
-    vmlinux_with: Vec<String>,
+    headers_with: Vec<String>,
     /// A source tree that is none.
     source: Option<NoSource>,
     /// Host tools that klpx does not find.
@@ -111,7 +112,7 @@ pub(crate) fn run(
         let mut step = ui::step(&format!("{} refusal", built.kernel.name));
         step.at(name);
         let output = results_dir.join(built.kernel.name).join("refusals").join(name);
-        let failures = check(workspace, klpx, built, case, &directory, &output)?;
+        let failures = check(klpx, built, case, &directory, &output)?;
         let elapsed = if failures.is_empty() { step.done(name) } else { step.failed(name) };
         results.push(Tried {
             name: name.clone(),
@@ -136,7 +137,6 @@ fn trees(built: &Built) -> Result<[Fingerprint; 2]> {
 
 /// Runs one case; returns what was not as it should be.
 pub(crate) fn check(
-    workspace: &Workspace,
     klpx: &Klpx,
     built: &Built,
     case: &Case,
@@ -152,12 +152,13 @@ pub(crate) fn check(
         fs::write(&config, with_settings(&fs::read_to_string(built.config())?, &case.config))?;
         options.extend(["--config".to_owned(), config.display().to_string()]);
     }
-    let vmlinux = match (case.vmlinux, case.vmlinux_with.as_slice()) {
-        (Some(NoVmlinux::Truncated), _) => {
-            Some(truncated(&built.vmlinux(), &scratch.path().join("vmlinux"))?)
-        }
-        (None, []) => None,
-        (None, settings) => Some(other_vmlinux(workspace, built, settings)?),
+    if !case.headers_with.is_empty() {
+        let headers = headers_with(built, &case.headers_with, &scratch.path().join("headers"))?;
+        options.extend(["--build-dir".to_owned(), headers.display().to_string()]);
+    }
+    let vmlinux = match case.vmlinux {
+        Some(NoVmlinux::Truncated) => Some(truncated(&built.vmlinux(), &scratch.path().join("vmlinux"))?),
+        None => None,
     };
     let mut built = built.clone();
     if let Some(stand_in) = case.source {
@@ -223,6 +224,41 @@ fn with_settings(config: &str, settings: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
+/// A copy of a kernel's headers folder with other settings.
+fn headers_with(built: &Built, settings: &[String], copy: &Path) -> Result<PathBuf> {
+    let headers = built.headers().context("a kernel made here has no headers folder")?;
+    process::output(std::process::Command::new("cp").arg("-a").arg(&headers).arg(copy))?;
+    for file in [".config", "include/config/auto.conf"] {
+        let file = copy.join(file);
+        fs::write(&file, with_settings(&fs::read_to_string(&file)?, settings))?;
+    }
+    let seen_by_c = copy.join("include/generated/autoconf.h");
+    fs::write(&seen_by_c, with_macros(&fs::read_to_string(&seen_by_c)?, settings))?;
+    Ok(copy.to_path_buf())
+}
+
+/// `autoconf.h` with some settings replaced.
+fn with_macros(header: &str, settings: &[String]) -> String {
+    let mut lines: Vec<String> = header.lines().map(str::to_owned).collect();
+    for setting in settings {
+        let (name, value) = setting.split_once('=').unwrap_or((setting, "n"));
+        let of_setting = |line: &String| {
+            let mut words = line.split_whitespace();
+            let macros = [name.to_owned(), format!("{name}_MODULE")];
+            words.next() == Some("#define")
+                && words.next().is_some_and(|word| macros.iter().any(|m| m == word))
+        };
+        lines.retain(|line| !of_setting(line));
+        match value {
+            "n" => {}
+            "y" => lines.push(format!("#define {name} 1")),
+            "m" => lines.push(format!("#define {name}_MODULE 1")),
+            value => lines.push(format!("#define {name} {value}")),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 /// The first half of a file.
 fn truncated(file: &Path, output: &Path) -> Result<PathBuf> {
     fs::copy(file, output)?;
@@ -245,37 +281,6 @@ fn path_without(tools: &[String], directory: &Path) -> Result<PathBuf> {
     Ok(directory.to_path_buf())
 }
 
-/// The `vmlinux` of the same source with other settings: a copy of the build tree, built again where the settings
-/// matter.
-fn other_vmlinux(workspace: &Workspace, built: &Built, settings: &[String]) -> Result<PathBuf> {
-    let key = blake3::hash(format!("{}\n{}", built.tree.display(), settings.join("\n")).as_bytes()).to_hex();
-    let kept = workspace.cache_dir("vmlinux")?.join(format!("{}-{}", built.kernel.name, &key.as_str()[..12]));
-    if kept.exists() && fs::metadata(&kept)?.modified()? > fs::metadata(built.vmlinux())?.modified()? {
-        return Ok(kept);
-    }
-    let mut step = ui::step("another kernel");
-    step.at(&settings.join(" "));
-    let scratch = tempfile::Builder::new().prefix(".other-").tempdir_in(&workspace.cache)?;
-    let tree = scratch.path().join("tree");
-    process::output(
-        std::process::Command::new("cp").args(["-a", "--reflink=auto"]).arg(&built.tree).arg(&tree),
-    )?;
-    let config = tree.join(".config");
-    fs::write(&config, with_settings(&fs::read_to_string(&config)?, settings))?;
-    let log = workspace.cache_dir("vmlinux")?.join(format!("{}.log", built.kernel.name));
-    process::logged(built.make(&tree)?.arg("olddefconfig"), &log, |_| {})?;
-    let mut objects = 0;
-    let mut command = built.make(&tree)?;
-    command.arg(format!("-j{}", workspace.jobs)).arg("vmlinux");
-    process::logged(&mut command, &log, |line| {
-        objects += u32::from(line.starts_with("  CC "));
-        step.at(&format!("{objects} objects"));
-    })?;
-    fs::copy(tree.join("vmlinux"), &kept)?;
-    step.done(&format!("{} ({objects} objects)", settings.join(" ")));
-    Ok(kept)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +292,17 @@ mod tests {
         assert_eq!(
             with_settings(config, &["CONFIG_A=n".to_owned(), "CONFIG_B=y".to_owned()]),
             "CONFIG_AB=3\nCONFIG_A=n\nCONFIG_B=y\n"
+        );
+    }
+
+    #[test]
+    fn macros_replace_every_form() {
+        let header =
+            "#define CONFIG_A 1\n#define CONFIG_AB 1\n#define CONFIG_B_MODULE 1\n#define CONFIG_C 5\n";
+        let settings = ["CONFIG_A=n", "CONFIG_B=y", "CONFIG_C=4"].map(str::to_owned);
+        assert_eq!(
+            with_macros(header, &settings),
+            "#define CONFIG_AB 1\n#define CONFIG_B 1\n#define CONFIG_C 4\n"
         );
     }
 

@@ -165,7 +165,7 @@ impl<'a> Setting<'a> {
         let job = setting.job("reference", 1)?;
         let ended = Running::start(job.command())?.wait()?;
         ensure!(ended.code() == Some(0), "the build that nothing happens to fails\n{}", ended.tail());
-        let key = job.report()?.kernel.context("the report names no kernel")?.baseline;
+        let key = job.report()?.kernel.context("the report names no kernel")?.key;
         let module = job.module();
         setting.kernel_dir = klpx.cache().join("kernels").join(key);
         setting.module = module;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::compare::{self, Item};
 use crate::guest::{self, Task};
 use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Change, Klpx, Outcome};
+use crate::klpx::{Build, Change, Klpx, Outcome, SCHEMA};
 use crate::process;
 use crate::refusal;
 use crate::tried::Tried;
@@ -175,7 +175,7 @@ pub(crate) fn run(
     let mut tasks = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| scenario.is_for(built.kernel)) {
         let output = results_dir.join(built.kernel.name).join(&scenario.name);
-        let (result, task) = build(workspace, klpx, built, scenario, &output)?;
+        let (result, task) = build(klpx, built, scenario, &output)?;
         results.push(result);
         tasks.extend(task);
     }
@@ -186,13 +186,7 @@ pub(crate) fn run(
 }
 
 /// klpx's part of a scenario: its modules, compared with what they should hold.
-fn build(
-    workspace: &Workspace,
-    klpx: &Klpx,
-    built: &Built,
-    scenario: &Scenario,
-    output: &Path,
-) -> Result<(Tried, Option<Task>)> {
+fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Result<(Tried, Option<Task>)> {
     let mut result = Tried {
         name: scenario.name.clone(),
         title: scenario.data.title.clone(),
@@ -239,7 +233,7 @@ fn build(
         }
     }
     for case in scenario.data.refused.iter().filter(|case| case.is_for(built.kernel)) {
-        let failures = refusal::check(workspace, klpx, built, case, &scenario.directory, output)?;
+        let failures = refusal::check(klpx, built, case, &scenario.directory, output)?;
         result.passed += usize::from(failures.is_empty());
         result.failures.extend(failures);
     }
@@ -262,7 +256,9 @@ fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
     }
     match &outcome.report {
         None => vec!["klpx wrote no readable report".to_owned()],
-        Some(report) if report.schema != 1 => vec![format!("report of unknown schema {}", report.schema)],
+        Some(report) if report.schema != SCHEMA => {
+            vec![format!("report of unknown schema {}", report.schema)]
+        }
         Some(report) => compare::differences(expected, &compare::items(&report.changes)),
     }
 }

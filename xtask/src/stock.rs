@@ -71,6 +71,11 @@ pub(crate) fn config(sysroot: &Path, release: &str) -> PathBuf {
     sysroot.join("boot").join(format!("config-{release}"))
 }
 
+/// The headers folder, which has the configuration and all that is made of it.
+pub(crate) fn headers(sysroot: &Path, release: &str) -> PathBuf {
+    sysroot.join("usr/src").join(format!("linux-headers-{release}"))
+}
+
 /// The directory of the debug package's copies of the modules.
 pub(crate) fn debug_modules(sysroot: &Path, release: &str) -> PathBuf {
     modules(&sysroot.join("usr/lib/debug"), release)

@@ -215,9 +215,9 @@ fn livepatches(
     if !want_refusals {
         refusals.clear();
     }
-    // What happens to klpx has nothing to do with the compiler: the kernel that builds fastest will do.
-    let once_on =
-        kernels.iter().find(|kernel| kernel.name == "gcc").or(kernels.first()).map(|kernel| kernel.name);
+    // What happens to klpx has nothing to do with the compiler: a kernel that need not be built will do.
+    let stock = kernels.iter().find(|kernel| kernel.recipe().is_none());
+    let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
     let robust = want_robustness.then_some(robust::Wanted { once_on, filters: &args.scenario });
     if scenarios.is_empty() && refusals.is_empty() && !want_inlining {
         kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
@@ -302,8 +302,7 @@ impl Trial<'_> {
                 tally.take(inlining::run(klpx, built, results)?);
                 Ok(())
             });
-            // Lists and wrapper know compilers, not architectures.
-            if built.kernel.machine.is_native() {
+            if consistent::is_for(built.kernel) {
                 tally.phase(&format!("{name} consistent inlining"), |tally| {
                     tally.take(consistent::one_function(workspace, klpx, built, results)?);
                     Ok(())

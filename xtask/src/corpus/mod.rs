@@ -3,6 +3,7 @@
 
 mod fixes;
 mod record;
+mod successor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +20,7 @@ use crate::ui;
 use crate::workspace::Workspace;
 use fixes::Fix;
 use record::{Build, Ending, Judged, Known, Records};
+use successor::Successor;
 
 /// Files that a kernel's configuration compiles, in `kernel-fixtures/corpus`.
 const LISTS: &[(&str, &str)] = &[("debian-6.12", "cloud-6.12.list")];
@@ -51,6 +53,9 @@ pub(crate) struct Args {
     /// No more than so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Compare every unit and every module with the distribution's own next kernel
+    #[arg(long)]
+    successor: bool,
     /// Forget what an earlier run found
     #[arg(long)]
     again: bool,
@@ -76,7 +81,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     if args.again && file.exists() {
         fs::remove_file(&file)?;
     }
-    let mut corpus = Corpus { workspace, klpx: &klpx, built: &built, folder, records: Records::open(&file)? };
+    let successor = match args.successor {
+        true => Some(Successor::new(&built.source.tree, kernel::at_release(workspace, kernel, &newer)?)?),
+        false => None,
+    };
+    let records = Records::open(&file)?;
+    let mut corpus = Corpus { workspace, klpx: &klpx, built: &built, successor, folder, records };
     for (number, fix) in fixes.iter().enumerate() {
         corpus.build(fix, &format!("{}/{}", number + 1, fixes.len()))?;
     }
@@ -100,6 +110,7 @@ struct Corpus<'a> {
     workspace: &'a Workspace,
     klpx: &'a Klpx,
     built: &'a Built,
+    successor: Option<Successor>,
     folder: PathBuf,
     records: Records,
 }
@@ -117,11 +128,19 @@ impl Corpus<'_> {
         self.records.of(&fix.path).cloned().unwrap_or_default()
     }
 
-    /// Builds one, unless an earlier run has.
+    /// True when an earlier run has all that is asked for. A module that is gone is to be made again.
+    fn is_done(&self, fix: &Fix) -> bool {
+        let known = self.known(fix);
+        let compared = self.successor.is_none() || known.successor.is_some();
+        known.build.is_some_and(|build| {
+            let wanted = [Ending::Built, Ending::NothingChanged].contains(&build.ending);
+            (build.ending != Ending::Built || self.module(fix).exists()) && (compared || !wanted)
+        })
+    }
+
+    /// Builds one, unless an earlier run has, and compares it with the next kernel.
     fn build(&mut self, fix: &Fix, at: &str) -> Result<()> {
-        let known = self.known(fix).build;
-        // A module that is gone is to be made again.
-        if known.is_some_and(|build| build.ending != Ending::Built || self.module(fix).exists()) {
+        if self.is_done(fix) {
             return Ok(());
         }
         let mut step = ui::step(at);
@@ -130,21 +149,32 @@ impl Corpus<'_> {
         if output.exists() {
             fs::remove_dir_all(&output)?;
         }
+        let keep = self.successor.as_ref().map(|_| "--keep-work".to_owned());
+        let options: Vec<String> = keep.into_iter().collect();
         let outcome = self.klpx.run(&klpx::Build {
             built: self.built,
             patches: std::slice::from_ref(&fix.patch),
             name: &fix.name,
-            options: &[],
+            options: &options,
             vmlinux: None,
             output: &output,
         })?;
         let build = judge(&outcome);
+        let compared = match (&self.successor, &outcome.report) {
+            (Some(successor), Some(report)) => {
+                let module = Some(self.module(fix)).filter(|_| build.ending == Ending::Built);
+                let judged = successor.judge(&fix.path, &build, &report.objects, module.as_deref())?;
+                remove_work(&report.objects)?;
+                Some(judged)
+            }
+            _ => None,
+        };
         let word = match &build.code {
             Some(code) => format!("{} {code}", build.ending.word()),
             None => format!("{}, {}", build.ending.word(), ui::plural(build.changed.len(), "function")),
         };
         step.done(&format!("{} {word}", fix.path));
-        self.records.add(&fix.path, Known { build: Some(build), ..Known::default() })
+        self.records.add(&fix.path, Known { build: Some(build), successor: compared, guest: None })
     }
 
     /// Loads and unloads the modules that no guest has had yet.
@@ -228,8 +258,47 @@ impl Corpus<'_> {
         let loaded = known.iter().filter_map(|(_, known)| known.guest.as_ref());
         let bad = loaded.clone().filter(|guest| !guest.failures.is_empty()).count();
         ui::line("in a guest", &format!("{} loaded and unloaded, {bad} not", loaded.count() - bad), None);
-        count(Ending::Failed) == 0 && bad == 0
+        count(Ending::Failed) == 0 && bad == 0 && self.compared(&known)
     }
+
+    /// What the next kernel says; true when nothing is left unexplained.
+    fn compared(&self, known: &[(&Fix, Known)]) -> bool {
+        if self.successor.is_none() {
+            return true;
+        }
+        ui::heading("the next kernel");
+        let judged = || known.iter().filter_map(|(fix, known)| Some((fix, known.successor.as_ref()?)));
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (what, n) in judged().flat_map(|(_, judged)| &judged.counts) {
+            *counts.entry(what).or_default() += n;
+        }
+        ui::line("fixes compared", &judged().count().to_string(), None);
+        for (what, n) in counts {
+            ui::line(what, &n.to_string(), None);
+        }
+        let explained: usize = judged().map(|(_, judged)| judged.explained.len()).sum();
+        ui::line("differ, for a known reason", &explained.to_string(), None);
+        let unexplained: usize = judged().map(|(_, judged)| judged.failures.len()).sum();
+        ui::line("differ, and nothing explains it", &unexplained.to_string(), None);
+        for (fix, judged) in judged() {
+            for failure in &judged.failures {
+                ui::say(&format!("  {}: {failure}", fix.path));
+            }
+        }
+        unexplained == 0
+    }
+}
+
+/// Removes what klpx kept of a run, which only the comparison wanted: `<workspace>/work/<run>`.
+fn remove_work(objects: &[klpx::Objects]) -> Result<()> {
+    for objects in objects {
+        let mut folders = objects.patched.ancestors();
+        let run = folders.find(|folder| folder.parent().is_some_and(|parent| parent.ends_with("work")));
+        if let Some(run) = run.filter(|run| run.is_dir()) {
+            fs::remove_dir_all(run).with_context(|| format!("can't remove {}", run.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

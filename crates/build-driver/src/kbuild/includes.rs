@@ -60,7 +60,7 @@ impl IncludeGraph {
             let at = self.find(Tree::Source, path);
             list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
         };
-        if edited.iter().chain(added).any(|path| is_header(path)) {
+        if edited.iter().chain(added).any(is_header) {
             starts.extend(&self.open);
         }
         let reached = self.includers(starts);

@@ -1,0 +1,235 @@
+//! The distribution's own next kernel as a witness: its functions are what the fix makes of them where the same builders
+//! compiled it. What differs there and is not in the module must be explained by something else that changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use klpx_klp_emit::successor::{self, Verdict};
+use klpx_normalize::elf::ElfFile;
+use walkdir::WalkDir;
+
+use super::record::{Build, Judged};
+use crate::kernel::Built;
+use crate::klpx::Objects;
+use crate::modules::Modules;
+
+/// The next kernel, and what is other in its source.
+pub(super) struct Successor {
+    built: Built,
+    modules: Modules,
+    /// Files that differ between the two sources, as paths in them.
+    changed: BTreeSet<String>,
+}
+
+/// The two builds of one unit, and what they are made of.
+struct Unit {
+    object: String,
+    original: PathBuf,
+    patched: PathBuf,
+    /// Sources that it includes and that changed too.
+    others: Vec<String>,
+}
+
+impl Successor {
+    /// Looks at what differs between the sources.
+    pub(super) fn new(old: &Path, built: Built) -> Result<Successor> {
+        let modules = Modules::read(&built.debug_modules_root())?;
+        let changed = differing(old, &built.source.tree)?;
+        Ok(Successor { built, modules, changed })
+    }
+
+    /// Compares the units of a run with the next kernel, and the module that was made of them, if there is one.
+    pub(super) fn judge(
+        &self,
+        path: &str,
+        build: &Build,
+        objects: &[Objects],
+        module: Option<&Path>,
+    ) -> Result<Judged> {
+        let mut judged = Judged::default();
+        for objects in objects {
+            let unit = self.unit(path, objects)?;
+            self.unit_in(&unit, build, module.is_some(), &mut judged)?;
+            if let Some(module) = module {
+                self.module_in(&unit, build, module, &mut judged)?;
+            }
+        }
+        Ok(judged)
+    }
+
+    fn unit(&self, path: &str, objects: &Objects) -> Result<Unit> {
+        let others = included(&objects.original)?;
+        let others = others.into_iter().filter(|other| other != path && self.changed.contains(other));
+        Ok(Unit {
+            object: objects.object.clone(),
+            original: objects.original.clone(),
+            patched: objects.patched.clone(),
+            others: others.collect(),
+        })
+    }
+
+    /// The next kernel's file with an object.
+    fn image(&self, object: &str) -> Result<ElfFile> {
+        let file = match object {
+            "vmlinux" => self.built.vmlinux(),
+            module => self.modules.file(module)?,
+        };
+        ElfFile::open(&file).map_err(|failure| anyhow::anyhow!("{failure}"))
+    }
+
+    /// Every function of a unit: what the next kernel has otherwise than the original is in the module.
+    fn unit_in(&self, unit: &Unit, build: &Build, made: bool, judged: &mut Judged) -> Result<()> {
+        let image = self.image(&unit.object)?;
+        let before = verdicts(&unit.original, &image)?;
+        let after = verdicts(&unit.patched, &image)?;
+        let held = |name: &str| {
+            let item = format!("{}:{}", unit.object, owner(name));
+            build.changed.iter().chain(&build.new).any(|known| owner(known) == item)
+        };
+        for (name, verdict) in &after {
+            *judged.counts.entry("functions".to_owned()).or_default() += 1;
+            let fixed =
+                *verdict == Verdict::Equal && before.get(name).is_some_and(|old| *old != Verdict::Equal);
+            if fixed {
+                *judged.counts.entry("functions that the fix changes".to_owned()).or_default() += 1;
+                if made && !held(name) {
+                    judged
+                        .failures
+                        .push(format!("{name} is another in the next kernel and not in the module"));
+                }
+                if !made && build.code.as_deref() == Some(NOTHING) {
+                    judged.failures.push(format!("{name} is another in the next kernel: something changed"));
+                }
+            }
+            if *verdict != Verdict::Equal {
+                let was = before.get(name).copied();
+                self.explain(unit, name, *verdict, was, judged);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every function of the module.
+    fn module_in(&self, unit: &Unit, build: &Build, module: &Path, judged: &mut Judged) -> Result<()> {
+        let image = self.image(&unit.object)?;
+        let of_module = verdicts(module, &image)?;
+        for item in build.changed.iter().chain(&build.new) {
+            let Some(name) = item.strip_prefix(&format!("{}:", unit.object)) else { continue };
+            // Several units of one object: a function is of one of them, and compared once.
+            let Some(verdict) = of_module.get(name) else { continue };
+            *judged.counts.entry("functions of the module".to_owned()).or_default() += 1;
+            if *verdict != Verdict::Equal {
+                self.explain(unit, &format!("{name} in the module"), *verdict, None, judged);
+            }
+        }
+        Ok(())
+    }
+
+    /// A function that the next kernel has otherwise.
+    fn explain(
+        &self,
+        unit: &Unit,
+        name: &str,
+        verdict: Verdict,
+        original: Option<Verdict>,
+        judged: &mut Judged,
+    ) {
+        let what = match verdict {
+            Verdict::Differs { ours, theirs } => format!("{name}: {ours} bytes here, {theirs} there"),
+            Verdict::Absent | Verdict::Equal => format!("{name}: not there"),
+        };
+        match unit.others.first() {
+            Some(other) => judged.explained.push(format!("{what}: {other} changed too")),
+            // Nobody calls it under this name in either kernel: a weak function that another unit overrides.
+            None if verdict == Verdict::Absent && original == Some(Verdict::Absent) => {
+                judged.explained.push(format!("{what}: nor was it before"));
+            }
+            None => judged.failures.push(what),
+        }
+    }
+}
+
+/// The diagnosis of a patch that is said to change nothing.
+const NOTHING: &str = "klpx::nothing-changed";
+
+/// The function that a name's code belongs to: its cold part and its padding are not called by anybody else.
+fn owner(name: &str) -> &str {
+    let name = name.strip_prefix("__pfx_").unwrap_or(name);
+    name.strip_suffix(".cold").unwrap_or(name)
+}
+
+/// What the image has under each function's name; a name that stands several times is equal where all of it are.
+fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, Verdict>> {
+    let opened = ElfFile::open(file).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let ours = opened.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let theirs = image.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let mut found = BTreeMap::new();
+    for (name, verdict) in successor::compare(&ours, &theirs) {
+        let known = found.entry(name).or_insert(verdict);
+        *known = (*known).max(verdict);
+    }
+    Ok(found)
+}
+
+/// The sources that a unit includes, as paths in the source: what the compiler wrote beside kbuild's object.
+fn included(original: &Path) -> Result<Vec<String>> {
+    // <workspace>/units/<object>, <workspace>/build/<object>, <workspace>/src.
+    let text = original.to_string_lossy();
+    let (workspace, object) = text.rsplit_once("/units/").context("an original unit lies in units/")?;
+    let object = Path::new(object);
+    let name = object.file_name().context("an object has a name")?.to_string_lossy();
+    let record = Path::new(workspace).join("build").join(object).with_file_name(format!(".{name}.cmd"));
+    let record = fs::read_to_string(&record).with_context(|| format!("can't read {}", record.display()))?;
+    let source = format!("{workspace}/src/");
+    let words = record.split([' ', '\t', '\n', '\\']).filter_map(|word| word.strip_prefix(&source));
+    Ok(words.map(|word| word.trim_end_matches(')').to_owned()).collect())
+}
+
+/// Files of both sources that differ.
+fn differing(old: &Path, new: &Path) -> Result<BTreeSet<String>> {
+    let mut changed = BTreeSet::new();
+    for entry in WalkDir::new(old) {
+        let entry = entry.with_context(|| format!("can't walk {}", old.display()))?;
+        let name = entry.path().strip_prefix(old)?;
+        let is_source = name.extension().is_some_and(|kind| kind == "h" || kind == "c" || kind == "S");
+        if !entry.file_type().is_file() || !is_source {
+            continue;
+        }
+        let other = new.join(name);
+        let same_size =
+            other.metadata().is_ok_and(|other| entry.metadata().is_ok_and(|m| m.len() == other.len()));
+        if !same_size || fs::read(entry.path())? != fs::read(&other)? {
+            changed.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cold_parts_and_padding_belong_to_their_function() {
+        assert_eq!(["f", "f.cold", "__pfx_f", "__pfx_f.cold"].map(owner), ["f"; 4]);
+        assert_eq!(owner("f.isra.0"), "f.isra.0");
+    }
+
+    #[test]
+    fn what_a_unit_includes_stands_in_kbuilds_record() {
+        let workspace = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| workspace.path().join(path);
+        for directory in ["units/fs", "build/fs"] {
+            fs::create_dir_all(at(directory)).expect("created");
+        }
+        let source = at("src");
+        let record = format!(
+            "source_fs/a.o := {0}/fs/a.c\n\ndeps_fs/a.o := \\\n    $(wildcard include/config/X) \\\n  {0}/include/b.h \\\n",
+            source.display()
+        );
+        fs::write(at("build/fs/.a.o.cmd"), record).expect("written");
+        assert_eq!(included(&at("units/fs/a.o")).expect("read"), ["fs/a.c", "include/b.h"]);
+    }
+}

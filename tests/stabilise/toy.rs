@@ -47,6 +47,8 @@ command = $(CC) $(KBUILD_CFLAGS) -Wp,-MMD,$(@D)/.$(@F).d -c -o $@ $<
 rule_cc_o_c = mkdir -p $(@D) && $(command) && echo 'savedcmd_$@ := $(command)' > $(@D)/.$(@F).cmd && echo '  CC      $@'
 fs/%.o: $(srctree)/fs/%.c
 	$(call if_changed_rule,cc_o_c)
+fs/%.i: $(srctree)/fs/%.c
+	@mkdir -p $(@D) && $(CC) $(KBUILD_CFLAGS) -E -o $@ $<
 fs/built-in.a: $(units)
 	@rm -f $@ && $(AR) cDPrST $@ $^
 prepare: ;
@@ -109,6 +111,7 @@ impl Toy {
             version("clang")
         );
         toy.write("out/.config", &config);
+        toy.write("out/include/config/kernel.release", "7.2.0\n");
         toy.write("out/vmlinux", "no kernel to be patched: the change set is all that is asked for");
         toy.write("fix.patch", &source.patch());
         toy

@@ -112,7 +112,17 @@ impl Toy {
         );
         toy.write("out/.config", &config);
         toy.write("out/include/config/kernel.release", "7.2.0\n");
-        toy.write("out/vmlinux", "no kernel to be patched: the change set is all that is asked for");
+        // A kernel to be patched with none of the functions: the change set is all that is asked for.
+        toy.write("out/Module.symvers", "");
+        toy.write(
+            "vmlinux.c",
+            "const char linux_banner[] = \"Linux version 7.2.0 (toy) #1\\n\"; int none(void) { return 0; }\n",
+        );
+        let image = Command::new(format!("clang{suffix}"))
+            .args(["-c", "vmlinux.c", "-o", "out/vmlinux"])
+            .current_dir(toy.root.path())
+            .status();
+        assert!(image.expect("clang").success());
         toy.write("fix.patch", &source.patch());
         toy
     }

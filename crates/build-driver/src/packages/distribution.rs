@@ -304,7 +304,8 @@ pub(super) fn of_kernel(
     banner: Option<&Banner>,
     system: Option<&str>,
 ) -> Option<&'static Distribution> {
-    if let Some(banner) = banner {
+    // Headers without compile.h do not say who built the kernel.
+    if let Some(banner) = banner.filter(|banner| banner.builder != "@") {
         return DISTRIBUTIONS.iter().find(|distribution| distribution.has_banner(banner));
     }
     let mut all = DISTRIBUTIONS.iter().filter(|distribution| distribution.has_release(release));

@@ -157,7 +157,9 @@ impl Search<'_> {
         let named = self.wanted.vmlinux.as_ref().and_then(|path| path.parent());
         let named = named
             .map(|folder| Located { path: folder.join("Module.symvers"), from: Origin::Option("--vmlinux") });
-        let all = beside.into_iter().chain(named).chain(self.candidates(Piece::Symvers));
+        let tree = self.which.build.clone();
+        let tree = tree.map(|(folder, from)| Located { path: folder.join("Module.symvers"), from });
+        let all = beside.into_iter().chain(tree).chain(named).chain(self.candidates(Piece::Symvers));
         if let Some(located) = all.into_iter().find(|located| located.path.is_file()) {
             self.found(Piece::Symvers, located.path, located.from);
         }

@@ -1,12 +1,14 @@
 //! Which translation units a patch touches: those made from an edited file, those whose text an edited header changes,
 //! and those that the patch adds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 
 use crate::apply::{Change, Prepared};
 use crate::copy;
+use crate::environment::Environment;
 use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
@@ -92,6 +94,8 @@ struct Edits<'p> {
     edited: Vec<&'p str>,
     /// New ones.
     added: Vec<&'p str>,
+    /// Some of them are headers.
+    headers: bool,
     /// Makefiles of folders, and sources that come or go.
     folders: bool,
 }
@@ -103,8 +107,10 @@ impl Workspace {
     /// # Errors
     /// A file that no unit of this kernel is made from, or one that klpx can't follow.
     pub fn touched(&self, prepared: &Prepared, list: &UnitList, progress: &dyn Progress) -> Result<Touched> {
-        let graph = self.includes(list)?;
         let edits = self.edits(prepared)?;
+        // A source without a unit of its own is made to be included.
+        let headers = edits.headers || edits.sources.iter().any(|path| list.by_source(path).is_empty());
+        let graph = self.includes(list, headers)?;
         let mut touched = Touched::default();
         let mut ids: Vec<UnitId> =
             edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
@@ -146,7 +152,7 @@ impl Workspace {
                 if change.original.is_some() { &mut edits.edited } else { &mut edits.added }.push(path);
             }
             match kind {
-                FileKind::Header => {}
+                FileKind::Header => edits.headers = true,
                 FileKind::Source if change.original.is_none() || change.patched.is_none() => {
                     edits.folders = true
                 }
@@ -160,17 +166,40 @@ impl Workspace {
         Ok(edits)
     }
 
-    /// Who includes whom; read from the source once for a kernel.
-    fn includes(&self, list: &UnitList) -> Result<IncludeGraph> {
-        let path = self.dir.join("includes.json");
+    /// Who includes whom; read from the source once for a kernel. For a header, what is generated has to be read too.
+    fn includes(&self, list: &UnitList, headers: bool) -> Result<IncludeGraph> {
+        let path = self.dir.join(if headers { "includes-of-all.json" } else { "includes.json" });
         let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if let Some(graph) = kept {
             return Ok(graph);
+        }
+        if headers {
+            self.make_generated(list)?;
         }
         let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list);
         let text = serde_json::to_vec(&graph).map_err(|error| internal(&error.to_string()))?;
         copy::write_durably(&path, &text)?;
         Ok(graph)
+    }
+
+    /// Makes what is generated on the way to units, as far as it can be made: what is there can be read. What can't be
+    /// made counts as a file that may include everything.
+    fn make_generated(&self, list: &UnitList) -> Result<()> {
+        let build = self.build_dir();
+        let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+        for made in
+            list.generated().iter().filter(|made| made.is_source() && !build.join(&made.path).exists())
+        {
+            folders.entry(&made.folder).or_default().push(PathBuf::from(&made.path));
+        }
+        let environment = Environment::read(&self.dir)?;
+        self.with_make(|make| {
+            for (folder, files) in &folders {
+                let built = environment.make(make, folder, files, &mut |_| {})?;
+                tracing::debug!(folder, success = built.success, "generated files");
+            }
+            Ok(())
+        })
     }
 
     /// The units that only the patched source has.

@@ -33,7 +33,8 @@ pub struct IncludeGraph {
 }
 
 impl IncludeGraph {
-    /// Reads the source and the generated headers of a prepared build tree, starting at the units.
+    /// Reads the source and the generated headers of a prepared build tree, starting at the units. The more of
+    /// [`UnitList::generated`] is there, the fewer files stay open.
     pub fn scan(src: &Path, build: &Path, list: &UnitList) -> IncludeGraph {
         let further = made_later(list);
         let files = Files::list(src, build, list.arch(), further.into_iter());
@@ -149,6 +150,8 @@ struct Scan<'a> {
     files: &'a Files,
     /// What generated files are made from.
     made_from: BTreeMap<u32, Vec<u32>>,
+    /// Generated files that are not there yet.
+    later: Vec<&'a str>,
     seen: Vec<bool>,
     /// Who includes whom.
     edges: Vec<(u32, u32)>,
@@ -176,7 +179,7 @@ struct Read {
 }
 
 impl<'a> Scan<'a> {
-    fn new(roots: [&'a Path; 2], files: &'a Files, list: &UnitList) -> Scan<'a> {
+    fn new(roots: [&'a Path; 2], files: &'a Files, list: &'a UnitList) -> Scan<'a> {
         let number_of = |source: &Source| file_of(source).and_then(|file| files.find(file.tree, &file.path));
         let made_from = list
             .generated()
@@ -185,10 +188,13 @@ impl<'a> Scan<'a> {
                 Some((files.find(Tree::Build, &made.path)?, made.from.iter().filter_map(number_of).collect()))
             })
             .collect();
+        let generated = list.generated().iter().map(|made| made.path.as_str());
+        let later = generated.filter(|path| !roots[1].join(path).exists()).collect();
         Scan {
             roots,
             files,
             made_from,
+            later,
             seen: vec![false; files.len()],
             edges: Vec::new(),
             open: BTreeSet::new(),
@@ -261,8 +267,7 @@ impl<'a> Scan<'a> {
     /// the others have the same stem or lie beside it.
     fn is_made_later(&self, includer: u32, missing: &str) -> bool {
         let includer = &self.files.file(includer).path;
-        self.made_from.keys().any(|made| {
-            let made = &self.files.file(*made).path;
+        self.later.iter().any(|made| {
             let is_beside = made.rsplit_once('/').is_some_and(|(folder, _)| {
                 includer.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
             });

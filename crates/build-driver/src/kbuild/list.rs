@@ -154,8 +154,17 @@ impl Module {
 pub struct Generated {
     /// Its path in the build tree. It need not be there yet.
     pub path: String,
+    /// The folder whose Makefile makes it.
+    pub folder: String,
     /// What it is made from.
     pub from: Vec<Source>,
+}
+
+impl Generated {
+    /// True for a file that others can include, or that is compiled.
+    pub fn is_source(&self) -> bool {
+        [".h", ".c", ".S", ".inc"].iter().any(|end| self.path.ends_with(end))
+    }
 }
 
 /// All units of a kernel. Sorted by object, so the same kernel gives the same list.

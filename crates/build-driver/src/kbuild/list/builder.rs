@@ -145,11 +145,11 @@ impl<'a> Builder<'a> {
             |path: &str| [".o", ".s", ".so", ".dbg", ".elf", ".ro"].iter().any(|end| path.ends_with(end));
         let mut files: Vec<Generated> = records
             .iter()
-            .flat_map(|record| &record.made)
-            .filter(|made| !is_product(&made.target))
-            .map(|made| {
+            .flat_map(|record| record.made.iter().map(|made| (record.folder.clone(), made)))
+            .filter(|(_, made)| !is_product(&made.target))
+            .map(|(folder, made)| {
                 let from = made.from.iter().filter(|path| !is_product(path)).map(|path| self.source(path));
-                Generated { path: normal(&made.target), from: from.collect() }
+                Generated { path: normal(&made.target), folder, from: from.collect() }
             })
             .collect();
         files.sort();

@@ -223,7 +223,11 @@ fn what_is_generated_and_what_command_lines_include_is_told() {
     let list = ask(&src, &build, &[]).expect("a list");
     let tree = |path: &str| Source::Tree(path.to_owned());
     let made = |path: &str| Source::Generated(path.to_owned());
-    let table = Generated { path: "core/tab.h".to_owned(), from: vec![tree("core/tab.txt"), made("tool")] };
+    let table = Generated {
+        path: "core/tab.h".to_owned(),
+        folder: "core".to_owned(),
+        from: vec![tree("core/tab.txt"), made("tool")],
+    };
     assert_eq!(list.generated(), [table]);
     let forced = |object: &str| list.forced(list.by_object(object).expect(object)).to_vec();
     assert_eq!(forced("core/a.o"), [tree("k.h"), made("core/made.h")]);

@@ -95,7 +95,8 @@ impl Workspace {
                 let mut built = preprocess()?;
                 if !built.success {
                     // Headers that only this folder's objects need are made with the objects.
-                    let objects: Vec<PathBuf> = targets.iter().map(|target| target.with_extension("o")).collect();
+                    let objects: Vec<PathBuf> =
+                        targets.iter().map(|target| target.with_extension("o")).collect();
                     built = environment.make(make, folder, &objects, &mut |_| {})?;
                     if built.success {
                         built = preprocess()?;

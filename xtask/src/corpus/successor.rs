@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use klpx_klp_emit::successor::{self, Verdict};
-use klpx_normalize::elf::{Elf, ElfFile};
+use klpx_normalize::elf::ElfFile;
 use walkdir::WalkDir;
 
 use super::record::{Build, Judged};
@@ -163,8 +163,8 @@ fn owner(name: &str) -> &str {
 /// What the image has under each function's name; a name that stands several times is equal where all of it are.
 fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, Verdict>> {
     let opened = ElfFile::open(file).map_err(|failure| anyhow::anyhow!("{failure}"))?;
-    let ours = Elf::parse(&opened).map_err(|failure| anyhow::anyhow!("{failure}"))?;
-    let theirs = Elf::parse(image).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let ours = opened.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let theirs = image.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
     let mut found = BTreeMap::new();
     for (name, verdict) in successor::compare(&ours, &theirs) {
         let known = found.entry(name).or_insert(verdict);

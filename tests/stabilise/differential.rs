@@ -1,5 +1,6 @@
 //! A change set is right when the original program, with nothing but the functions of the change set diverted to their
-//! patched copies, answers as the patched program does. Generated programs and patches; each is run both ways.
+//! patched copies, answers as the patched program does. Generated programs and patches; each is run both ways. Both
+//! programs are built here, by whole links; only the copies are klpx's.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -131,7 +132,7 @@ fn run(folder: &Path, program: &str, words: &[&str]) -> String {
 }
 
 /// What the program says that is made of `objects`, with some functions diverted to their copies with `new_` before
-/// their names.
+/// their names. What else the copies refer to is the program's own.
 fn answers(toy: &Toy, name: &str, objects: &[&str], diverted: &[String]) -> String {
     let mut text = String::new();
     let entries: Vec<String> = (0..COUNT).flat_map(|n| [format!("e{n}"), format!("g{n}")]).collect();
@@ -151,52 +152,101 @@ fn answers(toy: &Toy, name: &str, objects: &[&str], diverted: &[String]) -> Stri
     toy.write(&format!("{name}.c"), &HARNESS.replace("DIVERT", &text));
     let folder = toy.path("");
     let source = format!("{name}.c");
+    let own: Vec<String> = objects
+        .iter()
+        .flat_map(|object| undefined(toy, object))
+        .filter_map(|symbol| {
+            let own = symbol.strip_prefix("new_").filter(|own| *own != "sink")?;
+            Some(format!("-Wl,--defsym={symbol}={own}"))
+        })
+        .collect();
     let mut words = vec!["-O1", "-no-pie", "-fno-pie", "-fuse-ld=lld", "-o", name, &source];
     words.extend(objects);
+    words.extend(own.iter().map(String::as_str));
     run(&folder, "clang-22", &words);
     run(&folder, toy.path(name).to_str().expect("a path"), &[])
 }
 
-/// The symbol of a function in an object: promoted locals have a hash behind their names.
-fn symbol(toy: &Toy, object: &str, function: &str) -> Option<String> {
-    let listed = run(&toy.path(""), "llvm-nm-22", &["--defined-only", "--format=just-symbols", object]);
-    let promoted = format!("{function}.llvm.");
-    listed.lines().find(|name| *name == function || name.starts_with(&promoted)).map(str::to_owned)
+/// The program by a whole link, before or after the patch: an object in the toy's folder.
+fn built(toy: &Toy, source: &Source, patched: bool, name: &str) {
+    let folder = toy.path(&format!("{name}.d"));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut objects = Vec::new();
+    for (path, text) in &source.files {
+        let mut text = text.clone();
+        for (_, from, to) in source.edits.iter().filter(|(edited, ..)| patched && edited == path) {
+            text = text.replacen(from, to, 1);
+        }
+        let file = path.replace('/', "-");
+        std::fs::write(folder.join(&file), text).expect("a file");
+        let object = file.replace(".c", ".o");
+        let flags = "--target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel \
+                     -fno-asynchronous-unwind-tables -c -o";
+        let mut words: Vec<&str> = flags.split_ascii_whitespace().collect();
+        words.extend([object.as_str(), &file]);
+        run(&folder, "clang-22", &words);
+        objects.push(object);
+    }
+    let (limit, output) = (format!("-import-instr-limit={}", source.limit), format!("../{name}"));
+    let mut words = vec!["-m", "elf_x86_64", "-mllvm", &limit, "-r", "-o", &output];
+    words.extend(objects.iter().map(String::as_str));
+    run(&folder, "ld.lld-22", &words);
 }
 
-/// Gives a function of an object a global name without a hash.
-fn expose(toy: &Toy, object: &str, functions: &[String]) {
-    for function in functions {
-        let symbol = symbol(toy, object, function).expect("a replaced function is in both");
-        let rename = format!("--redefine-sym={symbol}={function}");
+fn symbols(toy: &Toy, object: &str, which: &str) -> Vec<String> {
+    let listed = run(&toy.path(""), "llvm-nm-22", &[which, "--format=just-symbols", object]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+fn undefined(toy: &Toy, object: &str) -> Vec<String> {
+    symbols(toy, object, "--undefined-only")
+}
+
+fn without_hash(symbol: &str) -> &str {
+    symbol.split_once(".llvm.").map_or(symbol, |(name, _)| name)
+}
+
+/// The symbol of a function in an object: promoted locals have a hash behind their names.
+fn symbol(toy: &Toy, object: &str, function: &str) -> Option<String> {
+    symbols(toy, object, "--defined-only").into_iter().find(|name| without_hash(name) == function)
+}
+
+/// Gives all functions of an object global names without hashes.
+fn expose(toy: &Toy, object: &str) {
+    for symbol in
+        symbols(toy, object, "--undefined-only").into_iter().chain(symbols(toy, object, "--defined-only"))
+    {
+        let name = without_hash(&symbol);
+        // Sections and jump tables have names that C has not.
+        if name.starts_with('.') {
+            continue;
+        }
         run(&toy.path(""), "llvm-objcopy-22", &[&format!("--globalize-symbol={symbol}"), object]);
-        run(&toy.path(""), "llvm-objcopy-22", &[&rename, object]);
+        if name != symbol {
+            let rename = format!("--redefine-sym={symbol}={name}");
+            run(&toy.path(""), "llvm-objcopy-22", &[&rename, object]);
+        }
     }
 }
 
 fn check(seed: u64) -> bool {
-    let toy = Toy::new(&program(seed), "-22");
-    let object = |report: &serde_json::Value, side: &str| {
-        report["objects"][0][side].as_str().expect("kept").to_owned()
-    };
-    let plain = toy.report("off");
+    let source = program(seed);
+    let toy = Toy::new(&source, "-22");
     let stabilised = toy.report("inlining");
-    let copy = |from: &str, to: &str| std::fs::copy(from, toy.path(to)).expect("a copy");
-    copy(&object(&plain, "patched"), "plain.o");
-    copy(&object(&stabilised, "patched"), "new.o");
-    copy(&object(&stabilised, "original"), "old.o");
-    let wanted = answers(&toy, "wanted", &["plain.o"], &[]);
-    assert_eq!(
-        answers(&toy, "stabilised", &["new.o"], &[]),
-        wanted,
-        "seed {seed}: the stabilised build answers otherwise"
-    );
+    built(&toy, &source, false, "old.o");
+    built(&toy, &source, true, "wanted.o");
+    let wanted = answers(&toy, "wanted", &["wanted.o"], &[]);
+    let before = answers(&toy, "before", &["old.o"], &[]);
 
+    let pairs = stabilised["objects"].as_array().expect("kept");
+    let copies: Vec<&str> = pairs.iter().map(|pair| pair["patched"].as_str().expect("a path")).collect();
+    let mut words = vec!["-m", "elf_x86_64", "-r", "-o", "new.o"];
+    words.extend(copies);
+    run(&toy.path(""), "ld.lld-22", &words);
     let exists = |name: &String| symbol(&toy, "old.o", name).is_some();
     let replaced: Vec<String> = changed(&stabilised).into_iter().filter(exists).collect();
-    let before = answers(&toy, "before", &["old.o"], &[]);
-    expose(&toy, "old.o", &replaced);
-    expose(&toy, "new.o", &replaced);
+    expose(&toy, "old.o");
+    expose(&toy, "new.o");
     run(&toy.path(""), "llvm-objcopy-22", &["--prefix-symbols=new_", "new.o"]);
     let got = answers(&toy, "diverted", &["old.o", "new.o"], &replaced);
     assert_eq!(got, wanted, "seed {seed}: {replaced:?} are not all that must be replaced");

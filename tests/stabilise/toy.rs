@@ -6,32 +6,50 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A Makefile with the targets and records of kbuild's that klpx uses. LTO by the LLVM tools of the suffix in `LLVM`.
+/// The kernel's Makefile, as far as klpx asks it. LTO by the LLVM tools of the suffix in `LLVM`.
 const MAKEFILE: &str = r#"VERSION = 7
 PATCHLEVEL = 2
 SUBLEVEL = 0
 EXTRAVERSION =
-S := $(CURDIR)
-CC := clang$(LLVM)
-units := $(patsubst $(S)/%.c,%.o,$(sort $(wildcard $(S)/fs/*.c)))
-flags := --target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel -fno-asynchronous-unwind-tables
-.PHONY: FORCE olddefconfig vmlinux_o modules
-olddefconfig:
-	@mkdir -p $(O)/include/config; echo '7.2.0$(LOCALVERSION)' > $(O)/include/config/kernel.release
-record = echo 'savedcmd_$(1) := $(2)' > $(dir $(1)).$(notdir $(1)).cmd
-compile = $(CC) $(flags) -I$(S)/include -Wp,-MMD,$(1:.o=.d) -c -o $(1) $(S)/$(1:.o=.c)
-link = $(LD) -m elf_x86_64 -mllvm -import-instr-limit=LIMIT -r -o vmlinux.o --whole-archive vmlinux.a --no-whole-archive --start-group --end-group
-$(O)/%.o: $(S)/%.c
-	@mkdir -p $(@D)
-	@cd $(O) && $(call compile,$*.o) && $(call record,$*.o,$(call compile,$*.o)) && cat $*.d >> $(dir $*).$(notdir $*).o.cmd
-	@echo '  CC      $*.o'
-$(O)/vmlinux.o: $(addprefix $(O)/,$(units)) FORCE
-	@cd $(O) && rm -f vmlinux.a && llvm-ar$(LLVM) cDPrST vmlinux.a $(units) && $(link) && $(call record,vmlinux.o,$(link))
-vmlinux_o: $(O)/vmlinux.o
-fs/%.o: $(O)/fs/%.o
-	@true
-modules: vmlinux_o
-	@true > $(O)/modules.order; true > $(O)/Module.symvers; echo >> $(S)/../makes
+ifneq ($(inside),1)
+.PHONY: $(MAKECMDGOALS) again
+$(MAKECMDGOALS): again ;
+again:
+	@mkdir -p $(O) && $(MAKE) --no-print-directory -C $(O) -f $(CURDIR)/Makefile inside=1 srctree=$(CURDIR) $(MAKECMDGOALS)
+else
+export srctree
+export CC := clang$(LLVM)
+export AR := llvm-ar$(LLVM)
+export KBUILD_LDFLAGS := -m elf_x86_64 -mllvm -import-instr-limit=LIMIT
+export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel \
+	-fno-asynchronous-unwind-tables -I$(srctree)/include
+build := -f $(srctree)/scripts/Makefile.build obj
+.PHONY: olddefconfig prepare modules_prepare scripts_basic vmlinux_o
+olddefconfig prepare modules_prepare:
+	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release
+scripts_basic:
+	@$(MAKE) $(build)=scripts/basic
+vmlinux_o:
+	@$(MAKE) $(build)=fs need-builtin=1 fs/built-in.a
+	@rm -f vmlinux.a && $(AR) cDPrST vmlinux.a fs/built-in.a
+	@$(LD) $(KBUILD_LDFLAGS) -r -o vmlinux.o --whole-archive vmlinux.a --no-whole-archive --start-group --end-group
+endif
+"#;
+
+/// What makes the objects of one folder.
+const MAKEFILE_BUILD: &str = r#".PHONY: prepare
+subdir-ym := $(if $(filter .,$(obj)),fs)
+subdir-builtin := $(addsuffix /built-in.a,$(subdir-ym))
+units := $(patsubst $(srctree)/%.c,%.o,$(sort $(wildcard $(srctree)/fs/*.c)))
+real-obj-y := $(if $(filter fs,$(obj)),$(units)) $(subdir-builtin)
+if_changed_rule = @$(rule_$1)
+command = $(CC) $(KBUILD_CFLAGS) -Wp,-MMD,$(@D)/.$(@F).d -c -o $@ $<
+rule_cc_o_c = mkdir -p $(@D) && $(command) && echo 'savedcmd_$@ := $(command)' > $(@D)/.$(@F).cmd && echo '  CC      $@'
+fs/%.o: $(srctree)/fs/%.c
+	$(call if_changed_rule,cc_o_c)
+fs/built-in.a: $(units)
+	@rm -f $@ && $(AR) cDPrST $@ $^
+prepare: ;
 "#;
 
 /// The kernel's files and one patch.
@@ -77,6 +95,7 @@ impl Toy {
             ("include/linux/kernel.h", ""),
             ("Kconfig", ""),
             ("scripts/Kbuild.include", ""),
+            ("scripts/Makefile.build", MAKEFILE_BUILD),
             ("init/main.c", ""),
         ] {
             toy.write(&format!("linux/{path}"), text);
@@ -122,27 +141,8 @@ impl Toy {
 
     /// The same as if it were the first patch, with more jobs than there are steps.
     pub(crate) fn report_at_once(&self, level: &str) -> Value {
-        std::fs::remove_dir_all(self.kernel().join("originals")).expect("what is known of the originals");
+        std::fs::remove_dir_all(self.kernel().join("thinlto")).expect("what is known of the originals");
         self.report_with(&["--stabilise", level, "--jobs", "8"])
-    }
-
-    /// The same when klpx does not know that it links as kbuild does.
-    pub(crate) fn report_by_kbuild(&self, level: &str) -> Value {
-        let links = self.kernel().join("links.json");
-        let text = std::fs::read_to_string(&links).expect("links");
-        let unknown = text.replace("\"repeats\":true", "\"repeats\":false");
-        assert_ne!(text, unknown, "klpx links vmlinux as kbuild does");
-        std::fs::write(&links, unknown).expect("links");
-        let makes = self.makes();
-        let report = self.report(level);
-        assert_eq!(self.makes(), makes + 1, "kbuild links");
-        std::fs::write(&links, text).expect("links");
-        report
-    }
-
-    /// How often all of the kernel was made.
-    pub(crate) fn makes(&self) -> usize {
-        std::fs::read_to_string(self.kernel().join("makes")).map_or(0, |text| text.lines().count())
     }
 
     /// klpx's folder of the kernel.

@@ -49,7 +49,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: false,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "network.config", "x86_64.config", "clang-thinlto.config"],
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang-thinlto.config",
+            ],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],
@@ -61,7 +67,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "x86_64.config", "gcc.config"],
+            fragments: &["base.config", "distribution.config", "x86_64.config", "gcc.config"],
             llvm: None,
         }),
         needs: &[Need::Gcc, Need::Source, Need::Guest],
@@ -101,7 +107,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: false,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "arm64.config", "clang-thinlto.config"],
+            fragments: &["base.config", "distribution.config", "arm64.config", "clang-thinlto.config"],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Arm64],
@@ -113,7 +119,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: false,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "arm64.config", "gcc.config"],
+            fragments: &["base.config", "distribution.config", "arm64.config", "gcc.config"],
             llvm: None,
         }),
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
@@ -125,7 +131,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
         matrix: true,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
-            fragments: &["base.config", "network.config", "x86_64.config", "clang-fulllto.config"],
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang-fulllto.config",
+            ],
             llvm: Some("-22"),
         }),
         needs: &[Need::Clang, Need::Source, Need::Guest],
@@ -139,6 +151,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             series: &source::LINUX_6_12,
             fragments: &[
                 "base.config",
+                "distribution.config",
                 "network.config",
                 "x86_64.config",
                 "clang-thinlto.config",
@@ -157,6 +170,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             series: &source::LINUX_6_12,
             fragments: &[
                 "base.config",
+                "distribution.config",
                 "network.config",
                 "x86_64.config",
                 "clang-thinlto.config",

@@ -44,8 +44,7 @@ impl Recipe {
 
     /// What `make` must know.
     fn words(&self, machine: &Machine) -> Vec<String> {
-        // pahole's version is part of every configuration: one that comes later would make all of a copied tree anew.
-        let mut words = vec!["PAHOLE=/nonexistent".to_owned()];
+        let mut words = Vec::new();
         if !machine.is_native() {
             words.push(format!("ARCH={}", machine.name));
         }
@@ -123,13 +122,15 @@ pub(crate) fn ensure(
     Ok((source, tree))
 }
 
-/// What makes a build another build: the source, the configuration, the compiler.
+/// What makes a build another build: the source, the configuration, the compiler, and pahole, whose version is part of
+/// every configuration.
 fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Result<String> {
     let compiler = process::output(Command::new(recipe.compiler(machine)).arg("--version"))?;
+    let pahole = process::output(Command::new("pahole").arg("--version"))?;
     let mut hash = blake3::Hasher::new();
     let tree = source.tree.to_string_lossy();
     let make = recipe.words(machine).join(" ");
-    for part in [source.version.as_str(), &tree, config, &compiler, &make] {
+    for part in [source.version.as_str(), &tree, config, &compiler, &pahole, &make] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }

@@ -73,6 +73,8 @@ const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("ld"), "binutils", &[Gcc, Clang, Clang19]),
     (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"]), "libelf-dev", &[Gcc, Clang, Clang19]),
     (File(&["/usr/include/openssl/opensslv.h"]), "libssl-dev", &[Gcc, Clang, Clang19]),
+    // makes BTF
+    (Tool("pahole"), "pahole", &[Gcc, Clang, Clang19]),
     // with it the tree's objtool can do what `cargo xtask bench` compares with
     (File(&["/usr/include/xxhash.h"]), "libxxhash-dev", &[Gcc, Clang, Clang19]),
     (Tool("clang-22"), "clang-22", &[Clang]),

@@ -40,6 +40,11 @@ impl Prepared {
         self.files
     }
 
+    /// Files that the patch changes or adds, as paths in the source tree, and what they hold then.
+    pub fn patched_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.changes.iter().filter_map(|change| Some((change.path.as_str(), change.patched.as_deref()?)))
+    }
+
     /// Hunks in all patches.
     pub fn hunks(&self) -> usize {
         self.hunks

@@ -107,6 +107,9 @@ impl Environment {
         for (name, value) in &self.variables {
             call = call.env(name, value);
         }
+        for (name, value) in make.environment() {
+            call = call.env(name, value);
+        }
         // As the top Makefile has both for single objects.
         call = call.env("KBUILD_BUILTIN", "1").env("KBUILD_MODULES", "1");
         let mut lines = Vec::new();

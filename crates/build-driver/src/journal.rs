@@ -51,9 +51,6 @@ pub(crate) struct Patching<'a> {
     since: SystemTime,
     /// Objects that depend on what the patch touches, as paths in the build tree.
     pub(crate) units: Vec<PathBuf>,
-    /// True when the patch only changes sources of units, and nothing but these units was made from them: no header, no
-    /// Makefile, no generated file, nothing new.
-    pub(crate) only_units: bool,
 }
 
 fn journal_path(dir: &Path) -> PathBuf {
@@ -70,7 +67,7 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     }
     let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
     let mut saved = Vec::new();
-    let (units, others) = dependents(&dir.join("build"), &paths)?;
+    let units = dependents(&dir.join("build"), &paths)?;
     for unit in &units {
         for path in [unit.clone(), command_file(unit)] {
             let size = save(&dir.join("build").join(&path), &saved_dir.join("build").join(&path))?;
@@ -87,32 +84,13 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
     for change in changes {
         install(dir, change)?;
     }
-    let is_unit = |change: &Change| {
-        change.path.ends_with(".c") && change.original.is_some() && change.patched.is_some()
-    };
-    Ok(Patching { dir, since, units, only_units: !others && changes.iter().all(is_unit) })
+    Ok(Patching { dir, since, units })
 }
 
 impl Patching<'_> {
     /// True when a file of the build tree was made since the source was patched.
     pub(crate) fn is_new(&self, path: &Path) -> bool {
         modified(path).is_ok_and(|time| time >= self.since)
-    }
-
-    /// The files that the patch touches and did not add: their paths in the source, and where their originals are.
-    pub(crate) fn originals(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let Some(journal) = read(&journal_path(self.dir))? else {
-            return Err(internal("the journal is gone while the source is patched"));
-        };
-        let place = |file: &Touched| {
-            (self.dir.join("src").join(&file.path), self.dir.join("saved/src").join(&file.path))
-        };
-        Ok(journal.files.iter().filter(|file| file.existed).map(place).collect())
-    }
-
-    /// Where the originals of the units are, at their paths in the build tree.
-    pub(crate) fn saved_build(&self) -> PathBuf {
-        self.dir.join("saved/build")
     }
 
     /// Puts everything back.
@@ -280,11 +258,10 @@ fn command_file(object: &Path) -> PathBuf {
     object.with_file_name(format!(".{name}.cmd"))
 }
 
-/// Objects in the build tree that were made from one of the source files, by kbuild's own records; and whether anything
-/// else was.
-fn dependents(build: &Path, paths: &[&str]) -> Result<(Vec<PathBuf>, bool)> {
+/// Objects in the build tree that were made from one of the source files, by kbuild's own records.
+fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
     let needles: Vec<Vec<u8>> = paths.iter().map(|path| format!("/{path}").into_bytes()).collect();
-    let (mut found, mut others) = (Vec::new(), false);
+    let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(build).sort_by_file_name() {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name().to_string_lossy();
@@ -298,14 +275,13 @@ fn dependents(build: &Path, paths: &[&str]) -> Result<(Vec<PathBuf>, bool)> {
         if !needles.iter().any(|needle| mentions(&text, needle)) {
             continue;
         }
-        match made.strip_prefix(build) {
-            Ok(made) if made.extension().is_some_and(|extension| extension == "o") => {
-                found.push(made.to_owned())
-            }
-            _ => others = true,
+        if let Ok(made) = made.strip_prefix(build)
+            && made.extension().is_some_and(|extension| extension == "o")
+        {
+            found.push(made.to_owned());
         }
     }
-    Ok((found, others))
+    Ok(found)
 }
 
 /// True when `text` holds `needle` at the end of a word.
@@ -451,31 +427,14 @@ mod tests {
         let dir = workspace();
         let build = dir.path().join("build");
         let of_a = || dependents(&build, &["fs/a.c"]).expect("records");
-        assert_eq!(of_a(), (vec!["fs/a.o".into()], false));
+        assert_eq!(of_a(), [PathBuf::from("fs/a.o")]);
         for (path, text) in [("fs/.gen.cmd", "source_fs/gen := /ws/src/fs/a.c\n"), ("fs/.a.s.cmd", "none")] {
             std::fs::write(build.join(path), text).expect("write");
         }
-        assert_eq!(of_a(), (vec!["fs/a.o".into()], false), "it is not there");
+        assert_eq!(of_a(), [PathBuf::from("fs/a.o")], "it is not there");
         std::fs::write(build.join("fs/gen"), "a program for the build machine").expect("write");
-        assert_eq!(of_a(), (vec!["fs/a.o".into()], true));
-        assert_eq!(dependents(&build, &["fs/b.c"]).expect("records"), (vec!["fs/b.o".into()], false));
-    }
-
-    #[test]
-    fn a_patch_is_of_units_only_when_nothing_else_depends_on_it() {
-        let only_units = |dir: &tempfile::TempDir, changes: &[Change]| {
-            let patching = begin(dir.path(), changes).expect("begun");
-            let only_units = patching.only_units;
-            patching.end().expect("ended");
-            only_units
-        };
-        let (dir, changes) = (workspace(), changes());
-        assert!(only_units(&dir, &changes[..1]));
-        assert!(!only_units(&dir, &changes), "a new file");
-        let fs = dir.path().join("build/fs");
-        std::fs::write(fs.join(".gen.cmd"), "source_fs/gen := /ws/src/fs/a.c\n").expect("write");
-        std::fs::write(fs.join("gen"), "a program for the build machine").expect("write");
-        assert!(!only_units(&dir, &changes[..1]), "a program is made from it too");
+        assert_eq!(of_a(), [PathBuf::from("fs/a.o")]);
+        assert_eq!(dependents(&build, &["fs/b.c"]).expect("records"), [PathBuf::from("fs/b.o")]);
     }
 
     #[test]

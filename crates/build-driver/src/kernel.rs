@@ -179,7 +179,8 @@ impl Kernel {
         &self.files
     }
 
-    pub(crate) fn jobs(&self) -> usize {
+    /// How many processes run at once.
+    pub fn jobs(&self) -> usize {
         self.jobs
     }
 
@@ -204,15 +205,21 @@ impl Kernel {
         &self.contents
     }
 
-    /// True when the code of a unit depends on nothing but its own source, headers and flags, so that a patch needs
-    /// only the units that it touches.
+    /// True when a patch needs only single units: without LTO, and with ThinLTO those that the thin link names. Full LTO
+    /// makes one unit of all, and the backends of distributed ThinLTO are runs of the compiler that klpx does not know.
     pub fn is_of_units(&self) -> bool {
-        self.toolchain.lto == Lto::None
+        self.toolchain.lto == Lto::None || self.is_thin()
     }
 
-    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs.
+    /// True when the linker makes native code unit by unit, in one process.
+    pub fn is_thin(&self) -> bool {
+        self.toolchain.lto == Lto::Thin && self.toolchain.lld && !self.config.is("LTO_CLANG_THIN_DIST")
+    }
+
+    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs, and a
+    /// ThinLTO kernel has units that are not compiled for LTO; bitcode is the same with and without sections.
     pub(crate) fn sections(&self) -> Sections {
-        if self.toolchain.lto != Lto::None && !self.config.is("LTO_CLANG_THIN_DIST") {
+        if self.toolchain.lto == Lto::Full {
             Sections::FromLink
         } else if self.toolchain.compiler == Compiler::Gcc && self.arch.gcc_anchors_data() {
             Sections::WhereCompared

@@ -5,9 +5,9 @@ use std::path::Path;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
+use crate::links;
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
-use crate::stabilise::LTO_CACHE;
 
 /// At most this many lines of a compiler's output go into a diagnosis.
 const DETAIL_LINES: usize = 60;
@@ -19,10 +19,10 @@ pub(crate) struct Make<'a> {
     pub(crate) runner: &'a Runner,
     pub(crate) src: &'a Path,
     pub(crate) build: &'a Path,
-    /// The linker wrapper, where there is one.
+    /// What stands in for the linker, where that is not the linker.
     pub(crate) ld: Option<&'a Path>,
-    /// The ThinLTO cache that the linker wrapper takes instead of the workspace's.
-    pub(crate) lto_cache: Option<&'a Path>,
+    /// The object whose link is written down instead of being made, and the file that it is written to.
+    pub(crate) record: Option<(&'a str, &'a Path)>,
 }
 
 /// What a make did.
@@ -47,8 +47,8 @@ impl Make<'_> {
             .arg(format!("O={}", self.build.display()))
             .args(self.variables())
             .args(words);
-        if let Some(cache) = self.lto_cache {
-            call = call.env(LTO_CACHE, cache);
+        for (name, value) in self.environment() {
+            call = call.env(name, value);
         }
         tracing::debug!(?call, "make");
         let success = self.runner.stream(&call, &mut |line| {
@@ -60,6 +60,14 @@ impl Make<'_> {
             lines.push(line.to_owned());
         })?;
         Ok(Built { success, units, lines })
+    }
+
+    /// What the program in the place of the linker reads.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, &std::ffi::OsStr)> {
+        let record = self
+            .record
+            .map(|(object, path)| [(links::OBJECT, object.as_ref()), (links::RECORD, path.as_os_str())]);
+        record.into_iter().flatten().collect()
     }
 
     /// The variables of every make: the same for original and patched, so that no saved command differs.

@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::apply::Prepared;
-use crate::make::{Built, Make};
 use crate::progress::Progress;
 use crate::remade::Remade;
-use crate::stabilise::{Judge, Level, Outcome, Ready};
 use crate::workspace::{Baseline, Module, TARGETS, Workspace, module, module_objects, now, remove_dir};
-use crate::{copy, journal, stabilise};
+use crate::{copy, journal};
 
 /// One object of the kernel, before and after the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +37,6 @@ pub struct Patched {
     pub units: u64,
     /// What became of the units that depend on the patch.
     pub remade: Remade,
-    /// Functions that touched units would newly import.
-    pub held_back: usize,
-    /// What came of bringing objects nearer to the original by their inlining.
-    pub outcomes: Vec<Outcome>,
     work: WorkDir,
 }
 
@@ -69,14 +63,19 @@ impl Patched {
     }
 }
 
-/// A folder that is removed when it is dropped.
+/// A folder for what is made of a patch, removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct WorkDir {
+pub struct WorkDir {
     pub(crate) path: PathBuf,
     pub(crate) keep: bool,
 }
 
 impl WorkDir {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn create(workspace: &Path) -> Result<WorkDir> {
         let parent = workspace.join("work");
         std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
@@ -120,8 +119,8 @@ pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
 }
 
 impl Workspace {
-    /// Builds the patched kernel, as near to the original as the level says, and gives what differs from the baseline.
-    /// The source is original again when this returns, whatever came of it.
+    /// Builds the patched kernel, and gives what differs from the baseline. The source is original again when this
+    /// returns, whatever came of it.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
@@ -129,79 +128,39 @@ impl Workspace {
         &self,
         prepared: &Prepared,
         baseline: &Baseline,
-        (level, judge): (Level, &dyn Judge),
         progress: &dyn Progress,
     ) -> Result<Patched> {
         let work = WorkDir::create(&self.dir)?;
         progress.step("building the patched kernel");
-        let patching = journal::begin(&self.dir, &prepared.changes);
-        let patching = match patching {
-            Ok(patching) => patching,
-            Err(failure) => {
-                journal::recover(&self.dir)?;
-                return Err(failure);
-            }
-        };
-        let patched = self.make_patched(&patching, (level, judge), &work.path, progress).and_then(|ready| {
+        let mut expected = 0;
+        let patched = self.while_patched(prepared, |patching| {
+            expected = patching.units.len() as u64;
+            let units = self.make_patched(patching, progress)?;
             progress.step("taking what differs");
             // The object of a module of one file is among what is taken.
             let build = self.build_dir();
             let (compiled, stale) =
                 patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
-            let objects = match ready.is_linked {
-                true => baseline.modules.iter().map(|module| module.object_rel.clone()).collect(),
-                false => module_objects(&build)?,
-            };
-            let made = collect(&build, (baseline, &objects), &patching, &work.path.join("patched"))?;
-            let mut patched = made.against(baseline, ready, work);
-            (patched.remade.compiled, patched.remade.stale) = (compiled, stale);
-            Ok(patched)
+            let objects = module_objects(&build)?;
+            let made = collect(&build, (baseline, &objects), patching, &work.path.join("patched"))?;
+            let remade = Remade { compiled, stale };
+            Ok(made.against(baseline, (units, remade), work))
         });
-        let expected = patching.units.len() as u64;
-        patching.end()?;
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
             self.refresh(progress)?;
         }
         patched
     }
 
-    /// Makes what depends on the patch: apart from kbuild where that suffices, else by make, over what is prepared for
-    /// it.
-    fn make_patched(
-        &self,
-        patching: &journal::Patching<'_>,
-        level: (Level, &dyn Judge),
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<Ready> {
-        let mut ready = stabilise::prepare(self, patching, level, work, progress)?;
-        if !ready.is_linked {
-            progress.step("building the patched kernel");
-            let cache = ready.cache.as_deref();
-            ready.compiled += self.make_compared(patching, cache, progress, |make, built| {
-                make.failure(
-                    built,
-                    "klpx::patched-source-does-not-compile",
-                    "the patched kernel source does not compile",
-                    "correct the patch",
-                )
-            })?;
-        }
-        ready.confirm()?;
-        Ok(ready)
-    }
-
-    fn make_compared(
-        &self,
-        patching: &journal::Patching<'_>,
-        lto_cache: Option<&Path>,
-        progress: &dyn Progress,
-        failure: impl FnOnce(&Make<'_>, &Built) -> Failure,
-    ) -> Result<u64> {
+    /// The number of units that were compiled.
+    fn make_patched(&self, patching: &journal::Patching<'_>, progress: &dyn Progress) -> Result<u64> {
         self.with_make(|make| {
-            let make = Make { lto_cache, ..*make };
             let built = make.run(&TARGETS, progress, Some(patching.units.len() as u64))?;
-            if built.success { Ok(built.units) } else { Err(failure(&make, &built)) }
+            if built.success {
+                return Ok(built.units);
+            }
+            let what = "the patched kernel source does not compile";
+            Err(make.failure(&built, "klpx::patched-source-does-not-compile", what, "correct the patch"))
         })
     }
 }
@@ -216,7 +175,7 @@ struct Made {
 }
 
 impl Made {
-    fn against(self, baseline: &Baseline, ready: Ready, work: WorkDir) -> Patched {
+    fn against(self, baseline: &Baseline, (units, remade): (u64, Remade), work: WorkDir) -> Patched {
         let pair = |name: &str, object: &Path, original: &Path, patched: &Path| Pair {
             name: name.to_owned(),
             object: object.to_owned(),
@@ -236,10 +195,8 @@ impl Made {
             pairs,
             new_modules: self.new_modules,
             removed_modules: self.removed_modules,
-            units: ready.compiled,
-            remade: Remade { frozen: ready.frozen, ..Remade::default() },
-            held_back: ready.held_back,
-            outcomes: ready.outcomes,
+            units,
+            remade,
             work,
         }
     }

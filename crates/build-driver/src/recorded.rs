@@ -4,20 +4,21 @@ use std::path::Path;
 
 /// The commands that made a file, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    pub(crate) commands: Vec<Vec<String>>,
+pub struct Recorded {
+    /// Each is a program and its words.
+    pub commands: Vec<Vec<String>>,
 }
 
 impl Recorded {
     /// The record of a file of the build tree. `None` when there is none, or it holds more than plain commands.
-    pub(crate) fn read(build: &Path, rel: &Path) -> Option<Recorded> {
+    pub fn read(build: &Path, rel: &Path) -> Option<Recorded> {
         let name = rel.file_name()?.to_str()?;
         let text = std::fs::read_to_string(build.join(rel).with_file_name(format!(".{name}.cmd"))).ok()?;
         Recorded::parse(&text)
     }
 
     /// `savedcmd_FILE := COMMAND; COMMAND` (scripts/Kbuild.include; `cmd_` up to 6.2), in make's spelling.
-    fn parse(text: &str) -> Option<Recorded> {
+    pub fn parse(text: &str) -> Option<Recorded> {
         let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
         let (_, value) = line.split_once(" := ")?;
         let value = value.replace("$(pound)", "#").replace("$$", "$");
@@ -39,18 +40,18 @@ impl Recorded {
     }
 
     /// The compilation, when the first command is one.
-    pub(crate) fn compilation(&self) -> Option<&[String]> {
+    pub fn compilation(&self) -> Option<&[String]> {
         let words = self.commands.first()?;
         words.iter().any(|word| word == "-c").then_some(words)
     }
 
     /// True for a unit that is compiled for ThinLTO.
-    pub(crate) fn is_thin_unit(&self) -> bool {
+    pub fn is_thin_unit(&self) -> bool {
         self.compilation().is_some_and(|words| words.iter().any(|word| word == "-flto=thin"))
     }
 
     /// The relocatable link, and which command it is.
-    pub(crate) fn link(&self) -> Option<(usize, &[String])> {
+    pub fn link(&self) -> Option<(usize, &[String])> {
         let is_link =
             |words: &&Vec<String>| words.iter().any(|w| w == "-r") && words.iter().any(|w| w == "-o");
         let at = self.commands.iter().position(|words| is_link(&words))?;

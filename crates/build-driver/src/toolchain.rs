@@ -82,7 +82,7 @@ impl Toolchain {
     }
 
     /// The name of LLVM's optimizer, which comes with the other tools of most packages.
-    pub(crate) fn opt(&self) -> String {
+    pub fn opt(&self) -> String {
         let (prefix, suffix) = &self.affixes;
         format!("{prefix}opt{suffix}")
     }

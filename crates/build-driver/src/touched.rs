@@ -18,14 +18,15 @@ pub struct TouchedUnit {
     /// The unit.
     pub unit: Unit,
     /// What objtool does to it.
-    pub(crate) objtool: ObjtoolRule,
+    pub objtool: ObjtoolRule,
     /// The kernel objects that it is part of: `vmlinux`, or names of modules; none for code that runs elsewhere, such as
     /// the vdso's.
     pub objects: Vec<String>,
 }
 
 impl TouchedUnit {
-    fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
+    /// A unit of kbuild's list.
+    pub fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
         let unit = list.unit(id).clone();
         let objects = match &unit.home {
             Home::Vmlinux => vec!["vmlinux".to_owned()],
@@ -50,6 +51,22 @@ pub struct Touched {
 }
 
 impl Touched {
+    /// Units that both sources have, by object.
+    pub fn units(&self) -> &[TouchedUnit] {
+        &self.units
+    }
+
+    /// Those of the units that both sources have that are wanted, and the rest, with the units that are added.
+    pub fn split(self, is_wanted: impl Fn(&TouchedUnit) -> bool) -> (Vec<TouchedUnit>, Touched) {
+        let (wanted, units) = self.units.into_iter().partition(is_wanted);
+        (wanted, Touched { units, ..self })
+    }
+
+    /// Takes the units that only the patched source has.
+    pub fn take_added(&mut self) -> Vec<TouchedUnit> {
+        std::mem::take(&mut self.added)
+    }
+
     /// Things to know that stop nothing.
     pub fn notes(&self) -> &[String] {
         &self.notes

@@ -55,6 +55,12 @@ pub struct UnitPairs {
 }
 
 impl UnitPairs {
+    /// Pairs, and the folder that the patched units lie in.
+    pub fn new(mut pairs: Vec<UnitPair>, work: WorkDir) -> UnitPairs {
+        pairs.sort_by(|a, b| a.unit.object().cmp(b.unit.object()));
+        UnitPairs { pairs, work }
+    }
+
     /// The folder that the patched units lie in; a place for what is made from them.
     pub fn work_dir(&self) -> &Path {
         &self.work.path
@@ -95,13 +101,12 @@ impl Workspace {
     ) -> Result<UnitPairs> {
         let work = WorkDir::create(&self.dir)?;
         progress.step("compiling the patched units");
-        let mut pairs = self.while_patched(prepared, |_| {
+        let pairs = self.while_patched(prepared, |_| {
             let pairs = self.patched_units(&touched.units, originals.0, &work.path, progress)?;
             let added = self.added_units(&touched.added, &work.path)?;
             Ok(pairs.into_iter().chain(added).collect::<Vec<_>>())
         })?;
-        pairs.sort_by(|a, b| a.unit.object().cmp(b.unit.object()));
-        Ok(UnitPairs { pairs, work })
+        Ok(UnitPairs::new(pairs, work))
     }
 
     /// Calls `work` while the workspace's source is patched.
@@ -196,19 +201,30 @@ impl Workspace {
 
     fn original(&self, unit: &TouchedUnit) -> Result<Original> {
         let witness = self.witness_path(unit);
-        let command = command_file(&self.build_dir().join(unit.object()));
-        let text =
-            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
         Ok(Original {
             object: self.original_path(unit),
             witness: witness.is_file().then_some(witness),
             record: self.record(unit)?,
-            exports: exports(&text),
+            exports: self.exports(unit)?,
         })
     }
 
+    /// The lines of kbuild's record with the checksums that genksyms gives the exports of a unit.
+    ///
+    /// # Errors
+    /// kbuild's record can't be read.
+    pub fn exports(&self, unit: &TouchedUnit) -> Result<String> {
+        let command = command_file(&self.build_dir().join(unit.object()));
+        let text =
+            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
+        Ok(exports(&text))
+    }
+
     /// kbuild's record of how it made a unit.
-    fn record(&self, unit: &TouchedUnit) -> Result<Recorded> {
+    ///
+    /// # Errors
+    /// There is none, or it holds no compilation.
+    pub fn record(&self, unit: &TouchedUnit) -> Result<Recorded> {
         let found = Recorded::read(&self.build_dir(), Path::new(unit.object()));
         let found = found.filter(|record| record.compilation().is_some());
         found.ok_or_else(|| {
@@ -276,6 +292,21 @@ impl Workspace {
             })
         };
         units.iter().map(pair).collect()
+    }
+
+    /// kbuild's records of units that only the patched source has; kbuild makes these units for it.
+    ///
+    /// # Errors
+    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; an interrupt.
+    pub fn records_of_added(&self, prepared: &Prepared, units: &[TouchedUnit]) -> Result<Vec<Recorded>> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&TouchedUnit> = units.iter().collect();
+        self.while_patched(prepared, |_| {
+            self.make_units(&all, &(), patched_fails)?;
+            units.iter().map(|unit| self.record(unit)).collect()
+        })
     }
 
     /// Compiles a unit from the source as it is, by kbuild's record, to another place; or another source in its stead.

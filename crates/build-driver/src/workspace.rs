@@ -12,11 +12,9 @@
 //!     baseline/       what the original build gave; complete or not there
 //!     patch.journal   there while src/ is patched (journal.rs)
 //!     saved/          originals of what a patch touches, while it does
-//!     lto-cache/      ThinLTO backends' results
-//!     links.json      how the original build linked vmlinux and the modules (ThinLTO), and whether klpx links them in the same way;
-//!                     links-*.lds, with which linker scripts
-//!     originals/      what the stabilised rebuild knows of touched units
-//!     bin/            the linker wrapper that asks for them
+//!     links/          how kbuild would link vmlinux.o and modules' objects (ThinLTO; links.rs)
+//!     thinlto/        what is known of these links and of their units
+//!     bin/            what stands in for the linker
 //!     work/           results of patched builds
 //! ```
 
@@ -34,10 +32,9 @@ use crate::config::Config;
 use crate::contents::{Contents, Hashes};
 use crate::kernel::{FORMAT, Kernel};
 use crate::make::{Built, Make};
+use crate::patched::WorkDir;
 use crate::process::{self, Runner};
 use crate::progress::Progress;
-use crate::stabilise::{self, LTO_CACHE};
-use crate::toolchain::Lto;
 use crate::tree::Entry;
 use crate::{copy, host, journal, patched};
 
@@ -131,6 +128,19 @@ impl Workspace {
         self.dir.join("build")
     }
 
+    /// A new folder for what is made of a patch.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn work_dir(&self) -> Result<WorkDir> {
+        WorkDir::create(&self.dir)
+    }
+
+    /// Starts processes that hold the workspace's lock.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
     /// The kernel it is of.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
@@ -142,9 +152,6 @@ impl Workspace {
     /// The machine lacks something, the source does not build, the configuration does not fit it, an interrupt.
     pub fn baseline(&self, progress: &dyn Progress) -> Result<Baseline> {
         if let Some(baseline) = self.finished_baseline() {
-            if self.is_stabilised() && !stabilise::has_links(self) {
-                self.make_original(progress)?;
-            }
             return Ok(baseline);
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
@@ -189,16 +196,7 @@ impl Workspace {
             // make and all it started have ended by themselves, and they remove half-written targets.
             remove_file(&marker)?;
         }
-        if built.is_ok() && self.is_stabilised() {
-            stabilise::keep_links(self)?;
-        }
         built
-    }
-
-    /// True when patched builds of this kernel can be brought nearer to the original.
-    pub(crate) fn is_stabilised(&self) -> bool {
-        let toolchain = self.kernel.toolchain();
-        toolchain.lto == Lto::Thin && toolchain.lld
     }
 
     /// A baseline that was finished earlier.
@@ -238,14 +236,14 @@ impl Workspace {
     /// Calls `work` with a make for this workspace.
     pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
         let (src, build) = (self.source_dir(), self.build_dir());
-        let ld = self.linker_wrapper()?;
+        let ld = self.linker()?;
         work(&Make {
             kernel: &self.kernel,
             runner: &self.runner,
             src: &src,
             build: &build,
             ld: ld.as_deref(),
-            lto_cache: None,
+            record: None,
         })
     }
 
@@ -260,6 +258,8 @@ impl Workspace {
         }
         if self.dir.join("building").exists() {
             progress.note("an original build that was killed is started anew");
+            remove_file(&self.dir.join("prepared.json"))?;
+            remove_dir(&self.dir.join("links"))?;
             remove_dir(&self.build_dir())?;
             remove_file(&self.dir.join("building"))?;
         }
@@ -393,43 +393,6 @@ impl Workspace {
         .why("a livepatch's vermagic must be that of the running kernel")
         .into())
     }
-
-    /// The program that stands in for the linker of a ThinLTO kernel: relocatable links get a cache, so that a second
-    /// build runs no backend for what did not change. The kernel has no variable for this.
-    pub(crate) fn linker_wrapper(&self) -> Result<Option<PathBuf>> {
-        if !self.is_stabilised() {
-            return Ok(None);
-        }
-        let toolchain = self.kernel.toolchain();
-        // Room for several times what one kernel's backends give, so that no patch pushes the baseline's results out.
-        let limit = 2 * host::estimate(self.kernel.config());
-        let text = linker_wrapper_text(&toolchain.ld, &self.lto_cache(), limit);
-        self.wrapper("ld.lld", &text).map(Some)
-    }
-
-    /// Where the results of ThinLTO backends are kept.
-    pub(crate) fn lto_cache(&self) -> PathBuf {
-        self.dir.join("lto-cache")
-    }
-
-    /// Where the original's artefacts are.
-    pub(crate) fn baseline_dir(&self) -> PathBuf {
-        self.dir.join("baseline")
-    }
-
-    pub(crate) fn links_file(&self) -> PathBuf {
-        self.dir.join("links.json")
-    }
-
-    /// What is known of units' originals; it goes when the baseline does.
-    pub(crate) fn originals_dir(&self) -> PathBuf {
-        self.dir.join("originals")
-    }
-
-    /// A program of the workspace.
-    fn wrapper(&self, name: &str, text: &str) -> Result<PathBuf> {
-        program(&self.dir.join("bin"), name, text)
-    }
 }
 
 /// A script in a folder, which is there as a whole or not at all.
@@ -445,22 +408,6 @@ pub(crate) fn program(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
     std::fs::set_permissions(&temporary, mode).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
     std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
     Ok(path)
-}
-
-fn linker_wrapper_text(ld: &str, cache: &Path, limit: u64) -> String {
-    let cache = cache.display().to_string().replace('\'', "'\\''");
-    format!(
-        "#!/bin/sh\n\
-         # Adds a ThinLTO cache to relocatable links; everything else goes to the linker as it is.\n\
-         for word in \"$@\"; do\n\
-         \tif [ \"$word\" = -r ]; then\n\
-         \t\tcache='{cache}'\n\
-         \t\texec {ld} --thinlto-cache-dir=\"${{{LTO_CACHE}:-$cache}}\" \\\n\
-         \t\t\t--thinlto-cache-policy=prune_after=0s:cache_size=0%:cache_size_bytes={limit} \"$@\"\n\
-         \tfi\n\
-         done\n\
-         exec {ld} \"$@\"\n"
-    )
 }
 
 /// Takes a workspace's lock, or waits for it. The lock file holds the number of the process that has it.

@@ -2,13 +2,11 @@
 //! driver calls. Its configuration says LTO; its compiler is the host's.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use klpx_build_driver::stabilise::{Differing, Judge, Level};
 use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
 use klpx_diagnosis::Result;
 
@@ -140,23 +138,10 @@ fn edit(toy: &Toy, path: &str, from: &str, to: &str) -> String {
     replace(path, &old, &old.replace(from, to))
 }
 
-/// Is asked nothing: the toy kernel is not linked by ThinLTO.
-struct Nothing;
-
-impl Judge for Nothing {
-    fn differing(&self, _: &Path, _: &Path) -> Result<Differing> {
-        unreachable!("nothing is stabilised")
-    }
-
-    fn refuses(&self, _: &Path, _: &BTreeSet<String>, _: &dyn Fn(&str) -> bool) -> Option<String> {
-        unreachable!("nothing is stabilised")
-    }
-}
-
 fn build(workspace: &Workspace, patch: &str) -> Result<Patched> {
     let baseline = workspace.baseline(&())?;
     let prepared = PatchSet::from_text("test.patch", patch.as_bytes())?.preflight(workspace.kernel(), 0)?;
-    workspace.patched(&prepared, &baseline, (Level::Off, &Nothing), &())
+    workspace.patched(&prepared, &baseline, &())
 }
 
 /// The private source is the user's, byte for byte, and no journal is left.

@@ -15,7 +15,7 @@ use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
 use crate::target::Target;
-use crate::{units, whole};
+use crate::{thin, units, whole};
 
 /// A build that is under way.
 pub(crate) struct Build<'a> {
@@ -62,9 +62,10 @@ impl Build<'_> {
         let (kernel, prepared, files) = self.preflight()?;
         let target = Target::new(&files, &kernel);
         let workspace = Workspace::open(&kernel, self.events)?;
-        let mut compiled = match kernel.is_of_units() {
-            true => units::compile(self, &workspace, &prepared)?,
-            false => whole::compile(self, &workspace, &prepared)?,
+        let mut compiled = match (kernel.is_thin(), kernel.is_of_units()) {
+            (true, _) => thin::compile(self, &workspace, &prepared)?,
+            (_, true) => units::compile(self, &workspace, &prepared)?,
+            (_, false) => whole::compile(self, &workspace, &prepared)?,
         };
         if self.request.keep_work {
             self.results.objects = compiled.pairs.iter().map(object_files).collect();

@@ -8,14 +8,8 @@
 //!   edited, or it means the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in
 //!   the results. Stopping there would refuse patches for nothing: a message in a branch that one caller never takes is
 //!   enough.
-//! - It was not made from the patched source: make did not compile its unit again, it imported the copy from a unit
-//!   that kept the hash of its original, or the comparison did not pair it. The livepatch would leave the original's
-//!   copy at work. This stops the build.
-//!
-//! A copy is made from the patched source when the unit that it was taken from was compiled again, and when that unit
-//! is not the holder's own, whatever was imported is the same to the letter or the unit has a new hash: the keys of the
-//! ThinLTO cache are made of the hashes of all that is imported. What only the stabilised rebuild gives the same code
-//! is not taken (`stabilise.rs`).
+//! - It was not made from the patched source: the unit that the copy was taken from was not compiled again, or the
+//!   comparison did not pair the holder. The livepatch would leave the original's copy at work. This stops the build.
 
 use klpx_build_driver::{Baseline, Patched, Remade};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
@@ -110,18 +104,8 @@ fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, rem
 
 /// Why a holder may not be made from the patched source; `None` when it is.
 fn not_made_again(holder: &Holder<'_>, remade: &Remade) -> Option<String> {
-    for chain in holder.chains() {
-        if let Some(frame) = chain.last().filter(|frame| !remade.was_compiled(frame.unit)) {
-            return Some(format!("{} was not compiled again", frame.unit));
-        }
-        let mut imports = chain.iter().filter(|frame| frame.imported);
-        if let Some(frame) =
-            imports.find(|frame| remade.differs_under_its_old_hash(frame.unit, frame.function))
-        {
-            return Some(format!("{} changed, but not the hash of {}", frame.function, frame.unit));
-        }
-    }
-    None
+    let unit = holder.units().find(|unit| !remade.was_compiled(unit))?;
+    Some(format!("{unit} was not compiled again"))
 }
 
 /// Holders in objects that no pair has, because both builds are the same. These were made again if make knows what
@@ -177,8 +161,8 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
             .detail(left_out.iter().take(LISTED).map(line))
             .detail((left_out.len() > LISTED).then(|| format!("and {} more", words::count(left_out.len() - LISTED))))
             .remedy(
-                "with ThinLTO build with --stabilise=off; otherwise let klpx build the kernel anew (klpx cache prune --days 0), and if \
-                 that does not help, look for a dependency that the unit's makefile lacks",
+                "let klpx build the kernel anew (klpx cache prune --days 0), and if that does not help, look for a dependency that \
+                 the unit's makefile lacks",
             ),
     ])
 }
@@ -216,7 +200,6 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    use klpx_build_driver::FrozenUnit;
     use klpx_inline_check::survey::Survey;
     use klpx_normalize::elf::ElfFile;
     use klpx_normalize::object::Object;
@@ -261,8 +244,14 @@ int bystander(int x) { return x + 1; }
             Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
         let inlining = Inlining::with_edited(survey, &["inner"]);
         let original_path = file.path();
-        let pair =
-            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let pair = Objects {
+            name: "vmlinux",
+            unit: None,
+            witness: None,
+            original: read(),
+            original_path,
+            patched: read(),
+        };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         assert!(difference.is_empty());
         let others = Others::of(&pair, &difference, &inlining, remade);
@@ -290,19 +279,6 @@ int bystander(int x) { return x + 1; }
     }
 
     #[test]
-    fn what_was_imported_under_an_old_hash_must_be_the_same() {
-        let frozen = |differing: &str| {
-            let unit = FrozenUnit { object: "one.o".into(), differing: vec![differing.to_owned()] };
-            others(&Remade { frozen: vec![unit], ..compiled(&["one.o"]) })
-        };
-        let (unaffected, left_out) = frozen("global");
-        assert_eq!(unaffected, ["global", "same_file"], "they are of the unit itself");
-        assert_eq!(left_out, ["other_file: global changed, but not the hash of one.c"]);
-        let (unaffected, left_out) = frozen("same_file");
-        assert_eq!((unaffected.len(), left_out.len()), (3, 0));
-    }
-
-    #[test]
     fn a_holder_that_was_not_compared_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = linked(folder.path());
@@ -317,8 +293,14 @@ int bystander(int x) { return x + 1; }
         let data = ElfFile::open(&object).expect("the object that was just made");
         let read = || Object::read(&data).expect("a sound object");
         let original_path = data.path();
-        let pair =
-            Objects { name: "vmlinux", witness: None, original: read(), original_path, patched: read() };
+        let pair = Objects {
+            name: "vmlinux",
+            unit: None,
+            witness: None,
+            original: read(),
+            original_path,
+            patched: read(),
+        };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         let others = Others::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
         assert!(others.unaffected.is_empty());

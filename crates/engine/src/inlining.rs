@@ -190,16 +190,6 @@ pub(crate) fn sorted(mut inlines: Vec<Inlines>) -> Vec<Inlines> {
     inlines
 }
 
-/// An inlined call as what it means for the build of its holder.
-pub(crate) struct Frame<'i> {
-    /// The function.
-    pub(crate) function: &'i str,
-    /// The source file of the unit that it was taken from.
-    pub(crate) unit: &'i str,
-    /// That is not the unit around it: the function was imported.
-    pub(crate) imported: bool,
-}
-
 impl<'i> Holder<'i> {
     /// Its name, without a `.llvm.<hash>`.
     pub(crate) fn name(&self) -> &'i str {
@@ -225,22 +215,10 @@ impl<'i> Holder<'i> {
         self.inlining.told(self.calls)
     }
 
-    /// For each inlined copy, what was inlined from its holder's own call to the edited function itself.
-    pub(crate) fn chains(&self) -> impl Iterator<Item = Vec<Frame<'i>>> + use<'i> {
-        let (survey, unit) = (&self.inlining.survey, self.copy.unit);
-        self.calls.iter().map(move |&id| {
-            let call = survey.inlined_copy(id);
-            let mut around = unit;
-            let frame = |call: &Inlined| {
-                let outer = std::mem::replace(&mut around, call.home);
-                Frame {
-                    function: survey.text(survey.function(call.function).name),
-                    unit: survey.text(call.home),
-                    imported: call.home != outer,
-                }
-            };
-            survey.chain(call).into_iter().chain([call]).map(frame).collect()
-        })
+    /// For each inlined copy, the source file of the unit that it was taken from.
+    pub(crate) fn units(&self) -> impl Iterator<Item = &'i str> + use<'i> {
+        let survey = &self.inlining.survey;
+        self.calls.iter().map(move |&id| survey.text(survey.inlined_copy(id).home))
     }
 }
 

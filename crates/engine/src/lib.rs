@@ -14,11 +14,13 @@ mod request;
 mod results;
 pub mod stabilise;
 mod target;
+mod thin;
 mod units;
 mod whole;
 
 pub use build::build;
 pub use events::{Events, Stage};
+pub use klpx_thinlto::Level;
 pub use module::kernel_name;
 pub use request::Request;
 pub use results::{KernelFacts, Made, ObjectFiles, Results, UnitFacts};

@@ -25,7 +25,7 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
     if let Some(build_tree) = wanted.build_dir.as_ref().or(wanted.here.as_ref()) {
         consistent::refuse(build_tree)?;
     }
-    let files = packages::find(wanted, &runner)?;
+    let files = packages::find(wanted, &runner, build.events)?;
     let source = match &files.source {
         Source::Tree(tree) => tree.path.clone(),
         Source::Tarball(tarball) => {

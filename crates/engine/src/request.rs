@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use klpx_build_driver::packages::Wanted;
-use klpx_build_driver::stabilise;
+use klpx_thinlto::Level;
 
 /// Patches, the kernel that they are for, and how the livepatch is to be.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Request {
     /// So many of a hunk's outer context lines may differ: 0, 1 or 2.
     pub fuzz: u8,
     /// How far the patched build may be brought nearer to the original.
-    pub level: stabilise::Level,
+    pub level: Level,
     /// Whether livepatches that are loaded already are replaced.
     pub replace: bool,
     /// Whether the objects of this run are kept.

@@ -25,7 +25,7 @@ pub struct Results {
     /// Functions that held inlined copies of what the patch edits, and whose code is the same in the patched build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unaffected: Vec<Unaffected>,
-    /// Touched units whose promoted locals keep the original's names.
+    /// Touched units of which nothing can be imported that is not the same to the letter.
     #[serde(skip_serializing_if = "is_zero")]
     pub frozen: usize,
     /// Functions that touched units would newly import, and do not.

@@ -42,7 +42,7 @@ pub(crate) fn compile<'a>(
 
 /// Refuses a patch that changes code which runs elsewhere: a vdso, a boot image, a hypervisor. Such units come along
 /// when an edited header changes their text; most of them come out as the same code.
-fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
+pub(crate) fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
     let mut faults = Vec::new();
     for pair in pairs.iter().filter(|pair| pair.unit.objects.is_empty()) {
         let (original, patched) = (ElfFile::open(&pair.original)?, ElfFile::open(&pair.patched)?);
@@ -64,7 +64,7 @@ fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
 }
 
 /// A unit that several modules have is a pair of each.
-fn files(pair: &UnitPair) -> impl Iterator<Item = PairFiles> {
+pub(crate) fn files(pair: &UnitPair) -> impl Iterator<Item = PairFiles> {
     pair.unit.objects.iter().map(|object| PairFiles {
         object: object.clone(),
         witness: pair.witness.clone(),

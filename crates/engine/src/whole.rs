@@ -1,7 +1,5 @@
-//! The pairs of an LTO kernel: `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel
+//! The pairs of a FullLTO kernel: `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel
 //! and a patched one.
-
-use std::sync::Mutex;
 
 use klpx_build_driver::{Pair, Patched, Prepared, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
@@ -11,7 +9,6 @@ use crate::change_set::{PairFiles, unchanged};
 use crate::events::Stage;
 use crate::holders;
 use crate::inlining::Originals;
-use crate::stabilise;
 
 /// Builds what differs.
 pub(crate) fn compile<'a>(
@@ -27,9 +24,7 @@ pub(crate) fn compile<'a>(
     });
     build.events.begin(Stage::Patched);
     let mut originals = Originals::begin(prepared, workspace.source_dir(), &baseline.vmlinux_o);
-    let judge = stabilise::Judge(Mutex::new(&mut originals));
-    let mut patched = workspace.patched(prepared, &baseline, (build.request.level, &judge), build.events)?;
-    stabilise::tell(&patched, build.events, build.results);
+    let mut patched = workspace.patched(prepared, &baseline, build.events)?;
     build.events.end(&format!("{} recompiled", words::plural(patched.units as usize, "unit")));
     if build.request.keep_work {
         build.kept(&patched.keep().to_owned());

@@ -123,6 +123,11 @@ impl Fixture {
         self.run(self.toolchain.linker, &arguments);
     }
 
+    /// Takes from an object what distributions take from the modules that they ship: debug information, FILE symbols.
+    pub(crate) fn strip(&self, object: &str, stripped: &str) {
+        self.run("strip", &["--strip-debug", "-o", stripped, object]);
+    }
+
     pub(crate) fn open(&self, name: &str) -> ElfFile {
         ElfFile::open(&self.path(name)).expect("a file that was just made")
     }

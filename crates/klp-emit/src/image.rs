@@ -19,6 +19,11 @@ use crate::kallsyms::Kallsyms;
 use crate::locals::Locals;
 use crate::names::Names;
 
+/// Where objtool lists the landing pads that nothing needs.
+const SEALS: &[u8] = b".ibt_endbr_seal";
+/// The landing pad of x86_64.
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
 /// The object name of the kernel proper in a livepatch.
 pub const VMLINUX: &str = "vmlinux";
 
@@ -537,6 +542,48 @@ impl<'k> Image<'k> {
         }
     }
 
+    /// The address of the symbol that a livepatch names so.
+    pub(crate) fn placed(&self, name: &str, sympos: u32) -> Option<u64> {
+        let n = sympos.saturating_sub(1) as usize;
+        if self.linked {
+            return self.kallsyms().ok()?.addresses(name.as_bytes()).nth(n);
+        }
+        let mut all: Vec<SymbolId> =
+            self.named(name.as_bytes()).filter(|&id| self.address(id).is_some()).collect();
+        all.sort_unstable();
+        self.address(*all.get(n)?)
+    }
+
+    /// True for a kernel that takes the landing pads of functions away whose address nobody has (CONFIG_X86_KERNEL_IBT,
+    /// apply_seal_endbr in arch/x86/kernel/alternative.c).
+    pub(crate) fn seals_functions(&self) -> bool {
+        self.linked && self.elf.section_by_name(SEALS).is_some()
+    }
+
+    /// True for code without a landing pad, or with one that is taken away.
+    pub(crate) fn is_sealed(&self, address: u64) -> bool {
+        let Some(section) = self.section_of(address) else { return false };
+        let code = self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
+        let begins = self.bytes_from(address).is_some_and(|code| code.starts_with(&ENDBR64));
+        code && (!begins || self.seals().any(|sealed| sealed == address))
+    }
+
+    /// The landing pads that are taken away: distances from their own places.
+    fn seals(&self) -> impl Iterator<Item = u64> + '_ {
+        let section = self.elf.section_by_name(SEALS);
+        let start = section.map_or(0, |section| self.section_address(section));
+        let bytes =
+            section.filter(|_| self.linked).map_or(&[][..], |section| self.elf.section_bytes(section));
+        let distances =
+            bytes.chunks_exact(4).map(|d| i64::from(i32::from_le_bytes([d[0], d[1], d[2], d[3]])));
+        let linked = distances.enumerate().map(move |(n, d)| (start + 4 * n as u64).wrapping_add_signed(d));
+        let table = section.filter(|_| !self.linked).map_or(&[][..], |section| self.elf.relocations(section));
+        linked.chain(table.iter().filter_map(|rela| match self.target(rela) {
+            Some(Location::At(address)) => Some(address),
+            _ => None,
+        }))
+    }
+
     /// Whether a module keeps a symbol after its init (kernel/module/kallsyms.c, is_core_symbol).
     fn stays_after_init(&self, id: SymbolId) -> bool {
         let Definition::Section(section) = self.elf.definition(id) else { return false };
@@ -664,6 +711,24 @@ mod tests {
         for cut in [0, 40, 64, 300, 2000] {
             let short = f.changed("vmlinux", |bytes| bytes.truncate(cut));
             assert!(Image::read(&short, VMLINUX).is_err());
+        }
+    }
+
+    #[test]
+    fn landing_pads_are_there_or_not_or_are_taken_away() {
+        let f = Fixture::new();
+        let text = "static __attribute__((noinline)) int bare(int x) { asm(\"\"); return x + 1; }
+            int kept(int x) { return bare(x); } int sealed(int x) { return bare(x) + 1; } int data = 1;";
+        f.compile("one", text, "one.o", &["-fcf-protection=branch"]);
+        f.assemble("seals", ".section .ibt_endbr_seal,\"a\"\n.long 0\n.long sealed - .\n");
+        f.link(&["one.o", "seals.o"], "vmlinux");
+        f.combine(&["one.o", "seals.o"], "m.ko");
+        for (name, object) in [("vmlinux", VMLINUX), ("m.ko", "m")] {
+            let file = f.open(name);
+            let image = Image::read(&file, object).expect("a sound image");
+            assert_eq!(image.seals_functions(), object == VMLINUX);
+            let sealed = |name: &str| image.is_sealed(image.placed(name, 0).expect("a symbol"));
+            assert_eq!(["bare", "kept", "sealed", "data"].map(sealed), [true, false, true, false], "{name}");
         }
     }
 }

@@ -77,6 +77,13 @@ impl Binder for KernelBinder<'_> {
         image.is_some_and(|image| image.global(name.as_bytes()).is_some_and(|id| image.address(id).is_some()))
     }
 
+    fn refuses_indirect_calls(&self, object: &str, function: &Bound) -> bool {
+        let Some(image) = self.images.get(object).filter(|_| self.vmlinux.seals_functions()) else {
+            return false;
+        };
+        image.placed(&function.name, function.sympos).is_some_and(|address| image.is_sealed(address))
+    }
+
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis> {
         position(&self.kernel.image(module).map_err(first)?, name)
     }

@@ -71,6 +71,9 @@ pub trait Binder {
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// True when the finished object `object` has a global symbol of this name.
     fn defines(&self, object: &str, name: &str) -> bool;
+    /// True when an indirect call of a function would stop the kernel: it has no landing pad, or gave it up when it
+    /// booted.
+    fn refuses_indirect_calls(&self, object: &str, function: &Bound) -> bool;
     /// A symbol that another module exports.
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
     /// A place in the kernel's own code that holds the value of a runtime constant: a function, and bytes from it.

@@ -111,3 +111,18 @@ fn functions_of_one_name_take_the_place_of_their_own() {
 fn two_functions_cant_take_the_place_of_one() {
     assert_eq!(twins().codes("vmlinux", &Kernel::default()), ["klpx::ambiguous-symbol"]);
 }
+
+#[test]
+fn an_address_that_cant_be_called_is_not_taken() {
+    let text =
+        "extern int other(int); static __attribute__((noinline)) int near(int x) { return other(x) + 1; }
+        int (*hook)(int); int f(int x) { HOOK return near(x) + other(x); }";
+    let patched = |what: &str| text.replace("HOOK", what);
+    let cases = [("hook = near;", 1), ("hook = other;", 1), ("x += other(x) + near(x);", 0)];
+    for (what, refusals) in cases {
+        let builds = Builds::files(&[("one", &patched(""), &patched(what))]);
+        let kernel = Kernel { sealed: vec!["near", "other"], ..Kernel::default() };
+        assert_eq!(builds.codes("vmlinux", &kernel), vec!["klpx::no-landing-pad"; refusals], "{what}");
+        assert_eq!(builds.codes("vmlinux", &Kernel::default()), [""; 0], "{what}");
+    }
+}

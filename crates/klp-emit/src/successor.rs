@@ -136,3 +136,50 @@ fn same_instructions(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    const SOURCE: &str = "extern int other(int); static int total = 7;
+        static __attribute__((noinline)) int near(int x) { asm(\"\"); return x + total++; }
+        int calls(int x) { return near(x * 3) + near(2) + other(x); }
+        int edited(int x) { return x * NUMBER; }
+        int only(int x) { return x; }
+        __attribute__((section(\".init.text\"))) int gone(int x) { return x * NUMBER; }";
+    const OTHER: &str = "int padding(int x) { return x; } int other(int x) { return x * 9; }";
+
+    /// What is said of the unit against an image of a source with another number.
+    fn said(number: u32, make_image: impl FnOnce(&Fixture)) -> Vec<(String, Verdict)> {
+        let f = Fixture::new();
+        f.compile("one", SOURCE, "unit.o", &["-DNUMBER=3", "-ffunction-sections", "-fdata-sections"]);
+        let source = SOURCE.replace("int only(int x) { return x; }", "");
+        f.compile("one", &source, "one.o", &[&format!("-DNUMBER={number}")]);
+        f.compile("two", OTHER, "two.o", &[]);
+        make_image(&f);
+        let (unit, image) = (f.open("unit.o"), f.open("image"));
+        compare(&unit.parse().expect("an object"), &image.parse().expect("an image"))
+    }
+
+    #[test]
+    fn functions_are_compared_by_name_outside_fields() {
+        let (linked, module): (fn(&Fixture), fn(&Fixture)) =
+            (|f| f.link(&["two.o", "one.o"], "image"), |f| f.combine(&["two.o", "one.o"], "image"));
+        for image in [linked, module] {
+            let expected = |edited| {
+                let all = [
+                    ("calls", Verdict::Equal),
+                    ("edited", edited),
+                    ("near", Verdict::Equal),
+                    ("only", Verdict::Absent),
+                ];
+                all.map(|(name, verdict)| (name.to_owned(), verdict)).to_vec()
+            };
+            assert_eq!(said(3, image), expected(Verdict::Equal));
+            let other = said(1000, image);
+            assert!(matches!(other[1].1, Verdict::Differs { .. }), "{other:?}");
+            assert_eq!(other, expected(other[1].1));
+        }
+    }
+}

@@ -76,6 +76,8 @@ pub(crate) struct Kernel {
     /// Globals of its objects that no unit of a test defines.
     pub(crate) defined: Vec<&'static str>,
     pub(crate) untraced: bool,
+    /// Functions that nobody may call through a pointer.
+    pub(crate) sealed: Vec<&'static str>,
     pub(crate) several: BTreeMap<&'static str, u32>,
     /// Files whose symbols of some name are found at other positions: name and file, position.
     pub(crate) of_file: BTreeMap<(&'static str, &'static str), u32>,
@@ -94,6 +96,9 @@ impl Binder for Kernel {
     }
     fn defines(&self, _: &str, name: &str) -> bool {
         self.defined.contains(&name)
+    }
+    fn refuses_indirect_calls(&self, _: &str, function: &Bound) -> bool {
+        self.sealed.contains(&function.name.as_str())
     }
     fn bind_export(&self, _: &str, name: &str) -> Result<Bound, Diagnosis> {
         Ok(Bound { name: name.into(), sympos: 0 })

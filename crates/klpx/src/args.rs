@@ -195,7 +195,7 @@ pub(crate) enum Level {
     Inlining,
 }
 
-impl From<Level> for klpx_build_driver::stabilise::Level {
+impl From<Level> for klpx_engine::Level {
     fn from(level: Level) -> Self {
         match level {
             Level::Off => Self::Off,
@@ -255,8 +255,11 @@ pub(crate) struct Diff {
     #[arg(value_name = "ORIG.o", value_hint = ValueHint::FilePath)]
     pub(crate) original: PathBuf,
     /// Object of the patched build
-    #[arg(value_name = "PATCHED.o", value_hint = ValueHint::FilePath)]
-    pub(crate) patched: PathBuf,
+    #[arg(value_name = "PATCHED.o", value_hint = ValueHint::FilePath, required_unless_present = "against")]
+    pub(crate) patched: Option<PathBuf>,
+    /// Compare the functions of the one object given with those of the same name in a linked vmlinux or a shipped module
+    #[arg(long, hide = true, value_name = "IMAGE", conflicts_with_all = ["patched", "explain", "verbose"])]
+    pub(crate) against: Option<PathBuf>,
     /// Show the first differing instructions of a function, with its source line
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) explain: Option<String>,

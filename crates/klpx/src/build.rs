@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::packages::{Selector, Wanted};
+use klpx_build_driver::packages::Wanted;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::{Request, Results};
@@ -54,17 +54,13 @@ fn request(args: &Build) -> Result<Request> {
 }
 
 fn wanted(args: &Build) -> Result<Wanted> {
-    let cache = || crate::cache::directory(&args.common);
     Ok(Wanted {
-        kernel: args.which.kernel.as_deref().map(Selector::parse),
-        sysroots: args.which.sysroot.clone(),
-        here: std::env::current_dir().ok(),
         source: args.source.clone(),
         build_dir: args.build_dir.clone(),
         config: args.config.clone(),
         vmlinux: args.vmlinux.clone(),
         modules: args.modules.clone(),
-        fetch: args.which.fetch.then(|| cache().map(|cache| cache.join("packages"))).transpose()?,
+        ..crate::wanted::wanted(&args.which, args.common.cache_dir.as_deref())?
     })
 }
 

@@ -14,6 +14,7 @@ use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
 use serde::Serialize;
 
+use crate::against;
 use crate::args::Diff;
 use crate::render;
 
@@ -50,7 +51,8 @@ struct Matched {
 
 /// Runs the command.
 pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
-    let files = (ElfFile::open(&args.original)?, ElfFile::open(&args.patched)?);
+    let Some(patched_path) = &args.patched else { return against::run(args, out) };
+    let files = (ElfFile::open(&args.original)?, ElfFile::open(patched_path)?);
     let (original, patched) = rayon::join(|| Object::read(&files.0), || Object::read(&files.1));
     let (original, patched) = (original?, patched?);
     if original.arch != patched.arch {
@@ -65,9 +67,9 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let difference = klpx_diff::compare(&original, &patched);
     let text = match &args.explain {
         Some(function) => explain(&original, &patched, &difference, function)?,
-        None if args.json => json(args, &original, &patched, &difference)?,
+        None if args.json => json((&args.original, patched_path), &original, &patched, &difference)?,
         None => {
-            let mut text = summary(&original, &patched, &difference, &object_name(&args.patched));
+            let mut text = summary(&original, &patched, &difference, &object_name(patched_path));
             if args.verbose {
                 text.push_str(&evidence(&difference));
             }
@@ -83,15 +85,20 @@ fn object_name(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-fn json(args: &Diff, original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Result<String> {
-    let name = object_name(&args.patched);
+fn json(
+    (original_path, patched_path): (&Path, &Path),
+    original: &Object<'_>,
+    patched: &Object<'_>,
+    d: &Difference,
+) -> Result<String> {
+    let name = object_name(patched_path);
     let sections = Sections::of_lines(&patched.elf);
     let lines = Lines::read(&sections);
     let list = |changes: &[Change]| analysis::findings(&name, "", patched, &lines, changes);
     let json = Json {
         schema: SCHEMA,
-        original: args.original.display().to_string(),
-        patched: args.patched.display().to_string(),
+        original: original_path.display().to_string(),
+        patched: patched_path.display().to_string(),
         functions: list(&d.functions),
         data: list(&d.data),
         registries: list(&d.registries),

@@ -1,34 +1,23 @@
 //! `klpx doctor`: what is found of a kernel, what is missing and how to get it, without a patch.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use klpx_build_driver::Config;
 use klpx_build_driver::packages::{
-    self, Capability, Missing, Package, Piece, Selector, Shortage, Survey, ToolWishes, Wanted,
+    self, Capability, Missing, Package, Piece, Shortage, Survey, ToolWishes, Wanted,
 };
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use serde::Serialize;
 
-use crate::args::{Doctor, Which};
-use crate::{cache, render, report};
+use crate::args::Doctor;
+use crate::progress::Steps;
+use crate::wanted::wanted;
+use crate::{render, report};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
-
-/// Which kernel the command line means; the caller adds the files that it names.
-pub(crate) fn wanted(which: &Which, cache_dir: Option<&Path>) -> Result<Wanted> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Diagnosis::io("find", path, &e));
-    let fetch = which.fetch.then(|| cache::directory_or(cache_dir)).transpose()?;
-    Ok(Wanted {
-        kernel: which.kernel.as_deref().map(Selector::parse),
-        sysroots: which.sysroot.iter().map(absolute).collect::<Result<_, _>>()?,
-        here: std::env::current_dir().ok(),
-        fetch: fetch.map(|dir| dir.join("packages")),
-        ..Wanted::default()
-    })
-}
 
 /// Runs the command.
 pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
@@ -41,7 +30,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
         ..wanted(&args.which, args.cache_dir.as_deref())?
     };
     let runner = Runner::new();
-    let survey = packages::survey(&wanted, &runner)?;
+    let survey = packages::survey(&wanted, &runner, &Steps::new())?;
     let shortage = Shortage::of(&survey, &runner)?;
     let capability = capability(args, &survey, &runner)?;
     let mut problems = Vec::new();
@@ -121,7 +110,7 @@ fn missing_row(shortage: &Shortage, piece: Piece) -> Option<Vec<String>> {
 
 fn compiler_row(capability: &Capability) -> Vec<String> {
     let (found, why) = match &capability.toolchain {
-        Some(toolchain) => (toolchain.version_text.clone(), "the kernel's own, by its version"),
+        Some(toolchain) => (toolchain.version_text.clone(), "the same version as the kernel's"),
         None => ("missing".to_owned(), capability.wanted_compiler.as_str()),
     };
     vec!["compiler".to_owned(), found, why.to_owned()]

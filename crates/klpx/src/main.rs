@@ -1,5 +1,6 @@
 //! The klpx command: arguments, terminal output, reports, exit codes. No ELF or DWARF work of its own, no stages.
 
+mod against;
 mod args;
 mod build;
 mod cache;
@@ -12,6 +13,7 @@ mod normalize;
 mod progress;
 mod render;
 mod report;
+mod wanted;
 
 use std::io::Write;
 use std::process::ExitCode;

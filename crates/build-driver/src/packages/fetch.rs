@@ -4,51 +4,54 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
+use super::Survey;
 use super::distribution::Manager;
 use super::missing::{Package, Shortage, apt};
-use super::{Piece, Survey};
+use crate::cache;
 use crate::process::{Call, Runner};
+use crate::progress::Progress;
 
-/// Downloads what a search did not find, and unpacks it into one folder for the kernel below `folder`. Packages that
-/// were unpacked there before are not fetched again. Returns that folder, which serves as a root.
+/// Downloads what a search did not find. Each package is unpacked into a folder of its own, which serves as a root and
+/// is kept for the next run.
 ///
 /// # Errors
 /// `klpx::fetch-unsupported`, `klpx::fetch-failed`.
-pub(super) fn fetch(survey: &Survey, folder: &Path, runner: &Runner) -> Result<PathBuf> {
+pub(super) fn fetch(
+    survey: &Survey,
+    cache_dir: &Path,
+    runner: &Runner,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
     let Some(Manager::Apt) = survey.distribution.and_then(|row| row.manager) else {
         return Err(unsupported(survey).into());
     };
-    let layer = folder.join(&survey.release);
     let shortage = Shortage::of(survey, runner)?;
-    let wanted = shortage.missing.iter().filter(|missing| missing.piece != Piece::DebugModules);
-    let wanted: Vec<&String> = wanted.filter_map(|missing| missing.package.as_ref()).collect();
-    for package in shortage.packages.iter().filter(|package| wanted.contains(&&package.name)) {
-        fetch_one(package, &layer, runner)?;
-    }
-    Ok(layer)
+    let fetched = shortage.packages.iter().map(|package| {
+        // Without a version, it is the kernel's release in the name that says which one was fetched.
+        let identity = package.argument();
+        cache::kept(cache_dir, "packages", &identity, |folder| {
+            progress.note(&match package.bytes {
+                Some(bytes) => format!("fetching {identity}, {} MB", bytes.div_ceil(1_000_000)),
+                None => format!("fetching {identity}"),
+            });
+            download(package, folder, runner)
+        })
+    });
+    fetched.collect()
 }
 
-/// Downloads and unpacks one package. The mark is made last: what was interrupted is fetched again.
-fn fetch_one(package: &Package, layer: &Path, runner: &Runner) -> Result<()> {
-    let mark = layer.join(".klpx").join(package.argument());
-    if mark.is_file() {
-        return Ok(());
-    }
-    let create =
-        |path: &Path| std::fs::create_dir_all(path).map_err(|error| Diagnosis::io("create", path, &error));
-    create(&layer.join(".klpx"))?;
-    let download = tempfile::tempdir_in(layer).map_err(|error| Diagnosis::io("write to", layer, &error))?;
+/// Downloads a package beside the folder's contents, unpacks it, and removes the download.
+fn download(package: &Package, folder: &Path, runner: &Runner) -> Result<()> {
+    let download = tempfile::tempdir_in(folder).map_err(|error| Diagnosis::io("write to", folder, &error))?;
     // Root's apt would download as a user that can't write here.
     let get = apt("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
     run(package, &get.arg(package.argument()).dir(download.path()), runner)?;
-    let entries = std::fs::read_dir(download.path())
-        .map_err(|error| Diagnosis::io("read", download.path(), &error))?
-        .flatten();
-    for file in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "deb"))
-    {
-        run(package, &Call::new("dpkg-deb").arg("--extract").arg(file).arg(layer), runner)?;
+    let listing =
+        std::fs::read_dir(download.path()).map_err(|error| Diagnosis::io("read", download.path(), &error))?;
+    let files = listing.flatten().map(|entry| entry.path());
+    for file in files.filter(|path| path.extension().is_some_and(|end| end == "deb")) {
+        run(package, &Call::new("dpkg-deb").arg("--extract").arg(file).arg(folder), runner)?;
     }
-    std::fs::write(&mark, "").map_err(|error| Diagnosis::io("write", &mark, &error))?;
     Ok(())
 }
 
@@ -78,4 +81,25 @@ fn unsupported(survey: &Survey) -> Diagnosis {
     Diagnosis::new("klpx::fetch-unsupported", Class::Usage, what)
         .why(format!("it is of {name}; klpx fetches with apt only"))
         .remedy("run klpx without --fetch: it says what is missing and how to install it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Root;
+    use super::super::{Selector, Wanted, survey};
+    use super::*;
+
+    #[test]
+    fn what_klpx_can_not_fetch_is_refused() {
+        for release in ["6.11.4-301.fc41.x86_64", "6.11.3-1-default", "7.2.0-rc1+"] {
+            let (root, cache) = (Root::new(), Root::new());
+            let wanted = Wanted {
+                kernel: Some(Selector::parse(release)),
+                fetch: Some(cache.path().to_owned()),
+                ..root.wanted()
+            };
+            let failure = survey(&wanted, &Runner::new(), &()).expect_err("refused");
+            assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::fetch-unsupported", "{release}");
+        }
+    }
 }

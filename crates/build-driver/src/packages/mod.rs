@@ -33,6 +33,7 @@ pub use source::{Source, unpack};
 pub use which::Selector;
 
 use crate::process::Runner;
+use crate::progress::Progress;
 use crate::tree::SourceTree;
 
 /// Files of a headers folder or build tree that pin the configuration, and whether each must be there. The first is
@@ -63,7 +64,7 @@ pub struct Wanted {
     pub vmlinux: Option<PathBuf>,
     /// The folder of its modules.
     pub modules: Option<PathBuf>,
-    /// Where missing packages may be downloaded to and unpacked; `None` downloads nothing.
+    /// klpx's cache, when missing packages may be downloaded and unpacked there; `None` downloads nothing.
     pub fetch: Option<PathBuf>,
 }
 
@@ -188,8 +189,8 @@ impl KernelFiles {
 /// # Errors
 /// `klpx::kernel-incomplete` with everything that is missing; `klpx::release-mismatch`, `klpx::source-mismatch` and
 /// `klpx::package-mismatch` when files are of different kernels.
-pub fn find(wanted: &Wanted, runner: &Runner) -> Result<KernelFiles> {
-    let survey = survey(wanted, runner)?;
+pub fn find(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<KernelFiles> {
+    let survey = survey(wanted, runner, progress)?;
     match survey.files() {
         Some(files) => Ok(files),
         None => Err(Shortage::of(&survey, runner)?.diagnosis(&survey).into()),
@@ -201,20 +202,16 @@ pub fn find(wanted: &Wanted, runner: &Runner) -> Result<KernelFiles> {
 ///
 /// # Errors
 /// When files are of different kernels, a named one is not there, or a download fails.
-pub fn survey(wanted: &Wanted, runner: &Runner) -> Result<Survey> {
+pub fn survey(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<Survey> {
     let first = search::search(wanted)?;
-    match &wanted.fetch {
-        Some(folder) if !first.is_complete() => {
-            let layer = fetch::fetch(&first, folder, runner)?;
-            let mut sysroots = vec![layer];
-            match wanted.sysroots.is_empty() {
-                true => sysroots.push(PathBuf::from("/")),
-                false => sysroots.extend(wanted.sysroots.iter().cloned()),
-            }
-            search::search(&Wanted { sysroots, ..wanted.clone() })
-        }
-        _ => Ok(first),
+    let Some(cache) = wanted.fetch.as_ref().filter(|_| !first.is_complete()) else { return Ok(first) };
+    // What was fetched comes first: it was asked for because what is installed does not do.
+    let mut sysroots = fetch::fetch(&first, cache, runner, progress)?;
+    match wanted.sysroots.is_empty() {
+        true => sysroots.push(PathBuf::from("/")),
+        false => sysroots.extend(wanted.sysroots.iter().cloned()),
     }
+    search::search(&Wanted { sysroots, ..wanted.clone() })
 }
 
 impl Survey {

@@ -108,15 +108,15 @@ fn debian() -> Root {
 }
 
 fn found(wanted: &Wanted) -> KernelFiles {
-    find(wanted, &Runner::new()).unwrap_or_else(|failure| panic!("{failure}"))
+    find(wanted, &Runner::new(), &()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
 fn surveyed(wanted: &Wanted) -> Survey {
-    survey(wanted, &Runner::new()).unwrap_or_else(|failure| panic!("{failure}"))
+    survey(wanted, &Runner::new(), &()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
 fn refused(wanted: &Wanted) -> klpx_diagnosis::Diagnosis {
-    let failure = find(wanted, &Runner::new()).expect_err("refused");
+    let failure = find(wanted, &Runner::new(), &()).expect_err("refused");
     failure.diagnoses().next().expect("one").clone()
 }
 

@@ -7,6 +7,7 @@ use object::elf;
 
 use super::*;
 use crate::fixture::Fixture;
+use crate::image::Kernel;
 use klpx_normalize::elf::ElfFile;
 
 const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
@@ -14,9 +15,13 @@ const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\")
 
 /// Binds every symbol and gives, for each of the named ones, what it is bound to, in symbol table order.
 fn bindings(witness: &ElfFile, image: &ElfFile, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
-    let object = Object::read(witness).expect("a sound object");
     let image = Image::read(image, "vmlinux").expect("a sound image");
-    let binding = Binding::new(&object, &image);
+    bindings_in(witness, &image, name)
+}
+
+fn bindings_in(witness: &ElfFile, image: &Image<'_>, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
+    let object = Object::read(witness).expect("a sound object");
+    let binding = Binding::new(&object, image);
     let symbols = object.elf.symbol_ids().filter(|&id| {
         canonical(object.elf.symbol_name(id)).base == name.as_bytes()
             && object.elf.symbol_type(id) != elf::STT_FILE.0
@@ -139,4 +144,124 @@ fn what_nothing_tells_apart_is_an_error() {
     assert_eq!((error.code, error.detail.len()), ("klpx::ambiguous-symbol", 2));
     let error = binding.symbol(symbol(b"gamma").expect("a global")).expect_err("none fits");
     assert_eq!(error.code, "klpx::not-in-kernel");
+}
+
+/// Two files of one name. `twin` has the same size in both; `seen` is the same in all.
+const CORE: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
+    static __attribute__((used)) int seen;
+    static __attribute__((noinline)) int NAME_only(int x) { asm(\"\"); return x - ADD; }
+    int NAME(int x) { return twin(x) * 2 + NAME_only(x); }";
+
+/// Compiles one of the two, as the kernel is compiled and with sections, to `NAME.o` and `NAME-unit.o`.
+fn core(f: &Fixture, name: &str, add: u32, local: &str) {
+    let text = CORE.replace("NAME_only", local).replace("NAME", name);
+    let add = format!("-DADD={add}");
+    f.compile("core", &text, &format!("{name}.o"), &[&add]);
+    f.compile("core", &text, &format!("{name}-unit.o"), &[&add, "-ffunction-sections", "-fdata-sections"]);
+}
+
+/// What a local of a unit is bound to: its address less that of the unit's global in the image, and why.
+fn place_of(unit: &ElfFile, image: &Image<'_>, global: &str, local: &str) -> Option<(u64, Evidence)> {
+    let object = Object::read(unit).expect("a sound object");
+    let binding = Binding::new(&object, image);
+    let symbol = |name: &str| {
+        let is_it = |&id: &SymbolId| object.elf.symbol_name(id) == name.as_bytes();
+        object.elf.symbol_ids().find(is_it).expect("a symbol of the unit")
+    };
+    let address = |name: &str| {
+        let (found, evidence) = binding.counterpart(symbol(name))?;
+        Some((image.address(found)?, evidence))
+    };
+    let (base, _) = address(global)?;
+    address(local).map(|(at, evidence)| (base.wrapping_sub(at), evidence))
+}
+
+#[test]
+fn a_unit_is_the_one_of_several_files_of_its_name_that_holds_what_it_holds() {
+    for (locals, adds) in [(["one_only", "two_only"], [1, 1]), (["same", "same"], [1, 2])] {
+        let f = Fixture::new();
+        core(&f, "one", adds[0], locals[0]);
+        core(&f, "two", adds[1], locals[1]);
+        f.link(&["one.o", "two.o"], "vmlinux");
+        let image = f.open("vmlinux");
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        for name in ["one", "two"] {
+            let unit = f.open(&format!("{name}-unit.o"));
+            let found = place_of(&unit, &image, name, "twin").expect("bound");
+            assert!(found.0 < 64, "{name}: its own twin lies right before it: {found:?}");
+            assert_eq!(found.1, Evidence::FileAndName, "{locals:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn of_files_that_nothing_tells_apart_only_references_tell() {
+    let f = Fixture::new();
+    core(&f, "one", 1, "same");
+    core(&f, "two", 1, "same");
+    f.link(&["one.o", "two.o"], "vmlinux");
+    let image = f.open("vmlinux");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let unit = f.open("two-unit.o");
+    let found = place_of(&unit, &image, "two", "twin").expect("bound");
+    assert!(found.0 < 64 && found.1 == Evidence::Reference, "{found:?}");
+    let object = Object::read(&unit).expect("a sound object");
+    let binding = Binding::new(&object, &image);
+    let seen = object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"seen");
+    let error = binding.symbol(seen.expect("a static")).expect_err("two fit");
+    assert_eq!((error.code, error.detail.len()), ("klpx::ambiguous-symbol", 2));
+}
+
+#[test]
+fn a_stripped_module_is_bound_by_names_and_neighbours_or_by_its_copy() {
+    let f = Fixture::new();
+    core(&f, "one", 1, "one_only");
+    core(&f, "two", 2, "two_only");
+    std::fs::create_dir(f.path("shipped")).expect("a directory");
+    std::fs::create_dir(f.path("debug")).expect("a directory");
+    f.combine(&["one.o", "two.o"], "debug/m.ko");
+    f.strip("debug/m.ko", "shipped/m.ko");
+    std::fs::write(f.path("Module.symvers"), "").expect("a file");
+    let kernel = |copies: &[std::path::PathBuf]| {
+        let shipped = [f.path("shipped")];
+        let kernel = Kernel::open(&f.path("one.o"), &f.path("Module.symvers"), &shipped);
+        kernel.expect("a kernel").with_debug_modules(copies)
+    };
+    let (alone, with_copy) = (kernel(&[]), kernel(&[f.path("debug")]));
+    for (kernel, unique, double) in [
+        (&alone, Evidence::Name, Evidence::Contents),
+        (&with_copy, Evidence::FileAndName, Evidence::FileAndName),
+    ] {
+        let image = kernel.image("m").expect("a module");
+        assert!(image.files().is_empty(), "stripping takes the FILE symbols");
+        for name in ["one", "two"] {
+            let unit = f.open(&format!("{name}-unit.o"));
+            let only = place_of(&unit, &image, name, &format!("{name}_only")).expect("bound");
+            let twin = place_of(&unit, &image, name, "twin").expect("bound");
+            assert!(only.0 < 64 && twin.0 < 64, "{name}: {only:?} {twin:?}");
+            assert_eq!((only.1, twin.1), (unique, double), "{name}");
+        }
+    }
+}
+
+#[test]
+fn in_a_stripped_module_the_locals_of_a_unit_stand_together() {
+    let f = Fixture::new();
+    let text = "static int NAME_first; static int state; static int NAME_last;
+        int NAME(int x) { NAME_first += x; state += x; NAME_last += x; return NAME_first + state + NAME_last; }";
+    for name in ["one", "two"] {
+        f.compile("core", &text.replace("NAME", name), &format!("{name}.o"), &[]);
+    }
+    f.combine(&["one.o", "two.o"], "whole.ko");
+    f.strip("whole.ko", "m.ko");
+    let image = f.open("m.ko");
+    let image = Image::read(&image, "m").expect("a sound module");
+    for name in ["one", "two"] {
+        let found = bindings_in(&f.open(&format!("{name}.o")), &image, "state");
+        assert!(matches!(&found[..], [Some((_, _, Evidence::Neighbours))]), "{name}: {found:?}");
+        let first = bindings_in(&f.open(&format!("{name}.o")), &image, &format!("{name}_first"));
+        let distance =
+            |a: &Option<(String, u64, Evidence)>| a.as_ref().map(|found| found.1).unwrap_or_default();
+        assert!(distance(&found[0]).abs_diff(distance(&first[0])) < 12, "{name}: {found:?} {first:?}");
+    }
 }

@@ -8,7 +8,7 @@ use object::endian::LittleEndian as LE;
 
 use super::{Emitter, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
-use crate::closure::{From, Piece, Referent, place_of};
+use crate::closure::{From, Piece, Referent, is_branch, place_of};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
 use crate::writer::{Place, Relocation, Sec, Sym, Symbol};
 
@@ -116,6 +116,9 @@ impl Emitter<'_, '_, '_> {
             Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
+                        if matches!(from, From::Piece(_)) && !is_branch(object, section, rela) {
+                            self.check_address(&outside, &name, place_of_reference(object, from, owner));
+                        }
                         let symbol = self.external(&outside);
                         let far = || outside.is_late() || self.lacks_landing_pad(unit, referent);
                         match arch::veneer(object.arch).filter(|_| kind.branch && far()) {
@@ -133,6 +136,24 @@ impl Emitter<'_, '_, '_> {
             }
         };
         self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
+    }
+
+    /// An address that is taken may be called.
+    fn check_address(&mut self, outside: &Outside, name: &str, place: Where) {
+        if let Outside::Livepatch { symbol_object, bound, .. } = outside
+            && self.binder.refuses_indirect_calls(symbol_object, bound)
+        {
+            self.faults.push(
+                Diagnosis::new(
+                    "klpx::no-landing-pad",
+                    Class::NotLivepatchable,
+                    format!("the patch takes the address of {name}, which can't be called through a pointer"),
+                )
+                .place(place)
+                .why("in the kernel to be patched only direct calls lead to it, so it has no landing pad (IBT)")
+                .remedy("let the pointer lead to a new function that calls it"),
+            );
+        }
     }
 
     /// True for a function of the kernel that its own direct branches reach and no other, in a kernel with landing
@@ -293,6 +314,14 @@ impl Emitter<'_, '_, '_> {
         });
         self.externals.insert(name, symbol);
         symbol
+    }
+}
+
+/// The function or datum that a reference stands in; unnamed bytes have no place.
+fn place_of_reference(object: &Object<'_>, from: From, owner: ItemId) -> Where {
+    match from {
+        From::Piece(Piece::Bytes { .. }) => Where::default(),
+        _ => place_of(object, owner),
     }
 }
 

@@ -159,3 +159,72 @@ fn what_names_the_build_may_differ_and_nothing_else() {
     assert_eq!(of("motto"), Some(Err(Mismatch::Size { kernel: 16, ours: 8 })));
     assert_eq!(of("f"), Some(Ok(Agreement::Identical)));
 }
+
+/// What is said of a whole unit: counts of functions and data that agree, what is explained, codes of the rest.
+type Said = (usize, usize, Vec<(String, Explanation)>, Vec<(&'static str, Option<String>)>);
+
+fn unit(f: &Fixture, unit: &str, image: &str) -> Said {
+    let (file, image) = (f.open(unit), f.open(image));
+    let object = Object::read(&file).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let found = Witness::new(&binding).check_unit();
+    let name = |id| String::from_utf8_lossy(object.item_name(id)).into_owned();
+    (
+        found.agreed(),
+        found.data.values().sum(),
+        found.explained.iter().map(|&(id, why)| (name(id), why)).collect(),
+        found.unexplained.into_iter().map(|d| (d.code, d.place.symbol)).collect(),
+    )
+}
+
+const UNIT: &str = "int table[] = { 1, 2, 3 }; int extra(int);
+    __attribute__((weak)) int arch(int x) { return x; }
+    __attribute__((section(\".exit.text\"))) int leave(int x) { return x - 1; }
+    int ids __attribute__((section(\".BTF_ids\"))) = 0;
+    int a(int x) { return arch(x) + table[0]; } int b(int x) { return x * 3; } int c(int x) { return x * 5; }
+    int d(int x) { return extra(x) + 7; } int e(int x) { return x ^ 11; }";
+const ARCH: &str = "int extra(int x) { return x; } int arch(int x) { return x + 1; }";
+
+fn built(f: &Fixture, kernel: &str) {
+    f.compile("unit", UNIT, "unit.o", &["-ffunction-sections", "-fdata-sections"]);
+    f.compile("unit", kernel, "kernel.o", &[]);
+    f.compile("arch", ARCH, "arch.o", &[]);
+    f.link(&["kernel.o", "arch.o"], "vmlinux");
+}
+
+#[test]
+fn every_function_of_a_unit_is_compared_and_what_the_link_took_is_explained() {
+    let f = Fixture::new();
+    let without =
+        UNIT.replace("__attribute__((section(\".exit.text\"))) int leave(int x) { return x - 1; }", "");
+    built(&f, &without.replace("\"))) = 0;", "\"))) = 4711;"));
+    let explained = [
+        ("arch".to_owned(), Explanation::Overridden),
+        ("leave".to_owned(), Explanation::Discarded),
+        ("ids".to_owned(), Explanation::AfterLink),
+    ];
+    let (functions, data, mut said, rest) = unit(&f, "unit.o", "vmlinux");
+    said.sort_by_key(|(_, why)| *why);
+    assert_eq!((functions, data, rest), (5, 1, vec![]));
+    assert_eq!(said.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>().len(), 3, "{said:?}");
+    assert!(explained.iter().all(|one| said.contains(one)), "{said:?}");
+}
+
+#[test]
+fn what_nothing_explains_is_said() {
+    let f = Fixture::new();
+    built(&f, &UNIT.replace("x * 3", "x * 9").replace("2, 3", "2, 4"));
+    let (functions, _, _, mut rest) = unit(&f, "unit.o", "vmlinux");
+    rest.sort();
+    let differs = |name: &str| ("klpx::kernel-differs", Some(name.to_owned()));
+    assert_eq!((functions, rest), (5, vec![differs("b"), differs("table")]));
+}
+
+#[test]
+fn another_configuration_is_one_diagnosis() {
+    let f = Fixture::new();
+    built(&f, &UNIT.replace("x * 3", "x * 9").replace("x * 5", "x * 25").replace("+ 7", "+ 77"));
+    let (_, _, _, rest) = unit(&f, "unit.o", "vmlinux");
+    assert_eq!(rest, [("klpx::another-build", None)]);
+}

@@ -15,8 +15,8 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::bitcode;
-use crate::bitstream::{self, Entries, Entry, Field, Record};
+use super::bitcode;
+use super::bitstream::{self, Entries, Entry, Field, Record};
 
 const GLOBALVAL_SUMMARY_BLOCK: u64 = 20;
 const STRTAB_BLOCK: u64 = 23;
@@ -41,17 +41,21 @@ const HOTNESS_BITS: u32 = 3;
 const COLD: u64 = 1;
 
 /// A bitcode file in which no call imports what its original did not.
-pub struct HeldBack {
+pub(crate) struct HeldBack {
     /// The patched file, of the same size.
-    pub file: Vec<u8>,
+    pub(crate) file: Vec<u8>,
     /// Functions that the patched unit would newly have asked for.
-    pub functions: usize,
+    pub(crate) functions: usize,
 }
 
 /// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
 /// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
 /// when one of the files is not understood.
-pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
+pub(crate) fn without_new_imports(
+    original: &[u8],
+    patched: &[u8],
+    new: impl Fn(&[u8]) -> bool,
+) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
     for call in &theirs.calls {
@@ -71,6 +75,22 @@ pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) 
         functions.insert(call.callee);
     }
     (!functions.is_empty()).then(|| HeldBack { file, functions: functions.len() })
+}
+
+/// The functions that a unit defines. `None` when the file is not understood.
+pub(crate) fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
+    let names = strings(bytes)?;
+    let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
+    let mut found = std::collections::HashSet::new();
+    while let Some(entry) = entries.next()? {
+        if let Entry::Record(record) = entry
+            && record.code == MODULE_CODE_FUNCTION
+            && let Some(function) = value(&record, names)?.filter(|value| value.defined)
+        {
+            found.insert(function.name);
+        }
+    }
+    Some(found)
 }
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -244,6 +264,15 @@ mod tests {
             assert!(!promoted("original.o"));
             run(folder, &format!("llvm-dis-{version}"), &["held.o", "-o", "held.ll"]);
         }
+    }
+
+    #[test]
+    fn functions_are_those_that_are_defined_here() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let original = bitcode(folder.path(), "22", "original", &format!("int data; {ORIGINAL}"));
+        let names = functions(&original).expect("bitcode");
+        assert_eq!(names, std::collections::HashSet::from([&b"own"[..], b"edit"]));
+        assert_eq!(functions(b"\x7fELF"), None);
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Native objects as backends write them: whether two are the same code, and of which source one is.
 
-use std::collections::HashSet;
-
 use object::LittleEndian as LE;
 use object::elf::{FileHeader64, SectionType};
-use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
+use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 /// The type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
 const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
 
 /// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set,
 /// and LLVM writes it in the order of a hash table whose keys depend on how the linker was given the unit.
-pub fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
@@ -25,25 +23,12 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The source file's name, from the object's only `STT_FILE` symbol.
-pub fn source_file(bytes: &[u8]) -> Option<&str> {
+pub(crate) fn source_file(bytes: &[u8]) -> Option<&str> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
     let mut files = symbols.iter().filter(|symbol| symbol.st_type() == object::elf::STT_FILE);
     let (file, None) = (files.next()?, files.next()) else { return None };
     std::str::from_utf8(symbols.symbol_name(LE, file).ok()?).ok()
-}
-
-/// The names of the functions that an object defines. None for what is not understood.
-pub fn functions(bytes: &[u8]) -> HashSet<Vec<u8>> {
-    let read = || {
-        let header = FileHeader64::<LE>::parse(bytes).ok()?;
-        let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
-        let functions = symbols
-            .iter()
-            .filter(|symbol| symbol.st_type() == object::elf::STT_FUNC && !symbol.is_undefined(LE));
-        Some(functions.filter_map(|symbol| Some(symbols.symbol_name(LE, symbol).ok()?.to_vec())).collect())
-    };
-    read().unwrap_or_default()
 }
 
 /// Where the section lies.
@@ -96,8 +81,6 @@ mod tests {
     fn an_object_names_its_source() {
         assert_eq!(source_file(&object(SOURCE)), Some("a.c"));
         assert_eq!(source_file(b"\x7fELF"), None);
-        assert_eq!(functions(&object(SOURCE)), HashSet::from([b"f".to_vec()]), "take is not here");
-        assert!(functions(b"\x7fELF").is_empty());
     }
 
     #[test]

@@ -12,10 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::remarks::Inlined;
+use super::remarks::Inlined;
 
 /// What LLVM's options are that make the inliner read records from a file.
-pub fn options(file: &str) -> [String; 3] {
+pub(crate) fn options(file: &str) -> [String; 3] {
     [
         format!("-cgscc-inline-replay={file}"),
         "-cgscc-inline-replay-scope=Function".to_owned(),
@@ -25,7 +25,7 @@ pub fn options(file: &str) -> [String; 3] {
 
 /// What is known of a function in both builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sameness {
+pub(crate) enum Sameness {
     /// Signature, body and attributes are the same.
     Same,
     /// Only the attributes are.
@@ -37,7 +37,7 @@ pub enum Sameness {
 /// The records for one step of the patched build, from what the step inlined in the original build and what it inlines
 /// in the patched one left to itself. `of` tells of a function whether it is the same in both. `None` when both inlined
 /// the same: there is nothing to undo.
-pub fn records(
+pub(crate) fn records(
     original: &[Inlined<'_>],
     patched: &[Inlined<'_>],
     of: impl Fn(&str) -> Sameness,
@@ -61,7 +61,7 @@ pub fn records(
 
 /// A text of the original build with the promotion hashes that the patched build has: the hash of a touched unit is
 /// another one in each build. A hash of which the two texts have no name in common stays.
-pub fn with_hashes_of(original: &str, patched: &str) -> String {
+pub(crate) fn with_hashes_of(original: &str, patched: &str) -> String {
     let ours: BTreeMap<&str, &str> = promotions(patched).map(|(_, name, hash)| (name, hash)).collect();
     let renamed: BTreeMap<&str, &str> = promotions(original)
         .filter_map(|(_, name, hash)| Some((hash, *ours.get(name)?)))
@@ -137,7 +137,7 @@ mod tests {
     fn lines(original: &[Inlined<'_>], patched: &[Inlined<'_>]) -> Option<Vec<String>> {
         let text = records(original, patched, sameness)?;
         let record = |found: &Inlined<'_>| format!("{} {} {}", found.caller, found.callee, found.site);
-        Some(crate::remarks::parse(&text).iter().map(record).collect())
+        Some(crate::llvm::remarks::parse(&text).iter().map(record).collect())
     }
 
     #[test]

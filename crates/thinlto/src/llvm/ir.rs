@@ -16,16 +16,16 @@ const MAX_DEPTH: u8 = 12;
 
 /// What makes a function the same one in another build. Hashes of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Of its signature and body.
-    pub body: u128,
+    pub(crate) body: u128,
     /// Of its attributes: target features, sanitizers, and whether it may be inlined at all.
-    pub attributes: u128,
+    pub(crate) attributes: u128,
 }
 
 /// The parts of an IR text, by name. Borrows the text.
 #[derive(Debug, Default)]
-pub struct Module<'t> {
+pub(crate) struct Module<'t> {
     /// `define` line and body.
     functions: Map<&'t str, Function<'t>>,
     /// `declare` lines.
@@ -52,7 +52,7 @@ struct Function<'t> {
 
 impl<'t> Module<'t> {
     /// Takes a text apart.
-    pub fn parse(text: &'t str) -> Module<'t> {
+    pub(crate) fn parse(text: &'t str) -> Module<'t> {
         let mut module = Module::default();
         let mut rest = text;
         while let Some((line, after)) = next_line(rest) {
@@ -91,30 +91,18 @@ impl<'t> Module<'t> {
     }
 
     /// The names of all defined functions.
-    pub fn names(&self) -> impl Iterator<Item = &'t str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'t str> {
         self.functions.keys().copied()
     }
 
     /// What tells the function apart from another of its name; `None` when the text does not define it.
-    pub fn identity(&self, name: &str) -> Option<Identity> {
+    pub(crate) fn identity(&self, name: &str) -> Option<Identity> {
         let function = self.functions.get(name)?;
         let mut attributes = Xxh3::new();
         for group in attribute_groups(function.head) {
             attributes.update(self.attributes.get(group).map_or(group, |text| text).as_bytes());
         }
         Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
-    }
-
-    /// The functions of `other`, an earlier build of it, that are something else here, to the letter.
-    pub fn differing(&self, other: &Module<'t>) -> Vec<&'t str> {
-        let differs = |name: &str, function: &Function<'_>| {
-            let own = self.functions.get(name);
-            own.is_some_and(|own| self.body(own, Names::Literal) != other.body(function, Names::Literal))
-        };
-        let all = other.functions.iter().filter(|(name, function)| differs(name, function));
-        let mut names: Vec<&str> = all.map(|(name, _)| *name).collect();
-        names.sort_unstable();
-        names
     }
 
     /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an
@@ -124,7 +112,7 @@ impl<'t> Module<'t> {
     /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are
     /// `alwaysinline`, but what LLVM has found out of them comes along with those that call them, so their signatures
     /// and attributes count. With a profile the limit depends on the call: then nothing is taken for the same.
-    pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
+    pub(crate) fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
         let profiled =
             |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
         let line = |module: &Module<'_>, line: &str| {
@@ -409,15 +397,6 @@ attributes #1 = { nounwind }
         assert_ne!(forced, ORIGINAL);
         assert!(!offers_the_same(&forced, &forced.replace("ret i32 %3", "ret i32 0"), 1));
         assert!(offers_the_same(&forced, &forced, 1));
-    }
-
-    #[test]
-    fn functions_that_are_something_else_are_named() {
-        let patched = ORIGINAL.replace("ret i32 %3", "ret i32 0");
-        let (original, patched) = (Module::parse(ORIGINAL), Module::parse(&patched));
-        assert_eq!(patched.differing(&original), ["f"]);
-        assert!(original.differing(&original).is_empty());
-        assert!(Module::default().differing(&original).is_empty(), "nobody imports what is gone");
     }
 
     #[test]

@@ -6,31 +6,23 @@
 
 /// One call that was inlined. Names are as LLVM has them, promotion suffixes included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Inlined<'t> {
+pub(crate) struct Inlined<'t> {
     /// The function that holds the copy.
-    pub caller: &'t str,
+    pub(crate) caller: &'t str,
     /// The function that was copied.
-    pub callee: &'t str,
+    pub(crate) callee: &'t str,
     /// The call site, innermost function first.
-    pub site: &'t str,
-}
-
-impl<'t> Inlined<'t> {
-    /// The functions that the site names, innermost first.
-    pub fn chain(&self) -> impl Iterator<Item = &'t str> {
-        // A name holds no colon; the two last parts are line and column, or line, column and discriminator.
-        self.site.split(" @ ").filter_map(|frame| frame.split(':').next())
-    }
+    pub(crate) site: &'t str,
 }
 
 /// All inlined calls that a compiler's or linker's output tells of, in its order; other lines are passed over.
-pub fn parse(output: &str) -> Vec<Inlined<'_>> {
+pub(crate) fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
 }
 
 /// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its
 /// arguments say, one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
-pub fn from_yaml(file: &str) -> String {
+pub(crate) fn from_yaml(file: &str) -> String {
     let mut text = String::new();
     for document in file.split("--- ").filter(|document| document.starts_with("!Passed")) {
         let arguments = document.lines().skip_while(|line| *line != "Args:");
@@ -80,7 +72,6 @@ ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always
             Inlined { caller: "g", callee: "x.llvm.12", site: "g:2:4" },
         ];
         assert_eq!(found, expected);
-        assert_eq!(found[0].chain().collect::<Vec<_>>(), ["mid", "f"]);
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! The thin link makes the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing
 //! checks it against the contents.
 
-use crate::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
+use super::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
 
 /// The five words of a module's hash.
-pub type Hash = [u32; 5];
+pub(crate) type Hash = [u32; 5];
 
 pub(crate) const MODULE_BLOCK: u64 = 8;
 const MODULE_CODE_HASH: u64 = 17;
@@ -26,12 +26,12 @@ struct Place {
 }
 
 /// The hash of a bitcode file. `None` when it has none, or more than one module, or is not understood.
-pub fn hash(bytes: &[u8]) -> Option<Hash> {
+pub(crate) fn hash(bytes: &[u8]) -> Option<Hash> {
     find(bytes).map(|place| place.hash)
 }
 
 /// The same file with another hash. `None` as for [`hash`].
-pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
+pub(crate) fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
     let place = find(bytes)?;
     let mut bits = Tail::from(bytes, place.record);
     bits.put(UNABBREV_RECORD, place.width);
@@ -127,8 +127,8 @@ impl Tail {
 mod tests {
     use std::process::Command;
 
+    use super::bitstream::MAGIC;
     use super::*;
-    use crate::bitstream::MAGIC;
 
     struct Folder(tempfile::TempDir);
 

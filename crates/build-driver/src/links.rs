@@ -1,0 +1,174 @@
+//! The links that ThinLTO makes `vmlinux.o` and modules' objects by: kbuild makes all that goes into one and says how it
+//! would link it. The link itself is not made: it would compile the whole kernel to machine code.
+//!
+//! ```text
+//! <workspace>/bin/ld.lld         stands in for the linker: it writes such a link down, and hands on every other one
+//! <workspace>/links/<object>     the words of the link, one a line
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
+
+use crate::environment::Environment;
+use crate::kbuild::UnitList;
+use crate::make::{self, Make};
+use crate::progress::Progress;
+use crate::recorded::Recorded;
+use crate::workspace::{Workspace, internal, original_does_not_build, program, remove_file};
+use crate::{copy, host};
+
+/// The environment variable that names the object whose link is written down.
+pub(crate) const OBJECT: &str = "KLPX_LINK";
+/// The environment variable that names the file that it is written to.
+pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
+
+/// All of vmlinux, relocatable.
+pub const VMLINUX: &str = "vmlinux.o";
+
+/// Keys and lists of hashes that are part of vmlinux and need not be on this machine. They are assembled: no decision of
+/// LLVM's depends on what they hold.
+const KEYS: [&str; 4] = [
+    "CONFIG_MODULE_SIG_KEY=",
+    "CONFIG_SYSTEM_TRUSTED_KEYS=",
+    "CONFIG_SYSTEM_REVOCATION_KEYS=",
+    "CONFIG_SYSTEM_BLACKLIST_HASH_LIST=",
+];
+
+impl Workspace {
+    /// How kbuild links `vmlinux.o` or a module's object. All inputs of the link are in the build tree then, of the
+    /// original source: minutes for vmlinux the first time.
+    ///
+    /// # Errors
+    /// The source does not build, klpx does not find the link, an interrupt.
+    pub fn link(&self, object: &str, list: &UnitList, progress: &dyn Progress) -> Result<Recorded> {
+        let path = self.dir.join("links").join(object);
+        if !path.is_file() {
+            match object {
+                VMLINUX => self.record_vmlinux(&path, progress)?,
+                _ => self.record_module(object, list, &path, progress)?,
+            }
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+        Ok(Recorded { commands: vec![text.lines().map(str::to_owned).collect()] })
+    }
+
+    fn record_vmlinux(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
+        let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
+        host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
+        host::check_space(&self.dir, host::estimate(config) / 2)?;
+        progress.step("compiling the units of vmlinux to bitcode");
+        // The next run knows when this one is killed while objects are half-written.
+        let marker = self.dir.join("building");
+        copy::write_durably(&marker, b"")?;
+        let words: Vec<&str> = std::iter::once("vmlinux_o").chain(KEYS).collect();
+        let recorded = self.recording(VMLINUX, path, |make| {
+            let built = make.run(&words, progress, None)?;
+            Ok((!built.success).then(|| original_does_not_build(make, &built)))
+        });
+        if !self.runner.killed() {
+            remove_file(&marker)?;
+        }
+        recorded
+    }
+
+    /// A module of one unit is linked when the unit is compiled, and is not worth to stop for.
+    fn record_module(
+        &self,
+        object: &str,
+        list: &UnitList,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let module = list.module_by_object(object).map(|id| list.module(id));
+        let Some((module, first)) = module.and_then(|module| Some((module, *module.units.first()?))) else {
+            return Err(internal(&format!("kbuild's list has no module {object}")));
+        };
+        progress.step(&format!("compiling the units of {} to bitcode", module.name()));
+        let (environment, folder) = (Environment::read(&self.dir)?, &list.unit(first).folder);
+        let total = Some(module.units.len() as u64);
+        let make_it = |make: &Make<'_>| {
+            let mut done = 0;
+            let built = environment.make(make, folder, &[PathBuf::from(object)], &mut |line| {
+                if make::is_compiled_unit(line) {
+                    done += 1;
+                    progress.objects(done, total);
+                }
+            })?;
+            Ok((!built.success).then(|| original_does_not_build(make, &built)))
+        };
+        if !module.is_its_unit {
+            return self.recording(object, path, make_it);
+        }
+        if let Some(failure) = self.with_make(make_it)? {
+            return Err(failure);
+        }
+        let recorded = Recorded::read(&self.build_dir(), Path::new(object));
+        let words = recorded.as_ref().and_then(Recorded::link).map(|(_, words)| words.join("\n"));
+        keep(path, words.ok_or_else(|| not_found(object))?.as_bytes())
+    }
+
+    /// Calls make with a linker that writes down the link of an object and fails; `make_it` gives make's failure.
+    fn recording(
+        &self,
+        object: &str,
+        path: &Path,
+        make_it: impl FnOnce(&Make<'_>) -> Result<Option<klpx_diagnosis::Failure>>,
+    ) -> Result<()> {
+        let record = self.dir.join("links").join("unfinished");
+        create_parent(&record)?;
+        remove_file(&record)?;
+        let failure = self.with_make(|make| make_it(&Make { record: Some((object, &record)), ..*make }))?;
+        if !record.is_file() {
+            return Err(failure.unwrap_or_else(|| not_found(object).into()));
+        }
+        create_parent(path)?;
+        std::fs::rename(&record, path).map_err(|error| Diagnosis::io("write", path, &error).into())
+    }
+
+    /// The program that stands in for the linker of a ThinLTO kernel.
+    pub(crate) fn linker(&self) -> Result<Option<PathBuf>> {
+        match self.kernel.is_thin() {
+            true => {
+                program(&self.dir.join("bin"), "ld.lld", &linker_text(&self.kernel.toolchain().ld)).map(Some)
+            }
+            false => Ok(None),
+        }
+    }
+}
+
+fn linker_text(ld: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         # Writes down the link that klpx asks for, and makes every other one.\n\
+         before=\n\
+         for word in \"$@\"; do\n\
+         \tif [ \"$before\" = -o ] && [ \"$word\" = \"${OBJECT}\" ]; then\n\
+         \t\tprintf '%s\\n' {ld} \"$@\" > \"${RECORD}\"\n\
+         \t\texit 1\n\
+         \tfi\n\
+         \tbefore=$word\n\
+         done\n\
+         exec {ld} \"$@\"\n"
+    )
+}
+
+fn not_found(object: &str) -> Diagnosis {
+    Diagnosis::new(
+        "klpx::no-command",
+        klpx_diagnosis::Class::Build,
+        "kbuild does not link an object as klpx expects it to",
+    )
+    .place(klpx_diagnosis::Place::file(object, None))
+    .remedy("report this object and the kernel's version")
+}
+
+fn keep(path: &Path, text: &[u8]) -> Result<()> {
+    create_parent(path)?;
+    copy::write_durably(path, text)
+}
+
+fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
+}

@@ -1,0 +1,162 @@
+//! The pairs of a ThinLTO kernel: the units that the patch reaches in each link of the kernel, original and patched.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use klpx_build_driver::kbuild::{Home, UnitList};
+use klpx_build_driver::{Prepared, Remade, Touched, TouchedUnit, UnitPair, UnitPairs, VMLINUX, Workspace};
+use klpx_diagnosis::{Diagnosis, Result, words};
+use klpx_thinlto as thinlto;
+
+use crate::build::{Build, Compiled, Work};
+use crate::change_set::{PairFiles, UnitOf};
+use crate::events::Stage;
+use crate::inlining::Originals;
+use crate::{stabilise, units};
+
+/// Makes native code of what the patch reaches, from both sources.
+pub(crate) fn compile<'a>(
+    build: &mut Build<'_>,
+    workspace: &Workspace,
+    prepared: &'a Prepared,
+) -> Result<Compiled<'a>> {
+    build.events.begin(Stage::Original);
+    let ready = workspace.prepare(build.events)?;
+    let list = &ready.units;
+    let touched = workspace.touched(prepared, list, build.events)?;
+    build.note(touched.notes());
+    let count = touched.len();
+    let links = Links::find((workspace, list), prepared, touched, build)?;
+    let originals = workspace.originals(&links.plain, build.events)?;
+    build.events.end(&words::plural(count, "unit"));
+
+    build.events.begin(Stage::Patched);
+    let mut pairs = match links.plain.is_empty() {
+        true => UnitPairs::new(Vec::new(), workspace.work_dir()?),
+        false => workspace.pairs(prepared, &links.plain, originals, build.events)?,
+    };
+    units::refuse_elsewhere(&pairs.pairs)?;
+    let mut files: Vec<PairFiles> = pairs.pairs.iter().flat_map(units::files).collect();
+    let mut remade = Remade::default();
+    remade.compiled.extend(pairs.pairs.iter().map(|pair: &UnitPair| pair.unit.object().into()));
+    let work = pairs.work_dir().join("links");
+    let overlays = overlays(workspace, prepared, &work)?;
+    let context = thinlto::Context::of(workspace);
+    for (object, link) in &links.objects {
+        let (folder, level) = (work.join(object), build.request.level);
+        let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
+        let name = name_of(object, list);
+        stabilise::tell(&name, &made, build.events, build.results);
+        for pair in made.pairs {
+            remade.compiled.push(pair.unit.clone().into());
+            files.push(pair_files(&name, pair, (workspace, list))?);
+        }
+    }
+    build.events.end(&format!("{} compiled", words::plural(files.len(), "unit")));
+    if build.request.keep_work {
+        build.kept(&pairs.keep().to_owned());
+    }
+    let originals = Originals::new(prepared, workspace.source_dir());
+    Ok(Compiled { pairs: files, originals, remade, left_out: Vec::new(), work: Work::Units(pairs) })
+}
+
+/// The touched units, by what makes native code of them.
+struct Links {
+    /// Links of bitcode, by what they make: `vmlinux.o` or a module's object.
+    objects: BTreeMap<String, thinlto::Touched>,
+    /// Units that are not compiled for LTO.
+    plain: Touched,
+}
+
+impl Links {
+    fn find(
+        (workspace, list): (&Workspace, &UnitList),
+        prepared: &Prepared,
+        mut touched: Touched,
+        build: &Build<'_>,
+    ) -> Result<Links> {
+        let context = thinlto::Context::of(workspace);
+        let added = touched.take_added();
+        let mut objects = BTreeMap::new();
+        for unit in touched.units().iter().chain(&added) {
+            for object in linked_to(unit, list) {
+                if objects.contains_key(&object) {
+                    continue;
+                }
+                let recorded = workspace.link(&object, list, build.events)?;
+                let link = thinlto::Link::of(&context, Path::new(&object), &recorded)?;
+                objects.insert(object, thinlto::Touched { link, units: Vec::new(), added: Vec::new() });
+            }
+        }
+        // Only what a link has is compiled by now.
+        let is_linked = |unit: &TouchedUnit| !unit.objects.is_empty();
+        let is_thin = |unit: &TouchedUnit| {
+            is_linked(unit) && workspace.record(unit).is_ok_and(|record| record.is_thin_unit())
+        };
+        let (thin, plain) = touched.split(is_thin);
+        let mut put = |unit: &TouchedUnit, made: thinlto::Unit, is_added: bool| {
+            for object in linked_to(unit, list) {
+                let Some(link) = objects.get_mut(&object) else { continue };
+                if is_added { &mut link.added } else { &mut link.units }.push(made.clone());
+            }
+        };
+        for unit in &thin {
+            let recorded = workspace.record(unit)?;
+            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, false);
+        }
+        for (unit, recorded) in added.iter().zip(workspace.records_of_added(prepared, &added)?) {
+            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, true);
+        }
+        objects.retain(|_, link| !link.units.is_empty() || !link.added.is_empty());
+        Ok(Links { objects, plain })
+    }
+}
+
+/// The objects that a unit is linked to: `vmlinux.o`, or modules' objects.
+fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
+    match &unit.unit.home {
+        Home::Vmlinux => vec![VMLINUX.to_owned()],
+        Home::Modules(modules) => modules.iter().map(|&module| list.module(module).object.clone()).collect(),
+        Home::Ingredient => Vec::new(),
+    }
+}
+
+fn pair_files(
+    object: &str,
+    pair: thinlto::Pair,
+    (workspace, list): (&Workspace, &UnitList),
+) -> Result<PairFiles> {
+    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id));
+    let exports = match &unit {
+        Some(unit) if !pair.is_new => workspace.exports(unit)?,
+        _ => String::new(),
+    };
+    Ok(PairFiles {
+        object: object.to_owned(),
+        witness: None,
+        original: pair.original,
+        patched: pair.patched,
+        unit: Some(UnitOf { path: pair.unit, exports, is_new: pair.is_new }),
+    })
+}
+
+/// Shows the patched files to the compiler. The source tree stays as it is.
+fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
+    let (folder, source) = (work.join("source"), workspace.source_dir());
+    let mut shown = Vec::new();
+    for (path, text) in prepared.patched_files() {
+        let file = folder.join(path);
+        let parent = file.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+        std::fs::write(&file, text).map_err(|error| Diagnosis::io("write", &file, &error))?;
+        shown.push((source.join(path), file));
+    }
+    let patched = work.join("patched.yaml");
+    thinlto::write_overlay(&patched, &shown)?;
+    Ok(thinlto::Overlays { original: None, patched: Some(patched) })
+}
+
+/// `vmlinux`, or the module's name.
+fn name_of(object: &str, list: &UnitList) -> String {
+    list.module_by_object(object).map_or_else(|| "vmlinux".to_owned(), |id| list.module(id).name())
+}

@@ -1,0 +1,21 @@
+//! Which kernel a command line means, for every command that takes one.
+
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::packages::{Selector, Wanted};
+use klpx_diagnosis::{Diagnosis, Result};
+
+use crate::args::Which;
+use crate::cache;
+
+/// The kernel that is meant, and where to look for it. The caller adds the files that its own arguments name.
+pub(crate) fn wanted(which: &Which, cache_dir: Option<&Path>) -> Result<Wanted> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Diagnosis::io("find", path, &e));
+    Ok(Wanted {
+        kernel: which.kernel.as_deref().map(Selector::parse),
+        sysroots: which.sysroot.iter().map(absolute).collect::<Result<_, _>>()?,
+        here: std::env::current_dir().ok(),
+        fetch: which.fetch.then(|| cache::directory_or(cache_dir)).transpose()?,
+        ..Wanted::default()
+    })
+}

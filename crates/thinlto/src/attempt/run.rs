@@ -1,0 +1,54 @@
+//! What is run of the link for one choice of the touched units' bitcode: the thin link, and the backends of the units.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+
+use super::Attempt;
+use crate::linker::{Backend, Slices};
+use crate::unit::{Side, Unit};
+use crate::view::View;
+
+impl Attempt<'_> {
+    /// A folder in which a side's link has these files in the places of the touched units.
+    pub(super) fn view(&self, side: Side, name: &str, bitcode: &[PathBuf]) -> Result<View<'_>> {
+        let units = self.units.iter().map(|unit| unit.object.clone());
+        let swaps: BTreeMap<String, PathBuf> = units.zip(bitcode.iter().cloned()).collect();
+        self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
+    }
+
+    /// What the thin link tells each unit.
+    pub(super) fn slices(&self, name: &str, view: &View<'_>) -> Result<Slices> {
+        self.context.linker().slices(view, &self.work.join("slices").join(name))
+    }
+
+    /// Native code of some of the touched units.
+    pub(super) fn backends(&self, name: &str, view: &View<'_>, which: &[usize]) -> Result<Vec<Backend>> {
+        let units: Vec<&str> = which.iter().map(|&at| self.units[at].object.as_str()).collect();
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let scratch = self.work.join("backends").join(name);
+        let made = self.context.linker().backends(view, &units, &[], &scratch)?;
+        made.ok_or_else(|| no_backend(&units))
+    }
+
+    /// The same for one unit, with options of LLVM's. `None` when that fails: LLVM may not survive them.
+    pub(super) fn backend_with(
+        &self,
+        unit: &Unit,
+        view: &View<'_>,
+        options: &[String],
+    ) -> Result<Option<Backend>> {
+        let scratch = self.work.join("backends/replayed").join(&unit.object);
+        let made = self.context.linker().backends(view, &[&unit.object], options, &scratch)?;
+        Ok(made.and_then(|mut made| made.pop()))
+    }
+}
+
+/// The linker gives no native code for units that are among its inputs.
+pub(crate) fn no_backend(units: &[&str]) -> Failure {
+    let what = "the linker gives no native code for single units";
+    Diagnosis::new("klpx::thin-link", Class::Build, what).why(units.join(", ")).into()
+}

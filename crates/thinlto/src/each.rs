@@ -1,0 +1,26 @@
+//! Tasks that run at the same time.
+
+use std::collections::BTreeMap;
+
+use rayon::iter::{ParallelBridge, ParallelIterator};
+
+/// Runs `count` tasks, `jobs` of them at a time, begun in their order. Their results, in their order.
+pub(crate) fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let numbered = || (0..count).par_bridge().map(|at| (at, task(at))).collect::<BTreeMap<_, _>>();
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
+        Ok(pool) => pool.install(numbered).into_values().collect(),
+        // No more threads are to be had.
+        Err(_) => (0..count).map(task).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_tasks() {
+        assert_eq!(each(3, 20, |at| at * 2), (0..40).step_by(2).collect::<Vec<_>>());
+        assert!(each(1, 0, |at| at).is_empty());
+    }
+}

@@ -1,0 +1,43 @@
+//! Files as this crate handles them: what fails says which file.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Diagnosis, Result};
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error).into())
+}
+
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|error| Diagnosis::io("write", path, &error).into())
+}
+
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|error| Diagnosis::io("create", path, &error).into())
+}
+
+/// An empty folder of this name.
+pub(crate) fn fresh_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Diagnosis::io("remove", path, &error).into())
+        }
+        _ => create_dir(path),
+    }
+}
+
+/// Writes a file that is there as a whole or not at all.
+pub(crate) fn keep(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    create_dir(path.parent().unwrap_or(path))?;
+    let unfinished = path.with_extension("unfinished");
+    write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, path).map_err(|error| Diagnosis::io("write", path, &error).into())
+}
+
+/// True for a file of LLVM bitcode.
+pub(crate) fn is_bitcode(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.is_ok() && start == *b"BC\xc0\xde"
+}

@@ -1,0 +1,118 @@
+//! Kept names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their names.
+//! And imports: it asks for none that its original did not ask for.
+//!
+//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So it does not see
+//! from the hash that there is another body to import: units that import from a touched one are compiled again, unless
+//! all that they can import is the same to the letter. Then the unit is called frozen.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crate::llvm::ir::Module;
+use crate::llvm::{bitcode, summary};
+use klpx_build_driver::process::{Call, check_interrupt};
+use klpx_diagnosis::Result;
+
+use crate::Level;
+use crate::context::Context;
+use crate::each::each;
+use crate::files;
+
+/// What was done to a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Near {
+    /// All that others can import from it is the same to the letter.
+    pub(crate) frozen: bool,
+    /// Functions that it would newly import.
+    pub(crate) held_back: usize,
+}
+
+/// Brings units nearer to their originals.
+pub(crate) struct Freezer<'a> {
+    context: &'a Context<'a>,
+    level: Level,
+    /// Functions that only the patched units have.
+    new: HashSet<Vec<u8>>,
+}
+
+impl<'a> Freezer<'a> {
+    /// For units with these originals and these patched files, in a link to which units are `added`.
+    pub(crate) fn new<'f>(
+        context: &'a Context<'a>,
+        level: Level,
+        pairs: impl Iterator<Item = (&'f Path, &'f Path)>,
+        added: impl Iterator<Item = &'f Path>,
+    ) -> Result<Freezer<'a>> {
+        let mut new = HashSet::new();
+        if level >= Level::Imports {
+            for (original, patched) in pairs {
+                let (original, patched) = (files::read(original)?, files::read(patched)?);
+                // Of a file that is not understood nothing is held back.
+                let theirs = summary::functions(&original).unwrap_or_default();
+                let ours = summary::functions(&patched).unwrap_or_default();
+                new.extend(ours.difference(&theirs).map(|name| name.to_vec()));
+            }
+            for file in added {
+                let file = files::read(file)?;
+                new.extend(summary::functions(&file).unwrap_or_default().iter().map(|name| name.to_vec()));
+            }
+        }
+        Ok(Freezer { context, level, new })
+    }
+
+    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says.
+    /// `scratch` is a folder for texts.
+    pub(crate) fn bring_near(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Near> {
+        keep_hash(original, patched)?;
+        let frozen = self.level >= Level::Names && self.offers_the_same(original, patched, scratch)?;
+        let held = if self.level >= Level::Imports {
+            let is_new = |name: &[u8]| self.new.contains(name);
+            summary::without_new_imports(&files::read(original)?, &files::read(patched)?, is_new)
+        } else {
+            None
+        };
+        let held_back = held.as_ref().map_or(0, |held| held.functions);
+        if let Some(held) = held {
+            files::write(patched, &held.file)?;
+        }
+        Ok(Near { frozen, held_back })
+    }
+
+    /// True when all that another unit can import is the same to the letter in two bitcode files.
+    fn offers_the_same(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<bool> {
+        files::create_dir(scratch)?;
+        let texts = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
+        let texts = each(2, texts.len(), |at| self.text(texts[at].0, &texts[at].1));
+        let texts: Result<Option<Vec<String>>> = texts.into_iter().collect();
+        let Some(texts) = texts? else { return Ok(false) };
+        let [before, after] = texts.as_slice() else { return Ok(false) };
+        let (before, after) = (Module::parse(before), Module::parse(after));
+        let same = after.offers_the_same_as(&before, self.context.import_limit);
+        tracing::debug!(?patched, same, "what can be imported");
+        Ok(same)
+    }
+
+    /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`
+    /// does. `None` when both fail.
+    fn text(&self, file: &Path, to: &Path) -> Result<Option<String>> {
+        let [opt, dis] = &self.context.readers;
+        let calls = [Call::new(opt).args(["-S", "--strip-debug", "-passes="]), Call::new(dis)];
+        for call in calls {
+            let done = self.context.runner.run(&call.arg(file).arg("-o").arg(to));
+            if done.is_ok_and(|done| done.success) {
+                return Ok(Some(String::from_utf8_lossy(&files::read(to)?).into_owned()));
+            }
+        }
+        check_interrupt()?;
+        Ok(None)
+    }
+}
+
+/// Gives `patched` the hash of `original`. A file that is not understood keeps its own: whoever imports from it sees that.
+fn keep_hash(original: &Path, patched: &Path) -> Result<()> {
+    let Some(hash) = bitcode::hash(&files::read(original)?) else { return Ok(()) };
+    match bitcode::with_hash(&files::read(patched)?, hash) {
+        Some(kept) => files::write(patched, &kept),
+        None => Ok(()),
+    }
+}

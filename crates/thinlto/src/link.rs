@@ -1,0 +1,175 @@
+//! One ThinLTO link of the kernel, as kbuild's record tells of it: what it links, and with which flags. Runs nothing but
+//! the archiver, to see what an archive holds.
+
+use std::path::{Component, Path, PathBuf};
+
+use klpx_build_driver::Recorded;
+use klpx_build_driver::process::{Call, Runner};
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::files;
+
+/// A relocatable link, its inputs spelled out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// What it makes, as a path from the build tree.
+    pub object: PathBuf,
+    /// Everything but the program, the inputs, the linker script and the output.
+    pub flags: Vec<String>,
+    /// In link order.
+    pub inputs: Vec<Input>,
+    /// The script that orders initcalls. No decision of LLVM's depends on it, but what it names can.
+    pub script: Option<String>,
+}
+
+/// An object that is linked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// A path from the build tree.
+    pub path: String,
+    /// It is the member of an archive, and is linked only when something refers to it.
+    pub lazy: bool,
+}
+
+/// Where and with what archives are listed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Archiver<'a> {
+    /// The build tree.
+    pub(crate) build: &'a Path,
+    /// `llvm-ar`.
+    pub(crate) program: &'a str,
+    /// Starts it.
+    pub(crate) runner: &'a Runner,
+}
+
+impl Link {
+    /// The link of an object, by kbuild's record of it. What is found is kept.
+    ///
+    /// # Errors
+    /// The record holds no link that klpx understands.
+    pub fn of(context: &Context<'_>, object: &Path, recorded: &Recorded) -> Result<Link> {
+        let path = context.store_of(object).join("link.json");
+        if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(link);
+        }
+        let Some(link) = Link::parse(recorded, object, context.archiver())? else {
+            let what = format!("kbuild's record of {} holds no link", object.display());
+            return Err(Diagnosis::new("klpx::no-command", Class::Build, what)
+                .remedy("report this object and the kernel's version")
+                .into());
+        };
+        let text = serde_json::to_vec(&link).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        files::keep(&path, text)?;
+        Ok(link)
+    }
+
+    fn parse(recorded: &Recorded, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
+        let Some((_, words)) = recorded.link() else { return Ok(None) };
+        let mut link =
+            Link { object: object.to_owned(), flags: Vec::new(), inputs: Vec::new(), script: None };
+        let mut whole = false;
+        let mut words = words.iter().skip(1);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "-o" => {
+                    words.next();
+                }
+                "-T" => {
+                    let script = words.next().map(|name| archiver.build.join(name));
+                    link.script = script
+                        .map(|path| files::read(&path))
+                        .transpose()?
+                        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                }
+                "--whole-archive" => whole = true,
+                "--no-whole-archive" => whole = false,
+                "--start-group" | "--end-group" => {}
+                map if map.starts_with("-Map=") => {}
+                archive if archive.ends_with(".a") => link.inputs.extend(archiver.members(archive, !whole)?),
+                object if object.ends_with(".o") => link.inputs.push(Input::new(object, false)),
+                list if list.starts_with('@') => {
+                    let text = files::read(&archiver.build.join(&list[1..]))?;
+                    let text = String::from_utf8_lossy(&text);
+                    link.inputs.extend(text.split_whitespace().map(|path| Input::new(path, false)));
+                }
+                flag => link.flags.push(flag.to_owned()),
+            }
+        }
+        Ok((!link.inputs.is_empty()).then_some(link))
+    }
+
+    /// True when a unit is among what is linked.
+    pub fn has(&self, unit: &str) -> bool {
+        self.inputs.iter().any(|input| input.path == unit)
+    }
+}
+
+impl Input {
+    /// Archives name some objects by way of other folders: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
+    fn new(path: &str, lazy: bool) -> Input {
+        let mut clean = PathBuf::new();
+        for part in Path::new(path).components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir if clean.file_name().is_some() => {
+                    clean.pop();
+                }
+                part => clean.push(part),
+            }
+        }
+        Input { path: clean.display().to_string(), lazy }
+    }
+}
+
+impl Archiver<'_> {
+    /// The members of a thin archive, as paths from the build tree.
+    fn members(&self, archive: &str, lazy: bool) -> Result<Vec<Input>> {
+        let outcome = self.runner.run(&Call::new(self.program).dir(self.build).args(["t", archive]))?;
+        if !outcome.success {
+            return Err(Diagnosis::new("klpx::archive", Class::Build, format!("{archive} can't be listed"))
+                .detail(outcome.lines)
+                .into());
+        }
+        let relative = |line: &String| {
+            let path = Path::new(line).strip_prefix(self.build).unwrap_or(Path::new(line));
+            Input::new(&path.to_string_lossy(), lazy)
+        };
+        Ok(outcome.lines.iter().map(relative).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(text: &str) -> Recorded {
+        Recorded::parse(&format!("savedcmd_x := {text}\n")).expect("commands")
+    }
+
+    fn link(text: &str) -> Result<Option<Link>> {
+        let (runner, build) = (Runner::new(), tempfile::tempdir().expect("a folder"));
+        std::fs::write(build.path().join("m.mod"), "fs/a.o\nfs/../virt/./b.o\n").expect("a list");
+        std::fs::write(build.path().join("order.lds"), "SECTIONS {}").expect("a script");
+        let archiver = Archiver { build: build.path(), program: "false", runner: &runner };
+        Link::parse(&recorded(text), Path::new("fs/m.o"), archiver)
+    }
+
+    #[test]
+    fn flags_inputs_and_script_are_told_apart() {
+        let text = "ld.lld -m elf_x86_64 -mllvm -x=5 -r -o fs/m.o -Map=m.map -T order.lds @m.mod c.o";
+        let found = link(text).expect("known").expect("a link");
+        assert_eq!(found.flags, ["-m", "elf_x86_64", "-mllvm", "-x=5", "-r"]);
+        let paths: Vec<&str> = found.inputs.iter().map(|input| input.path.as_str()).collect();
+        assert_eq!(paths, ["fs/a.o", "virt/b.o", "c.o"]);
+        assert_eq!(found.script.as_deref(), Some("SECTIONS {}"));
+        assert!(found.has("virt/b.o") && !found.has("b.o"));
+    }
+
+    #[test]
+    fn what_is_no_link_or_can_not_be_listed_is_told() {
+        assert!(link("ld.lld -r -o fs/m.o x.a").is_err(), "the archive can't be listed");
+        assert_eq!(link("clang -c -o fs/m.o m.c").expect("known"), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Running the linker for a part of a link: for the decisions of the thin link alone, or for the native code of a few
+//! units.
+//!
+//! `ld.lld --thinlto-index-only` writes down for each unit what its backend is told of the rest of the kernel: its
+//! *slice* of the index, with the summaries of its own functions and of all that it imports, the linkage that the thin
+//! link gives them, and the hashes of all files that are read for it (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp,
+//! `writeIndexToFile`). A distributed build compiles a unit from its bitcode, its slice, and the imported bodies, so
+//! two sides whose slices and files are equal give the same code.
+//!
+//! `--thinlto-single-module` makes the whole thin link and then runs the backends of some units only, with the very
+//! configuration of the full link (lld/ELF/LTO.cpp); the distributed backend's differs in small things, such as the
+//! alignment of loops.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::llvm::{native, remarks};
+use klpx_build_driver::process::{Call, Runner};
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::link::Link;
+use crate::view::{self, View};
+
+/// What the thin link tells each unit, by the unit's path from the build tree.
+pub(crate) type Slices = BTreeMap<String, Slice>;
+
+/// What the thin link tells one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    /// Of all of it, in hexadecimal digits.
+    hash: String,
+    /// The units that it imports from.
+    imports: Vec<String>,
+}
+
+/// What one backend gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    /// The native object.
+    pub(crate) object: PathBuf,
+    /// The inliner's remarks, one a line; none when LLVM was given options.
+    pub(crate) remarks: String,
+}
+
+/// A linker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linker<'a> {
+    pub(crate) program: &'a str,
+    pub(crate) runner: &'a Runner,
+}
+
+impl Linker<'_> {
+    /// Makes the thin link only. Its files go to `scratch`.
+    pub(crate) fn slices(&self, view: &View<'_>, scratch: &Path) -> Result<Slices> {
+        files::fresh_dir(scratch)?;
+        let top = scratch.join(view::TOP);
+        let call = Call::new(self.program)
+            .dir(&view.folder)
+            .args(view.words())
+            .arg("-o")
+            .arg(scratch.join("linked.o"))
+            .args(["--thinlto-index-only", "--thinlto-emit-imports-files"])
+            .arg(format!("--thinlto-prefix-replace={}/;{}/", view::TOP, top.display()));
+        let outcome = self.runner.run(&call)?;
+        if !outcome.success {
+            return Err(failed(view.link, outcome.lines).into());
+        }
+        let mut slices = Slices::new();
+        for entry in walkdir::WalkDir::new(&top) {
+            let entry = entry.map_err(|error| Diagnosis::io("read", &top, &error.into()))?;
+            let unit = entry.path().strip_prefix(&top).unwrap_or(entry.path()).to_string_lossy().into_owned();
+            if let Some(unit) = unit.strip_suffix(".thinlto.bc") {
+                let hash = blake3::hash(&files::read(entry.path())?).to_hex().to_string();
+                slices.insert(unit.to_owned(), Slice { hash, imports: imports(&top.join(unit))? });
+            }
+        }
+        Ok(slices)
+    }
+
+    /// Runs the backends of `units`, with options of LLVM's or, without any, with remarks. Everything that it writes
+    /// goes to `scratch`. `None` when the linker fails, or what it gave is not one object for each unit.
+    pub(crate) fn backends(
+        &self,
+        view: &View<'_>,
+        units: &[&str],
+        llvm: &[String],
+        scratch: &Path,
+    ) -> Result<Option<Vec<Backend>>> {
+        files::fresh_dir(scratch)?;
+        let native = scratch.join("native");
+        let mut call = Call::new(self.program)
+            .dir(&view.folder)
+            .args(view.words())
+            .arg("-o")
+            .arg(scratch.join("linked.o"))
+            .arg(format!("--lto-obj-path={}", native.display()))
+            .args(units.iter().map(|unit| format!("--thinlto-single-module={}", view::name(unit))))
+            .args(llvm.iter().flat_map(|option| ["-mllvm", option.as_str()]));
+        if llvm.is_empty() {
+            call = call.arg("--opt-remarks-filename").arg(scratch.join("remarks"));
+            call = call.args(["--opt-remarks-passes", "inline"]);
+        }
+        let outcome = self.runner.run(&call)?;
+        tracing::debug!(?units, good = outcome.success, "backends");
+        if !outcome.success {
+            return Ok(None);
+        }
+        sorted(view.link, units, scratch)
+    }
+}
+
+/// The linker numbers the units that it compiles, in link order.
+fn sorted(link: &Link, units: &[&str], scratch: &Path) -> Result<Option<Vec<Backend>>> {
+    let place = |unit: &&str| link.inputs.iter().position(|input| input.path == **unit);
+    let Some(places) = units.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(None) };
+    let mut found = Vec::new();
+    for (unit, place) in units.iter().zip(&places) {
+        let number = places.iter().filter(|other| *other <= place).count();
+        let object = scratch.join(format!("native{number}"));
+        let Ok(bytes) = std::fs::read(&object) else { return Ok(None) };
+        if !is_of(&bytes, unit) {
+            return Ok(None);
+        }
+        found.push(Backend { object, remarks: read_remarks(scratch, number)? });
+    }
+    let one_more = scratch.join(format!("native{}", units.len() + 1));
+    Ok((!one_more.exists()).then_some(found))
+}
+
+fn failed(link: &Link, lines: Vec<String>) -> Diagnosis {
+    let what = format!("the thin link of {} fails", link.object.display());
+    Diagnosis::new("klpx::thin-link", Class::Build, what).detail(lines)
+}
+
+/// True when a native object may be of a unit: its symbol table names the source.
+fn is_of(object: &[u8], unit: &str) -> bool {
+    // `switch.nvhe.o` is made of `switch.c`.
+    let stem = |path: &str| {
+        let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.split('.').next().unwrap_or_default().to_owned()
+    };
+    native::source_file(object).is_none_or(|source| stem(source) == stem(unit))
+}
+
+/// The remarks of one unit: the linker adds number and module to the file's name.
+fn read_remarks(scratch: &Path, number: usize) -> Result<String> {
+    let prefix = format!("remarks.thin.{number}.");
+    let fail = |error: std::io::Error| Diagnosis::io("read", scratch, &error);
+    let entries: std::io::Result<Vec<_>> = std::fs::read_dir(scratch).map_err(fail)?.collect();
+    let mut names: Vec<OsString> = entries.map_err(fail)?.iter().map(|entry| entry.file_name()).collect();
+    names.sort();
+    let mut text = String::new();
+    for name in names.iter().filter(|name| name.to_string_lossy().starts_with(&prefix)) {
+        let file = files::read(&scratch.join(name))?;
+        text.push_str(&remarks::from_yaml(&String::from_utf8_lossy(&file)));
+    }
+    Ok(text)
+}
+
+/// The units that a unit imports from, as the linker lists them beside its slice: by path, one a line.
+fn imports(unit: &Path) -> Result<Vec<String>> {
+    let mut list = unit.as_os_str().to_owned();
+    list.push(".imports");
+    let text = match std::fs::read_to_string(&list) {
+        Ok(text) => text,
+        // It was not taken out of its archive.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Diagnosis::io("read", Path::new(&list), &error).into()),
+    };
+    let top = format!("{}/", view::TOP);
+    Ok(text.lines().map(|path| path.strip_prefix(&top).unwrap_or(path).to_owned()).collect())
+}
+
+/// The units whose backends see something else on the two sides: other decisions of the thin link, or an import from one
+/// of the `changed` units.
+pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&str]) -> Vec<String> {
+    let imports_changed = |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
+    let differs = |unit: &str| {
+        let (before, now) = (original.get(unit), patched.get(unit));
+        before != now || now.is_some_and(imports_changed)
+    };
+    let all: BTreeSet<&String> = original.keys().chain(patched.keys()).collect();
+    all.into_iter().filter(|unit| differs(unit)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_decisions_and_imports_of_what_changed_are_seen() {
+        let slice = |hash: &str, imports: &[&str]| Slice {
+            hash: hash.to_owned(),
+            imports: imports.iter().map(|unit| (*unit).to_owned()).collect(),
+        };
+        let slices = |last: &str| {
+            Slices::from([
+                ("a.o".to_owned(), slice("1", &[])),
+                ("b.o".to_owned(), slice("2", &["a.o"])),
+                ("c.o".to_owned(), slice(last, &[])),
+            ])
+        };
+        let none: [String; 0] = [];
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("3"), &[]), none);
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("4"), &[]), ["c.o"]);
+        assert_eq!(seeing_otherwise(&slices("3"), &slices("3"), &["a.o"]), ["b.o"]);
+        assert_eq!(seeing_otherwise(&slices("3"), &Slices::new(), &[]), ["a.o", "b.o", "c.o"]);
+    }
+}

@@ -1,0 +1,289 @@
+//! From touched units to pairs of finished native objects: the units that the patch touches, and those that the thin
+//! link tells something else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::llvm::native;
+use klpx_build_driver::Progress;
+use klpx_build_driver::kbuild::UnitList;
+use klpx_build_driver::process::Call;
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+
+use crate::attempt::run::no_backend;
+use crate::attempt::{Attempt, Chosen, ChosenUnit};
+use crate::context::Context;
+use crate::each::each;
+use crate::link::Link;
+use crate::linker::{self, Slices};
+use crate::originals::Originals;
+use crate::sides::Sides;
+use crate::unit::{Compiler, Form, Overlays, Side, Unit};
+use crate::view::View;
+use crate::{Level, Outcome, files};
+
+/// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
+#[derive(Clone, Debug)]
+pub struct Touched {
+    /// How it is linked.
+    pub link: Link,
+    /// Those of its inputs that the patch touches.
+    pub units: Vec<Unit>,
+    /// Units that the patch adds to it.
+    pub added: Vec<Unit>,
+}
+
+/// One unit's native code, after objtool, before and after the patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The unit's object, as a path from the build tree.
+    pub unit: String,
+    /// Of the original source.
+    pub original: PathBuf,
+    /// Of the patched source.
+    pub patched: PathBuf,
+    /// True for a unit that the patch adds: its original is one of an empty file.
+    pub is_new: bool,
+}
+
+/// What became of one object of the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// The touched units, in the order of [`Touched::units`], then the others that have other native code, by name.
+    pub pairs: Vec<Pair>,
+    /// Touched units of which nothing can be imported that is not the same to the letter.
+    pub frozen: usize,
+    /// Functions that touched units would newly import.
+    pub held_back: usize,
+    /// What came of the inlining, when there was something to undo.
+    pub outcome: Option<Outcome>,
+}
+
+/// Makes the native code of one object's units that depends on the patch, from both sources. `list` says what objtool
+/// does to units; `work` is a folder that goes with the patch: it holds what is made of the patched source.
+///
+/// # Errors
+/// A unit does not compile, the thin link or objtool fails, an interrupt.
+pub fn prepare(
+    context: &Context<'_>,
+    (touched, list): (&Touched, &UnitList),
+    overlays: &Overlays,
+    level: Level,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<Made> {
+    let originals = Originals::of(&context.store_of(&touched.link.object));
+    files::create_dir(work)?;
+    let compiler = Compiler { runner: context.runner, build: &context.build, overlays, work };
+    let mut added = BTreeMap::new();
+    for unit in &touched.added {
+        let made = compiler.compile(unit, Side::Patched, Form::Bitcode, Side::Patched.name())?;
+        added.insert(unit.object.clone(), made.file);
+    }
+    let sides = Sides::new(&touched.link, added);
+    let attempt = Attempt {
+        context,
+        sides: &sides,
+        units: &touched.units,
+        compiler,
+        originals: &originals,
+        work,
+        level,
+        progress,
+    };
+    let chosen = attempt.run()?;
+    let preparation = Preparation {
+        context,
+        touched,
+        list,
+        sides: &sides,
+        compiler,
+        originals: &originals,
+        work,
+        progress,
+    };
+    let others = preparation.others(&chosen)?;
+    let added = preparation.added(&chosen)?;
+    preparation.finish(chosen, others, added)
+}
+
+struct Preparation<'a> {
+    context: &'a Context<'a>,
+    touched: &'a Touched,
+    list: &'a UnitList,
+    sides: &'a Sides,
+    compiler: Compiler<'a>,
+    originals: &'a Originals,
+    work: &'a Path,
+    progress: &'a dyn Progress,
+}
+
+/// A unit's native code of both sides.
+struct Natives {
+    unit: String,
+    original: PathBuf,
+    patched: PathBuf,
+}
+
+impl Preparation<'_> {
+    /// The units that the patch does not touch and that have other native code because of it.
+    fn others(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
+        let original_slices = self.original_slices(chosen)?;
+        let touched = self.touched.units.iter().zip(&chosen.units);
+        let changed: Vec<&str> =
+            touched.filter(|(_, chosen)| !chosen.near.frozen).map(|(unit, _)| unit.object.as_str()).collect();
+        let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
+        let known = || self.touched.units.iter().chain(&self.touched.added);
+        let untouched = |unit: &&String| known().all(|other| other.object != **unit);
+        let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
+        tracing::debug!(?units, "see something else than before");
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.progress.step(&format!("compiling {} more units to machine code", units.len()));
+        let original = self.natives_of_originals(&units)?;
+        let patched = self.backends("others", &units, chosen)?;
+        let mut found = Vec::new();
+        for ((unit, original), patched) in units.iter().zip(original).zip(patched) {
+            if !native::same(&files::read(&original)?, &files::read(&patched)?) {
+                found.push(Natives { unit: (*unit).to_owned(), original, patched });
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the thin link tells the original's units; it is kept.
+    fn original_slices(&self, chosen: &Chosen) -> Result<Slices> {
+        let path = self.context.store_of(&self.touched.link.object).join("slices.json");
+        let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(slices) = kept {
+            return Ok(slices);
+        }
+        self.progress.step("linking the original's decisions");
+        let view = self.view(Side::Original, "decisions", |unit| unit.original_bitcode.clone(), chosen)?;
+        let slices = self.context.linker().slices(&view, &self.work.join("slices/original"))?;
+        let text =
+            serde_json::to_vec(&slices).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        files::keep(&path, text)?;
+        Ok(slices)
+    }
+
+    fn view(
+        &self,
+        side: Side,
+        name: &str,
+        bitcode: impl Fn(&ChosenUnit) -> PathBuf,
+        chosen: &Chosen,
+    ) -> Result<View<'_>> {
+        let units = self.touched.units.iter().zip(&chosen.units);
+        let swaps: BTreeMap<String, PathBuf> =
+            units.map(|(unit, chosen)| (unit.object.clone(), bitcode(chosen))).collect();
+        self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
+    }
+
+    /// Native code of units that the patch does not touch, as the original has it; it is kept.
+    fn natives_of_originals(&self, units: &[&str]) -> Result<Vec<PathBuf>> {
+        let unknown: Vec<&str> =
+            units.iter().copied().filter(|unit| self.originals.native(unit).is_none()).collect();
+        if !unknown.is_empty() {
+            // A link of several units has all of them as kbuild made them.
+            let folder = self.work.join("views/untouched");
+            let view = self.sides.view(self.context, Side::Original, &folder, BTreeMap::new())?;
+            let scratch = self.work.join("backends/untouched");
+            let made = self.context.linker().backends(&view, &unknown, &[], &scratch)?;
+            let made = made.ok_or_else(|| no_backend(&unknown))?;
+            for (unit, backend) in unknown.iter().zip(made) {
+                self.originals.keep_native(unit, &backend.object)?;
+            }
+        }
+        let native = |unit: &&str| self.originals.native(unit).ok_or_else(|| no_backend(&[unit]));
+        units.iter().map(native).collect()
+    }
+
+    /// Native code of units of the patched link.
+    fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<PathBuf>> {
+        let view = self.view(Side::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
+        let scratch = self.work.join("backends").join(name);
+        let made = self.context.linker().backends(&view, units, &[], &scratch)?;
+        let made = made.ok_or_else(|| no_backend(units))?;
+        Ok(made.into_iter().map(|backend| backend.object).collect())
+    }
+
+    /// The units that the patch adds, each beside one of an empty file.
+    fn added(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
+        let units: Vec<&str> = self.touched.added.iter().map(|unit| unit.object.as_str()).collect();
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let patched = self.backends("added", &units, chosen)?;
+        let pair = |(unit, patched): (&Unit, PathBuf)| {
+            let empty = self.compiler.compile(unit, Side::Patched, Form::Nothing, "nothing")?;
+            Ok(Natives { unit: unit.object.clone(), original: empty.file, patched })
+        };
+        self.touched.added.iter().zip(patched).map(pair).collect()
+    }
+
+    /// Runs objtool over everything.
+    fn finish(&self, chosen: Chosen, others: Vec<Natives>, added: Vec<Natives>) -> Result<Made> {
+        self.progress.step("running objtool");
+        let mut made = Made { outcome: chosen.outcome, ..Made::default() };
+        let mut natives = Vec::new();
+        for (unit, chosen) in self.touched.units.iter().zip(chosen.units) {
+            made.held_back += chosen.near.held_back;
+            made.frozen += usize::from(chosen.near.frozen);
+            let unit = unit.object.clone();
+            natives.push(Natives { unit, original: chosen.original, patched: chosen.patched });
+        }
+        natives.extend(others);
+        let known = natives.len();
+        natives.extend(added);
+        let pairs = each(self.context.jobs, natives.len(), |at| -> Result<Pair> {
+            let Natives { unit, original, patched } = &natives[at];
+            Ok(Pair {
+                unit: unit.clone(),
+                original: match at < known {
+                    true => self.finished_original(unit, original)?,
+                    false => self.finished(unit, original, &self.work.join("finished/nothing").join(unit))?,
+                },
+                patched: self.finished(unit, patched, &self.work.join("finished/patched").join(unit))?,
+                is_new: at >= known,
+            })
+        });
+        made.pairs = pairs.into_iter().collect::<Result<_>>()?;
+        Ok(made)
+    }
+
+    /// An original after objtool; it is kept.
+    fn finished_original(&self, unit: &str, native: &Path) -> Result<PathBuf> {
+        let path = self.context.store_of(&self.touched.link.object).join("finished").join(unit);
+        if !path.is_file() {
+            let made = self.finished(unit, native, &self.work.join("finished/original").join(unit))?;
+            files::keep(&path, files::read(&made)?)?;
+        }
+        Ok(path)
+    }
+
+    /// A copy of a unit's native object at `to`, after objtool as the link of the kernel runs it.
+    fn finished(&self, unit: &str, native: &Path, to: &Path) -> Result<PathBuf> {
+        files::create_dir(to.parent().unwrap_or(to))?;
+        files::write(to, files::read(native)?)?;
+        let options = self.list.by_object(unit).and_then(|id| self.list.objtool(id).options());
+        let (Some(options), Some(program)) = (options, self.list.objtool_program()) else {
+            return Ok(to.to_owned());
+        };
+        let build = &self.context.build;
+        let call = Call::new(build.join(program)).dir(build).args(options).arg(to);
+        let outcome = self.context.runner.run(&call)?;
+        match outcome.success {
+            true => Ok(to.to_owned()),
+            false => Err(Diagnosis::new("klpx::objtool-failed", Class::Build, "objtool fails on a unit")
+                .place(Place::file(unit, None))
+                .remedy("report this unit and how the kernel was configured")
+                .detail(outcome.lines)
+                .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use std::collections::BTreeMap;
+
+use crate::Level;
+use crate::testing::{Toy, functions};
+
+const LIBRARY: &str = "extern int sink(int);
+static __attribute__((noinline)) int helper(int n) { return sink(n) + sink(n + 1); }
+int small(int n) { return helper(n + 1); }
+int large(int n) { for (int i = 0; i < n; i++) n += sink(i) * sink(n - i) - sink(7); return n + helper(2); }
+";
+const USER: &str = "int small(int);
+int user(int n) { return small(n) * 2; }
+";
+const OTHER: &str = "extern int sink(int);
+int large(int);
+int other(int n) { return sink(large(n)) * 2; }
+";
+
+fn toy() -> Toy {
+    Toy::new(&[("a", LIBRARY), ("b", USER), ("c", OTHER)], 5)
+}
+
+fn wanted(units: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    units.iter().map(|(unit, functions)| ((*unit).to_owned(), names(functions))).collect()
+}
+
+#[test]
+fn a_change_that_nobody_imports_is_one_units() {
+    let patched = LIBRARY.replace("sink(7)", "sink(8)");
+    for (level, frozen) in [(Level::Off, 0), (Level::Names, 1), (Level::Inlining, 1)] {
+        let toy = toy();
+        let made = toy.made(&[("a", &patched)], level);
+        let found = functions(&made).get("fs/a.o").cloned();
+        assert_eq!(found, Some(vec!["large".to_owned()]), "{level:?}");
+        assert_eq!(made.frozen, frozen, "{level:?}");
+        // Whoever imports from the unit is looked at, unless it is known that nothing else is imported.
+        let units: Vec<&str> = made.pairs.iter().map(|pair| pair.unit.as_str()).collect();
+        let all: &[&str] = if level == Level::Off { &["fs/a.o", "fs/b.o"] } else { &["fs/a.o"] };
+        assert_eq!(units, all, "{level:?}");
+    }
+}
+
+#[test]
+fn whoever_holds_a_copy_of_what_changes_has_other_code_too() {
+    let patched = LIBRARY.replace("helper(n + 1)", "helper(n + 2)");
+    for level in [Level::Off, Level::Names, Level::Imports, Level::Inlining] {
+        let found = toy().differing(&[("a", &patched)], level);
+        assert_eq!(found, wanted(&[("fs/a.o", &["small"]), ("fs/b.o", &["user"])]), "{level:?}");
+    }
+}
+
+#[test]
+fn what_is_known_of_originals_is_taken_the_second_time() {
+    let (toy, patched) = (toy(), LIBRARY.replace("helper(n + 1)", "helper(n + 2)"));
+    let first = toy.made(&[("a", &patched)], Level::Inlining);
+    // A compiler that is gone would be missed now.
+    for pair in &first.pairs {
+        assert!(pair.original.starts_with(toy.path("store")));
+        std::fs::write(&pair.original, "kept").expect("a file");
+    }
+    let again = toy.made(&[("a", &patched)], Level::Inlining);
+    assert_eq!(first.pairs, again.pairs);
+    for pair in &again.pairs {
+        assert_eq!(std::fs::read(&pair.original).expect("an original"), b"kept");
+    }
+}
+
+#[test]
+fn a_source_that_does_not_compile_is_told_with_the_compilers_words() {
+    let toy = toy();
+    let touched = toy.touched(&[("a", "int f(void) { return undeclared; }")]);
+    let failure = toy.try_made(&touched, Level::Inlining).expect_err("it does not compile");
+    let diagnosis = failure.diagnoses().next().expect("one");
+    assert_eq!(diagnosis.code, "klpx::patched-source-does-not-compile");
+    assert!(diagnosis.detail.iter().any(|line| line.contains("undeclared")), "{diagnosis:?}");
+}
+
+/// A case of `kernel-fixtures/lto`: its units before and after the patch, and the import limit.
+struct Case {
+    name: String,
+    units: BTreeMap<String, String>,
+    patched: BTreeMap<String, String>,
+    limit: usize,
+}
+
+impl Case {
+    /// `None` for a case with headers.
+    fn read(path: &std::path::Path) -> Option<Case> {
+        let text = std::fs::read_to_string(path).expect("a case");
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let (mut units, mut edits, mut limit) = (BTreeMap::new(), Vec::new(), 5);
+        let mut section = "";
+        for line in text.lines() {
+            let unit = |path: &str| Some(path.strip_prefix("fs/")?.strip_suffix(".c")?.to_owned());
+            match line.strip_prefix("//#").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
+                Some(("file", path)) => {
+                    units.insert(unit(path)?, String::new());
+                    section = path;
+                }
+                Some(("edit", path)) => {
+                    edits.push((unit(path)?, String::new(), String::new()));
+                    section = "edit";
+                }
+                Some(("limit", number)) => limit = number.parse().expect("a number"),
+                Some(_) => section = "",
+                None if section == "edit" => {
+                    let (_, old, new) = edits.last_mut().expect("an edit");
+                    let (sign, rest) = line.split_at_checked(1)?;
+                    let text = if sign == "-" { old } else { new };
+                    text.push_str(rest);
+                    text.push('\n');
+                }
+                None => {
+                    if let Some(text) = unit(section).and_then(|unit| units.get_mut(&unit)) {
+                        text.push_str(line);
+                        text.push('\n');
+                    }
+                }
+            }
+        }
+        let mut patched = BTreeMap::new();
+        for (unit, old, new) in &edits {
+            let text = patched.entry(unit.clone()).or_insert_with(|| units[unit].clone());
+            assert!(text.contains(old.as_str()), "{name}");
+            *text = text.replacen(old.as_str(), new, 1);
+        }
+        Some(Case { name, units, patched, limit })
+    }
+}
+
+fn texts(units: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    units.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect()
+}
+
+#[test]
+fn the_pairs_hold_all_that_a_whole_link_has_otherwise() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/lto");
+    let entries = std::fs::read_dir(folder).expect("cases");
+    let cases = entries.filter_map(|entry| Case::read(&entry.expect("a case").path()));
+    let mut count = 0;
+    for case in cases {
+        let toy = Toy::new(&texts(&case.units), case.limit);
+        let patched = texts(&case.patched);
+        let whole = toy.whole_difference(&patched);
+        let mut pairs: Vec<String> = toy.differing(&patched, Level::Off).into_values().flatten().collect();
+        pairs.sort();
+        assert_eq!(pairs, whole, "{}: whole", case.name);
+        count += 1;
+    }
+    assert!(count > 8, "{count} cases");
+}

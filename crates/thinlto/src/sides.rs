@@ -1,0 +1,45 @@
+//! The link of one object of the kernel on both sides of a patch: a patch may add units to it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::Result;
+
+use crate::context::Context;
+use crate::link::{Input, Link};
+use crate::unit::Side;
+use crate::view::View;
+
+/// Both links.
+#[derive(Debug)]
+pub(crate) struct Sides {
+    pub(crate) original: Link,
+    pub(crate) patched: Link,
+    /// Bitcode of the units that only the patched link has.
+    pub(crate) added: BTreeMap<String, PathBuf>,
+}
+
+impl Sides {
+    /// A link, and units to be linked behind all others. Where they stand decides nothing but the order of sections.
+    pub(crate) fn new(link: &Link, added: BTreeMap<String, PathBuf>) -> Sides {
+        let mut patched = link.clone();
+        patched.inputs.extend(added.keys().map(|path| Input { path: path.clone(), lazy: false }));
+        Sides { original: link.clone(), patched, added }
+    }
+
+    /// A folder in which the link of a side has other files in the places of some.
+    pub(crate) fn view(
+        &self,
+        context: &Context<'_>,
+        side: Side,
+        folder: &Path,
+        mut swaps: BTreeMap<String, PathBuf>,
+    ) -> Result<View<'_>> {
+        let link = match side {
+            Side::Original => &self.original,
+            Side::Patched => &self.patched,
+        };
+        swaps.extend(self.added.iter().map(|(unit, file)| (unit.clone(), file.clone())));
+        View::new(folder, link, &context.build, &swaps)
+    }
+}

@@ -1,0 +1,147 @@
+//! A ThinLTO link of a few units, for the tests of this crate.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::Recorded;
+use klpx_build_driver::kbuild::UnitList;
+use klpx_build_driver::process::Runner;
+use klpx_diagnosis::Result;
+
+use crate::differing::Differing;
+use crate::link::{Input, Link};
+use crate::prepare::{Made, Touched, prepare};
+use crate::unit::{Overlays, Unit, write_overlay};
+use crate::{Context, Level};
+
+pub(crate) struct Toy {
+    root: tempfile::TempDir,
+    runner: Runner,
+    units: Vec<String>,
+    limit: usize,
+}
+
+impl Toy {
+    /// Units by name and text, compiled. The link imports functions of up to `limit` instructions.
+    pub(crate) fn new(units: &[(&str, &str)], limit: usize) -> Toy {
+        let root = tempfile::tempdir().expect("a folder");
+        let names = units.iter().map(|(name, _)| format!("fs/{name}.o")).collect();
+        let toy = Toy { root, runner: Runner::new(), units: names, limit };
+        for folder in ["src/fs", "build/fs", "new/fs"] {
+            std::fs::create_dir_all(toy.path(folder)).expect("a folder");
+        }
+        for (name, text) in units {
+            std::fs::write(toy.path(&format!("src/fs/{name}.c")), text).expect("a file");
+            run(&toy.words(name), &toy.path("build"));
+        }
+        toy
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn words(&self, name: &str) -> Vec<String> {
+        let source = self.path(&format!("src/fs/{name}.c"));
+        let flags = "clang-22 --target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel -c -o";
+        let words = flags.split(' ').map(str::to_owned);
+        words.chain([format!("fs/{name}.o"), source.display().to_string()]).collect()
+    }
+
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
+            runner: &self.runner,
+            jobs: 2,
+            build: self.path("build"),
+            ld: "ld.lld-22".to_owned(),
+            ar: "llvm-ar-22".to_owned(),
+            readers: ["opt-22".to_owned(), "llvm-dis-22".to_owned()],
+            import_limit: self.limit,
+            store: self.path("store"),
+        }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        let limit = format!("-import-instr-limit={}", self.limit);
+        let flags = ["-m", "elf_x86_64", "-mllvm", &limit, "-r"];
+        Link {
+            object: "vmlinux.o".into(),
+            flags: flags.map(str::to_owned).to_vec(),
+            inputs: self.units.iter().map(|path| Input { path: path.clone(), lazy: false }).collect(),
+            script: None,
+        }
+    }
+
+    /// The link with units that have other texts now.
+    pub(crate) fn touched(&self, patched: &[(&str, &str)]) -> Touched {
+        let mut shown = Vec::new();
+        let mut units = Vec::new();
+        for (name, text) in patched {
+            let new = self.path(&format!("new/fs/{name}.c"));
+            std::fs::write(&new, text).expect("a file");
+            shown.push((self.path(&format!("src/fs/{name}.c")), new));
+            let recorded = Recorded { commands: vec![self.words(name)] };
+            units.push(Unit { object: format!("fs/{name}.o"), recorded });
+        }
+        write_overlay(&self.path("patched.yaml"), &shown).expect("an overlay");
+        Touched { link: self.link(), units, added: Vec::new() }
+    }
+
+    pub(crate) fn try_made(&self, touched: &Touched, level: Level) -> Result<Made> {
+        let overlays = Overlays { original: None, patched: Some(self.path("patched.yaml")) };
+        prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
+    }
+
+    /// The native code of both sides when units have other texts.
+    pub(crate) fn made(&self, patched: &[(&str, &str)], level: Level) -> Made {
+        self.try_made(&self.touched(patched), level).expect("pairs")
+    }
+
+    /// All that [`Toy::made`] gives as functions that differ, by unit.
+    pub(crate) fn differing(&self, patched: &[(&str, &str)], level: Level) -> BTreeMap<String, Vec<String>> {
+        functions(&self.made(patched, level))
+    }
+
+    /// The functions that differ between the original and the patched build of the whole link, sorted.
+    pub(crate) fn whole_difference(&self, patched: &[(&str, &str)]) -> Vec<String> {
+        let original = self.whole_link(&[], "whole-original");
+        let patched = self.whole_link(patched, "whole-patched");
+        let differing = Differing::between(&original, &patched).expect("objects");
+        differing.functions.into_iter().collect()
+    }
+
+    /// Links all units, some of them with other texts, at the same paths.
+    fn whole_link(&self, patched: &[(&str, &str)], name: &str) -> PathBuf {
+        let folder = self.path(name);
+        std::fs::create_dir_all(folder.join("fs")).expect("a folder");
+        for unit in &self.units {
+            std::fs::copy(self.path("build").join(unit), folder.join(unit)).expect("a copy");
+        }
+        for (unit, text) in patched {
+            let source = self.path(&format!("src/fs/{unit}.c"));
+            let original = std::fs::read(&source).expect("a source");
+            std::fs::write(&source, text).expect("a file");
+            run(&self.words(unit), &folder);
+            std::fs::write(&source, original).expect("a file");
+        }
+        let link = self.link();
+        let inputs = self.units.iter().cloned();
+        let words = ["ld.lld-22", "-o", "linked.o"].map(str::to_owned).into_iter();
+        run(&words.chain(link.flags).chain(inputs).collect::<Vec<String>>(), &folder);
+        folder.join("linked.o")
+    }
+}
+
+fn run(words: &[String], folder: &Path) {
+    let status = std::process::Command::new(&words[0]).args(&words[1..]).current_dir(folder).status();
+    assert!(status.expect("LLVM's tools").success(), "{words:?}");
+}
+
+/// The functions that differ, by unit.
+pub(crate) fn functions(made: &Made) -> BTreeMap<String, Vec<String>> {
+    let of = |path: &Path, other: &Path| {
+        let differing = Differing::between(path, other).expect("objects");
+        differing.functions.into_iter().collect()
+    };
+    made.pairs.iter().map(|pair| (pair.unit.clone(), of(&pair.original, &pair.patched))).collect()
+}

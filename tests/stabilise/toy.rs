@@ -47,6 +47,8 @@ command = $(CC) $(KBUILD_CFLAGS) -Wp,-MMD,$(@D)/.$(@F).d -c -o $@ $<
 rule_cc_o_c = mkdir -p $(@D) && $(command) && echo 'savedcmd_$@ := $(command)' > $(@D)/.$(@F).cmd && echo '  CC      $@'
 fs/%.o: $(srctree)/fs/%.c
 	$(call if_changed_rule,cc_o_c)
+fs/%.i: $(srctree)/fs/%.c
+	@mkdir -p $(@D) && $(CC) $(KBUILD_CFLAGS) -E -o $@ $<
 fs/built-in.a: $(units)
 	@rm -f $@ && $(AR) cDPrST $@ $^
 prepare: ;
@@ -109,7 +111,18 @@ impl Toy {
             version("clang")
         );
         toy.write("out/.config", &config);
-        toy.write("out/vmlinux", "no kernel to be patched: the change set is all that is asked for");
+        toy.write("out/include/config/kernel.release", "7.2.0\n");
+        // A kernel to be patched with none of the functions: the change set is all that is asked for.
+        toy.write("out/Module.symvers", "");
+        toy.write(
+            "vmlinux.c",
+            "const char linux_banner[] = \"Linux version 7.2.0 (toy) #1\\n\"; int none(void) { return 0; }\n",
+        );
+        let image = Command::new(format!("clang{suffix}"))
+            .args(["-c", "vmlinux.c", "-o", "out/vmlinux"])
+            .current_dir(toy.root.path())
+            .status();
+        assert!(image.expect("clang").success());
         toy.write("fix.patch", &source.patch());
         toy
     }

@@ -3,6 +3,7 @@
 //! own work. It is asked once for a kernel: every folder is made by `$(MAKE) $(build)=FOLDER` (scripts/Kbuild.include),
 //! and with another `build` the first such call writes down its environment.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -10,9 +11,10 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::copy;
+use crate::kbuild::UnitList;
 use crate::make::{Built, Make};
 use crate::process::Call;
-use crate::workspace::original_does_not_build;
+use crate::workspace::{internal, original_does_not_build};
 
 /// The makefile that takes the place of `scripts/Makefile.build` for one call.
 const CAPTURE: &str = "klpx-environment:\n\t@env -0 > $(KLPX_ENVIRONMENT)\n.PHONY: klpx-environment\n";
@@ -36,6 +38,8 @@ const OWN: [&str; 11] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Environment {
     variables: Vec<(OsString, OsString)>,
+    /// What folders have other values of, by folder: the folders above them add flags.
+    folders: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Environment {
@@ -56,11 +60,21 @@ impl Environment {
         Ok(environment)
     }
 
+    /// Keeps what folders have other values of.
+    pub(crate) fn keep_folders(list: &UnitList, dir: &Path) -> Result<()> {
+        let folders: BTreeMap<&str, &[(String, String)]> = list.inherited().collect();
+        let text = serde_json::to_vec(&folders).map_err(|error| internal(&error.to_string()))?;
+        copy::write_durably(&dir.join("folders.json"), &text)
+    }
+
     /// The environment that an earlier run captured.
     pub(crate) fn read(dir: &Path) -> Result<Environment> {
         let path = dir.join("environment");
         let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
-        Ok(Environment::parse(&text))
+        let path = dir.join("folders.json");
+        let folders = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+        let folders = serde_json::from_slice(&folders).map_err(|error| internal(&error.to_string()))?;
+        Ok(Environment { folders, ..Environment::parse(&text) })
     }
 
     /// `NAME=VALUE`, each with a NUL behind it.
@@ -73,7 +87,7 @@ impl Environment {
         };
         let mut variables: Vec<_> = text.split(|&byte| byte == 0).filter_map(variable).collect();
         variables.sort();
-        Environment { variables }
+        Environment { variables, folders: BTreeMap::new() }
     }
 
     fn text(&self) -> Vec<u8> {
@@ -105,6 +119,9 @@ impl Environment {
             .args(make.variables())
             .args(objects);
         for (name, value) in &self.variables {
+            call = call.env(name, value);
+        }
+        for (name, value) in self.folders.get(folder).into_iter().flatten() {
             call = call.env(name, value);
         }
         for (name, value) in make.environment() {

@@ -76,6 +76,7 @@ impl Workspace {
             Environment::capture(make, &self.dir)?;
             self.ask_units(make)
         })?;
+        Environment::keep_folders(&units, &self.dir)?;
         let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
             copy::write_durably(&self.dir.join(name), &text.map_err(|error| internal(&error.to_string()))?)
         };

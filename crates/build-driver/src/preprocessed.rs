@@ -1,8 +1,7 @@
 //! Which of the units that include an edited file are changed by the edit: those whose preprocessed text differs. Most
 //! units that include a header do not use what an edit of the header changes.
 //!
-//! Lines that name the file and line of what follows (`# 7 "file"`) are left out of the comparison. The preprocessor has
-//! put numbers in place of `__LINE__` by then, so code that depends on a line number still differs.
+//! What counts of a text is decided in [`Text`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,15 +10,13 @@ use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
 use crate::apply::Prepared;
 use crate::environment::Environment;
-use crate::kbuild::{Rule, Unit, UnitId, UnitList};
+use crate::kbuild::{Rule, Text, Unit, UnitId, UnitList};
 use crate::make::{Built, Make};
 use crate::parallel::each;
 use crate::progress::Progress;
+use crate::recorded::Recorded;
 use crate::units::patched_fails;
 use crate::workspace::{Workspace, original_does_not_build};
-
-/// A unit's text, as far as it counts.
-type Text = blake3::Hash;
 
 impl Workspace {
     /// The candidates whose text the patch changes, in their order.
@@ -81,7 +78,7 @@ impl Workspace {
         units: &[&Unit],
         progress: &dyn Progress,
         failure: impl Fn(&Make<'_>, &Built) -> klpx_diagnosis::Failure,
-    ) -> Result<Vec<Text>> {
+    ) -> Result<Vec<blake3::Hash>> {
         let targets = units.iter().map(|unit| preprocessed(unit)).collect::<Result<Vec<PathBuf>>>()?;
         let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
         for (unit, target) in units.iter().zip(&targets) {
@@ -111,7 +108,7 @@ impl Workspace {
             Ok(())
         })?;
         let build = self.build_dir();
-        each(self.kernel.jobs(), targets.len(), |at| text(&build.join(&targets[at]))).into_iter().collect()
+        each(self.kernel.jobs(), targets.len(), |at| text(&build, &targets[at])).into_iter().collect()
     }
 }
 
@@ -139,40 +136,11 @@ fn offsets(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter(|line| line.contains("->")).map(str::to_owned).collect())
 }
 
-fn text(path: &Path) -> Result<Text> {
-    let bytes = std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))?;
-    Ok(significant(&bytes))
-}
-
-/// The hash of all lines but those that only say where the next one comes from.
-fn significant(text: &[u8]) -> Text {
-    let mut hasher = blake3::Hasher::new();
-    for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && !is_line_marker(line)) {
-        hasher.update(line);
-        hasher.update(b"\n");
-    }
-    hasher.finalize()
-}
-
-/// `# LINE "FILE" FLAGS`, as GCC and Clang write it.
-fn is_line_marker(line: &[u8]) -> bool {
-    line.strip_prefix(b"# ").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_a_line_comes_from_does_not_count_and_what_it_says_does() {
-        let text = |text: &str| significant(text.as_bytes());
-        let original = text("# 1 \"a.h\" 1\nint x;\n# 9 \"a.c\" 2\nint y = 9;\n");
-        assert_eq!(original, text("# 1 \"a.h\" 1\n\nint x;\n# 12 \"a.c\" 2\nint y = 9;\n"));
-        assert_ne!(
-            original,
-            text("# 1 \"a.h\" 1\nint x;\n# 9 \"a.c\" 2\nint y = 10;\n"),
-            "__LINE__ was expanded"
-        );
-        assert_ne!(text("#pragma a\nint x;\n"), text("int x;\n"));
-    }
+/// A unit's text, as far as it counts. All of it where nothing tells how the unit is compiled.
+fn text(build: &Path, target: &Path) -> Result<blake3::Hash> {
+    let path = build.join(target);
+    let bytes = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+    let record = Recorded::read(build, target);
+    let part = record.and_then(|record| Some(Text::of(record.commands.first()?))).unwrap_or(Text::WithPlaces);
+    Ok(part.identity(&bytes))
 }

@@ -3,7 +3,7 @@
 use klpx_diagnosis::Offset;
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{Lines, Position};
-use klpx_normalize::name::without_promotion;
+use klpx_normalize::name::{Suffixes, canonical, without_promotion};
 use klpx_normalize::object::{ItemId, Object};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -40,6 +40,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// True for the unlikely part of another function (`f.cold`): it comes with its function and is none of its own.
+    pub(crate) fn is_cold_part(&self) -> bool {
+        canonical(self.function.as_bytes()).suffixes.contains(Suffixes::COLD)
+    }
+
     /// A function whose own code is the same, but that must call the new copy of another.
     pub(crate) fn caller(object_name: &str, patched: &Object<'_>, item: ItemId) -> Finding {
         Finding {

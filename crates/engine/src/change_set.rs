@@ -168,7 +168,8 @@ impl Analysis {
 
     /// `27,012 functions: 1 changed, 1 new`.
     pub(crate) fn summary(&self) -> String {
-        let of = |kind| self.findings.iter().flatten().filter(|f| f.kind == kind).count();
+        let functions = || self.findings.iter().flatten().filter(|finding| !finding.is_cold_part());
+        let of = |kind| functions().filter(|finding| finding.kind == kind).count();
         format!(
             "{}: {} changed, {} new",
             words::plural(self.functions, "function"),

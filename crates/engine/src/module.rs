@@ -99,7 +99,7 @@ impl Source<'_> {
         results.changes.clear();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
-            for (change, finding) in each {
+            for (change, finding) in each.filter(|(_, finding)| !finding.is_cold_part()) {
                 match closure.has(n, Piece::Item(change.patched)) {
                     true if closure.helpers[n].contains(&change.patched) => {
                         results.changes.push(helper(finding))

@@ -54,7 +54,7 @@ pub(crate) fn compile<'a>(
     }
     build.events.end(&format!("{} compiled", words::plural(files.len(), "unit")));
     if build.request.keep_work {
-        build.kept(&pairs.keep().to_owned());
+        build.kept(pairs.keep());
     }
     let originals = Originals::new(prepared, workspace.source_dir());
     Ok(Compiled { pairs: files, originals, remade, left_out: Vec::new(), work: Work::Units(pairs) })

@@ -27,7 +27,7 @@ pub(crate) fn compile<'a>(
     let mut pairs = workspace.pairs(prepared, &touched, originals, build.events)?;
     build.events.end(&format!("{} compiled", words::plural(pairs.pairs.len(), "unit")));
     if build.request.keep_work {
-        build.kept(&pairs.keep().to_owned());
+        build.kept(pairs.keep());
     }
     refuse_elsewhere(&pairs.pairs)?;
     let compiled = pairs.pairs.iter().map(|pair| pair.unit.object().into()).collect();

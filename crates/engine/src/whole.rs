@@ -27,7 +27,7 @@ pub(crate) fn compile<'a>(
     let mut patched = workspace.patched(prepared, &baseline, build.events)?;
     build.events.end(&format!("{} recompiled", words::plural(patched.units as usize, "unit")));
     if build.request.keep_work {
-        build.kept(&patched.keep().to_owned());
+        build.kept(patched.keep());
     }
     let left_out = holders::uncompared(&patched, &baseline, &mut originals);
     if patched.pairs.is_empty() {

@@ -275,11 +275,13 @@ impl<'u, 'd> Closure<'u, 'd> {
         }
     }
 
-    /// What the patch adds under a name, as a unit sees it: of its own object, or exported by another one.
+    /// What the patch adds under a name, as a unit sees it: of its own object, or exported by another one. Inside one
+    /// livepatch an export is not needed, so the only one of that name serves too.
     fn new_global(&self, unit: usize, name: &[u8]) -> Option<NewGlobal> {
         let all = self.new_globals.get(name)?;
         let own = |new: &&NewGlobal| self.units[new.unit].object_name == self.units[unit].object_name;
-        all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).copied()
+        let only = || all.first().filter(|_| all.len() == 1);
+        all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).or_else(only).copied()
     }
 
     fn item_referent(

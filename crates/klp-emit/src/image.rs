@@ -717,7 +717,7 @@ mod tests {
     #[test]
     fn landing_pads_are_there_or_not_or_are_taken_away() {
         let f = Fixture::new();
-        let text = "static __attribute__((noinline)) int bare(int x) { asm(\"\"); return x + 1; }
+        let text = "static __attribute__((noinline, nocf_check)) int bare(int x) { asm(\"\"); return x + 1; }
             int kept(int x) { return bare(x); } int sealed(int x) { return bare(x) + 1; } int data = 1;";
         f.compile("one", text, "one.o", &["-fcf-protection=branch"]);
         f.assemble("seals", ".section .ibt_endbr_seal,\"a\"\n.long 0\n.long sealed - .\n");

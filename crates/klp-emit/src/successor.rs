@@ -164,9 +164,9 @@ mod tests {
 
     #[test]
     fn functions_are_compared_by_name_outside_fields() {
-        let (linked, module): (fn(&Fixture), fn(&Fixture)) =
-            (|f| f.link(&["two.o", "one.o"], "image"), |f| f.combine(&["two.o", "one.o"], "image"));
-        for image in [linked, module] {
+        let images: [fn(&Fixture); 2] =
+            [|f| f.link(&["two.o", "one.o"], "image"), |f| f.combine(&["two.o", "one.o"], "image")];
+        for image in images {
             let expected = |edited| {
                 let all = [
                     ("calls", Verdict::Equal),

@@ -60,7 +60,7 @@ impl IncludeGraph {
             let at = self.find(Tree::Source, path);
             list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
         };
-        if edited.iter().chain(added).any(|path| is_header(path)) {
+        if edited.iter().chain(added).any(is_header) {
             starts.extend(&self.open);
         }
         let reached = self.includers(starts);
@@ -115,6 +115,10 @@ fn file_of(source: &Source) -> Option<File> {
         Source::Generated(path) => Some(File { tree: Tree::Build, path: path.clone() }),
         Source::Unknown => None,
     }
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// Files that make makes on the way to units: they need not be there yet.
@@ -232,7 +236,11 @@ impl<'a> Scan<'a> {
             Some(directives) => {
                 for (include, meant) in directives.includes.iter().zip(&read.meant) {
                     if meant.is_empty() {
-                        self.missing.entry(name(&include.path).to_owned()).or_default().insert(read.at);
+                        let missing = name(&include.path);
+                        if self.is_made_later(read.at, missing) {
+                            self.open.insert(read.at);
+                        }
+                        self.missing.entry(missing.to_owned()).or_default().insert(read.at);
                     }
                     next.extend(meant);
                 }
@@ -249,26 +257,54 @@ impl<'a> Scan<'a> {
         next
     }
 
+    /// True when a file that is not there yet can be made: kbuild names one file of those that a rule makes together, and
+    /// the others have the same stem or lie beside it.
+    fn is_made_later(&self, includer: u32, missing: &str) -> bool {
+        let includer = &self.files.file(includer).path;
+        self.made_from.keys().any(|made| {
+            let made = &self.files.file(*made).path;
+            let is_beside = made.rsplit_once('/').is_some_and(|(folder, _)| {
+                includer.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+            });
+            is_beside || stem(name(made)) == stem(missing)
+        })
+    }
+
     /// A macro that stands for a file is defined in a file that the unit includes: that one counts as the includer.
     /// Where a definition is missing or says no name, the file with the directive is open.
     fn macros(&self) -> Macros {
         let mut found = Macros::default();
         for (macro_name, includers) in &self.computed {
-            let mut definitions =
-                self.names.iter().filter(|(_, name)| name.macro_name == *macro_name).peekable();
+            let is_known = self.definitions(macro_name, &mut BTreeSet::new(), &mut found.edges);
             // A configuration string without a definition is off, and its directive with it.
-            let mut is_known = definitions.peek().is_some() || macro_name.starts_with("CONFIG_");
-            for (at, name) in definitions {
-                let meant =
-                    name.file.as_ref().map(|include| self.named_by_macro(*at, include)).unwrap_or_default();
-                is_known &= !meant.is_empty();
-                found.edges.extend(meant.into_iter().map(|to| (*at, to)));
-            }
-            if !is_known {
+            if !is_known.unwrap_or(macro_name.starts_with("CONFIG_")) {
                 found.open.extend(includers);
             }
         }
         found
+    }
+
+    /// Adds what the definitions of a macro mean. `None` without definitions, false when one says no name. A name that
+    /// no file has is no error: the compiler would fail on it.
+    fn definitions(
+        &self,
+        macro_name: &str,
+        looked_at: &mut BTreeSet<String>,
+        edges: &mut Vec<(u32, u32)>,
+    ) -> Option<bool> {
+        let mut is_known = None;
+        for (at, name) in self.names.iter().filter(|(_, name)| name.macro_name == macro_name) {
+            let Some(include) = &name.file else { return Some(false) };
+            edges.extend(self.named_by_macro(*at, include).into_iter().map(|to| (*at, to)));
+            is_known = Some(true);
+            // TRACE_INCLUDE_FILE is TRACE_SYSTEM where nobody defines it.
+            let other = include.path.strip_suffix(".h").unwrap_or(&include.path);
+            if looked_at.insert(other.to_owned()) && self.definitions(other, looked_at, edges) == Some(false)
+            {
+                return Some(false);
+            }
+        }
+        is_known
     }
 
     /// A trace header names itself, to be included again.

@@ -1,6 +1,7 @@
 //! kbuild's own list of units: what is compiled for vmlinux and for each module, from what, by which target of make.
 //! Never reads a Makefile: kbuild itself is asked (`units.mk`), and nothing is made.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -168,6 +169,8 @@ pub struct UnitList {
     /// What command lines include before anything else.
     forced: Vec<Vec<Source>>,
     generated: Vec<Generated>,
+    /// What folders inherit, by folder. Most inherit nothing.
+    inherited: BTreeMap<String, Vec<(String, String)>>,
     objtool: Option<String>,
     arch: String,
 }
@@ -274,6 +277,12 @@ impl UnitList {
     /// Files that are made on the way to units, by path.
     pub fn generated(&self) -> &[Generated] {
         &self.generated
+    }
+
+    /// Variables that have another value in a folder than in the root folder, because the folders above it add flags for
+    /// all below (`subdir-ccflags-y`): what `scripts/Makefile.build` needs to be given for it. Only such folders.
+    pub fn inherited(&self) -> impl Iterator<Item = (&str, &[(String, String)])> {
+        self.inherited.iter().map(|(folder, variables)| (folder.as_str(), &variables[..]))
     }
 
     /// kbuild's name of the architecture (`SRCARCH`): the folder in `arch`.

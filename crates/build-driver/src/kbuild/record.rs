@@ -7,6 +7,8 @@ use super::objtool::ObjtoolRule;
 pub(super) struct Record {
     /// The folder, `.` for the root.
     pub(super) folder: String,
+    /// Variables that have another value here than in the root folder: the folders above have added flags.
+    pub(super) inherited: Vec<(String, String)>,
     /// kbuild's name of the architecture: `x86`, `arm64`.
     pub(super) arch: Option<String>,
     /// Folders that kbuild goes on to.
@@ -49,6 +51,10 @@ impl Record {
             match *kind {
                 "folder" => record.folder = words.first().ok_or(line)?.to_string(),
                 "folders" => record.folders = owned().collect(),
+                "inherits" => {
+                    let (name, value) = words.split_first().ok_or(line)?;
+                    record.inherited.push(((*name).to_owned(), value.join(" ")));
+                }
                 "arch" => record.arch = owned().next(),
                 "objtool" => record.objtool = owned().next(),
                 "builtin" => record.builtin = owned().collect(),
@@ -92,13 +98,14 @@ mod tests {
 
     #[test]
     fn a_folder_is_read_line_by_line() {
-        let text = "folder fs\nfolders fs/ext4\narch x86\nobjtool ./tools/objtool/objtool\n\
+        let text = "folder fs\ninherits KBUILD_CFLAGS -O2 -Wextra\n\nfolders fs/ext4\narch x86\nobjtool ./tools/objtool/objtool\n\
             builtin fs/open.o fs/read.o\nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
             missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c include:/src/k.h traced later --orc --link\n\
             made fs/t.h gen source:/src/t.tbl from:/src/t.tbl from:fs/gen\nmade fs/u.h gen source:\n";
         let record = Record::parse(text).expect("a record");
         let expected = Record {
             folder: "fs".into(),
+            inherited: vec![("KBUILD_CFLAGS".into(), "-O2 -Wextra".into())],
             arch: Some("x86".into()),
             folders: vec!["fs/ext4".into()],
             objtool: Some("./tools/objtool/objtool".into()),

@@ -3,17 +3,28 @@
 #
 # klpx-mk: this file. klpx-out: where the records go. klpx-goal: set from the root folder down.
 
+# What a folder's makefile may add to for the folders below it (KBUILD_CFLAGS += $(subdir-ccflags-y)).
+klpx-flags := KBUILD_CPPFLAGS KBUILD_CFLAGS KBUILD_AFLAGS KBUILD_RUSTFLAGS KBUILD_LDFLAGS LINUXINCLUDE NOSTDINC_FLAGS
+
 ifeq ($(klpx-goal),)
 
 # The kernel's Makefile has set up everything that folders need, and calls scripts/basic first.
 ifneq ($(obj):$(MAKECMDGOALS),scripts/basic:)
 $(error klpx: $(or $(MAKECMDGOALS),everything) of $(obj) has to be made first)
 endif
+$(foreach flags,$(klpx-flags),$(eval export klpx_root_$(flags) := $$($(flags))))
 .PHONY: klpx
 klpx:
 	@$(MAKE) -n -f $(klpx-mk) obj=. need-builtin=1 need-modorder=1 klpx-goal=klpx klpx
 
 else
+
+define klpx-newline
+
+
+endef
+klpx-differ = $(subst x$(strip $1),,x$(strip $2))$(subst x$(strip $2),,x$(strip $1))
+klpx-inherited := $(foreach flags,$(klpx-flags),$(if $(call klpx-differ,$(klpx_root_$(flags)),$($(flags))),inherits $(flags) $($(flags))$(klpx-newline)))
 
 include $(srctree)/scripts/Makefile.build
 
@@ -25,12 +36,9 @@ klpx-archives = $(addsuffix lib.a,$(ARCH_LIB)) $(KBUILD_VMLINUX_LIBS)
 klpx-library := $(if $(filter $(klpx-prefix)lib.a $(objtree)/$(klpx-prefix)lib.a,$(klpx-archives)),$(call klpx-files,$(lib-y)))
 klpx-modules := $(if $(need-modorder),$(call klpx-files,$(obj-m)))
 klpx-parts = $(if $(filter $1,$(multi-obj-m)),$(addprefix $(klpx-prefix),$(call suffix-search,$(1:$(klpx-prefix)%=%),.o,-objs -y -m)),$1)
-define klpx-newline
-
-
-endef
 define klpx-lists
 folder $(obj)
+$(klpx-inherited)
 folders $(subdir-ym)
 arch $(SRCARCH)
 objtool $(objtool)
@@ -54,7 +62,7 @@ else
 
 # A rule of another folder needs something from here: a boot image, a vDSO.
 klpx-record := $(klpx-out)/goal:$(subst /,:,$(obj):$(firstword $(MAKECMDGOALS)))
-$(file >$(klpx-record),folder $(obj))
+$(file >$(klpx-record),folder $(obj)$(klpx-newline)$(klpx-inherited))
 
 endif
 

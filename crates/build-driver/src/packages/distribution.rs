@@ -38,8 +38,6 @@ pub struct Distribution {
     pub old_versions: &'static str,
     /// The package manager's commands, where klpx knows them.
     pub(super) manager: Option<Manager>,
-    /// Variables for make's command line that the distribution's own build sets.
-    make: &'static [&'static str],
 }
 
 /// How klpx talks to a package manager. None of it needs root.
@@ -67,7 +65,7 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
     Distribution {
         name: "Debian",
         tried: true,
-        ids: &["debian", "devuan", "kali", "raspbian"],
+        ids: &["debian"],
         marks: ("debian-kernel@", " Debian "),
         releases: &["-amd64", "-arm64"],
         version: VersionRule::After("Debian"),
@@ -97,7 +95,6 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         note: "",
         old_versions: "https://snapshot.debian.org/package/linux/{package}/",
         manager: Some(Manager::Apt),
-        make: &[],
     },
     // Not tried. (kpatch-build; Ubuntu wiki, "Debug Symbol Packages": debug symbols have an archive of their own.)
     Distribution {
@@ -145,7 +142,6 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         note: "debug symbols come from http://ddebs.ubuntu.com: add that archive to apt's sources first",
         old_versions: "https://launchpad.net/ubuntu/+source/linux/{package}",
         manager: Some(Manager::Apt),
-        make: &[],
     },
     // Not tried. (kernel.spec: vmlinux goes to the debug package whole, headers to usr/src/kernels, the configuration
     // to the modules' folder.)
@@ -179,7 +175,6 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         note: "the source package has patches to be applied: name the prepared tree with --source",
         old_versions: "https://koji.fedoraproject.org/koji/search?type=build&terms=kernel-{package}",
         manager: None,
-        make: &[],
     },
     // Not tried. (README.SUSE of kernel-source; kernel-binary.spec: the debug package has symbols without code.)
     Distribution {
@@ -216,7 +211,6 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         note: "zypper takes the newest version: name that of the kernel (NAME=VERSION; zypper search -s NAME lists them)",
         old_versions: "",
         manager: None,
-        make: &[],
     },
 ];
 
@@ -259,12 +253,6 @@ impl Distribution {
     pub(super) fn compiler(&self, clang: bool, major: u64) -> String {
         let (gcc, llvm) = self.compilers;
         if clang { llvm } else { gcc }.replace("{major}", &major.to_string())
-    }
-
-    /// Variables for make's command line: the release is the distribution's, whatever the source's Makefile says.
-    pub(super) fn make(&self, release: &str) -> Vec<String> {
-        let release = format!("KERNELRELEASE={release}");
-        self.make.iter().map(|&variable| variable.to_owned()).chain([release]).collect()
     }
 
     /// The version of the kernel's package, as exactly as release and banner tell.
@@ -316,7 +304,8 @@ pub(super) fn of_kernel(
     banner: Option<&Banner>,
     system: Option<&str>,
 ) -> Option<&'static Distribution> {
-    if let Some(banner) = banner {
+    // Headers without compile.h do not say who built the kernel.
+    if let Some(banner) = banner.filter(|banner| banner.builder != "@") {
         return DISTRIBUTIONS.iter().find(|distribution| distribution.has_banner(banner));
     }
     let mut all = DISTRIBUTIONS.iter().filter(|distribution| distribution.has_release(release));

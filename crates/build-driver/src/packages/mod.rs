@@ -23,7 +23,6 @@ use std::fmt;
 use std::path::PathBuf;
 
 use klpx_diagnosis::Result;
-use serde::Serialize;
 
 pub use capability::{Capability, ToolWishes, capability};
 pub use distribution::{DISTRIBUTIONS, Distribution};
@@ -69,7 +68,7 @@ pub struct Wanted {
 }
 
 /// A file or folder, and where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// Where it lies.
     pub path: PathBuf,
@@ -78,8 +77,7 @@ pub struct Located {
 }
 
 /// Why a file was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The user named it with this option.
     Option(&'static str),
@@ -115,6 +113,8 @@ pub struct Survey {
     pub package: Option<String>,
     /// The version of its source, as the configuration states it.
     pub version: Option<String>,
+    /// The version of the package that brought the source, when one did and it is known.
+    pub source_package: Option<String>,
     /// What was found.
     pub found: BTreeMap<Piece, Located>,
     /// Files that were looked at and not taken, and why.
@@ -129,7 +129,8 @@ pub struct Survey {
 /// The files of a kernel that a livepatch is made for.
 #[derive(Clone, Debug)]
 pub struct KernelFiles {
-    /// UTS_RELEASE: what `uname -r` prints, and what the module's vermagic must say.
+    /// UTS_RELEASE: what `uname -r` prints, and what the module's vermagic must say. The source's Makefile may make
+    /// another one; distributions give theirs to make as KERNELRELEASE.
     pub release: String,
     /// Whose kernel it is; `None` for a self-made one.
     pub distribution: Option<&'static Distribution>,
@@ -147,6 +148,8 @@ pub struct KernelFiles {
     pub vmlinux: Located,
     /// The source: a tree or a tarball.
     pub source: Source,
+    /// The version of the package that brought the source, when one did and it is known.
+    pub source_package: Option<String>,
     /// The folder of the modules as they are loaded, compressed or not.
     pub modules: Option<Located>,
     /// The folder of the debug package's copies of the modules.
@@ -155,8 +158,6 @@ pub struct KernelFiles {
     pub modules_order: Option<Located>,
     /// modules.builtin.
     pub modules_builtin: Option<Located>,
-    /// Variables for make's command line.
-    pub make: Vec<String>,
     /// What was checked only in part, and other things to know.
     pub notes: Vec<String>,
 }
@@ -180,7 +181,7 @@ impl KernelFiles {
             version: self.version.as_deref(),
             package: self.package.as_deref(),
         };
-        source::check_tree(&kernel, tree, None)
+        source::check_tree(&kernel, tree, self.source_package.as_deref())
     }
 }
 
@@ -238,11 +239,11 @@ impl Survey {
             symvers: take(Piece::Symvers)?,
             vmlinux: take(Piece::Vmlinux)?,
             source: Source::of(take(Piece::Source)?),
+            source_package: self.source_package.clone(),
             modules: take(Piece::Modules),
             debug_modules: take(Piece::DebugModules),
             modules_order: take(Piece::ModulesOrder),
             modules_builtin: take(Piece::ModulesBuiltin),
-            make: self.distribution.map_or_else(Vec::new, |row| row.make(&self.release)),
             notes: self.notes.clone(),
         })
     }

@@ -25,6 +25,7 @@ pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
         distribution: None,
         package: None,
         version: None,
+        source_package: None,
         found: BTreeMap::new(),
         passed_over: Vec::new(),
         notes: Vec::new(),
@@ -156,7 +157,9 @@ impl Search<'_> {
         let named = self.wanted.vmlinux.as_ref().and_then(|path| path.parent());
         let named = named
             .map(|folder| Located { path: folder.join("Module.symvers"), from: Origin::Option("--vmlinux") });
-        let all = beside.into_iter().chain(named).chain(self.candidates(Piece::Symvers));
+        let tree = self.which.build.clone();
+        let tree = tree.map(|(folder, from)| Located { path: folder.join("Module.symvers"), from });
+        let all = beside.into_iter().chain(tree).chain(named).chain(self.candidates(Piece::Symvers));
         if let Some(located) = all.into_iter().find(|located| located.path.is_file()) {
             self.found(Piece::Symvers, located.path, located.from);
         }
@@ -178,8 +181,7 @@ impl Search<'_> {
                     self.pass_over(&located.path, format!("it is of {}", banner.release));
                 }
                 Image::Kernel(banner) => {
-                    self.agree("vmlinux", banner.as_ref(), &located.path)?;
-                    self.found(Piece::Vmlinux, located.path, located.from);
+                    self.take_vmlinux(banner.as_ref(), located)?;
                     break;
                 }
             }
@@ -201,11 +203,20 @@ impl Search<'_> {
                 Err(self.other_release("vmlinux", path, &banner.release))
             }
             Image::Kernel(banner) => {
-                self.agree("vmlinux", banner.as_ref(), path)?;
-                self.found(Piece::Vmlinux, source::absolute(path), Origin::Option(option));
-                Ok(())
+                let located = Located { path: source::absolute(path), from: Origin::Option(option) };
+                self.take_vmlinux(banner.as_ref(), located)
             }
         }
+    }
+
+    fn take_vmlinux(&mut self, banner: Option<&Banner>, located: Located) -> Result<()> {
+        self.agree("vmlinux", banner, &located.path)?;
+        if banner.is_none() {
+            let note = "vmlinux holds no banner: that it is of this release was not checked";
+            self.survey.notes.push(note.to_owned());
+        }
+        self.found(Piece::Vmlinux, located.path, located.from);
+        Ok(())
     }
 
     /// All pieces must be of one version of the package: a distribution may build one release twice.
@@ -286,6 +297,7 @@ impl Search<'_> {
             match checked {
                 Ok(notes) => {
                     self.survey.notes.extend(notes);
+                    self.survey.source_package = installed;
                     self.found(Piece::Source, located.path, located.from);
                     break;
                 }

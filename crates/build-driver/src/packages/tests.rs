@@ -141,7 +141,6 @@ fn every_row_of_the_table_finds_its_kernel() {
         assert_eq!(files.modules_order.expect("modules.order").path, modules.join("modules.order"));
         assert_eq!(files.modules_builtin.expect("modules.builtin").path, modules.join("modules.builtin"));
         assert_eq!(files.debug_modules.expect("debug modules").path, root.at(row.debug_modules));
-        assert_eq!(files.make, [format!("KERNELRELEASE={release}")]);
     }
 }
 
@@ -326,6 +325,26 @@ fn a_tree_of_the_right_version_says_that_the_package_was_not_checked() {
 }
 
 #[test]
+fn a_tarball_whose_package_is_known_needs_no_note_once_it_is_unpacked() {
+    let root = debian();
+    root.source("unpacked", "6.12.115").source("other", "6.12.117");
+    let files = found(&root.wanted());
+    assert!(matches!(files.source, Source::Tarball(_)));
+    let tree = |name| crate::SourceTree::open(&root.at(name)).expect("a tree");
+    assert_eq!(files.check_source(&tree("unpacked")).expect("checked"), Vec::<String>::new());
+    let failure = files.check_source(&tree("other")).expect_err("refused");
+    assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::source-mismatch");
+}
+
+#[test]
+fn an_image_without_a_banner_says_that_its_release_was_not_checked() {
+    let root = debian();
+    root.write(ROWS[0].vmlinux, vmlinux("no banner", Kind::Whole));
+    let survey = surveyed(&root.wanted());
+    assert!(survey.is_complete() && survey.notes[0].contains("not checked"), "{:?}", survey.notes);
+}
+
+#[test]
 fn files_of_different_builds_of_one_release_are_refused() {
     let root = debian();
     let other = DEBIAN_BANNER.replace("115-2~deb12u1", "115-1~deb12u1");
@@ -382,7 +401,6 @@ fn a_build_tree_one_stands_in_brings_everything() {
     assert_eq!(files.vmlinux.from, Origin::BuildTree);
     assert_eq!(files.modules.as_ref().expect("modules").path, root.at("build"));
     assert_eq!(files.source.located().path, root.at("src").canonicalize().expect("there"));
-    assert_eq!(files.make, Vec::<String>::new());
     let pinned: Vec<&str> = files.pinned().iter().map(|(name, _)| *name).collect();
     assert_eq!(pinned, [".config", "include/config/auto.conf", "include/generated/autoconf.h"]);
 }

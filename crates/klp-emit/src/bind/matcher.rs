@@ -18,6 +18,15 @@ use crate::locals::{Locals, takes_part};
 /// What is left to match under one name: (witness symbols, kernel symbols).
 type Rest = (Vec<SymbolId>, Vec<SymbolId>);
 
+/// Locals of a unit with those of the same name in a file of the image.
+type Pairs = Vec<(SymbolId, SymbolId)>;
+
+/// The files of which a count is highest.
+fn with_most<C: Ord>(files: Vec<(usize, Pairs)>, count: impl Fn(&Pairs) -> C) -> Vec<(usize, Pairs)> {
+    let Some(most) = files.iter().map(|(_, pairs)| count(pairs)).max() else { return Vec::new() };
+    files.into_iter().filter(|(_, pairs)| count(pairs) == most).collect()
+}
+
 pub(super) struct Matcher<'a> {
     witness: &'a Object<'a>,
     image: &'a Image<'a>,
@@ -122,29 +131,21 @@ impl<'a> Matcher<'a> {
     /// the sizes; of those that are equal so far, the only one with most of the contents. Where there is no such one,
     /// the locals are tied.
     fn choose(&mut self, mine: &[SymbolId], theirs: &[usize]) -> Option<usize> {
-        let pairs_of = |group: usize| -> Vec<(SymbolId, SymbolId)> {
-            let mut rest = self.by_name(mine, self.image_locals.of(group));
-            let pairs = rest.drain().flat_map(|(_, (mine, theirs))| mine.into_iter().zip(theirs));
-            pairs.filter(|&(a, b)| self.same_kind(a, b)).collect()
+        let pairs_of = |&group: &usize| {
+            let rest = self.by_name(mine, self.image_locals.of(group)).into_iter();
+            let pairs = rest.flat_map(|(_, (mine, theirs))| mine.into_iter().zip(theirs));
+            (group, pairs.filter(|&(a, b)| self.same_kind(a, b)).collect::<Pairs>())
         };
-        let groups: Vec<(usize, Vec<_>)> = theirs.iter().map(|&group| (group, pairs_of(group))).collect();
-        let best = |groups: Vec<(usize, Vec<(SymbolId, SymbolId)>)>,
-                    score: &dyn Fn(&[(SymbolId, SymbolId)]) -> (usize, usize)| {
-            let top = groups.iter().map(|(_, pairs)| score(pairs)).max().unwrap_or_default();
-            groups.into_iter().filter(|(_, pairs)| top > (0, 0) && score(pairs) == top).collect::<Vec<_>>()
-        };
-        let count = |pairs: &[(SymbolId, SymbolId)], test: &dyn Fn(SymbolId, SymbolId) -> bool| {
-            pairs.iter().filter(|&&(a, b)| test(a, b)).count()
-        };
-        let named = best(groups, &|pairs| (pairs.len(), count(pairs, &|a, b| self.sizes_agree(a, b))));
-        let held = match named.len() {
-            0 | 1 => named,
-            _ => best(named, &|pairs| (count(pairs, &|a, b| self.contents_agree(a, b)), 0)),
-        };
-        if let [(only, _)] = held[..] {
+        let named = theirs.iter().map(pairs_of).filter(|(_, pairs)| !pairs.is_empty()).collect();
+        let sized = |pairs: &Pairs| pairs.iter().filter(|&&(a, b)| self.sizes_agree(a, b)).count();
+        let mut best = with_most(named, |pairs| (pairs.len(), sized(pairs)));
+        if best.len() > 1 {
+            best = with_most(best, |pairs| pairs.iter().filter(|&&(a, b)| self.contents_agree(a, b)).count());
+        }
+        if let [(only, _)] = best[..] {
             return Some(only);
         }
-        for (a, b) in held.into_iter().flat_map(|(_, pairs)| pairs) {
+        for (a, b) in best.into_iter().flat_map(|(_, pairs)| pairs) {
             self.tied.entry(a).or_default().push(b);
         }
         None

@@ -28,9 +28,10 @@ pub(super) struct Name {
     pub(super) file: Option<Include>,
 }
 
-/// Endings of macros that are made to be included: TRACE_INCLUDE_FILE (include/trace/define_trace.h),
-/// GENL_MAGIC_INCLUDE_FILE (include/linux/genl_magic_func.h). Their value may lack quotes and ending.
-const MADE_FOR_INCLUDE: &str = "INCLUDE_FILE";
+/// Endings of macros that are made to be included: TRACE_INCLUDE_FILE and, where that is not defined, TRACE_SYSTEM
+/// (include/trace/define_trace.h), GENL_MAGIC_INCLUDE_FILE (include/linux/genl_magic_func.h). Their value may lack quotes
+/// and ending.
+const MADE_FOR_INCLUDE: [&[u8]; 2] = [b"INCLUDE_FILE", b"TRACE_SYSTEM"];
 
 impl Directives {
     /// Reads a file's text.
@@ -68,9 +69,10 @@ impl Directives {
             return;
         }
         let value = skip_blanks(rest);
+        let is_made_for_include = MADE_FOR_INCLUDE.iter().any(|end| name.ends_with(end));
         let file = match literal(value) {
-            Some(include) if include.path.contains('.') => Some(include),
-            _ if name.ends_with(MADE_FOR_INCLUDE.as_bytes()) => bare(line_of(value)),
+            Some(include) if include.path.contains('.') || is_made_for_include => Some(include),
+            _ if is_made_for_include => bare(line_of(value)),
             // Names of headers made of other macros, as in drivers/iommu/generic_pt.
             None if name.ends_with(b"_H") && !line_of(value).trim_ascii().is_empty() => None,
             _ => return,
@@ -205,6 +207,8 @@ mod tests {
             ("#define A \"a.h\"\n", vec![name("A", Some(("a.h", true)))]),
             ("#define TRACE_INCLUDE_FILE sched\n", vec![name("TRACE_INCLUDE_FILE", Some(("sched.h", true)))]),
             ("#define X_INCLUDE_FILE a/b-c.h\n", vec![name("X_INCLUDE_FILE", Some(("a/b-c.h", true)))]),
+            ("#define TRACE_SYSTEM kvm\n", vec![name("TRACE_SYSTEM", Some(("kvm.h", true)))]),
+            ("#define TRACE_SYSTEM \"x\"\n", vec![name("TRACE_SYSTEM", Some(("x", true)))]),
             ("#define X_INCLUDE_FILE F(x)\n", vec![name("X_INCLUDE_FILE", None)]),
             ("#define FMT_H __stringify(FMT.h)\n", vec![name("FMT_H", None)]),
             ("#define _LINUX_A_H\n#define A \"text\"\n#define F(x) \"a.h\"\n#define N 1\n", vec![]),

@@ -5,15 +5,22 @@ use std::path::PathBuf;
 use super::*;
 
 /// Path, text. Paths that begin with `+` lie in the build tree.
-const FILES: [(&str, &str); 27] = [
+const FILES: [(&str, &str); 32] = [
     ("include/linux/k.h", "#include <asm/g.h>\n"),
     ("include/linux/types.h", "#include \"lone.h\"\n"),
     ("include/linux/lone.h", ""),
     ("include/linux/forced.h", "#include <linux/types.h>\n"),
     ("include/asm-generic/g.h", ""),
-    ("include/trace/define_trace.h", "#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n#include <trace/perf.h>\n"),
+    (
+        "include/trace/define_trace.h",
+        "#define TRACE_INCLUDE_FILE TRACE_SYSTEM\n#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n#include <trace/perf.h>\n",
+    ),
     ("include/trace/perf.h", "#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n"),
     ("include/trace/events/a.h", "#define TRACE_INCLUDE_FILE a\n#include <trace/define_trace.h>\n"),
+    ("include/trace/events/s.h", "#define TRACE_SYSTEM other\n#include <trace/define_trace.h>\n"),
+    ("include/trace/events/other.h", ""),
+    ("mm/s.c", "#include <trace/events/s.h>\n"),
+    ("fs/pair.c", "#include \"pair.h\"\n"),
     ("arch/arm64/include/asm/g.h", ""),
     ("+arch/x86/include/generated/asm/g.h", "#include <asm-generic/g.h>\n"),
     ("fs/a.c", "#include <linux/k.h>\n#include \"internal.h\"\n"),
@@ -30,13 +37,14 @@ const FILES: [(&str, &str); 27] = [
     ("drivers/c.c", "#include CONFIG_TABLE\n"),
     ("drivers/gen.c", "#include \"table.h\"\n"),
     ("drivers/names.h", ""),
-    ("drivers/lost.c", "#include \"nowhere.h\"\n"),
+    ("drivers/sub/n.c", "#include <beside_a_table.h>\n"),
+    ("kernel/lost.c", "#include \"nowhere.h\"\n"),
     ("drivers/plain.c", ""),
     ("drivers/unbuilt.c", "#include <linux/k.h>\n"),
 ];
 
 const RECORD: &str = "folder .\narch x86\n\
-    builtin fs/a.o mm/b.o mm/t.o drivers/m.o drivers/o.o drivers/c.o drivers/gen.o drivers/lost.o drivers/plain.o\n\
+    builtin fs/a.o mm/b.o mm/t.o drivers/m.o drivers/o.o drivers/c.o drivers/gen.o kernel/lost.o drivers/sub/n.o drivers/plain.o mm/s.o fs/pair.o\n\
     made fs/a.o cc_o_c source:SRC/fs/a.c traced\n\
     made mm/b.o cc_o_c source:SRC/mm/b.c include:SRC/include/linux/forced.h traced\n\
     made mm/t.o cc_o_c source:SRC/mm/t.c traced\n\
@@ -44,8 +52,12 @@ const RECORD: &str = "folder .\narch x86\n\
     made drivers/o.o cc_o_c source:SRC/drivers/o.c traced\n\
     made drivers/c.o cc_o_c source:SRC/drivers/c.c traced\n\
     made drivers/gen.o cc_o_c source:SRC/drivers/gen.c traced\n\
-    made drivers/lost.o cc_o_c source:SRC/drivers/lost.c traced\n\
+    made kernel/lost.o cc_o_c source:SRC/kernel/lost.c traced\n\
     made drivers/plain.o cc_o_c source:SRC/drivers/plain.c traced\n\
+    made drivers/sub/n.o cc_o_c source:SRC/drivers/sub/n.c traced\n\
+    made mm/s.o cc_o_c source:SRC/mm/s.c traced\n\
+    made fs/pair.o cc_o_c source:SRC/fs/pair.c traced\n\
+    made fs/made/pair.c gen source:\n\
     made drivers/table.h mktable source:SRC/drivers/names.h from:SRC/drivers/names.h from:drivers/mktable\n";
 
 fn graph() -> (IncludeGraph, UnitList) {
@@ -69,7 +81,7 @@ fn graph() -> (IncludeGraph, UnitList) {
 }
 
 /// Units that are named for every header, because the tree does not say what they include.
-const OPEN: [&str; 2] = ["drivers/gen.o", "drivers/o.o"];
+const OPEN: [&str; 4] = ["drivers/gen.o", "drivers/o.o", "drivers/sub/n.o", "fs/pair.o"];
 
 fn dependents(edited: &[&str], added: &[&str]) -> Vec<String> {
     let (graph, list) = graph();
@@ -78,15 +90,16 @@ fn dependents(edited: &[&str], added: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_units_that_can_include_a_file_are_named() {
-    let cases: [(&str, &[&str]); 11] = [
+    let cases: [(&str, &[&str]); 12] = [
         ("include/linux/k.h", &["fs/a.o"]),
         ("include/asm-generic/g.h", &["fs/a.o"]),
         ("fs/internal.h", &["fs/a.o"]),
         ("mm/internal.h", &["mm/b.o"]),
         ("mm/part.c", &["mm/b.o"]),
         ("include/linux/lone.h", &["mm/b.o"]),
-        ("include/trace/perf.h", &["mm/t.o"]),
+        ("include/trace/perf.h", &["mm/s.o", "mm/t.o"]),
         ("include/trace/events/a.h", &["mm/t.o"]),
+        ("include/trace/events/other.h", &["mm/s.o"]),
         ("include/linux/named.h", &["drivers/m.o"]),
         ("arch/arm64/include/asm/g.h", &[]),
         ("include/linux/absent.h", &[]),
@@ -107,7 +120,10 @@ fn a_source_that_nobody_includes_is_its_own_units() {
 
 #[test]
 fn what_the_command_line_includes_counts() {
-    assert_eq!(dependents(&["include/linux/forced.h"], &[]), ["drivers/gen.o", "drivers/o.o", "mm/b.o"]);
+    assert_eq!(
+        dependents(&["include/linux/forced.h"], &[]),
+        ["drivers/gen.o", "drivers/o.o", "drivers/sub/n.o", "fs/pair.o", "mm/b.o"]
+    );
 }
 
 #[test]
@@ -117,17 +133,23 @@ fn a_header_that_a_table_is_made_from_counts() {
 
 #[test]
 fn a_new_header_can_be_meant_by_who_asked_in_vain_and_by_who_found_another() {
-    assert_eq!(dependents(&[], &["drivers/nowhere.h"]), ["drivers/gen.o", "drivers/lost.o", "drivers/o.o"]);
+    assert_eq!(
+        dependents(&[], &["kernel/nowhere.h"]),
+        ["drivers/gen.o", "drivers/o.o", "drivers/sub/n.o", "fs/pair.o", "kernel/lost.o"]
+    );
     assert_eq!(
         dependents(&[], &["drivers/internal.h"]),
-        ["drivers/gen.o", "drivers/o.o", "fs/a.o", "mm/b.o"]
+        ["drivers/gen.o", "drivers/o.o", "drivers/sub/n.o", "fs/a.o", "fs/pair.o", "mm/b.o"]
     );
 }
 
 #[test]
 fn where_not_even_a_name_is_known_the_file_is_open() {
     let (graph, _) = graph();
-    assert_eq!(graph.open_files().collect::<Vec<_>>(), ["drivers/o.h", "drivers/table.h"]);
+    assert_eq!(
+        graph.open_files().collect::<Vec<_>>(),
+        ["drivers/o.h", "drivers/sub/n.c", "fs/pair.c", "drivers/table.h"]
+    );
 }
 
 #[test]

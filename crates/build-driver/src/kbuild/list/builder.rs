@@ -105,6 +105,11 @@ impl<'a> Builder<'a> {
             objtool: records.iter().find_map(|record| record.objtool.as_deref()).map(normal),
             arch: records.iter().find_map(|record| record.arch.clone()).unwrap_or_default(),
             generated: self.generated(records),
+            inherited: records
+                .iter()
+                .filter(|record| !record.inherited.is_empty())
+                .map(|record| (record.folder.clone(), record.inherited.clone()))
+                .collect(),
             ..UnitList::default()
         };
         let (mut rules, mut forced) = (Table::default(), Table::default());

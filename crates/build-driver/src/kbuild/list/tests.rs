@@ -10,6 +10,7 @@ export srctree := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
 export objtree := .
 export VPATH := $(srctree)
 export SRCARCH := x86
+export KBUILD_CFLAGS := -O2
 export CC_FLAGS_FTRACE := -pg
 export ARCH_LIB := lib/
 MAKEFLAGS += -rR
@@ -21,11 +22,13 @@ scripts_basic:
 /// The parts of scripts/Makefile.build.
 const MAKEFILE_BUILD: &str = "
 src := $(if $(VPATH),$(VPATH)/)$(obj)
+subdir-ccflags-y :=
 include $(firstword $(wildcard $(src)/Kbuild) $(src)/Makefile)
 obj-m := $(filter-out $(obj-y),$(obj-m))
 subdir-ym := $(sort $(patsubst %/,%,$(filter %/,$(obj-y) $(obj-m))))
 obj-m := $(patsubst %/,%/modules.order,$(filter %/,$(obj-y)) $(obj-m))
 obj-y := $(patsubst %/,%/built-in.a,$(obj-y))
+KBUILD_CFLAGS += $(subdir-ccflags-y)
 suffix-search = $(strip $(foreach s,$3,$($(1:%$(strip $2)=%$s))))
 multi-search = $(sort $(foreach m,$1,$(if $(call suffix-search,$m,$2,$3 -),$m)))
 real-search = $(foreach m,$1,$(if $(call suffix-search,$m,$2,$3 -),$(call suffix-search,$m,$2,$3),$m))
@@ -82,7 +85,7 @@ const FILES: [(&str, &str); 24] = [
     ("lib/str.c", ""),
     (
         "drivers/Makefile",
-        "obj-y := stub/\nobj-m := one.o two.o wrap.o far/\ntwo-objs := x.o shared.o x.o\nwrap-y := ../core/away.o shared.o\n",
+        "subdir-ccflags-y := -Wextra \"-DX=a b\"\nobj-y := stub/\nobj-m := one.o two.o wrap.o far/\ntwo-objs := x.o shared.o x.o\nwrap-y := ../core/away.o shared.o\n",
     ),
     ("drivers/one.c", ""),
     ("drivers/x.c", ""),
@@ -227,6 +230,9 @@ fn what_is_generated_and_what_command_lines_include_is_told() {
     assert_eq!(forced("core/b1.o"), [tree("k.h")]);
     assert_eq!(forced("core/start.o"), [tree("k.h")]);
     assert_eq!(list.arch(), "x86");
+    let flags = [("KBUILD_CFLAGS".to_owned(), "-O2 -Wextra \"-DX=a b\"".to_owned())];
+    let inherited: Vec<_> = list.inherited().collect();
+    assert_eq!(inherited, [("drivers/far", &flags[..]), ("drivers/stub", &flags[..])]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::apt;
+use crate::packages::{self, Need, os_release};
 use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
@@ -21,6 +22,15 @@ pub(crate) struct Distro {
     compiler: &'static str,
 }
 
+impl Distro {
+    /// True where this machine runs it.
+    pub(crate) fn is_here(&self) -> bool {
+        os_release("VERSION_CODENAME").as_deref() == Some(self.suite)
+    }
+}
+
+/// Debian 12.
+pub(crate) static BOOKWORM: Distro = Distro { suite: "bookworm", compiler: "gcc-12" };
 /// Debian 13.
 pub(crate) static TRIXIE: Distro = Distro { suite: "trixie", compiler: "gcc-14" };
 /// Debian of tomorrow.
@@ -72,6 +82,7 @@ pub(crate) fn ensure(workspace: &Workspace, distro: &Distro) -> Result<PathBuf> 
     if unsafe { libc::geteuid() } != 0 {
         bail!("a root directory of {} is made and entered as root only", distro.suite);
     }
+    packages::ensure(&[Need::Root])?;
     let mut step = ui::step(distro.suite);
     step.at("mmdebstrap");
     let scratch = tempfile::Builder::new().prefix(".make-").tempdir_in(&roots)?;

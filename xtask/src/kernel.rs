@@ -82,7 +82,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["6.12.", "+deb12", "-cloud-amd64"],
             suites: &["bookworm-security"],
             debug_modules: true,
-            root: None,
+            home: &distro::BOOKWORM,
         }),
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
@@ -96,7 +96,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["6.1.0-", "", "-cloud-amd64"],
             suites: &["bookworm-security"],
             debug_modules: false,
-            root: None,
+            home: &distro::BOOKWORM,
         }),
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
@@ -190,9 +190,9 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["6.12.", "+deb13", "-cloud-amd64"],
             suites: &["trixie", "trixie-security"],
             debug_modules: false,
-            root: Some(&distro::TRIXIE),
+            home: &distro::TRIXIE,
         }),
-        needs: &[Need::Root, Need::Guest],
+        needs: &[Need::Guest],
     },
     Kernel {
         name: "debian-13-backports",
@@ -204,9 +204,9 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["7.3.", "+deb13", "-cloud-amd64"],
             suites: &["trixie-backports"],
             debug_modules: false,
-            root: Some(&distro::TRIXIE),
+            home: &distro::TRIXIE,
         }),
-        needs: &[Need::Root, Need::Guest],
+        needs: &[Need::Guest],
     },
     Kernel {
         name: "debian-sid",
@@ -218,25 +218,26 @@ pub(crate) const KERNELS: &[Kernel] = &[
             release: ["7.2.", "+deb14", "-cloud-amd64"],
             suites: &["sid"],
             debug_modules: false,
-            root: Some(&distro::SID),
+            home: &distro::SID,
         }),
-        needs: &[Need::Root, Need::Guest],
+        needs: &[Need::Guest],
     },
 ];
 
 impl Kernel {
-    /// How test data may call it, the most exact word first: its name, its origin, its architecture.
-    pub(crate) fn words(&self) -> [&'static str; 3] {
+    /// How test data may call it, the most exact word first: its name, its origin and architecture, these alone.
+    pub(crate) fn words(&self) -> [String; 4] {
         let origin = match self.origin {
             Origin::Made(_) => "made",
             Origin::Shipped(_) => "stock",
         };
-        [self.name, origin, self.machine.name]
+        let machine = self.machine.name;
+        [self.name.to_owned(), format!("{origin}-{machine}"), origin.to_owned(), machine.to_owned()]
     }
 
     /// True when test data that says this word means this kernel.
     pub(crate) fn is(&self, word: &str) -> bool {
-        self.words().contains(&word)
+        self.words().iter().any(|own| own == word)
     }
 
     /// How it is made, if it is made here.
@@ -254,10 +255,10 @@ impl Kernel {
         }
     }
 
-    /// The release of Debian that klpx runs on for it, if that is not this machine's.
+    /// The release of Debian that it is for, if it comes from one.
     pub(crate) fn distro(&self) -> Option<&'static Distro> {
         match &self.origin {
-            Origin::Shipped(shipped) => shipped.root,
+            Origin::Shipped(shipped) => Some(shipped.home),
             Origin::Made(_) => None,
         }
     }
@@ -422,7 +423,8 @@ fn of_packages(
     tree: PathBuf,
     release: String,
 ) -> Result<Built> {
-    let root = kernel.distro().map(|distro| distro::ensure(workspace, distro)).transpose()?;
+    let away = kernel.distro().filter(|distro| !distro.is_here());
+    let root = away.map(|distro| distro::ensure(workspace, distro)).transpose()?;
     Ok(Built { kernel, source, tree, release: Some(release), root })
 }
 

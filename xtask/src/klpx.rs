@@ -40,29 +40,6 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
 }
 
-/// What a run with `--keep-work` kept.
-pub(crate) struct Work {
-    /// The kernel in klpx's cache.
-    pub(crate) kernel: PathBuf,
-    /// The run's objects.
-    pub(crate) dir: PathBuf,
-}
-
-impl Work {
-    /// From what the run said.
-    pub(crate) fn kept(text: &str) -> Option<Work> {
-        let line = text.lines().find_map(|line| line.split_once("objects of this run are in "));
-        let dir = PathBuf::from(line?.1.trim());
-        let work = Work { kernel: dir.parent()?.parent()?.to_path_buf(), dir };
-        work.objects().iter().all(|path| path.is_file()).then_some(work)
-    }
-
-    /// The original `vmlinux.o` (the kernel's baseline) and the patched one.
-    pub(crate) fn objects(&self) -> [PathBuf; 2] {
-        [self.kernel.join("baseline/vmlinux.o"), self.dir.join("patched/vmlinux.o")]
-    }
-}
-
 /// Version of the report that tests know.
 pub(crate) const SCHEMA: u32 = 2;
 

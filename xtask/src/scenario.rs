@@ -124,7 +124,7 @@ impl Scenario {
 impl Livepatch {
     /// The files of its patches for a kernel: the most exact word counts.
     fn patches(&self, kernel: &Kernel) -> &[String] {
-        let other = kernel.words().into_iter().find_map(|word| self.on.get(word)?.patches.as_ref());
+        let other = kernel.words().iter().find_map(|word| self.on.get(word)?.patches.as_ref());
         other.unwrap_or(&self.patches)
     }
 

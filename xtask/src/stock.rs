@@ -25,9 +25,9 @@ pub(crate) struct Shipped {
     /// Keep the debug package's copies of the modules: 1.8 GB for a cloud kernel. Without them there is only what a
     /// machine has where that package is not installed: modules without FILE symbols.
     pub(crate) debug_modules: bool,
-    /// The release that it is for, if that is not this machine's: klpx runs in its root directory and finds the kernel's
-    /// packages there, its source as a tarball.
-    pub(crate) root: Option<&'static Distro>,
+    /// The release that it is for. Where that is not this machine's, klpx runs in its root directory and finds the
+    /// kernel's packages there, its source as a tarball.
+    pub(crate) home: &'static Distro,
 }
 
 impl Shipped {
@@ -124,9 +124,10 @@ pub(crate) fn at_release(
     if !place.is_dir() {
         fetch(workspace, &place, name, shipped, release)?;
     }
-    let source = match shipped.root {
-        Some(_) => Source { tree: tarball(&place, shipped)?, version: release.to_owned() },
-        None => source(workspace, shipped, release)?,
+    let source = if shipped.home.is_here() {
+        source(workspace, shipped, release)?
+    } else {
+        Source { tree: tarball(&place, shipped)?, version: release.to_owned() }
     };
     Ok((source, place))
 }
@@ -259,7 +260,7 @@ fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, rel
     std::os::unix::fs::symlink("usr/lib", sysroot.join("lib"))?;
     let (mut megabytes, mut debs) = (0, Vec::new());
     let mut wanted = packages(&repository, release, &version)?;
-    if shipped.root.is_some() {
+    if !shipped.home.is_here() {
         wanted.push(source_package(shipped));
     }
     for package in wanted {
@@ -332,7 +333,7 @@ mod tests {
         release: ["6.12.", "+deb12", "-cloud-amd64"],
         suites: &[],
         debug_modules: false,
-        root: None,
+        home: &crate::distro::BOOKWORM,
     };
 
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use klpx_diff::{Change, Difference};
+use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object, Target};
 use serde::Serialize;
 
@@ -85,6 +86,58 @@ pub(crate) fn explain(pair: &Objects<'_>, difference: &Difference, both: Both<'_
         };
         finding.cause = Some(cause);
     }
+}
+
+/// Explains what rests on a function of another unit of the same object. Findings stand in the order of the pairs and of
+/// their changed functions.
+pub(crate) fn explain_across(
+    pairs: &[Objects<'_>],
+    differences: &[Difference],
+    findings: &mut [Vec<Finding>],
+) {
+    if pairs.len() < 2 {
+        return;
+    }
+    let outside: Vec<Vec<BTreeSet<String>>> =
+        pairs.iter().zip(differences).map(|(pair, difference)| outside(pair, difference)).collect();
+    let places = || findings.iter().enumerate().flat_map(|(n, all)| (0..all.len()).map(move |at| (n, at)));
+    let mut told = Vec::new();
+    for (n, at) in places().filter(|&(n, at)| findings[n][at].cause == Some(Cause::Otherwise)) {
+        let own = &findings[n][at].function;
+        let others = || places().filter(|&(m, _)| m != n && pairs[m].name == pairs[n].name);
+        let name = |(m, other): (usize, usize)| findings[m][other].function.clone();
+        if let Some(other) = others().map(name).find(|name| outside[n][at].contains(name)) {
+            told.push((n, at, Cause::ReliesOn, format!("relies on {other}, which changed")));
+        } else if let Some(other) = others().find(|&(m, other)| outside[m][other].contains(own)) {
+            told.push((n, at, Cause::CalledBy, format!("{}, which changed, calls it", name(other))));
+        }
+    }
+    for (n, at, cause, why) in told {
+        let finding = &mut findings[n][at];
+        finding.why = format!("{}; {why}", finding.why);
+        finding.cause = Some(cause);
+    }
+}
+
+/// The names of what each changed function refers to in other units, in either build.
+fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>> {
+    let of = |object: &Object<'_>, item: ItemId| -> BTreeSet<String> {
+        let section = object.item(item).section;
+        let target = |rela| match object.resolve(section, rela) {
+            Target::External { symbol, .. } => {
+                let name = without_promotion(object.elf.symbol_name(symbol));
+                Some(String::from_utf8_lossy(name).into_owned())
+            }
+            _ => None,
+        };
+        object.item_relocations(item).iter().filter_map(target).collect()
+    };
+    let both = |change: &Change| {
+        let mut names = of(&pair.patched, change.patched);
+        names.extend(change.original.into_iter().flat_map(|item| of(&pair.original, item)));
+        names
+    };
+    difference.functions.iter().map(both).collect()
 }
 
 /// The first changed function that a new one was inlined into.

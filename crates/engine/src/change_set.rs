@@ -143,6 +143,7 @@ impl Analysis {
         for pair in objects {
             analysis.add(pair, tree, &compiled.remade, &mut compiled.originals);
         }
+        causes::explain_across(objects, &analysis.differences, &mut analysis.findings);
         analysis
     }
 

@@ -73,8 +73,14 @@ fn look(process: u32, usage: &mut Usage) {
 /// The time that a process has used (proc_pid_stat(5), utime and stime).
 fn own_time(process: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let ticks: u64 =
-        stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let ticks: u64 = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
     // SAFETY: a plain call without pointers.
     let second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|n| *n > 0)?;
     Some(Duration::from_millis(ticks * 1000 / second))

@@ -124,7 +124,11 @@ fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -
     let megabytes = (all - source) / 1_000_000;
     ui::line("disk beside the source's copy", &format!("{megabytes} MB, goal {disk} MB"), None);
     ui::line("disk of the source's copy", &format!("{} MB", source / 1_000_000), None);
-    ui::line("klpx itself, a known unit", &format!("{:.2} s, goal {own} s", rows[2].ours.own.as_secs_f64()), None);
+    ui::line(
+        "klpx itself, a known unit",
+        &format!("{:.2} s, goal {own} s", rows[2].ours.own.as_secs_f64()),
+        None,
+    );
     let most = rows.iter().map(|row| row.ours.memory).max().unwrap_or_default() / 1_000_000;
     ui::line("most memory, with children", &format!("{most} MB, goal {memory} MB"), None);
     Ok(rows)
@@ -194,5 +198,8 @@ fn show(rows: &[Row]) {
             ]
         })
         .collect();
-    ui::table(&["what", "klpx", "by itself", "goal", "memory", "beside", "time", "memory", "faster", "smaller"], &cells);
+    ui::table(
+        &["what", "klpx", "by itself", "goal", "memory", "beside", "time", "memory", "faster", "smaller"],
+        &cells,
+    );
 }

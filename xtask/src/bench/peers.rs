@@ -115,4 +115,3 @@ fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<(Usage, O
         .map(|line| line.rsplit_once("objtool: ").map_or(line, |(_, why)| why).trim().to_owned());
     Ok(Some((total, refusal.filter(|_| !status.success()))))
 }
-

@@ -42,7 +42,11 @@ type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>
 /// On one kernel. In this order: a later check also sees what an earlier one left.
 const CHECKS: [Check; 9] = [
     ("sigkill", "klpx is killed in the patched build, then builds another patch", killed),
-    ("sigkill-preparing", "klpx is killed before a new kernel is ready, then builds a patch", killed_preparing),
+    (
+        "sigkill-preparing",
+        "klpx is killed before a new kernel is ready, then builds a patch",
+        killed_preparing,
+    ),
     ("ctrl-c", "klpx gets Ctrl-C in the patched build", interrupted),
     ("two-at-once", "a second klpx waits for the first, both succeed", two_at_once),
     ("small-disk", "the cache's disk is too small from the start", small_disk),
@@ -57,8 +61,11 @@ const CHECKS: [Check; 9] = [
 ];
 
 /// On every ThinLTO kernel.
-const LTO_CHECKS: [Check; 1] =
-    [("sigkill-bitcode", "klpx is killed while it compiles bitcode, then builds another patch", killed_in_bitcode)];
+const LTO_CHECKS: [Check; 1] = [(
+    "sigkill-bitcode",
+    "klpx is killed while it compiles bitcode, then builds another patch",
+    killed_in_bitcode,
+)];
 
 fn wanted(name: &str, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))

@@ -155,7 +155,7 @@ impl Attempt<'_> {
         Freezer::new(self.context, self.level, pairs, self.sides.added.values().map(PathBuf::as_path))
     }
 
-    /// Nobody sees the names of a unit that is the only one of its link, and it imports nothing.
+    /// A unit that is the only one of its link imports nothing, and nobody imports from it.
     fn bring_unit_near(
         &self,
         freezer: &Freezer<'_>,
@@ -164,7 +164,7 @@ impl Attempt<'_> {
         patched: &Path,
     ) -> Result<Near> {
         match self.sides.original.inputs.len() {
-            1 => Ok(Near::default()),
+            1 => Ok(Near { frozen: self.level >= Level::Names, held_back: 0 }),
             _ => freezer.bring_near(original, patched, &self.folder("freeze", &self.units[at])?),
         }
     }

@@ -24,11 +24,11 @@ export KBUILD_LDFLAGS := -m elf_x86_64 -mllvm -import-instr-limit=LIMIT
 export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel \
 	-fno-asynchronous-unwind-tables -I$(srctree)/include
 build := -f $(srctree)/scripts/Makefile.build obj
-.PHONY: olddefconfig prepare modules_prepare scripts_basic vmlinux_o
+.PHONY: olddefconfig prepare modules_prepare . vmlinux_o
 olddefconfig prepare modules_prepare:
 	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release
-scripts_basic:
-	@$(MAKE) $(build)=scripts/basic
+.:
+	@$(MAKE) $(build)=. need-builtin=1 need-modorder=1
 vmlinux_o:
 	@$(MAKE) $(build)=fs need-builtin=1 fs/built-in.a
 	@rm -f vmlinux.a && $(AR) cDPrST vmlinux.a fs/built-in.a

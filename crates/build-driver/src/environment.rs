@@ -1,7 +1,8 @@
 //! What the kernel's top Makefile hands to the makefiles of its folders: the environment in which
 //! `scripts/Makefile.build` makes one object, with exactly the flags of the whole build, and without the top Makefile's
 //! own work. It is asked once for a kernel: every folder is made by `$(MAKE) $(build)=FOLDER` (scripts/Kbuild.include),
-//! and with another `build` the first such call writes down its environment.
+//! and with another `build` the call for the root folder writes down its environment. That call comes last: recipes of
+//! `prepare` add flags (arm64's `stack_protector_prepare` takes one from a generated header).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,14 +14,31 @@ use klpx_diagnosis::{Diagnosis, Result};
 use crate::copy;
 use crate::kbuild::UnitList;
 use crate::make::{Built, Make};
-use crate::process::Call;
+use crate::prepare::{USELESS, without_useless};
+use crate::process::{Call, Outcome};
 use crate::workspace::{internal, original_does_not_build};
 
-/// The makefile that takes the place of `scripts/Makefile.build` for one call.
-const CAPTURE: &str = "klpx-environment:\n\t@env -0 > $(KLPX_ENVIRONMENT)\n.PHONY: klpx-environment\n";
+/// The makefile that takes the place of `scripts/Makefile.build`. Everything else is made already, so the calls before
+/// the one for the kernel's root folder have nothing to do.
+const CAPTURE: &str = r"# Written by klpx.
+ifeq ($(obj),scripts/kconfig)
+$(error klpx: $(MAKECMDGOALS) of $(obj) has to be made first)
+endif
+.PHONY: klpx-environment
+ifeq ($(obj):$(need-builtin),.:1)
+klpx-environment:
+	@env -0 > $(KLPX_ENVIRONMENT)
+else
+klpx-environment: ;
+.DEFAULT: ;
+endif
+";
+
+/// The goal of the kernel's Makefile that calls for the root folder, and so for all others.
+const ROOT: &str = ".";
 
 /// What make itself puts into the environment, and what the call for a folder decides.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "MAKEFLAGS",
     "MFLAGS",
     "MAKELEVEL",
@@ -32,6 +50,7 @@ const OWN: [&str; 11] = [
     "KBUILD_MODULES",
     "O",
     "build",
+    "obj",
 ];
 
 /// The captured environment.
@@ -49,8 +68,7 @@ impl Environment {
         std::fs::write(&rules, CAPTURE).map_err(|error| Diagnosis::io("write", &rules, &error))?;
         let build = format!("build=-f {} obj", rules.display());
         let place = format!("KLPX_ENVIRONMENT={}", output.display());
-        // The first target of every build: nothing is made before it calls for a folder.
-        let built = make.run(&["scripts_basic", &build, &place], &(), None)?;
+        let built = make.run(&without_useless(&[ROOT, &build, &place]), &(), None)?;
         if !built.success {
             return Err(original_does_not_build(make, &built));
         }
@@ -83,7 +101,8 @@ impl Environment {
             let at = line.iter().position(|&byte| byte == b'=')?;
             let name = OsStr::from_bytes(&line[..at]);
             let is_own = OWN.iter().any(|own| name == *own);
-            (!is_own).then(|| (name.to_owned(), OsString::from_vec(line[at + 1..].to_vec())))
+            let is_off = USELESS.iter().any(|word| word.strip_suffix('=').is_some_and(|off| name == off));
+            (!is_own && !is_off).then(|| (name.to_owned(), OsString::from_vec(line[at + 1..].to_vec())))
         };
         let mut variables: Vec<_> = text.split(|&byte| byte == 0).filter_map(variable).collect();
         variables.sort();
@@ -101,6 +120,26 @@ impl Environment {
         text
     }
 
+    /// make in this environment, without a goal.
+    fn call(&self, make: &Make<'_>) -> Call {
+        let call = Call::new("make")
+            .dir(make.build)
+            .args(["-rR", "--no-print-directory", "--output-sync=target"])
+            .arg(format!("-j{}", make.kernel.jobs()))
+            .args(make.variables());
+        self.variables.iter().fold(call, |call, (name, value)| call.env(name, value))
+    }
+
+    /// kbuild's units, of the source as it is.
+    pub(crate) fn units(&self, make: &Make<'_>) -> Result<UnitList> {
+        UnitList::ask(make.src, make.build, &mut |words| {
+            let mut lines = Vec::new();
+            let call = self.call(make).args(words);
+            let success = make.runner.stream(&call, &mut |line| lines.push(line.to_owned()))?;
+            Ok(Outcome { success, lines })
+        })
+    }
+
     /// Makes objects of one folder: `folder` is the one whose makefile has them, `objects` are paths in the build tree.
     pub(crate) fn make(
         &self,
@@ -109,18 +148,12 @@ impl Environment {
         objects: &[PathBuf],
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Built> {
-        let mut call = Call::new("make")
-            .dir(make.build)
-            .args(["-rR", "--no-print-directory", "--output-sync=target"])
-            .arg(format!("-j{}", make.kernel.jobs()))
+        let mut call = self
+            .call(make)
             .arg("-f")
             .arg(make.src.join("scripts/Makefile.build"))
             .args([format!("obj={folder}"), "need-builtin=1".to_owned(), "need-modorder=1".to_owned()])
-            .args(make.variables())
             .args(objects);
-        for (name, value) in &self.variables {
-            call = call.env(name, value);
-        }
         for (name, value) in self.folders.get(folder).into_iter().flatten() {
             call = call.env(name, value);
         }

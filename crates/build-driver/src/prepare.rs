@@ -12,8 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Environment;
 use crate::kbuild::UnitList;
 use crate::kernel::{FORMAT, PINNED_FILES, PINNED_RUST};
-use crate::make::Make;
-use crate::process::Outcome;
 use crate::progress::Progress;
 use crate::workspace::{Workspace, internal, original_does_not_build, remove_file};
 use crate::{copy, host};
@@ -36,7 +34,7 @@ pub struct Ready {
 
 /// Parts of a build that are of no use here. Empty on make's command line, they are off for make; C sees the
 /// configuration's header and nothing of this. So neither rustc nor pahole nor a key is asked for.
-const USELESS: [&str; 5] = [
+pub(crate) const USELESS: [&str; 5] = [
     "CONFIG_RUST=",
     "CONFIG_DEBUG_INFO_BTF=",
     "CONFIG_DEBUG_INFO_BTF_MODULES=",
@@ -72,10 +70,7 @@ impl Workspace {
         })?;
         self.check_configuration()?;
         progress.step("asking kbuild for its units");
-        let units = self.with_make(|make| {
-            Environment::capture(make, &self.dir)?;
-            self.ask_units(make)
-        })?;
+        let units = self.with_make(|make| Environment::capture(make, &self.dir)?.units(make))?;
         Environment::keep_folders(&units, &self.dir)?;
         let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
             copy::write_durably(&self.dir.join(name), &text.map_err(|error| internal(&error.to_string()))?)
@@ -84,15 +79,6 @@ impl Workspace {
         let manifest = Manifest { format: FORMAT, key: self.kernel.key().to_owned() };
         write("prepared.json", serde_json::to_vec(&manifest))?;
         Ok(Ready { units, cached: false })
-    }
-
-    /// kbuild's units, of the source as it is.
-    pub(crate) fn ask_units(&self, make: &Make<'_>) -> Result<UnitList> {
-        UnitList::ask(make.src, make.build, &mut |words| {
-            let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
-            let built = make.run(&words, &(), None)?;
-            Ok(Outcome { success: built.success, lines: built.lines })
-        })
     }
 
     /// What an earlier run made ready.

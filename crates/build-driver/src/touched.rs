@@ -204,7 +204,8 @@ impl Workspace {
 
     /// The units that only the patched source has.
     fn added(&self, prepared: &Prepared, list: &UnitList) -> Result<Vec<TouchedUnit>> {
-        let patched = self.while_patched(prepared, |_| self.with_make(|make| self.ask_units(make)))?;
+        let environment = Environment::read(&self.dir)?;
+        let patched = self.while_patched(prepared, |_| self.with_make(|make| environment.units(make)))?;
         let mut added = Vec::new();
         let mut faults = Vec::new();
         for (id, unit) in patched.units() {

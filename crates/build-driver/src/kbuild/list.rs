@@ -187,10 +187,10 @@ pub struct UnitList {
 impl UnitList {
     /// Asks kbuild.
     ///
-    /// The build tree must be prepared, with a configuration that make takes as up to date. `make` runs the kernel's
-    /// make for this build tree, with its variables, parallel jobs and the words given. make variables that switch parts
-    /// of the configuration off (`CONFIG_DEBUG_INFO_BTF=`) take units away: leave them out here, nothing is made.
-    /// In the source nothing is written, in the build tree folders for objects.
+    /// The build tree must be prepared. `make` runs make there with the words given, in the environment in which the
+    /// kernel's Makefile calls for the root folder. make variables that switch parts of the configuration off
+    /// (`CONFIG_DEBUG_INFO_BTF=`) take units away: leave them out here, nothing is made. In the source nothing is
+    /// written, in the build tree folders for objects.
     ///
     /// # Errors
     /// make fails (`klpx::kbuild-units`), or says what klpx does not understand.
@@ -305,21 +305,17 @@ impl UnitList {
     }
 }
 
-/// make's words: `build` is what kbuild calls for a folder (scripts/Kbuild.include), and `scripts_basic` is the one goal
-/// of the kernel's Makefile that calls it without making anything before.
-fn question(mk: &Path, records: &Path) -> [OsString; 4] {
+/// make's words: the makefile in the place of scripts/Makefile.build, also where rules call for another folder by
+/// `$(build)` (scripts/Kbuild.include), and what that makefile is to know.
+fn question(mk: &Path, records: &Path) -> [OsString; 5] {
     let variable = |name: &str, value: &Path| {
         let mut word = OsString::from(name);
         word.push("=");
         word.push(value);
         word
     };
-    [
-        variable("klpx-mk", mk),
-        variable("klpx-out", records),
-        "build=-f $(klpx-mk) obj".into(),
-        "scripts_basic".into(),
-    ]
+    let build = "build=-f $(klpx-mk) obj".into();
+    ["-f".into(), mk.into(), build, variable("klpx-mk", mk), variable("klpx-out", records)]
 }
 
 fn not_understood(what: &str) -> Diagnosis {

@@ -1,5 +1,4 @@
-# Asks kbuild for its units. This file stands in for the kernel's scripts/Makefile.build (list.rs sets `build`), includes
-# it, and writes down what it has worked out, one record a folder. Nothing is made: the makes run with -n.
+# Asks kbuild for its units. This file stands in for the kernel's scripts/Makefile.build, includes it, and writes down what it has worked out, one record a folder. Nothing is made: the makes run with -n.
 #
 # klpx-mk: this file. klpx-out: where the records go. klpx-goal: set from the root folder down.
 
@@ -8,10 +7,7 @@ klpx-flags := KBUILD_CPPFLAGS KBUILD_CFLAGS KBUILD_AFLAGS KBUILD_RUSTFLAGS KBUIL
 
 ifeq ($(klpx-goal),)
 
-# The kernel's Makefile has set up everything that folders need, and calls scripts/basic first.
-ifneq ($(obj):$(MAKECMDGOALS),scripts/basic:)
-$(error klpx: $(or $(MAKECMDGOALS),everything) of $(obj) has to be made first)
-endif
+# The environment is what the kernel's Makefile has set up for the root folder (environment.rs).
 $(foreach flags,$(klpx-flags),$(eval export klpx_root_$(flags) := $$($(flags))))
 .PHONY: klpx
 klpx:

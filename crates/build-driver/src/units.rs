@@ -294,7 +294,7 @@ impl Workspace {
         units.iter().map(pair).collect()
     }
 
-    /// kbuild's records of units that only the patched source has; kbuild makes these units for it.
+    /// kbuild's records of units that only the patched source has; kbuild makes these units for it, in the build tree.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; an interrupt.

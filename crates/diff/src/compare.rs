@@ -406,6 +406,14 @@ pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) 
         let end = name.iter().skip(7).position(|&b| b == b'.').map_or(name.len(), |n| n + 7);
         return (&name[..end], flags);
     }
+    // With LTO an initcall has a section of its own, named like the initcall: `.initcall6.init..kmod_random__640_1711_f`
+    // (include/linux/init.h, __initcall_section).
+    const OF_INITCALL: &[u8] = b"..kmod_";
+    if name.starts_with(b".initcall")
+        && let Some(end) = name.windows(OF_INITCALL.len()).position(|part| part == OF_INITCALL)
+    {
+        return (&name[..end], flags);
+    }
     for plain in PLAIN {
         if name == plain || name.starts_with(plain) && name[plain.len()] == b'.' {
             return (plain, flags);

@@ -5,13 +5,18 @@ mod support;
 use support::Builds;
 use support::project::{CLANGS, GCC_12, Mode};
 
-/// As `module_init` and `MODULE_INFO` expand: a counter and the line are parts of the names.
+/// As `module_init` and `MODULE_INFO` expand with LTO: a counter and the line are parts of the names, also of the
+/// section's.
 const MACROS: &str = r#"
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+#define INITCALL_(fn, id) \
+    static int (*PASTE(PASTE(__initcall__, id), 6))(void) \
+        __attribute__((used, section(".initcall6.init.." TEXT(id)))) = fn
 #define INITCALL(fn) \
-    static int (*PASTE(PASTE(PASTE(PASTE(PASTE(PASTE(__initcall__kmod_unit__, __COUNTER__), _), __LINE__), _), fn), 6))(void) \
-        __attribute__((used, section(".initcall6.init"))) = fn
+    INITCALL_(fn, PASTE(PASTE(PASTE(PASTE(PASTE(kmod_unit__, __COUNTER__), _), __LINE__), _), fn))
 #define INFO(text) \
     static const char PASTE(__UNIQUE_ID_modinfo_, __COUNTER__)[] __attribute__((used, section(".modinfo"))) = text
 "#;

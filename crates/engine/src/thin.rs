@@ -94,18 +94,22 @@ impl Links {
             is_linked(unit) && workspace.record(unit).is_ok_and(|record| record.is_thin_unit())
         };
         let (thin, plain) = touched.split(is_thin);
-        let mut put = |unit: &TouchedUnit, made: thinlto::Unit, is_added: bool| {
+        let mut put = |unit: &TouchedUnit, put: &dyn Fn(&mut thinlto::Touched)| {
             for object in linked_to(unit, list) {
-                let Some(link) = objects.get_mut(&object) else { continue };
-                if is_added { &mut link.added } else { &mut link.units }.push(made.clone());
+                objects.get_mut(&object).into_iter().for_each(put);
             }
         };
         for unit in &thin {
-            let recorded = workspace.record(unit)?;
-            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, false);
+            let made = thinlto::Unit { object: unit.object().to_owned(), recorded: workspace.record(unit)? };
+            put(unit, &|link| link.units.push(made.clone()));
         }
         for (unit, recorded) in added.iter().zip(workspace.records_of_added(prepared, &added)?) {
-            put(unit, thinlto::Unit { object: unit.object().to_owned(), recorded }, true);
+            let made = thinlto::Added {
+                unit: thinlto::Unit { object: unit.object().to_owned(), recorded },
+                bitcode: workspace.build_dir().join(unit.object()),
+                objtool: unit.objtool.clone(),
+            };
+            put(unit, &|link| link.added.push(made.clone()));
         }
         objects.retain(|_, link| !link.units.is_empty() || !link.added.is_empty());
         Ok(Links { objects, plain })

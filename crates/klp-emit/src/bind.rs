@@ -5,7 +5,7 @@
 //!
 //! The two builds have the same source, configuration and compiler. klpx's may be one translation unit of several of
 //! that name, the kernel's symbol table may have lost its FILE symbols (a stripped module). Directories differ: names
-//! that ThinLTO promoted carry other hashes, a local may be promoted in one build only, numbered names may have other
+//! that ThinLTO promoted carry other hashes, also those of other units that this one refers to, a local may be promoted in one build only, numbered names may have other
 //! numbers, and the final link made hidden globals local.
 
 mod matcher;
@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::elf::SymbolId;
+use klpx_normalize::name::promotion;
 use klpx_normalize::object::{ItemId, Object};
+use object::elf;
 
 use crate::image::Image;
 use matcher::Matcher;
@@ -91,6 +93,22 @@ impl<'a> Binding<'a> {
     /// The symbol that this one is in the kernel's image, and why.
     pub fn counterpart(&self, symbol: SymbolId) -> Option<(SymbolId, Evidence)> {
         self.bound.get(symbol.index()).copied().flatten()
+    }
+
+    /// The global symbol of the witness with this name, defined or not.
+    pub(crate) fn named(&self, name: &[u8]) -> Option<SymbolId> {
+        let elf = &self.witness.elf;
+        elf.symbol_ids().find(|&id| elf.symbol_name(id) == name && elf.symbol_binding(id) != elf::STB_LOCAL.0)
+    }
+
+    /// The hash in promoted names of the image that stands for this one of the witness.
+    pub(crate) fn hash_in_image(&self, hash: &[u8]) -> Option<&'a [u8]> {
+        self.witness.elf.symbol_ids().find_map(|id| {
+            let (found, evidence) = self.counterpart(id)?;
+            let sure = evidence != Evidence::Reference;
+            let mine = promotion(self.witness.elf.symbol_name(id)).filter(|&mine| mine == hash && sure);
+            mine.and_then(|_| promotion(self.image.elf.symbol_name(found)))
+        })
     }
 
     /// The address of an item's entry in the kernel's image, through its symbol or an alias of it.

@@ -111,33 +111,31 @@ fn is_none(rela: &Rela) -> bool {
     rela.r_type(LE, false).0 == NONE
 }
 
-/// The address or import that the image has where an item's relocation stands, the item's entry being at `entry`.
-pub(crate) fn location(
+/// What a field of the image says where an item's relocation stands, the item's entry being at `entry`. `None` for an
+/// import.
+pub(crate) fn value(
     witness: &Object<'_>,
     item: &Item,
     rela: &Rela,
     image: &Image<'_>,
     entry: u64,
-) -> Option<Location> {
+) -> Option<Value> {
     let place = entry.wrapping_add(rela.r_offset.get(LE)).wrapping_sub(item.entry);
     match found(witness, item.section, rela, image, place)? {
-        Found::Value(Value::Address(a)) => Some(Location::At(a)),
-        Found::Value(_) => None,
-        Found::Import(symbol, offset) => Some(Location::Undefined(symbol, offset)),
+        Found::Value(value) => Some(value),
+        Found::Import(..) => None,
     }
 }
 
-/// The references of an item to items that `wanted` names: relocation, item, offset from its entry.
-pub(crate) fn references<'d>(
+/// The references of an item that `wanted` names: relocation, what it leads to, offset from there.
+pub(crate) fn references<'d, T>(
     witness: &'d Object<'_>,
     owner: ItemId,
-    wanted: &dyn Fn(ItemId) -> bool,
-) -> Vec<(&'d Rela, ItemId, i64)> {
+    wanted: &dyn Fn(Target) -> Option<(T, i64)>,
+) -> Vec<(&'d Rela, T, i64)> {
     let section = witness.item(owner).section;
-    (witness.item_relocations(owner).iter())
-        .filter_map(|rela| match witness.resolve(section, rela) {
-            Target::Item { item, offset } if wanted(item) => Some((rela, item, offset)),
-            _ => None,
-        })
+    let relocations = witness.item_relocations(owner).iter();
+    relocations
+        .filter_map(|rela| wanted(witness.resolve(section, rela)).map(|(to, offset)| (rela, to, offset)))
         .collect()
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_normalize::elf::SymbolId;
+use klpx_normalize::name::{PROMOTED, promotion, without_promotion};
 use klpx_normalize::object::Object;
 use object::elf;
 
@@ -34,6 +35,23 @@ impl<'a> KernelBinder<'a> {
         let same = |binding: &&Binding<'a>| std::ptr::addr_eq(binding.witness(), original);
         self.bindings.iter().find(same)
     }
+
+    /// What a promoted name of klpx's build, which has another hash in the kernel, is there: as some unit binds the
+    /// name, or else another name with that hash.
+    fn promoted(&self, object: &str, name: &str) -> Option<Result<Bound, Diagnosis>> {
+        let hash = promotion(name.as_bytes())?;
+        let of_object = || self.bindings.iter().filter(|binding| binding.image().object() == object);
+        let by_name = of_object().find_map(|binding| {
+            let symbol = binding.named(name.as_bytes())?;
+            binding.counterpart(symbol).map(|(found, _)| bound(binding.image(), found))
+        });
+        by_name.or_else(|| {
+            let other = of_object().find_map(|binding| binding.hash_in_image(hash))?;
+            let name = [without_promotion(name.as_bytes()), PROMOTED, other].concat();
+            let image = self.images.get(object)?;
+            image.named(&name).next().map(|found| bound(image, found))
+        })
+    }
 }
 
 fn first(failure: Failure) -> Diagnosis {
@@ -50,7 +68,10 @@ fn missing(name: &str, object: &str) -> Diagnosis {
 }
 
 fn position(image: &Image<'_>, name: &str) -> Result<Bound, Diagnosis> {
-    let symbol = image.global(name.as_bytes()).ok_or_else(|| missing(name, image.object()))?;
+    bound(image, image.global(name.as_bytes()).ok_or_else(|| missing(name, image.object()))?)
+}
+
+fn bound(image: &Image<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
     let position = image.position(symbol).map_err(first)?;
     Ok(Bound { name: position.name, sympos: position.sympos })
 }
@@ -68,6 +89,9 @@ impl Binder for KernelBinder<'_> {
     }
 
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis> {
+        if let Some(found) = self.promoted(object, name) {
+            return found;
+        }
         let image = self.images.get(object).ok_or_else(|| missing(name, object))?;
         position(image, name)
     }
@@ -75,6 +99,7 @@ impl Binder for KernelBinder<'_> {
     fn defines(&self, object: &str, name: &str) -> bool {
         let image = self.images.get(object);
         image.is_some_and(|image| image.global(name.as_bytes()).is_some_and(|id| image.address(id).is_some()))
+            || self.promoted(object, name).is_some()
     }
 
     fn refuses_indirect_calls(&self, object: &str, function: &Bound) -> bool {

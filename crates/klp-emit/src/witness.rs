@@ -340,10 +340,11 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
     }
 
-    /// A symbol that vmlinux.o leaves to the final link; 0 for a weak one that nothing defines.
+    /// A symbol of another unit, or of the final link; 0 for a weak one that nothing defines.
     fn external(&self, symbol: SymbolId) -> Option<u64> {
         let name = self.witness.elf.symbol_name(symbol);
-        let defined = self.image.global(name).or_else(|| self.image.named(name).next());
+        let bound = self.binding.counterpart(symbol).map(|(found, _)| found);
+        let defined = bound.or_else(|| self.image.global(name)).or_else(|| self.image.named(name).next());
         match defined.and_then(|id| self.image.address(id)) {
             Some(address) => Some(address),
             None if self.witness.elf.symbol_binding(symbol) == elf::STB_WEAK.0 => Some(0),

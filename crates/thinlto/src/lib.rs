@@ -12,6 +12,7 @@
 
 mod attempt;
 mod context;
+mod declare;
 mod differing;
 mod each;
 mod files;
@@ -33,7 +34,7 @@ use serde::Serialize;
 
 pub use context::Context;
 pub use link::{Input, Link};
-pub use prepare::{Made, Pair, Touched, prepare};
+pub use prepare::{Added, Made, Pair, Touched, prepare};
 pub use unit::{Overlays, Side, Unit, write_overlay};
 
 /// How far the patched build may be brought nearer to the original; each level holds the ones before.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::llvm::native;
 use klpx_build_driver::Progress;
-use klpx_build_driver::kbuild::UnitList;
+use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Call;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
@@ -20,7 +20,7 @@ use crate::originals::Originals;
 use crate::sides::Sides;
 use crate::unit::{Compiler, Form, Overlays, Side, Unit};
 use crate::view::View;
-use crate::{Level, Outcome, files};
+use crate::{Level, Outcome, declare, files};
 
 /// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
 #[derive(Clone, Debug)]
@@ -30,7 +30,18 @@ pub struct Touched {
     /// Those of its inputs that the patch touches.
     pub units: Vec<Unit>,
     /// Units that the patch adds to it.
-    pub added: Vec<Unit>,
+    pub added: Vec<Added>,
+}
+
+/// A unit that only the patched source has.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// The unit.
+    pub unit: Unit,
+    /// Its bitcode, as kbuild made it.
+    pub bitcode: PathBuf,
+    /// What objtool does to it.
+    pub objtool: ObjtoolRule,
 }
 
 /// One unit's native code, after objtool, before and after the patch.
@@ -75,11 +86,8 @@ pub fn prepare(
     let originals = Originals::of(&context.store_of(&touched.link.object));
     files::create_dir(work)?;
     let compiler = Compiler { runner: context.runner, build: &context.build, overlays, work };
-    let mut added = BTreeMap::new();
-    for unit in &touched.added {
-        let made = compiler.compile(unit, Side::Patched, Form::Bitcode, Side::Patched.name())?;
-        added.insert(unit.object.clone(), made.file);
-    }
+    let added =
+        touched.added.iter().map(|added| (added.unit.object.clone(), added.bitcode.clone())).collect();
     let sides = Sides::new(&touched.link, added);
     let attempt = Attempt {
         context,
@@ -133,7 +141,7 @@ impl Preparation<'_> {
         let changed: Vec<&str> =
             touched.filter(|(_, chosen)| !chosen.near.frozen).map(|(unit, _)| unit.object.as_str()).collect();
         let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
-        let known = || self.touched.units.iter().chain(&self.touched.added);
+        let known = || self.touched.units.iter().chain(self.touched.added.iter().map(|added| &added.unit));
         let untouched = |unit: &&String| known().all(|other| other.object != **unit);
         let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
         tracing::debug!(?units, "see something else than before");
@@ -211,12 +219,12 @@ impl Preparation<'_> {
 
     /// The units that the patch adds, each beside one of an empty file.
     fn added(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
-        let units: Vec<&str> = self.touched.added.iter().map(|unit| unit.object.as_str()).collect();
+        let units: Vec<&str> = self.touched.added.iter().map(|added| added.unit.object.as_str()).collect();
         if units.is_empty() {
             return Ok(Vec::new());
         }
         let patched = self.backends("added", &units, chosen)?;
-        let pair = |(unit, patched): (&Unit, PathBuf)| {
+        let pair = |(Added { unit, .. }, patched): (&Added, PathBuf)| {
             let empty = self.compiler.compile(unit, Side::Patched, Form::Nothing, "nothing")?;
             Ok(Natives { unit: unit.object.clone(), original: empty.file, patched })
         };
@@ -266,11 +274,16 @@ impl Preparation<'_> {
     /// A copy of a unit's native object at `to`, after objtool as the link of the kernel runs it.
     fn finished(&self, unit: &str, native: &Path, to: &Path) -> Result<PathBuf> {
         files::create_dir(to.parent().unwrap_or(to))?;
-        files::write(to, files::read(native)?)?;
-        let options = self.list.by_object(unit).and_then(|id| self.list.objtool(id).options());
+        let native = files::read(native)?;
+        let known = self.list.by_object(unit).map(|id| self.list.objtool(id));
+        let added = || self.touched.added.iter().find(|added| added.unit.object == unit);
+        let rule = known.or_else(|| added().map(|added| &added.objtool));
+        let options = rule.and_then(ObjtoolRule::options);
         let (Some(options), Some(program)) = (options, self.list.objtool_program()) else {
+            files::write(to, native)?;
             return Ok(to.to_owned());
         };
+        files::write(to, declare::static_call_keys(&native).unwrap_or(native))?;
         let build = &self.context.build;
         let call = Call::new(build.join(program)).dir(build).args(options).arg(to);
         let outcome = self.context.runner.run(&call)?;

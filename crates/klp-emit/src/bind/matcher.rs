@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::{HashMap, HashSet};
 use klpx_normalize::align::best_in_order;
 use klpx_normalize::elf::{Definition, Elf, SymbolId};
-use klpx_normalize::name::{Suffixes, canonical};
-use klpx_normalize::object::{FileId, Item, ItemId, Object};
+use klpx_normalize::name::{Suffixes, canonical, promotion};
+use klpx_normalize::object::{FileId, Item, ItemId, Object, Target};
 use object::elf;
 
 use super::Evidence;
 use super::promoted::{pair_hashes, promoted_by_hash};
 use crate::contents;
-use crate::image::{Image, Location};
+use crate::field::Value;
+use crate::image::Image;
 use crate::locals::{Locals, takes_part};
 
 /// What is left to match under one name: (witness symbols, kernel symbols).
@@ -227,7 +228,8 @@ impl<'a> Matcher<'a> {
         self.witness.elf.symbol_size(mine) == self.image.elf.symbol_size(theirs)
     }
 
-    /// Promoted names: the hash of each file in one build stands for one hash in the other.
+    /// Promoted names: the hash of each file in one build stands for one hash in the other. A unit has names of other
+    /// units too, undefined. Where several hashes have all names of one, the code that refers to them decides.
     fn promoted(&mut self) {
         let mine = promoted_by_hash(&self.witness.elf, |id| {
             self.bound[id.index()].is_none() && takes_part(&self.witness.elf, id)
@@ -235,11 +237,24 @@ impl<'a> Matcher<'a> {
         let theirs = promoted_by_hash(&self.image.elf, |id| {
             !self.claimed[id.index()] && takes_part(&self.image.elf, id)
         });
-        for (hash, other) in pair_hashes(&mine, &theirs) {
+        let pairs = pair_hashes(&mine, &theirs);
+        for (hash, other) in &pairs {
             let (Some(mine), Some(theirs)) = (mine.get(hash), theirs.get(other)) else { continue };
             for (name, &from) in mine {
                 if let Some(&to) = theirs.get(name) {
                     self.bind(from, to, Evidence::PromotedTogether);
+                }
+            }
+        }
+        let (done, taken): (HashSet<&[u8]>, HashSet<&[u8]>) = pairs.into_iter().unzip();
+        for (_, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
+            let fitting = |(hash, has): &(&&[u8], &BTreeMap<&[u8], SymbolId>)| {
+                !taken.contains(**hash) && names.keys().all(|name| has.contains_key(name))
+            };
+            let fitting: Vec<_> = theirs.iter().filter(fitting).map(|(_, has)| has).collect();
+            for (name, &id) in names {
+                if self.is_undefined(id) && !fitting.is_empty() {
+                    self.tied.insert(id, fitting.iter().map(|has| has[name]).collect());
                 }
             }
         }
@@ -249,8 +264,8 @@ impl<'a> Matcher<'a> {
     fn leftovers(&mut self) {
         let mut open: BTreeMap<(&[u8], Suffixes), Rest> = BTreeMap::new();
         for id in self.witness.elf.symbol_ids() {
-            let defined = self.witness.elf.definition(id) != Definition::Undefined;
-            if self.bound[id.index()].is_none() && defined && takes_part(&self.witness.elf, id) {
+            if self.bound[id.index()].is_none() && !self.is_undefined(id) && takes_part(&self.witness.elf, id)
+            {
                 open.entry(canonical(self.witness_name(id)).key()).or_default().0.push(id);
             }
         }
@@ -388,22 +403,34 @@ impl<'a> Matcher<'a> {
             let seen = self.references_to(&tied);
             let mut settled = Vec::new();
             for (&id, candidates) in &tied {
-                let Some(addresses) = seen.get(&id) else { continue };
-                let hit = |&&c: &&SymbolId| self.image.address(c).is_some_and(|a| addresses.contains(&a));
+                let fits =
+                    |address: u64, found: &(Value, i64)| found.0.is(address.wrapping_add_signed(found.1));
+                let hit = |&&c: &&SymbolId| {
+                    let Some(address) = self.image.address(c) else { return false };
+                    !self.claimed[c.index()]
+                        && seen.get(&id).is_some_and(|all| all.iter().all(|f| fits(address, f)))
+                };
                 let hits: Vec<SymbolId> = candidates.iter().filter(hit).copied().collect();
-                if let ([only], 1) = (&hits[..], addresses.len())
-                    && !self.claimed[only.index()]
-                {
-                    settled.push((id, *only));
+                match hits[..] {
+                    [only] => settled.push((id, only, true)),
+                    // Strings that the linker merged have one address and several names.
+                    [first, ..] if self.is_undefined(id) && self.is_one_place(&hits) => {
+                        settled.push((id, first, false))
+                    }
+                    _ => {}
                 }
             }
             if settled.is_empty() {
                 break;
             }
-            for (id, only) in settled {
+            for (id, found, alone) in settled {
                 tied.remove(&id);
-                if !self.claimed[only.index()] {
-                    self.bind(id, only, Evidence::Reference);
+                if self.claimed[found.index()] {
+                    continue;
+                }
+                self.bind(id, found, Evidence::Reference);
+                if let Some((mine, theirs)) = self.hashes(id, found).filter(|_| alone) {
+                    self.settle_hash(&mut tied, mine, theirs);
                 }
             }
             for candidates in tied.values_mut() {
@@ -414,30 +441,62 @@ impl<'a> Matcher<'a> {
         self.tied = tied;
     }
 
-    /// For each tied symbol, the addresses that bound items refer to where the witness refers to its entry.
-    fn references_to(&self, tied: &BTreeMap<SymbolId, Vec<SymbolId>>) -> HashMap<SymbolId, BTreeSet<u64>> {
+    fn is_undefined(&self, id: SymbolId) -> bool {
+        self.witness.elf.definition(id) == Definition::Undefined
+    }
+
+    /// True for symbols of one address.
+    fn is_one_place(&self, candidates: &[SymbolId]) -> bool {
+        let mut places = candidates.iter().map(|&id| self.image.address(id));
+        let first = places.next().flatten();
+        first.is_some() && places.all(|place| place == first)
+    }
+
+    /// The hashes in the names of two symbols.
+    fn hashes(&self, mine: SymbolId, theirs: SymbolId) -> Option<(&'a [u8], &'a [u8])> {
+        Some((promotion(self.witness_name(mine))?, promotion(self.image_name(theirs))?))
+    }
+
+    /// Binds the tied names of one hash to those of its hash in the image.
+    fn settle_hash(&mut self, tied: &mut BTreeMap<SymbolId, Vec<SymbolId>>, mine: &[u8], theirs: &[u8]) {
+        let of_hash: Vec<SymbolId> =
+            tied.keys().copied().filter(|&id| promotion(self.witness_name(id)) == Some(mine)).collect();
+        for id in of_hash {
+            let candidates = tied.remove(&id).unwrap_or_default();
+            let free =
+                |c: &&SymbolId| !self.claimed[c.index()] && promotion(self.image_name(**c)) == Some(theirs);
+            if let Some(&found) = candidates.iter().find(free) {
+                self.bind(id, found, Evidence::PromotedTogether);
+            }
+        }
+    }
+
+    /// For each tied symbol, what fields of bound items say where the witness refers to it, and the offset from it.
+    fn references_to(
+        &self,
+        tied: &BTreeMap<SymbolId, Vec<SymbolId>>,
+    ) -> HashMap<SymbolId, Vec<(Value, i64)>> {
         let items: HashMap<ItemId, SymbolId> =
             tied.keys().filter_map(|&id| Some((self.witness.symbol_item(id)?, id))).collect();
-        let mut seen: HashMap<SymbolId, BTreeSet<u64>> = HashMap::new();
+        let wanted = |target| match target {
+            Target::Item { item, offset } => Some((*items.get(&item)?, offset)),
+            Target::External { symbol, offset } => tied.contains_key(&symbol).then_some((symbol, offset)),
+            _ => None,
+        };
+        let mut seen: HashMap<SymbolId, Vec<(Value, i64)>> = HashMap::new();
         for owner in self.witness.item_ids() {
-            let Some((to, _)) = self.bound[self.witness.item(owner).symbol.index()] else { continue };
+            let item = self.witness.item(owner);
+            let Some((to, _)) = self.bound[item.symbol.index()] else { continue };
             let Some(address) = self.image.address(to) else { continue };
-            let refers = contents::references(self.witness, owner, &|item| items.contains_key(&item));
+            let refers = contents::references(self.witness, owner, &wanted);
             if refers.is_empty()
-                || !contents::unrelocated_bytes_agree(
-                    self.witness,
-                    self.witness.item(owner),
-                    self.image,
-                    address,
-                )
+                || !contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
             {
                 continue;
             }
-            for (rela, item, offset) in refers {
-                let found =
-                    contents::location(self.witness, self.witness.item(owner), rela, self.image, address);
-                if let (Some(Location::At(found)), Some(&id)) = (found, items.get(&item)) {
-                    seen.entry(id).or_default().insert(found.wrapping_sub(offset as u64));
+            for (rela, id, offset) in refers {
+                if let Some(value) = contents::value(self.witness, item, rela, self.image, address) {
+                    seen.entry(id).or_default().push((value, offset));
                 }
             }
         }

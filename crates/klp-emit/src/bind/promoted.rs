@@ -29,7 +29,8 @@ fn split_hash(name: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Which hash of one build is which of the other: first by names that only one hash of each build has, then by sets
-/// of names that are the same. A hash with conflicting votes is left alone.
+/// of names that are the same, then by sets of which only one holds the other. A hash with conflicting votes is left
+/// alone.
 pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec<(&'d [u8], &'d [u8])> {
     let owners = |side: &Promoted<'d>| {
         let mut owner: BTreeMap<&'d [u8], Option<&'d [u8]>> = BTreeMap::new();
@@ -59,7 +60,25 @@ pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec
     }
     pairs.retain(|(_, to)| taken[to] == 1);
     pair_by_sets(mine, theirs, &mut pairs);
+    pair_by_subsets(mine, theirs, &mut pairs);
     pairs
+}
+
+/// Pairs a hash that is left with the only one that is left whose names hold all of its names: a unit has only some of
+/// the names of another unit.
+fn pair_by_subsets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
+    let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
+    let mut found: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
+    for (&hash, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
+        let holds = |(other, all): &(&&[u8], &BTreeMap<&[u8], SymbolId>)| {
+            !done.contains(**other) && names.keys().all(|name| all.contains_key(name))
+        };
+        let mut holding = theirs.iter().filter(holds);
+        if let (Some((&only, _)), None) = (holding.next(), holding.next()) {
+            found.entry(only).or_default().push(hash);
+        }
+    }
+    pairs.extend(found.into_iter().filter(|(_, from)| from.len() == 1).map(|(to, from)| (from[0], to)));
 }
 
 /// Pairs hashes that are left when exactly one on each side has the same set of names.

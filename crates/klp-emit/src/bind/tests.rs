@@ -89,6 +89,32 @@ fn promoted_names_are_matched_by_the_company_they_keep() {
     assert_eq!((bound.name.as_str(), bound.sympos), ("helper.llvm.222", 0));
 }
 
+/// A unit that refers to the promoted names of another one.
+fn user(f: &Fixture, hash: u32, names: &[&str]) -> String {
+    let declared: String =
+        names.iter().map(|name| format!("int {name}_(int) __asm__(\"{name}.llvm.{hash}\");\n")).collect();
+    let called: String = names.iter().map(|name| format!("x += {name}_(x);")).collect();
+    let object = format!("user{hash}.o");
+    f.compile("user", &format!("{declared} int user(int x) {{ {called} return x; }}"), &object, &[]);
+    object
+}
+
+#[test]
+fn promoted_names_of_another_unit_are_matched_by_company_or_by_the_code_that_refers_to_them() {
+    for (names, evidence) in
+        [(&["helper", "only_beta"][..], Evidence::PromotedTogether), (&["helper"][..], Evidence::Reference)]
+    {
+        let f = Fixture::new();
+        let kernel = [promoted(&f, "alpha", 111), promoted(&f, "beta", 222), user(&f, 222, names)];
+        f.link(&kernel.each_ref().map(String::as_str), "vmlinux");
+        let bound = bindings(&f.open(&user(&f, 888, names)), &f.open("vmlinux"), "helper");
+        assert!(
+            matches!(&bound[..], [Some((name, _, found))] if name == "helper.llvm.222" && *found == evidence),
+            "{bound:?}"
+        );
+    }
+}
+
 #[test]
 fn a_local_of_one_build_may_be_promoted_in_the_other() {
     let f = Fixture::new();

@@ -21,5 +21,4 @@ int entry(int n)
 +	if (n == 5 || __builtin_expect(n < 1000, 1))
 //#changed entry
 //#plain entry work
-//#frozen 1
 //#cause entry edited

@@ -91,7 +91,12 @@ fn program(seed: u64) -> Source {
         ),
     };
     let edit = ("fs/a.c".to_owned(), format!("{line}\n"), format!("{replacement}\n"));
-    Source { files: vec![("fs/a.c".into(), first), ("fs/b.c".into(), second)], edits: vec![edit], limit: 100 }
+    Source {
+        files: vec![("fs/a.c".into(), first), ("fs/b.c".into(), second)],
+        edits: vec![edit],
+        limit: 100,
+        ..Source::default()
+    }
 }
 
 /// Runs every entry of both units on some numbers; `DIVERT` holds the table of functions to divert.

@@ -1,4 +1,5 @@
-//! Functions that hold copies of what the patch edits, in units that make does not compile again: the build stops.
+//! Functions that hold copies of what the patch edits, where the kernel's Makefile does not know that a unit depends on a
+//! header. klpx finds and compiles such a unit by itself; where make decides (FullLTO), the build stops.
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ static inline int shared(int n)
 ";
 
 /// A kernel whose Makefile does not know that a unit depends on a header. The patch edits that, and more.
-fn toy(edits: &[(&str, &str, &str)]) -> Toy {
+fn toy(full: bool, edits: &[(&str, &str, &str)]) -> Toy {
     let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
     let edit = |&(path, from, to): &(&str, &str, &str)| (path.to_owned(), from.to_owned(), to.to_owned());
     let source = Source {
@@ -24,6 +25,7 @@ fn toy(edits: &[(&str, &str, &str)]) -> Toy {
         ],
         edits: edits.iter().map(edit).collect(),
         limit: 5,
+        full,
     };
     Toy::new(&source, "-22")
 }
@@ -43,26 +45,26 @@ fn left_out(report: &Value) -> Vec<&str> {
 #[test]
 fn a_holder_whose_unit_was_not_compiled_again_stops_the_build() {
     let wanted = ["holder (vmlinux) inlines shared at fs/a.c:4: fs/a.c was not compiled again"];
-    assert_eq!(left_out(&toy(&[IN_HEADER, IN_OTHER]).outcome("off")), wanted);
+    assert_eq!(left_out(&toy(true, &[IN_HEADER, IN_OTHER]).outcome("off")), wanted);
     // Nothing at all differs, because nothing was compiled.
-    assert_eq!(left_out(&toy(&[IN_HEADER]).outcome("off")), wanted);
+    assert_eq!(left_out(&toy(true, &[IN_HEADER]).outcome("off")), wanted);
 }
 
 #[test]
 fn a_unit_that_depends_on_the_patch_is_compiled_even_if_make_would_not() {
-    for level in ["names", "inlining"] {
-        let report = toy(&[IN_HEADER, IN_OTHER]).report(level);
+    for level in ["off", "names", "inlining"] {
+        let report = toy(false, &[IN_HEADER, IN_OTHER]).report(level);
         assert_eq!(changed(&report), ["holder", "other"].map(str::to_owned).into(), "{level}");
     }
 }
 
 #[test]
 fn objects_that_make_left_alone_are_told() {
-    let report = toy(&[IN_HEADER, IN_OTHER]).outcome("off");
+    let report = toy(true, &[IN_HEADER, IN_OTHER]).outcome("off");
     let notes = report["notes"].as_array().expect("notes");
     let wanted = "make did not compile again what depends on the patch: fs/a.o";
     assert!(notes.iter().any(|note| note == wanted), "{notes:#?}");
-    let quiet = toy(&[IN_OTHER]).report("off");
+    let quiet = toy(true, &[IN_OTHER]).report("off");
     assert!(quiet["notes"].as_array().expect("notes").iter().all(|note| note != wanted), "{quiet:#}");
     assert_eq!(quiet["changes"][0]["function"], "other");
 }

@@ -1,4 +1,4 @@
-//! A ThinLTO kernel of a few files, its patch, and what klpx makes of both.
+//! A kernel of a few files with LTO, its patch, and what klpx makes of both.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,13 +20,14 @@ else
 export srctree
 export CC := clang$(LLVM)
 export AR := llvm-ar$(LLVM)
+export LD := ld.lld$(LLVM)
 export KBUILD_LDFLAGS := -m elf_x86_64 -mllvm -import-instr-limit=LIMIT
-export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g -flto=thin -ffreestanding -fno-pic -mcmodel=kernel \
+export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g LTO -ffreestanding -fno-pic -mcmodel=kernel \
 	-fno-asynchronous-unwind-tables -I$(srctree)/include
 build := -f $(srctree)/scripts/Makefile.build obj
-.PHONY: olddefconfig prepare modules_prepare . vmlinux_o
-olddefconfig prepare modules_prepare:
-	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release
+.PHONY: olddefconfig prepare modules_prepare modules . vmlinux_o
+olddefconfig prepare modules_prepare modules:
+	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release; touch Module.symvers
 .:
 	@$(MAKE) $(build)=. need-builtin=1 need-modorder=1
 vmlinux_o:
@@ -62,6 +63,8 @@ pub(crate) struct Source {
     pub(crate) edits: Vec<(String, String, String)>,
     /// The import limit of the link, in instructions.
     pub(crate) limit: u32,
+    /// FullLTO instead of ThinLTO.
+    pub(crate) full: bool,
 }
 
 impl Source {
@@ -91,7 +94,12 @@ impl Toy {
                 Command::new(format!("{tool}{suffix}")).arg("--version").output().expect("LLVM's tools");
             String::from_utf8_lossy(&said.stdout).lines().next().expect("a line").to_owned()
         };
-        let makefile = MAKEFILE.replace("LIMIT", &source.limit.to_string());
+        let (flag, option) = match source.full {
+            true => ("-flto", "FULL"),
+            false => ("-flto=thin", "THIN"),
+        };
+        let makefile =
+            MAKEFILE.replace("LIMIT", &source.limit.to_string()).replace("LTO -f", &format!("{flag} -f"));
         for (path, text) in [
             ("Makefile", makefile.as_str()),
             ("include/linux/kernel.h", ""),
@@ -107,7 +115,7 @@ impl Toy {
         }
         let config = format!(
             "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_LIVEPATCH=y\nCONFIG_KALLSYMS=y\nCONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y\n\
-             CONFIG_LTO_CLANG_THIN=y\nCONFIG_CC_VERSION_TEXT=\"{}\"\n",
+             CONFIG_LTO_CLANG_{option}=y\nCONFIG_CC_VERSION_TEXT=\"{}\"\n",
             version("clang")
         );
         toy.write("out/.config", &config);

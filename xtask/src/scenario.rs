@@ -31,6 +31,9 @@ struct Data {
     /// Modules that the guest loads.
     #[serde(default)]
     modules: Vec<String>,
+    /// More of them on one fixture kernel, on those of an origin, or on one architecture.
+    #[serde(default)]
+    more_modules: BTreeMap<String, Vec<String>>,
     /// C programs that the guest calls.
     #[serde(default)]
     helpers: Vec<String>,
@@ -118,6 +121,11 @@ pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Sc
 impl Scenario {
     fn is_for(&self, kernel: &Kernel) -> bool {
         self.data.kernels.is_empty() || self.data.kernels.iter().any(|word| kernel.is(word))
+    }
+
+    fn modules(&self, kernel: &Kernel) -> Vec<String> {
+        let more = self.data.more_modules.iter().filter(|(word, _)| kernel.is(word));
+        self.data.modules.iter().chain(more.flat_map(|(_, modules)| modules)).cloned().collect()
     }
 }
 
@@ -241,7 +249,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
         name: scenario.name.clone(),
         script: scenario.directory.join("guest.sh"),
         files,
-        modules: scenario.data.modules.clone(),
+        modules: scenario.modules(built.kernel),
         helpers: scenario.data.helpers.clone(),
         console: scenario.data.console.clone(),
     });

@@ -16,7 +16,7 @@ use crate::parallel::each;
 use crate::progress::Progress;
 use crate::recorded::Recorded;
 use crate::units::patched_fails;
-use crate::workspace::{Workspace, original_does_not_build};
+use crate::workspace::{Workspace, original_does_not_build, remove_file};
 
 impl Workspace {
     /// The candidates whose text the patch changes, in their order.
@@ -58,6 +58,7 @@ impl Workspace {
                 .map(|&id| {
                     let unit = list.unit(id);
                     let target = PathBuf::from(unit.target());
+                    remove_file(&self.build_dir().join(&unit.object))?;
                     self.with_make(|make| {
                         let built = environment.make(make, &unit.folder, &[target], &mut |_| {})?;
                         if built.success { Ok(()) } else { Err(patched_fails(make, &built)) }
@@ -84,6 +85,9 @@ impl Workspace {
         for (unit, target) in units.iter().zip(&targets) {
             folders.entry(&unit.folder).or_default().push(target.clone());
         }
+        // What an earlier patch left there must not count, whatever make knows of dependencies.
+        let build = self.build_dir();
+        targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
         let (mut done, total) = (0, Some(units.len() as u64));
         self.with_make(|make| {
@@ -107,7 +111,6 @@ impl Workspace {
             }
             Ok(())
         })?;
-        let build = self.build_dir();
         each(self.kernel.jobs(), targets.len(), |at| text(&build, &targets[at])).into_iter().collect()
     }
 }

@@ -87,7 +87,7 @@ struct Original {
 }
 
 impl Workspace {
-    /// Compiles the touched units from the patched source. The source is original again when this returns, whatever
+    /// Compiles the touched units from the patched source, into `work`. The source is original again when this returns, whatever
     /// came of it.
     ///
     /// # Errors
@@ -97,9 +97,9 @@ impl Workspace {
         prepared: &Prepared,
         touched: &Touched,
         originals: Originals,
+        work: WorkDir,
         progress: &dyn Progress,
     ) -> Result<UnitPairs> {
-        let work = WorkDir::create(&self.dir)?;
         progress.step("compiling the patched units");
         let pairs = self.while_patched(prepared, |_| {
             let pairs = self.patched_units(&touched.units, originals.0, &work.path, progress)?;
@@ -294,18 +294,30 @@ impl Workspace {
         units.iter().map(pair).collect()
     }
 
-    /// kbuild's records of units that only the patched source has; kbuild makes these units for it, in the build tree.
+    /// Lets kbuild make units that only the patched source has. Gives its records; copies of the objects are put below
+    /// `folder`.
     ///
     /// # Errors
     /// `klpx::patched-source-does-not-compile` with the compiler's own lines; an interrupt.
-    pub fn records_of_added(&self, prepared: &Prepared, units: &[TouchedUnit]) -> Result<Vec<Recorded>> {
+    pub fn make_added(
+        &self,
+        prepared: &Prepared,
+        units: &[TouchedUnit],
+        folder: &Path,
+    ) -> Result<Vec<Recorded>> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
         let all: Vec<&TouchedUnit> = units.iter().collect();
+        let kept = |unit: &TouchedUnit| -> Result<Recorded> {
+            let copy = folder.join(unit.object());
+            create_parent(&copy)?;
+            copy_object(&self.build_dir().join(unit.object()), &copy)?;
+            self.record(unit)
+        };
         self.while_patched(prepared, |_| {
             self.make_units(&all, &(), patched_fails)?;
-            units.iter().map(|unit| self.record(unit)).collect()
+            units.iter().map(kept).collect()
         })
     }
 

@@ -4,6 +4,8 @@
 //! What may differ without being a change is listed in [`EQUIVALENCES`], each with its reason. Everything else that
 //! differs is a change.
 
+use std::collections::BTreeSet;
+
 use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
@@ -62,6 +64,8 @@ pub(crate) struct Comparer<'a, 'd> {
     pub(crate) original: &'a Object<'d>,
     pub(crate) patched: &'a Object<'d>,
     pub(crate) correlation: &'a Correlation,
+    /// Undefined names that stand for something else in the patched build.
+    pub(crate) moved: &'a BTreeSet<Vec<u8>>,
 }
 
 /// A range of one section, with offsets counted from `base`.
@@ -253,7 +257,8 @@ impl<'d> Comparer<'_, 'd> {
                 (!same).then_some(Unlike::Content)
             }
             (Target::External { symbol: x, offset: i }, Target::External { symbol: y, offset: j }) => {
-                let same = i == j && self.original.elf.symbol_name(x) == self.patched.elf.symbol_name(y);
+                let name = self.patched.elf.symbol_name(y);
+                let same = i == j && self.original.elf.symbol_name(x) == name && !self.moved.contains(name);
                 (!same).then_some(Unlike::Target)
             }
             (Target::Absolute(x), Target::Absolute(y)) => (x != y).then_some(Unlike::Target),

@@ -7,6 +7,8 @@ mod compare;
 mod correlate;
 mod reason;
 
+use std::collections::BTreeSet;
+
 use klpx_normalize::object::{ItemId, Object, Role};
 use rayon::prelude::*;
 
@@ -60,8 +62,14 @@ impl Difference {
 
 /// Compares two builds of one object. Items are compared in parallel; the result does not depend on the thread count.
 pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
+    compare_unit(original, patched, &BTreeSet::new())
+}
+
+/// The same for one of several units of which each was built twice. `moved` are names that mean something else in the
+/// other units' patched builds.
+pub fn compare_unit(original: &Object<'_>, patched: &Object<'_>, moved: &BTreeSet<Vec<u8>>) -> Difference {
     let correlation = correlate(original, patched);
-    let comparer = Comparer { original, patched, correlation: &correlation };
+    let comparer = Comparer { original, patched, correlation: &correlation, moved };
     let changes: Vec<Change> = patched
         .items()
         .par_iter()
@@ -83,7 +91,7 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
             }
         })
         .collect();
-    let candidates: std::collections::BTreeSet<ItemId> =
+    let candidates: BTreeSet<ItemId> =
         correlation.unsettled.iter().flat_map(|unsettled| unsettled.candidates.iter().copied()).collect();
     let removed = original
         .item_ids()

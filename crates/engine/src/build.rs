@@ -1,5 +1,6 @@
 //! The order of the stages.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use klpx_build_driver::packages::KernelFiles;
@@ -39,6 +40,8 @@ pub(crate) struct Compiled<'a> {
     pub(crate) remade: Remade,
     /// Functions that inline what the patch edits, in objects that no pair has.
     pub(crate) left_out: Vec<LeftOut>,
+    /// Names that mean something else in the patched objects of other units.
+    pub(crate) moved: BTreeSet<Vec<u8>>,
     pub(crate) work: Work,
 }
 

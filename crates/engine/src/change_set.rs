@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Remade;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::Difference;
 use klpx_inline_check::lines::Lines;
@@ -16,7 +15,6 @@ use crate::analysis::{self, Finding, Kind};
 use crate::build::Compiled;
 use crate::causes::{self, Both, Cause};
 use crate::holders::Others;
-use crate::inlining::Originals;
 use klpx_diagnosis::words;
 
 /// Where both builds of an object, or of one unit of it, lie.
@@ -141,26 +139,31 @@ impl Analysis {
             registries: Vec::new(),
         };
         for pair in objects {
-            analysis.add(pair, tree, &compiled.remade, &mut compiled.originals);
+            analysis.add(pair, tree, compiled);
         }
         causes::explain_across(objects, &analysis.differences, &mut analysis.findings);
         analysis
     }
 
-    fn add(&mut self, pair: &Objects<'_>, tree: &Path, remade: &Remade, originals: &mut Originals<'_>) {
-        let difference = klpx_diff::compare(&pair.original, &pair.patched);
+    fn add(&mut self, pair: &Objects<'_>, tree: &Path, compiled: &mut Compiled<'_>) {
+        let Compiled { originals, remade, moved, .. } = compiled;
+        let difference = klpx_diff::compare_unit(&pair.original, &pair.patched, moved);
         let place = |item: &Item| (item.section, item.entry);
         let changes = || difference.functions.iter().map(|change| change.patched);
         let places: Vec<_> = changes().map(|item| place(pair.patched.item(item))).collect();
         let path = pair.original_path;
         let now = originals.patched(&pair.patched, &places, path);
-        let both = originals.of(path).zip(now.as_ref()).map(|(original, patched)| Both { original, patched });
+        // A unit that the patch adds is beside one of an empty file.
+        let is_new = pair.unit.is_some_and(|unit| unit.is_new);
+        let known = if is_new { None } else { originals.of(path) };
+        let both = known.zip(now.as_ref()).map(|(original, patched)| Both { original, patched });
 
         let findings = findings(pair, &difference, both, tree);
         let holds = changes().zip(&findings).filter(|(_, finding)| finding.cause == Some(Cause::Inlines));
         self.inlines.push(holds.map(|(item, finding)| (item, finding.why.clone())).collect());
         self.edited.push(edited(pair, &difference, both));
-        let others = originals.of(path).map(|original| Others::of(pair, &difference, original, remade));
+        let known = if is_new { None } else { originals.of(path) };
+        let others = known.map(|original| Others::of(pair, &difference, original, remade));
         self.others.push(others.unwrap_or_default());
         self.registries.extend(registries(pair, &difference));
         self.findings.push(findings);

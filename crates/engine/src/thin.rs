@@ -1,6 +1,6 @@
 //! The pairs of a ThinLTO kernel: the units that the patch reaches in each link of the kernel, original and patched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use klpx_build_driver::kbuild::{Home, UnitList};
@@ -26,18 +26,20 @@ pub(crate) fn compile<'a>(
     let touched = workspace.touched(prepared, list, build.events)?;
     build.note(touched.notes());
     let count = touched.len();
-    let links = Links::find((workspace, list), prepared, touched, build)?;
+    let folder = workspace.work_dir()?;
+    let links = Links::find((workspace, list), prepared, (touched, &folder.path().join("added")), build)?;
     let originals = workspace.originals(&links.plain, build.events)?;
     build.events.end(&words::plural(count, "unit"));
 
     build.events.begin(Stage::Patched);
     let mut pairs = match links.plain.is_empty() {
-        true => UnitPairs::new(Vec::new(), workspace.work_dir()?),
-        false => workspace.pairs(prepared, &links.plain, originals, build.events)?,
+        true => UnitPairs::new(Vec::new(), folder),
+        false => workspace.pairs(prepared, &links.plain, originals, folder, build.events)?,
     };
     units::refuse_elsewhere(&pairs.pairs)?;
     let mut files: Vec<PairFiles> = pairs.pairs.iter().flat_map(units::files).collect();
     let mut remade = Remade::default();
+    let mut moved = BTreeSet::new();
     remade.compiled.extend(pairs.pairs.iter().map(|pair: &UnitPair| pair.unit.object().into()));
     let work = pairs.work_dir().join("links");
     let overlays = overlays(workspace, prepared, &work)?;
@@ -47,6 +49,7 @@ pub(crate) fn compile<'a>(
         let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
         let name = name_of(object, list);
         stabilise::tell(&name, &made, build.events, build.results);
+        moved.extend(made.moved);
         for pair in made.pairs {
             remade.compiled.push(pair.unit.clone().into());
             files.push(pair_files(&name, pair, (workspace, list))?);
@@ -57,7 +60,8 @@ pub(crate) fn compile<'a>(
         build.kept(pairs.keep());
     }
     let originals = Originals::new(prepared, workspace.source_dir());
-    Ok(Compiled { pairs: files, originals, remade, left_out: Vec::new(), work: Work::Units(pairs) })
+    let (left_out, work) = (Vec::new(), Work::Units(pairs));
+    Ok(Compiled { pairs: files, originals, remade, left_out, moved, work })
 }
 
 /// The touched units, by what makes native code of them.
@@ -69,10 +73,11 @@ struct Links {
 }
 
 impl Links {
+    /// Bitcode of units that the patch adds is put into a folder.
     fn find(
         (workspace, list): (&Workspace, &UnitList),
         prepared: &Prepared,
-        mut touched: Touched,
+        (mut touched, folder): (Touched, &Path),
         build: &Build<'_>,
     ) -> Result<Links> {
         let context = thinlto::Context::of(workspace);
@@ -103,10 +108,10 @@ impl Links {
             let made = thinlto::Unit { object: unit.object().to_owned(), recorded: workspace.record(unit)? };
             put(unit, &|link| link.units.push(made.clone()));
         }
-        for (unit, recorded) in added.iter().zip(workspace.records_of_added(prepared, &added)?) {
+        for (unit, recorded) in added.iter().zip(workspace.make_added(prepared, &added, folder)?) {
             let made = thinlto::Added {
                 unit: thinlto::Unit { object: unit.object().to_owned(), recorded },
-                bitcode: workspace.build_dir().join(unit.object()),
+                bitcode: folder.join(unit.object()),
                 objtool: unit.objtool.clone(),
             };
             put(unit, &|link| link.added.push(made.clone()));

@@ -1,5 +1,7 @@
 //! The pairs of a kernel without LTO: the translation units that the patch touches, original and patched.
 
+use std::collections::BTreeSet;
+
 use klpx_build_driver::{Prepared, Remade, UnitPair, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 use klpx_normalize::elf::ElfFile;
@@ -24,7 +26,7 @@ pub(crate) fn compile<'a>(
     build.events.end(&words::plural(touched.len(), "unit"));
 
     build.events.begin(Stage::Patched);
-    let mut pairs = workspace.pairs(prepared, &touched, originals, build.events)?;
+    let mut pairs = workspace.pairs(prepared, &touched, originals, workspace.work_dir()?, build.events)?;
     build.events.end(&format!("{} compiled", words::plural(pairs.pairs.len(), "unit")));
     if build.request.keep_work {
         build.kept(pairs.keep());
@@ -36,6 +38,7 @@ pub(crate) fn compile<'a>(
         originals: Originals::new(prepared, workspace.source_dir()),
         remade: Remade { compiled, ..Remade::default() },
         left_out: Vec::new(),
+        moved: BTreeSet::new(),
         work: Work::Units(pairs),
     })
 }

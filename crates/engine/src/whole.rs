@@ -1,6 +1,8 @@
 //! The pairs of a FullLTO kernel: `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel
 //! and a patched one.
 
+use std::collections::BTreeSet;
+
 use klpx_build_driver::{Pair, Patched, Prepared, Workspace};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 
@@ -42,6 +44,7 @@ pub(crate) fn compile<'a>(
         originals,
         remade: patched.remade.clone(),
         left_out,
+        moved: BTreeSet::new(),
         work: Work::Whole(patched),
     })
 }

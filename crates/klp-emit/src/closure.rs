@@ -9,7 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::is_anonymous;
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
-use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::name::{Suffixes, canonical, promotion};
 use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
 use klpx_normalize::special::Policy;
 use object::elf;
@@ -154,20 +154,25 @@ fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
         .detail(warnings.iter().map(ToString::to_string))
 }
 
-/// New global functions and data of every unit, by name, those that give way last: another unit may refer to them.
+/// New global functions and data of every unit, by name, those that give way last: another unit may refer to them. And
+/// promoted constants, new or not: other units know them by names that are numbers in a row, and a copy serves as well.
 fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>> {
     let mut globals: BTreeMap<&[u8], Vec<NewGlobal>> = BTreeMap::new();
     for (n, unit) in units.iter().enumerate() {
         let elf = &unit.patched.elf;
         let changes = unit.difference.functions.iter().chain(&unit.difference.data);
-        for change in changes.filter(|change| change.original.is_none()) {
-            let symbol = unit.patched.item(change.patched).symbol;
+        let new = changes.filter(|change| change.original.is_none()).map(|change| change.patched);
+        let constants = unit.patched.item_ids().filter(|&item| {
+            promotion(unit.patched.item_name(item)).is_some() && is_anonymous(unit.patched, item)
+        });
+        for item in new.chain(constants) {
+            let symbol = unit.patched.item(item).symbol;
             let (binding, name) = (elf.symbol_binding(symbol), elf.symbol_name(symbol));
             if binding != elf::STB_LOCAL.0 {
                 globals.entry(name).or_default().push(NewGlobal {
                     weak: binding == elf::STB_WEAK.0,
                     unit: n,
-                    item: change.patched,
+                    item,
                     exported: is_exported(unit.patched, name),
                 });
             }

@@ -3,7 +3,8 @@
 //! For a call of the trampoline `__SCT__x` objtool wants the symbol of its key, `__SCK__x` (tools/objtool/check.c,
 //! create_static_call_sections). A unit that is compiled alone has both: `static_call(x)` refers to the key so that the
 //! compiler keeps it (include/linux/static_call_types.h, __ADDRESSABLE). A function that ThinLTO imports brings the
-//! call alone. In `vmlinux.o`, where kbuild runs objtool, the key is there from elsewhere.
+//! call alone. In `vmlinux.o`, where kbuild runs objtool, the key is there from elsewhere. A module need not have it:
+//! with `--module` objtool takes the trampoline's address instead, and the kernel's loader finds the key by that.
 
 use std::collections::BTreeSet;
 

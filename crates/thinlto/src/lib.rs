@@ -20,6 +20,7 @@ mod freeze;
 mod link;
 mod linker;
 mod llvm;
+mod moved;
 mod originals;
 mod prepare;
 mod sides;

@@ -1,7 +1,7 @@
 //! From touched units to pairs of finished native objects: the units that the patch touches, and those that the thin
 //! link tells something else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::llvm::native;
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::each::each;
 use crate::link::Link;
 use crate::linker::{self, Slices};
+use crate::moved::Moved;
 use crate::originals::Originals;
 use crate::sides::Sides;
 use crate::unit::{Compiler, Form, Overlays, Side, Unit};
@@ -66,6 +67,8 @@ pub struct Made {
     pub frozen: usize,
     /// Functions that touched units would newly import.
     pub held_back: usize,
+    /// Names of constants that mean something else in the patched objects than in the originals.
+    pub moved: BTreeSet<Vec<u8>>,
     /// What came of the inlining, when there was something to undo.
     pub outcome: Option<Outcome>,
 }
@@ -110,9 +113,11 @@ pub fn prepare(
         work,
         progress,
     };
-    let others = preparation.others(&chosen)?;
+    let moved = preparation.moved(&chosen)?;
+    let others = preparation.others(&chosen, &moved)?;
     let added = preparation.added(&chosen)?;
-    preparation.finish(chosen, others, added)
+    let made = preparation.finish(chosen, others, added)?;
+    Ok(Made { moved: moved.constants, ..made })
 }
 
 struct Preparation<'a> {
@@ -134,8 +139,22 @@ struct Natives {
 }
 
 impl Preparation<'_> {
-    /// The units that the patch does not touch and that have other native code because of it.
-    fn others(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
+    /// What names of the touched units mean something else.
+    fn moved(&self, chosen: &Chosen) -> Result<Moved> {
+        let between = |at: usize| Moved::between(&chosen.units[at].original, &chosen.units[at].patched);
+        let mut all = Moved::default();
+        for moved in each(self.context.jobs, chosen.units.len(), between) {
+            all.extend(moved?);
+        }
+        for (unit, chosen) in self.touched.units.iter().zip(&chosen.units) {
+            all.is_used_by(&unit.object, &chosen.patched)?;
+        }
+        Ok(all)
+    }
+
+    /// The units that the patch does not touch and that have other native code because of it, or native code that means
+    /// something else.
+    fn others(&self, chosen: &Chosen, moved: &Moved) -> Result<Vec<Natives>> {
         let original_slices = self.original_slices(chosen)?;
         let touched = self.touched.units.iter().zip(&chosen.units);
         let changed: Vec<&str> =
@@ -153,7 +172,8 @@ impl Preparation<'_> {
         let patched = self.backends("others", &units, chosen)?;
         let mut found = Vec::new();
         for ((unit, original), patched) in units.iter().zip(original).zip(patched) {
-            if !native::same(&files::read(&original)?, &files::read(&patched)?) {
+            let same = native::same(&files::read(&original)?, &files::read(&patched)?);
+            if moved.is_used_by(unit, &patched)? || !same {
                 found.push(Natives { unit: (*unit).to_owned(), original, patched });
             }
         }
@@ -283,7 +303,12 @@ impl Preparation<'_> {
             files::write(to, native)?;
             return Ok(to.to_owned());
         };
-        files::write(to, declare::static_call_keys(&native).unwrap_or(native))?;
+        // For a module objtool takes the trampoline where there is no key.
+        let declared = match options.iter().any(|option| option == "--module") {
+            true => None,
+            false => declare::static_call_keys(&native),
+        };
+        files::write(to, declared.unwrap_or(native))?;
         let build = &self.context.build;
         let call = Call::new(build.join(program)).dir(build).args(options).arg(to);
         let outcome = self.context.runner.run(&call)?;

@@ -164,7 +164,7 @@ impl Attempt<'_> {
         patched: &Path,
     ) -> Result<Near> {
         match self.sides.original.inputs.len() {
-            1 => Ok(Near { frozen: self.level >= Level::Names, held_back: 0 }),
+            1 => Ok(Near::default()),
             _ => freezer.bring_near(original, patched, &self.folder("freeze", &self.units[at])?),
         }
     }

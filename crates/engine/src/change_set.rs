@@ -152,18 +152,19 @@ impl Analysis {
         let changes = || difference.functions.iter().map(|change| change.patched);
         let places: Vec<_> = changes().map(|item| place(pair.patched.item(item))).collect();
         let path = pair.original_path;
-        let now = originals.patched(&pair.patched, &places, path);
         // A unit that the patch adds is beside one of an empty file.
-        let is_new = pair.unit.is_some_and(|unit| unit.is_new);
-        let known = if is_new { None } else { originals.of(path) };
-        let both = known.zip(now.as_ref()).map(|(original, patched)| Both { original, patched });
+        let known = pair.unit.is_none_or(|unit| !unit.is_new).then_some(path);
+        let now = known.and_then(|path| originals.patched(&pair.patched, &places, path));
+        let both = known.and_then(|path| originals.of(path)).zip(now.as_ref());
+        let both = both.map(|(original, patched)| Both { original, patched });
 
         let findings = findings(pair, &difference, both, tree);
         let holds = changes().zip(&findings).filter(|(_, finding)| finding.cause == Some(Cause::Inlines));
         self.inlines.push(holds.map(|(item, finding)| (item, finding.why.clone())).collect());
         self.edited.push(edited(pair, &difference, both));
-        let known = if is_new { None } else { originals.of(path) };
-        let others = known.map(|original| Others::of(pair, &difference, original, remade));
+        let others = known
+            .and_then(|path| originals.of(path))
+            .map(|original| Others::of(pair, &difference, original, remade));
         self.others.push(others.unwrap_or_default());
         self.registries.extend(registries(pair, &difference));
         self.findings.push(findings);

@@ -81,6 +81,8 @@ pub(crate) struct Kernel {
     pub(crate) several: BTreeMap<&'static str, u32>,
     /// Files whose symbols of some name are found at other positions: name and file, position.
     pub(crate) of_file: BTreeMap<(&'static str, &'static str), u32>,
+    /// Names of places behind the first symbol, by distance.
+    pub(crate) behind: BTreeMap<u64, &'static str>,
 }
 
 impl Binder for Kernel {
@@ -117,6 +119,9 @@ impl LoadTarget for Kernel {
             if self.missing.contains(&name) { 0 } else { self.several.get(name).copied().unwrap_or(1) };
         let count = self.of_file.keys().filter(|(of, _)| *of == name).count().max(count as usize);
         Some((0..count as u64).map(|n| BASE + n * 16).collect())
+    }
+    fn names_at(&self, _: &str, address: u64) -> Vec<String> {
+        self.behind.get(&address.wrapping_sub(BASE)).map(|name| (*name).to_owned()).into_iter().collect()
     }
     fn is_traced(&self, _: &str, _: u64) -> bool {
         !self.untraced

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Offset, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
-use klpx_normalize::name::{canonical, is_mapping_symbol, without_promotion};
+use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -244,6 +244,13 @@ fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
     })
 }
 
+/// What two builds' names must share. `__BTF_ID__func__f__120622886` ends with a counter and a line
+/// (include/linux/btf_ids.h).
+fn unnumbered(name: &str) -> (&[u8], Suffixes) {
+    let plain = name.starts_with("__BTF_ID__").then(|| name.trim_end_matches(|c: char| c.is_ascii_digit()));
+    canonical(plain.unwrap_or(name).as_bytes()).key()
+}
+
 fn list(names: &[(String, i64)]) -> String {
     names.iter().map(|(name, offset)| Offset(*offset).behind(name)).collect::<Vec<_>>().join("/")
 }
@@ -439,7 +446,7 @@ impl Pair<'_, '_, '_> {
         let theirs = theirs.unwrap_or_else(|| self.copy.referent(copy, bias));
         match (self.patched.referent(patched, bias), theirs) {
             (Named::Symbol(ours), Named::Symbol(theirs)) => {
-                if !same(&ours, &theirs) {
+                if !same(&ours, &theirs) && !self.is_there(&ours, copy, bias) {
                     return Some(format!("{} became {}", list(&ours), list(&theirs)));
                 }
                 let code = self.copy.elf.section_bytes(section);
@@ -462,6 +469,20 @@ impl Pair<'_, '_, '_> {
             }
             _ => Some("one names a symbol, the other does not".into()),
         }
+    }
+
+    /// True when the kernel has one of the names at the place to which a livepatch symbol leads by another name: a set
+    /// of BTF numbers is a label and, behind it, numbers with labels of their own.
+    fn is_there(&self, ours: &[(String, i64)], copy: &Rela, bias: i64) -> bool {
+        let symbol = self.copy.elf.rela_symbol(copy).map(|symbol| self.copy.text(symbol));
+        let Some(symbol) = symbol.and_then(|name| inspect::parse_symbol(&name)) else { return false };
+        let found = self.target.addresses(&symbol.object, &symbol.name).unwrap_or_default();
+        let Some(&start) = found.get(symbol.sympos.saturating_sub(1) as usize) else { return false };
+        let place = start.wrapping_add_signed(copy.r_addend.get(LE).wrapping_add(bias));
+        ours.iter().any(|(name, offset)| {
+            let names = self.target.names_at(&symbol.object, place.wrapping_add_signed(-offset));
+            names.iter().any(|there| unnumbered(there) == unnumbered(name))
+        })
     }
 
     /// What a branch to a veneer leads to.

@@ -11,6 +11,8 @@ use crate::image::{Image, Kernel, Location, VMLINUX};
 pub trait LoadTarget {
     /// The addresses of a name in an object, in the order in which the kernel finds them; `None` without the object.
     fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>>;
+    /// The names of what begins at an address of an object.
+    fn names_at(&self, object: &str, address: u64) -> Vec<String>;
     /// True when ftrace has a record in the function at an address.
     fn is_traced(&self, object: &str, address: u64) -> bool;
     /// The file that the function at an address comes from, where the object's symbol table tells.
@@ -101,6 +103,11 @@ impl LoadTarget for KernelFiles<'_> {
             Some(image) => Some(addresses(image, name)),
             None => self.kernel.image(object).ok().map(|image| addresses(&image, name)),
         }
+    }
+
+    fn names_at(&self, object: &str, address: u64) -> Vec<String> {
+        let image = self.images.get(object);
+        image.into_iter().flat_map(|image| image.at(address).map(|id| image.name(id))).collect()
     }
 
     fn is_traced(&self, object: &str, address: u64) -> bool {

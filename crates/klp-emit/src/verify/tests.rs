@@ -200,3 +200,24 @@ fn a_truncated_module_is_an_error_and_no_panic() {
         let _ = inspect(&ElfFile::from_bytes("livepatch.ko", changed));
     }
 }
+
+/// A set of BTF numbers (include/linux/btf_ids.h): a label for all of it, a count, and numbers with labels.
+const SET: &str = r#"
+asm(".pushsection .BTF_ids,\"a\"\n.local set\nset: .zero 4\n.type __BTF_ID__func__a__12, @object\n"
+    ".size __BTF_ID__func__a__12, 4\n__BTF_ID__func__a__12: .zero 4\n.size set, 8\n.popsection");
+extern const unsigned set[];
+int target(int x) { return set[1] + x * FACTOR; }
+"#;
+
+#[test]
+fn a_place_in_a_set_of_numbers_has_the_name_that_the_kernel_has_there() {
+    let [original, patched] = ["2", "3"].map(|factor| SET.replace("FACTOR", factor));
+    let builds = Builds::new(&original, &patched);
+    let with = |name| Kernel { behind: [(4, name)].into(), ..kernel() };
+    let bytes = builds.module("vmlinux", &kernel());
+    check(bytes.clone(), &builds, &with("__BTF_ID__func__a__34")).expect("the same number");
+    for other in ["__BTF_ID__func__b__12", "set"] {
+        let faults = check(bytes.clone(), &builds, &with(other)).expect_err("another number");
+        assert!(faults.iter().any(|fault| fault.starts_with("klpx::verify-meaning")), "{faults:?}");
+    }
+}

@@ -1,10 +1,10 @@
 //! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links to the user's files,
 //! never the user's files opened for writing. Klpx's own copies of a source share equal files by hard links.
 
-use std::fs::{File, FileTimes, OpenOptions};
+use std::fs::{File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -126,20 +126,22 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Writes a file so that it is there whole or not at all, and on disk when this returns.
+/// Writes a file so that it is there whole or not at all, and on disk when this returns. Several processes may write the
+/// same file at once.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |error: io::Error| Diagnosis::io("write", path, &error);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary).map_err(fail)?;
+    let (name, dir) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new(".")));
+    let mut file = tempfile::Builder::new()
+        .prefix(name)
+        .suffix(".new")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir)
+        .map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
-    file.sync_all().map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)?;
-    if let Some(dir) = path.parent() {
-        // A file system that can't sync a folder is none of our business.
-        let _ = File::open(dir).and_then(|dir| dir.sync_all());
-    }
+    file.as_file().sync_all().map_err(fail)?;
+    file.persist(path).map_err(|failure| fail(failure.error))?;
+    // A file system that can't sync a folder is none of our business.
+    let _ = File::open(dir).and_then(|dir| dir.sync_all());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! include. Never runs a compiler; so conditions are not known, and a unit may be named that does not include the file.
 //! One that does is never missed.
 //!
-//! What the compiler can include is known by name only: see [`files::Files::meant`]. Where not even a name is known (a
+//! What the compiler can include is known by name only: see files.rs. Where not even a name is known (a
 //! macro stands for it, or a generated file is not there yet), the including file counts as *open*: it may include
 //! any header.
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -242,15 +243,15 @@ fn livepatches(
         inlining: want_inlining,
         results_dir: results_dir(workspace)?,
     };
-    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So the kernels
-    // of one architecture take turns, and the architectures share the processors.
-    let lanes: Vec<Vec<_>> =
-        kernels.chunk_by(|a, b| a.machine.name == b.machine.name).map(<[_]>::to_vec).collect();
+    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So two kernels
+    // share the processors; the next one begins when one of them is done.
+    let waiting = Mutex::new(kernels.into_iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let outcomes: Vec<Result<Tally>> = std::thread::scope(|scope| {
-        let running: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| trial.lane(lane))).collect();
+        let running: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| trial.kernels(&next))).collect();
         running
             .into_iter()
-            .map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
     for outcome in outcomes {
@@ -268,6 +269,9 @@ fn livepatches(
     Ok(())
 }
 
+/// How many kernels are tried at a time.
+const AT_ONCE: usize = 2;
+
 /// What is tried on each kernel.
 struct Trial<'a> {
     workspace: &'a Workspace,
@@ -281,10 +285,10 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Kernels one after the other.
-    fn lane(&self, kernels: &[&'static Kernel]) -> Result<Tally> {
+    /// Kernels one after the other, for as long as there is a next one.
+    fn kernels(&self, next: &dyn Fn() -> Option<&'static Kernel>) -> Result<Tally> {
         let mut tally = Tally::default();
-        for &kernel in kernels {
+        while let Some(kernel) = next() {
             self.klpx.make_room()?;
             let start = Instant::now();
             let built = kernel::ensure(self.workspace, kernel)?;

@@ -2,11 +2,12 @@
 //!
 //! Owns where a witness's relocation stands in the image and what the image has there. Judges nothing.
 
-use klpx_normalize::arch::{Field, NONE};
-use klpx_normalize::elf::Rela;
-use klpx_normalize::object::{Item, ItemId, Object, Role, Target};
+use klpx_normalize::arch::{Arch, Field, NONE};
+use klpx_normalize::elf::{Rela, SectionId};
+use klpx_normalize::object::{Item, ItemId, Object, Role};
 use object::endian::LittleEndian as LE;
 
+use crate::arch;
 use crate::field::{self, Value};
 use crate::image::{Image, Location};
 
@@ -23,7 +24,7 @@ pub(crate) enum Found {
 /// image, where the range begins at `address`. An unreadable place of the image differs.
 pub(crate) fn first_difference(
     witness: &Object<'_>,
-    section: klpx_normalize::elf::SectionId,
+    section: SectionId,
     (start, end): (u64, u64),
     image: &Image<'_>,
     address: u64,
@@ -73,7 +74,7 @@ pub(crate) fn unrelocated_bytes_agree(
 /// What the image has where a witness's relocation stands; `place` is that place in the image.
 pub(crate) fn found(
     witness: &Object<'_>,
-    section: klpx_normalize::elf::SectionId,
+    section: SectionId,
     rela: &Rela,
     image: &Image<'_>,
     place: u64,
@@ -111,31 +112,77 @@ fn is_none(rela: &Rela) -> bool {
     rela.r_type(LE, false).0 == NONE
 }
 
-/// What a field of the image says where an item's relocation stands, the item's entry being at `entry`. `None` for an
-/// import.
-pub(crate) fn value(
-    witness: &Object<'_>,
-    item: &Item,
-    rela: &Rela,
-    image: &Image<'_>,
-    entry: u64,
-) -> Option<Value> {
-    let place = entry.wrapping_add(rela.r_offset.get(LE)).wrapping_sub(item.entry);
-    match found(witness, item.section, rela, image, place)? {
-        Found::Value(value) => Some(value),
-        Found::Import(..) => None,
+/// A relocated field of an item that is the same in the image outside of such fields.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'d> {
+    pub(crate) rela: &'d Rela,
+    /// Where the image has the field.
+    pub(crate) place: u64,
+    /// arm64: the address that a pair of instructions makes, where the linker turned `adrp`+`add` into `nop`+`adr` (lld,
+    /// R_AARCH64_ADR_PREL_PG_HI21 relaxation).
+    pub(crate) shortened: Option<u64>,
+}
+
+impl Site<'_> {
+    /// What the image has there. `None` for an import.
+    pub(crate) fn value(&self, witness: &Object<'_>, section: SectionId, image: &Image<'_>) -> Option<Value> {
+        match self.shortened {
+            Some(address) => Some(Value::Address(address)),
+            None => match found(witness, section, self.rela, image, self.place)? {
+                Found::Value(value) => Some(value),
+                Found::Import(..) => None,
+            },
+        }
     }
 }
 
-/// The references of an item that `wanted` names: relocation, what it leads to, offset from there.
-pub(crate) fn references<'d, T>(
+/// The relocated fields of an item whose other bytes are those that the image has at `entry`, but for shortened pairs.
+/// `None` when they are not.
+pub(crate) fn sites<'d>(
     witness: &'d Object<'_>,
-    owner: ItemId,
-    wanted: &dyn Fn(Target) -> Option<(T, i64)>,
-) -> Vec<(&'d Rela, T, i64)> {
-    let section = witness.item(owner).section;
-    let relocations = witness.item_relocations(owner).iter();
-    relocations
-        .filter_map(|rela| wanted(witness.resolve(section, rela)).map(|(to, offset)| (rela, to, offset)))
-        .collect()
+    id: ItemId,
+    image: &Image<'_>,
+    entry: u64,
+) -> Option<Vec<Site<'d>>> {
+    let item = witness.item(id);
+    let first = entry.wrapping_sub(item.entry - item.start);
+    if unrelocated_bytes_agree(witness, item, image, entry) {
+        let place = |rela: &Rela| first.wrapping_add(rela.r_offset.get(LE) - item.start);
+        let relocations = witness.item_relocations(id).iter();
+        return Some(relocations.map(|rela| Site { rela, place: place(rela), shortened: None }).collect());
+    }
+    if witness.arch != Arch::Arm64 || !item.code {
+        return None;
+    }
+    let ours = witness.range(item.section, item.start, item.end);
+    let theirs = image.bytes_from(first)?.get(..ours.len())?;
+    let mut sites = Vec::new();
+    let mut relocations = witness.item_relocations(id).iter().peekable();
+    let mut at = 0;
+    while at < ours.len() {
+        let (mine, other) = (&ours[at..], &theirs[at..]);
+        let place = first.wrapping_add(at as u64);
+        let Some(rela) = relocations.next_if(|r| r.r_offset.get(LE) - item.start < at as u64 + 4) else {
+            let end = mine.len().min(4);
+            if mine[..end] != other[..end] {
+                return None;
+            }
+            at += 4;
+            continue;
+        };
+        let kinds = relocations.peek().map(|next| (rela.r_type(LE, false).0, next.r_type(LE, false).0));
+        let distance = kinds.and_then(|kinds| arch::shortened_pair(witness.arch, kinds, mine, other));
+        if let Some(distance) = distance {
+            relocations.next();
+            sites.push(Site { rela, place, shortened: Some(place.wrapping_add_signed(distance)) });
+            at += 8;
+            continue;
+        }
+        if !field::rest_agrees(witness.relocation_kind(rela)?, mine, other) {
+            return None;
+        }
+        sites.push(Site { rela, place, shortened: None });
+        at += 4;
+    }
+    Some(sites)
 }

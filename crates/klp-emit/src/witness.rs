@@ -26,7 +26,6 @@ use klpx_normalize::object::{Item, ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::arch;
 use crate::bind::Binding;
 use crate::branches::{self, Shift};
 use crate::contents::{self, Found};
@@ -430,56 +429,19 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     /// arm64: as `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
     fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
-        let ours = self.witness.range(item.section, item.start, item.end);
-        let first = entry.wrapping_sub(item.entry - item.start);
-        let Some(theirs) = self.image.bytes_from(first).and_then(|b| b.get(..ours.len())) else {
-            return false;
-        };
-        let word = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
-        };
         let own = Shift::none(id);
         let mut pages = HashMap::new();
-        let mut at = 0;
-        let mut relocations = self.witness.item_relocations(id).iter().peekable();
-        while at < ours.len() {
-            let here = relocations.next_if(|r| r.r_offset.get(LE) - item.start < at as u64 + 4);
-            let place = first.wrapping_add(at as u64);
-            let (Some(mine), Some(other)) = (word(ours, at), word(theirs, at)) else {
-                return ours[at..] == theirs[at..];
-            };
-            let Some(rela) = here else {
-                if mine != other {
-                    return false;
-                }
-                at += 4;
-                continue;
-            };
-            let kinds = relocations.peek().map(|next| (rela.r_type(LE, false).0, next.r_type(LE, false).0));
-            let short = kinds
-                .and_then(|kinds| arch::shortened_pair(self.witness.arch, kinds, &ours[at..], &theirs[at..]));
-            if let Some(distance) = short {
-                relocations.next();
-                let address = place.wrapping_add_signed(distance);
-                let target = self.witness.resolve(item.section, rela);
-                let same = match self.expected(target, &own) {
+        let Some(sites) = contents::sites(self.witness, id, self.image, entry) else { return false };
+        sites.iter().all(|site| match site.shortened {
+            None => self.reference_agrees(item.section, site.rela, site.place, &own, &mut pages, 0),
+            Some(address) => {
+                let target = self.witness.resolve(item.section, site.rela);
+                match self.expected(target, &own) {
                     Some(expected) => address == expected,
                     None => self.same_contents(target, address, &own, 0),
-                };
-                if !same {
-                    return false;
                 }
-                at += 8;
-                continue;
             }
-            let kind = self.witness.relocation_kind(rela);
-            let rest = kind.is_some_and(|k| crate::field::rest_agrees(k, &ours[at..], &theirs[at..]));
-            if !rest || !self.reference_agrees(item.section, rela, place, &own, &mut pages, 0) {
-                return false;
-            }
-            at += 4;
-        }
-        true
+        })
     }
 
     fn describe_found(&self, found: Option<Found>) -> String {

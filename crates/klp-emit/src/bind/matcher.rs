@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
 use klpx_normalize::align::best_in_order;
-use klpx_normalize::elf::{Definition, Elf, SymbolId};
+use klpx_normalize::elf::{Definition, Elf, Rela, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical, promotion};
 use klpx_normalize::object::{FileId, Item, ItemId, Object, Target};
 use object::elf;
@@ -488,14 +488,14 @@ impl<'a> Matcher<'a> {
             let item = self.witness.item(owner);
             let Some((to, _)) = self.bound[item.symbol.index()] else { continue };
             let Some(address) = self.image.address(to) else { continue };
-            let refers = contents::references(self.witness, owner, &wanted);
-            if refers.is_empty()
-                || !contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
-            {
+            let leads = |rela: &Rela| wanted(self.witness.resolve(item.section, rela));
+            if !self.witness.item_relocations(owner).iter().any(|rela| leads(rela).is_some()) {
                 continue;
             }
-            for (rela, id, offset) in refers {
-                if let Some(value) = contents::value(self.witness, item, rela, self.image, address) {
+            for site in contents::sites(self.witness, owner, self.image, address).unwrap_or_default() {
+                if let Some((id, offset)) = leads(site.rela)
+                    && let Some(value) = site.value(self.witness, item.section, self.image)
+                {
                     seen.entry(id).or_default().push((value, offset));
                 }
             }

@@ -11,6 +11,7 @@ mod demo;
 mod distro;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
+mod external;
 mod fingerprint;
 mod guest;
 mod initramfs;

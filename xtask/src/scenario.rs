@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::compare::{self, Item};
+use crate::external;
 use crate::guest::{self, Task};
 use crate::kernel::{Built, Kernel};
 use crate::klpx::{Build, Change, Klpx, Outcome, SCHEMA};
@@ -34,6 +35,9 @@ struct Data {
     /// More of them on one fixture kernel, on those of an origin, or on one architecture.
     #[serde(default)]
     more_modules: BTreeMap<String, Vec<String>>,
+    /// A folder beside `scenario.toml` with the source of external modules. The guest has them beside the script.
+    #[serde(default)]
+    external: Option<String>,
     /// C programs that the guest calls.
     #[serde(default)]
     helpers: Vec<String>,
@@ -53,6 +57,9 @@ struct Livepatch {
     name: String,
     /// Files beside `scenario.toml`, in order.
     patches: Vec<String>,
+    /// The external module that it is for.
+    #[serde(default)]
+    external: Option<String>,
     /// Further options of `klpx build`.
     #[serde(default)]
     options: Vec<String>,
@@ -208,16 +215,27 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
     if output.exists() {
         fs::remove_dir_all(output)?;
     }
+    let source = scenario.data.external.as_ref().map(|source| scenario.directory.join(source));
+    let external = source.as_ref().map(|source| external::build(built, source, output)).transpose()?;
+    if let Some(folder) = &external {
+        files.extend(external::modules(folder)?);
+    }
     for livepatch in &scenario.data.livepatch {
         let mut step = ui::step(&format!("{} {}", built.kernel.name, &scenario.name));
         step.at(&format!("klpx build: {}", livepatch.name));
         let patches: Vec<PathBuf> =
             livepatch.patches(built.kernel).iter().map(|patch| scenario.directory.join(patch)).collect();
+        let mut options = livepatch.options.clone();
+        if let (Some(source), Some(folder), Some(module)) = (&source, &external, &livepatch.external) {
+            let file = folder.join(format!("{module}.ko"));
+            let words = [("--module-source", source), ("--module", &file)];
+            options.extend(words.map(|(option, path)| format!("{option}={}", path.display())));
+        }
         let outcome = klpx.run(&Build {
             built,
             patches: &patches,
             name: &livepatch.name,
-            options: &livepatch.options,
+            options: &options,
             vmlinux: None,
             output,
         })?;

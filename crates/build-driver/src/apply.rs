@@ -98,7 +98,15 @@ impl PatchSet {
     /// A file no livepatch can change, a patch that does not apply (which hunk, which line), patches that undo each
     /// other.
     pub fn preflight(&self, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
-        prepare(self, kernel.source().root(), kernel.arch(), kernel.runner(), fuzz)
+        self.preflight_in(kernel.source().root(), kernel, fuzz)
+    }
+
+    /// The same for the source of an external module: paths in the patches are from `folder` on.
+    ///
+    /// # Errors
+    /// As [`PatchSet::preflight`].
+    pub fn preflight_in(&self, folder: &Path, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
+        prepare(self, folder, kernel.arch(), kernel.runner(), fuzz)
     }
 }
 

@@ -100,10 +100,15 @@ impl SourceTree {
 
     /// Every source file, sorted by path: no `.git`, no product of a build made inside the tree.
     pub fn files(&self) -> Result<Vec<Entry>> {
-        let mut files = walk(&self.root)?;
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        files(&self.root)
     }
+}
+
+/// Every source file below a folder, as [`SourceTree::files`] has them.
+pub(crate) fn files(root: &Path) -> Result<Vec<Entry>> {
+    let mut files = walk(root)?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
 }
 
 fn parse_version(makefile: &str) -> Option<Version> {

@@ -379,12 +379,16 @@ impl Workspace {
     }
 
     fn run_in_build(&self, words: &[String]) -> Result<Outcome> {
+        self.run_in(&self.build_dir(), words)
+    }
+
+    /// Runs a command of kbuild's as kbuild does in a folder.
+    pub(crate) fn run_in(&self, dir: &Path, words: &[String]) -> Result<Outcome> {
         let (program, rest) =
             words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
-        let build = self.build_dir();
-        // kbuild names the tree's own programs by paths in the build tree; a bare name is looked up in PATH.
-        let program = if program.contains('/') { build.join(program) } else { program.into() };
-        self.runner.run(&Call::new(program).args(rest).dir(build))
+        // kbuild names the tree's own programs by paths from there; a bare name is looked up in PATH.
+        let program = if program.contains('/') { dir.join(program) } else { program.into() };
+        self.runner.run(&Call::new(program).args(rest).dir(dir))
     }
 }
 
@@ -399,7 +403,7 @@ pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
 
 /// The words of a command that makes or changes `target`, for another place. The list of dependencies that compilers
 /// write aside is left out.
-fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
+pub(crate) fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
     let to = to.display().to_string();
     let is_dependencies = |word: &String| word.starts_with("-Wp,-MMD,") || word.starts_with("-Wp,-MD,");
     let place = |word: &String| if word == target { to.clone() } else { word.clone() };
@@ -408,7 +412,7 @@ fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
 
 /// The lines `#SYMVER NAME CHECKSUM` in the record of a unit with exports (scripts/Makefile.build,
 /// cmd_gen_symversions_c).
-fn exports(record: &str) -> String {
+pub(crate) fn exports(record: &str) -> String {
     record.lines().filter(|line| line.starts_with("#SYMVER ")).map(|line| format!("{line}\n")).collect()
 }
 
@@ -423,12 +427,12 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn create_parent(path: &Path) -> Result<()> {
+pub(crate) fn create_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(path);
     std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
 }
 
-fn copy_object(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_object(from: &Path, to: &Path) -> Result<()> {
     copy::file(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error).into())
 }
 

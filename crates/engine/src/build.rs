@@ -1,10 +1,10 @@
 //! The order of the stages.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::KernelFiles;
-use klpx_build_driver::{Kernel, PatchSet, Patched, Prepared, Remade, UnitPairs, Workspace};
+use klpx_build_driver::{ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitPairs, Workspace};
 use klpx_diagnosis::{Result, words};
 
 use crate::change_set::{self, Analysis, PairFiles};
@@ -16,7 +16,7 @@ use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
 use crate::target::Target;
-use crate::{thin, units, whole};
+use crate::{external, thin, units, whole};
 
 /// A build that is under way.
 pub(crate) struct Build<'a> {
@@ -42,12 +42,15 @@ pub(crate) struct Compiled<'a> {
     pub(crate) left_out: Vec<LeftOut>,
     /// Names that mean something else in the patched objects of other units.
     pub(crate) moved: BTreeSet<Vec<u8>>,
+    /// The source that the compiler was given.
+    pub(crate) tree: PathBuf,
     pub(crate) work: Work,
 }
 
 /// What the patched objects lie in, for as long as they are needed.
 pub(crate) enum Work {
     Units(UnitPairs),
+    External(ExternalPairs),
     Whole(Patched),
 }
 
@@ -55,6 +58,7 @@ impl Work {
     fn dir(&self) -> &Path {
         match self {
             Work::Units(units) => units.work_dir(),
+            Work::External(made) => made.work_dir(),
             Work::Whole(patched) => patched.work_dir(),
         }
     }
@@ -63,12 +67,14 @@ impl Work {
 impl Build<'_> {
     fn run(&mut self) -> Result<Made> {
         let (kernel, prepared, files) = self.preflight()?;
-        let target = Target::new(&files, &kernel);
+        let mut target = Target::new(&files, &kernel);
         let workspace = Workspace::open(&kernel, self.events)?;
-        let mut compiled = match (kernel.is_thin(), kernel.is_of_units()) {
-            (true, _) => thin::compile(self, &workspace, &prepared)?,
-            (_, true) => units::compile(self, &workspace, &prepared)?,
-            (_, false) => whole::compile(self, &workspace, &prepared)?,
+        let request = self.request;
+        let mut compiled = match (&request.external, kernel.is_thin(), kernel.is_of_units()) {
+            (Some(external), ..) => external::compile(self, &workspace, &prepared, (external, &mut target))?,
+            (None, true, _) => thin::compile(self, &workspace, &prepared)?,
+            (None, _, true) => units::compile(self, &workspace, &prepared)?,
+            (None, _, false) => whole::compile(self, &workspace, &prepared)?,
         };
         if self.request.keep_work {
             self.results.objects = compiled.pairs.iter().map(object_files).collect();
@@ -77,7 +83,7 @@ impl Build<'_> {
         self.events.begin(Stage::Analysis);
         let files = change_set::open(&compiled.pairs)?;
         let objects = change_set::read(&files)?;
-        let analysis = Analysis::new(&objects, &workspace.source_dir(), &mut compiled);
+        let analysis = Analysis::new(&objects, &mut compiled);
         self.events.end(&analysis.summary());
         self.results.changes = analysis.findings.concat();
         self.tell_holders(&analysis, &compiled)?;
@@ -107,7 +113,10 @@ impl Build<'_> {
         let Located { files, options } = locate::locate(self)?;
         let kernel = Kernel::open(&options)?;
         let patches = PatchSet::read(&self.request.patches)?;
-        let prepared = patches.preflight(&kernel, self.request.fuzz)?;
+        let prepared = match &self.request.external {
+            Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
+            None => patches.preflight(&kernel, self.request.fuzz)?,
+        };
         self.results.kernel = Some(KernelFacts {
             release: kernel.release().to_owned(),
             arch: kernel.arch().name().to_owned(),

@@ -124,8 +124,8 @@ pub(crate) struct Analysis {
 }
 
 impl Analysis {
-    /// Compares. `tree` is the source that the compiler was given.
-    pub(crate) fn new(objects: &[Objects<'_>], tree: &Path, compiled: &mut Compiled<'_>) -> Analysis {
+    /// Compares.
+    pub(crate) fn new(objects: &[Objects<'_>], compiled: &mut Compiled<'_>) -> Analysis {
         let mut analysis = Analysis {
             differences: Vec::new(),
             edited: Vec::new(),
@@ -139,14 +139,14 @@ impl Analysis {
             registries: Vec::new(),
         };
         for pair in objects {
-            analysis.add(pair, tree, compiled);
+            analysis.add(pair, compiled);
         }
         causes::explain_across(objects, &analysis.differences, &mut analysis.findings);
         analysis
     }
 
-    fn add(&mut self, pair: &Objects<'_>, tree: &Path, compiled: &mut Compiled<'_>) {
-        let Compiled { originals, remade, moved, .. } = compiled;
+    fn add(&mut self, pair: &Objects<'_>, compiled: &mut Compiled<'_>) {
+        let Compiled { originals, remade, moved, tree, .. } = compiled;
         let difference = klpx_diff::compare_unit(&pair.original, &pair.patched, moved);
         let place = |item: &Item| (item.section, item.entry);
         let changes = || difference.functions.iter().map(|change| change.patched);

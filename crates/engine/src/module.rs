@@ -47,6 +47,10 @@ impl Source<'_> {
         self.tell(&closure, build.results);
         let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
             .with_debug_modules(&self.target.debug_modules);
+        let kernel = match &self.target.external {
+            Some(external) => kernel.with_external(&external.file, &external.symvers)?,
+            None => kernel,
+        };
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
         let modules = self.module_images(&kernel)?;

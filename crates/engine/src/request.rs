@@ -14,6 +14,8 @@ pub struct Request {
     pub name: String,
     /// Which kernel, and what the user says of its files.
     pub wanted: Wanted,
+    /// The external module to be patched; `None` to patch the kernel.
+    pub external: Option<External>,
     /// Parallel jobs; `None` for one for each processor.
     pub jobs: Option<usize>,
     /// make's LLVM variable; `None` for what the configuration says.
@@ -30,4 +32,13 @@ pub struct Request {
     pub replace: bool,
     /// Whether the objects of this run are kept.
     pub keep_work: bool,
+}
+
+/// An external module that is to be patched.
+#[derive(Clone, Debug)]
+pub struct External {
+    /// The folder whose Kbuild or Makefile has it.
+    pub source: PathBuf,
+    /// The module as it is loaded, compressed or not.
+    pub file: PathBuf,
 }

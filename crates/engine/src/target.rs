@@ -14,9 +14,19 @@ pub(crate) struct Target {
     pub(crate) modules: Vec<PathBuf>,
     /// Folders with the debug package's copies of modules.
     pub(crate) debug_modules: Vec<PathBuf>,
+    /// The external module to be patched.
+    pub(crate) external: Option<External>,
     /// Its release and compiler, as the configuration has them.
     pub(crate) release: String,
     pub(crate) compiler: String,
+}
+
+/// An external module of the kernel to be patched.
+#[derive(Clone, Debug)]
+pub(crate) struct External {
+    pub(crate) file: PathBuf,
+    /// The text of the Module.symvers with its exports.
+    pub(crate) symvers: String,
 }
 
 impl Target {
@@ -27,6 +37,7 @@ impl Target {
             symvers: files.symvers.path.clone(),
             modules: modules.map(|folder| folder.path.clone()).collect(),
             debug_modules: files.debug_modules.iter().map(|folder| folder.path.clone()).collect(),
+            external: None,
             release: kernel.release().to_owned(),
             compiler: kernel.toolchain().version_text.clone(),
         }

@@ -61,7 +61,8 @@ pub(crate) fn compile<'a>(
     }
     let originals = Originals::new(prepared, workspace.source_dir());
     let (left_out, work) = (Vec::new(), Work::Units(pairs));
-    Ok(Compiled { pairs: files, originals, remade, left_out, moved, work })
+    let tree = workspace.source_dir();
+    Ok(Compiled { pairs: files, originals, remade, left_out, moved, tree, work })
 }
 
 /// The touched units, by what makes native code of them.

@@ -39,6 +39,7 @@ pub(crate) fn compile<'a>(
         remade: Remade { compiled, ..Remade::default() },
         left_out: Vec::new(),
         moved: BTreeSet::new(),
+        tree: workspace.source_dir(),
         work: Work::Units(pairs),
     })
 }

@@ -45,6 +45,7 @@ pub(crate) fn compile<'a>(
         remade: patched.remade.clone(),
         left_out,
         moved: BTreeSet::new(),
+        tree: workspace.source_dir(),
         work: Work::Whole(patched),
     })
 }

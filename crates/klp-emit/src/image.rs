@@ -35,11 +35,19 @@ pub struct Kernel {
     modules: OnceLock<BTreeMap<String, Module>>,
     debug_directories: Vec<PathBuf>,
     debug_modules: OnceLock<BTreeMap<String, Module>>,
+    /// Files of modules that come before what lies in the directories.
+    named: Vec<PathBuf>,
 }
 
 struct Module {
     path: PathBuf,
     file: OnceLock<ElfFile>,
+}
+
+impl Module {
+    fn at(path: PathBuf) -> Module {
+        Module { path, file: OnceLock::new() }
+    }
 }
 
 impl Kernel {
@@ -59,6 +67,7 @@ impl Kernel {
             modules: OnceLock::new(),
             debug_directories: Vec::new(),
             debug_modules: OnceLock::new(),
+            named: Vec::new(),
         })
     }
 
@@ -67,6 +76,16 @@ impl Kernel {
     pub fn with_debug_modules(mut self, directories: &[PathBuf]) -> Kernel {
         self.debug_directories = directories.to_vec();
         self
+    }
+
+    /// The same kernel with an external module: its file, and the text of the Module.symvers that lists its exports.
+    ///
+    /// # Errors
+    /// `klpx::bad-symvers`.
+    pub fn with_external(mut self, module: &Path, symvers: &str) -> Result<Kernel> {
+        self.named.push(module.to_owned());
+        self.exports.by_name.extend(Exports::parse(symvers)?.by_name);
+        Ok(self)
     }
 
     /// What the kernel and its modules export.
@@ -102,7 +121,12 @@ impl Kernel {
 
     /// The file of a module.
     fn module(&self, name: &str) -> Result<&ElfFile> {
-        let modules = self.modules.get_or_init(|| find_modules(&self.directories));
+        let modules = self.modules.get_or_init(|| {
+            let mut found = find_modules(&self.directories);
+            let named = self.named.iter().map(|path| (module_name(path), Module::at(path.clone())));
+            found.extend(named);
+            found
+        });
         let module = modules.get(name).ok_or_else(|| {
             Diagnosis::new("klpx::no-such-module", Class::Input, format!("the module {name} is not there"))
                 .why(format!("neither {name}.ko nor its object is in {}", list(&self.directories)))
@@ -148,8 +172,7 @@ fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
             }
         }
     }
-    let module = |path| Module { path, file: OnceLock::new() };
-    found.into_iter().map(|(name, (_, _, path))| (name, module(path))).collect()
+    found.into_iter().map(|(name, (_, _, path))| (name, Module::at(path))).collect()
 }
 
 /// One line of Module.symvers.

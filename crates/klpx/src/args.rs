@@ -131,6 +131,12 @@ pub(crate) struct Build {
     /// The kernel's modules; default: the build tree's, or those in /lib/modules/RELEASE
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) modules: Option<PathBuf>,
+    /// Patch an external module: the folder of its source, whose Kbuild or Makefile builds it; needs --module
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "module")]
+    pub(crate) module_source: Option<PathBuf>,
+    /// The external module as it is loaded, compressed or not; needs --module-source
+    #[arg(long, value_name = "FILE.ko", value_hint = ValueHint::FilePath, requires = "module_source")]
+    pub(crate) module: Option<PathBuf>,
     /// Where the module goes; default: livepatch-NAME.ko in this folder
     #[arg(short, long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub(crate) output: Option<PathBuf>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use klpx_build_driver::packages::Wanted;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_engine::analysis::{Finding, Kind};
-use klpx_engine::{Request, Results};
+use klpx_engine::{External, Request, Results};
 
 use crate::args::Build;
 use crate::progress::Steps;
@@ -42,6 +42,7 @@ fn request(args: &Build) -> Result<Request> {
         patches: args.patches.clone(),
         name: livepatch_name(args)?,
         wanted: wanted(args)?,
+        external: external(args)?,
         jobs: args.jobs.map(usize::from),
         llvm: args.llvm.clone(),
         cross_compile: args.cross_compile.clone(),
@@ -51,6 +52,12 @@ fn request(args: &Build) -> Result<Request> {
         replace: !args.no_replace,
         keep_work: args.keep_work,
     })
+}
+
+fn external(args: &Build) -> Result<Option<External>> {
+    let (Some(source), Some(file)) = (&args.module_source, &args.module) else { return Ok(None) };
+    let absolute = |path: &Path| path.canonicalize().map_err(|error| Diagnosis::io("open", path, &error));
+    Ok(Some(External { source: absolute(source)?, file: absolute(file)? }))
 }
 
 fn wanted(args: &Build) -> Result<Wanted> {

@@ -1,0 +1,379 @@
+//! The source of an external module that is to be patched: kbuild builds it against the kernel (`make M=`), original and
+//! patched, in a private copy at one path. Never writes to the user's folder.
+//!
+//! Which units a module has says the file `NAME.mod` that kbuild leaves; how they were made say kbuild's records.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+use walkdir::WalkDir;
+
+use crate::apply::Prepared;
+use crate::kernel::{SECTION_FLAGS, Sections};
+use crate::make::{Built, Make};
+use crate::patched::WorkDir;
+use crate::progress::Progress;
+use crate::recorded::Recorded;
+use crate::toolchain::Lto;
+use crate::units::{copy_object, create_parent, exports, patched_fails, redirected};
+use crate::workspace::{Workspace, remove_dir, remove_file};
+use crate::{copy, tree};
+
+/// An external module that is to be patched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalSource {
+    /// The folder whose Kbuild or Makefile has the module.
+    pub folder: PathBuf,
+    /// What the kernel calls the module.
+    pub module: String,
+}
+
+/// One unit of an external module, from both sources, after objtool.
+#[derive(Clone, Debug)]
+pub struct ExternalPair {
+    /// Its object, as a path in the module's folder.
+    pub unit: String,
+    /// The original as kbuild makes it, where the compared one is compiled otherwise.
+    pub witness: Option<PathBuf>,
+    /// Of the original source.
+    pub original: PathBuf,
+    /// Of the patched source.
+    pub patched: PathBuf,
+    /// Checksums of its exports, as kbuild records them.
+    pub exports: String,
+}
+
+/// The units of an external module that the patch changes.
+#[derive(Debug)]
+pub struct ExternalPairs {
+    /// In the order of their names.
+    pub pairs: Vec<ExternalPair>,
+    /// What the modules of the folder export, as `Module.symvers` lists it.
+    pub symvers: PathBuf,
+    /// The private copy that was compiled.
+    pub source: PathBuf,
+    work: WorkDir,
+}
+
+impl ExternalPairs {
+    /// The folder that the objects lie in; a place for what is made from them.
+    pub fn work_dir(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Lets the folder outlive this, and the workspace's next use; says where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.work.keep = true;
+        &self.work.path
+    }
+}
+
+/// Units by module, as paths in the copy.
+type Modules = BTreeMap<String, Vec<String>>;
+
+impl Workspace {
+    /// Builds a module from both sources. `symvers` lists what the kernel exports.
+    ///
+    /// # Errors
+    /// A kernel with LTO; a source that does not build, or does not build such a module; a patch that changes other
+    /// modules too, or adds a unit; an interrupt.
+    pub fn external_pairs(
+        &self,
+        external: &ExternalSource,
+        prepared: &Prepared,
+        symvers: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ExternalPairs> {
+        if self.kernel.toolchain().lto != Lto::None {
+            let what = "an external module of a kernel with LTO";
+            return Err(Diagnosis::new("klpx::external-lto", Class::NotLivepatchable, what)
+                .why("its units are no native code before the module is linked")
+                .remedy("klpx patches external modules of kernels without LTO")
+                .into());
+        }
+        let work = self.work_dir()?;
+        let source = self.dir.join("external");
+        self.copy_external(&external.folder, &source)?;
+        progress.step("compiling the module");
+        self.make_external(&source, symvers, module_does_not_build)?;
+        let modules = self.modules_of(&source)?;
+        let Some(units) = modules.get(&external.module) else {
+            return Err(no_such_module(external, &modules));
+        };
+        let side = |name: &str| work.path().join(name);
+        for unit in modules.values().flatten() {
+            keep(&source, unit, &side("built"))?;
+        }
+        progress.step("compiling the patched module");
+        let originals: Vec<Original> =
+            units.iter().map(|unit| Original::read(&source, unit)).collect::<Result<_>>()?;
+        let touched = |change: &str| source.join(change);
+        if self.kernel.sections() == Sections::WhereCompared {
+            for original in &originals {
+                self.compile_external(&source, original, &side("original"))?;
+            }
+        }
+        for change in &prepared.changes {
+            let path = touched(&change.path);
+            match &change.patched {
+                Some(text) => {
+                    create_parent(&path)?;
+                    std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
+                }
+                None => remove_file(&path)?,
+            }
+        }
+        self.make_external(&source, symvers, patched_fails)?;
+        let now = self.modules_of(&source)?;
+        let changed = changed(&source, &now, &side("built"))?;
+        refuse_others(external, &modules, &now, &changed)?;
+        let objtool = self.objtool_of(&source, &external.module);
+        let mut pairs = Vec::new();
+        for original in originals.into_iter().filter(|original| changed.contains(&original.unit)) {
+            let unit = &original.unit;
+            let witness =
+                (self.kernel.sections() == Sections::WhereCompared).then(|| side("built").join(unit));
+            let patched = side("patched").join(unit);
+            match &witness {
+                Some(_) => self.compile_external(&source, &original, &side("patched"))?,
+                None => {
+                    keep(&source, unit, &side("patched"))?;
+                    copy_to(&side("built").join(unit), &side("original").join(unit))?;
+                }
+            }
+            let compared = side("original").join(unit);
+            for object in witness.iter().chain([&compared, &patched]) {
+                self.finish_external(objtool.as_deref(), unit, object)?;
+            }
+            let (unit, exports) = (original.unit, original.exports);
+            pairs.push(ExternalPair { unit, witness, original: compared, patched, exports });
+        }
+        Ok(ExternalPairs { pairs, symvers: source.join("Module.symvers"), source, work })
+    }
+
+    /// A fresh copy of a folder, without what was built there.
+    fn copy_external(&self, from: &Path, to: &Path) -> Result<()> {
+        remove_dir(to)?;
+        std::fs::create_dir_all(to).map_err(|error| Diagnosis::io("create", to, &error))?;
+        for entry in tree::files(from)? {
+            let (from, to) = (from.join(&entry.path), to.join(&entry.path));
+            create_parent(&to)?;
+            copy::file(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+        }
+        Ok(())
+    }
+
+    fn make_external(
+        &self,
+        source: &Path,
+        symvers: &Path,
+        failure: fn(&Make<'_>, &Built) -> klpx_diagnosis::Failure,
+    ) -> Result<()> {
+        let target = self.build_dir().join("Module.symvers");
+        copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
+        self.with_make(|make| {
+            let built = make.run(&[&format!("M={}", source.display()), "modules"], &(), None)?;
+            if built.success { Ok(()) } else { Err(failure(make, &built)) }
+        })
+    }
+
+    /// Modules and their units, by kbuild's `.mod` files.
+    fn modules_of(&self, source: &Path) -> Result<Modules> {
+        let mut modules = Modules::new();
+        for entry in WalkDir::new(source).sort_by_file_name() {
+            let entry = entry.map_err(|error| Diagnosis::io("read", source, &error.into()))?;
+            let path = entry.path();
+            if path.extension().is_none_or(|ending| ending != "mod") {
+                continue;
+            }
+            let text = std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+            let folder = path.parent().unwrap_or(source);
+            let unit = |word: &str| {
+                let places = [PathBuf::from(word), folder.join(word), source.join(word)];
+                let found = places.into_iter().filter_map(|place| place.canonicalize().ok());
+                found.filter_map(|place| Some(place.strip_prefix(source).ok()?.to_str()?.to_owned())).next()
+            };
+            let units: Option<Vec<String>> = text.split_whitespace().map(unit).collect();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+            match units {
+                Some(units) => modules.insert(name, units),
+                None => return Err(not_understood(path, &text)),
+            };
+        }
+        Ok(modules)
+    }
+
+    /// Compiles a unit from the source as it is, with sections, below a folder.
+    fn compile_external(&self, source: &Path, original: &Original, below: &Path) -> Result<()> {
+        let to = below.join(&original.unit);
+        create_parent(&to)?;
+        let words = original.record.compilation().unwrap_or_default();
+        let target = words.iter().skip_while(|word| *word != "-o").nth(1).cloned().unwrap_or_default();
+        let mut words = redirected(words, &target, &to);
+        words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
+        // kbuild compiles in its build tree, or since 6.13 in the module's folder, and names what is there shortly.
+        let dir = if Path::new(&target).is_absolute() { self.build_dir() } else { source.to_owned() };
+        let outcome = self.run_in(&dir, &words)?;
+        if outcome.success {
+            return Ok(());
+        }
+        self.with_make(|make| {
+            Err(patched_fails(make, &Built { success: false, units: 0, lines: outcome.lines }))
+        })
+    }
+
+    /// objtool's words for the whole module, where kbuild runs it on that and not on units: all but the object.
+    fn objtool_of(&self, source: &Path, module: &str) -> Option<Vec<String>> {
+        let link = WalkDir::new(source).into_iter().flatten().find(|entry| {
+            let name = entry.file_name().to_string_lossy();
+            name.strip_suffix(".mod").is_some_and(|name| name.replace('-', "_") == module)
+        })?;
+        let object = link.path().with_extension("o");
+        let record = Recorded::read(source, object.strip_prefix(source).ok()?)?;
+        if record.compilation().is_some() {
+            return None; // The module is its unit, and kbuild has run objtool on that.
+        }
+        let is_objtool = |words: &&Vec<String>| words.first().is_some_and(|word| word.ends_with("/objtool"));
+        let mut words = record.commands.iter().find(is_objtool)?.clone();
+        words.pop();
+        Some(words)
+    }
+
+    fn finish_external(&self, objtool: Option<&[String]>, unit: &str, object: &Path) -> Result<()> {
+        let Some(objtool) = objtool else { return Ok(()) };
+        let words: Vec<String> = objtool.iter().cloned().chain([object.display().to_string()]).collect();
+        let outcome = self.run_in(&self.build_dir(), &words)?;
+        if outcome.success {
+            return Ok(());
+        }
+        Err(Diagnosis::new("klpx::objtool-failed", Class::Build, "objtool fails on a unit")
+            .place(Place::file(unit, None))
+            .remedy("report this unit and how the kernel was configured")
+            .detail(outcome.lines)
+            .into())
+    }
+}
+
+/// A unit as kbuild made it from the original source.
+struct Original {
+    unit: String,
+    record: Recorded,
+    exports: String,
+}
+
+impl Original {
+    fn read(source: &Path, unit: &str) -> Result<Original> {
+        let record = Recorded::read(source, Path::new(unit)).filter(|record| record.compilation().is_some());
+        let name = Path::new(unit).file_name().unwrap_or_default().to_string_lossy();
+        let command = source.join(unit).with_file_name(format!(".{name}.cmd"));
+        let text =
+            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
+        let record = record.ok_or_else(|| not_understood(&command, &text))?;
+        Ok(Original { unit: unit.to_owned(), record, exports: exports(&text) })
+    }
+}
+
+fn keep(source: &Path, unit: &str, below: &Path) -> Result<()> {
+    copy_to(&source.join(unit), &below.join(unit))
+}
+
+fn copy_to(from: &Path, to: &Path) -> Result<()> {
+    create_parent(to)?;
+    copy_object(from, to)
+}
+
+/// The units whose objects are not those that were kept.
+fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>> {
+    let mut changed = Vec::new();
+    for unit in modules.values().flatten() {
+        let before = kept.join(unit);
+        let same = before.is_file()
+            && copy::same(&before, &source.join(unit))
+                .map_err(|error| Diagnosis::io("read", &before, &error))?;
+        if !same {
+            changed.push(unit.clone());
+        }
+    }
+    changed.sort();
+    changed.dedup();
+    Ok(changed)
+}
+
+/// Refuses a patch that changes another module of the folder too, or the list of a module's units.
+fn refuse_others(
+    external: &ExternalSource,
+    before: &Modules,
+    now: &Modules,
+    changed: &[String],
+) -> Result<()> {
+    if before != now {
+        let what = "the patch changes which units the module has";
+        return Err(Diagnosis::new("klpx::external-units", Class::NotLivepatchable, what)
+            .remedy("put new code into a file that the module has already")
+            .into());
+    }
+    let own = before.get(&external.module).map_or(&[][..], Vec::as_slice);
+    let others: Vec<&String> = changed.iter().filter(|unit| !own.contains(unit)).collect();
+    let Some(first) = others.first() else { return Ok(()) };
+    Err(Diagnosis::new(
+        "klpx::another-module",
+        Class::NotLivepatchable,
+        "the patch changes another module too",
+    )
+    .place(Place::file(first.as_str(), None))
+    .why(format!("{} of other modules than {} differ", words::plural(others.len(), "unit"), external.module))
+    .remedy("make a patch and a livepatch for each module")
+    .into())
+}
+
+fn module_does_not_build(make: &Make<'_>, built: &Built) -> klpx_diagnosis::Failure {
+    let what = "the module's unpatched source does not build";
+    let remedy = "build it by hand against the kernel's headers to see whether it does";
+    make.failure(built, "klpx::original-source-does-not-build", what, remedy)
+}
+
+fn no_such_module(external: &ExternalSource, modules: &Modules) -> klpx_diagnosis::Failure {
+    let names: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let what = format!("{} builds no module {}", external.folder.display(), external.module);
+    Diagnosis::new("klpx::no-such-module", Class::Input, what)
+        .why(match names.is_empty() {
+            true => "it builds no module at all".to_owned(),
+            false => format!("it builds {}", names.join(", ")),
+        })
+        .remedy("name the folder of the module's own source with --module-source")
+        .into()
+}
+
+fn not_understood(path: &Path, text: &str) -> klpx_diagnosis::Failure {
+    Diagnosis::new("klpx::no-command", Class::Build, "kbuild's record can't be understood")
+        .place(Place::file(path.display().to_string(), None))
+        .remedy("report this file and the kernel's version")
+        .detail(text.lines().map(str::to_owned))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(before: &Modules, now: &Modules, changed: &[&str]) -> Option<&'static str> {
+        let external = ExternalSource { folder: "m".into(), module: "one".into() };
+        let changed: Vec<String> = changed.iter().map(|unit| (*unit).to_owned()).collect();
+        let failure = refuse_others(&external, before, now, &changed).err()?;
+        failure.diagnoses().next().map(|diagnosis| diagnosis.code)
+    }
+
+    #[test]
+    fn a_patch_is_for_one_module_and_keeps_its_units() {
+        let of = |list: &[(&str, &[&str])]| -> Modules {
+            let units = |units: &[&str]| units.iter().map(|unit| (*unit).to_owned()).collect();
+            list.iter().map(|(module, all)| ((*module).to_owned(), units(all))).collect()
+        };
+        let both = of(&[("one", &["a.o", "shared.o"]), ("two", &["b.o", "shared.o"])]);
+        assert_eq!(code(&both, &both, &["a.o", "shared.o"]), None);
+        assert_eq!(code(&both, &both, &["a.o", "b.o"]), Some("klpx::another-module"));
+        let more = of(&[("one", &["a.o", "new.o", "shared.o"]), ("two", &["b.o", "shared.o"])]);
+        assert_eq!(code(&both, &more, &["a.o"]), Some("klpx::external-units"));
+    }
+}

@@ -1,0 +1,62 @@
+//! The pairs of an external module: its units that the patch changes, from both sources.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use klpx_build_driver::{ExternalPair, ExternalSource, Prepared, Remade, Workspace};
+use klpx_diagnosis::{Diagnosis, Result, words};
+use klpx_klp_emit::image::module_name;
+
+use crate::build::{Build, Compiled, Work};
+use crate::change_set::{PairFiles, UnitOf};
+use crate::events::Stage;
+use crate::inlining::Originals;
+use crate::request::External;
+use crate::target::{self, Target};
+
+/// Lets kbuild build the module from both sources.
+pub(crate) fn compile<'a>(
+    build: &mut Build<'_>,
+    workspace: &Workspace,
+    prepared: &'a Prepared,
+    (external, target): (&External, &mut Target),
+) -> Result<Compiled<'a>> {
+    build.events.begin(Stage::Original);
+    workspace.prepare(build.events)?;
+    let module = module_name(&external.file);
+    let source = ExternalSource { folder: external.source.clone(), module: module.clone() };
+    let mut made = workspace.external_pairs(&source, prepared, &target.symvers, build.events)?;
+    build.events.end(&format!("the module {module}"));
+    build.events.begin(Stage::Patched);
+    build.events.end(&format!("{} differ", words::plural(made.pairs.len(), "unit")));
+    if build.request.keep_work {
+        build.kept(made.keep());
+    }
+    let symvers = std::fs::read_to_string(&made.symvers)
+        .map_err(|error| Diagnosis::io("read", &made.symvers, &error))?;
+    target.external = Some(target::External { file: external.file.clone(), symvers });
+    target.modules.extend(external.file.parent().map(Path::to_owned));
+    let tree = made.source.clone();
+    Ok(Compiled {
+        pairs: made.pairs.iter().map(|pair| files(&module, pair)).collect(),
+        originals: Originals::new(prepared, tree.clone()),
+        remade: Remade {
+            compiled: made.pairs.iter().map(|pair| pair.unit.clone().into()).collect(),
+            ..Remade::default()
+        },
+        left_out: Vec::new(),
+        moved: BTreeSet::new(),
+        tree,
+        work: Work::External(made),
+    })
+}
+
+fn files(module: &str, pair: &ExternalPair) -> PairFiles {
+    PairFiles {
+        object: module.to_owned(),
+        witness: pair.witness.clone(),
+        original: pair.original.clone(),
+        patched: pair.patched.clone(),
+        unit: Some(UnitOf { path: pair.unit.clone(), exports: pair.exports.clone(), is_new: false }),
+    }
+}

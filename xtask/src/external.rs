@@ -1,0 +1,51 @@
+//! External modules of scenarios, built as a user builds them: by the kernel's headers package or build tree, and
+//! without klpx.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::kernel::Built;
+use crate::process;
+
+/// Shows a headers package where its makefiles look for their other parts: below `/usr`.
+const WITH_PACKAGES: &str =
+    r#"mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr && shift && exec "$@""#;
+
+/// Builds the modules of a source folder below `output`. Gives the folder with the `.ko` files.
+pub(crate) fn build(built: &Built, source: &Path, output: &Path) -> Result<PathBuf> {
+    let folder = output.join("external");
+    fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(source).with_context(|| format!("can't read {}", source.display()))? {
+        let entry = entry?;
+        fs::copy(entry.path(), folder.join(entry.file_name()))?;
+    }
+    let mut make = match &built.release {
+        Some(release) => {
+            let mut make = Command::new("unshare");
+            make.args(["--mount", "sh", "-c", WITH_PACKAGES, "sh"]).arg(&built.tree);
+            make.args(["make", "-C"]).arg(format!("/usr/src/linux-headers-{release}"));
+            make
+        }
+        None => built.make(&built.tree)?,
+    };
+    make.arg(format!("M={}", folder.display())).arg("modules");
+    process::output(&mut make).context("the external modules do not build")?;
+    Ok(folder)
+}
+
+/// The modules in a folder, by file name.
+pub(crate) fn modules(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "ko") {
+            let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+            found.push((name, fs::read(&path)?));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -27,7 +27,7 @@ export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g LTO -ffreestanding -fno
 build := -f $(srctree)/scripts/Makefile.build obj
 .PHONY: olddefconfig prepare modules_prepare modules . vmlinux_o
 olddefconfig prepare modules_prepare modules:
-	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release; touch Module.symvers
+	@mkdir -p include/config; echo '7.2.0$(LOCALVERSION)' > include/config/kernel.release; touch Module.symvers modules.order
 .:
 	@$(MAKE) $(build)=. need-builtin=1 need-modorder=1
 vmlinux_o:
@@ -45,7 +45,7 @@ units := $(patsubst $(srctree)/%.c,%.o,$(sort $(wildcard $(srctree)/fs/*.c)))
 real-obj-y := $(if $(filter fs,$(obj)),$(units)) $(subdir-builtin)
 if_changed_rule = @$(rule_$1)
 command = $(CC) $(KBUILD_CFLAGS) -Wp,-MMD,$(@D)/.$(@F).d -c -o $@ $<
-rule_cc_o_c = mkdir -p $(@D) && $(command) && echo 'savedcmd_$@ := $(command)' > $(@D)/.$(@F).cmd && echo '  CC      $@'
+rule_cc_o_c = mkdir -p $(@D) && $(command) && echo 'savedcmd_$@ := $(command)' > $(@D)/.$(@F).cmd && cat $(@D)/.$(@F).d >> $(@D)/.$(@F).cmd && echo '  CC      $@'
 fs/%.o: $(srctree)/fs/%.c
 	$(call if_changed_rule,cc_o_c)
 fs/%.i: $(srctree)/fs/%.c

@@ -23,10 +23,15 @@ pub(crate) struct Differing {
 impl Differing {
     /// Compares two objects.
     pub(crate) fn between(original: &Path, patched: &Path) -> Result<Differing> {
+        Differing::of_unit(original, patched, &BTreeSet::new())
+    }
+
+    /// The same for one of several units; `moved` are names that mean something else in the other units' patched builds.
+    pub(crate) fn of_unit(original: &Path, patched: &Path, moved: &BTreeSet<Vec<u8>>) -> Result<Differing> {
         let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
         let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
         let (original, patched) = (original?, patched?);
-        let difference = klpx_diff::compare(&original, &patched);
+        let difference = klpx_diff::compare_unit(&original, &patched, moved);
         let named = |object: &Object<'_>, item: ItemId| {
             String::from_utf8_lossy(name::without_promotion(object.item_name(item))).into_owned()
         };

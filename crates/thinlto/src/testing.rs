@@ -140,7 +140,7 @@ fn run(words: &[String], folder: &Path) {
 /// The functions that differ, by unit.
 pub(crate) fn functions(made: &Made) -> BTreeMap<String, Vec<String>> {
     let of = |path: &Path, other: &Path| {
-        let differing = Differing::between(path, other).expect("objects");
+        let differing = Differing::of_unit(path, other, &made.moved).expect("objects");
         differing.functions.into_iter().collect()
     };
     made.pairs.iter().map(|pair| (pair.unit.clone(), of(&pair.original, &pair.patched))).collect()

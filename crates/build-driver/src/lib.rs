@@ -42,6 +42,7 @@ pub use external::ExternalModule;
 pub use external_source::{ExternalPair, ExternalPairs, ExternalSource};
 pub use kernel::{Kernel, Options};
 pub use links::VMLINUX;
+pub use parallel::each;
 pub use patch::PatchSet;
 pub use patched::{Pair, Patched, WorkDir};
 pub use prepare::Ready;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 /// Runs `count` tasks, `jobs` of them at a time, begun in their order. Their results, in their order.
-pub(crate) fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let numbered = || (0..count).par_bridge().map(|at| (at, task(at))).collect::<BTreeMap<_, _>>();
     match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
         Ok(pool) => pool.install(numbered).into_values().collect(),

@@ -15,8 +15,8 @@ use klpx_diagnosis::Result;
 
 use crate::Level;
 use crate::context::Context;
-use crate::each::each;
 use crate::files;
+use klpx_build_driver::each;
 
 /// What was done to a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

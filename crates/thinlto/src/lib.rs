@@ -14,7 +14,6 @@ mod attempt;
 mod context;
 mod declare;
 mod differing;
-mod each;
 mod files;
 mod freeze;
 mod link;

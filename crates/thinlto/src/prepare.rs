@@ -13,7 +13,6 @@ use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
 use crate::context::Context;
-use crate::each::each;
 use crate::link::Link;
 use crate::linker::{self, Slices};
 use crate::moved::Moved;
@@ -22,6 +21,7 @@ use crate::sides::Sides;
 use crate::unit::{Compiler, Form, Overlays, Side, Unit};
 use crate::view::View;
 use crate::{Level, Outcome, declare, files};
+use klpx_build_driver::each;
 
 /// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use crate::llvm::ir::Module;
 use klpx_diagnosis::Result;
 
 use super::Attempt;
-use crate::each::each;
 use crate::files;
 use crate::originals::{Functions, Original};
 use crate::unit::{Compiled, Form, Side};
+use klpx_build_driver::each;
 
 /// What the compiler makes of one unit's patched source, and of its original where that is not known yet.
 pub(super) struct Unlinked {

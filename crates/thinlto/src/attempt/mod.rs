@@ -20,7 +20,6 @@ use klpx_diagnosis::Result;
 
 use crate::context::Context;
 use crate::differing::{self, Differing};
-use crate::each::each;
 use crate::files;
 use crate::freeze::{Freezer, Near};
 use crate::linker::{Backend, Slices};
@@ -29,6 +28,7 @@ use crate::sides::Sides;
 use crate::unit::{Compiler, Side, Unit};
 use crate::{Level, Outcome};
 use compile::{OriginalSide, Unlinked};
+use klpx_build_driver::each;
 
 /// More touched units than this, such as those of a header that everything includes, are not compiled with the
 /// original's decisions.

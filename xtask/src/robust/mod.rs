@@ -354,8 +354,12 @@ fn two_at_once(setting: &Setting<'_>) -> Result<Vec<String>> {
     let (first_job, second_job) = (setting.job("first", 0)?, setting.job("second", 1)?);
     let mut first = Running::start(first_job.command())?;
     first.until(BUILDING)?;
+    // Stopped, or the first may be done before the second one looks.
+    first.signal(libc::SIGSTOP)?;
     let mut second = Running::start(second_job.command())?;
-    second.until("waiting for another klpx")?;
+    let waiting = second.until("waiting for another klpx");
+    first.signal(libc::SIGCONT)?;
+    waiting?;
     let mut failures = Vec::new();
     if !second.text.contains(&format!("(pid {})", first.child.id())) {
         failures.push(format!("the second klpx does not say for whom it waits\n{}", second.text));

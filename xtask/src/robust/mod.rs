@@ -283,12 +283,13 @@ impl Job<'_> {
 
 /// While compilers are at work.
 fn killed(setting: &Setting<'_>) -> Result<Vec<String>> {
-    killed_at(setting, "killed", BUILDING)
+    killed_at(setting, "killed", BUILDING, true)
 }
 
-/// The same where there is no machine code yet.
+/// The same where there is no machine code yet. Clang is shown the patched files at the original's paths, so the source
+/// stays as it is.
 fn killed_in_bitcode(setting: &Setting<'_>) -> Result<Vec<String>> {
-    killed_at(setting, "killed-in-bitcode", BUILDING_BITCODE)
+    killed_at(setting, "killed-in-bitcode", BUILDING_BITCODE, false)
 }
 
 /// With an empty cache. What the next run makes of it gives the module that every other cache gives.
@@ -314,7 +315,7 @@ fn killed_preparing(setting: &Setting<'_>) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-fn killed_at(setting: &Setting<'_>, name: &str, line: &str) -> Result<Vec<String>> {
+fn killed_at(setting: &Setting<'_>, name: &str, line: &str, patched: bool) -> Result<Vec<String>> {
     let job = setting.job(name, 0)?;
     let mut running = Running::start(job.command())?;
     running.until(line)?;
@@ -325,11 +326,13 @@ fn killed_at(setting: &Setting<'_>, name: &str, line: &str) -> Result<Vec<String
     if ended.status.signal() != Some(libc::SIGKILL) {
         failures.push(format!("klpx was not killed ({})", ended.status));
     }
-    if !setting.kernel_dir.join("patch.journal").exists() {
-        failures.push("the signal came too late or too early: the workspace is not patched".to_owned());
+    if setting.kernel_dir.join("patch.journal").exists() != patched {
+        let not = if patched { "not " } else { "" };
+        failures.push(format!("the signal came too late or too early: the workspace is {not}patched"));
     }
     let note = "a run that was killed had left the workspace patched; it is restored";
-    failures.extend(setting.next_build(&format!("after-{name}"), &[note])?);
+    let notes = if patched { &[note][..] } else { &[] };
+    failures.extend(setting.next_build(&format!("after-{name}"), notes)?);
     failures.extend(setting.at_work()?.iter().map(|process| format!("a child is left: {process}")));
     Ok(failures)
 }

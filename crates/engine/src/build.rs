@@ -68,6 +68,8 @@ impl Build<'_> {
     fn run(&mut self) -> Result<Made> {
         let (kernel, prepared, files) = self.preflight()?;
         let mut target = Target::new(&files, &kernel);
+        // Another klpx may have the workspace, and that is said in a stage.
+        self.events.begin(Stage::Original);
         let workspace = Workspace::open(&kernel, self.events)?;
         let request = self.request;
         let mut compiled = match (&request.external, kernel.is_thin(), kernel.is_of_units()) {

@@ -21,7 +21,6 @@ pub(crate) fn compile<'a>(
     prepared: &'a Prepared,
     (external, target): (&External, &mut Target),
 ) -> Result<Compiled<'a>> {
-    build.events.begin(Stage::Original);
     workspace.prepare(build.events)?;
     let module = module_name(&external.file);
     let source = ExternalSource { folder: external.source.clone(), module: module.clone() };

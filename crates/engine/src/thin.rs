@@ -20,7 +20,6 @@ pub(crate) fn compile<'a>(
     workspace: &Workspace,
     prepared: &'a Prepared,
 ) -> Result<Compiled<'a>> {
-    build.events.begin(Stage::Original);
     let ready = workspace.prepare(build.events)?;
     let list = &ready.units;
     let touched = workspace.touched(prepared, list, build.events)?;

@@ -18,7 +18,6 @@ pub(crate) fn compile<'a>(
     workspace: &Workspace,
     prepared: &'a Prepared,
 ) -> Result<Compiled<'a>> {
-    build.events.begin(Stage::Original);
     let ready = workspace.prepare(build.events)?;
     let touched = workspace.touched(prepared, &ready.units, build.events)?;
     build.note(touched.notes());

@@ -18,7 +18,6 @@ pub(crate) fn compile<'a>(
     workspace: &Workspace,
     prepared: &'a Prepared,
 ) -> Result<Compiled<'a>> {
-    build.events.begin(Stage::Original);
     let baseline = workspace.baseline(build.events)?;
     build.events.end(&match baseline.cached {
         true => "cached".to_owned(),

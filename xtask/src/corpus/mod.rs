@@ -190,7 +190,7 @@ impl Corpus<'_> {
         let boots = tasks.len().div_ceil(PER_BOOT);
         for (number, some) in tasks.chunks(PER_BOOT).enumerate() {
             let mut step = ui::step(&format!("guest {}/{boots}", number + 1));
-            step.at(&ui::plural(some.len(), "livepatch"));
+            step.at(&ui::plural(some.len(), "module"));
             let console = self.folder.join(format!("console-{}.log", number + 1));
             let of_guest: Vec<Task> = some.iter().map(|(_, task)| task.clone()).collect();
             let verdicts = guest::run(self.workspace, self.built, &of_guest, &console)?;
@@ -201,7 +201,7 @@ impl Corpus<'_> {
                 let guest = Some(Judged { failures: verdict.problems(), ..Judged::default() });
                 self.records.add(&fix.path, Known { guest, ..Known::default() })?;
             }
-            step.done(&format!("{good} of {} load and unload", ui::plural(some.len(), "livepatch")));
+            step.done(&format!("{good} of {} load and unload", ui::plural(some.len(), "module")));
         }
         Ok(())
     }

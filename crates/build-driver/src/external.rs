@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
+use crate::make::{Built, Make};
 use crate::process::Call;
 use crate::workspace::{Workspace, remove_file};
 use crate::{copy, journal};
@@ -28,29 +29,10 @@ impl Workspace {
     /// `klpx::glue-does-not-build` with the compiler's lines; an interrupt.
     pub fn build_external_module(&self, dir: &Path, name: &str, symvers: &Path) -> Result<ExternalModule> {
         let dir = dir.canonicalize().map_err(|error| Diagnosis::io("open", dir, &error))?;
-        let target = self.build_dir().join("Module.symvers");
-        copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
-        let unprepared = journal::unprepared(&self.dir);
-        self.with_make(|make| {
-            if unprepared.exists() {
-                let built = make.run(&["modules_prepare"], &(), None)?;
-                if !built.success {
-                    let what = "the build tree can't be made ready for modules";
-                    return Err(make.failure(&built, "klpx::glue-does-not-build", what, "run klpx again"));
-                }
-                remove_file(&unprepared)?;
-            }
-            let built = make.run(&[&format!("M={}", dir.display()), "modules"], &(), None)?;
-            if built.success {
-                return Ok(());
-            }
+        self.make_modules(&dir, symvers, |make, built| {
+            let what = "the livepatch's glue does not build";
             let remedy = "this is a fault in klpx, please report it with the lines below";
-            Err(make.failure(
-                &built,
-                "klpx::glue-does-not-build",
-                "the livepatch's glue does not build",
-                remedy,
-            ))
+            make.failure(built, "klpx::glue-does-not-build", what, remedy)
         })?;
         let command = dir.join(format!(".{name}.ko.cmd"));
         let text =
@@ -77,6 +59,30 @@ impl Workspace {
             )
             .collect();
         Ok(ExternalModule { ko: dir.join(format!("{name}.ko")), objects, link_flags })
+    }
+
+    /// Lets kbuild build the external modules of a folder. `symvers` lists what the kernel exports.
+    pub(crate) fn make_modules(
+        &self,
+        dir: &Path,
+        symvers: &Path,
+        failure: impl Fn(&Make<'_>, &Built) -> Failure,
+    ) -> Result<()> {
+        let target = self.build_dir().join("Module.symvers");
+        copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
+        let unprepared = journal::unprepared(&self.dir);
+        self.with_make(|make| {
+            if unprepared.exists() {
+                let built = make.run(&["modules_prepare"], &(), None)?;
+                if !built.success {
+                    let what = "the build tree can't be made ready for modules";
+                    return Err(make.failure(&built, "klpx::glue-does-not-build", what, "run klpx again"));
+                }
+                remove_file(&unprepared)?;
+            }
+            let built = make.run(&[&format!("M={}", dir.display()), "modules"], &(), None)?;
+            if built.success { Ok(()) } else { Err(failure(make, &built)) }
+        })
     }
 
     /// The last link of a module: `objects` in their order with the flags kbuild gives the linker.

@@ -96,7 +96,7 @@ impl Workspace {
         let source = self.dir.join("external");
         self.copy_external(&external.folder, &source)?;
         progress.step("compiling the module");
-        self.make_external(&source, symvers, module_does_not_build)?;
+        self.make_modules(&source, symvers, module_does_not_build)?;
         let modules = self.modules_of(&source)?;
         let Some(units) = modules.get(&external.module) else {
             return Err(no_such_module(external, &modules));
@@ -108,14 +108,13 @@ impl Workspace {
         progress.step("compiling the patched module");
         let originals: Vec<Original> =
             units.iter().map(|unit| Original::read(&source, unit)).collect::<Result<_>>()?;
-        let touched = |change: &str| source.join(change);
         if self.kernel.sections() == Sections::WhereCompared {
             for original in &originals {
                 self.compile_external(&source, original, &side("original"))?;
             }
         }
         for change in &prepared.changes {
-            let path = touched(&change.path);
+            let path = source.join(&change.path);
             match &change.patched {
                 Some(text) => {
                     create_parent(&path)?;
@@ -124,7 +123,7 @@ impl Workspace {
                 None => remove_file(&path)?,
             }
         }
-        self.make_external(&source, symvers, patched_fails)?;
+        self.make_modules(&source, symvers, patched_fails)?;
         let now = self.modules_of(&source)?;
         let changed = changed(&source, &now, &side("built"))?;
         refuse_others(external, &modules, &now, &changed)?;
@@ -162,20 +161,6 @@ impl Workspace {
             copy::file(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
         }
         Ok(())
-    }
-
-    fn make_external(
-        &self,
-        source: &Path,
-        symvers: &Path,
-        failure: fn(&Make<'_>, &Built) -> klpx_diagnosis::Failure,
-    ) -> Result<()> {
-        let target = self.build_dir().join("Module.symvers");
-        copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
-        self.with_make(|make| {
-            let built = make.run(&[&format!("M={}", source.display()), "modules"], &(), None)?;
-            if built.success { Ok(()) } else { Err(failure(make, &built)) }
-        })
     }
 
     /// Modules and their units, by kbuild's `.mod` files.

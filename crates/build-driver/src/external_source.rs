@@ -95,6 +95,7 @@ impl Workspace {
         let work = self.work_dir()?;
         let source = self.dir.join("external");
         self.copy_external(&external.folder, &source)?;
+        let source = source.canonicalize().map_err(|error| Diagnosis::io("open", &source, &error))?;
         progress.step("compiling the module");
         self.make_modules(&source, symvers, module_does_not_build)?;
         let modules = self.modules_of(&source)?;
@@ -127,7 +128,7 @@ impl Workspace {
         let now = self.modules_of(&source)?;
         let changed = changed(&source, &now, &side("built"))?;
         refuse_others(external, &modules, &now, &changed)?;
-        let objtool = self.objtool_of(&source, &external.module);
+        let objtool = objtool_of(&source, &external.module)?;
         let mut pairs = Vec::new();
         for original in originals.into_iter().filter(|original| changed.contains(&original.unit)) {
             let unit = &original.unit;
@@ -208,23 +209,6 @@ impl Workspace {
         })
     }
 
-    /// objtool's words for the whole module, where kbuild runs it on that and not on units: all but the object.
-    fn objtool_of(&self, source: &Path, module: &str) -> Option<Vec<String>> {
-        let link = WalkDir::new(source).into_iter().flatten().find(|entry| {
-            let name = entry.file_name().to_string_lossy();
-            name.strip_suffix(".mod").is_some_and(|name| name.replace('-', "_") == module)
-        })?;
-        let object = link.path().with_extension("o");
-        let record = Recorded::read(source, object.strip_prefix(source).ok()?)?;
-        if record.compilation().is_some() {
-            return None; // The module is its unit, and kbuild has run objtool on that.
-        }
-        let is_objtool = |words: &&Vec<String>| words.first().is_some_and(|word| word.ends_with("/objtool"));
-        let mut words = record.commands.iter().find(is_objtool)?.clone();
-        words.pop();
-        Some(words)
-    }
-
     fn finish_external(&self, objtool: Option<&[String]>, unit: &str, object: &Path) -> Result<()> {
         let Some(objtool) = objtool else { return Ok(()) };
         let words: Vec<String> = objtool.iter().cloned().chain([object.display().to_string()]).collect();
@@ -238,6 +222,28 @@ impl Workspace {
             .detail(outcome.lines)
             .into())
     }
+}
+
+/// objtool's words for the whole module, where kbuild runs it on that and not on units: all but the object. `None` where
+/// units are finished as they are.
+fn objtool_of(source: &Path, module: &str) -> Result<Option<Vec<String>>> {
+    let is_list = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_suffix(".mod").is_some_and(|name| name.replace('-', "_") == module)
+    };
+    let list = WalkDir::new(source).into_iter().flatten().find(|entry| is_list(entry.path()));
+    let object = list.map(|entry| entry.path().with_extension("o")).unwrap_or_default();
+    let relative = object.strip_prefix(source).unwrap_or(&object);
+    let Some(record) = Recorded::read(source, relative) else { return Err(not_understood(&object, "")) };
+    if record.compilation().is_some() {
+        return Ok(None); // The module is its unit, and kbuild has run objtool on that.
+    }
+    let is_objtool = |words: &&Vec<String>| words.first().is_some_and(|word| word.ends_with("/objtool"));
+    let words = record.commands.iter().find(is_objtool).cloned();
+    Ok(words.map(|mut words| {
+        words.pop();
+        words
+    }))
 }
 
 /// A unit as kbuild made it from the original source.

@@ -89,22 +89,34 @@ enum Part {
 #[derive(Default)]
 struct Tally {
     passed: usize,
-    failed: usize,
+    failed: Vec<Failed>,
     times: Vec<(String, Duration)>,
     results: Vec<Tried>,
 }
 
+/// What failed: a phase, or a check on a kernel.
+struct Failed {
+    name: String,
+    reasons: Vec<String>,
+}
+
 impl Tally {
     fn take(&mut self, tried: Vec<Tried>) {
-        let good = tried.iter().filter(|tried| tried.good()).count();
-        self.passed += good;
-        self.failed += tried.len() - good;
+        self.passed += tried.iter().filter(|tried| tried.good()).count();
+        self.failed.extend(tried.iter().filter(|tried| !tried.good()).map(|tried| Failed {
+            name: format!("{} {}", tried.kernel, tried.name),
+            reasons: tried.failures.clone(),
+        }));
         self.results.extend(tried);
+    }
+
+    fn fail(&mut self, name: &str, reason: String) {
+        self.failed.push(Failed { name: name.to_owned(), reasons: vec![reason] });
     }
 
     fn merge(&mut self, other: Tally) {
         self.passed += other.passed;
-        self.failed += other.failed;
+        self.failed.extend(other.failed);
         self.times.extend(other.times);
         self.results.extend(other.results);
     }
@@ -112,8 +124,7 @@ impl Tally {
     fn phase(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
         let start = Instant::now();
         if let Err(error) = run(self) {
-            self.failed += 1;
-            ui::say(&format!("error: {name}: {error:#}"));
+            self.fail(name, format!("{error:#}"));
         }
         self.times.push((name.to_owned(), start.elapsed()));
     }
@@ -152,8 +163,19 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     }
     ui::line("in all", "", Some(start.elapsed()));
     ui::say("");
-    ui::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
-    Ok(tally.failed == 0)
+    // At the very end: who reads no more than the last lines of a log sees all that failed, and why.
+    for Failed { name, reasons } in &tally.failed {
+        ui::say(&format!("{name}:"));
+        for reason in reasons {
+            ui::say(&format!("    {}", reason.replace('\n', "\n    ")));
+        }
+        ui::say("");
+    }
+    ui::say(&format!("{} passed, {} failed", tally.passed, tally.failed.len()));
+    for Failed { name, .. } in &tally.failed {
+        ui::say(&format!("    {name}"));
+    }
+    Ok(tally.failed.is_empty())
 }
 
 fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
@@ -177,9 +199,8 @@ fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
                 step.done("clean");
             }
             Err(error) => {
-                tally.failed += 1;
                 step.failed("");
-                ui::say(&format!("{error:#}"));
+                tally.fail(name, format!("{error:#}"));
             }
         }
     }
@@ -192,8 +213,18 @@ fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     } else {
         &["test", "--quiet", "--workspace", "--no-fail-fast"]
     };
-    process::inherit(&mut cargo(workspace, arguments))?;
-    tally.passed += 1;
+    let mut step = ui::step("cargo");
+    step.at(&arguments.join(" "));
+    match process::output(&mut cargo(workspace, arguments)) {
+        Ok(_) => {
+            tally.passed += 1;
+            step.done("passed");
+        }
+        Err(error) => {
+            step.failed("");
+            tally.fail("unit tests", format!("{error:#}"));
+        }
+    }
     Ok(())
 }
 
@@ -260,12 +291,6 @@ fn livepatches(
     ui::heading("results");
     let rows: Vec<_> = tally.results.iter().map(Tried::row).collect();
     ui::table(&["kernel", "scenario", "verdict", "klpx", "what"], &rows);
-    for tried in tally.results.iter().filter(|tried| !tried.good()) {
-        ui::say(&format!("\n{} {}:", tried.kernel, tried.name));
-        for failure in &tried.failures {
-            ui::say(&format!("    {}", failure.replace('\n', "\n    ")));
-        }
-    }
     Ok(())
 }
 

@@ -97,7 +97,8 @@ impl Workspace {
         self.copy_external(&external.folder, &source)?;
         let source = source.canonicalize().map_err(|error| Diagnosis::io("open", &source, &error))?;
         progress.step("compiling the module");
-        self.make_modules(&source, symvers, module_does_not_build)?;
+        self.prepare_modules(symvers)?;
+        self.make_modules(&source, module_does_not_build)?;
         let modules = self.modules_of(&source)?;
         let Some(units) = modules.get(&external.module) else {
             return Err(no_such_module(external, &modules));
@@ -124,7 +125,7 @@ impl Workspace {
                 None => remove_file(&path)?,
             }
         }
-        self.make_modules(&source, symvers, patched_fails)?;
+        self.make_modules(&source, patched_fails)?;
         let now = self.modules_of(&source)?;
         let changed = changed(&source, &now, &side("built"))?;
         refuse_others(external, &modules, &now, &changed)?;

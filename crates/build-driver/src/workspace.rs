@@ -15,6 +15,7 @@
 //!     links/          how kbuild would link vmlinux.o and modules' objects (ThinLTO; links.rs)
 //!     thinlto/        what is known of these links and of their units
 //!     bin/            what stands in for the linker
+//!     template/       a module that kbuild made, and how it did (template.rs)
 //!     work/           results of patched builds
 //! ```
 

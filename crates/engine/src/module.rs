@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use klpx_build_driver::Workspace;
+use klpx_build_driver::{ModuleText, Workspace};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::closure::{self, Closure, Piece};
 use klpx_klp_emit::emit::{self, Emitted};
 use klpx_klp_emit::image::{Image, Kernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::{Plan, Unit};
 use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
 use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
@@ -167,24 +167,25 @@ impl Source<'_> {
             .collect()
     }
 
-    /// Glue by kbuild, the last link with the closure, livepatch relocations.
+    /// Glue by kbuild's commands, the last link with the closure, livepatch relocations.
     fn link(&self, name: &str, replace: bool, emitted: &Emitted) -> Result<Vec<u8>> {
         let module = format!("livepatch-{name}");
         let dir = self.work_dir.join("module");
-        let put = |file: &str, bytes: &[u8]| {
-            let path = dir.join(file);
-            std::fs::write(&path, bytes).map_err(|e| Diagnosis::io("write", &path, &e))?;
-            Ok::<_, Diagnosis>(path)
-        };
         std::fs::create_dir_all(&dir).map_err(|e| Diagnosis::io("create", &dir, &e))?;
-        put(&format!("{}.c", glue::GLUE), glue::source(&emitted.plan, glue::Options { replace }).as_bytes())?;
-        put("Kbuild", glue::kbuild(&module).as_bytes())?;
-        let closure = put("klpx-closure.o", &emitted.object)?;
-        let built = self.workspace.build_external_module(&dir, &module, &self.target.symvers)?;
-        let mut objects = built.objects;
+        let closure = dir.join("klpx-closure.o");
+        std::fs::write(&closure, &emitted.object).map_err(|e| Diagnosis::io("write", &closure, &e))?;
+        let options = glue::Options { replace };
+        let text = ModuleText {
+            stem: glue::GLUE,
+            source: &glue::source(&emitted.plan, options),
+            empty: &glue::source(&Plan::default(), options),
+            kbuild: glue::kbuild,
+        };
+        let parts = self.workspace.make_module(&dir, &module, text, &self.target.symvers)?;
+        let mut objects = parts.objects;
         objects.insert(1.min(objects.len()), closure);
         let linked = dir.join("klpx-linked.ko");
-        self.workspace.link_module(&built.link_flags, &objects, &linked)?;
+        self.workspace.link_module(&parts.link_flags, &objects, &linked)?;
         finish::finish(&ElfFile::open(&linked)?)
     }
 }

@@ -30,8 +30,10 @@ const PREPARING: &str = "making headers and tools";
 const BUILDING: &str = "compiling the patched units";
 /// The same for the bitcode of a ThinLTO kernel.
 const BUILDING_BITCODE: &str = "compiling what the patch touches";
-/// How far into these a signal comes: compilers are at work then.
-const INTO_BUILD: Duration = Duration::from_millis(700);
+/// How far into the first of these a signal comes. The step takes ten times as long.
+const INTO_PREPARING: Duration = Duration::from_millis(700);
+/// How often this looks whether a compiler is at work. The shortest compilation takes a hundred times as long.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// The patch whose builds meet trouble, and the one that is built afterwards.
 const PATCHES: [&str; 2] = ["01-proc-string/version.patch", "02-md-run/md-run.patch"];
@@ -222,7 +224,30 @@ impl<'a> Setting<'a> {
         }
         Ok(found)
     }
+
+    /// Whether the workspace's source is patched.
+    fn is_patched(&self) -> bool {
+        self.kernel_dir.join("patch.journal").exists()
+    }
+
+    /// Waits until a compiler is at work, on patched source or on the original.
+    fn until_compiling(&self, running: &mut Running, patched: bool) -> Result<()> {
+        let is_compiler = |process: &String| {
+            let command = process.split(' ').nth(1).unwrap_or_default();
+            COMPILERS.iter().any(|name| command.starts_with(name))
+        };
+        loop {
+            if self.is_patched() == patched && self.at_work()?.iter().any(is_compiler) {
+                return Ok(());
+            }
+            running.still_at_work()?;
+            std::thread::sleep(GLANCE);
+        }
+    }
 }
+
+/// Starts of the names of the processes that compile C.
+const COMPILERS: [&str; 2] = ["cc1", "clang"];
 
 /// One call of `klpx build`.
 struct Job<'a> {
@@ -303,7 +328,7 @@ fn killed_preparing(setting: &Setting<'_>) -> Result<Vec<String>> {
     };
     let (job, mut running) = start("killed-preparing")?;
     running.until(PREPARING)?;
-    std::thread::sleep(INTO_BUILD);
+    std::thread::sleep(INTO_PREPARING);
     running.signal(libc::SIGKILL)?;
     let ended = running.wait()?;
     let mut failures = job.left();
@@ -319,14 +344,14 @@ fn killed_at(setting: &Setting<'_>, name: &str, line: &str, patched: bool) -> Re
     let job = setting.job(name, 0)?;
     let mut running = Running::start(job.command())?;
     running.until(line)?;
-    std::thread::sleep(INTO_BUILD);
+    setting.until_compiling(&mut running, patched)?;
     running.signal(libc::SIGKILL)?;
     let ended = running.wait()?;
     let mut failures = job.left();
     if ended.status.signal() != Some(libc::SIGKILL) {
         failures.push(format!("klpx was not killed ({})", ended.status));
     }
-    if setting.kernel_dir.join("patch.journal").exists() != patched {
+    if setting.is_patched() != patched {
         let not = if patched { "not " } else { "" };
         failures.push(format!("the signal came too late or too early: the workspace is {not}patched"));
     }
@@ -341,12 +366,12 @@ fn interrupted(setting: &Setting<'_>) -> Result<Vec<String>> {
     let job = setting.job("interrupted", 0)?;
     let mut running = Running::start(job.command())?;
     running.until(BUILDING)?;
-    std::thread::sleep(INTO_BUILD);
+    setting.until_compiling(&mut running, true)?;
     running.signal(libc::SIGINT)?;
     let ended = running.wait()?;
     let mut failures = job.judge(&ended, 130, "klpx::interrupted", &[]);
     failures.extend(setting.at_work()?.iter().map(|process| format!("a child is left: {process}")));
-    if setting.kernel_dir.join("patch.journal").exists() {
+    if setting.is_patched() {
         failures.push("the workspace is still patched".to_owned());
     }
     failures.extend(setting.next_build("after-ctrl-c", &[])?);

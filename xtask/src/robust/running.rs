@@ -73,11 +73,17 @@ impl Running {
         }
     }
 
-    /// Sends a signal as a terminal does: to the process group. klpx must still be at work.
-    pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
+    /// An error when klpx has ended.
+    pub(super) fn still_at_work(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("klpx ended before the signal ({status})\n{}", process::tail(&self.text));
         }
+        Ok(())
+    }
+
+    /// Sends a signal as a terminal does: to the process group. klpx must still be at work.
+    pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
+        self.still_at_work()?;
         // SAFETY: a plain system call on the group that the child leads; it was not waited for, so the number is its
         // own.
         let sent = unsafe { libc::killpg(self.child.id().cast_signed(), signal) };

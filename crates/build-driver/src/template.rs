@@ -1,0 +1,257 @@
+//! How kbuild makes a module outside its tree: its own commands, for any module. kbuild is asked once for a kernel: in
+//! the workspace's folder `template`, it builds a module with an empty livepatch, and records what it runs (`.NAME.cmd`,
+//! scripts/Kbuild.include). The module of a livepatch is made by the same commands, with its own name and folder in the
+//! place of the template's. kbuild's walk through its makefiles takes longer than these commands do.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+
+use crate::copy;
+use crate::make::{Built, Make};
+use crate::process::Call;
+use crate::workspace::{Workspace, remove_dir};
+
+/// The template's name, as its files have it, and as the kernel has it.
+const NAME: [&str; 2] = ["livepatch-klpxtemplate", "livepatch_klpxtemplate"];
+
+/// The text of a livepatch module.
+#[derive(Clone, Copy, Debug)]
+pub struct ModuleText<'a> {
+    /// The name of the C file, without `.c`.
+    pub stem: &'a str,
+    /// The C file of this livepatch.
+    pub source: &'a str,
+    /// The C file of a livepatch that replaces nothing.
+    pub empty: &'a str,
+    /// The Kbuild file of a module with this name.
+    pub kbuild: fn(&str) -> String,
+}
+
+/// A module before its last link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleParts {
+    /// The objects that kbuild links into it, in its order: the module's code first, then modinfo and the like.
+    pub objects: Vec<PathBuf>,
+    /// The linker's words before `-o` in kbuild's own link: emulation, build-id, the linker script.
+    pub link_flags: Vec<String>,
+}
+
+/// The folder and the name of a module.
+struct Site {
+    folder: PathBuf,
+    names: [String; 2],
+}
+
+/// A command of the template's that makes a file.
+struct Record {
+    /// All of the record, as it is in kbuild's file.
+    text: String,
+    /// For a shell.
+    command: String,
+    /// True when it runs in the module's folder (from Linux 6.13 on), not in the build tree.
+    in_folder: bool,
+}
+
+impl Site {
+    /// `folder` must be there.
+    fn new(folder: &Path, name: &str) -> Result<Site> {
+        let folder = folder.canonicalize().map_err(|error| Diagnosis::io("open", folder, &error))?;
+        Ok(Site { folder, names: [name.to_owned(), name.replace('-', "_")] })
+    }
+
+    /// A file of the module: its name and this ending.
+    fn file(&self, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}{ending}", self.names[0]))
+    }
+
+    /// What the template's text says, said of this module.
+    fn instead_of(&self, template: &Site, text: &str) -> String {
+        let folder = |site: &Site| site.folder.display().to_string();
+        let text = text.replace(&folder(template), &folder(self));
+        template.names.iter().zip(&self.names).fold(text, |text, (theirs, own)| text.replace(theirs, own))
+    }
+}
+
+impl Record {
+    /// What kbuild recorded of a file that it made.
+    fn read(target: &Path) -> Result<Record> {
+        let text = read(&Record::file(target))?;
+        Record::parse(&text).ok_or_else(|| not_understood(&text))
+    }
+
+    /// Where the record of a file is.
+    fn file(target: &Path) -> PathBuf {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        target.with_file_name(format!(".{name}.cmd"))
+    }
+
+    /// `savedcmd_TARGET := COMMAND` (`cmd_` up to Linux 6.2), in make's spelling.
+    fn parse(text: &str) -> Option<Record> {
+        let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
+        let (target, command) = line.split_once(" := ")?;
+        let (_, target) = target.split_once("cmd_")?;
+        let command = command.replace("$(pound)", "#").replace("$$", "$");
+        Some(Record { text: text.to_owned(), command, in_folder: !Path::new(target).is_absolute() })
+    }
+}
+
+impl Workspace {
+    /// Makes a livepatch's module in `folder` up to its last link, against the original kernel, whose exports and
+    /// checksums `symvers` lists.
+    ///
+    /// # Errors
+    /// `klpx::glue-does-not-build` with the compiler's lines; an interrupt.
+    pub fn make_module(
+        &self,
+        folder: &Path,
+        name: &str,
+        text: ModuleText<'_>,
+        symvers: &Path,
+    ) -> Result<ModuleParts> {
+        let template = self.template(text, symvers)?;
+        let site = Site::new(folder, name)?;
+        write(&site.folder.join(format!("{}.c", text.stem)), text.source)?;
+        // Lists of the module's objects, which kbuild writes by means of a shell.
+        for (theirs, own) in [
+            (template.folder.join("modules.order"), site.folder.join("modules.order")),
+            (template.file(".mod"), site.file(".mod")),
+        ] {
+            write(&own, &site.instead_of(&template, &read(&theirs)?))?;
+        }
+        let glue = template.folder.join(format!("{}.o", text.stem));
+        let symbols = template.folder.join("Module.symvers");
+        for target in [glue, template.file(".o"), symbols, template.file(".mod.o")] {
+            let record = Record::read(&target)?;
+            self.make_again(&record, &template, &site)?;
+            // modpost reads the records of the objects for the module's `srcversion`.
+            let own = PathBuf::from(site.instead_of(&template, &target.display().to_string()));
+            write(&Record::file(&own), &site.instead_of(&template, &record.text))?;
+        }
+        self.parts(&template, &site)
+    }
+
+    /// The template of this kernel: what is there, or else made by kbuild.
+    fn template(&self, text: ModuleText<'_>, symvers: &Path) -> Result<Site> {
+        self.prepare_modules(symvers)?;
+        let folder = self.dir.join("template");
+        let made = folder.join("made");
+        if !made.exists() {
+            remove_dir(&folder)?;
+            std::fs::create_dir(&folder).map_err(|error| Diagnosis::io("create", &folder, &error))?;
+            write(&folder.join(format!("{}.c", text.stem)), text.empty)?;
+            write(&folder.join("Kbuild"), &(text.kbuild)(NAME[0]))?;
+            let folder = folder.canonicalize().map_err(|error| Diagnosis::io("open", &folder, &error))?;
+            self.make_modules(&folder, glue_fails)?;
+            copy::write_durably(&made, b"")?;
+        }
+        Site::new(&folder, NAME[0])
+    }
+
+    /// Runs a command of the template's for another module.
+    fn make_again(&self, record: &Record, template: &Site, site: &Site) -> Result<()> {
+        let command = site.instead_of(template, &record.command);
+        let call = Call::new("sh").args(["-e", "-c", &command]).dir(self.place(record, site));
+        let outcome = self.runner.run(&call)?;
+        if outcome.success {
+            return Ok(());
+        }
+        self.with_make(|make| {
+            Err(glue_fails(make, &Built { success: false, units: 0, lines: outcome.lines }))
+        })
+    }
+
+    /// Where a command runs.
+    fn place(&self, record: &Record, site: &Site) -> PathBuf {
+        if record.in_folder { site.folder.clone() } else { self.build_dir() }
+    }
+
+    /// What kbuild's last link of the template takes, for another module.
+    fn parts(&self, template: &Site, site: &Site) -> Result<ModuleParts> {
+        let record = Record::read(&template.file(".ko"))?;
+        let Some((flags, objects)) = parse_link(&record.command) else {
+            return Err(not_understood(&record.command));
+        };
+        let place = self.place(&record, site);
+        let resolve = |word: &str| place.join(site.instead_of(template, word));
+        let objects: Vec<PathBuf> = objects.iter().map(|word| resolve(word)).collect();
+        // One that is the same in every module: `.module-common.o`, from Linux 6.12 on.
+        for object in objects.iter().filter(|object| !object.exists()) {
+            let theirs = template.folder.join(object.file_name().unwrap_or_default());
+            copy::file(&theirs, object, false).map_err(|error| Diagnosis::io("copy", &theirs, &error))?;
+        }
+        let is_script = |word: &str| word.ends_with(".lds");
+        let flag = |word: &String| match is_script(word) {
+            true => resolve(word).display().to_string(),
+            false => word.clone(),
+        };
+        Ok(ModuleParts { objects, link_flags: flags.iter().map(flag).collect() })
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error).into())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| Diagnosis::io("write", path, &error).into())
+}
+
+fn glue_fails(make: &Make<'_>, built: &Built) -> Failure {
+    let remedy = "this is a fault in klpx, please report it with the lines below";
+    make.failure(built, "klpx::glue-does-not-build", "the livepatch's glue does not build", remedy)
+}
+
+fn not_understood(text: &str) -> Failure {
+    let what = "kbuild's record of how it made a module can't be understood";
+    Diagnosis::new("klpx::glue-does-not-build", Class::Build, what).detail([text.to_owned()]).into()
+}
+
+/// The flags and the objects of a module's last link: `LD FLAGS -o NAME.ko OBJECTS[; ...]` (scripts/Makefile.modfinal).
+fn parse_link(command: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let words: Vec<&str> = command.split(';').next()?.split_whitespace().collect();
+    let output = words.iter().position(|word| *word == "-o")?;
+    let flags = words.get(1..output)?.iter().map(|word| (*word).to_owned()).collect();
+    let objects: Vec<String> = words.get(output + 2..)?.iter().map(|word| (*word).to_owned()).collect();
+    (!objects.is_empty() && objects.iter().all(|word| word.ends_with(".o"))).then_some((flags, objects))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_read_from_its_record() {
+        let new =
+            Record::parse("savedcmd_lp.mod.o := cc -DX='$(pound)$$' -o lp.mod.o lp.mod.c\n").expect("read");
+        assert_eq!((new.command.as_str(), new.in_folder), ("cc -DX='#$' -o lp.mod.o lp.mod.c", true));
+        let old = Record::parse("source := x\ncmd_/d/lp.o := cc -o /d/lp.o /d/lp.c\n").expect("read");
+        assert_eq!((old.command.as_str(), old.in_folder), ("cc -o /d/lp.o /d/lp.c", false));
+        assert!(Record::parse("nothing").is_none());
+    }
+
+    #[test]
+    fn a_command_is_said_of_another_module() {
+        let site =
+            |folder: &str, names: [&str; 2]| Site { folder: folder.into(), names: names.map(str::to_owned) };
+        let template = site("/ws/template", NAME);
+        let own = site("/ws/work/1", ["livepatch-a-b", "livepatch_a_b"]);
+        let said = own.instead_of(
+            &template,
+            "cc -DN='\"livepatch_klpxtemplate\"' -o /ws/template/livepatch-klpxtemplate.mod.o",
+        );
+        assert_eq!(said, "cc -DN='\"livepatch_a_b\"' -o /ws/work/1/livepatch-a-b.mod.o");
+    }
+
+    #[test]
+    fn the_last_link_is_taken_apart() {
+        let (flags, objects) =
+            parse_link("/ws/bin/ld.lld -r -m elf_x86_64 --build-id=sha1  -T /b/scripts/module.lds -o lp.ko lp.o lp.mod.o .module-common.o")
+                .expect("read");
+        assert_eq!(flags, ["-r", "-m", "elf_x86_64", "--build-id=sha1", "-T", "/b/scripts/module.lds"]);
+        assert_eq!(objects, ["lp.o", "lp.mod.o", ".module-common.o"]);
+        let old = "ld -r -m elf_x86_64 -T scripts/module.lds -o /d/lp.ko /d/lp.o /d/lp.mod.o;  true";
+        assert_eq!(parse_link(old).expect("read").1, ["/d/lp.o", "/d/lp.mod.o"]);
+        assert_eq!(parse_link("nothing"), None);
+    }
+}

@@ -24,11 +24,11 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
 use crate::config::{Arch, Config};
+use crate::files::script;
+use crate::kbuild::recorded::{Recorded, module_objects};
 use crate::process::Runner;
-use crate::recorded::Recorded;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
-use crate::workspace::{module_objects, program};
 
 /// What a compiler is told about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Consistent {
             std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
             changed += 1;
         }
-        program(&self.dir, "cc", &self.wrapper_text())?;
+        script(&self.dir, "cc", &self.wrapper_text())?;
         Ok(changed)
     }
 

@@ -2,56 +2,48 @@
 //!
 //! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
 //! inside an object file, never prints, never writes to the user's source or build tree.
+//!
+//! ```text
+//! workspace              a kernel's private source and build tree, and what is made there of a patch
+//! kbuild   patch         how kbuild makes units; what a patch says, and its application
+//! packages kernel        where a kernel's files are; which kernel that is
+//! toolchain              compilers and linkers, and what else a build needs of the machine
+//! process                child processes
+//! ```
 
-pub mod accepted;
-mod apply;
-pub mod cache;
 pub mod config;
 pub mod consistent;
-mod contents;
-mod copy;
-mod environment;
-mod external;
-mod external_source;
-mod host;
-mod journal;
+mod files;
 pub mod kbuild;
 mod kernel;
-pub mod lines;
-mod links;
-mod make;
 pub mod packages;
 mod parallel;
 pub mod patch;
-mod patched;
-mod prepare;
-mod preprocessed;
 pub mod process;
 mod progress;
-mod recorded;
-mod remade;
-mod template;
+mod space;
 mod toolchain;
-mod touched;
 pub mod tree;
-mod units;
 mod workspace;
 
-pub use apply::Prepared;
 pub use config::{Arch, Config};
-pub use external_source::{ExternalPair, ExternalPairs, ExternalSource};
-pub use kernel::{Kernel, Options};
-pub use links::VMLINUX;
+pub use kbuild::recorded::Recorded;
+pub use kernel::{Kernel, Options, accepted};
 pub use parallel::each;
-pub use patch::PatchSet;
-pub use patched::{Pair, Patched, WorkDir};
-pub use prepare::Ready;
+pub use patch::apply::Prepared;
+pub use patch::{PatchSet, lines};
 pub use progress::Progress;
-pub use recorded::Recorded;
-pub use remade::Remade;
-pub use template::{ModuleParts, ModuleText};
 pub use toolchain::{Compiler, Lto, Toolchain};
-pub use touched::{Touched, TouchedUnit};
 pub use tree::{SourceTree, Version};
-pub use units::{UnitPair, UnitPairs};
-pub use workspace::{Baseline, Module, Workspace};
+pub use workspace::Workspace;
+pub use workspace::baseline::{Baseline, Module};
+pub use workspace::cache;
+pub use workspace::external_source::{ExternalPair, ExternalPairs, ExternalSource};
+pub use workspace::links::VMLINUX;
+pub use workspace::patched::{Pair, Patched};
+pub use workspace::prepare::Ready;
+pub use workspace::remade::Remade;
+pub use workspace::template::{ModuleParts, ModuleText};
+pub use workspace::touched::{Touched, TouchedUnit};
+pub use workspace::units::{UnitPair, UnitPairs};
+pub use workspace::work_dir::WorkDir;

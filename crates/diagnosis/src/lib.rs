@@ -203,6 +203,11 @@ impl Diagnosis {
         self
     }
 
+    /// A fault in klpx itself.
+    pub fn internal(why: &str) -> Diagnosis {
+        Diagnosis::new("klpx::internal", Class::Internal, "a fault in klpx").why(why)
+    }
+
     /// A failed system call on a file, with a full disk told apart from the rest.
     pub fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Diagnosis {
         let full = error.kind() == std::io::ErrorKind::StorageFull;

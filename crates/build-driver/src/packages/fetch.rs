@@ -7,9 +7,9 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 use super::Survey;
 use super::distribution::Manager;
 use super::missing::{Package, Shortage, apt};
-use crate::cache;
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
+use crate::workspace::cache;
 
 /// Downloads what a search did not find. Each package is unpacked into a folder of its own, which serves as a root and
 /// is kept for the next run.

@@ -11,12 +11,10 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-use crate::copy;
+use crate::files;
 use crate::kbuild::UnitList;
-use crate::make::{Built, Make};
-use crate::prepare::{USELESS, without_useless};
+use crate::kbuild::make::{Built, Make, USELESS, original_does_not_build, without_useless};
 use crate::process::{Call, Outcome};
-use crate::workspace::{internal, original_does_not_build};
 
 /// The makefile that takes the place of `scripts/Makefile.build`. Everything else is made already, so the calls before
 /// the one for the kernel's root folder have nothing to do.
@@ -74,15 +72,15 @@ impl Environment {
         }
         let text = std::fs::read(&output).map_err(|error| Diagnosis::io("read", &output, &error))?;
         let environment = Environment::parse(&text);
-        copy::write_durably(&dir.join("environment"), &environment.text())?;
+        files::write_durably(&dir.join("environment"), &environment.text())?;
         Ok(environment)
     }
 
     /// Keeps what folders have other values of.
     pub(crate) fn keep_folders(list: &UnitList, dir: &Path) -> Result<()> {
         let folders: BTreeMap<&str, &[(String, String)]> = list.inherited().collect();
-        let text = serde_json::to_vec(&folders).map_err(|error| internal(&error.to_string()))?;
-        copy::write_durably(&dir.join("folders.json"), &text)
+        let text = serde_json::to_vec(&folders).map_err(|error| Diagnosis::internal(&error.to_string()))?;
+        files::write_durably(&dir.join("folders.json"), &text)
     }
 
     /// The environment that an earlier run captured.
@@ -91,7 +89,8 @@ impl Environment {
         let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
         let path = dir.join("folders.json");
         let folders = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
-        let folders = serde_json::from_slice(&folders).map_err(|error| internal(&error.to_string()))?;
+        let folders =
+            serde_json::from_slice(&folders).map_err(|error| Diagnosis::internal(&error.to_string()))?;
         Ok(Environment { folders, ..Environment::parse(&text) })
     }
 

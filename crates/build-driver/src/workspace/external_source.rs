@@ -9,16 +9,18 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
 use walkdir::WalkDir;
 
-use crate::apply::Prepared;
+use crate::files;
+use crate::files::{create_parent, remove_dir, remove_file};
+use crate::kbuild::make::{Built, Make, patched_fails};
+use crate::kbuild::recorded::Recorded;
 use crate::kernel::{SECTION_FLAGS, Sections};
-use crate::make::{Built, Make};
-use crate::patched::WorkDir;
+use crate::patch::apply::Prepared;
 use crate::progress::Progress;
-use crate::recorded::Recorded;
 use crate::toolchain::Lto;
-use crate::units::{copy_object, create_parent, exports, patched_fails, redirected};
-use crate::workspace::{Workspace, remove_dir, remove_file};
-use crate::{copy, tree};
+use crate::tree;
+use crate::workspace::Workspace;
+use crate::workspace::units::{copy_object, exports, redirected};
+use crate::workspace::work_dir::WorkDir;
 
 /// An external module that is to be patched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +162,7 @@ impl Workspace {
         for entry in tree::files(from)? {
             let (from, to) = (from.join(&entry.path), to.join(&entry.path));
             create_parent(&to)?;
-            copy::file(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+            files::copy(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
         }
         Ok(())
     }
@@ -281,7 +283,7 @@ fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>>
     for unit in modules.values().flatten() {
         let before = kept.join(unit);
         let same = before.is_file()
-            && copy::same(&before, &source.join(unit))
+            && files::same(&before, &source.join(unit))
                 .map_err(|error| Diagnosis::io("read", &before, &error))?;
         if !same {
             changed.push(unit.clone());

@@ -4,6 +4,8 @@
 //! dies (make then removes half-written targets), and it inherits the workspace's lock, so that a second klpx can't
 //! enter a workspace while compilers of a killed one still write to it.
 
+pub(crate) mod missing;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -347,7 +349,7 @@ fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
 fn cannot_start(call: &Call, error: &io::Error) -> Diagnosis {
     let program = call.program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
-        return crate::host::missing_tool(&program);
+        return crate::process::missing::missing_tool(&program);
     }
     Diagnosis::new("klpx::cannot-run", Class::Environment, format!("can't run {program}"))
         .why(error.to_string())

@@ -1,6 +1,9 @@
 //! Patches as the user gives them: reading, what they touch, and what is refused before anything is built. Applies
 //! nothing.
 
+pub(crate) mod apply;
+pub mod lines;
+
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! Which compiler and linker a configuration was made with, and the installed tools that are the same. Compiles
 //! nothing.
 
+pub(crate) mod host;
+
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
@@ -146,7 +148,7 @@ pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &
 
 fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Runner) -> Result<Toolchain> {
     let Some(ld_text) = version_line(runner, &candidate.ld)? else {
-        return Err(crate::host::missing_tool(&candidate.ld).into());
+        return Err(crate::process::missing::missing_tool(&candidate.ld).into());
     };
     let lld = config.is("LD_IS_LLD");
     let wanted = config.number(if lld { "LLD_VERSION" } else { "LD_VERSION" });

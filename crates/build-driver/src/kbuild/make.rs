@@ -5,12 +5,31 @@ use std::path::Path;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
-use crate::links;
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
 
 /// At most this many lines of a compiler's output go into a diagnosis.
 const DETAIL_LINES: usize = 60;
+
+/// Parts of a build that are of no use here. Empty on make's command line, they are off for make; C sees the
+/// configuration's header and nothing of this. So neither rustc nor pahole nor a key is asked for.
+pub(crate) const USELESS: [&str; 5] = [
+    "CONFIG_RUST=",
+    "CONFIG_DEBUG_INFO_BTF=",
+    "CONFIG_DEBUG_INFO_BTF_MODULES=",
+    "CONFIG_MODULE_SIG_FORMAT=",
+    "CONFIG_SYSTEM_TRUSTED_KEYRING=",
+];
+
+/// The words of a call that makes no unit of the kernel.
+pub(crate) fn without_useless<'w>(words: &[&'w str]) -> Vec<&'w str> {
+    words.iter().copied().chain(USELESS).collect()
+}
+
+/// The environment variable that names the object whose link is written down.
+pub(crate) const OBJECT: &str = "KLPX_LINK";
+/// The environment variable that names the file that it is written to.
+pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
 
 /// make for one workspace.
 #[derive(Clone, Copy)]
@@ -64,9 +83,8 @@ impl Make<'_> {
 
     /// What the program in the place of the linker reads.
     pub(crate) fn environment(&self) -> Vec<(&'static str, &std::ffi::OsStr)> {
-        let record = self
-            .record
-            .map(|(object, path)| [(links::OBJECT, object.as_ref()), (links::RECORD, path.as_os_str())]);
+        let record =
+            self.record.map(|(object, path)| [(OBJECT, object.as_ref()), (RECORD, path.as_os_str())]);
         record.into_iter().flatten().collect()
     }
 
@@ -210,6 +228,20 @@ fn error_place(line: &str) -> Option<(String, u32)> {
     let file = parts.next()?;
     let number = parts.next()?.parse().ok()?;
     (!file.is_empty()).then(|| (file.to_owned(), number))
+}
+
+pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure {
+    make.failure(
+        built,
+        "klpx::original-source-does-not-build",
+        "the unpatched kernel source does not build",
+        "build it by hand with the same configuration and tools to see whether it does",
+    )
+}
+
+pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
+    let what = "the patched kernel source does not compile";
+    make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
 }
 
 #[cfg(test)]

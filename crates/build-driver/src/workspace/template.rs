@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
-use crate::copy;
-use crate::make::{Built, Make};
+use crate::files;
+use crate::files::remove_dir;
+use crate::kbuild::make::{Built, Make};
 use crate::process::Call;
-use crate::workspace::{Workspace, remove_dir};
+use crate::workspace::Workspace;
 
 /// The template's name, as its files have it, and as the kernel has it.
 const NAME: [&str; 2] = ["livepatch-klpxtemplate", "livepatch_klpxtemplate"];
@@ -143,7 +144,7 @@ impl Workspace {
             write(&folder.join("Kbuild"), &(text.kbuild)(NAME[0]))?;
             let folder = folder.canonicalize().map_err(|error| Diagnosis::io("open", &folder, &error))?;
             self.make_modules(&folder, glue_fails)?;
-            copy::write_durably(&made, b"")?;
+            files::write_durably(&made, b"")?;
         }
         Site::new(&folder, NAME[0])
     }
@@ -178,7 +179,7 @@ impl Workspace {
         // One that is the same in every module: `.module-common.o`, from Linux 6.12 on.
         for object in objects.iter().filter(|object| !object.exists()) {
             let theirs = template.folder.join(object.file_name().unwrap_or_default());
-            copy::file(&theirs, object, false).map_err(|error| Diagnosis::io("copy", &theirs, &error))?;
+            files::copy(&theirs, object, false).map_err(|error| Diagnosis::io("copy", &theirs, &error))?;
         }
         let is_script = |word: &str| word.ends_with(".lds");
         let flag = |word: &String| match is_script(word) {

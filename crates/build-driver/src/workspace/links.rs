@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-use crate::environment::Environment;
+use crate::files;
+use crate::files::{create_parent, remove_file};
 use crate::kbuild::UnitList;
-use crate::make::{self, Make};
+use crate::kbuild::environment::Environment;
+use crate::kbuild::make::{self, Make, original_does_not_build};
+use crate::kbuild::recorded::Recorded;
 use crate::progress::Progress;
-use crate::recorded::Recorded;
-use crate::workspace::{Workspace, internal, original_does_not_build, program, remove_file};
-use crate::{copy, host};
-
-/// The environment variable that names the object whose link is written down.
-pub(crate) const OBJECT: &str = "KLPX_LINK";
-/// The environment variable that names the file that it is written to.
-pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
+use crate::space;
+use crate::toolchain::host;
+use crate::workspace::Workspace;
 
 /// All of vmlinux, relocatable.
 pub const VMLINUX: &str = "vmlinux.o";
@@ -56,11 +54,11 @@ impl Workspace {
     fn record_vmlinux(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
         host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
-        host::check_space(&self.dir, host::estimate(config) / 2)?;
+        space::check(&self.dir, space::estimate(config) / 2)?;
         progress.step("compiling the units of vmlinux to bitcode");
         // The next run knows when this one is killed while objects are half-written.
         let marker = self.dir.join("building");
-        copy::write_durably(&marker, b"")?;
+        files::write_durably(&marker, b"")?;
         let words: Vec<&str> = std::iter::once("vmlinux_o").chain(KEYS).collect();
         let recorded = self.recording(VMLINUX, path, |make| {
             let built = make.run(&words, progress, None)?;
@@ -82,7 +80,7 @@ impl Workspace {
     ) -> Result<()> {
         let module = list.module_by_object(object).map(|id| list.module(id));
         let Some((module, first)) = module.and_then(|module| Some((module, *module.units.first()?))) else {
-            return Err(internal(&format!("kbuild's list has no module {object}")));
+            return Err(Diagnosis::internal(&format!("kbuild's list has no module {object}")).into());
         };
         progress.step(&format!("compiling the units of {} to bitcode", module.name()));
         let (environment, folder) = (Environment::read(&self.dir)?, &list.unit(first).folder);
@@ -125,32 +123,6 @@ impl Workspace {
         create_parent(path)?;
         std::fs::rename(&record, path).map_err(|error| Diagnosis::io("write", path, &error).into())
     }
-
-    /// The program that stands in for the linker of a ThinLTO kernel.
-    pub(crate) fn linker(&self) -> Result<Option<PathBuf>> {
-        match self.kernel.is_thin() {
-            true => {
-                program(&self.dir.join("bin"), "ld.lld", &linker_text(&self.kernel.toolchain().ld)).map(Some)
-            }
-            false => Ok(None),
-        }
-    }
-}
-
-fn linker_text(ld: &str) -> String {
-    format!(
-        "#!/bin/sh\n\
-         # Writes down the link that klpx asks for, and makes every other one.\n\
-         before=\n\
-         for word in \"$@\"; do\n\
-         \tif [ \"$before\" = -o ] && [ \"$word\" = \"${OBJECT}\" ]; then\n\
-         \t\tprintf '%s\\n' {ld} \"$@\" > \"${RECORD}\"\n\
-         \t\texit 1\n\
-         \tfi\n\
-         \tbefore=$word\n\
-         done\n\
-         exec {ld} \"$@\"\n"
-    )
 }
 
 fn not_found(object: &str) -> Diagnosis {
@@ -165,10 +137,5 @@ fn not_found(object: &str) -> Diagnosis {
 
 fn keep(path: &Path, text: &[u8]) -> Result<()> {
     create_parent(path)?;
-    copy::write_durably(path, text)
-}
-
-fn create_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
+    files::write_durably(path, text)
 }

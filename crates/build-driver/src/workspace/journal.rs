@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::apply::Change;
-use crate::copy;
-use crate::workspace::{internal, remove_dir, remove_file};
+use crate::files;
+use crate::files::{remove_dir, remove_file};
+use crate::patch::apply::Change;
 
 /// `patch.journal`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,9 +74,9 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
             saved.push(Saved { path, size });
         }
     }
-    let text =
-        serde_json::to_vec_pretty(&Journal { files, saved }).map_err(|error| internal(&error.to_string()))?;
-    copy::write_durably(&journal_path(dir), &text)?;
+    let text = serde_json::to_vec_pretty(&Journal { files, saved })
+        .map_err(|error| Diagnosis::internal(&error.to_string()))?;
+    files::write_durably(&journal_path(dir), &text)?;
     let since = modified(&journal_path(dir))?;
     // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just
     // before.
@@ -112,7 +112,7 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     }
     // Marked first: a sweep that is cut short leaves no trace of what it removed.
     let marked = unprepared(dir).exists();
-    copy::write_durably(&unprepared(dir), b"")?;
+    files::write_durably(&unprepared(dir), b"")?;
     if !sweep(&dir.join("build"), since)? && !marked {
         remove_file(&unprepared(dir))?;
     }
@@ -148,7 +148,7 @@ fn modified(path: &Path) -> Result<SystemTime> {
 fn save(from: &Path, to: &Path) -> Result<u64> {
     let parent = to.parent().unwrap_or(to);
     std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-    copy::file(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error))?;
+    files::copy(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error))?;
     Ok(to.metadata().map_err(|error| Diagnosis::io("read", to, &error))?.len())
 }
 
@@ -194,7 +194,7 @@ fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
         let temporary = path.with_file_name(".klpx-restore");
         let parent = path.parent().unwrap_or(&src);
         std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-        copy::file(&saved, &temporary, file.executable)
+        files::copy(&saved, &temporary, file.executable)
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|error| Diagnosis::io("restore", &path, &error))?;
         return Ok(());

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
 
-use crate::apply::{Change, Prepared};
-use crate::copy;
-use crate::environment::Environment;
+use crate::files;
+use crate::kbuild::environment::Environment;
+use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
+use crate::patch::apply::{Change, Prepared};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
-use crate::workspace::{Workspace, internal};
+use crate::workspace::Workspace;
 
 /// A unit, with all that is needed to compile it and to find it in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +140,11 @@ impl Workspace {
         if touched.is_empty() {
             return Err(not_compiled(prepared).into());
         }
+        let count = touched.len();
+        if let Some(time) = estimate::long(Making::Object, count, self.kernel.jobs()) {
+            let units = words::plural(count, "unit");
+            progress.note(&format!("compiling {units} from both sources takes {time}"));
+        }
         Ok(touched)
     }
 
@@ -177,8 +183,8 @@ impl Workspace {
             self.make_generated(list)?;
         }
         let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list);
-        let text = serde_json::to_vec(&graph).map_err(|error| internal(&error.to_string()))?;
-        copy::write_durably(&path, &text)?;
+        let text = serde_json::to_vec(&graph).map_err(|error| Diagnosis::internal(&error.to_string()))?;
+        files::write_durably(&path, &text)?;
         Ok(graph)
     }
 

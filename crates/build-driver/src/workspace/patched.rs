@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-use crate::apply::Prepared;
+use crate::files;
+use crate::kbuild::recorded::module_objects;
+use crate::patch::apply::Prepared;
 use crate::progress::Progress;
-use crate::remade::Remade;
-use crate::workspace::{Baseline, Module, TARGETS, Workspace, module, module_objects, now, remove_dir};
-use crate::{copy, journal};
+use crate::workspace::baseline::{Baseline, Module, TARGETS, module};
+use crate::workspace::remade::Remade;
+use crate::workspace::work_dir::WorkDir;
+use crate::workspace::{Workspace, journal};
 
 /// One object of the kernel, before and after the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,60 +66,8 @@ impl Patched {
     }
 }
 
-/// A folder for what is made of a patch, removed when this is dropped.
-#[derive(Debug)]
-pub struct WorkDir {
-    pub(crate) path: PathBuf,
-    pub(crate) keep: bool,
-}
-
-impl WorkDir {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn create(workspace: &Path) -> Result<WorkDir> {
-        let parent = workspace.join("work");
-        std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
-        let name = format!("{}-{}", now(), std::process::id());
-        for n in 0.. {
-            let path = parent.join(format!("{name}-{n}"));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(WorkDir { path, keep: false }),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Diagnosis::io("create", &path, &error).into()),
-            }
-        }
-        Err(crate::workspace::internal("no free name for a work folder"))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if self.keep {
-            // A file whose presence keeps the folder from being swept at the next opening of the workspace.
-            let _ = std::fs::write(self.path.join(KEPT), "");
-        } else {
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
 /// This many more units than depend on the patch mean that the build tree was out of date.
 const STALE_UNITS: u64 = 32;
-
-/// Marks a work folder that the user asked to keep.
-const KEPT: &str = ".kept";
-
-/// Removes the work folders of runs that ended without doing so.
-pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
-    let Ok(listing) = std::fs::read_dir(workspace.join("work")) else { return Ok(()) };
-    for entry in listing.flatten().filter(|entry| !entry.path().join(KEPT).exists()) {
-        remove_dir(&entry.path())?;
-    }
-    Ok(())
-}
 
 impl Workspace {
     /// Builds the patched kernel, and gives what differs from the baseline. The source is original again when this
@@ -239,7 +190,7 @@ fn collect(
 }
 
 fn differs(new: &Path, old: &Path) -> Result<bool> {
-    copy::same(new, old).map(|same| !same).map_err(|error| Diagnosis::io("read", new, &error).into())
+    files::same(new, old).map(|same| !same).map_err(|error| Diagnosis::io("read", new, &error).into())
 }
 
 fn take(build: &Path, work: &Path, rel: &Path) -> Result<PathBuf> {

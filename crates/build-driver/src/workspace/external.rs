@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
-use crate::make::{Built, Make};
+use crate::files;
+use crate::files::remove_file;
+use crate::kbuild::make::{Built, Make};
 use crate::process::Call;
-use crate::workspace::{Workspace, remove_file};
-use crate::{copy, journal};
+use crate::workspace::{Workspace, journal};
 
 impl Workspace {
     /// Makes the build tree ready for modules outside the tree. `symvers` lists what the kernel exports.
     pub(crate) fn prepare_modules(&self, symvers: &Path) -> Result<()> {
         let target = self.build_dir().join("Module.symvers");
-        copy::file(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
+        files::copy(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
         let unprepared = journal::unprepared(&self.dir);
         if !unprepared.exists() {
             return Ok(());

@@ -9,12 +9,15 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::files;
+use crate::files::remove_file;
 use crate::kbuild::UnitList;
+use crate::kbuild::environment::Environment;
+use crate::kbuild::make::{original_does_not_build, without_useless};
 use crate::kernel::{FORMAT, PINNED_FILES, PINNED_RUST};
 use crate::progress::Progress;
-use crate::workspace::{Workspace, internal, original_does_not_build, remove_file};
-use crate::{copy, host};
+use crate::toolchain::host;
+use crate::workspace::Workspace;
 
 /// `prepared.json`: written last.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,21 +33,6 @@ pub struct Ready {
     pub units: UnitList,
     /// True when it was there already.
     pub cached: bool,
-}
-
-/// Parts of a build that are of no use here. Empty on make's command line, they are off for make; C sees the
-/// configuration's header and nothing of this. So neither rustc nor pahole nor a key is asked for.
-pub(crate) const USELESS: [&str; 5] = [
-    "CONFIG_RUST=",
-    "CONFIG_DEBUG_INFO_BTF=",
-    "CONFIG_DEBUG_INFO_BTF_MODULES=",
-    "CONFIG_MODULE_SIG_FORMAT=",
-    "CONFIG_SYSTEM_TRUSTED_KEYRING=",
-];
-
-/// The words of a call that makes no unit of the kernel.
-pub(crate) fn without_useless<'w>(words: &[&'w str]) -> Vec<&'w str> {
-    words.iter().copied().chain(USELESS).collect()
 }
 
 impl Workspace {
@@ -73,7 +61,10 @@ impl Workspace {
         let units = self.with_make(|make| Environment::capture(make, &self.dir)?.units(make))?;
         Environment::keep_folders(&units, &self.dir)?;
         let write = |name: &str, text: serde_json::Result<Vec<u8>>| {
-            copy::write_durably(&self.dir.join(name), &text.map_err(|error| internal(&error.to_string()))?)
+            files::write_durably(
+                &self.dir.join(name),
+                &text.map_err(|error| Diagnosis::internal(&error.to_string()))?,
+            )
         };
         write("units.json", serde_json::to_vec(&units))?;
         let manifest = Manifest { format: FORMAT, key: self.kernel.key().to_owned() };
@@ -103,7 +94,7 @@ impl Workspace {
             }
             let parent = to.parent().unwrap_or(&build);
             std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-            copy::file(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+            files::copy(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
         }
         for (name, text) in self.kernel.local_files() {
             let path = build.join(name);
@@ -127,7 +118,7 @@ impl Workspace {
         let mut other = Vec::new();
         for name in PINNED_FILES {
             let path = build.join(name);
-            let same = copy::same(&pinned.join(name), &path)
+            let same = files::same(&pinned.join(name), &path)
                 .map_err(|error| Diagnosis::io("read", &path, &error))?;
             if !same {
                 other.push(name);

@@ -15,19 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
-use crate::apply::Prepared;
-use crate::environment::Environment;
+use crate::files;
+use crate::files::create_parent;
 use crate::kbuild::ObjtoolRule;
+use crate::kbuild::environment::Environment;
+use crate::kbuild::make::{Built, Make, original_does_not_build, patched_fails};
+use crate::kbuild::recorded::Recorded;
 use crate::kernel::{SECTION_FLAGS, Sections};
-use crate::make::{Built, Make};
 use crate::parallel::each;
-use crate::patched::WorkDir;
+use crate::patch::apply::Prepared;
 use crate::process::{Call, Outcome};
 use crate::progress::Progress;
-use crate::recorded::Recorded;
-use crate::touched::{Touched, TouchedUnit};
-use crate::workspace::{Workspace, original_does_not_build};
-use crate::{copy, journal};
+use crate::workspace::Workspace;
+use crate::workspace::touched::{Touched, TouchedUnit};
+use crate::workspace::work_dir::WorkDir;
 
 /// One touched unit, before and after the patch.
 #[derive(Clone, Debug)]
@@ -109,24 +110,6 @@ impl Workspace {
         Ok(UnitPairs::new(pairs, work))
     }
 
-    /// Calls `work` while the workspace's source is patched.
-    pub(crate) fn while_patched<T>(
-        &self,
-        prepared: &Prepared,
-        work: impl FnOnce(&journal::Patching<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let patching = match journal::begin(&self.dir, &prepared.changes) {
-            Ok(patching) => patching,
-            Err(failure) => {
-                journal::recover(&self.dir)?;
-                return Err(failure);
-            }
-        };
-        let result = work(&patching);
-        patching.end()?;
-        result
-    }
-
     /// The original units: what is there, or else made by kbuild.
     ///
     /// # Errors
@@ -160,7 +143,7 @@ impl Workspace {
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let built = environment.make(make, folder, targets, &mut |line| {
-                    if crate::make::is_compiled_unit(line) {
+                    if crate::kbuild::make::is_compiled_unit(line) {
                         done += 1;
                         progress.objects(done, total);
                     }
@@ -396,11 +379,6 @@ fn original_fails(make: &Make<'_>, built: &Built) -> Failure {
     original_does_not_build(make, built)
 }
 
-pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
-    let what = "the patched kernel source does not compile";
-    make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
-}
-
 /// The words of a command that makes or changes `target`, for another place. The list of dependencies that compilers
 /// write aside is left out.
 pub(crate) fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
@@ -427,13 +405,8 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-pub(crate) fn create_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
-}
-
 pub(crate) fn copy_object(from: &Path, to: &Path) -> Result<()> {
-    copy::file(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error).into())
+    files::copy(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error).into())
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use rayon::prelude::*;
 
-use crate::copy;
+use crate::files;
+use crate::files::remove_file;
 use crate::process;
 use crate::tree::{self, Entry, Kind};
-use crate::workspace::remove_file;
 
 /// Bytes of a hash.
 const HASH: usize = 32;
@@ -50,8 +50,8 @@ impl Contents {
         }
         let identity = blake3::hash(&text).to_hex().to_string();
         std::fs::create_dir_all(&sources).map_err(|error| Diagnosis::io("create", &sources, &error))?;
-        copy::write_durably(&list(&sources, &identity), &text)?;
-        copy::write_durably(&known, identity.as_bytes())?;
+        files::write_durably(&list(&sources, &identity), &text)?;
+        files::write_durably(&known, identity.as_bytes())?;
         Ok(Contents { identity })
     }
 

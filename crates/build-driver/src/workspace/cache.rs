@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::host::free_space;
-use crate::kernel::{FORMAT, Kernel};
-use crate::workspace::{internal, now, remove_dir};
-use crate::{contents, copy};
+use crate::files;
+use crate::files::remove_dir;
+use crate::kernel::{FORMAT, Kernel, contents};
+use crate::space::free;
 
 /// What a workspace is of: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +49,9 @@ impl Info {
     }
 
     pub(crate) fn save(&self, dir: &Path) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self).map_err(|error| internal(&error.to_string()))?;
-        copy::write_durably(&dir.join("klpx.json"), &text)
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| Diagnosis::internal(&error.to_string()))?;
+        files::write_durably(&dir.join("klpx.json"), &text)
     }
 }
 
@@ -174,7 +176,7 @@ pub struct Pruned {
 pub fn prune(cache_dir: &Path, which: &Which) -> Result<Pruned> {
     // Nothing need be there yet.
     let place = cache_dir.ancestors().find(|dir| dir.is_dir());
-    prune_with(cache_dir, which, &|| free_space(place?))
+    prune_with(cache_dir, which, &|| free(place?))
 }
 
 fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -> Result<Pruned> {
@@ -221,6 +223,11 @@ fn remove(dir: &Path) -> Result<()> {
         Err(error) => Err(Diagnosis::io("remove", dir, &error).into()),
         Ok(()) => remove_dir(&removed),
     }
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! One kernel as klpx sees it before it builds anything: source, configuration, architecture, tools, release, identity.
 
+pub mod accepted;
+pub(crate) mod contents;
+
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
-use crate::contents::Contents;
+use crate::kernel::contents::Contents;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{Entry, SourceTree, Version};

@@ -9,8 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
-use crate::lines;
-use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify};
+use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify, lines};
 use crate::process::{Call, Runner};
 
 /// A patch set that applies: the text of every file before and after.

@@ -1,5 +1,6 @@
-//! Copying files: reflinks where the file system has them, plain copies elsewhere. Never hard links to the user's files,
-//! never the user's files opened for writing. Klpx's own copies of a source share equal files by hard links.
+//! Files: copied with reflinks where the file system has them, written so that they survive a crash, removed. Never hard
+//! links to the user's files, never the user's files opened for writing. Klpx's own copies of a source share equal files by
+//! hard links.
 
 use std::fs::{File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -18,7 +19,7 @@ use crate::tree::{Entry, Kind, file_threads};
 const FICLONE: libc::Ioctl = 0x4004_9409;
 
 /// Copies one regular file; shares its blocks where the file system can. The copy's times are now.
-pub(crate) fn file(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mode = if executable { 0o755 } else { 0o644 };
     let mut target = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to)?;
@@ -35,7 +36,7 @@ pub(crate) type Donor<'a> = &'a (dyn Fn(&Entry) -> Option<PathBuf> + Sync);
 
 /// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees
 /// objects as newer). A file that a donor has becomes a hard link to the donor's.
-pub(crate) fn tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_>) -> Result<()> {
+pub(crate) fn copy_tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_>) -> Result<()> {
     make_dirs(files, to)?;
     let now = SystemTime::now();
     let next = AtomicUsize::new(0);
@@ -88,7 +89,7 @@ fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime, donor: Donor<'_>)
     match &entry.kind {
         Kind::Link(link) => std::os::unix::fs::symlink(link, &target),
         Kind::File { mtime, executable, .. } => {
-            file(&from.join(&entry.path), &target, *executable)?;
+            copy(&from.join(&entry.path), &target, *executable)?;
             let nanos = u64::try_from(*mtime).unwrap_or(0);
             let time = (SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).min(now);
             File::options().write(true).open(&target)?.set_times(FileTimes::new().set_modified(time))
@@ -145,6 +146,46 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
+}
+
+/// A script in a folder, which is there as a whole or not at all.
+pub(crate) fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir).map_err(|error| Diagnosis::io("create", dir, &error))?;
+    let path = dir.join(name);
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(path);
+    }
+    let temporary = dir.join(format!("{name}.new"));
+    std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&temporary, mode).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
+    std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
+    Ok(path)
+}
+
+/// Removes a folder; one that is not there is no error.
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Diagnosis::io("remove", path, &error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file; one that is not there is no error.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Diagnosis::io("remove", path, &error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,7 +202,7 @@ mod tests {
             Entry { path: "d/a".into(), kind: Kind::File { size: 5, mtime: hour, executable: true } },
             Entry { path: "d/l".into(), kind: Kind::Link("a".into()) },
         ];
-        tree(from.path(), &files, to.path(), &|_| None).expect("copied");
+        copy_tree(from.path(), &files, to.path(), &|_| None).expect("copied");
         let copy = to.path().join("d/a");
         assert_eq!(std::fs::read_to_string(to.path().join("d/l")).expect("read"), "hello");
         let meta = copy.metadata().expect("meta");
@@ -181,7 +222,7 @@ mod tests {
         let future = SystemTime::now() + Duration::from_secs(86_400);
         let mtime = future.duration_since(SystemTime::UNIX_EPOCH).expect("after").as_nanos();
         let kind = Kind::File { size: 1, mtime: i128::try_from(mtime).expect("fits"), executable: false };
-        tree(from.path(), &[Entry { path: "a".into(), kind }], to.path(), &|_| None).expect("copied");
+        copy_tree(from.path(), &[Entry { path: "a".into(), kind }], to.path(), &|_| None).expect("copied");
         assert!(to.path().join("a").metadata().expect("meta").modified().expect("time") <= SystemTime::now());
     }
 }

@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
 
-use crate::apply::Prepared;
-use crate::environment::Environment;
+use crate::files::remove_file;
+use crate::kbuild::environment::Environment;
+use crate::kbuild::estimate::{self, Making};
+use crate::kbuild::make::{Built, Make, original_does_not_build, patched_fails};
+use crate::kbuild::recorded::Recorded;
 use crate::kbuild::{Rule, Text, Unit, UnitId, UnitList};
-use crate::make::{Built, Make};
 use crate::parallel::each;
+use crate::patch::apply::Prepared;
 use crate::progress::Progress;
-use crate::recorded::Recorded;
-use crate::units::patched_fails;
-use crate::workspace::{Workspace, original_does_not_build, remove_file};
+use crate::workspace::Workspace;
 
 impl Workspace {
     /// The candidates whose text the patch changes, in their order.
@@ -27,6 +28,10 @@ impl Workspace {
         candidates: &[UnitId],
         progress: &dyn Progress,
     ) -> Result<Vec<UnitId>> {
+        if let Some(time) = estimate::long(Making::Text, candidates.len(), self.kernel.jobs()) {
+            let units = words::plural(candidates.len(), "unit");
+            progress.note(&format!("preprocessing {units} that include an edited file takes {time}"));
+        }
         progress.step("preprocessing units that include an edited file");
         let units: Vec<&Unit> = candidates.iter().map(|&id| list.unit(id)).collect();
         let original = self.texts(&units, progress, original_does_not_build)?;

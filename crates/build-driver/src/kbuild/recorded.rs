@@ -1,6 +1,8 @@
 //! kbuild's records of how files were made (`.NAME.cmd`), as programs and their words.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Diagnosis, Result};
 
 /// The commands that made a file, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,13 @@ impl Recorded {
         let at = self.commands.iter().position(|words| is_link(&words))?;
         Some((at, &self.commands[at]))
     }
+}
+
+/// The objects of all modules, from modules.order (which names `.ko` up to 6.1, `.o` later).
+pub(crate) fn module_objects(build: &Path) -> Result<Vec<PathBuf>> {
+    let path = build.join("modules.order");
+    let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(|line| Path::new(line).with_extension("o")).collect())
 }
 
 /// What needs a shell to run it.

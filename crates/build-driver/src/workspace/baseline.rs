@@ -1,0 +1,218 @@
+//! The original build of a whole kernel, for FullLTO: its one big object, the modules, the exports.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, remove_dir, remove_file};
+use crate::kbuild::make::{Built, original_does_not_build};
+use crate::kbuild::recorded::module_objects;
+use crate::kernel::FORMAT;
+use crate::progress::Progress;
+use crate::space;
+use crate::toolchain::host;
+use crate::workspace::Workspace;
+
+/// Targets of both builds: they stop before the final link of vmlinux, kallsyms and BTF.
+pub(crate) const TARGETS: [&str; 3] = ["vmlinux_o", "modules", "KBUILD_MODPOST_NOFINAL=1"];
+
+/// A module and its object before the final link: relocatable, native code, after objtool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Module {
+    /// The name the kernel has for it, such as `raid1`.
+    pub name: String,
+    /// The object's path in the build tree, such as `drivers/md/raid1.o`.
+    pub object_rel: PathBuf,
+    /// Where the object is now.
+    pub object: PathBuf,
+}
+
+/// What the original build gave.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// The folder all of it lies in.
+    pub dir: PathBuf,
+    /// The workspace's key.
+    pub key: String,
+    /// What `uname -r` says in the kernel.
+    pub release: String,
+    /// All of vmlinux, relocatable, after objtool.
+    pub vmlinux_o: PathBuf,
+    /// Every module, sorted by name.
+    pub modules: Vec<Module>,
+    /// Exports and their checksums.
+    pub symvers: PathBuf,
+    /// Translation units of the kernel that were compiled for it.
+    pub units: u64,
+    /// True when it was there already.
+    pub cached: bool,
+}
+
+/// `baseline/manifest.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    key: String,
+    release: String,
+    units: u64,
+    vmlinux_o_size: u64,
+    /// Object path in the build tree and size.
+    modules: Vec<(String, u64)>,
+}
+
+impl Workspace {
+    /// The original build: what is there, or else a build that takes minutes.
+    ///
+    /// # Errors
+    /// The machine lacks something, the source does not build, the configuration does not fit it, an interrupt.
+    pub fn baseline(&self, progress: &dyn Progress) -> Result<Baseline> {
+        if let Some(baseline) = self.finished_baseline() {
+            return Ok(baseline);
+        }
+        let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
+        host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
+        self.copy_source(progress)?;
+        if !self.build_dir().join("vmlinux.a").exists() {
+            space::check(&self.dir, space::estimate(config))?;
+        }
+        self.configure(progress)?;
+        progress.step("building the original kernel");
+        let built = self.make_original(progress)?;
+        progress.step("keeping the original objects");
+        self.keep_baseline(built.units)?;
+        match self.finished_baseline() {
+            Some(baseline) => Ok(Baseline { cached: false, ..baseline }),
+            None => Err(Diagnosis::new(
+                "klpx::internal",
+                Class::Internal,
+                "the baseline is incomplete after its build",
+            )
+            .into()),
+        }
+    }
+
+    /// Brings the build tree up to date with the original source. Something on the machine that kbuild looks at has
+    /// changed, a library of a host program for instance; what a patched build made anew because of it is gone with the
+    /// patch, and each further patch would pay for it again.
+    pub(crate) fn refresh(&self, progress: &dyn Progress) -> Result<()> {
+        progress.note("the build tree was out of date; it is made again for the next patch");
+        self.make_original(progress).map(|_| ())
+    }
+
+    /// Runs make over the original source, in a way that the next run knows of when this one is killed.
+    fn make_original(&self, progress: &dyn Progress) -> Result<Built> {
+        let marker = self.dir.join("building");
+        files::write_durably(&marker, b"")?;
+        let built = self.with_make(|make| {
+            let built = make.run(&TARGETS, progress, None)?;
+            if built.success { Ok(built) } else { Err(original_does_not_build(make, &built)) }
+        });
+        if !self.runner.killed() {
+            // make and all it started have ended by themselves, and they remove half-written targets.
+            remove_file(&marker)?;
+        }
+        built
+    }
+
+    /// A baseline that was finished earlier.
+    pub fn finished_baseline(&self) -> Option<Baseline> {
+        let dir = self.dir.join("baseline");
+        let text = std::fs::read(dir.join("manifest.json")).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        if manifest.format != FORMAT || manifest.key != self.kernel.key() {
+            return None;
+        }
+        let whole = |path: &Path, size: u64| path.metadata().is_ok_and(|meta| meta.len() == size);
+        let vmlinux_o = dir.join("vmlinux.o");
+        if !whole(&vmlinux_o, manifest.vmlinux_o_size) {
+            return None;
+        }
+        let mut modules = Vec::new();
+        for (path, size) in &manifest.modules {
+            let module = module(&dir, Path::new(path));
+            if !whole(&module.object, *size) {
+                return None;
+            }
+            modules.push(module);
+        }
+        modules.sort();
+        Some(Baseline {
+            symvers: dir.join("Module.symvers"),
+            vmlinux_o,
+            modules,
+            dir,
+            key: manifest.key,
+            release: manifest.release,
+            units: manifest.units,
+            cached: true,
+        })
+    }
+
+    /// Copies what the original build gave to `baseline/`, which is complete from the moment it has that name.
+    fn keep_baseline(&self, units: u64) -> Result<()> {
+        let (build, dir) = (self.build_dir(), self.dir.join("baseline.tmp"));
+        remove_dir(&dir)?;
+        remove_dir(&self.dir.join("baseline"))?;
+        let release = self.built_release()?;
+        for name in ["vmlinux.o", "Module.symvers", "modules.order", ".config"] {
+            keep(&build, &dir, Path::new(name))?;
+        }
+        let mut modules = Vec::new();
+        for path in module_objects(&build)? {
+            let size = keep(&build, &dir, &path)?;
+            modules.push((path.to_string_lossy().into_owned(), size));
+        }
+        let vmlinux_o_size = dir.join("vmlinux.o").metadata().map_or(0, |meta| meta.len());
+        let key = self.kernel.key().to_owned();
+        let manifest = Manifest { format: FORMAT, key, release, units, vmlinux_o_size, modules };
+        let text =
+            serde_json::to_vec_pretty(&manifest).map_err(|error| Diagnosis::internal(&error.to_string()))?;
+        sync_file_system(&dir);
+        files::write_durably(&dir.join("manifest.json"), &text)?;
+        let target = self.dir.join("baseline");
+        std::fs::rename(&dir, &target).map_err(|error| Diagnosis::io("create", &target, &error))?;
+        Ok(())
+    }
+
+    /// The release that was built; it must be that of the kernel to be patched.
+    fn built_release(&self) -> Result<String> {
+        let path = self.build_dir().join("include/config/kernel.release");
+        let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+        let (release, wanted) = (text.trim(), self.kernel.release());
+        if release == wanted {
+            return Ok(release.to_owned());
+        }
+        Err(Diagnosis::new(
+            "klpx::release-mismatch",
+            Class::Build,
+            format!("the build is of Linux {release}, not {wanted}"),
+        )
+        .why("a livepatch's vermagic must be that of the running kernel")
+        .into())
+    }
+}
+
+/// The module whose object lies at `rel` under `dir`.
+pub(crate) fn module(dir: &Path, rel: &Path) -> Module {
+    let stem = rel.file_stem().unwrap_or_default().to_string_lossy();
+    Module { name: stem.replace('-', "_"), object_rel: rel.to_owned(), object: dir.join(rel) }
+}
+
+/// Copies one file of the build tree, its path kept; its size.
+fn keep(build: &Path, dir: &Path, rel: &Path) -> Result<u64> {
+    let (from, to) = (build.join(rel), dir.join(rel));
+    let parent = to.parent().unwrap_or(dir);
+    std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
+    files::copy(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+    Ok(to.metadata().map_err(|error| Diagnosis::io("read", &to, &error))?.len())
+}
+
+/// Flushes what was written to the file system of `dir`, so that a manifest never outlives the files it lists.
+fn sync_file_system(dir: &Path) {
+    if let Ok(file) = File::open(dir) {
+        // SAFETY: a plain system call on an open descriptor.
+        unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&file)) };
+    }
+}

@@ -1,0 +1,213 @@
+//! The private workspace of one kernel under the cache directory: its layout, its lock, its baseline. Never writes
+//! outside the cache directory.
+//!
+//! ```text
+//! <cache>/kernels/<key>.lock     held while a klpx (or a compiler it started) works in the workspace
+//! <cache>/kernels/<key>/
+//!     klpx.json       what the workspace is of, when it was last used
+//!     src/            private copy of the source; original at rest
+//!     build/          the O= tree of both builds; no object of a patched source at rest
+//!     group           the process group of the last child
+//!     building        there while the original build runs: what build/ holds may be half-written
+//!     baseline/       what the original build gave; complete or not there
+//!     patch.journal   there while src/ is patched (journal.rs)
+//!     saved/          originals of what a patch touches, while it does
+//!     links/          how kbuild would link vmlinux.o and modules' objects (ThinLTO; links.rs)
+//!     thinlto/        what is known of these links and of their units
+//!     bin/            what stands in for the linker
+//!     template/       a module that kbuild made, and how it did (template.rs)
+//!     work/           results of patched builds
+//! ```
+
+pub(crate) mod baseline;
+pub mod cache;
+mod external;
+pub(crate) mod external_source;
+mod journal;
+mod linker;
+pub(crate) mod links;
+pub(crate) mod patched;
+pub(crate) mod prepare;
+mod preprocessed;
+pub(crate) mod remade;
+mod source;
+pub(crate) mod template;
+pub(crate) mod touched;
+pub(crate) mod units;
+pub(crate) mod work_dir;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use klpx_diagnosis::{Diagnosis, Failure, Result};
+
+use crate::files::{remove_dir, remove_file};
+use crate::kbuild::make::Make;
+use crate::kernel::Kernel;
+use crate::patch::apply::Prepared;
+use crate::process::{self, Runner};
+use crate::progress::Progress;
+use cache::Info;
+use work_dir::{WorkDir, sweep_work};
+
+/// A locked workspace. Dropping it lets the next klpx in.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) dir: PathBuf,
+    pub(crate) kernel: Kernel,
+    pub(crate) runner: Runner,
+}
+
+impl Workspace {
+    /// Takes the workspace of a kernel; waits when another klpx has it, and says so. Puts right what a killed klpx
+    /// left.
+    ///
+    /// # Errors
+    /// The cache directory can't be written, or klpx is interrupted while it waits.
+    pub fn open(kernel: &Kernel, progress: &dyn Progress) -> Result<Workspace> {
+        let kernels = kernel.cache_dir().join("kernels");
+        std::fs::create_dir_all(&kernels).map_err(|error| Diagnosis::io("create", &kernels, &error))?;
+        let kernels = kernels.canonicalize().map_err(|error| Diagnosis::io("open", &kernels, &error))?;
+        let dir = kernels.join(kernel.key());
+        let lock = lock(&dir, kernel.runner(), progress)?;
+        std::fs::create_dir_all(&dir).map_err(|error| Diagnosis::io("create", &dir, &error))?;
+        let runner = kernel.runner().holding(Arc::new(lock), dir.join("group"));
+        let workspace = Workspace { dir, kernel: kernel.clone(), runner };
+        workspace.recover(progress)?;
+        Info::of(kernel).save(&workspace.dir)?;
+        Ok(workspace)
+    }
+
+    /// The folder of the workspace.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The private source copy. The paths in debug information begin with it.
+    pub fn source_dir(&self) -> PathBuf {
+        self.dir.join("src")
+    }
+
+    /// The private `O=` tree.
+    pub fn build_dir(&self) -> PathBuf {
+        self.dir.join("build")
+    }
+
+    /// A new folder for what is made of a patch.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn work_dir(&self) -> Result<WorkDir> {
+        WorkDir::create(&self.dir)
+    }
+
+    /// Starts processes that hold the workspace's lock.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// The kernel it is of.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Calls `work` with a make for this workspace.
+    pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
+        let (src, build) = (self.source_dir(), self.build_dir());
+        let ld = match self.kernel.is_thin() {
+            true => Some(linker::stand_in(&self.dir, &self.kernel.toolchain().ld)?),
+            false => None,
+        };
+        work(&Make {
+            kernel: &self.kernel,
+            runner: &self.runner,
+            src: &src,
+            build: &build,
+            ld: ld.as_deref(),
+            record: None,
+        })
+    }
+
+    /// Calls `work` while the workspace's source is patched.
+    pub(crate) fn while_patched<T>(
+        &self,
+        prepared: &Prepared,
+        work: impl FnOnce(&journal::Patching<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let patching = match journal::begin(&self.dir, &prepared.changes) {
+            Ok(patching) => patching,
+            Err(failure) => {
+                journal::recover(&self.dir)?;
+                return Err(failure);
+            }
+        };
+        let result = work(&patching);
+        patching.end()?;
+        result
+    }
+
+    /// Puts right what a klpx that was killed left here.
+    fn recover(&self, progress: &dyn Progress) -> Result<()> {
+        for name in ["src.tmp", "baseline.tmp"] {
+            remove_dir(&self.dir.join(name))?;
+        }
+        sweep_work(&self.dir)?;
+        if journal::recover(&self.dir)? {
+            progress.note("a run that was killed had left the workspace patched; it is restored");
+        }
+        if self.dir.join("building").exists() {
+            progress.note("an original build that was killed is started anew");
+            remove_file(&self.dir.join("prepared.json"))?;
+            remove_dir(&self.dir.join("links"))?;
+            remove_dir(&self.build_dir())?;
+            remove_file(&self.dir.join("building"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a workspace's lock, or waits for it. The lock file holds the number of the process that has it.
+fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
+    let path = dir.with_extension("lock");
+    let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("lock", &path, error));
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| fail(&error))?;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(fail(&error)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let holder: Option<i32> =
+            std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        if holder.is_some_and(|pid| !process::is_alive(pid)) {
+            // It was killed, and what it started still works here.
+            process::end_orphans(&dir.join("group"), dir);
+        } else if !told {
+            let pid = holder.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            progress.step(&format!("waiting for another klpx{pid}"));
+            told = true;
+        }
+        if runner.stopped() {
+            return Err(process::interrupted());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    sign(&file);
+    Ok(file)
+}
+
+/// Writes this process's number into a lock file that it holds, for messages of those who wait.
+fn sign(file: &File) {
+    let _ = file.set_len(0);
+    let _ = std::io::Write::write_all(&mut &*file, std::process::id().to_string().as_bytes());
+}

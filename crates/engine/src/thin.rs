@@ -27,7 +27,7 @@ pub(crate) fn compile<'a>(
     let count = touched.len();
     let folder = workspace.work_dir()?;
     let links = Links::find((workspace, list), prepared, (touched, &folder.path().join("added")), build)?;
-    let originals = workspace.originals(&links.plain, build.events)?;
+    let originals = workspace.originals(prepared, &links.plain, &folder, build.events)?;
     build.events.end(&words::plural(count, "unit"));
 
     build.events.begin(Stage::Patched);

@@ -21,11 +21,12 @@ pub(crate) fn compile<'a>(
     let ready = workspace.prepare(build.events)?;
     let touched = workspace.touched(prepared, &ready.units, build.events)?;
     build.note(touched.notes());
-    let originals = workspace.originals(&touched, build.events)?;
+    let work = workspace.work_dir()?;
+    let originals = workspace.originals(prepared, &touched, &work, build.events)?;
     build.events.end(&words::plural(touched.len(), "unit"));
 
     build.events.begin(Stage::Patched);
-    let mut pairs = workspace.pairs(prepared, &touched, originals, workspace.work_dir()?, build.events)?;
+    let mut pairs = workspace.pairs(prepared, &touched, originals, work, build.events)?;
     build.events.end(&format!("{} compiled", words::plural(pairs.pairs.len(), "unit")));
     if build.request.keep_work {
         build.kept(pairs.keep());

@@ -19,6 +19,7 @@
 //!     work/           results of patched builds
 //! ```
 
+mod ahead;
 pub(crate) mod baseline;
 pub mod cache;
 mod external;

@@ -27,6 +27,7 @@ use crate::patch::apply::Prepared;
 use crate::process::{Call, Outcome};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
+use crate::workspace::ahead::Ahead;
 use crate::workspace::touched::{Touched, TouchedUnit};
 use crate::workspace::work_dir::WorkDir;
 
@@ -85,6 +86,8 @@ struct Original {
     witness: Option<PathBuf>,
     record: Recorded,
     exports: String,
+    /// The patched unit, when it was compiled at the same time.
+    ahead: Option<Ahead>,
 }
 
 impl Workspace {
@@ -102,29 +105,59 @@ impl Workspace {
         progress: &dyn Progress,
     ) -> Result<UnitPairs> {
         progress.step("compiling the patched units");
-        let pairs = self.while_patched(prepared, |_| {
+        let from_source = originals.0.iter().any(|original| original.ahead.is_none());
+        let compile = || {
             let pairs = self.patched_units(&touched.units, originals.0, &work.path, progress)?;
             let added = self.added_units(&touched.added, &work.path)?;
             Ok(pairs.into_iter().chain(added).collect::<Vec<_>>())
-        })?;
+        };
+        let pairs = match from_source || !touched.added.is_empty() {
+            true => self.while_patched(prepared, |_| compile())?,
+            false => compile()?,
+        };
         Ok(UnitPairs::new(pairs, work))
     }
 
-    /// The original units: what is there, or else made by kbuild.
+    /// The original units: what is there, or else made by kbuild. Patched units may be compiled meanwhile, into `work`.
     ///
     /// # Errors
     /// `klpx::original-source-does-not-build` with the compiler's own lines; a full disk; an interrupt.
-    pub fn originals(&self, touched: &Touched, progress: &dyn Progress) -> Result<Originals> {
+    pub fn originals(
+        &self,
+        prepared: &Prepared,
+        touched: &Touched,
+        work: &WorkDir,
+        progress: &dyn Progress,
+    ) -> Result<Originals> {
         let units = &touched.units;
         let missing: Vec<&TouchedUnit> =
             units.iter().filter(|unit| !self.original_path(unit).is_file()).collect();
+        let mut ahead = BTreeMap::new();
         if !missing.is_empty() {
             progress.step("compiling the original units");
-            self.make_units(&missing, progress, original_does_not_build)?;
-            let finished = each(self.kernel.jobs(), missing.len(), |at| self.keep_original(missing[at]));
-            finished.into_iter().collect::<Result<()>>()?;
+            let texts = self.texts_ahead(prepared, &missing, &work.path)?;
+            let compiled = std::thread::scope(|scope| {
+                let texts: Vec<_> = texts
+                    .iter()
+                    .map(|text| scope.spawn(|| text.as_ref().map(|text| self.compile_ahead(text))))
+                    .collect();
+                self.make_originals(&missing, progress)?;
+                let done = texts.into_iter().map(|thread| thread.join().unwrap_or_default());
+                done.map(|compiled| compiled.transpose().map(Option::flatten)).collect::<Result<Vec<_>>>()
+            })?;
+            ahead.extend(missing.iter().map(|unit| unit.object()).zip(compiled));
         }
-        units.iter().map(|unit| self.original(unit)).collect::<Result<_>>().map(Originals)
+        units
+            .iter()
+            .map(|unit| self.original(unit, ahead.remove(unit.object()).flatten()))
+            .collect::<Result<_>>()
+            .map(Originals)
+    }
+
+    fn make_originals(&self, units: &[&TouchedUnit], progress: &dyn Progress) -> Result<()> {
+        self.make_units(units, progress, original_does_not_build)?;
+        let finished = each(self.kernel.jobs(), units.len(), |at| self.keep_original(units[at]));
+        finished.into_iter().collect()
     }
 
     /// Lets kbuild make units in the build tree, from the source as it is.
@@ -182,12 +215,13 @@ impl Workspace {
         std::fs::rename(&unfinished, &kept).map_err(|error| Diagnosis::io("write", &kept, &error).into())
     }
 
-    fn original(&self, unit: &TouchedUnit) -> Result<Original> {
-        let witness = self.witness_path(unit);
+    fn original(&self, unit: &TouchedUnit, ahead: Option<Ahead>) -> Result<Original> {
+        let (witness, record) = (self.witness_path(unit), self.record(unit)?);
         Ok(Original {
             object: self.original_path(unit),
             witness: witness.is_file().then_some(witness),
-            record: self.record(unit)?,
+            ahead: ahead.filter(|ahead| ahead.is_by(&record)),
+            record,
             exports: self.exports(unit)?,
         })
     }
@@ -234,7 +268,10 @@ impl Workspace {
         let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
             let (unit, original) = &pairs[at];
             let patched = work.join("patched").join(unit.object());
-            self.compile(unit, &original.record, &patched, &[], patched_fails)?;
+            match &original.ahead {
+                Some(ahead) => self.finish(unit, &original.record, &ahead.object, false)?,
+                None => self.compile(unit, &original.record, &patched, &[], patched_fails)?,
+            }
             progress.objects(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             Ok(patched)
         });

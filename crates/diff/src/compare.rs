@@ -92,6 +92,9 @@ impl<'d> Comparer<'_, 'd> {
             reasons.push(Reason::Bytes { offset });
         }
         reasons.extend(self.references(theirs, ours, 0));
+        if !self.original.type_ids(original).eq(self.patched.type_ids(patched)) {
+            reasons.push(Reason::TypeIds);
+        }
         if self.patched.item(patched).code {
             reasons.extend(self.outlying_literals(original, patched));
             reasons.extend(self.entries(original, patched));

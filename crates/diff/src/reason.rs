@@ -51,4 +51,6 @@ pub enum Reason {
         /// What stands there in the patched object.
         to: String,
     },
+    /// A list of BTF type numbers names other types, or in another order.
+    TypeIds,
 }

@@ -173,7 +173,7 @@ pub fn offset(reason: &Reason) -> Option<i64> {
         | Reason::Reference { offset, .. }
         | Reason::Literal { offset }
         | Reason::SpecialSection { offset, .. } => Some(*offset),
-        Reason::Size { .. } | Reason::Section { .. } | Reason::Neighbour { .. } => None,
+        Reason::Size { .. } | Reason::Section { .. } | Reason::Neighbour { .. } | Reason::TypeIds => None,
     }
 }
 
@@ -197,5 +197,6 @@ pub fn in_words(reason: &Reason) -> String {
         }
         Reason::Section { from, to } => format!("moved from {from} to {to}"),
         Reason::Neighbour { from, to } => format!("may branch to {to} directly, did to {from}"),
+        Reason::TypeIds => "names other types, or in another order".to_owned(),
     }
 }

@@ -346,6 +346,13 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 }
 
+/// include/linux/btf_ids.h
+fn type_ids(what: &str) -> Diagnosis {
+    Diagnosis::new("klpx::btf-ids", Class::NotLivepatchable, what)
+        .why("tools/bpf/resolve_btfids writes the numbers when the kernel is linked; nothing does in a livepatch")
+        .remedy("leave this part of the patch out: the running kernel keeps its own list")
+}
+
 fn not_traceable(of: &Unit<'_, '_>, item: ItemId, why: String) -> Diagnosis {
     let (why, remedy) = match of.inlines.and_then(|inlines| inlines.get(&item)) {
         Some(inlines) => (
@@ -547,7 +554,9 @@ impl<'d> Selection<'_, 'd> {
         let section = object.item(item).section;
         let name = object.elf.section_name(section);
         let place = place_of(object, item);
-        let fault = if object.role(section) == Role::Registry {
+        let fault = if object.is_type_ids(item) {
+            type_ids("the patch changes a list of BTF type numbers")
+        } else if object.role(section) == Role::Registry {
             Diagnosis::new(
                 "klpx::changed-registry",
                 Class::NotLivepatchable,
@@ -712,6 +721,9 @@ impl<'d> Selection<'_, 'd> {
             return self.init_reference(unit, piece, what);
         }
         let fault = match (piece, object.role(section)) {
+            (Piece::Item(item), _) if object.is_type_ids(item) => {
+                type_ids("the patch needs a new list of BTF type numbers")
+            }
             (Piece::Item(_), Role::Registry) => Diagnosis::new(
                 "klpx::registry",
                 Class::NotLivepatchable,

@@ -33,6 +33,8 @@ pub mod stand_in;
 pub mod successor;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod type_ids;
 pub mod verify;
 pub mod witness;
 pub mod writer;

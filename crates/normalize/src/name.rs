@@ -306,6 +306,18 @@ fn initcall_function(name: &[u8]) -> Option<&[u8]> {
     })
 }
 
+/// `__BTF_ID__func__f__` of `__BTF_ID__func__f__120622886`: a place for the number of a type, which
+/// tools/bpf/resolve_btfids fills in after the link. A counter and a line follow (include/linux/btf_ids.h). `None` for
+/// any other name, that of a set included.
+pub fn type_id(name: &[u8]) -> Option<&[u8]> {
+    const KINDS: [&[u8]; 4] = [b"struct__", b"union__", b"typedef__", b"func__"];
+    let rest = name.strip_prefix(b"__BTF_ID__")?;
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let kind = KINDS.iter().any(|kind| rest.starts_with(kind));
+    let base = &name[..name.len() - digits];
+    (kind && digits > 0 && base.ends_with(b"__")).then_some(base)
+}
+
 /// Splits `12_rest`.
 fn split_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -522,6 +534,24 @@ mod tests {
             "f.descriptors",
         ] {
             assert!(anonymous(name.as_bytes()).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn places_of_type_numbers_are_told_by_kind_and_name() {
+        let base = |name: &'static str| {
+            type_id(name.as_bytes()).map(|base| std::str::from_utf8(base).expect("text"))
+        };
+        assert_eq!(base("__BTF_ID__func__vfs_read__120622886"), Some("__BTF_ID__func__vfs_read__"));
+        assert_eq!(base("__BTF_ID__struct__x8__7"), Some("__BTF_ID__struct__x8__"));
+        for other in [
+            "__BTF_ID__set__deny",
+            "__BTF_ID__set8__kfuncs12",
+            "__BTF_ID__func__f",
+            "__BTF_ID__func__f12",
+            "x",
+        ] {
+            assert_eq!(base(other), None, "{other}");
         }
     }
 }

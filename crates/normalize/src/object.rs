@@ -5,6 +5,7 @@
 //! them, as [`Target::Literal`].
 
 mod gaps;
+mod type_ids;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -145,6 +146,9 @@ pub struct Entry {
     pub index: u32,
 }
 
+/// A named symbol: section, value, the complement of its size, 1 for a label, and the symbol.
+type Sorted = (u32, u64, u64, u8, SymbolId);
+
 /// A relocatable object, read once.
 pub struct Object<'d> {
     /// The file's tables.
@@ -165,6 +169,7 @@ pub struct Object<'d> {
     item_entries: Vec<u32>,
     marks: Vec<gaps::Mark>,
     outliers: Vec<Outlier>,
+    type_ids: Vec<type_ids::TypeId>,
 }
 
 impl<'d> Object<'d> {
@@ -198,6 +203,7 @@ impl<'d> Object<'d> {
             item_entries: Vec::new(),
             marks: Vec::new(),
             outliers: Vec::new(),
+            type_ids: Vec::new(),
             elf,
         };
         object.read_roles()?;
@@ -297,8 +303,12 @@ impl<'d> Object<'d> {
                 next += 1;
             }
             let first = self.items.len() as u32;
-            if !matches!(self.role(id), Role::Unloaded | Role::BuildOnly | Role::Table(_)) {
-                self.read_section_items(id, &by_section[start..next]);
+            match self.role(id) {
+                Role::Unloaded | Role::BuildOnly | Role::Table(_) => {}
+                _ if self.elf.section_name(id) == type_ids::SECTION => {
+                    self.read_type_ids(id, &by_section[start..next]);
+                }
+                _ => self.read_section_items(id, &by_section[start..next]),
             }
             self.section_items[id.index()] = (first, self.items.len() as u32);
         }
@@ -345,7 +355,7 @@ impl<'d> Object<'d> {
     }
 
     /// Named symbols sorted by (section, value, larger first, functions and objects before labels, symbol index).
-    fn symbols_by_section(&mut self) -> Vec<(u32, u64, u64, u8, SymbolId)> {
+    fn symbols_by_section(&mut self) -> Vec<Sorted> {
         let mut sorted = Vec::with_capacity(self.elf.symbol_count());
         let mut file = FileId::NONE;
         for id in self.elf.symbol_ids() {
@@ -380,7 +390,7 @@ impl<'d> Object<'d> {
         sorted
     }
 
-    fn read_section_items(&mut self, section: SectionId, symbols: &[(u32, u64, u64, u8, SymbolId)]) {
+    fn read_section_items(&mut self, section: SectionId, symbols: &[Sorted]) {
         let code = self.role(section) == Role::Code;
         let size = self.elf.section_size(section);
         let mut prefix: Option<SymbolId> = None;

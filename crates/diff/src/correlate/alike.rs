@@ -197,6 +197,10 @@ pub(super) fn contents(
         out.extend(number.to_le_bytes());
     }
     out.extend(masked(side.object, shape.section, shape.start, shape.end));
+    for (place, of) in side.object.type_ids(item) {
+        out.extend(place.to_le_bytes());
+        out.extend(of);
+    }
     for reference in references(side.object, item) {
         reference.at.write(out);
         referent(side, item, reference.target, counterpart, out, depth);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Offset, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
-use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, without_promotion};
+use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, type_id, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -244,11 +244,9 @@ fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
     })
 }
 
-/// What two builds' names must share. `__BTF_ID__func__f__120622886` ends with a counter and a line
-/// (include/linux/btf_ids.h).
+/// What two builds' names must share.
 fn unnumbered(name: &str) -> (&[u8], Suffixes) {
-    let plain = name.starts_with("__BTF_ID__").then(|| name.trim_end_matches(|c: char| c.is_ascii_digit()));
-    canonical(plain.unwrap_or(name).as_bytes()).key()
+    canonical(type_id(name.as_bytes()).unwrap_or(name.as_bytes())).key()
 }
 
 fn list(names: &[(String, i64)]) -> String {

@@ -30,6 +30,8 @@ pub mod plan;
 #[cfg(test)]
 mod several_units;
 pub mod stand_in;
+#[cfg(test)]
+mod state;
 pub mod successor;
 #[cfg(test)]
 mod testing;

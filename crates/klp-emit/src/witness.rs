@@ -21,7 +21,6 @@ use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Offset, Place};
 use klpx_normalize::arch::{Arch, NONE};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
-use klpx_normalize::name::anonymous;
 use klpx_normalize::object::{Item, ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -386,7 +385,7 @@ impl<'b, 'a> Witness<'b, 'a> {
     fn is_anonymous(&self, id: ItemId) -> bool {
         let item = self.witness.item(id);
         let writable = self.witness.elf.section_flags(item.section) & elf::SHF_WRITE.0 != 0;
-        !item.code && (!writable || anonymous(self.witness.item_name(id)).is_some())
+        !item.code && (!writable || self.witness.anonymous(id).is_some())
     }
 
     fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use object::elf;
 
 use crate::elf::{Definition, Elf, SymbolId};
-use crate::name::{self, KINDS, Kind, Suffixes};
+use crate::name::{self, Anonymous, KINDS, Kind, Suffixes};
 use crate::object::{FileId, Object};
 
 /// The names of an object.
@@ -98,9 +98,10 @@ pub fn census(object: &Object<'_>) -> Census {
 }
 
 fn has_identity(elf: &Elf<'_>, id: SymbolId) -> bool {
-    let section = elf.symbol_section(id);
-    section.is_some_and(|section| elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0)
-        || name::anonymous(elf.symbol_name(id)).is_none()
+    let Some(section) = elf.symbol_section(id) else { return true };
+    let flags = elf.section_flags(section);
+    let lies_there = |why: Anonymous| why.lies_in(elf.section_name(section), flags & elf::SHF_WRITE.0 != 0);
+    flags & elf::SHF_EXECINSTR.0 != 0 || !name::anonymous(elf.symbol_name(id)).is_some_and(lies_there)
 }
 
 /// True for symbols that stand for something: not for sections, files, mapping symbols and what is defined elsewhere.

@@ -347,15 +347,13 @@ pub enum Anonymous {
 }
 
 /// The base names (without a function's name before them, as Clang puts it) that have no identity.
-const ANONYMOUS: [(&[u8], Anonymous); 25] = [
+const ANONYMOUS: [(&[u8], Anonymous); 23] = [
     (b"__func__", Anonymous::FunctionName),
     (b"__FUNCTION__", Anonymous::FunctionName),
     (b"__PRETTY_FUNCTION__", Anonymous::FunctionName),
     (b"__already_done", Anonymous::Once),
     (b"__warned", Anonymous::Once),
     (b"__print_once", Anonymous::Once),
-    (b"___done", Anonymous::Once),
-    (b"___once_key", Anonymous::Once),
     (b"_rs", Anonymous::RateLimit),
     (b"__key", Anonymous::LockdepKey),
     (b"descriptor", Anonymous::DebugDescriptor),
@@ -375,7 +373,29 @@ const ANONYMOUS: [(&[u8], Anonymous); 25] = [
     (b"__unnamed", Anonymous::CompilerConstant),
 ];
 
-/// Whether a data object of this name has no identity, and why.
+impl Anonymous {
+    /// Whether data of this kind lies in such a section. A name alone is no proof: whoever writes a driver may call a
+    /// variable `descriptor`. What can be written to, and lies elsewhere, is somebody's state.
+    pub fn lies_in(self, section: &[u8], writable: bool) -> bool {
+        let in_one_of = |sections: &[&[u8]]| sections.iter().any(|start| section.starts_with(start));
+        match self {
+            Anonymous::FunctionName => !writable,
+            Anonymous::CompilerConstant => !writable || in_one_of(&[b".data.rel.ro"]),
+            // include/linux/once_lite.h (`.data.once` up to Linux 6.12), include/linux/rcupdate.h
+            Anonymous::Once => in_one_of(&[b".data..once", b".data.once", b".data.unlikely"]),
+            // include/linux/dynamic_debug.h
+            Anonymous::DebugDescriptor => in_one_of(&[b"__dyndbg"]),
+            // include/linux/tracepoint.h, include/linux/printk.h
+            Anonymous::MacroText => !writable || in_one_of(&[b"__tracepoint_str", b".printk_index"]),
+            Anonymous::Counter => !writable || in_one_of(&[b"__dyndbg", b".data..once", b".data.once"]),
+            // Both are written to, and lie in .data or .bss: what they guard is a message, or lockdep's own tables.
+            Anonymous::RateLimit | Anonymous::LockdepKey => true,
+        }
+    }
+}
+
+/// Whether a data object of this name has no identity, and why, where it lies in a section for it
+/// ([`Anonymous::lies_in`]).
 pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
     anonymous_as(name, canonical(name))
 }

@@ -15,7 +15,7 @@ use object::endian::LittleEndian as LE;
 
 use crate::arch::{Arch, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
-use crate::name;
+use crate::name::{self, Anonymous, Canonical};
 use crate::special::{Table, TableKind};
 pub use gaps::Outlier;
 
@@ -516,6 +516,19 @@ impl<'d> Object<'d> {
     /// An item's name: its symbol's, as the file has it.
     pub fn item_name(&self, id: ItemId) -> &'d [u8] {
         self.elf.symbol_name(self.item(id).symbol)
+    }
+
+    /// Why a data object has no identity of its own, if it has none: by its name and by where it lies.
+    pub fn anonymous(&self, id: ItemId) -> Option<Anonymous> {
+        self.anonymous_as(id, name::canonical(self.item_name(id)))
+    }
+
+    /// As [`Object::anonymous`], for a name that was taken apart.
+    pub fn anonymous_as(&self, id: ItemId, canonical: Canonical<'_>) -> Option<Anonymous> {
+        let item = self.item(id);
+        let why = name::anonymous_as(self.item_name(id), canonical).filter(|_| !item.code)?;
+        let writable = self.elf.section_flags(item.section) & elf::SHF_WRITE.0 != 0;
+        why.lies_in(self.elf.section_name(item.section), writable).then_some(why)
     }
 
     /// The item that a symbol lies in, if it lies in one.

@@ -36,7 +36,7 @@ impl Moved {
         let steady = (numbers(&original), numbers(&patched));
         for (name, item) in numbered(&patched) {
             let Some(&old) = before.get(name) else { continue };
-            if name::anonymous(name).is_some() {
+            if patched.anonymous(item).is_some() {
                 if !same_contents((&original, old), (&patched, item)) {
                     moved.constants.insert(name.to_vec());
                 }
@@ -84,7 +84,7 @@ fn numbered<'o>(object: &'o Object<'_>) -> impl Iterator<Item = (&'o [u8], ItemI
     object.item_ids().filter_map(|item| {
         let name = object.item_name(item);
         let suffixes = canonical(name).suffixes;
-        let unsteady = suffixes.unsteady() || name::anonymous(name).is_some();
+        let unsteady = suffixes.unsteady() || object.anonymous(item).is_some();
         (!object.item(item).code && suffixes.promoted() && unsteady).then_some((name, item))
     })
 }

@@ -4,7 +4,7 @@
 //! its file. What is left (numbered names, the locals of a full LTO link) is settled by what refers to it, what it
 //! holds and who uses it, until nothing more follows; position in the symbol table counts only between copies that are
 //! the same in all else. A wrong pair is worse than none: what the evidence does not settle stays unsettled, with its
-//! candidates. Objects without an identity (`klpx_normalize::name::anonymous`) have no counterpart: they are compared
+//! candidates. Objects without an identity (`klpx_normalize::object::Object::anonymous`) have no counterpart: they are compared
 //! where they are used.
 
 mod alike;
@@ -15,7 +15,6 @@ mod users;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use klpx_normalize::name;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
 use side::{Key, NEW_FILE, Side};
@@ -129,7 +128,7 @@ pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
 
 /// True for items that are compared where they are used, and have no counterpart.
 pub fn is_anonymous(object: &Object<'_>, item: ItemId) -> bool {
-    !object.item(item).code && name::anonymous(object.item_name(item)).is_some()
+    object.anonymous(item).is_some()
 }
 
 /// The two sides and what was paired so far.

@@ -32,9 +32,8 @@ impl<'a, 'd> Side<'a, 'd> {
     pub(super) fn new(object: &'a Object<'d>) -> Side<'a, 'd> {
         let canonical: Vec<Canonical<'d>> =
             object.item_ids().map(|item| name::canonical(object.item_name(item))).collect();
-        let anonymous = |(item, &canonical): (ItemId, &Canonical<'d>)| {
-            !object.item(item).code && name::anonymous_as(object.item_name(item), canonical).is_some()
-        };
+        let anonymous =
+            |(item, &canonical): (ItemId, &Canonical<'d>)| object.anonymous_as(item, canonical).is_some();
         Side {
             object,
             anonymous: object.item_ids().zip(&canonical).map(anonymous).collect(),

@@ -52,7 +52,7 @@ impl Emitter<'_, '_, '_> {
         for piece in &self.closure.pieces[unit] {
             let Piece::Item(item) = *piece else { continue };
             let name = of.patched.item_name(item);
-            if of.counterpart(item).is_some() || klpx_normalize::name::anonymous(name).is_some() {
+            if of.counterpart(item).is_some() || of.patched.anonymous(item).is_some() {
                 continue;
             }
             let name = String::from_utf8_lossy(name).into_owned();

@@ -1,0 +1,64 @@
+//! State of the running kernel goes on in a livepatch, whatever it is called: a copy of it would begin anew. Test code
+//! only.
+
+use klpx_normalize::elf::ElfFile;
+
+use crate::inspect::inspect;
+use crate::testing::{Builds, Kernel};
+
+/// The kernel's symbols that a livepatch of this change refers to.
+fn kept(original: &str, from: &str, to: &str) -> Vec<String> {
+    assert!(original.contains(from));
+    let builds = Builds::new(original, &original.replace(from, to));
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["out"], ..Kernel::default() };
+    let module = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
+    let module = inspect(&module).expect("a livepatch");
+    module.symbols.into_iter().map(|symbol| symbol.name).collect()
+}
+
+#[test]
+fn a_flag_that_protects_other_state_is_the_kernels() {
+    // What `DO_ONCE()` of include/linux/once.h leaves: a flag and a key for each use. A fresh flag would choose the
+    // secret anew.
+    let use_of = |name: &str| {
+        format!(
+            "static unsigned {name}_secret;
+             unsigned {name}(unsigned x) {{
+                 static unsigned char __attribute__((section(\".data..do_once\"))) ___done;
+                 static long ___once_key[2] = {{ 1, 1 }};
+                 if (___once_key[0] && !___done) {{ ___done = 1; {name}_secret = out(x); ___once_key[0] = 0; }}
+                 return x ^ {name}_secret;
+             }}\n"
+        )
+    };
+    let text = format!("extern int out(int);\n{}{}", use_of("first"), use_of("second"));
+    let kept = kept(&text, "return x ^ second_secret", "return x + second_secret");
+    let of = |base: &str| kept.iter().filter(|name| name.starts_with(base)).count();
+    assert_eq!((of("___done"), of("___once_key"), of("second_secret")), (1, 1, 1), "{kept:?}");
+}
+
+#[test]
+fn a_name_that_a_macro_gives_to_a_constant_may_be_a_variable() {
+    for name in ["descriptor", "__already_done", "__msg", "__flags", "_entry"] {
+        let text = format!(
+            "extern int out(int); int f(int x) {{ static int {name} = 3; {name} += x; return out({name}); }}"
+        );
+        let kept = kept(&text, "+= x", "-= x");
+        assert!(kept.iter().any(|kept| kept.starts_with(name)), "{name}: {kept:?}");
+    }
+}
+
+#[test]
+fn a_compound_literal_that_is_written_to_is_state() {
+    let text = "struct state { int n[4]; }; extern int out(int); static struct state *s = &(struct state){ { 1, 2 } };
+        int f(int x) { s->n[0] += x; return out(s->n[1]); } int g(void) { return s->n[0]; }";
+    assert!(kept(text, "+= x", "-= x").iter().any(|kept| kept == "s"));
+}
+
+#[test]
+fn a_flag_that_guards_a_message_is_copied() {
+    let text = "extern int out(int); int f(int x) {
+            static unsigned char __attribute__((section(\".data..once\"))) __already_done;
+            if (!__already_done) { __already_done = 1; out(x); } return x; }";
+    assert_eq!(kept(text, "return x;", "return x + 1;"), ["out"]);
+}

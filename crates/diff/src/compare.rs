@@ -4,7 +4,7 @@
 //! What may differ without being a change is listed in [`EQUIVALENCES`], each with its reason. Everything else that
 //! differs is a change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Field;
@@ -276,6 +276,27 @@ impl<'d> Comparer<'_, 'd> {
             && self.original.role(theirs.section) == self.patched.role(ours.section)
             && self.bytes(theirs, ours).is_none()
             && self.references(theirs, ours, depth + 1).is_none()
+    }
+
+    /// The names of sections without names in them that differ. A name may be that of several sections.
+    pub(crate) fn tables(&self) -> Vec<String> {
+        let of = |object: &Object<'d>| {
+            let mut by_name: BTreeMap<&'d [u8], Vec<Span>> = BTreeMap::new();
+            for section in object.unnamed_tables() {
+                let span = Span { section, start: 0, end: object.elf.section_size(section), base: 0 };
+                by_name.entry(object.elf.section_name(section)).or_default().push(span);
+            }
+            by_name
+        };
+        let (theirs, ours) = (of(self.original), of(self.patched));
+        let names: BTreeSet<&[u8]> = theirs.keys().chain(ours.keys()).copied().collect();
+        let differs = |name: &&[u8]| match (theirs.get(*name), ours.get(*name)) {
+            (Some(a), Some(b)) => {
+                a.len() != b.len() || a.iter().zip(b).any(|(&a, &b)| !self.same_content(a, b, 0))
+            }
+            _ => true,
+        };
+        names.into_iter().filter(differs).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
     /// Literals that two functions load from outside of themselves, without a relocation that says so.

@@ -38,6 +38,8 @@ pub struct Difference {
     pub data: Vec<Change>,
     /// Changed and new items of tables that the kernel reads once: initcalls, parameters, exports.
     pub registries: Vec<Change>,
+    /// Names of sections whose contents have no names ([`Object::unnamed_tables`]) and differ, in their order.
+    pub tables: Vec<String>,
     /// Items of the original without a counterpart that have an identity.
     pub removed: Vec<ItemId>,
     /// Which item is which. What it could not settle is in none of the lists.
@@ -55,6 +57,7 @@ impl Difference {
         self.functions.is_empty()
             && self.data.is_empty()
             && self.registries.is_empty()
+            && self.tables.is_empty()
             && self.removed.is_empty()
             && self.correlation.unsettled.is_empty()
     }
@@ -98,7 +101,7 @@ pub fn compare_unit(original: &Object<'_>, patched: &Object<'_>, moved: &BTreeSe
         .filter(|item| correlation.patched_of[item.index()].is_none() && !is_anonymous(original, *item))
         .filter(|item| !candidates.contains(item))
         .collect();
-    let mut result = Difference { removed, ..Difference::default() };
+    let mut result = Difference { removed, tables: comparer.tables(), ..Difference::default() };
     for change in changes {
         let section = patched.item(change.patched).section;
         match patched.role(section) {

@@ -217,24 +217,32 @@ fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -
     edited.map(|change| change.patched).collect()
 }
 
-/// Initcalls, parameters and other entries that only a boot or a module load reads.
+/// Initcalls, parameters and other entries that only a boot or a module load reads, and tables whose entries have no
+/// names.
 fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
-    difference
-        .registries
-        .iter()
-        .map(|change| {
-            let item = pair.patched.item(change.patched);
-            let table = String::from_utf8_lossy(pair.patched.elf.section_name(item.section)).into_owned();
-            let what = if change.original.is_some() { "changes" } else { "adds" };
-            let when = if pair.name == "vmlinux" { "the kernel booted" } else { "the module was loaded" };
-            Diagnosis::new(
-                "klpx::registry",
-                Class::NotLivepatchable,
-                format!("the patch {what} an entry of a table that is read only once"),
-            )
-            .place(Place::symbol(analysis::name(&pair.patched, change.patched)))
-            .why(format!("{table} was read when {when}"))
-            .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
-        })
-        .collect()
+    let when = if pair.name == "vmlinux" { "the kernel booted" } else { "the module was loaded" };
+    let entries = difference.registries.iter().map(|change| {
+        let item = pair.patched.item(change.patched);
+        let table = String::from_utf8_lossy(pair.patched.elf.section_name(item.section)).into_owned();
+        let what = if change.original.is_some() { "changes" } else { "adds" };
+        Diagnosis::new(
+            "klpx::registry",
+            Class::NotLivepatchable,
+            format!("the patch {what} an entry of a table that is read only once"),
+        )
+        .place(Place::symbol(analysis::name(&pair.patched, change.patched)))
+        .why(format!("{table} was read when {when}"))
+        .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
+    });
+    let tables = difference.tables.iter().map(|table| {
+        Diagnosis::new(
+            "klpx::unnamed-table",
+            Class::NotLivepatchable,
+            "the patch changes a table whose entries have no names",
+        )
+        .place(Place::symbol(table.clone()))
+        .why("the kernel finds the table by its section, and has its own; a livepatch can't add to it or replace it")
+        .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
+    });
+    entries.chain(tables).collect()
 }

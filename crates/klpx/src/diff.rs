@@ -29,6 +29,8 @@ struct Json {
     functions: Vec<Finding>,
     data: Vec<Finding>,
     registries: Vec<Finding>,
+    /// Sections whose contents have no names.
+    tables: Vec<String>,
     removed: Vec<Finding>,
     unsettled: Vec<Open>,
     matched: Vec<Matched>,
@@ -102,6 +104,7 @@ fn json(
         functions: list(&d.functions),
         data: list(&d.data),
         registries: list(&d.registries),
+        tables: d.tables.clone(),
         removed: analysis::removed(&name, original, d),
         unsettled: open(original, patched, d),
         matched: matched(original, patched, d),
@@ -161,6 +164,9 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
     list(&d.functions, "function");
     list(&d.data, "object");
     list(&d.registries, "registry entry");
+    for table in &d.tables {
+        rows.push(vec!["changed table".into(), table.clone(), "its entries have no names".into()]);
+    }
     for f in analysis::removed(name, original, d) {
         rows.push(vec!["removed".into(), f.function, f.why]);
     }

@@ -564,6 +564,26 @@ impl<'d> Object<'d> {
         self.elf.any_name_contains(name::PROMOTED)
     }
 
+    /// Sections of data in which nothing has a name, and to which nothing here refers: whoever reads one finds it by its
+    /// section, as the tables that inline assembly fills (`DECLARE_PCI_FIXUP_*` of include/linux/pci.h).
+    pub fn unnamed_tables(&self) -> Vec<SectionId> {
+        let is_table = |id: &SectionId| {
+            matches!(self.role(*id), Role::Data | Role::Registry)
+                && self.items_of(*id).len() == 0
+                && self.elf.section_size(*id) > 0
+        };
+        let mut found: Vec<SectionId> = self.elf.section_ids().filter(is_table).collect();
+        if found.is_empty() {
+            return found;
+        }
+        let loaded = self.elf.section_ids().filter(|&id| self.role(id) != Role::Unloaded);
+        for rela in loaded.flat_map(|id| self.elf.relocations(id)) {
+            let target = self.elf.rela_symbol(rela).and_then(|symbol| self.elf.symbol_section(symbol));
+            found.retain(|&id| Some(id) != target);
+        }
+        found
+    }
+
     /// The FILE that a local symbol belongs to.
     pub fn symbol_file(&self, symbol: SymbolId) -> FileId {
         self.symbol_file[symbol.index()]

@@ -40,7 +40,7 @@ impl Differing {
         let gone = difference.removed.iter().map(|&item| format!("-{}", named(&original, item)));
         Ok(Differing {
             functions: difference.functions.iter().map(of_patched).collect(),
-            others: others.chain(gone).collect(),
+            others: others.chain(gone).chain(difference.tables.iter().cloned()).collect(),
         })
     }
 

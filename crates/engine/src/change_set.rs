@@ -8,6 +8,7 @@ use klpx_diff::Difference;
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::ElfFile;
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{Item, ItemId, Object};
 use rayon::prelude::*;
 
@@ -210,9 +211,10 @@ fn findings(
 /// Functions in sections that are gone after boot, whose own lines the patch touches or may touch. For all others it
 /// does not matter.
 fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -> BTreeSet<ItemId> {
-    let in_init =
-        |item: ItemId| pair.patched.elf.section_name(pair.patched.item(item).section).starts_with(b".init");
-    let changes = difference.functions.iter().filter(|change| in_init(change.patched));
+    let goes = |item: ItemId| {
+        Lifetime::of(pair.patched.elf.section_name(pair.patched.item(item).section)) != Lifetime::Kept
+    };
+    let changes = difference.functions.iter().filter(|change| goes(change.patched));
     let edited = changes.filter(|change| both.and_then(|both| both.is_edited(pair, change)).unwrap_or(true));
     edited.map(|change| change.patched).collect()
 }

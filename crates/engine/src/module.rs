@@ -14,6 +14,7 @@ use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::Witness;
 use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::ItemId;
 
 use crate::analysis::{Finding, Kind};
@@ -109,7 +110,11 @@ impl Source<'_> {
                         results.changes.push(helper(finding))
                     }
                     true => results.changes.push(finding.clone()),
-                    false => results.left_out.push(left_out(finding)),
+                    false => {
+                        let patched = &self.objects[n].patched;
+                        let section = patched.elf.section_name(patched.item(change.patched).section);
+                        results.left_out.push(left_out(finding, Lifetime::of(section)));
+                    }
                 }
             }
             let pair = &self.objects[n];
@@ -197,9 +202,10 @@ fn helper(finding: &Finding) -> Finding {
 }
 
 /// A difference that the module does not hold.
-fn left_out(finding: &Finding) -> Finding {
-    let why = match finding.kind {
-        Kind::New => "new, but nothing in the module uses it",
+fn left_out(finding: &Finding, lifetime: Lifetime) -> Finding {
+    let why = match (finding.kind, lifetime) {
+        (Kind::New, _) => "new, but nothing in the module uses it",
+        (_, Lifetime::Removal) => "nothing removes what is built in, so nothing runs it",
         _ => "it ran when the kernel booted and is gone",
     };
     Finding { why: why.to_owned(), ..finding.clone() }

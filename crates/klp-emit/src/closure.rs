@@ -9,6 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::is_anonymous;
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{Suffixes, canonical, promotion};
 use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
 use klpx_normalize::special::Policy;
@@ -105,9 +106,9 @@ pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
     }
 }
 
-/// True for sections that the kernel frees after boot or after a module's init.
-pub(crate) fn is_init(name: &[u8]) -> bool {
-    name.starts_with(b".init.") || name.starts_with(b".meminit.") || name == b".head.text"
+/// True for what the running kernel has given back by the time that a livepatch is loaded.
+fn is_gone(of: &Unit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
+    Lifetime::of(object.elf.section_name(object.item(item).section)).is_gone(of.is_vmlinux())
 }
 
 /// True for the unlikely part of another function.
@@ -482,9 +483,7 @@ impl<'d> Selection<'_, 'd> {
             let edited = || of.edited.is_none_or(|edited| edited.contains(&change.patched));
             if change.original.is_some() {
                 self.replace(unit, change.patched);
-            } else if is_init(of.patched.elf.section_name(of.patched.item(change.patched).section))
-                && edited()
-            {
+            } else if is_gone(&of, of.patched, change.patched) && edited() {
                 // It was inlined into another one before, or the patch adds it: either way nobody will call it.
                 self.may_replace(unit, change.patched);
             }
@@ -520,14 +519,23 @@ impl<'d> Selection<'_, 'd> {
         }
     }
 
-    /// A changed `__init` function has run: the patch can't reach it.
+    /// A changed `__init` function has run: the patch can't reach it. An `__exit` function that is built in never runs.
     fn may_replace(&mut self, unit: usize, item: ItemId) -> bool {
         let of = self.closure.units[unit];
         let object = of.patched;
-        if !is_init(object.elf.section_name(object.item(item).section)) {
+        if !is_gone(&of, object, item) {
             return true;
         }
         let place = place_of(object, item);
+        if Lifetime::of(object.elf.section_name(object.item(item).section)) == Lifetime::Removal {
+            let note = "a changed __exit function is left out";
+            self.closure.warnings.push(
+                Diagnosis::new("klpx::exit-function", Class::NotLivepatchable, note)
+                    .place(place)
+                    .why("nothing removes what is built in, so nothing runs the function"),
+            );
+            return false;
+        }
         if of.is_vmlinux() && of.edited.is_some_and(|edited| !edited.contains(&item)) {
             let note = "an __init function differs only because something in it changed; it is left out";
             self.closure.warnings.push(
@@ -564,7 +572,7 @@ impl<'d> Selection<'_, 'd> {
             )
             .why(format!("the kernel read {} when it booted", String::from_utf8_lossy(name)))
             .remedy("leave this part of the patch out")
-        } else if is_init(name) {
+        } else if Lifetime::of(name) == Lifetime::Boot {
             Diagnosis::new("klpx::init-data", Class::NotLivepatchable, "the patch changes __init data")
                 .why("it was read when the kernel booted, and its memory was given back")
                 .remedy("leave this part of the patch out")
@@ -673,7 +681,7 @@ impl<'d> Selection<'_, 'd> {
             Referent::Copied(other, piece, _) => self.add(other, piece),
             Referent::Original(original, _) => {
                 let to = self.unit(unit).original;
-                if is_init(to.elf.section_name(to.item(original).section)) {
+                if is_gone(&self.unit(unit), to, original) {
                     self.init_reference(
                         unit,
                         by,
@@ -695,7 +703,7 @@ impl<'d> Selection<'_, 'd> {
             Diagnosis::new(
                 "klpx::init-reference",
                 Class::NotLivepatchable,
-                format!("a reference to {what}, which is __init"),
+                format!("a reference to {what}, which is gone after boot"),
             )
             .place(place)
             .why("the running kernel has given that memory back")
@@ -713,7 +721,7 @@ impl<'d> Selection<'_, 'd> {
             Piece::Bytes { section, .. } => (section, Place::default()),
         };
         let name = object.elf.section_name(section);
-        if is_init(name) {
+        if Lifetime::of(name).is_gone(self.closure.units[unit].is_vmlinux()) {
             let what = match piece {
                 Piece::Item(item) => String::from_utf8_lossy(object.item_name(item)).into_owned(),
                 Piece::Bytes { .. } => "unnamed data".into(),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_normalize::elf::SymbolId;
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{PROMOTED, promotion, without_promotion};
 use klpx_normalize::object::Object;
 use object::elf;
@@ -97,8 +98,13 @@ impl Binder for KernelBinder<'_> {
     }
 
     fn defines(&self, object: &str, name: &str) -> bool {
+        let is_kept = |image: &Image<'_>, id: SymbolId| {
+            let section = image.elf.symbol_section(id);
+            image.address(id).is_some()
+                && section.is_none_or(|at| Lifetime::of(image.elf.section_name(at)) != Lifetime::Boot)
+        };
         let image = self.images.get(object);
-        image.is_some_and(|image| image.global(name.as_bytes()).is_some_and(|id| image.address(id).is_some()))
+        image.is_some_and(|image| image.global(name.as_bytes()).is_some_and(|id| is_kept(image, id)))
             || self.promoted(object, name).is_some()
     }
 
@@ -125,8 +131,8 @@ impl Binder for KernelBinder<'_> {
         image.runtime_sites(name).into_iter().find_map(|site| {
             let symbol = holder(site)?;
             let section = image.elf.symbol_section(symbol)?;
-            if image.elf.section_name(section).starts_with(b".init") {
-                return None; // gone after boot
+            if Lifetime::of(image.elf.section_name(section)) == Lifetime::Boot {
+                return None;
             }
             let position = image.position(symbol).ok()?;
             let offset = site.wrapping_sub(image.elf.symbol_value(symbol)) as i64;

@@ -24,6 +24,8 @@ pub mod image;
 pub mod inspect;
 mod kallsyms;
 pub mod kernel_binder;
+#[cfg(test)]
+mod lifetimes;
 mod locals;
 mod names;
 pub mod plan;

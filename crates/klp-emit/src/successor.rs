@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId};
+use klpx_normalize::lifetime::Lifetime;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -60,7 +61,7 @@ pub fn compare(ours: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, Verdict)> {
 
 /// Code that has run, or never will, need not be in an image.
 fn is_gone(section: &[u8]) -> bool {
-    section.starts_with(b".init") || section.starts_with(b".exit")
+    Lifetime::of(section) != Lifetime::Kept
 }
 
 /// The functions of a file by name.

@@ -10,6 +10,7 @@ pub mod census;
 pub mod compressed;
 pub mod elf;
 pub mod frames;
+pub mod lifetime;
 pub mod name;
 pub mod object;
 pub mod special;

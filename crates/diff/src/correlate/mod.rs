@@ -15,6 +15,7 @@ mod users;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
 use side::{Key, NEW_FILE, Side};
@@ -123,6 +124,7 @@ pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
     pairing.by_name();
     pairing.by_file_and_base();
     settle::settle(&mut pairing);
+    pairing.part_what_is_gone();
     pairing.result
 }
 
@@ -147,6 +149,22 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
     fn part(&mut self, original: ItemId, patched: ItemId) {
         self.result.original_of[patched.index()] = None;
         self.result.patched_of[original.index()] = None;
+    }
+
+    /// A function that the kernel gave back after boot is not the one that the patched build keeps: that one is new.
+    fn part_what_is_gone(&mut self) {
+        let lifetime = |object: &Object<'_>, item: ItemId| {
+            Lifetime::of(object.elf.section_name(object.item(item).section))
+        };
+        for patched in self.patched.object.item_ids() {
+            if let Some((original, _)) = self.result.original_of[patched.index()]
+                && self.patched.object.item(patched).code
+                && lifetime(self.original.object, original) == Lifetime::Boot
+                && lifetime(self.patched.object, patched) == Lifetime::Kept
+            {
+                self.part(original, patched);
+            }
+        }
     }
 
     /// Items of the original that still need a counterpart.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Offset, Place};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, type_id, without_promotion};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -183,7 +184,8 @@ impl Check<'_, '_> {
                     None => unit.patched.item_name(change.patched),
                 };
                 let name = String::from_utf8_lossy(without_promotion(name)).into_owned();
-                if unit.patched.elf.section_name(item.section).starts_with(b".init.") {
+                let section = unit.patched.elf.section_name(item.section);
+                if Lifetime::of(section).is_gone(unit.is_vmlinux()) {
                     continue;
                 }
                 if change.original.is_none() && !pair.holds(&name) {

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Elf, ElfFile};
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::Object;
 
@@ -228,7 +229,8 @@ impl Check<'_, '_> {
                 let Some(original) = change.original else { continue };
                 let name = without_promotion(unit.original.item_name(original));
                 let section = unit.original.elf.section_name(unit.original.item(original).section);
-                let left_out = section.starts_with(b".init.") || name.ends_with(b".cold");
+                let built_in = unit.is_vmlinux();
+                let left_out = Lifetime::of(section).is_gone(built_in) || name.ends_with(b".cold");
                 // Its callers are in the change set then, or the closure would have been refused.
                 let helper = reach::reach(unit.original, original).is_err();
                 if left_out || helper || name.windows(6).any(|w| w == b".cold.") {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::elf::Definition;
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::ItemId;
 use object::elf;
 
@@ -106,8 +107,8 @@ impl Witness<'_, '_> {
         if elf.section_flags(item.section) & elf::SHF_GROUP.0 != 0 {
             return Some(Explanation::Shared);
         }
-        let dropped = section.starts_with(b".init") || section.starts_with(b".exit");
-        (dropped && matches!(mismatch, Mismatch::Unbound(_))).then_some(Explanation::Discarded)
+        let goes = Lifetime::of(section) != Lifetime::Kept;
+        (goes && matches!(mismatch, Mismatch::Unbound(_))).then_some(Explanation::Discarded)
     }
 
     /// True when the kernel's object has a global of this name that gave way to no other.

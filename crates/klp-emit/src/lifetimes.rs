@@ -1,0 +1,54 @@
+//! What a running kernel no longer has, and a livepatch can't change or refer to. Test code only.
+
+use std::collections::BTreeSet;
+
+use crate::plan::Unit;
+use crate::testing::{Builds, Kernel};
+use crate::{closure, emit};
+
+const INIT: &str = "__attribute__((section(\".init.text\"), cold, noinline))";
+const EXIT: &str = "__attribute__((section(\".exit.text\"), used, cold, no_instrument_function))";
+
+fn kernel() -> Kernel {
+    Kernel { exports: vec!["__fentry__"], defined: vec!["out"], ..Kernel::default() }
+}
+
+#[test]
+fn a_removal_function_of_what_is_built_in_is_left_out() {
+    let text = |way: &str, more: &str| {
+        format!(
+            "extern int out(int); int probe(int x) {{ {more} return out(x); }} {EXIT} void leave(void) {{ out({way}); }}"
+        )
+    };
+    let builds = Builds::new(&text("1", ""), &text("2", "out(x + 1);"));
+    assert_eq!(builds.changed(), ["leave", "probe"]);
+    assert_eq!(builds.codes("vmlinux", &kernel()), [""; 0]);
+    let module = builds.emit("vmlinux", &kernel()).expect("a livepatch");
+    let replaced: Vec<_> = module.plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
+    assert_eq!(replaced, ["probe"]);
+    // A module has the function until it is removed, and ftrace can't reach it.
+    assert_eq!(builds.codes("raid1", &kernel()), ["klpx::not-traceable"]);
+    // Alone, there is nothing to do.
+    let alone = Builds::new(&text("1", ""), &text("2", ""));
+    assert_eq!(alone.codes("vmlinux", &kernel()).len(), 1);
+}
+
+#[test]
+fn a_function_that_is_kept_from_now_on_is_new() {
+    let text = |init: &str, used: &str| {
+        format!(
+            "extern int out(int); {init} int setup(int x) {{ return out(x) + 1; }}
+             {INIT} int boot(void) {{ return setup(3) + setup(4); }} int resume(int x) {{ return {used}(x); }}"
+        )
+    };
+    let builds = Builds::new(&text(INIT, "out"), &text("__attribute__((noinline))", "setup"));
+    // `boot` calls another function now, though nobody edited it: it ran.
+    let edited = BTreeSet::new();
+    let made = builds.with("vmlinux", |units| {
+        let units = [Unit { edited: Some(&edited), ..units[0] }];
+        emit::emit(&closure::select(&units)?, &kernel())
+    });
+    let plan = made.expect("a livepatch").plan;
+    let replaced: Vec<_> = plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
+    assert_eq!((replaced, plan.objects[0].added.clone()), (vec!["resume"], vec!["setup".to_owned()]));
+}

@@ -9,7 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
-use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify, lines};
+use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify, forms, lines};
 use crate::process::{Call, Runner};
 
 /// A patch set that applies: the text of every file before and after.
@@ -132,7 +132,7 @@ pub(crate) fn prepare(
         let file = scratch.path().join(format!("{n}.patch"));
         std::fs::write(&file, &patch.text).map_err(|error| Diagnosis::io("write", &file, &error))?;
         same_reading(patch, &file, &tree, runner)?;
-        apply(patch, &file, &tree, runner, fuzz, &mut notes)?;
+        apply(patch, &file, (root, &tree), runner, fuzz, &mut notes)?;
     }
     let mut changes = Vec::new();
     for (path, original) in originals {
@@ -226,7 +226,7 @@ fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Res
 fn apply(
     patch: &Patch,
     file: &Path,
-    tree: &Path,
+    (root, tree): (&Path, &Path),
     runner: &Runner,
     fuzz: u8,
     notes: &mut Vec<String>,
@@ -248,14 +248,14 @@ fn apply(
         return Ok(());
     }
     let errors: Vec<String> = outcome.lines.into_iter().filter(|line| line.starts_with("error: ")).collect();
-    Failure::all(explain(patch, tree, &errors))?;
+    Failure::all(explain(patch, (root, tree), &errors))?;
     Err(Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, format!("{} does not apply", patch.name))
         .detail(errors)
         .into())
 }
 
 /// Says for each of git's errors which hunk of which file it is and what is there instead.
-fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
+fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let refuse = |path: &str, line: Option<usize>, what: String| {
         Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, what)
@@ -278,9 +278,15 @@ fn explain(patch: &Patch, tree: &Path, errors: &[String]) -> Vec<Diagnosis> {
             found.push(refuse(path, Some(line), what).why(why).detail(detail));
         } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
             let what = format!("{} changes a file that is not there", patch.name);
-            found.push(
-                refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does"),
-            );
+            let refusal =
+                refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does");
+            let whole = forms::whole_path(&patch.text, path).filter(|whole| root.join(whole).is_file());
+            found.push(match whole {
+                Some(whole) => refusal
+                    .why(format!("the patch was made with -p0: it says {whole}, without a/ and b/ before it"))
+                    .remedy("make it with git diff, or put a/ and b/ before its paths"),
+                None => refusal,
+            });
         } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
             let what = format!("{} adds a file that is there already", patch.name);
             found.push(refuse(path, None, what));

@@ -2,6 +2,7 @@
 //! nothing.
 
 pub(crate) mod apply;
+mod forms;
 pub mod lines;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub(crate) struct Patch {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
     pub(crate) files: Vec<FileChange>,
+    /// What was done to its text.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What one patch does to one file.
@@ -133,7 +136,7 @@ impl PatchSet {
     /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
     /// over.
     pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
-        let (mut found, mut notes) = (Vec::new(), Vec::new());
+        let (mut found, mut passed_over) = (Vec::new(), Vec::new());
         let mut compiled = 0;
         for path in self.paths() {
             if let Some(diagnosis) = through_link(root, path) {
@@ -144,7 +147,7 @@ impl PatchSet {
             match kind.refusal() {
                 Some(refusal) => found.push(refusal.diagnosis(path)),
                 None if kind.is_compiled() => compiled += 1,
-                None => notes.push(format!("{path} is passed over: {}", kind.passed_over())),
+                None => passed_over.push(format!("{path} is passed over: {}", kind.passed_over())),
             }
         }
         Failure::all(found)?;
@@ -155,10 +158,10 @@ impl PatchSet {
                 "the patch changes nothing in this kernel",
             )
             .why("it touches only files that are not compiled into it")
-            .detail(notes)
+            .detail(passed_over)
             .into());
         }
-        Ok(notes)
+        Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(passed_over).collect())
     }
 }
 
@@ -173,15 +176,23 @@ impl Patch {
             )
             .into());
         }
+        let plain = forms::with_plain_ends(&text);
+        let notes =
+            plain.iter().map(|_| format!("{name} has the line ends of a mail (CRLF); they are taken off"));
+        let notes = notes.collect();
+        let text = plain.unwrap_or(text);
         let mut files = Vec::new();
         for patch in file_patches(&text) {
-            let patch = patch.map_err(|why| not_a_patch(name, &why))?;
+            let patch = patch.map_err(|why| match forms::miscounted(&text) {
+                Some(hunk) => miscounted(name, &hunk),
+                None => not_a_patch(name, &why),
+            })?;
             files.push(file_change(name, &patch)?);
         }
         if files.is_empty() {
             return Err(not_a_patch(name, "no file header was found").into());
         }
-        Ok(Patch { name: name.to_owned(), text, files })
+        Ok(Patch { name: name.to_owned(), text, files, notes })
     }
 
     /// How many lines each file gains and loses, for a check against git's own reading.
@@ -248,6 +259,16 @@ fn file_patches(text: &[u8]) -> impl Iterator<Item = Parsed<'_>> {
     let options = if git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
     diffy::patch_set::PatchSet::parse_bytes(text, options)
         .map(|patch| patch.map_err(|error| error.to_string()))
+}
+
+fn miscounted(name: &str, hunk: &forms::Miscounted) -> Diagnosis {
+    let lines = |(old, new): (usize, usize)| format!("{old} old and {new} new lines");
+    not_a_patch(
+        name,
+        &format!("hunk {} states {}, and has {}", hunk.hunk, lines(hunk.stated), lines(hunk.found)),
+    )
+    .place(Place::file(name, Some(hunk.line)))
+    .remedy("make the patch again (git diff), or let recountdiff correct it")
 }
 
 fn not_a_patch(name: &str, why: &str) -> Diagnosis {
@@ -550,6 +571,26 @@ mod tests {
     }
 
     const HUNK: &str = "@@ -1 +1 @@\n-a\n+b\n";
+
+    #[test]
+    fn the_line_ends_of_a_mail_are_no_change() {
+        let text = format!("--- a/f.c\n+++ b/f.c\n{HUNK}");
+        let mail = PatchSet::from_text("x.patch", text.replace('\n', "\r\n").as_bytes()).expect("a patch");
+        assert_eq!(mail.patches[0].text, text.as_bytes());
+        assert!(mail.patches[0].notes[0].contains("CRLF"));
+    }
+
+    #[test]
+    fn a_hunk_that_is_counted_wrong_is_named() {
+        let text = "--- a/f.c\n+++ b/f.c\n@@ -1,2 +1 @@\n-a\n+b\n";
+        let failure = PatchSet::from_text("x.patch", text.as_bytes()).expect_err("refused");
+        let said = failure.diagnoses().next().expect("one").to_string();
+        assert!(
+            said.contains("hunk 1 states 2 old and 1 new lines, and has 1 old and 1 new lines"),
+            "{said}"
+        );
+        assert!(said.contains("x.patch:3"), "{said}");
+    }
 
     #[test]
     fn what_is_no_patch_is_refused_with_its_code() {

@@ -1,0 +1,130 @@
+//! Forms in which patches arrive: line ends of another system, counts that an editor's hand made wrong, paths without
+//! the part that is taken off. Reads text only.
+
+/// The patch with plain line ends, when every line of its diff ends with carriage return and newline. Mail programs
+/// make such ends; no file that is compiled into a kernel has them.
+pub(super) fn with_plain_ends(text: &[u8]) -> Option<Vec<u8>> {
+    let is_header = |line: &&[u8]| line.starts_with(b"--- ") || line.starts_with(b"diff --git ");
+    let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+    let first = lines.iter().position(is_header)?;
+    let dos = |line: &&[u8]| line.ends_with(b"\r\n") || !line.ends_with(b"\n");
+    if !lines[first].ends_with(b"\r\n") || !lines[first..].iter().all(dos) {
+        return None;
+    }
+    let plain = |line: &&[u8]| match line.strip_suffix(b"\r\n") {
+        Some(line) => [line, b"\n"].concat(),
+        None => line.to_vec(),
+    };
+    Some(lines.iter().flat_map(plain).collect())
+}
+
+/// A hunk whose header does not say how many lines it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Miscounted {
+    /// Line of the header in the patch, from 1.
+    pub(super) line: u32,
+    /// Which hunk of its file, from 1.
+    pub(super) hunk: usize,
+    /// Old and new lines that the header states.
+    pub(super) stated: (usize, usize),
+    /// Old and new lines that there are.
+    pub(super) found: (usize, usize),
+}
+
+/// The first hunk whose counts are wrong.
+pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    let mut hunk = 0;
+    for (n, line) in lines.iter().enumerate() {
+        if line.starts_with(b"--- ") {
+            hunk = 0;
+        }
+        let Some(stated) = counts(line) else { continue };
+        hunk += 1;
+        let mut found = (0, 0);
+        for line in &lines[n + 1..] {
+            // Editors take the space of an empty line away.
+            let is_empty_context = line.is_empty() && found.0 < stated.0 && found.1 < stated.1;
+            if !is_of_hunk(line) && !is_empty_context {
+                break;
+            }
+            match line.first() {
+                Some(b'-') => found.0 += 1,
+                Some(b'+') => found.1 += 1,
+                Some(b'\\') => {}
+                _ => found = (found.0 + 1, found.1 + 1),
+            }
+        }
+        if found != stated {
+            let line = u32::try_from(n + 1).unwrap_or(u32::MAX);
+            return Some(Miscounted { line, hunk, stated, found });
+        }
+    }
+    None
+}
+
+/// True for a line of a hunk's body. `-- ` is how a mail's signature begins, `--- ` the next file.
+fn is_of_hunk(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\t' | b'\\'))
+        && !line.starts_with(b"--- ")
+        && line != b"-- "
+}
+
+/// The counts in `@@ -12,3 +12,4 @@`.
+fn counts(line: &[u8]) -> Option<(usize, usize)> {
+    let text = std::str::from_utf8(line.strip_prefix(b"@@ -")?).ok()?;
+    let (ranges, _) = text.split_once(" @@")?;
+    let (old, new) = ranges.split_once(" +")?;
+    let count = |range: &str| range.split_once(',').map_or(Some(1), |(_, count)| count.parse().ok());
+    Some((count(old)?, count(new)?))
+}
+
+/// The path in a header of the patch that becomes `path` when its first part is taken off, when that part is none that
+/// stands for a tree.
+pub(super) fn whole_path<'t>(text: &'t [u8], path: &str) -> Option<&'t str> {
+    let headers = text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let rest = line.strip_prefix(b"--- ").or_else(|| line.strip_prefix(b"+++ "))?;
+        let name = std::str::from_utf8(rest).ok()?;
+        Some(name.split('\t').next().unwrap_or(name).trim_end())
+    });
+    headers.into_iter().find(|header| header.split_once('/').is_some_and(|(_, rest)| rest == path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_of_a_mail_are_taken_off() {
+        let dos = b"From: a\n\n--- a/f\r\n+++ b/f\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n";
+        assert_eq!(
+            with_plain_ends(dos).expect("plain"),
+            b"From: a\n\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-x\n+y\n"
+        );
+        assert_eq!(
+            with_plain_ends(b"--- a/f\n+++ b/f\n@@ -1 +1 @@\n-x\r\n+y\r\n"),
+            None,
+            "a file that has them"
+        );
+        assert_eq!(with_plain_ends(b"--- a/f\n"), None);
+        assert_eq!(with_plain_ends(b""), None);
+    }
+
+    #[test]
+    fn a_hunk_that_is_counted_wrong_is_found() {
+        let patch = |counts: &str| {
+            format!("--- a/f\n+++ b/f\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n@@ {counts} @@ f()\n x\n+y\n-- \n2.30\n")
+        };
+        assert_eq!(miscounted(patch("-9,1 +9,2").as_bytes()), None);
+        assert_eq!(miscounted(patch("-9 +9,2").as_bytes()), None);
+        let wrong = Miscounted { line: 7, hunk: 2, stated: (2, 3), found: (1, 2) };
+        assert_eq!(miscounted(patch("-9,2 +9,3").as_bytes()), Some(wrong));
+    }
+
+    #[test]
+    fn a_path_is_found_as_the_patch_has_it() {
+        let patch = b"--- fs/proc/uptime.c\t2026-01-01\n+++ fs/proc/uptime.c\n";
+        assert_eq!(whole_path(patch, "proc/uptime.c"), Some("fs/proc/uptime.c"));
+        assert_eq!(whole_path(patch, "uptime.c"), None);
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::is_anonymous;
 use klpx_inline_check::reach;
-use klpx_normalize::elf::{Rela, SectionId, SymbolId};
+use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{Suffixes, canonical, promotion};
 use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
@@ -84,6 +84,8 @@ pub struct Closure<'u, 'd> {
     /// What the user should know.
     pub warnings: Vec<Diagnosis>,
     new_globals: BTreeMap<&'d [u8], Vec<NewGlobal>>,
+    /// By unit: the names that the original has from elsewhere.
+    imports: Vec<BTreeSet<&'d [u8]>>,
 }
 
 /// A global function or datum that the patch adds.
@@ -129,6 +131,7 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
             helpers: vec![BTreeSet::new(); units.len()],
             warnings: Vec::new(),
             new_globals: new_globals(units),
+            imports: units.iter().map(|unit| undefined(unit.original)).collect(),
         },
         todo: Vec::new(),
         faults: Vec::new(),
@@ -181,6 +184,13 @@ fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>>
     }
     globals.values_mut().for_each(|list| list.sort_unstable());
     globals
+}
+
+/// The names that an object has from elsewhere.
+fn undefined<'d>(object: &Object<'d>) -> BTreeSet<&'d [u8]> {
+    let elf = &object.elf;
+    let undefined = elf.symbol_ids().filter(|&id| elf.definition(id) == Definition::Undefined);
+    undefined.map(|id| elf.symbol_name(id)).collect()
 }
 
 /// True when an object marks a name for export (include/linux/export.h: `__export_symbol_` since 6.4, before that the
@@ -282,10 +292,14 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 
     /// What the patch adds under a name, as a unit sees it: of its own object, or exported by another one. Inside one
-    /// livepatch an export is not needed, so the only one of that name serves too.
+    /// livepatch an export is not needed, so the only one of that name serves too. A name that the original had from
+    /// elsewhere stays what it was, whatever another object calls its own.
     fn new_global(&self, unit: usize, name: &[u8]) -> Option<NewGlobal> {
         let all = self.new_globals.get(name)?;
         let own = |new: &&NewGlobal| self.units[new.unit].object_name == self.units[unit].object_name;
+        if self.imports[unit].contains(name) {
+            return all.iter().find(own).copied();
+        }
         let only = || all.first().filter(|_| all.len() == 1);
         all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).or_else(only).copied()
     }
@@ -635,7 +649,7 @@ impl<'d> Selection<'_, 'd> {
                 matches!(object.resolve(section, rela), Target::Item { item: to, .. } if cold.contains(&to))
             });
             if reaches {
-                self.add(unit, Piece::Item(item));
+                self.replace(unit, item);
             }
         }
     }

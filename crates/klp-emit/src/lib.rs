@@ -26,6 +26,8 @@ mod kallsyms;
 pub mod kernel_binder;
 #[cfg(test)]
 mod lifetimes;
+#[cfg(test)]
+mod loader;
 mod locals;
 mod names;
 pub mod plan;

@@ -3,7 +3,9 @@
 use klpx_normalize::elf::ElfFile;
 
 use crate::inspect::{Module, inspect};
+use crate::plan::Unit;
 use crate::testing::{Builds, Kernel};
+use crate::{closure, emit};
 
 /// The finished module of a patch that was found good.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {
@@ -66,6 +68,24 @@ fn a_global_that_ftrace_cant_reach_has_callers_that_no_unit_shows() {
         ("two", &text("1"), &text("2")),
     ]);
     assert_eq!(builds.codes("vmlinux", &Kernel::default()), ["klpx::not-traceable"]);
+}
+
+#[test]
+fn a_name_that_comes_from_elsewhere_is_nobody_elses_new_one() {
+    let imported = "extern int fresh(int); int f(int x) { return fresh(x) + 1; }";
+    let builds =
+        Builds::files(&[("one", imported, &imported.replace("+ 1", "+ 2")), ("two", TWO, TWO_PATCHED)]);
+    let kernel = Kernel { exports: vec!["__fentry__", "fresh"], ..Kernel::default() };
+    let plan = builds.with("vmlinux", |units| {
+        let units = [units[0], Unit { object_name: "raid1", ..units[1] }];
+        emit::emit(&closure::select(&units)?, &kernel).map(|emitted| emitted.plan)
+    });
+    let plan = plan.expect("a livepatch");
+    let imports: Vec<&str> = plan.imports.iter().map(|import| import.name.as_str()).collect();
+    assert!(
+        imports.contains(&"fresh"),
+        "the kernel's, not the one that the patch adds to raid1: {imports:?}"
+    );
 }
 
 #[test]

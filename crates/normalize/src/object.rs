@@ -820,8 +820,10 @@ const BUILD_ONLY: [&[u8]; 6] = [
     b".static_call_tramp_key",
 ];
 
-/// Tables that the kernel reads once (include/asm-generic/vmlinux.lds.h, include/linux/init.h).
-const REGISTRIES: [&[u8]; 14] = [
+/// Tables that the kernel reads once, when it boots or when it loads a module (include/asm-generic/vmlinux.lds.h,
+/// include/linux/init.h; kernel/module/main.c, find_module_sections, and the notifiers of kernel/rcu/srcutree.c,
+/// kernel/tracepoint.c, kernel/trace/bpf_trace.c, lib/codetag.c, lib/kunit/test.c).
+const REGISTRIES: [&[u8]; 23] = [
     b".initcall",
     b".con_initcall",
     b".init.setup",
@@ -836,4 +838,13 @@ const REGISTRIES: [&[u8]; 14] = [
     b"__tracepoints_strings",
     b"_ftrace_events",
     b"_ftrace_eval_map",
+    b"___srcu_struct_ptrs",
+    b"__bpf_raw_tp_map",
+    b"__dyndbg_classes",
+    b"__tracepoints",
+    b".kunit_",
+    b".init_array",
+    b".fini_array",
+    b".ctors",
+    b".dtors",
 ];

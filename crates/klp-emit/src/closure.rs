@@ -691,6 +691,7 @@ impl<'d> Selection<'_, 'd> {
         if object.relocation_kind(rela).is_some_and(|kind| kind.code == 0) {
             return;
         }
+        self.check_border(unit, by, section, rela);
         match self.closure.referent(unit, from, section, rela) {
             Referent::Copied(other, piece, _) => self.add(other, piece),
             Referent::Original(original, _) => {
@@ -705,6 +706,32 @@ impl<'d> Selection<'_, 'd> {
             }
             _ => {}
         }
+    }
+
+    /// A reference to the place where one item ends and the next one begins must lead to the same address, whichever is
+    /// meant: to the border of two items of the kernel that lie as they lay.
+    fn check_border(&mut self, unit: usize, by: Piece, section: SectionId, rela: &Rela) {
+        let of = self.unit(unit);
+        let Some(before) = of.patched.ends_at(section, rela) else { return };
+        let Target::Item { item: behind, .. } = of.patched.resolve(section, rela) else { return };
+        let shape = |item: ItemId| of.counterpart(item).map(|original| *of.original.item(original));
+        if let (Some(before), Some(behind)) = (shape(before), shape(behind))
+            && (before.section, before.end) == (behind.section, behind.start)
+        {
+            return;
+        }
+        let name = |item| String::from_utf8_lossy(of.patched.item_name(item)).into_owned();
+        let place = match by {
+            Piece::Item(item) => place_of(of.patched, item),
+            Piece::Bytes { .. } => Place::default(),
+        };
+        let what = format!("the end of {}, or the start of {}", name(before), name(behind));
+        self.faults.push(
+            Diagnosis::new("klpx::border-reference", Class::NotLivepatchable, what)
+                .place(place)
+                .why("one lies behind the other in a section, a reference has the same offset for both, and the patch moves one of them")
+                .remedy("give what the patch adds no section of its own (__read_mostly and the like)"),
+        );
     }
 
     fn init_reference(&mut self, unit: usize, by: Piece, what: String) {

@@ -6,6 +6,8 @@
 mod arch;
 pub mod banner;
 pub mod bind;
+#[cfg(test)]
+mod borders;
 mod branches;
 mod callers;
 pub mod closure;

@@ -4,6 +4,7 @@
 //! An item is a range of one section with a name. Bytes that no symbol names are reached through the references to
 //! them, as [`Target::Literal`].
 
+mod borders;
 mod gaps;
 mod type_ids;
 

@@ -1,0 +1,54 @@
+//! References that may mean the end of one variable or the start of the next one. Test code only.
+
+use crate::testing::{Builds, Kernel};
+
+const SECTION: &str = "__attribute__((section(\".data..read_mostly\")))";
+
+/// Handlers in a shared section, and a loop over all of them; `more` stands behind or before them.
+fn unit(before: &str, behind: &str, condition: &str) -> String {
+    format!(
+        "struct handler {{ void (*fn)(int); int id; }};
+         static int limit {SECTION} = 5; {before}
+         static struct handler handlers[4] {SECTION}; {behind}
+         int set(int i, void (*fn)(int)) {{ handlers[i].fn = fn; return limit++; }}
+         void run_all(int x) {{ for (int i = 0; i < 4; i++) if (handlers[i].fn {condition}) handlers[i].fn(x); }}"
+    )
+}
+
+fn codes(original: &str, patched: &str) -> Vec<&'static str> {
+    let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+    Builds::new(original, patched).codes("vmlinux", &kernel)
+}
+
+/// GCC puts variables in the order of the file or in its reverse: one of these stands behind the handlers.
+fn with(more: &str, condition: &str) -> [String; 2] {
+    [unit(more, "", condition), unit("", more, condition)]
+}
+
+#[test]
+fn a_new_variable_behind_an_array_makes_its_end_doubtful() {
+    let original = unit("", "", "");
+    let more = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
+    let found: Vec<_> =
+        with(&more, "&& (verbose || x)").iter().map(|patched| codes(&original, patched)).collect();
+    assert!(found.iter().any(|codes| codes.contains(&"klpx::border-reference")), "{found:?}");
+    assert!(found.iter().flatten().all(|code| *code == "klpx::border-reference"), "{found:?}");
+}
+
+#[test]
+fn the_border_of_two_variables_of_the_kernel_is_one_place() {
+    let more = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
+    for (original, patched) in with(&more, "").iter().zip(with(&more, "&& x > 3")) {
+        assert_eq!(codes(original, &patched), [""; 0], "{patched}");
+    }
+}
+
+#[test]
+fn what_is_read_is_no_end() {
+    let original = unit("", "", "");
+    let more = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
+    // `run_all` stays as it is; only reads and writes of the new variable are in the module.
+    let read = |text: &str| text.replace("return limit++;", "return limit++ + verbose;");
+    let order = with(&more, "").map(|text| codes(&original, &read(&text)));
+    assert!(order.iter().any(Vec::is_empty), "{order:?}");
+}

@@ -1,0 +1,66 @@
+//! References that can mean two things. An assembler writes a reference to a local as section and offset; where one
+//! item ends and the next one begins, the end of an array and the start of what follows are the same offset.
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use super::{ItemId, Object, Role};
+use crate::arch::Arch;
+use crate::elf::{Definition, Rela, SectionId};
+
+impl Object<'_> {
+    /// The item that ends where another one begins, when a relocation on `from` may mean either: one past the end of the
+    /// first, or the start of the second, which [`Object::resolve`] gives. `None` when there is no doubt.
+    pub fn ends_at(&self, from: SectionId, rela: &Rela) -> Option<ItemId> {
+        let symbol = self.elf.rela_symbol(rela)?;
+        let Definition::Section(section) = self.elf.definition(symbol) else { return None };
+        if self.elf.symbol_type(symbol) != elf::STT_SECTION.0 || self.role(section) == Role::Code {
+            return None;
+        }
+        let bias = match self.relocation_kind(rela) {
+            Some(kind) if self.role(from) == Role::Code => self.arch.pc_bias(kind),
+            _ => 0,
+        };
+        let place = rela.r_addend.get(LE).wrapping_add(bias).wrapping_add(self.trailing_bytes(from, rela));
+        let place = self.elf.symbol_value(symbol).checked_add_signed(place)?;
+        let (first, last) = self.section_items[section.index()];
+        let items = &self.items[first as usize..last as usize];
+        let next = items.partition_point(|item| item.start < place);
+        items.get(next).filter(|item| item.start == place)?;
+        let before = next.checked_sub(1).filter(|&before| items[before].end == place)?;
+        let before = ItemId(first + before as u32);
+        (!self.is_plain_access(from, rela)).then_some(before)
+    }
+
+    /// True when the instruction with this field reads or writes what is there, and nothing else: then the reference is
+    /// no end of something.
+    fn is_plain_access(&self, section: SectionId, rela: &Rela) -> bool {
+        if self.arch != Arch::X86_64 || self.role(section) != Role::Code {
+            return false;
+        }
+        let at = rela.r_offset.get(LE);
+        let Some(item) =
+            self.items_of(section).find(|&id| (self.item(id).start..self.item(id).end).contains(&at))
+        else {
+            return false;
+        };
+        let start = self.item(item).entry.min(at);
+        let code = self.range(section, start, at.saturating_add(16));
+        let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+        while decoder.can_decode() {
+            let instruction = decoder.decode();
+            if instruction.next_ip() <= at {
+                continue;
+            }
+            let fields = decoder.get_constant_offsets(&instruction);
+            let field = instruction.ip() + fields.displacement_offset() as u64;
+            return fields.has_displacement()
+                && field == at
+                && instruction.mnemonic() != Mnemonic::Lea
+                && matches!(instruction.memory_base(), Register::None | Register::RIP)
+                && instruction.memory_index() == Register::None;
+        }
+        false
+    }
+}

@@ -5,6 +5,7 @@
 
 mod compare;
 mod correlate;
+mod folded;
 mod reason;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use compare::Comparer;
 pub use compare::describe;
 pub use compare::{EQUIVALENCES, Equivalence};
 pub use correlate::{Correlation, Evidence, Unsettled, correlate, is_anonymous};
+pub use folded::{Folded, Way};
 pub use reason::Reason;
 
 /// An item that differs.
@@ -40,6 +42,8 @@ pub struct Difference {
     pub registries: Vec<Change>,
     /// Names of sections whose contents have no names ([`Object::unnamed_tables`]) and differ, in their order.
     pub tables: Vec<String>,
+    /// Functions of one body that part ways, or come together.
+    pub folded: Vec<Folded>,
     /// Items of the original without a counterpart that have an identity.
     pub removed: Vec<ItemId>,
     /// Which item is which. What it could not settle is in none of the lists.
@@ -71,7 +75,8 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
 /// The same for one of several units of which each was built twice. `moved` are names that mean something else in the
 /// other units' patched builds.
 pub fn compare_unit(original: &Object<'_>, patched: &Object<'_>, moved: &BTreeSet<Vec<u8>>) -> Difference {
-    let correlation = correlate(original, patched);
+    let mut correlation = correlate(original, patched);
+    let folded = folded::find(original, patched, &mut correlation);
     let comparer = Comparer { original, patched, correlation: &correlation, moved };
     let changes: Vec<Change> = patched
         .items()
@@ -101,7 +106,7 @@ pub fn compare_unit(original: &Object<'_>, patched: &Object<'_>, moved: &BTreeSe
         .filter(|item| correlation.patched_of[item.index()].is_none() && !is_anonymous(original, *item))
         .filter(|item| !candidates.contains(item))
         .collect();
-    let mut result = Difference { removed, tables: comparer.tables(), ..Difference::default() };
+    let mut result = Difference { removed, folded, tables: comparer.tables(), ..Difference::default() };
     for change in changes {
         let section = patched.item(change.patched).section;
         match patched.role(section) {

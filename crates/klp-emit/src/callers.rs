@@ -35,6 +35,11 @@ pub(crate) fn callers(
     if object.items_of(object.item(callee).section).len() > 1 {
         return Err(format!("{unreachable}, and functions of its section may call it without a relocation"));
     }
+    direct_callers(object, callee).ok_or_else(|| format!("{unreachable}, and its address is kept somewhere"))
+}
+
+/// Every function that calls or jumps to `callee`, itself left out; `None` when something keeps its address.
+pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Option<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
     for section in object.elf.section_ids() {
         if matches!(object.role(section), Role::Unloaded | Role::BuildOnly) {
@@ -49,11 +54,11 @@ pub(crate) fn callers(
                 Some(item) if object.item(item).code && is_branch(object, section, rela) => {
                     found.insert(item);
                 }
-                _ => return Err(format!("{unreachable}, and its address is kept somewhere")),
+                _ => return None,
             }
         }
     }
-    Ok(found)
+    Some(found)
 }
 
 /// The item that a place belongs to; for a special-section entry the function that it describes.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
-use klpx_diff::is_anonymous;
+use klpx_diff::{Folded, Way, is_anonymous};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
@@ -16,7 +16,7 @@ use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::callers::callers;
+use crate::callers::{callers, direct_callers};
 use crate::plan::{CallbackKind, Unit};
 use crate::{arch, direct};
 
@@ -508,8 +508,40 @@ impl<'d> Selection<'_, 'd> {
         for change in &of.difference.registries {
             self.changed_data(unit, change.patched);
         }
+        for folded in &of.difference.folded {
+            self.check_folded(&of, folded);
+        }
         self.callbacks(unit);
         self.parents_of_cold(unit);
+    }
+
+    /// Functions of one body that part ways. Those that change are copied for their callers in sight, and nobody else
+    /// may have the address of the body for one of them.
+    fn check_folded(&mut self, of: &Unit<'_, 'd>, folded: &Folded) {
+        let in_sight = |object: &Object<'_>, item: ItemId| {
+            object.elf.symbol_binding(object.item(item).symbol) == elf::STB_LOCAL.0
+                && direct_callers(object, item).is_some()
+        };
+        let all_in_sight = match &folded.way {
+            Way::Part { body, into } => {
+                direct_callers(of.original, *body).is_some()
+                    && into.iter().all(|&item| in_sight(of.patched, item))
+            }
+            Way::Join { from } => from.iter().all(|&item| in_sight(of.original, item)),
+        };
+        if all_in_sight {
+            return;
+        }
+        let what = format!(
+            "{} have one body in one of the builds, and the patch changes one of them",
+            folded.names.join(" and ")
+        );
+        self.faults.push(
+            Diagnosis::new("klpx::folded-functions", Class::NotLivepatchable, what)
+                .place(Place::symbol(folded.names.first().cloned().unwrap_or_default()))
+                .why("a livepatch diverts an address: callers and pointers that mean the other function would go along")
+                .remedy("change all of these functions alike, or leave this part of the patch out"),
+        );
     }
 
     /// Replaces a function, or all that call it where ftrace can't reach it.

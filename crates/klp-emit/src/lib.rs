@@ -19,6 +19,8 @@ mod field;
 pub mod finish;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod folding;
 pub mod glue;
 #[cfg(test)]
 mod hazards;

@@ -1,0 +1,119 @@
+//! Functions of one body. Compilers and linkers give equal functions one body with several names (identical code
+//! folding). Each name is a function of its own, and a patch may change one of them: then one address stands for two
+//! functions that part ways, and a livepatch diverts addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_normalize::elf::SymbolId;
+use klpx_normalize::name::{is_mapping_symbol, prefix_mark};
+use klpx_normalize::object::{ItemId, Object};
+use object::elf;
+
+use crate::compare::Comparer;
+use crate::correlate::{Correlation, Evidence};
+
+/// Functions that have one body in one of the builds, and several in the other, at least one of which differs from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// The names of the one body.
+    pub names: Vec<String>,
+    /// Where the one body is.
+    pub way: Way,
+}
+
+/// How functions of one body change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The original has the one body; these patched functions differ from it, and are new.
+    Part {
+        /// In the original.
+        body: ItemId,
+        /// In the patched object.
+        into: Vec<ItemId>,
+    },
+    /// The patched build has the one body, and these functions of the original differ from it.
+    Join {
+        /// In the original.
+        from: Vec<ItemId>,
+    },
+}
+
+/// The functions of an object by a name, and by the file of a local one.
+type Names<'d> = BTreeMap<(&'d [u8], &'d [u8]), ItemId>;
+
+fn names<'d>(object: &Object<'d>) -> Names<'d> {
+    let elf = &object.elf;
+    let name = |id: SymbolId| {
+        let (name, item) = (elf.symbol_name(id), object.symbol_item(id)?);
+        let shape = object.item(item);
+        let is_function = shape.code
+            && shape.entry == elf.symbol_value(id)
+            && elf.symbol_type(id) == elf::STT_FUNC.0
+            && !is_mapping_symbol(name)
+            && prefix_mark(name).is_none();
+        let local = elf.symbol_binding(id) == elf::STB_LOCAL.0;
+        let file = if local { object.file_name(object.symbol_file(id)) } else { &[] };
+        is_function.then_some(((name, file), item))
+    };
+    elf.symbol_ids().filter_map(name).collect()
+}
+
+/// The names of bodies that have more than one.
+fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n (&'d [u8], &'d [u8])>> {
+    let mut bodies: BTreeMap<ItemId, Vec<_>> = BTreeMap::new();
+    for (name, &item) in names {
+        bodies.entry(item).or_default().push(name);
+    }
+    bodies.retain(|_, names| names.len() > 1);
+    bodies
+}
+
+/// Finds functions that part ways or come together. The original's body is paired with the function that goes on as it
+/// was; what differs from it is new.
+pub(crate) fn find(
+    original: &Object<'_>,
+    patched: &Object<'_>,
+    correlation: &mut Correlation,
+) -> Vec<Folded> {
+    let (theirs, ours) = (names(original), names(patched));
+    let text = |names: &[&(&[u8], &[u8])]| -> Vec<String> {
+        names.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+    };
+    let others = |names: &[&(&[u8], &[u8])], other: &Names<'_>| -> BTreeSet<ItemId> {
+        names.iter().filter_map(|name| other.get(*name)).copied().collect()
+    };
+    let nothing = BTreeSet::new();
+    let mut found = Vec::new();
+    for (body, of) in bodies(&theirs) {
+        let all = others(&of, &ours);
+        if all.len() < 2 {
+            continue;
+        }
+        let is_same = |item: ItemId| {
+            let comparer = Comparer { original, patched, correlation, moved: &nothing };
+            comparer.items(body, item).is_empty()
+        };
+        let (same, parted): (Vec<ItemId>, Vec<ItemId>) = all.into_iter().partition(|&item| is_same(item));
+        if parted.is_empty() {
+            continue;
+        }
+        for &item in &parted {
+            correlation.original_of[item.index()] = None;
+        }
+        correlation.patched_of[body.index()] = same.first().copied();
+        if let Some(same) = same.first() {
+            correlation.original_of[same.index()] = Some((body, Evidence::Content));
+        }
+        found.push(Folded { names: text(&of), way: Way::Part { body, into: parted } });
+    }
+    for (body, of) in bodies(&ours) {
+        let all = others(&of, &theirs);
+        let comparer = Comparer { original, patched, correlation, moved: &nothing };
+        let differs = |item: &ItemId| !comparer.items(*item, body).is_empty();
+        let from: Vec<ItemId> = all.iter().copied().filter(differs).collect();
+        if all.len() > 1 && !from.is_empty() {
+            found.push(Folded { names: text(&of), way: Way::Join { from } });
+        }
+    }
+    found
+}

@@ -381,8 +381,10 @@ impl Anonymous {
         match self {
             Anonymous::FunctionName => !writable,
             Anonymous::CompilerConstant => !writable || in_one_of(&[b".data.rel.ro"]),
-            // include/linux/once_lite.h (`.data.once` up to Linux 6.12), include/linux/rcupdate.h
-            Anonymous::Once => in_one_of(&[b".data..once", b".data.once", b".data.unlikely"]),
+            // include/linux/once_lite.h, include/linux/rcupdate.h; one dot less before Linux 6.12
+            Anonymous::Once => {
+                in_one_of(&[b".data..once", b".data.once", b".data..unlikely", b".data.unlikely"])
+            }
             // include/linux/dynamic_debug.h
             Anonymous::DebugDescriptor => in_one_of(&[b"__dyndbg"]),
             // include/linux/tracepoint.h, include/linux/printk.h

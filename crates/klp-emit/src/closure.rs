@@ -723,9 +723,13 @@ impl<'d> Selection<'_, 'd> {
         if object.relocation_kind(rela).is_some_and(|kind| kind.code == 0) {
             return;
         }
+        let branch = is_branch(object, section, rela);
         self.check_border(unit, by, section, rela);
         match self.closure.referent(unit, from, section, rela) {
-            Referent::Copied(other, piece, _) => self.add(other, piece),
+            Referent::Copied(other, piece, offset) => {
+                self.tell_of_address((unit, by), from, (other, piece, offset), branch);
+                self.add(other, piece);
+            }
             Referent::Original(original, _) => {
                 let to = self.unit(unit).original;
                 if is_gone(&self.unit(unit), to, original) {
@@ -738,6 +742,33 @@ impl<'d> Selection<'_, 'd> {
             }
             _ => {}
         }
+    }
+
+    /// Somebody may keep the address of a new function, and it dangles when the livepatch is removed.
+    fn tell_of_address(
+        &mut self,
+        (unit, by): (usize, Piece),
+        from: From,
+        (other, piece, offset): (usize, Piece, i64),
+        is_branch: bool,
+    ) {
+        let Piece::Item(item) = piece else { return };
+        let of = self.unit(other);
+        let is_new = of.patched.item(item).code && of.counterpart(item).is_none();
+        let own = (unit, by) == (other, piece) || is_cold(of.patched.item_name(item));
+        if !is_new || own || is_branch || offset != 0 || from == From::Table {
+            return;
+        }
+        self.closure.warnings.push(
+            Diagnosis::new(
+                "klpx::new-address",
+                Class::NotLivepatchable,
+                "the address of a new function is taken",
+            )
+            .place(place_of(of.patched, item))
+            .why("who keeps it calls freed memory once the livepatch is removed")
+            .remedy("take the address back in a callback before that, or leave the livepatch loaded"),
+        );
     }
 
     /// A reference to the place where one item ends and the next one begins must lead to the same address, whichever is

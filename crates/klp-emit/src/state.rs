@@ -56,6 +56,26 @@ fn a_compound_literal_that_is_written_to_is_state() {
 }
 
 #[test]
+fn the_address_of_a_new_function_is_told() {
+    let text = |more: &str, work: &str| {
+        format!(
+            "extern int out(int); extern void keep(int (*)(int)); {more} int f(int x) {{ {work} return out(x); }}"
+        )
+    };
+    let fresh = "static __attribute__((noinline)) int fresh(int x) { return out(x) + 1; }";
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["out", "keep"], ..Kernel::default() };
+    for (work, told) in [("keep(fresh);", 1), ("x += fresh(x) * fresh(x + 2);", 0)] {
+        let builds = Builds::new(&text("", ""), &text(fresh, work));
+        let plan = builds.emit("vmlinux", &kernel).expect("a livepatch").plan;
+        assert_eq!(
+            plan.warnings.iter().filter(|said| said.code == "klpx::new-address").count(),
+            told,
+            "{work}"
+        );
+    }
+}
+
+#[test]
 fn a_flag_that_guards_a_message_is_copied() {
     let text = "extern int out(int); int f(int x) {
             static unsigned char __attribute__((section(\".data..once\"))) __already_done;

@@ -92,16 +92,29 @@ impl<'e, 'd> Names<'e, 'd> {
         String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned()
     }
 
-    /// What lies at a place of a section, and a few bytes on.
+    /// Every name of what ends at a place: where a loop over an array stops.
+    fn ending(&self, section: SectionId, at: u64) -> Option<(Vec<String>, u64)> {
+        let before = self.sorted.partition_point(|&(s, value, _)| (s, value) < (section, at));
+        let ends = |&&(s, value, id): &&(SectionId, u64, SymbolId)| {
+            s == section && value.saturating_add(self.elf.symbol_size(id)) == at
+        };
+        let of = self.sorted[..before].iter().rev().take_while(|&&(s, ..)| s == section).find(ends)?;
+        self.covering(section, of.1)
+    }
+
+    /// What lies at a place of a section, and a few bytes on; where nothing lies there, what ends there.
     fn near(&self, section: SectionId, at: i64) -> Named {
         let mut found = Vec::new();
-        for &ahead in self.arch.trailing_bytes() {
-            let Some((names, start)) =
-                u64::try_from(at.saturating_add(ahead)).ok().and_then(|at| self.covering(section, at))
-            else {
-                continue;
-            };
-            found.extend(names.into_iter().map(|name| (name, at.wrapping_sub(start as i64))));
+        for find in [Names::covering, Names::ending] {
+            for &ahead in self.arch.trailing_bytes() {
+                let place = u64::try_from(at.saturating_add(ahead)).ok();
+                if let Some((names, start)) = place.and_then(|place| find(self, section, place)) {
+                    found.extend(names.into_iter().map(|name| (name, at.wrapping_sub(start as i64))));
+                }
+            }
+            if !found.is_empty() {
+                break;
+            }
         }
         found.dedup();
         if found.is_empty() { Named::Bytes(section, at.max(0) as u64) } else { Named::Symbol(found) }

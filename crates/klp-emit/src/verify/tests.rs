@@ -221,3 +221,13 @@ fn a_place_in_a_set_of_numbers_has_the_name_that_the_kernel_has_there() {
         assert!(faults.iter().any(|fault| fault.starts_with("klpx::verify-meaning")), "{faults:?}");
     }
 }
+
+#[test]
+fn the_end_of_an_array_is_the_arrays() {
+    let text = "static const int saved[6] = { 0, 1, 2, 3, 4, 5 }; extern void mark(int *, int); extern int check(int);
+        void clear(int *regs) { for (int i = 0; i < 6; i++) { mark(regs, saved[i]); check(saved[i] + NUMBER); } }";
+    let builds = Builds::new(&text.replace("NUMBER", "1"), &text.replace("NUMBER", "2"));
+    let kernel = Kernel { defined: vec!["mark", "check"], ..kernel() };
+    let bytes = builds.module("vmlinux", &kernel);
+    check(bytes, &builds, &kernel).expect("a good module");
+}

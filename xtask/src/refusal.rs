@@ -156,6 +156,11 @@ pub(crate) fn check(
         let headers = headers_with(built, &case.headers_with, &scratch.path().join("headers"))?;
         options.extend(["--build-dir".to_owned(), headers.display().to_string()]);
     }
+    if !case.without.is_empty() {
+        // A kernel that klpx knows already may need few tools.
+        let cache = scratch.path().join("cache");
+        options.extend(["--cache-dir".to_owned(), cache.display().to_string()]);
+    }
     let vmlinux = match case.vmlinux {
         Some(NoVmlinux::Truncated) => Some(truncated(&built.vmlinux(), &scratch.path().join("vmlinux"))?),
         None => None,

@@ -185,9 +185,13 @@ pub(crate) fn check(
         [] => None,
         tools => Some(path_without(tools, &scratch.path().join("bin"))?),
     };
+    let module = output.join(format!("livepatch-{name}.ko"));
+    if module.exists() {
+        fs::remove_file(&module)?; // of a run in which the case failed
+    }
     let outcome = klpx.run_in(&build, path.as_deref())?;
     let mut failures = judge(case, &outcome);
-    if output.join(format!("livepatch-{name}.ko")).exists() {
+    if module.exists() {
         failures.push("a module was left behind".to_owned());
     }
     Ok(failures)

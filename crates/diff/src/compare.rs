@@ -25,7 +25,7 @@ pub struct Equivalence {
 }
 
 /// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 7] = [
+pub const EQUIVALENCES: [Equivalence; 8] = [
     Equivalence {
         name: "relocated-field",
         reason: "with RELA the bytes under a relocation are overwritten when it is applied",
@@ -51,10 +51,17 @@ pub const EQUIVALENCES: [Equivalence; 7] = [
         reason: "hot, unlikely and plain .text only order functions in the image",
     },
     Equivalence {
+        name: "allocation-line",
+        reason: "the line in an allocation's tag is for people (include/linux/codetag.h); the kernel counts in its own tag",
+    },
+    Equivalence {
         name: "padding",
         reason: "no-operations and traps between two functions are never executed",
     },
 ];
+
+/// Where `struct codetag` has the line, in bytes.
+const LINE: std::ops::Range<u64> = 4..8;
 
 /// How deep literals may refer to literals before the comparison gives up and calls them different.
 const MAX_DEPTH: u8 = 16;
@@ -88,9 +95,12 @@ impl<'d> Comparer<'_, 'd> {
         if their_size != our_size || theirs.base - theirs.start != ours.base - ours.start {
             reasons.push(Reason::Size { from: their_size, to: our_size });
         }
-        if let Some(offset) = self.bytes(theirs, ours) {
-            reasons.push(Reason::Bytes { offset });
-        }
+        let differs =
+            match is_allocation_tag(self.original, original) && is_allocation_tag(self.patched, patched) {
+                true => self.tag_bytes(theirs, ours),
+                false => self.bytes(theirs, ours),
+            };
+        reasons.extend(differs.map(|offset| Reason::Bytes { offset }));
         reasons.extend(self.references(theirs, ours, 0));
         if !self.original.type_ids(original).eq(self.patched.type_ids(patched)) {
             reasons.push(Reason::TypeIds);
@@ -149,6 +159,13 @@ impl<'d> Comparer<'_, 'd> {
             let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
             reasons.push(Reason::Section { from: text(theirs.0), to: text(ours.0) });
         }
+    }
+
+    /// As [`Comparer::bytes`], but for the line: the second word of `struct codetag`.
+    fn tag_bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
+        let before = |span: Span| Span { end: span.end.min(span.base + LINE.start), ..span };
+        let behind = |span: Span| Span { start: span.end.min(span.base + LINE.end), ..span };
+        self.bytes(before(theirs), before(ours)).or_else(|| self.bytes(behind(theirs), behind(ours)))
     }
 
     /// The first byte outside relocated fields that differs, counted from the entry.
@@ -392,6 +409,13 @@ impl<'d> Comparer<'_, 'd> {
             _ => self.targets(from, to, depth + 1).is_none(),
         }
     }
+}
+
+/// True for what `DEFINE_ALLOC_TAG` of include/linux/alloc_tag.h defines; `.codetag.` stands before the section's name from
+/// Linux 6.15 on.
+fn is_allocation_tag(object: &Object<'_>, item: ItemId) -> bool {
+    let section = object.elf.section_name(object.item(item).section);
+    section.strip_prefix(b".codetag.").unwrap_or(section) == b"alloc_tags"
 }
 
 /// How two references differ.

@@ -56,6 +56,27 @@ fn a_compound_literal_that_is_written_to_is_state() {
 }
 
 #[test]
+fn an_allocation_is_counted_where_it_was_though_its_line_moved() {
+    let text = "struct tag { unsigned flags, line; const char *function; } __attribute__((aligned(8)));
+        extern void *get(long, struct tag *); extern int use(void *), busy(int);
+        #define alloc(n, at) ({ static struct tag _alloc_tag __attribute__((used, section(\"alloc_tags\"))) \
+            = { 0, at, __func__ }; get(n, &_alloc_tag); })
+        int open(int n) { void *p = alloc(n, 12); if (busy(n)) return CODE; return use(p); }
+        int other(int n) { return use(alloc(n * 2, 19)); }";
+    let patched = text.replace("12", "14").replace("CODE", "-12");
+    let kernel =
+        Kernel { exports: vec!["__fentry__"], defined: vec!["get", "use", "busy"], ..Kernel::default() };
+    let builds = Builds::new(&text.replace("CODE", "-5"), &patched);
+    assert_eq!(builds.changed(), ["open"]);
+    let module = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
+    let module = inspect(&module).expect("a livepatch");
+    assert!(module.symbols.iter().any(|symbol| symbol.name.starts_with("_alloc_tag")), "the kernel's own");
+    let text = text.replace("CODE", "-5");
+    let builds = Builds::new(&text, &text.replace("{ 0, at", "{ 1, at"));
+    assert_eq!(builds.codes("vmlinux", &kernel), ["klpx::changed-data"; 2]);
+}
+
+#[test]
 fn the_address_of_a_new_function_is_told() {
     let text = |more: &str, work: &str| {
         format!(

@@ -52,3 +52,19 @@ fn what_is_read_is_no_end() {
     let order = with(&more, "").map(|text| codes(&original, &read(&text)));
     assert!(order.iter().any(Vec::is_empty), "{order:?}");
 }
+
+#[test]
+fn what_a_macro_defines_one_by_one_has_no_end_that_matters() {
+    let text = |more: &str| {
+        let message = |n: u32| {
+            format!(
+                "{{ static struct {{ const char *text; long flags; }} __UNIQUE_ID_ddebug{n}
+                 __attribute__((section(\"__dyndbg\"), used)) = {{ \"m{n}\" }}; tell(&__UNIQUE_ID_ddebug{n}); }}"
+            )
+        };
+        let messages = [message(1), more.to_owned(), message(2), message(3)].concat();
+        format!("extern void tell(void *); void f(int x) {{ {messages} }}").replace("MORE", &message(7))
+    };
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["tell"], ..Kernel::default() };
+    assert_eq!(Builds::new(&text(""), &text("MORE")).codes("vmlinux", &kernel), [""; 0]);
+}

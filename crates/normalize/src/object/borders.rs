@@ -8,6 +8,10 @@ use object::endian::LittleEndian as LE;
 use super::{ItemId, Object, Role};
 use crate::arch::Arch;
 use crate::elf::{Definition, Rela, SectionId};
+use crate::name::Anonymous;
+
+/// Sections of allocations' tags (include/linux/alloc_tag.h), up to Linux 6.14 and later.
+const TAGS: [&[u8]; 2] = [b"alloc_tags", b".codetag.alloc_tags"];
 
 impl Object<'_> {
     /// The item that ends where another one begins, when a relocation on `from` may mean either: one past the end of the
@@ -30,7 +34,19 @@ impl Object<'_> {
         items.get(next).filter(|item| item.start == place)?;
         let before = next.checked_sub(1).filter(|&before| items[before].end == place)?;
         let before = ItemId(first + before as u32);
+        if self.is_single(before) {
+            return None;
+        }
         (!self.is_plain_access(from, rela)).then_some(before)
+    }
+
+    /// True for what macros define one at a time, and refer to by its start only: descriptors, flags, tags. Nothing goes
+    /// through several of them, but for the kernel, from the section's start to its end.
+    fn is_single(&self, item: ItemId) -> bool {
+        let section = self.item(item).section;
+        let is_tag = TAGS.contains(&self.elf.section_name(section));
+        let by_macro = self.anonymous(item).is_some_and(|why| why != Anonymous::CompilerConstant);
+        by_macro || is_tag || self.role(section) == Role::Registry
     }
 
     /// True when the instruction with this field reads or writes what is there, and nothing else: then the reference is

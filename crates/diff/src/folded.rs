@@ -38,8 +38,10 @@ pub enum Way {
     },
 }
 
-/// The functions of an object by a name, and by the file of a local one.
-type Names<'d> = BTreeMap<(&'d [u8], &'d [u8]), ItemId>;
+/// A name, and the file of a local one.
+type Name<'d> = (&'d [u8], &'d [u8]);
+/// The functions of an object by their names.
+type Names<'d> = BTreeMap<Name<'d>, ItemId>;
 
 fn names<'d>(object: &Object<'d>) -> Names<'d> {
     let elf = &object.elf;
@@ -59,7 +61,7 @@ fn names<'d>(object: &Object<'d>) -> Names<'d> {
 }
 
 /// The names of bodies that have more than one.
-fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n (&'d [u8], &'d [u8])>> {
+fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n Name<'d>>> {
     let mut bodies: BTreeMap<ItemId, Vec<_>> = BTreeMap::new();
     for (name, &item) in names {
         bodies.entry(item).or_default().push(name);
@@ -76,10 +78,10 @@ pub(crate) fn find(
     correlation: &mut Correlation,
 ) -> Vec<Folded> {
     let (theirs, ours) = (names(original), names(patched));
-    let text = |names: &[&(&[u8], &[u8])]| -> Vec<String> {
+    let text = |names: &[&Name<'_>]| -> Vec<String> {
         names.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     };
-    let others = |names: &[&(&[u8], &[u8])], other: &Names<'_>| -> BTreeSet<ItemId> {
+    let others = |names: &[&Name<'_>], other: &Names<'_>| -> BTreeSet<ItemId> {
         names.iter().filter_map(|name| other.get(*name)).copied().collect()
     };
     let nothing = BTreeSet::new();

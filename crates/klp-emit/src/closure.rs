@@ -622,6 +622,13 @@ impl<'d> Selection<'_, 'd> {
             Diagnosis::new("klpx::init-data", Class::NotLivepatchable, "the patch changes __init data")
                 .why("it was read when the kernel booted, and its memory was given back")
                 .remedy("leave this part of the patch out")
+        } else if object.elf.section_flags(section) & elf::SHF_WRITE.0 == 0 {
+            Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the patch changes a constant that has an address")
+                .why("the running kernel has its own copy in read-only memory, which a livepatch does not replace")
+                .remedy(
+                    "change a function that the constant names already, or the code that hands out the constant's address: \
+                     nothing can write to it",
+                )
         } else {
             Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the initial value of existing data changed")
                 .why("the running kernel has its own copy, which a livepatch does not replace")

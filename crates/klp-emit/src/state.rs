@@ -103,3 +103,17 @@ fn a_flag_that_guards_a_message_is_copied() {
             if (!__already_done) { __already_done = 1; out(x); } return x; }";
     assert_eq!(kept(text, "return x;", "return x + 1;"), ["out"]);
 }
+
+#[test]
+fn nobody_is_told_to_write_to_a_constant() {
+    let text = |length: u32| {
+        format!(
+            "extern int out(const int *); static const int policy[3] = {{ 3, 0, {length} }}; int f(void) {{ return out(policy); }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["out"], ..Kernel::default() };
+    let failure = Builds::new(&text(16), &text(8)).emit("vmlinux", &kernel).err().expect("refused");
+    let said = failure.diagnoses().next().expect("one");
+    assert_eq!(said.code, "klpx::changed-data");
+    assert!(!said.remedy.contains("callback") && said.why.contains("read-only"), "{said}");
+}

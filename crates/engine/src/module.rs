@@ -1,5 +1,6 @@
 //! From a change set to a module: closure, binding to the kernel to be patched, glue, link, verification.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use klpx_build_driver::{ModuleText, Workspace};
@@ -11,7 +12,7 @@ use klpx_klp_emit::image::{Image, Kernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::{Plan, Unit};
 use klpx_klp_emit::verify::{self, KernelFiles, Verified};
-use klpx_klp_emit::witness::Witness;
+use klpx_klp_emit::witness::{Witness, overridden};
 use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
@@ -43,9 +44,6 @@ impl Source<'_> {
     /// Binds, makes and verifies the module.
     pub(crate) fn make(&self, build: &mut Build<'_>) -> Result<Made> {
         build.events.begin(Stage::Bind);
-        let units: Vec<Unit<'_, '_>> = self.units();
-        let closure = closure::select(&units)?;
-        self.tell(&closure, build.results);
         let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
             .with_debug_modules(&self.target.debug_modules);
         let kernel = match &self.target.external {
@@ -55,6 +53,14 @@ impl Source<'_> {
         let vmlinux = kernel.image("vmlinux")?;
         banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
         let modules = self.module_images(&kernel)?;
+        let overridden: Vec<BTreeSet<ItemId>> = self
+            .objects
+            .iter()
+            .map(|pair| overridden(&pair.original, image_of(pair.name, &vmlinux, &modules)))
+            .collect();
+        let units: Vec<Unit<'_, '_>> = self.units(&overridden);
+        let closure = closure::select(&units)?;
+        self.tell(&closure, build.results);
         let bindings: Vec<Binding<'_>> = self
             .objects
             .iter()
@@ -84,17 +90,18 @@ impl Source<'_> {
         Ok(Made { bytes, verified })
     }
 
-    fn units(&self) -> Vec<Unit<'_, '_>> {
+    fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<Unit<'s, 's>> {
         let analysis = self.analysis;
-        let known = analysis.edited.iter().zip(&analysis.inlines);
+        let known = analysis.edited.iter().zip(&analysis.inlines).zip(overridden);
         let each = self.objects.iter().zip(&analysis.differences).zip(known);
-        each.map(|((pair, difference), (edited, inlines))| Unit {
+        each.map(|((pair, difference), ((edited, inlines), overridden))| Unit {
             object_name: pair.name,
             original: &pair.original,
             patched: &pair.patched,
             difference,
             edited: Some(edited),
             inlines: Some(inlines),
+            overridden: Some(overridden),
         })
         .collect()
     }
@@ -113,7 +120,9 @@ impl Source<'_> {
                     false => {
                         let patched = &self.objects[n].patched;
                         let section = patched.elf.section_name(patched.item(change.patched).section);
-                        results.left_out.push(left_out(finding, Lifetime::of(section)));
+                        let gave_way =
+                            change.original.is_some_and(|item| closure.units[n].is_overridden(item));
+                        results.left_out.push(left_out(finding, Lifetime::of(section), gave_way));
                     }
                 }
             }
@@ -202,8 +211,9 @@ fn helper(finding: &Finding) -> Finding {
 }
 
 /// A difference that the module does not hold.
-fn left_out(finding: &Finding, lifetime: Lifetime) -> Finding {
+fn left_out(finding: &Finding, lifetime: Lifetime, gave_way: bool) -> Finding {
     let why = match (finding.kind, lifetime) {
+        _ if gave_way => "it is weak, and the kernel uses another unit's function of this name",
         (Kind::New, _) => "new, but nothing in the module uses it",
         (_, Lifetime::Removal) => "nothing removes what is built in, so nothing runs it",
         _ => "it ran when the kernel booted and is gone",

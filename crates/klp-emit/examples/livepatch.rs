@@ -70,6 +70,7 @@ fn run() -> Result<()> {
             difference: &differences[n],
             edited: None,
             inlines: None,
+            overridden: None,
         })
         .collect();
     let closure = closure::select(&pairs)?;

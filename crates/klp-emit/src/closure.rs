@@ -150,8 +150,21 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
     Ok(closure)
 }
 
+/// The code of a note on a function that another unit's overrides.
+const OVERRIDDEN: &str = "klpx::overridden-function";
+
 /// Something differs, but nothing that runs again.
 fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
+    if !warnings.is_empty() && warnings.iter().all(|warning| warning.code == OVERRIDDEN) {
+        return Diagnosis::new(
+            "klpx::nothing-changed",
+            Class::Unchanged,
+            "the patch changes nothing of this kernel",
+        )
+        .why("what the patch changes is weak, and the kernel uses other units' functions of these names")
+        .remedy("patch the functions that the kernel uses")
+        .detail(warnings.iter().map(ToString::to_string));
+    }
     Diagnosis::new("klpx::nothing-to-replace", Class::NotLivepatchable, "nothing that differs will run again")
         .why("what the patch changes is not used by any function of the running kernel")
         .remedy("a livepatch can't help here: boot a kernel with the patch")
@@ -502,7 +515,8 @@ impl<'d> Selection<'_, 'd> {
                 self.may_replace(unit, change.patched);
             }
         }
-        for change in of.difference.data.iter().filter(|change| change.original.is_some()) {
+        let is_ours = |original: ItemId| !of.is_overridden(original);
+        for change in of.difference.data.iter().filter(|change| change.original.is_some_and(is_ours)) {
             self.changed_data(unit, change.patched);
         }
         for change in &of.difference.registries {
@@ -569,10 +583,19 @@ impl<'d> Selection<'_, 'd> {
     fn may_replace(&mut self, unit: usize, item: ItemId) -> bool {
         let of = self.closure.units[unit];
         let object = of.patched;
+        let place = place_of(object, item);
+        if of.counterpart(item).is_some_and(|original| of.is_overridden(original)) {
+            let note = "a changed weak function is left out";
+            self.closure.warnings.push(
+                Diagnosis::new(OVERRIDDEN, Class::NotLivepatchable, note)
+                    .place(place)
+                    .why("the kernel uses another unit's function of this name"),
+            );
+            return false;
+        }
         if !is_gone(&of, object, item) {
             return true;
         }
-        let place = place_of(object, item);
         if Lifetime::of(object.elf.section_name(object.item(item).section)) == Lifetime::Removal {
             let note = "a changed __exit function is left out";
             self.closure.warnings.push(

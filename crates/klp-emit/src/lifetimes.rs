@@ -52,3 +52,32 @@ fn a_function_that_is_kept_from_now_on_is_new() {
     let replaced: Vec<_> = plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
     assert_eq!((replaced, plan.objects[0].added.clone()), (vec!["resume"], vec!["setup".to_owned()]));
 }
+
+#[test]
+fn a_weak_function_that_gave_way_is_left_out_and_still_called_where_it_is() {
+    let text = |weak: &str, caller: &str| {
+        format!(
+            "extern int out(int); __attribute__((weak, noinline)) int arch(int x) {{ return out({weak}); }}
+             int show(int x) {{ return arch(x) + {caller}; }}"
+        )
+    };
+    let overridden = |builds: &Builds| {
+        builds.with("vmlinux", |units| {
+            let weak = units[0].original;
+            let gave_way: BTreeSet<_> =
+                weak.item_ids().filter(|&item| weak.item_name(item) == b"arch").collect();
+            let units = [Unit { overridden: Some(&gave_way), ..units[0] }];
+            emit::emit(&closure::select(&units)?, &kernel()).map(|emitted| emitted.plan)
+        })
+    };
+    let plan = overridden(&Builds::new(&text("1", "1"), &text("2", "2"))).expect("a livepatch");
+    let replaced: Vec<_> = plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
+    assert_eq!(replaced, ["show"]);
+    assert!(
+        plan.livepatch_symbols.iter().any(|symbol| symbol.contains("arch")),
+        "{:?}",
+        plan.livepatch_symbols
+    );
+    let failure = overridden(&Builds::new(&text("1", "1"), &text("2", "1"))).err().expect("nothing to do");
+    assert_eq!(failure.diagnoses().map(|said| said.code).collect::<Vec<_>>(), ["klpx::nothing-changed"]);
+}

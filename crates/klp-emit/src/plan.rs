@@ -28,12 +28,20 @@ pub struct Unit<'u, 'd> {
     /// Patched functions that differ because of what they inline, with what that is and where; `None` when that is not
     /// known.
     pub inlines: Option<&'u BTreeMap<ItemId, String>>,
+    /// Items of the original that the kernel has from another unit, because they are weak here; `None` when that is not
+    /// known.
+    pub overridden: Option<&'u BTreeSet<ItemId>>,
 }
 
 impl Unit<'_, '_> {
     /// True for the kernel image.
     pub fn is_vmlinux(&self) -> bool {
         self.object_name == VMLINUX
+    }
+
+    /// True for an item of the original that gave way to another unit's.
+    pub fn is_overridden(&self, original: ItemId) -> bool {
+        self.overridden.is_some_and(|items| items.contains(&original))
     }
 
     /// The counterpart of a patched item in the original.

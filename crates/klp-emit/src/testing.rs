@@ -191,6 +191,7 @@ impl Builds {
                 difference,
                 edited: None,
                 inlines: None,
+                overridden: None,
             })
             .collect();
         use_units(&units)

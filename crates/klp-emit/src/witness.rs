@@ -30,7 +30,7 @@ use crate::branches::{self, Shift};
 use crate::contents::{self, Found};
 use crate::field::Value;
 use crate::image::Image;
-pub use unit::{Explanation, UnitAgreement};
+pub use unit::{Explanation, UnitAgreement, overridden};
 
 /// In which way an item agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

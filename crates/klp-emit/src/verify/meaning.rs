@@ -198,7 +198,8 @@ impl Check<'_, '_> {
                 };
                 let name = String::from_utf8_lossy(without_promotion(name)).into_owned();
                 let section = unit.patched.elf.section_name(item.section);
-                if Lifetime::of(section).is_gone(unit.is_vmlinux()) {
+                let overridden = change.original.is_some_and(|original| unit.is_overridden(original));
+                if overridden || Lifetime::of(section).is_gone(unit.is_vmlinux()) {
                     continue;
                 }
                 if change.original.is_none() && !pair.holds(&name) {

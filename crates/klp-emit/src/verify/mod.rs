@@ -226,7 +226,9 @@ impl Check<'_, '_> {
         }
         for unit in units {
             for change in &unit.difference.functions {
-                let Some(original) = change.original else { continue };
+                let Some(original) = change.original.filter(|&original| !unit.is_overridden(original)) else {
+                    continue;
+                };
                 let name = without_promotion(unit.original.item_name(original));
                 let section = unit.original.elf.section_name(unit.original.item(original).section);
                 let built_in = unit.is_vmlinux();

@@ -11,13 +11,15 @@
 //!
 //! Data that is written after the link is in `AFTER_LINK`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 use klpx_normalize::elf::Definition;
 use klpx_normalize::lifetime::Lifetime;
-use klpx_normalize::object::ItemId;
+use klpx_normalize::object::{ItemId, Object};
 use object::elf;
+
+use crate::image::Image;
 
 use super::{ANOTHER_BUILD, Agreement, Mismatch, Witness};
 
@@ -58,6 +60,25 @@ impl UnitAgreement {
     pub fn agreed(&self) -> usize {
         self.functions.values().sum()
     }
+}
+
+/// The functions and data of a unit that gave way: they are weak, and the kernel has a strong one of that name from
+/// another unit.
+pub fn overridden(unit: &Object<'_>, image: &Image<'_>) -> BTreeSet<ItemId> {
+    let gave_way = |item: &ItemId| {
+        unit.elf.symbol_binding(unit.item(*item).symbol) == elf::STB_WEAK.0
+            && has_strong(image, unit.item_name(*item))
+    };
+    unit.item_ids().filter(gave_way).collect()
+}
+
+/// True when the kernel's object has a global of this name that gave way to no other.
+fn has_strong(image: &Image<'_>, name: &[u8]) -> bool {
+    image.named(name).any(|id| {
+        image.is_global(id)
+            && image.elf.symbol_binding(id) != elf::STB_WEAK.0
+            && !matches!(image.elf.definition(id), Definition::Undefined)
+    })
 }
 
 impl Witness<'_, '_> {
@@ -101,7 +122,7 @@ impl Witness<'_, '_> {
         let elf = &self.witness.elf;
         let section = elf.section_name(item.section);
         let weak = elf.symbol_binding(item.symbol) == elf::STB_WEAK.0;
-        if weak && self.has_strong(elf.symbol_name(item.symbol)) {
+        if weak && has_strong(self.image, elf.symbol_name(item.symbol)) {
             return Some(Explanation::Overridden);
         }
         if elf.section_flags(item.section) & elf::SHF_GROUP.0 != 0 {
@@ -111,22 +132,12 @@ impl Witness<'_, '_> {
         (goes && matches!(mismatch, Mismatch::Unbound(_))).then_some(Explanation::Discarded)
     }
 
-    /// True when the kernel's object has a global of this name that gave way to no other.
-    fn has_strong(&self, name: &[u8]) -> bool {
-        let elf = &self.image.elf;
-        self.image.named(name).any(|id| {
-            self.image.is_global(id)
-                && elf.symbol_binding(id) != elf::STB_WEAK.0
-                && !matches!(elf.definition(id), Definition::Undefined)
-        })
-    }
-
     fn explain_data(&self, id: ItemId) -> Option<Explanation> {
         let section = self.witness.item(id).section;
         let name = self.witness.elf.section_name(section);
         let written = AFTER_LINK.iter().any(|(section, _)| *section == name);
         let weak = self.witness.elf.symbol_binding(self.witness.item(id).symbol) == elf::STB_WEAK.0;
-        if weak && self.has_strong(self.witness.item_name(id)) {
+        if weak && has_strong(self.image, self.witness.item_name(id)) {
             return Some(Explanation::Overridden);
         }
         written.then_some(Explanation::AfterLink)

@@ -78,6 +78,6 @@ fn a_weak_function_that_gave_way_is_left_out_and_still_called_where_it_is() {
         "{:?}",
         plan.livepatch_symbols
     );
-    let failure = overridden(&Builds::new(&text("1", "1"), &text("2", "1"))).err().expect("nothing to do");
+    let failure = overridden(&Builds::new(&text("1", "1"), &text("2", "1"))).expect_err("nothing to do");
     assert_eq!(failure.diagnoses().map(|said| said.code).collect::<Vec<_>>(), ["klpx::nothing-changed"]);
 }

@@ -92,8 +92,12 @@ impl<'e, 'd> Names<'e, 'd> {
         String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned()
     }
 
-    /// Every name of what ends at a place: where a loop over an array stops.
+    /// Every name of what ends at the end of a section: where a loop over an array stops. In the middle of a section, an
+    /// unnamed constant may begin where something ends.
     fn ending(&self, section: SectionId, at: u64) -> Option<(Vec<String>, u64)> {
+        if at != self.elf.section_size(section) {
+            return None;
+        }
         let before = self.sorted.partition_point(|&(s, value, _)| (s, value) < (section, at));
         let ends = |&&(s, value, id): &&(SectionId, u64, SymbolId)| {
             s == section && value.saturating_add(self.elf.symbol_size(id)) == at
@@ -102,7 +106,7 @@ impl<'e, 'd> Names<'e, 'd> {
         self.covering(section, of.1)
     }
 
-    /// What lies at a place of a section, and a few bytes on; where nothing lies there, what ends there.
+    /// What lies at a place of a section, and a few bytes on; at the end of the section, what ends there.
     fn near(&self, section: SectionId, at: i64) -> Named {
         let mut found = Vec::new();
         for find in [Names::covering, Names::ending] {

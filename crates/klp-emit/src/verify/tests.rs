@@ -231,3 +231,17 @@ fn the_end_of_an_array_is_the_arrays() {
     let bytes = builds.module("vmlinux", &kernel);
     check(bytes, &builds, &kernel).expect("a good module");
 }
+
+#[test]
+fn a_string_behind_a_named_constant_is_no_end() {
+    let text = "extern int tell(const char *, const char *, ...); extern void use(const int *);
+        static int calls; int f(int x) { static const int table[3] = { 1, 2, 3 }; use(table);
+        BODY return tell(\"%s: a format that is long enough for a section of its own, %d\", __func__, x); }";
+    let builds = Builds::new(
+        &text.replace("BODY", ""),
+        &text.replace("BODY", "tell(\"another %s\", __func__, calls++);"),
+    );
+    let kernel = Kernel { defined: vec!["tell", "use"], ..kernel() };
+    let bytes = builds.module("vmlinux", &kernel);
+    check(bytes, &builds, &kernel).expect("a good module");
+}

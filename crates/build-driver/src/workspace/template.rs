@@ -236,12 +236,12 @@ mod tests {
         let site =
             |folder: &str, names: [&str; 2]| Site { folder: folder.into(), names: names.map(str::to_owned) };
         let template = site("/ws/template", NAME);
-        let own = site("/ws/work/1", ["livepatch-a-b", "livepatch_a_b"]);
+        let own = site("/ws/run/1", ["livepatch-a-b", "livepatch_a_b"]);
         let said = own.instead_of(
             &template,
             "cc -DN='\"livepatch_klpxtemplate\"' -o /ws/template/livepatch-klpxtemplate.mod.o",
         );
-        assert_eq!(said, "cc -DN='\"livepatch_a_b\"' -o /ws/work/1/livepatch-a-b.mod.o");
+        assert_eq!(said, "cc -DN='\"livepatch_a_b\"' -o /ws/run/1/livepatch-a-b.mod.o");
     }
 
     #[test]

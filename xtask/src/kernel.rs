@@ -352,7 +352,8 @@ impl Built {
 
     /// The file of a module with debug information, if there is one.
     pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
-        let modules = Modules::read(&self.debug_modules_root())?;
+        // Not every debug package has a modules.order.
+        let modules = Modules::read(&self.modules_root())?.under(&self.debug_modules_root());
         Ok(modules.names().iter().find_map(|name| modules.file(name).ok()))
     }
 

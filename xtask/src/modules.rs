@@ -53,6 +53,11 @@ impl Modules {
         })
     }
 
+    /// The same modules with their files in another directory.
+    pub(crate) fn under(self, root: &Path) -> Modules {
+        Modules { root: root.to_path_buf(), ..self }
+    }
+
     /// Every module's name.
     pub(crate) fn names(&self) -> Vec<String> {
         self.paths.keys().cloned().collect()

@@ -189,10 +189,7 @@ impl Klpx {
 
     /// `klpx build`, as a person would call it.
     pub(crate) fn build_command(&self, build: &Build<'_>) -> Command {
-        let mut command = match &build.built.root {
-            Some(root) => self.command_in(root, &build.built.tree),
-            None => self.command(),
-        };
+        let mut command = self.command_for(build.built);
         command
             .arg("build")
             .args(build.built.options(build.vmlinux))
@@ -204,6 +201,20 @@ impl Klpx {
             .args(build.options)
             .args(build.patches);
         command
+    }
+
+    /// `klpx doctor` finds everything that a livepatch for a kernel needs.
+    pub(crate) fn doctor(&self, built: &Built) -> Result<()> {
+        let mut command = self.command_for(built);
+        process::output(command.arg("doctor").args(built.options(None))).map(drop)
+    }
+
+    /// A command of the built binary where a kernel's user runs it.
+    fn command_for(&self, built: &Built) -> Command {
+        match &built.root {
+            Some(root) => self.command_in(root, &built.tree),
+            None => self.command(),
+        }
     }
 
     /// A command of the built binary in another root, with a kernel's packages.

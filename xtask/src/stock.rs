@@ -63,12 +63,18 @@ pub(crate) fn vmlinux(sysroot: &Path, release: &str) -> PathBuf {
 
 /// The kernel as it boots.
 pub(crate) fn image(sysroot: &Path, release: &str) -> PathBuf {
-    sysroot.join("boot").join(format!("vmlinuz-{release}"))
+    of_image(sysroot, release, "vmlinuz")
 }
 
 /// The configuration.
 pub(crate) fn config(sysroot: &Path, release: &str) -> PathBuf {
-    sysroot.join("boot").join(format!("config-{release}"))
+    of_image(sysroot, release, "config")
+}
+
+/// A file that comes with the image: from Debian's 7.2 on, it may lie beside the modules.
+fn of_image(sysroot: &Path, release: &str, name: &str) -> PathBuf {
+    let places = [format!("boot/{name}-{release}"), format!("usr/lib/modules/{release}/{name}")];
+    first(places.map(|place| sysroot.join(place)))
 }
 
 /// The headers folder, which has the configuration and all that is made of it.
@@ -176,9 +182,15 @@ fn adopted(
     sysroot: &Path,
     shipped: &Shipped,
 ) -> Result<(Source, PathBuf, String)> {
-    let releases = releases(&sysroot.join("boot"), "vmlinuz-", shipped)?;
-    let release = releases.last().with_context(|| {
-        format!("--kernel-build {name}: {} holds no kernel of that name", sysroot.join("boot").display())
+    let mut found = Vec::new();
+    for (directory, prefix) in [("boot", "vmlinuz-"), ("usr/lib/modules", "")] {
+        found.extend(releases(&sysroot.join(directory), prefix, shipped).unwrap_or_default());
+    }
+    found.retain(|release| image(sysroot, release).is_file());
+    found.sort_by(|a, b| apt::compare_versions(a, b));
+    let release = found.last();
+    let release = release.with_context(|| {
+        format!("--kernel-build {name}: {} holds no kernel of that name", sysroot.display())
     })?;
     let source = source::unpacked(workspace, &source_name(release), |_| tarball(sysroot, shipped))?;
     Ok((source, sysroot.to_path_buf(), release.clone()))

@@ -326,6 +326,13 @@ impl Trial<'_> {
     fn kernel(&self, built: &Built, tally: &mut Tally) {
         let (workspace, klpx, results) = (self.workspace, self.klpx, &self.results_dir);
         let name = built.kernel.name;
+        if built.release.is_some() {
+            tally.phase(&format!("{name} doctor"), |tally| {
+                klpx.doctor(built)?;
+                tally.passed += 1;
+                Ok(())
+            });
+        }
         if self.inlining {
             tally.phase(&format!("{name} inlining"), |tally| {
                 tally.take(inlining::run(klpx, built, results)?);

@@ -5,11 +5,12 @@
 //! differs is a change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{Entry, ItemId, Object, Outlier, Role, TableId, Target};
+use klpx_normalize::object::{Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, Role, TableId, Target};
 use object::endian::LittleEndian as LE;
 
 use crate::correlate::{Correlation, is_anonymous};
@@ -25,7 +26,7 @@ pub struct Equivalence {
 }
 
 /// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 8] = [
+pub const EQUIVALENCES: [Equivalence; 9] = [
     Equivalence {
         name: "relocated-field",
         reason: "with RELA the bytes under a relocation are overwritten when it is applied",
@@ -55,13 +56,17 @@ pub const EQUIVALENCES: [Equivalence; 8] = [
         reason: "the line in an allocation's tag is for people (include/linux/codetag.h); the kernel counts in its own tag",
     },
     Equivalence {
+        name: "check-location",
+        reason: "line and column of a sanitizer's check are only printed (struct source_location, lib/ubsan.h)",
+    },
+    Equivalence {
         name: "padding",
         reason: "no-operations and traps between two functions are never executed",
     },
 ];
 
 /// Where `struct codetag` has the line, in bytes.
-const LINE: std::ops::Range<u64> = 4..8;
+const LINE: Range<u64> = 4..8;
 
 /// How deep literals may refer to literals before the comparison gives up and calls them different.
 const MAX_DEPTH: u8 = 16;
@@ -97,7 +102,7 @@ impl<'d> Comparer<'_, 'd> {
         }
         let differs =
             match is_allocation_tag(self.original, original) && is_allocation_tag(self.patched, patched) {
-                true => self.tag_bytes(theirs, ours),
+                true => self.bytes_but(LINE, theirs, ours),
                 false => self.bytes(theirs, ours),
             };
         reasons.extend(differs.map(|offset| Reason::Bytes { offset }));
@@ -161,10 +166,10 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    /// As [`Comparer::bytes`], but for the line: the second word of `struct codetag`.
-    fn tag_bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
-        let before = |span: Span| Span { end: span.end.min(span.base + LINE.start), ..span };
-        let behind = |span: Span| Span { start: span.end.min(span.base + LINE.end), ..span };
+    /// As [`Comparer::bytes`], but for some bytes from the entry on.
+    fn bytes_but(&self, range: Range<u64>, theirs: Span, ours: Span) -> Option<i64> {
+        let before = |span: Span| Span { end: span.end.min(span.base + range.start), ..span };
+        let behind = |span: Span| Span { start: span.end.min(span.base + range.end), ..span };
         self.bytes(before(theirs), before(ours)).or_else(|| self.bytes(behind(theirs), behind(ours)))
     }
 
@@ -288,10 +293,16 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Contents and references of two ranges without an identity.
     fn same_content(&self, theirs: Span, ours: Span, depth: u8) -> bool {
+        let location =
+            self.original.is_check_location(theirs.section) && self.patched.is_check_location(ours.section);
+        let bytes = || match location {
+            true => self.bytes_but(LINE_AND_COLUMN, theirs, ours),
+            false => self.bytes(theirs, ours),
+        };
         depth < MAX_DEPTH
             && theirs.end - theirs.start == ours.end - ours.start
             && self.original.role(theirs.section) == self.patched.role(ours.section)
-            && self.bytes(theirs, ours).is_none()
+            && bytes().is_none()
             && self.references(theirs, ours, depth + 1).is_none()
     }
 

@@ -84,7 +84,8 @@ impl Build<'_> {
 
         self.events.begin(Stage::Analysis);
         let files = change_set::open(&compiled.pairs)?;
-        let objects = change_set::read(&files)?;
+        let folders = [compiled.tree.clone(), workspace.source_dir()];
+        let objects = change_set::read(&files, &folders)?;
         let analysis = Analysis::new(&objects, &mut compiled);
         self.events.end(&analysis.summary());
         self.results.changes = analysis.findings.concat();

@@ -79,14 +79,14 @@ pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
     pairs.iter().map(open).collect()
 }
 
-/// Reads all objects, in parallel.
-pub(crate) fn read(pairs: &[Pair]) -> Result<Vec<Objects<'_>>> {
+/// Reads all objects, in parallel. Their source lay in one of `folders` when they were compiled.
+pub(crate) fn read<'f>(pairs: &'f [Pair], folders: &[PathBuf]) -> Result<Vec<Objects<'f>>> {
+    let read = |file: &'f ElfFile| Object::read(file).map(|object| object.compiled_in(folders));
     pairs
         .par_iter()
         .map(|pair| {
-            let (original, patched) =
-                rayon::join(|| Object::read(&pair.original), || Object::read(&pair.patched));
-            let witness = pair.witness.as_ref().map(Object::read).transpose()?;
+            let (original, patched) = rayon::join(|| read(&pair.original), || read(&pair.patched));
+            let witness = pair.witness.as_ref().map(read).transpose()?;
             let original_path = pair.original.path();
             Ok(Objects {
                 name: &pair.name,

@@ -2,6 +2,7 @@
 //! stand-in for the kernel's headers and linker script. Test code only.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use klpx_diagnosis::{Diagnosis, Result};
 use klpx_diff::compare;
@@ -64,6 +65,9 @@ const SCRIPT: &str = "SECTIONS {
     .text.ftrace_trampoline 0 : { BYTE(0) }
     .init.eh_frame : { *(.eh_frame) }
 }";
+
+/// Where the source lies, if a test says so by `#line`.
+pub(crate) const FOLDER: &str = "/home/somebody/linux";
 
 /// Where the symbols of the tests' kernel lie.
 const BASE: u64 = 0xffff_ffff_8100_0000;
@@ -180,7 +184,8 @@ impl Builds {
 
     /// Runs `use_units` on the units that the builds are, all of one object.
     pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
-        let read = |file| Object::read(file).expect("an object");
+        let folders = [PathBuf::from(FOLDER)];
+        let read = |file| Object::read(file).expect("an object").compiled_in(&folders);
         let pairs: Vec<_> = self.units.iter().map(|(one, other)| (read(one), read(other))).collect();
         let differences: Vec<_> = pairs.iter().map(|(one, other)| compare(one, other)).collect();
         let units: Vec<Unit<'_, '_>> = (pairs.iter().zip(&differences))

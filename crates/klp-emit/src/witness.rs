@@ -9,6 +9,7 @@
 //! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
 //! | both | a reference to an object of no bytes in `.bss` leads anywhere: it is an empty lock class key (no lockdep), and `-fdata-sections` moves it |
 //! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see `BUILD_IDENTITY` below: nothing depends on what it holds |
+//! | both | a string that is a path of the source may begin with another folder: where the kernel was built |
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 #[cfg(test)]
@@ -366,8 +367,25 @@ impl<'b, 'a> Witness<'b, 'a> {
         };
         let first = address.wrapping_sub(offset as u64);
         let range = (start, end);
+        if self.is_source_path(section, range, first) {
+            return true;
+        }
         contents::first_difference(self.witness, section, range, self.image, first).is_none()
             && self.compare_references(section, range, first, own, depth + 1).is_ok()
+    }
+
+    /// True when a string names a file of the source, and the image has the same file's name at `address`, in the folder
+    /// that the kernel was built in.
+    fn is_source_path(&self, section: SectionId, (start, end): (u64, u64), address: u64) -> bool {
+        let ours = self.witness.range(section, start, end);
+        let rest = self.witness.without_source_folder(section, ours);
+        if rest.len() == ours.len() {
+            return false;
+        }
+        let bytes = self.image.bytes_from(address).unwrap_or_default();
+        let theirs = &bytes[..bytes.iter().position(|&byte| byte == 0).map_or(0, |nul| nul + 1)];
+        let folder = theirs.strip_suffix(rest).unwrap_or(b"none");
+        folder.is_empty() || folder.starts_with(b"/") && folder.ends_with(b"/")
     }
 
     /// True for an object of no bytes in `.bss`.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use klpx_build_driver::Config;
 use klpx_build_driver::packages::{
-    self, Capability, Missing, Package, Piece, Shortage, Survey, ToolWishes, Wanted,
+    self, Capability, Lack, Missing, Package, Piece, Shortage, Survey, ToolWishes, Wanted,
 };
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::{Diagnosis, Failure, Result};
@@ -37,6 +37,8 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     if !survey.is_complete() {
         // What was found and what is missing is in the table.
         problems.push(Diagnosis { detail: Vec::new(), ..shortage.diagnosis(&survey) });
+    } else {
+        problems.extend(shortage.tools_diagnosis());
     }
     problems.extend(capability.iter().flat_map(|capability| capability.problems.iter().cloned()));
     let text = if args.json {
@@ -77,6 +79,7 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
         });
     }
     rows.extend(capability.map(compiler_row));
+    rows.push(tools_row(&shortage.tools));
     rows.extend(capability.map(livepatch_row));
     text.push_str(&render::table(&rows));
     let mut lines: Vec<String> = Vec::new();
@@ -116,6 +119,13 @@ fn compiler_row(capability: &Capability) -> Vec<String> {
     vec!["compiler".to_owned(), found, why.to_owned()]
 }
 
+fn tools_row(tools: &[Lack]) -> Vec<String> {
+    let names: Vec<&str> = tools.iter().map(|lack| lack.name.as_str()).collect();
+    let state =
+        if names.is_empty() { "all there".to_owned() } else { format!("missing: {}", names.join(", ")) };
+    vec!["build tools".to_owned(), state, "what the kernel's makefiles run".to_owned()]
+}
+
 fn livepatch_row(capability: &Capability) -> Vec<String> {
     let refused: Vec<&str> = capability
         .problems
@@ -145,6 +155,8 @@ struct Json<'a> {
     kernel: Kernel<'a>,
     found: Vec<Found<'a>>,
     missing: &'a [Missing],
+    /// Programs and headers that the kernel's makefiles need and that are not there.
+    tools: &'a [Lack],
     packages: &'a [Package],
     /// A line to paste that installs the packages.
     install: Option<&'a str>,
@@ -213,6 +225,7 @@ impl<'a> Json<'a> {
                 .map(|(&piece, l)| Found { piece, path: &l.path, from: l.from.to_string() })
                 .collect(),
             missing: &shortage.missing,
+            tools: &shortage.tools,
             packages: &shortage.packages,
             install: shortage.install.as_deref(),
             hints: &shortage.hints,

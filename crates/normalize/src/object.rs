@@ -6,6 +6,7 @@
 
 mod borders;
 mod gaps;
+mod source_folder;
 mod type_ids;
 
 use foldhash::fast::FixedState;
@@ -19,6 +20,7 @@ use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name::{self, Anonymous, Canonical};
 use crate::special::{Table, TableKind};
 pub use gaps::Outlier;
+pub use source_folder::LINE_AND_COLUMN;
 
 /// Index of an item in its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +173,8 @@ pub struct Object<'d> {
     marks: Vec<gaps::Mark>,
     outliers: Vec<Outlier>,
     type_ids: Vec<type_ids::TypeId>,
+    /// With a `/` at the end.
+    source_folders: Vec<Vec<u8>>,
 }
 
 impl<'d> Object<'d> {
@@ -205,6 +209,7 @@ impl<'d> Object<'d> {
             marks: Vec::new(),
             outliers: Vec::new(),
             type_ids: Vec::new(),
+            source_folders: Vec::new(),
             elf,
         };
         object.read_roles()?;

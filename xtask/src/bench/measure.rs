@@ -11,6 +11,9 @@ use crate::process;
 /// How often a running command is looked at.
 const PERIOD: Duration = Duration::from_millis(20);
 
+/// What compilers and assemblers are called by the kernel (proc_pid_comm(5)).
+const COMPILERS: [&str; 5] = ["cc1", "as", "clang", "clang-19", "clang-22"];
+
 /// One run of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
@@ -18,6 +21,8 @@ pub(super) struct Usage {
     pub(super) elapsed: Duration,
     /// Processor time of the process itself, without its children.
     pub(super) own: Duration,
+    /// Wall clock during which a compiler ran below it, to the nearest look.
+    pub(super) compiling: Duration,
     /// Most resident memory of the process and its descendants at one time, in bytes.
     pub(super) memory: u64,
 }
@@ -56,18 +61,29 @@ pub(super) fn measure_any(command: &mut Command) -> Result<(Usage, ExitStatus)> 
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        look(child.id(), &mut usage);
+        let looked = Instant::now();
+        let compiles = look(child.id(), &mut usage);
         std::thread::sleep(PERIOD);
+        if compiles {
+            usage.compiling += looked.elapsed();
+        }
     };
     usage.elapsed = start.elapsed();
     Ok((usage, status))
 }
 
-/// Takes a sample. A process that has ended meanwhile has nothing to show.
-fn look(process: u32, usage: &mut Usage) {
+/// Takes a sample; true when a compiler runs. A process that has ended meanwhile has nothing to show.
+fn look(process: u32, usage: &mut Usage) -> bool {
     usage.own = own_time(process).unwrap_or(usage.own);
-    let memory = family(process).into_iter().filter_map(resident).sum();
+    let family = family(process);
+    let memory = family.iter().filter_map(|process| resident(*process)).sum();
     usage.memory = usage.memory.max(memory);
+    family.iter().any(|process| is_compiler(*process))
+}
+
+fn is_compiler(process: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    COMPILERS.contains(&name.trim_end())
 }
 
 /// The time that a process has used (proc_pid_stat(5), utime and stime).
@@ -123,5 +139,17 @@ mod tests {
         let (alone, by_child) = (measure(&mut alone).expect("runs"), measure(&mut by_child).expect("runs"));
         assert!(alone.own > 2 * by_child.own, "{alone:?} {by_child:?}");
         assert!(alone.memory > 100_000, "{alone:?}");
+    }
+
+    #[test]
+    fn a_compilers_time_is_told_apart() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let compiler = scratch.path().join("cc1");
+        std::os::unix::fs::symlink("/bin/sleep", &compiler).expect("a link");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{} 0.4; sleep 0.4", compiler.display())]);
+        let usage = measure(&mut command).expect("runs");
+        assert!(usage.compiling > Duration::from_millis(200), "{usage:?}");
+        assert!(usage.elapsed > usage.compiling + Duration::from_millis(200), "{usage:?}");
     }
 }

@@ -174,6 +174,7 @@ fn show(rows: &[Row]) {
     ui::heading("bench");
     let seconds = |usage: &Usage| format!("{:.2} s", usage.elapsed.as_secs_f64());
     let own = |usage: &Usage| format!("{:.2} s", usage.own.as_secs_f64());
+    let compiling = |usage: &Usage| format!("{:.2} s", usage.compiling.as_secs_f64());
     let megabytes = |usage: &Usage| format!("{} MB", usage.memory / 1_000_000);
     let ratio = |ours: f64, peer: f64| format!("{:.1} x", peer / ours);
     let cells: Vec<Vec<String>> = rows
@@ -186,6 +187,7 @@ fn show(rows: &[Row]) {
                 row.what.clone(),
                 seconds(&row.ours),
                 own(&row.ours),
+                compiling(&row.ours),
                 row.goal.map_or_else(none, |goal| format!("{goal:.0} s")),
                 megabytes(&row.ours),
                 name.to_owned(),
@@ -199,7 +201,19 @@ fn show(rows: &[Row]) {
         })
         .collect();
     ui::table(
-        &["what", "klpx", "by itself", "goal", "memory", "beside", "time", "memory", "faster", "smaller"],
+        &[
+            "what",
+            "klpx",
+            "by itself",
+            "compiler",
+            "goal",
+            "memory",
+            "beside",
+            "time",
+            "memory",
+            "faster",
+            "smaller",
+        ],
         &cells,
     );
 }

@@ -42,7 +42,7 @@ pub(super) fn inlining(runs: u32, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> 
         let what = format!("who inlined what in {} ({size} MB{stopped})", file_name(file));
         rows.push(Row { what, ours, peer: Some((tool, peer)), goal: None });
     }
-    step.done(&format!("best of {}", runs));
+    step.done(&format!("best of {runs}"));
     Ok(rows)
 }
 

@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::distribution::{Kernel, Manager};
 use super::{Piece, Survey};
+use crate::config::Config;
 use crate::process::{Call, Runner};
 use crate::toolchain::find_program;
+use crate::toolchain::host::{self, Lack};
 
 /// A piece that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +39,8 @@ pub struct Package {
 pub struct Shortage {
     /// The pieces.
     pub missing: Vec<Missing>,
+    /// Programs and headers that the kernel's makefiles need.
+    pub tools: Vec<Lack>,
     /// The packages that bring them.
     pub packages: Vec<Package>,
     /// One line to paste, when packages bring anything.
@@ -56,7 +60,29 @@ impl Shortage {
             Some(Manager::Apt) => Archive::apt(&names, runner)?,
             None => Archive::default(),
         };
-        Ok(Shortage::with(survey, &archive))
+        let config = survey.found.get(&Piece::Config).and_then(|located| Config::read(&located.path).ok());
+        let tools = host::lacking(host::Make::Units, config.as_ref(), None, runner)?;
+        Ok(Shortage::with(survey, &archive).and_tools(survey, tools))
+    }
+
+    /// The same with tools that are missing, too: one line brings all.
+    pub(super) fn and_tools(mut self, survey: &Survey, tools: Vec<Lack>) -> Shortage {
+        let apt = survey.distribution.filter(|row| row.manager == Some(Manager::Apt));
+        if let Some(row) = apt.filter(|_| !tools.is_empty()) {
+            let line = self.install.unwrap_or_else(|| row.install.to_owned());
+            self.install = Some(format!("{line} {}", host::packages(&tools).join(" ")));
+        }
+        self.tools = tools;
+        self
+    }
+
+    /// What to say of missing tools where nothing else is missing.
+    pub fn tools_diagnosis(&self) -> Option<Diagnosis> {
+        let diagnosis = host::diagnosis(&self.tools)?;
+        Some(match &self.install {
+            Some(line) => diagnosis.remedy(line.clone()),
+            None => diagnosis,
+        })
     }
 
     /// The same with an archive that was asked already.
@@ -134,6 +160,11 @@ impl Shortage {
             let from = missing.package.as_deref().map(|name| format!("  ({name})")).unwrap_or_default();
             format!("missing  {:22}  {}{from}", missing.piece.to_string(), missing.piece.purpose())
         });
+        let tools = self.tools.iter().map(|lack| {
+            let from = Some(&lack.package).filter(|name| !name.is_empty());
+            let from = from.map(|name| format!("  ({name})")).unwrap_or_default();
+            format!("missing  {:22}  the kernel's makefiles need it{from}", lack.name)
+        });
         let passed =
             survey.passed_over.iter().map(|(path, why)| format!("passed   {}: {why}", path.display()));
         let others = Some(&survey.others).filter(|others| !others.is_empty());
@@ -148,7 +179,7 @@ impl Shortage {
         remedy.extend(self.hints.iter().cloned());
         Diagnosis::new("klpx::kernel-incomplete", Class::Environment, what)
             .why(format!("not found below {}: {}", survey.roots, names.join(", ")))
-            .detail(found.chain(missing).chain(passed).chain(others))
+            .detail(found.chain(missing).chain(tools).chain(passed).chain(others))
             .remedy(remedy.join("\n         "))
     }
 

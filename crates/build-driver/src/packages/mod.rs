@@ -31,6 +31,8 @@ pub use piece::Piece;
 pub use source::{Source, unpack};
 pub use which::Selector;
 
+pub use crate::toolchain::host::Lack;
+
 use crate::process::Runner;
 use crate::progress::Progress;
 use crate::tree::SourceTree;

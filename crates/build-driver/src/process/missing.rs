@@ -3,7 +3,7 @@
 use klpx_diagnosis::{Class, Diagnosis};
 
 /// A program a kernel build runs, its Debian package, and the symbols that call for it (none: always).
-pub(crate) const TOOLS: [(&str, &str, &[&str]); 13] = [
+pub(crate) const TOOLS: [(&str, &str, &[&str]); 12] = [
     ("make", "make", &[]),
     ("flex", "flex", &[]),
     ("bison", "bison", &[]),
@@ -12,7 +12,6 @@ pub(crate) const TOOLS: [(&str, &str, &[&str]); 13] = [
     ("perl", "perl", &[]),
     ("python3", "python3", &[]),
     ("awk", "mawk", &[]),
-    ("gcc", "gcc", &["CC_IS_GCC"]),
     ("cpio", "cpio", &["IKHEADERS"]),
     ("pahole", "pahole", &["DEBUG_INFO_BTF"]),
     ("openssl", "openssl", &["MODULE_SIG"]),
@@ -20,7 +19,7 @@ pub(crate) const TOOLS: [(&str, &str, &[&str]); 13] = [
 ];
 
 /// The Debian package that has a program, where the name alone does not say.
-fn package_of(program: &str) -> String {
+pub(crate) fn package_of(program: &str) -> String {
     let name = program.rsplit('/').next().unwrap_or(program);
     if let Some((_, package, _)) = TOOLS.iter().find(|(tool, _, _)| *tool == name) {
         return (*package).to_owned();
@@ -34,6 +33,7 @@ fn package_of(program: &str) -> String {
         "clang" => format!("clang{suffix}"),
         _ if base.starts_with("llvm-") => format!("llvm{suffix}"),
         _ if base.ends_with("-ld") => format!("binutils-{}", base.trim_end_matches("-ld").replace('_', "-")),
+        "gcc" => format!("gcc{suffix}"),
         "ld" | "nm" | "objcopy" | "ar" | "strip" | "readelf" => "binutils".to_owned(),
         _ => String::new(),
     }

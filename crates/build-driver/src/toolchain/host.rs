@@ -1,15 +1,17 @@
-//! What the machine must have before a build: programs, headers, disk space. Names the Debian package of what is
-//! missing.
+//! What the machine must have before a build: programs and headers. Names the Debian package of what is missing.
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use serde::Serialize;
 
 use crate::config::Config;
-use crate::process::missing::{TOOLS, missing_tool};
+use crate::process::missing::{TOOLS, package_of};
 use crate::process::{Call, Runner};
-use crate::toolchain::{Compiler, Toolchain, find_program};
+use crate::toolchain::{HOST_CC, Toolchain, find_program};
 
 /// Programs and headers that only the build of a whole kernel needs.
-const WHOLE_ONLY: [&str; 5] = ["cpio", "pahole", "openssl", "rustc", "openssl/opensslv.h"];
+const WHOLE_ONLY: [&str; 6] = ["cpio", "pahole", "openssl", "rustc", "python3", "openssl/opensslv.h"];
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,58 +28,136 @@ impl Make {
     }
 }
 
+/// A program or header that a build needs and the machine lacks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Lack {
+    /// `flex`, or `gelf.h`.
+    pub name: String,
+    /// The Debian package that has it; empty when klpx does not know.
+    pub package: String,
+}
+
 /// A header that a host program of the kernel build includes, its Debian package, and the symbols that call for it.
 const HEADERS: [(&str, &str, &[&str]); 2] = [
     ("gelf.h", "libelf-dev", &["OBJTOOL", "HAVE_OBJTOOL", "STACK_VALIDATION", "UNWINDER_ORC"]),
     ("openssl/opensslv.h", "libssl-dev", &["SYSTEM_TRUSTED_KEYRING", "MODULE_SIG"]),
 ];
 
-fn called_for(config: &Config, symbols: &[&str]) -> bool {
-    symbols.is_empty() || symbols.iter().any(|symbol| config.is(symbol))
-}
+/// Where headers lie when there is no compiler to be asked.
+const HEADERS_FOLDER: &str = "/usr/include";
 
-/// Every program and header that a build of this configuration needs and the machine lacks.
-pub(crate) fn check_build_tools(
+/// Every program and header that a build needs and the machine lacks: of this configuration, or of any that klpx takes.
+///
+/// # Errors
+/// When klpx is interrupted.
+pub(crate) fn lacking(
     what: Make,
-    config: &Config,
-    toolchain: &Toolchain,
+    config: Option<&Config>,
+    toolchain: Option<&Toolchain>,
     runner: &Runner,
-) -> Result<()> {
+) -> Result<Vec<Lack>> {
+    let called_for = |symbols: &[&str]| {
+        symbols.is_empty() || config.is_none_or(|config| symbols.iter().any(|symbol| config.is(symbol)))
+    };
     let mut found = Vec::new();
     for (tool, _, symbols) in TOOLS {
-        if what.needs(tool) && called_for(config, symbols) && find_program(tool).is_none() {
-            found.push(missing_tool(tool));
+        if what.needs(tool) && called_for(symbols) && find_program(tool).is_none() {
+            found.push(Lack { name: tool.to_owned(), package: package_of(tool) });
         }
     }
+    let host = toolchain.map(|toolchain| toolchain.host_cc.as_str());
+    if let Some(host) = host.filter(|host| find_program(host).is_none()) {
+        found.push(Lack { name: host.to_owned(), package: package_of(host) });
+    }
     for tool in ["nm", "objcopy", "ar", "strip", "readelf"] {
-        let name = toolchain.tool(tool);
+        let name = toolchain.map_or_else(|| tool.to_owned(), |toolchain| toolchain.tool(tool));
         if find_program(&name).is_none() {
-            found.push(missing_tool(&name));
+            found.push(Lack { package: package_of(&name), name });
         }
     }
     for (header, package, symbols) in HEADERS {
-        if what.needs(header) && called_for(config, symbols) && !has_header(header, toolchain, runner)? {
-            let what = format!("the header {header} is not installed");
-            found.push(
-                Diagnosis::new("klpx::missing-header", Class::Environment, what)
-                    .why("a program that the kernel build runs on this machine needs it")
-                    .remedy(format!("install it (Debian: apt install {package})")),
-            );
+        if what.needs(header) && called_for(symbols) && !has_header(header, toolchain, runner)? {
+            found.push(Lack { name: header.to_owned(), package: package.to_owned() });
         }
     }
-    Failure::all(found)
+    Ok(found)
 }
 
-/// Asks the host compiler whether it finds a header.
-fn has_header(header: &str, toolchain: &Toolchain, runner: &Runner) -> Result<bool> {
-    let host =
-        if toolchain.compiler == Compiler::Clang && toolchain.lld { toolchain.cc.as_str() } else { "gcc" };
+/// Refuses a build that this machine can't do.
+///
+/// # Errors
+/// `klpx::missing-tool` with everything that is missing; an interrupt.
+pub(crate) fn check(what: Make, config: &Config, toolchain: &Toolchain, runner: &Runner) -> Result<()> {
+    match diagnosis(&lacking(what, Some(config), Some(toolchain), runner)?) {
+        Some(diagnosis) => Err(diagnosis.into()),
+        None => Ok(()),
+    }
+}
+
+/// One error with everything that is missing and a line to paste.
+pub(crate) fn diagnosis(lacking: &[Lack]) -> Option<Diagnosis> {
+    let names: Vec<&str> = lacking.iter().map(|lack| lack.name.as_str()).collect();
+    let what = match names.as_slice() {
+        [] => return None,
+        [one] => format!("{one} is not installed"),
+        several => format!("{} are not installed", several.join(", ")),
+    };
+    let packages = packages(lacking);
+    let remedy = match packages.as_slice() {
+        [] => "install what is missing".to_owned(),
+        packages => format!("install what is missing (Debian: apt install {})", packages.join(" ")),
+    };
+    Some(
+        Diagnosis::new("klpx::missing-tool", Class::Environment, what)
+            .why("the kernel's own makefiles need it to compile a unit")
+            .remedy(remedy),
+    )
+}
+
+/// The packages of what is missing, each once.
+pub(crate) fn packages(lacking: &[Lack]) -> Vec<String> {
+    let mut packages: Vec<String> = lacking.iter().map(|lack| lack.package.clone()).collect();
+    packages.retain(|package| !package.is_empty());
+    packages.sort();
+    packages.dedup();
+    packages
+}
+
+/// Asks the compiler of the host's programs whether it finds a header.
+fn has_header(header: &str, toolchain: Option<&Toolchain>, runner: &Runner) -> Result<bool> {
+    let host = toolchain.map_or(HOST_CC, |toolchain| toolchain.host_cc.as_str());
     if find_program(host).is_none() {
-        return Ok(true);
+        return Ok(Path::new(HEADERS_FOLDER).join(header).is_file());
     }
     let dir = tempfile::tempdir().map_err(|error| Diagnosis::io("create", &std::env::temp_dir(), &error))?;
     let file = dir.path().join("probe.c");
     std::fs::write(&file, format!("#include <{header}>\n"))
         .map_err(|error| Diagnosis::io("write", &file, &error))?;
     Ok(runner.run(&Call::new(host).args(["-fsyntax-only", "-w"]).arg(&file))?.success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_told_at_once_with_one_line_to_paste() {
+        let lack = |name: &str, package: &str| Lack { name: name.to_owned(), package: package.to_owned() };
+        assert_eq!(diagnosis(&[]), None);
+        let one = diagnosis(&[lack("make", "make")]).expect("a diagnosis");
+        assert_eq!(one.what, "make is not installed");
+        let all = [lack("nm", "binutils"), lack("gelf.h", "libelf-dev"), lack("ar", "binutils")];
+        let all = diagnosis(&all).expect("a diagnosis");
+        assert_eq!(all.what, "nm, gelf.h, ar are not installed");
+        assert!(all.remedy.ends_with("(Debian: apt install binutils libelf-dev)"), "{}", all.remedy);
+    }
+
+    #[test]
+    fn units_need_less_than_a_kernel() {
+        let config = Config::parse("CONFIG_RUST=y\nCONFIG_DEBUG_INFO_BTF=y\nCONFIG_IKHEADERS=y\n");
+        let needs = |what: Make| WHOLE_ONLY.iter().filter(|thing| what.needs(thing)).count();
+        assert_eq!((needs(Make::Units), needs(Make::Kernel)), (0, WHOLE_ONLY.len()));
+        let units = lacking(Make::Units, Some(&config), None, &Runner::new()).expect("not interrupted");
+        assert!(units.iter().all(|lack| lack.name != "rustc"), "{units:?}");
+    }
 }

@@ -58,6 +58,8 @@ pub struct Toolchain {
     pub lto: Lto,
     /// The compiler program, as make is told.
     pub cc: String,
+    /// The compiler of programs that the build runs on this machine.
+    pub(crate) host_cc: String,
     /// The linker program, as make is told unless a wrapper takes its place.
     pub ld: String,
     /// The first line of the linker's `--version`.
@@ -161,18 +163,34 @@ fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Run
             .into());
     }
     let gcc = config.is("CC_IS_GCC");
+    let mut make = candidate.make;
+    let host_cc = host_compiler(&candidate.cc, &candidate.affixes.0, !gcc && lld);
+    if host_cc == candidate.cc && find_program(HOST_CC).is_none() {
+        make.push(format!("HOSTCC={host_cc}"));
+    }
     Ok(Toolchain {
         compiler: if gcc { Compiler::Gcc } else { Compiler::Clang },
         version: version_number(&text, gcc),
         version_text: text,
         lto: Lto::of(config),
         cc: candidate.cc,
+        host_cc,
         ld: candidate.ld,
         ld_text,
         lld,
-        make: candidate.make,
+        make,
         affixes: candidate.affixes,
     })
+}
+
+/// What the kernel's makefiles call the compiler of the host's programs (HOSTCC), without LLVM=.
+const HOST_CC: &str = "gcc";
+
+/// The compiler of the host's programs: with LLVM=, the kernel's own. Else gcc; where a machine has only the gcc of one
+/// version, as with a distribution's kernel headers, the kernel's own again, unless it makes code of another machine.
+fn host_compiler(cc: &str, cross: &str, llvm: bool) -> String {
+    let own = llvm || (cross.is_empty() && find_program(HOST_CC).is_none());
+    if own { cc.to_owned() } else { HOST_CC.to_owned() }
 }
 
 /// The ways to name the tools, the likeliest first.

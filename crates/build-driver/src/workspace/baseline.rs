@@ -72,7 +72,7 @@ impl Workspace {
             return Ok(baseline);
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
+        host::check(host::Make::Kernel, config, toolchain, &self.runner)?;
         self.copy_source(progress)?;
         if !self.build_dir().join("vmlinux.a").exists() {
             space::check(&self.dir, space::estimate(config))?;

@@ -53,7 +53,7 @@ impl Workspace {
 
     fn record_vmlinux(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check_build_tools(host::Make::Kernel, config, toolchain, &self.runner)?;
+        host::check(host::Make::Kernel, config, toolchain, &self.runner)?;
         space::check(&self.dir, space::estimate(config) / 2)?;
         progress.step("compiling the units of vmlinux to bitcode");
         // The next run knows when this one is killed while objects are half-written.

@@ -46,7 +46,7 @@ impl Workspace {
             return Ok(Ready { units, cached: true });
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check_build_tools(host::Make::Units, config, toolchain, &self.runner)?;
+        host::check(host::Make::Units, config, toolchain, &self.runner)?;
         self.copy_source(progress)?;
         progress.step("configuring");
         self.place_configuration(progress)?;

@@ -211,7 +211,12 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let section = self.section_for(unit, from);
         let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
         let align = object.elf.section(from).sh_addralign.get(LE).max(1);
-        let bytes = object.range(from, start, end);
+        // Nothing in a module tells where it was made.
+        let bytes = object.without_source_folder(from, object.range(from, start, end));
+        let end = match object.role(from) {
+            Role::Strings => start + bytes.len() as u64,
+            _ => end,
+        };
         let out = &mut self.out.sections[section.0];
         let at = out.pad(align, start, fill);
         if out.kind == elf::SHT_NOBITS.0 {
@@ -268,11 +273,28 @@ mod tests {
 
     use crate::closure;
     use crate::plan::Unit;
-    use crate::testing::{Builds, Kernel};
+    use crate::testing::{Builds, FOLDER, Kernel};
+    use klpx_normalize::elf::ElfFile;
 
     /// What the change from one text to the other is refused for.
     fn codes(original: &str, patched: &str) -> Vec<&'static str> {
         Builds::new(original, patched).codes("vmlinux", &Kernel::default())
+    }
+
+    #[test]
+    fn a_module_does_not_say_in_which_folder_it_was_made() {
+        let text = |more: &str| {
+            format!(
+                "#line 1 \"{FOLDER}/drivers/a.c\"\nextern int out(const char *); int f(int x) {{ return out(__FILE__) + x {more}; }}"
+            )
+        };
+        let builds = Builds::new(&text(""), &text("+ 1"));
+        let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["out"], ..Kernel::default() };
+        let module = builds.module("vmlinux", &kernel);
+        let holds = |text: &str| module.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(holds("drivers/a.c\0") && !holds(FOLDER));
+        let file = ElfFile::from_bytes("livepatch-test.ko", module.clone());
+        builds.verify("vmlinux", &kernel, &file).expect("a sound module");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, type_id, without_promotion};
+use klpx_normalize::object::Object;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -155,6 +156,8 @@ impl<'e, 'd> Names<'e, 'd> {
 /// A copied function being compared.
 struct Pair<'p, 'd, 'c> {
     arch: Arch,
+    /// The unit's patched object.
+    object: &'p Object<'d>,
     patched: &'p Names<'p, 'd>,
     copy: &'p Names<'p, 'c>,
     alternatives: (&'p Alternatives, &'p Alternatives),
@@ -180,6 +183,7 @@ impl Check<'_, '_> {
             let alternatives = Alternatives::of(&unit.patched.elf);
             let pair = Pair {
                 arch,
+                object: unit.patched,
                 patched: &patched,
                 copy: &copy,
                 alternatives: (&alternatives, &copied_alternatives),
@@ -573,8 +577,9 @@ impl Pair<'_, '_, '_> {
             rest[..end.min(length)].to_vec()
         };
         let (ours, theirs) = (take(self.patched.elf, from, left), take(self.copy.elf, to, right));
+        let ours = self.object.without_source_folder(from, &ours);
         (ours != theirs).then(|| {
-            format!("{:?} became {:?}", String::from_utf8_lossy(&ours), String::from_utf8_lossy(&theirs))
+            format!("{:?} became {:?}", String::from_utf8_lossy(ours), String::from_utf8_lossy(&theirs))
         })
     }
 }

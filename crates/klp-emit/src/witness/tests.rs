@@ -228,3 +228,33 @@ fn another_configuration_is_one_diagnosis() {
     let (_, _, _, rest) = unit(&f, "unit.o", "vmlinux");
     assert_eq!(rest, [("klpx::another-build", None)]);
 }
+
+#[test]
+fn the_folder_of_the_source_may_be_another_one_and_nothing_else_of_its_paths() {
+    let text = |path: &str| format!("#line 1 \"{path}\"\nconst char *where(void) {{ return __FILE__; }}");
+    let ours = text("/here/linux/drivers/block/loop.c");
+    let differs = |kernel: &str, folders: &[std::path::PathBuf]| {
+        let f = Fixture::new();
+        f.compile("one", &ours, "witness.o", &[]);
+        f.compile("one", &text(kernel), "kernel.o", &[]);
+        f.link(&["kernel.o"], "vmlinux");
+        let (witness, image) = (f.open("witness.o"), f.open("vmlinux"));
+        let object = Object::read(&witness).expect("a sound object").compiled_in(folders);
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let check = Witness::new(&binding);
+        object.item_ids().any(|id| check.compare(id).is_err())
+    };
+    let here = ["/here/linux".into()];
+    assert!(!differs("/build/linux-7.3/drivers/block/loop.c", &here));
+    assert!(!differs("drivers/block/loop.c", &here));
+    assert!(differs("/build/linux-7.3/drivers/block/loop.c", &[]));
+    for other in [
+        "/build/linux-7.3/drivers/block/pool.c",
+        "xdrivers/block/loop.c",
+        "/loop.c",
+        "build/drivers/block/loop.c",
+    ] {
+        assert!(differs(other, &here), "{other}");
+    }
+}

@@ -109,6 +109,7 @@ impl Shortage {
         shortage.hints.extend(Some(row.note.to_owned()).filter(|note| !note.is_empty()));
         if archive.asked && shortage.packages.iter().any(|package| package.bytes.is_none()) {
             let place = kernel.fill(row.old_versions);
+            let place = place.trim_end_matches('/');
             shortage.hints.push(format!(
                 "the package manager does not know every one of these: renew its lists, or see {place}"
             ));

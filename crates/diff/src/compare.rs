@@ -10,7 +10,9 @@ use std::ops::Range;
 use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, Role, TableId, Target};
+use klpx_normalize::object::{
+    DirectBranch, Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, Role, TableId, Target,
+};
 use object::endian::LittleEndian as LE;
 
 use crate::correlate::{Correlation, is_anonymous};
@@ -26,10 +28,14 @@ pub struct Equivalence {
 }
 
 /// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 9] = [
+pub const EQUIVALENCES: [Equivalence; 10] = [
     Equivalence {
         name: "relocated-field",
         reason: "with RELA the bytes under a relocation are overwritten when it is applied",
+    },
+    Equivalence {
+        name: "direct-branch",
+        reason: "the distance that the assembler wrote between items of one section; what lies there is compared",
     },
     Equivalence {
         name: "none-relocation",
@@ -68,6 +74,9 @@ pub const EQUIVALENCES: [Equivalence; 9] = [
 /// Where `struct codetag` has the line, in bytes.
 const LINE: Range<u64> = 4..8;
 
+/// How many bytes a direct branch's distance takes; on arm64 the whole instruction, whose kind is compared by itself.
+const BRANCH_BYTES: u64 = 4;
+
 /// How deep literals may refer to literals before the comparison gives up and calls them different.
 const MAX_DEPTH: u8 = 16;
 
@@ -89,6 +98,12 @@ struct Span {
     base: u64,
 }
 
+/// The direct branches out of a range.
+struct Direct<'b> {
+    span: Span,
+    branches: &'b [DirectBranch],
+}
+
 impl<'d> Comparer<'_, 'd> {
     /// Why a pair of items differs; empty when it does not. The first difference of each kind is given.
     pub(crate) fn items(&self, original: ItemId, patched: ItemId) -> Vec<Reason> {
@@ -100,60 +115,63 @@ impl<'d> Comparer<'_, 'd> {
         if their_size != our_size || theirs.base - theirs.start != ours.base - ours.start {
             reasons.push(Reason::Size { from: their_size, to: our_size });
         }
+        let branches = |object: &Object<'d>, item: ItemId, span: Span| match object.item(item).code {
+            true => object.direct_branches(span.section, (span.base, span.end)),
+            false => Vec::new(),
+        };
+        let (a, b) = (branches(self.original, original, theirs), branches(self.patched, patched, ours));
         let differs =
             match is_allocation_tag(self.original, original) && is_allocation_tag(self.patched, patched) {
                 true => self.bytes_but(LINE, theirs, ours),
-                false => self.bytes(theirs, ours),
+                false => self.bytes_around(&b, theirs, ours),
             };
         reasons.extend(differs.map(|offset| Reason::Bytes { offset }));
         reasons.extend(self.references(theirs, ours, 0));
+        let direct = (Direct { span: theirs, branches: &a }, Direct { span: ours, branches: &b });
+        reasons.extend(self.direct_branches(&direct.0, &direct.1));
         if !self.original.type_ids(original).eq(self.patched.type_ids(patched)) {
             reasons.push(Reason::TypeIds);
         }
         if self.patched.item(patched).code {
             reasons.extend(self.outlying_literals(original, patched));
             reasons.extend(self.entries(original, patched));
-            if reasons.is_empty() {
-                reasons.extend(self.neighbour(original, patched));
-            }
         }
         reasons
     }
 
-    /// Functions of one section branch to each other without relocations, and the bytes of such a branch say only how
-    /// far it is. So the same bytes may lead to another function, where one is new or gone and another one stands in
-    /// its place.
-    fn neighbour(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
-        let at = |object: &Object<'_>, from: ItemId, distance: i64| {
-            let place = object.item(from).entry.checked_add_signed(distance)?;
-            let mut all = object.items_of(object.item(from).section);
-            all.find(|&item| object.item(item).code && object.item(item).entry == place)
+    /// Branches to other items of the section that the assembler resolved: their bytes say only how far they lead.
+    fn direct_branches(&self, theirs: &Direct<'_>, ours: &Direct<'_>) -> Option<Reason> {
+        let place = |direct: &Direct<'_>, branch: &DirectBranch| branch.at as i64 - direct.span.base as i64;
+        let mut pairs = theirs.branches.iter().zip(ours.branches);
+        let same = |x: &DirectBranch, y: &DirectBranch| {
+            let kind = |branch: &DirectBranch| branch.field.map(|(_, field)| field.kind);
+            let offset = |object: &Object<'_>, branch: &DirectBranch, to: ItemId| {
+                branch.target.wrapping_sub(object.item(to).entry)
+            };
+            place(theirs, x) == place(ours, y)
+                && kind(x) == kind(y)
+                && match (x.to, y.to) {
+                    (Some(a), Some(b)) => {
+                        self.correlation.original_of[b.index()].is_some_and(|(original, _)| original == a)
+                            && offset(self.original, x, a) == offset(self.patched, y, b)
+                    }
+                    (None, None) => x.target.wrapping_sub(x.at) == y.target.wrapping_sub(y.at),
+                    _ => false,
+                }
         };
-        let distance = |object: &Object<'_>, from: ItemId, to: ItemId| {
-            object.item(to).entry.wrapping_sub(object.item(from).entry) as i64
+        let (from, to) = match pairs.find(|(x, y)| !same(x, y)) {
+            Some((x, y)) => (Some(x), Some(y)),
+            None => {
+                let shared = theirs.branches.len().min(ours.branches.len());
+                (theirs.branches.get(shared), ours.branches.get(shared))
+            }
         };
-        let gone = self
-            .original
-            .items_of(self.original.item(original).section)
-            .filter(|&item| {
-                self.original.item(item).code && self.correlation.patched_of[item.index()].is_none()
-            })
-            .find_map(|item| {
-                Some((item, at(self.patched, patched, distance(self.original, original, item))?))
-            });
-        let new = || {
-            self.patched
-                .items_of(self.patched.item(patched).section)
-                .filter(|&item| {
-                    self.patched.item(item).code && self.correlation.original_of[item.index()].is_none()
-                })
-                .find_map(|item| {
-                    Some((at(self.original, original, distance(self.patched, patched, item))?, item))
-                })
+        let offset = to.map(|y| place(ours, y)).or(from.map(|x| place(theirs, x)))?;
+        let text = |object: &Object<'_>, branch: Option<&DirectBranch>| {
+            let to = branch.and_then(|branch| branch.to);
+            to.map_or(String::new(), |item| String::from_utf8_lossy(object.item_name(item)).into_owned())
         };
-        let (from, to) = gone.or_else(new)?;
-        let name = |object: &Object<'_>, item| String::from_utf8_lossy(object.item_name(item)).into_owned();
-        Some(Reason::Neighbour { from: name(self.original, from), to: name(self.patched, to) })
+        Some(Reason::Reference { offset, from: text(self.original, from), to: text(self.patched, to) })
     }
 
     /// A section of another purpose: `.init.text`, `.noinstr.text`, read-only or not.
@@ -175,17 +193,26 @@ impl<'d> Comparer<'_, 'd> {
 
     /// The first byte outside relocated fields that differs, counted from the entry.
     fn bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
+        self.bytes_around(&[], theirs, ours)
+    }
+
+    /// The same for bytes outside the fields of direct branches, too.
+    fn bytes_around(&self, branches: &[DirectBranch], theirs: Span, ours: Span) -> Option<i64> {
         let a = self.original.range(theirs.section, theirs.start, theirs.end);
         let b = self.patched.range(ours.section, ours.start, ours.end);
         if a == b {
             return None;
         }
         let mut fields = self.patched.relocations_in(ours.section, ours.start, ours.end).iter().peekable();
+        let mut branches = branches.iter().filter_map(|branch| branch.field).map(|(at, _)| at).peekable();
         let mut masked = ours.start; // one past the last byte of the fields seen so far
         for n in 0..a.len().min(b.len()) {
             let place = ours.start + n as u64;
             while let Some(rela) = fields.next_if(|rela| rela.r_offset.get(LE) <= place) {
                 masked = masked.max(rela.r_offset.get(LE) + field_bytes(self.patched, rela));
+            }
+            while let Some(at) = branches.next_if(|at| *at <= place) {
+                masked = masked.max(at + BRANCH_BYTES);
             }
             if place >= masked && a[n] != b[n] {
                 return Some(place as i64 - ours.base as i64);

@@ -43,14 +43,6 @@ pub enum Reason {
         /// In the patched object.
         to: String,
     },
-    /// Another function stands where it may branch to without a relocation, as the assembler writes it between
-    /// functions of one section.
-    Neighbour {
-        /// What stood there in the original.
-        from: String,
-        /// What stands there in the patched object.
-        to: String,
-    },
     /// A list of BTF type numbers names other types, or in another order.
     TypeIds,
 }

@@ -1,5 +1,5 @@
-//! Functions of one named section branch to each other without relocations: the same bytes can lead to another
-//! function.
+//! Functions of one named section branch to each other without relocations: the same bytes can lead to another function,
+//! and other bytes to the same one.
 
 use std::process::Command;
 
@@ -40,7 +40,13 @@ fn changed(patched: &str) -> Vec<(String, bool)> {
     let difference = compare(&original, &patched);
     let of_change = |change: &klpx_diff::Change| {
         let name = String::from_utf8_lossy(patched.item_name(change.patched)).into_owned();
-        (name, change.reasons.iter().any(|reason| matches!(reason, Reason::Neighbour { .. })))
+        (
+            name,
+            change
+                .reasons
+                .iter()
+                .any(|reason| matches!(reason, Reason::Reference { to, .. } if to == "renamed")),
+        )
     };
     difference.functions.iter().map(of_change).collect()
 }
@@ -59,4 +65,24 @@ fn another_function_in_the_place_of_one_that_is_gone_changes_its_callers() {
 fn a_function_that_changed_where_it_is_changes_nobody_else() {
     let found = changed(&SOURCE.replace("n + 1", "n + 2"));
     assert_eq!(found, [("helper".to_owned(), false)]);
+}
+
+#[test]
+fn a_function_that_only_lies_farther_away_changes_nobody_else() {
+    let text = |body: &str| {
+        format!(
+            "#define IN __attribute__((section(\".sched.text\"), noinline, noclone, noipa))
+             extern int out(int);
+             int IN first(int n) {{ return out(n); }}
+             int IN edited(int n) {{ {body} return out(n * 3) + 5; }}
+             int IN calls_both(int n) {{ return first(n) + edited(n + 1); }}"
+        )
+    };
+    let files = (object(&text("")), object(&text("out(7); out(n + 9);")));
+    let read = |file| Object::read(file).expect("an object");
+    let (original, patched) = (read(&files.0), read(&files.1));
+    let name = |item| String::from_utf8_lossy(patched.item_name(item)).into_owned();
+    let difference = compare(&original, &patched);
+    let changed: Vec<String> = difference.functions.iter().map(|change| name(change.patched)).collect();
+    assert_eq!(changed, ["edited"]);
 }

@@ -117,7 +117,7 @@ fn finding(
         (None, _) => (Kind::New, "new".to_owned()),
         (Some(_), Some(reason)) => {
             let what = match reason {
-                Reason::Section { .. } | Reason::Neighbour { .. } => in_words(reason),
+                Reason::Section { .. } => in_words(reason),
                 _ if patched.item(change.patched).code => "code differs".to_owned(),
                 other => in_words(other),
             };
@@ -173,7 +173,7 @@ pub fn offset(reason: &Reason) -> Option<i64> {
         | Reason::Reference { offset, .. }
         | Reason::Literal { offset }
         | Reason::SpecialSection { offset, .. } => Some(*offset),
-        Reason::Size { .. } | Reason::Section { .. } | Reason::Neighbour { .. } | Reason::TypeIds => None,
+        Reason::Size { .. } | Reason::Section { .. } | Reason::TypeIds => None,
     }
 }
 
@@ -196,7 +196,6 @@ pub fn in_words(reason: &Reason) -> String {
             format!("its entries in {table} differ from {} on", Offset(*offset))
         }
         Reason::Section { from, to } => format!("moved from {from} to {to}"),
-        Reason::Neighbour { from, to } => format!("may branch to {to} directly, did to {from}"),
         Reason::TypeIds => "names other types, or in another order".to_owned(),
     }
 }

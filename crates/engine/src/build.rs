@@ -11,6 +11,7 @@ use crate::change_set::{self, Analysis, PairFiles};
 use crate::events::{Events, Stage};
 use crate::holders::{self, LeftOut, Unaffected};
 use crate::inlining::Originals;
+use crate::layouts::Types;
 use crate::locate::{self, Located};
 use crate::module::Source;
 use crate::request::Request;
@@ -91,10 +92,12 @@ impl Build<'_> {
         self.results.changes = analysis.findings.concat();
         self.tell_holders(&analysis, &compiled)?;
         analysis.check()?;
+        let types = Types::read(&objects, &analysis, &compiled.tree)?;
+        self.results.accepted_layouts = types.check(&self.request.allow_layouts)?;
 
         let work_dir = compiled.work.dir();
         let (target, analysis, objects) = (&target, &analysis, &objects);
-        Source { workspace: &workspace, work_dir, target, analysis, objects }.make(self)
+        Source { workspace: &workspace, work_dir, target, analysis, objects, types: &types }.make(self)
     }
 
     /// Says who inlines what the patch edits and is not replaced; stops when one should be.

@@ -22,6 +22,7 @@ use crate::analysis::{Finding, Kind};
 use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
 use crate::events::Stage;
+use crate::layouts::{self, Types};
 use crate::results::{Made, Results, UnitFacts};
 use crate::target::Target;
 use klpx_diagnosis::words;
@@ -33,6 +34,7 @@ pub(crate) struct Source<'a> {
     pub(crate) target: &'a Target,
     pub(crate) analysis: &'a Analysis,
     pub(crate) objects: &'a [Objects<'a>],
+    pub(crate) types: &'a Types,
 }
 
 /// The name that the kernel gives a module of this livepatch name.
@@ -61,12 +63,17 @@ impl Source<'_> {
         let units: Vec<Unit<'_, '_>> = self.units(&overridden);
         let closure = closure::select(&units)?;
         self.tell(&closure, build.results);
+        let allowed = &build.request.allow_layouts;
+        let accepted = layouts::check_boot(&build.results.left_out, allowed)?;
+        build.results.accepted_layouts.extend(accepted);
         let bindings: Vec<Binding<'_>> = self
             .objects
             .iter()
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
         self.witnessed(&closure, &kernel, &bindings, build.results)?;
+        let note = layouts::check_kernel(self.objects, self.types, (&vmlinux, &modules))?;
+        build.note(note.as_slice());
         build.events.end(&bound_text(build.results));
 
         build.events.begin(Stage::Emit);

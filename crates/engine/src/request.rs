@@ -28,6 +28,8 @@ pub struct Request {
     pub fuzz: u8,
     /// How far the patched build may be brought nearer to the original.
     pub level: Level,
+    /// Types whose layout may change, and `__init` functions that may come out otherwise: a person has reviewed them.
+    pub allow_layouts: Vec<String>,
     /// Whether livepatches that are loaded already are replaced.
     pub replace: bool,
     /// Whether the objects of this run are kept.

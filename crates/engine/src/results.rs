@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::analysis::Finding;
 use crate::holders::Unaffected;
+use crate::layouts::Accepted;
 use crate::stabilise::Stabilised;
 
 /// Everything that a report can tell of a build. Filled stage by stage; what a failed build found stays in it.
@@ -34,6 +35,9 @@ pub struct Results {
     /// What the stabilised rebuild did, by object; empty when there was nothing to do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stabilised: Vec<Stabilised>,
+    /// Changed layouts that the user accepts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepted_layouts: Vec<Accepted>,
     /// The objects that were compared, where they are kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectFiles>,

@@ -97,7 +97,7 @@ impl<'d> Sections<'d> {
     }
 
     /// The DWARF of an object, whose addresses are [`dwarf::address`]es.
-    pub(crate) fn relocated(&self) -> Dwarf<Reader<'_>> {
+    pub fn relocated(&self) -> Dwarf<Reader<'_>> {
         self.dwarf(|loaded| dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations))
     }
 

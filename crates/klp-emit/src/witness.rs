@@ -114,7 +114,7 @@ const DEPTH: u32 = 4;
 /// When at least one of so many functions differs, the kernel was not built from this source and configuration.
 const ANOTHER_BUILD: usize = 4;
 /// What to do about any difference.
-pub(crate) const REMEDY: &str = "give klpx what this kernel was built with: the configuration as it was (not sent through another \
+pub const REMEDY: &str = "give klpx what this kernel was built with: the configuration as it was (not sent through another \
                       machine's olddefconfig), the same compiler, the same flags and make variables, the very source";
 /// How many functions are looked at to tell one change from another build.
 const SAMPLE: usize = 2000;

@@ -149,6 +149,9 @@ pub(crate) struct Build {
     /// Do not replace livepatches that are loaded already
     #[arg(long)]
     pub(crate) no_replace: bool,
+    /// Accept that this type's layout changes, or what this __init function sets up, after a review; may be repeated
+    #[arg(long, value_name = "TYPE|FUNCTION")]
+    pub(crate) allow_layout: Vec<String>,
     /// Let a hunk apply when this many of its context lines differ
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fuzz: u32,

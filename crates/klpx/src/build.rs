@@ -49,6 +49,7 @@ fn request(args: &Build) -> Result<Request> {
         cache_dir: crate::cache::directory(&args.common)?,
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),
+        allow_layouts: args.allow_layout.clone(),
         replace: !args.no_replace,
         keep_work: args.keep_work,
     })

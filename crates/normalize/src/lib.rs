@@ -9,6 +9,7 @@ pub mod arch;
 pub mod census;
 pub mod compressed;
 pub mod elf;
+pub mod escape;
 pub mod frames;
 pub mod lifetime;
 pub mod name;

@@ -5,6 +5,7 @@
 //! them, as [`Target::Literal`].
 
 mod borders;
+mod direct;
 mod gaps;
 mod source_folder;
 mod type_ids;
@@ -19,6 +20,7 @@ use crate::arch::{Arch, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name::{self, Anonymous, Canonical};
 use crate::special::{Table, TableKind};
+pub use direct::DirectBranch;
 pub use gaps::Outlier;
 pub use source_folder::LINE_AND_COLUMN;
 

@@ -1,8 +1,9 @@
 //! arm64 instruction facts.
 
+use klpx_normalize::escape::adr_distance;
 use object::elf;
 
-use super::{Escape, Field, RuntimeLoad, Veneer};
+use super::{RuntimeLoad, Veneer};
 
 /// The placeholder of `runtime_const_ptr()`, 16 bits an instruction, the low ones first
 /// (arch/arm64/include/asm/runtime-const.h): `movz` and three `movk`, without the register.
@@ -57,55 +58,6 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
     let ends =
         |w: u32| w >> 26 == 0b00_0101 || w & 0xffff_fc1f == 0xd61f_0000 || w & 0xffff_fc1f == 0xd65f_0000;
     words(code).find(|&(_, word)| ends(word)).map(|(at, _)| at + 4)
-}
-
-/// What has an address relative to itself: bits that say so, their value, where the distance lies, its width and unit,
-/// and the relocation that reaches every place of a module (Arm ARM, C4.1.93 "Branches, exception generating and system
-/// instructions", C4.1.94 "Load register (literal)", C4.1.92 "PC-rel. addressing").
-struct Relative {
-    mask: u32,
-    value: u32,
-    at: u32,
-    width: u32,
-    kind: Option<u32>,
-}
-
-const RELATIVE: [Relative; 6] = [
-    Relative { mask: 0xfc00_0000, value: 0x1400_0000, at: 0, width: 26, kind: Some(elf::R_AARCH64_JUMP26.0) },
-    Relative { mask: 0xfc00_0000, value: 0x9400_0000, at: 0, width: 26, kind: Some(elf::R_AARCH64_CALL26.0) },
-    // b.cond; cbz, cbnz; tbz, tbnz; ldr (literal)
-    Relative { mask: 0xff00_0000, value: 0x5400_0000, at: 5, width: 19, kind: None },
-    Relative { mask: 0x7e00_0000, value: 0x3400_0000, at: 5, width: 19, kind: None },
-    Relative { mask: 0x7e00_0000, value: 0x3600_0000, at: 5, width: 14, kind: None },
-    Relative { mask: 0x3b00_0000, value: 0x1800_0000, at: 5, width: 19, kind: None },
-];
-
-/// `adr`: its distance, in bytes.
-fn adr_distance(word: u32) -> Option<i64> {
-    // immhi:immlo, 21 bits with a sign
-    let distance = ((word << 8) as i32 >> 13 << 2) | (word >> 29 & 3) as i32;
-    (word & 0x9f00_0000 == 0x1000_0000).then_some(i64::from(distance))
-}
-
-/// The branches, loads and addresses without a relocation that leave the code.
-pub(super) fn escapes(code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
-    let mut found = Vec::new();
-    for (at, word) in words(code) {
-        let relative = RELATIVE.iter().find(|form| word & form.mask == form.value);
-        let (distance, kind) = match (relative, adr_distance(word)) {
-            (Some(form), _) => {
-                let left = 32 - form.at - form.width;
-                (i64::from((word << left) as i32 >> (32 - form.width)) * 4, form.kind)
-            }
-            (None, Some(distance)) => (distance, None),
-            (None, None) => continue,
-        };
-        let target = at as i64 + distance;
-        if !(0..code.len() as i64).contains(&target) && !settled(at) {
-            found.push(Escape { at, target, field: kind.map(|kind| Field { at, kind, addend: 0 }) });
-        }
-    }
-    found
 }
 
 /// How far a `b` or `bl` leads, in bytes from its place.
@@ -174,32 +126,6 @@ mod tests {
         assert_eq!(runtime_load(&mixed, 0), None);
         assert_eq!(runtime_load(&code(&[NOP; 4]), 0), None);
         assert_eq!(runtime_load(&mixed[..12], 0), None);
-    }
-
-    #[test]
-    fn what_leaves_the_code_is_found_by_every_way_out() {
-        let kinds = |word: u32| -> Vec<(i64, Option<u32>)> {
-            let found = escapes(&code(&[NOP, word, NOP]), &|_| false);
-            found.into_iter().map(|escape| (escape.target, escape.field.map(|field| field.kind))).collect()
-        };
-        let (jump, call) = (elf::R_AARCH64_JUMP26.0, elf::R_AARCH64_CALL26.0);
-        // b .+8; bl .-8; b.ne .+16; cbnz x1, .-8; tbz w2, #3, .+8; ldr x3, .+8; adr x4, .+13
-        for (word, out) in [
-            (0x1400_0002, (12, Some(jump))),
-            (0x97ff_fffe, (-4, Some(call))),
-            (0x5400_0081, (20, None)),
-            (0xb5ff_ffc1, (-4, None)),
-            (0x3618_0042, (12, None)),
-            (0x5800_0043, (12, None)),
-            (0x3000_0064, (17, None)),
-        ] {
-            assert_eq!(kinds(word), [out], "{word:#x}");
-        }
-        // b .-4; ldr x0, [x1]; add x0, x0, #1
-        for word in [0x17ff_ffff, 0xf940_0020, 0x9100_0400] {
-            assert_eq!(kinds(word), [], "{word:#x}");
-        }
-        assert_eq!(escapes(&code(&[0x1400_0002]), &|_| true), []);
     }
 
     #[test]

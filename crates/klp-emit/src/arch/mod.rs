@@ -97,36 +97,6 @@ pub(crate) fn straight_code_length(arch: Arch, code: &[u8]) -> Option<usize> {
     }
 }
 
-/// An instruction that leads out of the code it is in, without a relocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Escape {
-    /// First byte of the instruction.
-    pub(crate) at: usize,
-    /// Where it leads, in bytes from the start of the code.
-    pub(crate) target: i64,
-    /// Where a relocation would stand; `None` when the instruction does not reach all of a module.
-    pub(crate) field: Option<Field>,
-}
-
-/// The field of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
-    /// Its first byte.
-    pub(crate) at: usize,
-    /// The relocation type for it.
-    pub(crate) kind: u32,
-    /// The addend of a relocation to the target.
-    pub(crate) addend: i64,
-}
-
-/// What leads out of `code` without a relocation. `settled` tells at which bytes there is one, or no instruction.
-pub(crate) fn escapes(arch: Arch, code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
-    match arch {
-        Arch::X86_64 => x86_64::escaping_branches(code, settled),
-        Arch::Arm64 => arm64::escapes(code, settled),
-    }
-}
-
 /// The byte that fills gaps between functions.
 pub(crate) fn filler(arch: Arch) -> u8 {
     match arch {

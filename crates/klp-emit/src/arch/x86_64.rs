@@ -3,8 +3,7 @@
 use klpx_normalize::arch::RelocationKind;
 use object::elf;
 
-use super::{Escape, Field, RuntimeLoad};
-use crate::direct::X86_BRANCH;
+use super::RuntimeLoad;
 
 /// The placeholder of `runtime_const_ptr()` (arch/x86/include/asm/runtime-const.h).
 const PLACEHOLDER: u64 = 0x0123_4567_89ab_cdef;
@@ -50,27 +49,6 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
         }
     }
     None
-}
-
-/// The branches without a relocation that leave the code.
-pub(super) fn escaping_branches(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
-    use iced_x86::{Decoder, DecoderOptions, OpKind};
-    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-    let mut found = Vec::new();
-    while decoder.can_decode() {
-        let at = decoder.position();
-        let instruction = decoder.decode();
-        let end = decoder.position();
-        let near = matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
-        let target = instruction.near_branch_target() as i64;
-        if !near || (0..code.len() as i64).contains(&target) || (at..end).any(relocated) {
-            continue;
-        }
-        let long = decoder.get_constant_offsets(&instruction).immediate_size() == 4;
-        let (kind, addend) = X86_BRANCH;
-        found.push(Escape { at, target, field: long.then_some(Field { at: end - 4, kind, addend }) });
-    }
-    found
 }
 
 #[cfg(test)]

@@ -1,0 +1,258 @@
+//! Layouts of live data: types that the patch changes, types that the kernel has otherwise than klpx's build of the
+//! original, and code that decided at boot what a patched kernel would decide otherwise.
+//!
+//! Objects that were made before a livepatch is loaded stay as they are, and code that is not replaced goes on using
+//! them as they were. Whether that is harmless only a person can tell: such a patch is refused, unless the user names
+//! what was reviewed (`--allow-layout`).
+
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_klp_emit::image::{Image, VMLINUX};
+use klpx_layout::{Btf, Change, Definition, Kind, Layouts, changes};
+use klpx_normalize::elf::Elf;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::analysis::Finding;
+use crate::causes::Cause;
+use crate::change_set::{Analysis, Objects};
+
+/// A type that the patch changes, or what an `__init` function sets up, and that the user accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    /// The type as C writes it, or the function's name.
+    pub name: String,
+    /// What differs.
+    pub differences: Vec<String>,
+    /// Types that it lies in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inside: Vec<String>,
+}
+
+/// The types of the pairs that the livepatch takes code from.
+pub(crate) struct Types {
+    /// By pair, those of the original; `None` where nothing differs.
+    pub(crate) originals: Vec<Option<Layouts>>,
+    /// Each changed type once.
+    changes: Vec<Change>,
+    /// The folder that the source was compiled in.
+    tree: String,
+}
+
+impl Types {
+    /// Reads and compares.
+    pub(crate) fn read(objects: &[Objects<'_>], analysis: &Analysis, tree: &Path) -> Result<Types> {
+        let read = |(pair, difference): (&Objects<'_>, &klpx_diff::Difference)| {
+            if difference.is_empty() {
+                return Ok((None, Vec::new()));
+            }
+            let (original, patched) =
+                rayon::join(|| Layouts::read(&pair.original.elf), || Layouts::read(&pair.patched.elf));
+            let (original, patched) = (original?, patched?);
+            let changes = changes(&original, &patched);
+            Ok((Some(original), changes))
+        };
+        let each: Result<Vec<_>> = objects.par_iter().zip(&analysis.differences).map(read).collect();
+        let (originals, each): (Vec<_>, Vec<_>) = each?.into_iter().unzip();
+        let mut changes: Vec<Change> = Vec::new();
+        for change in each.into_iter().flatten() {
+            let same =
+                |other: &&mut Change| other.key == change.key && other.differences == change.differences;
+            match changes.iter_mut().find(same) {
+                Some(known) => join(known, change),
+                None => changes.push(change),
+            }
+        }
+        Ok(Types { originals, changes, tree: format!("{}/", tree.display()) })
+    }
+
+    /// Where a type is defined, as a path in the source.
+    fn place(&self, definition: &Definition) -> Place {
+        let file = definition.file.strip_prefix(&self.tree).unwrap_or(&definition.file);
+        Place::file(file, Some(definition.line).filter(|line| *line != 0))
+    }
+
+    /// Refuses changed types, but for those that the user accepts; these are returned.
+    pub(crate) fn check(&self, allowed: &[String]) -> Result<Vec<Accepted>> {
+        let is_allowed = |change: &&Change| {
+            allowed.iter().any(|name| *name == change.key.name || *name == change.key.to_string())
+        };
+        let (accepted, refused): (Vec<&Change>, Vec<&Change>) = self.changes.iter().partition(is_allowed);
+        Failure::all(refused.into_iter().map(|change| self.refusal(change)).collect())?;
+        Ok(accepted
+            .into_iter()
+            .map(|change| Accepted {
+                name: change.key.to_string(),
+                differences: change.differences.clone(),
+                inside: change.inside.iter().map(ToString::to_string).collect(),
+            })
+            .collect())
+    }
+
+    fn refusal(&self, change: &Change) -> Diagnosis {
+        let (before, now) = change.size;
+        let what = match change.key.kind {
+            Kind::Enum => format!("the patch changes what values of {} mean", change.key),
+            _ if now > before => format!("{} grows from {before} to {now} bytes", change.key),
+            _ if now < before => format!("{} shrinks from {before} to {now} bytes", change.key),
+            _ => format!("the patch changes the layout of {}", change.key),
+        };
+        let named = |names: &[String]| match names {
+            [few @ ..] if few.len() <= 4 => few.join(", "),
+            [first, second, third, rest @ ..] => {
+                format!("{first}, {second}, {third} and {} more", rest.len())
+            }
+            _ => String::new(),
+        };
+        let mut why = "objects made before the livepatch is loaded stay as they are, and so does the code that is not replaced"
+            .to_owned();
+        if !change.variables.is_empty() {
+            why.push_str(&format!("; such objects are in {}", named(&change.variables)));
+        }
+        let inside: Vec<String> = change.inside.iter().map(ToString::to_string).collect();
+        let inside = (!inside.is_empty()).then(|| format!("it lies in {}", named(&inside)));
+        Diagnosis::new("klpx::layout", Class::NotLivepatchable, what)
+            .place(self.place(&change.patched))
+            .why(why)
+            .remedy(format!(
+                "leave the type as it is and keep what is new in a shadow variable (klp_shadow_get_or_alloc); when a review \
+                 shows that no such object is ever read, add --allow-layout {}",
+                change.key.name
+            ))
+            .detail(change.differences.iter().cloned().chain(inside))
+    }
+}
+
+/// Adds what another unit knows of the same change.
+fn join(known: &mut Change, other: Change) {
+    merge(&mut known.variables, other.variables);
+    merge(&mut known.inside, other.inside);
+}
+
+fn merge<T: Ord>(list: &mut Vec<T>, more: Vec<T>) {
+    list.extend(more);
+    list.sort();
+    list.dedup();
+}
+
+/// Refuses a livepatch for a kernel whose types are others than in klpx's build of the original. Code of the unit that
+/// is there already shows most of that by itself; a member that only the patch uses is seen nowhere else. What could
+/// not be compared is returned.
+pub(crate) fn check_kernel(
+    objects: &[Objects<'_>],
+    types: &Types,
+    (vmlinux, modules): (&Image<'_>, &[Image<'_>]),
+) -> Result<Option<String>> {
+    let Some(kernel) = section(&vmlinux.elf) else {
+        return Ok(Some(
+            "the kernel has no BTF: its types were not compared with those of klpx's build".to_owned(),
+        ));
+    };
+    let kernel = Btf::read(kernel, None)?;
+    let mut faults: Vec<Diagnosis> = Vec::new();
+    for (pair, original) in objects.iter().zip(&types.originals) {
+        let Some(original) = original else { continue };
+        let own = modules.iter().find(|image| image.object() == pair.name).map(|image| section(&image.elf));
+        let module = own.flatten().map(|bytes| Btf::read(bytes, Some(&kernel))).transpose()?;
+        // A module without BTF may have types of its own that are called as the kernel's.
+        let may_be_own = pair.name != VMLINUX && module.is_none();
+        for (key, definition, line) in module.as_ref().unwrap_or(&kernel).disagreements(original) {
+            if may_be_own && !definition.file.contains("/include/") {
+                continue;
+            }
+            faults.push(
+                Diagnosis::new(
+                    "klpx::kernel-differs",
+                    Class::Verification,
+                    format!("{key} of the kernel to be patched differs"),
+                )
+                .place(types.place(&definition))
+                .why(format!("beside what the BTF of {} says, in klpx's build {line}", pair.name))
+                .remedy(klpx_klp_emit::witness::REMEDY),
+            );
+        }
+    }
+    faults.sort();
+    faults.dedup();
+    Failure::all(faults)?;
+    Ok(None)
+}
+
+fn section<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
+    elf.section_by_name(b".BTF").map(|id| elf.section_bytes(id)).filter(|bytes| !bytes.is_empty())
+}
+
+/// Refuses a patch that makes an `__init` function come out otherwise which it does not edit: what the function set up
+/// at boot rests on a constant or a type that is another one now. Accepted functions are returned.
+pub(crate) fn check_boot(left_out: &[Finding], allowed: &[String]) -> Result<Vec<Accepted>> {
+    let mut faults = Vec::new();
+    let mut accepted = Vec::new();
+    for finding in left_out.iter().filter(|finding| finding.cause == Some(Cause::Otherwise)) {
+        if allowed.contains(&finding.function) {
+            accepted.push(Accepted {
+                name: finding.function.clone(),
+                differences: finding.reasons.clone(),
+                inside: Vec::new(),
+            });
+            continue;
+        }
+        let mut place = Place::symbol(&finding.function);
+        if let Some(file) = &finding.file {
+            place = place.at(file, finding.line);
+        }
+        faults.push(
+            Diagnosis::new("klpx::boot-decision", Class::NotLivepatchable, "code that ran at boot rests on what the patch changes")
+                .place(place)
+                .why(
+                    "the patch does not edit this __init function, and the function came out otherwise: a constant, a size \
+                     or a type is another one, and what was set up at boot is as before",
+                )
+                .remedy(format!(
+                    "keep the value that the kernel booted with; when a review shows that what was set up still fits, add \
+                     --allow-layout {}",
+                    finding.function
+                ))
+                .detail(finding.reasons.iter().cloned()),
+        );
+    }
+    Failure::all(faults)?;
+    Ok(accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Kind;
+
+    fn left_out(function: &str, cause: Option<Cause>) -> Finding {
+        Finding {
+            object: VMLINUX.to_owned(),
+            function: function.to_owned(),
+            kind: Kind::Changed,
+            cause,
+            inlines: Vec::new(),
+            why: "it ran when the kernel booted and is gone".to_owned(),
+            file: Some("mm/a.c".to_owned()),
+            line: Some(7),
+            reasons: vec!["its bytes differ at +0x10".to_owned()],
+        }
+    }
+
+    #[test]
+    fn boot_code_that_nobody_edited_and_that_holds_no_edited_copy_decided_otherwise() {
+        let codes = |cause, allowed: &[&str]| -> Vec<&'static str> {
+            let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+            let result = check_boot(&[left_out("setup", cause)], &allowed);
+            result.err().map_or(Vec::new(), |failure| failure.diagnoses().map(|said| said.code).collect())
+        };
+        assert_eq!(codes(Some(Cause::Otherwise), &[]), ["klpx::boot-decision"]);
+        assert_eq!(codes(Some(Cause::Otherwise), &["other"]), ["klpx::boot-decision"]);
+        assert_eq!(codes(Some(Cause::Otherwise), &["setup"]), [""; 0]);
+        for harmless in [Some(Cause::Inlines), Some(Cause::ReliesOn), Some(Cause::CalledBy), None] {
+            assert_eq!(codes(harmless, &[]), [""; 0], "{harmless:?}");
+        }
+        let accepted = check_boot(&[left_out("setup", Some(Cause::Otherwise))], &["setup".to_owned()]);
+        assert_eq!(accepted.expect("accepted")[0].name, "setup");
+    }
+}

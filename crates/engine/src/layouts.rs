@@ -99,7 +99,7 @@ impl Types {
             _ => format!("the patch changes the layout of {}", change.key),
         };
         let named = |names: &[String]| match names {
-            [few @ ..] if few.len() <= 4 => few.join(", "),
+            few if few.len() <= 4 => few.join(", "),
             [first, second, third, rest @ ..] => {
                 format!("{first}, {second}, {third} and {} more", rest.len())
             }

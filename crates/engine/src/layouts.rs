@@ -185,10 +185,10 @@ fn section<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
 
 /// Refuses a patch that makes an `__init` function come out otherwise which it does not edit: what the function set up
 /// at boot rests on a constant or a type that is another one now. Accepted functions are returned.
-pub(crate) fn check_boot(left_out: &[Finding], allowed: &[String]) -> Result<Vec<Accepted>> {
+pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<Accepted>> {
     let mut faults = Vec::new();
     let mut accepted = Vec::new();
-    for finding in left_out.iter().filter(|finding| finding.cause == Some(Cause::Otherwise)) {
+    for finding in booted.iter().filter(|finding| finding.cause == Some(Cause::Otherwise)) {
         if allowed.contains(&finding.function) {
             accepted.push(Accepted {
                 name: finding.function.clone(),

@@ -62,9 +62,9 @@ impl Source<'_> {
             .collect();
         let units: Vec<Unit<'_, '_>> = self.units(&overridden);
         let closure = closure::select(&units)?;
-        self.tell(&closure, build.results);
+        let booted = self.tell(&closure, build.results);
         let allowed = &build.request.allow_layouts;
-        let accepted = layouts::check_boot(&build.results.left_out, allowed)?;
+        let accepted = layouts::check_boot(&booted, allowed)?;
         build.results.accepted_layouts.extend(accepted);
         let bindings: Vec<Binding<'_>> = self
             .objects
@@ -113,9 +113,11 @@ impl Source<'_> {
         .collect()
     }
 
-    /// What goes into the module and what does not, in the words of the results.
-    fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) {
+    /// What goes into the module and what does not, in the words of the results. Returns what is left out because it
+    /// ran at boot.
+    fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) -> Vec<Finding> {
         results.changes.clear();
+        let mut booted = Vec::new();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
             for (change, finding) in each.filter(|(_, finding)| !finding.is_cold_part()) {
@@ -129,7 +131,12 @@ impl Source<'_> {
                         let section = patched.elf.section_name(patched.item(change.patched).section);
                         let gave_way =
                             change.original.is_some_and(|item| closure.units[n].is_overridden(item));
-                        results.left_out.push(left_out(finding, Lifetime::of(section), gave_way));
+                        let lifetime = Lifetime::of(section);
+                        let left_out = left_out(finding, lifetime, gave_way);
+                        if ran_at_boot(finding.kind, lifetime, gave_way) {
+                            booted.push(left_out.clone());
+                        }
+                        results.left_out.push(left_out);
                     }
                 }
             }
@@ -140,6 +147,7 @@ impl Source<'_> {
             });
             results.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
         }
+        booted
     }
 
     /// Units must be the kernel's, each function of them. Of a whole kernel: the functions to be replaced, and what
@@ -217,6 +225,12 @@ fn helper(finding: &Finding) -> Finding {
     Finding { kind: Kind::New, why, ..finding.clone() }
 }
 
+/// True for a changed function that ran when the kernel booted; not for a new one, one that nothing ever runs, or a weak
+/// one in whose place the kernel has another.
+fn ran_at_boot(kind: Kind, lifetime: Lifetime, gave_way: bool) -> bool {
+    kind == Kind::Changed && lifetime == Lifetime::Boot && !gave_way
+}
+
 /// A difference that the module does not hold.
 fn left_out(finding: &Finding, lifetime: Lifetime, gave_way: bool) -> Finding {
     let why = match (finding.kind, lifetime) {
@@ -251,4 +265,18 @@ fn verified_text(v: &Verified) -> String {
         v.reachable,
         v.functions
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_changed_function_of_boot_decided_at_boot() {
+        assert!(ran_at_boot(Kind::Changed, Lifetime::Boot, false));
+        assert!(!ran_at_boot(Kind::Changed, Lifetime::Boot, true));
+        assert!(!ran_at_boot(Kind::Changed, Lifetime::Removal, false));
+        assert!(!ran_at_boot(Kind::Changed, Lifetime::Kept, false));
+        assert!(!ran_at_boot(Kind::New, Lifetime::Boot, false));
+    }
 }

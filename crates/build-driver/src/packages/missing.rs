@@ -61,7 +61,12 @@ impl Shortage {
             None => Archive::default(),
         };
         let config = survey.found.get(&Piece::Config).and_then(|located| Config::read(&located.path).ok());
-        let tools = host::lacking(host::Make::Units, config.as_ref(), None, runner)?;
+        // LTO compiles all of a link.
+        let what = match config.as_ref().is_some_and(|config| config.is("LTO_CLANG")) {
+            true => host::Make::Kernel,
+            false => host::Make::Units,
+        };
+        let tools = host::lacking(what, config.as_ref(), None, runner)?;
         Ok(Shortage::with(survey, &archive).and_tools(survey, tools))
     }
 

@@ -30,7 +30,7 @@ pub use config::{Arch, Config};
 pub use kbuild::recorded::Recorded;
 pub use kernel::{Kernel, Options, accepted};
 pub use parallel::each;
-pub use patch::apply::Prepared;
+pub use patch::apply::{Line, Prepared};
 pub use patch::{PatchSet, lines};
 pub use progress::Progress;
 pub use toolchain::{Compiler, Lto, Toolchain};

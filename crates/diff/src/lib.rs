@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use compare::Comparer;
 pub use compare::describe;
 pub use compare::{EQUIVALENCES, Equivalence};
-pub use correlate::{Correlation, Evidence, Unsettled, correlate, is_anonymous};
+pub use correlate::{Correlation, Edits, Evidence, Line, Sources, Unsettled, correlate, is_anonymous};
 pub use folded::{Folded, Way};
 pub use reason::Reason;
 
@@ -69,13 +69,18 @@ impl Difference {
 
 /// Compares two builds of one object. Items are compared in parallel; the result does not depend on the thread count.
 pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
-    compare_unit(original, patched, &BTreeSet::new())
+    compare_unit(original, patched, &BTreeSet::new(), Sources::Unknown)
 }
 
-/// The same for one of several units of which each was built twice. `moved` are names that mean something else in the
-/// other units' patched builds.
-pub fn compare_unit(original: &Object<'_>, patched: &Object<'_>, moved: &BTreeSet<Vec<u8>>) -> Difference {
-    let mut correlation = correlate(original, patched);
+/// The same for one of several units of which each was built twice, with what is known of their sources. `moved` are
+/// names that mean something else in the other units' patched builds.
+pub fn compare_unit(
+    original: &Object<'_>,
+    patched: &Object<'_>,
+    moved: &BTreeSet<Vec<u8>>,
+    sources: Sources<'_>,
+) -> Difference {
+    let mut correlation = correlate(original, patched, sources);
     let folded = folded::find(original, patched, &mut correlation);
     let comparer = Comparer { original, patched, correlation: &correlation, moved };
     let changes: Vec<Change> = patched

@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::Evidence;
+use klpx_diff::{Evidence, Sources};
 use support::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
 use support::{Builds, Pair, used, used_one};
 
@@ -59,17 +59,20 @@ fn twin_bases(tools: Tools) -> &'static str {
 }
 
 #[test]
-fn twins_of_one_function_are_told_by_the_code_around_them() {
+fn twins_of_one_function_are_told_by_their_declarations() {
     for tools in [GCC_12, CLANGS[0], CLANGS[1], CLANGS[2]] {
-        let builds = build(tools, &TWINS.replace("EDIT", "x"), &TWINS.replace("EDIT", "out(x) + out(x + 7)"));
-        let pair = builds.pair();
+        let patched = TWINS.replace("EDIT", "out(x) + out(x + 7)");
+        let (builds, kept) = Builds::numbered(tools, &TWINS.replace("EDIT", "x"), &patched);
+        let pair = builds.pair_of(Sources::Edited(&kept));
         let base = twin_bases(tools);
         let (theirs, ours) = (used(&pair.original, "twins", base), used(&pair.patched, "twins", base));
         assert_eq!((theirs.len(), ours.len()), (2, 2));
         // GCC may emit the blocks in another order than the source has them, but in both builds alike.
         for (x, y) in theirs.into_iter().zip(ours) {
-            assert_eq!(pair.of(y), Some((x, Evidence::Reference)), "{tools:?}");
+            assert_eq!(pair.of(y), Some((x, Evidence::Declaration)), "{tools:?}");
         }
+        // The code around them says nothing: the edit may have put another variable in the place of one.
+        assert_eq!(builds.pair().unsettled().len(), 2, "{tools:?}");
     }
 }
 
@@ -105,13 +108,53 @@ int other(int x) { static int n; n ^= x; return n; }";
 fn a_static_follows_its_function_into_another() {
     let (kept, inlined) = ("__attribute__((noinline))", "inline __attribute__((always_inline))");
     for (from, to) in [(kept, inlined), (inlined, kept)] {
-        let text = |keep: &str, edit: &str| INLINED.replace("KEEP", keep).replace("EDIT", edit);
-        let builds = build(GCC_12, &text(from, "0"), &text(to, "x * 3"));
-        let pair = builds.pair();
+        let text = |keep: &str, edit: &str| {
+            INLINED.replace("KEEP", &format!("{keep}\n")).replace("EDIT", edit)
+        };
+        let (builds, edits) = Builds::numbered(GCC_12, &text(from, "0"), &text(to, "x * 3"));
         let user = |keep: &str| if keep == kept { "fn" } else { "outer" };
-        assert_eq!(pair.same(user(from), user(to), "n"), Some(Evidence::Content), "{from} to {to}");
-        assert_eq!(pair.same("other", "other", "n"), Some(Evidence::Reference));
+        let pair = builds.pair_of(Sources::Edited(&edits));
+        let evidence = pair.same(user(from), user(to), "n");
+        assert_eq!(evidence, Some(Evidence::Declaration), "{from} to {to}");
         assert_eq!(pair.unsettled(), [""; 0]);
+        let pair = builds.pair();
+        assert_eq!(pair.same(user(from), user(to), "n"), None);
+        assert_eq!(pair.same("other", "other", "n"), Some(Evidence::Reference));
+        assert_eq!(pair.unsettled().len(), 1);
+    }
+}
+
+/// A static is declared in a line that stays, but in another function.
+#[test]
+fn a_static_does_not_follow_its_line_into_another_function() {
+    let text = |first: &str, second: &str| {
+        format!("extern int out(int);\nint a(int x) {{\n{first}return out(x); }}\nint b(int x) {{\n{second}return x; }}\n")
+    };
+    let n = "static int n; n += out(x);\n";
+    for tools in [GCC_12, CLANG_22] {
+        let (builds, kept) = Builds::numbered(tools, &text(n, ""), &text("", n));
+        let pair = builds.pair_of(Sources::Edited(&kept));
+        let base = if tools == GCC_12 { "n" } else { "b.n" };
+        let n = used_one(&pair.patched, "b", base);
+        assert_eq!((pair.of(n), pair.correlation.is_unsettled(n)), (None, true), "{tools:?}");
+    }
+}
+
+/// The declaration itself is edited: what has the name now may be another variable.
+#[test]
+fn a_static_that_is_declared_anew_is_told_by_code_that_stays() {
+    let text = |start: &str, edit: &str| {
+        format!("extern int out(int);\nint a(int x) {{\n{start}\nn += out(x{edit}); return n; }}\n")
+    };
+    for tools in [GCC_12, CLANG_22] {
+        let base = if tools == GCC_12 { "n" } else { "a.n" };
+        let before = text("static int n;", "");
+        for (edit, same) in [("", true), (" + 1", false)] {
+            let (builds, kept) = Builds::numbered(tools, &before, &text("static int m, n;", edit));
+            let pair = builds.pair_of(Sources::Edited(&kept));
+            let n = used_one(&pair.patched, "a", base);
+            assert_eq!((pair.of(n).is_some(), pair.correlation.is_unsettled(n)), (same, !same), "{tools:?}");
+        }
     }
 }
 
@@ -127,26 +170,27 @@ fn a_static_of_a_function_that_went_is_not_inherited_by_one_that_never_called_it
     let n = used_one(&pair.patched, "stays", "n");
     assert_eq!(pair.of(n), None);
     assert!(pair.correlation.is_unsettled(n), "the file had such a static, and has one");
-    // With Clang its name says of which function it is.
+    // With Clang its name says of which function it is, not where it went.
     let builds = build(CLANG_22, original, patched);
     let pair = builds.pair();
     let n = used_one(&pair.patched, "stays", "stays.n");
-    assert_eq!((pair.of(n), pair.correlation.is_unsettled(n)), (None, false));
+    assert_eq!((pair.of(n), pair.correlation.is_unsettled(n)), (None, true));
 }
 
 #[test]
 fn a_static_of_the_file_is_not_one_of_a_function() {
     let text = |edit: &str| {
         format!(
-            "int f(int x) {{ static int n; n += x; {edit} return n; }}
+            "int f(int x) {{ static int n;
+            n += x; {edit} return n; }}
             static int n;
             int g(int x) {{ n ^= x; return n; }}"
         )
     };
-    let builds = build(GCC_12, &text(""), &text("n *= 2;"));
-    let pair = builds.pair();
+    let (builds, kept) = Builds::numbered(GCC_12, &text(""), &text("n *= 2;"));
+    let pair = builds.pair_of(Sources::Edited(&kept));
     assert_eq!(pair.same("g", "g", "n"), Some(Evidence::FileAndName));
-    assert!(pair.same("f", "f", "n").is_some());
+    assert_eq!(pair.same("f", "f", "n"), Some(Evidence::Declaration));
 }
 
 /// Two versions of `f`, each for one constant; GCC numbers them in the order in which it made them.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
-use klpx_diff::Difference;
+use klpx_diff::{Difference, Sources};
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::ElfFile;
@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::analysis::{self, Finding, Kind};
 use crate::build::Compiled;
 use crate::causes::{self, Both, Cause};
+use crate::edits::SourceEdits;
 use crate::holders::Others;
 use klpx_diagnosis::words;
 
@@ -148,7 +149,9 @@ impl Analysis {
 
     fn add(&mut self, pair: &Objects<'_>, compiled: &mut Compiled<'_>) {
         let Compiled { originals, remade, moved, tree, .. } = compiled;
-        let difference = klpx_diff::compare_unit(&pair.original, &pair.patched, moved);
+        let edits = SourceEdits::new(originals.prepared(), tree);
+        let sources = Sources::Edited(&edits);
+        let difference = klpx_diff::compare_unit(&pair.original, &pair.patched, moved, sources);
         let place = |item: &Item| (item.section, item.entry);
         let changes = || difference.functions.iter().map(|change| change.patched);
         let places: Vec<_> = changes().map(|item| place(pair.patched.item(item))).collect();

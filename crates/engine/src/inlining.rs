@@ -246,6 +246,11 @@ impl<'a> Originals<'a> {
         Originals { prepared, tree, early: None, read: BTreeMap::new(), notes: Vec::new() }
     }
 
+    /// The patch set.
+    pub(crate) fn prepared(&self) -> &'a Prepared {
+        self.prepared
+    }
+
     /// What is known of an object; `None` when its debug information can't be read.
     pub(crate) fn of(&mut self, object: &Path) -> Option<&Inlining> {
         if !self.read.contains_key(object) {

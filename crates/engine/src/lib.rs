@@ -5,6 +5,7 @@ pub mod analysis;
 mod build;
 pub mod causes;
 mod change_set;
+mod edits;
 mod events;
 mod external;
 pub mod holders;

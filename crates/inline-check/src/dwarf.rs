@@ -18,7 +18,7 @@ pub fn address(section: SectionId, offset: u64) -> u64 {
 }
 
 /// The section and offset that an [`address`] stands for; `None` for a number that never was one.
-pub(crate) fn place(address: u64) -> Option<(SectionId, u64)> {
+pub fn place(address: u64) -> Option<(SectionId, u64)> {
     let section = u32::try_from((address >> OFFSET_BITS).checked_sub(1)?).ok()?;
     Some((SectionId(section), address & ((1 << OFFSET_BITS) - 1)))
 }

@@ -480,7 +480,7 @@ impl<'d> Selection<'_, 'd> {
                 .place(place_of(of.patched, item))
                 .why("the original build has things of this name that it may be, and their users changed too")
                 .detail(names.into_iter().map(|name| format!("may be {name}")))
-                .remedy("give it a name of its own in the patch, or change fewer of its users at a time"),
+                .remedy("leave the line that declares it as it is; if it is new, give it a name of its own in the patch"),
             );
         }
     }

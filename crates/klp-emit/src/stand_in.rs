@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diff::Sources;
 use klpx_normalize::object::{ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -19,7 +20,7 @@ use crate::witness::Witness;
 
 /// Checks items of the stand-in: their witnesses are as in the kernel, and they are what their witnesses are.
 pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) -> Vec<Diagnosis> {
-    let ties = klpx_diff::correlate(witness.witness(), stand_in.witness());
+    let ties = klpx_diff::correlate(witness.witness(), stand_in.witness(), Sources::Same);
     let ours = stand_in.witness();
     let tie = |item: ItemId| match ties.original_of.get(item.index()).copied().flatten() {
         Some((theirs, _)) => Some(theirs),

@@ -76,7 +76,7 @@ impl Layouts {
     }
 }
 
-fn bad(why: &str) -> Diagnosis {
+pub(crate) fn bad(why: &str) -> Diagnosis {
     Diagnosis::new("klpx::bad-dwarf", Class::Input, "the types in debug information can't be read")
         .why(why)
         .remedy("build the file again; if it came from a package, check its integrity")
@@ -281,7 +281,7 @@ impl Node {
 }
 
 /// A file's path as debug information has it; empty when it has none.
-fn path<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>, unit: &Unit<R>, file: u64) -> String {
+pub(crate) fn path<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>, unit: &Unit<R>, file: u64) -> String {
     let text = |value| -> Option<String> {
         Some(dwarf.attr_string(unit, value).ok()?.to_string_lossy().ok()?.into_owned())
     };

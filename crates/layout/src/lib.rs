@@ -1,13 +1,15 @@
-//! Layouts of types: what two builds of a unit disagree about, and whether a kernel has a type as a unit has it.
+//! What debug information says of data: the layouts of types, and where variables are declared.
 //!
 //! Objects that live when a livepatch is loaded have the original's layout, and code that is not replaced goes on using
-//! it. Code of another layout reads and writes the wrong bytes of them.
+//! it. Code of another layout reads and writes the wrong bytes of them. This crate tells what two builds of a unit
+//! disagree about, and whether a kernel has a type as a unit has it.
 //!
-//! Owns the description of types, from DWARF and from BTF, and their comparison. Never decides what a difference means
-//! for a livepatch.
+//! Owns the description of types, from DWARF and from BTF, their comparison, and declarations. Never decides what a
+//! difference means for a livepatch.
 
 mod btf;
 mod compare;
+mod declarations;
 mod dwarf;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::fmt;
 
 pub use btf::Btf;
 pub use compare::{Change, changes};
+pub use declarations::{Declaration, Declarations};
 
 /// What sort of type a name stands for. C keeps the names of typedefs apart from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::llvm::remarks::Inlined;
 use klpx_diagnosis::Result;
-use klpx_diff::Change;
+use klpx_diff::{Change, Sources};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
@@ -31,7 +31,7 @@ impl Differing {
         let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
         let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
         let (original, patched) = (original?, patched?);
-        let difference = klpx_diff::compare_unit(&original, &patched, moved);
+        let difference = klpx_diff::compare_unit(&original, &patched, moved, Sources::Unknown);
         let named = |object: &Object<'_>, item: ItemId| {
             String::from_utf8_lossy(name::without_promotion(object.item_name(item))).into_owned()
         };

@@ -114,8 +114,12 @@ impl Make<'_> {
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));
         }
-        if self.kernel.sections() == Sections::Everywhere {
-            variables.push(format!("KCFLAGS={SECTION_FLAGS}"));
+        let sections = (self.kernel.sections() == Sections::Everywhere).then_some(SECTION_FLAGS);
+        // Code is the same with and without. The layouts of types, declarations and inlined copies are read from it.
+        let debug_info = (!self.kernel.config().is("DEBUG_INFO")).then_some("-g");
+        if sections.or(debug_info).is_some() {
+            let flags: Vec<&str> = sections.into_iter().chain(debug_info).collect();
+            variables.push(format!("KCFLAGS={}", flags.join(" ")));
         }
         variables
     }

@@ -31,6 +31,25 @@ pub(crate) struct Change {
     pub(crate) edited: Vec<Range<u32>>,
     /// The lines of the original that the patch replaces; an empty range where it adds lines before this one.
     pub(crate) replaced: Vec<Range<u32>>,
+    /// The lines of the original that are gone.
+    removed: Vec<Range<u32>>,
+    /// The lines that are new, as the compiler numbers them.
+    added: Vec<(u32, String)>,
+    /// The first line whose number is not that of the original.
+    unplaced: Option<u32>,
+}
+
+/// What a patch does to one line of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Both sources have it, and no other line that reads the same.
+    Kept,
+    /// Both sources have it, and others that read the same.
+    KeptOneOfSeveral,
+    /// Only one source has it.
+    Edited,
+    /// Lines of both kinds have this number.
+    Unknown,
 }
 
 impl Prepared {
@@ -83,10 +102,65 @@ impl Prepared {
         within(next.unwrap_or(u32::MAX)) && within(lines::end_of_function(&decode(original), first, next))
     }
 
+    /// What the patch does to a line of the original.
+    pub fn original_line(&self, path: &str, line: u32) -> Line {
+        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
+        let Some(text) = change.original_text(line) else { return Line::Unknown };
+        if change.patched.is_none() || change.removed.iter().any(|lines| lines.contains(&line)) {
+            return Line::Edited;
+        }
+        let original = decode(change.original.as_deref().unwrap_or_default());
+        let same = original.lines().chain(change.added.iter().map(|(_, text)| text.trim_end_matches('\n')));
+        match same.filter(|other| *other == text).nth(1) {
+            Some(_) => Line::KeptOneOfSeveral,
+            None => Line::Kept,
+        }
+    }
+
+    /// What the patch does to the line with `word` that the compiler knows by this number in the patched source.
+    pub fn patched_line(&self, path: &str, line: u32, word: &str) -> Line {
+        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
+        if change.original.is_none() {
+            return Line::Edited;
+        }
+        if change.unplaced.is_some_and(|first| first <= line) {
+            return Line::Unknown;
+        }
+        let has = |text: &str| words(text).any(|other| other == word);
+        let mut added = change.added.iter().filter(|(number, _)| *number == line).peekable();
+        let original = self.original_line(path, line);
+        if added.peek().is_none() || original == Line::Edited {
+            return original;
+        }
+        match (change.original_text(line).is_some_and(|text| has(&text)), added.any(|(_, text)| has(text))) {
+            (true, false) => original,
+            (false, true) => Line::Edited,
+            _ => Line::Unknown,
+        }
+    }
+
     /// The patched text of a file, with the `#line` directives that the build sees; `None` for a file that goes.
     pub fn patched_text(&self, path: &str) -> Option<&[u8]> {
         self.changes.iter().find(|change| change.path == path)?.patched.as_deref()
     }
+}
+
+impl Change {
+    pub(crate) fn new(path: String, original: Option<Vec<u8>>, patched: Option<Vec<u8>>) -> Change {
+        let (edited, replaced, removed, added) = Default::default();
+        Change { path, original, patched, edited, replaced, removed, added, unplaced: None }
+    }
+
+    /// A line of the original.
+    fn original_text(&self, line: u32) -> Option<String> {
+        let text = decode(self.original.as_deref()?);
+        text.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned)
+    }
+}
+
+/// The words of a line, as C has them.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
 }
 
 impl PatchSet {
@@ -138,7 +212,7 @@ pub(crate) fn prepare(
     for (path, original) in originals {
         let patched = read_if_there(&tree.join(&path))?;
         if classify(&path, arch).is_compiled() && patched != original {
-            changes.push(Change { path, original, patched, edited: Vec::new(), replaced: Vec::new() });
+            changes.push(Change::new(path, original, patched));
         }
     }
     if changes.is_empty() {
@@ -342,6 +416,9 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
     change.patched = Some(encode(&numbered.text));
     change.edited = numbered.edited;
     change.replaced = numbered.replaced;
+    change.removed = numbered.removed;
+    change.added = numbered.added;
+    change.unplaced = numbered.unplaced.first().copied();
 }
 
 /// Bytes as text, one character for each byte: kernel files are not all UTF-8, and no byte may change.
@@ -397,6 +474,30 @@ mod tests {
         assert_eq!(text(&prepared, "fs/a.c"), end.replace("third\n", "third\n#line 6\n"));
         assert_eq!(std::fs::read_to_string(dir.path().join("fs/a.c")).expect("read"), ORIGINAL);
         assert_eq!((prepared.files(), prepared.hunks()), (1, 2));
+    }
+
+    #[test]
+    fn a_line_is_known_by_its_number_and_a_word() {
+        let body = |n: &str, rest: &str| format!("int {n}(void)\n{{\n\tstatic int n;\n{rest}\treturn n++;\n}}\n");
+        let original = format!("{}{}", body("one", "\tint only;\n"), body("two", ""));
+        let dir = tree(&[("fs/a.c", &original)]);
+        let prepared = |new: &str| run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");
+        // Two lines before the declaration in line 3 have the numbers 3 and 4; the directive sets right what follows.
+        let added = prepared(&original.replacen("{\n", "{\n\tint m;\n\tint k;\n", 1));
+        assert_eq!(added.original_line("fs/a.c", 3), Line::KeptOneOfSeveral);
+        assert_eq!(added.patched_line("fs/a.c", 3, "n"), Line::KeptOneOfSeveral);
+        assert_eq!(added.patched_line("fs/a.c", 3, "m"), Line::Edited);
+        assert_eq!(added.patched_line("fs/a.c", 3, "int"), Line::Unknown, "both lines have it");
+        assert_eq!(added.patched_line("fs/a.c", 3, "hidden"), Line::Unknown, "a macro may declare it");
+        assert_eq!(added.original_line("fs/a.c", 4), Line::Kept);
+        assert_eq!(added.patched_line("fs/a.c", 4, "only"), Line::Kept);
+        let replaced = prepared(&original.replace("int only", "long only"));
+        assert_eq!(replaced.original_line("fs/a.c", 4), Line::Edited);
+        assert_eq!(replaced.patched_line("fs/a.c", 4, "only"), Line::Edited);
+        for (path, line, known) in [("fs/b.c", 4, Line::Kept), ("fs/a.c", 400, Line::Unknown)] {
+            assert_eq!(replaced.original_line(path, line), known);
+            assert_eq!(replaced.patched_line(path, line, "n"), known);
+        }
     }
 
     #[test]

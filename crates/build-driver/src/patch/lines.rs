@@ -20,6 +20,10 @@ pub struct Numbered {
     /// The lines of the original (from 1) that the patch takes away or replaces; an empty range where it adds lines
     /// before this one.
     pub replaced: Vec<Range<u32>>,
+    /// The lines of the original (from 1) that the patched text does not have.
+    pub removed: Vec<Range<u32>>,
+    /// The lines that the original does not have: by what number the compiler knows each, and its text.
+    pub added: Vec<(u32, String)>,
 }
 
 /// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the
@@ -34,10 +38,14 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     let replaced =
         edits.iter().enumerate().map(|(n, edit)| edit.replaced((&originals, &lines), edits.get(n + 1)));
     let replaced = replaced.collect();
+    let removed = edits.iter().map(Edit::removed).collect();
+    let mut added = Vec::new();
     let mut copied = 0;
     let mut scan = Scan::default();
     for (n, edit) in edits.iter().enumerate() {
         edited.push(edit.lines(scan.offset));
+        let texts = lines.iter().skip(edit.new_start).take(edit.new_len);
+        added.extend((edit.lines(scan.offset).start..).zip(texts.map(|text| (*text).to_owned())));
         scan.offset += edit.new_len as i64 - edit.old_len as i64;
         let end = edits.get(n + 1).map_or(lines.len(), |next| next.new_start);
         let begin = edit.new_start + edit.new_len;
@@ -53,7 +61,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
         }
     }
     out.extend(lines[copied..].iter().copied());
-    Numbered { text: out, unplaced, edited, replaced }
+    Numbered { text: out, unplaced, edited, replaced, removed, added }
 }
 
 /// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
@@ -71,6 +79,12 @@ impl Edit {
         let start = self.old_start as i64 + 1 + offset;
         let line = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
         line(start)..line(start + self.old_len.max(self.new_len).max(1) as i64)
+    }
+
+    /// Its lines in the original, as the edit was read.
+    fn removed(&self) -> Range<u32> {
+        let line = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
+        line(self.old_start)..line(self.old_start + self.old_len)
     }
 
     /// Its lines in the original. A function that is added or removed below another one can be read as lines within

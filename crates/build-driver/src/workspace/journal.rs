@@ -329,20 +329,8 @@ mod tests {
 
     fn changes() -> Vec<Change> {
         vec![
-            Change {
-                path: "fs/a.c".into(),
-                original: Some(b"a".into()),
-                patched: Some(b"patched".into()),
-                edited: Vec::new(),
-                replaced: Vec::new(),
-            },
-            Change {
-                path: "fs/new/n.c".into(),
-                original: None,
-                patched: Some(b"new".into()),
-                edited: Vec::new(),
-                replaced: Vec::new(),
-            },
+            Change::new("fs/a.c".into(), Some(b"a".into()), Some(b"patched".into())),
+            Change::new("fs/new/n.c".into(), None, Some(b"new".into())),
         ]
     }
 

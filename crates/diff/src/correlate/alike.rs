@@ -115,13 +115,18 @@ pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u
     bytes
 }
 
-/// References of two items that stand at the same place, as pairs of targets: all of them when the items are the same
-/// but for what they refer to; else those of their code that stand between bytes which occur once in each of them, as
-/// long as they keep their order.
-pub(super) fn same_places(
-    original: (&Object<'_>, ItemId),
-    patched: (&Object<'_>, ItemId),
-) -> Vec<(Target, Target)> {
+/// References of two items that stand at the same place.
+pub(super) struct SamePlaces {
+    /// Pairs of targets.
+    pub(super) pairs: Vec<(Target, Target)>,
+    /// The items are the same but for what they refer to.
+    pub(super) alike: bool,
+}
+
+/// References of two items that stand at the same place: all of them when the items are the same but for what they
+/// refer to; else those of their code that stand between bytes which occur once in each of them, as long as they keep
+/// their order.
+pub(super) fn same_places(original: (&Object<'_>, ItemId), patched: (&Object<'_>, ItemId)) -> SamePlaces {
     let (theirs, ours) = (references(original.0, original.1), references(patched.0, patched.1));
     let text = |(object, item): (&Object<'_>, ItemId)| {
         let item = object.item(item);
@@ -129,10 +134,11 @@ pub(super) fn same_places(
     };
     let (their_text, our_text) = (text(original), text(patched));
     if their_text == our_text && theirs.iter().map(|r| r.at).eq(ours.iter().map(|r| r.at)) {
-        return theirs.iter().zip(&ours).map(|(x, y)| (x.target, y.target)).collect();
+        let pairs = theirs.iter().zip(&ours).map(|(x, y)| (x.target, y.target)).collect();
+        return SamePlaces { pairs, alike: true };
     }
     if !original.0.item(original.1).code {
-        return Vec::new();
+        return SamePlaces { pairs: Vec::new(), alike: false };
     }
     let theirs = surroundings(&theirs, their_text.0, &their_text.2);
     let ours = surroundings(&ours, our_text.0, &our_text.2);
@@ -156,7 +162,7 @@ pub(super) fn same_places(
         }
         lowest_after = lowest_after.min(pair.1);
     }
-    kept
+    SamePlaces { pairs: kept, alike: false }
 }
 
 /// How many bytes before and after a field tell its place.

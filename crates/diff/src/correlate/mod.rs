@@ -1,23 +1,29 @@
 //! Correlation: which item of the patched object is which item of the original.
 //!
 //! Names come first, but only where a name can't mean something else in the other build: a global's, and a local's in
-//! its file. What is left (numbered names, the locals of a full LTO link) is settled by what refers to it, what it
-//! holds and who uses it, until nothing more follows; position in the symbol table counts only between copies that are
-//! the same in all else. A wrong pair is worse than none: what the evidence does not settle stays unsettled, with its
-//! candidates. Objects without an identity (`klpx_normalize::object::Object::anonymous`) have no counterpart: they are compared
+//! its file. The variables of functions, many of which have one name, are told by their declarations. What is left
+//! (numbered names, the locals of a full LTO link) is settled by what refers to it, what it holds and who uses it, until
+//! nothing more follows; position in the symbol table counts only between copies that are the same in all else. A wrong
+//! pair is worse than none: what the evidence does not settle stays unsettled, with its candidates. Objects without an identity (`klpx_normalize::object::Object::anonymous`) have no counterpart: they are compared
 //! where they are used.
 
 mod alike;
+mod declared;
 mod files;
 mod settle;
 mod side;
 mod users;
 
+use std::collections::BTreeMap;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use klpx_layout::Declaration;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
+pub use declared::{Edits, Line, Sources};
+use declared::{Declared, Says};
 use side::{Key, NEW_FILE, Side};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -34,6 +40,8 @@ pub enum Evidence {
     FileAndName,
     /// The same name but for the compiler's suffixes in the same file, and only one such on both sides.
     FileAndBase,
+    /// Both sources declare it, in the same function and line, and no edit touches that line.
+    Declaration,
     /// Items that are paired refer to them at the same place.
     Reference,
     /// Of those with the same canonical name, only these two have the same contents and references.
@@ -48,10 +56,11 @@ pub enum Evidence {
 
 impl Evidence {
     /// Every kind, strongest first.
-    pub const ALL: [Evidence; 8] = [
+    pub const ALL: [Evidence; 9] = [
         Evidence::Name,
         Evidence::FileAndName,
         Evidence::FileAndBase,
+        Evidence::Declaration,
         Evidence::Reference,
         Evidence::Content,
         Evidence::User,
@@ -65,6 +74,7 @@ impl Evidence {
             Evidence::Name => "name",
             Evidence::FileAndName => "file-and-name",
             Evidence::FileAndBase => "file-and-base",
+            Evidence::Declaration => "declaration",
             Evidence::Reference => "reference",
             Evidence::Content => "content",
             Evidence::User => "user",
@@ -110,7 +120,8 @@ impl Correlation {
 }
 
 /// Correlates two builds of one object.
-pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
+pub fn correlate(original: &Object<'_>, patched: &Object<'_>, sources: Sources<'_>) -> Correlation {
+    let declared = Declared::new((original, patched), sources);
     let (mut original, mut patched) = rayon::join(|| Side::new(original), || Side::new(patched));
     files::align(&original, &mut patched);
     original.count_siblings();
@@ -120,9 +131,10 @@ pub fn correlate(original: &Object<'_>, patched: &Object<'_>) -> Correlation {
         patched_of: vec![None; original.object.items().len()],
         unsettled: Vec::new(),
     };
-    let mut pairing = Pairing { original, patched, result };
+    let mut pairing = Pairing { original, patched, declared, result };
     pairing.by_name();
     pairing.by_file_and_base();
+    pairing.by_declaration();
     settle::settle(&mut pairing);
     pairing.part_what_is_gone();
     pairing.result
@@ -137,6 +149,7 @@ pub fn is_anonymous(object: &Object<'_>, item: ItemId) -> bool {
 struct Pairing<'a, 'd> {
     original: Side<'a, 'd>,
     patched: Side<'a, 'd>,
+    declared: Declared<'a, 'd>,
     result: Correlation,
 }
 
@@ -186,7 +199,8 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
             (steady && file != NEW_FILE)
                 .then(|| (side.object.item_name(item), file, side.object.item(item).code))
         };
-        let pairs = self.single_pairs(whole);
+        let mut pairs = self.single_pairs(whole);
+        pairs.retain(|&(x, y)| !self.is_declared_anew(x, y));
         for (original, patched) in pairs {
             let local = self.original.is_local(original);
             // The same letters, but a local here and a global there: by the file, if that is known.
@@ -203,8 +217,48 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
             let known = file != FileId::NONE && file != NEW_FILE;
             (known && side.has_steady_base(item)).then(|| (side.key(item), file))
         };
-        for (original, patched) in self.single_pairs(key) {
+        let mut pairs = self.single_pairs(key);
+        pairs.retain(|&(x, y)| !self.is_declared_anew(x, y));
+        for (original, patched) in pairs {
             self.pair(original, patched, Evidence::FileAndBase);
+        }
+    }
+
+    /// True for a static of a function whose declaration the patch touches: what is declared now may be another one
+    /// of that name.
+    fn is_declared_anew(&self, original: ItemId, patched: ItemId) -> bool {
+        self.original.is_of_function(original)
+            && self.declared.says(original, patched, self.original.key(original).base) == Says::Edited
+    }
+
+    /// Variables of functions of which both sources have the declaration.
+    fn by_declaration(&mut self) {
+        type Declared<'s> = Vec<(ItemId, &'s Declaration)>;
+        let mut functions: BTreeMap<(Key<'d>, &str), Both<Declared<'_>>> = BTreeMap::new();
+        for x in self.open_originals().filter(|&x| self.original.is_of_function(x)) {
+            if let Some(at) = self.declared.of_original(x) {
+                functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, at));
+            }
+        }
+        for y in self.open_patched().filter(|&y| self.patched.is_of_function(y)) {
+            if let Some(at) = self.declared.of_patched(y) {
+                functions.entry((self.patched.key(y), &at.function)).or_default().1.push((y, at));
+            }
+        }
+        let mut pairs = Vec::new();
+        for ((key, _), (theirs, ours)) in &functions {
+            let only = theirs.len() == 1 && ours.len() == 1;
+            pairs.extend(settle::mutual(theirs, ours, |(x, at), (y, now)| {
+                at == now
+                    && match self.declared.says(*x, *y, key.base) {
+                        Says::Same => true,
+                        Says::SameIfOnlyOne => only,
+                        _ => false,
+                    }
+            }));
+        }
+        for (original, patched) in pairs {
+            self.pair(original, patched, Evidence::Declaration);
         }
     }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use klpx_normalize::object::{FileId, ItemId, Target};
 use rayon::prelude::*;
 
-use super::alike::{self, contents};
+use super::alike::{self, SamePlaces, contents};
+use super::declared::Says;
 use super::side::{NEW_FILE, Side};
 use super::users::{Roots, User, Users, overlap};
 use super::{Both, Evidence, Map, Pairing, Unsettled};
@@ -57,18 +58,18 @@ struct Settling<'p, 'a, 'd> {
     open: Both<Vec<bool>>,
     users: Both<Users>,
     /// For each paired user, by its original: what its references lead to that stand at the same place in both builds.
-    seen: Map<ItemId, Vec<(Target, Target)>>,
+    seen: Map<ItemId, SamePlaces>,
 }
 
-/// Items with the same canonical name on both sides, by name.
+/// Items with the same canonical name on both sides, by name; of a function's variable its own name.
 fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
     let mut by_key: BTreeMap<_, Group> = BTreeMap::new();
     let empty = || Group { theirs: Vec::new(), ours: Vec::new() };
     for item in pairing.open_originals() {
-        by_key.entry(pairing.original.key(item)).or_insert_with(empty).theirs.push(item);
+        by_key.entry(pairing.original.bare_key(item)).or_insert_with(empty).theirs.push(item);
     }
     for item in pairing.open_patched() {
-        if let Some(group) = by_key.get_mut(&pairing.patched.key(item)) {
+        if let Some(group) = by_key.get_mut(&pairing.patched.bare_key(item)) {
             group.ours.push(item);
         }
     }
@@ -101,7 +102,12 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    fn pair_all(&mut self, pairs: &[(ItemId, ItemId)], evidence: Evidence) -> bool {
+    /// Pairs; returns whether there were any. The state of a function's variable is lost, or is another's, when its pair
+    /// is wrong: only its uses can speak for it, not what it holds nor who uses it.
+    fn pair_all(&mut self, mut pairs: Vec<(ItemId, ItemId)>, evidence: Evidence) -> bool {
+        if evidence > Evidence::Reference {
+            pairs.retain(|&(original, _)| !self.pairing.original.is_of_function(original));
+        }
         pairs.iter().for_each(|&(original, patched)| self.pairing.pair(original, patched, evidence));
         !pairs.is_empty()
     }
@@ -114,7 +120,7 @@ impl Settling<'_, '_, '_> {
         );
         self.look_at(&users);
         let mut votes = Votes::default();
-        for pair in users.iter().filter_map(|(user, _)| self.seen.get(user)).flatten() {
+        for pair in users.iter().filter_map(|(user, _)| self.seen.get(user)).flat_map(|seen| &seen.pairs) {
             match *pair {
                 (Target::Item { item: x, offset: i }, Target::Item { item: y, offset: j }) if i == j => {
                     votes.both(x, y);
@@ -129,12 +135,24 @@ impl Settling<'_, '_, '_> {
                     && votes.of_patched.get(&y) == Some(&Said::One(x))
                     && group.ours.binary_search(&y).is_ok()
                     && may_be(self.pairing, x, y)
+                    && (!self.pairing.original.is_of_function(x) || self.same_code_uses(x, y))
                 {
                     pairs.push((x, y));
                 }
             }
         }
-        self.pair_all(&pairs, Evidence::Reference)
+        self.pair_all(pairs, Evidence::Reference)
+    }
+
+    /// True for variables of one function that code uses which is the same in both builds. Where the code is not the
+    /// same, the edit may have put another variable of that name in the place of the first.
+    fn same_code_uses(&self, x: ItemId, y: ItemId) -> bool {
+        let is = |target, wanted| matches!(target, Target::Item { item, .. } if item == wanted);
+        let (theirs, ours) = (self.pairing.original.key(x), self.pairing.patched.key(y));
+        let seen = self.users.0.of(x).filter_map(|user| self.seen.get(&user));
+        theirs == ours
+            && self.pairing.declared.says(x, y, theirs.base) != Says::Elsewhere
+            && seen.filter(|seen| seen.alike).flat_map(|seen| &seen.pairs).any(|&(a, b)| is(a, x) && is(b, y))
     }
 
     /// The pairs of items that use any of these.
@@ -159,13 +177,13 @@ impl Settling<'_, '_, '_> {
     /// Finds the references of pairs that stand at the same place, once for each.
     fn look_at(&mut self, users: &[(ItemId, ItemId)]) {
         let (original, patched) = (self.pairing.original.object, self.pairing.patched.object);
-        let found: Vec<(ItemId, Vec<(Target, Target)>)> = users
+        let found: Vec<(ItemId, SamePlaces)> = users
             .par_iter()
             .filter(|(x, _)| !self.seen.contains_key(x))
             .map(|&(x, y)| {
-                let mut pairs = alike::same_places((original, x), (patched, y));
-                pairs.retain(|pair| matches!(pair, (Target::Item { .. }, _) | (_, Target::Item { .. })));
-                (x, pairs)
+                let mut seen = alike::same_places((original, x), (patched, y));
+                seen.pairs.retain(|pair| matches!(pair, (Target::Item { .. }, _) | (_, Target::Item { .. })));
+                (x, seen)
             })
             .collect();
         self.seen.extend(found);
@@ -182,7 +200,7 @@ impl Settling<'_, '_, '_> {
                 pairs.extend(single.filter(|&(x, y)| self.may_be_copied(x, y) || self.share_a_user(x, y)));
             }
         }
-        self.pair_all(&pairs, Evidence::Content)
+        self.pair_all(pairs, Evidence::Content)
     }
 
     /// The members of a group by what they hold.
@@ -273,7 +291,7 @@ impl Settling<'_, '_, '_> {
                 }
             }
         }
-        self.pair_all(&pairs, Evidence::User)
+        self.pair_all(pairs, Evidence::User)
     }
 
     /// The only ones that are left of their name, and nothing that is paired uses either.
@@ -283,7 +301,7 @@ impl Settling<'_, '_, '_> {
             let single = self.only_fits(&group.theirs, &group.ours).into_iter();
             pairs.extend(single.filter(|&(x, y)| self.share_a_user(x, y)));
         }
-        self.pair_all(&pairs, Evidence::Base)
+        self.pair_all(pairs, Evidence::Base)
     }
 
     /// Copies that are the same in all else. Of what may be copied any serves; of the rest only those that nothing
@@ -310,7 +328,7 @@ impl Settling<'_, '_, '_> {
                 }
             }
         }
-        self.pair_all(&pairs, Evidence::Order)
+        self.pair_all(pairs, Evidence::Order)
     }
 
     /// Takes back pairs when references that stand at the same place in paired items say otherwise, or when those that
@@ -328,7 +346,8 @@ impl Settling<'_, '_, '_> {
             let users = self.paired_users(pairs.iter().map(|pair| pair.0), pairs.iter().map(|pair| pair.1));
             self.look_at(&users);
             let mut said: Map<ItemId, (u32, u32)> = Map::default(); // by patched item: for its pair, against it
-            for &(x, y) in users.iter().filter_map(|(user, _)| self.seen.get(user)).flatten() {
+            let seen = users.iter().filter_map(|(user, _)| self.seen.get(user));
+            for &(x, y) in seen.flat_map(|seen| &seen.pairs) {
                 self.count(x, y, &mut said);
             }
             let parted: Vec<_> = pairs
@@ -361,20 +380,26 @@ impl Settling<'_, '_, '_> {
     }
 
     /// Items of the patched object that still may be one of the original's. What only removed items used is not what
-    /// only new ones use.
+    /// only new ones use, but for a function's variable: the function may have another name now.
     fn unsettled(&self) -> Vec<Unsettled> {
+        let (original, patched) = (&self.pairing.original, &self.pairing.patched);
         let mut candidates: BTreeMap<_, Vec<ItemId>> = BTreeMap::new();
         for x in self.pairing.open_originals() {
-            candidates.entry(self.pairing.original.key(x)).or_default().push(x);
+            candidates.entry(original.bare_key(x)).or_default().push(x);
         }
-        let open = self.pairing.open_patched().filter_map(|patched| {
-            let of = candidates.get(&self.pairing.patched.key(patched))?.iter().copied();
-            let new = self.roots_of_patched(patched).is_alone();
-            let candidates: Vec<ItemId> = of
-                .filter(|&x| may_be(self.pairing, x, patched))
-                .filter(|&x| !(new && self.roots_of_original(x).is_alone()))
-                .collect();
-            (!candidates.is_empty()).then_some(Unsettled { patched, candidates })
+        let open = self.pairing.open_patched().filter_map(|y| {
+            let of = candidates.get(&patched.bare_key(y))?.iter().copied();
+            let new = self.roots_of_patched(y).is_alone();
+            let in_the_file = |x| {
+                let unit = original.unit(x);
+                patched.is_of_function(y) && unit != FileId::NONE && unit == patched.unit(y)
+            };
+            let in_use = |x| {
+                original.key(x) == patched.key(y) && !(new && self.roots_of_original(x).is_alone())
+            };
+            let candidates: Vec<ItemId> =
+                of.filter(|&x| may_be(self.pairing, x, y) && (in_the_file(x) || in_use(x))).collect();
+            (!candidates.is_empty()).then_some(Unsettled { patched: y, candidates })
         });
         open.collect()
     }
@@ -417,7 +442,7 @@ impl Votes {
 }
 
 /// Pairs in which each is the only one that fits the other.
-fn mutual<T>(
+pub(super) fn mutual<T>(
     theirs: &[(ItemId, T)],
     ours: &[(ItemId, T)],
     fit: impl Fn(&(ItemId, T), &(ItemId, T)) -> bool,

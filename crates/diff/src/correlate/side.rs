@@ -72,6 +72,13 @@ impl<'a, 'd> Side<'a, 'd> {
         Key { base, meaning, code: self.object.item(item).code }
     }
 
+    /// The same without the function that Clang writes before the name of a variable.
+    pub(super) fn bare_key(&self, item: ItemId) -> Key<'d> {
+        let key = self.key(item);
+        let bare = key.base.rsplit(|&byte| byte == b'.').next().filter(|_| self.is_of_function(item));
+        Key { base: bare.unwrap_or(key.base), ..key }
+    }
+
     pub(super) fn suffixes(&self, item: ItemId) -> Suffixes {
         self.canonical[item.index()].suffixes
     }
@@ -111,6 +118,13 @@ impl<'a, 'd> Side<'a, 'd> {
                 true => siblings() == 1,
                 false => !key.base.contains(&b'.') || siblings() == 0,
             }
+    }
+
+    /// True for a variable of a function: another function of the file, or another block of the same one, may have one
+    /// of that name, and in another build this name. GCC numbers each of them, Clang writes the function before the name.
+    pub(super) fn is_of_function(&self, item: ItemId) -> bool {
+        let numbered = self.suffixes(item).contains(Suffixes::NUMBER) && !self.is_link_time(item);
+        !self.key(item).code && self.is_writable(item) && (numbered || self.key(item).base.contains(&b'.'))
     }
 
     /// True when an item is a local of a link of all files at once.

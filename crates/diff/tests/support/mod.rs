@@ -5,7 +5,9 @@
 #[path = "../../../normalize/tests/project/mod.rs"]
 pub(crate) mod project;
 
-use klpx_diff::{Correlation, Evidence, correlate};
+use std::collections::BTreeSet;
+
+use klpx_diff::{Correlation, Edits, Evidence, Line, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Target};
 
@@ -35,12 +37,59 @@ impl Builds {
         }
     }
 
+    /// One file `unit.c` before and after, with debug information and the numbers that its lines have in a livepatch's
+    /// build.
+    pub(crate) fn numbered(tools: project::Tools, original: &str, patched: &str) -> (Builds, Kept) {
+        let (text, kept) = numbered(original, patched);
+        let plain = (tools, project::Mode::Plain, &["-g"][..]);
+        (Builds::new(plain, &[("unit.c", original)], &[("unit.c", &text)]), kept)
+    }
+
     pub(crate) fn pair(&self) -> Pair<'_> {
+        self.pair_of(Sources::Unknown)
+    }
+
+    /// With what is known of the sources.
+    pub(crate) fn pair_of(&self, sources: Sources<'_>) -> Pair<'_> {
         let original = Object::read(&self.original).expect("an object");
         let patched = Object::read(&self.patched).expect("an object");
-        let correlation = correlate(&original, &patched);
+        let correlation = correlate(&original, &patched, sources);
         Pair { original, patched, correlation }
     }
+}
+
+/// What new lines are numbered from.
+const NEW: u32 = 1000;
+
+/// The lines of the original that the patched source has too.
+pub(crate) struct Kept(BTreeSet<u32>);
+
+impl Edits for Kept {
+    fn original(&self, _file: &str, line: u32) -> Line {
+        if self.0.contains(&line) { Line::Kept } else { Line::Edited }
+    }
+
+    fn patched(&self, file: &str, line: u32, _name: &str) -> Line {
+        self.original(file, line)
+    }
+}
+
+/// The patched text with the original's numbers for the lines that both have, in one order.
+fn numbered(original: &str, patched: &str) -> (String, Kept) {
+    let mut before = (1..).zip(original.lines());
+    let (mut text, mut kept) = (String::new(), BTreeSet::new());
+    for (new, line) in (NEW..).zip(patched.lines()) {
+        let number = match before.clone().find(|(_, other)| *other == line) {
+            Some((number, _)) => {
+                before.find(|(n, _)| *n == number);
+                kept.insert(number);
+                number
+            }
+            None => new,
+        };
+        text.push_str(&format!("#line {number}\n{line}\n"));
+    }
+    (text, Kept(kept))
 }
 
 /// Another reading of the same bytes.

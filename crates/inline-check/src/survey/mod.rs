@@ -33,7 +33,7 @@
 mod compare;
 mod count;
 mod merge;
-mod paths;
+pub mod paths;
 mod places;
 mod scan;
 mod steps;

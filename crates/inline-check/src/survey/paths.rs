@@ -1,7 +1,7 @@
 //! Source paths as a person knows them: without the folder that the tree happened to lie in.
 
 /// Joins the parts of a path, of which each absolute one begins anew, and takes `.` and `..` out.
-pub(super) fn join(parts: &[&str]) -> String {
+pub fn join(parts: &[&str]) -> String {
     let mut absolute = false;
     let mut names: Vec<&str> = Vec::new();
     for part in parts {

@@ -49,6 +49,8 @@ pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]
         let object = format!("{n}.o");
         let mut arguments = vec!["-O2", "-fno-pic", "-mcmodel=kernel", "-fno-asynchronous-unwind-tables"];
         arguments.extend(["-fcf-protection=none", "-fno-stack-protector", "-c", name, "-o", &object]);
+        let here = format!("-fdebug-prefix-map={}=.", folder.path().display());
+        arguments.push(&here);
         match (mode, tools) {
             _ if name.ends_with(".S") => {}
             (Mode::Plain, _) => arguments.extend(["-ffunction-sections", "-fdata-sections"]),

@@ -1,0 +1,43 @@
+//! Which lines of the source a patch touches, for the correlation of variables.
+
+use std::path::Path;
+
+use klpx_build_driver::{self as build_driver, Prepared};
+use klpx_diff::{Edits, Line};
+
+/// The edits of a patch set, by paths as debug information has them.
+pub(crate) struct SourceEdits<'a> {
+    prepared: &'a Prepared,
+    tree: &'a Path,
+}
+
+impl<'a> SourceEdits<'a> {
+    /// `tree` is the source that the compiler was given.
+    pub(crate) fn new(prepared: &'a Prepared, tree: &'a Path) -> SourceEdits<'a> {
+        SourceEdits { prepared, tree }
+    }
+
+    /// A file's path in the source; files elsewhere are the same in both builds.
+    fn in_source<'p>(&self, file: &'p str) -> Option<&'p str> {
+        Path::new(file).strip_prefix(self.tree).ok()?.to_str()
+    }
+}
+
+fn line(known: build_driver::Line) -> Line {
+    match known {
+        build_driver::Line::Kept => Line::Kept,
+        build_driver::Line::KeptOneOfSeveral => Line::KeptOneOfSeveral,
+        build_driver::Line::Edited => Line::Edited,
+        build_driver::Line::Unknown => Line::Unknown,
+    }
+}
+
+impl Edits for SourceEdits<'_> {
+    fn original(&self, file: &str, number: u32) -> Line {
+        self.in_source(file).map_or(Line::Kept, |file| line(self.prepared.original_line(file, number)))
+    }
+
+    fn patched(&self, file: &str, number: u32, name: &str) -> Line {
+        self.in_source(file).map_or(Line::Kept, |file| line(self.prepared.patched_line(file, number, name)))
+    }
+}

@@ -451,7 +451,7 @@ impl<'d> Comparer<'_, 'd> {
 
 /// True for what `DEFINE_ALLOC_TAG` of include/linux/alloc_tag.h defines; `.codetag.` stands before the section's name from
 /// Linux 6.15 on.
-fn is_allocation_tag(object: &Object<'_>, item: ItemId) -> bool {
+pub(crate) fn is_allocation_tag(object: &Object<'_>, item: ItemId) -> bool {
     let section = object.elf.section_name(object.item(item).section);
     section.strip_prefix(b".codetag.").unwrap_or(section) == b"alloc_tags"
 }

@@ -41,7 +41,8 @@ fn a_flag_that_protects_other_state_is_the_kernels() {
 fn a_name_that_a_macro_gives_to_a_constant_may_be_a_variable() {
     for name in ["descriptor", "__already_done", "__msg", "__flags", "_entry"] {
         let text = format!(
-            "extern int out(int); int f(int x) {{ static int {name} = 3; {name} += x; return out({name}); }}"
+            "extern int out(int); int f(int x) {{ static int {name} = 3;
+            {name} += x; return out({name}); }}"
         );
         let kept = kept(&text, "+= x", "-= x");
         assert!(kept.iter().any(|kept| kept.starts_with(name)), "{name}: {kept:?}");

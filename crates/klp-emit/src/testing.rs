@@ -1,11 +1,11 @@
 //! A livepatch made from two small C files when a test runs: compiled, compared, emitted, linked and finished with a
 //! stand-in for the kernel's headers and linker script. Test code only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_diff::compare;
+use klpx_diff::{Edits, Line, Sources, compare_unit};
 use klpx_normalize::elf::{ElfFile, SymbolId};
 use klpx_normalize::object::{FileId, Object};
 
@@ -73,7 +73,7 @@ pub(crate) const FOLDER: &str = "/home/somebody/linux";
 const BASE: u64 = 0xffff_ffff_8100_0000;
 
 /// The kernel of the tests: names are found as they are, once each, unless `several` says otherwise.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Kernel {
     pub(crate) exports: Vec<&'static str>,
     pub(crate) missing: Vec<&'static str>,
@@ -150,7 +150,21 @@ impl LoadTarget for Kernel {
 pub(crate) struct Builds {
     fixture: Fixture,
     toolchain: &'static Toolchain,
-    units: Vec<(ElfFile, ElfFile)>,
+    units: Vec<(ElfFile, ElfFile, SameLines)>,
+}
+
+/// The texts of a file before and after. A line is the same where both have the same text under its number.
+struct SameLines(Vec<String>, Vec<String>);
+
+impl Edits for SameLines {
+    fn original(&self, _file: &str, line: u32) -> Line {
+        let text = |lines: &'_ [String]| lines.get(line as usize - 1).cloned();
+        if text(&self.0) == text(&self.1) { Line::Kept } else { Line::Edited }
+    }
+
+    fn patched(&self, file: &str, line: u32, _name: &str) -> Line {
+        self.original(file, line)
+    }
 }
 
 impl Builds {
@@ -169,14 +183,16 @@ impl Builds {
 
     fn of_files(toolchain: &'static Toolchain, flags: &[&str], files: &[(&str, &str, &str)]) -> Builds {
         let fixture = Fixture::of(toolchain);
-        let flags = [&SECTIONS, flags].concat();
+        let flags = [&SECTIONS[..], &["-g"], flags].concat();
         let unit = |&(name, original, patched): &(&str, &str, &str)| {
             // The same file name in both, as klpx builds at the same path.
             let build = |text, object: String| {
                 fixture.compile(name, text, &object, &flags);
                 fixture.open(&object)
             };
-            (build(original, format!("{name}-original.o")), build(patched, format!("{name}-patched.o")))
+            let lines = |text: &str| text.lines().map(str::to_owned).collect();
+            let both = SameLines(lines(original), lines(patched));
+            (build(original, format!("{name}-original.o")), build(patched, format!("{name}-patched.o")), both)
         };
         let units = files.iter().map(unit).collect();
         Builds { fixture, toolchain, units }
@@ -186,8 +202,11 @@ impl Builds {
     pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
         let folders = [PathBuf::from(FOLDER)];
         let read = |file| Object::read(file).expect("an object").compiled_in(&folders);
-        let pairs: Vec<_> = self.units.iter().map(|(one, other)| (read(one), read(other))).collect();
-        let differences: Vec<_> = pairs.iter().map(|(one, other)| compare(one, other)).collect();
+        let pairs: Vec<_> = self.units.iter().map(|(one, other, _)| (read(one), read(other))).collect();
+        let differ = |((one, other), (.., lines)): (&(_, _), &(_, _, SameLines))| {
+            compare_unit(one, other, &BTreeSet::new(), Sources::Edited(lines))
+        };
+        let differences: Vec<_> = pairs.iter().zip(&self.units).map(differ).collect();
         let units: Vec<Unit<'_, '_>> = (pairs.iter().zip(&differences))
             .map(|((original, patched), difference)| Unit {
                 object_name,

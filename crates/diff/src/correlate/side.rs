@@ -5,6 +5,7 @@ use klpx_normalize::object::{FileId, ItemId, Object};
 use object::elf;
 
 use super::Map;
+use crate::compare::is_allocation_tag;
 
 /// The unit of items of a file that only the patched object has.
 pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);
@@ -122,9 +123,13 @@ impl<'a, 'd> Side<'a, 'd> {
 
     /// True for a variable of a function: another function of the file, or another block of the same one, may have one
     /// of that name, and in another build this name. GCC numbers each of them, Clang writes the function before the name.
+    /// An allocation's tag is none of them: the wrong one is a wrong line in a list for people.
     pub(super) fn is_of_function(&self, item: ItemId) -> bool {
         let numbered = self.suffixes(item).contains(Suffixes::NUMBER) && !self.is_link_time(item);
-        !self.key(item).code && self.is_writable(item) && (numbered || self.key(item).base.contains(&b'.'))
+        !self.key(item).code
+            && self.is_writable(item)
+            && (numbered || self.key(item).base.contains(&b'.'))
+            && !is_allocation_tag(self.object, item)
     }
 
     /// True when an item is a local of a link of all files at once.

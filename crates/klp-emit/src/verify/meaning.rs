@@ -9,12 +9,12 @@ use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{Suffixes, canonical, is_mapping_symbol, type_id, without_promotion};
-use klpx_normalize::object::Object;
+use klpx_normalize::object::{ItemId, Object};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::alternatives::Alternatives;
-use super::twins::Copies;
+use super::twins::{Copies, file_name};
 use super::{Check, LoadTarget, fault};
 use crate::plan::{Unit, VMLINUX};
 use crate::{arch, inspect};
@@ -30,6 +30,18 @@ pub(super) struct Body {
     pub(super) size: u64,
     /// Bytes before the entry.
     pub(super) lead: u64,
+}
+
+impl Body {
+    fn of(object: &Object<'_>, item: ItemId) -> Body {
+        let item = object.item(item);
+        Body {
+            section: item.section,
+            start: item.start,
+            size: item.end - item.start,
+            lead: item.entry - item.start,
+        }
+    }
 }
 
 /// What a reference names in one file.
@@ -165,6 +177,35 @@ struct Pair<'p, 'd, 'c> {
     target: &'p dyn LoadTarget,
     runtime: &'p BTreeMap<(SectionId, u64), String>,
     replaced: &'p BTreeSet<String>,
+    origins: &'p Origins,
+}
+
+/// Where the things of a unit come from whose names alone do not tell.
+struct Origins {
+    /// For each name with a number, as the patched build has it: the original's name for that thing, or `None` for what
+    /// is new. The number may have gone to another one.
+    numbered: BTreeMap<String, Option<String>>,
+    /// The file that the unit was compiled from.
+    file: Option<String>,
+}
+
+impl Origins {
+    fn of(unit: &Unit<'_, '_>) -> Origins {
+        let text = |name: &[u8]| String::from_utf8_lossy(without_promotion(name)).into_owned();
+        let object = unit.patched;
+        let is_numbered = |&item: &ItemId| {
+            canonical(object.item_name(item)).suffixes.contains(Suffixes::NUMBER)
+                && !klpx_diff::is_anonymous(object, item)
+        };
+        let origin = |item: ItemId| {
+            let original = unit.counterpart(item).map(|original| text(unit.original.item_name(original)));
+            (text(object.item_name(item)), original)
+        };
+        Origins {
+            numbered: object.item_ids().filter(is_numbered).map(origin).collect(),
+            file: file_name(unit.original).map(|name| String::from_utf8_lossy(name).into_owned()),
+        }
+    }
 }
 
 impl Check<'_, '_> {
@@ -181,6 +222,7 @@ impl Check<'_, '_> {
             let patched = Names::new(&unit.patched.elf, arch);
             let runtime = runtime_constants(&unit.patched.elf);
             let alternatives = Alternatives::of(&unit.patched.elf);
+            let origins = Origins::of(unit);
             let pair = Pair {
                 arch,
                 object: unit.patched,
@@ -191,21 +233,16 @@ impl Check<'_, '_> {
                 target: self.target,
                 runtime: &runtime,
                 replaced: &replaced,
+                origins: &origins,
             };
             for change in &unit.difference.functions {
-                let item = unit.patched.item(change.patched);
-                let body = Body {
-                    section: item.section,
-                    start: item.start,
-                    size: item.end - item.start,
-                    lead: item.entry - item.start,
-                };
+                let body = Body::of(unit.patched, change.patched);
                 let name = match change.original {
                     Some(original) => unit.original.item_name(original),
                     None => unit.patched.item_name(change.patched),
                 };
                 let name = String::from_utf8_lossy(without_promotion(name)).into_owned();
-                let section = unit.patched.elf.section_name(item.section);
+                let section = unit.patched.elf.section_name(body.section);
                 let overridden = change.original.is_some_and(|original| unit.is_overridden(original));
                 if overridden || Lifetime::of(section).is_gone(unit.is_vmlinux()) {
                     continue;
@@ -221,9 +258,32 @@ impl Check<'_, '_> {
                     Err(found) => faults.push(found.place(Place::symbol(name))),
                 }
             }
+            copies.extend(self.unchanged(number, unit, &pair));
         }
         self.faults.extend(faults);
         self.check_twins(units, &copies);
+    }
+}
+
+impl Check<'_, '_> {
+    /// The copies of functions that are replaced though they did not change: something that they call did. Another unit
+    /// may have a function of such a name too, so that one that differs is no fault yet.
+    fn unchanged(&self, number: usize, unit: &Unit<'_, '_>, pair: &Pair<'_, '_, '_>) -> Vec<Copies> {
+        let objects = self.module.objects.iter().filter(|object| object.name == unit.object_name);
+        let listed: BTreeSet<&str> =
+            objects.flat_map(|object| &object.functions).map(|f| f.new_symbol.as_str()).collect();
+        let changed: BTreeSet<ItemId> =
+            unit.difference.functions.iter().map(|change| change.patched).collect();
+        let items = unit.patched.item_ids().filter(|item| {
+            unit.patched.item(*item).code && !changed.contains(item) && unit.counterpart(*item).is_some()
+        });
+        let copies = items.filter_map(|item| {
+            let name = String::from_utf8_lossy(without_promotion(unit.patched.item_name(item))).into_owned();
+            listed.contains(name.as_str()).then_some(())?;
+            let places = pair.check(&name, Body::of(unit.patched, item)).ok()?;
+            Some(Copies { unit: number, name, places })
+        });
+        copies.collect()
     }
 }
 
@@ -271,6 +331,11 @@ fn same(ours: &[(String, i64)], theirs: &[(String, i64)]) -> bool {
 /// What two builds' names must share.
 fn unnumbered(name: &str) -> (&[u8], Suffixes) {
     canonical(type_id(name.as_bytes()).unwrap_or(name.as_bytes())).key()
+}
+
+/// A name without what ThinLTO's promotion put behind it.
+fn plain(name: &str) -> &str {
+    std::str::from_utf8(without_promotion(name.as_bytes())).unwrap_or(name)
 }
 
 fn list(names: &[(String, i64)]) -> String {
@@ -471,6 +536,9 @@ impl Pair<'_, '_, '_> {
                 if !same(&ours, &theirs) && !self.is_there(&ours, copy, bias) {
                     return Some(format!("{} became {}", list(&ours), list(&theirs)));
                 }
+                if let Some(why) = self.another(&ours, &theirs, copy) {
+                    return Some(why);
+                }
                 let code = self.copy.elf.section_bytes(section);
                 let branch = arch::is_branch(self.arch, kind, code, copy.r_offset.get(LE) as usize);
                 self.dangling(copy, branch, &theirs)
@@ -491,6 +559,37 @@ impl Pair<'_, '_, '_> {
             }
             _ => Some("one names a symbol, the other does not".into()),
         }
+    }
+
+    /// Why a reference leads to another thing of the right name, if it does. The number behind a name says which one, and
+    /// the file from which the kernel has it.
+    fn another(&self, ours: &[(String, i64)], theirs: &[(String, i64)], copy: &Rela) -> Option<String> {
+        let symbol = self.copy.elf.rela_symbol(copy).map(|symbol| self.copy.text(symbol));
+        let kernel = symbol.as_deref().and_then(inspect::parse_symbol);
+        let of_kernel = kernel.as_ref().map(|symbol| plain(&symbol.name));
+        let right = |(name, offset): &(String, i64)| match (self.origins.numbered.get(plain(name)), of_kernel) {
+            (None, _) => true,
+            (Some(origin), Some(symbol)) => origin.as_deref() == Some(symbol),
+            (Some(_), None) => theirs.iter().any(|(copy, at)| at == offset && plain(copy) == plain(name)),
+        };
+        if !ours.iter().any(right) {
+            return Some(format!("{} became another one of that name, {}", list(ours), list(theirs)));
+        }
+        let (kernel, file) = (kernel?, self.origins.file.as_deref()?);
+        let local = ours.iter().any(|(name, _)| self.is_local(name));
+        let found = self.target.addresses(&kernel.object, &kernel.name).unwrap_or_default();
+        let address = found.get(kernel.sympos.saturating_sub(1) as usize).filter(|_| local)?;
+        let other = self.target.file_of(&kernel.object, *address).filter(|other| other != file)?;
+        Some(format!("{} became that of {other}, not of {file}", list(ours)))
+    }
+
+    /// True for a local symbol of the patched build.
+    fn is_local(&self, name: &str) -> bool {
+        let is_it = |&&(_, _, id): &&(SectionId, u64, SymbolId)| {
+            self.patched.elf.symbol_name(id) == name.as_bytes()
+                && self.patched.elf.symbol_binding(id) == elf::STB_LOCAL.0
+        };
+        self.patched.sorted.iter().any(|symbol| is_it(&symbol))
     }
 
     /// True when the kernel has one of the names at the place to which a livepatch symbol leads by another name: a set

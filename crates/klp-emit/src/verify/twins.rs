@@ -9,7 +9,7 @@ use object::elf;
 use super::{Check, fault};
 use crate::plan::Unit;
 
-/// Where the module has a changed function of a unit.
+/// Where the module has a function of a unit.
 pub(super) struct Copies {
     pub(super) unit: usize,
     pub(super) name: String,
@@ -18,7 +18,8 @@ pub(super) struct Copies {
 }
 
 impl Check<'_, '_> {
-    /// The function that an entry of the arrays replaces is of the file that the new one is of.
+    /// The new function of every entry of the arrays is what a unit has under that name, and the function that it
+    /// replaces is of that unit's file.
     pub(super) fn check_twins(&mut self, units: &[Unit<'_, '_>], copies: &[Copies]) {
         let mut wrong = Vec::new();
         for object in &self.module.objects {
@@ -29,9 +30,6 @@ impl Check<'_, '_> {
                         copy.name == function.new_symbol && units[copy.unit].object_name == object.name
                     })
                     .collect();
-                if twins.len() < 2 {
-                    continue;
-                }
                 let found = self.target.addresses(&object.name, &function.old_name).unwrap_or_default();
                 let old = found.get(function.sympos.saturating_sub(1) as usize);
                 let file = old.and_then(|&address| self.target.file_of(&object.name, address));
@@ -46,7 +44,7 @@ impl Check<'_, '_> {
             }
         }
         for name in wrong {
-            let why = "several units have a function of this name, and this is another one's";
+            let why = "it is not what a unit of that object has under this name";
             self.faults.push(
                 fault("klpx::verify-arrays", "a function that would take another one's place", why)
                     .place(Place::symbol(name)),
@@ -56,7 +54,7 @@ impl Check<'_, '_> {
 }
 
 /// The file that a unit was compiled from; `None` for a linked object, or one that does not say.
-fn file_name<'d>(object: &Object<'d>) -> Option<&'d [u8]> {
+pub(super) fn file_name<'d>(object: &Object<'d>) -> Option<&'d [u8]> {
     let mut files = object.elf.symbol_ids().filter(|&id| object.elf.symbol_type(id) == elf::STT_FILE.0);
     let first = files.next()?;
     files.next().is_none().then(|| object.elf.symbol_name(first))

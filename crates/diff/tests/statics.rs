@@ -108,9 +108,8 @@ int other(int x) { static int n; n ^= x; return n; }";
 fn a_static_follows_its_function_into_another() {
     let (kept, inlined) = ("__attribute__((noinline))", "inline __attribute__((always_inline))");
     for (from, to) in [(kept, inlined), (inlined, kept)] {
-        let text = |keep: &str, edit: &str| {
-            INLINED.replace("KEEP", &format!("{keep}\n")).replace("EDIT", edit)
-        };
+        let text =
+            |keep: &str, edit: &str| INLINED.replace("KEEP", &format!("{keep}\n")).replace("EDIT", edit);
         let (builds, edits) = Builds::numbered(GCC_12, &text(from, "0"), &text(to, "x * 3"));
         let user = |keep: &str| if keep == kept { "fn" } else { "outer" };
         let pair = builds.pair_of(Sources::Edited(&edits));
@@ -128,7 +127,9 @@ fn a_static_follows_its_function_into_another() {
 #[test]
 fn a_static_does_not_follow_its_line_into_another_function() {
     let text = |first: &str, second: &str| {
-        format!("extern int out(int);\nint a(int x) {{\n{first}return out(x); }}\nint b(int x) {{\n{second}return x; }}\n")
+        format!(
+            "extern int out(int);\nint a(int x) {{\n{first}return out(x); }}\nint b(int x) {{\n{second}return x; }}\n"
+        )
     };
     let n = "static int n; n += out(x);\n";
     for tools in [GCC_12, CLANG_22] {

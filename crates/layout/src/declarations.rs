@@ -89,7 +89,8 @@ impl Declarations {
             // An inlined copy's entry only points to the one where the variable is declared, which has the place too.
             let Some(line) = entry.line else { continue };
             let file = entry.file.unwrap_or_default();
-            let file = paths.entry(file).or_insert_with(|| join(&[&folder, &path(dwarf, unit, file)])).clone();
+            let file =
+                paths.entry(file).or_insert_with(|| join(&[&folder, &path(dwarf, unit, file)])).clone();
             let function = functions.last().map(|(_, name)| name.clone()).unwrap_or_default();
             let column = entry.column.unwrap_or_default();
             self.by_place.insert(at, Declaration { function, file, line, column });

@@ -478,7 +478,8 @@ mod tests {
 
     #[test]
     fn a_line_is_known_by_its_number_and_a_word() {
-        let body = |n: &str, rest: &str| format!("int {n}(void)\n{{\n\tstatic int n;\n{rest}\treturn n++;\n}}\n");
+        let body =
+            |n: &str, rest: &str| format!("int {n}(void)\n{{\n\tstatic int n;\n{rest}\treturn n++;\n}}\n");
         let original = format!("{}{}", body("one", "\tint only;\n"), body("two", ""));
         let dir = tree(&[("fs/a.c", &original)]);
         let prepared = |new: &str| run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");

@@ -22,8 +22,8 @@ use klpx_layout::Declaration;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
-pub use declared::{Edits, Line, Sources};
 use declared::{Declared, Says};
+pub use declared::{Edits, Line, Sources};
 use side::{Key, NEW_FILE, Side};
 
 type Map<K, V> = HashMap<K, V, FixedState>;

@@ -394,9 +394,8 @@ impl Settling<'_, '_, '_> {
                 let unit = original.unit(x);
                 patched.is_of_function(y) && unit != FileId::NONE && unit == patched.unit(y)
             };
-            let in_use = |x| {
-                original.key(x) == patched.key(y) && !(new && self.roots_of_original(x).is_alone())
-            };
+            let in_use =
+                |x| original.key(x) == patched.key(y) && !(new && self.roots_of_original(x).is_alone());
             let candidates: Vec<ItemId> =
                 of.filter(|&x| may_be(self.pairing, x, y) && (in_the_file(x) || in_use(x))).collect();
             (!candidates.is_empty()).then_some(Unsettled { patched: y, candidates })

@@ -567,7 +567,8 @@ impl Pair<'_, '_, '_> {
         let symbol = self.copy.elf.rela_symbol(copy).map(|symbol| self.copy.text(symbol));
         let kernel = symbol.as_deref().and_then(inspect::parse_symbol);
         let of_kernel = kernel.as_ref().map(|symbol| plain(&symbol.name));
-        let right = |(name, offset): &(String, i64)| match (self.origins.numbered.get(plain(name)), of_kernel) {
+        let right = |(name, offset): &(String, i64)| match (self.origins.numbered.get(plain(name)), of_kernel)
+        {
             (None, _) => true,
             (Some(origin), Some(symbol)) => origin.as_deref() == Some(symbol),
             (Some(_), None) => theirs.iter().any(|(copy, at)| at == offset && plain(copy) == plain(name)),

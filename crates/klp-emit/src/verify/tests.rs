@@ -228,9 +228,8 @@ fn another_static_of_the_right_name_is_caught() {
     let function = |name: &str, factor: u32| {
         format!("int {name}(int x) {{ static int n;\n n += out(x * {factor}); return n; }}\n")
     };
-    let text = |factor| {
-        format!("extern int out(int);\n{}{}", function("first", 2), function("second", factor))
-    };
+    let text =
+        |factor| format!("extern int out(int);\n{}{}", function("first", 2), function("second", factor));
     let builds = Builds::new(&text(3), &format!("{}{}", text(5), function("added", 7)));
     let kernel = Kernel { defined: vec!["out"], ..kernel() };
     let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
@@ -241,9 +240,10 @@ fn another_static_of_the_right_name_is_caught() {
     let at = symbol(&module, ".klp.sym.vmlinux.n.0,0");
     module.symbols[at.0].name = b".klp.sym.vmlinux.n.1,0".to_vec();
     let of_another_file = Kernel { of_file: [(("n.0", "other.c"), 1)].into(), ..kernel.clone() };
-    for (bytes, kernel, why) in
-        [(module.write(), &kernel, "another one of that name"), (good().write(), &of_another_file, "of other.c")]
-    {
+    for (bytes, kernel, why) in [
+        (module.write(), &kernel, "another one of that name"),
+        (good().write(), &of_another_file, "of other.c"),
+    ] {
         let faults = check(bytes, &builds, kernel).expect_err(why);
         let fault = faults.iter().find(|fault| fault.starts_with("klpx::verify-meaning"));
         assert!(fault.is_some_and(|fault| fault.contains(why)), "{faults:?}");

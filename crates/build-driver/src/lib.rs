@@ -27,6 +27,7 @@ pub mod tree;
 mod workspace;
 
 pub use config::{Arch, Config};
+pub use kbuild::UnitList;
 pub use kbuild::recorded::Recorded;
 pub use kernel::{Kernel, Options, accepted};
 pub use parallel::each;

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::KernelFiles;
-use klpx_build_driver::{ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitPairs, Workspace};
+use klpx_build_driver::{
+    ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitList, UnitPairs, Workspace,
+};
 use klpx_diagnosis::{Result, words};
+use klpx_klp_emit::callers::Elsewhere;
 
 use crate::change_set::{self, Analysis, PairFiles};
 use crate::events::{Events, Stage};
@@ -17,7 +20,7 @@ use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
 use crate::target::Target;
-use crate::{external, thin, units, whole};
+use crate::{elsewhere, external, thin, units, whole};
 
 /// A build that is under way.
 pub(crate) struct Build<'a> {
@@ -46,6 +49,8 @@ pub(crate) struct Compiled<'a> {
     /// The source that the compiler was given.
     pub(crate) tree: PathBuf,
     pub(crate) work: Work,
+    /// The kernel's units, where more of them can be compiled.
+    pub(crate) list: Option<UnitList>,
 }
 
 /// What the patched objects lie in, for as long as they are needed.
@@ -84,20 +89,33 @@ impl Build<'_> {
         }
 
         self.events.begin(Stage::Analysis);
-        let files = change_set::open(&compiled.pairs)?;
+        let mut elsewhere = Elsewhere::new();
         let folders = [compiled.tree.clone(), workspace.source_dir()];
-        let objects = change_set::read(&files, &folders)?;
-        let analysis = Analysis::new(&objects, &mut compiled);
-        self.events.end(&analysis.summary());
-        self.results.changes = analysis.findings.concat();
-        self.tell_holders(&analysis, &compiled)?;
-        analysis.check()?;
-        let types = Types::read(&objects, &analysis, &compiled.tree)?;
-        self.results.accepted_layouts = types.check(&self.request.allow_layouts)?;
+        loop {
+            let files = change_set::open(&compiled.pairs)?;
+            let objects = change_set::read(&files, &folders)?;
+            let analysis = Analysis::new(&objects, &mut compiled);
+            if let Some(list) = &compiled.list {
+                let at = (&workspace, list, &target);
+                let missing = elsewhere::missing_units(self, at, (&objects, &analysis), &mut elsewhere)?;
+                if !missing.is_empty() {
+                    let pairs = workspace.untouched_pairs(&missing, self.events)?;
+                    compiled.pairs.extend(pairs.iter().flat_map(units::files));
+                    continue;
+                }
+            }
+            self.events.end(&analysis.summary());
+            self.results.changes = analysis.findings.concat();
+            self.tell_holders(&analysis, &compiled)?;
+            analysis.check()?;
+            let types = Types::read(&objects, &analysis, &compiled.tree)?;
+            self.results.accepted_layouts = types.check(&self.request.allow_layouts)?;
 
-        let work_dir = compiled.work.dir();
-        let (target, analysis, objects) = (&target, &analysis, &objects);
-        Source { workspace: &workspace, work_dir, target, analysis, objects, types: &types }.make(self)
+            let work_dir = compiled.work.dir();
+            let (workspace, target, analysis, objects) = (&workspace, &target, &analysis, &objects);
+            let (types, elsewhere) = (&types, &elsewhere);
+            return Source { workspace, work_dir, target, analysis, objects, types, elsewhere }.make(self);
+        }
     }
 
     /// Says who inlines what the patch edits and is not replaced; stops when one should be.

@@ -47,6 +47,7 @@ pub(crate) fn compile<'a>(
         moved: BTreeSet::new(),
         tree,
         work: Work::External(made),
+        list: None,
     })
 }
 

@@ -6,6 +6,7 @@ mod build;
 pub mod causes;
 mod change_set;
 mod edits;
+mod elsewhere;
 mod events;
 mod external;
 pub mod holders;

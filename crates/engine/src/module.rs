@@ -6,6 +6,7 @@ use std::path::Path;
 use klpx_build_driver::{ModuleText, Workspace};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_klp_emit::bind::Binding;
+use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure::{self, Closure, Piece};
 use klpx_klp_emit::emit::{self, Emitted};
 use klpx_klp_emit::image::{Image, Kernel};
@@ -35,6 +36,7 @@ pub(crate) struct Source<'a> {
     pub(crate) analysis: &'a Analysis,
     pub(crate) objects: &'a [Objects<'a>],
     pub(crate) types: &'a Types,
+    pub(crate) elsewhere: &'a Elsewhere,
 }
 
 /// The name that the kernel gives a module of this livepatch name.
@@ -61,7 +63,7 @@ impl Source<'_> {
             .map(|pair| overridden(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
         let units: Vec<Unit<'_, '_>> = self.units(&overridden);
-        let closure = closure::select(&units)?;
+        let closure = closure::select(&units, self.elsewhere)?;
         let booted = self.tell(&closure, build.results);
         let allowed = &build.request.allow_layouts;
         let accepted = layouts::check_boot(&booted, allowed)?;

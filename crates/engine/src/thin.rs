@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use klpx_build_driver::kbuild::{Home, UnitList};
+use klpx_build_driver::UnitList;
+use klpx_build_driver::kbuild::Home;
 use klpx_build_driver::{Prepared, Remade, Touched, TouchedUnit, UnitPair, UnitPairs, VMLINUX, Workspace};
 use klpx_diagnosis::{Diagnosis, Result, words};
 use klpx_thinlto as thinlto;
@@ -61,7 +62,7 @@ pub(crate) fn compile<'a>(
     let originals = Originals::new(prepared, workspace.source_dir());
     let (left_out, work) = (Vec::new(), Work::Units(pairs));
     let tree = workspace.source_dir();
-    Ok(Compiled { pairs: files, originals, remade, left_out, moved, tree, work })
+    Ok(Compiled { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
 }
 
 /// The touched units, by what makes native code of them.

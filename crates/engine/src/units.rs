@@ -41,6 +41,7 @@ pub(crate) fn compile<'a>(
         moved: BTreeSet::new(),
         tree: workspace.source_dir(),
         work: Work::Units(pairs),
+        list: Some(ready.units),
     })
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn compile<'a>(
         moved: BTreeSet::new(),
         tree: workspace.source_dir(),
         work: Work::Whole(patched),
+        list: None,
     })
 }
 

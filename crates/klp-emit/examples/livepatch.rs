@@ -73,7 +73,7 @@ fn run() -> Result<()> {
             overridden: None,
         })
         .collect();
-    let closure = closure::select(&pairs)?;
+    let closure = closure::select(&pairs, &Default::default())?;
     lap("closure");
     let bindings: Vec<Binding<'_>> =
         pairs.iter().map(|unit| Binding::new(unit.original, image_of(unit.object_name))).collect();

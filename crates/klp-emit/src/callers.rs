@@ -2,55 +2,172 @@
 //! and take a copy of the callee along. `static inline` functions that a compiler left out of line are the usual case
 //! (`inline` implies notrace, include/linux/compiler_types.h).
 //!
-//! Owns finding every use of a function. Never decides what is replaced.
+//! A global function may have callers all over the kernel. Whoever knows the kernel's images says who they are
+//! ([`Elsewhere`]), and brings the units in which they are compiled; then each of them has to be found there.
+//!
+//! Owns finding every use of a function in units. Never decides what is replaced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_inline_check::reach::Unreachable;
+use klpx_inline_check::reach::{self, Unreachable};
+use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::canonical;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::closure::is_branch;
+use crate::closure::{is_branch, is_cold};
+use crate::plan::Unit;
 
-/// Every function that calls or jumps to `callee`, itself left out.
+/// A function of the kernel to be patched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Function {
+    /// `vmlinux`, or the module's name.
+    pub object: String,
+    /// All its names.
+    pub names: Vec<String>,
+}
+
+impl Function {
+    fn is(&self, unit: &Unit<'_, '_>, item: ItemId) -> bool {
+        self.object == unit.object_name
+            && self.names.iter().any(|name| name.as_bytes() == unit.original.item_name(item))
+    }
+}
+
+/// A global function: the object that defines it, and its name.
+pub type Global = (String, Vec<u8>);
+
+/// Who calls global functions, all over the kernel; or why that can't be told.
+pub type Elsewhere = BTreeMap<Global, Result<Vec<Function>, String>>;
+
+/// Global functions that have to be copied for their callers, and of which `elsewhere` does not tell who calls them.
+pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global> {
+    let mut unknown = BTreeSet::new();
+    let changed = |(n, unit): (usize, &Unit<'_, '_>)| -> Vec<(usize, ItemId)> {
+        unit.difference.functions.iter().map(|change| (n, change.patched)).collect()
+    };
+    let mut todo: Vec<(usize, ItemId)> = units.iter().enumerate().flat_map(changed).collect();
+    let mut seen: BTreeSet<(usize, ItemId)> = todo.iter().copied().collect();
+    while let Some((n, item)) = todo.pop() {
+        let unit = &units[n];
+        let Some(original) = unit.counterpart(item).filter(|&original| !unit.is_overridden(original)) else {
+            continue;
+        };
+        let section = unit.patched.elf.section_name(unit.patched.item(item).section);
+        let gone = Lifetime::of(section).is_gone(unit.is_vmlinux());
+        let reached = !matches!(reach::reach(unit.original, original), Err(why) if is_untraced(why));
+        if gone || reached || is_cold(unit.patched.item_name(item)) {
+            continue;
+        }
+        let Some(here) = direct_callers(unit.patched, item) else { continue };
+        let mut callers: Vec<(usize, ItemId)> = here.into_iter().map(|caller| (n, caller)).collect();
+        if let Some(global) = global(unit, item) {
+            match elsewhere.get(&global) {
+                None => {
+                    unknown.insert(global);
+                }
+                Some(Err(_)) => {}
+                Some(Ok(_)) => callers.extend(importers(units, n, item).into_iter().flatten()),
+            }
+        }
+        todo.extend(callers.into_iter().filter(|caller| seen.insert(*caller)));
+    }
+    unknown
+}
+
+/// A function that other units can call.
+fn global(unit: &Unit<'_, '_>, item: ItemId) -> Option<Global> {
+    let symbol = unit.patched.item(item).symbol;
+    let global = unit.patched.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
+    global.then(|| (unit.object_name.to_owned(), unit.patched.item_name(item).to_vec()))
+}
+
+/// Compiled without a trace site. Nothing else stands against a copy that its callers use.
+fn is_untraced(why: Unreachable) -> bool {
+    matches!(why, Unreachable::NoSite | Unreachable::NoSites)
+}
+
+/// Every function that calls or jumps to a function of a unit, itself left out, by unit.
 ///
 /// # Errors
 /// Why the callers can't stand in for it.
 pub(crate) fn callers(
-    object: &Object<'_>,
-    callee: ItemId,
+    units: &[Unit<'_, '_>],
+    elsewhere: &Elsewhere,
+    (n, callee): (usize, ItemId),
     unreachable: Unreachable,
-) -> Result<BTreeSet<ItemId>, String> {
-    if unreachable != Unreachable::NoSite {
+) -> Result<BTreeSet<(usize, ItemId)>, String> {
+    if !is_untraced(unreachable) {
         return Err(unreachable.to_string());
     }
-    let symbol = object.item(callee).symbol;
-    // A promoted local has its callers in the files of its link: all of them are in sight when the object is that link.
-    let in_sight = canonical(object.item_name(callee)).suffixes.promoted() && object.file_count() > 1;
-    if object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0 && !in_sight {
-        return Err(format!("{unreachable}, and as a global function it may have callers anywhere"));
-    }
+    let unit = &units[n];
+    let object = unit.patched;
     if object.items_of(object.item(callee).section).len() > 1 {
         return Err(format!("{unreachable}, and functions of its section may call it without a relocation"));
     }
-    direct_callers(object, callee).ok_or_else(|| format!("{unreachable}, and its address is kept somewhere"))
+    let kept = || format!("{unreachable}, and its address is kept somewhere");
+    let here = direct_callers(object, callee).ok_or_else(kept)?;
+    let mut found: BTreeSet<(usize, ItemId)> = here.into_iter().map(|caller| (n, caller)).collect();
+    // A promoted local has its callers in the files of its link: all of them are in sight when the object is that link.
+    let in_sight = canonical(object.item_name(callee)).suffixes.promoted() && object.file_count() > 1;
+    let Some(global) = global(unit, callee).filter(|_| !in_sight) else { return Ok(found) };
+    let known = match elsewhere.get(&global) {
+        None => return Err(format!("{unreachable}, and as a global function it may have callers anywhere")),
+        Some(Err(why)) => return Err(format!("{unreachable}, and {why}")),
+        Some(Ok(known)) => known,
+    };
+    found.extend(importers(units, n, callee).ok_or_else(kept)?);
+    for function in known {
+        let is_it = |&(at, item): &(usize, ItemId)| {
+            units[at].counterpart(item).is_some_and(|original| function.is(&units[at], original))
+        };
+        if !found.iter().any(is_it) && !function.is(unit, callee) {
+            let name = function.names.first().map_or("a function without a name", String::as_str);
+            return Err(format!(
+                "{unreachable}, and {name} ({}) calls it, whose source was not found",
+                function.object
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Functions of other units that call or jump to a global function of a unit; `None` when one keeps its address.
+fn importers(units: &[Unit<'_, '_>], of: usize, callee: ItemId) -> Option<BTreeSet<(usize, ItemId)>> {
+    let name = units[of].patched.item_name(callee);
+    let mut found = BTreeSet::new();
+    for (n, unit) in units.iter().enumerate().filter(|(n, _)| *n != of) {
+        let object = unit.patched;
+        let is_it = |target| matches!(target, Target::External { symbol, .. } if object.elf.symbol_name(symbol) == name);
+        found.extend(branches_to(object, is_it, None)?.into_iter().map(|item| (n, item)));
+    }
+    Some(found)
 }
 
 /// Every function that calls or jumps to `callee`, itself left out; `None` when something keeps its address.
 pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Option<BTreeSet<ItemId>> {
+    let is_it = |target| matches!(target, Target::Item { item, .. } if item == callee);
+    branches_to(object, is_it, Some(callee))
+}
+
+/// Every function with a branch to a target, but for one; `None` when something else refers to the target.
+fn branches_to(
+    object: &Object<'_>,
+    is_it: impl Fn(Target) -> bool,
+    itself: Option<ItemId>,
+) -> Option<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
     for section in object.elf.section_ids() {
         if matches!(object.role(section), Role::Unloaded | Role::BuildOnly) {
             continue;
         }
         for rela in object.elf.relocations(section) {
-            if !matches!(object.resolve(section, rela), Target::Item { item, .. } if item == callee) {
+            if !is_it(object.resolve(section, rela)) {
                 continue;
             }
             match holder(object, section, rela.r_offset.get(LE)) {
-                Some(item) if item == callee => {}
+                Some(item) if Some(item) == itself => {}
                 Some(item) if object.item(item).code && is_branch(object, section, rela) => {
                     found.insert(item);
                 }

@@ -16,7 +16,7 @@ use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::callers::{callers, direct_callers};
+use crate::callers::{Elsewhere, callers, direct_callers};
 use crate::plan::{CallbackKind, Unit};
 use crate::{arch, direct};
 
@@ -122,8 +122,9 @@ pub(crate) fn is_cold(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// Every reason for which the change can't be a livepatch, all at once.
-pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
+pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Result<Closure<'u, 'd>> {
     let mut selection = Selection {
+        elsewhere,
         closure: Closure {
             units,
             pieces: vec![BTreeSet::new(); units.len()],
@@ -139,6 +140,7 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Result<Closure<'u, 'd>> {
     for unit in 0..units.len() {
         selection.roots(unit);
     }
+    selection.parents();
     selection.run();
     Failure::all(selection.faults)?;
     let mut closure = selection.closure;
@@ -295,8 +297,10 @@ impl<'u, 'd> Closure<'u, 'd> {
             }
             Target::Entry { table, entry, offset } => Referent::Entry(table, entry, offset),
             Target::External { symbol, offset } => {
-                match self.new_global(unit, object.elf.symbol_name(symbol)) {
-                    Some(new) => Referent::Copied(new.unit, Piece::Item(new.item), offset),
+                let name = object.elf.symbol_name(symbol);
+                let new = self.new_global(unit, name).map(|new| (new.unit, new.item));
+                match new.or_else(|| self.helper(unit, name)) {
+                    Some((of, item)) => Referent::Copied(of, Piece::Item(item), offset),
                     None => Referent::External(symbol, offset),
                 }
             }
@@ -315,6 +319,22 @@ impl<'u, 'd> Closure<'u, 'd> {
         }
         let only = || all.first().filter(|_| all.len() == 1);
         all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).or_else(only).copied()
+    }
+
+    /// The copy of a function that ftrace can't reach, by the name that other units call it by.
+    fn helper(&self, unit: usize, name: &[u8]) -> Option<(usize, ItemId)> {
+        let object_name = |n: usize| self.units[n].object_name;
+        let is_it = |n: usize, item: ItemId| {
+            let object = self.units[n].patched;
+            let global = object.elf.symbol_binding(object.item(item).symbol) != elf::STB_LOCAL.0;
+            global
+                && object.item_name(item) == name
+                && (object_name(n) == object_name(unit) || is_exported(object, name))
+        };
+        let helpers = self.helpers.iter().enumerate();
+        helpers
+            .flat_map(|(n, items)| items.iter().map(move |&item| (n, item)))
+            .find(|&(n, item)| is_it(n, item))
     }
 
     fn item_referent(
@@ -440,13 +460,14 @@ fn inner_symbol(object: &Object<'_>, rela: &Rela, item: ItemId) -> Option<(Symbo
 }
 
 /// A closure being chosen.
-struct Selection<'u, 'd> {
+struct Selection<'s, 'u, 'd> {
+    elsewhere: &'s Elsewhere,
     closure: Closure<'u, 'd>,
     todo: Vec<(usize, Piece)>,
     faults: Vec<Diagnosis>,
 }
 
-impl<'d> Selection<'_, 'd> {
+impl<'d> Selection<'_, '_, 'd> {
     fn unit(&self, unit: usize) -> Unit<'_, 'd> {
         self.closure.units[unit]
     }
@@ -526,7 +547,6 @@ impl<'d> Selection<'_, 'd> {
             self.check_folded(&of, folded);
         }
         self.callbacks(unit);
-        self.parents_of_cold(unit);
     }
 
     /// Functions of one body that part ways. Those that change are copied for their callers in sight, and nobody else
@@ -569,11 +589,11 @@ impl<'d> Selection<'_, 'd> {
             Err(unreachable) if !is_cold(of.patched.item_name(item)) => unreachable,
             _ => return self.add(unit, Piece::Item(item)),
         };
-        match callers(of.patched, item, unreachable) {
+        match callers(self.closure.units, self.elsewhere, (unit, item), unreachable) {
             Ok(callers) => {
                 self.add(unit, Piece::Item(item));
                 self.closure.helpers[unit].insert(item);
-                callers.into_iter().for_each(|caller| self.replace(unit, caller));
+                callers.into_iter().for_each(|(unit, caller)| self.replace(unit, caller));
             }
             Err(why) => self.faults.push(not_traceable(&of, item, why)),
         }
@@ -692,7 +712,20 @@ impl<'d> Selection<'_, 'd> {
         self.closure.callbacks[unit] = found;
     }
 
-    /// A changed cold part can only be reached through its function, so the function is replaced too.
+    /// A changed cold part can only be reached through its function, so the function is replaced too. The callers of one
+    /// may be in another unit.
+    fn parents(&mut self) {
+        loop {
+            let before: usize = self.closure.pieces.iter().map(BTreeSet::len).sum();
+            for unit in 0..self.closure.units.len() {
+                self.parents_of_cold(unit);
+            }
+            if self.closure.pieces.iter().map(BTreeSet::len).sum::<usize>() == before {
+                return;
+            }
+        }
+    }
+
     fn parents_of_cold(&mut self, unit: usize) {
         let object = self.closure.units[unit].patched;
         let cold: BTreeSet<ItemId> = self.closure.pieces[unit]

@@ -24,6 +24,9 @@ const SEALS: &[u8] = b".ibt_endbr_seal";
 /// The landing pad of x86_64.
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
+/// How many symbols may lie between the start of a function and a place in it: labels of assembly.
+const NEAR: usize = 256;
+
 /// The object name of the kernel proper in a livepatch.
 pub const VMLINUX: &str = "vmlinux";
 
@@ -119,15 +122,23 @@ impl Kernel {
         modules.get(name).map(|module| ElfFile::open(&module.path))
     }
 
-    /// The file of a module.
-    fn module(&self, name: &str) -> Result<&ElfFile> {
-        let modules = self.modules.get_or_init(|| {
+    /// Every module: its name and file.
+    pub fn modules(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.found_modules().iter().map(|(name, module)| (name.as_str(), module.path.as_path()))
+    }
+
+    fn found_modules(&self) -> &BTreeMap<String, Module> {
+        self.modules.get_or_init(|| {
             let mut found = find_modules(&self.directories);
             let named = self.named.iter().map(|path| (module_name(path), Module::at(path.clone())));
             found.extend(named);
             found
-        });
-        let module = modules.get(name).ok_or_else(|| {
+        })
+    }
+
+    /// The file of a module.
+    fn module(&self, name: &str) -> Result<&ElfFile> {
+        let module = self.found_modules().get(name).ok_or_else(|| {
             Diagnosis::new("klpx::no-such-module", Class::Input, format!("the module {name} is not there"))
                 .why(format!("neither {name}.ko nor its object is in {}", list(&self.directories)))
                 .remedy("name the directory of the kernel's own modules")
@@ -457,6 +468,17 @@ impl<'k> Image<'k> {
             Some(&(at, id)) if address - at < 1 << 20 => format!("{}+{:#x}", self.name(id), address - at),
             _ => format!("{address:#x}"),
         }
+    }
+
+    /// The function that covers an address: where it begins, and its symbol.
+    pub fn covering(&self, address: u64) -> Option<(u64, SymbolId)> {
+        let n = self.by_address.partition_point(|&(a, _)| a <= address);
+        let section = self.section_of(address)?;
+        let is_it = |&&(at, id): &&(u64, SymbolId)| {
+            self.elf.symbol_type(id) == elf::STT_FUNC.0 && address - at < self.elf.symbol_size(id)
+        };
+        let near = |&&(at, _): &&(u64, SymbolId)| at >= self.bases[section.index()];
+        self.by_address[..n].iter().rev().take_while(near).take(NEAR).find(is_it).copied()
     }
 
     /// A symbol's name as text.

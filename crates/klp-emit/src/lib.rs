@@ -9,7 +9,7 @@ pub mod bind;
 #[cfg(test)]
 mod borders;
 mod branches;
-mod callers;
+pub mod callers;
 pub mod closure;
 mod contents;
 mod direct;
@@ -45,6 +45,7 @@ pub mod successor;
 mod testing;
 #[cfg(test)]
 mod type_ids;
+pub mod users;
 pub mod verify;
 pub mod witness;
 pub mod writer;

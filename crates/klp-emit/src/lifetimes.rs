@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::callers::Elsewhere;
 use crate::plan::Unit;
 use crate::testing::{Builds, Kernel};
 use crate::{closure, emit};
@@ -46,7 +47,7 @@ fn a_function_that_is_kept_from_now_on_is_new() {
     let edited = BTreeSet::new();
     let made = builds.with("vmlinux", |units| {
         let units = [Unit { edited: Some(&edited), ..units[0] }];
-        emit::emit(&closure::select(&units)?, &kernel())
+        emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel())
     });
     let plan = made.expect("a livepatch").plan;
     let replaced: Vec<_> = plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
@@ -67,7 +68,7 @@ fn a_weak_function_that_gave_way_is_left_out_and_still_called_where_it_is() {
             let gave_way: BTreeSet<_> =
                 weak.item_ids().filter(|&item| weak.item_name(item) == b"arch").collect();
             let units = [Unit { overridden: Some(&gave_way), ..units[0] }];
-            emit::emit(&closure::select(&units)?, &kernel()).map(|emitted| emitted.plan)
+            emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel()).map(|emitted| emitted.plan)
         })
     };
     let plan = overridden(&Builds::new(&text("1", "1"), &text("2", "2"))).expect("a livepatch");

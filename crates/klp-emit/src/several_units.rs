@@ -2,10 +2,11 @@
 
 use klpx_normalize::elf::ElfFile;
 
+use crate::callers::{Elsewhere, Function};
 use crate::inspect::{Module, inspect};
 use crate::plan::Unit;
 use crate::testing::{Builds, Kernel};
-use crate::{closure, emit};
+use crate::{callers, closure, emit};
 
 /// The finished module of a patch that was found good.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {
@@ -78,7 +79,7 @@ fn a_name_that_comes_from_elsewhere_is_nobody_elses_new_one() {
     let kernel = Kernel { exports: vec!["__fentry__", "fresh"], ..Kernel::default() };
     let plan = builds.with("vmlinux", |units| {
         let units = [units[0], Unit { object_name: "raid1", ..units[1] }];
-        emit::emit(&closure::select(&units)?, &kernel).map(|emitted| emitted.plan)
+        emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel).map(|emitted| emitted.plan)
     });
     let plan = plan.expect("a livepatch");
     let imports: Vec<&str> = plan.imports.iter().map(|import| import.name.as_str()).collect();
@@ -145,4 +146,69 @@ fn an_address_that_cant_be_called_is_not_taken() {
         assert_eq!(builds.codes("vmlinux", &kernel), vec!["klpx::no-landing-pad"; refusals], "{what}");
         assert_eq!(builds.codes("vmlinux", &Kernel::default()), [""; 0], "{what}");
     }
+}
+
+/// A function without a trace site, and what calls it from another unit.
+fn helper_and_caller(more: &str) -> Builds {
+    let helper = |number: &str| {
+        format!("__attribute__((no_instrument_function)) int helper(int x) {{ return x + {number}; }}")
+    };
+    let caller =
+        format!("extern int helper(int), out(int); int caller(int x) {{ return helper(x) * 2; }} {more}");
+    Builds::files(&[("one", &helper("1"), &helper("2")), ("two", &caller, &caller)])
+}
+
+fn elsewhere(callers: &[&str]) -> Elsewhere {
+    let function = |name: &&str| Function { object: "vmlinux".into(), names: vec![(*name).to_owned()] };
+    [(("vmlinux".to_owned(), b"helper".to_vec()), Ok(callers.iter().map(function).collect()))].into()
+}
+
+/// What is replaced and what is copied for that, or why nothing is.
+fn chosen(builds: &Builds, elsewhere: &Elsewhere) -> Result<Vec<String>, String> {
+    builds.with("vmlinux", |units| {
+        let closure = closure::select(units, elsewhere)
+            .map_err(|failure| failure.diagnoses().map(|found| found.why.clone()).collect::<String>())?;
+        let each = (0..units.len()).flat_map(|n| closure.replaced(n).into_iter().map(move |item| (n, item)));
+        let names =
+            each.map(|(n, item)| String::from_utf8_lossy(units[n].original.item_name(item)).into_owned());
+        Ok(names.collect())
+    })
+}
+
+#[test]
+fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
+    let builds = helper_and_caller("");
+    let wanted = builds.with("vmlinux", |units| callers::unknown(units, &Elsewhere::new()));
+    assert_eq!(wanted, [("vmlinux".to_owned(), b"helper".to_vec())].into());
+    let known = elsewhere(&["caller"]);
+    assert!(builds.with("vmlinux", |units| callers::unknown(units, &known)).is_empty());
+    assert_eq!(chosen(&builds, &known), Ok(vec!["caller".to_owned()]));
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["helper", "out"], ..Kernel::default() };
+    let plan = builds.with("vmlinux", |units| {
+        emit::emit(&closure::select(units, &known)?, &kernel).map(|emitted| emitted.plan)
+    });
+    let symbols = plan.expect("a livepatch").livepatch_symbols;
+    assert!(symbols.iter().all(|symbol| !symbol.contains(".helper,")), "the caller uses the copy: {symbols:?}");
+}
+
+#[test]
+fn a_caller_that_is_in_no_unit_is_told() {
+    let why = chosen(&helper_and_caller(""), &elsewhere(&["caller", "unseen"])).expect_err("unseen");
+    assert!(why.contains("unseen (vmlinux) calls it"), "{why}");
+    let kept = helper_and_caller("int (*hook)(int) = helper;");
+    let why = chosen(&kept, &elsewhere(&["caller"])).expect_err("kept");
+    assert!(why.contains("its address is kept somewhere"), "{why}");
+    let many = [(("vmlinux".to_owned(), b"helper".to_vec()), Err("213 functions call it".to_owned()))];
+    let why = chosen(&helper_and_caller(""), &many.into()).expect_err("too many");
+    assert!(why.contains("213 functions call it"), "{why}");
+}
+
+#[test]
+fn callers_of_callers_without_a_trace_site_are_asked_for() {
+    let untraced = "__attribute__((no_instrument_function))";
+    let helper = |number: &str| format!("{untraced} int helper(int x) {{ return x + {number}; }}");
+    let middle = format!("extern int helper(int); {untraced} int middle(int x) {{ return helper(x) * 2; }}");
+    let builds = Builds::files(&[("one", &helper("1"), &helper("2")), ("two", &middle, &middle)]);
+    let wanted = builds.with("vmlinux", |units| callers::unknown(units, &elsewhere(&["middle"])));
+    assert_eq!(wanted, [("vmlinux".to_owned(), b"middle".to_vec())].into());
 }

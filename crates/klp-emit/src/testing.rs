@@ -9,6 +9,7 @@ use klpx_diff::{Edits, Line, Sources, compare_unit};
 use klpx_normalize::elf::{ElfFile, SymbolId};
 use klpx_normalize::object::{FileId, Object};
 
+use crate::callers::Elsewhere;
 use crate::closure;
 use crate::emit::{self, Emitted};
 use crate::finish;
@@ -130,7 +131,7 @@ impl LoadTarget for Kernel {
     fn is_traced(&self, _: &str, _: u64) -> bool {
         !self.untraced
     }
-    fn file_of(&self, _: &str, address: u64) -> Option<String> {
+    fn file_of(&self, _: &str, _: &str, address: u64) -> Option<String> {
         let position = (address - BASE) as u32 / 16 + 1;
         let found = self.of_file.iter().find(|&(_, &at)| at == position);
         found.map(|(&(_, file), _)| file.to_owned())
@@ -222,7 +223,7 @@ impl Builds {
     }
 
     pub(crate) fn emit(&self, object_name: &str, kernel: &Kernel) -> Result<Emitted> {
-        self.with(object_name, |units| emit::emit(&closure::select(units)?, kernel))
+        self.with(object_name, |units| emit::emit(&closure::select(units, &Elsewhere::new())?, kernel))
     }
 
     /// The names of the functions that differ, sorted.

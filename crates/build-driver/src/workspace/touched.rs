@@ -10,6 +10,7 @@ use crate::files;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
+use crate::parallel::each;
 use crate::patch::apply::{Change, Prepared};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
@@ -146,6 +147,28 @@ impl Workspace {
             progress.note(&format!("compiling {units} from both sources takes {time}"));
         }
         Ok(touched)
+    }
+
+    /// The units of C whose source has a word in it, by object. What their headers hold is not looked at.
+    pub fn units_with_word(&self, list: &UnitList, word: &[u8]) -> Vec<TouchedUnit> {
+        let source = self.source_dir();
+        let finder = memchr::memmem::Finder::new(word);
+        let of_word = |byte: Option<&u8>| byte.is_some_and(|&b| b == b'_' || b.is_ascii_alphanumeric());
+        let has_word = |text: &[u8]| {
+            finder.find_iter(text).any(|at| {
+                !of_word(at.checked_sub(1).and_then(|before| text.get(before)))
+                    && !of_word(text.get(at + word.len()))
+            })
+        };
+        let units: Vec<(UnitId, &Unit)> = list.units().filter(|(_, unit)| unit.rule == Rule::C).collect();
+        let found = each(self.kernel.jobs(), units.len(), |at| {
+            let path = units[at].1.source.in_tree().map(|path| source.join(path));
+            path.and_then(|path| std::fs::read(path).ok()).is_some_and(|text| has_word(&text))
+        });
+        let found = units.iter().zip(found).filter(|(_, found)| *found);
+        let mut units: Vec<TouchedUnit> = found.map(|((id, _), _)| TouchedUnit::of(list, *id)).collect();
+        units.sort_by(|a, b| a.object().cmp(b.object()));
+        units
     }
 
     fn edits<'p>(&self, prepared: &'p Prepared) -> Result<Edits<'p>> {

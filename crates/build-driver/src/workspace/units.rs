@@ -154,6 +154,31 @@ impl Workspace {
             .map(Originals)
     }
 
+    /// Pairs of units that the patch does not touch: the patched unit is the original.
+    ///
+    /// # Errors
+    /// As [`Workspace::originals`].
+    pub fn untouched_pairs(&self, units: &[TouchedUnit], progress: &dyn Progress) -> Result<Vec<UnitPair>> {
+        let missing: Vec<&TouchedUnit> =
+            units.iter().filter(|unit| !self.original_path(unit).is_file()).collect();
+        if !missing.is_empty() {
+            progress.step("compiling units with callers");
+            self.make_originals(&missing, progress)?;
+        }
+        let pair = |unit: &TouchedUnit| {
+            let original = self.original(unit, None)?;
+            Ok(UnitPair {
+                unit: unit.clone(),
+                witness: original.witness,
+                patched: original.object.clone(),
+                original: original.object,
+                exports: original.exports,
+                is_new: false,
+            })
+        };
+        units.iter().map(pair).collect()
+    }
+
     fn make_originals(&self, units: &[&TouchedUnit], progress: &dyn Progress) -> Result<()> {
         self.make_units(units, progress, original_does_not_build)?;
         let finished = each(self.kernel.jobs(), units.len(), |at| self.keep_original(units[at]));

@@ -271,6 +271,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use crate::callers::Elsewhere;
     use crate::closure;
     use crate::plan::Unit;
     use crate::testing::{Builds, FOLDER, Kernel};
@@ -344,7 +345,7 @@ mod tests {
             let holder = units[0].difference.functions[0].patched;
             let inlines = BTreeMap::from([(holder, "inlines part at file.c:2".to_owned())]);
             let refused = |unit: Unit<'_, '_>| {
-                let failure = closure::select(&[unit]).err().expect("a refusal");
+                let failure = closure::select(&[unit], &Elsewhere::new()).err().expect("a refusal");
                 let diagnosis = failure.diagnoses().next().expect("a diagnosis").clone();
                 assert_eq!(diagnosis.code, "klpx::not-traceable");
                 assert_eq!(diagnosis.place.symbol.as_deref(), Some("holder"));

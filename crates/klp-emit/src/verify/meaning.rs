@@ -580,7 +580,8 @@ impl Pair<'_, '_, '_> {
         let local = ours.iter().any(|(name, _)| self.is_local(name));
         let found = self.target.addresses(&kernel.object, &kernel.name).unwrap_or_default();
         let address = found.get(kernel.sympos.saturating_sub(1) as usize).filter(|_| local)?;
-        let other = self.target.file_of(&kernel.object, *address).filter(|other| other != file)?;
+        let other =
+            self.target.file_of(&kernel.object, &kernel.name, *address).filter(|other| other != file)?;
         Some(format!("{} became that of {other}, not of {file}", list(ours)))
     }
 

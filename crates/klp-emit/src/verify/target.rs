@@ -15,8 +15,8 @@ pub trait LoadTarget {
     fn names_at(&self, object: &str, address: u64) -> Vec<String>;
     /// True when ftrace has a record in the function at an address.
     fn is_traced(&self, object: &str, address: u64) -> bool;
-    /// The file that the function at an address comes from, where the object's symbol table tells.
-    fn file_of(&self, object: &str, address: u64) -> Option<String>;
+    /// The file that the local `name` at an address comes from, where the object's symbol table tells.
+    fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String>;
     /// The places of vmlinux that boot code patches with a runtime constant.
     fn runtime_sites(&self, name: &str) -> Vec<u64>;
     /// The object that exports a name.
@@ -121,9 +121,11 @@ impl LoadTarget for KernelFiles<'_> {
         traced.get(first).is_some_and(|&record| record < address + size.max(1))
     }
 
-    fn file_of(&self, object: &str, address: u64) -> Option<String> {
+    fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String> {
         let image = self.images.get(object)?;
-        let file = image.at(address).find_map(|id| image.locals().file_of(id))?;
+        // An object of no size has the address of what follows it.
+        let mut named = image.at(address).filter(|&id| image.elf.symbol_name(id) == name.as_bytes());
+        let file = named.find_map(|id| image.locals().file_of(id))?;
         Some(String::from_utf8_lossy(file).into_owned())
     }
 

@@ -32,7 +32,8 @@ impl Check<'_, '_> {
                     .collect();
                 let found = self.target.addresses(&object.name, &function.old_name).unwrap_or_default();
                 let old = found.get(function.sympos.saturating_sub(1) as usize);
-                let file = old.and_then(|&address| self.target.file_of(&object.name, address));
+                let file =
+                    old.and_then(|&address| self.target.file_of(&object.name, &function.old_name, address));
                 let right = |copy: &&&Copies| {
                     let of = file_name(units[copy.unit].original);
                     copy.places.contains(&function.new_at)

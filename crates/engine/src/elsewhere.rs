@@ -1,0 +1,138 @@
+//! Callers in units that the patch does not touch: those of changed functions that ftrace can't reach. The kernel's
+//! images say who they are, and their units are compiled, so that they can be replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_build_driver::{TouchedUnit, UnitList, Workspace};
+use klpx_diagnosis::{Result, words};
+use klpx_klp_emit::callers::{self, Elsewhere, Function, Global};
+use klpx_klp_emit::image::{Image, Kernel};
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::users::{self, Users};
+
+use crate::build::Build;
+use crate::change_set::{Analysis, Objects};
+use crate::target::Target;
+
+/// So many functions may be replaced because one that they call can't be.
+const MOST_CALLERS: usize = 50;
+
+/// Finds out who calls the global functions that have to be copied for their callers, and gives the units in which
+/// those callers are compiled and that are not among `objects`.
+pub(crate) fn missing_units(
+    build: &mut Build<'_>,
+    (workspace, list, target): (&Workspace, &UnitList, &Target),
+    (objects, analysis): (&[Objects<'_>], &Analysis),
+    elsewhere: &mut Elsewhere,
+) -> Result<Vec<TouchedUnit>> {
+    let pairs = objects.iter().zip(&analysis.differences);
+    let units: Vec<Unit<'_, '_>> = pairs
+        .map(|(pair, difference)| Unit {
+            object_name: pair.name,
+            original: &pair.original,
+            patched: &pair.patched,
+            difference,
+            edited: None,
+            inlines: None,
+            overridden: None,
+        })
+        .collect();
+    let unknown = callers::unknown(&units, elsewhere);
+    if unknown.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kernel = Kernel::open(&target.vmlinux, &target.symvers, &target.modules)?;
+    let found = users_of(&kernel, &unknown)?;
+    let known: BTreeSet<&str> = objects.iter().filter_map(|pair| Some(pair.unit?.path.as_str())).collect();
+    let mut missing: BTreeMap<String, TouchedUnit> = BTreeMap::new();
+    for (global, found) in found {
+        let units = match &found {
+            Ok(functions) => mentioning(workspace, list, functions, &global.1),
+            Err(_) => Vec::new(),
+        };
+        missing.extend(units.into_iter().map(|unit| (unit.object().to_owned(), unit)));
+        elsewhere.insert(global, found);
+    }
+    missing.retain(|object, _| !known.contains(object.as_str()));
+    if missing.len() > MOST_CALLERS {
+        let why = format!("{} name it", words::plural(missing.len(), "unit"));
+        unknown.iter().for_each(|global| {
+            elsewhere.insert(global.clone(), Err(why.clone()));
+        });
+        return Ok(Vec::new());
+    }
+    if !missing.is_empty() {
+        let names: Vec<_> = unknown.iter().map(|(_, name)| String::from_utf8_lossy(name)).collect();
+        build.note(&[format!(
+            "ftrace can't reach {}: {} with callers {} compiled too",
+            names.join(", "),
+            words::plural(missing.len(), "unit"),
+            if missing.len() == 1 { "is" } else { "are" },
+        )]);
+    }
+    Ok(missing.into_values().collect())
+}
+
+/// Who calls each of these functions, in all objects of the kernel.
+fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
+    let exported: BTreeSet<&[u8]> = wanted
+        .iter()
+        .map(|(_, name)| name.as_slice())
+        .filter(|name| std::str::from_utf8(name).is_ok_and(|name| kernel.exports().get(name).is_some()))
+        .collect();
+    let importers = if exported.is_empty() { Vec::new() } else { users::importers(kernel, &exported)? };
+    let importers: Result<Vec<Image<'_>>> = importers.iter().map(|module| kernel.image(module)).collect();
+    let importers = importers?;
+    let mut found = Elsewhere::new();
+    for (object, name) in wanted {
+        let home = kernel.image(object)?;
+        let address = home.global(name).and_then(|symbol| home.address(symbol));
+        let own = address.and_then(|address| Users::within(&home, address));
+        let Some(own) = own else {
+            found.insert(
+                (object.clone(), name.clone()),
+                Err(format!("klpx can't tell who calls it in {object}")),
+            );
+            continue;
+        };
+        let mut all = vec![(object.clone(), own)];
+        let others =
+            importers.iter().filter(|image| image.object() != object && exported.contains(name.as_slice()));
+        all.extend(others.map(|image| (image.object().to_owned(), Users::importing(image, name))));
+        found.insert((object.clone(), name.clone()), judged(all));
+    }
+    Ok(found)
+}
+
+/// The callers, when they are few and nothing keeps the address.
+fn judged(all: Vec<(String, Users)>) -> Result<Vec<Function>, String> {
+    if let Some(kept) = all.iter().find_map(|(_, users)| users.kept.first()) {
+        return Err(format!("its address is kept at {kept}"));
+    }
+    let functions: Vec<Function> = all
+        .into_iter()
+        .flat_map(|(object, users)| users.callers.into_iter().map(move |names| (object.clone(), names)))
+        .map(|(object, names)| Function { object, names })
+        .collect();
+    if functions.len() > MOST_CALLERS {
+        let some: Vec<&str> = functions
+            .iter()
+            .filter_map(|function| function.names.first())
+            .map(String::as_str)
+            .take(3)
+            .collect();
+        return Err(format!(
+            "{} functions call it, among them {}; klpx replaces at most {MOST_CALLERS}",
+            functions.len(),
+            some.join(", ")
+        ));
+    }
+    Ok(functions)
+}
+
+/// The units of the objects with callers whose source has a name in it.
+fn mentioning(workspace: &Workspace, list: &UnitList, callers: &[Function], name: &[u8]) -> Vec<TouchedUnit> {
+    let objects: BTreeSet<&str> = callers.iter().map(|caller| caller.object.as_str()).collect();
+    let is_wanted = |unit: &TouchedUnit| unit.objects.iter().any(|object| objects.contains(object.as_str()));
+    workspace.units_with_word(list, name).into_iter().filter(is_wanted).collect()
+}

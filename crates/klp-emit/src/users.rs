@@ -1,0 +1,202 @@
+//! Who uses a function, as the kernel to be patched has it: branches to its entry, and places that keep its address.
+//!
+//! A linked image has no relocations. There a branch is an instruction with a distance to the entry, and an address is
+//! kept where its eight bytes lie in data, or where an instruction has it as a number. Every place that could be one is
+//! found by its bytes, and code is decoded from the start of its function, so that no branch is taken for another
+//! instruction. In a module, relocations tell.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use klpx_diagnosis::Result;
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Definition, Elf, ElfFile, SectionId};
+use object::elf;
+use object::endian::LittleEndian as LE;
+use rayon::prelude::*;
+
+use crate::arch;
+use crate::image::{Image, Kernel, Location};
+
+/// The functions that use another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Functions with a branch to it, each by all its names.
+    pub callers: BTreeSet<Vec<String>>,
+    /// Where its address is kept, for people.
+    pub kept: BTreeSet<String>,
+}
+
+impl Users {
+    /// Finds the users of a function in the object that defines it. `None` for an image whose code klpx can't read so.
+    pub fn within(image: &Image<'_>, address: u64) -> Option<Users> {
+        match (image.is_linked(), image.arch) {
+            (true, Arch::X86_64) => Some(linked(image, address)),
+            (true, Arch::Arm64) => None,
+            (false, _) => {
+                let is_it = |location| matches!(location, Location::At(at) if at == address);
+                Some(by_relocation(image, is_it))
+            }
+        }
+    }
+
+    /// Finds the users in a module of a function that another object exports under `name`.
+    pub fn importing(image: &Image<'_>, name: &[u8]) -> Users {
+        let is_it = |location| matches!(location, Location::Undefined(symbol, 0) if image.elf.symbol_name(symbol) == name);
+        by_relocation(image, is_it)
+    }
+}
+
+/// The modules of a kernel that import any of these names.
+///
+/// # Errors
+/// A module's file can't be read.
+pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>> {
+    let imports = |elf: &Elf<'_>| {
+        elf.symbol_ids()
+            .any(|id| elf.definition(id) == Definition::Undefined && names.contains(elf.symbol_name(id)))
+    };
+    let found: Result<Vec<Option<String>>> = kernel
+        .modules()
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|(name, path)| {
+            let file = ElfFile::open(path)?;
+            Ok(imports(&file.parse()?).then(|| name.to_owned()))
+        })
+        .collect();
+    Ok(found?.into_iter().flatten().collect())
+}
+
+/// Sections of a module that name functions and run nothing: sealed landing pads, unwind data, export tables, which
+/// others import by name.
+const NO_USE: [&[u8]; 6] =
+    [b".ibt_endbr_seal", b".orc_unwind", b"__ksymtab", b"__kcrctab", b".debug", b".BTF"];
+
+fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
+    let mut users = Users::default();
+    let elf = &image.elf;
+    let alloc = |id: &SectionId| elf.section_flags(*id) & elf::SHF_ALLOC.0 != 0;
+    for section in elf.section_ids().filter(alloc) {
+        let name = elf.section_name(section);
+        if NO_USE.iter().any(|no_use| name.starts_with(no_use)) {
+            continue;
+        }
+        let code = elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
+        for rela in elf.relocations(section) {
+            let Some(kind) = image.arch.relocation(rela.r_type(LE, false).0) else { continue };
+            let biased = match image.target(rela) {
+                Some(Location::At(at)) => Location::At(at.wrapping_add_signed(image.arch.pc_bias(kind))),
+                Some(Location::Undefined(symbol, addend)) => {
+                    Location::Undefined(symbol, addend.wrapping_add(image.arch.pc_bias(kind)))
+                }
+                None => continue,
+            };
+            if !is_it(biased) {
+                continue;
+            }
+            let place = rela.r_offset.get(LE);
+            let at = image.section_address(section).wrapping_add(place);
+            let branch =
+                code && arch::is_branch(image.arch, kind, elf.section_bytes(section), place as usize);
+            match function_at(image, at).filter(|_| branch) {
+                Some((_, caller)) => users.callers.insert(caller),
+                None => users.kept.insert(format!("{} ({})", image.describe(at), image.object())),
+            };
+        }
+    }
+    users
+}
+
+fn linked(image: &Image<'_>, address: u64) -> Users {
+    let mut users = Users::default();
+    let elf = &image.elf;
+    let loaded = |id: &SectionId| {
+        elf.section_flags(*id) & elf::SHF_ALLOC.0 != 0 && elf.section_type(*id) == elf::SHT_PROGBITS.0
+    };
+    for section in elf.section_ids().filter(loaded) {
+        let (base, bytes) = (image.section_address(section), elf.section_bytes(section));
+        if elf.section_flags(section) & elf::SHF_EXECINSTR.0 == 0 {
+            for at in memchr::memmem::find_iter(bytes, &address.to_le_bytes()) {
+                users.kept.insert(image.describe(base + at as u64));
+            }
+            continue;
+        }
+        for at in fields(bytes, base, address) {
+            match use_at(image, base + at as u64, address) {
+                Use::None => {}
+                Use::Branch(caller) => {
+                    users.callers.insert(caller);
+                }
+                Use::Kept => {
+                    users.kept.insert(image.describe(base + at as u64));
+                }
+            }
+        }
+    }
+    users
+}
+
+/// Offsets of four bytes that are the distance to an address from behind them, or the lower half of the address.
+fn fields(bytes: &[u8], base: u64, address: u64) -> Vec<usize> {
+    let lower = address as u32;
+    let is_field = |(at, word): (usize, &[u8])| {
+        let value = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        let behind = (base + at as u64 + 4) as u32;
+        value == lower || behind.wrapping_add(value) == lower
+    };
+    let words = bytes.par_windows(4).enumerate().with_min_len(1 << 16);
+    words.filter(|&word| is_field(word)).map(|(at, _)| at).collect()
+}
+
+enum Use {
+    Branch(Vec<String>),
+    Kept,
+    /// The bytes mean something else.
+    None,
+}
+
+/// What the instruction with a field at a place does with an address.
+fn use_at(image: &Image<'_>, field: u64, address: u64) -> Use {
+    let Some((start, caller)) = function_at(image, field) else { return Use::Kept };
+    let Some(code) = image.bytes_from(start) else { return Use::Kept };
+    let code = &code[..code.len().min((field - start) as usize + 16)];
+    let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() {
+            return Use::Kept;
+        }
+        if instruction.next_ip() <= field {
+            continue;
+        }
+        let branches = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::NearBranch64);
+        if branches && instruction.near_branch_target() == address {
+            return Use::Branch(caller);
+        }
+        return if names(&instruction, address) { Use::Kept } else { Use::None };
+    }
+    Use::Kept
+}
+
+/// True when an instruction has an address as a displacement or a number.
+fn names(instruction: &Instruction, address: u64) -> bool {
+    let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
+    let immediate = |n: u32| {
+        let kind = instruction.op_kind(n);
+        matches!(kind, OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64)
+            && instruction.immediate(n) as u32 == address as u32
+    };
+    memory && instruction.memory_displacement64() as u32 == address as u32
+        || (0..instruction.op_count()).any(immediate)
+}
+
+/// The function that covers an address: its start and its names.
+fn function_at(image: &Image<'_>, address: u64) -> Option<(u64, Vec<String>)> {
+    let (start, _) = image.covering(address)?;
+    let functions = image.at(start).filter(|&id| image.elf.symbol_type(id) == elf::STT_FUNC.0);
+    let mut names: Vec<String> = functions.map(|id| image.name(id)).collect();
+    names.sort();
+    Some((start, names))
+}

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_build_driver::{TouchedUnit, UnitList, Workspace};
 use klpx_diagnosis::{Result, words};
 use klpx_klp_emit::callers::{self, Elsewhere, Function, Global};
-use klpx_klp_emit::image::{Image, Kernel};
+use klpx_klp_emit::image::{Exports, Image, Kernel};
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::users::{self, Users};
 
@@ -43,34 +43,41 @@ pub(crate) fn missing_units(
     }
     let kernel = Kernel::open(&target.vmlinux, &target.symvers, &target.modules)?;
     let found = users_of(&kernel, &unknown)?;
+    // When one can't be carried, nothing will be made: no unit is compiled in vain.
+    let callers: Vec<(&Global, &[Function])> =
+        found.iter().filter_map(|(global, found)| Some((global, found.as_deref().ok()?))).collect();
     let known: BTreeSet<&str> = objects.iter().filter_map(|pair| Some(pair.unit?.path.as_str())).collect();
     let mut missing: BTreeMap<String, TouchedUnit> = BTreeMap::new();
-    for (global, found) in found {
-        let units = match &found {
-            Ok(functions) => mentioning(workspace, list, functions, &global.1),
-            Err(_) => Vec::new(),
-        };
+    for (global, functions) in callers.iter().filter(|_| callers.len() == found.len()) {
+        let units = mentioning(workspace, list, functions, &global.1);
         missing.extend(units.into_iter().map(|unit| (unit.object().to_owned(), unit)));
-        elsewhere.insert(global, found);
     }
     missing.retain(|object, _| !known.contains(object.as_str()));
     if missing.len() > MOST_CALLERS {
-        let why = format!("{} name it", words::plural(missing.len(), "unit"));
-        unknown.iter().for_each(|global| {
-            elsewhere.insert(global.clone(), Err(why.clone()));
-        });
+        let why =
+            format!("{} name it; klpx compiles at most {MOST_CALLERS}", words::plural(missing.len(), "unit"));
+        elsewhere.extend(unknown.into_iter().map(|global| (global, Err(why.clone()))));
         return Ok(Vec::new());
     }
     if !missing.is_empty() {
-        let names: Vec<_> = unknown.iter().map(|(_, name)| String::from_utf8_lossy(name)).collect();
-        build.note(&[format!(
-            "ftrace can't reach {}: {} with callers {} compiled too",
-            names.join(", "),
-            words::plural(missing.len(), "unit"),
-            if missing.len() == 1 { "is" } else { "are" },
-        )]);
+        build.note(&[told(&unknown, missing.len(), kernel.exports())]);
     }
+    elsewhere.extend(found);
     Ok(missing.into_values().collect())
+}
+
+/// `ftrace can't reach klist_del: 6 units with callers are compiled too`.
+fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> String {
+    let names: Vec<_> = globals.iter().map(|(_, name)| String::from_utf8_lossy(name)).collect();
+    let verb = if units == 1 { "is" } else { "are" };
+    let exported = names.iter().any(|name| exports.get(name).is_some());
+    let others =
+        if exported { "; modules that are not the kernel's own keep the kernel's function" } else { "" };
+    format!(
+        "ftrace can't reach {}: {} with callers {verb} compiled too{others}",
+        names.join(", "),
+        words::plural(units, "unit")
+    )
 }
 
 /// Who calls each of these functions, in all objects of the kernel.

@@ -188,7 +188,10 @@ fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
         emit::emit(&closure::select(units, &known)?, &kernel).map(|emitted| emitted.plan)
     });
     let symbols = plan.expect("a livepatch").livepatch_symbols;
-    assert!(symbols.iter().all(|symbol| !symbol.contains(".helper,")), "the caller uses the copy: {symbols:?}");
+    assert!(
+        symbols.iter().all(|symbol| !symbol.contains(".helper,")),
+        "the caller uses the copy: {symbols:?}"
+    );
 }
 
 #[test]

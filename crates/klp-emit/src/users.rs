@@ -200,3 +200,83 @@ fn function_at(image: &Image<'_>, address: u64) -> Option<(u64, Vec<String>)> {
     names.sort();
     Some((start, names))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    const CALLERS: &str = "extern int wanted(int);
+        int calls(int x) { return wanted(x) + 1; }
+        int jumps(int x) { return wanted(x * 3); }
+        int twice(int x) { return wanted(x) + wanted(x + 1); }
+        int other(int x) { return x; }";
+
+    /// What uses `wanted` in a linked image, and in a module where it is defined or imported.
+    fn users(more: &str) -> [Users; 3] {
+        let fixture = Fixture::new();
+        fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
+        fixture.compile("two", &format!("{CALLERS} {more}"), "two.o", &[]);
+        fixture.link(&["two.o", "one.o"], "vmlinux");
+        fixture.combine(&["two.o", "one.o"], "module.o");
+        let within = |name: &str, object: &str| {
+            let file = fixture.open(name);
+            let image = Image::read(&file, object).expect("an image");
+            let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+            Users::within(&image, address).expect("an x86_64 image")
+        };
+        let importing = {
+            let file = fixture.open("two.o");
+            Users::importing(&Image::read(&file, "two").expect("an image"), b"wanted")
+        };
+        [within("vmlinux", "vmlinux"), within("module.o", "module"), importing]
+    }
+
+    #[test]
+    fn every_branch_counts_for_its_function() {
+        for found in users("") {
+            let callers: Vec<&str> = found.callers.iter().flatten().map(String::as_str).collect();
+            assert_eq!((callers, found.kept.len()), (vec!["calls", "jumps", "twice"], 0));
+        }
+    }
+
+    #[test]
+    fn a_place_that_keeps_the_address_is_found() {
+        for (more, place) in [
+            ("int (*table[2])(int) = { other, wanted };", "table+0x8"),
+            ("int (*hook)(int); void hooks(void) { hook = wanted; }", "hooks"),
+            (
+                "__attribute__((noipa)) int run(int (*f)(int)) { return f(1); } int hands(void) { return run(wanted); }",
+                "hands",
+            ),
+        ] {
+            for found in users(more) {
+                assert!(found.kept.iter().any(|kept| kept.starts_with(place)), "{more}: {:?}", found.kept);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_only_look_like_an_address_are_no_use() {
+        // The number is the address's lower half, but not where an instruction has one.
+        let fixture = Fixture::new();
+        fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
+        fixture.link(&["one.o"], "vmlinux");
+        let file = fixture.open("vmlinux");
+        let image = Image::read(&file, "vmlinux").expect("an image");
+        let wanted = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+        let bytes: Vec<String> = (wanted as u32).to_le_bytes().iter().map(u8::to_string).collect();
+        // movabs $N, %rax: the lower half stands in the upper four bytes of the number.
+        let text = format!(
+            ".globl odd\n.type odd,@function\nodd: .byte 0x48,0xb8,0,0,0,0,{}\nret\n.size odd,.-odd\n",
+            bytes.join(",")
+        );
+        fixture.assemble("odd", &text);
+        fixture.link(&["one.o", "odd.o"], "vmlinux");
+        let file = fixture.open("vmlinux");
+        let image = Image::read(&file, "vmlinux").expect("an image");
+        let again = image.global(b"wanted").and_then(|symbol| image.address(symbol));
+        assert_eq!(again, Some(wanted));
+        assert_eq!(Users::within(&image, wanted), Some(Users::default()));
+    }
+}

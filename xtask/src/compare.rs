@@ -32,9 +32,10 @@ pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) ->
     missing.chain(extra).collect()
 }
 
-/// What the guest will find in sysfs: `object/function` of every replaced function, sorted as its own `sort` does.
-pub(crate) fn replaces(expected: &BTreeSet<Item>) -> String {
-    let changed = expected.iter().filter_map(|item| item.strip_suffix(" changed"));
+/// What the guest will find in sysfs: `object/function` of every replaced function, sorted as its own `sort` does. Two
+/// functions of one name are two lines.
+pub(crate) fn replaces<'i>(expected: impl IntoIterator<Item = &'i Item>) -> String {
+    let changed = expected.into_iter().filter_map(|item| item.strip_suffix(" changed"));
     let mut lines: Vec<String> = changed.map(|item| item.replacen(':', "/", 1)).collect();
     lines.sort();
     lines.join("\n")
@@ -52,6 +53,12 @@ mod tests {
     }
 
     #[test]
+    fn functions_of_one_name_are_told_one_by_one() {
+        let items = ["vmlinux:g changed", "vmlinux:f changed", "vmlinux:n new", "vmlinux:f changed"];
+        assert_eq!(replaces(&items.map(str::to_owned)), "vmlinux/f\nvmlinux/f\nvmlinux/g");
+    }
+
+    #[test]
     fn both_directions_are_told() {
         let set = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(
@@ -63,7 +70,7 @@ mod tests {
 
     #[test]
     fn replaced_functions_read_as_in_sysfs() {
-        let expected = ["vmlinux:b changed", "vmlinux:n new", "loop:a changed"].map(str::to_owned).into();
+        let expected = ["vmlinux:b changed", "vmlinux:n new", "loop:a changed"].map(str::to_owned);
         assert_eq!(replaces(&expected), "loop/a\nvmlinux/b");
     }
 }

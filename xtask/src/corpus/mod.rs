@@ -207,7 +207,7 @@ impl Corpus<'_> {
     }
 
     fn task(&self, fix: &Fix, build: &Build) -> Result<Task> {
-        let items: BTreeSet<String> = build.changed.iter().map(|item| format!("{item} changed")).collect();
+        let items: Vec<String> = build.changed.iter().map(|item| format!("{item} changed")).collect();
         let objects: BTreeSet<&str> =
             build.changed.iter().filter_map(|item| item.split(':').next()).collect();
         let modules: Vec<String> =

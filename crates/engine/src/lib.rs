@@ -19,6 +19,7 @@ mod results;
 pub mod stabilise;
 mod target;
 mod thin;
+mod transition;
 mod units;
 mod whole;
 
@@ -29,3 +30,4 @@ pub use layouts::Accepted;
 pub use module::kernel_name;
 pub use request::{External, Request};
 pub use results::{KernelFacts, Made, ObjectFiles, Results, UnitFacts};
+pub use transition::{Kind as WaitKind, Waiting};

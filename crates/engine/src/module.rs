@@ -26,6 +26,7 @@ use crate::events::Stage;
 use crate::layouts::{self, Types};
 use crate::results::{Made, Results, UnitFacts};
 use crate::target::Target;
+use crate::transition;
 use klpx_diagnosis::words;
 
 /// What a module is made from.
@@ -84,6 +85,9 @@ impl Source<'_> {
         let warnings: Vec<String> = emitted.plan.warnings.iter().map(ToString::to_string).collect();
         build.note(&warnings);
         let name = &build.request.name;
+        let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
+        build.results.transition = transition::waiting(&emitted.plan, &images);
+        build.note(&transition::notes(&build.results.transition, &kernel_name(name)));
         let bytes = self.link(name, build.request.replace, &emitted)?;
         build.events.end(&format!(
             "{}, {}",
@@ -93,7 +97,6 @@ impl Source<'_> {
 
         build.events.begin(Stage::Verify);
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
-        let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         let verified = verify::verify(&file, &KernelFiles::new(&kernel, &images), &units)?;
         build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })

@@ -9,6 +9,7 @@ use crate::analysis::Finding;
 use crate::holders::Unaffected;
 use crate::layouts::Accepted;
 use crate::stabilise::Stabilised;
+use crate::transition::Waiting;
 
 /// Everything that a report can tell of a build. Filled stage by stage; what a failed build found stays in it.
 #[derive(Debug, Default, Serialize)]
@@ -38,6 +39,9 @@ pub struct Results {
     /// Changed layouts that the user accepts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accepted_layouts: Vec<Accepted>,
+    /// Replaced functions that keep the livepatch's transition waiting, because tasks stay in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transition: Vec<Waiting>,
     /// The objects that were compared, where they are kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectFiles>,

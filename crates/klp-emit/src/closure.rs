@@ -822,6 +822,12 @@ impl<'d> Selection<'_, '_, 'd> {
         if !is_new || own || is_branch || offset != 0 || from == From::Table {
             return;
         }
+        let taker = match by {
+            Piece::Item(taker) => {
+                String::from_utf8_lossy(self.unit(unit).patched.item_name(taker)).into_owned()
+            }
+            Piece::Bytes { .. } => "a constant".to_owned(),
+        };
         self.closure.warnings.push(
             Diagnosis::new(
                 "klpx::new-address",
@@ -829,8 +835,10 @@ impl<'d> Selection<'_, '_, 'd> {
                 "the address of a new function is taken",
             )
             .place(place_of(of.patched, item))
-            .why("who keeps it calls freed memory once the livepatch is removed")
-            .remedy("take the address back in a callback before that, or leave the livepatch loaded"),
+            .why(format!(
+                "{taker} takes it, and a timer, a work item, a thread or a table that keeps it calls freed memory once the \
+                 livepatch is removed: take it back in a callback before that, or leave the livepatch loaded"
+            )),
         );
     }
 

@@ -457,6 +457,17 @@ impl<'k> Image<'k> {
         self.by_address.get(next).map(|&(a, _)| a)
     }
 
+    /// The function that holds an address: where it begins, and one past its end.
+    pub(crate) fn function_at(&self, address: u64) -> Option<(u64, u64)> {
+        let after = self.by_address.partition_point(|&(a, _)| a <= address);
+        let is_function = |&&(_, id): &&(u64, SymbolId)| {
+            self.elf.symbol_type(id) == elf::STT_FUNC.0 && self.elf.symbol_size(id) > 0
+        };
+        let &(start, id) = self.by_address.get(..after)?.iter().rev().find(is_function)?;
+        let end = start.saturating_add(self.elf.symbol_size(id));
+        (address < end).then_some((start, end))
+    }
+
     /// A symbol and an offset for an address, for people.
     pub fn describe(&self, address: u64) -> String {
         let n = self.by_address.partition_point(|&(a, _)| a <= address);

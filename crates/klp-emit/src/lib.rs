@@ -43,6 +43,7 @@ mod state;
 pub mod successor;
 #[cfg(test)]
 mod testing;
+pub mod transition;
 #[cfg(test)]
 mod type_ids;
 pub mod users;

@@ -3,7 +3,9 @@
 use klpx_normalize::escape::adr_distance;
 use object::elf;
 
+use super::effect::{Effect, Relocated};
 use super::{RuntimeLoad, Veneer};
+use crate::image::Location;
 
 /// The placeholder of `runtime_const_ptr()`, 16 bits an instruction, the low ones first
 /// (arch/arm64/include/asm/runtime-const.h): `movz` and three `movk`, without the register.
@@ -79,6 +81,56 @@ pub(super) fn shortened_pair(kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> O
     let one = adrp & 0x9f00_0000 == ADRP && add & 0xff80_03ff == 0x9100_0000 | register << 5 | register;
     let distance = adr_distance(adr).filter(|_| nop == NOP && adr & 31 == register)?;
     one.then_some(distance + 4)
+}
+
+/// As [`super::effects`].
+pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
+    for (at, word) in words(code) {
+        let place = base.wrapping_add(at as u64);
+        let location = relocated(place, place.wrapping_add(4)).map(|(_, location)| location);
+        let branch = || location.unwrap_or(Location::At(place.wrapping_add_signed(branch_distance(word))));
+        let (to, from) = (word as u8 & 31, (word >> 5) as u8 & 31);
+        let set = |address: u64| match location {
+            Some(Location::At(address)) => Effect::Set(to, address),
+            Some(Location::Undefined(..)) => Effect::Lose(to),
+            None => Effect::Set(to, address),
+        };
+        if word >> 26 == 0b10_0101 {
+            tell(Effect::Call(Some(branch())));
+        } else if word >> 26 == 0b00_0101 {
+            tell(Effect::Leave(Some(branch())));
+        } else if word & 0xfe00_0000 == 0xd600_0000 {
+            // br, blr, ret, eret and their forms with pointer authentication; blr has 01 in bits 21 and 22
+            tell(if word >> 21 & 3 == 1 { Effect::Call(None) } else { Effect::Leave(None) });
+        } else if word & 0x9f00_0000 == ADRP {
+            let pages = i64::from(((word << 8) as i32 >> 13 << 2) | (word >> 29 & 3) as i32);
+            tell(set((place & !0xfff).wrapping_add_signed(pages << 12)));
+        } else if let Some(distance) = adr_distance(word) {
+            tell(set(place.wrapping_add_signed(distance)));
+        } else if word & 0xff80_0000 == 0x9100_0000 {
+            // add, with an immediate that may be shifted by 12; a relocation has the whole address already
+            let immediate = u64::from(word >> 10 & 0xfff) << (12 * (word >> 22 & 1));
+            tell(if location.is_some() { set(0) } else { Effect::Add(to, from, immediate) });
+        } else if word & 0xffe0_ffe0 == 0xaa00_03e0 {
+            tell(Effect::Add(to, (word >> 16) as u8 & 31, 0));
+        } else {
+            // Stores and comparisons write no register; to take them for one that does is no wrong claim.
+            tell(Effect::Lose(to));
+            if word & 0x3a00_0000 == 0x2800_0000 {
+                tell(Effect::Lose((word >> 10) as u8 & 31));
+            }
+        }
+    }
+}
+
+/// As [`super::may_branch_to`]: `b` and `bl`.
+pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
+    let place = |at: usize| base.wrapping_add(at as u64);
+    let leads = |&(at, word): &(usize, u32)| {
+        word >> 26 & 0b01_1111 == 0b00_0101
+            && targets.contains(&place(at).wrapping_add_signed(branch_distance(word)))
+    };
+    words(code).filter(leads).map(|(at, _)| place(at)).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! Owns instruction-level facts (what is a branch, how a runtime constant is read). Never decides what is copied.
 
 mod arm64;
+mod effect;
 mod x86_64;
+
+pub(crate) use effect::{Effect, argument, effects, may_branch_to, survives_calls};
 
 use klpx_normalize::arch::{Arch, RelocationKind};
 

@@ -1,9 +1,15 @@
 //! x86_64 instruction facts.
 
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
 use klpx_normalize::arch::RelocationKind;
 use object::elf;
 
 use super::RuntimeLoad;
+use super::effect::{Effect, Relocated};
+use crate::image::Location;
 
 /// The placeholder of `runtime_const_ptr()` (arch/x86/include/asm/runtime-const.h).
 const PLACEHOLDER: u64 = 0x0123_4567_89ab_cdef;
@@ -36,7 +42,6 @@ pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
 }
 
 pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
-    use iced_x86::{Decoder, DecoderOptions, FlowControl};
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
     while decoder.can_decode() {
         let instruction = decoder.decode();
@@ -49,6 +54,101 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// As [`super::effects`].
+pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
+    let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NONE);
+    let mut known = InstructionInfoFactory::new();
+    while decoder.can_decode() {
+        let i = decoder.decode();
+        match i.flow_control() {
+            _ if i.is_invalid() => tell(Effect::Leave(None)),
+            FlowControl::Call => tell(Effect::Call(target(&i, relocated))),
+            FlowControl::IndirectCall => tell(Effect::Call(None)),
+            FlowControl::UnconditionalBranch => tell(Effect::Leave(target(&i, relocated))),
+            FlowControl::IndirectBranch | FlowControl::Return | FlowControl::Interrupt => {
+                tell(Effect::Leave(None));
+            }
+            // After the trap of a warning the code goes on.
+            FlowControl::Next
+            | FlowControl::ConditionalBranch
+            | FlowControl::Exception
+            | FlowControl::XbeginXabortXend => match assignment(&i, relocated) {
+                Some(assignment) => tell(assignment),
+                None => {
+                    for used in known.info(&i).used_registers() {
+                        let writes = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
+                        if let Some(register) = number(used.register()).filter(|_| writes) {
+                            tell(Effect::Lose(register));
+                        }
+                    }
+                }
+            },
+        }
+    }
+}
+
+fn number(register: Register) -> Option<u8> {
+    let full = register.full_register();
+    full.is_gpr64().then(|| full.number() as u8)
+}
+
+/// Where a near call or jump leads.
+fn target(i: &Instruction, relocated: Relocated<'_>) -> Option<Location> {
+    if !matches!(i.op0_kind(), OpKind::NearBranch64) {
+        return None;
+    }
+    match relocated(i.ip(), i.next_ip()) {
+        Some((place, to)) => Some(from_end(i, place, to)),
+        None => Some(Location::At(i.near_branch_target())),
+    }
+}
+
+/// A relocation counts from its place, and the processor from the end of the instruction.
+fn from_end(i: &Instruction, place: u64, to: Location) -> Location {
+    let more = i.next_ip().wrapping_sub(place);
+    match to {
+        Location::At(address) => Location::At(address.wrapping_add(more)),
+        Location::Undefined(symbol, addend) => Location::Undefined(symbol, addend.wrapping_add(more as i64)),
+    }
+}
+
+/// The constant that an instruction moves into a register, or the other register whose contents it moves there.
+fn assignment(i: &Instruction, relocated: Relocated<'_>) -> Option<Effect> {
+    if i.op_count() != 2 || i.op0_kind() != OpKind::Register {
+        return None;
+    }
+    let to = number(i.op0_register())?;
+    let value = |location| match location {
+        Location::At(address) => Effect::Set(to, address),
+        Location::Undefined(..) => Effect::Lose(to),
+    };
+    let relocated = || relocated(i.ip(), i.next_ip());
+    match (i.mnemonic(), i.op1_kind()) {
+        (Mnemonic::Mov, OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64) => {
+            Some(relocated().map_or_else(|| Effect::Set(to, i.immediate(1)), |(_, location)| value(location)))
+        }
+        (Mnemonic::Mov, OpKind::Register) if i.op0_register().size() == 8 => {
+            number(i.op1_register()).map(|from| Effect::Add(to, from, 0))
+        }
+        (Mnemonic::Lea, _) if i.is_ip_rel_memory_operand() => Some(relocated().map_or_else(
+            || Effect::Set(to, i.ip_rel_memory_address()),
+            |(place, location)| value(from_end(i, place, location)),
+        )),
+        _ => None,
+    }
+}
+
+/// As [`super::may_branch_to`]: `e8` or `e9`, and the distance from behind its four bytes.
+pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
+    let opcodes = memchr::memchr2_iter(0xe8, 0xe9, code);
+    let leads = |&at: &usize| {
+        let Some(&[a, b, c, d]) = code.get(at + 1..at + 5) else { return false };
+        let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
+        targets.contains(&base.wrapping_add(at as u64 + 5).wrapping_add_signed(distance))
+    };
+    opcodes.filter(leads).map(|at| base.wrapping_add(at as u64)).collect()
 }
 
 #[cfg(test)]

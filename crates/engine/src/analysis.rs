@@ -45,15 +45,25 @@ impl Finding {
         canonical(self.function.as_bytes()).suffixes.contains(Suffixes::COLD)
     }
 
-    /// A function whose own code is the same, but that must call the new copy of another.
-    pub(crate) fn caller(object_name: &str, patched: &Object<'_>, item: ItemId) -> Finding {
+    /// A function whose own code is the same, but that must refer to the new one of something that it uses: a constant
+    /// that the patch changes, or else a function.
+    pub(crate) fn user(
+        object_name: &str,
+        patched: &Object<'_>,
+        item: ItemId,
+        constant: Option<ItemId>,
+    ) -> Finding {
+        let why = match constant {
+            Some(constant) => format!("uses the changed constant {}", name(patched, constant)),
+            None => "uses a changed function that can't be replaced by itself".to_owned(),
+        };
         Finding {
             object: object_name.to_owned(),
             function: name(patched, item),
             kind: Kind::Changed,
             cause: None,
             inlines: Vec::new(),
-            why: "uses a changed function that can't be replaced by itself".to_owned(),
+            why,
             file: None,
             line: None,
             reasons: Vec::new(),

@@ -150,7 +150,10 @@ impl Source<'_> {
             let along = pair.patched.item_ids().filter(|&item| {
                 closure.has(n, Piece::Item(item)) && closure.is_replacement(n, item) && !changed(item)
             });
-            results.changes.extend(along.map(|item| Finding::caller(pair.name, &pair.patched, item)));
+            results.changes.extend(along.map(|item| {
+                let constant = closure.users[n].get(&item).copied();
+                Finding::user(pair.name, &pair.patched, item, constant)
+            }));
         }
         booted
     }

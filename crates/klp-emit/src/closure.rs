@@ -18,7 +18,7 @@ use object::endian::LittleEndian as LE;
 
 use crate::callers::{Elsewhere, callers, direct_callers};
 use crate::plan::{CallbackKind, Unit};
-use crate::{arch, direct};
+use crate::{arch, constants, direct};
 
 /// Something that is copied from a patched object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +81,10 @@ pub struct Closure<'u, 'd> {
     pub callbacks: Vec<Vec<Callback>>,
     /// By unit: changed functions that ftrace can't reach. They are copied for their callers, which are replaced.
     pub helpers: Vec<BTreeSet<ItemId>>,
+    /// By unit: constants that the patch changes and that are carried along.
+    pub constants: Vec<BTreeSet<ItemId>>,
+    /// By unit: functions that are replaced because they refer to such a constant, changed or not, with the constant.
+    pub users: Vec<BTreeMap<ItemId, ItemId>>,
     /// What the user should know.
     pub warnings: Vec<Diagnosis>,
     new_globals: BTreeMap<&'d [u8], Vec<NewGlobal>>,
@@ -130,6 +134,8 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Resul
             pieces: vec![BTreeSet::new(); units.len()],
             callbacks: vec![Vec::new(); units.len()],
             helpers: vec![BTreeSet::new(); units.len()],
+            constants: vec![BTreeSet::new(); units.len()],
+            users: vec![BTreeMap::new(); units.len()],
             warnings: Vec::new(),
             new_globals: new_globals(units),
             imports: units.iter().map(|unit| undefined(unit.original)).collect(),
@@ -351,7 +357,8 @@ impl<'u, 'd> Closure<'u, 'd> {
         let Some(original) = self.units[unit].counterpart(item) else { return copy };
         let object = self.units[unit].patched;
         if !object.item(item).code {
-            return if is_anonymous(object, item) { copy } else { Referent::Original(original, offset) };
+            let copied = is_anonymous(object, item) || self.constants[unit].contains(&item);
+            return if copied { copy } else { Referent::Original(original, offset) };
         }
         let branch = is_branch(object, section, rela);
         if self.has(unit, piece) && (from == From::Table || branch || offset != 0) {
@@ -401,7 +408,19 @@ fn type_ids(what: &str) -> Diagnosis {
         .remedy("leave this part of the patch out: the running kernel keeps its own list")
 }
 
-fn not_traceable(of: &Unit<'_, '_>, item: ItemId, why: String) -> Diagnosis {
+fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why: String) -> Diagnosis {
+    let changed = of.difference.functions.iter().any(|change| change.patched == item);
+    if let Some(constant) = constant.filter(|_| !changed) {
+        let what = "a function that ftrace can't reach uses a constant that the patch changes";
+        let name = String::from_utf8_lossy(of.patched.item_name(constant));
+        return Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, what)
+            .place(place_of(of.patched, item))
+            .why(format!("it would go on with the kernel's own {name}: {why}"))
+            .remedy(
+                "leave the constant as it is, and add another one for functions that ftrace reaches; or leave this part of \
+                 the patch out",
+            );
+    }
     let (why, remedy) = match of.inlines.and_then(|inlines| inlines.get(&item)) {
         Some(inlines) => (
             format!("it {inlines}, which the patch edits; {why}"),
@@ -595,7 +614,10 @@ impl<'d> Selection<'_, '_, 'd> {
                 self.closure.helpers[unit].insert(item);
                 callers.into_iter().for_each(|(unit, caller)| self.replace(unit, caller));
             }
-            Err(why) => self.faults.push(not_traceable(&of, item, why)),
+            Err(why) => {
+                let constant = self.closure.users[unit].get(&item).copied();
+                self.faults.push(not_traceable(&of, item, constant, why));
+            }
         }
     }
 
@@ -666,8 +688,11 @@ impl<'d> Selection<'_, '_, 'd> {
                 .why("it was read when the kernel booted, and its memory was given back")
                 .remedy("leave this part of the patch out")
         } else if object.elf.section_flags(section) & elf::SHF_WRITE.0 == 0 {
+            let Err(why) = self.carry(unit, item) else { return };
             Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the patch changes a constant that has an address")
-                .why("the running kernel has its own copy in read-only memory, which a livepatch does not replace")
+                .why(format!(
+                    "the running kernel has its own copy in read-only memory, which a livepatch does not replace, and {why}"
+                ))
                 .remedy(
                     "change a function that the constant names already, or the code that hands out the constant's address: \
                      nothing can write to it",
@@ -681,6 +706,17 @@ impl<'d> Selection<'_, '_, 'd> {
                 )
         };
         self.faults.push(fault.place(place));
+    }
+
+    /// Takes a changed constant along, and replaces all that refer to it.
+    fn carry(&mut self, unit: usize, constant: ItemId) -> Result<(), String> {
+        let users = constants::carry(self.closure.units, unit, constant)?;
+        self.closure.constants[unit].insert(constant);
+        for &user in &users {
+            self.closure.users[unit].entry(user).or_insert(constant);
+        }
+        users.into_iter().for_each(|user| self.replace(unit, user));
+        Ok(())
     }
 
     /// Callbacks that the patch registers with the macros of include/linux/livepatch_helpers.h.

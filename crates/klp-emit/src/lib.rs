@@ -11,6 +11,7 @@ mod borders;
 mod branches;
 pub mod callers;
 pub mod closure;
+mod constants;
 mod contents;
 mod direct;
 pub mod emit;

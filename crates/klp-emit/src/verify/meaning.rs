@@ -133,6 +133,10 @@ impl<'e, 'd> Names<'e, 'd> {
                 break;
             }
         }
+        // A compiler takes the lowest index of a table off its address, which may come before the section then.
+        if let (true, Some((names, start))) = (found.is_empty() && at < 0, self.covering(section, 0)) {
+            found.extend(names.into_iter().map(|name| (name, at.wrapping_sub(start as i64))));
+        }
         found.dedup();
         if found.is_empty() { Named::Bytes(section, at.max(0) as u64) } else { Named::Symbol(found) }
     }
@@ -178,6 +182,8 @@ struct Pair<'p, 'd, 'c> {
     runtime: &'p BTreeMap<(SectionId, u64), String>,
     replaced: &'p BTreeSet<String>,
     origins: &'p Origins,
+    /// The constants of the unit that the patch changes, by name.
+    constants: &'p BTreeMap<String, Body>,
 }
 
 /// Where the things of a unit come from whose names alone do not tell.
@@ -223,6 +229,9 @@ impl Check<'_, '_> {
             let runtime = runtime_constants(&unit.patched.elf);
             let alternatives = Alternatives::of(&unit.patched.elf);
             let origins = Origins::of(unit);
+            let constants: BTreeMap<String, Body> = super::changed_constants(unit)
+                .map(|item| (patched.text(unit.patched.item(item).symbol), Body::of(unit.patched, item)))
+                .collect();
             let pair = Pair {
                 arch,
                 object: unit.patched,
@@ -234,6 +243,7 @@ impl Check<'_, '_> {
                 runtime: &runtime,
                 replaced: &replaced,
                 origins: &origins,
+                constants: &constants,
             };
             for change in &unit.difference.functions {
                 let body = Body::of(unit.patched, change.patched);
@@ -539,6 +549,9 @@ impl Pair<'_, '_, '_> {
                 if let Some(why) = self.another(&ours, &theirs, copy) {
                     return Some(why);
                 }
+                if let Some(why) = self.old_constant(&ours, copy, bias, depth) {
+                    return Some(why);
+                }
                 let code = self.copy.elf.section_bytes(section);
                 let branch = arch::is_branch(self.arch, kind, code, copy.r_offset.get(LE) as usize);
                 self.dangling(copy, branch, &theirs)
@@ -583,6 +596,24 @@ impl Pair<'_, '_, '_> {
         let other =
             self.target.file_of(&kernel.object, &kernel.name, *address).filter(|other| other != file)?;
         Some(format!("{} became that of {other}, not of {file}", list(ours)))
+    }
+
+    /// Why a reference to a constant that the patch changes does not lead to what the patched build has there, if it
+    /// does not: the kernel has another one under the same name.
+    fn old_constant(&self, ours: &[(String, i64)], copy: &Rela, bias: i64, depth: u8) -> Option<String> {
+        let (name, offset, body) =
+            ours.iter().find_map(|(name, offset)| Some((name, offset, *self.constants.get(name)?)))?;
+        let symbol = self.copy.elf.rela_symbol(copy)?;
+        let Definition::Section(section) = self.copy.elf.definition(symbol) else {
+            return Some(format!("{name} became the kernel's own, which the patch does not change"));
+        };
+        let place = copy.r_addend.get(LE).wrapping_add(bias).wrapping_sub(*offset);
+        let start = self.copy.elf.symbol_value(symbol).wrapping_add_signed(place);
+        let found = match depth < DEPTH {
+            true => self.compare(body, Body { section, start, ..body }, depth + 1)?.what,
+            false => "it is too far away".to_owned(),
+        };
+        Some(format!("the module's {name} is another one: {found}"))
     }
 
     /// True for a local symbol of the patched build.

@@ -14,14 +14,15 @@ mod target;
 mod tests;
 mod twins;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diff::Change;
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Elf, ElfFile};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::without_promotion;
-use klpx_normalize::object::Object;
+use klpx_normalize::object::{ItemId, Object, Target};
 
 pub use target::{KernelFiles, LoadTarget};
 
@@ -64,6 +65,43 @@ pub fn verify(module: &ElfFile, target: &dyn LoadTarget, units: &[Unit<'_, '_>])
     }
     Failure::all(faults)?;
     Ok(verified)
+}
+
+/// Takes an entry for a function of an object; false when there is none left.
+fn take<'a>(listed: &mut BTreeMap<(&'a str, &'a [u8]), usize>, object: &'a str, name: &'a [u8]) -> bool {
+    let entries = listed.entry((object, name)).or_default();
+    let rest = entries.checked_sub(1);
+    *entries = rest.unwrap_or(0);
+    rest.is_some()
+}
+
+fn not_replaced(what: &str, name: &[u8], why: &str) -> Diagnosis {
+    fault("klpx::verify-arrays", what, why).place(Place::symbol(String::from_utf8_lossy(name)))
+}
+
+/// The patched build's items for data of the kernel that the patch changes: no livepatch may refer to the kernel's.
+fn changed_constants(unit: &Unit<'_, '_>) -> impl Iterator<Item = ItemId> {
+    let ours = |change: &&Change| change.original.is_some_and(|original| !unit.is_overridden(original));
+    let changes = unit.difference.data.iter().filter(ours).map(|change| change.patched);
+    changes.filter(|&item| !klpx_diff::is_anonymous(unit.patched, item))
+}
+
+/// The original's functions that ftrace reaches and whose code is the same in both builds, but refers to such data.
+fn unchanged_users(unit: &Unit<'_, '_>) -> Vec<ItemId> {
+    let constants: BTreeSet<ItemId> = changed_constants(unit).collect();
+    let changed: BTreeSet<ItemId> = unit.difference.functions.iter().map(|change| change.patched).collect();
+    let object = unit.patched;
+    let uses = |item: &ItemId| {
+        let section = object.item(*item).section;
+        object.item_relocations(*item).iter().any(|rela| {
+            matches!(object.resolve(section, rela), Target::Item { item, .. } if constants.contains(&item))
+        })
+    };
+    let functions = object.item_ids().filter(|item| object.item(*item).code && !changed.contains(item));
+    let users = functions.filter(|item| !constants.is_empty() && uses(item));
+    let originals = users.filter_map(|item| unit.counterpart(item));
+    let kept = |item: &ItemId| !unit.is_overridden(*item) && reach::reach(unit.original, *item).is_ok();
+    originals.filter(kept).collect()
 }
 
 /// One finding. They are klpx's own faults or those of the files it was given, so the remedy is always the same.
@@ -238,16 +276,18 @@ impl Check<'_, '_> {
                 if left_out || helper || name.windows(6).any(|w| w == b".cold.") {
                     continue;
                 }
-                let entries = listed.entry((unit.object_name, name)).or_default();
-                if let Some(rest) = entries.checked_sub(1) {
-                    *entries = rest;
-                } else {
-                    let place = Place::symbol(String::from_utf8_lossy(name));
+                if !take(&mut listed, unit.object_name, name) {
                     let why = "it is in the change set, but not in the module's arrays";
-                    self.faults.push(
-                        fault("klpx::verify-arrays", "a changed function that is not replaced", why)
-                            .place(place),
-                    );
+                    self.faults.push(not_replaced("a changed function that is not replaced", name, why));
+                }
+            }
+        }
+        for unit in units {
+            for item in unchanged_users(unit) {
+                let name = without_promotion(unit.original.item_name(item));
+                if !take(&mut listed, unit.object_name, name) {
+                    let why = "it goes on with the kernel's constant, and the patch changes that";
+                    self.faults.push(not_replaced("a function that is not replaced", name, why));
                 }
             }
         }

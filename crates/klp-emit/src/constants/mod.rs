@@ -1,0 +1,198 @@
+//! Constant tables whose contents the patch changes.
+//!
+//! The kernel has such a table in read-only memory, and a livepatch can't write there. It can bring the new table along
+//! and replace every function that refers to the old one. That is a whole patch only while nobody keeps the address:
+//! who kept that of the old table goes on with it, and that of the new one is freed with the livepatch.
+//!
+//! Owns finding the users of a table and whether one of them keeps its address. Unknown means that it does. Never
+//! decides what is replaced.
+
+mod flow;
+mod readers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::Offset;
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::lifetime::Lifetime;
+use klpx_normalize::object::{ItemId, Object, Role, Target};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::closure::is_cold;
+use crate::plan::Unit;
+
+/// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
+///
+/// # Errors
+/// Why it can't be: a clause for people.
+pub(crate) fn carry(units: &[Unit<'_, '_>], unit: usize, item: ItemId) -> Result<BTreeSet<ItemId>, String> {
+    let Some(of) = units.get(unit) else { return Err("its unit is not known".to_owned()) };
+    let Some(original) = of.counterpart(item) else { return Err("the kernel does not have it".to_owned()) };
+    if of.patched.arch != Arch::X86_64 {
+        return Err(format!("klpx does not follow addresses through {} code", of.patched.arch.name()));
+    }
+    // Who kept the address of the old table goes on with it; who keeps that of the new one is left with freed memory.
+    let (_, mut handed) = users(of, of.original, original)?;
+    let (users, also) = users(of, of.patched, item)?;
+    handed.extend(also);
+    let changed = |unit: &&Unit<'_, '_>| {
+        let mut functions = unit.difference.functions.iter();
+        functions.any(|change| handed.contains(&text(unit.patched, change.patched)))
+    };
+    match units.iter().find(changed) {
+        Some(_) => Err("it is handed to a function that the patch changes, too".to_owned()),
+        None => Ok(users),
+    }
+}
+
+/// The functions that refer to a constant in one of the builds, and those of which one is the unlikely part; and the
+/// names of those that they hand it to.
+fn users(
+    of: &Unit<'_, '_>,
+    object: &Object<'_>,
+    item: ItemId,
+) -> Result<(BTreeSet<ItemId>, BTreeSet<String>), String> {
+    let table = Table::of(object, item)?;
+    let users: BTreeSet<ItemId> = table.users()?.into_iter().filter(|&user| runs(of, object, user)).collect();
+    for &user in &users {
+        if Lifetime::of(object.elf.section_name(object.item(user).section)) == Lifetime::Boot {
+            let name = text(object, user);
+            return Err(format!("{name} has run and is gone, and what it did with the old one stays"));
+        }
+    }
+    let roots = roots(object, &users);
+    let handed = flow::follow(object, table.section, &users, &roots)?;
+    if let (Some(callee), Some(function)) = (handed.first(), table.function()) {
+        return Err(format!(
+            "it may name functions ({function}) and is handed to {callee}: objects that are there keep the old ones"
+        ));
+    }
+    Ok((users.union(&roots).copied().collect(), handed))
+}
+
+/// False for functions that the running kernel has no use for: a weak one that gave way, or `__exit` of what is built in.
+fn runs(of: &Unit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
+    let original = if std::ptr::eq(object, of.original) { Some(user) } else { of.counterpart(user) };
+    let lifetime = Lifetime::of(object.elf.section_name(object.item(user).section));
+    let never_runs = lifetime == Lifetime::Removal && of.is_vmlinux();
+    !never_runs && original.is_none_or(|original| !of.is_overridden(original))
+}
+
+/// Where the users are entered: at their own start, and unlikely parts by way of their functions.
+fn roots(object: &Object<'_>, users: &BTreeSet<ItemId>) -> BTreeSet<ItemId> {
+    let mut roots: BTreeSet<ItemId> =
+        users.iter().copied().filter(|&user| !is_cold(object.item_name(user))).collect();
+    if roots.len() == users.len() {
+        return roots;
+    }
+    for item in object.item_ids().filter(|&item| object.item(item).code && !is_cold(object.item_name(item))) {
+        let section = object.item(item).section;
+        let enters = object.item_relocations(item).iter().any(|rela| {
+            matches!(object.resolve(section, rela), Target::Item { item: to, .. }
+                if users.contains(&to) && is_cold(object.item_name(to)))
+        });
+        if enters {
+            roots.insert(item);
+        }
+    }
+    roots
+}
+
+/// The item that a place of a section belongs to.
+fn holder(object: &Object<'_>, section: SectionId, at: u64) -> Option<ItemId> {
+    let behind = object.items().partition_point(|item| (item.section, item.start) <= (section, at));
+    let item = object.items().get(behind.checked_sub(1)?)?;
+    (item.section == section && at < item.end).then_some(ItemId(behind as u32 - 1))
+}
+
+fn text(object: &Object<'_>, item: ItemId) -> String {
+    String::from_utf8_lossy(object.item_name(item)).into_owned()
+}
+
+/// A constant table in one of the builds.
+struct Table<'o, 'd> {
+    object: &'o Object<'d>,
+    item: ItemId,
+    section: SectionId,
+}
+
+impl<'o, 'd> Table<'o, 'd> {
+    /// A table that only the unit's own relocations can name.
+    fn of(object: &'o Object<'d>, item: ItemId) -> Result<Table<'o, 'd>, String> {
+        let shape = object.item(item);
+        let section = shape.section;
+        let of_section = object.elf.section_name(section);
+        let in_words = || String::from_utf8_lossy(of_section).into_owned();
+        let global = object.elf.symbol_ids().find(|&symbol| {
+            object.elf.symbol_section(symbol) == Some(section)
+                && object.elf.symbol_binding(symbol) != elf::STB_LOCAL.0
+        });
+        if let Some(symbol) = global {
+            let name = String::from_utf8_lossy(object.elf.symbol_name(symbol)).into_owned();
+            return Err(format!("other files may refer to {name}, a global"));
+        }
+        let constant = object.elf.section_flags(section) & elf::SHF_WRITE.0 == 0;
+        if !constant || of_section != b".rodata" && !of_section.starts_with(b".rodata.") {
+            return Err(format!("it lies in {}, which may be found by its name or written to", in_words()));
+        }
+        let alone = object.items_of(section).len() == 1
+            && object.role(section) == Role::Data
+            && shape.start == 0
+            && object.range(section, shape.end, object.elf.section_size(section)).iter().all(|&b| b == 0);
+        if !alone {
+            return Err(format!("a reference into {} may mean it or what lies beside it", in_words()));
+        }
+        Ok(Table { object, item, section })
+    }
+
+    /// The code that refers to it; none when the compiler put the contents into the code.
+    fn users(&self) -> Result<BTreeSet<ItemId>, String> {
+        let object = self.object;
+        let mut users = BTreeSet::new();
+        for section in object.elf.section_ids() {
+            let role = object.role(section);
+            if matches!(role, Role::Unloaded | Role::BuildOnly) {
+                continue;
+            }
+            for rela in object.elf.relocations(section) {
+                let symbol = object.elf.rela_symbol(rela);
+                if symbol.and_then(|symbol| object.elf.symbol_section(symbol)) != Some(self.section)
+                    || object.relocation_kind(rela).is_some_and(|kind| kind.code == 0)
+                {
+                    continue;
+                }
+                let at = rela.r_offset.get(LE);
+                match (holder(object, section, at), role) {
+                    (Some(user), Role::Code) => {
+                        users.insert(user);
+                    }
+                    (Some(data), _) => {
+                        return Err(format!("{} keeps its address", text(object, data)));
+                    }
+                    (None, _) => {
+                        let section = String::from_utf8_lossy(object.elf.section_name(section));
+                        return Err(format!("{} keeps its address", Offset(at as i64).behind(section)));
+                    }
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// A function that it names, or what may be one.
+    fn function(&self) -> Option<String> {
+        self.object.item_relocations(self.item).iter().find_map(|rela| {
+            match self.object.resolve(self.section, rela) {
+                Target::Item { item, .. } if self.object.item(item).code => Some(text(self.object, item)),
+                Target::External { symbol, .. } => {
+                    Some(String::from_utf8_lossy(self.object.elf.symbol_name(symbol)).into_owned())
+                }
+                _ => None,
+            }
+        })
+    }
+}

@@ -24,9 +24,6 @@ const SEALS: &[u8] = b".ibt_endbr_seal";
 /// The landing pad of x86_64.
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-/// How many symbols may lie between the start of a function and a place in it: labels of assembly.
-const NEAR: usize = 256;
-
 /// The object name of the kernel proper in a livepatch.
 pub const VMLINUX: &str = "vmlinux";
 
@@ -479,17 +476,6 @@ impl<'k> Image<'k> {
             Some(&(at, id)) if address - at < 1 << 20 => format!("{}+{:#x}", self.name(id), address - at),
             _ => format!("{address:#x}"),
         }
-    }
-
-    /// The function that covers an address: where it begins, and its symbol.
-    pub fn covering(&self, address: u64) -> Option<(u64, SymbolId)> {
-        let n = self.by_address.partition_point(|&(a, _)| a <= address);
-        let section = self.section_of(address)?;
-        let is_it = |&&(at, id): &&(u64, SymbolId)| {
-            self.elf.symbol_type(id) == elf::STT_FUNC.0 && address - at < self.elf.symbol_size(id)
-        };
-        let near = |&&(at, _): &&(u64, SymbolId)| at >= self.bases[section.index()];
-        self.by_address[..n].iter().rev().take_while(near).take(NEAR).find(is_it).copied()
     }
 
     /// A symbol's name as text.

@@ -194,7 +194,7 @@ fn names(instruction: &Instruction, address: u64) -> bool {
 
 /// The function that covers an address: its start and its names.
 fn function_at(image: &Image<'_>, address: u64) -> Option<(u64, Vec<String>)> {
-    let (start, _) = image.covering(address)?;
+    let (start, _) = image.function_at(address)?;
     let functions = image.at(start).filter(|&id| image.elf.symbol_type(id) == elf::STT_FUNC.0);
     let mut names: Vec<String> = functions.map(|id| image.name(id)).collect();
     names.sort();

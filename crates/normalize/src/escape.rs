@@ -49,12 +49,15 @@ fn of_x86_64(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
         let end = decoder.position();
         let near = matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
         let target = instruction.near_branch_target() as i64;
-        if !near || (0..code.len() as i64).contains(&target) || (at..end).any(relocated) {
+        // The code may end within an instruction: a symbol of assembly can stand anywhere.
+        let whole = !instruction.is_invalid();
+        if !near || !whole || (0..code.len() as i64).contains(&target) || (at..end).any(relocated) {
             continue;
         }
         let long = decoder.get_constant_offsets(&instruction).immediate_size() == 4;
         let (kind, addend) = X86_BRANCH;
-        found.push(Escape { at, target, field: long.then_some(Field { at: end - 4, kind, addend }) });
+        let field = end.checked_sub(4).filter(|_| long).map(|at| Field { at, kind, addend });
+        found.push(Escape { at, target, field });
     }
     found
 }
@@ -120,6 +123,13 @@ mod tests {
 
     fn code(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn an_instruction_that_is_cut_off_leads_nowhere() {
+        for code in [&[0xe8, 1, 0][..], &[0x90, 0xe9], &[0x0f, 0x85, 0xff, 0xff, 0xff]] {
+            assert_eq!(of_x86_64(code, &|_| false), [], "{code:x?}");
+        }
     }
 
     #[test]

@@ -151,6 +151,10 @@ pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Option<BTre
     branches_to(object, is_it, Some(callee))
 }
 
+/// How the names of sections begin that hold an entry of the export table up to Linux 6.3 (include/linux/export.h). Who
+/// imports the name is told by the modules.
+const EXPORTS: &[u8] = b"___ksymtab";
+
 /// Every function with a branch to a target, but for one; `None` when something else refers to the target.
 fn branches_to(
     object: &Object<'_>,
@@ -159,7 +163,8 @@ fn branches_to(
 ) -> Option<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
     for section in object.elf.section_ids() {
-        if matches!(object.role(section), Role::Unloaded | Role::BuildOnly) {
+        let exports = object.elf.section_name(section).starts_with(EXPORTS);
+        if exports || matches!(object.role(section), Role::Unloaded | Role::BuildOnly) {
             continue;
         }
         for rela in object.elf.relocations(section) {

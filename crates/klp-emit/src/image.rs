@@ -465,6 +465,16 @@ impl<'k> Image<'k> {
         (address < end).then_some((start, end))
     }
 
+    /// The end of the last function that ends at an address or before it, and begins before it.
+    pub(crate) fn function_before(&self, address: u64) -> Option<u64> {
+        let after = self.by_address.partition_point(|&(a, _)| a < address);
+        let is_function = |&&(_, id): &&(u64, SymbolId)| {
+            self.elf.symbol_type(id) == elf::STT_FUNC.0 && self.elf.symbol_size(id) > 0
+        };
+        let &(start, id) = self.by_address.get(..after)?.iter().rev().find(is_function)?;
+        Some(start.saturating_add(self.elf.symbol_size(id))).filter(|end| *end <= address)
+    }
+
     /// A symbol and an offset for an address, for people.
     pub fn describe(&self, address: u64) -> String {
         let n = self.by_address.partition_point(|&(a, _)| a <= address);

@@ -150,8 +150,15 @@ fn an_address_that_cant_be_called_is_not_taken() {
 
 /// A function without a trace site, and what calls it from another unit.
 fn helper_and_caller(more: &str) -> Builds {
+    helper_and_caller_with("", more)
+}
+
+/// The same with more text beside each.
+fn helper_and_caller_with(beside: &str, more: &str) -> Builds {
     let helper = |number: &str| {
-        format!("__attribute__((no_instrument_function)) int helper(int x) {{ return x + {number}; }}")
+        format!(
+            "__attribute__((no_instrument_function)) int helper(int x) {{ return x + {number}; }} {beside}"
+        )
     };
     let caller =
         format!("extern int helper(int), out(int); int caller(int x) {{ return helper(x) * 2; }} {more}");
@@ -177,7 +184,10 @@ fn chosen(builds: &Builds, elsewhere: &Elsewhere) -> Result<Vec<String>, String>
 
 #[test]
 fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
-    let builds = helper_and_caller("");
+    // Up to Linux 6.3 an export is a reference to the function, in the unit itself.
+    let export =
+        "asm(\".pushsection \\\"___ksymtab+helper\\\", \\\"a\\\"\\n.long helper - .\\n.popsection\");";
+    let builds = helper_and_caller_with(export, "");
     let wanted = builds.with("vmlinux", |units| callers::unknown(units, &Elsewhere::new()));
     assert_eq!(wanted, [("vmlinux".to_owned(), b"helper".to_vec())].into());
     let known = elsewhere(&["caller"]);

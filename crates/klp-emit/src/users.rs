@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use klpx_diagnosis::Result;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, SectionId};
@@ -158,7 +158,9 @@ enum Use {
 
 /// What the instruction with a field at a place does with an address.
 fn use_at(image: &Image<'_>, field: u64, address: u64) -> Use {
-    let Some((start, caller)) = function_at(image, field) else { return Use::Kept };
+    let Some((start, caller)) = function_at(image, field) else {
+        return if is_padding(image, field) { Use::None } else { Use::Kept };
+    };
     let Some(code) = image.bytes_from(start) else { return Use::Kept };
     let code = &code[..code.len().min((field - start) as usize + 16)];
     let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
@@ -179,6 +181,25 @@ fn use_at(image: &Image<'_>, field: u64, address: u64) -> Use {
     }
     Use::Kept
 }
+
+/// True for a place behind a function, when nothing but no-operations and traps lies between. The last bytes of a long
+/// no-operation are zeros, as the distance to what follows is.
+fn is_padding(image: &Image<'_>, field: u64) -> bool {
+    let Some(end) = image.function_before(field).filter(|end| field - end < LONGEST_PADDING) else {
+        return false;
+    };
+    let Some(code) = image.bytes_from(end) else { return false };
+    let mut decoder = Decoder::with_ip(64, code, end, DecoderOptions::NONE);
+    while decoder.can_decode() && decoder.ip() <= field {
+        if !matches!(decoder.decode().mnemonic(), Mnemonic::Nop | Mnemonic::Int3) {
+            return false;
+        }
+    }
+    decoder.ip() > field
+}
+
+/// Functions begin at multiples of at most so many bytes.
+const LONGEST_PADDING: u64 = 128;
 
 /// True when an instruction has an address as a displacement or a number.
 fn names(instruction: &Instruction, address: u64) -> bool {
@@ -254,6 +275,21 @@ mod tests {
                 assert!(found.kept.iter().any(|kept| kept.starts_with(place)), "{more}: {:?}", found.kept);
             }
         }
+    }
+
+    #[test]
+    fn zeros_before_the_entry_are_no_branch_to_it() {
+        let fixture = Fixture::new();
+        // cs nopw 0x0(%rax,%rax,1), as assemblers fill with.
+        let text = ".globl before\n.type before,@function\nbefore: ret\n.size before,.-before\n\
+            .byte 0x66,0x2e,0x0f,0x1f,0x84,0,0,0,0,0\n\
+            .globl wanted\n.type wanted,@function\nwanted: ret\n.size wanted,.-wanted\n";
+        fixture.assemble("one", text);
+        fixture.link(&["one.o"], "vmlinux");
+        let file = fixture.open("vmlinux");
+        let image = Image::read(&file, "vmlinux").expect("an image");
+        let wanted = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+        assert_eq!(Users::within(&image, wanted), Some(Users::default()));
     }
 
     #[test]

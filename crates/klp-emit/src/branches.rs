@@ -51,6 +51,11 @@ impl Pair {
         (self.ours..self.our_end).contains(&place)
     }
 
+    /// Bytes of the kernel's instruction.
+    pub(crate) fn their_length(&self) -> u64 {
+        self.their_end - self.theirs
+    }
+
     /// True when the bytes outside fields are equal; `field` gives the length of the field that begins at a place.
     pub(crate) fn same_bytes(&self, ours: &[u8], theirs: &[u8], field: impl Fn(u64) -> Option<u64>) -> bool {
         let length = self.our_end - self.ours;

@@ -420,11 +420,21 @@ impl<'b, 'a> Witness<'b, 'a> {
             return false;
         };
         let own = pairs.shift(id);
+        let agrees = |pair: &branches::Pair, rela: &Rela| {
+            let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
+            self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
+        };
         pairs.iter().all(|pair| {
             let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
             if pair.branch {
                 return match inside[..] {
                     [] => pairs.same_internal_target(pair),
+                    // In a module, a branch out of its section has a relocation there, too.
+                    [rela]
+                        if !self.image.relocations(entry + pair.theirs, pair.their_length()).is_empty() =>
+                    {
+                        agrees(pair, rela)
+                    }
                     [rela] => {
                         let target = entry.wrapping_add_signed(pair.their_target);
                         self.expected(self.witness.resolve(item.section, rela), &own) == Some(target)
@@ -437,10 +447,7 @@ impl<'b, 'a> Witness<'b, 'a> {
                     .iter()
                     .find(|r| place(r) == at)
                     .and_then(|r| Some(crate::field::length(self.witness.relocation_kind(r)?)))
-            }) && inside.iter().all(|rela| {
-                let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
-                self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
-            })
+            }) && inside.iter().all(|rela| agrees(pair, rela))
         })
     }
 

@@ -7,6 +7,7 @@ use klpx_normalize::elf::ElfFile;
 const ONE: &str = "extern int other(int); extern const char *pick(int);
     static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + 0x111; }
     int tail(int x) { return twin(x * 3); }
+    int both(int x) { if (other(x) > 7) return twin(x); return 5; }
     int total = 7; static const char *words[] = { \"alpha\", \"beta\" };
     const char *pick(int n) { return words[n & 1]; }
     const char *name(void) { return \"a name of its own\"; }
@@ -27,11 +28,15 @@ fn build(flags: &[&str]) -> Fixture {
     f
 }
 
-/// Every named item with what the comparison says.
+/// Every named item with what the comparison with vmlinux says.
 fn results(f: &Fixture, image: &ElfFile) -> Vec<(String, Result<Agreement, Mismatch>)> {
+    results_of(f, image, "vmlinux")
+}
+
+fn results_of(f: &Fixture, image: &ElfFile, object_name: &str) -> Vec<(String, Result<Agreement, Mismatch>)> {
     let witness = f.open("witness.o");
     let object = Object::read(&witness).expect("a sound object");
-    let image = Image::read(image, "vmlinux").expect("a sound image");
+    let image = Image::read(image, object_name).expect("a sound image");
     let binding = Binding::new(&object, &image);
     let check = Witness::new(&binding);
     let name = |id| String::from_utf8_lossy(object.item_name(id)).into_owned();
@@ -64,6 +69,25 @@ fn sections_of_their_own_change_no_more_than_branch_lengths() {
         assert!(result.is_ok(), "{name}: {result:?}");
     }
     assert!(all.iter().any(|(_, r)| *r == Ok(Agreement::Branches)), "{all:?}");
+}
+
+/// In a module some branches still have relocations, and others were shortened by the assembler.
+#[test]
+fn branches_of_a_module_are_compared_whether_they_have_relocations_or_not() {
+    let f = build(&["-ffunction-sections", "-fdata-sections"]);
+    f.combine(&["kernel1.o", "kernel2.o"], "module.ko");
+    let module = f.open("module.ko");
+    let all = results_of(&f, &module, "module");
+    for (name, result) in &all {
+        assert!(result.is_ok(), "{name}: {result:?}");
+    }
+    assert!(all.iter().any(|(_, r)| *r == Ok(Agreement::Branches)), "{all:?}");
+    // Another callee in the relocation of a function whose branches were shortened.
+    let another = format!("extern int another(int); {}", ONE.replace("if (other(x)", "if (another(x)"));
+    f.compile("one", &another, "kernel1.o", &[]);
+    f.combine(&["kernel1.o", "kernel2.o"], "module.ko");
+    let found = results_of(&f, &f.open("module.ko"), "module");
+    assert!(found.iter().any(|(name, result)| name == "both" && result.is_err()), "{found:?}");
 }
 
 #[test]

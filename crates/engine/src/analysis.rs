@@ -45,17 +45,19 @@ impl Finding {
         canonical(self.function.as_bytes()).suffixes.contains(Suffixes::COLD)
     }
 
-    /// A function whose own code is the same, but that must refer to the new one of something that it uses: a constant
-    /// that the patch changes, or else a function.
+    /// A function whose own code is the same, but that must use the new one of something: of a constant that the patch
+    /// changes, or of a function that ftrace can't reach.
     pub(crate) fn user(
         object_name: &str,
         patched: &Object<'_>,
         item: ItemId,
-        constant: Option<ItemId>,
+        (constant, callee): (Option<ItemId>, Option<&str>),
     ) -> Finding {
-        let why = match constant {
-            Some(constant) => format!("uses the changed constant {}", name(patched, constant)),
-            None => "uses a changed function that can't be replaced by itself".to_owned(),
+        let why = match (constant, callee) {
+            (Some(constant), _) => format!("uses the changed constant {}", name(patched, constant)),
+            (None, Some(callee)) => format!("calls {callee}, which ftrace can't reach"),
+            // The unlikely part of it does.
+            (None, None) => "uses a changed function that can't be replaced by itself".to_owned(),
         };
         Finding {
             object: object_name.to_owned(),

@@ -152,7 +152,8 @@ impl Source<'_> {
             });
             results.changes.extend(along.map(|item| {
                 let constant = closure.users[n].get(&item).copied();
-                Finding::user(pair.name, &pair.patched, item, constant)
+                let callee = closure.calls[n].get(&item).map(String::as_str);
+                Finding::user(pair.name, &pair.patched, item, (constant, callee))
             }));
         }
         booted

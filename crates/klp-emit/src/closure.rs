@@ -81,6 +81,8 @@ pub struct Closure<'u, 'd> {
     pub callbacks: Vec<Vec<Callback>>,
     /// By unit: changed functions that ftrace can't reach. They are copied for their callers, which are replaced.
     pub helpers: Vec<BTreeSet<ItemId>>,
+    /// By unit: functions that are replaced because they call one of `helpers`, with the name of that.
+    pub calls: Vec<BTreeMap<ItemId, String>>,
     /// By unit: constants that the patch changes and that are carried along.
     pub constants: Vec<BTreeSet<ItemId>>,
     /// By unit: functions that are replaced because they refer to such a constant, changed or not, with the constant.
@@ -134,6 +136,7 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Resul
             pieces: vec![BTreeSet::new(); units.len()],
             callbacks: vec![Vec::new(); units.len()],
             helpers: vec![BTreeSet::new(); units.len()],
+            calls: vec![BTreeMap::new(); units.len()],
             constants: vec![BTreeSet::new(); units.len()],
             users: vec![BTreeMap::new(); units.len()],
             warnings: Vec::new(),
@@ -612,7 +615,11 @@ impl<'d> Selection<'_, '_, 'd> {
             Ok(callers) => {
                 self.add(unit, Piece::Item(item));
                 self.closure.helpers[unit].insert(item);
-                callers.into_iter().for_each(|(unit, caller)| self.replace(unit, caller));
+                let name = String::from_utf8_lossy(of.patched.item_name(item)).into_owned();
+                for (unit, caller) in callers {
+                    self.closure.calls[unit].entry(caller).or_insert_with(|| name.clone());
+                    self.replace(unit, caller);
+                }
             }
             Err(why) => {
                 let constant = self.closure.users[unit].get(&item).copied();

@@ -1,4 +1,5 @@
-//! What changed between the original and the patched build of one object, and why: a pure function of two objects.
+//! What changed between the original and the patched build of one object, and why: a pure function of two objects and of
+//! what is known of their sources.
 //!
 //! Owns correlation (which item of one build is which of the other), comparison and its reasons. No IO, no processes,
 //! no printing.

@@ -23,6 +23,7 @@ mod linker;
 mod machine;
 mod made;
 mod modules;
+mod mutants;
 mod packages;
 mod process;
 mod qemu;
@@ -93,6 +94,8 @@ enum Command {
     Corpus(corpus::Args),
     /// Change sets of small patches at each level of the stabilised rebuild
     Levels(levels::Args),
+    /// Which single faults in the code that decides the tests without a kernel see
+    Mutants(mutants::Args),
     /// Measure analysis and a whole build
     Bench(bench::Args),
     /// Boot a fixture kernel to a shell or run one guest script
@@ -139,6 +142,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Matrix(args) => test::matrix(&workspace, args),
         Command::Corpus(args) => corpus::run(&workspace, args),
         Command::Levels(args) => levels::run(&workspace, args),
+        Command::Mutants(args) => mutants::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }

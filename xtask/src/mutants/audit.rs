@@ -1,0 +1,117 @@
+//! Each mutant against the tests that reach it.
+
+use std::fmt;
+use std::process::Child;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::mutants::tests::Test;
+use crate::mutants::tree::SWITCH;
+use crate::ui;
+
+/// How many tests of one executable run in one process: few, because the process does not stop at the first failure.
+const BATCH: usize = 6;
+
+/// A mutant that makes a test run this much longer than without it is seen: the test would never end.
+const PATIENCE: u32 = 20;
+
+/// What became of a mutant.
+pub(crate) enum Outcome {
+    /// One of these tests fails, or does not end.
+    Caught(String),
+    /// None of so many tests that reach it fails.
+    Missed(usize),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Caught(test) => write!(f, "caught by {test}"),
+            Outcome::Missed(0) => write!(f, "no test reaches it"),
+            Outcome::Missed(tests) => write!(f, "{} and pass", ui::plural(*tests, "test reach")),
+        }
+    }
+}
+
+/// A mutant and what became of it.
+pub(crate) struct Verdict {
+    /// Its number.
+    pub(crate) mutant: usize,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// Tries mutants, `jobs` at a time. Verdicts are in the order of `mutants`.
+pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<Verdict>> {
+    let mut step = ui::step("mutants");
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    let shown = Mutex::new(&mut step);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let n = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(&mutant) = mutants.get(n)
+                {
+                    let outcome = outcome(tests, mutant);
+                    shown
+                        .lock()
+                        .unwrap_or_else(|lock| lock.into_inner())
+                        .at(&format!("{n} of {}", mutants.len()));
+                    done.lock()
+                        .unwrap_or_else(|lock| lock.into_inner())
+                        .push((n, outcome.map(|outcome| Verdict { mutant, outcome })));
+                }
+            });
+        }
+    });
+    step.done("");
+    let mut done = done.into_inner().unwrap_or_else(|lock| lock.into_inner());
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+fn outcome(tests: &[Test], mutant: usize) -> Result<Outcome> {
+    let mut reaching: Vec<&Test> = tests.iter().filter(|test| test.reaches.contains(&mutant)).collect();
+    reaching.sort_by_key(|test| test.takes);
+    let count = reaching.len();
+    while let Some(first) = reaching.first() {
+        let program = first.program.clone();
+        let batch: Vec<&Test> =
+            reaching.iter().copied().filter(|test| test.program == program).take(BATCH).collect();
+        reaching.retain(|test| !batch.iter().any(|taken| std::ptr::eq(*taken, *test)));
+        if fails(&batch, mutant)? {
+            return Ok(match batch.as_slice() {
+                [test] => Outcome::Caught(test.name.clone()),
+                several => Outcome::Caught(format!("{} or {} more", several[0].name, several.len() - 1)),
+            });
+        }
+    }
+    Ok(Outcome::Missed(count))
+}
+
+/// True when the tests don't all pass in time with the mutant on.
+fn fails(batch: &[&Test], mutant: usize) -> Result<bool> {
+    let usual: Duration = batch.iter().map(|test| test.takes).sum();
+    let limit = usual * PATIENCE + Duration::from_secs(10);
+    let child = Test::command(batch).env(SWITCH, mutant.to_string()).spawn().context("can't run a test")?;
+    Ok(!passes(child, limit)?)
+}
+
+fn passes(mut child: Child, limit: Duration) -> Result<bool> {
+    let start = Instant::now();
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(status.success()),
+            None if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(5)),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(false);
+            }
+        }
+    }
+}

@@ -176,7 +176,6 @@ fn answer(difference: &Difference, original: &Object<'_>, patched: &Object<'_>) 
     }
     for item in patched.item_ids() {
         if let Some((other, _)) = difference.correlation.original_of[item.index()]
-            && other.index() != item.index()
             && original.item_name(other) != patched.item_name(item)
         {
             lines.entry("is").or_default().push(format!("{}={}", ours(item), theirs(other)));

@@ -12,12 +12,12 @@ use klpx_klp_emit::emit::{self, Emitted};
 use klpx_klp_emit::image::{Image, Kernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::{Plan, Unit};
-use klpx_klp_emit::verify::{self, KernelFiles, Verified};
 use klpx_klp_emit::witness::{Witness, overridden};
 use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::ItemId;
+use klpx_verify::{KernelFiles, KernelObject, Verified, inspect};
 
 use crate::analysis::{Finding, Kind};
 use crate::build::Build;
@@ -97,9 +97,45 @@ impl Source<'_> {
 
         build.events.begin(Stage::Verify);
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
-        let verified = verify::verify(&file, &KernelFiles::new(&kernel, &images), &units)?;
+        let verified = self.verify(&file, &kernel, images, &units)?;
         build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })
+    }
+
+    /// The check of the module, against every object of the kernel that it names.
+    fn verify(
+        &self,
+        module: &ElfFile,
+        kernel: &Kernel,
+        images: Vec<&Image<'_>>,
+        units: &[Unit<'_, '_>],
+    ) -> Result<Verified> {
+        let symbols = inspect::inspect(module)?.symbols;
+        let named: BTreeSet<&str> = symbols.iter().map(|symbol| symbol.object.as_str()).collect();
+        let others = named.into_iter().filter(|name| images.iter().all(|image| image.object() != *name));
+        let others: Vec<Image<'_>> = others.map(|name| kernel.image(name)).collect::<Result<_>>()?;
+        let images: Vec<&Image<'_>> = images.into_iter().chain(&others).collect();
+        let files: Vec<_> = images.iter().map(|image| |id| image.file_of(id).map(<[u8]>::to_vec)).collect();
+        let objects = images.iter().zip(&files).map(|(image, file_of)| KernelObject {
+            name: image.object(),
+            elf: &image.elf,
+            file_of,
+        });
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e));
+        let symvers = read(&self.target.symvers)?;
+        let external = self.target.external.as_ref().map_or("", |external| &external.symvers);
+        let target = KernelFiles::new(objects.collect(), &[&symvers, external]);
+        let units: Vec<klpx_verify::Unit<'_, '_>> = units
+            .iter()
+            .map(|unit| klpx_verify::Unit {
+                object: unit.object_name,
+                original: &unit.original.elf,
+                patched: &unit.patched.elf,
+                claims: unit.claims(),
+                gave_way: unit.gave_way(),
+            })
+            .collect();
+        klpx_verify::verify(module, &target, &units)
     }
 
     fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<Unit<'s, 's>> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use klpx_klp_emit::verify::Verified;
+use klpx_verify::Verified;
 use serde::Serialize;
 
 use crate::analysis::Finding;

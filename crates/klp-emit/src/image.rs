@@ -404,6 +404,11 @@ impl<'k> Image<'k> {
         self.locals.get_or_init(|| Locals::read(&self.elf, |id| self.is_global(id)))
     }
 
+    /// The file that a local symbol comes from, as far as the object, or a copy of it that was not stripped, tells.
+    pub fn file_of(&self, id: SymbolId) -> Option<&[u8]> {
+        self.locals().file_of(id)
+    }
+
     /// True when ThinLTO promoted locals of some file to globals.
     pub(crate) fn has_promoted(&self) -> bool {
         self.elf.any_name_contains(name::PROMOTED)

@@ -1,5 +1,5 @@
 //! From the changed functions of a build to a livepatch module: closure, relocatable object, glue, livepatch
-//! relocations and symbols, and the check of the finished module against the kernel to be patched.
+//! relocations and symbols.
 //!
 //! Never builds a kernel and never spawns a process: the build driver compiles the glue and links.
 
@@ -26,7 +26,6 @@ pub mod glue;
 #[cfg(test)]
 mod hazards;
 pub mod image;
-pub mod inspect;
 mod kallsyms;
 pub mod kernel_binder;
 #[cfg(test)]
@@ -48,6 +47,7 @@ pub mod transition;
 #[cfg(test)]
 mod type_ids;
 pub mod users;
-pub mod verify;
+#[cfg(test)]
+mod verified;
 pub mod witness;
 pub mod writer;

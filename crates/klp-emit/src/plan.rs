@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::Diagnosis;
 use klpx_diff::Difference;
 use klpx_normalize::elf::SymbolId;
+use klpx_normalize::name::{canonical, without_promotion};
 use klpx_normalize::object::{ItemId, Object};
 
 pub use crate::image::VMLINUX;
@@ -48,6 +49,45 @@ impl Unit<'_, '_> {
     pub fn counterpart(&self, item: ItemId) -> Option<ItemId> {
         self.difference.original_of(item)
     }
+
+    /// What the comparison says of the patched items whose names alone do not tell what they are: the symbol of the
+    /// original's item, or `None` for what is new. Verification takes it as a claim.
+    pub fn claims(&self) -> BTreeMap<SymbolId, Option<SymbolId>> {
+        let (theirs, ours) = (how_often(self.original), how_often(self.patched));
+        let object = self.patched;
+        let claim = |item: ItemId| {
+            let original = self.counterpart(item);
+            let name = plain(object, item);
+            let suffixes = canonical(object.item_name(item)).suffixes;
+            let times = (theirs.get(name).copied().unwrap_or(0), ours.get(name).copied().unwrap_or(0));
+            let told = !suffixes.unsteady()
+                && !suffixes.is_version()
+                && match original {
+                    Some(other) => times == (1, 1) && plain(self.original, other) == name,
+                    None => times == (0, 1),
+                };
+            let symbol = original.map(|other| self.original.item(other).symbol);
+            (!told).then_some((object.item(item).symbol, symbol))
+        };
+        object.item_ids().filter_map(claim).collect()
+    }
+
+    /// The symbols of the original's items that gave way to another unit's.
+    pub fn gave_way(&self) -> BTreeSet<SymbolId> {
+        let items = self.original.item_ids().filter(|&item| self.is_overridden(item));
+        items.map(|item| self.original.item(item).symbol).collect()
+    }
+}
+
+fn plain<'d>(object: &Object<'d>, item: ItemId) -> &'d [u8] {
+    without_promotion(object.item_name(item))
+}
+
+/// The names of an object's items, and how many items have each.
+fn how_often<'d>(object: &Object<'d>) -> BTreeMap<&'d [u8], usize> {
+    let mut times = BTreeMap::new();
+    object.item_ids().for_each(|item| *times.entry(plain(object, item)).or_default() += 1);
+    times
 }
 
 /// A symbol of the kernel to be patched, as the livepatch core looks it up.

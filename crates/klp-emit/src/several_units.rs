@@ -3,10 +3,10 @@
 use klpx_normalize::elf::ElfFile;
 
 use crate::callers::{Elsewhere, Function};
-use crate::inspect::{Module, inspect};
 use crate::plan::Unit;
 use crate::testing::{Builds, Kernel};
 use crate::{callers, closure, emit};
+use klpx_verify::inspect::{Module, inspect};
 
 /// The finished module of a patch that was found good.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {
@@ -124,8 +124,8 @@ fn functions_of_one_name_take_the_place_of_their_own() {
     // A kernel in which they lie the other way round.
     let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel(1, 2)));
     let said = builds.verify("vmlinux", &kernel(2, 1), &file).expect_err("two functions in wrong places");
-    let codes: Vec<_> = said.diagnoses().map(|found| found.code).collect();
-    assert_eq!(codes, ["klpx::verify-arrays"]);
+    let said: Vec<_> = said.diagnoses().map(ToString::to_string).collect();
+    assert!(said.iter().any(|said| said.contains("take another one's place")), "{said:?}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use klpx_normalize::elf::ElfFile;
 
-use crate::inspect::inspect;
 use crate::testing::{Builds, Kernel};
+use klpx_verify::inspect::inspect;
 
 /// The kernel's symbols that a livepatch of this change refers to.
 fn kept(original: &str, from: &str, to: &str) -> Vec<String> {

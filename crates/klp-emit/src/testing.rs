@@ -16,7 +16,7 @@ use crate::finish;
 use crate::fixture::{Fixture, Toolchain, X86_64};
 use crate::glue;
 use crate::plan::{Binder, Bound, Export, Unit};
-use crate::verify::{self, LoadTarget, Verified};
+use klpx_verify::{self as verify, LoadTarget, Verified};
 
 const SECTIONS: [&str; 2] = ["-ffunction-sections", "-fdata-sections"];
 
@@ -70,8 +70,14 @@ const SCRIPT: &str = "SECTIONS {
 /// Where the source lies, if a test says so by `#line`.
 pub(crate) const FOLDER: &str = "/home/somebody/linux";
 
-/// Where the symbols of the tests' kernel lie.
-const BASE: u64 = 0xffff_ffff_8100_0000;
+/// How much room the symbols of one name have in the tests' kernel.
+const ROOM: u64 = 0x1000;
+
+/// Where the first symbol of a name lies in the tests' kernel.
+fn place(name: &str) -> u64 {
+    let number = name.bytes().fold(7, |sum: u64, byte| (sum * 31 + u64::from(byte)) % 0xffff);
+    0xffff_ffff_8100_0000 + number * ROOM
+}
 
 /// The kernel of the tests: names are found as they are, once each, unless `several` says otherwise.
 #[derive(Clone, Default)]
@@ -123,18 +129,24 @@ impl LoadTarget for Kernel {
         let count =
             if self.missing.contains(&name) { 0 } else { self.several.get(name).copied().unwrap_or(1) };
         let count = self.of_file.keys().filter(|(of, _)| *of == name).count().max(count as usize);
-        Some((0..count as u64).map(|n| BASE + n * 16).collect())
+        Some((0..count as u64).map(|n| place(name) + n * 16).collect())
     }
     fn names_at(&self, _: &str, address: u64) -> Vec<String> {
-        self.behind.get(&address.wrapping_sub(BASE)).map(|name| (*name).to_owned()).into_iter().collect()
+        self.behind.get(&(address % ROOM)).map(|name| (*name).to_owned()).into_iter().collect()
     }
     fn is_traced(&self, _: &str, _: u64) -> bool {
         !self.untraced
     }
-    fn file_of(&self, _: &str, _: &str, address: u64) -> Option<String> {
-        let position = (address - BASE) as u32 / 16 + 1;
-        let found = self.of_file.iter().find(|&(_, &at)| at == position);
+    fn file_of(&self, _: &str, name: &str, address: u64) -> Option<String> {
+        let position = (address % ROOM) as u32 / 16 + 1;
+        let found = self.of_file.iter().find(|&(&(of, _), &at)| of == name && at == position);
         found.map(|(&(_, file), _)| file.to_owned())
+    }
+    fn is_local(&self, _: &str, _: &str, _: u64) -> bool {
+        false
+    }
+    fn namespace(&self, _: &str) -> Option<String> {
+        None
     }
     fn runtime_sites(&self, _: &str) -> Vec<u64> {
         Vec::new()
@@ -240,7 +252,10 @@ impl Builds {
 
     /// What is said of a finished module.
     pub(crate) fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
-        self.with(object_name, |units| verify::verify(module, kernel, units))
+        self.with(object_name, |units| {
+            let units: Vec<verify::Unit<'_, '_>> = units.iter().map(verified_unit).collect();
+            verify::verify(module, kernel, &units)
+        })
     }
 
     /// The codes of what is wrong with the change.
@@ -266,5 +281,16 @@ impl Builds {
         self.fixture.compile("glue", &text, "glue.o", &flags);
         self.fixture.link_module("module.lds", &["glue.o", "closure.o"], "linked.ko");
         finish::finish(&self.fixture.open("linked.ko")).expect("a module")
+    }
+}
+
+/// A unit as verification takes it.
+pub(crate) fn verified_unit<'u, 'd>(unit: &'u Unit<'u, 'd>) -> verify::Unit<'u, 'd> {
+    verify::Unit {
+        object: unit.object_name,
+        original: &unit.original.elf,
+        patched: &unit.patched.elf,
+        claims: unit.claims(),
+        gave_way: unit.gave_way(),
     }
 }

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_klp_emit::inspect::{self, Module};
 use klpx_normalize::elf::ElfFile;
+use klpx_verify::inspect::{self, Module};
 use serde_json::json;
 
 use crate::args::Inspect;

@@ -75,14 +75,6 @@ pub(crate) fn begins_with_landing_pad(arch: Arch, code: &[u8]) -> bool {
     }
 }
 
-/// How far a branch leads whose field is this word, in bytes from the field.
-pub(crate) fn branch_distance(arch: Arch, word: u32) -> i64 {
-    match arch {
-        Arch::X86_64 => i64::from(word as i32) + 4,
-        Arch::Arm64 => arm64::branch_distance(word),
-    }
-}
-
 /// How far two instructions of a linked image lead that the linker made of two relocated ones, when it did: in bytes
 /// from the first. `kinds` are the relocation types of the two.
 pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {

@@ -4,9 +4,9 @@ use klpx_normalize::elf::ElfFile;
 
 use crate::closure;
 use crate::fixture::ARM64_GCC;
-use crate::inspect::inspect;
 use crate::testing::{Builds, Kernel};
 use crate::writer::{Relocatable, Sym};
+use klpx_verify::inspect::inspect;
 
 const DECLARATIONS: &str = "
 typedef unsigned long size_t;
@@ -51,7 +51,7 @@ fn livepatch(builds: &Builds) -> (Vec<String>, Vec<String>) {
     let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
     let said = builds.verify("vmlinux", &kernel(), &file);
     let said = said.map_err(|f| f.diagnoses().map(ToString::to_string).collect::<Vec<_>>());
-    assert!(said.is_ok(), "{said:?}");
+    assert!(said.is_ok(), "{said:?}\n{:?}", builds.changed());
     let module = inspect(&file).expect("a livepatch");
     let functions = module.objects.iter().flat_map(|object| &object.functions);
     (
@@ -344,7 +344,7 @@ fn symbol(module: &Relocatable, name: &str) -> Sym {
 #[test]
 fn a_reference_to_the_kernels_own_table_is_caught() {
     // From a function that is the same in both builds, and from one that is not.
-    for (more, code) in [("", "klpx::verify-arrays"), (" + LAST", "klpx::verify-meaning")] {
+    for more in ["", " + LAST"] {
         let text = format!(
             "static const int table[4] = {{ 3, 1, 4, LAST }}; int f(int n) {{ return out(table[n & 3]) + 2{more}; }}"
         );
@@ -369,7 +369,7 @@ fn a_reference_to_the_kernels_own_table_is_caught() {
             livepatch.relocations.push(moved);
             livepatch.relocations.sort_by_key(|relocation| relocation.offset);
         });
-        assert!(said.iter().any(|said| said.starts_with(code)), "{said:?}");
+        assert!(said.iter().any(|said| said.starts_with("klpx::verify-meaning")), "{said:?}");
     }
 }
 
@@ -401,5 +401,5 @@ fn a_user_that_was_left_out_is_caught() {
     let file = ElfFile::from_bytes("livepatch.ko", module);
     let said = Builds::new(&more("1"), &more("5")).verify("vmlinux", &kernel(), &file).expect_err("a fault");
     let said: Vec<String> = said.diagnoses().map(ToString::to_string).collect();
-    assert!(said.iter().any(|said| said.contains('g') && said.contains("kernel's constant")), "{said:?}");
+    assert!(said.iter().any(|said| said.contains("(table)") && said.contains("g uses it")), "{said:?}");
 }

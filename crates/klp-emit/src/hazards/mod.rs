@@ -109,8 +109,8 @@ impl Livepatch {
                 };
                 let to_name = String::from_utf8_lossy(name).into_owned();
                 let kind = Arch::Arm64.relocation(rela.r_type(LE, false).0).expect("a known type").name;
-                let to_name =
-                    crate::inspect::parse_symbol(&to_name).map_or(to_name.clone(), |symbol| symbol.name);
+                let to_name = klpx_verify::inspect::parse_symbol(&to_name)
+                    .map_or(to_name.clone(), |symbol| symbol.name);
                 if (from..to).contains(&at) {
                     found.push(Reference { at, kind, to: to_name, addend: rela.r_addend.get(LE), late });
                 }

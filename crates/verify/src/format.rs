@@ -4,20 +4,17 @@
 use std::collections::BTreeSet;
 
 use klpx_diagnosis::{Diagnosis, Place};
-use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Definition, SHF_RELA_LIVEPATCH, SectionId};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::{Check, fault};
-use crate::inspect;
-use crate::plan::VMLINUX;
+use crate::{Check, VMLINUX, fault, inspect};
 
 impl Check<'_, '_> {
     /// The loader keeps what it makes itself, such as branches that reach far, in sections that the module brings.
-    pub(super) fn check_needed_sections(&mut self) {
-        let Ok(arch) = Arch::of_machine(self.elf.machine()) else { return };
-        for &name in arch.module_sections() {
+    pub(crate) fn check_needed_sections(&mut self) {
+        for &name in self.arch.module_sections() {
             if self.elf.section_by_name(name.as_bytes()).is_none() {
                 let why =
                     "the kernel refuses a module without it; its linker script, scripts/module.lds, makes it";
@@ -29,7 +26,7 @@ impl Check<'_, '_> {
         }
     }
 
-    pub(super) fn check_sections(&mut self) {
+    pub(crate) fn check_sections(&mut self) {
         let mut written: BTreeSet<(SectionId, u64)> = BTreeSet::new();
         for table in self.elf.section_ids().filter(|&id| self.elf.section_type(id) == elf::SHT_RELA.0) {
             if let Err(found) = self.check_table(table, &mut written) {
@@ -88,8 +85,7 @@ impl Check<'_, '_> {
         object: Option<&str>,
         written: &mut BTreeSet<(SectionId, u64)>,
     ) -> Result<(), Diagnosis> {
-        let arch = Arch::of_machine(self.elf.machine())
-            .map_err(|_| fault("klpx::verify-format", "an unknown machine", ""))?;
+        let arch = self.arch;
         let bytes = self.elf.section_bytes(target);
         let at_place = |what: &str, place: u64, why: String| {
             Err(fault("klpx::verify-relocation", format!("{what} at {place:#x}"), why))

@@ -11,7 +11,10 @@ use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SHF_RELA_LIVEPATCH, Se
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::plan::{CallbackKind, VMLINUX};
+use crate::VMLINUX;
+
+/// The members of `struct klp_callbacks`, in their order (include/linux/livepatch.h).
+const CALLBACKS: [&str; 4] = ["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"];
 
 /// A function that the module replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +137,7 @@ pub(crate) fn read(elf: &Elf<'_>) -> Module {
 }
 
 /// The parts of `.klp.sym.<object>.<name>,<position>` (kernel/livepatch/core.c, klp_resolve_symbols).
-pub(crate) fn parse_symbol(name: &str) -> Option<LivepatchSymbol> {
+pub fn parse_symbol(name: &str) -> Option<LivepatchSymbol> {
     let (object, rest) = name.strip_prefix(".klp.sym.")?.split_once('.')?;
     let (name, position) = rest.rsplit_once(',')?;
     let fits = !object.is_empty()
@@ -297,10 +300,10 @@ impl Arrays<'_, '_> {
                 at += 8;
             }
         }
-        let callbacks = CallbackKind::ALL
+        let callbacks = CALLBACKS
             .iter()
             .enumerate()
-            .filter_map(|(n, &(_, _, member))| {
+            .filter_map(|(n, &member)| {
                 let (to, symbol) = self.pointer((section, offset + 16 + 8 * n as u64))?;
                 self.is_code(to).then(|| (member, self.symbol_at(to, symbol).0))
             })

@@ -3,8 +3,9 @@
 use klpx_normalize::elf::ElfFile;
 use object::elf;
 
-use super::{Verified, verify};
-use crate::inspect::inspect;
+use klpx_verify::Verified;
+use klpx_verify::inspect::inspect;
+
 use crate::testing::{Builds, Kernel};
 use crate::writer::{Place, Relocatable, Section, Sym};
 
@@ -34,10 +35,9 @@ fn kernel() -> Kernel {
 
 fn check(bytes: Vec<u8>, builds: &Builds, kernel: &Kernel) -> Result<Verified, Vec<String>> {
     let file = ElfFile::from_bytes("livepatch.ko", bytes);
-    builds.with("vmlinux", |units| {
-        verify(&file, kernel, units)
-            .map_err(|failure| failure.diagnoses().map(|f| format!("{} {f}", f.code)).collect())
-    })
+    builds
+        .verify("vmlinux", kernel, &file)
+        .map_err(|failure| failure.diagnoses().map(|f| format!("{} {f}", f.code)).collect())
 }
 
 #[test]

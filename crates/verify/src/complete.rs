@@ -1,0 +1,160 @@
+//! Whether everything that differs between the two builds is in the module, or need not be.
+
+use std::collections::BTreeSet;
+
+use klpx_diagnosis::{Diagnosis, Place};
+use klpx_normalize::lifetime::Lifetime;
+
+use crate::differ::Differing;
+use crate::fault;
+use crate::file::{Body, Target};
+use crate::pair::Pair;
+
+/// What the walk found in the module.
+pub(crate) struct Held {
+    /// By unit: functions of the patched build that take the place of their originals.
+    pub(crate) replaced: Vec<BTreeSet<Body>>,
+    /// By unit: everything of the patched build that the module has a copy of.
+    pub(crate) copied: Vec<BTreeSet<Body>>,
+}
+
+/// What differs and is missing.
+pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) -> Vec<Diagnosis> {
+    let mut faults = Vec::new();
+    let users: Vec<Users> = pairs.iter().map(Users::read).collect();
+    for (n, pair) in pairs.iter().enumerate() {
+        let unit = Missing { pairs, n, pair, users: &users, held };
+        for (&body, why) in &differing.functions[n] {
+            if let Err(missing) = unit.function(body, &mut BTreeSet::new()) {
+                let what = "a changed function that is not replaced";
+                faults.push(
+                    fault("klpx::verify-arrays", what, format!("{why}; {missing}")).place(unit.place(body)),
+                );
+            }
+        }
+        for (&body, why) in &differing.data[n] {
+            if let Err(missing) = unit.data(body) {
+                let what = "changed data that the module does not have";
+                faults.push(
+                    fault("klpx::verify-data", what, format!("{why}; {missing}")).place(unit.place(body)),
+                );
+            }
+        }
+    }
+    faults
+}
+
+/// Who refers to what in the patched build of a unit.
+struct Users {
+    /// Referent, function that refers to it; other data that does.
+    functions: BTreeSet<(Body, Body)>,
+    data: BTreeSet<Body>,
+    /// Names that other files define, and the functions that use them.
+    outside: BTreeSet<(Vec<u8>, Body)>,
+}
+
+impl Users {
+    fn read(pair: &Pair<'_, '_>) -> Users {
+        let patched = &pair.patched;
+        let mut users = Users { functions: BTreeSet::new(), data: BTreeSet::new(), outside: BTreeSet::new() };
+        for user in patched.defined().map(|id| patched.body(id)).collect::<BTreeSet<Body>>() {
+            let code = patched.is_code(user.section);
+            for reference in patched.references(user) {
+                match reference.target {
+                    Target::Thing { body, .. } if body == user => {}
+                    Target::Thing { body, .. } if code => drop(users.functions.insert((body, user))),
+                    Target::Thing { body, .. } => drop(users.data.insert(body)),
+                    Target::Outside { symbol, .. } if code => {
+                        users.outside.insert((patched.elf.symbol_name(symbol).to_vec(), user));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        users
+    }
+
+    fn functions_of(&self, body: Body) -> impl Iterator<Item = Body> + '_ {
+        self.functions
+            .range((body, Body::FIRST)..)
+            .take_while(move |(used, _)| *used == body)
+            .map(|(_, user)| *user)
+    }
+}
+
+struct Missing<'m, 'e, 'd> {
+    pairs: &'m [Pair<'e, 'd>],
+    n: usize,
+    pair: &'m Pair<'e, 'd>,
+    users: &'m [Users],
+    held: &'m Held,
+}
+
+impl Missing<'_, '_, '_> {
+    fn place(&self, body: Body) -> Place {
+        Place::symbol(self.pair.name(body))
+    }
+
+    /// Why a changed function that is not replaced should be.
+    fn function(&self, body: Body, seen: &mut BTreeSet<(usize, Body)>) -> Result<(), String> {
+        if self.held.replaced[self.n].contains(&body) || !seen.insert((self.n, body)) {
+            return Ok(());
+        }
+        let Some(original) = self.pair.original_of(body) else {
+            // What the patch adds runs when something in the module leads to it, and that was followed.
+            return Ok(());
+        };
+        if self.pair.gave_way(original) {
+            return Ok(());
+        }
+        let section = self.pair.original.section_name(original.section);
+        if Lifetime::of(section).is_gone(self.pair.object == crate::VMLINUX) {
+            return Ok(());
+        }
+        if self.pair.original.is_traced(original) {
+            return Err("ftrace reaches it, and no entry of the module's arrays is for it".to_owned());
+        }
+        // Without a trace site its callers are replaced, or a part of it comes with the function that it is split from.
+        if self.users[self.n].data.contains(&body) {
+            return Err("it has no trace site, and data holds its address".to_owned());
+        }
+        if !self.held.copied[self.n].contains(&body) {
+            return Err("it has no trace site, and the module has no copy of it for its callers".to_owned());
+        }
+        for user in self.users[self.n].functions_of(body) {
+            self.user(self.n, user, seen)?;
+        }
+        for symbol in self.pair.patched.symbols(body) {
+            let name = self.pair.patched.elf.symbol_name(symbol);
+            for (n, users) in self.users.iter().enumerate().filter(|&(n, _)| n != self.n) {
+                for (_, user) in users.outside.iter().filter(|(used, _)| used == name) {
+                    self.user(n, *user, seen)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a function that uses what changed should be in the module.
+    fn user(&self, n: usize, user: Body, seen: &mut BTreeSet<(usize, Body)>) -> Result<(), String> {
+        let unit = Missing { n, pair: &self.pairs[n], ..*self };
+        unit.function(user, seen).map_err(|why| format!("{} uses it: {why}", unit.pair.name(user)))
+    }
+
+    /// Why changed data should be in the module.
+    fn data(&self, body: Body) -> Result<(), String> {
+        let Some(original) = self.pair.original_of(body) else { return Ok(()) };
+        if self.pair.gave_way(original) {
+            return Ok(());
+        }
+        if self.pair.patched.is_writable(body.section) {
+            return Err("the running kernel has its own".to_owned());
+        }
+        if self.users[self.n].data.contains(&body) || !self.pair.is_local(body) {
+            return Err("others than the functions of its unit may use it".to_owned());
+        }
+        // What the functions of the module refer to was followed.
+        let mut seen = BTreeSet::new();
+        self.users[self.n].functions_of(body).try_for_each(|user| self.user(self.n, user, &mut seen))
+    }
+}

@@ -1,0 +1,296 @@
+//! A second comparison of the two builds, plain and pessimistic: bytes and references, by names. What it does not find
+//! equal differs.
+//!
+//! It grants these equivalences and no others, each of which changes nothing that runs:
+//!
+//! 1. Bytes under a relocation, or under the distance of a branch that the assembler resolved: what lies there is
+//!    compared.
+//! 2. `PC32` and `PLT32` of x86_64; relocations that do nothing.
+//! 3. Two names of one thing ([`crate::pair`]).
+//! 4. A constant without identity that holds the same.
+//! 5. `.text.unlikely` and `.text.hot` for `.text`.
+//! 6. The line in an allocation's tag (include/linux/codetag.h); line and column of a sanitizer's check (lib/ubsan.h).
+//! 7. Special sections that say nothing about what the function does ([`TableKind::compared`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::lifetime::Lifetime;
+use klpx_normalize::special::TableKind;
+use object::elf;
+use rayon::prelude::*;
+
+use crate::VMLINUX;
+use crate::entries::{self, Row};
+use crate::file::{Body, File, Reference, Target};
+use crate::pair::{Pair, plain};
+
+/// How deep constants may refer to constants before they count as different.
+const MAX_DEPTH: u8 = 16;
+
+/// What differs, by unit.
+pub(crate) struct Differing {
+    /// Functions of the patched build that differ from their originals, and why.
+    pub(crate) functions: Vec<BTreeMap<Body, String>>,
+    /// The same of variables and constants with names.
+    pub(crate) data: Vec<BTreeMap<Body, String>>,
+    /// How many were compared.
+    pub(crate) compared: usize,
+}
+
+impl Differing {
+    pub(crate) fn count(&self) -> usize {
+        self.functions.iter().chain(&self.data).map(BTreeMap::len).sum()
+    }
+}
+
+/// Compares everything that both builds of each unit have.
+pub(crate) fn compare(pairs: &[Pair<'_, '_>]) -> Differing {
+    let moved = moved(pairs);
+    let mut differing = Differing { functions: Vec::new(), data: Vec::new(), compared: 0 };
+    for pair in pairs {
+        let differ = Differ { pair, moved: &moved };
+        let mut bodies: Vec<Body> = pair.patched.defined().map(|id| pair.patched.body(id)).collect();
+        bodies.sort_unstable();
+        bodies.dedup();
+        bodies.retain(|&body| differ.counts(body));
+        let found: Vec<(Body, Option<String>)> = bodies
+            .par_iter()
+            .filter_map(|&body| Some((body, differ.why(pair.original_of(body)?, body))))
+            .collect();
+        differing.compared += found.len();
+        let all = found.into_iter().filter_map(|(body, why)| Some((body, why?)));
+        let (functions, data) = all.partition(|(body, _)| pair.patched.is_code(body.section));
+        differing.functions.push(functions);
+        differing.data.push(data);
+    }
+    differing
+}
+
+/// Names that one unit defined before and another one defines now: who uses such a name uses something else.
+fn moved(pairs: &[Pair<'_, '_>]) -> BTreeSet<Vec<u8>> {
+    let mut found = BTreeSet::new();
+    for (n, pair) in pairs.iter().enumerate() {
+        for id in pair.patched.defined() {
+            let name = pair.patched.elf.symbol_name(id);
+            let global = pair.patched.elf.symbol_binding(id) != elf::STB_LOCAL.0;
+            let others =
+                || pairs.iter().enumerate().filter(|&(m, other)| m != n && other.object == pair.object);
+            if global && !pair.had_global(name) && others().any(|(_, other)| other.had_global(name)) {
+                found.insert(name.to_vec());
+            }
+        }
+    }
+    found
+}
+
+/// The comparison of one unit.
+struct Differ<'p, 'e, 'd> {
+    pair: &'p Pair<'e, 'd>,
+    moved: &'p BTreeSet<Vec<u8>>,
+}
+
+impl<'d> Differ<'_, '_, 'd> {
+    /// True for what a running kernel has, and that has an identity.
+    fn counts(&self, body: Body) -> bool {
+        let patched = &self.pair.patched;
+        let name = patched.section_name(body.section);
+        let loaded = patched.elf.section_flags(body.section) & elf::SHF_ALLOC.0 != 0;
+        let gone = Lifetime::of(name).is_gone(self.pair.object == VMLINUX);
+        let data = [&b".data"[..], b".bss", b".rodata"].iter().any(|start| name.starts_with(start));
+        loaded
+            && !gone
+            && (data || patched.is_code(body.section))
+            && TableKind::of(patched.arch, name).is_none()
+            && !patched.is_anonymous(body)
+    }
+
+    /// Why two things differ; `None` when they are equal.
+    fn why(&self, theirs: Body, ours: Body) -> Option<String> {
+        let (original, patched) = (&self.pair.original, &self.pair.patched);
+        if original.is_code(theirs.section) != patched.is_code(ours.section) {
+            return Some("one is code, the other is not".to_owned());
+        }
+        if purpose(original, theirs) != purpose(patched, ours) {
+            return Some("it lies in another section".to_owned());
+        }
+        if theirs.lead != ours.lead {
+            return Some("what stands before its entry has another size".to_owned());
+        }
+        if let Some(why) = self.contents(theirs, ours, 0) {
+            return Some(why);
+        }
+        if !patched.is_code(ours.section) {
+            return None;
+        }
+        if self.pair.unwind.0.of(theirs) != self.pair.unwind.1.of(ours) {
+            return Some("its unwind data differs".to_owned());
+        }
+        self.special_sections(theirs, ours)
+    }
+
+    /// Bytes and references of two runs.
+    fn contents(&self, theirs: Body, ours: Body, depth: u8) -> Option<String> {
+        let (original, patched) = (&self.pair.original, &self.pair.patched);
+        if theirs.size() != ours.size() {
+            return Some(format!("it has {} bytes, not {}", ours.size(), theirs.size()));
+        }
+        let (a, b) = (original.references(theirs), patched.references(ours));
+        let place = |at: u64| at as i64 - ours.lead as i64;
+        let mut covered = lines(patched, ours);
+        for (n, y) in b.iter().enumerate() {
+            let same = a.get(n).is_some_and(|x| {
+                x.at == y.at
+                    && x.direct == y.direct
+                    && patched.arch.loads_alike(x.kind, y.kind)
+                    && self.same_target(x, y, depth)
+            });
+            if !same {
+                return Some(format!("the reference at {:+#x} differs", place(y.at)));
+            }
+            covered.extend(y.at..y.at + y.width);
+        }
+        if let Some(x) = a.get(b.len()) {
+            return Some(format!("the reference at {:+#x} is gone", place(x.at)));
+        }
+        let (left, right) = (original.bytes(theirs), patched.bytes(ours));
+        if left.len() != right.len() {
+            return Some("one has its bytes in the file, the other has not".to_owned());
+        }
+        let other = (0..left.len()).find(|&n| left[n] != right[n] && !covered.contains(&(n as u64)))?;
+        Some(format!("the byte at {:+#x} differs", place(other as u64)))
+    }
+
+    /// True when two references lead to the same thing.
+    fn same_target(&self, theirs: &Reference, ours: &Reference, depth: u8) -> bool {
+        let (original, patched) = (&self.pair.original, &self.pair.patched);
+        match (theirs.target, ours.target) {
+            (Target::Number(x), Target::Number(y)) => x == y,
+            (Target::Outside { symbol: x, delta: i }, Target::Outside { symbol: y, delta: j }) => {
+                let (x, y) = (original.elf.symbol_name(x), patched.elf.symbol_name(y));
+                i == j && plain(x) == plain(y) && !self.moved.contains(y)
+            }
+            (Target::Thing { body: x, delta: i }, Target::Thing { body: y, delta: j })
+                if !patched.is_anonymous(y) =>
+            {
+                i == j && self.pair.original_of(y) == Some(x)
+            }
+            (x, y) => {
+                let (Some((x, i)), Some((y, j))) = (constant(original, x), constant(patched, y)) else {
+                    return false;
+                };
+                i == j
+                    && depth < MAX_DEPTH
+                    && merged(original, x.section) == merged(patched, y.section)
+                    && self.contents(x, y, depth + 1).is_none()
+            }
+        }
+    }
+
+    /// The rows of special sections that describe two functions.
+    fn special_sections(&self, theirs: Body, ours: Body) -> Option<String> {
+        let (original, patched) = (&self.pair.original, &self.pair.patched);
+        let compared = |row: &&Row| row.kind.compared && row.kind.companion.is_none();
+        let a: Vec<&Row> = entries::within(&self.pair.rows.0, theirs).filter(compared).collect();
+        let b: Vec<&Row> = entries::within(&self.pair.rows.1, ours).filter(compared).collect();
+        let names = |file: &File<'_, 'd>, rows: &[&Row], body: Body| -> Vec<(&'d [u8], u64)> {
+            rows.iter().map(|row| (file.section_name(row.section), row.place.1 - body.start())).collect()
+        };
+        let (x, y) = (names(original, &a, theirs), names(patched, &b, ours));
+        if x != y {
+            return Some("it has other entries in special sections".to_owned());
+        }
+        let unlike = a.iter().zip(&b).find(|(x, y)| !self.same_row(x, y))?;
+        Some(format!("its entry in {} differs", unlike.1.kind.name))
+    }
+
+    fn same_row(&self, theirs: &Row, ours: &Row) -> bool {
+        let (original, patched) = (&self.pair.original, &self.pair.patched);
+        let (x, y) = (theirs.body(), ours.body());
+        if x.size() != y.size() {
+            return false;
+        }
+        let (a, b) = (original.references(x), patched.references(y));
+        let same = |(n, (a, b)): (usize, (&Reference, &Reference))| {
+            // The first leads to the place, which was compared.
+            let replaced = || (theirs.replacement(original, a), ours.replacement(patched, b));
+            let alike = || match replaced() {
+                (Some(x), Some(y)) => self.contents(x, y, 1).is_none(),
+                _ => self.same_target(a, b, 0),
+            };
+            a.at == b.at && a.kind == b.kind && (n == 0 || alike())
+        };
+        let mut covered = BTreeSet::new();
+        b.iter().for_each(|reference| covered.extend(reference.at..reference.at + reference.width));
+        let (left, right) = (original.bytes(x), patched.bytes(y));
+        a.len() == b.len()
+            && a.iter().zip(&b).enumerate().all(same)
+            && left.len() == right.len()
+            && (0..left.len()).all(|n| left[n] == right[n] || covered.contains(&(n as u64)))
+    }
+}
+
+/// A constant without identity, and how far behind its start a reference leads.
+fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
+    match target {
+        Target::Thing { body, delta } => file.is_anonymous(body).then_some((body, delta)),
+        Target::Bytes { section, at } => Some((unnamed(file, section, at), 0)),
+        _ => None,
+    }
+}
+
+/// The run of bytes without a name that begins at a place: a string, a merged constant, or what lies up to the next
+/// place that has a name or that something refers to.
+pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
+    let rest = file.elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
+    let end = match merged(file, section) {
+        (true, _) => at + rest.iter().position(|&byte| byte == 0).map_or(rest.len(), |n| n + 1) as u64,
+        (_, size) if size > 0 => at + size,
+        _ => file.end_of_bytes(section, at),
+    };
+    Body { section, entry: at, end: end.min(file.elf.section_size(section)).max(at), lead: 0 }
+}
+
+/// Whether a section holds strings, and the size of the constants that a linker may merge in it.
+fn merged(file: &File<'_, '_>, section: SectionId) -> (bool, u64) {
+    use ::object::endian::LittleEndian as LE;
+    let flags = file.elf.section_flags(section);
+    let size = file.elf.section(section).sh_entsize.get(LE);
+    match flags & elf::SHF_MERGE.0 != 0 {
+        true if flags & elf::SHF_STRINGS.0 != 0 => (true, 0),
+        true => (false, size),
+        false => (false, 0),
+    }
+}
+
+/// Bytes that only say in which line of a source something stands.
+fn lines(file: &File<'_, '_>, body: Body) -> BTreeSet<u64> {
+    let name = file.section_name(body.section);
+    if name == b"alloc_tags" || name == b".codetag.alloc_tags" {
+        return (4..8).collect();
+    }
+    const LOCATION: &[u8] = b"..Lubsan_data";
+    let at = name.windows(LOCATION.len()).position(|part| part == LOCATION);
+    match at.is_some_and(|at| name[at + LOCATION.len()..].iter().all(u8::is_ascii_digit)) {
+        true => (8..16).collect(),
+        false => BTreeSet::new(),
+    }
+}
+
+/// What a section means for a thing in it.
+fn purpose<'d>(file: &File<'_, 'd>, body: Body) -> (&'d [u8], u64) {
+    let flags =
+        file.elf.section_flags(body.section) & (elf::SHF_WRITE.0 | elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0);
+    let name = file.section_name(body.section);
+    let kept_apart = name.windows(2).any(|part| part == b"..");
+    for plain in [&b".text"[..], b".rodata", b".data.rel.ro", b".data", b".bss"] {
+        let rest = name.strip_prefix(plain);
+        if !kept_apart && rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'.') {
+            return (plain, flags);
+        }
+    }
+    // `.data..read_mostly.x` is the section of `x`, with -fdata-sections.
+    let names = file.symbols(body).map(|id| file.elf.symbol_name(id));
+    let own = names.filter_map(|own| name.strip_suffix(own)?.strip_suffix(b".")).next();
+    (own.unwrap_or(name), flags)
+}

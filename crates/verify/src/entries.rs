@@ -1,0 +1,69 @@
+//! Special sections as rows: which row describes which place. Entry sizes are facts of `klpx_normalize::special`; rows are
+//! read here.
+
+use klpx_normalize::elf::SectionId;
+use klpx_normalize::special::TableKind;
+use object::endian::LittleEndian as LE;
+
+use crate::file::{Body, File, Reference, Target};
+
+/// One row of a special section.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) kind: &'static TableKind,
+    pub(crate) section: SectionId,
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+    /// What it describes.
+    pub(crate) place: (SectionId, u64),
+}
+
+impl Row {
+    /// Its bytes.
+    pub(crate) fn body(&self) -> Body {
+        Body { section: self.section, entry: self.start, end: self.start + self.size, lead: 0 }
+    }
+
+    /// The code that an alternative's second reference leads to: its length is the row's last byte (`struct alt_instr`).
+    pub(crate) fn replacement(&self, file: &File<'_, '_>, reference: &Reference) -> Option<Body> {
+        if self.kind.name != ".altinstructions" || reference.at == 0 {
+            return None;
+        }
+        let length = file.bytes(self.body()).last().copied().unwrap_or(0);
+        let (section, at) = match reference.target {
+            Target::Bytes { section, at } => (section, at),
+            Target::Thing { body, delta } => (body.section, body.entry.wrapping_add_signed(delta)),
+            _ => return None,
+        };
+        Some(Body { section, entry: at, end: at.saturating_add(length.into()), lead: 0 })
+    }
+}
+
+/// Every row of every special section of a file, sorted by place, then by table.
+pub(crate) fn rows(file: &File<'_, '_>) -> Vec<Row> {
+    let mut found = Vec::new();
+    for section in file.elf.section_ids() {
+        let Some(kind) = TableKind::of(file.arch, file.section_name(section)) else { continue };
+        let (Some(size), first) = (kind.entry_size(file.elf, section), u64::from(kind.forms[0].1[0])) else {
+            continue;
+        };
+        let size = u64::from(size);
+        for rela in file.relocations(section) {
+            let at = rela.r_offset.get(LE);
+            if at % size == first
+                && let Some(place) = file.place(rela)
+            {
+                found.push(Row { kind, section, start: at - first, size, place });
+            }
+        }
+    }
+    let key = |row: &Row| (row.place, file.section_name(row.section), row.section, row.start);
+    found.sort_by(|a, b| key(a).cmp(&key(b)));
+    found
+}
+
+/// The rows that describe places of a thing.
+pub(crate) fn within(rows: &[Row], body: Body) -> impl Iterator<Item = &Row> {
+    let from = rows.partition_point(|row| row.place < (body.section, body.start()));
+    rows[from..].iter().take_while(move |row| row.place < (body.section, body.end))
+}

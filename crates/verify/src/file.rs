@@ -1,0 +1,444 @@
+//! A relocatable file as verification reads it: symbols and relocations as they stand, and what each reference leads
+//! to.
+//!
+//! Owns a reading of its own. The object model of `klpx_normalize::object`, by which functions are compared and copied,
+//! is not used here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
+use klpx_normalize::name::{anonymous, is_mapping_symbol, prefix_mark};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::code;
+
+/// How many bytes before its entry a function may have a trace site (arm64, DYNAMIC_FTRACE_WITH_CALL_OPS).
+const SITE_BEFORE: u64 = 8;
+
+/// Something with a name, or a run of bytes without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Body {
+    pub(crate) section: SectionId,
+    /// Where its symbol points.
+    pub(crate) entry: u64,
+    /// One past its last byte.
+    pub(crate) end: u64,
+    /// Bytes that belong to it before the entry.
+    pub(crate) lead: u64,
+}
+
+impl Body {
+    /// Sorts before every other.
+    pub(crate) const FIRST: Body = Body { section: SectionId(0), entry: 0, end: 0, lead: 0 };
+
+    pub(crate) fn start(self) -> u64 {
+        self.entry - self.lead
+    }
+
+    pub(crate) fn size(self) -> u64 {
+        self.end - self.start()
+    }
+}
+
+/// What a reference leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A place in something with a name, in bytes from its entry.
+    Thing { body: Body, delta: i64 },
+    /// A place without a name.
+    Bytes { section: SectionId, at: u64 },
+    /// A symbol that the file does not define, with bytes from it.
+    Outside { symbol: SymbolId, delta: i64 },
+    /// A plain number.
+    Number(i64),
+}
+
+/// A reference of a run of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference {
+    /// Bytes from the start of the run.
+    pub(crate) at: u64,
+    /// How many bytes of the file its value overwrites. The bits of an arm64 immediate are zero in the file.
+    pub(crate) width: u64,
+    /// The relocation's type; of a direct branch, the type that one of its field would have.
+    pub(crate) kind: u32,
+    /// True for calls and jumps: nobody keeps the address.
+    pub(crate) branch: bool,
+    /// True for a branch that the assembler resolved: there is no relocation.
+    pub(crate) direct: bool,
+    /// Its symbol, for one with a relocation.
+    pub(crate) symbol: Option<SymbolId>,
+    pub(crate) target: Target,
+}
+
+/// A named symbol: section, place, the complement of its size, itself.
+type Named = (SectionId, u64, Reverse<u64>, SymbolId);
+
+/// One file.
+pub(crate) struct File<'e, 'd> {
+    pub(crate) elf: &'e Elf<'d>,
+    pub(crate) arch: Arch,
+    named: Vec<Named>,
+    relocations: Vec<Vec<Rela>>,
+    /// Places to which references lead, sorted: where runs of bytes without a name begin.
+    borders: BTreeSet<(SectionId, u64)>,
+    sites: BTreeSet<(SectionId, u64)>,
+    /// Call padding and type hashes, by the entry that they end at: where they begin.
+    prefixes: BTreeMap<(SectionId, u64), u64>,
+    /// Where data begins in code, and where code begins again (arm64 mapping symbols).
+    marks: BTreeMap<(SectionId, u64), bool>,
+}
+
+impl<'e, 'd> File<'e, 'd> {
+    pub(crate) fn read(elf: &'e Elf<'d>, arch: Arch) -> File<'e, 'd> {
+        let is_named = |id: SymbolId| {
+            let kind = elf.symbol_type(id);
+            let name = elf.symbol_name(id);
+            kind != elf::STT_SECTION.0
+                && kind != elf::STT_FILE.0
+                && !name.is_empty()
+                && !name.starts_with(b".L")
+                && !is_mapping_symbol(name)
+                && prefix_mark(name).is_none()
+        };
+        let named = |id: SymbolId| {
+            let place = (elf.symbol_section(id)?, elf.symbol_value(id));
+            is_named(id).then_some((place.0, place.1, Reverse(elf.symbol_size(id)), id))
+        };
+        let mut named: Vec<Named> = elf.symbol_ids().filter_map(named).collect();
+        named.sort_unstable();
+        let mut file = File {
+            elf,
+            arch,
+            named,
+            relocations: relocations(elf),
+            borders: BTreeSet::new(),
+            sites: BTreeSet::new(),
+            prefixes: prefixes(elf),
+            marks: marks(elf),
+        };
+        file.sites = file.trace_sites();
+        file.borders = file.read_borders();
+        file
+    }
+
+    /// Where trace sites are (`__mcount_loc`, `__patchable_function_entries`).
+    fn trace_sites(&self) -> BTreeSet<(SectionId, u64)> {
+        let (table, _) = self.arch.trace_sites();
+        let tables = self.elf.section_ids().filter(|&id| self.elf.section_name(id) == table.as_bytes());
+        let all = tables.flat_map(|id| self.relocations(id));
+        all.filter_map(|rela| self.place(rela)).collect()
+    }
+
+    fn read_borders(&self) -> BTreeSet<(SectionId, u64)> {
+        let mut found = BTreeSet::new();
+        for section in self.elf.section_ids().filter(|&id| self.elf.section_flags(id) & elf::SHF_ALLOC.0 != 0)
+        {
+            let whole = Body { section, entry: 0, end: self.elf.section_size(section), lead: 0 };
+            let bodies = self.bodies(section);
+            let runs = if self.is_code(section) && !bodies.is_empty() { bodies } else { vec![whole] };
+            for run in runs {
+                for reference in self.references(run) {
+                    match reference.target {
+                        Target::Bytes { section, at } => drop(found.insert((section, at))),
+                        Target::Thing { .. } | Target::Outside { .. } | Target::Number(_) => {}
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Every named thing of a section that has a size.
+    fn bodies(&self, section: SectionId) -> Vec<Body> {
+        let from = self.named.partition_point(|named| named.0 < section);
+        let here = self.named[from..].iter().take_while(|named| named.0 == section);
+        let mut bodies: Vec<Body> =
+            here.filter(|named| named.2.0 > 0).map(|&(.., id)| self.body(id)).collect();
+        bodies.dedup();
+        bodies
+    }
+
+    pub(crate) fn is_code(&self, section: SectionId) -> bool {
+        self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0
+    }
+
+    pub(crate) fn is_writable(&self, section: SectionId) -> bool {
+        self.elf.section_flags(section) & elf::SHF_WRITE.0 != 0
+    }
+
+    pub(crate) fn section_name(&self, section: SectionId) -> &'d [u8] {
+        self.elf.section_name(section)
+    }
+
+    /// Relocations of a section by place, those of livepatch sections too.
+    pub(crate) fn relocations(&self, section: SectionId) -> &[Rela] {
+        self.relocations.get(section.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The relocations of a range that do something.
+    pub(crate) fn relocations_in(
+        &self,
+        section: SectionId,
+        start: u64,
+        end: u64,
+    ) -> impl Iterator<Item = &Rela> {
+        let all = self.relocations(section);
+        let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
+        all[from..].iter().take_while(move |rela| rela.r_offset.get(LE) < end).filter(|rela| kind(rela) != 0)
+    }
+
+    pub(crate) fn bytes(&self, body: Body) -> &'d [u8] {
+        let all = self.elf.section_bytes(body.section);
+        let end = usize::try_from(body.end).unwrap_or(usize::MAX).min(all.len());
+        usize::try_from(body.start()).ok().and_then(|start| all.get(start..end)).unwrap_or(&[])
+    }
+
+    /// Where a relocation leads, without regard to what kind of instruction it stands in.
+    pub(crate) fn place(&self, rela: &Rela) -> Option<(SectionId, u64)> {
+        let symbol = self.elf.rela_symbol(rela)?;
+        let section = self.elf.symbol_section(symbol)?;
+        Some((section, self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE))))
+    }
+
+    /// The symbols at the entry of a body.
+    pub(crate) fn symbols(&self, body: Body) -> impl Iterator<Item = SymbolId> + '_ {
+        let place = (body.section, body.entry);
+        let from = self.named.partition_point(|named| (named.0, named.1) < place);
+        self.named[from..].iter().take_while(move |named| (named.0, named.1) == place).map(|named| named.3)
+    }
+
+    /// Every named symbol of the file that it defines, by place.
+    pub(crate) fn defined(&self) -> impl Iterator<Item = SymbolId> + '_ {
+        self.named.iter().map(|named| named.3)
+    }
+
+    /// The thing that a symbol names. A label's ends where the next name stands.
+    pub(crate) fn body(&self, symbol: SymbolId) -> Body {
+        let section = self.elf.symbol_section(symbol).unwrap_or(SectionId(0));
+        let (entry, size) = (self.elf.symbol_value(symbol), self.elf.symbol_size(symbol));
+        let limit = self.elf.section_size(section);
+        let end = match size {
+            0 => self.next_name(section, entry),
+            size => entry.saturating_add(size),
+        };
+        Body { section, entry, end: end.min(limit).max(entry), lead: self.lead(section, entry) }
+    }
+
+    /// What stands before an entry and belongs to it: call padding, a type hash, a trace site.
+    fn lead(&self, section: SectionId, entry: u64) -> u64 {
+        if !self.is_code(section) {
+            return 0;
+        }
+        let prefix = self.prefixes.get(&(section, entry)).map_or(0, |start| entry - start);
+        let from = (section, entry.saturating_sub(SITE_BEFORE));
+        let site = self.sites.range(from..(section, entry)).next().map_or(0, |&(_, at)| entry - at);
+        prefix.max(site)
+    }
+
+    /// Where the next name of a section stands, or the section ends.
+    pub(crate) fn next_name(&self, section: SectionId, at: u64) -> u64 {
+        let next = self.named.partition_point(|named| (named.0, named.1) <= (section, at));
+        let next = self.named.get(next).filter(|named| named.0 == section);
+        next.map_or(self.elf.section_size(section), |named| named.1)
+    }
+
+    /// The thing that covers a place.
+    fn covering(&self, section: SectionId, at: u64) -> Option<Body> {
+        let after = self.named.partition_point(|named| (named.0, named.1) <= (section, at));
+        let before = self.named[..after].iter().rev().take_while(|named| named.0 == section);
+        let mut label = None;
+        for &(_, start, Reverse(size), id) in before {
+            if size > 0 {
+                return match at < start.saturating_add(size) {
+                    true => Some(self.body(id)),
+                    false => label.map(|id| self.body(id)),
+                };
+            }
+            if start == at {
+                label = Some(id);
+            }
+        }
+        label.map(|id| self.body(id))
+    }
+
+    /// The thing that ends at a place where nothing begins: a loop over an array stops there.
+    fn ending(&self, section: SectionId, at: u64) -> Option<Body> {
+        let before = self.named.partition_point(|named| (named.0, named.1) < (section, at));
+        let &(of, start, Reverse(size), id) = self.named[..before].iter().next_back()?;
+        let ends = of == section && size > 0 && start.saturating_add(size) == at;
+        (ends && at == self.elf.section_size(section)).then(|| self.body(id))
+    }
+
+    /// What lies at a place. A compiler takes the lowest index of a table off its address, which may come before the
+    /// section then.
+    fn at(&self, section: SectionId, at: i64) -> Target {
+        let place = u64::try_from(at);
+        let found = match place {
+            Ok(place) => self.covering(section, place).or_else(|| self.ending(section, place)),
+            Err(_) => self.covering(section, 0),
+        };
+        match (found, place) {
+            (Some(body), _) => Target::Thing { body, delta: at.wrapping_sub(body.entry as i64) },
+            (None, place) => Target::Bytes { section, at: place.unwrap_or(0) },
+        }
+    }
+
+    /// What a relocation refers to. `ahead` is how far behind its field the processor counts from.
+    fn target(&self, rela: &Rela, ahead: i64) -> Target {
+        let addend = rela.r_addend.get(LE).wrapping_add(ahead);
+        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&symbol| symbol != SymbolId::NONE) else {
+            return Target::Number(addend);
+        };
+        let value = self.elf.symbol_value(symbol);
+        match self.elf.definition(symbol) {
+            Definition::Section(section) => {
+                let name = self.elf.symbol_name(symbol);
+                let section_symbol = self.elf.symbol_type(symbol) == elf::STT_SECTION.0;
+                match self.covering(section, value).filter(|_| !section_symbol && !name.starts_with(b".L")) {
+                    Some(body) => {
+                        let delta = (value as i64).wrapping_add(addend).wrapping_sub(body.entry as i64);
+                        Target::Thing { body, delta }
+                    }
+                    None => self.at(section, (value as i64).wrapping_add(addend)),
+                }
+            }
+            Definition::Absolute => Target::Number(addend.wrapping_add(value as i64)),
+            _ => Target::Outside { symbol, delta: addend },
+        }
+    }
+
+    /// Every reference of a run of bytes, by place: those with relocations, and branches out of the run that the
+    /// assembler resolved.
+    pub(crate) fn references(&self, body: Body) -> Vec<Reference> {
+        let (start, bytes) = (body.start(), self.bytes(body));
+        let code = self.is_code(body.section);
+        let instructions = match code {
+            true => code::instructions(self.arch, bytes, body.lead as usize),
+            false => Vec::new(),
+        };
+        let mut found: Vec<Reference> = Vec::new();
+        for rela in self.relocations_in(body.section, start, body.end) {
+            let at = rela.r_offset.get(LE) - start;
+            let kind_of = self.arch.relocation(kind(rela));
+            let relative = kind_of.is_some_and(|kind| kind.pc_relative);
+            let behind = instructions.partition_point(|i| i.end <= at as usize);
+            let holder = instructions.get(behind).filter(|i| i.start <= at as usize);
+            let ahead = match code && relative {
+                true => code::counted_from(self.arch, at as usize, holder.map(|i| i.end)),
+                false => 0,
+            };
+            let branch = kind_of.is_some_and(|kind| kind.branch) || code && holder.is_some_and(|i| i.branch);
+            let target = self.target(rela, ahead);
+            let symbol = self.elf.rela_symbol(rela);
+            let width = match kind_of.map(|kind| kind.field) {
+                Some(Field::Bytes(width)) => width.into(),
+                _ => 0,
+            };
+            found.push(Reference { at, width, kind: kind(rela), branch, direct: false, symbol, target });
+        }
+        for instruction in &instructions {
+            let Some(distance) = &instruction.distance else { continue };
+            let relocated = |r: &Reference| (instruction.start..instruction.end).contains(&(r.at as usize));
+            let has_relocation = found.iter().any(relocated);
+            let to = (start + instruction.end as u64) as i64 + distance.bytes;
+            let inside = (start as i64..body.end as i64).contains(&to);
+            if has_relocation || inside || self.is_data(body.section, start + instruction.start as u64) {
+                continue;
+            }
+            let target = self.at(body.section, to);
+            let (at, width) = (distance.field as u64, distance.width as u64);
+            found.push(Reference {
+                at,
+                width,
+                kind: distance.kind,
+                branch: true,
+                direct: true,
+                symbol: None,
+                target,
+            });
+        }
+        found.sort_by_key(|reference| reference.at);
+        found
+    }
+
+    /// True for data among code.
+    fn is_data(&self, section: SectionId, at: u64) -> bool {
+        self.marks.range((section, 0)..=(section, at)).next_back().is_some_and(|(_, data)| *data)
+    }
+
+    /// Where a run of bytes without a name ends: at the next place that something refers to, or at the next name.
+    pub(crate) fn end_of_bytes(&self, section: SectionId, at: u64) -> u64 {
+        let next = self.borders.range((section, at + 1)..).next().filter(|border| border.0 == section);
+        let name = self.next_name(section, at);
+        next.map_or(name, |&(_, border)| border.min(name))
+    }
+
+    /// True for what has no identity: two builds need not agree on its name, and a copy serves as well.
+    pub(crate) fn is_anonymous(&self, body: Body) -> bool {
+        let section = self.section_name(body.section);
+        let writable = self.is_writable(body.section);
+        !self.is_code(body.section)
+            && self.symbols(body).any(|id| {
+                anonymous(self.elf.symbol_name(id)).is_some_and(|why| why.lies_in(section, writable))
+            })
+    }
+
+    /// True for a function with a trace site, where ftrace can divert it.
+    pub(crate) fn is_traced(&self, body: Body) -> bool {
+        let (_, places) = self.arch.trace_sites();
+        places.iter().any(|&at| self.sites.contains(&(body.section, body.entry.wrapping_add_signed(at))))
+    }
+
+    /// The one FILE that the file was compiled from; `None` for a linked one.
+    pub(crate) fn source(&self) -> Option<&'d [u8]> {
+        let mut files = self.elf.symbol_ids().filter(|&id| self.elf.symbol_type(id) == elf::STT_FILE.0);
+        let first = files.next()?;
+        files.next().is_none().then(|| self.elf.symbol_name(first))
+    }
+
+    pub(crate) fn text(&self, symbol: SymbolId) -> String {
+        String::from_utf8_lossy(self.elf.symbol_name(symbol)).into_owned()
+    }
+}
+
+pub(crate) fn kind(rela: &Rela) -> u32 {
+    rela.r_type(LE, false).0
+}
+
+/// Where what stands before an entry begins (`__pfx_`, `__cfi_`), by section and entry.
+fn prefixes(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), u64> {
+    let mut found: BTreeMap<(SectionId, u64), u64> = BTreeMap::new();
+    for id in elf.symbol_ids().filter(|&id| prefix_mark(elf.symbol_name(id)).is_some()) {
+        let Some(section) = elf.symbol_section(id) else { continue };
+        let (start, size) = (elf.symbol_value(id), elf.symbol_size(id));
+        let first = found.entry((section, start.saturating_add(size))).or_insert(start);
+        *first = start.min(*first);
+    }
+    found
+}
+
+/// `$d` and `$x`: true where data begins.
+fn marks(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), bool> {
+    let marks = elf.symbol_ids().filter(|&id| is_mapping_symbol(elf.symbol_name(id)));
+    let mark = |id: SymbolId| {
+        let data = elf.symbol_name(id).get(1) == Some(&b'd');
+        Some(((elf.symbol_section(id)?, elf.symbol_value(id)), data))
+    };
+    marks.filter_map(mark).collect()
+}
+
+/// Relocations by the section that they are for, sorted by place.
+fn relocations(elf: &Elf<'_>) -> Vec<Vec<Rela>> {
+    let mut all: Vec<Vec<Rela>> = elf.section_ids().map(|_| Vec::new()).collect();
+    for id in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {
+        if let Some(list) = all.get_mut(elf.section(id).sh_info.get(LE) as usize) {
+            list.extend_from_slice(elf.rela_table(id));
+        }
+    }
+    all.iter_mut().for_each(|list| list.sort_by_key(|rela| rela.r_offset.get(LE)));
+    all
+}

@@ -1,0 +1,453 @@
+//! A walk through the module from the functions that it replaces: each thing that it reaches is put beside the thing of
+//! the patched build that stands there, and the two must be the same.
+//!
+//! Owns the order of the walk and the comparison of two runs of bytes. What two references mean is in [`crate::reference`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_diagnosis::{Diagnosis, Offset, Place};
+use klpx_normalize::elf::{Elf, SectionId};
+use klpx_normalize::special::Policy;
+use object::elf;
+
+use crate::complete::{self, Held};
+use crate::differ;
+use crate::entries::{self, Row};
+use crate::file::{Body, File, Reference};
+use crate::inspect::Module;
+use crate::kernel::LoadTarget;
+use crate::pair::{Pair, plain};
+use crate::reference::{Leads, References};
+use crate::unwind::Unwind;
+use crate::{Prepared, code, fault, frames};
+
+/// What the module loader calls (kernel/module/main.c).
+const GLUE: [&[u8]; 2] = [b"init_module", b"cleanup_module"];
+
+/// A thing of a unit's patched build, and where the module has its entry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Node {
+    pub(crate) unit: usize,
+    pub(crate) body: Body,
+    pub(crate) section: SectionId,
+    pub(crate) at: u64,
+}
+
+/// The module beside the units.
+pub(crate) struct Graph<'g, 'e, 'd, 'm> {
+    pub(crate) copy: &'g File<'g, 'm>,
+    pub(crate) module: &'g Module,
+    pub(crate) target: &'g dyn LoadTarget,
+    pub(crate) pairs: &'g [Pair<'e, 'd>],
+    prepared: &'g Prepared<'e, 'd>,
+    rows: Vec<Row>,
+    unwind: Unwind<'m>,
+    /// By unit: where its code has a runtime constant, and which.
+    constants: Vec<BTreeMap<(SectionId, u64), String>>,
+    seen: BTreeSet<Node>,
+    waiting: Vec<Node>,
+    held: Held,
+    faults: Vec<Diagnosis>,
+}
+
+impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
+    pub(crate) fn new(
+        copy: &'g File<'g, 'm>,
+        module: &'g Module,
+        target: &'g dyn LoadTarget,
+        prepared: &'g Prepared<'e, 'd>,
+    ) -> Graph<'g, 'e, 'd, 'm> {
+        let pairs = &prepared.pairs[..];
+        let none = || vec![BTreeSet::new(); pairs.len()];
+        Graph {
+            copy,
+            module,
+            target,
+            pairs,
+            prepared,
+            rows: entries::rows(copy),
+            unwind: Unwind::read(copy),
+            constants: pairs.iter().map(|pair| runtime_constants(pair.patched.elf, &pair.rows.1)).collect(),
+            seen: BTreeSet::new(),
+            waiting: Vec::new(),
+            held: Held { replaced: none(), copied: none() },
+            faults: Vec::new(),
+        }
+    }
+
+    /// Follows everything from the entries of the arrays on.
+    pub(crate) fn walk(&mut self) {
+        self.replaced();
+        while let Some(node) = self.waiting.pop() {
+            let mut leads = Vec::new();
+            if let Err(found) = self.compare(node, &mut leads) {
+                let place = Place::symbol(self.pairs[node.unit].name(node.body));
+                self.faults.push(found.place(place));
+            }
+            leads.into_iter().for_each(|lead| self.follow(lead));
+        }
+    }
+
+    fn follow(&mut self, node: Node) {
+        if self.seen.insert(node) {
+            self.held.copied[node.unit].insert(node.body);
+            self.waiting.push(node);
+        }
+    }
+
+    /// What is wrong, and how many things were compared.
+    pub(crate) fn finish(mut self) -> (Vec<Diagnosis>, usize) {
+        self.faults.extend(complete::check(self.pairs, &self.prepared.differing, &self.held));
+        self.faults.extend(frames::check(self.copy, self.pairs, &self.held.replaced, &self.seen));
+        self.check_nothing_else();
+        (self.faults, self.seen.len())
+    }
+
+    /// Begins with the functions that the arrays name: each must be a function of a unit of that object which has this
+    /// name in the kernel, and comes from the same file.
+    fn replaced(&mut self) {
+        for object in &self.module.objects {
+            for function in &object.functions {
+                let old = self.target.addresses(&object.name, &function.old_name).unwrap_or_default();
+                let old = old.get(function.sympos.saturating_sub(1) as usize).copied();
+                let file = old.and_then(|at| self.target.file_of(&object.name, &function.old_name, at));
+                let mut candidates = Vec::new();
+                for (unit, pair) in
+                    self.pairs.iter().enumerate().filter(|(_, pair)| pair.object == object.name)
+                {
+                    let of = pair.original.source();
+                    let fits = file.as_deref().is_none_or(|file| of.is_none_or(|of| of == file.as_bytes()));
+                    let (section, at) = function.new_at;
+                    let functions = self.functions_called(pair, &function.old_name).into_iter();
+                    candidates.extend(functions.map(|body| (fits, Node { unit, body, section, at })));
+                }
+                self.replaced_by(&function.old_name, &candidates);
+            }
+        }
+    }
+
+    /// `candidates` may stand behind an entry of the arrays, each with whether it comes from the file of the function to be
+    /// replaced.
+    fn replaced_by(&mut self, name: &str, candidates: &[(bool, Node)]) {
+        let is_it = |node: &Node| self.compare(*node, &mut Vec::new()).is_ok();
+        let equal: Vec<&(bool, Node)> = candidates.iter().filter(|(_, node)| is_it(node)).collect();
+        let right = equal.iter().find(|(fits, _)| *fits).map(|(_, node)| *node);
+        // What is equal to none is followed for the sake of the reason.
+        let closest = || candidates.iter().find(|(fits, _)| *fits && equal.is_empty()).map(|(_, node)| *node);
+        match right.or_else(closest) {
+            Some(node) => {
+                self.held.replaced[node.unit].insert(node.body);
+                self.follow(node);
+            }
+            None => {
+                let why = "it is not what a unit of that object, from the file of that function, has under this name";
+                let what = "a function that would take another one's place";
+                self.faults.push(fault("klpx::verify-arrays", what, why).place(Place::symbol(name)));
+            }
+        }
+    }
+
+    /// The functions of the patched build whose originals have this name in the kernel.
+    fn functions_called(&self, pair: &Pair<'_, '_>, name: &str) -> Vec<Body> {
+        let bodies = pair.patched.defined().map(|id| pair.patched.body(id));
+        let is_it = |body: &Body| {
+            pair.patched.is_code(body.section)
+                && pair
+                    .original_of(*body)
+                    .is_some_and(|original| pair.original_names(original).contains(&plain(name.as_bytes())))
+        };
+        bodies.filter(is_it).collect::<BTreeSet<Body>>().into_iter().collect()
+    }
+
+    /// Why a thing of the module is not what the patched build has. Adds what the two lead to.
+    fn compare(&self, node: Node, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
+        let patched = &self.pairs[node.unit].patched;
+        let copy = Body {
+            section: node.section,
+            entry: node.at,
+            end: node.at.saturating_add(node.body.end - node.body.entry),
+            lead: node.body.lead,
+        };
+        self.check_section(node, copy)?;
+        self.check_contents(node, copy, leads)?;
+        if patched.is_code(node.body.section) {
+            self.check_rows(node, copy, leads)?;
+            let (ours, theirs) = (self.pairs[node.unit].unwind.1.of(node.body), self.unwind.of(copy));
+            if ours != theirs {
+                let why = "the kernel's stack traces would be wrong";
+                return Err(fault(
+                    "klpx::verify-special-section",
+                    "unwind data that differs from the patched build",
+                    why,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy lies where code, writable data and per-CPU data may lie.
+    fn check_section(&self, node: Node, copy: Body) -> Result<(), Diagnosis> {
+        let patched = &self.pairs[node.unit].patched;
+        let short = copy.end > self.copy.elf.section_size(copy.section);
+        if copy.lead > copy.entry || short && !is_string(patched, node.body) {
+            return Err(differs("its size", "the module's section ends before it does"));
+        }
+        let per_cpu = |file: &File<'_, '_>, section| file.section_name(section).starts_with(b".data..percpu");
+        let (a, b) = (node.body.section, copy.section);
+        let writable = !patched.is_writable(a) || self.copy.is_writable(b);
+        let loaded = self.copy.elf.section_flags(b) & elf::SHF_ALLOC.0 != 0;
+        if patched.is_code(a) != self.copy.is_code(b)
+            || !writable
+            || !loaded
+            || per_cpu(patched, a) != per_cpu(self.copy, b)
+        {
+            return Err(differs("its section", "the module has it where it can't be used so"));
+        }
+        Ok(())
+    }
+
+    /// Bytes and references of two runs, but for what reads a runtime constant.
+    fn check_contents(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
+        let patched = &self.pairs[node.unit].patched;
+        let place = |at: u64| Offset(at as i64 - copy.lead as i64);
+        let wrong = |what: &str, at: u64, why: &str| Err(differs(&format!("{what} at {}", place(at)), why));
+        let code = patched.bytes(node.body);
+        let mut loads = BTreeMap::new();
+        let mut skip = BTreeSet::new();
+        let range = (node.body.section, node.body.start())..(node.body.section, node.body.end);
+        for (&(_, at), name) in self.constants[node.unit].range(range) {
+            let at = at - node.body.start();
+            let load = code::runtime_load(patched.arch, code, at as usize);
+            let Some(load) = load.filter(|load| {
+                self.copy.bytes(copy).get(load.at..).is_some_and(|b| b.starts_with(&load.bytes))
+            }) else {
+                return wrong(
+                    "a runtime constant",
+                    at,
+                    "the module does not load it as the kernel's variable",
+                );
+            };
+            skip.extend(load.at as u64..(load.at + load.bytes.len()) as u64);
+            loads.extend(load.relocations.into_iter().map(|key| (key, name)));
+        }
+        let mut ours = patched.references(node.body).into_iter().peekable();
+        let references = References { graph: self, unit: node.unit };
+        for other in self.copy.references(copy) {
+            if skip.contains(&other.at) {
+                match loads.remove(&(other.at, other.kind)) {
+                    Some(name) if references.reads_constant(&other, name) => continue,
+                    _ => return wrong("a runtime constant", other.at, "the module reads something else"),
+                }
+            }
+            let Some(reference) = ours.next_if(|reference| reference.at == other.at) else {
+                if other.direct {
+                    continue; // data that reads as a branch, or a branch: its bytes are compared
+                }
+                return wrong("a reference", other.at, "the patched build has none there");
+            };
+            let alike = || reference.direct && patched.arch.loads_alike(reference.kind, other.kind);
+            if reference.kind != other.kind && !alike() {
+                return wrong("a reference", other.at, "it is of another type");
+            }
+            match references.meaning(&reference, &other, false) {
+                Ok(Leads::Nowhere) => {}
+                Ok(Leads::To(node)) => leads.push(node),
+                Err(why) => return wrong("a reference", other.at, &why),
+            }
+            skip.extend(other.at..other.at + other.width.max(reference.width));
+        }
+        if let Some(missing) = ours.next() {
+            return wrong("a reference", missing.at, "the module has none there");
+        }
+        if let Some(((at, _), _)) = loads.first_key_value() {
+            return wrong("a runtime constant", *at, "the module does not read it");
+        }
+        self.check_bytes(node, copy, &skip)
+    }
+
+    fn check_bytes(&self, node: Node, copy: Body, skip: &BTreeSet<u64>) -> Result<(), Diagnosis> {
+        let patched = &self.pairs[node.unit].patched;
+        let (ours, theirs) = (patched.bytes(node.body), self.copy.bytes(copy));
+        if is_string(patched, node.body) && is_path_without_folder(ours, theirs) {
+            return Ok(());
+        }
+        let byte = |bytes: &[u8], at: u64| bytes.get(at as usize).copied().unwrap_or(0);
+        let other =
+            (0..node.body.size()).find(|&at| !skip.contains(&at) && byte(ours, at) != byte(theirs, at));
+        match other {
+            None => Ok(()),
+            Some(at) => Err(differs(&format!("the byte at {}", Offset(at as i64 - copy.lead as i64)), "")),
+        }
+    }
+
+    /// The rows of special sections that describe a function: each that the module needs is there, and no other.
+    fn check_rows(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
+        let pair = &self.pairs[node.unit];
+        let listed = |row: &&Row| row.kind.companion.is_none();
+        let mut theirs: Vec<&Row> = entries::within(&self.rows, copy).filter(listed).collect();
+        for row in entries::within(&pair.rows.1, node.body).filter(listed) {
+            let at = row.place.1 - node.body.start();
+            let is_it = |other: &&Row| other.kind.name == row.kind.name && other.place.1 - copy.start() == at;
+            match row.kind.policy {
+                Policy::RuntimeConstant | Policy::Drop(_) => continue,
+                Policy::Refuse(why) => return Err(differs(row.kind.name, why)),
+                Policy::Carry => {}
+            }
+            let Some(found) = theirs.iter().position(is_it) else {
+                if self.may_be_left_out(node, row, copy) {
+                    continue;
+                }
+                let what =
+                    format!("an entry of {} for {}", row.kind.name, Offset(at as i64 - copy.lead as i64));
+                return Err(fault("klpx::verify-special-section", what, "the module has none"));
+            };
+            let other = theirs.remove(found);
+            self.check_row(node.unit, row, other, leads)?;
+        }
+        match theirs.first() {
+            None => Ok(()),
+            Some(other) => {
+                let what = format!("an entry of {} that the patched build does not have", other.kind.name);
+                Err(fault("klpx::verify-special-section", what, "the kernel would act on it"))
+            }
+        }
+    }
+
+    fn check_row(&self, unit: usize, row: &Row, other: &Row, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
+        let patched = &self.pairs[unit].patched;
+        let wrong = |why: &str| {
+            let what = format!("an entry of {} differs from the patched build", row.kind.name);
+            Err(fault("klpx::verify-special-section", what, why))
+        };
+        let (a, b) = (patched.references(row.body()), self.copy.references(other.body()));
+        if row.size != other.size || a.len() != b.len() {
+            return wrong("it has another form");
+        }
+        let mut skip = BTreeSet::new();
+        let references = References { graph: self, unit };
+        for (n, (x, y)) in a.iter().zip(&b).enumerate() {
+            skip.extend(x.at..x.at + x.width);
+            if x.at != y.at || x.kind != y.kind {
+                return wrong("a reference stands elsewhere");
+            }
+            if n == 0 {
+                continue; // the place that it describes
+            }
+            match (row.replacement(patched, x), other.replacement(self.copy, y)) {
+                (Some(from), Some(to)) => {
+                    leads.push(Node { unit, body: from, section: to.section, at: to.entry });
+                    continue;
+                }
+                (None, None) => {}
+                _ => return wrong("the replacement is another one"),
+            }
+            match references.meaning(x, y, true) {
+                Ok(Leads::Nowhere) => {}
+                Ok(Leads::To(node)) => leads.push(node),
+                Err(why) => return wrong(&why),
+            }
+        }
+        let (left, right) = (patched.bytes(row.body()), self.copy.bytes(other.body()));
+        let same = |n: usize| skip.contains(&(n as u64)) || left.get(n) == right.get(n);
+        if !(0..row.size as usize).all(same) {
+            return wrong("its contents are others");
+        }
+        Ok(())
+    }
+
+    /// What the kernel reads before it writes the addresses of a late module: tracepoints, which stay off then, and the
+    /// places of calls.
+    fn may_be_left_out(&self, node: Node, row: &Row, copy: Body) -> bool {
+        let pair = &self.pairs[node.unit];
+        if pair.object == crate::VMLINUX {
+            return false;
+        }
+        if row.kind.name == ".call_sites" {
+            let at = row.place.1 - node.body.start();
+            let mut late = self.copy.references(copy).into_iter().filter(|reference| reference.at == at + 1);
+            return late.any(|reference| {
+                reference.symbol.is_some_and(|symbol| self.copy.text(symbol).starts_with(".klp.sym."))
+            });
+        }
+        let names = pair.patched.references(row.body());
+        let mut names = names.iter().filter_map(|reference: &Reference| {
+            let symbol = reference.symbol?;
+            Some(pair.patched.text(symbol))
+        });
+        matches!(row.kind.name, "__jump_table" | ".static_call_sites")
+            && names.any(|name| name.starts_with("__tracepoint_") || name.starts_with("__SCK__tp_func_"))
+    }
+
+    /// Every function of the module is one that the walk reached, or the glue's.
+    fn check_nothing_else(&mut self) {
+        let reached: BTreeSet<(SectionId, u64)> =
+            self.seen.iter().map(|node| (node.section, node.at)).collect();
+        let glue = |id| {
+            let name = self.copy.elf.symbol_name(id);
+            let section = self.copy.elf.symbol_section(id);
+            let init = section.is_some_and(|section| {
+                let name = self.copy.section_name(section);
+                name.starts_with(b".init.") || name.starts_with(b".exit.")
+            });
+            init || name.starts_with(code::VENEER)
+                || self
+                    .copy
+                    .symbols(self.copy.body(id))
+                    .any(|other| GLUE.contains(&self.copy.elf.symbol_name(other)))
+                || klpx_normalize::name::prefix_mark(name).is_some()
+                || self
+                    .module
+                    .objects
+                    .iter()
+                    .flat_map(|object| &object.callbacks)
+                    .any(|(_, callback)| callback.as_bytes() == name)
+        };
+        let others = self.copy.defined().filter(|&id| self.copy.elf.symbol_type(id) == elf::STT_FUNC.0);
+        let mut unknown = Vec::new();
+        for id in others.filter(|&id| !glue(id)) {
+            let body = self.copy.body(id);
+            if !reached.contains(&(body.section, body.entry)) {
+                unknown.push(self.copy.text(id));
+            }
+        }
+        for name in unknown {
+            let why = "nothing that the module replaces leads to it";
+            let what = "a function that the module does not need";
+            self.faults.push(fault("klpx::verify-meaning", what, why).place(Place::symbol(name)));
+        }
+    }
+
+    /// True for data that the patch changes, so that the kernel's own will not do.
+    pub(crate) fn is_changed_data(&self, unit: usize, body: Body) -> bool {
+        self.prepared.differing.data[unit].contains_key(&body)
+    }
+}
+
+/// Something of a copy that is not as in the patched build.
+fn differs(what: &str, why: &str) -> Diagnosis {
+    fault("klpx::verify-meaning", format!("{what} differs from the patched build"), why)
+}
+
+fn is_string(file: &File<'_, '_>, body: Body) -> bool {
+    file.elf.section_flags(body.section) & elf::SHF_STRINGS.0 != 0
+}
+
+/// A path without the folder in which it was compiled: a module does not say where it was made. The rest of the bytes is
+/// whatever follows.
+fn is_path_without_folder(ours: &[u8], theirs: &[u8]) -> bool {
+    let end = theirs.iter().position(|&byte| byte == 0).map_or(theirs.len(), |n| n + 1);
+    let theirs = &theirs[..end];
+    ours.first() == Some(&b'/') && ours.strip_suffix(theirs).is_some_and(|folder| folder.ends_with(b"/"))
+}
+
+/// Where the code of a unit has runtime constants (`runtime_ptr_*`, include/asm-generic/runtime-const.h).
+fn runtime_constants(elf: &Elf<'_>, rows: &[Row]) -> BTreeMap<(SectionId, u64), String> {
+    let constants = rows.iter().filter(|row| row.kind.policy == Policy::RuntimeConstant);
+    let name = |row: &Row| elf.section_name(row.section).strip_prefix(b"runtime_ptr_");
+    constants.filter_map(|row| Some((row.place, String::from_utf8_lossy(name(row)?).into_owned()))).collect()
+}
+
+/// The run of bytes without a name at a place of a unit's patched build.
+pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
+    differ::unnamed(file, section, at)
+}

@@ -1,0 +1,258 @@
+//! The kernel to be patched as the loader, the livepatch core and ftrace see it: read from the symbol tables of its files,
+//! not from the tables by which klpx bound the module.
+
+use std::collections::BTreeMap;
+
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Definition, Elf, SectionId, SymbolId};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use crate::VMLINUX;
+
+/// What a module meets when it is loaded.
+pub trait LoadTarget: Sync {
+    /// The addresses of a name in an object, in the order in which the kernel finds them; `None` without the object.
+    fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>>;
+    /// The names of what begins at an address of an object.
+    fn names_at(&self, object: &str, address: u64) -> Vec<String>;
+    /// True when ftrace has a record in the function at an address.
+    fn is_traced(&self, object: &str, address: u64) -> bool;
+    /// The file that the local `name` at an address comes from, where the object's symbol table tells.
+    fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String>;
+    /// True when `name` at an address is known to be a file's own.
+    fn is_local(&self, object: &str, name: &str, address: u64) -> bool;
+    /// The places of vmlinux that boot code patches with a runtime constant.
+    fn runtime_sites(&self, name: &str) -> Vec<u64>;
+    /// The object that exports a name.
+    fn exporter(&self, name: &str) -> Option<String>;
+    /// The namespace that a module must import for an export.
+    fn namespace(&self, name: &str) -> Option<String>;
+    /// The version string that a module must carry, where the kernel's files tell it.
+    fn vermagic(&self) -> Option<String>;
+}
+
+/// One file of the kernel.
+pub struct KernelObject<'k> {
+    /// `vmlinux`, or the module's name.
+    pub name: &'k str,
+    /// The file.
+    pub elf: &'k Elf<'k>,
+    /// The file that a local symbol comes from, by a copy of the object that has FILE symbols, where it has none itself.
+    pub file_of: &'k (dyn Fn(SymbolId) -> Option<Vec<u8>> + Sync),
+}
+
+/// A [`LoadTarget`] over the kernel's own files.
+pub struct KernelFiles<'k> {
+    objects: BTreeMap<&'k str, Object<'k>>,
+    exports: BTreeMap<String, (String, String)>,
+}
+
+struct Object<'k> {
+    file: KernelObject<'k>,
+    arch: Option<Arch>,
+    linked: bool,
+    /// Every named symbol by name, in the order in which the kernel finds them.
+    by_name: BTreeMap<&'k [u8], Vec<SymbolId>>,
+    by_address: Vec<(u64, SymbolId)>,
+    files: BTreeMap<SymbolId, &'k [u8]>,
+    traced: Vec<u64>,
+}
+
+impl<'k> KernelFiles<'k> {
+    /// Over every object of the kernel that a module names, and the texts of the kernel's Module.symvers.
+    pub fn new(objects: Vec<KernelObject<'k>>, symvers: &[&str]) -> KernelFiles<'k> {
+        let exports = symvers.iter().flat_map(|text| text.lines()).filter_map(export).collect();
+        let objects = objects.into_iter().map(|file| (file.name, Object::read(file))).collect();
+        KernelFiles { objects, exports }
+    }
+}
+
+/// A line of Module.symvers: checksum, name, object, kind, namespace (scripts/mod/modpost.c, read_dump).
+fn export(line: &str) -> Option<(String, (String, String))> {
+    let mut fields = line.split('\t').skip(1);
+    let (name, path) = (fields.next()?, fields.next()?);
+    let namespace = fields.nth(1).unwrap_or_default();
+    let object = path.rsplit('/').next().unwrap_or(path).replace('-', "_");
+    let object = object.strip_suffix(".ko").unwrap_or(&object);
+    Some((name.to_owned(), (object.to_owned(), namespace.to_owned())))
+}
+
+impl<'k> Object<'k> {
+    fn read(file: KernelObject<'k>) -> Object<'k> {
+        let elf = file.elf;
+        let linked = elf.file_type() != elf::ET_REL.0;
+        let mut object = Object {
+            arch: Arch::of_machine(elf.machine()).ok(),
+            linked,
+            by_name: BTreeMap::new(),
+            by_address: Vec::new(),
+            files: BTreeMap::new(),
+            traced: Vec::new(),
+            file,
+        };
+        let mut current = None;
+        for id in elf.symbol_ids() {
+            let kind = elf.symbol_type(id);
+            if kind == elf::STT_FILE.0 {
+                current = Some(elf.symbol_name(id)).filter(|name| !name.is_empty());
+            }
+            let counts = kind != elf::STT_SECTION.0 && (kind != elf::STT_FILE.0 || !linked);
+            let known = counts && elf.definition(id) != Definition::Undefined;
+            if !known || elf.symbol_name(id).is_empty() {
+                continue;
+            }
+            object.by_name.entry(elf.symbol_name(id)).or_default().push(id);
+            if let Some(address) = object.address(id) {
+                object.by_address.push((address, id));
+            }
+            if let Some(file) = current.filter(|_| elf.symbol_binding(id) == elf::STB_LOCAL.0) {
+                object.files.insert(id, file);
+            }
+        }
+        if linked {
+            // kallsyms is sorted by address, and those of one name are found in that order.
+            let address = |id: &SymbolId| elf.symbol_value(*id);
+            object.by_name.values_mut().for_each(|ids| ids.sort_by_key(address));
+        }
+        object.by_address.sort_unstable();
+        object.traced = object.records();
+        object.traced.sort_unstable();
+        object
+    }
+
+    /// Of a linked image its address; of a module, whose sections have none yet, its section and place.
+    fn address(&self, id: SymbolId) -> Option<u64> {
+        let elf = self.file.elf;
+        match elf.definition(id) {
+            Definition::Section(_) | Definition::Absolute if self.linked => Some(elf.symbol_value(id)),
+            Definition::Section(section) => {
+                Some((u64::from(section.0) << 32).wrapping_add(elf.symbol_value(id)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A name, without what kallsyms of this kernel takes away, in its order.
+    fn named(&self, name: &str) -> impl Iterator<Item = SymbolId> + '_ {
+        self.by_name.get(name.as_bytes()).into_iter().flatten().copied()
+    }
+
+    fn at(&self, address: u64) -> impl Iterator<Item = SymbolId> + '_ {
+        let from = self.by_address.partition_point(|&(at, _)| at < address);
+        self.by_address[from..].iter().take_while(move |&&(at, _)| at == address).map(|&(_, id)| id)
+    }
+
+    fn bytes_from(&self, address: u64) -> Option<&'k [u8]> {
+        let elf = self.file.elf;
+        let holds = |&id: &SectionId| {
+            let start = elf.section(id).sh_addr.get(LE);
+            elf.section_flags(id) & elf::SHF_ALLOC.0 != 0
+                && (start..start.saturating_add(elf.section_size(id))).contains(&address)
+        };
+        let section = elf.section_ids().find(holds).filter(|_| self.linked)?;
+        elf.section_bytes(section).get((address - elf.section(section).sh_addr.get(LE)) as usize..)
+    }
+
+    /// The bytes between two symbols.
+    fn between(&self, start: &str, stop: &str) -> Option<(u64, &'k [u8])> {
+        let bound = |name: &str| self.named(name).next().and_then(|id| self.address(id));
+        let (start, stop) = (bound(start)?, bound(stop)?);
+        Some((start, self.bytes_from(start)?.get(..stop.checked_sub(start)? as usize)?))
+    }
+
+    /// Every address that ftrace has a record for.
+    fn records(&self) -> Vec<u64> {
+        let elf = self.file.elf;
+        if !self.linked {
+            let table = self.arch.map(|arch| arch.trace_sites().0).unwrap_or_default();
+            let tables = elf.section_ids().filter(|&id| elf.section_name(id) == table.as_bytes());
+            let place = |rela: &klpx_normalize::elf::Rela| {
+                let symbol = elf.rela_symbol(rela)?;
+                Some(self.address(symbol)?.wrapping_add_signed(rela.r_addend.get(LE)))
+            };
+            return tables.flat_map(|id| elf.relocations(id)).filter_map(place).collect();
+        }
+        let Some((start, bytes)) = self.between("__start_mcount_loc", "__stop_mcount_loc") else {
+            return Vec::new();
+        };
+        let word = |word: &[u8]| word.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        let mut found: Vec<u64> = bytes.chunks_exact(8).map(word).filter(|&word| word != 0).collect();
+        // An image that can be moved has the addresses in its relocations.
+        let range = start..start + bytes.len() as u64;
+        let moving = elf.section_by_name(b".rela.dyn").map_or(&[][..], |section| elf.rela_table(section));
+        let moving = moving.iter().filter(|rela| range.contains(&rela.r_offset.get(LE)));
+        found.extend(moving.map(|rela| rela.r_addend.get(LE) as u64));
+        found
+    }
+}
+
+impl LoadTarget for KernelFiles<'_> {
+    fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>> {
+        let object = self.objects.get(object)?;
+        Some(object.named(name).filter_map(|id| object.address(id)).collect())
+    }
+
+    fn names_at(&self, object: &str, address: u64) -> Vec<String> {
+        let object = self.objects.get(object).into_iter();
+        let name = |(object, id): (&Object<'_>, SymbolId)| {
+            String::from_utf8_lossy(object.file.elf.symbol_name(id)).into_owned()
+        };
+        object.flat_map(|object| object.at(address).map(move |id| name((object, id)))).collect()
+    }
+
+    fn is_traced(&self, object: &str, address: u64) -> bool {
+        let Some(object) = self.objects.get(object) else { return false };
+        let Some(arch) = object.arch else { return false };
+        let (_, places) = arch.trace_sites();
+        places.iter().any(|&at| object.traced.binary_search(&address.wrapping_add_signed(at)).is_ok())
+    }
+
+    fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String> {
+        let object = self.objects.get(object)?;
+        let mut ids = object.at(address).filter(|&id| object.file.elf.symbol_name(id) == name.as_bytes());
+        let file = ids.find_map(|id| match object.files.get(&id) {
+            Some(file) => Some(file.to_vec()),
+            None => (object.file.file_of)(id),
+        })?;
+        Some(String::from_utf8_lossy(&file).into_owned())
+    }
+
+    fn is_local(&self, object: &str, name: &str, address: u64) -> bool {
+        let Some(object) = self.objects.get(object) else { return false };
+        let elf = object.file.elf;
+        let mut ids = object.at(address).filter(|&id| elf.symbol_name(id) == name.as_bytes()).peekable();
+        // The last link makes hidden globals local.
+        let hidden = |id: SymbolId| matches!(elf.symbol(id).st_other.0 & 3, 1 | 2);
+        ids.peek().is_some() && ids.all(|id| elf.symbol_binding(id) == elf::STB_LOCAL.0 && !hidden(id))
+    }
+
+    fn runtime_sites(&self, name: &str) -> Vec<u64> {
+        let Some(object) = self.objects.get(VMLINUX) else { return Vec::new() };
+        let bounds = ["start", "stop"].map(|edge| format!("__{edge}_runtime_ptr_{name}"));
+        let Some((start, bytes)) = object.between(&bounds[0], &bounds[1]) else { return Vec::new() };
+        let site = |(n, entry): (usize, &[u8])| {
+            let distance = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            (start + 4 * n as u64).wrapping_add_signed(distance.into())
+        };
+        bytes.chunks_exact(4).enumerate().map(site).collect()
+    }
+
+    fn exporter(&self, name: &str) -> Option<String> {
+        self.exports.get(name).map(|(object, _)| object.clone())
+    }
+
+    fn namespace(&self, name: &str) -> Option<String> {
+        self.exports
+            .get(name)
+            .map(|(_, namespace)| namespace.clone())
+            .filter(|namespace| !namespace.is_empty())
+    }
+
+    fn vermagic(&self) -> Option<String> {
+        let object = self.objects.get(VMLINUX)?;
+        let bytes = object.bytes_from(object.address(object.named("vermagic").next()?)?)?;
+        let end = bytes.iter().position(|&byte| byte == 0)?;
+        Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+    }
+}

@@ -1,0 +1,145 @@
+//! The check of a finished module against the two builds of its units and the kernel to be patched: what the loader, the
+//! livepatch core and ftrace will do with it, simulated; whether everything in it means what the patched build means; and
+//! whether everything that differs between the builds is in it.
+//!
+//! Shares no decision with what it checks: this crate depends neither on the comparison that chose the functions nor on
+//! what wrote the module. It reads files by [`klpx_normalize::elf`], and takes facts about architectures, names and special
+//! sections from the tables there. What else it is told are claims ([`Unit::claims`], [`Unit::gave_way`]). Never changes
+//! the module.
+
+mod code;
+mod complete;
+mod differ;
+mod entries;
+mod file;
+mod format;
+mod frames;
+mod graph;
+pub mod inspect;
+mod kernel;
+mod loader;
+mod pair;
+mod reference;
+mod unwind;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
+use rayon::prelude::*;
+
+use crate::file::File;
+use crate::graph::Graph;
+use crate::inspect::Module;
+use crate::pair::Pair;
+pub use kernel::{KernelFiles, KernelObject, LoadTarget};
+
+/// The object name of the kernel proper in a livepatch.
+pub const VMLINUX: &str = "vmlinux";
+
+/// Code that was built twice: a translation unit, or a whole linked object.
+pub struct Unit<'u, 'd> {
+    /// `vmlinux`, or the module's name with underscores.
+    pub object: &'u str,
+    /// The build of the kernel as it is.
+    pub original: &'u Elf<'d>,
+    /// The build with the patch.
+    pub patched: &'u Elf<'d>,
+    /// Symbols of the patched build whose names alone do not tell what they are: the original's symbol for each, `None` for
+    /// what is new.
+    pub claims: BTreeMap<SymbolId, Option<SymbolId>>,
+    /// Symbols of the original that are weak, and in whose place the kernel has another unit's.
+    pub gave_way: BTreeSet<SymbolId>,
+}
+
+/// What was checked, for the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Livepatch symbols that the kernel to be patched resolves.
+    pub symbols: usize,
+    /// Relocations that the loader takes.
+    pub relocations: usize,
+    /// Replaced functions that ftrace reaches.
+    pub reachable: usize,
+    /// Replaced functions.
+    pub functions: usize,
+    /// Functions and data of both builds that were compared.
+    pub compared: usize,
+    /// Of these, the ones that differ. Each is in the module, or need not be.
+    pub differing: usize,
+    /// Functions, data and constants of the module that mean what the patched build's mean.
+    pub copies: usize,
+}
+
+/// Checks a finished module.
+///
+/// # Errors
+/// Everything that is wrong with it, with codes that begin with `klpx::verify-`.
+pub fn verify(module: &ElfFile, target: &dyn LoadTarget, units: &[Unit<'_, '_>]) -> Result<Verified> {
+    let pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
+    let prepared = Prepared { differing: differ::compare(&pairs), pairs };
+    verify_prepared(module, target, &prepared)
+}
+
+/// The units, read and compared: the part of the work that does not depend on the module.
+pub struct Prepared<'e, 'd> {
+    pairs: Vec<Pair<'e, 'd>>,
+    differing: differ::Differing,
+}
+
+/// Reads and compares units for several calls of [`verify_prepared`].
+pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>]) -> Prepared<'e, 'd> {
+    let pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
+    Prepared { differing: differ::compare(&pairs), pairs }
+}
+
+/// As [`verify`].
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_prepared(
+    module: &ElfFile,
+    target: &dyn LoadTarget,
+    units: &Prepared<'_, '_>,
+) -> Result<Verified> {
+    let elf = module.parse()?;
+    let arch = Arch::of_machine(elf.machine())?;
+    let mut check = Check {
+        module: inspect::read(&elf),
+        elf: &elf,
+        arch,
+        target,
+        faults: Vec::new(),
+        verified: Verified::default(),
+    };
+    check.load();
+    let file = File::read(&elf, arch);
+    let mut graph = Graph::new(&file, &check.module, target, units);
+    graph.walk();
+    let (faults, copies) = graph.finish();
+    check.faults.extend(faults);
+    check.verified.copies = copies;
+    check.verified.compared = units.differing.compared;
+    check.verified.differing = units.differing.count();
+    let Check { faults, verified, .. } = check;
+    Failure::all(faults)?;
+    Ok(verified)
+}
+
+/// One finding. They are klpx's own faults or those of the files it was given, so the remedy is always the same.
+pub(crate) fn fault(code: &'static str, what: impl Into<String>, why: impl Into<String>) -> Diagnosis {
+    Diagnosis::new(code, Class::Verification, what)
+        .why(why)
+        .remedy("do not load this module; check that the kernel files belong together, and report this")
+}
+
+/// The checks of what loads the module.
+pub(crate) struct Check<'c, 'd> {
+    pub(crate) elf: &'c Elf<'d>,
+    pub(crate) arch: Arch,
+    pub(crate) module: Module,
+    pub(crate) target: &'c dyn LoadTarget,
+    pub(crate) faults: Vec<Diagnosis>,
+    pub(crate) verified: Verified,
+}

@@ -1,0 +1,133 @@
+//! The two builds of a unit side by side: which thing of the patched build is which of the original.
+//!
+//! A name tells by itself where it stands once in each build. For all others (numbers that a compiler gives, one name in
+//! several files) the comparison that made the change set has to say so: its claims are inputs, and each is used so that
+//! a wrong one shows, as a function that differs without being replaced or as a reference that leads elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use klpx_normalize::elf::{Elf, SymbolId};
+use klpx_normalize::name::{type_id, without_promotion};
+use object::elf;
+
+use crate::Unit;
+use crate::entries::{self, Row};
+use crate::file::{Body, File};
+use crate::unwind::Unwind;
+
+/// Where objtool and the linker know sets of BTF numbers (include/linux/btf_ids.h).
+const TYPE_IDS: &[u8] = b".BTF_ids";
+
+/// A unit in both builds.
+pub(crate) struct Pair<'e, 'd> {
+    pub(crate) object: &'e str,
+    pub(crate) original: File<'e, 'd>,
+    pub(crate) patched: File<'e, 'd>,
+    pub(crate) claims: &'e BTreeMap<SymbolId, Option<SymbolId>>,
+    pub(crate) gave_way: &'e BTreeSet<SymbolId>,
+    /// Rows of special sections of both builds.
+    pub(crate) rows: (Vec<Row>, Vec<Row>),
+    /// Unwind data of both builds.
+    pub(crate) unwind: (Unwind<'d>, Unwind<'d>),
+    names: BTreeMap<Key<'e>, Vec<SymbolId>>,
+    patched_names: BTreeMap<Key<'e>, Vec<SymbolId>>,
+}
+
+/// A name, and whether it is code's.
+type Key<'e> = (&'e [u8], bool);
+
+/// A name without what differs between two builds of one thing.
+pub(crate) fn plain(name: &[u8]) -> &[u8] {
+    type_id(name).unwrap_or_else(|| without_promotion(name))
+}
+
+fn names<'e>(elf: &'e Elf<'_>, file: &File<'_, '_>) -> BTreeMap<Key<'e>, Vec<SymbolId>> {
+    let mut found: BTreeMap<Key<'e>, Vec<SymbolId>> = BTreeMap::new();
+    for id in file.defined() {
+        let code = elf.symbol_section(id).is_some_and(|section| file.is_code(section));
+        found.entry((plain(elf.symbol_name(id)), code)).or_default().push(id);
+    }
+    found
+}
+
+impl<'e, 'd> Pair<'e, 'd> {
+    pub(crate) fn read(unit: &'e Unit<'e, 'd>) -> Option<Pair<'e, 'd>> {
+        let arch = klpx_normalize::arch::Arch::of_machine(unit.patched.machine()).ok()?;
+        let (original, patched) =
+            rayon::join(|| File::read(unit.original, arch), || File::read(unit.patched, arch));
+        let (names, patched_names) = (names(unit.original, &original), names(unit.patched, &patched));
+        Some(Pair {
+            rows: (entries::rows(&original), entries::rows(&patched)),
+            unwind: (Unwind::read(&original), Unwind::read(&patched)),
+            object: unit.object,
+            original,
+            patched,
+            claims: &unit.claims,
+            gave_way: &unit.gave_way,
+            names,
+            patched_names,
+        })
+    }
+
+    /// The thing of the original that a thing of the patched build is.
+    pub(crate) fn original_of(&self, body: Body) -> Option<Body> {
+        self.patched.symbols(body).find_map(|id| self.original_symbol(id)).map(|id| self.original.body(id))
+    }
+
+    fn original_symbol(&self, id: SymbolId) -> Option<SymbolId> {
+        if let Some(claim) = self.claims.get(&id) {
+            return *claim;
+        }
+        let section = self.patched.elf.symbol_section(id)?;
+        let key = (plain(self.patched.elf.symbol_name(id)), self.patched.is_code(section));
+        let (theirs, ours) = (self.names.get(&key)?, self.patched_names.get(&key)?);
+        match (theirs.as_slice(), ours.as_slice()) {
+            ([one], [_]) => Some(*one),
+            _ if theirs.len() == ours.len() && self.patched.section_name(section) == TYPE_IDS => {
+                theirs.get(ours.iter().position(|&other| other == id)?).copied()
+            }
+            _ => None,
+        }
+    }
+
+    /// The names that the original has for a thing of the patched build, without hashes of promotion.
+    pub(crate) fn original_names(&self, original: Body) -> Vec<&'d [u8]> {
+        self.original
+            .symbols(original)
+            .map(|id| without_promotion(self.original.elf.symbol_name(id)))
+            .collect()
+    }
+
+    /// A thing's name in the patched build, for people.
+    pub(crate) fn name(&self, body: Body) -> String {
+        let mut names = self.patched.symbols(body);
+        let name = names.next().map(|id| without_promotion(self.patched.elf.symbol_name(id)));
+        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
+    }
+
+    /// True when another unit's thing takes the place of this one in the kernel: weak symbols.
+    pub(crate) fn gave_way(&self, original: Body) -> bool {
+        self.original.symbols(original).any(|id| self.gave_way.contains(&id))
+    }
+
+    /// True for a thing that only this unit's code can name.
+    pub(crate) fn is_local(&self, body: Body) -> bool {
+        self.patched.symbols(body).all(|id| self.patched.elf.symbol_binding(id) == elf::STB_LOCAL.0)
+    }
+
+    /// The global thing that the patched build defines under a name.
+    pub(crate) fn global(&self, name: &[u8]) -> Option<Body> {
+        let all = [true, false].into_iter().filter_map(|code| self.patched_names.get(&(plain(name), code)));
+        let is_it = |&&id: &&SymbolId| {
+            self.patched.elf.symbol_binding(id) != elf::STB_LOCAL.0
+                && self.patched.elf.symbol_name(id) == name
+        };
+        all.flatten().find(is_it).map(|&id| self.patched.body(id))
+    }
+
+    /// True when the original defines a global of this name.
+    pub(crate) fn had_global(&self, name: &[u8]) -> bool {
+        let all = [true, false].into_iter().filter_map(|code| self.names.get(&(plain(name), code)));
+        all.flatten().any(|&id| self.original.elf.symbol_binding(id) != elf::STB_LOCAL.0)
+    }
+}

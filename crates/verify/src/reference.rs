@@ -1,0 +1,289 @@
+//! What a reference of the module means, beside the one that stands at the same place of the patched build.
+//!
+//! | the patched build refers to | the module must refer to |
+//! |---|---|
+//! | a variable that the kernel has | the kernel's, by a livepatch symbol or its export; never to a copy |
+//! | a constant that the patch changes | its own copy |
+//! | a function that the kernel has | the kernel's, or its own copy by a call; never a copy whose address is kept, which goes with the module |
+//! | something that the patch adds | its own copy |
+//! | a string, a constant without identity | its own copy |
+//! | what another file defines | the kernel's of that name, or the copy of what a unit of the patch adds under it |
+
+use klpx_normalize::elf::{Definition, SectionId, SymbolId};
+use klpx_normalize::name::canonical;
+use object::elf;
+
+use crate::file::{Body, Reference, Target};
+use crate::graph::{Graph, Node, unnamed};
+use crate::inspect::{self, LivepatchSymbol};
+use crate::pair::{Pair, plain};
+use crate::{VMLINUX, code};
+
+/// Where two references lead on.
+pub(crate) enum Leads {
+    /// Out of the module.
+    Nowhere,
+    /// To a copy, which has to be the same as what stands there.
+    To(Node),
+}
+
+/// What the module's reference leads to.
+enum There {
+    /// A place of the module.
+    Copy(SectionId, i64),
+    /// A symbol that the livepatch core finds, and bytes from it.
+    Livepatch(LivepatchSymbol, i64),
+    /// A symbol that the module loader finds.
+    Import(String, i64),
+    Number(i64),
+}
+
+/// The references of one unit.
+pub(crate) struct References<'r, 'g, 'e, 'd, 'm> {
+    pub(crate) graph: &'r Graph<'g, 'e, 'd, 'm>,
+    pub(crate) unit: usize,
+}
+
+impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
+    fn pair(&self) -> &'g Pair<'e, 'd> {
+        &self.graph.pairs[self.unit]
+    }
+
+    /// Whether two references mean the same, and where they lead on; or why not. `row` tells a row of a special section.
+    pub(crate) fn meaning(&self, ours: &Reference, theirs: &Reference, row: bool) -> Result<Leads, String> {
+        let there = self.there(theirs)?;
+        let patched = &self.pair().patched;
+        match ours.target {
+            Target::Number(left) => match there {
+                There::Number(right) if left == right => Ok(Leads::Nowhere),
+                There::Number(right) => Err(format!("{left:#x} became {right:#x}")),
+                _ => Err(format!("{left:#x} became an address")),
+            },
+            Target::Thing { body, delta } if patched.is_anonymous(body) => self.copy(body, delta, &there),
+            Target::Thing { body, delta } => self.thing(body, delta, ours.branch || row, &there),
+            Target::Bytes { section, at } => self.copy(unnamed(patched, section, at), 0, &there),
+            Target::Outside { symbol, delta } => self.outside(symbol, delta, ours.branch || row, &there),
+        }
+    }
+
+    fn there(&self, reference: &Reference) -> Result<There, String> {
+        let copy = self.graph.copy;
+        let target = match reference.branch.then(|| self.through_veneer(reference)).flatten() {
+            Some(target) => target,
+            None => reference.target,
+        };
+        Ok(match target {
+            Target::Thing { body, delta } => {
+                There::Copy(body.section, (body.entry as i64).wrapping_add(delta))
+            }
+            Target::Bytes { section, at } => There::Copy(section, at as i64),
+            Target::Number(number) => There::Number(number),
+            Target::Outside { symbol, delta } => match copy.elf.definition(symbol) {
+                Definition::Livepatch => match inspect::parse_symbol(&copy.text(symbol)) {
+                    Some(parsed) => There::Livepatch(parsed, delta),
+                    None => return Err(format!("{} is no livepatch symbol", copy.text(symbol))),
+                },
+                _ => There::Import(copy.text(symbol), delta),
+            },
+        })
+    }
+
+    /// A copy of a thing of the patched build.
+    fn copy(&self, body: Body, delta: i64, there: &There) -> Result<Leads, String> {
+        let &There::Copy(section, at) = there else {
+            return Err(format!("{} became {}", self.name(body), there.text()));
+        };
+        match u64::try_from(at.wrapping_sub(delta)) {
+            Ok(at) => Ok(Leads::To(Node { unit: self.unit, body, section, at })),
+            Err(_) => Err(format!("{} became a place before its section", self.name(body))),
+        }
+    }
+
+    fn name(&self, body: Body) -> String {
+        match self.pair().name(body) {
+            name if name.is_empty() => "a constant".to_owned(),
+            name => name,
+        }
+    }
+
+    /// A named thing that the unit defines. `called` is true where nobody keeps the address.
+    fn thing(&self, body: Body, delta: i64, called: bool, there: &There) -> Result<Leads, String> {
+        let pair = self.pair();
+        let name = || self.name(body);
+        let original = pair.original_of(body);
+        let code = pair.patched.is_code(body.section);
+        match (there, original) {
+            (There::Copy(..), Some(_)) if !code && !self.graph.is_changed_data(self.unit, body) => {
+                Err(format!("{} became a copy, and the kernel goes on with its own", name()))
+            }
+            (There::Copy(..), Some(_)) if code && !called && delta == 0 => {
+                Err(format!("it keeps the address of the copy of {}, which is freed with the module", name()))
+            }
+            (There::Copy(..), _) => self.copy(body, delta, there),
+            (_, None) => Err(format!("{}, which the patch adds, became {}", name(), there.text())),
+            (_, Some(_)) if self.graph.is_changed_data(self.unit, body) => {
+                Err(format!("{} became the kernel's own, which the patch does not change", name()))
+            }
+            (There::Number(_), _) => Err(format!("{} became {}", name(), there.text())),
+            (There::Import(import, from), Some(original)) => {
+                let exporter = self.graph.target.exporter(import);
+                let named = pair.original_names(original).iter().any(|name| *name == import.as_bytes());
+                match named
+                    && *from == delta
+                    && !pair.is_local(body)
+                    && exporter.as_deref() == Some(pair.object)
+                {
+                    true => Ok(Leads::Nowhere),
+                    false => Err(format!("{} became {}", name(), there.text())),
+                }
+            }
+            (There::Livepatch(symbol, from), Some(original)) => {
+                self.kernels(body, original, delta, symbol, *from).map(|()| Leads::Nowhere)
+            }
+        }
+    }
+
+    /// Whether a livepatch symbol is the kernel's thing that the original is.
+    fn kernels(
+        &self,
+        body: Body,
+        original: Body,
+        delta: i64,
+        symbol: &LivepatchSymbol,
+        from: i64,
+    ) -> Result<(), String> {
+        let (pair, target) = (self.pair(), self.graph.target);
+        let became =
+            |why: &str| Err(format!("{} became {} of {}{why}", self.name(body), symbol.name, symbol.object));
+        let names = pair.original_names(original);
+        let named = |name: &str| names.iter().any(|known| plain(known) == plain(name.as_bytes()));
+        if symbol.object != pair.object {
+            return became("");
+        }
+        let found = target.addresses(&symbol.object, &symbol.name).unwrap_or_default();
+        let Some(&address) = found.get(symbol.sympos.saturating_sub(1) as usize) else { return Ok(()) };
+        if !named(&symbol.name) || from != delta {
+            // A set of BTF numbers is a label and, behind it, numbers with labels of their own.
+            let place = address.wrapping_add_signed(from).wrapping_add_signed(-delta);
+            let there = target.names_at(&symbol.object, place);
+            let key = canonical(symbol.name.as_bytes()).key();
+            let alike = names.iter().any(|name| canonical(name).key() == key);
+            return match there.iter().any(|name| named(name)) {
+                true => Ok(()),
+                false if alike && from == delta => became(", another one of that name"),
+                false => became(""),
+            };
+        }
+        let local = pair
+            .original
+            .symbols(original)
+            .all(|id| pair.original.elf.symbol_binding(id) == elf::STB_LOCAL.0);
+        match (local, pair.original.source(), target.file_of(&symbol.object, &symbol.name, address)) {
+            (true, Some(file), Some(other)) if other.as_bytes() != file => {
+                became(&format!(", that of {other}"))
+            }
+            (false, ..) if target.is_local(&symbol.object, &symbol.name, address) => became(", a local one"),
+            _ => Ok(()),
+        }
+    }
+
+    /// A symbol that the unit does not define.
+    fn outside(&self, symbol: SymbolId, delta: i64, called: bool, there: &There) -> Result<Leads, String> {
+        let (pair, target) = (self.pair(), self.graph.target);
+        let name = pair.patched.text(symbol);
+        let became = || Err(format!("{name} became {}", there.text()));
+        let adds = |unit: &Pair<'_, '_>| {
+            let body = unit.global(name.as_bytes())?;
+            unit.original_of(body).is_none().then_some(body)
+        };
+        match there {
+            There::Number(_) => became(),
+            There::Import(import, from) => {
+                match *import == name && *from == delta && !self.is_added_here(&name) {
+                    true => Ok(Leads::Nowhere),
+                    false => became(),
+                }
+            }
+            There::Livepatch(found, from) => {
+                let exporter = target.exporter(&name);
+                let object = found.object == pair.object || exporter.as_deref() == Some(&found.object);
+                let same = plain(found.name.as_bytes()) == plain(name.as_bytes()) && *from == delta;
+                let all = target.addresses(&found.object, &found.name).unwrap_or_default();
+                let address = all.get(found.sympos.saturating_sub(1) as usize);
+                let local = address.is_some_and(|&at| target.is_local(&found.object, &found.name, at));
+                match object && same && !local && !self.is_added_here(&name) {
+                    true => Ok(Leads::Nowhere),
+                    false => became(),
+                }
+            }
+            &There::Copy(section, at) => {
+                let units = self.graph.pairs.iter().enumerate();
+                let mut new = units.clone().filter_map(|(n, unit)| Some((n, adds(unit)?)));
+                let mut helpers = units.filter_map(|(n, unit)| {
+                    let body = unit.global(name.as_bytes())?;
+                    let code = unit.patched.is_code(body.section) && !unit.patched.is_traced(body);
+                    (called && code && unit.original_of(body).is_some()).then_some((n, body))
+                });
+                let own = |&(n, _): &(usize, Body)| self.graph.pairs[n].object == pair.object;
+                let found = new.clone().find(own).or_else(|| new.next()).or_else(|| helpers.next());
+                let at = u64::try_from(at.wrapping_sub(delta));
+                match (found, at) {
+                    (Some((unit, body)), Ok(at)) => Ok(Leads::To(Node { unit, body, section, at })),
+                    _ => became(),
+                }
+            }
+        }
+    }
+
+    /// True for a name that a unit of the same object adds, so that the kernel's, if it has one, is another thing.
+    fn is_added_here(&self, name: &str) -> bool {
+        let own = self.graph.pairs.iter().filter(|unit| unit.object == self.pair().object);
+        let mut added = own.filter_map(|unit| Some((unit, unit.global(name.as_bytes())?)));
+        added.any(|(unit, body)| unit.original_of(body).is_none())
+    }
+
+    /// What a branch to a veneer leads to: code that klpx writes where a branch does not reach.
+    fn through_veneer(&self, branch: &Reference) -> Option<Target> {
+        let copy = self.graph.copy;
+        let (words, kinds) = code::veneer(copy.arch)?;
+        let Target::Thing { body, delta: 0 } = branch.target else { return None };
+        let mut names = copy.symbols(body).map(|id| copy.elf.symbol_name(id));
+        names.find(|name| name.starts_with(code::VENEER))?;
+        let expected: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        let references = copy.references(body);
+        let right = copy.bytes(body) == expected
+            && references.iter().map(|reference| (reference.at, reference.kind)).eq(kinds)
+            && references.windows(2).all(|two| two[0].target == two[1].target);
+        right.then(|| references[0].target)
+    }
+
+    /// True when a load reads a runtime constant: its variable, or a place of the kernel's code that holds it.
+    pub(crate) fn reads_constant(&self, load: &Reference, name: &str) -> bool {
+        let target = self.graph.target;
+        match self.there(load) {
+            Ok(There::Import(import, 0)) => import == name,
+            Ok(There::Livepatch(symbol, from)) => {
+                let found = target.addresses(&symbol.object, &symbol.name).unwrap_or_default();
+                let address = found.get(symbol.sympos.saturating_sub(1) as usize);
+                let sites = target.runtime_sites(name);
+                symbol.name == name && from == 0
+                    || symbol.object == VMLINUX
+                        && address.is_some_and(|at| sites.contains(&at.wrapping_add_signed(from)))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl There {
+    fn text(&self) -> String {
+        match self {
+            There::Copy(..) => "a place of the module".to_owned(),
+            There::Livepatch(symbol, from) => {
+                format!("{} of {}", klpx_diagnosis::Offset(*from).behind(symbol.name.clone()), symbol.object)
+            }
+            There::Import(name, from) => klpx_diagnosis::Offset(*from).behind(name.clone()),
+            There::Number(number) => format!("{number:#x}"),
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The product as a user has it: its release binary, through its command line, and what it reports.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,9 +58,28 @@ pub(crate) struct Report {
     /// The objects that were compared, when they are kept.
     #[serde(default)]
     pub(crate) objects: Vec<Objects>,
+    /// The objects that kbuild compiled for the module itself, when they are kept.
+    #[serde(default)]
+    pub(crate) glue: Vec<PathBuf>,
+    /// The kernel's files, when the objects are kept.
+    #[serde(default)]
+    pub(crate) kernel_files: Option<KernelFiles>,
     /// Why it stopped.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
+}
+
+/// Files of the kernel that a module was verified against.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct KernelFiles {
+    /// The image with symbols.
+    pub(crate) vmlinux: PathBuf,
+    /// Its Module.symvers.
+    pub(crate) symvers: PathBuf,
+    /// Folders with its modules.
+    pub(crate) modules: Vec<PathBuf>,
+    /// Folders with copies of them that were not stripped.
+    pub(crate) debug_modules: Vec<PathBuf>,
 }
 
 /// The two builds of an object, or of one unit of it.
@@ -71,6 +91,12 @@ pub(crate) struct Objects {
     pub(crate) original: PathBuf,
     /// From the patched one.
     pub(crate) patched: PathBuf,
+    /// What klpx claims of symbols of the patched one, by index.
+    #[serde(default)]
+    pub(crate) claims: BTreeMap<u32, Option<u32>>,
+    /// Symbols of the original in whose place the kernel has others.
+    #[serde(default)]
+    pub(crate) gave_way: Vec<u32>,
 }
 
 /// The kernel of a report.

@@ -12,6 +12,7 @@ mod distro;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
 mod external;
+mod faults;
 mod fingerprint;
 mod guest;
 mod initramfs;
@@ -96,6 +97,8 @@ enum Command {
     Levels(levels::Args),
     /// Which single faults in the code that decides the tests without a kernel see
     Mutants(mutants::Args),
+    /// Which single faults in finished modules the verification finds
+    Faults(faults::Args),
     /// Measure analysis and a whole build
     Bench(bench::Args),
     /// Boot a fixture kernel to a shell or run one guest script
@@ -143,6 +146,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Corpus(args) => corpus::run(&workspace, args),
         Command::Levels(args) => levels::run(&workspace, args),
         Command::Mutants(args) => mutants::run(&workspace, args),
+        Command::Faults(args) => faults::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }

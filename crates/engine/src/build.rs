@@ -1,6 +1,6 @@
 //! The order of the stages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::KernelFiles;
@@ -176,5 +176,7 @@ fn object_files(pair: &PairFiles) -> ObjectFiles {
         object: pair.object.clone(),
         original: pair.original.clone(),
         patched: pair.patched.clone(),
+        claims: BTreeMap::new(),
+        gave_way: Vec::new(),
     }
 }

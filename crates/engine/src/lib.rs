@@ -29,5 +29,5 @@ pub use klpx_thinlto::Level;
 pub use layouts::Accepted;
 pub use module::kernel_name;
 pub use request::{External, Request};
-pub use results::{KernelFacts, Made, ObjectFiles, Results, UnitFacts};
+pub use results::{KernelFacts, Made, ObjectFiles, Results, TargetFiles, UnitFacts};
 pub use transition::{Kind as WaitKind, Waiting};

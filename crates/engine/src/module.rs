@@ -1,7 +1,7 @@
 //! From a change set to a module: closure, binding to the kernel to be patched, glue, link, verification.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use klpx_build_driver::{ModuleText, Workspace};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
@@ -24,7 +24,7 @@ use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
 use crate::events::Stage;
 use crate::layouts::{self, Types};
-use crate::results::{Made, Results, UnitFacts};
+use crate::results::{Made, ObjectFiles, Results, UnitFacts};
 use crate::target::Target;
 use crate::transition;
 use klpx_diagnosis::words;
@@ -88,7 +88,7 @@ impl Source<'_> {
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         build.results.transition = transition::waiting(&emitted.plan, &images);
         build.note(&transition::notes(&build.results.transition, &kernel_name(name)));
-        let bytes = self.link(name, build.request.replace, &emitted)?;
+        let (bytes, glue) = self.link(name, build.request.replace, &emitted)?;
         build.events.end(&format!(
             "{}, {}",
             words::plural(build.results.changes.len(), "function"),
@@ -97,7 +97,13 @@ impl Source<'_> {
 
         build.events.begin(Stage::Verify);
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
-        let verified = self.verify(&file, &kernel, images, &units)?;
+        let units = verified_units(&units);
+        if build.request.keep_work {
+            build.results.objects = self.objects.iter().zip(&units).map(kept).collect();
+            build.results.kernel_files = Some(self.target.files());
+            build.results.glue.clone_from(&glue);
+        }
+        let verified = self.verify((&file, &glue), &kernel, images, &units)?;
         build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })
     }
@@ -105,10 +111,10 @@ impl Source<'_> {
     /// The check of the module, against every object of the kernel that it names.
     fn verify(
         &self,
-        module: &ElfFile,
+        (module, glue): (&ElfFile, &[PathBuf]),
         kernel: &Kernel,
         images: Vec<&Image<'_>>,
-        units: &[Unit<'_, '_>],
+        units: &[klpx_verify::Unit<'_, '_>],
     ) -> Result<Verified> {
         let symbols = inspect::inspect(module)?.symbols;
         let named: BTreeSet<&str> = symbols.iter().map(|symbol| symbol.object.as_str()).collect();
@@ -125,17 +131,9 @@ impl Source<'_> {
         let symvers = read(&self.target.symvers)?;
         let external = self.target.external.as_ref().map_or("", |external| &external.symvers);
         let target = KernelFiles::new(objects.collect(), &[&symvers, external]);
-        let units: Vec<klpx_verify::Unit<'_, '_>> = units
-            .iter()
-            .map(|unit| klpx_verify::Unit {
-                object: unit.object_name,
-                original: &unit.original.elf,
-                patched: &unit.patched.elf,
-                claims: unit.claims(),
-                gave_way: unit.gave_way(),
-            })
-            .collect();
-        klpx_verify::verify(module, &target, &units)
+        let glue: Vec<ElfFile> = glue.iter().map(|path| ElfFile::open(path)).collect::<Result<_>>()?;
+        let glue: Vec<_> = glue.iter().map(ElfFile::parse).collect::<Result<_>>()?;
+        klpx_verify::verify(module, &target, units, &glue)
     }
 
     fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<Unit<'s, 's>> {
@@ -242,7 +240,8 @@ impl Source<'_> {
     }
 
     /// Glue by kbuild's commands, the last link with the closure, livepatch relocations.
-    fn link(&self, name: &str, replace: bool, emitted: &Emitted) -> Result<Vec<u8>> {
+    /// Returns the module, and the objects of the glue.
+    fn link(&self, name: &str, replace: bool, emitted: &Emitted) -> Result<(Vec<u8>, Vec<PathBuf>)> {
         let module = format!("livepatch-{name}");
         let dir = self.work_dir.join("module");
         std::fs::create_dir_all(&dir).map_err(|e| Diagnosis::io("create", &dir, &e))?;
@@ -256,11 +255,35 @@ impl Source<'_> {
             kbuild: glue::kbuild,
         };
         let parts = self.workspace.make_module(&dir, &module, text, &self.target.symvers)?;
+        let glue = parts.objects.clone();
         let mut objects = parts.objects;
         objects.insert(1.min(objects.len()), closure);
         let linked = dir.join("klpx-linked.ko");
         self.workspace.link_module(&parts.link_flags, &objects, &linked)?;
-        finish::finish(&ElfFile::open(&linked)?)
+        Ok((finish::finish(&ElfFile::open(&linked)?)?, glue))
+    }
+}
+
+/// The units as verification takes them.
+fn verified_units<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Vec<klpx_verify::Unit<'u, 'd>> {
+    let unit = |unit: &'u Unit<'u, 'd>| klpx_verify::Unit {
+        object: unit.object_name,
+        original: &unit.original.elf,
+        patched: &unit.patched.elf,
+        claims: unit.claims(),
+        gave_way: unit.gave_way(),
+    };
+    units.iter().map(unit).collect()
+}
+
+/// What verification reads of a unit.
+fn kept((objects, unit): (&Objects<'_>, &klpx_verify::Unit<'_, '_>)) -> ObjectFiles {
+    ObjectFiles {
+        object: objects.name.to_owned(),
+        original: objects.original_path.to_owned(),
+        patched: PathBuf::from(objects.patched.name()),
+        claims: unit.claims.iter().map(|(symbol, of)| (symbol.0, of.map(|of| of.0))).collect(),
+        gave_way: unit.gave_way.iter().map(|symbol| symbol.0).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a build found and made, as far as it came.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use klpx_verify::Verified;
@@ -45,6 +46,12 @@ pub struct Results {
     /// The objects that were compared, where they are kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectFiles>,
+    /// The objects that kbuild compiled for the module itself, where the objects are kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub glue: Vec<PathBuf>,
+    /// The files of the kernel that the module was bound to and verified against, where the objects are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_files: Option<TargetFiles>,
     /// Things to know that stop nothing.
     pub notes: Vec<String>,
 }
@@ -64,6 +71,19 @@ pub struct KernelFacts {
     pub compiler: String,
     /// Its key in the cache.
     pub key: String,
+}
+
+/// Files of the kernel to be patched.
+#[derive(Debug, Serialize)]
+pub struct TargetFiles {
+    /// The image with symbols.
+    pub vmlinux: PathBuf,
+    /// Its Module.symvers.
+    pub symvers: PathBuf,
+    /// Folders with its modules.
+    pub modules: Vec<PathBuf>,
+    /// Folders with copies of them that were not stripped.
+    pub debug_modules: Vec<PathBuf>,
 }
 
 /// One touched unit.
@@ -88,6 +108,11 @@ pub struct ObjectFiles {
     pub original: PathBuf,
     /// The patched one.
     pub patched: PathBuf,
+    /// Symbols of the patched build whose names alone do not tell what they are, by index: the original's symbol for each,
+    /// none for what is new. Verification takes them as claims.
+    pub claims: BTreeMap<u32, Option<u32>>,
+    /// Symbols of the original that are weak, by index, and in whose place the kernel has another unit's.
+    pub gave_way: Vec<u32>,
 }
 
 /// A finished module.

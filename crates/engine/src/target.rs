@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use klpx_build_driver::Kernel;
 use klpx_build_driver::packages::KernelFiles;
 
+use crate::results::TargetFiles;
+
 /// The files of the kernel to be patched.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -40,6 +42,15 @@ impl Target {
             external: None,
             release: kernel.release().to_owned(),
             compiler: kernel.toolchain().version_text.clone(),
+        }
+    }
+    /// What a report tells of it.
+    pub(crate) fn files(&self) -> TargetFiles {
+        TargetFiles {
+            vmlinux: self.vmlinux.clone(),
+            symvers: self.symvers.clone(),
+            modules: self.modules.clone(),
+            debug_modules: self.debug_modules.clone(),
         }
     }
 }

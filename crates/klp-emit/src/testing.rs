@@ -254,7 +254,10 @@ impl Builds {
     pub(crate) fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
         self.with(object_name, |units| {
             let units: Vec<verify::Unit<'_, '_>> = units.iter().map(verified_unit).collect();
-            verify::verify(module, kernel, &units)
+            // Damaged modules are checked before any is made, too.
+            let glue = self.fixture.path("glue.o").exists().then(|| self.fixture.open("glue.o"));
+            let glue: Vec<_> = glue.iter().map(|file| file.parse().expect("an object")).collect();
+            verify::verify(module, kernel, &units, &glue)
         })
     }
 

@@ -21,9 +21,6 @@ use crate::reference::{Leads, References};
 use crate::unwind::Unwind;
 use crate::{Prepared, code, fault, frames};
 
-/// What the module loader calls (kernel/module/main.c).
-const GLUE: [&[u8]; 2] = [b"init_module", b"cleanup_module"];
-
 /// A thing of a unit's patched build, and where the module has its entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Node {
@@ -45,6 +42,8 @@ pub(crate) struct Graph<'g, 'e, 'd, 'm> {
     /// By unit: where its code has a runtime constant, and which.
     constants: Vec<BTreeMap<(SectionId, u64), String>>,
     seen: BTreeSet<Node>,
+    /// Where the module has each thing with an identity.
+    places: BTreeMap<(usize, Body), (SectionId, u64)>,
     waiting: Vec<Node>,
     held: Held,
     faults: Vec<Diagnosis>,
@@ -69,6 +68,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             unwind: Unwind::read(copy),
             constants: pairs.iter().map(|pair| runtime_constants(pair.patched.elf, &pair.rows.1)).collect(),
             seen: BTreeSet::new(),
+            places: BTreeMap::new(),
             waiting: Vec::new(),
             held: Held { replaced: none(), copied: none() },
             faults: Vec::new(),
@@ -78,6 +78,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     /// Follows everything from the entries of the arrays on.
     pub(crate) fn walk(&mut self) {
         self.replaced();
+        self.callbacks();
+        self.glue();
         while let Some(node) = self.waiting.pop() {
             let mut leads = Vec::new();
             if let Err(found) = self.compare(node, &mut leads) {
@@ -89,9 +91,75 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     }
 
     fn follow(&mut self, node: Node) {
-        if self.seen.insert(node) {
-            self.held.copied[node.unit].insert(node.body);
-            self.waiting.push(node);
+        if !self.seen.insert(node) {
+            return;
+        }
+        self.held.copied[node.unit].insert(node.body);
+        let pair = &self.pairs[node.unit];
+        let named = pair.patched.symbols(node.body).next().is_some() && !pair.patched.is_anonymous(node.body);
+        let place = (node.section, node.at);
+        if named && *self.places.entry((node.unit, node.body)).or_insert(place) != place {
+            let why = "each would have a state, or an address, of its own";
+            let what = "the module has it at two places";
+            self.faults
+                .push(fault("klpx::verify-meaning", what, why).place(Place::symbol(pair.name(node.body))));
+        }
+        self.waiting.push(node);
+    }
+
+    /// The functions that are called when an object is patched: each is what a unit of that object has under its name.
+    fn callbacks(&mut self) {
+        for object in &self.module.objects {
+            for (_, name) in &object.callbacks {
+                let is_it = |file: &File<'_, '_>, id| file.elf.symbol_name(id) == name.as_bytes();
+                let copy = self.copy.defined().find(|&id| is_it(self.copy, id)).map(|id| self.copy.body(id));
+                let units = self.pairs.iter().enumerate().filter(|(_, pair)| pair.object == object.name);
+                let mut found = units.filter_map(|(unit, pair)| {
+                    let id = pair.patched.defined().find(|&id| is_it(&pair.patched, id))?;
+                    Some((unit, pair.patched.body(id)))
+                });
+                match (copy, found.next()) {
+                    (Some(copy), Some((unit, body))) => {
+                        self.follow(Node { unit, body, section: copy.section, at: copy.entry });
+                    }
+                    _ => {
+                        let why = "no unit of that object has a function of this name";
+                        let what = "a callback that the patch does not have";
+                        let place = Place::symbol(name.clone());
+                        self.faults.push(fault("klpx::verify-arrays", what, why).place(place));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything of the module's own glue is in the module as kbuild compiled it.
+    fn glue(&mut self) {
+        for (unit, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.glue) {
+            let file = &pair.patched;
+            // What the linker script of a module drops only kept something from the compiler (scripts/module.lds.S).
+            let loaded = |section| {
+                file.elf.section_flags(section) & elf::SHF_ALLOC.0 != 0
+                    && !file.section_name(section).starts_with(b".discard")
+            };
+            let bodies: BTreeSet<Body> = file.defined().map(|id| file.body(id)).collect();
+            for body in bodies.into_iter().filter(|body| loaded(body.section)) {
+                let names: Vec<&[u8]> = file.symbols(body).map(|id| file.elf.symbol_name(id)).collect();
+                let copies = self.copy.defined().filter(|&id| names.contains(&self.copy.elf.symbol_name(id)));
+                let places: BTreeSet<(SectionId, u64)> =
+                    copies.map(|id| self.copy.body(id)).map(|copy| (copy.section, copy.entry)).collect();
+                let nodes = places.into_iter().map(|(section, at)| Node { unit, body, section, at });
+                let nodes: Vec<Node> = nodes.collect();
+                let found = nodes.iter().find(|node| self.compare(**node, &mut Vec::new()).is_ok());
+                match found.or(nodes.first()).copied() {
+                    Some(node) => self.follow(node),
+                    None => {
+                        let what = "a part of the module's glue that it does not have";
+                        let place = Place::symbol(pair.name(body));
+                        self.faults.push(fault("klpx::verify-glue", what, "kbuild compiled it").place(place));
+                    }
+                }
+            }
         }
     }
 
@@ -169,6 +237,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             lead: node.body.lead,
         };
         self.check_section(node, copy)?;
+        self.check_symbol(node)?;
         self.check_contents(node, copy, leads)?;
         if patched.is_code(node.body.section) {
             self.check_rows(node, copy, leads)?;
@@ -204,6 +273,26 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             return Err(differs("its section", "the module has it where it can't be used so"));
         }
         Ok(())
+    }
+
+    /// What has a name in the patched build has a symbol of that name, or of the original's, in the module, and of its size.
+    fn check_symbol(&self, node: Node) -> Result<(), Diagnosis> {
+        let pair = &self.pairs[node.unit];
+        let mut symbols = pair.patched.symbols(node.body).peekable();
+        let Some(&first) = symbols.peek() else { return Ok(()) };
+        let mut names: Vec<&[u8]> = symbols.map(|id| plain(pair.patched.elf.symbol_name(id))).collect();
+        names.extend(
+            pair.original_of(node.body).into_iter().flat_map(|original| pair.original_names(original)),
+        );
+        let size = pair.patched.elf.symbol_size(first);
+        let here = Body { section: node.section, entry: node.at, end: node.at, lead: 0 };
+        let is_it = |id| {
+            names.contains(&plain(self.copy.elf.symbol_name(id))) && self.copy.elf.symbol_size(id) == size
+        };
+        match self.copy.symbols(here).any(is_it) {
+            true => Ok(()),
+            false => Err(differs("its symbol", "the module has no symbol of this name and size there")),
+        }
     }
 
     /// Bytes and references of two runs, but for what reads a runtime constant.
@@ -378,43 +467,32 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             && names.any(|name| name.starts_with("__tracepoint_") || name.starts_with("__SCK__tp_func_"))
     }
 
-    /// Every function of the module is one that the walk reached, or the glue's.
+    /// Every function of the module is one that the walk reached, or a way to one.
     fn check_nothing_else(&mut self) {
         let reached: BTreeSet<(SectionId, u64)> =
             self.seen.iter().map(|node| (node.section, node.at)).collect();
-        let glue = |id| {
-            let name = self.copy.elf.symbol_name(id);
-            let section = self.copy.elf.symbol_section(id);
-            let init = section.is_some_and(|section| {
-                let name = self.copy.section_name(section);
-                name.starts_with(b".init.") || name.starts_with(b".exit.")
-            });
-            init || name.starts_with(code::VENEER)
-                || self
-                    .copy
-                    .symbols(self.copy.body(id))
-                    .any(|other| GLUE.contains(&self.copy.elf.symbol_name(other)))
-                || klpx_normalize::name::prefix_mark(name).is_some()
-                || self
-                    .module
-                    .objects
-                    .iter()
-                    .flat_map(|object| &object.callbacks)
-                    .any(|(_, callback)| callback.as_bytes() == name)
-        };
-        let others = self.copy.defined().filter(|&id| self.copy.elf.symbol_type(id) == elf::STT_FUNC.0);
-        let mut unknown = Vec::new();
-        for id in others.filter(|&id| !glue(id)) {
-            let body = self.copy.body(id);
-            if !reached.contains(&(body.section, body.entry)) {
-                unknown.push(self.copy.text(id));
-            }
-        }
+        let functions = self.copy.defined().filter(|&id| self.copy.elf.symbol_type(id) == elf::STT_FUNC.0);
+        let others = functions.filter(|&id| !self.copy.elf.symbol_name(id).starts_with(code::VENEER));
+        let place = |id| (self.copy.body(id).section, self.copy.body(id).entry);
+        let unknown: Vec<String> =
+            others.filter(|&id| !reached.contains(&place(id))).map(|id| self.copy.text(id)).collect();
         for name in unknown {
             let why = "nothing that the module replaces leads to it";
             let what = "a function that the module does not need";
             self.faults.push(fault("klpx::verify-meaning", what, why).place(Place::symbol(name)));
         }
+    }
+
+    /// True for the first byte of a function that the arrays name, or of a callback.
+    pub(crate) fn is_named_by_arrays(&self, section: SectionId, at: i64) -> bool {
+        let is_it = |&&(of, entry): &&(SectionId, u64)| of == section && entry as i64 == at;
+        let functions = self.module.objects.iter().flat_map(|object| &object.functions);
+        let callbacks = self.module.objects.iter().flat_map(|object| &object.callbacks);
+        let here = Body { section, entry: at as u64, end: at as u64, lead: 0 };
+        functions.map(|function| &function.new_at).any(|place| is_it(&place))
+            || callbacks.map(|(_, name)| name).any(|name| {
+                self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes())
+            })
     }
 
     /// True for data that the patch changes, so that the kernel's own will not do.

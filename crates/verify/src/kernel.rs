@@ -7,6 +7,7 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, Elf, SectionId, SymbolId};
 use object::elf;
 use object::endian::LittleEndian as LE;
+use rayon::prelude::*;
 
 use crate::VMLINUX;
 
@@ -53,9 +54,10 @@ struct Object<'k> {
     arch: Option<Arch>,
     linked: bool,
     /// Every named symbol by name, in the order in which the kernel finds them.
-    by_name: BTreeMap<&'k [u8], Vec<SymbolId>>,
+    by_name: Vec<(&'k [u8], u64, SymbolId)>,
     by_address: Vec<(u64, SymbolId)>,
-    files: BTreeMap<SymbolId, &'k [u8]>,
+    /// Where locals of a file begin in the symbol table, ascending, and the file's name; empty for none.
+    files: Vec<(SymbolId, &'k [u8])>,
     traced: Vec<u64>,
 }
 
@@ -85,37 +87,29 @@ impl<'k> Object<'k> {
         let mut object = Object {
             arch: Arch::of_machine(elf.machine()).ok(),
             linked,
-            by_name: BTreeMap::new(),
+            by_name: Vec::new(),
             by_address: Vec::new(),
-            files: BTreeMap::new(),
+            files: Vec::new(),
             traced: Vec::new(),
             file,
         };
-        let mut current = None;
         for id in elf.symbol_ids() {
-            let kind = elf.symbol_type(id);
+            let (kind, name) = (elf.symbol_type(id), elf.symbol_name(id));
             if kind == elf::STT_FILE.0 {
-                current = Some(elf.symbol_name(id)).filter(|name| !name.is_empty());
+                object.files.push((id, name));
             }
             let counts = kind != elf::STT_SECTION.0 && (kind != elf::STT_FILE.0 || !linked);
-            let known = counts && elf.definition(id) != Definition::Undefined;
-            if !known || elf.symbol_name(id).is_empty() {
+            if !counts || elf.definition(id) == Definition::Undefined || name.is_empty() {
                 continue;
             }
-            object.by_name.entry(elf.symbol_name(id)).or_default().push(id);
+            // kallsyms is sorted by address; a module's names are found in the order of its symbol table.
+            object.by_name.push((name, if linked { elf.symbol_value(id) } else { 0 }, id));
             if let Some(address) = object.address(id) {
                 object.by_address.push((address, id));
             }
-            if let Some(file) = current.filter(|_| elf.symbol_binding(id) == elf::STB_LOCAL.0) {
-                object.files.insert(id, file);
-            }
         }
-        if linked {
-            // kallsyms is sorted by address, and those of one name are found in that order.
-            let address = |id: &SymbolId| elf.symbol_value(*id);
-            object.by_name.values_mut().for_each(|ids| ids.sort_by_key(address));
-        }
-        object.by_address.sort_unstable();
+        object.by_name.par_sort_unstable();
+        object.by_address.par_sort_unstable();
         object.traced = object.records();
         object.traced.sort_unstable();
         object
@@ -133,9 +127,19 @@ impl<'k> Object<'k> {
         }
     }
 
-    /// A name, without what kallsyms of this kernel takes away, in its order.
-    fn named(&self, name: &str) -> impl Iterator<Item = SymbolId> + '_ {
-        self.by_name.get(name.as_bytes()).into_iter().flatten().copied()
+    /// The symbols of a name, in the order in which the kernel finds them.
+    fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = SymbolId> + 'n {
+        let from = self.by_name.partition_point(|(other, ..)| *other < name.as_bytes());
+        let all = self.by_name[from..].iter().take_while(move |(other, ..)| *other == name.as_bytes());
+        all.map(|(.., id)| *id)
+    }
+
+    /// The file of a local, by the FILE symbol before it.
+    fn file(&self, id: SymbolId) -> Option<&'k [u8]> {
+        let before = self.files.partition_point(|(file, _)| *file < id);
+        let (_, name) = self.files.get(before.checked_sub(1)?)?;
+        let local = self.file.elf.symbol_binding(id) == elf::STB_LOCAL.0;
+        (local && !name.is_empty()).then_some(*name)
     }
 
     fn at(&self, address: u64) -> impl Iterator<Item = SymbolId> + '_ {
@@ -211,7 +215,7 @@ impl LoadTarget for KernelFiles<'_> {
     fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String> {
         let object = self.objects.get(object)?;
         let mut ids = object.at(address).filter(|&id| object.file.elf.symbol_name(id) == name.as_bytes());
-        let file = ids.find_map(|id| match object.files.get(&id) {
+        let file = ids.find_map(|id| match object.file(id) {
             Some(file) => Some(file.to_vec()),
             None => (object.file.file_of)(id),
         })?;

@@ -72,14 +72,17 @@ pub struct Verified {
     pub copies: usize,
 }
 
-/// Checks a finished module.
+/// Checks a finished module. `glue` are the objects that kbuild compiled for the module itself.
 ///
 /// # Errors
 /// Everything that is wrong with it, with codes that begin with `klpx::verify-`.
-pub fn verify(module: &ElfFile, target: &dyn LoadTarget, units: &[Unit<'_, '_>]) -> Result<Verified> {
-    let pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
-    let prepared = Prepared { differing: differ::compare(&pairs), pairs };
-    verify_prepared(module, target, &prepared)
+pub fn verify(
+    module: &ElfFile,
+    target: &dyn LoadTarget,
+    units: &[Unit<'_, '_>],
+    glue: &[Elf<'_>],
+) -> Result<Verified> {
+    verify_prepared(module, target, &prepare(units, glue))
 }
 
 /// The units, read and compared: the part of the work that does not depend on the module.
@@ -89,8 +92,9 @@ pub struct Prepared<'e, 'd> {
 }
 
 /// Reads and compares units for several calls of [`verify_prepared`].
-pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>]) -> Prepared<'e, 'd> {
-    let pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
+pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>], glue: &'e [Elf<'d>]) -> Prepared<'e, 'd> {
+    let mut pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
+    pairs.extend(glue.iter().filter_map(Pair::glue));
     Prepared { differing: differ::compare(&pairs), pairs }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Pair<'e, 'd> {
     pub(crate) patched: File<'e, 'd>,
     pub(crate) claims: &'e BTreeMap<SymbolId, Option<SymbolId>>,
     pub(crate) gave_way: &'e BTreeSet<SymbolId>,
+    /// True for the module's own glue: all of it is new.
+    pub(crate) glue: bool,
     /// Rows of special sections of both builds.
     pub(crate) rows: (Vec<Row>, Vec<Row>),
     /// Unwind data of both builds.
@@ -64,8 +66,29 @@ impl<'e, 'd> Pair<'e, 'd> {
             patched,
             claims: &unit.claims,
             gave_way: &unit.gave_way,
+            glue: false,
             names,
             patched_names,
+        })
+    }
+
+    /// What kbuild compiled for the module itself.
+    pub(crate) fn glue(elf: &'e Elf<'d>) -> Option<Pair<'e, 'd>> {
+        static NO_CLAIMS: BTreeMap<SymbolId, Option<SymbolId>> = BTreeMap::new();
+        static NOTHING: BTreeSet<SymbolId> = BTreeSet::new();
+        let arch = klpx_normalize::arch::Arch::of_machine(elf.machine()).ok()?;
+        let (original, patched) = (File::read(elf, arch), File::read(elf, arch));
+        Some(Pair {
+            rows: (Vec::new(), entries::rows(&patched)),
+            unwind: (Unwind::read(&original), Unwind::read(&patched)),
+            names: BTreeMap::new(),
+            patched_names: names(elf, &patched),
+            object: "",
+            original,
+            patched,
+            claims: &NO_CLAIMS,
+            gave_way: &NOTHING,
+            glue: true,
         })
     }
 

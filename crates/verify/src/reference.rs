@@ -216,6 +216,13 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
                     false => became(),
                 }
             }
+            // The glue names the new functions by aliases of its own.
+            &There::Copy(section, at) if pair.glue && delta == 0 => {
+                match self.graph.is_named_by_arrays(section, at) {
+                    true => Ok(Leads::Nowhere),
+                    false => became(),
+                }
+            }
             &There::Copy(section, at) => {
                 let units = self.graph.pairs.iter().enumerate();
                 let mut new = units.clone().filter_map(|(n, unit)| Some((n, adds(unit)?)));

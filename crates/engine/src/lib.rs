@@ -14,6 +14,7 @@ pub mod inlining;
 mod layouts;
 mod locate;
 mod module;
+mod places;
 mod request;
 mod results;
 pub mod stabilise;

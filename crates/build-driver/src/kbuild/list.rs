@@ -177,6 +177,7 @@ pub struct UnitList {
     rules: Vec<ObjtoolRule>,
     /// What command lines include before anything else.
     forced: Vec<Vec<Source>>,
+    searched: Vec<Source>,
     generated: Vec<Generated>,
     /// What folders inherit, by folder. Most inherit nothing.
     inherited: BTreeMap<String, Vec<(String, String)>>,
@@ -281,6 +282,12 @@ impl UnitList {
     /// The files that a unit's command line includes (`-include`).
     pub fn forced(&self, id: UnitId) -> &[Source] {
         &self.forced[usize::from(self.unit(id).forced)]
+    }
+
+    /// The folders of both trees in which a compilation of this kernel searches for included files. Empty when one of the
+    /// compilations does not say.
+    pub fn searched(&self) -> &[Source] {
+        &self.searched
     }
 
     /// Files that are made on the way to units, by path.

@@ -33,6 +33,8 @@ pub(super) struct Miscounted {
 
 /// The first hunk whose counts are wrong.
 pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
+    // What follows the last line's end is no line.
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     let mut hunk = 0;
     for (n, line) in lines.iter().enumerate() {
@@ -119,6 +121,9 @@ mod tests {
         assert_eq!(miscounted(patch("-9 +9,2").as_bytes()), None);
         let wrong = Miscounted { line: 7, hunk: 2, stated: (2, 3), found: (1, 2) };
         assert_eq!(miscounted(patch("-9,2 +9,3").as_bytes()), Some(wrong));
+        let last = b"--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n+c\n";
+        let wrong = Miscounted { line: 3, hunk: 1, stated: (3, 3), found: (2, 2) };
+        assert_eq!(miscounted(last), Some(wrong), "nothing behind the hunk");
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Workspace {
         let mut faults = Vec::new();
         for id in ids {
             let unit = list.unit(id);
+            if edits.sources.iter().any(|source| is_second_copy(list, id, source)) {
+                touched.notes.push(second_copy(unit));
+                continue;
+            }
             match (&unit.home, &unit.rule) {
                 (_, Rule::C) => touched.units.push(TouchedUnit::of(list, id)),
                 (_, Rule::Offsets) => faults.push(generated_header(unit)),
@@ -253,6 +257,22 @@ impl Workspace {
         Failure::all(faults)?;
         Ok(added)
     }
+}
+
+/// True for a unit that runs outside of the kernel and is made from an edited source of which the kernel has a unit too.
+fn is_second_copy(list: &UnitList, id: UnitId, source: &str) -> bool {
+    let made = list.by_source(source);
+    let is_of_kernel = |other: &UnitId| list.unit(*other).home != Home::Ingredient;
+    list.unit(id).home == Home::Ingredient && made.contains(&id) && made.iter().any(is_of_kernel)
+}
+
+fn second_copy(unit: &Unit) -> String {
+    let source = unit.source.in_tree().unwrap_or_default();
+    format!(
+        "{} is made from {source} too, and stays as it is: its code runs outside of the kernel, and the kernel has the \
+         finished image",
+        unit.object
+    )
 }
 
 /// `12 units include an edited file, 2 of them are changed by it`.

@@ -20,6 +20,7 @@ mod results;
 pub mod stabilise;
 mod target;
 mod thin;
+mod trace_events;
 mod transition;
 mod units;
 mod whole;

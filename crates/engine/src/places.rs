@@ -1,9 +1,9 @@
-//! The source lines of what a failure is about: debug information knows where a function or a variable stands, and the
-//! stages that refuse one know its name.
+//! What the source says of what a failure is about: debug information knows where a function or a variable stands, and
+//! the stages that refuse one know its name.
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Failure, Place};
+use klpx_diagnosis::{Failure, Place};
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::Sections;
 use klpx_layout::Declarations;
@@ -11,12 +11,16 @@ use klpx_normalize::object::{ItemId, Object};
 
 use crate::analysis;
 use crate::change_set::Objects;
+use crate::trace_events::TraceEvents;
 
-/// The failure, with file and line at the places where they were missing. `tree` is the source that was compiled.
+/// The failure, with file and line at the places where they were missing, and with the trace events that macros made
+/// symbols from. `tree` is the source that was compiled.
 pub(crate) fn complete(failure: Failure, objects: &[Objects<'_>], tree: &Path) -> Failure {
+    let events = TraceEvents::of(objects);
     failure.map(|diagnosis| {
-        let place = completed(&diagnosis.place, objects, tree);
-        Diagnosis { place: place.unwrap_or(diagnosis.place), ..diagnosis }
+        let place = completed(&diagnosis.place, objects, tree).unwrap_or_else(|| diagnosis.place.clone());
+        let symbol = place.symbol.clone().unwrap_or_default();
+        events.tell(&symbol, diagnosis.place(place))
     })
 }
 

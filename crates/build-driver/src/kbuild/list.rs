@@ -274,6 +274,15 @@ impl UnitList {
         &self.by_source[start..start + count]
     }
 
+    /// True for a unit that is not linked itself ([`Home::Ingredient`]), when one of the kernel is made from the same
+    /// source.
+    pub fn is_second_copy(&self, id: UnitId) -> bool {
+        let of_kernel = |other: &UnitId| self.unit(*other).home != Home::Ingredient;
+        let source = self.unit(id).source.in_tree();
+        let others = source.map(|source| self.by_source(source)).unwrap_or_default();
+        self.unit(id).home == Home::Ingredient && others.iter().any(of_kernel)
+    }
+
     /// What objtool does to a unit.
     pub fn objtool(&self, id: UnitId) -> &ObjtoolRule {
         &self.rules[usize::from(self.unit(id).objtool)]

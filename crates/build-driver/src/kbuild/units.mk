@@ -65,7 +65,7 @@ endif
 # make -n expands recipes and does not run them. So a recipe's expansion can write down by which rule a file is made,
 # from what, with the values that variables have for just this file.
 if_changed = $(file >>$(klpx-record),made $@ $1 source:$< $(addprefix from:,$(filter-out FORCE,$^)))
-if_changed_dep = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-searched) $(addprefix from:,$(filter-out FORCE,$^)))
+if_changed_dep = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-searched) $(addprefix from:,$(filter-out FORCE,$^)))
 if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-searched) $(klpx-traced) $(klpx-objtool))
 # Rules use these for checks of an object too.
 cmd = $(if $(filter %.o,$@),,$(if_changed))

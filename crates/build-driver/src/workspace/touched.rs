@@ -128,7 +128,8 @@ impl Workspace {
         let mut faults = Vec::new();
         for id in ids {
             let unit = list.unit(id);
-            if edits.sources.iter().any(|source| is_second_copy(list, id, source)) {
+            let is_edited = unit.source.in_tree().is_some_and(|source| edits.sources.contains(&source));
+            if is_edited && list.is_second_copy(id) {
                 touched.notes.push(second_copy(unit));
                 continue;
             }
@@ -257,13 +258,6 @@ impl Workspace {
         Failure::all(faults)?;
         Ok(added)
     }
-}
-
-/// True for a unit that runs outside of the kernel and is made from an edited source of which the kernel has a unit too.
-fn is_second_copy(list: &UnitList, id: UnitId, source: &str) -> bool {
-    let made = list.by_source(source);
-    let is_of_kernel = |other: &UnitId| list.unit(*other).home != Home::Ingredient;
-    list.unit(id).home == Home::Ingredient && made.contains(&id) && made.iter().any(is_of_kernel)
 }
 
 fn second_copy(unit: &Unit) -> String {

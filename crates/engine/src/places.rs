@@ -66,3 +66,69 @@ fn position(object: &Object<'_>, item: ItemId, offset: i64, tree: &Path) -> Opti
     let file = declared.file.strip_prefix(&tree).unwrap_or(&declared.file).trim_start_matches('/');
     Some((file.to_owned(), declared.line))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use klpx_normalize::elf::ElfFile;
+
+    use super::*;
+
+    const ORIGINAL: &str = "\
+extern int out(int);
+static int limit = 3;
+int plain(int x)
+{
+	int first = out(x);
+	return out(first) + limit++;
+}
+int one(void) { static int twice; return twice++; }
+int two(void) { static int twice; return twice++; }
+";
+
+    #[test]
+    fn functions_and_variables_have_their_lines_and_a_name_of_several_has_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let object = |name: &str, text: &str| {
+            let source = folder.path().join("fs").join(name);
+            std::fs::create_dir_all(folder.path().join("fs")).expect("a folder");
+            std::fs::write(&source, text).expect("a writable folder");
+            let object = source.with_extension("o");
+            let mut compiler = Command::new("gcc");
+            compiler.args(["-O1", "-g", "-c", "-ffunction-sections", "-fdata-sections"]);
+            assert!(compiler.arg(&source).arg("-o").arg(&object).status().expect("gcc").success());
+            ElfFile::open(&object).expect("the object that was just made")
+        };
+        let original = object("a.c", ORIGINAL);
+        let patched = object("a.c", &format!("{ORIGINAL}int fresh(int x) {{ return out(x); }}\n"));
+        let read = |file| Object::read(file).expect("an object");
+        let objects = [Objects {
+            name: "vmlinux",
+            unit: None,
+            witness: None,
+            original: read(&original),
+            original_path: original.path(),
+            patched: read(&patched),
+        }];
+        let place = |symbol: &str| Place::symbol(symbol).at("a.c", None);
+        let cases = [
+            (place("plain"), "plain at fs/a.c:4"),
+            (Place::symbol("plain"), "plain at fs/a.c:4"),
+            (place("limit"), "limit at fs/a.c:2"),
+            (place("fresh"), "fresh at fs/a.c:10"),
+            (place("plain").at("b.c", None), "plain at b.c"),
+            (place("plain").at("b.c", Some(9)), "plain at b.c:9"),
+            (place("twice.0"), "twice.0 at fs/a.c:9"),
+            (place("gone"), "gone at a.c"),
+            (Place::file("fs/a.c", None), "fs/a.c"),
+        ];
+        for (place, expected) in cases {
+            let completed = completed(&place, &objects, folder.path()).unwrap_or(place);
+            assert_eq!(completed.to_string(), expected);
+        }
+        let inside = completed(&place("plain").inside(0x10), &objects, folder.path()).expect("a line");
+        assert!(inside.to_string().starts_with("plain+0x10 at fs/a.c:"), "{inside}");
+        assert!(inside.line > Some(4), "{inside}");
+    }
+}

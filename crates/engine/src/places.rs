@@ -43,13 +43,10 @@ fn completed(place: &Place, objects: &[Objects<'_>], tree: &Path) -> Option<Plac
     }
 }
 
-/// True for an item of this name; also of this file, where the file is known by its base name.
+/// True for an item of this name; also of this file, where a file is known. That is a local's, by its base name.
 fn is_meant(object: &Object<'_>, item: ItemId, symbol: &str, file: Option<&str>) -> bool {
-    let of_file = || match object.file_name(object.symbol_file(object.item(item).symbol)) {
-        [] => true,
-        own => file.is_none_or(|file| file.as_bytes() == own),
-    };
-    analysis::name(object, item) == symbol && of_file()
+    let own = || object.file_name(object.symbol_file(object.item(item).symbol));
+    analysis::name(object, item) == symbol && file.is_none_or(|file| file.as_bytes() == own())
 }
 
 /// Where a function's code is from, or where a variable is declared.
@@ -113,12 +110,12 @@ int two(void) { static int twice; return twice++; }
         }];
         let place = |symbol: &str| Place::symbol(symbol).at("a.c", None);
         let cases = [
-            (place("plain"), "plain at fs/a.c:4"),
             (Place::symbol("plain"), "plain at fs/a.c:4"),
+            (Place::symbol("fresh"), "fresh at fs/a.c:10"),
             (place("limit"), "limit at fs/a.c:2"),
-            (place("fresh"), "fresh at fs/a.c:10"),
-            (place("plain").at("b.c", None), "plain at b.c"),
-            (place("plain").at("b.c", Some(9)), "plain at b.c:9"),
+            (place("limit").at("b.c", None), "limit at b.c"),
+            (place("plain"), "plain at a.c"),
+            (place("limit").at("a.c", Some(9)), "limit at a.c:9"),
             (place("twice.0"), "twice.0 at fs/a.c:9"),
             (place("gone"), "gone at a.c"),
             (Place::file("fs/a.c", None), "fs/a.c"),
@@ -127,7 +124,8 @@ int two(void) { static int twice; return twice++; }
             let completed = completed(&place, &objects, folder.path()).unwrap_or(place);
             assert_eq!(completed.to_string(), expected);
         }
-        let inside = completed(&place("plain").inside(0x10), &objects, folder.path()).expect("a line");
+        let inside =
+            completed(&Place::symbol("plain").inside(0x10), &objects, folder.path()).expect("a line");
         assert!(inside.to_string().starts_with("plain+0x10 at fs/a.c:"), "{inside}");
         assert!(inside.line > Some(4), "{inside}");
     }

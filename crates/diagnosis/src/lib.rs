@@ -72,6 +72,9 @@ pub struct Place {
     /// The function or object, by the name the kernel has for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
+    /// The place in the symbol's code, in bytes from its entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
     /// The file, relative to the kernel tree where it lies in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -91,6 +94,12 @@ impl Place {
         Place { file: Some(name.into()), line, ..Place::default() }
     }
 
+    /// The same place at some bytes from the symbol's entry.
+    pub fn inside(mut self, offset: i64) -> Place {
+        self.offset = Some(offset);
+        self
+    }
+
     /// The same place with the file and line added.
     pub fn at(mut self, file: impl Into<String>, line: Option<u32>) -> Place {
         self.file = Some(file.into());
@@ -108,7 +117,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gap = "";
         if let Some(symbol) = &self.symbol {
-            write!(f, "{symbol}")?;
+            write!(f, "{}", Offset(self.offset.unwrap_or_default()).behind(symbol))?;
             gap = " at ";
         }
         if let Some(file) = &self.file {
@@ -252,6 +261,12 @@ impl Failure {
             None => Ok(()),
             Some(first) => Err(Failure { first: Box::new(first), rest: rest.collect() }),
         }
+    }
+
+    /// The same with each diagnosis told better.
+    pub fn map(self, tell: impl FnMut(Diagnosis) -> Diagnosis) -> Failure {
+        let mut told: Vec<Diagnosis> = std::iter::once(*self.first).chain(self.rest).map(tell).collect();
+        Failure { first: Box::new(told.remove(0)), rest: told }
     }
 
     /// The diagnoses, in order.

@@ -20,7 +20,7 @@ use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
 use crate::target::Target;
-use crate::{elsewhere, external, thin, units, whole};
+use crate::{elsewhere, external, places, thin, units, whole};
 
 /// A build that is under way.
 pub(crate) struct Build<'a> {
@@ -107,14 +107,16 @@ impl Build<'_> {
             self.events.end(&analysis.summary());
             self.results.changes = analysis.findings.concat();
             self.tell_holders(&analysis, &compiled)?;
-            analysis.check()?;
+            let with_lines = |failure| places::complete(failure, &objects, &compiled.tree);
+            analysis.check().map_err(with_lines)?;
             let types = Types::read(&objects, &analysis, &compiled.tree)?;
             self.results.accepted_layouts = types.check(&self.request.allow_layouts)?;
 
             let work_dir = compiled.work.dir();
             let (workspace, target, analysis, objects) = (&workspace, &target, &analysis, &objects);
             let (types, elsewhere) = (&types, &elsewhere);
-            return Source { workspace, work_dir, target, analysis, objects, types, elsewhere }.make(self);
+            let source = Source { workspace, work_dir, target, analysis, objects, types, elsewhere };
+            return source.make(self).map_err(with_lines);
         }
     }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::analysis::Finding;
 use crate::causes::Cause;
 use crate::change_set::{Analysis, Objects};
+use crate::trace_events::TraceEvents;
 
 /// A type that the patch changes, or what an `__init` function sets up, and that the user accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +37,7 @@ pub(crate) struct Types {
     pub(crate) originals: Vec<Option<Layouts>>,
     /// Each changed type once.
     changes: Vec<Change>,
+    events: TraceEvents,
     /// The folder that the source was compiled in.
     tree: String,
 }
@@ -64,7 +66,8 @@ impl Types {
                 None => changes.push(change),
             }
         }
-        Ok(Types { originals, changes, tree: format!("{}/", tree.display()) })
+        let events = TraceEvents::of(objects);
+        Ok(Types { originals, changes, events, tree: format!("{}/", tree.display()) })
     }
 
     /// Where a type is defined, as a path in the source.
@@ -112,7 +115,7 @@ impl Types {
         }
         let inside: Vec<String> = change.inside.iter().map(ToString::to_string).collect();
         let inside = (!inside.is_empty()).then(|| format!("it lies in {}", named(&inside)));
-        Diagnosis::new("klpx::layout", Class::NotLivepatchable, what)
+        let refusal = Diagnosis::new("klpx::layout", Class::NotLivepatchable, what)
             .place(self.place(&change.patched))
             .why(why)
             .remedy(format!(
@@ -120,7 +123,8 @@ impl Types {
                  shows that no such object is ever read, add --allow-layout {}",
                 change.key.name
             ))
-            .detail(change.differences.iter().cloned().chain(inside))
+            .detail(change.differences.iter().cloned().chain(inside));
+        self.events.tell(&change.key.name, refusal)
     }
 }
 

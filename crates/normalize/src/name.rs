@@ -445,6 +445,34 @@ pub fn is_mapping_symbol(name: &[u8]) -> bool {
     matches!(name, [b'$', b'x' | b'd'] | [b'$', b'x' | b'd', b'.', ..])
 }
 
+/// What stands before the name of a class of trace events in its own object, `struct trace_event_class`.
+pub const EVENT_CLASS: &[u8] = b"event_class_";
+/// What stands before the name of a trace event in its own object, `struct trace_event_call`.
+pub const EVENT: &[u8] = b"event_";
+/// What stands before the name of a class of trace events in all that its definition makes (include/trace/trace_events.h,
+/// perf.h, bpf_probe.h; the same from 6.1 to 7.3).
+const MADE_FOR_EVENT: [&[u8]; 14] = [
+    EVENT_CLASS,
+    EVENT,
+    b"trace_event_raw_event_",
+    b"do_trace_event_raw_event_",
+    b"perf_trace_",
+    b"do_perf_trace_",
+    b"__bpf_trace_",
+    b"trace_raw_output_",
+    b"trace_event_get_offsets_",
+    b"trace_event_fields_",
+    b"trace_event_type_funcs_",
+    b"trace_event_data_offsets_",
+    b"trace_event_raw_",
+    b"print_fmt_",
+];
+
+/// The names of the classes of trace events whose definition can have made something of this name.
+pub fn made_for_event(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    MADE_FOR_EVENT.iter().filter_map(|prefix| name.strip_prefix(*prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

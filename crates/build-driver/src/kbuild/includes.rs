@@ -37,7 +37,8 @@ impl IncludeGraph {
     /// [`UnitList::generated`] is there, the fewer files stay open.
     pub fn scan(src: &Path, build: &Path, list: &UnitList) -> IncludeGraph {
         let further = made_later(list);
-        let files = Files::list(src, build, list.arch(), further.into_iter());
+        let searched = list.searched().iter().filter_map(file_of).collect();
+        let files = Files::list(src, build, list.arch(), further.into_iter(), searched);
         let mut scan = Scan::new([src, build], &files, list);
         scan.follow(roots(&files, list));
         scan.finish()
@@ -314,7 +315,11 @@ impl<'a> Scan<'a> {
 
     /// A trace header names itself, to be included again.
     fn named_by_macro(&self, at: u32, include: &Include) -> Vec<u32> {
-        if name(&self.files.file(at).path) == include.path { vec![at] } else { self.files.meant(at, include) }
+        if name(&self.files.file(at).path) == include.path {
+            vec![at]
+        } else {
+            self.files.ending(at, include).collect()
+        }
     }
 
     fn finish(self) -> IncludeGraph {

@@ -177,6 +177,7 @@ pub struct UnitList {
     rules: Vec<ObjtoolRule>,
     /// What command lines include before anything else.
     forced: Vec<Vec<Source>>,
+    searched: Vec<Source>,
     generated: Vec<Generated>,
     /// What folders inherit, by folder. Most inherit nothing.
     inherited: BTreeMap<String, Vec<(String, String)>>,
@@ -273,6 +274,15 @@ impl UnitList {
         &self.by_source[start..start + count]
     }
 
+    /// True for a unit that is not linked itself ([`Home::Ingredient`]), when one of the kernel is made from the same
+    /// source.
+    pub fn is_second_copy(&self, id: UnitId) -> bool {
+        let of_kernel = |other: &UnitId| self.unit(*other).home != Home::Ingredient;
+        let source = self.unit(id).source.in_tree();
+        let others = source.map(|source| self.by_source(source)).unwrap_or_default();
+        self.unit(id).home == Home::Ingredient && others.iter().any(of_kernel)
+    }
+
     /// What objtool does to a unit.
     pub fn objtool(&self, id: UnitId) -> &ObjtoolRule {
         &self.rules[usize::from(self.unit(id).objtool)]
@@ -281,6 +291,12 @@ impl UnitList {
     /// The files that a unit's command line includes (`-include`).
     pub fn forced(&self, id: UnitId) -> &[Source] {
         &self.forced[usize::from(self.unit(id).forced)]
+    }
+
+    /// The folders of both trees in which a compilation of this kernel searches for included files. Empty when one of the
+    /// compilations does not say.
+    pub fn searched(&self) -> &[Source] {
+        &self.searched
     }
 
     /// Files that are made on the way to units, by path.

@@ -35,10 +35,15 @@ pub(super) struct Made {
     pub(super) from: Vec<String>,
     /// Files that the command line includes (`-include`).
     pub(super) forced: Vec<String>,
+    /// Folders that the compiler searches for included files.
+    pub(super) searched: Vec<String>,
     /// True when it is compiled with the flags that make functions traceable.
     pub(super) traced: bool,
     pub(super) objtool: ObjtoolRule,
 }
+
+/// What stands before paths that a file is made with: all prerequisites, included files, searched folders.
+const PATHS: [&str; 3] = ["from:", "include:", "search:"];
 
 impl Record {
     /// Reads a record. The error is the line that can't be understood.
@@ -78,9 +83,9 @@ impl Made {
         let source = source.strip_prefix("source:")?.to_owned();
         let given =
             |kind: &str| rest.iter().filter_map(|w| w.strip_prefix(kind)).map(str::to_owned).collect();
-        let (from, forced) = (given("from:"), given("include:"));
-        let rest: Vec<&str> =
-            rest.iter().copied().filter(|w| !w.starts_with("from:") && !w.starts_with("include:")).collect();
+        let [from, forced, searched] = PATHS.map(given);
+        let is_path = |word: &&str| PATHS.iter().any(|kind| word.starts_with(kind));
+        let rest: Vec<&str> = rest.iter().copied().filter(|word| !is_path(word)).collect();
         let (traced, objtool) = match rest[..] {
             [] => (false, ObjtoolRule::None),
             ["traced", ref words @ ..] => (true, ObjtoolRule::from_words(words)?),
@@ -88,7 +93,7 @@ impl Made {
             _ => return None,
         };
         let (target, rule) = (target.to_string(), rule.to_string());
-        Some(Made { target, rule, source, from, forced, traced, objtool })
+        Some(Made { target, rule, source, from, forced, searched, traced, objtool })
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     fn a_folder_is_read_line_by_line() {
         let text = "folder fs\ninherits KBUILD_CFLAGS -O2 -Wextra\n\nfolders fs/ext4\narch x86\nobjtool ./tools/objtool/objtool\n\
             builtin fs/open.o fs/read.o\nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
-            missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c include:/src/k.h traced later --orc --link\n\
+            missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c include:/src/k.h search:/src/include search:./include traced later --orc --link\n\
             made fs/t.h gen source:/src/t.tbl from:/src/t.tbl from:fs/gen\nmade fs/u.h gen source:\n";
         let record = Record::parse(text).expect("a record");
         let expected = Record {
@@ -121,6 +126,7 @@ mod tests {
                     source: "/src/fs/open.c".into(),
                     from: Vec::new(),
                     forced: vec!["/src/k.h".into()],
+                    searched: vec!["/src/include".into(), "./include".into()],
                     traced: true,
                     objtool: ObjtoolRule::Run(vec!["--orc".into(), "--link".into()]),
                 },
@@ -130,6 +136,7 @@ mod tests {
                     source: "/src/t.tbl".into(),
                     from: vec!["/src/t.tbl".into(), "fs/gen".into()],
                     forced: Vec::new(),
+                    searched: Vec::new(),
                     traced: false,
                     objtool: ObjtoolRule::None,
                 },
@@ -139,6 +146,7 @@ mod tests {
                     source: String::new(),
                     from: Vec::new(),
                     forced: Vec::new(),
+                    searched: Vec::new(),
                     traced: false,
                     objtool: ObjtoolRule::None,
                 },

@@ -65,12 +65,16 @@ endif
 # make -n expands recipes and does not run them. So a recipe's expansion can write down by which rule a file is made,
 # from what, with the values that variables have for just this file.
 if_changed = $(file >>$(klpx-record),made $@ $1 source:$< $(addprefix from:,$(filter-out FORCE,$^)))
-if_changed_dep = $(if_changed)
-if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-traced) $(klpx-objtool))
+if_changed_dep = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-searched) $(addprefix from:,$(filter-out FORCE,$^)))
+if_changed_rule = $(file >>$(klpx-record),made $@ $1 source:$< $(klpx-forced) $(klpx-searched) $(klpx-traced) $(klpx-objtool))
 # Rules use these for checks of an object too.
 cmd = $(if $(filter %.o,$@),,$(if_changed))
 filechk = $(if_changed)
-klpx-forced = $(patsubst -include=%,include:%,$(filter -include=%,$(subst -include ,-include=,$(if $(filter as_o_S,$1),$(a_flags),$(c_flags)))))
+klpx-flags-of-file = $(if $(filter as_o_S,$1),$(a_flags),$(if $(filter cc_o_c cc_s_c,$1),$(c_flags)))
+klpx-forced = $(patsubst -include=%,include:%,$(filter -include=%,$(subst -include ,-include=,$(klpx-flags-of-file))))
+# All four options name a folder to search, with or without a blank.
+klpx-search-options = $(subst -idirafter,-I,$(subst -isystem,-I,$(subst -iquote,-I,$1)))
+klpx-searched = $(patsubst -I%,search:%,$(filter -I%,$(subst -I ,-I,$(call klpx-search-options,$(klpx-flags-of-file)))))
 klpx-traced = $(if $(filter-out $(_c_flags),$(or $(CC_FLAGS_FTRACE),none)),untraced,traced)
 klpx-objtool = $(if $(objtool),$(if $(objtool-enabled),now,$(if $(delay-objtool),$(if $(is-single-obj-m),never,later),never)) $(objtool-args))
 

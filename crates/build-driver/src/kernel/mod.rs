@@ -14,7 +14,7 @@ use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{Entry, SourceTree, Version};
 
 /// Changes whenever workspaces of an earlier klpx can't be used any more.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 /// The comparison needs a section for each function and each datum. What gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,6 +33,8 @@ pub(super) struct Miscounted {
 
 /// The first hunk whose counts are wrong.
 pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
+    // What follows the last line's end is no line.
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     let mut hunk = 0;
     for (n, line) in lines.iter().enumerate() {
@@ -93,6 +95,94 @@ pub(super) fn whole_path<'t>(text: &'t [u8], path: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Arch;
+    use crate::patch::PatchSet;
+    use crate::patch::apply::prepare;
+    use crate::process::Runner;
+
+    const ORIGINAL: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\n";
+    const HUNK: &str = "@@ -2,5 +2,5 @@ f()\n two\n three\n-four\n+FOUR\n five\n six\n";
+
+    /// What a patch makes of the one file of a tree, or its code.
+    fn applied(patch: &[u8]) -> Result<String, &'static str> {
+        let tree = tempfile::tempdir().expect("dir");
+        for (path, text) in [("fs/proc/a.c", ORIGINAL), ("Documentation/a.rst", "a\n")] {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+            std::fs::write(path, text).expect("write");
+        }
+        let code = |failure: klpx_diagnosis::Failure| failure.diagnoses().next().expect("one").code;
+        let set = PatchSet::from_text("x.patch", patch).map_err(code)?;
+        let prepared = prepare(&set, tree.path(), Arch::X86_64, &Runner::new(), 0).map_err(code)?;
+        let text = prepared.patched_text("fs/proc/a.c").expect("patched");
+        Ok(String::from_utf8(text.to_owned()).expect("text"))
+    }
+
+    #[test]
+    fn the_same_change_is_read_in_every_form_or_refused_with_its_code() {
+        let headers = "--- a/fs/proc/a.c\n+++ b/fs/proc/a.c\n";
+        let plain = format!("{headers}{HUNK}");
+        let git = format!("diff --git a/fs/proc/a.c b/fs/proc/a.c\n{plain}");
+        let mode = "diff --git a/fs/proc/a.c b/fs/proc/a.c\nold mode 100644\nnew mode 100755\n";
+        let mail = format!(
+            "From 1234 Mon Sep 17 00:00:00 2001\nFrom: =?UTF-8?q?J=C3=BCrgen?= <j@example.org>\nSubject: größer\n\n\
+             ---- dashes, === others\n---\n a.c | 2 +-\n\n{mode}index aaaa..bbbb\n{plain}-- \n2.47.3\n\n"
+        );
+        let quoted = format!(
+            "From: x\n\nAs in:\n\n    diff --git a/x b/x\n    --- a/x\n    +++ b/x\n    @@ -1 +1 @@\n    -a\n    +b\n\n---\n{git}"
+        );
+        let renames = "similarity index 90%\nrename from fs/proc/a.c\nrename to fs/proc/b.c\n--- a/fs/proc/a.c\n+++ b/fs/proc/b.c\n";
+        let latin = [b"From: J\xfcrgen\n\n".as_slice(), plain.as_bytes()].concat();
+        let docs = "--- a/Documentation/a.rst\n+++ b/Documentation/a.rst\n@@ -1 +1 @@\n-a\n+b\n";
+        let png = "diff --git a/Documentation/a.png b/Documentation/a.png\nnew file mode 100644\nindex 0000..1234\nGIT binary patch\nliteral 5\nMcmZ?d\n\nliteral 0\nHcmV?d00001\n\n";
+        let readable = [
+            ("diff -u", plain.clone().into_bytes()),
+            ("git diff", git.clone().into_bytes()),
+            ("a mail with another mode", mail.into_bytes()),
+            ("CRLF", plain.replace('\n', "\r\n").into_bytes()),
+            ("a mail in Latin-1", latin),
+            ("a mail that quotes a diff", quoted.into_bytes()),
+            (
+                "quilt",
+                format!(
+                    "Index: src/fs/proc/a.c\n{:=<67}\n--- src.orig/fs/proc/a.c\n+++ src/fs/proc/a.c\n{HUNK}",
+                    ""
+                )
+                .into_bytes(),
+            ),
+            (
+                "time stamps",
+                format!(
+                    "--- a/fs/proc/a.c\t2026-01-01 00:00:00\n+++ b/fs/proc/a.c\t2026-01-02 00:00:00\n{HUNK}"
+                )
+                .into_bytes(),
+            ),
+            ("other line numbers", plain.replace("-2,5 +2,5", "-25,5 +25,5").into_bytes()),
+            ("documentation too", format!("{plain}{docs}").into_bytes()),
+        ];
+        for (form, patch) in readable {
+            assert_eq!(applied(&patch).as_deref(), Ok(&*ORIGINAL.replace("four", "FOUR")), "{form}");
+        }
+        let refused = [
+            ("-p0", plain.replace("a/fs", "fs").replace("b/fs", "fs"), "klpx::patch-does-not-apply"),
+            (
+                "two names",
+                plain.replace("a/fs/proc", "debian/fs/proc").replace("b/fs/proc", "proc"),
+                "klpx::patch-renames",
+            ),
+            (
+                "a rename",
+                format!("diff --git a/fs/proc/a.c b/fs/proc/b.c\n{renames}{HUNK}"),
+                "klpx::patch-renames",
+            ),
+            ("counts too high", plain.replace("-2,5 +2,5", "-2,6 +2,6"), "klpx::not-a-patch"),
+            ("only a mode", mode.to_owned(), "klpx::nothing-changed"),
+            ("a picture too", format!("{git}{png}"), "klpx::patch-binary"),
+        ];
+        for (form, patch, code) in refused {
+            assert_eq!(applied(patch.as_bytes()), Err(code), "{form}");
+        }
+    }
 
     #[test]
     fn line_ends_of_a_mail_are_taken_off() {
@@ -119,6 +209,9 @@ mod tests {
         assert_eq!(miscounted(patch("-9 +9,2").as_bytes()), None);
         let wrong = Miscounted { line: 7, hunk: 2, stated: (2, 3), found: (1, 2) };
         assert_eq!(miscounted(patch("-9,2 +9,3").as_bytes()), Some(wrong));
+        let last = b"--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n+c\n";
+        let wrong = Miscounted { line: 3, hunk: 1, stated: (3, 3), found: (2, 2) };
+        assert_eq!(miscounted(last), Some(wrong), "nothing behind the hunk");
     }
 
     #[test]

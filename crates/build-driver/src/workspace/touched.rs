@@ -128,6 +128,11 @@ impl Workspace {
         let mut faults = Vec::new();
         for id in ids {
             let unit = list.unit(id);
+            let is_edited = unit.source.in_tree().is_some_and(|source| edits.sources.contains(&source));
+            if is_edited && list.is_second_copy(id) {
+                touched.notes.push(second_copy(unit));
+                continue;
+            }
             match (&unit.home, &unit.rule) {
                 (_, Rule::C) => touched.units.push(TouchedUnit::of(list, id)),
                 (_, Rule::Offsets) => faults.push(generated_header(unit)),
@@ -253,6 +258,15 @@ impl Workspace {
         Failure::all(faults)?;
         Ok(added)
     }
+}
+
+fn second_copy(unit: &Unit) -> String {
+    let source = unit.source.in_tree().unwrap_or_default();
+    format!(
+        "{} is made from {source} too, and stays as it is: its code runs outside of the kernel, and the kernel has the \
+         finished image",
+        unit.object
+    )
 }
 
 /// `12 units include an edited file, 2 of them are changed by it`.

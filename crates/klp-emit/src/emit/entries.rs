@@ -119,7 +119,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         if !outside.is_late() {
             return true;
         }
-        let owner = place_of(object, entry.owner);
+        let owner = place_of(object, entry.owner).inside(entry.place);
         if name.starts_with("__tracepoint_") {
             self.warnings.push(
                 Diagnosis::new(

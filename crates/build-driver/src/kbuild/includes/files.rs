@@ -1,6 +1,7 @@
 //! Every file of a source tree and of its build tree that a file could include, and which of them an include directive
 //! can mean. Never reads a file's contents.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -31,22 +32,30 @@ pub(super) struct Files {
     /// Numbers, by the last part of the path.
     by_name: Vec<u32>,
     arch: String,
+    /// Folders that compilers search. Empty when these are not known.
+    searched: BTreeSet<File>,
 }
 
 impl Files {
-    /// Lists both trees. `further` are files that need not be there yet.
-    pub(super) fn list(src: &Path, build: &Path, arch: &str, further: impl Iterator<Item = File>) -> Files {
+    /// Lists both trees. `further` are files that need not be there yet, `searched` the folders that compilers search.
+    pub(super) fn list(
+        src: &Path,
+        build: &Path,
+        arch: &str,
+        further: impl Iterator<Item = File>,
+        searched: BTreeSet<File>,
+    ) -> Files {
         let of = |tree, root| walk(root).into_iter().map(move |path| File { tree, path });
         let (source, built) = rayon::join(|| of(Tree::Source, src), || of(Tree::Build, build));
-        Files::new(source.chain(built).chain(further).collect(), arch)
+        Files::new(source.chain(built).chain(further).collect(), arch, searched)
     }
 
-    fn new(mut files: Vec<File>, arch: &str) -> Files {
+    fn new(mut files: Vec<File>, arch: &str, searched: BTreeSet<File>) -> Files {
         files.par_sort_unstable();
         files.dedup();
         let mut by_name: Vec<u32> = (0..files.len()).map(number).collect();
         by_name.par_sort_unstable_by_key(|at| (name(&files[*at as usize].path), *at));
-        Files { files, by_name, arch: arch.to_owned() }
+        Files { files, by_name, arch: arch.to_owned(), searched }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,27 +75,41 @@ impl Files {
     /// The files that an include directive in `from` can mean.
     ///
     /// In quotes, a file beside the including one is the one. In all other cases the compiler goes through the folders
-    /// of its command line, which are not looked at here: every file whose path ends so can be meant.
-    pub(super) fn meant(&self, from: u32, include: &Include) -> Vec<u32> {
-        let from = self.file(from);
+    /// of its command line. Which unit includes `from` is not known, so the folders of all command lines count.
+    pub(super) fn meant(&self, from_at: u32, include: &Include) -> Vec<u32> {
+        let from = self.file(from_at);
         if include.quoted
             && let Some(path) = beside(&from.path, &include.path)
             && let Some(at) = self.find(from.tree, &path)
         {
             return vec![at];
         }
-        let parts = parts(&include.path);
-        let leaves_a_folder = parts.first() == Some(&"..");
-        let ending: Vec<&str> = parts.into_iter().skip_while(|part| *part == "..").collect();
+        let can_be_found = |at: &u32| {
+            self.searched.is_empty() || leaves_a_folder(include) || self.is_searched(*at, &include.path)
+        };
+        self.ending(from_at, include).filter(can_be_found).collect()
+    }
+
+    /// True when a file lies in a folder that compilers search, under this name.
+    fn is_searched(&self, at: u32, include: &str) -> bool {
+        let file = self.file(at);
+        let head = file.path.strip_suffix(&parts(include).join("/")).unwrap_or(&file.path);
+        let path = head.strip_suffix('/').unwrap_or(head).to_owned();
+        self.searched.contains(&File { tree: file.tree, path })
+    }
+
+    /// The files whose path ends as an include directive in `from` says.
+    pub(super) fn ending(&self, from: u32, include: &Include) -> impl Iterator<Item = u32> {
+        let leaves_a_folder = leaves_a_folder(include);
+        let ending: Vec<&str> = parts(&include.path).into_iter().skip_while(|part| *part == "..").collect();
         let ending = ending.join("/");
-        let aside = self.aside(&from.path);
-        self.named(name(&ending))
-            .filter(|at| {
-                let path = &self.file(*at).path;
-                let there = self.aside(path);
-                ends_with(path, &ending) && (there.is_none() || leaves_a_folder || there == aside)
-            })
-            .collect()
+        let aside = self.aside(&self.file(from).path);
+        let named: Vec<u32> = self.named(name(&ending)).collect();
+        named.into_iter().filter(move |at| {
+            let path = &self.file(*at).path;
+            let there = self.aside(path);
+            ends_with(path, &ending) && (there.is_none() || leaves_a_folder || there == aside)
+        })
     }
 
     /// All files of a name.
@@ -162,6 +185,11 @@ fn parts(path: &str) -> Vec<&str> {
     parts
 }
 
+/// True for `../x.h`: it leads out of the folder that is searched.
+fn leaves_a_folder(include: &Include) -> bool {
+    parts(&include.path).first() == Some(&"..")
+}
+
 /// `include` seen from the folder of `from`. `None` when that is outside the tree.
 fn beside(from: &str, include: &str) -> Option<String> {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -191,12 +219,20 @@ mod tests {
         "mm/internal.h",
     ];
 
+    fn in_tree(path: &str) -> File {
+        File { tree: Tree::Source, path: path.to_owned() }
+    }
+
     fn meant(from: &str, include: &str) -> Vec<String> {
-        let mut files: Vec<File> =
-            SOURCE.iter().map(|path| File { tree: Tree::Source, path: (*path).to_owned() }).collect();
+        meant_where(&[], from, include)
+    }
+
+    fn meant_where(searched: &[&str], from: &str, include: &str) -> Vec<String> {
+        let mut files: Vec<File> = SOURCE.iter().map(|path| in_tree(path)).collect();
         let generated = "arch/x86/include/generated/asm/page.h";
         files.push(File { tree: Tree::Build, path: generated.to_owned() });
-        let files = Files::new(files, "x86");
+        let searched = searched.iter().map(|path| in_tree(path)).collect();
+        let files = Files::new(files, "x86", searched);
         let from = files.find(Tree::Source, from).expect(from);
         let quoted = include.starts_with('"');
         let include = Include { path: include.trim_matches(['"', '<', '>']).to_owned(), quoted };
@@ -222,6 +258,22 @@ mod tests {
         ];
         for (from, include, expected) in cases {
             assert_eq!(meant(from, include), expected, "{include} in {from}");
+        }
+    }
+
+    #[test]
+    fn only_folders_that_are_searched_count_when_these_are_known() {
+        let searched = ["include", "arch/x86/include", "fs"];
+        let cases: [(&str, &[&str]); 6] = [
+            ("<linux/a.h>", &["include/linux/a.h"]),
+            ("<asm/page.h>", &["arch/x86/include/asm/page.h"]),
+            ("<a.h>", &[]),
+            ("<./x/../internal.h>", &["fs/internal.h"]),
+            ("\"internal.h\"", &["fs/ext4/internal.h"]),
+            ("\"../../mm/internal.h\"", &["mm/internal.h"]),
+        ];
+        for (include, expected) in cases {
+            assert_eq!(meant_where(&searched, "fs/ext4/super.c", include), expected, "{include}");
         }
     }
 

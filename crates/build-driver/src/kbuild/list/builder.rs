@@ -105,6 +105,7 @@ impl<'a> Builder<'a> {
             objtool: records.iter().find_map(|record| record.objtool.as_deref()).map(normal),
             arch: records.iter().find_map(|record| record.arch.clone()).unwrap_or_default(),
             generated: self.generated(records),
+            searched: self.searched(records),
             inherited: records
                 .iter()
                 .filter(|record| !record.inherited.is_empty())
@@ -138,6 +139,17 @@ impl<'a> Builder<'a> {
         by_source.sort_by_key(|id| (list.unit(*id).source.in_tree(), *id));
         list.by_source = by_source;
         list
+    }
+
+    fn searched(&self, records: &[Record]) -> Vec<Source> {
+        let all = || records.iter().flat_map(|record| &record.made);
+        let mut compiled = all().filter(|made| Rule::of(&made.rule).is_compiled());
+        if compiled.any(|made| made.searched.is_empty()) {
+            return Vec::new();
+        }
+        let paths: HashSet<&String> = all().flat_map(|made| &made.searched).collect();
+        let folders = paths.into_iter().map(|path| self.source(path));
+        folders.filter(|folder| *folder != Source::Unknown).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn generated(&self, records: &[Record]) -> Vec<Generated> {

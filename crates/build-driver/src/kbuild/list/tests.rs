@@ -72,7 +72,10 @@ const FILES: [(&str, &str); 23] = [
     ("core/b2.c", ""),
     ("core/start.S", ""),
     ("core/vdso.c", ""),
-    ("core/stage/Makefile", "obj-y :=\nlib-y :=\n$(obj)/out: $(obj)/boot.o\n\ttouch HARM\n"),
+    (
+        "core/stage/Makefile",
+        "obj-y :=\nlib-y :=\n$(obj)/out: $(obj)/boot.o $(obj)/str.o\n\ttouch HARM\n$(obj)/str.o: $(srctree)/lib/str.c FORCE\n\t$(call if_changed_rule,cc_o_c)\n",
+    ),
     ("core/stage/boot.c", ""),
     ("lib/Makefile", "obj-y :=\nlib-y := str.o\n"),
     ("lib/str.c", ""),
@@ -161,6 +164,7 @@ fn kbuild_tells_every_unit_and_makes_nothing() {
         "core/image.o core/image.o (core/vdso.o) Other(\"objcopy\") vmlinux untraced none",
         "core/made.o core/made.o (core/made.c) C vmlinux traced later --orc --link",
         "core/stage/boot.o core/stage/boot.o core/stage/boot.c C ingredient traced none",
+        "core/stage/str.o core/stage/str.o lib/str.c C ingredient traced none",
         "core/start.o core/start.o core/start.S Assembly vmlinux traced later --orc --link",
         "core/vdso.o core/vdso.o core/vdso.c C ingredient traced none",
         "drivers/far/far.o drivers/far/far.o drivers/far/far.c C drivers/far/far.ko traced run --orc --link --module",
@@ -200,7 +204,7 @@ fn units_are_found_by_source_and_modules_know_their_units() {
         list.by_source(source).iter().map(|id| list.unit(*id).object.as_str()).collect()
     };
     assert_eq!(objects("core/away.c"), ["core/away.o"]);
-    assert_eq!(objects("lib/str.c"), ["lib/str.o"]);
+    assert_eq!(objects("lib/str.c"), ["core/stage/str.o", "lib/str.o"]);
     assert!(objects("drivers/far/notbuilt.c").is_empty() && objects("").is_empty());
     let module = |object: &str| {
         let module = list.module(list.module_by_object(object).expect(object));
@@ -227,6 +231,7 @@ fn what_is_generated_and_what_command_lines_include_is_told() {
     let forced = |object: &str| list.forced(list.by_object(object).expect(object)).to_vec();
     assert_eq!(forced("core/a.o"), [tree("k.h"), made("core/made.h")]);
     assert_eq!(forced("core/b1.o"), [tree("k.h")]);
+    assert_eq!(forced("bounds.s"), [tree("k.h")]);
     assert_eq!(forced("core/start.o"), [tree("k.h")]);
     assert_eq!(list.arch(), "x86");
     let flags = [("KBUILD_CFLAGS".to_owned(), "-O2 -Wextra \"-DX=a b\"".to_owned())];
@@ -272,4 +277,41 @@ fn sources_are_told_apart_by_the_tree_they_lie_in() {
     for (src, build, path, expected) in cases {
         assert_eq!(Builder::new(src.into(), build.into(), &[]).source(path), expected, "{path} of {build}");
     }
+}
+
+#[test]
+fn a_second_copy_of_a_source_is_told() {
+    let (_dir, src, build) = tree();
+    let list = ask(&src, &build, &[]).expect("a list");
+    let is_copy = |object: &str| list.is_second_copy(list.by_object(object).expect(object));
+    assert!(is_copy("core/stage/str.o"), "lib/str.o is the kernel's");
+    for object in ["lib/str.o", "core/stage/boot.o", "bounds.s", "core/image.o"] {
+        assert!(!is_copy(object), "{object}");
+    }
+}
+
+#[test]
+fn folders_that_are_searched_are_told() {
+    let (_dir, src, build) = tree();
+    let makefile = std::fs::read_to_string(src.join("scripts/Makefile.build")).expect("read");
+    let flags = "-O2 -I$(srctree)/include -I ./include -iquote $(srctree)/lib -isystem /usr/include";
+    std::fs::write(
+        src.join("scripts/Makefile.build"),
+        makefile
+            .replace("_c_flags = -O2", &format!("_c_flags = {flags}"))
+            .replace("a_flags = ", "a_flags = -I$(srctree)/arch/x86/include "),
+    )
+    .expect("write");
+    let list = ask(&src, &build, &[]).expect("a list");
+    let tree = |path: &str| Source::Tree(path.to_owned());
+    let expected =
+        [tree("arch/x86/include"), tree("include"), tree("lib"), Source::Generated("include".to_owned())];
+    assert_eq!(list.searched(), expected);
+    // An assembly unit that does not say.
+    std::fs::write(
+        src.join("scripts/Makefile.build"),
+        makefile.replace("_c_flags = -O2", &format!("_c_flags = {flags}")),
+    )
+    .expect("write");
+    assert_eq!(ask(&src, &build, &[]).expect("a list").searched(), []);
 }

@@ -26,6 +26,7 @@ use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use crate::config::{Arch, Config};
 use crate::files::script;
 use crate::kbuild::recorded::{Recorded, module_objects};
+use crate::own;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
@@ -93,7 +94,8 @@ impl Consistent {
         let wishes = Wishes { llvm: request.llvm.as_deref(), cross: request.cross_compile.as_deref() };
         let tools = toolchain::choose(&config, arch, &wishes, &Runner::new())?;
         std::fs::create_dir_all(&request.dir).map_err(|e| Diagnosis::io("create", &request.dir, &e))?;
-        let dir = request.dir.canonicalize().map_err(|e| Diagnosis::io("open", &request.dir, &e))?;
+        // The compiler reads the lists.
+        let dir = own::check(&request.dir)?;
         if dir.starts_with(&build) {
             let what = format!("{} lies in the build tree, which klpx never writes to", dir.display());
             return Err(Diagnosis::new("klpx::usage", Class::Usage, what)

@@ -378,6 +378,9 @@ pub(crate) enum Cache {
         /// Instead, remove those used longest ago until so many GB are free
         #[arg(long, value_name = "GB", conflicts_with = "days")]
         free: Option<u32>,
+        /// Instead, remove the kernels whose key, as klpx cache list shows it, begins so
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["days", "free"])]
+        key: Option<String>,
         #[command(flatten)]
         common: Common,
     },

@@ -100,6 +100,7 @@ impl Kernel {
             Some(release) if toolchain.lto == Lto::None => (release.clone(), String::new()),
             _ => release(&source, &build_dir, &config, &local_files)?,
         };
+        outside_of(&options.cache_dir, &[source.root(), &build_dir])?;
         let files = source.files()?;
         let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
         let parts = Parts {
@@ -230,6 +231,19 @@ impl Kernel {
             Sections::Everywhere
         }
     }
+}
+
+/// Refuses a cache in the user's trees: nothing is written there, and a source that holds its own copy has no end. The
+/// other way is fine, for trees that klpx unpacked.
+fn outside_of(cache: &Path, trees: &[&Path]) -> Result<()> {
+    let existing = cache.ancestors().find_map(|dir| dir.canonicalize().ok());
+    let lies_in = |tree: &&&Path| existing.as_ref().is_some_and(|dir| dir.starts_with(tree));
+    let Some(tree) = trees.iter().find(lies_in) else { return Ok(()) };
+    let what = format!("the cache {} lies in {}", cache.display(), tree.display());
+    Err(Diagnosis::new("klpx::cache-in-tree", Class::Usage, what)
+        .why("klpx never writes to the kernel's source and build tree")
+        .remedy("name a folder outside of them with --cache-dir")
+        .into())
 }
 
 fn canonical_dir(dir: &Path) -> Result<PathBuf> {
@@ -420,6 +434,17 @@ mod tests {
         let source = SourceTree::open(dir.path()).expect("tree");
         let failure = release(&source, build.path(), &Config::default(), &[]).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::release-mismatch");
+    }
+
+    #[test]
+    fn a_cache_in_the_users_trees_is_refused() {
+        let dir = tree();
+        let root = dir.path().canonicalize().expect("path");
+        let cache = root.join("cache");
+        let failure = outside_of(&cache, &[Path::new("/nonexistent"), &root]).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-in-tree");
+        assert!(!cache.exists());
+        outside_of(&cache, &[&cache.join("unpacked/1"), Path::new("/nonexistent")]).expect("outside");
     }
 
     #[test]

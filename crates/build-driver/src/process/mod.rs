@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -326,12 +327,17 @@ pub(crate) fn end_orphans(group: &Path, dir: &Path) {
     }
 }
 
-/// True when a process with this number is there.
-pub(crate) fn is_alive(pid: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    pid > 0
-        && (unsafe { libc::kill(pid, 0) } == 0
-            || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+/// True when a process of this number has a file open, or when that can't be seen.
+pub(crate) fn has_open(pid: i32, file: &File) -> bool {
+    let Ok(wanted) = file.metadata() else { return true };
+    let listing = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(listing) => listing,
+        Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    let is_it = |path: PathBuf| {
+        path.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    listing.flatten().any(|entry| is_it(entry.path()))
 }
 
 fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {

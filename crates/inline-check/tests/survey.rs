@@ -368,3 +368,38 @@ fn the_code_of_a_weak_definition_that_another_one_replaces_has_no_name() {
     assert_eq!(named, [("one.c", false), ("other.c", true)]);
     assert!(survey.out_of_line().filter(|(_, copy)| copy.named).count() > 2);
 }
+
+/// 20,000 units without a child that share one table of 20,000 abbreviations, each of a type without attributes.
+const ONE_TABLE: &str = "
+.section .debug_abbrev,\"\",@progbits
+.uleb128 1, 0x11
+.byte 0, 0, 0
+.set code, 1
+.rept 20000
+.set code, code + 1
+.uleb128 code, 0x24
+.byte 0, 0, 0
+.endr
+.byte 0
+.section .debug_info,\"\",@progbits
+.rept 20000
+.long 8
+.short 4
+.long 0
+.byte 8, 1
+.endr
+";
+
+#[test]
+fn a_table_of_abbreviations_that_all_units_share_is_read_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (source, object) = (dir.path().join("a.s"), dir.path().join("a.o"));
+    std::fs::write(&source, ONE_TABLE).expect("written");
+    let status = Command::new("as").arg(&source).arg("-o").arg(&object).status().expect("as runs");
+    assert!(status.success());
+    let file = ElfFile::open(&object).expect("opened");
+    let start = std::time::Instant::now();
+    let _ = Survey::read(&file.parse().expect("parsed"));
+    // Read for each unit, 400 million abbreviations take minutes.
+    assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
+}

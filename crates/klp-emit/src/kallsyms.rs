@@ -32,6 +32,11 @@ struct Entry {
     length: u32,
 }
 
+/// The longest name, its type's letter before it: KSYM_NAME_LEN (include/linux/kallsyms.h) counts a NUL.
+const NAME: usize = 512;
+/// The longest text of all names. A kernel of a distribution has a thirtieth of it.
+const TEXT: usize = 256 << 20;
+
 /// The suffix that ThinLTO puts on a promoted name.
 const PROMOTED: &[u8] = b".llvm.";
 
@@ -185,6 +190,9 @@ impl<'k> Tables<'k> {
         for _ in 0..self.count {
             name.clear();
             rest = expand(rest, &tokens, &mut name)?;
+            if table.text.len() + name.len() > TEXT {
+                return None;
+            }
             table.push(0, name.get(1..)?);
         }
         let form = [Form::OwnPlace, Form::Base, Form::BaseOrPerCpu]
@@ -268,6 +276,9 @@ fn expand<'k>(data: &'k [u8], tokens: &[&[u8]], out: &mut Vec<u8>) -> Option<&'k
     }
     for &token in rest.get(..length)? {
         out.extend_from_slice(tokens.get(usize::from(token))?);
+        if out.len() > NAME {
+            return None;
+        }
     }
     rest.get(length..)
 }

@@ -12,6 +12,8 @@ use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKi
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
 use crate::config::Arch;
+use crate::process;
+use crate::tree;
 
 /// Patches, in the order they are applied.
 #[derive(Clone, Debug, Default)]
@@ -94,14 +96,14 @@ impl PatchSet {
     pub fn read(paths: &[PathBuf]) -> Result<PatchSet> {
         let mut patches = Vec::new();
         for path in paths {
-            let text = std::fs::read(path).map_err(|error| {
+            let text = process::read(path).map_err(|error| {
                 Diagnosis::new(
                     "klpx::patch-unreadable",
                     Class::Patch,
                     format!("can't read the patch {}", path.display()),
                 )
                 .why(error.to_string())
-            })?;
+            })??;
             patches.push(Patch::parse(&path.display().to_string(), text)?);
         }
         Ok(PatchSet { patches })
@@ -136,7 +138,7 @@ impl PatchSet {
     /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
     /// over.
     pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
-        let (mut found, mut passed_over) = (Vec::new(), Vec::new());
+        let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;
         for path in self.paths() {
             if let Some(diagnosis) = through_link(root, path) {
@@ -146,8 +148,13 @@ impl PatchSet {
             let kind = classify(path, arch);
             match kind.refusal() {
                 Some(refusal) => found.push(refusal.diagnosis(path)),
-                None if kind.is_compiled() => compiled += 1,
-                None => passed_over.push(format!("{path} is passed over: {}", kind.passed_over())),
+                None if kind.is_compiled() => {
+                    compiled += 1;
+                    if kind == FileKind::BuildFile {
+                        notes.push(format!("{path} is changed: what the patch makes it say is run by make"));
+                    }
+                }
+                None => notes.push(format!("{path} is passed over: {}", kind.passed_over())),
             }
         }
         Failure::all(found)?;
@@ -158,10 +165,10 @@ impl PatchSet {
                 "the patch changes nothing in this kernel",
             )
             .why("it touches only files that are not compiled into it")
-            .detail(passed_over)
+            .detail(notes)
             .into());
         }
-        Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(passed_over).collect())
+        Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(notes).collect())
     }
 }
 
@@ -310,15 +317,18 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
             (text(path), Action::Modify)
         }
         FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => {
-            return Err(refuse(
-                "klpx::patch-renames",
-                &text(from),
-                "renames or copies a file",
-                "the functions of a file that moves all become other functions",
-                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
-            ));
+            let what = format!("the patch {name} renames or copies a file");
+            return Err(Diagnosis::new("klpx::patch-renames", Class::NotLivepatchable, what)
+                .place(Place::file(text(from), None))
+                .why("the functions of a file that moves all become other functions")
+                .remedy("make the change at the file's old place (git format-patch --no-renames shows it as it is)")
+                .into());
         }
     };
+    if let Some(why) = bad_name(&path) {
+        let remedy = "leave this file out of the patch";
+        return Err(refuse("klpx::patch-path", &path, "names a file that no kernel has", why, remedy));
+    }
     if !stays_inside(&path) {
         return Err(refuse(
             "klpx::patch-leaves-tree",
@@ -344,6 +354,18 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     }
     let hunks = patch.patch().as_text().map_or(0, |text| text.hunks().len());
     Ok(FileChange { path, action, hunks })
+}
+
+/// Why no file of a kernel is called so. A name that is no UTF-8 was read with U+FFFD in it.
+fn bad_name(path: &str) -> Option<&'static str> {
+    // NAME_MAX, and PATH_MAX with room for the folder of the tree (include/uapi/linux/limits.h).
+    if path.len() > 3072 || path.split('/').any(|part| part.len() > 255) {
+        return Some("its path is too long");
+    }
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Some("its name is no UTF-8");
+    }
+    path.contains(char::is_control).then_some("its name has control characters")
 }
 
 /// True for a plain relative path without `..` that names no file of git.
@@ -391,7 +413,7 @@ const fn rule(start: &'static str, middle: &'static str, end: &'static str, kind
 }
 
 /// The first rule that fits decides.
-const PATH_RULES: [PathRule; 46] = [
+const PATH_RULES: [PathRule; 49] = [
     rule("Documentation/", "", "", FileKind::NotCompiled),
     rule("LICENSES/", "", "", FileKind::NotCompiled),
     rule("tools/objtool/", "", "", FileKind::BuildSystem),
@@ -418,6 +440,9 @@ const PATH_RULES: [PathRule; 46] = [
     rule("", "", ".dtsi", FileKind::NotCompiled),
     rule("", "", ".dtso", FileKind::NotCompiled),
     rule("arch/", "/boot/dts/", "", FileKind::NotCompiled),
+    rule("include/config/", "", "", FileKind::BuildSystem),
+    rule("include/generated/", "", "", FileKind::BuildSystem),
+    rule("arch/", "/include/generated/", "", FileKind::BuildSystem),
     rule("arch/", "/configs/", "", FileKind::Kconfig),
     rule("", "Kconfig", "", FileKind::Kconfig),
     rule("arch/", "/boot/", "", FileKind::Boot),
@@ -463,13 +488,32 @@ pub fn classify(path: &str, arch: Arch) -> FileKind {
             Some((name, _)) if name != arch.kbuild() => return FileKind::OtherArch,
             _ => {}
         }
-    } else if path == "Makefile" || path == "Kbuild" {
-        return FileKind::BuildSystem;
     }
-    PATH_RULES
+    if tree::is_of_no_build(path) {
+        return FileKind::NotCompiled;
+    }
+    let kind = PATH_RULES
         .iter()
         .find(|rule| path.starts_with(rule.start) && path.contains(rule.middle) && path.ends_with(rule.end))
-        .map_or(FileKind::Other, |rule| rule.kind)
+        .map_or(FileKind::Other, |rule| rule.kind);
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    match is_of_build_system(folder, name) && (kind != FileKind::NotCompiled || folder.is_empty()) {
+        true => FileKind::BuildSystem,
+        false => kind,
+    }
+}
+
+/// True for what make and the kernel's scripts read, other than the Makefile or Kbuild file of a folder below the top.
+/// make takes the first of GNUmakefile, makefile and Makefile that is there.
+fn is_of_build_system(folder: &str, name: &str) -> bool {
+    const STARTS: [&str; 4] = ["GNUmakefile", "makefile", "Makefile", "Kbuild"];
+    const ENDS: [&str; 4] = [".mk", ".mak", ".inc", ".include"];
+    let of_folder = !folder.is_empty() && (name == "Makefile" || name == "Kbuild");
+    let of_top = folder.is_empty() && (name.starts_with("localversion") || name == ".scmversion");
+    let named =
+        STARTS.iter().any(|start| name.starts_with(start)) || ENDS.iter().any(|end| name.ends_with(end));
+    // scripts/Makefile.build reads Platform files of some architectures.
+    !of_folder && (named || of_top || name == "Platform" || tree::is_product(name))
 }
 
 /// Why a kind of file can't be changed by a livepatch.
@@ -671,6 +715,24 @@ mod tests {
             ("drivers/md/Kconfig", Kconfig),
             ("rust/kernel/lib.rs", Rust),
             ("MAINTAINERS", NotCompiled),
+            ("GNUmakefile", BuildSystem),
+            ("makefile", BuildSystem),
+            ("fs/GNUmakefile", BuildSystem),
+            ("fs/makefile", BuildSystem),
+            ("fs/Makefile.inc", BuildSystem),
+            ("drivers/x/rules.mk", BuildSystem),
+            ("fs/Kbuild.inc", BuildSystem),
+            ("arch/x86/Kbuild.extra", BuildSystem),
+            ("localversion-x", BuildSystem),
+            ("localversion.txt", BuildSystem),
+            (".scmversion", BuildSystem),
+            ("include/config/auto.conf", BuildSystem),
+            ("arch/x86/include/generated/asm/x.h", BuildSystem),
+            ("fs/a.o", BuildSystem),
+            ("fs/Makefile", BuildFile),
+            ("tools/testing/selftests/lib.mk", NotCompiled),
+            ("fs/.hidden/a.c", NotCompiled),
+            ("notes.json", NotCompiled),
             ("arch/x86/entry/syscalls/syscall_64.tbl", Other),
         ];
         for (path, kind) in cases {

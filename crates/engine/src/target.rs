@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use klpx_build_driver::Kernel;
 use klpx_build_driver::packages::KernelFiles;
+use klpx_diagnosis::Result;
+use klpx_klp_emit::{banner, image};
 
 /// The files of the kernel to be patched.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Target {
     /// Its release and compiler, as the configuration has them.
     pub(crate) release: String,
     pub(crate) compiler: String,
+    /// Its machine, as an ELF header says it.
+    pub(crate) machine: u16,
 }
 
 /// An external module of the kernel to be patched.
@@ -40,6 +44,13 @@ impl Target {
             external: None,
             release: kernel.release().to_owned(),
             compiler: kernel.toolchain().version_text.clone(),
+            machine: kernel.arch().machine(),
         }
+    }
+
+    /// Opens the kernel's image and its list of exports, and checks all that takes no time.
+    pub(crate) fn check(&self) -> Result<()> {
+        let kernel = image::Kernel::open(&self.vmlinux, &self.symvers, &self.modules)?;
+        banner::check(&kernel, self.machine, &self.release, &self.compiler)
     }
 }

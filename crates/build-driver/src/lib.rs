@@ -16,6 +16,7 @@ pub mod consistent;
 mod files;
 pub mod kbuild;
 mod kernel;
+pub mod language;
 mod own;
 pub mod packages;
 mod parallel;

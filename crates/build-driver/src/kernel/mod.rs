@@ -9,6 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
 use crate::kernel::contents::Contents;
+use crate::language::MakeWord;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{Entry, SourceTree, Version};
@@ -64,8 +65,8 @@ pub struct Kernel {
     config: Config,
     arch: Arch,
     toolchain: Toolchain,
-    release: String,
-    local_version: String,
+    release: MakeWord,
+    local_version: MakeWord,
     local_files: Vec<(String, String)>,
     pinned: Option<Pinned>,
     contents: Contents,
@@ -101,6 +102,8 @@ impl Kernel {
             _ => release(&source, &build_dir, &config, &local_files)?,
         };
         outside_of(&options.cache_dir, &[source.root(), &build_dir])?;
+        MakeWord::path(&std::path::absolute(&options.cache_dir).unwrap_or_default())?;
+        let (release, local_version) = (MakeWord::release(&release)?, MakeWord::release(&local_version)?);
         let files = source.files()?;
         let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
         let parts = Parts {
@@ -192,7 +195,12 @@ impl Kernel {
         &self.cache_dir
     }
 
-    pub(crate) fn local_version(&self) -> &str {
+    /// The release as make is told.
+    pub(crate) fn release_word(&self) -> &MakeWord {
+        &self.release
+    }
+
+    pub(crate) fn local_version(&self) -> &MakeWord {
         &self.local_version
     }
 
@@ -264,7 +272,7 @@ fn localversion_files(dir: &Path) -> Vec<(String, String)> {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
             let wanted = name.starts_with("localversion") && !name.contains('~');
-            wanted.then(|| std::fs::read_to_string(entry.path()).ok().map(|text| (name, text)))?
+            wanted.then(|| klpx_input::text(&entry.path()).ok().map(|text| (name, text)))?
         })
         .collect();
     files.sort();
@@ -299,11 +307,11 @@ fn release(
 
 /// What a build tree says its release is.
 fn recorded_release(build_dir: &Path) -> Option<String> {
-    let line = std::fs::read_to_string(build_dir.join("include/config/kernel.release")).ok();
+    let line = klpx_input::text(&build_dir.join("include/config/kernel.release")).ok();
     if let Some(text) = line.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
         return Some(text);
     }
-    let header = std::fs::read_to_string(build_dir.join("include/generated/utsrelease.h")).ok()?;
+    let header = klpx_input::text(&build_dir.join("include/generated/utsrelease.h")).ok()?;
     let (_, rest) = header.split_once("UTS_RELEASE \"")?;
     rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
 }
@@ -335,7 +343,7 @@ impl Pinned {
         let mut hasher = blake3::Hasher::new();
         for name in PINNED_FILES {
             let path = dir.join(name);
-            let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+            let text = klpx_input::bytes(&path).map_err(|error| Diagnosis::io("read", &path, &error))??;
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(&text);
         }

@@ -8,6 +8,7 @@ use super::banner::{self, Banner, Image};
 use super::distribution::RELEASE_NAMES;
 use super::roots::Roots;
 use super::{Origin, PINNED, Wanted};
+use crate::language::MakeWord;
 use crate::own;
 
 /// How a user names a kernel.
@@ -68,6 +69,8 @@ pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
             (None, None) => only_one(roots)?,
         },
     };
+    // It becomes a part of paths, of packages' names and of make's words.
+    MakeWord::release(&release)?;
     Ok(Which { release, from, banner, vmlinux, build })
 }
 
@@ -124,7 +127,7 @@ fn of_build(folder: &Path) -> Result<Told> {
         let from = "include/generated/utsrelease.h of the build tree".to_owned();
         return Ok((banner.release.clone(), from, Some(banner)));
     }
-    let recorded = std::fs::read_to_string(folder.join("include/config/kernel.release")).unwrap_or_default();
+    let recorded = klpx_input::text(&folder.join("include/config/kernel.release")).unwrap_or_default();
     match recorded.trim() {
         "" => {
             let what = format!("the build tree {} does not say its release", folder.display());

@@ -46,6 +46,7 @@ use klpx_diagnosis::Result;
 use crate::files::{remove_dir, remove_file};
 use crate::kbuild::make::Make;
 use crate::kernel::Kernel;
+use crate::language::MakeWord;
 use crate::own;
 use crate::patch::apply::Prepared;
 use crate::process::Runner;
@@ -70,6 +71,8 @@ impl Workspace {
     pub fn open(kernel: &Kernel, progress: &dyn Progress) -> Result<Workspace> {
         let kernels = kernel.cache_dir().join("kernels");
         let dir = own::folder(&kernels)?.join(kernel.key());
+        // Make and its shell are told of folders in it.
+        MakeWord::path(&dir)?;
         let lock = lock::take(&dir, kernel.runner(), progress)?;
         own::folder(&dir)?;
         let runner = kernel.runner().holding(Arc::new(lock), dir.join("group"));

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn names_make_no_lines_and_columns_of_their_own() {
         let rows = [vec!["object".into(), "function".into()], vec!["a\nb".into(), "\u{1b}[2Jf\tg".into()]];
-        assert_eq!(table(&rows), "  object    function\n  a\\u{a}b  \\u{1b}[2Jf\\u{9}g\n");
+        assert_eq!(table(&rows), "  object   function\n  a\\u{a}b  \\u{1b}[2Jf\\u{9}g\n");
         let text = failure(&Diagnosis::new("klpx::x", klpx_diagnosis::Class::Input, "no \u{1b}c").into());
         assert_eq!(text, "error: no \\u{1b}c [klpx::x]\n");
     }

@@ -104,7 +104,7 @@ impl Consistent {
                 .into());
         }
         let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
-        for path in [&dir, source.root(), &cc] {
+        for path in [&dir, source.root(), &build, &cc] {
             // Make's variables, dependencies and a shell script have it.
             MakeWord::path(path)?;
         }

@@ -4,5 +4,5 @@
 mod map;
 mod text;
 
-pub use map::Map;
+pub use map::{Map, open};
 pub use text::{LIMIT, bytes, bytes_until, text};

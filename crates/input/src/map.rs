@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
@@ -52,6 +53,18 @@ impl Deref for Map {
 impl Drop for Map {
     fn drop(&mut self) {
         self.entry.end.store(0, Ordering::Release);
+    }
+}
+
+/// Opens a regular file. A pipe in its place is not waited for.
+///
+/// # Errors
+/// The system's, or that it is no regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 
@@ -155,6 +168,16 @@ mod tests {
         assert_eq!(map[100_000], b'x');
         file.set_len(10).expect("cut");
         std::process::exit(i32::from(map[100_000]));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        for path in [path.as_path(), dir.path(), Path::new("/dev/zero")] {
+            assert!(open(path).is_err(), "{}", path.display());
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Owns bounds and index checks, `SHN_XINDEX` and extended section counts. Knows nothing of what a section means.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
@@ -83,7 +82,7 @@ impl ElfFile {
     /// When it can't be read or unpacked.
     pub fn open(path: &Path) -> Result<ElfFile> {
         let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
-        let file = File::open(path).map_err(|e| io(&e))?;
+        let file = klpx_input::open(path).map_err(|e| io(&e))?;
         let length = file.metadata().map_err(|e| io(&e))?.len();
         let bytes = if length == 0 {
             Bytes::Owned(Vec::new())

@@ -131,7 +131,7 @@ impl Make<'_> {
             return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
                 .why(line.trim().to_owned())
                 .remedy(
-                    "free some space (klpx cache prune), or name another cache directory with --cache-dir",
+                    "free some space (klpx cache prune --free GB), or name another cache directory with --cache-dir",
                 )
                 .into();
         }

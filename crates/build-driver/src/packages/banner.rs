@@ -84,7 +84,7 @@ pub(super) enum Image {
 /// The file can't be read.
 pub(super) fn look(path: &Path) -> Result<Image> {
     let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
-    let file = std::fs::File::open(path).map_err(|e| io(&e))?;
+    let file = klpx_input::open(path).map_err(|e| io(&e))?;
     if file.metadata().map_err(|e| io(&e))?.len() == 0 {
         return Ok(Image::Unusable("it is empty"));
     }

@@ -463,6 +463,8 @@ mod tests {
     #[test]
     fn the_environment_is_scrubbed() {
         let (runner, _) = runner();
+        let is_there = |(name, _): (OsString, OsString)| name.to_string_lossy().starts_with("CARGO");
+        assert!(std::env::vars_os().any(is_there), "there is something to scrub: run this by cargo");
         let outcome = runner.run(&sh("env").env("KEEP_ME", "1")).expect("runs");
         let names: Vec<&str> = outcome.lines.iter().filter_map(|line| line.split('=').next()).collect();
         assert!(names.contains(&"KEEP_ME") && names.contains(&"LC_ALL"));

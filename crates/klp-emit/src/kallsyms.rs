@@ -289,6 +289,19 @@ mod tests {
     use crate::fixture::Fixture;
     use crate::image::VMLINUX;
 
+    #[test]
+    fn a_name_is_no_longer_than_the_kernels_can_be() {
+        let token = [b'x'; 100];
+        let tokens = vec![&token[..]; 256];
+        let expanded = |count: u8| {
+            let data: Vec<u8> =
+                std::iter::once(count).chain(std::iter::repeat_n(7, usize::from(count))).collect();
+            let mut name = Vec::new();
+            expand(&data, &tokens, &mut name).map(|_| name.len())
+        };
+        assert_eq!((expanded(5), expanded(6), expanded(127)), (Some(500), None, None));
+    }
+
     /// Four functions in address order.
     const FUNCTIONS: [&str; 4] = ["f.llvm.9", "f", "g", "f"];
 

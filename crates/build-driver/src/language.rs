@@ -25,11 +25,11 @@ impl MakeWord {
     /// The path of a folder or program that make is told.
     ///
     /// # Errors
-    /// `klpx::bad-path`.
+    /// `klpx::usage`.
     pub fn path(path: &Path) -> Result<MakeWord> {
         path.to_str().and_then(MakeWord::new).ok_or_else(|| {
             let what = format!("kbuild can't have {} in a path", path.display());
-            Diagnosis::new("klpx::bad-path", Class::Usage, what)
+            Diagnosis::new("klpx::usage", Class::Usage, what)
                 .why("make and its shell take blanks, colons, commas, quotes and dollars for their own")
                 .remedy("name a place whose path has letters, digits, dots and dashes only")
                 .into()

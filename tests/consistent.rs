@@ -443,6 +443,11 @@ fn folders_and_lists_that_can_not_be_are_refused() {
     toy.check("plain", &[]);
     let functions = toy.path("lists/functions.tsv");
     let kept = std::fs::read_to_string(&functions).expect("a list");
+    // A name would become an option of the compiler.
+    let mut cells: Vec<&str> = kept.lines().nth(1).expect("a choice").split('\t').collect();
+    cells[4] = "f -fplugin=x.so";
+    std::fs::write(&functions, format!("{kept}{}\n", cells.join("\t"))).expect("a list");
+    refused(&["-b", "plain", "--output", "lists"], "klpx::bad-list");
     std::fs::write(&functions, format!("{kept}what is this\n")).expect("a list");
     refused(&["-b", "plain", "--output", "lists"], "klpx::bad-list");
 }

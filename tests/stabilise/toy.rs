@@ -124,7 +124,10 @@ impl Toy {
         toy.write("out/Module.symvers", "");
         toy.write(
             "vmlinux.c",
-            "const char linux_banner[] = \"Linux version 7.2.0 (toy) #1\\n\"; int none(void) { return 0; }\n",
+            &format!(
+                "const char linux_banner[] = \"Linux version 7.2.0 (toy@toy) ({}) #1\\n\"; int none(void) {{ return 0; }}\n",
+                version("clang")
+            ),
         );
         let image = Command::new(format!("clang{suffix}"))
             .args(["-c", "vmlinux.c", "-o", "out/vmlinux"])

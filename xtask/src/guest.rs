@@ -193,12 +193,14 @@ struct Protocol<'a> {
     verdicts: BTreeMap<String, Verdict>,
     /// The task that runs, and which of its expected complaints have come.
     current: Option<(&'a Task, Vec<bool>)>,
+    /// The task that ended last: what the kernel says between two tasks, or after all, is its doing.
+    last: Option<&'a Task>,
     done: bool,
 }
 
 impl<'a> Protocol<'a> {
     fn new(tasks: &'a [&'a Task]) -> Protocol<'a> {
-        Protocol { tasks, verdicts: BTreeMap::new(), current: None, done: false }
+        Protocol { tasks, verdicts: BTreeMap::new(), current: None, last: None, done: false }
     }
 
     fn line(&mut self, line: &str) {
@@ -240,6 +242,7 @@ impl<'a> Protocol<'a> {
 
     fn end(&mut self) {
         let Some((task, seen)) = self.current.take() else { return };
+        self.last = Some(task);
         let missing = task.console.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(text, _)| text);
         let missing: Vec<String> = missing.map(|text| format!("the console never said '{text}'")).collect();
         if let Some(verdict) = self.verdicts.get_mut(&task.name) {
@@ -250,6 +253,11 @@ impl<'a> Protocol<'a> {
 
     /// A line that is not the protocol's: the kernel speaks.
     fn kernel_line(&mut self, line: &str) {
+        if self.current.is_none()
+            && self.last.is_some_and(|task| task.console.iter().any(|text| line.contains(text)))
+        {
+            return;
+        }
         if let Some((task, seen)) = &mut self.current {
             let mut expected = false;
             for (text, seen) in task.console.iter().zip(seen) {
@@ -268,7 +276,7 @@ impl<'a> Protocol<'a> {
     }
 
     fn verdict(&mut self) -> Option<&mut Verdict> {
-        let (task, _) = self.current.as_ref()?;
+        let task = self.current.as_ref().map(|(task, _)| *task).or(self.last)?;
         self.verdicts.get_mut(&task.name)
     }
 
@@ -369,6 +377,16 @@ mod tests {
     fn a_kernel_complaint_fails_the_task_that_runs() {
         assert!(!verdict_of(&[], &[BEGIN, OK, WARNING, END, DONE]).good());
         assert!(verdict_of(&[], &[WARNING, BEGIN, OK, END, DONE]).good());
+    }
+
+    #[test]
+    fn a_complaint_after_the_end_of_a_task_is_its_own() {
+        for lines in
+            [&[BEGIN, OK, END, WARNING, DONE][..], &[BEGIN, OK, END, DONE, WARNING], &[BEGIN, OK, END]]
+        {
+            assert!(!verdict_of(&[], lines).good(), "{lines:?}");
+        }
+        assert!(verdict_of(&["at a.c:1"], &[BEGIN, OK, WARNING, END, WARNING, DONE]).good());
     }
 
     #[test]

@@ -107,11 +107,14 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
         vec![tried(built, "inline-count", "a second count of vmlinux agrees", failures, elapsed)];
     let failures = shown(&survey, &page)?;
     results.push(tried(built, "inline-page", "the page about it in a browser", failures, elapsed));
-    if let Some(module) = built.debug_module()? {
-        let (survey, elapsed) = self::survey(klpx, &module, None)?;
-        let failures = count(built, &survey, &module, false);
-        results.push(tried(built, "inline-module", "a second count of a module agrees", failures, elapsed));
-    }
+    let (failures, elapsed) = match built.debug_module()? {
+        Some(module) => {
+            let (survey, elapsed) = self::survey(klpx, &module, None)?;
+            (count(built, &survey, &module, false), elapsed)
+        }
+        None => (vec!["no module with debug information was found".to_owned()], Duration::ZERO),
+    };
+    results.push(tried(built, "inline-module", "a second count of a module agrees", failures, elapsed));
     Ok(results)
 }
 

@@ -260,6 +260,10 @@ impl Klpx {
     /// The same with only the commands of one directory at hand.
     pub(crate) fn run_in(&self, build: &Build<'_>, path: Option<&Path>) -> Result<Outcome> {
         std::fs::create_dir_all(build.output)?;
+        // A report that stays from another run would be read as this run's.
+        if report_path(build).exists() {
+            std::fs::remove_file(report_path(build))?;
+        }
         let start = Instant::now();
         let mut command = self.build_command(build);
         if let Some(path) = path {

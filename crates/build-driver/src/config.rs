@@ -5,6 +5,7 @@ use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
+use crate::process;
 use crate::tree::Version;
 
 /// A parsed `.config`. Symbols are named without `CONFIG_`.
@@ -20,7 +21,7 @@ impl Config {
     /// # Errors
     /// The file can't be read, or holds no symbol at all.
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read(path).map_err(|error| {
+        let text = process::read(path).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
                 Diagnosis::new(
                     "klpx::config-missing",
@@ -31,7 +32,7 @@ impl Config {
             } else {
                 Diagnosis::io("read", path, &error)
             }
-        })?;
+        })??;
         let config = Config::parse(&String::from_utf8_lossy(&text));
         if config.values.is_empty() {
             let what = format!("{} is not a kernel configuration", path.display());
@@ -111,6 +112,14 @@ impl Arch {
         match self {
             Arch::X86_64 => "x86",
             Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// What an ELF header calls it (EM_X86_64, EM_AARCH64).
+    pub fn machine(self) -> u16 {
+        match self {
+            Arch::X86_64 => 62,
+            Arch::Arm64 => 183,
         }
     }
 

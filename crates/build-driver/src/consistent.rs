@@ -26,6 +26,8 @@ use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use crate::config::{Arch, Config};
 use crate::files::script;
 use crate::kbuild::recorded::{Recorded, module_objects};
+use crate::language::{Identifier, MakeWord, is_source_path};
+use crate::own;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Toolchain, Wishes};
 use crate::tree::SourceTree;
@@ -93,7 +95,8 @@ impl Consistent {
         let wishes = Wishes { llvm: request.llvm.as_deref(), cross: request.cross_compile.as_deref() };
         let tools = toolchain::choose(&config, arch, &wishes, &Runner::new())?;
         std::fs::create_dir_all(&request.dir).map_err(|e| Diagnosis::io("create", &request.dir, &e))?;
-        let dir = request.dir.canonicalize().map_err(|e| Diagnosis::io("open", &request.dir, &e))?;
+        // The compiler reads the lists.
+        let dir = own::check(&request.dir)?;
         if dir.starts_with(&build) {
             let what = format!("{} lies in the build tree, which klpx never writes to", dir.display());
             return Err(Diagnosis::new("klpx::usage", Class::Usage, what)
@@ -101,8 +104,9 @@ impl Consistent {
                 .into());
         }
         let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
-        for path in [&dir, source.root(), &cc] {
-            check_path(path)?;
+        for path in [&dir, source.root(), &build, &cc] {
+            // Make's variables, dependencies and a shell script have it.
+            MakeWord::path(path)?;
         }
         Ok(Consistent { source: source.root().to_owned(), build, arch, tools, cc, dir })
     }
@@ -154,15 +158,21 @@ impl Consistent {
         };
         let moved =
             || (self.source.join(file).is_file() || self.build.join(file).is_file()).then(|| file.to_owned());
-        below(&self.source).or_else(|| below(&self.build)).or_else(moved).filter(|unit| unit.ends_with(".c"))
+        below(&self.source)
+            .or_else(|| below(&self.build))
+            .or_else(moved)
+            .filter(|unit| unit.ends_with(".c") && is_source_path(unit))
     }
 
     /// Writes the lists that changed, and the wrapper. How many lists changed.
     ///
     /// # Errors
     /// The folder can't be written to.
-    pub fn write(&self, lists: &BTreeMap<String, Vec<(String, Inlining)>>) -> Result<usize> {
+    pub fn write(&self, lists: &BTreeMap<String, Vec<(Identifier, Inlining)>>) -> Result<usize> {
         let mut changed = 0;
+        if let Some(unit) = lists.keys().find(|unit| !is_source_path(unit)) {
+            return Err(Diagnosis::internal(&format!("{unit:?} is no unit that a list can be for")).into());
+        }
         for (unit, functions) in lists {
             let path = self.dir.join("units").join(format!("{unit}.inl"));
             let text = list(self.tools.compiler, functions);
@@ -248,22 +258,8 @@ pub fn refuse(build: &Path) -> Result<()> {
         .into())
 }
 
-/// A path goes into make's variables, into dependencies, and into a shell script.
-fn check_path(path: &Path) -> Result<()> {
-    let plain = |c: char| c.is_alphanumeric() || "/._+-@,=~".contains(c);
-    let text = path.to_str().unwrap_or(" ");
-    if text.chars().all(plain) {
-        return Ok(());
-    }
-    let what = format!("kbuild can't have the folder {} in a path", path.display());
-    Err(Diagnosis::new("klpx::usage", Class::Usage, what)
-        .why("make takes blanks, colons and quotes for its own")
-        .remedy("name a folder of letters, digits, dots and dashes")
-        .into())
-}
-
 /// A unit's list in the compiler's language.
-fn list(compiler: Compiler, functions: &[(String, Inlining)]) -> String {
+fn list(compiler: Compiler, functions: &[(Identifier, Inlining)]) -> String {
     let mut text = String::new();
     if compiler == Compiler::Gcc && !functions.is_empty() {
         // An attribute that comes after the definition is worth a warning elsewhere.

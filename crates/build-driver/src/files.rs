@@ -130,12 +130,18 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 /// Writes a file so that it is there whole or not at all, and on disk when this returns. Several processes may write the
 /// same file at once.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, bytes, 0o666)
+}
+
+/// The same with a mode, from which the user's umask is taken. The file is made beside its place, under a name that
+/// nobody knows before, and links are not followed.
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let fail = |error: io::Error| Diagnosis::io("write", path, &error);
     let (name, dir) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new(".")));
     let mut file = tempfile::Builder::new()
         .prefix(name)
         .suffix(".new")
-        .permissions(Permissions::from_mode(0o666))
+        .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)
         .map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
@@ -158,11 +164,7 @@ pub(crate) fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
     if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
         return Ok(path);
     }
-    let temporary = dir.join(format!("{name}.new"));
-    std::fs::write(&temporary, text).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&temporary, mode).map_err(|error| Diagnosis::io("write", &temporary, &error))?;
-    std::fs::rename(&temporary, &path).map_err(|error| Diagnosis::io("write", &path, &error))?;
+    write_whole(&path, text.as_bytes(), 0o777)?;
     Ok(path)
 }
 

@@ -16,6 +16,8 @@ pub mod consistent;
 mod files;
 pub mod kbuild;
 mod kernel;
+pub mod language;
+mod own;
 pub mod packages;
 mod parallel;
 pub mod patch;

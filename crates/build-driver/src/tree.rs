@@ -1,14 +1,15 @@
 //! The user's source tree: is it a kernel, which version, which files are sources, and its identity. Only reads.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
+mod kinds;
+mod walk;
+
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+pub(crate) use walk::file_threads;
 
 /// A kernel version, from the top of the kernel's Makefile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,8 +82,7 @@ impl SourceTree {
             return Err(refuse(format!("it has no {missing}")).into());
         }
         let makefile = root.join("Makefile");
-        let text = std::fs::read(&makefile).map_err(|error| Diagnosis::io("read", &makefile, &error))?;
-        let Some(version) = parse_version(&String::from_utf8_lossy(&text)) else {
+        let Some(version) = parse_version(&klpx_input::text(&makefile)?) else {
             return Err(refuse("its Makefile sets no VERSION and PATCHLEVEL".to_owned()).into());
         };
         Ok(SourceTree { root, version })
@@ -98,15 +98,26 @@ impl SourceTree {
         &self.version
     }
 
-    /// Every source file, sorted by path: no `.git`, no product of a build made inside the tree.
+    /// Every file that kbuild can read, sorted by path: no product of a build made inside the tree, nothing of git's or of
+    /// an editor's. The private copy has these and no others, so a file that is left out can change nothing.
     pub fn files(&self) -> Result<Vec<Entry>> {
         files(&self.root)
     }
 }
 
+/// True for a path that no makefile, compiler or script of the kernel reads.
+pub(crate) fn is_of_no_build(path: &str) -> bool {
+    path.split('/').any(kinds::is_of_no_build)
+}
+
+/// True for the name of a file that only a build makes.
+pub(crate) fn is_product(name: &str) -> bool {
+    kinds::is_generated_name(name)
+}
+
 /// Every source file below a folder, as [`SourceTree::files`] has them.
 pub(crate) fn files(root: &Path) -> Result<Vec<Entry>> {
-    let mut files = walk(root)?;
+    let mut files = walk::files(root)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }
@@ -157,7 +168,8 @@ pub enum Kind {
         /// True when its owner may run it.
         executable: bool,
     },
-    /// A symbolic link and where it points.
+    /// A symbolic link and where it points: relative, and within the tree. A link that leads out of the tree is the file
+    /// that it leads to.
     Link(PathBuf),
 }
 
@@ -181,147 +193,6 @@ pub fn identity(files: &[Entry]) -> blake3::Hash {
         }
     }
     hasher.finalize()
-}
-
-/// Folders, relative to the tree, that only a build makes.
-fn is_generated_dir(path: &Path) -> bool {
-    let Some(path) = path.to_str() else { return false };
-    path == "include/config"
-        || path == "include/generated"
-        || path == ".tmp_versions"
-        || (path.starts_with("arch/") && path.ends_with("/include/generated"))
-}
-
-/// Files that only a build makes, by name. Products with a `.NAME.cmd` beside them need no entry here.
-fn is_generated_name(name: &str) -> bool {
-    const NAMES: [&str; 10] = [
-        ".config",
-        ".config.old",
-        ".version",
-        "modules.order",
-        "Module.symvers",
-        "System.map",
-        "utsversion-tmp.h",
-        ".missing-syscalls.d",
-        "vmlinux",
-        ".objdiff",
-    ];
-    const ENDS: [&str; 8] = [".o", ".a", ".ko", ".mod", ".mod.c", ".o.d", ".symvers", ".lex.d"];
-    NAMES.contains(&name)
-        || name.starts_with(".tmp_")
-        || (name.starts_with('.') && name.ends_with(".cmd"))
-        || ENDS.iter().any(|end| name.ends_with(end))
-}
-
-/// Folders still to be read, shared by the walking threads.
-#[derive(Default)]
-struct Queue {
-    state: Mutex<(Vec<PathBuf>, usize)>,
-    changed: Condvar,
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, (Vec<PathBuf>, usize)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A folder to read, or `None` when all are read.
-    fn take(&self) -> Option<PathBuf> {
-        let mut state = self.lock();
-        loop {
-            if let Some(dir) = state.0.pop() {
-                state.1 += 1;
-                return Some(dir);
-            }
-            if state.1 == 0 {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn done(&self, found: Vec<PathBuf>) {
-        let mut state = self.lock();
-        state.0.extend(found);
-        state.1 -= 1;
-        self.changed.notify_all();
-    }
-}
-
-/// How many threads to use for work on many files.
-pub(crate) fn file_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
-}
-
-fn walk(root: &Path) -> Result<Vec<Entry>> {
-    let queue = Queue::default();
-    queue.lock().0.push(PathBuf::new());
-    let worker = || {
-        let mut files = Vec::new();
-        let mut failure = None;
-        while let Some(dir) = queue.take() {
-            let mut subdirs = Vec::new();
-            if failure.is_none()
-                && let Err(error) = read_dir(root, &dir, &mut files, &mut subdirs)
-            {
-                failure = Some(error);
-                subdirs.clear();
-            }
-            queue.done(subdirs);
-        }
-        failure.map_or(Ok(files), Err)
-    };
-    let results: Vec<Result<Vec<Entry>>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..file_threads()).map(|_| scope.spawn(worker)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    });
-    let mut all = Vec::new();
-    for files in results {
-        all.extend(files?);
-    }
-    Ok(all)
-}
-
-/// Reads one folder: its source files go to `files`, its folders to `subdirs`.
-fn read_dir(
-    root: &Path,
-    dir: &Path,
-    files: &mut Vec<Entry>,
-    subdirs: &mut Vec<PathBuf>,
-) -> std::result::Result<(), Failure> {
-    let full = root.join(dir);
-    let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("read", &full, error));
-    let listing = std::fs::read_dir(&full).map_err(|error| fail(&error))?;
-    let names: HashSet<OsString> = listing
-        .map(|entry| entry.map(|e| e.file_name()))
-        .collect::<std::io::Result<_>>()
-        .map_err(|e| fail(&e))?;
-    for name in &names {
-        let path = dir.join(name);
-        let text = name.to_string_lossy();
-        if (dir.as_os_str().is_empty() && text == ".git") || is_generated_name(&text) {
-            continue;
-        }
-        if names.contains(&OsString::from(format!(".{text}.cmd"))) {
-            continue;
-        }
-        let target = full.join(name);
-        let meta =
-            std::fs::symlink_metadata(&target).map_err(|error| Diagnosis::io("read", &target, &error))?;
-        if meta.is_dir() {
-            if !is_generated_dir(&path) {
-                subdirs.push(path);
-            }
-        } else if meta.is_symlink() {
-            let link = std::fs::read_link(&target).map_err(|error| Diagnosis::io("read", &target, &error))?;
-            files.push(Entry { path, kind: Kind::Link(link) });
-        } else if meta.is_file() {
-            let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-            let executable = meta.mode() & 0o100 != 0;
-            files.push(Entry { path, kind: Kind::File { size: meta.size(), mtime, executable } });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -395,6 +266,68 @@ mod tests {
         expected.extend(["fs/a.c", "scripts/fixdep.c", "arch/x86/include/asm/z.h"].map(str::to_owned));
         expected.sort_by_key(|name| PathBuf::from(name));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_no_build_reads_changes_no_identity() {
+        let dir = tree(&["fs/a.c"]);
+        let before = names(dir.path());
+        for name in [
+            "fix.patch",
+            "report.json",
+            "tags",
+            "cscope.out",
+            "fs/.a.c.swp",
+            "fs/a.c~",
+            "fs/a.c.orig",
+            "fs/#a.c#",
+            ".vscode/settings",
+            "scripts/__pycache__/x.pyc",
+            "livepatch-fix.ko",
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            std::fs::write(&path, "text").expect("write");
+        }
+        std::os::unix::fs::symlink("me@host.1:2", dir.path().join("fs/.#a.c")).expect("an editor's lock");
+        assert_eq!(names(dir.path()), before);
+    }
+
+    #[test]
+    fn what_is_behind_a_link_out_of_the_tree_is_a_part_of_the_source() {
+        let dir = tree(&["fs/a.c"]);
+        let outside = tempfile::tempdir().expect("dir");
+        std::fs::create_dir(outside.path().join("drv")).expect("mkdir");
+        for name in ["x.c", "drv/y.c"] {
+            std::fs::write(outside.path().join(name), "text").expect("write");
+        }
+        let link = |target: &Path, name: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).expect("link");
+        };
+        link(&outside.path().join("x.c"), "fs/x.c");
+        link(&outside.path().join("drv"), "fs/drv");
+        link(Path::new("a.c"), "fs/b.c");
+        // An absolute link would lead from the private copy back into the user's tree.
+        link(&dir.path().join("fs/a.c"), "fs/c.c");
+        let id = || {
+            let files = SourceTree::open(dir.path()).expect("tree").files().expect("files");
+            let kind = |path: &str| {
+                let entry = files.iter().find(|entry| entry.path == Path::new(path)).expect(path);
+                matches!(entry.kind, Kind::Link(_))
+            };
+            assert_eq!(["fs/x.c", "fs/drv/y.c", "fs/b.c", "fs/c.c"].map(kind), [false, false, true, false]);
+            identity(&files)
+        };
+        let mut before = id();
+        for name in ["x.c", "drv/y.c"] {
+            std::fs::write(outside.path().join(name), "another text").expect("write");
+            let now = id();
+            assert_ne!(now, before, "{name}");
+            before = now;
+        }
+        link(dir.path().parent().expect("parent"), "fs/up");
+        let failure = SourceTree::open(dir.path()).expect("tree").files().expect_err("endless");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::source-link");
     }
 
     #[test]

@@ -136,9 +136,11 @@ impl Build<'_> {
 
     fn preflight(&mut self) -> Result<(Kernel, Prepared, KernelFiles)> {
         self.events.begin(Stage::Preflight);
+        // What takes no time comes first.
+        let patches = PatchSet::read(&self.request.patches)?;
         let Located { files, options } = locate::locate(self)?;
         let kernel = Kernel::open(&options)?;
-        let patches = PatchSet::read(&self.request.patches)?;
+        Target::new(&files, &kernel).check()?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
             None => patches.preflight(&kernel, self.request.fuzz)?,

@@ -13,7 +13,7 @@ use klpx_klp_emit::image::{Image, Kernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
 use klpx_klp_emit::plan::{Plan, Unit};
 use klpx_klp_emit::witness::{Witness, overridden};
-use klpx_klp_emit::{banner, export_checks, finish, glue, stand_in};
+use klpx_klp_emit::{export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::ItemId;
@@ -56,7 +56,6 @@ impl Source<'_> {
             None => kernel,
         };
         let vmlinux = kernel.image("vmlinux")?;
-        banner::check(&vmlinux, &self.target.release, &self.target.compiler)?;
         let modules = self.module_images(&kernel)?;
         let overridden: Vec<BTreeSet<ItemId>> = self
             .objects

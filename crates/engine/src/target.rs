@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use klpx_build_driver::Kernel;
 use klpx_build_driver::packages::KernelFiles;
+use klpx_diagnosis::Result;
+use klpx_klp_emit::{banner, image};
 
 use crate::results::TargetFiles;
 
@@ -21,6 +23,8 @@ pub(crate) struct Target {
     /// Its release and compiler, as the configuration has them.
     pub(crate) release: String,
     pub(crate) compiler: String,
+    /// Its machine, as an ELF header says it.
+    pub(crate) machine: u16,
 }
 
 /// An external module of the kernel to be patched.
@@ -42,8 +46,10 @@ impl Target {
             external: None,
             release: kernel.release().to_owned(),
             compiler: kernel.toolchain().version_text.clone(),
+            machine: kernel.arch().machine(),
         }
     }
+
     /// What a report tells of it.
     pub(crate) fn files(&self) -> TargetFiles {
         TargetFiles {
@@ -52,5 +58,11 @@ impl Target {
             modules: self.modules.clone(),
             debug_modules: self.debug_modules.clone(),
         }
+    }
+
+    /// Opens the kernel's image and its list of exports, and checks all that takes no time.
+    pub(crate) fn check(&self) -> Result<()> {
+        let kernel = image::Kernel::open(&self.vmlinux, &self.symvers, &self.modules)?;
+        banner::check(&kernel, self.machine, &self.release, &self.compiler)
     }
 }

@@ -114,10 +114,13 @@ impl<'d> Sections<'d> {
 
     fn dwarf<'s, R: gimli::Reader>(&'s self, reader: impl Fn(&'s Loaded<'d>) -> R) -> Dwarf<R> {
         let load = |id| Ok::<_, std::convert::Infallible>(reader(self.loaded(id).unwrap_or(&self.none)));
-        match Dwarf::load(load) {
+        let mut dwarf = match Dwarf::load(load) {
             Ok(dwarf) => dwarf,
             Err(never) => match never {},
-        }
+        };
+        // A table that units share is read once, not once for each.
+        dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        dwarf
     }
 
     fn loaded(&self, id: gimli::SectionId) -> Option<&Loaded<'d>> {
@@ -174,6 +177,9 @@ fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<Loaded<'d>> {
     Ok(Loaded { bytes, relocations })
 }
 
+/// The most that a byte of a compressed section can stand for: deflate's limit. Debug information has a fiftieth of it.
+const RATIO: u64 = 1032;
+
 fn uncompressed<'d>(elf: &'d Elf<'d>, id: SectionId) -> Result<Cow<'d, [u8]>, String> {
     let bytes = elf.section_bytes(id);
     if elf.section_flags(id) & elf::SHF_COMPRESSED.0 == 0 {
@@ -188,5 +194,9 @@ fn uncompressed<'d>(elf: &'d Elf<'d>, id: SectionId) -> Result<Cow<'d, [u8]>, St
         2 => CompressionFormat::Zstandard,
         other => return Err(format!("it is compressed in an unknown way ({other})")),
     };
-    CompressedData { format, data, uncompressed_size: number(8, 8) }.decompress().map_err(|e| e.to_string())
+    let uncompressed_size = number(8, 8);
+    if uncompressed_size > data.len() as u64 * RATIO {
+        return Err(format!("it claims {uncompressed_size} bytes, more than its {} can hold", data.len()));
+    }
+    CompressedData { format, data, uncompressed_size }.decompress().map_err(|e| e.to_string())
 }

@@ -368,3 +368,62 @@ fn the_code_of_a_weak_definition_that_another_one_replaces_has_no_name() {
     assert_eq!(named, [("one.c", false), ("other.c", true)]);
     assert!(survey.out_of_line().filter(|(_, copy)| copy.named).count() > 2);
 }
+
+/// 40,000 units without a child that share one table of 40,000 abbreviations, each of a type without attributes.
+const ONE_TABLE: &str = "
+.section .debug_abbrev,\"\",@progbits
+.uleb128 1, 0x11
+.byte 0, 0, 0
+.set code, 1
+.rept 40000
+.set code, code + 1
+.uleb128 code, 0x24
+.byte 0, 0, 0
+.endr
+.byte 0
+.section .debug_info,\"\",@progbits
+.rept 40000
+.long 8
+.short 4
+.long 0
+.byte 8, 1
+.endr
+";
+
+#[test]
+fn a_table_of_abbreviations_that_all_units_share_is_read_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (source, object) = (dir.path().join("a.s"), dir.path().join("a.o"));
+    std::fs::write(&source, ONE_TABLE).expect("written");
+    let status = Command::new("as").arg(&source).arg("-o").arg(&object).status().expect("as runs");
+    assert!(status.success());
+    let file = ElfFile::open(&object).expect("opened");
+    let start = std::time::Instant::now();
+    let _ = Survey::read(&file.parse().expect("parsed"));
+    // Read for each unit, 1,600 million abbreviations take a minute.
+    assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_compressed_section_is_not_allotted_by_what_it_claims() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (source, object) = (dir.path().join("a.c"), dir.path().join("a.o"));
+    std::fs::write(&source, "int f(int x) { return x + 1; }").expect("written");
+    let made =
+        Command::new("gcc").args(["-g", "-gz=zlib", "-c"]).arg(&source).arg("-o").arg(&object).status();
+    assert!(made.expect("gcc runs").success());
+    let read = |bytes: Vec<u8>| {
+        let file = ElfFile::from_bytes("a.o", bytes);
+        Survey::read(&file.parse().expect("parsed")).map(|_| ())
+    };
+    let mut bytes = std::fs::read(&object).expect("read");
+    read(bytes.clone()).expect("a whole section");
+    let file = ElfFile::from_bytes("a.o", bytes.clone());
+    let elf = file.parse().expect("parsed");
+    let section = elf.section_by_name(b".debug_info").expect("debug information");
+    let place = elf.section_bytes(section).as_ptr() as usize - elf.data().as_ptr() as usize;
+    // ch_size of Elf64_Chdr.
+    bytes[place + 8..place + 16].copy_from_slice(&(3u64 << 30).to_le_bytes());
+    let failure = read(bytes).expect_err("refused");
+    assert!(failure.to_string().contains("more than its"), "{failure}");
+}

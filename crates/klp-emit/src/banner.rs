@@ -1,28 +1,43 @@
 //! What a kernel image says of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_normalize::elf::{Definition, Elf};
+use object::endian::LittleEndian as LE;
 
-use crate::image::Image;
+use crate::image::Kernel;
 
 /// Longer than any banner.
 const LIMIT: usize = 1024;
 
-/// The banner: `Linux version RELEASE (who) (COMPILER, LINKER) #1 ...`, without its newline.
-pub fn banner(image: &Image<'_>) -> Option<String> {
-    let address = image.address(image.global(b"linux_banner")?)?;
-    let bytes = image.bytes_from(address)?;
+/// The banner: `Linux version RELEASE (who) (COMPILER, LINKER) #1 ...`, without its newline. Looks at one symbol after
+/// the other, without an index: it is asked once, before anything else.
+fn banner(elf: &Elf<'_>) -> Option<String> {
+    let id = elf.symbol_ids().find(|&id| elf.symbol_name(id) == b"linux_banner")?;
+    let Definition::Section(section) = elf.definition(id) else { return None };
+    let offset = elf.symbol_value(id).checked_sub(elf.section(section).sh_addr.get(LE))?;
+    let bytes = elf.section_bytes(section).get(usize::try_from(offset).ok()?..)?;
     let end = bytes.iter().take(LIMIT).position(|&b| b == 0 || b == b'\n')?;
     String::from_utf8(bytes[..end].to_vec()).ok().filter(|text| text.starts_with("Linux version "))
 }
 
-/// Checks that the kernel to be patched is of the release and compiler that klpx builds with.
+/// Checks that the kernel to be patched is of the machine, release and compiler that klpx builds with.
 ///
 /// # Errors
-/// `klpx::release-mismatch` and `klpx::compiler-mismatch`; an image without a banner is taken as it is, since every
-/// function is compared anyway.
-pub fn check(image: &Image<'_>, release: &str, compiler: &str) -> Result<()> {
-    let Some(banner) = banner(image) else { return Ok(()) };
-    let place = Place::file(image.path(), None);
+/// `klpx::bad-elf`, `klpx::machine-mismatch`, `klpx::release-mismatch` and `klpx::compiler-mismatch`; an image without a
+/// banner is taken as it is, since every function is compared anyway.
+pub fn check(kernel: &Kernel, machine: u16, release: &str, compiler: &str) -> Result<()> {
+    let file = kernel.vmlinux();
+    let elf = file.parse()?;
+    let place = Place::file(file.path().display().to_string(), None);
+    if elf.machine() != machine {
+        let what = "the kernel to be patched is of another architecture";
+        return Err(Diagnosis::new("klpx::machine-mismatch", Class::Verification, what)
+            .place(place)
+            .why(format!("its ELF machine is {}, the configuration's {machine}", elf.machine()))
+            .remedy("name the vmlinux and the configuration of one kernel")
+            .into());
+    }
+    let Some(banner) = banner(&elf) else { return Ok(()) };
     let theirs = banner.split_whitespace().nth(2).unwrap_or("");
     if theirs != release {
         return Err(Diagnosis::new(

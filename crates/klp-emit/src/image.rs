@@ -57,7 +57,7 @@ impl Kernel {
     /// When one of the two files can't be read.
     pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<Kernel> {
         let vmlinux = ElfFile::open(vmlinux)?;
-        let text = std::fs::read_to_string(symvers).map_err(|e| Diagnosis::io("read", symvers, &e))?;
+        let text = klpx_input::text(symvers)?;
         let exports = Exports::parse(&text)
             .map_err(|diagnosis| diagnosis.place(Place::file(symvers.display().to_string(), None)))?;
         Ok(Kernel {
@@ -86,6 +86,11 @@ impl Kernel {
         self.named.push(module.to_owned());
         self.exports.by_name.extend(Exports::parse(symvers)?.by_name);
         Ok(self)
+    }
+
+    /// The kernel's image as a file.
+    pub(crate) fn vmlinux(&self) -> &ElfFile {
+        &self.vmlinux
     }
 
     /// What the kernel and its modules export.

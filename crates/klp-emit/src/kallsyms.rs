@@ -32,6 +32,11 @@ struct Entry {
     length: u32,
 }
 
+/// The longest name, its type's letter before it: KSYM_NAME_LEN (include/linux/kallsyms.h) counts a NUL.
+const NAME: usize = 512;
+/// The longest text of all names. A kernel of a distribution has a thirtieth of it.
+const TEXT: usize = 256 << 20;
+
 /// The suffix that ThinLTO puts on a promoted name.
 const PROMOTED: &[u8] = b".llvm.";
 
@@ -185,6 +190,9 @@ impl<'k> Tables<'k> {
         for _ in 0..self.count {
             name.clear();
             rest = expand(rest, &tokens, &mut name)?;
+            if table.text.len() + name.len() > TEXT {
+                return None;
+            }
             table.push(0, name.get(1..)?);
         }
         let form = [Form::OwnPlace, Form::Base, Form::BaseOrPerCpu]
@@ -268,6 +276,9 @@ fn expand<'k>(data: &'k [u8], tokens: &[&[u8]], out: &mut Vec<u8>) -> Option<&'k
     }
     for &token in rest.get(..length)? {
         out.extend_from_slice(tokens.get(usize::from(token))?);
+        if out.len() > NAME {
+            return None;
+        }
     }
     rest.get(length..)
 }
@@ -277,6 +288,19 @@ mod tests {
     use super::*;
     use crate::fixture::Fixture;
     use crate::image::VMLINUX;
+
+    #[test]
+    fn a_name_is_no_longer_than_the_kernels_can_be() {
+        let token = [b'x'; 100];
+        let tokens = vec![&token[..]; 256];
+        let expanded = |count: u8| {
+            let data: Vec<u8> =
+                std::iter::once(count).chain(std::iter::repeat_n(7, usize::from(count))).collect();
+            let mut name = Vec::new();
+            expand(&data, &tokens, &mut name).map(|_| name.len())
+        };
+        assert_eq!((expanded(5), expanded(6), expanded(127)), (Some(500), None, None));
+    }
 
     /// Four functions in address order.
     const FUNCTIONS: [&str; 4] = ["f.llvm.9", "f", "g", "f"];

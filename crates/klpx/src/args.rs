@@ -82,6 +82,9 @@ or its compiler are missing.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a livepatch module from patches to a kernel's source
+    ///
+    /// Building runs what the makefiles and scripts of the kernel's source say, and what a patch adds to them, as the
+    /// user who runs klpx. Give it sources and patches that you would build yourself.
     Build(Box<Build>),
     /// Say what klpx finds of a kernel on this machine, what is missing, and how to get it
     #[command(after_long_help = DOCTOR)]
@@ -378,6 +381,9 @@ pub(crate) enum Cache {
         /// Instead, remove those used longest ago until so many GB are free
         #[arg(long, value_name = "GB", conflicts_with = "days")]
         free: Option<u32>,
+        /// Instead, remove the kernels whose key, as klpx cache list shows it, begins so
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["days", "free"])]
+        key: Option<String>,
         #[command(flatten)]
         common: Common,
     },

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::Wanted;
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::{External, Request, Results};
 
 use crate::args::Build;
+use crate::output::Output;
 use crate::progress::Steps;
 use crate::render;
 use crate::report::{self, Report};
@@ -17,22 +18,32 @@ use crate::report::{self, Report};
 pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
     let steps = Steps::new();
     let mut report = Report::of(&args.patches);
+    let place = args.report.as_deref().map(|path| claim(args, path)).transpose()?;
     let result = build(args, &steps, &mut report, out);
     steps.abandon();
     if let Err(failure) = &result {
         report.fail(failure);
     }
-    match &args.report {
-        Some(path) => report.write(path).and(result),
+    match place {
+        Some(place) => place.write(report::to_text(&report)?.as_bytes()).and(result),
         None => result,
     }
 }
 
+/// A file that the build will write, and that it does not read.
+fn claim(args: &Build, path: &Path) -> Result<Output> {
+    let output = Output::claim(path, 0o666)?;
+    let named = [&args.source, &args.config, &args.vmlinux, &args.module].into_iter().flatten();
+    output.is_none_of(args.patches.iter().chain(named).map(PathBuf::as_path))?;
+    Ok(output)
+}
+
 fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write) -> Result<()> {
     let request = request(args)?;
-    let output = output_path(args, &request.name)?;
+    let output = output_path(args, &request.name);
+    let place = claim(args, &output)?;
     let made = klpx_engine::build(&request, steps, &mut report.results)?;
-    place(&made.bytes, &output)?;
+    place.write(&made.bytes)?;
     report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made));
     show(args, &report.results, &output, out)
 }
@@ -102,32 +113,13 @@ fn livepatch_name(args: &Build) -> Result<String> {
         .into())
 }
 
-fn output_path(args: &Build, name: &str) -> Result<PathBuf> {
+fn output_path(args: &Build, name: &str) -> PathBuf {
     let file = format!("livepatch-{name}.ko");
-    let path = match &args.output {
+    match &args.output {
         None => PathBuf::from(file),
         Some(path) if path.is_dir() || path.as_os_str().to_string_lossy().ends_with('/') => path.join(file),
         Some(path) => path.clone(),
-    };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(parent) = parent.filter(|p| !p.is_dir()) {
-        return Err(Diagnosis::new("klpx::no-such-folder", Class::Usage, "the output folder does not exist")
-            .place(Place::file(parent.display().to_string(), None))
-            .into());
     }
-    Ok(path)
-}
-
-/// Writes the module beside its final name first, so that nobody ever sees half of it.
-fn place(bytes: &[u8], output: &Path) -> Result<()> {
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |e: &std::io::Error| Diagnosis::io("write", output, e);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
-    file.write_all(bytes).map_err(|e| failed(&e))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(|e| failed(&e))?;
-    file.persist(output).map_err(|e| failed(&e.error))?;
-    Ok(())
 }
 
 /// The table of functions and how to load the module.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use klpx_build_driver::cache::{self, Which};
+use klpx_build_driver::cache::{self, Ownership, Which};
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -34,11 +34,12 @@ pub(crate) fn directory_or(named: Option<&Path>) -> Result<PathBuf> {
 pub(crate) fn run(command: &Cache, out: &mut impl Write) -> Result<()> {
     let text = match command {
         Cache::List { common } => list(&directory(common)?)?,
-        Cache::Prune { days, free, common } => {
-            let which = match (free, days) {
-                (Some(gigabytes), _) => Which::UntilFree(u64::from(*gigabytes) * 1_000_000_000),
-                (None, 0) => Which::All,
-                (None, days) => Which::Unused(u64::from(*days) * 24 * 60 * 60),
+        Cache::Prune { days, free, key, common } => {
+            let which = match (key, free, days) {
+                (Some(key), ..) => Which::Key(key.clone()),
+                (None, Some(gigabytes), _) => Which::UntilFree(u64::from(*gigabytes) * 1_000_000_000),
+                (None, None, 0) => Which::All,
+                (None, None, days) => Which::Unused(u64::from(*days) * 24 * 60 * 60),
             };
             prune(&directory(common)?, &which)?
         }
@@ -55,10 +56,11 @@ fn list(dir: &Path) -> Result<String> {
     let mut rows = vec![["kernel", "size", "release", "compiler", "state"].map(str::to_owned).to_vec()];
     let sizes: Vec<u64> = items.par_iter().map(cache::Item::size).collect();
     for (item, size) in items.iter().zip(sizes) {
-        let state = match (item.busy, item.complete) {
-            (true, _) => "in use",
-            (false, true) => "ready",
-            (false, false) => "not finished",
+        let state = match (item.ownership, item.busy, item.complete) {
+            (Ownership::Unknown, ..) => "not klpx's",
+            (_, true, _) => "in use",
+            (_, false, true) => "ready",
+            (_, false, false) => "not finished",
         };
         let (release, compiler) = item.info.as_ref().map_or((String::new(), String::new()), |info| {
             (format!("{} {}", info.release, info.arch), info.compiler.clone())
@@ -70,6 +72,16 @@ fn list(dir: &Path) -> Result<String> {
 
 fn prune(dir: &Path, which: &Which) -> Result<String> {
     let pruned = cache::prune(dir, which)?;
+    if let Which::Key(key) = which
+        && pruned.removed.is_empty()
+        && pruned.busy.is_empty()
+        && pruned.unknown.is_empty()
+    {
+        let what = format!("{} has no kernel whose key begins with {key:?}", dir.display());
+        return Err(Diagnosis::new("klpx::no-such-kernel", Class::Usage, what)
+            .remedy("klpx cache list shows the keys")
+            .into());
+    }
     let removed = render::plural(pruned.removed.len(), "kernel");
     let mut text = format!("removed {removed}, {}", gigabytes(pruned.freed));
     if let Some(free) = pruned.free {
@@ -78,6 +90,10 @@ fn prune(dir: &Path, which: &Which) -> Result<String> {
     text.push('\n');
     for item in pruned.busy {
         text.push_str(&format!("kept {}: in use\n", item.key));
+    }
+    for item in pruned.unknown {
+        let dir = item.dir.display();
+        text.push_str(&format!("kept {dir}: nothing shows that klpx made it; remove it by hand\n"));
     }
     Ok(text)
 }

@@ -10,9 +10,11 @@ mod inline_check;
 mod inspect;
 mod manual;
 mod normalize;
+mod output;
 mod progress;
 mod render;
 mod report;
+mod terminal;
 mod wanted;
 
 use std::io::Write;
@@ -22,10 +24,11 @@ use clap::Parser;
 use klpx_diagnosis::Result;
 
 use args::{Cli, Command};
+use terminal::Output;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = Output(std::io::stdout().lock());
+    let mut out = Output::new(std::io::stdout().lock());
     match run(&cli.command, &mut out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -44,29 +47,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Normalize(args) => normalize::run(args, out),
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),
-        Command::Completions { shell } => {
-            manual::completions(*shell, out);
-            Ok(())
-        }
+        Command::Completions { shell } => manual::completions(*shell, out),
         Command::Man { directory } => manual::man(directory.as_deref(), out),
-    }
-}
-
-/// Standard output. A reader that went away (`klpx diff ... | head`) is no failure.
-struct Output<W>(W);
-
-impl<W: Write> Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.0.write(bytes) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(bytes.len()),
-            other => other,
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        match self.0.flush() {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
-        }
     }
 }

@@ -24,6 +24,11 @@ pub(crate) fn man(directory: Option<&Path>, out: &mut impl Write) -> Result<()> 
 }
 
 /// Prints a completion script.
-pub(crate) fn completions(shell: clap_complete::Shell, out: &mut impl Write) {
-    clap_complete::generate(shell, &mut Cli::command(), "klpx", out);
+pub(crate) fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> Result<()> {
+    // clap panics when it can't write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "klpx", &mut script);
+    out.write_all(&script)
+        .and_then(|()| out.flush())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use klpx_engine::{Events, Stage};
 
+use crate::terminal;
+
 /// Width of the column that names a step.
 const NAME: usize = 14;
 /// Width of the column that says what came of it; the time stands after it.
@@ -54,7 +56,7 @@ impl Steps {
     fn message(&self, text: &str, plain: bool) {
         let mut guard = self.lock();
         let Some(current) = guard.as_mut() else { return };
-        current.bar.set_message(text.to_owned());
+        current.bar.set_message(terminal::word(text).into_owned());
         if !self.terminal && plain {
             current.announced = Instant::now();
             print_line(&format!("  {:NAME$} {text}", current.name));
@@ -69,8 +71,9 @@ impl klpx_build_driver::Progress for Steps {
 
     fn objects(&self, done: u64, total: Option<u64>) {
         let text = match total {
-            Some(total) => format!("{done} of {total} objects"),
-            None => format!("{done} objects"),
+            // A workspace that is restored makes more than was counted on.
+            Some(total) if done <= total => format!("{done} of {total} objects"),
+            _ => format!("{done} objects"),
         };
         // Off a terminal a line each half minute shows that it lives.
         let due = self.lock().as_ref().is_some_and(|c| c.announced.elapsed() >= Duration::from_secs(30));
@@ -114,5 +117,5 @@ impl Events for Steps {
 
 /// Standard error may be closed; that is no reason to stop.
 pub(crate) fn print_line(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", line.trim_end());
+    let _ = writeln!(std::io::stderr().lock(), "{}", terminal::lines(line.trim_end()));
 }

@@ -3,22 +3,25 @@
 pub(crate) use klpx_diagnosis::words::{count, plural};
 use klpx_diagnosis::{Diagnosis, Failure};
 
+use crate::terminal;
+
 /// A failure as people read it.
 pub(crate) fn failure(failure: &Failure) -> String {
     failure.diagnoses().map(diagnosis).collect::<Vec<_>>().join("\n")
 }
 
 fn diagnosis(d: &Diagnosis) -> String {
-    let mut text = format!("error: {} [{}]\n", d.what, d.code);
+    let mut text = format!("error: {} [{}]\n", terminal::word(&d.what), d.code);
     let mut line = |label: &str, value: &str| {
         if !value.is_empty() {
-            text.push_str(&format!("  {label:6} {value}\n"));
+            text.push_str(&format!("  {label:6} {}\n", terminal::word(value)));
         }
     };
     line("where", &d.place.to_string());
     line("why", &d.why);
     for (n, detail) in d.detail.iter().enumerate() {
-        line(if n == 0 { "shown" } else { "" }, detail);
+        // A compiler's lines keep their columns.
+        line(if n == 0 { "shown" } else { "" }, &detail.replace('\t', "        "));
     }
     line("hint", &d.remedy);
     text
@@ -26,6 +29,8 @@ fn diagnosis(d: &Diagnosis) -> String {
 
 /// Rows with their columns aligned; the last column is not padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let cells = |row: &Vec<String>| row.iter().map(|cell| terminal::word(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
@@ -69,6 +74,14 @@ pub(crate) fn section(text: &mut String, rows: &[Vec<String>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_make_no_lines_and_columns_of_their_own() {
+        let rows = [vec!["object".into(), "function".into()], vec!["a\nb".into(), "\u{1b}[2Jf\tg".into()]];
+        assert_eq!(table(&rows), "  object   function\n  a\\u{a}b  \\u{1b}[2Jf\\u{9}g\n");
+        let text = failure(&Diagnosis::new("klpx::x", klpx_diagnosis::Class::Input, "no \u{1b}c").into());
+        assert_eq!(text, "error: no \\u{1b}c [klpx::x]\n");
+    }
 
     #[test]
     fn numbers_are_aligned_on_the_right() {

@@ -64,11 +64,6 @@ impl Report {
     pub(crate) fn fail(&mut self, failure: &Failure) {
         self.errors = failure.diagnoses().cloned().collect();
     }
-
-    /// Writes it, replacing what was there.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, to_text(self)?).map_err(|e| Diagnosis::io("write", path, &e).into())
-    }
 }
 
 /// Pretty JSON with a newline at its end.

@@ -2,11 +2,10 @@
 //!
 //! Owns bounds and index checks, `SHN_XINDEX` and extended section counts. Knows nothing of what a section means.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
-use memmap2::{Mmap, UncheckedAdvice};
+use klpx_input::Map;
 use object::elf;
 use object::endian::{LittleEndian as LE, U32};
 use object::pod;
@@ -72,7 +71,7 @@ pub struct ElfFile {
 }
 
 enum Bytes {
-    Map(Mmap),
+    Map(Map),
     Owned(Vec<u8>),
 }
 
@@ -83,14 +82,12 @@ impl ElfFile {
     /// When it can't be read or unpacked.
     pub fn open(path: &Path) -> Result<ElfFile> {
         let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
-        let file = File::open(path).map_err(|e| io(&e))?;
+        let file = klpx_input::open(path).map_err(|e| io(&e))?;
         let length = file.metadata().map_err(|e| io(&e))?.len();
         let bytes = if length == 0 {
             Bytes::Owned(Vec::new())
         } else {
-            // SAFETY: the map is private and read-only; klpx maps files of its own cache, or ones that the user
-            // names for the length of the run.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?;
+            let map = Map::new(&file, path).map_err(|e| io(&e))?;
             match compressed::unpack(path, &map)? {
                 Some(unpacked) => Bytes::Owned(unpacked),
                 None => Bytes::Map(map),
@@ -137,7 +134,7 @@ impl ElfFile {
 pub struct Elf<'d> {
     data: &'d [u8],
     /// What `data` is, unless it is memory of klpx's own.
-    map: Option<&'d Mmap>,
+    map: Option<&'d Map>,
     header: &'d elf::FileHeader64<LE>,
     sections: &'d [Shdr],
     section_names: &'d [u8],
@@ -162,7 +159,7 @@ fn table<'d, T: pod::Pod>(data: &'d [u8], offset: u64, count: u64, what: &str) -
 }
 
 impl<'d> Elf<'d> {
-    fn parse(data: &'d [u8], map: Option<&'d Mmap>) -> Result<Elf<'d>, String> {
+    fn parse(data: &'d [u8], map: Option<&'d Map>) -> Result<Elf<'d>, String> {
         let (header, _) = pod::from_bytes::<elf::FileHeader64<LE>>(data).map_err(|()| "it is too short")?;
         if header.e_ident.magic != elf::ELFMAG {
             return Err("it does not begin as an ELF file does".into());
@@ -301,10 +298,7 @@ impl<'d> Elf<'d> {
         else {
             return;
         };
-        // SAFETY: the map is read-only and of a file, so that its pages come back as they were; that nobody else writes
-        // to the file is what `ElfFile::open` relies on already. Pages that other parts share come back likewise.
-        // A system that can't do it keeps the memory.
-        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, part.len()) };
+        map.release(start, part.len());
     }
 
     /// `e_type`: `ET_REL` for objects and modules, `ET_EXEC` or `ET_DYN` for a linked vmlinux.

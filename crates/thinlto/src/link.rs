@@ -126,17 +126,17 @@ impl Input {
 impl Archiver<'_> {
     /// The members of a thin archive, as paths from the build tree.
     fn members(&self, archive: &str, lazy: bool) -> Result<Vec<Input>> {
-        let outcome = self.runner.run(&Call::new(self.program).dir(self.build).args(["t", archive]))?;
-        if !outcome.success {
+        let answer = self.runner.ask(&Call::new(self.program).dir(self.build).args(["t", archive]))?;
+        if !answer.success {
             return Err(Diagnosis::new("klpx::archive", Class::Build, format!("{archive} can't be listed"))
-                .detail(outcome.lines)
+                .detail(answer.said)
                 .into());
         }
         let relative = |line: &String| {
             let path = Path::new(line).strip_prefix(self.build).unwrap_or(Path::new(line));
             Input::new(&path.to_string_lossy(), lazy)
         };
-        Ok(outcome.lines.iter().map(relative).collect())
+        Ok(answer.lines().iter().map(relative).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
+use crate::language::MakeWord;
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
 
@@ -100,11 +101,11 @@ impl Make<'_> {
         ];
         match self.kernel.is_of_units() {
             // Kernels before 6.4 or so make it from LOCALVERSION whatever is given.
-            true => variables.push(format!("KERNELRELEASE={}", self.kernel.release())),
+            true => variables.push(set("KERNELRELEASE", self.kernel.release_word())),
             // With BTF in modules, `modules` would link vmlinux (the kernel's Makefile, "Build modules").
             false => variables.push("CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned()),
         }
-        variables.push(format!("LOCALVERSION={}", self.kernel.local_version()));
+        variables.push(set("LOCALVERSION", self.kernel.local_version()));
         if self.kernel.is_of_units() || !self.kernel.config().is("DEBUG_INFO_BTF") {
             // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel
             // anew.
@@ -130,7 +131,7 @@ impl Make<'_> {
             return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
                 .why(line.trim().to_owned())
                 .remedy(
-                    "free some space (klpx cache prune), or name another cache directory with --cache-dir",
+                    "free some space (klpx cache prune --free GB), or name another cache directory with --cache-dir",
                 )
                 .into();
         }
@@ -161,6 +162,11 @@ pub(crate) fn is_compiled_unit(line: &str) -> bool {
     short_line(line).is_some_and(|(word, file)| {
         (word == "CC" || word == "AS") && !file.starts_with('/') && !file.starts_with("scripts/")
     })
+}
+
+/// A variable on make's command line.
+fn set(name: &str, value: &MakeWord) -> String {
+    format!("{name}={value}")
 }
 
 fn is_error(line: &str) -> bool {

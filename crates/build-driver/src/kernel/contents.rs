@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use crate::files;
 use crate::files::remove_file;
+use crate::own;
 use crate::process;
 use crate::tree::{self, Entry, Kind};
 
@@ -33,9 +34,10 @@ pub(crate) type Hashes = hashbrown::HashMap<PathBuf, [u8; HASH]>;
 impl Contents {
     /// The contents of the files of a tree. Reads them all when the cache does not know the tree.
     pub(crate) fn of(cache: &Path, root: &Path, files: &[Entry]) -> Result<Contents> {
-        let sources = cache.join("sources");
+        let sources = own::folder(&cache.join("sources"))?;
         let known = sources.join(tree::identity(files).to_hex().as_str());
         if let Ok(identity) = std::fs::read_to_string(&known)
+            && is_identity(&identity)
             && list(&sources, &identity).is_file()
         {
             return Ok(Contents { identity });
@@ -49,7 +51,6 @@ impl Contents {
             text.extend_from_slice(hash);
         }
         let identity = blake3::hash(&text).to_hex().to_string();
-        std::fs::create_dir_all(&sources).map_err(|error| Diagnosis::io("create", &sources, &error))?;
         files::write_durably(&list(&sources, &identity), &text)?;
         files::write_durably(&known, identity.as_bytes())?;
         Ok(Contents { identity })
@@ -76,16 +77,24 @@ impl Contents {
 
 /// Removes what is known of sources that no workspace has.
 pub(crate) fn forget_unused(cache: &Path, used: &BTreeSet<String>) -> Result<()> {
-    let used = |name: &str| name.strip_suffix(".files").is_some_and(|identity| used.contains(identity));
+    let unused = |name: &str| {
+        let identity = name.strip_suffix(".files").filter(|identity| is_identity(identity));
+        identity.is_some_and(|identity| !used.contains(identity))
+    };
     let Ok(listing) = std::fs::read_dir(cache.join("sources")) else { return Ok(()) };
     for entry in listing.flatten() {
         let name = entry.file_name();
         // A tree whose list is gone is read again.
-        if name.to_str().is_none_or(|name| name.ends_with(".files") && !used(name)) {
+        if name.to_str().is_some_and(unused) {
             remove_file(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// True for what [`Contents::identity`] gives; another name is not klpx's.
+fn is_identity(name: &str) -> bool {
+    name.len() == 2 * HASH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn list(sources: &Path, identity: &str) -> PathBuf {

@@ -9,6 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{self, Arch, Config};
 use crate::kernel::contents::Contents;
+use crate::language::MakeWord;
 use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{Entry, SourceTree, Version};
@@ -64,8 +65,8 @@ pub struct Kernel {
     config: Config,
     arch: Arch,
     toolchain: Toolchain,
-    release: String,
-    local_version: String,
+    release: MakeWord,
+    local_version: MakeWord,
     local_files: Vec<(String, String)>,
     pinned: Option<Pinned>,
     contents: Contents,
@@ -100,6 +101,9 @@ impl Kernel {
             Some(release) if toolchain.lto == Lto::None => (release.clone(), String::new()),
             _ => release(&source, &build_dir, &config, &local_files)?,
         };
+        outside_of(&options.cache_dir, &[source.root(), &build_dir])?;
+        MakeWord::path(&std::path::absolute(&options.cache_dir).unwrap_or_default())?;
+        let (release, local_version) = (MakeWord::release(&release)?, MakeWord::release(&local_version)?);
         let files = source.files()?;
         let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
         let parts = Parts {
@@ -191,7 +195,12 @@ impl Kernel {
         &self.cache_dir
     }
 
-    pub(crate) fn local_version(&self) -> &str {
+    /// The release as make is told.
+    pub(crate) fn release_word(&self) -> &MakeWord {
+        &self.release
+    }
+
+    pub(crate) fn local_version(&self) -> &MakeWord {
         &self.local_version
     }
 
@@ -232,6 +241,19 @@ impl Kernel {
     }
 }
 
+/// Refuses a cache in the user's trees: nothing is written there, and a source that holds its own copy has no end. The
+/// other way is fine, for trees that klpx unpacked.
+fn outside_of(cache: &Path, trees: &[&Path]) -> Result<()> {
+    let existing = cache.ancestors().find_map(|dir| dir.canonicalize().ok());
+    let lies_in = |tree: &&&Path| existing.as_ref().is_some_and(|dir| dir.starts_with(tree));
+    let Some(tree) = trees.iter().find(lies_in) else { return Ok(()) };
+    let what = format!("the cache {} lies in {}", cache.display(), tree.display());
+    Err(Diagnosis::new("klpx::cache-in-tree", Class::Usage, what)
+        .why("klpx never writes to the kernel's source and build tree")
+        .remedy("name a folder outside of them with --cache-dir")
+        .into())
+}
+
 fn canonical_dir(dir: &Path) -> Result<PathBuf> {
     dir.canonicalize().map_err(|error| {
         let what = format!("can't open the build tree {}", dir.display());
@@ -250,7 +272,7 @@ fn localversion_files(dir: &Path) -> Vec<(String, String)> {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
             let wanted = name.starts_with("localversion") && !name.contains('~');
-            wanted.then(|| std::fs::read_to_string(entry.path()).ok().map(|text| (name, text)))?
+            wanted.then(|| klpx_input::text(&entry.path()).ok().map(|text| (name, text)))?
         })
         .collect();
     files.sort();
@@ -285,11 +307,11 @@ fn release(
 
 /// What a build tree says its release is.
 fn recorded_release(build_dir: &Path) -> Option<String> {
-    let line = std::fs::read_to_string(build_dir.join("include/config/kernel.release")).ok();
+    let line = klpx_input::text(&build_dir.join("include/config/kernel.release")).ok();
     if let Some(text) = line.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
         return Some(text);
     }
-    let header = std::fs::read_to_string(build_dir.join("include/generated/utsrelease.h")).ok()?;
+    let header = klpx_input::text(&build_dir.join("include/generated/utsrelease.h")).ok()?;
     let (_, rest) = header.split_once("UTS_RELEASE \"")?;
     rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
 }
@@ -321,7 +343,7 @@ impl Pinned {
         let mut hasher = blake3::Hasher::new();
         for name in PINNED_FILES {
             let path = dir.join(name);
-            let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
+            let text = klpx_input::bytes(&path).map_err(|error| Diagnosis::io("read", &path, &error))??;
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(&text);
         }
@@ -420,6 +442,17 @@ mod tests {
         let source = SourceTree::open(dir.path()).expect("tree");
         let failure = release(&source, build.path(), &Config::default(), &[]).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::release-mismatch");
+    }
+
+    #[test]
+    fn a_cache_in_the_users_trees_is_refused() {
+        let dir = tree();
+        let root = dir.path().canonicalize().expect("path");
+        let cache = root.join("cache");
+        let failure = outside_of(&cache, &[Path::new("/nonexistent"), &root]).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-in-tree");
+        assert!(!cache.exists());
+        outside_of(&cache, &[&cache.join("unpacked/1"), Path::new("/nonexistent")]).expect("outside");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
-use memmap2::Mmap;
+use klpx_input::Map;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbolTable};
 
@@ -47,9 +47,8 @@ impl Banner {
 
     /// What the generated headers of a build tree or headers package hold. Without a release there is no banner.
     pub(super) fn of_headers(folder: &Path) -> Option<Banner> {
-        let read = |name: &str| {
-            std::fs::read_to_string(folder.join("include/generated").join(name)).unwrap_or_default()
-        };
+        let read =
+            |name: &str| klpx_input::text(&folder.join("include/generated").join(name)).unwrap_or_default();
         let release = defined(&read("utsrelease.h"), "UTS_RELEASE")?;
         // Before 6.2, UTS_VERSION is in compile.h.
         let (compile, version) = (read("compile.h"), read("utsversion.h"));
@@ -85,12 +84,11 @@ pub(super) enum Image {
 /// The file can't be read.
 pub(super) fn look(path: &Path) -> Result<Image> {
     let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
-    let file = std::fs::File::open(path).map_err(|e| io(&e))?;
+    let file = klpx_input::open(path).map_err(|e| io(&e))?;
     if file.metadata().map_err(|e| io(&e))?.len() == 0 {
         return Ok(Image::Unusable("it is empty"));
     }
-    // SAFETY: the map is private and read-only, and lives for this function only.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| io(&e))?;
+    let map = Map::new(&file, path).map_err(|e| io(&e))?;
     Ok(of_bytes(&map))
 }
 

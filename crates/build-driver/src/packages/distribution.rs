@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::banner::Banner;
 use super::piece::Piece;
+use crate::language;
 
 /// The facts about one distribution.
 pub struct Distribution {
@@ -257,6 +258,11 @@ impl Distribution {
 
     /// The version of the kernel's package, as exactly as release and banner tell.
     pub(super) fn package_version(&self, release: &str, banner: Option<&Banner>) -> Option<String> {
+        let version = self.stated_version(release, banner);
+        version.filter(|version| language::is_package_version(version))
+    }
+
+    fn stated_version(&self, release: &str, banner: Option<&Banner>) -> Option<String> {
         let text = banner.map(|banner| banner.version.as_str());
         match self.version {
             VersionRule::After(word) => {

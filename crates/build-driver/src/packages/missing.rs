@@ -227,8 +227,8 @@ impl Archive {
         if find_program("apt-cache").is_none() || names.is_empty() {
             return Ok(Archive::default());
         }
-        let outcome = runner.run(&apt("apt-cache").arg("show").args(names))?;
-        Ok(Archive::parse(&outcome.lines))
+        let answer = runner.ask(&apt("apt-cache").arg("show").args(names))?;
+        Ok(Archive::parse(&answer.lines()))
     }
 
     /// Reads stanzas of `apt-cache show`.

@@ -12,6 +12,7 @@ use super::source::{self, Expected};
 use super::which::{self, Which};
 use super::{Located, Origin, Piece, Survey, Wanted};
 use crate::config::Config;
+use crate::own;
 use crate::tree::SourceTree;
 
 /// Looks for every piece of the kernel that is meant.
@@ -314,7 +315,13 @@ impl Search<'_> {
     fn possible_sources(&self) -> Vec<Located> {
         let build = self.which.build.iter().flat_map(|(folder, _)| [folder.join("source"), folder.clone()]);
         let build = build.map(|path| Located { path: source::absolute(&path), from: Origin::BuildTree });
-        let here = self.wanted.here.iter().cloned().map(|path| Located { path, from: Origin::Place });
+        let here = self
+            .wanted
+            .here
+            .iter()
+            .filter(|folder| own::check(folder).is_ok())
+            .cloned()
+            .map(|path| Located { path, from: Origin::Place });
         let all = build.chain(here).chain(self.candidates(Piece::Source));
         all.filter(|located| located.path.exists()).collect()
     }

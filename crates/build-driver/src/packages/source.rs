@@ -48,8 +48,13 @@ pub(super) fn is_tarball(path: &Path) -> bool {
 /// # Errors
 /// `klpx::bad-tarball`, or when tar is not installed.
 pub fn unpack(tarball: &Path, into: &Path, runner: &Runner) -> Result<()> {
-    let call = Call::new("tar").args(["--extract", "--strip-components=1", "--no-same-owner", "--file"]);
-    let outcome = runner.run(&call.arg(tarball).arg("--directory").arg(into))?;
+    let call = Call::new("tar").args([
+        "--extract",
+        "--strip-components=1",
+        "--no-same-owner",
+        "--no-same-permissions",
+    ]);
+    let outcome = runner.run(&call.arg("--file").arg(tarball).arg("--directory").arg(into))?;
     if outcome.success {
         return Ok(());
     }

@@ -386,6 +386,17 @@ fn several_kernels_below_a_root_need_a_name() {
 }
 
 #[test]
+fn a_build_tree_one_stands_in_is_not_taken_when_others_may_change_it() {
+    let root = Root::new();
+    root.headers("build", DEBIAN_BANNER, "6.12.115");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(root.at("build"), mode).expect("chmod");
+    let wanted = Wanted { here: Some(root.at("build")), ..Wanted::default() };
+    let failure = survey(&wanted, &Runner::new(), &()).expect_err("refused");
+    assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::untrusted-folder");
+}
+
+#[test]
 fn a_build_tree_one_stands_in_brings_everything() {
     let root = Root::new();
     let banner =

@@ -8,6 +8,8 @@ use super::banner::{self, Banner, Image};
 use super::distribution::RELEASE_NAMES;
 use super::roots::Roots;
 use super::{Origin, PINNED, Wanted};
+use crate::language::MakeWord;
+use crate::own;
 
 /// How a user names a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
             (None, None) => only_one(roots)?,
         },
     };
+    // It becomes a part of paths, of packages' names and of make's words.
+    MakeWord::release(&release)?;
     Ok(Which { release, from, banner, vmlinux, build })
 }
 
@@ -84,8 +88,16 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
     if wanted.kernel.is_some() || image || !roots.is_machine() {
         return Ok(None);
     }
-    let here = wanted.here.as_ref().filter(|folder| is_build_tree(folder));
-    Ok(here.map(|folder| (folder.clone(), Origin::BuildTree)))
+    let Some(here) = wanted.here.as_ref().filter(|folder| is_build_tree(folder)) else { return Ok(None) };
+    // Nobody named it, and its Makefile would be run.
+    own::check(here).map_err(|failure| {
+        let why = failure.diagnoses().next().map(|diagnosis| diagnosis.why.clone()).unwrap_or_default();
+        let what = format!("{} is a build tree that others may change", here.display());
+        Diagnosis::new("klpx::untrusted-folder", Class::Environment, what)
+            .why(why)
+            .remedy("name the kernel (--kernel, or --build-dir for this one), or run klpx in another folder")
+    })?;
+    Ok(Some((here.clone(), Origin::BuildTree)))
 }
 
 /// True for a folder that kbuild has prepared with a configuration.
@@ -115,7 +127,7 @@ fn of_build(folder: &Path) -> Result<Told> {
         let from = "include/generated/utsrelease.h of the build tree".to_owned();
         return Ok((banner.release.clone(), from, Some(banner)));
     }
-    let recorded = std::fs::read_to_string(folder.join("include/config/kernel.release")).unwrap_or_default();
+    let recorded = klpx_input::text(&folder.join("include/config/kernel.release")).unwrap_or_default();
     match recorded.trim() {
         "" => {
             let what = format!("the build tree {} does not say its release", folder.display());

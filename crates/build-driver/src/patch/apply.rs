@@ -256,17 +256,25 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
 /// git in the scratch folder, blind to any repository around it and to the user's settings.
 fn git(tree: &Path, words: &[&str]) -> Call {
     Call::new("git")
-        .args(["-c", "core.autocrlf=false", "-c", "apply.whitespace=nowarn"])
+        .args([
+            "-c",
+            "core.autocrlf=false",
+            "-c",
+            "apply.whitespace=nowarn",
+            "-c",
+            "core.attributesFile=/dev/null",
+        ])
         .args(words)
         .dir(tree)
         .env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree))
         .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_ATTR_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
 }
 
 /// Refuses a patch that git would read otherwise than klpx did: what git applies must be what was checked.
 fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Result<()> {
-    let outcome = runner.run(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
+    let answer = runner.ask(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
     let refuse = |why: String, lines: Vec<String>| -> Failure {
         Diagnosis::new(
             "klpx::not-a-patch",
@@ -278,11 +286,11 @@ fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Res
         .detail(lines)
         .into()
     };
-    if !outcome.success {
-        return Err(refuse("git apply refuses it".to_owned(), outcome.lines));
+    if !answer.success {
+        return Err(refuse("git apply refuses it".to_owned(), answer.said));
     }
     let mut read: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for record in outcome.lines.join("\n").split('\0').filter(|record| !record.is_empty()) {
+    for record in String::from_utf8_lossy(&answer.data).split('\0').filter(|record| !record.is_empty()) {
         let mut fields = record.splitn(3, '\t');
         let mut number = || fields.next().and_then(|text| text.parse::<usize>().ok());
         let counts = (number().unwrap_or(usize::MAX), number().unwrap_or(usize::MAX));

@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 mod forms;
+mod kind;
 pub mod lines;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,9 @@ use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKi
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
 use crate::config::Arch;
+use crate::process;
+
+pub use kind::{FileKind, classify};
 
 /// Patches, in the order they are applied.
 #[derive(Clone, Debug, Default)]
@@ -52,39 +56,6 @@ pub enum Action {
     Delete,
 }
 
-/// What a file of the kernel tree is to a livepatch, by its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// C that becomes kernel code.
-    Source,
-    /// A header.
-    Header,
-    /// A Makefile or Kbuild file of a folder of sources.
-    BuildFile,
-    /// Something else that may end up in the kernel, such as a table that code is made from.
-    Other,
-    /// Assembly.
-    Assembly,
-    /// A linker script.
-    LinkerScript,
-    /// Code of the vdso, which user space runs.
-    Vdso,
-    /// Code that runs before the kernel proper, or outside of it.
-    Boot,
-    /// Code of a hypervisor that is linked apart from the kernel.
-    Hypervisor,
-    /// Configuration.
-    Kconfig,
-    /// The build system itself, or a program that the build runs.
-    BuildSystem,
-    /// Rust code.
-    Rust,
-    /// Documentation, user-space tools: not compiled into the kernel.
-    NotCompiled,
-    /// Part of another architecture: not compiled into this kernel.
-    OtherArch,
-}
-
 impl PatchSet {
     /// Reads patch files. Each is a unified diff, as `git diff`, `git format-patch` or `diff -u` write it.
     ///
@@ -94,14 +65,14 @@ impl PatchSet {
     pub fn read(paths: &[PathBuf]) -> Result<PatchSet> {
         let mut patches = Vec::new();
         for path in paths {
-            let text = std::fs::read(path).map_err(|error| {
+            let text = process::read(path).map_err(|error| {
                 Diagnosis::new(
                     "klpx::patch-unreadable",
                     Class::Patch,
                     format!("can't read the patch {}", path.display()),
                 )
                 .why(error.to_string())
-            })?;
+            })??;
             patches.push(Patch::parse(&path.display().to_string(), text)?);
         }
         Ok(PatchSet { patches })
@@ -136,7 +107,7 @@ impl PatchSet {
     /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
     /// over.
     pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
-        let (mut found, mut passed_over) = (Vec::new(), Vec::new());
+        let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;
         for path in self.paths() {
             if let Some(diagnosis) = through_link(root, path) {
@@ -146,8 +117,13 @@ impl PatchSet {
             let kind = classify(path, arch);
             match kind.refusal() {
                 Some(refusal) => found.push(refusal.diagnosis(path)),
-                None if kind.is_compiled() => compiled += 1,
-                None => passed_over.push(format!("{path} is passed over: {}", kind.passed_over())),
+                None if kind.is_compiled() => {
+                    compiled += 1;
+                    if kind == FileKind::BuildFile {
+                        notes.push(format!("{path} is changed: what the patch makes it say is run by make"));
+                    }
+                }
+                None => notes.push(format!("{path} is passed over: {}", kind.passed_over())),
             }
         }
         Failure::all(found)?;
@@ -158,10 +134,10 @@ impl PatchSet {
                 "the patch changes nothing in this kernel",
             )
             .why("it touches only files that are not compiled into it")
-            .detail(passed_over)
+            .detail(notes)
             .into());
         }
-        Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(passed_over).collect())
+        Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(notes).collect())
     }
 }
 
@@ -310,15 +286,18 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
             (text(path), Action::Modify)
         }
         FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => {
-            return Err(refuse(
-                "klpx::patch-renames",
-                &text(from),
-                "renames or copies a file",
-                "the functions of a file that moves all become other functions",
-                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
-            ));
+            let what = format!("the patch {name} renames or copies a file");
+            return Err(Diagnosis::new("klpx::patch-renames", Class::NotLivepatchable, what)
+                .place(Place::file(text(from), None))
+                .why("the functions of a file that moves all become other functions")
+                .remedy("make the change at the file's old place (git format-patch --no-renames shows it as it is)")
+                .into());
         }
     };
+    if let Some(why) = bad_name(&path) {
+        let remedy = "leave this file out of the patch";
+        return Err(refuse("klpx::patch-path", &path, "names a file that no kernel has", why, remedy));
+    }
     if !stays_inside(&path) {
         return Err(refuse(
             "klpx::patch-leaves-tree",
@@ -344,6 +323,18 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     }
     let hunks = patch.patch().as_text().map_or(0, |text| text.hunks().len());
     Ok(FileChange { path, action, hunks })
+}
+
+/// Why no file of a kernel is called so. A name that is no UTF-8 was read with U+FFFD in it.
+fn bad_name(path: &str) -> Option<&'static str> {
+    // NAME_MAX, and PATH_MAX with room for the folder of the tree (include/uapi/linux/limits.h).
+    if path.len() > 3072 || path.split('/').any(|part| part.len() > 255) {
+        return Some("its path is too long");
+    }
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Some("its name is no UTF-8");
+    }
+    path.contains(char::is_control).then_some("its name has control characters")
 }
 
 /// True for a plain relative path without `..` that names no file of git.
@@ -375,188 +366,6 @@ fn through_link(root: &Path, path: &str) -> Option<Diagnosis> {
         }
     }
     None
-}
-
-/// A rule of `classify`: paths that begin with `start`, hold `middle` and end with `end` are `kind`. `*` at the end of
-/// `start` stands for the architecture's folder.
-struct PathRule {
-    start: &'static str,
-    middle: &'static str,
-    end: &'static str,
-    kind: FileKind,
-}
-
-const fn rule(start: &'static str, middle: &'static str, end: &'static str, kind: FileKind) -> PathRule {
-    PathRule { start, middle, end, kind }
-}
-
-/// The first rule that fits decides.
-const PATH_RULES: [PathRule; 46] = [
-    rule("Documentation/", "", "", FileKind::NotCompiled),
-    rule("LICENSES/", "", "", FileKind::NotCompiled),
-    rule("tools/objtool/", "", "", FileKind::BuildSystem),
-    rule("tools/lib/", "", "", FileKind::BuildSystem),
-    rule("tools/include/", "", "", FileKind::BuildSystem),
-    rule("tools/build/", "", "", FileKind::BuildSystem),
-    rule("tools/arch/", "", "", FileKind::BuildSystem),
-    rule("tools/scripts/", "", "", FileKind::BuildSystem),
-    rule("tools/bpf/resolve_btfids/", "", "", FileKind::BuildSystem),
-    rule("tools/", "", "", FileKind::NotCompiled),
-    rule("scripts/coccinelle/", "", "", FileKind::NotCompiled),
-    rule("scripts/checkpatch.pl", "", "", FileKind::NotCompiled),
-    rule("scripts/get_maintainer.pl", "", "", FileKind::NotCompiled),
-    rule("scripts/kernel-doc", "", "", FileKind::NotCompiled),
-    rule("scripts/gdb/", "", "", FileKind::NotCompiled),
-    rule("scripts/", "", "", FileKind::BuildSystem),
-    rule("", "", ".rst", FileKind::NotCompiled),
-    rule("", "", ".txt", FileKind::NotCompiled),
-    rule("", "", ".md", FileKind::NotCompiled),
-    rule("", "", "README", FileKind::NotCompiled),
-    rule("", "", ".gitignore", FileKind::NotCompiled),
-    rule("", "", ".yaml", FileKind::NotCompiled),
-    rule("", "", ".dts", FileKind::NotCompiled),
-    rule("", "", ".dtsi", FileKind::NotCompiled),
-    rule("", "", ".dtso", FileKind::NotCompiled),
-    rule("arch/", "/boot/dts/", "", FileKind::NotCompiled),
-    rule("arch/", "/configs/", "", FileKind::Kconfig),
-    rule("", "Kconfig", "", FileKind::Kconfig),
-    rule("arch/", "/boot/", "", FileKind::Boot),
-    rule("arch/", "/realmode/", "", FileKind::Boot),
-    rule("arch/", "/purgatory/", "", FileKind::Boot),
-    rule("arch/arm64/kernel/pi/", "", "", FileKind::Boot),
-    rule("drivers/firmware/efi/libstub/", "", "", FileKind::Boot),
-    rule("arch/arm64/kvm/hyp/", "", ".h", FileKind::Header),
-    rule("arch/arm64/kvm/hyp/", "nvhe/", "", FileKind::Hypervisor),
-    rule("", "", ".lds.S", FileKind::LinkerScript),
-    rule("", "", ".lds", FileKind::LinkerScript),
-    rule("", "", ".lds.h", FileKind::LinkerScript),
-    rule("", "/vdso/", ".c", FileKind::Vdso),
-    rule("", "/vdso32/", ".c", FileKind::Vdso),
-    rule("", "", ".S", FileKind::Assembly),
-    rule("", "", ".rs", FileKind::Rust),
-    rule("", "", "/Makefile", FileKind::BuildFile),
-    rule("", "", "/Kbuild", FileKind::BuildFile),
-    rule("", "", ".h", FileKind::Header),
-    rule("", "", ".c", FileKind::Source),
-];
-
-/// Files at the top of the tree that are no part of the build.
-const TOP_TEXTS: [&str; 8] = [
-    "COPYING",
-    "CREDITS",
-    "MAINTAINERS",
-    "README",
-    ".mailmap",
-    ".gitattributes",
-    ".clang-format",
-    ".editorconfig",
-];
-
-/// What a file is, by its path.
-pub fn classify(path: &str, arch: Arch) -> FileKind {
-    if TOP_TEXTS.contains(&path) {
-        return FileKind::NotCompiled;
-    }
-    if let Some(rest) = path.strip_prefix("arch/") {
-        match rest.split_once('/') {
-            Some((name, "Makefile")) if name == arch.kbuild() => return FileKind::BuildSystem,
-            Some((name, _)) if name != arch.kbuild() => return FileKind::OtherArch,
-            _ => {}
-        }
-    } else if path == "Makefile" || path == "Kbuild" {
-        return FileKind::BuildSystem;
-    }
-    PATH_RULES
-        .iter()
-        .find(|rule| path.starts_with(rule.start) && path.contains(rule.middle) && path.ends_with(rule.end))
-        .map_or(FileKind::Other, |rule| rule.kind)
-}
-
-/// Why a kind of file can't be changed by a livepatch.
-struct Refusal {
-    code: &'static str,
-    what: &'static str,
-    why: &'static str,
-    remedy: &'static str,
-}
-
-impl Refusal {
-    fn diagnosis(&self, path: &str) -> Diagnosis {
-        Diagnosis::new(self.code, Class::NotLivepatchable, format!("the patch changes {}", self.what))
-            .place(Place::file(path, None))
-            .why(self.why)
-            .remedy(self.remedy)
-    }
-}
-
-impl FileKind {
-    /// True when the file can end up in the kernel and klpx applies its changes.
-    pub fn is_compiled(self) -> bool {
-        matches!(self, FileKind::Source | FileKind::Header | FileKind::BuildFile | FileKind::Other)
-    }
-
-    fn passed_over(self) -> &'static str {
-        if self == FileKind::OtherArch {
-            "it is of another architecture"
-        } else {
-            "it is not compiled into the kernel"
-        }
-    }
-
-    fn refusal(self) -> Option<Refusal> {
-        let refusal = |code, what, why, remedy| Some(Refusal { code, what, why, remedy });
-        match self {
-            FileKind::Assembly => refusal(
-                "klpx::assembly",
-                "assembly",
-                "assembly functions have no ftrace entry, and their callers may depend on their exact bytes",
-                "make the fix in the C code that calls it",
-            ),
-            FileKind::LinkerScript => refusal(
-                "klpx::linker-script",
-                "a linker script",
-                "the layout of the running kernel can't change",
-                "leave the linker script out of the patch",
-            ),
-            FileKind::Vdso => refusal(
-                "klpx::vdso",
-                "the vdso",
-                "it is mapped into every process and runs in user mode, where no livepatch reaches",
-                "this fix needs a reboot",
-            ),
-            FileKind::Boot => refusal(
-                "klpx::boot-code",
-                "boot code",
-                "it has run, or runs outside the kernel, before a livepatch can be loaded",
-                "this fix needs a reboot",
-            ),
-            FileKind::Hypervisor => refusal(
-                "klpx::hypervisor-code",
-                "hypervisor code",
-                "it runs at another exception level with its own mapping, where ftrace does not reach",
-                "this fix needs a reboot",
-            ),
-            FileKind::Kconfig => refusal(
-                "klpx::patch-changes-config",
-                "the kernel configuration",
-                "the running kernel's options can't change",
-                "leave the Kconfig change out of the patch, and its code without the new option",
-            ),
-            FileKind::BuildSystem => refusal(
-                "klpx::patch-changes-build",
-                "the build system",
-                "original and patched kernel must be built the same way to be compared",
-                "leave this file out of the patch",
-            ),
-            FileKind::Rust => refusal(
-                "klpx::rust",
-                "Rust code",
-                "klpx does not know how to livepatch Rust functions yet",
-                "make the fix in C code",
-            ),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -647,40 +456,6 @@ mod tests {
     }
 
     #[test]
-    fn files_are_classified_by_path() {
-        use FileKind::*;
-        let cases = [
-            ("fs/proc/version.c", Source),
-            ("include/linux/md.h", Header),
-            ("drivers/md/Makefile", BuildFile),
-            ("Makefile", BuildSystem),
-            ("arch/x86/Makefile", BuildSystem),
-            ("scripts/mod/modpost.c", BuildSystem),
-            ("scripts/checkpatch.pl", NotCompiled),
-            ("Documentation/x.c", NotCompiled),
-            ("tools/objtool/check.c", BuildSystem),
-            ("tools/testing/selftests/x.c", NotCompiled),
-            ("arch/arm64/kernel/x.c", OtherArch),
-            ("arch/x86/entry/entry_64.S", Assembly),
-            ("arch/x86/entry/vdso/vclock_gettime.c", Vdso),
-            ("lib/vdso/gettimeofday.c", Vdso),
-            ("arch/x86/include/asm/vdso/gettimeofday.h", Header),
-            ("arch/x86/boot/main.c", Boot),
-            ("arch/x86/realmode/rm/x.S", Boot),
-            ("arch/x86/kernel/vmlinux.lds.S", LinkerScript),
-            ("drivers/md/Kconfig", Kconfig),
-            ("rust/kernel/lib.rs", Rust),
-            ("MAINTAINERS", NotCompiled),
-            ("arch/x86/entry/syscalls/syscall_64.tbl", Other),
-        ];
-        for (path, kind) in cases {
-            assert_eq!(classify(path, Arch::X86_64), kind, "{path}");
-        }
-        assert_eq!(classify("arch/arm64/kvm/hyp/nvhe/mm.c", Arch::Arm64), Hypervisor);
-        assert_eq!(classify("arch/arm64/boot/dts/x/y.dts", Arch::Arm64), NotCompiled);
-    }
-
-    #[test]
     fn each_refused_kind_has_a_code_and_a_remedy() {
         let tree = tempfile::tempdir().expect("dir");
         let text = format!(
@@ -734,7 +509,11 @@ mod tests {
                     text.splice(at..end, insert);
                 }
                 if let Ok(set) = PatchSet::from_text("x", &text) {
-                    prop_assert!(set.paths().iter().all(|path| stays_inside(path)));
+                    // Not by the reader's own rule: what the system makes of the path.
+                    for path in set.paths() {
+                        prop_assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."), "{path:?}");
+                        prop_assert!(!path.is_empty() && path.split('/').find(|part| !matches!(*part, "" | ".")) != Some(".git"), "{path:?}");
+                    }
                     for patch in &set.patches {
                         let _ = patch.counts();
                         set.paths().iter().for_each(|path| drop(patch.hunks_of(path)));

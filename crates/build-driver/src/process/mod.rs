@@ -8,8 +8,9 @@ pub(crate) mod missing;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,6 +59,16 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
 /// An error when klpx was asked to stop. For long stages that spawn nothing.
 pub fn check_interrupt() -> Result<()> {
     if interrupt_flag().load(Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
+}
+
+/// The bytes of a text that the user names, which may be a pipe: SIGINT and SIGTERM end the wait for it.
+pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>>> {
+    let stop = interrupt_flag();
+    let stopped = || stop.load(Ordering::Relaxed);
+    match klpx_input::bytes_until(path, &stopped) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted && stopped() => Ok(Err(interrupted())),
+        other => other,
+    }
 }
 
 pub(crate) fn interrupted() -> Failure {
@@ -111,6 +122,24 @@ pub struct Outcome {
     pub success: bool,
     /// Standard output and standard error, in the order they came, without line ends.
     pub lines: Vec<String>,
+}
+
+/// What came of a call whose standard output is data.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// True when the program ended with status 0.
+    pub success: bool,
+    /// Standard output.
+    pub data: Vec<u8>,
+    /// Standard error: warnings and errors for people, without line ends.
+    pub said: Vec<String>,
+}
+
+impl Answer {
+    /// The data as lines without their ends.
+    pub fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.data).lines().map(str::to_owned).collect()
+    }
 }
 
 /// Starts and ends child processes.
@@ -173,12 +202,38 @@ impl Runner {
         Ok(Outcome { success, lines })
     }
 
+    /// Runs a program to its end and keeps its standard output, apart from what it says on standard error: a warning is
+    /// no data.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn ask(&self, call: &Call) -> Result<Answer> {
+        let fail = |error: io::Error| Diagnosis::io("write to", &std::env::temp_dir(), &error);
+        let mut file = tempfile::tempfile().map_err(fail)?;
+        let output = file.try_clone().map_err(fail)?;
+        let mut said = Vec::new();
+        let success = self.stream_beside(call, Some(output), &mut |line| said.push(line.to_owned()))?;
+        let mut data = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut data)).map_err(fail)?;
+        Ok(Answer { success, data, said })
+    }
+
     /// Runs a program to its end and hands on each line of its output as it comes. True when it ended with status 0.
     pub fn stream(&self, call: &Call, on_line: &mut dyn FnMut(&str)) -> Result<bool> {
+        self.stream_beside(call, None, on_line)
+    }
+
+    /// The same; with a file, standard output goes there and only standard error is handed on.
+    fn stream_beside(
+        &self,
+        call: &Call,
+        output: Option<File>,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<bool> {
         if self.stopped() {
             return Err(interrupted());
         }
-        let reader = self.expression(call).reader().map_err(|error| cannot_start(call, &error))?;
+        let reader = self.expression(call, output).reader().map_err(|error| cannot_start(call, &error))?;
         let group = reader.pids().first().map_or(0, |pid| pid.cast_signed());
         if let Some(hold) = &self.hold {
             // Only for the next klpx, should this one be killed; without it that one waits for the children to end.
@@ -251,10 +306,15 @@ impl Runner {
         }
     }
 
-    fn expression(&self, call: &Call) -> duct::Expression {
+    fn expression(&self, call: &Call, output: Option<File>) -> duct::Expression {
         let parent = std::process::id().cast_signed();
         let lock = self.hold.as_ref().map(|hold| Arc::clone(&hold.lock));
-        let mut expression = duct::cmd(&call.program, &call.args)
+        let command = duct::cmd(&call.program, &call.args);
+        let command = match output {
+            Some(file) => command.stdout_file(file),
+            None => command,
+        };
+        let mut expression = command
             .stdin_null()
             .stderr_to_stdout()
             .unchecked()
@@ -326,12 +386,17 @@ pub(crate) fn end_orphans(group: &Path, dir: &Path) {
     }
 }
 
-/// True when a process with this number is there.
-pub(crate) fn is_alive(pid: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    pid > 0
-        && (unsafe { libc::kill(pid, 0) } == 0
-            || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+/// True when a process of this number has a file open, or when that can't be seen.
+pub(crate) fn has_open(pid: i32, file: &File) -> bool {
+    let Ok(wanted) = file.metadata() else { return true };
+    let listing = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(listing) => listing,
+        Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    let is_it = |path: PathBuf| {
+        path.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    listing.flatten().any(|entry| is_it(entry.path()))
 }
 
 fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
@@ -377,6 +442,16 @@ mod tests {
     }
 
     #[test]
+    fn data_is_kept_apart_from_what_is_said() {
+        let (runner, _) = runner();
+        let answer = runner.ask(&sh("echo careful >&2; printf 'a\\0b\\n'; echo more >&2")).expect("runs");
+        assert!(answer.success);
+        assert_eq!(answer.data, b"a\0b\n");
+        assert_eq!(answer.said, ["careful", "more"]);
+        assert!(!runner.ask(&sh("exit 1")).expect("runs").success);
+    }
+
+    #[test]
     fn a_missing_program_is_named() {
         let (runner, _) = runner();
         let failure = runner.run(&Call::new("no-such-program-here")).expect_err("fails");
@@ -388,6 +463,8 @@ mod tests {
     #[test]
     fn the_environment_is_scrubbed() {
         let (runner, _) = runner();
+        let is_there = |(name, _): (OsString, OsString)| name.to_string_lossy().starts_with("CARGO");
+        assert!(std::env::vars_os().any(is_there), "there is something to scrub: run this by cargo");
         let outcome = runner.run(&sh("env").env("KEEP_ME", "1")).expect("runs");
         let names: Vec<&str> = outcome.lines.iter().filter_map(|line| line.split('=').next()).collect();
         assert!(names.contains(&"KEEP_ME") && names.contains(&"LC_ALL"));

@@ -9,6 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Arch, Config};
+use crate::language::MakeWord;
 use crate::process::{Call, Runner};
 
 /// The compiler family.
@@ -137,6 +138,14 @@ pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &
             .remedy("use the .config of the kernel's own build, as it was left there")
             .into());
     }
+    for (option, value) in [("--llvm", wishes.llvm), ("--cross-compile", wishes.cross)] {
+        if let Some(value) = value.filter(|value| MakeWord::new(value).is_none()) {
+            let what = format!("{option} {value:?} is no word that make takes as it stands");
+            return Err(Diagnosis::new("klpx::usage", Class::Usage, what)
+                .remedy("name tools by a prefix, suffix or folder of letters, digits, dots and dashes")
+                .into());
+        }
+    }
     let mut seen = Vec::new();
     for candidate in candidates(config, arch, wishes, &wanted) {
         let Some(text) = version_line(runner, &candidate.cc)? else { continue };
@@ -208,7 +217,11 @@ fn candidates(config: &Config, arch: Arch, wishes: &Wishes<'_>, wanted: &str) ->
     let major = config.number("GCC_VERSION") / 10_000;
     let first = wanted.split(' ').next().unwrap_or("gcc").to_owned();
     let mut names = vec![format!("{cross}gcc"), format!("{cross}gcc-{major}")];
-    if wishes.cross.is_none() && !first.contains('/') && first.starts_with(&cross) {
+    if wishes.cross.is_none()
+        && MakeWord::new(&first).is_some()
+        && !first.contains('/')
+        && first.starts_with(&cross)
+    {
         names.insert(0, first);
     }
     names.dedup();
@@ -253,8 +266,8 @@ fn version_line(runner: &Runner, program: &str) -> Result<Option<String>> {
     if find_program(program).is_none() {
         return Ok(None);
     }
-    let outcome = runner.run(&Call::new(program).arg("--version"))?;
-    Ok(outcome.lines.into_iter().next().filter(|_| outcome.success))
+    let answer = runner.ask(&Call::new(program).arg("--version"))?;
+    Ok(answer.lines().into_iter().next().filter(|_| answer.success))
 }
 
 /// Where a program lies, as the shell would find it.
@@ -360,6 +373,21 @@ mod tests {
         let gcc = Config::parse("CONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=120200\n");
         let wishes = Wishes { llvm: None, cross: Some("x-") };
         assert_eq!(ccs(&gcc, Arch::X86_64, &wishes, "gcc-12 (Debian)"), ["x-gcc", "x-gcc-12"]);
+    }
+
+    #[test]
+    fn tools_are_words_of_make() {
+        let config =
+            Config::parse("CONFIG_CC_VERSION_TEXT=\"gcc (Nobody 1.2.3-4) 1.2.3\"\nCONFIG_CC_IS_GCC=y\n");
+        for wishes in [
+            Wishes { llvm: Some("$(shell touch x)"), cross: None },
+            Wishes { llvm: None, cross: Some("x y-") },
+        ] {
+            let failure = choose(&config, Arch::X86_64, &wishes, &Runner::new()).expect_err("refused");
+            assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::usage");
+        }
+        let named = candidates(&config, Arch::X86_64, &Wishes::default(), "$(id) 1.2");
+        assert!(named.iter().all(|candidate| candidate.cc.starts_with("gcc")));
     }
 
     #[test]

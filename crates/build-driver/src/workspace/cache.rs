@@ -1,16 +1,24 @@
-//! What lies in the cache directory: list it, remove what is not needed. Never touches a workspace that is in use.
+//! What lies in the cache directory: list it, remove what is not needed. Never touches a workspace that is in use, nor
+//! anything that does not carry klpx's own mark.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use crate::files::remove_dir;
 use crate::kernel::{FORMAT, Kernel, contents};
+use crate::own;
 use crate::space::free;
+use crate::workspace::lock;
+
+/// The file that says what a workspace is of, and that it is klpx's: it has the key that the folder is called by.
+const MARK: &str = "klpx.json";
+/// The ending of a workspace's folder while it is removed.
+const REMOVED: &str = "removed";
+/// Digits of a key.
+const KEY: usize = 12;
 
 /// What a workspace is of: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +59,7 @@ impl Info {
     pub(crate) fn save(&self, dir: &Path) -> Result<()> {
         let text =
             serde_json::to_vec_pretty(self).map_err(|error| Diagnosis::internal(&error.to_string()))?;
-        files::write_durably(&dir.join("klpx.json"), &text)
+        files::write_durably(&dir.join(MARK), &text)
     }
 }
 
@@ -68,9 +76,11 @@ pub struct Item {
     pub complete: bool,
     /// True when a klpx is at work in it.
     pub busy: bool,
+    /// What shows that it is klpx's.
+    pub ownership: Ownership,
 }
 
-/// Every workspace, the last used first.
+/// Every folder with the name of a workspace, the last used first.
 pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
     let kernels = cache_dir.join("kernels");
     let listing = match std::fs::read_dir(&kernels) {
@@ -78,12 +88,11 @@ pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Diagnosis::io("read", &kernels, &error).into()),
     };
+    let kernels = own::check(&kernels)?;
     let mut items = Vec::new();
     for entry in listing {
-        let dir = entry.map_err(|error| Diagnosis::io("read", &kernels, &error))?.path();
-        if dir.is_dir() {
-            items.push(item(dir));
-        }
+        let name = entry.map_err(|error| Diagnosis::io("read", &kernels, &error))?.file_name();
+        items.extend(name.to_str().and_then(|name| item(&kernels, name)));
     }
     items.sort_by_key(|item| {
         (std::cmp::Reverse(item.info.as_ref().map_or(0, |info| info.last_used)), item.key.clone())
@@ -91,16 +100,42 @@ pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn item(dir: PathBuf) -> Item {
-    let key = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+/// The workspace in a folder, when the folder has the name of one.
+fn item(kernels: &Path, name: &str) -> Option<Item> {
+    let key = name.strip_suffix(REMOVED).and_then(|key| key.strip_suffix('.')).unwrap_or(name);
+    let is_key = key.len() == KEY && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let dir = kernels.join(name);
+    if !is_key || !own::is_folder(&dir) {
+        return None;
+    }
+    let mark = std::fs::read(dir.join(MARK)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mark = mark.filter(|info: &Info| info.key == key);
+    let ownership = match &mark {
+        Some(_) => Ownership::Marked,
+        None if is_empty(&dir) => Ownership::Empty,
+        None => Ownership::Unknown,
+    };
     // What a killed klpx began to remove is no kernel any more, whatever is left of it.
-    let whole = dir.extension().is_none();
-    let info = std::fs::read(dir.join("klpx.json")).ok().filter(|_| whole);
-    let info = info.and_then(|text| serde_json::from_slice(&text).ok());
+    let whole = key == name;
     let made = ["prepared.json", "baseline/manifest.json"];
     let complete = whole && made.iter().any(|name| dir.join(name).is_file());
-    let busy = File::open(dir.with_extension("lock")).is_ok_and(|file| file.try_lock().is_err());
-    Item { dir, key, info, complete, busy }
+    let busy = lock::is_taken(&dir);
+    Some(Item { dir, key: name.to_owned(), info: mark.filter(|_| whole), complete, busy, ownership })
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut listing| listing.next().is_none())
+}
+
+/// What shows that a folder is klpx's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Its mark has the folder's key.
+    Marked,
+    /// It holds nothing: klpx was killed before it wrote the mark.
+    Empty,
+    /// Nothing. It is never removed.
+    Unknown,
 }
 
 impl Item {
@@ -127,11 +162,11 @@ pub fn kept(
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let parent = cache_dir.join(kind);
+    let parent = own::folder(&parent)?;
     let folder = parent.join(&blake3::hash(identity.as_bytes()).to_hex()[..16]);
     if folder.is_dir() {
-        return Ok(folder);
+        return own::check(&folder);
     }
-    std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&parent);
     let new = new.map_err(|error| Diagnosis::io("create", &parent, &error))?;
     fill(new.path())?;
@@ -168,6 +203,8 @@ pub struct Pruned {
     pub freed: u64,
     /// Workspaces that would have been removed but are in use.
     pub busy: Vec<Item>,
+    /// Folders that would have been removed but that nothing shows to be klpx's.
+    pub unknown: Vec<Item>,
     /// Bytes that whoever runs this has free now where the cache lies, if that can be told.
     pub free: Option<u64>,
 }
@@ -192,16 +229,17 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
         if !wanted {
             continue;
         }
-        let path = item.dir.with_extension("lock");
-        let lock = File::options().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.map_err(|error| Diagnosis::io("lock", &path, &error))?;
-        if lock.try_lock().is_err() {
-            pruned.busy.push(item);
+        if item.ownership == Ownership::Unknown {
+            pruned.unknown.push(item);
             continue;
         }
+        let Some(_lock) = lock::try_take(&item.dir)? else {
+            pruned.busy.push(item);
+            continue;
+        };
         // The lock file stays: a klpx that waits for it has it open already.
         pruned.freed += item.size();
-        remove(&item.dir)?;
+        remove(&item)?;
         pruned.removed.push(item);
     }
     if !pruned.removed.is_empty() {
@@ -213,16 +251,47 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
 }
 
 /// Removes a workspace so that no part of it is ever taken for the whole: under another name, which goes on with the
-/// lock of the workspace.
-fn remove(dir: &Path) -> Result<()> {
-    let removed = dir.with_extension("removed");
-    remove_dir(&removed)?;
-    match std::fs::rename(dir, &removed) {
+/// lock of the workspace. What is left by a kill still has the mark.
+fn remove(item: &Item) -> Result<()> {
+    let removed = item.dir.with_extension(REMOVED);
+    let name = removed.file_name().unwrap_or_default().to_string_lossy();
+    let in_the_way = item.dir.parent().and_then(|kernels| self::item(kernels, &name));
+    match in_the_way {
+        Some(left) if left.ownership == Ownership::Unknown => return Err(not_marked(&removed).into()),
+        _ => empty(&removed)?,
+    }
+    match std::fs::rename(&item.dir, &removed) {
         // Another klpx was faster, or that was it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Diagnosis::io("remove", dir, &error).into()),
-        Ok(()) => remove_dir(&removed),
+        Err(error) => Err(Diagnosis::io("remove", &item.dir, &error).into()),
+        Ok(()) => empty(&removed),
     }
+}
+
+fn empty(dir: &Path) -> Result<()> {
+    own::remove_but_last(dir, MARK).map_err(|error| Diagnosis::io("remove", dir, &error).into())
+}
+
+fn not_marked(dir: &Path) -> Diagnosis {
+    let what = format!("{} is in the way, and nothing shows that klpx made it", dir.display());
+    Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
+        .why(format!("it has no {MARK} with its key"))
+        .remedy("look at it, and remove it by hand")
+}
+
+/// A workspace in which something is not as klpx left it.
+pub(crate) fn corrupt(workspace: &Path, file: &Path, why: impl Into<String>) -> Diagnosis {
+    let what = format!("{} is not what klpx wrote", file.display());
+    Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
+        .why(why)
+        .remedy(format!("remove the kernel's workspace: {}", removal(workspace)))
+}
+
+/// What to type to remove one workspace.
+pub(crate) fn removal(workspace: &Path) -> String {
+    let key = workspace.file_name().unwrap_or_default().to_string_lossy();
+    let cache = workspace.ancestors().nth(2).unwrap_or(workspace);
+    format!("klpx cache prune --key {key} --cache-dir {}", cache.display())
 }
 
 /// Seconds since the epoch.
@@ -240,7 +309,7 @@ mod tests {
         std::fs::write(dir.join("src/file"), vec![1; 10_000]).expect("write");
         let info = Info {
             format: FORMAT,
-            key: key.to_owned(),
+            key: key.trim_end_matches(".removed").to_owned(),
             release: "7.2.13".to_owned(),
             arch: "x86_64".to_owned(),
             compiler: "gcc 12".to_owned(),
@@ -261,13 +330,15 @@ mod tests {
     #[test]
     fn pruning_leaves_recent_and_busy_workspaces() {
         let cache = tempfile::tempdir().expect("dir");
-        let old = workspace(cache.path(), "aaa", 1000);
-        let recent = workspace(cache.path(), "bbb", now());
-        let held = workspace(cache.path(), "ccc", 1000);
-        let lock = File::create(held.with_extension("lock")).expect("lock file");
-        lock.lock().expect("locked");
+        let old = workspace(cache.path(), "aaaaaaaaaaaa", 1000);
+        let recent = workspace(cache.path(), "bbbbbbbbbbbb", now());
+        let held = workspace(cache.path(), "cccccccccccc", 1000);
+        let lock = lock::try_take(&held).expect("lock file").expect("free");
         let items = list(cache.path()).expect("list");
-        assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["bbb", "aaa", "ccc"]);
+        assert_eq!(
+            items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(),
+            ["bbbbbbbbbbbb", "aaaaaaaaaaaa", "cccccccccccc"]
+        );
         assert_eq!(items.iter().filter(|item| item.busy).count(), 1);
         assert!(items[0].size() >= 10_000);
         let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
@@ -276,7 +347,7 @@ mod tests {
         assert!(!old.exists() && recent.exists() && held.exists());
         drop(lock);
         // A child that another test starts just now has a copy of the lock until it runs its program.
-        let is_free = || File::open(held.with_extension("lock")).is_ok_and(|file| file.try_lock().is_ok());
+        let is_free = || !lock::is_taken(&held);
         let wait = || std::thread::sleep(std::time::Duration::from_millis(5));
         assert!(
             (0..1000).any(|_| is_free() || {
@@ -292,27 +363,33 @@ mod tests {
     #[test]
     fn what_a_killed_prune_left_is_no_kernel_and_goes_first() {
         let cache = tempfile::tempdir().expect("dir");
-        let left = workspace(cache.path(), "aaa.removed", now());
-        let again = workspace(cache.path(), "aaa", now());
+        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", now());
+        let again = workspace(cache.path(), "aaaaaaaaaaaa", now());
         std::fs::create_dir(left.join("baseline")).expect("mkdir");
         std::fs::write(left.join("baseline/manifest.json"), "{}").expect("write");
         let items = list(cache.path()).expect("list");
-        assert_eq!(items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["aaa", "aaa.removed"]);
+        assert_eq!(
+            items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(),
+            ["aaaaaaaaaaaa", "aaaaaaaaaaaa.removed"]
+        );
         assert!(!items[1].complete && items[1].info.is_none());
         let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
         assert_eq!(pruned.removed.len(), 1);
         assert!(again.is_dir() && !left.exists());
         // The name may be taken when the kernel itself goes.
-        let left = workspace(cache.path(), "aaa.removed", now());
-        remove(&again).expect("removed");
+        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", now());
+        let item = item(again.parent().expect("kernels"), "aaaaaaaaaaaa").expect("a workspace");
+        remove(&item).expect("removed");
         assert!(!again.exists() && !left.exists());
-        remove(&again).expect("gone already");
+        remove(&item).expect("gone already");
     }
 
     #[test]
     fn room_is_made_from_what_was_used_longest_ago_and_no_more_than_that() {
         let cache = tempfile::tempdir().expect("dir");
-        for (key, last_used) in [("aaa", 3000), ("bbb", 1000), ("ccc", 2000), ("ddd", 4000)] {
+        for (key, last_used) in
+            [("aaaaaaaaaaaa", 3000), ("bbbbbbbbbbbb", 1000), ("cccccccccccc", 2000), ("dddddddddddd", 4000)]
+        {
             workspace(cache.path(), key, last_used);
         }
         // A file system of 50 bytes, of which each workspace takes 10.
@@ -322,12 +399,75 @@ mod tests {
             (pruned.removed.into_iter().map(|item| item.key).collect::<Vec<_>>(), pruned.free)
         };
         assert_eq!(prune(10), (vec![], Some(10)), "enough is free");
-        assert_eq!(prune(21), (vec!["bbb".to_owned(), "ccc".to_owned()], Some(30)));
-        assert_eq!(prune(1000), (vec!["aaa".to_owned(), "ddd".to_owned()], Some(50)), "never enough");
-        workspace(cache.path(), "eee", 1);
+        assert_eq!(prune(21), (vec!["bbbbbbbbbbbb".to_owned(), "cccccccccccc".to_owned()], Some(30)));
+        assert_eq!(
+            prune(1000),
+            (vec!["aaaaaaaaaaaa".to_owned(), "dddddddddddd".to_owned()], Some(50)),
+            "never enough"
+        );
+        workspace(cache.path(), "eeeeeeeeeeee", 1);
         let unknown = prune_with(cache.path(), &Which::UntilFree(1000), &|| None).expect("pruned");
         assert!(unknown.removed.is_empty() && unknown.free.is_none());
         let missing = super::prune(&cache.path().join("not/there/yet"), &Which::All).expect("pruned");
         assert!(missing.removed.is_empty() && missing.free.is_some());
+    }
+
+    #[test]
+    fn what_klpx_did_not_make_is_never_removed() {
+        let cache = tempfile::tempdir().expect("dir");
+        let kernels = cache.path().join("kernels");
+        let precious = |name: &str, mark: &str| {
+            let dir = kernels.join(name);
+            std::fs::create_dir_all(&dir).expect("mkdir");
+            std::fs::write(dir.join("precious"), "text").expect("write");
+            std::fs::write(dir.join(MARK), mark).expect("write");
+            dir
+        };
+        let mark_of =
+            |key| std::fs::read_to_string(workspace(cache.path(), key, 1).join(MARK)).expect("mark");
+        let another = mark_of("bbbbbbbbbbbb");
+        // No name of klpx's; such a name with no mark, half of one, and that of another workspace.
+        let kept = [
+            precious("5.14.el9", &another),
+            precious("5.14.removed", &another),
+            precious("aaaaaaaaaaaa", ""),
+            precious("cccccccccccc", &another[..another.len() / 2]),
+            precious("dddddddddddd", &another),
+            precious("eeeeeeeeeeee.removed", &another),
+        ];
+        let outside = tempfile::tempdir().expect("dir");
+        std::fs::write(
+            outside.path().join(MARK),
+            mark_of("bbbbbbbbbbbb").replace("bbbbbbbbbbbb", "ffffffffffff"),
+        )
+        .expect("write");
+        std::os::unix::fs::symlink(outside.path(), kernels.join("ffffffffffff")).expect("link");
+        std::fs::create_dir(kernels.join("000000000000")).expect("mkdir");
+        let sources = cache.path().join("sources");
+        let listed = format!("{}.files", "0".repeat(64));
+        std::fs::create_dir(&sources).expect("mkdir");
+        for name in ["notes.files", "linux-5.14", &listed] {
+            std::fs::write(sources.join(name), "").expect("write");
+        }
+        let pruned = prune(cache.path(), &Which::All).expect("pruned");
+        let removed: Vec<_> = pruned.removed.iter().map(|item| item.key.as_str()).collect();
+        assert_eq!(removed, ["000000000000", "bbbbbbbbbbbb"]);
+        assert_eq!(pruned.unknown.len(), 4);
+        assert!(kept.iter().all(|dir| dir.join("precious").is_file()));
+        assert!(outside.path().join(MARK).is_file());
+        let left = |name: &str| sources.join(name).exists();
+        assert!(left("notes.files") && left("linux-5.14") && !left(&listed));
+    }
+
+    #[test]
+    fn a_folder_of_others_in_the_way_stays() {
+        let cache = tempfile::tempdir().expect("dir");
+        workspace(cache.path(), "aaaaaaaaaaaa", 1);
+        let other = cache.path().join("kernels/aaaaaaaaaaaa.removed");
+        std::fs::create_dir(&other).expect("mkdir");
+        std::fs::write(other.join("precious"), "text").expect("write");
+        let failure = prune(cache.path(), &Which::Key("aaaaaaaaaaaa".to_owned())).expect_err("refused");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-corrupt");
+        assert!(other.join("precious").is_file());
     }
 }

@@ -17,7 +17,7 @@ use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::patch::apply::Prepared;
 use crate::progress::Progress;
 use crate::toolchain::Lto;
-use crate::tree;
+use crate::tree::{self, Kind};
 use crate::workspace::Workspace;
 use crate::workspace::units::{copy_object, exports, redirected};
 use crate::workspace::work_dir::WorkDir;
@@ -162,7 +162,11 @@ impl Workspace {
         for entry in tree::files(from)? {
             let (from, to) = (from.join(&entry.path), to.join(&entry.path));
             create_parent(&to)?;
-            files::copy(&from, &to, false).map_err(|error| Diagnosis::io("copy", &from, &error))?;
+            let copied = match &entry.kind {
+                Kind::Link(target) => std::os::unix::fs::symlink(target, &to),
+                Kind::File { executable, .. } => files::copy(&from, &to, *executable),
+            };
+            copied.map_err(|error| Diagnosis::io("copy", &from, &error))?;
         }
         Ok(())
     }

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::files::{remove_dir, remove_file};
+use crate::own;
 use crate::patch::apply::Change;
+use crate::workspace::cache::{corrupt, removal};
 
 /// `patch.journal`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,7 +104,7 @@ impl Patching<'_> {
 /// Puts everything back when a journal is there; true when one was.
 pub(crate) fn recover(dir: &Path) -> Result<bool> {
     let path = journal_path(dir);
-    let Some(journal) = read(&path)? else {
+    let Some(journal) = read(dir)? else {
         remove_dir(&dir.join("saved"))?;
         return Ok(false);
     };
@@ -124,19 +126,25 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// The journal, when there is one.
-fn read(path: &Path) -> Result<Option<Journal>> {
-    let text = match std::fs::read(path) {
+/// The journal, when there is one. Its paths stay in the source and in the build tree.
+fn read(dir: &Path) -> Result<Option<Journal>> {
+    let path = journal_path(dir);
+    let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Diagnosis::io("read", path, &error).into()),
+        Err(error) => return Err(Diagnosis::io("read", &path, &error).into()),
     };
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        Diagnosis::new("klpx::cache-corrupt", Class::Environment, format!("{} can't be read", path.display()))
-            .why(error.to_string())
-            .remedy("remove the workspace: klpx cache prune")
-            .into()
-    })
+    let journal: Journal =
+        serde_json::from_slice(&text).map_err(|error| corrupt(dir, &path, error.to_string()))?;
+    let sources = journal.files.iter().map(|file| ("src", Path::new(&file.path)));
+    let objects = journal.saved.iter().map(|saved| ("build", saved.path.as_path()));
+    for (root, stated) in sources.chain(objects) {
+        if own::below(&dir.join(root), stated).is_none() {
+            let why = format!("it names {}, which leads out of {root}", stated.display());
+            return Err(corrupt(dir, &path, why).into());
+        }
+    }
+    Ok(Some(journal))
 }
 
 fn modified(path: &Path) -> Result<SystemTime> {
@@ -163,7 +171,7 @@ fn save_source(dir: &Path, saved: &Path, change: &Change) -> Result<Touched> {
         let what = format!("{} in the cache is not what the source tree has", change.path);
         return Err(Diagnosis::new("klpx::cache-stale", Class::Environment, what)
             .why("the source changed while klpx ran, or without a change of its size and time")
-            .remedy("run klpx again; if that does not help, klpx cache prune")
+            .remedy(format!("run klpx again; if that does not help, {}", removal(dir)))
             .into());
     }
     let mut executable = false;
@@ -397,6 +405,36 @@ mod tests {
             assert_at_rest(&dir);
             assert!(!recover(dir.path()).expect("nothing left"));
         }
+    }
+
+    #[test]
+    fn a_journal_that_leads_out_of_the_workspace_is_refused() {
+        let outside = tempfile::tempdir().expect("dir");
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, "text").expect("write");
+        let stated = |source: &str, object: &str| {
+            let dir = workspace();
+            std::os::unix::fs::symlink(outside.path(), dir.path().join("src/link")).expect("link");
+            std::os::unix::fs::symlink(outside.path(), dir.path().join("build/link")).expect("link");
+            std::fs::create_dir_all(dir.path().join("saved/build")).expect("mkdir");
+            let touched = Touched { path: source.to_owned(), existed: false, executable: false };
+            let saved = Saved { path: object.into(), size: 0 };
+            let journal = Journal { files: vec![touched], saved: vec![saved] };
+            std::fs::write(journal_path(dir.path()), serde_json::to_vec(&journal).expect("JSON"))
+                .expect("write");
+            recover(dir.path())
+        };
+        stated("fs/new.c", "fs/a.o").expect("paths of a workspace");
+        let absolute = victim.to_str().expect("text");
+        for path in ["../../victim", "link/victim", absolute, ""] {
+            for result in [stated(path, "fs/a.o"), stated("fs/new.c", path)] {
+                let failure = result.expect_err(path);
+                let diagnosis = failure.diagnoses().next().expect("one");
+                assert_eq!(diagnosis.code, "klpx::cache-corrupt", "{path}");
+                assert!(diagnosis.remedy.contains("klpx cache prune --key "), "{}", diagnosis.remedy);
+            }
+        }
+        assert_eq!(std::fs::read_to_string(&victim).expect("read"), "text");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(crate) mod external_source;
 mod journal;
 mod linker;
 pub(crate) mod links;
+mod lock;
 pub(crate) mod patched;
 pub(crate) mod prepare;
 mod preprocessed;
@@ -37,18 +38,18 @@ pub(crate) mod touched;
 pub(crate) mod units;
 pub(crate) mod work_dir;
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::Result;
 
 use crate::files::{remove_dir, remove_file};
 use crate::kbuild::make::Make;
 use crate::kernel::Kernel;
+use crate::language::MakeWord;
+use crate::own;
 use crate::patch::apply::Prepared;
-use crate::process::{self, Runner};
+use crate::process::Runner;
 use crate::progress::Progress;
 use cache::Info;
 use work_dir::{WorkDir, sweep_work};
@@ -69,11 +70,11 @@ impl Workspace {
     /// The cache directory can't be written, or klpx is interrupted while it waits.
     pub fn open(kernel: &Kernel, progress: &dyn Progress) -> Result<Workspace> {
         let kernels = kernel.cache_dir().join("kernels");
-        std::fs::create_dir_all(&kernels).map_err(|error| Diagnosis::io("create", &kernels, &error))?;
-        let kernels = kernels.canonicalize().map_err(|error| Diagnosis::io("open", &kernels, &error))?;
-        let dir = kernels.join(kernel.key());
-        let lock = lock(&dir, kernel.runner(), progress)?;
-        std::fs::create_dir_all(&dir).map_err(|error| Diagnosis::io("create", &dir, &error))?;
+        let dir = own::folder(&kernels)?.join(kernel.key());
+        // Make and its shell are told of folders in it.
+        MakeWord::path(&dir)?;
+        let lock = lock::take(&dir, kernel.runner(), progress)?;
+        own::folder(&dir)?;
         let runner = kernel.runner().holding(Arc::new(lock), dir.join("group"));
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
@@ -167,48 +168,4 @@ impl Workspace {
         }
         Ok(())
     }
-}
-
-/// Takes a workspace's lock, or waits for it. The lock file holds the number of the process that has it.
-fn lock(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
-    let path = dir.with_extension("lock");
-    let fail = |error: &std::io::Error| Failure::from(Diagnosis::io("lock", &path, error));
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| fail(&error))?;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(error)) => return Err(fail(&error)),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        let holder: Option<i32> =
-            std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        if holder.is_some_and(|pid| !process::is_alive(pid)) {
-            // It was killed, and what it started still works here.
-            process::end_orphans(&dir.join("group"), dir);
-        } else if !told {
-            let pid = holder.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            progress.step(&format!("waiting for another klpx{pid}"));
-            told = true;
-        }
-        if runner.stopped() {
-            return Err(process::interrupted());
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    sign(&file);
-    Ok(file)
-}
-
-/// Writes this process's number into a lock file that it holds, for messages of those who wait.
-fn sign(file: &File) {
-    let _ = file.set_len(0);
-    let _ = std::io::Write::write_all(&mut &*file, std::process::id().to_string().as_bytes());
 }

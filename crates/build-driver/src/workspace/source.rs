@@ -13,7 +13,7 @@ use crate::kernel::contents::{Contents, Hashes};
 use crate::progress::Progress;
 use crate::space;
 use crate::tree::Entry;
-use crate::workspace::{Workspace, cache, sign};
+use crate::workspace::{Workspace, cache, lock};
 
 /// Another kernel's private copy of its source, whose files a new copy may share.
 struct Donor {
@@ -65,14 +65,10 @@ impl Workspace {
             if item.dir == self.dir || !src.is_dir() {
                 continue;
             }
-            let Ok(lock) = File::options().read(true).write(true).open(item.dir.with_extension("lock"))
-            else {
-                continue;
-            };
-            if lock.try_lock().is_err() || item.dir.join("patch.journal").exists() {
+            let Ok(Some(lock)) = lock::try_take(&item.dir) else { continue };
+            if item.dir.join("patch.journal").exists() {
                 continue;
             }
-            sign(&lock);
             let hashes = Contents::hashes(self.kernel.cache_dir(), &info.contents);
             donors.push(Donor { src, hashes, _lock: lock });
         }

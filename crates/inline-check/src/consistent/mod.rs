@@ -29,6 +29,8 @@ pub struct Wish<'a> {
     pub unit: &'a dyn Fn(&str) -> Option<String>,
     /// The file that a survey's file name means, by a name that is the same for all builds.
     pub file: &'a dyn Fn(&str) -> String,
+    /// Whether a list can name a function. Debug information has any text for a name.
+    pub named: &'a dyn Fn(&Key) -> bool,
     /// Whether the source says that a function is always inlined, as far as that is known.
     pub forced: &'a dyn Fn(&Key) -> bool,
     /// Whether the source says that a function inlines whatever it calls (`flatten`), as far as that is known.
@@ -49,6 +51,8 @@ pub enum Left {
     Flattened(String),
     /// Its unit is not compiled from a file of the source.
     NoUnit,
+    /// Its name, or its file's, is none that a list can have.
+    Unnamed,
     /// The user did not ask for it.
     NotWanted,
     /// It would cost more than is left of the budget.
@@ -85,7 +89,7 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
         let key = key_of(survey, function, wish);
         if !survey.is_half_inlined(function) {
             let there = !survey.copies(function).is_empty();
-            if there && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
+            if there && (wish.named)(&key) && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
                 keep(survey, function, key, &mut lists, build, wish);
             }
             continue;
@@ -130,6 +134,9 @@ fn candidate(
     let earlier = lists.get(key);
     if earlier.is_none() && !(wish.wanted)(&key.function) {
         return Err(Left::NotWanted);
+    }
+    if !(wish.named)(key) {
+        return Err(Left::Unnamed);
     }
     if (wish.forced)(key) {
         return Err(Left::Forced);

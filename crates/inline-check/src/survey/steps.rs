@@ -46,7 +46,9 @@ impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
     /// Of a unit, which may be one of C.
     pub(super) fn of(unit: &'u Unit<R>, c: bool) -> Steps<'u, R> {
         let mut steps = Steps { unit, all: Vec::new(), c };
-        let codes = (1..).map_while(|code| unit.abbreviations.get(code));
+        // Of a table that units share, a small unit has few; each entry takes a byte at least.
+        let length = unit.header.length_including_self();
+        let codes = (1..).map_while(|code| unit.abbreviations.get(code)).take(length);
         steps.all = codes.map(|abbreviation| (abbreviation, steps.step(abbreviation))).collect();
         steps
     }

@@ -16,6 +16,7 @@ use klpx_inline_check::survey::{CopyId, Function, FunctionId, Inlined, Summary, 
 use klpx_normalize::elf::{Elf, ElfFile, SectionId};
 
 use crate::args::InlineCheck;
+use crate::output::Output;
 use crate::render;
 
 /// The flag of a section that holds code (the ELF specification's SHF_EXECINSTR).
@@ -159,10 +160,13 @@ pub(crate) fn run(args: &InlineCheck, out: &mut impl Write) -> Result<()> {
     let Some(path) = &args.file else {
         return Err(Diagnosis::new("klpx::usage", Class::Usage, "no file was named").into());
     };
+    let page = args.html.as_deref().map(|page| Output::claim(page, 0o666)).transpose()?;
+    if let Some(page) = &page {
+        page.is_none_of([path.as_path()])?;
+    }
     let surveyed = Surveyed::read(path)?;
-    if let Some(page) = &args.html {
-        let html = page::html(&surveyed)?;
-        std::fs::write(page, html).map_err(|e| Diagnosis::io("write", page, &e))?;
+    if let Some(page) = page {
+        page.write(page::html(&surveyed)?.as_bytes())?;
     }
     let text = match &args.function {
         Some(name) if args.json => json::functions(&surveyed, &surveyed.named(name)?)?,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::Result;
 use wildmatch::WildMatch;
 
 /// Functions by name.
@@ -21,7 +21,7 @@ impl Only {
                 patterns.push(WildMatch::new(word));
                 continue;
             }
-            let text = std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e))?;
+            let text = klpx_input::text(path)?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             patterns.extend(lines.map(WildMatch::new));
         }

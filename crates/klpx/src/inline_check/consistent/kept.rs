@@ -70,11 +70,19 @@ fn build(line: &str) -> Option<Build> {
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match klpx_input::bytes(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes?).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Diagnosis::io("read", path, &error).into()),
     }
+}
+
+/// A list of an earlier run names what no list can have.
+pub(super) fn bad_name(name: &str) -> Diagnosis {
+    Diagnosis::new("klpx::bad-list", Class::Input, format!("{name:?} is no name of a function"))
+        .place(Place::file(FUNCTIONS, None))
+        .why("klpx writes names of C only")
+        .remedy("start again from the plain build in another folder")
 }
 
 fn broken(path: &Path, line: usize) -> Diagnosis {

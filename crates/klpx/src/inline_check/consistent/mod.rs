@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::consistent::{Consistent, Inlining, Request};
+use klpx_build_driver::language::Identifier;
 use klpx_diagnosis::Result;
 use klpx_inline_check::consistent::{Attribute, Guarded, Key, Left, Lists, Wish, by_unit, choose};
 use klpx_inline_check::survey::Survey;
@@ -106,6 +107,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
             budget: wanted.budget,
             unit: &|file| known.of(file),
             file: &|file| project.file(&survey.root, file),
+            named: &|key| Identifier::new(&key.function).is_some() && !key.file.contains(char::is_control),
             // What macros force shows in the compiler wrapper.
             forced: &|key| declarations.says(key, "always_inline"),
             flattens: &|key| declarations.says(key, "flatten"),
@@ -121,7 +123,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
         plan.left.extend(of_image.left.into_iter().map(half));
         units.extend(survey.unit_files().iter().filter_map(|&file| known.of(survey.text(file))));
     }
-    let changed = project.write(&inlining(&kept.lists, units))?;
+    let changed = project.write(&inlining(&kept.lists, units)?)?;
     kept.write(project.dir())?;
 
     let mut outcome = Outcome {
@@ -146,7 +148,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
 fn inlining(
     lists: &Lists,
     units: impl IntoIterator<Item = String>,
-) -> BTreeMap<String, Vec<(String, Inlining)>> {
+) -> Result<BTreeMap<String, Vec<(Identifier, Inlining)>>> {
     let word = |attribute| match attribute {
         Attribute::AlwaysInline => Inlining::Always,
         Attribute::NoInline => Inlining::Never,
@@ -155,7 +157,11 @@ fn inlining(
     };
     let all = by_unit(lists, units).into_iter();
     let unit = |(unit, functions): (String, Vec<(String, Attribute)>)| {
-        (unit, functions.into_iter().map(|(name, attribute)| (name, word(attribute))).collect())
+        let function = |(name, attribute): (String, Attribute)| {
+            let name = Identifier::new(&name).ok_or_else(|| kept::bad_name(&name))?;
+            Ok((name, word(attribute)))
+        };
+        Ok((unit, functions.into_iter().map(function).collect::<Result<_>>()?))
     };
     all.map(unit).collect()
 }
@@ -192,6 +198,7 @@ fn explain(outcome: &mut Outcome<'_>) {
             }
             Left::Forced => "always_inline in the source".to_owned(),
             Left::Flattened(holder) => format!("inlined into {holder}, which says flatten"),
+            Left::Unnamed => "its name is none of C, so that no list can have it".to_owned(),
             Left::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
             Left::Ignored => {
                 let units = || lists.get(key).into_iter().flat_map(|entry| &entry.units);

@@ -49,8 +49,8 @@ impl<'a> Declarations<'a> {
     pub(super) fn says(&self, key: &Key, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {
-            let text = std::fs::read(self.source.join(&key.file)).unwrap_or_default();
-            String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+            let text = klpx_input::text(&self.source.join(&key.file)).unwrap_or_default();
+            text.lines().map(str::to_owned).collect()
         });
         let at = (key.line as usize).min(lines.len());
         let Some((own, above)) = lines[..at].split_last() else { return false };

@@ -1,0 +1,189 @@
+//! The languages that a string from outside becomes a part of, a checked type each. A string that its language could read
+//! as more than one word, or as an instruction, is refused. Knows nothing of where a string comes from.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::{Component, Path};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+/// Bytes of a release: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
+const RELEASE: usize = 64;
+
+/// A word of make's that means itself: to make in a variable, a target and a dependency; to the shell of a recipe,
+/// unquoted; and to the compiler, whose `-Wp,` takes commas for its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MakeWord(String);
+
+impl MakeWord {
+    /// Checks a text. It may be empty.
+    pub fn new(text: &str) -> Option<MakeWord> {
+        let plain = |c: char| c.is_alphanumeric() || "/._+-@=~".contains(c);
+        (text.chars().all(plain) && !text.starts_with('~')).then(|| MakeWord(text.to_owned()))
+    }
+
+    /// The path of a folder or program that make is told.
+    ///
+    /// # Errors
+    /// `klpx::usage`.
+    pub fn path(path: &Path) -> Result<MakeWord> {
+        path.to_str().and_then(MakeWord::new).ok_or_else(|| {
+            let what = format!("kbuild can't have {} in a path", path.display());
+            Diagnosis::new("klpx::usage", Class::Usage, what)
+                .why("make and its shell take blanks, colons, commas, quotes and dollars for their own")
+                .remedy("name a place whose path has letters, digits, dots and dashes only")
+                .into()
+        })
+    }
+
+    /// What `uname -r` says, or a part of it. It also becomes a part of paths and of packages' names.
+    ///
+    /// # Errors
+    /// `klpx::bad-release`.
+    pub fn release(text: &str) -> Result<MakeWord> {
+        let word = MakeWord::new(text).filter(|_| text.len() <= RELEASE && !text.contains(['/', '=', '@']));
+        word.ok_or_else(|| {
+            let what = format!("{text:?} can't be the release of a kernel");
+            Diagnosis::new("klpx::bad-release", Class::Input, what)
+                .why(format!(
+                    "a release has at most {RELEASE} letters, digits, dots, dashes, pluses, tildes and underscores"
+                ))
+                .remedy("look at include/config/kernel.release and include/generated/utsrelease.h of the build tree")
+                .into()
+        })
+    }
+}
+
+impl Deref for MakeWord {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MakeWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A name of C, as lists of functions have it: it becomes C, a compiler's option and a cell of a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identifier(String);
+
+impl Identifier {
+    /// Checks a name.
+    pub fn new(name: &str) -> Option<Identifier> {
+        let part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let begins = name.bytes().next().is_some_and(|byte| part(byte) && !byte.is_ascii_digit());
+        (begins && name.bytes().all(part)).then(|| Identifier(name.to_owned()))
+    }
+}
+
+impl Deref for Identifier {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// True for the version of a package, which becomes a word of a package manager's and of a line to paste.
+pub(crate) fn is_package_version(version: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+-~:_".contains(&byte);
+    version.bytes().all(plain) && version.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// True for the path of a source that stays in its tree and is one word of make's.
+pub fn is_source_path(path: &str) -> bool {
+    let stays = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    stays && !path.is_empty() && MakeWord::new(path).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_make_means_itself() {
+        for text in ["", "/home/k_1/.cache/klpx", "6.12.117+deb12~1", "/usr/lib/llvm-22/bin/", "/ü/a=b@c"] {
+            assert_eq!(MakeWord::new(text).expect(text).to_string(), text);
+        }
+        for text in [
+            "$(touch x)",
+            "a b",
+            "a\tb",
+            "a\nb",
+            "a:b",
+            "a;b",
+            "`a`",
+            "a'b",
+            "a\"b",
+            "a#b",
+            "a%b",
+            "a,b",
+            "~a",
+            "a*",
+        ] {
+            assert!(MakeWord::new(text).is_none(), "{text}");
+            assert!(MakeWord::path(Path::new(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_release_is_a_part_of_paths_and_names() {
+        for text in ["7.2.13", "6.12.117+deb12-cloud-amd64", "6.11.4-301.fc41.x86_64", "7.2.0-rc1_x~y"] {
+            MakeWord::release(text).expect(text);
+        }
+        for text in ["7.2$(id)", "../../etc", "7.2 -j", "7.2;x", &"1".repeat(65)] {
+            let failure = MakeWord::release(text).expect_err(text);
+            assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::bad-release");
+        }
+    }
+
+    #[test]
+    fn a_name_of_c_is_nothing_else() {
+        for name in ["f", "_f9", "__x64_sys_read"] {
+            assert_eq!(&*Identifier::new(name).expect(name), name);
+        }
+        for name in ["", "9f", "f g", "f -fplugin=x", "f)\n", "f.part.0", "f\t1", "\u{e9}"] {
+            assert!(Identifier::new(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_word_of_a_line_to_paste() {
+        for (version, plain) in [
+            ("6.12.115-2~deb12u1", true),
+            ("1:2.3+x", true),
+            ("$(id)", false),
+            ("1 rm", false),
+            ("-o", false),
+            ("", false),
+        ] {
+            assert_eq!(is_package_version(version), plain, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_source_path_stays_in_its_tree() {
+        for (path, stays) in [
+            ("fs/a.c", true),
+            ("../a.c", false),
+            ("fs/../../a.c", false),
+            ("/etc/a.c", false),
+            ("fs/a b.c", false),
+            ("fs/a.c\tx", false),
+            ("", false),
+        ] {
+            assert_eq!(is_source_path(path), stays, "{path}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What a file of the kernel tree is to a livepatch, by its path: a table, and why a kind is refused. Looks at no file.
+
+use klpx_diagnosis::{Class, Diagnosis, Place};
+
+use crate::config::Arch;
+use crate::tree;
+
+/// What a file of the kernel tree is to a livepatch, by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// C that becomes kernel code.
+    Source,
+    /// A header.
+    Header,
+    /// A Makefile or Kbuild file of a folder of sources.
+    BuildFile,
+    /// Something else that may end up in the kernel, such as a table that code is made from.
+    Other,
+    /// Assembly.
+    Assembly,
+    /// A linker script.
+    LinkerScript,
+    /// Code of the vdso, which user space runs.
+    Vdso,
+    /// Code that runs before the kernel proper, or outside of it.
+    Boot,
+    /// Code of a hypervisor that is linked apart from the kernel.
+    Hypervisor,
+    /// Configuration.
+    Kconfig,
+    /// The build system itself, or a program that the build runs.
+    BuildSystem,
+    /// Rust code.
+    Rust,
+    /// Documentation, user-space tools: not compiled into the kernel.
+    NotCompiled,
+    /// Part of another architecture: not compiled into this kernel.
+    OtherArch,
+}
+
+/// A rule of `classify`: paths that begin with `start`, hold `middle` and end with `end` are `kind`. `*` at the end of
+/// `start` stands for the architecture's folder.
+struct PathRule {
+    start: &'static str,
+    middle: &'static str,
+    end: &'static str,
+    kind: FileKind,
+}
+
+const fn rule(start: &'static str, middle: &'static str, end: &'static str, kind: FileKind) -> PathRule {
+    PathRule { start, middle, end, kind }
+}
+
+/// The first rule that fits decides.
+const PATH_RULES: [PathRule; 49] = [
+    rule("Documentation/", "", "", FileKind::NotCompiled),
+    rule("LICENSES/", "", "", FileKind::NotCompiled),
+    rule("tools/objtool/", "", "", FileKind::BuildSystem),
+    rule("tools/lib/", "", "", FileKind::BuildSystem),
+    rule("tools/include/", "", "", FileKind::BuildSystem),
+    rule("tools/build/", "", "", FileKind::BuildSystem),
+    rule("tools/arch/", "", "", FileKind::BuildSystem),
+    rule("tools/scripts/", "", "", FileKind::BuildSystem),
+    rule("tools/bpf/resolve_btfids/", "", "", FileKind::BuildSystem),
+    rule("tools/", "", "", FileKind::NotCompiled),
+    rule("scripts/coccinelle/", "", "", FileKind::NotCompiled),
+    rule("scripts/checkpatch.pl", "", "", FileKind::NotCompiled),
+    rule("scripts/get_maintainer.pl", "", "", FileKind::NotCompiled),
+    rule("scripts/kernel-doc", "", "", FileKind::NotCompiled),
+    rule("scripts/gdb/", "", "", FileKind::NotCompiled),
+    rule("scripts/", "", "", FileKind::BuildSystem),
+    rule("", "", ".rst", FileKind::NotCompiled),
+    rule("", "", ".txt", FileKind::NotCompiled),
+    rule("", "", ".md", FileKind::NotCompiled),
+    rule("", "", "README", FileKind::NotCompiled),
+    rule("", "", ".gitignore", FileKind::NotCompiled),
+    rule("", "", ".yaml", FileKind::NotCompiled),
+    rule("", "", ".dts", FileKind::NotCompiled),
+    rule("", "", ".dtsi", FileKind::NotCompiled),
+    rule("", "", ".dtso", FileKind::NotCompiled),
+    rule("arch/", "/boot/dts/", "", FileKind::NotCompiled),
+    rule("include/config/", "", "", FileKind::BuildSystem),
+    rule("include/generated/", "", "", FileKind::BuildSystem),
+    rule("arch/", "/include/generated/", "", FileKind::BuildSystem),
+    rule("arch/", "/configs/", "", FileKind::Kconfig),
+    rule("", "Kconfig", "", FileKind::Kconfig),
+    rule("arch/", "/boot/", "", FileKind::Boot),
+    rule("arch/", "/realmode/", "", FileKind::Boot),
+    rule("arch/", "/purgatory/", "", FileKind::Boot),
+    rule("arch/arm64/kernel/pi/", "", "", FileKind::Boot),
+    rule("drivers/firmware/efi/libstub/", "", "", FileKind::Boot),
+    rule("arch/arm64/kvm/hyp/", "", ".h", FileKind::Header),
+    rule("arch/arm64/kvm/hyp/", "nvhe/", "", FileKind::Hypervisor),
+    rule("", "", ".lds.S", FileKind::LinkerScript),
+    rule("", "", ".lds", FileKind::LinkerScript),
+    rule("", "", ".lds.h", FileKind::LinkerScript),
+    rule("", "/vdso/", ".c", FileKind::Vdso),
+    rule("", "/vdso32/", ".c", FileKind::Vdso),
+    rule("", "", ".S", FileKind::Assembly),
+    rule("", "", ".rs", FileKind::Rust),
+    rule("", "", "/Makefile", FileKind::BuildFile),
+    rule("", "", "/Kbuild", FileKind::BuildFile),
+    rule("", "", ".h", FileKind::Header),
+    rule("", "", ".c", FileKind::Source),
+];
+
+/// Files at the top of the tree that are no part of the build.
+const TOP_TEXTS: [&str; 8] = [
+    "COPYING",
+    "CREDITS",
+    "MAINTAINERS",
+    "README",
+    ".mailmap",
+    ".gitattributes",
+    ".clang-format",
+    ".editorconfig",
+];
+
+/// What a file is, by its path.
+pub fn classify(path: &str, arch: Arch) -> FileKind {
+    if TOP_TEXTS.contains(&path) {
+        return FileKind::NotCompiled;
+    }
+    if let Some(rest) = path.strip_prefix("arch/") {
+        match rest.split_once('/') {
+            Some((name, "Makefile")) if name == arch.kbuild() => return FileKind::BuildSystem,
+            Some((name, _)) if name != arch.kbuild() => return FileKind::OtherArch,
+            _ => {}
+        }
+    }
+    if tree::is_of_no_build(path) {
+        return FileKind::NotCompiled;
+    }
+    let kind = PATH_RULES
+        .iter()
+        .find(|rule| path.starts_with(rule.start) && path.contains(rule.middle) && path.ends_with(rule.end))
+        .map_or(FileKind::Other, |rule| rule.kind);
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    match is_of_build_system(folder, name) && (kind != FileKind::NotCompiled || folder.is_empty()) {
+        true => FileKind::BuildSystem,
+        false => kind,
+    }
+}
+
+/// True for what make and the kernel's scripts read, other than the Makefile or Kbuild file of a folder below the top.
+/// make takes the first of GNUmakefile, makefile and Makefile that is there.
+fn is_of_build_system(folder: &str, name: &str) -> bool {
+    const STARTS: [&str; 4] = ["GNUmakefile", "makefile", "Makefile", "Kbuild"];
+    const ENDS: [&str; 4] = [".mk", ".mak", ".inc", ".include"];
+    let of_folder = !folder.is_empty() && (name == "Makefile" || name == "Kbuild");
+    let of_top = folder.is_empty() && (name.starts_with("localversion") || name == ".scmversion");
+    let named =
+        STARTS.iter().any(|start| name.starts_with(start)) || ENDS.iter().any(|end| name.ends_with(end));
+    // scripts/Makefile.build reads Platform files of some architectures.
+    !of_folder && (named || of_top || name == "Platform" || tree::is_product(name))
+}
+
+/// Why a kind of file can't be changed by a livepatch.
+pub(super) struct Refusal {
+    code: &'static str,
+    what: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+impl Refusal {
+    pub(super) fn diagnosis(&self, path: &str) -> Diagnosis {
+        Diagnosis::new(self.code, Class::NotLivepatchable, format!("the patch changes {}", self.what))
+            .place(Place::file(path, None))
+            .why(self.why)
+            .remedy(self.remedy)
+    }
+}
+
+impl FileKind {
+    /// True when the file can end up in the kernel and klpx applies its changes.
+    pub fn is_compiled(self) -> bool {
+        matches!(self, FileKind::Source | FileKind::Header | FileKind::BuildFile | FileKind::Other)
+    }
+
+    pub(super) fn passed_over(self) -> &'static str {
+        if self == FileKind::OtherArch {
+            "it is of another architecture"
+        } else {
+            "it is not compiled into the kernel"
+        }
+    }
+
+    pub(super) fn refusal(self) -> Option<Refusal> {
+        let refusal = |code, what, why, remedy| Some(Refusal { code, what, why, remedy });
+        match self {
+            FileKind::Assembly => refusal(
+                "klpx::assembly",
+                "assembly",
+                "assembly functions have no ftrace entry, and their callers may depend on their exact bytes",
+                "make the fix in the C code that calls it",
+            ),
+            FileKind::LinkerScript => refusal(
+                "klpx::linker-script",
+                "a linker script",
+                "the layout of the running kernel can't change",
+                "leave the linker script out of the patch",
+            ),
+            FileKind::Vdso => refusal(
+                "klpx::vdso",
+                "the vdso",
+                "it is mapped into every process and runs in user mode, where no livepatch reaches",
+                "this fix needs a reboot",
+            ),
+            FileKind::Boot => refusal(
+                "klpx::boot-code",
+                "boot code",
+                "it has run, or runs outside the kernel, before a livepatch can be loaded",
+                "this fix needs a reboot",
+            ),
+            FileKind::Hypervisor => refusal(
+                "klpx::hypervisor-code",
+                "hypervisor code",
+                "it runs at another exception level with its own mapping, where ftrace does not reach",
+                "this fix needs a reboot",
+            ),
+            FileKind::Kconfig => refusal(
+                "klpx::patch-changes-config",
+                "the kernel configuration",
+                "the running kernel's options can't change",
+                "leave the Kconfig change out of the patch, and its code without the new option",
+            ),
+            FileKind::BuildSystem => refusal(
+                "klpx::patch-changes-build",
+                "the build system",
+                "original and patched kernel must be built the same way to be compared",
+                "leave this file out of the patch",
+            ),
+            FileKind::Rust => refusal(
+                "klpx::rust",
+                "Rust code",
+                "klpx does not know how to livepatch Rust functions yet",
+                "make the fix in C code",
+            ),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_classified_by_path() {
+        use FileKind::*;
+        let cases = [
+            ("fs/proc/version.c", Source),
+            ("include/linux/md.h", Header),
+            ("drivers/md/Makefile", BuildFile),
+            ("Makefile", BuildSystem),
+            ("arch/x86/Makefile", BuildSystem),
+            ("scripts/mod/modpost.c", BuildSystem),
+            ("scripts/checkpatch.pl", NotCompiled),
+            ("Documentation/x.c", NotCompiled),
+            ("tools/objtool/check.c", BuildSystem),
+            ("tools/testing/selftests/x.c", NotCompiled),
+            ("arch/arm64/kernel/x.c", OtherArch),
+            ("arch/x86/entry/entry_64.S", Assembly),
+            ("arch/x86/entry/vdso/vclock_gettime.c", Vdso),
+            ("lib/vdso/gettimeofday.c", Vdso),
+            ("arch/x86/include/asm/vdso/gettimeofday.h", Header),
+            ("arch/x86/boot/main.c", Boot),
+            ("arch/x86/realmode/rm/x.S", Boot),
+            ("arch/x86/kernel/vmlinux.lds.S", LinkerScript),
+            ("drivers/md/Kconfig", Kconfig),
+            ("rust/kernel/lib.rs", Rust),
+            ("MAINTAINERS", NotCompiled),
+            ("GNUmakefile", BuildSystem),
+            ("makefile", BuildSystem),
+            ("fs/GNUmakefile", BuildSystem),
+            ("fs/makefile", BuildSystem),
+            ("fs/Makefile.inc", BuildSystem),
+            ("drivers/x/rules.mk", BuildSystem),
+            ("fs/Kbuild.inc", BuildSystem),
+            ("arch/x86/Kbuild.extra", BuildSystem),
+            ("localversion-x", BuildSystem),
+            ("localversion.txt", BuildSystem),
+            (".scmversion", BuildSystem),
+            ("include/config/auto.conf", BuildSystem),
+            ("arch/x86/include/generated/asm/x.h", BuildSystem),
+            ("fs/a.o", BuildSystem),
+            ("fs/Makefile", BuildFile),
+            ("tools/testing/selftests/lib.mk", NotCompiled),
+            ("fs/.hidden/a.c", NotCompiled),
+            ("notes.json", NotCompiled),
+            ("arch/x86/entry/syscalls/syscall_64.tbl", Other),
+        ];
+        for (path, kind) in cases {
+            assert_eq!(classify(path, Arch::X86_64), kind, "{path}");
+        }
+        assert_eq!(classify("arch/arm64/kvm/hyp/nvhe/mm.c", Arch::Arm64), Hypervisor);
+        assert_eq!(classify("arch/arm64/boot/dts/x/y.dts", Arch::Arm64), NotCompiled);
+    }
+}

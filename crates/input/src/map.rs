@@ -1,0 +1,197 @@
+//! Maps of large files. A file that is cut short under a map gives a SIGBUS at the next look: what ends klpx then is a
+//! message with the file's name and the exit code of a bad file, not a signal without a word.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
+
+use klpx_diagnosis::Class;
+use memmap2::{Mmap, UncheckedAdvice};
+
+/// A file that is mapped, read-only.
+#[derive(Debug)]
+pub struct Map {
+    map: Mmap,
+    entry: &'static Entry,
+}
+
+impl Map {
+    /// Maps a file that was opened by `path`; an empty file is an error of the system's.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(file: &File, path: &Path) -> io::Result<Map> {
+        static HANDLER: Once = Once::new();
+        HANDLER.call_once(install);
+        // SAFETY: the map is private and read-only. What others do to the file shows as other bytes, which every reader
+        // takes as it takes any bytes, or as a SIGBUS, which is handled here.
+        let map = unsafe { Mmap::map(file) }?;
+        let entry = Entry::add(&map, path);
+        Ok(Map { map, entry })
+    }
+
+    /// Tells the system that a part of it is not needed any more. Its bytes come from the file again when they are.
+    pub fn release(&self, offset: usize, length: usize) {
+        // SAFETY: the map is of a file and read-only, so that nothing is lost.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        self.entry.end.store(0, Ordering::Release);
+    }
+}
+
+/// Opens a regular file. A pipe in its place is not waited for.
+///
+/// # Errors
+/// The system's, or that it is no regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
+/// Where a file is mapped. An entry is never freed, because a signal may come at any moment.
+#[derive(Debug)]
+struct Entry {
+    start: AtomicUsize,
+    /// 0 without a map.
+    end: AtomicUsize,
+    /// The file's name, as it is written to a message.
+    path: &'static [u8],
+    next: *const Entry,
+}
+
+// SAFETY: all but `next` is atomic, and `next` is written before the entry is seen.
+unsafe impl Sync for Entry {}
+
+static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Entry {
+    fn add(map: &Mmap, path: &Path) -> &'static Entry {
+        let path = Box::leak(path.as_os_str().as_bytes().to_owned().into_boxed_slice());
+        let start = map.as_ptr() as usize;
+        let mut head = ENTRIES.load(Ordering::Acquire);
+        let entry = Box::leak(Box::new(Entry {
+            start: AtomicUsize::new(start),
+            end: AtomicUsize::new(start + map.len()),
+            path,
+            next: head,
+        }));
+        loop {
+            entry.next = head;
+            match ENTRIES.compare_exchange(head, entry, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return entry,
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// What a SIGBUS did before: Rust's runtime has a handler that tells a stack overflow.
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// Sets the handler.
+fn install() {
+    // SAFETY: plain system calls on values that live through them; the handler makes only calls that are
+    // async-signal-safe.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut old) != 0 {
+            return;
+        }
+        let _ = BEFORE.set(old);
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = bus_error as *const () as usize;
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGBUS, &raw const new, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let say = |text: &[u8]| {
+        // SAFETY: write reads the slice.
+        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    };
+    // SAFETY: the system gives the information with SA_SIGINFO.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let mut at: *const Entry = ENTRIES.load(Ordering::Acquire);
+    // SAFETY: entries are never freed.
+    while let Some(entry) = unsafe { at.as_ref() } {
+        if (entry.start.load(Ordering::Acquire)..entry.end.load(Ordering::Acquire)).contains(&address) {
+            say(b"error: a file became shorter while it was read [klpx::file-changed]\n  where  ");
+            say(entry.path);
+            say(b"\n  hint   run klpx again when nothing writes to the file\n");
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(i32::from(Class::Input.exit_code())) };
+        }
+        at = entry.next;
+    }
+    // Not of a map: the instruction runs again and does what it did before there was this handler.
+    if let Some(before) = BEFORE.get() {
+        // SAFETY: a plain system call on a value that is never freed.
+        unsafe { libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The other half of the test below, in a process of its own.
+    #[test]
+    #[ignore = "ends the process"]
+    fn read_a_file_that_was_cut_short() {
+        let Some(path) = std::env::var_os("KLPX_TEST_MAP") else { return };
+        let file = File::options().read(true).write(true).open(&path).expect("opened");
+        let other =
+            Map::new(&File::open("/proc/self/exe").expect("opened"), Path::new("other")).expect("mapped");
+        let map = Map::new(&file, Path::new(&path)).expect("mapped");
+        drop(other);
+        assert_eq!(map[100_000], b'x');
+        file.set_len(10).expect("cut");
+        std::process::exit(i32::from(map[100_000]));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        for path in [path.as_path(), dir.path(), Path::new("/dev/zero")] {
+            assert!(open(path).is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_is_named() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("vmlinux");
+        std::fs::write(&path, vec![b'x'; 200_000]).expect("write");
+        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--ignored", "--exact", "map::tests::read_a_file_that_was_cut_short", "--nocapture"])
+            .env("KLPX_TEST_MAP", &path)
+            .output()
+            .expect("run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(Class::Input.exit_code())), "{said}");
+        assert!(said.contains("klpx::file-changed") && said.contains(path.to_str().expect("text")), "{said}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Files that a command writes at its end. That they can be written is known at its beginning, and nobody ever sees half
+//! of one.
+
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use tempfile::NamedTempFile;
+
+/// A file that will be written.
+pub(crate) struct Output {
+    path: PathBuf,
+    to: To,
+}
+
+enum To {
+    /// A new file beside its place, which takes the place.
+    New(NamedTempFile),
+    /// What is there: a device or a pipe, or a file in a folder that takes no new one.
+    There(File),
+}
+
+impl Output {
+    /// Makes sure that a file can be written, and touches nothing that is there. `mode` is taken from by the umask.
+    ///
+    /// # Errors
+    /// A folder is in its place, the folder that it goes to is missing, or the system refuses.
+    pub(crate) fn claim(path: &Path, mode: u32) -> Result<Output> {
+        let place = || Place::file(path.display().to_string(), None);
+        if path.is_dir() {
+            return Err(Diagnosis::new(
+                "klpx::output-is-folder",
+                Class::Usage,
+                "a folder is where a file is to go",
+            )
+            .place(place())
+            .remedy("name a file that is not there, or remove the folder")
+            .into());
+        }
+        // A link stays, and what it leads to is written.
+        let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(Diagnosis::new(
+                "klpx::no-such-folder",
+                Class::Usage,
+                "the output folder does not exist",
+            )
+            .place(Place::file(folder.display().to_string(), None))
+            .into());
+        }
+        let failed = |e: &std::io::Error| Diagnosis::io("write", path, e);
+        let there = target.metadata().ok();
+        let new = there.as_ref().is_none_or(std::fs::Metadata::is_file);
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(".klpx-").permissions(Permissions::from_mode(mode));
+        let to = match builder.tempfile_in(folder) {
+            Ok(file) if new => To::New(file),
+            Err(error) if there.is_none() => return Err(failed(&error).into()),
+            _ => To::There(File::options().write(true).open(&target).map_err(|e| failed(&e))?),
+        };
+        Ok(Output { path: target, to })
+    }
+
+    /// Refuses to write over a file that the command reads.
+    ///
+    /// # Errors
+    /// `klpx::output-is-input`.
+    pub(crate) fn is_none_of<'p>(&self, inputs: impl IntoIterator<Item = &'p Path>) -> Result<()> {
+        let id = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let Some(own) = id(&self.path) else { return Ok(()) };
+        match inputs.into_iter().find(|input| id(input) == Some(own)) {
+            None => Ok(()),
+            Some(input) => {
+                let what = format!("{} is read, and would be written over", input.display());
+                Err(Diagnosis::new("klpx::output-is-input", Class::Usage, what)
+                    .remedy("name another file for the output")
+                    .into())
+            }
+        }
+    }
+
+    /// Writes it, replacing what was there.
+    pub(crate) fn write(self, bytes: &[u8]) -> Result<()> {
+        let failed = |e: &std::io::Error| Diagnosis::io("write", &self.path, e);
+        match self.to {
+            To::New(mut file) => {
+                file.write_all(bytes).map_err(|e| failed(&e))?;
+                file.persist(&self.path).map_err(|e| failed(&e.error))?;
+            }
+            To::There(mut file) => {
+                // A device has no length.
+                let _ = file.set_len(0);
+                file.write_all(bytes).map_err(|e| failed(&e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(result: Result<impl Sized>) -> &'static str {
+        let failure = result.map(|_| ()).expect_err("refused");
+        failure.diagnoses().next().expect("one").code
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_known_before() {
+        let dir = tempfile::tempdir().expect("dir");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("folder")).expect("mkdir");
+        assert_eq!(code(Output::claim(&at("folder"), 0o644)), "klpx::output-is-folder");
+        assert_eq!(code(Output::claim(&at("none/file"), 0o644)), "klpx::no-such-folder");
+        assert_eq!(code(Output::claim(Path::new("/proc/klpx"), 0o644)), "klpx::io");
+    }
+
+    #[test]
+    fn nothing_is_there_before_it_is_whole_and_links_stay() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::os::unix::fs::symlink("file", &link).expect("link");
+        let output = Output::claim(&file, 0o644).expect("claimed");
+        assert!(!file.exists());
+        output.write(b"text").expect("written");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 2);
+        Output::claim(&link, 0o644).expect("claimed").write(b"more").expect("written");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "more");
+        drop(Output::claim(&file, 0o644).expect("claimed"));
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "more", "given up");
+        Output::claim(Path::new("/dev/null"), 0o644).expect("claimed").write(b"x").expect("a device");
+    }
+
+    #[test]
+    fn an_input_is_not_written_over() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (patch, link) = (dir.path().join("a.patch"), dir.path().join("link"));
+        std::fs::write(&patch, "text").expect("write");
+        std::os::unix::fs::symlink(&patch, &link).expect("link");
+        let inputs = || [Path::new("/nonexistent"), patch.as_path()];
+        let output = Output::claim(&link, 0o644).expect("claimed");
+        assert_eq!(code(output.is_none_of(inputs())), "klpx::output-is-input");
+        Output::claim(&dir.path().join("new"), 0o644)
+            .expect("claimed")
+            .is_none_of(inputs())
+            .expect("another");
+    }
+}

@@ -9,6 +9,8 @@ pub mod bind;
 #[cfg(test)]
 mod borders;
 mod branches;
+#[cfg(test)]
+mod callbacks;
 pub mod callers;
 pub mod closure;
 mod constants;
@@ -30,18 +32,26 @@ pub mod inspect;
 mod kallsyms;
 pub mod kernel_binder;
 #[cfg(test)]
+mod late;
+#[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
 mod loader;
 mod locals;
 mod names;
+#[cfg(test)]
+mod outside;
 pub mod plan;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod several_units;
 pub mod stand_in;
 #[cfg(test)]
 mod state;
 pub mod successor;
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod testing;
 pub mod transition;

@@ -77,6 +77,8 @@ const BASE: u64 = 0xffff_ffff_8100_0000;
 #[derive(Clone, Default)]
 pub(crate) struct Kernel {
     pub(crate) exports: Vec<&'static str>,
+    /// Exports of modules, or with a namespace.
+    pub(crate) exported: BTreeMap<&'static str, Export>,
     pub(crate) missing: Vec<&'static str>,
     /// Globals of its objects that no unit of a test defines.
     pub(crate) defined: Vec<&'static str>,
@@ -114,7 +116,8 @@ impl Binder for Kernel {
         None
     }
     fn export(&self, name: &str) -> Option<Export> {
-        self.exports.contains(&name).then_some(Export { module: None, gpl: false, namespace: None })
+        let plain = Export { module: None, gpl: false, namespace: None };
+        self.exported.get(name).cloned().or_else(|| self.exports.contains(&name).then_some(plain))
     }
 }
 

@@ -1,0 +1,162 @@
+//! Where references that lead out of the module are found, and how far from there they lead. Test code only.
+
+use std::collections::BTreeMap;
+
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::{Definition, ElfFile};
+use object::endian::LittleEndian as LE;
+
+use crate::plan::Export;
+use crate::testing::{Builds, Kernel};
+
+/// An export of an object, with a namespace.
+fn export(module: &str, namespace: &str) -> Export {
+    let some = |text: &str, none: &str| (text != none).then(|| text.to_owned());
+    Export { module: some(module, "vmlinux"), gpl: true, namespace: some(namespace, "") }
+}
+
+/// What a change of a unit of `object` refers to outside, with the distances; or what it is refused for.
+fn outside(object: &str, kernel: &Kernel, original: &str, patched: &str) -> Result<Vec<(String, i64)>, Vec<&'static str>> {
+    let builds = Builds::new(original, patched);
+    let refused = builds.codes(object, kernel);
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let file = ElfFile::from_bytes("closure.o", builds.emit(object, kernel).expect("a livepatch").object);
+    let elf = file.parse().expect("an object");
+    let mut found = Vec::new();
+    for section in elf.section_ids() {
+        for rela in elf.relocations(section) {
+            let symbol = elf.rela_symbol(rela).expect("a symbol");
+            let name = elf.symbol_name(symbol);
+            if elf.definition(symbol) == Definition::Undefined && name != b"__fentry__" && !name.is_empty() {
+                let kind = Arch::X86_64.relocation(rela.r_type(LE, false).0).expect("a known type");
+                let bias = if elf.section_name(section) == b".text" { Arch::X86_64.pc_bias(kind) } else { 0 };
+                found.push((String::from_utf8_lossy(name).into_owned(), rela.r_addend.get(LE) + bias));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+const NEAR: &str = "extern int out(int); GLOBAL __attribute__((noinline)) int near(int x) { return out(x) + 3; }
+    int f(int x) { return near(x) * NUMBER; }";
+const AWAY: &str = "extern int away(int); int f(int x) { return away(x) * NUMBER; }";
+const NEWLY: &str = "extern int away(int); int f(int x) { return USE(x) * NUMBER; }";
+
+#[test]
+fn a_name_is_imported_or_found_by_the_livepatch_core() {
+    let klp = |object: &str, of: &str, name: &str| vec![format!(".klpx.{object}!.klp.sym.{of}.{name},0")];
+    let import = |name: &str| vec![name.to_owned()];
+    let global = NEAR.replace("GLOBAL", "");
+    let local = NEAR.replace("GLOBAL", "static");
+    let this = "extern char __this_module; int f(int x) { return &__this_module == (char *)(long)x ? NUMBER : 0; }";
+    let near = |module: &str, space: &str| Some(("near", export(module, space)));
+    let away = |module: &str, space: &str| Some(("away", export(module, space)));
+    // Object, unit, export, names that the object has; what is referred to.
+    let cases: [(&str, &str, Option<(&'static str, Export)>, &[&'static str], Vec<String>); 20] = [
+        ("vmlinux", &global, near("vmlinux", ""), &[], import("near")),
+        ("vmlinux", &global, near("vmlinux", "CRYPTO"), &[], import("near")),
+        ("vmlinux", &global, None, &[], klp("vmlinux", "vmlinux", "near")),
+        ("vmlinux", &local, near("vmlinux", ""), &[], klp("vmlinux", "vmlinux", "near")),
+        ("vmlinux", &global, near("vmlinux", "module:kvm"), &[], klp("vmlinux", "vmlinux", "near")),
+        ("vmlinux", &global, near("kvm", ""), &[], klp("vmlinux", "vmlinux", "near")),
+        ("raid1", &global, near("vmlinux", ""), &[], klp("raid1", "raid1", "near")),
+        ("raid1", &local, near("vmlinux", ""), &[], klp("raid1", "raid1", "near")),
+        ("vmlinux", AWAY, None, &[], klp("vmlinux", "vmlinux", "away")),
+        ("vmlinux", AWAY, away("vmlinux", ""), &[], import("away")),
+        ("vmlinux", AWAY, away("vmlinux", "module:kvm"), &[], klp("vmlinux", "vmlinux", "away")),
+        ("raid1", AWAY, away("vmlinux", ""), &[], import("away")),
+        ("raid1", AWAY, away("vmlinux", "module:kvm"), &[], klp("vmlinux", "vmlinux", "away")),
+        ("raid1", AWAY, away("md_mod", ""), &[], klp("raid1", "md_mod", "away")),
+        ("raid1", AWAY, away("md_mod", "module:raid1"), &[], klp("raid1", "md_mod", "away")),
+        ("raid1", AWAY, away("vmlinux", ""), &["away"], klp("raid1", "raid1", "away")),
+        ("raid1", AWAY, None, &["away"], klp("raid1", "raid1", "away")),
+        ("raid1", NEWLY, away("md_mod", ""), &[], import("away")),
+        ("raid1", NEWLY, away("md_mod", "module:raid1"), &[], klp("raid1", "md_mod", "away")),
+        ("raid1", this, None, &[], klp("raid1", "raid1", "__this_module")),
+    ];
+    for (object, text, export, defined, wanted) in cases {
+        let kernel = Kernel {
+            exports: vec!["__fentry__"],
+            defined: [&["out"], defined].concat(),
+            exported: export.clone().into_iter().collect(),
+            ..Kernel::default()
+        };
+        let build = |number: &str, used: &str| text.replace("NUMBER", number).replace("USE", used);
+        let found = outside(object, &kernel, &build("5", "-"), &build("7", "away"));
+        let names = found.map(|found| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!(names, Ok(wanted), "{object} {text} {export:?} {defined:?}");
+    }
+}
+
+#[test]
+fn a_namespace_is_imported_with_the_name() {
+    for text in [NEAR.replace("GLOBAL", ""), AWAY.to_owned()] {
+        let exported = BTreeMap::from([("near", export("vmlinux", "CRYPTO")), ("away", export("vmlinux", "CRYPTO"))]);
+        let kernel = Kernel { exports: vec!["__fentry__"], exported, ..Kernel::default() };
+        let builds = Builds::new(&text.replace("NUMBER", "5"), &text.replace("NUMBER", "7"));
+        let plan = builds.emit("vmlinux", &kernel).expect("a livepatch").plan;
+        let spaces: Vec<_> = plan.imports.iter().filter_map(|import| import.namespace.as_deref()).collect();
+        assert_eq!(spaces, ["CRYPTO"], "{text}");
+    }
+}
+
+/// A function with an entry of its own inside, and a place inside that has only a label of the assembler.
+const ENTRIES: &str = "
+asm(\".pushsection .text.many,\\\"ax\\\"\\n.globl many\\n.type many,@function\\nmany: nop\\n.skip 7,0x90\\n\"
+    \".globl inside\\n.type inside,@function\\ninside: MORE nop\\nret\\n.size many,.-many\\n.size inside,.-inside\\n.popsection\");
+int named(int) __attribute__((alias(\"f\")));
+static int numbers[8];
+extern int many(int), inside(int), elsewhere[];
+int f(int x) { return x; }
+int g(int x) { return WHAT; }
+int set(int n, int x) { return numbers[n] = x; }";
+
+#[test]
+fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
+    let klp = |name: &str, distance: i64| vec![(format!(".klpx.vmlinux!.klp.sym.vmlinux.{name},0"), distance)];
+    let cases = [
+        ("many(x)", klp("many", 0)),
+        ("inside(x)", klp("inside", 0)),
+        ("(int)(long)&inside", klp("inside", 0)),
+        ("((char *)inside)[2]", klp("inside", 2)),
+        ("named(x)", klp("named", 0)),
+        ("f(x)", klp("f", 0)),
+        ("numbers[3]", klp("numbers", 12)),
+        ("elsewhere[5]", klp("elsewhere", 20)),
+    ];
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["elsewhere"], ..Kernel::default() };
+    let text = |what: &str| ENTRIES.replace("MORE", "").replace("WHAT", what);
+    // What is used stays out of line, as in a kernel of many files.
+    let text = |what: &str| text(what).replace("int f(int x) { return x; }", "__attribute__((noipa)) int f(int x) { return x; }");
+    for (what, wanted) in cases {
+        assert_eq!(outside("vmlinux", &kernel, &text("0"), &text(&format!("{what} + 1"))), Ok(wanted), "{what}");
+    }
+    // An alias that is exported is imported by its own name.
+    let exported = BTreeMap::from([("named", export("vmlinux", ""))]);
+    let kernel = Kernel { exported, ..kernel };
+    let found = outside("vmlinux", &kernel, &text("0"), &text("named(x)"));
+    assert_eq!(found, Ok(vec![("named".to_owned(), 0)]));
+}
+
+#[test]
+fn an_entry_that_only_the_patch_has_is_known_by_its_place() {
+    let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+    let text = |what: &str| {
+        format!(
+            "asm(\".pushsection .text.many,\\\"ax\\\"\\n.globl many\\n.type many,@function\\nmany:  nop\\n.skip 7,0x90\\n\
+             behind: nop\\nret\\n.size many,.-many\\n.popsection\");
+             extern int many(int), {what}(int); int g(int x) {{ return {what}(x); }}"
+        )
+    };
+    // At the entry of `many` it is `many`; inside it is nothing that the kernel has a name for.
+    let at_entry = text("fresh").replace("many: ", ".globl fresh\\n.type fresh,@function\\nfresh: many: ");
+    let inside = text("fresh").replace("behind: ", ".globl fresh\\n.type fresh,@function\\nfresh: ");
+    let found = outside("vmlinux", &kernel, &text("many"), &at_entry.replace("return fresh(x)", "return fresh(x) + 1"));
+    assert_eq!(found, Ok(vec![(".klpx.vmlinux!.klp.sym.vmlinux.many,0".to_owned(), 0)]));
+    let found = outside("vmlinux", &kernel, &text("many"), &inside.replace("return fresh(x)", "return fresh(x) + 1"));
+    assert_eq!(found, Err(vec!["klpx::unresolved-symbol"]));
+}

@@ -493,9 +493,10 @@ pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) 
     let flags = object.elf.section_flags(section) & 0x7; // WRITE, ALLOC, EXECINSTR
     const PLAIN: [&[u8]; 5] = [b".text", b".rodata", b".data.rel.ro", b".data", b".bss"];
     const KEPT_APART: [&[u8]; 4] = [b".data..", b".bss..", b".rodata..", b".text.."];
-    if KEPT_APART.iter().any(|start| name.starts_with(start)) {
-        let end = name.iter().skip(7).position(|&b| b == b'.').map_or(name.len(), |n| n + 7);
-        return (&name[..end], flags);
+    if let Some(start) = KEPT_APART.iter().find(|start| name.starts_with(start)) {
+        let rest = &name[start.len()..];
+        let word = rest.iter().position(|&b| b == b'.').unwrap_or(rest.len());
+        return (&name[..start.len() + word], flags);
     }
     // With LTO an initcall has a section of its own, named like the initcall: `.initcall6.init..kmod_random__640_1711_f`
     // (include/linux/init.h, __initcall_section).

@@ -42,7 +42,7 @@ impl Test {
 /// Builds the copy's tests and lists them.
 pub(crate) fn build(tree: &Tree, crates: &[String]) -> Result<Vec<Test>> {
     let mut command = Command::new("cargo");
-    command.current_dir(&tree.root).args(["test", "--no-run", "--message-format=json"]);
+    command.current_dir(&tree.root).args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     match crates {
         [] => drop(command.args(["--workspace", "--exclude", "xtask"])),
         crates => drop(command.args(crates.iter().map(|krate| format!("--package=klpx-{krate}")))),
@@ -50,7 +50,12 @@ pub(crate) fn build(tree: &Tree, crates: &[String]) -> Result<Vec<Test>> {
     command.env("CARGO_TARGET_DIR", &tree.target).env("RUSTFLAGS", "--cap-lints=allow");
     command.env("CARGO_INCREMENTAL", "0").stderr(Stdio::inherit());
     let step = ui::step("build with all mutants");
-    let messages = process::output(&mut command)?;
+    let built = command.stdin(Stdio::null()).output().context("can't run cargo")?;
+    let messages = String::from_utf8(built.stdout).context("cargo's messages")?;
+    if !built.status.success() {
+        step.failed("");
+        bail!("the copy with all mutants does not build: each `find` and `with` must fit where it stands");
+    }
     step.done("");
     let mut tests = Vec::new();
     for message in messages.lines() {

@@ -208,4 +208,6 @@ fn first_diagnosis(failure: klpx_diagnosis::Failure) -> Diagnosis {
 }
 
 #[cfg(test)]
+mod evidence;
+#[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ mod locals;
 mod names;
 #[cfg(test)]
 mod outside;
+#[cfg(test)]
+mod placement;
 pub mod plan;
 #[cfg(test)]
 mod refusals;

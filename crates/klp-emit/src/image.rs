@@ -783,4 +783,92 @@ mod tests {
             assert_eq!(["bare", "kept", "sealed", "data"].map(sealed), [true, false, true, false], "{name}");
         }
     }
+
+    /// A symbol table in assembly, read as a module.
+    fn module(text: &str, ask: impl FnOnce(&Image<'_>)) {
+        let f = Fixture::new();
+        f.assemble("m", text);
+        let file = f.open("m.o");
+        ask(&Image::read(&file, "m").expect("a sound module"));
+    }
+
+    #[test]
+    fn a_modules_names_are_counted_as_the_kernel_counts_them() {
+        // FILE symbols count, undefined ones do not; what is not loaded goes when the module has started.
+        let text = ".file \"twin\"\n.text\n.type twin,@function\ntwin: nop\ncall away\ncall other\n\
+            .section .secret\nother_one: .long 1\n.section .init.text,\"ax\"\nstart: nop\n";
+        module(text, |image| {
+            let position = |name: &[u8]| image.named(name).next().map(|id| image.position(id));
+            let found = |name: &[u8]| position(name).map(|found| found.map(|found| found.sympos).ok());
+            assert_eq!(found(b"twin"), Some(None), "it moves when the FILE symbol goes");
+            assert_eq!(found(b"away"), Some(None));
+            assert_eq!(found(b"other_one"), Some(None), "not loaded");
+            assert_eq!(found(b"start"), Some(None), "gone after init");
+        });
+        module(".text\n.globl one\none: nop\ncall twin\n", |image| {
+            let one = image.named(b"one").next().expect("a symbol");
+            assert_eq!(image.position(one), Ok(Position { name: "one".into(), sympos: 0 }));
+        });
+    }
+
+    #[test]
+    fn hidden_symbols_are_globals_though_the_link_made_them_local() {
+        let f = Fixture::new();
+        f.assemble("one", ".text\n.globl shown,hidden\n.hidden hidden\nshown: nop\nhidden: nop\nlocal: nop\n");
+        f.link(&["one.o"], "vmlinux");
+        let file = f.open("vmlinux");
+        let image = Image::read(&file, VMLINUX).expect("a sound image");
+        let global = |name: &str| image.global(name.as_bytes()).is_some();
+        assert_eq!(["shown", "hidden", "local"].map(global), [true, true, false]);
+    }
+
+    #[test]
+    fn a_place_lies_in_a_function_or_behind_one() {
+        let f = Fixture::new();
+        let function = |name: &str, size: u32| format!(".globl {name}\n.type {name},@function\n{name}: .fill 16,1,0x90\n.size {name},{size}\n");
+        f.assemble("one", &format!(".text\n{}{}", function("one", 10), function("two", 16)));
+        f.link(&["one.o"], "vmlinux");
+        let file = f.open("vmlinux");
+        let image = Image::read(&file, VMLINUX).expect("a sound image");
+        let start = image.global(b"one").and_then(|id| image.address(id)).expect("a function");
+        let at = |offset: u64| image.function_at(start + offset).map(|(from, to)| (from - start, to - start));
+        assert_eq!([0, 9, 10, 15, 16, 31, 32].map(at), [Some((0, 10)), Some((0, 10)), None, None, Some((16, 32)), Some((16, 32)), None]);
+        let before = |offset: u64| image.function_before(start + offset).map(|end| end - start);
+        assert_eq!([0, 5, 10, 15, 16, 20].map(before), [None, None, Some(10), Some(10), Some(10), None]);
+    }
+
+    #[test]
+    fn a_module_is_found_in_the_first_folder_as_what_is_shipped() {
+        let f = Fixture::new();
+        let folders = ["first", "second"].map(|name| f.path(name));
+        f.assemble("m", ".text\n.globl one\none: nop\n");
+        let m = std::fs::read(f.path("m.o")).expect("an object");
+        for (file, of) in [
+            ("first/sub/kept.ko", true),
+            ("first/kept.o", true),
+            ("first/kept.mod", false),
+            ("second/kept.ko", true),
+            ("second/only.ko", true),
+            ("second/built.o", true),
+            ("second/built.mod", false),
+            ("second/stray.o", true),
+        ] {
+            let path = f.path(file);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, if of { m.as_slice() } else { b"" }).expect("a file");
+        }
+        f.link(&["m.o"], "vmlinux");
+        std::fs::write(f.path("symvers"), "").expect("a file");
+        let kernel = Kernel::open(&f.path("vmlinux"), &f.path("symvers"), &folders).expect("a kernel");
+        let found: Vec<_> = kernel
+            .modules()
+            .map(|(name, path)| (name.to_owned(), path.strip_prefix(f.path("")).unwrap_or(path).display().to_string()))
+            .collect();
+        let wanted = [("built", "second/built.o"), ("kept", "first/sub/kept.ko"), ("only", "second/only.ko")];
+        assert_eq!(found, wanted.map(|(name, path)| (name.to_owned(), path.to_owned())));
+        assert!(kernel.image("stray").is_err_and(|failure| failure.to_string().contains("stray")));
+        // A file that is named comes before those.
+        let kernel = kernel.with_external(&f.path("second/kept.ko"), "0x1\tnew\tout/kept\tEXPORT_SYMBOL\t\n").expect("lines");
+        assert_eq!(kernel.exports().get("new").map(|export| export.object.as_str()), Some("kept"));
+    }
 }

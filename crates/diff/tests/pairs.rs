@@ -113,7 +113,9 @@ fn item_text(line: &str) -> String {
     };
     let [kind, name, section @ ..] = words else { panic!("no item: {line}") };
     let code = *kind == "fn";
-    let section = section.first().map_or_else(|| format!(".{}.{name}", if code { "text" } else { "data" }), |s| (*s).to_owned());
+    let section = section
+        .first()
+        .map_or_else(|| format!(".{}.{name}", if code { "text" } else { "data" }), |s| (*s).to_owned());
     let flags = match () {
         () if code => "\"ax\"",
         () if section.starts_with(".rodata") => "\"a\"",

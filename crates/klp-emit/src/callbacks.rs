@@ -7,7 +7,8 @@ use crate::testing::{Builds, Kernel};
 
 /// A unit that registers a callback of each of the kinds, which call `out` with its number.
 fn unit(kinds: &[&str], number: u32, changed: bool) -> (String, String) {
-    let function = |which: u32| format!("extern int out(int); int f{number}(int x) {{ return out(x) + {which}; }}\n");
+    let function =
+        |which: u32| format!("extern int out(int); int f{number}(int x) {{ return out(x) + {which}; }}\n");
     let register = |kind: &&str| {
         let result = if *kind == "pre_patch" { "int" } else { "void" };
         let give = if *kind == "pre_patch" { "return" } else { "" };
@@ -39,8 +40,11 @@ fn each_kind_is_registered_with_its_object_also_where_no_function_is_replaced() 
             let module = inspect(&file).expect("a livepatch");
             let [object] = &module.objects[..] else { panic!("one object: {:?}", module.objects) };
             assert_eq!(object.functions.len(), usize::from(changed));
-            let wanted: Vec<_> =
-                ALL.iter().filter(|kind| kinds.contains(kind)).map(|&kind| (kind, format!("on_{kind}_1"))).collect();
+            let wanted: Vec<_> = ALL
+                .iter()
+                .filter(|kind| kinds.contains(kind))
+                .map(|&kind| (kind, format!("on_{kind}_1")))
+                .collect();
             assert_eq!(object.callbacks, wanted);
         }
     }

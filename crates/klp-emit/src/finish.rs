@@ -182,7 +182,8 @@ mod tests {
     fn a_module_has_what_the_kernel_loads_and_nothing_else() {
         let file = finished(&linked(""));
         let elf = file.parse().expect("a module");
-        let sections: Vec<_> = elf.section_ids().map(|id| String::from_utf8_lossy(elf.section_name(id)).into_owned()).collect();
+        let sections: Vec<_> =
+            elf.section_ids().map(|id| String::from_utf8_lossy(elf.section_name(id)).into_owned()).collect();
         for gone in [".BTF", ".comment2"] {
             assert!(!sections.iter().any(|name| name == gone), "{sections:?}");
         }
@@ -198,7 +199,8 @@ mod tests {
         let mut tables = Vec::new();
         for id in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {
             let symbols = elf.rela_table(id).iter().filter_map(|rela| elf.rela_symbol(rela));
-            let symbols: Vec<_> = symbols.map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
+            let symbols: Vec<_> =
+                symbols.map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
             let name = String::from_utf8_lossy(elf.section_name(id)).into_owned();
             let livepatch = elf.section_flags(id) & KLP_RELA_FLAGS == KLP_RELA_FLAGS;
             tables.push(format!("{name} {livepatch} {}", symbols.join(" ")));

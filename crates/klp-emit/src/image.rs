@@ -814,7 +814,10 @@ mod tests {
     #[test]
     fn hidden_symbols_are_globals_though_the_link_made_them_local() {
         let f = Fixture::new();
-        f.assemble("one", ".text\n.globl shown,hidden\n.hidden hidden\nshown: nop\nhidden: nop\nlocal: nop\n");
+        f.assemble(
+            "one",
+            ".text\n.globl shown,hidden\n.hidden hidden\nshown: nop\nhidden: nop\nlocal: nop\n",
+        );
         f.link(&["one.o"], "vmlinux");
         let file = f.open("vmlinux");
         let image = Image::read(&file, VMLINUX).expect("a sound image");
@@ -825,14 +828,19 @@ mod tests {
     #[test]
     fn a_place_lies_in_a_function_or_behind_one() {
         let f = Fixture::new();
-        let function = |name: &str, size: u32| format!(".globl {name}\n.type {name},@function\n{name}: .fill 16,1,0x90\n.size {name},{size}\n");
+        let function = |name: &str, size: u32| {
+            format!(".globl {name}\n.type {name},@function\n{name}: .fill 16,1,0x90\n.size {name},{size}\n")
+        };
         f.assemble("one", &format!(".text\n{}{}", function("one", 10), function("two", 16)));
         f.link(&["one.o"], "vmlinux");
         let file = f.open("vmlinux");
         let image = Image::read(&file, VMLINUX).expect("a sound image");
         let start = image.global(b"one").and_then(|id| image.address(id)).expect("a function");
         let at = |offset: u64| image.function_at(start + offset).map(|(from, to)| (from - start, to - start));
-        assert_eq!([0, 9, 10, 15, 16, 31, 32].map(at), [Some((0, 10)), Some((0, 10)), None, None, Some((16, 32)), Some((16, 32)), None]);
+        assert_eq!(
+            [0, 9, 10, 15, 16, 31, 32].map(at),
+            [Some((0, 10)), Some((0, 10)), None, None, Some((16, 32)), Some((16, 32)), None]
+        );
         let before = |offset: u64| image.function_before(start + offset).map(|end| end - start);
         assert_eq!([0, 5, 10, 15, 16, 20].map(before), [None, None, Some(10), Some(10), Some(10), None]);
     }
@@ -862,13 +870,17 @@ mod tests {
         let kernel = Kernel::open(&f.path("vmlinux"), &f.path("symvers"), &folders).expect("a kernel");
         let found: Vec<_> = kernel
             .modules()
-            .map(|(name, path)| (name.to_owned(), path.strip_prefix(f.path("")).unwrap_or(path).display().to_string()))
+            .map(|(name, path)| {
+                (name.to_owned(), path.strip_prefix(f.path("")).unwrap_or(path).display().to_string())
+            })
             .collect();
         let wanted = [("built", "second/built.o"), ("kept", "first/sub/kept.ko"), ("only", "second/only.ko")];
         assert_eq!(found, wanted.map(|(name, path)| (name.to_owned(), path.to_owned())));
         assert!(kernel.image("stray").is_err_and(|failure| failure.to_string().contains("stray")));
         // A file that is named comes before those.
-        let kernel = kernel.with_external(&f.path("second/kept.ko"), "0x1\tnew\tout/kept\tEXPORT_SYMBOL\t\n").expect("lines");
+        let kernel = kernel
+            .with_external(&f.path("second/kept.ko"), "0x1\tnew\tout/kept\tEXPORT_SYMBOL\t\n")
+            .expect("lines");
         assert_eq!(kernel.exports().get("new").map(|export| export.object.as_str()), Some("kept"));
     }
 }

@@ -12,7 +12,9 @@ fn kernel(defined: &[&'static str]) -> Kernel {
 }
 
 fn builds(code: &str) -> Builds {
-    let text = |number: u32| format!("extern int other(int), _printk(int); int f(int x) {{ {code} return x + {number}; }}");
+    let text = |number: u32| {
+        format!("extern int other(int), _printk(int); int f(int x) {{ {code} return x + {number}; }}")
+    };
     Builds::new(&text(1), &text(2))
 }
 

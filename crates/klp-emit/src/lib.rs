@@ -12,6 +12,8 @@ mod branches;
 #[cfg(test)]
 mod callbacks;
 pub mod callers;
+#[cfg(test)]
+mod choice;
 pub mod closure;
 mod constants;
 mod contents;

@@ -16,7 +16,12 @@ fn export(module: &str, namespace: &str) -> Export {
 }
 
 /// What a change of a unit of `object` refers to outside, with the distances; or what it is refused for.
-fn outside(object: &str, kernel: &Kernel, original: &str, patched: &str) -> Result<Vec<(String, i64)>, Vec<&'static str>> {
+fn outside(
+    object: &str,
+    kernel: &Kernel,
+    original: &str,
+    patched: &str,
+) -> Result<Vec<(String, i64)>, Vec<&'static str>> {
     let builds = Builds::new(original, patched);
     let refused = builds.codes(object, kernel);
     if !refused.is_empty() {
@@ -41,7 +46,8 @@ fn outside(object: &str, kernel: &Kernel, original: &str, patched: &str) -> Resu
     Ok(found)
 }
 
-const NEAR: &str = "extern int out(int); GLOBAL __attribute__((noinline)) int near(int x) { return out(x) + 3; }
+const NEAR: &str =
+    "extern int out(int); GLOBAL __attribute__((noinline)) int near(int x) { return out(x) + 3; }
     int f(int x) { return near(x) * NUMBER; }";
 const AWAY: &str = "extern int away(int); int f(int x) { return away(x) * NUMBER; }";
 const NEWLY: &str = "extern int away(int); int f(int x) { return USE(x) * NUMBER; }";
@@ -52,7 +58,8 @@ fn a_name_is_imported_or_found_by_the_livepatch_core() {
     let import = |name: &str| vec![name.to_owned()];
     let global = NEAR.replace("GLOBAL", "");
     let local = NEAR.replace("GLOBAL", "static");
-    let this = "extern char __this_module; int f(int x) { return &__this_module == (char *)(long)x ? NUMBER : 0; }";
+    let this =
+        "extern char __this_module; int f(int x) { return &__this_module == (char *)(long)x ? NUMBER : 0; }";
     let near = |module: &str, space: &str| Some(("near", export(module, space)));
     let away = |module: &str, space: &str| Some(("away", export(module, space)));
     // Object, unit, export, names that the object has; what is referred to.
@@ -95,7 +102,8 @@ fn a_name_is_imported_or_found_by_the_livepatch_core() {
 #[test]
 fn a_namespace_is_imported_with_the_name() {
     for text in [NEAR.replace("GLOBAL", ""), AWAY.to_owned()] {
-        let exported = BTreeMap::from([("near", export("vmlinux", "CRYPTO")), ("away", export("vmlinux", "CRYPTO"))]);
+        let exported =
+            BTreeMap::from([("near", export("vmlinux", "CRYPTO")), ("away", export("vmlinux", "CRYPTO"))]);
         let kernel = Kernel { exports: vec!["__fentry__"], exported, ..Kernel::default() };
         let builds = Builds::new(&text.replace("NUMBER", "5"), &text.replace("NUMBER", "7"));
         let plan = builds.emit("vmlinux", &kernel).expect("a livepatch").plan;
@@ -117,7 +125,8 @@ int set(int n, int x) { return numbers[n] = x; }";
 
 #[test]
 fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
-    let klp = |name: &str, distance: i64| vec![(format!(".klpx.vmlinux!.klp.sym.vmlinux.{name},0"), distance)];
+    let klp =
+        |name: &str, distance: i64| vec![(format!(".klpx.vmlinux!.klp.sym.vmlinux.{name},0"), distance)];
     let cases = [
         ("many(x)", klp("many", 0)),
         ("inside(x)", klp("inside", 0)),
@@ -131,9 +140,15 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
     let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["elsewhere"], ..Kernel::default() };
     let text = |what: &str| ENTRIES.replace("MORE", "").replace("WHAT", what);
     // What is used stays out of line, as in a kernel of many files.
-    let text = |what: &str| text(what).replace("int f(int x) { return x; }", "__attribute__((noipa)) int f(int x) { return x; }");
+    let text = |what: &str| {
+        text(what).replace("int f(int x) { return x; }", "__attribute__((noipa)) int f(int x) { return x; }")
+    };
     for (what, wanted) in cases {
-        assert_eq!(outside("vmlinux", &kernel, &text("0"), &text(&format!("{what} + 1"))), Ok(wanted), "{what}");
+        assert_eq!(
+            outside("vmlinux", &kernel, &text("0"), &text(&format!("{what} + 1"))),
+            Ok(wanted),
+            "{what}"
+        );
     }
     // An alias that is exported is imported by its own name.
     let exported = BTreeMap::from([("named", export("vmlinux", ""))]);
@@ -155,8 +170,14 @@ fn an_entry_that_only_the_patch_has_is_known_by_its_place() {
     // At the entry of `many` it is `many`; inside it is nothing that the kernel has a name for.
     let at_entry = text("fresh").replace("many: ", ".globl fresh\\n.type fresh,@function\\nfresh: many: ");
     let inside = text("fresh").replace("behind: ", ".globl fresh\\n.type fresh,@function\\nfresh: ");
-    let found = outside("vmlinux", &kernel, &text("many"), &at_entry.replace("return fresh(x)", "return fresh(x) + 1"));
+    let found = outside(
+        "vmlinux",
+        &kernel,
+        &text("many"),
+        &at_entry.replace("return fresh(x)", "return fresh(x) + 1"),
+    );
     assert_eq!(found, Ok(vec![(".klpx.vmlinux!.klp.sym.vmlinux.many,0".to_owned(), 0)]));
-    let found = outside("vmlinux", &kernel, &text("many"), &inside.replace("return fresh(x)", "return fresh(x) + 1"));
+    let found =
+        outside("vmlinux", &kernel, &text("many"), &inside.replace("return fresh(x)", "return fresh(x) + 1"));
     assert_eq!(found, Err(vec!["klpx::unresolved-symbol"]));
 }

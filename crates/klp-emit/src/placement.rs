@@ -25,26 +25,44 @@ fn what_is_copied_lies_in_the_section_of_its_kind() {
         let text = |more: &str, number: u32| {
             format!("extern int out(int), use(const void *); {more} return out(x) + {number}; }}")
         };
-        Builds::new(
-            &text("int f(int x) {", 1),
-            &text(&format!("{declaration} int f(int x) {{ {user}"), 2),
-        )
+        Builds::new(&text("int f(int x) {", 1), &text(&format!("{declaration} int f(int x) {{ {user}"), 2))
     };
     let data = |section: &str, value: &str| {
-        format!("static long fresh {} {value};", if section.is_empty() { String::new() } else { format!("__attribute__((section(\"{section}\")))") })
+        format!(
+            "static long fresh {} {value};",
+            if section.is_empty() {
+                String::new()
+            } else {
+                format!("__attribute__((section(\"{section}\")))")
+            }
+        )
     };
     let code = |section: &str| {
-        format!("asm(\".pushsection {section},\\\"ax\\\"\\n.type fresh,@function\\nfresh: nop\\nret\\n.size fresh,.-fresh\\n.popsection\"); extern int fresh(int);")
+        format!(
+            "asm(\".pushsection {section},\\\"ax\\\"\\n.type fresh,@function\\nfresh: nop\\nret\\n.size fresh,.-fresh\\n.popsection\"); extern int fresh(int);"
+        )
     };
     let (address, call) = ("use(&fresh);", "fresh(1);");
     // What the patch adds, how it is used, its section.
     let cases = [
         (data("", "= 5"), address, ".data", elf::SHT_PROGBITS.0, 3),
         (data("", ""), address, ".bss", elf::SHT_NOBITS.0, 3),
-        ("static const long fresh[2] = { 3, 5 };".to_owned(), "use(fresh);", ".rodata", elf::SHT_PROGBITS.0, 2),
+        (
+            "static const long fresh[2] = { 3, 5 };".to_owned(),
+            "use(fresh);",
+            ".rodata",
+            elf::SHT_PROGBITS.0,
+            2,
+        ),
         (data(".data..percpu", "= 5"), address, ".data..percpu", elf::SHT_PROGBITS.0, 3),
         (data("__dyndbg", "= 5"), address, "__dyndbg", elf::SHT_PROGBITS.0, 3),
-        ("static __attribute__((noinline)) int fresh(int x) { return out(x); }".to_owned(), call, ".text", elf::SHT_PROGBITS.0, 6),
+        (
+            "static __attribute__((noinline)) int fresh(int x) { return out(x); }".to_owned(),
+            call,
+            ".text",
+            elf::SHT_PROGBITS.0,
+            6,
+        ),
         (code(".sched.text"), call, ".text", elf::SHT_PROGBITS.0, 6),
         (code(".altinstr_replacement"), call, ".altinstr_replacement", elf::SHT_PROGBITS.0, 6),
         (code(".altinstr_aux"), call, ".altinstr_aux", elf::SHT_PROGBITS.0, 6),
@@ -118,7 +136,8 @@ fn copies_have_the_names_of_the_kernels_own_build() {
     };
     let file = object(&Builds::new(&text(5, 3), &text(6, 4)));
     let elf = file.parse().expect("an object");
-    let names: Vec<_> = elf.symbol_ids().map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
+    let names: Vec<_> =
+        elf.symbol_ids().map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
     for (name, there) in [("piece.part.3", true), ("piece.part.4", false), ("promoted", true)] {
         assert_eq!(names.iter().any(|found| found == name), there, "{name}: {names:?}");
     }
@@ -136,32 +155,52 @@ fn what_a_unit_adds_is_listed_without_what_has_no_identity() {
     // A local may have the name of a global of the kernel; a global may not.
     let kernel = Kernel { defined: vec!["out", "use", "helper"], ..kernel() };
     assert_eq!(Builds::new(original, patched).codes("vmlinux", &kernel), [""; 0]);
-    let global = patched.replace("static __attribute__((noinline)) int helper", "__attribute__((noinline)) int helper");
+    let global = patched
+        .replace("static __attribute__((noinline)) int helper", "__attribute__((noinline)) int helper");
     assert_eq!(Builds::new(original, &global).codes("vmlinux", &kernel), ["klpx::not-new"]);
 }
 
 #[test]
 fn objects_and_functions_have_an_order() {
-    let text = |name: &str, number: u32| format!("extern int out(int); int {name}(int x) {{ return out(x) + {number}; }}");
+    let text = |name: &str, number: u32| {
+        format!("extern int out(int); int {name}(int x) {{ return out(x) + {number}; }}")
+    };
     let both = |name: &'static str| (name, text(name, 1), text(name, 2));
     let files = [both("zeta"), both("alpha"), both("mid")];
-    let files: Vec<(&str, &str, &str)> = files.iter().map(|(name, one, other)| (*name, one.as_str(), other.as_str())).collect();
+    let files: Vec<(&str, &str, &str)> =
+        files.iter().map(|(name, one, other)| (*name, one.as_str(), other.as_str())).collect();
     let order = |objects: [&str; 3]| {
         Builds::files(&files).with("vmlinux", |units| {
-            let units: Vec<_> =
-                units.iter().zip(objects).map(|(unit, object_name)| crate::plan::Unit { object_name, ..*unit }).collect();
+            let units: Vec<_> = units
+                .iter()
+                .zip(objects)
+                .map(|(unit, object_name)| crate::plan::Unit { object_name, ..*unit })
+                .collect();
             let kernel = Kernel { defined: vec!["out"], ..kernel() };
             let closure = crate::closure::select(&units, &Default::default()).expect("a change");
             let plan = crate::emit::emit(&closure, &kernel).expect("a livepatch").plan;
             let each = plan.objects.into_iter().map(|object| {
-                (object.name, object.functions.into_iter().map(|function| function.old.name).collect::<Vec<_>>().join(" "))
+                (
+                    object.name,
+                    object
+                        .functions
+                        .into_iter()
+                        .map(|function| function.old.name)
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                )
             });
             each.collect::<Vec<_>>()
         })
     };
-    let named = |all: &[(&str, &str)]| all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+    let named = |all: &[(&str, &str)]| {
+        all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>()
+    };
     assert_eq!(order(["vmlinux"; 3]), named(&[("vmlinux", "alpha mid zeta")]));
-    assert_eq!(order(["raid1", "vmlinux", "abc"]), named(&[("vmlinux", "alpha"), ("abc", "mid"), ("raid1", "zeta")]));
+    assert_eq!(
+        order(["raid1", "vmlinux", "abc"]),
+        named(&[("vmlinux", "alpha"), ("abc", "mid"), ("raid1", "zeta")])
+    );
 }
 
 /// Where ftrace writes before the entry, an alias at the first byte would be no function.

@@ -138,10 +138,15 @@ fn each_reason_has_its_code() {
 }
 
 /// The codes of refusals, and of what is told, when the patch edits none of the functions, or none is known to be edited.
-fn said(text: &str, object: &str, edited: Option<&BTreeSet<klpx_normalize::object::ItemId>>) -> Result<Vec<&'static str>, Vec<&'static str>> {
+fn said(
+    text: &str,
+    object: &str,
+    edited: Option<&BTreeSet<klpx_normalize::object::ItemId>>,
+) -> Result<Vec<&'static str>, Vec<&'static str>> {
     builds(text, "1", "2").with(object, |units| {
         let units = [Unit { edited, ..units[0] }];
-        let made = closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel()));
+        let made =
+            closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel()));
         let codes = |all: Vec<&klpx_diagnosis::Diagnosis>| all.iter().map(|one| one.code).collect();
         match made {
             Ok(emitted) => Ok(codes(emitted.plan.warnings.iter().collect())),
@@ -166,6 +171,7 @@ fn a_helper_is_copied_for_its_callers_and_does_not_replace() {
     let text = "static __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
         int f(int x) { return g(x) * 2; } int h(int x) { return g(x + 1); } int other(int x) { return out(x); }";
     let plan = builds(text, "1", "2").emit("vmlinux", &kernel()).expect("a livepatch").plan;
-    let names: Vec<&str> = plan.objects[0].functions.iter().map(|function| function.old.name.as_str()).collect();
+    let names: Vec<&str> =
+        plan.objects[0].functions.iter().map(|function| function.old.name.as_str()).collect();
     assert_eq!(names, ["f", "h"]);
 }

@@ -206,12 +206,16 @@ mod tests {
 
     /// A local variable of a size.
     fn variable(name: &str, size: u32) -> String {
-        format!(".section .data.{name},\"aw\"; .local {name}; .type {name},@object; {name}: .skip {size}; .size {name},{size}; ")
+        format!(
+            ".section .data.{name},\"aw\"; .local {name}; .type {name},@object; {name}: .skip {size}; .size {name},{size}; "
+        )
     }
 
     /// A function with some code, in a section.
     fn function(scope: &str, name: &str, section: &str, code: &str) -> String {
-        format!(".section {section},\"ax\"; .{scope} {name}; .type {name},@function; {name}: {code}; ret; .size {name},.-{name}; ")
+        format!(
+            ".section {section},\"ax\"; .{scope} {name}; .type {name},@function; {name}: {code}; ret; .size {name},.-{name}; "
+        )
     }
 
     #[test]
@@ -228,7 +232,9 @@ mod tests {
             let found = said(&ours, &texts, texts.len(), "x.1");
             match wanted {
                 None => assert_eq!(found, [""; 0], "{ours} {theirs:?}"),
-                Some(why) => assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs:?}: {found:?}"),
+                Some(why) => {
+                    assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs:?}: {found:?}")
+                }
             }
         }
     }
@@ -245,19 +251,30 @@ mod tests {
     fn calls_are_those_of_the_witness_but_for_those_that_the_assembler_wrote_out() {
         let near = |section: &str| function("local", "near", section, "nop");
         let user = |section: &str, code: &str| function("globl", "f", section, code);
-        let away = function("globl", "away", ".text.away", "nop") + &function("globl", "far", ".text.far", "nop");
+        let away =
+            function("globl", "away", ".text.away", "nop") + &function("globl", "far", ".text.far", "nop");
         for (ours, theirs, wanted) in [
             (user(".text.f", "call away"), user(".text", "call away"), None),
             (user(".text.f", "call away"), user(".text", "nop"), Some("calls away")),
             (user(".text.f", "nop"), user(".text", "call away"), Some("calls away")),
             (user(".text.f", "call away"), user(".text", "call far"), Some("calls away")),
-            (near(".text.near") + &user(".text.f", "call near"), near(".text") + &user(".text", "call near"), None),
-            (near(".text.near") + &user(".text.f", "call near"), near(".text.near") + &user(".text", "nop"), Some("calls near")),
+            (
+                near(".text.near") + &user(".text.f", "call near"),
+                near(".text") + &user(".text", "call near"),
+                None,
+            ),
+            (
+                near(".text.near") + &user(".text.f", "call near"),
+                near(".text.near") + &user(".text", "nop"),
+                Some("calls near"),
+            ),
         ] {
             let found = said(&ours, &[&theirs, &away], 1, "f");
             match wanted {
                 None => assert_eq!(found, [""; 0], "{ours} {theirs}"),
-                Some(why) => assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs}: {found:?}"),
+                Some(why) => {
+                    assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs}: {found:?}")
+                }
             }
         }
     }

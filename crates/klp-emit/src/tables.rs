@@ -186,8 +186,10 @@ fn rows_in_a_section(number: u32) -> String {
              .pushsection .orc_unwind,\\\"a\\\"\\n.short {row},0,{row}\\n.popsection\\n"
         )
     };
-    let code = ["before", "changed", "behind"].map(|name| function(name, if name == "changed" { number } else { 7 }));
-    let rows = [("before", 11), ("before + 5", 12), ("changed + 5", 13), ("changed + 10", 14), ("behind", 15)];
+    let code = ["before", "changed", "behind"]
+        .map(|name| function(name, if name == "changed" { number } else { 7 }));
+    let rows =
+        [("before", 11), ("before + 5", 12), ("changed + 5", 13), ("changed + 10", 14), ("behind", 15)];
     let rows = rows.map(|(place, number)| row(place, number)).concat();
     format!("asm(\".pushsection .sched.text,\\\"ax\\\"\\n{}{rows}.popsection\\n\");", code.concat())
 }
@@ -203,7 +205,9 @@ fn a_function_has_the_unwind_row_in_force_before_it_its_own_and_an_end() {
     let places = elf.relocations(section(b".orc_unwind_ip")).iter().map(|rela| {
         let symbol = elf.rela_symbol(rela).expect("a symbol");
         let code = elf.symbol_ids().find(|&id| elf.symbol_name(id) == b"changed").expect("a function");
-        elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE)).wrapping_sub(elf.symbol_value(code))
+        elf.symbol_value(symbol)
+            .wrapping_add_signed(rela.r_addend.get(LE))
+            .wrapping_sub(elf.symbol_value(code))
     });
     let found: Vec<(u64, u8)> = places.zip(rows).collect();
     assert_eq!(found, [(0, 12), (5, 13), (10, 14), (16, 0)]);

@@ -320,9 +320,16 @@ mod tests {
     /// What uses `wanted` in a linked image of this assembly: callers, and how many places keep the address.
     fn used(text: &str) -> (Vec<String>, usize) {
         let fixture = Fixture::new();
-        let wanted = ".globl wanted\n.type wanted,@function\n.balign 16\nwanted: ret\n.size wanted,.-wanted\n";
+        let wanted =
+            ".globl wanted\n.type wanted,@function\n.balign 16\nwanted: ret\n.size wanted,.-wanted\n";
         let function = "user: nop\n";
-        fixture.assemble("one", &format!(".text\n{wanted}.globl user\n.type user,@function\n{function}{}", text.replace("; ", "\n")));
+        fixture.assemble(
+            "one",
+            &format!(
+                ".text\n{wanted}.globl user\n.type user,@function\n{function}{}",
+                text.replace("; ", "\n")
+            ),
+        );
         fixture.link(&["one.o"], "vmlinux");
         let file = fixture.open("vmlinux");
         let image = Image::read(&file, "vmlinux").expect("an image");
@@ -349,12 +356,20 @@ mod tests {
             ("nop", &[], 0),
         ];
         for (code, callers, kept) in cases {
-            assert_eq!(used(&format!("{code}; {end}")), (callers.iter().map(|one| (*one).to_owned()).collect(), kept), "{code}");
+            assert_eq!(
+                used(&format!("{code}; {end}")),
+                (callers.iter().map(|one| (*one).to_owned()).collect(), kept),
+                "{code}"
+            );
         }
         // Behind a function: padding means nothing, anything else is not known.
         let distance = ".long wanted - . - 4";
         assert_eq!(used(&format!("{end}; .byte 0xe8; {distance}")).1, 1, "a call that no function holds");
-        assert_eq!(used(&format!("{end}; .byte 0x66,0x0f,0x1f,0x84,0; {distance}")).1, 0, "the end of a long no-operation");
+        assert_eq!(
+            used(&format!("{end}; .byte 0x66,0x0f,0x1f,0x84,0; {distance}")).1,
+            0,
+            "the end of a long no-operation"
+        );
         assert_eq!(used(&format!("{end}; .data; .quad wanted")).1, 1);
         assert_eq!(used(&format!("{end}; .data; .quad wanted + 1")).1, 0);
     }

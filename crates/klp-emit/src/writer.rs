@@ -651,8 +651,14 @@ mod tests {
         let header = |name: &[u8]| {
             let id = elf.section_by_name(name).expect("a section");
             let header = elf.section(id);
-            let of = |number: u32| elf.section_ids().nth(number as usize).map_or(&b""[..], |id| elf.section_name(id));
-            assert_eq!(header.sh_offset.get(LE) % header.sh_addralign.get(LE).max(1), 0, "the place is aligned");
+            let of = |number: u32| {
+                elf.section_ids().nth(number as usize).map_or(&b""[..], |id| elf.section_name(id))
+            };
+            assert_eq!(
+                header.sh_offset.get(LE) % header.sh_addralign.get(LE).max(1),
+                0,
+                "the place is aligned"
+            );
             (
                 header.sh_type.get(LE).0,
                 header.sh_flags.get(LE).0,
@@ -678,7 +684,14 @@ mod tests {
             .symbol_ids()
             .map(|id| {
                 let at = elf.symbol(id);
-                (elf.symbol_name(id), elf.symbol_binding(id), elf.symbol_type(id), at.st_other.0, elf.symbol_value(id), elf.symbol_size(id))
+                (
+                    elf.symbol_name(id),
+                    elf.symbol_binding(id),
+                    elf.symbol_type(id),
+                    at.st_other.0,
+                    elf.symbol_value(id),
+                    elf.symbol_size(id),
+                )
             })
             .collect();
         let wanted: [(&[u8], u8, u8, u8, u64, u64); 3] =
@@ -688,8 +701,11 @@ mod tests {
         assert_eq!(elf.section(table).sh_info.get(LE), 3, "locals, and the empty one");
         assert_eq!(bytes[48..52], 5_u32.to_le_bytes());
         let again = Relocatable::read(&elf).expect("a module");
-        let all = again.sections.iter().flat_map(|section| &section.relas).flat_map(|table| &table.relocations);
-        let name = |symbol: Option<Sym>| symbol.map(|symbol| again.symbols[symbol.0].name.clone()).unwrap_or_default();
+        let all =
+            again.sections.iter().flat_map(|section| &section.relas).flat_map(|table| &table.relocations);
+        let name = |symbol: Option<Sym>| {
+            symbol.map(|symbol| again.symbols[symbol.0].name.clone()).unwrap_or_default()
+        };
         let all: Vec<_> = all.map(|one| (one.offset, one.kind, name(one.symbol), one.addend)).collect();
         assert_eq!(all, [(4, 2, b"out".to_vec(), -4), (0, 1, b"f".to_vec(), 3), (4, 1, Vec::new(), 9)]);
     }
@@ -725,14 +741,19 @@ mod tests {
         let last = image.add_section(Section::new(b"last", 1, 2, 1));
         image.add_symbol(symbol(b"mark", 0, Place::In(last)));
         image.retain_sections(|section| section.name != b".bss").expect("nothing refers to it");
-        assert!(image.symbols.iter().any(|symbol| symbol.name == b"mark" && symbol.place == Place::In(Sec(2))));
+        assert!(
+            image.symbols.iter().any(|symbol| symbol.name == b"mark" && symbol.place == Place::In(Sec(2)))
+        );
         assert!(sample().retain_sections(|section| section.name != b".text").is_err(), "sites refers to f");
     }
 
     #[test]
     fn what_no_module_holds_is_refused() {
         let f = crate::fixture::Fixture::new();
-        for (text, what) in [(".comm shared,8\n", "a common symbol"), (".section .text.g,\"axG\",@progbits,g,comdat\nnop\n", "a section group")] {
+        for (text, what) in [
+            (".comm shared,8\n", "a common symbol"),
+            (".section .text.g,\"axG\",@progbits,g,comdat\nnop\n", "a section group"),
+        ] {
             f.assemble("odd", text);
             let file = f.open("odd.o");
             let failure = Relocatable::read(&file.parse().expect("an object")).expect_err(what);

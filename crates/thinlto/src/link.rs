@@ -179,7 +179,12 @@ mod tests {
         for name in ["a", "b"] {
             std::fs::write(build.path().join(format!("{name}.o")), "").expect("a file");
             let words = ["rcT".to_owned(), format!("{name}.a"), format!("{name}.o")];
-            assert!(runner.run(&Call::new("llvm-ar-22").dir(build.path()).args(words)).expect("an archiver").success);
+            assert!(
+                runner
+                    .run(&Call::new("llvm-ar-22").dir(build.path()).args(words))
+                    .expect("an archiver")
+                    .success
+            );
         }
         let archiver = Archiver { build: build.path(), program: "llvm-ar-22", runner: &runner };
         for (text, lazy) in [
@@ -187,7 +192,8 @@ mod tests {
             ("ld.lld -r -o x --whole-archive a.a --no-whole-archive b.a", [false, true]),
             ("ld.lld -r -o x --whole-archive a.a b.a", [false, false]),
         ] {
-            let found = Link::parse(&recorded(text), Path::new("x"), archiver).expect("known").expect("a link");
+            let found =
+                Link::parse(&recorded(text), Path::new("x"), archiver).expect("known").expect("a link");
             let inputs: Vec<_> = found.inputs.iter().map(|input| (input.path.as_str(), input.lazy)).collect();
             assert_eq!(inputs, [("a.o", lazy[0]), ("b.o", lazy[1])], "{text}");
         }

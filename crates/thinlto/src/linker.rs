@@ -218,7 +218,9 @@ mod tests {
         for (source, to) in [("a.c", "native1"), ("c.c", "native2")] {
             std::fs::write(scratch.join(source), "int x;").expect("a file");
             let mut clang = std::process::Command::new("clang-22");
-            assert!(clang.args(["-c", source, "-o", to]).current_dir(scratch).status().expect("clang").success());
+            assert!(
+                clang.args(["-c", source, "-o", to]).current_dir(scratch).status().expect("clang").success()
+            );
         }
         let input = |path: &str| crate::link::Input { path: path.to_owned(), lazy: false };
         let inputs = ["fs/a.o", "fs/b.o", "fs/c.o"].map(input).into();

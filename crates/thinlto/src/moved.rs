@@ -157,7 +157,8 @@ mod tests {
         for (n, (original, patched, constants, statics)) in cases.into_iter().enumerate() {
             let folder = tempfile::tempdir().expect("a folder");
             let of = |name: &str, data: &[Datum<'_>]| object(folder.path(), name, data, "");
-            let moved = Moved::between(&of("original", &original), &of("patched", &patched)).expect("objects");
+            let moved =
+                Moved::between(&of("original", &original), &of("patched", &patched)).expect("objects");
             assert_eq!((moved.constants.len(), moved.statics.len()), (constants, statics), "case {n}");
         }
     }
@@ -169,8 +170,10 @@ mod tests {
             object(folder.path(), name, &[], &format!(".text\nf: lea {of}(%rip),%rax\n"))
         };
         let set = |name: &str, has: bool| has.then(|| name.as_bytes().to_vec()).into_iter().collect();
-        let moved = |constant, variable| Moved { constants: set(STRING, constant), statics: set(STATIC, variable) };
-        let (string, count, neither) = (user("string", STRING), user("count", STATIC), user("neither", "other"));
+        let moved =
+            |constant, variable| Moved { constants: set(STRING, constant), statics: set(STATIC, variable) };
+        let (string, count, neither) =
+            (user("string", STRING), user("count", STATIC), user("neither", "other"));
         let own = object(folder.path(), "own", &[(STRING, ".rodata", ".asciz \"one\"")], "");
         for (object, moved, used) in [
             (&string, moved(true, false), Some(true)),
@@ -182,7 +185,9 @@ mod tests {
             (&own, moved(true, true), Some(false)),
         ] {
             let found = moved.is_used_by("fs/b.o", object);
-            let codes = |failure: klpx_diagnosis::Failure| failure.diagnoses().map(|one| one.code).collect::<Vec<_>>();
+            let codes = |failure: klpx_diagnosis::Failure| {
+                failure.diagnoses().map(|one| one.code).collect::<Vec<_>>()
+            };
             let wanted = used.ok_or_else(|| vec!["klpx::renumbered-static"]);
             assert_eq!(found.map_err(codes), wanted, "{object:?} {moved:?}");
         }

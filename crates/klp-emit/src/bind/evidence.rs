@@ -5,7 +5,10 @@ use crate::fixture::Fixture;
 
 /// A function; `mark` is a name of its place that the tests know.
 fn code(scope: &str, name: &str, mark: &str, body: &str) -> String {
-    format!(".text\n.balign 16\n{}.{scope} {name}\n.type {name},@function\n{name}: {body}\nret\n.size {name},.-{name}\n", marked(mark))
+    format!(
+        ".text\n.balign 16\n{}.{scope} {name}\n.type {name},@function\n{name}: {body}\nret\n.size {name},.-{name}\n",
+        marked(mark)
+    )
 }
 
 /// A variable of some bytes, all of them the value.

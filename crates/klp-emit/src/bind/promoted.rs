@@ -106,7 +106,9 @@ mod tests {
     /// `1: a b; 2: c` as names by hash.
     fn promoted(text: &'static str) -> Promoted<'static> {
         let hashes = text.split(';').filter_map(|part| part.split_once(':'));
-        let names = |names: &'static str| names.split_whitespace().map(|name| (name.as_bytes(), SymbolId(0))).collect();
+        let names = |names: &'static str| {
+            names.split_whitespace().map(|name| (name.as_bytes(), SymbolId(0))).collect()
+        };
         hashes.map(|(hash, of_hash)| (hash.trim().as_bytes(), names(of_hash))).collect()
     }
 

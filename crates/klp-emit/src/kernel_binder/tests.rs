@@ -26,22 +26,46 @@ fn kernel(seals: &str) -> Fixture {
         __start_runtime_ptr_gone: .long setup + 3 - .\n__stop_runtime_ptr_gone:\n"
         .to_owned();
     // `cover` is data, and covers the place that `twin` holds.
-    let holder = ".type cover,@object\n.globl holder\n.set cover, twin\n.size cover,16\n.set holder, twin + 5\n".to_owned();
+    let holder =
+        ".type cover,@object\n.globl holder\n.set cover, twin\n.size cover,16\n.set holder, twin + 5\n"
+            .to_owned();
     let promoted = |hash: u32| {
         ["helper", "more"].map(|name| {
             let name = format!("{name}.llvm.{hash}");
             code("globl", &name, ".text") + &format!(".hidden {name}\n")
         })
     };
-    assemble(&f, "one", "one.c", &[code("local", "twin", ".text"), code("globl", "g", ".text"), code("globl", "many", ".text"), inner]);
+    assemble(
+        &f,
+        "one",
+        "one.c",
+        &[code("local", "twin", ".text"), code("globl", "g", ".text"), code("globl", "many", ".text"), inner],
+    );
     let [helper, more] = promoted(222);
     assemble(
         &f,
         "two",
         "two.c",
-        &[code("globl", "twin_of", ".text"), code("local", "twin", ".text"), holder, sites, code("globl", "setup", ".init.text"), helper, more],
+        &[
+            code("globl", "twin_of", ".text"),
+            code("local", "twin", ".text"),
+            holder,
+            sites,
+            code("globl", "setup", ".init.text"),
+            helper,
+            more,
+        ],
     );
-    assemble(&f, "three", "three.c", &[code("globl", "many_of", ".text"), code("local", "g", ".text"), ".globl later\n.set later, g\n".to_owned()]);
+    assemble(
+        &f,
+        "three",
+        "three.c",
+        &[
+            code("globl", "many_of", ".text"),
+            code("local", "g", ".text"),
+            ".globl later\n.set later, g\n".to_owned(),
+        ],
+    );
     f.assemble("seals", seals);
     f.link(&["three.o", "one.o", "two.o", "seals.o"], "vmlinux");
     std::fs::create_dir(f.path("modules")).expect("a folder");
@@ -54,8 +78,22 @@ fn kernel(seals: &str) -> Fixture {
     let symvers = "0x1\tg\tvmlinux\tEXPORT_SYMBOL\t\n0x2\tgiven\tdrivers/m\tEXPORT_SYMBOL_GPL\tSPACE\n";
     std::fs::write(f.path("Module.symvers"), symvers).expect("a file");
     // klpx's own builds of two units, the second of which refers to a promoted name of its own hash.
-    assemble(&f, "unit1", "one.c", &[code("local", "twin", ".text"), code("globl", "many", ".text"), ".globl inner\n.type inner,@function\n.set inner, many + 8\n".to_owned()]);
-    assemble(&f, "unit2", "two.c", &[code("globl", "twin_of", ".text"), code("local", "twin", ".text"), promoted(888)[0].clone()]);
+    assemble(
+        &f,
+        "unit1",
+        "one.c",
+        &[
+            code("local", "twin", ".text"),
+            code("globl", "many", ".text"),
+            ".globl inner\n.type inner,@function\n.set inner, many + 8\n".to_owned(),
+        ],
+    );
+    assemble(
+        &f,
+        "unit2",
+        "two.c",
+        &[code("globl", "twin_of", ".text"), code("local", "twin", ".text"), promoted(888)[0].clone()],
+    );
     assemble(&f, "unit3", "part.c", &[code("local", "given", ".text"), promoted(999)[0].clone()]);
     f
 }
@@ -63,12 +101,14 @@ fn kernel(seals: &str) -> Fixture {
 /// Runs `ask` on the binder and klpx's own objects of the units.
 fn with_binder(seals: &str, ask: impl FnOnce(&KernelBinder<'_>, &[Object<'_>])) {
     let f = kernel(seals);
-    let kernel = Kernel::open(&f.path("vmlinux"), &f.path("Module.symvers"), &[f.path("modules")]).expect("a kernel");
+    let kernel =
+        Kernel::open(&f.path("vmlinux"), &f.path("Module.symvers"), &[f.path("modules")]).expect("a kernel");
     let (vmlinux, module) = (kernel.image(VMLINUX).expect("an image"), kernel.image("m").expect("a module"));
     let files: Vec<ElfFile> = ["unit1.o", "unit2.o", "unit3.o"].map(|name| f.open(name)).into();
     let objects: Vec<Object<'_>> = files.iter().map(|file| Object::read(file).expect("an object")).collect();
     let images = [&vmlinux, &vmlinux, &module];
-    let bindings: Vec<Binding<'_>> = objects.iter().zip(images).map(|(object, image)| Binding::new(object, image)).collect();
+    let bindings: Vec<Binding<'_>> =
+        objects.iter().zip(images).map(|(object, image)| Binding::new(object, image)).collect();
     ask(&KernelBinder::new(&kernel, &vmlinux, &bindings), &objects);
 }
 

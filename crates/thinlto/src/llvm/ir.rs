@@ -422,14 +422,19 @@ attributes #1 = { nounwind }
         assert!(offers_the_same(&listed, &listed.replace("@count]", "@f]"), 5));
         assert!(offers_the_same(&listed, ORIGINAL, 5));
         let profiled = format!("{ORIGINAL}\n!9 = !{{!\"ProfileSummary\", !7}}\n");
-        for (original, patched) in [(ORIGINAL, &profiled[..]), (&profiled, ORIGINAL), (&profiled, &profiled)] {
+        for (original, patched) in [(ORIGINAL, &profiled[..]), (&profiled, ORIGINAL), (&profiled, &profiled)]
+        {
             assert!(!offers_the_same(original, patched, 5));
         }
     }
 
     #[test]
     fn a_function_counts_as_imported_only_where_both_are_small() {
-        let body = ORIGINAL.split_once("align 16 {\n").and_then(|(_, rest)| rest.split_once("}\n")).expect("a body").0;
+        let body = ORIGINAL
+            .split_once("align 16 {\n")
+            .and_then(|(_, rest)| rest.split_once("}\n"))
+            .expect("a body")
+            .0;
         let small = ORIGINAL.replace(body, "  ret i32 0\n");
         let other = ORIGINAL.replace(body, "  ret i32 1\n");
         assert!(!offers_the_same(&small, &other, 1), "both are imported");

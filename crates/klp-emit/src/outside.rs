@@ -34,6 +34,11 @@ fn outside(
         for rela in elf.relocations(section) {
             let symbol = elf.rela_symbol(rela).expect("a symbol");
             let name = elf.symbol_name(symbol);
+            let field = &elf.section_bytes(section)[rela.r_offset.get(LE) as usize..][..4];
+            assert!(
+                elf.section_name(section) != b".text" || field == [0; 4],
+                "the loader takes no other field"
+            );
             if elf.definition(symbol) == Definition::Undefined && name != b"__fentry__" && !name.is_empty() {
                 let kind = Arch::X86_64.relocation(rela.r_type(LE, false).0).expect("a known type");
                 let bias = if elf.section_name(section) == b".text" { Arch::X86_64.pc_bias(kind) } else { 0 };
@@ -52,6 +57,9 @@ const NEAR: &str =
 const AWAY: &str = "extern int away(int); int f(int x) { return away(x) * NUMBER; }";
 const NEWLY: &str = "extern int away(int); int f(int x) { return USE(x) * NUMBER; }";
 
+/// Object, unit, an export, names that the object has, and what is referred to.
+type Case<'c> = (&'c str, &'c str, Option<(&'static str, Export)>, &'c [&'static str], Vec<String>);
+
 #[test]
 fn a_name_is_imported_or_found_by_the_livepatch_core() {
     let klp = |object: &str, of: &str, name: &str| vec![format!(".klpx.{object}!.klp.sym.{of}.{name},0")];
@@ -62,8 +70,7 @@ fn a_name_is_imported_or_found_by_the_livepatch_core() {
         "extern char __this_module; int f(int x) { return &__this_module == (char *)(long)x ? NUMBER : 0; }";
     let near = |module: &str, space: &str| Some(("near", export(module, space)));
     let away = |module: &str, space: &str| Some(("away", export(module, space)));
-    // Object, unit, export, names that the object has; what is referred to.
-    let cases: [(&str, &str, Option<(&'static str, Export)>, &[&'static str], Vec<String>); 20] = [
+    let cases: [Case<'_>; 20] = [
         ("vmlinux", &global, near("vmlinux", ""), &[], import("near")),
         ("vmlinux", &global, near("vmlinux", "CRYPTO"), &[], import("near")),
         ("vmlinux", &global, None, &[], klp("vmlinux", "vmlinux", "near")),
@@ -180,4 +187,41 @@ fn an_entry_that_only_the_patch_has_is_known_by_its_place() {
     let found =
         outside("vmlinux", &kernel, &text("many"), &inside.replace("return fresh(x)", "return fresh(x) + 1"));
     assert_eq!(found, Err(vec!["klpx::unresolved-symbol"]));
+}
+
+#[test]
+fn branches_that_the_assembler_wrote_out_lead_where_they_led() {
+    let text = |number: u32, more: &str, called: &str| {
+        format!(
+            "extern int out(int);
+
+#define TOGETHER __attribute__((noinline, section(\".sched.text\")))
+             static TOGETHER int near(int x) {{ return out(x) + 3; }} {more}
+             TOGETHER int f(int x) {{ return {called} + near(x) * {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__", "out"], ..Kernel::default() };
+    let near = (".klpx.vmlinux!.klp.sym.vmlinux.near,0".to_owned(), 0);
+    let found = outside("vmlinux", &kernel, &text(5, "", "1"), &text(7, "", "1"));
+    assert_eq!(found, Ok(vec![near.clone()]));
+    let fresh = "static TOGETHER int fresh(int x) { return out(x) * 9; }";
+    let found = outside("vmlinux", &kernel, &text(5, "", "1"), &text(7, fresh, "fresh(x)"));
+    assert_eq!(found, Ok(vec![near, ("out".to_owned(), 0)]), "what is new comes along");
+}
+
+#[test]
+fn a_branch_to_a_plain_number_keeps_it() {
+    let text = |number: u32| {
+        format!(
+            "extern int out(int); int f(int x) {{ asm volatile(\"call 0x1230\" : : : \"rax\"); return out(x) + {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__", "out"], ..Kernel::default() };
+    let emitted = Builds::new(&text(1), &text(2)).emit("vmlinux", &kernel).expect("a livepatch");
+    let file = ElfFile::from_bytes("closure.o", emitted.object);
+    let elf = file.parse().expect("an object");
+    let code = elf.section_by_name(b".text").expect("code");
+    let plain = elf.relocations(code).iter().filter(|rela| rela.r_sym(LE, false) == 0);
+    // From behind the field, as the processor counts.
+    assert_eq!(plain.map(|rela| rela.r_addend.get(LE)).collect::<Vec<_>>(), [0x1230 - 4]);
 }

@@ -24,10 +24,12 @@ fn builds(text: &str, one: &str, other: &str) -> Builds {
     Builds::new(&text.replace("LAST", one), &text.replace("LAST", other))
 }
 
+/// Object, text, what LAST is in both builds, codes.
+type Case = (&'static str, &'static str, (&'static str, &'static str), &'static [&'static str]);
+
 #[test]
 fn each_reason_has_its_code() {
-    // Object, text, what LAST is in both builds, codes.
-    let cases: [(&str, &str, (&str, &str), &[&str]); 22] = [
+    let cases: [Case; 22] = [
         (
             "vmlinux",
             "struct p { const char *name; int v; }; static const struct p known SECTION(\"__param\") = { 0, LAST };

@@ -694,8 +694,7 @@ mod tests {
                 )
             })
             .collect();
-        let wanted: [(&[u8], u8, u8, u8, u64, u64); 3] =
-            [(b"f", 0, 2, 2, 8, 4), (b"number", 0, 2, 0, 77, 4), (b"out", 1, 2, 0, 0, 4)];
+        let wanted = [(&b"f"[..], 0, 2, 2, 8, 4), (b"number", 0, 2, 0, 77, 4), (b"out", 1, 2, 0, 0, 4)];
         assert_eq!(symbols.split_at(symbols.len() - 3).1, wanted);
         let table = elf.section_by_name(b".symtab").expect("symbols");
         assert_eq!(elf.section(table).sh_info.get(LE), 3, "locals, and the empty one");

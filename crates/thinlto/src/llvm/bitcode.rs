@@ -205,8 +205,11 @@ mod tests {
         }
     }
 
-    /// A file of blocks, each with its number and plain records: code and operands.
-    fn file(blocks: &[(u64, &[(u64, &[u64])])]) -> Vec<u8> {
+    /// A plain record: code and operands.
+    type Plain<'r> = (u64, &'r [u64]);
+
+    /// A file of blocks, each with its number and records.
+    fn file(blocks: &[(u64, &[Plain<'_>])]) -> Vec<u8> {
         const WIDTH: u32 = 3;
         let mut bytes = MAGIC.to_vec();
         for (id, records) in blocks {
@@ -237,8 +240,8 @@ mod tests {
 
     #[test]
     fn a_hash_is_the_last_record_of_the_only_module() {
-        const HASH: (u64, &[u64]) = (MODULE_CODE_HASH, &[1, 2, 3, 4, 5]);
-        let module = |records: &'static [(u64, &'static [u64])]| (MODULE_BLOCK, records);
+        const HASH: Plain<'_> = (MODULE_CODE_HASH, &[1, 2, 3, 4, 5]);
+        let module = |records: &'static [Plain<'static>]| (MODULE_BLOCK, records);
         let good = file(&[(13, &[(1, &[7])]), module(&[(1, &[2]), HASH]), (23, &[])]);
         assert_eq!(hash(&good), Some([1, 2, 3, 4, 5]));
         let changed = with_hash(&good, [9, u32::MAX, 0, 31, 32]).expect("a file");

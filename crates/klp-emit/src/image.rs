@@ -883,4 +883,25 @@ mod tests {
             .expect("lines");
         assert_eq!(kernel.exports().get("new").map(|export| export.object.as_str()), Some("kept"));
     }
+
+    #[test]
+    fn names_that_a_module_imports_are_not_its_own_and_a_position_is_one_of_several() {
+        let f = Fixture::new();
+        f.assemble("one", ".file \"a.c\"\n.text\ntwin: nop\n");
+        f.assemble("two", ".file \"b.c\"\n.text\ncall twin\n");
+        f.assemble("three", ".file \"c.c\"\n.text\nnop\ntwin: nop\n");
+        f.combine(&["one.o", "two.o"], "m.ko");
+        let file = f.open("m.ko");
+        let image = Image::read(&file, "m").expect("a sound module");
+        let own = image.named(b"twin").find(|&id| image.address(id).is_some()).expect("a local");
+        assert_eq!(image.position(own), Ok(Position { name: "twin".into(), sympos: 0 }));
+        f.combine(&["one.o", "three.o"], "m.ko");
+        f.link(&["one.o", "three.o"], "vmlinux");
+        for (name, object) in [("m.ko", "m"), ("vmlinux", VMLINUX)] {
+            let file = f.open(name);
+            let image = Image::read(&file, object).expect("a sound image");
+            let at = |position: u32| image.placed("twin", position);
+            assert!(at(1).is_some() && at(2) > at(1) && at(3).is_none() && at(0) == at(1), "{name}");
+        }
+    }
 }

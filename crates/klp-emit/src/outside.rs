@@ -29,8 +29,19 @@ fn outside(
     }
     let file = ElfFile::from_bytes("closure.o", builds.emit(object, kernel).expect("a livepatch").object);
     let elf = file.parse().expect("an object");
+    let mut names: Vec<_> = elf
+        .symbol_ids()
+        .filter(|&id| elf.definition(id) == Definition::Undefined)
+        .map(|id| elf.symbol_name(id))
+        .collect();
+    names.sort();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "each name has one symbol");
     let mut found = Vec::new();
     for section in elf.section_ids() {
+        let places = elf.relocations(section).iter().map(|rela| rela.r_offset.get(LE));
+        assert!(places.is_sorted(), "the loader of a module goes by the place");
         for rela in elf.relocations(section) {
             let symbol = elf.rela_symbol(rela).expect("a symbol");
             let name = elf.symbol_name(symbol);
@@ -143,6 +154,9 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
         ("f(x)", klp("f", 0)),
         ("numbers[3]", klp("numbers", 12)),
         ("elsewhere[5]", klp("elsewhere", 20)),
+        // A place that has no name of its own comes along with its function.
+        ("((volatile char *)f)[3]", vec![]),
+        ("*(volatile char *)__func__", vec![]),
     ];
     let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["elsewhere"], ..Kernel::default() };
     let text = |what: &str| ENTRIES.replace("MORE", "").replace("WHAT", what);
@@ -224,4 +238,57 @@ fn a_branch_to_a_plain_number_keeps_it() {
     let plain = elf.relocations(code).iter().filter(|rela| rela.r_sym(LE, false) == 0);
     // From behind the field, as the processor counts.
     assert_eq!(plain.map(|rela| rela.r_addend.get(LE)).collect::<Vec<_>>(), [0x1230 - 4]);
+}
+
+#[test]
+fn an_entry_inside_is_not_what_else_has_its_name() {
+    let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+    // `many` with an entry `inside` in the patched build; in the original the name is another thing's.
+    let text = |inside: &str, more: &str, number: u32| {
+        format!(
+            "asm(\".pushsection .text.many,\\\"ax\\\"\\n.globl many\\n.type many,@function\\nmany: nop\\n.skip 7,0x90\\n{inside}nop\\nret\\n.size many,.-many\\n.popsection\\n{more}\");
+             extern int many(int), inside(int); int g(int x) {{ return inside(x) * {number}; }}"
+        )
+    };
+    let entry = ".globl inside\\n.type inside,@function\\ninside: ";
+    let local = ".pushsection .text.inside,\\\"ax\\\"\\n.type inside,@function\\ninside: nop\\nret\\n.size inside,.-inside\\n.popsection";
+    for (original, wanted) in [
+        (text(entry, "", 3), Ok(vec![(".klpx.vmlinux!.klp.sym.vmlinux.inside,0".to_owned(), 0)])),
+        (text("", "", 3), Err(vec!["klpx::unresolved-symbol"])),
+        (text("", local, 3), Err(vec!["klpx::unresolved-symbol"])),
+    ] {
+        assert_eq!(outside("vmlinux", &kernel, &original, &text(entry, "", 5)), wanted, "{original}");
+    }
+}
+
+/// The unlikely part of a copied function is its own, changed or not.
+#[test]
+fn an_unlikely_part_that_did_not_change_comes_along() {
+    let text = |number: u32| {
+        format!(
+            "extern int slow(int) __attribute__((cold)); extern int v;
+             int f(int x) {{ if (x == 7) {{ v = slow(x); v += slow(v); }} return x + v * {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__", "slow", "v"], ..Kernel::default() };
+    let found = outside("vmlinux", &kernel, &text(3), &text(5)).expect("a livepatch");
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["slow", "v"]);
+}
+
+/// `runtime_const_ptr()` of x86_64 where the compiler did without the variable: a place in the kernel's code has it.
+#[test]
+fn a_runtime_constant_without_a_variable_is_read_from_the_code_that_has_it() {
+    let text = |number: u32| {
+        format!(
+            "unsigned long f(int x) {{ unsigned long *p;
+             asm(\"movabs $0x0123456789abcdef,%0\\n1:\\n.pushsection runtime_ptr_base,\\\"a\\\"\\n.long 1b - 8 - .\\n.popsection\" : \"=r\"(p));
+             return p[x] + {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__"], holder: Some(("reader", 5)), ..Kernel::default() };
+    let found = outside("vmlinux", &kernel, &text(3), &text(5));
+    assert_eq!(found, Ok(vec![(".klpx.vmlinux!.klp.sym.vmlinux.reader,0".to_owned(), 5)]));
+    let nobody = Kernel { holder: None, ..kernel };
+    assert_eq!(outside("vmlinux", &nobody, &text(3), &text(5)), Err(vec!["klpx::runtime-constant"]));
 }

@@ -214,3 +214,42 @@ fn an_alias_of_a_function_is_at_its_entry() {
     assert_eq!(value("f"), value("klpx_new_0"));
     assert_eq!(value("f") % 16, 8);
 }
+
+#[test]
+fn of_code_without_a_name_comes_what_runs_and_labels_are_no_symbols() {
+    let text = |number: u32| {
+        let fixup = |number: u32| {
+            format!(
+                "asm volatile(\"1: nop\\n2:\\n.pushsection .fixup,\\\"ax\\\"\\n3: mov ${number},%%eax\\njmp 2b\\n.popsection\\n\\
+                 .pushsection __ex_table,\\\"a\\\"\\n.balign 4\\n.long 1b - ., 3b - ., 0\\n.popsection\" : : : \"rax\");"
+            )
+        };
+        format!(
+            "extern int out(int), use(const void *); int f(int x) {{ {} use(&\"abcdef\"[2]); return out(x) + {number}; }}
+             int g(int x) {{ {} return out(x); }}",
+            fixup(0x1111),
+            fixup(0x2222)
+        )
+    };
+    let flags = [crate::fixture::X86_64.traced, &["-Wa,-L"]].concat();
+    let builds = Builds::of(&crate::fixture::X86_64, &flags, &text(1), &text(2));
+    let file = object(&builds);
+    let elf = file.parse().expect("an object");
+    let code = elf.section_bytes(elf.section_by_name(b".text").expect("code"));
+    let holds = |number: u16| code.windows(2).any(|two| two == number.to_le_bytes());
+    assert!(holds(0x1111) && !holds(0x2222), "the fixup of g stays");
+    let names: Vec<_> =
+        elf.symbol_ids().map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
+    assert!(names.iter().all(|name| !name.starts_with(".L")), "{names:?}");
+    // The place in the text is kept.
+    let texts = elf.section_by_name(b".rodata").expect("texts");
+    let places = elf
+        .section_ids()
+        .flat_map(|id| elf.relocations(id))
+        .filter(|rela| elf.rela_symbol(rela).and_then(|id| elf.symbol_section(id)) == Some(texts));
+    let places: Vec<_> = places.map(|rela| rela.r_addend.get(LE)).collect();
+    assert!(
+        places.iter().any(|&at| elf.section_bytes(texts)[at as usize..].starts_with(b"cdef\0")),
+        "{places:?}"
+    );
+}

@@ -29,7 +29,7 @@ type Case = (&'static str, &'static str, (&'static str, &'static str), &'static 
 
 #[test]
 fn each_reason_has_its_code() {
-    let cases: [Case; 22] = [
+    let cases: [Case; 23] = [
         (
             "vmlinux",
             "struct p { const char *name; int v; }; static const struct p known SECTION(\"__param\") = { 0, LAST };
@@ -125,6 +125,16 @@ fn each_reason_has_its_code() {
             ("1", "2"),
             &["klpx::not-traceable"],
         ),
+        // An entry that describes the function itself keeps no address of it.
+        (
+            "vmlinux",
+            "static __attribute__((noinline, no_instrument_function)) int g(int x) {
+                 asm goto(\"1: nop\\n.pushsection __jump_table,\\\"aw\\\"\\n.long 1b - ., %l[yes] - .\\n.quad out - .\\n.popsection\" : : : : yes);
+                 return out(x) + LAST; yes: return x; }
+             int f(int x) { return g(x) * 2; }",
+            ("1", "2"),
+            &[],
+        ),
         // A function that calls itself is not its own caller.
         (
             "vmlinux",
@@ -166,6 +176,49 @@ fn code_that_ran_is_left_out_where_nobody_edited_it_and_only_of_the_kernel_image
     assert_eq!(said(text, "vmlinux", None), Err(vec!["klpx::init-function"]));
     let alone = "INIT int setup(int x) { return out(x) + LAST; }";
     assert_eq!(said(alone, "vmlinux", Some(&nobody)), Err(vec!["klpx::nothing-to-replace"]));
+}
+
+/// New code that runs while the kernel boots.
+#[test]
+fn new_code_that_ran_is_refused_where_the_patch_has_it() {
+    let text = "\n#if LAST == 2\nINIT int setup(int x) { return out(x); }\n#endif\nint f(int x) { return out(x) * LAST; }";
+    assert_eq!(said(text, "vmlinux", Some(&BTreeSet::new())), Ok(vec![]));
+    assert_eq!(said(text, "vmlinux", None), Err(vec!["klpx::init-function"]));
+}
+
+#[test]
+fn a_function_that_cant_be_bound_is_told_and_a_variable_may_be_set() {
+    let kernel = Kernel { unbound: vec!["f"], ..kernel() };
+    let builds =
+        builds("int g(int x) { return out(x) - LAST; } int f(int x) { return out(x) + LAST; }", "1", "2");
+    assert_eq!(builds.codes("vmlinux", &kernel), ["klpx::not-in-kernel"]);
+    let failure = self::builds("int limit = LAST; int f(void) { return out(limit); }", "1", "2")
+        .emit("vmlinux", &kernel);
+    let failure = failure.err().expect("a refusal");
+    let remedy = &failure.diagnoses().next().expect("one").remedy;
+    assert!(remedy.contains("pre-patch callback"), "{remedy}");
+}
+
+/// A weak definition that gave way may change.
+#[test]
+fn data_that_gave_way_to_another_units_may_change() {
+    let text =
+        "__attribute__((weak)) int level[2] = { 3, LAST }; int f(int x) { return out(level[x & 1]) + LAST; }";
+    let codes = |gave_way: bool| {
+        builds(text, "1", "2").with("vmlinux", |units| {
+            let original = units[0].original;
+            let items = original
+                .item_ids()
+                .filter(|&item| original.item_name(item) == b"level" && gave_way)
+                .collect();
+            let units = [Unit { overridden: Some(&items), ..units[0] }];
+            closure::select(&units, &Elsewhere::new())
+                .err()
+                .map(|failure| failure.diagnoses().map(|found| found.code).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(codes(true), None);
+    assert_eq!(codes(false), Some(vec!["klpx::changed-data"]));
 }
 
 #[test]

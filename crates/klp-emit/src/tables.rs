@@ -194,6 +194,51 @@ fn rows_in_a_section(number: u32) -> String {
     format!("asm(\".pushsection .sched.text,\\\"ax\\\"\\n{}{rows}.popsection\\n\");", code.concat())
 }
 
+/// A function at the end of its section has one row there, the end.
+#[test]
+fn the_end_of_a_section_is_one_row() {
+    let last = |number: u32| {
+        format!(
+            "asm(\".pushsection .sched.text,\\\"ax\\\"\\n.globl last\\n.type last,@function\\nlast: call __fentry__\\nmov ${number},%eax\\n\
+             ret\\n.size last,.-last\\nend:\\n.pushsection __mcount_loc,\\\"a\\\"\\n.quad last\\n.popsection\\n\
+             .pushsection .orc_unwind_ip,\\\"a\\\"\\n.long last - .\\n.long end - .\\n.popsection\\n\
+             .pushsection .orc_unwind,\\\"a\\\"\\n.short 7,0,7\\n.short 0,0,0\\n.popsection\\n.popsection\\n\");"
+        )
+    };
+    let builds = Builds::of(&X86_64, &[], &last(1), &last(2));
+    let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
+    let elf = file.parse().expect("a module");
+    let rows = elf.section_by_name(b".orc_unwind").expect("rows");
+    assert_eq!(elf.section_bytes(rows).chunks(6).map(|row| row[0]).collect::<Vec<_>>(), [7, 0]);
+}
+
+/// Code may look at an entry of its own.
+#[test]
+fn a_reference_into_an_entry_leads_to_the_copy_of_it() {
+    let text = |number: u32| {
+        let entry = |name: &str| {
+            format!(".pushsection __ex_table,\\\"a\\\"\\n{name}.long 1b - ., 1b - ., 7\\n.popsection\\n")
+        };
+        let user = |name: &str, number: u32| {
+            format!(
+                "int {name}(int x) {{ long at; asm volatile(\"1: nop\\n{}lea 9b+8(%%rip),%0\" : \"=r\"(at)); return other(x + at) + {number}; }}\n",
+                entry("9: ")
+            )
+        };
+        format!("extern int other(int);\n{}{}", user("second", 1), user("first", number))
+    };
+    let emitted = Builds::new(&text(1), &text(2)).emit("vmlinux", &kernel()).expect("a livepatch");
+    let file = ElfFile::from_bytes("closure.o", emitted.object);
+    let elf = file.parse().expect("an object");
+    let code = elf.section_by_name(b".text").expect("code");
+    let table = elf.section_by_name(b"__ex_table").expect("entries");
+    let to_table = elf
+        .relocations(code)
+        .iter()
+        .find(|rela| elf.rela_symbol(rela).and_then(|id| elf.symbol_section(id)) == Some(table));
+    assert_eq!(to_table.map(|rela| rela.r_addend.get(LE)), Some(8 - 4));
+}
+
 #[test]
 fn a_function_has_the_unwind_row_in_force_before_it_its_own_and_an_end() {
     let builds = Builds::of(&X86_64, &[], &rows_in_a_section(1), &rows_in_a_section(2));

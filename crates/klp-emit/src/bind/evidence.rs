@@ -124,6 +124,15 @@ fn each_symbol_is_bound_by_its_evidence_or_not_at_all() {
             asked: &[("x.llvm.9", None), ("y.llvm.9", None)],
         },
         Case {
+            what: "promoted data of no hash that has all of it",
+            kernel: &[("a.c", data("globl", "x.llvm.1", "", same)), ("b.c", data("globl", "y.llvm.2", "", same))],
+            unit: &[(
+                "c.c",
+                code("globl", "user", "", &(load("x.llvm.9") + "\n" + &load("y.llvm.9"))) + ".data\n.quad x.llvm.9, y.llvm.9\n",
+            )],
+            asked: &[("x.llvm.9", None), ("y.llvm.9", None)],
+        },
+        Case {
             what: "promoted names of several hashes, told by one reference for both",
             kernel: &[
                 ("a.c", hidden("x.llvm.1", "", "nop") + &hidden("y.llvm.1", "", "nop")),
@@ -265,4 +274,99 @@ fn an_item_is_bound_by_an_alias_too() {
         assert_eq!(binding.item_address(item), wanted, "{unit}");
         assert_eq!(binding.item(item).ok().map(|bound| bound.address), wanted, "{unit}");
     }
+}
+
+/// In symbol tables without FILE symbols, several of a name are told by their order only where the sizes say the same.
+#[test]
+fn sizes_that_contradict_the_order_bind_nothing() {
+    let file = |first: u32, second: u32, mark: &str| {
+        let f = |size: u32, more: &str| data("local", "x", "", (size, 7)) + more;
+        (format!(".file \"a.c\"\n{}", f(first, "")), format!(".file \"b.c\"\n{}{mark}", f(second, "")))
+    };
+    for (order, bound) in [([4, 8], true), ([8, 4], false)] {
+        let f = Fixture::new();
+        let module = |name: &str, [first, second]: [u32; 2]| {
+            let (one, two) = file(first, second, "");
+            f.assemble("one", &one);
+            f.assemble("two", &two);
+            f.combine(&["one.o", "two.o"], "whole.o");
+            f.strip("whole.o", name);
+        };
+        module("unit.o", [4, 8]);
+        module("m.ko", order);
+        let (file, image) = (f.open("unit.o"), f.open("m.ko"));
+        let object = Object::read(&file).expect("a sound object");
+        let image = Image::read(&image, "m").expect("a sound module");
+        let binding = Binding::new(&object, &image);
+        for id in object.elf.symbol_ids().filter(|&id| object.elf.symbol_name(id) == b"x") {
+            let found = binding.counterpart(id);
+            let size = found.map(|(to, _)| image.elf.symbol_size(to));
+            assert_eq!(size, Some(object.elf.symbol_size(id)), "{order:?}");
+            assert_eq!(found.is_some_and(|(_, evidence)| evidence == Evidence::Name), bound, "{order:?}");
+        }
+    }
+}
+
+/// The page of an address may be that of two.
+#[test]
+fn a_reference_that_fits_two_places_binds_nothing() {
+    let f = Fixture::of(&crate::fixture::ARM64_CLANG);
+    let user = |name: &str| {
+        format!(
+            ".file \"c.c\"\n.text\n.globl user\n.type user,%function\nuser: adrp x0, {name}\nret\n.size user,.-user\n"
+        )
+    };
+    f.assemble(
+        "strings",
+        ".section .rodata\n.globl s.llvm.1,s.llvm.2\ns.llvm.1: .word 1\ns.llvm.2: .word 2\n",
+    );
+    f.assemble("kernel", &user("s.llvm.1"));
+    f.assemble("unit", &user("s.llvm.9"));
+    f.link(&["strings.o", "kernel.o"], "vmlinux");
+    let (file, image) = (f.open("unit.o"), f.open("vmlinux"));
+    let object = Object::read(&file).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let symbol =
+        object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"s.llvm.9").expect("a symbol");
+    assert_eq!(binding.counterpart(symbol), None);
+    assert_eq!(binding.hash_in_image(b"9"), None);
+}
+
+/// What is taken is no candidate, and a hash that only a reference told is not known.
+#[test]
+fn what_is_left_is_told_without_what_is_taken() {
+    let f = Fixture::new();
+    let eight = |name: &str, value: u32| data("local", name, "", (8, value));
+    f.assemble("kernel", &format!(".file \"a.c\"\n{}{}", eight("x.1", 5), eight("x.2", 7)));
+    f.assemble("unit", &format!(".file \"a.c\"\n{}{}", eight("x.5", 5), eight("x.6", 9)));
+    f.link(&["kernel.o"], "vmlinux");
+    let (file, image) = (f.open("unit.o"), f.open("vmlinux"));
+    let object = Object::read(&file).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let symbol = object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"x.6").expect("a symbol");
+    let fault = binding.symbol(symbol).expect_err("another value");
+    assert_eq!((fault.code, fault.detail.len()), ("klpx::ambiguous-symbol", 1), "{fault:?}");
+}
+
+#[test]
+fn a_hash_is_known_by_names_and_not_by_a_reference_alone() {
+    let f = Fixture::new();
+    let both = ".section .rodata\n.globl s.llvm.1,s.llvm.2\ns.llvm.1: s.llvm.2: .ascii \"a\"\n";
+    let user = |name: &str| {
+        format!(".file \"c.c\"\n{}", code("globl", "user", "", &format!("mov {name}(%rip),%eax")))
+    };
+    f.assemble("strings", both);
+    f.assemble("kernel", &user("s.llvm.1"));
+    f.assemble("unit", &user("s.llvm.9"));
+    f.link(&["strings.o", "kernel.o"], "vmlinux");
+    let (file, image) = (f.open("unit.o"), f.open("vmlinux"));
+    let object = Object::read(&file).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let symbol =
+        object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"s.llvm.9").expect("a symbol");
+    assert_eq!(binding.counterpart(symbol).map(|(_, evidence)| evidence), Some(Evidence::Reference));
+    assert_eq!(binding.hash_in_image(b"9"), None);
 }

@@ -27,8 +27,9 @@ fn kernel(seals: &str) -> Fixture {
         .to_owned();
     // `cover` is data, and covers the place that `twin` holds.
     let holder =
-        ".type cover,@object\n.globl holder\n.set cover, twin\n.size cover,16\n.set holder, twin + 5\n"
+        ".globl holder\n.set holder, twin + 5\n.set cover, twin\n.type cover,@object\n.size cover,16\n"
             .to_owned();
+    let cover = ".local cover\n".to_owned();
     let promoted = |hash: u32| {
         ["helper", "more"].map(|name| {
             let name = format!("{name}.llvm.{hash}");
@@ -47,6 +48,7 @@ fn kernel(seals: &str) -> Fixture {
         "two",
         "two.c",
         &[
+            cover,
             code("globl", "twin_of", ".text"),
             code("local", "twin", ".text"),
             holder,

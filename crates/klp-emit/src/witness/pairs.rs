@@ -148,6 +148,12 @@ fn instructions_are_the_same_but_for_the_lengths_of_branches() {
                 &short("2f", "{disp32} mov 1(%rax),%ecx"),
                 None,
             ),
+            pair(
+                "the other way of a condition",
+                "{disp32} je 2f; nop; 2: ret; .size f,.-f",
+                "jne 2f; nop; 2: ret; .size f,.-f",
+                None,
+            ),
             pair("one more instruction", &long("2f", "nop"), &short("2f", "inc %eax"), None),
             pair("one more at the end", &long("2f", "ret"), &short("2f", "ret; ret"), None),
             pair("one more no-operation", &long("2f", "nop"), &short("2f", "nop; nop"), BRANCHES),
@@ -221,13 +227,14 @@ fn an_address_that_lld_made_shorter_is_the_same_one() {
     let rest = |code: &str, text: &str| {
         format!(
             "{code}; ret; .size f,.-f; .globl g,h; .type g,%function; g: ret; .size g,4; .type h,%function; h: ret; .size h,4; \
-             .data; .globl v,w; .type v,%object; v: .word 7; .size v,4; .type w,%object; w: .word 7; .size w,4; \
+             .data; .balign 4; .globl v,w; .type v,%object; v: .word 7; .size v,4; .type w,%object; w: .word 7; .size w,4; \
              .section .rodata.str1.1,\"aMS\",%progbits,1; .Lc: .asciz \"{text}\""
         )
     };
     let address =
         |register: &str, of: &str| format!("adrp {register}, {of}; add {register}, {register}, :lo12:{of}");
     let code = |of: &str| rest(&address("x0", of), "text");
+    let load = |of: &str| rest(&format!("adrp x0, {of}; ldr w1, [x0, :lo12:{of}]"), "text");
     let both =
         |register: &str, callee: &str| rest(&format!("{}; bl {callee}", address(register, "v")), "text");
     check(
@@ -237,6 +244,8 @@ fn an_address_that_lld_made_shorter_is_the_same_one() {
             pair("a variable", &code("v"), &code("v"), RELAXED),
             pair("another variable", &code("v"), &code("w"), None),
             pair("a text", &code(".Lc"), &code(".Lc"), RELAXED),
+            pair("a load", &load("v"), &load("v"), SAME),
+            pair("a load of what lies beside it", &load("v"), &load("w"), None),
             pair("another text", &code(".Lc"), &rest(&address("x0", ".Lc"), "tent"), None),
             pair("another register", &both("x0", "g"), &both("x1", "g"), None),
             pair("a call", &both("x0", "g"), &both("x0", "g"), RELAXED),
@@ -435,8 +444,46 @@ fn a_quarter_of_the_functions_is_another_build_and_two_of_many_are_not() {
         (20, 4, &["klpx::kernel-differs"; 4]),
         (20, 5, &["klpx::another-build"]),
     ] {
-        let (_, rest, _) = said(&file(count, 0), &[&file(count, others)], true);
+        let (unit, kernel) = (file(count, 0), file(count, others));
+        let (_, rest, _) = said(&unit, &[&kernel], true);
+        // The same for functions that are asked for one by one, but for the words on each.
+        let f = Fixture::new();
+        f.assemble("unit", &unit);
+        f.assemble("kernel", &kernel);
+        f.link(&["kernel.o"], "vmlinux");
+        let (unit, image) = (f.open("unit.o"), f.open("vmlinux"));
+        let object = Object::read(&unit).expect("a sound object");
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let all: Vec<ItemId> = object.item_ids().collect();
+        let each: Vec<_> = Witness::new(&binding).check(&all).iter().map(|found| found.code).collect();
+        let whole = codes == ["klpx::another-build"];
+        assert_eq!(each.len(), others as usize + usize::from(whole), "{others} of {count}");
+        assert_eq!(each[0] == "klpx::another-build", whole, "{others} of {count}");
         let found: Vec<&str> = rest.iter().filter_map(|one| one.split(' ').next()).collect();
         assert_eq!(found, codes, "{others} of {count}");
+    }
+}
+
+/// A kernel that moves itself holds zeros where it fills in pointers when it starts.
+#[test]
+fn pointers_that_the_starting_kernel_fills_in_are_known_by_their_relocations() {
+    let file = |to: &str| {
+        format!(
+            ".file \"a.c\"\n.text\n.globl g,h\n.type g,%function\ng: ret\n.size g,4\n.type h,%function\nh: ret\n.size h,4\n\
+             .data\n.globl t\n.type t,%object\n.balign 8\nt: .quad {to}\n.size t,8\n"
+        )
+    };
+    for (to, same) in [("g", true), ("h", false)] {
+        let f = Fixture::of(&ARM64_CLANG);
+        f.assemble("unit", &file("g"));
+        f.assemble("kernel", &file(to));
+        f.link_movable(&["kernel.o"], "vmlinux");
+        let (unit, image) = (f.open("unit.o"), f.open("vmlinux"));
+        let object = Object::read(&unit).expect("a sound object");
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let item = object.item_ids().find(|&item| object.item_name(item) == b"t").expect("an item");
+        assert_eq!(Witness::new(&binding).compare(item).is_ok(), same, "{to}");
     }
 }

@@ -113,10 +113,7 @@ impl<'a> Binding<'a> {
 
     /// The address of an item's entry in the kernel's image, through its symbol or an alias of it.
     pub fn item_address(&self, item: ItemId) -> Option<u64> {
-        let symbol = self.item_symbol(item)?;
-        let address = self.image.address(self.counterpart(symbol)?.0)?;
-        let ahead = self.witness.elf.symbol_value(symbol).wrapping_sub(self.witness.item(item).entry);
-        Some(address.wrapping_sub(ahead))
+        self.image.address(self.counterpart(self.item_symbol(item)?)?.0)
     }
 
     /// A bound symbol of an item.
@@ -207,5 +204,7 @@ fn first_diagnosis(failure: klpx_diagnosis::Failure) -> Diagnosis {
         .unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
 }
 
+#[cfg(test)]
+mod evidence;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,23 @@ fn the_border_of_two_variables_of_the_kernel_is_one_place() {
 }
 
 #[test]
+fn variables_that_come_to_lie_side_by_side_did_not_before() {
+    let verbose = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
+    let gap = format!("static int gap {SECTION} = 1; int set_gap(int v) {{ return gap = v; }}");
+    // In either order of GCC, the gap lies between the handlers and what follows them.
+    let texts = |first: &str, second: &str, condition: &str| {
+        [unit(&format!("{second}{first}"), "", condition), unit("", &format!("{first}{second}"), condition)]
+    };
+    let pairs = texts(&gap, &verbose, "").into_iter().zip(texts(
+        "int set_gap(int v) { return v; }",
+        &verbose,
+        "&& x > 3",
+    ));
+    let found: Vec<_> = pairs.map(|(original, patched)| codes(&original, &patched)).collect();
+    assert!(found.iter().any(|codes| codes.contains(&"klpx::border-reference")), "{found:?}");
+}
+
+#[test]
 fn what_is_read_is_no_end() {
     let original = unit("", "", "");
     let more = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");

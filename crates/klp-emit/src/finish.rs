@@ -147,3 +147,98 @@ fn drop_names(module: &mut Relocatable) -> Result<()> {
         Place::In(_) => true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+    use klpx_normalize::elf::Elf;
+
+    /// A linked module: a function that the glue knows by an alias, a livepatch reference, and what is not loaded.
+    fn linked(more: &str) -> Fixture {
+        let f = Fixture::new();
+        let text = format!(
+            ".file \"a.c\"\n.text\n.globl klpx_new_0\n.type klpx_new_0,@function\n.type f,@function\n.type label,@notype\n\
+             label: klpx_new_0: f: call \".klpx.vmlinux!.klp.sym.vmlinux.g,0\"\ncall \".klpx.raid1!.klp.sym.raid1.h,2\"\n\
+             call kfree\nret\n.size f,.-f\n.globl unused\n\
+             .section .rodata.str,\"aMS\",@progbits,1\n.asciz \"text\"\n\
+             .section .BTF,\"a\"\n.long 1\n.section .comment2\n.long 1\n.data\n.quad klpx_new_0\n\
+             .section .note.gnu.build-id,\"a\"\n.long 4,20,3\n.asciz \"GNU\"\n.fill 20,1,7\n{more}"
+        );
+        f.assemble("linked", &text);
+        f
+    }
+
+    fn finished(f: &Fixture) -> ElfFile {
+        ElfFile::from_bytes("livepatch.ko", finish(&f.open("linked.o")).expect("a module"))
+    }
+
+    fn names(elf: &Elf<'_>) -> Vec<String> {
+        let names = elf.symbol_ids().map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned());
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_module_has_what_the_kernel_loads_and_nothing_else() {
+        let file = finished(&linked(""));
+        let elf = file.parse().expect("a module");
+        let sections: Vec<_> =
+            elf.section_ids().map(|id| String::from_utf8_lossy(elf.section_name(id)).into_owned()).collect();
+        for gone in [".BTF", ".comment2"] {
+            assert!(!sections.iter().any(|name| name == gone), "{sections:?}");
+        }
+        let texts = elf.section_by_name(b".rodata.str").expect("texts");
+        assert_eq!(elf.section_flags(texts), elf::SHF_ALLOC.0);
+        assert_eq!(names(&elf), ["f", "label", ".klp.sym.vmlinux.g,0", ".klp.sym.raid1.h,2", "kfree"]);
+    }
+
+    #[test]
+    fn aliases_lead_to_the_function_and_livepatch_references_stand_apart() {
+        let file = finished(&linked(""));
+        let elf = file.parse().expect("a module");
+        let mut tables = Vec::new();
+        for id in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {
+            let symbols = elf.rela_table(id).iter().filter_map(|rela| elf.rela_symbol(rela));
+            let symbols: Vec<_> =
+                symbols.map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
+            let name = String::from_utf8_lossy(elf.section_name(id)).into_owned();
+            let livepatch = elf.section_flags(id) & KLP_RELA_FLAGS == KLP_RELA_FLAGS;
+            tables.push(format!("{name} {livepatch} {}", symbols.join(" ")));
+        }
+        tables.sort();
+        assert_eq!(
+            tables,
+            [
+                ".klp.rela.raid1..text true .klp.sym.raid1.h,2",
+                ".klp.rela.vmlinux..text true .klp.sym.vmlinux.g,0",
+                ".rela.data false f",
+                ".rela.text false kfree",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_build_id_is_of_what_the_file_holds() {
+        let id = |more: &str, first: u8| {
+            let f = linked(more);
+            let file = f.changed("linked.o", |bytes| {
+                let at = bytes.windows(20).position(|part| part == [7; 20]).expect("the linker's ID");
+                bytes[at] = first;
+            });
+            let file = ElfFile::from_bytes("livepatch.ko", finish(&file).expect("a module"));
+            let elf = file.parse().expect("a module");
+            elf.section_bytes(elf.section_by_name(b".note.gnu.build-id").expect("an ID"))[16..].to_vec()
+        };
+        assert_eq!(id("", 7), id("", 8), "the linker's own ID counts for nothing");
+        assert_ne!(id("", 7), id(".data\n.long 5\n", 7));
+        assert_ne!(id("", 7), vec![7; 20]);
+    }
+
+    #[test]
+    fn an_alias_without_its_function_is_an_error() {
+        let f = Fixture::new();
+        f.assemble("linked", ".data\n.quad klpx_new_7\n");
+        let failure = finish(&f.open("linked.o")).expect_err("no function");
+        assert!(failure.to_string().contains("klpx_new_7"), "{failure}");
+    }
+}

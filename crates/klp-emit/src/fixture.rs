@@ -110,6 +110,23 @@ impl Fixture {
         self.run(self.toolchain.linker, &arguments);
     }
 
+    /// Links objects to an image that fills in its own pointers when it starts, as a relocatable arm64 kernel.
+    pub(crate) fn link_movable(&self, objects: &[&str], image: &str) {
+        let mut arguments = vec![
+            "-shared",
+            "-Bsymbolic",
+            "-z",
+            "notext",
+            "--no-apply-dynamic-relocs",
+            "-e",
+            "0",
+            "-o",
+            image,
+        ];
+        arguments.extend(objects);
+        self.run(self.toolchain.linker, &arguments);
+    }
+
     /// Links objects to a relocatable one.
     pub(crate) fn combine(&self, objects: &[&str], object: &str) {
         let mut arguments = vec!["-r", "-o", object];

@@ -155,4 +155,17 @@ mod tests {
         assert!(!text.contains(".name = \"vmlinux\""));
         assert!(!source(&plan(), Options { replace: false }).contains(".replace"));
     }
+
+    #[test]
+    fn callbacks_are_declared_with_what_they_return_and_namespaces_are_imported_once() {
+        let mut plan = plan();
+        plan.imports.push(Import { name: "memset".into(), namespace: Some("CRYPTO".into()) });
+        plan.imports.push(Import { name: "kfree".into(), namespace: None });
+        plan.objects[1].callbacks[0].kind = CallbackKind::PostUnpatch;
+        let text = source(&plan, Options { replace: false });
+        assert_eq!(text.matches("import_ns").count(), 1, "{text}");
+        assert!(text.contains("extern int klpx_new_1(struct klp_object *)"), "{text}");
+        assert!(text.contains("extern void klpx_new_1(struct klp_object *)"), "{text}");
+        assert!(text.contains(".callbacks.post_unpatch = klpx_new_1,"), "{text}");
+    }
 }

@@ -149,3 +149,6 @@ impl Binder for KernelBinder<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,11 @@ pub mod bind;
 #[cfg(test)]
 mod borders;
 mod branches;
+#[cfg(test)]
+mod callbacks;
 pub mod callers;
+#[cfg(test)]
+mod choice;
 pub mod closure;
 mod constants;
 mod contents;
@@ -29,18 +33,28 @@ pub mod image;
 mod kallsyms;
 pub mod kernel_binder;
 #[cfg(test)]
+mod late;
+#[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
 mod loader;
 mod locals;
 mod names;
+#[cfg(test)]
+mod outside;
+#[cfg(test)]
+mod placement;
 pub mod plan;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod several_units;
 pub mod stand_in;
 #[cfg(test)]
 mod state;
 pub mod successor;
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod testing;
 pub mod transition;

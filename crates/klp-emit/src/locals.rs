@@ -119,3 +119,29 @@ impl Locals {
         &self.by_name
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    #[test]
+    fn code_data_and_labels_take_part_and_marks_do_not() {
+        let f = Fixture::new();
+        f.assemble(
+            "one",
+            ".file \"a.c\"\n.text\n.local f,label\n.type f,@function\n.type __pfx_f,@function\n__pfx_f: .skip 16\nf: nop\nlabel: nop\n\
+             .type \"$x\",@notype\n\"$x\": nop\n.data\n.type v,@object\nv: .long 1\n",
+        );
+        let file = f.open("one.o");
+        let elf = file.parse().expect("an object");
+        let locals = Locals::read(&elf, |id| elf.symbol_binding(id) != elf::STB_LOCAL.0);
+        let group = locals.by_name().get(&b"a.c"[..]).expect("a file")[0];
+        let names: Vec<_> = locals
+            .of(group)
+            .iter()
+            .map(|&id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned())
+            .collect();
+        assert_eq!(names, ["f", "label", "v"]);
+    }
+}

@@ -217,6 +217,64 @@ fn a_caller_that_is_in_no_unit_is_told() {
 }
 
 #[test]
+fn a_function_may_call_itself_and_callers_are_of_their_object() {
+    let chosen = |known: &Elsewhere| chosen(&helper_and_caller(""), known);
+    assert_eq!(chosen(&elsewhere(&["caller", "helper"])), Ok(vec!["caller".to_owned()]));
+    let mut known = elsewhere(&["caller"]);
+    let other = Function { object: "raid1".into(), names: vec!["caller".to_owned()] };
+    known.values_mut().for_each(|found| found.iter_mut().for_each(|callers| callers.push(other.clone())));
+    let why = chosen(&known).expect_err("one of a module");
+    assert!(why.contains("caller (raid1) calls it"), "{why}");
+}
+
+/// A local that ThinLTO promoted may be called by other units; of a link of all units it has its callers in sight.
+#[test]
+fn callers_of_a_promoted_local_are_in_sight_of_its_whole_link_only() {
+    let text = |number: u32| {
+        format!(
+            "int helper(int) __asm__(\"helper.llvm.77\");
+             __attribute__((no_instrument_function, noinline, visibility(\"hidden\"))) int helper(int x) {{ return x + {number}; }}
+             int caller(int x) {{ return helper(x) * 2; }}"
+        )
+    };
+    assert_eq!(
+        Builds::files(&[("one", &text(1), &text(2))]).codes("vmlinux", &Kernel::default()),
+        ["klpx::not-traceable"]
+    );
+}
+
+#[test]
+fn a_variable_of_another_object_or_a_constant_did_not_move() {
+    let with = |kind: &str, used: &str| {
+        format!(
+            "extern int out(int); static {kind} int state[4] = {{ 1, 2, 3 }}; int NAME(int x) {{ {used} return out(state[x & 3]); }}"
+        )
+    };
+    let without = "extern int out(int); int NAME(int x) { return out(x); }";
+    let text = |text: &str, name: &str| text.replace("NAME", name);
+    for (kind, used, objects, wanted) in [
+        ("", "state[x & 1] += x;", ["vmlinux", "vmlinux"], vec!["klpx::unsettled-item"]),
+        ("", "state[x & 1] += x;", ["vmlinux", "raid1"], vec![]),
+        ("const", "", ["vmlinux", "vmlinux"], vec![]),
+    ] {
+        let with = with(kind, used);
+        let builds = Builds::files(&[
+            ("one", &text(&with, "f"), &text(without, "f")),
+            ("two", &text(without, "g"), &text(&with, "g")),
+        ]);
+        let kernel = Kernel { exports: vec!["__fentry__", "out"], ..Kernel::default() };
+        let codes = builds.with("vmlinux", |units| {
+            let units =
+                [Unit { object_name: objects[0], ..units[0] }, Unit { object_name: objects[1], ..units[1] }];
+            let made =
+                closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel));
+            made.err().map_or(Vec::new(), |failure| failure.diagnoses().map(|found| found.code).collect())
+        });
+        assert_eq!(codes, wanted, "{kind} {objects:?}");
+    }
+}
+
+#[test]
 fn callers_of_callers_without_a_trace_site_are_asked_for() {
     let untraced = "__attribute__((no_instrument_function))";
     let helper = |number: &str| format!("{untraced} int helper(int x) {{ return x + {number}; }}");

@@ -181,4 +181,117 @@ mod tests {
             assert!(said.len() == 1 && said.iter().all(wanted), "{said:?}");
         }
     }
+
+    /// What is said of `asked` of a stand-in, when the kernel is made of these files, of which the witness has the first
+    /// ones. All in assembly.
+    fn said(stand_in: &str, kernel: &[&str], witnesses: usize, asked: &str) -> Vec<String> {
+        let f = Fixture::new();
+        let file = |text: &str| format!(".file \"a.c\"\n.text\n{}\n", text.replace("; ", "\n"));
+        f.assemble("stand-in", &file(stand_in));
+        let objects: Vec<String> = (0..kernel.len()).map(|n| format!("kernel{n}")).collect();
+        objects.iter().zip(kernel).for_each(|(name, text)| f.assemble(name, &file(text)));
+        let objects: Vec<String> = objects.iter().map(|name| format!("{name}.o")).collect();
+        let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
+        f.combine(&objects[..witnesses], "witness.o");
+        f.link(&objects, "vmlinux");
+        let files = ["stand-in.o", "witness.o", "vmlinux"].map(|name| f.open(name));
+        let object = |file| Object::read(file).expect("a sound object");
+        let (ours, witness): (Object<'_>, Object<'_>) = (object(&files[0]), object(&files[1]));
+        let image = Image::read(&files[2], "vmlinux").expect("a sound image");
+        let item = ours.item_ids().find(|&id| ours.item_name(id) == asked.as_bytes()).expect("an item");
+        let bindings = (Binding::new(&ours, &image), Binding::new(&witness, &image));
+        let said = check(&bindings.0, &bindings.1, &[item]);
+        said.iter().map(|diagnosis| format!("{} {diagnosis}", diagnosis.code)).collect()
+    }
+
+    /// A local variable of a size.
+    fn variable(name: &str, size: u32) -> String {
+        format!(
+            ".section .data.{name},\"aw\"; .local {name}; .type {name},@object; {name}: .skip {size}; .size {name},{size}; "
+        )
+    }
+
+    /// A function with some code, in a section.
+    fn function(scope: &str, name: &str, section: &str, code: &str) -> String {
+        format!(
+            ".section {section},\"ax\"; .{scope} {name}; .type {name},@function; {name}: {code}; ret; .size {name},.-{name}; "
+        )
+    }
+
+    #[test]
+    fn a_variable_is_tied_by_its_name_and_size_or_not_at_all() {
+        let two = |first: u32, second: u32| variable("x.1", first) + &variable("x.2", second);
+        let none = "no such symbol";
+        for (ours, theirs, wanted) in [
+            (two(4, 4), vec![two(4, 4)], None),
+            (two(4, 4), vec![two(8, 4) + &variable("x.3", 4)], Some(none)),
+            (two(4, 4), vec![variable("x.5", 4) + &variable("x.6", 4)], Some(none)),
+            (two(4, 4), vec![two(4, 4), two(4, 4)], Some(none)),
+        ] {
+            let texts: Vec<&str> = theirs.iter().map(String::as_str).collect();
+            let found = said(&ours, &texts, texts.len(), "x.1");
+            match wanted {
+                None => assert_eq!(found, [""; 0], "{ours} {theirs:?}"),
+                Some(why) => {
+                    assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs:?}: {found:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_symbol_of_the_kernel_is_found() {
+        let twin = |more: &str| variable("twin", 4) + &variable(more, 4);
+        let found = said(&twin("q"), &[&twin("p"), &twin("q")], 1, "twin");
+        assert!(found.len() == 1 && found[0].contains("it would be the kernel's symbol at"), "{found:?}");
+        assert_eq!(said(&twin("p"), &[&twin("p"), &twin("q")], 1, "twin"), [""; 0]);
+    }
+
+    #[test]
+    fn calls_are_those_of_the_witness_but_for_those_that_the_assembler_wrote_out() {
+        let near = |section: &str| function("local", "near", section, "nop");
+        let user = |section: &str, code: &str| function("globl", "f", section, code);
+        let away =
+            function("globl", "away", ".text.away", "nop") + &function("globl", "far", ".text.far", "nop");
+        for (ours, theirs, wanted) in [
+            (user(".text.f", "call away"), user(".text", "call away"), None),
+            (user(".text.f", "call away"), user(".text", "nop"), Some("calls away")),
+            (user(".text.f", "nop"), user(".text", "call away"), Some("calls away")),
+            (user(".text.f", "call away"), user(".text", "call far"), Some("calls away")),
+            (
+                near(".text.near") + &user(".text.f", "call near"),
+                near(".text") + &user(".text", "call near"),
+                None,
+            ),
+            (
+                near(".text.near") + &user(".text.f", "call near"),
+                near(".text.near") + &user(".text", "nop"),
+                Some("calls near"),
+            ),
+        ] {
+            let found = said(&ours, &[&theirs, &away], 1, "f");
+            match wanted {
+                None => assert_eq!(found, [""; 0], "{ours} {theirs}"),
+                Some(why) => {
+                    assert!(found.len() == 1 && found[0].contains(why), "{ours} {theirs}: {found:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_witness_that_differs_from_the_kernel_is_said() {
+        let number = |number: u32| function("globl", "f", ".text", &format!("mov ${number},%eax"));
+        let f = Fixture::new();
+        f.assemble("one", &number(1).replace("; ", "\n"));
+        f.assemble("two", &number(2).replace("; ", "\n"));
+        f.link(&["two.o"], "vmlinux");
+        let files = ["one.o", "vmlinux"].map(|name| f.open(name));
+        let object = Object::read(&files[0]).expect("a sound object");
+        let image = Image::read(&files[1], "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let item = object.item_ids().next().expect("a function");
+        let codes: Vec<_> = check(&binding, &binding, &[item]).iter().map(|found| found.code).collect();
+        assert_eq!(codes, ["klpx::kernel-differs"]);
+    }
 }

@@ -183,4 +183,25 @@ mod tests {
             assert_eq!(other, expected(other[1].1));
         }
     }
+
+    #[test]
+    fn other_numbers_and_other_ways_are_other_code() {
+        assert!(
+            matches!(said(5, |f| f.link(&["two.o", "one.o"], "image"))[1].1, Verdict::Differs { .. }),
+            "of one length"
+        );
+        let f = Fixture::new();
+        let text = |jump: &str| {
+            format!(".globl f\n.type f,@function\nf: {jump}\n1: inc %eax\n2: ret\n.size f,.-f\n")
+        };
+        for (unit, image, wanted) in
+            [("{disp32} jmp 2f", "jmp 2f", true), ("{disp32} jmp 2f", "jmp 1f", false)]
+        {
+            f.assemble("unit", &text(unit));
+            f.assemble("image", &text(image));
+            let (unit, image) = (f.open("unit.o"), f.open("image.o"));
+            let found = compare(&unit.parse().expect("an object"), &image.parse().expect("an object"));
+            assert_eq!(found[0].1 == Verdict::Equal, wanted);
+        }
+    }
 }

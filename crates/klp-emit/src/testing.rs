@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_diff::{Edits, Line, Sources, compare_unit};
 use klpx_normalize::elf::{ElfFile, SymbolId};
 use klpx_normalize::object::{FileId, Object};
@@ -83,7 +83,13 @@ fn place(name: &str) -> u64 {
 #[derive(Clone, Default)]
 pub(crate) struct Kernel {
     pub(crate) exports: Vec<&'static str>,
+    /// Exports of modules, or with a namespace.
+    pub(crate) exported: BTreeMap<&'static str, Export>,
     pub(crate) missing: Vec<&'static str>,
+    /// Names that can't be bound.
+    pub(crate) unbound: Vec<&'static str>,
+    /// The function that holds every runtime constant, and the place in it.
+    pub(crate) holder: Option<(&'static str, i64)>,
     /// Globals of its objects that no unit of a test defines.
     pub(crate) defined: Vec<&'static str>,
     pub(crate) untraced: bool,
@@ -99,6 +105,13 @@ pub(crate) struct Kernel {
 impl Binder for Kernel {
     fn bind(&self, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis> {
         let name = String::from_utf8_lossy(original.elf.symbol_name(symbol)).into_owned();
+        if self.unbound.contains(&name.as_str()) {
+            return Err(Diagnosis::new(
+                "klpx::not-in-kernel",
+                Class::Verification,
+                "a name that can't be bound",
+            ));
+        }
         let file = String::from_utf8_lossy(original.file_name(FileId(0))).into_owned();
         let of_file = self.of_file.get(&(name.as_str(), file.as_str()));
         let sympos = of_file.or_else(|| self.several.get(name.as_str())).copied().unwrap_or(0);
@@ -117,10 +130,11 @@ impl Binder for Kernel {
         Ok(Bound { name: name.into(), sympos: 0 })
     }
     fn runtime_constant(&self, _: &str) -> Option<(Bound, i64)> {
-        None
+        self.holder.map(|(name, place)| (Bound { name: name.into(), sympos: 0 }, place))
     }
     fn export(&self, name: &str) -> Option<Export> {
-        self.exports.contains(&name).then_some(Export { module: None, gpl: false, namespace: None })
+        let plain = Export { module: None, gpl: false, namespace: None };
+        self.exported.get(name).cloned().or_else(|| self.exports.contains(&name).then_some(plain))
     }
 }
 

@@ -3,7 +3,8 @@
 //! A linked image has no relocations. There a branch is an instruction with a distance to the entry, and an address is
 //! kept where its eight bytes lie in data, or where an instruction has it as a number. Every place that could be one is
 //! found by its bytes, and code is decoded from the start of its function, so that no branch is taken for another
-//! instruction. In a module, relocations tell.
+//! instruction. In a module, relocations tell. Branches with a distance of one byte are not looked for: they lead from
+//! the same section of the same unit, and there the unit's own relocations tell.
 
 use std::collections::BTreeSet;
 
@@ -314,5 +315,98 @@ mod tests {
         let again = image.global(b"wanted").and_then(|symbol| image.address(symbol));
         assert_eq!(again, Some(wanted));
         assert_eq!(Users::within(&image, wanted), Some(Users::default()));
+    }
+
+    /// What uses `wanted` in a linked image of this assembly: callers, and how many places keep the address.
+    fn used(text: &str) -> (Vec<String>, usize) {
+        let fixture = Fixture::new();
+        let wanted =
+            ".globl wanted\n.type wanted,@function\n.balign 16\nwanted: ret\n.size wanted,.-wanted\n";
+        let function = "user: nop\n";
+        fixture.assemble(
+            "one",
+            &format!(
+                ".text\n{wanted}.globl user\n.type user,@function\n{function}{}",
+                text.replace("; ", "\n")
+            ),
+        );
+        fixture.link(&["one.o"], "vmlinux");
+        let file = fixture.open("vmlinux");
+        let image = Image::read(&file, "vmlinux").expect("an image");
+        let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+        let users = Users::within(&image, address).expect("an x86_64 image");
+        (users.callers.into_iter().flatten().collect(), users.kept.len())
+    }
+
+    #[test]
+    fn each_way_to_use_an_address_is_a_branch_or_keeps_it() {
+        let end = "ret; .size user,.-user";
+        let cases: [(&str, &[&str], usize); 12] = [
+            ("call wanted", &["user"], 0),
+            (".byte 0x0f,0x84; .long wanted - . - 4", &["user"], 0), // je
+            ("call wanted + 1", &[], 0),
+            ("lea wanted(%rip),%rax", &[], 1),
+            ("mov wanted(%rip),%rax", &[], 1),
+            ("mov $wanted,%rax", &[], 1),
+            ("movabs $wanted,%rax", &[], 1),
+            ("push $wanted", &[], 1),
+            ("cmp $wanted,%rax", &[], 1),
+            ("mov wanted(,%rax,8),%rax", &[], 1),
+            (".byte 0x06; .long wanted - . - 4", &[], 1), // no instruction of 64 bits
+            ("nop", &[], 0),
+        ];
+        for (code, callers, kept) in cases {
+            assert_eq!(
+                used(&format!("{code}; {end}")),
+                (callers.iter().map(|one| (*one).to_owned()).collect(), kept),
+                "{code}"
+            );
+        }
+        // Behind a function: padding means nothing, anything else is not known.
+        let distance = ".long wanted - . - 4";
+        assert_eq!(used(&format!("{end}; .byte 0xe8; {distance}")).1, 1, "a call that no function holds");
+        assert_eq!(
+            used(&format!("{end}; .byte 0x66,0x0f,0x1f,0x84,0; {distance}")).1,
+            0,
+            "the end of a long no-operation"
+        );
+        assert_eq!(used(&format!("{end}; .data; .quad wanted")).1, 1);
+        assert_eq!(used(&format!("{end}; .data; .quad wanted + 1")).1, 0);
+    }
+
+    #[test]
+    fn in_a_module_tables_that_run_nothing_keep_no_address() {
+        let fixture = Fixture::new();
+        let text = ".text\n.globl wanted\n.type wanted,@function\nwanted: ret\n.size wanted,.-wanted\n\
+            .section .text.user,\"ax\"\n.globl user\n.type user,@function\nuser: call wanted\ncall away\nlea away+4(%rip),%rax\nret\n.size user,.-user\n";
+        for (more, kept) in [
+            ("", 0),
+            (".section .ibt_endbr_seal,\"a\"\n.long wanted - .\n", 0),
+            (".section __ksymtab,\"a\"\n.long wanted - .\n", 0),
+            (".section .data.hook,\"aw\"\n.quad wanted\n", 1),
+            (".section .text.user,\"ax\"\nlea wanted(%rip),%rax\n", 1),
+            (".section .debug_info\n.quad wanted\n", 0),
+        ] {
+            fixture.assemble("one", &format!("{text}{more}"));
+            let file = fixture.open("one.o");
+            let image = Image::read(&file, "one").expect("an image");
+            let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+            let users = Users::within(&image, address).expect("a module");
+            assert_eq!((users.callers.len(), users.kept.len()), (1, kept), "{more}");
+            let importing = Users::importing(&image, b"away");
+            assert_eq!((importing.callers.len(), importing.kept.len()), (1, 0), "{more}");
+            assert_eq!(Users::importing(&image, b"nobody"), Users::default());
+        }
+    }
+
+    #[test]
+    fn nobody_is_said_to_use_what_klpx_cant_read() {
+        let fixture = Fixture::of(&crate::fixture::ARM64_GCC);
+        fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
+        fixture.link(&["one.o"], "vmlinux");
+        let file = fixture.open("vmlinux");
+        let image = Image::read(&file, "vmlinux").expect("an image");
+        let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
+        assert_eq!(Users::within(&image, address), None);
     }
 }

@@ -13,6 +13,8 @@
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 #[cfg(test)]
+mod pairs;
+#[cfg(test)]
 mod tests;
 mod unit;
 

@@ -580,45 +580,4 @@ pub fn klp_rela_name(object: &str, section: &[u8]) -> Vec<u8> {
 pub const KLP_RELA_FLAGS: u64 = elf::SHF_ALLOC.0 | SHF_RELA_LIVEPATCH;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use klpx_normalize::elf::ElfFile;
-
-    fn symbol(name: &[u8], binding: u8, place: Place) -> Symbol {
-        Symbol { name: name.to_vec(), binding, kind: 2, other: 0, place, value: 0, size: 4 }
-    }
-
-    #[test]
-    fn what_is_written_reads_back_the_same() {
-        let mut image = Relocatable::new(62);
-        let text = image.add_section(Section::new(b".text", 1, 6, 16));
-        image.sections[text.0].data = vec![0x90; 12];
-        let outside = image.add_symbol(symbol(b".klp.sym.vmlinux.f,2", 1, Place::Livepatch));
-        image.add_symbol(symbol(b"g", 0, Place::In(text)));
-        let relocation = Relocation { offset: 4, kind: 2, symbol: Some(outside), addend: -4 };
-        image.sections[text.0].relocate(relocation);
-        let klp = image.sections[text.0].rela_table(klp_rela_name("vmlinux", b".text"), KLP_RELA_FLAGS);
-        klp.relocations.push(relocation);
-
-        let bytes = image.write();
-        let file = ElfFile::from_bytes("t.ko", bytes.clone());
-        let elf = file.parse().unwrap();
-        let again = Relocatable::read(&elf).unwrap();
-        assert_eq!(again.sections.len(), 1);
-        let names: Vec<_> = again.sections[0].relas.iter().map(|t| t.name.clone()).collect();
-        assert_eq!(names, [b".rela.text".to_vec(), b".klp.rela.vmlinux..text".to_vec()]);
-        assert_eq!(again.sections[0].relas[1].flags, KLP_RELA_FLAGS);
-        assert_eq!(again.symbols[0].name, b"g", "locals come first");
-        assert_eq!(again.symbols[1].place, Place::Livepatch);
-        assert_eq!(again.write(), bytes);
-    }
-
-    #[test]
-    fn a_dropped_symbol_that_is_still_referred_to_is_an_error() {
-        let mut image = Relocatable::new(62);
-        let text = image.add_section(Section::new(b".text", 1, 6, 16));
-        let f = image.add_symbol(symbol(b"f", 1, Place::Undefined));
-        image.sections[text.0].relocate(Relocation { offset: 0, kind: 2, symbol: Some(f), addend: 0 });
-        assert!(image.retain_symbols(|_, _| false).is_err());
-    }
-}
+mod tests;

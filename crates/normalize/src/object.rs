@@ -665,14 +665,14 @@ impl<'d> Object<'d> {
 
     /// What a relocation on `section` refers to.
     pub fn resolve(&self, section: SectionId, rela: &Rela) -> Target {
-        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
-            return Target::Absolute(rela.r_addend.get(LE));
-        };
         let bias = match self.relocation_kind(rela) {
             Some(kind) if self.role(section) == Role::Code => self.arch.pc_bias(kind),
             _ => 0,
         };
         let addend = rela.r_addend.get(LE).wrapping_add(bias);
+        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
+            return Target::Absolute(addend);
+        };
         match self.elf.definition(symbol) {
             Definition::Section(target) => self.resolve_in(section, rela, symbol, target, addend),
             Definition::Absolute => {

@@ -4,6 +4,7 @@
 //! relocations fit it exactly; a section that fits none is an error, never a guess.
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::arch::Arch;
@@ -108,20 +109,28 @@ impl TableKind {
         }
     }
 
-    /// The kind that a section of this name is, if any.
-    pub fn of(arch: Arch, name: &[u8]) -> Option<&'static TableKind> {
+    /// Every kind that an architecture has.
+    pub fn all(arch: Arch) -> impl Iterator<Item = &'static TableKind> {
         let tables: &'static [TableKind] = match arch {
             Arch::X86_64 => &X86_64,
             Arch::Arm64 => &ARM64,
         };
-        tables.iter().chain(&COMMON).find(|table| table.matches(name))
+        tables.iter().chain(&COMMON)
+    }
+
+    /// The kind that a section of this name is, if any.
+    pub fn of(arch: Arch, name: &[u8]) -> Option<&'static TableKind> {
+        TableKind::all(arch).find(|table| table.matches(name))
     }
 
     /// The size of the entries of a section of this kind, in bytes: that of the only form that its size and all its
-    /// relocations fit.
+    /// relocations fit. Two entries of a short form may look like one of a long form: then an entry begins wherever a
+    /// relocation names code.
     pub fn entry_size(&self, elf: &Elf<'_>, section: SectionId) -> Option<u8> {
         let size = elf.section_size(section);
-        self.forms.iter().find(|form| fits(elf, section, size, form)).map(|&(size, _)| size)
+        let fitting = || self.forms.iter().filter(|form| fits(elf, section, size, form));
+        let shortest = fitting().rev().find(|form| begins_with_code(elf, section, form));
+        shortest.or(fitting().next()).map(|&(size, _)| size)
     }
 
     /// True when a section of this name is the companion of a table.
@@ -187,6 +196,15 @@ impl Table {
     pub fn count(&self, size: u64) -> u32 {
         (size / u64::from(self.entry_size)) as u32
     }
+}
+
+/// The first relocation of every entry names a place in code.
+fn begins_with_code(elf: &Elf<'_>, section: SectionId, &(entry, offsets): &(u8, &[u8])) -> bool {
+    let is_first = |at: u64| at % u64::from(entry) == u64::from(offsets[0]);
+    elf.relocations(section).iter().filter(|rela| is_first(rela.r_offset.get(LE))).all(|rela| {
+        let named = elf.rela_symbol(rela).and_then(|symbol| elf.symbol_section(symbol));
+        named.is_some_and(|named| elf.section_flags(named) & elf::SHF_EXECINSTR.0 != 0)
+    })
 }
 
 /// Every entry has a relocation at the form's first offset, and none anywhere that the form does not name.

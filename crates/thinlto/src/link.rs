@@ -172,4 +172,30 @@ mod tests {
         assert!(link("ld.lld -r -o fs/m.o x.a").is_err(), "the archive can't be listed");
         assert_eq!(link("clang -c -o fs/m.o m.c").expect("known"), None);
     }
+
+    #[test]
+    fn members_of_archives_are_linked_as_the_archive_is() {
+        let (runner, build) = (Runner::new(), tempfile::tempdir().expect("a folder"));
+        for name in ["a", "b"] {
+            std::fs::write(build.path().join(format!("{name}.o")), "").expect("a file");
+            let words = ["rcT".to_owned(), format!("{name}.a"), format!("{name}.o")];
+            assert!(
+                runner
+                    .run(&Call::new("llvm-ar-22").dir(build.path()).args(words))
+                    .expect("an archiver")
+                    .success
+            );
+        }
+        let archiver = Archiver { build: build.path(), program: "llvm-ar-22", runner: &runner };
+        for (text, lazy) in [
+            ("ld.lld -r -o x a.a b.a", [true, true]),
+            ("ld.lld -r -o x --whole-archive a.a --no-whole-archive b.a", [false, true]),
+            ("ld.lld -r -o x --whole-archive a.a b.a", [false, false]),
+        ] {
+            let found =
+                Link::parse(&recorded(text), Path::new("x"), archiver).expect("known").expect("a link");
+            let inputs: Vec<_> = found.inputs.iter().map(|input| (input.path.as_str(), input.lazy)).collect();
+            assert_eq!(inputs, [("a.o", lazy[0]), ("b.o", lazy[1])], "{text}");
+        }
+    }
 }

@@ -209,4 +209,32 @@ mod tests {
         assert_eq!(seeing_otherwise(&slices("3"), &slices("3"), &["a.o"]), ["b.o"]);
         assert_eq!(seeing_otherwise(&slices("3"), &Slices::new(), &[]), ["a.o", "b.o", "c.o"]);
     }
+
+    #[test]
+    fn the_linkers_objects_are_those_of_the_units_in_the_order_of_the_link() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let scratch = folder.path();
+        // The linker numbers them: a.c is the first, c.c the second.
+        for (source, to) in [("a.c", "native1"), ("c.c", "native2")] {
+            std::fs::write(scratch.join(source), "int x;").expect("a file");
+            let mut clang = std::process::Command::new("clang-22");
+            assert!(
+                clang.args(["-c", source, "-o", to]).current_dir(scratch).status().expect("clang").success()
+            );
+        }
+        let input = |path: &str| crate::link::Input { path: path.to_owned(), lazy: false };
+        let inputs = ["fs/a.o", "fs/b.o", "fs/c.o"].map(input).into();
+        let link = Link { object: "vmlinux.o".into(), flags: Vec::new(), inputs, script: None };
+        let found = |units: &[&str]| -> Option<Vec<PathBuf>> {
+            let found = sorted(&link, units, scratch).expect("files");
+            Some(found?.into_iter().map(|one| one.object).collect())
+        };
+        let files = |names: [&str; 2]| Some(names.map(|name| scratch.join(name)).to_vec());
+        assert_eq!(found(&["fs/a.o", "fs/c.o"]), files(["native1", "native2"]));
+        assert_eq!(found(&["fs/c.o", "fs/a.o"]), files(["native2", "native1"]));
+        assert_eq!(found(&["fs/a.o", "fs/b.o"]), None, "the second one is of c.c");
+        assert_eq!(found(&["fs/a.o"]), None, "there is one more");
+        assert_eq!(found(&["fs/a.o", "fs/unknown.o"]), None);
+        assert_eq!(found(&["fs/a.o", "fs/b.o", "fs/c.o"]), None, "there is one less");
+    }
 }

@@ -106,3 +106,90 @@ fn same_contents((a, x): (&Object<'_>, ItemId), (b, y): (&Object<'_>, ItemId)) -
         && a.item_relocations(x).is_empty()
         && b.item_relocations(y).is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Data: name, section, contents.
+    type Datum<'t> = (&'t str, &'t str, &'t str);
+
+    fn object(folder: &Path, name: &str, data: &[Datum<'_>], more: &str) -> PathBuf {
+        let each = data.iter().map(|(name, section, contents)| {
+            let flags = if *section == ".data" { "aw" } else { "a" };
+            format!(
+                ".section {section}.{name},\"{flags}\"\n.globl {name}\n.hidden {name}\n.type {name},@object\n\
+                 {name}: {contents}\n.size {name},.-{name}\n"
+            )
+        });
+        let text: String = each.chain([more.to_owned()]).collect();
+        let (source, to) = (folder.join(format!("{name}.s")), folder.join(format!("{name}.o")));
+        std::fs::write(&source, format!(".file \"a.c\"\n{text}")).expect("a file");
+        let done = std::process::Command::new("as").arg(&source).arg("-o").arg(&to).status();
+        assert!(done.expect("an assembler").success(), "{text}");
+        to
+    }
+
+    const STRING: &str = ".str.3.llvm.77";
+    const STATIC: &str = "count.1.llvm.77";
+
+    #[test]
+    fn numbered_names_mean_the_same_while_contents_or_numbers_stay() {
+        let (text, other, named) = (".asciz \"one\"", ".asciz \"two\"", ".quad f");
+        let string = |contents: &'static str| vec![(STRING, ".rodata", contents)];
+        let counts = |more: &[Datum<'static>]| [&[(STATIC, ".data", ".long 5")], more].concat();
+        let second: &[Datum<'static>] = &[("count.2.llvm.77", ".data", ".long 5")];
+        let steady = |contents: &'static str| vec![("limit.llvm.77", ".data", contents)];
+        // Original, patched, and how many constants and statics mean something else.
+        let cases = [
+            (string(text), string(text), 0, 0),
+            (string(text), string(other), 1, 0),
+            (string(text), string(".asciz \"longer\""), 1, 0),
+            (string(named), string(named), 1, 0),
+            (string(text), counts(&[]), 0, 0),
+            (counts(&[]), counts(&[]), 0, 0),
+            (counts(&[]), counts(second), 0, 1),
+            (counts(second), counts(&[]), 0, 1),
+            (steady(".long 5"), steady(".long 6"), 0, 0),
+        ];
+        for (n, (original, patched, constants, statics)) in cases.into_iter().enumerate() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let of = |name: &str, data: &[Datum<'_>]| object(folder.path(), name, data, "");
+            let moved =
+                Moved::between(&of("original", &original), &of("patched", &patched)).expect("objects");
+            assert_eq!((moved.constants.len(), moved.statics.len()), (constants, statics), "case {n}");
+        }
+    }
+
+    #[test]
+    fn who_refers_to_a_name_that_moved_is_found_and_a_variable_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let user = |name: &str, of: &str| {
+            object(folder.path(), name, &[], &format!(".text\nf: lea {of}(%rip),%rax\n"))
+        };
+        let set = |name: &str, has: bool| has.then(|| name.as_bytes().to_vec()).into_iter().collect();
+        let moved =
+            |constant, variable| Moved { constants: set(STRING, constant), statics: set(STATIC, variable) };
+        let (string, count, neither) =
+            (user("string", STRING), user("count", STATIC), user("neither", "other"));
+        let own = object(folder.path(), "own", &[(STRING, ".rodata", ".asciz \"one\"")], "");
+        for (object, moved, used) in [
+            (&string, moved(true, false), Some(true)),
+            (&string, moved(false, true), Some(false)),
+            (&string, moved(false, false), Some(false)),
+            (&count, moved(true, false), Some(false)),
+            (&count, moved(true, true), None),
+            (&neither, moved(true, true), Some(false)),
+            (&own, moved(true, true), Some(false)),
+        ] {
+            let found = moved.is_used_by("fs/b.o", object);
+            let codes = |failure: klpx_diagnosis::Failure| {
+                failure.diagnoses().map(|one| one.code).collect::<Vec<_>>()
+            };
+            let wanted = used.ok_or_else(|| vec!["klpx::renumbered-static"]);
+            assert_eq!(found.map_err(codes), wanted, "{object:?} {moved:?}");
+        }
+    }
+}

@@ -129,6 +129,11 @@ mod tests {
             (read.functions, read.compiled, read.linked),
             (original.functions, "c".into(), "l".into())
         );
+        let text = std::fs::read_to_string(originals.text_path("fs/a.o")).expect("kept");
+        let older = text.replace(&format!("\"{VERSION}\""), "\"0.0.1\"");
+        assert_ne!(older, text);
+        std::fs::write(originals.text_path("fs/a.o"), older).expect("a file");
+        assert!(originals.read("fs/a.o").is_none(), "of another version");
         std::fs::write(originals.text_path("fs/a.o"), "{").expect("half a file");
         assert!(originals.read("fs/a.o").is_none());
     }

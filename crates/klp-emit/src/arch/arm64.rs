@@ -185,4 +185,26 @@ mod tests {
         assert_eq!(branch_distance(0x9400_0002), 8);
         assert_eq!(branch_distance(0x17ff_ffff), -4);
     }
+
+    #[test]
+    fn a_landing_pad_is_a_mark_or_a_signed_return_address() {
+        for (word, is_pad) in [
+            (0xd503_245f, true),  // bti c
+            (0xd503_24df, true),  // bti jc
+            (0xd503_233f, true),  // paciasp
+            (0xd503_237f, true),  // pacibsp
+            (0xd503_249f, false), // bti j
+            (NOP, false),
+        ] {
+            assert_eq!(begins_with_landing_pad(&code(&[word, NOP])), is_pad, "{word:#x}");
+        }
+        assert!(!begins_with_landing_pad(&[]));
+    }
+
+    #[test]
+    fn the_zero_register_holds_no_runtime_constant() {
+        let of = |register: u32| code(&PLACEHOLDER.map(|word| word | register));
+        assert!(runtime_load(&of(30), 0).is_some());
+        assert_eq!(runtime_load(&of(31), 0), None);
+    }
 }

@@ -177,4 +177,18 @@ mod tests {
         assert!(is_branch(pc32, &[0xe9, 0, 0, 0, 0], 1));
         assert!(!is_branch(pc32, &[0x48, 0x8d, 0x3d, 0, 0, 0, 0], 3));
     }
+
+    #[test]
+    fn an_operand_that_looks_like_a_conditional_jump_is_none() {
+        let pc32 = Arch::X86_64.relocation(elf::R_X86_64_PC32.0).unwrap();
+        assert!(!is_branch(pc32, &[0x48, 0x8d, 0x85, 0, 0, 0, 0], 3));
+        assert!(!is_branch(pc32, &[0x85, 0, 0, 0, 0], 1));
+    }
+
+    #[test]
+    fn another_number_is_no_runtime_constant() {
+        let code = |number: u64| [&[0x48, 0xb8][..], &number.to_le_bytes()].concat();
+        assert!(runtime_load(&code(PLACEHOLDER), 2).is_some());
+        assert_eq!(runtime_load(&code(PLACEHOLDER + 1), 2), None);
+    }
 }

@@ -98,3 +98,44 @@ fn pair_by_sets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `1: a b; 2: c` as names by hash.
+    fn promoted(text: &'static str) -> Promoted<'static> {
+        let hashes = text.split(';').filter_map(|part| part.split_once(':'));
+        let names = |names: &'static str| {
+            names.split_whitespace().map(|name| (name.as_bytes(), SymbolId(0))).collect()
+        };
+        hashes.map(|(hash, of_hash)| (hash.trim().as_bytes(), names(of_hash))).collect()
+    }
+
+    #[test]
+    fn hashes_are_paired_by_the_names_that_they_stand_with() {
+        for (mine, theirs, wanted) in [
+            ("1: a; 2: b", "7: b; 8: a", "1=8 2=7"),
+            // The names of one are those of two.
+            ("1: a b", "7: a; 8: b", ""),
+            // `a` stands in several, and tells nothing.
+            ("1: a b x; 2: a c", "7: a c; 8: a b", "1=8 2=7"),
+            // Two hashes of one build can't be one of the other.
+            ("1: a; 2: b", "7: a b", ""),
+            // Only the whole set tells.
+            ("1: a; 2: a b; 3: a b", "7: a; 8: a b; 9: a b", "1=7"),
+            // A unit has some of the names of another one.
+            ("1: a b", "7: a b c; 8: a; 9: b", "1=7"),
+            ("1: a", "7: a b; 8: a c", ""),
+            ("1: a b", "7: a; 8: b; 9: c", ""),
+        ] {
+            let (mine, theirs) = (promoted(mine), promoted(theirs));
+            let mut pairs: Vec<String> = pair_hashes(&mine, &theirs)
+                .into_iter()
+                .map(|(a, b)| format!("{}={}", String::from_utf8_lossy(a), String::from_utf8_lossy(b)))
+                .collect();
+            pairs.sort();
+            assert_eq!(pairs.join(" "), wanted, "{mine:?} {theirs:?}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Patches of constant tables, from two builds of a file to a livepatch that was checked, or to the refusal.
 
+mod ways;
+
 use klpx_normalize::elf::ElfFile;
 
 use crate::closure;
@@ -175,6 +177,11 @@ fn a_table_of_functions_is_carried_while_only_its_contents_are_handed_out() {
     assert_eq!(code, "klpx::changed-data");
     assert!(why.contains("name functions (one)") && why.contains("handed to memcpy"), "{why}");
     assert!(remedy.starts_with("change a function that the constant names already"), "{remedy}");
+    // One of another file may be a function, too.
+    let outside = "static int (*const actions[3])(int) = { out, out, LAST };
+        int f(int n) { char to[24]; memcpy(to, actions, n); out(to[n]); return actions[n % 3u](n) + 1; }";
+    let (_, why, _) = refusal(&builds(outside, ("out", "0")));
+    assert!(why.contains("name functions (out)"), "{why}");
 }
 
 #[test]
@@ -206,6 +213,10 @@ fn a_table_whose_address_may_be_kept_is_refused() {
             "may return its address",
         ),
         ("struct object known = { table }; int f(int n) { return table[n & 3]; }", "known keeps its address"),
+        (
+            "asm(\".pushsection .data.hidden,\\\"aw\\\"\\n.quad table\\n.popsection\"); int f(int n) { return table[n & 3]; }",
+            ".data.hidden keeps its address",
+        ),
         (
             "static const struct object known = { table }; int f(int n) { return put(&known, n) + table[n & 3]; }",
             "known keeps its address",
@@ -257,6 +268,11 @@ fn a_reader_that_the_patch_changes_is_not_known_any_more() {
     let (code, why, _) =
         refusal(&Builds::files(&[("one", &one, &other), ("two", &reader(""), &reader("kept = p;"))]));
     assert_eq!(code, "klpx::changed-data");
+    assert!(why.contains("the patch changes, too"), "{why}");
+    // Only the patched build hands it out.
+    let reads = one.replace("nla_policy_len(table, n)", "table[n & 3]");
+    let files = [("one", &reads[..], &other[..]), ("two", &reader(""), &reader("kept = p;"))];
+    let (_, why, _) = refusal(&Builds::files(&files));
     assert!(why.contains("the patch changes, too"), "{why}");
     assert_eq!(livepatch(&Builds::files(&[("one", &one, &other)])).0, ["f"]);
 }

@@ -43,6 +43,19 @@ fn a_pointer_is_read_from_its_variable() {
     }
 }
 
+/// arm64 has the constant in four pieces: no place of the code holds it.
+#[test]
+fn a_pointer_without_a_variable_is_refused() {
+    let text = POINTER
+        .replace("unsigned long *base;", "")
+        .replace("unsigned long **keep(void) { return &base; }", "");
+    for (compiler, toolchain) in compilers() {
+        let builds = builds(toolchain, &[], &text, "+ 1", "+ 10");
+        let kernel = Kernel { holder: Some(("reader", 8)), ..Kernel::default() };
+        assert_eq!(builds.codes("vmlinux", &kernel), ["klpx::runtime-constant"], "{compiler}");
+    }
+}
+
 #[test]
 fn a_shift_is_refused() {
     for (compiler, toolchain) in compilers() {

@@ -119,3 +119,36 @@ fn a_shadow_call_stack_that_is_compiled_in_is_code_like_any_other() {
     // str x30, [x18], #8 and ldr x30, [x18, #-8]!
     assert!(code.contains(&0xf800_865e) && code.contains(&0xf85f_8e5e), "{code:x?}");
 }
+
+/// A record is of the common information that its function has, and of no other one.
+#[test]
+fn functions_of_other_common_information_keep_theirs() {
+    let source = "extern int other(int); int first(int x) { return other(x) + 1; }
+        int second(int x) { asm volatile(\".cfi_signal_frame\"); return other(x) + 1; }
+        int third(int x) { return other(x) * 3 + 1; } int fourth(int x) { return other(x) * 5 + 1; }";
+    for (compiler, toolchain) in compilers() {
+        let builds = Builds::of(
+            toolchain,
+            &[toolchain.traced, &DYNAMIC].concat(),
+            source,
+            &source.replace("+ 1", "+ 10"),
+        );
+        let emitted = builds.emit("vmlinux", &Kernel::default()).expect("a livepatch");
+        let file = ElfFile::from_bytes("closure.o", emitted.object);
+        let elf = file.parse().expect("an object");
+        let table = elf.section_by_name(b".eh_frame").expect("frames");
+        let found = frames(&elf, table);
+        let signals =
+            found.iter().map(|frame| frame.common.windows(2).any(|two| two == b"RS")).collect::<Vec<_>>();
+        assert_eq!(signals.iter().filter(|signal| **signal).count(), 1, "{compiler}: {signals:?}");
+        let bytes = elf.section_bytes(table);
+        let mut at = 0;
+        let mut commons = 0;
+        while at < bytes.len() {
+            let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+            commons += usize::from(word(at + 4) == 0);
+            at += 4 + word(at) as usize;
+        }
+        assert!((2..=3).contains(&commons), "{compiler}: one serves those that follow: {commons}");
+    }
+}

@@ -96,6 +96,24 @@ fn a_function_without_a_landing_pad_is_never_reached_by_way_of_plt() {
 }
 
 #[test]
+fn each_function_has_one_veneer() {
+    for (compiler, toolchain) in compilers() {
+        let source = SOURCE.replace("int later(int x) {", "__attribute__((noinline)) int later(int x) {");
+        let builds =
+            builds(toolchain, &[], &source, "helper(3) + 1", "helper(3) + later(x) + later(helper(x))");
+        let livepatch = Livepatch::of_object(&builds, "loop");
+        let elf = livepatch.elf();
+        let mut names: Vec<_> = elf
+            .symbol_ids()
+            .map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned())
+            .filter(|name| name.starts_with("__klpx_veneer_"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["__klpx_veneer_helper", "__klpx_veneer_later"], "{compiler}");
+    }
+}
+
+#[test]
 fn no_late_relocation_is_a_branch() {
     for (compiler, toolchain) in compilers() {
         let builds = builds(toolchain, &[], SOURCE, "helper(3) + 1", "helper(3) + later(x)");

@@ -276,6 +276,7 @@ fn the_folder_of_the_source_may_be_another_one_and_nothing_else_of_its_paths() {
     for other in [
         "/build/linux-7.3/drivers/block/pool.c",
         "xdrivers/block/loop.c",
+        "/xdrivers/block/loop.c",
         "/loop.c",
         "build/drivers/block/loop.c",
     ] {

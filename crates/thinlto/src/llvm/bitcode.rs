@@ -204,4 +204,65 @@ mod tests {
             }
         }
     }
+
+    /// A plain record: code and operands.
+    type Plain<'r> = (u64, &'r [u64]);
+
+    /// A file of blocks, each with its number and records.
+    fn file(blocks: &[(u64, &[Plain<'_>])]) -> Vec<u8> {
+        const WIDTH: u32 = 3;
+        let mut bytes = MAGIC.to_vec();
+        for (id, records) in blocks {
+            let end = bytes.len() * 8;
+            let mut bits = Tail::from(&bytes, end);
+            // ENTER_SUBBLOCK, the block's number in groups of 8 bits, the width in groups of 4, a word for the length.
+            bits.put(1, 2);
+            bits.put(*id, 8);
+            bits.put(u64::from(WIDTH), 4);
+            let mut head = bits.aligned();
+            let start = head.len() + 4;
+            head.extend([0; 4]);
+            let end = head.len() * 8;
+            let mut bits = Tail::from(&head, end);
+            for (code, operands) in *records {
+                bits.put(UNABBREV_RECORD, WIDTH);
+                bits.put_vbr6(*code);
+                bits.put_vbr6(operands.len() as u64);
+                operands.iter().for_each(|&operand| bits.put_vbr6(operand));
+            }
+            bits.put(END_BLOCK, WIDTH);
+            bytes = bits.aligned();
+            let words = ((bytes.len() - start) / 4) as u32;
+            bytes[start - 4..start].copy_from_slice(&words.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_hash_is_the_last_record_of_the_only_module() {
+        const HASH: Plain<'_> = (MODULE_CODE_HASH, &[1, 2, 3, 4, 5]);
+        let module = |records: &'static [Plain<'static>]| (MODULE_BLOCK, records);
+        let good = file(&[(13, &[(1, &[7])]), module(&[(1, &[2]), HASH]), (23, &[])]);
+        assert_eq!(hash(&good), Some([1, 2, 3, 4, 5]));
+        let changed = with_hash(&good, [9, u32::MAX, 0, 31, 32]).expect("a file");
+        assert_eq!(hash(&changed), Some([9, u32::MAX, 0, 31, 32]));
+        assert_eq!(bitstream::blocks(&changed).map(|blocks| blocks.len()), Some(3));
+        for bad in [
+            file(&[module(&[HASH, (1, &[2])])]),
+            file(&[module(&[(MODULE_CODE_HASH, &[1, 2, 3, 4])])]),
+            file(&[module(&[(MODULE_CODE_HASH, &[1, 2, 3, 4, 5, 6])])]),
+            file(&[module(&[(MODULE_CODE_HASH, &[1, 2, 3, 4, 1 << 32])])]),
+            file(&[module(&[HASH]), module(&[HASH])]),
+            file(&[(13, &[HASH])]),
+        ] {
+            assert_eq!(hash(&bad), None, "{bad:?}");
+        }
+        // A block that claims to reach behind the file, and a record where only blocks may be.
+        let mut long = good.clone();
+        long[8] = 0xff;
+        assert_eq!(hash(&long), None);
+        let mut record = good.clone();
+        record[4] |= 3;
+        assert_eq!(hash(&record), None);
+    }
 }

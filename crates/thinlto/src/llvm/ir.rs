@@ -375,8 +375,14 @@ attributes #1 = { nounwind }
             ("internal global i32 0", "internal global i32 1"),
             ("@g(ptr) #1", "@g(ptr) #0"),
             ("type { i64 }", "type { i32 }"),
+            // Contents of a constant that has its name still.
+            ("c\"ab\\00\"", "c\"ac\\00\""),
+            // A variable that is gone.
+            ("@count = internal global i32 0\n", ""),
+            ("@count =", "module asm \"nop\"\n@count ="),
         ];
         for (from, to) in changes {
+            assert!(ORIGINAL.contains(from));
             assert!(!offers_the_same(ORIGINAL, &ORIGINAL.replace(from, to), 5), "{from}");
         }
         let added = format!("{ORIGINAL}\n@more = internal global i32 0\n@.str.9 = private constant i8 0\n");
@@ -408,5 +414,38 @@ attributes #1 = { nounwind }
                 module.identity(name);
             }
         }
+    }
+
+    #[test]
+    fn lists_of_llvms_own_are_no_offer_and_with_a_profile_nothing_is() {
+        let listed = format!("{ORIGINAL}\n@llvm.used = appending global [1 x ptr] [ptr @count]\n");
+        assert!(offers_the_same(&listed, &listed.replace("@count]", "@f]"), 5));
+        assert!(offers_the_same(&listed, ORIGINAL, 5));
+        let profiled = format!("{ORIGINAL}\n!9 = !{{!\"ProfileSummary\", !7}}\n");
+        for (original, patched) in [(ORIGINAL, &profiled[..]), (&profiled, ORIGINAL), (&profiled, &profiled)]
+        {
+            assert!(!offers_the_same(original, patched, 5));
+        }
+    }
+
+    #[test]
+    fn a_function_counts_as_imported_only_where_both_are_small() {
+        let body = ORIGINAL
+            .split_once("align 16 {\n")
+            .and_then(|(_, rest)| rest.split_once("}\n"))
+            .expect("a body")
+            .0;
+        let small = ORIGINAL.replace(body, "  ret i32 0\n");
+        let other = ORIGINAL.replace(body, "  ret i32 1\n");
+        assert!(!offers_the_same(&small, &other, 1), "both are imported");
+        assert!(offers_the_same(ORIGINAL, &small, 1), "nobody has imported the original");
+        assert!(offers_the_same(&small, ORIGINAL, 1), "who has imported it can't any more");
+    }
+
+    #[test]
+    fn numbers_of_unique_names_do_not_matter() {
+        let text = |number: u32| ORIGINAL.replace("ptr @.str", &format!("ptr @__UNIQUE_ID_x_{number}"));
+        assert_eq!(identity(&text(12)), identity(&text(345)));
+        assert_ne!(identity(&text(12)).body, identity(&text(12).replace("ID_x_", "ID_y_")).body);
     }
 }

@@ -114,4 +114,34 @@ ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always
             assert!(parse(text).is_empty(), "{text}");
         }
     }
+
+    #[test]
+    fn only_what_was_done_counts_and_names_are_without_quotes() {
+        let document = |kind: &str, callee: &str| {
+            let lines = [
+                ("String", "''''"),
+                ("Callee", callee),
+                ("String", "''' inlined into '''"),
+                ("Caller", "f"),
+                ("String", "''' with (cost=1) at callsite '"),
+                ("String", "f"),
+                ("String", "':'"),
+                ("Line", "'3'"),
+                ("String", "';'"),
+            ];
+            let lines: String = lines
+                .map(|(name, value)| format!("  - {name}:  {value}\n    DebugLoc: {{ File: a.c }}\n"))
+                .concat();
+            format!("--- !{kind}\nPass:  inline\nFunction:  f\nArgs:\n{lines}...\n")
+        };
+        let file = [
+            document("Passed", "g"),
+            document("Missed", "h"),
+            document("Analysis", "i"),
+            document("Passed", "'k'"),
+        ];
+        let text = from_yaml(&file.concat());
+        let found: Vec<_> = parse(&text).iter().map(|call| (call.callee, call.caller, call.site)).collect();
+        assert_eq!(found, [("g", "f", "f:3"), ("k", "f", "f:3")]);
+    }
 }

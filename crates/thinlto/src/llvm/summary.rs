@@ -299,4 +299,39 @@ mod tests {
             without_new_imports(&damaged, &patched, |_| false);
         }
     }
+
+    #[test]
+    fn only_bits_that_lie_side_by_side_are_written() {
+        let field = |at: usize, low_bits: u32| Field { value: 0b111, at, low_bits };
+        let both = |first: u8, second: u8| Some([first, second]);
+        for (at, low_bits, wanted) in
+            [(0, 3, both(0xf9, 0xff)), (6, 5, both(0x7f, 0xfe)), (0, 2, None), (0, 0, None), (14, 3, None)]
+        {
+            let mut file = [0xff, 0xff];
+            let done = put(&mut file, field(at, low_bits));
+            assert_eq!(done.map(|()| file), wanted, "{at} {low_bits}");
+        }
+    }
+
+    #[test]
+    fn a_call_reaches_as_far_as_it_is_hot() {
+        let call = |hotness: u64| Call { callee: 0, hotness: Field { value: hotness, at: 0, low_bits: 3 } };
+        let ranks = [0, 1, 2, 3, 4].map(|hotness| call(hotness).rank());
+        assert_eq!(ranks, [1, 0, 1, 2, 3], "unknown, cold, none, hot, critical");
+    }
+
+    #[test]
+    fn only_calls_of_the_originals_functions_are_held_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let original = bitcode(folder.path(), "22", "original", ORIGINAL);
+        let source = ORIGINAL.replace(
+            "int edit(int n) { return n; }",
+            "int fresh(int); __attribute__((noinline)) int mine(int n) { return n * 3; }
+            int edit(int n) { return fresh(n) + mine(n) + own(n); }",
+        );
+        let patched = bitcode(folder.path(), "22", "patched", &source);
+        let held = without_new_imports(&original, &patched, |_| false).expect("a new call");
+        assert_eq!(held.functions, 1, "neither mine nor own, which are here");
+        assert!(without_new_imports(&original, &patched, |name| name == b"fresh").is_none());
+    }
 }

@@ -378,6 +378,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             let at = row.place.1 - node.body.start();
             let is_it = |other: &&Row| other.kind.name == row.kind.name && other.place.1 - copy.start() == at;
             match row.kind.policy {
+                // The module's own functions keep what copies do without.
+                Policy::Drop(_) if pair.glue => {}
                 Policy::RuntimeConstant | Policy::Drop(_) => continue,
                 Policy::Refuse(why) => return Err(differs(row.kind.name, why)),
                 Policy::Carry => {}
@@ -483,13 +485,15 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// True for the first byte of a function that the arrays name, or of a callback.
-    pub(crate) fn is_named_by_arrays(&self, section: SectionId, at: i64) -> bool {
+    /// True for the first byte of a function that the arrays name, of a callback, or of another part of the glue that is
+    /// called `name`.
+    pub(crate) fn is_for_glue(&self, name: &str, section: SectionId, at: i64) -> bool {
         let is_it = |&&(of, entry): &&(SectionId, u64)| of == section && entry as i64 == at;
         let functions = self.module.objects.iter().flat_map(|object| &object.functions);
         let callbacks = self.module.objects.iter().flat_map(|object| &object.callbacks);
         let here = Body { section, entry: at as u64, end: at as u64, lead: 0 };
         functions.map(|function| &function.new_at).any(|place| is_it(&place))
+            || self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes())
             || callbacks.map(|(_, name)| name).any(|name| {
                 self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes())
             })

@@ -218,7 +218,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
             }
             // The glue names the new functions by aliases of its own.
             &There::Copy(section, at) if pair.glue && delta == 0 => {
-                match self.graph.is_named_by_arrays(section, at) {
+                match self.graph.is_for_glue(&name, section, at) {
                     true => Ok(Leads::Nowhere),
                     false => became(),
                 }

@@ -139,8 +139,14 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load
 /// How the names of veneers begin.
 pub(crate) const VENEER: &[u8] = b"__klpx_veneer_";
 
-/// The code of a veneer and the types of its relocations, by offset: `adrp x16`, `add x16, x16`, `ret x16`.
-pub(crate) fn veneer(arch: Arch) -> Option<([u32; 3], [(u64, u32); 2])> {
-    let kinds = [(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)];
-    (arch == Arch::Arm64).then_some(([0x9000_0010, 0x9100_0210, 0xd65f_0200], kinds))
+/// A veneer: instructions, and relocations on them by offset and type.
+pub(crate) struct Veneer {
+    pub(crate) words: [u32; 3],
+    pub(crate) relocations: [(u64, u32); 2],
+}
+
+/// `adrp x16`, `add x16, x16`, `ret x16`; none where branches always reach.
+pub(crate) fn veneer(arch: Arch) -> Option<Veneer> {
+    let relocations = [(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)];
+    (arch == Arch::Arm64).then_some(Veneer { words: [0x9000_0010, 0x9100_0210, 0xd65f_0200], relocations })
 }

@@ -50,6 +50,8 @@ pub(crate) enum Target {
     Thing { body: Body, delta: i64 },
     /// A place without a name.
     Bytes { section: SectionId, at: u64 },
+    /// A place before the section.
+    Before(SectionId),
     /// A symbol that the file does not define, with bytes from it.
     Outside { symbol: SymbolId, delta: i64 },
     /// A plain number.
@@ -144,7 +146,10 @@ impl<'e, 'd> File<'e, 'd> {
                 for reference in self.references(run) {
                     match reference.target {
                         Target::Bytes { section, at } => drop(found.insert((section, at))),
-                        Target::Thing { .. } | Target::Outside { .. } | Target::Number(_) => {}
+                        Target::Thing { .. }
+                        | Target::Before(_)
+                        | Target::Outside { .. }
+                        | Target::Number(_) => {}
                     }
                 }
             }
@@ -283,7 +288,8 @@ impl<'e, 'd> File<'e, 'd> {
         };
         match (found, place) {
             (Some(body), _) => Target::Thing { body, delta: at.wrapping_sub(body.entry as i64) },
-            (None, place) => Target::Bytes { section, at: place.unwrap_or(0) },
+            (None, Ok(at)) => Target::Bytes { section, at },
+            (None, Err(_)) => Target::Before(section),
         }
     }
 

@@ -21,6 +21,9 @@ use crate::reference::{Leads, References};
 use crate::unwind::Unwind;
 use crate::{Prepared, code, fault, frames};
 
+/// How the names begin by which the glue calls new functions. The arrays say which are which.
+const ALIAS: &str = "klpx_new_";
+
 /// A thing of a unit's patched build, and where the module has its entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Node {
@@ -492,8 +495,10 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         let functions = self.module.objects.iter().flat_map(|object| &object.functions);
         let callbacks = self.module.objects.iter().flat_map(|object| &object.callbacks);
         let here = Body { section, entry: at as u64, end: at as u64, lead: 0 };
+        if !name.starts_with(ALIAS) {
+            return self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes());
+        }
         functions.map(|function| &function.new_at).any(|place| is_it(&place))
-            || self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes())
             || callbacks.map(|(_, name)| name).any(|name| {
                 self.copy.symbols(here).any(|id| self.copy.elf.symbol_name(id) == name.as_bytes())
             })

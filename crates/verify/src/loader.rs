@@ -1,12 +1,14 @@
 //! What loads the module, simulated: modinfo, imports, livepatch symbols, ftrace, tables of special sections.
 
+use std::collections::BTreeSet;
+
 use klpx_diagnosis::{Diagnosis, Place};
 use klpx_normalize::elf::{Definition, SectionId};
 use klpx_normalize::special::{Policy, TableKind};
 use object::elf;
 
 use crate::entries;
-use crate::file::File;
+use crate::file::{File, kind};
 use crate::unwind::{Unwind, is_end};
 use crate::{Check, VMLINUX, fault, inspect};
 
@@ -211,7 +213,17 @@ impl Check<'_, '_> {
             let why = "the kernel would read the wrong rows";
             return self.table_fault(places, "unwind tables of different length", why);
         }
+        let distance = self.arch.place_relative();
+        if file.relocations(places).iter().any(|rela| kind(rela) != distance) {
+            self.table_fault(
+                places,
+                "unwind data of places that are no distances",
+                "the kernel reads distances",
+            );
+        }
         let unwind = Unwind::read(file);
+        let begins: BTreeSet<(SectionId, u64)> =
+            file.defined().map(|id| file.body(id)).map(|body| (body.section, body.start())).collect();
         let mut faults: Vec<Diagnosis> = Vec::new();
         let functions = file.defined().filter(|&id| file.elf.symbol_type(id) == elf::STT_FUNC.0);
         for body in functions.map(|id| file.body(id)).filter(|body| body.end > body.entry) {
@@ -221,8 +233,11 @@ impl Check<'_, '_> {
             }
             let in_force = rows[..rows.partition_point(|(at, _)| *at <= body.start())].last();
             let covered = in_force.is_some_and(|(_, row)| !is_end(row));
-            let next = rows.get(rows.partition_point(|(at, _)| *at < body.end));
-            if !covered || next.is_some_and(|(at, _)| at - body.end >= PADDING) {
+            // Behind the function its data ends, or the next function's begins.
+            let ended = rows.get(rows.partition_point(|(at, _)| *at < body.end)).is_some_and(|(at, row)| {
+                at - body.end < PADDING && (is_end(row) || begins.contains(&(body.section, *at)))
+            });
+            if !covered || !ended {
                 let why = format!("the function at {:#x} is not covered", body.entry);
                 let what = "a function without unwind data";
                 faults.push(

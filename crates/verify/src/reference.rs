@@ -61,6 +61,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
             },
             Target::Thing { body, delta } if patched.is_anonymous(body) => self.copy(body, delta, &there),
             Target::Thing { body, delta } => self.thing(body, delta, ours.branch || row, &there),
+            Target::Before(_) => Err("the patched build refers to a place before a section".to_owned()),
             Target::Bytes { section, at } => self.copy(unnamed(patched, section, at), 0, &there),
             Target::Outside { symbol, delta } => self.outside(symbol, delta, ours.branch || row, &there),
         }
@@ -77,6 +78,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
                 There::Copy(body.section, (body.entry as i64).wrapping_add(delta))
             }
             Target::Bytes { section, at } => There::Copy(section, at as i64),
+            Target::Before(_) => return Err("the module refers to a place before a section".to_owned()),
             Target::Number(number) => There::Number(number),
             Target::Outside { symbol, delta } => match copy.elf.definition(symbol) {
                 Definition::Livepatch => match inspect::parse_symbol(&copy.text(symbol)) {
@@ -127,7 +129,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
             (There::Number(_), _) => Err(format!("{} became {}", name(), there.text())),
             (There::Import(import, from), Some(original)) => {
                 let exporter = self.graph.target.exporter(import);
-                let named = pair.original_names(original).iter().any(|name| *name == import.as_bytes());
+                let named = pair.original_names(original).contains(&import.as_bytes());
                 match named
                     && *from == delta
                     && !pair.is_local(body)
@@ -252,14 +254,14 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
     /// What a branch to a veneer leads to: code that klpx writes where a branch does not reach.
     fn through_veneer(&self, branch: &Reference) -> Option<Target> {
         let copy = self.graph.copy;
-        let (words, kinds) = code::veneer(copy.arch)?;
+        let veneer = code::veneer(copy.arch)?;
         let Target::Thing { body, delta: 0 } = branch.target else { return None };
         let mut names = copy.symbols(body).map(|id| copy.elf.symbol_name(id));
         names.find(|name| name.starts_with(code::VENEER))?;
-        let expected: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        let expected: Vec<u8> = veneer.words.into_iter().flat_map(u32::to_le_bytes).collect();
         let references = copy.references(body);
         let right = copy.bytes(body) == expected
-            && references.iter().map(|reference| (reference.at, reference.kind)).eq(kinds)
+            && references.iter().map(|reference| (reference.at, reference.kind)).eq(veneer.relocations)
             && references.windows(2).all(|two| two[0].target == two[1].target);
         right.then(|| references[0].target)
     }

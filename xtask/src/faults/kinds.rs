@@ -223,7 +223,7 @@ fn entry(module: &Relocatable, random: &mut Rng) -> Option<(usize, usize, usize)
         let relocations: usize = section.relas.iter().map(|table| table.relocations.len()).sum();
         let fits = |&&(size, places): &&(u8, &[u8])| {
             let entries = section.data.len() / usize::from(size);
-            section.data.len() % usize::from(size) == 0
+            section.data.len().is_multiple_of(usize::from(size))
                 && (entries..=entries * places.len()).contains(&relocations)
         };
         kind.forms.iter().find(fits).map(|&(size, _)| size.into())

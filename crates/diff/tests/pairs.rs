@@ -100,7 +100,7 @@ fn item_text(line: &str) -> String {
     if let Some(text) = line.strip_prefix("asm ") {
         return format!("{}\n", text.replace("; ", "\n"));
     }
-    let (head, body) = line.split_once(": ").unwrap_or_else(|| panic!("no item: {line}"));
+    let (head, body) = line.split_once(": ").expect("an item has a body");
     let body = body.replace("; ", "\n");
     let words: Vec<&str> = head.split(' ').collect();
     if let ["table", section, flags @ ..] = words.as_slice() {
@@ -111,8 +111,9 @@ fn item_text(line: &str) -> String {
         ["static", rest @ ..] => (true, rest),
         all => (false, all),
     };
-    let [kind, name, section @ ..] = words else { panic!("no item: {line}") };
-    let code = *kind == "fn";
+    assert!(words.len() >= 2, "no item: {line}");
+    let (kind, name, section) = (words[0], words[1], &words[2..]);
+    let code = kind == "fn";
     let section = section
         .first()
         .map_or_else(|| format!(".{}.{name}", if code { "text" } else { "data" }), |s| (*s).to_owned());

@@ -188,7 +188,8 @@ fn flipped_byte(module: &mut Relocatable, random: &mut Rng) -> Made {
     let at = random.usize(..module.sections[s].data.len());
     let bit = 1 << random.u8(..8);
     let what = format!("{}+{at:#x}: bit {bit:#x}", text(&module.sections[s].name));
-    let harmless = is_padding(module, s, at) || is_free_text(&module.sections[s], at);
+    let harmless =
+        is_padding(module, s, at) || is_behind_text(module, s, at) || is_free_text(&module.sections[s], at);
     module.sections[s].data[at] ^= bit;
     if harmless { Made::Harmless } else { Made::Fault(what) }
 }
@@ -203,6 +204,24 @@ fn is_padding(module: &Relocatable, s: usize, at: usize) -> bool {
     let code = section.flags & elf::SHF_EXECINSTR.0 != 0 && !section.name.starts_with(b".altinstr");
     let arrays = section.flags & elf::SHF_WRITE.0 != 0;
     (code || arrays) && !module.symbols.iter().any(covers)
+}
+
+/// Zeroes behind the end of a string, up to the next place that something refers to.
+fn is_behind_text(module: &Relocatable, s: usize, at: usize) -> bool {
+    let section = &module.sections[s];
+    if section.name != b".rodata" || section.data[at] != 0 {
+        return false;
+    }
+    let leads = |one: &Relocation| {
+        let symbol = &module.symbols[one.symbol?.0];
+        let here = matches!(symbol.place, Place::In(of) if of.0 == s);
+        here.then(|| symbol.value.wrapping_add_signed(one.addend) as usize)
+    };
+    let all = module.sections.iter().flat_map(|section| &section.relas).flat_map(|table| &table.relocations);
+    let Some(start) = all.filter_map(leads).filter(|&place| place <= at).max() else { return false };
+    let bytes = &section.data[start..at];
+    let text = bytes.iter().position(|&byte| byte == 0);
+    text.is_some_and(|end| bytes[..end].is_ascii() && bytes[end..].iter().all(|&byte| byte == 0))
 }
 
 /// What a modinfo line says to people.
@@ -287,7 +306,9 @@ fn doubled_entry(module: &mut Relocatable, random: &mut Rng) -> Made {
 /// Relocations of the arrays that lead to functions: section, table, number.
 fn array_functions(module: &Relocatable) -> Vec<(usize, usize, usize)> {
     let mut found = Vec::new();
-    for (s, section) in module.sections.iter().enumerate().filter(|(_, section)| section.name == b".data") {
+    for (s, section) in
+        module.sections.iter().enumerate().filter(|(_, section)| section.name.starts_with(b".data"))
+    {
         for (t, table) in section.relas.iter().enumerate() {
             for (r, one) in table.relocations.iter().enumerate() {
                 let Some(symbol) = one.symbol.map(|symbol| &module.symbols[symbol.0]) else { continue };

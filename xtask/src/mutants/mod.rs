@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Mutants whose description contains this text [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Tests of this crate only, such as `diff`; may be repeated [default: all crates]
+    /// Mutants and tests of this crate only, such as `diff`; may be repeated [default: all crates]
     #[arg(long = "crate", value_name = "CRATE")]
     crates: Vec<String>,
     /// Print each mutant with its outcome and the test that saw it
@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let mutants = table::load(&workspace.root)?;
     let chosen: Vec<usize> = (0..mutants.len())
         .filter(|&n| args.only.as_ref().is_none_or(|text| mutants[n].what.contains(text)))
+        .filter(|&n| args.crates.is_empty() || args.crates.contains(&mutants[n].krate))
         .collect();
     if chosen.is_empty() {
         bail!("no mutant's description contains '{}'", args.only.as_deref().unwrap_or_default());

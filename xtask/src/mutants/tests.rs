@@ -14,6 +14,9 @@ use crate::mutants::tree::{SWITCH, TRACE, Tree};
 use crate::process;
 use crate::ui;
 
+/// How many pairs of programs a test of chance tries, for it runs once for each mutant.
+const PAIRS: &str = "KLPX_PAIRS";
+
 /// One test function.
 pub(crate) struct Test {
     /// The executable that has it.
@@ -34,7 +37,7 @@ impl Test {
         let mut command = Command::new(&tests[0].program);
         command.current_dir(&tests[0].folder).args(["--exact", "--test-threads=1"]);
         command.args(tests.iter().map(|test| &test.name)).env_remove(SWITCH).env_remove(TRACE);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.env(PAIRS, "100").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 }

@@ -29,16 +29,16 @@ check "and count nothing yet" 0 "$(counted)"
 read_block
 matches "patched: a read is counted" "[1-9]*" "$(counted)"
 
-image | dd of=/tmp/image bs=4096 conv=sync 2>/dev/null
-losetup /dev/loop0 /tmp/image
-mkdir -p /tmp/image.d
-mount -t squashfs -o ro /dev/loop0 /tmp/image.d
+image | dd of=/tmp/squashfs bs=4096 conv=sync 2>/dev/null
+losetup /dev/loop0 /tmp/squashfs
+mkdir -p /tmp/squashfs.d
+mount -t squashfs -o ro /dev/loop0 /tmp/squashfs.d
 check "messages can be switched by the livepatch's name" 2 "$(entries)"
 mark
-check "patched: a folder" dir "$(ls /tmp/image.d)"
+check "patched: a folder" dir "$(ls /tmp/squashfs.d)"
 check "messages are off" 0 "$(logged "klpx: a folder of")"
 echo "module livepatch_module_keys func squashfs_readdir +p" >$control
-check "patched: another folder" file "$(ls /tmp/image.d/dir)"
+check "patched: another folder" file "$(ls /tmp/squashfs.d/dir)"
 matches "messages are on" "[1-9]*" "$(logged "klpx: a folder of [0-9]* bytes")"
 
 unload module-keys
@@ -47,15 +47,15 @@ before=$(counted)
 read_block
 matches "unloaded: a read is counted" "[1-9]*" $(($(counted) - before))
 mark
-check "unloaded: a folder" dir "$(ls /tmp/image.d)"
+check "unloaded: a folder" dir "$(ls /tmp/squashfs.d)"
 load module-keys
 check "messages come again" 2 "$(entries)"
-check "patched again: a folder" dir "$(ls /tmp/image.d)"
+check "patched again: a folder" dir "$(ls /tmp/squashfs.d)"
 check "messages are off again" 0 "$(logged "klpx: a folder of")"
 before=$(counted)
 read_block
 matches "patched again: a read is counted" "[1-9]*" $(($(counted) - before))
-umount /tmp/image.d
+umount /tmp/squashfs.d
 losetup -d /dev/loop0
 dmtool remove klpx
 remove dm_zero

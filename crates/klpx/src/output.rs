@@ -16,8 +16,9 @@ pub(crate) struct Output {
 }
 
 enum To {
-    /// A new file beside its place, which takes the place.
-    New(NamedTempFile),
+    /// A new file beside its place, with these permissions, which takes the place. It is made when it is written: a
+    /// command that is killed leaves nothing behind.
+    New(u32),
     /// What is there: a device or a pipe, or a file in a folder that takes no new one.
     There(File),
 }
@@ -41,7 +42,7 @@ impl Output {
         }
         // A link stays, and what it leads to is written.
         let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&target);
         if !folder.is_dir() {
             return Err(Diagnosis::new(
                 "klpx::no-such-folder",
@@ -54,10 +55,8 @@ impl Output {
         let failed = |e: &std::io::Error| Diagnosis::io("write", path, e);
         let there = target.metadata().ok();
         let new = there.as_ref().is_none_or(std::fs::Metadata::is_file);
-        let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix(".klpx-").permissions(Permissions::from_mode(mode));
-        let to = match builder.tempfile_in(folder) {
-            Ok(file) if new => To::New(file),
+        let to = match beside(folder, mode) {
+            Ok(_) if new => To::New(mode),
             Err(error) if there.is_none() => return Err(failed(&error).into()),
             _ => To::There(File::options().write(true).open(&target).map_err(|e| failed(&e))?),
         };
@@ -86,7 +85,8 @@ impl Output {
     pub(crate) fn write(self, bytes: &[u8]) -> Result<()> {
         let failed = |e: &std::io::Error| Diagnosis::io("write", &self.path, e);
         match self.to {
-            To::New(mut file) => {
+            To::New(mode) => {
+                let mut file = beside(folder_of(&self.path), mode).map_err(|e| failed(&e))?;
                 file.write_all(bytes).map_err(|e| failed(&e))?;
                 file.persist(&self.path).map_err(|e| failed(&e.error))?;
             }
@@ -100,6 +100,16 @@ impl Output {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file in a folder, which goes away unless it is given a name.
+fn beside(folder: &Path, mode: u32) -> std::io::Result<NamedTempFile> {
+    let permissions = Permissions::from_mode(mode);
+    tempfile::Builder::new().prefix(".klpx-").permissions(permissions).tempfile_in(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +117,16 @@ mod tests {
     fn code(result: Result<impl Sized>) -> &'static str {
         let failure = result.map(|_| ()).expect_err("refused");
         failure.diagnoses().next().expect("one").code
+    }
+
+    #[test]
+    fn a_claim_leaves_nothing_in_the_folder() {
+        let dir = tempfile::tempdir().expect("dir");
+        let output = Output::claim(&dir.path().join("file"), 0o644).expect("a claim");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
+        output.write(b"text").expect("written");
+        let names: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").flatten().collect();
+        assert_eq!(names.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["file"]);
     }
 
     #[test]

@@ -239,13 +239,18 @@ fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
     }
 }
 
-/// The run of bytes without a name that begins at a place: a string, a merged constant, or what lies up to the next
-/// place that has a name or that something refers to.
+/// The run of bytes without a name that begins at a place: a string, a merged constant, a row of a special section (code
+/// hands its entry of `__bug_table` to the handler, arch/x86/include/asm/bug.h), or what lies up to the next place that has
+/// a name or that something refers to.
 pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
     let rest = file.elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
-    let end = match merged(file, section) {
-        (true, _) => at + rest.iter().position(|&byte| byte == 0).map_or(rest.len(), |n| n + 1) as u64,
-        (_, size) if size > 0 => at + size,
+    let row = TableKind::of(file.arch, file.section_name(section));
+    let end = match (row.and_then(|kind| kind.entry_size(file.elf, section)), merged(file, section)) {
+        (Some(size), _) => at.saturating_add(size.into()),
+        (None, (true, _)) => {
+            at + rest.iter().position(|&byte| byte == 0).map_or(rest.len(), |n| n + 1) as u64
+        }
+        (None, (_, size)) if size > 0 => at + size,
         _ => file.end_of_bytes(section, at),
     };
     Body { section, entry: at, end: end.min(file.elf.section_size(section)).max(at), lead: 0 }

@@ -221,16 +221,25 @@ impl<'e, 'd> File<'e, 'd> {
         self.named.iter().map(|named| named.3)
     }
 
-    /// The thing that a symbol names. A label's ends where the next name stands.
+    /// The thing that a symbol names. A label is the thing that begins where it stands; where none does, it ends where the
+    /// next name stands, or at once where there are no bytes. An array without elements is a label.
     pub(crate) fn body(&self, symbol: SymbolId) -> Body {
         let section = self.elf.symbol_section(symbol).unwrap_or(SectionId(0));
-        let (entry, size) = (self.elf.symbol_value(symbol), self.elf.symbol_size(symbol));
+        let entry = self.elf.symbol_value(symbol);
         let limit = self.elf.section_size(section);
-        let end = match size {
+        let end = match self.size_at(section, entry) {
+            0 if self.elf.section_type(section) == elf::SHT_NOBITS.0 => entry,
             0 => self.next_name(section, entry),
             size => entry.saturating_add(size),
         };
         Body { section, entry, end: end.min(limit).max(entry), lead: self.lead(section, entry) }
+    }
+
+    /// The size of the largest thing that begins at a place; zero where only labels do.
+    fn size_at(&self, section: SectionId, at: u64) -> u64 {
+        let first = self.named.partition_point(|named| (named.0, named.1) < (section, at));
+        let first = self.named.get(first).filter(|named| (named.0, named.1) == (section, at));
+        first.map_or(0, |named| named.2.0)
     }
 
     /// What stands before an entry and belongs to it: call padding, a type hash, a trace site.

@@ -11,7 +11,6 @@ use klpx_normalize::special::Policy;
 use object::elf;
 
 use crate::complete::{self, Held};
-use crate::differ;
 use crate::entries::{self, Row};
 use crate::file::{Body, File, Reference};
 use crate::inspect::Module;
@@ -532,9 +531,4 @@ fn runtime_constants(elf: &Elf<'_>, rows: &[Row]) -> BTreeMap<(SectionId, u64), 
     let constants = rows.iter().filter(|row| row.kind.policy == Policy::RuntimeConstant);
     let name = |row: &Row| elf.section_name(row.section).strip_prefix(b"runtime_ptr_");
     constants.filter_map(|row| Some((row.place, String::from_utf8_lossy(name(row)?).into_owned()))).collect()
-}
-
-/// The run of bytes without a name at a place of a unit's patched build.
-pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
-    differ::unnamed(file, section, at)
 }

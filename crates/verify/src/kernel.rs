@@ -134,12 +134,19 @@ impl<'k> Object<'k> {
         all.map(|(.., id)| *id)
     }
 
+    /// True for a symbol that was a local one of its file. The last link makes hidden globals local too, and puts them
+    /// behind all FILE symbols.
+    fn is_local(&self, id: SymbolId) -> bool {
+        let elf = self.file.elf;
+        let hidden = matches!(elf.symbol(id).st_other.0 & 3, 1 | 2);
+        elf.symbol_binding(id) == elf::STB_LOCAL.0 && !hidden
+    }
+
     /// The file of a local, by the FILE symbol before it.
     fn file(&self, id: SymbolId) -> Option<&'k [u8]> {
         let before = self.files.partition_point(|(file, _)| *file < id);
         let (_, name) = self.files.get(before.checked_sub(1)?)?;
-        let local = self.file.elf.symbol_binding(id) == elf::STB_LOCAL.0;
-        (local && !name.is_empty()).then_some(*name)
+        (self.is_local(id) && !name.is_empty()).then_some(*name)
     }
 
     fn at(&self, address: u64) -> impl Iterator<Item = SymbolId> + '_ {
@@ -226,9 +233,7 @@ impl LoadTarget for KernelFiles<'_> {
         let Some(object) = self.objects.get(object) else { return false };
         let elf = object.file.elf;
         let mut ids = object.at(address).filter(|&id| elf.symbol_name(id) == name.as_bytes()).peekable();
-        // The last link makes hidden globals local.
-        let hidden = |id: SymbolId| matches!(elf.symbol(id).st_other.0 & 3, 1 | 2);
-        ids.peek().is_some() && ids.all(|id| elf.symbol_binding(id) == elf::STB_LOCAL.0 && !hidden(id))
+        ids.peek().is_some() && ids.all(|id| object.is_local(id))
     }
 
     fn runtime_sites(&self, name: &str) -> Vec<u64> {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use klpx_diagnosis::Offset;
 use klpx_normalize::elf::{Elf, SymbolId};
 use klpx_normalize::name::{type_id, without_promotion};
 use object::elf;
@@ -121,11 +122,17 @@ impl<'e, 'd> Pair<'e, 'd> {
             .collect()
     }
 
-    /// A thing's name in the patched build, for people.
+    /// A thing's name in the patched build, for people; the place in its section where it has none.
     pub(crate) fn name(&self, body: Body) -> String {
-        let mut names = self.patched.symbols(body);
-        let name = names.next().map(|id| without_promotion(self.patched.elf.symbol_name(id)));
-        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
+        let name =
+            self.patched.symbols(body).next().map(|id| without_promotion(self.patched.elf.symbol_name(id)));
+        match name {
+            Some(name) => String::from_utf8_lossy(name).into_owned(),
+            None => {
+                let section = String::from_utf8_lossy(self.patched.section_name(body.section));
+                Offset(body.entry as i64).behind(section)
+            }
+        }
     }
 
     /// True when another unit's thing takes the place of this one in the kernel: weak symbols.

@@ -13,8 +13,9 @@ use klpx_normalize::elf::{Definition, SectionId, SymbolId};
 use klpx_normalize::name::canonical;
 use object::elf;
 
+use crate::differ::unnamed;
 use crate::file::{Body, Reference, Target};
-use crate::graph::{Graph, Node, unnamed};
+use crate::graph::{Graph, Node};
 use crate::inspect::{self, LivepatchSymbol};
 use crate::pair::{Pair, plain};
 use crate::{VMLINUX, code};
@@ -102,10 +103,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
     }
 
     fn name(&self, body: Body) -> String {
-        match self.pair().name(body) {
-            name if name.is_empty() => "a constant".to_owned(),
-            name => name,
-        }
+        self.pair().name(body)
     }
 
     /// A named thing that the unit defines. `called` is true where nobody keeps the address.

@@ -107,6 +107,9 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
         vec![tried(built, "inline-count", "a second count of vmlinux agrees", failures, elapsed)];
     let failures = shown(&survey, &page)?;
     results.push(tried(built, "inline-page", "the page about it in a browser", failures, elapsed));
+    if !built.kernel.has_debug_modules() {
+        return Ok(results);
+    }
     let (failures, elapsed) = match built.debug_module()? {
         Some(module) => {
             let (survey, elapsed) = self::survey(klpx, &module, None)?;

@@ -248,6 +248,11 @@ impl Kernel {
         }
     }
 
+    /// True where modules with debug information are part of the kernel's files.
+    pub(crate) fn has_debug_modules(&self) -> bool {
+        !matches!(&self.origin, Origin::Shipped(shipped) if !shipped.debug_modules)
+    }
+
     fn shipped(&self) -> Result<&Shipped> {
         match &self.origin {
             Origin::Shipped(shipped) => Ok(shipped),

@@ -3,9 +3,10 @@
 use klpx_normalize::elf::ElfFile;
 use object::elf;
 
-use klpx_verify::Verified;
 use klpx_verify::inspect::inspect;
+use klpx_verify::{KernelFiles, KernelObject, LoadTarget, Verified};
 
+use crate::fixture::{ARM64_CLANG, Fixture};
 use crate::testing::{Builds, Kernel};
 use crate::writer::{Place, Relocatable, Section, Sym};
 
@@ -272,4 +273,67 @@ fn a_string_behind_a_named_constant_is_no_end() {
     let kernel = Kernel { defined: vec!["tell", "use"], ..kernel() };
     let bytes = builds.module("vmlinux", &kernel);
     check(bytes, &builds, &kernel).expect("a good module");
+}
+
+/// `vm_numa_event` without CONFIG_NUMA (mm/vmstat.c): the array has no elements, and the next one stands at its place.
+#[test]
+fn an_array_without_elements_is_what_begins_there() {
+    let text = r#"
+asm(".pushsection .data..shared,\"aw\"\n.globl none, counters, behind\n.type none, @object\n.size none, 0\nnone:\n"
+    ".type counters, @object\n.size counters, 24\ncounters: .zero 24\n.zero 40\n"
+    ".type behind, @object\n.size behind, 8\nbehind: .zero 8\n.popsection");
+extern int none[], counters[];
+int target(void) { return none[0] + counters[1] + NUMBER; }
+"#;
+    let builds = Builds::new(&text.replace("NUMBER", "1"), &text.replace("NUMBER", "2"));
+    let kernel = kernel();
+    let bytes = builds.module("vmlinux", &kernel);
+    let verified = check(bytes, &builds, &kernel).expect("a good module");
+    assert_eq!(verified.differing, 1, "only the function");
+}
+
+/// Code that hands its entry of `__bug_table` to the handler (arch/x86/include/asm/bug.h) refers to one row. Nothing refers
+/// to the rows of other code.
+#[test]
+fn a_reference_to_a_row_means_that_row() {
+    let text = r#"
+#define WARN(n) ({ unsigned char *entry; asm volatile("lea 2f(%%rip), %0\n1: ud2\n" \
+    ".pushsection __bug_table,\"aw\"\n2: .long 1b - ., file - .\n.word " #n ", 1\n.popsection" : "=r"(entry)); *entry; })
+#define BUG(n) asm volatile("1: ud2\n.pushsection __bug_table,\"aw\"\n.long 1b - ., file - .\n.word " #n ", 1\n.popsection")
+asm(".pushsection .rodata.file,\"a\"\nfile: .asciz \"file.c\"\n.popsection");
+int before(void) { return WARN(1) + WARN(2); }
+int target(void) { return WARN(3) + NUMBER; }
+void behind(void) { BUG(4); BUG(5); }
+"#;
+    let builds = Builds::new(&text.replace("NUMBER", "1"), &text.replace("NUMBER", "2"));
+    let kernel = kernel();
+    let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
+    let mut module = Relocatable::read(&good.parse().unwrap()).unwrap();
+    let verified = check(module.write(), &builds, &kernel).expect("a good module");
+    assert_eq!(verified.differing, 1, "only the function");
+    // The line in the row that the code hands over.
+    replace_bytes(section(&mut module, "__bug_table"), &[3, 0, 1, 0], &[4, 0, 1, 0]);
+    let faults = check(module.write(), &builds, &kernel).expect_err("another row");
+    assert!(faults.iter().all(|fault| fault.contains("__bug_table")), "{faults:?}");
+}
+
+/// The last link makes hidden globals local; lld puts them behind the FILE symbols of all files.
+#[test]
+fn a_hidden_global_of_the_kernel_comes_from_no_file() {
+    let fixture = Fixture::of(&ARM64_CLANG);
+    let text = |file: &str, names: &str| format!(".file \"{file}\"\n.text\n{names}: nop\n");
+    fixture.assemble("one", &text("one.c", ".globl shared\n.hidden shared\nown: nop\nshared"));
+    fixture.assemble("two", &text("two.c", "other"));
+    fixture.link(&["one.o", "two.o"], "vmlinux");
+    let image = fixture.open("vmlinux");
+    let elf = image.parse().unwrap();
+    let vmlinux = KernelObject { name: "vmlinux", elf: &elf, file_of: &|_| None };
+    let kernel = KernelFiles::new(vec![vmlinux], &[]);
+    let of = |name: &str| {
+        let address = kernel.addresses("vmlinux", name).unwrap()[0];
+        (kernel.file_of("vmlinux", name, address), kernel.is_local("vmlinux", name, address))
+    };
+    assert_eq!(of("own"), (Some("one.c".to_owned()), true));
+    assert_eq!(of("other"), (Some("two.c".to_owned()), true));
+    assert_eq!(of("shared"), (None, false));
 }

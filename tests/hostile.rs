@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use klpx_test_tools::{command, run};
+
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -95,12 +97,12 @@ fn a_text_without_an_end_is_refused() {
 fn a_patch_that_nobody_writes_can_be_given_up() {
     let place = Place::new();
     let fifo = place.path().join("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    run(command("mkfifo").arg(&fifo));
     let mut child = place.command(&["build", "fifo"]).stderr(Stdio::null()).spawn().expect("klpx runs");
     std::thread::sleep(Duration::from_millis(500));
     assert!(child.try_wait().expect("asked").is_none(), "it waits");
     let pid = child.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().expect("kill runs").success());
+    run(command("kill").arg(&pid));
     let ended = (0..100).find_map(|_| {
         std::thread::sleep(Duration::from_millis(50));
         child.try_wait().expect("asked")
@@ -133,8 +135,7 @@ fn a_cache_that_others_may_write_to_is_refused() {
 fn names_do_nothing_to_the_terminal() {
     let place = Place::new();
     let source = place.write("a.s", ".text\n.globl \"\u{1b}]0;x\u{7}f\"\n\"\u{1b}]0;x\u{7}f\": ret\n");
-    let made = Command::new("as").args([&source, "-o"]).arg(place.path().join("a.o")).status();
-    assert!(made.expect("as runs").success());
+    run(command("as").args([&source, "-o"]).arg(place.path().join("a.o")));
     let output = place.klpx(&["normalize", "a.o"]);
     let printed = [output.stdout, output.stderr].concat();
     assert!(!printed.contains(&0x1b), "{}", String::from_utf8_lossy(&printed));

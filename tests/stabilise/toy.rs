@@ -89,10 +89,10 @@ pub(crate) struct Toy {
 
 impl Toy {
     pub(crate) fn new(source: &Source, suffix: &'static str) -> Toy {
-        for tool in ["ld.lld", "llvm-ar", "llvm-dis", "opt"] {
-            need(&format!("{tool}{suffix}"));
+        let tools = ["ld.lld", "llvm-ar", "llvm-dis", "opt"].map(|tool| format!("{tool}{suffix}"));
+        for program in tools.iter().map(String::as_str).chain(["git", "make"]) {
+            need(program);
         }
-        ["git", "make"].map(need);
         let toy = Toy { root: tempfile::tempdir().expect("a folder"), suffix };
         let version = |tool: &str| {
             said(command(&format!("{tool}{suffix}")).arg("--version"))

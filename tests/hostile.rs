@@ -62,6 +62,9 @@ fn kernel(place: &Place) -> Vec<String> {
 
 /// A kernel in `out`, as far as klpx looks before it compiles; what is to be built from it can't be.
 fn built_kernel(place: &Place) {
+    for program in ["git", "ld", "make"] {
+        need(program);
+    }
     kernel(place);
     let gcc = said(command("gcc").arg("--version")).lines().next().expect("a line").to_owned();
     let config =
@@ -111,7 +114,6 @@ fn files_of_no_or_of_another_kernel_are_refused_before_anything_is_compiled() {
 
 #[test]
 fn what_git_warns_of_is_no_part_of_a_patch() {
-    need("git");
     let place = Place::new();
     built_kernel(&place);
     place.write("xdg/git/config", "[no section\n");

@@ -44,8 +44,6 @@ impl<'a> Includers<'a> {
     pub(crate) fn of(&self, path: &str) -> Option<&str> {
         const ENDS: [&str; 4] = [".c", ".h", ".S", ".inc"];
         let wanted = self.files.find(Tree::Source, path)?;
-        let folder =
-            |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
         let home = folder(path);
         let aside = self.files.aside(path);
         let can_include = self.files.all().filter(|(_, path)| {
@@ -56,8 +54,12 @@ impl<'a> Includers<'a> {
             let directives = self.texts(from).into_iter().flat_map(|text| Directives::of(&text).includes);
             directives.into_iter().any(|include| self.files.meant(*at, &include).contains(&wanted))
         };
-        let first = |all: &[(u32, &'_ str)]| all.par_iter().find_first(includes).map(|(at, _)| *at);
+        let first = |all: &[(u32, &str)]| all.par_iter().find_first(includes).map(|(at, _)| *at);
         let found = first(&near).or_else(|| first(&far))?;
         Some(&self.files.file(found).path)
     }
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

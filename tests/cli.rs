@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use klpx_test_tools::{command, run};
 use serde_json::Value;
 
 fn klpx(args: &[&str]) -> Output {
@@ -48,13 +49,8 @@ impl Pair {
         let folder = self.dir.path().join(name);
         std::fs::create_dir(&folder).expect("a folder");
         std::fs::write(folder.join("unit.c"), source).expect("the source");
-        let status = Command::new("gcc")
-            .current_dir(folder)
-            .args(["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "unit.c", "-o"])
-            .arg(self.object(name))
-            .status()
-            .expect("gcc runs");
-        assert!(status.success());
+        let flags = ["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "unit.c", "-o"];
+        run(command("gcc").current_dir(folder).args(flags).arg(self.object(name)));
     }
 
     fn object(&self, name: &str) -> PathBuf {
@@ -211,12 +207,7 @@ int alone(int n) { return outside(n) - 2; }
 fn inlining(source: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("unit.c"), source).expect("the source");
-    let status = Command::new("gcc")
-        .current_dir(dir.path())
-        .args(["-g", "-O2", "-fno-ipa-icf", "-c", "unit.c"])
-        .status()
-        .expect("gcc runs");
-    assert!(status.success());
+    run(command("gcc").current_dir(dir.path()).args(["-g", "-O2", "-fno-ipa-icf", "-c", "unit.c"]));
     let object = dir.path().join("unit.o").to_str().expect("text").to_owned();
     (dir, object)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use klpx_test_tools::{command, need, said};
 use serde_json::Value;
 
 /// A Makefile that compiles as kbuild does: commands and the files that a unit depends on are known to make.
@@ -101,12 +102,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn run(command: &mut Command) -> String {
-    let done = command.output().expect("the tool is there");
-    assert!(done.status.success(), "{command:?}\n{}{}", text(&done.stdout), text(&done.stderr));
-    text(&done.stdout)
-}
-
 struct Toy {
     root: tempfile::TempDir,
     tools: Tools,
@@ -130,7 +125,8 @@ impl Toy {
         for (path, text) in FILES {
             toy.write(&format!("linux/{path}"), text);
         }
-        let version = run(Command::new(tools.compiler()).arg("--version"));
+        need(&linker);
+        let version = said(command(&tools.compiler()).arg("--version"));
         let kind = match tools {
             Tools::Clang(_) => "CONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y",
             Tools::Gcc => "CONFIG_CC_IS_GCC=y",
@@ -141,10 +137,12 @@ impl Toy {
             &format!("CONFIG_X86_64=y\n{kind}\nCONFIG_CC_VERSION_TEXT=\"{version}\"\n"),
         );
         for target in ["olddefconfig", "all"] {
-            run(Command::new("make")
-                .arg("-C")
-                .arg(toy.path("linux"))
-                .args([format!("O={}", toy.path("plain").display()), target.to_owned()]));
+            said(
+                command("make")
+                    .arg("-C")
+                    .arg(toy.path("linux"))
+                    .args([format!("O={}", toy.path("plain").display()), target.to_owned()]),
+            );
         }
         toy
     }
@@ -176,13 +174,15 @@ impl Toy {
     }
 
     /// Does what klpx says is to be typed, up to the next look. The units that were compiled.
-    fn build(&self, said: &Value) -> Vec<String> {
-        let commands = said["commands"].as_array().expect("commands");
+    fn build(&self, last: &Value) -> Vec<String> {
+        let commands = last["commands"].as_array().expect("commands");
         let (_, build) = commands.split_last().expect("commands");
         let mut units = Vec::new();
-        for command in build {
-            let said = run(Command::new("sh").arg("-c").arg(command.as_str().expect("text")));
-            units.extend(said.lines().filter_map(|line| line.strip_prefix("  CC      ")).map(str::to_owned));
+        for line in build {
+            let printed = said(command("sh").arg("-c").arg(line.as_str().expect("text")));
+            units.extend(
+                printed.lines().filter_map(|line| line.strip_prefix("  CC      ")).map(str::to_owned),
+            );
         }
         units
     }
@@ -322,7 +322,7 @@ fn what_is_no_unit_goes_to_the_compiler_as_it_is() {
         toy.write("host/code.S", ".globl f\nf:\nret\n");
         let host = toy.path("host");
         let plain = |words: &[&str]| {
-            Command::new(tools.compiler()).current_dir(&host).args(words).output().expect("the compiler runs")
+            command(&tools.compiler()).current_dir(&host).args(words).output().expect("the compiler runs")
         };
         for words in [
             &["--version"][..],
@@ -348,7 +348,7 @@ fn what_is_no_unit_goes_to_the_compiler_as_it_is() {
         let first = std::fs::read(linux.join("two.o")).expect("an object");
         let rule = std::fs::read_to_string(linux.join("two.d")).expect("a rule");
         assert!(rule.trim_end().ends_with("lists/units/fs/two.c.inl"), "{rule}");
-        run(Command::new(tools.compiler()).current_dir(&linux).args(words));
+        said(command(&tools.compiler()).current_dir(&linux).args(words));
         assert_eq!(first, std::fs::read(linux.join("two.o")).expect("an object"));
         std::fs::write(linux.join("fs/new.c"), "int x;\n").expect("a unit");
         assert!(wrapper(&toy, &["-c", "fs/new.c", "-o", "new.o"], &linux).status.success());
@@ -398,7 +398,7 @@ fn a_unit_that_does_not_compile_with_its_list_is_compiled_without_and_named() {
     toy.write("linux/fs/one.c", "int broken(\n");
     let done = wrapper(&toy, &["-c", "fs/one.c", "-o", "one.o"], &toy.path("linux"));
     let theirs =
-        Command::new("gcc").current_dir(toy.path("linux")).args(["-c", "fs/one.c", "-o", "one.o"]).output();
+        command("gcc").current_dir(toy.path("linux")).args(["-c", "fs/one.c", "-o", "one.o"]).output();
     let theirs = theirs.expect("gcc runs");
     assert_eq!((done.status.code(), done.stderr), (theirs.status.code(), theirs.stderr));
 }

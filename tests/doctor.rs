@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use klpx_test_tools::{command, run, said};
 use serde_json::Value;
 
 const RELEASE: &str = "6.12.115+deb12-cloud-amd64";
@@ -26,8 +27,7 @@ fn write(root: &Path, name: &str, contents: &str) {
 /// A root with headers and source of a kernel that this machine's compiler made, without its image.
 fn root(options: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().expect("a folder");
-    let version = Command::new("gcc").arg("--version").output().expect("gcc runs").stdout;
-    let compiler = text(&version).lines().next().expect("a line").to_owned();
+    let compiler = said(command("gcc").arg("--version")).lines().next().expect("a line").to_owned();
     let headers = format!("usr/src/linux-headers-{RELEASE}");
     let config = format!(
         "#\n# Linux/x86 6.12.115 Kernel Configuration\n#\nCONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_KALLSYMS=y\n\
@@ -60,8 +60,7 @@ fn with_image(root: &Path) {
         &format!("const char linux_banner[] = \"{BANNER}\\n\";\nint f(void) {{ return 1; }}\n"),
     );
     std::fs::create_dir_all(image.parent().expect("a parent")).expect("a folder");
-    let gcc = Command::new("gcc").arg("-c").arg(root.join("image.c")).arg("-o").arg(image).status();
-    assert!(gcc.expect("gcc runs").success());
+    run(command("gcc").arg("-c").arg(root.join("image.c")).arg("-o").arg(image));
 }
 
 #[test]

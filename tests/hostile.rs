@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use klpx_test_tools::{command, need, run, said};
+
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -58,6 +60,84 @@ fn kernel(place: &Place) -> Vec<String> {
     ["--source", "src", "--kernel", "7.2.13"].map(str::to_owned).to_vec()
 }
 
+/// A kernel in `out`, as far as klpx looks before it compiles; what is to be built from it can't be.
+fn built_kernel(place: &Place) {
+    for program in ["git", "ld", "make"] {
+        need(program);
+    }
+    kernel(place);
+    let gcc = said(command("gcc").arg("--version")).lines().next().expect("a line").to_owned();
+    let config =
+        ["X86_64", "MODULES", "LIVEPATCH", "KALLSYMS", "CC_IS_GCC"].map(|name| format!("CONFIG_{name}=y\n"));
+    place.write("out/.config", format!("{}CONFIG_CC_VERSION_TEXT=\"{gcc}\"\n", config.concat()));
+    place.write("out/include/config/kernel.release", "7.2.13\n");
+    place.write("out/Module.symvers", "0x12345678\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n");
+    image(place, "out/vmlinux", &format!("Linux version 7.2.13 (a@b) ({gcc}) #1"));
+    place.write("fix.patch", PATCH);
+}
+
+/// An object with a banner.
+fn image(place: &Place, name: &str, banner: &str) {
+    let text = format!("const char linux_banner[] = \"{banner}\\n\";\nint f(void) {{ return 1; }}\n");
+    let source = place.write("image.c", text);
+    run(command("gcc").arg("-c").arg(source).arg("-o").arg(place.path().join(name)));
+}
+
+const BUILD: [&str; 6] = ["build", "fix.patch", "--source", "src", "--build-dir", "out"];
+
+#[test]
+fn files_of_no_or_of_another_kernel_are_refused_before_anything_is_compiled() {
+    let place = Place::new();
+    built_kernel(&place);
+    // The check has something to find: without a fault the build begins.
+    let said = stderr(&place.klpx(&BUILD));
+    assert!(said.contains("1 file, 1 hunk") && place.path().join("cache/kernels").exists(), "{said}");
+    std::fs::remove_dir_all(place.path().join("cache")).expect("removed");
+    place.write("garbage", "garbage");
+    image(&place, "foreign", "Linux version 6.1.0 (a@b) (gcc 12) #1");
+    image(&place, "other-compiler", "Linux version 7.2.13 (a@b) (gcc version 1.2.3) #1");
+    let vmlinux = |name| [&BUILD[..], &["--vmlinux", name]].concat();
+    for (args, symvers, code) in [
+        (vmlinux("garbage"), None, "klpx::bad-vmlinux"),
+        (vmlinux("foreign"), None, "klpx::release-mismatch"),
+        (vmlinux("other-compiler"), None, "klpx::compiler-mismatch"),
+        (BUILD.to_vec(), Some("garbage"), "klpx::bad-symvers"),
+        (BUILD.to_vec(), Some("\u{7f}ELF\u{0}\u{0}"), "klpx::bad-symvers"),
+    ] {
+        if let Some(text) = symvers {
+            place.write("out/Module.symvers", text);
+        }
+        assert_eq!(place.refused(&args), code, "{args:?}");
+        assert!(!place.path().join("cache/kernels").exists(), "{code}: something was made");
+    }
+}
+
+#[test]
+fn what_git_warns_of_is_no_part_of_a_patch() {
+    let place = Place::new();
+    built_kernel(&place);
+    place.write("xdg/git/config", "[no section\n");
+    let path = std::env::var("PATH").expect("a path");
+    // A git that says something before it does what it is asked.
+    let said_by = |says: &str| {
+        let git = place.write("bin/git", format!("#!/bin/sh\n{says}\nPATH=${{PATH#*:}} exec git \"$@\"\n"));
+        std::fs::set_permissions(git, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let mut klpx = place.command(&BUILD);
+        klpx.env("PATH", format!("{}:{path}", place.path().join("bin").display()));
+        klpx.env("HOME", place.path()).env("XDG_CONFIG_HOME", place.path().join("xdg"));
+        stderr(&klpx.output().expect("klpx runs"))
+    };
+    for warning in
+        ["warning: unable to access '/root/.config/git/config'", "1\t1\tfs/b.c", "Hunk #1 succeeded"]
+    {
+        let said = said_by(&format!("printf '{warning}\\n' >&2"));
+        assert!(said.contains("1 file, 1 hunk") && !said.contains("not-a-patch"), "{warning}: {said}");
+    }
+    // What it prints as data counts.
+    let said = said_by("printf '1\\t1\\tfs/b.c\\0'");
+    assert!(said.contains("[klpx::not-a-patch]"), "{said}");
+}
+
 #[test]
 fn what_can_not_be_written_or_would_be_lost_is_refused_at_once() {
     let place = Place::new();
@@ -95,12 +175,12 @@ fn a_text_without_an_end_is_refused() {
 fn a_patch_that_nobody_writes_can_be_given_up() {
     let place = Place::new();
     let fifo = place.path().join("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    run(command("mkfifo").arg(&fifo));
     let mut child = place.command(&["build", "fifo"]).stderr(Stdio::null()).spawn().expect("klpx runs");
     std::thread::sleep(Duration::from_millis(500));
     assert!(child.try_wait().expect("asked").is_none(), "it waits");
     let pid = child.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().expect("kill runs").success());
+    run(command("kill").arg(&pid));
     let ended = (0..100).find_map(|_| {
         std::thread::sleep(Duration::from_millis(50));
         child.try_wait().expect("asked")
@@ -133,8 +213,7 @@ fn a_cache_that_others_may_write_to_is_refused() {
 fn names_do_nothing_to_the_terminal() {
     let place = Place::new();
     let source = place.write("a.s", ".text\n.globl \"\u{1b}]0;x\u{7}f\"\n\"\u{1b}]0;x\u{7}f\": ret\n");
-    let made = Command::new("as").args([&source, "-o"]).arg(place.path().join("a.o")).status();
-    assert!(made.expect("as runs").success());
+    run(command("as").args([&source, "-o"]).arg(place.path().join("a.o")));
     let output = place.klpx(&["normalize", "a.o"]);
     let printed = [output.stdout, output.stderr].concat();
     assert!(!printed.contains(&0x1b), "{}", String::from_utf8_lossy(&printed));

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
+use klpx_test_tools::{command, said};
+
 use crate::toy::{Source, Toy, changed};
 
 /// How many programs.
@@ -131,9 +133,7 @@ int main(void)
 "#;
 
 fn run(folder: &Path, program: &str, words: &[&str]) -> String {
-    let done = Command::new(program).args(words).current_dir(folder).output().expect("LLVM's tools");
-    assert!(done.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).into_owned()
+    said(command(program).args(words).current_dir(folder))
 }
 
 /// What the program says that is made of `objects`, with some functions diverted to their copies with `new_` before
@@ -169,7 +169,7 @@ fn answers(toy: &Toy, name: &str, objects: &[&str], diverted: &[String]) -> Stri
     words.extend(objects);
     words.extend(own.iter().map(String::as_str));
     run(&folder, "clang-22", &words);
-    run(&folder, toy.path(name).to_str().expect("a path"), &[])
+    said(&mut Command::new(toy.path(name)))
 }
 
 /// The program by a whole link, before or after the patch: an object in the toy's folder.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
+use klpx_test_tools::{command, need, run, said};
 use serde_json::Value;
 
 /// The kernel's Makefile, as far as klpx asks it. LTO by the LLVM tools of the suffix in `LLVM`.
@@ -88,11 +89,17 @@ pub(crate) struct Toy {
 
 impl Toy {
     pub(crate) fn new(source: &Source, suffix: &'static str) -> Toy {
+        let tools = ["ld.lld", "llvm-ar", "llvm-dis", "opt"].map(|tool| format!("{tool}{suffix}"));
+        for program in tools.iter().map(String::as_str).chain(["git", "make"]) {
+            need(program);
+        }
         let toy = Toy { root: tempfile::tempdir().expect("a folder"), suffix };
         let version = |tool: &str| {
-            let said =
-                Command::new(format!("{tool}{suffix}")).arg("--version").output().expect("LLVM's tools");
-            String::from_utf8_lossy(&said.stdout).lines().next().expect("a line").to_owned()
+            said(command(&format!("{tool}{suffix}")).arg("--version"))
+                .lines()
+                .next()
+                .expect("a line")
+                .to_owned()
         };
         let (flag, option) = match source.full {
             true => ("-flto", "FULL"),
@@ -129,11 +136,8 @@ impl Toy {
                 version("clang")
             ),
         );
-        let image = Command::new(format!("clang{suffix}"))
-            .args(["-c", "vmlinux.c", "-o", "out/vmlinux"])
-            .current_dir(toy.root.path())
-            .status();
-        assert!(image.expect("clang").success());
+        let mut clang = command(&format!("clang{suffix}"));
+        run(clang.args(["-c", "vmlinux.c", "-o", "out/vmlinux"]).current_dir(toy.root.path()));
         toy.write("fix.patch", &source.patch());
         toy
     }

@@ -1,5 +1,6 @@
-//! What the host must have: one table of tool and Debian package. Installs what is missing, or says so.
+//! What the host must have: tables of tools and Debian packages. Installs what is missing, or says so.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,7 +28,8 @@ pub(crate) enum Need {
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
     Arm64,
-    /// For the unit tests, which compile small objects with every compiler that klpx knows.
+    /// For the unit tests, which compile small objects with every compiler that klpx knows: the programs of
+    /// `klpx_test_tools`.
     Objects,
     /// To look at a page as a user does.
     Browser,
@@ -50,75 +52,86 @@ impl Need {
     ];
 }
 
-/// How to see that a package is there.
-enum Probe {
-    /// A command.
-    Command(&'static str),
-    /// A file, in any of these places.
-    File(&'static [&'static str]),
+/// What a package brings, which shows that the package is there.
+#[derive(Clone, Copy)]
+enum Item {
+    /// A program, and its package.
+    Program(&'static str, &'static str),
+    /// A program that the unit tests start, too: their table has its package.
+    Shared(&'static str),
+    /// A file, in any of these places, and its package.
+    File(&'static [&'static str], &'static str),
 }
 
+use Item::{File, Program, Shared};
 use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Root, Source};
-use Probe::{Command as Tool, File};
 
-/// Every host dependency: how to see it, the Debian package, what needs it.
-const PACKAGES: &[(Probe, &str, &[Need])] = &[
-    (Tool("gcc"), "gcc", &[Gcc, Clang, Clang19, Guest]),
-    (File(&["/usr/include/stdio.h"]), "libc6-dev", &[Gcc, Clang, Clang19, Guest]),
-    (Tool("make"), "make", &[Gcc, Clang, Clang19]),
-    (Tool("flex"), "flex", &[Gcc, Clang, Clang19]),
-    (Tool("bison"), "bison", &[Gcc, Clang, Clang19]),
-    (Tool("bc"), "bc", &[Gcc, Clang, Clang19]),
-    (Tool("perl"), "perl", &[Gcc, Clang, Clang19]),
-    (Tool("ld"), "binutils", &[Gcc, Clang, Clang19]),
-    (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"]), "libelf-dev", &[Gcc, Clang, Clang19]),
-    (File(&["/usr/include/openssl/opensslv.h"]), "libssl-dev", &[Gcc, Clang, Clang19]),
+/// Every host dependency and what needs it. The programs of the unit tests are in a table of their own.
+const ITEMS: &[(Item, &[Need])] = &[
+    (Shared("gcc"), &[Gcc, Clang, Clang19, Guest]),
+    (File(&["/usr/include/stdio.h"], "libc6-dev"), &[Gcc, Clang, Clang19, Guest]),
+    (Shared("make"), &[Gcc, Clang, Clang19]),
+    (Program("flex", "flex"), &[Gcc, Clang, Clang19]),
+    (Program("bison", "bison"), &[Gcc, Clang, Clang19]),
+    (Program("bc", "bc"), &[Gcc, Clang, Clang19]),
+    (Program("perl", "perl"), &[Gcc, Clang, Clang19]),
+    (Shared("ld"), &[Gcc, Clang, Clang19]),
+    (File(&["/usr/include/libelf.h", "/usr/include/gelf.h"], "libelf-dev"), &[Gcc, Clang, Clang19]),
+    (File(&["/usr/include/openssl/opensslv.h"], "libssl-dev"), &[Gcc, Clang, Clang19]),
     // makes BTF
-    (Tool("pahole"), "pahole", &[Gcc, Clang, Clang19]),
+    (Program("pahole", "pahole"), &[Gcc, Clang, Clang19]),
     // with it the tree's objtool can do what `cargo xtask bench` compares with
-    (File(&["/usr/include/xxhash.h"]), "libxxhash-dev", &[Gcc, Clang, Clang19]),
-    (Tool("clang-22"), "clang-22", &[Clang]),
-    (Tool("ld.lld-22"), "lld-22", &[Clang]),
-    (Tool("llvm-nm-22"), "llvm-22", &[Clang]),
-    (Tool("clang-16"), "clang-16", &[Objects]),
-    (Tool("ld.lld-16"), "lld-16", &[Objects]),
-    (Tool("llvm-nm-16"), "llvm-16", &[Objects]),
-    (Tool("clang-19"), "clang-19", &[Objects, Clang19]),
-    (Tool("ld.lld-19"), "lld-19", &[Objects, Clang19]),
-    (Tool("llvm-nm-19"), "llvm-19", &[Objects, Clang19]),
-    (Tool("gcc-12"), "gcc-12", &[Gcc12, Objects]),
-    (Tool("git"), "git", &[Gcc, Clang, Clang19]),
-    (Tool("xz"), "xz-utils", &[Source]),
-    (Tool("zstd"), "zstd", &[Source]),
-    (Tool("tar"), "tar", &[Source]),
-    (Tool("mmdebstrap"), "mmdebstrap", &[Root]),
-    (Tool("unshare"), "util-linux", &[Root]),
-    (Tool("busybox"), "busybox-static", &[Guest]),
-    (Tool("qemu-system-x86_64"), "qemu-system-x86", &[Guest]),
-    (Tool("aarch64-linux-gnu-gcc"), "gcc-aarch64-linux-gnu", &[Arm64]),
-    (File(&["/usr/aarch64-linux-gnu/include/stdio.h"]), "libc6-dev-arm64-cross", &[Arm64]),
-    (Tool("qemu-system-aarch64"), "qemu-system-arm", &[Arm64]),
-    (Tool("chromium"), "chromium", &[Browser]),
-    (Tool("pfunct"), "pahole", &[Bench]),
+    (File(&["/usr/include/xxhash.h"], "libxxhash-dev"), &[Gcc, Clang, Clang19]),
+    (Shared("clang-22"), &[Clang]),
+    (Shared("ld.lld-22"), &[Clang]),
+    (Shared("llvm-nm-22"), &[Clang]),
+    (Shared("clang-19"), &[Clang19]),
+    (Shared("ld.lld-19"), &[Clang19]),
+    (Shared("llvm-nm-19"), &[Clang19]),
+    (Shared("gcc-12"), &[Gcc12]),
+    (Shared("git"), &[Gcc, Clang, Clang19]),
+    (Program("xz", "xz-utils"), &[Source]),
+    (Program("zstd", "zstd"), &[Source]),
+    (Program("tar", "tar"), &[Source]),
+    (Program("mmdebstrap", "mmdebstrap"), &[Root]),
+    (Program("unshare", "util-linux"), &[Root]),
+    (Program("busybox", "busybox-static"), &[Guest]),
+    (Program("qemu-system-x86_64", "qemu-system-x86"), &[Guest]),
+    (Shared("aarch64-linux-gnu-gcc"), &[Arm64]),
+    (File(&["/usr/aarch64-linux-gnu/include/stdio.h"], "libc6-dev-arm64-cross"), &[Arm64]),
+    (Program("qemu-system-aarch64", "qemu-system-arm"), &[Arm64]),
+    (Program("chromium", "chromium"), &[Browser]),
+    (Program("pfunct", "pahole"), &[Bench]),
 ];
 
-/// Packages of the table that are needed and not there.
-fn missing(needs: &[Need]) -> Vec<&'static str> {
-    PACKAGES
-        .iter()
-        .filter(|(_, _, for_what)| for_what.iter().any(|need| needs.contains(need)))
-        .filter(|(probe, _, _)| !present(probe))
-        .map(|(_, package, _)| *package)
-        .collect()
+impl Item {
+    fn package(&self) -> &'static str {
+        match self {
+            Program(_, package) | File(_, package) => package,
+            Shared(program) => klpx_test_tools::package(program).unwrap_or(program),
+        }
+    }
+
+    fn is_present(&self) -> bool {
+        match self {
+            // A busybox that needs shared libraries can't run in the guest's initramfs.
+            Program("busybox", _) => which("busybox").is_some_and(|path| is_static(&path)),
+            Program(name, _) | Shared(name) => which(name).is_some(),
+            File(places, _) => places.iter().any(|place| Path::new(place).exists() || in_multiarch(place)),
+        }
+    }
 }
 
-fn present(probe: &Probe) -> bool {
-    match probe {
-        // A busybox that needs shared libraries can't run in the guest's initramfs.
-        Tool("busybox") => which("busybox").is_some_and(|path| is_static(&path)),
-        Tool(name) => which(name).is_some(),
-        File(places) => places.iter().any(|place| Path::new(place).exists() || in_multiarch(place)),
-    }
+/// What some needs ask for.
+fn asked(needs: &[Need]) -> impl Iterator<Item = Item> {
+    let own = ITEMS.iter().filter(|(_, for_what)| for_what.iter().any(|need| needs.contains(need)));
+    let tests = if needs.contains(&Objects) { klpx_test_tools::PROGRAMS } else { &[] };
+    own.map(|(item, _)| *item).chain(tests.iter().map(|(name, _)| Shared(name)))
+}
+
+/// Packages that are needed and not there, each once.
+fn missing(needs: &[Need]) -> BTreeSet<&'static str> {
+    asked(needs).filter(|item| !item.is_present()).map(|item| item.package()).collect()
 }
 
 /// Debian keeps some headers in an architecture's own directory.
@@ -149,7 +162,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         ui::line("host packages", "all there", None);
         return Ok(());
     }
-    let list = wanted.join(" ");
+    let list = words(&wanted);
     if which("apt-get").is_none() || !is_debian() {
         bail!(
             "the host lacks tools; on Debian they are in: {list}\ninstall what provides them here, then run this again"
@@ -168,11 +181,15 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     process::output(&mut apt).with_context(|| format!("can't install {list}"))?;
     let left = missing(needs);
     if !left.is_empty() {
-        step.failed(&left.join(" "));
-        bail!("installed, but still not found: {}", left.join(" "));
+        step.failed(&words(&left));
+        bail!("installed, but still not found: {}", words(&left));
     }
     step.done(&format!("installed {list}"));
     Ok(())
+}
+
+fn words(packages: &BTreeSet<&str>) -> String {
+    packages.iter().copied().collect::<Vec<_>>().join(" ")
 }
 
 /// `apt-get`, as root.
@@ -209,7 +226,28 @@ mod tests {
     #[test]
     fn every_need_has_packages() {
         for need in Need::ALL.iter().chain(&[Bench]) {
-            assert!(PACKAGES.iter().any(|(_, _, needs)| needs.contains(need)));
+            assert!(asked(&[*need]).next().is_some());
+        }
+    }
+
+    #[test]
+    fn all_programs_of_the_unit_tests_are_installed_for_them_and_have_one_row() {
+        let programs = |needs: &[Need]| -> BTreeSet<&str> {
+            let shared = asked(needs).filter_map(|item| match item {
+                Shared(name) => Some(name),
+                _ => None,
+            });
+            shared.collect()
+        };
+        let tests: BTreeSet<&str> = klpx_test_tools::PROGRAMS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(programs(&[Objects]), tests);
+        // What the unit tests' table has is taken from it, and what is taken from it is there.
+        for (item, _) in ITEMS {
+            match item {
+                Program(name, _) => assert_eq!(klpx_test_tools::package(name), None, "{name}"),
+                Shared(name) => assert!(tests.contains(name), "{name}"),
+                File(..) => {}
+            }
         }
     }
 

@@ -1,17 +1,80 @@
 //! How a long step tells its caller what it is doing. Owns the trait only; knows no terminal.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Receives what the driver does, as it happens. The CLI draws it; tests use `()`.
 pub trait Progress: Sync {
     /// A step begins: a lower-case fragment such as `copying the source`.
     fn step(&self, message: &str);
-    /// Objects compiled so far in the running kernel build, and how many there will be when that is known.
+    /// Objects compiled so far, and how many there will be when that is known. [`Objects`] counts them.
     fn objects(&self, done: u64, total: Option<u64>);
     /// Something worth telling that stops nothing.
     fn note(&self, message: &str);
+}
+
+/// Counts the objects of one step.
+pub(crate) struct Objects {
+    done: AtomicU64,
+    expected: Option<usize>,
+}
+
+impl Objects {
+    /// `expected` objects are what the step is for, where that is known.
+    pub(crate) fn of(expected: Option<usize>) -> Objects {
+        Objects { done: AtomicU64::new(0), expected }
+    }
+
+    /// So many more are made. make makes what is missing in the build tree on the way: once there are more than were
+    /// expected, nobody knows how many there will be.
+    pub(crate) fn add(&self, more: usize, progress: &dyn Progress) {
+        let done = self.done.fetch_add(more as u64, Ordering::Relaxed) + more as u64;
+        progress.objects(done, self.expected.map(|total| total as u64).filter(|total| done <= *total));
+    }
+
+    /// How many there are.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
 }
 
 impl Progress for () {
     fn step(&self, _: &str) {}
     fn objects(&self, _: u64, _: Option<u64>) {}
     fn note(&self, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(u64, Option<u64>)>>);
+
+    impl Progress for Told {
+        fn step(&self, _: &str) {}
+        fn objects(&self, done: u64, total: Option<u64>) {
+            self.0.lock().expect("lock").push((done, total));
+        }
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn progress_never_runs_past_its_total() {
+        for (expected, told) in [
+            (Some(3), [(1, Some(3)), (3, Some(3)), (4, None), (5, None)]),
+            (Some(9), [(1, Some(9)), (3, Some(9)), (4, Some(9)), (5, Some(9))]),
+            (Some(0), [(1, None), (3, None), (4, None), (5, None)]),
+            (None, [(1, None), (3, None), (4, None), (5, None)]),
+        ] {
+            let (objects, progress) = (Objects::of(expected), Told::default());
+            for more in [1, 2, 1, 1] {
+                objects.add(more, &progress);
+            }
+            assert_eq!(progress.0.into_inner().expect("told"), told);
+            assert_eq!(objects.done(), 5);
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
 use klpx_diagnosis::Result;
+use klpx_test_tools::{command, need, said};
 
 /// A Makefile that takes the variables and targets the driver uses, and keeps records as kbuild does. A source with the
 /// word SLOW is half-written for a while before it is compiled.
@@ -47,8 +48,10 @@ impl Toy {
     fn new() -> Toy {
         let root = tempfile::tempdir().expect("dir");
         let toy = Toy { root };
-        let gcc = Command::new("gcc").arg("--version").output().expect("gcc").stdout;
-        let gcc = String::from_utf8_lossy(&gcc).lines().next().expect("a line").to_owned();
+        for program in ["git", "ld", "make"] {
+            need(program);
+        }
+        let gcc = said(command("gcc").arg("--version")).lines().next().expect("a line").to_owned();
         let files = [
             ("Makefile", MAKEFILE),
             ("Kconfig", ""),

@@ -1,15 +1,14 @@
 //! Locations of the undefined-behaviour sanitizer: a check says its line, and code below an edit moves.
 
-use std::process::Command;
-
 use klpx_diff::compare;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
+use klpx_test_tools::{command, run};
 
 fn object(source: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("a.c"), source).expect("a file");
-    let mut gcc = Command::new("gcc");
+    let mut gcc = command("gcc");
     gcc.args([
         "-O2",
         "-fno-pic",
@@ -18,7 +17,7 @@ fn object(source: &str) -> ElfFile {
         "-fno-asynchronous-unwind-tables",
     ]);
     gcc.args(["-fsanitize=bounds-strict,shift", "-c", "a.c", "-o", "a.o"]);
-    assert!(gcc.current_dir(folder.path()).status().expect("gcc").success());
+    run(gcc.current_dir(folder.path()));
     ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"))
 }
 

@@ -1,46 +1,32 @@
 //! One mutation of one function of a real object: the comparison reports exactly that function.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{ElfFile, Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_test_tools::{command, run};
 use object::endian::LittleEndian as LE;
 use proptest::prelude::*;
 
 /// Compiles the fixture; every function gets a section of its own, as in an object that klpx compares.
-fn compile(compiler: &str, dir: &Path) -> Option<PathBuf> {
+fn compile(compiler: &str, dir: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
     let object = dir.join(format!("{compiler}.o"));
-    let status = Command::new(compiler)
-        .args([
-            "-O2",
-            "-c",
-            "-ffunction-sections",
-            "-fdata-sections",
-            "-fno-pic",
-            "-mcmodel=kernel",
-            "-mno-red-zone",
-        ])
-        .args(["-fno-asynchronous-unwind-tables", "-o"])
-        .arg(&object)
-        .arg(&source)
-        .status()
-        .ok()?;
-    assert!(status.success(), "{compiler} does not compile the fixture");
-    Some(object)
+    let mut made = command(compiler);
+    made.args(["-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "-mcmodel=kernel"]);
+    made.args(["-mno-red-zone", "-fno-asynchronous-unwind-tables", "-o"]);
+    run(made.arg(&object).arg(&source));
+    object
 }
 
-/// The bytes of every fixture object that this machine's compilers make. GCC is always there.
+/// The bytes of the fixture's object of each compiler.
 fn fixtures() -> &'static [Vec<u8>] {
     static OBJECTS: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
     OBJECTS.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let compilers = ["gcc", "clang-22", "clang-19", "clang-16"];
-        let objects: Vec<_> = compilers.iter().filter_map(|c| compile(c, dir.path())).collect();
-        assert!(!objects.is_empty(), "no compiler");
-        objects.iter().map(|path| std::fs::read(path).expect("the object")).collect()
+        compilers.iter().map(|c| std::fs::read(compile(c, dir.path())).expect("the object")).collect()
     })
 }
 

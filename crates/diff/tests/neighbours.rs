@@ -1,11 +1,10 @@
 //! Functions of one named section branch to each other without relocations: the same bytes can lead to another function,
 //! and other bytes to the same one.
 
-use std::process::Command;
-
 use klpx_diff::{Reason, compare};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
+use klpx_test_tools::{command, run};
 
 fn object(source: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
@@ -20,8 +19,7 @@ fn object(source: &str) -> ElfFile {
         "-o",
         "a.o",
     ];
-    let done = Command::new("gcc").args(flags).current_dir(folder.path()).status().expect("gcc");
-    assert!(done.success());
+    run(command("gcc").args(flags).current_dir(folder.path()));
     let bytes = std::fs::read(folder.path().join("a.o")).expect("an object");
     ElfFile::from_bytes("a.o", bytes)
 }

@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use klpx_diff::{Difference, Sources, compare_unit};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
+use klpx_test_tools::{command, run};
 use rayon::prelude::*;
 
 /// One pair and the answer.
@@ -131,22 +131,20 @@ fn item_text(line: &str) -> String {
 }
 
 fn build(tools: Tools, folder: &Path, name: &str, items: &[String]) -> ElfFile {
-    let run = |command: &mut Command| {
-        let done = command.current_dir(folder).output().expect("binutils are installed");
-        assert!(done.status.success(), "{command:?}: {}\n{items:#?}", String::from_utf8_lossy(&done.stderr));
-    };
     let mut objects = Vec::new();
     for (n, text) in assembly(items).into_iter().enumerate() {
         let (source, object) = (format!("{name}{n}.s"), format!("{name}{n}.o"));
         fs::write(folder.join(&source), text).expect("a file");
-        run(Command::new(tools.assembler[0]).args(&tools.assembler[1..]).args(["-o", &object, &source]));
+        let (assembler, always) = tools.assembler.split_first().expect("a program");
+        run(command(assembler).args(always).args(["-o", &object, &source]).current_dir(folder));
         objects.push(object);
     }
     let object = match objects.as_slice() {
         [one] => one.clone(),
         several => {
             let object = format!("{name}.o");
-            run(Command::new(tools.linker).args(["-r", "--unique", "-o", &object]).args(several));
+            let mut linker = command(tools.linker);
+            run(linker.args(["-r", "--unique", "-o", &object]).args(several).current_dir(folder));
             object
         }
     };

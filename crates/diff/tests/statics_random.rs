@@ -8,11 +8,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
-use std::process::Command;
 
 use klpx_diff::{Correlation, Edits, Line, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
+use klpx_test_tools::command;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -157,8 +157,7 @@ fn compile(compiler: &str, programs: &[&Program]) -> Unit {
     programs.iter().enumerate().for_each(|(n, program)| text(n, program, &mut source));
     std::fs::write(folder.path().join("unit.c"), source).expect("a source");
     let run = |arguments: &[&str]| {
-        let done = Command::new(compiler).args(arguments).current_dir(folder.path()).status();
-        assert!(done.expect("a compiler").success(), "{compiler}: `cargo xtask test` installs it");
+        klpx_test_tools::run(command(compiler).args(arguments).current_dir(folder.path()));
     };
     run(&[
         "-O2",

@@ -1,17 +1,16 @@
 //! Tables that inline assembly fills: no symbol names an entry, and no reference leads there.
 
-use std::process::Command;
-
 use klpx_diff::{Difference, compare};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
+use klpx_test_tools::{command, run};
 
 fn object(source: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("a.c"), source).expect("a file");
-    let mut gcc = Command::new("gcc");
+    let mut gcc = command("gcc");
     gcc.args(["-O2", "-fno-pic", "-ffunction-sections", "-fdata-sections", "-c", "a.c", "-o", "a.o"]);
-    assert!(gcc.current_dir(folder.path()).status().expect("gcc").success());
+    run(gcc.current_dir(folder.path()));
     ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"))
 }
 

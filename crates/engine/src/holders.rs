@@ -198,11 +198,11 @@ fn first(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::process::Command;
 
     use klpx_inline_check::survey::Survey;
     use klpx_normalize::elf::ElfFile;
     use klpx_normalize::object::Object;
+    use klpx_test_tools::{command, run};
 
     use super::*;
 
@@ -223,14 +223,11 @@ int bystander(int x) { return x + 1; }
     fn linked(folder: &Path) -> ElfFile {
         for (name, text) in [("one", ONE), ("other", OTHER)] {
             std::fs::write(folder.join(name).with_extension("c"), text).expect("a writable folder");
-            let mut compiler = Command::new("clang-22");
+            let mut compiler = command("clang-22");
             compiler.current_dir(folder).args(["-O2", "-g", "-c", "-flto=thin", "-ffunction-sections"]);
-            let done = compiler.arg(format!("{name}.c")).args(["-o", &format!("{name}.o")]).status();
-            assert!(done.expect("clang").success());
+            run(compiler.arg(format!("{name}.c")).args(["-o", &format!("{name}.o")]));
         }
-        let mut linker = Command::new("ld.lld-22");
-        let done = linker.current_dir(folder).args(["-r", "one.o", "other.o", "-o", "both.o"]).status();
-        assert!(done.expect("lld").success());
+        run(command("ld.lld-22").current_dir(folder).args(["-r", "one.o", "other.o", "-o", "both.o"]));
         ElfFile::open(&folder.join("both.o")).expect("the object that was just made")
     }
 
@@ -288,8 +285,7 @@ int bystander(int x) { return x + 1; }
         // Another object than the debug information is of.
         let (source, object) = (folder.path().join("data.c"), folder.path().join("data.o"));
         std::fs::write(&source, "int data = 1;\n").expect("a writable folder");
-        let done = Command::new("clang-22").arg("-c").arg(&source).arg("-o").arg(&object).status();
-        assert!(done.expect("clang").success());
+        run(command("clang-22").arg("-c").arg(&source).arg("-o").arg(&object));
         let data = ElfFile::open(&object).expect("the object that was just made");
         let read = || Object::read(&data).expect("a sound object");
         let original_path = data.path();

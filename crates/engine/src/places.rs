@@ -66,9 +66,8 @@ fn position(object: &Object<'_>, item: ItemId, offset: i64, tree: &Path) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use klpx_normalize::elf::ElfFile;
+    use klpx_test_tools::{command, run};
 
     use super::*;
 
@@ -92,9 +91,9 @@ int two(void) { static int twice; return twice++; }
             std::fs::create_dir_all(folder.path().join("fs")).expect("a folder");
             std::fs::write(&source, text).expect("a writable folder");
             let object = source.with_extension("o");
-            let mut compiler = Command::new("gcc");
+            let mut compiler = command("gcc");
             compiler.args(["-O1", "-g", "-c", "-ffunction-sections", "-fdata-sections"]);
-            assert!(compiler.arg(&source).arg("-o").arg(&object).status().expect("gcc").success());
+            run(compiler.arg(&source).arg("-o").arg(&object));
             ElfFile::open(&object).expect("the object that was just made")
         };
         let original = object("a.c", ORIGINAL);

@@ -189,9 +189,9 @@ fn in_image(elf: &Elf<'_>) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::process::Command;
 
     use klpx_normalize::elf::ElfFile;
+    use klpx_test_tools::{command, run};
 
     use super::*;
 
@@ -224,9 +224,7 @@ mod tests {
     fn assemble(directory: &Path) -> ElfFile {
         let (source, object) = (directory.join("a.s"), directory.join("a.o"));
         std::fs::write(&source, SOURCE).expect("a writable directory");
-        let done =
-            Command::new("as").arg("--64").arg("-o").arg(&object).arg(&source).status().expect("binutils");
-        assert!(done.success());
+        run(command("as").arg("--64").arg("-o").arg(&object).arg(&source));
         ElfFile::open(&object).expect("the object that was just made")
     }
 
@@ -281,9 +279,7 @@ mod tests {
     ) -> std::path::PathBuf {
         let (place, image) = (directory.join("image.lds"), directory.join("image"));
         std::fs::write(&place, script).expect("a writable directory");
-        let mut linker = Command::new(linker);
-        let done = linker.args(options).arg("-T").arg(&place).arg("-o").arg(&image).arg(object).status();
-        assert!(done.expect("a linker").success());
+        run(command(linker).args(options).arg("-T").arg(&place).arg("-o").arg(&image).arg(object));
         image
     }
 
@@ -328,9 +324,9 @@ mod tests {
         let text = "int traced(int x) { return x; }\n
             __attribute__((patchable_function_entry(0))) int untraced(int x) { return x + 1; }\n";
         std::fs::write(&source, text).expect("a writable directory");
-        let mut compiler = Command::new("clang-22");
+        let mut compiler = command("clang-22");
         compiler.args(["--target=aarch64-linux-gnu", "-O2", "-fpatchable-function-entry=4,2", "-fpie", "-c"]);
-        assert!(compiler.arg("-o").arg(&object).arg(&source).status().expect("clang-22").success());
+        run(compiler.arg("-o").arg(&object).arg(&source));
         let options = ["-pie", "--no-dynamic-linker", "-z", "notext", "--no-gc-sections"];
         let image = link("ld.lld-22", directory.path(), &script(true), &options, &object);
         let found = in_linked(&image, &["traced", "untraced"]);
@@ -350,15 +346,12 @@ mod tests {
                 .collect();
             std::fs::write(&source, text).expect("a writable directory");
             let object = directory.path().join(format!("{name}.o"));
-            let mut compiler = Command::new("clang-22");
+            let mut compiler = command("clang-22");
             compiler.args(["--target=aarch64-linux-gnu", "-O2", "-ffunction-sections", "-c", "-o"]);
-            let done = compiler.arg(&object).arg(&source).args(flags).status().expect("clang-22");
-            assert!(done.success());
+            run(compiler.arg(&object).arg(&source).args(flags));
             object
         });
-        let mut linker = Command::new("ld.lld-22");
-        let done = linker.args(["-r", "-o"]).arg(&linked).args(&objects).status().expect("ld.lld-22");
-        assert!(done.success());
+        run(command("ld.lld-22").args(["-r", "-o"]).arg(&linked).args(&objects));
         let file = ElfFile::open(&linked).expect("the object that was just made");
         let object = Object::read(&file).expect("a sound object");
         let functions: Vec<ItemId> = object.item_ids().filter(|&id| object.item(id).code).collect();

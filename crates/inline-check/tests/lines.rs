@@ -1,11 +1,11 @@
 //! Source lines of small objects of each compiler, packed and not.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use klpx_inline_check::lines::{Lines, Position};
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::{ElfFile, SectionId};
+use klpx_test_tools::{command, run};
 
 const HEADER: &str = "static inline int twice(int x)\n{\n\treturn x * 2 + 1;\n}\n";
 
@@ -24,16 +24,12 @@ int second(int x)
 }
 ";
 
-fn run(command: &mut Command) {
-    assert!(command.status().expect("the tool is there").success(), "{command:?}");
-}
-
 fn compile(folder: &Path, compiler: &[&str], flags: &[&str]) -> PathBuf {
     std::fs::write(folder.join("shared.h"), HEADER).expect("a writable directory");
     std::fs::write(folder.join("unit.c"), SOURCE).expect("a writable directory");
-    let mut command = Command::new(compiler[0]);
-    command.current_dir(folder).args(&compiler[1..]).args(["-O2", "-g", "-c", "unit.c", "-o", "unit.o"]);
-    run(command.args(flags));
+    let mut made = command(compiler[0]);
+    made.current_dir(folder).args(&compiler[1..]).args(["-O2", "-g", "-c", "unit.c", "-o", "unit.o"]);
+    run(made.args(flags));
     folder.join("unit.o")
 }
 
@@ -93,7 +89,7 @@ fn compressed_sections_say_the_same() {
     for format in ["zlib", "zstd"] {
         let packed = folder.path().join(format);
         let option = format!("--compress-debug-sections={format}");
-        run(Command::new("llvm-objcopy-22").arg(option).arg(&object).arg(&packed));
+        run(command("llvm-objcopy-22").arg(option).arg(&object).arg(&packed));
         let file = ElfFile::open(&packed).expect("a file");
         let elf = file.parse().expect("an ELF file");
         let line = elf.section_by_name(b".debug_line").expect("line programs");

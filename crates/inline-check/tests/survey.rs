@@ -3,10 +3,10 @@
 mod dwarfdump;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use klpx_inline_check::survey::{Linkage, State, Summary, Survey, compare};
 use klpx_normalize::elf::ElfFile;
+use klpx_test_tools::{command, run};
 
 const HEADER: &str = "\
 static inline int in_header(int x) { int r = 0; for (int i = 0; i < x; i++) r += i * x; return r; }
@@ -59,11 +59,6 @@ fn builds() -> Vec<Build> {
     all
 }
 
-fn run(command: &mut Command) {
-    let done = command.status().expect("the tool is there");
-    assert!(done.success(), "{command:?}");
-}
-
 /// Both files in one object.
 fn make(folder: &Path, build: Build, flags: &[&str]) -> PathBuf {
     make_of(folder, build, flags, ONE)
@@ -75,12 +70,12 @@ fn make_of(folder: &Path, build: Build, flags: &[&str], one: &str) -> PathBuf {
         std::fs::write(folder.join(name), text).expect("a writable directory");
     }
     for unit in ["one", "other"] {
-        let mut command = Command::new(build.compiler[0]);
-        command.current_dir(folder).args(&build.compiler[1..]).args(["-O2", "-c"]).args(flags);
-        command.arg(format!("-gdwarf-{}", build.dwarf)).args(build.lto.then_some("-flto=thin"));
-        run(command.arg(format!("{unit}.c")).args(["-o", &format!("{unit}.o")]));
+        let mut compiler = command(build.compiler[0]);
+        compiler.current_dir(folder).args(&build.compiler[1..]).args(["-O2", "-c"]).args(flags);
+        compiler.arg(format!("-gdwarf-{}", build.dwarf)).args(build.lto.then_some("-flto=thin"));
+        run(compiler.arg(format!("{unit}.c")).args(["-o", &format!("{unit}.o")]));
     }
-    let mut linker = Command::new(if build.compiler == GCC { "ld" } else { "ld.lld-22" });
+    let mut linker = command(if build.compiler == GCC { "ld" } else { "ld.lld-22" });
     run(linker.current_dir(folder).args(["-r", "one.o", "other.o", "-o", "both.o"]));
     folder.join("both.o")
 }
@@ -211,7 +206,7 @@ fn compressed_sections_say_the_same() {
     for format in ["zlib", "zstd"] {
         let packed = folder.path().join(format);
         let option = format!("--compress-debug-sections={format}");
-        run(Command::new("llvm-objcopy-22").arg(option).arg(&object).arg(&packed));
+        run(command("llvm-objcopy-22").arg(option).arg(&object).arg(&packed));
         let before = std::fs::metadata(&object).expect("a file").len();
         assert_ne!(std::fs::metadata(&packed).expect("a file").len(), before, "{format}: nothing was packed");
         assert_eq!(counted(&survey(&packed)), plain, "{format}");
@@ -226,7 +221,7 @@ fn split_dwarf_and_none_at_all_are_refused() {
         assert_eq!(refusal(&object), "klpx::split-dwarf", "{compiler:?} {dwarf}");
         let object = make(folder.path(), Build { compiler, lto: false, dwarf }, &["-g0"]);
         let stripped = folder.path().join("stripped.o");
-        run(Command::new("llvm-objcopy-22").arg("--strip-debug").arg(&object).arg(&stripped));
+        run(command("llvm-objcopy-22").arg("--strip-debug").arg(&object).arg(&stripped));
         assert_eq!(refusal(&stripped), "klpx::no-dwarf", "{compiler:?} {dwarf}");
     }
 }
@@ -395,8 +390,7 @@ fn a_table_of_abbreviations_that_all_units_share_is_read_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let (source, object) = (dir.path().join("a.s"), dir.path().join("a.o"));
     std::fs::write(&source, ONE_TABLE).expect("written");
-    let status = Command::new("as").arg(&source).arg("-o").arg(&object).status().expect("as runs");
-    assert!(status.success());
+    run(command("as").arg(&source).arg("-o").arg(&object));
     let file = ElfFile::open(&object).expect("opened");
     let start = std::time::Instant::now();
     let _ = Survey::read(&file.parse().expect("parsed"));
@@ -409,9 +403,7 @@ fn a_compressed_section_is_not_allotted_by_what_it_claims() {
     let dir = tempfile::tempdir().expect("a folder");
     let (source, object) = (dir.path().join("a.c"), dir.path().join("a.o"));
     std::fs::write(&source, "int f(int x) { return x + 1; }").expect("written");
-    let made =
-        Command::new("gcc").args(["-g", "-gz=zlib", "-c"]).arg(&source).arg("-o").arg(&object).status();
-    assert!(made.expect("gcc runs").success());
+    run(command("gcc").args(["-g", "-gz=zlib", "-c"]).arg(&source).arg("-o").arg(&object));
     let read = |bytes: Vec<u8>| {
         let file = ElfFile::from_bytes("a.o", bytes);
         Survey::read(&file.parse().expect("parsed")).map(|_| ())

@@ -1,9 +1,9 @@
 //! Small kernels for tests: C compiled and linked when a test runs. Test code only.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use klpx_normalize::elf::ElfFile;
+use klpx_test_tools::{command, run};
 
 /// The programs that make the kernels of an architecture, with what each is always given.
 pub(crate) struct Toolchain {
@@ -72,9 +72,7 @@ impl Fixture {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
-        let done = Command::new(program).args(arguments).current_dir(self.directory.path()).output();
-        let done = done.expect("a C compiler and binutils");
-        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+        run(command(program).args(arguments).current_dir(self.directory.path()));
     }
 
     /// Compiles `name`.c to `object`, as a kernel is compiled.

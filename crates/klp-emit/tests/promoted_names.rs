@@ -4,13 +4,12 @@
 #[path = "../../normalize/tests/project/mod.rs"]
 mod project;
 
-use std::process::Command;
-
 use klpx_klp_emit::bind::{Binding, BoundSymbol, Evidence};
 use klpx_klp_emit::image::{Image, VMLINUX};
 use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_test_tools::command;
 use project::{CLANGS, Mode, Tools};
 
 /// `api_a` is imported where it is called, and then its helper has to be promoted. The other file's helper is not.
@@ -40,9 +39,7 @@ fn kernel(tools: Tools, object: &ElfFile, strips: Option<bool>) -> ElfFile {
     std::fs::write(at("all.o"), object.parse().expect("an object").data()).expect("a file");
     std::fs::write(at("text.s"), ".text\n.globl _text\n_text: .skip 16\n").expect("a file");
     let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(folder.path()).output();
-        let output = output.expect("a tool");
-        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        klpx_test_tools::run(command(program).args(arguments).current_dir(folder.path()));
     };
     run("gcc", &["-c", "text.s", "-o", "text.o"]);
     let link = |objects: &[&str]| {

@@ -315,7 +315,7 @@ pub(crate) struct InlineCheck {
     /// List half-inlined functions, the ones with most inlined call sites first
     #[arg(long, conflicts_with_all = ["csv", "json"])]
     pub(crate) list: bool,
-    /// List them as CSV
+    /// List them as CSV; a name that a spreadsheet would take for a formula has ' before it
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
     /// Print JSON

@@ -71,9 +71,8 @@ impl klpx_build_driver::Progress for Steps {
 
     fn objects(&self, done: u64, total: Option<u64>) {
         let text = match total {
-            // A workspace that is restored makes more than was counted on.
-            Some(total) if done <= total => format!("{done} of {total} objects"),
-            _ => format!("{done} objects"),
+            Some(total) => format!("{done} of {total} objects"),
+            None => format!("{done} objects"),
         };
         // Off a terminal a line each half minute shows that it lives.
         let due = self.lock().as_ref().is_some_and(|c| c.announced.elapsed() >= Duration::from_secs(30));

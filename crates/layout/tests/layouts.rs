@@ -1,9 +1,8 @@
 //! Types of small C files, as GCC and Clang describe them.
 
-use std::process::Command;
-
 use klpx_layout::{Btf, Change, Layouts, changes};
 use klpx_normalize::elf::ElfFile;
+use klpx_test_tools::{command, run};
 
 const COMPILERS: [(&str, &[&str]); 3] =
     [("gcc", &["-gdwarf-5"]), ("gcc", &["-gdwarf-4"]), ("clang-22", &["-gdwarf-5"])];
@@ -11,9 +10,9 @@ const COMPILERS: [(&str, &[&str]); 3] =
 fn object(compiler: &str, flags: &[&str], source: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("a.c"), source).expect("a file");
-    let mut command = Command::new(compiler);
-    command.args(["-O2", "-ffunction-sections", "-c", "a.c", "-o", "a.o"]).args(flags);
-    assert!(command.current_dir(folder.path()).status().expect("a compiler").success());
+    let mut made = command(compiler);
+    made.args(["-O2", "-ffunction-sections", "-c", "a.c", "-o", "a.o"]).args(flags);
+    run(made.current_dir(folder.path()));
     ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"))
 }
 

@@ -1,11 +1,11 @@
 //! No input makes the reader panic: truncated, overwritten and random files give an object or a diagnosis.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
+use klpx_test_tools::{command, run};
 use proptest::prelude::*;
 
 fn fixture() -> &'static [u8] {
@@ -14,22 +14,18 @@ fn fixture() -> &'static [u8] {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let object = dir.path().join("special.o");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
-        let status = Command::new("gcc")
-            .args([
-                "-g",
-                "-O2",
-                "-c",
-                "-ffunction-sections",
-                "-fdata-sections",
-                "-fno-pic",
-                "-mcmodel=kernel",
-                "-o",
-            ])
-            .arg(&object)
-            .arg(source)
-            .status()
-            .expect("gcc runs");
-        assert!(status.success(), "gcc does not compile the fixture");
+        let mut gcc = command("gcc");
+        gcc.args([
+            "-g",
+            "-O2",
+            "-c",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-fno-pic",
+            "-mcmodel=kernel",
+            "-o",
+        ]);
+        run(gcc.arg(&object).arg(source));
         std::fs::read(object).expect("the object")
     })
 }

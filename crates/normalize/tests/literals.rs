@@ -1,10 +1,10 @@
 //! What references into merged strings and shared sections mean.
 
 use std::path::Path;
-use std::process::Command;
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
+use klpx_test_tools::{command, run};
 
 /// A section of strings with one named string, as ThinLTO leaves it when it promotes `.str`, and an array whose loop
 /// ends one past it, before an unnamed constant.
@@ -44,8 +44,7 @@ users:	.quad	.data.shared+8
 fn assemble(dir: &Path) -> ElfFile {
     let (source, object) = (dir.join("a.s"), dir.join("a.o"));
     std::fs::write(&source, SOURCE).expect("the source");
-    let status = Command::new("gcc").args(["-c", "-o"]).arg(&object).arg(&source).status().expect("gcc runs");
-    assert!(status.success());
+    run(command("gcc").args(["-c", "-o"]).arg(&object).arg(&source));
     ElfFile::open(&object).expect("the object")
 }
 

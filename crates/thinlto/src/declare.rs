@@ -92,15 +92,15 @@ impl Appended {
 
 #[cfg(test)]
 mod tests {
+    use klpx_test_tools::{command, run};
+
     use super::*;
-    use std::process::Command;
 
     fn compiled(source: &str) -> Vec<u8> {
         let dir = tempfile::tempdir().expect("a folder");
         let (from, to) = (dir.path().join("a.c"), dir.path().join("a.o"));
         std::fs::write(&from, source).expect("written");
-        let done = Command::new("gcc").arg("-c").arg(&from).arg("-o").arg(&to).status().expect("gcc runs");
-        assert!(done.success());
+        run(command("gcc").arg("-c").arg(&from).arg("-o").arg(&to));
         std::fs::read(to).expect("an object")
     }
 

@@ -188,6 +188,8 @@ pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&
 
 #[cfg(test)]
 mod tests {
+    use klpx_test_tools::{command, run};
+
     use super::*;
 
     #[test]
@@ -217,10 +219,7 @@ mod tests {
         // The linker numbers them: a.c is the first, c.c the second.
         for (source, to) in [("a.c", "native1"), ("c.c", "native2")] {
             std::fs::write(scratch.join(source), "int x;").expect("a file");
-            let mut clang = std::process::Command::new("clang-22");
-            assert!(
-                clang.args(["-c", source, "-o", to]).current_dir(scratch).status().expect("clang").success()
-            );
+            run(command("clang-22").args(["-c", source, "-o", to]).current_dir(scratch));
         }
         let input = |path: &str| crate::link::Input { path: path.to_owned(), lazy: false };
         let inputs = ["fs/a.o", "fs/b.o", "fs/c.o"].map(input).into();

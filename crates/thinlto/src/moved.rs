@@ -111,6 +111,8 @@ fn same_contents((a, x): (&Object<'_>, ItemId), (b, y): (&Object<'_>, ItemId)) -
 mod tests {
     use std::path::PathBuf;
 
+    use klpx_test_tools::{command, run};
+
     use super::*;
 
     /// Data: name, section, contents.
@@ -127,8 +129,7 @@ mod tests {
         let text: String = each.chain([more.to_owned()]).collect();
         let (source, to) = (folder.join(format!("{name}.s")), folder.join(format!("{name}.o")));
         std::fs::write(&source, format!(".file \"a.c\"\n{text}")).expect("a file");
-        let done = std::process::Command::new("as").arg(&source).arg("-o").arg(&to).status();
-        assert!(done.expect("an assembler").success(), "{text}");
+        run(command("as").arg(&source).arg("-o").arg(&to));
         to
     }
 

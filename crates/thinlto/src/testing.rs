@@ -7,6 +7,7 @@ use klpx_build_driver::Recorded;
 use klpx_build_driver::kbuild::UnitList;
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
+use klpx_test_tools::{command, need};
 
 use crate::differing::Differing;
 use crate::link::{Input, Link};
@@ -24,6 +25,9 @@ pub(crate) struct Toy {
 impl Toy {
     /// Units by name and text, compiled. The link imports functions of up to `limit` instructions.
     pub(crate) fn new(units: &[(&str, &str)], limit: usize) -> Toy {
+        for program in ["ld.lld-22", "llvm-ar-22", "llvm-dis-22", "opt-22"] {
+            need(program);
+        }
         let root = tempfile::tempdir().expect("a folder");
         let names = units.iter().map(|(name, _)| format!("fs/{name}.o")).collect();
         let toy = Toy { root, runner: Runner::new(), units: names, limit };
@@ -133,8 +137,7 @@ impl Toy {
 }
 
 fn run(words: &[String], folder: &Path) {
-    let status = std::process::Command::new(&words[0]).args(&words[1..]).current_dir(folder).status();
-    assert!(status.expect("LLVM's tools").success(), "{words:?}");
+    klpx_test_tools::run(command(&words[0]).args(&words[1..]).current_dir(folder));
 }
 
 /// The functions that differ, by unit.

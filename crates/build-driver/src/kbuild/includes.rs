@@ -18,6 +18,9 @@ use files::{File, Files, Tree, name, number};
 
 mod directives;
 mod files;
+mod includers;
+
+pub(crate) use includers::Includers;
 
 /// Who includes whom, of all files that the units of a kernel can reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
 use crate::language::MakeWord;
 use crate::process::{Call, Runner};
-use crate::progress::Progress;
+use crate::progress::{Objects, Progress};
 
 /// At most this many lines of a compiler's output go into a diagnosis.
 const DETAIL_LINES: usize = 60;
@@ -56,9 +56,9 @@ pub(crate) struct Built {
 
 impl Make<'_> {
     /// Runs make with the workspace's variables and `words` (targets and further variables).
-    pub(crate) fn run(&self, words: &[&str], progress: &dyn Progress, total: Option<u64>) -> Result<Built> {
+    pub(crate) fn run(&self, words: &[&str], progress: &dyn Progress, total: Option<usize>) -> Result<Built> {
         let mut lines = Vec::new();
-        let mut units = 0;
+        let units = Objects::of(total);
         let mut call = Call::new("make")
             .dir(self.src)
             .arg("--no-print-directory")
@@ -73,13 +73,12 @@ impl Make<'_> {
         tracing::debug!(?call, "make");
         let success = self.runner.stream(&call, &mut |line| {
             if is_compiled_unit(line) {
-                units += 1;
-                progress.objects(units, total);
+                units.add(1, progress);
             }
             tracing::trace!("{line}");
             lines.push(line.to_owned());
         })?;
-        Ok(Built { success, units, lines })
+        Ok(Built { success, units: units.done(), lines })
     }
 
     /// What the program in the place of the linker reads.

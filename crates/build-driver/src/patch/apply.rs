@@ -9,7 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
-use crate::patch::{FileKind, Hunk, Patch, PatchSet, classify, forms, lines};
+use crate::patch::{Hunk, Patch, PatchSet, classify, forms, included, lines};
 use crate::process::{Call, Runner};
 
 /// A patch set that applies: the text of every file before and after.
@@ -220,6 +220,7 @@ pub(crate) fn prepare(
             .why("after all of them every file that is compiled is as it was")
             .into());
     }
+    included::check(&changes, root, arch)?;
     for change in &mut changes {
         number_lines(change, arch, &mut notes);
     }
@@ -414,7 +415,7 @@ fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
 fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
     let kind = classify(&change.path, arch);
     let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
-    if !matches!(kind, FileKind::Source | FileKind::Header) {
+    if !kind.is_c() {
         return;
     }
     let numbered = lines::number(&decode(original), &decode(patched));
@@ -455,6 +456,7 @@ mod tests {
     }
 
     fn run(dir: &tempfile::TempDir, patches: &[&str], fuzz: u8) -> Result<Prepared> {
+        klpx_test_tools::need("git");
         let mut set = PatchSet::default();
         for (n, text) in patches.iter().enumerate() {
             set.patches.push(Patch::parse(&format!("{n}.patch"), text.as_bytes().to_owned())?);
@@ -606,6 +608,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_survive() {
+        klpx_test_tools::need("git");
         let dir = tempfile::tempdir().expect("dir");
         std::fs::create_dir(dir.path().join("fs")).expect("mkdir");
         std::fs::write(dir.path().join("fs/a.c"), b"a\n/* \xe4 */\nb\n").expect("write");

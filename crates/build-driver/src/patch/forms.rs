@@ -105,6 +105,7 @@ mod tests {
 
     /// What a patch makes of the one file of a tree, or its code.
     fn applied(patch: &[u8]) -> Result<String, &'static str> {
+        klpx_test_tools::need("git");
         let tree = tempfile::tempdir().expect("dir");
         for (path, text) in [("fs/proc/a.c", ORIGINAL), ("Documentation/a.rst", "a\n")] {
             let path = tree.path().join(path);

@@ -12,6 +12,8 @@ pub enum FileKind {
     Source,
     /// A header.
     Header,
+    /// A part of C code, or of makefiles: by its name it can be either.
+    Included,
     /// A Makefile or Kbuild file of a folder of sources.
     BuildFile,
     /// Something else that may end up in the kernel, such as a table that code is made from.
@@ -52,7 +54,7 @@ const fn rule(start: &'static str, middle: &'static str, end: &'static str, kind
 }
 
 /// The first rule that fits decides.
-const PATH_RULES: [PathRule; 49] = [
+const PATH_RULES: [PathRule; 50] = [
     rule("Documentation/", "", "", FileKind::NotCompiled),
     rule("LICENSES/", "", "", FileKind::NotCompiled),
     rule("tools/objtool/", "", "", FileKind::BuildSystem),
@@ -102,6 +104,7 @@ const PATH_RULES: [PathRule; 49] = [
     rule("", "", "/Kbuild", FileKind::BuildFile),
     rule("", "", ".h", FileKind::Header),
     rule("", "", ".c", FileKind::Source),
+    rule("", "", ".inc", FileKind::Included),
 ];
 
 /// Files at the top of the tree that are no part of the build.
@@ -145,14 +148,19 @@ pub fn classify(path: &str, arch: Arch) -> FileKind {
 /// True for what make and the kernel's scripts read, other than the Makefile or Kbuild file of a folder below the top.
 /// make takes the first of GNUmakefile, makefile and Makefile that is there.
 fn is_of_build_system(folder: &str, name: &str) -> bool {
-    const STARTS: [&str; 4] = ["GNUmakefile", "makefile", "Makefile", "Kbuild"];
-    const ENDS: [&str; 4] = [".mk", ".mak", ".inc", ".include"];
     let of_folder = !folder.is_empty() && (name == "Makefile" || name == "Kbuild");
     let of_top = folder.is_empty() && (name.starts_with("localversion") || name == ".scmversion");
-    let named =
-        STARTS.iter().any(|start| name.starts_with(start)) || ENDS.iter().any(|end| name.ends_with(end));
+    !of_folder && (is_read_by_make(name) || of_top || tree::is_product(name))
+}
+
+/// True for a makefile, by its name.
+pub(super) fn is_read_by_make(name: &str) -> bool {
+    const STARTS: [&str; 4] = ["GNUmakefile", "makefile", "Makefile", "Kbuild"];
+    const ENDS: [&str; 3] = [".mk", ".mak", ".include"];
     // scripts/Makefile.build reads Platform files of some architectures.
-    !of_folder && (named || of_top || name == "Platform" || tree::is_product(name))
+    STARTS.iter().any(|start| name.starts_with(start))
+        || ENDS.iter().any(|end| name.ends_with(end))
+        || name == "Platform"
 }
 
 /// Why a kind of file can't be changed by a livepatch.
@@ -175,7 +183,12 @@ impl Refusal {
 impl FileKind {
     /// True when the file can end up in the kernel and klpx applies its changes.
     pub fn is_compiled(self) -> bool {
-        matches!(self, FileKind::Source | FileKind::Header | FileKind::BuildFile | FileKind::Other)
+        self.is_c() || matches!(self, FileKind::BuildFile | FileKind::Other)
+    }
+
+    /// True for what the compiler of C code reads.
+    pub(crate) fn is_c(self) -> bool {
+        matches!(self, FileKind::Source | FileKind::Header | FileKind::Included)
     }
 
     pub(super) fn passed_over(self) -> &'static str {
@@ -277,6 +290,9 @@ mod tests {
             ("fs/makefile", BuildSystem),
             ("fs/Makefile.inc", BuildSystem),
             ("drivers/x/rules.mk", BuildSystem),
+            ("drivers/x/table.inc", Included),
+            ("scripts/x.inc", BuildSystem),
+            ("arch/arm64/lib/x.inc", OtherArch),
             ("fs/Kbuild.inc", BuildSystem),
             ("arch/x86/Kbuild.extra", BuildSystem),
             ("localversion-x", BuildSystem),

@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 mod forms;
+mod included;
 mod kind;
 pub mod lines;
 

@@ -16,7 +16,7 @@ use crate::kbuild::UnitList;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::make::{self, Make, original_does_not_build};
 use crate::kbuild::recorded::Recorded;
-use crate::progress::Progress;
+use crate::progress::{Objects, Progress};
 use crate::space;
 use crate::toolchain::host;
 use crate::workspace::Workspace;
@@ -84,13 +84,12 @@ impl Workspace {
         };
         progress.step(&format!("compiling the units of {} to bitcode", module.name()));
         let (environment, folder) = (Environment::read(&self.dir)?, &list.unit(first).folder);
-        let total = Some(module.units.len() as u64);
+        let expected = module.units.len();
         let make_it = |make: &Make<'_>| {
-            let mut done = 0;
+            let made = Objects::of(Some(expected));
             let built = environment.make(make, folder, &[PathBuf::from(object)], &mut |line| {
                 if make::is_compiled_unit(line) {
-                    done += 1;
-                    progress.objects(done, total);
+                    made.add(1, progress);
                 }
             })?;
             Ok((!built.success).then(|| original_does_not_build(make, &built)))

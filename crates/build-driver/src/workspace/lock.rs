@@ -156,6 +156,8 @@ fn sign(file: &File) {
 mod tests {
     use std::sync::Mutex;
 
+    use klpx_test_tools::{command, run};
+
     use super::*;
 
     /// Keeps what is said.
@@ -193,8 +195,7 @@ mod tests {
     #[test]
     fn a_lock_that_nobody_alive_has_is_told_and_ends_in_an_error() {
         // No process has this number, and a process that does not have the lock open; nothing at all.
-        let strangers = std::process::Command::new("sleep").arg("30").spawn();
-        let mut stranger = strangers.expect("started");
+        let mut stranger = command("sleep").arg("30").spawn().expect("started");
         for (says, told) in [
             ("4000000".to_owned(), "was killed (pid 4000000)"),
             (stranger.id().to_string(), "was killed"),
@@ -244,7 +245,7 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&precious).expect("read"), "text");
             std::fs::remove_file(&place).expect("removed");
         }
-        let fifo = std::process::Command::new("mkfifo").arg(&place).status().expect("mkfifo");
-        assert!(fifo.success() && take(&dir, &Runner::new(), &()).is_err());
+        run(command("mkfifo").arg(&place));
+        assert!(take(&dir, &Runner::new(), &()).is_err());
     }
 }

@@ -106,7 +106,7 @@ impl Workspace {
     /// The number of units that were compiled.
     fn make_patched(&self, patching: &journal::Patching<'_>, progress: &dyn Progress) -> Result<u64> {
         self.with_make(|make| {
-            let built = make.run(&TARGETS, progress, Some(patching.units.len() as u64))?;
+            let built = make.run(&TARGETS, progress, Some(patching.units.len()))?;
             if built.success {
                 return Ok(built.units);
             }

@@ -16,7 +16,7 @@ use crate::kbuild::recorded::Recorded;
 use crate::kbuild::{Rule, Text, Unit, UnitId, UnitList};
 use crate::parallel::each;
 use crate::patch::apply::Prepared;
-use crate::progress::Progress;
+use crate::progress::{Objects, Progress};
 use crate::workspace::Workspace;
 
 impl Workspace {
@@ -94,7 +94,7 @@ impl Workspace {
         let build = self.build_dir();
         targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
-        let (mut done, total) = (0, Some(units.len() as u64));
+        let made = Objects::of(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let preprocess = || environment.make(make, folder, targets, &mut |_| {});
@@ -111,8 +111,7 @@ impl Workspace {
                 if !built.success {
                     return Err(failure(make, &built));
                 }
-                done += targets.len() as u64;
-                progress.objects(done, total);
+                made.add(targets.len(), progress);
             }
             Ok(())
         })?;

@@ -182,11 +182,11 @@ impl Workspace {
         for change in &prepared.changes {
             let path = change.path.as_str();
             let kind = classify(path, self.kernel.arch());
-            if matches!(kind, FileKind::Source | FileKind::Header) {
+            if kind.is_c() {
                 if change.original.is_some() { &mut edits.edited } else { &mut edits.added }.push(path);
             }
             match kind {
-                FileKind::Header => edits.headers = true,
+                FileKind::Header | FileKind::Included => edits.headers = true,
                 FileKind::Source if change.original.is_none() || change.patched.is_none() => {
                     edits.folders = true
                 }

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 
@@ -25,7 +24,7 @@ use crate::kernel::{SECTION_FLAGS, Sections};
 use crate::parallel::each;
 use crate::patch::apply::Prepared;
 use crate::process::{Call, Outcome};
-use crate::progress::Progress;
+use crate::progress::{Objects, Progress};
 use crate::workspace::Workspace;
 use crate::workspace::ahead::Ahead;
 use crate::workspace::touched::{Touched, TouchedUnit};
@@ -197,13 +196,12 @@ impl Workspace {
             folders.entry(&unit.unit.folder).or_default().push(unit.unit.target().into());
         }
         let environment = Environment::read(&self.dir)?;
-        let (mut done, total) = (0, Some(units.len() as u64));
+        let made = Objects::of(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let built = environment.make(make, folder, targets, &mut |line| {
                     if crate::kbuild::make::is_compiled_unit(line) {
-                        done += 1;
-                        progress.objects(done, total);
+                        made.add(1, progress);
                     }
                 })?;
                 if !built.success {
@@ -288,7 +286,7 @@ impl Workspace {
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<Vec<UnitPair>> {
-        let (done, total) = (AtomicU64::new(0), Some(units.len() as u64));
+        let made = Objects::of(Some(units.len()));
         let pairs: Vec<(&TouchedUnit, Original)> = units.iter().zip(originals).collect();
         let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
             let (unit, original) = &pairs[at];
@@ -297,7 +295,7 @@ impl Workspace {
                 Some(ahead) => self.finish(unit, &original.record, &ahead.object, false)?,
                 None => self.compile(unit, &original.record, &patched, &[], patched_fails)?,
             }
-            progress.objects(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            made.add(1, progress);
             Ok(patched)
         });
         let compiled = compiled.into_iter().collect::<Result<Vec<PathBuf>>>()?;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+
+use klpx_test_tools::command;
 
 /// The entries that matter, and those that they may lie in.
 const TAGS: [&str; 5] = [
@@ -85,12 +87,12 @@ enum Kind {
 
 /// Counts what `tool` (some llvm-dwarfdump) prints of a file. In a linked image, what lies at 0 was thrown away.
 pub(crate) fn count(tool: &str, file: &Path, linked: bool) -> Count {
-    let mut command = Command::new(tool);
-    command
+    let mut dwarfdump = command(tool);
+    dwarfdump
         .args(["--debug-info", "--show-children"])
         .args(TAGS.map(|tag| format!("--filter-child-tag={tag}")));
-    command.arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("llvm-dwarfdump");
+    dwarfdump.arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = dwarfdump.spawn().expect("llvm-dwarfdump");
     let mut lines = BufReader::with_capacity(1 << 20, child.stdout.take().expect("a pipe"));
     let mut reading = Reading::default();
     let mut line = String::new();

@@ -62,7 +62,8 @@ pub(super) fn text(surveyed: &Surveyed) -> String {
     render::table(&rows)
 }
 
-/// The list for spreadsheets (RFC 4180).
+/// The list for spreadsheets (RFC 4180). Names come from files of others: one that a spreadsheet would take for a formula
+/// has `'` before it.
 pub(super) fn csv(surveyed: &Surveyed) -> String {
     let survey = &surveyed.survey;
     let mut text = String::from(
@@ -88,12 +89,11 @@ pub(super) fn csv(surveyed: &Surveyed) -> String {
     text
 }
 
+/// A cell that holds a text.
 fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
-    }
+    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    let cell = if is_formula { format!("'{cell}") } else { cell.to_owned() };
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
 #[cfg(test)]
@@ -105,5 +105,24 @@ mod tests {
         assert_eq!(quoted("md_run"), "md_run");
         assert_eq!(quoted("static, declared inline"), "\"static, declared inline\"");
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (cell, written) in [
+            ("=HYPERLINK(\"x\")", "\"'=HYPERLINK(\"\"x\"\")\""),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "\"'\r=1\""),
+            ("\n=1", "\"'\n=1\""),
+            ("=1,2", "\"'=1,2\""),
+            ("a=b", "a=b"),
+            ("'=1", "'=1"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(cell), written, "{cell:?}");
+        }
     }
 }

@@ -4,9 +4,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::Path;
-use std::process::Command;
 
 use klpx_normalize::elf::ElfFile;
+use klpx_test_tools::command;
 
 /// A compiler and the linker that goes with it. `cargo xtask test` installs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,5 @@ pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]
 }
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).current_dir(folder).output();
-    assert!(output.is_ok(), "{program}: {output:?}; `cargo xtask test` installs it");
-    let output = output.expect("an output");
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    klpx_test_tools::run(command(program).args(arguments).current_dir(folder));
 }

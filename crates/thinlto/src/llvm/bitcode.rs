@@ -125,7 +125,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use klpx_test_tools::{command, run, said};
 
     use super::bitstream::MAGIC;
     use super::*;
@@ -134,8 +134,7 @@ mod tests {
 
     impl Folder {
         fn run(&self, program: &str, words: &[&str]) {
-            let done = Command::new(program).args(words).current_dir(&self.0).output().expect("LLVM's tools");
-            assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+            run(command(program).args(words).current_dir(&self.0));
         }
 
         fn bitcode(&self, source: &str, name: &str) -> Vec<u8> {
@@ -150,9 +149,7 @@ mod tests {
             std::fs::write(self.0.path().join("b.c"), importer).expect("a file");
             self.run("clang-22", &["-O2", "-flto=thin", "-c", "b.c", "-o", "b.o"]);
             self.run("ld.lld-22", &["-r", name, "b.o", "-o", "linked.o"]);
-            let listed =
-                Command::new("llvm-nm-22").arg("linked.o").current_dir(&self.0).output().expect("nm");
-            let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let text = said(command("llvm-nm-22").arg("linked.o").current_dir(&self.0));
             text.lines()
                 .filter_map(|line| line.split(' ').next_back())
                 .filter(|n| n.contains(".llvm."))

@@ -59,7 +59,7 @@ fn symbols(bytes: &[u8]) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use klpx_test_tools::{command, run};
 
     use super::*;
 
@@ -69,11 +69,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("a.c"), source).expect("a file");
-        let clang = Command::new("clang-22")
-            .args(["-O2", "-faddrsig", "-c", "a.c"])
-            .current_dir(folder.path())
-            .status();
-        assert!(clang.expect("clang").success());
+        run(command("clang-22").args(["-O2", "-faddrsig", "-c", "a.c"]).current_dir(folder.path()));
         std::fs::read(path("a.o")).expect("an object")
     }
 

@@ -56,6 +56,8 @@ fn line(text: &str) -> Option<Inlined<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use klpx_test_tools::{command, said};
+
     use super::*;
 
     #[test]
@@ -77,15 +79,8 @@ ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always
     #[test]
     fn a_links_file_tells_the_same_as_its_lines() {
         let folder = tempfile::tempdir().expect("a folder");
-        let run = |program: &str, words: &[&str]| {
-            let done = std::process::Command::new(program)
-                .args(words)
-                .current_dir(folder.path())
-                .output()
-                .expect("LLVM");
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-            String::from_utf8_lossy(&done.stdout).into_owned()
-        };
+        let run =
+            |program: &str, words: &[&str]| said(command(program).args(words).current_dir(folder.path()));
         let source =
             "static int leaf(int n) { return n * 3; } static inline int mid(int n) { return leaf(n) + 1; }
             int entry(int n) { return mid(n) + leaf(4); }";

@@ -209,7 +209,8 @@ fn summary(mut entries: Entries<'_>) -> Option<Vec<Call>> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::process::Command;
+
+    use klpx_test_tools::{command, said};
 
     use super::*;
 
@@ -221,9 +222,7 @@ mod tests {
         int fresh(int n) { return helper(n) + helper(n + 1) + helper(n * 2); }";
 
     fn run(folder: &Path, program: &str, words: &[&str]) -> String {
-        let done = Command::new(program).args(words).current_dir(folder).output().expect("LLVM's tools");
-        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8_lossy(&done.stdout).into_owned()
+        said(command(program).args(words).current_dir(folder))
     }
 
     fn bitcode(folder: &Path, version: &str, name: &str, source: &str) -> Vec<u8> {

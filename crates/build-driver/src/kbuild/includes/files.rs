@@ -50,7 +50,7 @@ impl Files {
         Files::new(source.chain(built).chain(further).collect(), arch, searched)
     }
 
-    fn new(mut files: Vec<File>, arch: &str, searched: BTreeSet<File>) -> Files {
+    pub(super) fn new(mut files: Vec<File>, arch: &str, searched: BTreeSet<File>) -> Files {
         files.par_sort_unstable();
         files.dedup();
         let mut by_name: Vec<u32> = (0..files.len()).map(number).collect();
@@ -64,6 +64,11 @@ impl Files {
 
     pub(super) fn file(&self, at: u32) -> &File {
         &self.files[at as usize]
+    }
+
+    /// All files with their numbers.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.files.iter().enumerate().map(|(at, file)| (number(at), file.path.as_str()))
     }
 
     /// The number of a file.
@@ -121,7 +126,7 @@ impl Files {
     }
 
     /// The part of the source that a file belongs to, when the file is none of this kernel by itself.
-    fn aside<'p>(&self, path: &'p str) -> Option<&'p str> {
+    pub(super) fn aside<'p>(&self, path: &'p str) -> Option<&'p str> {
         let (first, rest) = path.split_once('/')?;
         if ASIDE.contains(&first) {
             return Some(first);
@@ -134,7 +139,7 @@ impl Files {
 
 /// The paths of all files below a folder, relative to it. What can't be read is left out: a compiler can't read it
 /// either. Compiled files and hidden ones are nobody's to include.
-fn walk(root: &Path) -> Vec<String> {
+pub(super) fn walk(root: &Path) -> Vec<String> {
     fn below(dir: &Path, prefix: &str) -> Vec<String> {
         let mut files = Vec::new();
         let mut folders = Vec::new();

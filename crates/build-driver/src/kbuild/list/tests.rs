@@ -1,6 +1,6 @@
 //! A made tree that talks to `units.mk` as the kernel's makefiles do.
 
-use std::process::Command;
+use klpx_test_tools::command;
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn tree() -> (tempfile::TempDir, PathBuf, PathBuf) {
 
 fn ask(src: &Path, build: &Path, extra: &[&str]) -> Result<UnitList> {
     UnitList::ask(src, build, &mut |words| {
-        let output = Command::new("make")
+        let output = command("make")
             .current_dir(build)
             .env_remove("MAKEFLAGS")
             .envs(ENVIRONMENT)

@@ -29,6 +29,8 @@ pub(crate) enum Need {
     Arm64,
     /// For the unit tests, which compile small objects with every compiler that klpx knows.
     Objects,
+    /// To build libFuzzer.
+    Fuzz,
     /// To look at a page as a user does.
     Browser,
     /// To measure beside others.
@@ -46,6 +48,7 @@ impl Need {
         Need::Guest,
         Need::Arm64,
         Need::Objects,
+        Need::Fuzz,
         Need::Browser,
     ];
 }
@@ -58,13 +61,14 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Root, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Fuzz, Gcc, Gcc12, Guest, Objects, Root, Source};
 use Probe::{Command as Tool, File};
 
 /// Every host dependency: how to see it, the Debian package, what needs it.
 const PACKAGES: &[(Probe, &str, &[Need])] = &[
     (Tool("gcc"), "gcc", &[Gcc, Clang, Clang19, Guest]),
     (File(&["/usr/include/stdio.h"]), "libc6-dev", &[Gcc, Clang, Clang19, Guest]),
+    (Tool("c++"), "g++", &[Fuzz]),
     (Tool("make"), "make", &[Gcc, Clang, Clang19]),
     (Tool("flex"), "flex", &[Gcc, Clang, Clang19]),
     (Tool("bison"), "bison", &[Gcc, Clang, Clang19]),

@@ -51,11 +51,7 @@ pub struct HeldBack {
 /// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
 /// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
 /// when one of the files is not understood.
-pub fn without_new_imports(
-    original: &[u8],
-    patched: &[u8],
-    new: impl Fn(&[u8]) -> bool,
-) -> Option<HeldBack> {
+pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
     for call in &theirs.calls {

@@ -14,7 +14,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         for id in elf.symbol_ids() {
             let _ = (image.position(id), image.file_of(id), image.name(id));
             let Some(address) = image.address(id) else { continue };
-            assert!(image.at(address).any(|other| other == id), "a symbol is not at its own address");
+            // Sections and files have addresses, and are not asked for by them.
+            let named = elf.symbol_type(id) < 3;
+            assert!(!named || image.at(address).any(|other| other == id), "a symbol is not at its address");
             let _ = (image.describe(address), image.next_symbol(address), image.section_of(address));
             let _ = image.bytes_from(address);
             for rela in image.relocations(address, elf.symbol_size(id)) {

@@ -148,8 +148,9 @@ impl Maker {
         self.run("objcopy", &["--dump-section", ".BTF=types", "types.o"])?;
         self.run("objcopy", &["--add-section", ".BTF=types", "gcc-5.o", "btf.o"])?;
         self.take("btf.o", &[Kind::Objects])?;
-        self.run("ld", &["-shared", "-o", "linked.so", "gcc-5.o"])?;
-        self.take("linked.so", &[Kind::Objects, Kind::Images])
+        let link = ["-n", "-e", "0", "--unresolved-symbols=ignore-all", "-o", "linked", "gcc-5.o"];
+        self.run("ld", &link)?;
+        self.take("linked", &[Kind::Objects, Kind::Images])
     }
 
     fn modules(&self) -> Result<()> {

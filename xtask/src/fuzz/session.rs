@@ -109,12 +109,12 @@ impl Said {
             self.outcome.finding = Some(Finding { input: PathBuf::from(input), why });
         } else if let Some(count) = line.strip_prefix("stat::number_of_executed_units: ") {
             self.outcome.executions = count.trim().parse().unwrap_or_default();
-        } else if line.starts_with('#') {
+        } else if let Some(counted) = line.strip_prefix('#') {
             let mut words = line.split_whitespace();
             let mut after = |name: &str| words.by_ref().skip_while(|word| *word != name).nth(1)?.parse().ok();
             self.outcome.coverage = after("cov:").unwrap_or(self.outcome.coverage);
             self.outcome.rate = after("exec/s:").unwrap_or(self.outcome.rate);
-            let count = line[1..].split_whitespace().next().and_then(|count| count.parse().ok());
+            let count = counted.split_whitespace().next().and_then(|count| count.parse().ok());
             self.outcome.executions = count.unwrap_or(self.outcome.executions);
         }
     }

@@ -14,6 +14,7 @@ mod dwarfdump;
 mod external;
 mod faults;
 mod fingerprint;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod inlining;
@@ -99,6 +100,8 @@ enum Command {
     Mutants(mutants::Args),
     /// Which single faults in finished modules the verification finds
     Faults(faults::Args),
+    /// Random inputs to whatever reads files that others wrote
+    Fuzz(fuzz::Args),
     /// Measure analysis and a whole build
     Bench(bench::Args),
     /// Boot a fixture kernel to a shell or run one guest script
@@ -147,6 +150,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Levels(args) => levels::run(&workspace, args),
         Command::Mutants(args) => mutants::run(&workspace, args),
         Command::Faults(args) => faults::run(&workspace, args),
+        Command::Fuzz(args) => fuzz::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }

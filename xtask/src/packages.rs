@@ -31,6 +31,8 @@ pub(crate) enum Need {
     /// For the unit tests, which compile small objects with every compiler that klpx knows: the programs of
     /// `klpx_test_tools`.
     Objects,
+    /// To build libFuzzer.
+    Fuzz,
     /// To look at a page as a user does.
     Browser,
     /// To measure beside others.
@@ -48,6 +50,7 @@ impl Need {
         Need::Guest,
         Need::Arm64,
         Need::Objects,
+        Need::Fuzz,
         Need::Browser,
     ];
 }
@@ -64,7 +67,7 @@ enum Item {
 }
 
 use Item::{File, Program, Shared};
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Gcc, Gcc12, Guest, Objects, Root, Source};
+use Need::{Arm64, Bench, Browser, Clang, Clang19, Fuzz, Gcc, Gcc12, Guest, Objects, Root, Source};
 
 /// Every host dependency and what needs it. The programs of the unit tests are in a table of their own.
 const ITEMS: &[(Item, &[Need])] = &[
@@ -100,6 +103,7 @@ const ITEMS: &[(Item, &[Need])] = &[
     (Shared("aarch64-linux-gnu-gcc"), &[Arm64]),
     (File(&["/usr/aarch64-linux-gnu/include/stdio.h"], "libc6-dev-arm64-cross"), &[Arm64]),
     (Program("qemu-system-aarch64", "qemu-system-arm"), &[Arm64]),
+    (Program("c++", "g++"), &[Fuzz]),
     (Program("chromium", "chromium"), &[Browser]),
     (Program("pfunct", "pahole"), &[Bench]),
 ];

@@ -16,7 +16,7 @@ use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{consistent, inlining, kernel, refusal, robust, scenario, ui};
+use crate::{consistent, fuzz, inlining, kernel, refusal, robust, scenario, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -71,7 +71,7 @@ pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// rustfmt, clippy, documentation
+    /// rustfmt, clippy, documentation, and that the fuzz targets build
     Lint,
     /// The workspace's own tests
     Unit,
@@ -191,20 +191,29 @@ fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         ("documentation", &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]),
     ];
     for (name, arguments) in checks {
-        let mut step = ui::step(name);
-        step.at(&arguments.join(" "));
-        match process::output(cargo(workspace, arguments).env("RUSTDOCFLAGS", "--deny warnings")) {
-            Ok(_) => {
-                tally.passed += 1;
-                step.done("clean");
-            }
-            Err(error) => {
-                step.failed("");
-                tally.fail(name, format!("{error:#}"));
-            }
+        let run =
+            || process::output(cargo(workspace, arguments).env("RUSTDOCFLAGS", "--deny warnings")).map(drop);
+        check(tally, (name, &arguments.join(" ")), run);
+    }
+    // They are a workspace of their own: nothing else compiles them.
+    packages::ensure(fuzz::NEEDS)?;
+    check(tally, ("fuzz targets", "build"), || fuzz::build_only(workspace));
+    Ok(())
+}
+
+fn check(tally: &mut Tally, (name, at): (&str, &str), run: impl FnOnce() -> Result<()>) {
+    let mut step = ui::step(name);
+    step.at(at);
+    match run() {
+        Ok(()) => {
+            tally.passed += 1;
+            step.done("clean");
+        }
+        Err(error) => {
+            step.failed("");
+            tally.fail(name, format!("{error:#}"));
         }
     }
-    Ok(())
 }
 
 fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {

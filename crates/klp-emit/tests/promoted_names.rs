@@ -1,12 +1,13 @@
 //! How a livepatch names what ThinLTO promoted: as the kernel to be patched has it, whatever klpx's own build calls it.
 //! Witness and kernel are real ThinLTO links of a small project.
 
+mod kallsyms_tables;
 #[path = "../../normalize/tests/project/mod.rs"]
 mod project;
 
 use klpx_klp_emit::bind::{Binding, BoundSymbol, Evidence};
 use klpx_klp_emit::image::{Image, VMLINUX};
-use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
+use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_test_tools::command;
@@ -53,57 +54,9 @@ fn kernel(tools: Tools, object: &ElfFile, strips: Option<bool>) -> ElfFile {
     };
     let linked = link(&[]);
     let Some(strips) = strips else { return linked };
-    std::fs::write(at("kallsyms.s"), tables(&linked, strips)).expect("a file");
+    std::fs::write(at("kallsyms.s"), kallsyms_tables::source(&linked, strips)).expect("a file");
     run("gcc", &["-c", "kallsyms.s", "-o", "kallsyms.o"]);
     link(&["kallsyms.o"])
-}
-
-/// The tables of scripts/kallsyms.c for the symbols of an image, a token for each character.
-fn tables(image: &ElfFile, strips: bool) -> String {
-    let elf = image.parse().expect("an image");
-    let named = |id: &SymbolId| {
-        elf.symbol_type(*id) < 3
-            && matches!(elf.definition(*id), Definition::Section(_))
-            && !elf.symbol_name(*id).is_empty()
-    };
-    let mut symbols: Vec<(u64, String)> = elf
-        .symbol_ids()
-        .filter(named)
-        .map(|id| (elf.symbol_value(id), String::from_utf8_lossy(elf.symbol_name(id)).into_owned()))
-        .collect();
-    symbols.sort();
-    let seen = |n: usize| {
-        let name = &symbols[n].1;
-        let end = if strips { name.find(".llvm.") } else { None };
-        name[..end.unwrap_or(name.len())].to_owned()
-    };
-    let mut by_name: Vec<usize> = (0..symbols.len()).collect();
-    by_name.sort_by_key(|&n| (seen(n), n));
-    let lines = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>().join("\n");
-    let bytes = |text: String| text.bytes().map(|b| b.to_string()).collect::<Vec<_>>().join(", ");
-    let parts = [
-        ("num_syms", format!(".long {}", symbols.len())),
-        (
-            "names",
-            lines(
-                &mut symbols
-                    .iter()
-                    .map(|(_, name)| format!(".byte {}, {}", name.len() + 1, bytes(format!("t{name}")))),
-            ),
-        ),
-        ("token_table", lines(&mut (0..256).map(|b: u32| format!(".byte {}, 0", b.max(1))))),
-        ("token_index", lines(&mut (0..256).map(|n| format!(".short {}", n * 2)))),
-        ("offsets", lines(&mut symbols.iter().map(|(at, _)| format!(".long {:#x} - .", at)))),
-        ("relative_base", ".quad _text".to_owned()),
-        ("seqs_of_names", lines(&mut by_name.iter().map(|n| format!(".byte 0, 0, {n}")))),
-    ];
-    let mut text = ".section .kallsyms, \"a\"\n".to_owned();
-    for (name, body) in parts {
-        // Offsets are 32 bits wide: relative to their base, as kernels before 7.0 have them.
-        let body = body.replace(" - .", " - 0xffffffff81000000");
-        text += &format!(".balign 8\n.globl kallsyms_{name}\nkallsyms_{name}:\n{body}\n");
-    }
-    text
 }
 
 /// The function `helper` that another one of the object calls.

@@ -216,6 +216,7 @@ impl<'d> Object<'d> {
         };
         object.read_roles()?;
         object.check_relocations()?;
+        object.check_symbols()?;
         object.read_items();
         object.read_units();
         object.claim_gaps();
@@ -288,17 +289,29 @@ impl<'d> Object<'d> {
                     continue;
                 };
                 let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
-                return Err(Diagnosis::new(
-                    "klpx::bad-elf",
-                    Class::Input,
-                    format!("a relocation of {section} {fault}"),
-                )
-                .place(Place::file(self.name.clone(), None))
-                .remedy("build the object again")
-                .into());
+                return Err(self.bad(format!("a relocation of {section} {fault}")).into());
             }
         }
         Ok(())
+    }
+
+    /// Labels may lie anywhere. Functions and data must lie in their section: nothing could be said of their contents.
+    fn check_symbols(&self) -> Result<()> {
+        for id in self.elf.symbol_ids() {
+            let Definition::Section(section) = self.elf.definition(id) else { continue };
+            let outside = self.elf.symbol_value(id) > self.elf.section_size(section);
+            if outside && self.elf.symbol_size(id) > 0 && self.role(section) != Role::Unloaded {
+                let name = String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned();
+                return Err(self.bad(format!("{name} lies outside its section")).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn bad(&self, what: String) -> Diagnosis {
+        Diagnosis::new("klpx::bad-elf", Class::Input, what)
+            .place(Place::file(self.name.clone(), None))
+            .remedy("build the object again")
     }
 
     fn read_items(&mut self) {
@@ -428,7 +441,7 @@ impl<'d> Object<'d> {
             {
                 last.end = value.max(item.entry);
             }
-            let end = value.saturating_add(symbol_size).min(size);
+            let end = value.saturating_add(symbol_size).min(size).max(value);
             let prefix = prefix.take();
             let start = prefix.map_or(value, |prefix| self.elf.symbol_value(prefix)).min(value);
             let item = Item { section, start, entry: value, end, symbol, prefix, code };
@@ -442,7 +455,7 @@ impl<'d> Object<'d> {
         if open.is_some()
             && let Some(last) = self.items.last_mut()
         {
-            last.end = size;
+            last.end = size.max(last.entry);
         }
     }
 

@@ -91,3 +91,41 @@ proptest! {
 fn the_fixture_itself_is_read() {
     assert!(read_all(fixture().to_vec()));
 }
+
+/// The fixture with another value and size of a function's symbol, 24 bytes of the table (`Elf64_Sym`).
+fn with_symbol(name: &str, value: u64, size: u64) -> Vec<u8> {
+    let mut bytes = fixture().to_vec();
+    let file = ElfFile::from_bytes("input", bytes.clone());
+    let elf = file.parse().expect("the fixture");
+    let id = elf.symbol_ids().find(|&id| elf.symbol_name(id) == name.as_bytes()).expect("a symbol");
+    let table = elf.section_ids().find(|&id| elf.section_type(id) == 2).expect("a symbol table");
+    let at = elf.section(table).sh_offset.get(object::LittleEndian) as usize + 24 * id.index();
+    bytes[at + 8..at + 16].copy_from_slice(&value.to_le_bytes());
+    bytes[at + 16..at + 24].copy_from_slice(&size.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn functions_outside_their_section_are_refused_and_labels_are_empty() {
+    for (value, size, sound) in [
+        (0, 1, true),
+        (0, u64::MAX, true),
+        (1 << 40, 1, false),
+        (u64::MAX, u64::MAX, false),
+        (1 << 40, 0, true),
+        (u64::MAX, 0, true),
+    ] {
+        let file = ElfFile::from_bytes("input", with_symbol("warns", value, size));
+        let object = match Object::read(&file) {
+            Ok(object) => object,
+            Err(failure) => {
+                assert!(!sound, "{value:#x} {size:#x}");
+                assert_eq!(failure.diagnoses().next().map(|one| one.code), Some("klpx::bad-elf"));
+                continue;
+            }
+        };
+        assert!(sound, "{value:#x} {size:#x}");
+        let items = object.item_ids().map(|id| object.item(id));
+        assert!(items.into_iter().all(|item| item.start <= item.entry && item.entry <= item.end));
+    }
+}

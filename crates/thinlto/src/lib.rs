@@ -18,7 +18,7 @@ mod files;
 mod freeze;
 mod link;
 mod linker;
-mod llvm;
+pub mod llvm;
 mod moved;
 mod originals;
 mod prepare;

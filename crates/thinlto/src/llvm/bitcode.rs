@@ -7,7 +7,7 @@
 use super::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
 
 /// The five words of a module's hash.
-pub(crate) type Hash = [u32; 5];
+pub type Hash = [u32; 5];
 
 pub(crate) const MODULE_BLOCK: u64 = 8;
 const MODULE_CODE_HASH: u64 = 17;
@@ -26,12 +26,12 @@ struct Place {
 }
 
 /// The hash of a bitcode file. `None` when it has none, or more than one module, or is not understood.
-pub(crate) fn hash(bytes: &[u8]) -> Option<Hash> {
+pub fn hash(bytes: &[u8]) -> Option<Hash> {
     find(bytes).map(|place| place.hash)
 }
 
 /// The same file with another hash. `None` as for [`hash`].
-pub(crate) fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
+pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
     let place = find(bytes)?;
     let mut bits = Tail::from(bytes, place.record);
     bits.put(UNABBREV_RECORD, place.width);

@@ -16,16 +16,16 @@ const MAX_DEPTH: u8 = 12;
 
 /// What makes a function the same one in another build. Hashes of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Of its signature and body.
-    pub(crate) body: u128,
+    pub body: u128,
     /// Of its attributes: target features, sanitizers, and whether it may be inlined at all.
-    pub(crate) attributes: u128,
+    pub attributes: u128,
 }
 
 /// The parts of an IR text, by name. Borrows the text.
 #[derive(Debug, Default)]
-pub(crate) struct Module<'t> {
+pub struct Module<'t> {
     /// `define` line and body.
     functions: Map<&'t str, Function<'t>>,
     /// `declare` lines.
@@ -52,7 +52,7 @@ struct Function<'t> {
 
 impl<'t> Module<'t> {
     /// Takes a text apart.
-    pub(crate) fn parse(text: &'t str) -> Module<'t> {
+    pub fn parse(text: &'t str) -> Module<'t> {
         let mut module = Module::default();
         let mut rest = text;
         while let Some((line, after)) = next_line(rest) {
@@ -91,12 +91,12 @@ impl<'t> Module<'t> {
     }
 
     /// The names of all defined functions.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'t str> {
+    pub fn names(&self) -> impl Iterator<Item = &'t str> {
         self.functions.keys().copied()
     }
 
     /// What tells the function apart from another of its name; `None` when the text does not define it.
-    pub(crate) fn identity(&self, name: &str) -> Option<Identity> {
+    pub fn identity(&self, name: &str) -> Option<Identity> {
         let function = self.functions.get(name)?;
         let mut attributes = Xxh3::new();
         for group in attribute_groups(function.head) {
@@ -112,7 +112,7 @@ impl<'t> Module<'t> {
     /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are
     /// `alwaysinline`, but what LLVM has found out of them comes along with those that call them, so their signatures
     /// and attributes count. With a profile the limit depends on the call: then nothing is taken for the same.
-    pub(crate) fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
+    pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
         let profiled =
             |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
         let line = |module: &Module<'_>, line: &str| {

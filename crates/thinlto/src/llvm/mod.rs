@@ -4,10 +4,10 @@
 //!
 //! Pure functions of texts and bytes. Starts no process, never judges what changed in the kernel's code.
 
-pub(crate) mod bitcode;
+pub mod bitcode;
 mod bitstream;
-pub(crate) mod ir;
-pub(crate) mod native;
-pub(crate) mod remarks;
+pub mod ir;
+pub mod native;
+pub mod remarks;
 pub(crate) mod replay;
-pub(crate) mod summary;
+pub mod summary;

@@ -9,7 +9,7 @@ const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
 
 /// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set,
 /// and LLVM writes it in the order of a hash table whose keys depend on how the linker was given the unit.
-pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
@@ -23,7 +23,7 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The source file's name, from the object's only `STT_FILE` symbol.
-pub(crate) fn source_file(bytes: &[u8]) -> Option<&str> {
+pub fn source_file(bytes: &[u8]) -> Option<&str> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
     let mut files = symbols.iter().filter(|symbol| symbol.st_type() == object::elf::STT_FILE);

@@ -6,23 +6,23 @@
 
 /// One call that was inlined. Names are as LLVM has them, promotion suffixes included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Inlined<'t> {
+pub struct Inlined<'t> {
     /// The function that holds the copy.
-    pub(crate) caller: &'t str,
+    pub caller: &'t str,
     /// The function that was copied.
-    pub(crate) callee: &'t str,
+    pub callee: &'t str,
     /// The call site, innermost function first.
-    pub(crate) site: &'t str,
+    pub site: &'t str,
 }
 
 /// All inlined calls that a compiler's or linker's output tells of, in its order; other lines are passed over.
-pub(crate) fn parse(output: &str) -> Vec<Inlined<'_>> {
+pub fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
 }
 
 /// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its
 /// arguments say, one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
-pub(crate) fn from_yaml(file: &str) -> String {
+pub fn from_yaml(file: &str) -> String {
     let mut text = String::new();
     for document in file.split("--- ").filter(|document| document.starts_with("!Passed")) {
         let arguments = document.lines().skip_while(|line| *line != "Args:");

@@ -41,21 +41,17 @@ const HOTNESS_BITS: u32 = 3;
 const COLD: u64 = 1;
 
 /// A bitcode file in which no call imports what its original did not.
-pub(crate) struct HeldBack {
+pub struct HeldBack {
     /// The patched file, of the same size.
-    pub(crate) file: Vec<u8>,
+    pub file: Vec<u8>,
     /// Functions that the patched unit would newly have asked for.
-    pub(crate) functions: usize,
+    pub functions: usize,
 }
 
 /// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
 /// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
 /// when one of the files is not understood.
-pub(crate) fn without_new_imports(
-    original: &[u8],
-    patched: &[u8],
-    new: impl Fn(&[u8]) -> bool,
-) -> Option<HeldBack> {
+pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let mut known: Map<&[u8], u8> = Map::default();
     for call in &theirs.calls {
@@ -78,7 +74,7 @@ pub(crate) fn without_new_imports(
 }
 
 /// The functions that a unit defines. `None` when the file is not understood.
-pub(crate) fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
+pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
     let names = strings(bytes)?;
     let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
     let mut found = std::collections::HashSet::new();

@@ -1,0 +1,209 @@
+//! `cargo xtask fuzz`: random inputs to whatever reads files that others wrote, led by which code they reach.
+//!
+//! The targets are programs of `tests/fuzz`, built with libFuzzer. Each runs for some time from a few small inputs
+//! (`seeds`) and from what earlier runs found worth keeping (`target/fuzz/corpus`). An input that makes a target panic,
+//! take long or take much memory is a finding: it is kept in `target/fuzz/findings`, and tried again by each later run.
+
+mod build;
+#[path = "../../../crates/klp-emit/tests/kallsyms_tables/mod.rs"]
+mod kallsyms_tables;
+mod seeds;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::fuzz::build::Profile;
+use crate::fuzz::seeds::Kind;
+use crate::fuzz::session::Outcome;
+use crate::packages::{self, Need};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this target, such as `elf`; may be repeated [default: all]
+    #[arg(long, value_name = "NAME")]
+    target: Vec<String>,
+    /// How long each target runs
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u64,
+    /// Build the targets and run none
+    #[arg(long)]
+    build_only: bool,
+}
+
+/// A program of `tests/fuzz`.
+struct Target {
+    name: &'static str,
+    seeds: Kind,
+}
+
+/// Every target, and what its first inputs are.
+const TARGETS: &[Target] = &[
+    Target { name: "elf", seeds: Kind::Objects },
+    Target { name: "dwarf", seeds: Kind::Objects },
+    Target { name: "verify", seeds: Kind::Modules },
+    Target { name: "kallsyms", seeds: Kind::Images },
+    Target { name: "bitcode", seeds: Kind::Bitcode },
+    Target { name: "remarks", seeds: Kind::Remarks },
+    Target { name: "patch", seeds: Kind::Patches },
+    Target { name: "compressed", seeds: Kind::Compressed },
+    Target { name: "texts", seeds: Kind::Texts },
+];
+
+/// What the fuzz targets are built with: a compiler for libFuzzer.
+pub(crate) const NEEDS: &[Need] = &[Need::Fuzz];
+
+/// Builds the targets and runs them. `Ok(false)`: there is a finding.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+    let targets = select(&args.target)?;
+    packages::ensure(NEEDS)?;
+    let step = ui::step("build");
+    let profile = if args.build_only { Profile::Quick } else { Profile::Fast };
+    let programs = build::run(&workspace.root, profile)?;
+    step.done(&ui::plural(TARGETS.len(), "target"));
+    if args.build_only {
+        return Ok(true);
+    }
+    packages::ensure(seeds::NEEDS)?;
+    let home = build::home(&workspace.root);
+    let step = ui::step("seeds");
+    seeds::write(workspace, &home)?;
+    step.done("");
+    ui::heading(&format!("fuzz, {} s a target", args.seconds));
+    let time = Duration::from_secs(args.seconds);
+    let outcomes = in_parallel(&targets, workspace.jobs, |target| {
+        let folders = Folders::new(&home, target.name, target.seeds)?;
+        let program = programs.join(target.name);
+        let mut step = ui::step(target.name);
+        let outcome = session::run(&program, &folders, time, &mut step)?;
+        match &outcome.finding {
+            None => step.done(&outcome.line()),
+            Some(_) => step.failed(&outcome.line()),
+        };
+        Ok(outcome)
+    })?;
+    Ok(report(&targets, &outcomes, &programs))
+}
+
+/// Builds the targets, for the lints of `cargo xtask test`.
+pub(crate) fn build_only(workspace: &Workspace) -> Result<()> {
+    build::run(&workspace.root, Profile::Quick).map(drop)
+}
+
+fn select(names: &[String]) -> Result<Vec<&'static Target>> {
+    if let Some(unknown) = names.iter().find(|name| TARGETS.iter().all(|target| target.name != **name)) {
+        let known: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+        bail!("there is no target '{unknown}'; there are {}", known.join(", "));
+    }
+    let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| name == target.name);
+    Ok(TARGETS.iter().filter(wanted).collect())
+}
+
+/// Where a target's inputs are.
+pub(crate) struct Folders {
+    /// Inputs that reach code which no other does, kept between runs.
+    pub(crate) corpus: PathBuf,
+    /// Made anew by each run.
+    pub(crate) seeds: PathBuf,
+    /// Inputs that a target failed on, in this run or an earlier one.
+    pub(crate) findings: PathBuf,
+    /// What libFuzzer says.
+    pub(crate) log: PathBuf,
+}
+
+impl Folders {
+    fn new(home: &Path, name: &str, kind: Kind) -> Result<Folders> {
+        let folders = Folders {
+            corpus: home.join("corpus").join(name),
+            seeds: home.join("seeds").join(kind.name()),
+            findings: home.join("findings").join(name),
+            log: home.join("log").join(format!("{name}.log")),
+        };
+        for folder in [&folders.corpus, &folders.findings, &home.join("log")] {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(folders)
+    }
+}
+
+/// Runs targets, `jobs` at a time. Outcomes are in the order of the targets.
+fn in_parallel(
+    targets: &[&'static Target],
+    jobs: usize,
+    run: impl Fn(&Target) -> Result<Outcome> + Sync,
+) -> Result<Vec<Outcome>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let n = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(target) = targets.get(n)
+        {
+            done.push((n, run(target)));
+        }
+        done
+    };
+    let mut outcomes: Vec<(usize, Result<Outcome>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    outcomes.sort_by_key(|(n, _)| *n);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Says what was found and how to see it again.
+fn report(targets: &[&Target], outcomes: &[Outcome], programs: &Path) -> bool {
+    let mut good = true;
+    for (target, outcome) in targets.iter().zip(outcomes) {
+        let Some(finding) = &outcome.finding else { continue };
+        if good {
+            ui::heading("findings");
+        }
+        good = false;
+        ui::say(&format!("  {}: {}", target.name, finding.why));
+        ui::say(&format!("      {} {}", programs.join(target.name).display(), finding.input.display()));
+    }
+    let executions: u64 = outcomes.iter().map(|outcome| outcome.executions).sum();
+    let found = outcomes.iter().filter(|outcome| outcome.finding.is_some()).count();
+    ui::say(&format!("\n{executions} executions, {}", ui::plural(found, "finding")));
+    good
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_program_is_a_target() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+        let manifest: toml::Table = toml::from_str(&manifest).expect("TOML");
+        let programs = manifest["bin"].as_array().expect("programs");
+        let built: BTreeSet<&str> = programs.iter().filter_map(|program| program["name"].as_str()).collect();
+        let files: BTreeSet<String> = std::fs::read_dir(folder.join("fuzz_targets"))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").display().to_string())
+            .collect();
+        let known: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
+        assert_eq!(known, built);
+        assert_eq!(known, files.iter().map(String::as_str).collect());
+    }
+
+    #[test]
+    fn an_unknown_target_is_named() {
+        let error = select(&["elf".to_owned(), "else".to_owned()]).err().expect("a refusal").to_string();
+        assert!(error.contains("'else'"), "{error}");
+        assert_eq!(select(&["patch".to_owned()]).expect("a target").len(), 1);
+        assert_eq!(select(&[]).expect("targets").len(), TARGETS.len());
+    }
+}

@@ -1,5 +1,6 @@
 //! Each mutant against the tests that reach it.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::process::Child;
 use std::sync::Mutex;
@@ -48,6 +49,7 @@ pub(crate) struct Verdict {
 pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<Verdict>> {
     let mut step = ui::step("mutants");
     let next = AtomicUsize::new(0);
+    let seen: Vec<AtomicUsize> = tests.iter().map(|_| AtomicUsize::new(0)).collect();
     let done = Mutex::new(Vec::new());
     let shown = Mutex::new(&mut step);
     std::thread::scope(|scope| {
@@ -56,7 +58,7 @@ pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<
                 while let n = next.fetch_add(1, Ordering::Relaxed)
                     && let Some(&mutant) = mutants.get(n)
                 {
-                    let outcome = outcome(tests, mutant);
+                    let outcome = outcome(tests, &seen, mutant);
                     shown
                         .lock()
                         .unwrap_or_else(|lock| lock.into_inner())
@@ -74,16 +76,21 @@ pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<
     done.into_iter().map(|(_, verdict)| verdict).collect()
 }
 
-fn outcome(tests: &[Test], mutant: usize) -> Result<Outcome> {
-    let mut reaching: Vec<&Test> = tests.iter().filter(|test| test.reaches.contains(&mutant)).collect();
-    reaching.sort_by_key(|test| test.takes);
+/// Runs the tests that reach a mutant until some fail. `seen` counts the mutants that each test saw before: mutants stand
+/// beside others of their kind, so the test that saw the most comes first, then the fastest.
+fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<Outcome> {
+    let reaches = |&n: &usize| tests[n].reaches.contains(&mutant);
+    let mut reaching: Vec<usize> = (0..tests.len()).filter(reaches).collect();
+    reaching.sort_by_key(|&n| (Reverse(seen[n].load(Ordering::Relaxed)), tests[n].takes));
     let count = reaching.len();
-    while let Some(first) = reaching.first() {
-        let program = first.program.clone();
-        let batch: Vec<&Test> =
-            reaching.iter().copied().filter(|test| test.program == program).take(BATCH).collect();
-        reaching.retain(|test| !batch.iter().any(|taken| std::ptr::eq(*taken, *test)));
+    while let Some(&first) = reaching.first() {
+        let program = &tests[first].program;
+        let batch: Vec<usize> =
+            reaching.iter().copied().filter(|&n| tests[n].program == *program).take(BATCH).collect();
+        reaching.retain(|n| !batch.contains(n));
+        let batch: Vec<&Test> = batch.iter().map(|&n| &tests[n]).collect();
         if fails(&batch, mutant)? {
+            seen[first].fetch_add(1, Ordering::Relaxed);
             return Ok(match batch.as_slice() {
                 [test] => Outcome::Caught(test.name.clone()),
                 several => Outcome::Caught(format!("{} or {} more", several[0].name, several.len() - 1)),

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::machine::Machine;
-use crate::packages::is_static;
-use crate::process::which;
 use crate::workspace::Workspace;
 use crate::{apt, ui};
 
@@ -15,11 +13,7 @@ const PACKAGE: &str = "busybox-static";
 /// The installed one where it runs here, else the package for the other architecture, unpacked in the cache.
 pub(crate) fn of(workspace: &Workspace, machine: &Machine) -> Result<PathBuf> {
     if machine.is_native() {
-        let busybox = which("busybox").context("busybox is not installed")?;
-        if !is_static(&busybox) {
-            bail!("{} is not static: install {PACKAGE}", busybox.display());
-        }
-        return Ok(busybox);
+        return Ok(klpx_guest::busybox()?);
     }
     let place = workspace.cache_dir("busybox")?.join(machine.debian);
     if place.exists() {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use klpx_guest::Modules;
 
 use crate::distro::{self, Distro};
 use crate::machine::{self, Machine};
 use crate::made::{self, Recipe};
-use crate::modules::Modules;
 use crate::packages::Need;
 use crate::source::{self, Source};
 use crate::stock::{self, Shipped};

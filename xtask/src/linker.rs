@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::process;
-
 /// The folder in the build tree that the linker stands in.
 const TOOLS: &str = "klpx-fixture-tools";
 /// The folder in the build tree with the native code.
@@ -18,7 +16,7 @@ const CACHE: &str = "klpx-fixture-lto";
 /// Puts the linker into a build tree, under the name that kbuild calls; the PATH entry that it is found by. Only
 /// relocatable links have bitcode in them.
 pub(crate) fn with_cache(tree: &Path, name: &str) -> Result<PathBuf> {
-    let real = process::which(name).with_context(|| format!("no {name} in PATH"))?;
+    let real = klpx_guest::which(name).with_context(|| format!("no {name} in PATH"))?;
     let tools = tree.join(TOOLS);
     fs::create_dir_all(&tools)?;
     let script = format!(

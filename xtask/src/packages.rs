@@ -6,7 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{self, which};
+use klpx_guest::{is_static, which};
+
+use crate::process;
 use crate::ui;
 
 /// What a package is needed for.
@@ -142,21 +144,6 @@ fn missing(needs: &[Need]) -> BTreeSet<&'static str> {
 fn in_multiarch(place: &str) -> bool {
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
     Path::new(&place.replace("/usr/include/", &format!("/usr/include/{triple}/"))).exists()
-}
-
-/// True for an ELF file without a PT_INTERP program header (type 3), which is what a static binary lacks.
-pub(crate) fn is_static(path: &Path) -> bool {
-    let Ok(bytes) = std::fs::read(path) else { return false };
-    let word = |at: usize, size: usize| -> Option<u64> {
-        let bytes = bytes.get(at..at + size)?;
-        Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    let interpreters = || -> Option<usize> {
-        let (offset, size, count) = (word(32, 8)?, word(54, 2)?, word(56, 2)?);
-        let types = (0..count).map(|n| word((offset + n * size) as usize, 4));
-        Some(types.filter(|kind| *kind == Some(3)).count())
-    };
-    bytes.starts_with(b"\x7fELF") && interpreters() == Some(0)
 }
 
 /// Makes sure that the host has what `needs` asks for.

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::kernel::{Built, Kernel};
 use crate::klpx::Klpx;
 use crate::packages::{self, Need};
-use crate::process::{self, which};
+use crate::process;
 use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
@@ -217,7 +217,7 @@ fn check(tally: &mut Tally, (name, at): (&str, &str), run: impl FnOnce() -> Resu
 }
 
 fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let arguments: &[&str] = if which("cargo-nextest").is_some() {
+    let arguments: &[&str] = if klpx_guest::which("cargo-nextest").is_some() {
         &["nextest", "run", "--workspace", "--cargo-quiet", "--no-fail-fast", "--status-level", "fail"]
     } else {
         &["test", "--quiet", "--workspace", "--no-fail-fast"]

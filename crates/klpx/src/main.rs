@@ -15,6 +15,7 @@ mod progress;
 mod render;
 mod report;
 mod terminal;
+mod trial;
 mod wanted;
 
 use std::io::Write;
@@ -44,6 +45,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Doctor(args) => doctor::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Test(args) => trial::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),

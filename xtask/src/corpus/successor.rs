@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use super::record::{Build, Judged};
 use crate::kernel::Built;
 use crate::klpx::Objects;
-use crate::modules::Modules;
+use klpx_guest::Modules;
 
 /// The next kernel, and what is other in its source.
 pub(super) struct Successor {

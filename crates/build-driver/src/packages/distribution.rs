@@ -79,6 +79,8 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
             (Piece::Vmlinux, "usr/lib/debug/vmlinux-{release}", "linux-image-{release}-dbg"),
             (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbg"),
             (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "linux-image-{release}-dbg"),
+            (Piece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
+            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "linux-binary-{release}"),
             (Piece::Modules, "lib/modules/{release}", "linux-image-{release}"),
             (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
             (Piece::Source, "usr/src/linux-source-{series}", "linux-source-{series}"),
@@ -125,6 +127,7 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
             (Piece::Config, "boot/config-{release}", "linux-modules-{release}"),
             (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbgsym"),
             (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbgsym"),
+            (Piece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
             (Piece::Modules, "lib/modules/{release}", "linux-modules-{release}"),
             (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
             (Piece::Source, "usr/src/linux-source-{base}", "linux-source-{base}"),
@@ -160,6 +163,8 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
             (Piece::Vmlinux, "usr/lib/debug/usr/lib/modules/{release}/vmlinux", "kernel-debuginfo-{release}"),
             (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-debuginfo-{release}"),
             (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-debuginfo-{release}"),
+            (Piece::BootImage, "lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
+            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
             (Piece::Modules, "lib/modules/{release}", "kernel-modules-{release}"),
             (Piece::Modules, "usr/lib/modules/{release}", "kernel-modules-{release}"),
         ],
@@ -196,6 +201,8 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
             ),
             (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
             (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
+            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-{flavour}"),
+            (Piece::BootImage, "boot/vmlinuz-{release}", "kernel-{flavour}"),
             (Piece::Modules, "usr/lib/modules/{release}", "kernel-{flavour}"),
             (Piece::Modules, "lib/modules/{release}", "kernel-{flavour}"),
             (Piece::Source, "usr/src/linux-{abi}", "kernel-source"),
@@ -216,7 +223,7 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
 ];
 
 /// Places that self-made kernels use, and those of distributions that klpx does not know.
-static COMMON: [(Piece, &str); 14] = [
+static COMMON: [(Piece, &str); 17] = [
     (Piece::Headers, "lib/modules/{release}/build"),
     (Piece::Headers, "usr/lib/modules/{release}/build"),
     (Piece::Config, "lib/modules/{release}/config"),
@@ -227,6 +234,9 @@ static COMMON: [(Piece, &str); 14] = [
     (Piece::Vmlinux, "lib/modules/{release}/vmlinux"),
     (Piece::Vmlinux, "usr/lib/modules/{release}/vmlinux"),
     (Piece::Vmlinux, "boot/vmlinux-{release}"),
+    (Piece::BootImage, "boot/vmlinuz-{release}"),
+    (Piece::BootImage, "lib/modules/{release}/vmlinuz"),
+    (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz"),
     (Piece::Modules, "lib/modules/{release}"),
     (Piece::Modules, "usr/lib/modules/{release}"),
     (Piece::Source, "lib/modules/{release}/source"),

@@ -223,9 +223,10 @@ impl Survey {
         self.missing().iter().all(|piece| !piece.is_required())
     }
 
-    /// The pieces that were not found.
+    /// The pieces that were not found, of those that a build may need.
     pub fn missing(&self) -> Vec<Piece> {
-        Piece::ALL.into_iter().filter(|piece| !self.found.contains_key(piece)).collect()
+        let needed = Piece::ALL.into_iter().filter(|&piece| piece != Piece::BootImage);
+        needed.filter(|piece| !self.found.contains_key(piece)).collect()
     }
 
     /// The files, when nothing is missing that every livepatch needs.

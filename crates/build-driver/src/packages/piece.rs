@@ -16,6 +16,8 @@ pub enum Piece {
     Symvers,
     /// The kernel's image with code and symbols.
     Vmlinux,
+    /// The image that a boot loader starts.
+    BootImage,
     /// The folder of the modules as they are loaded.
     Modules,
     /// The folder of the debug package's copies of the modules.
@@ -30,12 +32,13 @@ pub enum Piece {
 
 impl Piece {
     /// Every piece, in the order of reports.
-    pub const ALL: [Piece; 9] = [
+    pub const ALL: [Piece; 10] = [
         Piece::Config,
         Piece::Headers,
         Piece::Symvers,
         Piece::Vmlinux,
         Piece::Source,
+        Piece::BootImage,
         Piece::Modules,
         Piece::DebugModules,
         Piece::ModulesOrder,
@@ -52,7 +55,7 @@ impl Piece {
         match self {
             Piece::Config | Piece::Symvers => Piece::Headers,
             Piece::DebugModules => Piece::Vmlinux,
-            Piece::ModulesOrder | Piece::ModulesBuiltin => Piece::Modules,
+            Piece::ModulesOrder | Piece::ModulesBuiltin | Piece::BootImage => Piece::Modules,
             Piece::Headers | Piece::Vmlinux | Piece::Modules | Piece::Source => self,
         }
     }
@@ -65,6 +68,7 @@ impl Piece {
             Piece::Symvers => "what the kernel exports, with checksums",
             Piece::Vmlinux => "the kernel's code and symbols, to be compared and bound to",
             Piece::Source => "what the patch applies to",
+            Piece::BootImage => "guests that try a livepatch",
             Piece::Modules => "modules that a patch changes",
             Piece::DebugModules => "names of source files in modules",
             Piece::ModulesOrder | Piece::ModulesBuiltin => "which sources belong to which module",
@@ -80,6 +84,7 @@ impl fmt::Display for Piece {
             Piece::Symvers => "Module.symvers",
             Piece::Vmlinux => "vmlinux",
             Piece::Source => "source",
+            Piece::BootImage => "boot image",
             Piece::Modules => "modules",
             Piece::DebugModules => "modules' debug copies",
             Piece::ModulesOrder => "modules.order",

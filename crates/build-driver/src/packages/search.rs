@@ -15,6 +15,9 @@ use crate::config::Config;
 use crate::own;
 use crate::tree::SourceTree;
 
+/// Where make puts the image that a boot loader starts (arch/*/boot/Makefile).
+const BOOT_IMAGES: [&str; 3] = ["arch/x86/boot/bzImage", "arch/arm64/boot/Image", "arch/arm64/boot/Image.gz"];
+
 /// Looks for every piece of the kernel that is meant.
 pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
     let roots = Roots::new(&wanted.sysroots);
@@ -42,6 +45,7 @@ pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
     search.config()?;
     search.symvers();
     search.vmlinux()?;
+    search.boot_image();
     search.modules()?;
     search.source()?;
     search.survey.others = search.others();
@@ -244,6 +248,16 @@ impl Search<'_> {
             .why(format!("the release {} comes from {}", self.survey.release, self.survey.release_from))
             .remedy("name files of one kernel")
             .into()
+    }
+
+    fn boot_image(&mut self) {
+        let build =
+            self.build_tree().into_iter().flat_map(|folder| BOOT_IMAGES.map(|image| folder.join(image)));
+        let build = build.map(|path| Located { path, from: Origin::BuildTree });
+        let mut all = build.chain(self.candidates(Piece::BootImage));
+        if let Some(located) = all.find(|located| located.path.is_file()) {
+            self.found(Piece::BootImage, located.path, located.from);
+        }
     }
 
     fn modules(&mut self) -> Result<()> {

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use klpx_diagnosis::{Class, Diagnosis};
 
+use crate::host::which;
 use crate::machine::Machine;
-use crate::process::{self, which};
 
 /// How to run guest code. With a thread for each of its processors, TCG may run a breakpoint that the kernel has
 /// already taken out of its text again, and the guest oopses.
@@ -29,7 +29,47 @@ pub(crate) enum End {
     TimedOut,
 }
 
-/// Boots and gives every line of the serial console to `line` until the guest ends or `limit` passes.
+/// How QEMU may run a guest of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accelerator(&'static str);
+
+impl Accelerator {
+    /// True when the guest's instructions are emulated, which is slow.
+    pub fn is_emulation(self) -> bool {
+        self.0 == TCG
+    }
+
+    /// The one that runs guests of this host's own architecture, found once by booting a kernel without a root: only
+    /// trying tells. Other architectures are emulated.
+    ///
+    /// # Errors
+    /// `klpx::missing-tool` when the emulator is not installed.
+    pub fn find(machine: &Machine, image: &Path) -> Result<Accelerator, Diagnosis> {
+        static NATIVE: OnceLock<&str> = OnceLock::new();
+        if which(machine.qemu).is_none() {
+            let what = format!("a guest needs {}", machine.qemu);
+            return Err(Diagnosis::new("klpx::missing-tool", Class::Environment, what)
+                .why(format!("{} is not installed", machine.qemu))
+                .remedy(format!("install {}", machine.package)));
+        }
+        if !machine.is_native() || !Path::new("/dev/kvm").exists() {
+            return Ok(Accelerator(TCG));
+        }
+        Ok(Accelerator(NATIVE.get_or_init(|| {
+            let mut ran = false;
+            let seen = |line: &str| ran |= line.contains("Kernel panic") || line.contains("end Kernel");
+            // A KVM that does not work says so on standard error, or nothing at all until the time is over.
+            let _ = watch(&mut command(machine, Accelerator(KVM), image, ""), PROBE, seen);
+            if ran { KVM } else { TCG }
+        })))
+    }
+}
+
+/// Boots and gives every line of the serial console to `line` until the guest ends or `limit` passes. `arguments` are
+/// added to the kernel's command line.
+///
+/// # Errors
+/// When the emulator is missing or fails.
 pub(crate) fn run(
     machine: &Machine,
     image: &Path,
@@ -37,41 +77,24 @@ pub(crate) fn run(
     arguments: &str,
     limit: Duration,
     line: impl FnMut(&str),
-) -> Result<End> {
-    let mut command = command(machine, accelerator(machine, image)?, image, arguments);
+) -> Result<End, Diagnosis> {
+    let mut command = command(machine, Accelerator::find(machine, image)?, image, arguments);
     command.arg("-initrd").arg(initramfs);
     watch(&mut command, limit, line)
 }
 
-fn command(machine: &Machine, accelerator: &str, image: &Path, arguments: &str) -> Command {
-    let processor = if accelerator == KVM { "host" } else { machine.emulated };
+fn command(machine: &Machine, accelerator: Accelerator, image: &Path, arguments: &str) -> Command {
+    let processor = if accelerator.is_emulation() { machine.emulated } else { "host" };
     let mut command = Command::new(machine.qemu);
     command
         .args(machine.board)
-        .args(["-accel", accelerator, "-cpu", processor, "-m", "1G"])
+        .args(["-accel", accelerator.0, "-cpu", processor, "-m", "1G"])
         .args(["-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(image)
         .arg("-append")
         .arg(format!("console={} panic=-1 printk.devkmsg=on {arguments}", machine.console).trim_end());
     command
-}
-
-/// The accelerator that runs guests of this host's own architecture, found once by booting a kernel without a root:
-/// only trying tells. Other architectures are emulated.
-fn accelerator(machine: &Machine, image: &Path) -> Result<&'static str> {
-    static NATIVE: OnceLock<&str> = OnceLock::new();
-    which(machine.qemu).with_context(|| format!("{} is not installed", machine.qemu))?;
-    if !machine.is_native() || !Path::new("/dev/kvm").exists() {
-        return Ok(TCG);
-    }
-    Ok(NATIVE.get_or_init(|| {
-        let mut ran = false;
-        let seen = |line: &str| ran |= line.contains("Kernel panic") || line.contains("end Kernel");
-        // A KVM that does not work says so on standard error, or nothing at all until the time is over.
-        let _ = watch(&mut command(machine, KVM, image, ""), PROBE, seen);
-        if ran { KVM } else { TCG }
-    }))
 }
 
 /// A guest that is killed when its watcher goes away.
@@ -85,17 +108,17 @@ impl Drop for Guest {
     }
 }
 
-fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Result<End> {
+fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Result<End, Diagnosis> {
     let deadline = Instant::now() + limit;
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("can't run {}", process::shown(command)))?;
+        .map_err(|error| failed(command, &error.to_string()))?;
     let mut guest = Guest(child);
     let (sender, receiver) = channel();
-    let stdout = guest.0.stdout.take().context("the console is piped")?;
+    let stdout = guest.0.stdout.take().ok_or_else(|| Diagnosis::internal("the console is piped"))?;
     let console = std::thread::spawn(move || {
         let mut reader = BufReader::new(stdout);
         let mut bytes = Vec::new();
@@ -107,7 +130,7 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
             }
         }
     });
-    let mut stderr = guest.0.stderr.take().context("the errors are piped")?;
+    let mut stderr = guest.0.stderr.take().ok_or_else(|| Diagnosis::internal("the errors are piped"))?;
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
         // QEMU's own words only; a read error leaves what there is.
@@ -124,11 +147,18 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
     if end == End::TimedOut {
         let _ = guest.0.kill();
     }
-    let status = guest.0.wait()?;
+    let status = guest.0.wait().map_err(|error| failed(command, &error.to_string()))?;
     let _ = console.join();
     let errors = errors.join().unwrap_or_default();
     if end == End::Exited && !status.success() {
-        bail!("QEMU ended with {status}: {}", errors.trim());
+        return Err(failed(command, &format!("it ended with {status}: {}", errors.trim())));
     }
     Ok(end)
+}
+
+fn failed(command: &Command, why: &str) -> Diagnosis {
+    let program = command.get_program().to_string_lossy();
+    Diagnosis::new("klpx::guest-failed", Class::Environment, format!("{program} does not run a guest"))
+        .why(why)
+        .remedy("run the emulator by hand; a guest needs 1 GiB of memory")
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use cpio::{NewcBuilder, newc::ModeFileType};
+use klpx_diagnosis::Diagnosis;
+
+type Result<T> = std::result::Result<T, Diagnosis>;
 
 /// What the archive will hold, in order of addition.
 pub(crate) struct Initramfs {
@@ -26,7 +28,7 @@ impl Initramfs {
         for directory in ["bin", "dev", "lib", "proc", "run", "sys", "tmp"] {
             archive.push(directory, 0o755, ModeFileType::Directory, Vec::new());
         }
-        archive.push("bin/busybox", 0o755, ModeFileType::Regular, fs::read(busybox)?);
+        archive.push("bin/busybox", 0o755, ModeFileType::Regular, read(busybox)?);
         archive.push("bin/sh", 0o777, ModeFileType::Symlink, b"busybox".to_vec());
         archive.push("init", 0o755, ModeFileType::Regular, init.as_bytes().to_vec());
         Ok(archive)
@@ -34,7 +36,7 @@ impl Initramfs {
 
     /// Adds a file of the host, its directories too.
     pub(crate) fn file(&mut self, path: &str, host: &Path, mode: u32) -> Result<()> {
-        let data = fs::read(host).with_context(|| format!("can't read {}", host.display()))?;
+        let data = read(host)?;
         self.bytes(path, data, mode);
         Ok(())
     }
@@ -56,14 +58,19 @@ impl Initramfs {
 
     /// Writes the archive.
     pub(crate) fn write(self, output: &Path) -> Result<()> {
-        let file = fs::File::create(output).with_context(|| format!("can't write {}", output.display()))?;
+        let failed = |error: std::io::Error| Diagnosis::io("write", output, &error);
+        let file = fs::File::create(output).map_err(failed)?;
         let inputs = self.entries.into_iter().map(|entry| {
             let links = if matches!(entry.kind, ModeFileType::Directory) { 2 } else { 1 };
             let builder =
                 NewcBuilder::new(&entry.path).mode(entry.mode).set_mode_file_type(entry.kind).nlink(links);
             (builder, Cursor::new(entry.data))
         });
-        cpio::write_cpio(inputs, std::io::BufWriter::new(file)).context("can't write the initramfs")?;
+        cpio::write_cpio(inputs, std::io::BufWriter::new(file)).map_err(failed)?;
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))
 }

@@ -3,24 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
-use object::{Object as _, ObjectSection as _};
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_normalize::elf::ElfFile;
 
-use crate::process;
-
-/// Endings of files of modules, and what brings their contents to standard output.
-const FORMS: &[(&str, &[&str])] = &[
-    ("ko", &[]),
-    ("ko.xz", &["xz", "--decompress", "--stdout"]),
-    ("ko.zst", &["zstd", "--decompress", "--quiet", "--stdout"]),
-    ("ko.gz", &["gzip", "--decompress", "--stdout"]),
-];
+/// Endings of files of modules.
+const FORMS: &[&str] = &["ko", "ko.xz", "ko.zst", "ko.gz"];
 
 /// The modules of a kernel, and what is built into it instead.
 #[derive(Debug)]
-pub(crate) struct Modules {
+pub struct Modules {
     root: PathBuf,
     /// Paths below the root, without an ending, by the module's name.
     paths: BTreeMap<String, PathBuf>,
@@ -29,20 +21,23 @@ pub(crate) struct Modules {
 
 /// A module that a guest loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Module {
+pub struct Module {
     /// The kernel's name for it.
-    pub(crate) name: String,
+    pub name: String,
     /// The ELF file.
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// What must be loaded for it, in order; itself comes last.
-    pub(crate) chain: Vec<String>,
+    pub chain: Vec<String>,
 }
 
 impl Modules {
     /// Reads `modules.order` and `modules.builtin` of a directory.
-    pub(crate) fn read(root: &Path) -> Result<Modules> {
+    ///
+    /// # Errors
+    /// When `modules.order` can't be read.
+    pub fn read(root: &Path) -> Result<Modules> {
         let order = root.join("modules.order");
-        let order = fs::read_to_string(&order).with_context(|| format!("can't read {}", order.display()))?;
+        let order = fs::read_to_string(&order).map_err(|error| Diagnosis::io("read", &order, &error))?;
         let builtin = fs::read_to_string(root.join("modules.builtin")).unwrap_or_default();
         let paths =
             order.lines().filter_map(|line| Some((name_of(line)?, Path::new(line).with_extension(""))));
@@ -54,25 +49,43 @@ impl Modules {
     }
 
     /// The same modules with their files in another directory.
-    pub(crate) fn under(self, root: &Path) -> Modules {
+    pub fn under(self, root: &Path) -> Modules {
         Modules { root: root.to_path_buf(), ..self }
     }
 
     /// Every module's name.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.paths.keys().cloned().collect()
     }
 
+    /// True for a module of the kernel, or for what is built in under that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.builtin.contains(name) || self.paths.contains_key(name)
+    }
+
     /// The file of a module.
-    pub(crate) fn file(&self, name: &str) -> Result<PathBuf> {
-        let path = self.paths.get(name).with_context(|| format!("the kernel has no module {name}"))?;
-        let path = self.root.join(path);
-        let mut files = FORMS.iter().map(|(form, _)| path.with_extension(form));
-        files.find(|file| file.is_file()).with_context(|| format!("{} is missing", path.display()))
+    ///
+    /// # Errors
+    /// `klpx::module-missing`.
+    pub fn file(&self, name: &str) -> Result<PathBuf> {
+        let missing = |why: String| {
+            let what = format!("the kernel's module {name} is not there");
+            Diagnosis::new("klpx::module-missing", Class::Environment, what)
+                .why(why)
+                .remedy("install the package with the kernel's modules, or name the folder with --modules")
+        };
+        let order = || missing(format!("modules.order of {} does not list it", self.root.display()));
+        let path = self.root.join(self.paths.get(name).ok_or_else(order)?);
+        let mut files = FORMS.iter().map(|form| path.with_extension(form));
+        let file = files.find(|file| file.is_file());
+        Ok(file.ok_or_else(|| missing(format!("{} is missing", path.display())))?)
     }
 
     /// The modules in the order in which they can be loaded, with all that they need. What is built in is left out.
-    pub(crate) fn loading(&self, names: &[String]) -> Result<Vec<Module>> {
+    ///
+    /// # Errors
+    /// When a file is missing or no module.
+    pub fn loading(&self, names: &[String]) -> Result<Vec<Module>> {
         let mut order = Vec::new();
         for name in names {
             self.add(name, &mut order)?;
@@ -84,10 +97,10 @@ impl Modules {
         if self.builtin.contains(name) || order.iter().any(|module| module.name == name) {
             return Ok(());
         }
-        let data = contents(&self.file(name)?)?;
+        let file = ElfFile::open(&self.file(name)?)?;
         let mut chain: Vec<String> = Vec::new();
         // The kernel refuses modules that need each other, so this ends.
-        for needed in depends(&data).with_context(|| format!("module {name}"))? {
+        for needed in depends(&file)? {
             self.add(&needed, order)?;
             let earlier = order.iter().find(|module| module.name == needed);
             let more = earlier.into_iter().flat_map(|module| &module.chain);
@@ -95,7 +108,7 @@ impl Modules {
             chain.extend(more);
         }
         chain.push(name.to_owned());
-        order.push(Module { name: name.to_owned(), data, chain });
+        order.push(Module { name: name.to_owned(), data: file.bytes().to_vec(), chain });
         Ok(())
     }
 }
@@ -105,28 +118,16 @@ fn name_of(line: &str) -> Option<String> {
     Some(Path::new(line).file_stem()?.to_str()?.replace('-', "_"))
 }
 
-/// A module's ELF file, decompressed.
-fn contents(file: &Path) -> Result<Vec<u8>> {
-    let name = file.to_string_lossy();
-    let form = FORMS.iter().find(|(form, _)| name.ends_with(&format!(".{form}")));
-    let (_, words) = form.with_context(|| format!("{name} is no module"))?;
-    let Some((program, options)) = words.split_first() else {
-        return fs::read(file).with_context(|| format!("can't read {name}"));
-    };
-    let mut command = Command::new(program);
-    command.args(options).arg(file).stdin(Stdio::null());
-    let result = command.output().with_context(|| format!("can't run {}", process::shown(&command)))?;
-    if !result.status.success() {
-        bail!("{} failed: {}", process::shown(&command), String::from_utf8_lossy(&result.stderr).trim());
-    }
-    Ok(result.stdout)
-}
-
 /// The modules that one needs, as modpost wrote them into it.
-fn depends(data: &[u8]) -> Result<Vec<String>> {
-    let file = object::File::parse(data).context("no ELF file")?;
-    let info = file.section_by_name(".modinfo").context("no .modinfo")?.data()?;
-    let strings = info.split(|byte| *byte == 0).filter_map(|string| std::str::from_utf8(string).ok());
+fn depends(file: &ElfFile) -> Result<Vec<String>> {
+    let elf = file.parse()?;
+    let info = elf.section_by_name(b".modinfo").ok_or_else(|| {
+        Diagnosis::new("klpx::not-a-module", Class::Input, "a file that should be a kernel module is none")
+            .place(Place::file(file.path().display().to_string(), None))
+            .why("it has no section .modinfo")
+    })?;
+    let strings =
+        elf.section_bytes(info).split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
     let depends = strings.filter_map(|string| string.strip_prefix("depends="));
     Ok(depends.flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).map(kernels_name).collect())
 }

@@ -1,0 +1,228 @@
+//! What a guest says on its console: the lines of the protocol, what the kernel complains of, and the verdict on each
+//! task.
+
+use std::collections::BTreeMap;
+
+use crate::Task;
+use crate::qemu::End;
+
+/// Before every line of the protocol.
+const PREFIX: &str = "KLPX-GUEST: ";
+/// Console lines that no healthy kernel writes. A task that provokes one says so.
+const COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "general protection fault",
+    "Kernel panic",
+    "unable to handle",
+    "rcu_preempt detected stalls",
+    "blocked for more than",
+    "not found in symbol table",
+    "unresolvable ambiguity",
+    "livepatch: failed",
+    "failed to apply patch",
+    "Invalid relocation",
+    "Unknown symbol",
+    "unknown relocation",
+];
+
+/// What a guest said about one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Checks that passed.
+    pub passed: Vec<String>,
+    /// What went wrong; empty is success if the task also finished.
+    pub failures: Vec<String>,
+    /// Lines that the script wants a person to see.
+    pub shown: Vec<String>,
+    /// The task came to its end.
+    pub finished: bool,
+}
+
+impl Verdict {
+    /// True when the task ran to its end and nothing went wrong.
+    pub fn good(&self) -> bool {
+        self.finished && self.failures.is_empty() && !self.passed.is_empty()
+    }
+
+    /// What went wrong; empty when it is good.
+    pub fn problems(&self) -> Vec<String> {
+        match self.good() {
+            false if self.failures.is_empty() => vec!["the guest did not come to its end".to_owned()],
+            _ => self.failures.clone(),
+        }
+    }
+}
+
+/// Reads the console and keeps the verdicts.
+pub(crate) struct Protocol<'a> {
+    tasks: &'a [&'a Task],
+    verdicts: BTreeMap<String, Verdict>,
+    /// The task that runs, and which of its expected complaints have come.
+    current: Option<(&'a Task, Vec<bool>)>,
+    /// The task that ended last: what the kernel says between two tasks, or after all, is its doing.
+    last: Option<&'a Task>,
+    done: bool,
+}
+
+impl<'a> Protocol<'a> {
+    pub(crate) fn new(tasks: &'a [&'a Task]) -> Protocol<'a> {
+        Protocol { tasks, verdicts: BTreeMap::new(), current: None, last: None, done: false }
+    }
+
+    pub(crate) fn line(&mut self, line: &str) {
+        let Some((_, message)) = line.split_once(PREFIX) else {
+            self.kernel_line(line);
+            return;
+        };
+        let (word, rest) = message.split_once(' ').unwrap_or((message, ""));
+        match word {
+            "begin" => self.begin(rest),
+            "end" => self.end(),
+            "done" => self.done = true,
+            "ok" => {
+                if let Some(verdict) = self.verdict() {
+                    verdict.passed.push(rest.to_owned());
+                }
+            }
+            "shown" => {
+                if let Some(verdict) = self.verdict() {
+                    verdict.shown.push(rest.to_owned());
+                }
+            }
+            "FAIL" => self.fail(rest.to_owned()),
+            "note" => {
+                if let Some(verdict) = self.verdict() {
+                    verdict.failures.push(format!("  {rest}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, name: &str) {
+        if let Some(task) = self.tasks.iter().find(|task| task.name == name) {
+            self.verdicts.insert(name.to_owned(), Verdict::default());
+            self.current = Some((task, vec![false; task.console.len()]));
+        }
+    }
+
+    fn end(&mut self) {
+        let Some((task, seen)) = self.current.take() else { return };
+        self.last = Some(task);
+        let missing = task.console.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(text, _)| text);
+        let missing: Vec<String> = missing.map(|text| format!("the console never said '{text}'")).collect();
+        if let Some(verdict) = self.verdicts.get_mut(&task.name) {
+            verdict.failures.extend(missing);
+            verdict.finished = true;
+        }
+    }
+
+    /// A line that is not the protocol's: the kernel speaks.
+    fn kernel_line(&mut self, line: &str) {
+        if self.current.is_none()
+            && self.last.is_some_and(|task| task.console.iter().any(|text| line.contains(text)))
+        {
+            return;
+        }
+        if let Some((task, seen)) = &mut self.current {
+            let mut expected = false;
+            for (text, seen) in task.console.iter().zip(seen) {
+                if line.contains(text) {
+                    *seen = true;
+                    expected = true;
+                }
+            }
+            if expected {
+                return;
+            }
+        }
+        if COMPLAINTS.iter().any(|complaint| line.contains(complaint)) {
+            self.fail(format!("kernel: {}", line.trim()));
+        }
+    }
+
+    fn verdict(&mut self) -> Option<&mut Verdict> {
+        let task = self.current.as_ref().map(|(task, _)| *task).or(self.last)?;
+        self.verdicts.get_mut(&task.name)
+    }
+
+    fn fail(&mut self, what: String) {
+        if let Some(verdict) = self.verdict() {
+            verdict.failures.push(what);
+        }
+    }
+
+    pub(crate) fn finish(mut self, end: End) -> BTreeMap<String, Verdict> {
+        if !self.done {
+            self.fail(match end {
+                End::Exited => "the guest went down".to_owned(),
+                End::TimedOut => "the guest did not come to an end in time".to_owned(),
+            });
+        }
+        self.verdicts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict_of(console: &[&str], lines: &[&str]) -> Verdict {
+        let task = Task {
+            name: "01-a".to_owned(),
+            script: String::new(),
+            files: Vec::new(),
+            console: console.iter().map(|&text| text.to_owned()).collect(),
+        };
+        let tasks = [&task];
+        let mut protocol = Protocol::new(&tasks);
+        for line in lines {
+            protocol.line(line);
+        }
+        protocol.finish(End::Exited).remove("01-a").unwrap_or_default()
+    }
+
+    const BEGIN: &str = "[    1.0] KLPX-GUEST: begin 01-a";
+    const OK: &str = "[    1.0] KLPX-GUEST: ok loaded";
+    const END: &str = "[    1.0] KLPX-GUEST: end 01-a";
+    const DONE: &str = "[    1.0] KLPX-GUEST: done";
+    const WARNING: &str = "[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2";
+
+    #[test]
+    fn a_task_is_good_when_it_checked_something_and_ended() {
+        assert!(verdict_of(&[], &[BEGIN, OK, END, DONE]).good());
+        assert!(!verdict_of(&[], &[BEGIN, END, DONE]).good());
+        assert!(!verdict_of(&[], &[BEGIN, OK]).good());
+        assert!(!verdict_of(&[], &[]).good());
+    }
+
+    #[test]
+    fn a_kernel_complaint_fails_the_task_that_runs() {
+        assert!(!verdict_of(&[], &[BEGIN, OK, WARNING, END, DONE]).good());
+        assert!(verdict_of(&[], &[WARNING, BEGIN, OK, END, DONE]).good());
+    }
+
+    #[test]
+    fn a_complaint_after_the_end_of_a_task_is_its_own() {
+        for lines in
+            [&[BEGIN, OK, END, WARNING, DONE][..], &[BEGIN, OK, END, DONE, WARNING], &[BEGIN, OK, END]]
+        {
+            assert!(!verdict_of(&[], lines).good(), "{lines:?}");
+        }
+        assert!(verdict_of(&["at a.c:1"], &[BEGIN, OK, WARNING, END, WARNING, DONE]).good());
+    }
+
+    #[test]
+    fn an_expected_complaint_must_come() {
+        assert!(verdict_of(&["at a.c:1"], &[BEGIN, OK, WARNING, END, DONE]).good());
+        assert!(!verdict_of(&["at a.c:1"], &[BEGIN, OK, END, DONE]).good());
+    }
+
+    #[test]
+    fn a_guest_that_goes_down_fails_the_task_that_ran() {
+        let verdict = verdict_of(&[], &[BEGIN, OK]);
+        assert_eq!(verdict.failures, ["the guest went down"]);
+    }
+}

@@ -1,0 +1,43 @@
+//! What this machine has to have for a guest: an emulator, and a static busybox.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, elf};
+
+/// The path of a command, if there is one on PATH or in the system's own directories.
+pub fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The installed busybox. A guest has no shared libraries, so the busybox must need none.
+///
+/// # Errors
+/// `klpx::missing-tool` when there is none.
+pub fn busybox() -> Result<PathBuf> {
+    let missing = |why: &str| {
+        Diagnosis::new("klpx::missing-tool", Class::Environment, "a guest needs a static busybox")
+            .why(why)
+            .remedy("install busybox-static")
+    };
+    let found = which("busybox").ok_or_else(|| missing("busybox is not installed"))?;
+    match is_static(&found) {
+        true => Ok(found),
+        false => Err(missing(&format!("{} needs shared libraries", found.display())).into()),
+    }
+}
+
+/// True for a program that needs no shared library.
+pub fn is_static(path: &Path) -> bool {
+    let Ok(data) = std::fs::read(path) else { return false };
+    let Ok(header) = elf::FileHeader64::<Endianness>::parse(&*data) else { return false };
+    let Ok(endian) = header.endian() else { return false };
+    let Ok(segments) = header.program_headers(endian, &*data) else { return false };
+    !segments.iter().any(|segment| segment.p_type(endian) == elf::PT_INTERP)
+}

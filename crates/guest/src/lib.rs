@@ -1,0 +1,147 @@
+//! Guests in QEMU that try livepatches: the kernel's own image, an initramfs of busybox, modules and shell scripts, and
+//! what the console says.
+//!
+//! Owns the emulator, the protocol on the console and the words that scripts are written in (`script/guest.sh`). Never
+//! builds anything, and needs no privileges.
+
+mod console;
+mod host;
+mod initramfs;
+mod machine;
+mod modules;
+mod qemu;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::console::Protocol;
+use crate::initramfs::Initramfs;
+
+pub use crate::console::Verdict;
+pub use crate::host::{busybox, is_static, which};
+pub use crate::machine::{ARM64, Machine, X86_64};
+pub use crate::modules::{Module, Modules};
+pub use crate::qemu::Accelerator;
+pub use crate::trial::{Expectation, Trial};
+
+/// Process 1 of a guest, and the words of scripts.
+const INIT: &str = include_str!("script/init");
+const WORDS: &str = include_str!("script/guest.sh");
+/// How long a guest may take to boot, and each of its tasks to run. Most take seconds.
+const BOOT: Duration = Duration::from_secs(60);
+const TASK: Duration = Duration::from_secs(150);
+/// How many of the console's last lines an error shows.
+const TAIL: usize = 25;
+
+/// A script that runs in a guest, in a directory of its own.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The name of its directory. Tasks run in the order of their names.
+    pub name: String,
+    /// The script, for busybox's shell, in the words of `guest.sh`.
+    pub script: String,
+    /// Files beside the script: name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Pieces of console lines that are complaints elsewhere and expected here.
+    pub console: Vec<String>,
+}
+
+/// A guest: what it runs on and what it holds besides its tasks.
+#[derive(Debug)]
+pub struct Guest {
+    /// The machine.
+    pub machine: &'static Machine,
+    /// The kernel's image as a boot loader starts it.
+    pub image: PathBuf,
+    /// A static busybox of the guest's architecture.
+    pub busybox: PathBuf,
+    /// Modules that its tasks may load with the word `module`.
+    pub modules: Vec<Module>,
+    /// Programs: name and file.
+    pub programs: Vec<(String, PathBuf)>,
+}
+
+/// What came of one boot.
+pub struct Boot {
+    /// By task, as far as the guest came.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// Every line of the console.
+    pub console: String,
+}
+
+impl Guest {
+    /// Runs tasks in one guest, and boots again without the one that took the guest down, so that no task hides another.
+    /// The console goes to `log`.
+    ///
+    /// # Errors
+    /// When the emulator is missing or fails, or the guest does not reach its first task.
+    pub fn run(&self, tasks: &[Task], log: &Path) -> Result<BTreeMap<String, Verdict>> {
+        let mut verdicts = BTreeMap::new();
+        let mut left: Vec<&Task> = tasks.iter().collect();
+        while !left.is_empty() {
+            let boot = self.boot(&left, log)?;
+            let before = left.len();
+            left.retain(|task| !boot.verdicts.contains_key(&task.name));
+            if left.len() == before {
+                return Err(unreached(&boot.console, log).into());
+            }
+            verdicts.extend(boot.verdicts);
+        }
+        Ok(verdicts)
+    }
+
+    /// Boots once and runs tasks until one takes the guest down.
+    ///
+    /// # Errors
+    /// When the emulator is missing or fails.
+    pub fn boot(&self, tasks: &[&Task], log: &Path) -> Result<Boot> {
+        let scratch = tempfile::tempdir()
+            .map_err(|error| Diagnosis::io("make a folder in", &std::env::temp_dir(), &error))?;
+        let archive = scratch.path().join("initramfs");
+        self.initramfs(tasks)?.write(&archive)?;
+        let mut console = String::new();
+        let mut protocol = Protocol::new(tasks);
+        let limit = BOOT + TASK * tasks.len() as u32;
+        let end = qemu::run(self.machine, &self.image, &archive, "", limit, |line| {
+            console.push_str(line);
+            console.push('\n');
+            protocol.line(line);
+        });
+        std::fs::write(log, &console).map_err(|error| Diagnosis::io("write", log, &error))?;
+        Ok(Boot { verdicts: protocol.finish(end?), console })
+    }
+
+    fn initramfs(&self, tasks: &[&Task]) -> Result<Initramfs> {
+        let mut archive = Initramfs::new(INIT, &self.busybox)?;
+        archive.bytes("lib/guest.sh", WORDS.as_bytes().to_vec(), 0o644);
+        for module in &self.modules {
+            archive.bytes(&format!("modules/{}.ko", module.name), module.data.clone(), 0o644);
+            let chain = module.chain.join("\n") + "\n";
+            archive.bytes(&format!("modules/{}.chain", module.name), chain.into_bytes(), 0o644);
+        }
+        for (name, file) in &self.programs {
+            archive.file(&format!("bin/{name}"), file, 0o755)?;
+        }
+        for task in tasks {
+            let script = task.script.as_bytes().to_vec();
+            archive.bytes(&format!("scenarios/{}/guest.sh", task.name), script, 0o644);
+            for (name, data) in &task.files {
+                archive.bytes(&format!("scenarios/{}/{name}", task.name), data.clone(), 0o644);
+            }
+        }
+        Ok(archive)
+    }
+}
+
+fn unreached(console: &str, log: &Path) -> Diagnosis {
+    let lines: Vec<String> = console.trim_end().lines().map(str::to_owned).collect();
+    let last = lines[lines.len().saturating_sub(TAIL)..].to_vec();
+    Diagnosis::new("klpx::guest-failed", Class::Environment, "the guest does not boot")
+        .why(format!("it came to no task; the whole console is in {}", log.display()))
+        .detail(last)
+        .remedy("check that the image is that of the kernel's own package or build tree, and has a serial console")
+}

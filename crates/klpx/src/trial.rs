@@ -1,0 +1,244 @@
+//! `klpx test`: a livepatch module in a guest of the kernel that it is for.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use klpx_build_driver::Progress as _;
+use klpx_build_driver::packages::{self, Piece, Selector, Survey, Wanted};
+use klpx_build_driver::process::Runner;
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_guest::{Accelerator, Guest, Machine, Modules, Trial, Verdict};
+use klpx_normalize::arch::Arch;
+use klpx_normalize::elf::ElfFile;
+use klpx_verify::inspect::{self, Module};
+use serde_json::json;
+
+use crate::args::Test;
+use crate::progress::Steps;
+use crate::wanted::wanted;
+use crate::{render, report};
+
+/// Schema version of the JSON.
+const SCHEMA: u32 = 1;
+
+/// Runs the command.
+pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
+    let file = ElfFile::open(&args.module)?;
+    let module = inspect::inspect(&file)?;
+    let release = module.info("vermagic").and_then(|vermagic| vermagic.split(' ').next());
+    let release = release.ok_or_else(|| not_a_livepatch(&file, "its modinfo has no vermagic"))?.to_owned();
+    let trial = trial(args, &file, &module)?;
+    let arch = Arch::of_machine(file.parse()?.machine())?;
+
+    let steps = Steps::new();
+    steps.step("looking for the kernel");
+    let survey = survey(args, &release, &steps)?;
+    let (guest, missing) = guest(args, Machine::of(arch), &trial, &survey)?;
+    let slow = Accelerator::find(guest.machine, &guest.image)?.is_emulation();
+    let tasks = trial.tasks();
+    steps.step(&format!(
+        "{} in a guest{}",
+        render::plural(tasks.len(), "trial"),
+        if slow { ", emulated: no KVM works here, so each takes longer" } else { "" }
+    ));
+    let started = Instant::now();
+    let scratch =
+        tempfile::tempdir().map_err(|e| Diagnosis::io("make a folder in", &std::env::temp_dir(), &e))?;
+    let log = args.log.clone().unwrap_or_else(|| scratch.path().join("console"));
+    let verdicts = guest.run(&tasks, &log)?;
+    steps.abandon();
+
+    let tried = Tried {
+        release: &survey.release,
+        emulated: slow,
+        seconds: started.elapsed().as_secs_f64(),
+        missing: &missing,
+        verdicts: tasks
+            .iter()
+            .filter_map(|task| Some((task.name.as_str(), verdicts.get(&task.name)?)))
+            .collect(),
+    };
+    let text = if args.json { tried.json(&module)? } else { tried.text() };
+    out.write_all(text.as_bytes())
+        .map_err(|e| Failure::from(Diagnosis::io("write", Path::new("standard output"), &e)))?;
+    tried.failure(&args.module).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
+    Diagnosis::new("klpx::not-a-livepatch", Class::Input, "the module is no livepatch that can be tried")
+        .place(Place::file(file.path().display().to_string(), None))
+        .why(why)
+        .remedy("name a livepatch module, as klpx build makes it")
+}
+
+fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
+    let name = module.info("name").ok_or_else(|| not_a_livepatch(file, "its modinfo has no name"))?;
+    // The name goes into scripts.
+    match !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        true => Ok(name.to_owned()),
+        false => Err(not_a_livepatch(file, "its name is none of a module").into()),
+    }
+}
+
+fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
+    let functions = module.objects.iter().flat_map(|object| {
+        // The kernel shows the only one of a name as the first (kernel/livepatch/core.c, klp_init_object_loaded).
+        object.functions.iter().map(|f| (object.name.clone(), format!("{},{}", f.old_name, f.sympos.max(1))))
+    });
+    let functions: Vec<(String, String)> = functions.collect();
+    if functions.is_empty() {
+        return Err(not_a_livepatch(file, "its arrays name no function").into());
+    }
+    let previous = |path: &PathBuf| {
+        let file = ElfFile::open(path)?;
+        let name = name_of(&file, &inspect::inspect(&file)?)?;
+        Ok::<_, Failure>((name, file.bytes().to_vec()))
+    };
+    let script = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e));
+    Ok(Trial {
+        name: name_of(file, module)?,
+        module: file.bytes().to_vec(),
+        functions,
+        previous: args.previous.as_ref().map(previous).transpose()?,
+        before: args.before.clone(),
+        after: args.after.clone(),
+        script: args.script.as_ref().map(script).transpose()?,
+    })
+}
+
+/// The kernel that the module says it is for, or the one that is named, which must be that one.
+fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
+    let mut wanted = Wanted {
+        build_dir: args.build_dir.clone(),
+        modules: args.modules.clone(),
+        ..wanted(&args.which, args.cache_dir.as_deref())?
+    };
+    if wanted.kernel.is_none() && wanted.build_dir.is_none() {
+        wanted.kernel = Some(Selector::parse(release));
+    }
+    let survey = packages::survey(&wanted, &Runner::new(), steps)?;
+    if survey.release != release {
+        let what = format!("the module is for Linux {release}, not {}", survey.release);
+        return Err(Diagnosis::new("klpx::release-mismatch", Class::Usage, what)
+            .place(Place::file(args.module.display().to_string(), None))
+            .why("its vermagic says so, and the kernel would refuse to load it")
+            .remedy("name the kernel that the module was built for")
+            .into());
+    }
+    Ok(survey)
+}
+
+/// The guest, and which of the modules that the livepatch patches are not there.
+fn guest(
+    args: &Test,
+    machine: &'static Machine,
+    trial: &Trial,
+    survey: &Survey,
+) -> Result<(Guest, Vec<String>)> {
+    let found = |piece| survey.found.get(&piece).map(|located| located.path.clone());
+    let image = args.image.clone().or_else(|| found(Piece::BootImage)).ok_or_else(|| {
+        Diagnosis::new("klpx::no-boot-image", Class::Environment, "the kernel's boot image is not there")
+            .why(format!("no vmlinuz of Linux {} is in its usual places", survey.release))
+            .remedy("install the package with the kernel's image, or name the file with --image")
+    })?;
+    let busybox = match (&args.busybox, machine.is_native()) {
+        (Some(path), _) => path.clone(),
+        (None, true) => klpx_guest::busybox()?,
+        (None, false) => {
+            let what = "a guest of another architecture needs a busybox of its own";
+            return Err(Diagnosis::new("klpx::missing-tool", Class::Environment, what)
+                .why("the busybox that is installed runs on this machine only")
+                .remedy("name a static busybox of the guest's architecture with --busybox")
+                .into());
+        }
+    };
+    let targets: Vec<String> = trial.targets().into_iter().collect();
+    let modules = found(Piece::Modules).map(|folder| Modules::read(&folder)).transpose()?;
+    let (there, missing) = match &modules {
+        Some(modules) => targets.into_iter().partition(|name| modules.has(name)),
+        None => (Vec::new(), targets),
+    };
+    let modules = modules.map(|modules| modules.loading(&there)).transpose()?.unwrap_or_default();
+    Ok((Guest { machine, image, busybox, modules, programs: Vec::new() }, missing))
+}
+
+/// What came of it.
+struct Tried<'t> {
+    release: &'t str,
+    emulated: bool,
+    seconds: f64,
+    /// Modules that the livepatch patches and that the kernel's packages don't have.
+    missing: &'t [String],
+    verdicts: Vec<(&'t str, &'t Verdict)>,
+}
+
+impl Tried<'_> {
+    fn text(&self) -> String {
+        let mut rows = vec![["trial", "checks", ""].map(str::to_owned).to_vec()];
+        for (name, verdict) in &self.verdicts {
+            let word = if verdict.good() { "ok" } else { "FAILED" };
+            rows.push(vec![title(name).to_owned(), verdict.passed.len().to_string(), word.to_owned()]);
+        }
+        let mut text = format!(
+            "Linux {}, {}, {:.1} s\n\n{}",
+            self.release,
+            if self.emulated { "emulated" } else { "with KVM" },
+            self.seconds,
+            render::table(&rows)
+        );
+        for name in self.missing {
+            text.push_str(&format!("\nnot tried: module {name} is not among the kernel's modules\n"));
+        }
+        text
+    }
+
+    fn json(&self, module: &Module) -> Result<String> {
+        let trials: Vec<_> = self
+            .verdicts
+            .iter()
+            .map(|(name, verdict)| {
+                json!({
+                    "name": title(name),
+                    "good": verdict.good(),
+                    "passed": verdict.passed,
+                    "problems": verdict.problems(),
+                })
+            })
+            .collect();
+        report::to_text(&json!({
+            "schema": SCHEMA,
+            "release": self.release,
+            "livepatch": module.info("name"),
+            "emulated": self.emulated,
+            "seconds": self.seconds,
+            "missing_modules": self.missing,
+            "trials": trials,
+            "good": self.verdicts.iter().all(|(_, verdict)| verdict.good()),
+        }))
+    }
+
+    fn failure(&self, module: &Path) -> Option<Diagnosis> {
+        let bad = self.verdicts.iter().filter(|(_, verdict)| !verdict.good());
+        let lines: Vec<String> = bad
+            .flat_map(|(name, verdict)| {
+                verdict.problems().into_iter().map(move |problem| format!("{}: {problem}", title(name)))
+            })
+            .collect();
+        (!lines.is_empty()).then(|| {
+            Diagnosis::new(
+                "klpx::trial-failed",
+                Class::Verification,
+                "the livepatch does not do in a guest what it should",
+            )
+            .place(Place::file(module.display().to_string(), None))
+            .detail(lines)
+            .remedy("do not load it; --log FILE keeps the guest's console")
+        })
+    }
+}
+
+/// A task's name without the number that orders it.
+fn title(name: &str) -> &str {
+    name.split_once(' ').map_or(name, |(_, title)| title)
+}

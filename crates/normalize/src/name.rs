@@ -596,12 +596,79 @@ mod tests {
         assert_eq!(base("__BTF_ID__struct__x8__7"), Some("__BTF_ID__struct__x8__"));
         for other in [
             "__BTF_ID__set__deny",
+            "__BTF_ID__set__deny__1234",
             "__BTF_ID__set8__kfuncs12",
             "__BTF_ID__func__f",
             "__BTF_ID__func__f12",
             "x",
         ] {
             assert_eq!(base(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_build_are_unsteady_and_names_of_promotion_are_known() {
+        let of = |name: &str| {
+            let suffixes = canonical(name.as_bytes()).suffixes;
+            (suffixes.unsteady(), suffixes.promoted())
+        };
+        for (name, expected) in [
+            ("f", (false, false)),
+            ("n.0", (true, false)),
+            ("f.lto_priv.3", (true, false)),
+            ("__UNIQUE_ID_ddebug_417", (true, false)),
+            ("f.constprop.0", (false, false)),
+            ("f.llvm.12", (false, true)),
+            ("f.llvm.drivers_md_md_c", (false, true)),
+        ] {
+            assert_eq!(of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn data_without_identity_lies_where_its_macro_puts_it() {
+        use Anonymous::*;
+        const KINDS: [Anonymous; 8] = [
+            CompilerConstant,
+            FunctionName,
+            Once,
+            RateLimit,
+            LockdepKey,
+            DebugDescriptor,
+            MacroText,
+            Counter,
+        ];
+        for (section, writable, kinds) in [
+            (
+                ".rodata",
+                false,
+                &[CompilerConstant, FunctionName, RateLimit, LockdepKey, MacroText, Counter][..],
+            ),
+            (".data", true, &[RateLimit, LockdepKey]),
+            (".bss", true, &[RateLimit, LockdepKey]),
+            (".data.rel.ro", true, &[CompilerConstant, RateLimit, LockdepKey]),
+            (".data.once", true, &[Once, RateLimit, LockdepKey, Counter]),
+            (".data..once", true, &[Once, RateLimit, LockdepKey, Counter]),
+            (".data..unlikely", true, &[Once, RateLimit, LockdepKey]),
+            ("__dyndbg", true, &[RateLimit, LockdepKey, DebugDescriptor, Counter]),
+            ("__tracepoint_str", true, &[RateLimit, LockdepKey, MacroText]),
+            (".printk_index", true, &[RateLimit, LockdepKey, MacroText]),
+        ] {
+            let found: Vec<Anonymous> =
+                KINDS.into_iter().filter(|kind| kind.lies_in(section.as_bytes(), writable)).collect();
+            assert_eq!(found, kinds, "{section}");
+        }
+    }
+
+    #[test]
+    fn only_compiler_constants_go_on_behind_their_name() {
+        for name in ["switch.table.f", "CSWTCH.12", "__const.f.x", "__compound_literal.3", "reltable.f"] {
+            assert_eq!(anonymous(name.as_bytes()), Some(Anonymous::CompilerConstant), "{name}");
+        }
+        for name in
+            ["_rs_state", "__key_size", "descriptor_count", "__func___", "__msg_queue", "_entry_count"]
+        {
+            assert_eq!(anonymous(name.as_bytes()), None, "{name}");
         }
     }
 }

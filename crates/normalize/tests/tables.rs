@@ -1,0 +1,43 @@
+//! Special sections whose form klpx does not know are refused: what describes a function would be lost otherwise.
+
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::Object;
+use klpx_test_tools::{command, run};
+
+/// A section's rows, and why they are refused; `None` where they are taken.
+const CASES: [(&str, Option<&str>); 7] = [
+    (".section __ex_table,\"a\"; .long f - ., g - ., 3", None),
+    // a relocation where the form has none
+    (".section __ex_table,\"a\"; .long f - .; .word 0, g - ., 3, 0", Some("an unknown entry form")),
+    // a row without a relocation
+    (".section __ex_table,\"a\"; .long f - ., g - ., 3, 0, 0, 0", Some("an unknown entry form")),
+    // half a row
+    (".section __ex_table,\"a\"; .long f - ., g - ., 3, f - .", Some("an unknown entry form")),
+    (".section .orc_unwind_ip,\"a\"; .long f - .; .section .orc_unwind,\"a\"; .byte 1, 2, 3, 4, 5, 6", None),
+    // a companion with a row more
+    (
+        ".section .orc_unwind_ip,\"a\"; .long f - .; .section .orc_unwind,\"a\"; .zero 12",
+        Some("two tables disagree"),
+    ),
+    // no companion
+    (".section .orc_unwind_ip,\"a\"; .long f - .", Some("two tables disagree")),
+];
+
+#[test]
+fn a_special_section_of_another_form_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, object) = (folder.path().join("a.s"), folder.path().join("a.o"));
+    for (rows, refused) in CASES {
+        let text = format!(
+            ".text\n.globl f, g\n.type f,@function\n.type g,@function\nf: nop\n.size f,1\ng: ret\n.size g,1\n{}\n",
+            rows.replace("; ", "\n")
+        );
+        std::fs::write(&source, text).expect("the source");
+        run(command("as").arg("--64").arg("-o").arg(&object).arg(&source));
+        let file = ElfFile::open(&object).expect("the object");
+        let said = Object::read(&file).err();
+        let what =
+            said.map(|failure| failure.diagnoses().map(|found| found.what.clone()).collect::<String>());
+        assert_eq!(what.as_deref(), refused, "{rows}");
+    }
+}

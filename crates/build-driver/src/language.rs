@@ -10,6 +10,9 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 /// Bytes of a release: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
 const RELEASE: usize = 64;
 
+/// Bytes of a line of modinfo: as much as tools show without trouble.
+const MODINFO_LINE: usize = 500;
+
 /// A word of make's that means itself: to make in a variable, a target and a dependency; to the shell of a recipe,
 /// unquoted; and to the compiler, whose `-Wp,` takes commas for its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,29 @@ impl Deref for MakeWord {
 impl fmt::Display for MakeWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A line that a module says of itself: it becomes a string of C, and a record of `.modinfo`, which a zero byte ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModinfoLine(String);
+
+impl std::str::FromStr for ModinfoLine {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<ModinfoLine, Self::Err> {
+        match text.is_empty() || text.len() > MODINFO_LINE || text.chars().any(char::is_control) {
+            true => Err("one line of at most 500 bytes"),
+            false => Ok(ModinfoLine(text.to_owned())),
+        }
+    }
+}
+
+impl Deref for ModinfoLine {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
     }
 }
 

@@ -30,6 +30,6 @@ pub use events::{Events, Stage};
 pub use klpx_thinlto::Level;
 pub use layouts::Accepted;
 pub use module::kernel_name;
-pub use request::{External, Request};
+pub use request::{External, Info, Request};
 pub use results::{KernelFacts, Made, ObjectFiles, Results, TargetFiles, UnitFacts};
 pub use transition::{Kind as WaitKind, Waiting};

@@ -16,6 +16,7 @@ use klpx_klp_emit::witness::{Witness, overridden};
 use klpx_klp_emit::{export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
+use klpx_normalize::notes;
 use klpx_normalize::object::ItemId;
 use klpx_verify::{KernelFiles, KernelObject, Verified, inspect};
 
@@ -87,7 +88,9 @@ impl Source<'_> {
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         build.results.transition = transition::waiting(&emitted.plan, &images);
         build.note(&transition::notes(&build.results.transition, &kernel_name(name)));
-        let (bytes, glue) = self.link(name, build.request.replace, &emitted)?;
+        let info = build.request.info.records(notes::build_id(&vmlinux.elf));
+        let options = glue::Options { replace: build.request.replace, info: &info };
+        let (bytes, glue) = self.link(name, options, &emitted)?;
         build.events.end(&format!(
             "{}, {}",
             words::plural(build.results.changes.len(), "function"),
@@ -240,13 +243,17 @@ impl Source<'_> {
 
     /// Glue by kbuild's commands, the last link with the closure, livepatch relocations.
     /// Returns the module, and the objects of the glue.
-    fn link(&self, name: &str, replace: bool, emitted: &Emitted) -> Result<(Vec<u8>, Vec<PathBuf>)> {
+    fn link(
+        &self,
+        name: &str,
+        options: glue::Options<'_>,
+        emitted: &Emitted,
+    ) -> Result<(Vec<u8>, Vec<PathBuf>)> {
         let module = format!("livepatch-{name}");
         let dir = self.work_dir.join("module");
         std::fs::create_dir_all(&dir).map_err(|e| Diagnosis::io("create", &dir, &e))?;
         let closure = dir.join("klpx-closure.o");
         std::fs::write(&closure, &emitted.object).map_err(|e| Diagnosis::io("write", &closure, &e))?;
-        let options = glue::Options { replace };
         let text = ModuleText {
             stem: glue::GLUE,
             source: &glue::source(&emitted.plan, options),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use klpx_build_driver::language::ModinfoLine;
 use klpx_build_driver::packages::Wanted;
 use klpx_thinlto::Level;
 
@@ -30,10 +31,37 @@ pub struct Request {
     pub level: Level,
     /// Types whose layout may change, and `__init` functions that may come out otherwise: a person has reviewed them.
     pub allow_layouts: Vec<String>,
+    /// What the module says of itself.
+    pub info: Info,
     /// Whether livepatches that are loaded already are replaced.
     pub replace: bool,
     /// Whether the objects of this run are kept.
     pub keep_work: bool,
+}
+
+/// What a module says of itself, for modinfo and for whoever asks a host what is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// What the livepatch is for.
+    pub description: Option<ModinfoLine>,
+    /// Its version.
+    pub version: Option<ModinfoLine>,
+    /// Vulnerabilities that it mends.
+    pub cves: Vec<ModinfoLine>,
+}
+
+impl Info {
+    /// The records of `.modinfo`, for a kernel of this build ID.
+    pub(crate) fn records(&self, build_id: Option<&[u8]>) -> Vec<(&'static str, String)> {
+        let description = self.description.as_deref().unwrap_or("livepatch made by klpx");
+        let mut records = vec![("description", description.to_owned())];
+        records.extend(self.version.as_deref().map(|version| ("version", version.to_owned())));
+        records.extend(self.cves.iter().map(|cve| ("cve", (**cve).to_owned())));
+        records.push(("klpx", env!("CARGO_PKG_VERSION").to_owned()));
+        let id = |id: &[u8]| ("kernel_build_id", id.iter().map(|byte| format!("{byte:02x}")).collect());
+        records.extend(build_id.map(id));
+        records
+    }
 }
 
 /// An external module that is to be patched.

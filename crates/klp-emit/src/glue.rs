@@ -7,18 +7,20 @@ use std::fmt::Write;
 
 use crate::plan::{Plan, PlannedObject, VMLINUX};
 
-/// How the module behaves.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
+/// How the module behaves, and what it says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
     /// True when it takes the place of every livepatch that is loaded (atomic replace).
     pub replace: bool,
+    /// What modinfo shows: key and text, in this order. Keys are words of C.
+    pub info: &'o [(&'static str, String)],
 }
 
 /// The name of the C file, without `.c`, beside the Kbuild file.
 pub const GLUE: &str = "klpx-glue";
 
 /// The C source.
-pub fn source(plan: &Plan, options: Options) -> String {
+pub fn source(plan: &Plan, options: Options<'_>) -> String {
     let mut text = String::from(
         "// SPDX-License-Identifier: GPL-2.0\n\
          // Written by klpx. The functions are in an object that is linked to this one.\n\
@@ -37,8 +39,11 @@ pub fn source(plan: &Plan, options: Options) -> String {
          static int __init klpx_init(void)\n{{\n\treturn klp_enable_patch(&klpx_patch);\n}}\n\n\
          static void __exit klpx_exit(void)\n{{\n}}\n\n\
          module_init(klpx_init);\nmodule_exit(klpx_exit);\n\
-         MODULE_DESCRIPTION(\"livepatch made by klpx\");\nMODULE_LICENSE(\"GPL\");\nMODULE_INFO(livepatch, \"Y\");\n",
+         MODULE_LICENSE(\"GPL\");\nMODULE_INFO(livepatch, \"Y\");\n",
     );
+    for (key, value) in options.info {
+        let _ = writeln!(text, "MODULE_INFO({key}, \"{}\");", c_string(value));
+    }
     namespaces(&mut text, plan);
     text
 }
@@ -106,6 +111,14 @@ fn objects(text: &mut String, plan: &Plan) {
     text.push_str("\t{ }\n};\n\n");
 }
 
+/// A text inside the quotes of a string of C.
+fn c_string(text: &str) -> String {
+    let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic() && !b"\"\\?".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") })
+        .collect()
+}
+
 fn namespaces(text: &mut String, plan: &Plan) {
     let mut names: Vec<&str> = plan.imports.iter().filter_map(|import| import.namespace.as_deref()).collect();
     names.sort_unstable();
@@ -140,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_arrays_name_objects_functions_and_callbacks() {
-        let text = source(&plan(), Options { replace: true });
+        let info = [("description", "a \"fix\" for 100 % of ü".to_owned()), ("cve", "CVE-2026-1".to_owned())];
+        let text = source(&plan(), Options { replace: true, info: &info });
         for part in [
             "{ .old_name = \"md_run\", .new_func = klpx_new_0, .old_sympos = 1 },",
             ".name = \"raid1\",",
@@ -149,11 +163,13 @@ mod tests {
             ".replace = true",
             "MODULE_INFO(import_ns, \"CRYPTO\");",
             "MODULE_INFO(livepatch, \"Y\");",
+            r#"MODULE_INFO(description, "a \042fix\042 for 100 % of \303\274");"#,
+            "MODULE_INFO(cve, \"CVE-2026-1\");",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains(".name = \"vmlinux\""));
-        assert!(!source(&plan(), Options { replace: false }).contains(".replace"));
+        assert!(!source(&plan(), Options::default()).contains(".replace"));
     }
 
     #[test]
@@ -162,7 +178,7 @@ mod tests {
         plan.imports.push(Import { name: "memset".into(), namespace: Some("CRYPTO".into()) });
         plan.imports.push(Import { name: "kfree".into(), namespace: None });
         plan.objects[1].callbacks[0].kind = CallbackKind::PostUnpatch;
-        let text = source(&plan, Options { replace: false });
+        let text = source(&plan, Options::default());
         assert_eq!(text.matches("import_ns").count(), 1, "{text}");
         assert!(text.contains("extern int klpx_new_1(struct klp_object *)"), "{text}");
         assert!(text.contains("extern void klpx_new_1(struct klp_object *)"), "{text}");

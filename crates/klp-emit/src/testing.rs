@@ -293,7 +293,7 @@ impl Builds {
         std::fs::write(path("linux/livepatch.h"), "").expect("a file");
         std::fs::write(path("module.lds"), SCRIPT).expect("a file");
         std::fs::write(path("closure.o"), &emitted.object).expect("a file");
-        let text = glue::source(&emitted.plan, glue::Options { replace: true });
+        let text = glue::source(&emitted.plan, glue::Options { replace: true, ..glue::Options::default() });
         let flags = [&["-I.", "-Wno-attributes"], self.toolchain.traced_glue].concat();
         self.fixture.compile("glue", &text, "glue.o", &flags);
         self.fixture.link_module("module.lds", &["glue.o", "closure.o"], "linked.ko");

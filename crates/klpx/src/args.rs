@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use klpx_build_driver::language::ModinfoLine;
 use serde::Serialize;
 
 /// Makes Linux kernel livepatch modules from source patches.
@@ -148,6 +149,15 @@ pub(crate) struct Build {
     /// Name of the livepatch; default: from the first patch's file name
     #[arg(short, long)]
     pub(crate) name: Option<String>,
+    /// What the livepatch is for, as modinfo shows it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<ModinfoLine>,
+    /// Version of the livepatch, as modinfo shows it
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) module_version: Option<ModinfoLine>,
+    /// A vulnerability that the livepatch mends, as modinfo shows it; may be repeated
+    #[arg(long, value_name = "CVE-ID")]
+    pub(crate) cve: Vec<ModinfoLine>,
     /// Parallel jobs; default: one for each processor
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use klpx_build_driver::packages::Wanted;
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_engine::analysis::{Finding, Kind};
-use klpx_engine::{External, Request, Results};
+use klpx_engine::{External, Info, Request, Results};
 
 use crate::args::Build;
 use crate::output::Output;
@@ -61,6 +61,11 @@ fn request(args: &Build) -> Result<Request> {
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),
         allow_layouts: args.allow_layout.clone(),
+        info: Info {
+            description: args.description.clone(),
+            version: args.module_version.clone(),
+            cves: args.cve.clone(),
+        },
         replace: !args.no_replace,
         keep_work: args.keep_work,
     })

@@ -13,5 +13,6 @@ pub mod escape;
 pub mod frames;
 pub mod lifetime;
 pub mod name;
+pub mod notes;
 pub mod object;
 pub mod special;

@@ -185,8 +185,9 @@ fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
 }
 
 fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let checks: [(&str, &[&str]); 3] = [
+    let checks: [(&str, &[&str]); 4] = [
         ("rustfmt", &["fmt", "--all", "--check"]),
+        ("rustfmt, fuzz targets", &["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]),
         ("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
         ("documentation", &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]),
     ];

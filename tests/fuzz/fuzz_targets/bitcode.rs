@@ -17,7 +17,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert_eq!(bitcode::hash(&other), Some(hash));
         }
         let _ = summary::functions(file);
-        assert!(summary::without_new_imports(file, file, |_| false).is_none(), "a file calls more than itself");
+        assert!(
+            summary::without_new_imports(file, file, |_| false).is_none(),
+            "a file calls more than itself"
+        );
     }
     if let Some(held) = summary::without_new_imports(original, patched, |_| false) {
         assert_eq!(held.file.len(), patched.len());

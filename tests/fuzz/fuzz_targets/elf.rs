@@ -1,6 +1,7 @@
 //! Any bytes as an object: read, resolve everything, compare with itself. Seed it with small `.o` files.
 #![no_main]
 
+use klpx_diff::Reason;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 
@@ -13,5 +14,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
     }
     let difference = klpx_diff::compare(&object, &object);
-    assert!(difference.functions.iter().all(|change| change.original.is_none()), "an object differs from itself");
+    // Constants that refer to themselves are given up on, and then they count as different.
+    let sure = |reason: &Reason| !matches!(reason, Reason::Literal { .. });
+    let changed = difference.functions.iter().find(|change| change.reasons.iter().any(sure));
+    assert_eq!(changed, None, "an object differs from itself");
 });

@@ -46,7 +46,7 @@ impl Outcome {
     pub(crate) fn line(&self) -> String {
         let findings = usize::from(self.finding.is_some());
         let (executions, rate, edges) = (self.executions, self.rate, self.coverage);
-        format!("{executions:>9} runs {rate:>7}/s {edges:>6} edges {findings:>2} findings")
+        format!("{executions:>10} runs {rate:>6}/s {edges:>6} edges, findings: {findings}")
     }
 }
 

@@ -161,6 +161,9 @@ pub(crate) struct Build {
     /// Parallel jobs; default: one for each processor
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// Try the module in a guest, as klpx test does
+    #[arg(long)]
+    pub(crate) test: bool,
     /// Do not replace livepatches that are loaded already
     #[arg(long)]
     pub(crate) no_replace: bool,
@@ -192,7 +195,7 @@ pub(crate) struct Build {
 }
 
 /// Which kernel is to be patched, and where its packages are looked for.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Which {
     /// The kernel to be patched; default: the build tree one stands in, else the running kernel
     #[arg(short, long, value_name = "RELEASE|running|VMLINUX", value_hint = ValueHint::AnyPath)]
@@ -346,6 +349,27 @@ pub(crate) struct Test {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Test {
+    /// The trial of a module that was built just now, for the kernel that the build was for.
+    pub(crate) fn of_built(build: &Build, module: PathBuf) -> Test {
+        Test {
+            module,
+            which: build.which.clone(),
+            build_dir: build.build_dir.clone(),
+            image: None,
+            modules: build.modules.clone(),
+            busybox: None,
+            previous: None,
+            before: Vec::new(),
+            after: Vec::new(),
+            script: None,
+            log: None,
+            cache_dir: build.common.cache_dir.clone(),
+            json: false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -8,11 +8,12 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::{External, Info, Request, Results};
 
-use crate::args::Build;
+use crate::args::{Build, Test};
 use crate::output::Output;
 use crate::progress::Steps;
 use crate::render;
 use crate::report::{self, Report};
+use crate::trial;
 
 /// Runs the command. The report is written whether it succeeds or not.
 pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
@@ -45,7 +46,11 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let made = klpx_engine::build(&request, steps, &mut report.results)?;
     place.write(&made.bytes)?;
     report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made));
-    show(args, &report.results, &output, out)
+    show(args, &report.results, &output, out)?;
+    match args.test {
+        true => trial::run(&Test::of_built(args, output), out),
+        false => Ok(()),
+    }
 }
 
 fn request(args: &Build) -> Result<Request> {

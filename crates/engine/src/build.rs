@@ -19,6 +19,7 @@ use crate::locate::{self, Located};
 use crate::module::Source;
 use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
+use crate::sign::{self, Signer};
 use crate::target::Target;
 use crate::{elsewhere, external, places, thin, units, whole};
 
@@ -74,10 +75,13 @@ impl Build<'_> {
     fn run(&mut self) -> Result<Made> {
         let (kernel, prepared, files) = self.preflight()?;
         let mut target = Target::new(&files, &kernel);
+        let request = self.request;
+        let headers = files.headers.as_ref().map(|headers| headers.path.as_path());
+        let signer = request.signing.as_ref().map(|signing| Signer::new(signing, headers, kernel.config()));
+        let signer = signer.transpose()?;
         // Another klpx may have the workspace, and that is said in a stage.
         self.events.begin(Stage::Original);
         let workspace = Workspace::open(&kernel, self.events)?;
-        let request = self.request;
         let mut compiled = match (&request.external, kernel.is_thin(), kernel.is_of_units()) {
             (Some(external), ..) => external::compile(self, &workspace, &prepared, (external, &mut target))?,
             (None, true, _) => thin::compile(self, &workspace, &prepared)?,
@@ -116,7 +120,12 @@ impl Build<'_> {
             let (workspace, target, analysis, objects) = (&workspace, &target, &analysis, &objects);
             let (types, elsewhere) = (&types, &elsewhere);
             let source = Source { workspace, work_dir, target, analysis, objects, types, elsewhere };
-            return source.make(self).map_err(with_lines);
+            let mut made = source.make(self).map_err(with_lines)?;
+            match signer {
+                Some(signer) => made.bytes = signer.sign(&made.bytes, work_dir)?,
+                None => self.note(sign::note(kernel.config()).as_slice()),
+            }
+            return Ok(made);
         }
     }
 

@@ -6,6 +6,8 @@ use klpx_build_driver::language::ModinfoLine;
 use klpx_build_driver::packages::Wanted;
 use klpx_thinlto::Level;
 
+use crate::sign::Signing;
+
 /// Patches, the kernel that they are for, and how the livepatch is to be.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -33,6 +35,8 @@ pub struct Request {
     pub allow_layouts: Vec<String>,
     /// What the module says of itself.
     pub info: Info,
+    /// What the module is signed with; `None` for no signature.
+    pub signing: Option<Signing>,
     /// Whether livepatches that are loaded already are replaced.
     pub replace: bool,
     /// Whether the objects of this run are kept.

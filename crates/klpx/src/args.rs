@@ -1,5 +1,6 @@
 //! The command line. Help, man pages and completions all come from here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -96,6 +97,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Try a livepatch module in a guest of the kernel that it is for
     Test(Test),
+    /// Put a detached signature behind a module
+    Sign(Sign),
     /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
     Normalize(Normalize),
     /// Show which functions are inlined at some call sites and exist out of line too
@@ -161,6 +164,8 @@ pub(crate) struct Build {
     /// Parallel jobs; default: one for each processor
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
     /// Try the module in a guest, as klpx test does
     #[arg(long)]
     pub(crate) test: bool,
@@ -349,6 +354,36 @@ pub(crate) struct Test {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What a module is signed with.
+#[derive(Debug, Args)]
+pub(crate) struct Signing {
+    /// Sign the module with this private key, at last; KBUILD_SIGN_PIN holds its passphrase
+    #[arg(long, value_name = "FILE|pkcs11:URI", requires = "sign_cert")]
+    pub(crate) sign_key: Option<OsString>,
+    /// The certificate of the key
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_key")]
+    pub(crate) sign_cert: Option<PathBuf>,
+    /// Hash function of the signature; default: as the kernel's configuration has it
+    #[arg(long, value_name = "NAME", requires = "sign_key")]
+    pub(crate) sign_hash: Option<String>,
+    /// Read the passphrase of the key from this open descriptor
+    #[arg(long, value_name = "N", requires = "sign_key")]
+    pub(crate) sign_pin_fd: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sign {
+    /// Module without a signature
+    #[arg(value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
+    pub(crate) module: PathBuf,
+    /// The signature of the module's contents: a PKCS#7 message without the contents (DER)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) signature: PathBuf,
+    /// Where the signed module goes; default: in the place of the unsigned one
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: Option<PathBuf>,
 }
 
 impl Test {

@@ -71,6 +71,7 @@ fn request(args: &Build) -> Result<Request> {
             version: args.module_version.clone(),
             cves: args.cve.clone(),
         },
+        signing: args.signing.read()?,
         replace: !args.no_replace,
         keep_work: args.keep_work,
     })

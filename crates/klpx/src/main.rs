@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod render;
 mod report;
+mod sign;
 mod terminal;
 mod trial;
 mod wanted;
@@ -46,6 +47,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Diff(args) => diff::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Test(args) => trial::run(args, out),
+        Command::Sign(args) => sign::run(args),
         Command::Normalize(args) => normalize::run(args, out),
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),

@@ -41,6 +41,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("opt-22", "llvm-22"),
     ("sh", "dash"),
     ("sleep", "coreutils"),
+    ("strip", "binutils"),
 ];
 
 /// The Debian package of a program of [`PROGRAMS`].

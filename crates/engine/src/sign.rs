@@ -1,0 +1,95 @@
+//! The signature of a finished module, by the kernel's own `scripts/sign-file`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::Config;
+use klpx_build_driver::process::{Call, Runner};
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+
+/// What a module is signed with.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The private key: a file, or `pkcs11:` and what names the key in a token.
+    pub key: OsString,
+    /// The certificate, a file.
+    pub certificate: PathBuf,
+    /// The hash function; `None` for the one that the kernel's configuration names.
+    pub hash: Option<String>,
+    /// What opens the key.
+    pub pin: Option<Pin>,
+}
+
+/// A passphrase. It is never shown.
+#[derive(Clone)]
+pub struct Pin(pub OsString);
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin")
+    }
+}
+
+/// The same, with the program that signs: everything that can be known before the build was checked.
+pub(crate) struct Signer<'s> {
+    signing: &'s Signing,
+    program: PathBuf,
+    hash: String,
+}
+
+impl<'s> Signer<'s> {
+    /// # Errors
+    /// When the key or the certificate can't be read, or the kernel's headers don't have the program.
+    pub(crate) fn new(signing: &'s Signing, headers: Option<&Path>, config: &Config) -> Result<Signer<'s>> {
+        let key = Path::new(&signing.key);
+        let in_token = key.as_os_str().as_encoded_bytes().starts_with(b"pkcs11:");
+        for path in
+            [Some(signing.certificate.as_path()), Some(key).filter(|_| !in_token)].into_iter().flatten()
+        {
+            std::fs::File::open(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+        }
+        let program = headers.map(|headers| headers.join("scripts/sign-file"));
+        let program = program.filter(|program| program.is_file()).ok_or_else(|| {
+            Diagnosis::new("klpx::missing-tool", Class::Environment, "the program that signs modules is not there")
+                .why("the kernel's headers or build tree have no scripts/sign-file")
+                .remedy("install the package with the headers' programs (linux-kbuild on Debian), or sign with klpx sign")
+        })?;
+        let configured = config.value("CONFIG_MODULE_SIG_HASH").unwrap_or("sha256");
+        let hash = signing.hash.clone().unwrap_or_else(|| configured.to_owned());
+        Ok(Signer { signing, program, hash })
+    }
+
+    /// The module with its signature.
+    ///
+    /// # Errors
+    /// `klpx::not-signed` with what the program says.
+    pub(crate) fn sign(&self, module: &[u8], folder: &Path) -> Result<Vec<u8>> {
+        let file = folder.join("klpx-signed.ko");
+        std::fs::write(&file, module).map_err(|error| Diagnosis::io("write", &file, &error))?;
+        let mut call = Call::new(&self.program).arg(&self.hash).arg(&self.signing.key);
+        call = call.arg(&self.signing.certificate).arg(&file);
+        if let Some(Pin(pin)) = &self.signing.pin {
+            call = call.env("KBUILD_SIGN_PIN", pin);
+        }
+        let outcome = Runner::new().run(&call)?;
+        if !outcome.success {
+            return Err(Diagnosis::new("klpx::not-signed", Class::Environment, "the module can't be signed")
+                .place(Place::file(self.signing.certificate.display().to_string(), None))
+                .why("the kernel's sign-file fails")
+                .detail(outcome.lines)
+                .remedy(
+                    "check that key and certificate belong together, and that KBUILD_SIGN_PIN opens the key",
+                )
+                .into());
+        }
+        Ok(std::fs::read(&file).map_err(|error| Diagnosis::io("read", &file, &error))?)
+    }
+}
+
+/// What to know of a module without a signature.
+pub(crate) fn note(config: &Config) -> Option<String> {
+    let text =
+        "the kernel loads signed modules only (CONFIG_MODULE_SIG_FORCE), and this one will have no signature";
+    config.is("CONFIG_MODULE_SIG_FORCE").then(|| text.to_owned())
+}

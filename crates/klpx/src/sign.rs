@@ -1,0 +1,69 @@
+//! `klpx sign`, and what the options of `klpx build` say of a signature.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_engine::Pin;
+use klpx_normalize::elf::ElfFile;
+use klpx_normalize::signature;
+
+use crate::args::{Sign, Signing};
+use crate::output::Output;
+
+/// The tag of an ASN.1 sequence, with which every PKCS#7 message begins.
+const SEQUENCE: u8 = 0x30;
+/// The variable that kbuild takes the passphrase from.
+const PIN: &str = "KBUILD_SIGN_PIN";
+
+/// Runs the command.
+pub(crate) fn run(args: &Sign) -> Result<()> {
+    let module = ElfFile::open(&args.module)?;
+    module.parse()?;
+    let place = |path: &Path| Place::file(path.display().to_string(), None);
+    if signature::split(module.bytes()).is_some() {
+        return Err(Diagnosis::new("klpx::signed-already", Class::Usage, "the module has a signature")
+            .place(place(&args.module))
+            .why("a signature covers all that stands before it, and the kernel looks at the last one only")
+            .remedy("sign the module as klpx build wrote it")
+            .into());
+    }
+    let signature = read(&args.signature)?;
+    if signature.first() != Some(&SEQUENCE) {
+        return Err(Diagnosis::new("klpx::bad-signature", Class::Input, "the file holds no signature")
+            .place(place(&args.signature))
+            .why("a PKCS#7 message in DER begins with a sequence")
+            .remedy("make it with openssl cms -sign -binary -noattr -nocerts -outform DER")
+            .into());
+    }
+    let signed = signature::append(module.bytes(), &signature)
+        .ok_or_else(|| Diagnosis::internal("a signature of a bounded file fits"))?;
+    let output = args.output.as_ref().unwrap_or(&args.module);
+    Output::claim(output, 0o666)?.write(&signed)
+}
+
+impl Signing {
+    /// What the engine signs with.
+    pub(crate) fn read(&self) -> Result<Option<klpx_engine::Signing>> {
+        let (Some(key), Some(certificate)) = (&self.sign_key, &self.sign_cert) else { return Ok(None) };
+        let pin = match self.sign_pin_fd {
+            Some(descriptor) => Some(pin_of(descriptor)?),
+            None => std::env::var_os(PIN),
+        };
+        let (key, certificate, hash) = (key.clone(), certificate.clone(), self.sign_hash.clone());
+        Ok(Some(klpx_engine::Signing { key, certificate, hash, pin: pin.map(Pin) }))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    klpx_input::bytes(path).map_err(|error| Diagnosis::io("read", path, &error))?
+}
+
+/// The first line that an open descriptor gives.
+fn pin_of(descriptor: u32) -> Result<OsString> {
+    let path = PathBuf::from(format!("/proc/self/fd/{descriptor}"));
+    let mut bytes = read(&path)?;
+    bytes.truncate(bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len()));
+    Ok(OsString::from_vec(bytes))
+}

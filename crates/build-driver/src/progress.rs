@@ -1,4 +1,4 @@
-//! How a long step tells its caller what it is doing. Owns the trait only; knows no terminal.
+//! How a long step tells its caller what it is doing: the trait, and the count of objects. Knows no terminal.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub trait Progress: Sync {
     /// A step begins: a lower-case fragment such as `copying the source`.
     fn step(&self, message: &str);
-    /// Objects compiled so far, and how many there will be when that is known. [`Objects`] counts them.
+    /// Objects compiled so far, and how many there will be when that is known.
     fn objects(&self, done: u64, total: Option<u64>);
     /// Something worth telling that stops nothing.
     fn note(&self, message: &str);

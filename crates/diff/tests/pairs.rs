@@ -221,3 +221,8 @@ fn each_difference_of_two_arm64_objects_is_told() {
 fn items_are_paired_by_evidence_only() {
     check("correlate.txt", X86_64);
 }
+
+#[test]
+fn what_is_no_evidence_pairs_nothing() {
+    check("settle.txt", X86_64);
+}

@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::{Evidence, Sources};
+use klpx_diff::{Edits, Evidence, Line, Sources};
 use support::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
 use support::{Builds, Pair, used, used_one};
 
@@ -138,6 +138,70 @@ fn a_static_does_not_follow_its_line_into_another_function() {
         let base = if tools == GCC_12 { "n" } else { "b.n" };
         let n = used_one(&pair.patched, "b", base);
         assert_eq!((pair.of(n), pair.correlation.is_unsettled(n)), (None, true), "{tools:?}");
+    }
+}
+
+/// The code is the same, but what is inlined there is another function, with a variable of that name.
+#[test]
+fn a_static_of_another_inlined_function_is_another_one() {
+    let text = |name: &str| {
+        format!(
+            "static inline __attribute__((always_inline)) int {name}(int x) {{\nstatic int n; n += x; return n; }}
+            int f(int x) {{\nreturn {name}(x); }}\n"
+        )
+    };
+    for (name, same) in [("a", true), ("b", false)] {
+        let (builds, kept) = Builds::numbered(GCC_12, &text("a"), &text(name));
+        let pair = builds.pair_of(Sources::Edited(&kept));
+        let n = used_one(&pair.patched, "f", "n");
+        assert_eq!((pair.of(n).is_some(), pair.correlation.is_unsettled(n)), (same, !same), "{name}");
+    }
+}
+
+/// Both sources have each line, and others that read the same.
+struct Repeated;
+
+impl Edits for Repeated {
+    fn original(&self, _file: &str, _line: u32) -> Line {
+        Line::KeptOneOfSeveral
+    }
+
+    fn patched(&self, _file: &str, _line: u32, _name: &str) -> Line {
+        Line::KeptOneOfSeveral
+    }
+}
+
+#[test]
+fn a_line_that_stands_several_times_tells_the_only_static_of_its_function() {
+    let one = TWINS.replace("if (x < -100) { static int n; n ^= x; out(n * 2); }", "");
+    for (source, paired) in [(one.as_str(), 1), (TWINS, 0)] {
+        let patched = source.replace("EDIT", "out(x) + out(x + 7)");
+        let (builds, _) = Builds::numbered(GCC_12, &source.replace("EDIT", "x"), &patched);
+        let pair = builds.pair_of(Sources::Edited(&Repeated));
+        let ours = used(&pair.patched, "twins", "n");
+        let evidence = ours.iter().filter_map(|&y| pair.of(y)).map(|of| of.1);
+        assert_eq!(evidence.collect::<Vec<_>>(), vec![Evidence::Declaration; paired]);
+        assert_eq!(pair.unsettled().len(), ours.len() - paired);
+    }
+}
+
+#[test]
+fn a_declaration_without_a_line_tells_nothing() {
+    let text = |line: u32, edit: &str| {
+        format!(
+            "extern int out(int);\nint f(int x) {{\n#line {line}\nstatic int n; n += out(x{edit}); return n; }}\n"
+        )
+    };
+    for (line, same) in [(7, true), (0, false)] {
+        let build = |edit: &str| text(line, edit);
+        let builds = Builds::new(
+            (GCC_12, Mode::Plain, &["-g"]),
+            &[("unit.c", &build(""))],
+            &[("unit.c", &build(" + 1"))],
+        );
+        let pair = builds.pair_of(Sources::Same);
+        let n = used_one(&pair.patched, "f", "n");
+        assert_eq!((pair.of(n).is_some(), pair.correlation.is_unsettled(n)), (same, !same), "line {line}");
     }
 }
 

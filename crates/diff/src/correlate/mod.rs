@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use klpx_layout::Declaration;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
@@ -233,28 +232,26 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
 
     /// Variables of functions of which both sources have the declaration.
     fn by_declaration(&mut self) {
-        type Declared<'s> = Vec<(ItemId, &'s Declaration)>;
-        let mut functions: BTreeMap<(Key<'d>, &str), Both<Declared<'_>>> = BTreeMap::new();
+        let mut functions: BTreeMap<(Key<'d>, &str), Both<Vec<(ItemId, ())>>> = BTreeMap::new();
         for x in self.open_originals().filter(|&x| self.original.is_of_function(x)) {
             if let Some(at) = self.declared.of_original(x) {
-                functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, at));
+                functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, ()));
             }
         }
         for y in self.open_patched().filter(|&y| self.patched.is_of_function(y)) {
             if let Some(at) = self.declared.of_patched(y) {
-                functions.entry((self.patched.key(y), &at.function)).or_default().1.push((y, at));
+                functions.entry((self.patched.key(y), &at.function)).or_default().1.push((y, ()));
             }
         }
         let mut pairs = Vec::new();
         for ((key, _), (theirs, ours)) in &functions {
             let only = theirs.len() == 1 && ours.len() == 1;
-            pairs.extend(settle::mutual(theirs, ours, |(x, at), (y, now)| {
-                at == now
-                    && match self.declared.says(*x, *y, key.base) {
-                        Says::Same => true,
-                        Says::SameIfOnlyOne => only,
-                        _ => false,
-                    }
+            pairs.extend(settle::mutual(theirs, ours, |(x, ()), (y, ())| {
+                match self.declared.says(*x, *y, key.base) {
+                    Says::Same => true,
+                    Says::SameIfOnlyOne => only,
+                    _ => false,
+                }
             }));
         }
         for (original, patched) in pairs {

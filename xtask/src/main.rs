@@ -32,6 +32,7 @@ mod scenario;
 mod source;
 mod stock;
 mod test;
+mod trials;
 mod tried;
 mod ui;
 mod workspace;

@@ -16,7 +16,7 @@ use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{consistent, fuzz, inlining, kernel, refusal, robust, scenario, ui};
+use crate::{consistent, fuzz, inlining, kernel, refusal, robust, scenario, trials, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -77,6 +77,8 @@ enum Part {
     Unit,
     /// Livepatches that are tried in a guest
     Scenarios,
+    /// `klpx test` on what the scenarios built
+    Trials,
     /// What klpx must refuse
     Refusals,
     /// Signals, full disks, damaged files, two klpx at once
@@ -152,10 +154,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
-    let parts = [Part::Scenarios, Part::Refusals, Part::Robustness, Part::Inlining].map(wants);
-    if parts.contains(&true) {
+    let of_livepatches = [Part::Scenarios, Part::Trials, Part::Refusals, Part::Robustness, Part::Inlining];
+    if of_livepatches.into_iter().any(wants) {
         ui::heading("livepatches");
-        livepatches(workspace, args, parts, &mut tally)?;
+        livepatches(workspace, args, &wants, &mut tally)?;
     }
     ui::heading("time");
     for (name, time) in &tally.times {
@@ -241,7 +243,7 @@ fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 fn livepatches(
     workspace: &Workspace,
     args: &Args,
-    [want_scenarios, want_refusals, want_robustness, want_inlining]: [bool; 4],
+    wants: &dyn Fn(Part) -> bool,
     tally: &mut Tally,
 ) -> Result<()> {
     let mut kernels = kernel::select(&args.kernel)?;
@@ -251,24 +253,25 @@ fn livepatches(
     scenarios.retain(|scenario| {
         args.scenario.is_empty() || args.scenario.iter().any(|name| scenario.name.contains(name))
     });
-    if !want_scenarios {
+    if !wants(Part::Scenarios) {
         scenarios.clear();
     }
-    if !want_refusals {
+    if !wants(Part::Refusals) {
         refusals.clear();
     }
     // What happens to klpx has nothing to do with the compiler: a kernel that need not be built will do.
     let stock = kernels.iter().find(|kernel| kernel.recipe().is_none());
     let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
-    let robust = want_robustness.then_some(robust::Wanted { once_on, filters: &args.scenario });
-    if scenarios.is_empty() && refusals.is_empty() && !want_inlining {
+    let robust = wants(Part::Robustness).then_some(robust::Wanted { once_on, filters: &args.scenario });
+    let (inlining, trials) = (wants(Part::Inlining), wants(Part::Trials));
+    if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials {
         kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
     }
     if kernels.is_empty() {
         bail!("no scenario, refusal or robustness check matches {}", args.scenario.join(" or "));
     }
     let mut needs: Vec<Need> = kernels.iter().flat_map(|kernel| kernel.needs).copied().collect();
-    if want_inlining {
+    if inlining {
         needs.extend(inlining::NEEDS);
     }
     packages::ensure(&needs)?;
@@ -281,7 +284,8 @@ fn livepatches(
         scenarios: &scenarios,
         refusals: &refusals,
         robust,
-        inlining: want_inlining,
+        inlining,
+        trials,
         results_dir: results_dir(workspace)?,
     };
     // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So two kernels
@@ -316,6 +320,8 @@ struct Trial<'a> {
     robust: Option<robust::Wanted<'a>>,
     /// Look at who inlined what.
     inlining: bool,
+    /// Try the livepatches as a user does.
+    trials: bool,
     results_dir: PathBuf,
 }
 
@@ -358,6 +364,12 @@ impl Trial<'_> {
         if !self.scenarios.is_empty() {
             tally.phase(&format!("{name} scenarios"), |tally| {
                 tally.take(scenario::run(workspace, klpx, built, self.scenarios, results)?);
+                Ok(())
+            });
+        }
+        if self.trials && trials::is_for(built) {
+            tally.phase(&format!("{name} trials"), |tally| {
+                tally.take(trials::run(klpx, built, results)?);
                 Ok(())
             });
         }

@@ -232,7 +232,8 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
 
     /// Variables of functions of which both sources have the declaration.
     fn by_declaration(&mut self) {
-        let mut functions: BTreeMap<(Key<'d>, &str), Both<Vec<(ItemId, ())>>> = BTreeMap::new();
+        type Variables = Vec<(ItemId, ())>;
+        let mut functions: BTreeMap<(Key<'d>, &str), Both<Variables>> = BTreeMap::new();
         for x in self.open_originals().filter(|&x| self.original.is_of_function(x)) {
             if let Some(at) = self.declared.of_original(x) {
                 functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, ()));

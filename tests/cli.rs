@@ -292,6 +292,35 @@ fn inline_check_compares_two_files() {
     assert_eq!(json["changes"][0]["after"], "half-inlined");
 }
 
+/// A signature goes behind the contents, with `struct module_signature` and the kernel's mark (scripts/sign-file.c).
+#[test]
+fn a_detached_signature_is_put_behind_a_module_once() {
+    let pair = Pair::build();
+    let module = pair.object("orig");
+    let unsigned = std::fs::read(&module).expect("the object");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = pair.dir.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    };
+    let sign = |signature: &std::path::Path| {
+        let [module, signature] = [module.to_str(), signature.to_str()].map(|path| path.expect("text"));
+        klpx(&["sign", module, "--signature", signature])
+    };
+    let text = sign(&file("text.sig", b"-----BEGIN PKCS7-----"));
+    assert!(stderr(&text).contains("klpx::bad-signature"), "{}", stderr(&text));
+    assert_eq!(std::fs::read(&module).expect("the object"), unsigned, "nothing is written");
+
+    let message = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
+    let signature = file("message.sig", &message);
+    assert!(sign(&signature).status.success());
+    let header = [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 4];
+    let expected = [&unsigned[..], &message, &header, b"~Module signature appended~\n"].concat();
+    assert_eq!(std::fs::read(&module).expect("the object"), expected);
+    let again = sign(&signature);
+    assert!(stderr(&again).contains("klpx::signed-already"), "{}", stderr(&again));
+}
+
 #[test]
 fn the_cache_is_listed_and_pruned() {
     let dir = tempfile::tempdir().expect("a folder");

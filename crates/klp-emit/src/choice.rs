@@ -76,7 +76,9 @@ fn a_new_name_means_that_of_the_own_object_an_export_or_the_only_one() {
     let (a, b) = (plain("a"), plain("b"));
     let imported = |text: &(Vec<String>, Vec<String>)| text.0.iter().any(|name| name == "fresh");
     // Objects of the three units, what the second and third add, whether the first one uses what is in the module.
-    let cases: [([&str; 3], String, String, bool); 6] = [
+    let local = "static __attribute__((noinline, used)) int fresh(int x) { return out(x) * 7; }";
+    let cases: [([&str; 3], String, String, bool); 7] = [
+        (["vmlinux", "vmlinux", "vmlinux"], local.to_owned(), String::new(), false),
         (["vmlinux", "vmlinux", "raid1"], new(3), String::new(), true),
         (["vmlinux", "raid1", "raid1"], new(3), String::new(), true),
         (["vmlinux", "raid1", "raid2"], new(3), new(4), false),

@@ -968,7 +968,7 @@ impl<'d> Selection<'_, '_, 'd> {
                 .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
                 .remedy("build with -fdata-sections")
             }
-            (Piece::Item(_), Role::Unloaded | Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
+            (_, Role::Unloaded | Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
                 "klpx::unknown-section",
                 Class::NotLivepatchable,
                 "code or data in a section that is not loaded",

@@ -158,7 +158,7 @@ mod tests {
     fn linked(more: &str) -> Fixture {
         let f = Fixture::new();
         let text = format!(
-            ".file \"a.c\"\n.text\n.globl klpx_new_0\n.type klpx_new_0,@function\n.type f,@function\n.type label,@notype\n\
+            ".file \"a.c\"\n.text\n.local label\n.globl klpx_new_0\n.type klpx_new_0,@function\n.type f,@function\n.type label,@notype\n\
              label: klpx_new_0: f: call \".klpx.vmlinux!.klp.sym.vmlinux.g,0\"\ncall \".klpx.raid1!.klp.sym.raid1.h,2\"\n\
              call kfree\nret\n.size f,.-f\n.globl unused\n\
              .section .rodata.str,\"aMS\",@progbits,1\n.asciz \"text\"\n\
@@ -189,7 +189,7 @@ mod tests {
         }
         let texts = elf.section_by_name(b".rodata.str").expect("texts");
         assert_eq!(elf.section_flags(texts), elf::SHF_ALLOC.0);
-        assert_eq!(names(&elf), ["f", "label", ".klp.sym.vmlinux.g,0", ".klp.sym.raid1.h,2", "kfree"]);
+        assert_eq!(names(&elf), ["label", "f", ".klp.sym.vmlinux.g,0", ".klp.sym.raid1.h,2", "kfree"]);
     }
 
     #[test]

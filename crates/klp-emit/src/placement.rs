@@ -220,12 +220,14 @@ fn of_code_without_a_name_comes_what_runs_and_labels_are_no_symbols() {
     let text = |number: u32| {
         let fixup = |number: u32| {
             format!(
-                "asm volatile(\"1: nop\\n2:\\n.pushsection .fixup,\\\"ax\\\"\\n3: mov ${number},%%eax\\njmp 2b\\n.popsection\\n\\
+                "asm volatile(\"1: nop\\n2:\\n.pushsection .fixup,\\\"ax\\\"\\n3: mov ${number},%%eax\\nret\\n.popsection\\n\\
                  .pushsection __ex_table,\\\"a\\\"\\n.balign 4\\n.long 1b - ., 3b - ., 0\\n.popsection\" : : : \"rax\");"
             )
         };
         format!(
-            "extern int out(int), use(const void *); int f(int x) {{ {} use(&\"abcdef\"[2]); return out(x) + {number}; }}
+            "extern int out(int), use(const void *);
+             asm(\".pushsection .rodata.mine,\\\"a\\\"\\n.type .Lmine,@object\\n.Lmine: .quad 5\\n.size .Lmine,8\\n.popsection\");
+             int f(int x) {{ {} use(&\"abcdef\"[2]); asm volatile(\"mov .Lmine(%%rip),%0\" : \"=r\"(x)); return out(x) + {number}; }}
              int g(int x) {{ {} return out(x); }}",
             fixup(0x1111),
             fixup(0x2222)

@@ -29,7 +29,7 @@ type Case = (&'static str, &'static str, (&'static str, &'static str), &'static 
 
 #[test]
 fn each_reason_has_its_code() {
-    let cases: [Case; 23] = [
+    let cases: [Case; 25] = [
         (
             "vmlinux",
             "struct p { const char *name; int v; }; static const struct p known SECTION(\"__param\") = { 0, LAST };
@@ -90,6 +90,21 @@ fn each_reason_has_its_code() {
             &["klpx::relocation-type"],
         ),
         ("vmlinux", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &[]),
+        // What a macro names has no identity: it is copied as it is now.
+        (
+            "vmlinux",
+            "struct d { const char *text; int line; };
+             int f(int x) { static struct d descriptor SECTION(\"__dyndbg\") = { \"m\", LAST }; keep(&descriptor); return out(x); }",
+            ("1", "2"),
+            &[],
+        ),
+        (
+            "vmlinux",
+            "asm(\".pushsection .secret\\n.type thing,@object\\nthing: .long 1\\n.size thing,4\\n.popsection\"); extern char thing;
+             int f(int x) { LAST return out(x); }",
+            ("", "keep(&thing);"),
+            &["klpx::unknown-section"],
+        ),
         ("a_name_of_a_module_that_is_longer_than_livepatch_takes_it", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &["klpx::object-name"]),
         ("name.with.dots", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &["klpx::object-name"]),
         ("a_name_of_a_module_with_no_more_than_fifty_five_letters", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &[]),
@@ -128,10 +143,10 @@ fn each_reason_has_its_code() {
         // An entry that describes the function itself keeps no address of it.
         (
             "vmlinux",
-            "static __attribute__((noinline, no_instrument_function)) int g(int x) {
+            "static int g(int); int f(int x) { return g(x) * 2; }
+             static __attribute__((noinline, no_instrument_function)) int g(int x) {
                  asm goto(\"1: nop\\n.pushsection __jump_table,\\\"aw\\\"\\n.long 1b - ., %l[yes] - .\\n.quad out - .\\n.popsection\" : : : : yes);
-                 return out(x) + LAST; yes: return x; }
-             int f(int x) { return g(x) * 2; }",
+                 return out(x) + LAST; yes: return x; }",
             ("1", "2"),
             &[],
         ),

@@ -12,6 +12,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use klpx_diagnosis::Result;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, SectionId};
+use klpx_normalize::special::TableKind;
 use object::elf;
 use object::endian::LittleEndian as LE;
 use rayon::prelude::*;
@@ -69,10 +70,8 @@ pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>
     Ok(found?.into_iter().flatten().collect())
 }
 
-/// Sections of a module that name functions and run nothing: sealed landing pads, unwind data, export tables, which
-/// others import by name.
-const NO_USE: [&[u8]; 6] =
-    [b".ibt_endbr_seal", b".orc_unwind", b"__ksymtab", b"__kcrctab", b".debug", b".BTF"];
+/// Sections of a module that name functions and run nothing: export tables, which others import by name.
+const NO_USE: [&[u8]; 3] = [b"__ksymtab", b"__kcrctab", b".BTF"];
 
 fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
     let mut users = Users::default();
@@ -84,19 +83,25 @@ fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
             continue;
         }
         let code = elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
+        let table = TableKind::of(image.arch, name).filter(|_| !code);
+        let entry = table.and_then(|kind| Some((kind.entry_size(elf, section)?, kind.forms[0].1[0])));
         for rela in elf.relocations(section) {
             let Some(kind) = image.arch.relocation(rela.r_type(LE, false).0) else { continue };
-            let biased = match image.target(rela) {
-                Some(Location::At(at)) => Location::At(at.wrapping_add_signed(image.arch.pc_bias(kind))),
+            // Only instructions count from behind the field.
+            let bias = if code { image.arch.pc_bias(kind) } else { 0 };
+            let meant = match image.target(rela) {
+                Some(Location::At(at)) => Location::At(at.wrapping_add_signed(bias)),
                 Some(Location::Undefined(symbol, addend)) => {
-                    Location::Undefined(symbol, addend.wrapping_add(image.arch.pc_bias(kind)))
+                    Location::Undefined(symbol, addend.wrapping_add(bias))
                 }
                 None => continue,
             };
-            if !is_it(biased) {
+            let place = rela.r_offset.get(LE);
+            // What an entry of a special section describes it does not use.
+            let describes = entry.is_some_and(|(size, first)| place % u64::from(size) == u64::from(first));
+            if describes || !is_it(meant) {
                 continue;
             }
-            let place = rela.r_offset.get(LE);
             let at = image.section_address(section).wrapping_add(place);
             let branch =
                 code && arch::is_branch(image.arch, kind, elf.section_bytes(section), place as usize);
@@ -341,7 +346,7 @@ mod tests {
     #[test]
     fn each_way_to_use_an_address_is_a_branch_or_keeps_it() {
         let end = "ret; .size user,.-user";
-        let cases: [(&str, &[&str], usize); 12] = [
+        let cases: [(&str, &[&str], usize); 13] = [
             ("call wanted", &["user"], 0),
             (".byte 0x0f,0x84; .long wanted - . - 4", &["user"], 0), // je
             ("call wanted + 1", &[], 0),
@@ -354,6 +359,8 @@ mod tests {
             ("mov wanted(,%rax,8),%rax", &[], 1),
             (".byte 0x06; .long wanted - . - 4", &[], 1), // no instruction of 64 bits
             ("nop", &[], 0),
+            // e8 ff ff ff as a number is the distance; the call leads elsewhere.
+            (".skip 18,0x90; .byte 0xe8,0xff,0xff,0xff,0x00", &[], 0),
         ];
         for (code, callers, kept) in cases {
             assert_eq!(
@@ -381,6 +388,12 @@ mod tests {
             .section .text.user,\"ax\"\n.globl user\n.type user,@function\nuser: call wanted\ncall away\nlea away+4(%rip),%rax\nret\n.size user,.-user\n";
         for (more, kept) in [
             ("", 0),
+            (".section .data.near,\"aw\"\n.long wanted - .\n", 1),
+            (".section .data.behind,\"aw\"\n.long wanted + 4 - .\n", 0),
+            // The second reference of an entry leads somewhere, the first one is a place of its function.
+            (".section _kprobe_blacklist,\"a\"\n.quad wanted\n", 0),
+            (".section .static_call_sites,\"a\"\n.long user - .,wanted - .\n", 1),
+            (".section .static_call_sites,\"a\"\n.long wanted - .,other - .\n", 0),
             (".section .ibt_endbr_seal,\"a\"\n.long wanted - .\n", 0),
             (".section __ksymtab,\"a\"\n.long wanted - .\n", 0),
             (".section .data.hook,\"aw\"\n.quad wanted\n", 1),

@@ -94,7 +94,14 @@ fn each_way_of_an_instruction_is_followed() {
         ("int f(int n, long *o) { asm volatile(\"movq $table,(%0)\" : : \"D\"(o) : \"memory\"); return table[n & 3]; }".to_owned(), "may store its address"),
         ("int f(int n) { asm volatile(\"movl $5,table+4(%%rip)\" : : : \"memory\"); return table[n & 3]; }".to_owned(), "may write to it"),
         (format!("int f(int n) {{ {HELD} asm volatile(\"movl $5,(%0)\" : : \"a\"(p) : \"memory\"); return n; }}"), "may write to it"),
-        (format!("int f(int n) {{ {HELD} asm volatile(\"bswap %0\" : \"+a\"(p)); return out(n) + 1; }}"), "klpx does not follow"),
+        (format!("int f(int n) {{ {HELD} asm volatile(\"andn (%0),%0,%%rcx\" : : \"a\"(p) : \"rcx\"); return out(n) + 1; }}"
+            ),
+            "klpx does not follow",
+        ),
+        (format!("int f(int n) {{ {HELD} asm volatile(\"mov %0,%%db0\" : : \"a\"(p)); return out(n) + 1; }}"), "klpx does not follow"),
+        (
+            format!(
+                "int f(int n) {{ {HELD} asm volatile(\"bswap %0\" : \"+a\"(p)); return out(n) + 1; }}"), "klpx does not follow"),
         (format!("int f(int n, const int **o) {{ {HELD} asm volatile(\"mov %0,(%0,%1)\" : : \"a\"(p), \"D\"(o) : \"memory\"); return n; }}"), "may write to it"),
         (format!("int f(int n) {{ {HELD} asm volatile(\"mov (%0),%0\" : \"+a\"(p)); return *p + out(n); }}"), "nothing"),
         (format!("int f(int n) {{ {HELD} int x = p[n & 3]; return out(x) + 1; }}"), "nothing"),
@@ -129,4 +136,28 @@ fn a_return_thunk_is_a_return() {
     let kernel = Kernel { exports: vec!["__fentry__", "__x86_return_thunk"], ..kernel() };
     assert_eq!(builds("return 0;").codes("vmlinux", &kernel), [""; 0]);
     assert_eq!(builds("return table;").codes("vmlinux", &kernel), ["klpx::changed-data"]);
+}
+
+/// The kernel runs another unit's function of the name.
+#[test]
+fn a_weak_function_that_gave_way_uses_nothing() {
+    let text = |last: &str| {
+        format!(
+            "{DECLARATIONS} static const int table[4] = {{ 3, 1, 4, {last} }};
+             __attribute__((weak, noinline)) void arch(struct object *o) {{ out(1); o->table = table; }}
+             int f(int n) {{ return table[n & 3]; }}"
+        )
+    };
+    let codes = |gave_way: bool| {
+        Builds::new(&text("1"), &text("5")).with("vmlinux", |units| {
+            let original = units[0].original;
+            let items =
+                original.item_ids().filter(|&item| original.item_name(item) == b"arch" && gave_way).collect();
+            let units = [crate::plan::Unit { overridden: Some(&items), ..units[0] }];
+            let chosen = closure::select(&units, &Default::default());
+            chosen.err().map(|failure| failure.diagnoses().map(|found| found.code).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(codes(true), None);
+    assert_eq!(codes(false), Some(vec!["klpx::changed-data"]));
 }

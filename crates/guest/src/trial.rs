@@ -94,7 +94,7 @@ impl Trial {
         let lines =
             |lines: &mut dyn Iterator<Item = String>| lines.map(|line| line + "\n").collect::<String>();
         let expected = |all: &[Expectation]| {
-            lines(&mut all.iter().map(|one| format!("{}\t{}", one.output, one.command))).into_bytes()
+            lines(&mut all.iter().map(|one| format!("{}\t{}", one.command, one.output))).into_bytes()
         };
         let functions = lines(&mut self.functions.iter().map(|(object, name)| format!("{object}/{name}")));
         let mut files = vec![
@@ -151,7 +151,7 @@ mod tests {
         let fix = trial.tasks().pop().expect("a task");
         let file =
             |name: &str| fix.files.iter().find(|(file, _)| file == name).map(|(_, data)| data.as_slice());
-        assert_eq!(file("after"), Some(&b"Linux\tuname\n"[..]));
+        assert_eq!(file("after"), Some(&b"uname\tLinux\n"[..]));
         assert_eq!(file("targets"), Some(&b"md_mod\n"[..]));
         assert_eq!(file("functions"), Some(&b"vmlinux/f,1\nmd_mod/f,1\n"[..]));
         assert_eq!(file("before"), None);

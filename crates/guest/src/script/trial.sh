@@ -65,7 +65,7 @@ unload() {
 # says WHEN: what the commands of the file WHEN print is what they should.
 says() {
     [ -f "$1" ] || return 0
-    while IFS='	' read -r pattern command; do
+    while IFS='	' read -r command pattern; do
         matches "$1: $command" "$pattern" "$(sh -c "$command" 2>&1)"
     done <"$1"
 }

@@ -311,12 +311,53 @@ fn a_detached_signature_is_put_behind_a_module_once() {
     assert!(stderr(&text).contains("klpx::bad-signature"), "{}", stderr(&text));
     assert_eq!(std::fs::read(&module).expect("the object"), unsigned, "nothing is written");
 
-    let message = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
-    let signature = file("message.sig", &message);
+    let openssl = |args: &[&str]| {
+        run(command("openssl").args(args).current_dir(pair.dir.path()));
+    };
+    for (key, certificate) in [("key", "cert"), ("key-2", "cert-2")] {
+        let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=klpx test"];
+        openssl(&[&new[..], &["-keyout", key, "-out", certificate]].concat());
+    }
+    let how = ["cms", "-sign", "-binary", "-noattr", "-nocerts", "-outform", "DER", "-md", "sha512"];
+    let of =
+        ["-signer", "cert", "-inkey", "key", "-in", module.to_str().expect("text"), "-out", "message.sig"];
+    openssl(&[&how[..], &of].concat());
+    let signature = pair.dir.path().join("message.sig");
+    let message = std::fs::read(&signature).expect("the signature");
     assert!(sign(&signature).status.success());
-    let header = [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 4];
+    let size = u32::try_from(message.len()).expect("a small one").to_be_bytes();
+    let header = [&[0, 0, 2, 0, 0, 0, 0, 0][..], &size].concat();
     let expected = [&unsigned[..], &message, &header, b"~Module signature appended~\n"].concat();
     assert_eq!(std::fs::read(&module).expect("the object"), expected);
+
+    let path = module.to_str().expect("text");
+    let inspect = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_klpx"));
+        let command = command.args(["inspect", path]).args(more).current_dir(pair.dir.path());
+        command.output().expect("klpx runs")
+    };
+    let unchecked = inspect(&[]);
+    assert!(unchecked.status.success());
+    assert!(stdout(&unchecked).contains("signer     CN=klpx test"), "{}", stdout(&unchecked));
+    assert!(stdout(&unchecked).contains("with sha512, not checked"), "{}", stdout(&unchecked));
+    let right = inspect(&["--cert", "cert", "--json"]);
+    assert!(
+        right.status.success() && stdout(&right).contains("\"verdict\": \"right\""),
+        "{}",
+        stdout(&right)
+    );
+    let other = inspect(&["--cert", "cert-2"]);
+    assert!(stderr(&other).contains("the signature is another's [klpx::signature]"), "{}", stderr(&other));
+    let mut changed = expected.clone();
+    changed[9] ^= 1;
+    std::fs::write(&module, &changed).expect("the object");
+    let wrong = inspect(&["--cert", "cert"]);
+    assert_eq!(wrong.status.code(), Some(7), "{}", stderr(&wrong));
+    assert!(stderr(&wrong).contains("the signature is wrong [klpx::signature]"), "{}", stderr(&wrong));
+    std::fs::write(&module, &unsigned).expect("the object");
+    let none = inspect(&["--cert", "cert"]);
+    assert!(stderr(&none).contains("the module has no signature [klpx::signature]"), "{}", stderr(&none));
+    std::fs::write(&module, &expected).expect("the object");
     let again = sign(&signature);
     assert!(stderr(&again).contains("klpx::signed-already"), "{}", stderr(&again));
 }

@@ -47,7 +47,7 @@ impl<'s> Signer<'s> {
         for path in
             [Some(signing.certificate.as_path()), Some(key).filter(|_| !in_token)].into_iter().flatten()
         {
-            std::fs::File::open(path).map_err(|error| Diagnosis::io("read", path, &error))?;
+            klpx_input::open(path).map_err(|error| Diagnosis::io("read", path, &error))?;
         }
         let program = headers.map(|headers| headers.join("scripts/sign-file"));
         let program = program.filter(|program| program.is_file()).ok_or_else(|| {

@@ -308,6 +308,9 @@ pub(crate) struct Inspect {
     /// Livepatch module
     #[arg(value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
     pub(crate) module: PathBuf,
+    /// Check the module's signature by this certificate (PEM or DER)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) cert: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

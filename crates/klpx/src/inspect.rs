@@ -10,19 +10,23 @@ use serde_json::json;
 
 use crate::args::Inspect;
 use crate::render;
+use crate::signer::Signed;
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// Runs the command.
+/// Runs the command. It shows what the module holds, and then fails if a signature that it was to check is not right.
 pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
-    let module = inspect::inspect(&ElfFile::open(&args.module)?)?;
-    let text = if args.json { json(&module)? } else { text(&module) };
-    out.write_all(text.as_bytes())
-        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
+    let file = ElfFile::open(&args.module)?;
+    let module = inspect::inspect(&file)?;
+    let signed = Signed::read(file.bytes(), args.cert.as_deref())?;
+    let text = if args.json { json(&module, &signed)? } else { text(&module, &signed) };
+    out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e))?;
+    let failure = args.cert.as_ref().and_then(|_| signed.failure(&args.module));
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-fn text(module: &Module) -> String {
+fn text(module: &Module, signed: &Signed) -> String {
     let mut text = String::new();
     for key in ["name", "vermagic", "depends", "import_ns"] {
         if let Some(value) = module.info(key).filter(|value| !value.is_empty()) {
@@ -31,6 +35,9 @@ fn text(module: &Module) -> String {
     }
     if let Some(replace) = module.replace {
         text.push_str(&format!("  {:10} {}\n", "replace", if replace { "yes" } else { "no" }));
+    }
+    for (key, value) in signed.rows() {
+        text.push_str(&format!("  {key:10} {value}\n"));
     }
     let mut rows =
         vec![["object", "function", "sympos", "new function", "bytes"].map(str::to_owned).to_vec()];
@@ -63,7 +70,7 @@ fn text(module: &Module) -> String {
     text
 }
 
-fn json(module: &Module) -> Result<String> {
+fn json(module: &Module, signed: &Signed) -> Result<String> {
     let objects: Vec<_> = module
         .objects
         .iter()
@@ -97,5 +104,6 @@ fn json(module: &Module) -> Result<String> {
         "symbols": symbols,
         "relocations": relocations,
         "imports": module.imports,
+        "signature": signed.json(),
     }))
 }

@@ -15,6 +15,7 @@ mod progress;
 mod render;
 mod report;
 mod sign;
+mod signer;
 mod terminal;
 mod trial;
 mod wanted;

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_engine::Pin;
 use klpx_normalize::elf::ElfFile;
-use klpx_normalize::signature;
+use klpx_signature::{self as signature, Message};
 
 use crate::args::{Sign, Signing};
 use crate::output::Output;
 
-/// The tag of an ASN.1 sequence, with which every PKCS#7 message begins.
-const SEQUENCE: u8 = 0x30;
 /// The variable that kbuild takes the passphrase from.
 const PIN: &str = "KBUILD_SIGN_PIN";
 
@@ -30,10 +28,10 @@ pub(crate) fn run(args: &Sign) -> Result<()> {
             .into());
     }
     let signature = read(&args.signature)?;
-    if signature.first() != Some(&SEQUENCE) {
+    if let Err(why) = Message::read(&signature) {
         return Err(Diagnosis::new("klpx::bad-signature", Class::Input, "the file holds no signature")
             .place(place(&args.signature))
-            .why("a PKCS#7 message in DER begins with a sequence")
+            .why(why)
             .remedy("make it with openssl cms -sign -binary -noattr -nocerts -outform DER")
             .into());
     }

@@ -15,5 +15,4 @@ pub mod lifetime;
 pub mod name;
 pub mod notes;
 pub mod object;
-pub mod signature;
 pub mod special;

@@ -411,3 +411,28 @@ fn every_exit_code_is_in_the_help() {
         assert!(help.contains(&format!("\n{code:>5}  ")), "{code} in {help}");
     }
 }
+
+#[test]
+fn what_is_no_livepatch_is_not_packaged() {
+    let pair = Pair::build();
+    let object = pair.object("orig");
+    let package = |more: &[&str]| {
+        let folder = pair.dir.path().to_str().expect("text");
+        klpx(
+            &[&["package", object.to_str().expect("text"), "--format", "deb", "--output", folder], more]
+                .concat(),
+        )
+    };
+    let maintainer = ["--maintainer", "Kernel Team <kernel@example.org>"];
+    let output = package(&maintainer);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("why    it is no livepatch"), "{}", stderr(&output));
+    let nobody = package(&["--maintainer", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(
+        std::fs::read_dir(pair.dir.path())
+            .expect("the folder")
+            .flatten()
+            .all(|entry| { entry.path().extension().is_none_or(|ending| ending != "deb") })
+    );
+}

@@ -11,6 +11,7 @@ mod inspect;
 mod manual;
 mod normalize;
 mod output;
+mod package;
 mod progress;
 mod render;
 mod report;
@@ -49,6 +50,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Inspect(args) => inspect::run(args, out),
         Command::Test(args) => trial::run(args, out),
         Command::Sign(args) => sign::run(args),
+        Command::Package(args) => package::run(args, out),
         Command::Normalize(args) => normalize::run(args, out),
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),

@@ -16,6 +16,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("clang-16", "clang-16"),
     ("clang-19", "clang-19"),
     ("clang-22", "clang-22"),
+    ("dpkg-deb", "dpkg"),
     ("gcc", "gcc"),
     ("gcc-12", "gcc-12"),
     ("git", "git"),

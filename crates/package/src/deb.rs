@@ -1,0 +1,136 @@
+//! Packages for dpkg, by dpkg-deb.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::files;
+use crate::plan::{Format, Package, folded};
+use crate::scripts::{self, DEBIAN};
+
+/// The bytes of a package. `scratch` is a folder of nobody else.
+///
+/// # Errors
+/// `klpx::missing-tool` without dpkg-deb, `klpx::not-packaged` with what it says.
+pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
+    let root = scratch.join(&package.name);
+    let mut size = 0;
+    for file in files::of(package, Format::Deb)? {
+        size += file.bytes.len().div_ceil(1024);
+        write(&root, &file.path, &file.bytes, 0o644)?;
+    }
+    let livepatch = &package.livepatch;
+    for (name, when, argument) in DEBIAN {
+        let script = scripts::debian(livepatch, when, argument);
+        write(&root, &format!("/DEBIAN/{name}"), script.as_bytes(), 0o755)?;
+    }
+    write(&root, "/DEBIAN/control", control(package, size).as_bytes(), 0o644)?;
+    let output = scratch.join(package.file_name(Format::Deb));
+    let mut command = Command::new("dpkg-deb");
+    command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&output);
+    // dpkg-deb has no other way to be told the time of what it packs.
+    command.env("SOURCE_DATE_EPOCH", package.about.date.to_string()).env("LC_ALL", "C");
+    let said = command.output().map_err(|error| {
+        Diagnosis::new("klpx::missing-tool", Class::Environment, "dpkg-deb can't be started")
+            .why(error.to_string())
+            .remedy("install the package dpkg")
+    })?;
+    if !said.status.success() {
+        let lines = String::from_utf8_lossy(&said.stderr).lines().map(str::to_owned).collect::<Vec<_>>();
+        return Err(Diagnosis::new("klpx::not-packaged", Class::Environment, "the package can't be made")
+            .why("dpkg-deb fails")
+            .detail(lines)
+            .into());
+    }
+    Ok(fs::read(&output).map_err(|error| Diagnosis::io("read", &output, &error))?)
+}
+
+fn write(root: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let file = root.join(path.trim_start_matches('/'));
+    let mut folder = root.to_owned();
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // Folders have the modes that a system's have, whatever the umask.
+    for part in std::iter::once("").chain(parts[..parts.len() - 1].iter().copied()) {
+        folder.push(part);
+        if !folder.is_dir() {
+            let made = fs::create_dir_all(&folder);
+            made.map_err(|error| Diagnosis::io("make the folder", &folder, &error))?;
+        }
+        set(&folder, 0o755)?;
+    }
+    fs::write(&file, bytes).map_err(|error| Diagnosis::io("write", &file, &error))?;
+    set(&file, mode)
+}
+
+fn set(path: &Path, mode: u32) -> Result<()> {
+    let done = fs::set_permissions(path, Permissions::from_mode(mode));
+    Ok(done.map_err(|error| Diagnosis::io("set the mode of", path, &error))?)
+}
+
+/// deb-control(5). `size` is in KiB.
+fn control(package: &Package, size: usize) -> String {
+    let Package { name, version, about, .. } = package;
+    let mut text = format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: {}\nMaintainer: {}\nInstalled-Size: {size}\n\
+         Depends: klpx-host | kpatch\nEnhances: linux-image-{}\nSection: kernel\nPriority: optional\nDescription: {}\n",
+        package.architecture(Format::Deb),
+        about.maintainer,
+        name.trim_start_matches("livepatch-"),
+        package.summary(),
+    );
+    let paragraphs: Vec<String> =
+        package.description().iter().map(|paragraph| folded(paragraph, " ")).collect();
+    text.push_str(&paragraphs.join(" .\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use klpx_test_tools as tools;
+
+    use super::*;
+    use crate::plan::tests::{about, livepatch};
+
+    fn package(scratch: &Path) -> (Package, std::path::PathBuf, Vec<u8>) {
+        let package = Package::plan(vec![livepatch("livepatch_a", "6.1-x")], &about(None)).unwrap().remove(0);
+        tools::need("dpkg-deb");
+        let bytes = package.make(Format::Deb, scratch).unwrap();
+        let file = scratch.join("package.deb");
+        fs::write(&file, &bytes).unwrap();
+        (package, file, bytes)
+    }
+
+    #[test]
+    fn dpkg_reads_what_it_holds() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (_, file, _) = package(scratch.path());
+        let said = |arguments: &[&str]| tools::said(tools::command("dpkg-deb").args(arguments).arg(&file));
+        let control = said(&["--field"]);
+        for line in [
+            "Package: livepatch-6.1-x",
+            "Version: 3",
+            "Architecture: amd64",
+            " It mends CVE-2026-1, CVE-2026-2.",
+        ] {
+            assert!(control.lines().any(|one| one == line), "{line}\n{control}");
+        }
+        let contents = said(&["--contents"]);
+        let module =
+            contents.lines().find(|line| line.ends_with("./usr/lib/modules/6.1-x/livepatch/livepatch_a.ko"));
+        assert!(module.is_some_and(|line| line.starts_with("-rw-r--r-- root/root")), "{contents}");
+        assert!(
+            contents.lines().all(|line| !line.starts_with('d') || line.starts_with("drwxr-xr-x")),
+            "{contents}"
+        );
+    }
+
+    #[test]
+    fn the_same_inputs_give_the_same_bytes() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [first, second] = folders.each_ref().map(|folder| package(folder.path()).2);
+        assert!(first == second);
+    }
+}

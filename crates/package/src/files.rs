@@ -1,0 +1,58 @@
+//! What a package holds.
+
+use std::io::Write;
+
+use flate2::{Compression, GzBuilder};
+use klpx_diagnosis::{Diagnosis, Result};
+
+use crate::plan::{Format, Package};
+use crate::{changelog, provenance};
+
+/// A module is under the licence that it names; the rest of a package says how the module was made.
+const COPYRIGHT: &str = include_str!("script/copyright");
+
+/// A file of a package.
+pub(crate) struct File {
+    /// Its absolute path.
+    pub(crate) path: String,
+    /// Its bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// True for what only people read.
+    pub(crate) is_document: bool,
+}
+
+/// The files, in the order of their paths.
+pub(crate) fn of(package: &Package, format: Format) -> Result<Vec<File>> {
+    let livepatch = &package.livepatch;
+    let beside = |ending: &str| format!("{}/{}.{ending}", livepatch.folder(), livepatch.name);
+    let module = File { path: livepatch.path(), bytes: livepatch.bytes.clone(), is_document: false };
+    let statement = text(&provenance::statement(livepatch))?;
+    let mut files = vec![module, File { path: beside("intoto.json"), bytes: statement, is_document: false }];
+    if let Some(report) = &livepatch.report {
+        files.push(File { path: beside("report.json"), bytes: text(report)?, is_document: false });
+    }
+    if format == Format::Deb {
+        let document = |name: &str, bytes| File {
+            path: format!("/usr/share/doc/{}/{name}", package.name),
+            bytes,
+            is_document: true,
+        };
+        files.push(document("copyright", COPYRIGHT.as_bytes().to_vec()));
+        files.push(document("changelog.gz", compressed(changelog::debian(package).as_bytes())?));
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn text(value: &serde_json::Value) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|_| Diagnosis::internal("a value is JSON"))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Without a name and a time, so that the same text gives the same bytes.
+fn compressed(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut writer = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    let written = writer.write_all(bytes).and_then(|()| writer.finish());
+    Ok(written.map_err(|_| Diagnosis::internal("memory takes what is written"))?)
+}

@@ -1,0 +1,223 @@
+//! From livepatches to packages: names, versions, and what no package is made of.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_normalize::arch::Arch;
+
+use crate::livepatch::Livepatch;
+use crate::{deb, rpm};
+
+/// Lines of a description are not longer than that.
+const WIDTH: usize = 78;
+
+/// The form of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For dpkg.
+    Deb,
+    /// For rpm.
+    Rpm,
+}
+
+/// What all packages of a run share.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The version; `None` for the one that each module's modinfo has.
+    pub version: Option<String>,
+    /// Who answers for the packages, `Name <address>`.
+    pub maintainer: String,
+    /// What changed, a line an item.
+    pub changes: Vec<String>,
+    /// When they were made, in seconds since 1970. No other time becomes a part of them.
+    pub date: u64,
+}
+
+/// A package to be written.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it holds.
+    pub livepatch: Livepatch,
+    pub(crate) about: About,
+}
+
+impl Package {
+    /// One package for each kernel, in the order of their names.
+    ///
+    /// # Errors
+    /// `klpx::not-packaged` for two livepatches of one kernel, and for what can't be a version or a name.
+    pub fn plan(livepatches: Vec<Livepatch>, about: &About) -> Result<Vec<Package>> {
+        let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+        for livepatch in livepatches {
+            let name = name(&livepatch.release);
+            if let Some(other) = packages.get(&name) {
+                let what = format!("two livepatches are for Linux {}", livepatch.release);
+                return Err(Diagnosis::new("klpx::not-packaged", Class::Usage, what)
+                    .why("a package holds one livepatch, which takes the place of the one before")
+                    .detail([other.livepatch.name.clone(), livepatch.name])
+                    .remedy("build one livepatch from all patches: klpx build FIRST.patch SECOND.patch")
+                    .into());
+            }
+            let version = version(&livepatch, about)?;
+            packages.insert(name.clone(), Package { name, version, livepatch, about: about.clone() });
+        }
+        Ok(packages.into_values().collect())
+    }
+
+    /// The name of its file.
+    pub fn file_name(&self, format: Format) -> String {
+        let Package { name, version, .. } = self;
+        match format {
+            Format::Deb => format!("{name}_{version}_{}.deb", self.architecture(format)),
+            Format::Rpm => format!("{name}-{version}-1.{}.rpm", self.architecture(format)),
+        }
+    }
+
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// When a program that makes it is missing or fails.
+    pub fn make(&self, format: Format, scratch: &Path) -> Result<Vec<u8>> {
+        match format {
+            Format::Deb => deb::make(self, scratch),
+            Format::Rpm => rpm::make(self),
+        }
+    }
+
+    pub(crate) fn architecture(&self, format: Format) -> &'static str {
+        match (format, self.livepatch.arch) {
+            (Format::Deb, Arch::X86_64) => "amd64",
+            (Format::Deb, Arch::Arm64) => "arm64",
+            (Format::Rpm, Arch::X86_64) => "x86_64",
+            (Format::Rpm, Arch::Arm64) => "aarch64",
+        }
+    }
+
+    /// One line, as lists of packages show it.
+    pub(crate) fn summary(&self) -> String {
+        format!("Livepatch for Linux {}", self.livepatch.release)
+    }
+
+    /// What it is for, a paragraph an item.
+    pub(crate) fn description(&self) -> Vec<String> {
+        let module = &self.livepatch.module;
+        let described = module.info("description").filter(|text| !text.is_empty());
+        let of = |key| module.info.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str());
+        let cves: Vec<&str> = of("cve").collect();
+        let mut paragraphs: Vec<String> = described.map(str::to_owned).into_iter().collect();
+        if !cves.is_empty() {
+            paragraphs.push(format!("It mends {}.", cves.join(", ")));
+        }
+        paragraphs.push(
+            "The livepatch replaces functions of the running kernel, and is loaded only where the kernel is this very \
+             build. A newer version takes its place without a gap."
+                .to_owned(),
+        );
+        paragraphs
+    }
+}
+
+/// A paragraph in lines of a width, each of which begins with a text.
+pub(crate) fn folded(paragraph: &str, before: &str) -> String {
+    let mut text = String::new();
+    let mut line = String::new();
+    for word in paragraph.split_whitespace() {
+        if !line.is_empty() && before.len() + line.len() + 1 + word.len() > WIDTH {
+            text.push_str(&format!("{before}{line}\n"));
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    format!("{text}{before}{line}\n")
+}
+
+/// Names of Debian's packages have lower-case letters, digits, plus, minus and dot (deb-control(5)); rpm takes these too.
+fn name(release: &str) -> String {
+    let fit =
+        |c: char| if c.is_ascii_alphanumeric() || "+-.".contains(c) { c.to_ascii_lowercase() } else { '-' };
+    format!("livepatch-{}", release.chars().map(fit).collect::<String>())
+}
+
+/// What dpkg and rpm both take for a version and order alike.
+fn version(livepatch: &Livepatch, about: &About) -> Result<String> {
+    let given = about.version.as_deref().or(livepatch.module.info("version"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".+~".contains(c);
+    let fits = |text: &&str| text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(plain);
+    if let Some(version) = given.filter(fits) {
+        return Ok(version.to_owned());
+    }
+    let what = match given {
+        Some(text) => format!("{text:?} can't be the version of a package"),
+        None => format!("the package of {} has no version", livepatch.name),
+    };
+    Err(Diagnosis::new("klpx::not-packaged", Class::Usage, what)
+        .why("a version begins with a digit and has letters, digits, dots, pluses and tildes; hosts take the highest")
+        .remedy("give one with --version, or build the livepatch with --module-version")
+        .into())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use klpx_verify::inspect::Module;
+
+    use super::*;
+
+    /// A livepatch without a file of an own.
+    pub(crate) fn livepatch(name: &str, release: &str) -> Livepatch {
+        let info =
+            [("version", "3"), ("cve", "CVE-2026-1"), ("cve", "CVE-2026-2"), ("description", "two fixes")];
+        Livepatch {
+            name: name.to_owned(),
+            release: release.to_owned(),
+            build_id: "0123456789abcdef".to_owned(),
+            arch: Arch::X86_64,
+            module: Module {
+                info: info.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+                replace: Some(true),
+                ..Module::default()
+            },
+            bytes: b"a module".to_vec(),
+            report: None,
+        }
+    }
+
+    pub(crate) fn about(version: Option<&str>) -> About {
+        About {
+            version: version.map(str::to_owned),
+            maintainer: "Kernel Team <kernel@example.org>".to_owned(),
+            changes: vec!["two fixes".to_owned()],
+            date: 1_790_000_000,
+        }
+    }
+
+    #[test]
+    fn each_kernel_has_its_package() {
+        let all = vec![livepatch("b", "6.12.1-x"), livepatch("a", "6.1.0_X")];
+        let packages = Package::plan(all, &about(None)).unwrap();
+        let names: Vec<String> = packages.iter().map(|package| package.file_name(Format::Deb)).collect();
+        assert_eq!(names, ["livepatch-6.1.0-x_3_amd64.deb", "livepatch-6.12.1-x_3_amd64.deb"]);
+        assert_eq!(packages[0].file_name(Format::Rpm), "livepatch-6.1.0-x-3-1.x86_64.rpm");
+        assert!(packages[0].description().iter().any(|text| text == "It mends CVE-2026-1, CVE-2026-2."));
+    }
+
+    #[test]
+    fn two_of_one_kernel_and_odd_versions_are_refused() {
+        let two = vec![livepatch("a", "6.1"), livepatch("b", "6.1")];
+        let failure = Package::plan(two, &about(None)).unwrap_err();
+        assert!(failure.to_string().contains("two livepatches are for Linux 6.1"), "{failure}");
+        for bad in ["", "v1", "1-2", "1:2", "1 2", "1/../2"] {
+            assert!(Package::plan(vec![livepatch("a", "6.1")], &about(Some(bad))).is_err(), "{bad}");
+        }
+        let mut without = livepatch("a", "6.1");
+        without.module.info.clear();
+        assert!(Package::plan(vec![without], &about(None)).is_err());
+    }
+}

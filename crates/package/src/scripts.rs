@@ -1,0 +1,98 @@
+//! What a package does as it is installed and removed. The parts are shell of their own, in `script/`; the names in them
+//! are checked words.
+
+use crate::livepatch::Livepatch;
+
+const RUNNING: &str = include_str!("script/running.sh");
+const INSTALLED: &str = include_str!("script/installed.sh");
+const REMOVING: &str = include_str!("script/removing.sh");
+const REMOVED: &str = include_str!("script/removed.sh");
+
+/// When a script runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// The files of this version are there.
+    Installed,
+    /// The package goes, and its files are there yet.
+    Removing,
+    /// The files of this version are gone.
+    Removed,
+}
+
+/// Maintainer scripts of dpkg: the file's name, when it runs, and what its first argument is then (deb-postinst(5)).
+pub(crate) const DEBIAN: [(&str, When, &str); 3] = [
+    ("postinst", When::Installed, "configure"),
+    ("prerm", When::Removing, "remove"),
+    ("postrm", When::Removed, "remove|upgrade"),
+];
+
+/// A script for dpkg.
+pub(crate) fn debian(livepatch: &Livepatch, when: When, argument: &str) -> String {
+    format!(
+        "#!/bin/sh\nset -e\n{}case \"$1\" in\n{argument}) ;;\n*) exit 0 ;;\nesac\n{}",
+        head(livepatch, when),
+        body(when)
+    )
+}
+
+/// A script for rpm, whose first argument is the number of versions that will be left.
+pub(crate) fn rpm(livepatch: &Livepatch, when: When) -> String {
+    let only = match when {
+        When::Removing => "[ \"$1\" = 0 ] || exit 0\n",
+        When::Installed | When::Removed => "",
+    };
+    format!("{}{only}{}exit 0\n", head(livepatch, when), body(when))
+}
+
+fn head(livepatch: &Livepatch, when: When) -> String {
+    let Livepatch { name, release, build_id, .. } = livepatch;
+    let names = format!("NAME='{name}'\nRELEASE='{release}'\n");
+    match when {
+        When::Removed => names,
+        When::Installed => {
+            format!("{names}BUILD_ID='{build_id}'\nFOLDER='{}'\n{RUNNING}", livepatch.folder())
+        }
+        When::Removing => format!("{names}BUILD_ID='{build_id}'\n{RUNNING}"),
+    }
+}
+
+fn body(when: When) -> &'static str {
+    match when {
+        When::Installed => INSTALLED,
+        When::Removing => REMOVING,
+        When::Removed => REMOVED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klpx_test_tools as tools;
+
+    use super::*;
+    use crate::plan::tests::livepatch;
+
+    #[test]
+    fn every_script_is_shell() {
+        let livepatch = livepatch("livepatch_a", "6.12.1+x");
+        let debian = DEBIAN.map(|(_, when, argument)| debian(&livepatch, when, argument));
+        let rpm = DEBIAN.map(|(_, when, _)| rpm(&livepatch, when));
+        for script in debian.iter().chain(&rpm) {
+            tools::run(tools::command("sh").args(["-n", "-c", script]));
+        }
+    }
+
+    /// This machine's kernel is another one: every script ends well and says nothing.
+    #[test]
+    fn nothing_is_done_for_another_kernel() {
+        let livepatch = livepatch("livepatch_a", "6.12.1+x");
+        for (_, when, argument) in DEBIAN {
+            let argument = argument.split('|').next().unwrap_or_default();
+            for (script, argument) in
+                [(debian(&livepatch, when, argument), argument), (rpm(&livepatch, when), "0")]
+            {
+                let output = tools::run(tools::command("sh").args(["-c", &script, "script", argument]));
+                assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{when:?}: {output:?}");
+            }
+        }
+    }
+}

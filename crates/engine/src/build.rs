@@ -21,7 +21,7 @@ use crate::request::Request;
 use crate::results::{KernelFacts, Made, ObjectFiles, Results};
 use crate::sign::{self, Signer};
 use crate::target::Target;
-use crate::{elsewhere, external, places, thin, units, whole};
+use crate::{elsewhere, external, inputs, places, thin, units, whole};
 
 /// A build that is under way.
 pub(crate) struct Build<'a> {
@@ -150,6 +150,7 @@ impl Build<'_> {
         let Located { files, options } = locate::locate(self)?;
         let kernel = Kernel::open(&options)?;
         Target::new(&files, &kernel).check()?;
+        self.results.inputs = inputs::known(self.request, &patches, &files)?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
             None => patches.preflight(&kernel, self.request.fuzz)?,

@@ -11,6 +11,7 @@ mod events;
 mod external;
 pub mod holders;
 pub mod inlining;
+mod inputs;
 mod layouts;
 mod locate;
 mod module;
@@ -28,6 +29,7 @@ mod whole;
 
 pub use build::build;
 pub use events::{Events, Stage};
+pub use inputs::{Input, Kind as InputKind};
 pub use klpx_thinlto::Level;
 pub use layouts::Accepted;
 pub use module::kernel_name;

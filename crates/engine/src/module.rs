@@ -24,6 +24,7 @@ use crate::analysis::{Finding, Kind};
 use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
 use crate::events::Stage;
+use crate::inputs;
 use crate::layouts::{self, Types};
 use crate::results::{Made, ObjectFiles, Results, UnitFacts};
 use crate::target::Target;
@@ -88,7 +89,9 @@ impl Source<'_> {
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         build.results.transition = transition::waiting(&emitted.plan, &images);
         build.note(&transition::notes(&build.results.transition, &kernel_name(name)));
-        let info = build.request.info.records(notes::build_id(&vmlinux.elf));
+        let build_id = notes::build_id(&vmlinux.elf);
+        build.results.inputs.push(inputs::image(&self.target.vmlinux, build_id));
+        let info = build.request.info.records(build_id);
         let options = glue::Options { replace: build.request.replace, info: &info };
         let (bytes, glue) = self.link(name, options, &emitted)?;
         build.events.end(&format!(

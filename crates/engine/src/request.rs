@@ -6,6 +6,7 @@ use klpx_build_driver::language::ModinfoLine;
 use klpx_build_driver::packages::Wanted;
 use klpx_thinlto::Level;
 
+use crate::inputs::hexadecimal;
 use crate::sign::Signing;
 
 /// Patches, the kernel that they are for, and how the livepatch is to be.
@@ -62,8 +63,7 @@ impl Info {
         records.extend(self.version.as_deref().map(|version| ("version", version.to_owned())));
         records.extend(self.cves.iter().map(|cve| ("cve", (**cve).to_owned())));
         records.push(("klpx", env!("CARGO_PKG_VERSION").to_owned()));
-        let id = |id: &[u8]| ("kernel_build_id", id.iter().map(|byte| format!("{byte:02x}")).collect());
-        records.extend(build_id.map(id));
+        records.extend(build_id.map(|id| ("kernel_build_id", hexadecimal(id))));
         records
     }
 }

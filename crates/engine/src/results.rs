@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::analysis::Finding;
 use crate::holders::Unaffected;
+use crate::inputs::Input;
 use crate::layouts::Accepted;
 use crate::stabilise::Stabilised;
 use crate::transition::Waiting;
@@ -18,6 +19,9 @@ pub struct Results {
     /// The kernel, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelFacts>,
+    /// The files that the module was made from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
     /// Units that were compared with the kernel that they are part of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<UnitFacts>,

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use klpx_build_driver::language::ModinfoLine;
 use serde::Serialize;
 
+use crate::progress::Form;
+
 /// Makes Linux kernel livepatch modules from source patches.
 #[derive(Debug, Parser)]
 #[command(name = "klpx", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -134,6 +136,16 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// How the command shows its progress, and what stops it.
+    pub(crate) fn progress(&self) -> Form {
+        match self {
+            Command::Build(args) => args.progress,
+            _ => Form::Text,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Build {
     /// Patches, applied in this order with -p1
@@ -201,6 +213,9 @@ pub(crate) struct Build {
     /// How far the patched build may be brought nearer to the original
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
     pub(crate) stabilise: Level,
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
+    pub(crate) progress: Form,
     /// Write a report as JSON
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,

@@ -17,11 +17,12 @@ use crate::trial;
 
 /// Runs the command. The report is written whether it succeeds or not.
 pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
-    let steps = Steps::new();
+    let steps = Steps::new(args.progress);
     let mut report = Report::of(&args.patches);
     let place = args.report.as_deref().map(|path| claim(args, path)).transpose()?;
     let result = build(args, &steps, &mut report, out);
     steps.abandon();
+    report.stages = steps.ended();
     if let Err(failure) = &result {
         report.fail(failure);
     }
@@ -45,7 +46,7 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let place = claim(args, &output)?;
     let made = klpx_engine::build(&request, steps, &mut report.results)?;
     place.write(&made.bytes)?;
-    report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made));
+    report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made)?);
     show(args, &report.results, &output, out)?;
     match args.test {
         true => trial::run(&Test::of_built(args, output), out),

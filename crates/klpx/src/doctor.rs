@@ -12,7 +12,7 @@ use klpx_diagnosis::{Diagnosis, Failure, Result};
 use serde::Serialize;
 
 use crate::args::Doctor;
-use crate::progress::Steps;
+use crate::progress::{Form, Steps};
 use crate::wanted::wanted;
 use crate::{render, report};
 
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
         ..wanted(&args.which, args.cache_dir.as_deref())?
     };
     let runner = Runner::new();
-    let survey = packages::survey(&wanted, &runner, &Steps::new())?;
+    let survey = packages::survey(&wanted, &runner, &Steps::new(Form::Text))?;
     let shortage = Shortage::of(&survey, &runner)?;
     let capability = capability(args, &survey, &runner)?;
     let mut problems = Vec::new();

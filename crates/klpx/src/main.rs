@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match run(&cli.command, &mut out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            progress::print_line(&render::failure(&failure));
+            progress::print_failure(cli.command.progress(), &failure);
             ExitCode::from(failure.exit_code())
         }
     }

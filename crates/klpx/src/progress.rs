@@ -1,23 +1,41 @@
-//! Steps and their progress on standard error: a live line on a terminal, plain lines elsewhere.
+//! Steps and their progress on standard error: a live line on a terminal, plain lines elsewhere, or events for programs.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use klpx_diagnosis::Failure;
 use klpx_engine::{Events, Stage};
+use serde_json::{Value, json};
 
-use crate::terminal;
+use crate::{render, report, terminal};
 
 /// Width of the column that names a step.
 const NAME: usize = 14;
 /// Width of the column that says what came of it; the time stands after it.
 const RESULT: usize = 62;
 
+/// How often the number of objects is told: to people off a terminal, and to programs.
+const SLOW: Duration = Duration::from_secs(30);
+const QUICK: Duration = Duration::from_millis(200);
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Lines for people, the current one live on a terminal
+    Text,
+    /// One event a line, as JSON (klpx schema progress)
+    Json,
+}
+
 /// Shows the steps of one run.
 pub(crate) struct Steps {
+    form: Form,
     terminal: bool,
     current: Mutex<Option<Current>>,
+    ended: Mutex<Vec<report::Stage>>,
 }
 
 struct Current {
@@ -28,14 +46,18 @@ struct Current {
 }
 
 impl Steps {
-    pub(crate) fn new() -> Steps {
-        Steps { terminal: std::io::stderr().is_terminal(), current: Mutex::new(None) }
+    pub(crate) fn new(form: Form) -> Steps {
+        let terminal = form == Form::Text && std::io::stderr().is_terminal();
+        Steps { form, terminal, current: Mutex::default(), ended: Mutex::default() }
     }
 
     /// Something to know that stops nothing; while a step is under way its line stays below.
     pub(crate) fn remark(&self, text: &str) {
-        let guard = self.lock();
-        let print = || print_line(&format!("  {:NAME$} {text}", "note"));
+        let guard = lock(&self.current);
+        let print = || match self.form {
+            Form::Text => print_line(&format!("  {:NAME$} {text}", "note")),
+            Form::Json => print_event(&json!({"event": "note", "text": text})),
+        };
         match guard.as_ref() {
             Some(current) => current.bar.suspend(print),
             None => print(),
@@ -44,29 +66,53 @@ impl Steps {
 
     /// Forgets the step that is under way: a failure is reported instead.
     pub(crate) fn abandon(&self) {
-        if let Some(current) = self.lock().take() {
+        if let Some(current) = lock(&self.current).take() {
             current.bar.finish_and_clear();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
-        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// The stages that ended, in their order.
+    pub(crate) fn ended(&self) -> Vec<report::Stage> {
+        lock(&self.ended).clone()
     }
 
-    fn message(&self, text: &str, plain: bool) {
-        let mut guard = self.lock();
+    /// Shows a text that takes the place of the last one; off a terminal, people see it when it is `due`.
+    fn message(&self, text: &str, due: bool) {
+        let mut guard = lock(&self.current);
         let Some(current) = guard.as_mut() else { return };
         current.bar.set_message(terminal::word(text).into_owned());
-        if !self.terminal && plain {
+        if !self.terminal && due {
             current.announced = Instant::now();
             print_line(&format!("  {:NAME$} {text}", current.name));
         }
     }
+
+    /// True once so much time is over since a message was shown.
+    fn is_due(&self, after: Duration) -> bool {
+        lock(&self.current).as_ref().is_some_and(|current| current.announced.elapsed() >= after)
+    }
+
+    /// Prints an event of the stage that is under way.
+    fn event(&self, mut event: Value) {
+        let mut guard = lock(&self.current);
+        if let Some(current) = guard.as_mut() {
+            current.announced = Instant::now();
+            event["stage"] = current.name.into();
+        }
+        print_event(&event);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl klpx_build_driver::Progress for Steps {
     fn step(&self, what: &str) {
-        self.message(what, true);
+        match self.form {
+            Form::Text => self.message(what, true),
+            Form::Json => self.event(json!({"event": "step", "text": what})),
+        }
     }
 
     fn objects(&self, done: u64, total: Option<u64>) {
@@ -74,9 +120,13 @@ impl klpx_build_driver::Progress for Steps {
             Some(total) => format!("{done} of {total} objects"),
             None => format!("{done} objects"),
         };
-        // Off a terminal a line each half minute shows that it lives.
-        let due = self.lock().as_ref().is_some_and(|c| c.announced.elapsed() >= Duration::from_secs(30));
-        self.message(&text, due);
+        match self.form {
+            Form::Text => self.message(&text, self.is_due(SLOW)),
+            Form::Json if total == Some(done) || self.is_due(QUICK) => {
+                self.event(json!({"event": "objects", "done": done, "total": total}));
+            }
+            Form::Json => {}
+        }
     }
 
     fn note(&self, what: &str) {
@@ -97,21 +147,46 @@ impl Events for Steps {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         let now = Instant::now();
-        *self.lock() = Some(Current { name, started: now, bar, announced: now });
+        *lock(&self.current) = Some(Current { name, started: now, bar, announced: now });
+        if self.form == Form::Json {
+            self.event(json!({"event": "begin"}));
+        }
     }
 
-    /// Short steps show no time.
+    /// Short steps show no time to people.
     fn end(&self, result: &str) {
-        let Some(current) = self.lock().take() else { return };
+        let Some(current) = lock(&self.current).take() else { return };
         current.bar.finish_and_clear();
-        let elapsed = current.started.elapsed();
-        let line = if elapsed >= Duration::from_millis(50) {
-            format!("  {:NAME$} {result:RESULT$} {:>7.1} s", current.name, elapsed.as_secs_f64())
-        } else {
-            format!("  {:NAME$} {result}", current.name)
-        };
-        print_line(&line);
+        let Current { name, started, .. } = current;
+        let seconds = started.elapsed().as_secs_f64();
+        match self.form {
+            Form::Text if seconds >= 0.05 => {
+                print_line(&format!("  {name:NAME$} {result:RESULT$} {seconds:>7.1} s"));
+            }
+            Form::Text => print_line(&format!("  {name:NAME$} {result}")),
+            Form::Json => {
+                print_event(&json!({"event": "end", "stage": name, "result": result, "seconds": seconds}));
+            }
+        }
+        lock(&self.ended).push(report::Stage { name, result: result.to_owned(), seconds });
     }
+}
+
+/// Prints what stopped a command.
+pub(crate) fn print_failure(form: Form, failure: &Failure) {
+    match form {
+        Form::Text => print_line(&render::failure(failure)),
+        Form::Json => {
+            for diagnosis in failure.diagnoses() {
+                print_event(&json!({"event": "error", "error": diagnosis}));
+            }
+        }
+    }
+}
+
+/// One event a line.
+fn print_event(event: &Value) {
+    let _ = writeln!(std::io::stderr().lock(), "{event}");
 }
 
 /// Standard error may be closed; that is no reason to stop.

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use klpx_engine::{Made, Results};
 use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::signer::Signed;
 
 /// Version of the report's schema.
 pub(crate) const SCHEMA: u32 = 2;
@@ -21,6 +25,8 @@ pub(crate) struct Report {
     /// What was found, as far as the build came.
     #[serde(flatten)]
     pub(crate) results: Results,
+    /// The stages that ended, in their order.
+    pub(crate) stages: Vec<Stage>,
     /// The module, once it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) module: Option<Module>,
@@ -39,17 +45,37 @@ pub(crate) struct Module {
     pub(crate) symbols: usize,
     /// Relocations that were checked.
     pub(crate) relocations: usize,
+    /// Size in bytes.
+    pub(crate) bytes: usize,
+    /// SHA-256 of the file, in hexadecimal.
+    pub(crate) sha256: String,
+    /// Whose signature it has; null without one.
+    pub(crate) signature: Value,
+}
+
+/// A stage that ended.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Stage {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What came of it, for people.
+    pub(crate) result: String,
+    /// How long it took.
+    pub(crate) seconds: f64,
 }
 
 impl Module {
-    pub(crate) fn new(path: &Path, name: String, made: &Made) -> Module {
-        Module {
+    pub(crate) fn new(path: &Path, name: String, made: &Made) -> Result<Module> {
+        Ok(Module {
             path: path.display().to_string(),
             name,
             replaced: made.verified.functions,
             symbols: made.verified.symbols,
             relocations: made.verified.relocations,
-        }
+            bytes: made.bytes.len(),
+            sha256: Sha256::digest(&made.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            signature: Signed::read(&made.bytes, None)?.json(),
+        })
     }
 }
 

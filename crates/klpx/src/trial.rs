@@ -15,7 +15,7 @@ use klpx_verify::inspect::{self, Module};
 use serde_json::json;
 
 use crate::args::Test;
-use crate::progress::Steps;
+use crate::progress::{Form, Steps};
 use crate::wanted::wanted;
 use crate::{render, report};
 
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
     let trial = trial(args, &file, &module)?;
     let arch = Arch::of_machine(file.parse()?.machine())?;
 
-    let steps = Steps::new();
+    let steps = Steps::new(Form::Text);
     steps.step("looking for the kernel");
     let survey = survey(args, &release, &steps)?;
     let (guest, missing) = guest(args, Machine::of(arch), &trial, &survey)?;

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use sha2::{Digest, Sha256};
 
 use crate::config::Arch;
 use crate::process;
@@ -29,6 +30,8 @@ pub struct PatchSet {
 pub(crate) struct Patch {
     /// The file's name as the user gave it.
     pub(crate) name: String,
+    /// SHA-256 of the file, in hexadecimal.
+    pub(crate) hash: String,
     pub(crate) text: Vec<u8>,
     pub(crate) files: Vec<FileChange>,
     /// What was done to its text.
@@ -100,6 +103,11 @@ impl PatchSet {
         paths
     }
 
+    /// Each patch file's name as it was given, and the SHA-256 of what was read, in hexadecimal.
+    pub fn hashes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.patches.iter().map(|patch| (patch.name.as_str(), patch.hash.as_str()))
+    }
+
     /// How many hunks there are in all.
     pub fn hunks(&self) -> usize {
         self.changes().map(|change| change.hunks).sum()
@@ -145,6 +153,7 @@ impl PatchSet {
 impl Patch {
     /// Parses a patch.
     pub(crate) fn parse(name: &str, text: Vec<u8>) -> Result<Patch> {
+        let hash = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         if text.iter().all(u8::is_ascii_whitespace) {
             return Err(Diagnosis::new(
                 "klpx::patch-empty",
@@ -169,7 +178,7 @@ impl Patch {
         if files.is_empty() {
             return Err(not_a_patch(name, "no file header was found").into());
         }
-        Ok(Patch { name: name.to_owned(), text, files, notes })
+        Ok(Patch { name: name.to_owned(), hash, text, files, notes })
     }
 
     /// How many lines each file gains and loses, for a check against git's own reading.

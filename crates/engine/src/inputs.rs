@@ -1,0 +1,97 @@
+//! The files that a livepatch was made from, each with what tells it from another of its name.
+
+use std::io::Read;
+use std::path::Path;
+
+use klpx_build_driver::PatchSet;
+use klpx_build_driver::packages::KernelFiles;
+use klpx_diagnosis::{Diagnosis, Result};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::request::Request;
+
+/// A file that a livepatch was made from. The kernel's source and headers are not among these: `kernel.key` stands for
+/// the contents of all that is compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Input {
+    /// What it is.
+    pub kind: Kind,
+    /// Its path, as it was given or found.
+    pub path: String,
+    /// SHA-256 of its contents, in hexadecimal; nothing for the kernel's image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The build ID of the kernel's image, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+}
+
+/// What an input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A patch.
+    Patch,
+    /// The kernel's configuration.
+    Config,
+    /// The kernel's Module.symvers.
+    Symvers,
+    /// The kernel's image with its symbols.
+    Vmlinux,
+    /// An external module as it is loaded.
+    Module,
+    /// The certificate of the key that signs.
+    Certificate,
+}
+
+/// What is known before anything is compiled: all but the image, which is read later.
+///
+/// # Errors
+/// When one of them can't be read.
+pub(crate) fn known(request: &Request, patches: &PatchSet, files: &KernelFiles) -> Result<Vec<Input>> {
+    let patches = patches.hashes().map(|(name, hash)| Input {
+        kind: Kind::Patch,
+        path: name.to_owned(),
+        sha256: Some(hash.to_owned()),
+        build_id: None,
+    });
+    let mut inputs: Vec<Input> = patches.collect();
+    let module = request.external.as_ref().map(|external| (Kind::Module, external.file.as_path()));
+    let certificate =
+        request.signing.as_ref().map(|signing| (Kind::Certificate, signing.certificate.as_path()));
+    let found = [(Kind::Config, files.config.path.as_path()), (Kind::Symvers, files.symvers.path.as_path())];
+    for (kind, path) in found.into_iter().chain(module).chain(certificate) {
+        inputs.push(Input {
+            kind,
+            path: path.display().to_string(),
+            sha256: Some(hash(path)?),
+            build_id: None,
+        });
+    }
+    Ok(inputs)
+}
+
+/// The kernel's image.
+pub(crate) fn image(path: &Path, build_id: Option<&[u8]>) -> Input {
+    let path = path.display().to_string();
+    Input { kind: Kind::Vmlinux, path, sha256: None, build_id: build_id.map(hexadecimal) }
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let failed = |error: &std::io::Error| Diagnosis::io("read", path, error);
+    let mut file = klpx_input::open(path).map_err(|error| failed(&error))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(|error| failed(&error))? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Bytes as two digits each.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -2,11 +2,14 @@
 //!
 //! Owns the codes' form and the exit codes. Never prints: only the CLI knows the terminal.
 
+mod note;
 pub mod words;
 
 use std::fmt;
 
 use serde::Serialize;
+
+pub use note::Note;
 
 /// What kind of failure a diagnosis is; each kind has one documented exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -7,7 +7,7 @@ use klpx_build_driver::packages::KernelFiles;
 use klpx_build_driver::{
     ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitList, UnitPairs, Workspace,
 };
-use klpx_diagnosis::{Result, words};
+use klpx_diagnosis::{Note, Result, words};
 use klpx_klp_emit::callers::Elsewhere;
 
 use crate::change_set::{self, Analysis, PairFiles};
@@ -137,7 +137,7 @@ impl Build<'_> {
         let left_out: Vec<LeftOut> =
             (compiled.left_out.iter()).chain(others().flat_map(|others| &others.left_out)).cloned().collect();
         let own = [holders::remark(&unaffected), holders::stale(&compiled.remade)].into_iter().flatten();
-        let notes: Vec<String> = own.chain(compiled.originals.notes().iter().cloned()).collect();
+        let notes: Vec<Note> = own.chain(compiled.originals.notes().iter().cloned()).collect();
         self.note(&notes);
         self.results.unaffected = unaffected;
         holders::check(&left_out)
@@ -172,10 +172,10 @@ impl Build<'_> {
     }
 
     /// Tells things to know that stop nothing.
-    pub(crate) fn note(&mut self, notes: &[String]) {
-        for text in notes {
-            self.events.note(text);
-            self.results.notes.push(text.clone());
+    pub(crate) fn note(&mut self, notes: &[Note]) {
+        for note in notes {
+            self.events.note(note);
+            self.results.notes.push(note.clone());
         }
     }
 

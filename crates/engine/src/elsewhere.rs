@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_build_driver::{TouchedUnit, UnitList, Workspace};
-use klpx_diagnosis::{Result, words};
+use klpx_diagnosis::{Note, Result, words};
 use klpx_klp_emit::callers::{self, Elsewhere, Function, Global};
 use klpx_klp_emit::image::{Exports, Image, Kernel};
 use klpx_klp_emit::plan::Unit;
@@ -67,17 +67,18 @@ pub(crate) fn missing_units(
 }
 
 /// `ftrace can't reach klist_del: 6 units with callers are compiled too`.
-fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> String {
+fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
     let names: Vec<_> = globals.iter().map(|(_, name)| String::from_utf8_lossy(name)).collect();
     let verb = if units == 1 { "is" } else { "are" };
     let exported = names.iter().any(|name| exports.get(name).is_some());
     let others =
         if exported { "; modules that are not the kernel's own keep the kernel's function" } else { "" };
-    format!(
+    let text = format!(
         "ftrace can't reach {}: {} with callers {verb} compiled too{others}",
         names.join(", "),
         words::plural(units, "unit")
-    )
+    );
+    Note::new("klpx::callers-replaced", text)
 }
 
 /// Who calls each of these functions, in all objects of the kernel.

@@ -12,7 +12,7 @@
 //!   comparison did not pair the holder. The livepatch would leave the original's copy at work. This stops the build.
 
 use klpx_build_driver::{Baseline, Patched, Remade};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
 use klpx_diff::Difference;
 use serde::Serialize;
 
@@ -132,10 +132,10 @@ pub(crate) fn uncompared(
 }
 
 /// What is said of objects that depend on the patch and that make left alone.
-pub(crate) fn stale(remade: &Remade) -> Option<String> {
+pub(crate) fn stale(remade: &Remade) -> Option<Note> {
     let names: Vec<String> = remade.stale.iter().map(|path| path.display().to_string()).collect();
-    (!names.is_empty())
-        .then(|| format!("make did not compile again what depends on the patch: {}", first(&names)))
+    let text = || format!("make did not compile again what depends on the patch: {}", first(&names));
+    (!names.is_empty()).then(|| Note::new("klpx::stale-objects", text()))
 }
 
 /// Stops when a holder is left out.
@@ -171,18 +171,19 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
 const LISTED: usize = 20;
 
 /// `3 functions inline what the patch edits, and their code is the same: a, b, c`.
-pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<String> {
+pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<Note> {
     let mut names: Vec<String> = unaffected.iter().map(|holder| holder.function.clone()).collect();
     names.sort_unstable();
     names.dedup();
     let verb = if names.len() == 1 { "inlines" } else { "inline" };
     let whose = if names.len() == 1 { "its" } else { "their" };
     (!names.is_empty()).then(|| {
-        format!(
-            "{} {verb} what the patch edits, and {whose} code is the same: {}",
-            words::plural(names.len(), "function"),
+        let functions = words::plural(names.len(), "function");
+        let text = format!(
+            "{functions} {verb} what the patch edits, and {whose} code is the same: {}",
             first(&names)
-        )
+        );
+        Note::new("klpx::same-holders", text)
     })
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use klpx_build_driver::Prepared;
-use klpx_diagnosis::Result;
+use klpx_diagnosis::{Note, Result};
 use klpx_inline_check::survey::{CopyId, Function, Inlined, InlinedId, OutOfLine, Survey, TextId};
 use klpx_normalize::elf::{ElfFile, SectionId};
 use klpx_normalize::name::without_promotion;
@@ -229,7 +229,7 @@ pub(crate) struct Originals<'a> {
     tree: PathBuf,
     early: Option<(PathBuf, JoinHandle<Result<Survey>>)>,
     read: BTreeMap<PathBuf, Option<Inlining>>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl<'a> Originals<'a> {
@@ -262,7 +262,8 @@ impl<'a> Originals<'a> {
                 Ok(survey) => Some(Inlining::of_original(survey, self.prepared)),
                 Err(failure) => {
                     let name = object.file_name().unwrap_or_default().to_string_lossy();
-                    self.notes.push(format!("{name}: who inlined what is not known: {failure}"));
+                    let text = format!("{name}: who inlined what is not known: {failure}");
+                    self.notes.push(Note::new("klpx::inlining-unknown", text));
                     None
                 }
             };
@@ -272,7 +273,7 @@ impl<'a> Originals<'a> {
     }
 
     /// What could not be read.
-    pub(crate) fn notes(&self) -> &[String] {
+    pub(crate) fn notes(&self) -> &[Note] {
         &self.notes
     }
 

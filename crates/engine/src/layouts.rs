@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
 use klpx_klp_emit::image::{Image, VMLINUX};
 use klpx_layout::{Btf, Change, Definition, Kind, Layouts, changes};
 use klpx_normalize::elf::Elf;
@@ -147,11 +147,10 @@ pub(crate) fn check_kernel(
     objects: &[Objects<'_>],
     types: &Types,
     (vmlinux, modules): (&Image<'_>, &[Image<'_>]),
-) -> Result<Option<String>> {
+) -> Result<Option<Note>> {
     let Some(kernel) = section(&vmlinux.elf) else {
-        return Ok(Some(
-            "the kernel has no BTF: its types were not compared with those of klpx's build".to_owned(),
-        ));
+        let text = "the kernel has no BTF: its types were not compared with those of klpx's build";
+        return Ok(Some(Note::new("klpx::no-btf", text)));
     };
     let kernel = Btf::read(kernel, None)?;
     let mut faults: Vec<Diagnosis> = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::{ModuleText, Workspace};
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
 use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure::{self, Closure, Piece};
@@ -83,7 +83,12 @@ impl Source<'_> {
         build.events.begin(Stage::Emit);
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
         let emitted = emit::emit(&closure, &binder)?;
-        let warnings: Vec<String> = emitted.plan.warnings.iter().map(ToString::to_string).collect();
+        let warnings: Vec<Note> = emitted
+            .plan
+            .warnings
+            .iter()
+            .map(|warning| Note::new(warning.code, warning.to_string()))
+            .collect();
         build.note(&warnings);
         let name = &build.request.name;
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use klpx_diagnosis::Note;
 use klpx_verify::Verified;
 use serde::Serialize;
 
@@ -57,7 +58,7 @@ pub struct Results {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_files: Option<TargetFiles>,
     /// Things to know that stop nothing.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 fn is_zero(count: &usize) -> bool {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Config;
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Note, Place, Result};
 
 /// What a module is signed with.
 #[derive(Clone, Debug)]
@@ -88,8 +88,8 @@ impl<'s> Signer<'s> {
 }
 
 /// What to know of a module without a signature.
-pub(crate) fn note(config: &Config) -> Option<String> {
+pub(crate) fn note(config: &Config) -> Option<Note> {
     let text =
         "the kernel loads signed modules only (CONFIG_MODULE_SIG_FORCE), and this one will have no signature";
-    config.is("CONFIG_MODULE_SIG_FORCE").then(|| text.to_owned())
+    config.is("CONFIG_MODULE_SIG_FORCE").then(|| Note::new("klpx::no-signature", text))
 }

@@ -1,6 +1,6 @@
 //! What is said of replaced functions that tasks stay in: the transition to the livepatch waits for each of them.
 
-use klpx_diagnosis::words;
+use klpx_diagnosis::{Note, words};
 use klpx_klp_emit::image::Image;
 use klpx_klp_emit::plan::Plan;
 use klpx_klp_emit::transition::{Stay, Why, stays};
@@ -56,35 +56,37 @@ fn told(Stay { object, function, why }: Stay) -> Waiting {
 }
 
 /// The notes on them; `module` is the kernel's name for the livepatch.
-pub(crate) fn notes(waiting: &[Waiting], module: &str) -> Vec<String> {
+pub(crate) fn notes(waiting: &[Waiting], module: &str) -> Vec<Note> {
     let of = |kind: Kind| waiting.iter().filter(move |one| one.kind == kind);
-    let mut notes: Vec<String> = of(Kind::ThreadMain).map(thread_note).collect();
+    let mut notes: Vec<Note> = of(Kind::ThreadMain).map(thread_note).collect();
     let others: Vec<&Waiting> = of(Kind::OnPath).chain(of(Kind::Waits)).collect();
     if !others.is_empty() {
         notes.push(sleep_note(&others));
     }
     if !notes.is_empty() {
-        notes.push(format!(
+        let text = format!(
             "do not end the transition by writing to /sys/kernel/livepatch/{module}/force: tasks then go on in replaced \
              functions, and the module can never be removed"
-        ));
+        );
+        notes.push(Note::new("klpx::transition-force", text));
     }
     notes
 }
 
-fn thread_note(one: &Waiting) -> String {
+fn thread_note(one: &Waiting) -> Note {
     let (whose, which) = match &one.thread {
         Some(names) => (format!("kernel thread \"{names}\""), "such a thread"),
         None => ("a kernel thread".to_owned(), "the thread"),
     };
-    format!(
+    let text = format!(
         "{} is the main function of {whose}, which does not leave it: the transition does not end as long as {which} lives. \
          Patch a function that it calls instead",
         one.function
-    )
+    );
+    Note::new("klpx::thread-main", text)
 }
 
-fn sleep_note(others: &[&Waiting]) -> String {
+fn sleep_note(others: &[&Waiting]) -> Note {
     /// How many functions a note names; the report has all.
     const SHOWN: usize = 6;
     let mut named: Vec<String> =
@@ -93,12 +95,13 @@ fn sleep_note(others: &[&Waiting]) -> String {
         named.push(format!("{} more", words::count(others.len() - SHOWN)));
     }
     let them = if others.len() == 1 { "it" } else { "them" };
-    format!(
+    let text = format!(
         "tasks may sleep for long in {}: the transition waits until they leave {them}. Every 15 seconds the kernel interrupts \
          the tasks that it waits for, which ends interruptible sleeps only; a kernel thread has to be woken by what it waits \
          for",
         named.join("; ")
-    )
+    );
+    Note::new("klpx::long-sleep", text)
 }
 
 #[cfg(test)]
@@ -133,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_thread_has_a_note_of_its_own_and_sleepers_share_one() {
-        assert_eq!(notes(&[], "livepatch_x"), [""; 0]);
+        assert_eq!(notes(&[], "livepatch_x"), []);
         let all = [
             stay("ep_poll", Why::OnPath { doing: "wait in epoll_wait" }),
             main_of("kswapd", &["kswapd%d"]),

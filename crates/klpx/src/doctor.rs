@@ -8,7 +8,7 @@ use klpx_build_driver::packages::{
     self, Capability, Lack, Missing, Package, Piece, Shortage, Survey, ToolWishes, Wanted,
 };
 use klpx_build_driver::process::Runner;
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
 use serde::Serialize;
 
 use crate::args::Doctor;
@@ -86,7 +86,7 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
     lines.extend(
         survey.passed_over.iter().map(|(path, why)| format!("{} is not used: {why}", path.display())),
     );
-    lines.extend(survey.notes.iter().cloned());
+    lines.extend(survey.notes.iter().map(ToString::to_string));
     if ready {
         lines.extend(optional(shortage));
     }
@@ -163,7 +163,7 @@ struct Json<'a> {
     hints: &'a [String],
     passed_over: Vec<PassedOver<'a>>,
     compiler: Option<Compiler<'a>>,
-    notes: &'a [String],
+    notes: &'a [Note],
     errors: &'a [Diagnosis],
 }
 

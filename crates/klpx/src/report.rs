@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::signer::Signed;
 
 /// Version of the report's schema.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// What `--report` writes, on success and on failure.
 #[derive(Debug, Default, Serialize)]

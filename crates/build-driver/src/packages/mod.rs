@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use klpx_diagnosis::Result;
+use klpx_diagnosis::{Note, Result};
 
 pub use capability::{Capability, ToolWishes, capability};
 pub use distribution::{DISTRIBUTIONS, Distribution};
@@ -122,7 +122,7 @@ pub struct Survey {
     /// Files that were looked at and not taken, and why.
     pub passed_over: Vec<(PathBuf, String)>,
     /// What was checked only in part, and other things to know.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     pub(crate) roots: String,
     /// Other kernels of which files are there.
     pub(crate) others: Vec<String>,
@@ -161,7 +161,7 @@ pub struct KernelFiles {
     /// modules.builtin.
     pub modules_builtin: Option<Located>,
     /// What was checked only in part, and other things to know.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl KernelFiles {
@@ -177,7 +177,7 @@ impl KernelFiles {
     ///
     /// # Errors
     /// `klpx::source-mismatch`.
-    pub fn check_source(&self, tree: &SourceTree) -> Result<Vec<String>> {
+    pub fn check_source(&self, tree: &SourceTree) -> Result<Vec<Note>> {
         let kernel = source::Expected {
             release: &self.release,
             version: self.version.as_deref(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place as Where, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place as Where, Result};
 
 use super::banner::{self, Banner, Image};
 use super::distribution::{self, Kernel};
@@ -218,7 +218,7 @@ impl Search<'_> {
         self.agree("vmlinux", banner, &located.path)?;
         if banner.is_none() {
             let note = "vmlinux holds no banner: that it is of this release was not checked";
-            self.survey.notes.push(note.to_owned());
+            self.survey.notes.push(Note::new("klpx::no-banner", note));
         }
         self.found(Piece::Vmlinux, located.path, located.from);
         Ok(())
@@ -341,7 +341,7 @@ impl Search<'_> {
     }
 
     /// The outer error: it is no source at all. The inner one: it is another kernel's.
-    fn check_source(&self, path: &Path, installed: Option<&str>) -> Result<Result<Vec<String>>> {
+    fn check_source(&self, path: &Path, installed: Option<&str>) -> Result<Result<Vec<Note>>> {
         let kernel = Expected {
             release: &self.survey.release,
             version: self.survey.version.as_deref(),

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Note, Place, Result};
 
 use super::Located;
 use crate::process::{Call, Runner};
@@ -82,7 +82,7 @@ pub(super) fn check_tree(
     kernel: &Expected<'_>,
     tree: &SourceTree,
     installed: Option<&str>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Note>> {
     let version = tree.version().to_string();
     // Fedora's EXTRAVERSION makes the version in the Makefile the release.
     if kernel.version.is_some_and(|wanted| wanted != version) && version != kernel.release {
@@ -99,7 +99,7 @@ pub(super) fn check_tarball(
     kernel: &Expected<'_>,
     tarball: &Path,
     installed: Option<&str>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Note>> {
     check_package(kernel, tarball, installed, None)
 }
 
@@ -108,16 +108,22 @@ fn check_package(
     path: &Path,
     stated: Option<&str>,
     version: Option<&str>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Note>> {
     match (kernel.package, stated, version) {
         (Some(wanted), Some(stated), _) if wanted != stated => {
             Err(mismatch(path, &format!("version {stated}"), &format!("version {wanted}")).into())
         }
         (Some(_), Some(_), _) | (None, _, Some(_)) => Ok(Vec::new()),
-        (Some(wanted), None, Some(version)) => Ok(vec![format!(
-            "the source states its version {version}, but not its package's: that it is {wanted} was not checked"
-        )]),
-        (_, _, None) => Ok(vec![format!("the version of {} is checked when it is unpacked", path.display())]),
+        (Some(wanted), None, Some(version)) => {
+            let text = format!(
+                "the source states its version {version}, but not its package's: that it is {wanted} was not checked"
+            );
+            Ok(vec![Note::new("klpx::source-package-unknown", text)])
+        }
+        (_, _, None) => {
+            let text = format!("the version of {} is checked when it is unpacked", path.display());
+            Ok(vec![Note::new("klpx::source-packed", text)])
+        }
     }
 }
 

@@ -155,7 +155,7 @@ fn each_file_says_which_package_it_is_from() {
     assert_eq!(from(Piece::Modules), format!("linux-image-{DEBIAN}"));
     assert_eq!(from(Piece::Source), "linux-source-6.12");
     assert_eq!(survey.package.as_deref(), Some(DEBIAN_VERSION));
-    assert_eq!(survey.notes, Vec::<String>::new());
+    assert_eq!(survey.notes, []);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn the_release_is_uts_release_whatever_kernel_release_says() {
         found(&Wanted { build_dir: Some(root.at(&headers)), source: Some(root.at("src")), ..root.wanted() });
     assert_eq!(files.release, OLD);
     assert_eq!(files.package.as_deref(), Some("6.1.192-2"));
-    assert_eq!(files.notes, Vec::<String>::new());
+    assert_eq!(files.notes, []);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_tarball_whose_package_is_known_needs_no_note_once_it_is_unpacked() {
     let files = found(&root.wanted());
     assert!(matches!(files.source, Source::Tarball(_)));
     let tree = |name| crate::SourceTree::open(&root.at(name)).expect("a tree");
-    assert_eq!(files.check_source(&tree("unpacked")).expect("checked"), Vec::<String>::new());
+    assert_eq!(files.check_source(&tree("unpacked")).expect("checked"), []);
     let failure = files.check_source(&tree("other")).expect_err("refused");
     assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::source-mismatch");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
@@ -18,7 +18,7 @@ pub struct Prepared {
     pub(crate) changes: Vec<Change>,
     files: usize,
     hunks: usize,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 /// One file, before and after.
@@ -75,7 +75,7 @@ impl Prepared {
 
     /// What the user may want to know: files passed over, hunks that applied at another line, lines whose numbers
     /// moved.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
@@ -312,7 +312,7 @@ fn apply(
     (root, tree): (&Path, &Path),
     runner: &Runner,
     fuzz: u8,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<()> {
     let mut call = git(tree, &["apply", "--verbose", "-p1"]);
     if fuzz > 0 {
@@ -324,7 +324,8 @@ fn apply(
         if let Some(path) = line.strip_prefix("Checking patch ") {
             at = path.trim_end_matches("...").to_owned();
         } else if line.starts_with("Hunk #") && line.contains("succeeded") {
-            notes.push(format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1)));
+            let text = format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1));
+            notes.push(Note::new("klpx::hunk-moved", text));
         }
     }
     if outcome.success {
@@ -412,7 +413,7 @@ fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
 }
 
 /// Puts `#line` directives into a patched C file.
-fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
+fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<Note>) {
     let kind = classify(&change.path, arch);
     let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
     if !kind.is_c() {
@@ -420,7 +421,8 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<String>) {
     }
     let numbered = lines::number(&decode(original), &decode(patched));
     for line in &numbered.unplaced {
-        notes.push(format!("{}: line numbers move from line {line} on, up to the next hunk", change.path));
+        let text = format!("{}: line numbers move from line {line} on, up to the next hunk", change.path);
+        notes.push(Note::new("klpx::lines-move", text));
     }
     change.patched = Some(encode(&numbered.text));
     change.edited = numbered.edited;

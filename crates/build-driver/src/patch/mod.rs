@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
 use sha2::{Digest, Sha256};
 
 use crate::config::Arch;
@@ -35,7 +35,7 @@ pub(crate) struct Patch {
     pub(crate) text: Vec<u8>,
     pub(crate) files: Vec<FileChange>,
     /// What was done to its text.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
 }
 
 /// What one patch does to one file.
@@ -115,7 +115,7 @@ impl PatchSet {
 
     /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
     /// over.
-    pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<String>> {
+    pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<Note>> {
         let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;
         for path in self.paths() {
@@ -129,10 +129,16 @@ impl PatchSet {
                 None if kind.is_compiled() => {
                     compiled += 1;
                     if kind == FileKind::BuildFile {
-                        notes.push(format!("{path} is changed: what the patch makes it say is run by make"));
+                        notes.push(Note::new(
+                            "klpx::patch-changes-make",
+                            format!("{path} is changed: what the patch makes it say is run by make"),
+                        ));
                     }
                 }
-                None => notes.push(format!("{path} is passed over: {}", kind.passed_over())),
+                None => notes.push(Note::new(
+                    "klpx::passed-over",
+                    format!("{path} is passed over: {}", kind.passed_over()),
+                )),
             }
         }
         Failure::all(found)?;
@@ -143,7 +149,7 @@ impl PatchSet {
                 "the patch changes nothing in this kernel",
             )
             .why("it touches only files that are not compiled into it")
-            .detail(notes)
+            .detail(notes.into_iter().map(|note| note.text))
             .into());
         }
         Ok(self.patches.iter().flat_map(|patch| patch.notes.clone()).chain(notes).collect())
@@ -163,9 +169,8 @@ impl Patch {
             .into());
         }
         let plain = forms::with_plain_ends(&text);
-        let notes =
-            plain.iter().map(|_| format!("{name} has the line ends of a mail (CRLF); they are taken off"));
-        let notes = notes.collect();
+        let mail = || format!("{name} has the line ends of a mail (CRLF); they are taken off");
+        let notes = plain.iter().map(|_| Note::new("klpx::patch-line-ends", mail())).collect();
         let text = plain.unwrap_or(text);
         let mut files = Vec::new();
         for patch in file_patches(&text) {

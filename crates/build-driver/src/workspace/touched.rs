@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result, words};
 
 use crate::files;
 use crate::kbuild::environment::Environment;
@@ -51,7 +51,7 @@ impl TouchedUnit {
 pub struct Touched {
     pub(crate) units: Vec<TouchedUnit>,
     pub(crate) added: Vec<TouchedUnit>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl Touched {
@@ -72,7 +72,7 @@ impl Touched {
     }
 
     /// Things to know that stop nothing.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
@@ -130,7 +130,7 @@ impl Workspace {
             let unit = list.unit(id);
             let is_edited = unit.source.in_tree().is_some_and(|source| edits.sources.contains(&source));
             if is_edited && list.is_second_copy(id) {
-                touched.notes.push(second_copy(unit));
+                touched.notes.push(Note::new("klpx::second-copy", second_copy(unit)));
                 continue;
             }
             match (&unit.home, &unit.rule) {
@@ -270,14 +270,13 @@ fn second_copy(unit: &Unit) -> String {
 }
 
 /// `12 units include an edited file, 2 of them are changed by it`.
-fn told(candidates: usize, other: usize) -> Option<String> {
+fn told(candidates: usize, other: usize) -> Option<Note> {
     (candidates > 0).then(|| {
         let verb = if candidates == 1 { "includes" } else { "include" };
-        format!(
-            "{} {verb} an edited file; the text of {} differs",
-            words::plural(candidates, "more unit"),
-            words::count(other)
-        )
+        let units = words::plural(candidates, "more unit");
+        let other = words::count(other);
+        let text = format!("{units} {verb} an edited file; the text of {other} differs");
+        Note::new("klpx::included-file", text)
     })
 }
 

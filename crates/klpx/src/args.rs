@@ -8,6 +8,7 @@ use klpx_build_driver::language::ModinfoLine;
 use serde::Serialize;
 
 use crate::progress::Form;
+use crate::schema::Schema;
 
 /// Makes Linux kernel livepatch modules from source patches.
 #[derive(Debug, Parser)]
@@ -123,6 +124,11 @@ pub(crate) enum Command {
     /// List or prune what klpx keeps for the next run
     #[command(subcommand)]
     Cache(Cache),
+    /// Print the JSON schema of what klpx prints or writes for programs
+    Schema {
+        /// Which one; default: a list of all
+        name: Option<Schema>,
+    },
     /// Print a shell completion script
     Completions {
         /// The shell

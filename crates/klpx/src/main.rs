@@ -15,6 +15,7 @@ mod package;
 mod progress;
 mod render;
 mod report;
+mod schema;
 mod sign;
 mod signer;
 mod terminal;
@@ -54,6 +55,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Normalize(args) => normalize::run(args, out),
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),
+        Command::Schema { name } => schema::run(*name, out),
         Command::Completions { shell } => manual::completions(*shell, out),
         Command::Man { directory } => manual::man(directory.as_deref(), out),
     }

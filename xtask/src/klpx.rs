@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use jsonschema::Validator;
 use serde::Deserialize;
 
 use crate::distro;
@@ -25,6 +27,8 @@ pub(crate) struct Klpx {
     /// The cache is of the fixtures, not a user's.
     owned: bool,
     jobs: usize,
+    /// What every report has to fit, once one was read.
+    schema: OnceLock<Validator>,
     /// The repository and the fixtures.
     workspace: [PathBuf; 2],
 }
@@ -42,7 +46,7 @@ pub(crate) struct Outcome {
 }
 
 /// Version of the report that tests know.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// The parts of klpx's report that tests look at.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -182,7 +186,7 @@ impl Klpx {
             None => (workspace.cache_dir("klpx")?, true),
         };
         let dirs = [workspace.root.clone(), workspace.cache.clone()];
-        Ok(Klpx { binary, cache, owned, jobs: workspace.jobs, workspace: dirs })
+        Ok(Klpx { binary, cache, owned, jobs: workspace.jobs, schema: OnceLock::new(), workspace: dirs })
     }
 
     /// Makes room for the next kernel: each fixture kernel that was ever built left 2.5 GB in klpx's cache.
@@ -270,12 +274,33 @@ impl Klpx {
             command.env("PATH", path);
         }
         let result = command.output().with_context(|| format!("can't run {}", process::shown(&command)))?;
-        let report =
-            std::fs::read(report_path(build)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let text =
             [result.stdout, result.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         std::fs::write(build.output.join(format!("{}.log", build.name)), &text)?;
+        let report = std::fs::read(report_path(build)).ok().map(|bytes| self.report(&bytes)).transpose()?;
         Ok(Outcome { exit: result.status.code(), text, report, elapsed: start.elapsed() })
+    }
+}
+
+impl Klpx {
+    /// Reads a report, which has to fit the schema that klpx prints.
+    fn report(&self, bytes: &[u8]) -> Result<Report> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).context("the report is no JSON")?;
+        let schema = match self.schema.get() {
+            Some(schema) => schema,
+            None => {
+                let text = process::output(self.command().args(["schema", "report"]))?;
+                let schema = jsonschema::validator_for(&serde_json::from_str(&text)?)?;
+                self.schema.get_or_init(|| schema)
+            }
+        };
+        let faults: Vec<String> = schema
+            .iter_errors(&value)
+            .map(|fault| format!("{fault} at {}", fault.instance_path()))
+            .take(3)
+            .collect();
+        ensure!(faults.is_empty(), "the report does not fit its schema: {}", faults.join("; "));
+        Ok(serde_json::from_value(value)?)
     }
 }
 

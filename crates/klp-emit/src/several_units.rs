@@ -204,6 +204,27 @@ fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
     );
 }
 
+/// An export is a name for modules, which do not keep the address before they are loaded.
+#[test]
+fn an_export_of_a_function_that_ftrace_cant_reach_is_no_address_that_data_holds() {
+    let since_6_4 = "asm(\".pushsection .export_symbol, \\\"a\\\"\\n__export_symbol_helper: .asciz \\\"GPL\\\"\\n\
+                     .balign 8\\n.quad helper\\n.popsection\");";
+    let before = "asm(\".pushsection ___ksymtab+helper, \\\"a\\\"\\n__ksymtab_helper: .long helper - .\\n\
+                  .popsection\");";
+    let elsewhere = elsewhere(&["caller"]);
+    let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["helper", "out"], ..Kernel::default() };
+    let kept = "asm(\".pushsection .discard.addressable, \\\"a\\\"\\n__addressable_helper: .quad helper\\n.popsection\");";
+    for export in [since_6_4, before, kept] {
+        let builds = helper_and_caller_with(export, "");
+        let emitted =
+            builds.with("vmlinux", |units| emit::emit(&closure::select(units, &elsewhere)?, &kernel));
+        let module = builds.module_of(&emitted.expect("a livepatch"));
+        let said = builds.verify("vmlinux", &kernel, &ElfFile::from_bytes("livepatch.ko", module));
+        let said = said.map_err(|f| f.diagnoses().map(ToString::to_string).collect::<Vec<_>>());
+        assert!(said.is_ok(), "{export}: {said:?}");
+    }
+}
+
 #[test]
 fn a_caller_that_is_in_no_unit_is_told() {
     let why = chosen(&helper_and_caller(""), &elsewhere(&["caller", "unseen"])).expect_err("unseen");

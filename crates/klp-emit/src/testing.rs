@@ -285,7 +285,11 @@ impl Builds {
 
     /// The finished module.
     pub(crate) fn module(&self, object_name: &str, kernel: &Kernel) -> Vec<u8> {
-        let emitted = self.emit(object_name, kernel).expect("a livepatch");
+        self.module_of(&self.emit(object_name, kernel).expect("a livepatch"))
+    }
+
+    /// The module of what was emitted.
+    pub(crate) fn module_of(&self, emitted: &Emitted) -> Vec<u8> {
         let path = |name: &str| self.fixture.path(name);
         std::fs::create_dir_all(path("linux")).expect("a directory");
         std::fs::write(path("linux/kernel.h"), "").expect("a file");

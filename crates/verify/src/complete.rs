@@ -10,6 +10,10 @@ use crate::fault;
 use crate::file::{Body, Target};
 use crate::pair::Pair;
 
+/// Sections with addresses that nobody keeps: what the linker drops (DISCARDS of include/asm-generic/vmlinux.lds.h), and
+/// exports, of which a module takes an address by name when it is loaded.
+const KEEPS_NOTHING: [&[u8]; 4] = [b".discard", b".export_symbol", b"___ksymtab", b"__ksymtab"];
+
 /// What the walk found in the module.
 pub(crate) struct Held {
     /// By unit: functions of the patched build that take the place of their originals.
@@ -57,7 +61,11 @@ impl Users {
     fn read(pair: &Pair<'_, '_>) -> Users {
         let patched = &pair.patched;
         let mut users = Users { functions: BTreeSet::new(), data: BTreeSet::new(), outside: BTreeSet::new() };
-        for user in patched.defined().map(|id| patched.body(id)).collect::<BTreeSet<Body>>() {
+        let keeps = |body: &Body| {
+            let section = patched.section_name(body.section);
+            !KEEPS_NOTHING.iter().any(|name| section.starts_with(name))
+        };
+        for user in patched.defined().map(|id| patched.body(id)).filter(keeps).collect::<BTreeSet<Body>>() {
             let code = patched.is_code(user.section);
             for reference in patched.references(user) {
                 match reference.target {

@@ -12,11 +12,9 @@ mod manual;
 mod normalize;
 mod output;
 mod progress;
-mod render;
 mod report;
 mod sign;
 mod signer;
-mod terminal;
 mod trial;
 mod wanted;
 
@@ -25,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use klpx_diagnosis::Result;
+use klpx_terminal::{render, terminal};
 
 use args::{Cli, Command};
 use terminal::Output;

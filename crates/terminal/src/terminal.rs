@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::io::Write;
 
 /// Text for a place within a line: no character of it does anything but stand there.
-pub(crate) fn word(text: &str) -> Cow<'_, str> {
+pub fn word(text: &str) -> Cow<'_, str> {
     shown(text, |c, _| !acts(c))
 }
 
 /// Text of several lines.
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     // The end of a line of CSV has two characters.
     shown(text, |c, next| !acts(c) || c == '\n' || c == '\t' || c == '\r' && next == Some('\n'))
 }
@@ -36,14 +36,15 @@ fn acts(c: char) -> bool {
 }
 
 /// Standard output. A reader that went away (`klpx diff ... | head`) is no failure.
-pub(crate) struct Output<W> {
+pub struct Output<W> {
     to: W,
     /// The first bytes of a character, or of a line's end, whose rest has not come yet.
     cut: Vec<u8>,
 }
 
 impl<W: Write> Output<W> {
-    pub(crate) fn new(to: W) -> Output<W> {
+    /// Standard output, or what stands for it.
+    pub fn new(to: W) -> Output<W> {
         Output { to, cut: Vec::new() }
     }
 }

@@ -97,7 +97,7 @@ fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
     match (host.build_id(), &livepatch.kernel_build_id) {
         (Some(here), Some(there)) if here == *there => Finding::Right(here),
         (Some(here), Some(there)) => other(
-            format!("it is for the build {there}, and {here} runs; both are {}", livepatch.release),
+            format!("it is for the build {there}, and {here} runs"),
             "boot the kernel of the installed package, or build the livepatch for the one that runs",
         ),
         (Some(here), None) => refused(

@@ -12,7 +12,7 @@ use crate::file::{self, Livepatch, Opened};
 use crate::host::{Host, is_name, is_release};
 use crate::loaded;
 use crate::report::Report;
-use crate::{files, load, mark};
+use crate::{files, mark};
 
 /// The folders of all releases.
 const RELEASES: &str = "/usr/lib/modules";
@@ -150,7 +150,7 @@ fn state(host: &Host, running: &str, release: &str, livepatch: &Livepatch) -> &'
         return "other kernel";
     }
     match loaded::one(host, &livepatch.name) {
-        Some(loaded) if load::is_same(&loaded, livepatch) => loaded.state.word(),
+        Some(loaded) if loaded.is_of(livepatch) => loaded.state.word(),
         Some(_) => "another of its name is loaded",
         None => "not loaded",
     }

@@ -35,7 +35,7 @@ impl Load<'_> {
     /// A refusal, of a check or of the kernel.
     pub(crate) fn run(&self, opened: &Opened, report: &mut Report<'_>) -> Result<Loaded> {
         let (host, livepatch) = (self.host, &opened.livepatch);
-        match loaded::one(host, &livepatch.name).filter(|loaded| is_same(loaded, livepatch)) {
+        match loaded::one(host, &livepatch.name).filter(|loaded| loaded.is_of(livepatch)) {
             Some(loaded) if loaded.state == State::Enabled => {
                 report.line(&format!("{} is loaded already", livepatch.name))?;
                 let value = self.value(livepatch, "already-loaded", 0.0, &[]);
@@ -127,9 +127,4 @@ impl Load<'_> {
             "replaced": replaced,
         })
     }
-}
-
-/// True when a loaded module is that of the file, as far as build IDs tell.
-pub(crate) fn is_same(loaded: &loaded::Loaded, livepatch: &Livepatch) -> bool {
-    loaded.build_id.is_some() && loaded.build_id == livepatch.build_id
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::file::Function;
+use crate::file::{Function, Livepatch};
 use crate::host::{Host, is_name};
 
 /// The folder of all livepatches.
@@ -48,6 +48,13 @@ pub(crate) struct Loaded {
     pub(crate) functions: BTreeSet<Function>,
     /// The build ID of its module.
     pub(crate) build_id: Option<String>,
+}
+
+impl Loaded {
+    /// True when its module is that of a file, as far as build IDs tell.
+    pub(crate) fn is_of(&self, livepatch: &Livepatch) -> bool {
+        self.build_id.is_some() && self.build_id == livepatch.build_id
+    }
 }
 
 /// The folder of one.

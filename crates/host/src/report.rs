@@ -49,7 +49,7 @@ impl<'a> Report<'a> {
         value["notes"] = json!(std::mem::take(&mut self.notes));
         let text = serde_json::to_string_pretty(&value);
         let text = text.map_err(|_| Diagnosis::internal("a value is JSON"))?;
-        self.put(&format!("{text}\n"))
+        self.put(&format!("{}\n", terminal::json(&text)))
     }
 
     fn put(&mut self, text: &str) -> Result<()> {

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use crate::blockers;
 use crate::host::Host;
-use crate::load::is_same;
 use crate::loaded::{self, Loaded, State};
 use crate::record::{self, Record};
 use crate::report::Report;
@@ -111,7 +110,7 @@ fn known(host: &Host, livepatch: &Loaded) -> (Record, Option<u64>) {
     }
     let release = host.release().unwrap_or_default();
     let file = installed::of(host, &release).into_iter().flatten();
-    let file = file.map(|opened| opened.livepatch).find(|file| is_same(livepatch, file));
+    let file = file.map(|opened| opened.livepatch).find(|file| livepatch.is_of(file));
     let record = file.map(|file| Record {
         description: file.description,
         version: file.version,

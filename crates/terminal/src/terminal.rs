@@ -15,6 +15,16 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     shown(text, |c, next| !acts(c) || c == '\n' || c == '\t' || c == '\r' && next == Some('\n'))
 }
 
+/// JSON in which such characters are escaped as JSON does it: they stand in its strings alone.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| !acts(c) || c == '\n';
+    if text.chars().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if plain(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
 fn shown(text: &str, plain: impl Fn(char, Option<char>) -> bool) -> Cow<'_, str> {
     let pairs = || text.chars().zip(text.chars().skip(1).map(Some).chain([None]));
     if pairs().all(|(c, next)| plain(c, next)) {
@@ -93,6 +103,7 @@ mod tests {
         ] {
             assert_eq!(word(name), shown);
         }
+        assert_eq!(json("{\n\"a\": \"\u{9b}\u{202e}\u{7f}\"}"), "{\n\"a\": \"\\u009b\\u202e\\u007f\"}");
         assert_eq!(lines("a\tb\r\n\u{1b}[2J\rx"), "a\tb\r\n\\u{1b}[2J\\u{d}x");
     }
 

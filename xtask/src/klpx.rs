@@ -309,7 +309,7 @@ fn report_path(build: &Build<'_>) -> PathBuf {
 }
 
 /// The path in a `compiler-artifact` message of cargo.
-fn executable(line: &str) -> Option<PathBuf> {
+pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     Some(PathBuf::from(message.get("executable")?.as_str()?))
 }

@@ -16,6 +16,7 @@ mod faults;
 mod fingerprint;
 mod fuzz;
 mod guest;
+mod host;
 mod inlining;
 mod kernel;
 mod klpx;

@@ -16,7 +16,7 @@ use crate::refusal::Case;
 use crate::scenario::Scenario;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{consistent, fuzz, inlining, kernel, refusal, robust, scenario, trials, ui};
+use crate::{consistent, fuzz, host, inlining, kernel, refusal, robust, scenario, trials, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -79,6 +79,8 @@ enum Part {
     Scenarios,
     /// `klpx test` on what the scenarios built
     Trials,
+    /// `klpx-host` on a stock kernel
+    Host,
     /// What klpx must refuse
     Refusals,
     /// Signals, full disks, damaged files, two klpx at once
@@ -154,7 +156,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
-    let of_livepatches = [Part::Scenarios, Part::Trials, Part::Refusals, Part::Robustness, Part::Inlining];
+    let of_livepatches =
+        [Part::Scenarios, Part::Trials, Part::Host, Part::Refusals, Part::Robustness, Part::Inlining];
     if of_livepatches.into_iter().any(wants) {
         ui::heading("livepatches");
         livepatches(workspace, args, &wants, &mut tally)?;
@@ -264,7 +267,8 @@ fn livepatches(
     let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
     let robust = wants(Part::Robustness).then_some(robust::Wanted { once_on, filters: &args.scenario });
     let (inlining, trials) = (wants(Part::Inlining), wants(Part::Trials));
-    if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials {
+    let host = wants(Part::Host);
+    if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials && !host {
         kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
     }
     if kernels.is_empty() {
@@ -286,6 +290,7 @@ fn livepatches(
         robust,
         inlining,
         trials,
+        host,
         results_dir: results_dir(workspace)?,
     };
     // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So two kernels
@@ -322,6 +327,8 @@ struct Trial<'a> {
     inlining: bool,
     /// Try the livepatches as a user does.
     trials: bool,
+    /// Try klpx-host.
+    host: bool,
     results_dir: PathBuf,
 }
 
@@ -370,6 +377,12 @@ impl Trial<'_> {
         if self.trials && trials::is_for(built) {
             tally.phase(&format!("{name} trials"), |tally| {
                 tally.take(trials::run(klpx, built, results)?);
+                Ok(())
+            });
+        }
+        if self.host && host::is_for(built) {
+            tally.phase(&format!("{name} klpx-host"), |tally| {
+                tally.take(host::run(workspace, klpx, built, results)?);
                 Ok(())
             });
         }

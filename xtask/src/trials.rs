@@ -72,7 +72,7 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
 }
 
 /// The small livepatch for a function that the kernel does not have.
-fn renamed(module: &Path) -> Result<Vec<u8>> {
+pub(crate) fn renamed(module: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(module)
         .with_context(|| format!("can't read {}: run the scenarios first", module.display()))?;
     let (from, to) = FUNCTION;

@@ -31,6 +31,10 @@ pub enum Class {
     Environment,
     /// A file is not what it should be: truncated, corrupt, another format.
     Input,
+    /// A livepatch's transition did not end in time, and was taken back.
+    Reverted,
+    /// A livepatch's transition does not end, in neither direction.
+    Stuck,
     /// Stopped by a signal.
     Interrupted,
     /// A fault in klpx itself.
@@ -39,7 +43,7 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order of the exit codes.
-    pub const ALL: [Class; 10] = [
+    pub const ALL: [Class; 12] = [
         Class::Usage,
         Class::Patch,
         Class::Build,
@@ -48,6 +52,8 @@ impl Class {
         Class::Verification,
         Class::Environment,
         Class::Input,
+        Class::Reverted,
+        Class::Stuck,
         Class::Internal,
         Class::Interrupted,
     ];
@@ -63,6 +69,8 @@ impl Class {
             Class::Verification => 7,
             Class::Environment => 8,
             Class::Input => 9,
+            Class::Reverted => 10,
+            Class::Stuck => 11,
             Class::Internal => 70,
             Class::Interrupted => 130,
         }

@@ -30,7 +30,14 @@ Exit codes:
     8  the host lacks a tool, disk space or a permission
     9  a file is truncated, corrupt or of another format
    70  a fault in klpx
-  130  stopped by a signal";
+  130  stopped by a signal
+  load, unload and status:
+   10  the transition did not end in time, and was taken back
+   11  the transition does not end, and could not be taken back
+   12  no livepatch is loaded
+   13  a livepatch is in transition
+   14  a livepatch is disabled
+   15  a livepatch is not loaded since the machine went down while it was";
 
 const INLINE_CHECK: &str = "\
 A function that is inlined at some call sites and exists out of line too misleads who traces it:
@@ -116,6 +123,9 @@ pub(crate) enum Command {
     /// Make packages for hosts from livepatch modules, one for each kernel
     #[command(after_long_help = PACKAGE, disable_version_flag = true)]
     Package(Package),
+    /// What the program klpx-host does on hosts without the rest of klpx
+    #[command(flatten)]
+    Host(klpx_host::Command),
     /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
     Normalize(Normalize),
     /// Show which functions are inlined at some call sites and exist out of line too

@@ -13,12 +13,10 @@ mod normalize;
 mod output;
 mod package;
 mod progress;
-mod render;
 mod report;
 mod schema;
 mod sign;
 mod signer;
-mod terminal;
 mod trial;
 mod wanted;
 
@@ -27,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use klpx_diagnosis::Result;
+use klpx_terminal::{render, terminal};
 
 use args::{Cli, Command};
 use terminal::Output;
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Output::new(std::io::stdout().lock());
     match run(&cli.command, &mut out) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             progress::print_failure(cli.command.progress(), &failure);
             ExitCode::from(failure.exit_code())
@@ -43,8 +42,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, out: &mut impl Write) -> Result<()> {
+fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
     match command {
+        Command::Host(command) => return klpx_host::run(command, out),
         Command::Build(args) => build::run(args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Diff(args) => diff::run(args, out),
@@ -59,4 +59,5 @@ fn run(command: &Command, out: &mut impl Write) -> Result<()> {
         Command::Completions { shell } => manual::completions(*shell, out),
         Command::Man { directory } => manual::man(directory.as_deref(), out),
     }
+    .map(|()| 0)
 }

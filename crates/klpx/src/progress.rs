@@ -186,7 +186,7 @@ pub(crate) fn print_failure(form: Form, failure: &Failure) {
 
 /// One event a line.
 fn print_event(event: &Value) {
-    let _ = writeln!(std::io::stderr().lock(), "{event}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", terminal::json(&event.to_string()));
 }
 
 /// Standard error may be closed; that is no reason to stop.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use klpx_engine::{Made, Results};
+use klpx_terminal::terminal::json;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -94,9 +95,10 @@ impl Report {
 
 /// Pretty JSON with a newline at its end.
 pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|e| {
+    let text = serde_json::to_string_pretty(value).map_err(|e| {
         Diagnosis::new("klpx::internal", Class::Internal, "can't write JSON").why(e.to_string())
     })?;
+    let mut text = json(&text).into_owned();
     text.push('\n');
     Ok(text)
 }

@@ -10,12 +10,14 @@ const GNU: &[u8] = b"GNU\0";
 /// The build ID that the linker gave a file (`NT_GNU_BUILD_ID`); of a kernel's image the one in `/sys/kernel/notes`.
 pub fn build_id<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
     let notes = elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_NOTE.0);
-    notes.into_iter().find_map(|id| in_section(elf.section_bytes(id)))
+    notes.into_iter().find_map(|id| in_notes(elf.section_bytes(id)))
 }
 
+/// The build ID among notes: a section of them, or `/sys/kernel/notes`.
+///
 /// Each note is three words (sizes of name and description, type), name and description, each filled up to four bytes
 /// (`Elf64_Nhdr`, include/uapi/linux/elf.h).
-fn in_section(mut bytes: &[u8]) -> Option<&[u8]> {
+pub fn in_notes(mut bytes: &[u8]) -> Option<&[u8]> {
     let filled = |size: usize| size.checked_next_multiple_of(4);
     loop {
         let (words, rest) = bytes.split_at_checked(12)?;
@@ -52,12 +54,12 @@ mod tests {
     fn the_build_id_is_found_behind_other_notes_and_nothing_is_read_past_the_end() {
         let id = note(GNU, 3, &[1, 2, 3, 4, 5]);
         let all = [note(b"Linux\0", 3, b"xyz"), note(GNU, 5, b"property"), id.clone()].concat();
-        assert_eq!(in_section(&all), Some(&[1, 2, 3, 4, 5][..]));
+        assert_eq!(in_notes(&all), Some(&[1, 2, 3, 4, 5][..]));
         for length in 0..all.len() - 3 {
-            assert_eq!(in_section(&all[..length]), None, "{length} bytes");
+            assert_eq!(in_notes(&all[..length]), None, "{length} bytes");
         }
         let mut long = id;
         long[4..8].fill(0xff);
-        assert_eq!(in_section(&long), None);
+        assert_eq!(in_notes(&long), None);
     }
 }

@@ -4,9 +4,13 @@
 //! sign-file, or for what holds them.
 
 mod appended;
+#[cfg(feature = "check")]
 mod check;
+#[cfg(feature = "check")]
 mod message;
 
 pub use appended::{append, split};
+#[cfg(feature = "check")]
 pub use check::{Certificate, Verdict};
+#[cfg(feature = "check")]
 pub use message::{Message, Signer};

@@ -1,12 +1,12 @@
 //! Diagnoses and tables as text, readable without colour.
 
-pub(crate) use klpx_diagnosis::words::{count, plural};
+pub use klpx_diagnosis::words::{count, plural};
 use klpx_diagnosis::{Diagnosis, Failure};
 
 use crate::terminal;
 
 /// A failure as people read it.
-pub(crate) fn failure(failure: &Failure) -> String {
+pub fn failure(failure: &Failure) -> String {
     failure.diagnoses().map(diagnosis).collect::<Vec<_>>().join("\n")
 }
 
@@ -28,7 +28,7 @@ fn diagnosis(d: &Diagnosis) -> String {
 }
 
 /// Rows with their columns aligned; the last column is not padded.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let cells = |row: &Vec<String>| row.iter().map(|cell| terminal::word(cell).into_owned()).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -48,7 +48,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// The same for rows of which all cells but the first are numbers: those are aligned on the right.
-pub(crate) fn numbers(rows: &[Vec<String>]) -> String {
+pub fn numbers(rows: &[Vec<String>]) -> String {
     let width =
         |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
     let aligned = |row: &Vec<String>| {
@@ -59,12 +59,12 @@ pub(crate) fn numbers(rows: &[Vec<String>]) -> String {
 }
 
 /// A size in bytes with thousands separated.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     count(usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 /// A table with its heading, if it has more than that.
-pub(crate) fn section(text: &mut String, rows: &[Vec<String>]) {
+pub fn section(text: &mut String, rows: &[Vec<String>]) {
     if rows.len() > 1 {
         text.push('\n');
         text.push_str(&table(rows));

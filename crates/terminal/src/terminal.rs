@@ -5,14 +5,24 @@ use std::borrow::Cow;
 use std::io::Write;
 
 /// Text for a place within a line: no character of it does anything but stand there.
-pub(crate) fn word(text: &str) -> Cow<'_, str> {
+pub fn word(text: &str) -> Cow<'_, str> {
     shown(text, |c, _| !acts(c))
 }
 
 /// Text of several lines.
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     // The end of a line of CSV has two characters.
     shown(text, |c, next| !acts(c) || c == '\n' || c == '\t' || c == '\r' && next == Some('\n'))
+}
+
+/// JSON in which such characters are escaped as JSON does it: they stand in its strings alone.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| !acts(c) || c == '\n';
+    if text.chars().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if plain(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    Cow::Owned(text.chars().map(escaped).collect())
 }
 
 fn shown(text: &str, plain: impl Fn(char, Option<char>) -> bool) -> Cow<'_, str> {
@@ -36,14 +46,15 @@ fn acts(c: char) -> bool {
 }
 
 /// Standard output. A reader that went away (`klpx diff ... | head`) is no failure.
-pub(crate) struct Output<W> {
+pub struct Output<W> {
     to: W,
     /// The first bytes of a character, or of a line's end, whose rest has not come yet.
     cut: Vec<u8>,
 }
 
 impl<W: Write> Output<W> {
-    pub(crate) fn new(to: W) -> Output<W> {
+    /// Standard output, or what stands for it.
+    pub fn new(to: W) -> Output<W> {
         Output { to, cut: Vec::new() }
     }
 }
@@ -92,6 +103,7 @@ mod tests {
         ] {
             assert_eq!(word(name), shown);
         }
+        assert_eq!(json("{\n\"a\": \"\u{9b}\u{202e}\u{7f}\"}"), "{\n\"a\": \"\\u009b\\u202e\\u007f\"}");
         assert_eq!(lines("a\tb\r\n\u{1b}[2J\rx"), "a\tb\r\n\\u{1b}[2J\\u{d}x");
     }
 

@@ -1,0 +1,296 @@
+//! What must hold before a livepatch is loaded: a table of checks. Nothing here changes the machine.
+
+use klpx_diagnosis::{Class, Diagnosis, Place};
+
+use crate::file::Livepatch;
+use crate::host::Host;
+use crate::loaded;
+
+/// What a check came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// It holds.
+    Right(String),
+    /// It can't be told, with the reason. The kernel decides.
+    Unknown(String),
+    /// The livepatch is not to be loaded.
+    Refused(Box<Diagnosis>),
+}
+
+type Check = fn(&Host, &Livepatch) -> Finding;
+
+/// Every check, in the order in which people read them.
+const CHECKS: [(&str, Check); 7] = [
+    ("kernel", kernel),
+    ("release", release),
+    ("build ID", build_id),
+    ("signature", signature),
+    ("name", name),
+    ("transitions", transitions),
+    ("functions", functions),
+];
+
+/// Runs them all.
+pub(crate) fn run(host: &Host, livepatch: &Livepatch) -> Vec<(&'static str, Finding)> {
+    CHECKS.iter().map(|(name, check)| (*name, check(host, livepatch))).collect()
+}
+
+/// The refusals among findings.
+pub(crate) fn refusals(findings: Vec<(&'static str, Finding)>) -> Vec<Diagnosis> {
+    let refused = findings.into_iter().filter_map(|(_, finding)| match finding {
+        Finding::Refused(diagnosis) => Some(*diagnosis),
+        Finding::Right(_) | Finding::Unknown(_) => None,
+    });
+    refused.collect()
+}
+
+fn refused(diagnosis: Diagnosis) -> Finding {
+    Finding::Refused(Box::new(diagnosis))
+}
+
+/// A refusal because the livepatch does not fit the running kernel.
+fn misfit(code: &'static str, what: &str, livepatch: &Livepatch) -> Diagnosis {
+    Diagnosis::new(code, Class::Verification, what).place(Place::symbol(livepatch.name.clone()))
+}
+
+fn kernel(host: &Host, _: &Livepatch) -> Finding {
+    let lacks = |why: &str, remedy: &str| {
+        let what = "the running kernel takes no livepatches";
+        let diagnosis = Diagnosis::new("klpx::kernel-takes-none", Class::Environment, what);
+        refused(diagnosis.why(why).remedy(remedy))
+    };
+    if !host.has("/sys/kernel") {
+        return lacks("/sys is not mounted", "mount sysfs at /sys");
+    }
+    if !host.has(loaded::ALL) {
+        return lacks(
+            "it has no /sys/kernel/livepatch",
+            "boot a kernel that was built with CONFIG_LIVEPATCH",
+        );
+    }
+    if host.text("/proc/sys/kernel/modules_disabled").as_deref() == Some("1") {
+        return lacks(
+            "the sysctl kernel.modules_disabled is 1",
+            "boot without it: it can't be taken back while the kernel runs",
+        );
+    }
+    Finding::Right("it takes livepatches".to_owned())
+}
+
+fn release(host: &Host, livepatch: &Livepatch) -> Finding {
+    match host.release() {
+        Ok(release) if release == livepatch.release => Finding::Right(release),
+        Ok(release) => refused(
+            misfit("klpx::other-release", "the livepatch is for another kernel", livepatch)
+                .why(format!("it is for {}, and {release} runs", livepatch.release))
+                .remedy(format!("build it for {release}, or boot {}", livepatch.release)),
+        ),
+        Err(failure) => Finding::Unknown(failure.to_string()),
+    }
+}
+
+fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
+    let other = |why: String, remedy: &str| {
+        let what = "the livepatch is for another build of the kernel";
+        refused(misfit("klpx::other-build-id", what, livepatch).why(why).remedy(remedy))
+    };
+    match (host.build_id(), &livepatch.kernel_build_id) {
+        (Some(here), Some(there)) if here == *there => Finding::Right(here),
+        (Some(here), Some(there)) => other(
+            format!("it is for the build {there}, and {here} runs"),
+            "boot the kernel of the installed package, or build the livepatch for the one that runs",
+        ),
+        (Some(here), None) => refused(
+            misfit(
+                "klpx::no-build-id",
+                "the livepatch does not say which build of the kernel it is for",
+                livepatch,
+            )
+            .why(format!(
+                "its modinfo has no kernel_build_id, and the build {here} of {} runs",
+                livepatch.release
+            ))
+            .remedy("build it with klpx build from the kernel's own vmlinux"),
+        ),
+        (None, Some(there)) => other(
+            format!(
+                "it is for the build {there}, and the running kernel has no build ID in /sys/kernel/notes"
+            ),
+            "mount sysfs at /sys, and boot the kernel that the livepatch is for",
+        ),
+        (None, None) => Finding::Unknown("neither the kernel nor the livepatch has one".to_owned()),
+    }
+}
+
+fn signature(host: &Host, livepatch: &Livepatch) -> Finding {
+    let enforced = host.text("/sys/module/module/parameters/sig_enforce").is_some_and(|value| value == "Y");
+    // `none [integrity] confidentiality` (security/lockdown/lockdown.c)
+    let lockdown = host.text("/sys/kernel/security/lockdown");
+    let level = lockdown.as_deref().and_then(|text| text.split('[').nth(1)?.split(']').next());
+    let why = match (enforced, level) {
+        (true, _) => "module.sig_enforce is on",
+        (false, Some("integrity" | "confidentiality")) => "the kernel is locked down",
+        _ if livepatch.signed => return Finding::Right("there is one; the kernel checks it".to_owned()),
+        (false, Some(_)) => {
+            return Finding::Right("there is none, and the kernel asks for none".to_owned());
+        }
+        (false, None) => {
+            let why = "there is none, and /sys/kernel/security/lockdown does not tell whether one is needed";
+            return Finding::Unknown(why.to_owned());
+        }
+    };
+    match livepatch.signed {
+        true => Finding::Right("there is one; the kernel checks it".to_owned()),
+        false => refused(
+            misfit("klpx::unsigned", "the livepatch has no signature", livepatch)
+                .why(format!("the kernel loads signed modules only: {why}"))
+                .remedy("sign it with a key that the kernel trusts: klpx build --sign-key, or klpx sign"),
+        ),
+    }
+}
+
+fn name(host: &Host, livepatch: &Livepatch) -> Finding {
+    let Livepatch { name, .. } = livepatch;
+    if !host.has(&format!("/sys/module/{name}/refcnt")) && !host.has(&loaded::folder(name)) {
+        return Finding::Right(format!("{name} is free"));
+    }
+    let diagnosis = misfit("klpx::name-taken", "a module of that name is loaded", livepatch);
+    refused(if loaded::is_left(host, name) {
+        diagnosis
+            .why("its livepatch is disabled, and the module was not removed")
+            .remedy(format!("remove it: klpx-host unload {name}"))
+    } else {
+        diagnosis.why("a kernel has one module of a name at a time").remedy(
+            "build the livepatch with another --name: it replaces the loaded one, and nothing is unpatched meanwhile",
+        )
+    })
+}
+
+fn transitions(host: &Host, livepatch: &Livepatch) -> Finding {
+    let busy = loaded::active(host)
+        .into_iter()
+        .find(|other| other.name != livepatch.name && other.state.is_transition());
+    match busy {
+        None => Finding::Right("none is going on".to_owned()),
+        Some(other) => refused(
+            Diagnosis::new("klpx::transition-busy", Class::Environment, "another livepatch is in transition")
+                .place(Place::symbol(other.name.clone()))
+                .why("the kernel makes one transition at a time")
+                .remedy(format!(
+                    "wait for it: klpx-host status; or take it back: klpx-host unload {}",
+                    other.name
+                )),
+        ),
+    }
+}
+
+fn functions(host: &Host, livepatch: &Livepatch) -> Finding {
+    let others = loaded::active(host);
+    let others: Vec<_> = others.iter().filter(|other| other.name != livepatch.name).collect();
+    if livepatch.replace == Some(true) {
+        let names: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
+        return Finding::Right(match names.is_empty() {
+            true => "no other livepatch is loaded".to_owned(),
+            false => format!("it replaces {}", names.join(", ")),
+        });
+    }
+    let shared = |other: &loaded::Loaded| {
+        let shared = other.functions.intersection(&livepatch.functions);
+        shared.map(|f| format!("{}/{}: {}", f.object, f.function, other.name)).collect::<Vec<_>>()
+    };
+    let shared: Vec<String> = others.iter().flat_map(|other| shared(other)).collect();
+    match shared.is_empty() {
+        true => Finding::Right("no other livepatch patches them".to_owned()),
+        false => refused(
+            misfit("klpx::patched-by-another", "another livepatch patches functions of this one", livepatch)
+                .why("it is not cumulative, so that the fix of the other one would be lost")
+                .remedy("build one cumulative livepatch from all patches, without --no-replace")
+                .detail(shared),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::livepatch;
+    use crate::testing::Machine;
+
+    /// What a check says: a code, `right` or `unknown`.
+    fn verdict(machine: &Machine, livepatch: &Livepatch, check: &str) -> String {
+        let findings = run(&machine.host(), livepatch);
+        let (_, finding) = findings.into_iter().find(|(name, _)| *name == check).unwrap();
+        match finding {
+            Finding::Right(_) => "right".to_owned(),
+            Finding::Unknown(_) => "unknown".to_owned(),
+            Finding::Refused(diagnosis) => diagnosis.code.to_owned(),
+        }
+    }
+
+    /// A check, a livepatch, further files of the machine, and the verdict.
+    type Row<'a> = (&'a str, Livepatch, &'a [(&'a str, &'a str)], &'a str);
+
+    #[test]
+    fn each_check_has_its_reasons() {
+        const ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
+        const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+        let other: &[(&str, &str)] = &[
+            ("/sys/kernel/livepatch/b/enabled", "1\n"),
+            ("/sys/kernel/livepatch/b/transition", "0\n"),
+            ("/sys/kernel/livepatch/b/vmlinux/f,1/x", ""),
+        ];
+        let busy: &[(&str, &str)] =
+            &[("/sys/kernel/livepatch/b/enabled", "0\n"), ("/sys/kernel/livepatch/b/transition", "1\n")];
+        let plain = || livepatch("a", &["f"]);
+        let additive =
+            |name: &str, function: &str| Livepatch { replace: Some(false), ..livepatch(name, &[function]) };
+        let rows: Vec<Row<'_>> = vec![
+            ("kernel", plain(), &[], "right"),
+            ("kernel", plain(), &[("/proc/sys/kernel/modules_disabled", "1\n")], "klpx::kernel-takes-none"),
+            ("release", plain(), &[], "right"),
+            ("release", plain(), &[("/proc/sys/kernel/osrelease", "6.12.2+test\n")], "klpx::other-release"),
+            ("build ID", plain(), &[], "right"),
+            (
+                "build ID",
+                Livepatch { kernel_build_id: Some("ff".into()), ..plain() },
+                &[],
+                "klpx::other-build-id",
+            ),
+            ("build ID", Livepatch { kernel_build_id: None, ..plain() }, &[], "klpx::no-build-id"),
+            ("build ID", plain(), &[("/sys/kernel/notes", "")], "klpx::other-build-id"),
+            (
+                "build ID",
+                Livepatch { kernel_build_id: None, ..plain() },
+                &[("/sys/kernel/notes", "")],
+                "unknown",
+            ),
+            ("signature", plain(), &[], "unknown"),
+            (
+                "signature",
+                plain(),
+                &[(ENFORCE, "N\n"), (LOCKDOWN, "[none] integrity confidentiality\n")],
+                "right",
+            ),
+            ("signature", plain(), &[(ENFORCE, "Y\n")], "klpx::unsigned"),
+            ("signature", plain(), &[(LOCKDOWN, "none [integrity] confidentiality\n")], "klpx::unsigned"),
+            ("signature", Livepatch { signed: true, ..plain() }, &[(ENFORCE, "Y\n")], "right"),
+            ("name", plain(), &[], "right"),
+            ("name", plain(), &[("/sys/module/a/refcnt", "0\n")], "klpx::name-taken"),
+            ("transitions", plain(), other, "right"),
+            ("transitions", plain(), busy, "klpx::transition-busy"),
+            ("functions", plain(), other, "right"),
+            ("functions", additive("a", "f"), other, "klpx::patched-by-another"),
+            ("functions", Livepatch { replace: None, ..plain() }, other, "klpx::patched-by-another"),
+            ("functions", additive("a", "g"), other, "right"),
+            ("functions", additive("b", "f"), other, "right"),
+        ];
+        for (check, livepatch, files, expected) in rows {
+            let machine = Machine::new();
+            files.iter().for_each(|(path, text)| machine.put(path, text));
+            assert_eq!(verdict(&machine, &livepatch, check), expected, "{check}: {files:?}");
+        }
+        let machine = Machine::new();
+        machine.take("/sys/kernel/livepatch");
+        assert_eq!(verdict(&machine, &plain(), "kernel"), "klpx::kernel-takes-none");
+    }
+}

@@ -1,0 +1,157 @@
+//! The machine: its files below a root, read with limits, and what its kernel is asked to do.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::system::{Kernel, Running};
+
+/// Bytes that are read of a file of sysfs or proc. The kernel gives a page, and a little more of a stack.
+const LIMIT: u64 = 64 << 10;
+/// Entries that are read of a folder: as many as a kernel has process IDs at most (`PID_MAX_LIMIT`).
+const ENTRIES: usize = 4 << 20;
+
+/// A machine.
+pub struct Host {
+    root: PathBuf,
+    pub(crate) kernel: Box<dyn Kernel>,
+}
+
+impl Host {
+    /// This machine.
+    pub fn this() -> Host {
+        Host::new("/", Box::new(Running::default()))
+    }
+
+    /// A machine whose files lie below a root.
+    pub(crate) fn new(root: impl Into<PathBuf>, kernel: Box<dyn Kernel>) -> Host {
+        Host { root: root.into(), kernel }
+    }
+
+    /// Where a file of the machine is.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The first bytes of a file, at most as many as the kernel's own files have.
+    pub(crate) fn bytes(&self, path: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.at(path))?.take(LIMIT).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The text of a file without its last line's end; what is no UTF-8 is replaced.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        let bytes = self.bytes(path).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// The names in a folder, sorted; nothing for one that is not there.
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.at(path)).into_iter().flatten().flatten().take(ENTRIES);
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// True when something is there.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.at(path).exists()
+    }
+
+    /// Writes to a file of sysfs.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
+        let path = self.at(path);
+        let written = File::options().write(true).open(&path).and_then(|mut f| f.write_all(text.as_bytes()));
+        Ok(written.map_err(|error| failed("write", &path, &error))?)
+    }
+
+    /// The release of the running kernel, as `uname -r` says it.
+    ///
+    /// # Errors
+    /// `klpx::io` without proc.
+    pub(crate) fn release(&self) -> Result<String> {
+        self.of_proc("/proc/sys/kernel/osrelease")
+    }
+
+    /// What tells this boot from others.
+    ///
+    /// # Errors
+    /// `klpx::io` without proc.
+    pub(crate) fn boot_id(&self) -> Result<String> {
+        self.of_proc("/proc/sys/kernel/random/boot_id")
+    }
+
+    fn of_proc(&self, path: &str) -> Result<String> {
+        let bytes = self.bytes(path).map_err(|error| {
+            Diagnosis::io("read", &self.at(path), &error).remedy("mount /proc and run the command again")
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// The build ID of the running kernel, in hexadecimal; nothing when the kernel has none.
+    pub(crate) fn build_id(&self) -> Option<String> {
+        klpx_normalize::notes::in_notes(&self.bytes("/sys/kernel/notes").ok()?).map(hexadecimal)
+    }
+
+    /// The build ID of a module that is loaded.
+    pub(crate) fn build_id_of(&self, module: &str) -> Option<String> {
+        let notes = self.bytes(&format!("/sys/module/{module}/notes/.note.gnu.build-id")).ok()?;
+        klpx_normalize::notes::in_notes(&notes).map(hexadecimal)
+    }
+}
+
+/// Bytes as two digits each.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A failed system call on a file of the machine.
+pub(crate) fn failed(doing: &str, path: &Path, error: &io::Error) -> Diagnosis {
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull => "free some space on its file system",
+        io::ErrorKind::PermissionDenied => "run the command as root",
+        io::ErrorKind::ReadOnlyFilesystem => "mount its file system for writing",
+        _ => "",
+    };
+    Diagnosis::io(doing, path, error).remedy(remedy)
+}
+
+/// True for the kernel's name of a module, which becomes a part of paths.
+pub(crate) fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=55).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// True for a release, which becomes a part of paths (`__NEW_UTS_LEN`, include/uapi/linux/utsname.h).
+pub(crate) fn is_release(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-+~_".contains(&byte);
+    (1..=64).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(plain)
+}
+
+/// The kernel's name for what a user calls a livepatch.
+///
+/// # Errors
+/// `klpx::bad-name`.
+pub(crate) fn name(text: &str) -> Result<String> {
+    let name = text.replace('-', "_");
+    match is_name(&name) {
+        true => Ok(name),
+        false => Err(Diagnosis::new("klpx::bad-name", Class::Usage, format!("'{text}' names no livepatch"))
+            .why("a module's name has letters, digits and underscores, 55 at most")
+            .into()),
+    }
+}
+
+/// Waits, and gives the time that has passed since the clock's start.
+pub(crate) fn pause(host: &Host, time: Duration) -> Duration {
+    host.kernel.sleep(time);
+    host.kernel.clock()
+}

@@ -1,0 +1,279 @@
+//! Livepatches that are installed: files in `/usr/lib/modules/RELEASE/livepatch`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_normalize::compressed::plain_name;
+use klpx_terminal::render;
+use serde_json::{Value, json};
+
+use crate::file::{self, Livepatch, Opened};
+use crate::host::{Host, is_name, is_release};
+use crate::loaded;
+use crate::report::Report;
+use crate::{files, mark};
+
+/// The folders of all releases.
+const RELEASES: &str = "/usr/lib/modules";
+
+fn folder(release: &str) -> String {
+    format!("{RELEASES}/{release}/livepatch")
+}
+
+/// A livepatch that is installed, or why its file can't be read.
+type Found = Result<Opened>;
+
+/// The files for a release, sorted by name.
+pub(crate) fn files_of(host: &Host, release: &str) -> Vec<PathBuf> {
+    let folder = folder(release);
+    let names = host.names(&folder).into_iter().filter(|name| name_of(name).is_some());
+    names.map(|name| host.at(&folder).join(name)).collect()
+}
+
+/// The livepatches for a release, sorted by file.
+pub(crate) fn of(host: &Host, release: &str) -> Vec<Found> {
+    files_of(host, release).iter().map(|path| file::open(path)).collect()
+}
+
+/// `a` of `a.ko` or `a.ko.xz`.
+fn name_of(file: &str) -> Option<&str> {
+    plain_name(file).strip_suffix(".ko").filter(|name| is_name(name))
+}
+
+/// Releases that livepatches are installed for, sorted.
+fn releases(host: &Host) -> Vec<String> {
+    let names = host.names(RELEASES).into_iter().filter(|name| is_release(name));
+    names.filter(|release| host.has(&folder(release))).collect()
+}
+
+/// The file of an installed livepatch.
+///
+/// # Errors
+/// `klpx::not-installed`.
+pub(crate) fn find(host: &Host, release: &str, name: &str) -> Result<PathBuf> {
+    let files = files_of(host, release);
+    let is_it = |path: &&PathBuf| path.file_name().and_then(|file| name_of(file.to_str()?)) == Some(name);
+    let file = files.iter().find(is_it);
+    Ok(file.cloned().ok_or_else(|| {
+        Diagnosis::new("klpx::not-installed", Class::Usage, "no such livepatch is installed")
+            .place(Place::symbol(name))
+            .why(format!("{} has no {name}.ko", folder(release)))
+            .remedy("klpx-host list lists those that are; name a file with its folder: ./NAME.ko")
+    })?)
+}
+
+/// Puts a livepatch beside the modules of its kernel.
+///
+/// # Errors
+/// `klpx::kernel-not-installed`, or the system's.
+pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Result<()> {
+    let opened = file::open(path)?;
+    let Livepatch { name, release, .. } = &opened.livepatch;
+    if !host.has(&format!("{RELEASES}/{release}")) {
+        let what = "the kernel that the livepatch is for is not installed";
+        return Err(Diagnosis::new("klpx::kernel-not-installed", Class::Environment, what)
+            .place(Place::symbol(name.clone()))
+            .why(format!("there is no {RELEASES}/{release}"))
+            .remedy(format!("install the kernel {release} first"))
+            .into());
+    }
+    let place = format!("{}/{name}.ko", folder(release));
+    files::put(&host.at(&place), opened.unpacked.as_deref().unwrap_or(&opened.bytes))?;
+    report.line(&format!("{name} is installed for {release}: {place}"))?;
+    report.result(json!({"name": name, "release": release, "file": place}))
+}
+
+/// Removes an installed livepatch.
+///
+/// # Errors
+/// `klpx::not-installed`, or the system's.
+pub(crate) fn uninstall(host: &Host, release: &str, name: &str, report: &mut Report<'_>) -> Result<()> {
+    let path = find(host, release, name)?;
+    files::remove(&path)?;
+    if host.release().is_ok_and(|running| running == release) {
+        mark::clear(host, name)?;
+    }
+    // It stays when there is another one.
+    let _ = fs::remove_dir(host.at(&folder(release)));
+    report.line(&format!("{name} is not installed for {release} any more"))
+}
+
+/// Lists what is installed for every release, and whether it is loaded.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn list(host: &Host, report: &mut Report<'_>) -> Result<()> {
+    let running = host.release()?;
+    let mut rows =
+        vec![["release", "livepatch", "version", "cumulative", "state", "CVEs"].map(str::to_owned).to_vec()];
+    let mut values = Vec::new();
+    for release in releases(host) {
+        for (path, found) in files_of(host, &release).iter().zip(of(host, &release)) {
+            let opened = match found {
+                Ok(opened) => opened,
+                Err(failure) => {
+                    report.note(format!("{}: {failure}", path.display()))?;
+                    continue;
+                }
+            };
+            let state = state(host, &running, &release, &opened.livepatch);
+            let livepatch = &opened.livepatch;
+            rows.push(vec![
+                release.clone(),
+                livepatch.name.clone(),
+                livepatch.version.clone().unwrap_or_default(),
+                if livepatch.replace == Some(true) { "yes" } else { "no" }.to_owned(),
+                state.to_owned(),
+                livepatch.cves.join(" "),
+            ]);
+            values.push(value(&release, livepatch, state));
+        }
+    }
+    match rows.len() {
+        1 => report.line("no livepatch is installed")?,
+        _ => report.text(&render::table(&rows))?,
+    }
+    report.result(json!({"running": running, "livepatches": values}))
+}
+
+fn value(release: &str, livepatch: &Livepatch, state: &str) -> Value {
+    let mut value = json!(livepatch);
+    value["installed_for"] = json!(release);
+    value["state"] = json!(state);
+    value
+}
+
+/// What is loaded of an installed livepatch.
+fn state(host: &Host, running: &str, release: &str, livepatch: &Livepatch) -> &'static str {
+    if release != running {
+        return "other kernel";
+    }
+    match loaded::one(host, &livepatch.name) {
+        Some(loaded) if loaded.is_of(livepatch) => loaded.state.word(),
+        Some(_) => "another of its name is loaded",
+        None => "not loaded",
+    }
+}
+
+/// The livepatches to be loaded at boot, in order, and the names of those that are not wanted: the newest cumulative one
+/// stands for all before it, and those that are not cumulative and newer go on top.
+pub(crate) fn plan(mut livepatches: Vec<Opened>) -> (Vec<Opened>, Vec<String>) {
+    livepatches.sort_by(|a, b| age(a).cmp(&age(b)));
+    let newest = livepatches.iter().rposition(|opened| opened.livepatch.replace == Some(true));
+    let wanted = livepatches.split_off(newest.unwrap_or(0));
+    (wanted, livepatches.into_iter().map(|opened| opened.livepatch.name).collect())
+}
+
+/// What livepatches are ordered by: version, time of the file, name.
+fn age(opened: &Opened) -> (Vec<Part>, Option<std::time::SystemTime>, &str) {
+    let Livepatch { name, version, .. } = &opened.livepatch;
+    let time = opened.file.metadata().and_then(|meta| meta.modified()).ok();
+    (parts(version.as_deref().unwrap_or_default()), time, name)
+}
+
+/// A part of a version: a number by its value, or a text.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Text(String),
+    /// Its digits without zeros before them, and how many there are: of more digits, the larger.
+    Number(usize, String),
+}
+
+fn parts(version: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = version;
+    while let Some(first) = rest.chars().next() {
+        let is_number = first.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != is_number).unwrap_or(rest.len());
+        let (part, more) = rest.split_at(end);
+        parts.push(match is_number {
+            true => {
+                let digits = part.trim_start_matches('0');
+                Part::Number(digits.len(), digits.to_owned())
+            }
+            false => Part::Text(part.to_owned()),
+        });
+        rest = more;
+    }
+    parts
+}
+
+/// A path, when the user means a file and not a name.
+pub(crate) fn as_file(text: &Path) -> Option<&Path> {
+    let is_file = text.components().count() > 1
+        || text.to_str().is_none_or(|text| text.contains('/') || plain_name(text).ends_with(".ko"));
+    is_file.then_some(text)
+}
+
+/// Every livepatch of a release that can be read; the others are failures.
+pub(crate) fn readable(host: &Host, release: &str) -> (Vec<Opened>, Vec<Failure>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for found in of(host, release) {
+        match found {
+            Ok(opened) => good.push(opened),
+            Err(failure) => bad.push(failure),
+        }
+    }
+    (good, bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::livepatch;
+
+    fn opened(name: &str, version: &str, replace: bool) -> Opened {
+        let version = (!version.is_empty()).then(|| version.to_owned());
+        Opened {
+            path: PathBuf::new(),
+            livepatch: Livepatch { version, replace: Some(replace), ..livepatch(name, &[]) },
+            file: fs::File::open("/dev/null").unwrap(),
+            bytes: Vec::new(),
+            unpacked: None,
+        }
+    }
+
+    #[test]
+    fn the_newest_cumulative_one_stands_for_all_before_it() {
+        type Row = (&'static [(&'static str, &'static str, bool)], &'static [&'static str]);
+        let rows: [Row; 6] = [
+            (&[], &[]),
+            (&[("a", "", true)], &["a"]),
+            (&[("a", "", true), ("b", "", true)], &["b"]),
+            (&[("a", "10", true), ("b", "9", true)], &["a"]),
+            (&[("a", "2", false), ("b", "1.10", true), ("c", "1.9", true), ("d", "1", false)], &["b", "a"]),
+            (&[("b", "", false), ("a", "", false)], &["a", "b"]),
+        ];
+        for (given, expected) in rows {
+            let given: Vec<Opened> = given.iter().map(|(n, v, r)| opened(n, v, *r)).collect();
+            let count = given.len();
+            let (wanted, others) = plan(given);
+            let names: Vec<&str> = wanted.iter().map(|one| one.livepatch.name.as_str()).collect();
+            assert_eq!(names, expected);
+            assert_eq!(wanted.len() + others.len(), count);
+        }
+    }
+
+    #[test]
+    fn versions_are_ordered_by_their_numbers() {
+        let rising = ["", "1", "1.2", "1.10", "1.10a", "2", "10", "010.1", "99999999999999999999999"];
+        for pair in rising.windows(2) {
+            assert!(parts(pair[0]) < parts(pair[1]), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_folder_or_a_modules_ending() {
+        for (text, is_file) in [
+            ("a", false),
+            ("livepatch-a", false),
+            ("./a", true),
+            ("/x/a", true),
+            ("a.ko", true),
+            ("a.ko.xz", true),
+        ] {
+            assert_eq!(as_file(Path::new(text)).is_some(), is_file, "{text}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Livepatches on a host: loaded, watched, taken out, installed for the next boot.
+//!
+//! Owns what is asked of the running kernel through sysfs, proc and the module system calls. Never builds or changes a
+//! module, never forces a transition unless told, never unloads what it was not told to.
+
+mod args;
+mod blockers;
+mod boot;
+mod checks;
+mod file;
+mod files;
+mod host;
+mod installed;
+mod load;
+mod loaded;
+mod mark;
+mod record;
+mod refusal;
+mod report;
+mod status;
+mod system;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod transition;
+mod unload;
+
+use std::io::Write;
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_terminal::render;
+use serde_json::{Value, json};
+
+pub use args::{Check, Command, Install, Json, Load, Uninstall, Unload, Waiting};
+pub use host::Host;
+
+use checks::Finding;
+use file::Opened;
+use report::Report;
+
+/// Exit codes, for the help of a program with these commands.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+    0  success
+    2  usage; what is named is not installed or not loaded
+    7  the livepatch is not for this kernel as it runs, or the kernel refuses it
+    8  the host lacks a permission, disk space or kernel support
+    9  a file is no livepatch, or damaged
+   10  the transition did not end in time, and was taken back
+   11  the transition does not end, and could not be taken back
+   12  status: no livepatch is loaded
+   13  status: a livepatch is in transition
+   14  status: a livepatch is disabled
+   15  status: a livepatch is not loaded since the machine went down while it was
+   70  a fault in klpx";
+
+/// Runs a command on this machine, and gives the exit code of one that ended as it should.
+///
+/// # Errors
+/// Why it stopped.
+pub fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
+    run_on(&Host::this(), command, out)
+}
+
+/// Runs a command on a machine.
+///
+/// # Errors
+/// Why it stopped.
+pub fn run_on(host: &Host, command: &Command, out: &mut impl Write) -> Result<u8> {
+    match command {
+        Command::Load(args) => load_command(host, args, &mut Report::new(out, args.json)),
+        Command::Unload(args) => {
+            let report = &mut Report::new(out, args.json);
+            let name = host::name(&args.name)?;
+            let _lock = record::lock(host)?;
+            let (value, failure) = unload::run(host, &name, &args.waiting, report)?;
+            ended(value, failure, report)
+        }
+        Command::Status(args) => status::run(host, &mut Report::new(out, args.json)),
+        Command::Check(args) => check(host, &args.module, &mut Report::new(out, args.json)),
+        Command::List(args) => installed::list(host, &mut Report::new(out, args.json)).map(|()| 0),
+        Command::Install(args) => {
+            installed::install(host, &args.module, &mut Report::new(out, args.json)).map(|()| 0)
+        }
+        Command::Uninstall(args) => uninstall(host, args, &mut Report::new(out, args.json)),
+    }
+}
+
+/// Shows what came of a command, and then fails with what it failed with.
+fn ended(value: Value, failure: Option<Failure>, report: &mut Report<'_>) -> Result<u8> {
+    report.result(value)?;
+    failure.map_or(Ok(0), Err)
+}
+
+fn load_command(host: &Host, args: &Load, report: &mut Report<'_>) -> Result<u8> {
+    let Some(module) = &args.module else {
+        let _lock = record::lock(host)?;
+        mark::settle(host)?;
+        return boot::run(host, &args.waiting, report).map(|()| 0);
+    };
+    let opened = open(host, module)?;
+    let _lock = record::lock(host)?;
+    mark::settle(host)?;
+    let load = load::Load { host, waiting: &args.waiting, retry: args.retry, must_mark: false };
+    let loaded = load.run(&opened, report)?;
+    ended(loaded.value, loaded.failure, report)
+}
+
+/// A file, or an installed livepatch of that name.
+fn open(host: &Host, module: &Path) -> Result<Opened> {
+    match (installed::as_file(module), module.to_str()) {
+        (None, Some(name)) => file::open(&installed::find(host, &host.release()?, &host::name(name)?)?),
+        _ => file::open(module),
+    }
+}
+
+fn check(host: &Host, module: &Path, report: &mut Report<'_>) -> Result<u8> {
+    let opened = open(host, module)?;
+    let livepatch = &opened.livepatch;
+    let mut findings = checks::run(host, livepatch);
+    findings.push(("crash mark", crash_mark(host, livepatch)));
+    let rows: Vec<Vec<String>> = findings
+        .iter()
+        .map(|(name, finding)| {
+            let (verdict, why) = told(finding);
+            vec![(*name).to_owned(), verdict.to_owned(), why]
+        })
+        .collect();
+    report.line(&format!("{} ({})", livepatch.name, opened.path.display()))?;
+    report.text(&render::table(&rows))?;
+    let values: Vec<Value> = findings
+        .iter()
+        .map(|(name, finding)| {
+            let (verdict, why) = told(finding);
+            let code = if let Finding::Refused(diagnosis) = finding { Some(diagnosis.code) } else { None };
+            json!({"check": name, "verdict": verdict, "why": why, "code": code})
+        })
+        .collect();
+    let refusals = checks::refusals(findings);
+    report.result(json!({"livepatch": livepatch, "checks": values, "good": refusals.is_empty()}))?;
+    Failure::all(refusals).map(|()| 0)
+}
+
+fn crash_mark(host: &Host, livepatch: &file::Livepatch) -> Finding {
+    match mark::check(host, livepatch) {
+        Ok(()) => Finding::Right("there is none".to_owned()),
+        Err(failure) => match failure.diagnoses().next() {
+            Some(diagnosis) => Finding::Refused(Box::new(diagnosis.clone())),
+            None => Finding::Unknown(failure.to_string()),
+        },
+    }
+}
+
+/// A finding in words: the verdict, and why.
+fn told(finding: &Finding) -> (&'static str, String) {
+    match finding {
+        Finding::Right(why) => ("right", why.clone()),
+        Finding::Unknown(why) => ("unknown", why.clone()),
+        Finding::Refused(diagnosis) => ("refused", diagnosis.why.clone()),
+    }
+}
+
+fn uninstall(host: &Host, args: &Uninstall, report: &mut Report<'_>) -> Result<u8> {
+    let name = host::name(&args.name)?;
+    let release = match &args.release {
+        Some(release) if host::is_release(release) => release.clone(),
+        Some(release) => {
+            let what = format!("'{release}' is no kernel release");
+            return Err(Diagnosis::new("klpx::bad-release", Class::Usage, what)
+                .remedy("write it as uname -r does")
+                .into());
+        }
+        None => host.release()?,
+    };
+    installed::uninstall(host, &release, &name, report)?;
+    let mut value = json!({"name": name, "release": release});
+    let mut failure = None;
+    if args.unload {
+        let _lock = record::lock(host)?;
+        let (unloaded, stopped) = unload::run(host, &name, &args.waiting, report)?;
+        value["unload"] = unloaded;
+        failure = stopped;
+    }
+    ended(value, failure, report)
+}

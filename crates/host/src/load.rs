@@ -1,0 +1,130 @@
+//! Loading one livepatch: checks, crash mark, the kernel, its transition, and what it replaced.
+
+use klpx_diagnosis::{Failure, Result};
+use serde_json::{Value, json};
+
+use crate::args::Waiting;
+use crate::checks::{self, Finding};
+use crate::file::{Livepatch, Opened};
+use crate::host::Host;
+use crate::loaded::{self, State};
+use crate::report::Report;
+use crate::transition::{End, Transition, remove_module};
+use crate::{mark, record, refusal};
+
+/// How a livepatch is loaded.
+pub(crate) struct Load<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) waiting: &'a Waiting,
+    /// Load it although the machine once went down meanwhile.
+    pub(crate) retry: bool,
+    /// Do not load it unless a crash would be seen at the next boot.
+    pub(crate) must_mark: bool,
+}
+
+/// What came of it, for programs; what it failed with, if it did after the kernel had taken it.
+pub(crate) struct Loaded {
+    pub(crate) value: Value,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Load<'_> {
+    /// Loads a livepatch. The caller holds the lock.
+    ///
+    /// # Errors
+    /// A refusal, of a check or of the kernel.
+    pub(crate) fn run(&self, opened: &Opened, report: &mut Report<'_>) -> Result<Loaded> {
+        let (host, livepatch) = (self.host, &opened.livepatch);
+        match loaded::one(host, &livepatch.name).filter(|loaded| loaded.is_of(livepatch)) {
+            Some(loaded) if loaded.state == State::Enabled => {
+                report.line(&format!("{} is loaded already", livepatch.name))?;
+                let value = self.value(livepatch, "already-loaded", 0.0, &[]);
+                return Ok(Loaded { value, failure: None });
+            }
+            // Another klpx-host was killed while it waited.
+            Some(loaded) if loaded.state == State::Enabling => return self.finish(livepatch, &[], report),
+            _ => {}
+        }
+        self.check(livepatch, report)?;
+        let before: Vec<String> = loaded::active(host).into_iter().map(|loaded| loaded.name).collect();
+        let mut log = Vec::new();
+        if let Err(error) = host.kernel.load(&opened.file, opened.unpacked.as_deref(), &mut log) {
+            // The kernel is as it was, and the machine is up.
+            mark::clear(host, &livepatch.name)?;
+            return Err(refusal::explained(&livepatch.name, &error, log).into());
+        }
+        self.finish(livepatch, &before, report)
+    }
+
+    fn check(&self, livepatch: &Livepatch, report: &mut Report<'_>) -> Result<()> {
+        let findings = checks::run(self.host, livepatch);
+        for (name, finding) in &findings {
+            if let Finding::Unknown(why) = finding {
+                report.note(format!("not checked: {name}: {why}"))?;
+            }
+        }
+        Failure::all(checks::refusals(findings))?;
+        match self.retry {
+            true => mark::clear(self.host, &livepatch.name)?,
+            false => mark::check(self.host, livepatch)?,
+        }
+        match mark::set(self.host, livepatch) {
+            Err(failure) if self.must_mark => Err(failure),
+            Err(failure) => report.note(format!("a crash would not be seen at the next boot: {failure}")),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Waits, and cleans up. `before` are the livepatches that were there before it.
+    fn finish(&self, livepatch: &Livepatch, before: &[String], report: &mut Report<'_>) -> Result<Loaded> {
+        let (host, name) = (self.host, livepatch.name.as_str());
+        let transition = Transition { host, name, waiting: self.waiting, target: true };
+        let start = host.kernel.clock();
+        let end = transition.end(report)?;
+        let seconds = host.kernel.clock().saturating_sub(start).as_secs_f64();
+        if let Some(diagnosis) = transition.failure(&end) {
+            let mut value = self.value(livepatch, "stuck", seconds, &[]);
+            if let End::Reverted(blockers) = &end {
+                remove_module(host, name)?;
+                mark::clear(host, name)?;
+                value["outcome"] = json!("reverted");
+                value["blockers"] = json!(blockers);
+            }
+            return Ok(Loaded { value, failure: Some(diagnosis.into()) });
+        }
+        mark::clear(host, name)?;
+        if let Err(failure) = record::put(host, livepatch, end == End::Forced) {
+            report.note(format!("klpx-host status will not know since when it is enabled: {failure}"))?;
+        }
+        let replaced = self.remove_replaced(before, report)?;
+        report.line(&format!("{name} is loaded; its transition took {seconds:.1} s"))?;
+        if !replaced.is_empty() {
+            report.line(&format!("it replaced {}", replaced.join(", ")))?;
+        }
+        let outcome = if end == End::Forced { "forced" } else { "loaded" };
+        Ok(Loaded { value: self.value(livepatch, outcome, seconds, &replaced), failure: None })
+    }
+
+    /// Removes the modules of livepatches that were replaced: they do nothing any more.
+    fn remove_replaced(&self, before: &[String], report: &mut Report<'_>) -> Result<Vec<String>> {
+        let gone = |name: &&String| loaded::one(self.host, name).is_none();
+        let replaced: Vec<String> = before.iter().filter(gone).cloned().collect();
+        for name in &replaced {
+            record::clear(self.host, name);
+            if let Err(failure) = remove_module(self.host, name) {
+                report.note(failure.to_string())?;
+            }
+        }
+        Ok(replaced)
+    }
+
+    fn value(&self, livepatch: &Livepatch, outcome: &str, seconds: f64, replaced: &[String]) -> Value {
+        json!({
+            "name": livepatch.name,
+            "sha256": livepatch.sha256,
+            "outcome": outcome,
+            "transition_seconds": seconds,
+            "replaced": replaced,
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! What klpx-host remembers of livepatches until the next boot: since when each is enabled, and from which file. sysfs
+//! does not tell: the times of its folders are those of the first look at them (fs/kernfs/inode.c).
+
+use std::fs::{self, File};
+
+use klpx_diagnosis::{Diagnosis, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::file::Livepatch;
+use crate::files;
+use crate::host::{Host, failed};
+
+/// In memory: it is empty after a boot.
+const FOLDER: &str = "/run/klpx";
+
+/// What is remembered of one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// When its transition was over, in seconds since 1970.
+    pub(crate) since: u64,
+    /// The module's own build ID.
+    pub(crate) build_id: Option<String>,
+    /// The hash of its file.
+    pub(crate) sha256: String,
+    /// The kernel was told to take tasks as patched that were not.
+    pub(crate) forced: bool,
+    pub(crate) description: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) cves: Vec<String>,
+}
+
+/// Remembers a livepatch.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()> {
+    let record = Record {
+        since: host.kernel.date(),
+        build_id: livepatch.build_id.clone(),
+        sha256: livepatch.sha256.clone(),
+        forced,
+        description: livepatch.description.clone(),
+        version: livepatch.version.clone(),
+        cves: livepatch.cves.clone(),
+    };
+    let text = serde_json::to_vec(&record).map_err(|_| Diagnosis::internal("a record is JSON"))?;
+    files::put(&host.at(&path(&livepatch.name)), &text)
+}
+
+/// What is remembered of a module of this build ID.
+pub(crate) fn of(host: &Host, name: &str, build_id: Option<&str>) -> Option<Record> {
+    let record: Record = serde_json::from_str(&host.text(&path(name))?).ok()?;
+    (record.build_id.as_deref() == build_id).then_some(record)
+}
+
+/// Forgets a livepatch.
+pub(crate) fn clear(host: &Host, name: &str) {
+    // What stays says nothing: it is looked at together with what is loaded.
+    let _ = fs::remove_file(host.at(&path(name)));
+}
+
+fn path(name: &str) -> String {
+    format!("{FOLDER}/{name}.json")
+}
+
+/// Lets one klpx-host at a time change what is loaded, for as long as the result lives.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn lock(host: &Host) -> Result<File> {
+    let path = host.at(&format!("{FOLDER}/lock"));
+    let open = || -> std::io::Result<File> {
+        fs::create_dir_all(host.at(FOLDER))?;
+        let file = File::options().create(true).append(true).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    Ok(open().map_err(|error| failed("lock", &path, &error))?)
+}

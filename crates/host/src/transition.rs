@@ -1,0 +1,173 @@
+//! Waiting for a transition, and what is done when it does not end: it is reversed, or forced when that was asked for
+//! (Documentation/livepatch/livepatch.rst).
+
+use std::io;
+use std::time::Duration;
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+
+use crate::args::Waiting;
+use crate::blockers::{self, Blockers};
+use crate::host::{Host, failed, pause};
+use crate::loaded::{self, State};
+use crate::report::Report;
+
+/// How often sysfs is looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// After which time those that block it are named. Most transitions take less than two seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a forced transition, and the last use of a module, may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// How a transition ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every task is where it leads.
+    Through,
+    /// The kernel was told to take it as ended.
+    Forced,
+    /// It was taken back.
+    Reverted(Blockers),
+    /// It goes on in neither direction.
+    Stuck(Blockers),
+}
+
+/// A transition of one livepatch.
+pub(crate) struct Transition<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) name: &'a str,
+    pub(crate) waiting: &'a Waiting,
+    /// Where it leads: true for enabled.
+    pub(crate) target: bool,
+}
+
+impl Transition<'_> {
+    /// Waits for its end, whatever that is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn end(&self, report: &mut Report<'_>) -> Result<End> {
+        if self.comes_to(self.target, self.waiting.timeout(), report)? {
+            return Ok(End::Through);
+        }
+        let blockers = blockers::find(self.host, self.name, self.target);
+        if self.waiting.force {
+            report.note(
+                "the transition is forced: tasks may run old and new functions mixed, and modules of it may stay until the next boot",
+            )?;
+            self.tell("force", "1", self.target)?;
+            return Ok(match self.comes_to(self.target, SOON, report)? {
+                true => End::Forced,
+                false => End::Stuck(blockers),
+            });
+        }
+        report.line(&format!("{}: the transition does not end, it is taken back", self.name))?;
+        self.tell("enabled", if self.target { "0" } else { "1" }, !self.target)?;
+        Ok(match self.comes_to(!self.target, self.waiting.timeout(), report)? {
+            true => End::Reverted(blockers),
+            false => End::Stuck(blockers::find(self.host, self.name, !self.target)),
+        })
+    }
+
+    /// Writes to a file of the livepatch. It may have come where it should meanwhile, and be gone.
+    fn tell(&self, file: &str, text: &str, target: bool) -> Result<()> {
+        let written = self.host.write(&format!("{}/{file}", loaded::folder(self.name)), text);
+        if self.is_at(target) { Ok(()) } else { written }
+    }
+
+    /// Waits until every task is patched, or none; false after the time. Tasks that block it are named once.
+    fn comes_to(&self, target: bool, limit: Duration, report: &mut Report<'_>) -> Result<bool> {
+        let start = self.host.kernel.clock();
+        let mut named = false;
+        loop {
+            if self.is_at(target) {
+                return Ok(true);
+            }
+            let passed = pause(self.host, POLL).saturating_sub(start);
+            if !named && passed >= PATIENCE.min(limit) {
+                named = true;
+                self.name_blockers(target, passed, report)?;
+            }
+            if passed >= limit {
+                return Ok(self.is_at(target));
+            }
+        }
+    }
+
+    fn is_at(&self, target: bool) -> bool {
+        match loaded::one(self.host, self.name) {
+            None => !target,
+            Some(loaded) => loaded.state == if target { State::Enabled } else { State::Disabled },
+        }
+    }
+
+    fn name_blockers(&self, target: bool, passed: Duration, report: &mut Report<'_>) -> Result<()> {
+        let blockers = blockers::find(self.host, self.name, target);
+        let tasks = words::plural(blockers.count, "task");
+        report.line(&format!("{}: after {} s it waits for {tasks}", self.name, passed.as_secs()))?;
+        for line in blockers.lines() {
+            report.line(&format!("    {line}"))?;
+        }
+        Ok(())
+    }
+
+    /// What a transition that did not come to its end is told as.
+    pub(crate) fn failure(&self, end: &End) -> Option<Diagnosis> {
+        let seconds = self.waiting.timeout;
+        let (code, class, what, blockers) = match end {
+            End::Through | End::Forced => return None,
+            End::Reverted(blockers) => {
+                let what = match self.target {
+                    true => "the livepatch is not loaded: its transition did not end, and was taken back",
+                    false => "the livepatch stays enabled: its transition back did not end",
+                };
+                ("klpx::transition-reverted", Class::Reverted, what, blockers)
+            }
+            End::Stuck(blockers) => (
+                "klpx::transition-stuck",
+                Class::Stuck,
+                "the transition does not end, nor can it be taken back",
+                blockers,
+            ),
+        };
+        let tasks = words::plural(blockers.count, "task");
+        Some(
+            Diagnosis::new(code, class, what)
+                .place(Place::symbol(self.name))
+                .why(format!("after {seconds} s {tasks} had not left the functions that are patched"))
+                .remedy("stop or wake these tasks, or allow more time with --timeout, and try again; --force ends it by risk")
+                .detail(blockers.lines()),
+        )
+    }
+}
+
+/// Removes the module of a livepatch that is disabled.
+///
+/// # Errors
+/// `klpx::module-in-use` after a while: the kernel counts its last user.
+pub(crate) fn remove_module(host: &Host, name: &str) -> Result<()> {
+    let start = host.kernel.clock();
+    loop {
+        let error = match host.kernel.remove(name) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => return Ok(()),
+            Some(libc::EAGAIN | libc::EBUSY) if host.kernel.clock().saturating_sub(start) < SOON => {
+                pause(host, POLL);
+            }
+            _ => return Err(in_use(host, name, &error).into()),
+        }
+    }
+}
+
+fn in_use(host: &Host, name: &str, error: &io::Error) -> Diagnosis {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return failed("remove the module", &host.at(&format!("/sys/module/{name}")), error);
+    }
+    Diagnosis::new("klpx::module-in-use", Class::Environment, "the module can't be removed")
+        .place(Place::symbol(name))
+        .why(format!("{error}; its livepatch is disabled, and does nothing"))
+        .remedy("a livepatch whose transition was forced stays until the next boot; else try again")
+}

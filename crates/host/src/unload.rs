@@ -1,0 +1,62 @@
+//! Taking a livepatch out of the kernel.
+
+use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use serde_json::{Value, json};
+
+use crate::args::Waiting;
+use crate::host::Host;
+use crate::loaded::{self, State};
+use crate::report::Report;
+use crate::transition::{End, Transition, remove_module};
+use crate::{mark, record};
+
+/// Disables a livepatch, waits, and removes its module. The caller holds the lock. What it fails with after the kernel
+/// was told to disable it comes with the value for programs.
+///
+/// # Errors
+/// `klpx::not-loaded`, or the system's.
+pub(crate) fn run(
+    host: &Host,
+    name: &str,
+    waiting: &Waiting,
+    report: &mut Report<'_>,
+) -> Result<(Value, Option<Failure>)> {
+    let loaded = loaded::one(host, name);
+    if loaded.is_none() && !loaded::is_left(host, name) {
+        return Err(Diagnosis::new("klpx::not-loaded", Class::Usage, "no such livepatch is loaded")
+            .place(Place::symbol(name))
+            .remedy("klpx-host status lists those that are")
+            .into());
+    }
+    let start = host.kernel.clock();
+    let transition = Transition { host, name, waiting, target: false };
+    let mut end = End::Through;
+    if let Some(loaded) = loaded {
+        if matches!(loaded.state, State::Enabled | State::Enabling) {
+            host.write(&format!("{}/enabled", loaded::folder(name)), "0")?;
+        }
+        end = transition.end(report)?;
+    }
+    let seconds = host.kernel.clock().saturating_sub(start).as_secs_f64();
+    if let Some(diagnosis) = transition.failure(&end) {
+        let (outcome, blockers) = match &end {
+            End::Reverted(blockers) => ("reverted", blockers),
+            End::Stuck(blockers) => ("stuck", blockers),
+            End::Through | End::Forced => return Err(diagnosis.into()),
+        };
+        let value =
+            json!({"name": name, "outcome": outcome, "transition_seconds": seconds, "blockers": blockers});
+        return Ok((value, Some(diagnosis.into())));
+    }
+    record::clear(host, name);
+    mark::clear(host, name)?;
+    let outcome = if end == End::Forced {
+        report.line(&format!("{name} is disabled; its module stays until the next boot"))?;
+        "forced"
+    } else {
+        remove_module(host, name)?;
+        report.line(&format!("{name} is unloaded"))?;
+        "unloaded"
+    };
+    Ok((json!({"name": name, "outcome": outcome, "transition_seconds": seconds}), None))
+}

@@ -1,0 +1,174 @@
+//! `klpx-host` in a guest of a stock kernel: what it loads, refuses, takes back and loads at boot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use klpx_guest::{Guest, Task};
+
+use crate::kernel::Built;
+use crate::klpx::{Build, Klpx};
+use crate::tried::Tried;
+use crate::workspace::Workspace;
+use crate::{busybox, process, trials, ui};
+
+/// A livepatch of the tests: its name, what it is built from, and further options.
+const LIVEPATCHES: [(&str, &[&str], &[&str]); 4] = [
+    (
+        "one",
+        &[VERSION],
+        &[
+            "--cve=CVE-2026-0001",
+            "--cve=CVE-2026-0002",
+            "--module-version=1",
+            "--description=one of the tests",
+        ],
+    ),
+    ("two", &[VERSION, SLEEP], &["--module-version=2"]),
+    ("more", &[VERSION], &["--no-replace"]),
+    ("again", &[VERSION], &["--no-replace"]),
+];
+const VERSION: &str = "scenarios/01-proc-string/version.patch";
+/// Changes what a sleeping task is in.
+const SLEEP: &str = "scenarios/26-shared-names/nanosleep.patch";
+/// What the kernel complains of when a function is not there.
+const COMPLAINTS: &[&str] = &["not found in symbol table"];
+
+/// True for the kernel that it is tried on: what it does has nothing to do with how a kernel was built.
+pub(crate) fn is_for(built: &Built) -> bool {
+    trials::is_for(built) && built.kernel.name == "debian-6.12"
+}
+
+/// Runs the tasks on a kernel.
+pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &Path) -> Result<Vec<Tried>> {
+    let output = results.join(built.kernel.name).join("host");
+    fs::create_dir_all(&output)?;
+    let start = Instant::now();
+    let files = files(workspace, klpx, built, &output)?;
+    let elapsed = start.elapsed();
+    let tasks = tasks(workspace, &files)?;
+    let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
+    step.at(&format!("{} tasks in a guest", tasks.len()));
+    let guest = Guest {
+        machine: built.kernel.machine.guest,
+        image: built.image(),
+        busybox: busybox::of(workspace, built.kernel.machine)?,
+        modules: Vec::new(),
+        programs: vec![("klpx-host".to_owned(), binary(workspace)?)],
+    };
+    let verdicts = guest.run(&tasks, &output.join("console.log"))?;
+    let tried: Vec<Tried> = tasks
+        .iter()
+        .map(|task| {
+            let verdict = verdicts.get(&task.name).cloned().unwrap_or_default();
+            Tried {
+                name: format!("host-{}", task.name),
+                title: "klpx-host on a stock kernel".to_owned(),
+                kernel: built.kernel.name,
+                passed: verdict.passed.len(),
+                failures: verdict.problems(),
+                elapsed: if task.name == tasks[0].name { elapsed } else { Duration::ZERO },
+            }
+        })
+        .collect();
+    let good = tried.iter().filter(|tried| tried.good()).count();
+    step.done(&format!("{good} of {} tasks as they should be", tried.len()));
+    Ok(tried)
+}
+
+/// `klpx-host` without shared libraries, as a guest needs it.
+fn binary(workspace: &Workspace) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command
+        .current_dir(&workspace.root)
+        .args(["build", "--release", "--quiet", "--package", "klpx-host", "--target", &target])
+        .arg("--message-format=json-render-diagnostics")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
+    let said = process::output(&mut command).context("can't build klpx-host")?;
+    let binary = said.lines().filter_map(crate::klpx::executable).next_back();
+    let binary = binary.context("cargo built no klpx-host")?;
+    if !klpx_guest::is_static(&binary) {
+        bail!("{} needs shared libraries", binary.display());
+    }
+    Ok(binary)
+}
+
+/// The livepatches, by the names that the scripts call them.
+fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for (name, patches, options) in LIVEPATCHES {
+        let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
+        step.at(&format!("klpx build: {name}"));
+        let patches: Vec<PathBuf> = patches.iter().map(|patch| workspace.fixtures(patch)).collect();
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let outcome =
+            klpx.run(&Build { built, patches: &patches, name, options: &options, vmlinux: None, output })?;
+        if outcome.exit != Some(0) {
+            step.failed(name);
+            bail!("klpx build of {name}:\n{}", process::tail(&outcome.text));
+        }
+        let module = output.join(format!("livepatch-{name}.ko"));
+        files.push((format!("{name}.ko"), fs::read(&module)?));
+        step.done(&format!("{name} built"));
+    }
+    let one = files[0].1.clone();
+    let release = built.release.as_deref().context("a stock kernel has a release")?;
+    let vermagic = format!("vermagic={release} ");
+    let other = vermagic.replacen(|c: char| c.is_ascii_digit(), "9", 1);
+    let changed = |from: &str, to: &str| replaced(&one, from.as_bytes(), to.as_bytes());
+    files.push(("other-release.ko".to_owned(), changed(&vermagic, &other)?));
+    let at = one.windows(BUILD_ID.len()).position(|bytes| bytes == BUILD_ID.as_bytes());
+    let at = at.context("the livepatch says which build it is for")? + BUILD_ID.len();
+    let mut other = one.clone();
+    other[at] = if other[at] == b'0' { b'1' } else { b'0' };
+    files.push(("other-build.ko".to_owned(), other));
+    files.push(("gone.ko".to_owned(), trials::renamed(&output.join("livepatch-one.ko"))?));
+    // Another module under the name of the first: its own build ID tells them apart.
+    let again = &files.iter().find(|(name, _)| name == "again.ko").context("it was built")?.1;
+    let renamed = replaced(again, b"name=livepatch_again\0", b"name=livepatch_one\0\0\0")?;
+    files.push(("renamed.ko".to_owned(), renamed));
+    Ok(files)
+}
+
+const BUILD_ID: &str = "kernel_build_id=";
+
+/// Bytes with every occurrence of a piece replaced by one of its length.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from)).collect();
+    if places.is_empty() || from.len() != to.len() {
+        bail!("a livepatch has no {}", String::from_utf8_lossy(from));
+    }
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    Ok(bytes)
+}
+
+/// The scripts of `kernel-fixtures/host`, in the order of their names.
+fn tasks(workspace: &Workspace, livepatches: &[(String, Vec<u8>)]) -> Result<Vec<Task>> {
+    let folder = workspace.fixtures("host");
+    let words = fs::read(folder.join("words.sh"))?;
+    let mut tasks = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        if name.starts_with(|c: char| c.is_ascii_digit()) {
+            let mut files = livepatches.to_vec();
+            files.push(("words.sh".to_owned(), words.clone()));
+            files.push(("words.sh.ko".to_owned(), words.clone()));
+            let console = COMPLAINTS.iter().filter(|_| name.ends_with("refused"));
+            tasks.push(Task {
+                script: fs::read_to_string(&path)?,
+                console: console.map(|&text| text.to_owned()).collect(),
+                files,
+                name,
+            });
+        }
+    }
+    tasks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tasks)
+}

@@ -123,6 +123,11 @@ pub(crate) enum Command {
     /// List or prune what klpx keeps for the next run
     #[command(subcommand)]
     Cache(Cache),
+    /// Say what a code means, why klpx refuses, and what to do; without a code, list all codes
+    Explain {
+        /// The code of a refusal or note, with or without klpx::
+        code: Option<String>,
+    },
     /// Print a shell completion script
     Completions {
         /// The shell

@@ -47,11 +47,13 @@ fn without_tests(source: &str) -> (&str, Vec<&str>) {
     (&source[..end], modules)
 }
 
-/// The codes that a text has as literals.
+/// The codes that a text has: as literals, or in the brackets of a message.
 fn codes(text: &str) -> impl Iterator<Item = &str> {
-    let literals = text.split("\"klpx::").skip(1).filter_map(|rest| rest.split('"').next());
-    literals.filter(|name| {
-        !name.is_empty() && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
+    text.match_indices("klpx::").filter_map(|(at, prefix)| {
+        let rest = &text[at + prefix.len()..];
+        let end = rest.find(|c: char| c != '-' && !c.is_ascii_alphanumeric())?;
+        let around = (text[..at].chars().next_back()?, rest[end..].chars().next()?);
+        (end > 0 && matches!(around, ('"', '"') | ('[', ']'))).then_some(&rest[..end])
     })
 }
 

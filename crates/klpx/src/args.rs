@@ -139,6 +139,11 @@ pub(crate) enum Command {
         /// Which one; default: a list of all
         name: Option<Schema>,
     },
+    /// Say what a code means, why klpx refuses, and what to do; without a code, list all codes
+    Explain {
+        /// The code of a refusal or note, with or without klpx::
+        code: Option<String>,
+    },
     /// Print a shell completion script
     Completions {
         /// The shell

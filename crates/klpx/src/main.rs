@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod diff;
 mod doctor;
+mod explain;
 mod inline_check;
 mod inspect;
 mod manual;
@@ -56,6 +57,7 @@ fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
         Command::InlineCheck(args) => inline_check::run(args, out),
         Command::Cache(command) => cache::run(command, out),
         Command::Schema { name } => schema::run(*name, out),
+        Command::Explain { code } => explain::run(code.as_deref(), out),
         Command::Completions { shell } => manual::completions(*shell, out),
         Command::Man { directory } => manual::man(directory.as_deref(), out),
     }

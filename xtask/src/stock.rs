@@ -1,7 +1,7 @@
 //! Kernels as a distribution ships them: their packages fetched from the archive and unpacked into a directory of their
 //! own, nothing installed. A directory appears by rename, so that an interrupted run leaves nothing that looks complete.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -273,9 +273,9 @@ fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, rel
     let (mut megabytes, mut debs) = (0, Vec::new());
     let mut wanted = packages(&repository, release, &version)?;
     if !shipped.home.is_here() {
-        wanted.push(source_package(shipped));
+        wanted.insert(source_package(shipped), version);
     }
-    for package in wanted {
+    for (package, version) in wanted {
         step.at(&format!("fetching {package}"));
         let deb = repository.download(&downloads, &package, &version)?;
         megabytes += fs::metadata(&deb)?.len() >> 20;
@@ -308,23 +308,32 @@ fn debug_package(release: &str) -> String {
     format!("{}-dbg", image_package(release))
 }
 
-/// All packages of a kernel: the image, its debug information, its headers, and what these need of the same source.
-fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result<Vec<String>> {
+/// All packages of a kernel with their versions: the image, its debug information, its headers, and what these need of
+/// the same source.
+fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result<BTreeMap<String, String>> {
     let mut left = vec![format!("linux-headers-{release}"), debug_package(release), image_package(release)];
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     while let Some(package) = left.pop() {
-        if !package.starts_with("linux-") || found.contains(&package) {
+        if !package.starts_with("linux-") || found.contains_key(&package) {
             continue;
         }
-        if !repository.versions(&package)?.iter().any(|known| known == version) {
-            continue;
-        }
-        left.extend(repository.dependencies(&package, version)?);
-        found.insert(package);
+        let Some(version) = fitting(&repository.versions(&package)?, version) else { continue };
+        left.extend(repository.dependencies(&package, &version)?);
+        found.insert(package, version);
     }
     // An alternative to the signed image holds the same files.
-    found.retain(|package| !package.contains("-unsigned"));
-    Ok(found.into_iter().collect())
+    found.retain(|package, _| !package.contains("-unsigned"));
+    Ok(found)
+}
+
+/// The version itself, else the newest of those behind it: the archive has one linux-kbuild for all releases of a series,
+/// and a newer build of the source takes its place before the older release is gone.
+fn fitting(known: &[String], wanted: &str) -> Option<String> {
+    if known.iter().any(|version| version == wanted) {
+        return Some(wanted.to_owned());
+    }
+    let newer = known.iter().filter(|version| apt::compare_versions(version, wanted).is_gt());
+    newer.max_by(|a, b| apt::compare_versions(a, b)).cloned()
 }
 
 /// What is left out of a package, as tar's patterns.
@@ -360,6 +369,20 @@ mod tests {
             "6.12.-cloud-amd64",
         ] {
             assert!(!CLOUD.is(release), "{release}");
+        }
+    }
+
+    #[test]
+    fn a_package_of_a_whole_series_may_be_newer_than_the_release() {
+        let known =
+            |versions: &[&str]| versions.iter().map(|version| (*version).to_owned()).collect::<Vec<_>>();
+        for (versions, fits) in [
+            (&["6.1.192-3", "6.1.192-2", "6.1.176-1"][..], Some("6.1.192-2")),
+            (&["6.1.192-3", "6.1.176-1", "6.1.195-1"], Some("6.1.195-1")),
+            (&["6.1.176-1"], None),
+            (&[], None),
+        ] {
+            assert_eq!(fitting(&known(versions), "6.1.192-2").as_deref(), fits, "{versions:?}");
         }
     }
 

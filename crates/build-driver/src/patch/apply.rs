@@ -18,7 +18,7 @@ pub struct Prepared {
     pub(crate) changes: Vec<Change>,
     files: usize,
     hunks: usize,
-    placed: Vec<PlacedHunk>,
+    pub(super) placed: Vec<PlacedHunk>,
     notes: Vec<Note>,
 }
 
@@ -99,33 +99,6 @@ impl Prepared {
             && edits_of(change, original, first, next).next().is_some()
     }
 
-    /// The hunks that edit such a function, in the order of the patches.
-    pub fn hunks_of_function(&self, path: &str, first: u32, next: Option<u32>) -> Vec<&PlacedHunk> {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Vec::new() };
-        match change.kept() {
-            None => self.hunks_in(path, |_| true),
-            Some(original) => {
-                let edits: Vec<_> = edits_of(change, original, first, next).collect();
-                self.hunks_in(path, |hunk| edits.iter().any(|lines| hunk.has(lines)))
-            }
-        }
-    }
-
-    /// The hunks that make the line that the compiler knows by this number in the patched source.
-    pub fn hunks_of_line(&self, path: &str, line: u32) -> Vec<&PlacedHunk> {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Vec::new() };
-        if change.kept().is_none() {
-            return self.hunks_in(path, |_| true);
-        }
-        let edits = change.edited.iter().zip(&change.replaced).filter(|(edited, _)| edited.contains(&line));
-        let edits: Vec<_> = edits.map(|(_, replaced)| replaced).collect();
-        self.hunks_in(path, |hunk| edits.iter().any(|lines| hunk.has(lines)))
-    }
-
-    fn hunks_in(&self, path: &str, wanted: impl Fn(&PlacedHunk) -> bool) -> Vec<&PlacedHunk> {
-        self.placed.iter().filter(|hunk| hunk.file == path && wanted(hunk)).collect()
-    }
-
     /// What the patch does to a line of the original.
     pub fn original_line(&self, path: &str, line: u32) -> Line {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
@@ -176,7 +149,7 @@ impl Change {
     }
 
     /// The original's text, of a file that is in both sources.
-    fn kept(&self) -> Option<&[u8]> {
+    pub(super) fn kept(&self) -> Option<&[u8]> {
         self.patched.as_ref().and(self.original.as_deref())
     }
 
@@ -196,7 +169,7 @@ fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
 }
 
 /// The edits of a function.
-fn edits_of<'c>(
+pub(super) fn edits_of<'c>(
     change: &'c Change,
     original: &[u8],
     first: u32,

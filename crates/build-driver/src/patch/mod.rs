@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 mod forms;
+mod hunks;
 mod included;
 mod kind;
 pub mod lines;

@@ -87,9 +87,17 @@ fn word(bytes: &[u8]) -> String {
 }
 
 /// All rows of two listings.
-pub(super) fn compare(original: &[Line], patched: &[Line]) -> Vec<Row> {
-    let keys = |lines: &[Line]| lines.iter().map(|line| line.key.clone()).collect::<Vec<_>>();
-    let ops = capture_diff_slices(Algorithm::Myers, &keys(original), &keys(patched));
+pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row> {
+    let mut numbers: HashMap<&(String, Vec<String>), usize> = HashMap::new();
+    let mut keys = |lines: &'l [Line]| -> Vec<usize> {
+        let number = |line: &'l Line| {
+            let next = numbers.len();
+            *numbers.entry(&line.key).or_insert(next)
+        };
+        lines.iter().map(number).collect()
+    };
+    let (old, new) = (keys(original), keys(patched));
+    let ops = capture_diff_slices(Algorithm::Myers, &old, &new);
     let place = |lines: &[Line], n: usize| lines.get(n).map(|line| line.offset as i64);
     let mut now: HashMap<i64, i64> = HashMap::new();
     for op in &ops {
@@ -195,7 +203,7 @@ mod tests {
         let to = |to, meaning| body(&call, &[(1, to, meaning)]);
         assert_eq!(rows(&to("f.1", "f.1"), &to("f.2", "f.1")), [Row::Same(0, 0), Row::Same(1, 1)]);
         assert_eq!(rows(&to("f", "f"), &to("g", "g"))[0], Row::Differ(Some(0), Some(0)));
-        assert_eq!(lines(&to("f", "f"))[0].text, "callq → f");
+        assert_eq!(lines(&to("f", "f"))[0].text, "call → f");
     }
 
     #[test]

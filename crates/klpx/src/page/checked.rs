@@ -66,7 +66,7 @@ fn unchecked(report: &Report) -> Vec<String> {
     let results = &report.results;
     let mut said = vec![
         "Whether the patch is right. klpx checks that the module does what the patched source says.".to_owned(),
-        "What the old code left behind: values in memory, locks that are held, counts. Layouts of types are compared, and nothing else of data."
+        "What the old code left behind: values in memory, locks that are held, counts. Layouts of types are compared, not what lies in memory."
             .to_owned(),
         "Modules from elsewhere. One that was built with a header that the patch edits keeps its inlined copies of the old code."
             .to_owned(),

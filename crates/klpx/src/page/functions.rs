@@ -219,7 +219,7 @@ fn left_out(report: &Report) -> Markup {
     html! {
         h2 id="others" { "Other functions" }
         @if results.left_out.is_empty() && results.unaffected.is_empty() {
-            p { "Nothing else differs, and nobody else holds a copy of what the patch edits." }
+            p { "Nothing else differs, and debug information names nobody else who holds a copy of what the patch edits." }
         }
         @if !results.left_out.is_empty() {
             (table("They differ, and are not in the module", &["function", "object", "why"], &results.left_out.iter().take(super::MANY).map(row).collect::<Vec<_>>()))

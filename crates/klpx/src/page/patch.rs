@@ -17,10 +17,15 @@ pub(super) fn section(names: &[String], texts: &[Vec<u8>]) -> Markup {
     html! {
         h2 id="patch" { @if names.len() == 1 { "The patch" } @else { "The patches" } }
         @for (n, (name, text)) in names.iter().zip(texts).enumerate() {
-            h3 { code { (word(name)) } }
+            h3 { code { (word(&file_name(name))) } }
             (patch(n + 1, &String::from_utf8_lossy(text), &mut left))
         }
     }
+}
+
+/// A patch without its folder.
+fn file_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into())
 }
 
 /// What a hunk's heading is called.
@@ -31,11 +36,9 @@ fn anchor(patch: usize, hunk: usize) -> String {
 /// A link to a hunk.
 pub(super) fn link(hunk: &PlacedHunk, names: &[String]) -> Markup {
     let name = names.get(hunk.patch.saturating_sub(1)).map_or("", String::as_str);
-    let name =
-        Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into());
     html! {
         a href=(format!("#{}", anchor(hunk.patch, hunk.hunk))) { "hunk " (hunk.hunk) }
-        @if names.len() > 1 { " of " (word(&name)) }
+        @if names.len() > 1 { " of " (word(&file_name(name))) }
         ", " span.mono { (word(&hunk.file)) ":" (hunk.line) }
     }
 }

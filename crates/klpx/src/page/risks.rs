@@ -16,7 +16,7 @@ pub(super) fn layouts(accepted: &[Accepted]) -> Markup {
     html! {
         h2 id="layouts" { "Layouts" }
         @if accepted.is_empty() {
-            p { "No type changes its layout." }
+            p { "klpx found no type that changes its layout." }
         } @else {
             p { "These were named with " code { "--allow-layout" } ": objects made before the livepatch is loaded stay as they are, and a review has to show that this is harmless." }
             (table("Accepted layouts", &["what", "differences", "lies in"], &accepted.iter().map(|one| vec![

@@ -117,8 +117,10 @@ fn kind(kind: Kind) -> &'static str {
 
 fn function(report: &Report, n: usize, one: &Shown<'_>, (rows, references): (usize, usize)) -> Markup {
     let finding = one.finding;
-    let mut known =
-        vec![("why", html! { (word(&finding.why)) }), ("cause", html! { (cause(finding.cause)) })];
+    let mut known = vec![
+        ("why", html! { (word(&finding.why)) }),
+        ("cause", html! { (cause(finding.cause, one.sizes().0.is_none())) }),
+    ];
     known.push(("hunk", hunks(report, finding)));
     if let Some(file) = finding.file.as_ref().filter(|file| !finding.why.contains(file.as_str())) {
         let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
@@ -158,8 +160,9 @@ fn hunks(report: &Report, finding: &Finding) -> Markup {
     list(finding.hunks.iter().map(|hunk| patch::link(hunk, &report.patches)))
 }
 
-fn cause(cause: Option<Cause>) -> &'static str {
+fn cause(cause: Option<Cause>, new: bool) -> &'static str {
     match cause {
+        Some(Cause::Edited) if new => "the patch adds it",
         Some(Cause::Edited) => "the patch edits its lines",
         Some(Cause::Inlines) => "it holds an inlined copy of a function that the patch edits",
         Some(Cause::InlinedNoLonger) => "it was inlined into a function that changed, and no longer is",

@@ -105,7 +105,7 @@ fn functions(all: &[ModuleFunction]) -> Markup {
     let each = all.iter().zip(&listings).zip(&targets).take(MANY);
     html! {
         h2 id="functions" { "Functions" }
-        (table("Functions of the module", &["function", "replaces", "bytes"], &all.iter().enumerate().take(MANY).map(line).collect::<Vec<_>>()))
+        (table("Functions of the module", &["function", "what it does", "bytes"], &all.iter().enumerate().take(MANY).map(line).collect::<Vec<_>>()))
         (more(all.len()))
         @for (n, ((one, listing), targets)) in each.enumerate() {
             section aria-labelledby=(anchor(n + 1)) {
@@ -119,7 +119,7 @@ fn functions(all: &[ModuleFunction]) -> Markup {
 
 fn replaces(one: &ModuleFunction) -> Markup {
     html! {
-        @if one.replaces.is_empty() { "nothing: it is the module's own" }
+        @if one.replaces.is_empty() { "is the module's own" }
         @for (n, (object, name, position)) in one.replaces.iter().enumerate() {
             @if n > 0 { ", " }
             "replaces " (code(name)) " of " (word(object))

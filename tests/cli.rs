@@ -276,6 +276,24 @@ fn inline_check_lists_for_people_spreadsheets_and_machines() {
 }
 
 #[test]
+fn inspect_makes_a_page_of_a_module() {
+    let pair = Pair::build();
+    let (module, page) = (pair.object("patched"), pair.dir.path().join("page.html"));
+    let names = [&module, &page].map(|path| path.to_str().expect("text").to_owned());
+    let output = klpx(&["inspect", &names[0], "--page", &names[1]]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let html = std::fs::read_to_string(&page).expect("the page");
+    for text in
+        ["<code>adds</code>", "→ outside", "the export <code>outside</code>", "What a module does not say"]
+    {
+        assert!(html.contains(text), "{text}: {html}");
+    }
+    assert!(!html.contains("<script"));
+    let over = klpx(&["inspect", &names[0], "--page", &names[0]]);
+    assert_eq!(over.status.code(), Some(2), "{}", stderr(&over));
+}
+
+#[test]
 fn inline_check_compares_two_files() {
     let (_a, before) =
         inlining(&INLINING.replace("static int scale", "static __attribute__((noinline)) int scale"));

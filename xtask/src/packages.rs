@@ -106,7 +106,7 @@ const ITEMS: &[(Item, &[Need])] = &[
     (File(&["/usr/aarch64-linux-gnu/include/stdio.h"], "libc6-dev-arm64-cross"), &[Arm64]),
     (Program("qemu-system-aarch64", "qemu-system-arm"), &[Arm64]),
     (Program("c++", "g++"), &[Fuzz]),
-    (Program("chromium", "chromium"), &[Browser]),
+    (Shared("chromium"), &[Browser]),
     (Program("pfunct", "pahole"), &[Bench]),
 ];
 

@@ -34,7 +34,7 @@ pub use kbuild::recorded::Recorded;
 pub use kernel::{Kernel, Options, accepted};
 pub use parallel::each;
 pub use patch::apply::{Line, Prepared};
-pub use patch::{PatchSet, lines};
+pub use patch::{PatchSet, PlacedHunk, lines};
 pub use progress::Progress;
 pub use toolchain::{Compiler, Lto, Toolchain};
 pub use tree::{SourceTree, Version};

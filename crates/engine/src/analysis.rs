@@ -1,5 +1,6 @@
 //! The differences of a pair of objects in the words of the report: function, kind, why, source line.
 
+use klpx_build_driver::PlacedHunk;
 use klpx_diagnosis::Offset;
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{Lines, Position};
@@ -26,6 +27,9 @@ pub struct Finding {
     /// The inlined copies of functions that the patch edits that it holds; what the original held first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlines: Vec<Inlines>,
+    /// The hunks that edit it or what it inlines; none where debug information does not tell, or where no hunk does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hunks: Vec<PlacedHunk>,
     /// One line for people.
     pub why: String,
     /// Where it first differs, or where it begins when it is new.
@@ -65,6 +69,7 @@ impl Finding {
             kind: Kind::Changed,
             cause: None,
             inlines: Vec::new(),
+            hunks: Vec::new(),
             why,
             file: None,
             line: None,
@@ -107,6 +112,7 @@ pub fn removed(object_name: &str, original: &Object<'_>, difference: &Difference
             kind: Kind::Removed,
             cause: None,
             inlines: Vec::new(),
+            hunks: Vec::new(),
             why: "not in the patched build".to_owned(),
             file: None,
             line: None,
@@ -143,6 +149,7 @@ fn finding(
         kind,
         cause: None,
         inlines: Vec::new(),
+        hunks: Vec::new(),
         why,
         file: position.as_ref().map(|p| p.file.clone()),
         line: position.map(|p| p.line),

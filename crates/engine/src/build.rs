@@ -150,6 +150,9 @@ impl Build<'_> {
         let Located { files, options } = locate::locate(self)?;
         let kernel = Kernel::open(&options)?;
         Target::new(&files, &kernel).check()?;
+        if self.request.with_code {
+            self.results.patches = patches.texts().map(<[u8]>::to_vec).collect();
+        }
         self.results.inputs = inputs::known(self.request, &patches, &files)?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,

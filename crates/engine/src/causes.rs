@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use klpx_build_driver::{PlacedHunk, Prepared};
 use klpx_diff::{Change, Difference};
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object, Target};
@@ -45,6 +46,15 @@ impl Both<'_> {
         original.or_else(|| self.patched.is_edited(pair.patched.item(change.patched)))
     }
 
+    /// The hunks that edit a function, or what it inlines in either build.
+    fn hunks(&self, pair: &Objects<'_>, change: &Change, prepared: &Prepared) -> Vec<PlacedHunk> {
+        let original = change.original.map(|item| pair.original.item(item));
+        let mut hunks =
+            original.map(|item| self.original.hunks(item, self.original, prepared)).unwrap_or_default();
+        hunks.extend(self.patched.hunks(pair.patched.item(change.patched), self.original, prepared));
+        hunks.into_iter().collect()
+    }
+
     /// The inlined copies of edited functions that a function holds: those that the original held first.
     fn inlines(&self, pair: &Objects<'_>, change: &Change) -> Vec<Inlines> {
         let original = change.original.map(|item| self.original.inlines(pair.original.item(item)));
@@ -57,13 +67,19 @@ impl Both<'_> {
 }
 
 /// Adds to each finding why it is there. `findings` stand in the order of the changed functions.
-pub(crate) fn explain(pair: &Objects<'_>, difference: &Difference, both: Both<'_>, findings: &mut [Finding]) {
+pub(crate) fn explain(
+    pair: &Objects<'_>,
+    difference: &Difference,
+    (both, prepared): (Both<'_>, &Prepared),
+    findings: &mut [Finding],
+) {
     let changes = &difference.functions;
     let references = References::of(pair, changes);
     let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
     for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
         let Some(edited) = both.is_edited(pair, change) else { continue };
         finding.inlines = both.inlines(pair, change);
+        finding.hunks = both.hunks(pair, change, prepared);
         let cause = if edited {
             Cause::Edited
         } else if let Some(inlines) = finding.inlines.first() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use klpx_build_driver::Prepared;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use klpx_diff::{Difference, Sources};
 use klpx_inline_check::lines::Lines;
@@ -149,7 +150,8 @@ impl Analysis {
 
     fn add(&mut self, pair: &Objects<'_>, compiled: &mut Compiled<'_>) {
         let Compiled { originals, remade, moved, tree, .. } = compiled;
-        let edits = SourceEdits::new(originals.prepared(), tree);
+        let prepared = originals.prepared();
+        let edits = SourceEdits::new(prepared, tree);
         let sources = Sources::Edited(&edits);
         let difference = klpx_diff::compare_unit(&pair.original, &pair.patched, moved, sources);
         let place = |item: &Item| (item.section, item.entry);
@@ -162,7 +164,8 @@ impl Analysis {
         let both = known.and_then(|path| originals.of(path)).zip(now.as_ref());
         let both = both.map(|(original, patched)| Both { original, patched });
 
-        let findings = findings(pair, &difference, both, tree);
+        let told = both.map(|both| (both, prepared));
+        let findings = findings(pair, &difference, told, tree);
         let holds = changes().zip(&findings).filter(|(_, finding)| finding.cause == Some(Cause::Inlines));
         self.inlines.push(holds.map(|(item, finding)| (item, finding.why.clone())).collect());
         self.edited.push(edited(pair, &difference, both));
@@ -199,7 +202,7 @@ impl Analysis {
 fn findings(
     pair: &Objects<'_>,
     difference: &Difference,
-    both: Option<Both<'_>>,
+    both: Option<(Both<'_>, &Prepared)>,
     tree: &Path,
 ) -> Vec<Finding> {
     let (strip, sections) = (tree.display().to_string(), Sections::of_lines(&pair.patched.elf));

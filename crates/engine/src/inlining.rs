@@ -8,9 +8,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use klpx_build_driver::Prepared;
+use klpx_build_driver::{PlacedHunk, Prepared};
 use klpx_diagnosis::{Note, Result};
-use klpx_inline_check::survey::{CopyId, Function, Inlined, InlinedId, OutOfLine, Survey, TextId};
+use klpx_inline_check::survey::{
+    CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId,
+};
 use klpx_normalize::elf::{ElfFile, SectionId};
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{Item, ItemId, Object};
@@ -158,6 +160,43 @@ impl Inlining {
     pub(crate) fn inlines(&self, item: &Item) -> Vec<Inlines> {
         let calls = self.copy(item).and_then(|copy| self.held.get(&copy));
         self.told(calls.map_or(&[], Vec::as_slice))
+    }
+
+    /// The edited functions that a function is, or holds copies of.
+    fn edited_in(&self, item: &Item) -> BTreeSet<FunctionId> {
+        let Some(copy) = self.copy(item) else { return BTreeSet::new() };
+        let held = self.held.get(&copy).into_iter().flatten();
+        let all = held.map(|&id| self.survey.inlined_copy(id).function);
+        all.chain([self.survey.copy(copy).function]).filter(|id| self.edited[id.index()]).collect()
+    }
+
+    /// The hunks that edit a function, or what it holds copies of. `original` is the same object from the original source,
+    /// or this one.
+    pub(crate) fn hunks(
+        &self,
+        item: &Item,
+        original: &Inlining,
+        prepared: &Prepared,
+    ) -> BTreeSet<PlacedHunk> {
+        let survey = &original.survey;
+        let mut hunks = BTreeSet::new();
+        for id in self.edited_in(item) {
+            let function = self.survey.function(id);
+            let (file, name) = (self.survey.text(function.file), self.survey.text(function.name));
+            let known: Vec<(FunctionId, &Function)> =
+                survey.declared(file, name).filter(|(id, _)| original.edited[id.index()]).collect();
+            if known.is_empty() {
+                hunks.extend(prepared.hunks_of_line(file, function.line).into_iter().cloned());
+            }
+            for (id, function) in known {
+                // Functions are in the order of files and lines.
+                let below = survey.functions().skip(id.index() + 1).map(|(_, other)| other);
+                let below = below.take_while(|other| other.file == function.file);
+                let next = below.map(|other| other.line).find(|&line| line > function.line);
+                hunks.extend(prepared.hunks_of_function(file, function.line, next).into_iter().cloned());
+            }
+        }
+        hunks
     }
 
     /// Every function that holds copies of edited ones.

@@ -235,6 +235,7 @@ mod tests {
             kind: Kind::Changed,
             cause,
             inlines: Vec::new(),
+            hunks: Vec::new(),
             why: "it ran when the kernel booted and is gone".to_owned(),
             file: Some("mm/a.c".to_owned()),
             line: Some(7),

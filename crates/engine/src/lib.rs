@@ -2,9 +2,11 @@
 //! events for whoever shows progress. Never parses arguments, never prints.
 
 pub mod analysis;
+mod bound;
 mod build;
 pub mod causes;
 mod change_set;
+pub mod code;
 mod edits;
 mod elsewhere;
 mod events;
@@ -27,9 +29,11 @@ mod transition;
 mod units;
 mod whole;
 
+pub use bound::BoundSymbol;
 pub use build::build;
 pub use events::{Events, Stage};
 pub use inputs::{Input, Kind as InputKind};
+pub use klpx_build_driver::PlacedHunk;
 pub use klpx_thinlto::Level;
 pub use layouts::Accepted;
 pub use module::kernel_name;

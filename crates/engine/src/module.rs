@@ -20,9 +20,11 @@ use klpx_normalize::notes;
 use klpx_normalize::object::ItemId;
 use klpx_verify::{KernelFiles, KernelObject, Verified, inspect};
 
-use crate::analysis::{Finding, Kind};
+use crate::analysis::{self, Finding, Kind};
+use crate::bound::{self, BoundSymbol};
 use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
+use crate::code::{self, Code};
 use crate::events::Stage;
 use crate::inputs;
 use crate::layouts::{self, Types};
@@ -67,6 +69,9 @@ impl Source<'_> {
         let units: Vec<Unit<'_, '_>> = self.units(&overridden);
         let closure = closure::select(&units, self.elsewhere)?;
         let booted = self.tell(&closure, build.results);
+        if build.request.with_code {
+            build.results.code = self.code(&closure, &build.results.changes);
+        }
         let allowed = &build.request.allow_layouts;
         let accepted = layouts::check_boot(&booted, allowed)?;
         build.results.accepted_layouts.extend(accepted);
@@ -113,7 +118,8 @@ impl Source<'_> {
             build.results.kernel_files = Some(self.target.files());
             build.results.glue.clone_from(&glue);
         }
-        let verified = self.verify((&file, &glue), &kernel, images, &units)?;
+        let (verified, bound) = self.verify((&file, &glue), &kernel, images, &units)?;
+        build.results.bound = bound;
         build.events.end(&verified_text(&verified));
         Ok(Made { bytes, verified })
     }
@@ -125,7 +131,7 @@ impl Source<'_> {
         kernel: &Kernel,
         images: Vec<&Image<'_>>,
         units: &[klpx_verify::Unit<'_, '_>],
-    ) -> Result<Verified> {
+    ) -> Result<(Verified, Vec<BoundSymbol>)> {
         let symbols = inspect::inspect(module)?.symbols;
         let named: BTreeSet<&str> = symbols.iter().map(|symbol| symbol.object.as_str()).collect();
         let others = named.into_iter().filter(|name| images.iter().all(|image| image.object() != *name));
@@ -143,7 +149,8 @@ impl Source<'_> {
         let target = KernelFiles::new(objects.collect(), &[&symvers, external]);
         let glue: Vec<ElfFile> = glue.iter().map(|path| ElfFile::open(path)).collect::<Result<_>>()?;
         let glue: Vec<_> = glue.iter().map(ElfFile::parse).collect::<Result<_>>()?;
-        klpx_verify::verify(module, &target, units, &glue)
+        let verified = klpx_verify::verify(module, &target, units, &glue)?;
+        Ok((verified, bound::symbols(&symbols, &target)))
     }
 
     fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<Unit<'s, 's>> {
@@ -201,6 +208,23 @@ impl Source<'_> {
             }));
         }
         booted
+    }
+
+    /// The code of what goes into the module, `changes` and the unlikely parts of these.
+    fn code(&self, closure: &Closure<'_, '_>, changes: &[Finding]) -> Vec<Code> {
+        let names: BTreeSet<(&str, &str)> =
+            changes.iter().map(|finding| (finding.object.as_str(), finding.function.as_str())).collect();
+        let mut all = Vec::new();
+        for (n, (pair, difference)) in self.objects.iter().zip(&self.analysis.differences).enumerate() {
+            let held = |&item: &ItemId| pair.patched.item(item).code && closure.has(n, Piece::Item(item));
+            for item in pair.patched.item_ids().filter(held) {
+                let name = code::whole_name(&analysis::name(&pair.patched, item));
+                if names.contains(&(pair.name, name.as_str())) {
+                    all.push(Code::of(pair, difference, item));
+                }
+            }
+        }
+        all
     }
 
     /// Units must be the kernel's, each function of them. Of a whole kernel: the functions to be replaced, and what

@@ -40,6 +40,8 @@ pub struct Request {
     pub signing: Option<Signing>,
     /// Whether livepatches that are loaded already are replaced.
     pub replace: bool,
+    /// Whether the results are to hold the patches' texts and the code of both builds.
+    pub with_code: bool,
     /// Whether the objects of this run are kept.
     pub keep_work: bool,
 }

@@ -8,6 +8,8 @@ use klpx_verify::Verified;
 use serde::Serialize;
 
 use crate::analysis::Finding;
+use crate::bound::BoundSymbol;
+use crate::code::Code;
 use crate::holders::Unaffected;
 use crate::inputs::Input;
 use crate::layouts::Accepted;
@@ -33,6 +35,15 @@ pub struct Results {
     /// Functions that held inlined copies of what the patch edits, and whose code is the same in the patched build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unaffected: Vec<Unaffected>,
+    /// Symbols of the kernel that the module is bound to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bound: Vec<BoundSymbol>,
+    /// The texts of the patches, in their order, where they are asked for.
+    #[serde(skip)]
+    pub patches: Vec<Vec<u8>>,
+    /// The code of `changes` in both builds, where it is asked for.
+    #[serde(skip)]
+    pub code: Vec<Code>,
     /// Touched units of which nothing can be imported that is not the same to the letter.
     #[serde(skip_serializing_if = "is_zero")]
     pub frozen: usize,

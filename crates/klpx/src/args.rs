@@ -240,6 +240,9 @@ pub(crate) struct Build {
     /// Write a report as JSON
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
+    /// Write a page for the person who approves the livepatch
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    pub(crate) page: Option<PathBuf>,
     /// Keep the objects of this run, and say where they are
     #[arg(long)]
     pub(crate) keep_work: bool,
@@ -364,6 +367,9 @@ pub(crate) struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write a page with all of it, and with the code of the module's functions
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    pub(crate) page: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,15 +4,19 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::Wanted;
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use klpx_engine::analysis::{Finding, Kind};
-use klpx_engine::{External, Info, Request, Results};
+use klpx_engine::{External, Info, Made, Request, Results, code};
+use klpx_normalize::elf::ElfFile;
+use klpx_verify::inspect;
 
 use crate::args::{Build, Test};
 use crate::output::Output;
+use crate::page;
 use crate::progress::Steps;
 use crate::render;
 use crate::report::{self, Report};
+use crate::signer::Signed;
 use crate::trial;
 
 /// Runs the command. The report is written whether it succeeds or not.
@@ -44,14 +48,41 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     let request = request(args)?;
     let output = output_path(args, &request.name);
     let place = claim(args, &output)?;
+    let page = args.page.as_deref().map(|path| claim(args, path)).transpose()?;
     let made = klpx_engine::build(&request, steps, &mut report.results)?;
     place.write(&made.bytes)?;
     report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made)?);
     show(args, &report.results, &output, out)?;
-    match args.test {
-        true => trial::run(&Test::of_built(args, output), out),
-        false => Ok(()),
+    let tried = if args.test { tried(args, output, report, out) } else { Ok(()) };
+    match page {
+        Some(place) => place.write(sign_off(report, &made, tried.as_ref().err())?.as_bytes()).and(tried),
+        None => tried,
     }
+}
+
+/// Tries the module in a guest. What came of it is in the report, also when that is a failure.
+fn tried(args: &Build, module: PathBuf, report: &mut Report, out: &mut impl Write) -> Result<()> {
+    let args = Test::of_built(args, module);
+    let (outcome, _) = trial::tried(&args)?;
+    out.write_all(outcome.text().as_bytes())
+        .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e))?;
+    let failure = outcome.failure(&args.module);
+    report.test = Some(outcome);
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// The page to sign off.
+fn sign_off(report: &Report, made: &Made, not_tried: Option<&Failure>) -> Result<String> {
+    let file = ElfFile::from_bytes("livepatch.ko", made.bytes.clone());
+    let not_tried = not_tried.and_then(|failure| failure.diagnoses().next());
+    Ok(page::built(&page::Built {
+        report,
+        verified: &made.verified,
+        module: &inspect::inspect(&file)?,
+        functions: &code::of_module(&file)?,
+        signed: &Signed::read(&made.bytes, None)?,
+        not_tried: not_tried.map(|diagnosis| diagnosis.what.as_str()),
+    }))
 }
 
 fn request(args: &Build) -> Result<Request> {
@@ -74,6 +105,7 @@ fn request(args: &Build) -> Result<Request> {
         },
         signing: args.signing.read()?,
         replace: !args.no_replace,
+        with_code: args.page.is_some(),
         keep_work: args.keep_work,
     })
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use iced_x86::Formatter;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_diff::{Change, Difference, Evidence};
 use klpx_engine::analysis::{self, Finding};
@@ -16,6 +15,7 @@ use serde::Serialize;
 
 use crate::against;
 use crate::args::Diff;
+use crate::disassembly::{Instruction, instructions};
 use crate::render;
 
 /// Schema version of the JSON.
@@ -222,7 +222,7 @@ fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
     let mut text = format!("\n{title}{place}\n");
     let shape = object.item(item);
     let code = object.range(shape.section, shape.entry, shape.end);
-    for (offset, length, shown) in instructions(object.arch, code, at.max(0) as usize) {
+    for Instruction { offset, length, text: shown, .. } in shown(object.arch, code, at.max(0) as usize) {
         let bytes: Vec<String> = code.iter().skip(offset).take(length).map(|b| format!("{b:02x}")).collect();
         let start = shape.entry + offset as u64;
         let target = object
@@ -237,22 +237,7 @@ fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
     text
 }
 
-/// Offset, length and text of some instructions from the one that holds `at` on.
-fn instructions(arch: Arch, code: &[u8], at: usize) -> Vec<(usize, usize, String)> {
-    if arch == Arch::Arm64 {
-        let words = code.chunks(4).enumerate().skip(at / 4).take(SHOWN);
-        return words.map(|(n, word)| (n * 4, word.len(), String::new())).collect();
-    }
-    let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
-    let mut formatter = iced_x86::GasFormatter::new();
-    let mut result = Vec::new();
-    while decoder.can_decode() && result.len() < SHOWN {
-        let instruction = decoder.decode();
-        if instruction.next_ip() as usize > at {
-            let mut text = String::new();
-            formatter.format(&instruction, &mut text);
-            result.push((instruction.ip() as usize, instruction.len(), text));
-        }
-    }
-    result
+/// Some instructions from the one that holds `at` on.
+fn shown(arch: Arch, code: &[u8], at: usize) -> impl Iterator<Item = Instruction> {
+    instructions(arch, code).filter(move |one| one.offset + one.length > at).take(SHOWN)
 }

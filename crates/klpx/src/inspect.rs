@@ -4,26 +4,50 @@ use std::io::Write;
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
+use klpx_engine::code;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
 use serde_json::json;
 
 use crate::args::Inspect;
-use crate::render;
+use crate::output::Output;
 use crate::signer::Signed;
+use crate::{page, render, report};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
 /// Runs the command. It shows what the module holds, and then fails if a signature that it was to check is not right.
 pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
+    let place = args.page.as_deref().map(|path| claim(args, path)).transpose()?;
     let file = ElfFile::open(&args.module)?;
     let module = inspect::inspect(&file)?;
     let signed = Signed::read(file.bytes(), args.cert.as_deref())?;
+    if let Some(place) = place {
+        place.write(page(args, &file, &module, &signed)?.as_bytes())?;
+    }
     let text = if args.json { json(&module, &signed)? } else { text(&module, &signed) };
     out.write_all(text.as_bytes()).map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e))?;
     let failure = args.cert.as_ref().and_then(|_| signed.failure(&args.module));
     failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// A file that the command will write, and that it does not read.
+fn claim(args: &Inspect, path: &Path) -> Result<Output> {
+    let output = Output::claim(path, 0o666)?;
+    output.is_none_of([Some(args.module.as_path()), args.cert.as_deref()].into_iter().flatten())?;
+    Ok(output)
+}
+
+fn page(args: &Inspect, file: &ElfFile, module: &Module, signed: &Signed) -> Result<String> {
+    Ok(page::inspected(&page::Inspected {
+        path: &args.module,
+        bytes: file.bytes().len(),
+        sha256: &report::sha256(file.bytes()),
+        module,
+        functions: &code::of_module(file)?,
+        signed,
+    }))
 }
 
 fn text(module: &Module, signed: &Signed) -> String {
@@ -96,7 +120,7 @@ fn json(module: &Module, signed: &Signed) -> Result<String> {
         .iter()
         .map(|r| json!({"object": r.object, "section": r.target, "count": r.count}))
         .collect();
-    crate::report::to_text(&json!({
+    report::to_text(&json!({
         "schema": SCHEMA,
         "info": info,
         "replace": module.replace,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::outcome::Outcome;
 use crate::signer::Signed;
 
 /// Version of the report's schema.
@@ -31,6 +32,9 @@ pub(crate) struct Report {
     /// The module, once it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) module: Option<Module>,
+    /// What came of trying the module in a guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) test: Option<Outcome>,
     /// What stopped the build.
     pub(crate) errors: Vec<Diagnosis>,
 }
@@ -74,7 +78,7 @@ impl Module {
             symbols: made.verified.symbols,
             relocations: made.verified.relocations,
             bytes: made.bytes.len(),
-            sha256: Sha256::digest(&made.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: sha256(&made.bytes),
             signature: Signed::read(&made.bytes, None)?.json(),
         })
     }
@@ -91,6 +95,11 @@ impl Report {
     pub(crate) fn fail(&mut self, failure: &Failure) {
         self.errors = failure.diagnoses().cloned().collect();
     }
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Pretty JSON with a newline at its end.

@@ -8,22 +8,31 @@ use klpx_build_driver::Progress as _;
 use klpx_build_driver::packages::{self, Piece, Selector, Survey, Wanted};
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
-use klpx_guest::{Accelerator, Guest, Machine, Modules, Trial, Verdict};
+use klpx_guest::{Accelerator, Guest, Machine, Modules, Trial};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
-use serde_json::json;
 
 use crate::args::Test;
+use crate::outcome::{Outcome, Tried};
 use crate::progress::{Form, Steps};
+use crate::render;
 use crate::wanted::wanted;
-use crate::{render, report};
-
-/// Schema version of the JSON.
-const SCHEMA: u32 = 1;
 
 /// Runs the command.
 pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
+    let (outcome, name) = tried(args)?;
+    let text = if args.json { outcome.json(&name)? } else { outcome.text() };
+    out.write_all(text.as_bytes())
+        .map_err(|e| Failure::from(Diagnosis::io("write", Path::new("standard output"), &e)))?;
+    outcome.failure(&args.module).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Tries the module. What came of it, and the module's name.
+///
+/// # Errors
+/// When it can't be tried.
+pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     let file = ElfFile::open(&args.module)?;
     let module = inspect::inspect(&file)?;
     let release = module.info("vermagic").and_then(|vermagic| vermagic.split(' ').next());
@@ -49,20 +58,15 @@ pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
     let verdicts = guest.run(&tasks, &log)?;
     steps.abandon();
 
-    let tried = Tried {
-        release: &survey.release,
+    let trials = tasks.iter().filter_map(|task| Some(Tried::new(&task.name, verdicts.get(&task.name)?)));
+    let outcome = Outcome {
+        release: survey.release.clone(),
         emulated: slow,
         seconds: started.elapsed().as_secs_f64(),
-        missing: &missing,
-        verdicts: tasks
-            .iter()
-            .filter_map(|task| Some((task.name.as_str(), verdicts.get(&task.name)?)))
-            .collect(),
+        missing_modules: missing,
+        trials: trials.collect(),
     };
-    let text = if args.json { tried.json(&module)? } else { tried.text() };
-    out.write_all(text.as_bytes())
-        .map_err(|e| Failure::from(Diagnosis::io("write", Path::new("standard output"), &e)))?;
-    tried.failure(&args.module).map_or(Ok(()), |failure| Err(failure.into()))
+    Ok((outcome, trial.name))
 }
 
 fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
@@ -161,84 +165,4 @@ fn guest(
     };
     let modules = modules.map(|modules| modules.loading(&there)).transpose()?.unwrap_or_default();
     Ok((Guest { machine, image, busybox, modules, programs: Vec::new() }, missing))
-}
-
-/// What came of it.
-struct Tried<'t> {
-    release: &'t str,
-    emulated: bool,
-    seconds: f64,
-    /// Modules that the livepatch patches and that the kernel's packages don't have.
-    missing: &'t [String],
-    verdicts: Vec<(&'t str, &'t Verdict)>,
-}
-
-impl Tried<'_> {
-    fn text(&self) -> String {
-        let mut rows = vec![["trial", "checks", ""].map(str::to_owned).to_vec()];
-        for (name, verdict) in &self.verdicts {
-            let word = if verdict.good() { "ok" } else { "FAILED" };
-            rows.push(vec![title(name).to_owned(), verdict.passed.len().to_string(), word.to_owned()]);
-        }
-        let mut text = format!(
-            "Linux {}, {}, {:.1} s\n\n{}",
-            self.release,
-            if self.emulated { "emulated" } else { "with KVM" },
-            self.seconds,
-            render::table(&rows)
-        );
-        for name in self.missing {
-            text.push_str(&format!("\nnot tried: module {name} is not among the kernel's modules\n"));
-        }
-        text
-    }
-
-    fn json(&self, module: &Module) -> Result<String> {
-        let trials: Vec<_> = self
-            .verdicts
-            .iter()
-            .map(|(name, verdict)| {
-                json!({
-                    "name": title(name),
-                    "good": verdict.good(),
-                    "passed": verdict.passed,
-                    "problems": verdict.problems(),
-                })
-            })
-            .collect();
-        report::to_text(&json!({
-            "schema": SCHEMA,
-            "release": self.release,
-            "livepatch": module.info("name"),
-            "emulated": self.emulated,
-            "seconds": self.seconds,
-            "missing_modules": self.missing,
-            "trials": trials,
-            "good": self.verdicts.iter().all(|(_, verdict)| verdict.good()),
-        }))
-    }
-
-    fn failure(&self, module: &Path) -> Option<Diagnosis> {
-        let bad = self.verdicts.iter().filter(|(_, verdict)| !verdict.good());
-        let lines: Vec<String> = bad
-            .flat_map(|(name, verdict)| {
-                verdict.problems().into_iter().map(move |problem| format!("{}: {problem}", title(name)))
-            })
-            .collect();
-        (!lines.is_empty()).then(|| {
-            Diagnosis::new(
-                "klpx::trial-failed",
-                Class::Verification,
-                "the livepatch does not do in a guest what it should",
-            )
-            .place(Place::file(module.display().to_string(), None))
-            .detail(lines)
-            .remedy("do not load it; --log FILE keeps the guest's console")
-        })
-    }
-}
-
-/// A task's name without the number that orders it.
-fn title(name: &str) -> &str {
-    name.split_once(' ').map_or(name, |(_, title)| title)
 }

@@ -13,6 +13,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu"),
     ("as", "binutils"),
+    ("chromium", "chromium"),
     ("clang-16", "clang-16"),
     ("clang-19", "clang-19"),
     ("clang-22", "clang-22"),

@@ -9,7 +9,7 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
-use crate::patch::{Hunk, Patch, PatchSet, classify, forms, included, lines};
+use crate::patch::{Hunk, Patch, PatchSet, PlacedHunk, classify, forms, included, lines};
 use crate::process::{Call, Runner};
 
 /// A patch set that applies: the text of every file before and after.
@@ -18,6 +18,7 @@ pub struct Prepared {
     pub(crate) changes: Vec<Change>,
     files: usize,
     hunks: usize,
+    pub(super) placed: Vec<PlacedHunk>,
     notes: Vec<Note>,
 }
 
@@ -92,14 +93,10 @@ impl Prepared {
     /// line `next`.
     pub fn edits_function(&self, path: &str, first: u32, next: Option<u32>) -> bool {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return false };
-        let (Some(original), Some(_)) = (&change.original, &change.patched) else { return true };
-        let within = |last: u32| {
-            change.replaced.iter().any(|lines| match lines.is_empty() {
-                true => first < lines.start && lines.start <= last,
-                false => first < lines.end && lines.start <= last,
-            })
-        };
-        within(next.unwrap_or(u32::MAX)) && within(lines::end_of_function(&decode(original), first, next))
+        let Some(original) = change.kept() else { return true };
+        // The end of a function is only looked for when its lines may be edited.
+        change.replaced.iter().any(|lines| within(lines, first, next.unwrap_or(u32::MAX)))
+            && edits_of(change, original, first, next).next().is_some()
     }
 
     /// What the patch does to a line of the original.
@@ -151,11 +148,35 @@ impl Change {
         Change { path, original, patched, edited, replaced, removed, added, unplaced: None }
     }
 
+    /// The original's text, of a file that is in both sources.
+    pub(super) fn kept(&self) -> Option<&[u8]> {
+        self.patched.as_ref().and(self.original.as_deref())
+    }
+
     /// A line of the original.
     fn original_text(&self, line: u32) -> Option<String> {
         let text = decode(self.original.as_deref()?);
         text.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned)
     }
+}
+
+/// True when replaced lines lie below line `first` and not below `last`.
+fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
+    match lines.is_empty() {
+        true => first < lines.start && lines.start <= last,
+        false => first < lines.end && lines.start <= last,
+    }
+}
+
+/// The edits of a function.
+pub(super) fn edits_of<'c>(
+    change: &'c Change,
+    original: &[u8],
+    first: u32,
+    next: Option<u32>,
+) -> impl Iterator<Item = &'c Range<u32>> {
+    let last = lines::end_of_function(&decode(original), first, next).min(next.unwrap_or(u32::MAX));
+    change.replaced.iter().filter(move |lines| within(lines, first, last))
 }
 
 /// The words of a line, as C has them.
@@ -224,7 +245,9 @@ pub(crate) fn prepare(
     for change in &mut changes {
         number_lines(change, arch, &mut notes);
     }
-    Ok(Prepared { changes, files: set.paths().len(), hunks: set.hunks(), notes })
+    let original = |path: &str| changes.iter().find(|change| change.path == path)?.original.as_deref();
+    let placed = set.placed(original);
+    Ok(Prepared { changes, files: set.paths().len(), hunks: set.hunks(), placed, notes })
 }
 
 fn copy_touched(set: &PatchSet, root: &Path, tree: &Path) -> Result<BTreeMap<String, Option<Vec<u8>>>> {

@@ -3,9 +3,11 @@
 
 pub(crate) mod apply;
 mod forms;
+mod hunks;
 mod included;
 mod kind;
 pub mod lines;
+mod placed;
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::config::Arch;
 use crate::process;
 
 pub use kind::{FileKind, classify};
+pub use placed::PlacedHunk;
 
 /// Patches, in the order they are applied.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +109,11 @@ impl PatchSet {
     /// Each patch file's name as it was given, and the SHA-256 of what was read, in hexadecimal.
     pub fn hashes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.patches.iter().map(|patch| (patch.name.as_str(), patch.hash.as_str()))
+    }
+
+    /// The text of each patch as it was read, with the line ends of Unix.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.patches.iter().map(|patch| patch.text.as_slice())
     }
 
     /// How many hunks there are in all.

@@ -17,6 +17,9 @@ const PAGE: &str = include_str!("page.html");
 /// Where the data goes.
 const DATA: &str = "\"DATA\"";
 
+/// Where the style goes that it shares with other pages.
+const STYLE: &str = "\"STYLE\"";
+
 /// Texts by number, each once.
 #[derive(Default)]
 struct Texts<'s> {
@@ -65,7 +68,8 @@ pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
             .why(e.to_string())
     })?;
     // Nothing in the data may end the element that it is in.
-    Ok(PAGE.replacen(DATA, &data.replace('<', "\\u003c"), 1))
+    let page = PAGE.replacen(STYLE, crate::page::STYLE, 1);
+    Ok(page.replacen(DATA, &data.replace('<', "\\u003c"), 1))
 }
 
 /// A function as the page's script reads it: see the table of columns there.

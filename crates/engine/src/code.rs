@@ -1,0 +1,278 @@
+//! The machine code of functions with what it refers to, for people who look at it: of both builds, and of a finished
+//! module. Decides nothing.
+
+use std::collections::BTreeMap;
+
+use klpx_diagnosis::Result;
+use klpx_diff::{Difference, describe};
+use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::elf::{Definition, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId};
+use klpx_normalize::name::{Suffixes, canonical, without_promotion};
+use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_verify::inspect::{self, LivepatchSymbol};
+use object::endian::LittleEndian as LE;
+
+use crate::analysis;
+use crate::change_set::Objects;
+
+/// The code of a function, or of the unlikely part of one, in both builds.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    pub object: String,
+    /// Its name, without a `.llvm.<hash>`.
+    pub function: String,
+    /// From the original source; `None` when it is new.
+    pub original: Option<Body>,
+    /// From the patched one.
+    pub patched: Body,
+}
+
+/// The code of one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The architecture.
+    pub arch: Arch,
+    /// From the entry on. Fields that a reference fills are zero.
+    pub bytes: Vec<u8>,
+    /// What it refers to, by place.
+    pub references: Vec<Reference>,
+}
+
+/// What an instruction refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The first byte of the field, in bytes from the function's entry.
+    pub offset: u64,
+    /// In words.
+    pub to: String,
+    /// Equal for references of both builds that mean the same.
+    pub meaning: String,
+    /// By what means the loader fills it.
+    pub filled: Filled,
+}
+
+/// How a reference of a module gets its value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Filled {
+    /// By the livepatch core, with a symbol of the object that is patched.
+    Livepatch(LivepatchSymbol),
+    /// By the module loader, with an exported symbol.
+    Export(String),
+    /// With something in the module itself, or in the same unit.
+    Own,
+}
+
+/// A function of a finished module.
+#[derive(Clone, Debug)]
+pub struct ModuleFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// The functions that it replaces: object, name, and which of that name.
+    pub replaces: Vec<(String, String, u64)>,
+    /// Its code.
+    pub body: Body,
+}
+
+/// A function's name without what marks its unlikely part: `f` for `f.cold`.
+pub fn whole_name(name: &str) -> String {
+    let canonical = canonical(name.as_bytes());
+    match canonical.suffixes.contains(Suffixes::COLD) {
+        true => name.split(".cold").next().unwrap_or(name).to_owned(),
+        false => name.to_owned(),
+    }
+}
+
+impl Code {
+    /// Of a function of the patched build.
+    pub(crate) fn of(pair: &Objects<'_>, difference: &Difference, patched: ItemId) -> Code {
+        let original = difference.original_of(patched);
+        let counterpart = |item: ItemId| difference.original_of(item).map(|item| (&pair.original, item));
+        Code {
+            object: pair.name.to_owned(),
+            function: analysis::name(&pair.patched, patched),
+            original: original.map(|item| body(&pair.original, item, &|_| None)),
+            patched: body(&pair.patched, patched, &counterpart),
+        }
+    }
+}
+
+/// The item of the other build that one is.
+type Counterpart<'c, 'd> = dyn Fn(ItemId) -> Option<(&'c Object<'d>, ItemId)> + 'c;
+
+fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) -> Body {
+    let shape = object.item(item);
+    let (section, entry, end) = (shape.section, shape.entry, shape.end);
+    let mut bytes = object.range(section, entry, end).to_vec();
+    let mut references = BTreeMap::new();
+    for rela in object.relocations_in(section, entry, end) {
+        let target = object.resolve(section, rela);
+        let offset = rela.r_offset.get(LE).saturating_sub(entry);
+        clear(&mut bytes, offset, width(object, rela));
+        references.insert(
+            offset,
+            Reference {
+                offset,
+                to: plain(describe(object, target)),
+                meaning: meaning(object, target, counterpart),
+                filled: Filled::Own,
+            },
+        );
+    }
+    for branch in object.direct_branches(section, (entry, end)) {
+        let Some(to) = branch.to.filter(|&to| to != item) else { continue };
+        let target =
+            Target::Item { item: to, offset: branch.target.wrapping_sub(object.item(to).entry) as i64 };
+        let at = branch.field.map_or(branch.at, |(at, _)| at).saturating_sub(entry);
+        if branch.field.is_some() && object.arch == Arch::X86_64 {
+            clear(&mut bytes, at, 4);
+        }
+        references.entry(at).or_insert_with(|| Reference {
+            offset: at,
+            to: plain(describe(object, target)),
+            meaning: meaning(object, target, counterpart),
+            filled: Filled::Own,
+        });
+    }
+    Body { arch: object.arch, bytes, references: references.into_values().collect() }
+}
+
+/// The bytes of a relocation's field.
+fn width(object: &Object<'_>, rela: &Rela) -> usize {
+    match object.relocation_kind(rela).map(|kind| kind.field) {
+        Some(Field::Bytes(n)) => n.into(),
+        Some(Field::Instruction) | None => 0,
+    }
+}
+
+fn clear(bytes: &mut [u8], offset: u64, width: usize) {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    if let Some(field) = bytes.get_mut(from..from.saturating_add(width)) {
+        field.fill(0);
+    }
+}
+
+/// A text without the hash that ThinLTO puts on names.
+fn plain(text: String) -> String {
+    match text.starts_with('"') {
+        true => text,
+        false => match text.rsplit_once(['+', '-']) {
+            Some((name, offset)) if offset.starts_with("0x") => {
+                let sign = text.as_bytes().get(name.len()).copied().map_or('+', char::from);
+                format!("{}{sign}{offset}", plain_name(name))
+            }
+            _ => plain_name(&text),
+        },
+    }
+}
+
+/// A name without the hash that ThinLTO puts on it.
+pub fn plain_name(name: &str) -> String {
+    String::from_utf8_lossy(without_promotion(name.as_bytes())).into_owned()
+}
+
+fn meaning(object: &Object<'_>, target: Target, counterpart: &Counterpart<'_, '_>) -> String {
+    match target {
+        Target::Item { item, offset } => match counterpart(item) {
+            Some((other, item)) => plain(describe(other, Target::Item { item, offset })),
+            None => plain(describe(object, target)),
+        },
+        // A string is told by its contents already.
+        Target::Literal { section, start, end, offset } => {
+            let contents = object.range(section, start, end);
+            format!("{:?}+{offset}", String::from_utf8_lossy(contents))
+        }
+        // Entries of both builds have other numbers.
+        Target::Entry { table, .. } => object.tables[table.index()].kind.name.to_owned(),
+        Target::External { .. } | Target::Absolute(_) => plain(describe(object, target)),
+    }
+}
+
+/// The functions of a finished module, in the order of the file.
+///
+/// # Errors
+/// When the file is no module that can be read.
+pub fn of_module(file: &ElfFile) -> Result<Vec<ModuleFunction>> {
+    let module = inspect::inspect(file)?;
+    let object = Object::read(file)?;
+    let livepatch = livepatch_relocations(&object);
+    let function = |item: ItemId| {
+        let shape = object.item(item);
+        let at = (shape.section, shape.entry);
+        let replaced = module.objects.iter().flat_map(|patched| {
+            let own = patched.functions.iter().filter(|function| function.new_at == at);
+            own.map(|function| (patched.name.clone(), function.old_name.clone(), function.sympos))
+        });
+        let mut body = body(&object, item, &|_| None);
+        for reference in &mut body.references {
+            let rela = object.relocations_in(at.0, at.1, shape.end);
+            let place = |rela: &&Rela| rela.r_offset.get(LE).saturating_sub(at.1) == reference.offset;
+            if let Some(name) = rela.iter().find(place).and_then(|rela| import(&object, rela)) {
+                reference.filled = Filled::Export(name);
+            }
+        }
+        let ours = livepatch.get(&at.0).into_iter().flatten();
+        for (place, symbol, addend, width) in ours.filter(|(place, ..)| (at.1..shape.end).contains(place)) {
+            let offset = place - at.1;
+            clear(&mut body.bytes, offset, *width);
+            let to = klpx_diagnosis::Offset(*addend).behind(plain_name(&symbol.name));
+            let filled = Filled::Livepatch(symbol.clone());
+            body.references.push(Reference { offset, meaning: to.clone(), to, filled });
+        }
+        body.references.sort_by_key(|reference| reference.offset);
+        ModuleFunction {
+            symbol: String::from_utf8_lossy(object.item_name(item)).into_owned(),
+            replaces: replaced.collect(),
+            body,
+        }
+    };
+    Ok(object.item_ids().filter(|&item| object.item(item).code).map(function).collect())
+}
+
+/// The name of a symbol that the module does not define.
+fn import(object: &Object<'_>, rela: &Rela) -> Option<String> {
+    let symbol = object.elf.rela_symbol(rela)?;
+    let name = object.elf.symbol_name(symbol);
+    let undefined = object.elf.definition(symbol) == Definition::Undefined && !name.is_empty();
+    undefined.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// Place, symbol, bytes from the symbol, and the width of the field in bytes.
+type LivepatchRelocation = (u64, LivepatchSymbol, i64, usize);
+
+/// The livepatch relocations of a module, by the section that they are on.
+fn livepatch_relocations(object: &Object<'_>) -> BTreeMap<SectionId, Vec<LivepatchRelocation>> {
+    let elf = &object.elf;
+    let mut found: BTreeMap<SectionId, Vec<LivepatchRelocation>> = BTreeMap::new();
+    for id in elf.section_ids().filter(|&id| elf.section_flags(id) & SHF_RELA_LIVEPATCH != 0) {
+        let on = SectionId(elf.section(id).sh_info.get(LE));
+        for rela in elf.rela_table(id) {
+            let symbol = elf.rela_symbol(rela).map(|symbol| elf.symbol_name(symbol));
+            let symbol = symbol.and_then(|name| inspect::parse_symbol(&String::from_utf8_lossy(name)));
+            let Some(symbol) = symbol else { continue };
+            let bias = object.relocation_kind(rela).map_or(0, |kind| object.arch.pc_bias(kind));
+            let addend = rela.r_addend.get(LE).wrapping_add(bias);
+            found.entry(on).or_default().push((rela.r_offset.get(LE), symbol, addend, width(object, rela)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_without_what_a_build_puts_on_them() {
+        for (text, wanted) in [
+            ("md_stop", "md_stop"),
+            ("md_stop.llvm.123", "md_stop"),
+            ("md_stop.llvm.123+0x8", "md_stop+0x8"),
+            ("\"a.llvm.1\"", "\"a.llvm.1\""),
+            ("md-5", "md-5"),
+        ] {
+            assert_eq!(plain(text.to_owned()), wanted);
+        }
+        assert_eq!(["f", "f.cold", "f.cold.7", "cold"].map(whole_name), ["f", "f", "f", "cold"]);
+    }
+}

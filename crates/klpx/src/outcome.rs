@@ -1,0 +1,112 @@
+//! What came of trying a livepatch in a guest: as text, as JSON, as a failure.
+
+use std::path::Path;
+
+use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_guest::Verdict;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{render, report};
+
+/// Schema version of the JSON.
+const SCHEMA: u32 = 1;
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    /// The kernel's release.
+    pub(crate) release: String,
+    /// No KVM was there.
+    pub(crate) emulated: bool,
+    /// How long the guest took.
+    pub(crate) seconds: f64,
+    /// Modules that the livepatch patches and that the kernel's packages don't have.
+    pub(crate) missing_modules: Vec<String>,
+    /// Each trial, in its order.
+    pub(crate) trials: Vec<Tried>,
+}
+
+/// One trial.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Tried {
+    /// What was tried.
+    pub(crate) name: String,
+    /// It came to its end, and nothing went wrong.
+    pub(crate) good: bool,
+    /// Checks that passed.
+    pub(crate) passed: Vec<String>,
+    /// What went wrong.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Tried {
+    /// Of a task by its name, which a number orders.
+    pub(crate) fn new(task: &str, verdict: &Verdict) -> Tried {
+        Tried {
+            name: task.split_once(' ').map_or(task, |(_, title)| title).to_owned(),
+            good: verdict.good(),
+            passed: verdict.passed.clone(),
+            problems: verdict.problems(),
+        }
+    }
+}
+
+impl Outcome {
+    /// True when every trial is.
+    pub(crate) fn good(&self) -> bool {
+        self.trials.iter().all(|trial| trial.good)
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut rows = vec![["trial", "checks", ""].map(str::to_owned).to_vec()];
+        for trial in &self.trials {
+            let word = if trial.good { "ok" } else { "FAILED" };
+            rows.push(vec![trial.name.clone(), trial.passed.len().to_string(), word.to_owned()]);
+        }
+        let mut text = format!(
+            "Linux {}, {}, {:.1} s\n\n{}",
+            self.release,
+            if self.emulated { "emulated" } else { "with KVM" },
+            self.seconds,
+            render::table(&rows)
+        );
+        for name in &self.missing_modules {
+            text.push_str(&format!("\nnot tried: module {name} is not among the kernel's modules\n"));
+        }
+        text
+    }
+
+    /// For machines; `livepatch` is the module's name.
+    pub(crate) fn json(&self, livepatch: &str) -> Result<String> {
+        report::to_text(&json!({
+            "schema": SCHEMA,
+            "release": self.release,
+            "livepatch": livepatch,
+            "emulated": self.emulated,
+            "seconds": self.seconds,
+            "missing_modules": self.missing_modules,
+            "trials": self.trials,
+            "good": self.good(),
+        }))
+    }
+
+    /// What fails the command.
+    pub(crate) fn failure(&self, module: &Path) -> Option<Diagnosis> {
+        let bad = self.trials.iter().filter(|trial| !trial.good);
+        let lines = bad
+            .flat_map(|trial| trial.problems.iter().map(move |problem| format!("{}: {problem}", trial.name)));
+        let lines: Vec<String> = lines.collect();
+        (!lines.is_empty()).then(|| {
+            Diagnosis::new(
+                "klpx::trial-failed",
+                Class::Verification,
+                "the livepatch does not do in a guest what it should",
+            )
+            .place(Place::file(module.display().to_string(), None))
+            .detail(lines)
+            .remedy("do not load it; --log FILE keeps the guest's console")
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! Two builds of a function beside each other: which instructions are the same.
+//!
+//! A branch within the function is the same when it leads to the same instruction, however far that is. Shows; the
+//! comparison that decides what is in a livepatch is `klpx-diff`'s.
+
+use std::collections::HashMap;
+
+use klpx_diagnosis::Offset;
+use klpx_engine::code::Body;
+use klpx_normalize::arch::Arch;
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+use crate::disassembly::instructions;
+
+/// Instructions of a function that are looked at. Comparing takes the square of their number at worst.
+pub(super) const MOST: usize = 4_000;
+
+/// How many equal instructions are shown before and after a difference.
+const AROUND: usize = 3;
+
+/// One instruction.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Bytes from the entry.
+    pub(super) offset: usize,
+    pub(super) text: String,
+    /// What is compared: the instruction, and what it refers to.
+    key: (String, Vec<String>),
+    /// Where it leads in the function.
+    branch: Option<i64>,
+}
+
+/// A row of two listings, by their lines' numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    /// Both are the same.
+    Same(usize, usize),
+    /// They differ, or one build does not have it.
+    Differ(Option<usize>, Option<usize>),
+    /// So many equal ones that are not shown.
+    Equal(usize),
+    /// So many that are not shown, and how many of them differ.
+    Cut(usize, usize),
+}
+
+/// The instructions of a function, [`MOST`] at most.
+pub(super) fn lines(body: &Body) -> Vec<Line> {
+    let mut references = body.references.iter().peekable();
+    let all = instructions(body.arch, &body.bytes).take(MOST);
+    let line = |one: crate::disassembly::Instruction| {
+        let end = (one.offset + one.length) as u64;
+        let own: Vec<_> =
+            std::iter::from_fn(|| references.next_if(|reference| reference.offset < end)).collect();
+        let meaning = own.iter().map(|reference| reference.meaning.clone()).collect();
+        let to: Vec<&str> = own.iter().map(|reference| reference.to.as_str()).collect();
+        let to = to.join(", ");
+        let word = match body.arch {
+            Arch::X86_64 => one.text.clone(),
+            Arch::Arm64 => word(&body.bytes[one.offset..one.offset + one.length]),
+        };
+        let arrow = if to.is_empty() { String::new() } else { format!(" → {to}") };
+        let (text, key, branch) = match (one.branch, body.arch, own.is_empty()) {
+            (Some(branch), Arch::X86_64, true) => {
+                (format!("{} {}", branch.mnemonic, Offset(branch.target)), branch.fixed, Some(branch.target))
+            }
+            (Some(branch), Arch::X86_64, false) => {
+                (format!("{}{arrow}", branch.mnemonic), branch.fixed, None)
+            }
+            (Some(branch), Arch::Arm64, true) => (
+                format!("{word} {} {}", branch.mnemonic, Offset(branch.target)),
+                branch.fixed,
+                Some(branch.target),
+            ),
+            (Some(branch), Arch::Arm64, false) => {
+                (format!("{word} {}{arrow}", branch.mnemonic), branch.fixed, None)
+            }
+            (None, ..) => (format!("{word}{arrow}"), word, None),
+        };
+        Line { offset: one.offset, text, key: (key, meaning), branch }
+    };
+    all.map(line).collect()
+}
+
+/// A word of arm64 as an assembler's `.inst` takes it.
+fn word(bytes: &[u8]) -> String {
+    bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// All rows of two listings.
+pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row> {
+    let mut numbers: HashMap<&(String, Vec<String>), usize> = HashMap::new();
+    let mut keys = |lines: &'l [Line]| -> Vec<usize> {
+        let number = |line: &'l Line| {
+            let next = numbers.len();
+            *numbers.entry(&line.key).or_insert(next)
+        };
+        lines.iter().map(number).collect()
+    };
+    let (old, new) = (keys(original), keys(patched));
+    let ops = capture_diff_slices(Algorithm::Myers, &old, &new);
+    let place = |lines: &[Line], n: usize| lines.get(n).map(|line| line.offset as i64);
+    let mut now: HashMap<i64, i64> = HashMap::new();
+    for op in &ops {
+        let pairs = match *op {
+            DiffOp::Equal { len, .. } => len,
+            DiffOp::Replace { .. } => 1,
+            DiffOp::Delete { .. } | DiffOp::Insert { .. } => 0,
+        };
+        let (old, new) = (op.old_range().start, op.new_range().start);
+        let pair = |n: usize| Some((place(original, old + n)?, place(patched, new + n)?));
+        now.extend((0..pairs).filter_map(pair));
+    }
+    let leads_alike = |old: usize, new: usize| match (original[old].branch, patched[new].branch) {
+        (Some(old), Some(new)) => now.get(&old).map_or(old == new, |known| *known == new),
+        _ => true,
+    };
+    let mut rows = Vec::new();
+    for op in &ops {
+        let (old, new) = (op.old_range(), op.new_range());
+        let equal = matches!(op, DiffOp::Equal { .. });
+        for n in 0..old.len().max(new.len()) {
+            let at = |range: &std::ops::Range<usize>| (n < range.len()).then_some(range.start + n);
+            rows.push(match (at(&old), at(&new)) {
+                (Some(old), Some(new)) if equal && leads_alike(old, new) => Row::Same(old, new),
+                (old, new) => Row::Differ(old, new),
+            });
+        }
+    }
+    rows
+}
+
+/// The rows around differences.
+pub(super) fn fold(rows: &[Row]) -> Vec<Row> {
+    let differs = |row: &Row| matches!(row, Row::Differ(..));
+    let mut near = vec![false; rows.len()];
+    for n in (0..rows.len()).filter(|&n| differs(&rows[n])) {
+        near[n.saturating_sub(AROUND)..(n + AROUND + 1).min(rows.len())].fill(true);
+    }
+    let mut folded = Vec::new();
+    for (row, near) in rows.iter().zip(near) {
+        match (near, folded.last_mut()) {
+            (true, _) => folded.push(*row),
+            (false, Some(Row::Equal(n))) => *n += 1,
+            (false, _) => folded.push(Row::Equal(1)),
+        }
+    }
+    folded
+}
+
+/// At most so many rows, and then how many there are more.
+pub(super) fn cut(rows: &[Row], most: usize) -> Vec<Row> {
+    if rows.len() <= most {
+        return rows.to_vec();
+    }
+    let (shown, rest) = rows.split_at(most);
+    let count = |row: &Row| match row {
+        Row::Equal(n) => (*n, 0),
+        Row::Cut(n, differ) => (*n, *differ),
+        Row::Same(..) => (1, 0),
+        Row::Differ(..) => (1, 1),
+    };
+    let (all, differ) = rest.iter().map(count).fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
+    shown.iter().copied().chain([Row::Cut(all, differ)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use klpx_engine::code::{Filled, Reference};
+
+    use super::*;
+
+    fn body(bytes: &[u8], references: &[(u64, &str, &str)]) -> Body {
+        let references = references.iter().map(|&(offset, to, meaning)| Reference {
+            offset,
+            to: to.into(),
+            meaning: meaning.into(),
+            filled: Filled::Own,
+        });
+        Body { arch: Arch::X86_64, bytes: bytes.to_vec(), references: references.collect() }
+    }
+
+    fn rows(original: &Body, patched: &Body) -> Vec<Row> {
+        compare(&lines(original), &lines(patched))
+    }
+
+    #[test]
+    fn a_branch_over_new_code_is_the_same() {
+        // test %eax,%eax; je to ret; nop; ret. Then with another nop before ret.
+        let original = body(&[0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3], &[]);
+        let patched = body(&[0x85, 0xc0, 0x74, 0x02, 0x90, 0x90, 0xc3], &[]);
+        let rows = rows(&original, &patched);
+        let differing: Vec<&Row> = rows.iter().filter(|row| matches!(row, Row::Differ(..))).collect();
+        assert_eq!(differing.len(), 1, "{rows:?}");
+        assert!(matches!(differing[0], Row::Differ(None, Some(_))), "{rows:?}");
+        // And one that leads elsewhere is another.
+        let patched = body(&[0x85, 0xc0, 0x74, 0x00, 0x90, 0xc3], &[]);
+        assert_eq!(compare(&lines(&original), &lines(&patched))[1], Row::Differ(Some(1), Some(1)));
+    }
+
+    #[test]
+    fn references_are_compared_by_what_they_mean() {
+        let call = [0xe8, 0, 0, 0, 0, 0xc3];
+        let to = |to, meaning| body(&call, &[(1, to, meaning)]);
+        assert_eq!(rows(&to("f.1", "f.1"), &to("f.2", "f.1")), [Row::Same(0, 0), Row::Same(1, 1)]);
+        assert_eq!(rows(&to("f", "f"), &to("g", "g"))[0], Row::Differ(Some(0), Some(0)));
+        assert_eq!(lines(&to("f", "f"))[0].text, "call → f");
+    }
+
+    #[test]
+    fn what_is_far_from_a_difference_is_counted() {
+        let mut all: Vec<Row> = (0..20).map(|n| Row::Same(n, n)).collect();
+        all[10] = Row::Differ(Some(10), None);
+        let folded = fold(&all);
+        assert_eq!(folded.len(), 9);
+        assert_eq!((folded[0], folded[8]), (Row::Equal(7), Row::Equal(6)));
+        assert_eq!(cut(&folded, 2)[2], Row::Cut(2 + 1 + 3 + 6, 1));
+        assert_eq!(cut(&folded, 9), folded);
+    }
+
+    #[test]
+    fn any_bytes_are_compared() {
+        let (a, b) = (body(&[0xff; 9], &[(3, "x", "x"), (90, "y", "y")]), body(&[], &[]));
+        assert_eq!(rows(&a, &b).len(), lines(&a).len());
+        let words = Body { arch: Arch::Arm64, ..body(&[0x1f, 0x20, 0x03, 0xd5, 1], &[]) };
+        assert_eq!(lines(&words)[0].text, "d503201f");
+        assert_eq!(lines(&words)[1].text, "01");
+    }
+}

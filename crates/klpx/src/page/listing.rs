@@ -1,0 +1,108 @@
+//! Code as a table: two builds beside each other, or one alone.
+
+use klpx_diagnosis::Offset;
+use klpx_engine::code::Body;
+use maud::{Markup, html};
+
+use super::compare::{self, Line, MOST, Row};
+use super::part::word;
+use crate::render::{count, plural};
+
+/// The code of a function, ready to be shown.
+pub(super) struct Listing {
+    /// The original's lines, where there is an original, and the shown ones.
+    sides: (Option<Vec<Line>>, Vec<Line>),
+    rows: Vec<Row>,
+    /// The code goes on behind the last line.
+    goes_on: bool,
+}
+
+impl Listing {
+    /// Of both builds: what differs, with what is around it.
+    pub(super) fn of_both(original: &Body, patched: &Body) -> Listing {
+        let (old, new) = (compare::lines(original), compare::lines(patched));
+        let rows = compare::fold(&compare::compare(&old, &new));
+        let goes_on = old.len() == MOST || new.len() == MOST;
+        Listing { sides: (Some(old), new), rows, goes_on }
+    }
+
+    /// Of one build.
+    pub(super) fn of_one(body: &Body) -> Listing {
+        let lines = compare::lines(body);
+        let rows = (0..lines.len()).map(|n| Row::Same(n, n)).collect();
+        Listing { goes_on: lines.len() == MOST, sides: (None, lines), rows }
+    }
+
+    /// Rows of its table.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many of its instructions differ.
+    fn differing(&self) -> usize {
+        self.rows.iter().filter(|row| matches!(row, Row::Differ(..))).count()
+    }
+
+    /// The table, with at most so many rows.
+    pub(super) fn table(&self, caption: &str, most: usize) -> Markup {
+        let two = self.sides.0.is_some();
+        if two && self.differing() == 0 && !self.goes_on {
+            return html! {
+                p.soft { (caption) ": the " (plural(self.sides.1.len(), "instruction")) " of both builds are the same." }
+            };
+        }
+        let rows = compare::cut(&self.rows, most);
+        html! {
+            table.listing.one[!two] {
+                caption { (caption) @if two { " · " (plural(self.differing(), "row")) " of it " (if self.differing() == 1 { "differs" } else { "differ" }) } }
+                colgroup { @for _ in 0..if two { 2 } else { 1 } { col.o; col; } }
+                thead { tr {
+                    @if two { th scope="col" colspan="2" { "original" } th scope="col" colspan="2" { "patched" } }
+                    @else { th scope="col" colspan="2" { "code" } }
+                } }
+                tbody { @for row in &rows { (self.row(*row, two)) } }
+            }
+            @if self.goes_on {
+                p.soft { "Only the first " (count(MOST)) " instructions were put beside each other." }
+            }
+        }
+    }
+
+    fn row(&self, row: Row, two: bool) -> Markup {
+        let columns = if two { "4" } else { "2" };
+        match row {
+            Row::Same(old, new) => html! {
+                tr { @if two { (place(self.old(old))) (text(self.old(old))) } (place(self.sides.1.get(new))) (text(self.sides.1.get(new))) }
+            },
+            Row::Differ(old, new) => {
+                let (old, new) = (old.and_then(|n| self.old(n)), new.and_then(|n| self.sides.1.get(n)));
+                html! {
+                    tr.x {
+                        (place(old)) td { @if let Some(line) = old { del { (word(&line.text)) } } }
+                        (place(new)) td { @if let Some(line) = new { ins { (word(&line.text)) } } }
+                    }
+                }
+            }
+            Row::Equal(n) => html! {
+                tr.gap { td colspan=(columns) { (plural(n, "instruction")) " not shown: the same in both" } }
+            },
+            Row::Cut(n, differ) => html! {
+                tr.gap { td colspan=(columns) {
+                    "cut here: " (plural(n, "more instruction")) @if two { ", " (count(differ)) " of them in rows that differ" }
+                } }
+            },
+        }
+    }
+
+    fn old(&self, n: usize) -> Option<&Line> {
+        self.sides.0.as_ref()?.get(n)
+    }
+}
+
+fn place(line: Option<&Line>) -> Markup {
+    html! { td { @if let Some(line) = line { (Offset(line.offset as i64)) } } }
+}
+
+fn text(line: Option<&Line>) -> Markup {
+    html! { td { @if let Some(line) = line { (word(&line.text)) } } }
+}

@@ -1,0 +1,164 @@
+//! The patches as they were read, with a name for each hunk.
+
+use std::path::Path;
+
+use klpx_engine::PlacedHunk;
+use maud::{Markup, html};
+
+use super::part::{line, word};
+use crate::render::{count, plural};
+
+/// How many bytes of all patches are shown.
+const MOST: usize = 200_000;
+
+/// The section.
+pub(super) fn section(names: &[String], texts: &[Vec<u8>]) -> Markup {
+    let mut left = MOST;
+    html! {
+        h2 id="patch" { @if names.len() == 1 { "The patch" } @else { "The patches" } }
+        @for (n, (name, text)) in names.iter().zip(texts).enumerate() {
+            h3 { code { (word(&file_name(name))) } }
+            (patch(n + 1, &String::from_utf8_lossy(text), &mut left))
+        }
+    }
+}
+
+/// A patch without its folder.
+fn file_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into())
+}
+
+/// What a hunk's heading is called.
+fn anchor(patch: usize, hunk: usize) -> String {
+    format!("hunk-{patch}-{hunk}")
+}
+
+/// A link to a hunk.
+pub(super) fn link(hunk: &PlacedHunk, names: &[String]) -> Markup {
+    let name = names.get(hunk.patch.saturating_sub(1)).map_or("", String::as_str);
+    html! {
+        a href=(format!("#{}", anchor(hunk.patch, hunk.hunk))) { "hunk " (hunk.hunk) }
+        @if names.len() > 1 { " of " (word(&file_name(name))) }
+        ", " span.mono { (word(&hunk.file)) ":" (hunk.line) }
+    }
+}
+
+/// A line of a patch.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// Before the first file, or between two.
+    Text,
+    /// Names a file.
+    File,
+    /// Begins this hunk.
+    Hunk(usize),
+    Kept,
+    Removed,
+    Added,
+}
+
+/// The lines of a patch with what each is. A hunk has as many lines as its first one says.
+fn kinds(text: &str) -> impl Iterator<Item = (Kind, &str)> {
+    let (mut hunk, mut old, mut new) = (0, 0, 0);
+    text.lines().map(move |text| {
+        let kind = match text.as_bytes().first() {
+            _ if old + new == 0 => match ranges(text) {
+                Some(lengths) => {
+                    hunk += 1;
+                    (old, new) = lengths;
+                    Kind::Hunk(hunk)
+                }
+                None if text.starts_with("--- ") || text.starts_with("+++ ") => Kind::File,
+                None => Kind::Text,
+            },
+            Some(b'-') => {
+                old = old.saturating_sub(1);
+                Kind::Removed
+            }
+            Some(b'+') => {
+                new = new.saturating_sub(1);
+                Kind::Added
+            }
+            Some(b'\\') => Kind::Text,
+            _ => {
+                (old, new) = (old.saturating_sub(1), new.saturating_sub(1));
+                Kind::Kept
+            }
+        };
+        (kind, text)
+    })
+}
+
+/// How many old and new lines a hunk has: `@@ -A,B +C,D @@`.
+fn ranges(text: &str) -> Option<(usize, usize)> {
+    let (old, rest) = text.strip_prefix("@@ -")?.split_once(" +")?;
+    let (new, _) = rest.split_once(" @@")?;
+    let length = |range: &str| range.split_once(',').map_or(Some(1), |(_, length)| length.parse().ok());
+    Some((length(old)?, length(new)?))
+}
+
+fn patch(number: usize, text: &str, left: &mut usize) -> Markup {
+    let all: Vec<(Kind, &str)> = kinds(text).collect();
+    let fits = |(_, text): &&(Kind, &str)| {
+        let rest = left.checked_sub(text.len() + 1);
+        *left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    let shown: Vec<&(Kind, &str)> = all.iter().take_while(fits).collect();
+    let cut = all.len() - shown.len();
+    html! {
+        pre.patch tabindex="0" { code {
+            @for (kind, text) in shown {
+                @match kind {
+                    Kind::Text => span.t { (line(text)) "\n" },
+                    Kind::File => span.f { (line(text)) "\n" },
+                    Kind::Hunk(n) => span.h id=(anchor(number, *n)) { (line(text)) "\n" },
+                    Kind::Kept => { (line(text)) "\n" },
+                    Kind::Removed => del { (line(text)) "\n" },
+                    Kind::Added => ins { (line(text)) "\n" },
+                }
+            }
+        } }
+        @if cut > 0 { p.soft { "cut here: " (plural(cut, "more line")) " of " (count(all.len())) } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATCH: &str = "\
+From: someone
+--- a/x.c
++++ b/x.c
+@@ -1,3 +1,3 @@ f
+ a
+--- b
++++ <b>
+ c
+@@ -9 +9 @@
+-d
++e
+\\ No newline at end of file
+--- a/y.c
+";
+
+    #[test]
+    fn a_line_is_what_its_hunk_says() {
+        use Kind::{Added, File, Hunk, Kept, Removed, Text};
+        let kinds: Vec<Kind> = kinds(PATCH).map(|(kind, _)| kind).collect();
+        let first = [Text, File, File, Hunk(1), Kept, Removed, Added, Kept];
+        assert_eq!(kinds[..8], first);
+        assert_eq!(kinds[8..], [Hunk(2), Removed, Added, Text, File]);
+    }
+
+    #[test]
+    fn a_long_patch_is_cut_and_says_so() {
+        let mut left = 40;
+        let shown = patch(1, PATCH, &mut left).into_string();
+        assert!(shown.contains("cut here: 10 more lines of 13"), "{shown}");
+        let shown = patch(1, PATCH, &mut 4000).into_string();
+        assert!(shown.contains("<ins>+++ &lt;b&gt;\n</ins>"), "{shown}");
+        assert!(shown.contains("id=\"hunk-1-2\"") && !shown.contains("cut here"), "{shown}");
+    }
+}

@@ -1,5 +1,5 @@
 //! The pieces that sections are made of: texts, links, tables. Whatever comes from a file goes through [`word`] or
-//! [`line`], and maud escapes it.
+//! [`line()`], and maud escapes it.
 
 use maud::{Markup, html};
 

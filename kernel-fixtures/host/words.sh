@@ -13,7 +13,7 @@ exits() {
     "$@" >said 2>&1
     status=$?
     check "$what" "$code" $status
-    [ $status = "$code" ] || while read -r line; do say note "$line"; done <said
+    [ $status = "$code" ] || while read -r one; do say note "$one"; done <said
 }
 
 # said TEXT: the last command said it.
@@ -22,7 +22,7 @@ said() {
         pass "it says: $1"
     else
         fail "it does not say: $1"
-        while read -r line; do say note "$line"; done <said
+        while read -r one; do say note "$one"; done <said
     fi
 }
 

@@ -101,6 +101,8 @@ fn read(file: &ElfFile, sha256: String) -> Result<Livepatch> {
         })
     });
     let cves = module.info.iter().filter(|(key, _)| key == "cve").map(|(_, value)| value.clone());
+    // Compilers put modinfo's entries in an order of their own.
+    let cves: BTreeSet<String> = cves.collect();
     Ok(Livepatch {
         name,
         release: release.to_owned(),
@@ -111,7 +113,7 @@ fn read(file: &ElfFile, sha256: String) -> Result<Livepatch> {
         functions: functions.collect(),
         description: text("description"),
         version: text("version"),
-        cves: cves.collect(),
+        cves: cves.into_iter().collect(),
         sha256,
     })
 }

@@ -108,7 +108,8 @@ impl Package {
         let module = &self.livepatch.module;
         let described = module.info("description").filter(|text| !text.is_empty());
         let of = |key| module.info.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str());
-        let cves: Vec<&str> = of("cve").collect();
+        let mut cves: Vec<&str> = of("cve").collect();
+        cves.sort_unstable();
         let mut paragraphs: Vec<String> = described.map(str::to_owned).into_iter().collect();
         if !cves.is_empty() {
             paragraphs.push(format!("It mends {}.", cves.join(", ")));

@@ -72,7 +72,8 @@ fn guest(workspace: &Workspace, built: &Built, tasks: &[Task], scratch: &Path) -
     let program = |helper: &String| Ok((helper.clone(), compiled(workspace, helper, machine, scratch)?));
     let programs = helpers.into_iter().map(program).collect::<Result<_>>()?;
     let busybox = busybox::of(workspace, machine)?;
-    Ok(Guest { machine: machine.guest, image: built.image(), busybox, modules, programs })
+    let (disk, arguments) = (None, String::new());
+    Ok(Guest { machine: machine.guest, image: built.image(), busybox, modules, programs, disk, arguments })
 }
 
 /// A module of the kernel without its debug sections: the guest's memory is small. Shipped modules have none.

@@ -11,24 +11,34 @@ use crate::kernel::Built;
 use crate::klpx::{Build, Klpx};
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{busybox, process, trials, ui};
+use crate::{busybox, dist, process, trials, ui};
 
-/// A livepatch of the tests: its name, what it is built from, and further options.
-const LIVEPATCHES: [(&str, &[&str], &[&str]); 4] = [
-    (
-        "one",
-        &[VERSION],
-        &[
-            "--cve=CVE-2026-0001",
-            "--cve=CVE-2026-0002",
-            "--module-version=1",
-            "--description=one of the tests",
-        ],
-    ),
-    ("two", &[VERSION, SLEEP], &["--module-version=2"]),
-    ("more", &[VERSION], &["--no-replace"]),
-    ("again", &[VERSION], &["--no-replace"]),
-];
+/// A livepatch of the tests.
+pub(crate) struct Livepatch {
+    pub(crate) name: &'static str,
+    /// What it is built from, below `kernel-fixtures`.
+    patches: &'static [&'static str],
+    /// Further options of `klpx build`.
+    options: &'static [&'static str],
+}
+
+/// A fix.
+pub(crate) const ONE: Livepatch = Livepatch {
+    name: "one",
+    patches: &[VERSION],
+    options: &[
+        "--cve=CVE-2026-0001",
+        "--cve=CVE-2026-0002",
+        "--module-version=1",
+        "--description=one of the tests",
+    ],
+};
+/// The fix and another one, so that it can take the place of the first.
+pub(crate) const TWO: Livepatch =
+    Livepatch { name: "two", patches: &[VERSION, SLEEP], options: &["--module-version=2"] };
+/// Livepatches that are not cumulative, of the same function.
+const MORE: Livepatch = Livepatch { name: "more", patches: &[VERSION], options: &["--no-replace"] };
+const AGAIN: Livepatch = Livepatch { name: "again", ..MORE };
 const VERSION: &str = "scenarios/01-proc-string/version.patch";
 /// Changes what a sleeping task is in.
 const SLEEP: &str = "scenarios/26-shared-names/nanosleep.patch";
@@ -55,7 +65,9 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
         image: built.image(),
         busybox: busybox::of(workspace, built.kernel.machine)?,
         modules: Vec::new(),
-        programs: vec![("klpx-host".to_owned(), binary(workspace)?)],
+        programs: vec![("klpx-host".to_owned(), dist::host_binary(workspace)?)],
+        disk: None,
+        arguments: String::new(),
     };
     let verdicts = guest.run(&tasks, &output.join("console.log"))?;
     let tried: Vec<Tried> = tasks
@@ -77,60 +89,66 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
     Ok(tried)
 }
 
-/// `klpx-host` without shared libraries, as a guest needs it.
-fn binary(workspace: &Workspace) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
-    command
-        .current_dir(&workspace.root)
-        .args(["build", "--release", "--quiet", "--package", "klpx-host", "--target", &target])
-        .arg("--message-format=json-render-diagnostics")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
-    let said = process::output(&mut command).context("can't build klpx-host")?;
-    let binary = said.lines().filter_map(crate::klpx::executable).next_back();
-    let binary = binary.context("cargo built no klpx-host")?;
-    if !klpx_guest::is_static(&binary) {
-        bail!("{} needs shared libraries", binary.display());
-    }
-    Ok(binary)
-}
-
 /// The livepatches, by the names that the scripts call them.
 fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
-    for (name, patches, options) in LIVEPATCHES {
-        let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
-        step.at(&format!("klpx build: {name}"));
-        let patches: Vec<PathBuf> = patches.iter().map(|patch| workspace.fixtures(patch)).collect();
-        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let outcome =
-            klpx.run(&Build { built, patches: &patches, name, options: &options, vmlinux: None, output })?;
-        if outcome.exit != Some(0) {
-            step.failed(name);
-            bail!("klpx build of {name}:\n{}", process::tail(&outcome.text));
-        }
-        let module = output.join(format!("livepatch-{name}.ko"));
-        files.push((format!("{name}.ko"), fs::read(&module)?));
-        step.done(&format!("{name} built"));
+    for livepatch in [ONE, TWO, MORE, AGAIN] {
+        let module = livepatch.build(workspace, klpx, built, &[], output)?;
+        files.push((format!("{}.ko", livepatch.name), fs::read(&module)?));
     }
     let one = files[0].1.clone();
-    let release = built.release.as_deref().context("a stock kernel has a release")?;
-    let vermagic = format!("vermagic={release} ");
-    let other = vermagic.replacen(|c: char| c.is_ascii_digit(), "9", 1);
-    let changed = |from: &str, to: &str| replaced(&one, from.as_bytes(), to.as_bytes());
-    files.push(("other-release.ko".to_owned(), changed(&vermagic, &other)?));
-    let at = one.windows(BUILD_ID.len()).position(|bytes| bytes == BUILD_ID.as_bytes());
-    let at = at.context("the livepatch says which build it is for")? + BUILD_ID.len();
-    let mut other = one.clone();
-    other[at] = if other[at] == b'0' { b'1' } else { b'0' };
-    files.push(("other-build.ko".to_owned(), other));
+    files.push(("other-release.ko".to_owned(), for_other_release(&one, built)?));
+    files.push(("other-build.ko".to_owned(), for_other_build(&one)?));
     files.push(("gone.ko".to_owned(), trials::renamed(&output.join("livepatch-one.ko"))?));
     // Another module under the name of the first: its own build ID tells them apart.
     let again = &files.iter().find(|(name, _)| name == "again.ko").context("it was built")?.1;
     let renamed = replaced(again, b"name=livepatch_again\0", b"name=livepatch_one\0\0\0")?;
     files.push(("renamed.ko".to_owned(), renamed));
     Ok(files)
+}
+
+impl Livepatch {
+    /// Builds it with further options, and gives the module.
+    pub(crate) fn build(
+        &self,
+        workspace: &Workspace,
+        klpx: &Klpx,
+        built: &Built,
+        options: &[String],
+        output: &Path,
+    ) -> Result<PathBuf> {
+        let name = self.name;
+        let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
+        step.at(&format!("klpx build: {name}"));
+        let patches: Vec<PathBuf> = self.patches.iter().map(|patch| workspace.fixtures(patch)).collect();
+        let mut all: Vec<String> = self.options.iter().map(|&option| option.to_owned()).collect();
+        all.extend_from_slice(options);
+        let build = Build { built, patches: &patches, name, options: &all, vmlinux: None, output };
+        let outcome = klpx.run(&build)?;
+        if outcome.exit != Some(0) {
+            step.failed(name);
+            bail!("klpx build of {name}:\n{}", process::tail(&outcome.text));
+        }
+        step.done(&format!("{name} built"));
+        Ok(output.join(format!("livepatch-{name}.ko")))
+    }
+}
+
+/// A livepatch's bytes, as if it had been built for a kernel of another release.
+pub(crate) fn for_other_release(module: &[u8], built: &Built) -> Result<Vec<u8>> {
+    let release = built.release.as_deref().context("a stock kernel has a release")?;
+    let vermagic = format!("vermagic={release} ");
+    let other = vermagic.replacen(|c: char| c.is_ascii_digit(), "9", 1);
+    replaced(module, vermagic.as_bytes(), other.as_bytes())
+}
+
+/// A livepatch's bytes, as if it had been built for another build of the same release.
+pub(crate) fn for_other_build(module: &[u8]) -> Result<Vec<u8>> {
+    let at = module.windows(BUILD_ID.len()).position(|bytes| bytes == BUILD_ID.as_bytes());
+    let at = at.context("the livepatch says which build it is for")? + BUILD_ID.len();
+    let mut other = module.to_vec();
+    other[at] = if other[at] == b'0' { b'1' } else { b'0' };
+    Ok(other)
 }
 
 const BUILD_ID: &str = "kernel_build_id=";

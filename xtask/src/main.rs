@@ -8,6 +8,8 @@ mod compare;
 mod consistent;
 mod corpus;
 mod demo;
+mod disk;
+mod dist;
 mod distro;
 #[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
 mod dwarfdump;
@@ -26,6 +28,7 @@ mod machine;
 mod made;
 mod mutants;
 mod packages;
+mod pipeline;
 mod process;
 mod refusal;
 mod robust;
@@ -33,6 +36,7 @@ mod scenario;
 mod source;
 mod stock;
 mod test;
+mod tools;
 mod trials;
 mod tried;
 mod ui;
@@ -103,6 +107,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measure analysis and a whole build
     Bench(bench::Args),
+    /// Packages of klpx and klpx-host, in target/dist
+    Dist(dist::Args),
     /// Boot a fixture kernel to a shell or run one guest script
     Boot(guest::BootArgs),
 }
@@ -151,6 +157,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Command::Faults(args) => faults::run(&workspace, args),
         Command::Fuzz(args) => fuzz::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
+        Command::Dist(args) => dist::run(&workspace, args),
         Command::Boot(args) => guest::boot(&workspace, args),
     }
 }

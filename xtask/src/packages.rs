@@ -26,6 +26,10 @@ pub(crate) enum Need {
     Source,
     /// To make a root directory of another release of Debian.
     Root,
+    /// To make a disk that a guest boots from.
+    Disk,
+    /// To make packages and to look at them.
+    Packages,
     /// To run an x86_64 guest.
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
@@ -49,6 +53,8 @@ impl Need {
         Need::Clang19,
         Need::Source,
         Need::Root,
+        Need::Disk,
+        Need::Packages,
         Need::Guest,
         Need::Arm64,
         Need::Objects,
@@ -69,7 +75,9 @@ enum Item {
 }
 
 use Item::{File, Program, Shared};
-use Need::{Arm64, Bench, Browser, Clang, Clang19, Fuzz, Gcc, Gcc12, Guest, Objects, Root, Source};
+use Need::{
+    Arm64, Bench, Browser, Clang, Clang19, Disk, Fuzz, Gcc, Gcc12, Guest, Objects, Packages, Root, Source,
+};
 
 /// Every host dependency and what needs it. The programs of the unit tests are in a table of their own.
 const ITEMS: &[(Item, &[Need])] = &[
@@ -98,7 +106,12 @@ const ITEMS: &[(Item, &[Need])] = &[
     (Program("xz", "xz-utils"), &[Source]),
     (Program("zstd", "zstd"), &[Source]),
     (Program("tar", "tar"), &[Source]),
-    (Program("mmdebstrap", "mmdebstrap"), &[Root]),
+    (Program("mmdebstrap", "mmdebstrap"), &[Root, Disk]),
+    (Program("genext2fs", "genext2fs"), &[Disk]),
+    (Program("resize2fs", "e2fsprogs"), &[Disk]),
+    (Program("lintian", "lintian"), &[Packages]),
+    (Program("rpmlint", "rpmlint"), &[Packages]),
+    (Program("rpm", "rpm"), &[Packages]),
     (Program("unshare", "util-linux"), &[Root]),
     (Program("busybox", "busybox-static"), &[Guest]),
     (Program("qemu-system-x86_64", "qemu-system-x86"), &[Guest]),

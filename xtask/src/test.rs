@@ -14,9 +14,10 @@ use crate::packages::{self, Need};
 use crate::process;
 use crate::refusal::Case;
 use crate::scenario::Scenario;
+use crate::tools::DENY;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{consistent, fuzz, host, inlining, kernel, refusal, robust, scenario, trials, ui};
+use crate::{consistent, fuzz, host, inlining, kernel, pipeline, refusal, robust, scenario, trials, ui};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -81,6 +82,8 @@ enum Part {
     Trials,
     /// `klpx-host` on a stock kernel
     Host,
+    /// From a patch to a host: packages on a Debian that boots
+    Packages,
     /// What klpx must refuse
     Refusals,
     /// Signals, full disks, damaged files, two klpx at once
@@ -157,7 +160,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
     let of_livepatches =
-        [Part::Scenarios, Part::Trials, Part::Host, Part::Refusals, Part::Robustness, Part::Inlining];
+        [
+        Part::Scenarios,
+        Part::Trials,
+        Part::Host,
+        Part::Packages,
+        Part::Refusals,
+        Part::Robustness,
+        Part::Inlining,
+    ];
     if of_livepatches.into_iter().any(wants) {
         ui::heading("livepatches");
         livepatches(workspace, args, &wants, &mut tally)?;
@@ -201,6 +212,12 @@ fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             || process::output(cargo(workspace, arguments).env("RUSTDOCFLAGS", "--deny warnings")).map(drop);
         check(tally, (name, &arguments.join(" ")), run);
     }
+    let denied = || {
+        let mut command = DENY.command(workspace)?;
+        // Without the network: advisories are not among them.
+        process::output(command.args(["--offline", "check", "bans", "licenses", "sources"])).map(drop)
+    };
+    check(tally, ("crates", "cargo deny check"), denied);
     // They are a workspace of their own: nothing else compiles them.
     packages::ensure(fuzz::NEEDS)?;
     check(tally, ("fuzz targets", "build"), || fuzz::build_only(workspace));
@@ -267,8 +284,8 @@ fn livepatches(
     let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
     let robust = wants(Part::Robustness).then_some(robust::Wanted { once_on, filters: &args.scenario });
     let (inlining, trials) = (wants(Part::Inlining), wants(Part::Trials));
-    let host = wants(Part::Host);
-    if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials && !host {
+    let (host, packages) = (wants(Part::Host), wants(Part::Packages));
+    if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials && !host && !packages {
         kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
     }
     if kernels.is_empty() {
@@ -291,6 +308,7 @@ fn livepatches(
         inlining,
         trials,
         host,
+        packages,
         results_dir: results_dir(workspace)?,
     };
     // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So two kernels
@@ -329,6 +347,8 @@ struct Trial<'a> {
     trials: bool,
     /// Try klpx-host.
     host: bool,
+    /// Try packages.
+    packages: bool,
     results_dir: PathBuf,
 }
 
@@ -383,6 +403,12 @@ impl Trial<'_> {
         if self.host && host::is_for(built) {
             tally.phase(&format!("{name} klpx-host"), |tally| {
                 tally.take(host::run(workspace, klpx, built, results)?);
+                Ok(())
+            });
+        }
+        if self.packages && pipeline::is_for(built) {
+            tally.phase(&format!("{name} packages"), |tally| {
+                tally.take(pipeline::run(workspace, klpx, built, results)?);
                 Ok(())
             });
         }

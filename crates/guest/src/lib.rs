@@ -31,8 +31,15 @@ pub use crate::trial::{Expectation, Trial};
 /// Process 1 of a guest, and the words of scripts.
 const INIT: &str = include_str!("script/init");
 const WORDS: &str = include_str!("script/guest.sh");
-/// How long a guest may take to boot, and each of its tasks to run. Most take seconds.
+const TASKS: &str = include_str!("script/tasks.sh");
+/// What hands the tasks to the system on a disk, the service that runs them there, and the kernel's modules for the disk.
+const DISK: &str = include_str!("script/disk.sh");
+const DISK_SERVICE: &str = include_str!("script/disk.service");
+/// Modules that a guest with a disk needs; each may be built into the kernel.
+pub const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+/// How long a guest may take to boot, with the system on its disk, and each of its tasks to run. Most take seconds.
 const BOOT: Duration = Duration::from_secs(60);
+const BOOT_DISK: Duration = Duration::from_secs(240);
 const TASK: Duration = Duration::from_secs(150);
 /// How many of the console's last lines an error shows.
 const TAIL: usize = 25;
@@ -63,6 +70,11 @@ pub struct Guest {
     pub modules: Vec<Module>,
     /// Programs: name and file.
     pub programs: Vec<(String, PathBuf)>,
+    /// A disk with a file system that ext4 reads and a system whose process 1 is systemd. The system runs the tasks, and
+    /// what they leave on the disk stays there. [`DISK_MODULES`] are among the modules.
+    pub disk: Option<PathBuf>,
+    /// Further words of the kernel's command line.
+    pub arguments: String,
 }
 
 /// What came of one boot.
@@ -105,8 +117,16 @@ impl Guest {
         self.initramfs(tasks)?.write(&archive)?;
         let mut console = String::new();
         let mut protocol = Protocol::new(tasks);
-        let limit = BOOT + TASK * tasks.len() as u32;
-        let end = qemu::run(self.machine, &self.image, &archive, "", limit, |line| {
+        let boot = if self.disk.is_some() { BOOT_DISK } else { BOOT };
+        let run = qemu::Run {
+            machine: self.machine,
+            image: &self.image,
+            initramfs: &archive,
+            disk: self.disk.as_deref(),
+            arguments: &self.arguments,
+            limit: boot + TASK * tasks.len() as u32,
+        };
+        let end = run.watch(|line| {
             console.push_str(line);
             console.push('\n');
             protocol.line(line);
@@ -117,7 +137,13 @@ impl Guest {
 
     fn initramfs(&self, tasks: &[&Task]) -> Result<Initramfs> {
         let mut archive = Initramfs::new(INIT, &self.busybox)?;
-        archive.bytes("lib/guest.sh", WORDS.as_bytes().to_vec(), 0o644);
+        for (name, text) in [("lib/guest.sh", WORDS), ("lib/tasks.sh", TASKS)] {
+            archive.bytes(name, text.as_bytes().to_vec(), 0o644);
+        }
+        if self.disk.is_some() {
+            archive.bytes("lib/disk.sh", DISK.as_bytes().to_vec(), 0o644);
+            archive.bytes("disk.service", DISK_SERVICE.as_bytes().to_vec(), 0o644);
+        }
         for module in &self.modules {
             archive.bytes(&format!("modules/{}.ko", module.name), module.data.clone(), 0o644);
             let chain = module.chain.join("\n") + "\n";

@@ -65,22 +65,33 @@ impl Accelerator {
     }
 }
 
-/// Boots and gives every line of the serial console to `line` until the guest ends or `limit` passes. `arguments` are
-/// added to the kernel's command line.
-///
-/// # Errors
-/// When the emulator is missing or fails.
-pub(crate) fn run(
-    machine: &Machine,
-    image: &Path,
-    initramfs: &Path,
-    arguments: &str,
-    limit: Duration,
-    line: impl FnMut(&str),
-) -> Result<End, Diagnosis> {
-    let mut command = command(machine, Accelerator::find(machine, image)?, image, arguments);
-    command.arg("-initrd").arg(initramfs);
-    watch(&mut command, limit, line)
+/// A guest to be run.
+pub(crate) struct Run<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) image: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) disk: Option<&'a Path>,
+    /// Further words of the kernel's command line.
+    pub(crate) arguments: &'a str,
+    pub(crate) limit: Duration,
+}
+
+impl Run<'_> {
+    /// Boots and gives every line of the serial console to `line` until the guest ends or its time is over.
+    ///
+    /// # Errors
+    /// When the emulator is missing or fails.
+    pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<End, Diagnosis> {
+        let accelerator = Accelerator::find(self.machine, self.image)?;
+        let mut command = command(self.machine, accelerator, self.image, self.arguments);
+        command.arg("-initrd").arg(self.initramfs);
+        if let Some(disk) = self.disk {
+            // A comma in a name is written twice (qemu(1), -drive).
+            let file = disk.to_string_lossy().replace(',', ",,");
+            command.arg("-drive").arg(format!("file={file},format=raw,if=virtio"));
+        }
+        watch(&mut command, self.limit, line)
+    }
 }
 
 fn command(machine: &Machine, accelerator: Accelerator, image: &Path, arguments: &str) -> Command {

@@ -3,7 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Exit codes, for the help of a program with these commands.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+    0  success
+    2  usage; what is named is not installed or not loaded
+    7  the livepatch is not for this kernel as it runs, or the kernel refuses it
+    8  the host lacks a permission, disk space or kernel support
+    9  a file is no livepatch, or damaged
+   10  the transition did not end in time, and was taken back
+   11  the transition does not end, and could not be taken back
+   12  status: no livepatch is loaded
+   13  status: a livepatch is in transition
+   14  status: a livepatch is disabled
+   15  status: a livepatch is not loaded since the machine went down while it was
+   70  a fault in klpx";
 
 const STATUS_CODES: &str = "\
 Exit codes for monitoring:
@@ -23,6 +39,15 @@ up keeps it open. The livepatch is then taken back, and the kernel runs as befor
 function goes on there, with data that new functions may use otherwise. Nobody but the author of the
 livepatch can tell whether that is safe. Modules of that transition may not be removable until the
 next boot.";
+
+/// Loads, watches and removes Linux kernel livepatches on a host.
+#[derive(Debug, Parser)]
+#[command(name = "klpx-host", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
 
 /// What to do with livepatches on this machine.
 #[derive(Debug, Subcommand)]

@@ -33,28 +33,12 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use klpx_terminal::render;
 use serde_json::{Value, json};
 
-pub use args::{Check, Command, Install, Json, Load, Uninstall, Unload, Waiting};
+pub use args::{Check, Cli, Command, EXIT_CODES, Install, Json, Load, Uninstall, Unload, Waiting};
 pub use host::Host;
 
 use checks::Finding;
 use file::Opened;
 use report::Report;
-
-/// Exit codes, for the help of a program with these commands.
-pub const EXIT_CODES: &str = "\
-Exit codes:
-    0  success
-    2  usage; what is named is not installed or not loaded
-    7  the livepatch is not for this kernel as it runs, or the kernel refuses it
-    8  the host lacks a permission, disk space or kernel support
-    9  a file is no livepatch, or damaged
-   10  the transition did not end in time, and was taken back
-   11  the transition does not end, and could not be taken back
-   12  status: no livepatch is loaded
-   13  status: a livepatch is in transition
-   14  status: a livepatch is disabled
-   15  status: a livepatch is not loaded since the machine went down while it was
-   70  a fault in klpx";
 
 /// Runs a command on this machine, and gives the exit code of one that ended as it should.
 ///

@@ -3,16 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use klpx_host::{Command, EXIT_CODES};
+use klpx_host::Cli;
 use klpx_terminal::{render, terminal};
-
-/// Loads, watches and removes Linux kernel livepatches on a host.
-#[derive(Debug, Parser)]
-#[command(name = "klpx-host", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -164,5 +164,6 @@ fn guest(
         None => (Vec::new(), targets),
     };
     let modules = modules.map(|modules| modules.loading(&there)).transpose()?.unwrap_or_default();
-    Ok((Guest { machine, image, busybox, modules, programs: Vec::new() }, missing))
+    let (programs, disk, arguments) = (Vec::new(), None, String::new());
+    Ok((Guest { machine, image, busybox, modules, programs, disk, arguments }, missing))
 }

@@ -1,4 +1,4 @@
-# Sourced by init and by every scenario's guest.sh: the words that scenarios are written in.
+# Sourced by init and by every task: the words that tasks are written in. BASE is where the guest's own files are.
 # Verdicts go through the kernel log, so that they keep their place among the kernel's own lines.
 
 say() { echo "KLPX-GUEST: $*" >/dev/kmsg; }
@@ -103,7 +103,15 @@ loop_file() {
     losetup "/dev/loop$1" "/tmp/disk$1"
 }
 
-# Cleans up behind a scenario; a livepatch that it left behind is its failure.
+# crash: the machine goes down as it is, which ends the task and the guest.
+crash() {
+    say end "$SCENARIO"
+    say done
+    sync
+    echo b >/proc/sysrq-trigger
+}
+
+# Cleans up behind a task; a livepatch that it left behind is its failure.
 leftovers() {
     for directory in /sys/kernel/livepatch/*; do
         [ -d "$directory" ] || continue

@@ -1,0 +1,13 @@
+# The kernel loads signed modules only, and does not know our key.
+. ./words.sh
+
+check "the unit says so" failed "$(systemctl is-active klpx-host.service)"
+journalctl --unit klpx-host.service --boot --output cat >said
+said "klpx::load-refused"
+said "the kernel does not know the key of its signature"
+exits "one without a signature" 7 klpx-host load ./unsigned.ko
+said "klpx::unsigned"
+exits "one that was changed after it was signed" 7 klpx-host load ./changed.ko
+said "klpx::load-refused"
+check "nothing is loaded" "" "$(loaded)"
+not_patched "signatures are enforced"

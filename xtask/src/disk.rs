@@ -1,0 +1,66 @@
+//! A disk with Debian 12 and systemd, which guests boot from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::apt;
+use crate::packages::{self, Need};
+use crate::process;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// What makes it.
+pub(crate) const NEEDS: [Need; 3] = [Need::Disk, Need::Guest, Need::Packages];
+
+const SUITE: &str = "bookworm";
+/// What is on it besides what every Debian has.
+const PACKAGES: &str = "kmod,rpm,systemd-sysv";
+/// How much is free on it, in bytes.
+const ROOM: u64 = 256 << 20;
+
+/// A copy of the disk in a folder. The disk itself is made by the first call and kept.
+pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+    let disk = ensure(workspace)?;
+    let copy = folder.join("disk");
+    fs::copy(disk, &copy)?;
+    Ok(copy)
+}
+
+fn ensure(workspace: &Workspace) -> Result<PathBuf> {
+    let disks = workspace.cache_dir("disks")?;
+    let disk = disks.join(SUITE);
+    let _lock = workspace.lock("disk")?;
+    if disk.is_file() {
+        return Ok(disk);
+    }
+    packages::ensure(&[Need::Disk])?;
+    let mut step = ui::step("Debian on a disk");
+    step.at("mmdebstrap");
+    let scratch = tempfile::Builder::new().prefix(".make-").tempdir_in(&disks)?;
+    let sources = scratch.path().join("debian.sources");
+    fs::write(&sources, apt::sources(&[SUITE])?)?;
+    let made = scratch.path().join("disk.ext2");
+    let mut command = Command::new("mmdebstrap");
+    // A mirror that stands still for weeks is as good as another one: signatures are checked all the same.
+    command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    for pattern in ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"] {
+        command.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    command.args(["--variant=minbase", "--format=ext2", "--quiet"]).arg(format!("--include={PACKAGES}"));
+    command.arg(SUITE).arg(&made).arg(&sources);
+    process::output(&mut command)?;
+    let file = fs::OpenOptions::new().write(true).open(&made)?;
+    file.set_len(file.metadata()?.len() + ROOM)?;
+    drop(file);
+    // A journal: the guest goes down in the middle of its work.
+    for (program, options) in [("e2fsck", &["-fp"][..]), ("resize2fs", &[]), ("tune2fs", &["-j"])] {
+        step.at(program);
+        process::output(Command::new(program).args(options).arg(&made))?;
+    }
+    fs::rename(&made, &disk)?;
+    step.done(&format!("{SUITE} with {PACKAGES}"));
+    Ok(disk)
+}

@@ -1,0 +1,247 @@
+//! Packages of klpx and klpx-host: binaries, pages, completions, packages for dpkg and rpm, bills of materials.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::packages::{self, Need};
+use crate::tools::{AUDITABLE, CYCLONEDX, DEB, RPM};
+use crate::workspace::Workspace;
+use crate::{klpx, process, ui};
+
+/// `cargo xtask dist`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Who answers for the packages
+    #[arg(long, value_name = "NAME <ADDRESS>", env = "KLPX_MAINTAINER")]
+    maintainer: String,
+}
+
+/// Where all goes, below the top of the workspace; the manifests name pages and completions there.
+const FOLDER: &str = "target/dist";
+/// The section of klpx-host's pages: administration.
+const SECTION: &str = "8";
+const SHELLS: [(Shell, &str); 3] =
+    [(Shell::Bash, "NAME"), (Shell::Zsh, "_NAME"), (Shell::Fish, "NAME.fish")];
+const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
+
+/// The form of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For dpkg.
+    Deb,
+    /// For rpm.
+    Rpm,
+}
+
+impl Form {
+    /// The end of its file's name, which is also klpx's word for it.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Form::Deb => "deb",
+            Form::Rpm => "rpm",
+        }
+    }
+}
+
+/// A program of this workspace that is packaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Klpx,
+    Host,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Program::Klpx => "klpx",
+            Program::Host => "klpx-host",
+        }
+    }
+
+    fn manifest(self) -> &'static str {
+        match self {
+            Program::Klpx => "crates/klpx",
+            Program::Host => "crates/host",
+        }
+    }
+
+    /// What it is compiled for. klpx-host needs nothing of the host, not even a C library; a toolchain without musl
+    /// makes it from glibc's archive.
+    fn target(self) -> Result<String> {
+        let of = |library: &str| format!("{}-unknown-linux-{library}", std::env::consts::ARCH);
+        if self == Program::Klpx {
+            return Ok(of("gnu"));
+        }
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let sysroot = process::output(Command::new(rustc).args(["--print", "sysroot"]))?;
+        let musl = Path::new(sysroot.trim()).join("lib/rustlib").join(of("musl"));
+        Ok(of(if musl.is_dir() { "musl" } else { "gnu" }))
+    }
+
+    /// The binary, with the list of its crates inside.
+    fn build(self, workspace: &Workspace) -> Result<PathBuf> {
+        let mut command = AUDITABLE.command(workspace)?;
+        command.args(["build", "--release", "--quiet", "--package", self.name()]);
+        command.args(["--target", &self.target()?, "--message-format=json-render-diagnostics"]);
+        let linked = if self == Program::Host { "-C target-feature=+crt-static " } else { "" };
+        command.env("RUSTFLAGS", format!("{linked}-C strip=symbols"));
+        let said = process::output(&mut command).with_context(|| format!("can't build {}", self.name()))?;
+        let binary = said.lines().filter_map(klpx::executable).next_back();
+        let binary = binary.with_context(|| format!("cargo built no {}", self.name()))?;
+        if self == Program::Host && !klpx_guest::is_static(&binary) {
+            bail!("{} needs shared libraries", binary.display());
+        }
+        Ok(binary)
+    }
+
+    /// Its pages and completions, in `man` and `completions` of the folder.
+    fn texts(self, binary: &Path, folder: &Path) -> Result<()> {
+        let (pages, completions) = (folder.join("man"), folder.join("completions"));
+        for folder in [&pages, &completions] {
+            fs::create_dir_all(folder)?;
+        }
+        if self == Program::Klpx {
+            process::output(Command::new(binary).arg("man").arg(&pages))?;
+        } else {
+            let mut command = klpx_host::Cli::command();
+            command.build();
+            page(&command, &pages)?;
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                page(sub, &pages)?;
+            }
+        }
+        for (shell, file) in SHELLS {
+            let mut script = Vec::new();
+            match self {
+                Program::Klpx => {
+                    let said = Command::new(binary).args(["completions", &shell.to_string()]).output()?;
+                    script = said.stdout;
+                }
+                Program::Host => {
+                    let mut command = klpx_host::Cli::command();
+                    clap_complete::generate(shell, &mut command, self.name(), &mut script);
+                }
+            }
+            if script.is_empty() {
+                bail!("{} has no completions for {shell}", self.name());
+            }
+            fs::write(completions.join(file.replace("NAME", self.name())), script)?;
+        }
+        Ok(())
+    }
+
+    /// The package, made from what is built.
+    fn package(self, workspace: &Workspace, form: Form, maintainer: &str) -> Result<PathBuf> {
+        let folder = workspace.root.join(FOLDER);
+        let mut command = match form {
+            Form::Deb => {
+                let mut command = DEB.command(workspace)?;
+                command.args(["--no-build", "--quiet", "--package", self.name(), "--maintainer", maintainer]);
+                command
+            }
+            Form::Rpm => {
+                let mut command = RPM.command(workspace)?;
+                command.args(["--package", self.manifest()]);
+                command
+            }
+        };
+        let file = folder.join(format!("{}.{}", self.name(), form.extension()));
+        command.args(["--target", &self.target()?, "--output"]).arg(&file);
+        // Same inputs, same bytes.
+        command.env("SOURCE_DATE_EPOCH", date(workspace)?);
+        process::output(&mut command).with_context(|| format!("can't package {}", self.name()))?;
+        Ok(file)
+    }
+}
+
+/// The time of the last change of the source, in seconds since 1970.
+fn date(workspace: &Workspace) -> Result<String> {
+    let mut git = Command::new("git");
+    git.current_dir(&workspace.root).args(["log", "-1", "--format=%ct"]);
+    Ok(process::output(&mut git)?.trim().to_owned())
+}
+
+/// A changelog in Debian's form (deb-changelog(5)), which says where the whole one is.
+fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
+    let date = process::output(Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{date}")))?;
+    let (name, version) = (program.name(), env!("CARGO_PKG_VERSION"));
+    let text = "  * What is new is in the CHANGELOG.md of klpx's source.";
+    Ok(format!("{name} ({version}-1) unstable; urgency=medium\n\n{text}\n\n -- {maintainer}  {date}"))
+}
+
+fn page(command: &clap::Command, folder: &Path) -> Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone()).title(name).section(SECTION).render(&mut text)?;
+    Ok(fs::write(folder.join(format!("{name}.{SECTION}")), text)?)
+}
+
+/// `klpx-host` without shared libraries, as a guest needs it.
+pub(crate) fn host_binary(workspace: &Workspace) -> Result<PathBuf> {
+    Program::Host.build(workspace)
+}
+
+/// Packages of klpx-host, made and looked at.
+pub(crate) fn host(workspace: &Workspace, form: Form) -> Result<PathBuf> {
+    made(workspace, Program::Host, form, MAINTAINER)
+}
+
+fn made(workspace: &Workspace, program: Program, form: Form, maintainer: &str) -> Result<PathBuf> {
+    let binary = program.build(workspace)?;
+    let folder = workspace.root.join(FOLDER);
+    program.texts(&binary, &folder)?;
+    fs::write(folder.join("changelog"), changelog(program, maintainer, &date(workspace)?)?)?;
+    let file = program.package(workspace, form, maintainer)?;
+    lint(workspace, &file, form)?;
+    Ok(file)
+}
+
+/// Makes everything.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+    packages::ensure(&[Need::Packages])?;
+    for program in [Program::Klpx, Program::Host] {
+        let mut step = ui::step(program.name());
+        for form in [Form::Deb, Form::Rpm] {
+            step.at(form.extension());
+            made(workspace, program, form, &args.maintainer)?;
+        }
+        step.at("bill of materials");
+        let manifest = workspace.root.join(program.manifest());
+        let mut command = CYCLONEDX.command(workspace)?;
+        command.args(["--format", "json", "--quiet", "--override-filename", "bom", "--manifest-path"]);
+        command.arg(manifest.join("Cargo.toml"));
+        process::output(&mut command)?;
+        let bill = workspace.root.join(FOLDER).join(format!("{}.cdx.json", program.name()));
+        fs::rename(manifest.join("bom.json"), bill)?;
+        step.done(&format!("in {FOLDER}"));
+    }
+    Ok(true)
+}
+
+/// What lintian says and the packages do not follow: klpx-host needs no library, as it runs where the root file system is
+/// half there.
+const LINTIAN: &str = "shared-library-lacks-prerequisites";
+/// The same for rpmlint.
+const RPMLINT: &str = "xtask/src/dist/rpmlint.toml";
+
+/// Looks at a package as its distribution would.
+pub(crate) fn lint(workspace: &Workspace, package: &Path, form: Form) -> Result<()> {
+    let mut command = match form {
+        Form::Deb => {
+            let mut command = Command::new("lintian");
+            command.args(["--fail-on=error,warning", "--suppress-tags", LINTIAN]);
+            command
+        }
+        Form::Rpm => {
+            let mut command = Command::new("rpmlint");
+            command.args(["--strict", "--config"]).arg(workspace.root.join(RPMLINT));
+            command
+        }
+    };
+    process::output(command.arg(package)).map(drop)
+}

@@ -1,0 +1,200 @@
+//! From a patch to a host: livepatches of a stock kernel are built, signed and packaged, and come and go on a Debian
+//! that boots from a disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Instant};
+
+use anyhow::{Context, Result, bail};
+use klpx_guest::{DISK_MODULES, Guest, Modules, Task};
+
+use crate::dist::{self, Form};
+use crate::host::{self, ONE, TWO};
+use crate::kernel::Built;
+use crate::klpx::Klpx;
+use crate::tried::Tried;
+use crate::workspace::Workspace;
+use crate::{busybox, disk, packages, process, ui};
+
+/// Modules of the kernel that the tasks load.
+const MODULES: &[&str] = &["overlay"];
+/// A word of the kernel's command line, and the tasks of the boot that has it, by the beginning of their names.
+const ARGUMENTS: [(&str, &str); 2] = [("4-", "module.sig_enforce=1"), ("5-", "klpx.livepatch=off")];
+const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
+
+/// True for the kernel that it is tried on.
+pub(crate) fn is_for(built: &Built) -> bool {
+    host::is_for(built)
+}
+
+/// Builds, packages, and boots as often as the tasks say.
+pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &Path) -> Result<Vec<Tried>> {
+    packages::ensure(&disk::NEEDS)?;
+    let output = results.join(built.kernel.name).join("packages");
+    if output.exists() {
+        fs::remove_dir_all(&output)?;
+    }
+    fs::create_dir_all(&output)?;
+    let start = Instant::now();
+    let files = files(workspace, klpx, built, &output)?;
+    let disk = disk::copy(workspace, &output)?;
+    let mut elapsed = start.elapsed();
+    let mut modules: Vec<String> = DISK_MODULES.iter().chain(MODULES).map(|&name| name.to_owned()).collect();
+    let known = Modules::read(&built.modules_root())?;
+    // What has no file is built in.
+    modules.retain(|name| known.names().contains(name));
+    let mut guest = Guest {
+        machine: built.kernel.machine.guest,
+        image: built.image(),
+        busybox: busybox::of(workspace, built.kernel.machine)?,
+        modules: known.loading(&modules)?,
+        programs: Vec::new(),
+        disk: Some(disk.clone()),
+        arguments: String::new(),
+    };
+    let mut tried = Vec::new();
+    for (boot, tasks) in boots(workspace, &files)? {
+        let mut step = ui::step(&format!("{} packages", built.kernel.name));
+        step.at(&format!("boot {boot}: {} tasks", tasks.len()));
+        let arguments = ARGUMENTS.iter().find(|(beginning, _)| tasks[0].name.starts_with(beginning));
+        guest.arguments = arguments.map(|(_, word)| (*word).to_owned()).unwrap_or_default();
+        let start = Instant::now();
+        let console = output.join(format!("console-{boot}.log"));
+        let ran = guest.boot(&tasks.iter().collect::<Vec<_>>(), &console)?;
+        elapsed += start.elapsed();
+        let of_boot: Vec<Tried> = tasks
+            .iter()
+            .map(|task| {
+                let verdict = ran.verdicts.get(&task.name).cloned().unwrap_or_default();
+                Tried {
+                    name: format!("packages-{}", task.name),
+                    title: "from a patch to a host".to_owned(),
+                    kernel: built.kernel.name,
+                    passed: verdict.passed.len(),
+                    failures: verdict.problems(),
+                    elapsed: std::mem::take(&mut elapsed),
+                }
+            })
+            .collect();
+        let good = of_boot.iter().filter(|tried| tried.good()).count();
+        step.done(&format!("boot {boot}: {good} of {} tasks as they should be", of_boot.len()));
+        tried.extend(of_boot);
+    }
+    fs::remove_file(&disk)?;
+    Ok(tried)
+}
+
+/// The scripts of `kernel-fixtures/packages`, in the order of their names. Those of one boot begin with its number.
+fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usize, Vec<Task>)>> {
+    let folder = workspace.fixtures("packages");
+    let mut tasks: Vec<Task> = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        if name.starts_with(|c: char| c.is_ascii_digit()) {
+            let script = fs::read_to_string(&path)?;
+            let used = files.iter().filter(|(file, _)| file == "words.sh" || script.contains(file.as_str()));
+            let files = used.cloned().collect();
+            tasks.push(Task { name, script, files, console: Vec::new() });
+        }
+    }
+    tasks.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut boots: Vec<(usize, Vec<Task>)> = Vec::new();
+    for task in tasks {
+        let number = task.name.split('-').next().and_then(|number| number.parse().ok());
+        let number = number.with_context(|| format!("{} begins with the number of no boot", task.name))?;
+        match boots.last_mut() {
+            Some((last, tasks)) if *last == number => tasks.push(task),
+            _ => boots.push((number, vec![task])),
+        }
+    }
+    Ok(boots)
+}
+
+/// The files that the tasks find beside them: packages, modules, and words.
+fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let (key, certificate) = key(output)?;
+    let report = output.join("one.json");
+    let signed =
+        [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
+    let tested = [&signed[..], &["--test".to_owned(), format!("--report={}", report.display())]].concat();
+    let one = ONE.build(workspace, klpx, built, &tested, output)?;
+    let two = TWO.build(workspace, klpx, built, &signed, output)?;
+    let check = klpx.command().arg("inspect").arg(&one).arg("--cert").arg(&certificate).output()?;
+    if !check.status.success() || !String::from_utf8_lossy(&check.stdout).contains("right") {
+        bail!("klpx inspect --cert does not say that the signature is right: {check:?}");
+    }
+    let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+        // Each in a folder of its own: the module's name is the file's.
+        let folder = output.join(name);
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("livepatch-one.ko");
+        fs::write(&path, bytes)?;
+        Ok(path)
+    };
+    let bytes = fs::read(&one)?;
+    let other_build = write("other-build", &host::for_other_build(&bytes)?)?;
+    let other_release = write("other-release", &host::for_other_release(&bytes, built)?)?;
+    let mut files = Vec::new();
+    for (name, module, version) in [
+        ("one", &one, "1"),
+        ("two", &two, "2"),
+        ("three", &two, "3"),
+        ("other-release", &other_release, "1"),
+        ("other-build", &other_build, "0.9"),
+    ] {
+        for form in [Form::Deb, Form::Rpm] {
+            let report = Some(&report).filter(|_| name == "one");
+            let package = package(klpx, module, version, form, report, output)?;
+            dist::lint(workspace, &package, form)?;
+            files.push((format!("{name}.{}", form.extension()), fs::read(package)?));
+        }
+    }
+    files.push(("one.ko".to_owned(), bytes));
+    files.push(("changed.ko".to_owned(), fs::read(&other_build)?));
+    files.push(("unsigned.ko".to_owned(), unsigned(&one)?));
+    files.push(("klpx-host.deb".to_owned(), fs::read(dist::host(workspace, Form::Deb)?)?));
+    let mut words = fs::read(workspace.fixtures("host/words.sh"))?;
+    words.extend(fs::read(workspace.fixtures("packages/words.sh"))?);
+    files.push(("words.sh".to_owned(), words));
+    Ok(files)
+}
+
+/// A key and its certificate, which no kernel knows.
+fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (key, certificate) = (output.join("key.pem"), output.join("certificate.pem"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", "/CN=tests of klpx"]);
+    command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    process::output(&mut command)?;
+    Ok((key, certificate))
+}
+
+/// A module without the signature at its end.
+fn unsigned(module: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(module)?;
+    let (module, _) = klpx_signature::split(&bytes).context("the livepatch is signed")?;
+    Ok(module.to_vec())
+}
+
+/// `klpx package` of one module.
+fn package(
+    klpx: &Klpx,
+    module: &Path,
+    version: &str,
+    form: Form,
+    report: Option<&PathBuf>,
+    output: &Path,
+) -> Result<PathBuf> {
+    let folder = tempfile::Builder::new().prefix("package-").tempdir_in(output)?.keep();
+    let mut command = klpx.command();
+    command.arg("package").arg(module).args(["--format", form.extension(), "--version", version]);
+    command.args(["--maintainer", MAINTAINER, "--output"]).arg(&folder);
+    if let Some(report) = report {
+        command.arg("--report").arg(report);
+    }
+    process::output(&mut command)?;
+    let file = fs::read_dir(&folder)?.next().context("klpx package wrote no package")??;
+    Ok(file.path())
+}

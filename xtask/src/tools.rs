@@ -1,0 +1,57 @@
+//! Cargo's further commands that the packages need, each of one version, in a folder of their own.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// A program, which is a crate of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+/// Puts the list of crates into a binary.
+pub(crate) const AUDITABLE: Tool = Tool { name: "cargo-auditable", version: "0.7.7" };
+/// Packages for dpkg.
+pub(crate) const DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
+/// Packages for rpm.
+pub(crate) const RPM: Tool = Tool { name: "cargo-generate-rpm", version: "0.21.1" };
+/// Bills of materials.
+pub(crate) const CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
+/// Licences and sources of the crates.
+pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
+
+impl Tool {
+    /// The program, compiled by the first call.
+    pub(crate) fn ensure(self, workspace: &Workspace) -> Result<PathBuf> {
+        let Tool { name, version } = self;
+        let root = workspace.cache_dir("cargo-tools")?.join(format!("{name}-{version}"));
+        let program = root.join("bin").join(name);
+        let _lock = workspace.lock(name)?;
+        if program.is_file() {
+            return Ok(program);
+        }
+        let mut step = ui::step(name);
+        step.at(&format!("cargo install {name} {version}"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["install", "--locked", "--quiet", name, "--version", version, "--root"]).arg(&root);
+        process::output(&mut command).with_context(|| format!("can't install {name} {version}"))?;
+        step.done(version);
+        Ok(program)
+    }
+
+    /// `cargo NAME` in the workspace.
+    pub(crate) fn command(self, workspace: &Workspace) -> Result<Command> {
+        let mut command = Command::new(self.ensure(workspace)?);
+        // Cargo starts its commands so.
+        command.current_dir(&workspace.root).arg(self.name.trim_start_matches("cargo-"));
+        Ok(command)
+    }
+}

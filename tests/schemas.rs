@@ -7,8 +7,25 @@ use std::process::{Command, Output};
 use klpx_test_tools::{command, run};
 use serde_json::{Value, json};
 
-const NAMES: [&str; 9] =
-    ["report", "progress", "doctor", "diff", "inspect", "test", "package", "normalize", "inline-check"];
+/// Those of klpx-host's commands are held against output by the tests of crates/host.
+const NAMES: [&str; 16] = [
+    "report",
+    "progress",
+    "doctor",
+    "diff",
+    "inspect",
+    "test",
+    "package",
+    "normalize",
+    "inline-check",
+    "load",
+    "unload",
+    "status",
+    "check",
+    "list",
+    "install",
+    "uninstall",
+];
 
 fn klpx(folder: &Path, args: &[&str]) -> Output {
     let mut klpx = Command::new(env!("CARGO_BIN_EXE_klpx"));

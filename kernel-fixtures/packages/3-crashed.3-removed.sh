@@ -9,6 +9,7 @@ exits "removed from the kernel, too" 0 env KLPX_UNLOAD=yes dpkg -r "$package_nam
 check "nothing is loaded" "" "$(loaded)"
 not_patched "without the livepatch"
 exits "for the next boots" 0 dpkg -i ./two.deb
-exits "klpx-host goes" 0 dpkg -r klpx-host
-check "the livepatch stays" "livepatch_two " "$(loaded)"
+exits "klpx-host goes only with the packages that need it" 1 dpkg -r klpx-host
+exits "or when told" 0 dpkg -r --force-depends klpx-host
+check "the livepatch stays loaded" "livepatch_two " "$(loaded)"
 exits "klpx-host comes" 0 dpkg -i ./klpx-host.deb

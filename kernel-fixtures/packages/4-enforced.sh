@@ -4,7 +4,7 @@
 check "the unit says so" failed "$(systemctl is-active klpx-host.service)"
 journalctl --unit klpx-host.service --boot --output cat >said
 said "klpx::load-refused"
-said "the kernel does not know the key of its signature"
+said "Loading of module with unavailable key is rejected"
 exits "one without a signature" 7 klpx-host load ./unsigned.ko
 said "klpx::unsigned"
 exits "one that was changed after it was signed" 7 klpx-host load ./changed.ko

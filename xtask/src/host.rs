@@ -154,7 +154,7 @@ pub(crate) fn for_other_build(module: &[u8]) -> Result<Vec<u8>> {
 const BUILD_ID: &str = "kernel_build_id=";
 
 /// Bytes with every occurrence of a piece replaced by one of its length.
-fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = bytes.to_vec();
     let places: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from)).collect();
     if places.is_empty() || from.len() != to.len() {

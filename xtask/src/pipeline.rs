@@ -115,16 +115,12 @@ fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usiz
 /// The files that the tasks find beside them: packages, modules, and words.
 fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let (key, certificate) = key(output)?;
-    let report = output.join("one.json");
     let signed =
         [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
-    let tested = [&signed[..], &["--test".to_owned(), format!("--report={}", report.display())]].concat();
+    let tested = [&signed[..], &["--test".to_owned()]].concat();
     let one = ONE.build(workspace, klpx, built, &tested, output)?;
+    let report = output.join(format!("{}.json", ONE.name));
     let two = TWO.build(workspace, klpx, built, &signed, output)?;
-    let check = klpx.command().arg("inspect").arg(&one).arg("--cert").arg(&certificate).output()?;
-    if !check.status.success() || !String::from_utf8_lossy(&check.stdout).contains("right") {
-        bail!("klpx inspect --cert does not say that the signature is right: {check:?}");
-    }
     let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
         // Each in a folder of its own: the module's name is the file's.
         let folder = output.join(name);
@@ -134,6 +130,11 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
         Ok(path)
     };
     let bytes = fs::read(&one)?;
+    let changed = output.join("livepatch-changed.ko");
+    fs::write(&changed, host::replaced(&bytes, b"one of the tests", b"two of the tests")?)?;
+    for (module, verdict) in [(&one, "right"), (&changed, "wrong")] {
+        signed_as(klpx, module, &certificate, verdict)?;
+    }
     let other_build = write("other-build", &host::for_other_build(&bytes)?)?;
     let other_release = write("other-release", &host::for_other_release(&bytes, built)?)?;
     let mut files = Vec::new();
@@ -152,7 +153,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
         }
     }
     files.push(("one.ko".to_owned(), bytes));
-    files.push(("changed.ko".to_owned(), fs::read(&other_build)?));
+    files.push(("changed.ko".to_owned(), fs::read(&changed)?));
     files.push(("unsigned.ko".to_owned(), unsigned(&one)?));
     files.push(("klpx-host.deb".to_owned(), fs::read(dist::host(workspace, Form::Deb)?)?));
     let mut words = fs::read(workspace.fixtures("host/words.sh"))?;
@@ -169,6 +170,19 @@ fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
     command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
     process::output(&mut command)?;
     Ok((key, certificate))
+}
+
+/// What `klpx inspect` says of a signature.
+fn signed_as(klpx: &Klpx, module: &Path, certificate: &Path, verdict: &str) -> Result<()> {
+    let mut command = klpx.command();
+    command.arg("inspect").arg(module).arg("--cert").arg(certificate).arg("--json");
+    let said = command.output()?;
+    let value: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+    let found = value["signature"]["verdict"].as_str().unwrap_or_default();
+    if found != verdict {
+        bail!("klpx inspect says of the signature of {}: {found:?}, not {verdict:?}", module.display());
+    }
+    Ok(())
 }
 
 /// A module without the signature at its end.

@@ -17,6 +17,7 @@ mod mark;
 mod record;
 mod refusal;
 mod report;
+mod schema;
 mod status;
 mod system;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use serde_json::{Value, json};
 
 pub use args::{Check, Cli, Command, EXIT_CODES, Install, Json, Load, Uninstall, Unload, Waiting};
 pub use host::Host;
+pub use schema::SCHEMAS;
 
 use checks::Finding;
 use file::Opened;

@@ -8,7 +8,7 @@ use klpx_test_tools as tools;
 use serde_json::Value;
 
 use crate::testing::Machine;
-use crate::{Command, run_on};
+use crate::{Cli, SCHEMAS, run_on};
 
 /// A livepatch of one function of vmlinux, as the compiler sees one.
 const SOURCE: &str = r#"
@@ -84,10 +84,17 @@ impl Answer {
     }
 }
 
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+/// What a command prints for programs fits its schema.
+#[track_caller]
+fn fits(command: &str, text: &str) {
+    let (_, schema) = SCHEMAS.iter().find(|(name, _)| *name == command).unwrap();
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema), "{command}");
+    let value: Value = serde_json::from_str(text).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(&value).map(|error| format!("{error} at {}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
 }
 
 /// Runs `klpx-host` with these words.
@@ -96,6 +103,10 @@ fn host(machine: &Machine, words: &[&str]) -> Answer {
     let mut out = Vec::new();
     let result = run_on(&machine.host(), &cli.command, &mut out);
     let out = String::from_utf8(out).unwrap();
+    // A command that is refused at once prints nothing for programs but its exit code.
+    if words.contains(&"--json") && !out.is_empty() {
+        fits(words[0], &out);
+    }
     match result {
         Ok(exit) => Answer { exit, out, codes: Vec::new(), detail: Vec::new() },
         Err(failure) => Answer {
@@ -338,7 +349,11 @@ fn a_file_is_installed_for_a_kernel_that_is_there_and_removed_again() {
     let other = Module { name: "b", release: "6.12.9+test", ..A }.build(&machine);
     assert_eq!(host(&machine, &["install", text(&other)]).codes, ["klpx::kernel-not-installed"]);
     assert_eq!(host(&machine, &["list"]).out, "no livepatch is installed\n");
-    host(&machine, &["install", text(&file)]);
+    let place = "/usr/lib/modules/6.12.1+test/livepatch/a.ko";
+    assert_eq!(host(&machine, &["install", text(&file), "--json"]).json()["file"], place);
+    assert_eq!(host(&machine, &["list", "--json"]).json()["livepatches"][0]["state"], "not loaded");
+    assert_eq!(host(&machine, &["check", "a", "--json"]).json()["good"], true);
+    assert_eq!(host(&machine, &["check", text(&other), "--json"]).json()["good"], false);
     machine.livepatch("a", "1\n", "0\n", &["f"]);
     assert_eq!(host(&machine, &["uninstall", "a"]).exit, 0);
     assert_eq!(host(&machine, &["status"]).exit, 0, "it stays loaded");
@@ -372,6 +387,6 @@ fn a_status_has_a_code_for_each_state() {
         let machine = Machine::new();
         machine.livepatch("a", enabled, transition, &["f"]);
         machine.livepatch("b", "1\n", "0\n", &["g"]);
-        assert_eq!(host(&machine, &["status"]).exit, exit, "{enabled:?} {transition:?}");
+        assert_eq!(host(&machine, &["status", "--json"]).exit, exit, "{enabled:?} {transition:?}");
     }
 }

@@ -29,6 +29,20 @@ pub(crate) enum Schema {
     Normalize,
     /// klpx inline-check --json
     InlineCheck,
+    /// klpx load --json
+    Load,
+    /// klpx unload --json
+    Unload,
+    /// klpx status --json
+    Status,
+    /// klpx check --json
+    Check,
+    /// klpx list --json
+    List,
+    /// klpx install --json
+    Install,
+    /// klpx uninstall --json
+    Uninstall,
 }
 
 impl Schema {
@@ -43,8 +57,20 @@ impl Schema {
             Schema::Package => include_str!("schema/package.json"),
             Schema::Normalize => include_str!("schema/normalize.json"),
             Schema::InlineCheck => include_str!("schema/inline-check.json"),
+            Schema::Load => on_host("load"),
+            Schema::Unload => on_host("unload"),
+            Schema::Status => on_host("status"),
+            Schema::Check => on_host("check"),
+            Schema::List => on_host("list"),
+            Schema::Install => on_host("install"),
+            Schema::Uninstall => on_host("uninstall"),
         }
     }
+}
+
+/// The schema of a command that klpx-host has, too.
+fn on_host(command: &str) -> &'static str {
+    klpx_host::SCHEMAS.iter().find(|(name, _)| *name == command).map_or("", |(_, text)| text)
 }
 
 /// Prints a schema, or says which there are.

@@ -2,7 +2,7 @@
 BASE=/run/klpx
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p "$BASE/bin" /run/systemd/system/multi-user.target.wants /disk
-cp -a /lib /scenarios "$BASE"
+cp -a /lib /modules /scenarios "$BASE"
 find /bin -type f -exec cp {} "$BASE/bin" ';'
 "$BASE/bin/busybox" --install -s "$BASE/bin"
 cp /disk.service /run/systemd/system/klpx-guest.service

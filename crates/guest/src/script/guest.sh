@@ -90,10 +90,10 @@ remove() {
 # module NAME...: insmod unless it is there, after what it needs. A module that is built in has no file.
 module() {
     for wanted in "$@"; do
-        [ -f "/modules/$wanted.chain" ] || continue
+        [ -f "$BASE/modules/$wanted.chain" ] || continue
         while read -r name; do
-            [ -d "/sys/module/$name" ] || insmod "/modules/$name.ko" || fail "insmod $name"
-        done <"/modules/$wanted.chain"
+            [ -d "/sys/module/$name" ] || insmod "$BASE/modules/$name.ko" || fail "insmod $name"
+        done <"$BASE/modules/$wanted.chain"
     done
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use klpx_guest::{DISK_MODULES, Guest, Modules, Task};
@@ -115,8 +115,7 @@ fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usiz
 /// The files that the tasks find beside them: packages, modules, and words.
 fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let (key, certificate) = key(output)?;
-    let signed =
-        [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
+    let signed = [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
     let tested = [&signed[..], &["--test".to_owned()]].concat();
     let one = ONE.build(workspace, klpx, built, &tested, output)?;
     let report = output.join(format!("{}.json", ONE.name));
@@ -166,7 +165,18 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
 fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
     let (key, certificate) = (output.join("key.pem"), output.join("certificate.pem"));
     let mut command = Command::new("openssl");
-    command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", "/CN=tests of klpx"]);
+    command.args([
+        "req",
+        "-new",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-noenc",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=tests of klpx",
+    ]);
     command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
     process::output(&mut command)?;
     Ok((key, certificate))

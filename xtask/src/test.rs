@@ -159,8 +159,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
-    let of_livepatches =
-        [
+    let of_livepatches = [
         Part::Scenarios,
         Part::Trials,
         Part::Host,

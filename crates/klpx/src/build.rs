@@ -181,7 +181,7 @@ fn show(args: &Build, results: &Results, output: &Path, out: &mut impl Write) ->
         left.extend(results.left_out.iter().map(row));
         text.push_str(&format!("\n{}", render::table(&left)));
     }
-    text.push_str(&format!("\n{}   load it with: insmod {}\n", output.display(), output.display()));
+    text.push_str(&format!("\n{}   load it with: klpx load {}\n", output.display(), output.display()));
     out.write_all(text.as_bytes())
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }

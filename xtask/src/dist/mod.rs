@@ -25,8 +25,7 @@ pub(crate) struct Args {
 const FOLDER: &str = "target/dist";
 /// The section of klpx-host's pages: administration.
 const SECTION: &str = "8";
-const SHELLS: [(Shell, &str); 3] =
-    [(Shell::Bash, "NAME"), (Shell::Zsh, "_NAME"), (Shell::Fish, "NAME.fish")];
+const SHELLS: [(Shell, &str); 3] = [(Shell::Bash, "NAME"), (Shell::Zsh, "_NAME"), (Shell::Fish, "NAME.fish")];
 const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
 
 /// The form of a package.
@@ -168,7 +167,9 @@ fn date(workspace: &Workspace) -> Result<String> {
 
 /// A changelog in Debian's form (deb-changelog(5)), which says where the whole one is.
 fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
-    let date = process::output(Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{date}")))?;
+    let date = process::output(
+        Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{date}")),
+    )?;
     let (name, version) = (program.name(), env!("CARGO_PKG_VERSION"));
     let text = "  * What is new is in the CHANGELOG.md of klpx's source.";
     Ok(format!("{name} ({version}-1) unstable; urgency=medium\n\n{text}\n\n -- {maintainer}  {date}"))
@@ -225,7 +226,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 
 /// What lintian says and the packages do not follow, each with the reason.
 const LINTIAN: [(&str, &str); 2] = [
-    ("shared-library-lacks-prerequisites", "klpx-host needs no library, as it runs where the root file system is half there"),
+    (
+        "shared-library-lacks-prerequisites",
+        "klpx-host needs no library, as it runs where the root file system is half there",
+    ),
     ("initial-upload-closes-no-bugs", "nobody uploads the packages to Debian"),
 ];
 /// The same for rpmlint.

@@ -112,6 +112,7 @@ const ITEMS: &[(Item, &[Need])] = &[
     (Program("lintian", "lintian"), &[Packages]),
     (Program("rpmlint", "rpmlint"), &[Packages]),
     (Program("rpm", "rpm"), &[Packages]),
+    (Program("dpkg-shlibdeps", "dpkg-dev"), &[Packages]),
     (Program("unshare", "util-linux"), &[Root]),
     (Program("busybox", "busybox-static"), &[Guest]),
     (Program("qemu-system-x86_64", "qemu-system-x86"), &[Guest]),

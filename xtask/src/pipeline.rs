@@ -94,9 +94,7 @@ fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usiz
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
         if name.starts_with(|c: char| c.is_ascii_digit()) {
             let script = fs::read_to_string(&path)?;
-            let used = files.iter().filter(|(file, _)| file == "words.sh" || script.contains(file.as_str()));
-            let files = used.cloned().collect();
-            tasks.push(Task { name, script, files, console: Vec::new() });
+            tasks.push(Task { name, script, files: files.to_vec(), console: Vec::new() });
         }
     }
     tasks.sort_by(|a, b| a.name.cmp(&b.name));

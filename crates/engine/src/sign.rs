@@ -31,6 +31,12 @@ impl fmt::Debug for Pin {
     }
 }
 
+impl Signing {
+    fn is_in_token(&self) -> bool {
+        self.key.as_encoded_bytes().starts_with(b"pkcs11:")
+    }
+}
+
 /// The same, with the program that signs: everything that can be known before the build was checked.
 pub(crate) struct Signer<'s> {
     signing: &'s Signing,
@@ -42,11 +48,8 @@ impl<'s> Signer<'s> {
     /// # Errors
     /// When the key or the certificate can't be read, or the kernel's headers don't have the program.
     pub(crate) fn new(signing: &'s Signing, headers: Option<&Path>, config: &Config) -> Result<Signer<'s>> {
-        let key = Path::new(&signing.key);
-        let in_token = key.as_os_str().as_encoded_bytes().starts_with(b"pkcs11:");
-        for path in
-            [Some(signing.certificate.as_path()), Some(key).filter(|_| !in_token)].into_iter().flatten()
-        {
+        let key = Some(Path::new(&signing.key)).filter(|_| !signing.is_in_token());
+        for path in [Some(signing.certificate.as_path()), key].into_iter().flatten() {
             klpx_input::open(path).map_err(|error| Diagnosis::io("read", path, &error))?;
         }
         let program = headers.map(|headers| headers.join("scripts/sign-file"));
@@ -78,9 +81,13 @@ impl<'s> Signer<'s> {
                 .place(Place::file(self.signing.certificate.display().to_string(), None))
                 .why("the kernel's sign-file fails")
                 .detail(outcome.lines)
-                .remedy(
-                    "check that key and certificate belong together, and that KBUILD_SIGN_PIN opens the key",
-                )
+                .remedy(match self.signing.is_in_token() {
+                    false => "check that key and certificate belong together, and that KBUILD_SIGN_PIN opens the key",
+                    true => {
+                        "check that OpenSSL has its provider pkcs11 (package pkcs11-provider), that KBUILD_SIGN_PIN opens \
+                         the token, and that key and certificate belong together; or sign elsewhere, and then klpx sign"
+                    }
+                })
                 .into());
         }
         Ok(std::fs::read(&file).map_err(|error| Diagnosis::io("read", &file, &error))?)

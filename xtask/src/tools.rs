@@ -41,7 +41,8 @@ impl Tool {
         step.at(&format!("cargo install {name} {version}"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["install", "--locked", "--quiet", name, "--version", version, "--root"]).arg(&root);
+        // Each runs for seconds: compiling them well would take longer.
+        command.args(["install", "--locked", "--debug", "--quiet", name, "--version", version, "--root"]).arg(&root);
         process::output(&mut command).with_context(|| format!("can't install {name} {version}"))?;
         step.done(version);
         Ok(program)

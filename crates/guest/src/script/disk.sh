@@ -7,6 +7,8 @@ find /bin -type f -exec cp {} "$BASE/bin" ';'
 "$BASE/bin/busybox" --install -s "$BASE/bin"
 cp /disk.service /run/systemd/system/klpx-guest.service
 ln -s ../klpx-guest.service /run/systemd/system/multi-user.target.wants
+# The console is the tasks'. A getty there would wait for a device that only udev shows.
+ln -s /dev/null /run/systemd/system/getty.target
 module virtio_pci virtio_blk ext4
 mount -t ext4 /dev/vda /disk || say FAIL "the disk is not mounted"
 for place in dev proc run sys; do mount -o move "/$place" "/disk/$place"; done

@@ -42,7 +42,9 @@ impl Tool {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         // Each runs for seconds: compiling them well would take longer.
-        command.args(["install", "--locked", "--debug", "--quiet", name, "--version", version, "--root"]).arg(&root);
+        command
+            .args(["install", "--locked", "--debug", "--quiet", name, "--version", version, "--root"])
+            .arg(&root);
         process::output(&mut command).with_context(|| format!("can't install {name} {version}"))?;
         step.done(version);
         Ok(program)

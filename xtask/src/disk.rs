@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use klpx_guest::{DISK_MODULES, Guest, Modules};
 
 use crate::apt;
+use crate::busybox;
+use crate::kernel::Built;
 use crate::packages::{self, Need};
 use crate::process;
 use crate::ui;
@@ -27,6 +30,23 @@ pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     let copy = folder.join("disk");
     fs::copy(disk, &copy)?;
     Ok(copy)
+}
+
+/// A guest of a kernel that boots from a disk, with further modules of the kernel at hand.
+pub(crate) fn guest(workspace: &Workspace, built: &Built, disk: PathBuf, modules: &[&str]) -> Result<Guest> {
+    let known = Modules::read(&built.modules_root())?;
+    let wanted = DISK_MODULES.iter().chain(modules).map(|&name| name.to_owned());
+    // What has no file is built in.
+    let wanted: Vec<String> = wanted.filter(|name| known.names().contains(name)).collect();
+    Ok(Guest {
+        machine: built.kernel.machine.guest,
+        image: built.image(),
+        busybox: busybox::of(workspace, built.kernel.machine)?,
+        modules: known.loading(&wanted)?,
+        programs: Vec::new(),
+        disk: Some(disk),
+        arguments: String::new(),
+    })
 }
 
 fn ensure(workspace: &Workspace) -> Result<PathBuf> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use klpx_guest::{DISK_MODULES, Guest, Modules, Task};
+use klpx_guest::Task;
 
 use crate::dist::{self, Form};
 use crate::host::{self, ONE, TWO};
@@ -15,7 +15,7 @@ use crate::kernel::Built;
 use crate::klpx::Klpx;
 use crate::tried::Tried;
 use crate::workspace::Workspace;
-use crate::{busybox, disk, packages, process, ui};
+use crate::{disk, packages, process, ui};
 
 /// Modules of the kernel that the tasks load.
 const MODULES: &[&str] = &["overlay"];
@@ -40,19 +40,7 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
     let files = files(workspace, klpx, built, &output)?;
     let disk = disk::copy(workspace, &output)?;
     let mut elapsed = start.elapsed();
-    let mut modules: Vec<String> = DISK_MODULES.iter().chain(MODULES).map(|&name| name.to_owned()).collect();
-    let known = Modules::read(&built.modules_root())?;
-    // What has no file is built in.
-    modules.retain(|name| known.names().contains(name));
-    let mut guest = Guest {
-        machine: built.kernel.machine.guest,
-        image: built.image(),
-        busybox: busybox::of(workspace, built.kernel.machine)?,
-        modules: known.loading(&modules)?,
-        programs: Vec::new(),
-        disk: Some(disk.clone()),
-        arguments: String::new(),
-    };
+    let mut guest = disk::guest(workspace, built, disk.clone(), MODULES)?;
     let mut tried = Vec::new();
     for (boot, tasks) in boots(workspace, &files)? {
         let mut step = ui::step(&format!("{} packages", built.kernel.name));
@@ -163,18 +151,8 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
 fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
     let (key, certificate) = (output.join("key.pem"), output.join("certificate.pem"));
     let mut command = Command::new("openssl");
-    command.args([
-        "req",
-        "-new",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-noenc",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=tests of klpx",
-    ]);
+    command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2"]);
+    command.args(["-subj", "/CN=tests of klpx"]);
     command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
     process::output(&mut command)?;
     Ok((key, certificate))

@@ -6,8 +6,6 @@ use std::collections::BTreeSet;
 use crate::Task;
 
 const WORDS: &str = include_str!("script/trial.sh");
-/// The object that is no module.
-const VMLINUX: &str = "vmlinux";
 
 /// A livepatch to be tried, and what it should do.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +16,8 @@ pub struct Trial {
     pub module: Vec<u8>,
     /// The functions that it replaces: object, and name with position as sysfs has them (`vmlinux`, `f,1`).
     pub functions: Vec<(String, String)>,
+    /// The modules that it patches; one may have callbacks alone.
+    pub targets: BTreeSet<String>,
     /// An earlier livepatch, whose place it takes: name and module.
     pub previous: Option<(String, Vec<u8>)>,
     /// Commands that run before it is loaded.
@@ -52,15 +52,9 @@ impl std::str::FromStr for Expectation {
 }
 
 impl Trial {
-    /// The modules that it patches.
-    pub fn targets(&self) -> BTreeSet<String> {
-        let objects = self.functions.iter().map(|(object, _)| object);
-        objects.filter(|object| *object != VMLINUX).cloned().collect()
-    }
-
     /// What a guest does, in order.
     pub fn tasks(&self) -> Vec<Task> {
-        let has_targets = !self.targets().is_empty();
+        let has_targets = !self.targets.is_empty();
         let mut scripts = vec![("loaded, disabled, unloaded", "load\nunload\n")];
         if has_targets {
             scripts.push(("loaded before what it patches", "load\ntargets\npatched\nunload\n"));
@@ -100,7 +94,7 @@ impl Trial {
         let mut files = vec![
             ("livepatch.ko".to_owned(), self.module.clone()),
             ("functions".to_owned(), functions.into_bytes()),
-            ("targets".to_owned(), lines(&mut self.targets().into_iter()).into_bytes()),
+            ("targets".to_owned(), lines(&mut self.targets.iter().cloned()).into_bytes()),
             ("trial.sh".to_owned(), WORDS.as_bytes().to_vec()),
         ];
         let mut names = format!("NAME={}\n", self.name);
@@ -135,6 +129,7 @@ mod tests {
             Trial { name: "livepatch_a".to_owned(), functions: vec![of("vmlinux")], ..Trial::default() };
         assert_eq!(titles(&trial), ["loaded, disabled, unloaded", "loaded again"]);
         trial.functions.push(of("md_mod"));
+        trial.targets.insert("md_mod".to_owned());
         trial.previous = Some(("livepatch_b".to_owned(), Vec::new()));
         trial.after = vec!["uname => Linux".parse().expect("an expectation")];
         assert_eq!(

@@ -69,6 +69,9 @@ pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     Ok((outcome, trial.name))
 }
 
+/// The object that is no module.
+const VMLINUX: &str = "vmlinux";
+
 fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
     Diagnosis::new("klpx::not-a-livepatch", Class::Input, "the module is no livepatch that can be tried")
         .place(Place::file(file.path().display().to_string(), None))
@@ -91,9 +94,11 @@ fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
         object.functions.iter().map(|f| (object.name.clone(), format!("{},{}", f.old_name, f.sympos.max(1))))
     });
     let functions: Vec<(String, String)> = functions.collect();
-    if functions.is_empty() {
-        return Err(not_a_livepatch(file, "its arrays name no function").into());
+    // A livepatch may have callbacks alone.
+    if module.objects.is_empty() {
+        return Err(not_a_livepatch(file, "its arrays name no kernel object").into());
     }
+    let objects = module.objects.iter().map(|object| object.name.clone());
     let previous = |path: &PathBuf| {
         let file = ElfFile::open(path)?;
         let name = name_of(&file, &inspect::inspect(&file)?)?;
@@ -104,6 +109,7 @@ fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
         name: name_of(file, module)?,
         module: file.bytes().to_vec(),
         functions,
+        targets: objects.filter(|name| name != VMLINUX).collect(),
         previous: args.previous.as_ref().map(previous).transpose()?,
         before: args.before.clone(),
         after: args.after.clone(),
@@ -157,7 +163,7 @@ fn guest(
                 .into());
         }
     };
-    let targets: Vec<String> = trial.targets().into_iter().collect();
+    let targets: Vec<String> = trial.targets.iter().cloned().collect();
     let modules = found(Piece::Modules).map(|folder| Modules::read(&folder)).transpose()?;
     let (there, missing) = match &modules {
         Some(modules) => targets.into_iter().partition(|name| modules.has(name)),

@@ -7,11 +7,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 use clap_complete::Shell;
+use klpx_guest::Task;
 
 use crate::packages::{self, Need};
 use crate::tools::{AUDITABLE, CYCLONEDX, DEB, RPM};
 use crate::workspace::Workspace;
-use crate::{klpx, process, ui};
+use crate::{disk, kernel, klpx, process, ui};
 
 /// `cargo xtask dist`.
 #[derive(clap::Args)]
@@ -114,6 +115,7 @@ impl Program {
                 page(sub, &pages)?;
             }
         }
+        compress(&pages)?;
         for (shell, file) in SHELLS {
             let mut script = Vec::new();
             match self {
@@ -149,11 +151,16 @@ impl Program {
                 command
             }
         };
-        let file = folder.join(format!("{}.{}", self.name(), form.extension()));
-        command.args(["--target", &self.target()?, "--output"]).arg(&file);
+        // The file has the name that its distribution gives one.
+        let scratch = tempfile::tempdir_in(&folder)?;
+        command.args(["--target", &self.target()?, "--output"]).arg(scratch.path());
         // Same inputs, same bytes.
         command.env("SOURCE_DATE_EPOCH", date(workspace)?);
         process::output(&mut command).with_context(|| format!("can't package {}", self.name()))?;
+        let made = fs::read_dir(scratch.path())?.next();
+        let made = made.with_context(|| format!("no package of {} was made", self.name()))??;
+        let file = folder.join(made.file_name());
+        fs::rename(made.path(), &file)?;
         Ok(file)
     }
 }
@@ -173,6 +180,13 @@ fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
     let (name, version) = (program.name(), env!("CARGO_PKG_VERSION"));
     let text = "  * What is new is in the CHANGELOG.md of klpx's source.";
     Ok(format!("{name} ({version}-1) unstable; urgency=medium\n\n{text}\n\n -- {maintainer}  {date}"))
+}
+
+/// Compresses the pages of a folder, as packages have them.
+fn compress(pages: &Path) -> Result<()> {
+    let pages = fs::read_dir(pages)?.map(|page| Ok(page?.path())).collect::<Result<Vec<_>>>()?;
+    let plain = pages.iter().filter(|page| page.extension().is_some_and(|end| end != "gz"));
+    process::output(Command::new("gzip").args(["--best", "--no-name", "--force"]).args(plain)).map(drop)
 }
 
 fn page(command: &clap::Command, folder: &Path) -> Result<()> {
@@ -202,26 +216,71 @@ fn made(workspace: &Workspace, program: Program, form: Form, maintainer: &str) -
     Ok(file)
 }
 
-/// Makes everything.
+/// Makes everything, and tries the packages in a guest. `Ok(false)`: one of them does not work.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     packages::ensure(&[Need::Packages])?;
+    let mut files = Vec::new();
     for program in [Program::Klpx, Program::Host] {
         let mut step = ui::step(program.name());
         for form in [Form::Deb, Form::Rpm] {
             step.at(form.extension());
-            made(workspace, program, form, &args.maintainer)?;
+            let file = made(workspace, program, form, &args.maintainer)?;
+            files.push((format!("{}.{}", program.name(), form.extension()), fs::read(file)?));
         }
         step.at("bill of materials");
-        let manifest = workspace.root.join(program.manifest());
-        let mut command = CYCLONEDX.command(workspace)?;
-        command.args(["--format", "json", "--quiet", "--override-filename", "bom", "--manifest-path"]);
-        command.arg(manifest.join("Cargo.toml"));
-        process::output(&mut command)?;
-        let bill = workspace.root.join(FOLDER).join(format!("{}.cdx.json", program.name()));
-        fs::rename(manifest.join("bom.json"), bill)?;
+        bill(workspace, program)?;
         step.done(&format!("in {FOLDER}"));
     }
-    Ok(true)
+    installed(workspace, files)
+}
+
+/// The bill of materials. The tool writes one beside the manifest of every crate of the workspace.
+fn bill(workspace: &Workspace, program: Program) -> Result<()> {
+    const FILE: &str = "bom.json";
+    let root = &workspace.root;
+    let mut command = CYCLONEDX.command(workspace)?;
+    command.args(["--format", "json", "--quiet", "--override-filename", "bom", "--manifest-path"]);
+    process::output(command.arg(root.join(program.manifest()).join("Cargo.toml")))?;
+    let bill = root.join(FOLDER).join(format!("{}.cdx.json", program.name()));
+    fs::rename(root.join(program.manifest()).join(FILE), bill)?;
+    let crates =
+        fs::read_dir(root.join("crates"))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    for folder in crates.into_iter().chain([root.join("xtask")]) {
+        let left = folder.join(FILE);
+        if left.exists() {
+            fs::remove_file(left)?;
+        }
+    }
+    Ok(())
+}
+
+/// Installs, uses and removes the packages on a Debian with a stock kernel.
+fn installed(workspace: &Workspace, mut files: Vec<(String, Vec<u8>)>) -> Result<bool> {
+    packages::ensure(&disk::NEEDS)?;
+    let kernel = kernel::select(&["debian-6.12".to_owned()])?[0];
+    packages::ensure(kernel.needs)?;
+    let built = kernel::ensure(workspace, kernel)?;
+    let step = ui::step("a guest");
+    let scratch = tempfile::tempdir()?;
+    let disk = disk::copy(workspace, scratch.path())?;
+    files.push(("words.sh".to_owned(), fs::read(workspace.fixtures("host/words.sh"))?));
+    let task = Task {
+        name: "installed".to_owned(),
+        script: include_str!("installed.sh").to_owned(),
+        files,
+        console: Vec::new(),
+    };
+    let console = workspace.root.join(FOLDER).join("console.log");
+    let boot = disk::guest(workspace, &built, disk, &[])?.boot(&[&task], &console)?;
+    let verdict = boot.verdicts.get(&task.name).cloned().unwrap_or_default();
+    for problem in verdict.problems() {
+        ui::say(&format!("    {problem}"));
+    }
+    match verdict.good() {
+        true => step.done(&format!("{} checks", verdict.passed.len())),
+        false => step.failed(&format!("the console is in {}", console.display())),
+    };
+    Ok(verdict.good())
 }
 
 /// What lintian says and the packages do not follow, each with the reason.

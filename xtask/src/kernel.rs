@@ -8,7 +8,7 @@ use klpx_guest::Modules;
 
 use crate::distro::{self, Distro};
 use crate::machine::{self, Machine};
-use crate::made::{self, Recipe};
+use crate::made::{self, Recipe, Wanted};
 use crate::packages::Need;
 use crate::source::{self, Source};
 use crate::stock::{self, Shipped};
@@ -260,6 +260,11 @@ impl Kernel {
         }
     }
 
+    /// Its tree under a name.
+    fn wanted<'a>(&'a self, name: &'a str, recipe: &'a Recipe) -> Wanted<'a> {
+        Wanted { name, title: self.title, machine: self.machine, recipe }
+    }
+
     /// The release of Debian that it is for, if it comes from one.
     pub(crate) fn distro(&self) -> Option<&'static Distro> {
         match &self.origin {
@@ -397,7 +402,7 @@ impl Built {
 pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
     match &kernel.origin {
         Origin::Made(recipe) => {
-            let (source, tree) = made::ensure(workspace, kernel.name, kernel.title, kernel.machine, recipe)?;
+            let (source, tree) = made::ensure(workspace, kernel.wanted(kernel.name, recipe))?;
             Ok(Built { kernel, source, tree, release: None, root: None })
         }
         Origin::Shipped(shipped) => {
@@ -407,13 +412,25 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     }
 }
 
-/// A stock kernel and the distribution's next one. Of the next only the source is there until [`at_release`] fetches it.
-pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, String, Source)> {
-    let shipped = kernel.shipped()?;
-    let [older, newer] = stock::pair(workspace, shipped)?;
-    let built = at_release(workspace, kernel, &older)?;
-    let source = stock::source(workspace, shipped, &newer)?;
-    Ok((built, newer, source))
+/// A kernel, and the source of the next release of its series: of a stock kernel the distribution's next one. `back`:
+/// the kernel of the next release, and the source of the one before.
+pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel, back: bool) -> Result<(Built, Source)> {
+    match &kernel.origin {
+        Origin::Made(recipe) => {
+            let [older, newer] = source::pair(workspace, recipe.series)?;
+            let (source, other) = if back { (newer, older) } else { (older, newer) };
+            // Not the name of the tests' kernel, whose tree a newer one replaces.
+            let name = format!("{}@{}", kernel.name, source.version);
+            let tree = made::of_source(workspace, kernel.wanted(&name, recipe), &source)?;
+            Ok((Built { kernel, source, tree, release: None, root: None }, other))
+        }
+        Origin::Shipped(_) if back => bail!("the {} kernel is not made here", kernel.name),
+        Origin::Shipped(shipped) => {
+            let [older, newer] = stock::pair(workspace, shipped)?;
+            let source = stock::source(workspace, shipped, &newer)?;
+            Ok((at_release(workspace, kernel, &older)?, Source { version: newer, ..source }))
+        }
+    }
 }
 
 /// One release of a stock kernel.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt;
+use crate::apt::{self, Repository};
 use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
@@ -112,6 +112,46 @@ pub(crate) fn unpacked(
     Ok(Source { tree: place.join(directory), version })
 }
 
+/// A release of a series and the next one, as far as the archive still has them: the older is the one that the options
+/// name, else the last but one.
+pub(crate) fn pair(workspace: &Workspace, series: &Series) -> Result<[Source; 2]> {
+    let lists = workspace.cache_dir("apt")?;
+    let lock = workspace.lock("apt")?;
+    let repository = Repository::open(&lists, None, series.suites)?;
+    // By release, the newest package of each.
+    let mut packages: Vec<(String, String)> = Vec::new();
+    let mut versions = repository.versions(series.package)?;
+    versions.sort_by(|a, b| apt::compare_versions(a, b));
+    for version in versions {
+        let release = version.split('-').next().unwrap_or(&version).to_owned();
+        packages.retain(|(other, _)| *other != release);
+        packages.push((release, version));
+    }
+    let known: Vec<&str> = packages.iter().map(|(release, _)| release.as_str()).collect();
+    let wanted = workspace.releases.iter().find(|release| known.contains(&release.as_str()));
+    let place = match wanted {
+        Some(wanted) => known.iter().position(|release| release == wanted),
+        None => known.len().checked_sub(2),
+    };
+    let chosen = place.and_then(|at| Some([packages.get(at)?.clone(), packages.get(at + 1)?.clone()]));
+    let chosen = chosen.with_context(|| {
+        format!("{} has no two releases in the archive, or none behind the one that is named", series.package)
+    })?;
+    drop(repository);
+    drop(lock);
+    let fetch = |(release, version): &(String, String)| {
+        unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
+            let _lock = workspace.lock("apt")?;
+            let repository = Repository::open(&lists, None, series.suites)?;
+            let deb = repository.download(scratch, series.package, version)?;
+            let files = scratch.join("files");
+            apt::unpack(&deb, &files, &[])?;
+            tarball_in(&files, series)
+        })
+    };
+    Ok([fetch(&chosen[0])?, fetch(&chosen[1])?])
+}
+
 fn only_directory(parent: &Path) -> Result<PathBuf> {
     let mut found =
         fs::read_dir(parent)?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
@@ -140,6 +180,11 @@ fn version_of(tree: &Path) -> Result<String> {
 fn fetch_package(scratch: &Path, series: &Series) -> Result<PathBuf> {
     let files = apt::fetch(scratch, series.package, None, series.suites)
         .context("name a source with --kernel-src DIR or --kernel-src linux-7.2.tar.xz")?;
+    tarball_in(&files, series)
+}
+
+/// The tarball that an unpacked package holds.
+fn tarball_in(files: &Path, series: &Series) -> Result<PathBuf> {
     fs::read_dir(files.join("usr/src"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.to_string_lossy().contains(".tar."))

@@ -412,25 +412,42 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     }
 }
 
-/// A kernel, and the source of the next release of its series: of a stock kernel the distribution's next one. `back`:
-/// the kernel of the next release, and the source of the one before.
-pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel, back: bool) -> Result<(Built, Source)> {
+/// A kernel, and the source of the next release of its series: of a stock kernel the distribution's next one.
+pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
     match &kernel.origin {
         Origin::Made(recipe) => {
-            let [older, newer] = source::pair(workspace, recipe.series)?;
-            let (source, other) = if back { (newer, older) } else { (older, newer) };
+            let known = source::releases(workspace, recipe.series)?;
+            let wanted = workspace.releases.iter().find_map(|wanted| known.iter().position(|r| r == wanted));
+            let older = wanted.or(known.len().checked_sub(2));
+            let pair = older.and_then(|older| known.get(older..older + 2));
+            let [older, newer] = pair.context("the archive has no two releases of this kernel")? else {
+                bail!("two releases")
+            };
+            let source = source::at_release(workspace, recipe.series, older)?;
             // Not the name of the tests' kernel, whose tree a newer one replaces.
-            let name = format!("{}@{}", kernel.name, source.version);
+            let name = format!("{}@{older}", kernel.name);
             let tree = made::of_source(workspace, kernel.wanted(&name, recipe), &source)?;
-            Ok((Built { kernel, source, tree, release: None, root: None }, other))
+            let next = source::at_release(workspace, recipe.series, newer)?;
+            Ok((Built { kernel, source, tree, release: None, root: None }, next))
         }
-        Origin::Shipped(_) if back => bail!("the {} kernel is not made here", kernel.name),
         Origin::Shipped(shipped) => {
             let [older, newer] = stock::pair(workspace, shipped)?;
             let source = stock::source(workspace, shipped, &newer)?;
             Ok((at_release(workspace, kernel, &older)?, Source { version: newer, ..source }))
         }
     }
+}
+
+/// The kernel of the tests, and the source of an earlier release of its series: what the options name, else the one
+/// before.
+pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
+    let Origin::Made(recipe) = &kernel.origin else { bail!("the {} kernel is not made here", kernel.name) };
+    let built = ensure(workspace, kernel)?;
+    let known = source::releases(workspace, recipe.series)?;
+    let wanted = workspace.releases.iter().find(|wanted| known.contains(wanted));
+    let before = known.iter().take_while(|release| **release != built.source.version).last();
+    let earlier = wanted.or(before).context("the archive has no earlier release of this kernel")?;
+    Ok((built, source::at_release(workspace, recipe.series, earlier)?))
 }
 
 /// One release of a stock kernel.

@@ -112,44 +112,39 @@ pub(crate) fn unpacked(
     Ok(Source { tree: place.join(directory), version })
 }
 
-/// A release of a series and the next one, as far as the archive still has them: the older is the one that the options
-/// name, else the last but one.
-pub(crate) fn pair(workspace: &Workspace, series: &Series) -> Result<[Source; 2]> {
+/// The releases of a series that the archive has, oldest first, such as `7.2.12`.
+pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<String>> {
     let lists = workspace.cache_dir("apt")?;
-    let lock = workspace.lock("apt")?;
-    let repository = Repository::open(&lists, None, series.suites)?;
-    // By release, the newest package of each.
-    let mut packages: Vec<(String, String)> = Vec::new();
-    let mut versions = repository.versions(series.package)?;
+    let _lock = workspace.lock("apt")?;
+    let mut versions = Repository::open(&lists, None, series.suites)?.versions(series.package)?;
     versions.sort_by(|a, b| apt::compare_versions(a, b));
-    for version in versions {
-        let release = version.split('-').next().unwrap_or(&version).to_owned();
-        packages.retain(|(other, _)| *other != release);
-        packages.push((release, version));
-    }
-    let known: Vec<&str> = packages.iter().map(|(release, _)| release.as_str()).collect();
-    let wanted = workspace.releases.iter().find(|release| known.contains(&release.as_str()));
-    let place = match wanted {
-        Some(wanted) => known.iter().position(|release| release == wanted),
-        None => known.len().checked_sub(2),
-    };
-    let chosen = place.and_then(|at| Some([packages.get(at)?.clone(), packages.get(at + 1)?.clone()]));
-    let chosen = chosen.with_context(|| {
-        format!("{} has no two releases in the archive, or none behind the one that is named", series.package)
-    })?;
-    drop(repository);
-    drop(lock);
-    let fetch = |(release, version): &(String, String)| {
-        unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
-            let _lock = workspace.lock("apt")?;
-            let repository = Repository::open(&lists, None, series.suites)?;
-            let deb = repository.download(scratch, series.package, version)?;
-            let files = scratch.join("files");
-            apt::unpack(&deb, &files, &[])?;
-            tarball_in(&files, series)
-        })
-    };
-    Ok([fetch(&chosen[0])?, fetch(&chosen[1])?])
+    let mut releases: Vec<String> = versions.iter().map(|version| release_of(version).to_owned()).collect();
+    releases.dedup();
+    Ok(releases)
+}
+
+/// The source of one release.
+pub(crate) fn at_release(workspace: &Workspace, series: &Series, release: &str) -> Result<Source> {
+    unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
+        let lists = workspace.cache_dir("apt")?;
+        let _lock = workspace.lock("apt")?;
+        let repository = Repository::open(&lists, None, series.suites)?;
+        let mut versions = repository.versions(series.package)?;
+        versions.retain(|version| release_of(version) == release);
+        let newest = versions.into_iter().max_by(|a, b| apt::compare_versions(a, b));
+        let newest = newest.with_context(|| {
+            format!("the configured mirror has no {} {release}{}", series.package, repository.excuse())
+        })?;
+        let deb = repository.download(scratch, series.package, &newest)?;
+        let files = scratch.join("files");
+        apt::unpack(&deb, &files, &[])?;
+        tarball_in(&files, series)
+    })
+}
+
+/// The kernel's release in the version of a package.
+fn release_of(version: &str) -> &str {
+    version.split('-').next().unwrap_or(version)
 }
 
 fn only_directory(parent: &Path) -> Result<PathBuf> {

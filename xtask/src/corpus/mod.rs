@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// The kernel; of its releases the last but one, or what --release names
     #[arg(long, value_name = "NAME", default_value = "debian-6.12")]
     kernel: String,
-    /// Take the fixes back: patches that lead from a release to the one before
+    /// Take fixes back: patches that lead from the tests' kernel to the release before, or to what --release names.
+    /// No other kernel has to be made for that
     #[arg(long, conflicts_with = "successor")]
     back: bool,
     /// Build every livepatch at this level of the stabilised rebuild; may be repeated [default: klpx's own]
@@ -76,7 +77,10 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
-    let (built, next) = kernel::pair(workspace, kernel, args.back)?;
+    let (built, next) = match args.back {
+        true => kernel::pair_back(workspace, kernel)?,
+        false => kernel::pair(workspace, kernel)?,
+    };
     let release = match &built.release {
         Some(release) => release.clone(),
         None => format!("{}@{}", kernel.name, built.source.version),
@@ -84,7 +88,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     ui::line("corpus", &format!("{release} to {}", next.version), None);
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
     let folder = match args.back {
-        true => workspace.cache_dir(&format!("results/corpus/{release}-back"))?,
+        true => workspace.cache_dir(&format!("results/corpus/{release}-back-to-{}", next.version))?,
         false => workspace.cache_dir(&format!("results/corpus/{release}"))?,
     };
     let list = list(workspace, args)?;

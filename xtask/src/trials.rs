@@ -17,6 +17,8 @@ use crate::ui;
 const LARGE: &str = "04-vmlinux-and-module/livepatch-md-note.ko";
 /// Of vmlinux alone.
 const SMALL: &str = "01-proc-string/livepatch-version.ko";
+/// Of callbacks alone.
+const CALLBACKS: &str = "28-callbacks-alone/livepatch-nr-open.ko";
 /// The function that the small one replaces, and a name of its length that the kernel does not have.
 const FUNCTION: (&[u8], &[u8]) = (b"version_proc_show\0", b"version_proc_gone\0");
 /// The exit code for what does not do what it should.
@@ -51,6 +53,18 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
             title: "a livepatch of vmlinux and modules, in the place of another",
             module: large,
             options: [&previous[..], &options(&["--before", "uname -r => *.*"])].concat(),
+            fails: None,
+        },
+        Case {
+            name: "test-callbacks",
+            title: "a livepatch that replaces no function",
+            module: results.join(CALLBACKS),
+            options: options(&[
+                "--before",
+                "cat /proc/sys/fs/nr_open => 1048576",
+                "--after",
+                "cat /proc/sys/fs/nr_open => 524288",
+            ]),
             fails: None,
         },
         Case {

@@ -27,6 +27,10 @@ pub struct Stabilised {
 pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut Results) {
     results.frozen += made.frozen;
     results.held_back += made.held_back;
+    if made.spared > 0 {
+        let spared = words::plural(made.spared, "function");
+        events.note(&format!("{object}: {spared} of untouched units inline what they inlined before"));
+    }
     let Some(outcome) = &made.outcome else { return };
     let (level, why) = match &outcome.given_up {
         None => (Level::Inlining, String::new()),

@@ -22,6 +22,7 @@ pub mod llvm;
 mod moved;
 mod originals;
 mod prepare;
+mod sameness;
 mod sides;
 #[cfg(test)]
 mod testing;

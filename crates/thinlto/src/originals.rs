@@ -9,21 +9,18 @@ use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::linker::Backend;
 
 /// Functions by name.
 pub(crate) type Functions = BTreeMap<String, Identity>;
 
-/// A unit's original, in both steps of its compilation.
+/// The compilation of a unit's original.
 #[derive(Clone, Debug)]
 pub(crate) struct Original {
     /// Its functions before any pass.
     pub(crate) functions: Functions,
-    /// The inliner's remarks of the compilation.
+    /// The inliner's remarks.
     pub(crate) compiled: String,
-    /// Its native object, as the backend gives it.
-    pub(crate) native: PathBuf,
-    /// The inliner's remarks of the backend.
-    pub(crate) linked: String,
 }
 
 /// The file that it is kept in.
@@ -32,7 +29,6 @@ struct Kept {
     /// Another version may see other things.
     klpx: String,
     compiled: String,
-    linked: String,
     /// Hashes of body and attributes, in hexadecimal digits.
     functions: BTreeMap<String, [String; 2]>,
 }
@@ -51,27 +47,31 @@ impl Originals {
         Originals { folder: store.join("units") }
     }
 
-    /// The native object of a unit, where it is known.
-    pub(crate) fn native(&self, unit: &str) -> Option<PathBuf> {
-        Some(self.native_path(unit)).filter(|path| path.is_file())
+    /// What a unit's backend gave, where that is known.
+    pub(crate) fn backend(&self, unit: &str) -> Option<Backend> {
+        let remarks = std::fs::read_to_string(self.remarks_path(unit)).ok()?;
+        let object = self.native_path(unit);
+        object.is_file().then_some(Backend { object, remarks })
+    }
+
+    /// Keeps what a unit's backend gave: the native object, and then the remarks.
+    pub(crate) fn keep_backend(&self, unit: &str, backend: &Backend) -> Result<()> {
+        files::keep(&self.native_path(unit), files::read(&backend.object)?)?;
+        files::keep(&self.remarks_path(unit), &backend.remarks)
     }
 
     fn native_path(&self, unit: &str) -> PathBuf {
         self.folder.join(unit)
     }
 
-    /// Keeps a unit's native object.
-    pub(crate) fn keep_native(&self, unit: &str, native: &Path) -> Result<PathBuf> {
-        let path = self.native_path(unit);
-        files::keep(&path, files::read(native)?)?;
-        Ok(path)
+    fn remarks_path(&self, unit: &str) -> PathBuf {
+        self.native_path(unit).with_extension("remarks")
     }
 
     /// What is kept of a unit; `None` when that is nothing.
     pub(crate) fn read(&self, unit: &str) -> Option<Original> {
         let text = std::fs::read(self.text_path(unit)).ok()?;
         let kept: Kept = serde_json::from_slice(&text).ok()?;
-        let native = self.native(unit)?;
         let hash = |digits: &String| u128::from_str_radix(digits, 16).ok();
         let functions: Option<Functions> = kept
             .functions
@@ -81,17 +81,16 @@ impl Originals {
             })
             .collect();
         let functions = functions.filter(|_| kept.klpx == VERSION)?;
-        Some(Original { functions, compiled: kept.compiled, native, linked: kept.linked })
+        Some(Original { functions, compiled: kept.compiled })
     }
 
-    /// Keeps what was learnt. The native object must be kept already.
+    /// Keeps what was learnt of a unit's compilation.
     pub(crate) fn keep(&self, unit: &str, original: &Original) -> Result<()> {
         let hex = |hash: u128| format!("{hash:032x}");
         let functions = original.functions.iter();
         let kept = Kept {
             klpx: VERSION.to_owned(),
             compiled: original.compiled.clone(),
-            linked: original.linked.clone(),
             functions: functions
                 .map(|(name, identity)| (name.clone(), [hex(identity.body), hex(identity.attributes)]))
                 .collect(),
@@ -114,21 +113,22 @@ mod tests {
     fn what_is_kept_is_read_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let originals = Originals::of(folder.path());
-        assert!(originals.read("fs/a.o").is_none() && originals.native("fs/a.o").is_none());
+        assert!(originals.read("fs/a.o").is_none() && originals.backend("fs/a.o").is_none());
         let made = folder.path().join("made.o");
         std::fs::write(&made, "code").expect("a file");
-        let native = originals.keep_native("fs/a.o", &made).expect("kept");
-        assert_eq!(originals.native("fs/a.o").as_ref(), Some(&native));
-        assert!(originals.read("fs/a.o").is_none(), "nothing but its code is known");
+        originals.keep_backend("fs/a.o", &Backend { object: made, remarks: "r".into() }).expect("kept");
+        let backend = originals.backend("fs/a.o").expect("kept");
+        assert_eq!(
+            (files::read(&backend.object).expect("kept"), backend.remarks),
+            (b"code".to_vec(), "r".into())
+        );
+        assert!(originals.read("fs/a.o").is_none(), "nothing of its compilation is known");
         let identity = Identity { body: 1, attributes: u128::MAX };
         let functions = Functions::from([("f".to_owned(), identity)]);
-        let original = Original { functions, compiled: "c".into(), native, linked: "l".into() };
+        let original = Original { functions, compiled: "c".into() };
         originals.keep("fs/a.o", &original).expect("kept");
         let read = originals.read("fs/a.o").expect("kept");
-        assert_eq!(
-            (read.functions, read.compiled, read.linked),
-            (original.functions, "c".into(), "l".into())
-        );
+        assert_eq!((read.functions, read.compiled), (original.functions, "c".into()));
         let text = std::fs::read_to_string(originals.text_path("fs/a.o")).expect("kept");
         let older = text.replace(&format!("\"{VERSION}\""), "\"0.0.1\"");
         assert_ne!(older, text);

@@ -1,10 +1,12 @@
 //! From touched units to pairs of finished native objects: the units that the patch touches, and those that the thin
 //! link tells something else.
 
+mod others;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use crate::llvm::native;
 use klpx_build_driver::Progress;
 use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Call;
@@ -14,7 +16,7 @@ use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
 use crate::context::Context;
 use crate::link::Link;
-use crate::linker::{self, Slices};
+use crate::linker::{Backend, Slices};
 use crate::moved::Moved;
 use crate::originals::Originals;
 use crate::sides::Sides;
@@ -22,6 +24,7 @@ use crate::unit::{Compiler, Form, Overlays, Side, Unit};
 use crate::view::View;
 use crate::{Level, Outcome, declare, files};
 use klpx_build_driver::each;
+use others::Others;
 
 /// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
 #[derive(Clone, Debug)]
@@ -71,6 +74,8 @@ pub struct Made {
     pub moved: BTreeSet<Vec<u8>>,
     /// What came of the inlining, when there was something to undo.
     pub outcome: Option<Outcome>,
+    /// Functions of units that the patch does not touch, which would differ without the original's inlining.
+    pub spared: usize,
 }
 
 /// Makes the native code of one object's units that depends on the patch, from both sources. `list` says what objtool
@@ -101,12 +106,14 @@ pub fn prepare(
         work,
         level,
         progress,
+        examined: OnceLock::new(),
     };
     let chosen = attempt.run()?;
     let preparation = Preparation {
         context,
         touched,
         list,
+        attempt: &attempt,
         sides: &sides,
         compiler,
         originals: &originals,
@@ -114,16 +121,17 @@ pub fn prepare(
         progress,
     };
     let moved = preparation.moved(&chosen)?;
-    let others = preparation.others(&chosen, &moved)?;
+    let Others { natives, spared } = preparation.others(&chosen, &moved)?;
     let added = preparation.added(&chosen)?;
-    let made = preparation.finish(chosen, others, added)?;
-    Ok(Made { moved: moved.constants, ..made })
+    let made = preparation.finish(chosen, natives, added)?;
+    Ok(Made { moved: moved.constants, spared, ..made })
 }
 
 struct Preparation<'a> {
     context: &'a Context<'a>,
     touched: &'a Touched,
     list: &'a UnitList,
+    attempt: &'a Attempt<'a>,
     sides: &'a Sides,
     compiler: Compiler<'a>,
     originals: &'a Originals,
@@ -150,34 +158,6 @@ impl Preparation<'_> {
             all.is_used_by(&unit.object, &chosen.patched)?;
         }
         Ok(all)
-    }
-
-    /// The units that the patch does not touch and that have other native code because of it, or native code that means
-    /// something else.
-    fn others(&self, chosen: &Chosen, moved: &Moved) -> Result<Vec<Natives>> {
-        let original_slices = self.original_slices(chosen)?;
-        let touched = self.touched.units.iter().zip(&chosen.units);
-        let changed: Vec<&str> =
-            touched.filter(|(_, chosen)| !chosen.near.frozen).map(|(unit, _)| unit.object.as_str()).collect();
-        let seeing = linker::seeing_otherwise(&original_slices, &chosen.slices, &changed);
-        let known = || self.touched.units.iter().chain(self.touched.added.iter().map(|added| &added.unit));
-        let untouched = |unit: &&String| known().all(|other| other.object != **unit);
-        let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
-        tracing::debug!(?units, "see something else than before");
-        if units.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.progress.step(&format!("compiling {} more units to machine code", units.len()));
-        let original = self.natives_of_originals(&units)?;
-        let patched = self.backends("others", &units, chosen)?;
-        let mut found = Vec::new();
-        for ((unit, original), patched) in units.iter().zip(original).zip(patched) {
-            let same = native::same(&files::read(&original)?, &files::read(&patched)?);
-            if moved.is_used_by(unit, &patched)? || !same {
-                found.push(Natives { unit: (*unit).to_owned(), original, patched });
-            }
-        }
-        Ok(found)
     }
 
     /// What the thin link tells the original's units; it is kept.
@@ -209,32 +189,12 @@ impl Preparation<'_> {
         self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
     }
 
-    /// Native code of units that the patch does not touch, as the original has it; it is kept.
-    fn natives_of_originals(&self, units: &[&str]) -> Result<Vec<PathBuf>> {
-        let unknown: Vec<&str> =
-            units.iter().copied().filter(|unit| self.originals.native(unit).is_none()).collect();
-        if !unknown.is_empty() {
-            // A link of several units has all of them as kbuild made them.
-            let folder = self.work.join("views/untouched");
-            let view = self.sides.view(self.context, Side::Original, &folder, BTreeMap::new())?;
-            let scratch = self.work.join("backends/untouched");
-            let made = self.context.linker().backends(&view, &unknown, &[], &scratch)?;
-            let made = made.ok_or_else(|| no_backend(&unknown))?;
-            for (unit, backend) in unknown.iter().zip(made) {
-                self.originals.keep_native(unit, &backend.object)?;
-            }
-        }
-        let native = |unit: &&str| self.originals.native(unit).ok_or_else(|| no_backend(&[unit]));
-        units.iter().map(native).collect()
-    }
-
     /// Native code of units of the patched link.
-    fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<PathBuf>> {
+    fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<Backend>> {
         let view = self.view(Side::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
         let scratch = self.work.join("backends").join(name);
         let made = self.context.linker().backends(&view, units, &[], &scratch)?;
-        let made = made.ok_or_else(|| no_backend(units))?;
-        Ok(made.into_iter().map(|backend| backend.object).collect())
+        made.ok_or_else(|| no_backend(units))
     }
 
     /// The units that the patch adds, each beside one of an empty file.
@@ -244,9 +204,9 @@ impl Preparation<'_> {
             return Ok(Vec::new());
         }
         let patched = self.backends("added", &units, chosen)?;
-        let pair = |(Added { unit, .. }, patched): (&Added, PathBuf)| {
+        let pair = |(Added { unit, .. }, patched): (&Added, Backend)| {
             let empty = self.compiler.compile(unit, Side::Patched, Form::Nothing, "nothing")?;
-            Ok(Natives { unit: unit.object.clone(), original: empty.file, patched })
+            Ok(Natives { unit: unit.object.clone(), original: empty.file, patched: patched.object })
         };
         self.touched.added.iter().zip(patched).map(pair).collect()
     }

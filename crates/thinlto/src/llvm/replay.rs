@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::remarks::Inlined;
+use crate::sameness::{Known, Sameness};
 
 /// What LLVM's options are that make the inliner read records from a file.
 pub(crate) fn options(file: &str) -> [String; 3] {
@@ -23,40 +24,34 @@ pub(crate) fn options(file: &str) -> [String; 3] {
     ]
 }
 
-/// What is known of a function in both builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sameness {
-    /// Signature, body and attributes are the same.
-    Same,
-    /// Only the attributes are.
-    Attributes,
-    /// Nothing is known to be the same.
-    Other,
-}
-
 /// The records for one step of the patched build, from what the step inlined in the original build and what it inlines
-/// in the patched one left to itself. `of` tells of a function whether it is the same in both. `None` when both inlined
-/// the same: there is nothing to undo.
-pub(crate) fn records(
-    original: &[Inlined<'_>],
-    patched: &[Inlined<'_>],
-    of: impl Fn(&str) -> Sameness,
-) -> Option<String> {
+/// in the patched one left to itself. `None` when both inlined the same: there is nothing to undo.
+pub(crate) fn records(original: &[Inlined<'_>], patched: &[Inlined<'_>], known: &Known) -> Option<String> {
     let (theirs, ours) = (by_caller(original), by_caller(patched));
     let mut text = String::new();
     let mut undone = false;
     for caller in theirs.keys().chain(ours.keys()).copied().collect::<BTreeSet<_>>() {
         let none = BTreeSet::new();
         let (before, now) = (theirs.get(caller).unwrap_or(&none), ours.get(caller).unwrap_or(&none));
-        let chosen = choose(before, now, of(caller), &of);
+        let chosen = choose(before, now, caller, known);
         undone |= chosen != *now;
+        if chosen.is_empty() {
+            // Without a record a caller is left to the inliner. This one names no call.
+            text.push_str(&record(NOBODY, caller, NOBODY));
+        }
         for (callee, site) in chosen {
-            text.push_str(&format!(
-                "klpx: '{callee}' inlined into '{caller}' with (klpx) at callsite {site};\n"
-            ));
+            text.push_str(&record(callee, caller, site));
         }
     }
     undone.then_some(text)
+}
+
+/// What stands for a callee and a call site that do not exist.
+const NOBODY: &str = "klpx:0:0";
+
+/// A record, as LLVM reads it.
+fn record(callee: &str, caller: &str, site: &str) -> String {
+    format!("klpx: '{callee}' inlined into '{caller}' with (klpx) at callsite {site};\n")
 }
 
 /// A text of the original build with the promotion hashes that the patched build has: the hash of a touched unit is
@@ -101,41 +96,59 @@ fn by_caller<'t>(inlined: &[Inlined<'t>]) -> BTreeMap<&'t str, Sites<'t>> {
 }
 
 /// What to inline into one caller.
-fn choose<'t>(
-    before: &Sites<'t>,
-    now: &Sites<'t>,
-    caller: Sameness,
-    of: impl Fn(&str) -> Sameness,
-) -> Sites<'t> {
-    if caller == Sameness::Other {
+fn choose<'t>(before: &Sites<'t>, now: &Sites<'t>, caller: &str, known: &Known) -> Sites<'t> {
+    let sameness = known.sameness(caller);
+    if sameness == Sameness::Other {
         return now.clone();
     }
-    let same = |callee: &str| of(callee) == Sameness::Same;
+    let same = |callee: &str| known.is_same(callee);
     let taken = before.iter().filter(|(callee, _)| same(callee)).copied();
+    // A changed function that the original called at a site goes on being called there: not to inline is always valid,
+    // and a livepatch reaches who calls.
+    let called = |(callee, site): &(&str, &str)| {
+        sameness == Sameness::Same
+            && !same(callee)
+            && functions_of(site).all(same)
+            && !before.contains(&(*callee, *site))
+    };
+    let now: Sites<'t> = now.iter().filter(|inlined| !called(inlined)).copied().collect();
     // The same function with the same callees: exactly what it was. Else what it would have now as well.
-    let exact = caller == Sameness::Same && before.iter().chain(now).all(|(callee, _)| same(callee));
+    let exact = sameness == Sameness::Same && before.iter().chain(&now).all(|(callee, _)| same(callee));
     let kept = now.iter().filter(|_| !exact).copied();
     taken.chain(kept).collect()
+}
+
+/// The functions that a call site stands in: `g:3:5 @ f:10:2` is in `g`, as it is inlined into `f`. Lines of a function
+/// that is the same in both builds are the same.
+fn functions_of(site: &str) -> impl Iterator<Item = &str> {
+    site.split(" @ ").map(|part| part.split(':').next().unwrap_or(part))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llvm::ir::Identity;
+    use crate::originals::Functions;
 
     fn call<'t>(caller: &'t str, callee: &'t str, site: &'t str) -> Inlined<'t> {
         Inlined { caller, callee, site }
     }
 
-    fn sameness(name: &str) -> Sameness {
-        match name {
-            "changed" => Sameness::Attributes,
-            "other" => Sameness::Other,
-            _ => Sameness::Same,
-        }
+    /// `changed` has another body, `other` other attributes, and `new` is only in the patched build.
+    fn known() -> Known {
+        let functions = |of: &[(&str, u128, u128)]| -> Functions {
+            let identity = |&(name, body, attributes): &(&str, u128, u128)| {
+                (name.to_owned(), Identity { body, attributes })
+            };
+            of.iter().map(identity).collect()
+        };
+        let original = functions(&[("changed", 1, 1), ("other", 1, 1)]);
+        let patched = functions(&[("changed", 2, 1), ("other", 1, 2), ("new", 1, 1)]);
+        Known::of([(&original, &patched)].into_iter())
     }
 
     fn lines(original: &[Inlined<'_>], patched: &[Inlined<'_>]) -> Option<Vec<String>> {
-        let text = records(original, patched, sameness)?;
+        let text = records(original, patched, &known())?;
         let record = |found: &Inlined<'_>| format!("{} {} {}", found.caller, found.callee, found.site);
         Some(crate::llvm::remarks::parse(&text).iter().map(record).collect())
     }
@@ -160,8 +173,29 @@ mod tests {
         let original = [call("f", "changed", "f:1:1"), call("f", "g", "f:2:1")];
         let patched = [call("f", "leaf", "f:3:1")];
         assert_eq!(lines(&original, &patched).expect("a flip"), ["f g f:2:1", "f leaf f:3:1"]);
-        let grown = [call("f", "changed", "f:1:1")];
-        assert_eq!(lines(&[], &grown), None, "the patched build's own decision stays");
+    }
+
+    #[test]
+    fn a_changed_function_that_was_called_goes_on_being_called() {
+        let now = [call("f", "changed", "f:1:1"), call("f", "g", "f:2:1")];
+        assert_eq!(lines(&[call("f", "g", "f:2:1")], &now).expect("a flip"), ["f g f:2:1"]);
+        let within = [call("f", "g", "f:2:1"), call("f", "changed", "g:1:1 @ f:2:1")];
+        assert_eq!(lines(&[call("f", "g", "f:2:1")], &within).expect("a flip"), ["f g f:2:1"]);
+    }
+
+    #[test]
+    fn a_caller_into_which_nothing_is_inlined_has_a_record_of_its_own() {
+        let found = lines(&[], &[call("f", "changed", "f:1:1")]).expect("a flip");
+        assert_eq!(found, ["f klpx:0:0 klpx:0:0"]);
+    }
+
+    #[test]
+    fn what_a_changed_function_brings_along_is_the_patched_builds_own() {
+        let before = [call("f", "changed", "f:1:1")];
+        let now = [call("f", "changed", "f:1:1"), call("f", "new", "changed:2:1 @ f:1:1")];
+        assert_eq!(lines(&before, &now), None);
+        // A caller that the patch edits may have that call since then.
+        assert_eq!(lines(&[], &[call("changed", "new", "changed:2:1")]), None);
     }
 
     #[test]

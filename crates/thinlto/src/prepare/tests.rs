@@ -51,6 +51,40 @@ fn whoever_holds_a_copy_of_what_changes_has_other_code_too() {
 }
 
 #[test]
+fn a_function_that_became_small_goes_on_being_called_by_other_units() {
+    let large = LIBRARY.lines().find(|line| line.starts_with("int large")).expect("a line");
+    let patched = LIBRARY.replace(large, "int large(int n) { return helper(n + 2); }");
+    // Left to itself the inliner copies it into `other`.
+    let toy = toy();
+    let found = toy.differing(&[("a", &patched)], Level::Imports);
+    assert_eq!(found, wanted(&[("fs/a.o", &["large"]), ("fs/c.o", &["other"])]));
+    for again in [false, true] {
+        let made = toy.made(&[("a", &patched)], Level::Inlining);
+        // Its symbols are not those of the original, but no function differs.
+        assert_eq!(functions(&made), wanted(&[("fs/a.o", &["large"]), ("fs/c.o", &[])]), "again: {again}");
+        assert_eq!(made.spared, 1);
+    }
+}
+
+#[test]
+fn a_unit_that_holds_a_copy_of_what_is_edited_is_not_spared() {
+    // `user` held `small`, and would hold `large` newly: the first copy keeps it in the set.
+    let user = "int small(int);
+int large(int);
+int user(int n) { return small(n) * 2 + large(n); }
+int caller(int n) { return large(n) * 3; }
+";
+    let large = LIBRARY.lines().find(|line| line.starts_with("int large")).expect("a line");
+    let patched = LIBRARY
+        .replace(large, "int large(int n) { return helper(n + 2); }")
+        .replace("helper(n + 1)", "helper(n + 3)");
+    let toy = Toy::new(&[("a", LIBRARY), ("b", user)], 5);
+    let made = toy.made(&[("a", &patched)], Level::Inlining);
+    assert_eq!(functions(&made), wanted(&[("fs/a.o", &["large", "small"]), ("fs/b.o", &["user"])]));
+    assert_eq!(made.spared, 1, "caller");
+}
+
+#[test]
 fn what_is_known_of_originals_is_taken_the_second_time() {
     let (toy, patched) = (toy(), LIBRARY.replace("helper(n + 1)", "helper(n + 2)"));
     let first = toy.made(&[("a", &patched)], Level::Inlining);

@@ -1,0 +1,128 @@
+//! What must be known of units to let the inliner decide as for the original: which functions are the same in both
+//! sources, and what the original's compilation inlined. It takes three compilations a unit, so only units that differ are
+//! looked at, and what concerns the original is kept.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::llvm::ir::Module;
+use crate::llvm::summary;
+use klpx_diagnosis::Result;
+
+use super::Attempt;
+use crate::differing::Differing;
+use crate::files;
+use crate::originals::{Functions, Original};
+use crate::sameness::Known;
+use crate::unit::{Compiled, Form, Side};
+use klpx_build_driver::each;
+
+/// What was found of the units.
+pub(crate) struct Examined {
+    /// Those that were looked at, by their place among the units.
+    pub(super) units: BTreeMap<usize, Unit>,
+    /// Which functions are the same in both sources. `None` when an original does not come out as kbuild made it: the
+    /// remarks are of something else then.
+    pub(crate) known: Option<Known>,
+}
+
+/// What was found of a unit.
+pub(super) struct Unit {
+    pub(super) original: Original,
+    patched: Functions,
+}
+
+/// What a task made.
+enum Made {
+    Bitcode(Compiled),
+    Functions(Functions),
+    /// It was not run.
+    Nothing,
+}
+
+impl Attempt<'_> {
+    /// Looks at the units that differ, once.
+    pub(crate) fn examine(&self, differing: &[Differing]) -> Result<&Examined> {
+        if let Some(examined) = self.examined.get() {
+            return Ok(examined);
+        }
+        let differs = |&at: &usize| !differing[at].functions.is_empty();
+        let which: Vec<usize> = (0..differing.len()).filter(differs).collect();
+        let examined = self.look_at(&which)?;
+        Ok(self.examined.get_or_init(|| examined))
+    }
+
+    fn look_at(&self, which: &[usize]) -> Result<Examined> {
+        let kept: Vec<Option<Original>> =
+            which.iter().map(|&at| self.originals.read(&self.units[at].object)).collect();
+        // The long ones first.
+        const TASKS: [(Form, Side); 3] =
+            [(Form::Bitcode, Side::Original), (Form::Text, Side::Patched), (Form::Text, Side::Original)];
+        let count = which.len();
+        let done = each(self.context.jobs, TASKS.len() * count, |task| -> Result<Made> {
+            let ((form, side), n) = (TASKS[task / count], task % count);
+            if side == Side::Original && kept[n].is_some() {
+                return Ok(Made::Nothing);
+            }
+            let compiled = self.compiler.compile(&self.units[which[n]], side, form, side.name())?;
+            Ok(match form {
+                Form::Bitcode | Form::Nothing => Made::Bitcode(compiled),
+                Form::Text => Made::Functions(functions_of(&compiled.file)?),
+            })
+        });
+        let mut done = done.into_iter().collect::<Result<Vec<Made>>>()?;
+        let mut take = |task: usize, n: usize| std::mem::replace(&mut done[task * count + n], Made::Nothing);
+        let mut units = BTreeMap::new();
+        for (n, (&at, kept)) in which.iter().zip(kept).enumerate() {
+            let original = match (kept, take(0, n), take(2, n)) {
+                (Some(kept), ..) => kept,
+                (None, Made::Bitcode(compiled), Made::Functions(functions)) => {
+                    if !self.is_as_kbuild_made_it(at, &compiled)? {
+                        return Ok(Examined { units: BTreeMap::new(), known: None });
+                    }
+                    let original = Original { functions, compiled: compiled.output };
+                    self.originals.keep(&self.units[at].object, &original)?;
+                    original
+                }
+                _ => continue,
+            };
+            if let Made::Functions(patched) = take(1, n) {
+                units.insert(at, Unit { original, patched });
+            }
+        }
+        let both = units.values().map(|unit| (&unit.original.functions, &unit.patched));
+        let mut known = Known::of(both);
+        for at in (0..self.units.len()).filter(|at| !units.contains_key(at)) {
+            self.distrust(at, &mut known)?;
+        }
+        Ok(Examined { units, known: Some(known) })
+    }
+
+    /// Nothing is known of the functions of a touched unit that was not looked at.
+    fn distrust(&self, at: usize, known: &mut Known) -> Result<()> {
+        let file = files::read(&self.compiler.work.join(Side::Patched.name()).join(&self.units[at].object))?;
+        for name in summary::functions(&file).unwrap_or_default() {
+            known.distrust(&String::from_utf8_lossy(name));
+        }
+        Ok(())
+    }
+
+    /// Kbuild's bitcode and what was compiled here must be the same.
+    fn is_as_kbuild_made_it(&self, at: usize, compiled: &Compiled) -> Result<bool> {
+        let built = self.context.build.join(&self.units[at].object);
+        let same = !files::is_bitcode(&built) || files::read(&built)? == files::read(&compiled.file)?;
+        if !same {
+            tracing::debug!(unit = self.units[at].object, "does not repeat");
+        }
+        Ok(same)
+    }
+}
+
+/// The functions of a file of IR.
+fn functions_of(file: &Path) -> Result<Functions> {
+    let text = files::read(file)?;
+    let text = String::from_utf8_lossy(&text);
+    let module = Module::parse(&text);
+    let names = module.names().map(str::to_owned);
+    Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
+}

@@ -142,7 +142,7 @@ fn place(member: &Member) -> String {
     match member.width {
         0 => format!("byte {byte}"),
         1 => format!("bit {bit} of byte {byte}"),
-        width => format!("bits {bit} to {} of byte {byte}", bit + width - 1),
+        width => format!("bits {bit} to {} of byte {byte}", bit.saturating_add(width - 1)),
     }
 }
 

@@ -158,15 +158,20 @@ impl Entries {
                     }
                     gimli::DW_AT_type => {
                         node.of = match attribute.value() {
-                            AttributeValue::UnitRef(offset) => Some(start + offset.0),
+                            AttributeValue::UnitRef(offset) => start.checked_add(offset.0),
                             AttributeValue::DebugInfoRef(offset) => Some(offset.0),
                             _ => None,
                         }
                     }
                     gimli::DW_AT_byte_size => node.bytes = number(),
                     gimli::DW_AT_bit_size => node.width = number().unwrap_or_default(),
-                    gimli::DW_AT_data_bit_offset => node.offset += number().unwrap_or_default(),
-                    gimli::DW_AT_data_member_location => node.offset += number().unwrap_or_default() * 8,
+                    gimli::DW_AT_data_bit_offset => {
+                        node.offset = node.offset.saturating_add(number().unwrap_or_default());
+                    }
+                    gimli::DW_AT_data_member_location => {
+                        let bits = number().unwrap_or_default().saturating_mul(8);
+                        node.offset = node.offset.saturating_add(bits);
+                    }
                     gimli::DW_AT_bit_offset => node.back = number(),
                     gimli::DW_AT_count => node.count = number(),
                     gimli::DW_AT_upper_bound => node.count = number().and_then(|last| last.checked_add(1)),
@@ -192,7 +197,8 @@ impl Entries {
                 }
             }
             if let (Some(back), Some(bytes)) = (node.back, node.bytes) {
-                node.offset = (node.offset + bytes * 8).saturating_sub(back + node.width);
+                let end = node.offset.saturating_add(bytes.saturating_mul(8));
+                node.offset = end.saturating_sub(back.saturating_add(node.width));
             }
             let index = self.nodes.len() as u32;
             if let Some(parent) = parent.filter(|_| is_part(tag)) {

@@ -180,3 +180,40 @@ fn damaged_debug_information_is_refused_or_read_and_never_more() {
         }
     }
 }
+
+/// A structure with one member, whose size, width and place are the largest numbers that there are, and a reference to a
+/// type that lies behind everything.
+const HUGE: &str = r#"
+    .section .debug_abbrev,"",@progbits
+    .byte 1, 0x11, 1, 0, 0                                  # DW_TAG_compile_unit
+    .byte 2, 0x13, 1, 0x03, 0x08, 0x0b, 0x07, 0, 0          # DW_TAG_structure_type: name, byte_size
+    .byte 3, 0x0d, 0, 0x03, 0x08, 0x0b, 0x07, 0x0d, 0x07    # DW_TAG_member: name, byte_size, bit_size,
+    .byte 0x0c, 0x07, 0x38, 0x07, 0x6b, 0x07, 0x49, 0x14, 0, 0 # bit_offset, location, data_bit_offset, type (ref8)
+    .byte 0
+    .section .debug_info,"",@progbits
+    .long 2f - 1f
+1:  .short 4
+    .long 0
+    .byte 8
+    .byte 1
+    .byte 2
+    .asciz "s"
+    .quad -1
+    .byte 3
+    .asciz "m"
+    .quad -1, -1, -1, -1, -1, -1
+    .byte 0, 0
+2:
+"#;
+
+#[test]
+fn numbers_of_any_size_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("a.s"), HUGE).expect("a file");
+    run(command("gcc").args(["-c", "a.s", "-o", "a.o"]).current_dir(folder.path()));
+    let bytes = std::fs::read(folder.path().join("a.o")).expect("an object");
+    let file = ElfFile::from_bytes("a.o", bytes);
+    let (huge, small) = (layouts(&file), layouts(&object("gcc", &["-g"], "struct s { int m : 3; } one;")));
+    assert_eq!(changes(&small, &huge).len(), 1, "what they say of the type differs");
+    assert!(changes(&huge, &huge).is_empty());
+}

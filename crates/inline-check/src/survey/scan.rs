@@ -444,8 +444,9 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
     /// What a reference means.
     fn reference(&self, value: &AttributeValue<R>) -> Result<Origin, Trouble> {
         match value {
-            AttributeValue::UnitRef(offset) => Ok(Origin::There((self.start + offset.0) as u32)),
-            AttributeValue::DebugInfoRef(offset) => Ok(Origin::There(offset.0 as u32)),
+            // What lies behind 4 GB is nowhere: 32-bit DWARF, which kernels have, ends there.
+            AttributeValue::UnitRef(offset) => Ok(Origin::There(narrow(self.start.saturating_add(offset.0)))),
+            AttributeValue::DebugInfoRef(offset) => Ok(Origin::There(narrow(offset.0))),
             AttributeValue::DebugInfoRefSup(_) => Err(Trouble::Supplementary),
             _ => Ok(Origin::None),
         }
@@ -517,6 +518,11 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
 }
 
 /// What follows the children of an entry that says, so many bytes after its code, where they end. `None` when that would
+/// A place as a 32-bit number, [`NONE`] for one that is none.
+fn narrow(offset: usize) -> u32 {
+    u32::try_from(offset).unwrap_or(NONE)
+}
+
 /// lead backwards.
 fn sibling<R: Reader<Offset = usize>>(mut input: R, end: usize, before: usize) -> gimli::Result<Option<R>> {
     input.skip(before)?;

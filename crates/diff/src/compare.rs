@@ -406,15 +406,13 @@ impl<'d> Comparer<'_, 'd> {
         let (our_section, c, d) = self.patched.entry_range(t, y);
         let theirs = Span { section: their_section, start: a, end: b, base: a };
         let ours = Span { section: our_section, start: c, end: d, base: c };
-        if self.patched.tables[t.index()].kind.name == ".altinstructions" {
-            return b - a == d - c
-                && self.bytes(theirs, ours).is_none()
-                && self.same_alternative(theirs, ours, depth);
+        if depth >= MAX_DEPTH || b - a != d - c || self.bytes(theirs, ours).is_some() {
+            return false;
         }
-        depth < MAX_DEPTH
-            && b - a == d - c
-            && self.bytes(theirs, ours).is_none()
-            && self.references(theirs, ours, depth + 1).is_none()
+        match self.patched.tables[t.index()].kind.name {
+            ".altinstructions" => self.same_alternative(theirs, ours, depth),
+            _ => self.references(theirs, ours, depth + 1).is_none(),
+        }
     }
 
     /// An alternative's replacement has no name and no end but the length in the last byte of its entry

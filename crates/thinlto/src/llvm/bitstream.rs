@@ -61,6 +61,16 @@ enum Operand {
     Blob,
 }
 
+impl Operand {
+    fn takes_bits(&self) -> bool {
+        match *self {
+            Operand::Fixed(width) | Operand::Vbr(width) => width > 0,
+            Operand::Char6 => true,
+            Operand::Literal(_) | Operand::Array | Operand::Blob => false,
+        }
+    }
+}
+
 /// The blocks at the top of a file. `None` when it is no bitstream.
 pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
     if !bytes.starts_with(&MAGIC) {
@@ -203,7 +213,8 @@ impl Bits<'_> {
         while let Some(&form) = forms.next() {
             match form {
                 Operand::Array => {
-                    let element = *forms.next()?;
+                    // What takes no bits would be there as often as the file claims.
+                    let element = *forms.next().filter(|element| element.takes_bits())?;
                     for _ in 0..self.vbr(6)? {
                         operands.push(self.scalar(element)?);
                     }

@@ -251,3 +251,38 @@ impl Bits<'_> {
         Some(Field { value, at, low_bits })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits as they are written: values and their widths.
+    fn written(fields: &[(u64, u32)]) -> Vec<u8> {
+        let bits: Vec<u64> =
+            fields.iter().flat_map(|&(value, width)| (0..width).map(move |at| value >> at & 1)).collect();
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |all, bit| all << 1 | *bit as u8)));
+        bytes
+    }
+
+    #[test]
+    fn elements_of_an_array_take_bits() {
+        let first_of = |width: u64| {
+            // A block with abbreviation numbers of 3 bits and two words.
+            let head = [(ENTER_SUBBLOCK, TOP_WIDTH), (8, 8), (3, 4), (0, 18), (2, 32)];
+            // The literal 1, and an array of numbers of `width` bits.
+            let abbreviation =
+                [(DEFINE_ABBREV, 3), (3, 5), (1, 1), (1, 8), (0, 1), (3, 3), (0, 1), (1, 3), (width, 5)];
+            // A record with 31 of them.
+            let record = [(4, 3), (31, 6)];
+            let file = written(&[&head[..], &abbreviation, &record, &[(0, 25)]].concat());
+            let block = blocks(&file).expect("a bitstream")[0];
+            match Entries::new(&file, block).next() {
+                Some(Some(Entry::Record(record))) => Some(record.operands.len()),
+                _ => None,
+            }
+        };
+        assert_eq!(first_of(0), None, "31 of nothing");
+        assert_eq!(first_of(1), None, "more than the file holds");
+    }
+}

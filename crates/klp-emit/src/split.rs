@@ -25,7 +25,15 @@ const LAYOUTS: [(&str, &[&str], &str); 2] = [
  4: 10000 quick:10000
  5: 1000
 ",
-        &["-fdebug-info-for-profiling", "-fsplit-machine-functions", "-fprofile-sample-use="],
+        &[
+            "-fdebug-info-for-profiling",
+            "-mllvm",
+            "-enable-fs-discriminator=true",
+            "-mllvm",
+            "-improved-fs-discriminator=true",
+            "-fsplit-machine-functions",
+            "-fprofile-sample-use=",
+        ],
         "busy.cold",
     ),
     ("v1\nf busy\nc 0 1\nc 2 3\n", &["-fbasic-block-sections=list="], "busy.__part.1"),

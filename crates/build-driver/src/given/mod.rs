@@ -98,12 +98,32 @@ impl File {
         if !meta.is_file() {
             return Err(missing("it is a folder, or no regular file".to_owned()).into());
         }
-        let failed = |error: std::io::Error| missing(error.to_string());
-        let mut hasher = blake3::Hasher::new();
-        let mut reader = klpx_input::open(&path).map_err(failed)?;
-        std::io::copy(&mut reader, &mut hasher).map_err(failed)?;
-        Ok(File { hash: hasher.finalize(), path, ending })
+        let hash = hash(&path).map_err(|error| missing(error.to_string()))?;
+        Ok(File { hash, path, ending })
     }
+
+    /// Copies it to a place that may have it already.
+    fn copy(&self, to: &Path) -> Result<()> {
+        let is_there = || hash(to).is_ok_and(|found| found == self.hash);
+        if is_there() {
+            return Ok(());
+        }
+        files::copy(&self.path, to, false).map_err(|error| Diagnosis::io("copy", &self.path, &error))?;
+        if is_there() {
+            return Ok(());
+        }
+        let what = format!("{} changed while it was copied", self.path.display());
+        Err(Diagnosis::new("klpx::make-file", Class::Input, what)
+            .why("what it holds is a part of the kernel")
+            .remedy("run klpx again when nothing writes to it")
+            .into())
+    }
+}
+
+fn hash(path: &Path) -> std::io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut klpx_input::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize())
 }
 
 impl Given {
@@ -179,25 +199,7 @@ impl Given {
                 let folder =
                     private::folder(&private::folder(&workspace.join(FOLDER))?.join(&*variable.name))?;
                 for file in list {
-                    let to = folder.join(format!("{number}{}", file.ending));
-                    let copied = || {
-                        std::fs::File::open(&to).ok().and_then(|mut reader| {
-                            let mut hasher = blake3::Hasher::new();
-                            std::io::copy(&mut reader, &mut hasher).ok().map(|_| hasher.finalize())
-                        })
-                    };
-                    if copied() == Some(file.hash) {
-                        continue;
-                    }
-                    files::copy(&file.path, &to, false)
-                        .map_err(|error| Diagnosis::io("copy", &file.path, &error))?;
-                    if copied() != Some(file.hash) {
-                        let what = format!("{} changed while it was copied", file.path.display());
-                        return Err(Diagnosis::new("klpx::make-file", Class::Input, what)
-                            .why("what it holds is a part of the kernel")
-                            .remedy("run klpx again when nothing writes to it")
-                            .into());
-                    }
+                    file.copy(&folder.join(format!("{number}{}", file.ending)))?;
                 }
             }
         }

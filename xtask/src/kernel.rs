@@ -8,7 +8,7 @@ use klpx_guest::Modules;
 
 use crate::distro::{self, Distro};
 use crate::machine::{self, Machine};
-use crate::made::{self, Recipe};
+use crate::made::{self, Recipe, Wanted};
 use crate::packages::Need;
 use crate::source::{self, Source};
 use crate::stock::{self, Shipped};
@@ -287,6 +287,11 @@ impl Kernel {
         }
     }
 
+    /// Its tree under a name.
+    fn wanted<'a>(&'a self, name: &'a str, recipe: &'a Recipe) -> Wanted<'a> {
+        Wanted { name, title: self.title, machine: self.machine, recipe }
+    }
+
     /// The release of Debian that it is for, if it comes from one.
     pub(crate) fn distro(&self) -> Option<&'static Distro> {
         match &self.origin {
@@ -424,7 +429,7 @@ impl Built {
 pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
     match &kernel.origin {
         Origin::Made(recipe) => {
-            let (source, tree) = made::ensure(workspace, kernel.name, kernel.title, kernel.machine, recipe)?;
+            let (source, tree) = made::ensure(workspace, kernel.wanted(kernel.name, recipe))?;
             Ok(Built { kernel, source, tree, release: None, root: None })
         }
         Origin::Shipped(shipped) => {
@@ -434,13 +439,42 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     }
 }
 
-/// A stock kernel and the distribution's next one. Of the next only the source is there until [`at_release`] fetches it.
-pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, String, Source)> {
-    let shipped = kernel.shipped()?;
-    let [older, newer] = stock::pair(workspace, shipped)?;
-    let built = at_release(workspace, kernel, &older)?;
-    let source = stock::source(workspace, shipped, &newer)?;
-    Ok((built, newer, source))
+/// A kernel, and the source of the next release of its series: of a stock kernel the distribution's next one.
+pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
+    match &kernel.origin {
+        Origin::Made(recipe) => {
+            let known = source::releases(workspace, recipe.series)?;
+            let wanted = workspace.releases.iter().find_map(|wanted| known.iter().position(|r| r == wanted));
+            let older = wanted.or(known.len().checked_sub(2));
+            let pair = older.and_then(|older| known.get(older..older + 2));
+            let [older, newer] = pair.context("the archive has no two releases of this kernel")? else {
+                bail!("two releases")
+            };
+            let source = source::at_release(workspace, recipe.series, older)?;
+            // Not the name of the tests' kernel, whose tree a newer one replaces.
+            let name = format!("{}@{older}", kernel.name);
+            let tree = made::of_source(workspace, kernel.wanted(&name, recipe), &source)?;
+            let next = source::at_release(workspace, recipe.series, newer)?;
+            Ok((Built { kernel, source, tree, release: None, root: None }, next))
+        }
+        Origin::Shipped(shipped) => {
+            let [older, newer] = stock::pair(workspace, shipped)?;
+            let source = stock::source(workspace, shipped, &newer)?;
+            Ok((at_release(workspace, kernel, &older)?, Source { version: newer, ..source }))
+        }
+    }
+}
+
+/// The kernel of the tests, and the source of an earlier release of its series: what the options name, else the one
+/// before.
+pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
+    let Origin::Made(recipe) = &kernel.origin else { bail!("the {} kernel is not made here", kernel.name) };
+    let built = ensure(workspace, kernel)?;
+    let known = source::releases(workspace, recipe.series)?;
+    let wanted = workspace.releases.iter().find(|wanted| known.contains(wanted));
+    let before = known.iter().take_while(|release| **release != built.source.version).last();
+    let earlier = wanted.or(before).context("the archive has no earlier release of this kernel")?;
+    Ok((built, source::at_release(workspace, recipe.series, earlier)?))
 }
 
 /// One release of a stock kernel.

@@ -89,14 +89,22 @@ impl Recipe {
     }
 }
 
-/// A source and the tree that was built from it: adopted, cached, or made now. `name` and `title` are the kernel's.
-pub(crate) fn ensure(
-    workspace: &Workspace,
-    name: &str,
-    title: &str,
-    machine: &Machine,
-    recipe: &Recipe,
-) -> Result<(Source, PathBuf)> {
+/// A kernel to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// What its tree in the cache is called by.
+    pub(crate) name: &'a str,
+    /// For a person.
+    pub(crate) title: &'a str,
+    /// Its architecture.
+    pub(crate) machine: &'static Machine,
+    /// How it is made.
+    pub(crate) recipe: &'a Recipe,
+}
+
+/// A source and the tree that was built from it: adopted, cached, or made now.
+pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Source, PathBuf)> {
+    let Wanted { name, machine, recipe, .. } = wanted;
     if let Some(tree) = workspace.kernel_builds.get(name) {
         let source = source::of_build(workspace, tree, recipe.series)?;
         for file in ["vmlinux", machine.image, ".config"].map(|file| tree.join(file)) {
@@ -107,17 +115,24 @@ pub(crate) fn ensure(
         return Ok((source, tree.clone()));
     }
     let source = source::ensure(workspace, recipe.series)?;
+    let tree = of_source(workspace, wanted, &source)?;
+    Ok((source, tree))
+}
+
+/// The tree that is built from a source: cached, or made now.
+pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Source) -> Result<PathBuf> {
+    let Wanted { name, title, machine, recipe } = wanted;
     let _lock = workspace.lock(&format!("kernel-{name}"))?;
     let config = merged_config(workspace, recipe)?;
-    let key = key(machine, recipe, &source, &config)?;
+    let key = key(machine, recipe, source, &config)?;
     let builds = workspace.cache_dir("build")?;
     let tree = builds.join(format!("{name}-{}", &key[..12]));
     if fs::read_to_string(tree.join(STAMP)).is_ok_and(|stamp| stamp.trim() == key) {
-        return Ok((source, tree));
+        return Ok(tree);
     }
     remove_older(&builds, name, &tree)?;
     let mut step = ui::step(&format!("kernel {name}"));
-    let make = |output: &Path| recipe.make(machine, &source, output, None);
+    let make = |output: &Path| recipe.make(machine, source, output, None);
     match build(workspace, &make, &tree, &config, machine.image_target, &mut step) {
         Ok(objects) => step.done(&format!("Linux {}, {title}, {objects} objects", source.version)),
         Err(error) => {
@@ -129,7 +144,7 @@ pub(crate) fn ensure(
     let unfinished = stamp.with_extension("tmp");
     fs::write(&unfinished, format!("{key}\n"))?;
     fs::rename(&unfinished, &stamp)?;
-    Ok((source, tree))
+    Ok(tree)
 }
 
 /// What makes a build another build: the source, the configuration, the compiler, what the profile holds, and pahole,

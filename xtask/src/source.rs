@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt;
+use crate::apt::{self, Repository};
 use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
@@ -112,6 +112,41 @@ pub(crate) fn unpacked(
     Ok(Source { tree: place.join(directory), version })
 }
 
+/// The releases of a series that the archive has, oldest first, such as `7.2.12`.
+pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<String>> {
+    let lists = workspace.cache_dir("apt")?;
+    let _lock = workspace.lock("apt")?;
+    let mut versions = Repository::open(&lists, None, series.suites)?.versions(series.package)?;
+    versions.sort_by(|a, b| apt::compare_versions(a, b));
+    let mut releases: Vec<String> = versions.iter().map(|version| release_of(version).to_owned()).collect();
+    releases.dedup();
+    Ok(releases)
+}
+
+/// The source of one release.
+pub(crate) fn at_release(workspace: &Workspace, series: &Series, release: &str) -> Result<Source> {
+    unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
+        let lists = workspace.cache_dir("apt")?;
+        let _lock = workspace.lock("apt")?;
+        let repository = Repository::open(&lists, None, series.suites)?;
+        let mut versions = repository.versions(series.package)?;
+        versions.retain(|version| release_of(version) == release);
+        let newest = versions.into_iter().max_by(|a, b| apt::compare_versions(a, b));
+        let newest = newest.with_context(|| {
+            format!("the configured mirror has no {} {release}{}", series.package, repository.excuse())
+        })?;
+        let deb = repository.download(scratch, series.package, &newest)?;
+        let files = scratch.join("files");
+        apt::unpack(&deb, &files, &[])?;
+        tarball_in(&files, series)
+    })
+}
+
+/// The kernel's release in the version of a package.
+fn release_of(version: &str) -> &str {
+    version.split('-').next().unwrap_or(version)
+}
+
 fn only_directory(parent: &Path) -> Result<PathBuf> {
     let mut found =
         fs::read_dir(parent)?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
@@ -140,6 +175,11 @@ fn version_of(tree: &Path) -> Result<String> {
 fn fetch_package(scratch: &Path, series: &Series) -> Result<PathBuf> {
     let files = apt::fetch(scratch, series.package, None, series.suites)
         .context("name a source with --kernel-src DIR or --kernel-src linux-7.2.tar.xz")?;
+    tarball_in(&files, series)
+}
+
+/// The tarball that an unpacked package holds.
+fn tarball_in(files: &Path, series: &Series) -> Result<PathBuf> {
     fs::read_dir(files.join("usr/src"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.to_string_lossy().contains(".tar."))

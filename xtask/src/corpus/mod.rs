@@ -1,7 +1,9 @@
-//! `cargo xtask corpus`: real fixes of a stable series, one file each, on a stock kernel. klpx is run on every one of them,
-//! every module is loaded and unloaded in a guest, and the distribution's own next kernel says what the code should be.
+//! `cargo xtask corpus`: real fixes of a stable series, one file each, on one of the fixture kernels. klpx is run on every
+//! one of them, at several levels of the stabilised rebuild if asked for, and every module is loaded and unloaded in a
+//! guest. For a stock kernel the distribution's own next kernel says what the code should be.
 
 mod fixes;
+mod levels;
 mod record;
 mod successor;
 
@@ -19,7 +21,7 @@ use crate::packages;
 use crate::ui;
 use crate::workspace::Workspace;
 use fixes::Fix;
-use record::{Build, Ending, Judged, Known, Records};
+use record::{Build, Caused, Ending, Judged, Known, Records};
 use successor::Successor;
 
 /// Files that a kernel's configuration compiles, in `kernel-fixtures/corpus`.
@@ -40,9 +42,16 @@ unload NAME
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The stock kernel; of its releases the last but one, or what --release names
+    /// The kernel; of its releases the last but one, or what --release names
     #[arg(long, value_name = "NAME", default_value = "debian-6.12")]
     kernel: String,
+    /// Take fixes back: patches that lead from the tests' kernel to the release before, or to what --release names.
+    /// No other kernel has to be made for that
+    #[arg(long, conflicts_with = "successor")]
+    back: bool,
+    /// Build every livepatch at this level of the stabilised rebuild; may be repeated [default: klpx's own]
+    #[arg(long, value_name = "LEVEL", conflicts_with = "successor")]
+    level: Vec<String>,
     /// A file with the paths that are looked at, one a line [default: what the kernel's configuration compiles, where it
     /// is known]
     #[arg(long, value_name = "FILE")]
@@ -68,31 +77,62 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
-    let (built, newer, source) = kernel::pair(workspace, kernel)?;
-    let release = built.release.clone().context("a stock kernel has a release")?;
-    ui::line("corpus", &format!("{release} to {newer}"), None);
+    let (built, next) = match args.back {
+        true => kernel::pair_back(workspace, kernel)?,
+        false => kernel::pair(workspace, kernel)?,
+    };
+    let release = match &built.release {
+        Some(release) => release.clone(),
+        None => format!("{}@{}", kernel.name, built.source.version),
+    };
+    ui::line("corpus", &format!("{release} to {}", next.version), None);
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
-    let folder = workspace.cache_dir(&format!("results/corpus/{release}"))?;
+    let folder = match args.back {
+        true => workspace.cache_dir(&format!("results/corpus/{release}-back-to-{}", next.version))?,
+        false => workspace.cache_dir(&format!("results/corpus/{release}"))?,
+    };
     let list = list(workspace, args)?;
-    let mut fixes = fixes::make(&built.source.tree, &source.tree, &folder.join("patches"), list.as_deref())?;
+    let mut fixes = fixes::make(&built.source.tree, &next.tree, &folder.join("patches"), list.as_deref())?;
     fixes.retain(|fix| args.only.is_empty() || args.only.iter().any(|text| fix.path.contains(text)));
-    fixes.truncate(args.limit.unwrap_or(usize::MAX));
-    let file = folder.join(format!("results-{}.jsonl", &klpx.identity()?[..12]));
-    if args.again && file.exists() {
-        fs::remove_file(&file)?;
+    if built.release.is_none() {
+        // What a build tree has no object of, its configuration does not compile.
+        fixes.retain(|fix| built.tree.join(&fix.path).with_extension("o").is_file());
     }
+    fixes.truncate(args.limit.unwrap_or(usize::MAX));
     let successor = match args.successor {
-        true => Some(Successor::new(&built.source.tree, kernel::at_release(workspace, kernel, &newer)?)?),
+        true => {
+            Some(Successor::new(&built.source.tree, kernel::at_release(workspace, kernel, &next.version)?)?)
+        }
         false => None,
     };
-    let records = Records::open(&file)?;
-    let mut corpus = Corpus { workspace, klpx: &klpx, built: &built, successor, folder, records };
-    for (number, fix) in fixes.iter().enumerate() {
-        corpus.build(fix, &format!("{}/{}", number + 1, fixes.len()))?;
+    let levels: Vec<Option<&str>> = match args.level.is_empty() {
+        true => vec![None],
+        false => args.level.iter().map(|level| Some(level.as_str())).collect(),
+    };
+    let mut corpus = Corpus {
+        workspace,
+        klpx: &klpx,
+        built: &built,
+        successor,
+        folder: folder.clone(),
+        level: None,
+        records: Records::default(),
+    };
+    let (mut good, mut table) = (true, levels::Table::default());
+    for (at, level) in levels.iter().enumerate() {
+        corpus.begin(*level, &folder, args.again)?;
+        for (number, fix) in fixes.iter().enumerate() {
+            corpus.build(fix, &format!("{} {}/{}", level.unwrap_or_default(), number + 1, fixes.len()))?;
+        }
+        // The modules of the last level are those that a user would get.
+        if at + 1 == levels.len() {
+            corpus.in_guests(&fixes)?;
+        }
+        good &= corpus.show(&fixes);
+        table.add(level.unwrap_or("default"), fixes.iter().map(|fix| (fix.path.as_str(), corpus.known(fix))));
     }
-    corpus.in_guests(&fixes)?;
-    let good = corpus.show(&fixes);
-    ui::say(&format!("\nall of it is in {}", file.display()));
+    table.show();
+    ui::say(&format!("\nall of it is in {}", folder.display()));
     Ok(good)
 }
 
@@ -112,10 +152,25 @@ struct Corpus<'a> {
     built: &'a Built,
     successor: Option<Successor>,
     folder: PathBuf,
+    /// The level of the stabilised rebuild; klpx's own when none is named.
+    level: Option<String>,
     records: Records,
 }
 
 impl Corpus<'_> {
+    /// Goes on at a level, with what is known of it.
+    fn begin(&mut self, level: Option<&str>, folder: &Path, again: bool) -> Result<()> {
+        self.level = level.map(str::to_owned);
+        self.folder = level.map_or_else(|| folder.to_owned(), |level| folder.join(level));
+        fs::create_dir_all(&self.folder)?;
+        let file = self.folder.join(format!("results-{}.jsonl", &self.klpx.identity()?[..12]));
+        if again && file.exists() {
+            fs::remove_file(&file)?;
+        }
+        self.records = Records::open(&file)?;
+        Ok(())
+    }
+
     fn output(&self, fix: &Fix) -> PathBuf {
         self.folder.join("out").join(&fix.name)
     }
@@ -150,7 +205,8 @@ impl Corpus<'_> {
             fs::remove_dir_all(&output)?;
         }
         let keep = self.successor.as_ref().map(|_| "--keep-work".to_owned());
-        let options: Vec<String> = keep.into_iter().collect();
+        let level = self.level.iter().flat_map(|level| ["--stabilise".to_owned(), level.clone()]);
+        let options: Vec<String> = keep.into_iter().chain(level).collect();
         let outcome = self.klpx.run(&klpx::Build {
             built: self.built,
             patches: std::slice::from_ref(&fix.patch),
@@ -316,8 +372,15 @@ fn judge(outcome: &klpx::Outcome) -> Build {
     };
     let about = code.as_ref().and_then(|code| outcome.text.lines().find(|line| line.contains(code)));
     let said = about.or(outcome.text.lines().last()).unwrap_or_default().trim().to_owned();
+    let causes = report.changes.iter().filter(|change| change.cause.as_deref() != Some("edited"));
+    let causes = causes.map(|change| Caused {
+        function: format!("{}:{}", change.object, change.function),
+        cause: change.cause.clone().unwrap_or_default(),
+        why: change.why.clone(),
+    });
     Build {
         ending,
+        causes: causes.collect(),
         said,
         seconds: outcome.elapsed.as_secs_f64(),
         changed: items("changed"),

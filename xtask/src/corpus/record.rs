@@ -72,6 +72,20 @@ pub(super) struct Build {
     /// `object:function` of those replaced, and of those added.
     pub(super) changed: Vec<String>,
     pub(super) new: Vec<String>,
+    /// Why functions are there that the patch does not edit.
+    #[serde(default)]
+    pub(super) causes: Vec<Caused>,
+}
+
+/// Why a function is in a change set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Caused {
+    /// `object:function`.
+    pub(super) function: String,
+    /// The report's word for it; empty where debug information says nothing.
+    pub(super) cause: String,
+    /// The same for people.
+    pub(super) why: String,
 }
 
 /// What a guest said of a module, or what a comparison found: nothing when all is well.
@@ -107,6 +121,7 @@ struct Line {
 }
 
 /// The file with what is known.
+#[derive(Default)]
 pub(super) struct Records {
     file: PathBuf,
     known: BTreeMap<String, Known>,
@@ -159,8 +174,15 @@ mod tests {
     use super::*;
 
     fn build(ending: Ending) -> Known {
-        let build =
-            Build { ending, code: None, said: String::new(), seconds: 1.0, changed: vec![], new: vec![] };
+        let build = Build {
+            ending,
+            code: None,
+            said: String::new(),
+            seconds: 1.0,
+            changed: vec![],
+            new: vec![],
+            causes: vec![],
+        };
         Known { build: Some(build), ..Known::default() }
     }
 

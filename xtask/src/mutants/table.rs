@@ -107,6 +107,9 @@ fn place(root: &Path, krate: &str, row: Row) -> Result<Mutant> {
             None => bail!("`find` is not in {} behind `after`", file.display()),
         },
     };
+    // The switch puts braces around the text, so what it names would be unknown behind them.
+    let names = row.find.trim_start().strip_prefix("let ").is_some_and(|rest| !rest.starts_with("_ ="));
+    ensure!(!names, "`find` is a `let`: take its value alone");
     Ok(Mutant {
         krate: krate.to_owned(),
         line: text[..start].matches('\n').count() + 1,
@@ -138,6 +141,10 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mutants = load(root).unwrap();
         assert!(!mutants.is_empty());
-        super::super::tree::mutated(root, &mutants).unwrap();
+        for (file, text) in super::super::tree::mutated(root, &mutants).unwrap() {
+            // A `find` that is no expression and no statement breaks the whole copy.
+            let parsed = syn::parse_file(&text);
+            assert!(parsed.is_ok(), "{}: {:?}", file.display(), parsed.err());
+        }
     }
 }

@@ -189,6 +189,19 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+#[test]
+fn variables_of_make_are_checked_before_anything_is_read() {
+    for (variable, status, code) in [
+        ("ARCH=arm64", 2, "klpx::make-variable"),
+        ("KCFLAGS=$(id)", 2, "klpx::make-variable"),
+        ("CLANG_AUTOFDO_PROFILE=/nonexistent/kernel.afdo", 9, "klpx::make-file"),
+    ] {
+        let output = klpx(&["build", "--make", variable, "/nonexistent/fix.patch"]);
+        assert_eq!(output.status.code(), Some(status), "{variable}");
+        assert!(stderr(&output).contains(code), "{}", stderr(&output));
+    }
+}
+
 /// A function that is inlined at two places and kept out of line for a third, and what is around it.
 const INLINING: &str = "\
 int outside(int);

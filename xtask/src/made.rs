@@ -26,6 +26,9 @@ pub(crate) struct Recipe {
     pub(crate) fragments: &'static [&'static str],
     /// The LLVM tools that make it, by their suffix; without it, GNU tools do.
     pub(crate) llvm: Option<&'static str>,
+    /// The AutoFDO profile that it is compiled with: a file in `kernel-fixtures/profiles`. Profiles there are made up, so that
+    /// functions of the scenarios have hot and cold parts.
+    pub(crate) profile: Option<&'static str>,
 }
 
 impl Recipe {
@@ -53,7 +56,14 @@ impl Recipe {
             None if machine.is_native() => {}
             None => words.push(format!("CROSS_COMPILE={}", machine.prefix())),
         }
+        words.extend(self.profile().map(|path| format!("CLANG_AUTOFDO_PROFILE={}", path.display())));
         words
+    }
+
+    /// Where its profile lies.
+    fn profile(&self) -> Option<PathBuf> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+        self.profile.map(|name| project.join("kernel-fixtures/profiles").join(name))
     }
 
     /// `make` from a source with an output tree, which exists, and maybe a folder of tools that come before all others.
@@ -137,8 +147,8 @@ pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Sour
     Ok(tree)
 }
 
-/// What makes a build another build: the source, the configuration, the compiler, and pahole, whose version is part of
-/// every configuration.
+/// What makes a build another build: the source, the configuration, the compiler, what the profile holds, and pahole,
+/// whose version is part of every configuration.
 fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Result<String> {
     let compiler = process::output(Command::new(recipe.compiler(machine)).arg("--version"))?;
     let pahole = process::output(Command::new("pahole").arg("--version"))?;
@@ -148,6 +158,9 @@ fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Res
     for part in [source.version.as_str(), &tree, config, &compiler, &pahole, &make] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
+    }
+    if let Some(path) = recipe.profile() {
+        hash.update(&fs::read(&path).with_context(|| format!("can't read {}", path.display()))?);
     }
     Ok(hash.finalize().to_hex().to_string())
 }

@@ -71,6 +71,55 @@ impl fmt::Display for MakeWord {
     }
 }
 
+/// The name of a variable of make that a build is given. Names in lower case are kbuild's own (`obj`, `srctree`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MakeName(String);
+
+impl MakeName {
+    /// Checks a name.
+    pub fn new(text: &str) -> Option<MakeName> {
+        let begins = text.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        (begins && text.chars().all(plain)).then(|| MakeName(text.to_owned()))
+    }
+}
+
+impl Deref for MakeName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MakeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A word of a variable's value that means itself to make and to the shell of a recipe. Unlike a [`MakeWord`] it is no
+/// path and no target, so it may have commas and colons, as flags do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MakeValue(String);
+
+impl MakeValue {
+    /// Checks a word. It may be empty.
+    pub fn new(text: &str) -> Option<MakeValue> {
+        let plain = |c: char| c.is_alphanumeric() || "/._+-@=,:~^".contains(c);
+        let home = text.starts_with('~') || text.contains("=~") || text.contains(":~");
+        (text.chars().all(plain) && !home).then(|| MakeValue(text.to_owned()))
+    }
+}
+
+impl Deref for MakeValue {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A line that a module says of itself: it becomes a string of C, and a record of `.modinfo`, which a zero byte ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModinfoLine(String);
@@ -160,6 +209,25 @@ mod tests {
         ] {
             assert!(MakeWord::new(text).is_none(), "{text}");
             assert!(MakeWord::path(Path::new(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_make_has_a_name_and_words_that_mean_themselves() {
+        for name in ["KCFLAGS", "_X", "CFLAGS_fork.o", "A-b_9"] {
+            assert_eq!(&*MakeName::new(name).expect(name), name);
+        }
+        for name in ["", "obj", "9A", "A B", "A$B", "A:", "A+", "A\nB", "\u{c9}"] {
+            assert!(MakeName::new(name).is_none(), "{name:?}");
+        }
+        for word in ["", "-O3", "-march=x86-64-v3", "-Wp,-DX=1", "-ffile-prefix-map=/a:b=./c", "a~b", "x^y"] {
+            assert_eq!(&*MakeValue::new(word).expect(word), word);
+        }
+        for word in [
+            "a b", "$(id)", "`id`", "a;b", "a|b", "a&b", "a>b", "'a'", "\"a\"", "a\\b", "a#b", "a*", "a?",
+            "{a}", "(a)", "a%", "!a", "~/a", "-I=~/a", "a:~/b", "a\tb", "a\nb",
+        ] {
+            assert!(MakeValue::new(word).is_none(), "{word:?}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! workspace              a kernel's private source and build tree, and what is made there of a patch
 //! kbuild   patch         how kbuild makes units; what a patch says, and its application
 //! packages kernel        where a kernel's files are; which kernel that is
+//! given                  variables of make that the kernel's build was given
 //! toolchain              compilers and linkers, and what else a build needs of the machine
 //! process                child processes
 //! ```
@@ -14,6 +15,7 @@
 pub mod config;
 pub mod consistent;
 mod files;
+pub mod given;
 pub mod kbuild;
 mod kernel;
 pub mod language;
@@ -29,6 +31,7 @@ pub mod tree;
 mod workspace;
 
 pub use config::{Arch, Config};
+pub use given::Given;
 pub use kbuild::UnitList;
 pub use kbuild::recorded::Recorded;
 pub use kernel::{Kernel, Options, accepted};

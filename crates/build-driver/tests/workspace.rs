@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use klpx_build_driver::{Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
+use klpx_build_driver::{Given, Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
 use klpx_diagnosis::Result;
 use klpx_test_tools::{command, need, said};
 
@@ -28,7 +28,7 @@ olddefconfig:
 $(O)/%.o: $(S)/%.c
 	@mkdir -p $(@D)
 	@if grep -q SLOW $<; then echo half > $@; echo '  SLOW    $*.o'; sleep 30; fi
-	@$(CC) $(KCFLAGS) -I$(S)/include -MMD -MF $(@D)/.$(@F).cmd -MT $@ -c -o $@ $<
+	@$(CC) $(KCFLAGS) $(if $(CLANG_AUTOFDO_PROFILE),-include $(CLANG_AUTOFDO_PROFILE)) -I$(S)/include -MMD -MF $(@D)/.$(@F).cmd -MT $@ -c -o $@ $<
 	@echo '  CC      $*.o'
 -include $(wildcard $(O)/fs/.*.cmd $(O)/mod/.*.cmd)
 $(O)/vmlinux.o: $(units) FORCE
@@ -461,4 +461,41 @@ fn a_second_klpx_waits_and_says_so() {
         assert_eq!(second.join().expect("joined").expect("opened"), dir);
     });
     assert_eq!(steps.0.lock().expect("lock")[0], format!("waiting for another klpx (pid {})", child.id()));
+}
+
+/// The toy kernel as its make was given these variables.
+fn given(toy: &Toy, texts: &[&str]) -> Kernel {
+    let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+    Kernel::open(&Options { given: Given::read(&texts).expect("variables"), ..toy.options() })
+        .expect("a kernel")
+}
+
+#[test]
+fn variables_of_make_reach_each_compilation_and_are_a_part_of_the_kernel() {
+    let toy = Toy::new();
+    toy.write("fs/d.c", "int d(void)\n{\n\treturn FLAG + FROM_FILE;\n}\n");
+    let file = toy.root.path().join("a profile");
+    std::fs::write(&file, "#define FROM_FILE 2\n").expect("write");
+    let profile = format!("CLANG_AUTOFDO_PROFILE={}", file.display());
+    let kernel = given(&toy, &["KCFLAGS=-DFLAG=1 -O2", &profile]);
+    assert_eq!(kernel.key(), given(&toy, &[&profile, "KCFLAGS=-DFLAG=1 -O2"]).key());
+    let others = [&["KCFLAGS=-DFLAG=1 -O2"][..], &["KCFLAGS=-DFLAG=2 -O2", &profile], &[&profile], &[]];
+    for texts in others {
+        assert_ne!(kernel.key(), given(&toy, texts).key(), "{texts:?}");
+    }
+    assert!(toy.open().baseline(&()).is_err(), "without the flags it does not compile");
+
+    let workspace = Workspace::open(&kernel, &()).expect("a workspace");
+    workspace.baseline(&()).expect("a baseline");
+    std::fs::remove_file(&file).expect("removed");
+    let patched = build(&workspace, &edit(&toy, "fs/d.c", "return FLAG", "return 7 + FLAG")).expect("built");
+    assert_eq!(patched.units, 1, "the other units were not compiled again");
+    drop((patched, workspace));
+
+    std::fs::write(&file, "#define FROM_FILE 3\n").expect("write");
+    assert_ne!(
+        kernel.key(),
+        given(&toy, &["KCFLAGS=-DFLAG=1 -O2", &profile]).key(),
+        "it holds something else"
+    );
 }

@@ -4,7 +4,7 @@ use klpx_build_driver::PlacedHunk;
 use klpx_diagnosis::Offset;
 use klpx_diff::{Change, Difference, Reason};
 use klpx_inline_check::lines::{Lines, Position};
-use klpx_normalize::name::{Suffixes, canonical, without_promotion};
+use klpx_normalize::name::{is_apart, without_promotion};
 use klpx_normalize::object::{ItemId, Object};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -44,9 +44,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// True for the unlikely part of another function (`f.cold`): it comes with its function and is none of its own.
-    pub(crate) fn is_cold_part(&self) -> bool {
-        canonical(self.function.as_bytes()).suffixes.contains(Suffixes::COLD)
+    /// True for a piece of a function that lies apart (`f.cold`): it comes with its function and is none of its own.
+    pub(crate) fn is_apart(&self) -> bool {
+        is_apart(self.function.as_bytes())
     }
 
     /// A function whose own code is the same, but that must use the new one of something: of a constant that the patch

@@ -153,7 +153,7 @@ impl Build<'_> {
         if self.request.with_code {
             self.results.patches = patches.texts().map(<[u8]>::to_vec).collect();
         }
-        self.results.inputs = inputs::known(self.request, &patches, &files)?;
+        self.results.inputs = inputs::known(self.request, &patches, (&files, &kernel))?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
             None => patches.preflight(&kernel, self.request.fuzz)?,
@@ -162,6 +162,7 @@ impl Build<'_> {
             release: kernel.release().to_owned(),
             arch: kernel.arch().name().to_owned(),
             compiler: kernel.toolchain().describe(),
+            make: kernel.given().variables().iter().map(ToString::to_string).collect(),
             key: kernel.key().to_owned(),
         });
         self.events.end(&format!(
@@ -170,6 +171,7 @@ impl Build<'_> {
             words::plural(prepared.hunks(), "hunk"),
             kernel.describe()
         ));
+        self.note(kernel.notes());
         self.note(prepared.notes());
         Ok((kernel, prepared, files))
     }

@@ -180,7 +180,7 @@ impl Analysis {
 
     /// `27,012 functions: 1 changed, 1 new`.
     pub(crate) fn summary(&self) -> String {
-        let functions = || self.findings.iter().flatten().filter(|finding| !finding.is_cold_part());
+        let functions = || self.findings.iter().flatten().filter(|finding| !finding.is_apart());
         let of = |kind| functions().filter(|finding| finding.kind == kind).count();
         format!(
             "{}: {} changed, {} new",

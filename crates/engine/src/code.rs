@@ -7,7 +7,7 @@ use klpx_diagnosis::Result;
 use klpx_diff::{Difference, describe};
 use klpx_normalize::arch::{Arch, Field};
 use klpx_normalize::elf::{Definition, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId};
-use klpx_normalize::name::{Suffixes, canonical, without_promotion};
+use klpx_normalize::name::{self, without_promotion};
 use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_verify::inspect::{self, LivepatchSymbol};
 use object::endian::LittleEndian as LE;
@@ -74,13 +74,9 @@ pub struct ModuleFunction {
     pub body: Body,
 }
 
-/// A function's name without what marks its unlikely part: `f` for `f.cold`.
+/// A function's name without what marks a piece of it that lies apart: `f` for `f.cold`.
 pub fn whole_name(name: &str) -> String {
-    let canonical = canonical(name.as_bytes());
-    match canonical.suffixes.contains(Suffixes::COLD) {
-        true => name.split(".cold").next().unwrap_or(name).to_owned(),
-        false => name.to_owned(),
-    }
+    String::from_utf8_lossy(name::whole(name.as_bytes())).into_owned()
 }
 
 impl Code {
@@ -273,6 +269,9 @@ mod tests {
         ] {
             assert_eq!(plain(text.to_owned()), wanted);
         }
-        assert_eq!(["f", "f.cold", "f.cold.7", "cold"].map(whole_name), ["f", "f", "f", "cold"]);
+        assert_eq!(
+            ["f", "f.cold", "f.cold.7", "f.__part.1", "cold"].map(whole_name),
+            ["f", "f", "f", "f", "cold"]
+        );
     }
 }

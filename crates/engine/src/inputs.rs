@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use klpx_build_driver::PatchSet;
 use klpx_build_driver::packages::KernelFiles;
+use klpx_build_driver::{Kernel, PatchSet};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,6 +41,8 @@ pub enum Kind {
     Vmlinux,
     /// An external module as it is loaded.
     Module,
+    /// A file that a make variable of the kernel names, such as a profile.
+    MakeFile,
     /// The certificate of the key that signs.
     Certificate,
 }
@@ -49,7 +51,11 @@ pub enum Kind {
 ///
 /// # Errors
 /// When one of them can't be read.
-pub(crate) fn known(request: &Request, patches: &PatchSet, files: &KernelFiles) -> Result<Vec<Input>> {
+pub(crate) fn known(
+    request: &Request,
+    patches: &PatchSet,
+    (files, kernel): (&KernelFiles, &Kernel),
+) -> Result<Vec<Input>> {
     let patches = patches.hashes().map(|(name, hash)| Input {
         kind: Kind::Patch,
         path: name.to_owned(),
@@ -61,7 +67,9 @@ pub(crate) fn known(request: &Request, patches: &PatchSet, files: &KernelFiles) 
     let certificate =
         request.signing.as_ref().map(|signing| (Kind::Certificate, signing.certificate.as_path()));
     let found = [(Kind::Config, files.config.path.as_path()), (Kind::Symvers, files.symvers.path.as_path())];
-    for (kind, path) in found.into_iter().chain(module).chain(certificate) {
+    let given = kernel.given().variables().iter().flat_map(|variable| variable.files());
+    let given = given.map(|file| (Kind::MakeFile, file.path()));
+    for (kind, path) in found.into_iter().chain(given).chain(module).chain(certificate) {
         inputs.push(Input {
             kind,
             path: path.display().to_string(),

@@ -42,6 +42,7 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
         jobs: request.jobs,
         llvm: request.llvm.clone(),
         cross_compile: request.cross_compile.clone(),
+        given: request.given.clone(),
         pinned: files.headers.as_ref().map(|headers| headers.path.clone()),
         release: Some(files.release.clone()),
         cache_dir: request.cache_dir.clone(),

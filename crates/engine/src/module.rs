@@ -176,7 +176,7 @@ impl Source<'_> {
         let mut booted = Vec::new();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
             let each = difference.functions.iter().zip(&self.analysis.findings[n]);
-            for (change, finding) in each.filter(|(_, finding)| !finding.is_cold_part()) {
+            for (change, finding) in each.filter(|(_, finding)| !finding.is_apart()) {
                 match closure.has(n, Piece::Item(change.patched)) {
                     true if closure.helpers[n].contains(&change.patched) => {
                         results.changes.push(helper(finding))

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use klpx_build_driver::Given;
 use klpx_build_driver::language::ModinfoLine;
 use klpx_build_driver::packages::Wanted;
 use klpx_thinlto::Level;
@@ -26,6 +27,8 @@ pub struct Request {
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable; `None` for what the configuration says.
     pub cross_compile: Option<String>,
+    /// Further variables that the kernel's make was given.
+    pub given: Given,
     /// Where workspaces lie.
     pub cache_dir: PathBuf,
     /// So many of a hunk's outer context lines may differ: 0, 1 or 2.

@@ -85,6 +85,9 @@ pub struct KernelFacts {
     pub arch: String,
     /// Its compiler, such as `gcc 12.2.0`.
     pub compiler: String,
+    /// Variables that its make was given beyond those that klpx knows, each as `NAME=VALUE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub make: Vec<String>,
     /// Its key in the cache.
     pub key: String,
 }

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_inline_check::reach::{self, Unreachable};
 use klpx_normalize::lifetime::Lifetime;
-use klpx_normalize::name::canonical;
+use klpx_normalize::name::{canonical, is_apart};
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::closure::{is_branch, is_cold};
+use crate::closure::is_branch;
 use crate::plan::Unit;
 
 /// A function of the kernel to be patched.
@@ -57,7 +57,7 @@ pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global
         let section = unit.patched.elf.section_name(unit.patched.item(item).section);
         let gone = Lifetime::of(section).is_gone(unit.is_vmlinux());
         let reached = !matches!(reach::reach(unit.original, original), Err(why) if is_untraced(why));
-        if gone || reached || is_cold(unit.patched.item_name(item)) {
+        if gone || reached || is_apart(unit.patched.item_name(item)) {
             continue;
         }
         let Some(here) = direct_callers(unit.patched, item) else { continue };

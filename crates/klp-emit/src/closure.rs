@@ -10,7 +10,7 @@ use klpx_diff::{Folded, Way, is_anonymous};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
-use klpx_normalize::name::{Suffixes, canonical, promotion};
+use klpx_normalize::name::{canonical, is_apart, promotion};
 use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
 use klpx_normalize::special::Policy;
 use object::elf;
@@ -117,11 +117,6 @@ pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
 /// True for what the running kernel has given back by the time that a livepatch is loaded.
 fn is_gone(of: &Unit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
     Lifetime::of(object.elf.section_name(object.item(item).section)).is_gone(of.is_vmlinux())
-}
-
-/// True for the unlikely part of another function.
-pub(crate) fn is_cold(name: &[u8]) -> bool {
-    canonical(name).suffixes.contains(Suffixes::COLD)
 }
 
 /// Chooses what goes into the module.
@@ -259,7 +254,7 @@ impl<'u, 'd> Closure<'u, 'd> {
         let of = &self.units[unit];
         of.patched.item(item).code
             && of.counterpart(item).is_some()
-            && !is_cold(of.patched.item_name(item))
+            && !is_apart(of.patched.item_name(item))
             && !self.helpers[unit].contains(&item)
     }
 
@@ -367,7 +362,7 @@ impl<'u, 'd> Closure<'u, 'd> {
         if self.has(unit, piece) && (from == From::Table || branch || offset != 0) {
             return copy;
         }
-        if is_cold(object.item_name(item)) {
+        if is_apart(object.item_name(item)) {
             return copy;
         }
         match inner_symbol(object, rela, item) {
@@ -608,7 +603,7 @@ impl<'d> Selection<'_, '_, 'd> {
             return;
         }
         let unreachable = match reach::reach(of.original, original) {
-            Err(unreachable) if !is_cold(of.patched.item_name(item)) => unreachable,
+            Err(unreachable) if !is_apart(of.patched.item_name(item)) => unreachable,
             _ => return self.add(unit, Piece::Item(item)),
         };
         match callers(self.closure.units, self.elsewhere, (unit, item), unreachable) {
@@ -774,7 +769,7 @@ impl<'d> Selection<'_, '_, 'd> {
         let cold: BTreeSet<ItemId> = self.closure.pieces[unit]
             .iter()
             .filter_map(|piece| match piece {
-                Piece::Item(item) if is_cold(object.item_name(*item)) => Some(*item),
+                Piece::Item(item) if is_apart(object.item_name(*item)) => Some(*item),
                 _ => None,
             })
             .collect();
@@ -861,7 +856,7 @@ impl<'d> Selection<'_, '_, 'd> {
         let Piece::Item(item) = piece else { return };
         let of = self.unit(other);
         let is_new = of.patched.item(item).code && of.counterpart(item).is_none();
-        let own = (unit, by) == (other, piece) || is_cold(of.patched.item_name(item));
+        let own = (unit, by) == (other, piece) || is_apart(of.patched.item_name(item));
         if !is_new || own || is_branch || offset != 0 || from == From::Table {
             return;
         }

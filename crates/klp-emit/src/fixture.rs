@@ -14,6 +14,8 @@ pub(crate) struct Toolchain {
     pub(crate) traced: &'static [&'static str],
     /// The same for the glue.
     pub(crate) traced_glue: &'static [&'static str],
+    /// False where the compiler leaves the list of trace sites to objtool.
+    lists_sites: bool,
 }
 
 /// GCC for x86_64.
@@ -23,6 +25,17 @@ pub(crate) static X86_64: Toolchain = Toolchain {
     linker: "ld",
     traced: &["-pg", "-mfentry", "-mrecord-mcount"],
     traced_glue: &[],
+    lists_sites: true,
+};
+
+/// Clang for x86_64.
+pub(crate) static X86_64_CLANG: Toolchain = Toolchain {
+    compiler: &["clang-22", "-mcmodel=kernel", "-fno-pie", "-fcf-protection=none"],
+    assembler: &["clang-22", "-c"],
+    linker: "ld.lld-22",
+    traced: &["-pg", "-mfentry"],
+    traced_glue: &[],
+    lists_sites: false,
 };
 
 /// A trace site with room for a pointer before each function (DYNAMIC_FTRACE_WITH_CALL_OPS).
@@ -35,6 +48,7 @@ pub(crate) static ARM64_CLANG: Toolchain = Toolchain {
     linker: "ld.lld-22",
     traced: &CALL_OPS,
     traced_glue: &CALL_OPS,
+    lists_sites: true,
 };
 
 /// GCC for arm64, with call operations.
@@ -50,7 +64,14 @@ pub(crate) static ARM64_GCC: Toolchain = Toolchain {
     linker: "aarch64-linux-gnu-ld",
     traced: &CALL_OPS,
     traced_glue: &CALL_OPS,
+    lists_sites: true,
 };
+
+/// A trace site in assembly.
+const SITE: &str = "\tcallq\t__fentry__\n";
+/// The same, with what objtool adds for it.
+const LISTED_SITE: &str =
+    "77:\tcallq\t__fentry__\n\t.pushsection __mcount_loc,\"a\",@progbits\n\t.quad 77b\n\t.popsection\n";
 
 /// A directory with sources, objects and images.
 pub(crate) struct Fixture {
@@ -89,8 +110,16 @@ impl Fixture {
         ];
         arguments.extend(always);
         arguments.extend(flags);
-        arguments.extend(["-c", "-o", object, &file]);
+        if self.toolchain.lists_sites {
+            arguments.extend(["-c", "-o", object, &file]);
+            return self.run(compiler, &arguments);
+        }
+        let assembly = format!("{name}.s");
+        arguments.extend(["-S", "-o", &assembly, &file]);
         self.run(compiler, &arguments);
+        let text = std::fs::read_to_string(self.path(&assembly)).expect("assembly");
+        std::fs::write(self.path(&assembly), text.replace(SITE, LISTED_SITE)).expect("a writable directory");
+        self.run(compiler, &["-c", "-o", object, &assembly]);
     }
 
     /// Assembles `text` to `name`.o.

@@ -49,6 +49,8 @@ pub mod plan;
 mod refusals;
 #[cfg(test)]
 mod several_units;
+#[cfg(test)]
+mod split;
 pub mod stand_in;
 #[cfg(test)]
 mod state;

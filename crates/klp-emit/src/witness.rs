@@ -117,7 +117,8 @@ const DEPTH: u32 = 4;
 const ANOTHER_BUILD: usize = 4;
 /// What to do about any difference.
 pub const REMEDY: &str = "give klpx what this kernel was built with: the configuration as it was (not sent through another \
-                      machine's olddefconfig), the same compiler, the same flags and make variables, the very source";
+                      machine's olddefconfig), the same compiler, the same flags and make variables (--make), \
+                      the very source";
 /// How many functions are looked at to tell one change from another build.
 const SAMPLE: usize = 2000;
 

@@ -231,6 +231,10 @@ pub(crate) struct Build {
     /// Prefix of the cross tools; default: as .config was made
     #[arg(long, value_name = "PREFIX")]
     pub(crate) cross_compile: Option<String>,
+    /// A variable that the kernel's make was given, such as KCFLAGS=-march=x86-64-v3; files that it names belong to the
+    /// kernel; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) make: Vec<String>,
     /// How far the patched build may be brought nearer to the original
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
     pub(crate) stabilise: Level,

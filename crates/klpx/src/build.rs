@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use klpx_build_driver::Given;
 use klpx_build_driver::packages::Wanted;
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 use klpx_engine::analysis::{Finding, Kind};
@@ -94,6 +95,7 @@ fn request(args: &Build) -> Result<Request> {
         jobs: args.jobs.map(usize::from),
         llvm: args.llvm.clone(),
         cross_compile: args.cross_compile.clone(),
+        given: Given::read(&args.make)?,
         cache_dir: crate::cache::directory(&args.common)?,
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),

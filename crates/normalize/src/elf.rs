@@ -10,7 +10,7 @@ use object::elf;
 use object::endian::{LittleEndian as LE, U32};
 use object::pod;
 
-use crate::compressed;
+use crate::{compressed, name};
 
 /// A section header as it lies in the file.
 pub type Shdr = elf::SectionHeader64<LE>;
@@ -396,9 +396,17 @@ impl<'d> Elf<'d> {
         self.symbol(id).st_size.get(LE)
     }
 
-    /// `STT_*`.
+    /// `STT_*`. Clang gives no type to the pieces of a function that it lays apart from its entry
+    /// (llvm/lib/CodeGen/AsmPrinter/AsmPrinter.cpp, `emitBasicBlockStart`). They are functions here, as objtool takes them
+    /// (tools/objtool/elf.c).
     pub fn symbol_type(&self, id: SymbolId) -> u8 {
-        self.symbol(id).st_info.0 & 0xf
+        let kind = self.symbol(id).st_info.0 & 0xf;
+        let is_piece = kind == elf::STT_NOTYPE.0
+            && self.symbol_size(id) > 0
+            && matches!(self.definition(id), Definition::Section(section)
+                if self.section_flags(section) & elf::SHF_EXECINSTR.0 != 0)
+            && name::is_apart(self.symbol_name(id));
+        if is_piece { elf::STT_FUNC.0 } else { kind }
     }
 
     /// `STB_*`.

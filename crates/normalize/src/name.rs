@@ -5,7 +5,7 @@
 
 /// A set of suffix kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Suffixes(u16);
+pub struct Suffixes(u32);
 
 /// A kind of suffix.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ const fn kind(kind: Suffixes, name: &'static str, form: &'static str, source: &'
 }
 
 /// Every kind of suffix.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 16] = [
     kind(
         Suffixes::PROMOTED,
         "promoted",
@@ -48,6 +48,12 @@ pub const KINDS: [Kind; 15] = [
     kind(Suffixes::NUMBER, "number", ".N", "LLVM and GCC: keeps equal names of one module or file apart"),
     kind(Suffixes::LTO_PRIVATE, "lto-private", ".lto_priv.N", "GCC LTO: a local of one of several files"),
     kind(Suffixes::COLD, "cold", ".cold, .cold.N", "LLVM and GCC: the unlikely part of a function"),
+    kind(
+        Suffixes::BLOCKS,
+        "blocks",
+        ".__part.N",
+        "clang -fbasic-block-sections: a cluster of a function's blocks that lies apart",
+    ),
     kind(Suffixes::PART, "part", ".part.N", "GCC partial inlining: what is left of a function"),
     kind(Suffixes::ISRA, "isra", ".isra.N", "GCC: parameters were removed or split"),
     kind(Suffixes::CONSTPROP, "constprop", ".constprop.N", "GCC: a parameter became a constant"),
@@ -100,9 +106,12 @@ impl Suffixes {
 
     /// `.<MD5>`: a local of a module that was split, made global.
     pub const SPLIT: Suffixes = Suffixes(1 << 14);
+    /// `.__part.<n>`: a cluster of a function's blocks, as a profile of Propeller's orders them.
+    pub const BLOCKS: Suffixes = Suffixes(1 << 15);
 
     /// The kinds that make another function, not another name of the same one.
-    const MEANINGFUL: u16 = Self::COLD.0
+    const MEANINGFUL: u32 = Self::COLD.0
+        | Self::BLOCKS.0
         | Self::PART.0
         | Self::ISRA.0
         | Self::CONSTPROP.0
@@ -112,11 +121,14 @@ impl Suffixes {
         | Self::INITCALL.0;
 
     /// The kinds whose number depends on what else there is: an equal name may be another thing in another build.
-    const UNSTEADY: u16 = Self::NUMBER.0 | Self::LTO_PRIVATE.0 | Self::COUNTER.0;
+    const UNSTEADY: u32 = Self::NUMBER.0 | Self::LTO_PRIVATE.0 | Self::COUNTER.0;
 
     /// The kinds that a function may have several of.
-    const VERSIONS: u16 =
-        Self::COLD.0 | Self::PART.0 | Self::ISRA.0 | Self::CONSTPROP.0 | Self::SPECIALIZED.0;
+    const VERSIONS: u32 =
+        Self::COLD.0 | Self::BLOCKS.0 | Self::PART.0 | Self::ISRA.0 | Self::CONSTPROP.0 | Self::SPECIALIZED.0;
+
+    /// The kinds of a function's body that lies apart from its entry.
+    const APART: u32 = Self::COLD.0 | Self::BLOCKS.0;
 
     /// True when every kind of `other` is in this set.
     pub fn contains(self, other: Suffixes) -> bool {
@@ -137,6 +149,12 @@ impl Suffixes {
     /// were made.
     pub fn is_version(self) -> bool {
         self.0 & Self::VERSIONS != 0
+    }
+
+    /// True for a piece of a function's body that lies apart from its entry. The function and its pieces jump to each
+    /// other; nobody else does.
+    pub fn is_apart(self) -> bool {
+        self.0 & Self::APART != 0
     }
 
     /// True when there is none.
@@ -198,6 +216,21 @@ pub fn canonical(name: &[u8]) -> Canonical<'_> {
     Canonical { base, suffixes }
 }
 
+/// True for the name of a piece of a function's body that lies apart from its entry: `f.cold`, `f.__part.1`.
+pub fn is_apart(name: &[u8]) -> bool {
+    name.contains(&b'.') && canonical(name).suffixes.is_apart()
+}
+
+/// The name of the whole function: `f` for `f.cold` and `f.llvm.12` for `f.llvm.12.cold.1`. A name of anything else stays.
+pub fn whole(name: &[u8]) -> &[u8] {
+    let mut whole = name;
+    while is_apart(whole) {
+        let Some((rest, _)) = strip_one(whole) else { break };
+        whole = rest;
+    }
+    whole
+}
+
 /// A name without the hash that ThinLTO puts on promoted locals, which is another one in each build directory.
 pub fn without_promotion(name: &[u8]) -> &[u8] {
     match split_promotion(name) {
@@ -235,11 +268,12 @@ fn is_module(text: &[u8]) -> bool {
 }
 
 /// Suffixes that end with a number.
-const NUMBERED: [(&[u8], Suffixes); 9] = [
+const NUMBERED: [(&[u8], Suffixes); 10] = [
     (b"llvm", Suffixes::PROMOTED),
     (b"__uniq", Suffixes::UNIQUE_LINKAGE),
     (b"lto_priv", Suffixes::LTO_PRIVATE),
     (b"cold", Suffixes::COLD),
+    (b"__part", Suffixes::BLOCKS),
     (b"part", Suffixes::PART),
     (b"isra", Suffixes::ISRA),
     (b"constprop", Suffixes::CONSTPROP),
@@ -479,7 +513,7 @@ mod tests {
 
     #[test]
     fn suffixes_are_told_by_kind() {
-        let cases: [(&str, &str, Suffixes); 23] = [
+        let cases: [(&str, &str, Suffixes); 24] = [
             ("md_run", "md_run", Suffixes::default()),
             ("reboot_notifier_list.llvm.14714292017924923542", "reboot_notifier_list", Suffixes::PROMOTED),
             (".str.1.llvm.77", ".str", Suffixes(Suffixes::PROMOTED.0 | Suffixes::NUMBER.0)),
@@ -490,6 +524,7 @@ mod tests {
             ("f.constprop.0", "f", Suffixes::CONSTPROP),
             ("f.constprop.0.isra.0", "f", Suffixes(Suffixes::CONSTPROP.0 | Suffixes::ISRA.0)),
             ("f.part.0", "f", Suffixes::PART),
+            ("f.__part.2", "f", Suffixes::BLOCKS),
             ("f.specialized.1", "f", Suffixes::SPECIALIZED),
             ("f.__uniq.123.llvm.9", "f", Suffixes(Suffixes::UNIQUE_LINKAGE.0 | Suffixes::PROMOTED.0)),
             ("__UNIQUE_ID_ddebug_417", "__UNIQUE_ID_ddebug", Suffixes::COUNTER),
@@ -553,6 +588,27 @@ mod tests {
     fn a_cold_part_is_not_its_function() {
         assert_ne!(canonical(b"f.cold").key(), canonical(b"f").key());
         assert_eq!(canonical(b"f.llvm.1").key(), canonical(b"f").key());
+    }
+
+    #[test]
+    fn what_lies_apart_from_its_function_is_told_by_name() {
+        for (name, function) in [
+            ("f.cold", Some("f")),
+            ("f.cold.1", Some("f")),
+            ("f.__part.12", Some("f")),
+            ("f.llvm.12.cold", Some("f.llvm.12")),
+            ("f.part.0.cold", Some("f.part.0")),
+            ("f.part.0", None),
+            ("f.isra.0", None),
+            ("f.__part", None),
+            ("f.cold.", None),
+            ("cold", None),
+            ("cold.1", None),
+            ("f", None),
+        ] {
+            assert_eq!(is_apart(name.as_bytes()), function.is_some(), "{name}");
+            assert_eq!(whole(name.as_bytes()), function.unwrap_or(name).as_bytes(), "{name}");
+        }
     }
 
     #[test]

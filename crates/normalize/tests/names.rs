@@ -144,6 +144,23 @@ const CFI: &[File<'_>] = &[(
     int (*table[2])(int) = { f, g }; int call(int n, int x) { return table[n & 1](x); }",
 )];
 
+/// The files that flags name come first.
+const PROFILED: &[File<'_>] = &[
+    ("profile.txt", "f:100000:1000\n 0: 1000\n 1: 10000\n 2: 0\n 3: 10000 g:10000\n 4: 1000\n"),
+    ("clusters.txt", "v1\nf f\nc 0 1\nc 2 3\n"),
+    (
+        "a.c",
+        "extern int g(int), h(int); int f(int n) { int s = 0;
+        for (int i = 0; i < n; i++) { if (i & 64)
+        s += h(i) * 3 + h(i + 1) * 5 + h(i + 2) * 7; else
+        s += g(i); }
+        return s; }",
+    ),
+];
+const AUTOFDO: &[&str] =
+    &["-g", "-fdebug-info-for-profiling", "-fprofile-sample-use=profile.txt", "-fsplit-machine-functions"];
+const PROPELLER: &[&str] = &["-fbasic-block-sections=list=clusters.txt"];
+
 /// Goes to the linker.
 const BY_FILE: &str = "-Xlinker=-use-source-filename-for-promoted-locals";
 const UNIQUE: &[&str] = &["-funique-internal-linkage-names"];
@@ -204,6 +221,8 @@ const CASES: &[Case] = &[
         "f",
         &[S::COLD],
     ),
+    case("a profile splits a function", &[CLANG_22], PLAIN, (PROFILED, AUTOFDO), "f", &[S::COLD]),
+    case("clusters of blocks", &[CLANG_22], PLAIN, (PROFILED, PROPELLER), "f", &[S::BLOCKS]),
     case("a parameter became a constant", GCC, PLAIN, (CONSTPROP, &[]), "f", &[S::CONSTPROP]),
     case("a parameter was split", GCC, PLAIN, (ISRA, &[]), "f", &[S::ISRA]),
     case("a function was split", GCC, PLAIN, (PART, &[]), "f", &[S::PART]),

@@ -16,6 +16,7 @@ pub(crate) fn statement(livepatch: &Livepatch) -> Value {
     let mut internal = Map::new();
     internal.insert("kernel_build_id".to_owned(), json!(livepatch.build_id));
     internal.extend(report("/kernel/compiler").map(|compiler| ("compiler".to_owned(), compiler)));
+    internal.extend(report("/kernel/make").map(|make| ("make".to_owned(), make)));
     let dependencies: Vec<Value> = report("/inputs").iter().flat_map(dependencies).collect();
     json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -65,13 +66,14 @@ mod tests {
         assert_eq!(bare.pointer("/predicate/buildDefinition/resolvedDependencies"), Some(&json!([])));
         livepatch.report = Some(json!({
             "patches": ["fix.patch"],
-            "kernel": {"compiler": "gcc 12.2.0"},
+            "kernel": {"compiler": "gcc 12.2.0", "make": ["KCFLAGS=-O3"]},
             "inputs": [{"path": "fix.patch", "sha256": hash}, {"path": "no hash"}],
         }));
         let whole = statement(&livepatch);
         let of = |pointer: &str| whole.pointer(&format!("/predicate/buildDefinition/{pointer}")).cloned();
         assert_eq!(of("externalParameters/patches/0"), Some(json!("fix.patch")));
         assert_eq!(of("internalParameters/compiler"), Some(json!("gcc 12.2.0")));
+        assert_eq!(of("internalParameters/make"), Some(json!(["KCFLAGS=-O3"])));
         assert_eq!(
             of("resolvedDependencies"),
             Some(json!([{"name": "fix.patch", "digest": {"sha256": hash}}]))

@@ -87,6 +87,8 @@ impl Link {
                 "--no-whole-archive" => whole = false,
                 "--start-group" | "--end-group" => {}
                 map if map.starts_with("-Map=") => {}
+                // What is a flag's value is no input, whatever its name ends with.
+                flag if flag.starts_with('-') => link.flags.push(flag.to_owned()),
                 archive if archive.ends_with(".a") => link.inputs.extend(archiver.members(archive, !whole)?),
                 object if object.ends_with(".o") => link.inputs.push(Input::new(object, false)),
                 list if list.starts_with('@') => {
@@ -158,9 +160,11 @@ mod tests {
 
     #[test]
     fn flags_inputs_and_script_are_told_apart() {
-        let text = "ld.lld -m elf_x86_64 -mllvm -x=5 -r -o fs/m.o -Map=m.map -T order.lds @m.mod c.o";
+        let text = "ld.lld -m elf_x86_64 -mllvm -x=5 --lto-sample-profile=/w/k.a -plugin-opt=-split-machine-functions -r \
+            -o fs/m.o -Map=m.map -T order.lds @m.mod c.o";
         let found = link(text).expect("known").expect("a link");
-        assert_eq!(found.flags, ["-m", "elf_x86_64", "-mllvm", "-x=5", "-r"]);
+        let flags = ["-m", "elf_x86_64", "-mllvm", "-x=5", "--lto-sample-profile=/w/k.a"];
+        assert_eq!(found.flags, [&flags[..], &["-plugin-opt=-split-machine-functions", "-r"]].concat());
         let paths: Vec<&str> = found.inputs.iter().map(|input| input.path.as_str()).collect();
         assert_eq!(paths, ["fs/a.o", "virt/b.o", "c.o"]);
         assert_eq!(found.script.as_deref(), Some("SECTIONS {}"));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
+use crate::given::FLAGS;
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
 use crate::language::MakeWord;
 use crate::process::{Call, Runner};
@@ -37,6 +38,7 @@ pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
 pub(crate) struct Make<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) runner: &'a Runner,
+    pub(crate) workspace: &'a Path,
     pub(crate) src: &'a Path,
     pub(crate) build: &'a Path,
     /// What stands in for the linker, where that is not the linker.
@@ -111,15 +113,17 @@ impl Make<'_> {
             variables.push("PAHOLE=/nonexistent".to_owned());
         }
         variables.extend(self.kernel.toolchain().make.iter().cloned());
+        variables.extend(self.kernel.given().words(self.workspace));
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));
         }
         let sections = (self.kernel.sections() == Sections::Everywhere).then_some(SECTION_FLAGS);
         // Code is the same with and without. The layouts of types, declarations and inlined copies are read from it.
         let debug_info = (!self.kernel.config().is("DEBUG_INFO")).then_some("-g");
-        if sections.or(debug_info).is_some() {
-            let flags: Vec<&str> = sections.into_iter().chain(debug_info).collect();
-            variables.push(format!("KCFLAGS={}", flags.join(" ")));
+        let given = self.kernel.given().flags(self.workspace);
+        let flags = [Some(given.as_str()).filter(|flags| !flags.is_empty()), sections, debug_info];
+        if flags.iter().any(Option::is_some) {
+            variables.push(format!("{FLAGS}={}", flags.into_iter().flatten().collect::<Vec<_>>().join(" ")));
         }
         variables
     }

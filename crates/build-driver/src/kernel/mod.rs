@@ -5,9 +5,10 @@ pub(crate) mod contents;
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Class, Diagnosis, Note, Result};
 
 use crate::config::{self, Arch, Config};
+use crate::given::{Given, profile};
 use crate::kernel::contents::Contents;
 use crate::language::MakeWord;
 use crate::process::Runner;
@@ -47,6 +48,8 @@ pub struct Options {
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable.
     pub cross_compile: Option<String>,
+    /// Further variables that the kernel's make was given.
+    pub given: Given,
     /// A folder that has what Kconfig made of the configuration: `.config`, `include/config/auto.conf` and
     /// `include/generated/autoconf.h`, of a build tree or of a headers package. Without it the build tree is looked at.
     /// When its `.config` is another one, Kconfig reads the configuration anew.
@@ -65,6 +68,8 @@ pub struct Kernel {
     config: Config,
     arch: Arch,
     toolchain: Toolchain,
+    given: Given,
+    notes: Vec<Note>,
     release: MakeWord,
     local_version: MakeWord,
     local_files: Vec<(String, String)>,
@@ -94,6 +99,8 @@ impl Kernel {
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
+        let mut given = options.given.clone();
+        let notes = profile::complete(&mut given, &config, &build_dir)?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
         // Units get the release by a variable; a whole build makes it, and must make the same.
@@ -111,6 +118,7 @@ impl Kernel {
             config: &config,
             arch,
             toolchain: &toolchain,
+            given: &given,
             release: &release,
             local_files: &local_files,
             pinned: pinned.as_ref(),
@@ -122,6 +130,8 @@ impl Kernel {
             config,
             arch,
             toolchain,
+            given,
+            notes,
             release,
             local_version,
             local_files,
@@ -167,7 +177,17 @@ impl Kernel {
         &self.toolchain
     }
 
-    /// The workspace's key: 12 hexadecimal digits of the identity of source, configuration and tools.
+    /// Variables that the kernel's make was given: by the user, and by what the build tree records.
+    pub fn given(&self) -> &Given {
+        &self.given
+    }
+
+    /// Things to know of it that stop nothing.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The workspace's key: 12 hexadecimal digits of the identity of source, configuration, tools and make variables.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -357,6 +377,7 @@ struct Parts<'a> {
     config: &'a Config,
     arch: Arch,
     toolchain: &'a Toolchain,
+    given: &'a Given,
     release: &'a str,
     local_files: &'a [(String, String)],
     pinned: Option<&'a Pinned>,
@@ -380,6 +401,10 @@ impl Parts<'_> {
             part(text.as_bytes());
         }
         part(self.pinned.map_or(&[][..], |pinned| pinned.hash.as_bytes()));
+        let given = self.given.identity();
+        if !given.is_empty() {
+            part(&given);
+        }
         hasher.finalize().to_hex().as_str()[..12].to_owned()
     }
 }

@@ -5,6 +5,7 @@
 //! <cache>/kernels/<key>.lock     held while a klpx (or a compiler it started) works in the workspace
 //! <cache>/kernels/<key>/
 //!     klpx.json       what the workspace is of, when it was last used
+//!     given/          files that make variables of the kernel name, such as profiles
 //!     src/            private copy of the source; original at rest
 //!     build/          the O= tree of both builds; no object of a patched source at rest
 //!     group           the process group of the last child
@@ -78,6 +79,7 @@ impl Workspace {
         let runner = kernel.runner().holding(Arc::new(lock), dir.join("group"));
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
+        kernel.given().place(&workspace.dir)?;
         Info::of(kernel).save(&workspace.dir)?;
         Ok(workspace)
     }
@@ -125,6 +127,7 @@ impl Workspace {
         work(&Make {
             kernel: &self.kernel,
             runner: &self.runner,
+            workspace: &self.dir,
             src: &src,
             build: &build,
             ld: ld.as_deref(),

@@ -14,13 +14,13 @@ use iced_x86::{
 use klpx_diagnosis::Offset;
 use klpx_inline_check::reach::reach;
 use klpx_normalize::elf::{Rela, SectionId};
+use klpx_normalize::name::is_apart;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::readers::{Reader, is_assembly, reader_of};
 use super::{holder, text};
-use crate::closure::is_cold;
 
 /// A set of general registers, a bit for each.
 type Registers = u16;
@@ -313,7 +313,7 @@ impl Flow<'_, '_> {
         self.elsewhere |= registers;
         for &(item, place) in &self.ways.stray {
             if self.known.contains_key(&(item, self.object.item(item).entry))
-                || is_cold(self.object.item_name(item))
+                || is_apart(self.object.item_name(item))
             {
                 self.reach((item, place), self.elsewhere);
             }
@@ -414,8 +414,8 @@ impl Flow<'_, '_> {
         match object.resolve(shape.section, rela) {
             Target::Item { item: to, offset } if object.item(to).code => {
                 let part = to == item
-                    || is_cold(object.item_name(to))
-                    || is_cold(object.item_name(item)) && offset != 0;
+                    || is_apart(object.item_name(to))
+                    || is_apart(object.item_name(item)) && offset != 0;
                 match part && instruction.flow_control() != FlowControl::Call {
                     true => Branch::Within((to, object.item(to).entry.wrapping_add_signed(offset))),
                     false => Branch::Function(Callee::here(object, to)),
@@ -471,7 +471,7 @@ impl Flow<'_, '_> {
     /// A jump to where a register says: by a jump table, or a call in the place of a return.
     fn jump(&mut self, point: Point, registers: Registers) -> Result<(), String> {
         self.call(point, &Callee::unknown(POINTER), registers)?;
-        let part = |item: ItemId| item == point.0 || is_cold(self.object.item_name(item));
+        let part = |item: ItemId| item == point.0 || is_apart(self.object.item_name(item));
         if registers != 0 && self.ways.relative.iter().any(|&item| part(item)) {
             return Err(format!("{} leads where klpx does not see", place_of(self.object, point)));
         }

@@ -18,11 +18,11 @@ use klpx_diagnosis::Offset;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::lifetime::Lifetime;
+use klpx_normalize::name::is_apart;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::closure::is_cold;
 use crate::plan::Unit;
 
 /// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
@@ -85,15 +85,16 @@ fn runs(of: &Unit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
 /// Where the users are entered: at their own start, and unlikely parts by way of their functions.
 fn roots(object: &Object<'_>, users: &BTreeSet<ItemId>) -> BTreeSet<ItemId> {
     let mut roots: BTreeSet<ItemId> =
-        users.iter().copied().filter(|&user| !is_cold(object.item_name(user))).collect();
+        users.iter().copied().filter(|&user| !is_apart(object.item_name(user))).collect();
     if roots.len() == users.len() {
         return roots;
     }
-    for item in object.item_ids().filter(|&item| object.item(item).code && !is_cold(object.item_name(item))) {
+    for item in object.item_ids().filter(|&item| object.item(item).code && !is_apart(object.item_name(item)))
+    {
         let section = object.item(item).section;
         let enters = object.item_relocations(item).iter().any(|rela| {
             matches!(object.resolve(section, rela), Target::Item { item: to, .. }
-                if users.contains(&to) && is_cold(object.item_name(to)))
+                if users.contains(&to) && is_apart(object.item_name(to)))
         });
         if enters {
             roots.insert(item);

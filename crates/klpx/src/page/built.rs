@@ -68,6 +68,7 @@ fn top(built: &Built<'_>) -> Markup {
     if let Some(known) = &results.kernel {
         kernel.push(("kernel", html! { "Linux " (word(&known.release)) ", " (word(&known.arch)) }));
         kernel.push(("compiler", html! { (word(&known.compiler)) }));
+        kernel.extend(known.make.iter().map(|variable| ("make", code(variable))));
     }
     let build_id = results.inputs.iter().find_map(|input| input.build_id.as_deref());
     kernel.extend(build_id.map(|id| ("build ID", html! { span.mono { (word(id)) } })));
@@ -147,6 +148,7 @@ fn kind(kind: InputKind) -> &'static str {
         InputKind::Symvers => "Module.symvers",
         InputKind::Vmlinux => "kernel image",
         InputKind::Module => "external module",
+        InputKind::MakeFile => "file of a make variable",
         InputKind::Certificate => "certificate",
     }
 }

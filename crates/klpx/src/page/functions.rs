@@ -60,9 +60,10 @@ impl<'s> Shown<'s> {
 /// The function of the module that some code of the patched build became: by what it replaces or what it is called, and
 /// of several by its bytes.
 fn in_module<'m>(code: &Code, module: &'m [ModuleFunction]) -> Option<&'m ModuleFunction> {
+    let is_whole = |name: &str| whole_name(name) == name;
     let named = |function: &&ModuleFunction| {
         whole_name(&function.symbol) == whole_name(&code.function)
-            && function.symbol.contains(".cold") == code.function.contains(".cold")
+            && is_whole(&function.symbol) == is_whole(&code.function)
             || function.replaces.iter().any(|(object, name, _)| {
                 *object == code.object && klpx_engine::code::plain_name(name) == code.function
             })

@@ -87,6 +87,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
             release: "6.12.117+deb12-cloud-amd64".into(),
             arch: "x86_64".into(),
             compiler: "gcc 12.2.0".into(),
+            make: Vec::new(),
             key: "0123456789abcdef".into(),
         }),
         units: vec![UnitFacts {

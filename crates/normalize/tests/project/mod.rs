@@ -32,7 +32,8 @@ pub(crate) enum Mode {
     Full,
 }
 
-/// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled.
+/// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled, `.txt` files
+/// are there for flags that name them.
 pub(crate) type File<'t> = (&'t str, &'t str);
 
 /// What stands before a flag that goes to LLVM at the link step (`-mllvm`).
@@ -46,6 +47,9 @@ pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(&path, text).expect("a source");
+        if name.ends_with(".txt") {
+            continue;
+        }
         let object = format!("{n}.o");
         let mut arguments = vec!["-O2", "-fno-pic", "-mcmodel=kernel", "-fno-asynchronous-unwind-tables"];
         arguments.extend(["-fcf-protection=none", "-fno-stack-protector", "-c", name, "-o", &object]);

@@ -67,11 +67,13 @@ a.c:2:2: remark: 'leaf' inlined into 'f' with (cost=-30, threshold=487) at calls
       2 |  leaf();
 a.c:9:2: remark: 'big' not inlined into 'f' because too costly to inline (cost=65, threshold=45) [-Rpass-missed=inline]
 ld.lld: remark: a.c:7:4: 'x.llvm.12' inlined into 'g' with (cost=always): always inline attribute at callsite g:2:4;
+r.c:6:8: remark: 'hot' inlined into 'h' to match profiling context with (cost=-15020, threshold=3000) at callsite h:3:8; [-Rpass=sample-profile-inline]
 ";
         let found = parse(output);
         let expected = [
             Inlined { caller: "f", callee: "leaf", site: "mid:1:8 @ f:5:2" },
             Inlined { caller: "g", callee: "x.llvm.12", site: "g:2:4" },
+            Inlined { caller: "h", callee: "hot", site: "h:3:8" },
         ];
         assert_eq!(found, expected);
     }

@@ -1,0 +1,310 @@
+//! Variables of make that the kernel's build was given on its command line (`--make NAME=VALUE`): what may be given, the
+//! files that values name, and how klpx's own makes are told.
+//!
+//! What such a file holds is a part of the kernel, where it lies is not. A file that the compiler reads is copied to the
+//! workspace, so that the commands of one kernel name one file, whatever becomes of the user's.
+
+mod own;
+pub(crate) mod profile;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Result};
+
+use crate::files;
+use crate::language::{MakeName, MakeValue, MakeWord};
+use crate::own as private;
+
+/// The folder of a workspace that has copies of the files.
+const FOLDER: &str = "given";
+
+/// The variable to whose value klpx adds flags of its own.
+pub(crate) const FLAGS: &str = "KCFLAGS";
+
+/// Options of compilers and linkers that name a file, with what stands before its name.
+const OPTIONS: [&str; 8] = [
+    "-fprofile-sample-use=",
+    "-fprofile-instr-use=",
+    "-fauto-profile=",
+    "-fbasic-block-sections=list=",
+    "-fprofile-list=",
+    "--lto-sample-profile=",
+    "--lto-basic-block-sections=",
+    "--symbol-ordering-file=",
+];
+
+/// Variables of the kernel's makefiles that name files (scripts/Makefile.autofdo, scripts/Makefile.propeller), each with
+/// the endings that the makefiles put behind the value.
+const VARIABLES: [(&str, &[&str]); 2] = [
+    ("CLANG_AUTOFDO_PROFILE", &[""]),
+    ("CLANG_PROPELLER_PROFILE_PREFIX", &["_cc_profile.txt", "_ld_profile.txt"]),
+];
+
+/// The variables that a kernel's build was given, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    variables: Vec<Variable>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    name: MakeName,
+    /// The value as the user gave it.
+    given: String,
+    pieces: Vec<Piece>,
+}
+
+/// A run of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(MakeValue),
+    /// Between two words.
+    Blank,
+    /// A file, or the beginning of several files' names.
+    Copied(Vec<File>),
+    /// A path that stays, and the file that is there.
+    Named(MakeWord, File),
+}
+
+/// A file that a value names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    path: PathBuf,
+    /// What the makefiles put behind the value to name it.
+    ending: &'static str,
+    hash: blake3::Hash,
+}
+
+impl File {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of a path as the user gave it.
+    fn open(path: &Path, ending: &'static str) -> Result<File> {
+        let mut whole = path.as_os_str().to_owned();
+        whole.push(ending);
+        let path = std::path::absolute(&whole).unwrap_or_else(|_| PathBuf::from(&whole));
+        let missing = |why: String| {
+            let what = format!("there is no file {}", path.display());
+            Diagnosis::new("klpx::make-file", Class::Input, what)
+                .why(why)
+                .remedy("name the file that the kernel's build was given; a path that does not begin with / is looked for in this folder")
+        };
+        let meta = path.metadata().map_err(|error| missing(error.to_string()))?;
+        if !meta.is_file() {
+            return Err(missing("it is a folder, or no regular file".to_owned()).into());
+        }
+        let hash = hash(&path).map_err(|error| missing(error.to_string()))?;
+        Ok(File { hash, path, ending })
+    }
+
+    /// Copies it to a place that may have it already.
+    fn copy(&self, to: &Path) -> Result<()> {
+        let is_there = || hash(to).is_ok_and(|found| found == self.hash);
+        if is_there() {
+            return Ok(());
+        }
+        files::copy(&self.path, to, false).map_err(|error| Diagnosis::io("copy", &self.path, &error))?;
+        if is_there() {
+            return Ok(());
+        }
+        let what = format!("{} changed while it was copied", self.path.display());
+        Err(Diagnosis::new("klpx::make-file", Class::Input, what)
+            .why("what it holds is a part of the kernel")
+            .remedy("run klpx again when nothing writes to it")
+            .into())
+    }
+}
+
+fn hash(path: &Path) -> std::io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut klpx_input::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize())
+}
+
+impl Given {
+    /// Takes `NAME=VALUE` texts. Paths that are not absolute are looked for in the current folder.
+    ///
+    /// # Errors
+    /// `klpx::make-variable` for what can't be given, `klpx::make-file` for a file that is not there.
+    pub fn read(texts: &[String]) -> Result<Given> {
+        let mut variables = Vec::new();
+        let mut names = BTreeSet::new();
+        for text in texts {
+            let variable = Variable::read(text)?;
+            if !names.insert(variable.name.clone()) {
+                let what = format!("--make gives {} twice", variable.name);
+                return Err(refused(what, "make takes one value", "give all of it in one --make").into());
+            }
+            variables.push(variable);
+        }
+        variables.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Given { variables })
+    }
+
+    /// The variables, by name.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// The variable of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Variable> {
+        self.variables.iter().find(|variable| *variable.name == *name)
+    }
+
+    /// Adds a variable whose value names files.
+    fn add(&mut self, name: &str, value: &Path) -> Result<()> {
+        self.variables.push(Variable::read(&format!("{name}={}", value.display()))?);
+        self.variables.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(())
+    }
+
+    /// Words for make's command line in a workspace, but for [`FLAGS`].
+    pub(crate) fn words<'g>(&'g self, workspace: &'g Path) -> impl Iterator<Item = String> + 'g {
+        let others = self.variables.iter().filter(|variable| *variable.name != *FLAGS);
+        others.map(move |variable| format!("{}={}", variable.name, variable.value(workspace)))
+    }
+
+    /// The flags that the compiler was given by [`FLAGS`]; empty without.
+    pub(crate) fn flags(&self, workspace: &Path) -> String {
+        self.get(FLAGS).map(|variable| variable.value(workspace)).unwrap_or_default()
+    }
+
+    /// What tells one kernel from another: each variable with the contents of its files.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut part = |bytes: &[u8]| {
+            text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            text.extend_from_slice(bytes);
+        };
+        for variable in &self.variables {
+            part(variable.name.as_bytes());
+            part(variable.value(Path::new("")).as_bytes());
+            let files: Vec<&File> = variable.files().collect();
+            part(&(files.len() as u64).to_le_bytes());
+            files.iter().for_each(|file| part(file.hash.as_bytes()));
+        }
+        text
+    }
+
+    /// Puts copies of the files into a workspace, where they are not there yet.
+    pub(crate) fn place(&self, workspace: &Path) -> Result<()> {
+        for variable in &self.variables {
+            for (number, piece) in variable.pieces.iter().enumerate() {
+                let Piece::Copied(list) = piece else { continue };
+                let folder =
+                    private::folder(&private::folder(&workspace.join(FOLDER))?.join(&*variable.name))?;
+                for file in list {
+                    file.copy(&folder.join(format!("{number}{}", file.ending)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Variable {
+    fn read(text: &str) -> Result<Variable> {
+        let Some((name, value)) = text.split_once('=') else {
+            let remedy = "give a name and a value, such as KCFLAGS=-march=x86-64-v3";
+            return Err(refused(
+                format!("--make {text:?} has no ="),
+                "make would take it for a target",
+                remedy,
+            )
+            .into());
+        };
+        let Some(name) = MakeName::new(name) else {
+            let what = format!("--make: {name:?} is no variable that a kernel's build is given");
+            let why = "a name begins with an upper-case letter or an underscore and has letters, digits, dots and dashes; \
+                       others are kbuild's own";
+            return Err(refused(what, why, "leave it out").into());
+        };
+        if let Some(row) = own::row(&name) {
+            return Err(refused(format!("--make can't give {name}"), row.why, row.instead).into());
+        }
+        if let Some((_, endings)) = VARIABLES.iter().find(|(known, _)| *known == &*name) {
+            let pieces = if value.is_empty() { Vec::new() } else { vec![copied(value, endings)?] };
+            return Ok(Variable { name, given: value.to_owned(), pieces });
+        }
+        let words: Vec<Vec<Piece>> =
+            value.split(' ').map(|word| pieces(&name, word, value)).collect::<Result<_>>()?;
+        let mut pieces: Vec<Piece> = Vec::new();
+        for word in words {
+            if !pieces.is_empty() {
+                pieces.push(Piece::Blank);
+            }
+            pieces.extend(word);
+        }
+        Ok(Variable { name, given: value.to_owned(), pieces })
+    }
+
+    /// What make is told in a workspace.
+    fn value(&self, workspace: &Path) -> String {
+        let mut value = String::new();
+        for (number, piece) in self.pieces.iter().enumerate() {
+            match piece {
+                Piece::Text(text) => value.push_str(text),
+                Piece::Blank => value.push(' '),
+                Piece::Named(path, _) => value.push_str(path),
+                Piece::Copied(_) => {
+                    let path = workspace.join(FOLDER).join(&*self.name).join(number.to_string());
+                    value.push_str(&path.display().to_string());
+                }
+            }
+        }
+        value
+    }
+
+    /// The files that its value names.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.pieces.iter().flat_map(|piece| match piece {
+            Piece::Text(_) | Piece::Blank => &[][..],
+            Piece::Copied(files) => files,
+            Piece::Named(_, file) => std::slice::from_ref(file),
+        })
+    }
+}
+
+impl std::fmt::Display for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.name, self.given)
+    }
+}
+
+/// The pieces of one word of a value.
+fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<Piece>> {
+    if let Some(option) = OPTIONS.iter().find(|option| word.starts_with(**option)) {
+        let text = MakeValue::new(option).map(Piece::Text);
+        return Ok(text.into_iter().chain([copied(&word[option.len()..], &[""])?]).collect());
+    }
+    let Some(text) = MakeValue::new(word) else {
+        let what = format!("--make {name}: make and its shell don't take {word:?} as it stands");
+        let why = "quotes, dollars, backslashes, semicolons, hashes and the like are instructions to them";
+        let remedy = "give words of letters, digits and / . _ + - @ = , : ~ ^ with one blank between two";
+        return Err(refused(what, why, remedy).into());
+    };
+    let is_path = word == value && ["/", "./", "../"].iter().any(|start| word.starts_with(start));
+    if !is_path {
+        return Ok(vec![Piece::Text(text)]);
+    }
+    let file = File::open(Path::new(word), "")?;
+    Ok(vec![Piece::Named(MakeWord::path(&file.path)?, file)])
+}
+
+/// Files that are copied, of a name and its endings.
+fn copied(path: &str, endings: &[&'static str]) -> Result<Piece> {
+    let files = endings.iter().map(|ending| File::open(Path::new(path), ending)).collect::<Result<_>>()?;
+    Ok(Piece::Copied(files))
+}
+
+fn refused(what: String, why: &str, remedy: &str) -> Diagnosis {
+    Diagnosis::new("klpx::make-variable", Class::Usage, what).why(why).remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Profiles that a kernel was compiled with (CONFIG_AUTOFDO_CLANG, CONFIG_PROPELLER_CLANG): found in what the build tree
+//! records of its units, so that nobody has to name them twice.
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::{Class, Diagnosis, Note, Result};
+
+use super::Given;
+use crate::config::Config;
+
+/// A way to compile a kernel by a profile.
+struct Kind {
+    /// The option of the configuration.
+    option: &'static str,
+    /// The variable that names the profile.
+    variable: &'static str,
+    /// What a unit's command has with a profile: the compiler's option, and the ending of the file's name that the
+    /// makefile adds.
+    with: (&'static str, &'static str),
+    /// What a unit's command has without one.
+    without: &'static [&'static str],
+}
+
+/// scripts/Makefile.autofdo and scripts/Makefile.propeller.
+const KINDS: [Kind; 2] = [
+    Kind {
+        option: "AUTOFDO_CLANG",
+        variable: "CLANG_AUTOFDO_PROFILE",
+        with: ("-fprofile-sample-use=", ""),
+        without: &["-fdebug-info-for-profiling"],
+    },
+    Kind {
+        option: "PROPELLER_CLANG",
+        variable: "CLANG_PROPELLER_PROFILE_PREFIX",
+        with: ("-fbasic-block-sections=list=", "_cc_profile.txt"),
+        without: &["-fbasic-block-address-map", "-fbasic-block-sections=labels"],
+    },
+];
+
+/// Folders whose units are no part of the kernel.
+const OTHERS: [&str; 4] = ["scripts", "tools", "usr", "samples"];
+
+/// What the records say.
+#[derive(Debug, PartialEq, Eq)]
+enum Recorded {
+    /// The kernel was compiled with a profile of this name.
+    With(PathBuf),
+    /// It was compiled without one.
+    Without,
+    /// There is no record of a unit of the kernel.
+    Nothing,
+}
+
+/// Adds the profiles that the kernel was compiled with and that were not given.
+///
+/// # Errors
+/// `klpx::profile-missing` for a profile that is not where the records say.
+pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> Result<Vec<Note>> {
+    let mut notes = Vec::new();
+    for kind in KINDS.iter().filter(|kind| config.is(kind.option)) {
+        if given.get(kind.variable).is_some() {
+            continue;
+        }
+        match kind.recorded(build_dir) {
+            Recorded::Without => {}
+            Recorded::With(profile) => {
+                given
+                    .add(kind.variable, &profile)
+                    .map_err(|failure| kind.missing(&profile, &failure.to_string()))?;
+                let text = format!("the build tree records {}={}", kind.variable, profile.display());
+                notes.push(Note::new("klpx::profile-found", text));
+            }
+            Recorded::Nothing => {
+                let text = format!(
+                    "CONFIG_{} is on, and nothing tells whether the kernel was built with a profile; if it was, give it \
+                     with --make {}=PATH",
+                    kind.option, kind.variable
+                );
+                notes.push(Note::new("klpx::profile-unknown", text));
+            }
+        }
+    }
+    Ok(notes)
+}
+
+impl Kind {
+    fn missing(&self, profile: &Path, why: &str) -> Diagnosis {
+        let what = format!("the kernel was built with the profile {}", profile.display());
+        Diagnosis::new("klpx::profile-missing", Class::Input, what)
+            .why(why.to_owned())
+            .remedy(format!("name the profile where it is now: --make {}=PATH", self.variable))
+    }
+
+    /// What the build tree's records of units say.
+    fn recorded(&self, build_dir: &Path) -> Recorded {
+        let folders = walkdir::WalkDir::new(build_dir).sort_by_file_name().into_iter();
+        let is_kernel = |entry: &walkdir::DirEntry| {
+            entry.depth() != 1 || !OTHERS.iter().any(|other| entry.file_name() == *other)
+        };
+        let is_record = |entry: &walkdir::DirEntry| {
+            let name = entry.file_name().to_str();
+            entry.file_type().is_file()
+                && name.is_some_and(|name| name.starts_with('.') && name.ends_with(".o.cmd"))
+        };
+        let records = folders.filter_entry(is_kernel).flatten().filter(is_record);
+        let said =
+            records.filter_map(|entry| self.said(&klpx_input::text(entry.path()).ok()?, build_dir)).next();
+        said.unwrap_or(Recorded::Nothing)
+    }
+
+    /// What one record says. kbuild compiles in the build tree, so a relative path begins there.
+    fn said(&self, text: &str, build_dir: &Path) -> Option<Recorded> {
+        let command = text.lines().find(|line| line.starts_with("savedcmd_"))?;
+        let words = shlex::split(command)?;
+        let (option, ending) = self.with;
+        if let Some(path) = words.iter().find_map(|word| word.strip_prefix(option)) {
+            return Some(Recorded::With(build_dir.join(path.strip_suffix(ending).unwrap_or(path))));
+        }
+        words.iter().any(|word| self.without.contains(&word.as_str())).then_some(Recorded::Without)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A build tree with records of units.
+    fn tree(records: &[(&str, &str)]) -> tempfile::TempDir {
+        let tree = tempfile::tempdir().expect("a folder");
+        for (path, command) in records {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(
+                path,
+                format!("savedcmd_x.o := clang {command} -c -o x.o x.c\n\nsource_x.o := x.c\n"),
+            )
+            .expect("a record");
+        }
+        tree
+    }
+
+    fn codes(given: &mut Given, config: &str, tree: &Path) -> Result<Vec<&'static str>> {
+        let notes = complete(given, &Config::parse(config), tree)?;
+        Ok(notes.iter().map(|note| note.code).collect())
+    }
+
+    const AUTOFDO: &str = "CONFIG_AUTOFDO_CLANG=y\n";
+    const PROPELLER: &str = "CONFIG_PROPELLER_CLANG=y\n";
+
+    #[test]
+    fn a_profile_is_found_in_the_record_of_a_unit() {
+        let with = "-fdebug-info-for-profiling -fprofile-sample-use=profiles/k.afdo";
+        let records =
+            [("kernel/.a.o.cmd", "-O2"), ("kernel/.b.o.cmd", with), ("scripts/mod/.empty.o.cmd", "-O2")];
+        let tree = tree(&records);
+        let mut given = Given::default();
+        let failure = codes(&mut given, AUTOFDO, tree.path()).expect_err("it is not there");
+        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::profile-missing");
+        std::fs::create_dir(tree.path().join("profiles")).expect("a folder");
+        std::fs::write(tree.path().join("profiles/k.afdo"), "f:1:1\n").expect("a profile");
+        assert_eq!(codes(&mut given, AUTOFDO, tree.path()).expect("found"), ["klpx::profile-found"]);
+        let file = given.variables()[0].files().next().expect("a file").path().to_owned();
+        assert_eq!(file, tree.path().join("profiles/k.afdo"));
+        assert!(codes(&mut given, AUTOFDO, tree.path()).expect("known").is_empty(), "it was given");
+        assert!(codes(&mut Given::default(), "", tree.path()).expect("off").is_empty(), "the option is off");
+    }
+
+    #[test]
+    fn both_files_of_a_prefix_are_found() {
+        let tree = tree(&[("fs/.a.o.cmd", "-fbasic-block-sections=list=pre_cc_profile.txt")]);
+        std::fs::write(tree.path().join("pre_cc_profile.txt"), "v1\n").expect("a profile");
+        assert!(codes(&mut Given::default(), PROPELLER, tree.path()).is_err(), "the other file is not there");
+        std::fs::write(tree.path().join("pre_ld_profile.txt"), "f\n").expect("a profile");
+        let mut given = Given::default();
+        assert_eq!(codes(&mut given, PROPELLER, tree.path()).expect("found"), ["klpx::profile-found"]);
+        assert_eq!(given.variables()[0].files().count(), 2);
+    }
+
+    #[test]
+    fn a_kernel_without_a_profile_is_told_from_one_of_which_nothing_is_known() {
+        let unit = |flags: &str| [("init/.main.o.cmd".to_owned(), flags.to_owned())];
+        for (config, flags, wanted) in [
+            (AUTOFDO, "-fdebug-info-for-profiling", None),
+            (PROPELLER, "-fbasic-block-address-map", None),
+            (PROPELLER, "-fbasic-block-sections=labels", None),
+            (AUTOFDO, "-O2", Some("klpx::profile-unknown")),
+            (PROPELLER, "-O2", Some("klpx::profile-unknown")),
+        ] {
+            let records = unit(flags);
+            let records: Vec<_> =
+                records.iter().map(|(path, flags)| (path.as_str(), flags.as_str())).collect();
+            let found =
+                codes(&mut Given::default(), config, tree(&records).path()).expect("no profile is missing");
+            assert_eq!(found.first().copied(), wanted, "{flags}");
+        }
+        let others = tree(&[("scripts/mod/.empty.o.cmd", "-fdebug-info-for-profiling")]);
+        assert_eq!(
+            codes(&mut Given::default(), AUTOFDO, others.path()).expect("nothing is missing"),
+            ["klpx::profile-unknown"]
+        );
+    }
+}

@@ -331,7 +331,8 @@ mod tests {
         for scenario in &scenarios {
             assert!(scenario.directory.join("guest.sh").is_file(), "{}", scenario.name);
             for livepatch in &scenario.data.livepatch {
-                assert!(!livepatch.changed.is_empty() || !livepatch.on.is_empty(), "{}", scenario.name);
+                let named = !livepatch.changed.is_empty() || !livepatch.new.is_empty();
+                assert!(named || !livepatch.on.is_empty(), "{}", scenario.name);
                 let others = livepatch.on.values().filter_map(|more| more.patches.as_ref());
                 for patch in others.flatten().chain(&livepatch.patches) {
                     assert!(scenario.directory.join(patch).is_file(), "{}: {patch}", scenario.name);

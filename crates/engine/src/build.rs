@@ -171,6 +171,7 @@ impl Build<'_> {
             kernel.describe()
         ));
         self.note(prepared.notes());
+        self.note(kernel.units_with_lists().map(lists).as_slice());
         Ok((kernel, prepared, files))
     }
 
@@ -186,6 +187,12 @@ impl Build<'_> {
     pub(crate) fn kept(&self, folder: &Path) {
         self.events.note(&format!("the objects of this run are in {}", folder.display()));
     }
+}
+
+fn lists(units: usize) -> Note {
+    let units = words::plural(units, "unit");
+    let text = format!("the kernel was built with lists of what not to inline; {units} of both sources are too");
+    Note::new("klpx::inlining-lists", text)
 }
 
 fn object_files(pair: &PairFiles) -> ObjectFiles {

@@ -26,6 +26,9 @@ pub struct Request {
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable; `None` for what the configuration says.
     pub cross_compile: Option<String>,
+    /// The folder of `klpx inline-check --consistent` whose lists the kernel was built with; `None` for what the build tree
+    /// records.
+    pub lists: Option<PathBuf>,
     /// Where workspaces lie.
     pub cache_dir: PathBuf,
     /// So many of a hunk's outer context lines may differ: 0, 1 or 2.

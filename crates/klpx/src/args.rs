@@ -231,6 +231,10 @@ pub(crate) struct Build {
     /// Prefix of the cross tools; default: as .config was made
     #[arg(long, value_name = "PREFIX")]
     pub(crate) cross_compile: Option<String>,
+    /// Folder that klpx inline-check --consistent wrote, when the kernel was built with it; default: as the build tree
+    /// records
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) consistent: Option<PathBuf>,
     /// How far the patched build may be brought nearer to the original
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
     pub(crate) stabilise: Level,

@@ -94,6 +94,7 @@ fn request(args: &Build) -> Result<Request> {
         jobs: args.jobs.map(usize::from),
         llvm: args.llvm.clone(),
         cross_compile: args.cross_compile.clone(),
+        lists: args.consistent.clone(),
         cache_dir: crate::cache::directory(&args.common)?,
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),

@@ -404,30 +404,6 @@ fn a_unit_that_does_not_compile_with_its_list_is_compiled_without_and_named() {
 }
 
 #[test]
-fn a_livepatch_for_a_kernel_with_lists_is_refused() {
-    let toy = Toy::new(Tools::Gcc);
-    toy.check("plain", &[]);
-    toy.write("fix.patch", "--- a/fs/one.c\n+++ b/fs/one.c\n");
-    let build = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_klpx"));
-        command.arg("build").arg("--source").arg(toy.path("linux")).arg("--build-dir").arg(toy.path("plain"));
-        command.arg(toy.path("fix.patch")).arg("--output").arg(toy.path("fix.ko"));
-        text(&command.env("XDG_CACHE_HOME", toy.path("cache")).output().expect("klpx runs").stderr)
-    };
-    let compiled_by = |cc: &str| {
-        let record = format!("savedcmd_init/main.o := {cc} -c -o init/main.o ../linux/init/main.c\n");
-        toy.write("plain/init/.main.o.cmd", &record);
-    };
-    for cc in ["gcc", "/no/such/cc", &toy.path("linux/Makefile").display().to_string()] {
-        compiled_by(cc);
-        assert!(!build().contains("klpx::consistent-kernel"), "{cc}");
-    }
-    compiled_by(&toy.path("lists/cc").display().to_string());
-    let said = build();
-    assert!(said.contains("[klpx::consistent-kernel]") && said.contains("lists/cc"), "{said}");
-}
-
-#[test]
 fn folders_and_lists_that_can_not_be_are_refused() {
     let toy = Toy::new(Tools::Gcc);
     let refused = |options: &[&str], code: &str| {

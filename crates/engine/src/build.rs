@@ -191,7 +191,8 @@ impl Build<'_> {
 
 fn lists(units: usize) -> Note {
     let units = words::plural(units, "unit");
-    let text = format!("the kernel was built with lists of what not to inline; {units} of both sources are too");
+    let text =
+        format!("the kernel was built with lists of what not to inline; {units} of both sources are too");
     Note::new("klpx::inlining-lists", text)
 }
 

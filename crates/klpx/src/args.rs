@@ -76,7 +76,8 @@ A kernel in which a probe sees every call:
   The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
   its list. Clang takes it as arguments for LLVM, and it stays in the bitcode of LTO; for GCC it is
   declarations behind the unit's text. A unit whose list changed is compiled again.
-  DIR/functions.tsv has every choice. klpx build makes no livepatches for such a kernel.
+  DIR/functions.tsv has every choice. Keep DIR with the build tree: klpx build compiles a livepatch
+  for such a kernel with the same lists.
 
   What stays half-inlined is listed with the reason: always_inline functions that are also called
   through a pointer, what is inlined into code that may call nothing traced (.noinstr.text), and with

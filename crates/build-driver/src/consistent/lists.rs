@@ -179,8 +179,7 @@ fn attributes(compiler: Compiler, inlining: Inlining) -> &'static str {
 
 /// What [`text`] wrote. The error is the number of the first line that it would not write.
 fn parse(compiler: Compiler, text: &str) -> std::result::Result<Vec<(Identifier, Inlining)>, usize> {
-    const ALL: [Inlining; 4] =
-        [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
+    const ALL: [Inlining; 4] = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
     let lines: Vec<&str> = text.lines().collect();
     let function = |line: &&str| {
         let (name, rest) = match compiler {
@@ -220,8 +219,7 @@ fn bad(path: &Path, line: Option<u32>) -> klpx_diagnosis::Failure {
 mod tests {
     use super::*;
 
-    const CLANG: &str =
-        "-mllvm -force-attribute=f:noinline\n-mllvm -force-attribute=g:alwaysinline\n";
+    const CLANG: &str = "-mllvm -force-attribute=f:noinline\n-mllvm -force-attribute=g:alwaysinline\n";
 
     fn write(path: &Path, text: &str) {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
@@ -234,7 +232,8 @@ mod tests {
         let all = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
         let gcc: Vec<_> = all.into_iter().map(|inlining| (name("f"), inlining)).collect();
         let clang = vec![(name("f"), Inlining::Never), (name("g"), Inlining::Always)];
-        for (compiler, functions) in [(Compiler::Gcc, gcc), (Compiler::Clang, clang), (Compiler::Gcc, vec![])] {
+        for (compiler, functions) in [(Compiler::Gcc, gcc), (Compiler::Clang, clang), (Compiler::Gcc, vec![])]
+        {
             let text = text(compiler, &functions);
             assert_eq!(parse(compiler, &text), Ok(functions));
         }

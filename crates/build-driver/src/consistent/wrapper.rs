@@ -207,7 +207,111 @@ compile "$@"
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::process::{Command, Output};
+
+    use klpx_test_tools::{command, need, said};
+
     use super::*;
+    use crate::consistent::{Inlining, lists};
+    use crate::language::Identifier;
+
+    /// `kept` is inlined into `calls` and stays out of line, as `other` is and does.
+    const SOURCE: &str = "extern int outside(int);\n#define kept(x) kept(x)\n\
+        static int kept(int x) { return outside(x) + 7; }\nint (*a)(int) = kept;\n\
+        static int other(int x) { return outside(x) + 9; }\nint (*b)(int) = other;\n\
+        int calls(int x) { return kept(x) + other(x); }\n";
+
+    /// A compiler, and what it takes to see its code.
+    struct Tools {
+        compiler: Compiler,
+        cc: &'static str,
+        flags: &'static [&'static str],
+    }
+
+    const ALL: [Tools; 3] = [
+        Tools { compiler: Compiler::Gcc, cc: "gcc", flags: &["-O2", "-g"] },
+        Tools { compiler: Compiler::Clang, cc: "clang-22", flags: &["-O2", "-g"] },
+        Tools { compiler: Compiler::Clang, cc: "clang-22", flags: &["-O2", "-flto=thin"] },
+    ];
+
+    /// A source tree with one unit and its list, and both wrappers.
+    struct Toy<'t> {
+        dir: tempfile::TempDir,
+        tools: &'t Tools,
+    }
+
+    impl Toy<'_> {
+        fn new(tools: &Tools) -> Toy<'_> {
+            need(tools.cc);
+            let toy = Toy { dir: tempfile::tempdir().expect("a folder"), tools };
+            let function = |name| (Identifier::new(name).expect("a name"), Inlining::Never);
+            let list = lists::text(tools.compiler, &["kept", "other"].map(function));
+            for (path, text) in [("src/fs/one.c", SOURCE), ("lists/units/fs/one.c.inl", list.as_str())] {
+                let path = toy.path(path);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+                std::fs::write(path, text).expect("write");
+            }
+            let (lists, source) = (toy.path("lists"), toy.path("src"));
+            let kernels = of_kernel(tools.compiler, Path::new(tools.cc), &lists, &source);
+            let ours = of_workspace(tools.compiler, tools.cc, &lists, &source);
+            for (name, text) in [("kernels", kernels), ("ours", ours)] {
+                crate::files::script(&toy.path("bin"), name, &text).expect("a script");
+            }
+            toy
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.dir.path().canonicalize().expect("a path").join(path)
+        }
+
+        fn source(&self, text: &str) {
+            std::fs::write(self.path("src/fs/one.c"), text).expect("write");
+        }
+
+        fn run(&self, cc: &Path) -> Output {
+            let _ = std::fs::remove_file(self.path("one.o"));
+            let (unit, object) = (self.path("src/fs/one.c"), self.path("one.o"));
+            let mut command = Command::new(cc);
+            command
+                .current_dir(self.dir.path())
+                .args(self.tools.flags)
+                .arg("-c")
+                .arg("-o")
+                .arg(object)
+                .arg(unit);
+            command.output().expect("it runs")
+        }
+
+        /// What `calls` calls, and the object.
+        fn compile(&self, wrapper: &str) -> (Vec<&'static str>, Vec<u8>) {
+            let done = self.run(&self.path("bin").join(wrapper));
+            assert!(done.status.success(), "{wrapper}: {}", String::from_utf8_lossy(&done.stderr));
+            let object = std::fs::read(self.path("one.o")).expect("an object");
+            let mut show = match self.tools.flags.contains(&"-flto=thin") {
+                true => command(self.tools.cc),
+                false => command("objdump"),
+            };
+            match self.tools.flags.contains(&"-flto=thin") {
+                true => show.args(["-O2", "-S", "-x", "ir", "-o", "-"]),
+                false => show.arg("-dr"),
+            };
+            let shown = said(show.arg(self.path("one.o")));
+            let called = ["kept", "other", "outside"];
+            let begins = ["<calls>:", "\ncalls:"].into_iter().find_map(|label| shown.split_once(label));
+            let rest = begins.expect("calls").1;
+            let ends = ["\n\n", "\n.Lfunc_end"].into_iter().filter_map(|end| rest.find(end)).min();
+            let body = &rest[..ends.unwrap_or(rest.len())];
+            let is_called = |name: &&str| {
+                body.lines().any(|line| {
+                    let branches =
+                        line.contains("call") || line.contains("jmp") || line.contains("R_X86_64_P");
+                    branches && line.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == *name)
+                })
+            };
+            (called.into_iter().filter(is_called).collect(), object)
+        }
+    }
 
     #[test]
     fn a_wrapper_is_filled_in() {
@@ -216,10 +320,66 @@ mod tests {
             let ours = of_workspace(compiler, "cc-9", dir, source);
             let kernels = of_kernel(compiler, Path::new("/usr/bin/cc-9"), dir, source);
             for text in [&ours, &kernels] {
-                assert!(!text.contains("@CC@") && !text.contains("@DIR@") && !text.contains("@COMPILE@"), "{text}");
+                for left in ["@CC@", "@DIR@", "@SOURCE@", "@COMPILE@"] {
+                    assert!(!text.contains(left), "{text}");
+                }
                 assert!(text.contains("dir='/ws/lists' source='/ws/src'\n"), "{text}");
             }
             assert!(kernels.starts_with(HEAD) && !ours.starts_with(HEAD));
+        }
+    }
+
+    #[test]
+    fn the_workspaces_object_is_the_kernels() {
+        for tools in &ALL {
+            let toy = Toy::new(tools);
+            let kernels = toy.compile("kernels");
+            assert_eq!(kernels.0, ["kept", "other"], "{}", tools.cc);
+            assert!(toy.compile("ours") == kernels, "{}", tools.cc);
+            // Without lists both are inlined.
+            std::fs::write(lists::path(&toy.path("lists/units"), "fs/one.c"), "").expect("write");
+            assert_eq!(toy.compile("ours").0, ["outside"]);
+        }
+    }
+
+    #[test]
+    fn an_entry_without_a_function_leaves_the_others() {
+        for tools in &ALL {
+            let toy = Toy::new(tools);
+            toy.source(
+                &SOURCE
+                    .replace("int (*a)(int) = kept;\n", "")
+                    .replace("kept(int x)", "renamed(int x)")
+                    .replace("return kept(x)", "return renamed(x)"),
+            );
+            assert_eq!(toy.compile("ours").0, ["other", "outside"], "{} {:?}", tools.cc, tools.flags);
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_inlined_always_now_leaves_the_others() {
+        for tools in ALL.iter().filter(|tools| tools.flags.contains(&"-flto=thin")) {
+            let toy = Toy::new(tools);
+            toy.source(
+                &SOURCE.replace("static int kept", "static inline __attribute__((always_inline)) int kept"),
+            );
+            assert_eq!(toy.compile("ours").0, ["other", "outside"]);
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_source_is_told_in_the_compilers_words() {
+        for tools in &ALL {
+            let toy = Toy::new(tools);
+            toy.source(&SOURCE.replace("kept(x) + other", "nothing + other"));
+            let (ours, theirs) = (toy.run(&toy.path("bin/ours")), toy.run(Path::new(tools.cc)));
+            assert!(!ours.status.success());
+            assert_eq!(
+                String::from_utf8_lossy(&ours.stderr),
+                String::from_utf8_lossy(&theirs.stderr),
+                "{}",
+                tools.cc
+            );
         }
     }
 }

@@ -190,9 +190,8 @@ impl Build<'_> {
 }
 
 fn lists(units: usize) -> Note {
-    let units = words::plural(units, "unit");
-    let text =
-        format!("the kernel was built with lists of what not to inline; {units} of both sources are too");
+    let lists = words::plural(units, "list");
+    let text = format!("both sources are compiled with the kernel's {lists} of what not to inline");
     Note::new("klpx::inlining-lists", text)
 }
 

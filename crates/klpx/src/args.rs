@@ -83,7 +83,9 @@ A kernel in which a probe sees every call:
   through a pointer, what is inlined into code that may call nothing traced (.noinstr.text), and with
   Clang what is inlined into functions that say flatten.
 
-  --only keeps it to the functions that you trace. --budget takes those with the most inlined call
+  --only keeps it to the functions that you trace. --hot leaves those out that are called too often:
+  a profile of a kernel that is built with lists names them, since what is inlined has no name there
+  (perf report --stdio -g none --percent-limit 1). Give --hot at every look. --budget takes those with the most inlined call
   sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
   good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
 
@@ -575,6 +577,10 @@ pub(crate) struct Consistent {
     /// Only these functions: a name, a pattern with * and ?, or a file with one of these on each line; may be repeated
     #[arg(long, value_name = "PATTERN|FILE", requires = "consistent")]
     pub(crate) only: Vec<String>,
+    /// Functions that stay as the compiler chooses, because a call of them costs too much: a file with one name on each line,
+    /// or what perf report --stdio -g none prints; may be repeated
+    #[arg(long, value_name = "PROFILE|LIST", requires = "consistent", value_hint = ValueHint::FilePath)]
+    pub(crate) hot: Vec<PathBuf>,
     /// Bytes of code that all choices together may add by their estimate; what saves code is always taken
     #[arg(long, value_name = "BYTES", requires = "consistent")]
     pub(crate) budget: Option<u64>,

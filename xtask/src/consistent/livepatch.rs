@@ -82,7 +82,7 @@ pub(super) fn seen_by_ftrace(
     match failures.is_empty() {
         true => step.done(&format!("{NAME}, seen by ftrace")),
         false => step.failed(NAME),
-    }
+    };
     let title = "ftrace sees all calls of a function that is livepatched";
     Ok(Tried { passed, ..tried(built, "consistent-livepatch", title, failures, start) })
 }

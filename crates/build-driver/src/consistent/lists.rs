@@ -62,7 +62,7 @@ impl Lists {
             return Err(Diagnosis::new("klpx::missing-lists", Class::Build, what)
                 .place(Place::file(units.display().to_string(), None))
                 .why("without them units come out as other code: what this kernel calls would be inlined")
-                .remedy("name the folder that klpx inline-check --consistent wrote with --consistent")
+                .remedy("name the folder that klpx inline-check --consistent wrote (--consistent DIR)")
                 .into());
         }
         let mut texts = BTreeMap::new();

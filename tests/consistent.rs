@@ -309,6 +309,31 @@ fn a_budget_takes_what_saves_code_and_as_much_more_as_it_allows() {
     assert_eq!(taken(&more), taken(&none) + over);
 }
 
+#[test]
+fn hot_functions_are_left_to_the_compiler_and_named() {
+    let toy = Toy::new(Tools::Clang("-22"));
+    let first = toy.check("plain", &[]);
+    assert!(toy.list("fs/one.c").contains("fs_kept:") && toy.list("fs/one.c").contains("fs_global:"));
+    assert_eq!(first["freed"], 0);
+    // A choice that was made before goes; another build is to come.
+    toy.write("profile", "# Overhead  Symbol\n  9.10%  loops  [kernel.kallsyms]  [k] fs_kept\n");
+    let profile = toy.path("profile").display().to_string();
+    let freed = toy.check("plain", &["--hot", &profile]);
+    assert_eq!((&freed["freed"], &freed["done"]), (&1.into(), &false.into()));
+    assert!(!toy.list("fs/one.c").contains("fs_kept:") && toy.list("fs/one.c").contains("fs_global:"));
+    let said = toy.settle(&["--hot", &profile]);
+    let last = &said[said.len() - 1];
+    let explained = last["explained"].as_array().expect("a list").iter();
+    let hot: Vec<&Value> =
+        explained.filter(|left| left["why"].as_str().is_some_and(|why| why.contains("--hot"))).collect();
+    assert_eq!(hot.len(), 1, "{last:#}");
+    assert_eq!(hot[0]["function"], "fs_kept");
+    assert!(!toy.list("fs/one.c").contains("fs_kept:"));
+    toy.write("profile", "not a profile\n");
+    let refused = toy.klpx("plain", &["--hot", &profile]);
+    assert!(text(&refused.stderr).contains("[klpx::bad-profile]"));
+}
+
 fn wrapper(toy: &Toy, words: &[&str], folder: &Path) -> Output {
     Command::new(toy.path("lists/cc")).current_dir(folder).args(words).output().expect("the wrapper runs")
 }
@@ -401,30 +426,6 @@ fn a_unit_that_does_not_compile_with_its_list_is_compiled_without_and_named() {
         command("gcc").current_dir(toy.path("linux")).args(["-c", "fs/one.c", "-o", "one.o"]).output();
     let theirs = theirs.expect("gcc runs");
     assert_eq!((done.status.code(), done.stderr), (theirs.status.code(), theirs.stderr));
-}
-
-#[test]
-fn a_livepatch_for_a_kernel_with_lists_is_refused() {
-    let toy = Toy::new(Tools::Gcc);
-    toy.check("plain", &[]);
-    toy.write("fix.patch", "--- a/fs/one.c\n+++ b/fs/one.c\n");
-    let build = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_klpx"));
-        command.arg("build").arg("--source").arg(toy.path("linux")).arg("--build-dir").arg(toy.path("plain"));
-        command.arg(toy.path("fix.patch")).arg("--output").arg(toy.path("fix.ko"));
-        text(&command.env("XDG_CACHE_HOME", toy.path("cache")).output().expect("klpx runs").stderr)
-    };
-    let compiled_by = |cc: &str| {
-        let record = format!("savedcmd_init/main.o := {cc} -c -o init/main.o ../linux/init/main.c\n");
-        toy.write("plain/init/.main.o.cmd", &record);
-    };
-    for cc in ["gcc", "/no/such/cc", &toy.path("linux/Makefile").display().to_string()] {
-        compiled_by(cc);
-        assert!(!build().contains("klpx::consistent-kernel"), "{cc}");
-    }
-    compiled_by(&toy.path("lists/cc").display().to_string());
-    let said = build();
-    assert!(said.contains("[klpx::consistent-kernel]") && said.contains("lists/cc"), "{said}");
 }
 
 #[test]

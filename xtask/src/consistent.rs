@@ -1,5 +1,7 @@
-//! `klpx inline-check --consistent` on whole kernels: builds with its lists, and what ftrace sees of a function before
-//! and after.
+//! `klpx inline-check --consistent` on whole kernels: builds with its lists, what ftrace sees of a function before and
+//! after, and of one that a livepatch replaces.
+
+mod livepatch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +24,9 @@ use crate::workspace::Workspace;
 /// A function that compilers inline into one of its callers, where it is declared, and that caller's file.
 const FUNCTION: &str = "do_prlimit";
 const UNIT: &str = "kernel/sys.c";
+/// The same in a module. It is what is livepatched: of a ThinLTO kernel klpx compiles the units of one link, and a module
+/// has few.
+const PATCHED: [&str; 2] = ["raid1_size", "drivers/md/raid1.c"];
 /// How often the workload calls it from where it is inlined (getrlimit), and from elsewhere (prlimit64).
 const INLINED_CALLS: u32 = 300;
 const CALLS: u32 = 40;
@@ -86,8 +91,8 @@ pub(crate) fn is_for(kernel: &Kernel) -> bool {
     kernel.recipe().is_some_and(|recipe| recipe.llvm.is_none() || kernel.machine.is_native())
 }
 
-/// One function of a kernel is made whole: its unit is compiled again in a copy of the build tree, and the kernel
-/// linked.
+/// One function of a kernel and one of a module are made whole: their units are compiled again in a copy of the build
+/// tree, and the kernel linked.
 pub(crate) fn one_function(
     workspace: &Workspace,
     klpx: &Klpx,
@@ -101,30 +106,38 @@ pub(crate) fn one_function(
     let copy = Built { tree: folder.join("build"), ..built.clone() };
     process::output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&built.tree).arg(&copy.tree))?;
     let lists = folder.join("lists");
-    let said = look(klpx, &copy.tree, &lists, &["--only", FUNCTION])?;
+    let only = ["--only", FUNCTION, "--only", PATCHED[0]];
+    let said = look(klpx, &copy.tree, &lists, &only)?;
     let mut failures = Vec::new();
-    if (said.never_inlined, said.kept, said.explained.len()) != (1, 0, 0) {
-        failures.push(format!("{FUNCTION} should be the only function with a list: {said:?}"));
+    if (said.never_inlined, said.kept, said.explained.len()) != (2, 0, 0) {
+        failures.push(format!(
+            "{FUNCTION} and {} should be the only functions with a list: {said:?}",
+            PATCHED[0]
+        ));
     }
     // Under the compiler's own name the wrapper changes no command, so that make compiles nothing else anew.
     let bin = lists.join("bin");
     fs::create_dir_all(&bin)?;
     std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler().context("its compiler")?))?;
-    fs::remove_file(copy.tree.join(UNIT).with_extension("o"))?;
+    for unit in [UNIT, PATCHED[1]] {
+        fs::remove_file(copy.tree.join(unit).with_extension("o"))?;
+    }
     let mut make = copy.make_with(&copy.tree, Some(&bin))?;
     make.arg(format!("-j{}", workspace.jobs));
-    make.args(["vmlinux", copy.kernel.machine.image_target]);
+    make.args(["vmlinux", "modules", copy.kernel.machine.image_target]);
     let objects = build(&mut make, &folder.join("build.log"), &mut step)?;
-    let figures = look(klpx, &copy.tree, &lists, &["--only", FUNCTION])?;
+    let figures = look(klpx, &copy.tree, &lists, &only)?;
     if !figures.done || !figures.unexplained.is_empty() {
-        failures.push(format!("{FUNCTION} is still inlined somewhere: {figures:?}"));
+        failures.push(format!("a function is still inlined somewhere: {figures:?}"));
     }
     if figures.builds.len() != 2 {
         failures.push("the build with the list is the build without".to_owned());
     }
-    step.done(&format!("{objects} objects, {FUNCTION} is never inlined"));
+    step.done(&format!("{objects} objects, {FUNCTION} and {} are never inlined", PATCHED[0]));
     let mut results = vec![tried(built, "consistent-one", "one function made whole", failures, start)];
     results.extend(counted(workspace, built, &copy, &folder)?);
+    results.push(livepatch::refused_without_lists(workspace, klpx, &copy, &folder)?);
+    results.push(livepatch::seen_by_ftrace(workspace, klpx, &copy, Some(&lists), &folder)?);
     Ok(results)
 }
 
@@ -230,6 +243,7 @@ fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) 
     let mut results = vec![tried(built, "consistent-whole", "no function is half-inlined", failures, start)];
     results.extend(counted(workspace, built, &copy, &folder)?);
     results.extend(timed(workspace, built, &copy, &folder)?);
+    results.push(livepatch::seen_by_ftrace(workspace, klpx, &copy, None, &folder)?);
     Ok(results)
 }
 

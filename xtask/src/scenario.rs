@@ -275,7 +275,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
 }
 
 /// What is wrong with a build that should have succeeded.
-fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
+pub(crate) fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
     if outcome.exit != Some(0) {
         let exit = outcome.exit.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
         return vec![format!("klpx build ended with {exit}\n{}", process::tail(&outcome.text))];

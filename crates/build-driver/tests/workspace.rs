@@ -28,7 +28,8 @@ olddefconfig:
 $(O)/%.o: $(S)/%.c
 	@mkdir -p $(@D)
 	@if grep -q SLOW $<; then echo half > $@; echo '  SLOW    $*.o'; sleep 30; fi
-	@$(CC) $(KCFLAGS) $(if $(CLANG_AUTOFDO_PROFILE),-include $(CLANG_AUTOFDO_PROFILE)) -I$(S)/include -MMD -MF $(@D)/.$(@F).cmd -MT $@ -c -o $@ $<
+	@$(CC) -O1 $(KCFLAGS) $(if $(CLANG_AUTOFDO_PROFILE),-include $(CLANG_AUTOFDO_PROFILE)) -I$(S)/include -Wp,-MMD,$@.d -c -o $@ $<
+	@sed 's|^[^:]*:|$@:|' $@.d >$(@D)/.$(@F).cmd
 	@echo '  CC      $*.o'
 -include $(wildcard $(O)/fs/.*.cmd $(O)/mod/.*.cmd)
 $(O)/vmlinux.o: $(units) FORCE
@@ -320,6 +321,85 @@ fn kept_work_survives_the_next_run() {
     let workspace = toy.open();
     assert!(kept.join("patched/vmlinux.o").is_file());
     drop(workspace);
+}
+
+/// Lists for the kernel, in the words of klpx inline-check.
+fn write_lists(toy: &Toy, unit: &str, functions: &[&str]) -> PathBuf {
+    let lists = toy.root.path().canonicalize().expect("a path").join("lists");
+    let entry = |name: &&str| {
+        format!("#undef {name}\nextern __typeof__({name}) {name} __attribute__((__noinline__));\n")
+    };
+    let entries: String = functions.iter().map(entry).collect();
+    let path = lists.join(format!("units/{unit}.inl"));
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+    std::fs::write(path, format!("#pragma GCC diagnostic ignored \"-Wattributes\"\n{entries}"))
+        .expect("a list");
+    lists
+}
+
+fn functions(object: &Path) -> Vec<String> {
+    let shown = said(command("llvm-nm-22").arg(object));
+    let of_code = shown.lines().filter_map(|line| line.split_once(" t ").or_else(|| line.split_once(" T ")));
+    of_code.map(|(_, name)| name.to_owned()).collect()
+}
+
+#[test]
+fn both_builds_have_the_lists_of_the_kernel() {
+    let toy = Toy::new();
+    toy.write(
+        "fs/a.c",
+        "extern int far(int x);\n\nstatic int one(void)\n{\n\treturn far(1);\n}\n\n\
+         static int two(void)\n{\n\treturn far(2);\n}\n\n\
+         int a(void)\n{\n\treturn one() + two();\n}\n",
+    );
+    let lists = write_lists(&toy, "fs/a.c", &["one", "two"]);
+    let plain = toy.kernel();
+    let kernel = Kernel::open(&Options { lists: Some(lists.clone()), ..toy.options() }).expect("a kernel");
+    assert_ne!(kernel.key(), plain.key());
+    assert_eq!((plain.units_with_lists(), kernel.units_with_lists()), (None, Some(1)));
+    let original = |kernel: &Kernel| {
+        let workspace = Workspace::open(kernel, &()).expect("a workspace");
+        functions(&workspace.baseline(&()).expect("a baseline").vmlinux_o)
+    };
+    assert_eq!(original(&plain), ["a", "b", "c"]);
+    assert_eq!(original(&kernel), ["a", "b", "c", "one", "two"]);
+    let workspace = Workspace::open(&kernel, &()).expect("a workspace");
+    // What the user does with the lists later is no matter.
+    std::fs::remove_dir_all(&lists).expect("removed");
+    let built = |from: &str, to: &str| {
+        let patched = build(&workspace, &edit(&toy, "fs/a.c", from, to)).expect("built");
+        functions(&patched.pair("vmlinux").expect("changed").patched)
+    };
+    assert_eq!(built("far(1)", "far(7)"), ["a", "b", "c", "one", "two"]);
+    // A new function is in no list, and an entry without a function is none.
+    assert_eq!(built("two", "other"), ["a", "b", "c", "one"]);
+}
+
+#[test]
+fn a_kernels_record_leads_to_its_lists() {
+    let toy = Toy::new();
+    let lists = write_lists(&toy, "fs/a.c", &["a"]);
+    let record = format!(
+        "savedcmd_init/main.o := gcc -c -o init/main.o ../init/main.c\n\ndeps_init/main.o := \\\n  {} \\\n",
+        lists.join("units/init/main.c.inl").display()
+    );
+    let path = toy.root.path().join("out/init/.main.o.cmd");
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+    std::fs::write(path, record).expect("a record");
+    let by_record = toy.kernel();
+    let named = Kernel::open(&Options { lists: Some(lists.clone()), ..toy.options() }).expect("a kernel");
+    assert_eq!((by_record.key(), by_record.units_with_lists()), (named.key(), Some(1)));
+    // The same lists at another place are the same kernel; other lists are not.
+    let moved = toy.root.path().join("moved");
+    std::fs::rename(&lists, &moved).expect("moved");
+    let failure = Kernel::open(&toy.options()).expect_err("refused");
+    assert_eq!(code(&failure), "klpx::missing-lists");
+    let options = Options { lists: Some(moved.clone()), ..toy.options() };
+    assert_eq!(Kernel::open(&options).expect("a kernel").key(), named.key());
+    std::fs::write(moved.join("units/fs/a.c.inl"), "").expect("a list");
+    assert_ne!(Kernel::open(&options).expect("a kernel").key(), named.key());
+    std::fs::write(moved.join("units/fs/a.c.inl"), "int x;\n").expect("a list");
+    assert_eq!(code(&Kernel::open(&options).expect_err("refused")), "klpx::bad-list");
 }
 
 /// Not a test: the other klpx of the tests below, run as a process of its own.

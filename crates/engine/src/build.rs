@@ -173,6 +173,7 @@ impl Build<'_> {
         ));
         self.note(kernel.notes());
         self.note(prepared.notes());
+        self.note(kernel.units_with_lists().map(lists).as_slice());
         Ok((kernel, prepared, files))
     }
 
@@ -188,6 +189,12 @@ impl Build<'_> {
     pub(crate) fn kept(&self, folder: &Path) {
         self.events.note(&format!("the objects of this run are in {}", folder.display()));
     }
+}
+
+fn lists(units: usize) -> Note {
+    let lists = words::plural(units, "list");
+    let text = format!("both sources are compiled with the kernel's {lists} of what not to inline");
+    Note::new("klpx::inlining-lists", text)
 }
 
 fn object_files(pair: &PairFiles) -> ObjectFiles {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::{self, KernelFiles, Source};
 use klpx_build_driver::process::Runner;
-use klpx_build_driver::{Options, SourceTree, cache, consistent};
+use klpx_build_driver::{Options, SourceTree, cache};
 use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::build::Build;
@@ -22,9 +22,6 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
     let request = build.request;
     let runner = Runner::new();
     let wanted = &request.wanted;
-    if let Some(build_tree) = wanted.build_dir.as_ref().or(wanted.here.as_ref()) {
-        consistent::refuse(build_tree)?;
-    }
     let files = packages::find(wanted, &runner, build.events)?;
     let source = match &files.source {
         Source::Tree(tree) => tree.path.clone(),
@@ -45,6 +42,7 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
         given: request.given.clone(),
         pinned: files.headers.as_ref().map(|headers| headers.path.clone()),
         release: Some(files.release.clone()),
+        lists: request.lists.clone(),
         cache_dir: request.cache_dir.clone(),
     };
     Ok(Located { files, options })

@@ -29,6 +29,9 @@ pub struct Request {
     pub cross_compile: Option<String>,
     /// Further variables that the kernel's make was given.
     pub given: Given,
+    /// The folder of `klpx inline-check --consistent` whose lists the kernel was built with; `None` for what the build tree
+    /// records.
+    pub lists: Option<PathBuf>,
     /// Where workspaces lie.
     pub cache_dir: PathBuf,
     /// So many of a hunk's outer context lines may differ: 0, 1 or 2.

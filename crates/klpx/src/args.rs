@@ -76,13 +76,16 @@ A kernel in which a probe sees every call:
   The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
   its list. Clang takes it as arguments for LLVM, and it stays in the bitcode of LTO; for GCC it is
   declarations behind the unit's text. A unit whose list changed is compiled again.
-  DIR/functions.tsv has every choice. klpx build makes no livepatches for such a kernel.
+  DIR/functions.tsv has every choice. Keep DIR with the build tree: klpx build compiles a livepatch
+  for such a kernel with the same lists.
 
   What stays half-inlined is listed with the reason: always_inline functions that are also called
   through a pointer, what is inlined into code that may call nothing traced (.noinstr.text), and with
   Clang what is inlined into functions that say flatten.
 
-  --only keeps it to the functions that you trace. --budget takes those with the most inlined call
+  --only keeps it to the functions that you trace. --hot leaves those out that are called too often:
+  a profile of a kernel that is built with lists names them, since what is inlined has no name there
+  (perf report --stdio -g none --percent-limit 1). Give --hot at every look. --budget takes those with the most inlined call
   sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
   good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
 
@@ -235,6 +238,10 @@ pub(crate) struct Build {
     /// kernel; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) make: Vec<String>,
+    /// Folder that klpx inline-check --consistent wrote, when the kernel was built with it; default: as the build tree
+    /// records
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) consistent: Option<PathBuf>,
     /// How far the patched build may be brought nearer to the original
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
     pub(crate) stabilise: Level,
@@ -574,6 +581,10 @@ pub(crate) struct Consistent {
     /// Only these functions: a name, a pattern with * and ?, or a file with one of these on each line; may be repeated
     #[arg(long, value_name = "PATTERN|FILE", requires = "consistent")]
     pub(crate) only: Vec<String>,
+    /// Functions that stay as the compiler chooses, because a call of them costs too much: a file with one name on each line,
+    /// or what perf report --stdio -g none prints; may be repeated
+    #[arg(long, value_name = "PROFILE|LIST", requires = "consistent", value_hint = ValueHint::FilePath)]
+    pub(crate) hot: Vec<PathBuf>,
     /// Bytes of code that all choices together may add by their estimate; what saves code is always taken
     #[arg(long, value_name = "BYTES", requires = "consistent")]
     pub(crate) budget: Option<u64>,

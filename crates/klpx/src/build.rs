@@ -96,6 +96,7 @@ fn request(args: &Build) -> Result<Request> {
         llvm: args.llvm.clone(),
         cross_compile: args.cross_compile.clone(),
         given: Given::read(&args.make)?,
+        lists: args.consistent.clone(),
         cache_dir: crate::cache::directory(&args.common)?,
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),

@@ -38,6 +38,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("llvm-objcopy-22", "llvm-22"),
     ("make", "make"),
     ("mkfifo", "coreutils"),
+    ("objdump", "binutils"),
     ("openssl", "openssl"),
     ("opt-16", "llvm-16"),
     ("opt-19", "llvm-19"),

@@ -43,6 +43,8 @@ pub(crate) struct Make<'a> {
     pub(crate) build: &'a Path,
     /// What stands in for the linker, where that is not the linker.
     pub(crate) ld: Option<&'a Path>,
+    /// What stands in for the compiler, where that is not the compiler.
+    pub(crate) cc: Option<&'a Path>,
     /// The object whose link is written down instead of being made, and the file that it is written to.
     pub(crate) record: Option<(&'a str, &'a Path)>,
 }
@@ -112,7 +114,11 @@ impl Make<'_> {
             // anew.
             variables.push("PAHOLE=/nonexistent".to_owned());
         }
-        variables.extend(self.kernel.toolchain().make.iter().cloned());
+        let tools = self.kernel.toolchain().make.iter();
+        variables.extend(tools.filter(|word| self.cc.is_none() || !word.starts_with("CC=")).cloned());
+        if let Some(cc) = self.cc {
+            variables.push(format!("CC={}", cc.display()));
+        }
         variables.extend(self.kernel.given().words(self.workspace));
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));

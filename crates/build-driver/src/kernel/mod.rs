@@ -4,10 +4,12 @@ pub mod accepted;
 pub(crate) mod contents;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use klpx_diagnosis::{Class, Diagnosis, Note, Result};
 
 use crate::config::{self, Arch, Config};
+use crate::consistent::lists::Lists;
 use crate::given::{Given, profile};
 use crate::kernel::contents::Contents;
 use crate::language::MakeWord;
@@ -56,6 +58,9 @@ pub struct Options {
     pub pinned: Option<PathBuf>,
     /// What `uname -r` says in the kernel (UTS_RELEASE). Without it what the build tree records.
     pub release: Option<String>,
+    /// The folder of `klpx inline-check --consistent` whose lists the kernel was built with. Without it what the build tree
+    /// records.
+    pub lists: Option<PathBuf>,
     /// Where workspaces lie.
     pub cache_dir: PathBuf,
 }
@@ -74,6 +79,7 @@ pub struct Kernel {
     local_version: MakeWord,
     local_files: Vec<(String, String)>,
     pinned: Option<Pinned>,
+    lists: Option<Arc<Lists>>,
     contents: Contents,
     jobs: usize,
     cache_dir: PathBuf,
@@ -101,6 +107,8 @@ impl Kernel {
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
         let mut given = options.given.clone();
         let notes = profile::complete(&mut given, &config, &build_dir)?;
+        let lists = options.lists.clone().or_else(|| Lists::of_tree(&build_dir));
+        let lists = lists.map(|dir| Lists::read(&dir, toolchain.compiler)).transpose()?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
         // Units get the release by a variable; a whole build makes it, and must make the same.
@@ -122,6 +130,7 @@ impl Kernel {
             release: &release,
             local_files: &local_files,
             pinned: pinned.as_ref(),
+            lists: lists.as_ref(),
         };
         let key = parts.key();
         Ok(Kernel {
@@ -136,6 +145,7 @@ impl Kernel {
             local_version,
             local_files,
             pinned,
+            lists: lists.map(Arc::new),
             contents,
             jobs: options
                 .jobs
@@ -192,6 +202,12 @@ impl Kernel {
         &self.key
     }
 
+    /// How many units have a list of functions that are inlined nowhere, or everywhere. `None` for a kernel that was built
+    /// without lists.
+    pub fn units_with_lists(&self) -> Option<usize> {
+        self.lists().map(Lists::len)
+    }
+
     /// One line for people, such as `Linux 7.2.13 x86_64 · clang 22.1.8 ThinLTO`.
     pub fn describe(&self) -> String {
         format!("Linux {} {} · {}", self.release, self.arch.name(), self.toolchain.describe())
@@ -231,6 +247,11 @@ impl Kernel {
     /// The folder whose configuration is taken as it is.
     pub(crate) fn pinned(&self) -> Option<&Path> {
         self.pinned.as_ref().map(|pinned| pinned.dir.as_path())
+    }
+
+    /// The lists that the kernel was built with.
+    pub(crate) fn lists(&self) -> Option<&Lists> {
+        self.lists.as_deref()
     }
 
     pub(crate) fn contents(&self) -> &Contents {
@@ -381,6 +402,7 @@ struct Parts<'a> {
     release: &'a str,
     local_files: &'a [(String, String)],
     pinned: Option<&'a Pinned>,
+    lists: Option<&'a Lists>,
 }
 
 impl Parts<'_> {
@@ -404,6 +426,9 @@ impl Parts<'_> {
         let given = self.given.identity();
         if !given.is_empty() {
             part(&given);
+        }
+        if let Some(lists) = self.lists {
+            part(lists.identity().as_bytes());
         }
         hasher.finalize().to_hex().as_str()[..12].to_owned()
     }

@@ -2,12 +2,14 @@
 //!
 //! Both units must come from the same path, where only one of the sources can be. GCC compiles in two steps as it does
 //! in one: `-E -fdirectives-only` puts all files in one text and leaves macros, lines and columns as they are, and the
-//! second step needs no source any more. kbuild's record of the unit's preprocessed text (`%.i` in
+//! second step needs no source any more. A unit's list of what not to inline stands behind its text, as the compiler's
+//! stand-in has it (compiler.rs), which compiles a text as it is. kbuild's record of the unit's preprocessed text (`%.i` in
 //! scripts/Makefile.build) has the flags; the object is taken only when kbuild's record of the object has the same ones.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::Result;
+use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::files::create_parent;
 use crate::kbuild::environment::Environment;
@@ -83,7 +85,22 @@ impl Workspace {
         let mut words = redirected(&preprocessing, &target, &text);
         words.insert(1, FROM_TEXT[2].to_owned());
         let made = self.run_in(&self.build_dir(), &words)?.success;
+        if let (true, Some(lists)) = (made, self.kernel.lists()) {
+            // What was generated in the build tree is left to the stand-in.
+            let Some(source) = unit.unit.source.in_tree().and_then(|path| self.listed(path)) else {
+                return Ok(None);
+            };
+            append(&text, lists.of(&source).unwrap_or_default())?;
+        }
         Ok(made.then_some(Text { preprocessing, target, text, object }))
+    }
+
+    /// The path by which lists know a source: without links to folders, as the stand-in finds it.
+    fn listed(&self, source: &str) -> Option<String> {
+        let path = self.source_dir().join(source);
+        let folder = path.parent()?.canonicalize().ok()?;
+        let path = folder.join(path.file_name()?);
+        path.strip_prefix(self.source_dir()).ok()?.to_str().map(str::to_owned)
     }
 
     /// Compiles a text. `None` when that fails: the source gives the compiler's own words later.
@@ -100,6 +117,12 @@ impl Workspace {
         let made = self.run_in(&self.build_dir(), &words)?.success;
         Ok(made.then(|| Ahead { object: unit.object.clone(), flags: flags(&unit.preprocessing) }))
     }
+}
+
+fn append(path: &Path, text: &str) -> Result<()> {
+    let opened = std::fs::File::options().append(true).open(path);
+    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| Diagnosis::io("write", path, &error).into())
 }
 
 /// What kbuild calls the preprocessed text of a unit.

@@ -15,7 +15,8 @@
 //!     saved/          originals of what a patch touches, while it does
 //!     links/          how kbuild would link vmlinux.o and modules' objects (ThinLTO; links.rs)
 //!     thinlto/        what is known of these links and of their units
-//!     bin/            what stands in for the linker
+//!     lists/          what not to inline, where the kernel was built with lists (compiler.rs)
+//!     bin/            what stands in for the linker and the compiler
 //!     template/       a module that kbuild made, and how it did (template.rs)
 //!     work/           results of patched builds
 //! ```
@@ -23,6 +24,7 @@
 mod ahead;
 pub(crate) mod baseline;
 pub mod cache;
+mod compiler;
 mod external;
 pub(crate) mod external_source;
 mod journal;
@@ -124,6 +126,7 @@ impl Workspace {
             true => Some(linker::stand_in(&self.dir, &self.kernel.toolchain().ld)?),
             false => None,
         };
+        let cc = compiler::stand_in(&self.dir, &self.kernel)?;
         work(&Make {
             kernel: &self.kernel,
             runner: &self.runner,
@@ -131,6 +134,7 @@ impl Workspace {
             src: &src,
             build: &build,
             ld: ld.as_deref(),
+            cc: cc.as_deref(),
             record: None,
         })
     }

@@ -124,6 +124,13 @@ impl Lists {
         (known.units, known.build) = (units, build);
     }
 
+    /// Takes the choices of some functions away. How many had one.
+    pub(super) fn free(&mut self, which: impl Fn(&str) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|key, _| !which(&key.function));
+        before - self.entries.len()
+    }
+
     /// The lines that [`Lists::parse`] reads.
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADING}\n");
@@ -188,6 +195,16 @@ mod tests {
         for (broken, line) in [("", 1), ("no heading\n", 1), (&text.replace("\t2\tg", "\tg"), 3)] {
             assert_eq!(Lists::parse(broken), Err(NotALine(line)), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_function_can_lose_its_choice() {
+        let mut lists = Lists::default();
+        for function in ["f", "g"] {
+            lists.add(key(function), entry(Choice::OutOfLine, 1, &["fs/a.c"]));
+        }
+        assert_eq!([lists.free(|name| name == "f"), lists.free(|name| name == "f")], [1, 0]);
+        assert_eq!((lists.get(&key("f")), lists.get(&key("g")).is_some()), (None, true));
     }
 
     #[test]

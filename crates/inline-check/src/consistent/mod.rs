@@ -4,7 +4,8 @@
 //!
 //! A choice is made from one build and comes into effect in the next, which inlines other things: so the lists of
 //! earlier builds are read again, and only grow. A choice that did not help gives way to a stronger one ([`Choice`]),
-//! never the other way round: there are finitely many functions, and it ends. To let it end soon, functions that exist
+//! never the other way round: there are finitely many functions, and it ends. Only functions that the user calls hot lose
+//! their choice, and they get none again. To let it end soon, functions that exist
 //! out of line and are inlined nowhere are kept as they are: that costs nothing, and callers that have become smaller
 //! don't begin to inline them.
 
@@ -23,6 +24,9 @@ pub use lists::{Attribute, Choice, Entry, Key, Lists, NotALine};
 pub struct Wish<'a> {
     /// Whether a function, by name, is wanted at all.
     pub wanted: &'a dyn Fn(&str) -> bool,
+    /// Whether a function, by name, is called so often that a call of it costs too much: it gets no choice, and loses the one
+    /// that it has.
+    pub hot: &'a dyn Fn(&str) -> bool,
     /// Bytes of code that all choices together may add, by their estimate.
     pub budget: Option<u64>,
     /// The unit that a survey's file name means in the source; `None` for a unit that is not compiled from a file.
@@ -55,6 +59,8 @@ pub enum Left {
     Unnamed,
     /// The user did not ask for it.
     NotWanted,
+    /// The user says that it is hot.
+    Hot,
     /// It would cost more than is left of the budget.
     OverBudget,
 }
@@ -65,6 +71,8 @@ pub struct Plan {
     pub lists: Lists,
     /// Half-inlined functions that have a choice now which was not in effect in this build.
     pub chosen: usize,
+    /// Functions that lost the choice of an earlier build, because they are hot.
+    pub freed: usize,
     /// Half-inlined functions that stay so, by name.
     pub left: Vec<(Key, Left)>,
     /// Bytes of code that all choices together add, by their estimate; less than nothing when they save some.
@@ -83,13 +91,15 @@ struct Candidate {
 /// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build: choices
 /// of earlier numbers were in effect in it.
 pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, wish: &Wish<'_>) -> Plan {
+    let freed = lists.free(wish.hot);
     let mut left = Vec::new();
     let mut candidates = Vec::new();
     for (_, function) in survey.functions() {
         let key = key_of(survey, function, wish);
         if !survey.is_half_inlined(function) {
             let there = !survey.copies(function).is_empty();
-            if there && (wish.named)(&key) && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
+            let cold = !(wish.hot)(&key.function);
+            if cold && there && (wish.named)(&key) && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
                 keep(survey, function, key, &mut lists, build, wish);
             }
             continue;
@@ -102,7 +112,7 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
     let chosen = take(candidates, &mut lists, &mut left, build, wish.budget);
     left.sort();
     let estimate = lists.entries().map(|(_, entry)| entry.bytes).sum();
-    Plan { lists, chosen, left, estimate }
+    Plan { lists, chosen, freed, left, estimate }
 }
 
 fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Key {
@@ -134,6 +144,9 @@ fn candidate(
     let earlier = lists.get(key);
     if earlier.is_none() && !(wish.wanted)(&key.function) {
         return Err(Left::NotWanted);
+    }
+    if (wish.hot)(&key.function) {
+        return Err(Left::Hot);
     }
     if !(wish.named)(key) {
         return Err(Left::Unnamed);

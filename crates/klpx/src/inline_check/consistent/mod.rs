@@ -1,6 +1,7 @@
 //! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have
 //! come.
 
+mod hot;
 mod kept;
 mod output;
 mod source;
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 use super::Surveyed;
 use super::only::Only;
 use crate::args::InlineCheck;
+use hot::Hot;
 use kept::{Build, Kept};
 use source::{Declarations, Units};
 
@@ -61,6 +63,8 @@ struct Outcome<'a> {
 struct Plan {
     /// Half-inlined functions that have a choice now which was not in effect in this build.
     chosen: usize,
+    /// Functions that lost their choice, because they are hot.
+    freed: usize,
     /// Half-inlined functions that stay so.
     left: Vec<(Half, Left)>,
     /// Bytes of code that the choices add, by their estimate.
@@ -86,6 +90,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
         dir: wanted.output.clone(),
     })?;
     let only = Only::read(&wanted.only)?;
+    let hot = Hot::read(&wanted.hot)?;
     // A file that is named stands for all that was built.
     let modules = if args.file.is_none() { project.modules()? } else { Vec::new() };
     let (modules, missing): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -97,13 +102,14 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let mut kept = Kept::read(project.dir())?;
     let build = kept.number(figures(&images));
     let declarations = Declarations::new(project.source());
-    let mut plan = Plan { chosen: 0, left: Vec::new(), estimate: 0 };
+    let mut plan = Plan { chosen: 0, freed: 0, left: Vec::new(), estimate: 0 };
     let mut units: BTreeSet<String> = BTreeSet::new();
     for image in &images {
         let survey = &image.surveyed.survey;
         let known = Units::new(&project, &survey.root);
         let wish = Wish {
             wanted: &|name| only.has(name),
+            hot: &|name| hot.has(name),
             budget: wanted.budget,
             unit: &|file| known.of(file),
             file: &|file| project.file(&survey.root, file),
@@ -116,6 +122,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
         let of_image = choose(survey, &image.guarded, kept.lists, number, &wish);
         kept.lists = of_image.lists;
         plan.chosen += of_image.chosen;
+        plan.freed += of_image.freed;
         plan.estimate = of_image.estimate;
         let path = &image.surveyed.path;
         let module = (*path != kernel).then(|| project.file(&survey.root, &path.to_string_lossy()));
@@ -196,6 +203,7 @@ fn explain(outcome: &mut Outcome<'_>) {
             Left::Guarded(section) => {
                 format!("inlined into {section}, which may call nothing that is traced")
             }
+            Left::Hot => "hot, and so as the compiler chooses (--hot)".to_owned(),
             Left::Forced => "always_inline in the source".to_owned(),
             Left::Flattened(holder) => format!("inlined into {holder}, which says flatten"),
             Left::Unnamed => "its name is none of C, so that no list can have it".to_owned(),

@@ -16,7 +16,7 @@ use crate::report::to_text;
 impl Outcome<'_> {
     /// True when another build would be the same.
     fn done(&self) -> bool {
-        self.plan.chosen == 0
+        self.plan.chosen == 0 && self.plan.freed == 0
     }
 
     /// The commands for the next build, and the look at it.
@@ -61,6 +61,10 @@ pub(super) fn text(outcome: &Outcome<'_>, next: &Path) -> String {
         if n > 0 {
             text.push_str(&format!("  left   {}: {why}\n", plural(n, "function")));
         }
+    }
+    if outcome.plan.freed > 0 {
+        let freed = plural(outcome.plan.freed, "function");
+        text.push_str(&format!("  freed  {freed}: hot (--hot), in no list any more\n"));
     }
     if outcome.missing > 0 {
         let missing = plural(outcome.missing, "module");
@@ -151,6 +155,7 @@ pub(super) fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
         "inlined_everywhere": lists.count(Choice::Everywhere),
         "kept": lists.count(Choice::Kept),
         "chosen": outcome.plan.chosen,
+        "freed": outcome.plan.freed,
         "changed_units": outcome.changed,
         "estimated_bytes": outcome.plan.estimate,
         "not_wanted": outcome.not_wanted,

@@ -1,5 +1,6 @@
 //! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them.
-//! Writes only to the folder that the user names, and builds nothing itself.
+//! Writes only to the folder that the user names, and builds nothing itself. What a finished build's lists are for a
+//! livepatch is in [`lists`].
 //!
 //! ```text
 //! DIR/cc              the wrapper: make CC=DIR/cc
@@ -17,19 +18,21 @@
 //! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the
 //! file that the compiler writes for kbuild, and makes an empty one where there is none.
 
+pub(crate) mod lists;
+pub(crate) mod wrapper;
+
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::{Arch, Config};
 use crate::files::script;
-use crate::kbuild::recorded::{Recorded, module_objects};
+use crate::kbuild::recorded::module_objects;
 use crate::language::{Identifier, MakeWord, is_source_path};
 use crate::own;
 use crate::process::Runner;
-use crate::toolchain::{self, Compiler, Toolchain, Wishes};
+use crate::toolchain::{self, Toolchain, Wishes};
 use crate::tree::SourceTree;
 
 /// What a compiler is told about a function.
@@ -174,8 +177,8 @@ impl Consistent {
             return Err(Diagnosis::internal(&format!("{unit:?} is no unit that a list can be for")).into());
         }
         for (unit, functions) in lists {
-            let path = self.dir.join("units").join(format!("{unit}.inl"));
-            let text = list(self.tools.compiler, functions);
+            let path = lists::path(&self.dir.join(lists::UNITS), unit);
+            let text = lists::text(self.tools.compiler, functions);
             if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
                 continue;
             }
@@ -184,20 +187,20 @@ impl Consistent {
             std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
             changed += 1;
         }
-        script(&self.dir, "cc", &self.wrapper_text())?;
+        let wrapper = wrapper::of_kernel(self.tools.compiler, &self.cc, &self.dir, &self.source);
+        script(&self.dir, "cc", &wrapper)?;
         Ok(changed)
     }
 
     /// True when the last compilation of a unit did not succeed with its list, so that it has none.
     pub fn failed(&self, unit: &str) -> bool {
-        self.dir.join("failed").join(unit).exists()
+        lists::failed(&self.dir, unit)
     }
 
     /// True when a compilation of a unit showed that the source forces the opposite on a function.
     pub fn forced(&self, unit: &str, function: &str) -> bool {
-        let text = std::fs::read_to_string(self.dir.join("forced").join(unit)).unwrap_or_default();
         let entry = format!("-mllvm -force-attribute={function}:");
-        text.lines().any(|line| line.starts_with(&entry))
+        lists::forced(&self.dir, unit).lines().any(|line| line.starts_with(&entry))
     }
 
     /// What to type for a build with the lists in the folder `output`.
@@ -222,184 +225,4 @@ impl Consistent {
         commands.push(format!("{make} -j$(nproc)"));
         commands
     }
-
-    fn wrapper_text(&self) -> String {
-        let compile = match self.tools.compiler {
-            Compiler::Clang => CLANG,
-            Compiler::Gcc => GCC,
-        };
-        [WRAPPER_HEAD, WRAPPER]
-            .concat()
-            .replace("@COMPILE@", compile)
-            .replace("@CC@", &self.cc.display().to_string())
-            .replace("@DIR@", &self.dir.display().to_string())
-            .replace("@SOURCE@", &self.source.display().to_string())
-    }
 }
-
-/// Refuses a build tree that was made with lists: `klpx build` compiles without them, and no two functions would be the
-/// same.
-///
-/// # Errors
-/// The wrapper stands in kbuild's record of a unit that every kernel has.
-pub fn refuse(build: &Path) -> Result<()> {
-    let Some(record) = Recorded::read(build, Path::new("init/main.o")) else { return Ok(()) };
-    let Some(cc) = record.compilation().and_then(|words| words.first()) else { return Ok(()) };
-    let mut head = Vec::new();
-    let read = |file: std::fs::File| file.take(WRAPPER_HEAD.len() as u64).read_to_end(&mut head);
-    if std::fs::File::open(cc).and_then(read).is_err() || head != WRAPPER_HEAD.as_bytes() {
-        return Ok(());
-    }
-    let what = "the kernel was made with the lists of klpx inline-check --consistent";
-    Err(Diagnosis::new("klpx::consistent-kernel", Class::NotLivepatchable, what)
-        .place(Place::file(cc.clone(), None))
-        .why("a livepatch is compiled without them, and would inline what this kernel calls")
-        .remedy("livepatch kernels that are built without that wrapper")
-        .into())
-}
-
-/// A unit's list in the compiler's language.
-fn list(compiler: Compiler, functions: &[(Identifier, Inlining)]) -> String {
-    let mut text = String::new();
-    if compiler == Compiler::Gcc && !functions.is_empty() {
-        // An attribute that comes after the definition is worth a warning elsewhere.
-        text.push_str("#pragma GCC diagnostic ignored \"-Wattributes\"\n");
-    }
-    for (name, inlining) in functions {
-        let line = match (compiler, inlining) {
-            (Compiler::Clang, Inlining::Always) => format!("-mllvm -force-attribute={name}:alwaysinline\n"),
-            (Compiler::Clang, _) => format!("-mllvm -force-attribute={name}:noinline\n"),
-            (Compiler::Gcc, inlining) => {
-                let attributes = match inlining {
-                    Inlining::Always => "__always_inline__",
-                    Inlining::Never => "__noinline__",
-                    Inlining::NeverNorClone => "__noinline__, __noclone__",
-                    Inlining::Opaque => "__noipa__",
-                };
-                // A macro may have the function's name.
-                format!("#undef {name}\nextern __typeof__({name}) {name} __attribute__(({attributes}));\n")
-            }
-        };
-        text.push_str(&line);
-    }
-    text
-}
-
-/// What every wrapper begins with.
-const WRAPPER_HEAD: &str = "#!/bin/sh
-# Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
-";
-
-/// The wrapper after that. Everything that is no compilation of a unit goes to the compiler as it is: probes, assembly,
-/// links, `-E`, `-S`.
-const WRAPPER: &str = r#"dir='@DIR@' source='@SOURCE@'
-unit='' compiles='' depends='' output='' lto='' before=''
-for word in "$@"; do
-	[ "$before" != -o ] || output=$word
-	before=$word
-	case $word in
-	-c) compiles=1 ;;
-	-flto*) lto=1 ;;
-	-fno-lto) lto='' ;;
-	-E | -S) exec @CC@ "$@" ;;
-	-Wp,-MMD,* | -Wp,-MD,*) depends=${word##*,} ;;
-	-*) ;;
-	*.c) unit=$word ;;
-	esac
-done
-[ "$compiles" ] && [ "$unit" ] && [ "$output" ] || exec @CC@ "$@"
-
-here=$(pwd -P)
-case $unit in
-*/*) folder=$(CDPATH='' cd -- "${unit%/*}" 2>/dev/null && pwd -P) || exec @CC@ "$@" ;;
-*) folder=$here ;;
-esac
-path=$folder/${unit##*/}
-# A generated file lies in the build tree, which may lie in the source tree, or be it.
-if [ -e include/config/auto.conf ] && [ "$path" != "${path#"$here"/}" ]; then
-	path=${path#"$here"/}
-elif [ "$path" != "${path#"$source"/}" ]; then
-	path=${path#"$source"/}
-else
-	exec @CC@ "$@"
-fi
-list=$dir/units/$path.inl failed=$dir/failed/$path
-[ -e "$list" ] || { mkdir -p "${list%/*}" && : >>"$list"; } || exit
-
-@COMPILE@
-# Without its list rather than not at all: the next klpx says so.
-if [ -s "$list" ] && said=$(with_list "$@" 2>&1); then
-	[ -z "$said" ] || printf '%s\n' "$said" >&2
-	[ ! -e "$failed" ] || rm -f "$failed"
-else
-	@CC@ "$@" || exit
-	if [ -s "$list" ]; then
-		mkdir -p "${failed%/*}" && printf '%s\n' "$said" >"$failed" || exit
-	fi
-fi
-# kbuild compiles the unit again when its list has changed.
-if [ "$depends" ] && [ -e "$depends" ]; then
-	rule=$(cat "$depends") && printf '%s \\\n  %s\n' "$rule" "$list" >"$depends"
-fi
-"#;
-
-const CLANG: &str = r#"left=$(mktemp --suffix=.list) || exit
-trap 'rm -f "$left"' EXIT
-trap 'exit 130' HUP INT TERM
-forced=$dir/forced/$path
-
-# LLVM adds noinline to an always_inline function without a word, and no link reads such bitcode. Whether this one can be read; else
-# the functions go to those that get no attribute here.
-reads() {
-	[ "$lto" ] || return 0
-	complaint=$(@CC@ -fno-crash-diagnostics -Wno-override-module -x ir "$output" \
-		-Xclang -disable-llvm-passes -emit-llvm -c -o /dev/null 2>&1) && return
-	names=$(printf '%s\n' "$complaint" | sed -n '/noinline and alwaysinline.* are incompatible/{n;s/.*@//p;}')
-	[ "$names" ] && mkdir -p "${forced%/*}" && for name in $names; do
-		printf -- '-mllvm -force-attribute=%s:%s\n' "$name" noinline "$name" alwaysinline
-	done >>"$forced"
-	return 1
-}
-
-once() {
-	if [ -e "$forced" ]; then grep -vxFf "$forced" "$list" >"$left" || :; else cat "$list" >"$left"; fi
-	@CC@ "$@" "@$left"
-}
-
-with_list() {
-	once "$@" || return
-	reads || { once "$@" && reads; } || { printf '%s\n' "$complaint"; return 1; }
-}
-"#;
-
-const GCC: &str = r#"text=$(mktemp --suffix=.i) || exit
-trap 'rm -f "$text"' EXIT
-trap 'exit 130' HUP INT TERM
-
-# All files in one, macros as they are, so that the list can stand at the end.
-preprocess() {
-	before=''
-	for word; do
-		shift
-		[ "$word" = -c ] || [ "$word" = -o ] || [ "$before" = -o ] || set -- "$@" "$word"
-		before=$word
-	done
-	@CC@ "$@" -E -fdirectives-only -o "$text"
-}
-
-compile() {
-	for word; do
-		shift
-		case $word in
-		-Wp,-MMD,* | -Wp,-MD,*) ;;
-		"$unit") set -- "$@" "$text" ;;
-		*) set -- "$@" "$word" ;;
-		esac
-	done
-	@CC@ "$@" -fpreprocessed -fdirectives-only
-}
-
-with_list() {
-	preprocess "$@" && cat "$list" >>"$text" && compile "$@"
-}
-"#;

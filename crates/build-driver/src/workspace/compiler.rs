@@ -1,0 +1,24 @@
+//! The program that stands in for the compiler of a kernel that was built with lists of what not to inline: both sources
+//! are compiled with the same ones. They are in the workspace, because the kernel's own may change.
+//!
+//! ```text
+//! <workspace>/lists/units/PATH.inl  the list of a unit
+//! <workspace>/bin/cc                the compiler with it
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use klpx_diagnosis::Result;
+
+use crate::consistent::wrapper;
+use crate::files;
+use crate::kernel::Kernel;
+
+/// Puts it into a workspace, where the kernel has lists.
+pub(super) fn stand_in(workspace: &Path, kernel: &Kernel) -> Result<Option<PathBuf>> {
+    let Some(lists) = kernel.lists() else { return Ok(None) };
+    let (dir, tools) = (workspace.join("lists"), kernel.toolchain());
+    lists.place(&dir)?;
+    let text = wrapper::of_workspace(tools.compiler, &tools.cc, &dir, &workspace.join("src"));
+    files::script(&workspace.join("bin"), "cc", &text).map(Some)
+}

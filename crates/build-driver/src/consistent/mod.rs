@@ -1,6 +1,6 @@
 //! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them.
 //! Writes only to the folder that the user names, and builds nothing itself. What a finished build's lists are for a
-//! livepatch is in [`lists`].
+//! livepatch is in `lists`.
 //!
 //! ```text
 //! DIR/cc              the wrapper: make CC=DIR/cc

@@ -20,9 +20,18 @@ use object::read::elf::{FileHeader as _, SectionHeader as _};
 const TRAMPOLINE: &[u8] = b"__SCT__";
 const KEY: &[u8] = b"__SCK__";
 
+/// The object as objtool wants it when it runs with these options. `None` when nothing has to be added.
+pub(crate) fn for_objtool(bytes: &[u8], options: &[String]) -> Option<Vec<u8>> {
+    // For a module objtool takes the trampoline where there is no key.
+    if options.iter().any(|option| option == "--module") {
+        return None;
+    }
+    static_call_keys(bytes)
+}
+
 /// The object with an undefined symbol for each key that it lacks. `None` when there is nothing to add, and for what is
 /// no object.
-pub(crate) fn static_call_keys(bytes: &[u8]) -> Option<Vec<u8>> {
+fn static_call_keys(bytes: &[u8]) -> Option<Vec<u8>> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let sections = header.sections(LE, bytes).ok()?;
     let symbols = sections.symbols(LE, bytes, SHT_SYMTAB).ok()?;
@@ -122,5 +131,8 @@ mod tests {
         wanted.push("__SCK__a".to_owned());
         assert_eq!(names(&after), wanted);
         assert_eq!(static_call_keys(&after), None);
+        let options = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(for_objtool(&before, &options(&["--orc", "--link"])), Some(after));
+        assert_eq!(for_objtool(&before, &options(&["--orc", "--module"])), None);
     }
 }

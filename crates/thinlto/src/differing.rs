@@ -73,8 +73,25 @@ pub(crate) fn holders<'t>(
     }
 }
 
+/// The functions that differ in the `plain` build of a unit and not in a `nearer` one. `None` when the second one is no
+/// nearer, or when one of them is a holder of what the patch edits, which must differ.
+pub(crate) fn spared<'p>(
+    plain: &'p Differing,
+    nearer: &Differing,
+    holders: &BTreeSet<&str>,
+) -> Option<Vec<&'p str>> {
+    if !nearer.is_nearer_than(plain) {
+        return None;
+    }
+    let differs_no_longer = |name: &&str| !nearer.functions.contains(*name);
+    let spared: Vec<&str> = plain.functions.iter().map(String::as_str).filter(differs_no_longer).collect();
+    spared.iter().all(|name| !holders.contains(name)).then_some(spared)
+}
+
 #[cfg(test)]
 mod tests {
+    use klpx_test_tools::{command, run};
+
     use super::*;
 
     #[test]
@@ -91,13 +108,43 @@ mod tests {
         assert!(holders(remarks, |_| true).is_empty());
     }
 
+    fn differing(functions: &[&str], others: &[&str]) -> Differing {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Differing { functions: set(functions), others: set(others) }
+    }
+
+    #[test]
+    fn only_a_nearer_build_spares_functions_and_never_a_holder() {
+        let plain = differing(&["a", "b", "c"], &["x"]);
+        let spared_by = |nearer: &Differing, holders: &[&'static str]| {
+            spared(&plain, nearer, &holders.iter().copied().collect()).map(|names| names.join(" "))
+        };
+        let near = differing(&["b"], &["x"]);
+        assert_eq!(spared_by(&near, &[]).as_deref(), Some("a c"));
+        assert_eq!(spared_by(&near, &["b", "other"]).as_deref(), Some("a c"), "b differs still");
+        assert_eq!(spared_by(&near, &["c"]), None, "c holds a copy");
+        assert_eq!(spared_by(&differing(&["b", "d"], &["x"]), &[]), None, "d differs newly");
+        assert_eq!(spared_by(&differing(&["b"], &["y"]), &[]), None, "y differs newly");
+        assert_eq!(spared_by(&plain, &[]), None, "nothing is nearer");
+    }
+
+    #[test]
+    fn what_is_gone_differs_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let object = |name: &str, source: &str| {
+            let (from, to) = (folder.path().join(format!("{name}.c")), folder.path().join(name));
+            std::fs::write(&from, source).expect("a file");
+            run(command("gcc").args(["-O2", "-c"]).arg(&from).arg("-o").arg(&to));
+            to
+        };
+        let more = object("more", "int f(int n) { return n; } int gone(int n) { return n * 3; } int d = 4;");
+        let less = object("less", "int f(int n) { return n; }");
+        let found = Differing::between(&more, &less).expect("objects");
+        assert_eq!(found, differing(&[], &["-d", "-gone"]));
+    }
+
     #[test]
     fn nearer_is_a_proper_subset() {
-        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let differing = |functions: &[&str], others: &[&str]| Differing {
-            functions: set(functions),
-            others: set(others),
-        };
         let plain = differing(&["a", "b"], &["x"]);
         assert!(differing(&["a"], &["x"]).is_nearer_than(&plain));
         assert!(differing(&["a", "b"], &[]).is_nearer_than(&plain));

@@ -27,6 +27,13 @@ pub(crate) struct Near {
     pub(crate) held_back: usize,
 }
 
+impl Near {
+    /// True when others could import less of what the original offers than from `other`.
+    pub(crate) fn offers_less_than(&self, other: &Near) -> bool {
+        other.frozen && !self.frozen
+    }
+}
+
 /// Brings units nearer to their originals.
 pub(crate) struct Freezer<'a> {
     context: &'a Context<'a>,

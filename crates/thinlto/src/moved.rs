@@ -149,6 +149,8 @@ mod tests {
             (string(text), string(other), 1, 0),
             (string(text), string(".asciz \"longer\""), 1, 0),
             (string(named), string(named), 1, 0),
+            (string(named), string(".quad 0"), 1, 0),
+            (string(".quad 0"), string(named), 1, 0),
             (string(text), counts(&[]), 0, 0),
             (counts(&[]), counts(&[]), 0, 0),
             (counts(&[]), counts(second), 0, 1),

@@ -263,12 +263,7 @@ impl Preparation<'_> {
             files::write(to, native)?;
             return Ok(to.to_owned());
         };
-        // For a module objtool takes the trampoline where there is no key.
-        let declared = match options.iter().any(|option| option == "--module") {
-            true => None,
-            false => declare::static_call_keys(&native),
-        };
-        files::write(to, declared.unwrap_or(native))?;
+        files::write(to, declare::for_objtool(&native, options).unwrap_or(native))?;
         let build = &self.context.build;
         let call = Call::new(build.join(program)).dir(build).args(options).arg(to);
         let outcome = self.context.runner.run(&call)?;

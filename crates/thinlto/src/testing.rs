@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use klpx_build_driver::Recorded;
-use klpx_build_driver::kbuild::UnitList;
+use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
 use klpx_test_tools::{command, need};
 
+use crate::attempt::{Attempt, Chosen};
 use crate::differing::Differing;
 use crate::link::{Input, Link};
-use crate::prepare::{Made, Touched, prepare};
-use crate::unit::{Overlays, Unit, write_overlay};
+use crate::originals::Originals;
+use crate::prepare::{Added, Made, Touched, prepare};
+use crate::sides::Sides;
+use crate::unit::{Compiler, Overlays, Unit, write_overlay};
 use crate::{Context, Level};
 
 pub(crate) struct Toy {
@@ -91,8 +95,59 @@ impl Toy {
         Touched { link: self.link(), units, added: Vec::new() }
     }
 
+    /// Chooses builds of the touched units, and hands them over with all that was found on the way.
+    pub(crate) fn attempted<R>(
+        &self,
+        patched: &[(&str, &str)],
+        check: impl FnOnce(&Attempt<'_>, &Chosen) -> R,
+    ) -> R {
+        let (context, touched) = (self.context(), self.touched(patched));
+        let (work, overlays) = (self.path("work"), self.overlays());
+        let originals = Originals::of(&context.store_of(&touched.link.object));
+        let attempt = Attempt {
+            context: &context,
+            sides: &Sides::new(&touched.link, BTreeMap::new()),
+            units: &touched.units,
+            compiler: Compiler {
+                runner: &self.runner,
+                build: &context.build,
+                overlays: &overlays,
+                work: &work,
+            },
+            originals: &originals,
+            work: &work,
+            level: Level::Inlining,
+            progress: &(),
+            examined: OnceLock::new(),
+        };
+        let chosen = attempt.run().expect("units that compile");
+        check(&attempt, &chosen)
+    }
+
+    fn overlays(&self) -> Overlays {
+        Overlays { original: None, patched: Some(self.path("patched.yaml")) }
+    }
+
+    /// A unit that only the patched link has.
+    pub(crate) fn added(&self, name: &str, text: &str) -> Added {
+        std::fs::write(self.path(&format!("src/fs/{name}.c")), text).expect("a file");
+        std::fs::create_dir_all(self.path("added/fs")).expect("a folder");
+        run(&self.words(name), &self.path("added"));
+        let recorded = Recorded { commands: vec![self.words(name)] };
+        let object = format!("fs/{name}.o");
+        let bitcode = self.path("added").join(&object);
+        Added { unit: Unit { object, recorded }, bitcode, objtool: ObjtoolRule::None }
+    }
+
+    /// Compiles an original with one more option, as if something had changed since the kernel was built.
+    pub(crate) fn compile_otherwise(&self, name: &str, option: &str) {
+        let mut words = self.words(name);
+        words.insert(1, option.to_owned());
+        run(&words, &self.path("build"));
+    }
+
     pub(crate) fn try_made(&self, touched: &Touched, level: Level) -> Result<Made> {
-        let overlays = Overlays { original: None, patched: Some(self.path("patched.yaml")) };
+        let overlays = self.overlays();
         prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
     }
 

@@ -32,7 +32,8 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Caught(test) => write!(f, "caught by {test}"),
             Outcome::Missed(0) => write!(f, "no test reaches it"),
-            Outcome::Missed(tests) => write!(f, "{} and pass", ui::plural(*tests, "test reach")),
+            Outcome::Missed(1) => write!(f, "1 test reaches it and passes"),
+            Outcome::Missed(tests) => write!(f, "{tests} tests reach it and pass"),
         }
     }
 }

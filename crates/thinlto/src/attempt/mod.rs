@@ -89,6 +89,16 @@ struct Build {
     differing: Vec<Differing>,
 }
 
+impl Build {
+    /// Takes another object of one unit when it is nearer to the original than the one that is there.
+    fn take_if_nearer(&mut self, at: usize, object: PathBuf, differing: Differing) {
+        if differing.is_nearer_than(&self.differing[at]) {
+            self.backends[at].object = object;
+            self.differing[at] = differing;
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// Compiles the units, and chooses.
     pub(crate) fn run(&self) -> Result<Chosen> {
@@ -227,8 +237,7 @@ impl Attempt<'_> {
             let (at, records) = &records[n];
             let Some(compiled) = self.recompile(*at, records)? else { return Ok(None) };
             let near = self.bring_unit_near(&freezer, *at, &before.bitcode[*at], &compiled.file)?;
-            let offers_less = plain.near[*at].frozen && !near.frozen;
-            Ok((!offers_less).then_some((compiled.file, near)))
+            Ok((!near.offers_less_than(&plain.near[*at])).then_some((compiled.file, near)))
         });
         let (mut bitcode, mut near) = (plain.bitcode.clone(), plain.near.clone());
         for (&(at, _), again) in records.iter().zip(again) {
@@ -265,10 +274,7 @@ impl Attempt<'_> {
             tried = true;
             let Some(replayed) = replayed else { continue };
             let found = Differing::between(&before.backends[at].object, &replayed.object)?;
-            if found.is_nearer_than(&build.differing[at]) {
-                build.backends[at].object = replayed.object;
-                build.differing[at] = found;
-            }
+            build.take_if_nearer(at, replayed.object, found);
         }
         Ok(tried)
     }
@@ -335,3 +341,6 @@ fn nearer(again: &[Differing], plain: &[Differing]) -> bool {
     let mut pairs = again.iter().zip(plain);
     again != plain && pairs.all(|(again, plain)| again == plain || again.is_nearer_than(plain))
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,11 +123,52 @@ impl Tail {
     }
 }
 
+/// Files for the tests of this folder.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::bitstream::MAGIC;
+    use super::{END_BLOCK, Tail, UNABBREV_RECORD};
+
+    /// A plain record: code and operands.
+    pub(crate) type Plain<'r> = (u64, &'r [u64]);
+
+    /// A file of blocks, each with its number and records.
+    pub(crate) fn file(blocks: &[(u64, &[Plain<'_>])]) -> Vec<u8> {
+        const WIDTH: u32 = 3;
+        let mut bytes = MAGIC.to_vec();
+        for (id, records) in blocks {
+            let end = bytes.len() * 8;
+            let mut bits = Tail::from(&bytes, end);
+            // ENTER_SUBBLOCK, the block's number in groups of 8 bits, the width in groups of 4, a word for the length.
+            bits.put(1, 2);
+            bits.put(*id, 8);
+            bits.put(u64::from(WIDTH), 4);
+            let mut head = bits.aligned();
+            let start = head.len() + 4;
+            head.extend([0; 4]);
+            let end = head.len() * 8;
+            let mut bits = Tail::from(&head, end);
+            for (code, operands) in *records {
+                bits.put(UNABBREV_RECORD, WIDTH);
+                bits.put_vbr6(*code);
+                bits.put_vbr6(operands.len() as u64);
+                operands.iter().for_each(|&operand| bits.put_vbr6(operand));
+            }
+            bits.put(END_BLOCK, WIDTH);
+            bytes = bits.aligned();
+            let words = ((bytes.len() - start) / 4) as u32;
+            bytes[start - 4..start].copy_from_slice(&words.to_le_bytes());
+        }
+        bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use klpx_test_tools::{command, run, said};
 
     use super::bitstream::MAGIC;
+    use super::testing::{Plain, file};
     use super::*;
 
     struct Folder(tempfile::TempDir);
@@ -202,37 +243,47 @@ mod tests {
         }
     }
 
-    /// A plain record: code and operands.
-    type Plain<'r> = (u64, &'r [u64]);
-
-    /// A file of blocks, each with its number and records.
-    fn file(blocks: &[(u64, &[Plain<'_>])]) -> Vec<u8> {
-        const WIDTH: u32 = 3;
-        let mut bytes = MAGIC.to_vec();
-        for (id, records) in blocks {
-            let end = bytes.len() * 8;
-            let mut bits = Tail::from(&bytes, end);
-            // ENTER_SUBBLOCK, the block's number in groups of 8 bits, the width in groups of 4, a word for the length.
-            bits.put(1, 2);
-            bits.put(*id, 8);
-            bits.put(u64::from(WIDTH), 4);
-            let mut head = bits.aligned();
-            let start = head.len() + 4;
-            head.extend([0; 4]);
-            let end = head.len() * 8;
-            let mut bits = Tail::from(&head, end);
-            for (code, operands) in *records {
-                bits.put(UNABBREV_RECORD, WIDTH);
-                bits.put_vbr6(*code);
-                bits.put_vbr6(operands.len() as u64);
-                operands.iter().for_each(|&operand| bits.put_vbr6(operand));
+    #[test]
+    fn a_hash_with_an_abbreviation_is_not_one_that_can_be_replaced() {
+        let with = |abbreviated: bool| {
+            let mut bits = Tail::from(&MAGIC, 32);
+            for (value, width) in [(1, 2), (MODULE_BLOCK, 8), (3, 4)] {
+                bits.put(value, width);
             }
-            bits.put(END_BLOCK, WIDTH);
-            bytes = bits.aligned();
-            let words = ((bytes.len() - start) / 4) as u32;
-            bytes[start - 4..start].copy_from_slice(&words.to_le_bytes());
-        }
-        bytes
+            let mut file = bits.aligned();
+            file.extend([0; 4]);
+            let start = file.len();
+            let mut bits = Tail::from(&file, start * 8);
+            // DEFINE_ABBREV: the literal of a hash, and an array of numbers of 32 bits.
+            for (value, width) in
+                [(2, 3), (3, 5), (1, 1), (MODULE_CODE_HASH, 8), (0, 1), (3, 3), (0, 1), (1, 3)]
+            {
+                bits.put(value, width);
+            }
+            // The array's elements: 32 takes two groups of 5 bits.
+            bits.put(0b1_0000, 5);
+            bits.put(0b0_0010, 5);
+            if abbreviated {
+                bits.put(4, 3);
+            } else {
+                bits.put(UNABBREV_RECORD, 3);
+                bits.put_vbr6(MODULE_CODE_HASH);
+            }
+            bits.put_vbr6(5);
+            for word in 1..=5 {
+                match abbreviated {
+                    true => bits.put(word, 32),
+                    false => bits.put_vbr6(word),
+                }
+            }
+            bits.put(END_BLOCK, 3);
+            let mut file = bits.aligned();
+            let words = ((file.len() - start) / 4) as u32;
+            file[start - 4..start].copy_from_slice(&words.to_le_bytes());
+            file
+        };
+        assert_eq!(hash(&with(false)), Some([1, 2, 3, 4, 5]));
+        assert_eq!(hash(&with(true)), None);
     }
 
     #[test]

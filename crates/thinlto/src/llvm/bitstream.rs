@@ -265,22 +265,48 @@ mod tests {
         bytes
     }
 
+    /// The only block's first record: the abbreviation, as its bits say it, and the record's bits behind its number.
+    fn first_record(abbreviation: &[(u64, u32)], record: &[(u64, u32)]) -> Option<Record> {
+        // A block with abbreviation numbers of 3 bits and two words.
+        let head = [(ENTER_SUBBLOCK, TOP_WIDTH), (8, 8), (3, 4), (0, 18), (2, 32)];
+        let file = written(
+            &[&head[..], &[(DEFINE_ABBREV, 3)], abbreviation, &[(4, 3)], record, &[(0, 25)]].concat(),
+        );
+        let block = blocks(&file).expect("a bitstream")[0];
+        match Entries::new(&file, block).next() {
+            Some(Some(Entry::Record(record))) => Some(record),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_file_without_the_magic_number_is_no_bitstream() {
+        let file = written(&[(ENTER_SUBBLOCK, TOP_WIDTH), (8, 8), (3, 4), (0, 18), (0, 32)]);
+        assert_eq!(blocks(&file).map(|blocks| blocks.len()), Some(1));
+        for at in 0..MAGIC.len() {
+            let mut other = file.clone();
+            other[at] ^= 1;
+            assert!(blocks(&other).is_none(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn only_the_bits_before_the_sign_that_more_follow_lie_side_by_side() {
+        // The literal 1, a number of 6 bits a group, one of 7 bits.
+        let abbreviation = [(3, 5), (1, 1), (1, 8), (0, 1), (2, 3), (6, 5), (0, 1), (1, 3), (7, 5)];
+        let record =
+            first_record(&abbreviation, &[(0b1_00011, 6), (0b0_00001, 6), (0x55, 7)]).expect("a record");
+        let found: Vec<(u64, u32)> =
+            record.operands.iter().map(|field| (field.value, field.low_bits)).collect();
+        assert_eq!(found, [(0b1_00011, 5), (0x55, 7)]);
+    }
+
     #[test]
     fn elements_of_an_array_take_bits() {
         let first_of = |width: u64| {
-            // A block with abbreviation numbers of 3 bits and two words.
-            let head = [(ENTER_SUBBLOCK, TOP_WIDTH), (8, 8), (3, 4), (0, 18), (2, 32)];
-            // The literal 1, and an array of numbers of `width` bits.
-            let abbreviation =
-                [(DEFINE_ABBREV, 3), (3, 5), (1, 1), (1, 8), (0, 1), (3, 3), (0, 1), (1, 3), (width, 5)];
-            // A record with 31 of them.
-            let record = [(4, 3), (31, 6)];
-            let file = written(&[&head[..], &abbreviation, &record, &[(0, 25)]].concat());
-            let block = blocks(&file).expect("a bitstream")[0];
-            match Entries::new(&file, block).next() {
-                Some(Some(Entry::Record(record))) => Some(record.operands.len()),
-                _ => None,
-            }
+            // The literal 1, and an array of numbers of `width` bits; a record with 31 of them.
+            let abbreviation = [(3, 5), (1, 1), (1, 8), (0, 1), (3, 3), (0, 1), (1, 3), (width, 5)];
+            first_record(&abbreviation, &[(31, 6)]).map(|record| record.operands.len())
         };
         assert_eq!(first_of(0), None, "31 of nothing");
         assert_eq!(first_of(1), None, "more than the file holds");

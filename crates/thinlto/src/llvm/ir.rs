@@ -359,6 +359,13 @@ attributes #1 = { nounwind }
             .replace("align 16 {", "align 16 !dbg !9 {");
         other.push_str("!9 = distinct !DISubprogram(name: \"f\")\n!10 = !DILocation(line: 3, scope: !9)\n");
         assert_eq!(identity(ORIGINAL), identity(&other));
+        let holding = |number: u32, contents: &str| {
+            let ret = format!("ret i32 %3, !heapallocsite !{number}");
+            format!("{}!{number} = {contents}\n", ORIGINAL.replace("ret i32 %3", &ret))
+        };
+        let a = holding(9, "!DIBasicType(name: \"a\")");
+        assert_eq!(identity(&a), identity(&holding(10, "distinct !DIBasicType(name: \"b\")")));
+        assert_ne!(identity(&a).body, identity(&holding(9, "!{i64 1}")).body, "no debug information");
     }
 
     fn offers_the_same(original: &str, patched: &str, limit: usize) -> bool {

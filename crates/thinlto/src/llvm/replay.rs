@@ -184,6 +184,13 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_function_may_newly_be_inlined_into_a_changed_one() {
+        // Both have other bodies; the call within `g`, which is the same, is new there.
+        let now = [call("changed", "new", "g:1:1 @ changed:2:1")];
+        assert_eq!(lines(&[], &now), None);
+    }
+
+    #[test]
     fn a_caller_into_which_nothing_is_inlined_has_a_record_of_its_own() {
         let found = lines(&[], &[call("f", "changed", "f:1:1")]).expect("a flip");
         assert_eq!(found, ["f klpx:0:0 klpx:0:0"]);

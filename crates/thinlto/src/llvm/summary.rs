@@ -53,12 +53,7 @@ pub struct HeldBack {
 /// when one of the files is not understood.
 pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
-    let mut known: Map<&[u8], u8> = Map::default();
-    for call in &theirs.calls {
-        let name = theirs.values.get(call.callee)?.name;
-        let rank = known.entry(name).or_default();
-        *rank = (*rank).max(call.rank());
-    }
+    let known = theirs.ranks()?;
     let mut file = patched.to_vec();
     let mut functions = hashbrown::HashSet::<usize, FixedState>::default();
     for call in &ours.calls {
@@ -152,6 +147,16 @@ impl<'d> Calls<'d> {
         }
         Some(Calls { values, calls: calls? })
     }
+
+    /// How far the hottest call of each callee reaches.
+    fn ranks(&self) -> Option<Map<&'d [u8], u8>> {
+        let mut ranks: Map<&[u8], u8> = Map::default();
+        for call in &self.calls {
+            let rank = ranks.entry(self.values.get(call.callee)?.name).or_default();
+            *rank = (*rank).max(call.rank());
+        }
+        Some(ranks)
+    }
 }
 
 /// The names of a file's only module, one behind the other.
@@ -208,6 +213,7 @@ mod tests {
 
     use klpx_test_tools::{command, said};
 
+    use super::super::bitcode::testing::file;
     use super::*;
 
     const ORIGINAL: &str =
@@ -308,11 +314,45 @@ mod tests {
         }
     }
 
+    fn call(callee: usize, hotness: u64) -> Call {
+        Call { callee, hotness: Field { value: hotness, at: 0, low_bits: 3 } }
+    }
+
     #[test]
     fn a_call_reaches_as_far_as_it_is_hot() {
-        let call = |hotness: u64| Call { callee: 0, hotness: Field { value: hotness, at: 0, low_bits: 3 } };
-        let ranks = [0, 1, 2, 3, 4].map(|hotness| call(hotness).rank());
+        let ranks = [0, 1, 2, 3, 4].map(|hotness| call(0, hotness).rank());
         assert_eq!(ranks, [1, 0, 1, 2, 3], "unknown, cold, none, hot, critical");
+    }
+
+    #[test]
+    fn the_hottest_of_several_calls_counts() {
+        let value = |name| Value { name, defined: false };
+        let calls = |calls: Vec<Call>| Calls { values: vec![value(b"f"), value(b"g")], calls };
+        for order in [[1, 3, 0], [3, 0, 1], [0, 1, 3]] {
+            let found = calls(order.map(|hotness| call(1, hotness)).to_vec());
+            assert_eq!(found.ranks(), Some(Map::from_iter([(&b"g"[..], 2)])), "{order:?}");
+        }
+        assert_eq!(calls(vec![call(2, 0)]).ranks(), None, "a callee that is not there");
+    }
+
+    #[test]
+    fn a_summary_of_an_unknown_version_is_not_understood() {
+        // A function with 3 instructions that refers to value 1 and calls value 2.
+        let function: &[u64] = &[0, 0, 3, 0, 1, 0, 0, 1, 2, 0];
+        let calls = |version: Option<u64>| {
+            let version = version.map(|version| vec![version]);
+            let versions = version.iter().map(|version| (FS_VERSION, version.as_slice()));
+            let records: Vec<_> = versions.chain([(FS_PERMODULE_PROFILE, function)]).collect();
+            let bytes = file(&[(GLOBALVAL_SUMMARY_BLOCK, &records)]);
+            let block = bitstream::blocks(&bytes).expect("a bitstream")[0];
+            summary(Entries::new(&bytes, block)).map(|calls| calls.iter().map(|call| call.callee).collect())
+        };
+        for version in [9, 10, 11, 12] {
+            assert_eq!(calls(Some(version)), Some(vec![2]), "version {version}");
+        }
+        for version in [None, Some(0), Some(8), Some(13)] {
+            assert_eq!(calls(version), None, "version {version:?}");
+        }
     }
 
     #[test]

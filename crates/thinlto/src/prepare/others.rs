@@ -104,16 +104,9 @@ impl Preparation<'_> {
             let Some(replayed) = made.and_then(|mut made| made.pop()) else { return Ok(None) };
             let plain = Differing::between(&original.object, &patched.object)?;
             let nearer = Differing::between(&original.object, &replayed.object)?;
-            if !nearer.is_nearer_than(&plain) {
-                return Ok(None);
-            }
-            // Who held a copy of what the patch edits must differ.
             let holders = differing::holders(theirs, |name| known.is_same(name));
-            let left_out = || plain.functions.difference(&nearer.functions);
-            if left_out().any(|name| holders.contains(name.as_str())) {
-                return Ok(None);
-            }
-            Ok(Some((left_out().count(), replayed.object)))
+            let spared = differing::spared(&plain, &nearer, &holders);
+            Ok(spared.map(|functions| (functions.len(), replayed.object)))
         };
         each(self.context.jobs, others.len(), one).into_iter().collect()
     }

@@ -110,11 +110,64 @@ fn a_source_that_does_not_compile_is_told_with_the_compilers_words() {
     assert!(diagnosis.detail.iter().any(|line| line.contains("undeclared")), "{diagnosis:?}");
 }
 
-/// A case of `kernel-fixtures/lto`: its units before and after the patch, and the import limit.
+#[test]
+fn a_unit_that_the_patch_adds_is_new() {
+    let toy = toy();
+    let user = "int small(int);\nint fresh(int);\nint user(int n) { return small(n) * fresh(n); }\n";
+    let mut touched = toy.touched(&[("b", user)]);
+    touched.added.push(toy.added("d", "extern int sink(int);\nint fresh(int n) { return sink(n) * 7; }\n"));
+    let made = toy.try_made(&touched, Level::Inlining).expect("pairs");
+    let pairs: Vec<(&str, bool)> = made.pairs.iter().map(|pair| (pair.unit.as_str(), pair.is_new)).collect();
+    assert_eq!(pairs, [("fs/b.o", false), ("fs/d.o", true)]);
+    assert_eq!(functions(&made), wanted(&[("fs/b.o", &["user"]), ("fs/d.o", &["fresh"])]));
+    assert_eq!(made.held_back, 0, "nothing of the original is asked for newly");
+}
+
+#[test]
+fn imports_of_functions_that_only_the_patch_has_are_not_held_back() {
+    let user = |callee: &str| format!("int {callee}(int);\nint user(int n) {{ return {callee}(n) * 2; }}\n");
+    let library = LIBRARY.replace("int large", "int fresh(int n) { return n + 3; }\nint large");
+    for (callee, held_back) in [("fresh", 0), ("large", 1)] {
+        let made = toy().made(&[("a", &library), ("b", &user(callee))], Level::Inlining);
+        assert_eq!(made.held_back, held_back, "{callee}");
+    }
+}
+
+#[test]
+fn a_variable_that_one_touched_unit_renumbers_and_another_one_names_is_refused() {
+    let counting = |more: &str| {
+        format!("int count(int n) {{ {more}{{ static int total; total += n; n ^= total; }} return n; }}\n")
+    };
+    let one = "{ static int total; total -= n; n *= total; } ";
+    let user = |factor: u32| format!("int count(int);\nint user(int n) {{ return count(n) * {factor}; }}\n");
+    let toy = Toy::new(&[("a", &counting(one)), ("b", &user(2))], 100);
+    let patched = counting(&format!("{{ static int total; total |= n; n -= total; }} {one}"));
+    let touched = toy.touched(&[("a", &patched), ("b", &user(3))]);
+    let failure = toy.try_made(&touched, Level::Inlining).expect_err("a variable means another one");
+    let codes: Vec<&str> = failure.diagnoses().map(|diagnosis| diagnosis.code).collect();
+    assert_eq!(codes, ["klpx::renumbered-static"]);
+}
+
+#[test]
+fn a_unit_whose_replayed_code_is_the_originals_is_no_pair() {
+    // Debug information would tell of the import.
+    let library = LIBRARY.replace("int large", "__attribute__((nodebug)) int large");
+    let large = LIBRARY.lines().find(|line| line.starts_with("int large")).expect("a line");
+    let patched = library.replace(large, "int large(int n) { return sink(n + 2); }");
+    let other = OTHER.replace("int large", "__attribute__((nodebug)) int large");
+    let toy = Toy::new(&[("a", &library), ("b", USER), ("c", &other)], 5);
+    let made = toy.made(&[("a", &patched)], Level::Inlining);
+    let units: Vec<&str> = made.pairs.iter().map(|pair| pair.unit.as_str()).collect();
+    assert_eq!((units, made.spared), (vec!["fs/a.o"], 1));
+}
+
+/// A case of `kernel-fixtures/lto`: its units before and after the patch, what changes at the highest level, and the
+/// import limit.
 struct Case {
     name: String,
     units: BTreeMap<String, String>,
     patched: BTreeMap<String, String>,
+    changed: Vec<String>,
     limit: usize,
 }
 
@@ -123,7 +176,7 @@ impl Case {
     fn read(path: &std::path::Path) -> Option<Case> {
         let text = std::fs::read_to_string(path).expect("a case");
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let (mut units, mut edits, mut limit) = (BTreeMap::new(), Vec::new(), 5);
+        let (mut units, mut edits, mut changed, mut limit) = (BTreeMap::new(), Vec::new(), Vec::new(), 5);
         let mut section = "";
         for line in text.lines() {
             let unit = |path: &str| Some(path.strip_prefix("fs/")?.strip_suffix(".c")?.to_owned());
@@ -135,6 +188,11 @@ impl Case {
                 Some(("edit", path)) => {
                     edits.push((unit(path)?, String::new(), String::new()));
                     section = "edit";
+                }
+                Some(("changed", names)) => {
+                    changed = names.split_whitespace().map(str::to_owned).collect();
+                    changed.sort();
+                    section = "";
                 }
                 Some(("limit", number)) => limit = number.parse().expect("a number"),
                 Some(_) => section = "",
@@ -159,7 +217,7 @@ impl Case {
             assert!(text.contains(old.as_str()), "{name}");
             *text = text.replacen(old.as_str(), new, 1);
         }
-        Some(Case { name, units, patched, limit })
+        Some(Case { name, units, patched, changed, limit })
     }
 }
 
@@ -168,7 +226,7 @@ fn texts(units: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_pairs_hold_all_that_a_whole_link_has_otherwise() {
+fn the_pairs_hold_all_that_a_whole_link_has_otherwise_and_stabilised_no_more_than_must_be() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/lto");
     let entries = std::fs::read_dir(folder).expect("cases");
     let cases = entries.filter_map(|entry| Case::read(&entry.expect("a case").path()));
@@ -180,6 +238,10 @@ fn the_pairs_hold_all_that_a_whole_link_has_otherwise() {
         let mut pairs: Vec<String> = toy.differing(&patched, Level::Off).into_values().flatten().collect();
         pairs.sort();
         assert_eq!(pairs, whole, "{}: whole", case.name);
+        let made = toy.differing(&patched, Level::Inlining);
+        let mut stabilised: Vec<String> = made.into_values().flatten().collect();
+        stabilised.sort();
+        assert_eq!(stabilised, case.changed, "{}: stabilised", case.name);
         count += 1;
     }
     assert!(count > 8, "{count} cases");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::toy::{Source, Toy, changed, functions};
+use crate::toy::{Lto, Source, Toy, changed, functions};
 
 /// One case, as its file says.
 #[derive(Default)]
@@ -144,6 +144,37 @@ fn check(suffix: &'static str) {
 #[test]
 fn change_sets_hold_what_must_be_replaced_and_no_flips() {
     check("-22");
+}
+
+/// Cases of one unit, for what a link does is no part of them.
+fn check_without_lto(suffix: &'static str) {
+    let mut wrong = Vec::new();
+    let mut flips = 0;
+    for mut case in cases().into_iter().filter(|case| case.source.files.len() == 1) {
+        case.source.lto = Lto::None;
+        let toy = Toy::new(&case.source, suffix);
+        let plain = case.plain.as_ref().unwrap_or(&case.changed);
+        for (level, wanted) in [("off", plain), ("imports", plain), ("inlining", &case.changed)] {
+            let report = toy.report(level);
+            if changed(&report) != *wanted {
+                wrong.push(format!("{} at {level}: {:?}", case.name, changed(&report)));
+            }
+            let told = report["stabilised"].as_array().into_iter().flatten();
+            let told = told.filter(|told| told["level"] == "inlining").count();
+            if told != usize::from(level == "inlining" && wanted != plain) {
+                wrong.push(format!("{} at {level}: {}", case.name, report["stabilised"]));
+            }
+            flips += told;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(flips > 0, "the cases hold a flip");
+}
+
+#[test]
+fn change_sets_hold_no_flips_without_lto() {
+    check_without_lto("-22");
+    check_without_lto("-19");
 }
 
 /// What Linux 6.12 is built with.

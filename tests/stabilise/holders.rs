@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::toy::{Source, Toy, changed};
+use crate::toy::{Lto, Source, Toy, changed};
 
 const SHARED: &str = "\
 extern int sink(int);
@@ -25,7 +25,7 @@ fn toy(full: bool, edits: &[(&str, &str, &str)]) -> Toy {
         ],
         edits: edits.iter().map(edit).collect(),
         limit: 5,
-        full,
+        lto: if full { Lto::Full } else { Lto::Thin },
     };
     Toy::new(&source, "-22")
 }

@@ -1,4 +1,4 @@
-//! A kernel of a few files with LTO, its patch, and what klpx makes of both.
+//! A kernel of a few files that Clang compiles, its patch, and what klpx makes of both.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::Command;
 use klpx_test_tools::{command, need, run, said};
 use serde_json::Value;
 
-/// The kernel's Makefile, as far as klpx asks it. LTO by the LLVM tools of the suffix in `LLVM`.
+/// The kernel's Makefile, as far as klpx asks it. Made by the LLVM tools of the suffix in `LLVM`.
 const MAKEFILE: &str = r#"VERSION = 7
 PATCHLEVEL = 2
 SUBLEVEL = 0
@@ -64,8 +64,17 @@ pub(crate) struct Source {
     pub(crate) edits: Vec<(String, String, String)>,
     /// The import limit of the link, in instructions.
     pub(crate) limit: u32,
-    /// FullLTO instead of ThinLTO.
-    pub(crate) full: bool,
+    pub(crate) lto: Lto,
+}
+
+/// What the kernel is linked from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Lto {
+    #[default]
+    Thin,
+    Full,
+    /// Native code.
+    None,
 }
 
 impl Source {
@@ -101,9 +110,10 @@ impl Toy {
                 .expect("a line")
                 .to_owned()
         };
-        let (flag, option) = match source.full {
-            true => ("-flto", "FULL"),
-            false => ("-flto=thin", "THIN"),
+        let (flag, option) = match source.lto {
+            Lto::Thin => ("-flto=thin", "LTO_CLANG_THIN"),
+            Lto::Full => ("-flto", "LTO_CLANG_FULL"),
+            Lto::None => ("", "LTO_NONE"),
         };
         let makefile =
             MAKEFILE.replace("LIMIT", &source.limit.to_string()).replace("LTO -f", &format!("{flag} -f"));
@@ -122,7 +132,7 @@ impl Toy {
         }
         let config = format!(
             "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_LIVEPATCH=y\nCONFIG_KALLSYMS=y\nCONFIG_CC_IS_CLANG=y\nCONFIG_LD_IS_LLD=y\n\
-             CONFIG_LTO_CLANG_{option}=y\nCONFIG_CC_VERSION_TEXT=\"{}\"\n",
+             CONFIG_{option}=y\nCONFIG_CC_VERSION_TEXT=\"{}\"\n",
             version("clang")
         );
         toy.write("out/.config", &config);
@@ -137,7 +147,9 @@ impl Toy {
             ),
         );
         let mut clang = command(&format!("clang{suffix}"));
-        run(clang.args(["-c", "vmlinux.c", "-o", "out/vmlinux"]).current_dir(toy.root.path()));
+        run(clang.args(["-c", "vmlinux.c", "-o", "vmlinux.o"]).current_dir(toy.root.path()));
+        let mut ld = command(&format!("ld.lld{suffix}"));
+        run(ld.args(["-e", "none", "vmlinux.o", "-o", "out/vmlinux"]).current_dir(toy.root.path()));
         toy.write("fix.patch", &source.patch());
         toy
     }

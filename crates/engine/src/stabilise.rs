@@ -1,16 +1,23 @@
-//! What is told of bringing a ThinLTO link's patched units near to the original.
+//! Bringing patched code near to the original: single units of Clang kernels without LTO, and what is told of it, also
+//! for ThinLTO links.
 
-use klpx_diagnosis::words;
-use klpx_thinlto::{Level, Made};
+use std::path::Path;
+
+use klpx_build_driver::{Compiler, Prepared, UnitPairs, Workspace};
+use klpx_diagnosis::{Result, words};
+use klpx_thinlto::single::{self, Place, Single};
+use klpx_thinlto::{Level, Made, Outcome, Side};
 use serde::Serialize;
 
+use crate::build::Build;
 use crate::events::Events;
 use crate::results::Results;
+use crate::thin;
 
 /// What was done to one object of the kernel.
 #[derive(Debug, Serialize)]
 pub struct Stabilised {
-    /// The object.
+    /// The object: of a ThinLTO link, or of a single unit without LTO.
     object: String,
     /// The level that was reached.
     level: Level,
@@ -31,10 +38,21 @@ pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut
         let spared = words::plural(made.spared, "function");
         events.note(&format!("{object}: {spared} of untouched units inline what they inlined before"));
     }
-    let Some(outcome) = &made.outcome else { return };
+    if let Some(outcome) = &made.outcome {
+        tell_outcome(object, (outcome, Level::Imports), events, results);
+    }
+}
+
+/// Says what came of the inlining. `below` is the level that is reached without it.
+fn tell_outcome(
+    object: &str,
+    (outcome, below): (&Outcome, Level),
+    events: &dyn Events,
+    results: &mut Results,
+) {
     let (level, why) = match &outcome.given_up {
         None => (Level::Inlining, String::new()),
-        Some(why) => (Level::Imports, why.clone()),
+        Some(why) => (below, why.clone()),
     };
     events.note(&match level {
         Level::Inlining => format!(
@@ -46,4 +64,44 @@ pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut
     });
     let (plain, taken) = (outcome.plain, outcome.taken);
     results.stabilised.push(Stabilised { object: object.to_owned(), level, plain, taken, why });
+}
+
+/// Units of a Clang kernel without LTO: takes the patched objects that have the original's inlining, where these are
+/// nearer to the original.
+pub(crate) fn single_units(
+    build: &mut Build<'_>,
+    workspace: &Workspace,
+    prepared: &Prepared,
+    pairs: &mut UnitPairs,
+) -> Result<()> {
+    if build.request.level < Level::Inlining || workspace.kernel().toolchain().compiler != Compiler::Clang {
+        return Ok(());
+    }
+    let work = pairs.work_dir().join("inlining");
+    let overlays = thin::overlays(workspace, prepared, &work)?;
+    for pair in pairs.pairs.iter_mut().filter(|pair| !pair.is_new && !pair.unit.objects.is_empty()) {
+        let unit = klpx_thinlto::Unit {
+            object: pair.unit.object().to_owned(),
+            recorded: workspace.record(&pair.unit)?,
+        };
+        let place = Place {
+            runner: workspace.runner(),
+            jobs: workspace.kernel().jobs(),
+            build: &workspace.build_dir(),
+            overlays: &overlays,
+            work: &work.join("units").join(pair.unit.object()),
+        };
+        let finish = |side: Side, to: &Path, more: &[String]| {
+            let mut more = more.to_vec();
+            more.extend(overlays.options(side));
+            workspace.compile_again(&pair.unit, to, &more)
+        };
+        let single = Single { unit: &unit, original: &pair.original, patched: &pair.patched };
+        let Some((nearer, outcome)) = single::with_inlining(&single, &place, &finish)? else { continue };
+        tell_outcome(pair.unit.object(), (&outcome, Level::Off), build.events, build.results);
+        if let Some(object) = nearer {
+            pair.patched = object;
+        }
+    }
+    Ok(())
 }

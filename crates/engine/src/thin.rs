@@ -151,7 +151,7 @@ fn pair_files(
 }
 
 /// Shows the patched files to the compiler. The source tree stays as it is.
-fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
+pub(crate) fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
     let (folder, source) = (work.join("source"), workspace.source_dir());
     let mut shown = Vec::new();
     for (path, text) in prepared.patched_files() {

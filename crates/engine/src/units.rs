@@ -11,6 +11,7 @@ use crate::build::{Build, Compiled, Work};
 use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
 use crate::inlining::Originals;
+use crate::stabilise;
 
 /// Compiles the touched units from both sources.
 pub(crate) fn compile<'a>(
@@ -27,6 +28,7 @@ pub(crate) fn compile<'a>(
 
     build.events.begin(Stage::Patched);
     let mut pairs = workspace.pairs(prepared, &touched, originals, work, build.events)?;
+    stabilise::single_units(build, workspace, prepared, &mut pairs)?;
     build.events.end(&format!("{} compiled", words::plural(pairs.pairs.len(), "unit")));
     if build.request.keep_work {
         build.kept(pairs.keep());

@@ -287,7 +287,7 @@ pub(crate) enum Level {
     Names,
     /// Touched units import nothing that they did not import in the original (ThinLTO)
     Imports,
-    /// The inliner decides as for the original where that is still valid (ThinLTO)
+    /// The inliner decides as for the original where that is still valid (ThinLTO; Clang without LTO)
     Inlining,
 }
 

@@ -8,6 +8,8 @@
 //! (freeze.rs), and LLVM's inliner decides again as it did for the original, wherever nothing that it looked at has
 //! changed (attempt).
 //!
+//! A kernel that Clang compiled without LTO has no link and one run of the inliner for each unit ([`single`]).
+//!
 //! Nothing here says what changed: that is for the comparison of the finished objects.
 
 mod attempt;
@@ -24,6 +26,7 @@ mod originals;
 mod prepare;
 mod sameness;
 mod sides;
+pub mod single;
 #[cfg(test)]
 mod testing;
 mod unit;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::llvm::ir::Identity;
+use crate::llvm::ir::{Identity, Module};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,15 @@ impl Originals {
     fn text_path(&self, unit: &str) -> PathBuf {
         self.native_path(unit).with_extension("json")
     }
+}
+
+/// The functions of a file of IR.
+pub(crate) fn functions_of(file: &Path) -> Result<Functions> {
+    let text = files::read(file)?;
+    let text = String::from_utf8_lossy(&text);
+    let module = Module::parse(&text);
+    let names = module.names().map(str::to_owned);
+    Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
 }
 
 #[cfg(test)]

@@ -56,6 +56,18 @@ pub struct Overlays {
     pub patched: Option<PathBuf>,
 }
 
+impl Overlays {
+    /// The compiler's words that show it one side's source.
+    pub fn options(&self, side: Side) -> Vec<String> {
+        let overlay = match side {
+            Side::Original => &self.original,
+            Side::Patched => &self.patched,
+        };
+        let words = overlay.iter().map(|path| ["-ivfsoverlay".to_owned(), path.display().to_string()]);
+        words.flatten().collect()
+    }
+}
+
 /// Where and how to compile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Compiler<'a> {
@@ -122,13 +134,7 @@ impl Compiler<'_> {
             Form::Nothing => call.args(["-x", "c", "/dev/null"]),
             Form::Bitcode | Form::Text => call.arg(source),
         };
-        let overlay = match side {
-            Side::Original => &self.overlays.original,
-            Side::Patched => &self.overlays.patched,
-        };
-        if let Some(overlay) = overlay {
-            call = call.arg("-ivfsoverlay").arg(overlay);
-        }
+        call = call.args(self.overlays.options(side));
         call = call.args(llvm.iter().flat_map(|option| ["-mllvm", option.as_str()]));
         let outcome = self.runner.run(&call.arg("-o").arg(&file))?;
         let good = outcome.success && file.is_file();

@@ -364,6 +364,29 @@ impl Workspace {
         })
     }
 
+    /// Compiles a unit once more from the source as it is, by kbuild's record with more words for the compiler, to
+    /// another place, as units are compared: with sections and after objtool. Gives what the compiler said, by lines;
+    /// `None` when it fails.
+    ///
+    /// # Errors
+    /// There is no record; objtool fails; an interrupt.
+    pub fn compile_again(
+        &self,
+        unit: &TouchedUnit,
+        to: &Path,
+        more: &[String],
+    ) -> Result<Option<Vec<String>>> {
+        let record = self.record(unit)?;
+        let mut words = self.compilation(unit, &record, to)?;
+        words.extend(more.iter().cloned());
+        let outcome = self.run_in_build(&words)?;
+        if !outcome.success {
+            return Ok(None);
+        }
+        self.finish(unit, &record, to, false)?;
+        Ok(Some(outcome.lines))
+    }
+
     /// Compiles a unit from the source as it is, by kbuild's record, to another place; or another source in its stead.
     fn compile(
         &self,
@@ -373,15 +396,9 @@ impl Workspace {
         source: &[&str],
         failure: fn(&Make<'_>, &Built) -> Failure,
     ) -> Result<()> {
-        create_parent(to)?;
-        let words = record.compilation().unwrap_or_default();
-        let mut words = redirected(words, unit.unit.target(), to);
-        if let [source] = source {
-            words.pop();
-            words.push((*source).to_owned());
-        }
-        if self.kernel.sections() == Sections::WhereCompared {
-            words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
+        let mut words = self.compilation(unit, record, to)?;
+        if let ([source], Some(last)) = (source, words.last_mut()) {
+            *last = (*source).to_owned();
         }
         let outcome = self.run_in_build(&words)?;
         if !outcome.success {
@@ -390,6 +407,18 @@ impl Workspace {
             });
         }
         self.finish(unit, record, to, false)
+    }
+
+    /// The command that compiles a unit to another place. The source is its last word.
+    fn compilation(&self, unit: &TouchedUnit, record: &Recorded, to: &Path) -> Result<Vec<String>> {
+        create_parent(to)?;
+        let words = record.compilation().unwrap_or_default();
+        let mut words = redirected(words, unit.unit.target(), to);
+        if self.kernel.sections() == Sections::WhereCompared {
+            let source = words.len().saturating_sub(1);
+            words.splice(source..source, SECTION_FLAGS.split(' ').map(str::to_owned));
+        }
+        Ok(words)
     }
 
     /// What follows a compilation: the commands of the record that kbuild has run already on what it made itself, and

@@ -3,16 +3,14 @@
 //! looked at, and what concerns the original is kept.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::llvm::ir::Module;
 use crate::llvm::summary;
 use klpx_diagnosis::Result;
 
 use super::Attempt;
 use crate::differing::Differing;
 use crate::files;
-use crate::originals::{Functions, Original};
+use crate::originals::{Functions, Original, functions_of};
 use crate::sameness::Known;
 use crate::unit::{Compiled, Form, Side};
 use klpx_build_driver::each;
@@ -116,13 +114,4 @@ impl Attempt<'_> {
         }
         Ok(same)
     }
-}
-
-/// The functions of a file of IR.
-fn functions_of(file: &Path) -> Result<Functions> {
-    let text = files::read(file)?;
-    let text = String::from_utf8_lossy(&text);
-    let module = Module::parse(&text);
-    let names = module.names().map(str::to_owned);
-    Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
 }

@@ -58,8 +58,8 @@ fn the_originals_inlining_is_given_up_where_nothing_comes_of_it() {
 fn an_original_that_does_not_come_out_as_it_was_built_gives_no_decisions() {
     let (original, patched) = flip();
     let toy = Toy::new(&[("a", &original)], 5);
-    // Another debug format is other bitcode and the same code.
-    toy.compile_otherwise("a", "-gdwarf-4");
+    // More debug information is other bitcode and the same code.
+    toy.compile_otherwise("a", "-fdebug-info-for-profiling");
     let outcome = toy.made(&[("a", &patched)], Level::Inlining).outcome.expect("an attempt");
     assert_eq!((outcome.plain, outcome.taken), (2, 2));
     let why = outcome.given_up.expect("a reason");

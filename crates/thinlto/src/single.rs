@@ -1,0 +1,271 @@
+//! A unit that Clang compiled without LTO: no link, and one run of the inliner. Where the patch makes the inliner decide
+//! otherwise about functions that are the same in both sources, the patched unit is compiled once more with the
+//! original's decisions.
+
+use std::path::{Path, PathBuf};
+
+use klpx_build_driver::each;
+use klpx_build_driver::process::Runner;
+use klpx_diagnosis::Result;
+
+use crate::Outcome;
+use crate::differing::{self, Differing};
+use crate::files;
+use crate::llvm::{remarks, replay};
+use crate::originals::functions_of;
+use crate::sameness::Known;
+use crate::unit::{Compiled, Compiler, Form, Overlays, Side, Unit};
+
+/// A unit and its native objects, after objtool, as they were compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Single<'a> {
+    /// The unit.
+    pub unit: &'a Unit,
+    /// Of the original source.
+    pub original: &'a Path,
+    /// Of the patched source.
+    pub patched: &'a Path,
+}
+
+/// Where and how single units are compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Starts the compiler.
+    pub runner: &'a Runner,
+    /// Compilations at once.
+    pub jobs: usize,
+    /// The build tree.
+    pub build: &'a Path,
+    /// Where the two sources are.
+    pub overlays: &'a Overlays,
+    /// Results go below it.
+    pub work: &'a Path,
+}
+
+/// Compiles a side of a unit to a finished object at a path, with more words for the compiler, and gives what the
+/// compiler said, by lines; `None` when it fails.
+pub type Finish<'a> = dyn Fn(Side, &Path, &[String]) -> Result<Option<Vec<String>>> + Sync + 'a;
+
+/// Brings a patched unit nearer to its original by the original's inlining. Gives the object to take instead of the
+/// patched one, if there is a nearer one, and what came of it. `None` when there is nothing to undo.
+///
+/// # Errors
+/// A source does not compile to LLVM IR, a file can't be read or written, an interrupt.
+pub fn with_inlining(
+    single: &Single<'_>,
+    place: &Place<'_>,
+    finish: &Finish<'_>,
+) -> Result<Option<(Option<PathBuf>, Outcome)>> {
+    let plain = Differing::between(single.original, single.patched)?;
+    let count = plain.functions.len();
+    // One function is the least that a change can be.
+    if count < 2 {
+        return Ok(None);
+    }
+    let outcome = |taken: usize, given_up: Option<&str>| Outcome {
+        object: PathBuf::from(&single.unit.object),
+        plain: count,
+        taken,
+        given_up: given_up.map(str::to_owned),
+    };
+    let given_up = |why: &str| Ok(Some((None, outcome(count, Some(why)))));
+    let Some([original, patched]) = again(single, place, finish)? else {
+        return given_up("the unit does not come out the same when it is compiled again");
+    };
+    let known = known(single.unit, place)?;
+    let theirs = remarks::parse(&original.output);
+    let Some(records) = replay::records(&theirs, &remarks::parse(&patched.output), &known) else {
+        return Ok(None);
+    };
+    let folder = place.work.join("replayed");
+    let (records_file, object) = (folder.join("records.txt"), folder.join(&single.unit.object));
+    files::create_dir(&folder)?;
+    files::write(&records_file, records)?;
+    let options = replay::options(&records_file.display().to_string());
+    let options: Vec<String> = options.into_iter().flat_map(|option| ["-mllvm".to_owned(), option]).collect();
+    if finish(Side::Patched, &object, &options)?.is_none() {
+        return given_up("the compiler does not finish with the original's inlining");
+    }
+    let nearer = Differing::between(single.original, &object)?;
+    let holders = differing::holders(theirs, |name| known.is_same(name));
+    if differing::spared(&plain, &nearer, &holders).is_some() {
+        let taken = nearer.functions.len();
+        return Ok(Some((Some(object), outcome(taken, None))));
+    }
+    given_up(match nearer.is_nearer_than(&plain) {
+        true => "it would leave out a function that inlined what the patch changes",
+        false => "the original's inlining brings it no nearer",
+    })
+}
+
+/// Both sides compiled again with the inliner's remarks. `None` when one is not the object that it was.
+fn again(single: &Single<'_>, place: &Place<'_>, finish: &Finish<'_>) -> Result<Option<[Compiled; 2]>> {
+    let sides = [(Side::Original, single.original), (Side::Patched, single.patched)];
+    let compiled = each(place.jobs, sides.len(), |at| -> Result<Option<Compiled>> {
+        let (side, first) = sides[at];
+        let file = place.work.join("again").join(side.name()).join(&single.unit.object);
+        let lines = finish(side, &file, &["-Rpass=inline".to_owned()])?;
+        let Some(lines) = lines else { return Ok(None) };
+        let same = files::read(&file)? == files::read(first)?;
+        tracing::debug!(unit = single.unit.object, ?side, same, "compiled again");
+        Ok(same.then(|| Compiled { file, output: lines.join("\n") }))
+    });
+    let compiled: Result<Option<Vec<Compiled>>> = compiled.into_iter().collect();
+    Ok(compiled?.and_then(|both| both.try_into().ok()))
+}
+
+/// Which functions are the same in both sources.
+fn known(unit: &Unit, place: &Place<'_>) -> Result<Known> {
+    let compiler =
+        Compiler { runner: place.runner, build: place.build, overlays: place.overlays, work: place.work };
+    let sides = [Side::Original, Side::Patched];
+    let functions = each(place.jobs, sides.len(), |at| {
+        functions_of(&compiler.compile(unit, sides[at], Form::Text, sides[at].name())?.file)
+    });
+    let functions = functions.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(Known::of([(&functions[0], &functions[1])].into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use klpx_build_driver::Recorded;
+    use klpx_test_tools::command;
+
+    use super::*;
+    use crate::unit::write_overlay;
+
+    /// A large static with one caller; an edited function with a holder of a copy.
+    const ORIGINAL: &str = "extern int sink(int);
+static int work(int n) {
+    int sum = 0;
+#define STEP(k) if (sink(n + k)) sum += sink(sum * k) + sink(n ^ k);
+#define STEPS(k) STEP(k) STEP(k + 1) STEP(k + 2) STEP(k + 3) STEP(k + 4)
+    STEPS(1) STEPS(6) STEPS(11) STEPS(16) STEPS(21) STEPS(26)
+    return sum;
+}
+int entry(int n) {
+    if (n > 1000)
+        return -1;
+    return work(n);
+}
+int leaf(int n) { return n * 3; }
+int holder(int n) { return sink(leaf(n)); }
+";
+
+    /// The call of `work` becomes unlikely.
+    fn unlikely(text: &str) -> String {
+        text.replace("n > 1000", "n == 5 || __builtin_expect(n < 1000, 1)")
+    }
+
+    struct Folder {
+        root: tempfile::TempDir,
+        runner: Runner,
+        overlays: Overlays,
+        unit: Unit,
+    }
+
+    /// How compilations for the original's inlining end.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Replay {
+        Usual,
+        Fails,
+        /// The compiler gives the original's object, as if it passed over what the patch edits.
+        Original,
+    }
+
+    impl Folder {
+        fn new(patched: &str) -> Folder {
+            let root = tempfile::tempdir().expect("a folder");
+            let path = |name: &str| root.path().join(name);
+            for (name, text) in [("a.c", ORIGINAL), ("new.c", patched)] {
+                std::fs::write(path(name), text).expect("a file");
+            }
+            write_overlay(&path("patched.yaml"), &[(path("a.c"), path("new.c"))]).expect("an overlay");
+            let overlays = Overlays { original: None, patched: Some(path("patched.yaml")) };
+            let words = "clang-22 -O2 -g -ffreestanding -c -o a.o".split(' ').map(str::to_owned);
+            let words = words.chain([path("a.c").display().to_string()]).collect();
+            let unit = Unit { object: "a.o".to_owned(), recorded: Recorded { commands: vec![words] } };
+            Folder { runner: Runner::new(), overlays, unit, root }
+        }
+
+        fn compile(&self, side: Side, to: &Path, more: &[String]) -> Vec<String> {
+            let words = self.unit.recorded.compilation().expect("words");
+            std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+            let mut clang = command(&words[0]);
+            clang.args(words[1..].iter().filter(|word| *word != "a.o" && *word != "-o"));
+            let more = self.overlays.options(side).into_iter().chain(more.iter().cloned());
+            let done = clang.args(more).arg("-o").arg(to).output().expect("clang runs");
+            assert!(done.status.success(), "{done:?}");
+            String::from_utf8_lossy(&done.stderr).lines().map(str::to_owned).collect()
+        }
+
+        /// What comes of a unit whose two objects were compiled with these words: the object that is taken, and the rest.
+        fn with_inlining(&self, words: [&str; 2], replay: Replay) -> Option<(Option<PathBuf>, Outcome)> {
+            let path = |name: &str| self.root.path().join(name);
+            let (original, patched) = (path("original.o"), path("patched.o"));
+            self.compile(Side::Original, &original, &[words[0].to_owned()]);
+            self.compile(Side::Patched, &patched, &[words[1].to_owned()]);
+            let finish = |side: Side, to: &Path, more: &[String]| {
+                let replayed = more.iter().any(|word| word.contains("replay"));
+                Ok(match replay {
+                    Replay::Fails if replayed => None,
+                    Replay::Original if replayed => Some(self.compile(Side::Original, to, more)),
+                    _ => Some(self.compile(side, to, more)),
+                })
+            };
+            let (work, build) = (path("work"), self.root.path());
+            let place = Place { runner: &self.runner, jobs: 2, build, overlays: &self.overlays, work: &work };
+            let single = Single { unit: &self.unit, original: &original, patched: &patched };
+            super::with_inlining(&single, &place, &finish).expect("no failure")
+        }
+
+        /// The same in numbers and words: functions of the plain build, of the taken one, and why it was given up.
+        fn told(&self, words: [&str; 2], replay: Replay) -> Option<(usize, usize, String)> {
+            let (object, outcome) = self.with_inlining(words, replay)?;
+            assert_eq!(object.is_some(), outcome.given_up.is_none());
+            Some((outcome.plain, outcome.taken, outcome.given_up.unwrap_or_default()))
+        }
+    }
+
+    const AS_IT_IS: [&str; 2] = ["-Wall"; 2];
+
+    #[test]
+    fn a_flip_is_undone() {
+        let folder = Folder::new(&unlikely(ORIGINAL));
+        let (object, outcome) = folder.with_inlining(AS_IT_IS, Replay::Usual).expect("a flip");
+        assert_eq!((outcome.plain, outcome.taken, outcome.given_up), (2, 1, None));
+        let original = folder.root.path().join("original.o");
+        let differing = Differing::between(&original, &object.expect("an object")).expect("objects");
+        assert_eq!(differing.functions.into_iter().collect::<Vec<_>>(), ["entry"]);
+    }
+
+    #[test]
+    fn without_a_flip_nothing_is_done() {
+        for (from, to) in [("return -1", "return -2"), ("n * 3", "n * 5")] {
+            assert_eq!(Folder::new(&ORIGINAL.replace(from, to)).told(AS_IT_IS, Replay::Usual), None, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_come_out_the_same_again_is_left_alone() {
+        let folder = Folder::new(&unlikely(ORIGINAL));
+        for words in [["-gdwarf-4", "-Wall"], ["-Wall", "-gdwarf-4"]] {
+            let (plain, taken, why) = folder.told(words, Replay::Usual).expect("an attempt");
+            assert_eq!((plain, taken), (2, 2));
+            assert!(why.contains("does not come out the same"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_compiler_that_fails_or_passes_over_the_edit_is_not_followed() {
+        let folder = Folder::new(&unlikely(ORIGINAL).replace("n * 3", "n * 5"));
+        let told = |replay| folder.told(AS_IT_IS, replay).expect("an attempt");
+        assert_eq!(told(Replay::Usual), (4, 3, String::new()), "work is spared");
+        let (plain, taken, why) = told(Replay::Fails);
+        assert_eq!((plain, taken), (4, 4));
+        assert!(why.contains("does not finish"), "{why}");
+        let (plain, taken, why) = told(Replay::Original);
+        assert_eq!((plain, taken), (4, 4));
+        assert!(why.contains("leave out a function that inlined"), "{why}");
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`, aliases and everything that is
 //! not loaded go. The same input always gives the same bytes.
+//!
+//! The format, with a dump: `docs/formats/livepatch-module.md`.
 
 use std::collections::BTreeMap;
 

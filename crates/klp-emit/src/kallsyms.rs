@@ -7,6 +7,8 @@
 //! before them; the first character is nm's type letter. Offsets have three forms, and a form is taken only when its
 //! addresses are those of the symbol table: relative to their own place (7.2), relative to `kallsyms_relative_base`,
 //! and the same with non-negative offsets for absolute per-cpu symbols (x86_64 before 6.15).
+//!
+//! The format, with a dump: `docs/formats/kallsyms.md`.
 
 use std::cmp::Ordering;
 

@@ -1,5 +1,7 @@
 //! Relocation sections as the module loader and the livepatch core take them (kernel/module/main.c,
 //! kernel/livepatch/core.c, arch/*/kernel/module.c).
+//!
+//! The format, with a dump: `docs/formats/livepatch-module.md`.
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,8 @@
 //! Owns reading only. The arrays are found by their relocations, so no structure size of a kernel version is needed:
 //! `struct klp_patch`, `klp_object` and `klp_func` begin with the same members in every kernel from 5.1 on, and so do
 //! klp-build's `klp_object_ext` and `klp_func_ext` (include/linux/livepatch.h, livepatch_external.h).
+//!
+//! The format, with a dump: `docs/formats/livepatch-module.md`.
 
 use std::collections::BTreeSet;
 

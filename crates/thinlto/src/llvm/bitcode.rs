@@ -3,6 +3,8 @@
 //! The hash is the last record of the module's block (`MODULE_CODE_HASH`, llvm/lib/Bitcode/Writer/BitcodeWriter.cpp).
 //! The thin link makes the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing
 //! checks it against the contents.
+//!
+//! The format, with a dump: `docs/formats/bitcode.md`.
 
 use super::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
 

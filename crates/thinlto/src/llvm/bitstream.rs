@@ -1,6 +1,8 @@
 //! LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin with
 //! their length in 32-bit words, records with and without abbreviations. Reads it; a damaged file gives `None` and no
 //! panic.
+//!
+//! The format, with a dump: `docs/formats/bitcode.md`.
 
 pub(crate) const MAGIC: [u8; 4] = [b'B', b'C', 0xc0, 0xde];
 

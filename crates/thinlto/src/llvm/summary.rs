@@ -11,6 +11,8 @@
 //! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n
 //! x value, m x (callee, hotness in the lowest three bits)]`. Values count the module's variables, functions, aliases
 //! and ifuncs in this order.
+//!
+//! The format, with a dump: `docs/formats/bitcode.md`.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

@@ -1,5 +1,5 @@
-//! The pairs of a FullLTO kernel: `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel
-//! and a patched one.
+//! The pairs of a kernel that can't be compiled by units (FullLTO, distributed ThinLTO, ThinLTO without lld):
+//! `vmlinux.o` and each changed module's object, from a baseline build of the whole kernel and a patched one.
 
 use std::collections::BTreeSet;
 

@@ -281,9 +281,9 @@ pub(crate) struct Which {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    /// The patched source as the compiler takes it
+    /// The patched source as the compiler takes it; promoted locals keep their names (ThinLTO)
     Off,
-    /// Promoted locals keep the names that they have in the original (ThinLTO)
+    /// Units that import only what is the same to the letter are left alone (ThinLTO)
     Names,
     /// Touched units import nothing that they did not import in the original (ThinLTO)
     Imports,

@@ -1,7 +1,7 @@
 //! What differs between architectures: relocation types and what a livepatch may use of them.
 //!
 //! Sources: arch/x86/kernel/module.c and arch/arm64/kernel/module.c for the types that a module loader takes; the
-//! psABI documents for field widths. A third architecture is one more table here and one in `special`.
+//! psABI documents for field widths. CONTRIBUTING.md lists the files of an architecture.
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use object::elf;

@@ -1,4 +1,5 @@
-//! The original build of a whole kernel, for FullLTO: its one big object, the modules, the exports.
+//! The original build of a whole kernel, where units alone can't be compiled (FullLTO, distributed ThinLTO, ThinLTO
+//! without lld): its one big object, the modules, the exports.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a kernel without LTO needs before its first patch: the private source copy, the configuration as it was, the
+//! What a kernel that is compiled by units needs before its first patch: the private source copy, the configuration as it was, the
 //! headers and tools that kbuild generates, kbuild's environment and its list of units. The kernel itself is never
 //! built.
 

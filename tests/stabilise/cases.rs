@@ -18,7 +18,9 @@ struct Case {
     frozen: u64,
     /// Functions and why they are in the change set.
     causes: Vec<(String, String)>,
-    /// The same in words.
+    /// The same without stabilising.
+    plain_causes: Vec<(String, String)>,
+    /// The causes in words.
     why: Vec<(String, String)>,
     /// Functions that hold copies of what the patch edits and have the same code, where it matters which.
     unaffected: Option<BTreeSet<String>>,
@@ -26,7 +28,7 @@ struct Case {
 
 impl Case {
     /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`;
-    /// `plain NAMES`; `cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import
+    /// `plain NAMES`; `cause NAME CAUSE`; `plain-cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import
     /// limit, which is the kernel's 5 otherwise.
     fn read(path: &Path) -> Case {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
@@ -45,9 +47,13 @@ impl Case {
                 "edit" => case.source.edits.push((rest.to_owned(), String::new(), String::new())),
                 "changed" => case.changed = names(rest),
                 "plain" => case.plain = Some(names(rest)),
-                "cause" | "why" => {
+                "cause" | "plain-cause" | "why" => {
                     let (name, cause) = rest.split_once(' ').expect("a function and its cause");
-                    let list = if word == "why" { &mut case.why } else { &mut case.causes };
+                    let list = match word {
+                        "why" => &mut case.why,
+                        "plain-cause" => &mut case.plain_causes,
+                        _ => &mut case.causes,
+                    };
                     list.push((name.to_owned(), cause.to_owned()));
                 }
                 "unaffected" => case.unaffected = Some(names(rest)),
@@ -70,6 +76,26 @@ impl Case {
             ("edit", Some(("+", new))) => add(&mut self.source.edits.last_mut().expect("an edit").2, new),
             _ => {}
         }
+    }
+}
+
+impl Case {
+    /// Functions of a report that are there for another cause than they should be.
+    fn wrong_causes(
+        &self,
+        report: &serde_json::Value,
+        key: &str,
+        causes: &[(String, String)],
+    ) -> Vec<String> {
+        let changes = report["changes"].as_array().expect("changes");
+        let mut wrong = Vec::new();
+        for (name, wanted) in causes {
+            let change = changes.iter().find(|change| change["function"] == name.as_str());
+            if change.is_none_or(|change| change[key] != wanted.as_str()) {
+                wrong.push(format!("{}: {name} is there because of {change:?}", self.name));
+            }
+        }
+        wrong
     }
 }
 
@@ -98,7 +124,9 @@ fn check(suffix: &'static str) {
     let mut wrong = Vec::new();
     for case in cases() {
         let toy = Toy::new(&case.source, suffix);
-        let plain = changed(&toy.report("off"));
+        let off = toy.report("off");
+        wrong.extend(case.wrong_causes(&off, "cause", &case.plain_causes));
+        let plain = changed(&off);
         if &plain != case.plain.as_ref().unwrap_or(&case.changed) {
             wrong.push(format!("{} without stabilising: {plain:?}", case.name));
         }
@@ -121,14 +149,8 @@ fn check(suffix: &'static str) {
         if objects(&toy.report_at_once("inlining")) != objects(&report) {
             wrong.push(format!("{}: another result with more jobs", case.name));
         }
-        let told = case.causes.iter().map(|told| ("cause", told));
-        for (key, (name, wanted)) in told.chain(case.why.iter().map(|told| ("why", told))) {
-            let changes = report["changes"].as_array().expect("changes");
-            let change = changes.iter().find(|change| change["function"] == name.as_str());
-            if change.is_none_or(|change| change[key] != wanted.as_str()) {
-                wrong.push(format!("{}: {name} is there because of {change:?}", case.name));
-            }
-        }
+        wrong.extend(case.wrong_causes(&report, "cause", &case.causes));
+        wrong.extend(case.wrong_causes(&report, "why", &case.why));
         let unaffected = functions(&report["unaffected"]);
         if case.unaffected.as_ref().is_some_and(|wanted| *wanted != unaffected) {
             wrong.push(format!("{}: unaffected are {unaffected:?}", case.name));
@@ -156,6 +178,8 @@ fn check_without_lto(suffix: &'static str) {
         let plain = case.plain.as_ref().unwrap_or(&case.changed);
         for (level, wanted) in [("off", plain), ("imports", plain), ("inlining", &case.changed)] {
             let report = toy.report(level);
+            let causes = if level == "inlining" { &case.causes } else { &case.plain_causes };
+            wrong.extend(case.wrong_causes(&report, "cause", causes));
             if changed(&report) != *wanted {
                 wrong.push(format!("{} at {level}: {:?}", case.name, changed(&report)));
             }

@@ -24,7 +24,7 @@ export AR := llvm-ar$(LLVM)
 export LD := ld.lld$(LLVM)
 export KBUILD_LDFLAGS := -m elf_x86_64 -mllvm -import-instr-limit=LIMIT
 export KBUILD_CFLAGS := --target=x86_64-linux-gnu -O2 -g LTO -ffreestanding -fno-pic -mcmodel=kernel \
-	-fno-asynchronous-unwind-tables -I$(srctree)/include
+	-fno-asynchronous-unwind-tables -I$(srctree)/include $(KCFLAGS)
 build := -f $(srctree)/scripts/Makefile.build obj
 .PHONY: olddefconfig prepare modules_prepare modules . vmlinux_o
 olddefconfig prepare modules_prepare modules:

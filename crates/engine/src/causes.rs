@@ -2,7 +2,7 @@
 //! the patch edits, its code rests on another function that changed, or the compiler decided otherwise. Explains; never
 //! decides what changed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use klpx_build_driver::{PlacedHunk, Prepared};
 use klpx_diff::{Change, Difference};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::analysis::{self, Finding};
 use crate::change_set::Objects;
-use crate::inlining::{Inlines, Inlining};
+use crate::inlining::{Declared, Inlines, Inlining};
 
 /// Why a function differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,8 +28,17 @@ pub enum Cause {
     ReliesOn,
     /// A function that changed refers to it: its arguments, or whether it is called from elsewhere, may be others.
     CalledBy,
+    /// The compiler inlines other functions into it than before, and debug information names nothing of the above.
+    InlinesOtherwise,
     /// Nothing above: a decision of the compiler, or a change of a macro, a type or a datum.
     Otherwise,
+}
+
+impl Cause {
+    /// True when nothing that the patch changes is known to lead to the function.
+    pub(crate) fn is_unexplained(self) -> bool {
+        matches!(self, Cause::InlinesOtherwise | Cause::Otherwise)
+    }
 }
 
 /// What debug information says of both builds of an object.
@@ -64,6 +73,23 @@ impl Both<'_> {
         all.extend(new);
         all
     }
+
+    /// What a function inlines in one build only, in words; `None` when that is nothing.
+    fn inlines_otherwise(&self, pair: &Objects<'_>, change: &Change) -> Option<String> {
+        let before = self.original.callees_in(pair.original.item(change.original?));
+        let now = self.patched.callees_in(pair.patched.item(change.patched));
+        let fewer = |one: &BTreeMap<Declared<'_>, usize>, other: &BTreeMap<Declared<'_>, usize>| {
+            let more = |(callee, count): &(&Declared<'_>, &usize)| other.get(*callee).unwrap_or(&0) < *count;
+            one.iter().filter(more).map(|((_, name), _)| (*name).to_owned()).collect::<Vec<_>>().join(", ")
+        };
+        let parts = [("newly inlines", fewer(&now, &before)), ("no longer inlines", fewer(&before, &now))];
+        let told: Vec<String> = parts
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
 }
 
 /// Adds to each finding why it is there. `findings` stand in the order of the changed functions.
@@ -97,6 +123,9 @@ pub(crate) fn explain(
         } else if let Some(&other) = references.from[n].first() {
             finding.why = format!("{}; {}, which changed, calls it", finding.why, name(other));
             Cause::CalledBy
+        } else if let Some(told) = both.inlines_otherwise(pair, change) {
+            finding.why = format!("{}; {told}", finding.why);
+            Cause::InlinesOtherwise
         } else {
             Cause::Otherwise
         };
@@ -118,7 +147,8 @@ pub(crate) fn explain_across(
         pairs.iter().zip(differences).map(|(pair, difference)| outside(pair, difference)).collect();
     let places = || findings.iter().enumerate().flat_map(|(n, all)| (0..all.len()).map(move |at| (n, at)));
     let mut told = Vec::new();
-    for (n, at) in places().filter(|&(n, at)| findings[n][at].cause == Some(Cause::Otherwise)) {
+    let unexplained = |&(n, at): &(usize, usize)| findings[n][at].cause.is_some_and(Cause::is_unexplained);
+    for (n, at) in places().filter(unexplained) {
         let own = &findings[n][at].function;
         let others = || places().filter(|&(m, _)| m != n && pairs[m].name == pairs[n].name);
         let name = |(m, other): (usize, usize)| findings[m][other].function.clone();

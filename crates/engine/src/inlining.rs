@@ -63,6 +63,9 @@ impl fmt::Display for Inlines {
     }
 }
 
+/// The file and the name of a function in the source.
+pub(crate) type Declared<'i> = (&'i str, &'i str);
+
 /// One build of an object.
 pub(crate) struct Inlining {
     survey: Survey,
@@ -143,10 +146,27 @@ impl Inlining {
         Some(self.edited[self.survey.copy(self.copy(item)?).function.index()])
     }
 
-    /// The file and the name of a function in the source.
-    pub(crate) fn declared(&self, item: &Item) -> Option<(&str, &str)> {
-        let function = self.survey.function(self.survey.copy(self.copy(item)?).function);
-        Some((self.survey.text(function.file), self.survey.text(function.name)))
+    /// Where the source declares a function.
+    pub(crate) fn declared(&self, item: &Item) -> Option<Declared<'_>> {
+        Some(self.declaration(self.survey.copy(self.copy(item)?).function))
+    }
+
+    fn declaration(&self, id: FunctionId) -> Declared<'_> {
+        let function = self.survey.function(id);
+        (self.survey.text(function.file), self.survey.text(function.name))
+    }
+
+    /// The functions that one inlines, and how often.
+    pub(crate) fn callees_in(&self, item: &Item) -> BTreeMap<Declared<'_>, usize> {
+        let mut callees = BTreeMap::new();
+        let Some(holder) = self.copy(item) else { return callees };
+        for (id, function) in self.survey.functions() {
+            let count = self.survey.inlined(function).iter().filter(|call| call.holder == holder).count();
+            if count > 0 {
+                *callees.entry(self.declaration(id)).or_insert(0) += count;
+            }
+        }
+        callees
     }
 
     /// Where the functions begin that hold an inlined copy of this one.

@@ -191,7 +191,7 @@ fn section<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
 pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<Accepted>> {
     let mut faults = Vec::new();
     let mut accepted = Vec::new();
-    for finding in booted.iter().filter(|finding| finding.cause == Some(Cause::Otherwise)) {
+    for finding in booted.iter().filter(|finding| finding.cause.is_some_and(Cause::is_unexplained)) {
         if allowed.contains(&finding.function) {
             accepted.push(Accepted {
                 name: finding.function.clone(),
@@ -251,6 +251,7 @@ mod tests {
             result.err().map_or(Vec::new(), |failure| failure.diagnoses().map(|said| said.code).collect())
         };
         assert_eq!(codes(Some(Cause::Otherwise), &[]), ["klpx::boot-decision"]);
+        assert_eq!(codes(Some(Cause::InlinesOtherwise), &[]), ["klpx::boot-decision"]);
         assert_eq!(codes(Some(Cause::Otherwise), &["other"]), ["klpx::boot-decision"]);
         assert_eq!(codes(Some(Cause::Otherwise), &["setup"]), [""; 0]);
         for harmless in [Some(Cause::Inlines), Some(Cause::ReliesOn), Some(Cause::CalledBy), None] {

@@ -11,7 +11,7 @@ const CLASSES: [(&str, &[&str]); 3] = [
     ("inlines an edited one", &["inlines"]),
     ("depends on a changed one", &["relies-on", "called-by"]),
     // Not in debug information, or nothing that the patch does leads to it.
-    ("foreign", &["inlined-no-longer", "otherwise", ""]),
+    ("foreign", &["inlined-no-longer", "inlines-otherwise", "otherwise", ""]),
 ];
 
 /// The change sets of some levels.

@@ -171,6 +171,9 @@ fn cause(cause: Option<Cause>, new: bool) -> &'static str {
             "it refers to a function that changed, and the compiler knew something of that one that no longer holds"
         }
         Some(Cause::CalledBy) => "a function that changed refers to it",
+        Some(Cause::InlinesOtherwise) => {
+            "the compiler inlines other functions into it than before, and nothing that the patch edits is among them"
+        }
         Some(Cause::Otherwise) => "a decision of the compiler, or a change of a macro, a type or a datum",
         None => "debug information does not tell",
     }

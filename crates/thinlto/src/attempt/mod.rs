@@ -194,11 +194,21 @@ impl Attempt<'_> {
         };
         let again = self.recompiled((&before, &plain), examined, compiled)?;
         let mut tried = again.is_some();
-        let mut best = match again {
-            Some(again) if nearer(&again.differing, &plain.differing) => again,
-            _ => plain.clone(),
+        // A call that the compilation leaves alone again may be one that the backend inlines, so both are replayed before
+        // the result is judged.
+        let mut best = None;
+        if let Some(mut again) = again {
+            self.replay_backends(&before, &mut again, examined)?;
+            best = Some(again).filter(|again| nearer(&again.differing, &plain.differing));
+        }
+        let best = match best {
+            Some(best) => best,
+            None => {
+                let mut build = plain.clone();
+                tried |= self.replay_backends(&before, &mut build, examined)?;
+                build
+            }
         };
-        tried |= self.replay_backends(&before, &mut best, examined)?;
         if !tried {
             return Ok(self.chosen(before, plain, None));
         }

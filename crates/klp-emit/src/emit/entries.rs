@@ -238,12 +238,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
         let before = (own.entry - own.start) as i64;
         let length = (own.end - own.entry) as i64;
-        let entries: Vec<Entry> = object
-            .entries(item)
-            .iter()
-            .copied()
-            .filter(|entry| entry.table.index() == n && (-before..length).contains(&entry.place))
-            .collect();
+        let entries: Vec<Entry> =
+            object.entries(item).iter().copied().filter(|entry| entry.table.index() == n).collect();
         let mut rows: Vec<(i64, &[u8])> =
             entries.iter().map(|e| (e.place, object.entry_companion(e.table, e.index))).collect();
         if rows.first().is_none_or(|&(place, _)| place > -before)

@@ -1,8 +1,9 @@
 //! Jump tables: offsets from a place in the function, without relocations, in unnamed read-only data.
 
-use klpx_normalize::elf::ElfFile;
+use klpx_normalize::elf::{ElfFile, SymbolId};
 
 use super::{Livepatch, builds, compilers};
+use crate::fixture::ARM64_GCC;
 use crate::testing::{Builds, Kernel};
 use crate::writer::Relocatable;
 
@@ -83,5 +84,39 @@ fn a_function_whose_table_stays_is_not_changed() {
         let source = format!("{SOURCE}int neighbour(int x) {{ return other(x) + 1; }}");
         let builds = builds(toolchain, &[], &source, "+ 1; }", "+ 10; }");
         assert_eq!(builds.changed(), ["neighbour"], "{compiler}");
+    }
+}
+
+/// GCC makes a table of values of a switch, `CSWTCH.<number>`, a constant without identity.
+const VALUES: &str = "
+int pick(int x) {
+    switch (x) { case 0: return 12; case 1: return 77; case 2: return 5; case 3: return 91; case 4: return 3; }
+    return -1;
+}";
+
+#[test]
+fn a_table_of_values_comes_along_changed_or_not() {
+    for (from, to) in [("return -1", "return -2"), ("return 91", "return 92")] {
+        let builds = builds(&ARM64_GCC, &[], VALUES, from, to);
+        assert_eq!(builds.changed(), ["pick"], "{to}");
+        let bytes = builds.with("vmlinux", |units| {
+            let object = units[0].patched;
+            let is_table = |&id: &SymbolId| object.elf.symbol_name(id).starts_with(b"CSWTCH.");
+            let table = object.elf.symbol_ids().find(is_table).expect("a table of values");
+            let section = object.elf.symbol_section(table).expect("its section");
+            let at = object.elf.symbol_value(table);
+            object.range(section, at, at + object.elf.symbol_size(table)).to_vec()
+        });
+        let livepatch = Livepatch::of(&builds);
+        let (section, entry, size) = livepatch.function("pick");
+        let found = livepatch.references((section, entry), 0, size as i64);
+        let page = found.iter().find(|reference| reference.kind == "R_AARCH64_ADR_PREL_PG_HI21");
+        let page = page.expect("the table's address");
+        let elf = livepatch.elf();
+        let named = |&id: &SymbolId| elf.symbol_name(id) == page.to.as_bytes();
+        let symbol = elf.symbol_ids().find(named).expect("a symbol");
+        let own = elf.symbol_section(symbol).expect("the module has the table");
+        let at = (elf.symbol_value(symbol) as i64 + page.addend) as usize;
+        assert_eq!(elf.section_bytes(own)[at..at + bytes.len()], bytes, "{to}");
     }
 }

@@ -177,7 +177,7 @@ fn attributes(compiler: Compiler, inlining: Inlining) -> &'static str {
     }
 }
 
-/// Parses text that [`text`] wrote. The error is the number of the first line that differs from what [`text`] writes.
+/// Parses text that [`text`] wrote. The error is the number of the first line that differs from its output.
 fn parse(compiler: Compiler, text: &str) -> std::result::Result<Vec<(Identifier, Inlining)>, usize> {
     const ALL: [Inlining; 4] = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
     let lines: Vec<&str> = text.lines().collect();

@@ -231,7 +231,7 @@ impl Archive {
         Ok(Archive::parse(&answer.lines()))
     }
 
-    /// Reads stanzas of `apt-cache show`.
+    /// Parses stanzas of `apt-cache show`.
     pub(super) fn parse(lines: &[String]) -> Archive {
         let mut archive = Archive { asked: true, ..Archive::default() };
         let mut name = None;
@@ -255,7 +255,7 @@ impl Archive {
         wanted.find_map(|(_, bytes)| *bytes)
     }
 
-    /// The version of the packages that are named after the release, if there is just one.
+    /// The version of the packages whose names contain the release, if all have the same version.
     fn version_of_kernel(&self, release: &str) -> Option<String> {
         let named = self.versions.iter().filter(|(name, _)| name.contains(release));
         let mut versions: Vec<&String> = named.flat_map(|(_, all)| all.iter().map(|(v, _)| v)).collect();
@@ -268,7 +268,7 @@ impl Archive {
     }
 }
 
-/// A program of apt's. A user's own configuration of apt counts.
+/// A call of one of apt's programs. Honours the user's own configuration of apt.
 pub(super) fn apt(program: &str) -> Call {
     let call = Call::new(program);
     match std::env::var_os("APT_CONFIG") {

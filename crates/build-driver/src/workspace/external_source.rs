@@ -205,7 +205,8 @@ impl Workspace {
         let target = words.iter().skip_while(|word| *word != "-o").nth(1).cloned().unwrap_or_default();
         let mut words = redirected(words, &target, &to);
         words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
-        // kbuild compiles in its build tree, or since 6.13 in the module's folder, and names what is there shortly.
+        // kbuild compiles in its build tree or, since 6.13, in the module's folder, and uses paths relative to that
+        // folder.
         let dir = if Path::new(&target).is_absolute() { self.build_dir() } else { source.to_owned() };
         let outcome = self.run_in(&dir, &words)?;
         if outcome.success {
@@ -231,8 +232,8 @@ impl Workspace {
     }
 }
 
-/// objtool's words for the whole module, where kbuild runs it on that and not on units: all but the object. `None` where
-/// units are finished as they are.
+/// objtool's arguments for the whole module, without the object. `None` if kbuild runs objtool on units, which are then
+/// finished.
 fn objtool_of(source: &Path, module: &str) -> Result<Option<Vec<String>>> {
     let is_list = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -281,7 +282,7 @@ fn copy_to(from: &Path, to: &Path) -> Result<()> {
     copy_object(from, to)
 }
 
-/// The units whose objects are not those that were kept.
+/// The units whose objects differ from the kept objects.
 fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for unit in modules.values().flatten() {
@@ -298,7 +299,7 @@ fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>>
     Ok(changed)
 }
 
-/// Refuses a patch that changes another module of the folder too, or the list of a module's units.
+/// Refuses a patch that also changes another module of the folder, or the list of a module's units.
 fn refuse_others(
     external: &ExternalSource,
     before: &Modules,

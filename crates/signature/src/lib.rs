@@ -1,7 +1,7 @@
 //! Signatures of kernel modules: their place in a file, their signer, and whether they are valid under a certificate.
 //!
 //! Owns the data after a module and the contents of the message there. Never signs: private keys are for the kernel's
-//! sign-file or for the signing service.
+//! sign-file or for the program that holds them.
 
 mod appended;
 #[cfg(feature = "check")]

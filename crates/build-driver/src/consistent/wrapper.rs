@@ -4,7 +4,8 @@
 //! If a unit does not compile with its list, the kernel's wrapper compiles the unit without the list, and records the
 //! failure in a file for the next `klpx inline-check`. It also makes each unit depend on its list in kbuild. The
 //! workspace's wrapper keeps no state: its lists never change, and it always compiles a unit with its list. It leaves
-//! out only entries whose function the patched source no longer has, or no longer allows to be marked.
+//! out only entries that the patched source makes invalid: the function is gone (GCC), or the function is now
+//! `always_inline` (Clang).
 
 use std::path::Path;
 

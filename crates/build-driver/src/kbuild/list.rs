@@ -276,7 +276,7 @@ impl UnitList {
     }
 
     /// Returns true if the unit is not linked itself ([`Home::Ingredient`]) and another unit from the same source is
-    /// linked into the kernel.
+    /// linked into vmlinux or a module.
     pub fn is_second_copy(&self, id: UnitId) -> bool {
         let of_kernel = |other: &UnitId| self.unit(*other).home != Home::Ingredient;
         let source = self.unit(id).source.in_tree();

@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// The path of a file and its text before and after. An unchanged file has the same text twice.
+    /// The path of a file and its text before and after. An empty text means that the file does not exist.
     type Texts<'t> = (&'t str, &'t str, &'t str);
 
     fn refused(files: &[(&str, &str)], changes: &[Texts<'_>]) -> Option<String> {

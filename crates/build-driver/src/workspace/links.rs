@@ -70,7 +70,8 @@ impl Workspace {
         recorded
     }
 
-    /// Records a module's link. make performs the link: a module of one unit is linked when the unit is compiled.
+    /// Records a module's link. A module of one unit is linked when its unit is compiled, and stopping make before this
+    /// link is not worthwhile.
     fn record_module(
         &self,
         object: &str,

@@ -43,8 +43,8 @@ impl Workspace {
         Ok(other.into_iter().filter(|id| !offsets.contains(id)).collect())
     }
 
-    /// The units that become headers for assembly and whose headers are unchanged by the patch. Their text includes
-    /// half of the kernel, but their result is a list of numbers.
+    /// Among the units from which headers for assembly are made, those whose headers the patch does not change. The text
+    /// of such a unit includes half of the kernel, but its header is a list of numbers.
     fn with_same_offsets(
         &self,
         prepared: &Prepared,

@@ -32,7 +32,7 @@ const COMPLAINTS: &[&str] = &[
 pub struct Verdict {
     /// Checks that passed.
     pub passed: Vec<String>,
-    /// What went wrong; empty is success if the task also finished.
+    /// What went wrong. Empty after a success, if the task also finished.
     pub failures: Vec<String>,
     /// Lines that the script shows to the user.
     pub shown: Vec<String>,

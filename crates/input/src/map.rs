@@ -139,7 +139,7 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
             say(b"error: a file became shorter while it was read [klpx::file-changed]\n  where  ");
             say(entry.path);
             say(b"\n  hint   run klpx again when nothing writes to the file\n");
-            // SAFETY: ends the process at once.
+            // SAFETY: `_exit` ends the process at once.
             unsafe { libc::_exit(i32::from(Class::Input.exit_code())) };
         }
         at = entry.next;

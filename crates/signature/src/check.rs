@@ -74,7 +74,7 @@ impl Certificate {
     /// Reads a certificate, PEM or DER.
     ///
     /// # Errors
-    /// What is wrong with it, as a fragment of a sentence.
+    /// The fault of the file, as a fragment of a sentence.
     pub fn read(bytes: &[u8]) -> Result<Certificate, String> {
         let read = match bytes.starts_with(b"-----") {
             true => x509_cert::Certificate::from_pem(bytes),

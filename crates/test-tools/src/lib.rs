@@ -53,14 +53,14 @@ pub fn package(program: &str) -> Option<&'static str> {
     PROGRAMS.iter().find(|(name, _)| *name == program).map(|(_, package)| *package)
 }
 
-/// A command that starts a program of [`PROGRAMS`]. The test fails where the machine does not have the program.
+/// A command that starts a program of [`PROGRAMS`]. The test fails if the machine does not have the program.
 #[track_caller]
 pub fn command(program: &str) -> Command {
     need(program);
     Command::new(program)
 }
 
-/// Fails the test where the machine does not have a program that klpx itself will start.
+/// Fails the test if the machine does not have a program that klpx itself will start.
 #[track_caller]
 pub fn need(program: &str) {
     need_on(program, &std::env::var_os("PATH").unwrap_or_default());

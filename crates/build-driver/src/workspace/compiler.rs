@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <workspace>/lists/units/PATH.inl  the list of a unit
-//! <workspace>/bin/cc                the compiler with it
+//! <workspace>/bin/cc                the wrapper, which compiles each unit with its list
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ pub(super) struct Directives {
     pub(super) includes: Vec<Include>,
     /// Macros that stand for a file name: `A` in `#include A`, `B` in `#include A(B)`.
     pub(super) computed: Vec<String>,
-    /// Definitions that can give such a macro its value.
+    /// Definitions that can give a macro of `computed` its value.
     pub(super) names: Vec<Name>,
 }
 

@@ -1,4 +1,4 @@
-//! The kernel's `.config`: symbols and values, and what in it rules a livepatch out. Never runs Kconfig.
+//! The kernel's `.config`: symbols, values, and the settings that rule out a livepatch. Never runs Kconfig.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ impl Config {
     /// Reads a `.config` file.
     ///
     /// # Errors
-    /// The file can't be read, or holds no symbol at all.
+    /// If the file can't be read, or sets no symbol.
     pub fn read(path: &Path) -> Result<Config> {
         let text = process::read(path).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
@@ -43,7 +43,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of a `.config`. Lines that set nothing are passed over, as Kconfig does.
+    /// Parses the text of a `.config`. Ignores lines that set nothing, as Kconfig does.
     pub fn parse(text: &str) -> Config {
         let values = text
             .lines()
@@ -53,22 +53,22 @@ impl Config {
         Config { text: text.to_owned(), values }
     }
 
-    /// True when the symbol is `y`.
+    /// Returns true if the symbol is `y`.
     pub fn is(&self, name: &str) -> bool {
         self.value(name) == Some("y")
     }
 
-    /// The symbol's value, without quotes; `None` when it is not set.
+    /// The symbol's value, without quotes. `None` if the symbol is not set.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
-    /// The symbol's value as a number, 0 when it is not set.
+    /// The symbol's value as a number. 0 if the symbol is not set or has no decimal value.
     pub fn number(&self, name: &str) -> u64 {
         self.value(name).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
-    /// The text it was parsed from.
+    /// The text that was parsed.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -78,7 +78,7 @@ impl Config {
         self.values.len()
     }
 
-    /// True when no symbol is set.
+    /// Returns true if no symbol is set.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -96,7 +96,7 @@ fn unquote(value: &str) -> String {
     }
 }
 
-/// The architectures klpx makes livepatches for.
+/// The architectures that klpx supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
@@ -107,7 +107,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// What kbuild calls it: the value of ARCH, and the folder under `arch/`.
+    /// The name in kbuild: the value of ARCH, and the folder under `arch/`.
     pub fn kbuild(self) -> &'static str {
         match self {
             Arch::X86_64 => "x86",
@@ -115,7 +115,7 @@ impl Arch {
         }
     }
 
-    /// What an ELF header calls it (EM_X86_64, EM_AARCH64).
+    /// The machine number of an ELF header (EM_X86_64, EM_AARCH64).
     pub fn machine(self) -> u16 {
         match self {
             Arch::X86_64 => 62,
@@ -123,7 +123,7 @@ impl Arch {
         }
     }
 
-    /// What users call it.
+    /// The name for users.
     pub fn name(self) -> &'static str {
         match self {
             Arch::X86_64 => "x86_64",
@@ -131,8 +131,8 @@ impl Arch {
         }
     }
 
-    /// True where GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some targets
-    /// at -O1). `-fdata-sections` takes that away, so that most functions come out as other code.
+    /// Returns true if GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some
+    /// targets at -O1). `-fdata-sections` disables section anchors, so that the code of most functions changes.
     pub(crate) fn gcc_anchors_data(self) -> bool {
         match self {
             Arch::X86_64 => false,
@@ -140,7 +140,7 @@ impl Arch {
         }
     }
 
-    /// The architecture that a configuration is for.
+    /// The architecture of a configuration.
     pub(crate) fn of(config: &Config) -> Result<Arch> {
         if config.is("X86_64") {
             Ok(Arch::X86_64)
@@ -155,11 +155,11 @@ impl Arch {
     }
 }
 
-/// One setting that rules a livepatch out.
+/// One setting that rules out a livepatch.
 struct Rule {
     code: &'static str,
     symbol: &'static str,
-    /// What the value must be: `true` for `y`, `false` for not set.
+    /// The required value: `true` for `y`, `false` for not set.
     wanted: bool,
     why: &'static str,
     remedy: &'static str,
@@ -228,7 +228,7 @@ const RULES: [Rule; 8] = [
 /// The first arm64 release that has HAVE_LIVEPATCH (arch/arm64/Kconfig).
 const ARM64_FROM: (u32, u32) = (6, 17);
 
-/// Everything in a configuration that rules a livepatch out, as diagnoses.
+/// Checks for every setting that rules out a livepatch. Each becomes a diagnosis.
 pub(crate) fn check(config: &Config, arch: Arch, version: &Version) -> Result<()> {
     let mut found = Vec::new();
     for rule in &RULES {

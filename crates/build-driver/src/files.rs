@@ -1,6 +1,6 @@
-//! Files: copied with reflinks where the file system has them, written so that they survive a crash, removed. Never hard
-//! links to the user's files, never the user's files opened for writing. Klpx's own copies of a source share equal files by
-//! hard links.
+//! File operations: copies that share blocks if the file system has reflinks, writes that survive a crash, removals.
+//! Never makes hard links to the user's files and never opens them for writing. klpx's own copies of a source share
+//! equal files by hard links.
 
 use std::fs::{File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use crate::tree::{Entry, Kind, file_threads};
 /// `_IOW(0x94, 9, int)`, include/uapi/linux/fs.h.
 const FICLONE: libc::Ioctl = 0x4004_9409;
 
-/// Copies one regular file; shares its blocks where the file system can. The copy's times are now.
+/// Copies one regular file. Shares its blocks if the file system can. The copy has new times.
 pub(crate) fn copy(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mode = if executable { 0o755 } else { 0o644 };
@@ -31,11 +31,11 @@ pub(crate) fn copy(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A file of another copy with the same contents and mode, which a copy may share.
+/// Finds a file with the same contents and mode in another copy of the source. The new copy may share the file.
 pub(crate) type Donor<'a> = &'a (dyn Fn(&Entry) -> Option<PathBuf> + Sync);
 
-/// Copies a set of source files into `to`, with their modification times (never later than now, so that make sees
-/// objects as newer). A file that a donor has becomes a hard link to the donor's.
+/// Copies source files into `to`, with their modification times. No time is later than now, so that make sees objects
+/// as newer. A file that the donor has becomes a hard link to the donor's file.
 pub(crate) fn copy_tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_>) -> Result<()> {
     make_dirs(files, to)?;
     let now = SystemTime::now();
@@ -82,7 +82,7 @@ fn make_dirs(files: &[Entry], to: &Path) -> Result<()> {
 
 fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime, donor: Donor<'_>) -> io::Result<()> {
     let target = to.join(&entry.path);
-    // A link can fail, on a file with too many of them for instance; a copy serves as well.
+    // A link can fail, for instance if the file has too many links. A copy is as good.
     if donor(entry).is_some_and(|donor| std::fs::hard_link(donor, &target).is_ok()) {
         return Ok(());
     }
@@ -97,7 +97,7 @@ fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime, donor: Donor<'_>)
     }
 }
 
-/// True when two files have the same bytes.
+/// Returns true if two files have the same bytes.
 pub(crate) fn same(a: &Path, b: &Path) -> io::Result<bool> {
     let (mut a, mut b) = (File::open(a)?, File::open(b)?);
     if a.metadata()?.len() != b.metadata()?.len() {
@@ -127,14 +127,13 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Writes a file so that it is there whole or not at all, and on disk when this returns. Several processes may write the
-/// same file at once.
+/// Writes a file atomically. The file is on disk when this returns. Several processes may write the same file at once.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes, 0o666)
 }
 
-/// The same with a mode, from which the user's umask is taken. The file is made beside its place, under a name that
-/// nobody knows before, and links are not followed.
+/// Writes a file atomically, with a mode reduced by the user's umask. The new file is made in the same folder, under an
+/// unpredictable name. Links are not followed.
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let fail = |error: io::Error| Diagnosis::io("write", path, &error);
     let (name, dir) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new(".")));
@@ -147,7 +146,7 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     file.write_all(bytes).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|failure| fail(failure.error))?;
-    // A file system that can't sync a folder is none of our business.
+    // Some file systems can't sync a folder. klpx ignores the error.
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
     Ok(())
 }
@@ -157,7 +156,7 @@ pub(crate) fn create_parent(path: &Path) -> Result<()> {
     std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error).into())
 }
 
-/// A script in a folder, which is there as a whole or not at all.
+/// Writes a script to a folder atomically, unless the script is there already.
 pub(crate) fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(dir).map_err(|error| Diagnosis::io("create", dir, &error))?;
     let path = dir.join(name);
@@ -168,7 +167,7 @@ pub(crate) fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Removes a folder; one that is not there is no error.
+/// Removes a folder. A missing folder is no error.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -178,7 +177,7 @@ pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file. A missing file is no error.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

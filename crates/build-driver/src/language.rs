@@ -1,5 +1,5 @@
-//! The languages that a string from outside becomes a part of, a checked type each. A string that its language could read
-//! as more than one word, or as an instruction, is refused. Knows nothing of where a string comes from.
+//! Checked types for strings from outside, one for each language that a string becomes a part of. A string is refused
+//! if its language could read it as several words or as an instruction. Does not know the origin of a string.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,25 +7,25 @@ use std::path::{Component, Path};
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 
-/// Bytes of a release: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
+/// The longest release in bytes: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
 const RELEASE: usize = 64;
 
-/// Bytes of a line of modinfo: as much as tools show without trouble.
+/// The longest line of modinfo in bytes. Tools show this much without trouble.
 const MODINFO_LINE: usize = 500;
 
-/// A word of make's that means itself: to make in a variable, a target and a dependency; to the shell of a recipe,
-/// unquoted; and to the compiler, whose `-Wp,` takes commas for its own.
+/// A word that make takes literally in a variable, a target and a dependency. The shell of a recipe takes it literally
+/// without quotes. So does the compiler, whose `-Wp,` gives commas a meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MakeWord(String);
 
 impl MakeWord {
-    /// Checks a text. It may be empty.
+    /// Checks a text, which may be empty.
     pub fn new(text: &str) -> Option<MakeWord> {
         let plain = |c: char| c.is_alphanumeric() || "/._+-@=~".contains(c);
         (text.chars().all(plain) && !text.starts_with('~')).then(|| MakeWord(text.to_owned()))
     }
 
-    /// The path of a folder or program that make is told.
+    /// Checks the path of a folder or program for make.
     ///
     /// # Errors
     /// `klpx::usage`.
@@ -39,7 +39,7 @@ impl MakeWord {
         })
     }
 
-    /// What `uname -r` says, or a part of it. It also becomes a part of paths and of packages' names.
+    /// Checks a kernel release, or a part of one. It also becomes a part of paths and of package names.
     ///
     /// # Errors
     /// `klpx::bad-release`.
@@ -71,7 +71,7 @@ impl fmt::Display for MakeWord {
     }
 }
 
-/// The name of a variable of make that a build is given. Names in lower case are kbuild's own (`obj`, `srctree`).
+/// The name of a make variable of a build. Names in lower case belong to kbuild (`obj`, `srctree`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MakeName(String);
 
@@ -98,13 +98,13 @@ impl fmt::Display for MakeName {
     }
 }
 
-/// A word of a variable's value that means itself to make and to the shell of a recipe. Unlike a [`MakeWord`] it is no
-/// path and no target, so it may have commas and colons, as flags do.
+/// A word of a variable's value that make and the shell of a recipe take literally. Unlike a [`MakeWord`], it is
+/// neither a path nor a target, so it may contain commas and colons, as flags do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MakeValue(String);
 
 impl MakeValue {
-    /// Checks a word. It may be empty.
+    /// Checks a word, which may be empty.
     pub fn new(text: &str) -> Option<MakeValue> {
         let plain = |c: char| c.is_alphanumeric() || "/._+-@=,:~^".contains(c);
         let home = text.starts_with('~') || text.contains("=~") || text.contains(":~");
@@ -120,7 +120,7 @@ impl Deref for MakeValue {
     }
 }
 
-/// A line that a module says of itself: it becomes a string of C, and a record of `.modinfo`, which a zero byte ends.
+/// A line of a module's modinfo. It becomes a C string and a record of `.modinfo`, which ends with a zero byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModinfoLine(String);
 
@@ -143,7 +143,7 @@ impl Deref for ModinfoLine {
     }
 }
 
-/// A name of C, as lists of functions have it: it becomes C, a compiler's option and a cell of a table.
+/// A C identifier in a list of functions. It becomes C code, a compiler option and a cell of a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identifier(String);
 
@@ -170,13 +170,13 @@ impl fmt::Display for Identifier {
     }
 }
 
-/// True for the version of a package, which becomes a word of a package manager's and of a line to paste.
+/// Returns true for a valid package version. It becomes a word for a package manager and a part of a line to paste.
 pub(crate) fn is_package_version(version: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+-~:_".contains(&byte);
     version.bytes().all(plain) && version.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// True for the path of a source that stays in its tree and is one word of make's.
+/// Returns true if the path of a source stays in its tree and is one word for make.
 pub fn is_source_path(path: &str) -> bool {
     let stays = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     stays && !path.is_empty() && MakeWord::new(path).is_some()

@@ -1,14 +1,15 @@
-//! Builds kernels for klpx: the original and the patched one, in a private workspace that is kept for the next patch.
+//! Builds kernels for klpx: the original and the patched kernel, in a private workspace that is kept for the next
+//! patch.
 //!
 //! Owns the kernel tree, the workspace and its cache, the application of patches, and every child process. Never looks
 //! inside an object file, never prints, never writes to the user's source or build tree.
 //!
 //! ```text
-//! workspace              a kernel's private source and build tree, and what is made there of a patch
-//! kbuild   patch         how kbuild makes units; what a patch says, and its application
-//! packages kernel        where a kernel's files are; which kernel that is
-//! given                  variables of make that the kernel's build was given
-//! toolchain              compilers and linkers, and what else a build needs of the machine
+//! workspace              a kernel's private source and build tree, and the files that are made there for a patch
+//! kbuild   patch         how kbuild makes units; the contents of a patch, and its application
+//! packages kernel        where a kernel's files are; the identity of a kernel
+//! given                  make variables from the command line of the kernel's build
+//! toolchain              compilers and linkers, and the other needs of a build
 //! process                child processes
 //! ```
 

@@ -1,5 +1,5 @@
-//! What is klpx's own on the disk: folders into which nobody else may write, and paths that stay in their folder. Knows
-//! who may be trusted with a folder, and changes nothing that klpx did not make.
+//! klpx's own folders on disk: folders that nobody else may write to, and paths that stay in their folder. Decides
+//! which users to trust with a folder, and changes nothing that klpx did not make.
 
 use std::fs::{DirBuilder, Metadata};
 use std::io;
@@ -8,20 +8,20 @@ use std::path::{Component, Path, PathBuf};
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
-/// What stands in the cache is compiled and run, so what klpx makes is for its user alone.
+/// The mode of new folders. Files in the cache are compiled and run, so only klpx's user has access.
 const PRIVATE: u32 = 0o700;
 
-/// A folder of klpx's own, made when it is not there, without symbolic links in its path.
+/// Makes one of klpx's own folders, if it is missing, and returns its path without symbolic links.
 ///
 /// # Errors
-/// `klpx::untrusted-folder` when another user could put something there, or put another folder in its place.
+/// `klpx::untrusted-folder` if another user could write to the folder or replace it.
 pub(crate) fn folder(path: &Path) -> Result<PathBuf> {
     let made = DirBuilder::new().recursive(true).mode(PRIVATE).create(path);
     made.map_err(|error| Diagnosis::io("create", path, &error))?;
     check(path)
 }
 
-/// The same for a folder that must be there already.
+/// As `folder`, for a folder that must exist.
 pub(crate) fn check(path: &Path) -> Result<PathBuf> {
     let me = Owner::me();
     let given = std::path::absolute(path).map_err(|error| Diagnosis::io("open", path, &error))?;
@@ -41,7 +41,7 @@ pub(crate) fn check(path: &Path) -> Result<PathBuf> {
     Ok(real)
 }
 
-/// `root` and a path below it that something on the disk states.
+/// Joins `root` and a path that a file on the disk gives.
 ///
 /// # Errors
 /// `None` for a path that leads out of `root`: absolute, with `..`, or through a symbolic link.
@@ -49,7 +49,7 @@ pub(crate) fn below(root: &Path, path: &Path) -> Option<PathBuf> {
     let mut at = root.to_owned();
     for part in path.components() {
         let Component::Normal(name) = part else { return None };
-        // The last part may be a link: it is replaced, and not followed.
+        // The last part may be a link, because the link is replaced and not followed.
         if at != root && at.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
             return None;
         }
@@ -67,15 +67,15 @@ fn untrusted(folder: &Path, at: &Path, why: &str) -> klpx_diagnosis::Failure {
         .into()
 }
 
-/// Who runs klpx.
+/// The user that runs klpx.
 struct Owner {
     user: u32,
     group: u32,
-    /// Who has the root folder has everything: in a user namespace that need not be user 0.
+    /// The owner of the root folder, who has access to everything. In a user namespace, the owner need not be user 0.
     root: u32,
 }
 
-/// What a folder's metadata say of who may write to it.
+/// The metadata that decide who may write to a folder.
 struct Rights {
     user: u32,
     group: u32,
@@ -91,7 +91,7 @@ impl Rights {
 impl Owner {
     fn me() -> Owner {
         let root = Path::new("/").metadata().map_or(0, |meta| meta.uid());
-        // SAFETY: plain system calls that only ask.
+        // SAFETY: plain system calls without side effects.
         unsafe { Owner { user: libc::geteuid(), group: libc::getegid(), root } }
     }
 
@@ -99,31 +99,31 @@ impl Owner {
         user == self.user || user == 0
     }
 
-    /// Why others can change what is in a folder; `last` for the folder itself, else one that it lies in.
+    /// Why others can change the contents of a folder. `last` is true for the folder itself, false for a parent folder.
     fn fault(&self, rights: &Rights, last: bool) -> Option<&'static str> {
         if !self.is_trusted(rights.user) && (last || rights.user != self.root) {
             return Some("another user owns it");
         }
-        // In a folder with the sticky bit nobody renames what others have.
+        // In a folder with the sticky bit, nobody can rename the files of others.
         if !last && rights.mode & libc::S_ISVTX != 0 {
             return None;
         }
         if rights.mode & 0o002 != 0 {
             return Some("every user may write to it");
         }
-        // A user's own group has nobody else in it, by the convention that gives it the user's number.
+        // A user's own group has no other members. By convention, its number is the user's number.
         let alone = rights.group == 0 || rights.group == self.group && self.group == self.user;
         (rights.mode & 0o020 != 0 && !alone).then_some("its group may write to it")
     }
 }
 
-/// True when a folder is there. A link to one is none.
+/// Returns true if the path is a folder. A link to a folder does not count.
 pub(crate) fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
-/// Removes a folder and all that is in it, `last` after everything else: as long as something is there, `last` says what
-/// it is. A folder that is not there is no error.
+/// Removes a folder and its contents, and `last` after everything else: while anything is left, `last` identifies the
+/// folder. A missing folder is no error.
 pub(crate) fn remove_but_last(dir: &Path, last: &str) -> io::Result<()> {
     let listing = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -155,7 +155,7 @@ mod tests {
         let in_group = Owner { user: 1000, group: 100, root: 0 };
         let contained = Owner { user: 0, group: 0, root: 65534 };
         let cases = [
-            // who, owner, group, mode, the folder itself, one above it
+            // who, owner, group, mode, result for the folder itself, result for a parent folder
             (&me, 1000, 1000, 0o755, true, true),
             (&me, 1000, 1000, 0o775, true, true),
             (&me, 0, 0, 0o755, true, true),

@@ -1,15 +1,15 @@
-//! Several tasks at a time, no more than the user wants.
+//! Several tasks at a time, up to a limit set by the user.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-/// Runs `count` tasks, `jobs` of them at a time, begun in their order. Their results, in their order.
+/// Runs `count` tasks, `jobs` at a time, started in order. Returns the results in the same order.
 pub fn each<T: Send>(jobs: usize, count: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let numbered = || (0..count).par_bridge().map(|at| (at, task(at))).collect::<BTreeMap<_, _>>();
     match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
         Ok(pool) => pool.install(numbered).into_values().collect(),
-        // No more threads are to be had.
+        // The system gives no more threads.
         Err(_) => (0..count).map(task).collect(),
     }
 }

@@ -1,14 +1,14 @@
-//! How a long step tells its caller what it is doing: the trait, and the count of objects. Knows no terminal.
+//! How a long step reports its progress to the caller: the trait, and a counter of objects. Knows no terminal.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Receives what the driver does, as it happens. The CLI draws it; tests use `()`.
+/// Receives the driver's progress as it happens. The CLI displays it; tests use `()`.
 pub trait Progress: Sync {
     /// A step begins: a lower-case fragment such as `copying the source`.
     fn step(&self, message: &str);
-    /// Objects compiled so far, and how many there will be when that is known.
+    /// The number of compiled objects, and the expected number if known.
     fn objects(&self, done: u64, total: Option<u64>);
-    /// Something worth telling that stops nothing.
+    /// A note that stops nothing.
     fn note(&self, message: &str);
 }
 
@@ -19,19 +19,19 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// `expected` objects are what the step is for, where that is known.
+    /// A counter for a step with `expected` objects, if the number is known.
     pub(crate) fn of(expected: Option<usize>) -> Objects {
         Objects { done: AtomicU64::new(0), expected }
     }
 
-    /// So many more are made. make makes what is missing in the build tree on the way: once there are more than were
-    /// expected, nobody knows how many there will be.
+    /// Adds made objects. make also makes whatever else is missing in the build tree. Once the count exceeds the
+    /// expected number, the total is unknown.
     pub(crate) fn add(&self, more: usize, progress: &dyn Progress) {
         let done = self.done.fetch_add(more as u64, Ordering::Relaxed) + more as u64;
         progress.objects(done, self.expected.map(|total| total as u64).filter(|total| done <= *total));
     }
 
-    /// How many there are.
+    /// The number of objects so far.
     pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is told.
+    /// Records the reported progress.
     #[derive(Default)]
     struct Told(Mutex<Vec<(u64, Option<u64>)>>);
 

@@ -8,8 +8,8 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::config::Config;
 
-/// How many bytes a baseline is likely to need: the source twice over at most, objects by the number of symbols set. A
-/// ThinLTO build of 790 symbols with DWARF was measured at 3 GB.
+/// The estimated size of a baseline in bytes: at most twice the source, and objects by the number of set symbols. A
+/// ThinLTO build of 790 symbols with DWARF took 3 GB.
 pub(crate) fn estimate(config: &Config) -> u64 {
     const MIB: u64 = 1 << 20;
     let symbols = config.len() as u64;
@@ -18,10 +18,10 @@ pub(crate) fn estimate(config: &Config) -> u64 {
     2048 * MIB + symbols * each
 }
 
-/// What headers, tools and some hundred units take at most.
+/// The most bytes for headers, tools and some hundred units.
 pub(crate) const UNITS: u64 = 1 << 30;
 
-/// Refuses to start when the file system of `dir` has less than `needed` bytes free.
+/// Refuses to start if the file system of `dir` has less than `needed` bytes free.
 pub(crate) fn check(dir: &Path, needed: u64) -> Result<()> {
     let free = free(dir).unwrap_or(u64::MAX);
     if free >= needed {
@@ -39,10 +39,10 @@ pub(crate) fn check(dir: &Path, needed: u64) -> Result<()> {
         .into())
 }
 
-/// Bytes that a file system has free for whoever runs this.
+/// The bytes that a file system has free for the user of this process.
 pub(crate) fn free(dir: &Path) -> Option<u64> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
-    // SAFETY: `stat` is plain data that the call fills, `path` ends with a NUL.
+    // SAFETY: `stat` is plain data that the call fills. `path` ends with a NUL.
     unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
         (libc::statvfs(path.as_ptr(), &raw mut stat) == 0).then(|| stat.f_bavail * stat.f_frsize)

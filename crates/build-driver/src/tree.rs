@@ -1,4 +1,4 @@
-//! The user's source tree: is it a kernel, which version, which files are sources, and its identity. Only reads.
+//! The user's source tree: whether it is a kernel, its version, its source files, and its identity. Only reads.
 
 mod kinds;
 mod walk;
@@ -20,12 +20,12 @@ pub struct Version {
     pub minor: u32,
     /// SUBLEVEL.
     pub patch: u32,
-    /// EXTRAVERSION, such as `-rc3`, mostly empty.
+    /// EXTRAVERSION, such as `-rc3`. Usually empty.
     pub extra: String,
 }
 
 impl Version {
-    /// Reads what [`Version`] prints: `6.12.115`, `7.3.0-rc1`.
+    /// Parses the printed form of [`Version`]: `6.12.115`, `7.3.0-rc1`.
     pub fn parse(text: &str) -> Option<Version> {
         let (major, rest) = text.split_once('.')?;
         let (minor, rest) = rest.split_once('.')?;
@@ -46,7 +46,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A kernel source tree that is there and looks like one.
+/// An existing kernel source tree.
 #[derive(Clone, Debug)]
 pub struct SourceTree {
     root: PathBuf,
@@ -61,7 +61,7 @@ impl SourceTree {
     /// Opens a source tree.
     ///
     /// # Errors
-    /// The folder is missing or is not a kernel source tree.
+    /// If the folder is missing or is not a kernel source tree.
     pub fn open(root: &Path) -> Result<SourceTree> {
         let root = root.canonicalize().map_err(|error| {
             Diagnosis::new(
@@ -93,29 +93,29 @@ impl SourceTree {
         &self.root
     }
 
-    /// The version its Makefile states.
+    /// The version in the tree's Makefile.
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// Every file that kbuild can read, sorted by path: no product of a build made inside the tree, nothing of git's or of
-    /// an editor's. The private copy has these and no others, so a file that is left out can change nothing.
+    /// Every file that kbuild can read, sorted by path. Leaves out products of a build inside the tree, and files of
+    /// git and editors. The private copy has exactly these files, so the omitted files have no effect.
     pub fn files(&self) -> Result<Vec<Entry>> {
         files(&self.root)
     }
 }
 
-/// True for a path that no makefile, compiler or script of the kernel reads.
+/// Returns true if no makefile, compiler or script of the kernel reads the path.
 pub(crate) fn is_of_no_build(path: &str) -> bool {
     path.split('/').any(kinds::is_of_no_build)
 }
 
-/// True for the name of a file that only a build makes.
+/// Returns true for the name of a file that only a build makes.
 pub(crate) fn is_product(name: &str) -> bool {
     kinds::is_generated_name(name)
 }
 
-/// Every source file below a folder, as [`SourceTree::files`] has them.
+/// Every source file below a folder, like [`SourceTree::files`].
 pub(crate) fn files(root: &Path) -> Result<Vec<Entry>> {
     let mut files = walk::files(root)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -140,14 +140,14 @@ fn parse_version(makefile: &str) -> Option<Version> {
 /// One source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Path relative to the tree.
+    /// The path, relative to the tree.
     pub path: PathBuf,
-    /// What it is.
+    /// The kind of file.
     pub kind: Kind,
 }
 
 impl Entry {
-    /// Bytes; 0 for a link.
+    /// The size in bytes. 0 for a link.
     pub fn size(&self) -> u64 {
         match self.kind {
             Kind::File { size, .. } => size,
@@ -156,7 +156,7 @@ impl Entry {
     }
 }
 
-/// What a source file is.
+/// The kind of a source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -165,16 +165,16 @@ pub enum Kind {
         size: u64,
         /// Modification time, nanoseconds since the epoch.
         mtime: i128,
-        /// True when its owner may run it.
+        /// True if its owner may execute it.
         executable: bool,
     },
-    /// A symbolic link and where it points: relative, and within the tree. A link that leads out of the tree is the file
-    /// that it leads to.
+    /// A symbolic link with its target, which is relative and within the tree. A link that leads out of the tree counts
+    /// as the file at its target.
     Link(PathBuf),
 }
 
-/// The identity of a tree: paths, sizes, modification times, link targets. Contents are not read, so that a tree of
-/// 95,000 files takes a fraction of a second; a file changed with its size and time kept is not noticed, as with make.
+/// The identity of a tree: paths, sizes, modification times, link targets. Contents are not read, so a tree of 95,000
+/// files takes a fraction of a second. A change that keeps size and time goes unnoticed, as with make.
 pub fn identity(files: &[Entry]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for entry in files {
@@ -307,7 +307,7 @@ mod tests {
         link(&outside.path().join("x.c"), "fs/x.c");
         link(&outside.path().join("drv"), "fs/drv");
         link(Path::new("a.c"), "fs/b.c");
-        // An absolute link would lead from the private copy back into the user's tree.
+        // An absolute link in the private copy would lead back into the user's tree.
         link(&dir.path().join("fs/a.c"), "fs/c.c");
         let id = || {
             let files = SourceTree::open(dir.path()).expect("tree").files().expect("files");

@@ -1,5 +1,5 @@
-//! The life of a workspace of a kernel that is built whole, on a toy kernel whose Makefile has the targets that the
-//! driver calls. Its configuration says LTO; its compiler is the host's.
+//! The life of a workspace for a kernel that is built whole. The toy kernel's Makefile has the targets that the driver
+//! calls. Its configuration says LTO, and its compiler is the host's compiler.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use klpx_build_driver::{Given, Kernel, Options, PatchSet, Patched, Progress, Wor
 use klpx_diagnosis::Result;
 use klpx_test_tools::{command, need, said};
 
-/// A Makefile that takes the variables and targets the driver uses, and keeps records as kbuild does. A source with the
-/// word SLOW is half-written for a while before it is compiled.
+/// A Makefile with the variables and targets that the driver uses, and with records like kbuild's. A source with the
+/// word SLOW stays half-written for a while before it is compiled.
 const MAKEFILE: &str = r#"VERSION = 7
 PATCHLEVEL = 2
 SUBLEVEL = 0
@@ -109,7 +109,7 @@ impl Toy {
         Workspace::open(&self.kernel(), &()).expect("a workspace")
     }
 
-    /// Everything the user owns: paths, contents, times.
+    /// All of the user's files: paths, contents, times.
     fn users_files(&self) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
         let mut files = BTreeMap::new();
         for dir in ["linux", "out"] {
@@ -148,7 +148,7 @@ fn build(workspace: &Workspace, patch: &str) -> Result<Patched> {
     workspace.patched(&prepared, &baseline, &())
 }
 
-/// The private source is the user's, byte for byte, and no journal is left.
+/// Checks that the private source equals the user's byte for byte, and that no journal is left.
 fn assert_at_rest(toy: &Toy, workspace: &Path) {
     for path in walk(&toy.source()) {
         let private = workspace.join("src").join(path.strip_prefix(toy.source()).expect("inside"));
@@ -323,7 +323,7 @@ fn kept_work_survives_the_next_run() {
     drop(workspace);
 }
 
-/// Lists for the kernel, in the words of klpx inline-check.
+/// Writes lists for the kernel in the format of klpx inline-check.
 fn write_lists(toy: &Toy, unit: &str, functions: &[&str]) -> PathBuf {
     let lists = toy.root.path().canonicalize().expect("a path").join("lists");
     let entry = |name: &&str| {
@@ -364,14 +364,14 @@ fn both_builds_have_the_lists_of_the_kernel() {
     assert_eq!(original(&plain), ["a", "b", "c"]);
     assert_eq!(original(&kernel), ["a", "b", "c", "one", "two"]);
     let workspace = Workspace::open(&kernel, &()).expect("a workspace");
-    // What the user does with the lists later is no matter.
+    // Later changes of the user's lists have no effect.
     std::fs::remove_dir_all(&lists).expect("removed");
     let built = |from: &str, to: &str| {
         let patched = build(&workspace, &edit(&toy, "fs/a.c", from, to)).expect("built");
         functions(&patched.pair("vmlinux").expect("changed").patched)
     };
     assert_eq!(built("far(1)", "far(7)"), ["a", "b", "c", "one", "two"]);
-    // A new function is in no list, and an entry without a function is none.
+    // No list has the new function, and an entry without its function is dropped.
     assert_eq!(built("two", "other"), ["a", "b", "c", "one"]);
 }
 
@@ -389,7 +389,7 @@ fn a_kernels_record_leads_to_its_lists() {
     let by_record = toy.kernel();
     let named = Kernel::open(&Options { lists: Some(lists.clone()), ..toy.options() }).expect("a kernel");
     assert_eq!((by_record.key(), by_record.units_with_lists()), (named.key(), Some(1)));
-    // The same lists at another place are the same kernel; other lists are not.
+    // The same lists at another place make the same kernel. Other lists make another kernel.
     let moved = toy.root.path().join("moved");
     std::fs::rename(&lists, &moved).expect("moved");
     let failure = Kernel::open(&toy.options()).expect_err("refused");
@@ -402,7 +402,7 @@ fn a_kernels_record_leads_to_its_lists() {
     assert_eq!(code(&Kernel::open(&options).expect_err("refused")), "klpx::bad-list");
 }
 
-/// Not a test: the other klpx of the tests below, run as a process of its own.
+/// Not a test: a second klpx process for the tests below.
 #[test]
 #[ignore = "started by other tests"]
 fn child() {
@@ -449,7 +449,7 @@ fn signal(child: &Child, signal: i32) {
     unsafe { libc::kill(child.id().cast_signed(), signal) };
 }
 
-/// Starts a build that hangs half-way through compiling fs/a.c; the path of that object.
+/// Starts a build that hangs in the middle of compiling fs/a.c. Returns the path of that object.
 fn start_slow(toy: &Toy) -> (Child, PathBuf, PathBuf) {
     let workspace = toy.open();
     workspace.baseline(&()).expect("a baseline");
@@ -477,7 +477,7 @@ fn a_run_that_is_killed_leaves_a_good_cache() {
     let after_kill =
         std::fs::read(after_kill.pair("vmlinux").expect("changed").patched.as_path()).expect("read");
     drop(workspace);
-    // The same as with a cache that was never disturbed.
+    // The result equals the result with an undisturbed cache.
     std::fs::remove_dir_all(toy.cache()).expect("removed");
     let fresh = build(&toy.open(), &patch).expect("built");
     assert_eq!(
@@ -513,7 +513,7 @@ fn a_killed_baseline_is_started_anew() {
     assert!(!object.exists());
 }
 
-/// Remembers the steps it was told.
+/// Records the steps.
 #[derive(Default)]
 struct Steps(Mutex<Vec<String>>);
 
@@ -543,7 +543,7 @@ fn a_second_klpx_waits_and_says_so() {
     assert_eq!(steps.0.lock().expect("lock")[0], format!("waiting for another klpx (pid {})", child.id()));
 }
 
-/// The toy kernel as its make was given these variables.
+/// The toy kernel, with these variables given to its make.
 fn given(toy: &Toy, texts: &[&str]) -> Kernel {
     let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     Kernel::open(&Options { given: Given::read(&texts).expect("variables"), ..toy.options() })

@@ -1,6 +1,6 @@
-//! The one shape of everything klpx refuses or fails at: a stable code, what, where, why, and what to do.
+//! The shape of every refusal and failure of klpx: a stable code, what happened, where, why, and a remedy.
 //!
-//! Owns the codes' form and the exit codes. Never prints: only the CLI knows the terminal.
+//! Owns the form of the codes and the exit codes. Never prints: only the CLI knows the terminal.
 
 mod note;
 pub mod words;
@@ -31,9 +31,9 @@ pub enum Class {
     Environment,
     /// A file is not what it should be: truncated, corrupt, another format.
     Input,
-    /// A livepatch's transition did not end in time, and was taken back.
+    /// A livepatch's transition did not end in time and was reversed.
     Reverted,
-    /// A livepatch's transition does not end, in neither direction.
+    /// A livepatch's transition ends in neither direction.
     Stuck,
     /// Stopped by a signal.
     Interrupted,
@@ -80,13 +80,13 @@ impl Class {
 /// Where in the source, or in which symbol, a diagnosis applies. Any part may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
-    /// The function or object, by the name the kernel has for it.
+    /// The function or object, by the kernel's name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
     /// The place in the symbol's code, in bytes from its entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
-    /// The file, relative to the kernel tree where it lies in it.
+    /// The file, relative to the kernel tree if it lies in the tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The line in `file`, from 1.
@@ -105,20 +105,20 @@ impl Place {
         Place { file: Some(name.into()), line, ..Place::default() }
     }
 
-    /// The same place at some bytes from the symbol's entry.
+    /// The same place, moved to `offset` bytes from the symbol's entry.
     pub fn inside(mut self, offset: i64) -> Place {
         self.offset = Some(offset);
         self
     }
 
-    /// The same place with the file and line added.
+    /// The same place with a file and line.
     pub fn at(mut self, file: impl Into<String>, line: Option<u32>) -> Place {
         self.file = Some(file.into());
         self.line = line;
         self
     }
 
-    /// True when nothing is known.
+    /// Returns true if every part is unknown.
     pub fn is_empty(&self) -> bool {
         *self == Place::default()
     }
@@ -141,12 +141,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// Bytes from an entry as people write them: `+0x10` behind it, `-0x10` before it.
+/// Bytes from an entry, in the usual notation: `+0x10` after the entry, `-0x10` before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// The offset behind a name; the name alone at the entry itself.
+    /// The name followed by the offset. At the entry itself, the name alone.
     pub fn behind(self, name: impl fmt::Display) -> String {
         match self.0 {
             0 => name.to_string(),
@@ -162,7 +162,7 @@ impl fmt::Display for Offset {
     }
 }
 
-/// One thing that is wrong: what, where, why, and what to do about it.
+/// One thing that is wrong: what happened, where, why, and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Diagnosis {
     /// Stable code, such as `klpx::changed-data`.
@@ -174,13 +174,13 @@ pub struct Diagnosis {
     /// Where.
     #[serde(skip_serializing_if = "Place::is_empty")]
     pub place: Place,
-    /// Why it is a failure. May be empty when `what` says it all.
+    /// Why it is a failure. May be empty if `what` says everything.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
     /// What the user can do.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
-    /// Further lines, shown as they are: a compiler's own words, a list of symbols.
+    /// Further lines, shown unchanged: the compiler's output, a list of symbols.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub detail: Vec<String>,
 }
@@ -199,25 +199,25 @@ impl Diagnosis {
         }
     }
 
-    /// Says where.
+    /// Sets the place.
     pub fn place(mut self, place: Place) -> Diagnosis {
         self.place = place;
         self
     }
 
-    /// Says why.
+    /// Sets the reason.
     pub fn why(mut self, why: impl Into<String>) -> Diagnosis {
         self.why = why.into();
         self
     }
 
-    /// Says what to do.
+    /// Sets what the user can do.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Diagnosis {
         self.remedy = remedy.into();
         self
     }
 
-    /// Adds lines to be shown as they are.
+    /// Adds lines that are shown unchanged.
     pub fn detail(mut self, lines: impl IntoIterator<Item = String>) -> Diagnosis {
         self.detail.extend(lines);
         self
@@ -228,7 +228,7 @@ impl Diagnosis {
         Diagnosis::new("klpx::internal", Class::Internal, "a fault in klpx").why(why)
     }
 
-    /// A failed system call on a file, with a full disk told apart from the rest.
+    /// A failed system call on a file. A full disk has its own code.
     pub fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Diagnosis {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
         let code = if full { "klpx::disk-full" } else { "klpx::io" };
@@ -255,7 +255,7 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Why a command stopped: one diagnosis or more, the first decides the exit code.
+/// Why a command stopped: one or more diagnoses. The first one decides the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     first: Box<Diagnosis>,
@@ -263,7 +263,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Every diagnosis, sorted, or `Ok` when there is none.
+    /// A failure with every diagnosis, sorted, or `Ok` if there is none.
     pub fn all(mut diagnoses: Vec<Diagnosis>) -> Result<(), Failure> {
         diagnoses.sort();
         diagnoses.dedup();
@@ -274,7 +274,7 @@ impl Failure {
         }
     }
 
-    /// The same with each diagnosis told better.
+    /// The failure with each diagnosis replaced by the result of `tell`.
     pub fn map(self, tell: impl FnMut(Diagnosis) -> Diagnosis) -> Failure {
         let mut told: Vec<Diagnosis> = std::iter::once(*self.first).chain(self.rest).map(tell).collect();
         Failure { first: Box::new(told.remove(0)), rest: told }
@@ -311,7 +311,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The result of every fallible operation in klpx.
+/// The result of a fallible operation in klpx.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 #[cfg(test)]

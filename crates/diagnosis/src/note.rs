@@ -1,11 +1,11 @@
-//! Things to know that stop nothing.
+//! Notes: information for the user that does not stop a command.
 
 use std::fmt;
 use std::ops::Deref;
 
 use serde::Serialize;
 
-/// Something to know that stops nothing.
+/// A note: information for the user that does not stop a command.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
     /// Stable code, such as `klpx::hunk-moved`.

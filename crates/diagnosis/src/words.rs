@@ -1,6 +1,6 @@
-//! Counts in the words of messages.
+//! Counts, as messages show them.
 
-/// A count with thousands separated, such as `27,012`.
+/// A count with separated thousands, such as `27,012`.
 pub fn count(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -13,7 +13,7 @@ pub fn count(n: usize) -> String {
     text
 }
 
-/// A count with what is counted, such as `1 unit` or `2 units`.
+/// A count with its noun, such as `1 unit` or `2 units`.
 pub fn plural(n: usize, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! What a guest says on its console: the lines of the protocol, what the kernel complains of, and the verdict on each
+//! The output of a guest on its console: the lines of the protocol, the kernel's complaints, and the verdict on each
 //! task.
 
 use std::collections::BTreeMap;
@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use crate::Task;
 use crate::qemu::End;
 
-/// Before every line of the protocol.
+/// The beginning of every protocol line.
 const PREFIX: &str = "KLPX-GUEST: ";
-/// Console lines that no healthy kernel writes. A task that provokes one says so.
+/// Console lines that no healthy kernel writes. A task lists the complaints that it provokes.
 const COMPLAINTS: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -27,26 +27,26 @@ const COMPLAINTS: &[&str] = &[
     "unknown relocation",
 ];
 
-/// What a guest said about one task.
+/// The result of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Checks that passed.
     pub passed: Vec<String>,
-    /// What went wrong; empty is success if the task also finished.
+    /// What went wrong. Empty after a success, if the task also finished.
     pub failures: Vec<String>,
-    /// Lines that the script wants a person to see.
+    /// Lines that the script shows to the user.
     pub shown: Vec<String>,
-    /// The task came to its end.
+    /// True if the task ran to its end.
     pub finished: bool,
 }
 
 impl Verdict {
-    /// True when the task ran to its end and nothing went wrong.
+    /// Returns true if the task ran to its end, passed a check, and nothing went wrong.
     pub fn good(&self) -> bool {
         self.finished && self.failures.is_empty() && !self.passed.is_empty()
     }
 
-    /// What went wrong; empty when it is good.
+    /// The failures. Empty if the verdict is good.
     pub fn problems(&self) -> Vec<String> {
         match self.good() {
             false if self.failures.is_empty() => vec!["the guest did not come to its end".to_owned()],
@@ -55,13 +55,13 @@ impl Verdict {
     }
 }
 
-/// Reads the console and keeps the verdicts.
+/// Parses the console and collects the verdicts.
 pub(crate) struct Protocol<'a> {
     tasks: &'a [&'a Task],
     verdicts: BTreeMap<String, Verdict>,
-    /// The task that runs, and which of its expected complaints have come.
+    /// The running task, with a flag for each of its expected complaints that has come.
     current: Option<(&'a Task, Vec<bool>)>,
-    /// The task that ended last: what the kernel says between two tasks, or after all, is its doing.
+    /// The task that ended last. Complaints between two tasks, or after all tasks, count against this task.
     last: Option<&'a Task>,
     done: bool,
 }
@@ -119,7 +119,7 @@ impl<'a> Protocol<'a> {
         }
     }
 
-    /// A line that is not the protocol's: the kernel speaks.
+    /// Handles a line that is not part of the protocol: a line of the kernel.
     fn kernel_line(&mut self, line: &str) {
         if self.current.is_none()
             && self.last.is_some_and(|task| task.console.iter().any(|text| line.contains(text)))

@@ -1,4 +1,4 @@
-//! What this machine has to have for a guest: an emulator, and a static busybox.
+//! What a guest needs on this machine: an emulator and a static busybox.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
-/// The path of a command, if there is one on PATH or in the system's own directories.
+/// The path of a command, if PATH or one of the system directories has the command.
 pub fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -19,7 +19,7 @@ pub fn which(name: &str) -> Option<PathBuf> {
 /// The installed busybox. A guest has no shared libraries, so the busybox must need none.
 ///
 /// # Errors
-/// `klpx::missing-tool` when there is none.
+/// `klpx::missing-tool` if there is no busybox, or if it needs shared libraries.
 pub fn busybox() -> Result<PathBuf> {
     let missing = |why: &str| {
         Diagnosis::new("klpx::missing-tool", Class::Environment, "a guest needs a static busybox")
@@ -33,7 +33,7 @@ pub fn busybox() -> Result<PathBuf> {
     }
 }
 
-/// True for a program that needs no shared library.
+/// Returns true if the program needs no shared library.
 pub fn is_static(path: &Path) -> bool {
     let Ok(data) = std::fs::read(path) else { return false };
     let Ok(header) = elf::FileHeader64::<Endianness>::parse(&*data) else { return false };

@@ -9,7 +9,7 @@ use klpx_diagnosis::Diagnosis;
 
 type Result<T> = std::result::Result<T, Diagnosis>;
 
-/// What the archive will hold, in order of addition.
+/// The entries of the archive, in the order of addition.
 pub(crate) struct Initramfs {
     entries: Vec<Entry>,
 }
@@ -34,14 +34,14 @@ impl Initramfs {
         Ok(archive)
     }
 
-    /// Adds a file of the host, its directories too.
+    /// Adds a file of the host, with its parent directories.
     pub(crate) fn file(&mut self, path: &str, host: &Path, mode: u32) -> Result<()> {
         let data = read(host)?;
         self.bytes(path, data, mode);
         Ok(())
     }
 
-    /// Adds a file from memory, its directories too.
+    /// Adds a file from memory, with its parent directories.
     pub(crate) fn bytes(&mut self, path: &str, data: Vec<u8>, mode: u32) {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {

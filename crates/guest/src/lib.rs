@@ -1,8 +1,8 @@
 //! Guests in QEMU that try livepatches: the kernel's own image, an initramfs of busybox, modules and shell scripts, and
-//! what the console says.
+//! the console output.
 //!
-//! Owns the emulator, the protocol on the console and the words that scripts are written in (`script/guest.sh`). Never
-//! builds anything, and needs no privileges.
+//! Owns the emulator, the protocol on the console and the shell functions that scripts use (`script/guest.sh`). Never
+//! builds anything and needs no privileges.
 
 mod console;
 mod host;
@@ -28,69 +28,70 @@ pub use crate::modules::{Module, Modules};
 pub use crate::qemu::Accelerator;
 pub use crate::trial::{Expectation, Trial};
 
-/// Process 1 of a guest, and the words of scripts.
+/// Process 1 of a guest, and the shell functions of scripts.
 const INIT: &str = include_str!("script/init");
 const WORDS: &str = include_str!("script/guest.sh");
 const TASKS: &str = include_str!("script/tasks.sh");
-/// What hands the tasks to the system on a disk, the service that runs them there, and the kernel's modules for the disk.
+/// The script that hands the tasks and the kernel's modules to the system on a disk, and the service that runs the
+/// tasks there.
 const DISK: &str = include_str!("script/disk.sh");
 const DISK_SERVICE: &str = include_str!("script/disk.service");
-/// Modules that a guest with a disk needs; each may be built into the kernel.
+/// Modules that a guest with a disk needs. Each may be built into the kernel instead.
 pub const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
-/// How long a guest may take to boot, with the system on its disk, and each of its tasks to run. Most take seconds.
+/// Time limits: for a boot, for a boot with the system on a disk, and for each task. Most take seconds.
 const BOOT: Duration = Duration::from_secs(60);
 const BOOT_DISK: Duration = Duration::from_secs(240);
 const TASK: Duration = Duration::from_secs(150);
-/// How many of the console's last lines an error shows.
+/// How many of the last console lines an error shows.
 const TAIL: usize = 25;
 
-/// A script that runs in a guest, in a directory of its own.
+/// A script that runs in a guest, in its own directory.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The name of its directory. Tasks run in the order of their names.
+    /// The name of the task's directory. Tasks run in the order of their names.
     pub name: String,
-    /// The script, for busybox's shell, in the words of `guest.sh`.
+    /// The script, for busybox's shell, with the functions of `guest.sh`.
     pub script: String,
     /// Files beside the script: name and content.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Pieces of console lines that are complaints elsewhere and expected here.
+    /// Pieces of console lines that are complaints for other tasks and expected for this task.
     pub console: Vec<String>,
 }
 
-/// A guest: what it runs on and what it holds besides its tasks.
+/// A guest: its machine, and its contents besides the tasks.
 #[derive(Debug)]
 pub struct Guest {
     /// The machine.
     pub machine: &'static Machine,
-    /// The kernel's image as a boot loader starts it.
+    /// The kernel image that a boot loader starts.
     pub image: PathBuf,
     /// A static busybox of the guest's architecture.
     pub busybox: PathBuf,
-    /// Modules that its tasks may load with the word `module`.
+    /// Modules that the tasks may load with the shell function `module`.
     pub modules: Vec<Module>,
     /// Programs: name and file.
     pub programs: Vec<(String, PathBuf)>,
-    /// A disk with a file system that ext4 reads and a system whose process 1 is systemd. The system runs the tasks, and
-    /// what they leave on the disk stays there. [`DISK_MODULES`] are among the modules.
+    /// A disk with a file system that ext4 reads and a system whose process 1 is systemd. The system runs the tasks.
+    /// Files that tasks leave on the disk stay there. The modules include [`DISK_MODULES`].
     pub disk: Option<PathBuf>,
-    /// Further words of the kernel's command line.
+    /// Further words for the kernel's command line.
     pub arguments: String,
 }
 
-/// What came of one boot.
+/// The result of one boot.
 pub struct Boot {
-    /// By task, as far as the guest came.
+    /// The verdicts of the tasks that the guest reached.
     pub verdicts: BTreeMap<String, Verdict>,
     /// Every line of the console.
     pub console: String,
 }
 
 impl Guest {
-    /// Runs tasks in one guest, and boots again without the one that took the guest down, so that no task hides another.
-    /// The console goes to `log`.
+    /// Runs tasks in one guest. If a task takes the guest down, boots again with the remaining tasks, so that no task
+    /// hides another. Writes the console to `log`.
     ///
     /// # Errors
-    /// When the emulator is missing or fails, or the guest does not reach its first task.
+    /// If the emulator is missing or fails, or the guest does not reach its first task.
     pub fn run(&self, tasks: &[Task], log: &Path) -> Result<BTreeMap<String, Verdict>> {
         let mut verdicts = BTreeMap::new();
         let mut left: Vec<&Task> = tasks.iter().collect();
@@ -106,10 +107,10 @@ impl Guest {
         Ok(verdicts)
     }
 
-    /// Boots once and runs tasks until one takes the guest down.
+    /// Boots once and runs tasks until a task takes the guest down.
     ///
     /// # Errors
-    /// When the emulator is missing or fails.
+    /// If the emulator is missing or fails.
     pub fn boot(&self, tasks: &[&Task], log: &Path) -> Result<Boot> {
         let scratch = tempfile::tempdir()
             .map_err(|error| Diagnosis::io("make a folder in", &std::env::temp_dir(), &error))?;

@@ -1,17 +1,17 @@
-//! What differs between guests of two architectures: one table.
+//! The differences between guests of two architectures, in one table.
 
 use klpx_normalize::arch::Arch;
 
 /// How guests of an architecture run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Rust's name of the architecture, to tell a native machine from a foreign one.
+    /// Rust's name of the architecture. Tells a native machine from a foreign machine.
     rust: &'static str,
     /// The emulator.
     pub qemu: &'static str,
-    /// Debian's package of the emulator.
+    /// The Debian package of the emulator.
     pub package: &'static str,
-    /// What the emulator needs to know for this architecture alone.
+    /// Emulator arguments for this architecture only.
     pub(crate) board: &'static [&'static str],
     /// The processor to emulate.
     pub(crate) emulated: &'static str,
@@ -29,7 +29,7 @@ pub static X86_64: Machine = Machine {
     console: "ttyS0",
 };
 
-/// QEMU's `virt` board. Its pointer authentication is emulated with an algorithm of QEMU's own: the architected one
+/// QEMU's `virt` board. Pointer authentication is emulated with QEMU's own algorithm, because the architected algorithm
 /// takes most of the time.
 pub static ARM64: Machine = Machine {
     rust: "aarch64",
@@ -41,7 +41,7 @@ pub static ARM64: Machine = Machine {
 };
 
 impl Machine {
-    /// The machine for kernels of an architecture.
+    /// The machine for kernels of the architecture.
     pub fn of(arch: Arch) -> &'static Machine {
         match arch {
             Arch::X86_64 => &X86_64,
@@ -49,7 +49,7 @@ impl Machine {
         }
     }
 
-    /// True when programs for it run here as they are.
+    /// Returns true if this host runs the machine's programs natively.
     pub fn is_native(&self) -> bool {
         self.rust == std::env::consts::ARCH
     }

@@ -1,4 +1,4 @@
-//! A kernel's modules: where each lies, compressed or not, and what must be loaded before it.
+//! A kernel's modules: the place of each, compressed or not, and the modules that must be loaded first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_normalize::elf::ElfFile;
 
-/// Endings of files of modules.
+/// Extensions of module files.
 const FORMS: &[&str] = &["ko", "ko.xz", "ko.zst", "ko.gz"];
 
-/// The modules of a kernel, and what is built into it instead.
+/// The modules of a kernel, and the names that are built into the kernel.
 #[derive(Debug)]
 pub struct Modules {
     root: PathBuf,
-    /// Paths below the root, without an ending, by the module's name.
+    /// Paths below the root, without an extension, by module name.
     paths: BTreeMap<String, PathBuf>,
     builtin: BTreeSet<String>,
 }
 
-/// A module that a guest loads.
+/// A module for a guest to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// The kernel's name for it.
+    /// The kernel's name for the module.
     pub name: String,
     /// The ELF file.
     pub data: Vec<u8>,
-    /// What must be loaded for it, in order; itself comes last.
+    /// The modules to load, in order. The module itself comes last.
     pub chain: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Modules {
     /// Reads `modules.order` and `modules.builtin` of a directory.
     ///
     /// # Errors
-    /// When `modules.order` can't be read.
+    /// If `modules.order` can't be read.
     pub fn read(root: &Path) -> Result<Modules> {
         let order = root.join("modules.order");
         let order = fs::read_to_string(&order).map_err(|error| Diagnosis::io("read", &order, &error))?;
@@ -53,12 +53,12 @@ impl Modules {
         Modules { root: root.to_path_buf(), ..self }
     }
 
-    /// Every module's name.
+    /// The names of all modules.
     pub fn names(&self) -> Vec<String> {
         self.paths.keys().cloned().collect()
     }
 
-    /// True for a module of the kernel, or for what is built in under that name.
+    /// Returns true if the name is a module of the kernel or built into the kernel.
     pub fn has(&self, name: &str) -> bool {
         self.builtin.contains(name) || self.paths.contains_key(name)
     }
@@ -81,10 +81,10 @@ impl Modules {
         Ok(file.ok_or_else(|| missing(format!("{} is missing", path.display())))?)
     }
 
-    /// The modules in the order in which they can be loaded, with all that they need. What is built in is left out.
+    /// The named modules and the modules that they need, in loading order. Leaves out modules that are built in.
     ///
     /// # Errors
-    /// When a file is missing or no module.
+    /// If a file is missing or is not a module.
     pub fn loading(&self, names: &[String]) -> Result<Vec<Module>> {
         let mut order = Vec::new();
         for name in names {
@@ -99,7 +99,7 @@ impl Modules {
         }
         let file = ElfFile::open(&self.file(name)?)?;
         let mut chain: Vec<String> = Vec::new();
-        // The kernel refuses modules that need each other, so this ends.
+        // The kernel refuses modules that need each other, so the recursion ends.
         for needed in depends(&file)? {
             self.add(&needed, order)?;
             let earlier = order.iter().find(|module| module.name == needed);
@@ -113,12 +113,12 @@ impl Modules {
     }
 }
 
-/// `md_mod` of `drivers/md/md-mod.ko` or `drivers/md/md-mod.o`.
+/// `md_mod` for `drivers/md/md-mod.ko` or `drivers/md/md-mod.o`.
 fn name_of(line: &str) -> Option<String> {
     Some(Path::new(line).file_stem()?.to_str()?.replace('-', "_"))
 }
 
-/// The modules that one needs, as modpost wrote them into it.
+/// The modules that a module needs, as modpost recorded them.
 fn depends(file: &ElfFile) -> Result<Vec<String>> {
     let elf = file.parse()?;
     let info = elf.section_by_name(b".modinfo").ok_or_else(|| {

@@ -1,5 +1,5 @@
-//! A small QEMU runner: kernel, initramfs, serial console. Streams lines, stops at a word, a deadline, or the guest's
-//! end.
+//! A small QEMU runner: kernel, initramfs, serial console. Passes on console lines until the guest ends or a deadline
+//! passes.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,11 +13,11 @@ use klpx_diagnosis::{Class, Diagnosis};
 use crate::host::which;
 use crate::machine::Machine;
 
-/// How to run guest code. With a thread for each of its processors, TCG may run a breakpoint that the kernel has
-/// already taken out of its text again, and the guest oopses.
+/// Accelerators. TCG runs all processors in one thread: with a thread for each, TCG may run a breakpoint that the
+/// kernel has already removed from its text, and the guest oopses.
 const KVM: &str = "kvm";
 const TCG: &str = "tcg,thread=single";
-/// A kernel that runs at all panics for want of a root file system well before this.
+/// How long a test of KVM may take. A kernel that runs panics much earlier, for lack of a root file system.
 const PROBE: Duration = Duration::from_secs(10);
 
 /// How a guest's run ended.
@@ -29,21 +29,21 @@ pub(crate) enum End {
     TimedOut,
 }
 
-/// How QEMU may run a guest of a machine.
+/// The accelerator that runs guests of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accelerator(&'static str);
 
 impl Accelerator {
-    /// True when the guest's instructions are emulated, which is slow.
+    /// Returns true if the guest's instructions are emulated, which is slow.
     pub fn is_emulation(self) -> bool {
         self.0 == TCG
     }
 
-    /// The one that runs guests of this host's own architecture, found once by booting a kernel without a root: only
-    /// trying tells. Other architectures are emulated.
+    /// Finds the accelerator for guests of the machine. For this host's own architecture, klpx boots a kernel without a
+    /// root once, since only a trial shows that KVM works. Other architectures are emulated.
     ///
     /// # Errors
-    /// `klpx::missing-tool` when the emulator is not installed.
+    /// `klpx::missing-tool` if the emulator is not installed.
     pub fn find(machine: &Machine, image: &Path) -> Result<Accelerator, Diagnosis> {
         static NATIVE: OnceLock<&str> = OnceLock::new();
         if which(machine.qemu).is_none() {
@@ -58,35 +58,35 @@ impl Accelerator {
         Ok(Accelerator(NATIVE.get_or_init(|| {
             let mut ran = false;
             let seen = |line: &str| ran |= line.contains("Kernel panic") || line.contains("end Kernel");
-            // A KVM that does not work says so on standard error, or nothing at all until the time is over.
+            // A broken KVM reports an error on standard error, or prints nothing until the deadline.
             let _ = watch(&mut command(machine, Accelerator(KVM), image, ""), PROBE, seen);
             if ran { KVM } else { TCG }
         })))
     }
 }
 
-/// A guest to be run.
+/// The settings of one run.
 pub(crate) struct Run<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) image: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) disk: Option<&'a Path>,
-    /// Further words of the kernel's command line.
+    /// Further words for the kernel's command line.
     pub(crate) arguments: &'a str,
     pub(crate) limit: Duration,
 }
 
 impl Run<'_> {
-    /// Boots and gives every line of the serial console to `line` until the guest ends or its time is over.
+    /// Boots and passes every line of the serial console to `line` until the guest ends or the deadline passes.
     ///
     /// # Errors
-    /// When the emulator is missing or fails.
+    /// If the emulator is missing or fails.
     pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<End, Diagnosis> {
         let accelerator = Accelerator::find(self.machine, self.image)?;
         let mut command = command(self.machine, accelerator, self.image, self.arguments);
         command.arg("-initrd").arg(self.initramfs);
         if let Some(disk) = self.disk {
-            // A comma in a name is written twice (qemu(1), -drive).
+            // A comma in a file name is doubled (qemu(1), -drive).
             let file = disk.to_string_lossy().replace(',', ",,");
             command.arg("-drive").arg(format!("file={file},format=raw,if=virtio"));
         }
@@ -108,12 +108,12 @@ fn command(machine: &Machine, accelerator: Accelerator, image: &Path, arguments:
     command
 }
 
-/// A guest that is killed when its watcher goes away.
+/// A guest process. Dropping the value kills the guest.
 struct Guest(Child);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The guest may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -144,7 +144,7 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
     let mut stderr = guest.0.stderr.take().ok_or_else(|| Diagnosis::internal("the errors are piped"))?;
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
-        // QEMU's own words only; a read error leaves what there is.
+        // Only QEMU's own messages. After a read error, `text` has the part that was read.
         let _ = std::io::Read::read_to_string(&mut stderr, &mut text);
         text
     });

@@ -1,5 +1,5 @@
-//! The trial of a livepatch in a guest: loaded before and after the modules that it patches, disabled, unloaded, loaded
-//! again, put in the place of an earlier one, and the fix itself by commands or a script.
+//! The trial of a livepatch in a guest: load it before and after the modules that it patches, disable it, unload it,
+//! load it again, replace an earlier livepatch with it, and check the fix by commands or a script.
 
 use std::collections::BTreeSet;
 
@@ -7,28 +7,28 @@ use crate::Task;
 
 const WORDS: &str = include_str!("script/trial.sh");
 
-/// A livepatch to be tried, and what it should do.
+/// A livepatch that is to be tried, and its expected behaviour.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
-    /// The kernel's name of it.
+    /// The kernel's name of the livepatch.
     pub name: String,
     /// The module.
     pub module: Vec<u8>,
-    /// The functions that it replaces: object, and name with position as sysfs has them (`vmlinux`, `f,1`).
+    /// The replaced functions: object, and name with position as in sysfs (`vmlinux`, `f,1`).
     pub functions: Vec<(String, String)>,
-    /// The modules that it patches; one may have callbacks alone.
+    /// The modules that the livepatch patches. A module may have only callbacks.
     pub targets: BTreeSet<String>,
-    /// An earlier livepatch, whose place it takes: name and module.
+    /// An earlier livepatch that this one replaces: name and module.
     pub previous: Option<(String, Vec<u8>)>,
-    /// Commands that run before it is loaded.
+    /// Commands that run before the livepatch is loaded.
     pub before: Vec<Expectation>,
-    /// Commands that run while it is loaded.
+    /// Commands that run while the livepatch is loaded.
     pub after: Vec<Expectation>,
-    /// A script that runs while it is loaded, in the words of `guest.sh`.
+    /// A script that runs while the livepatch is loaded, with the functions of `guest.sh`.
     pub script: Option<String>,
 }
 
-/// A command, and what it prints: a pattern of the shell.
+/// A command and its expected output, a shell pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// The command, for busybox's shell.
@@ -40,7 +40,7 @@ pub struct Expectation {
 impl std::str::FromStr for Expectation {
     type Err = String;
 
-    /// `COMMAND => OUTPUT`.
+    /// Parses `COMMAND => OUTPUT`.
     fn from_str(text: &str) -> Result<Expectation, String> {
         let (command, output) = text.rsplit_once("=>").ok_or("write COMMAND => OUTPUT")?;
         let (command, output) = (command.trim().to_owned(), output.trim().to_owned());
@@ -52,7 +52,7 @@ impl std::str::FromStr for Expectation {
 }
 
 impl Trial {
-    /// What a guest does, in order.
+    /// The tasks of the trial, in order.
     pub fn tasks(&self) -> Vec<Task> {
         let has_targets = !self.targets.is_empty();
         let mut scripts = vec![("loaded, disabled, unloaded", "load\nunload\n")];

@@ -1,5 +1,5 @@
-//! Tasks that keep a transition from ending: their stacks, what they sleep in, and which patched function they are in
-//! (Documentation/livepatch/livepatch.rst, "Consistency model").
+//! Tasks that keep a transition from ending: their stacks, the functions that they sleep in, and the patched functions
+//! on their stacks (Documentation/livepatch/livepatch.rst, "Consistency model").
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::host::Host;
 use crate::loaded;
 
-/// How many tasks are looked at closely, and how many frames of each. The others are counted.
+/// How many tasks klpx examines, and how many frames of each. Further tasks are only counted.
 const TASKS: usize = 16;
 const FRAMES: usize = 24;
 
-/// A task that is not where the transition leads.
+/// A task that is not yet in the transition's target state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Blocker {
     /// Process and thread.
@@ -22,31 +22,31 @@ pub(crate) struct Blocker {
     pub(crate) name: String,
     /// One letter, as ps shows it.
     pub(crate) state: Option<char>,
-    /// The function that it sleeps in.
+    /// The function that the task sleeps in.
     pub(crate) sleeps_in: Option<String>,
-    /// The function of the livepatch that it is in.
+    /// The innermost patched function on the task's stack.
     pub(crate) holds: Option<String>,
-    /// Its frames, innermost first, without addresses.
+    /// The task's frames, innermost first, without addresses.
     pub(crate) stack: Vec<String>,
 }
 
-/// Those that were found.
+/// The blocking tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Blockers {
-    /// The first of them, by process.
+    /// The first tasks, sorted by process.
     pub(crate) tasks: Vec<Blocker>,
-    /// How many there are in all.
+    /// The number of all blocking tasks.
     pub(crate) count: usize,
 }
 
-/// Looks at every task. `target` is what their state must become: true for patched.
+/// Examines every task. `target` is the state that tasks must reach: true for patched.
 pub(crate) fn find(host: &Host, livepatch: &str, target: bool) -> Blockers {
     let functions: BTreeSet<String> = loaded::one(host, livepatch)
         .into_iter()
         .flat_map(|loaded| loaded.functions)
         .filter_map(|function| Some(function.function.split_once(',')?.0.to_owned()))
         .collect();
-    // KLP_UNPATCHED, KLP_PATCHED; a task that is in no transition has -1 (include/linux/livepatch.h).
+    // KLP_UNPATCHED, KLP_PATCHED. A task that is in no transition has -1 (include/linux/livepatch.h).
     let other = if target { "0" } else { "1" };
     let mut found = Blockers::default();
     for pid in numbers(host, "/proc") {
@@ -64,7 +64,7 @@ pub(crate) fn find(host: &Host, livepatch: &str, target: bool) -> Blockers {
     found
 }
 
-/// The names in a folder that are numbers, in their order.
+/// The names in a folder that are numbers, sorted.
 fn numbers(host: &Host, folder: &str) -> Vec<u32> {
     let mut found: Vec<u32> = host.names(folder).iter().filter_map(|name| name.parse().ok()).collect();
     found.sort_unstable();
@@ -76,7 +76,8 @@ fn blocker(host: &Host, pid: u32, tid: u32, functions: &BTreeSet<String>) -> Blo
     let frames = text("stack").unwrap_or_default();
     let stack: Vec<String> = frames.lines().filter_map(frame).take(FRAMES).collect();
     let name_of = |frame: &String| frame.split(['+', ' ']).next().unwrap_or_default().to_owned();
-    // A name may hold anything, a parenthesis too: what follows the last one is the state (proc(5), stat).
+    // A task's name may contain any character, even a parenthesis. The state follows the last parenthesis (proc(5),
+    // stat).
     let stat = text("stat").unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     let waits = text("wchan").filter(|name| !name.is_empty() && name != "0");
@@ -92,7 +93,7 @@ fn blocker(host: &Host, pid: u32, tid: u32, functions: &BTreeSet<String>) -> Blo
     }
 }
 
-/// `f+0x1/0x2 [module]` of `[<0>] f+0x1/0x2 [module]`.
+/// `f+0x1/0x2 [module]` for `[<0>] f+0x1/0x2 [module]`.
 fn frame(line: &str) -> Option<String> {
     let (_, frame) = line.split_once("] ")?;
     Some(frame.trim().to_owned()).filter(|frame| !frame.is_empty())
@@ -115,7 +116,7 @@ impl Blocker {
 }
 
 impl Blockers {
-    /// Lines for people.
+    /// The tasks and their stacks as lines for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for task in &self.tasks {

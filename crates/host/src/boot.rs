@@ -1,5 +1,5 @@
-//! Loading what is installed for the running kernel, as the boot does it. A switch on the kernel's command line turns it
-//! off.
+//! Loads the livepatches that are installed for the running kernel, as at boot. A switch on the kernel's command line
+//! prevents the load.
 
 use klpx_diagnosis::Result;
 use serde_json::json;
@@ -10,14 +10,14 @@ use crate::installed;
 use crate::load::Load;
 use crate::report::Report;
 
-/// The switch. The kernel keeps a word with a dot for a module of that name, and says nothing (init/main.c,
+/// The switch. The kernel leaves a word with a dot to the module of that name, and prints no message (init/main.c,
 /// unknown_bootoption).
 pub(crate) const SWITCH: &str = "klpx.livepatch=off";
 
-/// Loads it. The caller holds the lock.
+/// Loads the installed livepatches. The caller holds the lock.
 ///
 /// # Errors
-/// Of the first livepatch that is not loaded; what would go on top of it is not loaded either.
+/// The error of the first livepatch that fails. Livepatches on top of it are not loaded.
 pub(crate) fn run(host: &Host, waiting: &Waiting, report: &mut Report<'_>) -> Result<()> {
     if host.text("/proc/cmdline").is_some_and(|line| line.split_whitespace().any(|word| word == SWITCH)) {
         report.line(&format!("nothing is loaded: the kernel was booted with {SWITCH}"))?;

@@ -1,4 +1,4 @@
-//! What must hold before a livepatch is loaded: a table of checks. Nothing here changes the machine.
+//! The conditions for loading a livepatch: a table of checks. No check changes the machine.
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 
@@ -6,20 +6,20 @@ use crate::file::Livepatch;
 use crate::host::Host;
 use crate::loaded;
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// It holds.
+    /// The condition holds.
     Right(String),
-    /// It can't be told, with the reason. The kernel decides.
+    /// The check can't decide, with the reason. The kernel will decide.
     Unknown(String),
-    /// The livepatch is not to be loaded.
+    /// The livepatch must not be loaded.
     Refused(Box<Diagnosis>),
 }
 
 type Check = fn(&Host, &Livepatch) -> Finding;
 
-/// Every check, in the order in which people read them.
+/// Every check, in the order of the output.
 const CHECKS: [(&str, Check); 7] = [
     ("kernel", kernel),
     ("release", release),
@@ -30,12 +30,12 @@ const CHECKS: [(&str, Check); 7] = [
     ("functions", functions),
 ];
 
-/// Runs them all.
+/// Runs every check.
 pub(crate) fn run(host: &Host, livepatch: &Livepatch) -> Vec<(&'static str, Finding)> {
     CHECKS.iter().map(|(name, check)| (*name, check(host, livepatch))).collect()
 }
 
-/// The refusals among findings.
+/// The refusals in a list of findings.
 pub(crate) fn refusals(findings: Vec<(&'static str, Finding)>) -> Vec<Diagnosis> {
     let refused = findings.into_iter().filter_map(|(_, finding)| match finding {
         Finding::Refused(diagnosis) => Some(*diagnosis),
@@ -216,7 +216,7 @@ mod tests {
     use crate::file::tests::livepatch;
     use crate::testing::Machine;
 
-    /// What a check says: a code, `right` or `unknown`.
+    /// The result of a check: a code, `right` or `unknown`.
     fn verdict(machine: &Machine, livepatch: &Livepatch, check: &str) -> String {
         let findings = run(&machine.host(), livepatch);
         let (_, finding) = findings.into_iter().find(|(name, _)| *name == check).unwrap();

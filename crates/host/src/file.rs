@@ -1,4 +1,4 @@
-//! A livepatch in a file: what it says of itself, what it replaces, and the file for the kernel.
+//! A livepatch in a file: its modinfo, the functions that it replaces, and the file for the kernel.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,61 +13,62 @@ use sha2::{Digest, Sha256};
 
 use crate::host::{failed, hexadecimal, is_name, is_release};
 
-/// The largest file that is read, in bytes.
+/// The largest file that klpx-host reads, in bytes.
 const LIMIT: u64 = 256 << 20;
 
-/// A function that a livepatch replaces, as sysfs names it.
+/// A replaced function, by its names in sysfs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Function {
     /// `vmlinux` or a module.
     pub(crate) object: String,
-    /// Its name, a comma and which of that name it is, from 1.
+    /// Name, a comma and the sympos. A unique name has 1.
     pub(crate) function: String,
 }
 
-/// What a livepatch says of itself.
+/// The properties of a livepatch, from its file.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Livepatch {
-    /// The kernel's name of it.
+    /// The kernel's name of the livepatch.
     pub(crate) name: String,
-    /// The release that it is for.
+    /// The kernel release.
     pub(crate) release: String,
-    /// The build ID of the kernel that it is for, in hexadecimal.
+    /// The build ID of the kernel, in hexadecimal.
     pub(crate) kernel_build_id: Option<String>,
-    /// Its own build ID, in hexadecimal.
+    /// The livepatch's own build ID, in hexadecimal.
     pub(crate) build_id: Option<String>,
-    /// True when a signature stands behind it; nothing is known of whether it is right.
+    /// True if the file has a signature. The signature is not checked.
     pub(crate) signed: bool,
-    /// True when it takes the place of every other livepatch; `None` when the file does not say.
+    /// True if the livepatch is cumulative, that is, replaces every other livepatch. `None` if the file does not say
+    /// so.
     pub(crate) replace: Option<bool>,
-    /// The functions, sorted.
+    /// The replaced functions, sorted.
     pub(crate) functions: BTreeSet<Function>,
     /// modinfo's description.
     pub(crate) description: Option<String>,
     /// modinfo's version.
     pub(crate) version: Option<String>,
-    /// Vulnerabilities that it mends.
+    /// Vulnerabilities that the livepatch fixes.
     pub(crate) cves: Vec<String>,
-    /// Of the file as it lies, in hexadecimal.
+    /// The hash of the file as stored, in hexadecimal.
     pub(crate) sha256: String,
 }
 
-/// A file that was read.
+/// A livepatch file that was read.
 pub(crate) struct Opened {
     pub(crate) path: PathBuf,
     pub(crate) livepatch: Livepatch,
-    /// The file itself, at no certain place.
+    /// The open file. Its position is unspecified.
     pub(crate) file: File,
-    /// Its bytes as they lie.
+    /// The bytes of the file as stored.
     pub(crate) bytes: Vec<u8>,
-    /// The module, when the file is a compressed one.
+    /// The decompressed module, if the file is compressed.
     pub(crate) unpacked: Option<Vec<u8>>,
 }
 
 /// Reads a livepatch.
 ///
 /// # Errors
-/// `klpx::not-a-livepatch`, and what is wrong with the file.
+/// `klpx::not-a-livepatch`, or the reason why the file can't be read.
 pub(crate) fn open(path: &Path) -> Result<Opened> {
     let io = |error: &std::io::Error| failed("read", path, error);
     let file = klpx_input::open(path).map_err(|error| io(&error))?;
@@ -96,12 +97,12 @@ fn read(file: &ElfFile, sha256: String) -> Result<Livepatch> {
     let functions = module.objects.iter().flat_map(|object| {
         object.functions.iter().map(|function| Function {
             object: object.name.clone(),
-            // The kernel shows the only one as the first (klp_init_func, kernel/livepatch/core.c).
+            // The kernel shows a unique name with position 1 (klp_init_func, kernel/livepatch/core.c).
             function: format!("{},{}", function.old_name, function.sympos.max(1)),
         })
     });
     let cves = module.info.iter().filter(|(key, _)| key == "cve").map(|(_, value)| value.clone());
-    // Compilers put modinfo's entries in an order of their own.
+    // The order of modinfo's entries depends on the compiler, so they are sorted.
     let cves: BTreeSet<String> = cves.collect();
     Ok(Livepatch {
         name,
@@ -129,7 +130,7 @@ fn none(path: &Path, why: &str) -> Diagnosis {
 pub(crate) mod tests {
     use super::*;
 
-    /// A livepatch for the kernel of the tests' machine.
+    /// A livepatch for the kernel of the test machine.
     pub(crate) fn livepatch(name: &str, functions: &[&str]) -> Livepatch {
         let function = |name: &&str| Function { object: "vmlinux".into(), function: format!("{name},1") };
         Livepatch {

@@ -1,4 +1,4 @@
-//! Files that survive a power cut whole or not at all.
+//! Files that are either complete or absent after a power cut.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::host::failed;
 
-/// Puts a file in its place in one step, and on the disk. Its folder is made when it is missing.
+/// Writes a file in one step and syncs it to the disk. Creates a missing folder.
 ///
 /// # Errors
-/// The system's; what was there before is there yet.
+/// The error of the system. The earlier file then stays.
 pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().ok_or_else(|| Diagnosis::internal("a file is in a folder"))?;
     let written = fs::create_dir_all(folder).and_then(|()| {
@@ -20,23 +20,23 @@ pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut file =
             tempfile::Builder::new().prefix(".klpx-").permissions(permissions).tempfile_in(folder)?;
         file.write_all(bytes)?;
-        // The umask takes from the permissions that a new file gets.
+        // The umask reduced the permissions of the new file.
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         sync(folder)?;
-        // The folder itself may be new.
+        // The folder may be new, so its entry needs a sync, too.
         folder.parent().map_or(Ok(()), sync)
     });
     Ok(written.map_err(|error| failed("write", path, &error))?)
 }
 
-/// Removes a file, and from the disk; one that is not there is no failure.
+/// Removes a file and syncs the removal. A missing file is no error.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    // A file system that is read-only refuses even what is not there.
+    // On a read-only file system, even the removal of a missing file fails.
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! The machine: its files below a root, read with limits, and what its kernel is asked to do.
+//! The machine: its files below a root, read with limits, and the requests to its kernel.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,9 +9,9 @@ use klpx_diagnosis::{Class, Diagnosis, Result};
 
 use crate::system::{Kernel, Running};
 
-/// Bytes that are read of a file of sysfs or proc. The kernel gives a page, and a little more of a stack.
+/// The most bytes that are read from a file of sysfs or proc. The kernel gives a page, and slightly more for a stack.
 const LIMIT: u64 = 64 << 10;
-/// Entries that are read of a folder: as many as a kernel has process IDs at most (`PID_MAX_LIMIT`).
+/// The most entries that are read from a folder: the kernel's highest number of process IDs (`PID_MAX_LIMIT`).
 const ENTRIES: usize = 4 << 20;
 
 /// A machine.
@@ -31,25 +31,25 @@ impl Host {
         Host { root: root.into(), kernel }
     }
 
-    /// Where a file of the machine is.
+    /// The path of a file of the machine.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// The first bytes of a file, at most as many as the kernel's own files have.
+    /// The first bytes of a file. The limit exceeds the size of the kernel's own files.
     pub(crate) fn bytes(&self, path: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(self.at(path))?.take(LIMIT).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// The text of a file without its last line's end; what is no UTF-8 is replaced.
+    /// The text of a file without white space at its end. Invalid UTF-8 is replaced.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = self.bytes(path).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 
-    /// The names in a folder, sorted; nothing for one that is not there.
+    /// The names in a folder, sorted. Empty for a missing folder.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.at(path)).into_iter().flatten().flatten().take(ENTRIES);
         let mut names: Vec<String> =
@@ -58,7 +58,7 @@ impl Host {
         names
     }
 
-    /// True when something is there.
+    /// Returns true if the path exists.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.at(path).exists()
     }
@@ -66,14 +66,14 @@ impl Host {
     /// Writes to a file of sysfs.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the system.
     pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.at(path);
         let written = File::options().write(true).open(&path).and_then(|mut f| f.write_all(text.as_bytes()));
         Ok(written.map_err(|error| failed("write", &path, &error))?)
     }
 
-    /// The release of the running kernel, as `uname -r` says it.
+    /// The release of the running kernel, as `uname -r` prints it.
     ///
     /// # Errors
     /// `klpx::io` without proc.
@@ -81,7 +81,7 @@ impl Host {
         self.of_proc("/proc/sys/kernel/osrelease")
     }
 
-    /// What tells this boot from others.
+    /// The identifier of this boot.
     ///
     /// # Errors
     /// `klpx::io` without proc.
@@ -96,19 +96,19 @@ impl Host {
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 
-    /// The build ID of the running kernel, in hexadecimal; nothing when the kernel has none.
+    /// The build ID of the running kernel, in hexadecimal. `None` if the kernel has none.
     pub(crate) fn build_id(&self) -> Option<String> {
         klpx_normalize::notes::in_notes(&self.bytes("/sys/kernel/notes").ok()?).map(hexadecimal)
     }
 
-    /// The build ID of a module that is loaded.
+    /// The build ID of a loaded module.
     pub(crate) fn build_id_of(&self, module: &str) -> Option<String> {
         let notes = self.bytes(&format!("/sys/module/{module}/notes/.note.gnu.build-id")).ok()?;
         klpx_normalize::notes::in_notes(&notes).map(hexadecimal)
     }
 }
 
-/// Bytes as two digits each.
+/// The bytes, each as two hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -124,19 +124,19 @@ pub(crate) fn failed(doing: &str, path: &Path, error: &io::Error) -> Diagnosis {
     Diagnosis::io(doing, path, error).remedy(remedy)
 }
 
-/// True for the kernel's name of a module, which becomes a part of paths.
+/// Returns true for a valid name of a module. Names become parts of paths.
 pub(crate) fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (1..=55).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// True for a release, which becomes a part of paths (`__NEW_UTS_LEN`, include/uapi/linux/utsname.h).
+/// Returns true for a valid release. Releases become parts of paths (`__NEW_UTS_LEN`, include/uapi/linux/utsname.h).
 pub(crate) fn is_release(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-+~_".contains(&byte);
     (1..=64).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(plain)
 }
 
-/// The kernel's name for what a user calls a livepatch.
+/// The kernel's name of a livepatch, from the name that the user gave.
 ///
 /// # Errors
 /// `klpx::bad-name`.
@@ -150,7 +150,7 @@ pub(crate) fn name(text: &str) -> Result<String> {
     }
 }
 
-/// Waits, and gives the time that has passed since the clock's start.
+/// Waits, then returns the time since the start of the clock.
 pub(crate) fn pause(host: &Host, time: Duration) -> Duration {
     host.kernel.sleep(time);
     host.kernel.clock()

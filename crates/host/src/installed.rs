@@ -1,4 +1,4 @@
-//! Livepatches that are installed: files in `/usr/lib/modules/RELEASE/livepatch`.
+//! Installed livepatches: files in `/usr/lib/modules/RELEASE/livepatch`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use crate::loaded;
 use crate::report::Report;
 use crate::{files, mark};
 
-/// The folders of all releases.
+/// The parent of the folders of all releases.
 const RELEASES: &str = "/usr/lib/modules";
 
 fn folder(release: &str) -> String {
     format!("{RELEASES}/{release}/livepatch")
 }
 
-/// A livepatch that is installed, or why its file can't be read.
+/// An installed livepatch, or the reason why its file can't be read.
 type Found = Result<Opened>;
 
-/// The files for a release, sorted by name.
+/// The livepatch files of a release, sorted by name.
 pub(crate) fn files_of(host: &Host, release: &str) -> Vec<PathBuf> {
     let folder = folder(release);
     let names = host.names(&folder).into_iter().filter(|name| name_of(name).is_some());
     names.map(|name| host.at(&folder).join(name)).collect()
 }
 
-/// The livepatches for a release, sorted by file.
+/// The livepatches of a release, sorted by file.
 pub(crate) fn of(host: &Host, release: &str) -> Vec<Found> {
     files_of(host, release).iter().map(|path| file::open(path)).collect()
 }
 
-/// `a` of `a.ko` or `a.ko.xz`.
+/// `a` for `a.ko` or `a.ko.xz`.
 fn name_of(file: &str) -> Option<&str> {
     plain_name(file).strip_suffix(".ko").filter(|name| is_name(name))
 }
 
-/// Releases that livepatches are installed for, sorted.
+/// Releases with a folder for livepatches, sorted.
 fn releases(host: &Host) -> Vec<String> {
     let names = host.names(RELEASES).into_iter().filter(|name| is_release(name));
     names.filter(|release| host.has(&folder(release))).collect()
@@ -63,10 +63,10 @@ pub(crate) fn find(host: &Host, release: &str, name: &str) -> Result<PathBuf> {
     })?)
 }
 
-/// Puts a livepatch beside the modules of its kernel.
+/// Installs a livepatch in the folder of its kernel's modules.
 ///
 /// # Errors
-/// `klpx::kernel-not-installed`, or the system's.
+/// `klpx::kernel-not-installed`, or the error of the system.
 pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Result<()> {
     let opened = file::open(path)?;
     let Livepatch { name, release, .. } = &opened.livepatch;
@@ -87,22 +87,22 @@ pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Resu
 /// Removes an installed livepatch.
 ///
 /// # Errors
-/// `klpx::not-installed`, or the system's.
+/// `klpx::not-installed`, or the error of the system.
 pub(crate) fn uninstall(host: &Host, release: &str, name: &str, report: &mut Report<'_>) -> Result<()> {
     let path = find(host, release, name)?;
     files::remove(&path)?;
     if host.release().is_ok_and(|running| running == release) {
         mark::clear(host, name)?;
     }
-    // It stays when there is another one.
+    // The folder stays if it holds another file.
     let _ = fs::remove_dir(host.at(&folder(release)));
     report.line(&format!("{name} is not installed for {release} any more"))
 }
 
-/// Lists what is installed for every release, and whether it is loaded.
+/// Lists the installed livepatches of every release, each with its state.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn list(host: &Host, report: &mut Report<'_>) -> Result<()> {
     let running = host.release()?;
     let mut rows =
@@ -144,7 +144,7 @@ fn value(release: &str, livepatch: &Livepatch, state: &str) -> Value {
     value
 }
 
-/// What is loaded of an installed livepatch.
+/// The state of an installed livepatch in the running kernel.
 fn state(host: &Host, running: &str, release: &str, livepatch: &Livepatch) -> &'static str {
     if release != running {
         return "other kernel";
@@ -156,8 +156,8 @@ fn state(host: &Host, running: &str, release: &str, livepatch: &Livepatch) -> &'
     }
 }
 
-/// The livepatches to be loaded at boot, in order, and the names of those that are not wanted: the newest cumulative one
-/// stands for all before it, and those that are not cumulative and newer go on top.
+/// The livepatches to load at boot, in order, and the names of the rest. The newest cumulative livepatch supersedes all
+/// older ones. Newer livepatches, which are not cumulative, go on top.
 pub(crate) fn plan(mut livepatches: Vec<Opened>) -> (Vec<Opened>, Vec<String>) {
     livepatches.sort_by(|a, b| age(a).cmp(&age(b)));
     let newest = livepatches.iter().rposition(|opened| opened.livepatch.replace == Some(true));
@@ -165,18 +165,18 @@ pub(crate) fn plan(mut livepatches: Vec<Opened>) -> (Vec<Opened>, Vec<String>) {
     (wanted, livepatches.into_iter().map(|opened| opened.livepatch.name).collect())
 }
 
-/// What livepatches are ordered by: version, time of the file, name.
+/// The sort key of a livepatch: version, time of the file, name.
 fn age(opened: &Opened) -> (Vec<Part>, Option<std::time::SystemTime>, &str) {
     let Livepatch { name, version, .. } = &opened.livepatch;
     let time = opened.file.metadata().and_then(|meta| meta.modified()).ok();
     (parts(version.as_deref().unwrap_or_default()), time, name)
 }
 
-/// A part of a version: a number by its value, or a text.
+/// A part of a version: a number, sorted by value, or a text.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Text(String),
-    /// Its digits without zeros before them, and how many there are: of more digits, the larger.
+    /// The count of digits, and the digits, both without leading zeros. The number with more digits is larger.
     Number(usize, String),
 }
 
@@ -199,14 +199,14 @@ fn parts(version: &str) -> Vec<Part> {
     parts
 }
 
-/// A path, when the user means a file and not a name.
+/// The path, if the user named a file rather than a livepatch.
 pub(crate) fn as_file(text: &Path) -> Option<&Path> {
     let is_file = text.components().count() > 1
         || text.to_str().is_none_or(|text| text.contains('/') || plain_name(text).ends_with(".ko"));
     is_file.then_some(text)
 }
 
-/// Every livepatch of a release that can be read; the others are failures.
+/// The readable livepatches of a release, and the failures of the others.
 pub(crate) fn readable(host: &Host, release: &str) -> (Vec<Opened>, Vec<Failure>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for found in of(host, release) {

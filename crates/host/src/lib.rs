@@ -1,7 +1,7 @@
-//! Livepatches on a host: loaded, watched, taken out, installed for the next boot.
+//! Livepatches on a host: load, watch, unload, and install them for the next boot.
 //!
-//! Owns what is asked of the running kernel through sysfs, proc and the module system calls. Never builds or changes a
-//! module, never forces a transition unless told, never unloads what it was not told to.
+//! Owns the requests to the running kernel through sysfs, proc and the module system calls. Never builds or changes a
+//! module, never forces a transition unless asked, never unloads a livepatch unless asked.
 
 mod args;
 mod blockers;
@@ -42,10 +42,10 @@ use checks::Finding;
 use file::Opened;
 use report::Report;
 
-/// Runs a command on this machine, and gives the exit code of one that ended as it should.
+/// Runs a command on this machine and returns the exit code of a command that ran as intended.
 ///
 /// # Errors
-/// Why it stopped.
+/// The reason why the command stopped.
 pub fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
     run_on(&Host::this(), command, out)
 }
@@ -53,7 +53,7 @@ pub fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
 /// Runs a command on a machine.
 ///
 /// # Errors
-/// Why it stopped.
+/// The reason why the command stopped.
 pub fn run_on(host: &Host, command: &Command, out: &mut impl Write) -> Result<u8> {
     match command {
         Command::Load(args) => load_command(host, args, &mut Report::new(out, args.json)),
@@ -74,7 +74,7 @@ pub fn run_on(host: &Host, command: &Command, out: &mut impl Write) -> Result<u8
     }
 }
 
-/// Shows what came of a command, and then fails with what it failed with.
+/// Prints the result of a command, then returns the command's failure, if any.
 fn ended(value: Value, failure: Option<Failure>, report: &mut Report<'_>) -> Result<u8> {
     report.result(value)?;
     failure.map_or(Ok(0), Err)
@@ -94,7 +94,7 @@ fn load_command(host: &Host, args: &Load, report: &mut Report<'_>) -> Result<u8>
     ended(loaded.value, loaded.failure, report)
 }
 
-/// A file, or an installed livepatch of that name.
+/// Opens a file, or the installed livepatch of that name.
 fn open(host: &Host, module: &Path) -> Result<Opened> {
     match (installed::as_file(module), module.to_str()) {
         (None, Some(name)) => file::open(&installed::find(host, &host.release()?, &host::name(name)?)?),
@@ -139,7 +139,7 @@ fn crash_mark(host: &Host, livepatch: &file::Livepatch) -> Finding {
     }
 }
 
-/// A finding in words: the verdict, and why.
+/// The words for a finding: the verdict and the reason.
 fn told(finding: &Finding) -> (&'static str, String) {
     match finding {
         Finding::Right(why) => ("right", why.clone()),

@@ -1,4 +1,4 @@
-//! Loading one livepatch: checks, crash mark, the kernel, its transition, and what it replaced.
+//! Loads one livepatch: checks, crash mark, the kernel's load, its transition, and the removal of replaced livepatches.
 
 use klpx_diagnosis::{Failure, Result};
 use serde_json::{Value, json};
@@ -16,13 +16,14 @@ use crate::{mark, record, refusal};
 pub(crate) struct Load<'a> {
     pub(crate) host: &'a Host,
     pub(crate) waiting: &'a Waiting,
-    /// Load it although the machine once went down meanwhile.
+    /// Load the livepatch even if the machine once went down during its load.
     pub(crate) retry: bool,
-    /// Do not load it unless a crash would be seen at the next boot.
+    /// Refuse the load if no crash mark can be written.
     pub(crate) must_mark: bool,
 }
 
-/// What came of it, for programs; what it failed with, if it did after the kernel had taken it.
+/// The result of a load: the value for programs, and the failure if there was one after the kernel had accepted the
+/// module.
 pub(crate) struct Loaded {
     pub(crate) value: Value,
     pub(crate) failure: Option<Failure>,
@@ -32,7 +33,7 @@ impl Load<'_> {
     /// Loads a livepatch. The caller holds the lock.
     ///
     /// # Errors
-    /// A refusal, of a check or of the kernel.
+    /// A refusal by a check or by the kernel.
     pub(crate) fn run(&self, opened: &Opened, report: &mut Report<'_>) -> Result<Loaded> {
         let (host, livepatch) = (self.host, &opened.livepatch);
         match loaded::one(host, &livepatch.name).filter(|loaded| loaded.is_of(livepatch)) {
@@ -41,7 +42,7 @@ impl Load<'_> {
                 let value = self.value(livepatch, "already-loaded", 0.0, &[]);
                 return Ok(Loaded { value, failure: None });
             }
-            // Another klpx-host was killed while it waited.
+            // An earlier klpx-host was killed while it waited.
             Some(loaded) if loaded.state == State::Enabling => return self.finish(livepatch, &[], report),
             _ => {}
         }
@@ -49,7 +50,7 @@ impl Load<'_> {
         let before: Vec<String> = loaded::active(host).into_iter().map(|loaded| loaded.name).collect();
         let mut log = Vec::new();
         if let Err(error) = host.kernel.load(&opened.file, opened.unpacked.as_deref(), &mut log) {
-            // The kernel is as it was, and the machine is up.
+            // The kernel is unchanged, and the machine did not go down.
             mark::clear(host, &livepatch.name)?;
             return Err(refusal::explained(&livepatch.name, &error, log).into());
         }
@@ -75,7 +76,7 @@ impl Load<'_> {
         }
     }
 
-    /// Waits, and cleans up. `before` are the livepatches that were there before it.
+    /// Waits for the transition and cleans up. `before` are the livepatches that were active before the load.
     fn finish(&self, livepatch: &Livepatch, before: &[String], report: &mut Report<'_>) -> Result<Loaded> {
         let (host, name) = (self.host, livepatch.name.as_str());
         let transition = Transition { host, name, waiting: self.waiting, target: true };
@@ -105,7 +106,7 @@ impl Load<'_> {
         Ok(Loaded { value: self.value(livepatch, outcome, seconds, &replaced), failure: None })
     }
 
-    /// Removes the modules of livepatches that were replaced: they do nothing any more.
+    /// Removes the modules of replaced livepatches, which have no effect any more.
     fn remove_replaced(&self, before: &[String], report: &mut Report<'_>) -> Result<Vec<String>> {
         let gone = |name: &&String| loaded::one(self.host, name).is_none();
         let replaced: Vec<String> = before.iter().filter(gone).cloned().collect();

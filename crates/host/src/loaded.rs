@@ -1,29 +1,29 @@
-//! Livepatches that are loaded, as sysfs shows them (Documentation/ABI/testing/sysfs-kernel-livepatch).
+//! Loaded livepatches, as sysfs shows them (Documentation/ABI/testing/sysfs-kernel-livepatch).
 
 use std::collections::BTreeSet;
 
 use crate::file::{Function, Livepatch};
 use crate::host::{Host, is_name};
 
-/// The folder of all livepatches.
+/// The folder of all livepatches in sysfs.
 pub(crate) const ALL: &str = "/sys/kernel/livepatch";
 
-/// How far a livepatch is.
+/// The state of a livepatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     /// Every task runs the new functions.
     Enabled,
-    /// On the way there.
+    /// In transition to enabled.
     Enabling,
-    /// On the way back.
+    /// In transition to disabled.
     Disabling,
-    /// No task runs the new functions; the module is there yet.
+    /// No task runs the new functions, but the module is still loaded.
     Disabled,
 }
 
 impl State {
-    /// For people.
+    /// The words for people.
     pub(crate) fn word(self) -> &'static str {
         match self {
             State::Enabled => "enabled",
@@ -33,7 +33,7 @@ impl State {
         }
     }
 
-    /// True while tasks differ.
+    /// Returns true during a transition.
     pub(crate) fn is_transition(self) -> bool {
         matches!(self, State::Enabling | State::Disabling)
     }
@@ -44,26 +44,26 @@ impl State {
 pub(crate) struct Loaded {
     pub(crate) name: String,
     pub(crate) state: State,
-    /// What sysfs shows as replaced, sorted.
+    /// The replaced functions in sysfs, sorted.
     pub(crate) functions: BTreeSet<Function>,
-    /// The build ID of its module.
+    /// The build ID of the module.
     pub(crate) build_id: Option<String>,
 }
 
 impl Loaded {
-    /// True when its module is that of a file, as far as build IDs tell.
+    /// Returns true if the loaded module has the build ID of the file.
     pub(crate) fn is_of(&self, livepatch: &Livepatch) -> bool {
         self.build_id.is_some() && self.build_id == livepatch.build_id
     }
 }
 
-/// The folder of one.
+/// The sysfs folder of a livepatch.
 pub(crate) fn folder(name: &str) -> String {
     format!("{ALL}/{name}")
 }
 
-/// One that is enabled, or on the way to or from there. A livepatch that is disabled is not listed, because its folder is
-/// gone from Linux 5.1 on.
+/// A livepatch that has a folder in sysfs: it is enabled or in transition. From Linux 5.1 on, the kernel removes the
+/// folder of a disabled livepatch.
 pub(crate) fn one(host: &Host, name: &str) -> Option<Loaded> {
     let folder = folder(name);
     let flag = |file: &str| Some(host.text(&format!("{folder}/{file}"))? != "0");
@@ -87,7 +87,7 @@ pub(crate) fn one(host: &Host, name: &str) -> Option<Loaded> {
     })
 }
 
-/// Every one, sorted by name; those whose modules are left although they are disabled or replaced, too.
+/// Every livepatch, sorted by name, with those that are disabled or replaced and whose modules are still loaded.
 pub(crate) fn all(host: &Host) -> Vec<Loaded> {
     let mut found: Vec<Loaded> = active(host);
     for name in host.names("/sys/module").into_iter().filter(|name| is_name(name)) {
@@ -100,12 +100,12 @@ pub(crate) fn all(host: &Host) -> Vec<Loaded> {
     found
 }
 
-/// Those that the livepatch core knows.
+/// The livepatches that the livepatch core knows.
 pub(crate) fn active(host: &Host) -> Vec<Loaded> {
     host.names(ALL).iter().filter_map(|name| one(host, name)).collect()
 }
 
-/// True when the module of a livepatch is loaded and does nothing.
+/// Returns true if a livepatch's module is loaded without effect.
 pub(crate) fn is_left(host: &Host, name: &str) -> bool {
     let taint = host.text(&format!("/sys/module/{name}/taint"));
     // TAINT_LIVEPATCH (kernel/panic.c)

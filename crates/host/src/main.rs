@@ -1,4 +1,4 @@
-//! The klpx-host command: livepatches on a host, without anything that builds them.
+//! The klpx-host command: manages livepatches on a host, without any code that builds them.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Crash marks: which livepatch is being loaded. A mark that is there at another boot means that the machine went down
-//! meanwhile, and that its livepatch is not to be loaded again without a word.
+//! Crash marks: each names a livepatch that is being loaded. A mark of an earlier boot means that the machine went down
+//! during the load, so the livepatch is not loaded again unless the user asks for a retry.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ use crate::file::Livepatch;
 use crate::host::{Host, is_name};
 use crate::{files, loaded};
 
-/// On a disk: a mark must be there after a crash.
+/// The folder of the marks, on a disk: a mark must survive a crash.
 const FOLDER: &str = "/var/lib/klpx/loading";
 
 /// A mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
-    /// The livepatch.
+    /// The name of the livepatch.
     pub(crate) name: String,
-    /// The hash of its file; empty for a mark that can't be read, which stands for every livepatch of its name.
+    /// The hash of the livepatch's file. Empty for an unreadable mark, which stands for every livepatch of its name.
     pub(crate) sha256: String,
-    /// The boot that it was loaded in.
+    /// The boot of the load.
     pub(crate) boot_id: String,
 }
 
@@ -31,7 +31,7 @@ fn path(host: &Host, name: &str) -> PathBuf {
 /// Marks a livepatch that is about to be loaded.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn set(host: &Host, livepatch: &Livepatch) -> Result<()> {
     let (name, sha256) = (livepatch.name.clone(), livepatch.sha256.clone());
     let mark = Mark { name, sha256, boot_id: host.boot_id()? };
@@ -39,10 +39,10 @@ pub(crate) fn set(host: &Host, livepatch: &Livepatch) -> Result<()> {
     files::put(&path(host, &livepatch.name), &text)
 }
 
-/// Takes a mark away.
+/// Removes a mark.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn clear(host: &Host, name: &str) -> Result<()> {
     files::remove(&path(host, name))
 }
@@ -59,10 +59,10 @@ pub(crate) fn all(host: &Host) -> Vec<Mark> {
     names.map(read).collect()
 }
 
-/// Marks of other boots.
+/// The marks of other boots.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn of_crashes(host: &Host) -> Result<Vec<Mark>> {
     let boot = host.boot_id()?;
     Ok(all(host).into_iter().filter(|mark| mark.boot_id != boot).collect())
@@ -93,11 +93,11 @@ pub(crate) fn check(host: &Host, livepatch: &Livepatch) -> Result<()> {
     }
 }
 
-/// Clears what a klpx-host of this boot left that was killed: nobody loads anything now, so whatever it loaded did no
-/// harm, unless its transition goes on.
+/// Clears the marks of this boot, which a killed klpx-host left. The caller holds the lock, so no load is going on. A
+/// livepatch that was loaded did no harm, unless its transition goes on.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn settle(host: &Host) -> Result<()> {
     let boot = host.boot_id()?;
     for mark in all(host).into_iter().filter(|mark| mark.boot_id == boot) {

@@ -1,5 +1,5 @@
-//! What klpx-host remembers of livepatches until the next boot: since when each is enabled, and from which file. sysfs
-//! does not tell: the times of its folders are those of the first look at them (fs/kernfs/inode.c).
+//! The records of livepatches until the next boot: since when each is enabled, and from which file. sysfs does not show
+//! either: the times of its folders are the times of the first access (fs/kernfs/inode.c).
 
 use std::fs::{self, File};
 
@@ -10,29 +10,29 @@ use crate::file::Livepatch;
 use crate::files;
 use crate::host::{Host, failed};
 
-/// In memory: it is empty after a boot.
+/// The folder of the records, in memory: it is empty after a boot.
 const FOLDER: &str = "/run/klpx";
 
-/// What is remembered of one.
+/// The record of one livepatch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// When its transition was over, in seconds since 1970.
+    /// The end of the transition, in seconds since 1970.
     pub(crate) since: u64,
     /// The module's own build ID.
     pub(crate) build_id: Option<String>,
-    /// The hash of its file.
+    /// The hash of the livepatch's file.
     pub(crate) sha256: String,
-    /// The kernel was told to take tasks as patched that were not.
+    /// True if the transition was forced.
     pub(crate) forced: bool,
     pub(crate) description: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) cves: Vec<String>,
 }
 
-/// Remembers a livepatch.
+/// Records a livepatch.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()> {
     let record = Record {
         since: host.kernel.date(),
@@ -47,15 +47,15 @@ pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()
     files::put(&host.at(&path(&livepatch.name)), &text)
 }
 
-/// What is remembered of a module of this build ID.
+/// The record of a module with this build ID.
 pub(crate) fn of(host: &Host, name: &str, build_id: Option<&str>) -> Option<Record> {
     let record: Record = serde_json::from_str(&host.text(&path(name))?).ok()?;
     (record.build_id.as_deref() == build_id).then_some(record)
 }
 
-/// Forgets a livepatch.
+/// Removes the record of a livepatch.
 pub(crate) fn clear(host: &Host, name: &str) {
-    // What stays says nothing: it is looked at together with what is loaded.
+    // A leftover record is harmless: records are used only for loaded livepatches.
     let _ = fs::remove_file(host.at(&path(name)));
 }
 
@@ -63,10 +63,10 @@ fn path(name: &str) -> String {
     format!("{FOLDER}/{name}.json")
 }
 
-/// Lets one klpx-host at a time change what is loaded, for as long as the result lives.
+/// Lets one klpx-host at a time change the loaded livepatches, as long as the returned file is open.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn lock(host: &Host) -> Result<File> {
     let path = host.at(&format!("{FOLDER}/lock"));
     let open = || -> std::io::Result<File> {

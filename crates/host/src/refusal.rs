@@ -1,13 +1,13 @@
-//! Why the kernel refuses a module: its error numbers as reasons and remedies.
+//! Why the kernel refuses a module: reasons and remedies for its error numbers.
 
 use std::io;
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 
-/// An error number, whose fault it is, what it means here and what helps.
+/// An error number, its class, its meaning here, and the remedy.
 type Row = (i32, Class, &'static str, &'static str);
 
-/// As kernel/module/main.c, kernel/module/signing.c and kernel/livepatch/core.c give them, 6.1 to 7.2.
+/// The error numbers of kernel/module/main.c, kernel/module/signing.c and kernel/livepatch/core.c, Linux 6.1 to 7.2.
 const REASONS: [Row; 15] = [
     (
         libc::EKEYREJECTED,
@@ -91,7 +91,7 @@ const REASONS: [Row; 15] = [
     (libc::ENOSYS, Class::Environment, "the kernel has no modules", "boot a kernel with CONFIG_MODULES"),
 ];
 
-/// What a failed load is told as, with what the kernel wrote to its log.
+/// The diagnosis of a failed load, with the lines of the kernel's log.
 pub(crate) fn explained(livepatch: &str, error: &io::Error, log: Vec<String>) -> Diagnosis {
     let row = REASONS.iter().find(|(number, ..)| error.raw_os_error() == Some(*number));
     let (class, why, remedy) = match row {

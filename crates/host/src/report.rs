@@ -1,4 +1,4 @@
-//! What a command says: lines for people as they come, or one JSON document at its end.
+//! The output of a command: lines for people as they arise, or one JSON document at the end.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// Where a command's words go.
+/// The destination of a command's output.
 pub(crate) struct Report<'a> {
     out: &'a mut dyn Write,
     json: bool,
@@ -22,17 +22,17 @@ impl<'a> Report<'a> {
         Report { out, json, notes: Vec::new() }
     }
 
-    /// A line for people.
+    /// Prints a line for people.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         self.text(&format!("{}\n", terminal::word(text)))
     }
 
-    /// Lines for people that are in order already.
+    /// Prints formatted lines for people.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         if self.json { Ok(()) } else { self.put(text) }
     }
 
-    /// What people and programs should know beside the result.
+    /// Adds a note for people and programs.
     pub(crate) fn note(&mut self, text: impl Into<String>) -> Result<()> {
         let text = text.into();
         self.line(&format!("note: {text}"))?;
@@ -40,7 +40,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// The result for programs: an object.
+    /// Prints the result for programs. `value` is an object.
     pub(crate) fn result(&mut self, mut value: Value) -> Result<()> {
         if !self.json {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The JSON schemas of what the commands print for programs.
+//! The JSON schemas of the commands' output for programs.
 
 /// Each command and its schema.
 pub const SCHEMAS: [(&str, &str); 7] = [

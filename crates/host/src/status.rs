@@ -1,4 +1,4 @@
-//! What is loaded, how far it is, since when, and what it mends: for people and for monitoring.
+//! The loaded livepatches for people and for monitoring: the state of each, since when, and what it fixes.
 
 use klpx_diagnosis::{Result, words};
 use serde_json::{Value, json};
@@ -10,16 +10,16 @@ use crate::record::{self, Record};
 use crate::report::Report;
 use crate::{installed, mark};
 
-/// Exit codes for what is not well, the most urgent one first.
+/// Exit codes for conditions that need attention, the most urgent first.
 const CRASHED: u8 = 15;
 const TRANSITION: u8 = 13;
 const DISABLED: u8 = 14;
 const NONE: u8 = 12;
 
-/// Shows it, and gives the exit code.
+/// Prints the state of every livepatch and returns the exit code.
 ///
 /// # Errors
-/// The system's.
+/// The error of the system.
 pub(crate) fn run(host: &Host, report: &mut Report<'_>) -> Result<u8> {
     let loaded = loaded::all(host);
     let crashes = mark::of_crashes(host)?;
@@ -101,8 +101,8 @@ fn one(host: &Host, livepatch: &Loaded, report: &mut Report<'_>) -> Result<Value
     }))
 }
 
-/// What is known of a loaded livepatch: from its load, else from an installed file of the same build. The second is since
-/// when it is enabled, where klpx-host enabled it.
+/// The known facts of a loaded livepatch: from the record of its load, or from an installed file of the same build. The
+/// second value is the time since when the livepatch is enabled, if klpx-host enabled it.
 fn known(host: &Host, livepatch: &Loaded) -> (Record, Option<u64>) {
     if let Some(record) = record::of(host, &livepatch.name, livepatch.build_id.as_deref()) {
         let since = record.since;
@@ -120,7 +120,7 @@ fn known(host: &Host, livepatch: &Loaded) -> (Record, Option<u64>) {
     (record.unwrap_or_default(), None)
 }
 
-/// Seconds for people: the two largest units.
+/// Seconds for people, in the largest unit and the next one.
 fn duration(seconds: u64) -> String {
     let units =
         [("d", seconds / 86400), ("h", seconds / 3600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];

@@ -1,4 +1,4 @@
-//! System calls, and the clock. Tests put another kernel in the place of the running one.
+//! System calls and the clock. Tests replace the running kernel.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,25 +7,25 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Lines of the kernel's log that are kept of one call.
+/// How many lines of the kernel's log are kept for one call.
 const LINES: usize = 12;
 
-/// What a kernel is asked to do.
+/// The requests to a kernel.
 pub(crate) trait Kernel {
-    /// Loads a module from its file, or from its bytes when the file is a compressed one. `said` gets what the kernel
-    /// wrote to its log meanwhile, when it refuses.
+    /// Loads a module from its file, or from its bytes if the file is compressed. If the kernel refuses, `said` gets
+    /// the lines that the kernel logged during the call.
     fn load(&self, file: &File, unpacked: Option<&[u8]>, said: &mut Vec<String>) -> io::Result<()>;
-    /// Removes a module that nobody uses.
+    /// Removes a module that is not in use.
     fn remove(&self, module: &str) -> io::Result<()>;
     /// Waits.
     fn sleep(&self, time: Duration);
-    /// The time since some start.
+    /// The time since an arbitrary start.
     fn clock(&self) -> Duration;
     /// Seconds since 1970.
     fn date(&self) -> u64;
 }
 
-/// The kernel that runs here.
+/// The running kernel.
 pub(crate) struct Running {
     start: Instant,
 }
@@ -39,7 +39,7 @@ impl Default for Running {
 impl Kernel for Running {
     fn load(&self, file: &File, unpacked: Option<&[u8]>, said: &mut Vec<String>) -> io::Result<()> {
         let log = Log::open();
-        // SAFETY: the descriptor, the bytes and the empty text of parameters live through the call.
+        // SAFETY: the descriptor, the bytes and the empty parameter string outlive the call.
         let result = unsafe {
             match unpacked {
                 Some(image) => {
@@ -57,7 +57,7 @@ impl Kernel for Running {
 
     fn remove(&self, module: &str) -> io::Result<()> {
         let name = CString::new(module)?;
-        // SAFETY: the name lives through the call.
+        // SAFETY: the name outlives the call.
         succeeded(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })
     }
 
@@ -78,7 +78,7 @@ fn succeeded(result: libc::c_long) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The kernel's log from now on (Documentation/ABI/testing/dev-kmsg): a record a read, `numbers;text`.
+/// The kernel's log from now on (Documentation/ABI/testing/dev-kmsg). Each read returns one record, `numbers;text`.
 struct Log(File);
 
 impl Log {
@@ -101,7 +101,7 @@ impl Log {
     }
 }
 
-/// The text of a record.
+/// The first line of a record's text.
 fn message(record: &str) -> Option<String> {
     let (_, text) = record.split_once(';')?;
     Some(text.lines().next()?.to_owned())

@@ -1,4 +1,4 @@
-//! A machine for tests: a folder with the files that a kernel would show, and a kernel that does what the test says.
+//! A machine for tests: a folder with the files that a kernel would show, and a kernel that follows the test.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -10,25 +10,25 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::system::Kernel;
 
-/// What happens to a machine.
+/// A change of a machine.
 type Change = Box<dyn Fn(&Machine)>;
-/// The second of the clock, and what happens then.
+/// The second of the clock, and the change at that time.
 type Event = (u64, Change);
 
-/// The machine. Its clones are the same one.
+/// The machine. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct Machine {
     folder: Rc<tempfile::TempDir>,
     clock: Rc<Cell<Duration>>,
     events: Rc<RefCell<Vec<Event>>>,
-    /// The error number of a load, and what it does.
+    /// The error number of a load, and the change that the load makes.
     load: Rc<RefCell<(i32, Option<Change>)>>,
     /// Modules that were removed.
     pub(crate) removed: Rc<RefCell<Vec<String>>>,
 }
 
 impl Machine {
-    /// One that runs 6.12.1+test with livepatches and none loaded.
+    /// A machine that runs 6.12.1+test with livepatch support, without a loaded livepatch.
     pub(crate) fn new() -> Machine {
         let machine = Machine {
             folder: Rc::new(tempfile::tempdir().unwrap()),
@@ -61,7 +61,7 @@ impl Machine {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Takes a folder away.
+    /// Removes a folder.
     pub(crate) fn take(&self, path: &str) {
         fs::remove_dir_all(self.at(path)).unwrap();
     }
@@ -70,7 +70,7 @@ impl Machine {
         fs::read_to_string(self.at(path)).unwrap_or_default()
     }
 
-    /// Shows a loaded livepatch.
+    /// Adds a loaded livepatch.
     pub(crate) fn livepatch(&self, name: &str, enabled: &str, transition: &str, functions: &[&str]) {
         let folder = format!("/sys/kernel/livepatch/{name}");
         self.put(&format!("{folder}/enabled"), enabled);
@@ -83,7 +83,7 @@ impl Machine {
         self.put(&format!("/sys/module/{name}/taint"), "OK\n");
     }
 
-    /// Shows a task.
+    /// Adds a task.
     pub(crate) fn task(&self, pid: u32, tid: u32, name: &str, state: &str, patched: &str, stack: &str) {
         let folder = format!("/proc/{pid}/task/{tid}");
         self.put(&format!("{folder}/comm"), name);
@@ -92,12 +92,12 @@ impl Machine {
         self.put(&format!("{folder}/stack"), stack);
     }
 
-    /// Does something as soon as the clock has reached a second.
+    /// Schedules a change for a second of the clock.
     pub(crate) fn after(&self, seconds: u64, event: impl Fn(&Machine) + 'static) {
         self.events.borrow_mut().push((seconds, Box::new(event)));
     }
 
-    /// Says what the next load does.
+    /// Sets the error number and the change of the next load.
     pub(crate) fn on_load(&self, number: i32, load: impl Fn(&Machine) + 'static) {
         *self.load.borrow_mut() = (number, Some(Box::new(load)));
     }

@@ -1,4 +1,4 @@
-//! Whole commands on machines of the tests, with modules that a compiler and a linker made.
+//! Whole commands on test machines, with modules made by a compiler and a linker.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::testing::Machine;
 use crate::{Cli, SCHEMAS, run_on};
 
-/// A livepatch of one function of vmlinux, as the compiler sees one.
+/// The source of a livepatch of one function of vmlinux.
 const SOURCE: &str = r#"
 #define INFO(n, text) static const char info##n[] __attribute__((section(".modinfo"), used)) = text
 INFO(1, "livepatch=Y"); INFO(2, "name=" NAME); INFO(3, "vermagic=" RELEASE " SMP preempt ");
@@ -26,7 +26,7 @@ static struct object objects[] = { { 0, functions }, { 0 } };
 struct patch patch = { __this_module, objects, 0, REPLACE };
 "#;
 
-/// What a module of the tests says.
+/// The properties of a test module.
 struct Module {
     name: &'static str,
     release: &'static str,
@@ -46,7 +46,7 @@ const A: Module = Module {
 };
 
 impl Module {
-    /// Builds it into a folder of the machine that is no place of its own.
+    /// Builds the module into a folder of the machine where klpx-host does not look for livepatches.
     fn build(&self, machine: &Machine) -> PathBuf {
         machine.put("/tmp/module.c", SOURCE);
         let file = machine.at(&format!("/tmp/{}.ko", self.name));
@@ -67,14 +67,14 @@ impl Module {
     }
 }
 
-/// What a command answered.
+/// The answer of a command.
 #[derive(Debug)]
 struct Answer {
     exit: u8,
     out: String,
-    /// The codes of what it failed with.
+    /// The codes of the command's failures.
     codes: Vec<&'static str>,
-    /// The lines of the failures.
+    /// The detail lines of the failures.
     detail: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ impl Answer {
     }
 }
 
-/// What a command prints for programs fits its schema.
+/// Checks that a command's output for programs fits its schema.
 #[track_caller]
 fn fits(command: &str, text: &str) {
     let (_, schema) = SCHEMAS.iter().find(|(name, _)| *name == command).unwrap();
@@ -97,13 +97,13 @@ fn fits(command: &str, text: &str) {
     assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
 }
 
-/// Runs `klpx-host` with these words.
+/// Runs `klpx-host` with the given arguments.
 fn host(machine: &Machine, words: &[&str]) -> Answer {
     let cli = Cli::try_parse_from([&["klpx-host"], words].concat()).unwrap();
     let mut out = Vec::new();
     let result = run_on(&machine.host(), &cli.command, &mut out);
     let out = String::from_utf8(out).unwrap();
-    // A command that is refused at once prints nothing for programs but its exit code.
+    // A command that is refused at once prints no result for programs.
     if words.contains(&"--json") && !out.is_empty() {
         fits(words[0], &out);
     }
@@ -122,7 +122,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The kernel shows the build ID of a loaded module.
+/// Makes the kernel show the build ID of a loaded module.
 fn shows_build_id(machine: &Machine, name: &str, file: &Path) {
     let id = crate::file::open(file).unwrap().livepatch.build_id.unwrap();
     let id = (0..id.len() / 2).map(|n| u8::from_str_radix(&id[2 * n..2 * n + 2], 16).unwrap());
@@ -130,7 +130,7 @@ fn shows_build_id(machine: &Machine, name: &str, file: &Path) {
     machine.put_bytes(&format!("/sys/module/{name}/notes/.note.gnu.build-id"), &note);
 }
 
-/// The kernel takes a module: its livepatch is there, in transition.
+/// Makes the kernel accept a module: its livepatch appears, in transition.
 fn takes(machine: &Machine, name: &'static str) {
     machine.on_load(0, move |machine| {
         shows_build_id(machine, name, &machine.at(&format!("/tmp/{name}.ko")));
@@ -141,7 +141,7 @@ fn takes(machine: &Machine, name: &'static str) {
     });
 }
 
-/// The transition of a livepatch ends at a second.
+/// Ends the transition of a livepatch at a second of the clock.
 fn ends(machine: &Machine, name: &'static str, second: u64) {
     machine.after(second, move |machine| {
         machine.put(&format!("/sys/kernel/livepatch/{name}/transition"), "0\n");
@@ -274,7 +274,7 @@ fn a_livepatch_is_unloaded_or_stays_enabled() {
         [(3, gone as fn(&Machine), 0, "unloaded", &["a"][..]), (12, back, 10, "reverted", &[])]
     {
         let machine = Machine::new();
-        // What writing to `enabled` does to `transition` happens at once in a kernel.
+        // A kernel sets `transition` in the write to `enabled`; this machine has it set from the start.
         machine.livepatch("a", "1\n", "1\n", &["f"]);
         machine.after(second, event);
         let answer = host(&machine, &["unload", "a", "--timeout", "10", "--json"]);

@@ -1,4 +1,4 @@
-//! Waiting for a transition, and what is done when it does not end: it is reversed, or forced when that was asked for
+//! Waits for a transition. A transition that does not end is reversed, or forced if the user asked for force
 //! (Documentation/livepatch/livepatch.rst).
 
 use std::io;
@@ -12,40 +12,40 @@ use crate::host::{Host, failed, pause};
 use crate::loaded::{self, State};
 use crate::report::Report;
 
-/// How often sysfs is looked at.
+/// How often klpx-host reads sysfs.
 const POLL: Duration = Duration::from_millis(50);
-/// After which time those that block it are named. Most transitions take less than two seconds.
+/// The time after which the blocking tasks are named. Most transitions take less than two seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a forced transition, and the last use of a module, may take.
+/// How long a forced transition may take, and how long a module may stay in use.
 const SOON: Duration = Duration::from_secs(20);
 
 /// How a transition ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Every task is where it leads.
+    /// Every task reached the target state.
     Through,
-    /// The kernel was told to take it as ended.
+    /// The transition was forced.
     Forced,
-    /// It was taken back.
+    /// The transition was reversed.
     Reverted(Blockers),
-    /// It goes on in neither direction.
+    /// The transition ends in neither direction.
     Stuck(Blockers),
 }
 
-/// A transition of one livepatch.
+/// The transition of one livepatch.
 pub(crate) struct Transition<'a> {
     pub(crate) host: &'a Host,
     pub(crate) name: &'a str,
     pub(crate) waiting: &'a Waiting,
-    /// Where it leads: true for enabled.
+    /// The target state: true for enabled.
     pub(crate) target: bool,
 }
 
 impl Transition<'_> {
-    /// Waits for its end, whatever that is.
+    /// Waits for the transition's end, of any kind.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the system.
     pub(crate) fn end(&self, report: &mut Report<'_>) -> Result<End> {
         if self.comes_to(self.target, self.waiting.timeout(), report)? {
             return Ok(End::Through);
@@ -69,13 +69,14 @@ impl Transition<'_> {
         })
     }
 
-    /// Writes to a file of the livepatch. It may have come where it should meanwhile, and be gone.
+    /// Writes to a file of the livepatch. The write may fail if the transition ended before it: the file may be gone by
+    /// then.
     fn tell(&self, file: &str, text: &str, target: bool) -> Result<()> {
         let written = self.host.write(&format!("{}/{file}", loaded::folder(self.name)), text);
         if self.is_at(target) { Ok(()) } else { written }
     }
 
-    /// Waits until every task is patched, or none; false after the time. Tasks that block it are named once.
+    /// Waits until the livepatch is enabled or disabled. Returns false after the time limit. Names blocking tasks once.
     fn comes_to(&self, target: bool, limit: Duration, report: &mut Report<'_>) -> Result<bool> {
         let start = self.host.kernel.clock();
         let mut named = false;
@@ -111,7 +112,7 @@ impl Transition<'_> {
         Ok(())
     }
 
-    /// What a transition that did not come to its end is told as.
+    /// The diagnosis of a transition that did not end as wanted.
     pub(crate) fn failure(&self, end: &End) -> Option<Diagnosis> {
         let seconds = self.waiting.timeout;
         let (code, class, what, blockers) = match end {
@@ -144,7 +145,7 @@ impl Transition<'_> {
 /// Removes the module of a livepatch that is disabled.
 ///
 /// # Errors
-/// `klpx::module-in-use` after a while: the kernel counts its last user.
+/// `klpx::module-in-use` if the module is still in use after a while. The kernel counts its users.
 pub(crate) fn remove_module(host: &Host, name: &str) -> Result<()> {
     let start = host.kernel.clock();
     loop {

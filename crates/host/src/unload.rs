@@ -1,4 +1,4 @@
-//! Taking a livepatch out of the kernel.
+//! Unloads a livepatch.
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ use crate::report::Report;
 use crate::transition::{End, Transition, remove_module};
 use crate::{mark, record};
 
-/// Disables a livepatch, waits, and removes its module. The caller holds the lock. What it fails with after the kernel
-/// was told to disable it comes with the value for programs.
+/// Disables a livepatch, waits for its transition, and removes its module. The caller holds the lock. A failure after
+/// the request to disable is returned together with the value for programs.
 ///
 /// # Errors
-/// `klpx::not-loaded`, or the system's.
+/// `klpx::not-loaded`, or the error of the system.
 pub(crate) fn run(
     host: &Host,
     name: &str,

@@ -1,5 +1,5 @@
-//! Files that others wrote, as bytes: texts up to a limit, and maps of large files that may change while they are read.
-//! Never looks at what the bytes mean, never writes.
+//! Reads files that klpx did not write, as bytes: texts up to a limit, and maps of large files that may change while
+//! klpx reads them. Never looks at the meaning of the bytes, never writes.
 
 mod map;
 mod text;

@@ -1,5 +1,5 @@
-//! Maps of large files. A file that is cut short under a map gives a SIGBUS at the next look: what ends klpx then is a
-//! message with the file's name and the exit code of a bad file, not a signal without a word.
+//! Maps of large files. If a mapped file is cut short, the next access to the lost pages raises SIGBUS. klpx then ends
+//! with a message that names the file and with the exit code of a bad file, rather than with a bare signal.
 
 use std::fs::File;
 use std::io;
@@ -21,21 +21,22 @@ pub struct Map {
 }
 
 impl Map {
-    /// Maps a file that was opened by `path`; an empty file is an error of the system's.
+    /// Maps a file that was opened by `path`. An empty file gives an empty map.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the system.
     pub fn new(file: &File, path: &Path) -> io::Result<Map> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
-        // SAFETY: the map is private and read-only. What others do to the file shows as other bytes, which every reader
-        // takes as it takes any bytes, or as a SIGBUS, which is handled here.
+        // SAFETY: the map is private and read-only. If another process changes the file, readers see other bytes, which
+        // they treat like any bytes, or the access raises SIGBUS, which this module handles.
         let map = unsafe { Mmap::map(file) }?;
         let entry = Entry::add(&map, path);
         Ok(Map { map, entry })
     }
 
-    /// Tells the system that a part of it is not needed any more. Its bytes come from the file again when they are.
+    /// Tells the system that a part of the map is not needed for now. A later access reads the part from the file
+    /// again.
     pub fn release(&self, offset: usize, length: usize) {
         // SAFETY: the map is of a file and read-only, so that nothing is lost.
         let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
@@ -56,10 +57,10 @@ impl Drop for Map {
     }
 }
 
-/// Opens a regular file. A pipe in its place is not waited for.
+/// Opens a regular file. Does not wait if `path` is a pipe.
 ///
 /// # Errors
-/// The system's, or that it is no regular file.
+/// The error of the system, or an error if the file is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
@@ -68,18 +69,18 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Where a file is mapped. An entry is never freed, because a signal may come at any moment.
+/// The address range of one mapped file. An entry is never freed, because the signal may arrive at any moment.
 #[derive(Debug)]
 struct Entry {
     start: AtomicUsize,
-    /// 0 without a map.
+    /// 0 if the file is no longer mapped.
     end: AtomicUsize,
-    /// The file's name, as it is written to a message.
+    /// The file's name, as the message shows it.
     path: &'static [u8],
     next: *const Entry,
 }
 
-// SAFETY: all but `next` is atomic, and `next` is written before the entry is seen.
+// SAFETY: every field but `next` and `path` is atomic. `next` and `path` are written before the entry is published.
 unsafe impl Sync for Entry {}
 
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
@@ -105,13 +106,12 @@ impl Entry {
     }
 }
 
-/// What a SIGBUS did before: Rust's runtime has a handler that tells a stack overflow.
+/// The earlier action for SIGBUS: Rust's runtime has a handler that reports a stack overflow.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Sets the handler.
+/// Installs the SIGBUS handler.
 fn install() {
-    // SAFETY: plain system calls on values that live through them; the handler makes only calls that are
-    // async-signal-safe.
+    // SAFETY: plain system calls on values that outlive them. The handler makes only calls that are async-signal-safe.
     unsafe {
         let mut old: libc::sigaction = std::mem::zeroed();
         if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut old) != 0 {
@@ -130,7 +130,7 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
         // SAFETY: write reads the slice.
         unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     };
-    // SAFETY: the system gives the information with SA_SIGINFO.
+    // SAFETY: SA_SIGINFO makes the system pass the information.
     let address = unsafe { (*info).si_addr() } as usize;
     let mut at: *const Entry = ENTRIES.load(Ordering::Acquire);
     // SAFETY: entries are never freed.
@@ -139,12 +139,12 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
             say(b"error: a file became shorter while it was read [klpx::file-changed]\n  where  ");
             say(entry.path);
             say(b"\n  hint   run klpx again when nothing writes to the file\n");
-            // SAFETY: ends the process at once.
+            // SAFETY: `_exit` ends the process at once.
             unsafe { libc::_exit(i32::from(Class::Input.exit_code())) };
         }
         at = entry.next;
     }
-    // Not of a map: the instruction runs again and does what it did before there was this handler.
+    // The address is in no map: the instruction runs again under the earlier action.
     if let Some(before) = BEFORE.get() {
         // SAFETY: a plain system call on a value that is never freed.
         unsafe { libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut()) };
@@ -155,7 +155,7 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
 mod tests {
     use super::*;
 
-    /// The other half of the test below, in a process of its own.
+    /// The half of the test below that runs in its own process.
     #[test]
     #[ignore = "ends the process"]
     fn read_a_file_that_was_cut_short() {

@@ -1,5 +1,5 @@
-//! Texts: patches, configurations, lists. A device or a wrong file does not fill the memory, and a pipe that nobody writes
-//! to can be given up.
+//! Texts: patches, configurations, lists. A device or a wrong file does not fill the memory, and the caller can give up
+//! on a pipe without a writer.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -9,21 +9,22 @@ use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
-/// The longest text that is read. The longest that a kernel has, its Module.symvers, has a twentieth of it.
+/// The longest text that klpx reads, in bytes. Module.symvers, the longest text of a kernel, is a twentieth of the
+/// limit.
 pub const LIMIT: usize = 64 << 20;
-/// How often a pipe is left to look whether to stop, in milliseconds.
+/// How often a waiting read asks whether to stop, in milliseconds.
 const POLL: i32 = 100;
 
-/// The text of a file; what is no UTF-8 in it is replaced.
+/// The text of a file. Invalid UTF-8 is replaced.
 ///
 /// # Errors
-/// As [`bytes`].
+/// The errors of [`bytes`], and `klpx::io`.
 pub fn text(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path).map_err(|error| Diagnosis::io("read", path, &error))??)
         .into_owned())
 }
 
-/// The bytes of a file. The outer error is the system's.
+/// The bytes of a file. The outer error comes from the system.
 ///
 /// # Errors
 /// `klpx::too-long` for more than [`LIMIT`] bytes.
@@ -31,12 +32,12 @@ pub fn bytes(path: &Path) -> io::Result<Result<Vec<u8>>> {
     bytes_until(path, &|| false)
 }
 
-/// The same for a file that may be a pipe: reading ends with [`ErrorKind::Interrupted`] when `stopped` says so.
+/// The bytes of a file that may be a pipe. Ends with [`ErrorKind::Interrupted`] when `stopped` returns true.
 ///
 /// # Errors
-/// As [`bytes`].
+/// The errors of [`bytes`].
 pub fn bytes_until(path: &Path, stopped: &dyn Fn() -> bool) -> io::Result<Result<Vec<u8>>> {
-    // A pipe that nobody has opened for writing is opened all the same.
+    // O_NONBLOCK: the open succeeds even if nobody has opened the pipe for writing.
     let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 1 << 16];
@@ -59,7 +60,7 @@ pub fn bytes_until(path: &Path, stopped: &dyn Fn() -> bool) -> io::Result<Result
     }
 }
 
-/// True when a read does not wait: there is something, or the end.
+/// Returns true if a read does not block: data has arrived, or the end of the file.
 fn is_ready(file: &File) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, which lives through the call.

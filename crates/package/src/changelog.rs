@@ -1,4 +1,4 @@
-//! What changed, in the forms of Debian and of rpm.
+//! The list of changes, in the changelog formats of Debian and rpm.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ pub(crate) fn rpm(package: &Package) -> String {
     changes(package).iter().map(|change| format!("- {change}\n")).collect()
 }
 
-/// What was given, or else what the livepatch says that it is for.
+/// The changes from the command line, or the first paragraph of the package's description if there are none.
 fn changes(package: &Package) -> Vec<String> {
     let given: Vec<String> = package
         .about

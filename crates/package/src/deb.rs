@@ -1,4 +1,4 @@
-//! Packages for dpkg, by dpkg-deb.
+//! Packages for dpkg, made by dpkg-deb.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use crate::files;
 use crate::plan::{Format, Package, folded};
 use crate::scripts::{self, DEBIAN};
 
-/// The bytes of a package. `scratch` is a folder of nobody else.
+/// The bytes of a package. No other process uses the folder `scratch`.
 ///
 /// # Errors
-/// `klpx::missing-tool` without dpkg-deb, `klpx::not-packaged` with what it says.
+/// `klpx::missing-tool` without dpkg-deb, `klpx::not-packaged` with the messages of dpkg-deb.
 pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     let root = scratch.join(&package.name);
     let mut size = 0;
@@ -31,7 +31,7 @@ pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     let output = scratch.join(package.file_name(Format::Deb));
     let mut command = Command::new("dpkg-deb");
     command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&output);
-    // dpkg-deb has no other way to be told the time of what it packs.
+    // SOURCE_DATE_EPOCH is the only way to tell dpkg-deb the time of the packed files.
     command.env("SOURCE_DATE_EPOCH", package.about.date.to_string()).env("LC_ALL", "C");
     let said = command.output().map_err(|error| {
         Diagnosis::new("klpx::missing-tool", Class::Environment, "dpkg-deb can't be started")
@@ -52,7 +52,7 @@ fn write(root: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let file = root.join(path.trim_start_matches('/'));
     let mut folder = root.to_owned();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    // Folders have the modes that a system's have, whatever the umask.
+    // Folders have the usual mode of a system's folders, whatever the umask.
     for part in std::iter::once("").chain(parts[..parts.len() - 1].iter().copied()) {
         folder.push(part);
         if !folder.is_dir() {
@@ -70,7 +70,7 @@ fn set(path: &Path, mode: u32) -> Result<()> {
     Ok(done.map_err(|error| Diagnosis::io("set the mode of", path, &error))?)
 }
 
-/// deb-control(5). `size` is in KiB.
+/// The control file, deb-control(5). `size` is in KiB.
 fn control(package: &Package, size: usize) -> String {
     let Package { name, version, about, .. } = package;
     let mut text = format!(

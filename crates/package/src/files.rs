@@ -1,4 +1,4 @@
-//! What a package holds.
+//! The files of a package.
 
 use std::io::Write;
 
@@ -8,20 +8,20 @@ use klpx_diagnosis::{Diagnosis, Result};
 use crate::plan::{Format, Package};
 use crate::{changelog, provenance};
 
-/// A module is under the licence that it names; the rest of a package says how the module was made.
+/// The module has the licence that it names. The other files of a package describe how the module was made.
 const COPYRIGHT: &str = include_str!("script/copyright");
 
 /// A file of a package.
 pub(crate) struct File {
-    /// Its absolute path.
+    /// Absolute path.
     pub(crate) path: String,
-    /// Its bytes.
+    /// Contents.
     pub(crate) bytes: Vec<u8>,
-    /// True for what only people read.
+    /// True for documentation.
     pub(crate) is_document: bool,
 }
 
-/// The files, in the order of their paths.
+/// The files, sorted by path.
 pub(crate) fn of(package: &Package, format: Format) -> Result<Vec<File>> {
     let livepatch = &package.livepatch;
     let beside = |ending: &str| format!("{}/{}.{ending}", livepatch.folder(), livepatch.name);
@@ -50,7 +50,7 @@ fn text(value: &serde_json::Value) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Without a name and a time, so that the same text gives the same bytes.
+/// Compresses without a file name or time, so that equal texts give equal bytes.
 fn compressed(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut writer = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     let written = writer.write_all(bytes).and_then(|()| writer.finish());

@@ -1,8 +1,8 @@
-//! Packages of finished livepatches for hosts: one for each kernel release, as .deb and .rpm.
+//! Packages of finished livepatches for hosts: one package for each kernel release, as .deb and .rpm.
 //!
-//! Owns what a package holds, what its scripts do, and the formats. A package holds one cumulative livepatch: the newer
-//! one takes the older one's place in the running kernel, and nothing is ever unloaded on the way. Never reads a kernel,
-//! never signs.
+//! Owns the contents of a package, its scripts and the formats. A package holds one cumulative livepatch. A newer
+//! package replaces the older livepatch in the running kernel; no livepatch is unloaded in between. Never reads a
+//! kernel, never signs.
 
 mod changelog;
 mod deb;

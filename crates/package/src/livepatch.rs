@@ -1,4 +1,4 @@
-//! A finished livepatch, as its file shows it.
+//! A finished livepatch, as read from its file.
 
 use std::path::Path;
 
@@ -7,25 +7,25 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
 
-/// Bytes of a release: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
+/// Longest release in bytes: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
 const RELEASE: usize = 64;
 
-/// A livepatch to be packaged.
+/// A livepatch that is to be packaged.
 #[derive(Clone, Debug)]
 pub struct Livepatch {
-    /// The kernel's name of it: letters, digits and underscores.
+    /// The kernel's name of the livepatch: letters, digits and underscores.
     pub name: String,
-    /// The kernel that it is for, as `uname -r` says it.
+    /// The kernel release that the livepatch is for, as `uname -r` prints it.
     pub release: String,
-    /// The build ID of that kernel, in hexadecimal.
+    /// The build ID of the kernel, in hexadecimal.
     pub build_id: String,
-    /// Its architecture.
+    /// The architecture of the livepatch.
     pub arch: Arch,
-    /// What modinfo shows of it.
+    /// The contents of the module, as modinfo shows them.
     pub module: Module,
-    /// The file.
+    /// The bytes of the file.
     pub bytes: Vec<u8>,
-    /// The report of its build, where there is one.
+    /// The report of the build, if there is one.
     pub report: Option<serde_json::Value>,
 }
 
@@ -33,7 +33,7 @@ impl Livepatch {
     /// Reads a module.
     ///
     /// # Errors
-    /// `klpx::not-packaged` when it does not say what a package has to know.
+    /// `klpx::not-packaged` if the module lacks a fact that a package needs, or is not cumulative.
     pub fn open(path: &Path) -> Result<Livepatch> {
         let file = ElfFile::open(path)?;
         let module = inspect::inspect(&file)?;
@@ -73,18 +73,18 @@ impl Livepatch {
         })
     }
 
-    /// Where its files go.
+    /// The folder of the package's files.
     pub(crate) fn folder(&self) -> String {
         format!("/usr/lib/modules/{}/livepatch", self.release)
     }
 
-    /// Its file in the package.
+    /// The path of the module in the package.
     pub(crate) fn path(&self) -> String {
         format!("{}/{}.ko", self.folder(), self.name)
     }
 }
 
-/// A release becomes a part of paths, of names of packages and of scripts.
+/// Returns true for a valid release. Releases become parts of paths, package names and scripts.
 fn is_release(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-+~_".contains(&byte);
     (1..=RELEASE).contains(&text.len())
@@ -92,7 +92,7 @@ fn is_release(text: &str) -> bool {
         && text.bytes().all(plain)
 }
 
-/// What linkers write: 8 to 32 bytes.
+/// Returns true for a build ID as linkers write it: 8 to 32 bytes.
 fn is_build_id(text: &str) -> bool {
     (16..=64).contains(&text.len())
         && text.len().is_multiple_of(2)

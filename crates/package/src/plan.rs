@@ -1,4 +1,4 @@
-//! From livepatches to packages: names, versions, and what no package is made of.
+//! Plans the packages for a set of livepatches: names, versions, and what can't be packaged.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use klpx_normalize::arch::Arch;
 use crate::livepatch::Livepatch;
 use crate::{deb, rpm};
 
-/// Lines of a description are not longer than that.
+/// The longest line of a description, in bytes.
 const WIDTH: usize = 78;
 
-/// The form of a package.
+/// The format of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For dpkg.
@@ -21,36 +21,36 @@ pub enum Format {
     Rpm,
 }
 
-/// What all packages of a run share.
+/// Facts that all packages of a run share.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// The version; `None` for the one that each module's modinfo has.
+    /// The version. `None` for the version in each module's modinfo.
     pub version: Option<String>,
-    /// Who answers for the packages, `Name <address>`.
+    /// The maintainer of the packages, `Name <address>`.
     pub maintainer: String,
-    /// What changed, a line an item.
+    /// The changes, one line for each.
     pub changes: Vec<String>,
-    /// When they were made, in seconds since 1970. No other time becomes a part of them.
+    /// The time of the packages, in seconds since 1970. A package contains no other time.
     pub date: u64,
 }
 
-/// A package to be written.
+/// A package that is to be written.
 #[derive(Clone, Debug)]
 pub struct Package {
-    /// Its name.
+    /// Package name.
     pub name: String,
-    /// Its version.
+    /// Package version.
     pub version: String,
-    /// What it holds.
+    /// The livepatch in the package.
     pub livepatch: Livepatch,
     pub(crate) about: About,
 }
 
 impl Package {
-    /// One package for each kernel, in the order of their names.
+    /// Plans one package for each kernel, sorted by package name.
     ///
     /// # Errors
-    /// `klpx::not-packaged` for two livepatches of one kernel, and for what can't be a version or a name.
+    /// `klpx::not-packaged` for two livepatches of one kernel, and for an invalid version.
     pub fn plan(livepatches: Vec<Livepatch>, about: &About) -> Result<Vec<Package>> {
         let mut packages: BTreeMap<String, Package> = BTreeMap::new();
         for livepatch in livepatches {
@@ -69,7 +69,7 @@ impl Package {
         Ok(packages.into_values().collect())
     }
 
-    /// The name of its file.
+    /// The file name of the package.
     pub fn file_name(&self, format: Format) -> String {
         let Package { name, version, .. } = self;
         match format {
@@ -78,10 +78,10 @@ impl Package {
         }
     }
 
-    /// Its bytes.
+    /// The bytes of the package.
     ///
     /// # Errors
-    /// When a program that makes it is missing or fails.
+    /// If the program that makes the package is missing or fails.
     pub fn make(&self, format: Format, scratch: &Path) -> Result<Vec<u8>> {
         match format {
             Format::Deb => deb::make(self, scratch),
@@ -98,12 +98,12 @@ impl Package {
         }
     }
 
-    /// One line, as lists of packages show it.
+    /// The one-line description for lists of packages.
     pub(crate) fn summary(&self) -> String {
         format!("Livepatch for Linux {}", self.livepatch.release)
     }
 
-    /// What it is for, a paragraph an item.
+    /// The description, one string for each paragraph.
     pub(crate) fn description(&self) -> Vec<String> {
         let module = &self.livepatch.module;
         let described = module.info("description").filter(|text| !text.is_empty());
@@ -123,7 +123,7 @@ impl Package {
     }
 }
 
-/// A paragraph in lines of a width, each of which begins with a text.
+/// Folds a paragraph into lines of limited width. Each line begins with `before`.
 pub(crate) fn folded(paragraph: &str, before: &str) -> String {
     let mut text = String::new();
     let mut line = String::new();
@@ -140,14 +140,15 @@ pub(crate) fn folded(paragraph: &str, before: &str) -> String {
     format!("{text}{before}{line}\n")
 }
 
-/// Names of Debian's packages have lower-case letters, digits, plus, minus and dot (deb-control(5)); rpm takes these too.
+/// The package name. Debian's names have lower-case letters, digits, plus, minus and dot (deb-control(5)); rpm allows
+/// them.
 fn name(release: &str) -> String {
     let fit =
         |c: char| if c.is_ascii_alphanumeric() || "+-.".contains(c) { c.to_ascii_lowercase() } else { '-' };
     format!("livepatch-{}", release.chars().map(fit).collect::<String>())
 }
 
-/// What dpkg and rpm both take for a version and order alike.
+/// The version of a package. dpkg and rpm both accept it and sort it alike.
 fn version(livepatch: &Livepatch, about: &About) -> Result<String> {
     let given = about.version.as_deref().or(livepatch.module.info("version"));
     let plain = |c: char| c.is_ascii_alphanumeric() || ".+~".contains(c);
@@ -171,7 +172,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A livepatch without a file of an own.
+    /// A livepatch without its own file.
     pub(crate) fn livepatch(name: &str, release: &str) -> Livepatch {
         let info =
             [("version", "3"), ("cve", "CVE-2026-1"), ("cve", "CVE-2026-2"), ("description", "two fixes")];

@@ -1,11 +1,11 @@
-//! Where a livepatch comes from: an in-toto statement, version 1, whose predicate is SLSA provenance, version 1.
+//! The provenance of a livepatch: an in-toto statement, version 1, whose predicate is SLSA provenance, version 1.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::livepatch::Livepatch;
 
-/// The statement. What no report tells is left out; nothing is guessed.
+/// The statement. A fact that no report gives is left out; nothing is guessed.
 pub(crate) fn statement(livepatch: &Livepatch) -> Value {
     let report =
         |pointer: &str| livepatch.report.as_ref().and_then(|report| report.pointer(pointer)).cloned();
@@ -36,7 +36,7 @@ pub(crate) fn statement(livepatch: &Livepatch) -> Value {
     })
 }
 
-/// The inputs of a build that have a hash.
+/// The inputs of a build that have a hash, as resolved dependencies.
 fn dependencies(inputs: &Value) -> Vec<Value> {
     let inputs = inputs.as_array().map(Vec::as_slice).unwrap_or_default();
     let hashed = inputs.iter().filter_map(|input| {

@@ -1,4 +1,4 @@
-//! Packages for rpm, by the `rpm` crate.
+//! Packages for rpm, made by the `rpm` crate.
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
 use rpm::{BuildConfig, CompressionType, Dependency, FileOptions, PackageBuilder};
@@ -10,7 +10,7 @@ use crate::{changelog, files};
 /// The bytes of a package.
 ///
 /// # Errors
-/// `klpx::not-packaged` with what the library says.
+/// `klpx::not-packaged` with the library's message.
 pub(crate) fn make(package: &Package) -> Result<Vec<u8>> {
     build(package).map_err(|error| {
         Diagnosis::new("klpx::not-packaged", Class::Internal, "the package can't be made")

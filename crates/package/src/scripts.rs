@@ -1,5 +1,5 @@
-//! What a package does as it is installed and removed. The parts are shell of their own, in `script/`; the names in them
-//! are checked words.
+//! The scripts that run when a package is installed and removed. Their parts are shell files in `script/`. The names
+//! that are inserted have been checked.
 
 use crate::livepatch::Livepatch;
 
@@ -11,15 +11,15 @@ const REMOVED: &str = include_str!("script/removed.sh");
 /// When a script runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// The files of this version are there.
+    /// After the files of this version were installed.
     Installed,
-    /// The package goes, and its files are there yet.
+    /// Before the package is removed. The files are still there.
     Removing,
-    /// The files of this version are gone.
+    /// After the files of this version were removed.
     Removed,
 }
 
-/// Maintainer scripts of dpkg: the file's name, when it runs, and what its first argument is then (deb-postinst(5)).
+/// Maintainer scripts of dpkg: the file's name, when it runs, and its first argument at that time (deb-postinst(5)).
 pub(crate) const DEBIAN: [(&str, When, &str); 3] = [
     ("postinst", When::Installed, "configure"),
     ("prerm", When::Removing, "remove"),
@@ -35,7 +35,7 @@ pub(crate) fn debian(livepatch: &Livepatch, when: When, argument: &str) -> Strin
     )
 }
 
-/// A script for rpm, whose first argument is the number of versions that will be left.
+/// A script for rpm. Its first argument is the number of versions that will remain.
 pub(crate) fn rpm(livepatch: &Livepatch, when: When) -> String {
     let only = match when {
         When::Removing => "[ \"$1\" = 0 ] || exit 0\n",
@@ -81,7 +81,7 @@ mod tests {
         }
     }
 
-    /// This machine's kernel is another one: every script ends well and says nothing.
+    /// This machine runs another kernel: every script succeeds and prints nothing.
     #[test]
     fn nothing_is_done_for_another_kernel() {
         let livepatch = livepatch("livepatch_a", "6.12.1+x");

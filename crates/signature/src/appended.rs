@@ -1,14 +1,15 @@
-//! The signature behind a module: the signature, `struct module_signature` and a mark
-//! (include/linux/module_signature.h). What is signed is everything before the signature.
+//! The signature at the end of a module: the signature, `struct module_signature` and a marker
+//! (include/linux/module_signature.h). The signature covers everything before it.
 
-/// What a signed module ends with.
+/// The last bytes of a signed module.
 const MARK: &[u8] = b"~Module signature appended~\n";
-/// Bytes of `struct module_signature`: five numbers of a byte, three bytes of nothing, the signature's size.
+/// Bytes of `struct module_signature`: five one-byte numbers, three bytes of padding, and the size of the signature.
 const HEADER: usize = 12;
-/// The third number for a PKCS#7 message (`PKEY_ID_PKCS7`), the only kind that kernels take. The others are zero then.
+/// The third number for a PKCS#7 message (`PKEY_ID_PKCS7`), the only kind that kernels accept. The other numbers are
+/// zero.
 const PKCS7: u8 = 2;
 
-/// The module and its signature, a PKCS#7 message; `None` for a file without one.
+/// The module and its signature, a PKCS#7 message. `None` for a file without a signature.
 pub fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = file.strip_suffix(MARK)?;
     let (rest, header) = rest.split_at_checked(rest.len().checked_sub(HEADER)?)?;
@@ -16,7 +17,7 @@ pub fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
     (header[2] == PKCS7).then(|| rest.split_at_checked(rest.len().checked_sub(size)?)).flatten()
 }
 
-/// The module with a signature behind it. `None` for a signature of more than 4 GiB.
+/// The module with a signature appended. `None` if the signature has more than 4 GiB.
 pub fn append(module: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
     let size = u32::try_from(signature.len()).ok()?.to_be_bytes();
     let header = [[0, 0, PKCS7, 0], [0; 4], size].concat();

@@ -1,4 +1,4 @@
-//! Whether a signature is right by a certificate.
+//! Checks whether a signature is valid under a certificate.
 
 use const_oid::ObjectIdentifier;
 use der::{Decode, DecodePem};
@@ -6,7 +6,7 @@ use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 
 use crate::message::Message;
 
-/// An algorithm that can be checked, as certificate and message name it.
+/// An algorithm that can be checked, as the certificate and the message name it.
 struct Known {
     /// The algorithm of the certificate's key.
     key: ObjectIdentifier,
@@ -14,12 +14,13 @@ struct Known {
     curve: Option<ObjectIdentifier>,
     /// The hash function.
     hash: ObjectIdentifier,
-    /// What the message may say of the signature.
+    /// The signature algorithms that the message may name.
     signed: &'static [ObjectIdentifier],
     algorithm: &'static dyn VerificationAlgorithm,
 }
 
-/// Kernels take RSA and ECDSA keys (certs/Kconfig). RSA is with the padding of PKCS#1 1.5 there, never PSS.
+/// The supported algorithms. Kernels accept RSA and ECDSA keys (certs/Kconfig), RSA with PKCS#1 1.5 padding and never
+/// PSS.
 const KNOWN: [Known; 7] = {
     use const_oid::db::rfc5912::{
         ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ID_EC_PUBLIC_KEY as EC, ID_SHA_256, ID_SHA_384, ID_SHA_512,
@@ -52,20 +53,20 @@ const KNOWN: [Known; 7] = {
     ]
 };
 
-/// A certificate that may be the signer's.
+/// A certificate that may belong to the signer.
 #[derive(Clone, Debug)]
 pub struct Certificate(x509_cert::Certificate);
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The signature is that of the module by the certificate's key.
+    /// The certificate's key made the signature for this module.
     Right,
-    /// The message names the certificate, and the signature is not that of the module.
+    /// The message names the certificate, but the signature does not match the module.
     Wrong,
     /// The message names another certificate.
     Other,
-    /// Nothing is known, with the reason.
+    /// The signature can't be checked, with the reason.
     Unchecked(String),
 }
 
@@ -73,7 +74,7 @@ impl Certificate {
     /// Reads a certificate, PEM or DER.
     ///
     /// # Errors
-    /// What is wrong with it, as a fragment of a sentence.
+    /// The fault of the file, as a fragment of a sentence.
     pub fn read(bytes: &[u8]) -> Result<Certificate, String> {
         let read = match bytes.starts_with(b"-----") {
             true => x509_cert::Certificate::from_pem(bytes),
@@ -82,7 +83,7 @@ impl Certificate {
         read.map(Certificate).map_err(|error| format!("it is no X.509 certificate: {error}"))
     }
 
-    /// Checks a signature of a module: of everything that stands before the signature.
+    /// Checks the signature of a module. `module` is everything before the signature.
     pub fn check(&self, module: &[u8], message: &Message) -> Verdict {
         if !message.is_by(&self.0) {
             return Verdict::Other;
@@ -119,7 +120,7 @@ mod tests {
 
     const MODULE: &[u8] = b"a module's bytes";
 
-    /// Makes a key with its certificate, and signs as scripts/sign-file does.
+    /// Makes a key with its certificate, and signs like scripts/sign-file.
     fn signed(folder: &Path, key: &[&str], hash: &str, more: &[&str]) -> (Certificate, Vec<u8>) {
         let run = |args: &[&str]| {
             tools::run(tools::command("openssl").args(args).current_dir(folder));

@@ -1,7 +1,7 @@
-//! Signatures of kernel modules: where they stand in a file, whose they are, and whether they are right by a certificate.
+//! Signatures of kernel modules: their place in a file, their signer, and whether they are valid under a certificate.
 //!
-//! Owns what stands behind a module and what the message there says. Never signs: private keys are for the kernel's own
-//! sign-file, or for what holds them.
+//! Owns the data after a module and the contents of the message there. Never signs: private keys are for the kernel's
+//! sign-file or for the program that holds them.
 
 mod appended;
 #[cfg(feature = "check")]

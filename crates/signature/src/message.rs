@@ -1,5 +1,5 @@
-//! What a signature says of itself: a CMS message without contents and without certificates, as scripts/sign-file makes
-//! it (RFC 5652).
+//! The contents of a signature: a CMS message without content and without certificates, as scripts/sign-file makes it
+//! (RFC 5652).
 
 use cms::content_info::ContentInfo;
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
@@ -7,22 +7,22 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::{DB, rfc5911};
 use der::{Decode, Encode};
 
-/// A signature that could be read.
+/// A signature that was parsed.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub(crate) info: SignerInfo,
 }
 
-/// Whose signature it is, as texts that others wrote.
+/// The signer, as the message names it. The texts are not trustworthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
-    /// The issuer of the signer's certificate (RFC 4514), or nothing when the message has the key's identifier alone.
+    /// The issuer of the signer's certificate (RFC 4514). `None` if the message has only the identifier of the key.
     pub issuer: Option<String>,
-    /// The serial number of the certificate, or the identifier of its key: bytes in hexadecimal.
+    /// The serial number of the certificate or the identifier of its key, in hexadecimal.
     pub key: String,
-    /// The hash function by its name, or by its number.
+    /// The name of the hash function, or its object identifier if the name is unknown.
     pub hash: String,
-    /// The algorithm of the signature, likewise.
+    /// The name of the signature algorithm, or its object identifier if the name is unknown.
     pub algorithm: String,
 }
 
@@ -30,7 +30,7 @@ impl Message {
     /// Reads a message.
     ///
     /// # Errors
-    /// What is wrong with the message, as a fragment of a sentence.
+    /// The fault of the message, as a fragment of a sentence.
     pub fn read(signature: &[u8]) -> Result<Message, String> {
         let content =
             ContentInfo::from_der(signature).map_err(|error| format!("it is no CMS message: {error}"))?;
@@ -45,7 +45,7 @@ impl Message {
         }
     }
 
-    /// Whose signature it is.
+    /// The signer that the message names.
     pub fn signer(&self) -> Signer {
         let (issuer, key) = match &self.info.sid {
             SignerIdentifier::IssuerAndSerialNumber(of) => {
@@ -57,7 +57,7 @@ impl Message {
         Signer { issuer, key, hash, algorithm }
     }
 
-    /// True when the certificate is the one that the message names.
+    /// Returns true if the message names the certificate.
     pub(crate) fn is_by(&self, certificate: &x509_cert::Certificate) -> bool {
         let certificate = &certificate.tbs_certificate;
         match &self.info.sid {

@@ -1,6 +1,6 @@
-//! Text for people: tables and diagnoses that are readable without colour, and names that do nothing to a terminal.
+//! Text for people: tables and diagnoses that are readable without colour, and names that can't control the terminal.
 //!
-//! Owns how text looks. Never decides what is said.
+//! Owns the look of text. Never decides its content.
 
 pub mod render;
 pub mod terminal;

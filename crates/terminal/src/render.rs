@@ -5,7 +5,7 @@ use klpx_diagnosis::{Diagnosis, Failure};
 
 use crate::terminal;
 
-/// A failure as people read it.
+/// A failure as text for people.
 pub fn failure(failure: &Failure) -> String {
     failure.diagnoses().map(diagnosis).collect::<Vec<_>>().join("\n")
 }
@@ -20,14 +20,14 @@ fn diagnosis(d: &Diagnosis) -> String {
     line("where", &d.place.to_string());
     line("why", &d.why);
     for (n, detail) in d.detail.iter().enumerate() {
-        // A compiler's lines keep their columns.
+        // Tabs become spaces, so that a compiler's lines keep their columns.
         line(if n == 0 { "shown" } else { "" }, &detail.replace('\t', "        "));
     }
     line("hint", &d.remedy);
     text
 }
 
-/// Rows with their columns aligned; the last column is not padded.
+/// Rows with aligned columns. The last column is not padded.
 pub fn table(rows: &[Vec<String>]) -> String {
     let cells = |row: &Vec<String>| row.iter().map(|cell| terminal::word(cell).into_owned()).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
@@ -47,7 +47,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The same for rows of which all cells but the first are numbers: those are aligned on the right.
+/// A table whose cells are numbers, except the first of each row. Numbers are aligned on the right.
 pub fn numbers(rows: &[Vec<String>]) -> String {
     let width =
         |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
@@ -58,12 +58,12 @@ pub fn numbers(rows: &[Vec<String>]) -> String {
     table(&rows.iter().map(aligned).collect::<Vec<_>>())
 }
 
-/// A size in bytes with thousands separated.
+/// A size in bytes, with separated thousands.
 pub fn bytes(n: u64) -> String {
     count(usize::try_from(n).unwrap_or(usize::MAX))
 }
 
-/// A table with its heading, if it has more than that.
+/// Appends a table, unless it has only its heading.
 pub fn section(text: &mut String, rows: &[Vec<String>]) {
     if rows.len() > 1 {
         text.push('\n');

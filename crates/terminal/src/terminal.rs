@@ -1,21 +1,21 @@
-//! What goes to the terminal: text from files can't move the cursor, change colours or the order of letters, or make a
-//! line or column of its own.
+//! Output to the terminal. Text from files can't move the cursor, change colours or the order of letters, or start a
+//! line or column.
 
 use std::borrow::Cow;
 use std::io::Write;
 
-/// Text for a place within a line: no character of it does anything but stand there.
+/// Text for a place within a line. Escapes every character that a terminal acts on.
 pub fn word(text: &str) -> Cow<'_, str> {
     shown(text, |c, _| !acts(c))
 }
 
-/// Text of several lines.
+/// Text of several lines. Line ends and tabs stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
-    // The end of a line of CSV has two characters.
+    // A line of CSV ends with two characters.
     shown(text, |c, next| !acts(c) || c == '\n' || c == '\t' || c == '\r' && next == Some('\n'))
 }
 
-/// JSON in which such characters are escaped as JSON does it: they stand in its strings alone.
+/// JSON with the characters that a terminal acts on escaped in JSON's way. Only its strings contain these characters.
 pub fn json(text: &str) -> Cow<'_, str> {
     let plain = |c: char| !acts(c) || c == '\n';
     if text.chars().all(plain) {
@@ -40,20 +40,20 @@ fn shown(text: &str, plain: impl Fn(char, Option<char>) -> bool) -> Cow<'_, str>
     Cow::Owned(safe)
 }
 
-/// True for a character that a terminal acts on: controls, and those that turn the order of what follows.
+/// Returns true for a character that a terminal acts on: controls, and characters that reverse the order of text.
 fn acts(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Standard output. A reader that went away (`klpx diff ... | head`) is no failure.
+/// Standard output. A reader that has gone away (`klpx diff ... | head`) is no failure.
 pub struct Output<W> {
     to: W,
-    /// The first bytes of a character, or of a line's end, whose rest has not come yet.
+    /// The first bytes of a character, or of a line end, whose rest has not arrived.
     cut: Vec<u8>,
 }
 
 impl<W: Write> Output<W> {
-    /// Standard output, or what stands for it.
+    /// A writer that passes text on to `to`, with everything that a terminal acts on escaped.
     pub fn new(to: W) -> Output<W> {
         Output { to, cut: Vec::new() }
     }

@@ -1,5 +1,5 @@
-//! The programs that tests start: the Debian package of each, and a test's failure where one is missing or fails. It
-//! never becomes a part of klpx.
+//! The programs that tests start, with the Debian package of each. A test fails if its program is missing or fails.
+//! This crate never becomes a part of klpx.
 
 #![allow(clippy::panic, reason = "a test that lacks a program fails")]
 
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-/// Every program that a test without a kernel starts, itself or by way of klpx, and the Debian package that it is in.
+/// Every program that a test without a kernel starts, directly or through klpx, and the Debian package of the program.
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("aarch64-linux-gnu-as", "binutils-aarch64-linux-gnu"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
@@ -53,14 +53,14 @@ pub fn package(program: &str) -> Option<&'static str> {
     PROGRAMS.iter().find(|(name, _)| *name == program).map(|(_, package)| *package)
 }
 
-/// A command that starts a program of [`PROGRAMS`]. The test fails where the machine does not have the program.
+/// A command that starts a program of [`PROGRAMS`]. The test fails if the machine does not have the program.
 #[track_caller]
 pub fn command(program: &str) -> Command {
     need(program);
     Command::new(program)
 }
 
-/// Fails the test where the machine does not have a program that klpx itself will start.
+/// Fails the test if the machine does not have a program that klpx itself will start.
 #[track_caller]
 pub fn need(program: &str) {
     need_on(program, &std::env::var_os("PATH").unwrap_or_default());
@@ -77,7 +77,7 @@ fn need_on(program: &str, path: &OsStr) {
     assert!(there, "this test needs {program}: install the package {package}");
 }
 
-/// Runs a command to its end, and gives what it printed. The test fails when the command does not succeed.
+/// Runs a command to its end and returns its output. The test fails if the command does not succeed.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
     let output = match command.output() {
@@ -89,7 +89,7 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// What a command prints, as [`run`] gives it, as text.
+/// The standard output of a command as text. The test fails as in [`run`].
 #[track_caller]
 pub fn said(command: &mut Command) -> String {
     String::from_utf8_lossy(&run(command).stdout).into_owned()
@@ -101,13 +101,13 @@ mod tests {
 
     use super::*;
 
-    /// What a test that fails says.
+    /// The message of a failing test.
     fn failure(test: impl FnOnce() + std::panic::UnwindSafe) -> String {
         let panic = std::panic::catch_unwind(test).expect_err("the test fails");
         *panic.downcast::<String>().expect("a message")
     }
 
-    /// A folder of programs with `gcc` and a file that is no program.
+    /// A folder of programs with `gcc` and a file that is not executable.
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink("/bin/sh", folder.path().join("gcc")).expect("a link");

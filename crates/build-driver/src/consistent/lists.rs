@@ -1,7 +1,7 @@
-//! Lists of a kernel that was built with them: where they are, what they say, and a copy of them for klpx's workspace.
+//! The lists that a kernel was built with: their place, their contents, and a copy of them for klpx's workspace.
 //!
-//! Lists are input. Only what klpx itself would write is taken, and it is written anew: names of C, and attributes. The
-//! wrapper that lies beside them is not run.
+//! Lists are input. klpx accepts only text that it would write itself, names of C and attributes, and writes its own
+//! copy. The wrapper beside the lists is never run.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,13 +16,13 @@ use crate::kbuild::recorded::Recorded;
 use crate::language::{Identifier, is_source_path};
 use crate::toolchain::Compiler;
 
-/// The folder of lists, in that of `inline-check --consistent` and in a workspace's.
+/// The folder of lists, both in the folder of `inline-check --consistent` and in a workspace.
 pub(crate) const UNITS: &str = "units";
 const ENDING: &str = ".inl";
-/// A unit of every kernel, whose record tells of lists.
+/// A unit of every kernel, whose record shows where the lists are.
 const FIRST: &str = "init/main";
 
-/// What GCC's lists begin with: an attribute that comes after the definition is worth a warning elsewhere.
+/// The first line of GCC's lists. GCC warns about an attribute that follows the definition.
 const PRAGMA: &str = "#pragma GCC diagnostic ignored \"-Wattributes\"\n";
 
 /// The lists that a kernel's units were compiled with.
@@ -33,8 +33,8 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// Where the lists of a build tree are, by kbuild's record of a unit: the compiler is the wrapper, or the unit
-    /// depends on its list. `None` when it was made without.
+    /// The folder of the lists that a build tree was compiled with, from kbuild's record of a unit. Either the compiler
+    /// is the wrapper, or the unit depends on its list. `None` if the kernel was built without lists.
     pub(crate) fn of_tree(build: &Path) -> Option<PathBuf> {
         let object = format!("{FIRST}.o");
         let compiler = Recorded::read(build, Path::new(&object)).and_then(|record| {
@@ -50,11 +50,11 @@ impl Lists {
         })
     }
 
-    /// Reads the lists in the folder that was given to `inline-check --consistent`, as far as the last compilation of each
-    /// unit took them.
+    /// Reads the lists in the folder of `inline-check --consistent`. Leaves out entries that had no effect in the last
+    /// compilation of their unit.
     ///
     /// # Errors
-    /// There are none; one holds what klpx does not write for this compiler.
+    /// If there are no lists, or a list has text that klpx does not write for this compiler.
     pub(crate) fn read(dir: &Path, compiler: Compiler) -> Result<Lists> {
         let units = dir.join(UNITS);
         if !units.is_dir() {
@@ -96,17 +96,17 @@ impl Lists {
         Ok(Lists { texts })
     }
 
-    /// How many units have one that is not empty.
+    /// The number of units whose list is not empty.
     pub(crate) fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// The list of a unit, by the path of its source.
+    /// The list of a unit. `unit` is the path of the unit's source.
     pub(crate) fn of(&self, unit: &str) -> Option<&str> {
         self.texts.get(unit).map(String::as_str)
     }
 
-    /// What makes a kernel with other lists another kernel.
+    /// The identity of the lists. A kernel with other lists is another kernel.
     pub(crate) fn identity(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for part in self.texts.iter().flat_map(|(unit, text)| [unit, text]) {
@@ -116,7 +116,7 @@ impl Lists {
         hasher.finalize()
     }
 
-    /// Writes all of them to a folder, which is whole or not there.
+    /// Writes the lists to a folder, which is either complete or absent.
     pub(crate) fn place(&self, dir: &Path) -> Result<()> {
         if dir.is_dir() {
             return Ok(());
@@ -133,22 +133,22 @@ impl Lists {
     }
 }
 
-/// Where the list of a unit is, in the folder of lists.
+/// The path of a unit's list in the folder of lists.
 pub(super) fn path(units: &Path, unit: &str) -> PathBuf {
     units.join(format!("{unit}{ENDING}"))
 }
 
-/// True when the last compilation of a unit did not succeed with its list, so that it has none.
+/// Returns true if the last compilation of the unit failed with its list, so that the unit has no list.
 pub(super) fn failed(dir: &Path, unit: &str) -> bool {
     dir.join("failed").join(unit).exists()
 }
 
-/// The entries of a unit that say the opposite of what the source says, and have no effect.
+/// The entries of a unit that contradict the source and therefore have no effect.
 pub(super) fn forced(dir: &Path, unit: &str) -> String {
     klpx_input::text(&dir.join("forced").join(unit)).unwrap_or_default()
 }
 
-/// A unit's list in the compiler's language.
+/// The text of a unit's list for the compiler.
 pub(super) fn text(compiler: Compiler, functions: &[(Identifier, Inlining)]) -> String {
     let head = if compiler == Compiler::Gcc && !functions.is_empty() { PRAGMA } else { "" };
     let entries = functions.iter().map(|(name, inlining)| entry_of(compiler, name, *inlining));
@@ -177,7 +177,7 @@ fn attributes(compiler: Compiler, inlining: Inlining) -> &'static str {
     }
 }
 
-/// What [`text`] wrote. The error is the number of the first line that it would not write.
+/// Parses text that [`text`] wrote. The error is the number of the first line that differs from its output.
 fn parse(compiler: Compiler, text: &str) -> std::result::Result<Vec<(Identifier, Inlining)>, usize> {
     const ALL: [Inlining; 4] = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
     let lines: Vec<&str> = text.lines().collect();
@@ -273,7 +273,7 @@ mod tests {
         write(&at("units/fs/none.c.inl"), "");
         let all = Lists::read(dir.path(), Compiler::Clang).expect("lists");
         assert_eq!((all.len(), all.of("fs/a.c"), all.of("fs/none.c")), (3, Some(CLANG), None));
-        // One did not compile with its list; in another one an entry has no effect.
+        // b.c did not compile with its list. In c.c, an entry has no effect.
         write(&at("failed/fs/b.c"), "error");
         write(
             &at("forced/fs/c.c"),
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!((less.len(), less.of("fs/b.c")), (2, None));
         assert_eq!(less.of("fs/c.c"), Some("-mllvm -force-attribute=g:alwaysinline\n"));
         assert_ne!(all.identity(), less.identity());
-        // A copy is the same, and stays.
+        // The copy equals the lists. A second write leaves the copy unchanged.
         less.place(&at("copy")).expect("written");
         all.place(&at("copy")).expect("there");
         let copy = Lists::read(&at("copy"), Compiler::Clang).expect("lists");

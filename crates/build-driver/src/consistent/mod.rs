@@ -1,22 +1,22 @@
-//! A kernel build with a list of attributes for each unit: the lists, and the compiler wrapper that applies them.
-//! Writes only to the folder that the user names, and builds nothing itself. What a finished build's lists are for a
-//! livepatch is in `lists`.
+//! Builds a kernel with a list of attributes for each unit: the lists, and the compiler wrapper that applies them.
+//! Writes only to the folder that the user names, and builds nothing itself. `lists` handles the lists of a finished
+//! build.
 //!
 //! ```text
 //! DIR/cc              the wrapper: make CC=DIR/cc
-//! DIR/units/PATH.inl  the list of each unit, PATH as in the source; empty when nothing is to be said
-//! DIR/failed/PATH     what the compiler said of a unit that does not compile with its list
-//! DIR/forced/PATH     Clang: entries that say the opposite of what the source says, and have no effect
+//! DIR/units/PATH.inl  the list of each unit, PATH as in the source; empty if the unit needs no entry
+//! DIR/failed/PATH     the compiler's messages for a unit that does not compile with its list
+//! DIR/forced/PATH     Clang: entries that contradict the source and have no effect
 //! ```
 //!
-//! Clang takes a list as arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`; they reach the
-//! bitcode, and so LTO). GCC has nothing like that. There a list is C: declarations that repeat a function's type by
-//! `__typeof__` and add an attribute. They have to follow the definitions, so the unit is compiled in two steps:
-//! `-E -fdirectives-only` puts all files in one and leaves the macros for the second step, which makes the same code of
-//! it as it would have made of the files.
+//! For Clang, a list holds arguments for LLVM's pass that forces attributes (`-mllvm -force-attribute`). The attributes
+//! reach the bitcode, and so LTO. GCC has no such pass. For GCC, a list is C: declarations that repeat a function's
+//! type by `__typeof__` and add an attribute. The declarations must follow the definitions, so the unit is compiled in
+//! two steps. `-E -fdirectives-only` merges all files into one and leaves the macros for the second step, which makes
+//! the same code as from the separate files.
 //!
-//! kbuild compiles a unit again when a file that it depends on is younger. The wrapper adds the list to those, in the
-//! file that the compiler writes for kbuild, and makes an empty one where there is none.
+//! kbuild recompiles a unit if a file that it depends on is newer. The wrapper adds the list to the dependencies, in
+//! the file that the compiler writes for kbuild, and creates an empty list if the unit has none.
 
 pub(crate) mod lists;
 pub(crate) mod wrapper;
@@ -35,17 +35,18 @@ use crate::process::Runner;
 use crate::toolchain::{self, Toolchain, Wishes};
 use crate::tree::SourceTree;
 
-/// What a compiler is told about a function.
+/// The instruction to a compiler about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inlining {
-    /// Inline it at every call.
+    /// Inline the function at every call.
     Always,
-    /// Inline it at no call.
+    /// Inline the function at no call.
     Never,
-    /// Nor replace it by a variant for some of its callers (GCC's clones; Clang has no such attribute).
+    /// As `Never`, and never replace the function by a variant for some callers (GCC's clones; Clang has no such
+    /// attribute).
     NeverNorClone,
-    /// Nor conclude anything from its body: what makes GCC keep a `gnu_inline` function whole, as all are that the
-    /// kernel declares inline. There it ignores `noinline`.
+    /// As `NeverNorClone`, and conclude nothing from the function's body. GCC then keeps a `gnu_inline` function whole,
+    /// for which it ignores `noinline`. All functions that the kernel declares inline are `gnu_inline`.
     Opaque,
 }
 
@@ -56,17 +57,17 @@ pub struct Consistent {
     build: PathBuf,
     arch: Arch,
     tools: Toolchain,
-    /// The compiler, wherever PATH leads later.
+    /// The path of the compiler, even if PATH changes later.
     cc: PathBuf,
     dir: PathBuf,
 }
 
-/// What the user asks for.
+/// The user's request.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The `O=` tree, with its `.config`.
     pub build: PathBuf,
-    /// The source; without it, what the build tree leads to.
+    /// The source. `None` for the source that the build tree points to.
     pub source: Option<PathBuf>,
     /// make's LLVM variable.
     pub llvm: Option<String>,
@@ -77,10 +78,11 @@ pub struct Request {
 }
 
 impl Consistent {
-    /// Looks at the build tree. Nothing is written yet.
+    /// Examines the build tree. Creates the folder for lists, if it is missing, and writes nothing else.
     ///
     /// # Errors
-    /// No configuration, another compiler, a folder that make can't have in a path or that lies in the build tree.
+    /// No configuration, an unsuitable compiler, or a folder that has a path unfit for make, that others can write to,
+    /// or that lies in the build tree.
     pub fn open(request: &Request) -> Result<Consistent> {
         let build = request.build.canonicalize().map_err(|error| {
             let what = format!("can't open the build tree {}", request.build.display());
@@ -98,7 +100,7 @@ impl Consistent {
         let wishes = Wishes { llvm: request.llvm.as_deref(), cross: request.cross_compile.as_deref() };
         let tools = toolchain::choose(&config, arch, &wishes, &Runner::new())?;
         std::fs::create_dir_all(&request.dir).map_err(|e| Diagnosis::io("create", &request.dir, &e))?;
-        // The compiler reads the lists.
+        // The compiler reads the lists, so nobody else may write to their folder.
         let dir = own::check(&request.dir)?;
         if dir.starts_with(&build) {
             let what = format!("{} lies in the build tree, which klpx never writes to", dir.display());
@@ -108,7 +110,7 @@ impl Consistent {
         }
         let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
         for path in [&dir, source.root(), &build, &cc] {
-            // Make's variables, dependencies and a shell script have it.
+            // The path appears in make's variables, in dependencies and in a shell script.
             MakeWord::path(path)?;
         }
         Ok(Consistent { source: source.root().to_owned(), build, arch, tools, cc, dir })
@@ -124,15 +126,15 @@ impl Consistent {
         &self.source
     }
 
-    /// A compiler's name and version, for people.
+    /// The compiler's name and version, for people.
     pub fn compiler(&self) -> String {
         self.tools.describe()
     }
 
-    /// The `.ko` files of the modules that the build tree lists. They need not be there.
+    /// The `.ko` files of the modules that the build tree lists. A file may be missing.
     ///
     /// # Errors
-    /// The list can't be read. None is no error: a kernel without modules has none.
+    /// If the list can't be read. A missing list is no error: a kernel without modules has none.
     pub fn modules(&self) -> Result<Vec<PathBuf>> {
         let order = self.build.join("modules.order");
         if !order.try_exists().map_err(|error| Diagnosis::io("read", &order, &error))? {
@@ -142,17 +144,16 @@ impl Consistent {
         Ok(objects.map(|object| self.build.join(object).with_extension("ko")).collect())
     }
 
-    /// A file of the debug information by its path from the source tree or the build tree. `root` is the folder that
-    /// `file` is named from.
+    /// The path of a file of the debug information, relative to the source tree or the build tree. `file` is relative
+    /// to the folder `root`.
     pub fn file(&self, root: &str, file: &str) -> String {
         let path = Path::new(root).join(file);
         let below = [&self.source, &self.build].into_iter().find_map(|folder| path.strip_prefix(folder).ok());
         below.and_then(Path::to_str).unwrap_or(file).to_owned()
     }
 
-    /// The unit that a file of the debug information is: its path from the source tree, or from the build tree when it
-    /// was generated there. `root` is the folder that `file` is named from. `None` for a path that the wrapper would
-    /// not know.
+    /// The unit for a file of the debug information: its path in the source tree, or in the build tree for a generated
+    /// source. `file` is relative to the folder `root`. `None` for a path that the wrapper does not accept.
     pub fn unit(&self, root: &str, file: &str) -> Option<String> {
         let below = |folder: &Path| {
             let path = Path::new(root).join(file);
@@ -167,10 +168,10 @@ impl Consistent {
             .filter(|unit| unit.ends_with(".c") && is_source_path(unit))
     }
 
-    /// Writes the lists that changed, and the wrapper. How many lists changed.
+    /// Writes the lists that changed, and the wrapper. Returns the number of changed lists.
     ///
     /// # Errors
-    /// The folder can't be written to.
+    /// If the folder can't be written to.
     pub fn write(&self, lists: &BTreeMap<String, Vec<(Identifier, Inlining)>>) -> Result<usize> {
         let mut changed = 0;
         if let Some(unit) = lists.keys().find(|unit| !is_source_path(unit)) {
@@ -192,18 +193,18 @@ impl Consistent {
         Ok(changed)
     }
 
-    /// True when the last compilation of a unit did not succeed with its list, so that it has none.
+    /// Returns true if the last compilation of the unit failed with its list, so that the unit has no list.
     pub fn failed(&self, unit: &str) -> bool {
         lists::failed(&self.dir, unit)
     }
 
-    /// True when a compilation of a unit showed that the source forces the opposite on a function.
+    /// Returns true if a compilation of the unit showed that the source forces the opposite inlining of the function.
     pub fn forced(&self, unit: &str, function: &str) -> bool {
         let entry = format!("-mllvm -force-attribute={function}:");
         lists::forced(&self.dir, unit).lines().any(|line| line.starts_with(&entry))
     }
 
-    /// What to type for a build with the lists in the folder `output`.
+    /// The shell commands for a build with the lists in the folder `output`.
     pub fn commands(&self, output: &Path) -> Vec<String> {
         let there = output.canonicalize().is_ok_and(|output| output == self.build);
         let output = output.display();

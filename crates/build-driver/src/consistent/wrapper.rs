@@ -1,15 +1,17 @@
-//! The programs that stand in for the compiler of a kernel with lists: they compile each unit with its list. One is for
-//! who builds such a kernel, the other for klpx's own workspace. Both give the same code.
+//! The compiler wrappers, which compile each unit of a kernel with its list. One wrapper is for the user's build of
+//! such a kernel, the other for klpx's workspace. Both give the same code.
 //!
-//! The kernel's own goes on without a list that does not compile, says so in files that the next `klpx inline-check`
-//! reads, and makes lists a matter of kbuild's dependencies. The workspace's keeps no state: its lists never change, and
-//! a unit is always compiled with its list. Only entries that a patched source has no function for any more are left out.
+//! If a unit does not compile with its list, the kernel's wrapper compiles the unit without the list, and records the
+//! failure in a file for the next `klpx inline-check`. It also makes each unit depend on its list in kbuild. The
+//! workspace's wrapper keeps no state: its lists never change, and it always compiles a unit with its list. It leaves
+//! out only entries that the patched source makes invalid: the function is gone (GCC), or the function is now
+//! `always_inline` (Clang).
 
 use std::path::Path;
 
 use crate::toolchain::Compiler;
 
-/// The wrapper that a kernel is built with: the compiler `cc`, the folder of lists, the source tree.
+/// The wrapper for the user's build of a kernel: the compiler `cc`, the folder of lists, the source tree.
 pub(super) fn of_kernel(compiler: Compiler, cc: &Path, dir: &Path, source: &Path) -> String {
     let compile = match compiler {
         Compiler::Clang => CLANG.to_owned(),
@@ -19,7 +21,7 @@ pub(super) fn of_kernel(compiler: Compiler, cc: &Path, dir: &Path, source: &Path
     filled(&text, &cc.display().to_string(), dir, source)
 }
 
-/// The wrapper of a workspace, whose lists lie in the folder `dir`.
+/// The wrapper of a workspace. `dir` is the folder of lists.
 pub(crate) fn of_workspace(compiler: Compiler, cc: &str, dir: &Path, source: &Path) -> String {
     let compile = match compiler {
         Compiler::Clang => WORKSPACE_CLANG.to_owned(),
@@ -34,13 +36,13 @@ fn filled(text: &str, cc: &str, dir: &Path, source: &Path) -> String {
         .replace("@SOURCE@", &source.display().to_string())
 }
 
-/// What the wrapper of every kernel begins with.
+/// The first lines of every kernel's wrapper.
 pub(super) const HEAD: &str = "#!/bin/sh
 # Compiles the units of a kernel with the lists of klpx inline-check --consistent. Everything else goes to the compiler as it is.
 ";
 
-/// Which unit is compiled, as a path in the source tree, or in the build tree for a generated one. Everything that is no
-/// compilation of a unit goes to the compiler as it is: probes, assembly, links, `-E`, `-S`.
+/// Finds the unit that is compiled: a path in the source tree, or in the build tree for a generated source. Any other
+/// call goes to the compiler unchanged: probes, assembly, links, `-E`, `-S`.
 const WORDS: &str = r#"dir='@DIR@' source='@SOURCE@'
 unit='' compiles='' depends='' output='' lto='' before=''
 for word in "$@"; do
@@ -74,7 +76,7 @@ else
 fi
 "#;
 
-/// The kernel's wrapper after that.
+/// The rest of the kernel's wrapper.
 const KERNEL: &str = r#"list=$dir/units/$path.inl failed=$dir/failed/$path
 [ -e "$list" ] || { mkdir -p "${list%/*}" && : >>"$list"; } || exit
 
@@ -130,7 +132,7 @@ trap 'exit 130' HUP INT TERM
 
 "#;
 
-/// GCC's two steps.
+/// GCC's two steps: preprocess and compile.
 const GCC_STEPS: &str = r#"# All files in one, macros as they are, so that the list can stand at the end.
 preprocess() {
 	before=''
@@ -170,8 +172,8 @@ const WORKSPACE: &str = r#"list=$dir/units/$path.inl
 
 "#;
 
-/// LLVM adds noinline to an `always_inline` function without a word, and no link reads such bitcode. The kernel's own
-/// source has no such function left; a patched one can.
+/// LLVM silently adds noinline to an `always_inline` function, and no link can read that bitcode. The kernel's own
+/// lists have no such entry left, but a patch can make a function `always_inline`.
 const WORKSPACE_CLANG: &str = r#"@CC@ "$@" "@$list" || exit
 [ "$lto" ] || exit 0
 complaint=$(@CC@ -fno-crash-diagnostics -Wno-override-module -x ir "$output" \
@@ -187,8 +189,8 @@ rm -f "$left.names"
 @CC@ "$@" "@$left"
 "#;
 
-/// An entry is C, and a function that the patch removes is none. The compiler says which entries these are, by their
-/// lines.
+/// A GCC entry is C, so an entry for a function that the patch removes does not compile. The compiler reports the lines
+/// of these entries.
 const WORKSPACE_GCC: &str = r##"preprocess "$@" || exit
 plain=$text
 text=$(mktemp --suffix=.i) || exit
@@ -216,13 +218,13 @@ mod tests {
     use crate::consistent::{Inlining, lists};
     use crate::language::Identifier;
 
-    /// `kept` is inlined into `calls` and stays out of line, as `other` is and does.
+    /// `kept` is inlined into `calls` and also stays out of line. So does `other`.
     const SOURCE: &str = "extern int outside(int);\n#define kept(x) kept(x)\n\
         static int kept(int x) { return outside(x) + 7; }\nint (*a)(int) = kept;\n\
         static int other(int x) { return outside(x) + 9; }\nint (*b)(int) = other;\n\
         int calls(int x) { return kept(x) + other(x); }\n";
 
-    /// A compiler, and what it takes to see its code.
+    /// A compiler, and the flags and tools to examine its code.
     struct Tools {
         compiler: Compiler,
         cc: &'static str,
@@ -283,7 +285,7 @@ mod tests {
             command.output().expect("it runs")
         }
 
-        /// What `calls` calls, and the object.
+        /// The functions that `calls` calls, and the object.
         fn compile(&self, wrapper: &str) -> (Vec<&'static str>, Vec<u8>) {
             let done = self.run(&self.path("bin").join(wrapper));
             assert!(done.status.success(), "{wrapper}: {}", String::from_utf8_lossy(&done.stderr));
@@ -336,7 +338,7 @@ mod tests {
             let kernels = toy.compile("kernels");
             assert_eq!(kernels.0, ["kept", "other"], "{}", tools.cc);
             assert!(toy.compile("ours") == kernels, "{}", tools.cc);
-            // Without lists both are inlined.
+            // Without lists, both functions are inlined.
             std::fs::write(lists::path(&toy.path("lists/units"), "fs/one.c"), "").expect("write");
             assert_eq!(toy.compile("ours").0, ["outside"]);
         }

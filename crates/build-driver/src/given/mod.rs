@@ -1,8 +1,8 @@
-//! Variables of make that the kernel's build was given on its command line (`--make NAME=VALUE`): what may be given, the
-//! files that values name, and how klpx's own makes are told.
+//! The make variables from the command line of the kernel's build (`--make NAME=VALUE`): which variables are allowed,
+//! the files that values name, and how klpx passes the variables to make.
 //!
-//! What such a file holds is a part of the kernel, where it lies is not. A file that the compiler reads is copied to the
-//! workspace, so that the commands of one kernel name one file, whatever becomes of the user's.
+//! The contents of such a file are a part of the kernel; its path is not. klpx copies a file that the compiler reads to
+//! the workspace, so that the commands of one kernel always name the same file, even if the user moves the original.
 
 mod own;
 pub(crate) mod profile;
@@ -16,13 +16,13 @@ use crate::files;
 use crate::language::{MakeName, MakeValue, MakeWord};
 use crate::own as private;
 
-/// The folder of a workspace that has copies of the files.
+/// The folder in a workspace for copies of the files.
 const FOLDER: &str = "given";
 
-/// The variable to whose value klpx adds flags of its own.
+/// The variable to which klpx adds its own flags.
 pub(crate) const FLAGS: &str = "KCFLAGS";
 
-/// Options of compilers and linkers that name a file, with what stands before its name.
+/// Options of compilers and linkers that name a file, up to the file's name.
 const OPTIONS: [&str; 8] = [
     "-fprofile-sample-use=",
     "-fprofile-instr-use=",
@@ -34,20 +34,20 @@ const OPTIONS: [&str; 8] = [
     "--symbol-ordering-file=",
 ];
 
-/// Variables of the kernel's makefiles that name files (scripts/Makefile.autofdo, scripts/Makefile.propeller), each with
-/// the endings that the makefiles put behind the value.
+/// Variables of the kernel's makefiles that name files (scripts/Makefile.autofdo, scripts/Makefile.propeller), each
+/// with the suffixes that the makefiles append to the value.
 const VARIABLES: [(&str, &[&str]); 2] = [
     ("CLANG_AUTOFDO_PROFILE", &[""]),
     ("CLANG_PROPELLER_PROFILE_PREFIX", &["_cc_profile.txt", "_ld_profile.txt"]),
 ];
 
-/// The variables that a kernel's build was given, by name.
+/// The make variables of a kernel's build, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Given {
     variables: Vec<Variable>,
 }
 
-/// One of them.
+/// One make variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
     name: MakeName,
@@ -56,15 +56,15 @@ pub struct Variable {
     pieces: Vec<Piece>,
 }
 
-/// A run of a value.
+/// A part of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(MakeValue),
-    /// Between two words.
+    /// A blank between two words.
     Blank,
-    /// A file, or the beginning of several files' names.
+    /// A file that klpx copies, or the common prefix of several such files.
     Copied(Vec<File>),
-    /// A path that stays, and the file that is there.
+    /// A path that stays unchanged, and the file at this path.
     Named(MakeWord, File),
 }
 
@@ -72,18 +72,18 @@ enum Piece {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     path: PathBuf,
-    /// What the makefiles put behind the value to name it.
+    /// The suffix that the makefiles append to the value.
     ending: &'static str,
     hash: blake3::Hash,
 }
 
 impl File {
-    /// Where it lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file of a path as the user gave it.
+    /// Opens the file at a path that the user gave.
     fn open(path: &Path, ending: &'static str) -> Result<File> {
         let mut whole = path.as_os_str().to_owned();
         whole.push(ending);
@@ -102,7 +102,7 @@ impl File {
         Ok(File { hash, path, ending })
     }
 
-    /// Copies it to a place that may have it already.
+    /// Copies the file, unless an equal file is already at `to`.
     fn copy(&self, to: &Path) -> Result<()> {
         let is_there = || hash(to).is_ok_and(|found| found == self.hash);
         if is_there() {
@@ -127,10 +127,10 @@ fn hash(path: &Path) -> std::io::Result<blake3::Hash> {
 }
 
 impl Given {
-    /// Takes `NAME=VALUE` texts. Paths that are not absolute are looked for in the current folder.
+    /// Parses `NAME=VALUE` texts. Relative paths start at the current folder.
     ///
     /// # Errors
-    /// `klpx::make-variable` for what can't be given, `klpx::make-file` for a file that is not there.
+    /// `klpx::make-variable` for a variable or value that is not allowed, `klpx::make-file` for a missing file.
     pub fn read(texts: &[String]) -> Result<Given> {
         let mut variables = Vec::new();
         let mut names = BTreeSet::new();
@@ -146,12 +146,12 @@ impl Given {
         Ok(Given { variables })
     }
 
-    /// The variables, by name.
+    /// The variables, sorted by name.
     pub fn variables(&self) -> &[Variable] {
         &self.variables
     }
 
-    /// The variable of a name.
+    /// The variable with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Variable> {
         self.variables.iter().find(|variable| *variable.name == *name)
     }
@@ -163,18 +163,18 @@ impl Given {
         Ok(())
     }
 
-    /// Words for make's command line in a workspace, but for [`FLAGS`].
+    /// The words for make's command line in a workspace, except [`FLAGS`].
     pub(crate) fn words<'g>(&'g self, workspace: &'g Path) -> impl Iterator<Item = String> + 'g {
         let others = self.variables.iter().filter(|variable| *variable.name != *FLAGS);
         others.map(move |variable| format!("{}={}", variable.name, variable.value(workspace)))
     }
 
-    /// The flags that the compiler was given by [`FLAGS`]; empty without.
+    /// The compiler flags from [`FLAGS`]. Empty if the variable was not given.
     pub(crate) fn flags(&self, workspace: &Path) -> String {
         self.get(FLAGS).map(|variable| variable.value(workspace)).unwrap_or_default()
     }
 
-    /// What tells one kernel from another: each variable with the contents of its files.
+    /// The identity of the variables: each name and value with the contents of its files. It tells kernels apart.
     pub(crate) fn identity(&self) -> Vec<u8> {
         let mut text = Vec::new();
         let mut part = |bytes: &[u8]| {
@@ -191,7 +191,7 @@ impl Given {
         text
     }
 
-    /// Puts copies of the files into a workspace, where they are not there yet.
+    /// Copies the files into a workspace, unless they are there already.
     pub(crate) fn place(&self, workspace: &Path) -> Result<()> {
         for variable in &self.variables {
             for (number, piece) in variable.pieces.iter().enumerate() {
@@ -243,7 +243,7 @@ impl Variable {
         Ok(Variable { name, given: value.to_owned(), pieces })
     }
 
-    /// What make is told in a workspace.
+    /// The value that make gets in a workspace.
     fn value(&self, workspace: &Path) -> String {
         let mut value = String::new();
         for (number, piece) in self.pieces.iter().enumerate() {
@@ -260,7 +260,7 @@ impl Variable {
         value
     }
 
-    /// The files that its value names.
+    /// The files that the value names.
     pub fn files(&self) -> impl Iterator<Item = &File> {
         self.pieces.iter().flat_map(|piece| match piece {
             Piece::Text(_) | Piece::Blank => &[][..],
@@ -276,7 +276,7 @@ impl std::fmt::Display for Variable {
     }
 }
 
-/// The pieces of one word of a value.
+/// Splits one word of a value into pieces.
 fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<Piece>> {
     if let Some(option) = OPTIONS.iter().find(|option| word.starts_with(**option)) {
         let text = MakeValue::new(option).map(Piece::Text);
@@ -296,7 +296,7 @@ fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<Piece>> {
     Ok(vec![Piece::Named(MakeWord::path(&file.path)?, file)])
 }
 
-/// Files that are copied, of a name and its endings.
+/// Opens the files that `path` names with each of `endings`.
 fn copied(path: &str, endings: &[&'static str]) -> Result<Piece> {
     let files = endings.iter().map(|ending| File::open(Path::new(path), ending)).collect::<Result<_>>()?;
     Ok(Piece::Copied(files))

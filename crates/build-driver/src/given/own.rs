@@ -1,8 +1,8 @@
-//! Variables that are klpx's own, each with the reason and with what the user says instead.
+//! Variables that klpx sets itself, each with the reason and with the alternative for the user.
 
-/// Variables of one reason.
+/// Variables with one common reason.
 pub(super) struct Row {
-    /// A `*` at the end stands for any rest.
+    /// Names. A `*` at the end matches any rest.
     names: &'static [&'static str],
     pub(super) why: &'static str,
     pub(super) instead: &'static str,
@@ -88,7 +88,7 @@ static ROWS: [Row; 9] = [
     },
 ];
 
-/// Why a variable can't be given; `None` when it can.
+/// Why a variable can't be given. `None` if it can.
 pub(super) fn row(name: &str) -> Option<&'static Row> {
     let is = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
@@ -103,7 +103,7 @@ mod tests {
     use crate::given::FLAGS;
     use crate::kbuild::make::USELESS;
 
-    /// Names of variables that a source gives to make: what stands between a quote and an equals sign.
+    /// Names of variables that a source file passes to make: the text between a quote and an equals sign.
     fn given_in(source: &str) -> Vec<&str> {
         let code = source.split("#[cfg(test)]").next().unwrap_or(source);
         let before = |at: usize| code[..at].rsplit('"').next().unwrap_or_default();

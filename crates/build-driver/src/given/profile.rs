@@ -1,5 +1,5 @@
-//! Profiles that a kernel was compiled with (CONFIG_AUTOFDO_CLANG, CONFIG_PROPELLER_CLANG): found in what the build tree
-//! records of its units, so that nobody has to name them twice.
+//! Profiles that a kernel was compiled with (CONFIG_AUTOFDO_CLANG, CONFIG_PROPELLER_CLANG). klpx finds them in the
+//! build tree's records of units, so that the user need not name them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,20 @@ use klpx_diagnosis::{Class, Diagnosis, Note, Result};
 use super::Given;
 use crate::config::Config;
 
-/// A way to compile a kernel by a profile.
+/// A way to compile a kernel with a profile.
 struct Kind {
-    /// The option of the configuration.
+    /// The Kconfig option.
     option: &'static str,
-    /// The variable that names the profile.
+    /// The make variable that names the profile.
     variable: &'static str,
-    /// What a unit's command has with a profile: the compiler's option, and the ending of the file's name that the
-    /// makefile adds.
+    /// The part of a unit's command with a profile: the compiler's option, and the suffix that the makefile appends to
+    /// the file's name.
     with: (&'static str, &'static str),
-    /// What a unit's command has without one.
+    /// The options in a unit's command without a profile.
     without: &'static [&'static str],
 }
 
-/// scripts/Makefile.autofdo and scripts/Makefile.propeller.
+/// As in scripts/Makefile.autofdo and scripts/Makefile.propeller.
 const KINDS: [Kind; 2] = [
     Kind {
         option: "AUTOFDO_CLANG",
@@ -37,24 +37,24 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
-/// Folders whose units are no part of the kernel.
+/// Folders whose units do not belong to the kernel.
 const OTHERS: [&str; 4] = ["scripts", "tools", "usr", "samples"];
 
-/// What the records say.
+/// The result of reading the records.
 #[derive(Debug, PartialEq, Eq)]
 enum Recorded {
-    /// The kernel was compiled with a profile of this name.
+    /// The kernel was compiled with a profile at this path.
     With(PathBuf),
-    /// It was compiled without one.
+    /// The kernel was compiled without a profile.
     Without,
-    /// There is no record of a unit of the kernel.
+    /// No record of a kernel unit tells.
     Nothing,
 }
 
-/// Adds the profiles that the kernel was compiled with and that were not given.
+/// Adds the profiles that the kernel was compiled with, unless the user gave them.
 ///
 /// # Errors
-/// `klpx::profile-missing` for a profile that is not where the records say.
+/// `klpx::profile-missing` if a profile is not at the recorded path.
 pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     for kind in KINDS.iter().filter(|kind| config.is(kind.option)) {
@@ -91,7 +91,7 @@ impl Kind {
             .remedy(format!("name the profile where it is now: --make {}=PATH", self.variable))
     }
 
-    /// What the build tree's records of units say.
+    /// Reads the build tree's records of units.
     fn recorded(&self, build_dir: &Path) -> Recorded {
         let folders = walkdir::WalkDir::new(build_dir).sort_by_file_name().into_iter();
         let is_kernel = |entry: &walkdir::DirEntry| {
@@ -108,7 +108,7 @@ impl Kind {
         said.unwrap_or(Recorded::Nothing)
     }
 
-    /// What one record says. kbuild compiles in the build tree, so a relative path begins there.
+    /// Reads one record. kbuild compiles in the build tree, so relative paths start there.
     fn said(&self, text: &str, build_dir: &Path) -> Option<Recorded> {
         let command = text.lines().find(|line| line.starts_with("savedcmd_"))?;
         let words = shlex::split(command)?;

@@ -1,4 +1,4 @@
-//! What may be given to make, and what becomes of it.
+//! Which variables may be given to make, and how klpx passes them on.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn code(texts: &[&str]) -> &'static str {
     failure.diagnoses().next().expect("one").code
 }
 
-/// What make is told in the workspace `/w`.
+/// The words for make in the workspace `/w`, and the flags.
 fn told(given: &Given) -> (Vec<String>, String) {
     (given.words(Path::new("/w")).collect(), given.flags(Path::new("/w")))
 }

@@ -1,8 +1,9 @@
-//! What the kernel's top Makefile hands to the makefiles of its folders: the environment in which
-//! `scripts/Makefile.build` makes one object, with exactly the flags of the whole build, and without the top Makefile's
-//! own work. It is asked once for a kernel: every folder is made by `$(MAKE) $(build)=FOLDER` (scripts/Kbuild.include),
-//! and with another `build` the call for the root folder writes down its environment. That call comes last: recipes of
-//! `prepare` add flags (arm64's `stack_protector_prepare` takes one from a generated header).
+//! The environment that the kernel's top Makefile passes to the makefiles of its folders. In this environment,
+//! `scripts/Makefile.build` makes one object with exactly the flags of the whole build, and without the work of the top
+//! Makefile. klpx captures the environment once for a kernel. Every folder is made by `$(MAKE) $(build)=FOLDER`
+//! (scripts/Kbuild.include). klpx replaces `build`, so that the call for the root folder writes its environment. This
+//! call comes last, because recipes of `prepare` add flags (arm64's `stack_protector_prepare` takes a flag from a
+//! generated header).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,8 +17,8 @@ use crate::kbuild::UnitList;
 use crate::kbuild::make::{Built, Make, USELESS, original_does_not_build, without_useless};
 use crate::process::{Call, Outcome};
 
-/// The makefile that takes the place of `scripts/Makefile.build`. Everything else is made already, so the calls before
-/// the one for the kernel's root folder have nothing to do.
+/// The makefile that replaces `scripts/Makefile.build`. Everything else is made already, so the calls before the call
+/// for the kernel's root folder have nothing to do.
 const CAPTURE: &str = r"# Written by klpx.
 ifeq ($(obj),scripts/kconfig)
 $(error klpx: $(MAKECMDGOALS) of $(obj) has to be made first)
@@ -32,10 +33,10 @@ klpx-environment: ;
 endif
 ";
 
-/// The goal of the kernel's Makefile that calls for the root folder, and so for all others.
+/// The goal of the kernel's Makefile for the root folder, which includes all others.
 const ROOT: &str = ".";
 
-/// What make itself puts into the environment, and what the call for a folder decides.
+/// Variables that make itself sets, and variables that the call for a folder sets.
 const OWN: [&str; 12] = [
     "MAKEFLAGS",
     "MFLAGS",
@@ -55,12 +56,12 @@ const OWN: [&str; 12] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Environment {
     variables: Vec<(OsString, OsString)>,
-    /// What folders have other values of, by folder: the folders above them add flags.
+    /// Variables with another value in some folders, by folder: parent folders add flags.
     folders: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Environment {
-    /// Asks the top Makefile. `dir` is a folder for the files of this.
+    /// Captures the environment from the top Makefile. `dir` is a folder for the captured files.
     pub(crate) fn capture(make: &Make<'_>, dir: &Path) -> Result<Environment> {
         let (rules, output) = (dir.join("environment.mk"), dir.join("environment.new"));
         std::fs::write(&rules, CAPTURE).map_err(|error| Diagnosis::io("write", &rules, &error))?;
@@ -76,14 +77,14 @@ impl Environment {
         Ok(environment)
     }
 
-    /// Keeps what folders have other values of.
+    /// Stores the variables that have another value in some folders.
     pub(crate) fn keep_folders(list: &UnitList, dir: &Path) -> Result<()> {
         let folders: BTreeMap<&str, &[(String, String)]> = list.inherited().collect();
         let text = serde_json::to_vec(&folders).map_err(|error| Diagnosis::internal(&error.to_string()))?;
         files::write_durably(&dir.join("folders.json"), &text)
     }
 
-    /// The environment that an earlier run captured.
+    /// Reads the environment that an earlier run captured.
     pub(crate) fn read(dir: &Path) -> Result<Environment> {
         let path = dir.join("environment");
         let text = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
@@ -94,7 +95,7 @@ impl Environment {
         Ok(Environment { folders, ..Environment::parse(&text) })
     }
 
-    /// `NAME=VALUE`, each with a NUL behind it.
+    /// Parses `NAME=VALUE` entries. Each ends with a NUL.
     fn parse(text: &[u8]) -> Environment {
         let variable = |line: &[u8]| {
             let at = line.iter().position(|&byte| byte == b'=')?;
@@ -119,7 +120,7 @@ impl Environment {
         text
     }
 
-    /// make in this environment, without a goal.
+    /// A call of make in this environment, without a goal.
     fn call(&self, make: &Make<'_>) -> Call {
         let call = Call::new("make")
             .dir(make.build)
@@ -129,7 +130,7 @@ impl Environment {
         self.variables.iter().fold(call, |call, (name, value)| call.env(name, value))
     }
 
-    /// kbuild's units, of the source as it is.
+    /// The units that kbuild lists for the source as it is.
     pub(crate) fn units(&self, make: &Make<'_>) -> Result<UnitList> {
         UnitList::ask(make.src, make.build, &mut |words| {
             let mut lines = Vec::new();
@@ -139,7 +140,7 @@ impl Environment {
         })
     }
 
-    /// Makes objects of one folder: `folder` is the one whose makefile has them, `objects` are paths in the build tree.
+    /// Makes objects of one folder. The makefile of `folder` has their rules. `objects` are paths in the build tree.
     pub(crate) fn make(
         &self,
         make: &Make<'_>,
@@ -159,7 +160,7 @@ impl Environment {
         for (name, value) in make.environment() {
             call = call.env(name, value);
         }
-        // As the top Makefile has both for single objects.
+        // The top Makefile sets both for single objects.
         call = call.env("KBUILD_BUILTIN", "1").env("KBUILD_MODULES", "1");
         let mut lines = Vec::new();
         let success = make.runner.stream(&call, &mut |line| {

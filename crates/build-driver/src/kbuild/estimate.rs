@@ -1,21 +1,21 @@
-//! How long it takes to make many units, about. Measures nothing.
+//! Rough estimates of the time for many units. Measures nothing.
 
 use std::time::Duration;
 
-/// Something that is made of a unit.
+/// The product that is made from a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Making {
-    /// Its preprocessed text.
+    /// The preprocessed text.
     Text,
-    /// Its object.
+    /// The object.
     Object,
 }
 
-/// What takes longer than this is worth a word beforehand.
+/// klpx announces an estimate that is longer than this.
 const LONG: Duration = Duration::from_secs(60);
 
 impl Making {
-    /// What one processor takes for a unit of average size, a few years old.
+    /// The time for a unit of average size, on one processor a few years old.
     fn each(self) -> Duration {
         match self {
             Making::Text => Duration::from_millis(450),
@@ -24,8 +24,7 @@ impl Making {
     }
 }
 
-/// About how long it takes to make this of many units from both sources, with so many processors: `about 13 min`.
-/// `None` when that is soon.
+/// The estimated time for many units of both sources, on `jobs` processors: `about 13 min`. `None` if it is short.
 pub(crate) fn long(making: Making, units: usize, jobs: usize) -> Option<String> {
     let units = u32::try_from(units).unwrap_or(u32::MAX);
     let jobs = u32::try_from(jobs.max(1)).unwrap_or(u32::MAX);

@@ -1,10 +1,9 @@
-//! Which units may include a file, found without a build. Reads the text of the units' sources and of all that these can
-//! include. Never runs a compiler; so conditions are not known, and a unit may be named that does not include the file.
-//! One that does is never missed.
+//! Finds the units that may include a file, without a build. Reads the text of the units' sources and of all files that
+//! they can include. Never runs a compiler, so conditions are unknown: a unit may be listed that does not include the
+//! file. A unit that includes the file is never missed.
 //!
-//! What the compiler can include is known by name only: see files.rs. Where not even a name is known (a
-//! macro stands for it, or a generated file is not there yet), the including file counts as *open*: it may include
-//! any header.
+//! Included files are matched by name only: see files.rs. If even the name is unknown (a macro stands for it, or a
+//! generated file does not exist yet), the including file counts as *open*: it may include any header.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,22 +21,22 @@ mod includers;
 
 pub(crate) use includers::Includers;
 
-/// Who includes whom, of all files that the units of a kernel can reach.
+/// The graph of includes among all files that the units of a kernel can reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IncludeGraph {
-    /// Sorted. A file's number is its place.
+    /// The files, sorted. A file's number is its index.
     files: Vec<File>,
-    /// The files that can include a file, by its number.
+    /// The files that can include a file, by the file's number.
     included_by: Vec<Vec<u32>>,
-    /// Files that may include more than is known.
+    /// Files that may include unknown files.
     open: Vec<u32>,
-    /// Names that nothing was found for, and who asks for them.
+    /// Names without a matching file, and the files that include them.
     missing: BTreeMap<String, Vec<u32>>,
 }
 
 impl IncludeGraph {
-    /// Reads the source and the generated headers of a prepared build tree, starting at the units. The more of
-    /// [`UnitList::generated`] is there, the fewer files stay open.
+    /// Reads the source and the generated headers of a prepared build tree, starting at the units. The more files of
+    /// [`UnitList::generated`] exist, the fewer files are open.
     pub fn scan(src: &Path, build: &Path, list: &UnitList) -> IncludeGraph {
         let further = made_later(list);
         let searched = list.searched().iter().filter_map(file_of).collect();
@@ -47,11 +46,11 @@ impl IncludeGraph {
         scan.finish()
     }
 
-    /// The units that may include one of these files of the source tree, or are compiled from one, sorted. `edited` are
-    /// files that are there, `added` are new ones.
+    /// The units that may include one of these source files, or are compiled from one, sorted. `edited` are existing
+    /// files, `added` are new files.
     ///
-    /// A new file can take the place of another one of its name. A unit that is an ingredient of something else
-    /// ([`Home::Ingredient`](super::Home)) is named like every other.
+    /// A new file can take the place of another file with the same name. A unit that is an ingredient of something else
+    /// ([`Home::Ingredient`](super::Home)) is listed like any other.
     pub fn dependents(&self, edited: &[&str], added: &[&str], list: &UnitList) -> Vec<UnitId> {
         let mut starts: BTreeSet<u32> =
             edited.iter().filter_map(|path| self.find(Tree::Source, path)).collect();
@@ -76,22 +75,22 @@ impl IncludeGraph {
             .collect()
     }
 
-    /// How many files the units can reach.
+    /// The number of files that the units can reach.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// True when there is none.
+    /// Returns true if the units reach no file.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// The files that may include more than is known.
+    /// The files that may include unknown files.
     pub fn open_files(&self) -> impl Iterator<Item = &str> {
         self.open.iter().map(|at| self.files[*at as usize].path.as_str())
     }
 
-    /// These files, and all that include them, however indirectly.
+    /// Marks these files and all files that include them, directly or not.
     fn includers(&self, starts: BTreeSet<u32>) -> Vec<bool> {
         let mut reached = vec![false; self.files.len()];
         let mut left: Vec<u32> = starts.into_iter().collect();
@@ -126,7 +125,7 @@ fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Files that make makes on the way to units: they need not be there yet.
+/// Files that make makes on the way to units. They may not exist yet.
 fn made_later(list: &UnitList) -> Vec<File> {
     let sources = list.units().filter(|(_, unit)| unit.rule.is_compiled()).map(|(_, unit)| &unit.source);
     let generated = list.generated().iter().map(|made| File { tree: Tree::Build, path: made.path.clone() });
@@ -134,7 +133,7 @@ fn made_later(list: &UnitList) -> Vec<File> {
     sources.chain(generated).collect()
 }
 
-/// What the compiler is given: sources, and what the command line includes.
+/// The files that the compiler is given: sources, and files that the command line includes.
 fn roots(files: &Files, list: &UnitList) -> Vec<u32> {
     let mut roots: Vec<u32> = list
         .units()
@@ -152,32 +151,32 @@ fn roots(files: &Files, list: &UnitList) -> Vec<u32> {
 struct Scan<'a> {
     roots: [&'a Path; 2],
     files: &'a Files,
-    /// What generated files are made from.
+    /// The files that generated files are made from.
     made_from: BTreeMap<u32, Vec<u32>>,
-    /// Generated files that are not there yet.
+    /// Generated files that do not exist yet.
     later: Vec<&'a str>,
     seen: Vec<bool>,
-    /// Who includes whom.
+    /// Pairs of an including and an included file.
     edges: Vec<(u32, u32)>,
     open: BTreeSet<u32>,
     missing: BTreeMap<String, BTreeSet<u32>>,
-    /// Files that include what a macro says, by the macro.
+    /// Files that include a file named by a macro, by macro.
     computed: BTreeMap<String, Vec<u32>>,
-    /// Definitions of macros that may say it.
+    /// Definitions of macros that may name a file.
     names: Vec<(u32, Name)>,
 }
 
-/// What macros in place of names come to.
+/// The includes that macros name.
 #[derive(Default)]
 struct Macros {
     edges: Vec<(u32, u32)>,
     open: Vec<u32>,
 }
 
-/// What one file says.
+/// The directives of one file.
 struct Read {
     at: u32,
-    /// `None` for a file that is not there.
+    /// `None` for a file that can't be read.
     directives: Option<Directives>,
     meant: Vec<Vec<u32>>,
 }
@@ -208,7 +207,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads these files and all that they include.
+    /// Reads these files and all files that they include.
     fn follow(&mut self, mut front: Vec<u32>) {
         loop {
             front.retain(|at| !std::mem::replace(&mut self.seen[*at as usize], true));
@@ -239,7 +238,7 @@ impl<'a> Scan<'a> {
         Read { at, directives, meant }
     }
 
-    /// Takes in what a file says. What has to be read next.
+    /// Adds the directives of a file. Returns the files to read next.
     fn take(&mut self, read: Read) -> Vec<u32> {
         let mut next = self.made_from.get(&read.at).cloned().unwrap_or_default();
         match read.directives {
@@ -267,8 +266,8 @@ impl<'a> Scan<'a> {
         next
     }
 
-    /// True when a file that is not there yet can be made: kbuild names one file of those that a rule makes together, and
-    /// the others have the same stem or lie beside it.
+    /// Returns true if `missing` may be a generated file that does not exist yet. kbuild names one of the files that a
+    /// rule makes together. The others have the same stem or lie in its folder.
     fn is_made_later(&self, includer: u32, missing: &str) -> bool {
         let includer = &self.files.file(includer).path;
         self.later.iter().any(|made| {
@@ -279,13 +278,13 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// A macro that stands for a file is defined in a file that the unit includes: that one counts as the includer.
-    /// Where a definition is missing or says no name, the file with the directive is open.
+    /// Resolves the macros that stand for a file. The file with the definition counts as the includer, because the unit
+    /// includes it. If a definition is missing or gives no name, the file with the directive is open.
     fn macros(&self) -> Macros {
         let mut found = Macros::default();
         for (macro_name, includers) in &self.computed {
             let is_known = self.definitions(macro_name, &mut BTreeSet::new(), &mut found.edges);
-            // A configuration string without a definition is off, and its directive with it.
+            // A configuration string without a definition is off, and so is its directive.
             if !is_known.unwrap_or(macro_name.starts_with("CONFIG_")) {
                 found.open.extend(includers);
             }
@@ -293,8 +292,8 @@ impl<'a> Scan<'a> {
         found
     }
 
-    /// Adds what the definitions of a macro mean. `None` without definitions, false when one says no name. A name that
-    /// no file has is no error: the compiler would fail on it.
+    /// Adds the files that a macro's definitions name. `None` if there is no definition, false if one gives no name. A
+    /// name without a file is no error: the compiler would fail on it.
     fn definitions(
         &self,
         macro_name: &str,
@@ -306,7 +305,7 @@ impl<'a> Scan<'a> {
             let Some(include) = &name.file else { return Some(false) };
             edges.extend(self.named_by_macro(*at, include).into_iter().map(|to| (*at, to)));
             is_known = Some(true);
-            // TRACE_INCLUDE_FILE is TRACE_SYSTEM where nobody defines it.
+            // TRACE_INCLUDE_FILE defaults to TRACE_SYSTEM.
             let other = include.path.strip_suffix(".h").unwrap_or(&include.path);
             if looked_at.insert(other.to_owned()) && self.definitions(other, looked_at, edges) == Some(false)
             {
@@ -316,7 +315,7 @@ impl<'a> Scan<'a> {
         is_known
     }
 
-    /// A trace header names itself, to be included again.
+    /// The files that a macro can name. A trace header names itself, to be included again.
     fn named_by_macro(&self, at: u32, include: &Include) -> Vec<u32> {
         if name(&self.files.file(at).path) == include.path {
             vec![at]

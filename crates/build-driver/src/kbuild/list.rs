@@ -1,5 +1,5 @@
-//! kbuild's own list of units: what is compiled for vmlinux and for each module, from what, by which target of make.
-//! Never reads a Makefile: kbuild itself is asked (`units.mk`), and nothing is made.
+//! kbuild's own list of units: what is compiled for vmlinux and for each module, from which source, by which target of
+//! make. klpx does not parse Makefiles: it asks kbuild itself (`units.mk`). Nothing is made.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,42 +16,42 @@ mod builder;
 
 use builder::Builder;
 
-/// Stands in for the kernel's scripts/Makefile.build.
+/// The makefile that replaces the kernel's scripts/Makefile.build.
 const UNITS_MK: &str = include_str!("units.mk");
 
-/// A unit's place in its [`UnitList`].
+/// The index of a unit in its [`UnitList`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitId(u32);
 
-/// A module's place in its [`UnitList`].
+/// The index of a module in its [`UnitList`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ModuleId(u32);
 
 /// One translation unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
-    /// Its object, as a path in the build tree: `virt/kvm/kvm_main.o`.
+    /// The object, as a path in the build tree: `virt/kvm/kvm_main.o`.
     pub object: String,
-    /// How make has to be asked for it, when not by `object`: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`. kbuild gives
-    /// a unit its flags only under the name that its folder's Makefile has for it.
+    /// The target for make, if it differs from `object`: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`. kbuild gives a
+    /// unit its flags only under the name in its folder's Makefile.
     target: Option<String>,
-    /// The folder whose Makefile builds it: `arch/x86/kvm`.
+    /// The folder whose Makefile builds the unit: `arch/x86/kvm`.
     pub folder: String,
-    /// How it is made.
+    /// The rule that makes the object.
     pub rule: Rule,
-    /// What it is made from.
+    /// The source of the unit.
     pub source: Source,
-    /// What it belongs to.
+    /// What the unit belongs to.
     pub home: Home,
-    /// False when it is compiled without `CC_FLAGS_FTRACE`: none of its functions can be traced. Assembly is `true`
-    /// where kbuild does not say otherwise.
+    /// False if the unit is compiled without `CC_FLAGS_FTRACE`, so that none of its functions can be traced. True for
+    /// assembly, unless kbuild says that it is not traced.
     pub traced: bool,
     objtool: u16,
     forced: u16,
 }
 
 impl Unit {
-    /// The target that makes exactly this object when the kernel's make is asked for it.
+    /// The target with which the kernel's make makes exactly this object.
     pub fn target(&self) -> &str {
         self.target.as_deref().unwrap_or(&self.object)
     }
@@ -68,14 +68,14 @@ pub enum Rule {
     Assembly,
     /// Compiled from Rust.
     Rust,
-    /// Made by another rule, by kbuild's name of it: `objcopy`, `ld`.
+    /// Made by another rule, with kbuild's name of the rule: `objcopy`, `ld`.
     Other(String),
-    /// No rule is known for it.
+    /// Unknown rule.
     Unknown,
 }
 
 impl Rule {
-    /// From kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
+    /// Converts kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
     fn of(name: &str) -> Rule {
         match name {
             "cc_o_c" => Rule::C,
@@ -86,25 +86,25 @@ impl Rule {
         }
     }
 
-    /// True for what a compiler makes from one file with `#include` lines.
+    /// Returns true if a compiler makes the object from one file with `#include` lines.
     pub fn is_compiled(&self) -> bool {
         matches!(self, Rule::C | Rule::Offsets | Rule::Assembly)
     }
 }
 
-/// What a unit is made from.
+/// The source of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Source {
-    /// A file of the source tree.
+    /// A file in the source tree.
     Tree(String),
-    /// A file of the build tree, which make makes: generated C, another object.
+    /// A file in the build tree that make makes: generated C, another object.
     Generated(String),
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
 impl Source {
-    /// The path in the source tree, for what has one.
+    /// The path in the source tree, if the source is in the source tree.
     pub fn in_tree(&self) -> Option<&str> {
         match self {
             Source::Tree(path) => Some(path),
@@ -116,28 +116,28 @@ impl Source {
 /// What a unit belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Home {
-    /// vmlinux. A unit of `drivers/firmware/efi/libstub/lib.a` (arm64) is linked only when something needs it.
+    /// vmlinux. A unit of `drivers/firmware/efi/libstub/lib.a` (arm64) is linked only if another unit needs it.
     Vmlinux,
-    /// One module, or several.
+    /// One or more modules.
     Modules(Vec<ModuleId>),
-    /// Not linked itself. Something else is made from it that goes into the kernel: a vDSO, a boot image, hypervisor
-    /// code, a generated header.
+    /// Not linked itself, but used to make another part of the kernel: a vDSO, a boot image, hypervisor code, a
+    /// generated header.
     Ingredient,
 }
 
 /// A module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its object: `drivers/md/dm-mod.o`.
+    /// The module's object: `drivers/md/dm-mod.o`.
     pub object: String,
-    /// Its units, in the order of the link.
+    /// The module's units, in link order.
     pub units: Vec<UnitId>,
-    /// True when the module's object is its unit's object. Then kbuild does to the unit what it does to a module.
+    /// True if the module's object is also its unit's object. kbuild then treats the unit as a module.
     pub is_its_unit: bool,
 }
 
 impl Module {
-    /// The name that the kernel has for it: `dm_mod`.
+    /// The kernel's name of the module: `dm_mod`.
     pub fn name(&self) -> String {
         let file = self.object.rsplit('/').next().unwrap_or(&self.object);
         file.strip_suffix(".o").unwrap_or(file).replace('-', "_")
@@ -149,52 +149,52 @@ impl Module {
     }
 }
 
-/// A file that make makes from others on the way to a unit: a table, a header. Objects are none.
+/// A file that make makes from other files on the way to a unit: a table, a header. Objects do not count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Generated {
-    /// Its path in the build tree. It need not be there yet.
+    /// The path in the build tree. The file may not exist yet.
     pub path: String,
-    /// The folder whose Makefile makes it.
+    /// The folder whose Makefile makes the file.
     pub folder: String,
-    /// What it is made from.
+    /// The files that the file is made from.
     pub from: Vec<Source>,
 }
 
 impl Generated {
-    /// True for a file that others can include, or that is compiled.
+    /// Returns true if the file can be included or compiled.
     pub fn is_source(&self) -> bool {
         [".h", ".c", ".S", ".inc"].iter().any(|end| self.path.ends_with(end))
     }
 }
 
-/// All units of a kernel. Sorted by object, so the same kernel gives the same list.
+/// All units of a kernel, sorted by object. The same kernel gives the same list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitList {
     units: Vec<Unit>,
     modules: Vec<Module>,
-    /// Unit by source. Only units whose source is in the source tree.
+    /// Units sorted by source. Only units with a source in the source tree.
     by_source: Vec<UnitId>,
     rules: Vec<ObjtoolRule>,
-    /// What command lines include before anything else.
+    /// The sets of files that command lines include first.
     forced: Vec<Vec<Source>>,
     searched: Vec<Source>,
     generated: Vec<Generated>,
-    /// What folders inherit, by folder. Most inherit nothing.
+    /// Variables that folders inherit, by folder. Most folders inherit none.
     inherited: BTreeMap<String, Vec<(String, String)>>,
     objtool: Option<String>,
     arch: String,
 }
 
 impl UnitList {
-    /// Asks kbuild.
+    /// Asks kbuild for its units.
     ///
-    /// The build tree must be prepared. `make` runs make there with the words given, in the environment in which the
-    /// kernel's Makefile calls for the root folder. make variables that switch parts of the configuration off
-    /// (`CONFIG_DEBUG_INFO_BTF=`) take units away: leave them out here, nothing is made. In the source nothing is
-    /// written, in the build tree folders for objects.
+    /// The build tree must be prepared. `make` runs make in the build tree with the given words, in the environment in
+    /// which the kernel's Makefile calls for the root folder. Leave out make variables that switch off parts of the
+    /// configuration (`CONFIG_DEBUG_INFO_BTF=`): they remove units, and nothing is made here anyway. The source tree
+    /// stays unchanged; folders for objects may appear in the build tree.
     ///
     /// # Errors
-    /// make fails (`klpx::kbuild-units`), or says what klpx does not understand.
+    /// If make fails (`klpx::kbuild-units`), or its answer is not understood.
     pub fn ask(
         src: &Path,
         build: &Path,
@@ -218,7 +218,7 @@ impl UnitList {
         UnitList::read(src, build, &records)
     }
 
-    /// Puts the records of all folders together.
+    /// Combines the records of all folders.
     pub(super) fn read(src: &Path, build: &Path, records: &Path) -> Result<UnitList> {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(records)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
@@ -234,39 +234,40 @@ impl UnitList {
         list.map_err(|what| not_understood(&what).into())
     }
 
-    /// The unit at a place.
+    /// The unit with this index.
     pub fn unit(&self, id: UnitId) -> &Unit {
         &self.units[id.0 as usize]
     }
 
-    /// The module at a place.
+    /// The module with this index.
     pub fn module(&self, id: ModuleId) -> &Module {
         &self.modules[id.0 as usize]
     }
 
-    /// All units, by object.
+    /// All units, sorted by object.
     pub fn units(&self) -> impl ExactSizeIterator<Item = (UnitId, &Unit)> {
         self.units.iter().enumerate().map(|(n, unit)| (UnitId(index(n)), unit))
     }
 
-    /// All modules, by object.
+    /// All modules, sorted by object.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = (ModuleId, &Module)> {
         self.modules.iter().enumerate().map(|(n, module)| (ModuleId(index(n)), module))
     }
 
-    /// The unit of an object, by its path in the build tree.
+    /// The unit with this object, a path in the build tree.
     pub fn by_object(&self, object: &str) -> Option<UnitId> {
         let at = self.units.binary_search_by(|unit| unit.object.as_str().cmp(object)).ok()?;
         Some(UnitId(index(at)))
     }
 
-    /// The module of an object (`drivers/md/dm-mod.o`).
+    /// The module with this object (`drivers/md/dm-mod.o`).
     pub fn module_by_object(&self, object: &str) -> Option<ModuleId> {
         let at = self.modules.binary_search_by(|module| module.object.as_str().cmp(object)).ok()?;
         Some(ModuleId(index(at)))
     }
 
-    /// The units that are compiled from a file of the source tree, by object. A file may be compiled several times.
+    /// The units that are compiled from this file of the source tree, sorted by object. A file may be compiled several
+    /// times.
     pub fn by_source(&self, source: &str) -> &[UnitId] {
         let of = |id: &UnitId| self.unit(*id).source.in_tree().unwrap_or_default();
         let start = self.by_source.partition_point(|id| of(id) < source);
@@ -274,8 +275,8 @@ impl UnitList {
         &self.by_source[start..start + count]
     }
 
-    /// True for a unit that is not linked itself ([`Home::Ingredient`]), when one of the kernel is made from the same
-    /// source.
+    /// Returns true if the unit is not linked itself ([`Home::Ingredient`]) and another unit from the same source is
+    /// linked into vmlinux or a module.
     pub fn is_second_copy(&self, id: UnitId) -> bool {
         let of_kernel = |other: &UnitId| self.unit(*other).home != Home::Ingredient;
         let source = self.unit(id).source.in_tree();
@@ -283,29 +284,30 @@ impl UnitList {
         self.unit(id).home == Home::Ingredient && others.iter().any(of_kernel)
     }
 
-    /// What objtool does to a unit.
+    /// How objtool treats a unit.
     pub fn objtool(&self, id: UnitId) -> &ObjtoolRule {
         &self.rules[usize::from(self.unit(id).objtool)]
     }
 
-    /// The files that a unit's command line includes (`-include`).
+    /// The files that the unit's command line includes (`-include`).
     pub fn forced(&self, id: UnitId) -> &[Source] {
         &self.forced[usize::from(self.unit(id).forced)]
     }
 
-    /// The folders of both trees in which a compilation of this kernel searches for included files. Empty when one of the
-    /// compilations does not say.
+    /// The folders of both trees in which the kernel's compilations search for included files. Empty if the folders of
+    /// a compilation are unknown.
     pub fn searched(&self) -> &[Source] {
         &self.searched
     }
 
-    /// Files that are made on the way to units, by path.
+    /// Files that are made on the way to units, sorted by path.
     pub fn generated(&self) -> &[Generated] {
         &self.generated
     }
 
-    /// Variables that have another value in a folder than in the root folder, because the folders above it add flags for
-    /// all below (`subdir-ccflags-y`): what `scripts/Makefile.build` needs to be given for it. Only such folders.
+    /// The variables whose value in a folder differs from the root folder, because a parent folder adds flags for all
+    /// folders below (`subdir-ccflags-y`). `scripts/Makefile.build` needs the variables for this folder. Lists only
+    /// such folders.
     pub fn inherited(&self) -> impl Iterator<Item = (&str, &[(String, String)])> {
         self.inherited.iter().map(|(folder, variables)| (folder.as_str(), &variables[..]))
     }
@@ -315,14 +317,14 @@ impl UnitList {
         &self.arch
     }
 
-    /// objtool's path in the build tree. `None` for a kernel without objtool.
+    /// The path of objtool in the build tree. `None` for a kernel without objtool.
     pub fn objtool_program(&self) -> Option<&str> {
         self.objtool.as_deref()
     }
 }
 
-/// make's words: the makefile in the place of scripts/Makefile.build, also where rules call for another folder by
-/// `$(build)` (scripts/Kbuild.include), and what that makefile is to know.
+/// The words for make: the makefile that replaces scripts/Makefile.build, also where rules call another folder by
+/// `$(build)` (scripts/Kbuild.include), and the variables of that makefile.
 fn question(mk: &Path, records: &Path) -> [OsString; 5] {
     let variable = |name: &str, value: &Path| {
         let mut word = OsString::from(name);

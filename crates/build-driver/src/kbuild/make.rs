@@ -1,4 +1,4 @@
-//! Running the kernel's make: its variables, its progress lines, and the lines that say why it failed.
+//! Runs the kernel's make: its variables, its progress lines, and the lines that explain a failure.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::language::MakeWord;
 use crate::process::{Call, Runner};
 use crate::progress::{Objects, Progress};
 
-/// At most this many lines of a compiler's output go into a diagnosis.
+/// The most lines of a compiler's output in a diagnosis.
 const DETAIL_LINES: usize = 60;
 
-/// Parts of a build that are of no use here. Empty on make's command line, they are off for make; C sees the
-/// configuration's header and nothing of this. So neither rustc nor pahole nor a key is asked for.
+/// Parts of a build that klpx does not need. An empty value on make's command line switches them off for make only: C
+/// code still sees the configuration's header. So make needs neither rustc nor pahole nor a key.
 pub(crate) const USELESS: [&str; 5] = [
     "CONFIG_RUST=",
     "CONFIG_DEBUG_INFO_BTF=",
@@ -23,17 +23,17 @@ pub(crate) const USELESS: [&str; 5] = [
     "CONFIG_SYSTEM_TRUSTED_KEYRING=",
 ];
 
-/// The words of a call that makes no unit of the kernel.
+/// The words for a call that makes no unit of the kernel.
 pub(crate) fn without_useless<'w>(words: &[&'w str]) -> Vec<&'w str> {
     words.iter().copied().chain(USELESS).collect()
 }
 
-/// The environment variable that names the object whose link is written down.
+/// The environment variable that names the object whose link is recorded.
 pub(crate) const OBJECT: &str = "KLPX_LINK";
-/// The environment variable that names the file that it is written to.
+/// The environment variable that names the file for the recorded link.
 pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
 
-/// make for one workspace.
+/// The settings of make for one workspace.
 #[derive(Clone, Copy)]
 pub(crate) struct Make<'a> {
     pub(crate) kernel: &'a Kernel,
@@ -41,20 +41,20 @@ pub(crate) struct Make<'a> {
     pub(crate) workspace: &'a Path,
     pub(crate) src: &'a Path,
     pub(crate) build: &'a Path,
-    /// What stands in for the linker, where that is not the linker.
+    /// The program that replaces the linker, if any.
     pub(crate) ld: Option<&'a Path>,
-    /// What stands in for the compiler, where that is not the compiler.
+    /// The program that replaces the compiler, if any.
     pub(crate) cc: Option<&'a Path>,
-    /// The object whose link is written down instead of being made, and the file that it is written to.
+    /// The object whose link is recorded instead of made, and the file for the record.
     pub(crate) record: Option<(&'a str, &'a Path)>,
 }
 
-/// What a make did.
+/// The result of a make run.
 pub(crate) struct Built {
     pub(crate) success: bool,
-    /// Units of the kernel that were compiled.
+    /// The number of kernel units that were compiled.
     pub(crate) units: u64,
-    /// Everything it said.
+    /// The output of make.
     pub(crate) lines: Vec<String>,
 }
 
@@ -85,14 +85,14 @@ impl Make<'_> {
         Ok(Built { success, units: units.done(), lines })
     }
 
-    /// What the program in the place of the linker reads.
+    /// The environment variables for the program that replaces the linker.
     pub(crate) fn environment(&self) -> Vec<(&'static str, &std::ffi::OsStr)> {
         let record =
             self.record.map(|(object, path)| [(OBJECT, object.as_ref()), (RECORD, path.as_os_str())]);
         record.into_iter().flatten().collect()
     }
 
-    /// The variables of every make: the same for original and patched, so that no saved command differs.
+    /// The variables of every make run. Original and patched builds use the same, so that no saved command differs.
     pub(crate) fn variables(&self) -> Vec<String> {
         let mut variables = vec![
             format!("ARCH={}", self.kernel.arch().kbuild()),
@@ -103,15 +103,15 @@ impl Make<'_> {
             "KBUILD_MODPOST_WARN=1".to_owned(),
         ];
         match self.kernel.is_of_units() {
-            // Kernels before 6.4 or so make it from LOCALVERSION whatever is given.
+            // Kernels before 6.4 or so make the release from LOCALVERSION and ignore a given value.
             true => variables.push(set("KERNELRELEASE", self.kernel.release_word())),
-            // With BTF in modules, `modules` would link vmlinux (the kernel's Makefile, "Build modules").
+            // With BTF in modules, the target `modules` would link vmlinux (the kernel's Makefile, "Build modules").
             false => variables.push("CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned()),
         }
         variables.push(set("LOCALVERSION", self.kernel.local_version()));
         if self.kernel.is_of_units() || !self.kernel.config().is("DEBUG_INFO_BTF") {
-            // Its version is in the configuration even then, and a pahole that comes or goes would make the kernel
-            // anew.
+            // The configuration holds pahole's version even without BTF. A pahole that is installed or removed would
+            // cause a rebuild of the kernel.
             variables.push("PAHOLE=/nonexistent".to_owned());
         }
         let tools = self.kernel.toolchain().make.iter();
@@ -124,7 +124,8 @@ impl Make<'_> {
             variables.push(format!("LD={}", ld.display()));
         }
         let sections = (self.kernel.sections() == Sections::Everywhere).then_some(SECTION_FLAGS);
-        // Code is the same with and without. The layouts of types, declarations and inlined copies are read from it.
+        // Debug information does not change the code. klpx reads the layouts of types, declarations and inlined copies
+        // from it.
         let debug_info = (!self.kernel.config().is("DEBUG_INFO")).then_some("-g");
         let given = self.kernel.given().flags(self.workspace);
         let flags = [Some(given.as_str()).filter(|flags| !flags.is_empty()), sections, debug_info];
@@ -134,7 +135,7 @@ impl Make<'_> {
         variables
     }
 
-    /// The failure that a make's output tells of.
+    /// The failure that make's output shows.
     pub(crate) fn failure(&self, built: &Built, code: &'static str, what: &str, remedy: &str) -> Failure {
         if let Some(line) = built.lines.iter().find(|line| line.contains("No space left on device")) {
             return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
@@ -153,7 +154,7 @@ impl Make<'_> {
     }
 }
 
-/// The command word and the file of one of kbuild's short lines, such as `  CC [M]  drivers/md/raid1.o`.
+/// The command word and the file in one of kbuild's short lines, such as `  CC [M]  drivers/md/raid1.o`.
 fn short_line(line: &str) -> Option<(&str, &str)> {
     let rest = line.strip_prefix("  ")?;
     let end = rest.find(' ')?;
@@ -166,7 +167,7 @@ fn short_line(line: &str) -> Option<(&str, &str)> {
     Some((word, file))
 }
 
-/// True for a line that says a unit of the kernel was compiled; programs for the build machine do not count.
+/// Returns true if the line reports the compilation of a kernel unit. Programs for the build machine do not count.
 pub(crate) fn is_compiled_unit(line: &str) -> bool {
     short_line(line).is_some_and(|(word, file)| {
         (word == "CC" || word == "AS") && !file.starts_with('/') && !file.starts_with("scripts/")
@@ -189,13 +190,13 @@ fn is_error(line: &str) -> bool {
         "internal compiler error",
         ": Stop.",
     ];
-    // The second is how ld.lld and git begin a line.
+    // ld.lld and git begin an error line with `error: `.
     SIGNS.iter().any(|sign| line.contains(sign))
         || line.starts_with("error: ")
         || line.contains("*** No rule")
 }
 
-/// Lines that lead up to an error: the file that includes, the function it is in.
+/// Returns true for a line that introduces an error: the including file, the function.
 fn is_lead(line: &str) -> bool {
     line.starts_with("In file included from")
         || line.starts_with("                 from ")
@@ -207,8 +208,8 @@ fn is_make_noise(line: &str) -> bool {
     line.starts_with("make[") || line.starts_with("make: ") || short_line(line).is_some()
 }
 
-/// The lines of a failed make that say why: each error with what leads up to it and what follows, the workspace's
-/// source path taken off. The last lines when there is no line that looks like an error.
+/// The lines of a failed make run that explain the failure: each error with the lines that introduce and follow it,
+/// without the path of the workspace's source. The last lines if no line looks like an error.
 pub(crate) fn error_lines(lines: &[String], src: &Path) -> Vec<String> {
     let prefix = format!("{}/", src.display());
     let clean = |line: &String| line.replace(&prefix, "");
@@ -240,7 +241,7 @@ pub(crate) fn error_lines(lines: &[String], src: &Path) -> Vec<String> {
     last
 }
 
-/// `FILE` and `LINE` of a line like `FILE:LINE:COLUMN: error: ...`.
+/// The file and line number in `FILE:LINE:COLUMN: error: ...`.
 fn error_place(line: &str) -> Option<(String, u32)> {
     let (head, _) = line.split_once(" error: ").or_else(|| line.split_once(" fatal error: "))?;
     let mut parts = head.trim_end_matches(':').split(':');

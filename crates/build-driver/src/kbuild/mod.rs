@@ -1,5 +1,5 @@
-//! kbuild: how its make is run, what it records, its units, how objtool sees them, who includes what, which text decides
-//! about a unit, how long many units take.
+//! kbuild: its make runs, its records, its units, objtool's part, the graph of includes, the text that decides a unit's
+//! code, and estimates of build times.
 //!
 //! Owns no workspace: callers name the source and the build tree.
 

@@ -1,31 +1,31 @@
-//! Which options objtool has to be run with on a unit, as the tree's own makefiles say. Never runs objtool.
+//! The objtool options for a unit, from the tree's own makefiles. Never runs objtool.
 
 use serde::{Deserialize, Serialize};
 
-/// Options that judge and do not write. They make no code, and on one unit they complain of what another unit holds.
+/// Options that only check. They change no code. On a single unit they report facts that depend on other units.
 ///
 /// `--werror`, `--Werror`: scripts/Makefile.lib since 6.15. `--noinstr`, `--unret`: scripts/Makefile.vmlinux_o.
 const JUDGING: [&str; 4] = ["--werror", "--Werror", "--noinstr", "--unret"];
 
-/// What objtool does to a unit on the unit's way into the kernel.
+/// How objtool treats a unit on the unit's way into the kernel.
 ///
 /// kbuild runs objtool when it compiles a unit, or, with IBT or LTO (`delay-objtool` in scripts/Makefile.lib), when it
-/// links `vmlinux.o` or a module of several units. The options of that later run, on one unit, are the unit's own with
-/// `--link`.
+/// links `vmlinux.o` or a module of several units. For a single unit, the options of the later run are the unit's own
+/// options and `--link`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ObjtoolRule {
     /// objtool never sees the unit.
     None,
-    /// kbuild runs objtool with these options when it compiles the unit: its recorded command ends with that run. The
-    /// object that kbuild leaves is finished. An object that is compiled without kbuild needs the run.
+    /// kbuild runs objtool with these options at the end of the unit's recorded command, so kbuild's object is
+    /// finished. An object that is compiled without kbuild still needs the run.
     AlreadyRun(Vec<String>),
-    /// kbuild runs objtool on what the unit is linked into. These options do the same to the unit alone.
+    /// kbuild runs objtool on the linked result. These options have the same effect on the unit alone.
     Run(Vec<String>),
 }
 
 impl ObjtoolRule {
-    /// The rule from the words that `units.mk` writes: when (`now`, `later`, `never`), then options. No words at all
-    /// say that the kernel has no objtool. `None` for anything else.
+    /// Parses the words that `units.mk` writes: the time (`now`, `later`, `never`), then options. No words mean that
+    /// the kernel has no objtool. `None` for an unknown first word.
     pub(super) fn from_words(words: &[&str]) -> Option<ObjtoolRule> {
         let options =
             || words[1..].iter().filter(|w| !JUDGING.contains(w)).map(|w| (*w).to_owned()).collect();
@@ -37,7 +37,7 @@ impl ObjtoolRule {
         }
     }
 
-    /// The options for an object that was compiled without kbuild. `None` when objtool must not be run on it.
+    /// The options for an object that was compiled without kbuild. `None` if objtool must not run on the object.
     pub fn options(&self) -> Option<&[String]> {
         match self {
             ObjtoolRule::None => None,

@@ -1,29 +1,29 @@
-//! The records that `units.mk` writes, one a folder, as typed lines. Knows nothing of what they add up to.
+//! The records that `units.mk` writes, one for each folder, as typed lines. Does not combine the records.
 
 use super::objtool::ObjtoolRule;
 
-/// One record: a folder, as kbuild sees it.
+/// The record of one folder, as kbuild sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     /// The folder, `.` for the root.
     pub(super) folder: String,
-    /// Variables that have another value here than in the root folder: the folders above have added flags.
+    /// Variables whose value differs from the root folder, because parent folders added flags.
     pub(super) inherited: Vec<(String, String)>,
     /// kbuild's name of the architecture: `x86`, `arm64`.
     pub(super) arch: Option<String>,
-    /// Folders that kbuild goes on to.
+    /// Folders that kbuild visits next.
     pub(super) folders: Vec<String>,
-    /// objtool, where the kernel has it.
+    /// The path of objtool, if the kernel has objtool.
     pub(super) objtool: Option<String>,
-    /// Objects of the folder's `built-in.a` and of its `lib.a`, where vmlinux is linked from these, as kbuild names them.
+    /// The objects that vmlinux links from the folder's `built-in.a` and `lib.a`, as kbuild names them.
     pub(super) builtin: Vec<String>,
-    /// The folder's modules, each with the objects that it is linked from. A module of one unit is its own object.
+    /// The folder's modules, each with its linked objects. A module of one unit is its own object.
     pub(super) modules: Vec<(String, Vec<String>)>,
-    /// By which rule a file is made.
+    /// The rules that make files.
     pub(super) made: Vec<Made>,
 }
 
-/// By which rule a file is made.
+/// The rule that makes one file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) target: String,
@@ -31,22 +31,22 @@ pub(super) struct Made {
     pub(super) rule: String,
     /// The first prerequisite.
     pub(super) source: String,
-    /// All prerequisites, for what is not compiled.
+    /// All prerequisites, for a file that is not compiled.
     pub(super) from: Vec<String>,
     /// Files that the command line includes (`-include`).
     pub(super) forced: Vec<String>,
     /// Folders that the compiler searches for included files.
     pub(super) searched: Vec<String>,
-    /// True when it is compiled with the flags that make functions traceable.
+    /// True if the file is compiled with the flags that make functions traceable.
     pub(super) traced: bool,
     pub(super) objtool: ObjtoolRule,
 }
 
-/// What stands before paths that a file is made with: all prerequisites, included files, searched folders.
+/// The prefixes of paths in a rule: prerequisites, included files, searched folders.
 const PATHS: [&str; 3] = ["from:", "include:", "search:"];
 
 impl Record {
-    /// Reads a record. The error is the line that can't be understood.
+    /// Parses a record. The error is the line that is not understood.
     pub(super) fn parse(text: &str) -> Result<Record, &str> {
         let mut record = Record::default();
         for line in text.lines() {
@@ -68,7 +68,8 @@ impl Record {
                     record.modules.push((words.next().ok_or(line)?, words.collect()));
                 }
                 "made" => record.made.push(Made::parse(words).ok_or(line)?),
-                // A prerequisite that is not there and that no rule makes. The rule that wants it is written down too.
+                // A prerequisite that does not exist and has no rule. The rule that needs the prerequisite is recorded,
+                // too.
                 "missing" => {}
                 _ => return Err(line),
             }

@@ -1,25 +1,26 @@
-//! kbuild's records of how files were made (`.NAME.cmd`), as programs and their words.
+//! kbuild's records of how files were made (`.NAME.cmd`), as programs with their arguments.
 
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result};
 
-/// The commands that made a file, in their order.
+/// The commands that made a file, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Each is a program and its words.
+    /// Each command is a program and its arguments.
     pub commands: Vec<Vec<String>>,
 }
 
 impl Recorded {
-    /// The record of a file of the build tree. `None` when there is none, or it holds more than plain commands.
+    /// Reads the record of a file in the build tree. `None` if there is no record, or if it has more than plain
+    /// commands.
     pub fn read(build: &Path, rel: &Path) -> Option<Recorded> {
         let name = rel.file_name()?.to_str()?;
         let text = std::fs::read_to_string(build.join(rel).with_file_name(format!(".{name}.cmd"))).ok()?;
         Recorded::parse(&text)
     }
 
-    /// `savedcmd_FILE := COMMAND; COMMAND` (scripts/Kbuild.include; `cmd_` up to 6.2), in make's spelling.
+    /// Parses `savedcmd_FILE := COMMAND; COMMAND` (scripts/Kbuild.include; `cmd_` up to 6.2), in make's spelling.
     pub fn parse(text: &str) -> Option<Recorded> {
         let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
         let (_, value) = line.split_once(" := ")?;
@@ -41,18 +42,18 @@ impl Recorded {
         (!commands.is_empty()).then_some(Recorded { commands })
     }
 
-    /// The compilation, when the first command is one.
+    /// The compilation, if the first command compiles.
     pub fn compilation(&self) -> Option<&[String]> {
         let words = self.commands.first()?;
         words.iter().any(|word| word == "-c").then_some(words)
     }
 
-    /// True for a unit that is compiled for ThinLTO.
+    /// Returns true if the unit is compiled for ThinLTO.
     pub fn is_thin_unit(&self) -> bool {
         self.compilation().is_some_and(|words| words.iter().any(|word| word == "-flto=thin"))
     }
 
-    /// The relocatable link, and which command it is.
+    /// The relocatable link, with its index among the commands.
     pub fn link(&self) -> Option<(usize, &[String])> {
         let is_link =
             |words: &&Vec<String>| words.iter().any(|w| w == "-r") && words.iter().any(|w| w == "-o");
@@ -61,14 +62,14 @@ impl Recorded {
     }
 }
 
-/// The objects of all modules, from modules.order (which names `.ko` up to 6.1, `.o` later).
+/// The objects of all modules, from modules.order (which lists `.ko` up to 6.1, `.o` later).
 pub(crate) fn module_objects(build: &Path) -> Result<Vec<PathBuf>> {
     let path = build.join("modules.order");
     let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
     Ok(text.lines().filter(|line| !line.is_empty()).map(|line| Path::new(line).with_extension("o")).collect())
 }
 
-/// What needs a shell to run it.
+/// Returns true for a word that needs a shell.
 fn is_shell_syntax(word: &str) -> bool {
     matches!(word, "&&" | "||" | "|" | "&") || word.starts_with(['>', '<', '(', '`'])
 }

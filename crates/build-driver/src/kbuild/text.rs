@@ -1,25 +1,25 @@
-//! Which part of a preprocessed text the compiler makes code and data from. Never runs a preprocessor.
+//! The part of a preprocessed text that determines code and data. Never runs a preprocessor.
 
 /// Values of `-fsanitize=` that put no line number into data.
 const WITHOUT_LINES: [&str; 4] = ["kcfi", "cfi-icall", "shadow-call-stack", "thread"];
 
-/// Beginnings of flags by which line numbers reach code or data: counters and profiles belong to lines.
+/// Prefixes of flags that let line numbers reach code or data: counters and profiles belong to lines.
 const WITH_LINES: [&str; 5] =
     ["-fprofile-", "-fauto-profile", "-ftest-coverage", "-fcoverage-mapping", "-finstr-profile"];
 
-/// Which part of a preprocessed text decides about the object's code and data.
+/// The part of a preprocessed text that determines the object's code and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Text {
-    /// The tokens. The preprocessor has put in every `__LINE__`, `__FILE__` and `__COUNTER__`, and with these a BUG, a
-    /// WARN, an initcall's name. What is left of places are markers (`# 7 "file.h" 2`), which go into warnings and debug
-    /// information alone. So markers and blank lines do not count, and text may move to another line.
+    /// The tokens. The preprocessor has already replaced every `__LINE__`, `__FILE__` and `__COUNTER__`, for instance
+    /// in a BUG, a WARN or an initcall's name. The remaining places are markers (`# 7 "file.h" 2`), which only reach
+    /// warnings and debug information. So markers and blank lines do not count, and text may move to another line.
     WithoutPlaces,
-    /// The tokens and where they stand: a sanitizer writes line and column into its data, a profile belongs to lines.
+    /// The tokens and their places: a sanitizer writes line and column into its data, and a profile belongs to lines.
     WithPlaces,
 }
 
 impl Text {
-    /// What decides in a compilation with these words.
+    /// The part that counts in a compilation with these arguments.
     pub(crate) fn of(words: &[String]) -> Text {
         let has_lines = |word: &String| match word.strip_prefix("-fsanitize=") {
             Some(kinds) => kinds.split(',').any(|kind| !WITHOUT_LINES.contains(&kind)),
@@ -28,7 +28,7 @@ impl Text {
         if words.iter().any(has_lines) { Text::WithPlaces } else { Text::WithoutPlaces }
     }
 
-    /// The identity of a preprocessed text: equal when the same command makes the same code and data of both.
+    /// The identity of a preprocessed text. Equal if the same command makes the same code and data from both texts.
     pub(crate) fn identity(self, text: &[u8]) -> blake3::Hash {
         if self == Text::WithPlaces {
             return blake3::hash(text);
@@ -44,7 +44,7 @@ impl Text {
     }
 }
 
-/// `# LINE "FILE" FLAGS`, or the `#line LINE` that a preprocessor may leave as it is. Pragmas are none.
+/// Returns true for `# LINE "FILE" FLAGS`, and for a `#line LINE` that the preprocessor left. Pragmas are no markers.
 fn is_marker(line: &[u8]) -> bool {
     let Some(rest) = line.strip_prefix(b"#") else { return false };
     let rest = rest.trim_ascii_start();

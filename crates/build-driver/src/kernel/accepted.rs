@@ -1,13 +1,14 @@
-//! Which differences between two configurations matter: a table of options that change no code, each with its reason.
+//! The differences between two configurations that do not matter: a table of options that change no code, each with its
+//! reason.
 //!
-//! What is not in the table matters. An option is in it only when nothing but the named use reads it; what follows from
-//! it elsewhere (DEBUG_INFO_BTF from pahole's version, say) is an option of its own, and matters.
+//! Any other difference matters. The table has an option only if nothing but the named use reads the option. An option
+//! that depends on it (for instance DEBUG_INFO_BTF on pahole's version) is not in the table, and matters.
 
 use std::collections::BTreeSet;
 
 use crate::config::Config;
 
-/// Options that change no code of C or assembly. A `*` at the end stands for any rest.
+/// Options that change no C or assembly code. A `*` at the end matches any rest.
 static ACCEPTED: [(&str, &str); 27] = [
     ("BUILD_SALT", "it goes into an ELF note only (include/linux/build-salt.h)"),
     ("MODULE_SIG_ALL", "it says whether installing modules signs them"),
@@ -38,7 +39,7 @@ static ACCEPTED: [(&str, &str); 27] = [
     ("BINDGEN_VERSION_TEXT", "units in Rust are not compiled"),
 ];
 
-/// Why a difference in an option changes no code; `None` when it may. Options are named without `CONFIG_`.
+/// Why a difference in the option changes no code. `None` if it may. Options are named without `CONFIG_`.
 pub fn reason(option: &str) -> Option<&'static str> {
     let same = |pattern: &str| match pattern.strip_suffix('*') {
         Some(start) => option.starts_with(start),
@@ -47,16 +48,16 @@ pub fn reason(option: &str) -> Option<&'static str> {
     ACCEPTED.iter().find(|(pattern, _)| same(pattern)).map(|&(_, why)| why)
 }
 
-/// An option that has other values in two configurations. `None` stands for an option that is not set.
+/// An option with different values in two configurations. A value of `None` means that the option is not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The option, without `CONFIG_`.
     pub option: String,
-    /// Its value in the kernel's own configuration.
+    /// The value in the kernel's own configuration.
     pub kernel: Option<String>,
-    /// Its value in the other one.
+    /// The value in the other configuration.
     pub other: Option<String>,
-    /// Why the difference changes no code; `None` when it may.
+    /// Why the difference changes no code. `None` if it may.
     pub accepted: Option<&'static str>,
 }
 
@@ -67,7 +68,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Every option that differs between the kernel's own configuration and another one, sorted by name.
+/// Every option that differs between the kernel's own configuration and another configuration, sorted by name.
 pub fn differences(kernel: &Config, other: &Config) -> Vec<Difference> {
     let names: BTreeSet<&str> = kernel.names().chain(other.names()).collect();
     let value = |config: &Config, name: &str| config.value(name).map(str::to_owned);
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn keys_salts_and_unused_tools_change_no_code() {
-        // What Debian leaves out of /boot/config, and a machine without pahole, rustc and bindgen.
+        // Options that Debian omits from /boot/config, and a machine without pahole, rustc and bindgen.
         let kernel = Config::parse(
             "CONFIG_A=y\nCONFIG_PAHOLE_VERSION=130\nCONFIG_RUSTC_LLVM_MAJOR_VERSION=19\nCONFIG_RUST_IS_AVAILABLE=y\n",
         );

@@ -1,9 +1,9 @@
-//! What a source tree holds: the hash of every file, and of all of them together. The same source unpacked twice is one
-//! kernel. Hashes are kept in the cache by the tree's times and sizes, so that only a new tree is read.
+//! The contents of a source tree: the hash of every file, and one hash of all files together. Two copies of the same
+//! source are one kernel. The cache keeps the hashes by the tree's times and sizes, so that klpx reads only new trees.
 //!
 //! ```text
-//! <cache>/sources/<stat>          the tree's identity, for a tree that looks like this (tree::identity)
-//! <cache>/sources/<identity>.files  path, NUL, 32 bytes of hash; for each file in the tree's order
+//! <cache>/sources/<stat>          identity of the contents of a tree with these times and sizes (tree::identity)
+//! <cache>/sources/<identity>.files  path, NUL, 32 bytes of hash for each file, in the tree's order
 //! ```
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use crate::own;
 use crate::process;
 use crate::tree::{self, Entry, Kind};
 
-/// Bytes of a hash.
+/// Bytes of one hash.
 const HASH: usize = 32;
 
 /// The contents of a source tree.
@@ -28,11 +28,11 @@ pub(crate) struct Contents {
     identity: String,
 }
 
-/// Hashes of a tree's files, by path.
+/// The hashes of a tree's files, by path.
 pub(crate) type Hashes = hashbrown::HashMap<PathBuf, [u8; HASH]>;
 
 impl Contents {
-    /// The contents of the files of a tree. Reads them all when the cache does not know the tree.
+    /// The contents of the tree's files. Reads all files if the cache does not know the tree.
     pub(crate) fn of(cache: &Path, root: &Path, files: &[Entry]) -> Result<Contents> {
         let sources = own::folder(&cache.join("sources"))?;
         let known = sources.join(tree::identity(files).to_hex().as_str());
@@ -56,12 +56,12 @@ impl Contents {
         Ok(Contents { identity })
     }
 
-    /// The same for trees with the same files, whatever their times.
+    /// The identity of the contents. Equal for trees with the same files, whatever the files' times.
     pub(crate) fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// The hashes of a tree's files that an earlier run left in the cache; empty when it left none.
+    /// The file hashes that an earlier run left in the cache. Empty if there are none.
     pub(crate) fn hashes(cache: &Path, identity: &str) -> Hashes {
         let text = std::fs::read(list(&cache.join("sources"), identity)).unwrap_or_default();
         let mut hashes = Hashes::new();
@@ -75,7 +75,7 @@ impl Contents {
     }
 }
 
-/// Removes what is known of sources that no workspace has.
+/// Removes the cached hashes of sources that no workspace uses.
 pub(crate) fn forget_unused(cache: &Path, used: &BTreeSet<String>) -> Result<()> {
     let unused = |name: &str| {
         let identity = name.strip_suffix(".files").filter(|identity| is_identity(identity));
@@ -84,7 +84,7 @@ pub(crate) fn forget_unused(cache: &Path, used: &BTreeSet<String>) -> Result<()>
     let Ok(listing) = std::fs::read_dir(cache.join("sources")) else { return Ok(()) };
     for entry in listing.flatten() {
         let name = entry.file_name();
-        // A tree whose list is gone is read again.
+        // A tree whose list of hashes is gone is read again.
         if name.to_str().is_some_and(unused) {
             remove_file(&entry.path())?;
         }
@@ -92,7 +92,7 @@ pub(crate) fn forget_unused(cache: &Path, used: &BTreeSet<String>) -> Result<()>
     Ok(())
 }
 
-/// True for what [`Contents::identity`] gives; another name is not klpx's.
+/// Returns true for a name in the form of [`Contents::identity`]. Any other name does not belong to klpx.
 fn is_identity(name: &str) -> bool {
     name.len() == 2 * HASH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -101,7 +101,7 @@ fn list(sources: &Path, identity: &str) -> PathBuf {
     sources.join(format!("{identity}.files"))
 }
 
-/// What a file is: its bytes and whether it can be run, or where the link leads.
+/// The hash of a file: its bytes and executable bit, or the target of a link.
 fn hash(root: &Path, entry: &Entry) -> Result<[u8; HASH]> {
     process::check_interrupt()?;
     let mut hasher = blake3::Hasher::new();

@@ -1,4 +1,4 @@
-//! One kernel as klpx sees it before it builds anything: source, configuration, architecture, tools, release, identity.
+//! One kernel before any build: source, configuration, architecture, tools, release, identity.
 
 pub mod accepted;
 pub(crate) mod contents;
@@ -17,55 +17,56 @@ use crate::process::Runner;
 use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
 use crate::tree::{Entry, SourceTree, Version};
 
-/// Changes whenever workspaces of an earlier klpx can't be used any more.
+/// The version of the workspace format. It changes when workspaces of an earlier klpx become unusable.
 pub(crate) const FORMAT: u32 = 5;
 
-/// The comparison needs a section for each function and each datum. What gives them.
+/// The origin of the sections. The comparison needs one section for each function and each datum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sections {
-    /// The LTO link, by itself; [`SECTION_FLAGS`] would change nothing in bitcode.
+    /// The LTO link makes the sections itself. [`SECTION_FLAGS`] would change nothing in bitcode.
     FromLink,
-    /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code but lengths of branches.
+    /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code except the lengths of branches.
     Everywhere,
-    /// [`SECTION_FLAGS`] in compilations that are compared with each other only: the flags change the code, and what is
-    /// compared with the kernel is compiled without them.
+    /// [`SECTION_FLAGS`] only in compilations that are compared with each other. The flags change the code, so objects
+    /// that are compared with the kernel are compiled without them.
     WhereCompared,
 }
 
-/// The compiler's flags for a section for each function and each datum.
+/// The compiler flags for one section for each function and each datum.
 pub(crate) const SECTION_FLAGS: &str = "-ffunction-sections -fdata-sections";
 
-/// What the user asks for.
+/// The user's request.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The kernel source tree.
     pub source: PathBuf,
-    /// The `O=` tree of the kernel to be patched. Without it the source tree is taken.
+    /// The `O=` tree of the kernel to be patched. `None` for the source tree.
     pub build_dir: Option<PathBuf>,
-    /// The configuration. Without it the build tree's `.config`.
+    /// The configuration. `None` for the build tree's `.config`.
     pub config: Option<PathBuf>,
-    /// Parallel jobs. Without it one for each processor.
+    /// Parallel jobs. `None` for one job per processor.
     pub jobs: Option<usize>,
-    /// make's LLVM variable: empty or `1`, a suffix such as `-22`, or a folder with a slash at its end.
+    /// make's LLVM variable: empty or `1`, a suffix such as `-22`, or a folder with a trailing slash.
     pub llvm: Option<String>,
     /// make's CROSS_COMPILE variable.
     pub cross_compile: Option<String>,
-    /// Further variables that the kernel's make was given.
+    /// Further make variables of the kernel's build.
     pub given: Given,
-    /// A folder that has what Kconfig made of the configuration: `.config`, `include/config/auto.conf` and
-    /// `include/generated/autoconf.h`, of a build tree or of a headers package. Without it the build tree is looked at.
-    /// When its `.config` is another one, Kconfig reads the configuration anew.
+    /// A folder with Kconfig's output for the configuration: `.config`, `include/config/auto.conf` and
+    /// `include/generated/autoconf.h`, from a build tree or a headers package. `None` for the build tree. If its
+    /// `.config` differs from the configuration, Kconfig reads the configuration again.
     pub pinned: Option<PathBuf>,
-    /// What `uname -r` says in the kernel (UTS_RELEASE). Without it what the build tree records.
-    pub release: Option<String>,
-    /// The folder of `klpx inline-check --consistent` whose lists the kernel was built with. Without it what the build tree
+    /// The release of the kernel, as `uname -r` prints it (UTS_RELEASE). `None` for the release that the build tree
     /// records.
+    pub release: Option<String>,
+    /// The folder of `klpx inline-check --consistent` whose lists the kernel was built with. `None` for the folder that
+    /// the build tree records.
     pub lists: Option<PathBuf>,
-    /// Where workspaces lie.
+    /// The folder of the workspaces.
     pub cache_dir: PathBuf,
 }
 
-/// A kernel that can be livepatched, as far as its source, configuration and the installed tools tell.
+/// A kernel that can be livepatched, judged by its source, its configuration and the installed tools.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     source: SourceTree,
@@ -88,10 +89,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Looks at everything that can be looked at without a build.
+    /// Examines everything that needs no build.
     ///
     /// # Errors
-    /// An unusable tree, a configuration that rules livepatching out, tools that are not the kernel's.
+    /// An unusable tree, a configuration that rules out livepatches, tools that are not the kernel's tools.
     pub fn open(options: &Options) -> Result<Kernel> {
         let runner = Runner::new();
         let source = SourceTree::open(&options.source)?;
@@ -111,7 +112,7 @@ impl Kernel {
         let lists = lists.map(|dir| Lists::read(&dir, toolchain.compiler)).transpose()?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
-        // Units get the release by a variable; a whole build makes it, and must make the same.
+        // Units get the release by a variable. A whole build computes the release, and the result must be the same.
         let (release, local_version) = match &options.release {
             Some(release) if toolchain.lto == Lto::None => (release.clone(), String::new()),
             _ => release(&source, &build_dir, &config, &local_files)?,
@@ -167,7 +168,7 @@ impl Kernel {
         self.source.version()
     }
 
-    /// What `uname -r` says in that kernel.
+    /// The release of the kernel, as `uname -r` prints it.
     pub fn release(&self) -> &str {
         &self.release
     }
@@ -182,28 +183,28 @@ impl Kernel {
         self.arch
     }
 
-    /// Compiler and linker.
+    /// The compiler and the linker.
     pub fn toolchain(&self) -> &Toolchain {
         &self.toolchain
     }
 
-    /// Variables that the kernel's make was given: by the user, and by what the build tree records.
+    /// The make variables of the kernel's build, from the user and from the build tree's records.
     pub fn given(&self) -> &Given {
         &self.given
     }
 
-    /// Things to know of it that stop nothing.
+    /// Notes about the kernel.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// The workspace's key: 12 hexadecimal digits of the identity of source, configuration, tools and make variables.
+    /// The workspace's key: 12 hexadecimal digits of the hash of source, configuration, tools and make variables.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// How many units have a list of functions that are inlined nowhere, or everywhere. `None` for a kernel that was built
-    /// without lists.
+    /// The number of units with a list of functions that are never inlined or always inlined. `None` for a kernel that
+    /// was built without lists.
     pub fn units_with_lists(&self) -> Option<usize> {
         self.lists().map(Lists::len)
     }
@@ -213,7 +214,7 @@ impl Kernel {
         format!("Linux {} {} · {}", self.release, self.arch.name(), self.toolchain.describe())
     }
 
-    /// Starts child processes.
+    /// The runner of child processes.
     pub fn runner(&self) -> &Runner {
         &self.runner
     }
@@ -222,7 +223,7 @@ impl Kernel {
         &self.files
     }
 
-    /// How many processes run at once.
+    /// The number of parallel jobs.
     pub fn jobs(&self) -> usize {
         self.jobs
     }
@@ -231,7 +232,7 @@ impl Kernel {
         &self.cache_dir
     }
 
-    /// The release as make is told.
+    /// The release, checked for make.
     pub(crate) fn release_word(&self) -> &MakeWord {
         &self.release
     }
@@ -244,7 +245,7 @@ impl Kernel {
         &self.local_files
     }
 
-    /// The folder whose configuration is taken as it is.
+    /// The folder whose configuration is used unchanged.
     pub(crate) fn pinned(&self) -> Option<&Path> {
         self.pinned.as_ref().map(|pinned| pinned.dir.as_path())
     }
@@ -258,19 +259,21 @@ impl Kernel {
         &self.contents
     }
 
-    /// True when a patch needs only single units: without LTO, and with ThinLTO those that the thin link names. Full LTO
-    /// makes one unit of all, and the backends of distributed ThinLTO are runs of the compiler that klpx does not know.
+    /// Returns true if klpx compiles only single units for a patch: without LTO the touched units, with ThinLTO the
+    /// units that the thin link names. Full LTO makes one unit of all units. The backends of distributed ThinLTO are
+    /// compiler runs that klpx does not know.
     pub fn is_of_units(&self) -> bool {
         self.toolchain.lto == Lto::None || self.is_thin()
     }
 
-    /// True when the linker makes native code unit by unit, in one process.
+    /// Returns true if the linker makes native code unit by unit, in one process.
     pub fn is_thin(&self) -> bool {
         self.toolchain.lto == Lto::Thin && self.toolchain.lld && !self.config.is("LTO_CLANG_THIN_DIST")
     }
 
-    /// Where the comparison's objects get their sections from. The backends of distributed ThinLTO are compiler runs, and a
-    /// ThinLTO kernel has units that are not compiled for LTO; bitcode is the same with and without sections.
+    /// The origin of the sections of compared objects. `SECTION_FLAGS` also fit ThinLTO: the backends of distributed
+    /// ThinLTO are compiler runs, and a ThinLTO kernel has units that are not compiled for LTO. The flags do not change
+    /// bitcode.
     pub(crate) fn sections(&self) -> Sections {
         if self.toolchain.lto == Lto::Full {
             Sections::FromLink
@@ -282,8 +285,8 @@ impl Kernel {
     }
 }
 
-/// Refuses a cache in the user's trees: nothing is written there, and a source that holds its own copy has no end. The
-/// other way is fine, for trees that klpx unpacked.
+/// Refuses a cache inside the user's trees. klpx never writes there, and a source that contains its own copy would grow
+/// without end. A tree inside the cache is fine: klpx unpacked it.
 fn outside_of(cache: &Path, trees: &[&Path]) -> Result<()> {
     let existing = cache.ancestors().find_map(|dir| dir.canonicalize().ok());
     let lies_in = |tree: &&&Path| existing.as_ref().is_some_and(|dir| dir.starts_with(tree));
@@ -305,7 +308,7 @@ fn canonical_dir(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The `localversion*` files of a folder, in the order scripts/setlocalversion reads them.
+/// The `localversion*` files of a folder, in the order of scripts/setlocalversion.
 fn localversion_files(dir: &Path) -> Vec<(String, String)> {
     let Ok(listing) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<(String, String)> = listing
@@ -320,7 +323,7 @@ fn localversion_files(dir: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// The release string of the kernel to be patched, and the LOCALVERSION that makes a rebuild come out the same.
+/// The release string of the kernel to be patched, and the LOCALVERSION with which a rebuild has the same release.
 fn release(
     source: &SourceTree,
     build_dir: &Path,
@@ -346,7 +349,7 @@ fn release(
     }
 }
 
-/// What a build tree says its release is.
+/// The release that a build tree records.
 fn recorded_release(build_dir: &Path) -> Option<String> {
     let line = klpx_input::text(&build_dir.join("include/config/kernel.release")).ok();
     if let Some(text) = line.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
@@ -357,24 +360,24 @@ fn recorded_release(build_dir: &Path) -> Option<String> {
     rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
 }
 
-/// Configuration that is taken as it is. Kconfig asks the machine's tools, and on a machine without pahole or rustc it
-/// makes another configuration without a word.
+/// A configuration that is used unchanged. Kconfig examines the machine's tools: without pahole or rustc it silently
+/// makes another configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Pinned {
-    /// The folder that has the files.
+    /// The folder with the files.
     pub(crate) dir: PathBuf,
-    /// Hash of the files.
+    /// The hash of the files.
     hash: blake3::Hash,
 }
 
-/// What make reads of a configuration, and what C sees of it.
+/// The files that make and C code read of a configuration.
 pub(crate) const PINNED_FILES: [&str; 3] =
     [".config", "include/config/auto.conf", "include/generated/autoconf.h"];
-/// Of kernels with Rust: what rustc sees.
+/// The file that rustc reads, in kernels with Rust.
 pub(crate) const PINNED_RUST: &str = "include/generated/rustc_cfg";
 
 impl Pinned {
-    /// The folder, when it is complete and of this configuration.
+    /// Finds the folder's configuration, if the folder is complete and its configuration is `config`.
     fn find(dir: &Path, config: &Config) -> Result<Option<Pinned>> {
         let dir = canonical_dir(dir)?;
         let is_complete = PINNED_FILES.iter().all(|name| dir.join(name).is_file());
@@ -392,7 +395,7 @@ impl Pinned {
     }
 }
 
-/// What makes a kernel another kernel.
+/// The parts of a kernel's identity.
 struct Parts<'a> {
     contents: &'a Contents,
     config: &'a Config,

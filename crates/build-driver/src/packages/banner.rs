@@ -1,5 +1,5 @@
-//! What a kernel says of itself: release, builder, compiler and version text. Reads the text that init/version.c makes,
-//! from vmlinux or from the generated headers that it is made of; knows nothing of code.
+//! A kernel's banner: release, builder, compiler and version text. Reads the text that init/version.c makes, from
+//! vmlinux or from the generated headers behind it. Knows nothing of code.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use klpx_input::Map;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbolTable};
 
-/// Longer than any banner.
+/// More bytes than any banner has.
 const LIMIT: usize = 1024;
-/// How every banner begins.
+/// The beginning of every banner.
 const START: &[u8] = b"Linux version ";
 
 /// The parts of `Linux version RELEASE (BUILDER) (COMPILER) VERSION`.
@@ -18,22 +18,23 @@ const START: &[u8] = b"Linux version ";
 pub(super) struct Banner {
     /// UTS_RELEASE: what `uname -r` prints.
     pub(super) release: String,
-    /// Who built it, `user@host`.
+    /// The builder, `user@host`.
     pub(super) builder: String,
-    /// Compiler and linker; empty when it is not known.
+    /// The compiler and the linker. Empty if unknown.
     pub(super) compiler: String,
-    /// UTS_VERSION, from the `#` on: what `uname -v` prints.
+    /// UTS_VERSION, beginning with `#`: the output of `uname -v`.
     pub(super) version: String,
 }
 
 impl Banner {
-    /// Takes a banner apart. `None` when the text is none, or a pattern (`linux_proc_banner`).
+    /// Parses a banner. `None` if the text is no banner, or is a pattern (`linux_proc_banner`).
     pub(super) fn parse(text: &str) -> Option<Banner> {
         let rest = text.strip_prefix("Linux version ")?;
         let (release, rest) = rest.split_once(' ')?;
         let (builder, rest) = rest.strip_prefix('(')?.split_once(") (")?;
         let (compiler, version) = rest.rsplit_once(") #")?;
-        // init/version.c is compiled before the build number is known; its copy has none after the `#`.
+        // init/version.c is compiled before the build number is known. Its copy of the banner has no number after the
+        // `#`.
         if release.contains('%') || version.starts_with(' ') {
             return None;
         }
@@ -45,7 +46,7 @@ impl Banner {
         })
     }
 
-    /// What the generated headers of a build tree or headers package hold. Without a release there is no banner.
+    /// The banner from the generated headers of a build tree or headers package. `None` without a release.
     pub(super) fn of_headers(folder: &Path) -> Option<Banner> {
         let read =
             |name: &str| klpx_input::text(&folder.join("include/generated").join(name)).unwrap_or_default();
@@ -59,7 +60,7 @@ impl Banner {
     }
 }
 
-/// The string that a header defines a name as.
+/// The string value of a macro in a header.
 fn defined(header: &str, name: &str) -> Option<String> {
     let value = header.lines().find_map(|line| {
         let rest = line.strip_prefix("#define")?.trim_start().strip_prefix(name)?;
@@ -69,19 +70,19 @@ fn defined(header: &str, name: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// What a file that is called vmlinux turned out to be.
+/// The kind of a file named vmlinux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Image {
     /// A kernel with code and symbols.
     Kernel(Option<Banner>),
-    /// Not usable; why.
+    /// Not usable, with the reason.
     Unusable(&'static str),
 }
 
-/// Looks at a vmlinux: section headers, and the banner among its read-only data.
+/// Examines a vmlinux: its section headers, and the banner in its read-only data.
 ///
 /// # Errors
-/// The file can't be read.
+/// If the file can't be read.
 pub(super) fn look(path: &Path) -> Result<Image> {
     let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
     let file = klpx_input::open(path).map_err(|e| io(&e))?;
@@ -97,7 +98,7 @@ fn of_bytes(bytes: &[u8]) -> Image {
         return Image::Unusable("it is no 64-bit ELF file");
     };
     let Some(text) = elf.section_by_name(".text") else {
-        // make modules_prepare of a kernel with BTF needs vmlinux for its types only.
+        // make modules_prepare for a kernel with BTF only needs the types in vmlinux.
         return Image::Unusable("it holds type information only, no code");
     };
     if text.file_range().is_none() {
@@ -111,7 +112,7 @@ fn of_bytes(bytes: &[u8]) -> Image {
     Image::Kernel(banner)
 }
 
-/// The first complete banner in some bytes.
+/// The first complete banner in the bytes.
 fn find_banner(bytes: &[u8]) -> Option<Banner> {
     memchr::memmem::find_iter(bytes, START).find_map(|at| {
         let text = &bytes[at..];

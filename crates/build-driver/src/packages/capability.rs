@@ -1,4 +1,4 @@
-//! Whether a found kernel can be livepatched on this machine: its configuration, and its compiler. Compiles nothing.
+//! Whether klpx can livepatch a found kernel on this machine, judged by configuration and compiler. Compiles nothing.
 
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 
@@ -8,20 +8,20 @@ use crate::process::Runner;
 use crate::toolchain::{self, Toolchain, Wishes};
 use crate::tree::Version;
 
-/// What a kernel's configuration and this machine's tools allow.
+/// The result of examining a kernel's configuration and this machine's tools.
 #[derive(Debug)]
 pub struct Capability {
     /// The architecture, if klpx knows it.
     pub arch: Option<Arch>,
-    /// The compiler that the kernel was built with, as the configuration names it.
+    /// The compiler that the kernel was built with, as named in the configuration.
     pub wanted_compiler: String,
-    /// The same compiler on this machine.
+    /// This compiler and its linker on this machine.
     pub toolchain: Option<Toolchain>,
-    /// Everything that stands in the way.
+    /// All obstacles.
     pub problems: Vec<Diagnosis>,
 }
 
-/// The make variables that a user chooses tools with.
+/// The make variables with which a user chooses tools.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToolWishes<'a> {
     /// make's LLVM variable.
@@ -30,10 +30,10 @@ pub struct ToolWishes<'a> {
     pub cross_compile: Option<&'a str>,
 }
 
-/// Looks at a configuration. `version` is that of the source, as far as it is known.
+/// Examines a configuration. `version` is the version of the source, if known.
 ///
 /// # Errors
-/// When klpx is interrupted.
+/// If klpx is interrupted.
 pub fn capability(
     config: &Config,
     version: Option<&str>,
@@ -52,7 +52,7 @@ pub fn capability(
     };
     found.arch = Some(arch);
     let version = version.and_then(Version::parse);
-    // Without a version, no rule about old versions can refuse.
+    // Without a known version, no rule about old versions may refuse the kernel.
     let version = version.unwrap_or(Version { major: u32::MAX, ..Version::default() });
     if let Err(failure) = config::check(config, arch, &version) {
         found.problems.extend(failure.diagnoses().cloned());
@@ -66,7 +66,7 @@ pub fn capability(
     Ok(found)
 }
 
-/// The diagnoses, with the distribution's own line for installing the compiler.
+/// The diagnoses, with the distribution's command to install the compiler.
 fn with_packages(failure: &Failure, config: &Config, distribution: Option<&Distribution>) -> Vec<Diagnosis> {
     let clang = config.is("CC_IS_CLANG");
     let major = config.number(if clang { "CLANG_VERSION" } else { "GCC_VERSION" }) / 10_000;

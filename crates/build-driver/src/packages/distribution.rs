@@ -1,6 +1,7 @@
-//! What distributions call their kernels' packages and where those put their files: one table, a row a distribution.
+//! The names of kernel packages in each distribution and the paths of their files, in one table with one row for each
+//! distribution.
 //!
-//! Names and paths are patterns; [`Kernel::fill`] says what stands in their braces. Looks at no file.
+//! Names and paths are patterns; [`Kernel::fill`] replaces the names in braces. Reads no file.
 
 use std::fmt;
 
@@ -10,59 +11,59 @@ use crate::language;
 
 /// The facts about one distribution.
 pub struct Distribution {
-    /// Its name for people.
+    /// Name for people.
     pub name: &'static str,
-    /// True when klpx was tried on its kernels; false when the row was written from public facts only.
+    /// True if klpx was tried on the distribution's kernels. False if the row comes only from public facts.
     pub tried: bool,
-    /// ID of its etc/os-release, and of those that are made from it.
+    /// The ID in etc/os-release, with the IDs of derived distributions.
     ids: &'static [&'static str],
-    /// What its kernels' banners hold that those of others don't: (in the builder, in the version text).
+    /// Texts that only this distribution's banners have: in the builder, in the version text.
     marks: (&'static str, &'static str),
-    /// How its releases end, or what they hold before the architecture.
+    /// Suffixes of the distribution's releases, or texts before the architecture.
     releases: &'static [&'static str],
-    /// How the package's version is told by release and banner.
+    /// How the release and the banner give the package's version.
     version: VersionRule,
-    /// Where a piece lies, and the package that puts it there.
+    /// Pieces of a kernel: the path of each and the package that installs it.
     places: &'static [(Piece, &'static str, &'static str)],
-    /// The package to install for a piece ([`Piece::comes_with`]): the first that the package manager knows, else the
-    /// last.
+    /// The package to install for a piece ([`Piece::comes_with`]): the first package that the package manager knows, or
+    /// else the last.
     packages: &'static [(Piece, &'static [&'static str])],
-    /// Packages of the compiler: GCC and Clang.
+    /// Packages of the compilers: GCC, Clang.
     compilers: (&'static str, &'static str),
-    /// The start of a line that installs packages, named behind it.
+    /// The start of a command that installs packages. Package names follow.
     pub install: &'static str,
-    /// A line that gets the source, where no package installs it.
+    /// A command that gets the source, if no package installs the source.
     pub source: Option<&'static str>,
-    /// What has to be set up before the packages are found, if anything has.
+    /// A setup step that must come before the packages are found, if there is one.
     pub note: &'static str,
-    /// Where versions are kept that the archive no longer has.
+    /// Where to find versions that have left the archive.
     pub old_versions: &'static str,
-    /// The package manager's commands, where klpx knows them.
+    /// The package manager's commands, if klpx knows them.
     pub(super) manager: Option<Manager>,
 }
 
-/// How klpx talks to a package manager. None of it needs root.
+/// The interface to a package manager. No command needs root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manager {
     /// apt-cache, apt-get download, dpkg-deb.
     Apt,
 }
 
-/// How a kernel tells the version of its package.
+/// How a kernel shows the version of its package.
 enum VersionRule {
-    /// The word after this one in the version text: `Debian 6.12.115-2~deb12u1`.
+    /// The word after this word in the version text: `Debian 6.12.115-2~deb12u1`.
     After(&'static str),
-    /// The ABI's version and the upload's number: `6.8.0-45` and `#45-Ubuntu` make `6.8.0-45.45`.
+    /// The ABI version and the upload number: `6.8.0-45` and `#45-Ubuntu` give `6.8.0-45.45`.
     AbiAndUpload,
-    /// The release without the architecture at its end.
+    /// The release without the architecture suffix.
     Release,
-    /// The release without its flavour; the archive counts rebuilds behind it.
+    /// The release without its flavour. The archive appends a rebuild count.
     Abi,
 }
 
 /// Every distribution that klpx knows.
 pub static DISTRIBUTIONS: [Distribution; 4] = [
-    // Tried: bookworm's 6.1 and 6.12, trixie's 6.12, its 7.3 backport. (Debian kernel handbook, chapter 3.)
+    // Tried: 6.1 and 6.12 of bookworm, 6.12 of trixie and its 7.3 backport. (Debian kernel handbook, chapter 3.)
     Distribution {
         name: "Debian",
         tried: true,
@@ -99,7 +100,7 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         old_versions: "https://snapshot.debian.org/package/linux/{package}/",
         manager: Some(Manager::Apt),
     },
-    // Not tried. (kpatch-build; Ubuntu wiki, "Debug Symbol Packages": debug symbols have an archive of their own.)
+    // Not tried. (kpatch-build; Ubuntu wiki, "Debug Symbol Packages": a separate archive has the debug symbols.)
     Distribution {
         name: "Ubuntu",
         tried: false,
@@ -147,8 +148,8 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         old_versions: "https://launchpad.net/ubuntu/+source/linux/{package}",
         manager: Some(Manager::Apt),
     },
-    // Not tried. (kernel.spec: vmlinux goes to the debug package whole, headers to usr/src/kernels, the configuration
-    // to the modules' folder.)
+    // Not tried. (kernel.spec: the debug package has the whole vmlinux, usr/src/kernels the headers, and the modules'
+    // folder the configuration.)
     Distribution {
         name: "Fedora and Red Hat",
         tried: false,
@@ -222,7 +223,7 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
     },
 ];
 
-/// Places that self-made kernels use, and those of distributions that klpx does not know.
+/// Paths of self-made kernels and of unknown distributions.
 static COMMON: [(Piece, &str); 17] = [
     (Piece::Headers, "lib/modules/{release}/build"),
     (Piece::Headers, "usr/lib/modules/{release}/build"),
@@ -243,7 +244,7 @@ static COMMON: [(Piece, &str); 17] = [
     (Piece::Source, "usr/lib/modules/{release}/source"),
 ];
 
-/// Where the releases of kernels can be read in the names of files.
+/// Folders with file names that contain kernel releases, and the prefix of these names.
 pub(super) static RELEASE_NAMES: [(&str, &str); 6] = [
     ("lib/modules", ""),
     ("usr/lib/modules", ""),
@@ -254,19 +255,19 @@ pub(super) static RELEASE_NAMES: [(&str, &str); 6] = [
 ];
 
 impl Distribution {
-    /// The packages that bring a piece of a kernel: the first that the package manager knows, else the last.
+    /// The packages that may contain a piece of a kernel, in order of preference.
     pub(super) fn packages(&self, piece: Piece, kernel: &Kernel<'_>) -> Vec<String> {
         let of = self.packages.iter().filter(|(of, _)| *of == piece.comes_with());
         of.flat_map(|(_, names)| names.iter().map(|name| kernel.fill(name))).collect()
     }
 
-    /// The packages of the compiler of a major version.
+    /// The packages of a compiler's major version.
     pub(super) fn compiler(&self, clang: bool, major: u64) -> String {
         let (gcc, llvm) = self.compilers;
         if clang { llvm } else { gcc }.replace("{major}", &major.to_string())
     }
 
-    /// The version of the kernel's package, as exactly as release and banner tell.
+    /// The version of the kernel's package, as exactly as the release and the banner show it.
     pub(super) fn package_version(&self, release: &str, banner: Option<&Banner>) -> Option<String> {
         let version = self.stated_version(release, banner);
         version.filter(|version| language::is_package_version(version))
@@ -313,14 +314,14 @@ impl PartialEq for Distribution {
     }
 }
 
-/// Whose kernel it is: by its banner; without one by its release, where only one distribution (or the one whose system
-/// this is) has such releases. A self-made kernel is nobody's.
+/// The distribution of a kernel, by its banner. Without a banner, by its release, if only one distribution (or the
+/// distribution of this system) has such releases. A self-made kernel belongs to no distribution.
 pub(super) fn of_kernel(
     release: &str,
     banner: Option<&Banner>,
     system: Option<&str>,
 ) -> Option<&'static Distribution> {
-    // Headers without compile.h do not say who built the kernel.
+    // Headers without compile.h do not name the builder.
     if let Some(banner) = banner.filter(|banner| banner.builder != "@") {
         return DISTRIBUTIONS.iter().find(|distribution| distribution.has_banner(banner));
     }
@@ -333,22 +334,22 @@ pub(super) fn of_kernel(
     }
 }
 
-/// The ID that an os-release file states.
+/// The ID in an os-release file.
 pub(super) fn system_id(os_release: &str) -> Option<&str> {
     os_release.lines().find_map(|line| line.strip_prefix("ID=")).map(|id| id.trim_matches('"'))
 }
 
-/// A place where a piece of a kernel may lie.
+/// A path where a piece of a kernel may lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The path below the root.
+    /// Path below the root.
     pub(super) path: String,
-    /// The package that puts it there; `None` for places that are nobody's.
+    /// The package that installs the piece. `None` for paths without a package.
     pub(super) package: Option<String>,
 }
 
-/// Every place of a piece, the distribution's own first. Without a known distribution every row's places are looked at:
-/// a path that has the release in it misleads nobody.
+/// All paths of a piece, the distribution's paths first. If the distribution is unknown, the paths of all distributions
+/// count: a path with the release in it can't mislead.
 pub(super) fn places(
     distribution: Option<&'static Distribution>,
     piece: Piece,
@@ -371,18 +372,18 @@ pub(super) fn places(
     found
 }
 
-/// What the patterns are filled with.
+/// The values for the patterns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernel<'a> {
     /// UTS_RELEASE.
     pub(super) release: &'a str,
-    /// The package's version, empty when it is not known.
+    /// The version of the package. Empty if unknown.
     pub(super) package: &'a str,
 }
 
 impl Kernel<'_> {
-    /// Fills a pattern: `{release}` 6.8.0-45-generic, `{abi}` 6.8.0-45, `{flavour}` generic, `{base}` 6.8.0, `{series}`
-    /// 6.8, `{machine}` x86_64, `{package}` the package's version.
+    /// Fills in a pattern: `{release}` 6.8.0-45-generic, `{abi}` 6.8.0-45, `{flavour}` generic, `{base}` 6.8.0,
+    /// `{series}` 6.8, `{machine}` x86_64, `{package}` the version of the package.
     pub(super) fn fill(&self, pattern: &str) -> String {
         let base = self.release.split('-').next().unwrap_or_default();
         let mut numbers = base.split(['.', '+']);
@@ -399,7 +400,7 @@ impl Kernel<'_> {
     }
 }
 
-/// A release without the flavour at its end.
+/// The release without its flavour.
 fn abi(release: &str) -> &str {
     release.rsplit_once('-').map_or(release, |(abi, _)| abi)
 }
@@ -408,7 +409,7 @@ fn abi(release: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Release, banner, distribution, version of the package.
+    /// Release, banner, distribution, package version.
     const KERNELS: [(&str, &str, Option<&str>, Option<&str>); 7] = [
         (
             "6.12.115+deb12-cloud-amd64",

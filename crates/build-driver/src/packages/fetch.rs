@@ -1,4 +1,4 @@
-//! `--fetch`: downloads missing packages and unpacks them into klpx's cache. Installs nothing, needs no root.
+//! `--fetch`: downloads missing packages and unpacks them into klpx's cache. Installs nothing and needs no root.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use crate::process::{Call, Runner};
 use crate::progress::Progress;
 use crate::workspace::cache;
 
-/// Downloads what a search did not find. Each package is unpacked into a folder of its own, which serves as a root and
-/// is kept for the next run.
+/// Downloads the pieces that a search did not find. Each package is unpacked into its own folder, which serves as a
+/// root and is kept for the next run.
 ///
 /// # Errors
 /// `klpx::fetch-unsupported`, `klpx::fetch-failed`.
@@ -27,7 +27,7 @@ pub(super) fn fetch(
     };
     let shortage = Shortage::of(survey, runner)?;
     let fetched = shortage.packages.iter().map(|package| {
-        // Without a version, it is the kernel's release in the name that says which one was fetched.
+        // Without a version, the kernel release in the package's name identifies the download.
         let identity = package.argument();
         cache::kept(cache_dir, "packages", &identity, |folder| {
             progress.note(&match package.bytes {
@@ -40,10 +40,10 @@ pub(super) fn fetch(
     fetched.collect()
 }
 
-/// Downloads a package beside the folder's contents, unpacks it, and removes the download.
+/// Downloads a package into a temporary folder, unpacks it into `folder`, and removes the download.
 fn download(package: &Package, folder: &Path, runner: &Runner) -> Result<()> {
     let download = tempfile::tempdir_in(folder).map_err(|error| Diagnosis::io("write to", folder, &error))?;
-    // Root's apt would download as a user that can't write here.
+    // As root, apt would download as a user without write access to this folder.
     let get = apt("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
     run(package, &get.arg(package.argument()).dir(download.path()), runner)?;
     let listing =

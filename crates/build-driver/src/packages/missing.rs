@@ -1,4 +1,4 @@
-//! What is missing of a kernel, said once: everything found, everything missing, and one line to paste.
+//! Reports the missing files of a kernel at once: everything found, everything missing, and one command to paste.
 
 use std::collections::BTreeMap;
 
@@ -12,48 +12,48 @@ use crate::process::{Call, Runner};
 use crate::toolchain::find_program;
 use crate::toolchain::host::{self, Lack};
 
-/// A piece that is not there.
+/// A missing piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// The piece.
     pub piece: Piece,
-    /// True when no livepatch can be made without it.
+    /// True if no livepatch can be made without the piece.
     pub required: bool,
-    /// The package that brings it, when a package does.
+    /// The package that contains the piece, if there is one.
     pub package: Option<String>,
 }
 
-/// A package to be installed.
+/// A package to install.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Package {
-    /// Its name.
+    /// Package name.
     pub name: String,
-    /// Its exact version, when it is known.
+    /// Exact version, if known.
     pub version: Option<String>,
-    /// Its download size in bytes, when the package manager knows it.
+    /// Download size in bytes, if the package manager knows the size.
     pub bytes: Option<u64>,
 }
 
 /// Everything that a kernel lacks, and how to get it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Shortage {
-    /// The pieces.
+    /// The missing pieces.
     pub missing: Vec<Missing>,
-    /// Programs and headers that the kernel's makefiles need.
+    /// Missing programs and headers that the kernel's makefiles need.
     pub tools: Vec<Lack>,
-    /// The packages that bring them.
+    /// The packages that contain the missing pieces.
     pub packages: Vec<Package>,
-    /// One line to paste, when packages bring anything.
+    /// One command to paste, if packages help.
     pub install: Option<String>,
-    /// What to know before or instead.
+    /// Further advice: preparations and alternatives.
     pub hints: Vec<String>,
 }
 
 impl Shortage {
-    /// What a search did not find, with what the package manager knows of it.
+    /// The pieces that a search did not find, with the package manager's data.
     ///
     /// # Errors
-    /// When klpx is interrupted.
+    /// If klpx is interrupted.
     pub fn of(survey: &Survey, runner: &Runner) -> Result<Shortage> {
         let names: Vec<String> = candidates(survey).into_iter().flat_map(|(_, names)| names).collect();
         let archive = match survey.distribution.and_then(|row| row.manager) {
@@ -61,7 +61,7 @@ impl Shortage {
             None => Archive::default(),
         };
         let config = survey.found.get(&Piece::Config).and_then(|located| Config::read(&located.path).ok());
-        // LTO compiles all of a link.
+        // LTO compiles all units of a link.
         let what = match config.as_ref().is_some_and(|config| config.is("LTO_CLANG")) {
             true => host::Make::Kernel,
             false => host::Make::Units,
@@ -70,7 +70,7 @@ impl Shortage {
         Ok(Shortage::with(survey, &archive).and_tools(survey, tools))
     }
 
-    /// The same with tools that are missing, too: one line brings all.
+    /// Adds missing tools. One command installs everything.
     pub(super) fn and_tools(mut self, survey: &Survey, tools: Vec<Lack>) -> Shortage {
         let apt = survey.distribution.filter(|row| row.manager == Some(Manager::Apt));
         if let Some(row) = apt.filter(|_| !tools.is_empty()) {
@@ -81,7 +81,7 @@ impl Shortage {
         self
     }
 
-    /// What to say of missing tools where nothing else is missing.
+    /// The diagnosis for missing tools, if nothing else is missing.
     pub fn tools_diagnosis(&self) -> Option<Diagnosis> {
         let diagnosis = host::diagnosis(&self.tools)?;
         Some(match &self.install {
@@ -90,7 +90,7 @@ impl Shortage {
         })
     }
 
-    /// The same with an archive that was asked already.
+    /// The shortage, with an archive that was queried before.
     pub(super) fn with(survey: &Survey, archive: &Archive) -> Shortage {
         let missing = survey.missing();
         let Some(row) = survey.distribution.filter(|_| !missing.is_empty()) else {
@@ -125,7 +125,7 @@ impl Shortage {
         shortage
     }
 
-    /// A kernel that no distribution made: there is nothing to install.
+    /// The shortage of a kernel without a known distribution: there is nothing to install.
     fn of_nobody(survey: &Survey, missing: &[Piece]) -> Shortage {
         let missing = missing.iter();
         let missing =
@@ -153,7 +153,7 @@ impl Shortage {
         self.packages = names.into_iter().map(package).collect();
     }
 
-    /// One error with everything found, everything missing, and the line to paste.
+    /// One error with everything found, everything missing, and the command to paste.
     pub fn diagnosis(&self, survey: &Survey) -> Diagnosis {
         let what = format!("files of the kernel {} are missing", survey.release);
         let required = |missing: &&Missing| missing.required;
@@ -189,14 +189,14 @@ impl Shortage {
             .remedy(remedy.join("\n         "))
     }
 
-    /// What all packages together have to download, for people; `None` when one size is not known.
+    /// The download size of all packages, for people. `None` if a size is unknown.
     fn bytes(&self) -> Option<String> {
         let bytes = self.packages.iter().map(|package| package.bytes).sum::<Option<u64>>()?;
         Some(format!("{} MB", bytes.div_ceil(1_000_000)))
     }
 }
 
-/// The packages that may bring each missing piece.
+/// The packages that may contain each missing piece.
 fn candidates(survey: &Survey) -> Vec<(Piece, Vec<String>)> {
     let Some(row) = survey.distribution else { return Vec::new() };
     let kernel = Kernel { release: &survey.release, package: survey.package.as_deref().unwrap_or_default() };
@@ -204,7 +204,7 @@ fn candidates(survey: &Survey) -> Vec<(Piece, Vec<String>)> {
 }
 
 impl Package {
-    /// As the package manager is told.
+    /// The argument for the package manager.
     pub(super) fn argument(&self) -> String {
         match &self.version {
             Some(version) => format!("{}={version}", self.name),
@@ -213,12 +213,12 @@ impl Package {
     }
 }
 
-/// What a package manager knows of some packages.
+/// The package manager's data on some packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Archive {
-    /// True when a package manager was there to be asked.
+    /// True if a package manager was available.
     asked: bool,
-    /// By name: each version and its size, the preferred first.
+    /// By name: each version and its size, the preferred version first.
     versions: BTreeMap<String, Vec<(String, Option<u64>)>>,
 }
 
@@ -231,7 +231,7 @@ impl Archive {
         Ok(Archive::parse(&answer.lines()))
     }
 
-    /// Reads stanzas of `apt-cache show`.
+    /// Parses stanzas of `apt-cache show`.
     pub(super) fn parse(lines: &[String]) -> Archive {
         let mut archive = Archive { asked: true, ..Archive::default() };
         let mut name = None;
@@ -255,7 +255,7 @@ impl Archive {
         wanted.find_map(|(_, bytes)| *bytes)
     }
 
-    /// The version of the packages that are named after the release, if there is just one.
+    /// The version of the packages whose names contain the release, if all have the same version.
     fn version_of_kernel(&self, release: &str) -> Option<String> {
         let named = self.versions.iter().filter(|(name, _)| name.contains(release));
         let mut versions: Vec<&String> = named.flat_map(|(_, all)| all.iter().map(|(v, _)| v)).collect();
@@ -268,7 +268,7 @@ impl Archive {
     }
 }
 
-/// A program of apt's. A user's own configuration of apt counts.
+/// A call of one of apt's programs. Honours the user's own configuration of apt.
 pub(super) fn apt(program: &str) -> Call {
     let call = Call::new(program);
     match std::env::var_os("APT_CONFIG") {

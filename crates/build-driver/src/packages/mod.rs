@@ -1,7 +1,7 @@
-//! A kernel from its packages: which kernel is meant, where each of its files lies, and what is missing.
+//! A kernel from its packages: which kernel the user means, where each of its files is, and which files are missing.
 //!
-//! Owns the search below `/` or other roots, and the facts about distributions. Never builds, never installs; downloads
-//! only where the caller says so.
+//! Owns the search below `/` or other roots, and the facts about distributions. Never builds, never installs. Downloads
+//! only if the caller asks for downloads.
 
 mod banner;
 mod capability;
@@ -37,8 +37,8 @@ use crate::process::Runner;
 use crate::progress::Progress;
 use crate::tree::SourceTree;
 
-/// Files of a headers folder or build tree that pin the configuration, and whether each must be there. The first is
-/// what people read, the second what make reads, the third what C reads, the fourth what Rust reads.
+/// Files of a headers folder or build tree that pin the configuration, and whether each is required. Readers, in this
+/// order: people, make, C code, Rust code.
 pub const PINNED: [(&str, bool); 4] = [
     (".config", true),
     ("include/config/auto.conf", true),
@@ -46,14 +46,14 @@ pub const PINNED: [(&str, bool); 4] = [
     ("include/generated/rustc_cfg", false),
 ];
 
-/// What the user says about the kernel to be patched. The default is the running kernel, with everything looked for.
+/// The user's description of the kernel to be patched. The default is the running kernel, with a search for every file.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Which kernel.
+    /// The kernel.
     pub kernel: Option<Selector>,
-    /// Folders that stand for `/`, the first that has a file wins; empty for the machine's own `/`.
+    /// Folders that stand for `/`. The first folder that has a file wins. Empty for the machine's own `/`.
     pub sysroots: Vec<PathBuf>,
-    /// The folder one stands in: a build tree there is taken when no kernel is named.
+    /// The current folder. If it is a build tree and no kernel is named, it is used.
     pub here: Option<PathBuf>,
     /// The source: a tree or a tarball.
     pub source: Option<PathBuf>,
@@ -63,31 +63,31 @@ pub struct Wanted {
     pub config: Option<PathBuf>,
     /// The kernel's image.
     pub vmlinux: Option<PathBuf>,
-    /// The folder of its modules.
+    /// The folder of the kernel's modules.
     pub modules: Option<PathBuf>,
-    /// klpx's cache, when missing packages may be downloaded and unpacked there; `None` downloads nothing.
+    /// klpx's cache, if missing packages may be downloaded and unpacked there. `None` forbids downloads.
     pub fetch: Option<PathBuf>,
 }
 
-/// A file or folder, and where it comes from.
+/// A file or folder, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// Where it lies.
+    /// The path.
     pub path: PathBuf,
-    /// Why this one was taken.
+    /// Why klpx chose this path.
     pub from: Origin,
 }
 
-/// Why a file was taken.
+/// Why klpx chose a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The user named it with this option.
+    /// The user named the file with this option.
     Option(&'static str),
-    /// It lies in the kernel's own build tree.
+    /// The file is in the kernel's own build tree.
     BuildTree,
-    /// It lies where this package puts it.
+    /// The file is at the place where this package installs it.
     Package(String),
-    /// It lies where such files are kept.
+    /// The file is at a usual place.
     Place,
 }
 
@@ -102,47 +102,47 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a search found of one kernel, whole or not.
+/// The result of a search for one kernel, complete or not.
 #[derive(Clone, Debug)]
 pub struct Survey {
     /// UTS_RELEASE: what `uname -r` prints.
     pub release: String,
-    /// How the release was told.
+    /// The source of the release, for people.
     pub release_from: String,
-    /// Whose kernel it is; `None` for a self-made one.
+    /// The kernel's distribution. `None` for a self-made kernel.
     pub distribution: Option<&'static Distribution>,
-    /// The version of the kernel's package, as exactly as it is known.
+    /// The version of the kernel's package, as exactly as known.
     pub package: Option<String>,
-    /// The version of its source, as the configuration states it.
+    /// The version of the kernel's source, from the configuration.
     pub version: Option<String>,
-    /// The version of the package that brought the source, when one did and it is known.
+    /// The version of the package that installed the source, if known.
     pub source_package: Option<String>,
-    /// What was found.
+    /// The pieces that were found.
     pub found: BTreeMap<Piece, Located>,
-    /// Files that were looked at and not taken, and why.
+    /// Files that were examined and rejected, with the reason.
     pub passed_over: Vec<(PathBuf, String)>,
-    /// What was checked only in part, and other things to know.
+    /// Checks that were incomplete, and other notes.
     pub notes: Vec<Note>,
     pub(crate) roots: String,
-    /// Other kernels of which files are there.
+    /// Other kernels with files below the roots.
     pub(crate) others: Vec<String>,
 }
 
 /// The files of a kernel that a livepatch is made for.
 #[derive(Clone, Debug)]
 pub struct KernelFiles {
-    /// UTS_RELEASE: what `uname -r` prints, and what the module's vermagic must say. The source's Makefile may make
-    /// another one; distributions give theirs to make as KERNELRELEASE.
+    /// UTS_RELEASE: what `uname -r` prints, and what the module's vermagic must contain. The source's Makefile may give
+    /// another release; distributions pass theirs to make as KERNELRELEASE.
     pub release: String,
-    /// Whose kernel it is; `None` for a self-made one.
+    /// The kernel's distribution. `None` for a self-made kernel.
     pub distribution: Option<&'static Distribution>,
-    /// The version of the kernel's package, as exactly as it is known.
+    /// The version of the kernel's package, as exactly as known.
     pub package: Option<String>,
-    /// The version of its source, as the configuration states it.
+    /// The version of the kernel's source, from the configuration.
     pub version: Option<String>,
     /// The configuration.
     pub config: Located,
-    /// The headers folder or build tree that has the [`PINNED`] files. `None` when only a configuration was found.
+    /// The headers folder or build tree with the [`PINNED`] files. `None` if only a configuration was found.
     pub headers: Option<Located>,
     /// Module.symvers.
     pub symvers: Located,
@@ -150,30 +150,30 @@ pub struct KernelFiles {
     pub vmlinux: Located,
     /// The source: a tree or a tarball.
     pub source: Source,
-    /// The version of the package that brought the source, when one did and it is known.
+    /// The version of the package that installed the source, if known.
     pub source_package: Option<String>,
-    /// The folder of the modules as they are loaded, compressed or not.
+    /// The folder of the loadable modules, compressed or not.
     pub modules: Option<Located>,
-    /// The folder of the debug package's copies of the modules.
+    /// The folder of the debug package's module copies.
     pub debug_modules: Option<Located>,
     /// modules.order.
     pub modules_order: Option<Located>,
     /// modules.builtin.
     pub modules_builtin: Option<Located>,
-    /// What was checked only in part, and other things to know.
+    /// Checks that were incomplete, and other notes.
     pub notes: Vec<Note>,
 }
 
 impl KernelFiles {
-    /// The files that pin the configuration: the path inside a build tree, and where it lies now.
+    /// The files that pin the configuration: the path in a build tree, and the present path.
     pub fn pinned(&self) -> Vec<(&'static str, PathBuf)> {
         let Some(headers) = &self.headers else { return Vec::new() };
         let there = |&(name, _): &(&'static str, bool)| (name, headers.path.join(name));
         PINNED.iter().map(there).filter(|(_, path)| path.is_file()).collect()
     }
 
-    /// Checks that a tree is this kernel's source, as exactly as the tree tells. A tarball is checked so once it is
-    /// unpacked. Returns what could not be checked.
+    /// Checks that a tree is this kernel's source, as exactly as the tree allows. A tarball is checked by this function
+    /// after it is unpacked. Returns notes on what could not be checked.
     ///
     /// # Errors
     /// `klpx::source-mismatch`.
@@ -190,8 +190,8 @@ impl KernelFiles {
 /// Finds a kernel's files.
 ///
 /// # Errors
-/// `klpx::kernel-incomplete` with everything that is missing; `klpx::release-mismatch`, `klpx::source-mismatch` and
-/// `klpx::package-mismatch` when files are of different kernels.
+/// `klpx::kernel-incomplete` with everything that is missing. `klpx::release-mismatch`, `klpx::source-mismatch` and
+/// `klpx::package-mismatch` if files belong to different kernels.
 pub fn find(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<KernelFiles> {
     let survey = survey(wanted, runner, progress)?;
     match survey.files() {
@@ -200,15 +200,15 @@ pub fn find(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result
     }
 }
 
-/// Looks for a kernel's files, and downloads what is missing where [`Wanted::fetch`] allows it. What is missing after
-/// that is no error here.
+/// Searches for a kernel's files, and downloads missing packages if [`Wanted::fetch`] allows downloads. Files that are
+/// still missing afterwards are no error here.
 ///
 /// # Errors
-/// When files are of different kernels, a named one is not there, or a download fails.
+/// If files belong to different kernels, a named file is missing, or a download fails.
 pub fn survey(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<Survey> {
     let first = search::search(wanted)?;
     let Some(cache) = wanted.fetch.as_ref().filter(|_| !first.is_complete()) else { return Ok(first) };
-    // What was fetched comes first: it was asked for because what is installed does not do.
+    // Fetched packages come first: klpx fetched them because the installed files did not suffice.
     let mut sysroots = fetch::fetch(&first, cache, runner, progress)?;
     match wanted.sysroots.is_empty() {
         true => sysroots.push(PathBuf::from("/")),
@@ -218,18 +218,18 @@ pub fn survey(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Resu
 }
 
 impl Survey {
-    /// True when nothing is missing that every livepatch needs.
+    /// Returns true if every piece that all livepatches need was found.
     pub fn is_complete(&self) -> bool {
         self.missing().iter().all(|piece| !piece.is_required())
     }
 
-    /// The pieces that were not found, of those that a build may need.
+    /// The missing pieces, among those that a build may need.
     pub fn missing(&self) -> Vec<Piece> {
         let needed = Piece::ALL.into_iter().filter(|&piece| piece != Piece::BootImage);
         needed.filter(|piece| !self.found.contains_key(piece)).collect()
     }
 
-    /// The files, when nothing is missing that every livepatch needs.
+    /// The files, if every piece that all livepatches need was found.
     pub fn files(&self) -> Option<KernelFiles> {
         let take = |piece| self.found.get(&piece).cloned();
         Some(KernelFiles {

@@ -1,4 +1,4 @@
-//! The pieces that a kernel consists of for klpx, and what each is needed for.
+//! The pieces of a kernel that klpx needs, and the purpose of each.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 pub enum Piece {
     /// The configuration.
     Config,
-    /// The folder for building modules: the configuration as kbuild and the compiler read it.
+    /// The folder for building modules: the configuration in the form that kbuild and the compiler read.
     Headers,
     /// Module.symvers: exports and their checksums.
     Symvers,
@@ -18,9 +18,9 @@ pub enum Piece {
     Vmlinux,
     /// The image that a boot loader starts.
     BootImage,
-    /// The folder of the modules as they are loaded.
+    /// The folder of the loadable modules.
     Modules,
-    /// The folder of the debug package's copies of the modules.
+    /// The folder of the debug package's module copies.
     DebugModules,
     /// modules.order.
     ModulesOrder,
@@ -31,7 +31,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Every piece, in the order of reports.
+    /// Every piece, in report order.
     pub const ALL: [Piece; 10] = [
         Piece::Config,
         Piece::Headers,
@@ -45,12 +45,12 @@ impl Piece {
         Piece::ModulesBuiltin,
     ];
 
-    /// True when no livepatch can be made without it. Modules are needed for patches of modules only.
+    /// Returns true if no livepatch can be made without the piece. Only patches of modules need modules.
     pub fn is_required(self) -> bool {
         matches!(self, Piece::Config | Piece::Symvers | Piece::Vmlinux | Piece::Source)
     }
 
-    /// The piece whose package brings it.
+    /// The piece whose package also contains this piece.
     pub(super) fn comes_with(self) -> Piece {
         match self {
             Piece::Config | Piece::Symvers => Piece::Headers,
@@ -60,7 +60,7 @@ impl Piece {
         }
     }
 
-    /// What it is needed for.
+    /// The purpose of the piece.
     pub fn purpose(self) -> &'static str {
         match self {
             Piece::Config => "how the kernel was configured",

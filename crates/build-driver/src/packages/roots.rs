@@ -1,36 +1,37 @@
-//! The folders that stand for `/`: the machine's own, or unpacked packages. Follows links as if each were `/`.
+//! The folders that stand for `/`: the machine's own `/`, or unpacked packages. Resolves links as if each folder were
+//! `/`.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that are followed for one path; the kernel's own limit (include/linux/namei.h, MAXSYMLINKS).
+/// The most links that are followed for one path. The kernel has the same limit (include/linux/namei.h, MAXSYMLINKS).
 const LINKS: usize = 40;
 
-/// Layers in which a path is looked for; the first that has it wins.
+/// The layers that are searched for a path. The first layer that has the path wins.
 ///
-/// Packages that depend on each other link into each other, and may lie in different layers: one is installed, another
-/// was fetched. So each component of a path is looked for in all layers.
+/// Packages that depend on each other contain links into each other, and may be in different layers: one installed,
+/// another fetched. So each component of a path is searched in all layers.
 #[derive(Clone, Debug)]
 pub(super) struct Roots(Vec<PathBuf>);
 
 impl Roots {
-    /// Takes the layers in order. Without any, the machine's own `/`.
+    /// Takes the layers in order. Without layers, uses the machine's own `/`.
     pub(super) fn new(layers: &[PathBuf]) -> Roots {
         Roots(if layers.is_empty() { vec![PathBuf::from("/")] } else { layers.to_vec() })
     }
 
-    /// True when `/` is the only layer.
+    /// Returns true if `/` is the only layer.
     pub(super) fn is_machine(&self) -> bool {
         self.0 == [PathBuf::from("/")]
     }
 
-    /// The layers for people.
+    /// The layers, for people.
     pub(super) fn describe(&self) -> String {
         self.0.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Where a path lies, with every link resolved inside the layers. `None` when it is in none of them.
+    /// The real location of a path, with every link resolved inside the layers. `None` if no layer has the path.
     pub(super) fn find(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let mut left: VecDeque<OsString> = names(path.as_ref());
         let mut logical = PathBuf::new();
@@ -65,22 +66,22 @@ impl Roots {
         self.0.iter().map(|root| root.join(&logical)).find(|full| full.exists())
     }
 
-    /// The layer that a path found here lies in.
+    /// The layer of a path that was found here.
     pub(super) fn layer_of(&self, path: &Path) -> Option<&Path> {
         self.0.iter().map(PathBuf::as_path).find(|root| path.starts_with(root))
     }
 
-    /// Where a regular file lies.
+    /// The location of a regular file.
     pub(super) fn file(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         self.find(path).filter(|path| path.is_file())
     }
 
-    /// Where a folder lies.
+    /// The location of a folder.
     pub(super) fn folder(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         self.find(path).filter(|path| path.is_dir())
     }
 
-    /// The names in a folder, over all layers, sorted.
+    /// The names in a folder, from all layers, sorted.
     pub(super) fn list(&self, path: impl AsRef<Path>) -> Vec<String> {
         let folders = self.0.iter().filter_map(|root| Roots(vec![root.clone()]).folder(path.as_ref()));
         let entries = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
@@ -92,7 +93,7 @@ impl Roots {
     }
 }
 
-/// The components of a path that name something, `..` included.
+/// The components of a path, with `..` and without the root and `.`.
 fn names(path: &Path) -> VecDeque<OsString> {
     let named = |component: Component<'_>| match component {
         Component::Normal(name) => Some(name.to_owned()),

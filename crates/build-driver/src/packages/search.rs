@@ -1,4 +1,4 @@
-//! The search for one kernel's files, piece by piece. Decides which of several places counts; downloads nothing.
+//! The search for one kernel's files, piece by piece. Decides between several places; downloads nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::config::Config;
 use crate::own;
 use crate::tree::SourceTree;
 
-/// Where make puts the image that a boot loader starts (arch/*/boot/Makefile).
+/// The paths where make puts the image for boot loaders (arch/*/boot/Makefile).
 const BOOT_IMAGES: [&str; 3] = ["arch/x86/boot/bzImage", "arch/arm64/boot/Image", "arch/arm64/boot/Image.gz"];
 
-/// Looks for every piece of the kernel that is meant.
+/// Searches for every piece of the kernel that the user means.
 pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
     let roots = Roots::new(&wanted.sysroots);
     let which = which::which(wanted, &roots)?;
@@ -71,7 +71,7 @@ impl Search<'_> {
         }
     }
 
-    /// What is at the usual places of a piece, in order.
+    /// The existing files and folders at the usual places of a piece, in order.
     fn candidates(&self, piece: Piece) -> Vec<Located> {
         let package = self.survey.package.clone().unwrap_or_default();
         let kernel = Kernel { release: &self.survey.release, package: &package };
@@ -83,7 +83,7 @@ impl Search<'_> {
         places.into_iter().filter_map(located).collect()
     }
 
-    /// The build tree when it is a whole one: the kernel's own, not a headers package.
+    /// The build tree, if it has a whole vmlinux: it is the kernel's own build tree, not a headers package.
     fn build_tree(&self) -> Option<PathBuf> {
         let (folder, _) = self.which.build.as_ref()?;
         let image = folder.join("vmlinux");
@@ -120,7 +120,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A folder that the user named must be of the kernel that the user named.
+    /// Checks that a folder named by the user belongs to the kernel named by the user.
     fn check_headers(&mut self, folder: &Path) -> Result<()> {
         let banner = Banner::of_headers(folder);
         if let Some(found) = banner.as_ref().filter(|banner| banner.release != self.survey.release) {
@@ -129,7 +129,7 @@ impl Search<'_> {
         self.agree("headers", banner.as_ref(), folder)
     }
 
-    /// What a banner says of distribution and package.
+    /// Learns distribution and package version from a banner.
     fn learn(&mut self, banner: Option<&Banner>) {
         let Some(banner) = banner else { return };
         let survey = &mut self.survey;
@@ -224,7 +224,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// All pieces must be of one version of the package: a distribution may build one release twice.
+    /// Checks that all pieces have one package version: a distribution may build one release twice.
     fn agree(&mut self, piece: &str, banner: Option<&Banner>, path: &Path) -> Result<()> {
         let before = self.survey.package.clone();
         self.learn(banner);
@@ -285,7 +285,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The first usual place that has modules: packages make the folder for other files, too.
+    /// Finds the first usual place that has modules. Packages also make the folder for other files.
     fn first_with_modules(&mut self, piece: Piece) {
         let all = self.candidates(piece).into_iter();
         if let Some(located) = all.into_iter().find(|located| located.path.join("kernel").is_dir()) {
@@ -307,7 +307,7 @@ impl Search<'_> {
                 _ => None,
             };
             let installed = installed.and_then(|(root, name)| source::package_version(root, &name));
-            // A folder that is no source tree, such as Debian's common headers, is not worth a word.
+            // A folder that is no source tree, such as Debian's common headers, needs no message.
             let Ok(checked) = self.check_source(&located.path, installed.as_deref()) else { continue };
             match checked {
                 Ok(notes) => {
@@ -325,7 +325,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Where the source may be: what the build tree leads to, the tree one stands in, the usual places.
+    /// The possible places of the source: the source of the build tree, the current folder, the usual places.
     fn possible_sources(&self) -> Vec<Located> {
         let build = self.which.build.iter().flat_map(|(folder, _)| [folder.join("source"), folder.clone()]);
         let build = build.map(|path| Located { path: source::absolute(&path), from: Origin::BuildTree });
@@ -340,7 +340,8 @@ impl Search<'_> {
         all.filter(|located| located.path.exists()).collect()
     }
 
-    /// The outer error: it is no source at all. The inner one: it is another kernel's.
+    /// The outer error means that the path is no source at all, the inner error that the source belongs to another
+    /// kernel.
     fn check_source(&self, path: &Path, installed: Option<&str>) -> Result<Result<Vec<Note>>> {
         let kernel = Expected {
             release: &self.survey.release,
@@ -354,7 +355,7 @@ impl Search<'_> {
         Ok(source::check_tree(&kernel, &tree, installed))
     }
 
-    /// Other kernels of which files are there, when this one is not whole.
+    /// Other kernels with files below the roots, if this kernel is incomplete.
     fn others(&self) -> Vec<String> {
         if self.survey.is_complete() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The kernel's source: a tree or a tarball, and whether it is the source of this kernel and no other.
+//! The kernel's source, a tree or a tarball, and the check that it belongs to exactly this kernel.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::tree::SourceTree;
 pub enum Source {
     /// A tree.
     Tree(Located),
-    /// A tarball, which holds one folder with the tree.
+    /// A tarball with one folder, which is the tree.
     Tarball(Located),
 }
 
@@ -26,7 +26,7 @@ impl Source {
         }
     }
 
-    /// Where it lies and where it comes from.
+    /// The path of the source, and its origin.
     pub fn located(&self) -> &Located {
         match self {
             Source::Tree(located) | Source::Tarball(located) => located,
@@ -34,10 +34,10 @@ impl Source {
     }
 }
 
-/// Endings of tarballs that tar unpacks.
+/// Extensions of tarballs that tar can unpack.
 const TARBALLS: [&str; 6] = [".tar", ".tar.xz", ".tar.gz", ".tar.bz2", ".tar.zst", ".tgz"];
 
-/// True for the name of a tarball.
+/// Returns true for the file name of a tarball.
 pub(super) fn is_tarball(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     TARBALLS.iter().any(|end| name.ends_with(end))
@@ -46,7 +46,7 @@ pub(super) fn is_tarball(path: &Path) -> bool {
 /// Unpacks a tarball's tree into an empty folder.
 ///
 /// # Errors
-/// `klpx::bad-tarball`, or when tar is not installed.
+/// `klpx::bad-tarball`, or an error if tar is not installed.
 pub fn unpack(tarball: &Path, into: &Path, runner: &Runner) -> Result<()> {
     let call = Call::new("tar").args([
         "--extract",
@@ -67,24 +67,24 @@ pub fn unpack(tarball: &Path, into: &Path, runner: &Runner) -> Result<()> {
         .into())
 }
 
-/// What the source must be of.
+/// The kernel that the source must belong to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected<'a> {
     pub(super) release: &'a str,
-    /// The version in the configuration's first lines.
+    /// The version in the first lines of the configuration.
     pub(super) version: Option<&'a str>,
     /// The version of the kernel's package.
     pub(super) package: Option<&'a str>,
 }
 
-/// Checks a tree. `installed` is the version of the package that put it there. Returns what could not be checked.
+/// Checks a tree. `installed` is the version of the package that installed it. Returns notes on what was not checked.
 pub(super) fn check_tree(
     kernel: &Expected<'_>,
     tree: &SourceTree,
     installed: Option<&str>,
 ) -> Result<Vec<Note>> {
     let version = tree.version().to_string();
-    // Fedora's EXTRAVERSION makes the version in the Makefile the release.
+    // Fedora sets EXTRAVERSION so that the Makefile's version is the whole release.
     if kernel.version.is_some_and(|wanted| wanted != version) && version != kernel.release {
         let wanted = kernel.version.unwrap_or_default();
         return Err(mismatch(tree.root(), &format!("Linux {version}"), &format!("Linux {wanted}")).into());
@@ -94,7 +94,7 @@ pub(super) fn check_tree(
     check_package(kernel, tree.root(), stated, kernel.version.map(|_| version.as_str()))
 }
 
-/// Checks a tarball by the package that put it there. Returns what could not be checked.
+/// Checks a tarball by the version of the package that installed it. Returns notes on what was not checked.
 pub(super) fn check_tarball(
     kernel: &Expected<'_>,
     tarball: &Path,
@@ -134,8 +134,8 @@ fn mismatch(path: &Path, found: &str, wanted: &str) -> Diagnosis {
         .remedy("name the source of the kernel's own package with --source")
 }
 
-/// The version of an installed or unpacked Debian package below a root: dpkg's record, else the changelog that each
-/// package brings.
+/// The version of an installed or unpacked Debian package below a root: from dpkg's record, or else from the package's
+/// changelog.
 pub(super) fn package_version(root: &Path, package: &str) -> Option<String> {
     let recorded = || {
         let status = std::fs::File::open(root.join("var/lib/dpkg/status")).ok()?;
@@ -144,7 +144,7 @@ pub(super) fn package_version(root: &Path, package: &str) -> Option<String> {
     let brought = || {
         let path = root.join("usr/share/doc").join(package).join("changelog.Debian.gz");
         let file = std::fs::File::open(path).ok()?;
-        // A line of a changelog is short; what is longer is none.
+        // A line of a changelog is short. A longer text is no changelog.
         let text = flate2::read::GzDecoder::new(file).take(4096);
         let line = BufReader::new(text).lines().next()?.ok()?;
         changelog_version(&line).map(str::to_owned)
@@ -173,14 +173,14 @@ fn first_line(path: &Path) -> Option<String> {
     BufReader::new(std::fs::File::open(path).ok()?).lines().next()?.ok()
 }
 
-/// `6.12.115-2~deb12u1` of `linux-6.12 (6.12.115-2~deb12u1) bookworm-security; urgency=high`.
+/// `6.12.115-2~deb12u1` from `linux-6.12 (6.12.115-2~deb12u1) bookworm-security; urgency=high`.
 fn changelog_version(line: &str) -> Option<&str> {
     let (name, rest) = line.split_once(" (")?;
     let version = rest.split_once(") ")?.0;
     (name.starts_with("linux") && !version.is_empty()).then_some(version)
 }
 
-/// The version that kconfig writes into the first lines: `# Linux/x86 6.1.192 Kernel Configuration`.
+/// The version that Kconfig writes into the first lines: `# Linux/x86 6.1.192 Kernel Configuration`.
 pub(super) fn configured_version(config: &str) -> Option<String> {
     config.lines().take(10).find_map(|line| {
         let rest = line.strip_prefix("# Linux/")?.strip_suffix(" Kernel Configuration")?;
@@ -188,7 +188,7 @@ pub(super) fn configured_version(config: &str) -> Option<String> {
     })
 }
 
-/// Absolute, with links resolved where that is possible.
+/// The absolute path, with links resolved if possible.
 pub(super) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }

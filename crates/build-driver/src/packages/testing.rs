@@ -1,4 +1,4 @@
-//! Small roots of unpacked packages, for tests.
+//! Small roots with unpacked packages, for tests.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl Root {
         self
     }
 
-    /// A headers folder as kbuild leaves it; `version` is that of the source.
+    /// A headers folder as kbuild leaves it. `version` is the version of the source.
     pub(super) fn headers(&self, folder: &str, banner: &str, version: &str) -> &Root {
         let parts = super::banner::Banner::parse(banner).expect("a banner");
         let (by, host) = parts.builder.split_once('@').expect("user@host");
@@ -76,7 +76,7 @@ impl Root {
         self.write(&format!("{folder}/Makefile"), makefile)
     }
 
-    /// The record that a Debian package of a version is unpacked here.
+    /// A changelog, as an unpacked Debian package of this version has it.
     pub(super) fn changelog(&self, package: &str, version: &str) -> &Root {
         use std::io::Write;
         let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -90,18 +90,18 @@ impl Root {
     }
 }
 
-/// What a test's vmlinux holds.
+/// The contents of a test's vmlinux.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Whole,
-    /// What headers packages have for BTF.
+    /// As in headers packages, for BTF.
     TypesOnly,
-    /// What a debug package has that is split from the image.
+    /// As in a debug package that is split from the image.
     DebugOnly,
     Stripped,
 }
 
-/// A file that looks like a vmlinux from outside.
+/// A file with the sections and symbols of a vmlinux.
 pub(super) fn vmlinux(banner: &str, kind: Kind) -> Vec<u8> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let add = |object: &mut Object<'_>, name: &str, kind, data: &[u8]| {
@@ -116,7 +116,7 @@ pub(super) fn vmlinux(banner: &str, kind: Kind) -> Vec<u8> {
         object.append_section_bss(id, 16, 1);
     } else {
         add(&mut object, ".text", SectionKind::Text, b"\xc3");
-        // linux_proc_banner is a pattern, and init/version.o has a banner without a number.
+        // linux_proc_banner is a pattern. init/version.o has a banner without a number.
         let unfinished = banner.replacen(" #1 ", " # ", 1);
         let text = format!("Linux version %s (a@b) (c) %s\n\0{unfinished}\n\0{banner}\n\0");
         add(&mut object, ".rodata", SectionKind::ReadOnlyData, text.as_bytes());

@@ -1,4 +1,4 @@
-//! The search on small roots: one for each row of the table, and what goes wrong on real machines.
+//! Searches in small roots: one root for each row of the table, and failures from real machines.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const DEBIAN_VERSION: &str = "6.12.115-2~deb12u1";
 const OLD: &str = "6.1.0-56-cloud-amd64";
 const OLD_BANNER: &str = "Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)";
 
-/// A kernel of each row of the table: its name, banner, version of the source, where its files lie.
+/// A kernel for each row of the table: its name, its banner, the version of its source, the places of its files.
 struct Row {
     distribution: &'static str,
     banner: &'static str,
@@ -82,7 +82,7 @@ fn release(banner: &str) -> &str {
     banner.split(' ').nth(2).expect("a release")
 }
 
-/// A root with every package of a kernel. The source of a row without one lies in `tree`.
+/// A root with every package of a kernel. A row without a source place has its source in `tree`.
 fn root(row: &Row) -> Root {
     let root = Root::new();
     let release = release(row.banner);
@@ -195,7 +195,7 @@ fn a_vmlinux_that_can_not_be_patched_is_passed_over_with_the_reason() {
     }
 }
 
-/// What the package manager says of a kernel without image and source.
+/// The shortage of a kernel without image and source, with the package manager's output.
 fn shortage(lines: &str) -> (Survey, Shortage) {
     let root = debian();
     std::fs::remove_file(root.at(ROWS[0].vmlinux)).expect("removed");
@@ -227,7 +227,7 @@ fn sizes_are_those_of_the_exact_version() {
                   Package: linux-source-6.12\nVersion: 6.12.115-2~deb12u1\nSize: 153193376\n";
     let (survey, known) = shortage(&format!("{debug}{source}"));
     assert!(known.diagnosis(&survey).remedy.ends_with("   (234 MB to download)"), "{known:?}");
-    // The archive has moved on.
+    // The archive has a newer version.
     let (_, gone) = shortage("Package: linux-source-6.12\nVersion: 6.12.118-1\nSize: 9\n");
     assert!(gone.packages.iter().all(|package| package.bytes.is_none()));
     assert!(gone.hints[0].contains("snapshot.debian.org"), "{:?}", gone.hints);
@@ -290,20 +290,20 @@ fn a_kernel_of_nobody_has_no_packages_to_install() {
 
 #[test]
 fn source_of_another_version_is_not_taken() {
-    // The packaged tarball is of the successor.
+    // The packaged tarball has the next version.
     let root = root(&ROWS[0]);
     root.changelog("linux-source-6.12", "6.12.117-1~deb12u1");
     let survey = surveyed(&root.wanted());
     assert_eq!(survey.missing(), [Piece::Source]);
     assert!(survey.passed_over[0].1.contains("6.12.117-1~deb12u1"), "{:?}", survey.passed_over);
-    // dpkg's record counts before the changelog.
+    // dpkg's record takes precedence over the changelog.
     let status = format!(
         "Package: linux-source-6.12\nStatus: install ok installed\nVersion: {DEBIAN_VERSION}\n\n\
          Package: other\nStatus: install ok installed\nVersion: 1\n"
     );
     root.write("var/lib/dpkg/status", status);
     assert!(surveyed(&root.wanted()).is_complete());
-    // A tree that the user names is an error, not passed over.
+    // A tree named by the user is an error rather than passed over.
     for version in ["6.12.117", "6.12.0-rc3", "6.13.115"] {
         root.source(version, version);
         let named = Wanted { source: Some(root.at(version)), ..root.wanted() };
@@ -406,7 +406,7 @@ fn a_build_tree_one_stands_in_brings_everything() {
         .write("build/modules.order", "fs/fat/fat.o\n")
         .source("src", "7.2.13")
         .link("build/source", root.at("src").to_str().expect("text"));
-    // No root is named: the machine's own packages would count for another kernel.
+    // Without named roots, the machine's own packages would count for another kernel.
     let files = found(&Wanted { here: Some(root.at("build")), ..Wanted::default() });
     assert_eq!((files.release.as_str(), files.distribution), ("7.2.13", None));
     assert_eq!(files.vmlinux.from, Origin::BuildTree);

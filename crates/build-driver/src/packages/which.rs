@@ -1,4 +1,4 @@
-//! Which kernel is meant, and by what its release is told. Looks at no other file of the kernel.
+//! Which kernel the user means, and the source of its release. Reads no other file of the kernel.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,17 @@ use crate::own;
 /// How a user names a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// The one that runs.
+    /// The running kernel.
     Running,
-    /// By its release, as `uname -r` prints it.
+    /// The kernel of this release, as `uname -r` prints it.
     Release(String),
-    /// By its image.
+    /// The kernel of this image.
     Vmlinux(PathBuf),
 }
 
 impl Selector {
-    /// Reads `running`, a release, or the path of a vmlinux: what has a slash in it or is a file.
+    /// Parses `running`, a release, or the path of a vmlinux. A text with a slash, or the name of an existing file, is
+    /// a path.
     pub fn parse(text: &str) -> Selector {
         match text {
             "running" => Selector::Running,
@@ -33,24 +34,24 @@ impl Selector {
     }
 }
 
-/// The kernel that is meant.
+/// The kernel that the user means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Which {
     pub(super) release: String,
-    /// How the release was told, for people.
+    /// The source of the release, for people.
     pub(super) from: String,
-    /// What the kernel says of itself, where that is known already.
+    /// The kernel's banner, if it was read already.
     pub(super) banner: Option<Banner>,
-    /// The image that the user named, and by which option.
+    /// The image that the user named, and the option.
     pub(super) vmlinux: Option<(PathBuf, &'static str)>,
-    /// The build tree or headers folder that the user named or stands in.
+    /// The build tree or headers folder that the user named, or the current folder.
     pub(super) build: Option<(PathBuf, Origin)>,
 }
 
-/// Decides which kernel is meant.
+/// Finds out which kernel the user means.
 ///
 /// # Errors
-/// Nothing tells a release, or the named files tell different ones.
+/// If nothing gives a release, or the named files give different releases.
 pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
     let vmlinux = match (&wanted.kernel, &wanted.vmlinux) {
         (_, Some(path)) => Some((path.clone(), "--vmlinux")),
@@ -69,12 +70,12 @@ pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
             (None, None) => only_one(roots)?,
         },
     };
-    // It becomes a part of paths, of packages' names and of make's words.
+    // The release becomes a part of paths, package names and make words.
     MakeWord::release(&release)?;
     Ok(Which { release, from, banner, vmlinux, build })
 }
 
-/// The folder that the user named, or the build tree that the user stands in when no kernel is named.
+/// The folder that the user named. If no kernel is named, the current folder, provided that it is a build tree.
 fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(PathBuf, Origin)>> {
     if let Some(folder) = &wanted.build_dir {
         let path = folder.canonicalize().map_err(|error| {
@@ -89,7 +90,7 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
         return Ok(None);
     }
     let Some(here) = wanted.here.as_ref().filter(|folder| is_build_tree(folder)) else { return Ok(None) };
-    // Nobody named it, and its Makefile would be run.
+    // The user did not name the folder, and klpx would run its Makefile.
     own::check(here).map_err(|failure| {
         let why = failure.diagnoses().next().map(|diagnosis| diagnosis.why.clone()).unwrap_or_default();
         let what = format!("{} is a build tree that others may change", here.display());
@@ -100,28 +101,28 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
     Ok(Some((here.clone(), Origin::BuildTree)))
 }
 
-/// True for a folder that kbuild has prepared with a configuration.
+/// Returns true if kbuild prepared the folder with a configuration.
 pub(super) fn is_build_tree(folder: &Path) -> bool {
     PINNED.iter().all(|&(name, required)| !required || folder.join(name).is_file())
 }
 
-/// A release, how it was told, and the banner if there was one.
+/// A release, its source, and the banner if there is one.
 type Told = (String, String, Option<Banner>);
 
-/// The release of the kernel that runs.
+/// The release of the running kernel.
 fn running() -> Result<Told> {
     let read = |path: &str| {
         let path = Path::new(path);
         std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))
     };
     let release = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    // The same text as the banner's (fs/proc/version.c).
+    // /proc/version has the text of the banner (fs/proc/version.c).
     let banner = Banner::parse(read("/proc/version")?.trim()).filter(|banner| banner.release == release);
     Ok((release, "the running kernel".to_owned(), banner))
 }
 
-/// UTS_RELEASE of a build tree or headers folder. Debian's 6.1 states another one in kernel.release, which its build
-/// overrides; so kernel.release counts only where no header was generated.
+/// The UTS_RELEASE of a build tree or headers folder. In Debian's 6.1, kernel.release has another release, which the
+/// build overrides. So kernel.release counts only if no header was generated.
 fn of_build(folder: &Path) -> Result<Told> {
     if let Some(banner) = Banner::of_headers(folder) {
         let from = "include/generated/utsrelease.h of the build tree".to_owned();
@@ -162,7 +163,7 @@ fn of_image(path: &Path) -> Result<Told> {
     }
 }
 
-/// The kernel below the roots, when there is just one.
+/// The kernel below the roots, if there is exactly one.
 fn only_one(roots: &Roots) -> Result<Told> {
     let releases = releases(roots);
     if let [release] = releases.as_slice() {
@@ -179,13 +180,13 @@ fn only_one(roots: &Roots) -> Result<Told> {
         .into())
 }
 
-/// The releases of kernels of which files are below the roots, sorted.
+/// The releases of kernels with files below the roots, sorted.
 pub(super) fn releases(roots: &Roots) -> Vec<String> {
     let named = RELEASE_NAMES.iter().flat_map(|&(folder, start)| {
         let releases = roots.list(folder).into_iter();
         releases.filter_map(move |name| name.strip_prefix(start).map(str::to_owned))
     });
-    // Debian's common headers are no kernel's; SUSE's images of debug symbols have an ending.
+    // Debian's common headers belong to no single kernel. SUSE's images of debug symbols have a suffix.
     let mut found: Vec<String> = named
         .map(|name| name.strip_suffix(".debug").map(str::to_owned).unwrap_or(name))
         .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.ends_with("-common"))

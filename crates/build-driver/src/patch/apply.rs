@@ -1,5 +1,5 @@
-//! Applying patches in a scratch copy of the files they touch, so that a patch that fails has touched nothing. Writes
-//! only to a temporary folder.
+//! Applies patches in a scratch copy of the files that they touch, so that a failing patch changes nothing. Writes only
+//! to a temporary folder.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::patch::{Hunk, Patch, PatchSet, PlacedHunk, classify, forms, included, lines};
 use crate::process::{Call, Runner};
 
-/// A patch set that applies: the text of every file before and after.
+/// A patch set that applies, with the text of every file before and after.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     pub(crate) changes: Vec<Change>,
@@ -22,49 +22,49 @@ pub struct Prepared {
     notes: Vec<Note>,
 }
 
-/// One file, before and after.
+/// One file before and after the patches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) path: String,
     pub(crate) original: Option<Vec<u8>>,
     pub(crate) patched: Option<Vec<u8>>,
-    /// The lines that the patch edits, as the compiler numbers them; empty for a file that is new or not C.
+    /// The edited lines, as the compiler numbers them. Empty for a file that is new or not C.
     pub(crate) edited: Vec<Range<u32>>,
-    /// The lines of the original that the patch replaces; an empty range where it adds lines before this one.
+    /// The replaced lines of the original. An empty range marks a place where lines are added before its line.
     pub(crate) replaced: Vec<Range<u32>>,
-    /// The lines of the original that are gone.
+    /// The removed lines of the original.
     removed: Vec<Range<u32>>,
-    /// The lines that are new, as the compiler numbers them.
+    /// The new lines, as the compiler numbers them.
     added: Vec<(u32, String)>,
-    /// The first line whose number is not that of the original.
+    /// The first line whose number differs from the original's.
     unplaced: Option<u32>,
 }
 
-/// What a patch does to one line of a source.
+/// How a patch affects one line of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Both sources have it, and no other line that reads the same.
+    /// Both sources have the line, and no other line reads the same.
     Kept,
-    /// Both sources have it, and others that read the same.
+    /// Both sources have the line, and other lines read the same.
     KeptOneOfSeveral,
-    /// Only one source has it.
+    /// Only one source has the line.
     Edited,
-    /// Lines of both kinds have this number.
+    /// Kept and edited lines share this number.
     Unknown,
 }
 
 impl Prepared {
-    /// Files that the patches touch, those that are not compiled included.
+    /// The number of files that the patches touch, even if they are not compiled.
     pub fn files(&self) -> usize {
         self.files
     }
 
-    /// Files that the patch changes or adds, as paths in the source tree, and what they hold then.
+    /// The files that the patch changes or adds, as paths in the source tree, with their patched contents.
     pub fn patched_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.changes.iter().filter_map(|change| Some((change.path.as_str(), change.patched.as_deref()?)))
     }
 
-    /// Hunks in all patches.
+    /// The number of hunks in all patches.
     pub fn hunks(&self) -> usize {
         self.hunks
     }
@@ -74,13 +74,12 @@ impl Prepared {
         self.changes.iter().map(|change| change.path.as_str())
     }
 
-    /// What the user may want to know: files passed over, hunks that applied at another line, lines whose numbers
-    /// moved.
+    /// Notes for the user: files that were passed over, hunks that applied at another line, line numbers that moved.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// The lines of a file that the patches edit, by the numbers that the compiler sees; all of a new file.
+    /// The lines of a file that the patches edit, as the compiler numbers them. For a new file, all lines.
     pub fn edits(&self, path: &str) -> Vec<Range<u32>> {
         match self.changes.iter().find(|change| change.path == path) {
             Some(change) if change.original.is_none() => std::iter::once(1..u32::MAX).collect(),
@@ -89,17 +88,17 @@ impl Prepared {
         }
     }
 
-    /// True when the patches edit the function that a file's original declares in line `first`, and the next one in
-    /// line `next`.
+    /// Returns true if the patches edit the function that the original of the file declares in line `first`. `next` is
+    /// the line that declares the next function.
     pub fn edits_function(&self, path: &str, first: u32, next: Option<u32>) -> bool {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return false };
         let Some(original) = change.kept() else { return true };
-        // The end of a function is only looked for when its lines may be edited.
+        // The search for the end of the function is only needed if its lines may be edited.
         change.replaced.iter().any(|lines| within(lines, first, next.unwrap_or(u32::MAX)))
             && edits_of(change, original, first, next).next().is_some()
     }
 
-    /// What the patch does to a line of the original.
+    /// How the patch affects a line of the original.
     pub fn original_line(&self, path: &str, line: u32) -> Line {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
         let Some(text) = change.original_text(line) else { return Line::Unknown };
@@ -114,7 +113,7 @@ impl Prepared {
         }
     }
 
-    /// What the patch does to the line with `word` that the compiler knows by this number in the patched source.
+    /// How the patch affects the line with `word` that the compiler numbers `line` in the patched source.
     pub fn patched_line(&self, path: &str, line: u32, word: &str) -> Line {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
         if change.original.is_none() {
@@ -136,7 +135,7 @@ impl Prepared {
         }
     }
 
-    /// The patched text of a file, with the `#line` directives that the build sees; `None` for a file that goes.
+    /// The patched text of a file, with the `#line` directives for the build. `None` for a deleted file.
     pub fn patched_text(&self, path: &str) -> Option<&[u8]> {
         self.changes.iter().find(|change| change.path == path)?.patched.as_deref()
     }
@@ -148,19 +147,19 @@ impl Change {
         Change { path, original, patched, edited, replaced, removed, added, unplaced: None }
     }
 
-    /// The original's text, of a file that is in both sources.
+    /// The text of the original, if both sources have the file.
     pub(super) fn kept(&self) -> Option<&[u8]> {
         self.patched.as_ref().and(self.original.as_deref())
     }
 
-    /// A line of the original.
+    /// One line of the original.
     fn original_text(&self, line: u32) -> Option<String> {
         let text = decode(self.original.as_deref()?);
         text.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned)
     }
 }
 
-/// True when replaced lines lie below line `first` and not below `last`.
+/// Returns true if replaced lines lie after line `first` and not after line `last`.
 fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
     match lines.is_empty() {
         true => first < lines.start && lines.start <= last,
@@ -168,7 +167,7 @@ fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
     }
 }
 
-/// The edits of a function.
+/// The edits in a function.
 pub(super) fn edits_of<'c>(
     change: &'c Change,
     original: &[u8],
@@ -179,23 +178,23 @@ pub(super) fn edits_of<'c>(
     change.replaced.iter().filter(move |lines| within(lines, first, last))
 }
 
-/// The words of a line, as C has them.
+/// The C words of a line.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
 }
 
 impl PatchSet {
-    /// Checks the patches against the kernel's source and applies them in a scratch copy. `fuzz` 1 or 2 lets so many of
-    /// a hunk's three outer context lines differ (git apply -C2, -C1); 0 lets none.
+    /// Checks the patches against the kernel's source and applies them in a scratch copy. With `fuzz` 1 or 2, so many
+    /// of a hunk's three outer context lines may differ (git apply -C2, -C1). With 0, none may differ.
     ///
     /// # Errors
-    /// A file no livepatch can change, a patch that does not apply (which hunk, which line), patches that undo each
+    /// A file that no livepatch can change, a patch that does not apply (with hunk and line), patches that cancel each
     /// other.
     pub fn preflight(&self, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
         self.preflight_in(kernel.source().root(), kernel, fuzz)
     }
 
-    /// The same for the source of an external module: paths in the patches are from `folder` on.
+    /// Checks and applies the patches in the source of an external module. Paths in the patches start at `folder`.
     ///
     /// # Errors
     /// As [`PatchSet::preflight`].
@@ -277,7 +276,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// git in the scratch folder, blind to any repository around it and to the user's settings.
+/// A git call in the scratch folder, independent of any repository around it and of the user's settings.
 fn git(tree: &Path, words: &[&str]) -> Call {
     Call::new("git")
         .args([
@@ -296,7 +295,7 @@ fn git(tree: &Path, words: &[&str]) -> Call {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
 }
 
-/// Refuses a patch that git would read otherwise than klpx did: what git applies must be what was checked.
+/// Refuses a patch that git reads differently from klpx: git must apply exactly what klpx checked.
 fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Result<()> {
     let answer = runner.ask(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
     let refuse = |why: String, lines: Vec<String>| -> Failure {
@@ -328,7 +327,7 @@ fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Res
     }
 }
 
-/// Applies one patch in the scratch tree, all of it or nothing.
+/// Applies one patch in the scratch tree, completely or not at all.
 fn apply(
     patch: &Patch,
     file: &Path,
@@ -361,7 +360,7 @@ fn apply(
         .into())
 }
 
-/// Says for each of git's errors which hunk of which file it is and what is there instead.
+/// Explains each of git's errors: the hunk, its file, and the text found instead.
 fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let refuse = |path: &str, line: Option<usize>, what: String| {
@@ -402,7 +401,7 @@ fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Ve
     found
 }
 
-/// Why a hunk fits nowhere: a reason, the lines that differ, and where the best place is.
+/// Why a hunk does not fit: a reason, the lines that differ, and the line number of the best place.
 fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
     let lines: Vec<&str> = text.lines().collect();
     let fits = |wanted: &[String], at: usize| {
@@ -435,7 +434,7 @@ fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
     )
 }
 
-/// Puts `#line` directives into a patched C file.
+/// Inserts `#line` directives into a patched C file.
 fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<Note>) {
     let kind = classify(&change.path, arch);
     let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
@@ -455,7 +454,7 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<Note>) {
     change.unplaced = numbered.unplaced.first().copied();
 }
 
-/// Bytes as text, one character for each byte: kernel files are not all UTF-8, and no byte may change.
+/// Decodes bytes to text, one character for each byte. Some kernel files are not UTF-8, and no byte may change.
 fn decode(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
@@ -518,7 +517,7 @@ mod tests {
         let original = format!("{}{}", body("one", "\tint only;\n"), body("two", ""));
         let dir = tree(&[("fs/a.c", &original)]);
         let prepared = |new: &str| run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");
-        // Two lines before the declaration in line 3 have the numbers 3 and 4; the directive sets right what follows.
+        // Two lines before the declaration in line 3 get the numbers 3 and 4. The directive corrects the numbers below.
         let added = prepared(&original.replacen("{\n", "{\n\tint m;\n\tint k;\n", 1));
         assert_eq!(added.original_line("fs/a.c", 3), Line::KeptOneOfSeveral);
         assert_eq!(added.patched_line("fs/a.c", 3, "n"), Line::KeptOneOfSeveral);
@@ -542,7 +541,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|name| function(name, name));
         let original = format!("{a}{b}{c}");
         let dir = tree(&[("fs/a.c", &original)]);
-        // Each takes five lines.
+        // Each function has five lines.
         let edited = |new: &str| {
             let prepared = run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");
             [(1, Some(6)), (6, Some(11)), (11, None)]

@@ -1,8 +1,8 @@
-//! Forms in which patches arrive: line ends of another system, counts that an editor's hand made wrong, paths without
-//! the part that is taken off. Reads text only.
+//! Variant forms of patches: line ends of another system, counts that manual edits made wrong, paths without a first
+//! component. Reads text only.
 
-/// The patch with plain line ends, when every line of its diff ends with carriage return and newline. Mail programs
-/// make such ends; no file that is compiled into a kernel has them.
+/// The patch with plain line ends, if every line of its diff ends with carriage return and newline. Mail programs make
+/// these line ends. No file that is compiled into a kernel has them.
 pub(super) fn with_plain_ends(text: &[u8]) -> Option<Vec<u8>> {
     let is_header = |line: &&[u8]| line.starts_with(b"--- ") || line.starts_with(b"diff --git ");
     let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
@@ -18,22 +18,22 @@ pub(super) fn with_plain_ends(text: &[u8]) -> Option<Vec<u8>> {
     Some(lines.iter().flat_map(plain).collect())
 }
 
-/// A hunk whose header does not say how many lines it has.
+/// A hunk with wrong line counts in its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Miscounted {
     /// Line of the header in the patch, from 1.
     pub(super) line: u32,
-    /// Which hunk of its file, from 1.
+    /// The number of the hunk in its file, from 1.
     pub(super) hunk: usize,
-    /// Old and new lines that the header states.
+    /// Old and new line counts from the header.
     pub(super) stated: (usize, usize),
-    /// Old and new lines that there are.
+    /// Actual old and new line counts.
     pub(super) found: (usize, usize),
 }
 
-/// The first hunk whose counts are wrong.
+/// The first hunk with wrong counts.
 pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
-    // What follows the last line's end is no line.
+    // The text after the last line end is no line.
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     let mut hunk = 0;
@@ -45,7 +45,7 @@ pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
         hunk += 1;
         let mut found = (0, 0);
         for line in &lines[n + 1..] {
-            // Editors take the space of an empty line away.
+            // Editors remove the space of an empty context line.
             let is_empty_context = line.is_empty() && found.0 < stated.0 && found.1 < stated.1;
             if !is_of_hunk(line) && !is_empty_context {
                 break;
@@ -65,14 +65,14 @@ pub(super) fn miscounted(text: &[u8]) -> Option<Miscounted> {
     None
 }
 
-/// True for a line of a hunk's body. `-- ` is how a mail's signature begins, `--- ` the next file.
+/// Returns true for a line in a hunk's body. `-- ` begins a mail signature, `--- ` the next file.
 fn is_of_hunk(line: &[u8]) -> bool {
     matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\t' | b'\\'))
         && !line.starts_with(b"--- ")
         && line != b"-- "
 }
 
-/// The counts in `@@ -12,3 +12,4 @@`.
+/// Parses the counts in `@@ -12,3 +12,4 @@`.
 fn counts(line: &[u8]) -> Option<(usize, usize)> {
     let text = std::str::from_utf8(line.strip_prefix(b"@@ -")?).ok()?;
     let (ranges, _) = text.split_once(" @@")?;
@@ -81,8 +81,7 @@ fn counts(line: &[u8]) -> Option<(usize, usize)> {
     Some((count(old)?, count(new)?))
 }
 
-/// The path in a header of the patch that becomes `path` when its first part is taken off, when that part is none that
-/// stands for a tree.
+/// The path in a header of the patch that becomes `path` if its first component is removed.
 pub(super) fn whole_path<'t>(text: &'t [u8], path: &str) -> Option<&'t str> {
     let headers = text.split(|&byte| byte == b'\n').filter_map(|line| {
         let rest = line.strip_prefix(b"--- ").or_else(|| line.strip_prefix(b"+++ "))?;
@@ -103,7 +102,7 @@ mod tests {
     const ORIGINAL: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\n";
     const HUNK: &str = "@@ -2,5 +2,5 @@ f()\n two\n three\n-four\n+FOUR\n five\n six\n";
 
-    /// What a patch makes of the one file of a tree, or its code.
+    /// The patched text of the tree's file, or the code of the failure.
     fn applied(patch: &[u8]) -> Result<String, &'static str> {
         klpx_test_tools::need("git");
         let tree = tempfile::tempdir().expect("dir");

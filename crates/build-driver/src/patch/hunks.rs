@@ -1,4 +1,4 @@
-//! Which hunks edit a function, and which make a line.
+//! The hunks that edit a function or make a line.
 
 use std::ops::Range;
 
@@ -6,13 +6,13 @@ use super::PlacedHunk;
 use super::apply::{Change, Prepared, edits_of};
 
 impl Prepared {
-    /// The hunks that edit the function that a file's original declares in line `first`, and the next one in line `next`:
-    /// in the order of the patches.
+    /// The hunks that edit the function that a file's original declares in line `first`, in patch order. `next` is the
+    /// line that declares the next function.
     pub fn hunks_of_function(&self, path: &str, first: u32, next: Option<u32>) -> Vec<&PlacedHunk> {
         self.hunks_of(path, |change, original| edits_of(change, original, first, next).collect())
     }
 
-    /// The hunks that make the line that the compiler knows by this number in the patched source.
+    /// The hunks that make the line that the compiler numbers `line` in the patched source.
     pub fn hunks_of_line(&self, path: &str, line: u32) -> Vec<&PlacedHunk> {
         self.hunks_of(path, |change, _| {
             let edits = change.edited.iter().zip(&change.replaced);
@@ -20,7 +20,7 @@ impl Prepared {
         })
     }
 
-    /// The hunks of some edits of a file; all of a file that is new or goes.
+    /// The hunks that make some edits of a file. For a new or deleted file, all of its hunks.
     fn hunks_of<'p>(
         &'p self,
         path: &str,

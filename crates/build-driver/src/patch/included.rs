@@ -1,5 +1,5 @@
-//! Files whose names do not say who reads them (`*.inc`): C code includes them, or make does. Looks for the one who does,
-//! in the source before the patch and after it.
+//! Files whose names do not show who reads them (`*.inc`): either C code or make includes them. Searches for the
+//! includer in the source before and after the patch.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::kind::{self, FileKind, classify};
 use crate::config::Arch;
 use crate::kbuild::includes::Includers;
 
-/// Refuses changes of files that make reads, or of which nothing tells who reads them.
+/// Refuses changes of files that make reads, and of files without a known reader.
 pub(super) fn check(changes: &[Change], root: &Path, arch: Arch) -> Result<()> {
     let included = || changes.iter().filter(|change| classify(&change.path, arch) == FileKind::Included);
     if included().next().is_none() {
@@ -41,7 +41,7 @@ fn fault(path: &str, source: &Includers<'_>) -> Option<Diagnosis> {
     )
 }
 
-/// A file of make's that includes this one, or can.
+/// A makefile that includes or may include this file.
 fn make_includer<'s>(path: &str, source: &'s Includers<'_>) -> Option<&'s str> {
     let name = file_name(path);
     let of_make = |file: &&str| kind::is_read_by_make(file_name(file)) || file.ends_with(".inc");
@@ -55,8 +55,8 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// True when a text of make's has a line that can include a file of this name: by the name, or by a pattern or variable
-/// that stands for it.
+/// Returns true if a makefile's text has a line that can include a file of this name, by the name itself or by a
+/// pattern or variable.
 fn includes(text: &str, name: &str) -> bool {
     let joined = text.replace("\\\n", " ");
     joined.lines().any(|line| {
@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// Path of a file, and its text before and after; one that stays has one text.
+    /// The path of a file and its text before and after. An empty text means that the file does not exist.
     type Texts<'t> = (&'t str, &'t str, &'t str);
 
     fn refused(files: &[(&str, &str)], changes: &[Texts<'_>]) -> Option<String> {
@@ -137,7 +137,7 @@ mod tests {
                 &[table],
                 Some("fs/y.inc"),
             ),
-            // What the patch itself writes counts, and what it takes away.
+            // Includes that the patch itself adds count, and so do includes that it removes.
             (&[], &[("fs/x.inc", "", "2,\n"), ("fs/a.c", "int a;\n", by_c.1)], None),
             (&[by_c], &[table, ("fs/Makefile", "obj-y := a.o\n", by_make.1)], Some(make)),
             (&[by_c], &[table, ("fs/Makefile", by_make.1, "obj-y := a.o\n")], Some(make)),

@@ -1,47 +1,47 @@
-//! What a file of the kernel tree is to a livepatch, by its path: a table, and why a kind is refused. Looks at no file.
+//! What a file of the kernel tree means for a livepatch, by its path: a table, and why some kinds are refused. Reads no
+//! file.
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 
 use crate::config::Arch;
 use crate::tree;
 
-/// What a file of the kernel tree is to a livepatch, by its path.
+/// What a file of the kernel tree means for a livepatch, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// C that becomes kernel code.
+    /// C that is compiled into the kernel.
     Source,
     /// A header.
     Header,
-    /// A part of C code, or of makefiles: by its name it can be either.
+    /// A part of C code or of makefiles. The name does not show which.
     Included,
-    /// A Makefile or Kbuild file of a folder of sources.
+    /// A Makefile or Kbuild file in a folder of sources.
     BuildFile,
-    /// Something else that may end up in the kernel, such as a table that code is made from.
+    /// Another file that may affect the kernel, such as a table from which code is made.
     Other,
     /// Assembly.
     Assembly,
     /// A linker script.
     LinkerScript,
-    /// Code of the vdso, which user space runs.
+    /// vDSO code, which user space runs.
     Vdso,
-    /// Code that runs before the kernel proper, or outside of it.
+    /// Code that runs before the kernel proper or outside of it.
     Boot,
-    /// Code of a hypervisor that is linked apart from the kernel.
+    /// Code of a hypervisor, which is linked separately from the kernel.
     Hypervisor,
-    /// Configuration.
+    /// Kconfig files.
     Kconfig,
     /// The build system itself, or a program that the build runs.
     BuildSystem,
     /// Rust code.
     Rust,
-    /// Documentation, user-space tools: not compiled into the kernel.
+    /// Documentation, user-space tools, and other files that are not compiled into the kernel.
     NotCompiled,
-    /// Part of another architecture: not compiled into this kernel.
+    /// A part of another architecture, which is not compiled into this kernel.
     OtherArch,
 }
 
-/// A rule of `classify`: paths that begin with `start`, hold `middle` and end with `end` are `kind`. `*` at the end of
-/// `start` stands for the architecture's folder.
+/// A rule of `classify`: a path that begins with `start`, contains `middle` and ends with `end` has this `kind`.
 struct PathRule {
     start: &'static str,
     middle: &'static str,
@@ -107,7 +107,7 @@ const PATH_RULES: [PathRule; 50] = [
     rule("", "", ".inc", FileKind::Included),
 ];
 
-/// Files at the top of the tree that are no part of the build.
+/// Files at the top of the tree that the build does not read.
 const TOP_TEXTS: [&str; 8] = [
     "COPYING",
     "CREDITS",
@@ -119,7 +119,7 @@ const TOP_TEXTS: [&str; 8] = [
     ".editorconfig",
 ];
 
-/// What a file is, by its path.
+/// The kind of a file, by its path.
 pub fn classify(path: &str, arch: Arch) -> FileKind {
     if TOP_TEXTS.contains(&path) {
         return FileKind::NotCompiled;
@@ -145,15 +145,15 @@ pub fn classify(path: &str, arch: Arch) -> FileKind {
     }
 }
 
-/// True for what make and the kernel's scripts read, other than the Makefile or Kbuild file of a folder below the top.
-/// make takes the first of GNUmakefile, makefile and Makefile that is there.
+/// Returns true for a file that make or the kernel's scripts read, except for the Makefile or Kbuild file of a folder
+/// below the top. make reads the first existing file of GNUmakefile, makefile and Makefile.
 fn is_of_build_system(folder: &str, name: &str) -> bool {
     let of_folder = !folder.is_empty() && (name == "Makefile" || name == "Kbuild");
     let of_top = folder.is_empty() && (name.starts_with("localversion") || name == ".scmversion");
     !of_folder && (is_read_by_make(name) || of_top || tree::is_product(name))
 }
 
-/// True for a makefile, by its name.
+/// Returns true for the name of a makefile.
 pub(super) fn is_read_by_make(name: &str) -> bool {
     const STARTS: [&str; 4] = ["GNUmakefile", "makefile", "Makefile", "Kbuild"];
     const ENDS: [&str; 3] = [".mk", ".mak", ".include"];
@@ -163,7 +163,7 @@ pub(super) fn is_read_by_make(name: &str) -> bool {
         || name == "Platform"
 }
 
-/// Why a kind of file can't be changed by a livepatch.
+/// Why a livepatch can't change a kind of file.
 pub(super) struct Refusal {
     code: &'static str,
     what: &'static str,
@@ -181,12 +181,12 @@ impl Refusal {
 }
 
 impl FileKind {
-    /// True when the file can end up in the kernel and klpx applies its changes.
+    /// Returns true if the file can become a part of the kernel and klpx applies its changes.
     pub fn is_compiled(self) -> bool {
         self.is_c() || matches!(self, FileKind::BuildFile | FileKind::Other)
     }
 
-    /// True for what the compiler of C code reads.
+    /// Returns true if the compiler of C code reads the file.
     pub(crate) fn is_c(self) -> bool {
         matches!(self, FileKind::Source | FileKind::Header | FileKind::Included)
     }

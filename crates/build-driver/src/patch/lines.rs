@@ -1,8 +1,8 @@
-//! `#line` directives in patched C files, so that what stands below a hunk keeps its line numbers. Pure text work, no
-//! IO.
+//! `#line` directives in patched C files, so that the lines below a hunk keep their numbers. Works on text only,
+//! without IO.
 //!
-//! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. A patch that adds a line at the top of a file
-//! would otherwise change every function below that uses one of them.
+//! `__LINE__` is in the code: WARN_ON, BUG_ON, pr_debug, initcall names. Without directives, a patch that adds a line
+//! at the top of a file would change every function below that uses one of these macros.
 
 use std::ops::Range;
 
@@ -11,23 +11,23 @@ use diffy::DiffOptions;
 /// A patched text with its directives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbered {
-    /// The patched text, directives added.
+    /// The patched text with directives.
     pub text: String,
-    /// Lines of the original (from 1) from which on the numbers are off because no directive could be placed.
+    /// Lines of the original (from 1) at which wrong numbers begin because no directive could be placed.
     pub unplaced: Vec<u32>,
-    /// The lines that the patch edits, by the numbers that the compiler sees.
+    /// The edited lines, as the compiler numbers them.
     pub edited: Vec<Range<u32>>,
-    /// The lines of the original (from 1) that the patch takes away or replaces; an empty range where it adds lines
-    /// before this one.
+    /// The lines of the original (from 1) that the patch removes or replaces. An empty range marks a place where lines
+    /// are added before its line.
     pub replaced: Vec<Range<u32>>,
-    /// The lines of the original (from 1) that the patched text does not have.
+    /// The lines of the original (from 1) that the patched text lacks.
     pub removed: Vec<Range<u32>>,
-    /// The lines that the original does not have: by what number the compiler knows each, and its text.
+    /// The lines that the original lacks: the compiler's number and the text of each.
     pub added: Vec<(u32, String)>,
 }
 
-/// Adds `#line` directives to `patched` such that every line that `original` has too keeps its number there, from the
-/// first place after each change where a directive can stand.
+/// Adds `#line` directives to `patched`. Every line that is also in `original` keeps its number there, from the first
+/// possible place for a directive after each change.
 pub fn number(original: &str, patched: &str) -> Numbered {
     let edits = edits(original, patched);
     let lines: Vec<&str> = patched.split_inclusive('\n').collect();
@@ -49,7 +49,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
         scan.offset += edit.new_len as i64 - edit.old_len as i64;
         let end = edits.get(n + 1).map_or(lines.len(), |next| next.new_start);
         let begin = edit.new_start + edit.new_len;
-        // Line `at` of the patched text is line `original_of(at)` of the original, both from 0.
+        // Line `at` of the patched text is line `original_of(at)` of the original. Both count from 0.
         let original_of = |at: usize| edit.old_start + edit.old_len + (at - begin);
         for at in scan.places(&states, begin, end) {
             out.extend(lines[copied..at].iter().copied());
@@ -64,7 +64,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     Numbered { text: out, unplaced, edited, replaced, removed, added }
 }
 
-/// A run of lines that differ: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
+/// A run of differing lines: `old_len` lines at `old_start` became `new_len` lines at `new_start` (from 0).
 struct Edit {
     old_start: usize,
     old_len: usize,
@@ -73,22 +73,23 @@ struct Edit {
 }
 
 impl Edit {
-    /// Its lines as the compiler numbers them, when numbers before it are too high by `offset`; a pure deletion is at
-    /// the line that follows it.
+    /// The lines of the edit as the compiler numbers them, if earlier numbers are too high by `offset`. A pure deletion
+    /// is at the following line.
     fn lines(&self, offset: i64) -> Range<u32> {
         let start = self.old_start as i64 + 1 + offset;
         let line = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
         line(start)..line(start + self.old_len.max(self.new_len).max(1) as i64)
     }
 
-    /// Its lines in the original, as the edit was read.
+    /// The lines of the edit in the original, as the diff gives them.
     fn removed(&self) -> Range<u32> {
         let line = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
         line(self.old_start)..line(self.old_start + self.old_len)
     }
 
-    /// Its lines in the original. A function that is added or removed below another one can be read as lines within
-    /// that one too, because both end with the same brace: of all such readings the last counts.
+    /// The lines of the edit in the original. If a function is added or removed below another function, a diff can
+    /// place the edit inside the other function, because both end with the same brace. Of all equivalent places, the
+    /// last counts.
     fn replaced(&self, (old, new): (&[&str], &[&str]), next: Option<&Edit>) -> Range<u32> {
         let moves = match (self.old_len, self.new_len) {
             (0, length) => slide(new, self.new_start, length, next.map(|next| next.new_start)),
@@ -101,16 +102,16 @@ impl Edit {
     }
 }
 
-/// By how many lines a run of lines can move down in a text without a difference, up to another edit.
+/// The number of lines by which a run can move down in a text without changing the result, up to the next edit.
 fn slide(lines: &[&str], start: usize, length: usize, limit: Option<usize>) -> usize {
     let end = limit.unwrap_or(lines.len()).min(lines.len());
     let same = |&at: &usize| lines[at] == lines[at - length];
     (start + length..end).take_while(same).count()
 }
 
-/// The last line (from 1) of the function that is declared in line `first` of a text, when the next function is
-/// declared in line `next`: the last one with a brace in the first column, or else all up to there. What stands below
-/// is not the function's.
+/// The last line (from 1) of the function that is declared in line `first` of a text. `next` is the line that declares
+/// the next function. The last line before `next` with a brace in the first column ends the function. Without such a
+/// brace, the function extends to `next`.
 pub fn end_of_function(text: &str, first: u32, next: Option<u32>) -> u32 {
     let before = next.map_or(u32::MAX, |next| next.saturating_sub(1)).max(first);
     let numbered = (1..=before).zip(text.lines()).skip(first.saturating_sub(1) as usize);
@@ -123,7 +124,7 @@ fn edits(original: &str, patched: &str) -> Vec<Edit> {
     patch.lines().filter_map(hunk_header).collect()
 }
 
-/// Reads `@@ -A,B +C,D @@`; without a length it is 1, and an empty range names the line before it.
+/// Parses `@@ -A,B +C,D @@`. A missing length means 1. An empty range names the line before it.
 fn hunk_header(line: &str) -> Option<Edit> {
     let (old, rest) = line.strip_prefix("@@ -")?.split_once(" +")?;
     let (new, _) = rest.split_once(" @@")?;
@@ -136,18 +137,18 @@ fn hunk_header(line: &str) -> Option<Edit> {
     Some(Edit { old_start, old_len, new_start, new_len })
 }
 
-/// What the directives so far have achieved.
+/// The effect of the directives so far.
 #[derive(Default)]
 struct Scan {
-    /// By how much the numbers are too high now, where the last directive was compiled.
+    /// By how much the numbers are too high, if the last directive was compiled.
     offset: i64,
-    /// The `#if` branches around the last directive; empty when it is compiled for sure.
+    /// The `#if` branches around the last directive. Empty if the directive is always compiled.
     branch: Vec<u32>,
 }
 
 impl Scan {
-    /// Where directives go in the unchanged lines `begin..end`: the first safe line, and, when that is inside `#if`,
-    /// again after each branch that is left, because a directive in a branch that is not compiled does nothing.
+    /// The places for directives in the unchanged lines `begin..end`: the first safe line, and, if that line is inside
+    /// `#if`, a place after the end of each branch. A directive in a branch that is not compiled has no effect.
     fn places(&mut self, states: &[State], begin: usize, end: usize) -> Vec<usize> {
         let mut places = Vec::new();
         for (at, state) in states.iter().enumerate().take(end).skip(begin) {
@@ -165,16 +166,16 @@ impl Scan {
     }
 }
 
-/// What is known at the start of a line.
+/// The lexer's state at the start of a line.
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// A directive can stand before this line.
+    /// True if a directive can stand before this line.
     safe: bool,
-    /// The `#if` branches around it, outermost first, each by a number of its own.
+    /// The `#if` branches around the line, outermost first. Each branch has a unique number.
     branches: Vec<u32>,
 }
 
-/// A lexer that knows just enough C: comments, strings, character literals, parentheses, preprocessor lines.
+/// A minimal lexer for C: comments, strings, character literals, parentheses, preprocessor lines.
 #[derive(Default)]
 struct Lexer {
     in_comment: bool,
@@ -183,7 +184,7 @@ struct Lexer {
     quote: Option<u8>,
     depth: u32,
     branches: Vec<u32>,
-    /// Parenthesis depth at each open `#if`.
+    /// The parenthesis depth at each open `#if`.
     depths: Vec<u32>,
     branch_count: u32,
 }
@@ -211,7 +212,7 @@ impl Lexer {
             if self.in_directive {
                 self.conditional(trimmed[1..].trim_start());
             } else if line.starts_with('}') && !line.starts_with("})") {
-                // A brace in the first column ends a function: whatever was open before it was misread.
+                // A brace in the first column ends a function. Anything that was still open was misread.
                 self.depth = 0;
             }
         }
@@ -257,7 +258,7 @@ impl Lexer {
         }
     }
 
-    /// Follows `#if`, `#else`, `#endif`; each branch starts at the depth its `#if` had.
+    /// Handles `#if`, `#else` and `#endif`. Each branch starts at the parenthesis depth of its `#if`.
     fn conditional(&mut self, directive: &str) {
         let word: String = directive.chars().take_while(char::is_ascii_alphanumeric).collect();
         self.branch_count += 1;
@@ -285,19 +286,19 @@ impl Lexer {
 mod tests {
     use super::*;
 
-    /// Whether a line is compiled, when bit `n` of `taken` says whether branch `n` is.
+    /// Whether a line is compiled. Bit `n` of `taken` tells whether branch `n` is compiled.
     fn compiled(state: &State, taken: u64) -> bool {
         state.branches.iter().all(|branch| taken >> (branch % 64) & 1 == 1)
     }
 
-    /// The number each line of a text has after the directives that are compiled; directives left out. `states` are of
-    /// the lines without directives.
+    /// The number of each line after the compiled directives. The directives themselves are left out. `states` belong
+    /// to the lines without directives.
     fn numbers(text: &str, states: &[State], taken: u64) -> Vec<(String, usize)> {
         let mut number = 1;
         let mut found = Vec::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("#line ") {
-                // The directive stands in the same branch as the line below it.
+                // The directive is in the same branch as the following line.
                 if compiled(&states[found.len()], taken) {
                     number = rest.parse().expect("a number");
                 } else {
@@ -461,7 +462,7 @@ mod tests {
         assert_eq!(number(&with_another(&text), &text).replaced, [6..11], "removed again");
     }
 
-    /// With one more function between the two.
+    /// Adds a function between the two functions.
     fn with_another(text: &str) -> String {
         text.replace("int b", "int new(void)\n{\n\treturn 1;\n}\n\nint b")
     }
@@ -486,7 +487,7 @@ mod tests {
         use super::super::*;
         use super::{compiled, numbers};
 
-        /// Lines that make every kind of state: each is made unique by its index.
+        /// Lines that produce every kind of state. The index makes each line unique.
         const SHAPES: [&str; 12] = [
             "int v%;",
             "f%(a,",
@@ -507,8 +508,8 @@ mod tests {
         }
 
         proptest! {
-            /// Whatever branches are compiled: unchanged lines have their original numbers, from the first line after
-            /// each change where a directive can stand.
+            /// Whichever branches are compiled, unchanged lines have their original numbers, from the first possible
+            /// place for a directive after each change.
             #[test]
             fn unchanged_lines_keep_their_numbers(
                 shapes in text(),
@@ -541,7 +542,8 @@ mod tests {
                         settled = false;
                         continue;
                     };
-                    // A change, or a branch left: numbers may be off until the next line where a directive can stand.
+                    // A change or the end of a branch: numbers may be wrong up to the next line that can follow a
+                    // directive.
                     settled &= next == old && (n == 0 || states[n].branches == states[n - 1].branches);
                     next = old + 1;
                     if compiled(&states[n], taken) {

@@ -1,5 +1,4 @@
-//! Patches as the user gives them: reading, what they touch, and what is refused before anything is built. Applies
-//! nothing.
+//! The user's patches: parsing, the files that they touch, and refusals before any build. Applies nothing.
 
 pub(crate) mod apply;
 mod forms;
@@ -22,7 +21,7 @@ use crate::process;
 pub use kind::{FileKind, classify};
 pub use placed::PlacedHunk;
 
-/// Patches, in the order they are applied.
+/// Patches, in the order of application.
 #[derive(Clone, Debug, Default)]
 pub struct PatchSet {
     pub(crate) patches: Vec<Patch>,
@@ -37,38 +36,38 @@ pub(crate) struct Patch {
     pub(crate) hash: String,
     pub(crate) text: Vec<u8>,
     pub(crate) files: Vec<FileChange>,
-    /// What was done to its text.
+    /// Notes on changes that klpx made to the text.
     pub(crate) notes: Vec<Note>,
 }
 
-/// What one patch does to one file.
+/// The change of one file by one patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileChange {
-    /// The file, relative to the kernel tree.
+    /// The path, relative to the kernel tree.
     pub path: String,
-    /// What happens to it.
+    /// The kind of change.
     pub action: Action,
-    /// How many hunks there are.
+    /// The number of hunks.
     pub hunks: usize,
 }
 
-/// What happens to a file.
+/// The kind of change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Its text changes.
+    /// The file's text changes.
     Modify,
-    /// It is new.
+    /// The file is new.
     Create,
-    /// It goes.
+    /// The file is deleted.
     Delete,
 }
 
 impl PatchSet {
-    /// Reads patch files. Each is a unified diff, as `git diff`, `git format-patch` or `diff -u` write it.
+    /// Reads patch files. Each is a unified diff, as written by `git diff`, `git format-patch` or `diff -u`.
     ///
     /// # Errors
-    /// A file that can't be read, is no patch, is empty, or whose changes no livepatch can hold (binary files, renames,
-    /// links, paths that leave the tree).
+    /// A file that can't be read, that is empty or no patch, or whose changes no livepatch can contain (binary files,
+    /// renames, links, paths that leave the tree).
     pub fn read(paths: &[PathBuf]) -> Result<PatchSet> {
         let mut patches = Vec::new();
         for path in paths {
@@ -85,7 +84,7 @@ impl PatchSet {
         Ok(PatchSet { patches })
     }
 
-    /// A patch set from one patch in memory.
+    /// Makes a patch set from one patch in memory.
     ///
     /// # Errors
     /// As `read`.
@@ -93,12 +92,12 @@ impl PatchSet {
         Ok(PatchSet { patches: vec![Patch::parse(name, text.to_owned())?] })
     }
 
-    /// Every change to a file, in order; a file that several patches touch comes several times.
+    /// Every change to a file, in order. A file that several patches touch occurs several times.
     pub fn changes(&self) -> impl Iterator<Item = &FileChange> {
         self.patches.iter().flat_map(|patch| &patch.files)
     }
 
-    /// Every file that is touched, sorted, once.
+    /// Every touched file once, sorted.
     pub fn paths(&self) -> Vec<&str> {
         let mut paths: Vec<&str> = self.changes().map(|change| change.path.as_str()).collect();
         paths.sort_unstable();
@@ -106,23 +105,23 @@ impl PatchSet {
         paths
     }
 
-    /// Each patch file's name as it was given, and the SHA-256 of what was read, in hexadecimal.
+    /// The name of each patch file as the user gave it, and the SHA-256 of its bytes, in hexadecimal.
     pub fn hashes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.patches.iter().map(|patch| (patch.name.as_str(), patch.hash.as_str()))
     }
 
-    /// The text of each patch as it was read, with the line ends of Unix.
+    /// The text of each patch, with Unix line ends.
     pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
         self.patches.iter().map(|patch| patch.text.as_slice())
     }
 
-    /// How many hunks there are in all.
+    /// The number of all hunks.
     pub fn hunks(&self) -> usize {
         self.changes().map(|change| change.hunks).sum()
     }
 
-    /// Refuses files that no livepatch can change, and paths that do not stay in the tree. Notes on what is passed
-    /// over.
+    /// Refuses files that no livepatch can change, and paths that leave the tree. Returns notes on files that are
+    /// passed over.
     pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<Note>> {
         let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;
@@ -194,7 +193,7 @@ impl Patch {
         Ok(Patch { name: name.to_owned(), hash, text, files, notes })
     }
 
-    /// How many lines each file gains and loses, for a check against git's own reading.
+    /// The number of lines that each file gains and loses. klpx compares them with git's own reading.
     pub(crate) fn counts(&self) -> BTreeMap<String, (usize, usize)> {
         let mut counts = BTreeMap::new();
         for patch in file_patches(&self.text).flatten() {
@@ -213,7 +212,7 @@ impl Patch {
         counts
     }
 
-    /// The hunks of one file: for each where it starts in the old file, its old lines, its new lines.
+    /// The hunks of one file: the start in the old file, the old lines and the new lines of each.
     pub(crate) fn hunks_of(&self, path: &str) -> Vec<Hunk> {
         let mut found = Vec::new();
         for patch in file_patches(&self.text).flatten() {
@@ -238,10 +237,10 @@ impl Patch {
     }
 }
 
-/// One hunk, for explaining why it does not apply.
+/// One hunk, as needed to explain why it does not apply.
 #[derive(Clone, Debug)]
 pub(crate) struct Hunk {
-    /// First line in the old file, from 1.
+    /// The first line in the old file, from 1.
     pub(crate) start: usize,
     pub(crate) old: Vec<String>,
     pub(crate) new: Vec<String>,
@@ -276,7 +275,7 @@ fn not_a_patch(name: &str, why: &str) -> Diagnosis {
         .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
 }
 
-/// What a parsed patch does to its one file.
+/// The change that a parsed patch makes to its file.
 fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     let operation = patch.operation().strip_prefix(1);
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
@@ -294,7 +293,7 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
             (text(original), Action::Modify)
         }
         FileOperation::Modify { original, modified } => {
-            // `diff -u a.c.orig a.c`: patch and git take the name after +++ then.
+            // `diff -u a.c.orig a.c`: patch and git then use the name after +++.
             let path = if original.ends_with(b".orig") { modified } else { original };
             if path != modified {
                 let why = format!("{} becomes {}", text(original), text(modified));
@@ -348,9 +347,9 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     Ok(FileChange { path, action, hunks })
 }
 
-/// Why no file of a kernel is called so. A name that is no UTF-8 was read with U+FFFD in it.
+/// Why no kernel file can have this name. A name that is not UTF-8 was read with U+FFFD in it.
 fn bad_name(path: &str) -> Option<&'static str> {
-    // NAME_MAX, and PATH_MAX with room for the folder of the tree (include/uapi/linux/limits.h).
+    // NAME_MAX, and PATH_MAX minus room for the tree's folder (include/uapi/linux/limits.h).
     if path.len() > 3072 || path.split('/').any(|part| part.len() > 255) {
         return Some("its path is too long");
     }
@@ -360,7 +359,7 @@ fn bad_name(path: &str) -> Option<&'static str> {
     path.contains(char::is_control).then_some("its name has control characters")
 }
 
-/// True for a plain relative path without `..` that names no file of git.
+/// Returns true for a plain relative path without `..` that does not lead into `.git`.
 fn stays_inside(path: &str) -> bool {
     let path = Path::new(path);
     let mut parts = 0;
@@ -373,7 +372,7 @@ fn stays_inside(path: &str) -> bool {
     parts > 0 && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
-/// The refusal of a path that goes through a symbolic link.
+/// Refuses a path that goes through a symbolic link.
 fn through_link(root: &Path, path: &str) -> Option<Diagnosis> {
     let mut at = root.to_owned();
     for part in Path::new(path).components() {
@@ -520,7 +519,7 @@ mod tests {
             diff --git a/b b/b\nGIT binary patch\nliteral 5\nMcmZ?d\n\nliteral 0\nHcmV?d00001\n\n-- \n2.47.3\n";
 
         proptest! {
-            /// Whatever is given as a patch: klpx answers, and never panics.
+            /// klpx answers any input as a patch, and never panics.
             #[test]
             fn no_input_makes_the_reader_panic(
                 edits in prop::collection::vec((0..SAMPLE.len(), 0..20usize, prop::collection::vec(any::<u8>(), 0..6)), 0..8),
@@ -532,7 +531,7 @@ mod tests {
                     text.splice(at..end, insert);
                 }
                 if let Ok(set) = PatchSet::from_text("x", &text) {
-                    // Not by the reader's own rule: what the system makes of the path.
+                    // An independent check of the paths, by the system's rules rather than the reader's.
                     for path in set.paths() {
                         prop_assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."), "{path:?}");
                         prop_assert!(!path.is_empty() && path.split('/').find(|part| !matches!(*part, "" | ".")) != Some(".git"), "{path:?}");

@@ -1,4 +1,4 @@
-//! Which hunk of which patch edits a line of the source. Pure text work, no IO.
+//! The hunk and the patch that edit a line of the source. Works on text only, without IO.
 
 use std::ops::Range;
 
@@ -9,28 +9,28 @@ use super::{PatchSet, file_change, file_patches, trim};
 /// A hunk of a patch set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PlacedHunk {
-    /// Which of the patches, from 1.
+    /// The number of the patch, from 1.
     pub patch: usize,
-    /// Which hunk of that patch, from 1, over all of its files.
+    /// The number of the hunk in the patch, from 1, counted over all files.
     pub hunk: usize,
     /// The file, relative to the source.
     pub file: String,
-    /// Its first line in the original, its context included.
+    /// The hunk's first line in the original, including context.
     pub line: u32,
-    /// The line of the original behind it.
+    /// The line of the original after the hunk.
     #[serde(skip)]
     end: u32,
 }
 
 impl PlacedHunk {
-    /// True when lines of the original are among its own; an empty range stands before its line.
+    /// Returns true if the lines of the original lie within or next to the hunk. An empty range stands before its line.
     pub(super) fn has(&self, lines: &Range<u32>) -> bool {
         lines.start <= self.end && self.line <= lines.end
     }
 }
 
 impl PatchSet {
-    /// Every hunk, in the order of the patches. `original` gives the text of a file before all of them.
+    /// Every hunk, in patch order. `original` gives the text of a file before all patches.
     pub(super) fn placed<'t>(&self, original: impl Fn(&str) -> Option<&'t [u8]>) -> Vec<PlacedHunk> {
         let mut placed = Vec::new();
         for (n, patch) in self.patches.iter().enumerate() {
@@ -49,7 +49,7 @@ impl PatchSet {
                         diffy::Line::Delete(text) | diffy::Line::Context(text) => Some(trim(text)),
                     });
                     let old: Vec<String> = old.collect();
-                    // Without old lines a hunk names the line before it.
+                    // A hunk without old lines names the line before it.
                     let named = hunk.old_range().start() + usize::from(old.is_empty());
                     let first = place(&lines, &old, named.saturating_sub(1));
                     let line = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
@@ -67,7 +67,7 @@ impl PatchSet {
     }
 }
 
-/// Where a hunk's old lines are, from 0: at the line that it names, or at the nearest one where they all are.
+/// The index of a hunk's old lines: the named line, or the nearest line where all old lines match.
 fn place(lines: &[&str], old: &[String], named: usize) -> usize {
     let fits = |at: usize| {
         let there = lines.get(at..at.saturating_add(old.len()));
@@ -95,9 +95,9 @@ mod tests {
         let head = "--- a/x.c\n+++ b/x.c\n";
         for (hunk, wanted) in [
             ("@@ -2,2 +2,3 @@\n b\n+new\n c\n", (1, 1, 2, 4)),
-            // It applies two lines below where it says.
+            // The hunk applies two lines below the stated line.
             ("@@ -2,2 +2,3 @@\n d\n+new\n e\n", (1, 1, 4, 6)),
-            // Its lines are nowhere: an earlier patch made them.
+            // The hunk's lines are nowhere in the original: an earlier patch made them.
             ("@@ -3,2 +3,3 @@\n x\n+new\n y\n", (1, 1, 3, 5)),
             ("@@ -2,0 +3 @@\n+new\n", (1, 1, 3, 3)),
         ] {

@@ -1,8 +1,8 @@
-//! Programs that are not installed, and the packages that have them.
+//! Programs that are not installed, and the packages that contain them.
 
 use klpx_diagnosis::{Class, Diagnosis};
 
-/// A program a kernel build runs, its Debian package, and the symbols that call for it (none: always).
+/// A program that a kernel build runs, its Debian package, and the symbols that require it (empty: always required).
 pub(crate) const TOOLS: [(&str, &str, &[&str]); 12] = [
     ("make", "make", &[]),
     ("flex", "flex", &[]),
@@ -18,7 +18,7 @@ pub(crate) const TOOLS: [(&str, &str, &[&str]); 12] = [
     ("rustc", "rustc", &["RUST"]),
 ];
 
-/// The Debian package that has a program, where the name alone does not say.
+/// The Debian package of a program. Empty if unknown.
 pub(crate) fn package_of(program: &str) -> String {
     let name = program.rsplit('/').next().unwrap_or(program);
     if let Some((_, package, _)) = TOOLS.iter().find(|(tool, _, _)| *tool == name) {

@@ -1,8 +1,8 @@
-//! Every child process of klpx: its environment, its process group, its end. Never interprets what a child says.
+//! Every child process of klpx: its environment, its process group, its end. Never interprets a child's output.
 //!
-//! A child leads its own process group, so that it and all it started can be stopped at once. It gets SIGTERM when klpx
-//! dies (make then removes half-written targets), and it inherits the workspace's lock, so that a second klpx can't
-//! enter a workspace while compilers of a killed one still write to it.
+//! A child leads its own process group, so that the child and its descendants can be stopped together. It gets SIGTERM
+//! when klpx dies (make then removes half-written targets). It inherits the workspace's lock, so that no second klpx
+//! can enter a workspace while compilers of a killed klpx still write to it.
 
 pub(crate) mod missing;
 
@@ -20,18 +20,18 @@ use std::time::{Duration, Instant};
 
 use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
-/// How often a running child is looked at for a signal to klpx.
+/// How often klpx checks for a signal while a child runs.
 const POLL: Duration = Duration::from_millis(50);
 /// How long a process group may take to end after SIGTERM before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Environment variables that children keep. make turns its environment into make variables, so everything else goes.
+/// Environment variables that children keep. make turns its environment into make variables, so all others are removed.
 const KEPT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH"];
 /// Prefixes of variables that tool wrappers need.
 const KEPT_PREFIXES: [&str; 2] = ["PYENV_", "NIX_"];
 
-/// The flag that SIGINT and SIGTERM set, installed at the first call. A second signal, a second later or more, ends
-/// klpx at once (some senders signal a process and its group in one breath, which is one wish).
+/// The flag that SIGINT and SIGTERM set. The first call installs the handler. A second signal ends klpx at once if it
+/// comes at least one second after the first. (Some senders signal a process and its group at the same time.)
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(|| {
@@ -47,7 +47,7 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
                 }
                 flag.store(true, Ordering::Relaxed);
             };
-            // SAFETY: atomics, the clock and _exit are async-signal-safe. It fails only for signals that can't be
+            // SAFETY: atomics, the clock and _exit are async-signal-safe. The call fails only for signals that can't be
             // caught.
             let _ = unsafe { signal_hook::low_level::register(signal, action) };
         }
@@ -56,12 +56,12 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
     .clone()
 }
 
-/// An error when klpx was asked to stop. For long stages that spawn nothing.
+/// Returns an error if klpx was asked to stop. For long stages that start no process.
 pub fn check_interrupt() -> Result<()> {
     if interrupt_flag().load(Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
 }
 
-/// The bytes of a text that the user names, which may be a pipe: SIGINT and SIGTERM end the wait for it.
+/// The bytes of a text that the user names. The file may be a pipe: SIGINT and SIGTERM end the wait.
 pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>>> {
     let stop = interrupt_flag();
     let stopped = || stop.load(Ordering::Relaxed);
@@ -75,7 +75,7 @@ pub(crate) fn interrupted() -> Failure {
     Diagnosis::new("klpx::interrupted", Class::Interrupted, "stopped by a signal").into()
 }
 
-/// A program, its arguments and where it runs.
+/// A program, its arguments and its working directory.
 #[derive(Clone, Debug)]
 pub struct Call {
     program: OsString,
@@ -85,7 +85,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call of `program`, which is looked up in PATH when it has no slash.
+    /// A call of `program`. A name without a slash is looked up in PATH.
     pub fn new(program: impl AsRef<OsStr>) -> Call {
         Call { program: program.as_ref().to_owned(), args: Vec::new(), dir: None, env: Vec::new() }
     }
@@ -108,26 +108,26 @@ impl Call {
         self
     }
 
-    /// Adds a variable to the scrubbed environment.
+    /// Adds a variable to the reduced environment.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Call {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 }
 
-/// What came of a call that could be started and was not interrupted.
+/// The result of a call that started and was not interrupted.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// True when the program ended with status 0.
+    /// True if the program ended with status 0.
     pub success: bool,
-    /// Standard output and standard error, in the order they came, without line ends.
+    /// Standard output and standard error, in order of arrival, without line ends.
     pub lines: Vec<String>,
 }
 
-/// What came of a call whose standard output is data.
+/// The result of a call whose standard output is data.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// True when the program ended with status 0.
+    /// True if the program ended with status 0.
     pub success: bool,
     /// Standard output.
     pub data: Vec<u8>,
@@ -136,7 +136,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The data as lines without their ends.
+    /// The data as lines, without line ends.
     pub fn lines(&self) -> Vec<String> {
         String::from_utf8_lossy(&self.data).lines().map(str::to_owned).collect()
     }
@@ -147,16 +147,16 @@ impl Answer {
 pub struct Runner {
     stop: Arc<AtomicBool>,
     hold: Option<Hold>,
-    /// Set when children had to be killed in a way that leaves no time to remove half-written files.
+    /// True if children had to be killed without time to remove half-written files.
     killed: Arc<AtomicBool>,
 }
 
-/// What ties children to a workspace.
+/// The workspace of the children.
 #[derive(Clone, Debug)]
 struct Hold {
     /// The workspace's lock, which children inherit.
     lock: Arc<File>,
-    /// Where the process group of the last child is written down.
+    /// The file that records the process group of the last child.
     group: PathBuf,
 }
 
@@ -172,8 +172,8 @@ impl Runner {
         Runner { stop: interrupt_flag(), hold: None, killed: Arc::default() }
     }
 
-    /// The same runner, whose children also hold `lock` until the last of them ends, and whose process group is noted
-    /// in the file `group`.
+    /// The same runner, with children that also hold `lock` until the last of them ends. Records their process group in
+    /// the file `group`.
     pub(crate) fn holding(&self, lock: Arc<File>, group: PathBuf) -> Runner {
         Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }), killed: Arc::default() }
     }
@@ -187,7 +187,7 @@ impl Runner {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// True when a child did not end in time after SIGTERM and got SIGKILL: what it was writing may be half there.
+    /// Returns true if a child did not end in time after SIGTERM and got SIGKILL. Its output files may be incomplete.
     pub(crate) fn killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
@@ -195,15 +195,15 @@ impl Runner {
     /// Runs a program to its end and keeps its output.
     ///
     /// # Errors
-    /// The program can't be started (`klpx::missing-tool` when it is not there), or klpx was interrupted.
+    /// If the program can't be started (`klpx::missing-tool` if it is not installed), or klpx was interrupted.
     pub fn run(&self, call: &Call) -> Result<Outcome> {
         let mut lines = Vec::new();
         let success = self.stream(call, &mut |line| lines.push(line.to_owned()))?;
         Ok(Outcome { success, lines })
     }
 
-    /// Runs a program to its end and keeps its standard output, apart from what it says on standard error: a warning is
-    /// no data.
+    /// Runs a program to its end and keeps its standard output separate from standard error, since a warning is not
+    /// data.
     ///
     /// # Errors
     /// As [`Runner::run`].
@@ -218,12 +218,13 @@ impl Runner {
         Ok(Answer { success, data, said })
     }
 
-    /// Runs a program to its end and hands on each line of its output as it comes. True when it ended with status 0.
+    /// Runs a program to its end and passes on each line of output as it arrives. Returns true if it ended with status
+    /// 0.
     pub fn stream(&self, call: &Call, on_line: &mut dyn FnMut(&str)) -> Result<bool> {
         self.stream_beside(call, None, on_line)
     }
 
-    /// The same; with a file, standard output goes there and only standard error is handed on.
+    /// As `stream`. With a file, standard output goes to the file, and only standard error is passed on.
     fn stream_beside(
         &self,
         call: &Call,
@@ -236,7 +237,8 @@ impl Runner {
         let reader = self.expression(call, output).reader().map_err(|error| cannot_start(call, &error))?;
         let group = reader.pids().first().map_or(0, |pid| pid.cast_signed());
         if let Some(hold) = &self.hold {
-            // Only for the next klpx, should this one be killed; without it that one waits for the children to end.
+            // Only for the next klpx, if this one is killed. Without the record, the next klpx waits for the children
+            // to end.
             let _ = std::fs::write(&hold.group, group.to_string());
         }
         let result = std::thread::scope(|scope| {
@@ -268,7 +270,7 @@ impl Runner {
         }
     }
 
-    /// Hands lines on until the output ends; stops the whole group when klpx must stop.
+    /// Passes on lines until the output ends. Stops the whole group if klpx must stop.
     fn pump(
         &self,
         receiver: &mpsc::Receiver<io::Result<String>>,
@@ -340,13 +342,13 @@ enum Stopped {
 
 /// Runs in the child between fork and exec.
 fn before_exec(parent: i32, lock: Option<RawFd>) -> io::Result<()> {
-    // SAFETY: plain system calls on values the child owns.
+    // SAFETY: plain system calls on values that the child owns.
     unsafe {
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
             return Err(io::Error::last_os_error());
         }
         if libc::getppid() != parent {
-            // klpx died before the line above took effect.
+            // klpx died before the prctl call took effect.
             libc::_exit(1);
         }
         if let Some(fd) = lock
@@ -358,7 +360,7 @@ fn before_exec(parent: i32, lock: Option<RawFd>) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a signal to a process group; a group that has ended is no error.
+/// Sends a signal to a process group. A group that has ended is no error.
 fn kill_group(group: i32, signal: i32) {
     if group > 1 {
         // SAFETY: a plain system call.
@@ -366,8 +368,8 @@ fn kill_group(group: i32, signal: i32) {
     }
 }
 
-/// Ends what a killed klpx left running: the processes of the group noted in the file `group` that work below `dir`.
-/// The second condition keeps a stranger safe that got the same number later.
+/// Kills the processes that a killed klpx left running: those of the group recorded in the file `group` that work below
+/// `dir`. The second condition protects unrelated processes that got the same group number later.
 pub(crate) fn end_orphans(group: &Path, dir: &Path) {
     let Some(group) = std::fs::read_to_string(group).ok().and_then(|text| text.trim().parse::<i32>().ok())
     else {
@@ -386,7 +388,7 @@ pub(crate) fn end_orphans(group: &Path, dir: &Path) {
     }
 }
 
-/// True when a process of this number has a file open, or when that can't be seen.
+/// Returns true if the process has the file open, or if klpx may not look.
 pub(crate) fn has_open(pid: i32, file: &File) -> bool {
     let Ok(wanted) = file.metadata() else { return true };
     let listing = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
@@ -485,7 +487,7 @@ mod tests {
         let pid: i32 = std::fs::read_to_string(&pidfile).expect("pid").trim().parse().expect("number");
         let gone = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(20));
-            // SAFETY: signal 0 only asks whether the process is there.
+            // SAFETY: signal 0 only tests whether the process exists.
             let alive = unsafe { libc::kill(pid, 0) } == 0;
             let zombie =
                 std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));

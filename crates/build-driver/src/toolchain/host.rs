@@ -1,4 +1,4 @@
-//! What the machine must have before a build: programs and headers. Names the Debian package of what is missing.
+//! The machine's prerequisites for a build: programs and headers. Names the Debian package of each missing one.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use crate::toolchain::{HOST_CC, Toolchain, find_program};
 /// Programs and headers that only the build of a whole kernel needs.
 const WHOLE_ONLY: [&str; 6] = ["cpio", "pahole", "openssl", "rustc", "python3", "openssl/opensslv.h"];
 
-/// What is to be made.
+/// The kind of build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Make {
-    /// All of vmlinux and the modules.
+    /// vmlinux and all modules.
     Kernel,
-    /// Single units, after the headers and tools that they need.
+    /// Single units, with the headers and tools that they need.
     Units,
 }
 
@@ -31,25 +31,25 @@ impl Make {
 /// A program or header that a build needs and the machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Lack {
-    /// `flex`, or `gelf.h`.
+    /// Name, such as `flex` or `gelf.h`.
     pub name: String,
-    /// The Debian package that has it; empty when klpx does not know.
+    /// The Debian package that contains it. Empty if unknown.
     pub package: String,
 }
 
-/// A header that a host program of the kernel build includes, its Debian package, and the symbols that call for it.
+/// A header that a host program of the kernel build includes, its Debian package, and the symbols that require it.
 const HEADERS: [(&str, &str, &[&str]); 2] = [
     ("gelf.h", "libelf-dev", &["OBJTOOL", "HAVE_OBJTOOL", "STACK_VALIDATION", "UNWINDER_ORC"]),
     ("openssl/opensslv.h", "libssl-dev", &["SYSTEM_TRUSTED_KEYRING", "MODULE_SIG"]),
 ];
 
-/// Where headers lie when there is no compiler to be asked.
+/// The folder of headers, if there is no compiler to ask.
 const HEADERS_FOLDER: &str = "/usr/include";
 
-/// Every program and header that a build needs and the machine lacks: of this configuration, or of any that klpx takes.
+/// Every program and header that a build needs and the machine lacks, for this configuration or for any configuration.
 ///
 /// # Errors
-/// When klpx is interrupted.
+/// If klpx is interrupted.
 pub(crate) fn lacking(
     what: Make,
     config: Option<&Config>,
@@ -83,7 +83,7 @@ pub(crate) fn lacking(
     Ok(found)
 }
 
-/// Refuses a build that this machine can't do.
+/// Refuses a build that this machine lacks the tools for.
 ///
 /// # Errors
 /// `klpx::missing-tool` with everything that is missing; an interrupt.
@@ -94,7 +94,7 @@ pub(crate) fn check(what: Make, config: &Config, toolchain: &Toolchain, runner: 
     }
 }
 
-/// One error with everything that is missing and a line to paste.
+/// One error with everything that is missing and a command to paste.
 pub(crate) fn diagnosis(lacking: &[Lack]) -> Option<Diagnosis> {
     let names: Vec<&str> = lacking.iter().map(|lack| lack.name.as_str()).collect();
     let what = match names.as_slice() {
@@ -114,7 +114,7 @@ pub(crate) fn diagnosis(lacking: &[Lack]) -> Option<Diagnosis> {
     )
 }
 
-/// The packages of what is missing, each once.
+/// The packages of the missing programs and headers, each once.
 pub(crate) fn packages(lacking: &[Lack]) -> Vec<String> {
     let mut packages: Vec<String> = lacking.iter().map(|lack| lack.package.clone()).collect();
     packages.retain(|package| !package.is_empty());
@@ -123,7 +123,7 @@ pub(crate) fn packages(lacking: &[Lack]) -> Vec<String> {
     packages
 }
 
-/// Asks the compiler of the host's programs whether it finds a header.
+/// Returns true if the compiler of host programs finds the header.
 fn has_header(header: &str, toolchain: Option<&Toolchain>, runner: &Runner) -> Result<bool> {
     let host = toolchain.map_or(HOST_CC, |toolchain| toolchain.host_cc.as_str());
     if find_program(host).is_none() {

@@ -1,5 +1,4 @@
-//! Which compiler and linker a configuration was made with, and the installed tools that are the same. Compiles
-//! nothing.
+//! The compiler and linker of a configuration, and the same tools on this machine. Compiles nothing.
 
 pub(crate) mod host;
 
@@ -22,11 +21,11 @@ pub enum Compiler {
     Clang,
 }
 
-/// How the kernel was link-time optimised.
+/// The kernel's link-time optimisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lto {
-    /// Not at all.
+    /// No link-time optimisation.
     None,
     /// Clang ThinLTO.
     Thin,
@@ -46,7 +45,7 @@ impl Lto {
     }
 }
 
-/// The tools a kernel is built with, found on this machine.
+/// The tools that a kernel is built with, as found on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
     /// The compiler family.
@@ -57,24 +56,24 @@ pub struct Toolchain {
     pub version: String,
     /// Link-time optimisation.
     pub lto: Lto,
-    /// The compiler program, as make is told.
+    /// The compiler program, as passed to make.
     pub cc: String,
-    /// The compiler of programs that the build runs on this machine.
+    /// The compiler for programs that the build runs on this machine.
     pub(crate) host_cc: String,
-    /// The linker program, as make is told unless a wrapper takes its place.
+    /// The linker program, as passed to make unless a wrapper replaces it.
     pub ld: String,
     /// The first line of the linker's `--version`.
     pub ld_text: String,
-    /// True when the linker is LLD.
+    /// True if the linker is LLD.
     pub lld: bool,
-    /// Variables for make's command line that choose these tools.
+    /// The words on make's command line that choose these tools.
     pub(crate) make: Vec<String>,
-    /// Prefix and suffix of the LLVM tools, or the prefix of the GNU ones.
+    /// The prefix and suffix of the LLVM tools, or the prefix of the GNU tools.
     pub(crate) affixes: (String, String),
 }
 
 impl Toolchain {
-    /// What the objects depend on: versions, not paths.
+    /// The identity of the tools for the objects: versions, not paths.
     pub(crate) fn identity(&self) -> String {
         format!("{}\n{}\n{:?}\n", self.version_text, self.ld_text, self.lto)
     }
@@ -86,7 +85,7 @@ impl Toolchain {
         format!("{prefix}{llvm}{name}{suffix}")
     }
 
-    /// The name of LLVM's optimizer, which comes with the other tools of most packages.
+    /// The name of LLVM's optimizer, which most packages install with the other tools.
     pub fn opt(&self) -> String {
         let (prefix, suffix) = &self.affixes;
         format!("{prefix}opt{suffix}")
@@ -107,16 +106,16 @@ impl Toolchain {
     }
 }
 
-/// What the user said about tools.
+/// The user's choice of tools.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wishes<'a> {
-    /// `--llvm[=SUFFIX]`: the value of make's LLVM variable; empty or `1` for tools without suffix.
+    /// `--llvm[=SUFFIX]`: the value of make's LLVM variable. Empty or `1` for tools without a suffix.
     pub(crate) llvm: Option<&'a str>,
     /// `--cross-compile PREFIX`.
     pub(crate) cross: Option<&'a str>,
 }
 
-/// One way to name the tools that may be the right ones.
+/// One candidate set of tool names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
     cc: String,
@@ -128,7 +127,7 @@ struct Candidate {
 /// Finds the installed tools that `config` was made with.
 ///
 /// # Errors
-/// `klpx::compiler-mismatch` when the exact compiler is not installed, `klpx::linker-mismatch` likewise.
+/// `klpx::compiler-mismatch` if the exact compiler is not installed, `klpx::linker-mismatch` if the linker is not.
 pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &Runner) -> Result<Toolchain> {
     let wanted = config.value("CC_VERSION_TEXT").unwrap_or_default().to_owned();
     if wanted.is_empty() {
@@ -192,17 +191,17 @@ fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Run
     })
 }
 
-/// What the kernel's makefiles call the compiler of the host's programs (HOSTCC), without LLVM=.
+/// The compiler for host programs (HOSTCC) in the kernel's makefiles, without LLVM=.
 const HOST_CC: &str = "gcc";
 
-/// The compiler of the host's programs: with LLVM=, the kernel's own. Else gcc; where a machine has only the gcc of one
-/// version, as with a distribution's kernel headers, the kernel's own again, unless it makes code of another machine.
+/// The compiler for host programs. With LLVM=, the kernel's compiler. Without LLVM=, gcc. If there is no plain gcc, as
+/// with a distribution's kernel headers, the kernel's compiler, unless it is a cross compiler.
 fn host_compiler(cc: &str, cross: &str, llvm: bool) -> String {
     let own = llvm || (cross.is_empty() && find_program(HOST_CC).is_none());
     if own { cc.to_owned() } else { HOST_CC.to_owned() }
 }
 
-/// The ways to name the tools, the likeliest first.
+/// The candidate sets of tool names, the likeliest first.
 fn candidates(config: &Config, arch: Arch, wishes: &Wishes<'_>, wanted: &str) -> Vec<Candidate> {
     let cross = wishes.cross.map_or_else(|| default_cross(arch), str::to_owned);
     let lld = config.is("LD_IS_LLD");
@@ -261,7 +260,7 @@ fn default_cross(arch: Arch) -> String {
     }
 }
 
-/// The first line of `PROGRAM --version`, or `None` when it is not there or does not work.
+/// The first line of `PROGRAM --version`. `None` if the program is missing or fails.
 fn version_line(runner: &Runner, program: &str) -> Result<Option<String>> {
     if find_program(program).is_none() {
         return Ok(None);
@@ -270,7 +269,7 @@ fn version_line(runner: &Runner, program: &str) -> Result<Option<String>> {
     Ok(answer.lines().into_iter().next().filter(|_| answer.success))
 }
 
-/// Where a program lies, as the shell would find it.
+/// The path of a program, as the shell would find it.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let runs = |path: &Path| {
@@ -283,15 +282,15 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| runs(path))
 }
 
-/// The same compiler: the whole version text is equal, the name it was called by aside. kbuild drops `#` from the text
-/// (CC_VERSION_TEXT in the kernel's Makefile).
+/// Returns true if both are the same compiler: the version texts are equal, and only the names of GCC programs may
+/// differ. kbuild drops `#` from the text (CC_VERSION_TEXT in the kernel's Makefile).
 fn same_compiler(found: &str, wanted: &str) -> bool {
     let rest = |text: &str| text.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned());
     let found = found.replace('#', "");
     found == wanted || (wanted.contains("gcc") && found.contains("gcc") && rest(&found) == rest(wanted))
 }
 
-/// What scripts/ld-version.sh makes of a linker's version line.
+/// The number that scripts/ld-version.sh computes from a linker's version line.
 fn linker_version(text: &str, lld: bool) -> Option<u64> {
     let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let word = if lld { word } else { text.split_whitespace().last() }?;
@@ -300,7 +299,8 @@ fn linker_version(text: &str, lld: bool) -> Option<u64> {
         digits.parse::<u64>().unwrap_or(0)
     });
     let (major, minor, patch) = (parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    // A date, as in 2.40.50.20230625, is no patch level; the kernel's script takes the third part as it is.
+    // The third part can be a date, as in 2.40.50.20230625, rather than a patch level. The kernel's script uses it
+    // unchanged.
     Some(major * 10_000 + minor * 100 + patch)
 }
 

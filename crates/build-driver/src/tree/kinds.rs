@@ -1,9 +1,9 @@
-//! Which files of a source tree kbuild can read, by their names. What a build makes, what editors, git and people leave
-//! there, is none of the source.
+//! The files of a source tree that kbuild can read, by name. Products of a build, and files that editors, git and
+//! people leave there, do not belong to the source.
 
 use std::path::Path;
 
-/// Folders, relative to the tree, that only a build makes.
+/// Returns true for a folder, relative to the tree, that only a build makes.
 pub(super) fn is_generated_dir(path: &Path) -> bool {
     let Some(path) = path.to_str() else { return false };
     path == "include/config"
@@ -12,7 +12,7 @@ pub(super) fn is_generated_dir(path: &Path) -> bool {
         || (path.starts_with("arch/") && path.ends_with("/include/generated"))
 }
 
-/// Files that only a build makes, by name. Products with a `.NAME.cmd` beside them need no entry here.
+/// Returns true for a file name that only a build makes. Products with a `.NAME.cmd` file need no entry here.
 pub(super) fn is_generated_name(name: &str) -> bool {
     const NAMES: [&str; 10] = [
         ".config",
@@ -33,14 +33,14 @@ pub(super) fn is_generated_name(name: &str) -> bool {
         || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// True for a file or folder that no makefile, compiler or script of the kernel reads, by its name.
+/// Returns true if no makefile, compiler or script of the kernel reads a file or folder of this name.
 pub(super) fn is_of_no_build(name: &str) -> bool {
     const NAMES: [&str; 8] = ["tags", "TAGS", "ID", "GPATH", "GRTAGS", "GSYMS", "GTAGS", "__pycache__"];
     const ENDS: [&str; 15] = [
         "~", ".orig", ".rej", ".swp", ".swo", ".bak", ".patch", ".diff", ".mbox", ".eml", ".json", ".log",
         ".pyc", ".html", ".pdf",
     ];
-    // scripts/setlocalversion reads this one, and nothing reads another file that is hidden.
+    // scripts/setlocalversion reads .scmversion. Nothing reads any other hidden file.
     name.starts_with('.') && name != ".scmversion"
         || NAMES.contains(&name)
         || ENDS.iter().any(|end| name.ends_with(end))

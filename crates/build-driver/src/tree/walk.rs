@@ -1,4 +1,4 @@
-//! The walk over a source tree, by several threads. Follows only links that lead out of the tree.
+//! Walks a source tree with several threads. Follows only links that lead out of the tree.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -11,19 +11,19 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use super::kinds::{is_generated_dir, is_generated_name, is_of_no_build};
 use super::{Entry, Kind};
 
-/// How many links to folders outside of the tree may follow on each other.
+/// The most links to folders outside of the tree on one path.
 const HOPS: u8 = 4;
 
-/// A folder to be read.
+/// A folder to read.
 #[derive(Default)]
 struct Folder {
-    /// Relative to the tree.
+    /// The path, relative to the tree.
     path: PathBuf,
-    /// How many links out of the tree led there.
+    /// The number of links out of the tree on this path.
     hops: u8,
 }
 
-/// Folders still to be read, shared by the walking threads.
+/// Folders that are still to be read, shared by the threads.
 #[derive(Default)]
 struct Queue {
     state: Mutex<(Vec<Folder>, usize)>,
@@ -35,7 +35,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A folder to read, or `None` when all are read.
+    /// A folder to read. `None` if all folders were read.
     fn take(&self) -> Option<Folder> {
         let mut state = self.lock();
         loop {
@@ -58,7 +58,7 @@ impl Queue {
     }
 }
 
-/// How many threads to use for work on many files.
+/// The number of threads for work on many files.
 pub(crate) fn file_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
 }
@@ -94,8 +94,7 @@ pub(super) fn files(root: &Path) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
-/// Reads one folder: its source files go to `files`, its folders to `subdirs`. `real` is the tree without links in its
-/// path.
+/// Reads one folder. Its source files go to `files`, its folders to `subdirs`. `real` is the tree's path without links.
 fn read_dir(
     (root, real): (&Path, &Path),
     dir: &Folder,
@@ -122,7 +121,7 @@ fn read_dir(
         let mut hops = dir.hops;
         if meta.is_symlink() {
             let link = std::fs::read_link(&target).map_err(fail)?;
-            // A link that leads nowhere is one in the copy, too.
+            // A broken link is also broken in the copy.
             let end = target.canonicalize().ok();
             if stays(&dir.path, &link) && end.as_ref().is_none_or(|end| end.starts_with(real)) {
                 files.push(Entry { path, kind: Kind::Link(link) });
@@ -147,7 +146,7 @@ fn read_dir(
     Ok(())
 }
 
-/// True when the text of a link in a folder of the tree names a place in the tree, wherever the tree lies.
+/// Returns true if a link's text leads from `folder` to a place in the tree, wherever the tree is.
 fn stays(folder: &Path, link: &Path) -> bool {
     let mut depth = folder.components().count();
     for part in link.components() {

@@ -1,10 +1,11 @@
-//! Patched units that are compiled while kbuild compiles the original ones, where processors would be idle otherwise.
+//! Patched units that are compiled while kbuild compiles the original units, on processors that would be idle.
 //!
-//! Both units must come from the same path, where only one of the sources can be. GCC compiles in two steps as it does
-//! in one: `-E -fdirectives-only` puts all files in one text and leaves macros, lines and columns as they are, and the
-//! second step needs no source any more. A unit's list of what not to inline stands behind its text, as the compiler's
-//! stand-in has it (compiler.rs), which compiles a text as it is. kbuild's record of the unit's preprocessed text (`%.i` in
-//! scripts/Makefile.build) has the flags; the object is taken only when kbuild's record of the object has the same ones.
+//! Both units must have the same source path, and only one source can be there at a time. GCC makes the same code in
+//! two steps as in one: `-E -fdirectives-only` merges all files into one text and keeps macros, lines and columns, and
+//! the second step needs no source. A unit's inlining list is appended to its text, as the compiler wrapper does
+//! (compiler.rs). The wrapper compiles a text unchanged. The flags come from kbuild's record of the unit's preprocessed
+//! text (`%.i` in scripts/Makefile.build). klpx uses the object only if kbuild's record of the object has the same
+//! flags.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,17 +25,17 @@ use crate::workspace::units::redirected;
 /// The flags of the second step.
 const FROM_TEXT: [&str; 3] = ["-c", "-fpreprocessed", "-fdirectives-only"];
 
-/// A patched unit that needs no source any more.
+/// A patched unit that no longer needs its source.
 pub(super) struct Text {
-    /// The command that made kbuild's own text, which is of the original.
+    /// The command with which kbuild preprocessed the original.
     preprocessing: Vec<String>,
-    /// What kbuild calls its text.
+    /// kbuild's name of the preprocessed text.
     target: String,
     text: PathBuf,
     object: PathBuf,
 }
 
-/// What came of it.
+/// The result of compiling ahead.
 #[derive(Debug)]
 pub(super) struct Ahead {
     /// The object, before objtool.
@@ -43,14 +44,15 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// True when a unit is compiled by this record with the same flags.
+    /// Returns true if the record compiles a unit with the same flags.
     pub(super) fn is_by(&self, record: &Recorded) -> bool {
         record.compilation().is_some_and(|words| flags(words) == self.flags)
     }
 }
 
 impl Workspace {
-    /// Texts of patched units, in their order, where compiling these ahead saves time and can be done.
+    /// The texts of patched units, in the order of the units, for units where compiling ahead saves time and is
+    /// possible.
     pub(super) fn texts_ahead(
         &self,
         prepared: &Prepared,
@@ -67,7 +69,8 @@ impl Workspace {
             let built =
                 self.with_make(|make| environment.make(make, folder, &[PathBuf::from(target)], &mut |_| {}))?;
             if !built.success {
-                // A header that is made with the folder's objects only; or an error that the object's build tells.
+                // A header that is only made with the folder's objects, or an error that the build of the object will
+                // report.
                 return Ok(nothing());
             }
         }
@@ -86,7 +89,7 @@ impl Workspace {
         words.insert(1, FROM_TEXT[2].to_owned());
         let made = self.run_in(&self.build_dir(), &words)?.success;
         if let (true, Some(lists)) = (made, self.kernel.lists()) {
-            // What was generated in the build tree is left to the stand-in.
+            // The wrapper handles sources that were generated in the build tree.
             let Some(source) = unit.unit.source.in_tree().and_then(|path| self.listed(path)) else {
                 return Ok(None);
             };
@@ -95,7 +98,7 @@ impl Workspace {
         Ok(made.then_some(Text { preprocessing, target, text, object }))
     }
 
-    /// The path by which lists know a source: without links to folders, as the stand-in finds it.
+    /// The path under which lists know a source: without links to folders, as the wrapper computes it.
     fn listed(&self, source: &str) -> Option<String> {
         let path = self.source_dir().join(source);
         let folder = path.parent()?.canonicalize().ok()?;
@@ -103,7 +106,8 @@ impl Workspace {
         path.strip_prefix(self.source_dir()).ok()?.to_str().map(str::to_owned)
     }
 
-    /// Compiles a text. `None` when that fails: the source gives the compiler's own words later.
+    /// Compiles a text. `None` if the compilation fails: a later compilation from the source shows the compiler's
+    /// messages.
     pub(super) fn compile_ahead(&self, unit: &Text) -> Result<Option<Ahead>> {
         create_parent(&unit.object)?;
         let mut words = redirected(&unit.preprocessing, &unit.target, &unit.object);
@@ -125,12 +129,12 @@ fn append(path: &Path, text: &str) -> Result<()> {
     written.map_err(|error| Diagnosis::io("write", path, &error).into())
 }
 
-/// What kbuild calls the preprocessed text of a unit.
+/// kbuild's name of a unit's preprocessed text.
 fn target(unit: &TouchedUnit) -> String {
     Path::new(unit.unit.target()).with_extension("i").display().to_string()
 }
 
-/// The words of a compilation or of a preprocessing that decide about the code.
+/// The arguments of a compilation or a preprocessor run that affect the code.
 fn flags(words: &[String]) -> Vec<String> {
     let output = words.iter().position(|word| word == "-o").map_or(usize::MAX, |at| at + 1);
     let counts = |&(at, word): &(usize, &String)| {

@@ -1,4 +1,4 @@
-//! The original build of a whole kernel, where units alone can't be compiled (FullLTO, distributed ThinLTO, ThinLTO
+//! The original build of a whole kernel, if single units can't be compiled (FullLTO, distributed ThinLTO, ThinLTO
 //! without lld): its one big object, the modules, the exports.
 
 use std::fs::File;
@@ -16,42 +16,42 @@ use crate::space;
 use crate::toolchain::host;
 use crate::workspace::Workspace;
 
-/// Targets of both builds: they stop before the final link of vmlinux, kallsyms and BTF.
+/// The targets of both builds. They stop before the final link of vmlinux, kallsyms and BTF.
 pub(crate) const TARGETS: [&str; 3] = ["vmlinux_o", "modules", "KBUILD_MODPOST_NOFINAL=1"];
 
-/// A module and its object before the final link: relocatable, native code, after objtool.
+/// A module and its object before the final link: relocatable native code, after objtool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Module {
-    /// The name the kernel has for it, such as `raid1`.
+    /// The kernel's name of the module, such as `raid1`.
     pub name: String,
     /// The object's path in the build tree, such as `drivers/md/raid1.o`.
     pub object_rel: PathBuf,
-    /// Where the object is now.
+    /// The present path of the object.
     pub object: PathBuf,
 }
 
-/// What the original build gave.
+/// The results of the original build.
 #[derive(Clone, Debug)]
 pub struct Baseline {
-    /// The folder all of it lies in.
+    /// The folder of the results.
     pub dir: PathBuf,
     /// The workspace's key.
     pub key: String,
-    /// What `uname -r` says in the kernel.
+    /// The kernel's release, as `uname -r` prints it.
     pub release: String,
-    /// All of vmlinux, relocatable, after objtool.
+    /// The relocatable object of vmlinux, after objtool.
     pub vmlinux_o: PathBuf,
     /// Every module, sorted by name.
     pub modules: Vec<Module>,
     /// Exports and their checksums.
     pub symvers: PathBuf,
-    /// Translation units of the kernel that were compiled for it.
+    /// The number of the kernel's translation units that were compiled.
     pub units: u64,
-    /// True when it was there already.
+    /// True if an earlier run made the baseline.
     pub cached: bool,
 }
 
-/// `baseline/manifest.json`.
+/// The format of `baseline/manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
@@ -59,15 +59,16 @@ struct Manifest {
     release: String,
     units: u64,
     vmlinux_o_size: u64,
-    /// Object path in the build tree and size.
+    /// Object paths in the build tree, with sizes.
     modules: Vec<(String, u64)>,
 }
 
 impl Workspace {
-    /// The original build: what is there, or else a build that takes minutes.
+    /// The original build: the finished one, or a new build that takes minutes.
     ///
     /// # Errors
-    /// The machine lacks something, the source does not build, the configuration does not fit it, an interrupt.
+    /// If the machine lacks something, the source does not build, the configuration does not fit the source, or klpx is
+    /// interrupted.
     pub fn baseline(&self, progress: &dyn Progress) -> Result<Baseline> {
         if let Some(baseline) = self.finished_baseline() {
             return Ok(baseline);
@@ -94,15 +95,15 @@ impl Workspace {
         }
     }
 
-    /// Brings the build tree up to date with the original source. Something on the machine that kbuild looks at has
-    /// changed, a library of a host program for instance; what a patched build made anew because of it is gone with the
-    /// patch, and each further patch would pay for it again.
+    /// Brings the build tree up to date with the original source. Something that kbuild depends on has changed on the
+    /// machine, for instance a library of a host program. A patched build's own remakes vanish with the patch, so
+    /// without the refresh every further patch would repeat them.
     pub(crate) fn refresh(&self, progress: &dyn Progress) -> Result<()> {
         progress.note("the build tree was out of date; it is made again for the next patch");
         self.make_original(progress).map(|_| ())
     }
 
-    /// Runs make over the original source, in a way that the next run knows of when this one is killed.
+    /// Runs make on the original source, with a marker that tells the next run if this run is killed.
     fn make_original(&self, progress: &dyn Progress) -> Result<Built> {
         let marker = self.dir.join("building");
         files::write_durably(&marker, b"")?;
@@ -111,13 +112,13 @@ impl Workspace {
             if built.success { Ok(built) } else { Err(original_does_not_build(make, &built)) }
         });
         if !self.runner.killed() {
-            // make and all it started have ended by themselves, and they remove half-written targets.
+            // make and its children ended by themselves, so they removed half-written targets.
             remove_file(&marker)?;
         }
         built
     }
 
-    /// A baseline that was finished earlier.
+    /// The baseline that an earlier run finished.
     pub fn finished_baseline(&self) -> Option<Baseline> {
         let dir = self.dir.join("baseline");
         let text = std::fs::read(dir.join("manifest.json")).ok()?;
@@ -151,7 +152,7 @@ impl Workspace {
         })
     }
 
-    /// Copies what the original build gave to `baseline/`, which is complete from the moment it has that name.
+    /// Copies the results of the original build to `baseline/`. A folder of this name is always complete.
     fn keep_baseline(&self, units: u64) -> Result<()> {
         let (build, dir) = (self.build_dir(), self.dir.join("baseline.tmp"));
         remove_dir(&dir)?;
@@ -177,7 +178,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// The release that was built; it must be that of the kernel to be patched.
+    /// The release that was built. It must equal the release of the kernel to be patched.
     fn built_release(&self) -> Result<String> {
         let path = self.build_dir().join("include/config/kernel.release");
         let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
@@ -195,13 +196,13 @@ impl Workspace {
     }
 }
 
-/// The module whose object lies at `rel` under `dir`.
+/// The module with the object `rel` under `dir`.
 pub(crate) fn module(dir: &Path, rel: &Path) -> Module {
     let stem = rel.file_stem().unwrap_or_default().to_string_lossy();
     Module { name: stem.replace('-', "_"), object_rel: rel.to_owned(), object: dir.join(rel) }
 }
 
-/// Copies one file of the build tree, its path kept; its size.
+/// Copies one file of the build tree, keeping its path. Returns its size.
 fn keep(build: &Path, dir: &Path, rel: &Path) -> Result<u64> {
     let (from, to) = (build.join(rel), dir.join(rel));
     let parent = to.parent().unwrap_or(dir);
@@ -210,7 +211,7 @@ fn keep(build: &Path, dir: &Path, rel: &Path) -> Result<u64> {
     Ok(to.metadata().map_err(|error| Diagnosis::io("read", &to, &error))?.len())
 }
 
-/// Flushes what was written to the file system of `dir`, so that a manifest never outlives the files it lists.
+/// Flushes the file system of `dir`, so that a manifest never outlives the files that it lists.
 fn sync_file_system(dir: &Path) {
     if let Ok(file) = File::open(dir) {
         // SAFETY: a plain system call on an open descriptor.

@@ -1,5 +1,5 @@
-//! What lies in the cache directory: list it, remove what is not needed. Never touches a workspace that is in use, nor
-//! anything that does not carry klpx's own mark.
+//! The contents of the cache directory: lists workspaces and removes unneeded ones. Never touches a workspace that is
+//! in use, or a folder without klpx's own mark.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,14 +13,15 @@ use crate::own;
 use crate::space::free;
 use crate::workspace::lock;
 
-/// The file that says what a workspace is of, and that it is klpx's: it has the key that the folder is called by.
+/// The file that describes a workspace and shows that it belongs to klpx. It contains the key that is the folder's
+/// name.
 const MARK: &str = "klpx.json";
-/// The ending of a workspace's folder while it is removed.
+/// The extension of a workspace's folder during its removal.
 const REMOVED: &str = "removed";
-/// Digits of a key.
+/// The number of digits in a key.
 const KEY: usize = 12;
 
-/// What a workspace is of: `klpx.json`.
+/// The description of a workspace: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// The workspace format.
@@ -33,9 +34,9 @@ pub struct Info {
     pub arch: String,
     /// The compiler, such as `clang 22.1.8 ThinLTO`.
     pub compiler: String,
-    /// The source tree it was made from.
+    /// The source tree that the workspace was made from.
     pub source: PathBuf,
-    /// The identity of what that tree held.
+    /// The identity of the source tree's contents.
     #[serde(default)]
     pub contents: String,
     /// Last use, seconds since the epoch.
@@ -66,21 +67,21 @@ impl Info {
 /// One workspace in the cache.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Its folder.
+    /// The folder of the workspace.
     pub dir: PathBuf,
-    /// Its key: the folder's name.
+    /// The folder's name, which is the workspace's key.
     pub key: String,
-    /// What it is of, when it says so.
+    /// The description, if it can be read.
     pub info: Option<Info>,
-    /// True when patches can be built in it at once.
+    /// True if patches can be built in the workspace at once.
     pub complete: bool,
-    /// True when a klpx is at work in it.
+    /// True if a klpx is using the workspace.
     pub busy: bool,
-    /// What shows that it is klpx's.
+    /// The evidence that the folder belongs to klpx.
     pub ownership: Ownership,
 }
 
-/// Every folder with the name of a workspace, the last used first.
+/// Every folder with the name of a workspace, the most recently used first.
 pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
     let kernels = cache_dir.join("kernels");
     let listing = match std::fs::read_dir(&kernels) {
@@ -100,7 +101,7 @@ pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// The workspace in a folder, when the folder has the name of one.
+/// The workspace in a folder. `None` if the folder's name is not a workspace's.
 fn item(kernels: &Path, name: &str) -> Option<Item> {
     let key = name.strip_suffix(REMOVED).and_then(|key| key.strip_suffix('.')).unwrap_or(name);
     let is_key = key.len() == KEY && key.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -115,7 +116,7 @@ fn item(kernels: &Path, name: &str) -> Option<Item> {
         None if is_empty(&dir) => Ownership::Empty,
         None => Ownership::Unknown,
     };
-    // What a killed klpx began to remove is no kernel any more, whatever is left of it.
+    // A folder that a killed klpx began to remove is no longer a workspace, whatever is left.
     let whole = key == name;
     let made = ["prepared.json", "baseline/manifest.json"];
     let complete = whole && made.iter().any(|name| dir.join(name).is_file());
@@ -127,19 +128,19 @@ fn is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut listing| listing.next().is_none())
 }
 
-/// What shows that a folder is klpx's.
+/// The evidence that a folder belongs to klpx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// Its mark has the folder's key.
+    /// The mark has the folder's key.
     Marked,
-    /// It holds nothing: klpx was killed before it wrote the mark.
+    /// The folder is empty: klpx was killed before it wrote the mark.
     Empty,
-    /// Nothing. It is never removed.
+    /// No evidence. The folder is never removed.
     Unknown,
 }
 
 impl Item {
-    /// Bytes that it takes on disk. Looks at each of its files, some hundred thousand.
+    /// The bytes on disk. Examines each file, some hundred thousand.
     pub fn size(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
         walkdir::WalkDir::new(&self.dir)
@@ -150,11 +151,11 @@ impl Item {
     }
 }
 
-/// A folder of the cache that `fill` makes once, by what it is made of. Whoever comes second finds it whole; `fill` gets
-/// an empty folder.
+/// A folder of the cache that `fill` makes once, found by its identity. A concurrent klpx finds it complete. `fill`
+/// gets an empty folder.
 ///
 /// # Errors
-/// What `fill` fails with; the cache can't be written.
+/// The error of `fill`, or an error if the cache can't be written.
 pub fn kept(
     cache_dir: &Path,
     kind: &str,
@@ -172,7 +173,7 @@ pub fn kept(
     fill(new.path())?;
     match std::fs::rename(new.path(), &folder) {
         Err(error) if !folder.is_dir() => Err(Diagnosis::io("create", &folder, &error).into()),
-        // Another klpx was faster.
+        // Another klpx made the folder first.
         Err(_) => Ok(folder),
         Ok(()) => {
             let _ = new.keep();
@@ -181,37 +182,37 @@ pub fn kept(
     }
 }
 
-/// Which workspaces to remove.
+/// The workspaces to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// All of them.
+    /// All workspaces.
     All,
-    /// Those not used for so many seconds.
+    /// Workspaces that were not used for so many seconds.
     Unused(u64),
-    /// Those whose key begins so.
+    /// Workspaces whose key begins with this text.
     Key(String),
-    /// The ones used longest ago, one after the other until the cache's file system has so many bytes free.
+    /// The least recently used workspaces, one by one, until the cache's file system has so many bytes free.
     UntilFree(u64),
 }
 
-/// What pruning did.
+/// The result of pruning.
 #[derive(Debug, Default)]
 pub struct Pruned {
-    /// Workspaces that are gone, in that order.
+    /// The removed workspaces, in order of removal.
     pub removed: Vec<Item>,
-    /// Bytes that they took on disk.
+    /// The bytes that they took on disk.
     pub freed: u64,
-    /// Workspaces that would have been removed but are in use.
+    /// Workspaces that were kept because they are in use.
     pub busy: Vec<Item>,
-    /// Folders that would have been removed but that nothing shows to be klpx's.
+    /// Folders that were kept because nothing shows that they belong to klpx.
     pub unknown: Vec<Item>,
-    /// Bytes that whoever runs this has free now where the cache lies, if that can be told.
+    /// The bytes that the user of this process now has free on the cache's file system, if known.
     pub free: Option<u64>,
 }
 
-/// Removes workspaces that are not in use, those used longest ago first.
+/// Removes workspaces that are not in use, the least recently used first.
 pub fn prune(cache_dir: &Path, which: &Which) -> Result<Pruned> {
-    // Nothing need be there yet.
+    // The cache may not exist yet.
     let place = cache_dir.ancestors().find(|dir| dir.is_dir());
     prune_with(cache_dir, which, &|| free(place?))
 }
@@ -237,7 +238,7 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
             pruned.busy.push(item);
             continue;
         };
-        // The lock file stays: a klpx that waits for it has it open already.
+        // The lock file stays: a klpx that waits for the lock has the file open already.
         pruned.freed += item.size();
         remove(&item)?;
         pruned.removed.push(item);
@@ -250,8 +251,8 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
     Ok(pruned)
 }
 
-/// Removes a workspace so that no part of it is ever taken for the whole: under another name, which goes on with the
-/// lock of the workspace. What is left by a kill still has the mark.
+/// Removes a workspace. Renames it first, so that no part of it is ever taken for the whole. The lock holds under the
+/// new name. A folder that a kill leaves behind still has the mark.
 fn remove(item: &Item) -> Result<()> {
     let removed = item.dir.with_extension(REMOVED);
     let name = removed.file_name().unwrap_or_default().to_string_lossy();
@@ -261,7 +262,7 @@ fn remove(item: &Item) -> Result<()> {
         _ => empty(&removed)?,
     }
     match std::fs::rename(&item.dir, &removed) {
-        // Another klpx was faster, or that was it.
+        // Another klpx removed the workspace first, or the first call of `empty` removed it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Diagnosis::io("remove", &item.dir, &error).into()),
         Ok(()) => empty(&removed),
@@ -279,7 +280,7 @@ fn not_marked(dir: &Path) -> Diagnosis {
         .remedy("look at it, and remove it by hand")
 }
 
-/// A workspace in which something is not as klpx left it.
+/// The diagnosis of a workspace with a file that klpx did not leave like this.
 pub(crate) fn corrupt(workspace: &Path, file: &Path, why: impl Into<String>) -> Diagnosis {
     let what = format!("{} is not what klpx wrote", file.display());
     Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
@@ -287,7 +288,7 @@ pub(crate) fn corrupt(workspace: &Path, file: &Path, why: impl Into<String>) -> 
         .remedy(format!("remove the kernel's workspace: {}", removal(workspace)))
 }
 
-/// What to type to remove one workspace.
+/// The command that removes one workspace.
 pub(crate) fn removal(workspace: &Path) -> String {
     let key = workspace.file_name().unwrap_or_default().to_string_lossy();
     let cache = workspace.ancestors().nth(2).unwrap_or(workspace);
@@ -346,7 +347,7 @@ mod tests {
         assert!(pruned.freed >= 10_000 && pruned.free.is_some());
         assert!(!old.exists() && recent.exists() && held.exists());
         drop(lock);
-        // A child that another test starts just now has a copy of the lock until it runs its program.
+        // A child that another test is just starting has a copy of the lock until it executes its program.
         let is_free = || !lock::is_taken(&held);
         let wait = || std::thread::sleep(std::time::Duration::from_millis(5));
         assert!(
@@ -376,7 +377,7 @@ mod tests {
         let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
         assert_eq!(pruned.removed.len(), 1);
         assert!(again.is_dir() && !left.exists());
-        // The name may be taken when the kernel itself goes.
+        // The name for the removal may be taken.
         let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", now());
         let item = item(again.parent().expect("kernels"), "aaaaaaaaaaaa").expect("a workspace");
         remove(&item).expect("removed");
@@ -392,7 +393,7 @@ mod tests {
         {
             workspace(cache.path(), key, last_used);
         }
-        // A file system of 50 bytes, of which each workspace takes 10.
+        // A file system of 50 bytes. Each workspace takes 10.
         let free = || Some(50 - 10 * list(cache.path()).expect("list").len() as u64);
         let prune = |bytes| {
             let pruned = prune_with(cache.path(), &Which::UntilFree(bytes), &free).expect("pruned");
@@ -426,7 +427,8 @@ mod tests {
         let mark_of =
             |key| std::fs::read_to_string(workspace(cache.path(), key, 1).join(MARK)).expect("mark");
         let another = mark_of("bbbbbbbbbbbb");
-        // No name of klpx's; such a name with no mark, half of one, and that of another workspace.
+        // A name that klpx never uses. A workspace's name with an empty mark, with half a mark, with another
+        // workspace's mark.
         let kept = [
             precious("5.14.el9", &another),
             precious("5.14.removed", &another),

@@ -1,9 +1,9 @@
-//! The program that stands in for the compiler of a kernel that was built with lists of what not to inline: both sources
-//! are compiled with the same ones. They are in the workspace, because the kernel's own may change.
+//! The compiler wrapper in the workspace of a kernel that was built with inlining lists. Both sources are compiled with
+//! the same lists. The lists are in the workspace, because the kernel's own lists may change.
 //!
 //! ```text
 //! <workspace>/lists/units/PATH.inl  the list of a unit
-//! <workspace>/bin/cc                the compiler with it
+//! <workspace>/bin/cc                the wrapper, which compiles each unit with its list
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::consistent::wrapper;
 use crate::files;
 use crate::kernel::Kernel;
 
-/// Puts it into a workspace, where the kernel has lists.
+/// Writes the wrapper to a workspace, if the kernel has lists.
 pub(super) fn stand_in(workspace: &Path, kernel: &Kernel) -> Result<Option<PathBuf>> {
     let Some(lists) = kernel.lists() else { return Ok(None) };
     let (dir, tools) = (workspace.join("lists"), kernel.toolchain());

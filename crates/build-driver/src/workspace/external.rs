@@ -1,5 +1,5 @@
-//! Modules outside the kernel's tree, as far as kbuild and the linker make them. Writes only to folders that the caller
-//! names, and the workspace.
+//! Out-of-tree modules, as far as kbuild and the linker make them. Writes only to folders that the caller names, and to
+//! the workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::process::Call;
 use crate::workspace::{Workspace, journal};
 
 impl Workspace {
-    /// Makes the build tree ready for modules outside the tree. `symvers` lists what the kernel exports.
+    /// Prepares the build tree for out-of-tree modules. `symvers` lists the kernel's exports.
     pub(crate) fn prepare_modules(&self, symvers: &Path) -> Result<()> {
         let target = self.build_dir().join("Module.symvers");
         files::copy(symvers, &target, false).map_err(|error| Diagnosis::io("copy", symvers, &error))?;
@@ -30,7 +30,7 @@ impl Workspace {
         })
     }
 
-    /// Lets kbuild build the modules of a folder, in a build tree that is ready for them.
+    /// Builds the modules of a folder with kbuild, in a prepared build tree.
     pub(crate) fn make_modules(
         &self,
         dir: &Path,
@@ -42,10 +42,10 @@ impl Workspace {
         })
     }
 
-    /// The last link of a module: `objects` in their order with the flags kbuild gives the linker.
+    /// The final link of a module: `objects` in order, with kbuild's flags for the linker.
     ///
     /// # Errors
-    /// `klpx::link-failed` with the linker's lines; an interrupt.
+    /// `klpx::link-failed` with the linker's lines, or an interrupt.
     pub fn link_module(&self, flags: &[String], objects: &[PathBuf], output: &Path) -> Result<()> {
         let ld = &self.kernel.toolchain().ld;
         let call = Call::new(ld).args(flags).arg("-o").arg(output).args(objects);

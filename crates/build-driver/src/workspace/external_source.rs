@@ -1,7 +1,7 @@
-//! The source of an external module that is to be patched: kbuild builds it against the kernel (`make M=`), original and
-//! patched, in a private copy at one path. Never writes to the user's folder.
+//! The source of an external module that is to be patched. kbuild builds it against the kernel (`make M=`), original
+//! and patched, in a private copy at one path. Never writes to the user's folder.
 //!
-//! Which units a module has says the file `NAME.mod` that kbuild leaves; how they were made say kbuild's records.
+//! The file `NAME.mod` that kbuild leaves lists a module's units. kbuild's records show how the units were made.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,33 +25,33 @@ use crate::workspace::work_dir::WorkDir;
 /// An external module that is to be patched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalSource {
-    /// The folder whose Kbuild or Makefile has the module.
+    /// The folder whose Kbuild or Makefile builds the module.
     pub folder: PathBuf,
-    /// What the kernel calls the module.
+    /// The kernel's name of the module.
     pub module: String,
 }
 
-/// One unit of an external module, from both sources, after objtool.
+/// One unit of an external module, compiled from both sources, after objtool.
 #[derive(Clone, Debug)]
 pub struct ExternalPair {
-    /// Its object, as a path in the module's folder.
+    /// The unit's object, as a path in the module's folder.
     pub unit: String,
-    /// The original as kbuild makes it, where the compared one is compiled otherwise.
+    /// The original as kbuild makes it, if the compared original is compiled with other flags.
     pub witness: Option<PathBuf>,
-    /// Of the original source.
+    /// The compared object of the original source.
     pub original: PathBuf,
-    /// Of the patched source.
+    /// The object of the patched source.
     pub patched: PathBuf,
-    /// Checksums of its exports, as kbuild records them.
+    /// The checksums of its exports, as kbuild records them.
     pub exports: String,
 }
 
 /// The units of an external module that the patch changes.
 #[derive(Debug)]
 pub struct ExternalPairs {
-    /// In the order of their names.
+    /// The pairs, in the order of their units' names.
     pub pairs: Vec<ExternalPair>,
-    /// What the modules of the folder export, as `Module.symvers` lists it.
+    /// The exports of the folder's modules, in the format of `Module.symvers`.
     pub symvers: PathBuf,
     /// The private copy that was compiled.
     pub source: PathBuf,
@@ -59,12 +59,12 @@ pub struct ExternalPairs {
 }
 
 impl ExternalPairs {
-    /// The folder that the objects lie in; a place for what is made from them.
+    /// The folder of the objects, for further files that are made from them.
     pub fn work_dir(&self) -> &Path {
         self.work.path()
     }
 
-    /// Lets the folder outlive this, and the workspace's next use; says where it is.
+    /// Keeps the folder when this value is dropped and when the workspace is used again. Returns its path.
     pub fn keep(&mut self) -> &Path {
         self.work.keep = true;
         &self.work.path
@@ -75,11 +75,11 @@ impl ExternalPairs {
 type Modules = BTreeMap<String, Vec<String>>;
 
 impl Workspace {
-    /// Builds a module from both sources. `symvers` lists what the kernel exports.
+    /// Builds a module from both sources. `symvers` lists the kernel's exports.
     ///
     /// # Errors
-    /// A kernel with LTO; a source that does not build, or does not build such a module; a patch that changes other
-    /// modules too, or adds a unit; an interrupt.
+    /// A kernel with LTO, a source that does not build or does not build the module, a patch that also changes other
+    /// modules or adds a unit, an interrupt.
     pub fn external_pairs(
         &self,
         external: &ExternalSource,
@@ -155,7 +155,7 @@ impl Workspace {
         Ok(ExternalPairs { pairs, symvers: source.join("Module.symvers"), source, work })
     }
 
-    /// A fresh copy of a folder, without what was built there.
+    /// Makes a fresh copy of a folder, without build products.
     fn copy_external(&self, from: &Path, to: &Path) -> Result<()> {
         remove_dir(to)?;
         std::fs::create_dir_all(to).map_err(|error| Diagnosis::io("create", to, &error))?;
@@ -171,7 +171,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Modules and their units, by kbuild's `.mod` files.
+    /// The modules and their units, from kbuild's `.mod` files.
     fn modules_of(&self, source: &Path) -> Result<Modules> {
         let mut modules = Modules::new();
         for entry in WalkDir::new(source).sort_by_file_name() {
@@ -197,7 +197,7 @@ impl Workspace {
         Ok(modules)
     }
 
-    /// Compiles a unit from the source as it is, with sections, below a folder.
+    /// Compiles a unit from the current source, with sections, below a folder.
     fn compile_external(&self, source: &Path, original: &Original, below: &Path) -> Result<()> {
         let to = below.join(&original.unit);
         create_parent(&to)?;
@@ -205,7 +205,8 @@ impl Workspace {
         let target = words.iter().skip_while(|word| *word != "-o").nth(1).cloned().unwrap_or_default();
         let mut words = redirected(words, &target, &to);
         words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
-        // kbuild compiles in its build tree, or since 6.13 in the module's folder, and names what is there shortly.
+        // kbuild compiles in its build tree or, since 6.13, in the module's folder, and uses paths relative to that
+        // folder.
         let dir = if Path::new(&target).is_absolute() { self.build_dir() } else { source.to_owned() };
         let outcome = self.run_in(&dir, &words)?;
         if outcome.success {
@@ -231,8 +232,8 @@ impl Workspace {
     }
 }
 
-/// objtool's words for the whole module, where kbuild runs it on that and not on units: all but the object. `None` where
-/// units are finished as they are.
+/// objtool's arguments for the whole module, without the object. `None` if kbuild runs objtool on units, which are then
+/// finished.
 fn objtool_of(source: &Path, module: &str) -> Result<Option<Vec<String>>> {
     let is_list = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -281,7 +282,7 @@ fn copy_to(from: &Path, to: &Path) -> Result<()> {
     copy_object(from, to)
 }
 
-/// The units whose objects are not those that were kept.
+/// The units whose objects differ from the kept objects.
 fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for unit in modules.values().flatten() {
@@ -298,7 +299,7 @@ fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>>
     Ok(changed)
 }
 
-/// Refuses a patch that changes another module of the folder too, or the list of a module's units.
+/// Refuses a patch that also changes another module of the folder, or the list of a module's units.
 fn refuse_others(
     external: &ExternalSource,
     before: &Modules,

@@ -1,12 +1,12 @@
-//! The time during which a workspace's source is patched: what was touched, and how everything gets back to the
-//! original, also after a SIGKILL at any moment. Never touches the baseline.
+//! The period in which a workspace's source is patched: the touched files, and the way back to the original, even after
+//! a SIGKILL at any moment. Never touches the baseline.
 //!
-//! The rule that make relies on: at rest, every file in `src/` is original, and every object in `build/` is of the
-//! original source or not there. Before a file is touched, originals of the source files and of the objects that depend
-//! on them are saved and the journal is written; the journal file's own modification time is the border: everything in
-//! `build/` that is not older was made while the source was patched. To roll back is to restore the source files,
-//! remove everything in `build/` that is not older than the journal, and put the saved objects back, in this order and
-//! with fresh times, so that make finds them newer than their sources.
+//! make relies on one rule: at rest, every file in `src/` is original, and every object in `build/` is either made from
+//! the original source or missing. Before a file is touched, klpx saves the touched source files and the objects that
+//! depend on them, and writes the journal. The journal's own modification time is the border: everything in `build/`
+//! that is not older was made while the source was patched. A rollback restores the source files, removes everything in
+//! `build/` that is not older than the journal, and puts the saved objects back, in this order and with fresh times, so
+//! that make finds the objects newer than their sources.
 
 use std::fs::{File, FileTimes};
 use std::io;
@@ -23,7 +23,7 @@ use crate::own;
 use crate::patch::apply::Change;
 use crate::workspace::cache::{corrupt, removal};
 
-/// `patch.journal`.
+/// The format of `patch.journal`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Journal {
     files: Vec<Touched>,
@@ -39,19 +39,19 @@ struct Touched {
     executable: bool,
 }
 
-/// A file of the build tree whose original is saved.
+/// A file of the build tree with a saved original.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     path: PathBuf,
     size: u64,
 }
 
-/// The workspace's source while it is patched.
+/// The patched state of the workspace's source.
 pub(crate) struct Patching<'a> {
     dir: &'a Path,
     /// Everything in the build tree that is not older was made from the patched source.
     since: SystemTime,
-    /// Objects that depend on what the patch touches, as paths in the build tree.
+    /// Objects that depend on files that the patch touches, as paths in the build tree.
     pub(crate) units: Vec<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ fn journal_path(dir: &Path) -> PathBuf {
     dir.join("patch.journal")
 }
 
-/// Patches the workspace's source. From here on the workspace needs `recover`.
+/// Patches the workspace's source. The workspace then needs `recover`.
 pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a>> {
     let saved_dir = dir.join("saved");
     remove_dir(&saved_dir)?;
@@ -80,8 +80,8 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
         .map_err(|error| Diagnosis::internal(&error.to_string()))?;
     files::write_durably(&journal_path(dir), &text)?;
     let since = modified(&journal_path(dir))?;
-    // File times move in ticks of some milliseconds; a patched file must be newer than the objects restored just
-    // before.
+    // File times have a resolution of some milliseconds. A patched file must be newer than the objects that were
+    // restored just before.
     std::thread::sleep(Duration::from_millis(20));
     for change in changes {
         install(dir, change)?;
@@ -90,18 +90,18 @@ pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a
 }
 
 impl Patching<'_> {
-    /// True when a file of the build tree was made since the source was patched.
+    /// Returns true if the file of the build tree was made after the source was patched.
     pub(crate) fn is_new(&self, path: &Path) -> bool {
         modified(path).is_ok_and(|time| time >= self.since)
     }
 
-    /// Puts everything back.
+    /// Restores the original state.
     pub(crate) fn end(self) -> Result<()> {
         recover(self.dir).map(|_| ())
     }
 }
 
-/// Puts everything back when a journal is there; true when one was.
+/// Restores the original state if there is a journal. Returns true if there was one.
 pub(crate) fn recover(dir: &Path) -> Result<bool> {
     let path = journal_path(dir);
     let Some(journal) = read(dir)? else {
@@ -112,7 +112,7 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     for file in &journal.files {
         restore_source(dir, file)?;
     }
-    // Marked first: a sweep that is cut short leaves no trace of what it removed.
+    // The mark is written before the sweep: an interrupted sweep leaves no trace of the files that it removed.
     let marked = unprepared(dir).exists();
     files::write_durably(&unprepared(dir), b"")?;
     if !sweep(&dir.join("build"), since)? && !marked {
@@ -126,7 +126,7 @@ pub(crate) fn recover(dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// The journal, when there is one. Its paths stay in the source and in the build tree.
+/// The journal, if there is one. Its paths stay in the source and in the build tree.
 fn read(dir: &Path) -> Result<Option<Journal>> {
     let path = journal_path(dir);
     let text = match std::fs::read(&path) {
@@ -187,7 +187,7 @@ fn install(dir: &Path, change: &Change) -> Result<()> {
     let Some(text) = &change.patched else { return remove_file(&path) };
     let parent = path.parent().unwrap_or(dir);
     std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-    // The file may be shared with another workspace's source: it is replaced, never written to.
+    // The file may be shared with another workspace's source, so it is replaced and never written to.
     let temporary = path.with_file_name(".klpx-patched");
     std::fs::write(&temporary, text)
         .and_then(|()| std::fs::rename(&temporary, &path))
@@ -208,7 +208,7 @@ fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
         return Ok(());
     }
     remove_file(&path)?;
-    // Folders that the patch added are empty now; removing one that is not fails.
+    // Folders that the patch added are empty now. The removal of any other folder fails.
     let mut parent = path.parent();
     while let Some(dir) = parent.filter(|dir| *dir != src && std::fs::remove_dir(dir).is_ok()) {
         parent = dir.parent();
@@ -216,14 +216,14 @@ fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// The file whose presence says that host programs or generated headers were swept from the build tree: the next make
-/// of the kernel brings them back, but an external module takes them as given.
+/// The mark for a build tree without some host programs or generated headers, which a sweep removed. The next make of
+/// the kernel restores them, but an external module relies on them.
 pub(crate) fn unprepared(dir: &Path) -> PathBuf {
     dir.join("unprepared")
 }
 
-/// Removes every regular file below `build` that is not older than `since`. True when one of them is something that an
-/// external module needs.
+/// Removes every regular file below `build` that is not older than `since`. Returns true if an external module needs
+/// one of the removed files.
 fn sweep(build: &Path, since: SystemTime) -> Result<bool> {
     let mut needed = false;
     if !build.exists() {
@@ -245,7 +245,7 @@ fn sweep(build: &Path, since: SystemTime) -> Result<bool> {
     Ok(needed)
 }
 
-/// Puts one saved object back with a fresh time. One whose copy is not whole is left to make.
+/// Puts one saved object back with a fresh time. If the copy is incomplete, make will build the object.
 fn restore_object(dir: &Path, saved: &Saved) -> Result<()> {
     let from = dir.join("saved/build").join(&saved.path);
     let to = dir.join("build").join(&saved.path);
@@ -260,13 +260,13 @@ fn restore_object(dir: &Path, saved: &Saved) -> Result<()> {
     Ok(())
 }
 
-/// kbuild's record of how an object was made and from what.
+/// kbuild's record of an object: the command that made it, and its dependencies.
 fn command_file(object: &Path) -> PathBuf {
     let name = object.file_name().unwrap_or_default().to_string_lossy();
     object.with_file_name(format!(".{name}.cmd"))
 }
 
-/// Objects in the build tree that were made from one of the source files, by kbuild's own records.
+/// The objects in the build tree that depend on one of the source files, by kbuild's records.
 fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
     let needles: Vec<Vec<u8>> = paths.iter().map(|path| format!("/{path}").into_bytes()).collect();
     let mut found = Vec::new();
@@ -292,7 +292,7 @@ fn dependents(build: &Path, paths: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// True when `text` holds `needle` at the end of a word.
+/// Returns true if `text` contains `needle` at the end of a word.
 fn mentions(text: &[u8], needle: &[u8]) -> bool {
     let Some((&first, _)) = needle.split_first() else { return false };
     let mut at = 0;
@@ -312,7 +312,7 @@ fn mentions(text: &[u8], needle: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A workspace with two sources, an object of each, and an archive.
+    /// A workspace with two sources, one object for each source, and an archive.
     fn workspace() -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("dir");
         let old = SystemTime::now() - Duration::from_secs(1000);
@@ -346,7 +346,7 @@ mod tests {
         std::fs::read_to_string(dir.path().join(path)).ok()
     }
 
-    /// What a compiler does with the patched source.
+    /// Simulates a compiler on the patched source.
     fn build(dir: &tempfile::TempDir) {
         for path in ["build/fs/a.o", "build/fs/.a.o.cmd", "build/fs/built-in.a", "build/fs/n.o"] {
             std::fs::write(dir.path().join(path), "of the patched source").expect("write");
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_kill_at_any_moment_is_put_right() {
-        // Killed after the patch was in and something was built; while rolling back; twice.
+        // Kills: after the patch was in and something was built; during the rollback; twice.
         for cut in 0..4 {
             let dir = workspace();
             let _ = begin(dir.path(), &changes()).expect("begun");

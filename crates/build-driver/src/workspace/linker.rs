@@ -1,5 +1,4 @@
-//! The program that stands in for the linker of a ThinLTO kernel: it writes down the link that klpx asks for, and makes
-//! every other one.
+//! The linker wrapper of a ThinLTO kernel. It records the link that klpx asks for, and performs every other link.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use klpx_diagnosis::Result;
 use crate::files;
 use crate::kbuild::make::{OBJECT, RECORD};
 
-/// Puts it into a workspace.
+/// Writes the wrapper to a workspace.
 pub(super) fn stand_in(workspace: &Path, ld: &str) -> Result<PathBuf> {
     files::script(&workspace.join("bin"), "ld.lld", &text(ld))
 }

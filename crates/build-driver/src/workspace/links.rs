@@ -1,9 +1,9 @@
-//! The links that ThinLTO makes `vmlinux.o` and modules' objects by: kbuild makes all that goes into one and says how it
-//! would link it. The link itself is not made: it would compile the whole kernel to machine code.
+//! The links with which ThinLTO makes `vmlinux.o` and modules' objects. kbuild makes all inputs of a link and gives its
+//! command. klpx does not perform the link, which would compile the whole kernel to machine code.
 //!
 //! ```text
-//! <workspace>/bin/ld.lld         stands in for the linker: it writes such a link down, and hands on every other one
-//! <workspace>/links/<object>     the words of the link, one a line
+//! <workspace>/bin/ld.lld         the linker wrapper: records such a link, performs every other link
+//! <workspace>/links/<object>     the arguments of the link, one on each line
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -21,11 +21,11 @@ use crate::space;
 use crate::toolchain::host;
 use crate::workspace::Workspace;
 
-/// All of vmlinux, relocatable.
+/// The relocatable object of vmlinux.
 pub const VMLINUX: &str = "vmlinux.o";
 
-/// Keys and lists of hashes that are part of vmlinux and need not be on this machine. They are assembled: no decision of
-/// LLVM's depends on what they hold.
+/// Files of keys and of hashes that are part of vmlinux and may be missing on this machine. Their contents are
+/// assembled, so they do not affect LLVM's decisions.
 const KEYS: [&str; 4] = [
     "CONFIG_MODULE_SIG_KEY=",
     "CONFIG_SYSTEM_TRUSTED_KEYS=",
@@ -34,11 +34,11 @@ const KEYS: [&str; 4] = [
 ];
 
 impl Workspace {
-    /// How kbuild links `vmlinux.o` or a module's object. All inputs of the link are in the build tree then, of the
-    /// original source: minutes for vmlinux the first time.
+    /// The command with which kbuild links `vmlinux.o` or a module's object. Afterwards all inputs of the link are in
+    /// the build tree, made from the original source. The first call for vmlinux takes minutes.
     ///
     /// # Errors
-    /// The source does not build, klpx does not find the link, an interrupt.
+    /// If the source does not build, klpx does not find the link, or klpx is interrupted.
     pub fn link(&self, object: &str, list: &UnitList, progress: &dyn Progress) -> Result<Recorded> {
         let path = self.dir.join("links").join(object);
         if !path.is_file() {
@@ -56,7 +56,7 @@ impl Workspace {
         host::check(host::Make::Kernel, config, toolchain, &self.runner)?;
         space::check(&self.dir, space::estimate(config) / 2)?;
         progress.step("compiling the units of vmlinux to bitcode");
-        // The next run knows when this one is killed while objects are half-written.
+        // The marker tells the next run if this run is killed while objects are half-written.
         let marker = self.dir.join("building");
         files::write_durably(&marker, b"")?;
         let words: Vec<&str> = std::iter::once("vmlinux_o").chain(KEYS).collect();
@@ -70,7 +70,8 @@ impl Workspace {
         recorded
     }
 
-    /// A module of one unit is linked when the unit is compiled, and is not worth to stop for.
+    /// Records a module's link. A module of one unit is linked when its unit is compiled, and stopping make before this
+    /// link is not worthwhile.
     fn record_module(
         &self,
         object: &str,
@@ -105,7 +106,7 @@ impl Workspace {
         keep(path, words.ok_or_else(|| not_found(object))?.as_bytes())
     }
 
-    /// Calls make with a linker that writes down the link of an object and fails; `make_it` gives make's failure.
+    /// Calls make with a linker that records the link of an object and then fails. `make_it` returns make's failure.
     fn recording(
         &self,
         object: &str,

@@ -1,5 +1,5 @@
-//! The lock of a workspace: who has it, and how long to wait for it. Never follows a link, never waits without a word,
-//! and never for one who is gone.
+//! The lock of a workspace: its holder, and the wait for it. Never follows a link, never waits without a message, and
+//! never waits for a process that has ended.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -11,12 +11,12 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
 use crate::process::{self, Runner};
 use crate::progress::Progress;
 
-/// How long what a killed klpx left running may take to end.
+/// How long the children of a killed klpx may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a lock that somebody has is tried again.
+/// How often klpx tries again to take a lock that is held.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The lock file of a workspace, which holds the number of the process that has it.
+/// The lock file of a workspace. It contains the process ID of its holder.
 pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.with_extension("lock")
 }
@@ -24,7 +24,7 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 /// Takes a workspace's lock, or waits for it.
 ///
 /// # Errors
-/// An interrupt; `klpx::cache-locked` when no klpx that runs has it and it does not come free.
+/// An interrupt, or `klpx::cache-locked` if no running klpx holds the lock and it does not become free.
 pub(crate) fn take(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Result<File> {
     take_within(dir, runner, progress, PATIENCE)
 }
@@ -42,7 +42,7 @@ fn take_within(dir: &Path, runner: &Runner, progress: &dyn Progress, patience: D
         match holder {
             Holder::Runs(_) => without_owner = None,
             Holder::Gone(_) | Holder::Unknown => {
-                // It was killed, and what it started still works here.
+                // The holder was killed, and its children still work here.
                 process::end_orphans(&dir.join("group"), dir);
                 if without_owner.get_or_insert_with(Instant::now).elapsed() > patience {
                     return Err(locked(dir));
@@ -58,7 +58,7 @@ fn take_within(dir: &Path, runner: &Runner, progress: &dyn Progress, patience: D
     Ok(file)
 }
 
-/// Takes a workspace's lock if nobody has it.
+/// Takes a workspace's lock if it is free.
 pub(crate) fn try_take(dir: &Path) -> Result<Option<File>> {
     let file = open(dir, true)?;
     let free = held(&file, dir)?;
@@ -68,7 +68,7 @@ pub(crate) fn try_take(dir: &Path) -> Result<Option<File>> {
     Ok(free.then_some(file))
 }
 
-/// True when somebody has a workspace's lock. Makes no lock file.
+/// Returns true if the workspace's lock is held. Creates no lock file.
 pub(crate) fn is_taken(dir: &Path) -> bool {
     open(dir, false).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
@@ -82,7 +82,7 @@ fn open(dir: &Path, create: bool) -> Result<File> {
         .create(create)
         .truncate(false)
         .mode(0o600)
-        // Without O_NONBLOCK a FIFO in the lock's place would wait for a reader.
+        // Without O_NONBLOCK, the open of a FIFO in the lock's place would wait.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&path)
         .map_err(|error| fail(&error))?;
@@ -106,14 +106,14 @@ fn held(file: &File, dir: &Path) -> Result<bool> {
     }
 }
 
-/// Who has a lock that is taken.
+/// The holder of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
-    /// The klpx of this number, which runs.
+    /// A running klpx with this process ID.
     Runs(i32),
-    /// The klpx of this number was killed.
+    /// A killed klpx with this process ID.
     Gone(i32),
-    /// The lock file says nothing.
+    /// The lock file does not tell.
     Unknown,
 }
 
@@ -146,7 +146,7 @@ fn locked(dir: &Path) -> Failure {
         .into()
 }
 
-/// Writes this process's number into a lock file that it holds, for those who wait.
+/// Writes this process's ID into a lock file that it holds, for waiting processes.
 fn sign(file: &File) {
     let _ = file.set_len(0);
     let _ = std::os::unix::fs::FileExt::write_all_at(file, std::process::id().to_string().as_bytes(), 0);
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is said.
+    /// Records the messages.
     #[derive(Default)]
     struct Said(Mutex<Vec<String>>);
 
@@ -179,7 +179,7 @@ mod tests {
         (cache, dir)
     }
 
-    /// A lock that this process has and that says so, or says otherwise.
+    /// A lock that this process holds. `says` is the text of the lock file, which may be wrong.
     fn taken(dir: &Path, says: &str) -> File {
         let file = File::create(path(dir)).expect("created");
         file.lock().expect("locked");
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_nobody_alive_has_is_told_and_ends_in_an_error() {
-        // No process has this number, and a process that does not have the lock open; nothing at all.
+        // A process ID without a process, a process that does not have the lock open, an empty text.
         let mut stranger = command("sleep").arg("30").spawn().expect("started");
         for (says, told) in [
             ("4000000".to_owned(), "was killed (pid 4000000)"),

@@ -1,23 +1,23 @@
-//! The private workspace of one kernel under the cache directory: its layout, its lock, its baseline. Never writes
-//! outside the cache directory.
+//! The private workspace of one kernel in the cache directory: its layout, its lock, its baseline. Never writes outside
+//! the cache directory.
 //!
 //! ```text
 //! <cache>/kernels/<key>.lock     held while a klpx (or a compiler it started) works in the workspace
 //! <cache>/kernels/<key>/
-//!     klpx.json       what the workspace is of, when it was last used
+//!     klpx.json       the description of the workspace, and the time of its last use
 //!     given/          files that make variables of the kernel name, such as profiles
 //!     src/            private copy of the source; original at rest
 //!     build/          the O= tree of both builds; no object of a patched source at rest
 //!     group           the process group of the last child
-//!     building        there while the original build runs: what build/ holds may be half-written
-//!     baseline/       what the original build gave; complete or not there
-//!     patch.journal   there while src/ is patched (journal.rs)
-//!     saved/          originals of what a patch touches, while it does
+//!     building        exists during the original build, when files in build/ may be half-written
+//!     baseline/       the results of the original build; complete or missing
+//!     patch.journal   exists while src/ is patched (journal.rs)
+//!     saved/          originals of the touched files while src/ is patched
 //!     links/          how kbuild would link vmlinux.o and modules' objects (ThinLTO; links.rs)
-//!     thinlto/        what is known of these links and of their units
-//!     lists/          what not to inline, where the kernel was built with lists (compiler.rs)
-//!     bin/            what stands in for the linker and the compiler
-//!     template/       a module that kbuild made, and how it did (template.rs)
+//!     thinlto/        facts about these links and their units
+//!     lists/          inlining lists, if the kernel was built with lists (compiler.rs)
+//!     bin/            the wrappers of the linker and the compiler
+//!     template/       a module that kbuild made, with the commands for it (template.rs)
 //!     work/           results of patched builds
 //! ```
 
@@ -57,7 +57,7 @@ use crate::progress::Progress;
 use cache::Info;
 use work_dir::{WorkDir, sweep_work};
 
-/// A locked workspace. Dropping it lets the next klpx in.
+/// A locked workspace. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) dir: PathBuf,
@@ -66,15 +66,15 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Takes the workspace of a kernel; waits when another klpx has it, and says so. Puts right what a killed klpx
-    /// left.
+    /// Takes the workspace of a kernel. If another klpx holds it, reports this and waits. Repairs what a killed klpx
+    /// left behind.
     ///
     /// # Errors
-    /// The cache directory can't be written, or klpx is interrupted while it waits.
+    /// If the cache directory can't be written, others can write to it, or klpx is interrupted while it waits.
     pub fn open(kernel: &Kernel, progress: &dyn Progress) -> Result<Workspace> {
         let kernels = kernel.cache_dir().join("kernels");
         let dir = own::folder(&kernels)?.join(kernel.key());
-        // Make and its shell are told of folders in it.
+        // The workspace's paths become words for make and its shell.
         MakeWord::path(&dir)?;
         let lock = lock::take(&dir, kernel.runner(), progress)?;
         own::folder(&dir)?;
@@ -91,7 +91,7 @@ impl Workspace {
         &self.dir
     }
 
-    /// The private source copy. The paths in debug information begin with it.
+    /// The private source copy. Paths in debug information begin with this path.
     pub fn source_dir(&self) -> PathBuf {
         self.dir.join("src")
     }
@@ -101,20 +101,20 @@ impl Workspace {
         self.dir.join("build")
     }
 
-    /// A new folder for what is made of a patch.
+    /// Makes a new folder for the results of a patch.
     ///
     /// # Errors
-    /// It can't be made.
+    /// If the folder can't be made.
     pub fn work_dir(&self) -> Result<WorkDir> {
         WorkDir::create(&self.dir)
     }
 
-    /// Starts processes that hold the workspace's lock.
+    /// The runner of processes that hold the workspace's lock.
     pub fn runner(&self) -> &Runner {
         &self.runner
     }
 
-    /// The kernel it is of.
+    /// The kernel of the workspace.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
     }
@@ -157,7 +157,7 @@ impl Workspace {
         result
     }
 
-    /// Puts right what a klpx that was killed left here.
+    /// Repairs what a killed klpx left here.
     fn recover(&self, progress: &dyn Progress) -> Result<()> {
         for name in ["src.tmp", "baseline.tmp"] {
             remove_dir(&self.dir.join(name))?;

@@ -1,4 +1,5 @@
-//! The patched build: patch the private source, make again, take what differs from the baseline, put the source back.
+//! The patched build: patches the private source, runs make, takes the objects that differ from the baseline, and
+//! restores the source.
 
 use std::path::{Path, PathBuf};
 
@@ -22,59 +23,59 @@ pub struct Pair {
     pub object: PathBuf,
     /// The object of the original build.
     pub original: PathBuf,
-    /// The same after the patch.
+    /// The object of the patched build.
     pub patched: PathBuf,
 }
 
-/// What the patched build gave that is not the same, byte for byte, as the original. The files lie in a folder of their
-/// own, which goes when this is dropped, unless it is kept.
+/// The objects of the patched build that differ from the original in any byte. The files lie in their own folder, which
+/// is removed when this value is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct Patched {
-    /// What differs: vmlinux first, then modules by name.
+    /// The differing objects: vmlinux first, then modules by name.
     pub pairs: Vec<Pair>,
-    /// Modules that the baseline does not have.
+    /// Modules that only the patched build has.
     pub new_modules: Vec<Module>,
-    /// Modules that only the baseline has, by name.
+    /// Names of modules that only the baseline has.
     pub removed_modules: Vec<String>,
-    /// Translation units that were compiled for it.
+    /// The number of translation units that the patched build compiled.
     pub units: u64,
-    /// What became of the units that depend on the patch.
+    /// Which units that depend on the patch were rebuilt.
     pub remade: Remade,
     work: WorkDir,
 }
 
 impl Patched {
-    /// True when no object differs.
+    /// Returns true if no object differs.
     pub fn is_unchanged(&self) -> bool {
         self.pairs.is_empty() && self.new_modules.is_empty()
     }
 
-    /// What differs of `vmlinux` or a module.
+    /// The pair of `vmlinux` or a module, if its object differs.
     pub fn pair(&self, name: &str) -> Option<&Pair> {
         self.pairs.iter().find(|pair| pair.name == name)
     }
 
-    /// The folder its files lie in; a place for what is made from them.
+    /// The folder of the objects, for further files that are made from them.
     pub fn work_dir(&self) -> &Path {
         &self.work.path
     }
 
-    /// Lets the folder outlive this, and the workspace's next use; says where it is.
+    /// Keeps the folder when this value is dropped and when the workspace is used again. Returns its path.
     pub fn keep(&mut self) -> &Path {
         self.work.keep = true;
         &self.work.path
     }
 }
 
-/// This many more units than depend on the patch mean that the build tree was out of date.
+/// If make compiles this many more units than depend on the patch, the build tree was out of date.
 const STALE_UNITS: u64 = 32;
 
 impl Workspace {
-    /// Builds the patched kernel, and gives what differs from the baseline. The source is original again when this
-    /// returns, whatever came of it.
+    /// Builds the patched kernel and returns the objects that differ from the baseline. The source is original again
+    /// when this returns, even after a failure.
     ///
     /// # Errors
-    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
+    /// `klpx::patched-source-does-not-compile` with the compiler's lines, a full disk, an interrupt.
     pub fn patched(
         &self,
         prepared: &Prepared,
@@ -88,7 +89,7 @@ impl Workspace {
             expected = patching.units.len() as u64;
             let units = self.make_patched(patching, progress)?;
             progress.step("taking what differs");
-            // The object of a module of one file is among what is taken.
+            // For a module of one file, the unit's object is the module's object, which `collect` moves away.
             let build = self.build_dir();
             let (compiled, stale) =
                 patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
@@ -103,7 +104,7 @@ impl Workspace {
         patched
     }
 
-    /// The number of units that were compiled.
+    /// Builds the patched source. Returns the number of compiled units.
     fn make_patched(&self, patching: &journal::Patching<'_>, progress: &dyn Progress) -> Result<u64> {
         self.with_make(|make| {
             let built = make.run(&TARGETS, progress, Some(patching.units.len()))?;
@@ -116,7 +117,7 @@ impl Workspace {
     }
 }
 
-/// What a build gave that is not as in the baseline.
+/// The objects of a build that differ from the baseline.
 struct Made {
     vmlinux_o: Option<PathBuf>,
     /// Sorted by name.
@@ -153,7 +154,7 @@ impl Made {
     }
 }
 
-/// Moves what differs from the baseline out of the build tree: of vmlinux and the modules with these objects.
+/// Moves the objects that differ from the baseline out of the build tree. `objects` are the objects of the modules.
 fn collect(
     build: &Path,
     (baseline, objects): (&Baseline, &[PathBuf]),

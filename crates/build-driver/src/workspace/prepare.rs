@@ -1,6 +1,6 @@
-//! What a kernel that is compiled by units needs before its first patch: the private source copy, the configuration as it was, the
-//! headers and tools that kbuild generates, kbuild's environment and its list of units. The kernel itself is never
-//! built.
+//! Prepares a kernel that is compiled by units for its first patch: the private source copy, the unchanged
+//! configuration, the headers and tools that kbuild generates, kbuild's environment and its list of units. Never builds
+//! the kernel itself.
 
 use std::fs::{File, FileTimes};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::toolchain::host;
 use crate::workspace::Workspace;
 
-/// `prepared.json`: written last.
+/// The format of `prepared.json`, which is written last.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
@@ -29,18 +29,18 @@ struct Manifest {
 /// A workspace in which units can be compiled.
 #[derive(Debug)]
 pub struct Ready {
-    /// kbuild's units.
+    /// The units that kbuild lists.
     pub units: UnitList,
-    /// True when it was there already.
+    /// True if an earlier run prepared the workspace.
     pub cached: bool,
 }
 
 impl Workspace {
-    /// Makes the workspace ready for units: seconds where it was not.
+    /// Prepares the workspace for units. Takes seconds if it is not prepared yet.
     ///
     /// # Errors
-    /// The machine lacks something, the source can't be made ready, the configuration does not fit the source and the
-    /// tools, an interrupt.
+    /// If the machine lacks something, the source can't be prepared, the configuration does not fit the source and the
+    /// tools, or klpx is interrupted.
     pub fn prepare(&self, progress: &dyn Progress) -> Result<Ready> {
         if let Some(units) = self.prepared() {
             return Ok(Ready { units, cached: true });
@@ -72,7 +72,7 @@ impl Workspace {
         Ok(Ready { units, cached: false })
     }
 
-    /// What an earlier run made ready.
+    /// The unit list of a workspace that an earlier run prepared.
     fn prepared(&self) -> Option<UnitList> {
         let manifest: Manifest =
             serde_json::from_slice(&std::fs::read(self.dir.join("prepared.json")).ok()?).ok()?;
@@ -82,8 +82,8 @@ impl Workspace {
         serde_json::from_slice(&std::fs::read(self.dir.join("units.json")).ok()?).ok()
     }
 
-    /// Puts the configuration in place: as it was where its products are there too, else through Kconfig, which must
-    /// not change it.
+    /// Installs the configuration: unchanged if Kconfig's output for it is available, otherwise through Kconfig, which
+    /// must not change it.
     fn place_configuration(&self, progress: &dyn Progress) -> Result<()> {
         let Some(pinned) = self.kernel.pinned() else { return self.configure(progress) };
         let build = self.build_dir();
@@ -100,7 +100,7 @@ impl Workspace {
             let path = build.join(name);
             std::fs::write(&path, text).map_err(|error| Diagnosis::io("write", &path, &error))?;
         }
-        // The products must be newer than what make would make them from.
+        // Kconfig's output must be newer than the files that make would make it from.
         let later = SystemTime::now() + Duration::from_millis(20);
         let command = build.join("include/config/auto.conf.cmd");
         std::fs::write(&command, "").map_err(|error| Diagnosis::io("write", &command, &error))?;

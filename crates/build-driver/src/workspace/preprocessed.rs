@@ -1,7 +1,7 @@
-//! Which of the units that include an edited file are changed by the edit: those whose preprocessed text differs. Most
-//! units that include a header do not use what an edit of the header changes.
+//! Finds which units that include an edited file are changed by the edit: those whose preprocessed text differs. Most
+//! units that include a header do not use the edited part of the header.
 //!
-//! What counts of a text is decided in [`Text`].
+//! [`Text`] decides which part of a text counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::progress::{Objects, Progress};
 use crate::workspace::Workspace;
 
 impl Workspace {
-    /// The candidates whose text the patch changes, in their order.
+    /// The candidates whose text the patch changes, in order.
     pub(crate) fn with_other_text(
         &self,
         prepared: &Prepared,
@@ -43,8 +43,8 @@ impl Workspace {
         Ok(other.into_iter().filter(|id| !offsets.contains(id)).collect())
     }
 
-    /// Those of the units from which headers for assembly are made, whose headers are the same after the patch. Their
-    /// text includes half of the kernel; what comes of it is a list of numbers.
+    /// Among the units from which headers for assembly are made, those whose headers the patch does not change. The text
+    /// of such a unit includes half of the kernel, but its header is a list of numbers.
     fn with_same_offsets(
         &self,
         prepared: &Prepared,
@@ -78,7 +78,7 @@ impl Workspace {
         Ok(of_offsets.into_iter().zip(both).filter(|(_, (a, b))| a == b).map(|(id, _)| id).collect())
     }
 
-    /// The texts of units, of the source as it is.
+    /// The texts of units, from the current source.
     fn texts(
         &self,
         units: &[&Unit],
@@ -90,7 +90,7 @@ impl Workspace {
         for (unit, target) in units.iter().zip(&targets) {
             folders.entry(&unit.folder).or_default().push(target.clone());
         }
-        // What an earlier patch left there must not count, whatever make knows of dependencies.
+        // Texts that an earlier patch left must not count, whatever dependencies make knows.
         let build = self.build_dir();
         targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
@@ -119,7 +119,7 @@ impl Workspace {
     }
 }
 
-/// What kbuild calls the preprocessed text of a unit (scripts/Makefile.build: `%.i` of C, `%.s` of assembly).
+/// kbuild's name of a unit's preprocessed text (scripts/Makefile.build: `%.i` for C, `%.s` for assembly).
 fn preprocessed(unit: &Unit) -> Result<PathBuf> {
     let ending = match unit.rule {
         Rule::C | Rule::Offsets => "i",
@@ -143,7 +143,7 @@ fn offsets(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter(|line| line.contains("->")).map(str::to_owned).collect())
 }
 
-/// A unit's text, as far as it counts. All of it where nothing tells how the unit is compiled.
+/// The identity of the part of a unit's text that counts. All of the text counts if the unit's command is unknown.
 fn text(build: &Path, target: &Path) -> Result<blake3::Hash> {
     let path = build.join(target);
     let bytes = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;

@@ -1,25 +1,25 @@
-//! What of the kernel was made from the patched source, as far as it depends on it.
+//! Which translation units affected by the patch were rebuilt.
 
 use std::path::{Path, PathBuf};
 
-/// Units that depend on what a patch touches, and what became of them. Objects are paths in the build tree.
+/// The units that depend on a file that the patch touches, rebuilt or not. Objects are paths in the build tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remade {
-    /// Objects that were compiled again.
+    /// Objects that were rebuilt.
     pub compiled: Vec<PathBuf>,
-    /// Objects that make left alone, though its records say that they depend on the patch.
+    /// Objects that make did not rebuild, although kbuild's records say that they depend on the patch.
     pub stale: Vec<PathBuf>,
 }
 
 impl Remade {
-    /// True when a unit, by its source's path in the tree, was compiled again.
+    /// Returns true if a unit with this source, a path in the tree, was rebuilt.
     pub fn was_compiled(&self, source: &str) -> bool {
         self.compiled.iter().any(|object| unit_of(object) == unit_of(Path::new(source)))
     }
 }
 
-/// What an object and its source have in common: the folder, and the name up to the first dot (`switch.nvhe.o` is made
-/// of `switch.c`).
+/// The common part of an object's path and its source's path: the folder, and the name up to the first dot
+/// (`switch.nvhe.o` is made from `switch.c`).
 fn unit_of(path: &Path) -> (Option<&Path>, &str) {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     (path.parent(), name.split('.').next().unwrap_or(name))

@@ -15,7 +15,7 @@ use crate::space;
 use crate::tree::Entry;
 use crate::workspace::{Workspace, cache, lock};
 
-/// Another kernel's private copy of its source, whose files a new copy may share.
+/// The private source copy of another kernel. A new copy may share its files.
 struct Donor {
     src: PathBuf,
     hashes: Hashes,
@@ -41,7 +41,7 @@ impl Workspace {
         let donors = self.donors();
         let hashes = Contents::hashes(cache_dir, self.kernel.contents().identity());
         let root = self.kernel.source().root();
-        // A tree that klpx unpacked is klpx's own.
+        // klpx owns a tree that it unpacked, so the copy may share the tree's files.
         let own = cache_dir.canonicalize().is_ok_and(|cache| root.starts_with(cache));
         let donor = |entry: &Entry| {
             if own {
@@ -56,8 +56,8 @@ impl Workspace {
         Ok(())
     }
 
-    /// The source copies of other kernels that are at rest, with the hashes of their files. Each one stays at rest
-    /// while its lock is held here.
+    /// The source copies of other kernels that are at rest, with the hashes of their files. Each stays at rest while
+    /// its lock is held here.
     fn donors(&self) -> Vec<Donor> {
         let mut donors = Vec::new();
         for item in cache::list(self.kernel.cache_dir()).unwrap_or_default() {
@@ -75,7 +75,7 @@ impl Workspace {
         donors
     }
 
-    /// Puts the configuration in place and lets Kconfig read it; it must not change.
+    /// Installs the configuration and lets Kconfig read it. Kconfig must not change it.
     pub(crate) fn configure(&self, progress: &dyn Progress) -> Result<()> {
         progress.step("checking the configuration");
         let build = self.build_dir();

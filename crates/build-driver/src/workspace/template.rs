@@ -1,7 +1,7 @@
-//! How kbuild makes a module outside its tree: its own commands, for any module. kbuild is asked once for a kernel: in
-//! the workspace's folder `template`, it builds a module with an empty livepatch, and records what it runs (`.NAME.cmd`,
-//! scripts/Kbuild.include). The module of a livepatch is made by the same commands, with its own name and folder in the
-//! place of the template's. kbuild's walk through its makefiles takes longer than these commands do.
+//! kbuild's own commands for a module outside its tree, applied to any module. klpx asks kbuild once for a kernel: in
+//! the workspace's folder `template`, kbuild builds a module with an empty livepatch and records its commands
+//! (`.NAME.cmd`, scripts/Kbuild.include). klpx makes a livepatch's module with the same commands, after replacing the
+//! template's name and folder. kbuild's pass through its makefiles takes longer than the commands.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::kbuild::make::{Built, Make};
 use crate::process::Call;
 use crate::workspace::Workspace;
 
-/// The template's name, as its files have it, and as the kernel has it.
+/// The template's name in file names, and the kernel's name of the template.
 const NAME: [&str; 2] = ["livepatch-klpxtemplate", "livepatch_klpxtemplate"];
 
 /// The text of a livepatch module.
@@ -21,20 +21,21 @@ const NAME: [&str; 2] = ["livepatch-klpxtemplate", "livepatch_klpxtemplate"];
 pub struct ModuleText<'a> {
     /// The name of the C file, without `.c`.
     pub stem: &'a str,
-    /// The C file of this livepatch.
+    /// The contents of this livepatch's C file.
     pub source: &'a str,
-    /// The C file of a livepatch that replaces nothing.
+    /// The contents of the C file for a livepatch that replaces nothing.
     pub empty: &'a str,
-    /// The Kbuild file of a module with this name.
+    /// Returns the Kbuild file of a module with the given name.
     pub kbuild: fn(&str) -> String,
 }
 
-/// A module before its last link.
+/// A module before its final link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleParts {
-    /// The objects that kbuild links into it, in its order: the module's code first, then modinfo and the like.
+    /// The objects that kbuild links into the module, in kbuild's order: the module's code first, then modinfo and the
+    /// like.
     pub objects: Vec<PathBuf>,
-    /// The linker's words before `-o` in kbuild's own link: emulation, build-id, the linker script.
+    /// The linker's arguments before `-o` in kbuild's link: emulation, build-id, the linker script.
     pub link_flags: Vec<String>,
 }
 
@@ -44,29 +45,29 @@ struct Site {
     names: [String; 2],
 }
 
-/// A command of the template's that makes a file.
+/// A command of the template that makes a file.
 struct Record {
-    /// All of the record, as it is in kbuild's file.
+    /// The whole record, as in kbuild's file.
     text: String,
-    /// For a shell.
+    /// The command, for a shell.
     command: String,
-    /// True when it runs in the module's folder (from Linux 6.13 on), not in the build tree.
+    /// True if the command runs in the module's folder (from Linux 6.13 on), false for the build tree.
     in_folder: bool,
 }
 
 impl Site {
-    /// `folder` must be there.
+    /// `folder` must exist.
     fn new(folder: &Path, name: &str) -> Result<Site> {
         let folder = folder.canonicalize().map_err(|error| Diagnosis::io("open", folder, &error))?;
         Ok(Site { folder, names: [name.to_owned(), name.replace('-', "_")] })
     }
 
-    /// A file of the module: its name and this ending.
+    /// The file of the module with this suffix.
     fn file(&self, ending: &str) -> PathBuf {
         self.folder.join(format!("{}{ending}", self.names[0]))
     }
 
-    /// What the template's text says, said of this module.
+    /// The template's text with the name and folder of this module.
     fn instead_of(&self, template: &Site, text: &str) -> String {
         let folder = |site: &Site| site.folder.display().to_string();
         let text = text.replace(&folder(template), &folder(self));
@@ -75,19 +76,19 @@ impl Site {
 }
 
 impl Record {
-    /// What kbuild recorded of a file that it made.
+    /// Reads kbuild's record of a file that it made.
     fn read(target: &Path) -> Result<Record> {
         let text = read(&Record::file(target))?;
         Record::parse(&text).ok_or_else(|| not_understood(&text))
     }
 
-    /// Where the record of a file is.
+    /// The path of a file's record.
     fn file(target: &Path) -> PathBuf {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         target.with_file_name(format!(".{name}.cmd"))
     }
 
-    /// `savedcmd_TARGET := COMMAND` (`cmd_` up to Linux 6.2), in make's spelling.
+    /// Parses `savedcmd_TARGET := COMMAND` (`cmd_` up to Linux 6.2), in make's spelling.
     fn parse(text: &str) -> Option<Record> {
         let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
         let (target, command) = line.split_once(" := ")?;
@@ -98,11 +99,11 @@ impl Record {
 }
 
 impl Workspace {
-    /// Makes a livepatch's module in `folder` up to its last link, against the original kernel, whose exports and
-    /// checksums `symvers` lists.
+    /// Makes a livepatch's module in `folder` up to its final link, against the original kernel. `symvers` lists the
+    /// kernel's exports and checksums.
     ///
     /// # Errors
-    /// `klpx::glue-does-not-build` with the compiler's lines; an interrupt.
+    /// `klpx::glue-does-not-build` with the compiler's lines, or an interrupt.
     pub fn make_module(
         &self,
         folder: &Path,
@@ -113,7 +114,7 @@ impl Workspace {
         let template = self.template(text, symvers)?;
         let site = Site::new(folder, name)?;
         write(&site.folder.join(format!("{}.c", text.stem)), text.source)?;
-        // Lists of the module's objects, which kbuild writes by means of a shell.
+        // Lists of the module's objects, for which kbuild uses a shell.
         for (theirs, own) in [
             (template.folder.join("modules.order"), site.folder.join("modules.order")),
             (template.file(".mod"), site.file(".mod")),
@@ -132,7 +133,7 @@ impl Workspace {
         self.parts(&template, &site)
     }
 
-    /// The template of this kernel: what is there, or else made by kbuild.
+    /// The template of this kernel: the existing one, or a new one made by kbuild.
     fn template(&self, text: ModuleText<'_>, symvers: &Path) -> Result<Site> {
         self.prepare_modules(symvers)?;
         let folder = self.dir.join("template");
@@ -149,7 +150,7 @@ impl Workspace {
         Site::new(&folder, NAME[0])
     }
 
-    /// Runs a command of the template's for another module.
+    /// Runs a command of the template for another module.
     fn make_again(&self, record: &Record, template: &Site, site: &Site) -> Result<()> {
         let command = site.instead_of(template, &record.command);
         let call = Call::new("sh").args(["-e", "-c", &command]).dir(self.place(record, site));
@@ -162,12 +163,12 @@ impl Workspace {
         })
     }
 
-    /// Where a command runs.
+    /// The folder that a command runs in.
     fn place(&self, record: &Record, site: &Site) -> PathBuf {
         if record.in_folder { site.folder.clone() } else { self.build_dir() }
     }
 
-    /// What kbuild's last link of the template takes, for another module.
+    /// The objects and flags of kbuild's final link of the template, for another module.
     fn parts(&self, template: &Site, site: &Site) -> Result<ModuleParts> {
         let record = Record::read(&template.file(".ko"))?;
         let Some((flags, objects)) = parse_link(&record.command) else {
@@ -176,7 +177,7 @@ impl Workspace {
         let place = self.place(&record, site);
         let resolve = |word: &str| place.join(site.instead_of(template, word));
         let objects: Vec<PathBuf> = objects.iter().map(|word| resolve(word)).collect();
-        // One that is the same in every module: `.module-common.o`, from Linux 6.12 on.
+        // An object that is the same in every module: `.module-common.o`, from Linux 6.12 on.
         for object in objects.iter().filter(|object| !object.exists()) {
             let theirs = template.folder.join(object.file_name().unwrap_or_default());
             files::copy(&theirs, object, false).map_err(|error| Diagnosis::io("copy", &theirs, &error))?;
@@ -208,7 +209,7 @@ fn not_understood(text: &str) -> Failure {
     Diagnosis::new("klpx::glue-does-not-build", Class::Build, what).detail([text.to_owned()]).into()
 }
 
-/// The flags and the objects of a module's last link: `LD FLAGS -o NAME.ko OBJECTS[; ...]` (scripts/Makefile.modfinal).
+/// The flags and objects of a module's final link: `LD FLAGS -o NAME.ko OBJECTS[; ...]` (scripts/Makefile.modfinal).
 fn parse_link(command: &str) -> Option<(Vec<String>, Vec<String>)> {
     let words: Vec<&str> = command.split(';').next()?.split_whitespace().collect();
     let output = words.iter().position(|word| *word == "-o")?;

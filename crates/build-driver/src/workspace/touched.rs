@@ -1,5 +1,5 @@
-//! Which translation units a patch touches: those made from an edited file, those whose text an edited header changes,
-//! and those that the patch adds.
+//! The translation units that a patch touches: those made from an edited file, those whose text an edited header
+//! changes, and those that the patch adds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,15 +16,15 @@ use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-/// A unit, with all that is needed to compile it and to find it in the kernel.
+/// A unit, with the facts needed to compile it and to find it in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TouchedUnit {
     /// The unit.
     pub unit: Unit,
-    /// What objtool does to it.
+    /// How objtool treats the unit.
     pub objtool: ObjtoolRule,
-    /// The kernel objects that it is part of: `vmlinux`, or names of modules; none for code that runs elsewhere, such as
-    /// the vdso's.
+    /// The kernel objects that the unit is part of: `vmlinux`, or names of modules. Empty for code that runs elsewhere,
+    /// such as vDSO code.
     pub objects: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl TouchedUnit {
     }
 }
 
-/// The units that a patch touches, by object.
+/// The units that a patch touches, sorted by object.
 #[derive(Debug, Default)]
 pub struct Touched {
     pub(crate) units: Vec<TouchedUnit>,
@@ -55,12 +55,13 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// Units that both sources have, by object.
+    /// The touched units that both sources have, sorted by object.
     pub fn units(&self) -> &[TouchedUnit] {
         &self.units
     }
 
-    /// Those of the units that both sources have that are wanted, and the rest, with the units that are added.
+    /// Splits off the wanted units among those that both sources have. The second value keeps the rest and the added
+    /// units.
     pub fn split(self, is_wanted: impl Fn(&TouchedUnit) -> bool) -> (Vec<TouchedUnit>, Touched) {
         let (wanted, units) = self.units.into_iter().partition(is_wanted);
         (wanted, Touched { units, ..self })
@@ -71,46 +72,46 @@ impl Touched {
         std::mem::take(&mut self.added)
     }
 
-    /// Things to know that stop nothing.
+    /// Notes that stop nothing.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// How many units.
+    /// The number of touched units.
     pub fn len(&self) -> usize {
         self.units.len() + self.added.len()
     }
 
-    /// True when no unit is touched.
+    /// Returns true if no unit is touched.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What a patch edits, by what follows from an edit.
+/// The edits of a patch, grouped by their consequences.
 #[derive(Default)]
 struct Edits<'p> {
-    /// Sources of units of their own.
+    /// Sources that can have their own unit.
     sources: Vec<&'p str>,
-    /// Sources and headers, which others may include.
+    /// Changed sources and headers, which other files may include.
     edited: Vec<&'p str>,
-    /// New ones.
+    /// New sources and headers.
     added: Vec<&'p str>,
-    /// Some of them are headers.
+    /// True if a header is changed.
     headers: bool,
-    /// Makefiles of folders, and sources that come or go.
+    /// True if a folder's makefile changes, or a source is added or removed.
     folders: bool,
 }
 
 impl Workspace {
-    /// Finds the units that a patch touches. Compiles nothing; units that include an edited file are preprocessed, from
+    /// Finds the units that a patch touches. Compiles nothing. Preprocesses the units that include an edited file, from
     /// both sources.
     ///
     /// # Errors
-    /// A file that no unit of this kernel is made from, or one that klpx can't follow.
+    /// A file that no unit of this kernel is made from, or whose effect klpx can't follow.
     pub fn touched(&self, prepared: &Prepared, list: &UnitList, progress: &dyn Progress) -> Result<Touched> {
         let edits = self.edits(prepared)?;
-        // A source without a unit of its own is made to be included.
+        // A source without its own unit is meant to be included.
         let headers = edits.headers || edits.sources.iter().any(|path| list.by_source(path).is_empty());
         let graph = self.includes(list, headers)?;
         let mut touched = Touched::default();
@@ -154,7 +155,7 @@ impl Workspace {
         Ok(touched)
     }
 
-    /// The units of C whose source has a word in it, by object. What their headers hold is not looked at.
+    /// The C units whose source contains a word, sorted by object. Headers are not searched.
     pub fn units_with_word(&self, list: &UnitList, word: &[u8]) -> Vec<TouchedUnit> {
         let source = self.source_dir();
         let finder = memchr::memmem::Finder::new(word);
@@ -200,7 +201,7 @@ impl Workspace {
         Ok(edits)
     }
 
-    /// Who includes whom; read from the source once for a kernel. For a header, what is generated has to be read too.
+    /// The graph of includes, read from the source once for a kernel. For a header, generated files are also read.
     fn includes(&self, list: &UnitList, headers: bool) -> Result<IncludeGraph> {
         let path = self.dir.join(if headers { "includes-of-all.json" } else { "includes.json" });
         let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -216,8 +217,8 @@ impl Workspace {
         Ok(graph)
     }
 
-    /// Makes what is generated on the way to units, as far as it can be made: what is there can be read. What can't be
-    /// made counts as a file that may include everything.
+    /// Makes files that are generated on the way to units, as far as possible, so that they can be read. A file that
+    /// can't be made counts as a file that may include everything.
     fn make_generated(&self, list: &UnitList) -> Result<()> {
         let build = self.build_dir();
         let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
@@ -269,7 +270,7 @@ fn second_copy(unit: &Unit) -> String {
     )
 }
 
-/// `12 units include an edited file, 2 of them are changed by it`.
+/// `12 more units include an edited file; the text of 2 differs`.
 fn told(candidates: usize, other: usize) -> Option<Note> {
     (candidates > 0).then(|| {
         let verb = if candidates == 1 { "includes" } else { "include" };
@@ -280,8 +281,8 @@ fn told(candidates: usize, other: usize) -> Option<Note> {
     })
 }
 
-/// True when a Makefile's edit may change how units that were there before are compiled: it names flags, or holds words
-/// that look like some.
+/// Returns true if the edit of a Makefile may change the compilation of existing units: a changed line names flags, or
+/// has words that look like flags.
 fn changes_flags(change: &Change) -> bool {
     let lines = |text: &Option<Vec<u8>>| -> BTreeSet<String> {
         String::from_utf8_lossy(text.as_deref().unwrap_or_default()).lines().map(str::to_owned).collect()

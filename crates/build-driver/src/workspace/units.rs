@@ -1,12 +1,12 @@
-//! Translation units before any link: the touched ones compiled from the original and from the patched source, at the
-//! same paths, with a section for each function and datum, and with objtool's changes as the kernel's last link would
-//! make them. Decides nothing about what changed.
+//! Translation units before any link. Touched units are compiled from the original and from the patched source, at the
+//! same paths, with a section for each function and datum, and with objtool's changes as in the kernel's final link.
+//! Decides nothing about changes.
 //!
 //! ```text
 //! <workspace>/units/<object>            the original unit, compared and bound to the kernel
-//! <workspace>/units/<object>.witness    the same with the kernel's own flags, where sections change the code
+//! <workspace>/units/<object>.witness    the same unit with the kernel's own flags, if section flags change the code
 //! <workspace>/work/<run>/patched/<object>   the patched unit
-//! <workspace>/work/<run>/empty/<object>     what stands for the original of a unit that the patch adds
+//! <workspace>/work/<run>/empty/<object>     stands for the original of a unit that the patch adds
 //! ```
 
 use std::collections::BTreeMap;
@@ -35,46 +35,46 @@ use crate::workspace::work_dir::WorkDir;
 pub struct UnitPair {
     /// The unit.
     pub unit: TouchedUnit,
-    /// The original unit as the kernel's own flags give it, where that is another object than `original`.
+    /// The original unit, compiled with the kernel's own flags, if this object differs from `original`.
     pub witness: Option<PathBuf>,
-    /// The original unit to compare; for a unit that the patch adds, one of an empty file.
+    /// The original unit for the comparison. For a unit that the patch adds, the object of an empty file.
     pub original: PathBuf,
-    /// The same after the patch.
+    /// The patched unit.
     pub patched: PathBuf,
-    /// The lines of kbuild's record with the checksums that genksyms gives the exports of the original unit.
+    /// The lines of kbuild's record with genksyms' checksums for the exports of the original unit.
     pub exports: String,
-    /// True for a unit that the patch adds.
+    /// True if the patch adds the unit.
     pub is_new: bool,
 }
 
-/// The pairs of a patch. Patched units lie in a folder that goes when this is dropped, unless it is kept.
+/// The pairs of a patch. Patched units lie in a folder that is removed when this value is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct UnitPairs {
-    /// Every touched unit, by object path.
+    /// Every touched unit, sorted by object path.
     pub pairs: Vec<UnitPair>,
     work: WorkDir,
 }
 
 impl UnitPairs {
-    /// Pairs, and the folder that the patched units lie in.
+    /// Makes the set from pairs and the folder of the patched units.
     pub fn new(mut pairs: Vec<UnitPair>, work: WorkDir) -> UnitPairs {
         pairs.sort_by(|a, b| a.unit.object().cmp(b.unit.object()));
         UnitPairs { pairs, work }
     }
 
-    /// The folder that the patched units lie in; a place for what is made from them.
+    /// The folder of the patched units, for further files that are made from them.
     pub fn work_dir(&self) -> &Path {
         &self.work.path
     }
 
-    /// Lets the folder outlive this, and the workspace's next use; says where it is.
+    /// Keeps the folder when this value is dropped and when the workspace is used again. Returns its path.
     pub fn keep(&mut self) -> &Path {
         self.work.keep = true;
         &self.work.path
     }
 }
 
-/// Original units, in the order of the touched ones.
+/// The original units, in the order of the touched units.
 #[derive(Debug)]
 pub struct Originals(Vec<Original>);
 
@@ -85,16 +85,16 @@ struct Original {
     witness: Option<PathBuf>,
     record: Recorded,
     exports: String,
-    /// The patched unit, when it was compiled at the same time.
+    /// The patched unit, if it was compiled at the same time.
     ahead: Option<Ahead>,
 }
 
 impl Workspace {
-    /// Compiles the touched units from the patched source, into `work`. The source is original again when this returns, whatever
-    /// came of it.
+    /// Compiles the touched units from the patched source, into `work`. The source is original again when this returns,
+    /// even after a failure.
     ///
     /// # Errors
-    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; a full disk; an interrupt.
+    /// `klpx::patched-source-does-not-compile` with the compiler's lines, a full disk, an interrupt.
     pub fn pairs(
         &self,
         prepared: &Prepared,
@@ -117,10 +117,11 @@ impl Workspace {
         Ok(UnitPairs::new(pairs, work))
     }
 
-    /// The original units: what is there, or else made by kbuild. Patched units may be compiled meanwhile, into `work`.
+    /// The original units: existing ones, or new ones made by kbuild. Patched units may be compiled at the same time,
+    /// into `work`.
     ///
     /// # Errors
-    /// `klpx::original-source-does-not-build` with the compiler's own lines; a full disk; an interrupt.
+    /// `klpx::original-source-does-not-build` with the compiler's lines, a full disk, an interrupt.
     pub fn originals(
         &self,
         prepared: &Prepared,
@@ -153,7 +154,7 @@ impl Workspace {
             .map(Originals)
     }
 
-    /// Pairs of units that the patch does not touch: the patched unit is the original.
+    /// Pairs for units that the patch does not touch. In each, the patched unit is the original unit.
     ///
     /// # Errors
     /// As [`Workspace::originals`].
@@ -184,7 +185,7 @@ impl Workspace {
         finished.into_iter().collect()
     }
 
-    /// Lets kbuild make units in the build tree, from the source as it is.
+    /// Makes units in the build tree with kbuild, from the current source.
     pub(crate) fn make_units(
         &self,
         units: &[&TouchedUnit],
@@ -220,7 +221,7 @@ impl Workspace {
         with_ending(&self.original_path(unit), ".witness")
     }
 
-    /// What kbuild made of an original unit becomes what the patched one is compared with.
+    /// Keeps kbuild's object of an original unit for the comparison with the patched unit.
     fn keep_original(&self, unit: &TouchedUnit) -> Result<()> {
         let (made, kept) = (self.build_dir().join(unit.object()), self.original_path(unit));
         let record = self.record(unit)?;
@@ -249,10 +250,10 @@ impl Workspace {
         })
     }
 
-    /// The lines of kbuild's record with the checksums that genksyms gives the exports of a unit.
+    /// The lines of kbuild's record with genksyms' checksums for the exports of a unit.
     ///
     /// # Errors
-    /// kbuild's record can't be read.
+    /// If kbuild's record can't be read.
     pub fn exports(&self, unit: &TouchedUnit) -> Result<String> {
         let command = command_file(&self.build_dir().join(unit.object()));
         let text =
@@ -260,10 +261,10 @@ impl Workspace {
         Ok(exports(&text))
     }
 
-    /// kbuild's record of how it made a unit.
+    /// kbuild's record of a unit's compilation.
     ///
     /// # Errors
-    /// There is none, or it holds no compilation.
+    /// If there is no record, or it has no compilation.
     pub fn record(&self, unit: &TouchedUnit) -> Result<Recorded> {
         let found = Recorded::read(&self.build_dir(), Path::new(unit.object()));
         let found = found.filter(|record| record.compilation().is_some());
@@ -310,7 +311,7 @@ impl Workspace {
         Ok(pairs.into_iter().zip(compiled).map(pair).collect())
     }
 
-    /// Units that only the patched source has: made by kbuild, compared with the unit of an empty file.
+    /// Makes units that only the patched source has with kbuild, and pairs each with the unit of an empty file.
     fn added_units(&self, units: &[TouchedUnit], work: &Path) -> Result<Vec<UnitPair>> {
         let all: Vec<&TouchedUnit> = units.iter().collect();
         self.make_units(&all, &(), |make, built| {
@@ -337,11 +338,11 @@ impl Workspace {
         units.iter().map(pair).collect()
     }
 
-    /// Lets kbuild make units that only the patched source has. Gives its records; copies of the objects are put below
-    /// `folder`.
+    /// Makes units that only the patched source has with kbuild. Returns kbuild's records, and puts copies of the
+    /// objects below `folder`.
     ///
     /// # Errors
-    /// `klpx::patched-source-does-not-compile` with the compiler's own lines; an interrupt.
+    /// `klpx::patched-source-does-not-compile` with the compiler's lines, or an interrupt.
     pub fn make_added(
         &self,
         prepared: &Prepared,
@@ -364,12 +365,12 @@ impl Workspace {
         })
     }
 
-    /// Compiles a unit once more from the source as it is, by kbuild's record with more words for the compiler, to
-    /// another place, as units are compared: with sections and after objtool. Gives what the compiler said, by lines;
-    /// `None` when it fails.
+    /// Compiles a unit again from the current source, to another place, by kbuild's record with further compiler
+    /// arguments. As for the comparison, the object has sections, and objtool has run. Returns the lines of the
+    /// compiler's output, or `None` if the compilation fails.
     ///
     /// # Errors
-    /// There is no record; objtool fails; an interrupt.
+    /// If there is no record, objtool fails, or klpx is interrupted.
     pub fn compile_again(
         &self,
         unit: &TouchedUnit,
@@ -387,7 +388,8 @@ impl Workspace {
         Ok(Some(outcome.lines))
     }
 
-    /// Compiles a unit from the source as it is, by kbuild's record, to another place; or another source in its stead.
+    /// Compiles a unit from the current source to another place, by kbuild's record. `source` may name another source
+    /// instead.
     fn compile(
         &self,
         unit: &TouchedUnit,
@@ -409,7 +411,7 @@ impl Workspace {
         self.finish(unit, record, to, false)
     }
 
-    /// The command that compiles a unit to another place. The source is its last word.
+    /// The command that compiles a unit to another place. The source is the last word.
     fn compilation(&self, unit: &TouchedUnit, record: &Recorded, to: &Path) -> Result<Vec<String>> {
         create_parent(to)?;
         let words = record.compilation().unwrap_or_default();
@@ -421,8 +423,8 @@ impl Workspace {
         Ok(words)
     }
 
-    /// What follows a compilation: the commands of the record that kbuild has run already on what it made itself, and
-    /// objtool as the kernel's last link runs it.
+    /// Runs the commands that follow a compilation: the rest of the record, unless kbuild made the object and ran them,
+    /// and objtool as in the kernel's final link.
     fn finish(&self, unit: &TouchedUnit, record: &Recorded, object: &Path, by_kbuild: bool) -> Result<()> {
         let mut commands: Vec<Vec<String>> = Vec::new();
         if !by_kbuild {
@@ -454,11 +456,11 @@ impl Workspace {
         self.run_in(&self.build_dir(), words)
     }
 
-    /// Runs a command of kbuild's as kbuild does in a folder.
+    /// Runs one of kbuild's commands as kbuild runs it in a folder.
     pub(crate) fn run_in(&self, dir: &Path, words: &[String]) -> Result<Outcome> {
         let (program, rest) =
             words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
-        // kbuild names the tree's own programs by paths from there; a bare name is looked up in PATH.
+        // kbuild names the tree's own programs by relative paths. A bare name is looked up in PATH.
         let program = if program.contains('/') { dir.join(program) } else { program.into() };
         self.runner.run(&Call::new(program).args(rest).dir(dir))
     }
@@ -468,8 +470,8 @@ fn original_fails(make: &Make<'_>, built: &Built) -> Failure {
     original_does_not_build(make, built)
 }
 
-/// The words of a command that makes or changes `target`, for another place. The list of dependencies that compilers
-/// write aside is left out.
+/// The command that makes or changes `target`, redirected to another place. Leaves out the dependency file that
+/// compilers write.
 pub(crate) fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
     let to = to.display().to_string();
     let is_dependencies = |word: &String| word.starts_with("-Wp,-MMD,") || word.starts_with("-Wp,-MD,");

@@ -1,4 +1,4 @@
-//! Folders for what is made of one patch. They go with the run.
+//! Folders for the results of one patch. They are removed at the end of the run.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::files::remove_dir;
 
-/// Marks a work folder that the user asked to keep.
+/// The file that marks a work folder that the user asked to keep.
 const KEPT: &str = ".kept";
 
-/// A folder for what is made of a patch, removed when this is dropped.
+/// A folder for the results of a patch, which is removed when this value is dropped.
 #[derive(Debug)]
 pub struct WorkDir {
     pub(crate) path: PathBuf,
@@ -17,7 +17,7 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -41,7 +41,7 @@ impl WorkDir {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         if self.keep {
-            // A file whose presence keeps the folder from being swept at the next opening of the workspace.
+            // The presence of this file keeps the folder when the workspace is opened again.
             let _ = std::fs::write(self.path.join(KEPT), "");
         } else {
             let _ = std::fs::remove_dir_all(&self.path);
@@ -49,7 +49,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// Removes the work folders of runs that ended without doing so.
+/// Removes the work folders of runs that ended without a cleanup.
 pub(crate) fn sweep_work(workspace: &Path) -> Result<()> {
     let Ok(listing) = std::fs::read_dir(workspace.join("work")) else { return Ok(()) };
     for entry in listing.flatten().filter(|entry| !entry.path().join(KEPT).exists()) {

@@ -1,40 +1,40 @@
-//! What a C or assembly file asks to include, read from its text alone. Conditions are not looked at: what stands in the
-//! text counts. Never opens a file.
+//! The include directives of a C or assembly file, read from its text alone. Ignores conditions: every directive
+//! counts. Never opens a file.
 
-/// What was found in one file.
+/// The directives of one file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Directives {
-    /// Included files, by name.
+    /// The included files, by name.
     pub(super) includes: Vec<Include>,
-    /// Names of macros that stand for a file's name: `A` of `#include A`, `B` of `#include A(B)`.
+    /// Macros that stand for a file name: `A` in `#include A`, `B` in `#include A(B)`.
     pub(super) computed: Vec<String>,
-    /// Definitions that can give such a macro its value.
+    /// Definitions that can give a macro of `computed` its value.
     pub(super) names: Vec<Name>,
 }
 
-/// An include directive that says which file.
+/// An include directive with a file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Include {
     pub(super) path: String,
-    /// True for `"..."`: the folder of the including file comes first.
+    /// True for `"..."`: the compiler first searches the folder of the including file.
     pub(super) quoted: bool,
 }
 
-/// `#define MACRO VALUE`, where the value can be a file's name.
+/// `#define MACRO VALUE`, where the value can be a file name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) macro_name: String,
-    /// `None` for a value that is made of other macros.
+    /// `None` if the value consists of other macros.
     pub(super) file: Option<Include>,
 }
 
-/// Endings of macros that are made to be included: TRACE_INCLUDE_FILE and, where that is not defined, TRACE_SYSTEM
-/// (include/trace/define_trace.h), GENL_MAGIC_INCLUDE_FILE (include/linux/genl_magic_func.h). Their value may lack quotes
-/// and ending.
+/// Suffixes of macros that are made for includes: TRACE_INCLUDE_FILE and its default TRACE_SYSTEM
+/// (include/trace/define_trace.h), GENL_MAGIC_INCLUDE_FILE (include/linux/genl_magic_func.h). The value may lack quotes
+/// and the file name extension.
 const MADE_FOR_INCLUDE: [&[u8]; 2] = [b"INCLUDE_FILE", b"TRACE_SYSTEM"];
 
 impl Directives {
-    /// Reads a file's text.
+    /// Reads the text of a file.
     pub(super) fn of(text: &[u8]) -> Directives {
         let mut found = Directives::default();
         for at in memchr::memchr_iter(b'#', text) {
@@ -52,7 +52,8 @@ impl Directives {
         found
     }
 
-    /// `rest` follows `#include`. Only at the beginning of a line can a word be a macro; elsewhere it is prose.
+    /// Adds an include. `rest` follows `#include`. A word counts as a macro only if the directive begins its line;
+    /// elsewhere the text is prose.
     fn include(&mut self, rest: &[u8], begins_line: bool) {
         if let Some(include) = literal(rest) {
             self.includes.push(include);
@@ -64,7 +65,7 @@ impl Directives {
     fn define(&mut self, rest: &[u8]) {
         let length = rest.iter().take_while(|byte| is_word(**byte)).count();
         let (name, rest) = rest.split_at(length);
-        // A macro with parameters has its parenthesis here.
+        // In the definition of a macro with parameters, a parenthesis follows the name.
         if rest.first().is_none_or(|byte| !byte.is_ascii_whitespace() && *byte != b'\\') {
             return;
         }
@@ -73,7 +74,7 @@ impl Directives {
         let file = match literal(value) {
             Some(include) if include.path.contains('.') || is_made_for_include => Some(include),
             _ if is_made_for_include => bare(line_of(value)),
-            // Names of headers made of other macros, as in drivers/iommu/generic_pt.
+            // A header's name made of other macros, as in drivers/iommu/generic_pt.
             None if name.ends_with(b"_H") && !line_of(value).trim_ascii().is_empty() => None,
             _ => return,
         };
@@ -81,7 +82,7 @@ impl Directives {
     }
 }
 
-/// `<x>` or `"x"`.
+/// Parses `<x>` or `"x"`.
 fn literal(rest: &[u8]) -> Option<Include> {
     let (quoted, end) = match rest.first()? {
         b'<' => (false, b'>'),
@@ -93,7 +94,7 @@ fn literal(rest: &[u8]) -> Option<Include> {
     (length > 0).then(|| Include { path: text(&line[..length]), quoted })
 }
 
-/// The value of a macro that stands for a header without quotes: `sched`, `arch/arm64/include/asm/x.h`.
+/// Parses the value of a macro that names a header without quotes: `sched`, `arch/arm64/include/asm/x.h`.
 fn bare(line: &[u8]) -> Option<Include> {
     let value = line.trim_ascii();
     let is_path = |byte: &u8| is_word(*byte) || matches!(byte, b'/' | b'.' | b'-');
@@ -111,7 +112,7 @@ fn last_identifier(line: &[u8]) -> Option<String> {
     words.next_back().map(text)
 }
 
-/// The directive's name, and what follows it after blanks.
+/// The text after the word and blanks, if the text begins with this word.
 fn after_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
     let rest = text.strip_prefix(word)?;
     if rest.first().is_some_and(|byte| is_word(*byte)) { None } else { Some(skip_blanks(rest)) }
@@ -131,7 +132,7 @@ fn skip_blanks(mut text: &[u8]) -> &[u8] {
     }
 }
 
-/// True when nothing but blanks, or a comment's end and blanks, stands before this on its line.
+/// Returns true if only blanks, or a comment's end and blanks, precede on the line.
 fn begins_line(before: &[u8]) -> bool {
     let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or(before).trim_ascii();
     line.is_empty() || line.ends_with(b"*/")

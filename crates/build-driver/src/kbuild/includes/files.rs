@@ -1,5 +1,5 @@
-//! Every file of a source tree and of its build tree that a file could include, and which of them an include directive
-//! can mean. Never reads a file's contents.
+//! All files of a source tree and its build tree that can be included, and the files that an include directive can
+//! mean. Never reads the contents of a file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,35 +9,35 @@ use serde::{Deserialize, Serialize};
 
 use super::directives::Include;
 
-/// Folders of the source whose files take part in a build only where one of their own names them.
+/// Folders of the source that only take part in a build if a file of the same folder includes their files.
 const ASIDE: [&str; 3] = ["Documentation", "tools", "LICENSES"];
 
-/// Which tree a file lies in.
+/// The tree of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) enum Tree {
     Source,
     Build,
 }
 
-/// A file, by its tree and its path in there.
+/// A file: its tree and its path in the tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct File {
     pub(super) tree: Tree,
     pub(super) path: String,
 }
 
-/// All files, sorted. A file's number is its place.
+/// All files, sorted. A file's number is its index.
 pub(super) struct Files {
     files: Vec<File>,
-    /// Numbers, by the last part of the path.
+    /// Numbers, sorted by the last part of the path.
     by_name: Vec<u32>,
     arch: String,
-    /// Folders that compilers search. Empty when these are not known.
+    /// Folders that compilers search. Empty if they are unknown.
     searched: BTreeSet<File>,
 }
 
 impl Files {
-    /// Lists both trees. `further` are files that need not be there yet, `searched` the folders that compilers search.
+    /// Lists both trees. `further` are files that may not exist yet, `searched` the folders that compilers search.
     pub(super) fn list(
         src: &Path,
         build: &Path,
@@ -79,8 +79,9 @@ impl Files {
 
     /// The files that an include directive in `from` can mean.
     ///
-    /// In quotes, a file beside the including one is the one. In all other cases the compiler goes through the folders
-    /// of its command line. Which unit includes `from` is not known, so the folders of all command lines count.
+    /// For a name in quotes, a file in the folder of the including file is the only candidate. In all other cases, the
+    /// compiler searches the folders of its command line. The unit that includes `from` is unknown, so the folders of
+    /// all command lines count.
     pub(super) fn meant(&self, from_at: u32, include: &Include) -> Vec<u32> {
         let from = self.file(from_at);
         if include.quoted
@@ -95,7 +96,7 @@ impl Files {
         self.ending(from_at, include).filter(can_be_found).collect()
     }
 
-    /// True when a file lies in a folder that compilers search, under this name.
+    /// Returns true if `include` leads to the file from a folder that compilers search.
     fn is_searched(&self, at: u32, include: &str) -> bool {
         let file = self.file(at);
         let head = file.path.strip_suffix(&parts(include).join("/")).unwrap_or(&file.path);
@@ -103,7 +104,7 @@ impl Files {
         self.searched.contains(&File { tree: file.tree, path })
     }
 
-    /// The files whose path ends as an include directive in `from` says.
+    /// The files whose path ends with the name in an include directive in `from`.
     pub(super) fn ending(&self, from: u32, include: &Include) -> impl Iterator<Item = u32> {
         let leaves_a_folder = leaves_a_folder(include);
         let ending: Vec<&str> = parts(&include.path).into_iter().skip_while(|part| *part == "..").collect();
@@ -117,7 +118,7 @@ impl Files {
         })
     }
 
-    /// All files of a name.
+    /// All files with this name.
     pub(super) fn named(&self, wanted: &str) -> impl Iterator<Item = u32> {
         let of = |at: &u32| name(&self.file(*at).path);
         let start = self.by_name.partition_point(|at| of(at) < wanted);
@@ -125,7 +126,7 @@ impl Files {
         self.by_name[start..start + count].iter().copied()
     }
 
-    /// The part of the source that a file belongs to, when the file is none of this kernel by itself.
+    /// The special part of the source that a file belongs to. `None` for a file of this kernel's own source.
     pub(super) fn aside<'p>(&self, path: &'p str) -> Option<&'p str> {
         let (first, rest) = path.split_once('/')?;
         if ASIDE.contains(&first) {
@@ -137,8 +138,8 @@ impl Files {
     }
 }
 
-/// The paths of all files below a folder, relative to it. What can't be read is left out: a compiler can't read it
-/// either. Compiled files and hidden ones are nobody's to include.
+/// The paths of all files below a folder, relative to the folder. Leaves out unreadable files, which a compiler can't
+/// read either, and compiled and hidden files, which nobody includes.
 pub(super) fn walk(root: &Path) -> Vec<String> {
     fn below(dir: &Path, prefix: &str) -> Vec<String> {
         let mut files = Vec::new();
@@ -177,7 +178,7 @@ fn ends_with(path: &str, ending: &str) -> bool {
     path.strip_suffix(ending).is_some_and(|head| head.is_empty() || head.ends_with('/'))
 }
 
-/// A path's parts without `.`, and without `x/..`.
+/// The parts of a path without `.` and without `x/..`.
 fn parts(path: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
@@ -190,12 +191,12 @@ fn parts(path: &str) -> Vec<&str> {
     parts
 }
 
-/// True for `../x.h`: it leads out of the folder that is searched.
+/// Returns true for `../x.h`, which leads out of the searched folder.
 fn leaves_a_folder(include: &Include) -> bool {
     parts(&include.path).first() == Some(&"..")
 }
 
-/// `include` seen from the folder of `from`. `None` when that is outside the tree.
+/// The path of `include` relative to the folder of `from`. `None` if it leads out of the tree.
 fn beside(from: &str, include: &str) -> Option<String> {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
     let joined = format!("{folder}/{include}");

@@ -1,5 +1,5 @@
-//! Who includes one file of a source that is not prepared yet: C or assembly, by the text of every file that could. Never
-//! says which units that is.
+//! Finds the C or assembly files that include one file, in a source that is not prepared yet, from the text of every
+//! candidate. Never finds the units.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,16 +10,16 @@ use rayon::prelude::*;
 use super::directives::Directives;
 use super::files::{File, Files, Tree, walk};
 
-/// The files of a source, as they are, and as they are to be.
+/// The files of a source, before and after a patch.
 pub(crate) struct Includers<'a> {
     root: &'a Path,
     files: Files,
-    /// Every text of a file that is to change.
+    /// All texts of each file that changes.
     changed: &'a [(&'a str, Vec<&'a [u8]>)],
 }
 
 impl<'a> Includers<'a> {
-    /// Lists the files of a source. `changed` are the texts, before and after, of files that a patch changes or adds.
+    /// Lists the files of a source. `changed` has the texts, before and after, of files that a patch changes or adds.
     pub(crate) fn new(root: &'a Path, arch: &str, changed: &'a [(&'a str, Vec<&'a [u8]>)]) -> Includers<'a> {
         let added = changed.iter().map(|(path, _)| (*path).to_owned());
         let file = |path| File { tree: Tree::Source, path };
@@ -32,7 +32,7 @@ impl<'a> Includers<'a> {
         self.files.all().map(|(_, path)| path)
     }
 
-    /// What a file holds, before and after.
+    /// The texts of a file, before and after.
     pub(crate) fn texts(&self, path: &str) -> Vec<Cow<'a, [u8]>> {
         match self.changed.iter().find(|(changed, _)| *changed == path) {
             Some((_, texts)) => texts.iter().map(|text| Cow::Borrowed(*text)).collect(),
@@ -40,7 +40,7 @@ impl<'a> Includers<'a> {
         }
     }
 
-    /// A file of C or assembly that includes this one by its name. The folder of the file is looked at first.
+    /// A C or assembly file that includes `path` by name. Files in the same folder are tried first.
     pub(crate) fn of(&self, path: &str) -> Option<&str> {
         const ENDS: [&str; 4] = [".c", ".h", ".S", ".inc"];
         let wanted = self.files.find(Tree::Source, path)?;

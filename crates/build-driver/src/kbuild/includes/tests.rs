@@ -1,10 +1,10 @@
-//! A made tree, with what kernel sources do to find their headers.
+//! An artificial tree that finds headers in the ways of kernel sources.
 
 use std::path::PathBuf;
 
 use super::*;
 
-/// Path, text. Paths that begin with `+` lie in the build tree.
+/// Path and text. Paths that begin with `+` lie in the build tree.
 const FILES: [(&str, &str); 32] = [
     ("include/linux/k.h", "#include <asm/g.h>\n"),
     ("include/linux/types.h", "#include \"lone.h\"\n"),
@@ -80,7 +80,7 @@ fn graph() -> (IncludeGraph, UnitList) {
     (IncludeGraph::scan(&src, &build, &list), list)
 }
 
-/// Units that are named for every header, because the tree does not say what they include.
+/// Units that are listed for every header, because the tree does not show all that they include.
 const OPEN: [&str; 4] = ["drivers/gen.o", "drivers/o.o", "drivers/sub/n.o", "fs/pair.o"];
 
 fn dependents(edited: &[&str], added: &[&str]) -> Vec<String> {

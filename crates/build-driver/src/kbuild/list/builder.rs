@@ -1,4 +1,4 @@
-//! Puts the records of all folders together to one [`UnitList`].
+//! Combines the records of all folders to one [`UnitList`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,7 @@ use super::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitL
 use crate::kbuild::objtool::ObjtoolRule;
 use crate::kbuild::record::{Made, Record};
 
-/// Puts records together.
+/// Combines records.
 pub(super) struct Builder<'a> {
     src: PathBuf,
     build: PathBuf,
@@ -16,7 +16,7 @@ pub(super) struct Builder<'a> {
     drafts: BTreeMap<String, Draft<'a>>,
 }
 
-/// Different values, each once, in the order that they came. A kernel has a few dozen.
+/// Distinct values, in order of first use. A kernel has a few dozen.
 struct Table<T> {
     values: Vec<T>,
 }
@@ -37,13 +37,13 @@ impl<T: PartialEq> Table<T> {
     }
 }
 
-/// A unit before places are known.
+/// A unit before indices are assigned.
 struct Draft<'a> {
     folder: &'a str,
     target: &'a str,
     made: Option<&'a Made>,
     vmlinux: bool,
-    /// Modules' objects.
+    /// The objects of modules.
     modules: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// What is compiled on the way to something else. Programs for the build machine are made by rules of their own.
+    /// Adds units that are compiled on the way to something else. Other rules make the programs for the build machine.
     fn ingredients(&mut self, records: &'a [Record]) {
         for record in records {
             for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
@@ -169,7 +169,8 @@ impl<'a> Builder<'a> {
         files
     }
 
-    /// make names files of the source by an absolute path, or by `../` when the build tree lies in the source tree.
+    /// Finds the tree of a path. make names source files by an absolute path, or by `../` if the build tree lies in the
+    /// source tree.
     pub(super) fn source(&self, path: &str) -> Source {
         if path.is_empty() {
             return Source::Unknown;
@@ -200,7 +201,7 @@ impl Draft<'_> {
     }
 }
 
-/// A folder that kbuild goes to must have a record, else units are missing in silence.
+/// Checks that every folder that kbuild visits has a record. Without the check, units could be missing silently.
 fn complete(records: &[Record]) -> Result<(), String> {
     let there: HashSet<&str> = records.iter().map(|record| record.folder.as_str()).collect();
     if !there.contains(".") {
@@ -217,7 +218,7 @@ fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
     for (object, parts) in records.iter().flat_map(|record| &record.modules) {
         let object = normal(object);
         let mut units = Vec::with_capacity(parts.len());
-        // A Makefile may name a part twice; kbuild links it once.
+        // A Makefile may name a part twice. kbuild links the part once.
         for unit in parts.iter().filter_map(|part| list.by_object(&normal(part))) {
             if !units.contains(&unit) {
                 units.push(unit);
@@ -229,7 +230,7 @@ fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
     modules.into_values().collect()
 }
 
-/// A path of the build tree without `.` and `..`.
+/// A path in the build tree without `.` and `..`.
 fn normal(path: &str) -> String {
     lexical(Path::new(path)).to_string_lossy().into_owned()
 }

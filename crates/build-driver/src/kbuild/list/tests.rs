@@ -1,10 +1,10 @@
-//! A made tree that talks to `units.mk` as the kernel's makefiles do.
+//! An artificial tree that answers `units.mk` like the kernel's makefiles.
 
 use klpx_test_tools::command;
 
 use super::*;
 
-/// What the kernel's Makefile exports.
+/// Variables that the kernel's Makefile exports.
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("objtree", "."),
     ("SRCARCH", "x86"),
@@ -13,7 +13,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("ARCH_LIB", "lib/"),
 ];
 
-/// The parts of scripts/Makefile.build.
+/// An excerpt of scripts/Makefile.build.
 const MAKEFILE_BUILD: &str = "
 src := $(if $(VPATH),$(VPATH)/)$(obj)
 subdir-ccflags-y :=
@@ -57,7 +57,7 @@ $(obj)/%.s: $(obj)/%.c FORCE
 .PHONY: FORCE prepare
 ";
 
-/// Folder, file, text. The folders' makefiles would do harm if make ran anything.
+/// Files: path and text. The makefiles of the folders would do harm if make ran any recipe.
 const FILES: [(&str, &str); 23] = [
     ("scripts/Makefile.build", MAKEFILE_BUILD),
     ("Kbuild", "obj-y := core/ drivers/ lib/\nobj-m :=\nlib-y :=\nprepare: bounds.s\n"),
@@ -124,7 +124,7 @@ fn ask(src: &Path, build: &Path, extra: &[&str]) -> Result<UnitList> {
     })
 }
 
-/// One line a unit: object, target, source, home, traced, objtool.
+/// One line for each unit: object, target, source, home, traced, objtool.
 fn table(list: &UnitList) -> Vec<String> {
     list.units()
         .map(|(id, unit)| {
@@ -307,7 +307,7 @@ fn folders_that_are_searched_are_told() {
     let expected =
         [tree("arch/x86/include"), tree("include"), tree("lib"), Source::Generated("include".to_owned())];
     assert_eq!(list.searched(), expected);
-    // An assembly unit that does not say.
+    // An assembly unit that does not name its folders.
     std::fs::write(
         src.join("scripts/Makefile.build"),
         makefile.replace("_c_flags = -O2", &format!("_c_flags = {flags}")),

@@ -2,7 +2,7 @@
 //! entries that describe them.
 //!
 //! Owns ELF reading, canonical names, and every fact about architectures and kernel versions. Never compares two
-//! objects, and never writes one.
+//! objects and never writes an object.
 
 pub mod align;
 pub mod arch;

@@ -101,7 +101,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(verdict.good())
 }
 
-/// A path of the repository as one would type it there.
+/// Returns a path of the repository as one would type it there.
 fn shown_path(workspace: &Workspace, path: &std::path::Path) -> String {
     path.strip_prefix(&workspace.root)
         .map(PathBuf::from)

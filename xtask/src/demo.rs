@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: from a machine with Rust to a livepatch that changes a kernel in QEMU, and changes it back.
+//! `cargo xtask demo`: starts on a machine with Rust, and ends with a livepatch that changes a kernel in QEMU and is
+//! unloaded again.
 
 use std::path::PathBuf;
 

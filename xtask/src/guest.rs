@@ -20,7 +20,7 @@ use crate::workspace::Workspace;
 /// One scenario's part of a guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    /// The name of its directory in the guest.
+    /// The name of the scenario's directory in the guest.
     pub(crate) name: String,
     /// The script.
     pub(crate) script: PathBuf,

@@ -106,7 +106,7 @@ pub(crate) struct Objects {
 /// The kernel of a report.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Kernel {
-    /// The name of its folder in the cache.
+    /// The name of the kernel's folder in the cache.
     pub(crate) key: String,
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Machine {
     pub(crate) image_target: &'static str,
     /// The image's place in the build tree.
     pub(crate) image: &'static str,
-    /// How its guests run.
+    /// How the architecture's guests run.
     pub(crate) guest: &'static klpx_guest::Machine,
 }
 

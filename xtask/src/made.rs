@@ -20,7 +20,7 @@ const STAMP: &str = "klpx-fixture-complete";
 /// How a kernel is made.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// Its source.
+    /// The series of the kernel's source.
     pub(crate) series: &'static Series,
     /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
     pub(crate) fragments: &'static [&'static str],

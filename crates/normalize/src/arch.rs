@@ -29,7 +29,7 @@ pub enum Field {
 pub struct RelocationKind {
     /// `r_type`.
     pub code: u32,
-    /// Its name in the psABI.
+    /// The type's name in the psABI.
     pub name: &'static str,
     /// The field that is written.
     pub field: Field,

@@ -159,7 +159,7 @@ type Sorted = (u32, u64, u64, u8, SymbolId);
 pub struct Object<'d> {
     /// The file's tables.
     pub elf: Elf<'d>,
-    /// Its architecture.
+    /// The object's architecture.
     pub arch: Arch,
     /// Special sections.
     pub tables: Vec<Table>,

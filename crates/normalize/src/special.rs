@@ -32,7 +32,7 @@ pub struct TableKind {
     /// Entry forms: size in bytes, and the offsets in an entry where a relocation may stand. The first offset always
     /// has a relocation, which names the place in the function.
     pub forms: &'static [(u8, &'static [u8])],
-    /// What becomes of the entries.
+    /// What a livepatch does with the entries.
     pub policy: Policy,
     /// A section with as many entries, without relocations, and the size of its entries: `.orc_unwind`.
     pub companion: Option<(&'static str, u8)>,
@@ -142,7 +142,7 @@ impl TableKind {
 /// A special section of one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// Its kind.
+    /// The kind of the section.
     pub kind: &'static TableKind,
     /// The section.
     pub section: SectionId,

@@ -8,7 +8,7 @@ use klpx_normalize::name::{Suffixes, anonymous, canonical};
 use klpx_normalize::object::{FileId, Object};
 use project::{CLANG_16, CLANG_19, CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 
-/// A project, and a name that its object has.
+/// A project, and the name of a symbol in its object.
 struct Case {
     what: &'static str,
     tools: &'static [Tools],

@@ -53,7 +53,7 @@ pub struct Unit<'u, 'd> {
     pub gave_way: BTreeSet<SymbolId>,
 }
 
-/// What was checked, for the report.
+/// The numbers of checked things, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Livepatch symbols that the kernel to be patched resolves.

@@ -69,7 +69,7 @@ pub(super) struct Build {
     /// The line with the code, or else the last line of the output.
     pub(super) said: String,
     pub(super) seconds: f64,
-    /// Replaced functions, as `object:function`. Added functions follow.
+    /// Replaced functions, and below them added functions, as `object:function`.
     pub(super) changed: Vec<String>,
     pub(super) new: Vec<String>,
     /// Causes of functions that the patch does not edit.

@@ -28,7 +28,7 @@ pub(crate) struct Test {
     pub(crate) name: String,
     /// The test's run time with no mutant on.
     pub(crate) takes: Duration,
-    /// The mutants that it reaches.
+    /// The mutants that the test reaches.
     pub(crate) reaches: BTreeSet<usize>,
 }
 

@@ -70,9 +70,9 @@ pub(super) struct RawCopy {
 pub(super) struct RawInlined {
     /// The entry of the inlined function.
     pub(super) origin: Origin,
-    /// The subprogram around it: index in the unit's [`UnitFacts::copies`].
+    /// The subprogram around the call: index in the unit's [`UnitFacts::copies`].
     pub(super) holder: u32,
-    /// The inlined call around it: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
+    /// The inlined call around this call: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
     pub(super) parent: u32,
     /// File index of the call.
     pub(super) file: u32,

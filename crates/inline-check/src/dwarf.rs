@@ -1,7 +1,7 @@
 //! DWARF sections of a relocatable object, read in place: relocations are applied as values are read.
 //!
-//! A place in a section is represented as [`address`]. Without it, places in different sections would look alike,
-//! because all sections of an object begin at 0.
+//! A place in a section is represented as [`address`], because all sections of an object begin at 0 and plain offsets
+//! would look alike.
 
 use gimli::{LittleEndian, RelocateReader};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId};

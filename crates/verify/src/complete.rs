@@ -123,8 +123,8 @@ impl Missing<'_, '_, '_> {
         if self.pair.original.is_traced(original) {
             return Err("ftrace reaches it, and no entry of the module's arrays is for it".to_owned());
         }
-        // Without a trace site, its callers are replaced, or it is a part that comes with the function that it was
-        // split from.
+        // If the function has no trace site, its callers are replaced, or the function is a part that comes with the
+        // function it was split from.
         if self.users[self.n].data.contains(&body) {
             return Err("it has no trace site, and data holds its address".to_owned());
         }

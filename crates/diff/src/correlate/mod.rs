@@ -88,7 +88,7 @@ impl Evidence {
 pub struct Unsettled {
     /// The item in the patched object.
     pub patched: ItemId,
-    /// The items of the original that it may be, in their order.
+    /// The items of the original that the patched item may be, in their order.
     pub candidates: Vec<ItemId>,
 }
 

@@ -190,8 +190,8 @@ impl Settling<'_, '_, '_> {
     }
 
     /// Pairs items with the same size, bytes and references that are unique in their group. Equal contents do not prove
-    /// that two variables are the same, nor do they for code that uses items of unknown identity: one user must use
-    /// both.
+    /// that two variables are the same. Nor do they prove it for code that uses items of unknown identity. In both
+    /// cases, a user of one item must also use the other.
     fn by_content(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {

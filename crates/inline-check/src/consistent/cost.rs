@@ -18,7 +18,7 @@ fn body(survey: &Survey, function: &Function) -> i64 {
     survey.copies(function).iter().map(|copy| i64::from(copy.bytes)).max().unwrap_or(0)
 }
 
-/// Returns the cost if every inlined copy becomes a call. A unit with inlined copies only gets an out-of-line copy.
+/// Returns the cost if every inlined copy becomes a call. A unit that only has inlined copies gets an out-of-line copy.
 pub(super) fn out_of_line(survey: &Survey, function: &Function) -> i64 {
     let calls: i64 = survey.inlined(function).iter().map(|call| CALL - i64::from(call.bytes)).sum();
     let have: BTreeSet<TextId> = survey.copies(function).iter().map(|copy| copy.unit).collect();

@@ -1,6 +1,6 @@
 //! Branches between items of one section that the assembler resolved. The kernel puts some functions into a section by
 //! name (`.sched.text`, `.spinlock.text`, `.ref.text`, ...). They call local functions of the same section without a
-//! relocation. On arm64 the replacements of their alternatives branch back into them in the same way.
+//! relocation. On arm64 the replacements of alternatives branch back into their function in the same way.
 
 use object::endian::LittleEndian as LE;
 

@@ -29,7 +29,7 @@ pub(super) struct FileName {
     /// The folder that the compiler ran in.
     pub(super) folder: Text,
     pub(super) directory: Text,
-    /// The file name; [`Text::None`] if there is no file.
+    /// The file name; `Text::None` if there is no file.
     pub(super) name: Text,
 }
 
@@ -177,9 +177,9 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
 struct Scope {
     /// The entry's depth in the tree.
     depth: isize,
-    /// The subprogram if it has code; else [`NONE`].
+    /// The subprogram if it has code; else `NONE`.
     copy: u32,
-    /// The inlined call if the entry is one; else [`NONE`].
+    /// The inlined call if the entry is one; else `NONE`.
     inlined: u32,
 }
 

@@ -166,7 +166,7 @@ mod tests {
         let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
         assert!(read(&zstd).is_err());
         let mut xz = compressed(Format::Xz, b"small");
-        // Stream header 12 bytes; block header: size, flags, filter 0x21, one property byte, then the dictionary's size.
+        // Stream header of 12 bytes; block header: size, flags, filter 0x21, one property byte, the dictionary's size.
         assert_eq!(xz[14..16], [0x21, 1], "the block header has the shape that this test changes");
         xz[16] = 40;
         let size = (usize::from(xz[12]) + 1) * 4;

@@ -221,8 +221,8 @@ impl<'e, 'd> File<'e, 'd> {
     }
 
     /// Returns the thing that a symbol names. A label names the thing that begins at its place. If no thing begins
-    /// there, the thing ends at the next name, or has no bytes if the section has none. An array without elements is a
-    /// label.
+    /// there, the label's own thing ends at the next name, or has no bytes if the section has none. An array without
+    /// elements is a label.
     pub(crate) fn body(&self, symbol: SymbolId) -> Body {
         let section = self.elf.symbol_section(symbol).unwrap_or(SectionId(0));
         let entry = self.elf.symbol_value(symbol);
@@ -279,7 +279,7 @@ impl<'e, 'd> File<'e, 'd> {
         label.map(|id| self.body(id))
     }
 
-    /// Returns the thing that ends at a place where nothing begins: a loop over an array stops there.
+    /// Returns the thing that ends at a place that is also its section's end: a loop over an array stops there.
     fn ending(&self, section: SectionId, at: u64) -> Option<Body> {
         let before = self.named.partition_point(|named| (named.0, named.1) < (section, at));
         let &(of, start, Reverse(size), id) = self.named[..before].iter().next_back()?;

@@ -45,7 +45,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Checks that every undefined symbol is found by the rules of the loader or the livepatch core.
+    /// Checks that the loader or the livepatch core finds every symbol that the module does not define, by their rules.
     fn check_symbols(&mut self) {
         for id in self.elf.symbol_ids() {
             let name = String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned();

@@ -1,5 +1,5 @@
-//! Packages of Debian that are unpacked, not installed: other suites and other architectures, from the machine's own
-//! mirror.
+//! Unpacks Debian packages without installing them, including packages of other suites and other architectures. They
+//! come from the machine's own mirror.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -11,13 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::packages::os_release;
 use crate::process;
 
-/// Names that mark the stanza of the main archive besides the running release's own.
+/// Suites that mark the stanza of the main archive, besides the running release's own codename.
 const MAIN_SUITES: &[&str] = &["stable", "testing", "unstable", "sid", "bookworm", "trixie", "forky"];
-/// How the suites of the security archive end.
+/// The ending of the security archive's suites.
 const SECURITY: &str = "-security";
 
-/// Downloads the newest version of a package that one of the suites has (none named: the machine's own release), for
-/// another architecture if one is named, and returns the directory in `scratch` where its files lie.
+/// Downloads the newest version of a package that one of the suites has, for another architecture if one is named.
+/// Without suites, uses the machine's own release. Returns the directory in `scratch` with the package's files.
 pub(crate) fn fetch(
     scratch: &Path,
     package: &str,
@@ -33,13 +33,13 @@ pub(crate) fn fetch(
     Ok(files)
 }
 
-/// Unpacks a package into a directory, without the files that one of tar's patterns means.
+/// Unpacks a package into a directory, without the files that match one of tar's patterns.
 pub(crate) fn unpack(deb: &Path, directory: &Path, without: &[String]) -> Result<()> {
     fs::create_dir_all(directory)?;
     let mut files = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(Stdio::piped()).spawn()?;
     let stdout = files.stdout.take().context("dpkg-deb's output is piped")?;
     let mut tar = Command::new("tar");
-    // Where /lib is a link to /usr/lib, as on every machine by now, it stays one.
+    // Where /lib is a link to /usr/lib, as on every machine by now, the link stays.
     tar.args(["--extract", "--file=-", "--no-same-owner", "--keep-directory-symlink"]);
     tar.args(without.iter().map(|pattern| format!("--exclude={pattern}")));
     tar.arg("--directory").arg(directory).stdin(stdout);
@@ -51,7 +51,7 @@ pub(crate) fn unpack(deb: &Path, directory: &Path, without: &[String]) -> Result
     Ok(())
 }
 
-/// Debian's order of versions.
+/// Compares versions in Debian's order.
 pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let holds = |operator: &str| {
         Command::new("dpkg")
@@ -68,18 +68,18 @@ pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Some suites of the machine's archives, through apt with its own sources, lists and cache: the machine's package
-/// state is neither used nor changed.
+/// Some suites of the machine's archives, read through apt with separate sources, lists and cache. The machine's
+/// package state is neither used nor changed.
 pub(crate) struct Repository<'a> {
     scratch: &'a Path,
     architecture: Option<&'a str>,
-    /// Why the lists could not be refreshed. A mirror may lack one of the suites: what counts is whether a package
-    /// turns up.
+    /// The reason why the lists could not be refreshed. A mirror may lack one of the suites; only a missing package
+    /// counts.
     stale: Option<String>,
 }
 
 impl<'a> Repository<'a> {
-    /// Reads the lists of the suites; of the machine's own release when none is named.
+    /// Reads the lists of the suites, or of the machine's own release if none is named.
     pub(crate) fn open(
         scratch: &'a Path,
         architecture: Option<&'a str>,
@@ -102,31 +102,31 @@ impl<'a> Repository<'a> {
         self.scratch.join("klpx.sources")
     }
 
-    /// Names of packages that begin so.
+    /// Returns the names of packages that begin like this.
     pub(crate) fn names(&self, beginning: &str) -> Result<Vec<String>> {
         let names = process::output(self.command("apt-cache").args(["pkgnames", beginning]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Every version of a package that the suites have.
+    /// Returns every version of a package that the suites have.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let versions = process::output(self.command("apt-cache").args(["madison", package]))?;
         let versions = versions.lines().filter_map(|line| line.split('|').nth(1));
         Ok(versions.map(|version| version.trim().to_owned()).collect())
     }
 
-    /// The newest version of a package.
+    /// Returns the newest version of a package.
     pub(crate) fn newest(&self, package: &str) -> Result<String> {
         let newest = self.versions(package)?.into_iter().max_by(|a, b| compare_versions(a, b));
         newest.with_context(|| format!("the configured mirror has no {package}{}", self.excuse()))
     }
 
-    /// Why something may not be there.
+    /// Returns the reason why a package may be missing.
     pub(crate) fn excuse(&self) -> String {
         self.stale.iter().map(|why| format!("\n{why}")).collect()
     }
 
-    /// Names of the packages that one depends on, alternatives too.
+    /// Returns the names of the packages on which a package depends, including alternatives.
     pub(crate) fn dependencies(&self, package: &str, version: &str) -> Result<Vec<String>> {
         let what = format!("{package}={version}");
         let record = process::output(self.command("apt-cache").args(["show", "--no-all-versions", &what]))?;
@@ -135,12 +135,12 @@ impl<'a> Repository<'a> {
         Ok(names.map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect())
     }
 
-    /// Downloads one version of a package into a directory, where it may lie already.
+    /// Downloads one version of a package into a directory, which may have the package already.
     pub(crate) fn download(&self, directory: &Path, package: &str, version: &str) -> Result<PathBuf> {
         let mut command = self.command("apt-get");
         command.current_dir(directory).args(["download", &format!("{package}={version}")]);
         process::output(&mut command)?;
-        // The colon of an epoch is escaped in names of files.
+        // In file names, the colon of an epoch is escaped.
         let start = format!("{package}_{}_", version.replace(':', "%3a"));
         let is_it = |path: &PathBuf| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -188,7 +188,7 @@ struct Archive {
 }
 
 impl Archive {
-    /// A deb822 stanza for other suites of the same archive.
+    /// Returns a deb822 stanza for other suites of the same archive.
     fn stanza(&self, suites: &[&str]) -> String {
         let mut text =
             format!("Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n", self.uris, suites.join(" "));
@@ -198,25 +198,25 @@ impl Archive {
         text
     }
 
-    /// True for the archive that the release itself comes from, not its security or other side archives.
+    /// Returns true for the archive of the release itself, but not for its security or other side archives.
     fn is_main(&self, codename: &str) -> bool {
         let suite = |name: &String| name == codename || MAIN_SUITES.contains(&name.as_str());
         self.suites.iter().any(suite) && self.components.iter().any(|component| component == "main")
     }
 
-    /// True for the archive of security updates.
+    /// Returns true for the archive of security updates.
     fn is_security(&self) -> bool {
         let suite = |name: &String| name.ends_with(SECURITY) || name.ends_with("/updates");
         self.suites.iter().any(suite) && self.components.iter().any(|component| component == "main")
     }
 }
 
-/// A deb822 file that gives the suites from the machine's own archives.
+/// Returns a deb822 file that provides the suites from the machine's own archives.
 pub(crate) fn sources(suites: &[&str]) -> Result<String> {
     stanzas(&archives()?, suites, &os_release("VERSION_CODENAME").unwrap_or_default())
 }
 
-/// Stanzas that give the suites from those of the machine's archives that have them.
+/// Returns stanzas that provide the suites from the machine's archives that have them.
 fn stanzas(archives: &[Archive], suites: &[&str], codename: &str) -> Result<String> {
     let (security, main): (Vec<&str>, Vec<&str>) = suites.iter().partition(|suite| suite.ends_with(SECURITY));
     let mut text = String::new();
@@ -228,7 +228,7 @@ fn stanzas(archives: &[Archive], suites: &[&str], codename: &str) -> Result<Stri
     if !security.is_empty() {
         match archives.iter().find(|archive| archive.is_security()) {
             Some(archive) => text.push_str(&format!("\n{}", archive.stanza(&security))),
-            // The other suites may have what is wanted.
+            // The other suites may have the wanted packages.
             None if !main.is_empty() => {}
             None => bail!("no entry of apt's sources serves security updates of {codename}"),
         }
@@ -236,7 +236,7 @@ fn stanzas(archives: &[Archive], suites: &[&str], codename: &str) -> Result<Stri
     Ok(text)
 }
 
-/// The archives that this machine's packages come from.
+/// Returns the archives of this machine's packages.
 fn archives() -> Result<Vec<Archive>> {
     if os_release("ID").as_deref() != Some("debian") {
         bail!("this is not Debian");

@@ -10,7 +10,8 @@ use crate::{apt, ui};
 
 const PACKAGE: &str = "busybox-static";
 
-/// The installed one where it runs here, else the package for the other architecture, unpacked in the cache.
+/// Returns the installed busybox where it runs here; else the one of the other architecture's package, unpacked in the
+/// cache.
 pub(crate) fn of(workspace: &Workspace, machine: &Machine) -> Result<PathBuf> {
     if machine.is_native() {
         return Ok(klpx_guest::busybox()?);

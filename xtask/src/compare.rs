@@ -1,4 +1,4 @@
-//! Expected against actual change sets: what is missing, what is too much, in words.
+//! Compares expected and actual change sets, and tells in words which functions are missing or too much.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use crate::klpx::Change;
 /// One function of a change set, as `object:function kind`.
 pub(crate) type Item = String;
 
-/// An item from its parts. LTO gives promoted names a hash that no data can foresee; it is dropped.
+/// Makes an item from its parts. LTO adds a hash to promoted names, which test data can't foresee; the hash is dropped.
 pub(crate) fn item(object: &str, function: &str, kind: &str) -> Item {
     format!("{object}:{} {kind}", without_hash(function))
 }
 
-/// `name.llvm.123` without its hash.
+/// Removes the hash of `name.llvm.123`.
 pub(crate) fn without_hash(name: &str) -> &str {
     match name.rsplit_once(".llvm.") {
         Some((base, hash)) if hash.bytes().all(|byte| byte.is_ascii_digit()) => base,
@@ -20,20 +20,20 @@ pub(crate) fn without_hash(name: &str) -> &str {
     }
 }
 
-/// A report's changes as items.
+/// Returns a report's changes as items.
 pub(crate) fn items(changes: &[Change]) -> BTreeSet<Item> {
     changes.iter().map(|change| item(&change.object, &change.function, &change.kind)).collect()
 }
 
-/// One line for each difference; none when the sets are equal.
+/// Returns one line for each difference; none if the sets are equal.
 pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) -> Vec<String> {
     let missing = expected.difference(actual).map(|item| format!("not in the change set: {item}"));
     let extra = actual.difference(expected).map(|item| format!("too much in the change set: {item}"));
     missing.chain(extra).collect()
 }
 
-/// What the guest will find in sysfs: `object/function` of every replaced function, sorted as its own `sort` does. Two
-/// functions of one name are two lines.
+/// Returns the text that the guest will find in sysfs: `object/function` of every replaced function, in the order of
+/// the guest's `sort`. Two functions of one name are two lines.
 pub(crate) fn replaces<'i>(expected: impl IntoIterator<Item = &'i Item>) -> String {
     let changed = expected.into_iter().filter_map(|item| item.strip_suffix(" changed"));
     let mut lines: Vec<String> = changed.map(|item| item.replacen(':', "/", 1)).collect();

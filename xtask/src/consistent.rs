@@ -1,5 +1,5 @@
-//! `klpx inline-check --consistent` on whole kernels: builds with its lists, what ftrace sees of a function before and
-//! after, and of one that a livepatch replaces.
+//! Tries `klpx inline-check --consistent` on whole kernels: builds with its lists, the calls that ftrace sees before
+//! and after, and the calls of a function that a livepatch replaces.
 
 mod livepatch;
 
@@ -21,19 +21,20 @@ use crate::tried::Tried;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// A function that compilers inline into one of its callers, where it is declared, and that caller's file.
+/// A function that compilers inline into one of its callers, and the file of the function and the caller.
 const FUNCTION: &str = "do_prlimit";
 const UNIT: &str = "kernel/sys.c";
-/// The same in a module. It is what is livepatched: of a ThinLTO kernel klpx compiles the units of one link, and a module
-/// has few.
+/// The same for a module. This function is livepatched, because klpx compiles all units of one link of a ThinLTO
+/// kernel, and a module has few.
 const PATCHED: [&str; 2] = ["raid1_size", "drivers/md/raid1.c"];
-/// How often the workload calls it from where it is inlined (getrlimit), and from elsewhere (prlimit64).
+/// The number of the workload's calls of the function from where it is inlined (getrlimit), and from elsewhere
+/// (prlimit64).
 const INLINED_CALLS: u32 = 300;
 const CALLS: u32 = 40;
-/// More builds than a kernel needs.
+/// More builds than any kernel needs.
 const MOST_BUILDS: usize = 8;
 
-/// Counts the workload's calls by ftrace. What the program's own start needs is not its workload.
+/// Counts the workload's calls with ftrace. Calls that the start of the program makes do not count.
 const COUNT: &str = r#"
 cd /sys/kernel/tracing
 echo do_prlimit >set_ftrace_filter
@@ -58,7 +59,7 @@ while read -r name time; do say shown "$name $time"; done </tmp/loops
 check "loops that were timed" 3 "$(wc -l </tmp/loops)"
 "#;
 
-/// The JSON of `klpx inline-check --consistent` (schema 1), as far as it is looked at.
+/// The parts of the JSON of `klpx inline-check --consistent` (schema 1) that the checks read.
 #[derive(Debug, Deserialize)]
 struct Said {
     builds: Vec<Figures>,
@@ -86,13 +87,14 @@ struct Left {
     why: String,
 }
 
-/// Lists and wrapper know compilers, not architectures: one kernel made here by each compiler will do.
+/// Returns true for the kernels to try: lists and wrapper depend on compilers, not on architectures, so one kernel made
+/// here by each compiler is enough.
 pub(crate) fn is_for(kernel: &Kernel) -> bool {
     kernel.recipe().is_some_and(|recipe| recipe.llvm.is_none() || kernel.machine.is_native())
 }
 
-/// One function of a kernel and one of a module are made whole: their units are compiled again in a copy of the build
-/// tree, and the kernel linked.
+/// Makes one function of a kernel and one function of a module whole: compiles their units again in a copy of the build
+/// tree, and links the kernel.
 pub(crate) fn one_function(
     workspace: &Workspace,
     klpx: &Klpx,
@@ -115,7 +117,7 @@ pub(crate) fn one_function(
             PATCHED[0]
         ));
     }
-    // Under the compiler's own name the wrapper changes no command, so that make compiles nothing else anew.
+    // Under the compiler's own name the wrapper changes no command, so make compiles nothing else again.
     let bin = lists.join("bin");
     fs::create_dir_all(&bin)?;
     std::os::unix::fs::symlink("../cc", bin.join(built.kernel.compiler().context("its compiler")?))?;
@@ -141,7 +143,7 @@ pub(crate) fn one_function(
     Ok(results)
 }
 
-/// ftrace's count of calls on the plain kernel, which misses some, and on the consistent one.
+/// Checks ftrace's count of calls: the plain kernel misses some, the consistent kernel none.
 fn counted(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
     let mut results = Vec::new();
     let sides = [
@@ -187,7 +189,7 @@ fn in_guest(
     Ok(guest::run(workspace, built, &[task], &console)?.remove(name).unwrap_or_default())
 }
 
-/// Whole kernels, built until none of their functions is half-inlined. `Ok(false)`: something failed.
+/// Builds whole kernels until none of their functions is half-inlined. Returns `Ok(false)` if something failed.
 pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[String]) -> Result<bool> {
     let all = ["thinlto".to_owned(), "gcc".to_owned()];
     let kernels = kernel::select(if kernels.is_empty() { &all[..] } else { kernels })?;
@@ -211,7 +213,7 @@ pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[Stri
 fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
     let start = Instant::now();
     let folder = results_dir.join(built.kernel.name).join("consistent-whole");
-    // What was begun with the same kernel and the same klpx goes on; builds are long.
+    // A run with the same kernel and the same klpx is continued, because builds take long.
     let of = format!("{}\n{}\n", built.tree.display(), klpx.identity()?);
     if !fs::read_to_string(folder.join("of")).is_ok_and(|known| known == of) {
         fresh(results_dir, built, "consistent-whole")?;
@@ -247,7 +249,7 @@ fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) 
     Ok(results)
 }
 
-/// What is wrong with the last build; says what its lists are.
+/// Prints the size of the lists and returns the faults of the last build.
 fn settled(said: &Said) -> Vec<String> {
     ui::say(&format!(
         "  {} never inlined, {} inlined everywhere, {} kept; {} bytes by estimate",
@@ -268,7 +270,7 @@ fn settled(said: &Said) -> Vec<String> {
     failures
 }
 
-/// Boot time and loops on both kernels, side by side.
+/// Compares the boot time and the loops of both kernels.
 fn timed(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
     let start = Instant::now();
     let mut failures = Vec::new();
@@ -295,7 +297,7 @@ fn timed(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path
     Ok(vec![tried(plain, "consistent-times", "boot time and loops", failures, start)])
 }
 
-/// A folder without what an earlier run left there.
+/// Returns a folder without the files of an earlier run.
 fn fresh(results_dir: &Path, built: &Built, name: &str) -> Result<PathBuf> {
     let folder = results_dir.join(built.kernel.name).join(name);
     if folder.exists() {
@@ -305,7 +307,7 @@ fn fresh(results_dir: &Path, built: &Built, name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// What klpx says of a build, and the lists it makes.
+/// Runs klpx on a build, which makes lists, and returns the JSON.
 fn look(klpx: &Klpx, tree: &Path, lists: &Path, options: &[&str]) -> Result<Said> {
     let mut command = klpx.command();
     command.args(["inline-check", "--consistent", "--json", "--build-dir"]).arg(tree);
@@ -313,7 +315,7 @@ fn look(klpx: &Klpx, tree: &Path, lists: &Path, options: &[&str]) -> Result<Said
     serde_json::from_str(&process::output(&mut command)?).context("the JSON of --consistent")
 }
 
-/// Runs make; how many objects it made.
+/// Runs make and returns the number of objects that it made.
 fn build(make: &mut Command, log: &Path, step: &mut ui::Step) -> Result<u32> {
     let mut objects = 0;
     process::logged(make, log, |line| {

@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: from a machine with Rust to a livepatch that changes a kernel in QEMU, and changes it back.
+//! `cargo xtask demo`: starts on a machine with Rust, and ends with a livepatch that changes a kernel in QEMU and is
+//! unloaded again.
 
 use std::path::PathBuf;
 
@@ -101,7 +102,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(verdict.good())
 }
 
-/// A path of the repository as one would type it there.
+/// Returns a path of the repository as one would type it there.
 fn shown_path(workspace: &Workspace, path: &std::path::Path) -> String {
     path.strip_prefix(&workspace.root)
         .map(PathBuf::from)

@@ -1,4 +1,4 @@
-//! A disk with Debian 12 and systemd, which guests boot from.
+//! Makes a disk with Debian 12 and systemd, from which guests boot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// What makes it.
+/// The needs for making the disk.
 pub(crate) const NEEDS: [Need; 3] = [Need::Disk, Need::Guest, Need::Packages];
 
 const SUITE: &str = "bookworm";
-/// What is on it besides what every Debian has.
+/// The packages on the disk besides those of every Debian.
 const PACKAGES: &str = "kmod,rpm,systemd-sysv";
-/// How much is free on it, in bytes.
+/// Free space on the disk, in bytes.
 const ROOM: u64 = 256 << 20;
 
-/// A copy of the disk in a folder. The disk itself is made by the first call and kept.
+/// Copies the disk into a folder. The first call makes the disk itself, which is kept.
 pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     let disk = ensure(workspace)?;
     let copy = folder.join("disk");
@@ -32,11 +32,11 @@ pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// A guest of a kernel that boots from a disk, with further modules of the kernel at hand.
+/// Returns a guest of a kernel that boots from a disk and has further modules of the kernel at hand.
 pub(crate) fn guest(workspace: &Workspace, built: &Built, disk: PathBuf, modules: &[&str]) -> Result<Guest> {
     let known = Modules::read(&built.modules_root())?;
     let wanted = DISK_MODULES.iter().chain(modules).map(|&name| name.to_owned());
-    // What has no file is built in.
+    // A module without a file is built in.
     let wanted: Vec<String> = wanted.filter(|name| known.names().contains(name)).collect();
     Ok(Guest {
         machine: built.kernel.machine.guest,
@@ -64,7 +64,7 @@ fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     fs::write(&sources, apt::sources(&[SUITE])?)?;
     let made = scratch.path().join("disk.ext2");
     let mut command = Command::new("mmdebstrap");
-    // A mirror that stands still for weeks is as good as another one: signatures are checked all the same.
+    // A mirror that stands still for weeks is good enough, because signatures are still checked.
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     for pattern in ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"] {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
@@ -75,7 +75,7 @@ fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let file = fs::OpenOptions::new().write(true).open(&made)?;
     file.set_len(file.metadata()?.len() + ROOM)?;
     drop(file);
-    // A journal: the guest goes down in the middle of its work.
+    // The disk needs a journal, because the guest goes down in the middle of its work.
     for (program, options) in [("e2fsck", &["-fp"][..]), ("resize2fs", &[]), ("tune2fs", &["-j"])] {
         step.at(program);
         process::output(Command::new(program).args(options).arg(&made))?;

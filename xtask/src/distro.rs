@@ -1,5 +1,5 @@
-//! Another release of Debian as a root directory that klpx runs in, with a kernel's packages where that release has
-//! them. Mounts happen in a namespace of the one command; nothing is left behind.
+//! Another release of Debian as a root directory in which klpx runs, with a kernel's packages at that release's usual
+//! places. Mounts exist only in the namespace of one command, so nothing is left behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use crate::workspace::Workspace;
 /// A release of Debian.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Distro {
-    /// What its root is made from.
+    /// The suite from which the root is made.
     suite: &'static str,
-    /// Its compiler for kernels.
+    /// The release's compiler for kernels.
     compiler: &'static str,
 }
 
 impl Distro {
-    /// True where this machine runs it.
+    /// Returns true if this machine runs the release.
     pub(crate) fn is_here(&self) -> bool {
         os_release("VERSION_CODENAME").as_deref() == Some(self.suite)
     }
@@ -33,16 +33,16 @@ impl Distro {
 pub(crate) static BOOKWORM: Distro = Distro { suite: "bookworm", compiler: "gcc-12" };
 /// Debian 13.
 pub(crate) static TRIXIE: Distro = Distro { suite: "trixie", compiler: "gcc-14" };
-/// Debian of tomorrow.
+/// The next Debian.
 pub(crate) static SID: Distro = Distro { suite: "sid", compiler: "gcc-16" };
 
-/// What a user of klpx installs besides the kernel's packages and its compiler.
+/// The packages that a user of klpx installs besides the kernel's packages and its compiler.
 const PACKAGES: &[&str] = &["bc", "bison", "flex", "git", "libelf-dev", "make", "perl", "xz-utils"];
-/// Directories of a kernel's packages.
+/// The directories of a kernel's packages.
 const OF_KERNEL: &str = "boot usr/src usr/lib/debug usr/lib/modules";
 
-/// Lays a kernel's packages and shared directories into a root and runs a command there: root, sysroot, number of shared
-/// directories, these, command.
+/// Puts a kernel's packages and shared directories into a root, and runs a command there. Arguments: root, sysroot,
+/// number of shared directories, the directories, the command.
 const ENTER: &str = r#"
 set -e
 root=$1 sysroot=$2 shared=$3
@@ -69,7 +69,7 @@ cd "$root"
 exec chroot "$root" "$@"
 "#;
 
-/// The root directory of a release, made by the first call.
+/// Returns the root directory of a release, which the first call makes.
 pub(crate) fn ensure(workspace: &Workspace, distro: &Distro) -> Result<PathBuf> {
     let roots = workspace.cache_dir("roots")?;
     let root = roots.join(distro.suite);
@@ -90,7 +90,7 @@ pub(crate) fn ensure(workspace: &Workspace, distro: &Distro) -> Result<PathBuf> 
     let made = scratch.path().join("root");
     let include = [PACKAGES, &[distro.compiler]].concat().join(",");
     let mut command = Command::new("mmdebstrap");
-    // A mirror that stands still for weeks is as good as another one: signatures are checked all the same.
+    // A mirror that stands still for weeks is good enough, because signatures are still checked.
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     command.args(["--variant=minbase", "--mode=root", "--quiet"]).arg(format!("--include={include}"));
     command.arg(distro.suite).arg(&made).arg(&sources);
@@ -100,8 +100,8 @@ pub(crate) fn ensure(workspace: &Workspace, distro: &Distro) -> Result<PathBuf> 
     Ok(root)
 }
 
-/// A command that runs what its further arguments say inside a root, with a kernel's packages and with directories of
-/// the host under their own names.
+/// Returns a command that runs its further arguments inside a root. The root has a kernel's packages, and directories
+/// of the host under the same names.
 pub(crate) fn enter(root: &Path, sysroot: &Path, shared: &[&Path]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &ENTER.replace("OF_KERNEL", OF_KERNEL), "enter"]);

@@ -1,4 +1,4 @@
-//! External modules of scenarios, built as a user builds them: by the kernel's headers package or build tree, and
+//! Builds external modules of scenarios as a user builds them: with the kernel's headers package or build tree, and
 //! without klpx.
 
 use std::fs;
@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 use crate::kernel::Built;
 use crate::process;
 
-/// Shows a headers package where its makefiles look for their other parts: below `/usr`.
+/// Mounts a headers package below `/usr`, where its makefiles look for their other parts.
 const WITH_PACKAGES: &str =
     r#"mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr && shift && exec "$@""#;
 
-/// Builds the modules of a source folder below `output`. Gives the folder with the `.ko` files.
+/// Builds the modules of a source folder below `output`. Returns the folder with the `.ko` files.
 pub(crate) fn build(built: &Built, source: &Path, output: &Path) -> Result<PathBuf> {
     let folder = output.join("external");
     fs::create_dir_all(&folder)?;
@@ -36,7 +36,7 @@ pub(crate) fn build(built: &Built, source: &Path, output: &Path) -> Result<PathB
     Ok(folder)
 }
 
-/// The modules in a folder, by file name.
+/// Returns the modules in a folder, by file name.
 pub(crate) fn modules(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {

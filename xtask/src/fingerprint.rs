@@ -1,4 +1,5 @@
-//! Whether a tree was touched: every file's path, type, size, mode, time, inode, and for small trees its content.
+//! Detects whether a tree was touched, by every file's path, type, size, mode, time and inode, and for small trees its
+//! content.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +13,7 @@ use walkdir::WalkDir;
 pub(crate) struct Fingerprint(Vec<(String, [u8; 32])>);
 
 impl Fingerprint {
-    /// Reads a tree. With `content`, every byte of it.
+    /// Reads a tree. `content` adds every byte of it.
     pub(crate) fn of(tree: &Path, content: bool) -> Result<Fingerprint> {
         let mut entries = Vec::new();
         for entry in WalkDir::new(tree).sort_by_file_name() {
@@ -35,7 +36,7 @@ impl Fingerprint {
         Ok(Fingerprint(entries))
     }
 
-    /// Paths that are not as they were.
+    /// Returns the paths that differ from an earlier state.
     pub(crate) fn changed_since(&self, before: &Fingerprint) -> Vec<String> {
         let of = |side: &Fingerprint| side.0.iter().cloned().collect::<std::collections::BTreeSet<_>>();
         let mut paths: Vec<String> =

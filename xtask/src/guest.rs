@@ -1,4 +1,4 @@
-//! Guests of this project's kernels: what scenarios run in, with the helpers that are compiled for them.
+//! Guests of this project's kernels, in which scenarios run, and the helper programs that are compiled for them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,17 @@ use crate::workspace::Workspace;
 /// One scenario's part of a guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    /// The name of its directory in the guest.
+    /// The name of the scenario's directory in the guest.
     pub(crate) name: String,
     /// The script.
     pub(crate) script: PathBuf,
     /// Further files beside the script: name and content.
     pub(crate) files: Vec<(String, Vec<u8>)>,
-    /// Modules of the kernel that it loads.
+    /// Modules of the kernel that the scenario loads.
     pub(crate) modules: Vec<String>,
-    /// C programs of `kernel-fixtures/helpers` that it calls.
+    /// C programs of `kernel-fixtures/helpers` that the scenario calls.
     pub(crate) helpers: Vec<String>,
-    /// Pieces of console lines that are complaints elsewhere and expected here.
+    /// Parts of console lines that would be complaints elsewhere, but are expected here.
     pub(crate) console: Vec<String>,
 }
 
@@ -43,7 +43,8 @@ impl Task {
     }
 }
 
-/// Runs the tasks in one guest; boots again without the one that took the guest down, so that it hides no other.
+/// Runs the tasks in one guest. If a task takes the guest down, boots again without it, so that the other tasks also
+/// run.
 pub(crate) fn run(
     workspace: &Workspace,
     built: &Built,
@@ -56,7 +57,7 @@ pub(crate) fn run(
     Ok(guest.run(&tasks, log)?)
 }
 
-/// A guest with everything that the tasks need.
+/// Makes a guest with everything that the tasks need.
 fn guest(workspace: &Workspace, built: &Built, tasks: &[Task], scratch: &Path) -> Result<Guest> {
     let machine = built.kernel.machine;
     let mut names: Vec<String> = tasks.iter().flat_map(|task| &task.modules).cloned().collect();
@@ -76,7 +77,8 @@ fn guest(workspace: &Workspace, built: &Built, tasks: &[Task], scratch: &Path) -
     Ok(Guest { machine: machine.guest, image: built.image(), busybox, modules, programs, disk, arguments })
 }
 
-/// A module of the kernel without its debug sections: the guest's memory is small. Shipped modules have none.
+/// Returns a module of the kernel without its debug sections, because the guest's memory is small. Shipped modules have
+/// no debug sections.
 fn stripped(module: &Module, built: &Built, scratch: &Path) -> Result<Vec<u8>> {
     if built.release.is_some() {
         return Ok(module.data.clone());
@@ -88,7 +90,7 @@ fn stripped(module: &Module, built: &Built, scratch: &Path) -> Result<Vec<u8>> {
     Ok(std::fs::read(&file)?)
 }
 
-/// A helper program that needs nothing in the guest.
+/// Compiles a helper program that needs nothing in the guest.
 fn compiled(workspace: &Workspace, helper: &str, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
     let source = workspace.fixtures("helpers").join(format!("{helper}.c"));
     let output = scratch.join(helper);

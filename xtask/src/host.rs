@@ -1,4 +1,4 @@
-//! `klpx-host` in a guest of a stock kernel: what it loads, refuses, takes back and loads at boot.
+//! Tries `klpx-host` in a guest of a stock kernel: which livepatches it loads, refuses, unloads and loads at boot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use crate::{busybox, dist, process, trials, ui};
 /// A livepatch of the tests.
 pub(crate) struct Livepatch {
     pub(crate) name: &'static str,
-    /// What it is built from, below `kernel-fixtures`.
+    /// The patches to build from, below `kernel-fixtures`.
     patches: &'static [&'static str],
     /// Further options of `klpx build`.
     options: &'static [&'static str],
 }
 
-/// A fix.
+/// A livepatch with one fix.
 pub(crate) const ONE: Livepatch = Livepatch {
     name: "one",
     patches: &[VERSION],
@@ -33,19 +33,20 @@ pub(crate) const ONE: Livepatch = Livepatch {
         "--description=one of the tests",
     ],
 };
-/// The fix and another one, so that it can take the place of the first.
+/// The fix together with a second fix, so that this livepatch can replace the first.
 pub(crate) const TWO: Livepatch =
     Livepatch { name: "two", patches: &[VERSION, SLEEP], options: &["--module-version=2"] };
-/// Livepatches that are not cumulative, of the same function.
+/// Livepatches that are not cumulative, for the same function.
 const MORE: Livepatch = Livepatch { name: "more", patches: &[VERSION], options: &["--no-replace"] };
 const AGAIN: Livepatch = Livepatch { name: "again", ..MORE };
 const VERSION: &str = "scenarios/01-proc-string/version.patch";
-/// Changes what a sleeping task is in.
+/// Changes a function in which a task sleeps.
 const SLEEP: &str = "scenarios/26-shared-names/nanosleep.patch";
-/// What the kernel complains of when a function is not there.
+/// The kernel's complaint about a missing function.
 const COMPLAINTS: &[&str] = &["not found in symbol table"];
 
-/// True for the kernel that it is tried on: what it does has nothing to do with how a kernel was built.
+/// Returns true for the kernel on which klpx-host is tried. One is enough, because klpx-host does not depend on how a
+/// kernel was built.
 pub(crate) fn is_for(built: &Built) -> bool {
     trials::is_for(built) && built.kernel.name == "debian-6.12"
 }
@@ -89,7 +90,7 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
     Ok(tried)
 }
 
-/// The livepatches, by the names that the scripts call them.
+/// Returns the livepatches, by the names that the scripts use.
 fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for livepatch in [ONE, TWO, MORE, AGAIN] {
@@ -100,7 +101,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
     files.push(("other-release.ko".to_owned(), for_other_release(&one, built)?));
     files.push(("other-build.ko".to_owned(), for_other_build(&one)?));
     files.push(("gone.ko".to_owned(), trials::renamed(&output.join("livepatch-one.ko"))?));
-    // Another module under the name of the first: its own build ID tells them apart.
+    // A different module under the name of the first: its build ID tells the two apart.
     let again = &files.iter().find(|(name, _)| name == "again.ko").context("it was built")?.1;
     let renamed = replaced(again, b"name=livepatch_again\0", b"name=livepatch_one\0\0\0")?;
     files.push(("renamed.ko".to_owned(), renamed));
@@ -108,7 +109,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
 }
 
 impl Livepatch {
-    /// Builds it with further options, and gives the module.
+    /// Builds the livepatch with further options, and returns the module.
     pub(crate) fn build(
         &self,
         workspace: &Workspace,
@@ -134,7 +135,7 @@ impl Livepatch {
     }
 }
 
-/// A livepatch's bytes, as if it had been built for a kernel of another release.
+/// Returns a livepatch's bytes, changed as if it had been built for a kernel of another release.
 pub(crate) fn for_other_release(module: &[u8], built: &Built) -> Result<Vec<u8>> {
     let release = built.release.as_deref().context("a stock kernel has a release")?;
     let vermagic = format!("vermagic={release} ");
@@ -142,7 +143,7 @@ pub(crate) fn for_other_release(module: &[u8], built: &Built) -> Result<Vec<u8>>
     replaced(module, vermagic.as_bytes(), other.as_bytes())
 }
 
-/// A livepatch's bytes, as if it had been built for another build of the same release.
+/// Returns a livepatch's bytes, changed as if it had been built for another build of the same release.
 pub(crate) fn for_other_build(module: &[u8]) -> Result<Vec<u8>> {
     let at = module.windows(BUILD_ID.len()).position(|bytes| bytes == BUILD_ID.as_bytes());
     let at = at.context("the livepatch says which build it is for")? + BUILD_ID.len();
@@ -153,7 +154,7 @@ pub(crate) fn for_other_build(module: &[u8]) -> Result<Vec<u8>> {
 
 const BUILD_ID: &str = "kernel_build_id=";
 
-/// Bytes with every occurrence of a piece replaced by one of its length.
+/// Replaces every occurrence of a piece with another piece of the same length.
 pub(crate) fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = bytes.to_vec();
     let places: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from)).collect();
@@ -166,7 +167,7 @@ pub(crate) fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// The scripts of `kernel-fixtures/host`, in the order of their names.
+/// Returns the scripts of `kernel-fixtures/host`, in the order of their names.
 fn tasks(workspace: &Workspace, livepatches: &[(String, Vec<u8>)]) -> Result<Vec<Task>> {
     let folder = workspace.fixtures("host");
     let words = fs::read(folder.join("words.sh"))?;

@@ -1,4 +1,4 @@
-//! `klpx inline-check` on a whole kernel: a second count by other means, and the page as a browser shows it.
+//! Tries `klpx inline-check` on a whole kernel: against a second count by other means, and its page in a browser.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,13 +17,13 @@ use crate::process;
 use crate::tried::Tried;
 use crate::ui;
 
-/// What the checks need besides a kernel.
+/// The needs of the checks besides a kernel.
 pub(crate) const NEEDS: &[Need] = &[Need::Clang, Need::Browser];
 
 /// The tool of the second count.
 const DWARFDUMP: &str = "llvm-dwarfdump-22";
 
-/// The JSON of `klpx inline-check` (schema 1), as far as it is looked at.
+/// The parts of the JSON of `klpx inline-check` (schema 1) that the checks read.
 #[derive(Deserialize)]
 struct Survey {
     schema: u32,
@@ -121,7 +121,7 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
     Ok(results)
 }
 
-/// What `klpx inline-check` says of a file, and how long it took.
+/// Returns the output of `klpx inline-check` for a file, and the time that it took.
 fn survey(klpx: &Klpx, file: &Path, page: Option<&Path>) -> Result<(Survey, Duration)> {
     let start = Instant::now();
     let mut command = klpx.command();
@@ -138,7 +138,7 @@ fn tried(built: &Built, name: &str, title: &str, failures: Vec<String>, elapsed:
     Tried { name: name.to_owned(), title: title.to_owned(), kernel, passed: 0, failures, elapsed }
 }
 
-/// Compares with a count that shares nothing with klpx.
+/// Compares the survey with a count that shares nothing with klpx.
 fn count(built: &Built, survey: &Survey, file: &Path, linked: bool) -> Vec<String> {
     let mut step = ui::step(&format!("{} inlining", built.kernel.name));
     step.at(DWARFDUMP);
@@ -180,7 +180,7 @@ fn count(built: &Built, survey: &Survey, file: &Path, linked: bool) -> Vec<Strin
     failures
 }
 
-/// Opens the page at its first function, and looks at what the browser made of it.
+/// Opens the page at its first function, and checks what the browser made of the page.
 fn shown(survey: &Survey, page: &Path) -> Result<Vec<String>> {
     let first = survey.half_inlined.first().context("no half-inlined function")?;
     let mut browser = Command::new("chromium");
@@ -189,7 +189,7 @@ fn shown(survey: &Survey, page: &Path) -> Result<Vec<String>> {
         .args(["--virtual-time-budget=20000", "--dump-dom"])
         .arg(format!("file://{}#{}", page.display(), first.function));
     let dom = process::output(&mut browser)?;
-    // What is after the data is what the page's script made; what is before it, too.
+    // The page's script made the text before and after the data.
     let (before, rest) =
         dom.split_once("<script type=\"application/json\"").context("no data in the page")?;
     let source = fs::read_to_string(page)?;
@@ -223,7 +223,7 @@ fn shown(survey: &Survey, page: &Path) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// A number as the page shows it.
+/// Formats a number as the page does.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =

@@ -1,4 +1,4 @@
-//! The fixture kernels: which there are, where each comes from, and where what tests want of it lies.
+//! The fixture kernels: the list of them, their origins, and the places of the files that tests need.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,15 +17,15 @@ use crate::workspace::Workspace;
 /// One fixture kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// How commands and scenarios call it.
+    /// The kernel's name in commands and scenarios.
     pub(crate) name: &'static str,
-    /// For a person.
+    /// The title for people.
     pub(crate) title: &'static str,
-    /// Its architecture.
+    /// The kernel's architecture.
     pub(crate) machine: &'static Machine,
-    /// Only `cargo xtask matrix` takes it by itself.
+    /// True if only `cargo xtask matrix` uses the kernel by default.
     pub(crate) matrix: bool,
-    /// Where it comes from.
+    /// The kernel's origin.
     pub(crate) origin: Origin,
     /// Host packages.
     pub(crate) needs: &'static [Need],
@@ -34,13 +34,13 @@ pub(crate) struct Kernel {
 /// Where a kernel comes from.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// It is built here.
+    /// The kernel is built here.
     Made(Recipe),
-    /// A distribution built it.
+    /// A distribution built the kernel.
     Shipped(Shipped),
 }
 
-/// Every fixture kernel. The tests take them in this order, those that take long first.
+/// Every fixture kernel. The tests take the kernels in this order, so those that take long come first.
 pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "thinlto",
@@ -252,7 +252,8 @@ pub(crate) const KERNELS: &[Kernel] = &[
 ];
 
 impl Kernel {
-    /// How test data may call it, the most exact word first: its name, its origin and architecture, these alone.
+    /// Returns the words by which test data may name the kernel, the most exact first: its name, its origin and
+    /// architecture, its origin alone, its architecture alone.
     pub(crate) fn words(&self) -> [String; 4] {
         let origin = match self.origin {
             Origin::Made(_) => "made",
@@ -262,12 +263,12 @@ impl Kernel {
         [self.name.to_owned(), format!("{origin}-{machine}"), origin.to_owned(), machine.to_owned()]
     }
 
-    /// True when test data that says this word means this kernel.
+    /// Returns true if this word of test data stands for this kernel.
     pub(crate) fn is(&self, word: &str) -> bool {
         self.words().iter().any(|own| own == word)
     }
 
-    /// How it is made, if it is made here.
+    /// Returns the recipe of a kernel that is made here.
     pub(crate) fn recipe(&self) -> Option<&Recipe> {
         match &self.origin {
             Origin::Made(recipe) => Some(recipe),
@@ -275,7 +276,7 @@ impl Kernel {
         }
     }
 
-    /// True where modules with debug information are part of the kernel's files.
+    /// Returns true if modules with debug information are among the kernel's files.
     pub(crate) fn has_debug_modules(&self) -> bool {
         !matches!(&self.origin, Origin::Shipped(shipped) if !shipped.debug_modules)
     }
@@ -287,12 +288,12 @@ impl Kernel {
         }
     }
 
-    /// Its tree under a name.
+    /// Returns the kernel's tree under a name.
     fn wanted<'a>(&'a self, name: &'a str, recipe: &'a Recipe) -> Wanted<'a> {
         Wanted { name, title: self.title, machine: self.machine, recipe }
     }
 
-    /// The release of Debian that it is for, if it comes from one.
+    /// Returns the release of Debian from which a shipped kernel comes.
     pub(crate) fn distro(&self) -> Option<&'static Distro> {
         match &self.origin {
             Origin::Shipped(shipped) => Some(shipped.home),
@@ -300,18 +301,18 @@ impl Kernel {
         }
     }
 
-    /// The compiler that makes it, if it is made here.
+    /// Returns the compiler of a kernel that is made here.
     pub(crate) fn compiler(&self) -> Option<String> {
         self.recipe().map(|recipe| recipe.compiler(self.machine))
     }
 
-    /// True for a kernel that klpx stabilises.
+    /// Returns true for a kernel that klpx stabilises.
     pub(crate) fn is_thin_lto(&self) -> bool {
         self.recipe().is_some_and(Recipe::is_thin_lto)
     }
 }
 
-/// The kernels with these names; without names, those of the tests.
+/// Returns the kernels with these names; without names, the kernels of the tests.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
         return Ok(KERNELS.iter().filter(|kernel| !kernel.matrix).collect());
@@ -326,23 +327,23 @@ pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
         .collect()
 }
 
-/// A kernel with all that belongs to it.
+/// A kernel with all files that belong to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
     /// Which kernel.
     pub(crate) kernel: &'static Kernel,
-    /// The source it was built from.
+    /// The source from which the kernel was built.
     pub(crate) source: Source,
     /// The `O=` tree, or the unpacked packages.
     pub(crate) tree: PathBuf,
-    /// The release that its packages are called by, if it comes from packages.
+    /// The release in the names of its packages, if the kernel comes from packages.
     pub(crate) release: Option<String>,
-    /// The root directory that klpx runs in, if not this machine's.
+    /// The root directory in which klpx runs; `None` for this machine's.
     pub(crate) root: Option<PathBuf>,
 }
 
 impl Built {
-    /// The kernel as linked, with debug information.
+    /// Returns the linked kernel with debug information.
     pub(crate) fn vmlinux(&self) -> PathBuf {
         match &self.release {
             Some(release) => stock::vmlinux(&self.tree, release),
@@ -350,7 +351,7 @@ impl Built {
         }
     }
 
-    /// The image that QEMU boots.
+    /// Returns the image that QEMU boots.
     pub(crate) fn image(&self) -> PathBuf {
         match &self.release {
             Some(release) => stock::image(&self.tree, release),
@@ -358,7 +359,7 @@ impl Built {
         }
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub(crate) fn config(&self) -> PathBuf {
         match &self.release {
             Some(release) => stock::config(&self.tree, release),
@@ -366,12 +367,12 @@ impl Built {
         }
     }
 
-    /// The headers folder, if it comes from packages.
+    /// Returns the headers folder, if the kernel comes from packages.
     pub(crate) fn headers(&self) -> Option<PathBuf> {
         self.release.as_ref().map(|release| stock::headers(&self.tree, release))
     }
 
-    /// Where `modules.order` lies, and the modules by its lines.
+    /// Returns the folder of `modules.order`, from which its lines name the modules.
     pub(crate) fn modules_root(&self) -> PathBuf {
         match &self.release {
             Some(release) => stock::modules(&self.tree, release),
@@ -379,7 +380,7 @@ impl Built {
         }
     }
 
-    /// Where the modules lie with their symbols and debug information, as far as they are there.
+    /// Returns the folder of the modules with symbols and debug information. Some or all may be missing.
     pub(crate) fn debug_modules_root(&self) -> PathBuf {
         match &self.release {
             Some(release) => stock::debug_modules(&self.tree, release),
@@ -387,18 +388,18 @@ impl Built {
         }
     }
 
-    /// The file of a module with debug information, if there is one.
+    /// Returns the file of any module with debug information, if there is one.
     pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
         // Not every debug package has a modules.order.
         let modules = Modules::read(&self.modules_root())?.under(&self.debug_modules_root());
         Ok(modules.names().iter().find_map(|name| modules.file(name).ok()))
     }
 
-    /// What tells `klpx build` which kernel is meant.
+    /// Returns the options that tell `klpx build` the kernel.
     pub(crate) fn options(&self, vmlinux: Option<&Path>) -> Vec<PathBuf> {
         let mut words: Vec<PathBuf> = vec!["--source".into(), self.source.tree.clone()];
         match &self.release {
-            // All is found where a user has it.
+            // klpx finds all files at a user's places.
             Some(release) if self.root.is_some() => return vec!["--kernel".into(), release.into()],
             Some(release) => {
                 words.extend(["--sysroot".into(), self.tree.clone(), "--kernel".into(), release.into()]);
@@ -412,12 +413,12 @@ impl Built {
         words
     }
 
-    /// `make` on this kernel with another output tree, which exists.
+    /// Returns `make` for this kernel with another output tree, which exists.
     pub(crate) fn make(&self, output: &Path) -> Result<Command> {
         self.make_with(output, None)
     }
 
-    /// The same with a folder of tools that come before all others.
+    /// Returns `make` with a folder of tools that come before all others.
     pub(crate) fn make_with(&self, output: &Path, tools: Option<&Path>) -> Result<Command> {
         let recipe = self.kernel.recipe();
         let recipe = recipe.with_context(|| format!("the {} kernel is not made here", self.kernel.name))?;
@@ -425,7 +426,7 @@ impl Built {
     }
 }
 
-/// A kernel, ready for use: adopted, cached, or made or fetched now.
+/// Returns a kernel that is ready for use: adopted, cached, or made or fetched now.
 pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
     match &kernel.origin {
         Origin::Made(recipe) => {
@@ -439,7 +440,8 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
     }
 }
 
-/// A kernel, and the source of the next release of its series: of a stock kernel the distribution's next one.
+/// Returns a kernel and the source of the next release of its series. For a stock kernel, this is the distribution's
+/// next release.
 pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
     match &kernel.origin {
         Origin::Made(recipe) => {
@@ -451,7 +453,7 @@ pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Bu
                 bail!("two releases")
             };
             let source = source::at_release(workspace, recipe.series, older)?;
-            // Not the name of the tests' kernel, whose tree a newer one replaces.
+            // The tests' kernel has a different name, because a newer tree replaces an older one of the same name.
             let name = format!("{}@{older}", kernel.name);
             let tree = made::of_source(workspace, kernel.wanted(&name, recipe), &source)?;
             let next = source::at_release(workspace, recipe.series, newer)?;
@@ -465,8 +467,8 @@ pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Bu
     }
 }
 
-/// The kernel of the tests, and the source of an earlier release of its series: what the options name, else the one
-/// before.
+/// Returns the kernel of the tests and the source of an earlier release of its series: the release that the options
+/// name, else the previous one.
 pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
     let Origin::Made(recipe) = &kernel.origin else { bail!("the {} kernel is not made here", kernel.name) };
     let built = ensure(workspace, kernel)?;
@@ -477,7 +479,7 @@ pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Resul
     Ok((built, source::at_release(workspace, recipe.series, earlier)?))
 }
 
-/// One release of a stock kernel.
+/// Returns one release of a stock kernel.
 pub(crate) fn at_release(workspace: &Workspace, kernel: &'static Kernel, release: &str) -> Result<Built> {
     let (source, tree) = stock::at_release(workspace, kernel.name, kernel.shipped()?, release)?;
     of_packages(workspace, kernel, source, tree, release.to_owned())

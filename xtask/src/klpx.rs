@@ -1,4 +1,4 @@
-//! The product as a user has it: its release binary, through its command line, and what it reports.
+//! The product as a user has it: runs the release binary through its command line, and reads its reports.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,59 +16,59 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// GB that two kernels at once may take, at most: a build tree and its copy of 1.2 each, and what klpx wants to see
-/// free.
+/// Gigabytes that two kernels at once take at most: a build tree and its copy of 1.2 each, and the free space that klpx
+/// wants.
 const ROOM: u32 = 16;
 
-/// The built `klpx`, and the cache it uses here.
+/// The built `klpx`, and the cache that it uses here.
 pub(crate) struct Klpx {
     binary: PathBuf,
     cache: PathBuf,
-    /// The cache is of the fixtures, not a user's.
+    /// True if the cache belongs to the fixtures, not to a user.
     owned: bool,
     jobs: usize,
-    /// What every report has to fit, once one was read.
+    /// The schema that every report has to fit, once one was read.
     schema: OnceLock<Validator>,
     /// The repository and the fixtures.
     workspace: [PathBuf; 2],
 }
 
-/// What a run said and left.
+/// The output of a run.
 pub(crate) struct Outcome {
-    /// Exit code; none when it was ended by a signal.
+    /// Exit code; `None` if a signal ended the run.
     pub(crate) exit: Option<i32>,
     /// Standard output and errors.
     pub(crate) text: String,
-    /// The JSON report, if one was written and could be read.
+    /// The JSON report, if there is a readable one.
     pub(crate) report: Option<Report>,
     /// Wall clock.
     pub(crate) elapsed: Duration,
 }
 
-/// Version of the report that tests know.
+/// Version of the report's schema that tests know.
 pub(crate) const SCHEMA: u32 = 3;
 
 /// The parts of klpx's report that tests look at.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Report {
-    /// Version of the report's form.
+    /// Version of the report's schema.
     pub(crate) schema: u32,
-    /// The kernel it was for.
+    /// The kernel of the livepatch.
     #[serde(default)]
     pub(crate) kernel: Option<Kernel>,
     /// Functions in the module.
     #[serde(default)]
     pub(crate) changes: Vec<Change>,
-    /// The objects that were compared, when they are kept.
+    /// The compared objects, if they are kept.
     #[serde(default)]
     pub(crate) objects: Vec<Objects>,
-    /// The objects that kbuild compiled for the module itself, when they are kept.
+    /// The objects that kbuild compiled for the module itself, if they are kept.
     #[serde(default)]
     pub(crate) glue: Vec<PathBuf>,
-    /// The kernel's files, when the objects are kept.
+    /// The kernel's files, if the objects are kept.
     #[serde(default)]
     pub(crate) kernel_files: Option<KernelFiles>,
-    /// Why it stopped.
+    /// The errors that ended the build.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
 }
@@ -78,11 +78,11 @@ pub(crate) struct Report {
 pub(crate) struct KernelFiles {
     /// The image with symbols.
     pub(crate) vmlinux: PathBuf,
-    /// Its Module.symvers.
+    /// The kernel's Module.symvers.
     pub(crate) symvers: PathBuf,
-    /// Folders with its modules.
+    /// Folders with the kernel's modules.
     pub(crate) modules: Vec<PathBuf>,
-    /// Folders with copies of them that were not stripped.
+    /// Folders with unstripped copies of the modules.
     pub(crate) debug_modules: Vec<PathBuf>,
 }
 
@@ -91,14 +91,14 @@ pub(crate) struct KernelFiles {
 pub(crate) struct Objects {
     /// `vmlinux` or a module's name.
     pub(crate) object: String,
-    /// From the original source.
+    /// The build of the original source.
     pub(crate) original: PathBuf,
-    /// From the patched one.
+    /// The build of the patched source.
     pub(crate) patched: PathBuf,
-    /// What klpx claims of symbols of the patched one, by index.
+    /// klpx's claims about symbols of the patched build, by index.
     #[serde(default)]
     pub(crate) claims: BTreeMap<u32, Option<u32>>,
-    /// Symbols of the original in whose place the kernel has others.
+    /// Symbols of the original in whose place the kernel has other symbols.
     #[serde(default)]
     pub(crate) gave_way: Vec<u32>,
 }
@@ -106,23 +106,23 @@ pub(crate) struct Objects {
 /// The kernel of a report.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Kernel {
-    /// The name of its folder in the cache.
+    /// The name of the kernel's folder in the cache.
     pub(crate) key: String,
 }
 
-/// A function that is in the module, and why.
+/// A function in the module, with its cause.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Change {
     /// `vmlinux` or a module.
     pub(crate) object: String,
-    /// Its name in that object.
+    /// The function's name in the object.
     pub(crate) function: String,
     /// `changed` or `new`.
     pub(crate) kind: String,
-    /// Why it differs, where debug information tells.
+    /// The cause of the difference, if debug information tells it.
     #[serde(default)]
     pub(crate) cause: Option<String>,
-    /// The same for people, with the place.
+    /// The cause for people, with the place.
     #[serde(default)]
     pub(crate) why: String,
 }
@@ -144,14 +144,14 @@ pub(crate) struct Build<'a> {
     pub(crate) name: &'a str,
     /// Further options.
     pub(crate) options: &'a [String],
-    /// The kernel that will be patched, if it is not the build tree's.
+    /// The kernel to be patched, if it differs from the build tree's.
     pub(crate) vmlinux: Option<&'a Path>,
-    /// Where the module and the report go.
+    /// The folder for the module and the report.
     pub(crate) output: &'a Path,
 }
 
 impl Klpx {
-    /// A finished binary, else the release build of this workspace.
+    /// Uses a finished binary, or else the release build of this workspace.
     pub(crate) fn at_or_build(binary: Option<&Path>, workspace: &Workspace) -> Result<Klpx> {
         match binary {
             Some(binary) => Klpx::with(std::path::absolute(binary)?, workspace),
@@ -180,7 +180,7 @@ impl Klpx {
     }
 
     fn with(binary: PathBuf, workspace: &Workspace) -> Result<Klpx> {
-        // Baselines that klpx has already built for its user serve here too, when asked for.
+        // On request, baselines that klpx has already built for its user are used here.
         let (cache, owned) = match std::env::var_os("KLPX_CACHE_DIR") {
             Some(directory) => (std::path::absolute(directory)?, false),
             None => (workspace.cache_dir("klpx")?, true),
@@ -189,7 +189,7 @@ impl Klpx {
         Ok(Klpx { binary, cache, owned, jobs: workspace.jobs, schema: OnceLock::new(), workspace: dirs })
     }
 
-    /// Makes room for the next kernel: each fixture kernel that was ever built left 2.5 GB in klpx's cache.
+    /// Makes room for the next kernel: each fixture kernel that was ever built leaves 2.5 GB in klpx's cache.
     pub(crate) fn make_room(&self) -> Result<()> {
         if self.owned {
             let said = process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
@@ -198,26 +198,26 @@ impl Klpx {
         Ok(())
     }
 
-    /// The cache in use.
+    /// Returns the cache in use.
     pub(crate) fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// What tells this binary from others.
+    /// Returns a hash that tells this binary from others.
     pub(crate) fn identity(&self) -> Result<String> {
         let bytes =
             std::fs::read(&self.binary).with_context(|| format!("can't read {}", self.binary.display()))?;
         Ok(blake3::hash(&bytes).to_hex().to_string())
     }
 
-    /// A command of the built binary, with this workspace's klpx cache.
+    /// Returns a command of the built binary, with this workspace's klpx cache.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.env("KLPX_CACHE_DIR", &self.cache).stdin(Stdio::null());
         command
     }
 
-    /// `klpx build`, as a person would call it.
+    /// Returns `klpx build` as a person would call it.
     pub(crate) fn build_command(&self, build: &Build<'_>) -> Command {
         let mut command = self.command_for(build.built);
         command
@@ -233,13 +233,13 @@ impl Klpx {
         command
     }
 
-    /// `klpx doctor` finds everything that a livepatch for a kernel needs.
+    /// Checks that `klpx doctor` finds everything that a livepatch for a kernel needs.
     pub(crate) fn doctor(&self, built: &Built) -> Result<()> {
         let mut command = self.command_for(built);
         process::output(command.arg("doctor").args(built.options(None))).map(drop)
     }
 
-    /// A command of the built binary where a kernel's user runs it.
+    /// Returns a command of the built binary that runs where a kernel's user runs it.
     fn command_for(&self, built: &Built) -> Command {
         match &built.root {
             Some(root) => self.command_in(root, &built.tree),
@@ -247,7 +247,7 @@ impl Klpx {
         }
     }
 
-    /// A command of the built binary in another root, with a kernel's packages.
+    /// Returns a command of the built binary that runs in another root, with a kernel's packages.
     fn command_in(&self, root: &Path, sysroot: &Path) -> Command {
         let [repository, fixtures] = &self.workspace;
         let own = self.binary.parent().unwrap_or(&self.cache);
@@ -256,15 +256,15 @@ impl Klpx {
         command
     }
 
-    /// Runs `klpx build` to its end, whatever that is.
+    /// Runs `klpx build` to its end, whether it succeeds or not.
     pub(crate) fn run(&self, build: &Build<'_>) -> Result<Outcome> {
         self.run_in(build, None)
     }
 
-    /// The same with only the commands of one directory at hand.
+    /// Runs `klpx build` with only the commands of one directory at hand.
     pub(crate) fn run_in(&self, build: &Build<'_>, path: Option<&Path>) -> Result<Outcome> {
         std::fs::create_dir_all(build.output)?;
-        // A report that stays from another run would be read as this run's.
+        // A report left by an earlier run would be read as this run's.
         if report_path(build).exists() {
             std::fs::remove_file(report_path(build))?;
         }
@@ -308,7 +308,7 @@ fn report_path(build: &Build<'_>) -> PathBuf {
     build.output.join(format!("{}.json", build.name))
 }
 
-/// The path in a `compiler-artifact` message of cargo.
+/// Returns the path in a `compiler-artifact` message of cargo.
 pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     Some(PathBuf::from(message.get("executable")?.as_str()?))

@@ -1,5 +1,6 @@
-//! `cargo xtask levels`: the change sets of small patches to core files (`kernel-fixtures/levels`) at each level of the
-//! stabilised rebuild, as a table. A level that makes a change set larger, or loses the edited function, is a failure.
+//! `cargo xtask levels`: shows the change sets of small patches to core files (`kernel-fixtures/levels`) at each level
+//! of the stabilised rebuild, as a table. A level that makes a change set larger, or loses the edited function, is a
+//! failure.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::klpx::{Build, Change, Klpx};
 use crate::workspace::Workspace;
 use crate::{compare, packages, process, ui};
 
-/// The levels, each of which holds the ones before.
+/// The levels. Each level includes the ones before.
 const LEVELS: [&str; 4] = ["off", "names", "imports", "inlining"];
 
 /// What to build.
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     klpx: Option<PathBuf>,
 }
 
-/// Builds every patch at every level. `Ok(false)`: something is not as it must be.
+/// Builds every patch at every level. Returns `Ok(false)` if a result is not as it must be.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let [kernel] = kernel::select(std::slice::from_ref(&args.kernel))?[..] else { bail!("one kernel") };
     packages::ensure(kernel.needs)?;
@@ -50,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(good)
 }
 
-/// The patches whose name contains one of the filters; all without filters.
+/// Returns the patches whose name contains one of the filters; all without filters.
 fn patches(workspace: &Workspace, filters: &[String]) -> Result<Vec<PathBuf>> {
     let folder = workspace.fixtures("levels");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
@@ -68,11 +69,11 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// One patch at all levels.
+/// The result of one patch at all levels.
 struct Tried {
-    /// Its line in the table.
+    /// The patch's line in the table.
     row: Vec<String>,
-    /// A line for each further function that is left.
+    /// A line for each further function that is left in the change set.
     left: Vec<Vec<String>>,
     failures: Vec<String>,
 }

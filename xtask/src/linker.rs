@@ -1,5 +1,6 @@
-//! A linker in front of a fixture kernel's own: it keeps the native code of ThinLTO links in the build tree, so that a
-//! copy of the tree in which a few units differ is linked in seconds. What it links is the same.
+//! Puts a linker in front of a fixture kernel's own linker. The new linker keeps the native code of ThinLTO links in
+//! the build tree, so a copy of the tree in which a few units differ is linked in seconds. The linked result is the
+//! same.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The folder in the build tree that the linker stands in.
+/// The folder in the build tree that contains the linker.
 const TOOLS: &str = "klpx-fixture-tools";
 /// The folder in the build tree with the native code.
 const CACHE: &str = "klpx-fixture-lto";
 
-/// Puts the linker into a build tree, under the name that kbuild calls; the PATH entry that it is found by. Only
-/// relocatable links have bitcode in them.
+/// Puts the linker into a build tree, under the name that kbuild calls, and returns its folder for PATH. Only
+/// relocatable links contain bitcode.
 pub(crate) fn with_cache(tree: &Path, name: &str) -> Result<PathBuf> {
     let real = klpx_guest::which(name).with_context(|| format!("no {name} in PATH"))?;
     let tools = tree.join(TOOLS);
@@ -33,7 +34,7 @@ pub(crate) fn with_cache(tree: &Path, name: &str) -> Result<PathBuf> {
     Ok(tools)
 }
 
-/// PATH with folders before all others.
+/// Returns PATH with folders before all others.
 pub(crate) fn path_with(folders: impl IntoIterator<Item = PathBuf>) -> Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     Ok(std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path)))?)

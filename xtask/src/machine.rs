@@ -1,19 +1,19 @@
-//! What differs between the architectures of fixture kernels: one table. Starts nothing.
+//! The differences between the architectures of fixture kernels, as one table. Starts nothing.
 
 /// An architecture: how its kernels are made here and how its guests run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Machine {
-    /// The kernel's name of it, as `make ARCH=` and klpx's reports have it.
+    /// The kernel's name of the architecture, as in `make ARCH=` and klpx's reports.
     pub(crate) name: &'static str,
-    /// Debian's name of it.
+    /// Debian's name of the architecture.
     pub(crate) debian: &'static str,
-    /// GNU tools for it have this before their name where the host is another.
+    /// The prefix of GNU tools for the architecture on other hosts.
     triple: &'static str,
     /// `make`'s target for the image that QEMU boots.
     pub(crate) image_target: &'static str,
-    /// Where that image lies in the build tree.
+    /// The image's place in the build tree.
     pub(crate) image: &'static str,
-    /// How its guests run.
+    /// How the architecture's guests run.
     pub(crate) guest: &'static klpx_guest::Machine,
 }
 
@@ -38,17 +38,17 @@ pub(crate) static ARM64: Machine = Machine {
 };
 
 impl Machine {
-    /// True when programs for it run here as they are.
+    /// Returns true if programs of this architecture run here directly.
     pub(crate) fn is_native(&self) -> bool {
         self.guest.is_native()
     }
 
-    /// What stands before the names of the GNU tools; `make`'s `CROSS_COMPILE`.
+    /// Returns the prefix of the GNU tools' names, which is `make`'s `CROSS_COMPILE`.
     pub(crate) fn prefix(&self) -> String {
         if self.is_native() { String::new() } else { format!("{}-", self.triple) }
     }
 
-    /// A GNU tool for it.
+    /// Returns the name of a GNU tool for the architecture.
     pub(crate) fn tool(&self, name: &str) -> String {
         self.prefix() + name
     }

@@ -1,4 +1,4 @@
-//! Kernels made here: their configuration from fragments, and their build from source.
+//! Makes kernels here: configures them from fragments, and builds them from source.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,30 +14,30 @@ use crate::source::{self, Series, Source};
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// Written last: the build is complete.
+/// The file that is written last: the build is complete.
 const STAMP: &str = "klpx-fixture-complete";
 
 /// How a kernel is made.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// Its source.
+    /// The series of the kernel's source.
     pub(crate) series: &'static Series,
     /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
     pub(crate) fragments: &'static [&'static str],
-    /// The LLVM tools that make it, by their suffix; without it, GNU tools do.
+    /// The suffix of the LLVM tools that make the kernel; `None` for GNU tools.
     pub(crate) llvm: Option<&'static str>,
-    /// The AutoFDO profile that it is compiled with: a file in `kernel-fixtures/profiles`. Profiles there are made up, so that
-    /// functions of the scenarios have hot and cold parts.
+    /// The AutoFDO profile for the compilation: a file in `kernel-fixtures/profiles`. The profiles there are invented
+    /// so that functions of the scenarios have hot and cold parts.
     pub(crate) profile: Option<&'static str>,
 }
 
 impl Recipe {
-    /// True for a kernel that klpx stabilises.
+    /// Returns true for a kernel that klpx stabilises.
     pub(crate) fn is_thin_lto(&self) -> bool {
         self.fragments.contains(&"clang-thinlto.config")
     }
 
-    /// The compiler, whose version is part of the build's key.
+    /// Returns the compiler, whose version is part of the build's key.
     pub(crate) fn compiler(&self, machine: &Machine) -> String {
         match self.llvm {
             Some(suffix) => format!("clang{suffix}"),
@@ -45,7 +45,7 @@ impl Recipe {
         }
     }
 
-    /// What `make` must know.
+    /// Returns the words of the `make` command line.
     fn words(&self, machine: &Machine) -> Vec<String> {
         let mut words = Vec::new();
         if !machine.is_native() {
@@ -60,13 +60,13 @@ impl Recipe {
         words
     }
 
-    /// Where its profile lies.
+    /// Returns the path of the recipe's profile.
     fn profile(&self) -> Option<PathBuf> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
         self.profile.map(|name| project.join("kernel-fixtures/profiles").join(name))
     }
 
-    /// `make` from a source with an output tree, which exists, and maybe a folder of tools that come before all others.
+    /// Returns `make` for a source with an output tree, which exists. A folder of tools may come before all others.
     pub(crate) fn make(
         &self,
         machine: &Machine,
@@ -92,17 +92,17 @@ impl Recipe {
 /// A kernel to be made.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    /// What its tree in the cache is called by.
+    /// The name of the kernel's tree in the cache.
     pub(crate) name: &'a str,
-    /// For a person.
+    /// The title for people.
     pub(crate) title: &'a str,
-    /// Its architecture.
+    /// The kernel's architecture.
     pub(crate) machine: &'static Machine,
-    /// How it is made.
+    /// The kernel's recipe.
     pub(crate) recipe: &'a Recipe,
 }
 
-/// A source and the tree that was built from it: adopted, cached, or made now.
+/// Returns a source and the tree that was built from it: adopted, cached, or made now.
 pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Source, PathBuf)> {
     let Wanted { name, machine, recipe, .. } = wanted;
     if let Some(tree) = workspace.kernel_builds.get(name) {
@@ -119,7 +119,7 @@ pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Sourc
     Ok((source, tree))
 }
 
-/// The tree that is built from a source: cached, or made now.
+/// Returns the tree that is built from a source: cached, or made now.
 pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Source) -> Result<PathBuf> {
     let Wanted { name, title, machine, recipe } = wanted;
     let _lock = workspace.lock(&format!("kernel-{name}"))?;
@@ -147,8 +147,8 @@ pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Sour
     Ok(tree)
 }
 
-/// What makes a build another build: the source, the configuration, the compiler, what the profile holds, and pahole,
-/// whose version is part of every configuration.
+/// Returns a key of everything that affects a build: the source, the configuration, the compiler, the contents of the
+/// profile, and pahole, whose version is part of every configuration.
 fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Result<String> {
     let compiler = process::output(Command::new(recipe.compiler(machine)).arg("--version"))?;
     let pahole = process::output(Command::new("pahole").arg("--version"))?;
@@ -165,7 +165,7 @@ fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Res
     Ok(hash.finalize().to_hex().to_string())
 }
 
-/// A fixture whose configuration changed leaves gigabytes behind.
+/// Removes the older trees of a fixture, each of which has gigabytes.
 fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
     for entry in fs::read_dir(builds)? {
         let path = entry?.path();
@@ -178,7 +178,7 @@ fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The fragments of a kernel, one after the other.
+/// Returns the fragments of a kernel, one after the other.
 fn merged_config(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
     let mut text = String::new();
     for fragment in recipe.fragments {
@@ -189,7 +189,7 @@ fn merged_config(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
     Ok(text)
 }
 
-/// Configures and builds; how many objects were made.
+/// Configures and builds a kernel; returns the number of objects that were made.
 fn build(
     workspace: &Workspace,
     make: &dyn Fn(&Path) -> Result<Command>,
@@ -220,8 +220,8 @@ fn build(
     Ok(objects)
 }
 
-/// Requested symbols that the finished configuration does not have as requested (a dependency is missing, or it is
-/// gone).
+/// Returns the requested symbols that the finished configuration does not have as requested, because a dependency is
+/// missing or the symbol is gone.
 fn not_in_effect(requested: &str, result: &str) -> Vec<String> {
     let settings = |text: &str| -> BTreeMap<String, String> {
         let lines = text.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"));

@@ -135,7 +135,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `Ok(false)` when everything ran and something did not pass.
+/// Runs a command. Returns `Ok(false)` if everything ran and something did not pass.
 fn run(cli: &Cli) -> Result<bool> {
     let workspace = Workspace::new(&cli.fixtures)?;
     match &cli.command {

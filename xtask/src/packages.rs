@@ -1,4 +1,4 @@
-//! What the host must have: tables of tools and Debian packages. Installs what is missing, or says so.
+//! The needs of the host, as tables of tools and Debian packages. Installs missing packages, or names them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::ui;
 pub(crate) enum Need {
     /// To build a kernel with GCC.
     Gcc,
-    /// To build as Debian 12's own kernels are built.
+    /// To build kernels as Debian 12 does.
     Gcc12,
     /// To build a kernel with Clang.
     Clang,
@@ -28,20 +28,20 @@ pub(crate) enum Need {
     Root,
     /// To make a disk that a guest boots from.
     Disk,
-    /// To make packages and to look at them.
+    /// To make packages and to examine them.
     Packages,
     /// To run an x86_64 guest.
     Guest,
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
     Arm64,
-    /// For the unit tests, which compile small objects with every compiler that klpx knows: the programs of
+    /// For the unit tests, which compile small objects with every compiler that klpx knows. The table is
     /// `klpx_test_tools`.
     Objects,
     /// To build libFuzzer.
     Fuzz,
-    /// To look at a page as a user does.
+    /// To see a page as a user does.
     Browser,
-    /// To measure beside others.
+    /// To measure other tools for comparison.
     Bench,
 }
 
@@ -63,12 +63,12 @@ impl Need {
     ];
 }
 
-/// What a package brings, which shows that the package is there.
+/// A part of a package whose presence shows that the package is installed.
 #[derive(Clone, Copy)]
 enum Item {
     /// A program, and its package.
     Program(&'static str, &'static str),
-    /// A program that the unit tests start, too: their table has its package.
+    /// A program that the unit tests also start, so their table has its package.
     Shared(&'static str),
     /// A file, in any of these places, and its package.
     File(&'static [&'static str], &'static str),
@@ -79,7 +79,7 @@ use Need::{
     Arm64, Bench, Browser, Clang, Clang19, Disk, Fuzz, Gcc, Gcc12, Guest, Objects, Packages, Root, Source,
 };
 
-/// Every host dependency and what needs it. The programs of the unit tests are in a table of their own.
+/// Every host dependency and the needs for it. The unit tests' programs have a separate table.
 const ITEMS: &[(Item, &[Need])] = &[
     (Shared("gcc"), &[Gcc, Clang, Clang19, Guest]),
     (File(&["/usr/include/stdio.h"], "libc6-dev"), &[Gcc, Clang, Clang19, Guest]),
@@ -93,7 +93,7 @@ const ITEMS: &[(Item, &[Need])] = &[
     (File(&["/usr/include/openssl/opensslv.h"], "libssl-dev"), &[Gcc, Clang, Clang19]),
     // makes BTF
     (Program("pahole", "pahole"), &[Gcc, Clang, Clang19]),
-    // with it the tree's objtool can do what `cargo xtask bench` compares with
+    // with it the tree's objtool can do the comparison of `cargo xtask bench`
     (File(&["/usr/include/xxhash.h"], "libxxhash-dev"), &[Gcc, Clang, Clang19]),
     (Shared("clang-22"), &[Clang]),
     (Shared("ld.lld-22"), &[Clang]),
@@ -142,14 +142,14 @@ impl Item {
     }
 }
 
-/// What some needs ask for.
+/// Returns the items for some needs.
 fn asked(needs: &[Need]) -> impl Iterator<Item = Item> {
     let own = ITEMS.iter().filter(|(_, for_what)| for_what.iter().any(|need| needs.contains(need)));
     let tests = if needs.contains(&Objects) { klpx_test_tools::PROGRAMS } else { &[] };
     own.map(|(item, _)| *item).chain(tests.iter().map(|(name, _)| Shared(name)))
 }
 
-/// Packages that are needed and not there, each once.
+/// Returns the packages that are needed and missing, each once.
 fn missing(needs: &[Need]) -> BTreeSet<&'static str> {
     asked(needs).filter(|item| !item.is_present()).map(|item| item.package()).collect()
 }
@@ -160,7 +160,7 @@ fn in_multiarch(place: &str) -> bool {
     Path::new(&place.replace("/usr/include/", &format!("/usr/include/{triple}/"))).exists()
 }
 
-/// Makes sure that the host has what `needs` asks for.
+/// Makes sure that the host has everything for `needs`.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let wanted = missing(needs);
     if wanted.is_empty() {
@@ -197,7 +197,7 @@ fn words(packages: &BTreeSet<&str>) -> String {
     packages.iter().copied().collect::<Vec<_>>().join(" ")
 }
 
-/// `apt-get`, as root.
+/// Returns `apt-get`, run as root.
 fn as_root() -> Option<Command> {
     // SAFETY: geteuid has no preconditions and always succeeds.
     let root = unsafe { libc::geteuid() } == 0;
@@ -217,7 +217,7 @@ fn is_debian() -> bool {
     os_release("ID").is_some_and(|id| id == "debian")
 }
 
-/// A value of /etc/os-release.
+/// Returns a value of /etc/os-release.
 pub(crate) fn os_release(key: &str) -> Option<String> {
     let text = std::fs::read_to_string("/etc/os-release").ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
@@ -246,7 +246,7 @@ mod tests {
         };
         let tests: BTreeSet<&str> = klpx_test_tools::PROGRAMS.iter().map(|(name, _)| *name).collect();
         assert_eq!(programs(&[Objects]), tests);
-        // What the unit tests' table has is taken from it, and what is taken from it is there.
+        // Items that the unit tests' table has are taken from it, and every item taken from the table is there.
         for (item, _) in ITEMS {
             match item {
                 Program(name, _) => assert_eq!(klpx_test_tools::package(name), None, "{name}"),

@@ -1,5 +1,5 @@
-//! From a patch to a host: livepatches of a stock kernel are built, signed and packaged, and come and go on a Debian
-//! that boots from a disk.
+//! Follows a livepatch from a patch to a host. Livepatches of a stock kernel are built, signed and packaged, then
+//! installed and removed on a Debian that boots from a disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ use crate::{disk, packages, process, ui};
 
 /// Modules of the kernel that the tasks load.
 const MODULES: &[&str] = &["overlay"];
-/// A word of the kernel's command line, and the tasks of the boot that has it, by the beginning of their names.
+/// Words of the kernel's command line, each with the boot that has it: the start of the names of the boot's tasks.
 const ARGUMENTS: [(&str, &str); 2] = [("4-", "module.sig_enforce=1"), ("5-", "klpx.livepatch=off")];
 const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
 
-/// True for the kernel that it is tried on.
+/// Returns true for the kernel on which this is tried.
 pub(crate) fn is_for(built: &Built) -> bool {
     host::is_for(built)
 }
 
-/// Builds, packages, and boots as often as the tasks say.
+/// Builds, packages, and boots once for each group of tasks.
 pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &Path) -> Result<Vec<Tried>> {
     packages::ensure(&disk::NEEDS)?;
     let output = results.join(built.kernel.name).join("packages");
@@ -73,7 +73,8 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
     Ok(tried)
 }
 
-/// The scripts of `kernel-fixtures/packages`, in the order of their names. Those of one boot begin with its number.
+/// Returns the scripts of `kernel-fixtures/packages`, in the order of their names. The scripts of one boot begin with
+/// its number.
 fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usize, Vec<Task>)>> {
     let folder = workspace.fixtures("packages");
     let mut tasks: Vec<Task> = Vec::new();
@@ -98,7 +99,7 @@ fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usiz
     Ok(boots)
 }
 
-/// The files that the tasks find beside them: packages, modules, and words.
+/// Returns the files that the tasks find beside them: packages, modules, and words.
 fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let (key, certificate) = key(output)?;
     let signed = [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
@@ -107,7 +108,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
     let report = output.join(format!("{}.json", ONE.name));
     let two = TWO.build(workspace, klpx, built, &signed, output)?;
     let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
-        // Each in a folder of its own: the module's name is the file's.
+        // Each module lies in its own folder, because the module's name is also the file's.
         let folder = output.join(name);
         fs::create_dir_all(&folder)?;
         let path = folder.join("livepatch-one.ko");
@@ -147,7 +148,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
     Ok(files)
 }
 
-/// A key and its certificate, which no kernel knows.
+/// Makes a key and its certificate, which no kernel knows.
 fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
     let (key, certificate) = (output.join("key.pem"), output.join("certificate.pem"));
     let mut command = Command::new("openssl");
@@ -158,7 +159,7 @@ fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
     Ok((key, certificate))
 }
 
-/// What `klpx inspect` says of a signature.
+/// Checks the verdict of `klpx inspect` on a signature.
 fn signed_as(klpx: &Klpx, module: &Path, certificate: &Path, verdict: &str) -> Result<()> {
     let mut command = klpx.command();
     command.arg("inspect").arg(module).arg("--cert").arg(certificate).arg("--json");
@@ -171,14 +172,14 @@ fn signed_as(klpx: &Klpx, module: &Path, certificate: &Path, verdict: &str) -> R
     Ok(())
 }
 
-/// A module without the signature at its end.
+/// Returns a module without the signature at its end.
 fn unsigned(module: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(module)?;
     let (module, _) = klpx_signature::split(&bytes).context("the livepatch is signed")?;
     Ok(module.to_vec())
 }
 
-/// `klpx package` of one module.
+/// Runs `klpx package` on one module.
 fn package(
     klpx: &Klpx,
     module: &Path,

@@ -1,4 +1,5 @@
-//! Running host commands: a clean environment for kernel builds, logs kept, the last lines of a failure shown.
+//! Runs host commands: with a clean environment for kernel builds, with logs, and with the last lines of a failure
+//! shown.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// How much of a failed command's output is shown.
+/// The number of lines of a failed command's output that are shown.
 const TAIL: usize = 25;
 
 /// Variables that change what a kernel build makes; a fixture must not depend on them.
@@ -27,7 +28,7 @@ const KBUILD_VARIABLES: &[&str] = &[
     "O",
 ];
 
-/// The same build everywhere: who, where and when are fixed, the locale too.
+/// Makes builds the same everywhere: user, host, time and locale are fixed.
 pub(crate) fn kbuild_environment(command: &mut Command) -> &mut Command {
     for variable in KBUILD_VARIABLES {
         command.env_remove(variable);
@@ -40,7 +41,7 @@ pub(crate) fn kbuild_environment(command: &mut Command) -> &mut Command {
         .env("LC_ALL", "C")
 }
 
-/// The command as a person would type it, for messages.
+/// Returns the command as a person would type it, for messages.
 pub(crate) fn shown(command: &Command) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -50,7 +51,7 @@ pub(crate) fn shown(command: &Command) -> String {
     text
 }
 
-/// Runs to the end and returns standard output; a failure carries the last lines of both streams.
+/// Runs a command to its end and returns standard output; a failure contains the last lines of both streams.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let result =
         command.stdin(Stdio::null()).output().with_context(|| format!("can't run {}", shown(command)))?;
@@ -62,7 +63,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Runs with the terminal's own streams.
+/// Runs a command with the terminal's own streams.
 pub(crate) fn inherit(command: &mut Command) -> Result<()> {
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("can't run {}", shown(command)))?;
@@ -72,7 +73,7 @@ pub(crate) fn inherit(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs with both streams in `log`; `progress` sees each line as it comes.
+/// Runs a command and writes both streams to `log`; `progress` gets each line as it comes.
 pub(crate) fn logged(command: &mut Command, log: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let mut file = std::fs::File::options()
         .create(true)
@@ -87,7 +88,7 @@ pub(crate) fn logged(command: &mut Command, log: &Path, mut progress: impl FnMut
         .stderr(writer)
         .spawn()
         .with_context(|| format!("can't run {}", shown(command)))?;
-    // `command` still holds the writing ends; a reader would wait for them for ever.
+    // `command` still holds the writing ends, so a reader would wait for ever.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut last = Vec::new();
     let mut reader = BufReader::new(reader);
@@ -109,7 +110,7 @@ pub(crate) fn logged(command: &mut Command, log: &Path, mut progress: impl FnMut
     Ok(())
 }
 
-/// The last lines of a text.
+/// Returns the last lines of a text.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")

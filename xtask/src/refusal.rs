@@ -1,4 +1,5 @@
-//! Refusals: what klpx must not build, with which code and exit code, naming what, and leaving nothing behind.
+//! Refusals: inputs from which klpx must not build a livepatch. Each has a code, an exit code and words of the message,
+//! and must leave nothing behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,12 @@ use crate::workspace::Workspace;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
-    /// What it shows.
+    /// What the case shows.
     #[serde(default)]
     pub(crate) title: String,
-    /// Files beside the data.
+    /// Patch files beside the data.
     patches: Vec<String>,
-    /// Fixture kernels or architectures it is for; all when empty.
+    /// Fixture kernels or architectures of the case; all if empty.
     #[serde(default)]
     kernels: Vec<String>,
     /// Further options of `klpx build`.
@@ -32,27 +33,27 @@ pub(crate) struct Case {
     /// Settings that replace those of the kernel's `.config`, given as `--config`.
     #[serde(default)]
     config: Vec<String>,
-    /// Settings that replace those of the kernel's headers, in `.config` and in all that is made of it: as if these were
-    /// another kernel's.
+    /// Settings that replace those of the kernel's headers, in `.config` and in all files made from it, as if the
+    /// headers belonged to another kernel.
     #[serde(default)]
     headers_with: Vec<String>,
-    /// A source tree that is none.
+    /// An invalid source tree.
     source: Option<NoSource>,
-    /// Host tools that klpx does not find.
+    /// Host tools that are hidden from klpx.
     #[serde(default)]
     without: Vec<String>,
-    /// A `vmlinux` that is none.
+    /// An invalid `vmlinux`.
     vmlinux: Option<NoVmlinux>,
     /// The diagnosis' stable code.
     code: String,
     /// The exit code.
     exit: i32,
-    /// What the message must say besides: a symbol, a place, a remedy.
+    /// What the message must also say: a symbol, a place, a remedy.
     #[serde(default)]
     mentions: Vec<String>,
 }
 
-/// What stands in for a source tree.
+/// The stand-in for a source tree.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum NoSource {
@@ -62,7 +63,7 @@ enum NoSource {
     Empty,
 }
 
-/// What stands in for the kernel to be patched.
+/// The stand-in for the kernel to be patched.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum NoVmlinux {
@@ -71,13 +72,13 @@ enum NoVmlinux {
 }
 
 impl Case {
-    /// True when the case is for this fixture kernel.
+    /// Returns true if the case is for this fixture kernel.
     pub(crate) fn is_for(&self, kernel: &Kernel) -> bool {
         self.kernels.is_empty() || self.kernels.iter().any(|word| kernel.is(word))
     }
 }
 
-/// Every refusal of `kernel-fixtures/refusals`, by name.
+/// Returns every refusal of `kernel-fixtures/refusals`, by name.
 pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<(String, Case)>> {
     let root = workspace.fixtures("refusals");
     let mut files: Vec<PathBuf> = fs::read_dir(&root)
@@ -97,7 +98,7 @@ pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<(S
     Ok(cases)
 }
 
-/// Runs the refusals on one kernel, and looks whether the user's trees are as they were.
+/// Runs the refusals on one kernel, and checks that the user's trees are unchanged.
 pub(crate) fn run(
     workspace: &Workspace,
     klpx: &Klpx,
@@ -135,7 +136,7 @@ fn trees(built: &Built) -> Result<[Fingerprint; 2]> {
     Ok([Fingerprint::of(&built.source.tree, true)?, Fingerprint::of(&built.tree, false)?])
 }
 
-/// Runs one case; returns what was not as it should be.
+/// Runs one case; returns everything that is wrong.
 pub(crate) fn check(
     klpx: &Klpx,
     built: &Built,
@@ -157,7 +158,7 @@ pub(crate) fn check(
         options.extend(["--build-dir".to_owned(), headers.display().to_string()]);
     }
     if !case.without.is_empty() {
-        // A kernel that klpx knows already may need few tools.
+        // A kernel that klpx already knows may need few tools.
         let cache = scratch.path().join("cache");
         options.extend(["--cache-dir".to_owned(), cache.display().to_string()]);
     }
@@ -197,7 +198,7 @@ pub(crate) fn check(
     Ok(failures)
 }
 
-/// Compares what klpx said with what the case wants.
+/// Compares klpx's output with the case.
 fn judge(case: &Case, outcome: &Outcome) -> Vec<String> {
     let mut failures = Vec::new();
     if outcome.exit != Some(case.exit) {
@@ -219,7 +220,7 @@ fn judge(case: &Case, outcome: &Outcome) -> Vec<String> {
     failures
 }
 
-/// A configuration with some settings replaced, in any of the forms that `.config` has.
+/// Returns a configuration with some settings replaced, in any of the forms of `.config`.
 fn with_settings(config: &str, settings: &[String]) -> String {
     let key = |line: &str| -> Option<String> {
         let name = line.strip_prefix("# ").unwrap_or(line);
@@ -233,7 +234,7 @@ fn with_settings(config: &str, settings: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A copy of a kernel's headers folder with other settings.
+/// Copies a kernel's headers folder and changes settings in the copy.
 fn headers_with(built: &Built, settings: &[String], copy: &Path) -> Result<PathBuf> {
     let headers = built.headers().context("a kernel made here has no headers folder")?;
     process::output(std::process::Command::new("cp").arg("-a").arg(&headers).arg(copy))?;
@@ -246,7 +247,7 @@ fn headers_with(built: &Built, settings: &[String], copy: &Path) -> Result<PathB
     Ok(copy.to_path_buf())
 }
 
-/// `autoconf.h` with some settings replaced.
+/// Returns `autoconf.h` with some settings replaced.
 fn with_macros(header: &str, settings: &[String]) -> String {
     let mut lines: Vec<String> = header.lines().map(str::to_owned).collect();
     for setting in settings {
@@ -268,7 +269,7 @@ fn with_macros(header: &str, settings: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The first half of a file.
+/// Copies the first half of a file.
 fn truncated(file: &Path, output: &Path) -> Result<PathBuf> {
     fs::copy(file, output)?;
     let half = fs::metadata(output)?.len() / 2;
@@ -276,14 +277,14 @@ fn truncated(file: &Path, output: &Path) -> Result<PathBuf> {
     Ok(output.to_path_buf())
 }
 
-/// A directory with a link to every command of PATH but some.
+/// Makes a directory with a link to every command of PATH except some.
 fn path_without(tools: &[String], directory: &Path) -> Result<PathBuf> {
     fs::create_dir(directory)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     for entry in std::env::split_paths(&path).filter_map(|part| fs::read_dir(part).ok()).flatten().flatten() {
         let name = entry.file_name();
         if !tools.iter().any(|tool| name == tool.as_str()) {
-            // The first of a name is the one that counts.
+            // Only the first command of a name counts.
             let _ = std::os::unix::fs::symlink(entry.path(), directory.join(&name));
         }
     }

@@ -1,4 +1,4 @@
-//! Scenarios: livepatches built by klpx from `kernel-fixtures/scenarios` and tried in a guest. Data decides what is
+//! Scenarios: klpx builds livepatches from `kernel-fixtures/scenarios`, and a guest tries them. Data tells what is
 //! right.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,24 +24,25 @@ use crate::workspace::Workspace;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Data {
-    /// What it shows.
+    /// What the scenario shows.
     title: String,
-    /// Fixture kernels, origins or architectures it is for; all when empty.
+    /// Fixture kernels, origins or architectures of the scenario; all if empty.
     #[serde(default)]
     kernels: Vec<String>,
     /// Modules that the guest loads.
     #[serde(default)]
     modules: Vec<String>,
-    /// More of them on one fixture kernel, on those of an origin, or on one architecture.
+    /// Further modules on one fixture kernel, on the kernels of an origin, or on one architecture.
     #[serde(default)]
     more_modules: BTreeMap<String, Vec<String>>,
-    /// A folder beside `scenario.toml` with the source of external modules. The guest has them beside the script.
+    /// A folder beside `scenario.toml` with the source of external modules. The guest has the modules beside the
+    /// script.
     #[serde(default)]
     external: Option<String>,
     /// C programs that the guest calls.
     #[serde(default)]
     helpers: Vec<String>,
-    /// Kernel complaints that belong to it.
+    /// Kernel complaints that the scenario expects.
     #[serde(default)]
     console: Vec<String>,
     livepatch: Vec<Livepatch>,
@@ -53,11 +54,11 @@ struct Data {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Livepatch {
-    /// Its module is `livepatch-NAME.ko`.
+    /// The name in its module's file name, `livepatch-NAME.ko`.
     name: String,
     /// Files beside `scenario.toml`, in order.
     patches: Vec<String>,
-    /// The external module that it is for.
+    /// The external module that the livepatch patches.
     #[serde(default)]
     external: Option<String>,
     /// Further options of `klpx build`.
@@ -69,10 +70,11 @@ struct Livepatch {
     /// Added functions on every kernel.
     #[serde(default)]
     new: Vec<String>,
-    /// Why some of them are in the change set, as klpx says it, by `object:function`.
+    /// The reasons why some functions are in the change set, in klpx's words, by `object:function`.
     #[serde(default)]
     why: BTreeMap<String, String>,
-    /// More of all on one fixture kernel, on those of an origin (`made`, `stock`), or on one architecture.
+    /// Additions to all lists on one fixture kernel, on the kernels of an origin (`made`, `stock`), or on one
+    /// architecture.
     #[serde(default)]
     on: BTreeMap<String, More>,
 }
@@ -80,7 +82,7 @@ struct Livepatch {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct More {
-    /// Instead of the others.
+    /// Patches that replace the others.
     patches: Option<Vec<String>>,
     #[serde(default)]
     changed: Vec<String>,
@@ -90,16 +92,16 @@ struct More {
     why: BTreeMap<String, String>,
 }
 
-/// A scenario as it lies in its directory.
+/// A scenario as read from its directory.
 #[derive(Debug)]
 pub(crate) struct Scenario {
-    /// Its directory's name.
+    /// The name of the directory.
     pub(crate) name: String,
     directory: PathBuf,
     data: Data,
 }
 
-/// Every scenario whose name contains one of the filters; all without filters.
+/// Returns every scenario whose name contains one of the filters; all without filters.
 pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Scenario>> {
     let root = workspace.fixtures("scenarios");
     let mut directories: Vec<PathBuf> = fs::read_dir(&root)
@@ -137,13 +139,13 @@ impl Scenario {
 }
 
 impl Livepatch {
-    /// The files of its patches for a kernel: the most exact word counts.
+    /// Returns the patch files for a kernel. Of several words that name the kernel, the most exact one counts.
     fn patches(&self, kernel: &Kernel) -> &[String] {
         let other = kernel.words().iter().find_map(|word| self.on.get(word)?.patches.as_ref());
         other.unwrap_or(&self.patches)
     }
 
-    /// The change set expected on a kernel.
+    /// Returns the change set expected on a kernel.
     fn expected(&self, built: &Built) -> Result<BTreeSet<Item>> {
         let mut items = BTreeSet::new();
         let mut add = |list: &[String], kind: &str| -> Result<()> {
@@ -165,7 +167,7 @@ impl Livepatch {
         Ok(items)
     }
 
-    /// The reasons that are not those expected on a kernel.
+    /// Returns the reasons that differ from those expected on a kernel.
     fn wrong_reasons(&self, built: &Built, changes: &[Change]) -> Vec<String> {
         let more = self.on.iter().filter(|(name, _)| built.kernel.is(name)).flat_map(|(_, more)| &more.why);
         let expected = self.why.iter().chain(more);
@@ -178,7 +180,7 @@ impl Livepatch {
     }
 }
 
-/// Runs the scenarios on one kernel: klpx for each, then all of them in one guest.
+/// Runs the scenarios on one kernel: klpx for each scenario, then all scenarios in one guest.
 pub(crate) fn run(
     workspace: &Workspace,
     klpx: &Klpx,
@@ -200,7 +202,7 @@ pub(crate) fn run(
     Ok(results)
 }
 
-/// klpx's part of a scenario: its modules, compared with what they should hold.
+/// Builds the modules of a scenario and compares their change sets with the expected ones.
 fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Result<(Tried, Option<Task>)> {
     let mut result = Tried {
         name: scenario.name.clone(),
@@ -274,7 +276,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
     Ok((result, task))
 }
 
-/// What is wrong with a build that should have succeeded.
+/// Returns everything that is wrong with a build that should have succeeded.
 pub(crate) fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
     if outcome.exit != Some(0) {
         let exit = outcome.exit.map_or("a signal".to_owned(), |code| format!("exit code {code}"));

@@ -1,5 +1,5 @@
-//! The kernel source: the distribution's `linux-source` package through the machine's own mirror, a tree, or a tarball.
-//! Unpacked once, by rename, so that an interrupted run leaves nothing that looks complete.
+//! Provides kernel sources: the distribution's `linux-source` package from the machine's own mirror, a tree, or a
+//! tarball. A source is unpacked once and then renamed, so that an interrupted run leaves nothing that looks complete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 #[derive(Debug)]
 pub(crate) struct Series {
     package: &'static str,
-    /// Where it may be.
+    /// Suites that may have the package.
     suites: &'static [&'static str],
 }
 
@@ -27,7 +27,7 @@ pub(crate) const CURRENT: Series =
 pub(crate) const LINUX_6_12: Series =
     Series { package: "linux-source-6.12", suites: &["trixie", "bookworm-backports"] };
 
-/// Written last into a tree that was unpacked here.
+/// The file that is written last into a tree that was unpacked here.
 const STAMP: &str = "linux-version";
 
 /// An unpacked kernel source, only ever read.
@@ -35,20 +35,21 @@ const STAMP: &str = "linux-version";
 pub(crate) struct Source {
     /// The tree.
     pub(crate) tree: PathBuf,
-    /// Such as `7.2.13`.
+    /// The version, such as `7.2.13`.
     pub(crate) version: String,
 }
 
 impl Source {
-    /// An unpacked tree.
+    /// Reads an unpacked tree.
     fn at(path: &Path) -> Result<Source> {
         let tree = path.canonicalize()?;
         Ok(Source { version: version_of(&tree)?, tree })
     }
 }
 
-/// The source of a finished build tree: what the options name, else what it was built from, whose paths its commands
-/// hold; with another one `make` would compile all of it anew.
+/// Returns the source of a finished build tree: the one that the options name, else the one from which the tree was
+/// built. The tree's commands contain paths of that source, so `make` would compile everything again with a different
+/// one.
 pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> Result<Source> {
     let own = tree.join("source");
     if named(workspace, series).is_none() && own.is_dir() {
@@ -58,12 +59,13 @@ pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> R
     }
 }
 
-/// What the options name as the source of a series: they mean the current one.
+/// Returns the source that the options name for a series. The options only apply to the current series.
 fn named<'a>(workspace: &'a Workspace, series: &Series) -> Option<&'a PathBuf> {
     workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package)
 }
 
-/// The source of a series: for the current one what the options name, else the package, fetched on the first call.
+/// Returns the source of a series: the one that the options name for the current series, else the package, fetched on
+/// the first call.
 pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
     match named(workspace, series) {
         Some(path) if path.is_dir() => Source::at(path),
@@ -77,7 +79,8 @@ pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
     }
 }
 
-/// The tree called `name` in the cache; made from the tarball that `tarball` brings into a scratch directory.
+/// Returns the tree called `name` in the cache. If needed, makes the tree from the tarball that `tarball` puts into a
+/// scratch directory.
 pub(crate) fn unpacked(
     workspace: &Workspace,
     name: &str,
@@ -112,7 +115,7 @@ pub(crate) fn unpacked(
     Ok(Source { tree: place.join(directory), version })
 }
 
-/// The releases of a series that the archive has, oldest first, such as `7.2.12`.
+/// Returns the releases of a series that the archive has, oldest first, such as `7.2.12`.
 pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<String>> {
     let lists = workspace.cache_dir("apt")?;
     let _lock = workspace.lock("apt")?;
@@ -123,7 +126,7 @@ pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<Str
     Ok(releases)
 }
 
-/// The source of one release.
+/// Returns the source of one release.
 pub(crate) fn at_release(workspace: &Workspace, series: &Series, release: &str) -> Result<Source> {
     unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
         let lists = workspace.cache_dir("apt")?;
@@ -142,7 +145,7 @@ pub(crate) fn at_release(workspace: &Workspace, series: &Series, release: &str) 
     })
 }
 
-/// The kernel's release in the version of a package.
+/// Returns the kernel's release in the version of a package.
 fn release_of(version: &str) -> &str {
     version.split('-').next().unwrap_or(version)
 }
@@ -156,7 +159,7 @@ fn only_directory(parent: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The version that a tree's Makefile states.
+/// Returns the version that a tree's Makefile states.
 fn version_of(tree: &Path) -> Result<String> {
     let makefile = tree.join("Makefile");
     let text =
@@ -178,7 +181,7 @@ fn fetch_package(scratch: &Path, series: &Series) -> Result<PathBuf> {
     tarball_in(&files, series)
 }
 
-/// The tarball that an unpacked package holds.
+/// Returns the tarball in an unpacked package.
 fn tarball_in(files: &Path, series: &Series) -> Result<PathBuf> {
     fs::read_dir(files.join("usr/src"))?
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -1,5 +1,6 @@
-//! Kernels as a distribution ships them: their packages fetched from the archive and unpacked into a directory of their
-//! own, nothing installed. A directory appears by rename, so that an interrupted run leaves nothing that looks complete.
+//! Provides kernels as a distribution ships them. Their packages are fetched from the archive and unpacked into a
+//! separate directory; nothing is installed. A directory appears by rename, so that an interrupted run leaves nothing
+//! that looks complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,25 +14,25 @@ use crate::source::{self, Source};
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// Which of a distribution's kernels is meant.
+/// Identifies one of a distribution's kernels.
 #[derive(Debug)]
 pub(crate) struct Shipped {
-    /// The series that the package of its source is called by.
+    /// The series in the name of the source package.
     pub(crate) series: &'static str,
-    /// What its release begins with, contains and ends with.
+    /// The start, a middle part and the end of the kernel's release.
     pub(crate) release: [&'static str; 3],
-    /// Where its packages may be.
+    /// Suites that may have the packages.
     pub(crate) suites: &'static [&'static str],
-    /// Keep the debug package's copies of the modules: 1.8 GB for a cloud kernel. Without them there is only what a
-    /// machine has where that package is not installed: modules without FILE symbols.
+    /// True to keep the debug package's copies of the modules: 1.8 GB for a cloud kernel. Without them, the modules
+    /// have no FILE symbols, as on a machine without the debug package.
     pub(crate) debug_modules: bool,
-    /// The release that it is for. Where that is not this machine's, klpx runs in its root directory and finds the
-    /// kernel's packages there, its source as a tarball.
+    /// The release of Debian that the kernel is for. If this machine has a different release, klpx runs in a root
+    /// directory of that release, and finds the kernel's packages there, with the source as a tarball.
     pub(crate) home: &'static Distro,
 }
 
 impl Shipped {
-    /// True for a release of this kernel.
+    /// Returns true for a release of this kernel.
     fn is(&self, release: &str) -> bool {
         let [start, middle, end] = self.release;
         let rest = release.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
@@ -39,19 +40,19 @@ impl Shipped {
     }
 }
 
-/// Files of packages that nothing here needs, as tar's patterns.
+/// Files of packages that are not needed here, as tar's patterns.
 const UNUSED: &[&str] = &["./usr/share", "./usr/lib/debug/.build-id"];
 /// The debug package's copies of the modules.
 const DEBUG_MODULES: &[&str] =
     &["./usr/lib/debug/lib/modules/*/kernel", "./usr/lib/debug/usr/lib/modules/*/kernel"];
 
-/// The first place that exists, or the first of all.
+/// Returns the first place that exists, or else the first place.
 fn first(places: impl IntoIterator<Item = PathBuf>) -> PathBuf {
     let places: Vec<PathBuf> = places.into_iter().collect();
     places.iter().find(|place| place.exists()).or(places.first()).cloned().unwrap_or_default()
 }
 
-/// The kernel with debug information.
+/// Returns the kernel with debug information.
 pub(crate) fn vmlinux(sysroot: &Path, release: &str) -> PathBuf {
     let places = [
         format!("boot/vmlinux-{release}"),
@@ -61,39 +62,39 @@ pub(crate) fn vmlinux(sysroot: &Path, release: &str) -> PathBuf {
     first(places.map(|place| sysroot.join("usr/lib/debug").join(place)))
 }
 
-/// The kernel as it boots.
+/// Returns the kernel's boot image.
 pub(crate) fn image(sysroot: &Path, release: &str) -> PathBuf {
     of_image(sysroot, release, "vmlinuz")
 }
 
-/// The configuration.
+/// Returns the configuration.
 pub(crate) fn config(sysroot: &Path, release: &str) -> PathBuf {
     of_image(sysroot, release, "config")
 }
 
-/// A file that comes with the image: from Debian's 7.2 on, it may lie beside the modules.
+/// Returns a file that comes with the image. Since Debian's 7.2, such a file may lie beside the modules.
 fn of_image(sysroot: &Path, release: &str, name: &str) -> PathBuf {
     let places = [format!("boot/{name}-{release}"), format!("usr/lib/modules/{release}/{name}")];
     first(places.map(|place| sysroot.join(place)))
 }
 
-/// The headers folder, which has the configuration and all that is made of it.
+/// Returns the headers folder, which has the configuration and all files made from it.
 pub(crate) fn headers(sysroot: &Path, release: &str) -> PathBuf {
     sysroot.join("usr/src").join(format!("linux-headers-{release}"))
 }
 
-/// The directory of the debug package's copies of the modules.
+/// Returns the directory of the debug package's copies of the modules.
 pub(crate) fn debug_modules(sysroot: &Path, release: &str) -> PathBuf {
     modules(&sysroot.join("usr/lib/debug"), release)
 }
 
-/// The directory of the shipped modules.
+/// Returns the directory of the shipped modules.
 pub(crate) fn modules(sysroot: &Path, release: &str) -> PathBuf {
     first(["lib/modules", "usr/lib/modules"].map(|place| sysroot.join(place).join(release)))
 }
 
-/// A source, the sysroot of its kernel, and the kernel's release: adopted, cached or fetched now. Of several releases
-/// the one that the options name, else the newest in the cache, else the newest in the archive.
+/// Returns a source, the sysroot of its kernel, and the kernel's release: adopted, cached or fetched now. The release
+/// is the one that the options name, else the newest in the cache, else the newest in the archive.
 pub(crate) fn ensure(
     workspace: &Workspace,
     name: &str,
@@ -118,7 +119,7 @@ pub(crate) fn ensure(
     Ok((source, sysroot, release))
 }
 
-/// The source and the sysroot of one release: cached or fetched now.
+/// Returns the source and the sysroot of one release: cached or fetched now.
 pub(crate) fn at_release(
     workspace: &Workspace,
     name: &str,
@@ -138,7 +139,7 @@ pub(crate) fn at_release(
     Ok((source, place))
 }
 
-/// The source of one release, whether its other packages are wanted or not.
+/// Returns the source of one release, whether its other packages are needed or not.
 pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) -> Result<Source> {
     source::unpacked(workspace, &source_name(release), |files| {
         let lists = workspace.cache_dir("apt")?;
@@ -154,8 +155,8 @@ pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) ->
     })
 }
 
-/// A release and the next one: those that the cache has, else those of the archive. The older is the one that the
-/// options name, else the last but one.
+/// Returns a release and the next one, from the cache if possible, else from the archive. The older release is the one
+/// that the options name, else the last but one.
 pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 2]> {
     let wanted = workspace.releases.iter().find(|release| shipped.is(release));
     let of = |known: Vec<String>| {
@@ -175,7 +176,7 @@ pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 
     }
 }
 
-/// A directory that the options name: all packages of a kernel, its source among them.
+/// Uses a directory that the options name: it has all packages of a kernel, including its source.
 fn adopted(
     workspace: &Workspace,
     name: &str,
@@ -196,7 +197,7 @@ fn adopted(
     Ok((source, sysroot.to_path_buf(), release.clone()))
 }
 
-/// What the source of a kernel is called in the cache.
+/// Returns the name of a kernel's source in the cache.
 fn source_name(release: &str) -> String {
     format!("debian-{release}")
 }
@@ -209,12 +210,12 @@ fn tarball(files: &Path, shipped: &Shipped) -> Result<PathBuf> {
     Ok(tarball)
 }
 
-/// Releases of a kernel in the cache, oldest first.
+/// Returns the releases of a kernel in the cache, oldest first.
 fn cached(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
     releases(&workspace.cache_dir("stock")?, "", shipped)
 }
 
-/// Releases of a kernel that the archive has with debug information, oldest first.
+/// Returns the releases of a kernel that the archive has with debug information, oldest first.
 fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
     let lists = workspace.cache_dir("apt")?;
     let _lock = workspace.lock("apt")?;
@@ -223,7 +224,7 @@ fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
     let names = repository.names(&image_package(start))?;
     let mut found = Vec::new();
     for release in names.iter().filter_map(|name| name.strip_prefix("linux-image-")) {
-        // Lists name packages of the past that others still mention.
+        // The lists also name former packages that other packages still mention.
         if shipped.is(release) && !repository.versions(&debug_package(release))?.is_empty() {
             found.push(release.to_owned());
         }
@@ -235,7 +236,7 @@ fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Releases that the names in a directory end with, oldest first.
+/// Returns the releases at the ends of the names in a directory, oldest first.
 fn releases(directory: &Path, prefix: &str, shipped: &Shipped) -> Result<Vec<String>> {
     let entries = fs::read_dir(directory).with_context(|| format!("can't read {}", directory.display()))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -247,17 +248,18 @@ fn releases(directory: &Path, prefix: &str, shipped: &Shipped) -> Result<Vec<Str
     Ok(found)
 }
 
-/// Where packages of a release are downloaded to. What an interrupted run has fetched need not be fetched again.
+/// Returns the folder for downloads of a release's packages. Packages that an interrupted run has fetched need not be
+/// fetched again.
 fn downloads(workspace: &Workspace, release: &str) -> Result<PathBuf> {
     workspace.cache_dir(&format!("stock/.packages-{release}"))
 }
 
-/// Another package may still lie there.
+/// Removes the folder of downloads, unless it still contains a package.
 fn remove_if_empty(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-/// Fetches the packages of a release, but for its source, and unpacks them.
+/// Fetches and unpacks the packages of a release, except its source.
 fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, release: &str) -> Result<()> {
     let mut step = ui::step(&format!("kernel {name}"));
     step.at("asking the archive");
@@ -308,8 +310,8 @@ fn debug_package(release: &str) -> String {
     format!("{}-dbg", image_package(release))
 }
 
-/// All packages of a kernel with their versions: the image, its debug information, its headers, and what these need of
-/// the same source.
+/// Returns all packages of a kernel with their versions: the image, its debug information, its headers, and the
+/// packages of the same source on which these depend.
 fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result<BTreeMap<String, String>> {
     let mut left = vec![format!("linux-headers-{release}"), debug_package(release), image_package(release)];
     let mut found = BTreeMap::new();
@@ -321,13 +323,13 @@ fn packages(repository: &Repository<'_>, release: &str, version: &str) -> Result
         left.extend(repository.dependencies(&package, &version)?);
         found.insert(package, version);
     }
-    // An alternative to the signed image holds the same files.
+    // The alternative to the signed image contains the same files.
     found.retain(|package, _| !package.contains("-unsigned"));
     Ok(found)
 }
 
-/// The version itself, else the newest of those behind it: the archive has one linux-kbuild for all releases of a series,
-/// and a newer build of the source takes its place before the older release is gone.
+/// Returns the version itself, or else the newest later version. The archive has one linux-kbuild for all releases of a
+/// series, and a newer build replaces it before the older release is gone.
 fn fitting(known: &[String], wanted: &str) -> Option<String> {
     if known.iter().any(|version| version == wanted) {
         return Some(wanted.to_owned());
@@ -336,7 +338,7 @@ fn fitting(known: &[String], wanted: &str) -> Option<String> {
     newer.max_by(|a, b| apt::compare_versions(a, b)).cloned()
 }
 
-/// What is left out of a package, as tar's patterns.
+/// Returns the files that are left out of a package, as tar's patterns.
 fn unused(package: &str, shipped: &Shipped) -> Vec<String> {
     let mut patterns = UNUSED.to_vec();
     if package.ends_with("-dbg") && !shipped.debug_modules {

@@ -57,7 +57,7 @@ pub(crate) struct MatrixArgs {
     klpx: Option<PathBuf>,
 }
 
-/// Scenarios on the kernels that the tests leave out. `Ok(false)`: something failed.
+/// Runs scenarios on the kernels that the tests leave out. Returns `Ok(false)` if something failed.
 pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
     if args.consistent {
         return consistent::matrix(workspace, args.klpx.as_deref(), &args.kernel);
@@ -101,7 +101,7 @@ struct Tally {
     results: Vec<Tried>,
 }
 
-/// What failed: a phase, or a check on a kernel.
+/// A failure of a phase, or of a check on a kernel.
 struct Failed {
     name: String,
     reasons: Vec<String>,
@@ -137,10 +137,10 @@ impl Tally {
     }
 }
 
-/// Runs what was asked for. `Ok(false)`: something failed.
+/// Runs the requested parts. Returns `Ok(false)` if something failed.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let wants = |part: Part| match args.only.as_slice() {
-        // A filter on scenarios leaves nothing to do for the rest.
+        // A filter on scenarios leaves nothing to do for the other parts.
         [] if !args.scenario.is_empty() => {
             matches!(part, Part::Scenarios | Part::Refusals | Part::Robustness)
         }
@@ -155,7 +155,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     }
     if wants(Part::Unit) {
         ui::heading("unit tests");
-        // They compile small objects and build toy kernels.
+        // The unit tests compile small objects and build toy kernels.
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
@@ -178,7 +178,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     }
     ui::line("in all", "", Some(start.elapsed()));
     ui::say("");
-    // At the very end: who reads no more than the last lines of a log sees all that failed, and why.
+    // The failures come at the very end, so that the last lines of a log name all of them with their reasons.
     for Failed { name, reasons } in &tally.failed {
         ui::say(&format!("{name}:"));
         for reason in reasons {
@@ -213,11 +213,11 @@ fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     }
     let denied = || {
         let mut command = DENY.command(workspace)?;
-        // Advisories are not among them: their database is not where the crates are.
+        // Advisories are left out: their database is not where the crates are.
         process::output(command.args(["check", "bans", "licenses", "sources"])).map(drop)
     };
     check(tally, ("crates", "cargo deny check"), denied);
-    // They are a workspace of their own: nothing else compiles them.
+    // The fuzz targets are a separate workspace, which nothing else compiles.
     packages::ensure(fuzz::NEEDS)?;
     check(tally, ("fuzz targets", "build"), || fuzz::build_only(workspace));
     Ok(())
@@ -266,7 +266,7 @@ fn livepatches(
     tally: &mut Tally,
 ) -> Result<()> {
     let mut kernels = kernel::select(&args.kernel)?;
-    // A name may be a scenario's or a refusal's.
+    // A filter may name a scenario or a refusal.
     let mut scenarios = scenario::select(workspace, &[])?;
     let mut refusals = refusal::select(workspace, &args.scenario)?;
     scenarios.retain(|scenario| {
@@ -278,7 +278,7 @@ fn livepatches(
     if !wants(Part::Refusals) {
         refusals.clear();
     }
-    // What happens to klpx has nothing to do with the compiler: a kernel that need not be built will do.
+    // The robustness checks do not depend on the compiler, so a kernel that need not be built is enough.
     let stock = kernels.iter().find(|kernel| kernel.recipe().is_none());
     let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
     let robust = wants(Part::Robustness).then_some(robust::Wanted { once_on, filters: &args.scenario });
@@ -310,8 +310,8 @@ fn livepatches(
         packages,
         results_dir: results_dir(workspace)?,
     };
-    // A good part of a kernel's time is one process's: links, kbuild looking at what is there, a guest. So two kernels
-    // share the processors; the next one begins when one of them is done.
+    // Much of a kernel's time goes to a single process: a link, kbuild checking files, a guest. So two kernels share
+    // the processors; the next kernel begins when one of them is done.
     let waiting = Mutex::new(kernels.into_iter());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let outcomes: Vec<Result<Tally>> = std::thread::scope(|scope| {
@@ -330,29 +330,29 @@ fn livepatches(
     Ok(())
 }
 
-/// How many kernels are tried at a time.
+/// The number of kernels that are tried at a time.
 const AT_ONCE: usize = 2;
 
-/// What is tried on each kernel.
+/// The checks for each kernel.
 struct Trial<'a> {
     workspace: &'a Workspace,
     klpx: &'a Klpx,
     scenarios: &'a [Scenario],
     refusals: &'a [(String, Case)],
     robust: Option<robust::Wanted<'a>>,
-    /// Look at who inlined what.
+    /// True to check the survey of inlining.
     inlining: bool,
-    /// Try the livepatches as a user does.
+    /// True to try the livepatches as a user does.
     trials: bool,
-    /// Try klpx-host.
+    /// True to try klpx-host.
     host: bool,
-    /// Try packages.
+    /// True to try packages.
     packages: bool,
     results_dir: PathBuf,
 }
 
 impl Trial<'_> {
-    /// Kernels one after the other, for as long as there is a next one.
+    /// Tries kernels one after the other, as long as there is a next one.
     fn kernels(&self, next: &dyn Fn() -> Option<&'static Kernel>) -> Result<Tally> {
         let mut tally = Tally::default();
         while let Some(kernel) = next() {
@@ -426,7 +426,7 @@ impl Trial<'_> {
     }
 }
 
-/// Modules, reports, logs and consoles of the last run.
+/// Returns the folder with modules, reports, logs and consoles of the last run.
 fn results_dir(workspace: &Workspace) -> Result<PathBuf> {
     workspace.cache_dir("results")
 }

@@ -1,4 +1,4 @@
-//! Cargo's further commands that the packages need, each of one version, in a folder of their own.
+//! Installs further cargo commands that the packages need, each in a fixed version and in a separate folder.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,26 +9,26 @@ use crate::process;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// A program, which is a crate of its name.
+/// A program, whose crate has the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
     name: &'static str,
     version: &'static str,
 }
 
-/// Puts the list of crates into a binary.
+/// Adds the list of crates to a binary.
 pub(crate) const AUDITABLE: Tool = Tool { name: "cargo-auditable", version: "0.7.7" };
-/// Packages for dpkg.
+/// Makes packages for dpkg.
 pub(crate) const DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
-/// Packages for rpm.
+/// Makes packages for rpm.
 pub(crate) const RPM: Tool = Tool { name: "cargo-generate-rpm", version: "0.21.1" };
-/// Bills of materials.
+/// Makes bills of materials.
 pub(crate) const CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
-/// Licences and sources of the crates.
+/// Checks licences and sources of the crates.
 pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
 impl Tool {
-    /// The program, compiled by the first call.
+    /// Returns the program, which the first call compiles.
     pub(crate) fn ensure(self, workspace: &Workspace) -> Result<PathBuf> {
         let Tool { name, version } = self;
         let root = workspace.cache_dir("cargo-tools")?.join(format!("{name}-{version}"));
@@ -41,7 +41,7 @@ impl Tool {
         step.at(&format!("cargo install {name} {version}"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        // Each runs for seconds: compiling them well would take longer.
+        // Each program runs for seconds only, so an optimised build would take longer than it saves.
         command
             .args(["install", "--locked", "--debug", "--quiet", name, "--version", version, "--root"])
             .arg(&root);
@@ -50,10 +50,10 @@ impl Tool {
         Ok(program)
     }
 
-    /// `cargo NAME` in the workspace.
+    /// Returns `cargo NAME` for the workspace.
     pub(crate) fn command(self, workspace: &Workspace) -> Result<Command> {
         let mut command = Command::new(self.ensure(workspace)?);
-        // Cargo starts its commands so.
+        // Cargo also passes the command's name as the first argument.
         command.current_dir(&workspace.root).arg(self.name.trim_start_matches("cargo-"));
         Ok(command)
     }

@@ -1,4 +1,4 @@
-//! `klpx test` on livepatches that the scenarios built: a good one, and ones that must not pass.
+//! Runs `klpx test` on livepatches that the scenarios built: a good one, and others that must not pass.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,29 +13,29 @@ use crate::klpx::Klpx;
 use crate::tried::Tried;
 use crate::ui;
 
-/// Of vmlinux and two modules.
+/// A livepatch of vmlinux and two modules.
 const LARGE: &str = "04-vmlinux-and-module/livepatch-md-note.ko";
-/// Of vmlinux alone.
+/// A livepatch of vmlinux alone.
 const SMALL: &str = "01-proc-string/livepatch-version.ko";
-/// Of callbacks alone.
+/// A livepatch with callbacks only.
 const CALLBACKS: &str = "28-callbacks-alone/livepatch-nr-open.ko";
-/// The function that the small one replaces, and a name of its length that the kernel does not have.
+/// The function that the small livepatch replaces, and a name of the same length that the kernel does not have.
 const FUNCTION: (&[u8], &[u8]) = (b"version_proc_show\0", b"version_proc_gone\0");
-/// The exit code for what does not do what it should.
+/// The exit code for a livepatch that does not do what it should.
 const VERIFICATION: i32 = 7;
 
-/// True for kernels whose packages a user of this machine could have.
+/// Returns true for kernels whose packages a user of this machine could have.
 pub(crate) fn is_for(built: &Built) -> bool {
     built.release.is_some() && built.root.is_none() && built.kernel.machine.is_native()
 }
 
-/// A call of `klpx test`, and what must come of it.
+/// A call of `klpx test`, and its expected result.
 struct Case {
     name: &'static str,
     title: &'static str,
     module: PathBuf,
     options: Vec<String>,
-    /// A piece of what it says of a livepatch that fails; `None` for a good one.
+    /// A part of the message about a livepatch that fails; `None` for a good livepatch.
     fails: Option<&'static str>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
     cases.iter().map(|case| tried(klpx, built, case)).collect()
 }
 
-/// The small livepatch for a function that the kernel does not have.
+/// Returns the small livepatch, changed to name a function that the kernel does not have.
 pub(crate) fn renamed(module: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(module)
         .with_context(|| format!("can't read {}: run the scenarios first", module.display()))?;

@@ -1,31 +1,31 @@
-//! How one scenario, refusal or robustness check went on one kernel.
+//! The result of one scenario, refusal or robustness check on one kernel.
 
 use std::time::Duration;
 
 /// A result.
 #[derive(Debug)]
 pub(crate) struct Tried {
-    /// Its name in the fixtures.
+    /// The name of the check in the fixtures.
     pub(crate) name: String,
-    /// What it shows.
+    /// What the check shows.
     pub(crate) title: String,
     /// Fixture kernel.
     pub(crate) kernel: &'static str,
-    /// Checks that passed in a guest.
+    /// Number of checks that passed in a guest.
     pub(crate) passed: usize,
-    /// What went wrong.
+    /// Everything that went wrong.
     pub(crate) failures: Vec<String>,
     /// Time that klpx took.
     pub(crate) elapsed: Duration,
 }
 
 impl Tried {
-    /// True when nothing went wrong.
+    /// Returns true if nothing went wrong.
     pub(crate) fn good(&self) -> bool {
         self.failures.is_empty()
     }
 
-    /// The row of a table: kernel, name, verdict, time, title.
+    /// Returns the row of a table: kernel, name, verdict, time, title.
     pub(crate) fn row(&self) -> Vec<String> {
         let verdict = match (self.good(), self.passed) {
             (false, _) => "FAILED".to_owned(),

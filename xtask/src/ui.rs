@@ -1,4 +1,5 @@
-//! What the user sees: one line a step with its time, a spinner on a terminal, plain lines elsewhere, tables.
+//! Output for the user: one line for each step with its time, a spinner on a terminal, plain lines elsewhere, and
+//! tables.
 
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// A long step says that it is alive this often when nobody watches a terminal.
+/// Interval at which a long step reports that it is alive, if there is no terminal.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// The spinners of all steps under way.
@@ -34,7 +35,7 @@ pub(crate) fn step(label: &str) -> Step {
 }
 
 impl Step {
-    /// Says what the step is at. Cheap; call it often.
+    /// Shows the step's present work. Cheap; call it often.
     pub(crate) fn at(&mut self, message: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
@@ -46,12 +47,12 @@ impl Step {
         }
     }
 
-    /// Ends the step well.
+    /// Ends the step with success.
     pub(crate) fn done(self, message: &str) -> Duration {
         self.end(message)
     }
 
-    /// Ends the step badly.
+    /// Ends the step with a failure.
     pub(crate) fn failed(self, message: &str) -> Duration {
         self.end(&format!("FAILED  {message}"))
     }
@@ -66,18 +67,18 @@ impl Step {
     }
 }
 
-/// One aligned line: what, how it went, how long it took.
+/// Prints one aligned line: label, message, time.
 pub(crate) fn line(label: &str, message: &str, elapsed: Option<Duration>) {
     let time = elapsed.map(|elapsed| format!("{:.1} s", elapsed.as_secs_f64())).unwrap_or_default();
     let text = format!("  {label:<32} {message:<50} {time:>9}");
     say(text.trim_end());
 }
 
-/// A line to standard output, which stays in order with children's output.
+/// Prints a line to standard output, in order with the output of child processes.
 pub(crate) fn say(text: &str) {
     SPINNERS.suspend(|| {
         let mut out = std::io::stdout().lock();
-        // A closed pipe is the reader's choice.
+        // The reader may have closed the pipe on purpose.
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     });
 }
@@ -87,12 +88,12 @@ pub(crate) fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A heading between groups of steps.
+/// Prints a heading between groups of steps.
 pub(crate) fn heading(text: &str) {
     say(&format!("\n{text}"));
 }
 
-/// Left-aligned columns, as wide as they must be.
+/// Prints left-aligned columns of the necessary width.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     let mut width: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {

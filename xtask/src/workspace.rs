@@ -1,5 +1,5 @@
-//! Where things are: the repository, the fixture cache, what the command line overrides. Creates no files but the
-//! cache.
+//! Knows the places of the repository and the fixture cache, and the options that override them. Creates no files
+//! outside the cache.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,19 +11,19 @@ use etcetera::{BaseStrategy, choose_base_strategy};
 use crate::FixtureOptions;
 use crate::ui;
 
-/// The places that every command works in.
+/// The places and options for all commands.
 pub(crate) struct Workspace {
     /// The repository.
     pub(crate) root: PathBuf,
     /// Sources and kernels, kept between runs.
     pub(crate) cache: PathBuf,
-    /// A source tree or tarball that replaces the distribution's.
+    /// A source tree or tarball that replaces the distribution's source.
     pub(crate) kernel_src: Option<PathBuf>,
     /// Finished build trees by kernel name.
     pub(crate) kernel_builds: BTreeMap<String, PathBuf>,
-    /// Releases of stock kernels to take instead of the newest.
+    /// Releases of stock kernels to use instead of the newest.
     pub(crate) releases: Vec<String>,
-    /// Ask the archive for newer stock kernels than those in the cache.
+    /// True to ask the archive for newer stock kernels than those in the cache.
     pub(crate) newest: bool,
     /// Jobs for `make`.
     pub(crate) jobs: usize,
@@ -63,12 +63,12 @@ impl Workspace {
         })
     }
 
-    /// A path under `kernel-fixtures/`.
+    /// Returns a path under `kernel-fixtures/`.
     pub(crate) fn fixtures(&self, relative: &str) -> PathBuf {
         self.root.join("kernel-fixtures").join(relative)
     }
 
-    /// Holds off other runs that would make the same thing in the cache, until it is dropped.
+    /// Blocks other runs that would make the same files in the cache, until the returned lock is dropped.
     pub(crate) fn lock(&self, name: &str) -> Result<File> {
         let path = self.cache_dir("")?.join(format!("{name}.lock"));
         let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
@@ -79,7 +79,7 @@ impl Workspace {
         Ok(file)
     }
 
-    /// A directory of the cache, created if missing.
+    /// Returns a directory of the cache, created if missing.
     pub(crate) fn cache_dir(&self, relative: &str) -> Result<PathBuf> {
         let directory = self.cache.join(relative);
         std::fs::create_dir_all(&directory)

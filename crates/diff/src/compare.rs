@@ -1,8 +1,7 @@
-//! Comparison of two correlated items: bytes outside relocated fields, references by what they mean, and the
-//! special-section entries that describe the item.
+//! Compares two correlated items: bytes outside relocated fields, references by their meaning, and the special-section
+//! entries that describe the items.
 //!
-//! What may differ without being a change is listed in [`EQUIVALENCES`], each with its reason. Everything else that
-//! differs is a change.
+//! [`EQUIVALENCES`] lists every difference that is not a change, with its reason. Every other difference is a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -21,9 +20,9 @@ use crate::reason::Reason;
 /// A difference between two builds that is not a change of the function.
 #[derive(Clone, Copy, Debug)]
 pub struct Equivalence {
-    /// Its name in this code.
+    /// The equivalence's name in this code.
     pub name: &'static str,
-    /// Why nothing depends on it.
+    /// The reason why nothing depends on the difference.
     pub reason: &'static str,
 }
 
@@ -71,16 +70,17 @@ pub const EQUIVALENCES: [Equivalence; 10] = [
     },
 ];
 
-/// Where `struct codetag` has the line, in bytes.
+/// The bytes of the line in `struct codetag`.
 const LINE: Range<u64> = 4..8;
 
-/// How many bytes a direct branch's distance takes; on arm64 the whole instruction, whose kind is compared by itself.
+/// The size of a direct branch's distance in bytes. On arm64 it is the whole instruction, whose kind is compared
+/// separately.
 const BRANCH_BYTES: u64 = 4;
 
-/// How deep literals may refer to literals before the comparison gives up and calls them different.
+/// The depth at which the comparison of literals that refer to literals stops and calls them different.
 const MAX_DEPTH: u8 = 16;
 
-/// The two objects and what is known of them.
+/// The two objects, their correlation, and the moved names.
 pub(crate) struct Comparer<'a, 'd> {
     pub(crate) original: &'a Object<'d>,
     pub(crate) patched: &'a Object<'d>,
@@ -105,7 +105,7 @@ struct Direct<'b> {
 }
 
 impl<'d> Comparer<'_, 'd> {
-    /// Why a pair of items differs; empty when it does not. The first difference of each kind is given.
+    /// Returns why a pair of items differs, with the first difference of each kind; empty if the items are the same.
     pub(crate) fn items(&self, original: ItemId, patched: ItemId) -> Vec<Reason> {
         let mut reasons = Vec::new();
         self.sections(original, patched, &mut reasons);
@@ -139,7 +139,8 @@ impl<'d> Comparer<'_, 'd> {
         reasons
     }
 
-    /// Branches to other items of the section that the assembler resolved: their bytes say only how far they lead.
+    /// Compares branches to other items of the section that the assembler resolved. The bytes of a branch hold only a
+    /// distance.
     fn direct_branches(&self, theirs: &Direct<'_>, ours: &Direct<'_>) -> Option<Reason> {
         let place = |direct: &Direct<'_>, branch: &DirectBranch| branch.at as i64 - direct.span.base as i64;
         let mut pairs = theirs.branches.iter().zip(ours.branches);
@@ -174,7 +175,7 @@ impl<'d> Comparer<'_, 'd> {
         Some(Reason::Reference { offset, from: text(self.original, from), to: text(self.patched, to) })
     }
 
-    /// A section of another purpose: `.init.text`, `.noinstr.text`, read-only or not.
+    /// Compares the purposes of two items' sections: `.init.text`, `.noinstr.text`, read-only or not.
     fn sections(&self, original: ItemId, patched: ItemId, reasons: &mut Vec<Reason>) {
         let theirs = purpose(self.original, original);
         let ours = purpose(self.patched, patched);
@@ -184,19 +185,19 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    /// As [`Comparer::bytes`], but for some bytes from the entry on.
+    /// Does the same as [`Comparer::bytes`], but leaves out a range of bytes, counted from the entry.
     fn bytes_but(&self, range: Range<u64>, theirs: Span, ours: Span) -> Option<i64> {
         let before = |span: Span| Span { end: span.end.min(span.base + range.start), ..span };
         let behind = |span: Span| Span { start: span.end.min(span.base + range.end), ..span };
         self.bytes(before(theirs), before(ours)).or_else(|| self.bytes(behind(theirs), behind(ours)))
     }
 
-    /// The first byte outside relocated fields that differs, counted from the entry.
+    /// Returns the first differing byte outside relocated fields, counted from the entry.
     fn bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
         self.bytes_around(&[], theirs, ours)
     }
 
-    /// The same for bytes outside the fields of direct branches, too.
+    /// Returns the first differing byte that lies outside relocated fields and outside the fields of direct branches.
     fn bytes_around(&self, branches: &[DirectBranch], theirs: Span, ours: Span) -> Option<i64> {
         let a = self.original.range(theirs.section, theirs.start, theirs.end);
         let b = self.patched.range(ours.section, ours.start, ours.end);
@@ -221,7 +222,7 @@ impl<'d> Comparer<'_, 'd> {
         (a.len() != b.len()).then(|| (ours.start + a.len().min(b.len()) as u64) as i64 - ours.base as i64)
     }
 
-    /// The first reference that differs.
+    /// Returns the first reference that differs.
     fn references(&self, theirs: Span, ours: Span, depth: u8) -> Option<Reason> {
         let mut a = significant(self.original, theirs);
         let mut b = significant(self.patched, ours);
@@ -260,7 +261,7 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    /// Whether two references mean the same; how they differ if not.
+    /// Returns how two references differ; `None` if they mean the same.
     fn targets(&self, from: Target, to: Target, depth: u8) -> Option<Unlike> {
         match (from, to) {
             (Target::Item { item: x, offset: i }, Target::Item { item: y, offset: j }) => {
@@ -318,7 +319,7 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    /// Contents and references of two ranges without an identity.
+    /// Returns true if two ranges without an identity have the same contents and references.
     fn same_content(&self, theirs: Span, ours: Span, depth: u8) -> bool {
         let location =
             self.original.is_check_location(theirs.section) && self.patched.is_check_location(ours.section);
@@ -333,7 +334,7 @@ impl<'d> Comparer<'_, 'd> {
             && self.references(theirs, ours, depth + 1).is_none()
     }
 
-    /// The names of sections without names in them that differ. A name may be that of several sections.
+    /// Returns the names of the unnamed tables that differ. Several sections may have one name.
     pub(crate) fn tables(&self) -> Vec<String> {
         let of = |object: &Object<'d>| {
             let mut by_name: BTreeMap<&'d [u8], Vec<Span>> = BTreeMap::new();
@@ -354,7 +355,7 @@ impl<'d> Comparer<'_, 'd> {
         names.into_iter().filter(differs).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
-    /// Literals that two functions load from outside of themselves, without a relocation that says so.
+    /// Compares the literals that two functions load from outside their symbols without a relocation.
     fn outlying_literals(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
         let of = |object: &Object<'d>, owner: ItemId| -> Vec<Span> {
             let span = |o: &Outlier| Span { section: o.section, start: o.start, end: o.end, base: o.start };
@@ -366,7 +367,7 @@ impl<'d> Comparer<'_, 'd> {
         (!same).then_some(Reason::Literal { offset: 0 })
     }
 
-    /// The special-section entries that describe two functions: same tables, places, contents and references.
+    /// Compares the special-section entries that describe two functions: tables, places, contents and references.
     fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
         let compared = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.compared;
         let mut theirs: Vec<&Entry> =
@@ -415,8 +416,8 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    /// An alternative's replacement has no name and no end but the length in the last byte of its entry
-    /// (`struct alt_instr`, arch/x86/include/asm/alternative.h, arch/arm64/include/asm/alternative.h).
+    /// Compares two alternatives. A replacement has no name, and its end is known only from the length in the last byte
+    /// of its entry (`struct alt_instr`, arch/x86/include/asm/alternative.h, arch/arm64/include/asm/alternative.h).
     fn same_alternative(&self, theirs: Span, ours: Span, depth: u8) -> bool {
         let part = |object: &Object<'d>, span: Span| -> Option<(Target, Target, u64)> {
             let length = u64::from(*object.range(span.section, span.start, span.end).last()?);
@@ -447,8 +448,8 @@ impl<'d> Comparer<'_, 'd> {
     }
 }
 
-/// True for what `DEFINE_ALLOC_TAG` of include/linux/alloc_tag.h defines; `.codetag.` stands before the section's name from
-/// Linux 6.15 on.
+/// Returns true for a tag that `DEFINE_ALLOC_TAG` of include/linux/alloc_tag.h defines. Since Linux 6.15 `.codetag.`
+/// precedes the section's name.
 pub(crate) fn is_allocation_tag(object: &Object<'_>, item: ItemId) -> bool {
     let section = object.elf.section_name(object.item(item).section);
     section.strip_prefix(b".codetag.").unwrap_or(section) == b"alloc_tags"
@@ -466,7 +467,7 @@ fn span(object: &Object<'_>, item: ItemId) -> Span {
     Span { section: item.section, start: item.start, end: item.end, base: item.entry }
 }
 
-/// The relocations of a range that do something.
+/// Returns the relocations of a range, except those that do nothing.
 fn significant<'o>(object: &'o Object<'_>, span: Span) -> impl Iterator<Item = &'o Rela> {
     object
         .relocations_in(span.section, span.start, span.end)
@@ -474,8 +475,8 @@ fn significant<'o>(object: &'o Object<'_>, span: Span) -> impl Iterator<Item = &
         .filter(|rela| rela.r_type(LE, false).0 != 0)
 }
 
-/// How many bytes a relocation overwrites. Instruction fields are compared as they stand: the bits of an arm64
-/// immediate are zero in the file, and the others matter.
+/// Returns the number of bytes that a relocation overwrites. Fields of instructions are compared as they stand: the
+/// bits of an arm64 immediate are zero in the file, and the other bits matter.
 fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
     match object.relocation_kind(rela).map(|kind| kind.field) {
         Some(Field::Bytes(n)) => u64::from(n),
@@ -483,8 +484,8 @@ fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
     }
 }
 
-/// What a section means for an item: its name without the item's own, plain text sections taken as one, and whether it
-/// may be written or run.
+/// Returns the purpose of an item's section: its name without the item's own name, with plain text sections taken as
+/// one, and its flags for writing and execution.
 pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
     let section = object.item(item).section;
     let name = object.elf.section_name(section);
@@ -496,7 +497,7 @@ pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) 
         let word = rest.iter().position(|&b| b == b'.').unwrap_or(rest.len());
         return (&name[..start.len() + word], flags);
     }
-    // With LTO an initcall has a section of its own, named like the initcall: `.initcall6.init..kmod_random__640_1711_f`
+    // With LTO an initcall has its own section, named after the initcall: `.initcall6.init..kmod_random__640_1711_f`
     // (include/linux/init.h, __initcall_section).
     const OF_INITCALL: &[u8] = b"..kmod_";
     if name.starts_with(b".initcall")
@@ -512,7 +513,7 @@ pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) 
     (name, flags)
 }
 
-/// A reference in words.
+/// Describes a reference in words.
 pub fn describe(object: &Object<'_>, target: Target) -> String {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let with = |name: String, offset: i64| Offset(offset).behind(name);

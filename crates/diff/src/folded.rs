@@ -1,6 +1,6 @@
-//! Functions of one body. Compilers and linkers give equal functions one body with several names (identical code
-//! folding). Each name is a function of its own, and a patch may change one of them: then one address stands for two
-//! functions that part ways, and a livepatch diverts addresses.
+//! Functions that share one body. Compilers and linkers fold equal functions into one body with several names
+//! (identical code folding). Each name is still a function of its own, and a patch may change only one of them. Then
+//! one address stands for two different functions, and a livepatch can divert only the address.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,35 +12,36 @@ use object::elf;
 use crate::compare::Comparer;
 use crate::correlate::{Correlation, Evidence};
 
-/// Functions that have one body in one of the builds, and several in the other, at least one of which differs from it.
+/// Functions that share one body in one build and have several bodies in the other build, at least one of which
+/// differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folded {
-    /// The names of the one body.
+    /// The names of the shared body.
     pub names: Vec<String>,
-    /// Where the one body is.
+    /// The build that has the shared body.
     pub way: Way,
 }
 
-/// How functions of one body change.
+/// How functions that share a body change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// The original has the one body; these patched functions differ from it, and are new.
+    /// The original has the shared body. These patched functions differ from it and count as new.
     Part {
-        /// In the original.
+        /// The shared body, in the original.
         body: ItemId,
-        /// In the patched object.
+        /// The differing functions, in the patched object.
         into: Vec<ItemId>,
     },
-    /// The patched build has the one body, and these functions of the original differ from it.
+    /// The patched build has the shared body. These functions of the original differ from it.
     Join {
-        /// In the original.
+        /// The differing functions, in the original.
         from: Vec<ItemId>,
     },
 }
 
-/// A name, and the file of a local one.
+/// A name; for a local, also its file.
 type Name<'d> = (&'d [u8], &'d [u8]);
-/// The functions of an object by their names.
+/// The functions of an object, by name.
 type Names<'d> = BTreeMap<Name<'d>, ItemId>;
 
 fn names<'d>(object: &Object<'d>) -> Names<'d> {
@@ -60,7 +61,7 @@ fn names<'d>(object: &Object<'d>) -> Names<'d> {
     elf.symbol_ids().filter_map(name).collect()
 }
 
-/// The names of bodies that have more than one.
+/// Returns the bodies that have several names.
 fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n Name<'d>>> {
     let mut bodies: BTreeMap<ItemId, Vec<_>> = BTreeMap::new();
     for (name, &item) in names {
@@ -70,8 +71,8 @@ fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n Name<'d>>> {
     bodies
 }
 
-/// Finds functions that part ways or come together. The original's body is paired with the function that goes on as it
-/// was; what differs from it is new.
+/// Finds functions whose shared body splits, and functions that come to share a body. The original's body is paired
+/// with a function that stays the same; functions that differ from it are new.
 pub(crate) fn find(
     original: &Object<'_>,
     patched: &Object<'_>,

@@ -1,8 +1,8 @@
-//! What changed between the original and the patched build of one object, and why: a pure function of two objects and of
-//! what is known of their sources.
+//! Finds what changed between the original and the patched build of one object, and why. The result depends only on the
+//! two objects and on what is known of their sources.
 //!
-//! Owns correlation (which item of one build is which of the other), comparison and its reasons. No IO, no processes,
-//! no printing.
+//! Owns correlation (which item of one build is which of the other), comparison, and the reasons for changes. No IO, no
+//! processes, no printing.
 
 mod compare;
 mod correlate;
@@ -26,9 +26,9 @@ pub use reason::Reason;
 pub struct Change {
     /// The item in the patched object.
     pub patched: ItemId,
-    /// Its counterpart in the original; `None` when it is new.
+    /// The counterpart in the original; `None` for a new item.
     pub original: Option<ItemId>,
-    /// Why; empty when it is new.
+    /// The reasons for the change; empty for a new item.
     pub reasons: Vec<Reason>,
 }
 
@@ -41,23 +41,23 @@ pub struct Difference {
     pub data: Vec<Change>,
     /// Changed and new items of tables that the kernel reads once: initcalls, parameters, exports.
     pub registries: Vec<Change>,
-    /// Names of sections whose contents have no names ([`Object::unnamed_tables`]) and differ, in their order.
+    /// Names of sections whose contents have no names ([`Object::unnamed_tables`]) and differ, sorted.
     pub tables: Vec<String>,
-    /// Functions of one body that part ways, or come together.
+    /// Functions whose shared body splits, or that come to share a body.
     pub folded: Vec<Folded>,
-    /// Items of the original without a counterpart that have an identity.
+    /// Items of the original that have an identity but no counterpart.
     pub removed: Vec<ItemId>,
-    /// Which item is which. What it could not settle is in none of the lists.
+    /// The pairs of items. Unsettled items are in none of the lists above.
     pub correlation: Correlation,
 }
 
 impl Difference {
-    /// The item of the original that a patched item is.
+    /// Returns the original's counterpart of a patched item.
     pub fn original_of(&self, patched: ItemId) -> Option<ItemId> {
         self.correlation.original_of.get(patched.index()).copied().flatten().map(|(item, _)| item)
     }
 
-    /// True when nothing at all differs.
+    /// Returns true if nothing differs.
     pub fn is_empty(&self) -> bool {
         self.functions.is_empty()
             && self.data.is_empty()
@@ -73,8 +73,8 @@ pub fn compare(original: &Object<'_>, patched: &Object<'_>) -> Difference {
     compare_unit(original, patched, &BTreeSet::new(), Sources::Unknown)
 }
 
-/// The same for one of several units of which each was built twice, with what is known of their sources. `moved` are
-/// names that mean something else in the other units' patched builds.
+/// Compares two builds of one of several units, with what is known of their sources. `moved` are names that mean
+/// something else in the other units' patched builds.
 pub fn compare_unit(
     original: &Object<'_>,
     patched: &Object<'_>,

@@ -1,48 +1,48 @@
-//! Why an item counts as changed.
+//! The reasons why an item counts as changed.
 
-/// Why an item counts as changed, with the first place that differs. Offsets are in bytes from the item's entry.
+/// A reason why an item counts as changed, with the first differing place. Offsets are in bytes from the item's entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// The sizes differ, in bytes.
     Size {
-        /// Of the original.
+        /// Size of the original.
         from: u64,
-        /// Of the patched item.
+        /// Size of the patched item.
         to: u64,
     },
     /// Bytes outside relocated fields differ.
     Bytes {
-        /// The first that does, in the patched item.
+        /// The first differing byte in the patched item.
         offset: i64,
     },
-    /// A reference has another type, target or addend, or stands elsewhere.
+    /// A reference has a different type, target or addend, or stands at a different place.
     Reference {
-        /// Where in the patched item.
+        /// The reference's place in the patched item.
         offset: i64,
-        /// What the original refers to, as text; empty when it has no reference there.
+        /// The target in the original, as text; empty if the original has no reference there.
         from: String,
-        /// What the patched item refers to.
+        /// The target in the patched item.
         to: String,
     },
-    /// A string or unnamed constant that it refers to has other contents.
+    /// A string or unnamed constant that the item refers to has different contents.
     Literal {
-        /// Where the reference stands in the patched item.
+        /// The reference's place in the patched item.
         offset: i64,
     },
     /// The entries in this special section differ.
     SpecialSection {
-        /// Its name.
+        /// The special section's name.
         table: &'static str,
         /// The place that the first differing entry describes.
         offset: i64,
     },
-    /// It moved to a section of another name or with other flags.
+    /// The item moved to a section with a different name or different flags.
     Section {
         /// The section's name in the original.
         from: String,
-        /// In the patched object.
+        /// The section's name in the patched object.
         to: String,
     },
-    /// A list of BTF type numbers names other types, or in another order.
+    /// A list of BTF type numbers names different types, or has them in a different order.
     TypeIds,
 }

@@ -1,4 +1,4 @@
-//! Locations of the undefined-behaviour sanitizer: a check says its line, and code below an edit moves.
+//! Locations of the undefined-behaviour sanitizer: a check names its line, and an edit moves the code below it.
 
 use klpx_diff::compare;
 use klpx_normalize::elf::ElfFile;
@@ -21,7 +21,7 @@ fn object(source: &str) -> ElfFile {
     ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"))
 }
 
-/// The functions that differ.
+/// Returns the functions that differ.
 fn changed(original: &str, patched: &str) -> Vec<String> {
     let files = (object(original), object(patched));
     let read = |file| Object::read(file).expect("an object");
@@ -48,7 +48,7 @@ fn a_line_that_moved_is_no_change() {
 #[test]
 fn what_else_a_check_says_is_compared() {
     assert_eq!(changed(ORIGINAL, &ORIGINAL.replace("return a[i] <<", "return b[i] <<")), ["second"]);
-    // The same code, and another type that the report names.
+    // The same code, but the report names a different type.
     let typed = "enum one { X }; enum two { Y }; extern int a[4]; int f(enum one i) { return a[i]; }";
     assert_eq!(changed(typed, &typed.replace("f(enum one", "f(enum two")), ["f"]);
     assert_eq!(changed(typed, &format!("#line 1 \"other.c\"\n{typed}")), ["f"]);

@@ -18,7 +18,7 @@ fn file(n: usize, add: usize) -> String {
     )
 }
 
-/// One for each way to build, made once.
+/// Returns the builds of each way to build, made once.
 fn every() -> &'static [(String, Builds)] {
     static BUILDS: OnceLock<Vec<(String, Builds)>> = OnceLock::new();
     BUILDS.get_or_init(|| {
@@ -26,7 +26,7 @@ fn every() -> &'static [(String, Builds)] {
     })
 }
 
-/// Several files with the same statics; in the patched build some are edited, one is gone and one is new.
+/// Several files with the same statics; in the patched build some files are edited, one is gone and one is new.
 fn builds(tools: support::project::Tools, mode: Mode) -> Builds {
     let text = |n: usize, add: usize| (format!("d{n}/core.c"), file(n, add));
     let original: Vec<_> = (0..6).map(|n| text(n, n % 3)).collect();
@@ -57,7 +57,7 @@ fn the_thread_count_does_not_matter() {
     }
 }
 
-/// The pairs of the statics that each function uses.
+/// Returns for each static whether the pair is right, by the function that uses the static.
 fn of_users(pair: &Pair<'_>) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for n in (0..6).filter(|n| *n != 4) {
@@ -82,8 +82,8 @@ fn every_static_is_found_among_its_likes() {
             let new = support::used_one(&pair.patched, user, base);
             assert_eq!(pair.of(new), None, "{user} {base} {how}");
         }
-        // GCC's name of a function's static does not tell the function, and after a link of all files at once no name
-        // tells the file. Nothing is known of the source, so the static of the edited helper may be one that is new.
+        // GCC's name of a function's static does not tell the function. After a link that compiles all files at once,
+        // no name tells the file. Nothing is known of the source, so the static of the edited helper may be new.
         let open: &[&str] = match how.as_str() {
             "gcc-12 Plain" => &["n.0", "n.1", "n.1"],
             "clang-22 Full" => &["helper.n.11", "helper.n.17"],

@@ -6,7 +6,7 @@ use klpx_diff::Evidence;
 use support::project::{CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 use support::{Builds, item, named, used_one};
 
-/// A file with a static function and a static variable; files of several folders have the same names.
+/// A file with a static function and a static variable. Files of several folders have the same names.
 fn core(name: &str, add: u32) -> String {
     format!(
         "static int state;
@@ -71,7 +71,7 @@ fn a_file_that_went_leaves_its_statics_to_no_other() {
 
 #[test]
 fn files_that_nothing_but_their_users_tells_apart_are_told_by_them() {
-    // The same names in both; one of them is there twice in the patched build.
+    // Both builds have the same names; the patched build has one of the files twice.
     let plain = |name: &str| {
         format!(
             "static int state;
@@ -94,7 +94,7 @@ fn files_that_nothing_but_their_users_tells_apart_are_told_by_them() {
 
 #[test]
 fn a_static_of_one_file_is_not_one_of_another() {
-    // `helper` leaves a.c, and b.c gets one.
+    // `helper` leaves a.c, and b.c gets a `helper`.
     let with = core("x", 1);
     let without = "int use_x(int x) { return x; } void set_x(int x) {}";
     let other = "int use_y(int x) { return x; }";
@@ -126,7 +126,7 @@ fn a_static_that_became_global_is_the_same() {
     }
 }
 
-/// As usr/initramfs_data.S: labels of an assembled file, which has no FILE symbol.
+/// Like usr/initramfs_data.S: labels of an assembled file, which has no FILE symbol.
 const ASSEMBLED: &str = "
 .section .init.ramfs,\"a\"
 __irf_start:

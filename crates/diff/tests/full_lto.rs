@@ -1,4 +1,4 @@
-//! Full LTO: equal names of statics are numbered by link order, and no FILE tells them apart.
+//! Full LTO: link order numbers the equal names of statics, and no FILE tells them apart.
 
 mod support;
 
@@ -6,7 +6,7 @@ use klpx_diff::Evidence;
 use support::project::{CLANGS, Mode};
 use support::{Builds, item, used_one};
 
-/// A file with a static `helper` and a static `state`, used by a global of the file.
+/// A file with a static `helper` and a static `state`, both used by globals of the file.
 fn file(name: &str, add: u32) -> String {
     format!(
         "static int state;
@@ -76,7 +76,7 @@ fn the_order_of_the_files_does_not_matter() {
 
 #[test]
 fn a_function_that_got_the_contents_of_another_stays_itself() {
-    // The bodies of the two helpers change places: both changed, and neither moved.
+    // The bodies of the two helpers change places: both helpers changed, and neither moved.
     let original = [("a.c", &*file("a", 1)), ("b.c", &*file("b", 2))];
     let patched = [("a.c", &*file("a", 2)), ("b.c", &*file("b", 1))];
     for builds in builds(&original, &patched) {
@@ -103,7 +103,7 @@ fn a_function_that_changed_together_with_its_caller_is_known_by_it() {
 
 #[test]
 fn equal_names_of_files_that_came_and_went_are_not_the_same() {
-    // a.c goes, z.c comes; each has the only `helper` and the only `state` of its build, alike to the byte.
+    // a.c goes and z.c comes. Each has the only `helper` and the only `state` of its build, equal to the byte.
     let (a, z, rest) = (file("a", 1), file("z", 1), "int rest(int x) { return x; }");
     let original = [("rest.c", rest), ("a.c", a.as_str())];
     let patched = [("rest.c", rest), ("z.c", z.as_str())];

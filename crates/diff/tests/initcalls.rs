@@ -1,12 +1,12 @@
-//! Names with counters and lines in them (include/linux/init.h, include/linux/compiler.h).
+//! Names that contain counters and lines (include/linux/init.h, include/linux/compiler.h).
 
 mod support;
 
 use support::Builds;
 use support::project::{CLANGS, GCC_12, Mode};
 
-/// As `module_init` and `MODULE_INFO` expand with LTO: a counter and the line are parts of the names, also of the
-/// section's.
+/// Macros that expand like `module_init` and `MODULE_INFO` with LTO: the names of symbols and sections contain a
+/// counter and the line.
 const MACROS: &str = r#"
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)

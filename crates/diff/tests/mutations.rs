@@ -1,4 +1,4 @@
-//! One mutation of one function of a real object: the comparison reports exactly that function.
+//! After one mutation of one function of a real object, the comparison reports exactly that function.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use klpx_test_tools::{command, run};
 use object::endian::LittleEndian as LE;
 use proptest::prelude::*;
 
-/// Compiles the fixture; every function gets a section of its own, as in an object that klpx compares.
+/// Compiles the fixture. Every function gets its own section, as in an object that klpx compares.
 fn compile(compiler: &str, dir: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/objects/special.c");
     let object = dir.join(format!("{compiler}.o"));
@@ -20,7 +20,7 @@ fn compile(compiler: &str, dir: &Path) -> PathBuf {
     object
 }
 
-/// The bytes of the fixture's object of each compiler.
+/// Returns the bytes of the fixture's object, for each compiler.
 fn fixtures() -> &'static [Vec<u8>] {
     static OBJECTS: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
     OBJECTS.get_or_init(|| {
@@ -30,7 +30,7 @@ fn fixtures() -> &'static [Vec<u8>] {
     })
 }
 
-/// Where a byte of a section lies in the file.
+/// Returns the file offset of a byte of a section.
 fn file_offset(object: &Object<'_>, section: SectionId, offset: u64) -> usize {
     (object.elf.section(section).sh_offset.get(LE) + offset) as usize
 }
@@ -39,7 +39,7 @@ fn functions(object: &Object<'_>) -> Vec<ItemId> {
     object.item_ids().filter(|&i| object.item(i).code && object.item(i).end > object.item(i).entry).collect()
 }
 
-/// Where in the file a relocation of a section stands. Assemblers do not sort them; the reader does.
+/// Returns the file offset of a relocation of a section. Assemblers do not sort relocations; the reader does.
 fn rela_place(object: &Object<'_>, section: SectionId, rela: &Rela) -> usize {
     let table = object
         .elf
@@ -62,7 +62,7 @@ enum Mutation {
     Entry,
 }
 
-/// Changes one function, if it has something of that kind to change. Returns its name.
+/// Changes one function and returns its name, if the function has something of that kind to change.
 fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Option<String> {
     let file = ElfFile::from_bytes("original", bytes.to_vec());
     let object = Object::read(&file).expect("the fixture is sound");

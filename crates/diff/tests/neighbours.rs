@@ -1,5 +1,5 @@
-//! Functions of one named section branch to each other without relocations: the same bytes can lead to another function,
-//! and other bytes to the same one.
+//! Functions of one named section branch to each other without relocations: the same bytes can lead to a different
+//! function, and different bytes to the same function.
 
 use klpx_diff::{Reason, compare};
 use klpx_normalize::elf::ElfFile;

@@ -1,8 +1,8 @@
-//! Pairs of small objects, written in assembly, and what a comparison must say of them: `pairs/*.txt`.
+//! Pairs of small objects, written in assembly, and the expected result of each comparison: `pairs/*.txt`.
 //!
 //! A case begins with `## TITLE`. Lines without a mark are in both builds, lines with `< ` only in the original, lines
-//! with `> ` only in the patched build; `= ` begins a line of the answer. An answer that says nothing is `= nothing`.
-//! A line of a build is one item, whose statements `;` separates:
+//! with `> ` only in the patched build; `= ` begins a line of the answer. An empty answer is `= nothing`. A line of a
+//! build is one item, whose statements `;` separates:
 //!
 //! | line | item |
 //! |---|---|
@@ -25,7 +25,7 @@ use klpx_normalize::object::{ItemId, Object};
 use klpx_test_tools::{command, run};
 use rayon::prelude::*;
 
-/// One pair and the answer.
+/// One pair and the expected answer.
 struct Case {
     title: String,
     tools: Tools,
@@ -37,7 +37,7 @@ struct Case {
     sources: Sources<'static>,
 }
 
-/// What assembles and links the objects of a file of cases.
+/// The assembler and the linker for a file of cases.
 #[derive(Clone, Copy)]
 struct Tools {
     assembler: &'static [&'static str],
@@ -81,7 +81,7 @@ fn read(name: &str, tools: Tools) -> Vec<Case> {
     cases
 }
 
-/// The assembly of each file of a build.
+/// Returns the assembly of each file of a build.
 fn assembly(items: &[String]) -> Vec<String> {
     let mut files = vec![String::from(".file \"unit.c\"\n")];
     for item in items {
@@ -151,7 +151,7 @@ fn build(tools: Tools, folder: &Path, name: &str, items: &[String]) -> ElfFile {
     ElfFile::from_bytes(&object, fs::read(folder.join(&object)).expect("an object"))
 }
 
-/// The answer in words: one line a kind, names in the order of the patched object.
+/// Returns the answer in words: one line for each kind, names in the order of the patched object.
 fn answer(difference: &Difference, original: &Object<'_>, patched: &Object<'_>) -> Vec<String> {
     let theirs = |item: ItemId| String::from_utf8_lossy(original.item_name(item)).into_owned();
     let ours = |item: ItemId| String::from_utf8_lossy(patched.item_name(item)).into_owned();
@@ -186,7 +186,7 @@ fn answer(difference: &Difference, original: &Object<'_>, patched: &Object<'_>) 
     lines.into_iter().filter(|(_, names)| !names.is_empty()).map(line).collect()
 }
 
-/// Runs every case of a file; a wrong answer is shown beside the right one.
+/// Runs every case of a file, and shows a wrong answer beside the right one.
 fn check(name: &str, tools: Tools) {
     let wrong: Vec<String> = read(name, tools).par_iter().filter_map(fault).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

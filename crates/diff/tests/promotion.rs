@@ -1,4 +1,4 @@
-//! ThinLTO promotes a local when another module comes to need it, under a name with a hash of its own module.
+//! ThinLTO promotes a local when another module comes to need it. The new name has a hash of the local's own module.
 
 mod support;
 
@@ -8,7 +8,7 @@ use klpx_normalize::object::Object;
 use support::project::{CLANGS, Mode};
 use support::{Builds, item, used_one};
 
-/// `api_a` is small enough to be imported, and then its helper has to be reached from there.
+/// `api_a` is small enough to be imported; the importing module must then be able to reach its helper.
 const A: &str = "static int list[4];
     __attribute__((noinline)) static int helper(int x) { asm volatile(\"\"); return x + list[x & 3]; }
     int api_a(int x) { return helper(x) + ADD; }

@@ -1,4 +1,4 @@
-//! Static variables of functions: GCC numbers them all, Clang those that share a name in one function.
+//! Static variables of functions: GCC numbers all of them, Clang only those that share a name in one function.
 
 mod support;
 
@@ -67,18 +67,19 @@ fn twins_of_one_function_are_told_by_their_declarations() {
         let base = twin_bases(tools);
         let (theirs, ours) = (used(&pair.original, "twins", base), used(&pair.patched, "twins", base));
         assert_eq!((theirs.len(), ours.len()), (2, 2));
-        // GCC may emit the blocks in another order than the source has them, but in both builds alike.
+        // GCC may emit the blocks in a different order than the source, but in the same order in both builds.
         for (x, y) in theirs.into_iter().zip(ours) {
             assert_eq!(pair.of(y), Some((x, Evidence::Declaration)), "{tools:?}");
         }
-        // The code around them says nothing: the edit may have put another variable in the place of one.
+        // The code around the statics proves nothing: the edit may have put another variable in the place of one.
         assert_eq!(builds.pair().unsettled().len(), 2, "{tools:?}");
     }
 }
 
 #[test]
 fn a_twin_that_went_and_one_that_came_do_not_inherit() {
-    // The first block goes, another one of the same name comes behind: what was the second static is now the first.
+    // The first block goes, and a new block with a static of the same name comes behind. The former second static is
+    // now the first.
     let patched = TWINS
         .replace("if (x > 100) { static int n; n += 3; out(n); }", "")
         .replace("return EDIT", "if (x == 5) { static int n; n = n * 5 + 1; out(n ^ 9); } return x");
@@ -89,7 +90,7 @@ fn a_twin_that_went_and_one_that_came_do_not_inherit() {
     }
 }
 
-/// The second static of the original is the only one that may live on; what is not paired is unsettled.
+/// Only the second static of the original may live on; a static without a pair is unsettled.
 fn check_inheritance(pair: &Pair<'_>, base: &str) {
     let (theirs, ours) = (used(&pair.original, "twins", base), used(&pair.patched, "twins", base));
     assert_eq!((theirs.len(), ours.len()), (2, 2));
@@ -98,7 +99,7 @@ fn check_inheritance(pair: &Pair<'_>, base: &str) {
     assert_eq!(pair.correlation.unsettled.len(), 2 - kept.len());
 }
 
-/// `fn` is inlined into `outer` when it is small.
+/// `fn` is inlined into `outer` or not, as `KEEP` says.
 const INLINED: &str = "extern int out(int);
 static KEEP int fn(int x) { static int n; n += x; return out(n); }
 int outer(int x) { return fn(x) + EDIT; }
@@ -123,7 +124,7 @@ fn a_static_follows_its_function_into_another() {
     }
 }
 
-/// A static is declared in a line that stays, but in another function.
+/// The line that declares a static stays, but moves to a different function.
 #[test]
 fn a_static_does_not_follow_its_line_into_another_function() {
     let text = |first: &str, second: &str| {
@@ -141,7 +142,7 @@ fn a_static_does_not_follow_its_line_into_another_function() {
     }
 }
 
-/// The code is the same, but what is inlined there is another function, with a variable of that name.
+/// The code is the same, but the inlined function is a different one, with a variable of that name.
 #[test]
 fn a_static_of_another_inlined_function_is_another_one() {
     let text = |name: &str| {
@@ -158,7 +159,7 @@ fn a_static_of_another_inlined_function_is_another_one() {
     }
 }
 
-/// Both sources have each line, and others that read the same.
+/// Both sources have each line, and other lines that read the same.
 struct Repeated;
 
 impl Edits for Repeated {
@@ -205,7 +206,7 @@ fn a_declaration_without_a_line_tells_nothing() {
     }
 }
 
-/// The declaration itself is edited: what has the name now may be another variable.
+/// The declaration itself is edited: the name may now belong to a different variable.
 #[test]
 fn a_static_that_is_declared_anew_is_told_by_code_that_stays() {
     let text = |start: &str, edit: &str| {
@@ -235,7 +236,7 @@ fn a_static_of_a_function_that_went_is_not_inherited_by_one_that_never_called_it
     let n = used_one(&pair.patched, "stays", "n");
     assert_eq!(pair.of(n), None);
     assert!(pair.correlation.is_unsettled(n), "the file had such a static, and has one");
-    // With Clang its name says of which function it is, not where it went.
+    // Clang's name tells the function of the static, not where the static went.
     let builds = build(CLANG_22, original, patched);
     let pair = builds.pair();
     let n = used_one(&pair.patched, "stays", "stays.n");
@@ -258,7 +259,7 @@ fn a_static_of_the_file_is_not_one_of_a_function() {
     assert_eq!(pair.same("f", "f", "n"), Some(Evidence::Declaration));
 }
 
-/// Two versions of `f`, each for one constant; GCC numbers them in the order in which it made them.
+/// Two versions of `f`, each for one constant. GCC numbers them in the order in which it made them.
 const VERSIONS: &str = "int out(int);
 __attribute__((noinline)) static int f(int a, int k) { int s = 0; for (int i = 0; i < k; i++) s += out(a + i) * k; return s; }
 ";

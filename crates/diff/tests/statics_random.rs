@@ -1,7 +1,7 @@
-//! Random programs whose functions have static variables of one name, before and after an edit, and the truth about
-//! them: a pair is right, or there is none and the variable is unsettled.
+//! Random programs before and after an edit, whose functions have static variables of one name. The test knows the true
+//! pairs: a pair must be right, or the variable must be unsettled without a pair.
 //!
-//! `KLPX_PAIRS` is the number of pairs of programs; CI tries few, a run by hand 100,000.
+//! `KLPX_PAIRS` is the number of pairs of programs. CI tries few; a run by hand tries 100,000.
 
 mod support;
 
@@ -17,29 +17,29 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Pairs in one unit: a compiler takes longer to start than to compile one.
+/// Number of pairs in one unit: a compiler takes longer to start than to compile a pair.
 const PAIRS: usize = 100;
 
 /// One static of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Static {
-    /// Who it is, in both programs.
+    /// The identity of the static, in both programs.
     id: u32,
-    /// How it is used.
+    /// The operator of its use.
     operator: char,
 }
 
 #[derive(Clone, Debug)]
 struct Function {
     statics: Vec<Static>,
-    /// Constants of its code.
+    /// Decides the constants of the function's code.
     seed: u32,
     inline: bool,
 }
 
 type Program = Vec<Function>;
 
-/// What is done to a program: to which function, with which of its statics, with which other function.
+/// An edit of a program. It takes a function, one of its statics, and a second function.
 #[derive(Clone, Copy, Debug)]
 enum Edit {
     Remove,
@@ -49,13 +49,13 @@ enum Edit {
     Move,
 }
 
-/// A number that depends on two others.
+/// Returns a number that depends on two others.
 fn mixed(a: u32, b: u32) -> u32 {
     (a.wrapping_mul(0x9e37_79b1) ^ b.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35) >> 16
 }
 
 impl Function {
-    /// The constant in the use of one of its statics.
+    /// Returns the constant in the use of one of the function's statics.
     fn constant(&self, of: Static) -> u32 {
         mixed(self.seed, of.id) % 4
     }
@@ -126,8 +126,8 @@ fn edited(before: &Program, edits: &[Where]) -> Program {
     after
 }
 
-/// C text of the `n`th program of a unit. The use of each static leaves a note in the assembly. Its declaration is in
-/// the line that its id names.
+/// Writes the C text of the `n`th program of a unit. The use of each static leaves a note in the assembly. The line
+/// number of a static's declaration is the static's id.
 fn text(n: usize, program: &Program, out: &mut String) {
     for (at, function) in program.iter().enumerate() {
         let head = if function.inline { "static inline int" } else { "int" };
@@ -145,7 +145,7 @@ fn text(n: usize, program: &Program, out: &mut String) {
     }
 }
 
-/// An object, and by symbol the id of the static that it is.
+/// An object, and the id of the static for each symbol.
 struct Unit {
     file: ElfFile,
     ids: BTreeMap<String, u32>,
@@ -193,7 +193,8 @@ fn compile(compiler: &str, programs: &[&Program]) -> Unit {
     Unit { file: ElfFile::from_bytes(Path::new("unit.o"), bytes), ids }
 }
 
-/// How many statics of the second programs that the first ones have too are paired, of how many.
+/// Counts of the statics of the second programs that the first programs also have: how many are paired, and how many
+/// there are.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     paired: usize,
@@ -208,7 +209,7 @@ fn check(pairs: &[(Program, Program)], compiler: &str, edits: Option<&dyn Edits>
     let (original, patched) =
         (Object::read(&a.file).expect("an object"), Object::read(&b.file).expect("an object"));
     let found = correlate(&original, &patched, edits.map_or(Sources::Unknown, Sources::Edited));
-    // A function that nobody calls is in no object, nor are its statics.
+    // A function that nobody calls is in no object; its statics are absent as well.
     let there: BTreeSet<(Option<usize>, u32)> =
         a.ids.iter().map(|(name, &id)| (number_in(name), id)).collect();
     let mut count = Count::default();
@@ -233,7 +234,7 @@ fn check(pairs: &[(Program, Program)], compiler: &str, edits: Option<&dyn Edits>
                 assert!(right, "paired with ID{theirs}\n{}", program());
                 count.paired += usize::from(was_there);
             }
-            // A new one that looks just like the old one took its place, and nobody could tell.
+            // A new static that looks just like the old one took its place, and nobody could tell.
             None if was_there && is_taken(&found, &original, &a.ids, (of, id)) => {}
             None => assert!(!was_there || found.is_unsettled(item), "taken for new\n{}", program()),
         }
@@ -241,7 +242,7 @@ fn check(pairs: &[(Program, Program)], compiler: &str, edits: Option<&dyn Edits>
     count
 }
 
-/// True when the static of this program and id has a counterpart.
+/// Returns true if the static of this program and id has a counterpart.
 fn is_taken(
     found: &Correlation,
     original: &Object<'_>,
@@ -260,13 +261,13 @@ fn original_of(found: &Correlation, patched: ItemId) -> Option<ItemId> {
     found.original_of[patched.index()].map(|(original, _)| original)
 }
 
-/// The number in `n17.3` and in `f17_0.n17.3`.
+/// Returns the number in `n17.3` and in `f17_0.n17.3`.
 fn number_in(symbol: &str) -> Option<usize> {
     let name = symbol.split('.').find(|part| part.starts_with('n'))?;
     name[1..].parse().ok()
 }
 
-/// Where a program uses a static, and how.
+/// Returns where and how a program uses a static.
 fn place(program: &Program, id: u32) -> Option<(usize, char, u32)> {
     program.iter().enumerate().find_map(|(at, function)| {
         let of = function.statics.iter().find(|of| of.id == id)?;
@@ -274,17 +275,17 @@ fn place(program: &Program, id: u32) -> Option<(usize, char, u32)> {
     })
 }
 
-/// A static that gave way to one that the same function uses in the same way: nobody could tell.
+/// Returns true if the same function uses both statics in the same way: nobody could tell that one replaced the other.
 fn are_alike(one: Option<(usize, char, u32)>, other: Option<(usize, char, u32)>) -> bool {
     one.is_some() && one == other
 }
 
-/// How many pairs to try.
+/// Returns the number of pairs to try.
 fn wanted() -> usize {
     std::env::var("KLPX_PAIRS").ok().and_then(|pairs| pairs.parse().ok()).unwrap_or(1_000)
 }
 
-/// Tries pairs until there were as many as wanted.
+/// Tries pairs until the wanted number is reached.
 fn try_pairs(check: impl Fn(&[(Program, Program)]) -> Count) -> Count {
     let config = Config { failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(
@@ -309,11 +310,11 @@ fn try_pairs(check: impl Fn(&[(Program, Program)]) -> Count) -> Count {
 #[test]
 fn a_pair_is_right_or_there_is_none() {
     let count = try_pairs(|pairs| check(pairs, "gcc-12", None));
-    // Nothing is known of the sources, and most programs change every use: the rest is unsettled.
+    // Nothing is known of the sources, and most programs change every use: the rest of the statics is unsettled.
     assert!(count.paired * 5 > count.all * 2, "{count:?}");
 }
 
-/// Lines that are an id: it is kept when both programs have it in one function.
+/// The ids of statics that both programs have in one function. An id is also a line number, and such a line is kept.
 struct Kept(BTreeSet<u32>);
 
 impl Edits for Kept {
@@ -330,7 +331,7 @@ impl Edits for Kept {
 fn a_declaration_that_no_edit_touches_settles_it() {
     for compiler in ["gcc-12", "clang-22"] {
         let count = try_pairs(|pairs| {
-            // One program a unit: what is kept in one is not in another.
+            // One program for each unit: a line that is kept in one program is not kept in another.
             let count = pairs.iter().take(4).map(|pair| {
                 let function = |program: &Program, id| place(program, id).map(|(function, ..)| function);
                 let ids = pair.0.iter().flat_map(|function| &function.statics).map(|of| of.id);
@@ -342,7 +343,7 @@ fn a_declaration_that_no_edit_touches_settles_it() {
                 all: sum.all + found.all,
             })
         });
-        // The rest moved to another function.
+        // The rest of the statics moved to another function.
         assert!(count.paired * 10 > count.all * 8, "{compiler}: {count:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tables that inline assembly fills: no symbol names an entry, and no reference leads there.
+//! Tables that inline assembly fills: no symbol names an entry, and no reference leads to one.
 
 use klpx_diff::{Difference, compare};
 use klpx_normalize::elf::ElfFile;
@@ -14,7 +14,7 @@ fn object(source: &str) -> ElfFile {
     ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"))
 }
 
-/// A function for each device, and a row of a table that says so.
+/// A function for each device, and a row of a table for the function.
 fn source(devices: &[u16], factor: u32) -> String {
     let mut text = format!("extern void write(int, int); int other(int x) {{ return x * {factor}; }}\n");
     for device in devices {

@@ -1,6 +1,7 @@
 //! DWARF sections of a relocatable object, read in place: relocations are applied as values are read.
 //!
-//! An address in a section is given as [`address`], so that sections of an object, which all begin at 0, stay apart.
+//! A place in a section is represented as [`address`], because all sections of an object begin at 0 and plain offsets
+//! would look alike.
 
 use gimli::{LittleEndian, RelocateReader};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId};
@@ -9,15 +10,15 @@ use object::endian::LittleEndian as LE;
 /// A reader over one debug section.
 pub type Reader<'d> = RelocateReader<gimli::EndianSlice<'d, LittleEndian>, Relocations<'d>>;
 
-/// Bits of an address that count bytes in a section.
+/// The bits of an address that count bytes in a section.
 const OFFSET_BITS: u32 = 40;
 
-/// The address that stands for an offset in a section.
+/// Returns the address that stands for an offset in a section.
 pub fn address(section: SectionId, offset: u64) -> u64 {
     (u64::from(section.0) + 1) << OFFSET_BITS | offset & ((1 << OFFSET_BITS) - 1)
 }
 
-/// The section and offset that an [`address`] stands for; `None` for a number that never was one.
+/// Returns the section and offset that an [`address`] stands for; `None` for a number that is no such address.
 pub fn place(address: u64) -> Option<(SectionId, u64)> {
     let section = u32::try_from((address >> OFFSET_BITS).checked_sub(1)?).ok()?;
     Some((SectionId(section), address & ((1 << OFFSET_BITS) - 1)))
@@ -65,7 +66,7 @@ impl gimli::read::Relocate<usize> for Relocations<'_> {
     }
 }
 
-/// A reader over the bytes of a debug section, with its relocations sorted by place.
+/// Returns a reader over the bytes of a debug section, with its relocations sorted by place.
 pub(crate) fn reader<'d>(elf: &'d Elf<'d>, bytes: &'d [u8], table: &'d [Rela]) -> Reader<'d> {
     RelocateReader::new(gimli::EndianSlice::new(bytes, LittleEndian), Relocations { elf, table })
 }

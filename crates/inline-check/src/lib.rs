@@ -1,5 +1,5 @@
-//! What a kernel's DWARF and tables say about functions: their source lines, who inlined them, whether ftrace can reach
-//! them; and which attributes would keep them whole.
+//! Reads from a kernel's DWARF and tables the facts about functions: their source lines, the functions that inlined
+//! them, whether ftrace can reach them, and the attributes that would keep them whole.
 //!
 //! Never decides what changed.
 

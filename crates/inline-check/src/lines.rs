@@ -1,8 +1,7 @@
-//! Source lines of code in a relocatable object, without running more line programs than those that hold what is asked
-//! for.
+//! Finds the source lines of code in a relocatable object, and runs only the line programs that hold them.
 //!
 //! The relocations of `.debug_line` are the starts of its sequences (DW_LNE_set_address), so the program that covers a
-//! function is found without decoding any other.
+//! function is found without decoding other programs.
 
 use std::sync::OnceLock;
 
@@ -18,7 +17,7 @@ use crate::sections::{Sections, Text};
 /// A source position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The file's path, as the compiler was given it.
+    /// The file's path, as given to the compiler.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
@@ -28,11 +27,11 @@ pub struct Position {
 pub struct Lines<'s> {
     sections: &'s Sections<'s>,
     debug_line: DebugLine<Reader<'s>>,
-    /// The sequences: section and offset of the code where each begins, its place in `.debug_line`. Ascending.
+    /// The sequences: section and offset where the code of each begins, and its place in `.debug_line`. Ascending.
     sequences: Vec<(SectionId, u64, u64)>,
     /// [`Arch::undescribed_entry`].
     undescribed: u64,
-    /// Where each program starts, ascending, and the program, once it was asked for.
+    /// The start of each program, ascending, and the program itself once it was requested.
     programs: Vec<(usize, OnceLock<Option<Program<'s>>>)>,
 }
 
@@ -43,7 +42,7 @@ struct Program<'s> {
 }
 
 impl<'s> Lines<'s> {
-    /// Finds what code each program covers. Runs none of them.
+    /// Finds the code that each program covers. Runs no program.
     pub fn read(sections: &'s Sections<'s>) -> Lines<'s> {
         let (reader, relocations) = sections.lines();
         let elf = sections.elf();
@@ -61,13 +60,14 @@ impl<'s> Lines<'s> {
         Lines { sections, debug_line: DebugLine::from(reader), sequences, undescribed, programs }
     }
 
-    /// The source position of the instruction at an offset of a section; `None` without line information.
+    /// Returns the source position of the instruction at an offset of a section; `None` without line information.
     pub fn position(&self, section: SectionId, offset: u64) -> Option<Position> {
         self.find(section, offset, |rows| covering(rows, dwarf::address(section, offset)))
     }
 
-    /// The same for a place in the function that begins at `entry`, as a line of the function's own file: for code of
-    /// an inlined function the next line of the function's own, or the one before when none follows.
+    /// Returns the position of a place in the function that begins at `entry`, as a line of the function's own file.
+    /// For code of an inlined function, this is the next line of the function's own code, or the previous line if none
+    /// follows.
     pub fn position_in_function(&self, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
         let entry = self.first(section, entry);
         let offset = offset.max(entry);
@@ -112,12 +112,12 @@ impl<'s> Lines<'s> {
         Some(Position { file, line })
     }
 
-    /// Where in `.debug_line` the program starts that has the last sequence that begins at or before a place.
+    /// Returns the start in `.debug_line` of the program with the last sequence that begins at or before a place.
     pub(crate) fn program_start(&self, section: SectionId, offset: u64) -> Option<usize> {
         self.entry(section, self.first(section, offset)).map(|&(start, _)| start)
     }
 
-    /// The first place of a function that has a line: a sequence may begin behind the patchable entry.
+    /// Returns the first place of a function that has a line: a sequence may begin behind the patchable entry.
     fn first(&self, section: SectionId, entry: u64) -> u64 {
         let at = self.sequences.partition_point(|&(of, start, _)| (of, start) < (section, entry));
         match self.sequences.get(at) {
@@ -133,7 +133,7 @@ impl<'s> Lines<'s> {
         self.programs.get(after.checked_sub(1)?).filter(|_| of == section)
     }
 
-    /// That program, run.
+    /// Runs the program that covers a place, and returns it.
     fn program(&self, section: SectionId, offset: u64) -> Option<&Program<'s>> {
         let (start, program) = self.entry(section, offset)?;
         let run = || {
@@ -158,13 +158,13 @@ impl<'s> Lines<'s> {
     }
 }
 
-/// The row of a sequence that holds an address.
+/// Returns the row of a sequence that holds an address.
 fn covering(rows: &[LineRow], address: u64) -> Option<LineRow> {
     let pair = rows.windows(2).find(|pair| pair[0].address() <= address && address < pair[1].address())?;
     Some(pair[0])
 }
 
-/// Where the programs start.
+/// Returns the starts of the programs.
 fn starts(mut reader: Reader<'_>) -> Vec<usize> {
     let length = reader.len();
     let mut starts = Vec::new();

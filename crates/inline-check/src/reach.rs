@@ -1,12 +1,13 @@
-//! Whether ftrace can reach a function, and so whether a livepatch can replace it.
+//! Tells whether ftrace can reach a function, and so whether a livepatch can replace it.
 //!
-//! Owns the rule by architecture and the reason when it can't. Never decides what must be replaced.
+//! Owns the rule for each architecture and the reason why ftrace can't reach a function. Never decides which functions
+//! must be replaced.
 //!
-//! A livepatch diverts a function through ftrace, which needs a record for it: klp_get_ftrace_location in
-//! kernel/livepatch/patch.c. x86: an `__mcount_loc` entry at the function's entry, or 4 bytes after it where ENDBR
-//! comes first (-mfentry). The kernel would take a record anywhere in the function, but diverting it halfway through
-//! is no replacement. arm64: a `__patchable_function_entries` entry 8 bytes before the entry
-//! (DYNAMIC_FTRACE_WITH_CALL_OPS), at it, or 4 bytes after it where a BTI landing pad comes first
+//! A livepatch diverts a function through ftrace, which needs a record for the function: klp_get_ftrace_location in
+//! kernel/livepatch/patch.c. x86: an `__mcount_loc` entry at the function's entry, or 4 bytes after the entry if ENDBR
+//! comes first (-mfentry). The kernel would accept a record anywhere in the function, but a diversion halfway through
+//! the function does not replace it. arm64: a `__patchable_function_entries` entry 8 bytes before the function's entry
+//! (DYNAMIC_FTRACE_WITH_CALL_OPS), at the entry, or 4 bytes after the entry if a BTI landing pad comes first
 //! (ftrace_call_adjust in arch/arm64/kernel/ftrace.c).
 
 use std::fmt;
@@ -22,13 +23,13 @@ use crate::dwarf;
 /// Why ftrace can't reach a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
-    /// It is data.
+    /// The item is data.
     NotCode,
-    /// It lies in a section that is never traced; the second text says what the section is for.
+    /// The function lies in a section that is never traced; the second text says what the section is for.
     Section(&'static str, &'static str),
-    /// The object has no table of trace sites at all.
+    /// The object has no table of trace sites.
     NoSites,
-    /// It was compiled without a trace site: `notrace`, assembly, or a file built without tracing.
+    /// The function was compiled without a trace site: `notrace`, assembly, or a file built without tracing.
     NoSite,
 }
 
@@ -51,20 +52,20 @@ impl fmt::Display for Unreachable {
 impl std::error::Error for Unreachable {}
 
 impl Unreachable {
-    /// True for code that has run by the time that a livepatch is loaded, and never will again.
+    /// Returns true for code that has run before a livepatch is loaded, and never runs again.
     pub fn has_run(self) -> bool {
         matches!(self, Unreachable::Section(".init.text" | ".head.text", _))
     }
 }
 
-/// Sections whose functions are gone, or must not be diverted, whether they have trace sites or not.
+/// Sections whose functions are freed or must not be diverted, with or without trace sites.
 const FREED: [(&str, &str); 3] = [
     (".init.text", "which is freed when the kernel or module has started"),
     (".exit.text", "which runs only when the module is removed"),
     (".head.text", "which runs before the kernel does"),
 ];
 
-/// Sections without trace sites, by how their name begins (include/asm-generic/vmlinux.lds.h, arch linker scripts).
+/// Sections without trace sites, by the start of their name (include/asm-generic/vmlinux.lds.h, arch linker scripts).
 const UNTRACED: [(&str, &str); 8] = [
     (".noinstr.text", "code that must not be instrumented"),
     (".entry.text", "the kernel's entry code"),
@@ -81,10 +82,10 @@ fn section_in(section: &[u8], list: &[(&'static str, &'static str)]) -> Option<U
     found.map(|&(name, purpose)| Unreachable::Section(name, purpose))
 }
 
-/// The trace site of a function, in bytes from its entry.
+/// Returns the trace site of a function, in bytes from its entry.
 ///
 /// # Errors
-/// Why it has none.
+/// The reason why the function has none.
 pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     let item = object.item(id);
     if !item.code {
@@ -99,7 +100,8 @@ pub fn reach(object: &Object<'_>, id: ItemId) -> Result<i64, Unreachable> {
     verdict(section, site, || object.tables.iter().any(|t| t.kind.name == table))
 }
 
-/// The rule: a function of this section with this trace site, in a file that has a table of them or not.
+/// Applies the rule to a function with this section and trace site. `table` tells whether the file has a table of
+/// sites.
 fn verdict(section: &[u8], site: Option<i64>, table: impl FnOnce() -> bool) -> Result<i64, Unreachable> {
     if let Some(gone) = section_in(section, &FREED) {
         return Err(gone);
@@ -110,19 +112,20 @@ fn verdict(section: &[u8], site: Option<i64>, table: impl FnOnce() -> bool) -> R
     })
 }
 
-/// Every trace site of a file, a linked image's too, for a question about each of its functions.
+/// Every trace site of an object or a linked image, for a question about each of its functions.
 ///
-/// A linked image has them between `__start_mcount_loc` and `__stop_mcount_loc` (include/asm-generic/vmlinux.lds.h), as
-/// addresses; one that can be moved (arm64) may have them in the addends of its relocations instead.
+/// A linked image has its sites as addresses between `__start_mcount_loc` and `__stop_mcount_loc`
+/// (include/asm-generic/vmlinux.lds.h). An image that can be moved (arm64) may have them in the addends of its
+/// relocations instead.
 #[derive(Debug)]
 pub struct Sites {
-    /// [`dwarf::address`]es in an object, addresses in an image, ascending; `None` when the file does not say.
+    /// [`dwarf::address`]es in an object, addresses in an image, ascending; `None` if the file does not tell.
     all: Option<Vec<u64>>,
     places: &'static [i64],
 }
 
 impl Sites {
-    /// Finds them.
+    /// Reads all trace sites of a file.
     pub fn read(elf: &Elf<'_>, arch: Arch) -> Sites {
         let (table, places) = arch.trace_sites();
         let mut all = match elf.file_type() == ET_REL.0 {
@@ -135,8 +138,8 @@ impl Sites {
         Sites { all, places }
     }
 
-    /// The trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from it. `None` when
-    /// the file does not say.
+    /// Returns the trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from the entry;
+    /// `None` if the file does not tell.
     pub fn reach(&self, section: &[u8], entry: u64) -> Option<Result<i64, Unreachable>> {
         let all = self.all.as_ref();
         let there = |&&place: &&i64| {
@@ -166,7 +169,7 @@ fn in_image(elf: &Elf<'_>) -> Option<Vec<u64>> {
     let named = |name: &[u8]| elf.symbol_ids().find(|&id| elf.symbol_name(id) == name);
     let [start, stop] = match (named(b"__start_mcount_loc"), named(b"__stop_mcount_loc")) {
         (Some(start), Some(stop)) => [start, stop].map(|id| elf.symbol_value(id)),
-        // With symbols but not these, the kernel has no table; without any, nothing can be told.
+        // A kernel with symbols but without these two has no table. Without any symbols, nothing can be told.
         _ => return (elf.symbol_count() > 1).then(Vec::new),
     };
     let holds = |&id: &SectionId| {
@@ -245,7 +248,7 @@ mod tests {
         assert_eq!(named("number"), Err(Unreachable::NotCode));
     }
 
-    /// What the table of all sites says of each function is what its own entries say.
+    /// Checks that the table of all sites says the same of each function as the function's own entries.
     fn agree(object: &Object<'_>) {
         let sites = Sites::read(&object.elf, object.arch);
         for id in object.item_ids().filter(|&id| object.item(id).code) {
@@ -256,7 +259,7 @@ mod tests {
         }
     }
 
-    /// What the table of a linked image says of each function, by its symbol.
+    /// Returns what the table of a linked image says of each function, by its symbol.
     fn in_linked(image: &Path, names: &[&str]) -> Vec<Option<Result<i64, Unreachable>>> {
         let file = ElfFile::open(image).expect("the image that was just made");
         let elf = file.parse().expect("a sound image");
@@ -283,7 +286,7 @@ mod tests {
         image
     }
 
-    /// As include/asm-generic/vmlinux.lds.h has them, with the table among the initial data.
+    /// The layout of include/asm-generic/vmlinux.lds.h, with the table among the initial data.
     const SCRIPT: &str = "SECTIONS {
         .text 0x1000 : { *(.text .text.* .noinstr.text) }
         .init.text : { *(.init.text) }
@@ -307,7 +310,7 @@ mod tests {
         let object = directory.path().join("a.o");
         let image = link("ld", directory.path(), &script(true), &["-e", "0"], &object);
         let found = in_linked(&image, &["traced", "untraced", "starting", "quiet"]);
-        // The section that said why `quiet` has no site is not in the image any more.
+        // The section that explains why `quiet` has no site is no longer in the image.
         assert_eq!(
             [found[0], found[1], found[3]],
             [Some(Ok(4)), Some(Err(Unreachable::NoSite)), Some(Err(Unreachable::NoSite))]
@@ -333,12 +336,12 @@ mod tests {
         assert_eq!(found, [Some(Ok(-8)), Some(Err(Unreachable::NoSite))]);
     }
 
-    /// Every function's trace site in an arm64 object of clang, built as the kernel is with these flags.
+    /// Returns every function's trace site in an arm64 object of clang, built with the kernel's option and these flags.
     fn arm64_sites(flags: &[&str]) -> Vec<Result<i64, Unreachable>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (source, linked) = (directory.path().join("a.c"), directory.path().join("linked.o"));
-        // More functions than a byte can count: each has a table of its own. Two files have a `twin`, and the linker
-        // puts both into one section, as `ld.lld -r` does with the kernel's.
+        // More functions than a byte can count: each has its own table. Two files have a `twin`, and the linker puts
+        // both into one section, as `ld.lld -r` does with the kernel's objects.
         let objects = ["one", "two"].map(|name| {
             let text: String = (0..200)
                 .map(|n| format!("int {name}_{n}(int x) {{ return x * {n}; }}\n"))
@@ -370,7 +373,7 @@ mod tests {
         ];
         for (flags, place) in cases {
             let found = arm64_sites(flags);
-            // A static function whose address alone is used needs its landing pad, and so do global ones.
+            // A static function of which only the address is used needs its landing pad, like a global function.
             assert!(found.iter().all(|site| *site == Ok(place)), "{flags:?}: {:?}", &found[398..]);
         }
     }

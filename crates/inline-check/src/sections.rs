@@ -1,5 +1,5 @@
-//! The debug sections of a file as its DWARF is read: uncompressed, with their relocations in order of place.
-//! Everything in this crate that reads DWARF does it from here.
+//! The debug sections of a file: uncompressed, with their relocations in order of place. All code of this crate that
+//! reads DWARF reads it from here.
 
 use std::borrow::Cow;
 use std::slice::SliceIndex;
@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::dwarf::{self, Reader};
 
-/// What says who inlined whom.
+/// The sections that tell which function inlined which.
 const ALL: &[gimli::SectionId] = &[
     gimli::SectionId::DebugAbbrev,
     gimli::SectionId::DebugAddr,
@@ -27,17 +27,17 @@ const ALL: &[gimli::SectionId] = &[
     gimli::SectionId::DebugStrOffsets,
 ];
 
-/// What says which lines code is from.
+/// The sections that tell the lines of code.
 const LINES: &[gimli::SectionId] =
     &[gimli::SectionId::DebugLine, gimli::SectionId::DebugLineStr, gimli::SectionId::DebugStr];
 
 /// Bytes of an `Elf64_Chdr`: type, padding, size, alignment.
 const COMPRESSION_HEADER: usize = 24;
 
-/// Where a string lies: read only when somebody wants to know.
+/// The place of a string, which is read only on request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Text {
-    /// Nowhere.
+    /// No place.
     #[default]
     None,
     /// At an offset of `.debug_info`.
@@ -57,38 +57,39 @@ struct Loaded<'d> {
     relocations: Cow<'d, [Rela]>,
 }
 
-/// The debug sections of a file. One that it does not have is empty.
+/// The debug sections of a file. A section that the file does not have is empty.
 pub struct Sections<'d> {
     elf: &'d Elf<'d>,
     wanted: &'static [gimli::SectionId],
     loaded: Vec<Loaded<'d>>,
-    /// Stands for a section that is not read.
+    /// Stands for a section that was not read.
     none: Loaded<'d>,
 }
 
 impl<'d> Sections<'d> {
-    /// Finds all that is read, and unpacks what is compressed.
+    /// Finds all sections that are read, and unpacks compressed ones.
     ///
     /// # Errors
-    /// `klpx::bad-dwarf`: a compressed section is not what it says.
+    /// `klpx::bad-dwarf`: a compressed section is damaged.
     pub fn read(elf: &'d Elf<'d>) -> Result<Sections<'d>> {
         let loaded: Vec<Result<Loaded<'d>>> = ALL.par_iter().map(|id| load(elf, id.name())).collect();
         let loaded = loaded.into_iter().collect::<Result<_>>()?;
         Ok(Sections { elf, wanted: ALL, loaded, none: Loaded::default() })
     }
 
-    /// The same for source lines only, which nothing depends on: a section that can't be unpacked says nothing.
+    /// Reads only the sections of source lines. Nothing depends on them, so a section that can't be unpacked counts as
+    /// empty.
     pub fn of_lines(elf: &'d Elf<'d>) -> Sections<'d> {
         let loaded = LINES.par_iter().map(|id| load(elf, id.name()).unwrap_or_default()).collect();
         Sections { elf, wanted: LINES, loaded, none: Loaded::default() }
     }
 
-    /// The file.
+    /// Returns the file.
     pub(crate) fn elf(&self) -> &'d Elf<'d> {
         self.elf
     }
 
-    /// Refuses a file that says nothing of its functions.
+    /// Refuses a file that has no `.debug_info`.
     pub(crate) fn require_info(&self) -> Result<()> {
         match self.elf.section_by_name(b".debug_info") {
             Some(_) => Ok(()),
@@ -96,17 +97,17 @@ impl<'d> Sections<'d> {
         }
     }
 
-    /// The DWARF of an object, whose addresses are [`dwarf::address`]es.
+    /// Returns the DWARF of an object, whose addresses are [`dwarf::address`]es.
     pub fn relocated(&self) -> Dwarf<Reader<'_>> {
         self.dwarf(|loaded| dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations))
     }
 
-    /// The DWARF of a linked image.
+    /// Returns the DWARF of a linked image.
     pub(crate) fn plain(&self) -> Dwarf<EndianSlice<'_, LittleEndian>> {
         self.dwarf(|loaded| EndianSlice::new(&loaded.bytes, LittleEndian))
     }
 
-    /// The line programs of an object, with the relocations that say what code they cover.
+    /// Returns the line programs of an object, and the relocations that tell which code they cover.
     pub(crate) fn lines(&self) -> (Reader<'_>, &[Rela]) {
         let loaded = self.loaded(gimli::SectionId::DebugLine).unwrap_or(&self.none);
         (dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations), &loaded.relocations)
@@ -118,7 +119,7 @@ impl<'d> Sections<'d> {
             Ok(dwarf) => dwarf,
             Err(never) => match never {},
         };
-        // A table that units share is read once, not once for each.
+        // A table that several units share is read only once.
         dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
         dwarf
     }
@@ -134,7 +135,7 @@ impl<'d> Sections<'d> {
         }
     }
 
-    /// A string's bytes; empty for a place outside its section.
+    /// Returns a string's bytes; empty for a place outside its section.
     pub(crate) fn text(&self, text: Text) -> &[u8] {
         let (section, at) = match text {
             Text::None => return &[],
@@ -177,7 +178,8 @@ fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<Loaded<'d>> {
     Ok(Loaded { bytes, relocations })
 }
 
-/// The most that a byte of a compressed section can stand for: deflate's limit. Debug information has a fiftieth of it.
+/// The most bytes that a byte of a compressed section can stand for: deflate's limit. Debug information reaches a
+/// fiftieth.
 const RATIO: u64 = 1032;
 
 fn uncompressed<'d>(elf: &'d Elf<'d>, id: SectionId) -> Result<Cow<'d, [u8]>, String> {

@@ -1,4 +1,4 @@
-//! Source lines of small objects of each compiler, packed and not.
+//! Source lines of small objects of each compiler, with plain and compressed debug sections.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ fn compile(folder: &Path, compiler: &[&str], flags: &[&str]) -> PathBuf {
     folder.join("unit.o")
 }
 
-/// The lines of all places of `second`, and of the whole of `first`.
+/// Returns the position of each byte of `second`: exact, and as a line of the function's own file.
 fn positions(object: &Path) -> (Vec<Option<Position>>, Vec<Option<Position>>) {
     let file = ElfFile::open(object).expect("the object that was just made");
     let elf = file.parse().expect("a sound object");
@@ -79,7 +79,7 @@ fn inlined_code_is_told_as_a_line_of_the_function_around_it() {
 #[test]
 fn compressed_sections_say_the_same() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    // Long enough that packing pays.
+    // Long enough for compression to pay.
     let flags: Vec<String> = (0..40).map(|n| format!("-DA_MACRO_OF_A_LONG_NAME_{n}={n}")).collect();
     let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     flags.extend(["-g3", "-ffunction-sections"]);

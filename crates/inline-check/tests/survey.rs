@@ -1,4 +1,5 @@
-//! The survey of small objects of each compiler, against a second count and against what their source must give.
+//! The survey of small objects of each compiler, against a second count and against the results that their source must
+//! give.
 
 mod dwarfdump;
 
@@ -35,7 +36,7 @@ int (*kept_twin)(int) = twin;
 int (*kept_header_too)(int) = in_header;
 ";
 
-/// How an object is made.
+/// The way to make an object.
 #[derive(Clone, Copy, Debug)]
 struct Build {
     compiler: &'static [&'static str],
@@ -59,12 +60,12 @@ fn builds() -> Vec<Build> {
     all
 }
 
-/// Both files in one object.
+/// Makes one object of both files.
 fn make(folder: &Path, build: Build, flags: &[&str]) -> PathBuf {
     make_of(folder, build, flags, ONE)
 }
 
-/// The same with another first file.
+/// Makes one object of both files, with another text for the first.
 fn make_of(folder: &Path, build: Build, flags: &[&str], one: &str) -> PathBuf {
     for (name, text) in [("shared.h", HEADER), ("one.c", one), ("other.c", OTHER)] {
         std::fs::write(folder.join(name), text).expect("a writable directory");
@@ -85,7 +86,7 @@ fn survey(path: &Path) -> Survey {
     Survey::read(&file.parse().expect("an ELF file")).expect("sound DWARF")
 }
 
-/// The same facts in the second count's form.
+/// Returns the survey's facts in the second count's form.
 fn counted(survey: &Survey) -> dwarfdump::Count {
     let summary = Summary::of(survey);
     let all = summary.all();
@@ -109,14 +110,14 @@ fn counted(survey: &Survey) -> dwarfdump::Count {
     }
 }
 
-/// The state of the function of a name in a file.
+/// Returns the state of the function with this name in a file.
 fn state(survey: &Survey, name: &str, file: &str) -> State {
     let is =
         |f: &klpx_inline_check::survey::Function| survey.text(f.name) == name && survey.text(f.file) == file;
     survey.functions().find(|(_, f)| is(f)).map_or(State::Absent, |(_, f)| survey.state(f))
 }
 
-/// The symbols of the holders of a function's inlined copies.
+/// Returns the symbols of the holders of a function's inlined copies.
 fn holders(survey: &Survey, name: &str, file: &str) -> Vec<String> {
     let found = survey.functions().map(|(_, f)| f);
     let mut found = found.filter(|f| survey.text(f.name) == name && survey.text(f.file) == file);
@@ -267,7 +268,7 @@ fn damaged_debug_information_never_panics() {
 
 #[test]
 fn a_comparison_names_what_lto_half_inlined() {
-    // In its own file nothing calls `global`.
+    // Nothing in its own file calls `global`.
     let one = "int outside(int x); int global(int x) { return outside(x) * 7; }\n";
     let [plain, lto] = [false, true].map(|lto| {
         let folder = tempfile::tempdir().expect("a temporary directory");
@@ -282,7 +283,8 @@ fn a_comparison_names_what_lto_half_inlined() {
     assert!(compare(&lto, &lto).is_empty());
 }
 
-/// The facts of the functions of one unit: copies by symbol and section, holders, and calls with their chains.
+/// Returns the facts about the functions of one unit: copies by symbol and section, holders, and calls with their
+/// chains.
 fn facts(survey: &Survey, unit: &str) -> Vec<String> {
     let mut facts = Vec::new();
     for (_, copy) in survey.out_of_line().filter(|(_, copy)| survey.text(copy.unit) == unit) {
@@ -322,7 +324,7 @@ fn a_survey_of_some_units_says_the_same_of_them() {
                 .filter(|copy| whole.text(copy.unit) == unit)
                 .map(|copy| (copy.section_id, copy.address))
                 .collect();
-            // One place finds the unit.
+            // One place is enough to find the unit.
             places.truncate(1);
             let some = Survey::read_units(&elf, folder.path(), &places).expect("sound DWARF");
             assert_eq!(facts(&some, unit), facts(&whole, unit), "{build:?} {unit}");
@@ -364,7 +366,7 @@ fn the_code_of_a_weak_definition_that_another_one_replaces_has_no_name() {
     assert!(survey.out_of_line().filter(|(_, copy)| copy.named).count() > 2);
 }
 
-/// 40,000 units without a child that share one table of 40,000 abbreviations, each of a type without attributes.
+/// 40,000 units without children that share one table of 40,000 abbreviations, each of a type without attributes.
 const ONE_TABLE: &str = "
 .section .debug_abbrev,\"\",@progbits
 .uleb128 1, 0x11
@@ -394,7 +396,7 @@ fn a_table_of_abbreviations_that_all_units_share_is_read_once() {
     let file = ElfFile::open(&object).expect("opened");
     let start = std::time::Instant::now();
     let _ = Survey::read(&file.parse().expect("parsed"));
-    // Read for each unit, 1,600 million abbreviations take a minute.
+    // Reading the table for each unit would read 1,600 million abbreviations, which takes a minute.
     assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
 }
 

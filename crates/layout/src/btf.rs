@@ -7,7 +7,7 @@
 //! member   name (4), type (4), offset in bits (4; with the kind flag: width of a bit-field in bits 24-31)
 //! ```
 //!
-//! A module's BTF goes on where that of the kernel ends: the numbers of types and the offsets of strings count on.
+//! A module's BTF continues the kernel's: the numbers of types and the offsets of strings count on from its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use crate::compare::differences;
 use crate::{Definition, Key, Kind, Layout, Layouts, Member};
 
 const MAGIC: u16 = 0xeb9f;
-/// How deep unnamed structures lie in each other, at most.
+/// The greatest depth of unnamed structures inside each other.
 const DEPTH: u32 = 32;
-/// Members that a structure has, at most, with those of unnamed ones inside.
+/// The greatest number of members of a structure, with the members of unnamed structures inside.
 const MEMBERS: usize = 100_000;
 
-/// Kinds of types (BTF_KIND_*), and the bytes behind each that follow its head.
+/// Kinds of types (BTF_KIND_*), and the bytes that follow the head of each kind.
 mod kind {
     pub(super) const ARRAY: u32 = 3;
     pub(super) const STRUCT: u32 = 4;
@@ -38,7 +38,7 @@ mod kind {
     pub(super) const DECL_TAG: u32 = 17;
     pub(super) const ENUM64: u32 = 19;
 
-    /// Bytes behind the head of a type with `count` parts; `None` for a kind that is not known.
+    /// Returns the number of bytes behind the head of a type with `count` parts; `None` for an unknown kind.
     pub(super) fn rest(kind: u32, count: usize) -> Option<usize> {
         Some(match kind {
             INT | VAR | DECL_TAG => 4,
@@ -56,9 +56,9 @@ mod kind {
 struct Head {
     name: u32,
     info: u32,
-    /// Bytes, or the number of the type that it refers to.
+    /// Bytes, or the number of the type that this type refers to.
     value: u32,
-    /// Where its parts begin in the section.
+    /// The offset in the section where the type's parts begin.
     parts: usize,
 }
 
@@ -76,7 +76,7 @@ impl Head {
     }
 }
 
-/// The types of a kernel, or of a module with the kernel's.
+/// The types of a kernel, or of a module together with its kernel's.
 pub struct Btf<'d> {
     bytes: &'d [u8],
     strings: &'d [u8],
@@ -87,7 +87,7 @@ pub struct Btf<'d> {
 }
 
 impl<'d> Btf<'d> {
-    /// Reads a section `.BTF`. `base` is the kernel's, for that of a module.
+    /// Reads a section `.BTF`. For a module's section, `base` is the kernel's BTF.
     ///
     /// # Errors
     /// `klpx::bad-btf`.
@@ -145,8 +145,8 @@ impl<'d> Btf<'d> {
         &rest[..rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len())]
     }
 
-    /// What a unit has otherwise than the kernel: for each named structure and union of the unit that the kernel has
-    /// under this name, but in no such form, a line that says how they differ.
+    /// Returns the named structures and unions of the unit that the kernel also has, but only in other forms, each with
+    /// a line that names one difference.
     pub fn disagreements(&self, unit: &Layouts) -> Vec<(Key, Definition, String)> {
         let wanted: BTreeSet<&[u8]> = unit.types.keys().map(|key| key.name.as_bytes()).collect();
         let mut known: BTreeMap<Key, Vec<Layout>> = BTreeMap::new();
@@ -221,7 +221,7 @@ impl<'d> Btf<'d> {
         Some(())
     }
 
-    /// A structure or union without a name that a number means.
+    /// Returns the structure or union that a number means, if it has no name.
     fn unnamed(&self, number: u32) -> Option<(&Btf<'d>, Head)> {
         let mut number = number;
         for _ in 0..DEPTH {
@@ -236,7 +236,7 @@ impl<'d> Btf<'d> {
     }
 }
 
-/// A layout with what BTF tells of it.
+/// Returns a layout with only the facts that BTF has.
 fn bare(layout: &Layout) -> Layout {
     let bare = |member: &Member| Member { text: String::new(), embeds: None, ..member.clone() };
     Layout { members: layout.members.iter().map(bare).collect(), values: Vec::new(), ..layout.clone() }

@@ -1,31 +1,31 @@
-//! What two builds of a unit disagree about.
+//! Compares the types of two builds of a unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Definition, Key, Layout, Layouts, Member};
 
-/// Words in the name of an enumerator that counts the others: no object holds it.
+/// Words in the name of an enumerator that counts the other enumerators: no object holds its value.
 const COUNTERS: [&str; 9] = ["MAX", "LAST", "END", "COUNT", "NUM", "NR", "SIZE", "TOTAL", "LENGTH"];
 
-/// A type that is another one in the patched build.
+/// A type that differs between the original and the patched build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its name.
+    /// The type's name.
     pub key: Key,
-    /// Its definition in the patched build.
+    /// The type's definition in the patched build.
     pub patched: Definition,
-    /// Bytes in the original and in the patched build.
+    /// Size in bytes, in the original and in the patched build.
     pub size: (u64, u64),
-    /// What differs, a line each.
+    /// The differences, a line each.
     pub differences: Vec<String>,
-    /// Types that are others only because this one lies in them.
+    /// Types that differ only because this type lies in them.
     pub inside: Vec<Key>,
-    /// Variables of file scope that hold an object of this type or of one of `inside`.
+    /// Variables of file scope that hold an object of this type or of one of the `inside` types.
     pub variables: Vec<String>,
 }
 
-/// The types that both builds have and that differ, in the order of their names. A new type is no difference, and no
-/// type that only lost its last user.
+/// Returns the types that both builds have and that differ, by name. A new type is not a difference, nor is a type that
+/// only lost its last user.
 pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
     let mut changed: BTreeMap<&Key, (&Definition, &Definition)> = BTreeMap::new();
     for (key, theirs) in &original.types {
@@ -45,7 +45,7 @@ pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
             .filter(|key| changed.contains_key(key))
             .collect()
     };
-    // A type that differs only in what lies in it follows from those types.
+    // A type that differs only in the types inside it is reported with those types.
     let follows = |from: &Layout, to: &Layout| {
         let shape = |layout: &Layout| -> Vec<(String, String)> {
             layout.members.iter().map(|member| (member.name.clone(), member.text.clone())).collect()
@@ -91,7 +91,7 @@ pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
     found
 }
 
-/// How two layouts of one name differ.
+/// Describes how two layouts of one name differ.
 pub(crate) fn differences(from: &Layout, to: &Layout) -> Vec<String> {
     let mut lines = Vec::new();
     if from.size != to.size {
@@ -136,7 +136,7 @@ fn said(member: &Member) -> &str {
     if member.name.is_empty() { "a member without a name" } else { &member.name }
 }
 
-/// `byte 12`, `bits 3 to 5 of byte 12`.
+/// Names a member's place: `byte 12`, `bits 3 to 5 of byte 12`.
 fn place(member: &Member) -> String {
     let (byte, bit) = (member.offset / 8, member.offset % 8);
     match member.width {
@@ -146,7 +146,7 @@ fn place(member: &Member) -> String {
     }
 }
 
-/// True for an enumerator that says how many there are.
+/// Returns true for the name of an enumerator that counts the others.
 fn counts(name: &str) -> bool {
     name.split('_').any(|word| COUNTERS.contains(&word.to_ascii_uppercase().as_str()))
 }

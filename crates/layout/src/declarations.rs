@@ -1,4 +1,4 @@
-//! Where the source declares the variables of an object, from its DWARF.
+//! The places in the source where an object's variables are declared, from its DWARF.
 
 use gimli::{AttributeValue, Dwarf, Operation, Reader, Unit, UnitOffset};
 use hashbrown::HashMap;
@@ -10,17 +10,17 @@ use klpx_normalize::elf::{Elf, SectionId};
 
 use crate::dwarf::{bad, path};
 
-/// Where a variable is declared.
+/// The place where a variable is declared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Declaration {
-    /// The function that the variable belongs to, whatever function its code was inlined into; empty for a variable of
-    /// the file.
+    /// The function that declares the variable, even where its code is inlined into another function; empty for a
+    /// variable of the file.
     pub function: String,
-    /// The file's path, absolute unless debug information does not know the folder; empty when it has none.
+    /// The file's path, absolute if debug information knows the folder; empty if debug information names no file.
     pub file: String,
-    /// Its line, from 1; 0 when it is not known.
+    /// The line, from 1; 0 if unknown.
     pub line: u32,
-    /// Its column, from 1; 0 when it is not known (Clang gives none).
+    /// The column, from 1; 0 if unknown (Clang gives none).
     pub column: u32,
 }
 
@@ -31,7 +31,7 @@ pub struct Declarations {
 }
 
 impl Declarations {
-    /// Reads them from a relocatable object; none where it has no debug information.
+    /// Reads the declarations of a relocatable object; empty for an object without debug information.
     ///
     /// # Errors
     /// `klpx::bad-dwarf`.
@@ -52,7 +52,7 @@ impl Declarations {
         }
     }
 
-    /// The declaration of the variable that begins at an offset of a section.
+    /// Returns the declaration of the variable that begins at an offset of a section.
     pub fn at(&self, section: SectionId, offset: u64) -> Option<&Declaration> {
         self.by_place.get(&(section, offset))
     }
@@ -86,7 +86,8 @@ impl Declarations {
                 continue;
             }
             let Some(at) = entry.address.and_then(place) else { continue };
-            // An inlined copy's entry only points to the one where the variable is declared, which has the place too.
+            // The entry of an inlined copy only points to the entry that declares the variable, which also has the
+            // address.
             let Some(line) = entry.line else { continue };
             let file = entry.file.unwrap_or_default();
             let file =
@@ -99,11 +100,11 @@ impl Declarations {
     }
 }
 
-/// What an entry says.
+/// The attributes of an entry.
 #[derive(Default)]
 struct Entry {
     name: Option<String>,
-    /// The entry that has the name instead.
+    /// The entry that has the name of an entry without one.
     of: Option<UnitOffset>,
     file: Option<u64>,
     line: Option<u32>,
@@ -111,7 +112,7 @@ struct Entry {
     address: Option<u64>,
 }
 
-/// How many entries may refer to each other for one name.
+/// The most entries that are followed for one name.
 const STEPS: u32 = 4;
 
 impl Entry {
@@ -155,7 +156,7 @@ impl Entry {
         Ok(())
     }
 
-    /// A function's name, its own or that of the entry that it is a copy of.
+    /// Returns a function's name: its own, or the name of the entry that it is a copy of.
     fn name<R: Reader<Offset = usize>>(&self, dwarf: &Dwarf<R>, unit: &Unit<R>) -> gimli::Result<String> {
         let (mut name, mut of) = (self.name.clone(), self.of);
         for _ in 0..STEPS {

@@ -1,4 +1,4 @@
-//! Types from the DWARF of an object.
+//! Reads types from the DWARF of an object.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,27 +11,27 @@ use klpx_normalize::elf::Elf;
 
 use crate::{Definition, Key, Kind, Layout, Layouts, Member};
 
-/// How deep a type is followed. Types that C allows end far before; a damaged file may have a circle.
+/// The greatest depth to which a type is followed. C types end far before; a damaged file may have a circle.
 const DEPTH: u32 = 48;
-/// How many members and types are put into words. The largest unit of a kernel needs a hundredth of them.
+/// The most members and types that are described in words. The largest unit of a kernel needs a hundredth.
 const STEPS: u32 = 10_000_000;
-/// Bytes of a type in words. What is longer is told by a part and a checksum.
+/// The most bytes of a type in words. A beginning and a checksum stand for a longer text.
 const WORDS: usize = 4000;
 
-/// An entry that has to do with types.
+/// A DWARF entry about types.
 struct Node {
     tag: DwTag,
     name: Option<Rc<str>>,
-    /// The entry that it refers to, as an offset in `.debug_info`.
+    /// The entry that this entry refers to, as an offset in `.debug_info`.
     of: Option<usize>,
     bytes: Option<u64>,
     /// A member's place, in bits.
     offset: u64,
-    /// Bits of a bit-field.
+    /// Width of a bit-field in bits.
     width: u64,
-    /// Bits that a bit-field's place is counted back from, up to DWARF 4.
+    /// Bits from which a bit-field's place is counted back, up to DWARF 4.
     back: Option<u64>,
-    /// Elements of an array.
+    /// Number of an array's elements.
     count: Option<u64>,
     value: i64,
     declaration: bool,
@@ -40,7 +40,7 @@ struct Node {
     children: Vec<u32>,
 }
 
-/// All that was read.
+/// All entries that were read.
 #[derive(Default)]
 struct Entries {
     nodes: Vec<Node>,
@@ -59,7 +59,7 @@ struct Described {
 }
 
 impl Layouts {
-    /// Reads the types of a relocatable object; none where it has no debug information.
+    /// Reads the types of a relocatable object; empty for an object without debug information.
     ///
     /// # Errors
     /// `klpx::bad-dwarf`.
@@ -106,7 +106,7 @@ fn is_wanted(tag: DwTag) -> bool {
     )
 }
 
-/// True for what is a part of another type, or of nothing.
+/// Returns true for a part of another type. A part on its own means nothing.
 fn is_part(tag: DwTag) -> bool {
     matches!(
         tag,
@@ -132,7 +132,7 @@ impl Entries {
     fn unit<R: Reader<Offset = usize>>(&mut self, dwarf: &Dwarf<R>, unit: &Unit<R>) -> gimli::Result<()> {
         let start = unit.header.debug_info_offset().map_or(0, |offset| offset.0);
         let mut paths: HashMap<u64, u32> = HashMap::new();
-        // The wanted entry at each depth.
+        // The read entry at each depth; `None` for a skipped entry.
         let mut around: Vec<Option<u32>> = Vec::new();
         let mut entries = unit.entries_raw(None)?;
         while !entries.is_empty() {
@@ -219,7 +219,7 @@ impl Entries {
         self.nodes.get(*self.by_offset.get(&offset?)? as usize)
     }
 
-    /// The entry behind `const` and the like.
+    /// Returns the entry behind `const` and other qualifiers.
     fn unqualified(&self, offset: Option<usize>) -> Option<&Node> {
         let mut node = self.at(offset)?;
         for _ in 0..DEPTH {
@@ -255,7 +255,7 @@ impl Node {
         }
     }
 
-    /// The name that C has for a structure, union or enumeration.
+    /// Returns the C name of a structure, union or enumeration.
     fn key(&self) -> Option<Key> {
         let kind = match self.tag {
             gimli::DW_TAG_structure_type => Kind::Struct,
@@ -274,7 +274,7 @@ impl Node {
         self.is_aggregate() || self.tag == gimli::DW_TAG_enumeration_type
     }
 
-    /// True for what only says more of another type.
+    /// Returns true for an entry that only qualifies another type.
     fn is_qualifier(&self) -> bool {
         matches!(
             self.tag,
@@ -286,7 +286,7 @@ impl Node {
     }
 }
 
-/// A file's path as debug information has it; empty when it has none.
+/// Returns a file's path as debug information has it; empty without a name.
 pub(crate) fn path<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>, unit: &Unit<R>, file: u64) -> String {
     let text = |value| -> Option<String> {
         Some(dwarf.attr_string(unit, value).ok()?.to_string_lossy().ok()?.into_owned())
@@ -302,24 +302,24 @@ pub(crate) fn path<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>, unit: &Unit<R>, 
     named().unwrap_or_default()
 }
 
-/// A text of bounded length that tells the whole from others.
+/// Returns a text of bounded length that stands for the whole text.
 fn shortened(text: &str) -> String {
     use std::hash::{Hash, Hasher};
     if text.len() <= WORDS {
         return text.to_owned();
     }
-    // Its keys are fixed, unlike those of a HashMap.
+    // The keys of this hasher are fixed, unlike those of a HashMap.
     let mut checksum = std::hash::DefaultHasher::new();
     text.hash(&mut checksum);
     let beginning: String = text.chars().take(WORDS / 8).collect();
     format!("{beginning}... ({:016x})", checksum.finish())
 }
 
-/// Types in words.
+/// Describes types in words.
 struct Types<'e> {
     entries: &'e Entries,
     described: HashMap<usize, Described>,
-    /// How many there were.
+    /// The number of steps so far.
     steps: u32,
 }
 
@@ -350,7 +350,7 @@ impl<'e> Types<'e> {
         found
     }
 
-    /// The structure, union or enumeration without a name that a typedef gives a name to.
+    /// Returns the unnamed structure, union or enumeration that a typedef names.
     fn unnamed(&self, typedef: &Node) -> Option<&'e Node> {
         self.entries.at(typedef.of).filter(|of| of.has_layout() && of.name.is_none())
     }
@@ -369,7 +369,7 @@ impl<'e> Types<'e> {
         layout
     }
 
-    /// Adds the members of a structure that lies at `offset` bits of the one that is described.
+    /// Adds the members of a structure that lies at `offset` bits of the described structure.
     fn members(&mut self, node: &Node, (before, offset): (&str, u64), found: &mut Vec<Member>, depth: u32) {
         let entries = self.entries;
         for child in entries.children(node).filter(|child| child.tag == gimli::DW_TAG_member) {
@@ -395,7 +395,7 @@ impl<'e> Types<'e> {
         }
     }
 
-    /// Counts a step; true when there were too many.
+    /// Counts a step; returns true if there were too many.
     fn is_over(&mut self) -> bool {
         self.steps = self.steps.saturating_add(1);
         self.steps >= STEPS

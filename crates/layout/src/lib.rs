@@ -1,10 +1,10 @@
-//! What debug information says of data: the layouts of types, and where variables are declared.
+//! Reads from debug information how types are laid out and where variables are declared.
 //!
 //! Objects that live when a livepatch is loaded have the original's layout, and code that is not replaced goes on using
-//! it. Code of another layout reads and writes the wrong bytes of them. This crate tells what two builds of a unit
-//! disagree about, and whether a kernel has a type as a unit has it.
+//! this layout. Code with a different layout would read and write the wrong bytes. This crate tells which types differ
+//! between two builds of a unit, and whether a kernel has a type in the unit's form.
 //!
-//! Owns the description of types, from DWARF and from BTF, their comparison, and declarations. Never decides what a
+//! Owns the descriptions of types from DWARF and BTF, their comparison, and declarations. Never decides what a
 //! difference means for a livepatch.
 
 mod btf;
@@ -19,7 +19,7 @@ pub use btf::Btf;
 pub use compare::{Change, changes};
 pub use declarations::{Declaration, Declarations};
 
-/// What sort of type a name stands for. C keeps the names of typedefs apart from the others.
+/// The kind of type that a name stands for. C keeps the names of typedefs apart from the other kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `struct name`.
@@ -35,7 +35,7 @@ pub enum Kind {
 /// A type's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// What sort of type.
+    /// The kind of type.
     pub kind: Kind,
     /// The name alone.
     pub name: String,
@@ -53,59 +53,59 @@ impl fmt::Display for Key {
     }
 }
 
-/// A member of a structure or union. Members of an unnamed structure inside count as members of the one around it.
+/// A member of a structure or union. Members of an unnamed structure count as members of the structure around it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
-    /// Its name, with the names of the structures around it: `pos.x`.
+    /// The member's name, with the names of the structures around it: `pos.x`.
     pub name: String,
-    /// Where it begins, in bits.
+    /// The place of its first bit, in bits.
     pub offset: u64,
-    /// Bits of a bit-field; 0 for all others.
+    /// Width of a bit-field in bits; 0 for any other member.
     pub width: u64,
-    /// Its type as C writes it, with typedefs and qualifiers taken away.
+    /// The member's type as C writes it, without typedefs and qualifiers.
     pub text: String,
-    /// The named type that lies in it, not only behind a pointer.
+    /// The named type that lies in the member itself, not only behind a pointer.
     pub embeds: Option<Key>,
 }
 
-/// What a type is.
+/// The layout of a type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Layout {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// In the order of the source.
+    /// The members, in the order of the source.
     pub members: Vec<Member>,
-    /// Of an enumeration: its names and their values, in the order of the source.
+    /// The names and values of an enumeration, in the order of the source.
     pub values: Vec<(String, i64)>,
 }
 
 /// A type's definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// What it is.
+    /// The type's layout.
     pub layout: Layout,
     /// The source file, as debug information has it.
     pub file: String,
-    /// The line in that file; 0 when it is not known.
+    /// The line in the file; 0 if unknown.
     pub line: u32,
 }
 
 /// The types that a unit defines and uses.
 #[derive(Clone, Debug, Default)]
 pub struct Layouts {
-    /// By name. Functions and blocks may have types of one name.
+    /// Definitions by name. Functions and blocks may have several types of one name.
     pub(crate) types: BTreeMap<Key, Vec<Definition>>,
-    /// Variables of file scope, by the type that lies in them.
+    /// Variables of file scope, by the type that they hold.
     pub(crate) variables: BTreeMap<Key, Vec<String>>,
 }
 
 impl Layouts {
-    /// The definitions of a name.
+    /// Returns the definitions of a name.
     pub fn of(&self, key: &Key) -> &[Definition] {
         self.types.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// Names of variables of file scope that hold an object of a type, sorted.
+    /// Returns the names of variables of file scope that hold an object of a type, sorted.
     pub fn variables(&self, key: &Key) -> &[String] {
         self.variables.get(key).map_or(&[], Vec::as_slice)
     }

@@ -20,7 +20,7 @@ fn layouts(file: &ElfFile) -> Layouts {
     Layouts::read(&file.parse().expect("an object")).expect("sound debug information")
 }
 
-/// What differs, for each compiler.
+/// Returns the differing types, for each compiler.
 fn changed(original: &str, patched: &str) -> Vec<Vec<Change>> {
     let each = COMPILERS.iter().map(|(compiler, flags)| {
         let files = [original, patched].map(|text| object(compiler, flags, text));
@@ -29,7 +29,7 @@ fn changed(original: &str, patched: &str) -> Vec<Vec<Change>> {
     each.collect()
 }
 
-/// The same in words: `struct s: it has 8 bytes instead of 4; b is new, at byte 4`.
+/// Returns the differences in words: `struct s: it has 8 bytes instead of 4; b is new, at byte 4`.
 fn words(original: &str, patched: &str) -> Vec<String> {
     let each = changed(original, patched).into_iter().map(|all| {
         all.iter().map(|one| format!("{}: {}", one.key, one.differences.join("; "))).collect::<Vec<_>>()
@@ -40,7 +40,7 @@ fn words(original: &str, patched: &str) -> Vec<String> {
     each.remove(0)
 }
 
-/// The text with a type `struct s` of these members, that something uses.
+/// Returns a text with a type `struct s` of these members, and code that uses it.
 fn with(members: &str) -> String {
     format!(
         "struct other {{ int x; }}; typedef struct {{ long a; int b; }} pair_t; enum kind {{ ONE, TWO }};
@@ -98,7 +98,7 @@ fn what_a_type_lies_in_follows_from_it() {
         assert_eq!((one.size, one.variables.as_slice()), ((4, 8), &["one".to_owned()][..]));
         assert!(one.patched.file.ends_with("a.c") && one.patched.line == 2, "{:?}", one.patched);
     }
-    // Its own members changed, too.
+    // The members of the outer type also changed.
     let both = with("int a; int b;").replace("int behind;", "int more; int behind;");
     let names = |all: &[Change]| all.iter().map(|one| one.key.to_string()).collect::<Vec<_>>();
     for all in changed(&original, &both) {
@@ -154,7 +154,7 @@ fn a_kernels_types_are_compared_by_names_and_places() {
         btf.disagreements(&ours).into_iter().map(|(key, _, line)| format!("{key}: {line}")).collect()
     };
     assert_eq!(disagree(&kernel(&text)), [""; 0]);
-    // Two units of the kernel may have a type of one name each; a type that it does not have says nothing.
+    // Two units of the kernel may each have a type of one name. A type that the kernel does not have proves nothing.
     assert_eq!(disagree(&kernel("struct unrelated { int x; } y;")), [""; 0]);
     assert_eq!(
         disagree(&kernel(&text.replace("int a;", "int extra; int a;"))),
@@ -181,8 +181,8 @@ fn damaged_debug_information_is_refused_or_read_and_never_more() {
     }
 }
 
-/// A structure with one member, whose size, width and place are the largest numbers that there are, and a reference to a
-/// type that lies behind everything.
+/// A structure with one member. Size, width and place of the member are the largest possible numbers, and its type lies
+/// behind the end.
 const HUGE: &str = r#"
     .section .debug_abbrev,"",@progbits
     .byte 1, 0x11, 1, 0, 0                                  # DW_TAG_compile_unit

@@ -1,8 +1,8 @@
-//! Pairing of two sequences that keeps their order: which file of one build is which of the other, when names alone
-//! don't say.
+//! Pairs two sequences and keeps their order, to find which file of one build is which of the other when the names
+//! alone do not tell.
 
-/// The order-keeping pairing of `0..left` with `0..right` whose scores add up to the most. Pairs that score nothing are
-/// left out. Takes `left * right` scores and as much memory: for the few files of one name.
+/// Returns the order-keeping pairing of `0..left` with `0..right` that has the largest sum of scores. Pairs that score
+/// nothing are left out. Computes and keeps `left * right` scores, so it suits only the few files of one name.
 pub fn best_in_order(
     left: usize,
     right: usize,
@@ -11,7 +11,7 @@ pub fn best_in_order(
     let width = right + 1;
     let scores: Vec<usize> =
         (0..left).flat_map(|n| (0..right).map(move |m| (n, m))).map(|(n, m)| score(n, m)).collect();
-    // What is left to gain from each place on.
+    // The largest sum that can still be reached from each place.
     let mut best = vec![0usize; (left + 1) * width];
     for n in (0..left).rev() {
         for m in (0..right).rev() {

@@ -1,6 +1,6 @@
-//! What differs between architectures: relocation types and what a livepatch may use of them.
+//! Facts that differ between architectures, such as the relocation types and which of them a livepatch may use.
 //!
-//! Sources: arch/x86/kernel/module.c and arch/arm64/kernel/module.c for the types that a module loader takes; the
+//! Sources: arch/x86/kernel/module.c and arch/arm64/kernel/module.c for the types that a module loader accepts; the
 //! psABI documents for field widths. CONTRIBUTING.md lists the files of an architecture.
 
 use klpx_diagnosis::{Class, Diagnosis, Result};
@@ -15,10 +15,10 @@ pub enum Arch {
     Arm64,
 }
 
-/// What a relocation's field is, as far as klpx cares.
+/// The kind of a relocation's field, as far as klpx distinguishes kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// Whole bytes, this many.
+    /// This number of whole bytes.
     Bytes(u8),
     /// Some bits of a 4-byte instruction.
     Instruction,
@@ -29,19 +29,19 @@ pub enum Field {
 pub struct RelocationKind {
     /// `r_type`.
     pub code: u32,
-    /// Its name in the psABI.
+    /// The type's name in the psABI.
     pub name: &'static str,
-    /// What is written.
+    /// The field that is written.
     pub field: Field,
-    /// True when the value is relative to the place.
+    /// True if the value is relative to the place.
     pub pc_relative: bool,
-    /// True for calls and jumps: the reference is not an address that anyone keeps.
+    /// True for calls and jumps, which do not keep the address.
     pub branch: bool,
-    /// True when the module loader (and so a livepatch relocation) takes it.
+    /// True if the module loader, and so a livepatch relocation, accepts the type.
     pub in_module: bool,
 }
 
-/// `R_*_NONE`: of every architecture. objtool leaves them where it has patched a field away.
+/// `R_*_NONE` of every architecture. objtool leaves this type where it has patched a field away.
 pub const NONE: u32 = 0;
 
 const fn kind(
@@ -133,7 +133,7 @@ const ARM64: [RelocationKind; 25] = [
 ];
 
 impl Arch {
-    /// The architecture of an ELF machine number.
+    /// Returns the architecture of an ELF machine number.
     pub fn of_machine(machine: u16) -> Result<Arch> {
         match machine {
             m if m == elf::EM_X86_64.0 => Ok(Arch::X86_64),
@@ -146,7 +146,7 @@ impl Arch {
         }
     }
 
-    /// The name that the kernel's build system and `uname -m` users know.
+    /// Returns the name that klpx uses for the architecture: `x86_64` or `arm64`.
     pub fn name(self) -> &'static str {
         match self {
             Arch::X86_64 => "x86_64",
@@ -154,7 +154,7 @@ impl Arch {
         }
     }
 
-    /// What a relocation type means, if klpx knows it.
+    /// Returns the meaning of a relocation type, if klpx knows the type.
     pub fn relocation(self, code: u32) -> Option<&'static RelocationKind> {
         let table: &'static [RelocationKind] = match self {
             Arch::X86_64 => &X86_64,
@@ -163,7 +163,7 @@ impl Arch {
         table.iter().find(|kind| kind.code == code)
     }
 
-    /// The relocation type for a 4-byte field that holds the distance from itself.
+    /// Returns the relocation type for a 4-byte field that holds the distance from the field.
     pub fn place_relative(self) -> u32 {
         match self {
             Arch::X86_64 => elf::R_X86_64_PC32.0,
@@ -171,7 +171,7 @@ impl Arch {
         }
     }
 
-    /// True when the module loader refuses a relocation over bytes that are not zero.
+    /// Returns true if the module loader refuses a relocation over bytes that are not zero.
     pub fn wants_clear_fields(self) -> bool {
         match self {
             Arch::X86_64 => true,
@@ -179,14 +179,14 @@ impl Arch {
         }
     }
 
-    /// True when the module loader does the same for both relocation types.
+    /// Returns true if the module loader handles both relocation types in the same way.
     pub fn loads_alike(self, one: u32, other: u32) -> bool {
         let calls = [elf::R_X86_64_PC32.0, elf::R_X86_64_PLT32.0];
         one == other || self == Arch::X86_64 && calls.contains(&one) && calls.contains(&other)
     }
 
-    /// Bytes of the longest patchable entry that debug information may begin a function behind: GCC on arm64 leaves out
-    /// a landing pad and two instructions.
+    /// Returns the size in bytes of the longest patchable entry that debug information may leave out of a function: GCC
+    /// on arm64 leaves out a landing pad and two instructions.
     pub fn undescribed_entry(self) -> u64 {
         match self {
             Arch::X86_64 => 0,
@@ -194,8 +194,8 @@ impl Arch {
         }
     }
 
-    /// The table of trace sites that ftrace reads, and where in it a function's may lie, in bytes from its entry: see
-    /// `klpx_inline_check::reach`.
+    /// Returns the table of trace sites that ftrace reads, and the possible places of a function's trace site in bytes
+    /// from its entry: see `klpx_inline_check::reach`.
     pub fn trace_sites(self) -> (&'static str, &'static [i64]) {
         match self {
             Arch::X86_64 => ("__mcount_loc", &[0, 4]),
@@ -203,7 +203,7 @@ impl Arch {
         }
     }
 
-    /// The table of frames that the kernel patches code by, when it was built to: see `klp_emit`'s `emit/frames.rs`.
+    /// Returns the table of frames that some kernels read to patch their code: see `klp_emit`'s `emit/frames.rs`.
     pub fn frame_table(self) -> Option<&'static [u8]> {
         match self {
             Arch::X86_64 => None,
@@ -211,8 +211,8 @@ impl Arch {
         }
     }
 
-    /// Sections that the loader refuses a module without: module_frob_arch_sections and module_init_ftrace_plt in
-    /// arch/arm64/kernel.
+    /// Returns the sections without which the loader refuses a module: module_frob_arch_sections and
+    /// module_init_ftrace_plt in arch/arm64/kernel.
     pub fn module_sections(self) -> &'static [&'static str] {
         match self {
             Arch::X86_64 => &[],
@@ -220,8 +220,8 @@ impl Arch {
         }
     }
 
-    /// The distance from a PC-relative field to where the processor counts from, for the usual instruction that ends
-    /// with its field: an x86 displacement is relative to the next instruction.
+    /// Returns the distance from a PC-relative field to the address from which the processor counts, for the usual
+    /// instruction that ends with the field. An x86 displacement is relative to the next instruction.
     pub fn pc_bias(self, kind: &RelocationKind) -> i64 {
         match (self, kind.pc_relative, kind.field) {
             (Arch::X86_64, true, Bytes(4)) => 4,
@@ -229,7 +229,7 @@ impl Arch {
         }
     }
 
-    /// How many bytes of an instruction may follow its PC-relative field: those of an immediate.
+    /// Returns the numbers of bytes that may follow a PC-relative field in its instruction: the sizes of an immediate.
     pub fn trailing_bytes(self) -> &'static [i64] {
         match self {
             Arch::X86_64 => &[0, 1, 2, 4],
@@ -237,8 +237,9 @@ impl Arch {
         }
     }
 
-    /// How many bytes of padding the end of what follows a function has. On arm64 the replacements of alternatives may
-    /// lie before them; on x86_64 instructions can't be told from behind, and there is padding only or none.
+    /// Returns the number of padding bytes at the end of the code that follows a function. On arm64, replacements of
+    /// alternatives may precede the padding. x86_64 code can't be decoded backwards, so either all bytes count as
+    /// padding or none.
     pub fn padding_at_end(self, bytes: &[u8]) -> u64 {
         let padding = match self {
             Arch::X86_64 if self.is_padding(bytes) => bytes.len(),
@@ -248,8 +249,9 @@ impl Arch {
         padding as u64
     }
 
-    /// How far an instruction's literal lies from it and how many bytes it loads, when it loads one: `ldr` (literal)
-    /// and `ldrsw` (Arm ARM, C4.1.94, "Load register (literal)").
+    /// Returns how far an instruction's literal lies from the instruction, and how many bytes are loaded; `None` if the
+    /// instruction loads no literal. The loads are `ldr` (literal) and `ldrsw` (Arm ARM, C4.1.94, "Load register
+    /// (literal)").
     pub fn literal_load(self, word: u32) -> Option<(i64, u64)> {
         let load = self == Arch::Arm64 && word & 0x3b00_0000 == 0x1800_0000;
         let size = match (word >> 26 & 1, word >> 30) {
@@ -262,7 +264,7 @@ impl Arch {
         load.then_some((i64::from((word << 8) as i32 >> 13) * 4, size))
     }
 
-    /// True when these bytes of a code section hold nothing: no-operation and trap fillers between functions.
+    /// Returns true if these bytes of a code section are only filler between functions: no-operations, traps or zeroes.
     pub fn is_padding(self, bytes: &[u8]) -> bool {
         match self {
             // nop (also inside the multi-byte forms), int3, and zero fill
@@ -277,7 +279,7 @@ impl Arch {
     }
 }
 
-/// True when the bytes decode as no-operations only.
+/// Returns true if the bytes decode as no-operations and traps only.
 fn x86_nops(bytes: &[u8]) -> bool {
     use iced_x86::{Decoder, DecoderOptions, Mnemonic};
     let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);

@@ -1,5 +1,5 @@
-//! The census of an object's symbol names: which suffixes the compiler put on them, and whether a name is still the
-//! only one of its kind without them.
+//! The census of an object's symbol names: which suffixes the compiler added, and whether a name is unique without its
+//! suffixes.
 
 use std::collections::BTreeMap;
 
@@ -9,29 +9,30 @@ use crate::elf::{Definition, Elf, SymbolId};
 use crate::name::{self, Anonymous, KINDS, Kind, Suffixes};
 use crate::object::{FileId, Object};
 
-/// The names of an object.
+/// The counts of an object's names.
 #[derive(Clone, Debug)]
 pub struct Census {
     /// Defined functions, data objects and labels.
     pub symbols: usize,
-    /// How many have each kind of suffix, in the order of [`KINDS`]. A name may have several.
+    /// The number of symbols with each kind of suffix, in the order of [`KINDS`]. A name may have several suffixes.
     pub kinds: Vec<(&'static Kind, usize)>,
-    /// Constants and the like with a suffix that have no identity: nobody looks them up. The rest does not count them.
+    /// Symbols with a suffix that have no identity, such as constants: nobody looks them up. The counts below leave
+    /// them out.
     pub anonymous: usize,
-    /// Symbols with a suffix, and how many of these are the only ones of their name without it.
+    /// Symbols with a suffix, and how many of them are the only ones of their name without the suffix.
     pub suffixed: Uniqueness,
-    /// The same of promoted names.
+    /// The same counts for promoted names.
     pub promoted: Uniqueness,
-    /// Names with a suffix that share what is left with others, by it.
+    /// Names with a suffix that share the rest of the name with other symbols, sorted by the rest.
     pub ambiguous: Vec<Shared>,
 }
 
 /// How many of some names are unique.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uniqueness {
-    /// How many there are.
+    /// The number of names.
     pub all: usize,
-    /// How many of them no other symbol has without the suffix.
+    /// The number of names that no other symbol has once suffixes are removed.
     pub unique: usize,
 }
 
@@ -42,14 +43,14 @@ impl Uniqueness {
     }
 }
 
-/// Symbols that have the same name without the compiler's suffixes, at least one of which has some.
+/// Symbols that have the same name without the compiler's suffixes. At least one of the symbols has a suffix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
     /// The name without suffixes that may differ between builds.
     pub base: String,
-    /// True when a promoted name is among them.
+    /// True if a promoted name is among the members.
     pub promoted: bool,
-    /// Each symbol's own name and the file that it comes from; the file is empty when the object does not tell.
+    /// Each symbol's own name and source file. The file is empty if the object does not name one.
     pub members: Vec<(String, String)>,
 }
 
@@ -104,7 +105,8 @@ fn has_identity(elf: &Elf<'_>, id: SymbolId) -> bool {
     flags & elf::SHF_EXECINSTR.0 != 0 || !name::anonymous(elf.symbol_name(id)).is_some_and(lies_there)
 }
 
-/// True for symbols that stand for something: not for sections, files, mapping symbols and what is defined elsewhere.
+/// Returns true for a named symbol that a section of this object defines. Sections, files and mapping symbols do not
+/// count.
 fn counts(elf: &Elf<'_>, id: SymbolId) -> bool {
     let name = elf.symbol_name(id);
     elf.symbol_type(id) < elf::STT_SECTION.0

@@ -1,17 +1,17 @@
-//! Compressed files, told by their first bytes: modules lie as `.ko.xz`, `.ko.zst` or `.ko.gz` in most distributions
-//! (scripts/Makefile.modinst). Owns the limits of what is unpacked into memory. Never writes a file.
+//! Unpacks compressed files, recognised by their first bytes. Most distributions ship modules as `.ko.xz`, `.ko.zst` or
+//! `.ko.gz` (scripts/Makefile.modinst). Owns the limits of what is unpacked into memory. Never writes a file.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
-/// The largest file that is unpacked. The largest module of a distribution has a twentieth of it.
+/// The largest file that is unpacked, in bytes. The largest module of a distribution is a twentieth of this size.
 const LIMIT: usize = 512 << 20;
-/// The largest dictionary or window that a decoder may allot. `xz -9` takes 64 MiB, kbuild 2 MiB.
+/// The largest dictionary or window that a decoder may allocate, in bytes. `xz -9` takes 64 MiB, kbuild 2 MiB.
 const WINDOW: u64 = 128 << 20;
 
-/// A way to compress.
+/// A compression format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Xz,
@@ -19,22 +19,23 @@ enum Format {
     Gzip,
 }
 
-/// Each format: how its files begin, and how their names end.
+/// Each format with the first bytes of its files and the ending of their names.
 const FORMATS: [(Format, &[u8], &str); 3] = [
     (Format::Xz, &[0xfd, b'7', b'z', b'X', b'Z', 0], ".xz"),
     (Format::Zstd, &[0x28, 0xb5, 0x2f, 0xfd], ".zst"),
     (Format::Gzip, &[0x1f, 0x8b], ".gz"),
 ];
 
-/// A file's name without the ending that compression gave it.
+/// Returns a file's name without the ending of a compression format.
 pub fn plain_name(name: &str) -> &str {
     FORMATS.iter().find_map(|(_, _, end)| name.strip_suffix(end)).unwrap_or(name)
 }
 
-/// The contents of a compressed file, or `None` when its first bytes are of no such format. `path` is for messages.
+/// Returns the contents of a compressed file, or `None` if the first bytes are of no known format. `path` is for
+/// messages.
 ///
 /// # Errors
-/// `klpx::bad-compression` when the file is damaged, or larger than klpx unpacks.
+/// `klpx::bad-compression` if the file is damaged, or larger than klpx unpacks.
 pub fn unpack(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     unpack_up_to(LIMIT, path, bytes)
 }
@@ -61,7 +62,7 @@ fn unpack_up_to(limit: usize, path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8
     Ok(Some(unpacked))
 }
 
-/// Reads one byte more than the limit, so that the caller sees what is too long.
+/// Reads one byte more than the limit, so that the caller can tell contents that are too long.
 fn up_to(limit: usize, reader: impl Read) -> io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     reader.take(limit as u64 + 1).read_to_end(&mut unpacked)?;
@@ -73,7 +74,7 @@ fn xz(bytes: &[u8], limit: usize) -> io::Result<Vec<u8>> {
     up_to(limit, lzma_rust2::XzReader::new_mem_limit(bytes, true, kilobytes))
 }
 
-/// The decoder computes the checksum and leaves it to its user to compare.
+/// Compares the checksum, because the decoder only computes it.
 fn zstd(mut bytes: &[u8], limit: usize) -> io::Result<Vec<u8>> {
     let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut bytes, WINDOW);
     let mut decoder = decoder.map_err(io::Error::other)?;
@@ -165,7 +166,7 @@ mod tests {
         let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
         assert!(read(&zstd).is_err());
         let mut xz = compressed(Format::Xz, b"small");
-        // Stream header 12 bytes; block header: size, flags, filter 0x21, one property byte, then the dictionary's size.
+        // Stream header of 12 bytes; block header: size, flags, filter 0x21, one property byte, the dictionary's size.
         assert_eq!(xz[14..16], [0x21, 1], "the block header has the shape that this test changes");
         xz[16] = 40;
         let size = (usize::from(xz[12]) + 1) * 4;
@@ -186,8 +187,8 @@ mod tests {
     }
 
     proptest! {
-        /// Bytes changed anywhere give the contents, an error, or a file of no known format; never a panic. Contents
-        /// that differ would need a checksum that happens to fit.
+        /// A changed byte anywhere gives the contents, an error, or a file of no known format; never a panic. Different
+        /// contents would need a checksum that happens to fit.
         #[test]
         fn damage_is_noticed(n in 0..3usize, at in any::<Index>(), value in any::<u8>()) {
             let contents = &contents()[..2000];

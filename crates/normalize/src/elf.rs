@@ -1,6 +1,7 @@
-//! Raw ELF64 little-endian files by mmap: sections, symbols, relocations, all checked once when opened.
+//! Raw ELF64 little-endian files by mmap: sections, symbols and relocations. All tables are checked once, when the file
+//! is parsed.
 //!
-//! Owns bounds and index checks, `SHN_XINDEX` and extended section counts. Knows nothing of what a section means.
+//! Owns the checks of bounds and indices, `SHN_XINDEX` and extended section counts. Does not interpret sections.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,7 @@ pub enum Definition {
     Section(SectionId),
 }
 
-/// A file's bytes and the name it is reported by.
+/// A file's bytes and the path that messages name.
 pub struct ElfFile {
     path: PathBuf,
     bytes: Bytes,
@@ -76,10 +77,10 @@ enum Bytes {
 }
 
 impl ElfFile {
-    /// Maps a file; unpacks it when it is a compressed one.
+    /// Maps a file, and unpacks a compressed file into memory.
     ///
     /// # Errors
-    /// When it can't be read or unpacked.
+    /// If the file can't be read or unpacked.
     pub fn open(path: &Path) -> Result<ElfFile> {
         let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
         let file = klpx_input::open(path).map_err(|e| io(&e))?;
@@ -96,17 +97,17 @@ impl ElfFile {
         Ok(ElfFile { path: path.to_owned(), bytes })
     }
 
-    /// Takes bytes that are in memory already.
+    /// Takes bytes that are already in memory.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> ElfFile {
         ElfFile { path: name.into(), bytes: Bytes::Owned(bytes) }
     }
 
-    /// The path it was opened by.
+    /// Returns the path that the file was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Map(map) => map,
@@ -130,10 +131,10 @@ impl ElfFile {
     }
 }
 
-/// A checked view of an ELF64 little-endian file. Every accessor below is total: ranges were checked in `parse`.
+/// A checked view of an ELF64 little-endian file. Every accessor below is total, because `parse` checked the ranges.
 pub struct Elf<'d> {
     data: &'d [u8],
-    /// What `data` is, unless it is memory of klpx's own.
+    /// The mapping that holds `data`; `None` for memory of klpx's own.
     map: Option<&'d Map>,
     header: &'d elf::FileHeader64<LE>,
     sections: &'d [Shdr],
@@ -143,7 +144,7 @@ pub struct Elf<'d> {
     symbol_table: SectionId,
     extended: &'d [U32<LE>],
     relocations: Vec<u32>,
-    /// Relocations of loaded sections that do not lie in the order of their places, put in order.
+    /// Sorted copies of the relocations of loaded sections that do not lie in the order of their places.
     sorted: Vec<(SectionId, Vec<Rela>)>,
 }
 
@@ -267,8 +268,8 @@ impl<'d> Elf<'d> {
         Ok(())
     }
 
-    /// Assemblers mostly write relocations in the order of their places; where one did not, a sorted copy is kept.
-    /// Debug sections are left as they are: they hold nine tenths of all relocations.
+    /// Sorts a copy of the relocations that do not lie in the order of their places; assemblers mostly write them in
+    /// order. Debug sections are left as they are: they hold nine tenths of all relocations.
     fn sort_relocations(&mut self) {
         let unsorted: Vec<SectionId> = self
             .section_ids()
@@ -282,14 +283,14 @@ impl<'d> Elf<'d> {
         }
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn data(&self) -> &'d [u8] {
         self.data
     }
 
-    /// Gives back the memory that a part of the file takes up in this process, for a large part that was read once. It
-    /// may be read again: the system takes it from the file anew, mostly from its cache. Bytes that are no part of a
-    /// mapped file stay.
+    /// Gives back the memory that a part of the mapped file takes up in this process, for a large part that was read
+    /// once. The part may be read again: the system then takes it from the file, mostly from its cache. Bytes outside
+    /// the mapped file stay.
     pub fn release(&self, part: &[u8]) {
         let Some(map) = self.map else { return };
         let start = (part.as_ptr() as usize).checked_sub(map.as_ptr() as usize);
@@ -311,17 +312,17 @@ impl<'d> Elf<'d> {
         self.header.e_machine.get(LE).0
     }
 
-    /// Every section, the null section included.
+    /// Returns every section, the null section included.
     pub fn section_ids(&self) -> impl ExactSizeIterator<Item = SectionId> + use<> {
         (0..self.sections.len() as u32).map(SectionId)
     }
 
-    /// How many sections there are, the null section included.
+    /// Returns how many sections there are, the null section included.
     pub fn section_count(&self) -> usize {
         self.sections.len()
     }
 
-    /// A section's header.
+    /// Returns a section's header.
     pub fn section(&self, id: SectionId) -> &'d Shdr {
         &self.sections[id.index()]
     }
@@ -341,12 +342,12 @@ impl<'d> Elf<'d> {
         self.section(id).sh_type.get(LE).0
     }
 
-    /// A section's name.
+    /// Returns a section's name.
     pub fn section_name(&self, id: SectionId) -> &'d [u8] {
         string_at(self.section_names, self.section(id).sh_name.get(LE))
     }
 
-    /// A section's bytes; empty for `SHT_NOBITS`.
+    /// Returns a section's bytes; empty for `SHT_NOBITS`.
     pub fn section_bytes(&self, id: SectionId) -> &'d [u8] {
         let section = self.section(id);
         if section.sh_type.get(LE) == elf::SHT_NOBITS {
@@ -356,32 +357,32 @@ impl<'d> Elf<'d> {
         &self.data[start..start + section.sh_size.get(LE) as usize]
     }
 
-    /// The first section of that name.
+    /// Returns the first section of that name.
     pub fn section_by_name(&self, name: &[u8]) -> Option<SectionId> {
         self.section_ids().find(|&id| self.section_name(id) == name)
     }
 
-    /// How many symbols there are, the null symbol included.
+    /// Returns how many symbols there are, the null symbol included.
     pub fn symbol_count(&self) -> usize {
         self.symbols.len()
     }
 
-    /// Every symbol but the null symbol.
+    /// Returns every symbol but the null symbol.
     pub fn symbol_ids(&self) -> impl ExactSizeIterator<Item = SymbolId> + use<> {
         (1..self.symbols.len().max(1) as u32).map(SymbolId)
     }
 
-    /// A symbol.
+    /// Returns a symbol.
     pub fn symbol(&self, id: SymbolId) -> &'d Sym {
         &self.symbols[id.index()]
     }
 
-    /// A symbol's name. Section symbols have an empty one.
+    /// Returns a symbol's name. Section symbols have an empty one.
     pub fn symbol_name(&self, id: SymbolId) -> &'d [u8] {
         string_at(self.symbol_names, self.symbol(id).st_name.get(LE))
     }
 
-    /// True when some symbol's name contains a text.
+    /// Returns true if a symbol's name contains the text.
     pub fn any_name_contains(&self, text: &[u8]) -> bool {
         memchr::memmem::find(self.symbol_names, text).is_some()
     }
@@ -396,9 +397,9 @@ impl<'d> Elf<'d> {
         self.symbol(id).st_size.get(LE)
     }
 
-    /// `STT_*`. Clang gives no type to the pieces of a function that it lays apart from its entry
-    /// (llvm/lib/CodeGen/AsmPrinter/AsmPrinter.cpp, `emitBasicBlockStart`). They are functions here, as objtool takes them
-    /// (tools/objtool/elf.c).
+    /// Returns the symbol's `STT_*`. Clang gives no type to the pieces of a function that it lays apart from its entry
+    /// (llvm/lib/CodeGen/AsmPrinter/AsmPrinter.cpp, `emitBasicBlockStart`). Such pieces count as functions, as in
+    /// objtool (tools/objtool/elf.c).
     pub fn symbol_type(&self, id: SymbolId) -> u8 {
         let kind = self.symbol(id).st_info.0 & 0xf;
         let is_piece = kind == elf::STT_NOTYPE.0
@@ -414,7 +415,7 @@ impl<'d> Elf<'d> {
         self.symbol(id).st_info.0 >> 4
     }
 
-    /// Where a symbol is defined.
+    /// Returns where a symbol is defined.
     pub fn definition(&self, id: SymbolId) -> Definition {
         match self.symbol(id).st_shndx.get(LE) {
             elf::SHN_UNDEF => Definition::Undefined,
@@ -430,7 +431,7 @@ impl<'d> Elf<'d> {
         }
     }
 
-    /// The section that a symbol is defined in.
+    /// Returns the section that a symbol is defined in.
     pub fn symbol_section(&self, id: SymbolId) -> Option<SectionId> {
         match self.definition(id) {
             Definition::Section(section) => Some(section),
@@ -438,15 +439,16 @@ impl<'d> Elf<'d> {
         }
     }
 
-    /// The symbol table's section, if there is one.
+    /// Returns the symbol table's section, if there is one.
     pub fn symbol_table(&self) -> Option<SectionId> {
         (self.symbol_table.0 != 0).then_some(self.symbol_table)
     }
 
-    /// The relocations on a section, sorted by place if it is a loaded one. Livepatch relocation sections are not among
-    /// them.
+    /// Returns the relocations on a section, sorted by place for a loaded section. Livepatch relocation sections are
+    /// left out.
     ///
-    /// Their symbol indices are *not* checked here (7 million lie on debug sections); see [`Elf::rela_symbol`].
+    /// The symbol indices of relocations are *not* checked here (7 million lie on debug sections); see
+    /// [`Elf::rela_symbol`].
     pub fn relocations(&self, id: SectionId) -> &[Rela] {
         match self.relocations[id.index()] {
             0 => &[],
@@ -457,7 +459,7 @@ impl<'d> Elf<'d> {
         }
     }
 
-    /// The relocations that a `SHT_RELA` section holds.
+    /// Returns the relocations that a `SHT_RELA` section holds.
     pub fn rela_table(&self, id: SectionId) -> &'d [Rela] {
         let bytes = self.section_bytes(id);
         match pod::slice_from_bytes(bytes, bytes.len() / size_of::<Rela>()) {
@@ -466,7 +468,7 @@ impl<'d> Elf<'d> {
         }
     }
 
-    /// A relocation's symbol, if the index exists.
+    /// Returns a relocation's symbol, if the index exists.
     pub fn rela_symbol(&self, rela: &Rela) -> Option<SymbolId> {
         let index = rela.r_sym(LE, false);
         ((index as usize) < self.symbols.len()).then_some(SymbolId(index))

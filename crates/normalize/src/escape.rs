@@ -1,33 +1,34 @@
-//! Instructions that lead out of the code they are in, without a relocation: the assembler writes the distance itself
-//! where both ends lie in one section.
+//! Instructions that lead out of their code without a relocation. The assembler writes the distance itself where both
+//! ends lie in one section.
 
 use object::elf;
 
 use crate::arch::Arch;
 
-/// An instruction that leads out of the code it is in, without a relocation.
+/// An instruction that leads out of its code without a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escape {
     /// First byte of the instruction.
     pub at: usize,
-    /// Where it leads, in bytes from the start of the code.
+    /// The target, in bytes from the start of the code.
     pub target: i64,
-    /// Where a relocation would stand; `None` when the instruction does not reach all of a module.
+    /// The field where a relocation would stand; `None` if the instruction does not reach all of a module.
     pub field: Option<Field>,
 }
 
 /// The field of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its first byte.
+    /// The first byte of the field.
     pub at: usize,
-    /// The relocation type for it.
+    /// The relocation type for the field.
     pub kind: u32,
     /// The addend of a relocation to the target.
     pub addend: i64,
 }
 
-/// What leads out of `code` without a relocation. `settled` tells at which bytes there is one, or no instruction.
+/// Returns the instructions that lead out of `code` without a relocation. `settled` returns true for a byte that has a
+/// relocation or is not an instruction.
 pub fn escapes(arch: Arch, code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
     match arch {
         Arch::X86_64 => of_x86_64(code, settled),
@@ -35,10 +36,10 @@ pub fn escapes(arch: Arch, code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<
     }
 }
 
-/// `R_X86_64_PLT32`, and the distance from its field to where the processor counts from.
+/// `R_X86_64_PLT32` and its addend: the processor counts from the end of the 4-byte field.
 const X86_BRANCH: (u32, i64) = (elf::R_X86_64_PLT32.0, -4);
 
-/// The branches without a relocation that leave the code.
+/// Returns the branches without a relocation that leave the code.
 fn of_x86_64(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
     use iced_x86::{Decoder, DecoderOptions, OpKind};
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
@@ -49,7 +50,7 @@ fn of_x86_64(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
         let end = decoder.position();
         let near = matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
         let target = instruction.near_branch_target() as i64;
-        // The code may end within an instruction: a symbol of assembly can stand anywhere.
+        // The code may end within an instruction, because a symbol of assembly can stand anywhere.
         let whole = !instruction.is_invalid();
         if !near || !whole || (0..code.len() as i64).contains(&target) || (at..end).any(relocated) {
             continue;
@@ -62,9 +63,9 @@ fn of_x86_64(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
     found
 }
 
-/// What has an address relative to itself: bits that say so, their value, where the distance lies, its width and unit,
-/// and the relocation that reaches every place of a module (Arm ARM, C4.1.93 "Branches, exception generating and system
-/// instructions", C4.1.94 "Load register (literal)", C4.1.92 "PC-rel. addressing").
+/// A form of instruction with a relative address: the bits that identify the form, their value, the place and width of
+/// the distance, and the relocation that reaches every place of a module (Arm ARM, C4.1.93 "Branches, exception
+/// generating and system instructions", C4.1.94 "Load register (literal)", C4.1.92 "PC-rel. addressing").
 struct Relative {
     mask: u32,
     value: u32,
@@ -83,14 +84,14 @@ const RELATIVE: [Relative; 6] = [
     Relative { mask: 0x3b00_0000, value: 0x1800_0000, at: 5, width: 19, kind: None },
 ];
 
-/// `adr`: its distance, in bytes; `None` for any other instruction.
+/// Returns the distance of an `adr` in bytes; `None` for any other instruction.
 pub fn adr_distance(word: u32) -> Option<i64> {
     // immhi:immlo, 21 bits with a sign
     let distance = ((word << 8) as i32 >> 13 << 2) | (word >> 29 & 3) as i32;
     (word & 0x9f00_0000 == 0x1000_0000).then_some(i64::from(distance))
 }
 
-/// The branches, loads and addresses without a relocation that leave the code.
+/// Returns the branches, loads and addresses without a relocation that leave the code.
 fn of_arm64(code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
     let mut found = Vec::new();
     for (at, word) in words(code) {

@@ -1,7 +1,7 @@
-//! `.eh_frame` as records: the frames that it describes and where each begins.
+//! `.eh_frame` as records: the frames that the section describes, and the place of each.
 //!
-//! Layout: the LSB's "Exception Frames"; of it, records with 32-bit lengths and the common information right before or
-//! further up, as compilers and relocatable links write it. Owns reading only; interprets no frame instruction.
+//! Layout: "Exception Frames" of the LSB. Covers records with 32-bit lengths whose common information lies before them,
+//! as compilers and relocatable links write. Only reads; interprets no frame instruction.
 
 use object::endian::LittleEndian as LE;
 
@@ -10,20 +10,21 @@ use crate::elf::{Elf, Rela, SectionId};
 /// The description of one function's frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'d> {
-    /// The common information that it refers to, with its length field.
+    /// The common information that the frame refers to, with its length field.
     pub common: &'d [u8],
-    /// Itself, with its length field.
+    /// The frame's own record, with its length field.
     pub bytes: &'d [u8],
-    /// Where it begins in the section.
+    /// The record's offset in the section.
     pub start: u64,
-    /// The relocation of the address of the code: [`CODE`] bytes into the record.
+    /// The relocation of the code's address, [`CODE`] bytes into the record.
     pub code: &'d Rela,
 }
 
-/// Where a frame's record has the address of its code, in bytes. Its size follows.
+/// The offset of the code's address in a frame's record, in bytes. The code's size follows the address.
 pub const CODE: u64 = 8;
 
-/// The frames of a section. Stops at the first record that is not as described above.
+/// Returns the frames of a section. Skips records of other forms, and stops at the first record without a valid 32-bit
+/// length.
 pub fn frames<'d>(elf: &'d Elf<'_>, section: SectionId) -> Vec<Frame<'d>> {
     let all = elf.section_bytes(section);
     let relocations = elf.relocations(section);
@@ -43,7 +44,7 @@ pub fn frames<'d>(elf: &'d Elf<'_>, section: SectionId) -> Vec<Frame<'d>> {
     found
 }
 
-/// The record at an offset, with its length field.
+/// Returns the record at an offset, with its length field.
 fn record(all: &[u8], start: usize) -> Option<&[u8]> {
     let length = word(all, start).filter(|length| (4..0xffff_fff0).contains(length))?;
     all.get(start..start.checked_add(4)?.checked_add(length as usize)?)

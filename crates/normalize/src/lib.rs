@@ -1,8 +1,8 @@
-//! Object files as klpx compares them: functions and data objects, what they refer to, and the special-section
-//! entries that describe them.
+//! Reads object files into the form that klpx compares: functions and data objects, their references, and the
+//! special-section entries that describe them.
 //!
 //! Owns ELF reading, canonical names, and every fact about architectures and kernel versions. Never compares two
-//! objects, and never writes one.
+//! objects and never writes an object.
 
 pub mod align;
 pub mod arch;

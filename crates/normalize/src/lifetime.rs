@@ -1,24 +1,24 @@
 //! How long the code and data of a section stay in a running kernel (include/linux/init.h, include/linux/module.h).
 
-/// When something is there.
+/// How long code or data exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// As long as the kernel, or the module, is.
+    /// As long as the kernel or the module is loaded.
     Kept,
-    /// Until the kernel has booted, or the module has started: the memory is given back then.
+    /// Until the kernel has booted or the module has started; then the memory is freed.
     Boot,
-    /// For the removal of a module. What is built in is never removed: the link drops it, or it goes with the rest of
-    /// what booting needed.
+    /// For the removal of a module. Built-in code is never removed, so the link drops the section or the kernel frees
+    /// it after boot.
     Removal,
 }
 
-/// How names of sections begin that go after boot.
+/// Starts of the names of sections that are freed after boot.
 const BOOT: [&[u8]; 4] = [b".init.", b".initcall", b".con_initcall", b".meminit."];
-/// The same for what a module's removal needs.
+/// Starts of the names of sections that only the removal of a module needs.
 const REMOVAL: [&[u8]; 3] = [b".exit.", b".exitcall", b".memexit."];
 
 impl Lifetime {
-    /// Of what lies in a section of this name, in a unit as compiled.
+    /// Returns the lifetime of a section's contents, by the section's name in a unit as compiled.
     pub fn of(section: &[u8]) -> Lifetime {
         let is_one_of = |starts: &[&[u8]]| starts.iter().any(|start| section.starts_with(start));
         if section == b".head.text" || is_one_of(&BOOT) {
@@ -30,7 +30,7 @@ impl Lifetime {
         }
     }
 
-    /// True for what a running kernel no longer has: of the image itself, or of a module.
+    /// Returns true if a running kernel no longer has the contents. `built_in` tells the kernel's image from a module.
     pub fn is_gone(self, built_in: bool) -> bool {
         self == Lifetime::Boot || self == Lifetime::Removal && built_in
     }

@@ -1,7 +1,7 @@
-//! Canonical names: what a symbol is called once the compiler's suffixes are taken off, and which they were.
+//! Canonical names: a symbol's name without the compiler's suffixes, and the kinds of the removed suffixes.
 //!
-//! A suffix is dropped only to find the other build's symbol; the module always uses the real name of the kernel.
-//! The kinds, and who makes them, are one table: [`KINDS`].
+//! A suffix is dropped only to find the other build's symbol; the module always uses the kernel's real name. One table
+//! lists the kinds and the tools that add them: [`KINDS`].
 
 /// A set of suffix kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,13 +10,13 @@ pub struct Suffixes(u32);
 /// A kind of suffix.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// The kind, alone in the set.
+    /// The set of this kind alone.
     pub kind: Suffixes,
-    /// A word for it.
+    /// A word for the kind.
     pub name: &'static str,
-    /// How it is written; `N` is a number.
+    /// The form of the suffix; `N` is a number.
     pub form: &'static str,
-    /// Who puts it there, and why.
+    /// The tool that adds the suffix, and the reason.
     pub source: &'static str,
 }
 
@@ -95,21 +95,21 @@ impl Suffixes {
     pub const CONSTPROP: Suffixes = Suffixes(1 << 8);
     /// `.specialized.<n>`: LLVM's function specialisation.
     pub const SPECIALIZED: Suffixes = Suffixes(1 << 9);
-    /// `__initcall__kmod_<module>__<n>_<line>_<function><level>`: numbers in the middle.
+    /// `__initcall__kmod_<module>__<n>_<line>_<function><level>`: numbers in the middle of the name.
     pub const INITCALL: Suffixes = Suffixes(1 << 10);
-    /// `.llvm.<path>`: a promoted local, named by its file.
+    /// `.llvm.<path>`: a promoted local, named after its file.
     pub const PROMOTED_BY_FILE: Suffixes = Suffixes(1 << 11);
     /// `.localalias`: a local name of a global.
     pub const ALIAS: Suffixes = Suffixes(1 << 12);
     /// `.cfi` or `.cfi_jt`: the two sides of a function under clang's older CFI.
     pub const CFI: Suffixes = Suffixes(1 << 13);
 
-    /// `.<MD5>`: a local of a module that was split, made global.
+    /// `.<MD5>`: a local of a split module, made global.
     pub const SPLIT: Suffixes = Suffixes(1 << 14);
-    /// `.__part.<n>`: a cluster of a function's blocks, as a profile of Propeller's orders them.
+    /// `.__part.<n>`: a cluster of a function's blocks, in the order of a Propeller profile.
     pub const BLOCKS: Suffixes = Suffixes(1 << 15);
 
-    /// The kinds that make another function, not another name of the same one.
+    /// The kinds that mark a different function, not a different name of the same function.
     const MEANINGFUL: u32 = Self::COLD.0
         | Self::BLOCKS.0
         | Self::PART.0
@@ -120,59 +120,60 @@ impl Suffixes {
         | Self::CFI.0
         | Self::INITCALL.0;
 
-    /// The kinds whose number depends on what else there is: an equal name may be another thing in another build.
+    /// The kinds whose number depends on the rest of the unit: an equal name may stand for something else in another
+    /// build.
     const UNSTEADY: u32 = Self::NUMBER.0 | Self::LTO_PRIVATE.0 | Self::COUNTER.0;
 
-    /// The kinds that a function may have several of.
+    /// The kinds of which a function may have several.
     const VERSIONS: u32 =
         Self::COLD.0 | Self::BLOCKS.0 | Self::PART.0 | Self::ISRA.0 | Self::CONSTPROP.0 | Self::SPECIALIZED.0;
 
-    /// The kinds of a function's body that lies apart from its entry.
+    /// The kinds of a piece of a function's body that lies apart from the entry.
     const APART: u32 = Self::COLD.0 | Self::BLOCKS.0;
 
-    /// True when every kind of `other` is in this set.
+    /// Returns true if every kind of `other` is in this set.
     pub fn contains(self, other: Suffixes) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// True for a name of ThinLTO promotion, of either form.
+    /// Returns true for a name of a ThinLTO promotion, in either form.
     pub fn promoted(self) -> bool {
         self.0 & (Self::PROMOTED.0 | Self::PROMOTED_BY_FILE.0) != 0
     }
 
-    /// True when another build may give this name to something else.
+    /// Returns true if another build may give this name to something else.
     pub fn unsteady(self) -> bool {
         self.0 & Self::UNSTEADY != 0
     }
 
-    /// True for one of possibly several versions of a function, which a number tells apart in the order in which they
-    /// were made.
+    /// Returns true if the function may have several versions of this kind. A number tells the versions apart, in the
+    /// order in which they were made.
     pub fn is_version(self) -> bool {
         self.0 & Self::VERSIONS != 0
     }
 
-    /// True for a piece of a function's body that lies apart from its entry. The function and its pieces jump to each
-    /// other; nobody else does.
+    /// Returns true for a piece of a function's body that lies apart from the entry. The function and its pieces jump
+    /// to each other; no other code jumps to a piece.
     pub fn is_apart(self) -> bool {
         self.0 & Self::APART != 0
     }
 
-    /// True when there is none.
+    /// Returns true if the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The kinds in the set, in the order of [`KINDS`].
+    /// Returns the kinds in the set, in the order of [`KINDS`].
     pub fn kinds(self) -> impl Iterator<Item = &'static Kind> {
         KINDS.iter().filter(move |kind| self.contains(kind.kind))
     }
 
-    /// The kinds that tell functions apart.
+    /// Returns the kinds of the set that tell functions apart.
     pub fn meaning(self) -> Suffixes {
         Suffixes(self.0 & Self::MEANINGFUL)
     }
 
-    /// The kinds of both sets.
+    /// Returns the kinds of both sets.
     pub const fn with(self, other: Suffixes) -> Suffixes {
         Suffixes(self.0 | other.0)
     }
@@ -182,23 +183,23 @@ impl Suffixes {
     }
 }
 
-/// A name without the suffixes that a compiler put on it.
+/// A name, split into its base and the compiler's suffixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Canonical<'d> {
-    /// What is left.
+    /// The name without its suffixes.
     pub base: &'d [u8],
-    /// What was taken off.
+    /// The kinds of the removed suffixes.
     pub suffixes: Suffixes,
 }
 
 impl<'d> Canonical<'d> {
-    /// What two builds' names must share to stand for the same thing.
+    /// Returns the key that the names of two builds must share to stand for the same thing.
     pub fn key(&self) -> (&'d [u8], Suffixes) {
         (self.base, self.suffixes.meaning())
     }
 }
 
-/// Takes a name apart.
+/// Splits a name into its base and its suffixes.
 pub fn canonical(name: &[u8]) -> Canonical<'_> {
     let mut base = name;
     let mut suffixes = Suffixes::default();
@@ -216,12 +217,13 @@ pub fn canonical(name: &[u8]) -> Canonical<'_> {
     Canonical { base, suffixes }
 }
 
-/// True for the name of a piece of a function's body that lies apart from its entry: `f.cold`, `f.__part.1`.
+/// Returns true for the name of a piece of a function's body that lies apart from its entry: `f.cold`, `f.__part.1`.
 pub fn is_apart(name: &[u8]) -> bool {
     name.contains(&b'.') && canonical(name).suffixes.is_apart()
 }
 
-/// The name of the whole function: `f` for `f.cold` and `f.llvm.12` for `f.llvm.12.cold.1`. A name of anything else stays.
+/// Returns the name of the whole function: `f` for `f.cold` and `f.llvm.12` for `f.llvm.12.cold.1`. Any other name is
+/// returned unchanged.
 pub fn whole(name: &[u8]) -> &[u8] {
     let mut whole = name;
     while is_apart(whole) {
@@ -231,7 +233,7 @@ pub fn whole(name: &[u8]) -> &[u8] {
     whole
 }
 
-/// A name without the hash that ThinLTO puts on promoted locals, which is another one in each build directory.
+/// Returns a name without the hash that ThinLTO adds to a promoted local. The hash differs between build directories.
 pub fn without_promotion(name: &[u8]) -> &[u8] {
     match split_promotion(name) {
         Some((base, _, [])) => base,
@@ -239,19 +241,19 @@ pub fn without_promotion(name: &[u8]) -> &[u8] {
     }
 }
 
-/// What every promoted name contains.
+/// The mark that every promoted name contains.
 pub const PROMOTED: &[u8] = b".llvm.";
 
-/// What ThinLTO named a promoted local after: the hash of its module, or its file.
+/// Returns the origin that ThinLTO named a promoted local after: the hash of its module, or its file.
 pub fn promotion(name: &[u8]) -> Option<&[u8]> {
     split_promotion(name).map(|(_, module, _)| module)
 }
 
-/// `f`, `12` and `.cold` of `f.llvm.12.cold`.
+/// Splits `f.llvm.12.cold` into `f`, `12` and `.cold`.
 fn split_promotion(name: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     const MARK: &[u8] = b".llvm";
     let mut end = name.len();
-    // Most names have no dot, so this is looked for from behind, a part at a time.
+    // Most names have no dot, so the search starts at the end and takes one part at a time.
     while let Some(dot) = name[..end].iter().rposition(|&b| b == b'.') {
         let (before, module) = (&name[..dot], &name[dot + 1..end]);
         if let Some(base) = before.strip_suffix(MARK) {
@@ -262,7 +264,8 @@ fn split_promotion(name: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     None
 }
 
-/// What may stand behind `.llvm.`: a number, or a path in which all but letters and digits became `_`.
+/// Returns true for text that may follow `.llvm.`: a number, or a path in which `_` replaced all but letters and
+/// digits.
 fn is_module(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
@@ -281,7 +284,7 @@ const NUMBERED: [(&[u8], Suffixes); 10] = [
     (b"localalias", Suffixes::ALIAS),
 ];
 
-/// Suffixes that are a word.
+/// Suffixes that are a word without a number.
 const WORDS: [(&[u8], Suffixes); 4] = [
     (b"cold", Suffixes::COLD),
     (b"localalias", Suffixes::ALIAS),
@@ -289,7 +292,7 @@ const WORDS: [(&[u8], Suffixes); 4] = [
     (b"cfi_jt", Suffixes::CFI),
 ];
 
-/// The last suffix of a name, if it has one.
+/// Removes the last suffix of a name, if there is one.
 fn strip_one(name: &[u8]) -> Option<(&[u8], Suffixes)> {
     let (rest, last) = split_last_dot(name)?;
     if let Some(&(_, kind)) = WORDS.iter().find(|(word, _)| *word == last) {
@@ -317,7 +320,7 @@ fn split_last_dot(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (dot > 0).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-/// `__UNIQUE_ID_x_12` or `f.__UNIQUE_ID_x12` without the number.
+/// Removes the number of `__UNIQUE_ID_x_12` or `f.__UNIQUE_ID_x12`.
 fn strip_counter(name: &[u8]) -> Option<&[u8]> {
     const MARK: &[u8] = b"__UNIQUE_ID_";
     let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
@@ -329,7 +332,7 @@ fn strip_counter(name: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// `md_init6` of `__initcall__kmod_md_mod__421_10962_md_init6`, and of the `__initstub__` of LTO builds
+/// Returns `md_init6` for `__initcall__kmod_md_mod__421_10962_md_init6`, and for the `__initstub__` name of LTO builds
 /// (include/linux/init.h).
 fn initcall_function(name: &[u8]) -> Option<&[u8]> {
     let rest = name.strip_prefix(b"__initcall__kmod_").or_else(|| name.strip_prefix(b"__initstub__kmod_"))?;
@@ -340,9 +343,9 @@ fn initcall_function(name: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// `__BTF_ID__func__f__` of `__BTF_ID__func__f__120622886`: a place for the number of a type, which
-/// tools/bpf/resolve_btfids fills in after the link. A counter and a line follow (include/linux/btf_ids.h). `None` for
-/// any other name, that of a set included.
+/// Returns `__BTF_ID__func__f__` for `__BTF_ID__func__f__120622886`. The symbol is a place for the number of a type,
+/// which tools/bpf/resolve_btfids fills in after the link. A counter and a line follow the name
+/// (include/linux/btf_ids.h). Returns `None` for any other name, including the name of a set.
 pub fn type_id(name: &[u8]) -> Option<&[u8]> {
     const KINDS: [&[u8]; 4] = [b"struct__", b"union__", b"typedef__", b"func__"];
     let rest = name.strip_prefix(b"__BTF_ID__")?;
@@ -358,17 +361,17 @@ fn split_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (digits > 0 && text.get(digits) == Some(&b'_')).then(|| (&text[..digits], &text[digits + 1..]))
 }
 
-/// Why an object has no identity of its own: two builds need not agree on its name, and a copy serves as well.
+/// The reason why an object has no identity: two builds need not agree on its name, and a copy serves as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anonymous {
     /// A constant that the compiler named: `.L*`, `.str*`, `switch.table.*`, `CSWTCH.*`, `__const.*`,
     /// `.compoundliteral`.
     CompilerConstant,
-    /// `__func__` and its like.
+    /// `__func__` and similar names.
     FunctionName,
-    /// `__already_done`, `__warned`, `__print_once`: "only once" flags; a replaced function may warn once more.
+    /// `__already_done`, `__warned`, `__print_once`: flags for "only once"; a replaced function may warn once more.
     Once,
-    /// Rate limit state of a `printk_ratelimited` and the like.
+    /// Rate limit state, such as that of `printk_ratelimited`.
     RateLimit,
     /// `__key`: a lockdep class.
     LockdepKey,
@@ -376,11 +379,11 @@ pub enum Anonymous {
     DebugDescriptor,
     /// A trace event string, `__msg` of netlink, and other texts that a macro wraps in a static.
     MacroText,
-    /// `__UNIQUE_ID_*`: named by a counter.
+    /// `__UNIQUE_ID_*`: a name made with a counter.
     Counter,
 }
 
-/// The base names (without a function's name before them, as Clang puts it) that have no identity.
+/// The base names that have no identity, without the function's name that Clang puts before them.
 const ANONYMOUS: [(&[u8], Anonymous); 23] = [
     (b"__func__", Anonymous::FunctionName),
     (b"__FUNCTION__", Anonymous::FunctionName),
@@ -408,8 +411,8 @@ const ANONYMOUS: [(&[u8], Anonymous); 23] = [
 ];
 
 impl Anonymous {
-    /// Whether data of this kind lies in such a section. A name alone is no proof: whoever writes a driver may call a
-    /// variable `descriptor`. What can be written to, and lies elsewhere, is somebody's state.
+    /// Returns true if data of this kind lies in the given section. A name alone is no proof: the author of a driver
+    /// may call a variable `descriptor`. Writable data in any other section is somebody's state.
     pub fn lies_in(self, section: &[u8], writable: bool) -> bool {
         let in_one_of = |sections: &[&[u8]]| sections.iter().any(|start| section.starts_with(start));
         match self {
@@ -424,19 +427,19 @@ impl Anonymous {
             // include/linux/tracepoint.h, include/linux/printk.h
             Anonymous::MacroText => !writable || in_one_of(&[b"__tracepoint_str", b".printk_index"]),
             Anonymous::Counter => !writable || in_one_of(&[b"__dyndbg", b".data..once", b".data.once"]),
-            // Both are written to, and lie in .data or .bss: what they guard is a message, or lockdep's own tables.
+            // Both are writable and lie in .data or .bss. They guard a message or lockdep's own tables.
             Anonymous::RateLimit | Anonymous::LockdepKey => true,
         }
     }
 }
 
-/// Whether a data object of this name has no identity, and why, where it lies in a section for it
+/// Returns the reason why a data object of this name has no identity, if it lies in a section for such objects
 /// ([`Anonymous::lies_in`]).
 pub fn anonymous(name: &[u8]) -> Option<Anonymous> {
     anonymous_as(name, canonical(name))
 }
 
-/// As [`anonymous`], for a name that was taken apart.
+/// Does the same as [`anonymous`] for a name that is already split.
 pub fn anonymous_as(name: &[u8], canonical: Canonical<'_>) -> Option<Anonymous> {
     if name.starts_with(b".L") {
         return Some(Anonymous::CompilerConstant);
@@ -459,31 +462,32 @@ pub fn anonymous_as(name: &[u8], canonical: Canonical<'_>) -> Option<Anonymous> 
     })
 }
 
-/// GCC's initial values of local arrays and structures: `C.12.345`. A static `C` of a function has one number.
+/// Returns true for GCC's initial value of a local array or structure: `C.12.345`. A function's static `C` has one
+/// number.
 fn is_gcc_constant(name: &[u8]) -> bool {
     let numbers = name.strip_prefix(b"C.").and_then(|rest| split_last_dot(rest));
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     numbers.is_some_and(|(first, second)| number(first) && number(second))
 }
 
-/// The start of the name of what stands before a function's entry, for the symbols that have one: call padding
-/// (`--prefix` of tools/objtool) and the type hash of kCFI.
+/// Returns the mark at the start of a prefix function's name: of call padding (`--prefix` of tools/objtool) or of
+/// kCFI's type hash.
 pub fn prefix_mark(name: &[u8]) -> Option<&[u8]> {
     name.first_chunk::<6>().filter(|mark| PREFIXES.contains(mark)).map(|mark| &mark[..])
 }
 
 const PREFIXES: [&[u8; 6]; 2] = [b"__pfx_", b"__cfi_"];
 
-/// arm64 mapping symbols: `$x`, `$d` and their numbered forms.
+/// Returns true for arm64 mapping symbols: `$x`, `$d` and their numbered forms.
 pub fn is_mapping_symbol(name: &[u8]) -> bool {
     matches!(name, [b'$', b'x' | b'd'] | [b'$', b'x' | b'd', b'.', ..])
 }
 
-/// What stands before the name of a class of trace events in its own object, `struct trace_event_class`.
+/// The prefix of the object of a class of trace events, `struct trace_event_class`.
 pub const EVENT_CLASS: &[u8] = b"event_class_";
-/// What stands before the name of a trace event in its own object, `struct trace_event_call`.
+/// The prefix of the object of a trace event, `struct trace_event_call`.
 pub const EVENT: &[u8] = b"event_";
-/// What stands before the name of a class of trace events in all that its definition makes (include/trace/trace_events.h,
+/// The prefixes of all names that the definition of a class of trace events makes (include/trace/trace_events.h,
 /// perf.h, bpf_probe.h; the same from 6.1 to 7.3).
 const MADE_FOR_EVENT: [&[u8]; 14] = [
     EVENT_CLASS,
@@ -502,7 +506,7 @@ const MADE_FOR_EVENT: [&[u8]; 14] = [
     b"print_fmt_",
 ];
 
-/// The names of the classes of trace events whose definition can have made something of this name.
+/// Returns the names of the classes of trace events whose definition can have made this name.
 pub fn made_for_event(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     MADE_FOR_EVENT.iter().filter_map(|prefix| name.strip_prefix(*prefix))
 }

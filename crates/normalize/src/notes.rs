@@ -4,19 +4,20 @@ use object::elf;
 
 use crate::elf::Elf;
 
-/// The owner of notes that the linker writes.
+/// The owner of the linker's notes.
 const GNU: &[u8] = b"GNU\0";
 
-/// The build ID that the linker gave a file (`NT_GNU_BUILD_ID`); of a kernel's image the one in `/sys/kernel/notes`.
+/// Returns the build ID that the linker gave a file (`NT_GNU_BUILD_ID`). `/sys/kernel/notes` holds that of the kernel's
+/// image.
 pub fn build_id<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
     let notes = elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_NOTE.0);
     notes.into_iter().find_map(|id| in_notes(elf.section_bytes(id)))
 }
 
-/// The build ID among notes: a section of them, or `/sys/kernel/notes`.
+/// Returns the build ID among notes. `bytes` are a section of notes, or `/sys/kernel/notes`.
 ///
-/// Each note is three words (sizes of name and description, type), name and description, each filled up to four bytes
-/// (`Elf64_Nhdr`, include/uapi/linux/elf.h).
+/// A note is three words (size of the name, size of the description, type), then the name and the description, each
+/// padded to four bytes (`Elf64_Nhdr`, include/uapi/linux/elf.h).
 pub fn in_notes(mut bytes: &[u8]) -> Option<&[u8]> {
     let filled = |size: usize| size.checked_next_multiple_of(4);
     loop {

@@ -1,8 +1,8 @@
-//! The object model: a relocatable file as items (functions, data objects), what their relocations refer to, and the
-//! special-section entries that belong to each function.
+//! The object model: a relocatable file as items (functions, data objects), the targets of their relocations, and the
+//! special-section entries that belong to each item.
 //!
-//! An item is a range of one section with a name. Bytes that no symbol names are reached through the references to
-//! them, as [`Target::Literal`].
+//! An item is a range of one section with a name. Bytes that no symbol names are reached through references to them, as
+//! [`Target::Literal`].
 
 mod borders;
 mod direct;
@@ -37,12 +37,12 @@ impl ItemId {
     }
 }
 
-/// Index of a FILE symbol among the FILE symbols of its object, in symbol table order. [`FileId::NONE`] for globals.
+/// Index of a FILE symbol among the FILE symbols of its object, in symbol table order; [`FileId::NONE`] for no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u32);
 
 impl FileId {
-    /// Not of one file: a global symbol, or an object without FILE symbols.
+    /// No single file: a global symbol, or an object without FILE symbols.
     pub const NONE: FileId = FileId(u32::MAX);
 }
 
@@ -64,7 +64,7 @@ pub enum Role {
     Unloaded,
     /// Code.
     Code,
-    /// Data that may be written, or a constant with a name.
+    /// Writable data, or a constant with a name.
     Data,
     /// NUL-terminated strings (`SHF_MERGE | SHF_STRINGS`).
     Strings,
@@ -72,7 +72,8 @@ pub enum Role {
     Constants(u32),
     /// A special section: index into [`Object::tables`].
     Table(TableId),
-    /// Read with another table, or only while the kernel is built (`.discard.*`, `.export_symbol`, `.orc_unwind`).
+    /// A section that is read with another table, or only while the kernel is built (`.discard.*`, `.export_symbol`,
+    /// `.orc_unwind`).
     BuildOnly,
     /// Tables that the kernel reads once, when it boots or a module is loaded: initcalls, parameters, exports.
     Registry,
@@ -81,26 +82,26 @@ pub enum Role {
 /// A function or data object.
 #[derive(Clone, Copy, Debug)]
 pub struct Item {
-    /// The section it lies in.
+    /// The section of the item.
     pub section: SectionId,
-    /// First byte in the section, a prefix before the entry included.
+    /// First byte in the section, including a prefix before the entry.
     pub start: u64,
-    /// Where its symbol points.
+    /// The place that the item's symbol points at.
     pub entry: u64,
-    /// One past the last byte, a tail after the symbol's size included.
+    /// One past the last byte, including a tail after the symbol's size.
     pub end: u64,
-    /// Its symbol. Aliases of it are found by [`Object::aliases`].
+    /// The item's symbol. [`Object::aliases`] finds its aliases.
     pub symbol: SymbolId,
-    /// The symbol of what stands before the entry: `__pfx_` (objtool --prefix) or `__cfi_` (kCFI) and the name.
+    /// The symbol of the prefix function: `__pfx_` (objtool --prefix) or `__cfi_` (kCFI), then the name.
     pub prefix: Option<SymbolId>,
     /// True for code.
     pub code: bool,
 }
 
-/// What a relocation refers to.
+/// The target of a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A place in an item, in bytes from its entry. May lie outside of it.
+    /// A place in an item, in bytes from the entry. The place may lie outside the item.
     Item {
         /// The item.
         item: ItemId,
@@ -113,9 +114,9 @@ pub enum Target {
         section: SectionId,
         /// Where the literal begins.
         start: u64,
-        /// Where it ends, as far as can be known.
+        /// The end, as far as it can be known.
         end: u64,
-        /// Where the reference points, in bytes from `start`.
+        /// The referenced place, in bytes from `start`.
         offset: i64,
     },
     /// An entry of a special section.
@@ -138,7 +139,7 @@ pub enum Target {
     Absolute(i64),
 }
 
-/// One special-section entry, by the item it describes.
+/// A special-section entry with the item that it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The item that the entry's place lies in.
@@ -147,7 +148,7 @@ pub struct Entry {
     pub table: TableId,
     /// The place, in bytes from the owner's entry.
     pub place: i64,
-    /// Which entry of the table.
+    /// Index of the entry in its table.
     pub index: u32,
 }
 
@@ -158,7 +159,7 @@ type Sorted = (u32, u64, u64, u8, SymbolId);
 pub struct Object<'d> {
     /// The file's tables.
     pub elf: Elf<'d>,
-    /// Its architecture.
+    /// The object's architecture.
     pub arch: Arch,
     /// Special sections.
     pub tables: Vec<Table>,
@@ -175,7 +176,7 @@ pub struct Object<'d> {
     marks: Vec<gaps::Mark>,
     outliers: Vec<Outlier>,
     type_ids: Vec<type_ids::TypeId>,
-    /// With a `/` at the end.
+    /// The folders, each with a `/` at the end.
     source_folders: Vec<Vec<u8>>,
 }
 
@@ -183,8 +184,8 @@ impl<'d> Object<'d> {
     /// Reads an object. Debug sections are not touched.
     ///
     /// # Errors
-    /// When the file is not a relocatable object of a known architecture, a relocation names what does not exist, or
-    /// a special section is of an unknown form.
+    /// If the file is not a relocatable object of a known architecture, if a relocation or a symbol is invalid, or if a
+    /// special section has an unknown form.
     pub fn read(file: &'d ElfFile) -> Result<Object<'d>> {
         let elf = file.parse()?;
         let name = file.path().display().to_string();
@@ -224,7 +225,7 @@ impl<'d> Object<'d> {
         Ok(object)
     }
 
-    /// The path it was read from.
+    /// Returns the path that the object was read from.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -272,7 +273,7 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// After this, every relocation of a loaded section has a symbol that exists and a place inside the section.
+    /// Checks that every relocation of a loaded section has a symbol that exists and a place inside the section.
     fn check_relocations(&self) -> Result<()> {
         for id in self.elf.section_ids() {
             if self.role(id) == Role::Unloaded {
@@ -295,7 +296,8 @@ impl<'d> Object<'d> {
         Ok(())
     }
 
-    /// Labels may lie anywhere. Functions and data must lie in their section: nothing could be said of their contents.
+    /// Checks that functions and data lie in their section: the contents would be unknown outside. Labels may lie
+    /// anywhere.
     fn check_symbols(&self) -> Result<()> {
         for id in self.elf.symbol_ids() {
             let Definition::Section(section) = self.elf.definition(id) else { continue };
@@ -335,11 +337,11 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// Which FILE each item comes from, as far as the symbol table tells.
+    /// Finds the FILE of each item, as far as the symbol table tells.
     ///
-    /// A local stands behind its FILE. A global has a place of its own at the end of the table, but a linker leaves the
-    /// symbol of its section behind the FILE; the section is the item's own in an LTO link. ThinLTO's promoted names
-    /// also tell by their module's hash.
+    /// A local stands behind its FILE. Globals stand at the end of the table, but a linker leaves the symbol of a
+    /// global's section behind the FILE; in an LTO link the item has the section for itself. The hash in ThinLTO's
+    /// promoted names also tells the file.
     fn read_units(&mut self) {
         let mut section_file = vec![FileId::NONE; self.elf.section_count()];
         for id in self.elf.symbol_ids() {
@@ -375,7 +377,8 @@ impl<'d> Object<'d> {
         self.units = units;
     }
 
-    /// Named symbols sorted by (section, value, larger first, functions and objects before labels, symbol index).
+    /// Returns the named symbols sorted by (section, value, larger first, functions and objects before labels, symbol
+    /// index).
     fn symbols_by_section(&mut self) -> Vec<Sorted> {
         let mut sorted = Vec::with_capacity(self.elf.symbol_count());
         let mut file = FileId::NONE;
@@ -393,7 +396,8 @@ impl<'d> Object<'d> {
             if kind == elf::STT_SECTION.0 || name::is_mapping_symbol(self.elf.symbol_name(id)) {
                 continue;
             }
-            // GCC keeps some of its labels of merged strings and constants: one would stand for the whole section.
+            // GCC keeps some of its labels of merged strings and constants: such a label would stand for the whole
+            // section.
             let merged = matches!(self.role(section), Role::Strings | Role::Constants(_));
             if merged && self.elf.symbol_name(id).starts_with(b".L") {
                 continue;
@@ -459,7 +463,8 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// The function whose trace site lies before its entry, at the place that a relocation of the table of sites names.
+    /// Returns the function whose trace site lies before its entry, for the relocation that names this site in the
+    /// table of sites.
     fn led_by(&self, table: &Table, rela: &Rela) -> Option<(ItemId, i64)> {
         let (sites, places) = self.arch.trace_sites();
         let lead = places.iter().copied().find(|place| *place < 0 && table.kind.name == sites)?;
@@ -485,8 +490,8 @@ impl<'d> Object<'d> {
                 if let Some((item, lead)) = self.led_by(table, rela) {
                     entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
                 } else if let Target::Item { item, offset } = self.resolve(table.section, rela) {
-                    // One past the end is not in the function: unnamed code begins there. Unwind tables, which have a
-                    // companion, end a block so.
+                    // A place one past the end is not in the function, because unnamed code begins there. In unwind
+                    // tables, which have a companion, an entry one past the end closes a block.
                     let owner = self.item(item);
                     let inside =
                         owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
@@ -508,43 +513,44 @@ impl<'d> Object<'d> {
         self.item_entries = starts;
     }
 
-    /// What a section is for.
+    /// Returns what a section is for.
     pub fn role(&self, section: SectionId) -> Role {
         self.roles[section.index()]
     }
 
-    /// Every item, sorted by section and start.
+    /// Returns every item, sorted by section and start.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// Every item's index.
+    /// Returns every item's index.
     pub fn item_ids(&self) -> impl ExactSizeIterator<Item = ItemId> + use<> {
         (0..self.items.len() as u32).map(ItemId)
     }
 
-    /// An item.
+    /// Returns an item.
     pub fn item(&self, id: ItemId) -> &Item {
         &self.items[id.index()]
     }
 
-    /// The items of a section.
+    /// Returns the items of a section.
     pub fn items_of(&self, section: SectionId) -> impl ExactSizeIterator<Item = ItemId> + use<> {
         let (start, end) = self.section_items[section.index()];
         (start..end).map(ItemId)
     }
 
-    /// An item's name: its symbol's, as the file has it.
+    /// Returns an item's name, which is its symbol's name as the file has it.
     pub fn item_name(&self, id: ItemId) -> &'d [u8] {
         self.elf.symbol_name(self.item(id).symbol)
     }
 
-    /// Why a data object has no identity of its own, if it has none: by its name and by where it lies.
+    /// Returns the reason why a data object has no identity, by its name and its section; `None` for an object with an
+    /// identity.
     pub fn anonymous(&self, id: ItemId) -> Option<Anonymous> {
         self.anonymous_as(id, name::canonical(self.item_name(id)))
     }
 
-    /// As [`Object::anonymous`], for a name that was taken apart.
+    /// Does the same as [`Object::anonymous`] for a name that is already split.
     pub fn anonymous_as(&self, id: ItemId, canonical: Canonical<'_>) -> Option<Anonymous> {
         let item = self.item(id);
         let why = name::anonymous_as(self.item_name(id), canonical).filter(|_| !item.code)?;
@@ -552,13 +558,13 @@ impl<'d> Object<'d> {
         why.lies_in(self.elf.section_name(item.section), writable).then_some(why)
     }
 
-    /// The item that a symbol lies in, if it lies in one.
+    /// Returns the item that a symbol lies in, if there is one.
     pub fn symbol_item(&self, symbol: SymbolId) -> Option<ItemId> {
         let item = self.symbol_item[symbol.index()];
         (item != ItemId::NONE).then_some(item)
     }
 
-    /// Every other symbol that points at an item's entry.
+    /// Returns every other symbol that points at an item's entry.
     pub fn aliases(&self, id: ItemId) -> impl Iterator<Item = SymbolId> + '_ {
         let item = *self.item(id);
         self.elf.symbol_ids().filter(move |&symbol| {
@@ -568,25 +574,28 @@ impl<'d> Object<'d> {
         })
     }
 
-    /// The FILE that an item comes from; [`FileId::NONE`] when the symbol table does not tell, as in a full LTO link.
+    /// Returns the FILE that an item comes from; [`FileId::NONE`] when the symbol table does not tell, as in a full LTO
+    /// link.
     pub fn unit(&self, id: ItemId) -> FileId {
         self.units[id.index()]
     }
 
-    /// True for a FILE that stands for code of several files, made at link time: LLVM's full LTO and GCC's partitions.
+    /// Returns true for a FILE that stands for code of several files and was made at link time: by LLVM's full LTO, or
+    /// as one of GCC's partitions.
     pub fn is_link_time(&self, file: FileId) -> bool {
         self.files
             .get(file.0 as usize)
             .is_some_and(|&symbol| LINK_TIME.contains(&self.elf.symbol_name(symbol)))
     }
 
-    /// True when ThinLTO promoted locals of some file to globals.
+    /// Returns true if ThinLTO promoted a local of some file to a global.
     pub fn has_promoted(&self) -> bool {
         self.elf.any_name_contains(name::PROMOTED)
     }
 
-    /// Sections of data in which nothing has a name, and to which nothing here refers: whoever reads one finds it by its
-    /// section, as the tables that inline assembly fills (`DECLARE_PCI_FIXUP_*` of include/linux/pci.h).
+    /// Returns the data sections in which nothing has a name and to which nothing in this object refers. The kernel
+    /// finds such a table by its section; inline assembly fills some of them (`DECLARE_PCI_FIXUP_*` of
+    /// include/linux/pci.h).
     pub fn unnamed_tables(&self) -> Vec<SectionId> {
         let is_table = |id: &SectionId| {
             matches!(self.role(*id), Role::Data | Role::Registry)
@@ -605,35 +614,35 @@ impl<'d> Object<'d> {
         found
     }
 
-    /// The FILE that a local symbol belongs to.
+    /// Returns the FILE that a local symbol belongs to.
     pub fn symbol_file(&self, symbol: SymbolId) -> FileId {
         self.symbol_file[symbol.index()]
     }
 
-    /// A FILE symbol's name: the source file without its directory. Empty for [`FileId::NONE`].
+    /// Returns a FILE symbol's name: the source file without its directory. Empty for [`FileId::NONE`].
     pub fn file_name(&self, file: FileId) -> &'d [u8] {
         self.files.get(file.0 as usize).map_or(&[][..], |&symbol| self.elf.symbol_name(symbol))
     }
 
-    /// How many FILE symbols there are.
+    /// Returns how many FILE symbols there are.
     pub fn file_count(&self) -> usize {
         self.files.len()
     }
 
-    /// An item's bytes; empty for `.bss`.
+    /// Returns an item's bytes; empty for `.bss`.
     pub fn item_bytes(&self, id: ItemId) -> &'d [u8] {
         let item = self.item(id);
         self.range(item.section, item.start, item.end)
     }
 
-    /// Bytes of a section, cut to what the file has.
+    /// Returns bytes of a section, cut to the bytes that the file has.
     pub fn range(&self, section: SectionId, start: u64, end: u64) -> &'d [u8] {
         let bytes = self.elf.section_bytes(section);
         let end = (end as usize).min(bytes.len());
         bytes.get(start as usize..end).unwrap_or(&[])
     }
 
-    /// The relocations whose place lies in `start..end` of a section, in order.
+    /// Returns the relocations whose place lies in `start..end` of a section, in order.
     pub fn relocations_in(&self, section: SectionId, start: u64, end: u64) -> &[Rela] {
         let all = self.elf.relocations(section);
         let from = all.partition_point(|rela| rela.r_offset.get(LE) < start);
@@ -641,25 +650,25 @@ impl<'d> Object<'d> {
         all.get(from..to).unwrap_or(&[])
     }
 
-    /// An item's relocations.
+    /// Returns an item's relocations.
     pub fn item_relocations(&self, id: ItemId) -> &[Rela] {
         let item = self.item(id);
         self.relocations_in(item.section, item.start, item.end)
     }
 
-    /// An item's special-section entries, by table and place.
+    /// Returns an item's special-section entries, by table and place.
     pub fn entries(&self, id: ItemId) -> &[Entry] {
         &self.entries[self.item_entries[id.index()] as usize..self.item_entries[id.index() + 1] as usize]
     }
 
-    /// Where an entry lies in its table's section: first byte and one past the last.
+    /// Returns the section of an entry, the entry's first byte, and one past its last byte.
     pub fn entry_range(&self, table: TableId, index: u32) -> (SectionId, u64, u64) {
         let table = &self.tables[table.index()];
         let start = u64::from(index) * u64::from(table.entry_size);
         (table.section, start, start + u64::from(table.entry_size))
     }
 
-    /// The companion bytes of an entry, where its table has a companion.
+    /// Returns the companion bytes of an entry; empty if its table has no companion.
     pub fn entry_companion(&self, table: TableId, index: u32) -> &'d [u8] {
         let table = &self.tables[table.index()];
         match (table.companion, table.kind.companion) {
@@ -671,12 +680,12 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// A relocation's type, if klpx knows it.
+    /// Returns a relocation's type, if klpx knows it.
     pub fn relocation_kind(&self, rela: &Rela) -> Option<&'static RelocationKind> {
         self.arch.relocation(rela.r_type(LE, false).0)
     }
 
-    /// What a relocation on `section` refers to.
+    /// Returns the target of a relocation on `section`.
     pub fn resolve(&self, section: SectionId, rela: &Rela) -> Target {
         let bias = match self.relocation_kind(rela) {
             Some(kind) if self.role(section) == Role::Code => self.arch.pc_bias(kind),
@@ -715,7 +724,8 @@ impl<'d> Object<'d> {
         }
         let label = self.elf.symbol_type(symbol) != elf::STT_SECTION.0;
         let exact = match self.role(target) {
-            // A label in merged strings names the string: the addend may lead to its end, where another one begins.
+            // A label in merged strings names the string. The addend may lead to the string's end, where the next
+            // string begins.
             Role::Strings | Role::Constants(_) if label => self.elf.symbol_value(symbol) as i64,
             _ => place.wrapping_add(self.trailing_bytes(from, rela)),
         };
@@ -740,15 +750,15 @@ impl<'d> Object<'d> {
         Target::Literal { section: target, start, end, offset: place.wrapping_sub(start as i64) }
     }
 
-    /// True when an item is all that its section holds, but for padding.
+    /// Returns true if a section holds nothing but the item and padding.
     fn has_section_alone(&self, section: SectionId, item: ItemId) -> bool {
         let item = self.item(item);
         item.start == 0 && self.nothing_follows(section, item, None)
     }
 
-    /// True when only padding lies between an item's end and the next one (or the section's end): then a reference to
-    /// one past the end is the item's, such as where a loop over an array stops, and not the start of something
-    /// unnamed.
+    /// Returns true if only padding lies between an item's end and the next item (or the section's end). Then a
+    /// reference to one past the end belongs to the item: for example, a loop over an array stops there. Nothing
+    /// unnamed starts at that place.
     fn nothing_follows(&self, section: SectionId, item: &Item, next: Option<&Item>) -> bool {
         if matches!(self.role(section), Role::Strings | Role::Constants(_)) {
             return false;
@@ -758,12 +768,12 @@ impl<'d> Object<'d> {
             return false;
         }
         let gap = self.range(section, item.end, end);
-        // what .bss holds can't be seen, but padding is never longer than a cache line
+        // the contents of .bss can't be seen, but padding is never longer than a cache line
         end.saturating_sub(item.end) < MAX_PADDING
             && (self.arch.is_padding(gap) || gap.iter().all(|&b| b == 0))
     }
 
-    /// The literal that holds a place in a section without a symbol there.
+    /// Returns the bounds of the literal at a place that no symbol marks.
     fn literal_bounds(&self, section: SectionId, place: i64) -> (u64, u64) {
         let bytes = self.elf.section_bytes(section);
         let size = self.elf.section_size(section);
@@ -787,7 +797,8 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// Unnamed code is `.altinstr_aux` (arch/x86/include/asm/cpufeature.h): a few instructions up to a jump back.
+    /// Returns the length of unnamed code: `.altinstr_aux` (arch/x86/include/asm/cpufeature.h), a few instructions up
+    /// to a jump back.
     fn unnamed_code_length(&self, section: SectionId, at: u64) -> u64 {
         let code = self.range(section, at, self.elf.section_size(section));
         if self.arch != Arch::X86_64 {
@@ -802,7 +813,8 @@ impl<'d> Object<'d> {
         decoder.position() as u64
     }
 
-    /// How many bytes of immediate follow an x86 displacement: the place is relative to the end of the instruction.
+    /// Returns the number of immediate bytes behind an x86 displacement, which is relative to the end of the
+    /// instruction.
     fn trailing_bytes(&self, section: SectionId, rela: &Rela) -> i64 {
         let Some(kind) = self.relocation_kind(rela) else { return 0 };
         if self.arch != Arch::X86_64 || !kind.pc_relative || kind.branch || self.role(section) != Role::Code {
@@ -825,13 +837,13 @@ impl<'d> Object<'d> {
     }
 }
 
-/// What a FILE of code that was made at link time is called: by LLVM, by GCC, and by GNU ld, which drops GCC's.
+/// The names of the FILE of code that was made at link time: by LLVM, by GCC, and by GNU ld, which drops GCC's name.
 const LINK_TIME: [&[u8]; 3] = [b"ld-temp.o", b"<artificial>", b""];
 
 /// Longest padding between two items, in bytes.
 const MAX_PADDING: u64 = 64;
 
-/// Sections that matter only while the kernel is built, or that are read with another.
+/// Sections that matter only while the kernel is built, or that are read with another table.
 const BUILD_ONLY: [&[u8]; 6] = [
     b".export_symbol",
     b".llvm_addrsig",

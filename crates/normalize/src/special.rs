@@ -1,7 +1,8 @@
-//! Special sections: tables whose entries describe a place in some function. One table of facts by architecture.
+//! Special sections: tables whose entries describe places in functions. The facts are in one table for each
+//! architecture.
 //!
-//! Entry sizes differ between kernel versions. A form is taken only when the section's size and the offsets of its
-//! relocations fit it exactly; a section that fits none is an error, never a guess.
+//! Entry sizes differ between kernel versions. A form is accepted only if the section's size and the offsets of its
+//! relocations fit the form exactly. A section that fits no form is an error, never a guess.
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use object::elf;
@@ -10,14 +11,14 @@ use object::endian::LittleEndian as LE;
 use crate::arch::Arch;
 use crate::elf::{Elf, SectionId};
 
-/// What a livepatch does with the entries of a function that it takes over.
+/// What a livepatch does with the special-section entries of a function that it contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Copied into the module's section of the same name: the module loader or a notifier reads it.
+    /// Copied into the module's section of the same name, which the module loader or a notifier reads.
     Carry,
-    /// Not copied: without it the function is only less optimised. The text says what is lost.
+    /// Not copied: the function works without the entry. The text says what is lost.
     Drop(&'static str),
-    /// Placeholders that only boot code patches: the code must be rewritten to read the variable.
+    /// Placeholders that only boot code patches: the module's code must be rewritten to read the variable.
     RuntimeConstant,
     /// Code with these entries can't be copied. The text says why.
     Refuse(&'static str),
@@ -26,16 +27,16 @@ pub enum Policy {
 /// A kind of special section.
 #[derive(Debug)]
 pub struct TableKind {
-    /// Section name, or the start of it when it ends with `*`.
+    /// Section name, or its start if the text ends with `*`.
     pub name: &'static str,
-    /// Entry forms: size in bytes, and the offsets in it where a relocation may stand. The first offset always has one
-    /// and names the place in the function.
+    /// Entry forms: size in bytes, and the offsets in an entry where a relocation may stand. The first offset always
+    /// has a relocation, which names the place in the function.
     pub forms: &'static [(u8, &'static [u8])],
-    /// What becomes of the entries.
+    /// What a livepatch does with the entries.
     pub policy: Policy,
-    /// A section of the same number of entries without relocations, with the size of an entry: `.orc_unwind`.
+    /// A section with as many entries, without relocations, and the size of its entries: `.orc_unwind`.
     pub companion: Option<(&'static str, u8)>,
-    /// True when its entries count in a comparison of two functions.
+    /// True if the entries count in a comparison of two functions.
     pub compared: bool,
 }
 
@@ -50,7 +51,7 @@ const fn table(
 
 use Policy::{Carry, Drop, Refuse, RuntimeConstant};
 
-/// On every architecture: asm/jump_label.h, include/linux/kprobes.h, include/asm-generic/error-injection.h,
+/// Tables of every architecture: asm/jump_label.h, include/linux/kprobes.h, include/asm-generic/error-injection.h,
 /// asm/runtime-const.h, include/linux/printk.h.
 static COMMON: [TableKind; 6] = [
     table("__jump_table", &[(16, &[0, 4, 8])], Carry, true),
@@ -66,8 +67,7 @@ static COMMON: [TableKind; 6] = [
     table(".printk_index", &[(8, &[0])], Drop("messages are not in the printk index"), false),
 ];
 
-/// arch/x86: asm/alternative.h, asm/bug.h, asm/orc_types.h; tools/objtool/check.c
-/// writes the `*_sites` tables.
+/// arch/x86: asm/alternative.h, asm/bug.h, asm/orc_types.h; tools/objtool/check.c writes the `*_sites` tables.
 static X86_64: [TableKind; 16] = [
     table(".altinstructions", &[(14, &[0, 4]), (12, &[0, 4])], Carry, true),
     table("__bug_table", &[(16, &[0, 4, 8]), (12, &[0, 4]), (8, &[0])], Carry, true),
@@ -109,7 +109,7 @@ impl TableKind {
         }
     }
 
-    /// Every kind that an architecture has.
+    /// Returns every kind that an architecture has.
     pub fn all(arch: Arch) -> impl Iterator<Item = &'static TableKind> {
         let tables: &'static [TableKind] = match arch {
             Arch::X86_64 => &X86_64,
@@ -118,14 +118,14 @@ impl TableKind {
         tables.iter().chain(&COMMON)
     }
 
-    /// The kind that a section of this name is, if any.
+    /// Returns the kind of the section with this name, if it is a special section.
     pub fn of(arch: Arch, name: &[u8]) -> Option<&'static TableKind> {
         TableKind::all(arch).find(|table| table.matches(name))
     }
 
-    /// The size of the entries of a section of this kind, in bytes: that of the only form that its size and all its
-    /// relocations fit. Two entries of a short form may look like one of a long form: then an entry begins wherever a
-    /// relocation names code.
+    /// Returns the size of the entries of a section of this kind, in bytes. The section's size and all its relocations
+    /// fit the form. Two entries of a short form may look like one of a long form, so the shortest form whose entries
+    /// all begin with a place in code wins.
     pub fn entry_size(&self, elf: &Elf<'_>, section: SectionId) -> Option<u8> {
         let size = elf.section_size(section);
         let fitting = || self.forms.iter().filter(|form| fits(elf, section, size, form));
@@ -133,7 +133,7 @@ impl TableKind {
         shortest.or(fitting().next()).map(|&(size, _)| size)
     }
 
-    /// True when a section of this name is the companion of a table.
+    /// Returns true if a section of this name is the companion of a table.
     pub fn is_companion(arch: Arch, name: &[u8]) -> bool {
         arch == Arch::X86_64 && name == b".orc_unwind"
     }
@@ -142,7 +142,7 @@ impl TableKind {
 /// A special section of one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// Its kind.
+    /// The kind of the section.
     pub kind: &'static TableKind,
     /// The section.
     pub section: SectionId,
@@ -192,13 +192,13 @@ impl Table {
         Ok(Table { kind, section, companion, entry_size })
     }
 
-    /// How many entries a section of `size` bytes has.
+    /// Returns how many entries a section of `size` bytes has.
     pub fn count(&self, size: u64) -> u32 {
         (size / u64::from(self.entry_size)) as u32
     }
 }
 
-/// The first relocation of every entry names a place in code.
+/// Returns true if the first relocation of every entry names a place in code.
 fn begins_with_code(elf: &Elf<'_>, section: SectionId, &(entry, offsets): &(u8, &[u8])) -> bool {
     let is_first = |at: u64| at % u64::from(entry) == u64::from(offsets[0]);
     elf.relocations(section).iter().filter(|rela| is_first(rela.r_offset.get(LE))).all(|rela| {
@@ -207,7 +207,8 @@ fn begins_with_code(elf: &Elf<'_>, section: SectionId, &(entry, offsets): &(u8, 
     })
 }
 
-/// Every entry has a relocation at the form's first offset, and none anywhere that the form does not name.
+/// Returns true if every entry has a relocation at the form's first offset, and none at an offset that the form does
+/// not name.
 fn fits(elf: &Elf<'_>, section: SectionId, size: u64, &(entry, offsets): &(u8, &[u8])) -> bool {
     let entry = u64::from(entry);
     if !size.is_multiple_of(entry) {

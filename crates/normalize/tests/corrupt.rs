@@ -30,7 +30,7 @@ fn fixture() -> &'static [u8] {
     })
 }
 
-/// Reads everything that the reader offers.
+/// Calls everything that the reader offers.
 fn read_all(bytes: Vec<u8>) -> bool {
     let file = ElfFile::from_bytes("input", bytes);
     let Ok(object) = Object::read(&file) else { return false };
@@ -92,7 +92,7 @@ fn the_fixture_itself_is_read() {
     assert!(read_all(fixture().to_vec()));
 }
 
-/// The fixture with another value and size of a function's symbol, 24 bytes of the table (`Elf64_Sym`).
+/// Returns the fixture with the value and size of a function's symbol changed. A symbol is 24 bytes (`Elf64_Sym`).
 fn with_symbol(name: &str, value: u64, size: u64) -> Vec<u8> {
     let mut bytes = fixture().to_vec();
     let file = ElfFile::from_bytes("input", bytes.clone());

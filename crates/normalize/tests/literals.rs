@@ -1,4 +1,4 @@
-//! What references into merged strings and shared sections mean.
+//! The meaning of references into merged strings and shared sections.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use klpx_test_tools::{command, run};
 
-/// A section of strings with one named string, as ThinLTO leaves it when it promotes `.str`, and an array whose loop
-/// ends one past it, before an unnamed constant.
+/// A section of strings with one named string, as ThinLTO leaves it when it promotes `.str`, and an array before an
+/// unnamed constant. A loop over the array ends one past it.
 const SOURCE: &str = r#"
 	.section .rodata.str1.1,"aMS",@progbits,1
 	.globl	named

@@ -1,4 +1,5 @@
-//! Every kind of suffix, from the compilers that make it: one small project for each, and what is expected as data.
+//! Every kind of suffix, from the compilers that make it: one small project for each kind, and the expected names as
+//! data.
 
 mod project;
 
@@ -7,7 +8,7 @@ use klpx_normalize::name::{Suffixes, anonymous, canonical};
 use klpx_normalize::object::{FileId, Object};
 use project::{CLANG_16, CLANG_19, CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 
-/// A project, and a name that its object has.
+/// A project, and the name of a symbol in its object.
 struct Case {
     what: &'static str,
     tools: &'static [Tools],
@@ -16,9 +17,9 @@ struct Case {
     flags: &'static [&'static str],
     /// The name without suffixes.
     base: &'static str,
-    /// The suffixes: all of these.
+    /// All the suffixes of the name.
     kinds: &'static [Suffixes],
-    /// Whether an object of this name has an identity.
+    /// True if an object of this name has an identity.
     identity: bool,
 }
 
@@ -35,7 +36,7 @@ const fn case(
     Case { what, tools, modes, files, flags, base, kinds, identity: true }
 }
 
-/// A case whose name stands for nothing that anybody looks up.
+/// A case whose name stands for something that nobody looks up.
 const fn nameless(
     what: &'static str,
     tools: &'static [Tools],
@@ -161,7 +162,7 @@ const AUTOFDO: &[&str] =
     &["-g", "-fdebug-info-for-profiling", "-fprofile-sample-use=profile.txt", "-fsplit-machine-functions"];
 const PROPELLER: &[&str] = &["-fbasic-block-sections=list=clusters.txt"];
 
-/// Goes to the linker.
+/// A flag for the linker.
 const BY_FILE: &str = "-Xlinker=-use-source-filename-for-promoted-locals";
 const UNIQUE: &[&str] = &["-funique-internal-linkage-names"];
 const CFI_FLAGS: &[&str] =

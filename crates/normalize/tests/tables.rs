@@ -1,10 +1,10 @@
-//! Special sections whose form klpx does not know are refused: what describes a function would be lost otherwise.
+//! Special sections whose form klpx does not know are refused, because the description of a function would be lost.
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 use klpx_test_tools::{command, run};
 
-/// A section's rows, and why they are refused; `None` where they are taken.
+/// A section's rows, and the reason for a refusal; `None` where the rows are accepted.
 const CASES: [(&str, Option<&str>); 7] = [
     (".section __ex_table,\"a\"; .long f - ., g - ., 3", None),
     // a relocation where the form has none
@@ -14,7 +14,7 @@ const CASES: [(&str, Option<&str>); 7] = [
     // half a row
     (".section __ex_table,\"a\"; .long f - ., g - ., 3, f - .", Some("an unknown entry form")),
     (".section .orc_unwind_ip,\"a\"; .long f - .; .section .orc_unwind,\"a\"; .byte 1, 2, 3, 4, 5, 6", None),
-    // a companion with a row more
+    // a companion with one more row
     (
         ".section .orc_unwind_ip,\"a\"; .long f - .; .section .orc_unwind,\"a\"; .zero 12",
         Some("two tables disagree"),

@@ -1,5 +1,6 @@
-//! Instruction facts that verification needs, taken from the architecture and the kernel and not from what wrote the
-//! module: where instructions end, which of them branch, and the two pieces of code that klpx writes by itself.
+//! Facts about instructions that verification needs: where instructions end, which of them branch, and the two pieces
+//! of code that klpx writes itself. The facts come from the architecture and the kernel, not from the code that wrote
+//! the module.
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, OpKind};
 use klpx_normalize::arch::Arch;
@@ -11,25 +12,26 @@ pub(crate) struct Instruction {
     pub(crate) start: usize,
     /// One past the last.
     pub(crate) end: usize,
-    /// A call or a jump to a fixed place.
+    /// True for a call or a jump to a fixed place.
     pub(crate) branch: bool,
-    /// Of such a one: what its field says.
+    /// The distance in a branch's field.
     pub(crate) distance: Option<Distance>,
 }
 
-/// How far a branch leads.
+/// The distance that a branch leads.
 pub(crate) struct Distance {
-    /// Where its field is.
+    /// First byte of the branch's field.
     pub(crate) field: usize,
-    /// How many bytes that has.
+    /// Size of the field in bytes.
     pub(crate) width: usize,
-    /// From the instruction's end.
+    /// Bytes from the instruction's end to the target.
     pub(crate) bytes: i64,
-    /// The type that a relocation of the field would have.
+    /// The relocation type for the field.
     pub(crate) kind: u32,
 }
 
-/// The instructions of a function whose entry is `entry` bytes behind the start. Those before the entry are padding.
+/// Returns the instructions of a function whose entry is `entry` bytes behind the start. Bytes before the entry are
+/// padding.
 pub(crate) fn instructions(arch: Arch, bytes: &[u8], entry: usize) -> Vec<Instruction> {
     let code = bytes.get(entry..).unwrap_or(&[]);
     match arch {
@@ -64,7 +66,7 @@ fn x86(code: &[u8], entry: usize) -> Vec<Instruction> {
     found
 }
 
-/// `b`, `bl`; conditional ones reach 1 MiB or less, and no loader relocates those of a module.
+/// Decodes `b` and `bl`. Conditional branches reach 1 MiB or less, and the module loader does not relocate them.
 fn arm64(code: &[u8], entry: usize) -> Vec<Instruction> {
     let word = |(n, w): (usize, &[u8])| {
         let word = u32::from_le_bytes([w[0], w[1], w[2], w[3]]);
@@ -78,7 +80,7 @@ fn arm64(code: &[u8], entry: usize) -> Vec<Instruction> {
     code.chunks_exact(4).enumerate().map(word).collect()
 }
 
-/// How far behind its field a PC-relative reference is counted from: on x86_64 from the end of the instruction.
+/// Returns how far behind its field a PC-relative reference starts to count: on x86_64 at the end of the instruction.
 pub(crate) fn counted_from(arch: Arch, field: usize, end: Option<usize>) -> i64 {
     match (arch, end) {
         (Arch::Arm64, _) => 0,
@@ -87,16 +89,16 @@ pub(crate) fn counted_from(arch: Arch, field: usize, end: Option<usize>) -> i64 
     }
 }
 
-/// Where code reads a runtime constant that boot code would have patched in (asm/runtime-const.h): the bytes that stand
-/// there instead, from which byte of the run on, and the relocations in them: byte of the run, type.
+/// The code that reads a runtime constant in place of code that boot code would have patched (asm/runtime-const.h): its
+/// first byte in the run, its bytes, and its relocations by byte of the run and type.
 pub(crate) struct Load {
     pub(crate) at: usize,
     pub(crate) bytes: Vec<u8>,
     pub(crate) relocations: Vec<(u64, u32)>,
 }
 
-/// How a copy reads the runtime constant for which `place` of `code` has the placeholder: `mov sym(%rip), %reg` and a
-/// no-operation; `adrp`, `ldr` and two no-operations. `None` where no placeholder is.
+/// Returns the code by which a copy reads the runtime constant whose placeholder is at `place` of `code`: `mov
+/// sym(%rip), %reg` and a no-operation; `adrp`, `ldr` and two no-operations. `None` if there is no placeholder.
 pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load> {
     match arch {
         Arch::X86_64 => {
@@ -136,7 +138,7 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load
     }
 }
 
-/// How the names of veneers begin.
+/// The start of the names of veneers.
 pub(crate) const VENEER: &[u8] = b"__klpx_veneer_";
 
 /// A veneer: instructions, and relocations on them by offset and type.
@@ -145,7 +147,7 @@ pub(crate) struct Veneer {
     pub(crate) relocations: [(u64, u32); 2],
 }
 
-/// `adrp x16`, `add x16, x16`, `ret x16`; none where branches always reach.
+/// Returns `adrp x16`, `add x16, x16`, `ret x16`; `None` if branches always reach.
 pub(crate) fn veneer(arch: Arch) -> Option<Veneer> {
     let relocations = [(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)];
     (arch == Arch::Arm64).then_some(Veneer { words: [0x9000_0010, 0x9100_0210, 0xd65f_0200], relocations })

@@ -1,4 +1,4 @@
-//! Whether everything that differs between the two builds is in the module, or need not be.
+//! Checks that everything that differs between the two builds is in the module, or need not be.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,19 @@ use crate::fault;
 use crate::file::{Body, Target};
 use crate::pair::Pair;
 
-/// Sections with addresses that nobody keeps: what the linker drops (DISCARDS of include/asm-generic/vmlinux.lds.h), and
-/// exports, of which a module takes an address by name when it is loaded.
+/// Sections with addresses that nobody keeps: sections that the linker drops (DISCARDS of
+/// include/asm-generic/vmlinux.lds.h), and exports, whose addresses a module takes by name when it is loaded.
 const KEEPS_NOTHING: [&[u8]; 4] = [b".discard", b".export_symbol", b"___ksymtab", b"__ksymtab"];
 
-/// What the walk found in the module.
+/// The parts of the module that the walk found.
 pub(crate) struct Held {
-    /// By unit: functions of the patched build that take the place of their originals.
+    /// For each unit: the functions of the patched build that replace their originals.
     pub(crate) replaced: Vec<BTreeSet<Body>>,
-    /// By unit: everything of the patched build that the module has a copy of.
+    /// For each unit: all things of the patched build of which the module has a copy.
     pub(crate) copied: Vec<BTreeSet<Body>>,
 }
 
-/// What differs and is missing.
+/// Returns a finding for each differing thing that is missing in the module.
 pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) -> Vec<Diagnosis> {
     let mut faults = Vec::new();
     let users: Vec<Users> = pairs.iter().map(Users::read).collect();
@@ -48,12 +48,12 @@ pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) 
     faults
 }
 
-/// Who refers to what in the patched build of a unit.
+/// The references in the patched build of a unit.
 struct Users {
-    /// Referent, function that refers to it; other data that does.
+    /// Pairs of a referent and a function that refers to it.
     functions: BTreeSet<(Body, Body)>,
     data: BTreeSet<Body>,
-    /// Names that other files define, and the functions that use them.
+    /// Names that other files define, with the functions that use them.
     outside: BTreeSet<(Vec<u8>, Body)>,
 }
 
@@ -103,13 +103,14 @@ impl Missing<'_, '_, '_> {
         Place::symbol(self.pair.name(body))
     }
 
-    /// Why a changed function that is not replaced should be.
+    /// Returns why a changed function that is not replaced should be.
     fn function(&self, body: Body, seen: &mut BTreeSet<(usize, Body)>) -> Result<(), String> {
         if self.held.replaced[self.n].contains(&body) || !seen.insert((self.n, body)) {
             return Ok(());
         }
         let Some(original) = self.pair.original_of(body) else {
-            // What the patch adds runs when something in the module leads to it, and that was followed.
+            // A function that the patch adds runs only if something in the module leads to it, and the walk followed
+            // such references.
             return Ok(());
         };
         if self.pair.gave_way(original) {
@@ -122,7 +123,8 @@ impl Missing<'_, '_, '_> {
         if self.pair.original.is_traced(original) {
             return Err("ftrace reaches it, and no entry of the module's arrays is for it".to_owned());
         }
-        // Without a trace site its callers are replaced, or a part of it comes with the function that it is split from.
+        // If the function has no trace site, its callers are replaced, or the function is a part that comes with the
+        // function it was split from.
         if self.users[self.n].data.contains(&body) {
             return Err("it has no trace site, and data holds its address".to_owned());
         }
@@ -143,13 +145,13 @@ impl Missing<'_, '_, '_> {
         Ok(())
     }
 
-    /// Why a function that uses what changed should be in the module.
+    /// Returns why a function that uses changed code or data should be in the module.
     fn user(&self, n: usize, user: Body, seen: &mut BTreeSet<(usize, Body)>) -> Result<(), String> {
         let unit = Missing { n, pair: &self.pairs[n], ..*self };
         unit.function(user, seen).map_err(|why| format!("{} uses it: {why}", unit.pair.name(user)))
     }
 
-    /// Why changed data should be in the module.
+    /// Returns why changed data should be in the module.
     fn data(&self, body: Body) -> Result<(), String> {
         let Some(original) = self.pair.original_of(body) else { return Ok(()) };
         if self.pair.gave_way(original) {
@@ -161,7 +163,7 @@ impl Missing<'_, '_, '_> {
         if self.users[self.n].data.contains(&body) || !self.pair.is_local(body) {
             return Err("others than the functions of its unit may use it".to_owned());
         }
-        // What the functions of the module refer to was followed.
+        // The walk followed the references of the module's functions.
         let mut seen = BTreeSet::new();
         self.users[self.n].functions_of(body).try_for_each(|user| self.user(self.n, user, &mut seen))
     }

@@ -1,16 +1,16 @@
-//! A second comparison of the two builds, plain and pessimistic: bytes and references, by names. What it does not find
-//! equal differs.
+//! Compares the two builds a second time, in a plain and pessimistic way: bytes and references, by names. Whatever is
+//! not found equal differs.
 //!
-//! It grants these equivalences and no others, each of which changes nothing that runs:
+//! Only these equivalences are granted, each of which changes nothing that runs:
 //!
-//! 1. Bytes under a relocation, or under the distance of a branch that the assembler resolved: what lies there is
+//! 1. Bytes under a relocation, or under the distance of a branch that the assembler resolved. The targets are
 //!    compared.
 //! 2. `PC32` and `PLT32` of x86_64; relocations that do nothing.
 //! 3. Two names of one thing ([`crate::pair`]).
-//! 4. A constant without identity that holds the same.
+//! 4. Constants without identity that have the same contents.
 //! 5. `.text.unlikely` and `.text.hot` for `.text`.
-//! 6. The line in an allocation's tag (include/linux/codetag.h); line and column of a sanitizer's check (lib/ubsan.h).
-//! 7. Special sections that say nothing about what the function does ([`TableKind::compared`]).
+//! 6. The line in an allocation tag (include/linux/codetag.h); line and column of a sanitizer's check (lib/ubsan.h).
+//! 7. Special sections that do not affect what the function does ([`TableKind::compared`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,16 +25,16 @@ use crate::entries::{self, Row};
 use crate::file::{Body, File, Reference, Target};
 use crate::pair::{Pair, plain};
 
-/// How deep constants may refer to constants before they count as different.
+/// The depth at which constants that refer to constants count as different.
 const MAX_DEPTH: u8 = 16;
 
-/// What differs, by unit.
+/// The differing things, by unit.
 pub(crate) struct Differing {
-    /// Functions of the patched build that differ from their originals, and why.
+    /// Functions of the patched build that differ from their originals, each with the reason.
     pub(crate) functions: Vec<BTreeMap<Body, String>>,
-    /// The same of variables and constants with names.
+    /// Named variables and constants of the patched build that differ, each with the reason.
     pub(crate) data: Vec<BTreeMap<Body, String>>,
-    /// How many were compared.
+    /// The number of compared things.
     pub(crate) compared: usize,
 }
 
@@ -44,7 +44,7 @@ impl Differing {
     }
 }
 
-/// Compares everything that both builds of each unit have.
+/// Compares all things that both builds of each unit have.
 pub(crate) fn compare(pairs: &[Pair<'_, '_>]) -> Differing {
     let moved = moved(pairs);
     let mut differing = Differing { functions: Vec::new(), data: Vec::new(), compared: 0 };
@@ -67,7 +67,8 @@ pub(crate) fn compare(pairs: &[Pair<'_, '_>]) -> Differing {
     differing
 }
 
-/// Names that one unit defined before and another one defines now: who uses such a name uses something else.
+/// Returns the names that one unit defined in the original and a different unit defines now: users of such a name use
+/// something else.
 fn moved(pairs: &[Pair<'_, '_>]) -> BTreeSet<Vec<u8>> {
     let mut found = BTreeSet::new();
     for (n, pair) in pairs.iter().enumerate() {
@@ -91,7 +92,7 @@ struct Differ<'p, 'e, 'd> {
 }
 
 impl<'d> Differ<'_, '_, 'd> {
-    /// True for what a running kernel has, and that has an identity.
+    /// Returns true for a thing that a running kernel has and that has an identity.
     fn counts(&self, body: Body) -> bool {
         let patched = &self.pair.patched;
         let name = patched.section_name(body.section);
@@ -105,7 +106,7 @@ impl<'d> Differ<'_, '_, 'd> {
             && !patched.is_anonymous(body)
     }
 
-    /// Why two things differ; `None` when they are equal.
+    /// Returns why two things differ; `None` if they are equal.
     fn why(&self, theirs: Body, ours: Body) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
         if original.is_code(theirs.section) != patched.is_code(ours.section) {
@@ -129,7 +130,7 @@ impl<'d> Differ<'_, '_, 'd> {
         self.special_sections(theirs, ours)
     }
 
-    /// Bytes and references of two runs.
+    /// Compares the bytes and references of two runs.
     fn contents(&self, theirs: Body, ours: Body, depth: u8) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
         if theirs.size() != ours.size() {
@@ -161,7 +162,7 @@ impl<'d> Differ<'_, '_, 'd> {
         Some(format!("the byte at {:+#x} differs", place(other as u64)))
     }
 
-    /// True when two references lead to the same thing.
+    /// Returns true if two references lead to the same thing.
     fn same_target(&self, theirs: &Reference, ours: &Reference, depth: u8) -> bool {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
         match (theirs.target, ours.target) {
@@ -187,7 +188,7 @@ impl<'d> Differ<'_, '_, 'd> {
         }
     }
 
-    /// The rows of special sections that describe two functions.
+    /// Compares the rows of special sections that describe two functions.
     fn special_sections(&self, theirs: Body, ours: Body) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
         let compared = |row: &&Row| row.kind.compared && row.kind.companion.is_none();
@@ -212,7 +213,7 @@ impl<'d> Differ<'_, '_, 'd> {
         }
         let (a, b) = (original.references(x), patched.references(y));
         let same = |(n, (a, b)): (usize, (&Reference, &Reference))| {
-            // The first leads to the place, which was compared.
+            // The first reference leads to the described place, which was compared before.
             let replaced = || (theirs.replacement(original, a), ours.replacement(patched, b));
             let alike = || match replaced() {
                 (Some(x), Some(y)) => self.contents(x, y, 1).is_none(),
@@ -230,7 +231,7 @@ impl<'d> Differ<'_, '_, 'd> {
     }
 }
 
-/// A constant without identity, and how far behind its start a reference leads.
+/// Returns a constant without identity and the distance from its start to the referenced place.
 fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
     match target {
         Target::Thing { body, delta } => file.is_anonymous(body).then_some((body, delta)),
@@ -239,9 +240,9 @@ fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
     }
 }
 
-/// The run of bytes without a name that begins at a place: a string, a merged constant, a row of a special section (code
-/// hands its entry of `__bug_table` to the handler, arch/x86/include/asm/bug.h), or what lies up to the next place that has
-/// a name or that something refers to.
+/// Returns the unnamed run of bytes that begins at a place: a string, a merged constant, or a row of a special section
+/// (code hands its entry of `__bug_table` to the handler, arch/x86/include/asm/bug.h). Any other run ends at the next
+/// place that has a name or to which something refers.
 pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
     let rest = file.elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
     let row = TableKind::of(file.arch, file.section_name(section));
@@ -256,7 +257,7 @@ pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body 
     Body { section, entry: at, end: end.min(file.elf.section_size(section)).max(at), lead: 0 }
 }
 
-/// Whether a section holds strings, and the size of the constants that a linker may merge in it.
+/// Returns whether a section holds strings, and the size of its constants that a linker may merge.
 fn merged(file: &File<'_, '_>, section: SectionId) -> (bool, u64) {
     use ::object::endian::LittleEndian as LE;
     let flags = file.elf.section_flags(section);
@@ -268,7 +269,7 @@ fn merged(file: &File<'_, '_>, section: SectionId) -> (bool, u64) {
     }
 }
 
-/// Bytes that only say in which line of a source something stands.
+/// Returns the bytes that only tell a line of the source.
 fn lines(file: &File<'_, '_>, body: Body) -> BTreeSet<u64> {
     let name = file.section_name(body.section);
     if name == b"alloc_tags" || name == b".codetag.alloc_tags" {
@@ -282,7 +283,7 @@ fn lines(file: &File<'_, '_>, body: Body) -> BTreeSet<u64> {
     }
 }
 
-/// What a section means for a thing in it.
+/// Returns the purpose of a thing's section.
 fn purpose<'d>(file: &File<'_, 'd>, body: Body) -> (&'d [u8], u64) {
     let flags =
         file.elf.section_flags(body.section) & (elf::SHF_WRITE.0 | elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0);

@@ -1,5 +1,5 @@
-//! Special sections as rows: which row describes which place. Entry sizes are facts of `klpx_normalize::special`; rows are
-//! read here.
+//! Reads special sections as rows that describe places. `klpx_normalize::special` provides the entry sizes; this module
+//! reads the rows.
 
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::special::TableKind;
@@ -14,17 +14,18 @@ pub(crate) struct Row {
     pub(crate) section: SectionId,
     pub(crate) start: u64,
     pub(crate) size: u64,
-    /// What it describes.
+    /// The described place.
     pub(crate) place: (SectionId, u64),
 }
 
 impl Row {
-    /// Its bytes.
+    /// Returns the row's bytes.
     pub(crate) fn body(&self) -> Body {
         Body { section: self.section, entry: self.start, end: self.start + self.size, lead: 0 }
     }
 
-    /// The code that an alternative's second reference leads to: its length is the row's last byte (`struct alt_instr`).
+    /// Returns the replacement of an alternative, to which the row's second reference leads. The row's last byte is the
+    /// replacement's length (`struct alt_instr`).
     pub(crate) fn replacement(&self, file: &File<'_, '_>, reference: &Reference) -> Option<Body> {
         if self.kind.name != ".altinstructions" || reference.at == 0 {
             return None;
@@ -39,7 +40,7 @@ impl Row {
     }
 }
 
-/// Every row of every special section of a file, sorted by place, then by table.
+/// Returns every row of every special section of a file, sorted by place, then by table.
 pub(crate) fn rows(file: &File<'_, '_>) -> Vec<Row> {
     let mut found = Vec::new();
     for section in file.elf.section_ids() {
@@ -62,7 +63,7 @@ pub(crate) fn rows(file: &File<'_, '_>) -> Vec<Row> {
     found
 }
 
-/// The rows that describe places of a thing.
+/// Returns the rows that describe places of a thing.
 pub(crate) fn within(rows: &[Row], body: Body) -> impl Iterator<Item = &Row> {
     let from = rows.partition_point(|row| row.place < (body.section, body.start()));
     rows[from..].iter().take_while(move |row| row.place < (body.section, body.end))

@@ -1,8 +1,7 @@
-//! A relocatable file as verification reads it: symbols and relocations as they stand, and what each reference leads
-//! to.
+//! A relocatable file as verification reads it: its symbols and relocations, and the target of each reference.
 //!
-//! Owns a reading of its own. The object model of `klpx_normalize::object`, by which functions are compared and copied,
-//! is not used here.
+//! Owns a separate reading of the file. Does not use the object model of `klpx_normalize::object`, by which functions
+//! are compared and copied.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,23 +14,23 @@ use object::endian::LittleEndian as LE;
 
 use crate::code;
 
-/// How many bytes before its entry a function may have a trace site (arm64, DYNAMIC_FTRACE_WITH_CALL_OPS).
+/// The distance of a trace site before the function's entry, in bytes (arm64, DYNAMIC_FTRACE_WITH_CALL_OPS).
 const SITE_BEFORE: u64 = 8;
 
-/// Something with a name, or a run of bytes without one.
+/// A thing, which has a name, or a run of bytes without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Body {
     pub(crate) section: SectionId,
-    /// Where its symbol points.
+    /// The place that the symbol points at.
     pub(crate) entry: u64,
-    /// One past its last byte.
+    /// One past the last byte.
     pub(crate) end: u64,
-    /// Bytes that belong to it before the entry.
+    /// Bytes before the entry that belong to the body.
     pub(crate) lead: u64,
 }
 
 impl Body {
-    /// Sorts before every other.
+    /// Sorts before every other body.
     pub(crate) const FIRST: Body = Body { section: SectionId(0), entry: 0, end: 0, lead: 0 };
 
     pub(crate) fn start(self) -> u64 {
@@ -43,10 +42,10 @@ impl Body {
     }
 }
 
-/// What a reference leads to.
+/// The target of a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A place in something with a name, in bytes from its entry.
+    /// A place in a thing, in bytes from the thing's entry.
     Thing { body: Body, delta: i64 },
     /// A place without a name.
     Bytes { section: SectionId, at: u64 },
@@ -63,20 +62,20 @@ pub(crate) enum Target {
 pub(crate) struct Reference {
     /// Bytes from the start of the run.
     pub(crate) at: u64,
-    /// How many bytes of the file its value overwrites. The bits of an arm64 immediate are zero in the file.
+    /// The number of bytes of the file that the value overwrites. The bits of an arm64 immediate are zero in the file.
     pub(crate) width: u64,
-    /// The relocation's type; of a direct branch, the type that one of its field would have.
+    /// The relocation's type. For a direct branch, the type for its field.
     pub(crate) kind: u32,
-    /// True for calls and jumps: nobody keeps the address.
+    /// True for calls and jumps, which do not keep the address.
     pub(crate) branch: bool,
-    /// True for a branch that the assembler resolved: there is no relocation.
+    /// True for a branch without a relocation, which the assembler resolved.
     pub(crate) direct: bool,
-    /// Its symbol, for one with a relocation.
+    /// The relocation's symbol; `None` for a direct branch.
     pub(crate) symbol: Option<SymbolId>,
     pub(crate) target: Target,
 }
 
-/// A named symbol: section, place, the complement of its size, itself.
+/// A named symbol: section, place, the complement of its size, and the symbol.
 type Named = (SectionId, u64, Reverse<u64>, SymbolId);
 
 /// One file.
@@ -85,12 +84,12 @@ pub(crate) struct File<'e, 'd> {
     pub(crate) arch: Arch,
     named: Vec<Named>,
     relocations: Vec<Vec<Rela>>,
-    /// Places to which references lead, sorted: where runs of bytes without a name begin.
+    /// Places to which references lead, sorted: unnamed runs of bytes begin there.
     borders: BTreeSet<(SectionId, u64)>,
     sites: BTreeSet<(SectionId, u64)>,
-    /// Call padding and type hashes, by the entry that they end at: where they begin.
+    /// The start of call padding and type hashes, by the entry at which they end.
     prefixes: BTreeMap<(SectionId, u64), u64>,
-    /// Where data begins in code, and where code begins again (arm64 mapping symbols).
+    /// True where data begins in code, false where code begins again (arm64 mapping symbols).
     marks: BTreeMap<(SectionId, u64), bool>,
 }
 
@@ -127,7 +126,7 @@ impl<'e, 'd> File<'e, 'd> {
         file
     }
 
-    /// Where trace sites are (`__mcount_loc`, `__patchable_function_entries`).
+    /// Returns the places of trace sites (`__mcount_loc`, `__patchable_function_entries`).
     fn trace_sites(&self) -> BTreeSet<(SectionId, u64)> {
         let (table, _) = self.arch.trace_sites();
         let tables = self.elf.section_ids().filter(|&id| self.elf.section_name(id) == table.as_bytes());
@@ -157,7 +156,7 @@ impl<'e, 'd> File<'e, 'd> {
         found
     }
 
-    /// Every named thing of a section that has a size.
+    /// Returns every named thing of a section that has a size.
     fn bodies(&self, section: SectionId) -> Vec<Body> {
         let from = self.named.partition_point(|named| named.0 < section);
         let here = self.named[from..].iter().take_while(|named| named.0 == section);
@@ -179,12 +178,12 @@ impl<'e, 'd> File<'e, 'd> {
         self.elf.section_name(section)
     }
 
-    /// Relocations of a section by place, those of livepatch sections too.
+    /// Returns the relocations of a section by place, including those of livepatch sections.
     pub(crate) fn relocations(&self, section: SectionId) -> &[Rela] {
         self.relocations.get(section.index()).map_or(&[], Vec::as_slice)
     }
 
-    /// The relocations of a range that do something.
+    /// Returns the relocations of a range, except those that do nothing.
     pub(crate) fn relocations_in(
         &self,
         section: SectionId,
@@ -202,27 +201,28 @@ impl<'e, 'd> File<'e, 'd> {
         usize::try_from(body.start()).ok().and_then(|start| all.get(start..end)).unwrap_or(&[])
     }
 
-    /// Where a relocation leads, without regard to what kind of instruction it stands in.
+    /// Returns the place that a relocation leads to, without regard to the kind of its instruction.
     pub(crate) fn place(&self, rela: &Rela) -> Option<(SectionId, u64)> {
         let symbol = self.elf.rela_symbol(rela)?;
         let section = self.elf.symbol_section(symbol)?;
         Some((section, self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE))))
     }
 
-    /// The symbols at the entry of a body.
+    /// Returns the symbols at the entry of a body.
     pub(crate) fn symbols(&self, body: Body) -> impl Iterator<Item = SymbolId> + '_ {
         let place = (body.section, body.entry);
         let from = self.named.partition_point(|named| (named.0, named.1) < place);
         self.named[from..].iter().take_while(move |named| (named.0, named.1) == place).map(|named| named.3)
     }
 
-    /// Every named symbol of the file that it defines, by place.
+    /// Returns every named symbol that the file defines, by place.
     pub(crate) fn defined(&self) -> impl Iterator<Item = SymbolId> + '_ {
         self.named.iter().map(|named| named.3)
     }
 
-    /// The thing that a symbol names. A label is the thing that begins where it stands; where none does, it ends where the
-    /// next name stands, or at once where there are no bytes. An array without elements is a label.
+    /// Returns the thing that a symbol names. A label names the thing that begins at its place. If no thing begins
+    /// there, the label's own thing ends at the next name, or has no bytes if the section has none. An array without
+    /// elements is a label.
     pub(crate) fn body(&self, symbol: SymbolId) -> Body {
         let section = self.elf.symbol_section(symbol).unwrap_or(SectionId(0));
         let entry = self.elf.symbol_value(symbol);
@@ -235,14 +235,14 @@ impl<'e, 'd> File<'e, 'd> {
         Body { section, entry, end: end.min(limit).max(entry), lead: self.lead(section, entry) }
     }
 
-    /// The size of the largest thing that begins at a place; zero where only labels do.
+    /// Returns the size of the largest thing that begins at a place; zero if only labels begin there.
     fn size_at(&self, section: SectionId, at: u64) -> u64 {
         let first = self.named.partition_point(|named| (named.0, named.1) < (section, at));
         let first = self.named.get(first).filter(|named| (named.0, named.1) == (section, at));
         first.map_or(0, |named| named.2.0)
     }
 
-    /// What stands before an entry and belongs to it: call padding, a type hash, a trace site.
+    /// Returns the size of the bytes before an entry that belong to it: call padding, a type hash, a trace site.
     fn lead(&self, section: SectionId, entry: u64) -> u64 {
         if !self.is_code(section) {
             return 0;
@@ -253,14 +253,14 @@ impl<'e, 'd> File<'e, 'd> {
         prefix.max(site)
     }
 
-    /// Where the next name of a section stands, or the section ends.
+    /// Returns the place of the next name of a section, or the section's end.
     pub(crate) fn next_name(&self, section: SectionId, at: u64) -> u64 {
         let next = self.named.partition_point(|named| (named.0, named.1) <= (section, at));
         let next = self.named.get(next).filter(|named| named.0 == section);
         next.map_or(self.elf.section_size(section), |named| named.1)
     }
 
-    /// The thing that covers a place.
+    /// Returns the thing that covers a place.
     fn covering(&self, section: SectionId, at: u64) -> Option<Body> {
         let after = self.named.partition_point(|named| (named.0, named.1) <= (section, at));
         let before = self.named[..after].iter().rev().take_while(|named| named.0 == section);
@@ -279,7 +279,7 @@ impl<'e, 'd> File<'e, 'd> {
         label.map(|id| self.body(id))
     }
 
-    /// The thing that ends at a place where nothing begins: a loop over an array stops there.
+    /// Returns the thing that ends at a place that is also its section's end: a loop over an array stops there.
     fn ending(&self, section: SectionId, at: u64) -> Option<Body> {
         let before = self.named.partition_point(|named| (named.0, named.1) < (section, at));
         let &(of, start, Reverse(size), id) = self.named[..before].iter().next_back()?;
@@ -287,8 +287,8 @@ impl<'e, 'd> File<'e, 'd> {
         (ends && at == self.elf.section_size(section)).then(|| self.body(id))
     }
 
-    /// What lies at a place. A compiler takes the lowest index of a table off its address, which may come before the
-    /// section then.
+    /// Returns what lies at a place. A compiler subtracts the lowest index of a table from its address, so the place
+    /// may lie before the section.
     fn at(&self, section: SectionId, at: i64) -> Target {
         let place = u64::try_from(at);
         let found = match place {
@@ -302,7 +302,8 @@ impl<'e, 'd> File<'e, 'd> {
         }
     }
 
-    /// What a relocation refers to. `ahead` is how far behind its field the processor counts from.
+    /// Returns the target of a relocation. `ahead` is the distance from the field to the place from which the processor
+    /// counts.
     fn target(&self, rela: &Rela, ahead: i64) -> Target {
         let addend = rela.r_addend.get(LE).wrapping_add(ahead);
         let Some(symbol) = self.elf.rela_symbol(rela).filter(|&symbol| symbol != SymbolId::NONE) else {
@@ -326,8 +327,8 @@ impl<'e, 'd> File<'e, 'd> {
         }
     }
 
-    /// Every reference of a run of bytes, by place: those with relocations, and branches out of the run that the
-    /// assembler resolved.
+    /// Returns every reference of a run of bytes, by place: those with relocations, and branches out of the run that
+    /// the assembler resolved.
     pub(crate) fn references(&self, body: Body) -> Vec<Reference> {
         let (start, bytes) = (body.start(), self.bytes(body));
         let code = self.is_code(body.section);
@@ -380,19 +381,19 @@ impl<'e, 'd> File<'e, 'd> {
         found
     }
 
-    /// True for data among code.
+    /// Returns true for data in a section of code.
     fn is_data(&self, section: SectionId, at: u64) -> bool {
         self.marks.range((section, 0)..=(section, at)).next_back().is_some_and(|(_, data)| *data)
     }
 
-    /// Where a run of bytes without a name ends: at the next place that something refers to, or at the next name.
+    /// Returns the end of an unnamed run of bytes: the next place to which something refers, or the next name.
     pub(crate) fn end_of_bytes(&self, section: SectionId, at: u64) -> u64 {
         let next = self.borders.range((section, at + 1)..).next().filter(|border| border.0 == section);
         let name = self.next_name(section, at);
         next.map_or(name, |&(_, border)| border.min(name))
     }
 
-    /// True for what has no identity: two builds need not agree on its name, and a copy serves as well.
+    /// Returns true for a thing without identity: two builds need not agree on its name, and a copy serves as well.
     pub(crate) fn is_anonymous(&self, body: Body) -> bool {
         let section = self.section_name(body.section);
         let writable = self.is_writable(body.section);
@@ -402,13 +403,13 @@ impl<'e, 'd> File<'e, 'd> {
             })
     }
 
-    /// True for a function with a trace site, where ftrace can divert it.
+    /// Returns true for a function with a trace site, where ftrace can divert it.
     pub(crate) fn is_traced(&self, body: Body) -> bool {
         let (_, places) = self.arch.trace_sites();
         places.iter().any(|&at| self.sites.contains(&(body.section, body.entry.wrapping_add_signed(at))))
     }
 
-    /// The one FILE that the file was compiled from; `None` for a linked one.
+    /// Returns the only FILE of a file; `None` for a linked file.
     pub(crate) fn source(&self) -> Option<&'d [u8]> {
         let mut files = self.elf.symbol_ids().filter(|&id| self.elf.symbol_type(id) == elf::STT_FILE.0);
         let first = files.next()?;
@@ -424,7 +425,7 @@ pub(crate) fn kind(rela: &Rela) -> u32 {
     rela.r_type(LE, false).0
 }
 
-/// Where what stands before an entry begins (`__pfx_`, `__cfi_`), by section and entry.
+/// Returns the start of prefix functions (`__pfx_`, `__cfi_`), by the section and entry at which they end.
 fn prefixes(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), u64> {
     let mut found: BTreeMap<(SectionId, u64), u64> = BTreeMap::new();
     for id in elf.symbol_ids().filter(|&id| prefix_mark(elf.symbol_name(id)).is_some()) {
@@ -436,7 +437,7 @@ fn prefixes(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), u64> {
     found
 }
 
-/// `$d` and `$x`: true where data begins.
+/// Returns the places of `$d` and `$x`, with true where data begins.
 fn marks(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), bool> {
     let marks = elf.symbol_ids().filter(|&id| is_mapping_symbol(elf.symbol_name(id)));
     let mark = |id: SymbolId| {
@@ -446,7 +447,7 @@ fn marks(elf: &Elf<'_>) -> BTreeMap<(SectionId, u64), bool> {
     marks.filter_map(mark).collect()
 }
 
-/// Relocations by the section that they are for, sorted by place.
+/// Returns the relocations by the section that they are for, sorted by place.
 fn relocations(elf: &Elf<'_>) -> Vec<Vec<Rela>> {
     let mut all: Vec<Vec<Rela>> = elf.section_ids().map(|_| Vec::new()).collect();
     for id in elf.section_ids().filter(|&id| elf.section_type(id) == elf::SHT_RELA.0) {

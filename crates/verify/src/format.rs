@@ -1,5 +1,5 @@
-//! Relocation sections as the module loader and the livepatch core take them (kernel/module/main.c,
-//! kernel/livepatch/core.c, arch/*/kernel/module.c).
+//! Checks that relocation sections have the form that the module loader and the livepatch core accept
+//! (kernel/module/main.c, kernel/livepatch/core.c, arch/*/kernel/module.c).
 //!
 //! The format, with a dump: `docs/formats/livepatch-module.md`.
 
@@ -14,7 +14,8 @@ use object::endian::LittleEndian as LE;
 use crate::{Check, VMLINUX, fault, inspect};
 
 impl Check<'_, '_> {
-    /// The loader keeps what it makes itself, such as branches that reach far, in sections that the module brings.
+    /// Checks the sections that the module has to bring, because the loader fills them: for example, with branches that
+    /// reach far.
     pub(crate) fn check_needed_sections(&mut self) {
         for &name in self.arch.module_sections() {
             if self.elf.section_by_name(name.as_bytes()).is_none() {

@@ -1,5 +1,5 @@
-//! Frames by which a kernel patches code (arm64, CONFIG_UNWIND_PATCH_PAC_INTO_SCS): every replaced function that the
-//! patched build has one for has the same one.
+//! Checks frames by which a kernel patches code (arm64, CONFIG_UNWIND_PATCH_PAC_INTO_SCS). If a replaced function has a
+//! frame in the patched build, its copy must have the same frame.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use crate::file::{Body, File};
 use crate::graph::Node;
 use crate::pair::Pair;
 
-/// What the linker script of a module makes of the table where the kernel reads it (scripts/module.lds).
+/// The name that a module's linker script gives the frame table where the kernel reads the table (scripts/module.lds).
 const READ_BY_KERNEL: &[u8] = b".init.eh_frame";
 
-/// What is missing. `seen` says where the copies are.
+/// Returns a finding for each missing frame. `seen` tells the places of the copies.
 pub(crate) fn check(
     copy: &File<'_, '_>,
     pairs: &[Pair<'_, '_>],
@@ -54,7 +54,8 @@ pub(crate) fn check(
     faults
 }
 
-/// The same but for lengths, the distance to the common information, the code's address and no-operations at the end.
+/// Returns true if two frames are the same except for lengths, the distance to the common information, the code's
+/// address, and no-operations at the end.
 fn alike(one: &Frame<'_>, other: &Frame<'_>) -> bool {
     fn rest(bytes: &[u8], from: usize) -> &[u8] {
         let bytes = bytes.get(from..).unwrap_or(&[]);

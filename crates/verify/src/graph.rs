@@ -1,7 +1,8 @@
-//! A walk through the module from the functions that it replaces: each thing that it reaches is put beside the thing of
-//! the patched build that stands there, and the two must be the same.
+//! Walks through the module from the functions that it replaces. Each thing that the walk reaches is compared with its
+//! counterpart in the patched build, and the two must be the same.
 //!
-//! Owns the order of the walk and the comparison of two runs of bytes. What two references mean is in [`crate::reference`].
+//! Owns the order of the walk and the comparison of two runs of bytes. [`crate::reference`] compares the meaning of
+//! references.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +21,10 @@ use crate::reference::{Leads, References};
 use crate::unwind::Unwind;
 use crate::{Prepared, code, fault, frames};
 
-/// How the names begin by which the glue calls new functions. The arrays say which are which.
+/// The start of the names by which the glue calls new functions. The arrays tell which function is which.
 const ALIAS: &str = "klpx_new_";
 
-/// A thing of a unit's patched build, and where the module has its entry.
+/// A thing of a unit's patched build, and the place of its entry in the module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Node {
     pub(crate) unit: usize,
@@ -32,7 +33,7 @@ pub(crate) struct Node {
     pub(crate) at: u64,
 }
 
-/// The module beside the units.
+/// The module and the units that it is compared with.
 pub(crate) struct Graph<'g, 'e, 'd, 'm> {
     pub(crate) copy: &'g File<'g, 'm>,
     pub(crate) module: &'g Module,
@@ -41,10 +42,10 @@ pub(crate) struct Graph<'g, 'e, 'd, 'm> {
     prepared: &'g Prepared<'e, 'd>,
     rows: Vec<Row>,
     unwind: Unwind<'m>,
-    /// By unit: where its code has a runtime constant, and which.
+    /// For each unit: the places of its runtime constants in code, and their names.
     constants: Vec<BTreeMap<(SectionId, u64), String>>,
     seen: BTreeSet<Node>,
-    /// Where the module has each thing with an identity.
+    /// The place in the module of each thing with an identity.
     places: BTreeMap<(usize, Body), (SectionId, u64)>,
     waiting: Vec<Node>,
     held: Held,
@@ -77,7 +78,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// Follows everything from the entries of the arrays on.
+    /// Follows all references from the entries of the arrays on.
     pub(crate) fn walk(&mut self) {
         self.replaced();
         self.callbacks();
@@ -109,7 +110,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         self.waiting.push(node);
     }
 
-    /// The functions that are called when an object is patched: each is what a unit of that object has under its name.
+    /// Follows the callbacks: each must be the function with this name in a unit of the patched object.
     fn callbacks(&mut self) {
         for object in &self.module.objects {
             for (_, name) in &object.callbacks {
@@ -135,11 +136,12 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// Everything of the module's own glue is in the module as kbuild compiled it.
+    /// Checks that everything of the module's own glue is in the module as kbuild compiled it.
     fn glue(&mut self) {
         for (unit, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.glue) {
             let file = &pair.patched;
-            // What the linker script of a module drops only kept something from the compiler (scripts/module.lds.S).
+            // Sections that a module's linker script drops only made the compiler keep something
+            // (scripts/module.lds.S).
             let loaded = |section| {
                 file.elf.section_flags(section) & elf::SHF_ALLOC.0 != 0
                     && !file.section_name(section).starts_with(b".discard")
@@ -165,7 +167,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// What is wrong, and how many things were compared.
+    /// Returns all faults and the number of compared things.
     pub(crate) fn finish(mut self) -> (Vec<Diagnosis>, usize) {
         self.faults.extend(complete::check(self.pairs, &self.prepared.differing, &self.held));
         self.faults.extend(frames::check(self.copy, self.pairs, &self.held.replaced, &self.seen));
@@ -173,8 +175,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         (self.faults, self.seen.len())
     }
 
-    /// Begins with the functions that the arrays name: each must be a function of a unit of that object which has this
-    /// name in the kernel, and comes from the same file.
+    /// Begins with the functions that the arrays name. Each must be a function of a unit of the patched object, have
+    /// this name in the kernel, and come from the same file.
     fn replaced(&mut self) {
         for object in &self.module.objects {
             for function in &object.functions {
@@ -196,13 +198,13 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// `candidates` may stand behind an entry of the arrays, each with whether it comes from the file of the function to be
-    /// replaced.
+    /// Chooses the function for an entry of the arrays among `candidates`. Each candidate has a flag that tells whether
+    /// it comes from the file of the function to be replaced.
     fn replaced_by(&mut self, name: &str, candidates: &[(bool, Node)]) {
         let is_it = |node: &Node| self.compare(*node, &mut Vec::new()).is_ok();
         let equal: Vec<&(bool, Node)> = candidates.iter().filter(|(_, node)| is_it(node)).collect();
         let right = equal.iter().find(|(fits, _)| *fits).map(|(_, node)| *node);
-        // What is equal to none is followed for the sake of the reason.
+        // If no candidate is equal, the closest one is followed to report the reason.
         let closest = || candidates.iter().find(|(fits, _)| *fits && equal.is_empty()).map(|(_, node)| *node);
         match right.or_else(closest) {
             Some(node) => {
@@ -217,7 +219,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// The functions of the patched build whose originals have this name in the kernel.
+    /// Returns the functions of the patched build whose originals have this name in the kernel.
     fn functions_called(&self, pair: &Pair<'_, '_>, name: &str) -> Vec<Body> {
         let bodies = pair.patched.defined().map(|id| pair.patched.body(id));
         let is_it = |body: &Body| {
@@ -229,7 +231,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         bodies.filter(is_it).collect::<BTreeSet<Body>>().into_iter().collect()
     }
 
-    /// Why a thing of the module is not what the patched build has. Adds what the two lead to.
+    /// Returns why a thing of the module differs from the patched build. Adds the pairs of things to which the two
+    /// lead.
     fn compare(&self, node: Node, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
         let copy = Body {
@@ -256,7 +259,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         Ok(())
     }
 
-    /// A copy lies where code, writable data and per-CPU data may lie.
+    /// Checks that a copy lies where code, writable data or per-CPU data may lie.
     fn check_section(&self, node: Node, copy: Body) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
         let short = copy.end > self.copy.elf.section_size(copy.section);
@@ -277,7 +280,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         Ok(())
     }
 
-    /// What has a name in the patched build has a symbol of that name, or of the original's, in the module, and of its size.
+    /// Checks that a thing with a name in the patched build has a symbol of that name (or of the original's name) and
+    /// size in the module.
     fn check_symbol(&self, node: Node) -> Result<(), Diagnosis> {
         let pair = &self.pairs[node.unit];
         let mut symbols = pair.patched.symbols(node.body).peekable();
@@ -297,7 +301,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// Bytes and references of two runs, but for what reads a runtime constant.
+    /// Compares bytes and references of two runs, except the code that reads a runtime constant.
     fn check_contents(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
         let place = |at: u64| Offset(at as i64 - copy.lead as i64);
@@ -371,7 +375,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// The rows of special sections that describe a function: each that the module needs is there, and no other.
+    /// Checks the rows of special sections that describe a function: the module has each row that it needs, and no
+    /// other row.
     fn check_rows(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
         let pair = &self.pairs[node.unit];
         let listed = |row: &&Row| row.kind.companion.is_none();
@@ -380,7 +385,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             let at = row.place.1 - node.body.start();
             let is_it = |other: &&Row| other.kind.name == row.kind.name && other.place.1 - copy.start() == at;
             match row.kind.policy {
-                // The module's own functions keep what copies do without.
+                // The module's own functions keep rows that copies do without.
                 Policy::Drop(_) if pair.glue => {}
                 Policy::RuntimeConstant | Policy::Drop(_) => continue,
                 Policy::Refuse(why) => return Err(differs(row.kind.name, why)),
@@ -448,8 +453,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         Ok(())
     }
 
-    /// What the kernel reads before it writes the addresses of a late module: tracepoints, which stay off then, and the
-    /// places of calls.
+    /// Returns true for rows that the kernel reads before it writes the addresses of a late module: rows of
+    /// tracepoints, which then stay off, and of call sites.
     fn may_be_left_out(&self, node: Node, row: &Row, copy: Body) -> bool {
         let pair = &self.pairs[node.unit];
         if pair.object == crate::VMLINUX {
@@ -471,7 +476,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             && names.any(|name| name.starts_with("__tracepoint_") || name.starts_with("__SCK__tp_func_"))
     }
 
-    /// Every function of the module is one that the walk reached, or a way to one.
+    /// Checks that every function of the module is either a veneer or a function that the walk reached.
     fn check_nothing_else(&mut self) {
         let reached: BTreeSet<(SectionId, u64)> =
             self.seen.iter().map(|node| (node.section, node.at)).collect();
@@ -487,8 +492,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    /// True for the first byte of a function that the arrays name, of a callback, or of another part of the glue that is
-    /// called `name`.
+    /// Returns true for the first byte of a function that the arrays name, of a callback, or of another part of the
+    /// glue named `name`.
     pub(crate) fn is_for_glue(&self, name: &str, section: SectionId, at: i64) -> bool {
         let is_it = |&&(of, entry): &&(SectionId, u64)| of == section && entry as i64 == at;
         let functions = self.module.objects.iter().flat_map(|object| &object.functions);
@@ -503,13 +508,13 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             })
     }
 
-    /// True for data that the patch changes, so that the kernel's own will not do.
+    /// Returns true for data that the patch changes, so that the kernel's own data will not do.
     pub(crate) fn is_changed_data(&self, unit: usize, body: Body) -> bool {
         self.prepared.differing.data[unit].contains_key(&body)
     }
 }
 
-/// Something of a copy that is not as in the patched build.
+/// Reports a part of a copy that differs from the patched build.
 fn differs(what: &str, why: &str) -> Diagnosis {
     fault("klpx::verify-meaning", format!("{what} differs from the patched build"), why)
 }
@@ -518,15 +523,16 @@ fn is_string(file: &File<'_, '_>, body: Body) -> bool {
     file.elf.section_flags(body.section) & elf::SHF_STRINGS.0 != 0
 }
 
-/// A path without the folder in which it was compiled: a module does not say where it was made. The rest of the bytes is
-/// whatever follows.
+/// Returns true if `theirs` begins with the path `ours` without the folder in which it was compiled: a module does not
+/// tell where it was made. Any other bytes may follow the path.
 fn is_path_without_folder(ours: &[u8], theirs: &[u8]) -> bool {
     let end = theirs.iter().position(|&byte| byte == 0).map_or(theirs.len(), |n| n + 1);
     let theirs = &theirs[..end];
     ours.first() == Some(&b'/') && ours.strip_suffix(theirs).is_some_and(|folder| folder.ends_with(b"/"))
 }
 
-/// Where the code of a unit has runtime constants (`runtime_ptr_*`, include/asm-generic/runtime-const.h).
+/// Returns the places in a unit's code that have runtime constants (`runtime_ptr_*`,
+/// include/asm-generic/runtime-const.h).
 fn runtime_constants(elf: &Elf<'_>, rows: &[Row]) -> BTreeMap<(SectionId, u64), String> {
     let constants = rows.iter().filter(|row| row.kind.policy == Policy::RuntimeConstant);
     let name = |row: &Row| elf.section_name(row.section).strip_prefix(b"runtime_ptr_");

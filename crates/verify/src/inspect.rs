@@ -1,7 +1,7 @@
-//! What a livepatch module holds, read from the finished file: of klpx or of any other tool.
+//! Reads the contents of a finished livepatch module, made by klpx or by any other tool.
 //!
 //! Owns reading only. The arrays are found by their relocations, so no structure size of a kernel version is needed:
-//! `struct klp_patch`, `klp_object` and `klp_func` begin with the same members in every kernel from 5.1 on, and so do
+//! `struct klp_patch`, `klp_object` and `klp_func` begin with the same members in every kernel since 5.1, and so do
 //! klp-build's `klp_object_ext` and `klp_func_ext` (include/linux/livepatch.h, livepatch_external.h).
 //!
 //! The format, with a dump: `docs/formats/livepatch-module.md`.
@@ -23,17 +23,17 @@ const CALLBACKS: [&str; 4] = ["pre_patch", "post_patch", "pre_unpatch", "post_un
 pub struct Function {
     /// The name of the function to be replaced.
     pub old_name: String,
-    /// Which of that name, from 1; 0 when there is one only.
+    /// The position among the functions of that name, from 1; 0 for a unique name.
     pub sympos: u64,
-    /// The symbol of the new function; empty when it has none.
+    /// The symbol of the new function; empty if there is no symbol.
     pub new_symbol: String,
-    /// Where the new function is.
+    /// The place of the new function.
     pub new_at: (SectionId, u64),
-    /// Its size in bytes, 0 when unknown.
+    /// The new function's size in bytes; 0 if unknown.
     pub new_size: u64,
 }
 
-/// An object that the module patches.
+/// A kernel object that the module patches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchedObject {
     /// `vmlinux` or a module's name.
@@ -47,33 +47,33 @@ pub struct PatchedObject {
 /// A livepatch symbol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LivepatchSymbol {
-    /// The object that defines it.
+    /// The object that defines the symbol.
     pub object: String,
-    /// Its name there.
+    /// The symbol's name in that object.
     pub name: String,
-    /// Which of that name; 0 for the only one.
+    /// The position among the symbols of that name; 0 for a unique name.
     pub sympos: u64,
 }
 
 /// A livepatch relocation section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelocationSection {
-    /// The object whose arrival makes the kernel apply it.
+    /// The object that must be present before the kernel applies the section.
     pub object: String,
-    /// The section that it is for.
+    /// The name of the section that is relocated.
     pub target: String,
-    /// How many relocations it holds.
+    /// The number of relocations.
     pub count: usize,
 }
 
-/// What a livepatch module holds.
+/// The contents of a livepatch module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Module {
     /// modinfo, in file order.
     pub info: Vec<(String, String)>,
     /// Patched objects, in the order of the array.
     pub objects: Vec<PatchedObject>,
-    /// True when it replaces every other livepatch; `None` when the file does not say.
+    /// True if the module replaces every other livepatch; `None` if the file does not tell.
     pub replace: Option<bool>,
     /// Livepatch symbols, sorted.
     pub symbols: Vec<LivepatchSymbol>,
@@ -84,7 +84,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// The first value of a modinfo key.
+    /// Returns the first value of a modinfo key.
     pub fn info(&self, key: &str) -> Option<&str> {
         self.info.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
@@ -93,7 +93,7 @@ impl Module {
 /// Reads a module.
 ///
 /// # Errors
-/// When the file is no relocatable ELF file.
+/// If the file is not a relocatable ELF file.
 pub fn inspect(file: &ElfFile) -> Result<Module> {
     let elf = file.parse()?;
     if elf.file_type() != elf::ET_REL.0 {
@@ -105,7 +105,7 @@ pub fn inspect(file: &ElfFile) -> Result<Module> {
     Ok(read(&elf))
 }
 
-/// Reads a module that was opened already.
+/// Reads a module that is already open.
 pub(crate) fn read(elf: &Elf<'_>) -> Module {
     let mut module = Module { info: modinfo(elf), ..Module::default() };
     for id in elf.symbol_ids() {
@@ -138,7 +138,7 @@ pub(crate) fn read(elf: &Elf<'_>) -> Module {
     module
 }
 
-/// The parts of `.klp.sym.<object>.<name>,<position>` (kernel/livepatch/core.c, klp_resolve_symbols).
+/// Parses `.klp.sym.<object>.<name>,<position>` (kernel/livepatch/core.c, klp_resolve_symbols).
 pub fn parse_symbol(name: &str) -> Option<LivepatchSymbol> {
     let (object, rest) = name.strip_prefix(".klp.sym.")?.split_once('.')?;
     let (name, position) = rest.rsplit_once(',')?;
@@ -151,7 +151,7 @@ pub fn parse_symbol(name: &str) -> Option<LivepatchSymbol> {
     Some(LivepatchSymbol { object: object.to_owned(), name: name.to_owned(), sympos })
 }
 
-/// The object of `.klp.rela.<object>.<section>`.
+/// Returns the object of `.klp.rela.<object>.<section>`.
 pub(crate) fn parse_section(name: &str) -> Option<&str> {
     let (object, _) = name.strip_prefix(".klp.rela.")?.split_once('.')?;
     (!object.is_empty() && object.len() <= 55).then_some(object)
@@ -181,7 +181,7 @@ impl Arrays<'_, '_> {
         all.iter().find(|rela| rela.r_offset.get(LE) == offset)
     }
 
-    /// Where the pointer at a place leads, with the symbol it goes through.
+    /// Returns the target of the pointer at a place, and the pointer's symbol.
     fn pointer(&self, at: At) -> Option<(At, SymbolId)> {
         let rela = self.relocation(at)?;
         let symbol = self.elf.rela_symbol(rela)?;
@@ -205,19 +205,19 @@ impl Arrays<'_, '_> {
         bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 
-    /// The end of the array that a place lies in: of its symbol, else of its section.
+    /// Returns the end of the array that holds a place: the end of its symbol, or else of its section.
     fn end(&self, (section, offset): At) -> u64 {
         let holder = self.elf.symbol_ids().find_map(|id| {
             let start = self.elf.symbol_value(id);
             let end = start.saturating_add(self.elf.symbol_size(id));
             (self.elf.symbol_section(id) == Some(section) && start <= offset && offset < end).then_some(end)
         });
-        // A file may claim any size; what it has is what the section holds.
+        // A file may claim any size; only the bytes of the section exist.
         let size = self.elf.section_bytes(section).len() as u64;
         holder.map_or(size, |end| end.min(size))
     }
 
-    /// True when a `struct klp_func` is there: a name and a function.
+    /// Returns true if a `struct klp_func` begins at the place: a name and a function.
     fn is_function(&self, (section, offset): At) -> bool {
         let name = self.pointer((section, offset)).is_some_and(|(to, _)| !self.is_code(to));
         name && self.pointer((section, offset + 8)).is_some_and(|(to, _)| self.is_code(to))
@@ -235,7 +235,8 @@ impl Arrays<'_, '_> {
         (Vec::new(), None)
     }
 
-    /// The `struct klp_patch` whose `mod` is this module: `mod`, `objs`, `states`, `replace`.
+    /// Returns the objects and `replace` of the `struct klp_patch` whose `mod` is this module. The members are `mod`,
+    /// `objs`, `states`, `replace`.
     fn patch_of(&self, this_module: SymbolId) -> Option<(Vec<PatchedObject>, bool)> {
         let home = (self.elf.symbol_section(this_module), self.elf.symbol_value(this_module));
         for section in self.elf.section_ids() {
@@ -268,7 +269,7 @@ impl Arrays<'_, '_> {
                     found.push(((section, offset), functions));
                     offset += 48;
                 }
-                // An object with callbacks only: a name, an empty array.
+                // An object with callbacks only has a name and an empty array.
                 Some((functions, _)) if !self.is_code(functions) && self.has_callbacks((section, offset)) => {
                     found.push(((section, offset), functions));
                     offset += 48;
@@ -321,7 +322,7 @@ impl Arrays<'_, '_> {
         Some(Function { old_name, sympos: self.word((section, offset + 16)), new_symbol, new_at, new_size })
     }
 
-    /// The name and size of the function at a place.
+    /// Returns the name and size of the function at a place.
     fn symbol_at(&self, (section, offset): At, through: SymbolId) -> (String, u64) {
         let is_here = |&id: &SymbolId| {
             self.elf.symbol_section(id) == Some(section)

@@ -1,5 +1,5 @@
-//! The kernel to be patched as the loader, the livepatch core and ftrace see it: read from the symbol tables of its files,
-//! not from the tables by which klpx bound the module.
+//! The kernel to be patched as the loader, the livepatch core and ftrace see it. The facts come from the symbol tables
+//! of the kernel's files, not from the tables by which klpx bound the module.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,26 @@ use rayon::prelude::*;
 
 use crate::VMLINUX;
 
-/// What a module meets when it is loaded.
+/// The kernel that a module meets when it is loaded.
 pub trait LoadTarget: Sync {
-    /// The addresses of a name in an object, in the order in which the kernel finds them; `None` without the object.
+    /// Returns the addresses of a name in an object, in the order in which the kernel finds them; `None` if the object
+    /// is unknown.
     fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>>;
-    /// The names of what begins at an address of an object.
+    /// Returns the names of all symbols at an address of an object.
     fn names_at(&self, object: &str, address: u64) -> Vec<String>;
-    /// True when ftrace has a record in the function at an address.
+    /// Returns true if ftrace has a record for the function at an address.
     fn is_traced(&self, object: &str, address: u64) -> bool;
-    /// The file that the local `name` at an address comes from, where the object's symbol table tells.
+    /// Returns the source file of the local `name` at an address, if the object's symbol table tells.
     fn file_of(&self, object: &str, name: &str, address: u64) -> Option<String>;
-    /// True when `name` at an address is known to be a file's own.
+    /// Returns true if `name` at an address is known to be a local of its file.
     fn is_local(&self, object: &str, name: &str, address: u64) -> bool;
-    /// The places of vmlinux that boot code patches with a runtime constant.
+    /// Returns the places of vmlinux that boot code patches with a runtime constant.
     fn runtime_sites(&self, name: &str) -> Vec<u64>;
-    /// The object that exports a name.
+    /// Returns the object that exports a name.
     fn exporter(&self, name: &str) -> Option<String>;
-    /// The namespace that a module must import for an export.
+    /// Returns the namespace that a module must import for an export.
     fn namespace(&self, name: &str) -> Option<String>;
-    /// The version string that a module must carry, where the kernel's files tell it.
+    /// Returns the version string that a module must carry, if the kernel's files tell it.
     fn vermagic(&self) -> Option<String>;
 }
 
@@ -39,7 +40,8 @@ pub struct KernelObject<'k> {
     pub name: &'k str,
     /// The file.
     pub elf: &'k Elf<'k>,
-    /// The file that a local symbol comes from, by a copy of the object that has FILE symbols, where it has none itself.
+    /// Returns the source file of a local symbol from a copy of the object with FILE symbols, for an object without
+    /// them.
     pub file_of: &'k (dyn Fn(SymbolId) -> Option<Vec<u8>> + Sync),
 }
 
@@ -56,13 +58,13 @@ struct Object<'k> {
     /// Every named symbol by name, in the order in which the kernel finds them.
     by_name: Vec<(&'k [u8], u64, SymbolId)>,
     by_address: Vec<(u64, SymbolId)>,
-    /// Where locals of a file begin in the symbol table, ascending, and the file's name; empty for none.
+    /// The symbol at which locals of a file begin, ascending, and the file's name; empty for no file.
     files: Vec<(SymbolId, &'k [u8])>,
     traced: Vec<u64>,
 }
 
 impl<'k> KernelFiles<'k> {
-    /// Over every object of the kernel that a module names, and the texts of the kernel's Module.symvers.
+    /// Uses every object of the kernel that a module names, and the texts of the kernel's Module.symvers.
     pub fn new(objects: Vec<KernelObject<'k>>, symvers: &[&str]) -> KernelFiles<'k> {
         let exports = symvers.iter().flat_map(|text| text.lines()).filter_map(export).collect();
         let objects = objects.into_iter().map(|file| (file.name, Object::read(file))).collect();
@@ -70,7 +72,7 @@ impl<'k> KernelFiles<'k> {
     }
 }
 
-/// A line of Module.symvers: checksum, name, object, kind, namespace (scripts/mod/modpost.c, read_dump).
+/// Reads a line of Module.symvers: checksum, name, object, kind, namespace (scripts/mod/modpost.c, read_dump).
 fn export(line: &str) -> Option<(String, (String, String))> {
     let mut fields = line.split('\t').skip(1);
     let (name, path) = (fields.next()?, fields.next()?);
@@ -115,7 +117,8 @@ impl<'k> Object<'k> {
         object
     }
 
-    /// Of a linked image its address; of a module, whose sections have none yet, its section and place.
+    /// Returns a symbol's address in a linked image. In a module, whose sections have no addresses yet, returns its
+    /// section and place as one number.
     fn address(&self, id: SymbolId) -> Option<u64> {
         let elf = self.file.elf;
         match elf.definition(id) {
@@ -127,22 +130,22 @@ impl<'k> Object<'k> {
         }
     }
 
-    /// The symbols of a name, in the order in which the kernel finds them.
+    /// Returns the symbols of a name, in the order in which the kernel finds them.
     fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = SymbolId> + 'n {
         let from = self.by_name.partition_point(|(other, ..)| *other < name.as_bytes());
         let all = self.by_name[from..].iter().take_while(move |(other, ..)| *other == name.as_bytes());
         all.map(|(.., id)| *id)
     }
 
-    /// True for a symbol that was a local one of its file. The last link makes hidden globals local too, and puts them
-    /// behind all FILE symbols.
+    /// Returns true for a symbol that was a local of its file. The last link also makes hidden globals local, and puts
+    /// them behind all FILE symbols.
     fn is_local(&self, id: SymbolId) -> bool {
         let elf = self.file.elf;
         let hidden = matches!(elf.symbol(id).st_other.0 & 3, 1 | 2);
         elf.symbol_binding(id) == elf::STB_LOCAL.0 && !hidden
     }
 
-    /// The file of a local, by the FILE symbol before it.
+    /// Returns the source file of a local, by the FILE symbol before it.
     fn file(&self, id: SymbolId) -> Option<&'k [u8]> {
         let before = self.files.partition_point(|(file, _)| *file < id);
         let (_, name) = self.files.get(before.checked_sub(1)?)?;
@@ -165,14 +168,14 @@ impl<'k> Object<'k> {
         elf.section_bytes(section).get((address - elf.section(section).sh_addr.get(LE)) as usize..)
     }
 
-    /// The bytes between two symbols.
+    /// Returns the address of the first symbol and the bytes between the two symbols.
     fn between(&self, start: &str, stop: &str) -> Option<(u64, &'k [u8])> {
         let bound = |name: &str| self.named(name).next().and_then(|id| self.address(id));
         let (start, stop) = (bound(start)?, bound(stop)?);
         Some((start, self.bytes_from(start)?.get(..stop.checked_sub(start)? as usize)?))
     }
 
-    /// Every address that ftrace has a record for.
+    /// Returns every address for which ftrace has a record.
     fn records(&self) -> Vec<u64> {
         let elf = self.file.elf;
         if !self.linked {

@@ -1,11 +1,11 @@
-//! The check of a finished module against the two builds of its units and the kernel to be patched: what the loader, the
-//! livepatch core and ftrace will do with it, simulated; whether everything in it means what the patched build means; and
-//! whether everything that differs between the builds is in it.
+//! Checks a finished module against the two builds of its units and the kernel to be patched. The check simulates the
+//! loader, the livepatch core and ftrace. It compares the meaning of everything in the module with the patched build,
+//! and checks that the module has everything that differs between the builds.
 //!
-//! Shares no decision with what it checks: this crate depends neither on the comparison that chose the functions nor on
-//! what wrote the module. It reads files by [`klpx_normalize::elf`], and takes facts about architectures, names and special
-//! sections from the tables there. What else it is told are claims ([`Unit::claims`], [`Unit::gave_way`]). Never changes
-//! the module.
+//! Shares no decision with the code under test: this crate depends neither on the comparison that chose the functions
+//! nor on the code that wrote the module. It reads files by [`klpx_normalize::elf`], and takes facts about
+//! architectures, names and special sections from the tables of that crate. All other inputs are claims that may be
+//! wrong ([`Unit::claims`], [`Unit::gave_way`]). Never changes the module.
 
 mod code;
 mod complete;
@@ -42,23 +42,23 @@ pub const VMLINUX: &str = "vmlinux";
 pub struct Unit<'u, 'd> {
     /// `vmlinux`, or the module's name with underscores.
     pub object: &'u str,
-    /// The build of the kernel as it is.
+    /// The build of the unpatched kernel.
     pub original: &'u Elf<'d>,
-    /// The build with the patch.
+    /// The build of the patched kernel.
     pub patched: &'u Elf<'d>,
-    /// Symbols of the patched build whose names alone do not tell what they are: the original's symbol for each, `None` for
-    /// what is new.
+    /// Symbols of the patched build that can't be identified by name alone: the original's symbol for each, `None` for
+    /// a new symbol.
     pub claims: BTreeMap<SymbolId, Option<SymbolId>>,
-    /// Symbols of the original that are weak, and in whose place the kernel has another unit's.
+    /// Weak symbols of the original, in whose place the kernel has another unit's symbol.
     pub gave_way: BTreeSet<SymbolId>,
 }
 
-/// What was checked, for the report.
+/// The numbers of checked things, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Livepatch symbols that the kernel to be patched resolves.
     pub symbols: usize,
-    /// Relocations that the loader takes.
+    /// Relocations that the loader accepts.
     pub relocations: usize,
     /// Replaced functions that ftrace reaches.
     pub reachable: usize,
@@ -66,16 +66,16 @@ pub struct Verified {
     pub functions: usize,
     /// Functions and data of both builds that were compared.
     pub compared: usize,
-    /// Of these, the ones that differ. Each is in the module, or need not be.
+    /// Compared functions and data that differ. Each is in the module, or need not be.
     pub differing: usize,
-    /// Functions, data and constants of the module that mean what the patched build's mean.
+    /// Functions, data and constants of the module that mean the same as their counterparts in the patched build.
     pub copies: usize,
 }
 
 /// Checks a finished module. `glue` are the objects that kbuild compiled for the module itself.
 ///
 /// # Errors
-/// Everything that is wrong with it, with codes that begin with `klpx::verify-`.
+/// All faults of the module, with codes that begin with `klpx::verify-`.
 pub fn verify(
     module: &ElfFile,
     target: &dyn LoadTarget,
@@ -98,10 +98,10 @@ pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>], glue: &'e [Elf<'d>]) -> Prepar
     Prepared { differing: differ::compare(&pairs), pairs }
 }
 
-/// As [`verify`].
+/// Does the same as [`verify`] with prepared units.
 ///
 /// # Errors
-/// As [`verify`].
+/// The same as for [`verify`].
 pub fn verify_prepared(
     module: &ElfFile,
     target: &dyn LoadTarget,
@@ -131,14 +131,14 @@ pub fn verify_prepared(
     Ok(verified)
 }
 
-/// One finding. They are klpx's own faults or those of the files it was given, so the remedy is always the same.
+/// Makes a finding. The cause is a fault of klpx itself or of its input files, so the remedy is always the same.
 pub(crate) fn fault(code: &'static str, what: impl Into<String>, why: impl Into<String>) -> Diagnosis {
     Diagnosis::new(code, Class::Verification, what)
         .why(why)
         .remedy("do not load this module; check that the kernel files belong together, and report this")
 }
 
-/// The checks of what loads the module.
+/// The checks that simulate the loading of the module.
 pub(crate) struct Check<'c, 'd> {
     pub(crate) elf: &'c Elf<'d>,
     pub(crate) arch: Arch,

@@ -1,4 +1,4 @@
-//! What loads the module, simulated: modinfo, imports, livepatch symbols, ftrace, tables of special sections.
+//! Simulates the loading of the module: modinfo, imports, livepatch symbols, ftrace, tables of special sections.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use crate::file::{File, kind};
 use crate::unwind::{Unwind, is_end};
 use crate::{Check, VMLINUX, fault, inspect};
 
-/// How far behind a function its unwind data may end: padding.
+/// The most bytes of padding between the end of a function and the end of its unwind data.
 const PADDING: u64 = 64;
 
 impl Check<'_, '_> {
-    /// Everything that does not need the units.
+    /// Runs all checks that do not need the units.
     pub(crate) fn load(&mut self) {
         self.check_modinfo();
         self.check_needed_sections();
@@ -45,7 +45,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Every symbol that someone else defines is found, by the rules of whoever looks for it.
+    /// Checks that the loader or the livepatch core finds every symbol that the module does not define, by their rules.
     fn check_symbols(&mut self) {
         for id in self.elf.symbol_ids() {
             let name = String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned();
@@ -89,7 +89,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// As klp_find_object_symbol does it.
+    /// Resolves a symbol like klp_find_object_symbol.
     fn resolve(&mut self, object: &str, name: &str, sympos: u64) -> Option<u64> {
         let wrong = |why: String| {
             fault("klpx::verify-symbol", "a symbol that the kernel to be patched does not resolve", why)
@@ -110,8 +110,8 @@ impl Check<'_, '_> {
         None
     }
 
-    /// Every array entry names a function that is there and that ftrace can redirect to one that is in the module, and no
-    /// function twice.
+    /// Checks the array entries: each names an existing function that ftrace can redirect to a function of the module,
+    /// and no function appears twice.
     fn check_functions(&mut self) {
         let objects = self.module.objects.clone();
         if objects.is_empty() {
@@ -149,8 +149,8 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Special sections hold whole rows, each of which describes a place of a function, and none that a module may not
-    /// have.
+    /// Checks that special sections hold whole rows that each describe a place of a function, and that there is no
+    /// section that a module may not have.
     fn check_tables(&mut self) {
         let file = File::read(self.elf, self.arch);
         let rows = entries::rows(&file);
@@ -205,7 +205,8 @@ impl Check<'_, '_> {
         self.faults.push(fault("klpx::verify-special-section", what, why).place(Place::symbol(name)));
     }
 
-    /// Every function of a module with unwind data has a row in force where it begins, and its rows end with it.
+    /// Checks that every function of a module with unwind data has a row in force at its start, and that its rows end
+    /// with it.
     fn check_unwind(&mut self, file: &File<'_, '_>) {
         let tables = (self.elf.section_by_name(b".orc_unwind_ip"), self.elf.section_by_name(b".orc_unwind"));
         let (Some(places), Some(rows)) = tables else { return };
@@ -233,7 +234,7 @@ impl Check<'_, '_> {
             }
             let in_force = rows[..rows.partition_point(|(at, _)| *at <= body.start())].last();
             let covered = in_force.is_some_and(|(_, row)| !is_end(row));
-            // Behind the function its data ends, or the next function's begins.
+            // Behind the function, its unwind data ends or the next function's begins.
             let ended = rows.get(rows.partition_point(|(at, _)| *at < body.end)).is_some_and(|(at, row)| {
                 at - body.end < PADDING && (is_end(row) || begins.contains(&(body.section, *at)))
             });

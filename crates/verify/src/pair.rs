@@ -1,8 +1,9 @@
-//! The two builds of a unit side by side: which thing of the patched build is which of the original.
+//! Pairs the two builds of a unit: which thing of the patched build is which thing of the original.
 //!
-//! A name tells by itself where it stands once in each build. For all others (numbers that a compiler gives, one name in
-//! several files) the comparison that made the change set has to say so: its claims are inputs, and each is used so that
-//! a wrong one shows, as a function that differs without being replaced or as a reference that leads elsewhere.
+//! A name that occurs once in each build is enough. For all other names (numbers that a compiler gives, one name in
+//! several files) the comparison that made the change set has to provide the pair. These claims are inputs. Each claim
+//! is used so that a wrong claim shows, as a function that differs without being replaced or as a reference that leads
+//! to the wrong place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use crate::entries::{self, Row};
 use crate::file::{Body, File};
 use crate::unwind::Unwind;
 
-/// Where objtool and the linker know sets of BTF numbers (include/linux/btf_ids.h).
+/// The section in which objtool and the linker find sets of BTF numbers (include/linux/btf_ids.h).
 const TYPE_IDS: &[u8] = b".BTF_ids";
 
 /// A unit in both builds.
@@ -26,7 +27,7 @@ pub(crate) struct Pair<'e, 'd> {
     pub(crate) patched: File<'e, 'd>,
     pub(crate) claims: &'e BTreeMap<SymbolId, Option<SymbolId>>,
     pub(crate) gave_way: &'e BTreeSet<SymbolId>,
-    /// True for the module's own glue: all of it is new.
+    /// True for the module's own glue, all of which is new.
     pub(crate) glue: bool,
     /// Rows of special sections of both builds.
     pub(crate) rows: (Vec<Row>, Vec<Row>),
@@ -36,10 +37,10 @@ pub(crate) struct Pair<'e, 'd> {
     patched_names: BTreeMap<Key<'e>, Vec<SymbolId>>,
 }
 
-/// A name, and whether it is code's.
+/// A name, and whether it names code.
 type Key<'e> = (&'e [u8], bool);
 
-/// A name without what differs between two builds of one thing.
+/// Returns a name without the parts that differ between two builds of one thing.
 pub(crate) fn plain(name: &[u8]) -> &[u8] {
     type_id(name).unwrap_or_else(|| without_promotion(name))
 }
@@ -73,7 +74,7 @@ impl<'e, 'd> Pair<'e, 'd> {
         })
     }
 
-    /// What kbuild compiled for the module itself.
+    /// Reads an object that kbuild compiled for the module itself.
     pub(crate) fn glue(elf: &'e Elf<'d>) -> Option<Pair<'e, 'd>> {
         static NO_CLAIMS: BTreeMap<SymbolId, Option<SymbolId>> = BTreeMap::new();
         static NOTHING: BTreeSet<SymbolId> = BTreeSet::new();
@@ -93,7 +94,7 @@ impl<'e, 'd> Pair<'e, 'd> {
         })
     }
 
-    /// The thing of the original that a thing of the patched build is.
+    /// Returns the original's counterpart of a thing of the patched build.
     pub(crate) fn original_of(&self, body: Body) -> Option<Body> {
         self.patched.symbols(body).find_map(|id| self.original_symbol(id)).map(|id| self.original.body(id))
     }
@@ -114,7 +115,7 @@ impl<'e, 'd> Pair<'e, 'd> {
         }
     }
 
-    /// The names that the original has for a thing of the patched build, without hashes of promotion.
+    /// Returns the names of a thing of the original, without hashes of promotion.
     pub(crate) fn original_names(&self, original: Body) -> Vec<&'d [u8]> {
         self.original
             .symbols(original)
@@ -122,7 +123,7 @@ impl<'e, 'd> Pair<'e, 'd> {
             .collect()
     }
 
-    /// A thing's name in the patched build, for people; the place in its section where it has none.
+    /// Returns a thing's name in the patched build, for people; its place in the section if it has no name.
     pub(crate) fn name(&self, body: Body) -> String {
         let name =
             self.patched.symbols(body).next().map(|id| without_promotion(self.patched.elf.symbol_name(id)));
@@ -135,17 +136,17 @@ impl<'e, 'd> Pair<'e, 'd> {
         }
     }
 
-    /// True when another unit's thing takes the place of this one in the kernel: weak symbols.
+    /// Returns true if the kernel has another unit's thing in place of this thing: weak symbols.
     pub(crate) fn gave_way(&self, original: Body) -> bool {
         self.original.symbols(original).any(|id| self.gave_way.contains(&id))
     }
 
-    /// True for a thing that only this unit's code can name.
+    /// Returns true for a thing that only this unit's code can name.
     pub(crate) fn is_local(&self, body: Body) -> bool {
         self.patched.symbols(body).all(|id| self.patched.elf.symbol_binding(id) == elf::STB_LOCAL.0)
     }
 
-    /// The global thing that the patched build defines under a name.
+    /// Returns the global thing that the patched build defines under a name.
     pub(crate) fn global(&self, name: &[u8]) -> Option<Body> {
         let all = [true, false].into_iter().filter_map(|code| self.patched_names.get(&(plain(name), code)));
         let is_it = |&&id: &&SymbolId| {
@@ -155,7 +156,7 @@ impl<'e, 'd> Pair<'e, 'd> {
         all.flatten().find(is_it).map(|&id| self.patched.body(id))
     }
 
-    /// True when the original defines a global of this name.
+    /// Returns true if the original defines a global of this name.
     pub(crate) fn had_global(&self, name: &[u8]) -> bool {
         let all = [true, false].into_iter().filter_map(|code| self.names.get(&(plain(name), code)));
         all.flatten().any(|&id| self.original.elf.symbol_binding(id) != elf::STB_LOCAL.0)

@@ -1,13 +1,13 @@
-//! What a reference of the module means, beside the one that stands at the same place of the patched build.
+//! Compares a reference of the module with the reference at the same place of the patched build.
 //!
 //! | the patched build refers to | the module must refer to |
 //! |---|---|
 //! | a variable that the kernel has | the kernel's, by a livepatch symbol or its export; never to a copy |
 //! | a constant that the patch changes | its own copy |
-//! | a function that the kernel has | the kernel's, or its own copy by a call; never a copy whose address is kept, which goes with the module |
-//! | something that the patch adds | its own copy |
+//! | a function that the kernel has | the kernel's; or its own copy, only by a call: an address could outlive a copy |
+//! | a thing that the patch adds | its own copy |
 //! | a string, a constant without identity | its own copy |
-//! | what another file defines | the kernel's of that name, or the copy of what a unit of the patch adds under it |
+//! | a symbol of another file | the kernel's of that name, or the copy of a thing that a unit adds under that name |
 
 use klpx_normalize::elf::{Definition, SectionId, SymbolId};
 use klpx_normalize::name::canonical;
@@ -20,21 +20,21 @@ use crate::inspect::{self, LivepatchSymbol};
 use crate::pair::{Pair, plain};
 use crate::{VMLINUX, code};
 
-/// Where two references lead on.
+/// The pair of things to which two references lead.
 pub(crate) enum Leads {
     /// Out of the module.
     Nowhere,
-    /// To a copy, which has to be the same as what stands there.
+    /// To a copy, which has to equal its counterpart.
     To(Node),
 }
 
-/// What the module's reference leads to.
+/// The target of the module's reference.
 enum There {
-    /// A place of the module.
+    /// A place in the module.
     Copy(SectionId, i64),
-    /// A symbol that the livepatch core finds, and bytes from it.
+    /// A symbol that the livepatch core resolves, and the distance from it in bytes.
     Livepatch(LivepatchSymbol, i64),
-    /// A symbol that the module loader finds.
+    /// A symbol that the module loader resolves, and the distance from it in bytes.
     Import(String, i64),
     Number(i64),
 }
@@ -50,7 +50,8 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         &self.graph.pairs[self.unit]
     }
 
-    /// Whether two references mean the same, and where they lead on; or why not. `row` tells a row of a special section.
+    /// Compares the meaning of two references and returns where they lead, or why they differ. `row` is true for a row
+    /// of a special section.
     pub(crate) fn meaning(&self, ours: &Reference, theirs: &Reference, row: bool) -> Result<Leads, String> {
         let there = self.there(theirs)?;
         let patched = &self.pair().patched;
@@ -91,7 +92,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         })
     }
 
-    /// A copy of a thing of the patched build.
+    /// Accepts only a copy of a thing of the patched build.
     fn copy(&self, body: Body, delta: i64, there: &There) -> Result<Leads, String> {
         let &There::Copy(section, at) = there else {
             return Err(format!("{} became {}", self.name(body), there.text()));
@@ -106,7 +107,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         self.pair().name(body)
     }
 
-    /// A named thing that the unit defines. `called` is true where nobody keeps the address.
+    /// Checks a reference to a named thing that the unit defines. `called` is true if nobody keeps the address.
     fn thing(&self, body: Body, delta: i64, called: bool, there: &There) -> Result<Leads, String> {
         let pair = self.pair();
         let name = || self.name(body);
@@ -143,7 +144,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         }
     }
 
-    /// Whether a livepatch symbol is the kernel's thing that the original is.
+    /// Checks that a livepatch symbol is the kernel's thing for the given original.
     fn kernels(
         &self,
         body: Body,
@@ -163,7 +164,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         let found = target.addresses(&symbol.object, &symbol.name).unwrap_or_default();
         let Some(&address) = found.get(symbol.sympos.saturating_sub(1) as usize) else { return Ok(()) };
         if !named(&symbol.name) || from != delta {
-            // A set of BTF numbers is a label and, behind it, numbers with labels of their own.
+            // A set of BTF numbers is a label, followed by numbers with their own labels.
             let place = address.wrapping_add_signed(from).wrapping_add_signed(-delta);
             let there = target.names_at(&symbol.object, place);
             let key = canonical(symbol.name.as_bytes()).key();
@@ -187,7 +188,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         }
     }
 
-    /// A symbol that the unit does not define.
+    /// Checks a reference to a symbol that the unit does not define.
     fn outside(&self, symbol: SymbolId, delta: i64, called: bool, there: &There) -> Result<Leads, String> {
         let (pair, target) = (self.pair(), self.graph.target);
         let name = pair.patched.text(symbol);
@@ -216,7 +217,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
                     false => became(),
                 }
             }
-            // The glue names the new functions by aliases of its own.
+            // The glue names the new functions by aliases.
             &There::Copy(section, at) if pair.glue && delta == 0 => {
                 match self.graph.is_for_glue(&name, section, at) {
                     true => Ok(Leads::Nowhere),
@@ -242,14 +243,15 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         }
     }
 
-    /// True for a name that a unit of the same object adds, so that the kernel's, if it has one, is another thing.
+    /// Returns true for a name that a unit of the same object adds. The kernel's symbol of this name, if any, is a
+    /// different thing.
     fn is_added_here(&self, name: &str) -> bool {
         let own = self.graph.pairs.iter().filter(|unit| unit.object == self.pair().object);
         let mut added = own.filter_map(|unit| Some((unit, unit.global(name.as_bytes())?)));
         added.any(|(unit, body)| unit.original_of(body).is_none())
     }
 
-    /// What a branch to a veneer leads to: code that klpx writes where a branch does not reach.
+    /// Returns the target of a veneer that a branch leads to. klpx writes veneers where a branch does not reach.
     fn through_veneer(&self, branch: &Reference) -> Option<Target> {
         let copy = self.graph.copy;
         let veneer = code::veneer(copy.arch)?;
@@ -264,7 +266,8 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         right.then(|| references[0].target)
     }
 
-    /// True when a load reads a runtime constant: its variable, or a place of the kernel's code that holds it.
+    /// Returns true if a load reads a runtime constant: the variable itself, or a place of the kernel's code that holds
+    /// its value.
     pub(crate) fn reads_constant(&self, load: &Reference, name: &str) -> bool {
         let target = self.graph.target;
         match self.there(load) {

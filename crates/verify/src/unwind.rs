@@ -1,4 +1,4 @@
-//! Unwind data of x86_64 (`struct orc_entry`, arch/x86/include/asm/orc_types.h): which row is in force at each byte of a
+//! Unwind data of x86_64 (`struct orc_entry`, arch/x86/include/asm/orc_types.h): the row in force at each byte of a
 //! function.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::file::{Body, File};
 /// Bytes of a row.
 const SIZE: usize = 6;
 
-/// The rows of a file by section and place. An end of what lies before comes first at its place, as the loader sorts them
-/// (orc_sort_cmp in arch/x86/kernel/unwind_orc.c).
+/// The rows of a file by section and place. If a place has several rows, the end row of the preceding code comes first,
+/// as in the loader's order (orc_sort_cmp in arch/x86/kernel/unwind_orc.c).
 pub(crate) struct Unwind<'d>(BTreeMap<SectionId, Vec<(u64, &'d [u8])>>);
 
 impl<'d> Unwind<'d> {
@@ -31,13 +31,13 @@ impl<'d> Unwind<'d> {
         Unwind(found)
     }
 
-    /// The rows of a section.
+    /// Returns the rows of a section.
     pub(crate) fn rows(&self, section: SectionId) -> &[(u64, &'d [u8])] {
         self.0.get(&section).map_or(&[], Vec::as_slice)
     }
 
-    /// The rows in force in a function, by bytes from its start: each holds until the next one. A row that repeats the
-    /// one before it is left out, as objtool leaves it out.
+    /// Returns the rows in force in a function, by bytes from its start. Each row holds until the next row. A row that
+    /// repeats the previous row is left out, as objtool does.
     pub(crate) fn of(&self, body: Body) -> Vec<(u64, &'d [u8])> {
         let rows = self.rows(body.section);
         let mut found: Vec<(u64, &[u8])> = Vec::new();
@@ -52,7 +52,7 @@ impl<'d> Unwind<'d> {
     }
 }
 
-/// True for a row that says that nothing is known from here on.
+/// Returns true for a row that marks the end of known unwind data.
 pub(crate) fn is_end(row: &[u8]) -> bool {
     row.iter().all(|&byte| byte == 0)
 }

@@ -1,4 +1,4 @@
-//! What a command uses: time, its own processor time apart from its children's, memory of all of them together.
+//! Measures a command: its time, its own processor time without its children's, and the memory of all of them together.
 
 use std::fs;
 use std::process::{Command, ExitStatus, Stdio};
@@ -8,26 +8,26 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// How often a running command is looked at.
+/// Interval between samples of a running command.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// What compilers and assemblers are called by the kernel (proc_pid_comm(5)).
+/// The kernel's names of compiler and assembler processes (proc_pid_comm(5)).
 const COMPILERS: [&str; 5] = ["cc1", "as", "clang", "clang-19", "clang-22"];
 
-/// One run of a command.
+/// The measurements of one run of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     /// Wall clock.
     pub(super) elapsed: Duration,
     /// Processor time of the process itself, without its children.
     pub(super) own: Duration,
-    /// Wall clock during which a compiler ran below it, to the nearest look.
+    /// Wall clock during which a descendant compiler ran, to the nearest sample.
     pub(super) compiling: Duration,
-    /// Most resident memory of the process and its descendants at one time, in bytes.
+    /// Most resident memory of the process and its descendants together at one time, in bytes.
     pub(super) memory: u64,
 }
 
-/// The fastest of some runs.
+/// Returns the fastest of some runs.
 pub(super) fn best(runs: u32, mut command: impl FnMut() -> Command) -> Result<Usage> {
     let mut best: Option<Usage> = None;
     for _ in 0..runs.max(1) {
@@ -39,7 +39,7 @@ pub(super) fn best(runs: u32, mut command: impl FnMut() -> Command) -> Result<Us
     best.context("no run")
 }
 
-/// Runs a command that must succeed.
+/// Measures a command that must succeed.
 pub(super) fn measure(command: &mut Command) -> Result<Usage> {
     let (usage, status) = measure_any(command.stderr(Stdio::null()))?;
     if !status.success() {
@@ -48,7 +48,7 @@ pub(super) fn measure(command: &mut Command) -> Result<Usage> {
     Ok(usage)
 }
 
-/// Runs a command to its end and looks at it meanwhile.
+/// Runs a command to its end and takes samples meanwhile.
 pub(super) fn measure_any(command: &mut Command) -> Result<(Usage, ExitStatus)> {
     let start = Instant::now();
     let mut child = command
@@ -72,7 +72,7 @@ pub(super) fn measure_any(command: &mut Command) -> Result<(Usage, ExitStatus)> 
     Ok((usage, status))
 }
 
-/// Takes a sample; true when a compiler runs. A process that has ended meanwhile has nothing to show.
+/// Takes a sample and returns true if a compiler runs. A process that has ended meanwhile adds nothing.
 fn look(process: u32, usage: &mut Usage) -> bool {
     usage.own = own_time(process).unwrap_or(usage.own);
     let family = family(process);
@@ -86,7 +86,7 @@ fn is_compiler(process: u32) -> bool {
     COMPILERS.contains(&name.trim_end())
 }
 
-/// The time that a process has used (proc_pid_stat(5), utime and stime).
+/// Returns the processor time that a process has used (proc_pid_stat(5), utime and stime).
 fn own_time(process: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let ticks: u64 = stat
@@ -102,7 +102,7 @@ fn own_time(process: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / second))
 }
 
-/// Resident bytes of a process (proc_pid_statm(5)).
+/// Returns the resident bytes of a process (proc_pid_statm(5)).
 fn resident(process: u32) -> Option<u64> {
     let pages: u64 =
         fs::read_to_string(format!("/proc/{process}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
@@ -110,7 +110,7 @@ fn resident(process: u32) -> Option<u64> {
     Some(pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?)
 }
 
-/// A process and its descendants.
+/// Returns a process and its descendants.
 fn family(process: u32) -> Vec<u32> {
     let mut found = vec![process];
     let mut next = 0;

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: a livepatch for a kernel that klpx has never seen, for one that it knows, and the survey of a
-//! kernel's inlining, in time, memory and disk, beside goals and peers.
+//! `cargo xtask bench`: measures a livepatch for a kernel that klpx has never seen, a livepatch for a known kernel, and
+//! the survey of a kernel's inlining. Shows time, memory and disk use beside goals and peers.
 
 mod measure;
 mod peers;
@@ -44,16 +44,16 @@ pub(crate) struct Args {
 struct Row {
     what: String,
     ours: Usage,
-    /// Whose time it is beside ours, and what it used.
+    /// The name of a peer, and the peer's measurements.
     peer: Option<(&'static str, Usage)>,
-    /// Seconds that it should take at most.
+    /// The most seconds that the row should take.
     goal: Option<f64>,
 }
 
-/// One livepatch of a series of builds: what it is called, its patch, the most seconds for it on a stock kernel.
+/// One livepatch of a series of builds: its name, its patch, and the most seconds for it on a stock kernel.
 type Livepatch = (&'static str, &'static str, f64);
 
-/// In this order, beginning with an empty cache.
+/// The livepatches in the order of the builds, beginning with an empty cache.
 const LIVEPATCHES: [Livepatch; 5] = [
     ("first patch, nothing cached", "01-proc-string/version.patch", 60.0),
     ("second patch, another unit", "02-md-run/md-run.patch", 10.0),
@@ -61,11 +61,11 @@ const LIVEPATCHES: [Livepatch; 5] = [
     ("another patch of a known unit", "05-static-data/md-unit.patch", 6.0),
     ("a header of several units", "08-header/HEADER", 90.0),
 ];
-/// What a kernel is to take of the disk beside its source, in MB; klpx's own time for a known unit, in seconds; memory
-/// of klpx and its children, in MB.
+/// The goals: a kernel's disk use besides its source, in MB; klpx's own time for a known unit, in seconds; memory of
+/// klpx and its children, in MB.
 const GOALS: (u64, f64, u64) = (400, 1.5, 800);
 
-/// Measures and prints a table.
+/// Measures everything and prints a table.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
@@ -87,7 +87,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(true)
 }
 
-/// Livepatches with a cache of their own.
+/// Measures livepatches with a separate cache.
 fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> Result<Vec<Row>> {
     let output = workspace.cache_dir("bench")?;
     let cache = tempfile::Builder::new().prefix(".cache-").tempdir_in(&workspace.cache)?;
@@ -134,7 +134,7 @@ fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -
     Ok(rows)
 }
 
-/// The time that the kernel's own build takes, in a tree of its own.
+/// Measures the kernel's own build in a separate tree.
 fn whole_build(workspace: &Workspace, built: &Built) -> Result<Usage> {
     let mut step = ui::step("the kernel's build");
     let scratch = tempfile::Builder::new().prefix(".build-").tempdir_in(&workspace.cache)?;
@@ -149,14 +149,14 @@ fn whole_build(workspace: &Workspace, built: &Built) -> Result<Usage> {
     Ok(usage)
 }
 
-/// The folder of the only kernel in a cache where its copy of the source lies.
+/// Returns the copy of the source in the folder of the only kernel in a cache.
 fn source_copies(cache: &Path) -> Result<PathBuf> {
     let kernels = std::fs::read_dir(cache.join("kernels"))?;
     let source = kernels.flatten().map(|entry| entry.path().join("src")).find(|path| path.is_dir());
     source.context("no copy of the source in klpx's cache")
 }
 
-/// Bytes that a tree takes on the disk; a file with several names counts once.
+/// Returns the bytes that a tree takes on the disk. A file with several names counts once.
 fn disk_use(tree: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut seen = std::collections::BTreeSet::new();

@@ -1,4 +1,5 @@
-//! Others at the same work, in the same run: the kernel's own comparison of objects, tools that read the same DWARF.
+//! Measures other tools at the same work in the same run: the kernel's own comparison of objects, and tools that read
+//! the same DWARF.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,14 +12,14 @@ use crate::klpx::Klpx;
 use crate::process;
 use crate::ui;
 
-/// What counts inlined functions, or at least reads the same DWARF to its end, beside `klpx inline-check`.
+/// Tools that count inlined functions, or at least read the same DWARF to its end, beside `klpx inline-check`.
 const SURVEYORS: [(&str, &[&str]); 2] =
     [("pfunct", &["--total_inline_stats"]), ("llvm-dwarfdump-22", &["--statistics"])];
 
-/// Seconds that a peer may take.
+/// The most time that a peer may take, in seconds.
 const PATIENCE: u32 = 120;
 
-/// The survey of a file, and each peer on the same file in the same run.
+/// Measures the survey of a file, and each peer on the same file in the same run.
 pub(super) fn inlining(runs: u32, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
     let mut step = ui::step("inlining");
     step.at("klpx inline-check");
@@ -50,7 +51,7 @@ fn file_name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The comparison of two objects, and the kernel's own of the same pair where the build tree's objtool can do it.
+/// Measures klpx's comparison of two objects, and the kernel's own comparison if the build tree's objtool can do it.
 pub(super) fn analysis(runs: u32, klpx: &Klpx, tree: &Path, original: &Path, patched: &Path) -> Result<Row> {
     let mut step = ui::step("analysis");
     let ours = best(runs, || {
@@ -70,8 +71,8 @@ pub(super) fn analysis(runs: u32, klpx: &Klpx, tree: &Path, original: &Path, pat
     Ok(Row { what: format!("analysis of two objects ({size} MB)"), ours, peer, goal: None })
 }
 
-/// The kernel's own comparison: two checksum runs and one diff by objtool, where the build tree's objtool can. What it
-/// says when it refuses the pair comes along.
+/// Measures the kernel's own comparison: two checksum runs and one diff by objtool, if the build tree's objtool can do
+/// them. If objtool refuses the pair, its message is returned as well.
 fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<(Usage, Option<String>)>> {
     let objtool = tree.join("tools/objtool/objtool");
     if !Command::new(&objtool)
@@ -95,12 +96,12 @@ fn peer(tree: &Path, original: &Path, patched: &Path) -> Result<Option<(Usage, O
         total.memory = total.memory.max(usage.memory);
     };
     for (object, copy) in &pair {
-        // It writes into its input.
+        // objtool writes into its input.
         std::fs::copy(object, copy)?;
         add(measure(Command::new(&objtool).args(["klp", "checksum"]).arg(copy))?);
     }
     let mut diff = Command::new(&objtool);
-    // It reads Module.symvers where it is.
+    // objtool reads Module.symvers from its working directory.
     diff.current_dir(tree)
         .args(["klp", "diff"])
         .arg(&pair[0].1)

@@ -1,4 +1,4 @@
-//! A livepatch for a kernel that was built with lists: it replaces a function while ftrace counts the calls of it.
+//! A livepatch for a kernel that was built with lists: the livepatch replaces a function while ftrace counts its calls.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,12 +17,13 @@ use crate::tried::Tried;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// The livepatch's name, and that of its patch in the fixtures.
+/// The name of the livepatch and of its patch in the fixtures.
 const NAME: &str = "raid1-size";
-/// What klpx says of a function that is not as the kernel has it.
+/// klpx's code for a function that differs from the kernel's.
 const DIFFERS: &str = "klpx::kernel-differs";
 
-/// klpx compiles without lists when nothing tells of them: the unit is not the kernel's then, and that is seen.
+/// Checks that klpx refuses a unit that it compiled without the kernel's lists: nothing told klpx about the lists, so
+/// the unit differs from the kernel's.
 pub(super) fn refused_without_lists(
     workspace: &Workspace,
     klpx: &Klpx,
@@ -43,8 +44,8 @@ pub(super) fn refused_without_lists(
     Ok(tried(built, "consistent-without", title, failures, start))
 }
 
-/// A livepatch replaces one function, whose callers are not replaced, and ftrace sees every call of it before, with and
-/// after it. `lists` is for a build tree that does not tell of them.
+/// Checks that a livepatch replaces one function without its callers, and that ftrace sees every call of it before,
+/// during and after. `lists` is needed if the build tree does not name its lists.
 pub(super) fn seen_by_ftrace(
     workspace: &Workspace,
     klpx: &Klpx,

@@ -1,4 +1,5 @@
-//! Real fixes as patches: one for each `.c` file that differs between two sources of one stable series. Builds nothing.
+//! Makes patches of real fixes: one for each `.c` file that differs between two sources of one stable series. Builds
+//! nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,19 +9,19 @@ use diffy::DiffOptions;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
-/// One file's part of a point release. It may not be a whole change: the patch of one file out of a larger one.
+/// One file's part of a point release. The patch of one file may be only a part of a larger change.
 #[derive(Clone, Debug)]
 pub(super) struct Fix {
     /// The file in the source.
     pub(super) path: String,
-    /// A name for the livepatch, short enough for a module.
+    /// The name for the livepatch, short enough for a module.
     pub(super) name: String,
     /// The patch.
     pub(super) patch: PathBuf,
 }
 
-/// Writes the patches into a folder. `only` names the files that are looked at, such as those that a configuration
-/// compiles; all of the source without it.
+/// Writes the patches into a folder. `only` names the files to compare, such as those that a configuration compiles;
+/// without it, all files of the source are compared.
 pub(super) fn make(old: &Path, new: &Path, folder: &Path, only: Option<&[String]>) -> Result<Vec<Fix>> {
     fs::create_dir_all(folder)?;
     let mut paths = match only {
@@ -32,7 +33,7 @@ pub(super) fn make(old: &Path, new: &Path, folder: &Path, only: Option<&[String]
     let mut fixes = Vec::new();
     for path in paths.into_iter().filter(|path| !left_out(path)) {
         let [before, after] = [old, new].map(|tree| tree.join(&path));
-        // A file that came or went is no fix of one file.
+        // A file that was added or removed is not a fix of one file.
         if !before.is_file() || !after.is_file() {
             continue;
         }
@@ -49,7 +50,7 @@ pub(super) fn make(old: &Path, new: &Path, folder: &Path, only: Option<&[String]
     Ok(fixes)
 }
 
-/// Every `.c` file of a source.
+/// Returns every `.c` file of a source.
 fn sources(tree: &Path) -> Result<Vec<String>> {
     let mut paths = Vec::new();
     for entry in WalkDir::new(tree) {
@@ -62,8 +63,8 @@ fn sources(tree: &Path) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Half of the files are kept back, to judge by what nobody has looked at: those whose path's SHA-256 begins with an
-/// odd byte.
+/// Returns true for files that are kept back as unseen test data. The SHA-256 of such a file's path begins with an odd
+/// byte, so half of the files are kept back.
 fn left_out(path: &str) -> bool {
     Sha256::digest(path.as_bytes())[0] % 2 == 1
 }
@@ -74,7 +75,7 @@ fn difference(path: &str, before: &[u8], after: &[u8]) -> Vec<u8> {
     options.create_patch_bytes(before, after).to_bytes()
 }
 
-/// The file's own name with a few digits of its path's hash: several files have one name.
+/// Returns the file's name with a few digits of its path's hash, because several files have one name.
 fn name_of(path: &str) -> String {
     let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     let hash = blake3::hash(path.as_bytes()).to_hex();

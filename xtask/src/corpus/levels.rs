@@ -1,20 +1,21 @@
-//! What change sets hold at each level of the stabilised rebuild, by why: what the patch edits, what holds a copy of that,
-//! what depends on what changed, and what only the compiler shuffled.
+//! Counts the functions of change sets at each level of the stabilised rebuild, by cause: functions that the patch
+//! edits, functions that inline an edited one, functions that depend on a changed one, and functions that only the
+//! compiler changed.
 
 use std::collections::BTreeSet;
 
 use super::record::{Build, Ending, Known};
 use crate::ui;
 
-/// The report's words for causes, by what they mean here.
+/// The report's words for causes, grouped into classes.
 const CLASSES: [(&str, &[&str]); 3] = [
     ("inlines an edited one", &["inlines"]),
     ("depends on a changed one", &["relies-on", "called-by"]),
-    // Not in debug information, or nothing that the patch does leads to it.
+    // Debug information gives no cause, or the cause does not come from the patch.
     ("foreign", &["inlined-no-longer", "inlines-otherwise", "otherwise", ""]),
 ];
 
-/// The change sets of some levels.
+/// The change sets at some levels.
 #[derive(Default)]
 pub(super) struct Table {
     levels: Vec<Level>,
@@ -22,19 +23,19 @@ pub(super) struct Table {
 
 struct Level {
     name: String,
-    /// The livepatches, by the path of the fix.
+    /// The builds with a livepatch, by the path of the fix.
     built: Vec<(String, Build)>,
 }
 
 impl Table {
-    /// Adds what a level gave.
+    /// Adds the results of a level.
     pub(super) fn add<'a>(&mut self, name: &str, fixes: impl Iterator<Item = (&'a str, Known)>) {
         let built = fixes.filter_map(|(path, known)| Some((path.to_owned(), known.build?)));
         let built = built.filter(|(_, build)| build.ending == Ending::Built).collect();
         self.levels.push(Level { name: name.to_owned(), built });
     }
 
-    /// Prints the table, over the fixes that are built at every level, and every foreign function.
+    /// Prints the table over the fixes that are built at every level, and every foreign function.
     pub(super) fn show(&self) {
         let paths = |level: &Level| level.built.iter().map(|(path, _)| path.clone()).collect::<BTreeSet<_>>();
         let common = self.levels.iter().map(paths).reduce(|a, b| &a & &b).unwrap_or_default();
@@ -84,7 +85,7 @@ fn size(build: &Build) -> usize {
     build.changed.len() + build.new.len()
 }
 
-/// The class of a cause.
+/// Returns the class of a cause.
 fn is(cause: &str) -> &'static str {
     let class = CLASSES.iter().find(|(_, causes)| causes.contains(&cause));
     class.map_or("foreign", |(title, _)| title)

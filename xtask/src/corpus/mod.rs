@@ -1,6 +1,6 @@
-//! `cargo xtask corpus`: real fixes of a stable series, one file each, on one of the fixture kernels. klpx is run on every
-//! one of them, at several levels of the stabilised rebuild if asked for, and every module is loaded and unloaded in a
-//! guest. For a stock kernel the distribution's own next kernel says what the code should be.
+//! `cargo xtask corpus`: tries real fixes of a stable series, one file each, on one of the fixture kernels. klpx builds
+//! a livepatch for every fix, at several levels of the stabilised rebuild on request. A guest loads and unloads every
+//! module. For a stock kernel, the code is compared with the distribution's own next kernel.
 
 mod fixes;
 mod levels;
@@ -26,9 +26,9 @@ use successor::Successor;
 
 /// Files that a kernel's configuration compiles, in `kernel-fixtures/corpus`.
 const LISTS: &[(&str, &str)] = &[("debian-6.12", "cloud-6.12.list")];
-/// Livepatches that one guest loads.
+/// Number of livepatches that one guest loads.
 const PER_BOOT: usize = 40;
-/// What a guest does with each of them: its module's object is loaded where this machine has the hardware for it.
+/// The guest's script for each livepatch: the patched module is loaded if the machine has the hardware for it.
 const SCRIPT: &str = r#"
 for module in OBJECTS; do
     [ ! -f "/modules/$module.chain" ] || while read -r name; do
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     klpx: Option<PathBuf>,
 }
 
-/// Runs the corpus. `Ok(false)`: something failed.
+/// Runs the corpus. Returns `Ok(false)` if something failed.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
@@ -95,7 +95,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let mut fixes = fixes::make(&built.source.tree, &next.tree, &folder.join("patches"), list.as_deref())?;
     fixes.retain(|fix| args.only.is_empty() || args.only.iter().any(|text| fix.path.contains(text)));
     if built.release.is_none() {
-        // What a build tree has no object of, its configuration does not compile.
+        // The configuration does not compile files for which the build tree has no object.
         fixes.retain(|fix| built.tree.join(&fix.path).with_extension("o").is_file());
     }
     fixes.truncate(args.limit.unwrap_or(usize::MAX));
@@ -124,7 +124,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         for (number, fix) in fixes.iter().enumerate() {
             corpus.build(fix, &format!("{} {}/{}", level.unwrap_or_default(), number + 1, fixes.len()))?;
         }
-        // The modules of the last level are those that a user would get.
+        // A user would get the modules of the last level.
         if at + 1 == levels.len() {
             corpus.in_guests(&fixes)?;
         }
@@ -136,7 +136,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(good)
 }
 
-/// The paths that are looked at; all of the source when nothing names them.
+/// Returns the paths of the files to try; `None` for all of the source.
 fn list(workspace: &Workspace, args: &Args) -> Result<Option<Vec<String>>> {
     let known = LISTS.iter().find(|(kernel, _)| *kernel == args.kernel);
     let own = known.map(|(_, file)| workspace.fixtures("corpus").join(file));
@@ -152,13 +152,13 @@ struct Corpus<'a> {
     built: &'a Built,
     successor: Option<Successor>,
     folder: PathBuf,
-    /// The level of the stabilised rebuild; klpx's own when none is named.
+    /// The level of the stabilised rebuild; `None` for klpx's own choice.
     level: Option<String>,
     records: Records,
 }
 
 impl Corpus<'_> {
-    /// Goes on at a level, with what is known of it.
+    /// Switches to a level, with the known results of it.
     fn begin(&mut self, level: Option<&str>, folder: &Path, again: bool) -> Result<()> {
         self.level = level.map(str::to_owned);
         self.folder = level.map_or_else(|| folder.to_owned(), |level| folder.join(level));
@@ -183,7 +183,7 @@ impl Corpus<'_> {
         self.records.of(&fix.path).cloned().unwrap_or_default()
     }
 
-    /// True when an earlier run has all that is asked for. A module that is gone is to be made again.
+    /// Returns true if an earlier run has all requested results. A missing module has to be made again.
     fn is_done(&self, fix: &Fix) -> bool {
         let known = self.known(fix);
         let compared = self.successor.is_none() || known.successor.is_some();
@@ -193,7 +193,7 @@ impl Corpus<'_> {
         })
     }
 
-    /// Builds one, unless an earlier run has, and compares it with the next kernel.
+    /// Builds the livepatch of a fix, unless an earlier run has built it, and compares it with the next kernel.
     fn build(&mut self, fix: &Fix, at: &str) -> Result<()> {
         if self.is_done(fix) {
             return Ok(());
@@ -233,7 +233,7 @@ impl Corpus<'_> {
         self.records.add(&fix.path, Known { build: Some(build), successor: compared, guest: None })
     }
 
-    /// Loads and unloads the modules that no guest has had yet.
+    /// Loads and unloads the modules that no guest has loaded yet.
     fn in_guests(&mut self, fixes: &[Fix]) -> Result<()> {
         let mut tasks = Vec::new();
         for fix in fixes {
@@ -284,7 +284,7 @@ impl Corpus<'_> {
         })
     }
 
-    /// The tables; false when something failed.
+    /// Prints the tables; returns false if something failed.
     fn show(&self, fixes: &[Fix]) -> bool {
         ui::heading("results");
         let known: Vec<(&Fix, Known)> = fixes.iter().map(|fix| (fix, self.known(fix))).collect();
@@ -317,7 +317,7 @@ impl Corpus<'_> {
         count(Ending::Failed) == 0 && bad == 0 && self.compared(&known)
     }
 
-    /// What the next kernel says; true when nothing is left unexplained.
+    /// Prints the comparison with the next kernel; returns true if nothing is left unexplained.
     fn compared(&self, known: &[(&Fix, Known)]) -> bool {
         if self.successor.is_none() {
             return true;
@@ -345,7 +345,7 @@ impl Corpus<'_> {
     }
 }
 
-/// Removes what klpx kept of a run, which only the comparison wanted: `<workspace>/work/<run>`.
+/// Removes the files of a run that klpx kept for the comparison: `<workspace>/work/<run>`.
 fn remove_work(objects: &[klpx::Objects]) -> Result<()> {
     for objects in objects {
         let mut folders = objects.patched.ancestors();
@@ -361,7 +361,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("can't read {}", file.display()))
 }
 
-/// What an outcome amounts to.
+/// Converts an outcome of klpx into a build's record.
 fn judge(outcome: &klpx::Outcome) -> Build {
     let report = outcome.report.clone().unwrap_or_default();
     let code = report.errors.first().map(|problem| problem.code.clone());

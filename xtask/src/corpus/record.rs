@@ -1,4 +1,4 @@
-//! What became of each fix, one line of JSON an event, so that an interrupted run goes on where it was.
+//! Records the results of each fix, one line of JSON for each event, so that an interrupted run can be continued.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,19 +12,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Ending {
-    /// There is a module.
+    /// A module was built.
     Built,
-    /// No code and no data changes.
+    /// No code and no data changed.
     NothingChanged,
-    /// The patch of this one file is no whole change: its source does not compile, or it does not apply.
+    /// The patch of one file is not a whole change: it does not apply, or its source does not compile.
     NoWholePatch,
-    /// klpx says why it makes no module.
+    /// klpx gave a reason for making no module.
     Refused,
-    /// Anything else.
+    /// Any other ending.
     Failed,
 }
 
-/// The exit codes of `klpx build` (documented in `klpx build --help`), and what they mean here.
+/// The exit codes of `klpx build` (documented in `klpx build --help`), and their endings.
 const EXITS: &[(i32, Ending)] = &[
     (0, Ending::Built),
     (3, Ending::NoWholePatch),
@@ -32,11 +32,11 @@ const EXITS: &[(i32, Ending)] = &[
     (5, Ending::NothingChanged),
     (6, Ending::Refused),
 ];
-/// The one failed build that is the patch's doing.
+/// The only failed build that the patch itself causes.
 const DOES_NOT_COMPILE: &str = "klpx::patched-source-does-not-compile";
 
 impl Ending {
-    /// Every one, with its word in tables.
+    /// Every ending, with its word in tables.
     pub(super) const ALL: [(Ending, &str); 5] = [
         (Ending::Built, "built"),
         (Ending::NothingChanged, "nothing changed"),
@@ -45,7 +45,7 @@ impl Ending {
         (Ending::Failed, "failed"),
     ];
 
-    /// From the exit code and the diagnosis' code.
+    /// Returns the ending for an exit code and the diagnosis' code.
     pub(super) fn of(exit: Option<i32>, code: Option<&str>) -> Ending {
         let known = EXITS.iter().find(|(known, _)| Some(*known) == exit);
         match known {
@@ -60,48 +60,48 @@ impl Ending {
     }
 }
 
-/// What klpx made of a fix.
+/// klpx's result for a fix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Build {
     pub(super) ending: Ending,
-    /// The diagnosis' code, where there is one.
+    /// The diagnosis' code, if there is one.
     pub(super) code: Option<String>,
-    /// Its first line, or the last one that was said.
+    /// The line with the code, or else the last line of the output.
     pub(super) said: String,
     pub(super) seconds: f64,
-    /// `object:function` of those replaced, and of those added.
+    /// Replaced functions, and below them added functions, as `object:function`.
     pub(super) changed: Vec<String>,
     pub(super) new: Vec<String>,
-    /// Why functions are there that the patch does not edit.
+    /// Causes of functions that the patch does not edit.
     #[serde(default)]
     pub(super) causes: Vec<Caused>,
 }
 
-/// Why a function is in a change set.
+/// The cause of a function in a change set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Caused {
     /// `object:function`.
     pub(super) function: String,
-    /// The report's word for it; empty where debug information says nothing.
+    /// The report's word for the cause; empty if debug information gives none.
     pub(super) cause: String,
-    /// The same for people.
+    /// The cause in words for people.
     pub(super) why: String,
 }
 
-/// What a guest said of a module, or what a comparison found: nothing when all is well.
+/// The result of a guest or of a comparison: without failures if all is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Judged {
-    /// What is wrong.
+    /// Everything that is wrong.
     pub(super) failures: Vec<String>,
-    /// What was looked at, by kind.
+    /// Numbers of checked things, by kind.
     #[serde(default)]
     pub(super) counts: BTreeMap<String, usize>,
-    /// What is not equal and accounted for.
+    /// Differences that are accounted for.
     #[serde(default)]
     pub(super) explained: Vec<String>,
 }
 
-/// All that is known of a fix.
+/// Everything that is known about a fix.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Known {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +112,7 @@ pub(super) struct Known {
     pub(super) successor: Option<Judged>,
 }
 
-/// A line of the file: what is new about one fix.
+/// A line of the file: new results of one fix.
 #[derive(Serialize, Deserialize)]
 struct Line {
     path: String,
@@ -120,7 +120,7 @@ struct Line {
     known: Known,
 }
 
-/// The file with what is known.
+/// The file with the results.
 #[derive(Default)]
 pub(super) struct Records {
     file: PathBuf,
@@ -128,7 +128,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Reads what an earlier run left. A line that was cut off does not count.
+    /// Reads the results of an earlier run. An incomplete line does not count.
     pub(super) fn open(file: &Path) -> Result<Records> {
         let text = fs::read_to_string(file).unwrap_or_default();
         let mut records = Records { file: file.to_path_buf(), known: BTreeMap::new() };
@@ -140,7 +140,7 @@ impl Records {
 
     fn take(&mut self, line: Line) {
         let known = self.known.entry(line.path).or_default();
-        // Another build makes what was said of the last one void.
+        // A new build makes results of the last one void.
         if line.known.build.is_some() {
             *known = line.known;
             return;
@@ -149,7 +149,7 @@ impl Records {
         known.successor = line.known.successor.or(known.successor.take());
     }
 
-    /// What is known of a fix.
+    /// Returns the known results of a fix.
     pub(super) fn of(&self, path: &str) -> Option<&Known> {
         self.known.get(path)
     }

@@ -1,5 +1,5 @@
-//! The distribution's own next kernel as a witness: its functions are what the fix makes of them where the same builders
-//! compiled it. What differs there and is not in the module must be explained by something else that changed.
+//! Uses the distribution's own next kernel as a witness: it has the fixed functions as the same builders compiled them.
+//! If a function differs there and is not in the module, something else that changed must explain the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ use crate::kernel::Built;
 use crate::klpx::Objects;
 use klpx_guest::Modules;
 
-/// The next kernel, and what is other in its source.
+/// The next kernel, and the differences in its source.
 pub(super) struct Successor {
     built: Built,
     modules: Modules,
@@ -23,24 +23,24 @@ pub(super) struct Successor {
     changed: BTreeSet<String>,
 }
 
-/// The two builds of one unit, and what they are made of.
+/// The two builds of one unit, and its changed sources.
 struct Unit {
     object: String,
     original: PathBuf,
     patched: PathBuf,
-    /// Sources that it includes and that changed too.
+    /// Included sources that also changed.
     others: Vec<String>,
 }
 
 impl Successor {
-    /// Looks at what differs between the sources.
+    /// Compares the two sources.
     pub(super) fn new(old: &Path, built: Built) -> Result<Successor> {
         let modules = Modules::read(&built.debug_modules_root())?;
         let changed = differing(old, &built.source.tree)?;
         Ok(Successor { built, modules, changed })
     }
 
-    /// Compares the units of a run with the next kernel, and the module that was made of them, if there is one.
+    /// Compares the units of a run with the next kernel. Also compares the module, if there is one.
     pub(super) fn judge(
         &self,
         path: &str,
@@ -70,7 +70,7 @@ impl Successor {
         })
     }
 
-    /// The next kernel's file with an object.
+    /// Returns the next kernel's file for an object.
     fn image(&self, object: &str) -> Result<ElfFile> {
         let file = match object {
             "vmlinux" => self.built.vmlinux(),
@@ -79,7 +79,8 @@ impl Successor {
         ElfFile::open(&file).map_err(|failure| anyhow::anyhow!("{failure}"))
     }
 
-    /// Every function of a unit: what the next kernel has otherwise than the original is in the module.
+    /// Checks every function of a unit: if the next kernel's code differs from the original, the function must be in
+    /// the module.
     fn unit_in(&self, unit: &Unit, build: &Build, made: bool, judged: &mut Judged) -> Result<()> {
         let image = self.image(&unit.object)?;
         let before = verdicts(&unit.original, &image)?;
@@ -111,13 +112,13 @@ impl Successor {
         Ok(())
     }
 
-    /// Every function of the module.
+    /// Checks every function of the module.
     fn module_in(&self, unit: &Unit, build: &Build, module: &Path, judged: &mut Judged) -> Result<()> {
         let image = self.image(&unit.object)?;
         let of_module = verdicts(module, &image)?;
         for item in build.changed.iter().chain(&build.new) {
             let Some(name) = item.strip_prefix(&format!("{}:", unit.object)) else { continue };
-            // Several units of one object: a function is of one of them, and compared once.
+            // An object has several units. A function belongs to one of them, and is compared once.
             let Some(verdict) = of_module.get(name) else { continue };
             *judged.counts.entry("functions of the module".to_owned()).or_default() += 1;
             if *verdict != Verdict::Equal {
@@ -127,7 +128,7 @@ impl Successor {
         Ok(())
     }
 
-    /// A function that the next kernel has otherwise.
+    /// Records a function that differs in the next kernel, with the explanation if there is one.
     fn explain(
         &self,
         unit: &Unit,
@@ -142,7 +143,7 @@ impl Successor {
         };
         match unit.others.first() {
             Some(other) => judged.explained.push(format!("{what}: {other} changed too")),
-            // Nobody calls it under this name in either kernel: a weak function that another unit overrides.
+            // No kernel uses the function under this name: it is a weak function that another unit overrides.
             None if verdict == Verdict::Absent && original == Some(Verdict::Absent) => {
                 judged.explained.push(format!("{what}: nor was it before"));
             }
@@ -151,16 +152,17 @@ impl Successor {
     }
 }
 
-/// The diagnosis of a patch that is said to change nothing.
+/// The diagnosis of a patch that changes nothing according to klpx.
 const NOTHING: &str = "klpx::nothing-changed";
 
-/// The function that a name's code belongs to: its cold part and its padding are not called by anybody else.
+/// Returns the function to which a name's code belongs. Only the function itself uses its cold part and its padding.
 fn owner(name: &str) -> &str {
     let name = name.strip_prefix("__pfx_").unwrap_or(name);
     name.strip_suffix(".cold").unwrap_or(name)
 }
 
-/// What the image has under each function's name; a name that stands several times is equal where all of it are.
+/// Compares each function with the image, by name. A name that occurs several times is equal only if all occurrences
+/// are.
 fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, Verdict>> {
     let opened = ElfFile::open(file).map_err(|failure| anyhow::anyhow!("{failure}"))?;
     let ours = opened.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
@@ -173,7 +175,7 @@ fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, Verdict>> {
     Ok(found)
 }
 
-/// The sources that a unit includes, as paths in the source: what the compiler wrote beside kbuild's object.
+/// Returns the sources that a unit includes, as paths in the source. The compiler lists them beside kbuild's object.
 fn included(original: &Path) -> Result<Vec<String>> {
     // <workspace>/units/<object>, <workspace>/build/<object>, <workspace>/src.
     let text = original.to_string_lossy();
@@ -187,7 +189,7 @@ fn included(original: &Path) -> Result<Vec<String>> {
     Ok(words.map(|word| word.trim_end_matches(')').to_owned()).collect())
 }
 
-/// Files of both sources that differ.
+/// Returns the files of both sources that differ.
 fn differing(old: &Path, new: &Path) -> Result<BTreeSet<String>> {
     let mut changed = BTreeSet::new();
     for entry in WalkDir::new(old) {

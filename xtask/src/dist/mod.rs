@@ -1,4 +1,4 @@
-//! Packages of klpx and klpx-host: binaries, pages, completions, packages for dpkg and rpm, bills of materials.
+//! Makes packages of klpx and klpx-host: binaries, pages, completions, packages for dpkg and rpm, bills of materials.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     maintainer: String,
 }
 
-/// Where all goes, below the top of the workspace; the manifests name pages and completions there.
+/// The folder for all files, below the top of the workspace. The manifests name pages and completions there.
 const FOLDER: &str = "target/dist";
 /// The section of klpx-host's pages: administration.
 const SECTION: &str = "8";
@@ -39,7 +39,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The end of its file's name, which is also klpx's word for it.
+    /// Returns the file's extension, which is also klpx's word for the form.
     pub(crate) fn extension(self) -> &'static str {
         match self {
             Form::Deb => "deb",
@@ -70,8 +70,8 @@ impl Program {
         }
     }
 
-    /// What it is compiled for. klpx-host needs nothing of the host, not even a C library; a toolchain without musl
-    /// makes it from glibc's archive.
+    /// Returns the target of the compilation. klpx-host needs nothing of the host, not even a C library. A toolchain
+    /// without musl makes klpx-host with glibc's archive.
     fn target(self) -> Result<String> {
         let of = |library: &str| format!("{}-unknown-linux-{library}", std::env::consts::ARCH);
         if self == Program::Klpx {
@@ -83,7 +83,7 @@ impl Program {
         Ok(of(if musl.is_dir() { "musl" } else { "gnu" }))
     }
 
-    /// The binary, with the list of its crates inside.
+    /// Builds the binary, with the list of its crates inside.
     fn build(self, workspace: &Workspace) -> Result<PathBuf> {
         let mut command = AUDITABLE.command(workspace)?;
         command.args(["build", "--release", "--quiet", "--package", self.name()]);
@@ -99,7 +99,7 @@ impl Program {
         Ok(binary)
     }
 
-    /// Its pages and completions, in `man` and `completions` of the folder.
+    /// Writes pages and completions into `man` and `completions` of the folder.
     fn texts(self, binary: &Path, folder: &Path) -> Result<()> {
         let (pages, completions) = (folder.join("man"), folder.join("completions"));
         for folder in [&pages, &completions] {
@@ -136,7 +136,7 @@ impl Program {
         Ok(())
     }
 
-    /// The package, made from what is built.
+    /// Makes the package from the built files.
     fn package(self, workspace: &Workspace, form: Form, maintainer: &str) -> Result<PathBuf> {
         let folder = workspace.root.join(FOLDER);
         let mut command = match form {
@@ -151,10 +151,10 @@ impl Program {
                 command
             }
         };
-        // The file has the name that its distribution gives one.
+        // The packaging tool gives the file its distribution's usual name.
         let scratch = tempfile::tempdir_in(&folder)?;
         command.args(["--target", &self.target()?, "--output"]).arg(scratch.path());
-        // Same inputs, same bytes.
+        // The same inputs give the same bytes.
         command.env("SOURCE_DATE_EPOCH", date(workspace)?);
         process::output(&mut command).with_context(|| format!("can't package {}", self.name()))?;
         let made = fs::read_dir(scratch.path())?.next();
@@ -165,14 +165,14 @@ impl Program {
     }
 }
 
-/// The time of the last change of the source, in seconds since 1970.
+/// Returns the time of the last change of the source, in seconds since 1970.
 fn date(workspace: &Workspace) -> Result<String> {
     let mut git = Command::new("git");
     git.current_dir(&workspace.root).args(["log", "-1", "--format=%ct"]);
     Ok(process::output(&mut git)?.trim().to_owned())
 }
 
-/// A changelog in Debian's form (deb-changelog(5)), which says where the whole one is.
+/// Returns a changelog in Debian's form (deb-changelog(5)), which names the place of the full changelog.
 fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
     let date = process::output(
         Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{date}")),
@@ -182,7 +182,7 @@ fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
     Ok(format!("{name} ({version}-1) unstable; urgency=medium\n\n{text}\n\n -- {maintainer}  {date}"))
 }
 
-/// Compresses the pages of a folder, as packages have them.
+/// Compresses the pages of a folder, as in packages.
 fn compress(pages: &Path) -> Result<()> {
     let pages = fs::read_dir(pages)?.map(|page| Ok(page?.path())).collect::<Result<Vec<_>>>()?;
     let plain = pages.iter().filter(|page| page.extension().is_some_and(|end| end != "gz"));
@@ -196,12 +196,12 @@ fn page(command: &clap::Command, folder: &Path) -> Result<()> {
     Ok(fs::write(folder.join(format!("{name}.{SECTION}")), text)?)
 }
 
-/// `klpx-host` without shared libraries, as a guest needs it.
+/// Builds `klpx-host` without shared libraries, for a guest.
 pub(crate) fn host_binary(workspace: &Workspace) -> Result<PathBuf> {
     Program::Host.build(workspace)
 }
 
-/// Packages of klpx-host, made and looked at.
+/// Makes and checks packages of klpx-host.
 pub(crate) fn host(workspace: &Workspace, form: Form) -> Result<PathBuf> {
     made(workspace, Program::Host, form, MAINTAINER)
 }
@@ -216,7 +216,7 @@ fn made(workspace: &Workspace, program: Program, form: Form, maintainer: &str) -
     Ok(file)
 }
 
-/// Makes everything, and tries the packages in a guest. `Ok(false)`: one of them does not work.
+/// Makes everything, and tries the packages in a guest. Returns `Ok(false)` if a package does not work.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     packages::ensure(&[Need::Packages])?;
     let mut files = Vec::new();
@@ -234,7 +234,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     installed(workspace, files)
 }
 
-/// The bill of materials. The tool writes one beside the manifest of every crate of the workspace.
+/// Makes the bill of materials. The tool writes one beside the manifest of every crate of the workspace.
 fn bill(workspace: &Workspace, program: Program) -> Result<()> {
     const FILE: &str = "bom.json";
     let root = &workspace.root;
@@ -283,7 +283,7 @@ fn installed(workspace: &Workspace, mut files: Vec<(String, Vec<u8>)>) -> Result
     Ok(verdict.good())
 }
 
-/// What lintian says and the packages do not follow, each with the reason.
+/// Lintian's tags that the packages do not follow, each with the reason.
 const LINTIAN: [(&str, &str); 2] = [
     (
         "shared-library-lacks-prerequisites",
@@ -291,10 +291,10 @@ const LINTIAN: [(&str, &str); 2] = [
     ),
     ("initial-upload-closes-no-bugs", "nobody uploads the packages to Debian"),
 ];
-/// The same for rpmlint.
+/// The file of exceptions for rpmlint.
 const RPMLINT: &str = "xtask/src/dist/rpmlint.toml";
 
-/// Looks at a package as its distribution would.
+/// Checks a package as its distribution would.
 pub(crate) fn lint(workspace: &Workspace, package: &Path, form: Form) -> Result<()> {
     let mut command = match form {
         Form::Deb => {

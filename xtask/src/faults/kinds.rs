@@ -1,4 +1,4 @@
-//! The kinds of faults.
+//! The kinds of faults that are put into modules.
 
 use fastrand::Rng;
 use klpx_klp_emit::writer::{Place, Relocatable, Relocation, Section, Sym};
@@ -6,17 +6,17 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::special::TableKind;
 use object::elf;
 
-/// What became of the wish for a fault.
+/// The result of an attempt to make a fault.
 pub(super) enum Made {
-    /// The module has nothing that it could be put into.
+    /// The module has nothing into which the fault could be put.
     Nothing,
-    /// Nothing reads what it changed.
+    /// Nothing reads the changed part.
     Harmless,
-    /// It was put in.
+    /// The fault was put into the module.
     Fault(String),
 }
 
-/// A kind: its name, and what puts one in.
+/// A kind of fault: its name, and the function that makes one.
 type Kind = (&'static str, fn(&mut Relocatable, &mut Rng) -> Made);
 
 /// Every kind.
@@ -36,12 +36,12 @@ pub(super) const KINDS: [Kind; 13] = [
     ("a section's flags", other_flags),
 ];
 
-/// Sections that hold the module: loaded, and read by the kernel or run.
+/// Returns true for sections of the module itself: they are loaded, and the kernel reads or runs them.
 fn is_loaded(section: &Section) -> bool {
     section.flags & elf::SHF_ALLOC.0 != 0 && !is_note(section)
 }
 
-/// Notes and version strings, which nothing acts on.
+/// Returns true for notes and version strings, on which nothing acts.
 fn is_note(section: &Section) -> bool {
     section.name.starts_with(b".note") || section.name == b".comment"
 }
@@ -50,7 +50,7 @@ fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Any relocation of a loaded section: section, table, number.
+/// Picks any relocation of a loaded section: section, table, number.
 fn pick(module: &Relocatable, random: &mut Rng) -> Option<(usize, usize, usize)> {
     let all: Vec<(usize, usize, usize)> = (module.sections.iter().enumerate())
         .filter(|(_, section)| is_loaded(section))
@@ -110,7 +110,7 @@ fn other_symbol(module: &mut Relocatable, random: &mut Rng) -> Made {
     Made::Fault(what)
 }
 
-/// A livepatch symbol that names another one of the name.
+/// Changes a livepatch symbol to name a different symbol of the same name.
 fn twin(module: &mut Relocatable, random: &mut Rng) -> Made {
     let all: Vec<usize> =
         (0..module.symbols.len()).filter(|&n| module.symbols[n].place == Place::Livepatch).collect();
@@ -166,7 +166,7 @@ fn other_type(module: &mut Relocatable, random: &mut Rng) -> Made {
     ];
     let now = relocation(module, at).kind;
     let kind = kinds[random.usize(..kinds.len())];
-    // The loader treats the two alike.
+    // The loader treats the two types alike.
     let alike = |kind| [elf::R_X86_64_PC32.0, elf::R_X86_64_PLT32.0].contains(&kind);
     if kind == now || alike(kind) && alike(now) {
         return Made::Nothing;
@@ -176,7 +176,8 @@ fn other_type(module: &mut Relocatable, random: &mut Rng) -> Made {
     Made::Fault(what)
 }
 
-/// Where a byte is that something reads: in a thing with a name and a size, or in a section of strings, constants or rows.
+/// Flips a bit of a byte that something reads: in a named and sized thing, or in a section of strings, constants or
+/// rows.
 fn flipped_byte(module: &mut Relocatable, random: &mut Rng) -> Made {
     let all: Vec<usize> = (0..module.sections.len())
         .filter(|&n| is_loaded(&module.sections[n]) && !module.sections[n].data.is_empty())
@@ -194,7 +195,7 @@ fn flipped_byte(module: &mut Relocatable, random: &mut Rng) -> Made {
     if harmless { Made::Harmless } else { Made::Fault(what) }
 }
 
-/// Code that no symbol covers: what fills the gaps between functions.
+/// Returns true for bytes that no symbol covers: they fill the gaps between functions.
 fn is_padding(module: &Relocatable, s: usize, at: usize) -> bool {
     let section = &module.sections[s];
     let covers = |symbol: &klpx_klp_emit::writer::Symbol| {
@@ -206,7 +207,7 @@ fn is_padding(module: &Relocatable, s: usize, at: usize) -> bool {
     (code || arrays) && !module.symbols.iter().any(covers)
 }
 
-/// Zeroes behind the end of a string, up to the next place that something refers to.
+/// Returns true for zeroes behind the end of a string, up to the next place to which something refers.
 fn is_behind_text(module: &Relocatable, s: usize, at: usize) -> bool {
     let section = &module.sections[s];
     if section.name != b".rodata" || section.data[at] != 0 {
@@ -224,7 +225,7 @@ fn is_behind_text(module: &Relocatable, s: usize, at: usize) -> bool {
     text.is_some_and(|end| bytes[..end].is_ascii() && bytes[end..].iter().all(|&byte| byte == 0))
 }
 
-/// What a modinfo line says to people.
+/// Returns true for a modinfo line that is only for people.
 fn is_free_text(section: &Section, at: usize) -> bool {
     if section.name != b".modinfo" {
         return false;
@@ -235,7 +236,7 @@ fn is_free_text(section: &Section, at: usize) -> bool {
     !read.iter().any(|key| line.starts_with(key))
 }
 
-/// An entry of a special section: section, size, number.
+/// Picks an entry of a special section: section, size, number.
 fn entry(module: &Relocatable, random: &mut Rng) -> Option<(usize, usize, usize)> {
     let size = |section: &Section| -> Option<usize> {
         let kind = TableKind::of(Arch::X86_64, &section.name)?;
@@ -272,7 +273,7 @@ fn dropped_entry(module: &mut Relocatable, random: &mut Rng) -> Made {
     Made::Fault(what)
 }
 
-/// Takes bytes out of a section, with their relocations.
+/// Removes bytes from a section, together with their relocations.
 fn cut(section: &mut Section, start: usize, size: usize) {
     section.data.drain(start..start + size);
     let (start, size) = (start as u64, size as u64);
@@ -303,7 +304,7 @@ fn doubled_entry(module: &mut Relocatable, random: &mut Rng) -> Made {
     Made::Fault(what)
 }
 
-/// Relocations of the arrays that lead to functions: section, table, number.
+/// Returns the relocations of the arrays that lead to functions: section, table, number.
 fn array_functions(module: &Relocatable) -> Vec<(usize, usize, usize)> {
     let mut found = Vec::new();
     for (s, section) in
@@ -314,7 +315,7 @@ fn array_functions(module: &Relocatable) -> Vec<(usize, usize, usize)> {
                 let Some(symbol) = one.symbol.map(|symbol| &module.symbols[symbol.0]) else { continue };
                 let Place::In(of) = symbol.place else { continue };
                 let code = module.sections[of.0].flags & elf::SHF_EXECINSTR.0 != 0;
-                // The name stands right before the function.
+                // The name's pointer stands right before the function's.
                 let name = table.relocations.iter().any(|other| other.offset + 8 == one.offset);
                 if code && name {
                     found.push((s, t, r));
@@ -342,7 +343,7 @@ fn swapped_functions(module: &mut Relocatable, random: &mut Rng) -> Made {
     Made::Fault(what)
 }
 
-/// An entry without name and function ends the array there.
+/// Clears an array entry's name and function, which ends the array there.
 fn left_out(module: &mut Relocatable, random: &mut Rng) -> Made {
     let all = array_functions(module);
     if all.is_empty() {

@@ -1,8 +1,9 @@
-//! `cargo xtask faults`: single faults put into finished modules of real patches, and whether verification finds each.
+//! `cargo xtask faults`: puts single faults into finished modules of real patches, and checks that verification finds
+//! each.
 //!
-//! Every module is built by klpx for a fixture kernel, with the objects that it was verified against kept. Then the same
-//! verification runs on copies of the module that differ in one thing. A fault that is not found is shown; what can't
-//! matter is told by kind, before the verification is asked.
+//! klpx builds every module for a fixture kernel and keeps the objects that the module was verified against. Then the
+//! same verification runs on copies of the module that each differ in one place. A fault that is not found is shown.
+//! Changes that can't matter are recognised by kind before the verification runs.
 
 mod kinds;
 
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     klpx: Option<PathBuf>,
 }
 
-/// Patches of scenarios that differ in kind: many functions, a module, special sections, names, constants, callers.
+/// Patches of scenarios of different kinds: many functions, a module, special sections, names, constants, callers.
 const SCENARIOS: [&str; 6] = [
     "02-md-run",
     "03-module-function",
@@ -51,7 +52,7 @@ const SCENARIOS: [&str; 6] = [
     "25-without-ftrace",
 ];
 
-/// How often each kind of fault was made, and how often it was found, can't matter, or was missed.
+/// Counts for a kind of fault: found, harmless and missed faults.
 #[derive(Default)]
 struct Tally {
     found: usize,
@@ -59,7 +60,7 @@ struct Tally {
     missed: Vec<String>,
 }
 
-/// Tries faults. `Ok(false)`: one that matters was not found.
+/// Tries faults. Returns `Ok(false)` if a fault that matters was not found.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let [kernel] = kernel::select(std::slice::from_ref(&args.kernel))?[..] else { bail!("one kernel") };
     packages::ensure(kernel.needs)?;
@@ -98,7 +99,7 @@ fn patches(workspace: &Workspace, named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Builds a module, with what it was verified against.
+/// Builds a module, and keeps the objects that it was verified against.
 fn module(klpx: &Klpx, built: &Built, (patch, name): (&Path, &str), output: &Path) -> Result<Report> {
     let outcome = klpx.run(&Build {
         built,

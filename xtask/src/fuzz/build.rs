@@ -1,4 +1,4 @@
-//! Building the targets: on stable Rust, with LLVM's coverage instrumentation in everything that runs in them.
+//! Builds the fuzz targets on stable Rust, with LLVM's coverage instrumentation in all their code.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::process;
 
-/// What `cargo fuzz --sanitizer none` gives the compiler: counters of edges, operands of comparisons, and checks that
-/// a release does not have.
+/// The flags that `cargo fuzz --sanitizer none` gives the compiler: counters of edges, operands of comparisons, and
+/// checks that a release does not have.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -20,17 +20,17 @@ const FLAGS: [&str; 8] = [
     "-Coverflow-checks=on",
 ];
 
-/// What the programs are for.
+/// The purpose of the programs.
 #[derive(Clone, Copy)]
 pub(crate) enum Profile {
-    /// To see that they build.
+    /// The build only shows that the programs compile.
     Quick,
-    /// To run.
+    /// The programs are to be run.
     Fast,
 }
 
 impl Profile {
-    /// cargo's name of the profile, and of the folder.
+    /// Returns cargo's names of the profile and of its folder.
     fn names(self) -> [&'static str; 2] {
         match self {
             Profile::Quick => ["dev", "debug"],
@@ -39,19 +39,19 @@ impl Profile {
     }
 }
 
-/// Where everything about fuzzing is kept.
+/// Returns the folder for everything about fuzzing.
 pub(crate) fn home(root: &Path) -> PathBuf {
     root.join("target/fuzz")
 }
 
-/// Builds all targets. Gives the folder with the programs.
+/// Builds all targets. Returns the folder with the programs.
 pub(crate) fn run(root: &Path, profile: Profile) -> Result<PathBuf> {
     let triple = triple()?;
     let [profile, folder] = profile.names();
     let target = home(root).join("build");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root.join("tests/fuzz"));
-    // With a target, flags are for the programs and not for what runs while they are built.
+    // With an explicit target, the flags do not apply to programs that run during the build.
     cargo.args(["build", "--locked", "--quiet", "--profile", profile, "--target", &triple]);
     cargo.arg("--target-dir").arg(&target);
     cargo.env("RUSTFLAGS", FLAGS.join(" ")).env_remove("CARGO_ENCODED_RUSTFLAGS");
@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Path, profile: Profile) -> Result<PathBuf> {
     Ok(target.join(triple).join(folder))
 }
 
-/// The machine, as rustc calls it.
+/// Returns rustc's name for the machine.
 fn triple() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = process::output(Command::new(rustc).arg("-vV"))?;

@@ -1,8 +1,10 @@
-//! `cargo xtask fuzz`: random inputs to whatever reads files that others wrote, led by which code they reach.
+//! `cargo xtask fuzz`: gives random inputs to all code that reads files of other programs, guided by the code that they
+//! reach.
 //!
-//! The targets are programs of `tests/fuzz`, built with libFuzzer. Each runs for some time from a few small inputs
-//! (`seeds`) and from what earlier runs found worth keeping (`target/fuzz/corpus`). An input that makes a target panic,
-//! take long or take much memory is a finding: it is kept in `target/fuzz/findings`, and tried again by each later run.
+//! The targets are programs of `tests/fuzz`, built with libFuzzer. Each target runs for some time, beginning with a few
+//! small inputs (`seeds`) and with inputs that earlier runs found worth keeping (`target/fuzz/corpus`). If an input
+//! makes a target panic, take long or take much memory, it is a finding. Findings are kept in `target/fuzz/findings`,
+//! and each later run tries them again.
 
 mod build;
 #[path = "../../../crates/klp-emit/tests/kallsyms_tables/mod.rs"]
@@ -43,7 +45,7 @@ struct Target {
     seeds: Kind,
 }
 
-/// Every target, and what its first inputs are.
+/// Every target, and the kind of its first inputs.
 const TARGETS: &[Target] = &[
     Target { name: "elf", seeds: Kind::Objects },
     Target { name: "dwarf", seeds: Kind::Objects },
@@ -56,10 +58,10 @@ const TARGETS: &[Target] = &[
     Target { name: "texts", seeds: Kind::Texts },
 ];
 
-/// What the fuzz targets are built with: a compiler for libFuzzer.
+/// The needs for building the fuzz targets: a compiler for libFuzzer.
 pub(crate) const NEEDS: &[Need] = &[Need::Fuzz];
 
-/// Builds the targets and runs them. `Ok(false)`: there is a finding.
+/// Builds the targets and runs them. Returns `Ok(false)` if there is a finding.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let targets = select(&args.target)?;
     packages::ensure(NEEDS)?;
@@ -102,15 +104,15 @@ fn select(names: &[String]) -> Result<Vec<&'static Target>> {
     Ok(TARGETS.iter().filter(wanted).collect())
 }
 
-/// Where a target's inputs are.
+/// The folders of a target's inputs.
 pub(crate) struct Folders {
-    /// Inputs that reach code which no other does, kept between runs.
+    /// Inputs that reach code that no other input reaches, kept between runs.
     pub(crate) corpus: PathBuf,
-    /// Made anew by each run.
+    /// The first inputs, which each run makes again.
     pub(crate) seeds: PathBuf,
-    /// Inputs that a target failed on, in this run or an earlier one.
+    /// Inputs on which a target failed, in this run or an earlier one.
     pub(crate) findings: PathBuf,
-    /// What libFuzzer says.
+    /// libFuzzer's output.
     pub(crate) log: PathBuf,
 }
 
@@ -129,7 +131,7 @@ impl Folders {
     }
 }
 
-/// Runs targets, `jobs` at a time. Outcomes are in the order of the targets.
+/// Runs targets, `jobs` at a time. Returns the outcomes in the order of the targets.
 fn in_parallel(
     targets: &[&'static Target],
     jobs: usize,
@@ -156,7 +158,7 @@ fn in_parallel(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// Says what was found and how to see it again.
+/// Prints each finding and the command that repeats it; returns true if there is none.
 fn report(targets: &[&Target], outcomes: &[Outcome], programs: &Path) -> bool {
     let mut good = true;
     for (target, outcome) in targets.iter().zip(outcomes) {

@@ -1,5 +1,5 @@
-//! The first inputs of the targets: small files of every kind that a target reads, made by the tools that make such files
-//! in earnest.
+//! Makes the first inputs of the targets: small files of every kind that a target reads, made by the usual tools for
+//! such files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::packages::Need;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// What makes seeds.
+/// The needs for making seeds.
 pub(crate) const NEEDS: &[Need] = &[Need::Gcc, Need::Clang, Need::Source];
 
-/// What kind of file a target reads.
+/// The kind of file that a target reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Objects and images with debug information.
@@ -26,9 +26,9 @@ pub(crate) enum Kind {
     Modules,
     /// Linked images with tables of kallsyms, and objects.
     Images,
-    /// Bitcode of ThinLTO, one file or two.
+    /// One or two files of ThinLTO bitcode.
     Bitcode,
-    /// Remarks of LLVM, and its IR.
+    /// LLVM's remarks and its IR.
     Remarks,
     /// Patches.
     Patches,
@@ -50,7 +50,7 @@ impl Kind {
         Kind::Texts,
     ];
 
-    /// The folder of the seeds.
+    /// Returns the name of the seeds' folder.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Objects => "objects",
@@ -81,7 +81,7 @@ const TEXTS: [(&str, &str); 4] = [
 const KERNEL_CODE: &[&str] =
     &["-O2", "-fno-pic", "-mcmodel=kernel", "-ffunction-sections", "-fdata-sections"];
 
-/// Writes the seeds of all kinds anew.
+/// Removes the old seeds and writes the seeds of all kinds.
 pub(crate) fn write(workspace: &Workspace, home: &Path) -> Result<()> {
     let seeds = home.join("seeds");
     let _ = fs::remove_dir_all(&seeds);
@@ -105,9 +105,9 @@ pub(crate) fn write(workspace: &Workspace, home: &Path) -> Result<()> {
 }
 
 struct Maker {
-    /// The folders of all kinds.
+    /// The folder that contains the folders of all kinds.
     seeds: PathBuf,
-    /// Where tools run.
+    /// The folder in which tools run.
     scratch: PathBuf,
 }
 
@@ -120,7 +120,7 @@ impl Maker {
         process::output(Command::new(program).args(arguments).current_dir(&self.scratch))
     }
 
-    /// Takes a file as a seed of some kinds.
+    /// Copies a file as a seed of some kinds.
     fn take(&self, name: &str, kinds: &[Kind]) -> Result<()> {
         for kind in kinds {
             let to = self.seeds.join(kind.name()).join(name);
@@ -143,7 +143,7 @@ impl Maker {
             self.run(compiler, &arguments)?;
             self.take(name, &[Kind::Objects, Kind::Modules, Kind::Images])?;
         }
-        // The same types as BTF.
+        // The same types, as BTF.
         self.run("gcc", &["-O2", "-gbtf", "-c", "-o", "types.o", "unit.c"])?;
         self.run("objcopy", &["--dump-section", ".BTF=types", "types.o"])?;
         self.run("objcopy", &["--add-section", ".BTF=types", "gcc-5.o", "btf.o"])?;
@@ -161,7 +161,7 @@ impl Maker {
         self.take("livepatch.ko", &[Kind::Modules])
     }
 
-    /// Links twice: kallsyms holds addresses of the image that it is a part of.
+    /// Links twice, because kallsyms contains addresses of the image that it is a part of.
     fn images(&self) -> Result<()> {
         self.put("text.s", ".text\n.globl _text\n_text: .skip 16\n")?;
         self.run("gcc", &["-c", "text.s"])?;
@@ -214,7 +214,7 @@ impl Maker {
         Ok(())
     }
 
-    /// The small patches of the fixtures.
+    /// Copies the small patches of the fixtures.
     fn patches(&self, fixtures: &Path) -> Result<()> {
         let patches = walkdir::WalkDir::new(fixtures).sort_by_file_name();
         for (n, entry) in patches.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! One target's run, and what libFuzzer says of it.
+//! One target's run, and libFuzzer's output about it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,37 +12,37 @@ use crate::fuzz::Folders;
 use crate::process;
 use crate::ui::Step;
 
-/// Megabytes that a target may take.
+/// The most memory of a target, in megabytes.
 const MEMORY: u32 = 2048;
-/// Seconds that a target may take for one input.
+/// The most time that a target may take for one input, in seconds.
 const SLOW: u32 = 10;
 /// The least limit of an input's size, in bytes.
 const SIZE: u64 = 4096;
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Inputs that were tried.
+    /// Number of tried inputs.
     pub(crate) executions: u64,
-    /// The same in a second.
+    /// Tried inputs in a second.
     rate: u64,
-    /// Edges of the code that some input reached.
+    /// Number of edges of the code that some input reached.
     coverage: u64,
-    /// The input that ended the run.
+    /// The input that ended the run, if any.
     pub(crate) finding: Option<Finding>,
 }
 
-/// An input that a target must not fail on.
+/// An input on which a target failed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// The file.
+    /// The input's file.
     pub(crate) input: PathBuf,
     /// What happened, in a line.
     pub(crate) why: String,
 }
 
 impl Outcome {
-    /// Aligned figures.
+    /// Returns the aligned figures.
     pub(crate) fn line(&self) -> String {
         let findings = usize::from(self.finding.is_some());
         let (executions, rate, edges) = (self.executions, self.rate, self.coverage);
@@ -50,7 +50,7 @@ impl Outcome {
     }
 }
 
-/// Runs a target until the time is over or something is found.
+/// Runs a target until the time is over or there is a finding.
 pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut Step) -> Result<Outcome> {
     let _ = fs::remove_file(&folders.log);
     let mut command = Command::new(program);
@@ -66,7 +66,7 @@ pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut 
     let mut prefix = OsString::from("-artifact_prefix=");
     prefix.push(folders.findings.join(""));
     command.arg(prefix);
-    // More threads make what one input reaches depend on the others.
+    // With more threads, the code that one input reaches would depend on the other inputs.
     command.env("RAYON_NUM_THREADS", "1").env("RUST_BACKTRACE", "1");
     let mut said = Said::default();
     let ended = process::logged(&mut command, &folders.log, |line| {
@@ -79,19 +79,19 @@ pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut 
     }
 }
 
-/// The size of the largest file of a folder.
+/// Returns the size of the largest file of a folder.
 fn largest(folder: &Path) -> Result<u64> {
     let entries = fs::read_dir(folder).with_context(|| format!("can't read {}", folder.display()))?;
     let sizes = entries.map(|entry| Ok(entry?.metadata()?.len()));
     Ok(sizes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default())
 }
 
-/// What libFuzzer has said up to now.
+/// libFuzzer's output so far.
 #[derive(Default)]
 struct Said {
     outcome: Outcome,
     why: Option<String>,
-    /// The line before told of a panic.
+    /// The place of a panic that the previous line told.
     panicked: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Each mutant against the tests that reach it.
+//! Runs each mutant against the tests that reach it.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -13,17 +13,18 @@ use crate::mutants::tests::Test;
 use crate::mutants::tree::SWITCH;
 use crate::ui;
 
-/// How many tests of one executable run in one process: few, because the process does not stop at the first failure.
+/// The number of tests of one executable that run in one process. It is small because the process does not stop at the
+/// first failure.
 const BATCH: usize = 6;
 
-/// A mutant that makes a test run this much longer than without it is seen: the test would never end.
+/// If a mutant makes a test run this many times longer than usual, the mutant counts as seen: the test would never end.
 const PATIENCE: u32 = 20;
 
-/// What became of a mutant.
+/// The outcome for a mutant.
 pub(crate) enum Outcome {
-    /// One of these tests fails, or does not end.
+    /// This test, or a test that ran with it, fails or does not end.
     Caught(String),
-    /// None of so many tests that reach it fails.
+    /// All of this many tests that reach the mutant pass.
     Missed(usize),
 }
 
@@ -38,15 +39,15 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A mutant and what became of it.
+/// A mutant and its outcome.
 pub(crate) struct Verdict {
-    /// Its number.
+    /// The mutant's number.
     pub(crate) mutant: usize,
-    /// What became of it.
+    /// The mutant's outcome.
     pub(crate) outcome: Outcome,
 }
 
-/// Tries mutants, `jobs` at a time. Verdicts are in the order of `mutants`.
+/// Tries mutants, `jobs` at a time. Returns the verdicts in the order of `mutants`.
 pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<Verdict>> {
     let mut step = ui::step("mutants");
     let next = AtomicUsize::new(0);
@@ -77,8 +78,8 @@ pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<
     done.into_iter().map(|(_, verdict)| verdict).collect()
 }
 
-/// Runs the tests that reach a mutant until some fail. `seen` counts the mutants that each test saw before: mutants stand
-/// beside others of their kind, so the test that saw the most comes first, then the fastest.
+/// Runs the tests that reach a mutant until one fails. `seen` counts the mutants that each test saw before. Similar
+/// mutants stand together, so the test that saw the most comes first, then the fastest.
 fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<Outcome> {
     let reaches = |&n: &usize| tests[n].reaches.contains(&mutant);
     let mut reaching: Vec<usize> = (0..tests.len()).filter(reaches).collect();
@@ -101,7 +102,7 @@ fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<Outcom
     Ok(Outcome::Missed(count))
 }
 
-/// True when the tests don't all pass in time with the mutant on.
+/// Returns true if not all tests pass in time with the mutant on.
 fn fails(batch: &[&Test], mutant: usize) -> Result<bool> {
     let usual: Duration = batch.iter().map(|test| test.takes).sum();
     let limit = usual * PATIENCE + Duration::from_secs(10);

@@ -1,10 +1,10 @@
-//! Mutation audit: single faults put into the code that decides what is in a livepatch, and which of them the tests
+//! Mutation audit: puts single faults into the code that decides what is in a livepatch, and finds those that the tests
 //! without a kernel see.
 //!
-//! The faults are data (`tests/mutants/*.toml`). All of them are compiled into one copy of the workspace, where a
-//! variable of the environment switches one of them on; the product's own source never has them. Each test first runs
-//! by itself to find the mutants whose code it reaches. Then each mutant runs against the tests that reach it, the
-//! fastest first, until one fails.
+//! The faults are data (`tests/mutants/*.toml`). All of them are compiled into one copy of the workspace, where an
+//! environment variable switches one of them on; the product's own source never has them. Each test first runs by
+//! itself, to find the mutants whose code it reaches. Then each mutant runs against the tests that reach it until one
+//! fails. The tests that saw the most mutants run first, then the fastest.
 
 mod audit;
 mod table;
@@ -18,7 +18,7 @@ use crate::mutants::table::Mutant;
 use crate::ui;
 use crate::workspace::Workspace;
 
-/// The least share of mutants that tests must see, in percent, not counting those that are explained as equivalent.
+/// The least share of mutants that tests must see, in percent. Mutants that are explained as equivalent do not count.
 const GOAL: usize = 95;
 
 /// `cargo xtask mutants`.
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     all: bool,
 }
 
-/// Runs the audit. `Ok(false)` when fewer mutants are seen than [`GOAL`] asks for.
+/// Runs the audit. Returns `Ok(false)` if fewer mutants are seen than [`GOAL`] demands.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let mutants = table::load(&workspace.root)?;
     let chosen: Vec<usize> = (0..mutants.len())

@@ -1,5 +1,5 @@
-//! The mutants as data: `tests/mutants/CRATE.toml`. A mutant whose place in the source is not found, or is found
-//! twice, is an error: the table follows the code.
+//! Reads the mutants from data: `tests/mutants/CRATE.toml`. If a mutant's place in the source is missing or not unique,
+//! it is an error, so the table has to follow the code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,22 +16,22 @@ struct Table {
     mutant: Vec<Row>,
 }
 
-/// One mutant as written.
+/// One mutant as the table has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
     /// File below the crate's `src`.
     file: String,
-    /// What the fault does. No two mutants say the same.
+    /// The effect of the fault, unique among all mutants.
     what: String,
     /// The expression, or the whole statements with the last `;` or `}`, that the fault replaces.
     find: String,
-    /// A text before `find`, such as `fn items`, where `find` alone stands more than once in the file.
+    /// A text before `find`, such as `fn items`, if `find` alone occurs more than once in the file.
     #[serde(default)]
     after: Option<String>,
-    /// What stands in its place.
+    /// The replacement for `find`.
     with: String,
-    /// Why no test can see the fault, where none can.
+    /// The reason why no test can see the fault, if none can.
     #[serde(default)]
     equivalent: Option<String>,
 }
@@ -43,20 +43,20 @@ pub(crate) struct Mutant {
     pub(crate) krate: String,
     /// The source file, below the repository.
     pub(crate) file: PathBuf,
-    /// What the fault does.
+    /// The effect of the fault.
     pub(crate) what: String,
-    /// The bytes of the file that it replaces.
+    /// The range of replaced bytes in the file.
     pub(crate) place: Range<usize>,
-    /// The line of the first of them.
+    /// The line of the first replaced byte.
     line: usize,
-    /// What stands in their place.
+    /// The replacement.
     pub(crate) with: String,
-    /// Why no test can see it, where none can.
+    /// The reason why no test can see the mutant, if none can.
     pub(crate) equivalent: Option<String>,
 }
 
 impl Mutant {
-    /// `diff/src/compare.rs:79 items: purpose is not compared`.
+    /// Returns the mutant in words: `diff/src/compare.rs:79 items: purpose is not compared`.
     pub(crate) fn shown(&self) -> String {
         let file = self.file.strip_prefix("crates").unwrap_or(&self.file);
         format!("{}:{} {}", file.display(), self.line, self.what)
@@ -107,7 +107,7 @@ fn place(root: &Path, krate: &str, row: Row) -> Result<Mutant> {
             None => bail!("`find` is not in {} behind `after`", file.display()),
         },
     };
-    // The switch puts braces around the text, so what it names would be unknown behind them.
+    // The switch puts braces around the text, so names that the text defines would be unknown after it.
     let names = row.find.trim_start().strip_prefix("let ").is_some_and(|rest| !rest.starts_with("_ ="));
     ensure!(!names, "`find` is a `let`: take its value alone");
     Ok(Mutant {
@@ -121,7 +121,7 @@ fn place(root: &Path, krate: &str, row: Row) -> Result<Mutant> {
     })
 }
 
-/// Where a text stands that must stand once.
+/// Returns the place of a text that must occur exactly once.
 fn only(text: &str, wanted: &str) -> Result<usize> {
     ensure!(!wanted.is_empty(), "an empty text");
     let mut places = text.match_indices(wanted);
@@ -142,7 +142,7 @@ mod tests {
         let mutants = load(root).unwrap();
         assert!(!mutants.is_empty());
         for (file, text) in super::super::tree::mutated(root, &mutants).unwrap() {
-            // A `find` that is no expression and no statement breaks the whole copy.
+            // A `find` that is neither an expression nor statements breaks the whole copy.
             let parsed = syn::parse_file(&text);
             assert!(parsed.is_ok(), "{}: {:?}", file.display(), parsed.err());
         }

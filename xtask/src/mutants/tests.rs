@@ -1,4 +1,4 @@
-//! The tests of the mutated copy: built, listed, and each run once by itself to find the mutants that it reaches.
+//! Builds and lists the tests of the mutated copy, and runs each once by itself to find the mutants that it reaches.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,25 +14,26 @@ use crate::mutants::tree::{SWITCH, TRACE, Tree};
 use crate::process;
 use crate::ui;
 
-/// How many pairs of programs a test of chance tries, for it runs once for each mutant.
+/// The variable with the number of pairs that a random test tries. The number is small, because the test runs once for
+/// each mutant.
 const PAIRS: &str = "KLPX_PAIRS";
 
 /// One test function.
 pub(crate) struct Test {
-    /// The executable that has it.
+    /// The executable that contains the test.
     pub(crate) program: PathBuf,
-    /// The folder that it runs in: the package's.
+    /// The folder in which the test runs: the package's.
     pub(crate) folder: PathBuf,
-    /// Its path in the executable.
+    /// The test's path in the executable.
     pub(crate) name: String,
-    /// How long it takes with no mutant on.
+    /// The test's run time with no mutant on.
     pub(crate) takes: Duration,
-    /// The mutants that it reaches.
+    /// The mutants that the test reaches.
     pub(crate) reaches: BTreeSet<usize>,
 }
 
 impl Test {
-    /// A command that runs tests of one executable, one after the other.
+    /// Returns a command that runs tests of one executable, one after the other.
     pub(crate) fn command(tests: &[&Test]) -> Command {
         let mut command = Command::new(&tests[0].program);
         command.current_dir(&tests[0].folder).args(["--exact", "--test-threads=1"]);

@@ -1,4 +1,4 @@
-//! A copy of the workspace that has all mutants, each behind a switch.
+//! Makes a copy of the workspace that has all mutants, each behind a switch.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use crate::mutants::table::Mutant;
 use crate::process;
 use crate::ui;
 
-/// The variable of the environment with the number of the mutant that is on.
+/// The environment variable with the number of the mutant that is on.
 pub(crate) const SWITCH: &str = "KLPX_MUTANT";
 
-/// The variable with the file to which a process appends the numbers of the mutants that it reached.
+/// The environment variable with the file to which a process appends the numbers of the mutants that it reached.
 pub(crate) const TRACE: &str = "KLPX_MUTANT_TRACE";
 
 /// The module that mutated crates get: `crate::mutant::on(N)`.
@@ -39,15 +39,15 @@ pub(crate) fn on(number: u32) -> bool {
 }
 "#;
 
-/// Where the copy is.
+/// The place of the copy.
 pub(crate) struct Tree {
     /// The copy's root.
     pub(crate) root: PathBuf,
-    /// Its own target folder.
+    /// The copy's own target folder.
     pub(crate) target: PathBuf,
 }
 
-/// Writes the copy. Files that are as they were keep their time, so that cargo builds little.
+/// Writes the copy. Unchanged files keep their time, so that cargo builds little.
 pub(crate) fn write(root: &Path, mutants: &[Mutant]) -> Result<Tree> {
     let home = root.join("target/mutants");
     let tree = Tree { root: home.join("tree"), target: home.join("target") };
@@ -75,7 +75,7 @@ pub(crate) fn write(root: &Path, mutants: &[Mutant]) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Crates that have mutants.
+/// Returns the crates that have mutants.
 fn crates(mutants: &[Mutant]) -> Vec<&str> {
     let mut crates: Vec<&str> = mutants.iter().map(|mutant| mutant.krate.as_str()).collect();
     crates.dedup();
@@ -104,7 +104,7 @@ fn forget(copy: &Path, files: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The mutated source files, by their path below the repository.
+/// Returns the mutated source files, by their path below the repository.
 pub(crate) fn mutated(root: &Path, mutants: &[Mutant]) -> Result<BTreeMap<PathBuf, String>> {
     let mut by_file: BTreeMap<&Path, Vec<(usize, &Mutant)>> = BTreeMap::new();
     for (number, mutant) in mutants.iter().enumerate() {
@@ -132,7 +132,7 @@ pub(crate) fn mutated(root: &Path, mutants: &[Mutant]) -> Result<BTreeMap<PathBu
     Ok(texts)
 }
 
-/// `text[start..end]` with the mutants in it, which are sorted by place, outer ones first.
+/// Returns `text[start..end]` with its mutants inserted. The mutants are sorted by place, outer ones first.
 fn switched(text: &str, start: usize, end: usize, mutants: &[(usize, &Mutant)]) -> Result<String> {
     let mut out = String::new();
     let (mut at, mut next) = (start, 0);
@@ -156,7 +156,7 @@ fn switched(text: &str, start: usize, end: usize, mutants: &[(usize, &Mutant)]) 
     Ok(out)
 }
 
-/// An expression, or statements, with the mutants of the same place in front.
+/// Returns an expression or statements, preceded by the mutants of the same place.
 fn choice(original: &str, mutants: &[(usize, &Mutant)]) -> Result<String> {
     let mut out = String::new();
     for (number, mutant) in mutants {

@@ -1,4 +1,4 @@
-//! Damaged copies of files, and what klpx says to them.
+//! Gives damaged copies of files to klpx and checks its answers.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,18 +9,18 @@ use anyhow::{Context, Result};
 use super::Setting;
 use super::running::Running;
 
-/// What is done to a copy of a file.
+/// The damage to a copy of a file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    /// Only so many bytes stay.
+    /// Only this many bytes stay.
     Length(u64),
-    /// A part in 256 of the length stays.
+    /// Only this many 256ths of the length stay.
     Part(u64),
-    /// The last bytes are gone: the section headers stand at the end.
+    /// This many last bytes are gone: the section headers stand at the end.
     End(u64),
-    /// The section headers say nonsense.
+    /// The section headers contain nonsense.
     SectionHeaders,
-    /// A byte in so many is another one.
+    /// One byte in this many is changed.
     Scattered(u64),
 }
 
@@ -45,7 +45,7 @@ fn damage(file: &Path, damage: Damage, output: &Path) -> Result<()> {
         }
         Damage::Scattered(step) => {
             let mut bytes = fs::read(output)?;
-            // Not the ELF identification: with it gone everything is refused at once.
+            // The ELF identification stays, because klpx would refuse everything at once without it.
             let places = (16..bytes.len()).step_by(usize::try_from(step)?);
             for (n, place) in places.enumerate() {
                 bytes[place] ^= u8::try_from(n % 255)? + 1;
@@ -85,7 +85,8 @@ pub(super) fn damaged_modules(setting: &Setting<'_>) -> Result<Vec<String>> {
     let scratch = tempfile::tempdir_in(&setting.dir)?;
     let copy = scratch.path().join("livepatch.ko");
     let truncated = (0..256).step_by(3).map(Damage::Part).chain([Damage::End(1), Damage::SectionHeaders]);
-    // Primes: other places each time. Much of a module may change without it ceasing to be one.
+    // The numbers are primes, so that each run damages different places. Much of a module may change, and the file is
+    // still a module.
     let scattered = [7, 31, 101, 499, 997, 2003, 4001, 8009, 16001].map(Damage::Scattered);
     let mut failures = Vec::new();
     for (kind, refused) in truncated.map(|kind| (kind, true)).chain(scattered.map(|kind| (kind, false))) {

@@ -1,4 +1,4 @@
-//! Disks that are too small, in a mount namespace of one klpx.
+//! Runs klpx with disks that are too small, in a mount namespace of that klpx.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use super::running::{Ended, Running};
 use super::{BUILDING, NAME, Setting};
 
-/// What the scripts of this file exit with when the machine does not let them mount.
+/// The exit code of this file's scripts if the machine does not let them mount.
 const NO_MOUNT: i32 = 99;
 
 fn is_root() -> bool {
@@ -19,8 +19,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A call in a mount namespace of its own, so that nothing stays mounted whatever happens. In `script`, `"$@"` is the
-/// call.
+/// Runs a call in a separate mount namespace, so that nothing stays mounted whatever happens. In `script`, `"$@"` is
+/// the call.
 fn in_namespace(script: &str, call: &Command, variables: &[(&str, &Path)]) -> Result<Ended> {
     let mut command = Command::new("unshare");
     command.arg("--mount");
@@ -46,7 +46,7 @@ pub(super) fn small_disk(setting: &Setting<'_>) -> Result<Vec<String>> {
     full_cache(setting, "small-disk", "size=64m", &["are free, about", "--cache-dir"])
 }
 
-/// The check of free space finds plenty, yet no file can be created after some thousands.
+/// Tries a disk with plenty of free space on which no file can be created after some thousands.
 pub(super) fn disk_fills_in_copy(setting: &Setting<'_>) -> Result<Vec<String>> {
     full_cache(setting, "disk-fills-in-copy", "size=256g,nr_inodes=3000", &["No space left on device"])
 }
@@ -69,7 +69,8 @@ fn full_cache(setting: &Setting<'_>, name: &str, options: &str, mentions: &[&str
     Ok(failures)
 }
 
-/// klpx's cache with a small disk laid over it takes no object with debug information. Then the disk grows, and the same workspace serves.
+/// Lays a small disk over klpx's cache, which then has no room for an object with debug information. The disk then
+/// grows, and klpx goes on with the same workspace.
 pub(super) fn disk_fills_in_build(setting: &Setting<'_>) -> Result<Vec<String>> {
     let job = setting.job("disk-fills-in-build", 1)?;
     let disk = tempfile::tempdir()?;
@@ -81,7 +82,7 @@ pub(super) fn disk_fills_in_build(setting: &Setting<'_>) -> Result<Vec<String>> 
         ("ROBUST_OUTPUT", &job.output),
         ("ROBUST_FIRST", &first),
     ];
-    // A user namespace may not keep overlayfs' notes where root keeps them.
+    // A user namespace can't keep overlayfs' notes where root keeps them.
     let notes = if is_root() { "" } else { ",userxattr" };
     let script = format!(
         "mount -t tmpfs -o size=1m tmpfs \"$ROBUST_DISK\" || exit {NO_MOUNT}

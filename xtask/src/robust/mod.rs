@@ -1,6 +1,6 @@
-//! What a user's machine does to klpx: it is killed, stopped, run twice, out of disk space, given damaged files. After
-//! each of these the user's trees are as they were, nothing is left in the output folder, and the next run is none the
-//! worse.
+//! Tries the trouble that a user's machine gives klpx: klpx is killed, stopped, run twice, out of disk space, or given
+//! damaged files. Afterwards the user's trees are unchanged, nothing is left in the output folder, and the next run
+//! works as usual.
 
 mod damage;
 mod disk;
@@ -24,24 +24,24 @@ use damage::{damaged_modules, damaged_objects};
 use disk::{disk_fills_in_build, disk_fills_in_copy, small_disk};
 use running::{Ended, Running};
 
-/// The line that klpx says when it makes what the units of a kernel need.
+/// The line that klpx prints when it prepares the headers and tools of a kernel's units.
 const PREPARING: &str = "making headers and tools";
-/// The line that it says when it compiles patched units: the workspace's source is patched.
+/// The line that klpx prints when it compiles patched units: the workspace's source is patched then.
 const BUILDING: &str = "compiling the patched units";
-/// The same for the bitcode of a ThinLTO kernel.
+/// The line that klpx prints when it compiles patched bitcode of a ThinLTO kernel.
 const BUILDING_BITCODE: &str = "compiling what the patch touches";
-/// How far into the first of these a signal comes. The step takes ten times as long.
+/// The time from the first of these lines to a signal. The step takes ten times as long.
 const INTO_PREPARING: Duration = Duration::from_millis(700);
-/// How often this looks whether a compiler is at work. The shortest compilation takes a hundred times as long.
+/// Interval between checks whether a compiler is at work. The shortest compilation takes a hundred times as long.
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// The patch whose builds meet trouble, and the one that is built afterwards.
+/// The patch whose builds are disturbed, and the patch that is built afterwards.
 const PATCHES: [&str; 2] = ["01-proc-string/version.patch", "02-md-run/md-run.patch"];
 
-/// A check: its name, what it shows, what it does.
+/// A check: its name, its purpose, and its function.
 type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
 
-/// On one kernel. In this order: a later check also sees what an earlier one left.
+/// Checks that run on one kernel, in this order: a later check also sees what an earlier one left.
 const CHECKS: [Check; 9] = [
     ("sigkill", "klpx is killed in the patched build, then builds another patch", killed),
     (
@@ -62,7 +62,7 @@ const CHECKS: [Check; 9] = [
     ("damaged-module", "truncated and damaged livepatch modules", damaged_modules),
 ];
 
-/// On every ThinLTO kernel.
+/// Checks that run on every ThinLTO kernel.
 const LTO_CHECKS: [Check; 1] = [(
     "sigkill-bitcode",
     "klpx is killed while it compiles bitcode, then builds another patch",
@@ -73,11 +73,11 @@ fn wanted(name: &str, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
 }
 
-/// Which checks are to run.
+/// The checks to run.
 pub(crate) struct Wanted<'a> {
-    /// The kernel for the checks that one will do for.
+    /// The kernel for the checks that need only one.
     pub(crate) once_on: Option<&'static str>,
-    /// Parts of names; all checks when there are none.
+    /// Parts of names; all checks if empty.
     pub(crate) filters: &'a [String],
 }
 
@@ -88,7 +88,7 @@ impl Wanted<'_> {
         of_lto.iter().chain(of_one).filter(|(name, _, _)| wanted(name, self.filters)).collect()
     }
 
-    /// True when there is something to run on a kernel.
+    /// Returns true if there is a check to run on a kernel.
     pub(crate) fn any_on(&self, kernel: &Kernel) -> bool {
         !self.on(kernel).is_empty()
     }
@@ -131,16 +131,16 @@ pub(crate) fn run(
     Ok(results)
 }
 
-/// What the checks share.
+/// The values that the checks share.
 struct Setting<'a> {
     klpx: &'a Klpx,
     built: &'a Built,
     patches: [PathBuf; 2],
-    /// Where the outputs of the checks go.
+    /// The folder for the checks' outputs.
     dir: PathBuf,
     /// klpx's folder of this kernel.
     kernel_dir: PathBuf,
-    /// The second patch's module, from a build that nothing happened to.
+    /// The second patch's module, from an undisturbed build.
     module: PathBuf,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Setting<'a> {
         let patches = PATCHES.map(|patch| workspace.fixtures("scenarios").join(patch));
         let (kernel_dir, module) = (PathBuf::new(), PathBuf::new());
         let mut setting = Setting { klpx, built, patches, dir, kernel_dir, module };
-        // Both, so that the original units are there.
+        // Both patches are built, so that the original units are there.
         for (name, patch) in [("first-reference", 0), ("reference", 1)] {
             let ended = Running::start(setting.job(name, patch)?.command())?.wait()?;
             ensure!(ended.code() == Some(0), "the build that nothing happens to fails\n{}", ended.tail());
@@ -171,15 +171,15 @@ impl<'a> Setting<'a> {
         Ok(setting)
     }
 
-    /// A build of one of the patches with an output folder of its own.
+    /// Returns a build of one of the patches with a separate output folder.
     fn job(&self, name: &str, patch: usize) -> Result<Job<'_>> {
         let output = self.dir.join(name);
         fs::create_dir_all(&output).with_context(|| format!("can't create {}", output.display()))?;
         Ok(Job { setting: self, patch: &self.patches[patch..=patch], output })
     }
 
-    /// The second patch builds, and to the very module that it gave when nothing had happened. `notes` is what klpx
-    /// says of the run before.
+    /// Checks that the second patch builds the same module as without trouble. `notes` are klpx's remarks about the
+    /// previous run.
     fn next_build(&self, name: &str, notes: &[&str]) -> Result<Vec<String>> {
         let job = self.job(name, 1)?;
         let ended = Running::start(job.command())?.wait()?;
@@ -200,8 +200,8 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// What of the user's must stay as it is: all of both trees by inode, size and time to the nanosecond, and every
-    /// byte of the files that the patches are about.
+    /// Fingerprints the user's files that must not change: all of both trees by inode, size and time to the nanosecond,
+    /// and every byte of the files that the patches edit.
     fn trees(&self) -> Result<Vec<Fingerprint>> {
         let (source, tree) = (&self.built.source.tree, &self.built.tree);
         let mut prints = vec![Fingerprint::of(source, false)?, Fingerprint::of(tree, false)?];
@@ -216,7 +216,7 @@ impl<'a> Setting<'a> {
         Ok(prints)
     }
 
-    /// Processes that work in klpx's folder of this kernel.
+    /// Returns the processes that work in klpx's folder of this kernel.
     fn at_work(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -228,12 +228,12 @@ impl<'a> Setting<'a> {
         Ok(found)
     }
 
-    /// Whether the workspace's source is patched.
+    /// Returns true if the workspace's source is patched.
     fn is_patched(&self) -> bool {
         self.kernel_dir.join("patch.journal").exists()
     }
 
-    /// Waits until a compiler is at work, on patched source or on the original.
+    /// Waits until a compiler works on the patched source, or on the original.
     fn until_compiling(&self, running: &mut Running, patched: bool) -> Result<()> {
         let is_compiler = |process: &String| {
             let command = process.split(' ').nth(1).unwrap_or_default();
@@ -259,7 +259,7 @@ struct Job<'a> {
     output: PathBuf,
 }
 
-/// The name of every livepatch here: the modules are compared.
+/// The name of every livepatch here. The same name is needed to compare the modules.
 const NAME: &str = "robust";
 
 impl Job<'_> {
@@ -289,7 +289,7 @@ impl Job<'_> {
         serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))
     }
 
-    /// Whether klpx stopped with this exit code and diagnosis, and left nothing but the report that it was asked for.
+    /// Checks that klpx stopped with this exit code and diagnosis, and left only the requested report.
     fn judge(&self, ended: &Ended, exit: i32, code: &str, mentions: &[&str]) -> Vec<String> {
         let mut failures = ended.judge(exit, code, mentions);
         match self.report() {
@@ -301,7 +301,7 @@ impl Job<'_> {
         failures
     }
 
-    /// Files in the output folder that nobody asked for.
+    /// Returns the files in the output folder that were not requested.
     fn left(&self) -> Vec<String> {
         let listing = fs::read_dir(&self.output).into_iter().flatten().flatten();
         let others = listing.map(|entry| entry.path()).filter(|path| *path != self.report_path());
@@ -309,18 +309,18 @@ impl Job<'_> {
     }
 }
 
-/// While compilers are at work.
+/// Kills klpx while compilers are at work.
 fn killed(setting: &Setting<'_>) -> Result<Vec<String>> {
     killed_at(setting, "killed", BUILDING, true)
 }
 
-/// The same where there is no machine code yet. Clang is shown the patched files at the original's paths, so the source
-/// stays as it is.
+/// Kills klpx while it compiles bitcode. Clang gets the patched files at the original's paths, so the source is not
+/// patched.
 fn killed_in_bitcode(setting: &Setting<'_>) -> Result<Vec<String>> {
     killed_at(setting, "killed-in-bitcode", BUILDING_BITCODE, false)
 }
 
-/// With an empty cache. What the next run makes of it gives the module that every other cache gives.
+/// Kills klpx that starts with an empty cache. The next run must give the same module as with any other cache.
 fn killed_preparing(setting: &Setting<'_>) -> Result<Vec<String>> {
     let cache = tempfile::tempdir_in(&setting.dir)?;
     let start = |name: &str| -> Result<(Job<'_>, Running)> {
@@ -385,7 +385,7 @@ fn two_at_once(setting: &Setting<'_>) -> Result<Vec<String>> {
     let (first_job, second_job) = (setting.job("first", 0)?, setting.job("second", 1)?);
     let mut first = Running::start(first_job.command())?;
     first.until(BUILDING)?;
-    // Stopped, or the first may be done before the second one looks.
+    // The first klpx is stopped, because it could otherwise be done before the second one checks.
     first.signal(libc::SIGSTOP)?;
     let mut second = Running::start(second_job.command())?;
     let waiting = second.until("waiting for another klpx");

@@ -1,4 +1,4 @@
-//! A klpx whose output is watched as it comes, and which gets signals as a terminal sends them.
+//! Runs a klpx, watches its output as it comes, and sends it signals as a terminal does.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -10,24 +10,24 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
 
-/// A klpx that says nothing new for so long hangs.
+/// A klpx without new output for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// A klpx at work. Dropping it ends it.
+/// A running klpx. Dropping it ends the process.
 pub(super) struct Running {
     pub(super) child: Child,
     lines: mpsc::Receiver<String>,
     pub(super) text: String,
 }
 
-/// A klpx that ended.
+/// A klpx that has ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) text: String,
 }
 
 impl Running {
-    /// In a process group of its own, as a shell starts it.
+    /// Starts klpx in a separate process group, as a shell does.
     pub(super) fn start(mut command: Command) -> Result<Running> {
         let (reader, writer) = std::io::pipe()?;
         let child = command
@@ -45,12 +45,12 @@ impl Running {
                 }
             }
         });
-        // `command` holds the writing ends, and goes here; a reader would wait for them for ever.
+        // `command` holds the writing ends and is dropped here; a reader would wait for them for ever.
         drop(command);
         Ok(Running { child, lines, text: String::new() })
     }
 
-    /// Reads on until a line that holds `text`.
+    /// Reads up to a line that contains `text`.
     pub(super) fn until(&mut self, text: &str) -> Result<()> {
         while let Some(line) = self.line()? {
             if line.contains(text) {
@@ -60,7 +60,7 @@ impl Running {
         bail!("klpx ended without '{text}'\n{}", process::tail(&self.text))
     }
 
-    /// The next line; none at the end.
+    /// Returns the next line; `None` at the end.
     fn line(&mut self) -> Result<Option<String>> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => {
@@ -73,7 +73,7 @@ impl Running {
         }
     }
 
-    /// An error when klpx has ended.
+    /// Returns an error if klpx has ended.
     pub(super) fn still_at_work(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("klpx ended before the signal ({status})\n{}", process::tail(&self.text));
@@ -81,17 +81,17 @@ impl Running {
         Ok(())
     }
 
-    /// Sends a signal as a terminal does: to the process group. klpx must still be at work.
+    /// Sends a signal to the process group, as a terminal does. klpx must still be at work.
     pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
         self.still_at_work()?;
-        // SAFETY: a plain system call on the group that the child leads; it was not waited for, so the number is its
-        // own.
+        // SAFETY: a plain system call on the group that the child leads. The child was not waited for, so the number
+        // still belongs to it.
         let sent = unsafe { libc::killpg(self.child.id().cast_signed(), signal) };
         ensure!(sent == 0, "can't send a signal: {}", std::io::Error::last_os_error());
         Ok(())
     }
 
-    /// Waits for the end.
+    /// Waits for klpx to end.
     pub(super) fn wait(mut self) -> Result<Ended> {
         while self.line()?.is_some() {}
         let status = self.child.wait()?;
@@ -101,7 +101,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended.
+        // Both calls fail only for a process that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What an item refers to, and which references of two items stand at the same place.
+//! The references of an item, and the pairs of references that stand at the same place of two items.
 
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Rela, SectionId};
@@ -9,14 +9,14 @@ use object::endian::LittleEndian as LE;
 use super::Map;
 use super::side::Side;
 
-/// Where a reference of an item stands: in the item itself, or in an entry of a special section that describes it.
+/// Where a reference of an item stands: in the item itself, or in a special-section entry that describes the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct At {
     /// The special section's name; empty for the item itself.
     pub(super) table: &'static str,
-    /// Bytes from the item's entry: of the field, or of the place that the special-section entry describes.
+    /// Bytes from the item's entry to the field, or to the place that the special-section entry describes.
     pub(super) place: i64,
-    /// Which of several entries for one place.
+    /// Index among several entries for one place.
     nth: u32,
     /// Bytes from the start of the special-section entry.
     within: u64,
@@ -25,7 +25,7 @@ pub(super) struct At {
 }
 
 impl At {
-    /// Appends it as bytes.
+    /// Appends the place as bytes.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend(self.table.bytes());
         out.extend(self.place.to_le_bytes());
@@ -42,7 +42,7 @@ pub(super) struct Reference {
     pub(super) target: Target,
 }
 
-/// Every reference of an item and of the special-section entries that describe it, by place.
+/// Returns every reference of an item and of the special-section entries that describe the item, by place.
 pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
     let shape = object.item(item);
     let own = object.item_relocations(item).iter().map(|rela| {
@@ -71,7 +71,7 @@ pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
     all
 }
 
-/// The items that an item refers to.
+/// Returns the items that an item refers to.
 pub(super) fn referents<'o, 'd>(
     object: &'o Object<'d>,
     item: ItemId,
@@ -91,18 +91,18 @@ pub(super) fn referents<'o, 'd>(
     })
 }
 
-/// True for tables that count in a comparison and whose entries refer to more than the place that they describe.
+/// Returns true for a table that counts in a comparison and whose entries have references besides the described place.
 fn refers(table: &TableKind) -> bool {
     table.compared && table.forms.iter().any(|(_, places)| places.len() > 1)
 }
 
-/// A relocation's type, with one name for those that mean the same.
+/// Returns a relocation's type, with one number for all types that mean the same.
 fn kind(object: &Object<'_>, rela: &Rela) -> u32 {
     let (kind, relative) = (rela.r_type(LE, false).0, object.arch.place_relative());
     if object.arch.loads_alike(kind, relative) { relative } else { kind }
 }
 
-/// Bytes of a section with every relocated field cleared. The bits of an arm64 immediate are clear in the file.
+/// Returns bytes of a section with every relocated field cleared. The bits of an arm64 immediate are clear in the file.
 pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u64) -> Vec<u8> {
     let mut bytes = object.range(section, start, end).to_vec();
     for rela in object.relocations_in(section, start, end) {
@@ -115,17 +115,17 @@ pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u
     bytes
 }
 
-/// References of two items that stand at the same place.
+/// The references that stand at the same place of two items.
 pub(super) struct SamePlaces {
     /// Pairs of targets.
     pub(super) pairs: Vec<(Target, Target)>,
-    /// The items are the same but for what they refer to.
+    /// True if the items differ at most in their references' targets.
     pub(super) alike: bool,
 }
 
-/// References of two items that stand at the same place: all of them when the items are the same but for what they
-/// refer to; else those of their code that stand between bytes which occur once in each of them, as long as they keep
-/// their order.
+/// Returns the references that stand at the same place of two items. If the items differ only in their targets, these
+/// are all references. Otherwise they are references of code between bytes that occur once in each item, as long as
+/// they keep their order.
 pub(super) fn same_places(original: (&Object<'_>, ItemId), patched: (&Object<'_>, ItemId)) -> SamePlaces {
     let (theirs, ours) = (references(original.0, original.1), references(patched.0, patched.1));
     let text = |(object, item): (&Object<'_>, ItemId)| {
@@ -165,11 +165,11 @@ pub(super) fn same_places(original: (&Object<'_>, ItemId), patched: (&Object<'_>
     SamePlaces { pairs: kept, alike: false }
 }
 
-/// How many bytes before and after a field tell its place.
+/// The numbers of bytes before and after a field that tell its place.
 const BEFORE: usize = 12;
 const AFTER: usize = 8;
 
-/// References of code by the bytes around them; `None` for bytes that occur twice.
+/// Returns the references of code by the bytes around them; `None` for bytes that occur twice.
 fn surroundings<'t>(
     references: &[Reference],
     ahead: u64,
@@ -184,11 +184,11 @@ fn surroundings<'t>(
     map
 }
 
-/// How deep nameless constants are followed.
+/// The depth to which nameless constants are followed.
 const MAX_DEPTH: u8 = 8;
 
-/// Everything that makes an item what it is, as bytes: two items are alike when these are equal. `counterpart` gives
-/// one name to the members of a pair.
+/// Appends everything that characterises an item, as bytes: two items are alike if these bytes are equal. `counterpart`
+/// gives one id to both members of a pair.
 pub(super) fn contents(
     side: &Side<'_, '_>,
     item: ItemId,
@@ -213,7 +213,7 @@ pub(super) fn contents(
     }
 }
 
-/// The same of bytes without a name.
+/// Appends the contents of bytes without a name in the same way.
 fn literal(
     side: &Side<'_, '_>,
     owner: ItemId,
@@ -233,7 +233,7 @@ fn literal(
     }
 }
 
-/// What a reference means, as bytes.
+/// Appends the meaning of a reference, as bytes.
 fn referent(
     side: &Side<'_, '_>,
     owner: ItemId,

@@ -1,4 +1,4 @@
-//! What the declarations of two variables say: whether they are one variable of the source.
+//! Compares the declarations of two variables, to tell whether both are one variable of the source.
 
 use std::cell::OnceCell;
 
@@ -7,55 +7,55 @@ use klpx_normalize::object::{ItemId, Object};
 
 use super::Both;
 
-/// What is known of the sources of two builds.
+/// The knowledge about the sources of two builds.
 #[derive(Clone, Copy, Default)]
 pub enum Sources<'k> {
-    /// Nothing: equal line numbers say nothing.
+    /// Nothing is known: equal line numbers prove nothing.
     #[default]
     Unknown,
-    /// One source: equal line numbers are one line.
+    /// Both builds have one source: equal line numbers are one line.
     Same,
-    /// Of the patched source it is known which of its lines the original has too, with their numbers.
+    /// The patched source is edited. klpx knows which of its lines the original also has, with their numbers.
     Edited(&'k dyn Edits),
 }
 
-/// Which lines of a source a patch touches. `file` is a path as debug information has it; lines count from 1.
+/// Tells which lines of a source a patch touches. `file` is a path as in debug information; lines count from 1.
 pub trait Edits: Sync {
-    /// A line of the original.
+    /// Looks up a line of the original.
     fn original(&self, file: &str, line: u32) -> Line;
-    /// The line of this number in the patched source that has the word `name`.
+    /// Looks up the line of the patched source that has this number and the word `name`.
     fn patched(&self, file: &str, line: u32, name: &str) -> Line;
 }
 
-/// What is known of a line of one source.
+/// The state of a line of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Both sources have it, and no other line of the file that reads the same.
+    /// Both sources have the line, and no other line of the file reads the same.
     Kept,
-    /// Both sources have it, and others that read the same: which is which nobody can tell for sure.
+    /// Both sources have the line, but other lines read the same, so nobody can tell them apart for sure.
     KeptOneOfSeveral,
-    /// Only this source has it.
+    /// Only this source has the line.
     Edited,
-    /// Nothing.
+    /// Nothing is known.
     Unknown,
 }
 
-/// What two declarations say of a pair.
+/// The conclusion from the declarations of two variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Says {
-    /// The two are one variable: both sources have its declaration, and no edit touches it.
+    /// Both are one variable: both sources have its declaration, and no edit touches the declaration.
     Same,
-    /// They are, if the function has only one variable of that name.
+    /// Both are one variable, provided that the function has only one variable of that name.
     SameIfOnlyOne,
-    /// The two are declared in different functions.
+    /// Both are declared in different functions.
     Elsewhere,
     /// An edit touches a declaration.
     Edited,
-    /// Nothing.
+    /// Nothing can be said.
     Nothing,
 }
 
-/// The declarations of two objects, read when somebody asks for one.
+/// The declarations of two objects, read on the first request.
 pub(super) struct Declared<'a, 'd> {
     objects: Both<&'a Object<'d>>,
     sources: Sources<'a>,
@@ -67,25 +67,25 @@ impl<'a, 'd> Declared<'a, 'd> {
         Declared { objects, sources, read: OnceCell::new() }
     }
 
-    /// Debug information that can't be read says nothing.
+    /// Reads the declarations of both objects. Debug information that can't be read gives none.
     fn both(&self) -> &Both<Declarations> {
         let read = |object: &Object<'_>| Declarations::read(&object.elf).unwrap_or_default();
         self.read.get_or_init(|| rayon::join(|| read(self.objects.0), || read(self.objects.1)))
     }
 
-    /// The declaration of a variable of the original.
+    /// Returns the declaration of a variable of the original.
     pub(super) fn of_original(&self, item: ItemId) -> Option<&Declaration> {
         let item = self.objects.0.item(item);
         self.both().0.at(item.section, item.entry)
     }
 
-    /// The declaration of a variable of the patched object.
+    /// Returns the declaration of a variable of the patched object.
     pub(super) fn of_patched(&self, item: ItemId) -> Option<&Declaration> {
         let item = self.objects.1.item(item);
         self.both().1.at(item.section, item.entry)
     }
 
-    /// What the declarations of two variables of this name say.
+    /// Compares the declarations of two variables of this name.
     pub(super) fn says(&self, original: ItemId, patched: ItemId, name: &[u8]) -> Says {
         let (Some(theirs), Some(ours)) = (self.of_original(original), self.of_patched(patched)) else {
             return Says::Nothing;
@@ -100,7 +100,7 @@ impl<'a, 'd> Declared<'a, 'd> {
             Sources::Unknown => return Says::Nothing,
             Sources::Same => (Line::Kept, Line::Kept),
             Sources::Edited(edits) => {
-                // Clang writes the function before the name.
+                // Clang writes the function before the variable's name.
                 let name = name.rsplit(|&byte| byte == b'.').next().unwrap_or(name);
                 let name = String::from_utf8_lossy(name);
                 let original = edits.original(&theirs.file, theirs.line);

@@ -1,8 +1,9 @@
-//! Which FILE of the patched object is which of the original.
+//! Pairs the FILEs of the patched object with the FILEs of the original.
 //!
-//! A FILE symbol has no directory, so names repeat. Both builds link the same files in the same order; a patch may add
-//! or remove some. A file is known by its name, the names of its items and, where that is not enough, what they hold;
-//! between files that are known, by its name and the order that shares the most names of items.
+//! A FILE symbol has no directory, so names repeat. Both builds link the same files in the same order, except files
+//! that the patch adds or removes. Anchors are files that are identified by their name, the names of their items and,
+//! where needed, the contents of the items. Files between anchors are paired by name and by the order that shares the
+//! most names of items.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -19,14 +20,14 @@ use super::{Both, Map};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct File<'d> {
     name: &'d [u8],
-    /// The canonical names of its items, sorted.
+    /// The canonical names of the file's items, sorted.
     items: Vec<&'d [u8]>,
-    /// A hash of what they hold, where several files have the same names of items; else 0.
+    /// A hash of the items' contents if several files have the same names of items; else 0.
     contents: u64,
 }
 
-/// Puts the patched object's units into the original's numbering. A file that only it has becomes [`NEW_FILE`]; one of
-/// several that nothing tells apart becomes [`FileId::NONE`].
+/// Renumbers the patched object's units to match the original. A file that only the patched object has becomes
+/// [`NEW_FILE`]. A file that can't be told from others becomes [`FileId::NONE`].
 pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
     let (mut theirs, mut ours) = (read(original), read(patched));
     let alike = files_alike(&theirs, &ours);
@@ -68,7 +69,7 @@ fn read<'d>(side: &Side<'_, 'd>) -> Vec<File<'d>> {
     files
 }
 
-/// Files that have items, and not alone their name and those names; in either object.
+/// Returns the files with items whose name and names of items another file of the same object shares.
 fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> {
     let mut counts: Map<&File<'d>, u32> = Map::default();
     for files in [theirs, ours] {
@@ -82,7 +83,7 @@ fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> 
     several.map(|(file, _)| (file.clone(), ())).collect()
 }
 
-/// Adds up what the items of each of these files hold, references to others by their names.
+/// Hashes the items of each of these files and adds the hashes up. References to other items count by name.
 fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'_>, ()>) {
     let wanted: Vec<bool> = files.iter().map(|file| alike.contains_key(file)).collect();
     let mut out = Vec::new();
@@ -99,7 +100,8 @@ fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'
     }
 }
 
-/// Files that are no anchors, by the anchor before them and their name: those of the original and the patched object.
+/// Groups the files that are not anchors by the anchor before them and by name: the original's and the patched
+/// object's.
 fn between<'d>(
     theirs: &[File<'d>],
     ours: &[File<'d>],
@@ -115,7 +117,7 @@ fn between<'d>(
     left
 }
 
-/// Every file that is no anchor, with how many anchors stand before it.
+/// Returns every file that is not an anchor, with the number of anchors before it.
 fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u32)> {
     let mut anchors = anchors.peekable();
     let mut passed = 0;
@@ -129,8 +131,8 @@ fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u
     others
 }
 
-/// Files that are alike, and the only ones on each side. Those that would cross others are left out, so that both
-/// members stand in rising order. Files without items are as good as equal: the first is the first, and so on.
+/// Returns pairs of equal files that are unique on each side. Pairs that would cross are left out, so that both members
+/// stand in rising order. Files without items pair by position if both sides have equally many.
 fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
     let mut alike: Map<&File<'_>, Both<Vec<usize>>> = Map::default();
     for (n, file) in theirs.iter().enumerate() {
@@ -148,7 +150,7 @@ fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
     rising(&pairs)
 }
 
-/// The longest part of pairs, sorted by their first members, whose second members rise too.
+/// Returns the longest part of pairs, sorted by their first members, in which the second members also rise.
 fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     let mut ends: Vec<usize> = Vec::new(); // by length: the pair that ends the best run of that length
     let mut before = vec![usize::MAX; pairs.len()];
@@ -173,7 +175,8 @@ fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     run
 }
 
-/// The order-keeping pairing of files of one name that shares the most names of items; none that share no name.
+/// Returns the order-keeping pairing of files of one name that shares the most names of items. Files that share no name
+/// stay unpaired.
 fn most_shared(
     theirs: &[File<'_>],
     ours: &[File<'_>],

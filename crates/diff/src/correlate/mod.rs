@@ -1,11 +1,11 @@
-//! Correlation: which item of the patched object is which item of the original.
+//! Correlation: finds which item of the patched object is which item of the original.
 //!
-//! Names come first, but only where a name can't mean something else in the other build: a global's, and a local's in
-//! its file. The variables of functions, many of which have one name, are told by their declarations. What is left
-//! (numbered names, the locals of a full LTO link) is settled by what refers to it, what it holds and who uses it, until
-//! nothing more follows; position in the symbol table counts only between copies that are the same in all else. A wrong
-//! pair is worse than none: what the evidence does not settle stays unsettled, with its candidates. Objects without an identity (`klpx_normalize::object::Object::anonymous`) have no counterpart: they are compared
-//! where they are used.
+//! Names come first, but only where a name can't mean something else in the other build: a global's name, and a local's
+//! name in its file. Variables of functions often share a name, so their declarations tell them apart. The rest
+//! (numbered names, the locals of a full LTO link) is paired by references, contents and users until no new pair
+//! follows. Position in the symbol table counts only between copies that are otherwise the same. A wrong pair is worse
+//! than none: an item without enough evidence stays unsettled, with its candidates. Objects without an identity
+//! (`klpx_normalize::object::Object::anonymous`) have no counterpart; they are compared where they are used.
 
 mod alike;
 mod declared;
@@ -27,29 +27,29 @@ use side::{Key, NEW_FILE, Side};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 
-/// Something of the original and of the patched object.
+/// One value for the original and one for the patched object.
 type Both<T> = (T, T);
 
-/// By what two items were found to be the same.
+/// The evidence that paired two items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
     /// The same global name.
     Name,
     /// The same name in the same file.
     FileAndName,
-    /// The same name but for the compiler's suffixes in the same file, and only one such on both sides.
+    /// The same name without the compiler's suffixes in the same file, unique on both sides.
     FileAndBase,
-    /// Both sources declare it, in the same function and line, and no edit touches that line.
+    /// Both sources declare the item in the same function and line, and no edit touches that line.
     Declaration,
-    /// Items that are paired refer to them at the same place.
+    /// Paired items refer to the two items at the same place.
     Reference,
-    /// Of those with the same canonical name, only these two have the same contents and references.
+    /// Only these two items of one canonical name have the same contents and references.
     Content,
-    /// Of those with the same canonical name, only these two are used by the same items.
+    /// Only these two items of one canonical name have the same users.
     User,
-    /// The same canonical name, only one such on both sides, though the file is not known or the scope differs.
+    /// The same canonical name, unique on both sides, though the file is unknown or the scope differs.
     Base,
-    /// Copies that are the same in all else: the order of the symbol table.
+    /// The order in the symbol table, for copies that are otherwise the same.
     Order,
 }
 
@@ -67,7 +67,7 @@ impl Evidence {
         Evidence::Order,
     ];
 
-    /// One word for it, as reports have it.
+    /// Returns the word that reports use.
     pub fn word(self) -> &'static str {
         match self {
             Evidence::Name => "name",
@@ -83,12 +83,12 @@ impl Evidence {
     }
 }
 
-/// An item of the patched object that may be one of the original's, and nothing tells.
+/// An item of the patched object that may be one of several items of the original, without evidence for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unsettled {
     /// The item in the patched object.
     pub patched: ItemId,
-    /// Items of the original that it may be, in their order.
+    /// The items of the original that the patched item may be, in their order.
     pub candidates: Vec<ItemId>,
 }
 
@@ -99,20 +99,20 @@ pub struct Correlation {
     pub original_of: Vec<Option<(ItemId, Evidence)>>,
     /// For each item of the original, its counterpart in the patched object.
     pub patched_of: Vec<Option<ItemId>>,
-    /// Items without a counterpart that may have one, in the order of the patched object. Every other item without
-    /// one is new, removed or anonymous.
+    /// Items without a counterpart that may have one, in the order of the patched object. Every other item without a
+    /// counterpart is new, removed or anonymous.
     pub unsettled: Vec<Unsettled>,
 }
 
 impl Correlation {
-    /// How many items each kind of evidence paired.
+    /// Returns the number of items that each kind of evidence paired.
     pub fn tally(&self) -> Vec<(Evidence, usize)> {
         let count =
             |kind| self.original_of.iter().flatten().filter(|(_, evidence)| *evidence == kind).count();
         Evidence::ALL.iter().map(|&kind| (kind, count(kind))).collect()
     }
 
-    /// Whether a patched item without a counterpart may have one.
+    /// Returns true if a patched item without a counterpart may have one.
     pub fn is_unsettled(&self, patched: ItemId) -> bool {
         self.unsettled.binary_search_by_key(&patched, |unsettled| unsettled.patched).is_ok()
     }
@@ -139,12 +139,12 @@ pub fn correlate(original: &Object<'_>, patched: &Object<'_>, sources: Sources<'
     pairing.result
 }
 
-/// True for items that are compared where they are used, and have no counterpart.
+/// Returns true for an item that is compared where it is used and has no counterpart.
 pub fn is_anonymous(object: &Object<'_>, item: ItemId) -> bool {
     object.anonymous(item).is_some()
 }
 
-/// The two sides and what was paired so far.
+/// The two sides and the pairs found so far.
 struct Pairing<'a, 'd> {
     original: Side<'a, 'd>,
     patched: Side<'a, 'd>,
@@ -163,7 +163,8 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         self.result.patched_of[original.index()] = None;
     }
 
-    /// A function that the kernel gave back after boot is not the one that the patched build keeps: that one is new.
+    /// Parts a function of the original that the kernel frees after boot from a patched function that the kernel keeps.
+    /// The patched function is then new.
     fn part_what_is_gone(&mut self) {
         let lifetime = |object: &Object<'_>, item: ItemId| {
             Lifetime::of(object.elf.section_name(object.item(item).section))
@@ -179,17 +180,17 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         }
     }
 
-    /// Items of the original that still need a counterpart.
+    /// Returns the items of the original that still need a counterpart.
     fn open_originals(&self) -> impl Iterator<Item = ItemId> + '_ {
         self.original.named().filter(|item| self.result.patched_of[item.index()].is_none())
     }
 
-    /// Items of the patched object that still need a counterpart.
+    /// Returns the items of the patched object that still need a counterpart.
     fn open_patched(&self) -> impl Iterator<Item = ItemId> + '_ {
         self.patched.named().filter(|item| self.result.original_of[item.index()].is_none())
     }
 
-    /// The same full name: of globals anywhere, of locals in the same file, when there is just one.
+    /// Pairs items by their full name if the name is unique: globals anywhere, locals in the same file.
     fn by_name(&mut self) {
         type Whole<'d> = (&'d [u8], FileId, bool);
         let whole = |side: &Side<'a, 'd>, item: ItemId| -> Option<Whole<'d>> {
@@ -202,14 +203,14 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         pairs.retain(|&(x, y)| !self.is_declared_anew(x, y));
         for (original, patched) in pairs {
             let local = self.original.is_local(original);
-            // The same letters, but a local here and a global there: by the file, if that is known.
+            // The same name, but local on one side and global on the other: paired by the file, if the file is known.
             if local == self.patched.is_local(patched) {
                 self.pair(original, patched, if local { Evidence::FileAndName } else { Evidence::Name });
             }
         }
     }
 
-    /// The same name but for the compiler's suffixes, in the same file.
+    /// Pairs items of one file by the name without the compiler's suffixes.
     fn by_file_and_base(&mut self) {
         let key = |side: &Side<'a, 'd>, item: ItemId| -> Option<(Key<'d>, FileId)> {
             let file = side.unit(item);
@@ -223,14 +224,14 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         }
     }
 
-    /// True for a static of a function whose declaration the patch touches: what is declared now may be another one
-    /// of that name.
+    /// Returns true for a static of a function whose declaration the patch touches: the new declaration may be of a
+    /// different variable with that name.
     fn is_declared_anew(&self, original: ItemId, patched: ItemId) -> bool {
         self.original.is_of_function(original)
             && self.declared.says(original, patched, self.original.key(original).base) == Says::Edited
     }
 
-    /// Variables of functions of which both sources have the declaration.
+    /// Pairs variables of functions whose declaration both sources have.
     fn by_declaration(&mut self) {
         type Variables = Vec<(ItemId, ())>;
         let mut functions: BTreeMap<(Key<'d>, &str), Both<Variables>> = BTreeMap::new();
@@ -260,7 +261,7 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         }
     }
 
-    /// Open items that are the only ones with some trait on both sides, in the order of the patched object.
+    /// Returns pairs of open items that are unique in some trait on both sides, in the order of the patched object.
     fn single_pairs<T: std::hash::Hash + Eq>(
         &self,
         of: impl Fn(&Side<'a, 'd>, ItemId) -> Option<T>,

@@ -1,5 +1,5 @@
-//! Items that share a canonical name and that no name tells apart: by what refers to them, what they hold and who uses
-//! them, until nothing more follows.
+//! Pairs items that share a canonical name and that no name tells apart: by references to them, their contents and
+//! their users, until no new pair follows.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::side::{NEW_FILE, Side};
 use super::users::{Roots, User, Users, overlap};
 use super::{Both, Evidence, Map, Pairing, Unsettled};
 
-/// Pairs what can be paired of the items that are left.
+/// Pairs the remaining items as far as possible.
 pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
     let groups = groups(pairing);
     if groups.is_empty() {
@@ -44,7 +44,7 @@ struct Group {
 }
 
 impl Group {
-    /// Leaves out what can't be any of the others.
+    /// Drops the items that can't be any item of the other side.
     fn keep_possible(&mut self, pairing: &Pairing<'_, '_>) {
         self.theirs.retain(|&x| self.ours.iter().any(|&y| may_be(pairing, x, y)));
         self.ours.retain(|&y| self.theirs.iter().any(|&x| may_be(pairing, x, y)));
@@ -54,14 +54,14 @@ impl Group {
 struct Settling<'p, 'a, 'd> {
     pairing: &'p mut Pairing<'a, 'd>,
     groups: Vec<Group>,
-    /// Whether an item is in a group. What has no counterpart and is in none is gone or new.
+    /// True for an item in a group. An item without a counterpart and without a group is gone or new.
     open: Both<Vec<bool>>,
     users: Both<Users>,
-    /// For each paired user, by its original: what its references lead to that stand at the same place in both builds.
+    /// For each paired user, by its original: the references that stand at the same place in both builds.
     seen: Map<ItemId, SamePlaces>,
 }
 
-/// Items with the same canonical name on both sides, by name; of a function's variable its own name.
+/// Groups the open items of both sides by canonical name. A variable of a function goes by its own name.
 fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
     let mut by_key: BTreeMap<_, Group> = BTreeMap::new();
     let empty = || Group { theirs: Vec::new(), ours: Vec::new() };
@@ -79,7 +79,7 @@ fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
     groups
 }
 
-/// False when the two are known to come from different files.
+/// Returns false if the two items are known to come from different files.
 fn may_be(pairing: &Pairing<'_, '_>, original: ItemId, patched: ItemId) -> bool {
     let (theirs, ours) = (pairing.original.unit(original), pairing.patched.unit(patched));
     ours != NEW_FILE && (theirs == ours || theirs == FileId::NONE || ours == FileId::NONE)
@@ -102,8 +102,8 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    /// Pairs; returns whether there were any. The state of a function's variable is lost, or is another's, when its pair
-    /// is wrong: only its uses can speak for it, not what it holds nor who uses it.
+    /// Adds pairs and returns whether there were any. If the pair of a function's variable is wrong, its state is lost
+    /// or belongs to another variable. So only references to the variable count as evidence, not its contents or users.
     fn pair_all(&mut self, mut pairs: Vec<(ItemId, ItemId)>, evidence: Evidence) -> bool {
         if evidence > Evidence::Reference {
             pairs.retain(|&(original, _)| !self.pairing.original.is_of_function(original));
@@ -112,7 +112,7 @@ impl Settling<'_, '_, '_> {
         !pairs.is_empty()
     }
 
-    /// What paired users refer to at the same place. A pair is taken when every such reference says the same.
+    /// Pairs items by the references of paired users at the same place. All such references to a pair must agree.
     fn by_reference(&mut self) -> bool {
         let users = self.paired_users(
             self.groups.iter().flat_map(|group| group.theirs.iter().copied()),
@@ -144,8 +144,8 @@ impl Settling<'_, '_, '_> {
         self.pair_all(pairs, Evidence::Reference)
     }
 
-    /// True for variables of one function that code uses which is the same in both builds. Where the code is not the
-    /// same, the edit may have put another variable of that name in the place of the first.
+    /// Returns true for two variables of one function that are used by code that is the same in both builds. If the
+    /// code differs, the edit may have put a different variable of that name in the place of the first.
     fn same_code_uses(&self, x: ItemId, y: ItemId) -> bool {
         let is = |target, wanted| matches!(target, Target::Item { item, .. } if item == wanted);
         let (theirs, ours) = (self.pairing.original.key(x), self.pairing.patched.key(y));
@@ -155,7 +155,7 @@ impl Settling<'_, '_, '_> {
             && seen.filter(|seen| seen.alike).flat_map(|seen| &seen.pairs).any(|&(a, b)| is(a, x) && is(b, y))
     }
 
-    /// The pairs of items that use any of these.
+    /// Returns the pairs of items that use any of the given items.
     fn paired_users(
         &self,
         theirs: impl Iterator<Item = ItemId>,
@@ -174,7 +174,7 @@ impl Settling<'_, '_, '_> {
         users
     }
 
-    /// Finds the references of pairs that stand at the same place, once for each.
+    /// Finds the references of pairs that stand at the same place, once for each pair.
     fn look_at(&mut self, users: &[(ItemId, ItemId)]) {
         let (original, patched) = (self.pairing.original.object, self.pairing.patched.object);
         let found: Vec<(ItemId, SamePlaces)> = users
@@ -189,9 +189,9 @@ impl Settling<'_, '_, '_> {
         self.seen.extend(found);
     }
 
-    /// The same size, bytes and references, and only these two in the group. Two variables of equal contents are not
-    /// yet the same, nor is code that uses other things of unknown identity: something that uses the one has to use the
-    /// other.
+    /// Pairs items with the same size, bytes and references that are unique in their group. Equal contents do not prove
+    /// that two variables are the same. Nor do they prove it for code that uses items of unknown identity. In both
+    /// cases, a user of one item must also use the other.
     fn by_content(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
@@ -203,7 +203,7 @@ impl Settling<'_, '_, '_> {
         self.pair_all(pairs, Evidence::Content)
     }
 
-    /// The members of a group by what they hold.
+    /// Groups the members of a group by their contents.
     fn alike(&self, group: &Group) -> Vec<Both<Vec<ItemId>>> {
         let mut alike: BTreeMap<Vec<u8>, Both<Vec<ItemId>>> = BTreeMap::new();
         for &x in &group.theirs {
@@ -215,7 +215,7 @@ impl Settling<'_, '_, '_> {
         alike.into_values().collect()
     }
 
-    /// Pairs in which each is the only one that may be the other.
+    /// Returns the pairs in which each item is the only candidate for the other.
     fn only_fits(&self, theirs: &[ItemId], ours: &[ItemId]) -> Vec<(ItemId, ItemId)> {
         let only = |count: &mut dyn Iterator<Item = ItemId>| count.next().filter(|_| count.next().is_none());
         let fits = |x: ItemId| only(&mut ours.iter().copied().filter(|&y| may_be(self.pairing, x, y)));
@@ -223,8 +223,8 @@ impl Settling<'_, '_, '_> {
         theirs.iter().filter_map(|&x| Some((x, fits(x).filter(|&y| back(y) == Some(x))?))).collect()
     }
 
-    /// True for code and constants that refer to nothing of unknown identity: of those with the same contents, one
-    /// serves as well as another.
+    /// Returns true for code and constants that refer to nothing of unknown identity: any of several with the same
+    /// contents serves.
     fn may_be_copied(&self, original: ItemId, patched: ItemId) -> bool {
         let result = &self.pairing.result;
         let is_open = |side: &Side<'_, '_>, item: ItemId, paired: &dyn Fn(ItemId) -> bool| {
@@ -268,13 +268,13 @@ impl Settling<'_, '_, '_> {
         })
     }
 
-    /// True when a paired item uses both, or when all that uses either is itself of unknown identity.
+    /// Returns true if one paired item uses both, or if all users of either item are themselves of unknown identity.
     fn share_a_user(&self, original: ItemId, patched: ItemId) -> bool {
         let (theirs, ours) = (self.roots_of_original(original), self.roots_of_patched(patched));
         theirs.is_unknown() && ours.is_unknown() || overlap(&theirs.paired, &ours.paired)
     }
 
-    /// The same users, or some users that no other of the group has.
+    /// Pairs items that have the same users, or that share users with no other item of the group.
     fn by_user(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
@@ -294,7 +294,8 @@ impl Settling<'_, '_, '_> {
         self.pair_all(pairs, Evidence::User)
     }
 
-    /// The only ones that are left of their name, and nothing that is paired uses either.
+    /// Pairs items that are the only candidates left for each other, if they share a user or no user of either is
+    /// known.
     fn by_base(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
@@ -304,8 +305,8 @@ impl Settling<'_, '_, '_> {
         self.pair_all(pairs, Evidence::Base)
     }
 
-    /// Copies that are the same in all else. Of what may be copied any serves; of the rest only those that nothing
-    /// paired uses, as many here as there.
+    /// Pairs copies that are otherwise the same, by order. Any copy serves if the items may be copied. Other items need
+    /// equally many copies on both sides and no paired user.
     fn by_order(&mut self) -> bool {
         let mut pairs = Vec::new();
         for (theirs, ours) in self.groups.iter().flat_map(|group| self.alike(group)) {
@@ -331,8 +332,8 @@ impl Settling<'_, '_, '_> {
         self.pair_all(pairs, Evidence::Order)
     }
 
-    /// Takes back pairs when references that stand at the same place in paired items say otherwise, or when those that
-    /// spoke for them are no longer paired.
+    /// Parts pairs that references at the same place in paired items contradict, and pairs whose supporting references
+    /// belong to items that are no longer paired.
     fn part_contradicted(&mut self) {
         loop {
             let mut pairs: Vec<(ItemId, ItemId, Evidence)> = Vec::new();
@@ -364,7 +365,7 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    /// Counts what two targets at the same place say of the pairs that they are in.
+    /// Counts the votes of two targets at the same place for and against the pairs that they are in.
     fn count(&self, x: Target, y: Target, said: &mut Map<ItemId, (u32, u32)>) {
         let item = |target| match target {
             Target::Item { item, .. } => Some(item),
@@ -379,8 +380,9 @@ impl Settling<'_, '_, '_> {
         }
     }
 
-    /// Items of the patched object that still may be one of the original's. What only removed items used is not what
-    /// only new ones use, but for a function's variable: the function may have another name now.
+    /// Returns the items of the patched object that may still be one of the original's. An item that only removed items
+    /// used is not an item that only new items use. Variables of functions are an exception, because the function may
+    /// have a new name.
     fn unsettled(&self) -> Vec<Unsettled> {
         let (original, patched) = (&self.pairing.original, &self.pairing.patched);
         let mut candidates: BTreeMap<_, Vec<ItemId>> = BTreeMap::new();
@@ -404,7 +406,7 @@ impl Settling<'_, '_, '_> {
     }
 }
 
-/// What the references say of an item.
+/// The counterpart that references give an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Said {
     One(ItemId),
@@ -429,7 +431,7 @@ impl Votes {
         say(&mut self.of_patched, y, x);
     }
 
-    /// At this place the two builds refer to things that are not the same.
+    /// Records that the two builds refer to different things at this place.
     fn neither(&mut self, x: Target, y: Target) {
         if let Target::Item { item, .. } = x {
             self.of_original.insert(item, Said::Several);
@@ -440,7 +442,7 @@ impl Votes {
     }
 }
 
-/// Pairs in which each is the only one that fits the other.
+/// Returns the pairs in which each item is the only one that fits the other.
 pub(super) fn mutual<T>(
     theirs: &[(ItemId, T)],
     ours: &[(ItemId, T)],

@@ -1,4 +1,4 @@
-//! One of the two objects, with what the correlation asks of each item again and again.
+//! One of the two objects, with the facts about each item that the correlation often needs.
 
 use klpx_normalize::name::{self, Canonical, Suffixes};
 use klpx_normalize::object::{FileId, ItemId, Object};
@@ -7,10 +7,10 @@ use object::elf;
 use super::Map;
 use crate::compare::is_allocation_tag;
 
-/// The unit of items of a file that only the patched object has.
+/// The unit of items whose file only the patched object has.
 pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);
 
-/// What the names of two builds must share to stand for the same thing.
+/// The key that the names of two builds must share to stand for the same thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key<'d> {
     pub(super) base: &'d [u8],
@@ -23,9 +23,9 @@ pub(super) struct Side<'a, 'd> {
     pub(super) object: &'a Object<'d>,
     canonical: Vec<Canonical<'d>>,
     anonymous: Vec<bool>,
-    /// The file of each item, in the original's numbering; [`FileId::NONE`] where it is not known.
+    /// The file of each item, in the original's numbering; [`FileId::NONE`] where the file is not known.
     units: Vec<FileId>,
-    /// For names with a number, how often their base stands in a file with one.
+    /// For each base name and file, how many names with a number have this base in the file.
     numbered: Map<(Key<'d>, FileId), u32>,
 }
 
@@ -59,7 +59,7 @@ impl<'a, 'd> Side<'a, 'd> {
         }
     }
 
-    /// Items that have an identity.
+    /// Returns the items that have an identity.
     pub(super) fn named(&self) -> impl Iterator<Item = ItemId> + '_ {
         self.object.item_ids().filter(|&item| !self.is_anonymous(item))
     }
@@ -73,7 +73,7 @@ impl<'a, 'd> Side<'a, 'd> {
         Key { base, meaning, code: self.object.item(item).code }
     }
 
-    /// The same without the function that Clang writes before the name of a variable.
+    /// Returns the key without the function that Clang writes before the name of a variable.
     pub(super) fn bare_key(&self, item: ItemId) -> Key<'d> {
         let key = self.key(item);
         let bare = key.base.rsplit(|&byte| byte == b'.').next().filter(|_| self.is_of_function(item));
@@ -92,24 +92,25 @@ impl<'a, 'd> Side<'a, 'd> {
         self.object.elf.symbol_binding(self.object.item(item).symbol) == elf::STB_LOCAL.0
     }
 
-    /// True when what an item holds may change while the kernel runs.
+    /// Returns true if an item's contents may change while the kernel runs.
     pub(super) fn is_writable(&self, item: ItemId) -> bool {
         let section = self.object.item(item).section;
         let name = self.object.elf.section_name(section);
         self.object.elf.section_flags(section) & elf::SHF_WRITE.0 != 0 && !name.starts_with(b".data.rel.ro")
     }
 
-    /// True when an item's full name can't be another's in another build: a global's, or a local's that its file's
-    /// text gave it. A number, and in a full LTO link every local's name, depends on what else there is.
+    /// Returns true if an item's full name can't belong to a different item in another build: a global's name, or a
+    /// local's name that depends only on its file's text. A number depends on other names, as does every local's name
+    /// in a full LTO link.
     pub(super) fn has_steady_name(&self, item: ItemId) -> bool {
         let numbered = self.suffixes(item).unsteady() || self.suffixes(item).is_version();
         !numbered && !self.is_local(item) || self.has_steady_base(item)
     }
 
-    /// True when an item's name without its suffixes is one that its file's text gave it alone. Clang's `f.n` is the
-    /// first static `n` of `f`; with a second one, `f.n.1`, either may be the first in another build. GCC numbers
-    /// each static of a function, and an undotted name is that of a static of the file. Of the versions of a function
-    /// (`f.constprop.0`) the numbers tell nothing, but a single one is it.
+    /// Returns true if an item's name without its suffixes depends only on its file's text. Clang's `f.n` is the first
+    /// static `n` of `f`; if there is also `f.n.1`, either may be the first in another build. GCC numbers each static
+    /// of a function, so a name without a dot is that of a static of the file. The numbers of a function's versions
+    /// (`f.constprop.0`) tell nothing, but a version without siblings is unambiguous.
     pub(super) fn has_steady_base(&self, item: ItemId) -> bool {
         let (suffixes, key) = (self.suffixes(item), self.key(item));
         let siblings = || self.numbered.get(&(key, self.unit(item))).copied().unwrap_or(0);
@@ -121,9 +122,10 @@ impl<'a, 'd> Side<'a, 'd> {
             }
     }
 
-    /// True for a variable of a function: another function of the file, or another block of the same one, may have one
-    /// of that name, and in another build this name. GCC numbers each of them, Clang writes the function before the name.
-    /// An allocation's tag is none of them: the wrong one is a wrong line in a list for people.
+    /// Returns true for a variable of a function. Another function of the file, or another block of the same function,
+    /// may have a variable of that name, which may get this name in another build. GCC numbers each such variable;
+    /// Clang writes the function before the name. An allocation tag does not count: a wrong tag is only a wrong line in
+    /// a list for people.
     pub(super) fn is_of_function(&self, item: ItemId) -> bool {
         let numbered = self.suffixes(item).contains(Suffixes::NUMBER) && !self.is_link_time(item);
         !self.key(item).code
@@ -132,7 +134,7 @@ impl<'a, 'd> Side<'a, 'd> {
             && !is_allocation_tag(self.object, item)
     }
 
-    /// True when an item is a local of a link of all files at once.
+    /// Returns true if an item is a local of a link that compiles all files at once.
     pub(super) fn is_link_time(&self, item: ItemId) -> bool {
         self.is_local(item)
             && self.object.is_link_time(self.object.symbol_file(self.object.item(item).symbol))

@@ -1,4 +1,4 @@
-//! Who uses an item that has no counterpart, as far as the users have one.
+//! The users of an item that has no counterpart, as far as the users have counterparts.
 
 use klpx_normalize::object::ItemId;
 use rayon::prelude::*;
@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use super::alike;
 use super::side::Side;
 
-/// Who refers to items without a counterpart: (item, user), sorted.
+/// The references to items without a counterpart: (item, user), sorted.
 pub(super) struct Users(Vec<(ItemId, ItemId)>);
 
 impl Users {
-    /// The users of every item that has no counterpart so far.
+    /// Reads the users of every item that has no counterpart so far.
     pub(super) fn read(side: &Side<'_, '_>, paired: &[Option<ItemId>]) -> Users {
         let object = side.object;
         let mut users: Vec<(ItemId, ItemId)> = (0..object.items().len() as u32)
@@ -27,13 +27,13 @@ impl Users {
         Users(users)
     }
 
-    /// The users of an item.
+    /// Returns the users of an item.
     pub(super) fn of(&self, item: ItemId) -> impl Iterator<Item = ItemId> + '_ {
         let first = self.0.partition_point(|&(used, _)| used < item);
         self.0[first..].iter().take_while(move |&&(used, _)| used == item).map(|&(_, user)| user)
     }
 
-    /// What is known of the users of an item.
+    /// Returns what is known of the users of an item.
     pub(super) fn roots(&self, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
         let mut roots = Roots { paired: Vec::new(), alone: false };
         let mut visited = vec![item];
@@ -61,39 +61,39 @@ impl Users {
     }
 }
 
-/// How far users without a counterpart are followed.
+/// The number of steps for which users without a counterpart are followed.
 const MAX_STEPS: usize = 8;
 
-/// What is known of a user.
+/// The state of a user.
 pub(super) enum User {
-    /// It has a counterpart; this is it in the original's numbering.
+    /// The user has a counterpart; the id is in the original's numbering.
     Paired(ItemId),
-    /// It may get one, or needs none.
+    /// The user may get a counterpart, or needs none.
     Open,
-    /// It is gone, or new.
+    /// The user is gone, or new.
     Alone,
 }
 
 /// The paired items that use an item, in the original's numbering. A user without a counterpart stands for its own
-/// users: it was inlined into them in the other build.
+/// users: the other build inlined it into them.
 pub(super) struct Roots {
     pub(super) paired: Vec<ItemId>,
     alone: bool,
 }
 
 impl Roots {
-    /// True when only items that are gone, or new, use the item.
+    /// Returns true if only items that are gone, or new, use the item.
     pub(super) fn is_alone(&self) -> bool {
         self.paired.is_empty() && self.alone
     }
 
-    /// True when nothing whose identity is known uses the item.
+    /// Returns true if no item of known identity uses the item.
     pub(super) fn is_unknown(&self) -> bool {
         self.paired.is_empty() && !self.alone
     }
 }
 
-/// True when two sorted lists share something.
+/// Returns true if two sorted lists share an element.
 pub(super) fn overlap(a: &[ItemId], b: &[ItemId]) -> bool {
     a.iter().any(|item| b.binary_search(item).is_ok())
 }

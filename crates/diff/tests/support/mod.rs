@@ -1,4 +1,4 @@
-//! Two builds of a small C project and what the correlation says of them. Test code only.
+//! Two builds of a small C project and the correlation between them. Test code only.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -25,7 +25,7 @@ pub(crate) struct Pair<'f> {
 }
 
 impl Builds {
-    /// The same tools and flags for both.
+    /// Builds both with the same tools and flags.
     pub(crate) fn new(
         (tools, mode, flags): (project::Tools, project::Mode, &[&str]),
         original: &[project::File<'_>],
@@ -37,8 +37,8 @@ impl Builds {
         }
     }
 
-    /// One file `unit.c` before and after, with debug information and the numbers that its lines have in a livepatch's
-    /// build.
+    /// Builds one file `unit.c` before and after an edit, with debug information and with the line numbers of a
+    /// livepatch's build.
     pub(crate) fn numbered(tools: project::Tools, original: &str, patched: &str) -> (Builds, Kept) {
         let (text, kept) = numbered(original, patched);
         let plain = (tools, project::Mode::Plain, &["-g"][..]);
@@ -49,7 +49,7 @@ impl Builds {
         self.pair_of(Sources::Unknown)
     }
 
-    /// With what is known of the sources.
+    /// Correlates the builds, with what is known of the sources.
     pub(crate) fn pair_of(&self, sources: Sources<'_>) -> Pair<'_> {
         let original = Object::read(&self.original).expect("an object");
         let patched = Object::read(&self.patched).expect("an object");
@@ -58,10 +58,10 @@ impl Builds {
     }
 }
 
-/// What new lines are numbered from.
+/// The first number of new lines.
 const NEW: u32 = 1000;
 
-/// The lines of the original that the patched source has too.
+/// The lines of the original that the patched source also has.
 pub(crate) struct Kept(BTreeSet<u32>);
 
 impl Edits for Kept {
@@ -74,7 +74,7 @@ impl Edits for Kept {
     }
 }
 
-/// The patched text with the original's numbers for the lines that both have, in one order.
+/// Returns the patched text, with the original's numbers for the lines that both texts have in one order.
 fn numbered(original: &str, patched: &str) -> (String, Kept) {
     let mut before = (1..).zip(original.lines());
     let (mut text, mut kept) = (String::new(), BTreeSet::new());
@@ -92,25 +92,25 @@ fn numbered(original: &str, patched: &str) -> (String, Kept) {
     (text, Kept(kept))
 }
 
-/// Another reading of the same bytes.
+/// Reads the same bytes again.
 pub(crate) fn copy(file: &ElfFile) -> ElfFile {
     let bytes = file.parse().expect("an object").data().to_vec();
     ElfFile::from_bytes(file.path(), bytes)
 }
 
-/// The items of this name.
+/// Returns the items of this name.
 pub(crate) fn named(object: &Object<'_>, name: &str) -> Vec<ItemId> {
     object.item_ids().filter(|&item| object.item_name(item) == name.as_bytes()).collect()
 }
 
-/// The only item of this name.
+/// Returns the only item of this name.
 pub(crate) fn item(object: &Object<'_>, name: &str) -> ItemId {
     let found = named(object, name);
     assert_eq!(found.len(), 1, "items called {name}");
     found[0]
 }
 
-/// What the function of this name refers to that has this base name, in the order of its references.
+/// Returns the items with this base name to which the function of this name refers, in the order of its references.
 pub(crate) fn used(object: &Object<'_>, user: &str, base: &str) -> Vec<ItemId> {
     let user = item(object, user);
     let section = object.item(user).section;
@@ -126,7 +126,7 @@ pub(crate) fn used(object: &Object<'_>, user: &str, base: &str) -> Vec<ItemId> {
     found
 }
 
-/// The one thing of this base name that a function refers to.
+/// Returns the only item with this base name to which a function refers.
 pub(crate) fn used_one(object: &Object<'_>, user: &str, base: &str) -> ItemId {
     let found = used(object, user, base);
     assert_eq!(found.len(), 1, "items called {base} to which {user} refers");
@@ -134,25 +134,26 @@ pub(crate) fn used_one(object: &Object<'_>, user: &str, base: &str) -> ItemId {
 }
 
 impl Pair<'_> {
-    /// The original of a patched item and the evidence.
+    /// Returns the original of a patched item and the evidence.
     pub(crate) fn of(&self, patched: ItemId) -> Option<(ItemId, Evidence)> {
         self.correlation.original_of[patched.index()]
     }
 
-    /// The functions of each build refer to one thing of this base name, and it is the same; by which evidence.
+    /// Returns the evidence if the functions of both builds refer to one item of this base name, and the two items are
+    /// a pair.
     pub(crate) fn same(&self, original_user: &str, patched_user: &str, base: &str) -> Option<Evidence> {
         let (x, y) =
             (used_one(&self.original, original_user, base), used_one(&self.patched, patched_user, base));
         self.of(y).filter(|&(original, _)| original == x).map(|(_, evidence)| evidence)
     }
 
-    /// Names of unsettled items.
+    /// Returns the names of unsettled items.
     pub(crate) fn unsettled(&self) -> Vec<String> {
         let name = |item| String::from_utf8_lossy(self.patched.item_name(item)).into_owned();
         self.correlation.unsettled.iter().map(|unsettled| name(unsettled.patched)).collect()
     }
 
-    /// Names of the items that count as changed or new, and of those that are gone, sorted.
+    /// Returns the names of the items that count as changed or new, and of those that are gone, sorted.
     pub(crate) fn changes(&self) -> (Vec<String>, Vec<String>) {
         let difference = klpx_diff::compare(&self.original, &self.patched);
         let text = |object: &Object<'_>, item| String::from_utf8_lossy(object.item_name(item)).into_owned();

@@ -1,10 +1,10 @@
-//! Code that may call nothing that can be traced or instrumented: what was inlined into it has to stay there.
+//! Guarded code may call nothing that can be traced or instrumented, so functions inlined into it have to stay inlined.
 
 use klpx_normalize::elf::Elf;
 
 use crate::survey::{CopyId, Survey};
 
-/// Such sections, and the symbols that bound them where a linked image has them inside `.text`
+/// The sections of guarded code, and the symbols that bound them where a linked image has them inside `.text`
 /// (include/asm-generic/vmlinux.lds.h, arch/arm64/kernel/vmlinux.lds.S).
 const SECTIONS: [(&str, &str, &str); 5] = [
     (".noinstr.text", "__noinstr_text_start", "__noinstr_text_end"),
@@ -14,15 +14,15 @@ const SECTIONS: [(&str, &str, &str); 5] = [
     (".idmap.text", "__idmap_text_start", "__idmap_text_end"),
 ];
 
-/// Where such code is in a file.
+/// The places of guarded code in a file.
 #[derive(Default)]
 pub struct Guarded {
-    /// Name, first address, end.
+    /// Section name, first address, end.
     ranges: Vec<(&'static str, u64, u64)>,
 }
 
 impl Guarded {
-    /// Finds it.
+    /// Finds the guarded code of a file.
     pub fn read(elf: &Elf<'_>) -> Guarded {
         let mut bounds = [[None; 2]; SECTIONS.len()];
         for id in elf.symbol_ids() {
@@ -42,7 +42,7 @@ impl Guarded {
         Guarded { ranges: SECTIONS.iter().zip(&bounds).filter_map(range).collect() }
     }
 
-    /// The section of such code that a copy is in.
+    /// Returns the guarded section that holds a copy, if there is one.
     pub(super) fn section(&self, survey: &Survey, copy: CopyId) -> Option<&'static str> {
         let copy = survey.copy(copy);
         let section = survey.text(copy.section);

@@ -1,30 +1,30 @@
-//! The choices of all builds so far, and the lines that they are kept in between two runs.
+//! The choices of all builds so far, and the text form that stores them between two runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is done with a function. A stronger choice takes the place of a weaker one, never the other way round.
+/// A decision about a function. A stronger choice replaces a weaker one, never the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
-    /// It is out of line and inlined nowhere, and stays so.
+    /// The function is out of line and inlined nowhere, and stays so.
     Kept,
-    /// It is inlined at every call, so that no copy stays.
+    /// The function is inlined at every call, so that no out-of-line copy remains.
     Everywhere,
-    /// It is inlined nowhere.
+    /// The function is inlined nowhere.
     OutOfLine,
-    /// The same for a function that is declared inline, which takes more with GCC.
+    /// The function is inlined nowhere, although it is declared inline: with GCC this needs a stronger attribute.
     Opaque,
 }
 
-/// What a compiler is told about a function. The stronger one is the later.
+/// An instruction to the compiler about a function, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
-    /// Inline it.
+    /// Inline the function.
     AlwaysInline,
-    /// Don't inline it.
+    /// Don't inline the function.
     NoInline,
-    /// Don't inline it, nor replace it by a variant for some of its callers.
+    /// Don't inline the function, and don't clone it for some of its callers.
     NoInlineNoClone,
-    /// Nor let callers rely on anything in its body.
+    /// Don't inline or clone the function, and don't let callers rely on anything in its body.
     NoAnalysis,
 }
 
@@ -36,15 +36,15 @@ impl Choice {
         (Choice::Opaque, "opaque"),
     ];
 
-    /// In a word.
+    /// Returns the choice in a word.
     pub fn name(self) -> &'static str {
         Choice::ALL.iter().find(|(choice, _)| *choice == self).map_or("", |(_, name)| name)
     }
 
-    /// What the compiler is told.
+    /// Returns the instruction for the compiler.
     pub fn attribute(self) -> Attribute {
         match self {
-            // Its variants stay as they are, too.
+            // The function's variants also stay as they are.
             Choice::Kept => Attribute::NoInline,
             Choice::Everywhere => Attribute::AlwaysInline,
             Choice::OutOfLine => Attribute::NoInlineNoClone,
@@ -53,27 +53,27 @@ impl Choice {
     }
 }
 
-/// A function as a person knows it.
+/// A function's identity in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The file that declares it.
+    /// The file that declares the function.
     pub file: String,
-    /// The line there.
+    /// The line in the file.
     pub line: u32,
-    /// Its name.
+    /// The function's name.
     pub function: String,
 }
 
-/// What was chosen for a function.
+/// The choice for a function, with its origin and cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The choice.
     pub choice: Choice,
-    /// The build that it was made from; it is in effect from the next on.
+    /// The build that the choice was made from. The choice takes effect in the next build.
     pub build: u32,
-    /// Bytes of code that it adds, by its estimate.
+    /// Estimated bytes of code that the choice adds.
     pub bytes: i64,
-    /// Call sites that were inlined when it was chosen.
+    /// Call sites that were inlined when the choice was made.
     pub sites: usize,
     /// The units that have the function.
     pub units: BTreeSet<String>,
@@ -85,30 +85,30 @@ pub struct Lists {
     entries: BTreeMap<Key, Entry>,
 }
 
-/// A line that is none of a list, by its number from 1.
+/// A line that does not belong to a list, by its number from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotALine(pub usize);
 
-/// The first line of the file: what the columns are.
+/// The first line of the file, which names the columns.
 const HEADING: &str = "choice\tbuild\tbytes\tcall sites\tfunction\tfile\tline\tunits";
 
 impl Lists {
-    /// What was chosen for a function.
+    /// Returns the choice for a function.
     pub fn get(&self, key: &Key) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    /// Every choice, by file, line and name.
+    /// Returns every choice, by file, line and name.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.entries.iter()
     }
 
-    /// How many functions have a choice.
+    /// Returns the number of functions with this choice.
     pub fn count(&self, choice: Choice) -> usize {
         self.entries.values().filter(|entry| entry.choice == choice).count()
     }
 
-    /// Adds a choice, or units to one. A weaker choice changes nothing but that.
+    /// Adds a choice, or adds units to an existing choice. A weaker choice only adds its units.
     pub(super) fn add(&mut self, key: Key, entry: Entry) {
         let Some(known) = self.entries.get_mut(&key) else {
             self.entries.insert(key, entry);
@@ -116,7 +116,7 @@ impl Lists {
         };
         let stronger = entry.choice > known.choice;
         let units = &known.units | &entry.units;
-        // A unit that is new has the attribute from the next build on only.
+        // A new unit has the attribute only from the next build on.
         let build = if stronger || units != known.units { entry.build } else { known.build };
         if stronger {
             *known = entry;
@@ -124,14 +124,14 @@ impl Lists {
         (known.units, known.build) = (units, build);
     }
 
-    /// Takes the choices of some functions away. How many had one.
+    /// Removes the choices of some functions and returns their number.
     pub(super) fn free(&mut self, which: impl Fn(&str) -> bool) -> usize {
         let before = self.entries.len();
         self.entries.retain(|key, _| !which(&key.function));
         before - self.entries.len()
     }
 
-    /// The lines that [`Lists::parse`] reads.
+    /// Writes the text that [`Lists::parse`] reads.
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADING}\n");
         for (Key { file, line, function }, entry) in &self.entries {
@@ -145,10 +145,10 @@ impl Lists {
         text
     }
 
-    /// Reads what [`Lists::to_text`] wrote.
+    /// Reads the text that [`Lists::to_text`] wrote.
     ///
     /// # Errors
-    /// The first line that is none.
+    /// The first line that is invalid.
     pub fn parse(text: &str) -> Result<Lists, NotALine> {
         let mut lines = text.lines().enumerate();
         if lines.next().is_none_or(|(_, heading)| heading != HEADING) {

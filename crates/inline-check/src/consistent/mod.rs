@@ -1,13 +1,14 @@
-//! Consistent inlining: which functions must not be inlined, or be inlined everywhere, so that none is half-inlined.
+//! Consistent inlining: chooses functions that must not be inlined, or must be inlined everywhere, so that no function
+//! is half-inlined.
 //!
-//! Owns the choice and its estimate in bytes. Never reads a file by itself, and knows nothing of compilers' options.
+//! Owns the choices and their estimates in bytes. Reads no files, and knows nothing of compilers' options.
 //!
-//! A choice is made from one build and comes into effect in the next, which inlines other things: so the lists of
+//! A choice is made from one build and takes effect in the next build, whose inlining differs again. So the lists of
 //! earlier builds are read again, and only grow. A choice that did not help gives way to a stronger one ([`Choice`]),
-//! never the other way round: there are finitely many functions, and it ends. Only functions that the user calls hot lose
-//! their choice, and they get none again. To let it end soon, functions that exist
-//! out of line and are inlined nowhere are kept as they are: that costs nothing, and callers that have become smaller
-//! don't begin to inline them.
+//! never the other way round. There are finitely many functions, so this process ends. Only functions that the user
+//! calls hot lose their choice, and they never get a new one. To end soon, functions that exist out of line and are
+//! inlined nowhere are kept as they are. This costs nothing, and keeps callers that have become smaller from inlining
+//! them.
 
 mod cost;
 mod guarded;
@@ -20,66 +21,66 @@ use crate::survey::{Function, Linkage, Survey};
 pub use guarded::Guarded;
 pub use lists::{Attribute, Choice, Entry, Key, Lists, NotALine};
 
-/// What the user wants of a kernel.
+/// The user's wishes for a kernel, and facts about its source.
 pub struct Wish<'a> {
-    /// Whether a function, by name, is wanted at all.
+    /// Returns true if the user wants a function, by name, to be consistent.
     pub wanted: &'a dyn Fn(&str) -> bool,
-    /// Whether a function, by name, is called so often that a call of it costs too much: it gets no choice, and loses the one
-    /// that it has.
+    /// Returns true for a function, by name, that is called so often that a call would cost too much. The function gets
+    /// no choice, and loses an existing choice.
     pub hot: &'a dyn Fn(&str) -> bool,
-    /// Bytes of code that all choices together may add, by their estimate.
+    /// Estimated bytes of code that all choices together may add.
     pub budget: Option<u64>,
-    /// The unit that a survey's file name means in the source; `None` for a unit that is not compiled from a file.
+    /// Returns the unit in the source for a survey's file name; `None` for a unit that is not compiled from a file.
     pub unit: &'a dyn Fn(&str) -> Option<String>,
-    /// The file that a survey's file name means, by a name that is the same for all builds.
+    /// Returns the file for a survey's file name, by a name that is the same in all builds.
     pub file: &'a dyn Fn(&str) -> String,
-    /// Whether a list can name a function. Debug information has any text for a name.
+    /// Returns true if a list can name a function. Names in debug information can be any text.
     pub named: &'a dyn Fn(&Key) -> bool,
-    /// Whether the source says that a function is always inlined, as far as that is known.
+    /// Returns true if the source says that a function is always inlined, as far as known.
     pub forced: &'a dyn Fn(&Key) -> bool,
-    /// Whether the source says that a function inlines whatever it calls (`flatten`), as far as that is known.
+    /// Returns true if the source says that a function inlines all its calls (`flatten`), as far as known.
     pub flattens: &'a dyn Fn(&Key) -> bool,
 }
 
-/// Why a half-inlined function stays so.
+/// The reason why a half-inlined function stays half-inlined.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Left {
-    /// A list of an earlier build said that it must not be inlined.
+    /// The list of an earlier build forbade inlining the function, without effect.
     Ignored,
-    /// It is inlined into code that may call nothing that can be traced: the section.
+    /// The function is inlined into code of this section, which may call nothing that can be traced.
     Guarded(&'static str),
     /// The source says always_inline.
     Forced,
-    /// A list of an earlier build said that it must not be inlined, but the source says that this function inlines all
-    /// that it calls: Clang lets a call's attribute win.
+    /// The list of an earlier build forbade inlining the function, but the named function inlines all its calls
+    /// according to the source: Clang lets a call's attribute win.
     Flattened(String),
-    /// Its unit is not compiled from a file of the source.
+    /// The function's unit is not compiled from a file of the source.
     NoUnit,
-    /// Its name, or its file's, is none that a list can have.
+    /// A list can't contain the name of the function or of its file.
     Unnamed,
-    /// The user did not ask for it.
+    /// The user did not ask for the function.
     NotWanted,
-    /// The user says that it is hot.
+    /// The user says that the function is hot.
     Hot,
-    /// It would cost more than is left of the budget.
+    /// The choice would cost more than is left of the budget.
     OverBudget,
 }
 
-/// What one build gives.
+/// The result for one build.
 pub struct Plan {
-    /// All choices, those of earlier builds among them.
+    /// All choices, including those of earlier builds.
     pub lists: Lists,
-    /// Half-inlined functions that have a choice now which was not in effect in this build.
+    /// Half-inlined functions whose present choice was not in effect in this build.
     pub chosen: usize,
-    /// Functions that lost the choice of an earlier build, because they are hot.
+    /// Functions that lost the choice of an earlier build because they are hot.
     pub freed: usize,
-    /// Half-inlined functions that stay so, by name.
+    /// Functions that stay half-inlined, by name.
     pub left: Vec<(Key, Left)>,
-    /// Bytes of code that all choices together add, by their estimate; less than nothing when they save some.
+    /// Estimated bytes of code that all choices together add; negative if they save bytes.
     pub estimate: i64,
 }
 
-/// A half-inlined function that could be chosen.
+/// A half-inlined function that may get a choice.
 struct Candidate {
     key: Key,
     units: BTreeSet<String>,
@@ -88,8 +89,8 @@ struct Candidate {
     bytes: i64,
 }
 
-/// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build: choices
-/// of earlier numbers were in effect in it.
+/// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build, in
+/// which choices of earlier numbers were in effect.
 pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, wish: &Wish<'_>) -> Plan {
     let freed = lists.free(wish.hot);
     let mut left = Vec::new();
@@ -123,7 +124,7 @@ fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Key {
     }
 }
 
-/// Keeps a function that is inlined nowhere as it is.
+/// Adds a choice that keeps a function inlined nowhere.
 fn keep(survey: &Survey, function: &Function, key: Key, lists: &mut Lists, build: u32, wish: &Wish<'_>) {
     let units: BTreeSet<String> =
         survey.copies(function).iter().filter_map(|copy| (wish.unit)(survey.text(copy.unit))).collect();
@@ -167,7 +168,7 @@ fn candidate(
     }
     let strongest = if function.declared_inline { Choice::Opaque } else { Choice::OutOfLine };
     let choice = match earlier {
-        // What was in effect and did not help won't help now, unless a unit has come that had no such list.
+        // A choice that was in effect without success won't help now, unless a new unit had no such list.
         Some(entry) if entry.build < build => match entry.choice {
             Choice::Everywhere => strongest,
             _ if entry.choice < strongest && function.declared_inline => strongest,
@@ -184,7 +185,7 @@ fn candidate(
     Ok(Candidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
 }
 
-/// Why a function is inlined although its list forbids it, as far as its holders tell.
+/// Returns why a function is inlined although its list forbids it, as far as its holders tell.
 fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Left {
     let holder = |id| key_of(survey, survey.function(survey.copy(id).function), wish);
     let mut holders = survey.holders(function).into_iter().map(holder);
@@ -194,9 +195,9 @@ fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Left {
     }
 }
 
-/// A header's static function is inlined everywhere when that is the smaller code: if it has users that only keep its
-/// address, the next build shows it. All others stay out of line, where one can trace them: the copy of a global
-/// function never goes away.
+/// Returns the first choice for a function. A header's static function is inlined everywhere if that makes the code
+/// smaller; if some users only keep its address, the next build shows them. All other functions stay out of line, where
+/// they can be traced: the copy of a global function never goes away.
 fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choice {
     let in_header = function.linkage() == Linkage::StaticIncluded;
     match in_header && cost::everywhere(survey, function) < cost::out_of_line(survey, function) {
@@ -205,7 +206,7 @@ fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choi
     }
 }
 
-/// Takes the candidates with the most call sites for a byte as long as the budget lasts. How many it took.
+/// Takes the candidates with the most call sites for each byte as long as the budget lasts, and returns their number.
 fn take(
     mut candidates: Vec<Candidate>,
     lists: &mut Lists,
@@ -214,7 +215,7 @@ fn take(
     budget: Option<u64>,
 ) -> usize {
     candidates.sort_by(|a, b| {
-        // Sites for a byte, without a division: a / b < c / d where b and d are positive.
+        // Compares sites for each byte without a division: a / b < c / d for positive b and d.
         let dear = |candidate: &Candidate| candidate.bytes.max(0) as u128;
         let ratio = (b.sites as u128 * dear(a)).cmp(&(a.sites as u128 * dear(b)));
         ratio.then(b.sites.cmp(&a.sites)).then_with(|| a.key.cmp(&b.key))
@@ -225,7 +226,7 @@ fn take(
         let Candidate { key, units, sites, choice, bytes } = candidate;
         let before = lists.get(&key).map_or(0, |entry| entry.bytes.max(0).cast_unsigned());
         let after = (spent - before).saturating_add(bytes.max(0).cast_unsigned());
-        // What was taken before is not given up: a build with it may be there.
+        // A choice of an earlier build is not given up, because a build with it may exist.
         if bytes > 0 && budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
             left.push((key, Left::OverBudget));
             continue;
@@ -237,7 +238,7 @@ fn take(
     chosen
 }
 
-/// The attributes that every unit's functions get, the units without any among them.
+/// Returns the attributes of every unit's functions, with an empty list for a unit without any.
 pub fn by_unit(
     lists: &Lists,
     units: impl IntoIterator<Item = String>,
@@ -248,7 +249,8 @@ pub fn by_unit(
         for unit in &entry.units {
             let functions = all.entry(unit.clone()).or_default();
             let attribute = functions.entry(key.function.clone()).or_insert(entry.choice.attribute());
-            // Two functions of one name in a unit, one of them never compiled: what keeps both whole.
+            // A unit may have two functions of one name, one of them never compiled: the stronger attribute keeps both
+            // whole.
             *attribute = (*attribute).max(entry.choice.attribute());
         }
     }

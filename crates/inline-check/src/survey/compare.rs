@@ -1,24 +1,24 @@
-//! Two surveys side by side: which functions became half-inlined, and which no longer are.
+//! Compares two surveys: which functions became half-inlined, and which no longer are.
 
 use std::collections::BTreeMap;
 
 use super::{Function, FunctionId, Survey};
 
-/// What copies a function has.
+/// The kinds of copies that a function has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// It is not in the file at all.
+    /// The function is not in the file.
     Absent,
     /// Out of line only.
     OutOfLine,
-    /// Both: it is half-inlined.
+    /// Both kinds: the function is half-inlined.
     Both,
     /// Inlined only.
     Inlined,
 }
 
 impl State {
-    /// In a word or two.
+    /// Returns the state in a word or two.
     pub fn name(self) -> &'static str {
         match self {
             State::Absent => "absent",
@@ -30,7 +30,7 @@ impl State {
 }
 
 impl Survey {
-    /// What copies a function has.
+    /// Returns the kinds of copies that a function has.
     pub fn state(&self, function: &Function) -> State {
         match (function.copies.is_empty(), function.inlined.is_empty()) {
             (true, true) => State::Absent,
@@ -41,20 +41,20 @@ impl Survey {
     }
 }
 
-/// A function whose state is not the same in two files, and is [`State::Both`] in one of them.
+/// A function whose state differs between two files and is [`State::Both`] in one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The function in the first file, if it is there.
+    /// The function in the first file, if the file has it.
     pub before: Option<FunctionId>,
-    /// The function in the second file, if it is there.
+    /// The function in the second file, if the file has it.
     pub after: Option<FunctionId>,
-    /// Its state in the first.
+    /// The function's state in the first file.
     pub was: State,
-    /// Its state in the second.
+    /// The function's state in the second file.
     pub is: State,
 }
 
-/// Compares two files. A function is known again by its name and file; several of one name in one file, by their order.
+/// Compares two files. Functions are matched by name and file; several of one name in one file, by their order.
 pub fn compare(before: &Survey, after: &Survey) -> Vec<Change> {
     let mut pairs: BTreeMap<(&str, &str, usize), [Option<FunctionId>; 2]> = BTreeMap::new();
     for (side, survey) in [before, after].into_iter().enumerate() {

@@ -1,8 +1,8 @@
-//! Counts over a survey, by who can see a function and where it is declared.
+//! Counts over a survey, by the linkage of functions and by where they are declared.
 
 use super::{Function, Survey};
 
-/// Who can see a function, and where it is declared.
+/// The linkage of a function, and the kind of file that declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linkage {
     /// Static, in a unit's own file.
@@ -14,10 +14,10 @@ pub enum Linkage {
 }
 
 impl Linkage {
-    /// Every kind, in the order that counts are shown in.
+    /// Every kind, in the order in which counts are shown.
     pub const ALL: [Linkage; 3] = [Linkage::Static, Linkage::StaticIncluded, Linkage::Global];
 
-    /// In a word or three.
+    /// Returns the kind in a few words.
     pub fn name(self) -> &'static str {
         match self {
             Linkage::Static => "static",
@@ -28,7 +28,7 @@ impl Linkage {
 }
 
 impl Function {
-    /// Who can see it, and where it is declared.
+    /// Returns the function's linkage and the kind of file that declares it.
     pub fn linkage(&self) -> Linkage {
         match (self.external, self.included) {
             (true, _) => Linkage::Global,
@@ -43,13 +43,13 @@ impl Function {
 pub struct Tally {
     /// Functions that exist out of line.
     pub out_of_line: usize,
-    /// Those of them that are inlined too.
+    /// Out-of-line functions that are also inlined.
     pub half_inlined: usize,
-    /// Those of these with an inlined copy across files.
+    /// Half-inlined functions with an inlined copy across files.
     pub half_inlined_across: usize,
     /// Inlined copies of half-inlined functions.
     pub inlined: usize,
-    /// Those of them that are across files.
+    /// Inlined copies of half-inlined functions that are across files.
     pub inlined_across: usize,
 }
 
@@ -77,25 +77,26 @@ impl Tally {
     }
 }
 
-/// What is counted of a whole file.
+/// The counts of a whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// In the order of [`Linkage::ALL`].
+    /// Counts in the order of [`Linkage::ALL`].
     pub by_linkage: [Tally; 3],
-    /// Half-inlined functions that have both kinds of copies in one unit's definition of them.
+    /// Half-inlined functions that have both kinds of copies from one unit's definition.
     pub by_unit: usize,
-    /// Functions without an out-of-line copy: always_inline ones, and those that the compiler inlined everywhere.
+    /// Functions without an out-of-line copy: always_inline functions, and functions that the compiler inlined
+    /// everywhere.
     pub only_inlined: usize,
-    /// Of these, those that are declared `inline`; 0 when the compiler does not say (Clang).
+    /// Functions without an out-of-line copy that are declared `inline`; 0 if the compiler does not tell (Clang).
     pub only_inlined_declared: usize,
-    /// Their inlined copies.
+    /// Inlined copies of the functions without an out-of-line copy.
     pub only_inlined_copies: usize,
-    /// Half-inlined functions of which ftrace reaches an out-of-line copy.
+    /// Half-inlined functions with an out-of-line copy that ftrace reaches.
     pub half_inlined_reached: usize,
 }
 
 impl Summary {
-    /// Counts.
+    /// Counts the functions and copies of a survey.
     pub fn of(survey: &Survey) -> Summary {
         let mut summary = Summary::default();
         for (_, function) in survey.functions() {
@@ -116,7 +117,7 @@ impl Summary {
         summary
     }
 
-    /// All kinds together.
+    /// Returns the sum over all kinds of linkage.
     pub fn all(&self) -> Tally {
         self.by_linkage.iter().fold(Tally::default(), Tally::plus)
     }

@@ -1,4 +1,4 @@
-//! The units of a file made one: each reference followed to the function that it means, whatever unit that is in.
+//! Merges the units of a file: each reference is followed to the function that it means, in whatever unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,21 +16,21 @@ use super::texts::{Files, Texts};
 use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId};
 use crate::sections::{Sections, Text};
 
-/// How many entries may stand between one that uses a function and the one that names it.
+/// The most entries between an entry that uses a function and the entry that names it.
 const MAX_HOPS: u8 = 8;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// What an entry says together with those that it refers to.
+/// The meaning of an entry, together with the entries that it refers to.
 #[derive(Clone, Copy)]
 struct Meaning {
-    /// [`NONE`] as long as nobody asked.
+    /// The function; [`NONE`] until the first request.
     function: u32,
-    /// The file of the unit that defines it.
+    /// The file of the unit that defines the function.
     home: TextId,
 }
 
-/// A subprogram entry: its unit, and its index there.
+/// A subprogram entry: its unit, and its index in the unit.
 #[derive(Clone, Copy)]
 struct DieId {
     unit: u32,
@@ -42,17 +42,17 @@ struct Merge<'a> {
     units: &'a [UnitFacts],
     files: Files,
     texts: Texts,
-    /// By unit, what each of its entries means.
+    /// The meanings of each unit's entries.
     meanings: Vec<Vec<Meaning>>,
-    /// By name, file and line.
+    /// Functions by name, file and line.
     known: Map<(TextId, TextId, u32), u32>,
     functions: Vec<Function>,
     copies: Vec<OutOfLine>,
-    /// By unit, the number of each of its copies in `copies`; [`NONE`] for those that have no code.
+    /// For each unit, the number of each of its copies in `copies`; [`NONE`] for a copy without code.
     kept: Vec<Vec<u32>>,
 }
 
-/// Makes a survey of what the units say.
+/// Makes a survey of the units' facts.
 pub(super) fn merge(
     arch: Arch,
     sections: &Sections<'_>,
@@ -81,7 +81,7 @@ pub(super) fn merge(
 }
 
 impl Merge<'_> {
-    /// Every copy that has code.
+    /// Finds every copy that has code.
     fn find_copies(&mut self, places: &Places<'_>) -> Result<()> {
         let of_unit = |unit: &UnitFacts| -> Vec<Option<Place>> {
             unit.copies.iter().map(|copy| places.find(copy.address)).collect()
@@ -126,7 +126,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Gives every function a meaning that a copy with code has an inlined copy of.
+    /// Gives a meaning to every function with an inlined copy inside a copy that has code.
     fn find_inlined(&mut self) -> Result<()> {
         for (number, unit) in self.units.iter().enumerate() {
             for call in &unit.inlined {
@@ -142,7 +142,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// The entry that a unit's reference leads to.
+    /// Returns the entry that a unit's reference leads to.
     fn find(&self, unit: u32, origin: Origin) -> Option<DieId> {
         match origin {
             Origin::None => None,
@@ -156,7 +156,7 @@ impl Merge<'_> {
         }
     }
 
-    /// What an entry means; `None` when it leads to no name.
+    /// Returns the meaning of an entry; `None` if the entry leads to no name.
     fn meaning(&mut self, die: DieId) -> Option<Meaning> {
         let known = self.meanings[die.unit as usize][die.index as usize];
         if known.function != NONE {
@@ -215,7 +215,7 @@ impl Merge<'_> {
         number
     }
 
-    /// Puts everything in an order that does not depend on the file's, and ties it together.
+    /// Connects all parts of the survey, in an order that does not depend on the file's order.
     fn finish(
         mut self,
         arch: Arch,
@@ -255,7 +255,7 @@ impl Merge<'_> {
         }
     }
 
-    /// By text, whether it is a unit's own file. A partial unit has none.
+    /// Returns for each text whether it is a unit's own file. A partial unit has no file.
     fn units_by_text(&self) -> Vec<bool> {
         let mut is_unit = vec![false; self.texts.len()];
         for &unit in self.files.units.iter().filter(|&&unit| !self.texts.get(unit).is_empty()) {
@@ -264,7 +264,7 @@ impl Merge<'_> {
         is_unit
     }
 
-    /// Sorts by file, line and name. The new number of each.
+    /// Sorts functions by file, line and name. Returns the new number of each.
     fn sort_functions(&mut self) -> Vec<u32> {
         let texts = &self.texts;
         let mut files: Vec<TextId> = self.functions.iter().map(|function| function.file).collect();
@@ -285,7 +285,7 @@ impl Merge<'_> {
         inverse(&order)
     }
 
-    /// Sorts by function, section and address. The new number of each.
+    /// Sorts copies by function, section and address. Returns the new number of each.
     fn sort_copies(&mut self, function_ranks: &[u32]) -> Vec<u32> {
         for copy in &mut self.copies {
             copy.function = FunctionId(function_ranks[copy.function.0 as usize]);
@@ -299,7 +299,7 @@ impl Merge<'_> {
         inverse(&order)
     }
 
-    /// Every inlined copy whose holder has code, by function and holder, then in the order of the file.
+    /// Returns every inlined copy whose holder has code, by function and holder, then in the order of the file.
     fn inlined(&self, function_ranks: &[u32], copy_ranks: &[u32], is_unit: &[bool]) -> Vec<Inlined> {
         let mut first = Vec::with_capacity(self.units.len());
         let mut count = 0;
@@ -342,7 +342,7 @@ impl Merge<'_> {
         order.par_iter().map(one).collect()
     }
 
-    /// What was inlined, once it is known.
+    /// Returns the meaning of an inlined function, if it is already known.
     fn meaning_of(&self, unit: u32, call: &RawInlined) -> Option<Meaning> {
         let die = self.find(unit, call.origin)?;
         let meaning = self.meanings[die.unit as usize][die.index as usize];
@@ -350,7 +350,7 @@ impl Merge<'_> {
     }
 }
 
-/// Whether a function has both kinds of copies in one unit's definition.
+/// Returns true if a function has both kinds of copies from one unit's definition.
 fn by_unit(function: &Function, copies: &[OutOfLine], inlined: &[Inlined]) -> bool {
     let all = |range: &Range<u32>| range.start as usize..range.end as usize;
     let (copies, inlined) = (&copies[all(&function.copies)], &inlined[all(&function.inlined)]);
@@ -369,7 +369,7 @@ fn inverse(order: &[u32]) -> Vec<u32> {
     rank
 }
 
-/// The next items that belong together.
+/// Returns the range of the next items that belong together.
 fn run<T>(next: &mut u32, items: &[T], belongs: impl Fn(&T) -> bool) -> Range<u32> {
     let start = *next;
     while items.get(*next as usize).is_some_and(&belongs) {
@@ -384,7 +384,7 @@ fn nameless(at: u32) -> Diagnosis {
         .remedy("build the file again; if it came from a package, check its integrity")
 }
 
-/// The compilers, by number of units, and the DWARF versions.
+/// Returns the compilers with their numbers of units, and the DWARF versions.
 fn compilers(sections: &Sections<'_>, units: &[UnitFacts]) -> (Vec<(String, usize)>, Vec<u16>) {
     let mut texts: Map<Text, usize> = Map::default();
     for unit in units {
@@ -400,7 +400,7 @@ fn compilers(sections: &Sections<'_>, units: &[UnitFacts]) -> (Vec<(String, usiz
     (producers, versions.into_iter().collect())
 }
 
-/// A compiler's name and version, without the options and the packager that may stand around them.
+/// Returns a compiler's name and version, without its options and the packager's additions.
 fn compiler(producer: &str) -> String {
     let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
     let name = ["clang", "rustc", "GNU C++", "GNU C"].into_iter().find(|name| producer.contains(name));

@@ -1,34 +1,34 @@
-//! Which functions exist out of line and are inlined too: a whole file's DWARF in one pass.
+//! Finds the functions that exist out of line and are also inlined, by reading a whole file's DWARF in one pass.
 //!
-//! Owns the definitions, the merge over units, the counts. Never decides what changed, and reads no instruction.
+//! Owns the definitions, the merge over units, and the counts. Never decides what changed, and reads no instructions.
 //!
 //! # Definitions
 //!
-//! A **function** is what a person reads in the source: a name, declared at one line of one file. A `static inline`
-//! function of a header is one function, however many units compiled it; two static functions of one name in two files
-//! are two. Assembly has no functions here.
+//! A **function** is known by its source: a name, declared at one line of one file. A `static inline` function of a
+//! header is one function, however many units compiled it. Two static functions of one name in two files are two
+//! functions. Assembly has no functions here.
 //!
 //! An **out-of-line copy** is a `DW_TAG_subprogram` that has an address in a section of code. A clone (`f.constprop.0`,
 //! `f.part.0`) and each unit's own copy of a header's function are copies of one function.
 //!
 //! An **inlined copy** is a `DW_TAG_inlined_subroutine`, at any depth, in an out-of-line copy, which is its **holder**.
-//! It counts also when it has no instruction any more: a probe misses that call all the same. But compilers mostly
-//! leave such an entry out, and then nobody can count it: a small function whose instructions were merged with others
-//! around them may be inlined at more places than the DWARF knows.
+//! An inlined copy counts even if none of its instructions is left, because a probe misses that call as well. But
+//! compilers mostly omit such an entry, and then nobody can count the copy: a small function whose instructions were
+//! merged with the code around them may be inlined at more places than the DWARF tells.
 //!
-//! A **call site** is a place in the source (file, line, column) that at least one inlined copy came from. A loop that
-//! was unrolled, or a caller that was inlined itself, gives one call site several copies.
+//! A **call site** is a place in the source (file, line, column) from which at least one inlined copy came. If a loop
+//! was unrolled or a caller was itself inlined, one call site has several copies.
 //!
-//! A function is **half-inlined** when it has an out-of-line copy and an inlined one, anywhere in the file. Counted
-//! [unit by unit](Summary::by_unit) it has both in the same unit's definition of it; a header's function that is out of
-//! line in one unit and inlined in others only is half-inlined, but not by unit.
+//! A function is **half-inlined** if the file has an out-of-line copy and an inlined copy of it, anywhere. Counted
+//! [unit by unit](Summary::by_unit), the function has both copies from one unit's definition. A header's function that
+//! is out of line in one unit and inlined only in other units is half-inlined, but not by unit.
 //!
-//! An inlined copy is **across files** when the unit that defines the function is another than its holder's: only LTO
-//! makes such copies. What came along inside a function from another unit is across files too.
+//! An inlined copy is **across files** if the unit that defines the function is not the holder's unit: only LTO makes
+//! such copies. Copies that came along inside a function from a different unit are also across files.
 //!
-//! **always_inline** can't be told apart. Clang writes `DW_INL_inlined` for everything; GCC tells functions that are
-//! declared `inline` from others, and `always_inline` is one of the ways to be. Nearly all such functions are among
-//! those that are [only inlined](Summary::only_inlined), which are counted apart.
+//! **always_inline** functions can't be told apart. Clang writes `DW_INL_inlined` for every function. GCC marks
+//! functions that are declared `inline`, which include `always_inline` functions. Nearly all `always_inline` functions
+//! are [only inlined](Summary::only_inlined), which are counted separately.
 
 mod compare;
 mod count;
@@ -65,7 +65,7 @@ use texts::Texts;
 pub struct FunctionId(u32);
 
 impl FunctionId {
-    /// For indexing.
+    /// As an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -79,62 +79,63 @@ pub struct CopyId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InlinedId(u32);
 
-/// Index of a text that several things share: a function's name, a symbol's, a file's path.
+/// Index of a text that several objects share: a function's name, a symbol's name, or a file's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TextId(u32);
 
 /// A function: see the [definitions](self).
 #[derive(Clone, Debug)]
 pub struct Function {
-    /// Its name in the source.
+    /// The function's name in the source.
     pub name: TextId,
-    /// The file that declares it; its unit's own file when the DWARF does not say.
+    /// The file that declares the function; its unit's own file if the DWARF names none.
     pub file: TextId,
-    /// The line there, from 1; 0 when the DWARF does not say.
+    /// The line in the file, from 1; 0 if the DWARF names none.
     pub line: u32,
-    /// It is visible to other units.
+    /// True if other units can see the function.
     pub external: bool,
-    /// The file that declares it is no unit: a header, or a file that units include.
+    /// True if the file that declares the function is not a unit's own file, but a header or another included file.
     pub included: bool,
-    /// It is declared `inline`. Only GCC says so.
+    /// True if the function is declared `inline`. Only GCC tells.
     pub declared_inline: bool,
     copies: Range<u32>,
     inlined: Range<u32>,
-    /// It has both kinds of copies in one unit's definition of it.
+    /// True if the function has both kinds of copies from one unit's definition.
     by_unit: bool,
 }
 
 /// An out-of-line copy of a function.
 #[derive(Clone, Debug)]
 pub struct OutOfLine {
-    /// What it is a copy of.
+    /// The function that this is a copy of.
     pub function: FunctionId,
-    /// The file of the unit that it was compiled in.
+    /// The file of the unit that compiled the copy.
     pub unit: TextId,
-    /// The symbol at its first byte; its function's name when there is none.
+    /// The symbol at the copy's first byte; the function's name if there is no symbol.
     pub symbol: TextId,
-    /// There is one. GNU ld keeps the code of a weak definition that another one took the name of; nothing leads there.
+    /// True if there is a symbol. GNU ld keeps the code of a weak definition whose name another definition took;
+    /// nothing refers to this code.
     pub named: bool,
     /// The section's name.
     pub section: TextId,
     /// The section.
     pub section_id: SectionId,
-    /// Where it begins: an address in a linked image, an offset in its section in an object.
+    /// The start of the copy: an address in a linked image, an offset in the section in an object.
     pub address: u64,
-    /// Its length in bytes; 0 unless the survey was [measured](Survey::measured).
+    /// The copy's length in bytes; 0 unless the survey was [measured](Survey::measured).
     pub bytes: u32,
-    /// Whether ftrace reaches it.
+    /// Whether ftrace reaches the copy.
     pub reach: Reach,
 }
 
 /// Whether ftrace can reach an out-of-line copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// It has a trace site, this many bytes from its entry.
+    /// The copy has a trace site, this many bytes from its entry.
     Site(i64),
-    /// It has none.
+    /// The copy has no trace site.
     No(Unreachable),
-    /// The file does not say: a linked image without the symbols that bound its trace sites.
+    /// The file does not tell: a linked image without the symbols that bound its trace sites.
     Unknown,
 }
 
@@ -148,43 +149,43 @@ impl fmt::Display for Reach {
     }
 }
 
-/// A call of a function that was inlined.
+/// An inlined copy: a call of a function that was inlined.
 #[derive(Clone, Debug)]
 pub struct Inlined {
-    /// What was inlined.
+    /// The inlined function.
     pub function: FunctionId,
-    /// The out-of-line copy that holds it.
+    /// The out-of-line copy that holds the inlined copy.
     pub holder: CopyId,
-    /// The inlined copy around it, when it is not directly in its holder.
+    /// The inlined copy around this copy; `None` if it lies directly in its holder.
     pub parent: Option<InlinedId>,
-    /// The file of the call; `None` when the DWARF does not say.
+    /// The file of the call; `None` if the DWARF names none.
     pub file: Option<TextId>,
-    /// The line of the call, from 1; 0 when the DWARF does not say.
+    /// The line of the call, from 1; 0 if the DWARF names none.
     pub line: u32,
-    /// The column of the call, from 1; 0 when the DWARF does not say.
+    /// The column of the call, from 1; 0 if the DWARF names none.
     pub column: u32,
-    /// The unit that defines the function is another than the holder's.
+    /// True if the unit that defines the function is not the holder's unit.
     pub across: bool,
     /// The file of the unit that defines the function.
     pub home: TextId,
-    /// The bytes of code that are left of it, those of calls inlined into it included; 0 unless the survey was
+    /// The bytes of code that are left of the copy, including calls inlined into it; 0 unless the survey was
     /// [measured](Survey::measured).
     pub bytes: u32,
 }
 
-/// What a file's DWARF says about inlining.
+/// The facts about inlining in a file's DWARF.
 pub struct Survey {
-    /// Of the file.
+    /// The architecture of the file.
     pub arch: Arch,
-    /// The compilers that made it, by number of units, the most frequent first.
+    /// The compilers of the file, with their numbers of units, the most frequent first.
     pub producers: Vec<(String, usize)>,
-    /// DWARF versions, ascending.
+    /// The DWARF versions, ascending.
     pub versions: Vec<u16>,
-    /// How many units of a compiler it has.
+    /// The number of units from a compiler.
     pub units: usize,
     /// True for a linked image, whose addresses are those of the running kernel without KASLR.
     pub linked: bool,
-    /// The folder that files are named from, with a `/` at its end: where the source tree was. Empty when there is
+    /// The folder from which files are named, with a `/` at its end: the place of the source tree. Empty if there is
     /// none.
     pub root: String,
     /// Every function with a copy, by file, line and name.
@@ -198,19 +199,19 @@ pub struct Survey {
     texts: Texts,
 }
 
-/// What to read of a file.
+/// The parts of a file to read.
 #[derive(Default)]
 struct Wanted<'a> {
-    /// The folder that paths are given from; found out without it.
+    /// The folder from which paths are given; determined from the file if absent.
     tree: Option<&'a Path>,
-    /// Line programs of the units to read, and of what these refer to; all without it.
+    /// The line programs of the units to read, along with the units that these refer to; all units if absent.
     programs: Option<HashSet<usize>>,
-    /// The size of each copy.
+    /// True to measure the size of each copy.
     sizes: bool,
 }
 
 impl Survey {
-    /// Reads a file's DWARF. Paths are given from the folder that nearly all files are in.
+    /// Reads a file's DWARF. Paths are given from the folder that holds nearly all files.
     ///
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
@@ -218,19 +219,19 @@ impl Survey {
         Survey::of(&Sections::read(elf)?, Wanted::default())
     }
 
-    /// The same with paths that are given from the folder `tree`.
+    /// Reads a file's DWARF. Paths are given from the folder `tree`.
     ///
     /// # Errors
-    /// As for [`Survey::read`].
+    /// The same as for [`Survey::read`].
     pub fn read_in(elf: &Elf<'_>, tree: &Path) -> Result<Survey> {
         Survey::of(&Sections::read(elf)?, Wanted { tree: Some(tree), ..Wanted::default() })
     }
 
-    /// The same of an object, for those units only that have code at these places (section, offset), and what these
-    /// refer to.
+    /// Reads an object's DWARF, but only the units that have code at these places (section, offset), and the units that
+    /// these refer to.
     ///
     /// # Errors
-    /// As for [`Survey::read`].
+    /// The same as for [`Survey::read`].
     pub fn read_units(elf: &Elf<'_>, tree: &Path, places: &[(SectionId, u64)]) -> Result<Survey> {
         let sections = Sections::read(elf)?;
         let lines = Lines::read(&sections);
@@ -242,7 +243,7 @@ impl Survey {
     /// Reads a file's DWARF with the size of each copy, which takes longer.
     ///
     /// # Errors
-    /// As for [`Survey::read`].
+    /// The same as for [`Survey::read`].
     pub fn measured(elf: &Elf<'_>) -> Result<Survey> {
         Survey::of(&Sections::read(elf)?, Wanted { sizes: true, ..Wanted::default() })
     }
@@ -259,12 +260,12 @@ impl Survey {
         merge::merge(arch, sections, wanted.tree, &units.map_err(refusal)?, &places)
     }
 
-    /// Every function that has a copy of either kind.
+    /// Returns every function that has a copy of either kind.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = (FunctionId, &Function)> {
         self.functions.iter().enumerate().map(|(n, function)| (FunctionId(n as u32), function))
     }
 
-    /// The functions of a name that a file declares.
+    /// Returns the functions of a name that a file declares.
     pub fn declared<'s>(
         &'s self,
         file: &'s str,
@@ -277,52 +278,52 @@ impl Survey {
         named.map(move |(n, function)| (FunctionId((start + n) as u32), function))
     }
 
-    /// Every out-of-line copy.
+    /// Returns every out-of-line copy.
     pub fn out_of_line(&self) -> impl ExactSizeIterator<Item = (CopyId, &OutOfLine)> {
         self.copies.iter().enumerate().map(|(n, copy)| (CopyId(n as u32), copy))
     }
 
-    /// A function.
+    /// Returns a function.
     pub fn function(&self, id: FunctionId) -> &Function {
         &self.functions[id.0 as usize]
     }
 
-    /// An out-of-line copy.
+    /// Returns an out-of-line copy.
     pub fn copy(&self, id: CopyId) -> &OutOfLine {
         &self.copies[id.0 as usize]
     }
 
-    /// An inlined copy.
+    /// Returns an inlined copy.
     pub fn inlined_copy(&self, id: InlinedId) -> &Inlined {
         &self.inlined[id.0 as usize]
     }
 
-    /// A function's out-of-line copies, by address.
+    /// Returns a function's out-of-line copies, by address.
     pub fn copies(&self, function: &Function) -> &[OutOfLine] {
         &self.copies[function.copies.start as usize..function.copies.end as usize]
     }
 
-    /// A function's inlined copies, by holder.
+    /// Returns a function's inlined copies, by holder.
     pub fn inlined(&self, function: &Function) -> &[Inlined] {
         &self.inlined[function.inlined.start as usize..function.inlined.end as usize]
     }
 
-    /// The same by number.
+    /// Returns the numbers of a function's inlined copies, by holder.
     pub fn inlined_ids(&self, function: &Function) -> impl Iterator<Item = InlinedId> + use<> {
         function.inlined.clone().map(InlinedId)
     }
 
-    /// True when a function is out of line and inlined too.
+    /// Returns true if a function has an out-of-line copy and an inlined copy.
     pub fn is_half_inlined(&self, function: &Function) -> bool {
         !function.copies.is_empty() && !function.inlined.is_empty()
     }
 
-    /// The files of all units, by name.
+    /// Returns the files of all units, by name.
     pub fn unit_files(&self) -> &[TextId] {
         &self.unit_files
     }
 
-    /// The places in the source that a function's inlined copies came from: file, line, column.
+    /// Returns the number of places in the source (file, line, column) from which a function's inlined copies came.
     pub fn call_sites(&self, function: &Function) -> usize {
         let place = |call: &Inlined| (call.file, call.line, call.column);
         let mut places: Vec<_> = self.inlined(function).iter().map(place).collect();
@@ -331,14 +332,15 @@ impl Survey {
         places.len()
     }
 
-    /// The out-of-line copies that hold inlined ones of a function.
+    /// Returns the out-of-line copies that hold inlined copies of a function.
     pub fn holders(&self, function: &Function) -> Vec<CopyId> {
         let mut holders: Vec<CopyId> = self.inlined(function).iter().map(|call| call.holder).collect();
         holders.dedup();
         holders
     }
 
-    /// The inlined copies around one, from the holder's own call inwards; empty when it is directly in its holder.
+    /// Returns the inlined copies around an inlined copy, from the holder's own call inwards; empty if the copy lies
+    /// directly in its holder.
     pub fn chain(&self, call: &Inlined) -> Vec<&Inlined> {
         let around = std::iter::successors(call.parent, |&id| self.inlined_copy(id).parent);
         let mut chain: Vec<&Inlined> = around.map(|id| self.inlined_copy(id)).collect();
@@ -346,7 +348,7 @@ impl Survey {
         chain
     }
 
-    /// A text.
+    /// Returns a text.
     pub fn text(&self, id: TextId) -> &str {
         self.texts.get(id)
     }

@@ -1,6 +1,6 @@
-//! Source paths as a person knows them: without the folder that the tree happened to lie in.
+//! Source paths in their usual form: without the folder of the source tree.
 
-/// Joins the parts of a path, of which each absolute one begins anew, and takes `.` and `..` out.
+/// Joins the parts of a path and removes `.` and `..`. An absolute part starts the path again.
 pub fn join(parts: &[&str]) -> String {
     let mut absolute = false;
     let mut names: Vec<&str> = Vec::new();
@@ -24,8 +24,8 @@ pub fn join(parts: &[&str]) -> String {
     if absolute { format!("/{path}") } else { path }
 }
 
-/// The deepest folder with nearly all (19 of 20) of the absolute paths, of which each counts once: the root of a source
-/// tree. It ends with a `/`; it is empty when there is none.
+/// Returns the deepest folder that holds nearly all (19 of 20) of the different absolute paths: the root of a source
+/// tree. The folder ends with a `/`; it is empty if there is none.
 pub(super) fn root(paths: &[String]) -> &str {
     let mut inside: Vec<&String> = paths.iter().filter(|path| path.starts_with('/')).collect();
     inside.sort_unstable();
@@ -43,7 +43,7 @@ pub(super) fn root(paths: &[String]) -> &str {
     }
 }
 
-/// A path without the first of these folders that it lies in.
+/// Returns a path without the first of these folders that holds it.
 pub(super) fn without<'p>(path: &'p str, folders: &[String]) -> &'p str {
     folders
         .iter()

@@ -1,4 +1,4 @@
-//! What lies where in a file: its sections of code, its functions, its trace sites.
+//! The places of a file's sections of code, functions and trace sites.
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId, SymbolId};
@@ -11,13 +11,13 @@ use super::Reach;
 use crate::dwarf;
 use crate::reach::Sites;
 
-/// What lies where in a file.
+/// The places of a file's sections of code, functions and trace sites.
 pub(super) struct Places<'d> {
     elf: &'d Elf<'d>,
     pub(super) object: bool,
     /// Sections of code in a linked image, by address: begin, end.
     code: Vec<(u64, u64, SectionId)>,
-    /// Functions, by address as DWARF has it.
+    /// Functions, by address as in DWARF.
     symbols: Vec<(u64, SymbolId)>,
     sites: Sites,
     /// [`Arch::undescribed_entry`].
@@ -27,10 +27,10 @@ pub(super) struct Places<'d> {
 /// The place of an out-of-line copy.
 pub(super) struct Place {
     pub(super) section: SectionId,
-    /// Its first byte, as a person knows it.
+    /// The copy's first byte: an offset in the section in an object, an address in a linked image.
     pub(super) shown: u64,
     pub(super) reach: Reach,
-    /// The first of the symbols that begin there or behind.
+    /// Index of the first symbol that begins at the entry or behind it.
     symbol: usize,
     entry: u64,
 }
@@ -59,8 +59,8 @@ impl<'d> Places<'d> {
         Places { elf, object, code, symbols, sites: Sites::read(elf, arch), undescribed }
     }
 
-    /// The place of the function that DWARF has begin at an address, which may be behind the patchable entry. `None`
-    /// when there is no code.
+    /// Returns the place of the function that begins at an address according to DWARF, which may lie behind the
+    /// patchable entry. `None` if there is no code.
     pub(super) fn find(&self, address: u64) -> Option<Place> {
         let section = self.section(address)?;
         let after = self.symbols.partition_point(|&(at, _)| at <= address);
@@ -81,7 +81,7 @@ impl<'d> Places<'d> {
         Some(Place { section, shown, reach, symbol: after - before, entry })
     }
 
-    /// The section of code that an address is in.
+    /// Returns the section of code that holds an address.
     fn section(&self, address: u64) -> Option<SectionId> {
         if self.object {
             let (section, _) = dwarf::place(address)?;
@@ -93,7 +93,7 @@ impl<'d> Places<'d> {
         (address < end).then_some(id)
     }
 
-    /// The name at a place: where there are several, the one that is like the function's.
+    /// Returns the symbol's name at a place. Of several names, the one most like the function's name is chosen.
     pub(super) fn symbol(&self, place: &Place, function: &[u8]) -> Option<&'d [u8]> {
         let here = self.symbols[place.symbol..].iter().take_while(|&&(at, _)| at == place.entry);
         let names = || here.clone().map(|&(_, id)| self.elf.symbol_name(id));

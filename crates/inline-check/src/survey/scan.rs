@@ -1,6 +1,6 @@
-//! One pass over the entries of one DWARF unit: its functions, the calls that were inlined into them, and no more.
+//! Reads the functions of one DWARF unit and the calls that were inlined into them, in one pass over its entries.
 //!
-//! Entries are read raw: no tree is built, and an attribute that is not needed is stepped over.
+//! Entries are read raw: no tree is built, and attributes that are not needed are skipped.
 
 use gimli::{
     AttributeValue, Dwarf, LineProgramHeader, Reader, Section as _, Unit, UnitHeader, UnitOffset, UnitType,
@@ -9,27 +9,27 @@ use gimli::{
 use super::steps::{Step, Steps, is_c};
 use crate::sections::Text;
 
-/// No index, no offset: the value that no entry has.
+/// The value for no index and no offset.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The `DW_TAG_subprogram` that an entry refers to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin {
-    /// None.
+    /// No subprogram.
     None,
-    /// One of the same unit: index in its [`UnitFacts::functions`].
+    /// A subprogram of the same unit: index in its [`UnitFacts::functions`].
     Here(u32),
-    /// Offset in `.debug_info` of one of another unit, or of something else.
+    /// Offset in `.debug_info` of a subprogram of another unit, or of another entry.
     There(u32),
 }
 
-/// What makes a file's path, from left to right.
+/// The parts of a file's path, from left to right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct FileName {
     /// The folder that the compiler ran in.
     pub(super) folder: Text,
     pub(super) directory: Text,
-    /// Nowhere: there is no file.
+    /// The file name; `Text::None` if there is no file.
     pub(super) name: Text,
 }
 
@@ -38,58 +38,58 @@ pub(super) struct FileName {
 pub(super) struct Die {
     /// Offset in `.debug_info`.
     pub(super) at: u32,
-    /// Its name, if it has one of its own.
+    /// The entry's own name, if it has one.
     pub(super) name: Text,
-    /// The entry that says the rest.
+    /// The entry that has the missing facts.
     pub(super) origin: Origin,
-    /// File index of its declaration; [`NONE`] without one.
+    /// File index of the declaration; [`NONE`] without one.
     pub(super) file: u32,
-    /// Line of its declaration; 0 without one.
+    /// Line of the declaration; 0 without one.
     pub(super) line: u32,
     /// DW_AT_external.
     pub(super) external: bool,
-    /// DW_AT_inline is DW_INL_declared_not_inlined or DW_INL_declared_inlined. Clang never says so.
+    /// True if DW_AT_inline is DW_INL_declared_not_inlined or DW_INL_declared_inlined. Clang never writes these values.
     pub(super) declared_inline: bool,
-    /// The origin is a declaration (DW_AT_specification), which may be another unit's.
+    /// True if the origin is a declaration (DW_AT_specification), which may be in another unit.
     pub(super) by_specification: bool,
 }
 
 /// A subprogram that has code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawCopy {
-    /// Its entry: index in the unit's [`UnitFacts::functions`].
+    /// The subprogram's entry: index in the unit's [`UnitFacts::functions`].
     pub(super) function: u32,
-    /// Where it begins.
+    /// The start of the code.
     pub(super) address: u64,
-    /// Its length; 0 when sizes are not asked for.
+    /// The length of the code in bytes; 0 without measuring.
     pub(super) bytes: u32,
 }
 
 /// A `DW_TAG_inlined_subroutine` in a subprogram that has code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawInlined {
-    /// The entry of what was inlined.
+    /// The entry of the inlined function.
     pub(super) origin: Origin,
-    /// The subprogram around it: index in the unit's [`UnitFacts::copies`].
+    /// The subprogram around the call: index in the unit's [`UnitFacts::copies`].
     pub(super) holder: u32,
-    /// The inlined call around it: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
+    /// The inlined call around this call: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
     pub(super) parent: u32,
     /// File index of the call.
     pub(super) file: u32,
     /// Line of the call.
     pub(super) line: u32,
-    /// Column of the call; 0 when it is not known.
+    /// Column of the call; 0 if unknown.
     pub(super) column: u32,
-    /// Bytes of code that came of it; 0 when sizes are not asked for.
+    /// Bytes of code of the inlined call; 0 without measuring.
     pub(super) bytes: u32,
 }
 
-/// What a unit says.
+/// The facts of a unit.
 #[derive(Debug, Default)]
 pub(super) struct UnitFacts {
     /// Offset in `.debug_info`.
     pub(super) start: u32,
-    /// Its source.
+    /// The unit's source.
     pub(super) name: FileName,
     /// The compiler.
     pub(super) producer: Text,
@@ -98,12 +98,12 @@ pub(super) struct UnitFacts {
     pub(super) functions: Vec<Die>,
     pub(super) copies: Vec<RawCopy>,
     pub(super) inlined: Vec<RawInlined>,
-    /// The files that functions and calls are in, by file index.
+    /// The files of functions and calls, by file index.
     pub(super) files: Vec<(u32, FileName)>,
 }
 
 impl UnitFacts {
-    /// The offsets in `.debug_info` of the entries outside that it refers to.
+    /// Returns the offsets in `.debug_info` of the entries of other units that this unit refers to.
     pub(super) fn refers_to(&self) -> impl Iterator<Item = u32> {
         let declared = self.functions.iter().map(|die| die.origin);
         declared.chain(self.inlined.iter().map(|call| call.origin)).filter_map(|origin| match origin {
@@ -112,7 +112,7 @@ impl UnitFacts {
         })
     }
 
-    /// Where a reference leads, as an offset in `.debug_info`.
+    /// Returns the target of a reference, as an offset in `.debug_info`.
     pub(super) fn place_of(&self, origin: Origin) -> u32 {
         match origin {
             Origin::None => NONE,
@@ -121,7 +121,7 @@ impl UnitFacts {
         }
     }
 
-    /// Leads references to the unit's own entries there.
+    /// Turns references to the unit's own entries into indices.
     fn resolve(&mut self) {
         let all: Vec<u32> = self.functions.iter().map(|die| die.at).collect();
         let of_functions = self.functions.iter_mut().map(|die| &mut die.origin);
@@ -135,19 +135,19 @@ impl UnitFacts {
     }
 }
 
-/// Why a unit can't be read.
+/// The reason why a unit can't be read.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// gimli's own words, and the offset of the unit.
+    /// gimli's error, and the offset of the unit.
     Broken(gimli::Error, usize),
-    /// The rest is in a file of this name.
+    /// The rest of the unit is in a file of this name.
     Split(String),
-    /// The rest is in a supplementary file, as dwz makes it.
+    /// The rest of the unit is in a supplementary file of dwz.
     Supplementary,
 }
 
-/// Reads a unit; `None` for one that describes no functions of a compiler: assembly, types. `sizes`: measures all
-/// copies.
+/// Reads a unit; `None` for a unit without a compiler's functions, such as assembly or types. `sizes` asks for the size
+/// of each copy.
 pub(super) fn scan<R: Reader<Offset = usize>>(
     dwarf: &Dwarf<R>,
     header: UnitHeader<R>,
@@ -175,11 +175,11 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
 
 /// A subprogram or an inlined call whose children are being read.
 struct Scope {
-    /// Its depth in the tree.
+    /// The entry's depth in the tree.
     depth: isize,
-    /// The subprogram, if it has code.
+    /// The subprogram if it has code; else `NONE`.
     copy: u32,
-    /// The inlined call, if it is one.
+    /// The inlined call if the entry is one; else `NONE`.
     inlined: u32,
 }
 
@@ -188,13 +188,13 @@ struct Scan<'a, R: Reader<Offset = usize>> {
     unit: &'a Unit<R>,
     start: usize,
     sizes: bool,
-    /// It is a unit of C.
+    /// True for a unit of C.
     c: bool,
     facts: UnitFacts,
     scopes: Vec<Scope>,
 }
 
-/// Where the code of an entry is, as its attributes say.
+/// The place of an entry's code, as its attributes tell.
 struct Extent<R: Reader> {
     low: Option<u64>,
     high: Option<AttributeValue<R>>,
@@ -204,7 +204,7 @@ struct Extent<R: Reader> {
 type Raw<'a, R> = gimli::EntriesRaw<'a, R>;
 
 impl<R: Reader<Offset = usize>> Scan<'_, R> {
-    /// Reads the unit's own entry. False: there is nothing to read in this unit.
+    /// Reads the unit's own entry. Returns false if there is nothing to read in this unit.
     fn head(&mut self, split: bool) -> Result<bool, Trouble> {
         let broken = |error| Trouble::Broken(error, self.start);
         let mut entries = self.unit.entries_raw(None).map_err(broken)?;
@@ -245,7 +245,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
             let at = end - input.len();
             let code = input.read_uleb128().map_err(broken)?;
             if code == 0 {
-                // The children of something end here.
+                // The children of an entry end here.
                 depth -= 1;
                 while self.scopes.last().is_some_and(|scope| scope.depth >= depth) {
                     self.scopes.pop();
@@ -395,7 +395,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         }
         found.bytes = self.bytes(extent)?;
         let mut inlined = NONE;
-        // What is inlined into an abstract instance is there again in each concrete one.
+        // Calls inlined into an abstract instance appear again in each concrete instance.
         if holder != NONE {
             inlined = self.facts.inlined.len() as u32;
             self.facts.inlined.push(found);
@@ -403,7 +403,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         Ok(Scope { depth: 0, copy: holder, inlined })
     }
 
-    /// The first address of a range list: a function's entry, where its unlikely part lies elsewhere.
+    /// Returns the first address of a range list: the entry of a function whose unlikely part lies elsewhere.
     fn first_address(&self, value: AttributeValue<R>) -> Result<Option<u64>, Trouble> {
         let broken = |error| Trouble::Broken(error, self.start);
         let Some(mut ranges) = self.dwarf.attr_ranges(self.unit, value).map_err(broken)? else {
@@ -412,7 +412,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         Ok(ranges.next().map_err(broken)?.map(|range| range.begin))
     }
 
-    /// How many bytes of code there are; 0 when sizes are not asked for.
+    /// Returns the number of bytes of code; 0 without measuring.
     fn bytes(&self, extent: Extent<R>) -> Result<u32, Trouble> {
         let broken = |error| Trouble::Broken(error, self.start);
         let mut bytes = 0_u64;
@@ -441,10 +441,10 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
-    /// What a reference means.
+    /// Returns the target of a reference.
     fn reference(&self, value: &AttributeValue<R>) -> Result<Origin, Trouble> {
         match value {
-            // What lies behind 4 GB is nowhere: 32-bit DWARF, which kernels have, ends there.
+            // An offset beyond 4 GB is invalid: 32-bit DWARF, which kernels have, ends there.
             AttributeValue::UnitRef(offset) => Ok(Origin::There(narrow(self.start.saturating_add(offset.0)))),
             AttributeValue::DebugInfoRef(offset) => Ok(Origin::There(narrow(offset.0))),
             AttributeValue::DebugInfoRefSup(_) => Err(Trouble::Supplementary),
@@ -473,7 +473,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         text.and_then(|text| Some(text.to_string_lossy().ok()?.into_owned())).unwrap_or_default()
     }
 
-    /// Names the files that were met.
+    /// Names the files of the functions and calls that were read.
     fn files(&mut self) -> Result<(), Trouble> {
         let Some(program) = &self.unit.line_program else { return Ok(()) };
         let header = program.header();
@@ -495,7 +495,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
 
     fn file(&self, header: &LineProgramHeader<R>, index: u32) -> Result<Option<FileName>, Trouble> {
         let own = self.facts.name;
-        // What gimli gives for number 0 before DWARF 5 comes from the unit.
+        // For number 0 before DWARF 5, gimli returns the unit's own folder and name.
         let of_unit = |number: u64| number == 0 && header.version() < 5;
         if of_unit(index.into()) {
             return Ok(Some(own).filter(|own| own.name != Text::None));
@@ -506,7 +506,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         Ok(Some(FileName { folder: own.folder, directory, name: self.text_of_line(file.path_name())? }))
     }
 
-    /// A text that a line program names.
+    /// Returns the place of a text that a line program names.
     fn text_of_line(&self, value: AttributeValue<R>) -> Result<Text, Trouble> {
         match value {
             AttributeValue::String(text) => {
@@ -517,13 +517,13 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
     }
 }
 
-/// What follows the children of an entry that says, so many bytes after its code, where they end. `None` when that would
-/// A place as a 32-bit number, [`NONE`] for one that is none.
+/// Returns a place as a 32-bit number; [`NONE`] if the place does not fit.
 fn narrow(offset: usize) -> u32 {
     u32::try_from(offset).unwrap_or(NONE)
 }
 
-/// lead backwards.
+/// Returns the input behind the children of an entry. The reference to their end stands `before` bytes after the
+/// entry's code. Returns `None` if the reference would lead backwards.
 fn sibling<R: Reader<Offset = usize>>(mut input: R, end: usize, before: usize) -> gimli::Result<Option<R>> {
     input.skip(before)?;
     let sibling = input.read_u32()? as usize;

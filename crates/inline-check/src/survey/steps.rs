@@ -1,22 +1,23 @@
-//! How the entries of a unit are passed that say nothing of functions, worked out once for each of its abbreviations.
-//! Most of a unit describes types.
+//! How to skip the entries of a unit that are not about functions, worked out once for each of its abbreviations. Most
+//! of a unit describes types.
 
 use gimli::{Abbreviation, AttributeSpecification, DwLang, DwTag, Reader, Unit};
 
-/// How to come from an entry to the next one that matters.
+/// The way from an entry to the next relevant entry.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
-    /// It is a function or an inlined call.
+    /// The entry is a function or an inlined call, and is read.
     Read,
-    /// So many bytes after its code the next entry begins.
+    /// The next entry begins this many bytes after the entry's code.
     Skip(usize),
-    /// So many bytes after its code it says (`DW_AT_sibling`, as `DW_FORM_ref4`) where its children end.
+    /// The end of the entry's children (`DW_AT_sibling`, as `DW_FORM_ref4`) stands this many bytes after the entry's
+    /// code.
     Sibling(usize),
-    /// Its attributes are of no fixed length.
+    /// The entry's attributes have no fixed length.
     Parse,
 }
 
-/// What has children that hold no function in any unit of C. In other languages a type holds its methods.
+/// Tags whose children hold no function in a unit of C. In other languages a type holds its methods.
 const HOLDS_NO_FUNCTION: [DwTag; 7] = [
     gimli::DW_TAG_array_type,
     gimli::DW_TAG_enumeration_type,
@@ -27,7 +28,7 @@ const HOLDS_NO_FUNCTION: [DwTag; 7] = [
     gimli::DW_TAG_GNU_call_site,
 ];
 
-/// True for C of any year.
+/// Returns true for any version of C.
 pub(super) fn is_c(language: DwLang) -> bool {
     let c =
         [gimli::DW_LANG_C, gimli::DW_LANG_C89, gimli::DW_LANG_C99, gimli::DW_LANG_C11, gimli::DW_LANG_C17];
@@ -37,27 +38,27 @@ pub(super) fn is_c(language: DwLang) -> bool {
 /// The abbreviations of a unit, each with its step.
 pub(super) struct Steps<'u, R: Reader> {
     unit: &'u Unit<R>,
-    /// By code, from 1.
+    /// Abbreviations by code, from 1.
     all: Vec<(&'u Abbreviation, Step)>,
     c: bool,
 }
 
 impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
-    /// Of a unit, which may be one of C.
+    /// Computes the steps of a unit. `c` is true for a unit of C.
     pub(super) fn of(unit: &'u Unit<R>, c: bool) -> Steps<'u, R> {
         let mut steps = Steps { unit, all: Vec::new(), c };
-        // Of a table that units share, a small unit has few; each entry takes a byte at least.
+        // A small unit uses few codes of a table that units share; each entry takes at least a byte.
         let length = unit.header.length_including_self();
         let codes = (1..).map_while(|code| unit.abbreviations.get(code)).take(length);
         steps.all = codes.map(|abbreviation| (abbreviation, steps.step(abbreviation))).collect();
         steps
     }
 
-    /// The abbreviation of a code.
+    /// Returns the abbreviation of a code.
     pub(super) fn get(&self, code: u64) -> Option<(&'u Abbreviation, Step)> {
         match usize::try_from(code - 1).ok().and_then(|n| self.all.get(n)) {
             Some(&known) => Some(known),
-            // Codes need not be without gaps.
+            // Codes may have gaps.
             None => {
                 self.unit.abbreviations.get(code).map(|abbreviation| (abbreviation, self.step(abbreviation)))
             }

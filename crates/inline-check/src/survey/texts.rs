@@ -1,4 +1,4 @@
-//! Texts by number, and the paths of units and their files, as a person knows them.
+//! Numbered texts, and the paths of units and their files in their usual form.
 
 use std::path::Path;
 
@@ -11,20 +11,20 @@ use super::scan::{FileName, NONE, UnitFacts};
 use super::{TextId, paths};
 use crate::sections::{Sections, Text};
 
-/// Texts by number, each once, in one piece of memory.
+/// Numbered texts, each stored once, in one piece of memory.
 #[derive(Default)]
 pub(super) struct Texts {
     all: String,
-    /// Where each ends in `all`.
+    /// The end of each text in `all`.
     ends: Vec<usize>,
     known: HashTable<u32>,
     hasher: RandomState,
-    /// Those that were looked for by their place.
+    /// The texts that were looked up by their place.
     places: HashMap<Text, TextId, RandomState>,
 }
 
 impl Texts {
-    /// The number of a text.
+    /// Returns the number of a text.
     pub(super) fn add(&mut self, text: &str) -> TextId {
         let Texts { all, ends, known, hasher, .. } = self;
         let hash = hasher.hash_one(text);
@@ -38,7 +38,7 @@ impl Texts {
         TextId(number)
     }
 
-    /// The number of a text that lies in a file; `None` for an empty one.
+    /// Returns the number of a text that lies in a file; `None` for an empty text.
     pub(super) fn add_at(&mut self, sections: &Sections<'_>, place: Text) -> Option<TextId> {
         if let Some(&known) = self.places.get(&place) {
             return Some(known);
@@ -52,17 +52,17 @@ impl Texts {
         Some(number)
     }
 
-    /// A text.
+    /// Returns a text.
     pub(super) fn get(&self, id: TextId) -> &str {
         slice(&self.all, &self.ends, id.0)
     }
 
-    /// How many there are.
+    /// Returns the number of texts.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Gives back what only adding needs.
+    /// Frees the memory that only adding needs.
     pub(super) fn close(&mut self) {
         self.known = HashTable::new();
         self.places = HashMap::default();
@@ -78,14 +78,14 @@ fn slice<'t>(all: &'t str, ends: &[usize], number: u32) -> &'t str {
 pub(super) struct Files {
     /// Each unit's own file.
     pub(super) units: Vec<TextId>,
-    /// Each unit's files, by index; `TextId(NONE)` for one that nothing is in.
+    /// Each unit's files, by index; `TextId(NONE)` for a file without functions and calls.
     files: Vec<Vec<TextId>>,
-    /// The folder that they are named from, with a `/` at its end.
+    /// The folder from which files are named, with a `/` at its end.
     pub(super) root: String,
 }
 
 impl Files {
-    /// Names each unit's files, without the folder that the tree was in.
+    /// Names each unit's files, without the folder of the source tree.
     pub(super) fn name(
         texts: &mut Texts,
         sections: &Sections<'_>,
@@ -119,14 +119,14 @@ impl Files {
         Files { units, files, root }
     }
 
-    /// A unit's file.
+    /// Returns a unit's file.
     pub(super) fn get(&self, unit: u32, index: u32) -> Option<TextId> {
         let file = self.files[unit as usize].get(index as usize)?;
         Some(*file).filter(|file| file.0 != NONE)
     }
 }
 
-/// Paths made of their parts, each combination once.
+/// Paths joined from their parts, each combination once.
 struct Joined<'a> {
     sections: &'a Sections<'a>,
     all: Vec<String>,

@@ -1,7 +1,7 @@
-//! Which units of a file are read, and in what order.
+//! Chooses the units of a file that are read, and their order.
 //!
-//! A whole file is read in shares of some units each, and the memory that a share took up is given back: `.debug_info` of
-//! a distribution's vmlinux is 200 MB long.
+//! A whole file is read in shares of some units each, and the memory of each share is given back: `.debug_info` of a
+//! distribution's vmlinux has 200 MB.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,7 +15,7 @@ use crate::sections::Sections;
 /// Bytes of `.debug_info` in a share.
 const SHARE: usize = 2 << 20;
 
-/// Reads every unit, or those with one of these line programs and what they refer to.
+/// Reads every unit, or only the units with one of the wanted line programs and the units that these refer to.
 pub(super) fn read<R: Reader<Offset = usize> + Send + Sync>(
     dwarf: &Dwarf<R>,
     sections: &Sections<'_>,
@@ -85,10 +85,10 @@ fn some<R: Reader<Offset = usize> + Send + Sync>(
     Ok(read.into_values().flatten().collect())
 }
 
-/// The headers of all units, until one is broken.
+/// The headers of all units, up to the first broken header.
 struct Headers<R: Reader> {
     iterator: DebugInfoUnitHeadersIter<R>,
-    /// Where the last one's unit ends.
+    /// The end of the last header's unit.
     end: usize,
 }
 
@@ -110,7 +110,7 @@ impl<R: Reader<Offset = usize>> Iterator for Headers<R> {
     }
 }
 
-/// The headers of some units at a time.
+/// An iterator over the headers of some units at a time.
 struct Shares<R: Reader>(Headers<R>);
 
 impl<R: Reader<Offset = usize>> Iterator for Shares<R> {
@@ -133,7 +133,7 @@ impl<R: Reader<Offset = usize>> Iterator for Shares<R> {
     }
 }
 
-/// Where a unit begins in `.debug_info`.
+/// Returns the start of a unit in `.debug_info`.
 fn start<R: Reader<Offset = usize>>(header: &UnitHeader<R>) -> usize {
     header.debug_info_offset().map_or(0, |offset| offset.0)
 }
@@ -142,7 +142,7 @@ fn end<R: Reader<Offset = usize>>(header: &UnitHeader<R>) -> usize {
     start(header) + header.length_including_self()
 }
 
-/// Where a unit's line program is in `.debug_line`.
+/// Returns the place of a unit's line program in `.debug_line`.
 fn line_program<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>, header: &UnitHeader<R>) -> Option<usize> {
     let abbreviations = dwarf.abbreviations(header).ok()?;
     let mut entries = header.entries(&abbreviations);

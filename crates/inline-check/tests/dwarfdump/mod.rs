@@ -1,4 +1,5 @@
-//! A second count of who inlined what, from the text that llvm-dwarfdump prints. It shares nothing with what it checks.
+//! Counts inlined copies a second time, from the text that llvm-dwarfdump prints. Shares nothing with the code under
+//! test.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -7,7 +8,7 @@ use std::process::Stdio;
 
 use klpx_test_tools::command;
 
-/// The entries that matter, and those that they may lie in.
+/// The entries that matter, and the entries that may contain them.
 const TAGS: [&str; 5] = [
     "DW_TAG_subprogram",
     "DW_TAG_inlined_subroutine",
@@ -16,26 +17,26 @@ const TAGS: [&str; 5] = [
     "DW_TAG_try_block",
 ];
 
-/// What was counted.
+/// The counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     /// Functions with an address.
     pub(crate) out_of_line: usize,
-    /// Those that are inlined too.
+    /// Functions with an address that are also inlined.
     pub(crate) half_inlined: usize,
-    /// Those of these that are inlined into another unit than their own.
+    /// Half-inlined functions that are inlined into a unit other than their own.
     pub(crate) half_inlined_across: usize,
     /// Inlined copies of half-inlined functions.
     pub(crate) inlined: usize,
-    /// Those of them in another unit.
+    /// Inlined copies of half-inlined functions in a unit other than the function's own.
     pub(crate) inlined_across: usize,
     /// Half-inlined functions that are global.
     pub(crate) half_inlined_global: usize,
     /// Functions without an address.
     pub(crate) only_inlined: usize,
-    /// Their inlined copies.
+    /// Inlined copies of the functions without an address.
     pub(crate) only_inlined_copies: usize,
-    /// Half-inlined functions that have both in one unit's definition.
+    /// Half-inlined functions that have both kinds of copies from one unit's definition.
     pub(crate) by_unit: usize,
     /// Half-inlined functions: name, file name without folders, line.
     pub(crate) names: BTreeSet<(String, String, u32)>,
@@ -66,13 +67,13 @@ struct Reading {
     numbers: HashMap<String, u32>,
     entries: HashMap<u64, Entry>,
     calls: Vec<Call>,
-    /// By unit: its name, its folder, whether it is assembly.
+    /// For each unit: its name, its folder, and whether it is assembly.
     units: Vec<(String, String, bool)>,
-    /// Depth and offset of the subprograms that are open.
+    /// Depth and offset of the open subprograms.
     open: Vec<(usize, u64)>,
     at: u64,
     kind: Kind,
-    /// The next line is the first range of a list.
+    /// True if the next line is the first range of a list.
     ranges: bool,
 }
 
@@ -85,7 +86,7 @@ enum Kind {
     Inlined,
 }
 
-/// Counts what `tool` (some llvm-dwarfdump) prints of a file. In a linked image, what lies at 0 was thrown away.
+/// Counts what `tool` (some llvm-dwarfdump) prints of a file. In a linked image, code at address 0 was discarded.
 pub(crate) fn count(tool: &str, file: &Path, linked: bool) -> Count {
     let mut dwarfdump = command(tool);
     dwarfdump
@@ -195,7 +196,8 @@ impl Reading {
         number
     }
 
-    /// Name, file and line of what an entry stands for, whether it is global, and the unit that defines it.
+    /// Returns name, file and line of the function that an entry stands for, whether it is global, and the unit that
+    /// defines it.
     fn meaning(&self, at: u64) -> (Key, bool, u32) {
         let mut entry = &self.entries[&at];
         let mut unit = entry.unit;
@@ -233,7 +235,8 @@ impl Reading {
             }
             out_of_line.entry(key).or_default().insert(path(entry.unit));
         }
-        // By function: all copies, those across units, those at home in a unit with an out-of-line copy.
+        // For each function: all inlined copies, those across units, and those from a unit that has an out-of-line
+        // copy.
         let mut inlined: HashMap<Key, [usize; 3]> = HashMap::new();
         for call in &self.calls {
             let holder = &self.entries[&call.holder];
@@ -281,7 +284,7 @@ fn join((name, folder, _): &(String, String, bool)) -> String {
     if name.starts_with('/') { name.clone() } else { format!("{folder}/{name}") }
 }
 
-/// A path without `.` and `..`.
+/// Returns a path without `.` and `..`.
 fn plain(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -1,5 +1,5 @@
-//! References that can mean two things. An assembler writes a reference to a local as section and offset; where one
-//! item ends and the next one begins, the end of an array and the start of what follows are the same offset.
+//! References that can mean two things. An assembler writes a reference to a local as section and offset. Where one
+//! item ends and the next begins, the end of an array and the start of the next item have the same offset.
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
 use object::elf;
@@ -10,12 +10,13 @@ use crate::arch::Arch;
 use crate::elf::{Definition, Rela, SectionId};
 use crate::name::Anonymous;
 
-/// Sections of allocations' tags (include/linux/alloc_tag.h), up to Linux 6.14 and later.
+/// Sections of allocation tags (include/linux/alloc_tag.h): up to Linux 6.14, and later.
 const TAGS: [&[u8]; 2] = [b"alloc_tags", b".codetag.alloc_tags"];
 
 impl Object<'_> {
-    /// The item that ends where another one begins, when a relocation on `from` may mean either: one past the end of the
-    /// first, or the start of the second, which [`Object::resolve`] gives. `None` when there is no doubt.
+    /// Returns the item that ends where another item begins, if a relocation on `from` may mean either: one past the
+    /// end of the first, or the start of the second, which [`Object::resolve`] gives. Returns `None` if there is no
+    /// doubt.
     pub fn ends_at(&self, from: SectionId, rela: &Rela) -> Option<ItemId> {
         let symbol = self.elf.rela_symbol(rela)?;
         let Definition::Section(section) = self.elf.definition(symbol) else { return None };
@@ -40,8 +41,8 @@ impl Object<'_> {
         (!self.is_plain_access(from, rela)).then_some(before)
     }
 
-    /// True for what macros define one at a time, and refer to by its start only: descriptors, flags, tags. Nothing goes
-    /// through several of them, but for the kernel, from the section's start to its end.
+    /// Returns true for data that macros define one at a time and that code refers to only by its start: descriptors,
+    /// flags, tags. Only the kernel walks over several of them, from the section's start to its end.
     fn is_single(&self, item: ItemId) -> bool {
         let section = self.item(item).section;
         let is_tag = TAGS.contains(&self.elf.section_name(section));
@@ -49,8 +50,8 @@ impl Object<'_> {
         by_macro || is_tag || self.role(section) == Role::Registry
     }
 
-    /// True when the instruction with this field reads or writes what is there, and nothing else: then the reference is
-    /// no end of something.
+    /// Returns true if the instruction with this field only reads or writes the place: then the reference is not the
+    /// end of an item.
     fn is_plain_access(&self, section: SectionId, rela: &Rela) -> bool {
         if self.arch != Arch::X86_64 || self.role(section) != Role::Code {
             return false;

@@ -1,6 +1,6 @@
-//! Branches between items of one section that the assembler resolved. Functions that the kernel puts into a section by
-//! name (`.sched.text`, `.spinlock.text`, `.ref.text`, ...) call local functions beside them without a relocation, and
-//! on arm64 the replacements of their alternatives branch back into them so.
+//! Branches between items of one section that the assembler resolved. The kernel puts some functions into a section by
+//! name (`.sched.text`, `.spinlock.text`, `.ref.text`, ...). They call local functions of the same section without a
+//! relocation. On arm64 the replacements of alternatives branch back into their function in the same way.
 
 use object::endian::LittleEndian as LE;
 
@@ -8,22 +8,22 @@ use crate::elf::SectionId;
 use crate::escape::{Field, escapes};
 use crate::object::{ItemId, Object, Role};
 
-/// Such a branch. Places are offsets in the section.
+/// A branch that the assembler resolved. Places are offsets in the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectBranch {
-    /// Its first byte.
+    /// The branch's first byte.
     pub at: u64,
-    /// Where it leads.
+    /// The target.
     pub target: u64,
-    /// The item there, if there is one.
+    /// The item at the target, if there is one.
     pub to: Option<ItemId>,
-    /// Where a relocation would stand, as an offset in the section; `None` when the branch does not reach all of a
-    /// module.
+    /// The field where a relocation would stand, with its offset in the section; `None` if the branch does not reach
+    /// all of a module.
     pub field: Option<(u64, Field)>,
 }
 
 impl Object<'_> {
-    /// The direct branches out of a range of a section, sorted by place.
+    /// Returns the direct branches out of a range of a section, sorted by place.
     pub fn direct_branches(&self, section: SectionId, (start, end): (u64, u64)) -> Vec<DirectBranch> {
         if self.role(section) != Role::Code || self.items_of(section).len() < 2 {
             return Vec::new();

@@ -1,9 +1,9 @@
-//! Code that no symbol covers, and whose it is.
+//! Code that no symbol covers, and the functions that own it.
 //!
-//! Before an entry lie the words that ftrace writes its operations to, and the type hash of kCFI; behind a function's
-//! end the replacements of its alternatives (`.subsection 1`) and its literal pool. A section of its own is the
-//! function's as a whole. Where functions share one, what lies behind the last of them is whose code refers to it. Owns
-//! ranges only.
+//! Before an entry lie the words that ftrace writes its operations to, and the type hash of kCFI. Behind a function's
+//! end lie the replacements of its alternatives (`.subsection 1`) and its literal pool. A function that has a section
+//! for itself owns the whole section. Where functions share a section, bytes behind the last function belong to the
+//! function that refers to them. Owns ranges only.
 
 use object::endian::LittleEndian as LE;
 
@@ -12,22 +12,22 @@ use crate::arch::Arch;
 use crate::elf::SectionId;
 use crate::name;
 
-/// Bytes outside of every symbol that belong to the code of one function.
+/// Bytes outside every symbol that belong to the code of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Outlier {
-    /// The section, which is the function's.
+    /// The section of the bytes and of their owner.
     pub section: SectionId,
     /// First byte.
     pub start: u64,
     /// One past the last.
     pub end: u64,
-    /// Whose they are.
+    /// The function that owns the bytes.
     pub owner: ItemId,
     /// True for a literal that the owner's code loads without a relocation.
     pub literal: bool,
 }
 
-/// Where code becomes data or data code: a mapping symbol of arm64.
+/// A mapping symbol of arm64: here code becomes data, or data becomes code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     section: SectionId,
@@ -36,22 +36,22 @@ pub(super) struct Mark {
 }
 
 impl Object<'_> {
-    /// The literals that a function loads from outside of its symbol and without a relocation, by place. Only where
-    /// functions share a section: else they are part of the function.
+    /// Returns the literals that a function loads from outside its symbol without a relocation, by place. Only
+    /// functions that share a section have such literals; otherwise the literals are part of the function.
     pub fn outlying_literals(&self, owner: ItemId) -> impl Iterator<Item = &Outlier> {
         self.outliers_in(self.item(owner).section, 0, u64::MAX)
             .iter()
             .filter(move |o| o.literal && o.owner == owner)
     }
 
-    /// True when the assembler put data at this place of a code section, and said so.
+    /// Returns true if the assembler marked this place of a code section as data.
     pub fn is_data_in_code(&self, section: SectionId, at: u64) -> bool {
         let after = self.marks.partition_point(|mark| (mark.section, mark.at) <= (section, at));
         let mark = after.checked_sub(1).map(|n| self.marks[n]);
         mark.is_some_and(|mark| mark.section == section && mark.data)
     }
 
-    /// Gives code that no symbol covers to functions.
+    /// Assigns code that no symbol covers to functions.
     pub(super) fn claim_gaps(&mut self) {
         let sections: Vec<SectionId> =
             self.elf.section_ids().filter(|&id| self.role(id) == Role::Code).collect();
@@ -71,8 +71,8 @@ impl Object<'_> {
         }
     }
 
-    /// On x86_64 nothing of a function lies outside of its symbol but the padding that calls are patched into; what
-    /// else does is a weak function that lost its name.
+    /// Claims the padding that calls are patched into. On x86_64 nothing else of a function lies outside its symbol;
+    /// other uncovered code is a weak function that lost its name.
     fn claim_padding(&mut self, section: SectionId) {
         let (first, last) = self.section_items[section.index()];
         if last - first == 1 {
@@ -115,7 +115,7 @@ impl Object<'_> {
         }
     }
 
-    /// True when a range of code holds more than padding.
+    /// Returns true if a range of code holds more than padding.
     pub(super) fn is_filled(&self, section: SectionId, from: u64, to: u64) -> bool {
         // A literal may be all zeroes until its relocation is applied; a replacement may be all no-operations.
         from < to
@@ -130,8 +130,8 @@ impl Object<'_> {
         self.outliers.get(first..last).unwrap_or(&[])
     }
 
-    /// True when the assembler marked exactly one word at `at` as data: the type hash of kCFI, which LLVM writes right
-    /// before an entry, or before the words that ftrace takes there.
+    /// Returns true if the assembler marked exactly one word at `at` as data: the type hash of kCFI. LLVM writes the
+    /// hash right before an entry, or before the words that ftrace takes there.
     fn is_word_of_data(&self, section: SectionId, at: u64) -> bool {
         let marked =
             |at: u64| self.marks.binary_search_by_key(&(section, at), |mark| (mark.section, mark.at)).is_ok();
@@ -151,11 +151,11 @@ impl Object<'_> {
                 self.marks.push(Mark { section, at: self.elf.symbol_value(id), data: name[1] == b'd' });
             }
         }
-        // Of several at one place the last one counts: those before it mark nothing.
+        // Of several marks at one place the last one counts: the earlier ones mark nothing.
         self.marks.sort_by_key(|mark| (mark.section, mark.at));
     }
 
-    /// The functions whose trace site lies before their entry, with its distance, sorted.
+    /// Returns the functions whose trace site lies before their entry, with its distance, sorted.
     fn leads(&self) -> Vec<(ItemId, i64)> {
         let mut found: Vec<_> = self
             .tables
@@ -167,7 +167,7 @@ impl Object<'_> {
         found
     }
 
-    /// What the functions of shared sections use outside of their symbols.
+    /// Finds the bytes outside their symbols that functions of shared sections use.
     fn find_outliers(&mut self) {
         let mut found = self.replacements();
         for section in self.elf.section_ids().filter(|&id| self.role(id) == Role::Code) {
@@ -180,7 +180,7 @@ impl Object<'_> {
         self.outliers = found;
     }
 
-    /// The replacements of alternatives that lie in the section of the code that they replace (`struct alt_instr`: the
+    /// Returns the replacements of alternatives that lie in the section of the replaced code (`struct alt_instr`: the
     /// distances to both, a capability, both lengths; arch/arm64/include/asm/alternative.h).
     fn replacements(&self) -> Vec<Outlier> {
         let mut found = Vec::new();
@@ -209,7 +209,7 @@ impl Object<'_> {
         found
     }
 
-    /// The literals of a section that its functions load from outside of their symbols.
+    /// Finds the literals of a section that its functions load from outside their symbols.
     fn literals(&self, section: SectionId, found: &mut Vec<Outlier>) {
         for owner in self.items_of(section) {
             let item = *self.item(owner);
@@ -229,7 +229,7 @@ impl Object<'_> {
         }
     }
 
-    /// Where a relocation leads, as a place in a section.
+    /// Returns the section and the offset that a relocation leads to.
     fn raw_place(&self, rela: &crate::elf::Rela) -> Option<(SectionId, u64)> {
         let symbol = self.elf.rela_symbol(rela)?;
         let section = self.elf.symbol_section(symbol)?;

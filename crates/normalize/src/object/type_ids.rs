@@ -1,6 +1,6 @@
-//! Lists and sets of BTF type numbers (include/linux/btf_ids.h). Each is a label in `.BTF_ids`, and behind it a place for
-//! each number, with a label that says which type the number is of. tools/bpf/resolve_btfids fills in the numbers after
-//! the link, and sorts sets. So a list is one item, and what it holds is said by the names of its places.
+//! Lists and sets of BTF type numbers (include/linux/btf_ids.h). A list is a label in `.BTF_ids`, followed by a place
+//! for each number. A place's label names the type of its number. tools/bpf/resolve_btfids fills in the numbers after
+//! the link, and sorts sets. So a list is one item, and the names of its places tell its contents.
 
 use super::{Item, ItemId, Object, Sorted};
 use crate::elf::{SectionId, SymbolId};
@@ -17,10 +17,10 @@ pub(super) struct TypeId {
 }
 
 impl<'d> Object<'d> {
-    /// One item a list.
+    /// Reads each list as one item.
     pub(super) fn read_type_ids(&mut self, section: SectionId, symbols: &[Sorted]) {
         let is_place = |object: &Object<'_>, symbol| name::type_id(object.elf.symbol_name(symbol)).is_some();
-        // A label of the list before the labels of the places: both may stand at its first byte.
+        // The label of the list comes before the labels of the places: both may stand at the list's first byte.
         let mut sorted = symbols.to_vec();
         sorted.sort_by_key(|&(_, value, _, _, symbol)| {
             let own = self.elf.symbol_name(symbol);
@@ -48,12 +48,13 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// True for a list of type numbers.
+    /// Returns true for a list of type numbers.
     pub fn is_type_ids(&self, item: ItemId) -> bool {
         self.elf.section_name(self.item(item).section) == SECTION
     }
 
-    /// What a list of type numbers holds: places in bytes from its start, and what each one's number is of.
+    /// Returns the contents of a list of type numbers: each place in bytes from the list's start, and the type of its
+    /// number.
     pub fn type_ids(&self, item: ItemId) -> impl Iterator<Item = (u64, &'d [u8])> + '_ {
         let first = self.type_ids.partition_point(|id| id.list < item);
         let all = self.type_ids[first..].iter().take_while(move |id| id.list == item);

@@ -1,5 +1,5 @@
-//! Small C projects, compiled and combined to one relocatable object when a test runs. Test code only; the tests of
-//! klpx-diff use it too.
+//! Small C projects that a running test compiles and combines into one relocatable object. Test code only; the tests of
+//! klpx-diff also use it.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use klpx_normalize::elf::ElfFile;
 use klpx_test_tools::command;
 
-/// A compiler and the linker that goes with it. `cargo xtask test` installs them.
+/// A compiler and its linker. `cargo xtask test` installs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tools {
     pub(crate) compiler: &'static str,
@@ -26,20 +26,21 @@ pub(crate) const CLANGS: [Tools; 3] = [CLANG_16, CLANG_19, CLANG_22];
 pub(crate) enum Mode {
     /// Compiled with a section for each item, then combined.
     Plain,
-    /// `-flto=thin`; with GCC there is none.
+    /// `-flto=thin`; GCC has no such mode.
     Thin,
     /// `-flto`.
     Full,
 }
 
-/// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled, `.txt` files
-/// are there for flags that name them.
+/// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled; `.txt`
+/// files are there for flags that name them.
 pub(crate) type File<'t> = (&'t str, &'t str);
 
-/// What stands before a flag that goes to LLVM at the link step (`-mllvm`).
+/// The prefix of a flag that goes to LLVM at the link step (`-mllvm`).
 pub(crate) const TO_LINKER: &str = "-Xlinker=";
 
-/// The object that these files make. Their names and the folder's do not depend on where the test runs.
+/// Returns the object that these files make. The names of the files and of the folder do not depend on where the test
+/// runs.
 pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     let mut objects = Vec::new();

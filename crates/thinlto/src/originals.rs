@@ -23,7 +23,7 @@ pub(crate) struct Original {
     pub(crate) compiled: String,
 }
 
-/// The file in which an [`Original`] is kept.
+/// The file in which an `Original` is kept.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// The version of klpx: another version may see other things.

@@ -5,10 +5,10 @@
 //!
 //! | table | entries of a copy |
 //! |---|---|
-//! | `.ibt_endbr_seal` | never carried: it lists landing pads that nothing in the unit needs, and the rest of the kernel may need them |
-//! | `.call_sites` | carried, for call depth tracking; not those of calls that are written late, because the loader reads the call when the livepatch is loaded |
+//! | `.ibt_endbr_seal` | never carried: it lists landing pads that nothing in the unit needs, but that the rest of the kernel may need |
+//! | `.call_sites` | carried, for call depth tracking. Entries of calls that are written late are dropped, because the loader reads the call when the livepatch is loaded |
 //! | `.return_sites`, `.retpoline_sites` | carried: the loader patches the copy as it patched the original (apply_returns, apply_retpolines) |
-//! | `.static_call_sites` | carried with their key: of vmlinux by a livepatch relocation, which is there before the kernel reads the table (static_call_add_module). Units of modules name the trampoline where the key is not exported, and the kernel finds the key by it. A key of a late module is refused |
+//! | `.static_call_sites` | carried with their key. A key of vmlinux gets a livepatch relocation, which is applied before the kernel reads the table (static_call_add_module). Units of modules name the trampoline if the key is not exported, and the kernel finds the key from the trampoline. A key of a late module is refused |
 //! | `__mcount_loc` | carried (compilers make it): a copy can be traced, and replaced by the next livepatch |
 //! | `.orc_unwind_ip`, `.orc_unwind` | carried, see `place_unwind` |
 //!

@@ -172,7 +172,7 @@ impl<'t> Module<'t> {
             let mark = from.as_bytes()[0];
             let (name, after) = word(&from[1..]);
             if mark == b'!' && (name == "dbg" || name == "srcloc") {
-                // A metadata attachment to debug information: the place in the source file.
+                // `!dbg` and `!srcloc` only say the place in the source file.
                 into.update(before.trim_end().trim_end_matches(',').as_bytes());
                 rest = after_metadata(after);
                 continue;

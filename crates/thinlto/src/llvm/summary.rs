@@ -5,7 +5,7 @@
 //! grows with the hotness. A cold call imports nothing (`-import-cold-multiplier`, 0) unless the callee is
 //! `alwaysinline`. A patched unit that calls a new function imports it, and the unit that defines the function is then
 //! compiled differently: its locals are promoted, and LLVM may no longer assume that it sees all their callers. So new
-//! calls are made cold. This changes nothing else about the unit's own code, and adds no import.
+//! calls are made cold. The mark says nothing about the unit's own code, and adds no import.
 //!
 //! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has one record for each function:
 //! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n

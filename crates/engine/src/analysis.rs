@@ -1,4 +1,4 @@
-//! The differences of a pair of objects in the words of the report: function, kind, why, source line.
+//! The differences of a pair of objects in the words of the report: function, kind, reason, source line.
 
 use klpx_build_driver::PlacedHunk;
 use klpx_diagnosis::Offset;
@@ -12,45 +12,47 @@ use serde::Serialize;
 use crate::causes::Cause;
 use crate::inlining::Inlines;
 
-/// One changed or new function or object.
+/// One changed or new function or data object.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    /// The kernel object that the function belongs to: `vmlinux` or a module's name.
     pub object: String,
-    /// Its name, without a `.llvm.<hash>`.
+    /// The function's name, without a `.llvm.<hash>`.
     pub function: String,
-    /// What happened to it.
+    /// What happened to the function.
     pub kind: Kind,
-    /// Why it differs, where debug information tells.
+    /// Why the function differs, where debug information tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// The inlined copies of functions that the patch edits that it holds; what the original held first.
+    /// The function's inlined copies of functions that the patch edits, those in the original first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlines: Vec<Inlines>,
-    /// The hunks that edit it or what it inlines; none where debug information does not tell, or where no hunk does.
+    /// The hunks that edit the function or what it inlines. Empty where debug information does not tell, or where no
+    /// hunk edits either.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hunks: Vec<PlacedHunk>,
     /// One line for people.
     pub why: String,
-    /// Where it first differs, or where it begins when it is new.
+    /// The source file of the first difference, or of a new function's beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Line in `file`.
+    /// The line in `file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Every reason.
+    /// All reasons, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
 
 impl Finding {
-    /// True for a piece of a function that lies apart (`f.cold`): it comes with its function and is none of its own.
+    /// Returns true for a piece of a function that lies apart (`f.cold`): the piece comes with its function and is not
+    /// counted as a function.
     pub(crate) fn is_apart(&self) -> bool {
         is_apart(self.function.as_bytes())
     }
 
-    /// A function whose own code is the same, but that must use the new one of something: of a constant that the patch
-    /// changes, or of a function that ftrace can't reach.
+    /// A function whose own code is the same, but that must use the new version of something: of a constant that the
+    /// patch changes, or of a function that ftrace can't reach.
     pub(crate) fn user(
         object_name: &str,
         patched: &Object<'_>,
@@ -60,7 +62,7 @@ impl Finding {
         let why = match (constant, callee) {
             (Some(constant), _) => format!("uses the changed constant {}", name(patched, constant)),
             (None, Some(callee)) => format!("calls {callee}, which ftrace can't reach"),
-            // The unlikely part of it does.
+            // The function's unlikely part uses the changed function.
             (None, None) => "uses a changed function that can't be replaced by itself".to_owned(),
         };
         Finding {
@@ -82,11 +84,11 @@ impl Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It is another than in the original.
+    /// The item differs from the original's.
     Changed,
-    /// The original does not have it.
+    /// The original does not have the item.
     New,
-    /// Only the original has it.
+    /// Only the original has the item.
     Removed,
 }
 
@@ -157,12 +159,12 @@ fn finding(
     }
 }
 
-/// An item's name, without the hash that ThinLTO puts on it: that is another one in each build.
+/// An item's name without the hash that ThinLTO puts on it: the hash differs from build to build.
 pub fn name(object: &Object<'_>, item: ItemId) -> String {
     String::from_utf8_lossy(without_promotion(object.item_name(item))).into_owned()
 }
 
-/// The source position of a place in a function, without the tree's folder before it.
+/// The source position of a place in a function, without the source tree's folder.
 pub fn position(
     object: &Object<'_>,
     lines: &Lines<'_>,
@@ -185,7 +187,7 @@ pub fn position(
     Some(position)
 }
 
-/// Where a reason is first seen, in bytes from the entry.
+/// The first place at which a reason shows, in bytes from the entry.
 pub fn offset(reason: &Reason) -> Option<i64> {
     match reason {
         Reason::Bytes { offset }

@@ -1,27 +1,28 @@
-//! What the livepatch symbols of a finished module are in the kernel to be patched.
+//! Looks up what the livepatch symbols of a finished module denote in the kernel to be patched.
 
 use klpx_verify::inspect::LivepatchSymbol;
 use klpx_verify::{LoadTarget, VMLINUX};
 use serde::Serialize;
 
-/// A symbol of the kernel that a module is bound to.
+/// A symbol of the kernel to which a module is bound.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct BoundSymbol {
-    /// The object that defines it: `vmlinux` or a module's name.
+    /// The kernel object that defines the symbol: `vmlinux` or a module's name.
     pub object: String,
-    /// Its name there.
+    /// The symbol's name in that object.
     pub name: String,
-    /// Which of that name, from 1; 0 for the only one.
+    /// The symbol's position among those of its name, from 1; 0 for a unique name.
     pub position: u64,
-    /// The file that it is a local of, without its folder; absent for a global, and where the symbol table does not tell.
+    /// For a local symbol, the source file without its folder. Absent for a global symbol, and where the symbol table
+    /// does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Its address in the image as it was linked, in hexadecimal; absent for a module's.
+    /// The symbol's address in the image as linked, in hexadecimal. Absent for a symbol of a module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
 }
 
-/// Looks the livepatch symbols of a module up as the kernel does.
+/// Looks up a module's livepatch symbols as the kernel does.
 pub(crate) fn symbols(symbols: &[LivepatchSymbol], target: &dyn LoadTarget) -> Vec<BoundSymbol> {
     let look_up = |symbol: &LivepatchSymbol| {
         let before = usize::try_from(symbol.sympos.saturating_sub(1)).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! The order of the stages.
+//! Runs the stages of a build in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,31 +30,31 @@ pub(crate) struct Build<'a> {
     pub(crate) results: &'a mut Results,
 }
 
-/// Builds a livepatch module and checks it. `results` holds what was found, also when the build fails.
+/// Builds a livepatch module and checks it. `results` keeps what was found even when the build fails.
 ///
 /// # Errors
-/// Whatever makes the module impossible, or shows that it would be wrong.
+/// Returns whatever makes the module impossible, or shows that the module would be wrong.
 pub fn build(request: &Request, events: &dyn Events, results: &mut Results) -> Result<Made> {
     Build { request, events, results }.run()
 }
 
-/// The objects of the original and the patched source, and what is known of them before they are read.
+/// The objects of the original and the patched source, and what is known of the objects before they are read.
 pub(crate) struct Compiled<'a> {
     pub(crate) pairs: Vec<PairFiles>,
     pub(crate) originals: Originals<'a>,
     pub(crate) remade: Remade,
-    /// Functions that inline what the patch edits, in objects that no pair has.
+    /// Functions that inline what the patch edits, in objects that belong to no pair.
     pub(crate) left_out: Vec<LeftOut>,
-    /// Names that mean something else in the patched objects of other units.
+    /// Names that denote something else in the patched objects of other units.
     pub(crate) moved: BTreeSet<Vec<u8>>,
-    /// The source that the compiler was given.
+    /// The source tree that was given to the compiler.
     pub(crate) tree: PathBuf,
     pub(crate) work: Work,
-    /// The kernel's units, where more of them can be compiled.
+    /// The kernel's units, if further units can be compiled.
     pub(crate) list: Option<UnitList>,
 }
 
-/// What the patched objects lie in, for as long as they are needed.
+/// Keeps the folder of the patched objects alive for as long as they are needed.
 pub(crate) enum Work {
     Units(UnitPairs),
     External(ExternalPairs),
@@ -79,7 +79,7 @@ impl Build<'_> {
         let headers = files.headers.as_ref().map(|headers| headers.path.as_path());
         let signer = request.signing.as_ref().map(|signing| Signer::new(signing, headers, kernel.config()));
         let signer = signer.transpose()?;
-        // Another klpx may have the workspace, and that is said in a stage.
+        // Another klpx may hold the workspace; only a stage that has begun can show this.
         self.events.begin(Stage::Original);
         let workspace = Workspace::open(&kernel, self.events)?;
         let mut compiled = match (&request.external, kernel.is_thin(), kernel.is_of_units()) {
@@ -129,7 +129,8 @@ impl Build<'_> {
         }
     }
 
-    /// Says who inlines what the patch edits and is not replaced; stops when one should be.
+    /// Reports functions that inline what the patch edits and are not replaced. Stops if one of them should be
+    /// replaced.
     fn tell_holders(&mut self, analysis: &Analysis, compiled: &Compiled<'_>) -> Result<()> {
         let others = || analysis.others.iter();
         let unaffected: Vec<Unaffected> =
@@ -145,7 +146,7 @@ impl Build<'_> {
 
     fn preflight(&mut self) -> Result<(Kernel, Prepared, KernelFiles)> {
         self.events.begin(Stage::Preflight);
-        // What takes no time comes first.
+        // Checks that take no time come first.
         let patches = PatchSet::read(&self.request.patches)?;
         let Located { files, options } = locate::locate(self)?;
         let kernel = Kernel::open(&options)?;
@@ -177,7 +178,7 @@ impl Build<'_> {
         Ok((kernel, prepared, files))
     }
 
-    /// Tells things to know that stop nothing.
+    /// Reports notes and keeps them in the results.
     pub(crate) fn note(&mut self, notes: &[Note]) {
         for note in notes {
             self.events.note(note);
@@ -185,7 +186,7 @@ impl Build<'_> {
         }
     }
 
-    /// Says where the objects of this run stay.
+    /// Reports the folder in which the objects of this run are kept.
     pub(crate) fn kept(&self, folder: &Path) {
         self.events.note(&format!("the objects of this run are in {}", folder.display()));
     }

@@ -1,6 +1,6 @@
 //! Why a function is in the change set, as far as debug information tells: the patch edits it, it holds a copy of what
-//! the patch edits, its code rests on another function that changed, or the compiler decided otherwise. Explains; never
-//! decides what changed.
+//! the patch edits, its code relies on another function that changed, or the compiler decided differently. This file
+//! explains; it never decides what changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,30 +18,30 @@ use crate::inlining::{Declared, Inlines, Inlining};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// The patch edits its lines.
+    /// The patch edits the function's lines.
     Edited,
-    /// It holds an inlined copy of a function that the patch edits.
+    /// The function holds an inlined copy of a function that the patch edits.
     Inlines,
-    /// It was inlined into a function that changed, and no longer is.
+    /// The function was inlined into a function that changed, and is now out of line.
     InlinedNoLonger,
-    /// It refers to a function that changed, and the compiler knew something of it that no longer holds.
+    /// The function refers to a function that changed, and the compiler relied on something that no longer holds of it.
     ReliesOn,
-    /// A function that changed refers to it: its arguments, or whether it is called from elsewhere, may be others.
+    /// A function that changed refers to this one, so this one's arguments, or its calls from elsewhere, may differ.
     CalledBy,
-    /// The compiler inlines other functions into it than before, and debug information names nothing of the above.
+    /// The compiler inlines other functions into this one than before, and no cause above applies.
     InlinesOtherwise,
-    /// Nothing above: a decision of the compiler, or a change of a macro, a type or a datum.
+    /// No cause above applies: a decision of the compiler, or a change of a macro, a type or a datum.
     Otherwise,
 }
 
 impl Cause {
-    /// True when nothing that the patch changes is known to lead to the function.
+    /// Returns true if no change of the patch is known to lead to the function.
     pub(crate) fn is_unexplained(self) -> bool {
         matches!(self, Cause::InlinesOtherwise | Cause::Otherwise)
     }
 }
 
-/// What debug information says of both builds of an object.
+/// The debug information of both builds of an object.
 #[derive(Clone, Copy)]
 pub(crate) struct Both<'a> {
     pub(crate) original: &'a Inlining,
@@ -49,13 +49,13 @@ pub(crate) struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// Whether the patch edits a function; `None` when the debug information does not have it.
+    /// Whether the patch edits a function; `None` if the debug information does not have the function.
     pub(crate) fn is_edited(&self, pair: &Objects<'_>, change: &Change) -> Option<bool> {
         let original = change.original.and_then(|item| self.original.is_edited(pair.original.item(item)));
         original.or_else(|| self.patched.is_edited(pair.patched.item(change.patched)))
     }
 
-    /// The hunks that edit a function, or what it inlines in either build.
+    /// The hunks that edit a function, or the functions that it inlines in either build.
     fn hunks(&self, pair: &Objects<'_>, change: &Change, prepared: &Prepared) -> Vec<PlacedHunk> {
         let original = change.original.map(|item| pair.original.item(item));
         let mut hunks =
@@ -64,7 +64,7 @@ impl Both<'_> {
         hunks.into_iter().collect()
     }
 
-    /// The inlined copies of edited functions that a function holds: those that the original held first.
+    /// The inlined copies of edited functions that a function holds, those in the original first.
     fn inlines(&self, pair: &Objects<'_>, change: &Change) -> Vec<Inlines> {
         let original = change.original.map(|item| self.original.inlines(pair.original.item(item)));
         let mut all = original.unwrap_or_default();
@@ -74,7 +74,7 @@ impl Both<'_> {
         all
     }
 
-    /// What a function inlines in one build only, in words; `None` when that is nothing.
+    /// What a function inlines in one build only, in words; `None` if both builds inline the same.
     fn inlines_otherwise(&self, pair: &Objects<'_>, change: &Change) -> Option<String> {
         let before = self.original.callees_in(pair.original.item(change.original?));
         let now = self.patched.callees_in(pair.patched.item(change.patched));
@@ -92,7 +92,7 @@ impl Both<'_> {
     }
 }
 
-/// Adds to each finding why it is there. `findings` stand in the order of the changed functions.
+/// Adds its cause to each finding. `findings` are in the order of the changed functions.
 pub(crate) fn explain(
     pair: &Objects<'_>,
     difference: &Difference,
@@ -133,8 +133,8 @@ pub(crate) fn explain(
     }
 }
 
-/// Explains what rests on a function of another unit of the same object. Findings stand in the order of the pairs and of
-/// their changed functions.
+/// Explains functions that rely on a changed function of another unit of the same object. Findings are in the order of
+/// the pairs and of their changed functions.
 pub(crate) fn explain_across(
     pairs: &[Objects<'_>],
     differences: &[Difference],
@@ -165,7 +165,7 @@ pub(crate) fn explain_across(
     }
 }
 
-/// The names of what each changed function refers to in other units, in either build.
+/// For each changed function, the names in other units that it refers to in either build.
 fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>> {
     let of = |object: &Object<'_>, item: ItemId| -> BTreeSet<String> {
         let section = object.item(item).section;
@@ -186,7 +186,7 @@ fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>>
     difference.functions.iter().map(both).collect()
 }
 
-/// The first changed function that a new one was inlined into.
+/// The first changed function into which a new function was inlined.
 fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], both: Both<'_>) -> Option<usize> {
     if change.original.is_some() {
         return None;
@@ -199,7 +199,8 @@ fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], both: Bo
     })
 }
 
-/// Which functions of the change set refer to which others in either build, by their place in it.
+/// Which functions of the change set refer to which others in either build. Functions are numbered by their place in
+/// the change set.
 struct References {
     to: Vec<BTreeSet<usize>>,
     from: Vec<BTreeSet<usize>>,

@@ -1,4 +1,5 @@
-//! The change set of a patch: every pair of objects read, compared, and put into the words of the results.
+//! The change set of a patch: reads and compares every pair of objects, and puts the differences into the words of the
+//! results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,31 +21,31 @@ use crate::edits::SourceEdits;
 use crate::holders::Others;
 use klpx_diagnosis::words;
 
-/// Where both builds of an object, or of one unit of it, lie.
+/// The files of both builds of an object, or of one unit of it.
 #[derive(Clone, Debug)]
 pub(crate) struct PairFiles {
     /// The kernel object: `vmlinux`, or the module's name.
     pub(crate) object: String,
-    /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
+    /// The original compiled with exactly the kernel's flags, where the compared original is compiled with others.
     pub(crate) witness: Option<PathBuf>,
     pub(crate) original: PathBuf,
     pub(crate) patched: PathBuf,
-    /// What more is known of a single unit.
+    /// Further facts about a single unit.
     pub(crate) unit: Option<UnitOf>,
 }
 
-/// A unit that is compared with the shipped object that it is part of.
+/// A unit that is compared with the shipped kernel object of which it is a part.
 #[derive(Clone, Debug)]
 pub(crate) struct UnitOf {
-    /// Its object, as a path in the build tree.
+    /// The unit's object file, as a path in the build tree.
     pub(crate) path: String,
-    /// Checksums of its exports, as kbuild records them.
+    /// The checksums of the unit's exports, as kbuild records them.
     pub(crate) exports: String,
-    /// The kernel does not have it: the patch adds it.
+    /// True if the patch adds the unit: the kernel does not have it.
     pub(crate) is_new: bool,
 }
 
-/// The same, open.
+/// The files of a pair, open.
 pub(crate) struct Pair {
     name: String,
     unit: Option<UnitOf>,
@@ -53,16 +54,16 @@ pub(crate) struct Pair {
     patched: ElfFile,
 }
 
-/// One pair, read.
+/// The objects of a pair, read.
 pub(crate) struct Objects<'f> {
     /// `vmlinux`, or the module's name.
     pub(crate) name: &'f str,
-    /// What more is known of a single unit.
+    /// Further facts about a single unit.
     pub(crate) unit: Option<&'f UnitOf>,
-    /// The original as the kernel's own flags give it, where the compared one is compiled otherwise.
+    /// The original compiled with exactly the kernel's flags, where the compared original is compiled with others.
     pub(crate) witness: Option<Object<'f>>,
     pub(crate) original: Object<'f>,
-    /// Where that lies.
+    /// The file of `original`.
     pub(crate) original_path: &'f Path,
     pub(crate) patched: Object<'f>,
 }
@@ -81,7 +82,7 @@ pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
     pairs.iter().map(open).collect()
 }
 
-/// Reads all objects, in parallel. Their source lay in one of `folders` when they were compiled.
+/// Reads all objects, in parallel. When they were compiled, their source lay in one of `folders`.
 pub(crate) fn read<'f>(pairs: &'f [Pair], folders: &[PathBuf]) -> Result<Vec<Objects<'f>>> {
     let read = |file: &'f ElfFile| Object::read(file).map(|object| object.compiled_in(folders));
     pairs
@@ -110,24 +111,24 @@ pub(crate) fn unchanged() -> Failure {
         .into()
 }
 
-/// Every pair compared.
+/// The comparison of every pair.
 pub(crate) struct Analysis {
     /// By pair.
     pub(crate) differences: Vec<Difference>,
-    /// By pair: the patched functions whose own lines the patch edits, where that has to be known.
+    /// By pair: the patched functions whose own lines the patch edits, where later steps need to know.
     pub(crate) edited: Vec<BTreeSet<ItemId>>,
-    /// By pair: patched functions that differ because of what they inline, and what that is.
+    /// By pair: patched functions that differ because of what they inline, with the inlined functions in words.
     pub(crate) inlines: Vec<BTreeMap<ItemId, String>>,
-    /// By pair: functions that hold copies of what the patch edits and are not in the change set.
+    /// By pair: functions that hold copies of what the patch edits, but are not in the change set.
     pub(crate) others: Vec<Others>,
-    /// By pair: changed and new functions in words.
+    /// By pair: the changed and new functions in words.
     pub(crate) findings: Vec<Vec<Finding>>,
     functions: usize,
     registries: Vec<Diagnosis>,
 }
 
 impl Analysis {
-    /// Compares.
+    /// Compares all pairs.
     pub(crate) fn new(objects: &[Objects<'_>], compiled: &mut Compiled<'_>) -> Analysis {
         let mut analysis = Analysis {
             differences: Vec::new(),
@@ -158,7 +159,7 @@ impl Analysis {
         let changes = || difference.functions.iter().map(|change| change.patched);
         let places: Vec<_> = changes().map(|item| place(pair.patched.item(item))).collect();
         let path = pair.original_path;
-        // A unit that the patch adds is beside one of an empty file.
+        // The counterpart of a unit that the patch adds is compiled from an empty file.
         let known = pair.unit.is_none_or(|unit| !unit.is_new).then_some(path);
         let now = known.and_then(|path| originals.patched(&pair.patched, &places, path));
         let both = known.and_then(|path| originals.of(path)).zip(now.as_ref());
@@ -190,7 +191,7 @@ impl Analysis {
         )
     }
 
-    /// What can be said before anything is emitted.
+    /// Refuses what can be refused before anything is emitted.
     pub(crate) fn check(&self) -> Result<()> {
         if self.differences.iter().all(Difference::is_empty) {
             return Err(unchanged());
@@ -214,8 +215,8 @@ fn findings(
     findings
 }
 
-/// Functions in sections that are gone after boot, whose own lines the patch touches or may touch. For all others it
-/// does not matter.
+/// Functions in sections that are gone after boot, whose own lines the patch edits or may edit. For all other functions
+/// this does not matter.
 fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -> BTreeSet<ItemId> {
     let goes = |item: ItemId| {
         Lifetime::of(pair.patched.elf.section_name(pair.patched.item(item).section)) != Lifetime::Kept
@@ -225,8 +226,8 @@ fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -
     edited.map(|change| change.patched).collect()
 }
 
-/// Initcalls, parameters and other entries that only a boot or a module load reads, and tables whose entries have no
-/// names.
+/// Refuses changed initcalls, parameters and other entries that only a boot or a module load reads, and changed tables
+/// whose entries have no names.
 fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
     let when = if pair.name == "vmlinux" { "the kernel booted" } else { "the module was loaded" };
     let entries = difference.registries.iter().map(|change| {

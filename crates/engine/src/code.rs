@@ -1,4 +1,4 @@
-//! The machine code of functions with what it refers to, for people who look at it: of both builds, and of a finished
+//! The machine code of functions and what it refers to, for people to look at: from both builds, and from a finished
 //! module. Decides nothing.
 
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use object::endian::LittleEndian as LE;
 use crate::analysis;
 use crate::change_set::Objects;
 
-/// The code of a function, or of the unlikely part of one, in both builds.
+/// The code of a function, or of a function's unlikely part, in both builds.
 #[derive(Clone, Debug)]
 pub struct Code {
-    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    /// The kernel object that the function belongs to: `vmlinux` or a module's name.
     pub object: String,
-    /// Its name, without a `.llvm.<hash>`.
+    /// The function's name, without a `.llvm.<hash>`.
     pub function: String,
-    /// From the original source; `None` when it is new.
+    /// The code from the original source; `None` for a new function.
     pub original: Option<Body>,
-    /// From the patched one.
+    /// The code from the patched source.
     pub patched: Body,
 }
 
@@ -33,54 +33,54 @@ pub struct Code {
 pub struct Body {
     /// The architecture.
     pub arch: Arch,
-    /// From the entry on. Fields that a reference fills are zero.
+    /// The bytes, starting at the entry. Fields that a reference fills are zero.
     pub bytes: Vec<u8>,
-    /// What it refers to, by place.
+    /// What the code refers to, by place.
     pub references: Vec<Reference>,
 }
 
-/// What an instruction refers to.
+/// A reference of an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// The first byte of the field, in bytes from the function's entry.
     pub offset: u64,
-    /// In words.
+    /// The target in words.
     pub to: String,
-    /// Equal for references of both builds that mean the same.
+    /// The meaning: equal in both builds if the references mean the same.
     pub meaning: String,
-    /// By what means the loader fills it.
+    /// How the loader fills the field.
     pub filled: Filled,
 }
 
 /// How a reference of a module gets its value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filled {
-    /// By the livepatch core, with a symbol of the object that is patched.
+    /// By the livepatch core, with a symbol of the patched kernel object.
     Livepatch(LivepatchSymbol),
     /// By the module loader, with an exported symbol.
     Export(String),
-    /// With something in the module itself, or in the same unit.
+    /// With something in the module itself or in the same unit.
     Own,
 }
 
 /// A function of a finished module.
 #[derive(Clone, Debug)]
 pub struct ModuleFunction {
-    /// Its symbol.
+    /// The function's symbol.
     pub symbol: String,
-    /// The functions that it replaces: object, name, and which of that name.
+    /// The functions that it replaces: object, name, and sympos.
     pub replaces: Vec<(String, String, u64)>,
-    /// Its code.
+    /// The function's code.
     pub body: Body,
 }
 
-/// A function's name without what marks a piece of it that lies apart: `f` for `f.cold`.
+/// A function's name without the mark of a piece that lies apart: `f` for `f.cold`.
 pub fn whole_name(name: &str) -> String {
     String::from_utf8_lossy(name::whole(name.as_bytes())).into_owned()
 }
 
 impl Code {
-    /// Of a function of the patched build.
+    /// The code of a function of the patched build.
     pub(crate) fn of(pair: &Objects<'_>, difference: &Difference, patched: ItemId) -> Code {
         let original = difference.original_of(patched);
         let counterpart = |item: ItemId| difference.original_of(item).map(|item| (&pair.original, item));
@@ -93,7 +93,7 @@ impl Code {
     }
 }
 
-/// The item of the other build that one is.
+/// Finds the other build's item that corresponds to an item.
 type Counterpart<'c, 'd> = dyn Fn(ItemId) -> Option<(&'c Object<'d>, ItemId)> + 'c;
 
 fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) -> Body {
@@ -133,7 +133,7 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
     Body { arch: object.arch, bytes, references: references.into_values().collect() }
 }
 
-/// The bytes of a relocation's field.
+/// The width in bytes of a relocation's field; 0 for a field inside an instruction, which is not cleared.
 fn width(object: &Object<'_>, rela: &Rela) -> usize {
     match object.relocation_kind(rela).map(|kind| kind.field) {
         Some(Field::Bytes(n)) => n.into(),
@@ -173,12 +173,12 @@ fn meaning(object: &Object<'_>, target: Target, counterpart: &Counterpart<'_, '_
             Some((other, item)) => plain(describe(other, Target::Item { item, offset })),
             None => plain(describe(object, target)),
         },
-        // A string is told by its contents already.
+        // A string's contents already tell what it means.
         Target::Literal { section, start, end, offset } => {
             let contents = object.range(section, start, end);
             format!("{:?}+{offset}", String::from_utf8_lossy(contents))
         }
-        // Entries of both builds have other numbers.
+        // The same entry may have another number in the other build.
         Target::Entry { table, .. } => object.tables[table.index()].kind.name.to_owned(),
         Target::External { .. } | Target::Absolute(_) => plain(describe(object, target)),
     }
@@ -187,7 +187,7 @@ fn meaning(object: &Object<'_>, target: Target, counterpart: &Counterpart<'_, '_
 /// The functions of a finished module, in the order of the file.
 ///
 /// # Errors
-/// When the file is no module that can be read.
+/// Fails if the file is not a readable module.
 pub fn of_module(file: &ElfFile) -> Result<Vec<ModuleFunction>> {
     let module = inspect::inspect(file)?;
     let object = Object::read(file)?;
@@ -225,7 +225,7 @@ pub fn of_module(file: &ElfFile) -> Result<Vec<ModuleFunction>> {
     Ok(object.item_ids().filter(|&item| object.item(item).code).map(function).collect())
 }
 
-/// The name of a symbol that the module does not define.
+/// The name of the relocation's symbol, if the module does not define the symbol.
 fn import(object: &Object<'_>, rela: &Rela) -> Option<String> {
     let symbol = object.elf.rela_symbol(rela)?;
     let name = object.elf.symbol_name(symbol);
@@ -233,10 +233,10 @@ fn import(object: &Object<'_>, rela: &Rela) -> Option<String> {
     undefined.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// Place, symbol, bytes from the symbol, and the width of the field in bytes.
+/// Place, symbol, bytes from the symbol, and the field's width in bytes.
 type LivepatchRelocation = (u64, LivepatchSymbol, i64, usize);
 
-/// The livepatch relocations of a module, by the section that they are on.
+/// A module's livepatch relocations, by the section to which they apply.
 fn livepatch_relocations(object: &Object<'_>) -> BTreeMap<SectionId, Vec<LivepatchRelocation>> {
     let elf = &object.elf;
     let mut found: BTreeMap<SectionId, Vec<LivepatchRelocation>> = BTreeMap::new();

@@ -5,19 +5,19 @@ use std::path::Path;
 use klpx_build_driver::{self as build_driver, Prepared};
 use klpx_diff::{Edits, Line};
 
-/// The edits of a patch set, by paths as debug information has them.
+/// The edits of a patch set, by the paths that debug information has.
 pub(crate) struct SourceEdits<'a> {
     prepared: &'a Prepared,
     tree: &'a Path,
 }
 
 impl<'a> SourceEdits<'a> {
-    /// `tree` is the source that the compiler was given.
+    /// `tree` is the source tree that was given to the compiler.
     pub(crate) fn new(prepared: &'a Prepared, tree: &'a Path) -> SourceEdits<'a> {
         SourceEdits { prepared, tree }
     }
 
-    /// A file's path in the source; files elsewhere are the same in both builds.
+    /// A file's path within the source tree. Files outside the tree are the same in both builds.
     fn in_source<'p>(&self, file: &'p str) -> Option<&'p str> {
         Path::new(file).strip_prefix(self.tree).ok()?.to_str()
     }

@@ -1,5 +1,5 @@
-//! Callers in units that the patch does not touch: those of changed functions that ftrace can't reach. The kernel's
-//! images say who they are, and their units are compiled, so that they can be replaced.
+//! Finds callers, in units that the patch does not touch, of changed functions that ftrace can't reach. The kernel's
+//! images tell who the callers are; their units are compiled so that the callers can be replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use crate::build::Build;
 use crate::change_set::{Analysis, Objects};
 use crate::target::Target;
 
-/// So many functions may be replaced because one that they call can't be.
+/// The most callers that klpx replaces, and the most units that it compiles, because ftrace can't reach a function.
 const MOST_CALLERS: usize = 50;
 
-/// Finds out who calls the global functions that have to be copied for their callers, and gives the units in which
-/// those callers are compiled and that are not among `objects`.
+/// Finds the callers of the global functions that have to be copied for their callers. Returns the units that contain
+/// these callers and are not among `objects`.
 pub(crate) fn missing_units(
     build: &mut Build<'_>,
     (workspace, list, target): (&Workspace, &UnitList, &Target),
@@ -43,7 +43,7 @@ pub(crate) fn missing_units(
     }
     let kernel = Kernel::open(&target.vmlinux, &target.symvers, &target.modules)?;
     let found = users_of(&kernel, &unknown)?;
-    // When one can't be carried, nothing will be made: no unit is compiled in vain.
+    // If one function can't be copied for its callers, no module will be made, so no unit is compiled in vain.
     let callers: Vec<(&Global, &[Function])> =
         found.iter().filter_map(|(global, found)| Some((global, found.as_deref().ok()?))).collect();
     let known: BTreeSet<&str> = objects.iter().filter_map(|pair| Some(pair.unit?.path.as_str())).collect();
@@ -81,7 +81,7 @@ fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
     Note::new("klpx::callers-replaced", text)
 }
 
-/// Who calls each of these functions, in all objects of the kernel.
+/// Finds who calls each of these functions: in its own kernel object and, for an export, in the modules that import it.
 fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
     let exported: BTreeSet<&[u8]> = wanted
         .iter()
@@ -112,7 +112,7 @@ fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
     Ok(found)
 }
 
-/// The callers, when they are few and nothing keeps the address.
+/// Returns the callers if they are few and the address is kept nowhere.
 fn judged(all: Vec<(String, Users)>) -> Result<Vec<Function>, String> {
     if let Some(kept) = all.iter().find_map(|(_, users)| users.kept.first()) {
         return Err(format!("its address is kept at {kept}"));
@@ -138,7 +138,7 @@ fn judged(all: Vec<(String, Users)>) -> Result<Vec<Function>, String> {
     Ok(functions)
 }
 
-/// The units of the objects with callers whose source has a name in it.
+/// The units that belong to the callers' kernel objects and whose source contains a name.
 fn mentioning(workspace: &Workspace, list: &UnitList, callers: &[Function], name: &[u8]) -> Vec<TouchedUnit> {
     let objects: BTreeSet<&str> = callers.iter().map(|caller| caller.object.as_str()).collect();
     let is_wanted = |unit: &TouchedUnit| unit.objects.iter().any(|object| objects.contains(object.as_str()));

@@ -1,17 +1,17 @@
-//! What a build tells of itself while it runs. Owns the trait; knows no terminal.
+//! What a build reports while it runs. Owns the trait; knows no terminal.
 
 use klpx_build_driver::Progress;
 
 /// The stages of a build, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Patches are read and applied in a scratch copy; the kernel is looked at.
+    /// Patches are read and applied in a scratch copy; the kernel is inspected.
     Preflight,
-    /// The original units are there, or are compiled.
+    /// The original units are found or compiled.
     Original,
     /// The patched units are compiled.
     Patched,
-    /// Both are compared.
+    /// Original and patched objects are compared.
     Analysis,
     /// What the change needs is bound to the kernel to be patched.
     Bind,
@@ -36,11 +36,11 @@ impl Stage {
     }
 }
 
-/// Receives what happens. The CLI draws it; tests use `()`.
+/// Receives the events of a build. The command line shows them; tests use `()`.
 pub trait Events: Progress {
     /// A stage begins.
     fn begin(&self, stage: Stage);
-    /// The stage that began last is done, with what came of it.
+    /// The current stage is done; `summary` says with what result.
     fn end(&self, summary: &str);
 }
 

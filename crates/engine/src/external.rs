@@ -1,4 +1,4 @@
-//! The pairs of an external module: its units that the patch changes, from both sources.
+//! The pairs of an external module: the module's units that the patch changes, from both sources.
 
 use std::collections::BTreeSet;
 use std::path::Path;

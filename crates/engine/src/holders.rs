@@ -1,15 +1,15 @@
-//! Every function that held an inlined copy of what the patch edits is replaced, or its code is the same for a known
-//! reason.
+//! Checks that every function that held an inlined copy of what the patch edits is replaced, or has the same code for a
+//! known reason.
 //!
-//! What is replaced is decided by the comparison of both builds, for debug information can leave copies out. Where it
-//! does name a holder whose code came out the same, there are two possibilities:
+//! The comparison of both builds decides what is replaced, because debug information can leave copies out. Where debug
+//! information does name a holder whose code came out the same, there are two possibilities:
 //!
-//! - It was made from the patched source, and the edit does not reach that copy: the compiler folded away what was
-//!   edited, or it means the same. Then its code is the patched kernel's, and right as it is. Such a holder is told in
-//!   the results. Stopping there would refuse patches for nothing: a message in a branch that one caller never takes is
-//!   enough.
-//! - It was not made from the patched source: the unit that the copy was taken from was not compiled again, or the
-//!   comparison did not pair the holder. The livepatch would leave the original's copy at work. This stops the build.
+//! - The holder was built from the patched source, and the edit has no effect on that copy: the compiler folded away
+//!   the edited part, or the edit means the same. The holder's code is then the patched kernel's, and right as it is.
+//!   The results name such a holder. Refusing here would refuse patches for nothing: a message in a branch that one
+//!   caller never takes would be enough.
+//! - The holder was not built from the patched source: the unit that the copy came from was not compiled again, or the
+//!   comparison did not pair the holder. The livepatch would leave the original's copy in use. This stops the build.
 
 use klpx_build_driver::{Baseline, Patched, Remade};
 use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
@@ -20,28 +20,28 @@ use crate::change_set::Objects;
 use crate::inlining::{Holder, Inlines, Inlining, Originals};
 use klpx_diagnosis::words;
 
-/// A holder whose code is the same.
+/// A holder whose code is the same in both builds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unaffected {
-    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    /// The kernel object that the holder belongs to: `vmlinux` or a module's name.
     pub object: String,
-    /// Its name, without a `.llvm.<hash>`.
+    /// The holder's name, without a `.llvm.<hash>`.
     pub function: String,
-    /// The copies that it held.
+    /// The copies that the original holder held.
     pub inlines: Vec<Inlines>,
 }
 
-/// A holder that the livepatch would leave as it is, though it may hold the original's copy.
+/// A holder that the livepatch would not replace, although it may hold the original's copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOut {
     holder: Unaffected,
     why: String,
 }
 
-/// What became of a holder.
+/// The result of checking a holder.
 enum Verdict {
-    /// It is in the change set, or it is not in the patched build (all that called it is in the change set then), or
-    /// nothing calls it.
+    /// The holder is in the change set; or it is not in the patched build, so that all its callers are in the change
+    /// set; or nothing calls it.
     Accounted,
     Unaffected,
     LeftOut(String),
@@ -55,7 +55,7 @@ pub(crate) struct Others {
 }
 
 impl Others {
-    /// Looks where each holder of the original is in the patched build.
+    /// Finds the patched build's counterpart of each holder of the original.
     pub(crate) fn of(
         pair: &Objects<'_>,
         difference: &Difference,
@@ -84,8 +84,8 @@ fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, rem
     let Some(item) = holder.item(&pair.original) else {
         return match holder.is_named() {
             true => Verdict::LeftOut("it is not among the functions that were compared".to_owned()),
-            // GNU ld keeps the code of a weak definition that another one took the name of. Nothing leads there any
-            // more.
+            // When another definition takes the name of a weak one, GNU ld keeps the weak one's code. Nothing refers to
+            // this code any more.
             false => Verdict::Accounted,
         };
     };
@@ -102,14 +102,14 @@ fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, rem
     not_made_again(holder, remade).map_or(Verdict::Unaffected, Verdict::LeftOut)
 }
 
-/// Why a holder may not be made from the patched source; `None` when it is.
+/// Why a holder may not be built from the patched source; `None` if it is.
 fn not_made_again(holder: &Holder<'_>, remade: &Remade) -> Option<String> {
     let unit = holder.units().find(|unit| !remade.was_compiled(unit))?;
     Some(format!("{unit} was not compiled again"))
 }
 
-/// Holders in objects that no pair has, because both builds are the same. These were made again if make knows what
-/// depends on what.
+/// Holders in objects that belong to no pair, because both builds are the same. These objects were built again if make
+/// knows all dependencies.
 pub(crate) fn uncompared(
     patched: &Patched,
     baseline: &Baseline,
@@ -131,14 +131,14 @@ pub(crate) fn uncompared(
     left_out
 }
 
-/// What is said of objects that depend on the patch and that make left alone.
+/// A note on objects that depend on the patch but that make did not rebuild.
 pub(crate) fn stale(remade: &Remade) -> Option<Note> {
     let names: Vec<String> = remade.stale.iter().map(|path| path.display().to_string()).collect();
     let text = || format!("make did not compile again what depends on the patch: {}", first(&names));
     (!names.is_empty()).then(|| Note::new("klpx::stale-objects", text()))
 }
 
-/// Stops when a holder is left out.
+/// Refuses if a holder is left out.
 pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
     let Some(LeftOut { holder, .. }) = left_out.first() else { return Ok(()) };
     let call = holder.inlines.first().map(|inlines| inlines.by_way_of.first().unwrap_or(&inlines.call));
@@ -167,7 +167,7 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
     ])
 }
 
-/// How many functions a message names.
+/// How many functions a message lists.
 const LISTED: usize = 20;
 
 /// `3 functions inline what the patch edits, and their code is the same: a, b, c`.
@@ -187,7 +187,7 @@ pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<Note> {
     })
 }
 
-/// The first few of some names.
+/// The first few names of a list.
 fn first(names: &[String]) -> String {
     const SHOWN: usize = 4;
     match names.len() {
@@ -220,7 +220,7 @@ int other_file(int x) { return global(x) + 1; }
 int bystander(int x) { return x + 1; }
 ";
 
-    /// Both units, made one by ThinLTO.
+    /// Links both units by ThinLTO.
     fn linked(folder: &Path) -> ElfFile {
         for (name, text) in [("one", ONE), ("other", OTHER)] {
             std::fs::write(folder.join(name).with_extension("c"), text).expect("a writable folder");
@@ -232,7 +232,7 @@ int bystander(int x) { return x + 1; }
         ElfFile::open(&folder.join("both.o")).expect("the object that was just made")
     }
 
-    /// What is said of an object that came out the same, when the patch edits `inner`: holders that are unaffected, and
+    /// The holders of an object that came out the same, when the patch edits `inner`: those that are unaffected, and
     /// why others are left out.
     fn others(remade: &Remade) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -270,7 +270,7 @@ int bystander(int x) { return x + 1; }
         let all = ["global", "other_file", "same_file"];
         let (unaffected, left_out) = others(&compiled(&["one.o"]));
         assert_eq!((unaffected.as_slice(), left_out.len()), (&all.map(str::to_owned)[..], 0));
-        // That the importing unit was not compiled says nothing: its backend runs again.
+        // It does not matter that the importing unit was not compiled: its backend runs again.
         let (unaffected, left_out) = others(&compiled(&["other.o"]));
         assert!(unaffected.is_empty());
         assert_eq!(left_out, all.map(|name| format!("{name}: one.c was not compiled again")));
@@ -283,7 +283,7 @@ int bystander(int x) { return x + 1; }
         let survey =
             Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
         let inlining = Inlining::with_edited(survey, &["inner"]);
-        // Another object than the debug information is of.
+        // An object other than the one that the debug information describes.
         let (source, object) = (folder.path().join("data.c"), folder.path().join("data.o"));
         std::fs::write(&source, "int data = 1;\n").expect("a writable folder");
         run(command("clang-22").arg("-c").arg(&source).arg("-o").arg(&object));

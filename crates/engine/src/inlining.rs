@@ -1,7 +1,8 @@
-//! What the debug information of one build of an object says of inlining: which functions the patch edits, and who
-//! holds inlined copies of them.
+//! What the debug information of one build of an object says of inlining: which functions the patch edits, and which
+//! functions hold inlined copies of them.
 //!
-//! It never says that nobody holds one: compilers leave out copies of which no instruction has a place any more.
+//! Missing debug information does not prove that no copy exists: compilers leave out a copy if no instruction belongs
+//! to it any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -18,10 +19,10 @@ use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{Item, ItemId, Object};
 use serde::Serialize;
 
-/// A call that was inlined.
+/// An inlined call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Call {
-    /// What was inlined.
+    /// The function that was inlined.
     pub function: String,
     /// The file of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,8 @@ impl fmt::Display for Call {
 /// An inlined copy of a function that the patch edits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Inlines {
-    /// Calls that were inlined around it, the holder's own first; none when that is the call itself.
+    /// The inlined calls that lead to the edited function, the holder's own call first. Empty if the holder calls the
+    /// edited function itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_way_of: Vec<Call>,
     /// The call of the edited function itself.
@@ -63,15 +65,15 @@ impl fmt::Display for Inlines {
     }
 }
 
-/// The file and the name of a function in the source.
+/// The source file and name of a function.
 pub(crate) type Declared<'i> = (&'i str, &'i str);
 
-/// One build of an object.
+/// The inlining in one build of an object.
 pub(crate) struct Inlining {
     survey: Survey,
-    /// By function: the patch edits it.
+    /// By function: whether the patch edits it.
     edited: Vec<bool>,
-    /// Out-of-line copies, by where they begin.
+    /// Out-of-line copies, by their address.
     copies: HashMap<(SectionId, u64), CopyId>,
     /// Inlined copies of edited functions, by the out-of-line copy that holds them.
     held: BTreeMap<CopyId, Vec<InlinedId>>,
@@ -86,12 +88,12 @@ pub(crate) struct Holder<'i> {
 }
 
 impl Inlining {
-    /// Of the original: a function is edited when the patch replaces lines of it.
+    /// For the original: a function is edited if the patch replaces lines of it.
     pub(crate) fn of_original(survey: Survey, prepared: &Prepared) -> Inlining {
         let touched: BTreeSet<&str> = prepared.paths().collect();
         let functions: Vec<&Function> = survey.functions().map(|(_, function)| function).collect();
         let mut edited = vec![false; functions.len()];
-        // Functions are in the order of files and lines: from the last one on, the next one of the file is known.
+        // Functions are sorted by file and line. Going backwards, the line of the file's next function is known.
         let (mut here, mut next): (Option<(TextId, u32)>, Option<u32>) = (None, None);
         for (function, edited) in functions.iter().zip(&mut edited).rev() {
             next = match here {
@@ -101,15 +103,15 @@ impl Inlining {
             };
             here = Some((function.file, function.line));
             let file = survey.text(function.file);
-            // Where the debug information does not say the line, it may be any.
+            // If debug information does not say a function's line, any line of the file may be the function's.
             *edited = touched.contains(file)
                 && (function.line == 0 || prepared.edits_function(file, function.line, next));
         }
         Inlining::new(survey, edited)
     }
 
-    /// Of the patched build: a function is edited when it is in the original, or when the original has none of its name
-    /// and the patch adds its line.
+    /// For the patched build: a function is edited if the original's function of this name is edited, or if the
+    /// original has none and the patch adds the function's line.
     pub(crate) fn of_patched(survey: Survey, original: &Inlining, prepared: &Prepared) -> Inlining {
         let edited = |function: &Function| {
             let (file, name) = (survey.text(function.file), survey.text(function.name));
@@ -136,12 +138,12 @@ impl Inlining {
         Inlining { survey, edited, copies, held }
     }
 
-    /// The out-of-line copy that an item of the object is; `None` when the debug information does not have it.
+    /// The out-of-line copy that belongs to an item; `None` if the debug information does not have the item.
     fn copy(&self, item: &Item) -> Option<CopyId> {
         self.copies.get(&(item.section, item.entry)).copied()
     }
 
-    /// Whether the patch edits a function; `None` when the debug information does not have it.
+    /// Whether the patch edits a function; `None` if the debug information does not have the function.
     pub(crate) fn is_edited(&self, item: &Item) -> Option<bool> {
         Some(self.edited[self.survey.copy(self.copy(item)?).function.index()])
     }
@@ -156,7 +158,7 @@ impl Inlining {
         (self.survey.text(function.file), self.survey.text(function.name))
     }
 
-    /// The functions that one inlines, and how often.
+    /// The functions that a function inlines, and how often.
     pub(crate) fn callees_in(&self, item: &Item) -> BTreeMap<Declared<'_>, usize> {
         let mut callees = BTreeMap::new();
         let Some(holder) = self.copy(item) else { return callees };
@@ -169,7 +171,7 @@ impl Inlining {
         callees
     }
 
-    /// Where the functions begin that hold an inlined copy of this one.
+    /// Where the functions that hold an inlined copy of a function begin.
     pub(crate) fn places_of_holders(&self, file: &str, name: &str) -> Vec<(SectionId, u64)> {
         let functions = self.survey.declared(file, name);
         let holders = functions.flat_map(|(_, function)| self.survey.holders(function));
@@ -182,7 +184,7 @@ impl Inlining {
         self.told(calls.map_or(&[], Vec::as_slice))
     }
 
-    /// The edited functions that a function is, or holds copies of.
+    /// The edited functions among a function and those of which it holds copies.
     fn edited_in(&self, item: &Item) -> BTreeSet<FunctionId> {
         let Some(copy) = self.copy(item) else { return BTreeSet::new() };
         let held = self.held.get(&copy).into_iter().flatten();
@@ -190,8 +192,8 @@ impl Inlining {
         all.chain([self.survey.copy(copy).function]).filter(|id| self.edited[id.index()]).collect()
     }
 
-    /// The hunks that edit a function, or what it holds copies of. `original` is the same object from the original source,
-    /// or this one.
+    /// The hunks that edit a function, or functions of which it holds copies. `original` is the original build of the
+    /// same object, which may be `self`.
     pub(crate) fn hunks(
         &self,
         item: &Item,
@@ -209,7 +211,7 @@ impl Inlining {
                 hunks.extend(prepared.hunks_of_line(file, function.line).into_iter().cloned());
             }
             for (id, function) in known {
-                // Functions are in the order of files and lines.
+                // Functions are sorted by file and line.
                 let below = survey.functions().skip(id.index() + 1).map(|(_, other)| other);
                 let below = below.take_while(|other| other.file == function.file);
                 let next = below.map(|other| other.line).find(|&line| line > function.line);
@@ -219,7 +221,7 @@ impl Inlining {
         hunks
     }
 
-    /// Every function that holds copies of edited ones.
+    /// All functions that hold copies of edited functions.
     pub(crate) fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
         self.held.iter().map(|(&copy, calls)| Holder { inlining: self, copy: self.survey.copy(copy), calls })
     }
@@ -242,7 +244,7 @@ impl Inlining {
     }
 }
 
-/// Each once, the least nested first.
+/// Each inlined copy once, the least nested first.
 pub(crate) fn sorted(mut inlines: Vec<Inlines>) -> Vec<Inlines> {
     inlines.sort_by(|a, b| (a.by_way_of.len(), a).cmp(&(b.by_way_of.len(), b)));
     inlines.dedup();
@@ -250,13 +252,13 @@ pub(crate) fn sorted(mut inlines: Vec<Inlines>) -> Vec<Inlines> {
 }
 
 impl<'i> Holder<'i> {
-    /// Its name, without a `.llvm.<hash>`.
+    /// The holder's name, without a `.llvm.<hash>`.
     pub(crate) fn name(&self) -> &'i str {
         let symbol = self.inlining.survey.text(self.copy.symbol);
         std::str::from_utf8(without_promotion(symbol.as_bytes())).unwrap_or(symbol)
     }
 
-    /// The item that it is in its object.
+    /// The holder's item in its object.
     pub(crate) fn item(&self, object: &Object<'_>) -> Option<ItemId> {
         let section = Some(self.copy.section_id).filter(|id| id.index() < object.elf.section_count())?;
         object
@@ -264,25 +266,25 @@ impl<'i> Holder<'i> {
             .find(|&id| object.item(id).code && object.item(id).entry == self.copy.address)
     }
 
-    /// True when a symbol leads to it.
+    /// Returns true if a symbol names the holder.
     pub(crate) fn is_named(&self) -> bool {
         self.copy.named
     }
 
-    /// What it inlines, the least nested first.
+    /// The edited functions that the holder inlines, the least nested first.
     pub(crate) fn inlines(&self) -> Vec<Inlines> {
         self.inlining.told(self.calls)
     }
 
-    /// For each inlined copy, the source file of the unit that it was taken from.
+    /// For each inlined copy, the source file of the unit from which it was taken.
     pub(crate) fn units(&self) -> impl Iterator<Item = &'i str> + use<'i> {
         let survey = &self.inlining.survey;
         self.calls.iter().map(move |&id| survey.text(survey.inlined_copy(id).home))
     }
 }
 
-/// The original builds of the objects, as their debug information describes them. vmlinux's is read while the kernel is
-/// built.
+/// The original builds of the objects, as their debug information describes them. The debug information of vmlinux is
+/// read while the kernel is built.
 pub(crate) struct Originals<'a> {
     prepared: &'a Prepared,
     tree: PathBuf,
@@ -292,7 +294,7 @@ pub(crate) struct Originals<'a> {
 }
 
 impl<'a> Originals<'a> {
-    /// `tree` is the source that the compiler was given, `vmlinux` the object that most patches change.
+    /// `tree` is the source tree that was given to the compiler; `vmlinux` is the object that most patches change.
     pub(crate) fn begin(prepared: &'a Prepared, tree: PathBuf, vmlinux: &Path) -> Originals<'a> {
         let (object, folder) = (vmlinux.to_owned(), tree.clone());
         let early = std::thread::spawn(move || survey(&object, &folder));
@@ -300,7 +302,7 @@ impl<'a> Originals<'a> {
         Originals { prepared, tree, early, read: BTreeMap::new(), notes: Vec::new() }
     }
 
-    /// Nothing read yet.
+    /// Starts with nothing read.
     pub(crate) fn new(prepared: &'a Prepared, tree: PathBuf) -> Originals<'a> {
         Originals { prepared, tree, early: None, read: BTreeMap::new(), notes: Vec::new() }
     }
@@ -310,7 +312,7 @@ impl<'a> Originals<'a> {
         self.prepared
     }
 
-    /// What is known of an object; `None` when its debug information can't be read.
+    /// The inlining in an object; `None` if its debug information can't be read.
     pub(crate) fn of(&mut self, object: &Path) -> Option<&Inlining> {
         if !self.read.contains_key(object) {
             let surveyed = match self.early.take_if(|(path, _)| path.as_path() == object) {
@@ -331,12 +333,12 @@ impl<'a> Originals<'a> {
         self.read.get(object)?.as_ref()
     }
 
-    /// What could not be read.
+    /// Notes on objects whose debug information could not be read.
     pub(crate) fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// The patched build of an object, as far as its functions at these places go.
+    /// The inlining in the patched build of an object, limited to the units of the functions at `places`.
     pub(crate) fn patched(
         &mut self,
         object: &Object<'_>,
@@ -358,7 +360,7 @@ pub(crate) mod testing {
     use super::*;
 
     impl Inlining {
-        /// With these functions edited.
+        /// An `Inlining` in which the named functions are edited.
         pub(crate) fn with_edited(survey: Survey, names: &[&str]) -> Inlining {
             let is_edited = |(_, function): (_, &Function)| names.contains(&survey.text(function.name));
             let edited = survey.functions().map(is_edited).collect();

@@ -1,4 +1,4 @@
-//! The files that a livepatch was made from, each with what tells it from another of its name.
+//! The files from which a livepatch was made, each with a checksum or build ID.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,15 +11,15 @@ use sha2::{Digest, Sha256};
 
 use crate::request::Request;
 
-/// A file that a livepatch was made from. The kernel's source and headers are not among these: `kernel.key` stands for
-/// the contents of all that is compiled.
+/// A file from which a livepatch was made. The kernel's source and headers are not listed: `kernel.key` stands for the
+/// contents of all that is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Input {
-    /// What it is.
+    /// The kind of file.
     pub kind: Kind,
-    /// Its path, as it was given or found.
+    /// The file's path, as given or found.
     pub path: String,
-    /// SHA-256 of its contents, in hexadecimal; nothing for the kernel's image.
+    /// SHA-256 of the file's contents, in hexadecimal; absent for the kernel's image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// The build ID of the kernel's image, in hexadecimal.
@@ -27,7 +27,7 @@ pub struct Input {
     pub build_id: Option<String>,
 }
 
-/// What an input is.
+/// The kind of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -43,14 +43,14 @@ pub enum Kind {
     Module,
     /// A file that a make variable of the kernel names, such as a profile.
     MakeFile,
-    /// The certificate of the key that signs.
+    /// The certificate of the signing key.
     Certificate,
 }
 
-/// What is known before anything is compiled: all but the image, which is read later.
+/// All inputs that are known before anything is compiled. The kernel's image is read later.
 ///
 /// # Errors
-/// When one of them can't be read.
+/// Fails if a file can't be read.
 pub(crate) fn known(
     request: &Request,
     patches: &PatchSet,
@@ -99,7 +99,7 @@ fn hash(path: &Path) -> Result<String> {
     }
 }
 
-/// Bytes as two digits each.
+/// Bytes as two hexadecimal digits each.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

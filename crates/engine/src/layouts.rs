@@ -1,9 +1,9 @@
-//! Layouts of live data: types that the patch changes, types that the kernel has otherwise than klpx's build of the
-//! original, and code that decided at boot what a patched kernel would decide otherwise.
+//! Layouts of live data: types that the patch changes, types that differ between the kernel and klpx's build of the
+//! original, and boot code that would decide differently in a patched kernel.
 //!
-//! Objects that were made before a livepatch is loaded stay as they are, and code that is not replaced goes on using
-//! them as they were. Whether that is harmless only a person can tell: such a patch is refused, unless the user names
-//! what was reviewed (`--allow-layout`).
+//! Objects that were made before a livepatch is loaded keep their layout, and code that is not replaced goes on using
+//! that layout. Only a person can tell whether this is harmless. Such a patch is refused unless the user names what was
+//! reviewed (`--allow-layout`).
 
 use std::path::Path;
 
@@ -19,31 +19,31 @@ use crate::causes::Cause;
 use crate::change_set::{Analysis, Objects};
 use crate::trace_events::TraceEvents;
 
-/// A type that the patch changes, or what an `__init` function sets up, and that the user accepts.
+/// A changed type, or a changed `__init` function, that the user accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     /// The type as C writes it, or the function's name.
     pub name: String,
     /// What differs.
     pub differences: Vec<String>,
-    /// Types that it lies in.
+    /// The types that contain the type.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inside: Vec<String>,
 }
 
-/// The types of the pairs that the livepatch takes code from.
+/// The types of the pairs from which the livepatch takes code.
 pub(crate) struct Types {
-    /// By pair, those of the original; `None` where nothing differs.
+    /// By pair, the types of the original; `None` where nothing differs.
     pub(crate) originals: Vec<Option<Layouts>>,
     /// Each changed type once.
     changes: Vec<Change>,
     events: TraceEvents,
-    /// The folder that the source was compiled in.
+    /// The folder in which the source was compiled.
     tree: String,
 }
 
 impl Types {
-    /// Reads and compares.
+    /// Reads and compares the types.
     pub(crate) fn read(objects: &[Objects<'_>], analysis: &Analysis, tree: &Path) -> Result<Types> {
         let read = |(pair, difference): (&Objects<'_>, &klpx_diff::Difference)| {
             if difference.is_empty() {
@@ -76,7 +76,7 @@ impl Types {
         Place::file(file, Some(definition.line).filter(|line| *line != 0))
     }
 
-    /// Refuses changed types, but for those that the user accepts; these are returned.
+    /// Refuses changed types, except those that the user accepts. Returns the accepted ones.
     pub(crate) fn check(&self, allowed: &[String]) -> Result<Vec<Accepted>> {
         let is_allowed = |change: &&Change| {
             allowed.iter().any(|name| *name == change.key.name || *name == change.key.to_string())
@@ -128,7 +128,7 @@ impl Types {
     }
 }
 
-/// Adds what another unit knows of the same change.
+/// Adds what another unit knows about the same change.
 fn join(known: &mut Change, other: Change) {
     merge(&mut known.variables, other.variables);
     merge(&mut known.inside, other.inside);
@@ -140,9 +140,9 @@ fn merge<T: Ord>(list: &mut Vec<T>, more: Vec<T>) {
     list.dedup();
 }
 
-/// Refuses a livepatch for a kernel whose types are others than in klpx's build of the original. Code of the unit that
-/// is there already shows most of that by itself; a member that only the patch uses is seen nowhere else. What could
-/// not be compared is returned.
+/// Refuses a livepatch for a kernel whose types differ from those in klpx's build of the original. Existing code of the
+/// unit already shows most such differences by itself; a member that only the patch uses shows nowhere else. Returns a
+/// note on what could not be compared.
 pub(crate) fn check_kernel(
     objects: &[Objects<'_>],
     types: &Types,
@@ -158,7 +158,7 @@ pub(crate) fn check_kernel(
         let Some(original) = original else { continue };
         let own = modules.iter().find(|image| image.object() == pair.name).map(|image| section(&image.elf));
         let module = own.flatten().map(|bytes| Btf::read(bytes, Some(&kernel))).transpose()?;
-        // A module without BTF may have types of its own that are called as the kernel's.
+        // A module without BTF may have types of its own with the names of the kernel's types.
         let may_be_own = pair.name != VMLINUX && module.is_none();
         for (key, definition, line) in module.as_ref().unwrap_or(&kernel).disagreements(original) {
             if may_be_own && !definition.file.contains("/include/") {
@@ -186,8 +186,8 @@ fn section<'d>(elf: &Elf<'d>) -> Option<&'d [u8]> {
     elf.section_by_name(b".BTF").map(|id| elf.section_bytes(id)).filter(|bytes| !bytes.is_empty())
 }
 
-/// Refuses a patch that makes an `__init` function come out otherwise which it does not edit: what the function set up
-/// at boot rests on a constant or a type that is another one now. Accepted functions are returned.
+/// Refuses a patch that changes the code of an `__init` function without editing it: what the function set up at boot
+/// relies on a constant or a type that the patch changes. Returns the accepted functions.
 pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<Accepted>> {
     let mut faults = Vec::new();
     let mut accepted = Vec::new();

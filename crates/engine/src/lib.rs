@@ -1,5 +1,5 @@
-//! The stages of a livepatch build in their order, from patches to a verified module; one file a stage, typed results,
-//! events for whoever shows progress. Never parses arguments, never prints.
+//! The stages of a livepatch build in their order, from patches to a verified module: one file per stage, typed
+//! results, and events for progress displays. Never parses arguments, never prints.
 
 pub mod analysis;
 mod bound;

@@ -1,5 +1,5 @@
-//! Where the files of the kernel to be patched are, as far as the build needs them: found from its packages or its
-//! build tree, the source unpacked where it is a tarball.
+//! Locates the files of the kernel to be patched that the build needs, from the kernel's packages or its build tree.
+//! Unpacks the source if it is a tarball.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::build::Build;
 
-/// The kernel's files, and what the build driver needs of them.
+/// The kernel's files, and the options for the build driver.
 pub(crate) struct Located {
     pub(crate) files: KernelFiles,
     pub(crate) options: Options,
@@ -48,7 +48,7 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
     Ok(Located { files, options })
 }
 
-/// The tree of a tarball: kept in the cache by the tarball's place, size and time.
+/// The source tree of a tarball. The cache keeps it under the tarball's path, size and modification time.
 fn unpacked(tarball: &Path, cache_dir: &Path, runner: &Runner, build: &Build<'_>) -> Result<PathBuf> {
     let meta = tarball.metadata().map_err(|error| Diagnosis::io("read", tarball, &error))?;
     let identity = format!("{} {} {}.{}", tarball.display(), meta.len(), meta.mtime(), meta.mtime_nsec());

@@ -33,7 +33,7 @@ use crate::target::Target;
 use crate::transition;
 use klpx_diagnosis::words;
 
-/// What a module is made from.
+/// Everything from which a module is made.
 pub(crate) struct Source<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) work_dir: &'a Path,
@@ -44,7 +44,7 @@ pub(crate) struct Source<'a> {
     pub(crate) elsewhere: &'a Elsewhere,
 }
 
-/// The name that the kernel gives a module of this livepatch name.
+/// The kernel's module name for a livepatch.
 pub fn kernel_name(name: &str) -> String {
     format!("livepatch-{name}").replace('-', "_")
 }
@@ -124,7 +124,7 @@ impl Source<'_> {
         Ok(Made { bytes, verified })
     }
 
-    /// The check of the module, against every object of the kernel that it names.
+    /// Verifies the module against every kernel object that it names.
     fn verify(
         &self,
         (module, glue): (&ElfFile, &[PathBuf]),
@@ -169,8 +169,8 @@ impl Source<'_> {
         .collect()
     }
 
-    /// What goes into the module and what does not, in the words of the results. Returns what is left out because it
-    /// ran at boot.
+    /// Puts into the results what goes into the module and what does not. Returns what is left out because it ran at
+    /// boot.
     fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) -> Vec<Finding> {
         results.changes.clear();
         let mut booted = Vec::new();
@@ -210,7 +210,7 @@ impl Source<'_> {
         booted
     }
 
-    /// The code of what goes into the module, `changes` and the unlikely parts of these.
+    /// The code of all functions in the module that `changes` names, and of their unlikely parts.
     fn code(&self, closure: &Closure<'_, '_>, changes: &[Finding]) -> Vec<Code> {
         let names: BTreeSet<(&str, &str)> =
             changes.iter().map(|finding| (finding.object.as_str(), finding.function.as_str())).collect();
@@ -227,8 +227,8 @@ impl Source<'_> {
         all
     }
 
-    /// Units must be the kernel's, each function of them. Of a whole kernel: the functions to be replaced, and what
-    /// they refer to.
+    /// Checks original code against the kernel's. For a unit, every function must be the kernel's. For a whole kernel
+    /// object, only the functions to be replaced and what they refer to are checked.
     fn witnessed(
         &self,
         closure: &Closure<'_, '_>,
@@ -273,8 +273,8 @@ impl Source<'_> {
             .collect()
     }
 
-    /// Glue by kbuild's commands, the last link with the closure, livepatch relocations.
-    /// Returns the module, and the objects of the glue.
+    /// Builds the glue with kbuild's commands, links it with the closure, and writes livepatch relocations. Returns the
+    /// module and the glue's objects.
     fn link(
         &self,
         name: &str,
@@ -302,7 +302,7 @@ impl Source<'_> {
     }
 }
 
-/// The units as verification takes them.
+/// The units in the form that verification takes.
 fn verified_units<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Vec<klpx_verify::Unit<'u, 'd>> {
     let unit = |unit: &'u Unit<'u, 'd>| klpx_verify::Unit {
         object: unit.object_name,
@@ -314,7 +314,7 @@ fn verified_units<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Vec<klpx_verify::Unit<'u
     units.iter().map(unit).collect()
 }
 
-/// What verification reads of a unit.
+/// The files and facts of a unit that verification reads.
 fn kept((objects, unit): (&Objects<'_>, &klpx_verify::Unit<'_, '_>)) -> ObjectFiles {
     ObjectFiles {
         object: objects.name.to_owned(),
@@ -325,19 +325,19 @@ fn kept((objects, unit): (&Objects<'_>, &klpx_verify::Unit<'_, '_>)) -> ObjectFi
     }
 }
 
-/// A changed function that is no livepatch function of its own.
+/// A finding for a changed function that is copied for its callers instead of being replaced.
 fn helper(finding: &Finding) -> Finding {
     let why = format!("{}; ftrace can't reach it, its callers are replaced", finding.why);
     Finding { kind: Kind::New, why, ..finding.clone() }
 }
 
-/// True for a changed function that ran when the kernel booted; not for a new one, one that nothing ever runs, or a weak
-/// one in whose place the kernel has another.
+/// Returns true for a changed function that ran when the kernel booted. Returns false for a new function, a function
+/// that nothing ever runs, and a weak function in whose place the kernel uses another definition.
 fn ran_at_boot(kind: Kind, lifetime: Lifetime, gave_way: bool) -> bool {
     kind == Kind::Changed && lifetime == Lifetime::Boot && !gave_way
 }
 
-/// A difference that the module does not hold.
+/// A finding for a difference that the module does not contain.
 fn left_out(finding: &Finding, lifetime: Lifetime, gave_way: bool) -> Finding {
     let why = match (finding.kind, lifetime) {
         _ if gave_way => "it is weak, and the kernel uses another unit's function of this name",

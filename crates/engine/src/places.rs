@@ -1,5 +1,5 @@
-//! What the source says of what a failure is about: debug information knows where a function or a variable stands, and
-//! the stages that refuse one know its name.
+//! Adds source positions to failures: the stages that refuse a function or a variable know its name, and debug
+//! information knows its file and line.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::analysis;
 use crate::change_set::Objects;
 use crate::trace_events::TraceEvents;
 
-/// The failure, with file and line at the places where they were missing, and with the trace events that macros made
-/// symbols from. `tree` is the source that was compiled.
+/// The failure with missing files and lines filled in, and with the trace events from whose definitions macros made
+/// symbols. `tree` is the source tree that was compiled.
 pub(crate) fn complete(failure: Failure, objects: &[Objects<'_>], tree: &Path) -> Failure {
     let events = TraceEvents::of(objects);
     failure.map(|diagnosis| {
@@ -24,7 +24,7 @@ pub(crate) fn complete(failure: Failure, objects: &[Objects<'_>], tree: &Path) -
     })
 }
 
-/// Patched objects come first: they know new lines too. A symbol of a name that several have stays as it is.
+/// Looks in the patched objects first: only they have new lines. A name that several symbols share gets no position.
 fn completed(place: &Place, objects: &[Objects<'_>], tree: &Path) -> Option<Place> {
     let symbol = place.symbol.as_deref().filter(|_| place.line.is_none())?;
     let positions = |object: &Object<'_>| -> Vec<Option<(String, u32)>> {
@@ -35,7 +35,7 @@ fn completed(place: &Place, objects: &[Objects<'_>], tree: &Path) -> Option<Plac
     if found.is_empty() {
         found = objects.iter().flat_map(|pair| positions(&pair.original)).collect();
     }
-    // A unit of two modules is two pairs.
+    // A unit of two modules occurs in two pairs.
     found.dedup();
     match found.as_slice() {
         [Some((file, line))] => Some(place.clone().at(file, Some(*line))),
@@ -43,13 +43,14 @@ fn completed(place: &Place, objects: &[Objects<'_>], tree: &Path) -> Option<Plac
     }
 }
 
-/// True for an item of this name; also of this file, where a file is known. That is a local's, by its base name.
+/// Returns true for an item of this name and, if a file is given, of this source file. Only a local symbol has a source
+/// file, known by its base name.
 fn is_meant(object: &Object<'_>, item: ItemId, symbol: &str, file: Option<&str>) -> bool {
     let own = || object.file_name(object.symbol_file(object.item(item).symbol));
     analysis::name(object, item) == symbol && file.is_none_or(|file| file.as_bytes() == own())
 }
 
-/// Where a function's code is from, or where a variable is declared.
+/// The source position of a function's code, or of a variable's declaration.
 fn position(object: &Object<'_>, item: ItemId, offset: i64, tree: &Path) -> Option<(String, u32)> {
     let tree = tree.display().to_string();
     if object.item(item).code {

@@ -1,4 +1,4 @@
-//! What a build found and made, as far as it came.
+//! What a build found and made, up to the stage that it reached.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,56 +16,56 @@ use crate::layouts::Accepted;
 use crate::stabilise::Stabilised;
 use crate::transition::Waiting;
 
-/// Everything that a report can tell of a build. Filled stage by stage; what a failed build found stays in it.
+/// Everything that a report can tell about a build. Each stage adds to it; a failed build keeps what it found.
 #[derive(Debug, Default, Serialize)]
 pub struct Results {
     /// The kernel, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelFacts>,
-    /// The files that the module was made from.
+    /// The files from which the module was made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
-    /// Units that were compared with the kernel that they are part of.
+    /// The units that were compared with the kernel object of which they are a part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<UnitFacts>,
-    /// Changed and new functions that the module holds.
+    /// Changed and new functions in the module.
     pub changes: Vec<Finding>,
     /// What differs but is not in the module, and why.
     pub left_out: Vec<Finding>,
     /// Functions that held inlined copies of what the patch edits, and whose code is the same in the patched build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unaffected: Vec<Unaffected>,
-    /// Symbols of the kernel that the module is bound to.
+    /// Symbols of the kernel to which the module is bound.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<BoundSymbol>,
-    /// The texts of the patches, in their order, where they are asked for.
+    /// The texts of the patches, in their order, if requested.
     #[serde(skip)]
     pub patches: Vec<Vec<u8>>,
-    /// The code of `changes` in both builds, where it is asked for.
+    /// The code of `changes` in both builds, if requested.
     #[serde(skip)]
     pub code: Vec<Code>,
-    /// Touched units of which nothing can be imported that is not the same to the letter.
+    /// The number of frozen units: touched units in which everything that others can import is the same to the letter.
     #[serde(skip_serializing_if = "is_zero")]
     pub frozen: usize,
-    /// Functions that touched units would newly import, and do not.
+    /// The number of functions that touched units would newly import, but are kept from importing.
     #[serde(skip_serializing_if = "is_zero")]
     pub held_back: usize,
-    /// What the stabilised rebuild did, by object; empty when there was nothing to do.
+    /// What the stabilised rebuild did, by object; empty if there was nothing to do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stabilised: Vec<Stabilised>,
-    /// Changed layouts that the user accepts.
+    /// Changed layouts and changed `__init` functions that the user accepts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accepted_layouts: Vec<Accepted>,
-    /// Replaced functions that keep the livepatch's transition waiting, because tasks stay in them.
+    /// Replaced functions that keep the livepatch's transition waiting because tasks stay in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transition: Vec<Waiting>,
-    /// The objects that were compared, where they are kept.
+    /// The compared objects, if they are kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectFiles>,
-    /// The objects that kbuild compiled for the module itself, where the objects are kept.
+    /// The objects that kbuild compiled for the module itself, if they are kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub glue: Vec<PathBuf>,
-    /// The files of the kernel that the module was bound to and verified against, where the objects are kept.
+    /// The kernel files to which the module was bound and against which it was verified, if the objects are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_files: Option<TargetFiles>,
     /// Things to know that stop nothing.
@@ -79,65 +79,65 @@ fn is_zero(count: &usize) -> bool {
 /// The kernel to be patched.
 #[derive(Debug, Serialize)]
 pub struct KernelFacts {
-    /// What `uname -r` says in it.
+    /// The kernel's release, as `uname -r` shows it.
     pub release: String,
-    /// Its architecture.
+    /// The kernel's architecture.
     pub arch: String,
-    /// Its compiler, such as `gcc 12.2.0`.
+    /// The kernel's compiler, such as `gcc 12.2.0`.
     pub compiler: String,
-    /// Variables that its make was given beyond those that klpx knows, each as `NAME=VALUE`.
+    /// Make variables that the kernel was built with and that klpx does not set itself, each as `NAME=VALUE`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub make: Vec<String>,
-    /// Its key in the cache.
+    /// The kernel's key in the cache.
     pub key: String,
 }
 
 /// Files of the kernel to be patched.
 #[derive(Debug, Serialize)]
 pub struct TargetFiles {
-    /// The image with symbols.
+    /// The kernel's image with symbols.
     pub vmlinux: PathBuf,
-    /// Its Module.symvers.
+    /// The kernel's Module.symvers.
     pub symvers: PathBuf,
-    /// Folders with its modules.
+    /// Folders with the kernel's modules.
     pub modules: Vec<PathBuf>,
-    /// Folders with copies of them that were not stripped.
+    /// Folders with copies of the modules that were not stripped.
     pub debug_modules: Vec<PathBuf>,
 }
 
 /// One touched unit.
 #[derive(Debug, Serialize)]
 pub struct UnitFacts {
-    /// Its object, as a path in the build tree.
+    /// The unit's object file, as a path in the build tree.
     pub unit: String,
-    /// The kernel object that it is part of: `vmlinux` or a module's name.
+    /// The kernel object of which the unit is a part: `vmlinux` or a module's name.
     pub object: String,
-    /// Its functions that are the shipped ones.
+    /// How many of the unit's functions equal the shipped ones.
     pub equal: usize,
-    /// Its functions that are not, for a known reason.
+    /// How many of the unit's functions differ from the shipped ones for a known reason.
     pub explained: usize,
 }
 
-/// The two builds of an object of the kernel.
+/// The two builds of a kernel object.
 #[derive(Debug, Serialize)]
 pub struct ObjectFiles {
     /// `vmlinux` or a module's name.
     pub object: String,
-    /// The original build of it, or of one unit of it.
+    /// The original build of the object, or of one unit of it.
     pub original: PathBuf,
-    /// The patched one.
+    /// The patched build of the object, or of one unit of it.
     pub patched: PathBuf,
-    /// Symbols of the patched build whose names alone do not tell what they are, by index: the original's symbol for each,
-    /// none for what is new. Verification takes them as claims.
+    /// Symbols of the patched build whose names alone do not tell what they are, by index. Each maps to the original's
+    /// symbol, or to none if it is new. Verification takes these pairs as claims.
     pub claims: BTreeMap<u32, Option<u32>>,
-    /// Symbols of the original that are weak, by index, and in whose place the kernel has another unit's.
+    /// Weak symbols of the original, by index, in whose place the kernel uses another unit's symbol.
     pub gave_way: Vec<u32>,
 }
 
 /// A finished module.
 #[derive(Debug)]
 pub struct Made {
-    /// The file's contents.
+    /// The module file's contents.
     pub bytes: Vec<u8>,
     /// What was checked.
     pub verified: Verified,

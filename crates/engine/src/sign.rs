@@ -1,4 +1,4 @@
-//! The signature of a finished module, by the kernel's own `scripts/sign-file`.
+//! Signs a finished module with the kernel's own `scripts/sign-file`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,20 +8,20 @@ use klpx_build_driver::Config;
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Class, Diagnosis, Note, Place, Result};
 
-/// What a module is signed with.
+/// The key and certificate that sign a module.
 #[derive(Clone, Debug)]
 pub struct Signing {
-    /// The private key: a file, or `pkcs11:` and what names the key in a token.
+    /// The private key: a file, or a `pkcs11:` URI of a key in a token.
     pub key: OsString,
-    /// The certificate, a file.
+    /// The certificate file.
     pub certificate: PathBuf,
-    /// The hash function; `None` for the one that the kernel's configuration names.
+    /// The hash function; `None` for the one in the kernel's configuration.
     pub hash: Option<String>,
-    /// What opens the key.
+    /// The passphrase or PIN of the key.
     pub pin: Option<Pin>,
 }
 
-/// A passphrase. It is never shown.
+/// A passphrase, never shown.
 #[derive(Clone)]
 pub struct Pin(pub OsString);
 
@@ -37,7 +37,7 @@ impl Signing {
     }
 }
 
-/// The same, with the program that signs: everything that can be known before the build was checked.
+/// A `Signing` with the program that signs. Everything that can be checked before the build has been checked.
 pub(crate) struct Signer<'s> {
     signing: &'s Signing,
     program: PathBuf,
@@ -46,7 +46,7 @@ pub(crate) struct Signer<'s> {
 
 impl<'s> Signer<'s> {
     /// # Errors
-    /// When the key or the certificate can't be read, or the kernel's headers don't have the program.
+    /// Fails if the key or the certificate can't be read, or if the kernel's headers lack the program.
     pub(crate) fn new(signing: &'s Signing, headers: Option<&Path>, config: &Config) -> Result<Signer<'s>> {
         let key = Some(Path::new(&signing.key)).filter(|_| !signing.is_in_token());
         for path in [Some(signing.certificate.as_path()), key].into_iter().flatten() {
@@ -66,7 +66,7 @@ impl<'s> Signer<'s> {
     /// The module with its signature.
     ///
     /// # Errors
-    /// `klpx::not-signed` with what the program says.
+    /// `klpx::not-signed`, with the program's output.
     pub(crate) fn sign(&self, module: &[u8], folder: &Path) -> Result<Vec<u8>> {
         let file = folder.join("klpx-signed.ko");
         std::fs::write(&file, module).map_err(|error| Diagnosis::io("write", &file, &error))?;
@@ -94,7 +94,7 @@ impl<'s> Signer<'s> {
     }
 }
 
-/// What to know of a module without a signature.
+/// A note on a module without a signature.
 pub(crate) fn note(config: &Config) -> Option<Note> {
     let text =
         "the kernel loads signed modules only (CONFIG_MODULE_SIG_FORCE), and this one will have no signature";

@@ -1,5 +1,5 @@
-//! Bringing patched code near to the original: single units of Clang kernels without LTO, and what is told of it, also
-//! for ThinLTO links.
+//! Brings patched code near to the original for single units of Clang kernels without LTO, and reports the result, for
+//! ThinLTO links as well.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::events::Events;
 use crate::results::Results;
 use crate::thin;
 
-/// What was done to one object of the kernel.
+/// What the stabilised rebuild did to one kernel object.
 #[derive(Debug, Serialize)]
 pub struct Stabilised {
     /// The object: of a ThinLTO link, or of a single unit without LTO.
@@ -23,14 +23,14 @@ pub struct Stabilised {
     level: Level,
     /// Functions of the touched units that differ in the plain build.
     plain: usize,
-    /// Functions of them that differ in the build that was taken.
+    /// Functions of the touched units that differ in the chosen build.
     taken: usize,
-    /// Why no higher level was reached, where one was asked for.
+    /// Why no higher level was reached, if one was requested.
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
 }
 
-/// Says what came of an object's levels.
+/// Reports which level an object reached.
 pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut Results) {
     results.frozen += made.frozen;
     results.held_back += made.held_back;
@@ -43,7 +43,7 @@ pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut
     }
 }
 
-/// Says what came of the inlining. `below` is the level that is reached without it.
+/// Reports the outcome of replaying the inlining. `below` is the level that is reached without it.
 fn tell_outcome(
     object: &str,
     (outcome, below): (&Outcome, Level),
@@ -66,8 +66,8 @@ fn tell_outcome(
     results.stabilised.push(Stabilised { object: object.to_owned(), level, plain, taken, why });
 }
 
-/// Units of a Clang kernel without LTO: takes the patched objects that have the original's inlining, where these are
-/// nearer to the original.
+/// For units of a Clang kernel without LTO: takes patched objects with the original's inlining where they are nearer to
+/// the original.
 pub(crate) fn single_units(
     build: &mut Build<'_>,
     workspace: &Workspace,

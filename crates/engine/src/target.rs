@@ -14,16 +14,16 @@ use crate::results::TargetFiles;
 pub(crate) struct Target {
     pub(crate) vmlinux: PathBuf,
     pub(crate) symvers: PathBuf,
-    /// Folders to look for modules in: the shipped ones first.
+    /// Folders in which to look for modules, the shipped ones first.
     pub(crate) modules: Vec<PathBuf>,
     /// Folders with the debug package's copies of modules.
     pub(crate) debug_modules: Vec<PathBuf>,
     /// The external module to be patched.
     pub(crate) external: Option<External>,
-    /// Its release and compiler, as the configuration has them.
+    /// The kernel's release and compiler, according to the configuration.
     pub(crate) release: String,
     pub(crate) compiler: String,
-    /// Its machine, as an ELF header says it.
+    /// The kernel's machine, as in an ELF header.
     pub(crate) machine: u16,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Target {
 #[derive(Clone, Debug)]
 pub(crate) struct External {
     pub(crate) file: PathBuf,
-    /// The text of the Module.symvers with its exports.
+    /// The text of the Module.symvers with the module's exports.
     pub(crate) symvers: String,
 }
 
@@ -50,7 +50,7 @@ impl Target {
         }
     }
 
-    /// What a report tells of it.
+    /// The kernel's files, as a report lists them.
     pub(crate) fn files(&self) -> TargetFiles {
         TargetFiles {
             vmlinux: self.vmlinux.clone(),
@@ -60,7 +60,7 @@ impl Target {
         }
     }
 
-    /// Opens the kernel's image and its list of exports, and checks all that takes no time.
+    /// Opens the kernel's image and its list of exports, and runs all checks that take no time.
     pub(crate) fn check(&self) -> Result<()> {
         let kernel = image::Kernel::open(&self.vmlinux, &self.symvers, &self.modules)?;
         banner::check(&kernel, self.machine, &self.release, &self.compiler)

@@ -1,4 +1,4 @@
-//! The pairs of a ThinLTO kernel: the units that the patch reaches in each link of the kernel, original and patched.
+//! The pairs of a ThinLTO kernel: for each link of the kernel, the units that the patch reaches, original and patched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::events::Stage;
 use crate::inlining::Originals;
 use crate::{stabilise, units};
 
-/// Makes native code of what the patch reaches, from both sources.
+/// Compiles what the patch reaches to native code, from both sources.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
@@ -65,16 +65,16 @@ pub(crate) fn compile<'a>(
     Ok(Compiled { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
 }
 
-/// The touched units, by what makes native code of them.
+/// The touched units, by how they become native code.
 struct Links {
-    /// Links of bitcode, by what they make: `vmlinux.o` or a module's object.
+    /// Links of bitcode, by their output: `vmlinux.o` or a module's object.
     objects: BTreeMap<String, thinlto::Touched>,
     /// Units that are not compiled for LTO.
     plain: Touched,
 }
 
 impl Links {
-    /// Bitcode of units that the patch adds is put into a folder.
+    /// Finds the links, and puts the bitcode of units that the patch adds into a folder.
     fn find(
         (workspace, list): (&Workspace, &UnitList),
         prepared: &Prepared,
@@ -94,7 +94,7 @@ impl Links {
                 objects.insert(object, thinlto::Touched { link, units: Vec::new(), added: Vec::new() });
             }
         }
-        // Only what a link has is compiled by now.
+        // Only units that belong to a link have been compiled by now.
         let is_linked = |unit: &TouchedUnit| !unit.objects.is_empty();
         let is_thin = |unit: &TouchedUnit| {
             is_linked(unit) && workspace.record(unit).is_ok_and(|record| record.is_thin_unit())
@@ -122,7 +122,7 @@ impl Links {
     }
 }
 
-/// The objects that a unit is linked to: `vmlinux.o`, or modules' objects.
+/// The objects into which a unit is linked: `vmlinux.o`, or modules' objects.
 fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
     match &unit.unit.home {
         Home::Vmlinux => vec![VMLINUX.to_owned()],
@@ -150,7 +150,7 @@ fn pair_files(
     })
 }
 
-/// Shows the patched files to the compiler. The source tree stays as it is.
+/// Makes overlays that show the patched files to the compiler. The source tree stays as it is.
 pub(crate) fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
     let (folder, source) = (work.join("source"), workspace.source_dir());
     let mut shown = Vec::new();

@@ -1,5 +1,5 @@
-//! Trace events in what a failure says: macros make functions, tables and types from the definition of an event, and only
-//! the event's name is in the source.
+//! Names trace events in failures: macros make functions, tables and types from an event's definition, and only the
+//! event's name is in the source.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use klpx_normalize::object::Object;
 
 use crate::change_set::Objects;
 
-/// The trace events whose definitions are compiled in some objects.
+/// The trace events whose definitions are compiled into a set of objects.
 #[derive(Default)]
 pub(crate) struct TraceEvents {
     classes: BTreeSet<Vec<u8>>,
@@ -34,14 +34,14 @@ impl TraceEvents {
         }
     }
 
-    /// The definition that something of this name is made from.
+    /// The trace event, or class of trace events, whose definition makes something of this name.
     fn made_by(&self, name: &str) -> Option<String> {
         let class = made_for_event(name.as_bytes()).find(|class| self.classes.contains(*class))?;
         let kind = if self.events.contains(class) { "trace event" } else { "class of trace events" };
         Some(format!("{kind} {}", String::from_utf8_lossy(class)))
     }
 
-    /// A refusal of something of this name, with the trace event that it is made from.
+    /// Adds to a refusal the trace event whose definition makes the refused item.
     pub(crate) fn tell(&self, name: &str, mut refusal: Diagnosis) -> Diagnosis {
         if let Some(event) = self.made_by(name) {
             refusal.why = format!("the definition of {event} makes it; {}", refusal.why);
@@ -70,7 +70,7 @@ mod tests {
             ("trace_event_raw_event_signal_generate", Some("trace event signal_generate")),
             ("print_fmt_softirq", Some("class of trace events softirq")),
             ("trace_event_raw_softirq", Some("class of trace events softirq")),
-            // Functions of perf.
+            // Functions of perf itself.
             ("perf_trace_init", None),
             ("signal_generate", None),
         ];

@@ -1,4 +1,4 @@
-//! What is said of replaced functions that tasks stay in: the transition to the livepatch waits for each of them.
+//! Reports replaced functions in which tasks stay: the transition to the livepatch waits for each of them.
 
 use klpx_diagnosis::{Note, words};
 use klpx_klp_emit::image::Image;
@@ -9,16 +9,16 @@ use serde::Serialize;
 /// A replaced function that keeps the transition waiting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// The kernel object it belongs to: `vmlinux` or a module's name.
+    /// The kernel object that the function belongs to: `vmlinux` or a module's name.
     pub object: String,
-    /// Its name.
+    /// The function's name.
     pub function: String,
-    /// How long tasks stay in it.
+    /// How long tasks stay in the function.
     pub kind: Kind,
-    /// What tells, in words.
+    /// The evidence, in words.
     pub reason: String,
-    /// The threads that it is the main function of, as the kernel's source names them; absent when they are not known,
-    /// or when it is none.
+    /// The threads whose main function this is, named as in the kernel's source. Absent if the threads are not known,
+    /// or if the function is no thread's main function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
 }
@@ -27,11 +27,11 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// For as long as a kernel thread lives: the transition does not end before.
+    /// As long as a kernel thread lives: until then the transition does not end.
     ThreadMain,
-    /// For long, on most machines and at any time.
+    /// For a long time, on most machines and at any moment.
     OnPath,
-    /// For as long as what they wait for does not happen.
+    /// Until what the tasks wait for happens.
     Waits,
 }
 
@@ -55,7 +55,7 @@ fn told(Stay { object, function, why }: Stay) -> Waiting {
     Waiting { object, function, kind, reason, thread }
 }
 
-/// The notes on them; `module` is the kernel's name for the livepatch.
+/// The notes on functions that keep the transition waiting; `module` is the kernel's name of the livepatch.
 pub(crate) fn notes(waiting: &[Waiting], module: &str) -> Vec<Note> {
     let of = |kind: Kind| waiting.iter().filter(move |one| one.kind == kind);
     let mut notes: Vec<Note> = of(Kind::ThreadMain).map(thread_note).collect();
@@ -87,7 +87,7 @@ fn thread_note(one: &Waiting) -> Note {
 }
 
 fn sleep_note(others: &[&Waiting]) -> Note {
-    /// How many functions a note names; the report has all.
+    /// How many functions a note names; the report has all of them.
     const SHOWN: usize = 6;
     let mut named: Vec<String> =
         others.iter().take(SHOWN).map(|one| format!("{} ({})", one.function, one.reason)).collect();

@@ -47,8 +47,8 @@ pub(crate) fn compile<'a>(
     })
 }
 
-/// Refuses a patch that changes code which runs elsewhere: a vdso, a boot image, a hypervisor. Such units come along
-/// when an edited header changes their text; most of them come out as the same code.
+/// Refuses a patch that changes code which runs outside the kernel's text: a vdso, a boot image, a hypervisor. Such
+/// units are compiled when an edited header changes their text; most of them come out as the same code.
 pub(crate) fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
     let mut faults = Vec::new();
     for pair in pairs.iter().filter(|pair| pair.unit.objects.is_empty()) {
@@ -70,7 +70,7 @@ pub(crate) fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
     Failure::all(faults)
 }
 
-/// A unit that several modules have is a pair of each.
+/// The files of a pair; a unit of several modules gives one pair for each module.
 pub(crate) fn files(pair: &UnitPair) -> impl Iterator<Item = PairFiles> {
     pair.unit.objects.iter().map(|object| PairFiles {
         object: object.clone(),

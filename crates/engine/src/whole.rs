@@ -12,7 +12,7 @@ use crate::events::Stage;
 use crate::holders;
 use crate::inlining::Originals;
 
-/// Builds what differs.
+/// Builds the objects that differ.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,

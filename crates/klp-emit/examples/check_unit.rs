@@ -1,5 +1,5 @@
 //! Binds units to a shipped image and compares every function: `check_unit IMAGE [--copy DIR] UNIT.o ...`. For
-//! development only. `DIR` has copies of stripped modules with their FILE symbols.
+//! development only. `DIR` holds copies of stripped modules that still have their FILE symbols.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

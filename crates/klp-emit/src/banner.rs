@@ -1,4 +1,4 @@
-//! What a kernel image says of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
+//! A kernel image's description of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_normalize::elf::{Definition, Elf};
@@ -6,11 +6,11 @@ use object::endian::LittleEndian as LE;
 
 use crate::image::Kernel;
 
-/// Longer than any banner.
+/// A length that exceeds any banner's.
 const LIMIT: usize = 1024;
 
-/// The banner: `Linux version RELEASE (who) (COMPILER, LINKER) #1 ...`, without its newline. Looks at one symbol after
-/// the other, without an index: it is asked once, before anything else.
+/// The banner: `Linux version RELEASE (who) (COMPILER, LINKER) #1 ...`, without its newline. Searches the symbols one
+/// by one, without an index, because it is called only once and before anything else.
 fn banner(elf: &Elf<'_>) -> Option<String> {
     let id = elf.symbol_ids().find(|&id| elf.symbol_name(id) == b"linux_banner")?;
     let Definition::Section(section) = elf.definition(id) else { return None };
@@ -20,11 +20,11 @@ fn banner(elf: &Elf<'_>) -> Option<String> {
     String::from_utf8(bytes[..end].to_vec()).ok().filter(|text| text.starts_with("Linux version "))
 }
 
-/// Checks that the kernel to be patched is of the machine, release and compiler that klpx builds with.
+/// Checks that the kernel to be patched has the machine, release and compiler with which klpx builds.
 ///
 /// # Errors
-/// `klpx::bad-elf`, `klpx::machine-mismatch`, `klpx::release-mismatch` and `klpx::compiler-mismatch`; an image without a
-/// banner is taken as it is, since every function is compared anyway.
+/// `klpx::bad-elf`, `klpx::machine-mismatch`, `klpx::release-mismatch` and `klpx::compiler-mismatch`. An image without
+/// a banner is accepted, because every function is compared later.
 pub fn check(kernel: &Kernel, machine: u16, release: &str, compiler: &str) -> Result<()> {
     let file = kernel.vmlinux();
     let elf = file.parse()?;
@@ -66,7 +66,7 @@ pub fn check(kernel: &Kernel, machine: u16, release: &str, compiler: &str) -> Re
     Ok(())
 }
 
-/// The part in the second pair of parentheses, which may hold parentheses itself.
+/// The text in the second pair of parentheses, which may contain parentheses itself.
 fn compiler_of(banner: &str) -> &str {
     let Some(start) = banner.match_indices(" (").nth(1).map(|(n, _)| n + 2) else { return banner };
     let end = banner[start..].rfind(") #").map_or(banner.len(), |n| start + n);

@@ -1,12 +1,13 @@
-//! Which symbol of the kernel to be patched each symbol of klpx's own original build is.
+//! Matches each symbol of klpx's own original build to a symbol of the kernel to be patched.
 //!
-//! Owns the matching and its evidence. Binds nothing by guess: what no evidence settles stays unbound, and asking for
-//! it is an error. Never compares code, but to settle a tie.
+//! Owns the matching and its evidence. Never binds by guess: a symbol that no evidence settles stays unbound, and
+//! asking for it is an error. Compares code only to settle a tie.
 //!
-//! The two builds have the same source, configuration and compiler. klpx's may be one translation unit of several of
-//! that name, the kernel's symbol table may have lost its FILE symbols (a stripped module). Directories differ: names
-//! that ThinLTO promoted carry other hashes, also those of other units that this one refers to, a local may be promoted in one build only, numbered names may have other
-//! numbers, and the final link made hidden globals local.
+//! The two builds have the same source, configuration and compiler. But klpx's build may be one of several translation
+//! units of the same name, and the kernel's symbol table may have lost its FILE symbols (a stripped module).
+//! Directories differ, so names that ThinLTO promoted carry other hashes, including the names of other units that this
+//! one refers to. A local may be promoted in only one build, numbered names may have other numbers, and the final link
+//! made hidden globals local.
 
 mod matcher;
 mod promoted;
@@ -22,28 +23,28 @@ use object::elf;
 use crate::image::Image;
 use matcher::Matcher;
 
-/// Why two symbols are held to be the same. The order is that of the steps; an earlier one is stronger.
+/// The evidence that two symbols are the same. The variants are in the order of the steps; an earlier one is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
-    /// A global of the same name: there is only one in a link.
+    /// A global of the same name: a link has only one.
     Global,
-    /// The only local of that name in the same file.
+    /// The only local of this name in the same file.
     FileAndName,
-    /// One of several locals of that name in the same file, by their order; their sizes agree one by one.
+    /// One of several locals of this name in the same file, matched by their order; all sizes agree.
     FileAndOrder,
-    /// In a symbol table without files, the only one of that name, or one of several by their order.
+    /// In a symbol table without files: the only local of this name, or one of several, matched by their order.
     Name,
-    /// As before, among the symbols between those of the same unit.
+    /// As `Name`, but only among the symbols between those of the same unit.
     Neighbours,
-    /// Promoted from the same file: the other promoted names of the file have the same two hashes.
+    /// Promoted from the same file: the file's other promoted names carry the same two hashes.
     PromotedTogether,
-    /// The only one left of that name without the compiler's suffixes, in the same file where the file is known.
+    /// The only remaining symbol of this name without the compiler's suffixes, in the same file if the file is known.
     CanonicalName,
-    /// As before, and the only one of that size.
+    /// As `CanonicalName`, among several: the only one of this size.
     Size,
-    /// As before, and the only one with those contents.
+    /// As `Size`, among several: the only one with these contents.
     Contents,
-    /// As before, and code that is the same in both builds refers to it.
+    /// One of several that no evidence above settles: code that is the same in both builds refers to it.
     Reference,
 }
 
@@ -52,15 +53,15 @@ pub enum Evidence {
 pub struct BoundSymbol {
     /// The symbol, in the image's file.
     pub symbol: SymbolId,
-    /// The name that the running kernel compares with, its `.llvm.<hash>` included where the kernel compares it.
+    /// The name with which the running kernel compares; includes `.llvm.<hash>` if the kernel compares the hash.
     pub name: String,
-    /// Its address in the linked image (for a module see [`Image`]).
+    /// The symbol's address in the linked image (for a module see [`Image`]).
     pub address: u64,
-    /// Its size in bytes, 0 when the image gives none.
+    /// The symbol's size in bytes; 0 if the image gives none.
     pub size: u64,
-    /// 0 when the name is unique in its object, else which of them, from 1.
+    /// The sympos: 0 for a name that is unique in its object, otherwise the position from 1.
     pub sympos: u32,
-    /// Why it is this one.
+    /// The evidence for this symbol.
     pub evidence: Evidence,
 }
 
@@ -73,7 +74,7 @@ pub struct Binding<'a> {
 }
 
 impl<'a> Binding<'a> {
-    /// Matches every symbol of an object that can be matched.
+    /// Matches all symbols of an object that can be matched.
     pub fn new(witness: &'a Object<'a>, image: &'a Image<'a>) -> Binding<'a> {
         let mut matcher = Matcher::new(witness, image);
         matcher.run();
@@ -90,7 +91,7 @@ impl<'a> Binding<'a> {
         self.image
     }
 
-    /// The symbol that this one is in the kernel's image, and why.
+    /// The symbol's counterpart in the kernel's image, and the evidence.
     pub fn counterpart(&self, symbol: SymbolId) -> Option<(SymbolId, Evidence)> {
         self.bound.get(symbol.index()).copied().flatten()
     }
@@ -101,7 +102,7 @@ impl<'a> Binding<'a> {
         elf.symbol_ids().find(|&id| elf.symbol_name(id) == name && elf.symbol_binding(id) != elf::STB_LOCAL.0)
     }
 
-    /// The hash in promoted names of the image that stands for this one of the witness.
+    /// The hash in promoted names of the image that corresponds to a hash of the witness.
     pub(crate) fn hash_in_image(&self, hash: &[u8]) -> Option<&'a [u8]> {
         self.witness.elf.symbol_ids().find_map(|id| {
             let (found, evidence) = self.counterpart(id)?;
@@ -111,7 +112,7 @@ impl<'a> Binding<'a> {
         })
     }
 
-    /// The address of an item's entry in the kernel's image, through its symbol or an alias of it.
+    /// The address of an item's entry in the kernel's image, found by the item's symbol or an alias.
     pub fn item_address(&self, item: ItemId) -> Option<u64> {
         self.image.address(self.counterpart(self.item_symbol(item)?)?.0)
     }
@@ -125,19 +126,19 @@ impl<'a> Binding<'a> {
         self.witness.aliases(item).find(|&alias| self.counterpart(alias).is_some())
     }
 
-    /// How the running kernel names an item.
+    /// The running kernel's name for an item.
     ///
     /// # Errors
-    /// As [`Binding::symbol`].
+    /// The same as for [`Binding::symbol`].
     pub fn item(&self, item: ItemId) -> Result<BoundSymbol, Diagnosis> {
         self.symbol(self.item_symbol(item).unwrap_or(self.witness.item(item).symbol))
     }
 
-    /// How the running kernel names a symbol.
+    /// The running kernel's name for a symbol.
     ///
     /// # Errors
-    /// `klpx::not-in-kernel` when the kernel has no such symbol, `klpx::ambiguous-symbol` when no evidence settles
-    /// which it is, or what [`Image::position`] says.
+    /// `klpx::not-in-kernel` if the kernel has no such symbol, `klpx::ambiguous-symbol` if no evidence settles which
+    /// one it is, or an error of [`Image::position`].
     pub fn symbol(&self, symbol: SymbolId) -> Result<BoundSymbol, Diagnosis> {
         let Some((found, evidence)) = self.counterpart(symbol) else { return Err(self.unbound(symbol)) };
         let address = self.image.address(found).ok_or_else(|| self.unbound(symbol))?;

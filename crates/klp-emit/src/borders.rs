@@ -1,10 +1,10 @@
-//! References that may mean the end of one variable or the start of the next one. Test code only.
+//! References that may mean the end of one variable or the start of the next. Test code only.
 
 use crate::testing::{Builds, Kernel};
 
 const SECTION: &str = "__attribute__((section(\".data..read_mostly\")))";
 
-/// Handlers in a shared section, and a loop over all of them; `more` stands behind or before them.
+/// Handlers in a shared section, and a loop over all of them; `before` and `behind` surround them.
 fn unit(before: &str, behind: &str, condition: &str) -> String {
     format!(
         "struct handler {{ void (*fn)(int); int id; }};
@@ -20,7 +20,7 @@ fn codes(original: &str, patched: &str) -> Vec<&'static str> {
     Builds::new(original, patched).codes("vmlinux", &kernel)
 }
 
-/// GCC puts variables in the order of the file or in its reverse: one of these stands behind the handlers.
+/// GCC orders variables as in the file or in reverse, so in one of the two texts `more` comes after the handlers.
 fn with(more: &str, condition: &str) -> [String; 2] {
     [unit(more, "", condition), unit("", more, condition)]
 }
@@ -47,7 +47,7 @@ fn the_border_of_two_variables_of_the_kernel_is_one_place() {
 fn variables_that_come_to_lie_side_by_side_did_not_before() {
     let verbose = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
     let gap = format!("static int gap {SECTION} = 1; int set_gap(int v) {{ return gap = v; }}");
-    // In either order of GCC, the gap lies between the handlers and what follows them.
+    // In either order of GCC, the gap is between the handlers and the variable that follows them.
     let texts = |first: &str, second: &str, condition: &str| {
         [unit(&format!("{second}{first}"), "", condition), unit("", &format!("{first}{second}"), condition)]
     };
@@ -64,7 +64,7 @@ fn variables_that_come_to_lie_side_by_side_did_not_before() {
 fn what_is_read_is_no_end() {
     let original = unit("", "", "");
     let more = format!("static int verbose {SECTION} = 1; int knob(int v) {{ return verbose = v; }}");
-    // `run_all` stays as it is; only reads and writes of the new variable are in the module.
+    // `run_all` stays unchanged; the module contains only reads and writes of the new variable.
     let read = |text: &str| text.replace("return limit++;", "return limit++ + verbose;");
     let order = with(&more, "").map(|text| codes(&original, &read(&text)));
     assert!(order.iter().any(Vec::is_empty), "{order:?}");

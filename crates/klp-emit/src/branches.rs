@@ -1,25 +1,25 @@
-//! Two x86_64 bodies as the same instructions with other branch lengths.
+//! Matches two x86_64 bodies that have the same instructions but other branch lengths.
 //!
-//! Owns the pairing of instructions and of branch targets inside a function. Knows nothing of symbols.
+//! Owns the pairing of instructions and of branch targets inside a function. Knows nothing about symbols.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
 use klpx_normalize::object::ItemId;
 
-/// How offsets in a function of klpx's build become offsets in the kernel's.
+/// Converts offsets in a function of klpx's build to offsets in the kernel's function.
 pub(crate) struct Shift {
     /// The function.
     pub(crate) item: ItemId,
-    /// (our offset, their offset) of every instruction, no-operations left out; `None` when nothing moved.
+    /// (our offset, their offset) of every instruction except no-operations; `None` if nothing moved.
     moved: Option<Vec<(u64, u64)>>,
 }
 
 impl Shift {
-    /// Nothing moved.
+    /// A shift in which nothing moved.
     pub(crate) fn none(item: ItemId) -> Shift {
         Shift { item, moved: None }
     }
 
-    /// The kernel's offset of one of ours: that of the instruction there, or of the first one after it.
+    /// The kernel's offset for one of ours: that of the instruction there, or of the first one after it.
     pub(crate) fn apply(&self, offset: i64) -> Option<i64> {
         let Some(moved) = &self.moved else { return Some(offset) };
         if offset <= 0 {
@@ -32,31 +32,31 @@ impl Shift {
 
 /// One instruction in both bodies. Offsets are from the entries.
 pub(crate) struct Pair {
-    /// In klpx's build.
+    /// The offset in klpx's build.
     pub(crate) ours: u64,
     our_end: u64,
-    /// In the kernel's.
+    /// The offset in the kernel's.
     pub(crate) theirs: u64,
     their_end: u64,
     /// True for a jump or call with a fixed target.
     pub(crate) branch: bool,
     our_target: i64,
-    /// Where the kernel's branch leads, from the entry.
+    /// The target of the kernel's branch, from the entry.
     pub(crate) their_target: i64,
 }
 
 impl Pair {
-    /// True when a place of our body lies in this instruction.
+    /// Returns true if a place of our body lies in this instruction.
     pub(crate) fn holds(&self, place: u64) -> bool {
         (self.ours..self.our_end).contains(&place)
     }
 
-    /// Bytes of the kernel's instruction.
+    /// The length of the kernel's instruction in bytes.
     pub(crate) fn their_length(&self) -> u64 {
         self.their_end - self.theirs
     }
 
-    /// True when the bytes outside fields are equal; `field` gives the length of the field that begins at a place.
+    /// Returns true if the bytes outside fields are equal; `field` gives the length of a field that begins at a place.
     pub(crate) fn same_bytes(&self, ours: &[u8], theirs: &[u8], field: impl Fn(u64) -> Option<u64>) -> bool {
         let length = self.our_end - self.ours;
         if length != self.their_end - self.theirs {
@@ -76,7 +76,7 @@ impl Pair {
     }
 }
 
-/// The instructions of two bodies, one by one.
+/// The paired instructions of two bodies.
 pub(crate) struct Pairs {
     pairs: Vec<Pair>,
 }
@@ -86,12 +86,12 @@ impl Pairs {
         self.pairs.iter()
     }
 
-    /// The movement of offsets that the pairing means.
+    /// The shift of offsets that the pairing implies.
     pub(crate) fn shift(&self, item: ItemId) -> Shift {
         Shift { item, moved: Some(self.pairs.iter().map(|p| (p.ours, p.theirs)).collect()) }
     }
 
-    /// True when a branch without relocation leads to the same instruction in both bodies.
+    /// Returns true if a branch without a relocation leads to the same instruction in both bodies.
     pub(crate) fn same_internal_target(&self, pair: &Pair) -> bool {
         let index = |target: i64, place: &dyn Fn(&Pair) -> u64| {
             self.pairs.partition_point(|p| (place(p) as i64) < target)
@@ -104,8 +104,8 @@ impl Pairs {
     }
 }
 
-/// Pairs two bodies. `None` when they are not the same sequence of operations. `relocated` says whether our body has
-/// a relocation in a range; a no-operation with one (an alternative's or a static branch's) is not left out.
+/// Pairs two bodies. `None` if they are not the same sequence of operations. `relocated` says whether our body has a
+/// relocation in a range. A no-operation with a relocation (of an alternative or a static branch) is not left out.
 pub(crate) fn pair(ours: &[u8], theirs: &[u8], relocated: &dyn Fn(u64, u64) -> bool) -> Option<Pairs> {
     let (a, b) = (decode(ours)?, decode(theirs)?);
     if a.len() != b.len() {
@@ -143,7 +143,7 @@ fn is_branch(i: &Instruction) -> bool {
         || i.is_loopcc()
 }
 
-/// The instructions of a body without no-operations; `None` when the bytes are not all instructions.
+/// The instructions of a body except no-operations; `None` if the bytes are not all instructions.
 fn decode(bytes: &[u8]) -> Option<Vec<Instruction>> {
     let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
     let mut all = Vec::with_capacity(bytes.len() / 4);

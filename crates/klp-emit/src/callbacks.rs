@@ -5,7 +5,7 @@ use klpx_normalize::elf::ElfFile;
 use crate::testing::{Builds, Kernel};
 use klpx_verify::inspect::inspect;
 
-/// A unit that registers a callback of each of the kinds, which call `out` with its number.
+/// A unit that registers a callback of each of the kinds; each callback calls `out` with its number.
 fn unit(kinds: &[&str], number: u32, changed: bool) -> (String, String) {
     let function =
         |which: u32| format!("extern int out(int); int f{number}(int x) {{ return out(x) + {which}; }}\n");

@@ -1,11 +1,11 @@
-//! Functions that ftrace can't reach can still be replaced when all that use them are known: the callers are replaced,
-//! and take a copy of the callee along. `static inline` functions that a compiler left out of line are the usual case
-//! (`inline` implies notrace, include/linux/compiler_types.h).
+//! A function that ftrace can't reach can still be replaced if all functions that use it are known: the callers are
+//! replaced, and bring a copy of the callee along. The usual case is a `static inline` function that the compiler left
+//! out of line (`inline` implies notrace, include/linux/compiler_types.h).
 //!
-//! A global function may have callers all over the kernel. Whoever knows the kernel's images says who they are
-//! ([`Elsewhere`]), and brings the units in which they are compiled; then each of them has to be found there.
+//! A global function may have callers anywhere in the kernel. This crate's user knows the kernel's images, and supplies
+//! the callers ([`Elsewhere`]) and the units in which they are compiled; each caller must then be found in these units.
 //!
-//! Owns finding every use of a function in units. Never decides what is replaced.
+//! Owns the search for every use of a function in units. Never decides what is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ use crate::plan::Unit;
 pub struct Function {
     /// `vmlinux`, or the module's name.
     pub object: String,
-    /// All its names.
+    /// All names of the function.
     pub names: Vec<String>,
 }
 
@@ -35,13 +35,13 @@ impl Function {
     }
 }
 
-/// A global function: the object that defines it, and its name.
+/// A global function: the object that defines it, and the function's name.
 pub type Global = (String, Vec<u8>);
 
-/// Who calls global functions, all over the kernel; or why that can't be told.
+/// The callers of global functions in the whole kernel, or the reason why they are unknown.
 pub type Elsewhere = BTreeMap<Global, Result<Vec<Function>, String>>;
 
-/// Global functions that have to be copied for their callers, and of which `elsewhere` does not tell who calls them.
+/// Global functions that have to be copied for their callers, but whose callers `elsewhere` does not have.
 pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global> {
     let mut unknown = BTreeSet::new();
     let changed = |(n, unit): (usize, &Unit<'_, '_>)| -> Vec<(usize, ItemId)> {
@@ -76,22 +76,22 @@ pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global
     unknown
 }
 
-/// A function that other units can call.
+/// The function as a global one, if other units can call it.
 fn global(unit: &Unit<'_, '_>, item: ItemId) -> Option<Global> {
     let symbol = unit.patched.item(item).symbol;
     let global = unit.patched.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
     global.then(|| (unit.object_name.to_owned(), unit.patched.item_name(item).to_vec()))
 }
 
-/// Compiled without a trace site. Nothing else stands against a copy that its callers use.
+/// Returns true for a function that was compiled without a trace site. Only this reason allows a copy for the callers.
 fn is_untraced(why: Unreachable) -> bool {
     matches!(why, Unreachable::NoSite | Unreachable::NoSites)
 }
 
-/// Every function that calls or jumps to a function of a unit, itself left out, by unit.
+/// All functions that call or jump to a unit's function, by unit. The function itself is left out.
 ///
 /// # Errors
-/// Why the callers can't stand in for it.
+/// The reason why replacing the callers is not enough.
 pub(crate) fn callers(
     units: &[Unit<'_, '_>],
     elsewhere: &Elsewhere,
@@ -109,7 +109,7 @@ pub(crate) fn callers(
     let kept = || format!("{unreachable}, and its address is kept somewhere");
     let here = direct_callers(object, callee).ok_or_else(kept)?;
     let mut found: BTreeSet<(usize, ItemId)> = here.into_iter().map(|caller| (n, caller)).collect();
-    // A promoted local has its callers in the files of its link: all of them are in sight when the object is that link.
+    // The callers of a promoted local are in the files of its link. If the object is that link, all callers are known.
     let in_sight = canonical(object.item_name(callee)).suffixes.promoted() && object.file_count() > 1;
     let Some(global) = global(unit, callee).filter(|_| !in_sight) else { return Ok(found) };
     let known = match elsewhere.get(&global) {
@@ -133,7 +133,7 @@ pub(crate) fn callers(
     Ok(found)
 }
 
-/// Functions of other units that call or jump to a global function of a unit; `None` when one keeps its address.
+/// Functions of other units that call or jump to a unit's global function; `None` if one of them keeps its address.
 fn importers(units: &[Unit<'_, '_>], of: usize, callee: ItemId) -> Option<BTreeSet<(usize, ItemId)>> {
     let name = units[of].patched.item_name(callee);
     let mut found = BTreeSet::new();
@@ -145,17 +145,17 @@ fn importers(units: &[Unit<'_, '_>], of: usize, callee: ItemId) -> Option<BTreeS
     Some(found)
 }
 
-/// Every function that calls or jumps to `callee`, itself left out; `None` when something keeps its address.
+/// All functions that call or jump to `callee`, except itself; `None` if something keeps its address.
 pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Option<BTreeSet<ItemId>> {
     let is_it = |target| matches!(target, Target::Item { item, .. } if item == callee);
     branches_to(object, is_it, Some(callee))
 }
 
-/// How the names of sections begin that hold an entry of the export table up to Linux 6.3 (include/linux/export.h). Who
-/// imports the name is told by the modules.
+/// The prefix of section names that hold an entry of the export table up to Linux 6.3 (include/linux/export.h). The
+/// modules' symbol tables tell which of them import the name.
 const EXPORTS: &[u8] = b"___ksymtab";
 
-/// Every function with a branch to a target, but for one; `None` when something else refers to the target.
+/// All functions with a branch to a target, except one; `None` if something else refers to the target.
 fn branches_to(
     object: &Object<'_>,
     is_it: impl Fn(Target) -> bool,
@@ -183,7 +183,7 @@ fn branches_to(
     Some(found)
 }
 
-/// The item that a place belongs to; for a special-section entry the function that it describes.
+/// The item to which a place belongs; for a special-section entry, the function that the entry describes.
 fn holder(object: &Object<'_>, section: klpx_normalize::elf::SectionId, place: u64) -> Option<ItemId> {
     if let Role::Table(table) = object.role(section) {
         let index = (place / u64::from(object.tables[table.index()].entry_size)) as u32;

@@ -1,4 +1,4 @@
-//! What is chosen for a module of several units, what one unit's references mean in another one, and what the module
+//! What is chosen for a module of several units, what one unit's references mean in another unit, and what the module
 //! relies on. Test code only.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ fn a_module_relies_on_what_it_replaces_and_on_what_that_refers_to() {
     assert_eq!(names, ["count", "f", "key", "near", "text"]);
 }
 
-/// The symbols of the kernel that the livepatch of these units refers to, and names of what lies in the module.
+/// The kernel's symbols to which the livepatch of these units refers, and the names of what is in the module.
 fn made(files: &[(&str, &str, &str)], objects: &[&str]) -> (Vec<String>, Vec<String>) {
     Builds::files(files).with("vmlinux", |units| {
         let units: Vec<Unit<'_, '_>> =
@@ -75,7 +75,7 @@ fn a_new_name_means_that_of_the_own_object_an_export_or_the_only_one() {
         "asm(\".pushsection .export_symbol,\\\"a\\\"\\n__export_symbol_fresh: .long 0\\n.popsection\");";
     let (a, b) = (plain("a"), plain("b"));
     let imported = |text: &(Vec<String>, Vec<String>)| text.0.iter().any(|name| name == "fresh");
-    // Objects of the three units, what the second and third add, whether the first one uses what is in the module.
+    // The objects of the three units, what the second and third add, whether the first uses the version in the module.
     let local = "static __attribute__((noinline, used)) int fresh(int x) { return out(x) * 7; }";
     let cases: [([&str; 3], String, String, bool); 7] = [
         (["vmlinux", "vmlinux", "vmlinux"], local.to_owned(), String::new(), false),
@@ -93,7 +93,7 @@ fn a_new_name_means_that_of_the_own_object_an_export_or_the_only_one() {
     }
 }
 
-/// What a unit takes from another one by a new name: the strong one of two, wherever it stands.
+/// A unit that refers to another unit's new name gets the strong one of two definitions, in any order.
 #[test]
 fn a_weak_function_gives_way_to_a_strong_one_of_another_unit() {
     let user = format!("{DECLARATIONS} int f(int x) {{ return out(x); }}");
@@ -164,11 +164,11 @@ fn a_helper_of_another_object_is_not_the_one_that_a_unit_calls() {
     let user = |number: u32| {
         format!("{DECLARATIONS} extern int helper(int); int f(int x) {{ return helper(x) + {number}; }}")
     };
-    // A local of that name in another unit is none of the user's.
+    // A local of this name in another unit is not the user's.
     let (undefined, _) =
         made(&[("one", &local(1), &local(2)), ("two", &user(1), &user(2))], &["vmlinux", "vmlinux"]);
     assert!(undefined.iter().any(|name| name.contains(".helper,")), "{undefined:?}");
-    // Nor is a global of another object.
+    // Neither is a global of another object.
     let global = |number: u32| {
         helper(number).replace("SCOPE", "").replace("USER", "int g(int x) { return helper(x) * 2; }")
     };
@@ -208,6 +208,6 @@ fn functions_that_change_together_call_each_others_copies() {
         names.filter(|name| name != "__fentry__").collect::<Vec<_>>()
     };
     assert_eq!(of("f"), ["g"]);
-    // Who keeps an address keeps the kernel's, which ftrace leads on and which stays.
+    // Code that keeps an address keeps that of the kernel's function, which stays and which ftrace diverts.
     assert!(of("h").iter().any(|name| name.ends_with(".klp.sym.vmlinux.g,0")), "{:?}", of("h"));
 }

@@ -1,6 +1,6 @@
 //! What goes into the module: changed functions, and everything they need that the kernel to be patched does not have.
 //!
-//! Owns the choice only. Never writes, never looks a name up. A reference is classified twice by the same rules: here,
+//! Owns only the choice. Never writes, never looks up a name. A reference is classified twice by the same rules: here,
 //! to see what it pulls in, and when the object is written, to see where it leads.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,49 +29,49 @@ pub enum Piece {
     Bytes {
         /// The section.
         section: SectionId,
-        /// First byte.
+        /// The first byte.
         start: u64,
-        /// One past the last.
+        /// One past the last byte.
         end: u64,
     },
 }
 
-/// Where a reference of copied code or data leads.
+/// The target of a reference in copied code or data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Referent {
-    /// Into the module: a piece of a unit, in bytes from the item's entry or the first byte.
+    /// A piece of a unit in the module; the offset is from the item's entry or the first byte.
     Copied(usize, Piece, i64),
-    /// To an item that the original object has, in bytes from its entry.
+    /// An item that the original object has; the offset is from the item's entry.
     Original(ItemId, i64),
-    /// To a global symbol inside such an item (an entry of its own), by the patched object's symbol.
+    /// A global symbol inside such an item (an entry of its own), as the patched object's symbol.
     Inner(SymbolId, i64),
-    /// To a symbol that the patched object does not define.
+    /// A symbol that the patched object does not define.
     External(SymbolId, i64),
-    /// To the copy of a special-section entry.
+    /// The copy of a special-section entry.
     Entry(TableId, u32, i64),
     /// A plain number.
     Absolute(i64),
 }
 
-/// Where a reference stands.
+/// The place of a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// In code or data.
     Piece(Piece),
-    /// In a special-section entry: such references describe the copy.
+    /// A special-section entry: such references describe the copy.
     Table,
 }
 
 /// A callback that the patch registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Callback {
-    /// When it runs.
+    /// When the callback runs.
     pub kind: CallbackKind,
-    /// The function.
+    /// The callback's function.
     pub item: ItemId,
 }
 
-/// What is copied from each unit.
+/// The pieces that are copied from each unit.
 pub struct Closure<'u, 'd> {
     /// The units.
     pub units: &'u [Unit<'u, 'd>],
@@ -79,29 +79,31 @@ pub struct Closure<'u, 'd> {
     pub pieces: Vec<BTreeSet<Piece>>,
     /// By unit: the callbacks.
     pub callbacks: Vec<Vec<Callback>>,
-    /// By unit: changed functions that ftrace can't reach. They are copied for their callers, which are replaced.
+    /// By unit: changed functions that ftrace can't reach. They are copied for their callers, and the callers are
+    /// replaced.
     pub helpers: Vec<BTreeSet<ItemId>>,
-    /// By unit: functions that are replaced because they call one of `helpers`, with the name of that.
+    /// By unit: functions that are replaced because they call one of `helpers`, with the name of the helper.
     pub calls: Vec<BTreeMap<ItemId, String>>,
-    /// By unit: constants that the patch changes and that are carried along.
+    /// By unit: constants that the patch changes and that are copied into the module.
     pub constants: Vec<BTreeSet<ItemId>>,
-    /// By unit: functions that are replaced because they refer to such a constant, changed or not, with the constant.
+    /// By unit: functions that are replaced because they refer to such a constant, whether changed or not, with the
+    /// constant.
     pub users: Vec<BTreeMap<ItemId, ItemId>>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<Diagnosis>,
     new_globals: BTreeMap<&'d [u8], Vec<NewGlobal>>,
-    /// By unit: the names that the original has from elsewhere.
+    /// By unit: the names that the original imports from other objects or units.
     imports: Vec<BTreeSet<&'d [u8]>>,
 }
 
 /// A global function or datum that the patch adds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NewGlobal {
-    /// True for one that gives way to another of its name.
+    /// True if the definition gives way to another of its name.
     weak: bool,
     unit: usize,
     item: ItemId,
-    /// True when units of other objects may refer to it.
+    /// True if units of other kernel objects may refer to it.
     exported: bool,
 }
 
@@ -114,7 +116,7 @@ pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
     }
 }
 
-/// True for what the running kernel has given back by the time that a livepatch is loaded.
+/// Returns true for an item that the running kernel has freed by the time a livepatch is loaded.
 fn is_gone(of: &Unit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
     Lifetime::of(object.elf.section_name(object.item(item).section)).is_gone(of.is_vmlinux())
 }
@@ -122,7 +124,7 @@ fn is_gone(of: &Unit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
 /// Chooses what goes into the module.
 ///
 /// # Errors
-/// Every reason for which the change can't be a livepatch, all at once.
+/// All reasons why the change can't be a livepatch.
 pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Result<Closure<'u, 'd>> {
     let mut selection = Selection {
         elsewhere,
@@ -156,10 +158,10 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Resul
     Ok(closure)
 }
 
-/// The code of a note on a function that another unit's overrides.
+/// The code of a note on a function that another unit's function overrides.
 const OVERRIDDEN: &str = "klpx::overridden-function";
 
-/// Something differs, but nothing that runs again.
+/// The refusal if something differs, but no code that runs again.
 fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
     if !warnings.is_empty() && warnings.iter().all(|warning| warning.code == OVERRIDDEN) {
         return Diagnosis::new(
@@ -177,8 +179,9 @@ fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
         .detail(warnings.iter().map(ToString::to_string))
 }
 
-/// New global functions and data of every unit, by name, those that give way last: another unit may refer to them. And
-/// promoted constants, new or not: other units know them by names that are numbers in a row, and a copy serves as well.
+/// New global functions and data of every unit, by name, with weak ones last: other units may refer to them. Promoted
+/// constants are included, new or not: other units know them by names that are numbered in sequence, and a copy serves
+/// as well.
 fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>> {
     let mut globals: BTreeMap<&[u8], Vec<NewGlobal>> = BTreeMap::new();
     for (n, unit) in units.iter().enumerate() {
@@ -205,15 +208,15 @@ fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>>
     globals
 }
 
-/// The names that an object has from elsewhere.
+/// The names that an object does not define.
 fn undefined<'d>(object: &Object<'d>) -> BTreeSet<&'d [u8]> {
     let elf = &object.elf;
     let undefined = elf.symbol_ids().filter(|&id| elf.definition(id) == Definition::Undefined);
     undefined.map(|id| elf.symbol_name(id)).collect()
 }
 
-/// True when an object marks a name for export (include/linux/export.h: `__export_symbol_` since 6.4, before that the
-/// entry of the table itself).
+/// Returns true if an object marks a name for export (include/linux/export.h: `__export_symbol_` since 6.4, before that
+/// the entry of the export table itself).
 fn is_exported(object: &Object<'_>, name: &[u8]) -> bool {
     object.elf.symbol_ids().any(|id| {
         EXPORT_MARKS.iter().any(|mark| object.elf.symbol_name(id).strip_prefix(*mark) == Some(name))
@@ -223,12 +226,12 @@ fn is_exported(object: &Object<'_>, name: &[u8]) -> bool {
 const EXPORT_MARKS: [&[u8]; 2] = [b"__export_symbol_", b"__ksymtab_"];
 
 impl<'u, 'd> Closure<'u, 'd> {
-    /// True when a piece is copied.
+    /// Returns true if a piece is copied.
     pub fn has(&self, unit: usize, piece: Piece) -> bool {
         self.pieces[unit].contains(&piece)
     }
 
-    /// The special-section entries of a copied item that its copy keeps, in table order.
+    /// The special-section entries of a copied item that are carried with the copy, in table order.
     pub fn carried(&self, unit: usize, item: ItemId) -> impl Iterator<Item = Entry> + '_ {
         let object = self.units[unit].patched;
         object
@@ -238,8 +241,8 @@ impl<'u, 'd> Closure<'u, 'd> {
             .filter(move |entry| object.tables[entry.table.index()].kind.policy == Policy::Carry)
     }
 
-    /// The original functions that a unit's copied functions replace, in item order. Cold parts come with their
-    /// function.
+    /// The original functions that a unit's copied functions replace, in item order. Cold parts are not listed: they
+    /// come with their functions.
     pub fn replaced(&self, unit: usize) -> Vec<ItemId> {
         let of = &self.units[unit];
         let functions = self.pieces[unit].iter().filter_map(|piece| match piece {
@@ -249,7 +252,7 @@ impl<'u, 'd> Closure<'u, 'd> {
         functions.collect()
     }
 
-    /// True for a copied function that takes the place of one of the kernel's.
+    /// Returns true for a copied function that replaces one of the kernel's.
     pub fn is_replacement(&self, unit: usize, item: ItemId) -> bool {
         let of = &self.units[unit];
         of.patched.item(item).code
@@ -258,7 +261,8 @@ impl<'u, 'd> Closure<'u, 'd> {
             && !self.helpers[unit].contains(&item)
     }
 
-    /// The original items that the module relies on: what it replaces, and what its code and data refer to.
+    /// The original items on which the module relies: the replaced ones, and those to which the module's code and data
+    /// refer.
     pub fn witnesses(&self, unit: usize) -> Vec<ItemId> {
         let object = self.units[unit].patched;
         let mut items: BTreeSet<ItemId> = self.replaced(unit).into_iter().collect();
@@ -285,12 +289,12 @@ impl<'u, 'd> Closure<'u, 'd> {
         items.into_iter().collect()
     }
 
-    /// The relocations that the assembler left out of a copied piece's branches.
+    /// Relocations for a copied piece's branches, where the assembler left them out.
     pub(crate) fn direct_branches(&self, unit: usize, piece: Piece) -> Vec<Rela> {
         direct::branches(self.units[unit].patched, piece).unwrap_or_default()
     }
 
-    /// Where a relocation of a unit's patched object leads.
+    /// The target of a relocation of a unit's patched object.
     pub fn referent(&self, unit: usize, from: From, section: SectionId, rela: &Rela) -> Referent {
         let object = self.units[unit].patched;
         match object.resolve(section, rela) {
@@ -312,9 +316,10 @@ impl<'u, 'd> Closure<'u, 'd> {
         }
     }
 
-    /// What the patch adds under a name, as a unit sees it: of its own object, or exported by another one. Inside one
-    /// livepatch an export is not needed, so the only one of that name serves too. A name that the original had from
-    /// elsewhere stays what it was, whatever another object calls its own.
+    /// The item that the patch adds under a name, from a unit's point of view: one of the unit's own kernel object, or
+    /// one that another object exports. Within one livepatch an export is not needed, so the only item of the name
+    /// serves as well. But a name that the original imported keeps its meaning, unless the patch adds it to the unit's
+    /// own object.
     fn new_global(&self, unit: usize, name: &[u8]) -> Option<NewGlobal> {
         let all = self.new_globals.get(name)?;
         let own = |new: &&NewGlobal| self.units[new.unit].object_name == self.units[unit].object_name;
@@ -325,7 +330,7 @@ impl<'u, 'd> Closure<'u, 'd> {
         all.iter().find(own).or_else(|| all.iter().find(|new| new.exported)).or_else(only).copied()
     }
 
-    /// The copy of a function that ftrace can't reach, by the name that other units call it by.
+    /// The copy of a function that ftrace can't reach, by the name with which other units call it.
     fn helper(&self, unit: usize, name: &[u8]) -> Option<(usize, ItemId)> {
         let object_name = |n: usize| self.units[n].object_name;
         let is_it = |n: usize, item: ItemId| {
@@ -372,7 +377,7 @@ impl<'u, 'd> Closure<'u, 'd> {
         }
     }
 
-    /// Where a literal really ends, for those that only their reader knows.
+    /// The real end of a literal whose length only its reader knows.
     fn literal_end(
         &self,
         object: &Object<'_>,
@@ -399,7 +404,7 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 }
 
-/// include/linux/btf_ids.h
+/// The refusal for BTF type lists (include/linux/btf_ids.h).
 fn type_ids(what: &str) -> Diagnosis {
     Diagnosis::new("klpx::btf-ids", Class::NotLivepatchable, what)
         .why("tools/bpf/resolve_btfids writes the numbers when the kernel is linked; nothing does in a livepatch")
@@ -452,7 +457,7 @@ fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
         .remedy("change the callers of this function instead")
 }
 
-/// True when the relocation belongs to a call or jump.
+/// Returns true if the relocation belongs to a call or jump.
 pub(crate) fn is_branch(object: &Object<'_>, section: SectionId, rela: &Rela) -> bool {
     let Some(kind) = object.relocation_kind(rela) else { return false };
     let at = rela.r_offset.get(LE);
@@ -465,9 +470,9 @@ pub(crate) fn is_branch(object: &Object<'_>, section: SectionId, rela: &Rela) ->
         )
 }
 
-/// The named global that a relocation goes through, when it is not the item's own symbol: an alias that is exported
-/// where the other name is not, or an entry of its own, such as a thunk in an array of thunks. With its distance from
-/// the item's entry.
+/// The global symbol that a relocation goes through if it is not the item's own symbol, with its distance from the
+/// item's entry. It is an alias that is exported where the other name is not, or an entry of its own, such as a thunk
+/// in an array of thunks.
 fn inner_symbol(object: &Object<'_>, rela: &Rela, item: ItemId) -> Option<(SymbolId, i64)> {
     let symbol = object.elf.rela_symbol(rela)?;
     let own = object.item(item);
@@ -476,7 +481,7 @@ fn inner_symbol(object: &Object<'_>, rela: &Rela, item: ItemId) -> Option<(Symbo
     (global && symbol != own.symbol && object.symbol_item(symbol) == Some(item)).then_some((symbol, delta))
 }
 
-/// A closure being chosen.
+/// A closure that is being chosen.
 struct Selection<'s, 'u, 'd> {
     elsewhere: &'s Elsewhere,
     closure: Closure<'u, 'd>,
@@ -496,7 +501,8 @@ impl<'d> Selection<'_, '_, 'd> {
         }
     }
 
-    /// A copy of something that the kernel may have already would begin anew, and leave the kernel's where it is.
+    /// Refuses a copy of an item that the kernel may have already: the copy would start from its initial state, and the
+    /// kernel's item would stay where it is.
     fn is_settled(&mut self, unit: usize, piece: Piece) {
         let of = self.closure.units[unit];
         let Piece::Item(item) = piece else { return };
@@ -523,7 +529,7 @@ impl<'d> Selection<'_, '_, 'd> {
         }
     }
 
-    /// Variables that other units of the same kernel object no longer have, and that a new one may be.
+    /// Variables that other units of the same kernel object no longer have, and that may have become this new one.
     fn moved_from(&self, unit: usize, item: ItemId) -> Vec<String> {
         let of = self.closure.units[unit];
         let shape = of.patched.item(item);
@@ -549,7 +555,8 @@ impl<'d> Selection<'_, '_, 'd> {
             if change.original.is_some() {
                 self.replace(unit, change.patched);
             } else if is_gone(&of, of.patched, change.patched) && edited() {
-                // It was inlined into another one before, or the patch adds it: either way nobody will call it.
+                // The function was inlined into another one before, or the patch adds it. Either way, nothing will call
+                // it.
                 self.may_replace(unit, change.patched);
             }
         }
@@ -566,8 +573,8 @@ impl<'d> Selection<'_, '_, 'd> {
         self.callbacks(unit);
     }
 
-    /// Functions of one body that part ways. Those that change are copied for their callers in sight, and nobody else
-    /// may have the address of the body for one of them.
+    /// Refuses functions that have one body in only one of the builds, unless all their callers are known. Functions
+    /// that change are copied for these callers; no other code may have the body's address for one of them.
     fn check_folded(&mut self, of: &Unit<'_, 'd>, folded: &Folded) {
         let in_sight = |object: &Object<'_>, item: ItemId| {
             object.elf.symbol_binding(object.item(item).symbol) == elf::STB_LOCAL.0
@@ -595,7 +602,7 @@ impl<'d> Selection<'_, '_, 'd> {
         );
     }
 
-    /// Replaces a function, or all that call it where ftrace can't reach it.
+    /// Replaces a function, or all its callers if ftrace can't reach it.
     fn replace(&mut self, unit: usize, item: ItemId) {
         let of = self.closure.units[unit];
         let Some(original) = of.counterpart(item) else { return };
@@ -623,7 +630,8 @@ impl<'d> Selection<'_, '_, 'd> {
         }
     }
 
-    /// A changed `__init` function has run: the patch can't reach it. An `__exit` function that is built in never runs.
+    /// Returns true if a function may be replaced. A changed `__init` function has run, so the patch can't reach it. A
+    /// built-in `__exit` function never runs. A weak function may have been overridden.
     fn may_replace(&mut self, unit: usize, item: ItemId) -> bool {
         let of = self.closure.units[unit];
         let object = of.patched;
@@ -710,7 +718,7 @@ impl<'d> Selection<'_, '_, 'd> {
         self.faults.push(fault.place(place));
     }
 
-    /// Takes a changed constant along, and replaces all that refer to it.
+    /// Copies a changed constant into the module, and replaces all functions that refer to it.
     fn carry(&mut self, unit: usize, constant: ItemId) -> Result<(), String> {
         let users = constants::carry(self.closure.units, unit, constant)?;
         self.closure.constants[unit].insert(constant);
@@ -721,7 +729,7 @@ impl<'d> Selection<'_, '_, 'd> {
         Ok(())
     }
 
-    /// Callbacks that the patch registers with the macros of include/linux/livepatch_helpers.h.
+    /// Finds the callbacks that the patch registers with the macros of include/linux/livepatch_helpers.h.
     fn callbacks(&mut self, unit: usize) {
         let object = self.closure.units[unit].patched;
         let mut found = Vec::new();
@@ -750,8 +758,8 @@ impl<'d> Selection<'_, '_, 'd> {
         self.closure.callbacks[unit] = found;
     }
 
-    /// A changed cold part can only be reached through its function, so the function is replaced too. The callers of one
-    /// may be in another unit.
+    /// Replaces the function of each changed cold part, because a cold part can only be reached through its function.
+    /// The function's callers may be in another unit.
     fn parents(&mut self) {
         loop {
             let before: usize = self.closure.pieces.iter().map(BTreeSet::len).sum();
@@ -845,7 +853,7 @@ impl<'d> Selection<'_, '_, 'd> {
         }
     }
 
-    /// Somebody may keep the address of a new function, and it dangles when the livepatch is removed.
+    /// Warns if code may keep the address of a new function, which dangles once the livepatch is removed.
     fn tell_of_address(
         &mut self,
         (unit, by): (usize, Piece),
@@ -880,8 +888,8 @@ impl<'d> Selection<'_, '_, 'd> {
         );
     }
 
-    /// A reference to the place where one item ends and the next one begins must lead to the same address, whichever is
-    /// meant: to the border of two items of the kernel that lie as they lay.
+    /// Checks a reference to the place where one item ends and the next begins. Both meanings must lead to the same
+    /// address: the border of two items of the kernel that are still adjacent.
     fn check_border(&mut self, unit: usize, by: Piece, section: SectionId, rela: &Rela) {
         let of = self.unit(unit);
         let Some(before) = of.patched.ends_at(section, rela) else { return };
@@ -926,7 +934,7 @@ impl<'d> Selection<'_, '_, 'd> {
         );
     }
 
-    /// What can't be copied at all.
+    /// Refuses pieces that can't be copied at all.
     fn check_piece(&mut self, unit: usize, piece: Piece) {
         let object = self.closure.units[unit].patched;
         let (section, place) = match piece {

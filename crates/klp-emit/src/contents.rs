@@ -1,6 +1,6 @@
-//! Bytes and references of one item in both builds, side by side.
+//! Compares bytes and references of one item in both builds.
 //!
-//! Owns where a witness's relocation stands in the image and what the image has there. Judges nothing.
+//! Owns where a witness's relocation lies in the image, and what the image has there. Judges nothing.
 
 use klpx_normalize::arch::{Arch, Field, NONE};
 use klpx_normalize::elf::{Rela, SectionId};
@@ -11,7 +11,7 @@ use crate::arch;
 use crate::field::{self, Value};
 use crate::image::{Image, Location};
 
-/// What stands in the image at a relocated place.
+/// The contents of the image at a relocated place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A field that refers to an address of the image.
@@ -20,8 +20,8 @@ pub(crate) enum Found {
     Import(klpx_normalize::elf::SymbolId, i64),
 }
 
-/// The first offset in `start..end` of a witness section at which a byte outside relocated fields is not that of the
-/// image, where the range begins at `address`. An unreadable place of the image differs.
+/// The first offset in `start..end` of a witness section at which a byte outside relocated fields differs from the
+/// image, where the range begins at `address`. An unreadable place of the image counts as a difference.
 pub(crate) fn first_difference(
     witness: &Object<'_>,
     section: SectionId,
@@ -60,7 +60,7 @@ pub(crate) fn first_difference(
     differs(done, mine.len()).map(|n| start + n as u64)
 }
 
-/// True when an item's bytes outside relocated fields are those that the image has at `entry`.
+/// Returns true if an item's bytes outside relocated fields equal those of the image at `entry`.
 pub(crate) fn unrelocated_bytes_agree(
     witness: &Object<'_>,
     item: &Item,
@@ -71,7 +71,7 @@ pub(crate) fn unrelocated_bytes_agree(
     first_difference(witness, item.section, (item.start, item.end), image, first).is_none()
 }
 
-/// What the image has where a witness's relocation stands; `place` is that place in the image.
+/// The contents of the image at the place of a witness's relocation; `place` is this place in the image.
 pub(crate) fn found(
     witness: &Object<'_>,
     section: SectionId,
@@ -94,7 +94,7 @@ pub(crate) fn found(
     }
     let all = image.relocations(place, 1);
     if all.is_empty() && kind.pc_relative {
-        // Without function sections the assembler wrote branches inside of a module's section itself.
+        // Without function sections, the assembler resolved branches inside a module's section itself.
         let value = field::value(witness.arch, kind, image.bytes_from(place)?, place)?;
         return Some(Found::Value(add(value)));
     }
@@ -112,19 +112,19 @@ fn is_none(rela: &Rela) -> bool {
     rela.r_type(LE, false).0 == NONE
 }
 
-/// A relocated field of an item that is the same in the image outside of such fields.
+/// A relocated field of an item whose bytes outside relocated fields are the same in the image.
 #[derive(Clone, Copy)]
 pub(crate) struct Site<'d> {
     pub(crate) rela: &'d Rela,
-    /// Where the image has the field.
+    /// The field's address in the image.
     pub(crate) place: u64,
-    /// arm64: the address that a pair of instructions makes, where the linker turned `adrp`+`add` into `nop`+`adr` (lld,
-    /// R_AARCH64_ADR_PREL_PG_HI21 relaxation).
+    /// arm64: the address that a pair of instructions computes, if the linker turned `adrp`+`add` into `nop`+`adr`
+    /// (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation).
     pub(crate) shortened: Option<u64>,
 }
 
 impl Site<'_> {
-    /// What the image has there. `None` for an import.
+    /// The value of the field in the image; `None` for an import.
     pub(crate) fn value(&self, witness: &Object<'_>, section: SectionId, image: &Image<'_>) -> Option<Value> {
         match self.shortened {
             Some(address) => Some(Value::Address(address)),
@@ -136,8 +136,8 @@ impl Site<'_> {
     }
 }
 
-/// The relocated fields of an item whose other bytes are those that the image has at `entry`, but for shortened pairs.
-/// `None` when they are not.
+/// The relocated fields of an item whose other bytes equal those of the image at `entry`, except for shortened pairs.
+/// `None` if the bytes differ.
 pub(crate) fn sites<'d>(
     witness: &'d Object<'_>,
     id: ItemId,

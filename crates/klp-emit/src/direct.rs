@@ -1,4 +1,5 @@
-//! Branches between items of one section that the assembler resolved, as relocations: a copy needs one for each.
+//! Branches between items of one section that the assembler resolved, as relocations: a copy needs a relocation for
+//! each.
 
 use klpx_normalize::elf::Rela;
 use klpx_normalize::object::Object;
@@ -6,8 +7,8 @@ use object::endian::{I64, LittleEndian as LE, U64};
 
 use crate::closure::Piece;
 
-/// The relocations that the branches out of a piece would have, sorted by place; or where in its section something
-/// leads out that can't have one.
+/// The relocations that the branches out of a piece would have, sorted by place. Fails with the place in the section of
+/// a branch out that can't have a relocation.
 pub(crate) fn branches(object: &Object<'_>, piece: Piece) -> Result<Vec<Rela>, u64> {
     let (section, start, end) = match piece {
         Piece::Item(item) => {

@@ -1,17 +1,17 @@
-//! Checksums of exports: what genksyms says of a compiled unit against the kernel's Module.symvers. Two that differ mean
-//! that the unit was compiled with other types than the kernel.
+//! Compares checksums of exports: genksyms' for a compiled unit, and those in the kernel's Module.symvers. A difference
+//! means that the unit was compiled with other types than the kernel.
 
 use klpx_diagnosis::{Class, Diagnosis, Place};
 
 use crate::image::Exports;
 
-/// How many exports of a unit have the checksum that the kernel has.
+/// Counts the unit's exports that have the kernel's checksum.
 ///
-/// `lines` is the text in which kbuild records them (`#SYMVER name 0xchecksum`, scripts/Makefile.build, in the unit's
-/// `.cmd` file); other lines are passed over. Without CONFIG_MODVERSIONS there are none.
+/// `lines` is the text in which kbuild records the checksums (`#SYMVER name 0xchecksum`, scripts/Makefile.build, in the
+/// unit's `.cmd` file); other lines are skipped. Without CONFIG_MODVERSIONS there are no checksums.
 ///
 /// # Errors
-/// Each export that the kernel's object `object` does not have, or has with another checksum.
+/// Each export that the kernel's object `object` lacks, or has with another checksum.
 pub fn check(lines: &str, object: &str, exports: &Exports) -> Result<usize, Vec<Diagnosis>> {
     let mut agreed = 0;
     let mut faults = Vec::new();
@@ -49,7 +49,7 @@ mod tests {
     const SYMVERS: &str = "0x00000012\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n\
                            0x00000034\tdm_table_run\tdrivers/md/dm-mod\tEXPORT_SYMBOL_GPL\t\n";
 
-    /// What is said of an object's lines.
+    /// The result for an object's lines.
     fn said(object: &str, lines: &str) -> Result<usize, Vec<String>> {
         let exports = Exports::parse(SYMVERS).expect("sound lines");
         check(lines, object, &exports)

@@ -1,13 +1,13 @@
-//! What a relocated field of a linked image says, by architecture and relocation type.
+//! Reads a relocated field of a linked image, by architecture and relocation type.
 //!
-//! Owns bit layouts only. An architecture is one table here. Layouts: the x86-64 psABI, table 4.9; the Arm
+//! Owns only bit layouts, in one table per architecture. The layouts are from the x86-64 psABI, table 4.9, and the Arm
 //! architecture's encodings of ADR, ADD (immediate), LDR/STR (unsigned immediate), B, TBZ and MOVZ, named by the
 //! AArch64 ELF ABI.
 
 use klpx_normalize::arch::{Arch, Field, RelocationKind};
 use object::elf;
 
-/// What a field refers to.
+/// The target of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A whole address.
@@ -16,15 +16,15 @@ pub(crate) enum Value {
     Page(u64),
     /// Some bits of an address.
     Bits {
-        /// The bits, in their place.
+        /// The bits, at their positions.
         bits: u64,
-        /// Which they are.
+        /// The mask of these bits.
         mask: u64,
     },
 }
 
 impl Value {
-    /// True when the field could have been made for this address.
+    /// Returns true if the field could have been written for this address.
     pub(crate) fn is(self, address: u64) -> bool {
         match self {
             Value::Address(a) => a == address,
@@ -43,9 +43,9 @@ enum Hold {
     Adr,
     /// ADRP's split displacement in pages.
     Adrp,
-    /// Low 12 bits, scaled by this power of two.
+    /// The low 12 bits, scaled by this power of two.
     Low(u32),
-    /// 16 bits of the address from this bit on.
+    /// 16 bits of the address, starting at this bit.
     Part(u32),
 }
 
@@ -75,7 +75,7 @@ fn hold(kind: &RelocationKind) -> Option<Hold> {
 }
 
 impl Hold {
-    /// The bits of the instruction that are the field.
+    /// The field's bits within the instruction.
     fn mask(self) -> u32 {
         match self {
             Hold::Words(at, width) => ((1 << width) - 1) << at,
@@ -103,7 +103,7 @@ impl Hold {
     }
 }
 
-/// How many bytes from its place on a relocation's field reaches.
+/// The number of bytes from a relocation's place to the end of its field.
 pub(crate) fn length(kind: &RelocationKind) -> u64 {
     match kind.field {
         Field::Bytes(n) => u64::from(n),
@@ -111,7 +111,7 @@ pub(crate) fn length(kind: &RelocationKind) -> u64 {
     }
 }
 
-/// What a field that a linker wrote refers to. `bytes` begin at the place.
+/// The target of a field that a linker wrote. `bytes` begin at the place.
 pub(crate) fn value(arch: Arch, kind: &RelocationKind, bytes: &[u8], place: u64) -> Option<Value> {
     let number = match kind.field {
         Field::Instruction => {
@@ -130,7 +130,7 @@ pub(crate) fn value(arch: Arch, kind: &RelocationKind, bytes: &[u8], place: u64)
     Some(Value::Address(if kind.pc_relative { place.wrapping_add(number) } else { number }))
 }
 
-/// True when two fields agree in the bits that the relocation does not write.
+/// Returns true if two fields agree in the bits that the relocation does not write.
 pub(crate) fn rest_agrees(kind: &RelocationKind, one: &[u8], other: &[u8]) -> bool {
     match (kind.field, hold(kind)) {
         (Field::Bytes(_), _) => true,

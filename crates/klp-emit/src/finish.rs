@@ -1,7 +1,7 @@
-//! From the linked module to the one that is loaded: livepatch relocations and symbols in their final form.
+//! Turns the linked module into the loadable one: livepatch relocations and symbols get their final form.
 //!
-//! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`, aliases and everything that is
-//! not loaded go. The same input always gives the same bytes.
+//! Owns the last rewriting: `.klpx.` references become `.klp.rela.*` and `.klp.sym.*`; aliases and everything that is
+//! not loaded are dropped. The same input always gives the same bytes.
 //!
 //! The format, with a dump: `docs/formats/livepatch-module.md`.
 
@@ -17,12 +17,12 @@ use crate::writer::{KLP_RELA_FLAGS, Place, RelaTable, Relocatable, Section, Sym,
 /// Finishes a linked module.
 ///
 /// # Errors
-/// When the file is not a module that was linked with a closure object.
+/// Fails if the file is not a module that was linked with a closure object.
 pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
     let mut module = Relocatable::read(&linked.parse()?)?;
     module.retain_sections(is_loaded)?;
     for section in &mut module.sections {
-        // A linker that puts strings and other constants together leaves the flags of the former.
+        // A linker that merges strings with other constants keeps the strings' flags.
         section.flags &= !(elf::SHF_MERGE.0 | elf::SHF_STRINGS.0);
         section.entsize = 0;
     }
@@ -32,8 +32,8 @@ pub fn finish(linked: &ElfFile) -> Result<Vec<u8>> {
     Ok(with_own_build_id(&mut module))
 }
 
-/// The linker's build ID covers debug information, and with it the paths of the machine. This one covers what the file
-/// holds: the first bytes of the hash of the file with zeros in their place.
+/// The linker's build ID covers debug information, and so the paths of the machine. This build ID covers only the
+/// file's contents: it is the first bytes of the hash of the file with zeros in place of the ID.
 fn with_own_build_id(module: &mut Relocatable) -> Vec<u8> {
     // Elf64_Nhdr: name size, description size, type, "GNU\0", then the ID
     const HEADER: usize = 16;
@@ -52,14 +52,14 @@ fn with_own_build_id(module: &mut Relocatable) -> Vec<u8> {
     module.write()
 }
 
-/// What the kernel needs of a module. Debug information names paths of the machine that built it; `.BTF` of another
-/// kernel fails the load.
+/// Returns true for sections that the kernel needs. Debug information names paths of the build machine; the `.BTF` of
+/// another kernel makes the load fail.
 fn is_loaded(section: &Section) -> bool {
     let dropped = [&b".BTF"[..], b".BTF.base", b".BTF_ids", b".llvm_addrsig", b".note.GNU-stack"];
     section.flags & elf::SHF_ALLOC.0 != 0 && !dropped.contains(&&section.name[..])
 }
 
-/// The glue refers to new functions by global aliases; the module keeps the kernel's own names.
+/// Replaces the global aliases by which the glue refers to new functions; the module keeps the kernel's own names.
 fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
     let mut real: BTreeMap<Sym, Sym> = BTreeMap::new();
     for (n, alias) in module.symbols.iter().enumerate() {
@@ -97,7 +97,7 @@ fn relocations(module: &mut Relocatable) -> impl Iterator<Item = &mut crate::wri
     module.sections.iter_mut().flat_map(|section| &mut section.relas).flat_map(|table| &mut table.relocations)
 }
 
-/// Splits what refers to `.klpx.` symbols off into livepatch relocation sections.
+/// Moves references to `.klpx.` symbols into livepatch relocation sections.
 fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
     let mut section_object: Vec<Option<String>> = vec![None; module.symbols.len()];
     for (n, symbol) in module.symbols.iter_mut().enumerate() {
@@ -135,7 +135,7 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
     Ok(())
 }
 
-/// Drops symbols that only named a file or a path of the build, and undefined ones that nothing refers to.
+/// Drops symbols that only named a file or a path of the build, and undefined symbols without a reference.
 fn drop_names(module: &mut Relocatable) -> Result<()> {
     let mut used = vec![false; module.symbols.len()];
     for relocation in relocations(module) {
@@ -156,7 +156,7 @@ mod tests {
     use crate::fixture::Fixture;
     use klpx_normalize::elf::Elf;
 
-    /// A linked module: a function that the glue knows by an alias, a livepatch reference, and what is not loaded.
+    /// A linked module: a function with an alias for the glue, a livepatch reference, and sections that are not loaded.
     fn linked(more: &str) -> Fixture {
         let f = Fixture::new();
         let text = format!(

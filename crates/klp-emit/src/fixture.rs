@@ -1,20 +1,20 @@
-//! Small kernels for tests: C compiled and linked when a test runs. Test code only.
+//! Small kernels for tests, compiled from C and linked at run time. Test code only.
 
 use std::path::{Path, PathBuf};
 
 use klpx_normalize::elf::ElfFile;
 use klpx_test_tools::{command, run};
 
-/// The programs that make the kernels of an architecture, with what each is always given.
+/// The programs that make an architecture's kernels, with their fixed arguments.
 pub(crate) struct Toolchain {
     compiler: &'static [&'static str],
     assembler: &'static [&'static str],
     pub(crate) linker: &'static str,
-    /// So that ftrace finds every function.
+    /// Flags that give every function a trace site.
     pub(crate) traced: &'static [&'static str],
-    /// The same for the glue.
+    /// The same flags for the glue.
     pub(crate) traced_glue: &'static [&'static str],
-    /// False where the compiler leaves the list of trace sites to objtool.
+    /// False if the compiler leaves the list of trace sites to objtool.
     lists_sites: bool,
 }
 
@@ -69,7 +69,7 @@ pub(crate) static ARM64_GCC: Toolchain = Toolchain {
 
 /// A trace site in assembly.
 const SITE: &str = "\tcallq\t__fentry__\n";
-/// The same, with what objtool adds for it.
+/// A trace site with the entry that objtool adds for it.
 const LISTED_SITE: &str =
     "77:\tcallq\t__fentry__\n\t.pushsection __mcount_loc,\"a\",@progbits\n\t.quad 77b\n\t.popsection\n";
 
@@ -96,7 +96,7 @@ impl Fixture {
         run(command(program).args(arguments).current_dir(self.directory.path()));
     }
 
-    /// Compiles `name`.c to `object`, as a kernel is compiled.
+    /// Compiles `name`.c to `object` with a kernel's flags.
     pub(crate) fn compile(&self, name: &str, source: &str, object: &str, flags: &[&str]) {
         let file = format!("{name}.c");
         std::fs::write(self.path(&file), source).expect("a writable directory");
@@ -137,7 +137,7 @@ impl Fixture {
         self.run(self.toolchain.linker, &arguments);
     }
 
-    /// Links objects to an image that fills in its own pointers when it starts, as a relocatable arm64 kernel.
+    /// Links objects to an image that fills in its own pointers when it starts, like a relocatable arm64 kernel.
     pub(crate) fn link_movable(&self, objects: &[&str], image: &str) {
         let mut arguments = vec![
             "-shared",
@@ -154,20 +154,20 @@ impl Fixture {
         self.run(self.toolchain.linker, &arguments);
     }
 
-    /// Links objects to a relocatable one.
+    /// Links objects to one relocatable object.
     pub(crate) fn combine(&self, objects: &[&str], object: &str) {
         let mut arguments = vec!["-r", "-o", object];
         arguments.extend(objects);
         self.run(self.toolchain.linker, &arguments);
     }
 
-    /// Links objects to a relocatable one as a script says.
+    /// Links objects to one relocatable object, using a linker script.
     pub(crate) fn link_module(&self, script: &str, objects: &[&str], module: &str) {
         let arguments = [&["-r", "-T", script, "-o", module], objects].concat();
         self.run(self.toolchain.linker, &arguments);
     }
 
-    /// Takes from an object what distributions take from the modules that they ship: debug information, FILE symbols.
+    /// Strips from an object what distributions strip from the modules that they ship: debug information, FILE symbols.
     pub(crate) fn strip(&self, object: &str, stripped: &str) {
         self.run("strip", &["--strip-debug", "-o", stripped, object]);
     }
@@ -176,7 +176,7 @@ impl Fixture {
         ElfFile::open(&self.path(name)).expect("a file that was just made")
     }
 
-    /// A copy of a file in memory, changed.
+    /// A changed copy of a file, in memory.
     pub(crate) fn changed(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> ElfFile {
         let mut bytes = std::fs::read(self.path(name)).expect("a file that was just made");
         change(&mut bytes);

@@ -1,4 +1,4 @@
-//! Functions to which a compiler gave one body. Test code only.
+//! Functions to which a compiler gave one common body. Test code only.
 
 use crate::fixture::X86_64;
 use crate::testing::{Builds, Kernel};
@@ -10,13 +10,13 @@ fn kernel() -> Kernel {
 
 const BODY: &str = "{ if (x > 9) log_it(x); return out(x, NUMBER) + log_it(x * 9); }";
 
-/// GCC folds functions only where it may put them in another order.
+/// GCC folds functions only if it may reorder them.
 fn two(original: &str, patched: &str) -> Builds {
     let flags = [X86_64.traced, &["-ftoplevel-reorder"]].concat();
     Builds::of(&X86_64, &flags, original, patched)
 }
 
-/// Two functions, the body of the second with this number, and their users.
+/// Two functions and their users; `number` is in the body of the second.
 fn unit(kind: &str, number: u32, users: &str) -> String {
     let body = |number: u32| BODY.replace("NUMBER", &number.to_string());
     format!(
@@ -40,7 +40,7 @@ fn replaced(builds: &Builds) -> Vec<String> {
 fn one_of_two_locals_is_changed_for_its_own_callers() {
     let builds = two(&unit("static", 6, ""), &unit("static", 8, ""));
     assert_eq!(replaced(&builds), ["b"], "not first, whose body second has had");
-    // The other one changes: the body goes on as that of the second.
+    // The other function changes: the body stays that of the second.
     let swapped =
         |text: String| text.replace("first", "other").replace("second", "first").replace("other", "second");
     let builds = two(&swapped(unit("static", 6, "")), &swapped(unit("static", 8, "")));

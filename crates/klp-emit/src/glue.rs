@@ -1,18 +1,18 @@
 //! The part of the module that kbuild compiles: the `klp_patch` arrays, the imports, and the Makefile.
 //!
-//! Owns generated text only. The text is GPL-2.0, as what is linked with the kernel must be. Compiled apart from the
-//! closure, because objtool refuses an object that was through it before; the two are linked afterwards.
+//! Owns only generated text. The text is GPL-2.0, as anything linked with the kernel must be. It is compiled apart from
+//! the closure, because objtool refuses an object that it has processed before; the two are linked afterwards.
 
 use std::fmt::Write;
 
 use crate::plan::{Plan, PlannedObject, VMLINUX};
 
-/// How the module behaves, and what it says of itself.
+/// The module's behaviour, and what it says about itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'o> {
-    /// True when it takes the place of every livepatch that is loaded (atomic replace).
+    /// True if the livepatch replaces all loaded livepatches (atomic replace).
     pub replace: bool,
-    /// What modinfo shows: key and text, in this order. Keys are words of C.
+    /// The entries for modinfo: key and text, in this order. Keys are C identifiers.
     pub info: &'o [(&'static str, String)],
 }
 
@@ -53,7 +53,7 @@ pub fn kbuild(name: &str) -> String {
     format!("# SPDX-License-Identifier: GPL-2.0\nobj-m := {name}.o\n{name}-y := {GLUE}.o\n")
 }
 
-/// New functions are weak references: modpost passes those over, and the link with the closure defines them.
+/// Declares new functions as weak references: modpost skips these, and the link with the closure defines them.
 fn aliases(text: &mut String, plan: &Plan) {
     for object in &plan.objects {
         for function in &object.functions {
@@ -70,7 +70,8 @@ fn aliases(text: &mut String, plan: &Plan) {
     text.push('\n');
 }
 
-/// References that make modpost record each import (dependency, version, namespace); module.lds drops the pointers.
+/// Makes references so that modpost records each import (dependency, version, namespace); module.lds drops the
+/// pointers.
 fn imports(text: &mut String, plan: &Plan) {
     for (n, import) in plan.imports.iter().enumerate() {
         let name = &import.name;
@@ -111,7 +112,7 @@ fn objects(text: &mut String, plan: &Plan) {
     text.push_str("\t{ }\n};\n\n");
 }
 
-/// A text inside the quotes of a string of C.
+/// A text in the form that stands between the quotes of a C string.
 fn c_string(text: &str) -> String {
     let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic() && !b"\"\\?".contains(&byte);
     text.bytes()
@@ -124,7 +125,7 @@ fn namespaces(text: &mut String, plan: &Plan) {
     names.sort_unstable();
     names.dedup();
     for name in names.iter().filter(|name| !name.is_empty()) {
-        // MODULE_IMPORT_NS() takes a string since 6.13 and a bare word before; this is what both become.
+        // MODULE_IMPORT_NS() takes a string since 6.13 and a bare word before; both become this line.
         let _ = writeln!(text, "MODULE_INFO(import_ns, \"{name}\");");
     }
 }

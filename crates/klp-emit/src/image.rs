@@ -1,6 +1,6 @@
-//! The kernel that will be patched: its vmlinux, its modules, its exports, and the positions of its symbols.
+//! The kernel to be patched: its vmlinux, its modules, its exports, and the positions of its symbols.
 //!
-//! Owns the one computation of `sympos`. Never looks at what klpx built.
+//! Owns the only computation of `sympos`. Never looks at klpx's own builds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::kallsyms::Kallsyms;
 use crate::locals::Locals;
 use crate::names::Names;
 
-/// Where objtool lists the landing pads that nothing needs.
+/// The section in which objtool lists unneeded landing pads.
 const SEALS: &[u8] = b".ibt_endbr_seal";
 /// The landing pad of x86_64.
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-/// The object name of the kernel proper in a livepatch.
+/// The name of the kernel proper in a livepatch.
 pub const VMLINUX: &str = "vmlinux";
 
-/// The files of the kernel that will be patched.
+/// The files of the kernel to be patched.
 pub struct Kernel {
     vmlinux: ElfFile,
     exports: Exports,
@@ -35,7 +35,7 @@ pub struct Kernel {
     modules: OnceLock<BTreeMap<String, Module>>,
     debug_directories: Vec<PathBuf>,
     debug_modules: OnceLock<BTreeMap<String, Module>>,
-    /// Files of modules that come before what lies in the directories.
+    /// Module files that take precedence over those in the directories.
     named: Vec<PathBuf>,
 }
 
@@ -51,10 +51,10 @@ impl Module {
 }
 
 impl Kernel {
-    /// Opens vmlinux and Module.symvers. Modules are looked for in `directories`, when one is asked for.
+    /// Opens vmlinux and Module.symvers. A module is searched in `directories` when it is requested.
     ///
     /// # Errors
-    /// When one of the two files can't be read.
+    /// Fails if one of the two files can't be read.
     pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<Kernel> {
         let vmlinux = ElfFile::open(vmlinux)?;
         let text = klpx_input::text(symvers)?;
@@ -71,14 +71,14 @@ impl Kernel {
         })
     }
 
-    /// The same kernel with directories of copies of its modules that still have what stripping took, such as those of
-    /// a debug package. They say which file a symbol comes from, and nothing else.
+    /// Adds directories with copies of the kernel's modules that were not stripped, such as those of a debug package.
+    /// The copies tell only from which file a symbol comes.
     pub fn with_debug_modules(mut self, directories: &[PathBuf]) -> Kernel {
         self.debug_directories = directories.to_vec();
         self
     }
 
-    /// The same kernel with an external module: its file, and the text of the Module.symvers that lists its exports.
+    /// Adds an external module: its file, and the text of the Module.symvers that lists its exports.
     ///
     /// # Errors
     /// `klpx::bad-symvers`.
@@ -93,15 +93,15 @@ impl Kernel {
         &self.vmlinux
     }
 
-    /// What the kernel and its modules export.
+    /// The exports of the kernel and its modules.
     pub fn exports(&self) -> &Exports {
         &self.exports
     }
 
-    /// Reads the image of `vmlinux` or of a module, by the name that the running kernel has for it.
+    /// Reads the image of `vmlinux` or of a module, by the running kernel's name for it.
     ///
     /// # Errors
-    /// `klpx::no-such-module`, or when the file is damaged.
+    /// `klpx::no-such-module`, or an error for a damaged file.
     pub fn image(&self, object: &str) -> Result<Image<'_>> {
         if object == VMLINUX {
             Image::read(&self.vmlinux, VMLINUX)
@@ -118,13 +118,13 @@ impl Kernel {
         }
     }
 
-    /// A module's copy that was not stripped, if there is one.
+    /// The unstripped copy of a module, if there is one.
     fn debug_copy(&self, name: &str) -> Option<Result<ElfFile>> {
         let modules = self.debug_modules.get_or_init(|| find_modules(&self.debug_directories));
         modules.get(name).map(|module| ElfFile::open(&module.path))
     }
 
-    /// Every module: its name and file.
+    /// All modules, by name and file.
     pub fn modules(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.found_modules().iter().map(|(name, module)| (name.as_str(), module.path.as_path()))
     }
@@ -157,7 +157,7 @@ fn list(directories: &[PathBuf]) -> String {
     directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The kernel's name for a module file, compressed or not: its stem, with `-` as `_` (scripts/Makefile.lib,
+/// The kernel's name for a module file, compressed or not: the file's stem with `_` for `-` (scripts/Makefile.lib,
 /// KBUILD_MODNAME).
 pub fn module_name(path: &Path) -> String {
     let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
@@ -165,8 +165,8 @@ pub fn module_name(path: &Path) -> String {
     name.strip_suffix(".ko").or_else(|| name.strip_suffix(".o")).unwrap_or(name).replace('-', "_")
 }
 
-/// Every `.ko` below the directories, compressed or not, and every `.o` that has a `.mod` beside it (kbuild's mark of a module), by name.
-/// The first directory wins, `.ko` before `.o`, then the path that sorts first.
+/// All `.ko` files below the directories, compressed or not, and all `.o` files with a `.mod` beside them (kbuild's
+/// mark of a module), by name. The first directory wins, then `.ko` over `.o`, then the path that sorts first.
 fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
     let mut found: BTreeMap<String, (usize, bool, PathBuf)> = BTreeMap::new();
     for (rank, directory) in directories.iter().enumerate() {
@@ -191,15 +191,15 @@ fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
 /// One line of Module.symvers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// Checksum of the type; 0 without CONFIG_MODVERSIONS.
+    /// The checksum of the type; 0 without CONFIG_MODVERSIONS.
     pub crc: u32,
-    /// `vmlinux`, or the name that the running kernel has for the exporting module.
+    /// `vmlinux`, or the running kernel's name for the exporting module.
     pub object: String,
-    /// Path of the exporting module in the build tree, without `.ko`.
+    /// The exporting module's path in the build tree, without `.ko`.
     pub path: String,
     /// True for `EXPORT_SYMBOL_GPL`.
     pub gpl: bool,
-    /// The namespace, empty for none. `module:a,b` is open to the modules `a` and `b` only.
+    /// The namespace, empty for none. `module:a,b` is open only to the modules `a` and `b`.
     pub namespace: String,
 }
 
@@ -210,8 +210,8 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Reads the text of a Module.symvers (scripts/mod/modpost.c, read_dump): five fields with tabs between them, of
-    /// which the namespace may be empty.
+    /// Reads the text of a Module.symvers (scripts/mod/modpost.c, read_dump): five fields separated by tabs, of which
+    /// the namespace may be empty.
     ///
     /// # Errors
     /// `klpx::bad-symvers`.
@@ -227,7 +227,7 @@ impl Exports {
         Ok(Exports { by_name })
     }
 
-    /// The export of a name.
+    /// The export with this name.
     pub fn get(&self, name: &str) -> Option<&Export> {
         self.by_name.get(name)
     }
@@ -237,7 +237,7 @@ impl Exports {
         self.by_name.len()
     }
 
-    /// True when nothing is exported.
+    /// Returns true if nothing is exported.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
@@ -258,32 +258,32 @@ fn parse_export(line: &str) -> Option<(String, Export)> {
     Some((name.to_owned(), Export { crc, object, path: path.to_owned(), gpl, namespace }))
 }
 
-/// A symbol as a livepatch must name it.
+/// The name and position by which a livepatch must refer to a symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The name that the running kernel compares with.
+    /// The name with which the running kernel compares.
     pub name: String,
-    /// 0 when the name is unique in its object, else which of them, from 1.
+    /// 0 for a name that is unique in its object, otherwise the position from 1.
     pub sympos: u32,
 }
 
-/// What a place of an image refers to.
+/// The target of a place in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
     /// An address of the image.
     At(u64),
-    /// A symbol that the image does not define, and bytes from it.
+    /// A symbol that the image does not define, and an offset in bytes.
     Undefined(SymbolId, i64),
 }
 
-/// One object of the kernel: a linked vmlinux, or a module.
+/// One kernel object: a linked vmlinux, or a module.
 ///
-/// Addresses are those of the linked image. In a module, whose sections have none yet, a section's address is its
-/// number shifted left by 32.
+/// Addresses are those of the linked image. A module's sections have no addresses yet: there, a section's address is
+/// its number shifted left by 32.
 pub struct Image<'k> {
     /// The file's tables.
     pub elf: Elf<'k>,
-    /// Its architecture.
+    /// The file's architecture.
     pub arch: Arch,
     object: String,
     path: String,
@@ -299,10 +299,10 @@ pub struct Image<'k> {
 }
 
 impl<'k> Image<'k> {
-    /// Reads the image of an object.
+    /// Reads the image of a kernel object.
     ///
     /// # Errors
-    /// When the file is damaged, of an unknown machine, or has no symbol table.
+    /// Fails if the file is damaged, is for an unknown machine, or has no symbol table.
     pub fn read(file: &'k ElfFile, object: &str) -> Result<Image<'k>> {
         let elf = file.parse()?;
         let arch = Arch::of_machine(elf.machine())?;
@@ -346,7 +346,7 @@ impl<'k> Image<'k> {
         self.loaded.sort_by_key(|&id| (self.bases[id.index()], id));
     }
 
-    /// The pointers that a relocatable arm64 kernel fills in when it starts: the image holds zeroes there
+    /// Finds the pointers that a relocatable arm64 kernel fills in when it starts. The image holds zeroes there
     /// (arch/arm64/Makefile, --no-apply-dynamic-relocs).
     fn index_relative(&mut self) {
         if !self.linked || self.arch != Arch::Arm64 {
@@ -360,7 +360,7 @@ impl<'k> Image<'k> {
         self.relative.sort_unstable();
     }
 
-    /// The address that the starting kernel writes at a place, if it writes one there.
+    /// The address that the starting kernel writes at a place, if any.
     pub(crate) fn pointer_at(&self, place: u64) -> Option<u64> {
         let n = self.relative.binary_search_by_key(&place, |&(at, _)| at).ok()?;
         Some(self.relative[n].1)
@@ -389,12 +389,12 @@ impl<'k> Image<'k> {
         &self.object
     }
 
-    /// The path it was read from.
+    /// The path of the file.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// True for a vmlinux with final addresses, false for a module.
+    /// Returns true for a vmlinux with final addresses, false for a module.
     pub fn is_linked(&self) -> bool {
         self.linked
     }
@@ -404,34 +404,34 @@ impl<'k> Image<'k> {
         &self.files
     }
 
-    /// Its locals by file.
+    /// The image's locals by file.
     pub(crate) fn locals(&self) -> &Locals {
         self.locals.get_or_init(|| Locals::read(&self.elf, |id| self.is_global(id)))
     }
 
-    /// The file that a local symbol comes from, as far as the object, or a copy of it that was not stripped, tells.
+    /// The file from which a local symbol comes, if the object or its unstripped copy tells.
     pub fn file_of(&self, id: SymbolId) -> Option<&[u8]> {
         self.locals().file_of(id)
     }
 
-    /// True when ThinLTO promoted locals of some file to globals.
+    /// Returns true if ThinLTO promoted locals of some file to globals.
     pub(crate) fn has_promoted(&self) -> bool {
         self.elf.any_name_contains(name::PROMOTED)
     }
 
-    /// Every symbol of this name, defined or not, in symbol table order.
+    /// All symbols with this name, defined or not, in symbol table order.
     pub fn named(&self, name: &[u8]) -> impl Iterator<Item = SymbolId> + use<'_, 'k> {
         self.names.get(name, |n| self.elf.symbol_name(SymbolId(n))).map(SymbolId)
     }
 
-    /// True for a symbol that other objects of the link could see: a global one, or one that the final link made
-    /// local because it was hidden (every C symbol of an LTO build).
+    /// Returns true for a symbol that other objects of the link could see: a global, or a symbol that the final link
+    /// made local because it was hidden (every C symbol of an LTO build).
     pub fn is_global(&self, id: SymbolId) -> bool {
         let hidden = matches!(self.elf.symbol(id).st_other.0 & 3, 1 | 2);
         self.elf.symbol_binding(id) != elf::STB_LOCAL.0 || hidden
     }
 
-    /// The one global symbol of this name.
+    /// The only global symbol with this name.
     pub fn global(&self, name: &[u8]) -> Option<SymbolId> {
         self.named(name).find(|&id| self.is_global(id))
     }
@@ -452,19 +452,19 @@ impl<'k> Image<'k> {
         self.bases[id.index()]
     }
 
-    /// Every named symbol at an address.
+    /// All named symbols at an address.
     pub fn at(&self, address: u64) -> impl Iterator<Item = SymbolId> + '_ {
         let start = self.by_address.partition_point(|&(a, _)| a < address);
         self.by_address[start..].iter().take_while(move |&&(a, _)| a == address).map(|&(_, id)| id)
     }
 
-    /// The address of the first symbol that lies behind this one.
+    /// The address of the first symbol after this address.
     pub fn next_symbol(&self, address: u64) -> Option<u64> {
         let next = self.by_address.partition_point(|&(a, _)| a <= address);
         self.by_address.get(next).map(|&(a, _)| a)
     }
 
-    /// The function that holds an address: where it begins, and one past its end.
+    /// The function that contains an address: its start, and one past its end.
     pub(crate) fn function_at(&self, address: u64) -> Option<(u64, u64)> {
         let after = self.by_address.partition_point(|&(a, _)| a <= address);
         let is_function = |&&(_, id): &&(u64, SymbolId)| {
@@ -475,7 +475,7 @@ impl<'k> Image<'k> {
         (address < end).then_some((start, end))
     }
 
-    /// The end of the last function that ends at an address or before it, and begins before it.
+    /// The end of the last function that begins before an address, if the function ends at or before the address.
     pub(crate) fn function_before(&self, address: u64) -> Option<u64> {
         let after = self.by_address.partition_point(|&(a, _)| a < address);
         let is_function = |&&(_, id): &&(u64, SymbolId)| {
@@ -485,7 +485,7 @@ impl<'k> Image<'k> {
         Some(start.saturating_add(self.elf.symbol_size(id))).filter(|end| *end <= address)
     }
 
-    /// A symbol and an offset for an address, for people.
+    /// An address as symbol and offset, for people.
     pub fn describe(&self, address: u64) -> String {
         let n = self.by_address.partition_point(|&(a, _)| a <= address);
         let known = self.by_address[..n].iter().rev().find(|&&(_, id)| {
@@ -503,7 +503,7 @@ impl<'k> Image<'k> {
         String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned()
     }
 
-    /// The loaded section that holds an address.
+    /// The loaded section that contains an address.
     pub fn section_of(&self, address: u64) -> Option<SectionId> {
         let after = self.loaded.partition_point(|&id| self.bases[id.index()] <= address);
         let id = *self.loaded.get(after.checked_sub(1)?)?;
@@ -534,7 +534,7 @@ impl<'k> Image<'k> {
         Some(self.elf.section_bytes(section).get(offset..).unwrap_or(&[]))
     }
 
-    /// The relocations of a module between two addresses of one section, if the file holds them in order.
+    /// The relocations of a module in a range of one section, if the file has them in order.
     pub fn relocations(&self, start: u64, length: u64) -> &[Rela] {
         if self.linked {
             return &[];
@@ -547,7 +547,7 @@ impl<'k> Image<'k> {
         all.get(first..last).unwrap_or(&[])
     }
 
-    /// What a relocation of a module refers to, its addend included.
+    /// The target of a module's relocation, including the addend.
     pub fn target(&self, rela: &Rela) -> Option<Location> {
         let symbol = self.elf.rela_symbol(rela)?;
         let addend = rela.r_addend.get(LE);
@@ -557,19 +557,19 @@ impl<'k> Image<'k> {
         }
     }
 
-    /// How a livepatch must name a symbol: the name that the kernel compares with, and which of its bearers it is.
+    /// The name and position by which a livepatch must refer to a symbol.
     ///
-    /// For vmlinux the order is that of kallsyms, for a module that of its symbol table (kernel/livepatch/core.c,
-    /// klp_find_object_symbol).
+    /// Positions count in the order of kallsyms for vmlinux, and in the order of the symbol table for a module
+    /// (kernel/livepatch/core.c, klp_find_object_symbol).
     ///
     /// # Errors
-    /// `klpx::not-in-kallsyms` when the running kernel has no such name; `klpx::moving-symbol` when a module's
-    /// position changes after its init.
+    /// `klpx::not-in-kallsyms` if the running kernel has no such name; `klpx::moving-symbol` if a module's position
+    /// changes after its init.
     pub fn position(&self, symbol: SymbolId) -> Result<Position> {
         if self.linked { self.position_in_kallsyms(symbol) } else { self.position_in_module(symbol) }
     }
 
-    /// The kernel's symbols as it searches them.
+    /// The kernel's symbols in the form that it searches.
     pub(crate) fn kallsyms(&self) -> Result<&Kallsyms> {
         let table = self.kallsyms.get_or_init(|| Kallsyms::read(self));
         table.as_ref().map_err(Failure::clone)
@@ -587,7 +587,7 @@ impl<'k> Image<'k> {
 
     fn position_in_module(&self, symbol: SymbolId) -> Result<Position> {
         let name = self.elf.symbol_name(symbol);
-        // FILE symbols count as well: the kernel compares names only.
+        // FILE symbols also count: the kernel compares only names.
         let files = self.files.iter().copied().filter(|&id| self.elf.symbol_name(id) == name);
         let mut all: Vec<SymbolId> = (self.named(name).chain(files))
             .filter(|&id| self.elf.definition(id) != Definition::Undefined)
@@ -604,7 +604,7 @@ impl<'k> Image<'k> {
         }
     }
 
-    /// The address of the symbol that a livepatch names so.
+    /// The address of the symbol to which a livepatch refers by this name and position.
     pub(crate) fn placed(&self, name: &str, sympos: u32) -> Option<u64> {
         let n = sympos.saturating_sub(1) as usize;
         if self.linked {
@@ -616,13 +616,13 @@ impl<'k> Image<'k> {
         self.address(*all.get(n)?)
     }
 
-    /// True for a kernel that takes the landing pads of functions away whose address nobody has (CONFIG_X86_KERNEL_IBT,
-    /// apply_seal_endbr in arch/x86/kernel/alternative.c).
+    /// Returns true for a kernel that removes the landing pads of functions whose address is not taken
+    /// (CONFIG_X86_KERNEL_IBT, apply_seal_endbr in arch/x86/kernel/alternative.c).
     pub(crate) fn seals_functions(&self) -> bool {
         self.linked && self.elf.section_by_name(SEALS).is_some()
     }
 
-    /// True for code without a landing pad, or with one that is taken away.
+    /// Returns true for code whose landing pad is missing or is removed.
     pub(crate) fn is_sealed(&self, address: u64) -> bool {
         let Some(section) = self.section_of(address) else { return false };
         let code = self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
@@ -630,7 +630,7 @@ impl<'k> Image<'k> {
         code && (!begins || self.seals().any(|sealed| sealed == address))
     }
 
-    /// The landing pads that are taken away: distances from their own places.
+    /// The addresses of landing pads that are removed. The table holds distances from its own places.
     fn seals(&self) -> impl Iterator<Item = u64> + '_ {
         let section = self.elf.section_by_name(SEALS);
         let start = section.map_or(0, |section| self.section_address(section));

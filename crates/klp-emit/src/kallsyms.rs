@@ -1,12 +1,13 @@
-//! The symbol table that the running kernel searches, read from the tables that kallsyms put into its image.
+//! The symbol table that the running kernel searches, read from kallsyms' tables in the image.
 //!
-//! Owns which names the kernel knows and in which order it finds equal ones. Reading the image's own tables avoids
-//! every rule about what a kernel version leaves out; those rules (scripts/mksysmap) serve only an image without them.
+//! Owns which names the kernel knows, and the order in which it finds equal ones. Because the image's own tables are
+//! read, no rule is needed about what a kernel version leaves out. Such rules (scripts/mksysmap) serve only for an
+//! image without the tables.
 //!
-//! Format: scripts/kallsyms.c and kernel/kallsyms.c. Names are strings of tokens with a length of one or two bytes
-//! before them; the first character is nm's type letter. Offsets have three forms, and a form is taken only when its
-//! addresses are those of the symbol table: relative to their own place (7.2), relative to `kallsyms_relative_base`,
-//! and the same with non-negative offsets for absolute per-cpu symbols (x86_64 before 6.15).
+//! Format: scripts/kallsyms.c and kernel/kallsyms.c. A name is a string of tokens, preceded by its length in one or two
+//! bytes; its first character is nm's type letter. Offsets have three forms: relative to their own place (7.2),
+//! relative to `kallsyms_relative_base`, and relative to the base with non-negative offsets for absolute per-cpu
+//! symbols (x86_64 before 6.15). A form is accepted only if its addresses match the symbol table.
 //!
 //! The format, with a dump: `docs/formats/kallsyms.md`.
 
@@ -34,9 +35,9 @@ struct Entry {
     length: u32,
 }
 
-/// The longest name, its type's letter before it: KSYM_NAME_LEN (include/linux/kallsyms.h) counts a NUL.
+/// The longest name including the type letter: KSYM_NAME_LEN (include/linux/kallsyms.h) counts a NUL.
 const NAME: usize = 512;
-/// The longest text of all names. A kernel of a distribution has a thirtieth of it.
+/// The longest text of all names. A distribution's kernel has a thirtieth of this size.
 const TEXT: usize = 256 << 20;
 
 /// The suffix that ThinLTO puts on a promoted name.
@@ -90,19 +91,20 @@ impl Kallsyms {
         self.names = names;
     }
 
-    /// The name as the kernel compares it with one that a livepatch gives.
+    /// The part of a name that the kernel compares with a livepatch's name.
     pub(crate) fn seen_name<'n>(&self, name: &'n [u8]) -> &'n [u8] {
         if self.strips_promoted { stripped(name) } else { name }
     }
 
-    /// The addresses of every symbol of this (seen) name, in the order in which the kernel finds them.
+    /// The addresses of all symbols with this (seen) name, in the order in which the kernel finds them.
     pub(crate) fn addresses<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
         self.names
             .get(name, |n| self.seen_name(self.raw_name(n as usize)))
             .map(|n| self.entries[n as usize].address)
     }
 
-    /// What scripts/mksysmap and scripts/kallsyms.c keep of a symbol table, for an image without kallsyms tables.
+    /// The symbols that scripts/mksysmap and scripts/kallsyms.c keep of a symbol table, for an image without kallsyms
+    /// tables.
     fn by_rules(image: &Image<'_>) -> Kallsyms {
         let mut kept: Vec<(u64, &[u8])> = (image.elf.symbol_ids())
             .filter(|&id| image.elf.symbol_type(id) < elf::STT_SECTION.0)
@@ -119,7 +121,7 @@ impl Kallsyms {
     }
 }
 
-/// Beginnings of names that scripts/mksysmap (7.2) leaves out, as far as an x86_64 or arm64 vmlinux has them.
+/// Prefixes of names that scripts/mksysmap (7.2) leaves out, limited to those in an x86_64 or arm64 vmlinux.
 const LEFT_OUT: [&[u8]; 13] = [
     b"$",
     b".L",
@@ -136,7 +138,7 @@ const LEFT_OUT: [&[u8]; 13] = [
     b"__mod_device_table__",
 ];
 
-/// Where the image holds the tables; each slice reaches to the end of its section.
+/// The tables in the image; each slice extends to the end of its section.
 struct Tables<'k> {
     count: usize,
     names: &'k [u8],
@@ -227,7 +229,7 @@ impl<'k> Tables<'k> {
         })
     }
 
-    /// True when a sample of names spread over the table stands at the addresses that the symbol table gives.
+    /// Returns true if a sample of names, spread over the table, has the addresses that the symbol table gives.
     fn fits(&self, form: Form, image: &Image<'_>, table: &Kallsyms) -> bool {
         let step = (self.count / 257).max(1);
         let mut tried = 0;
@@ -245,8 +247,8 @@ impl<'k> Tables<'k> {
         tried > 0
     }
 
-    /// Whether this kernel compares names without `.llvm.<hash>`: its table by name is then sorted so. A table that
-    /// both orders fit is of a kernel in which it makes no difference, or one that keeps the names (6.1, 6.11 on).
+    /// Returns true if this kernel compares names without `.llvm.<hash>`: its table by name is then sorted that way. If
+    /// both orders fit the table, either order gives the same result, or the kernel keeps the names (6.1, 6.11 on).
     fn sorted_by_stripped_name(&self, table: &Kallsyms) -> bool {
         let Some(by_name) = self.by_name else { return false };
         let mut previous: Option<usize> = None;
@@ -307,8 +309,8 @@ mod tests {
     /// Four functions in address order.
     const FUNCTIONS: [&str; 4] = ["f.llvm.9", "f", "g", "f"];
 
-    /// An image of those functions with kallsyms tables: one token a character, in the given order by name. The
-    /// second `f` is of another file, right behind.
+    /// An image of these functions with kallsyms tables: one token per character, with `by_name` as the order by name.
+    /// The second `f` is from another file, directly after the others.
     fn source(offset: &str, by_name: [u8; 4], count: u32) -> String {
         let mut text = String::from(".text\n.globl _text\n_text: .skip 16\n");
         let (mut names, mut offsets) = (String::new(), String::new());

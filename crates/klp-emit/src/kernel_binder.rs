@@ -1,6 +1,6 @@
-//! Names for the emitter from the kernel to be patched: the bindings of each object, the exports, the images.
+//! Binds names for the emitter in the kernel to be patched, by the bindings of each object, the exports and the images.
 //!
-//! Owns no matching of its own; see `bind` for that.
+//! Does no matching itself; see `bind`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::bind::Binding;
 use crate::image::{Image, Kernel, VMLINUX};
 use crate::plan::{Binder, Bound, Export};
 
-/// A [`Binder`] over the kernel's own files.
+/// A [`Binder`] that uses the kernel's own files.
 pub struct KernelBinder<'a> {
     kernel: &'a Kernel,
     vmlinux: &'a Image<'a>,
@@ -24,21 +24,21 @@ pub struct KernelBinder<'a> {
 }
 
 impl<'a> KernelBinder<'a> {
-    /// Over the bindings of every unit to be patched; `vmlinux` is needed even when only modules are.
+    /// A binder for the bindings of all units to be patched; `vmlinux` is needed even if only modules are patched.
     pub fn new(kernel: &'a Kernel, vmlinux: &'a Image<'a>, bindings: &'a [Binding<'a>]) -> KernelBinder<'a> {
         let images = bindings.iter().map(Binding::image).chain([vmlinux]);
         let images = images.map(|image| (image.object(), image)).collect();
         KernelBinder { kernel, vmlinux, images, bindings }
     }
 
-    /// The binding of a unit, by its original build.
+    /// The binding of a unit, found by the unit's original build.
     fn of_unit(&self, original: &Object<'_>) -> Option<&'a Binding<'a>> {
         let same = |binding: &&Binding<'a>| std::ptr::addr_eq(binding.witness(), original);
         self.bindings.iter().find(same)
     }
 
-    /// What a promoted name of klpx's build, which has another hash in the kernel, is there: as some unit binds the
-    /// name, or else another name with that hash.
+    /// The kernel's symbol for a promoted name of klpx's build, which has another hash in the kernel: found by a unit
+    /// that binds the name, or else by another name with the same hash.
     fn promoted(&self, object: &str, name: &str) -> Option<Result<Bound, Diagnosis>> {
         let hash = promotion(name.as_bytes())?;
         let of_object = || self.bindings.iter().filter(|binding| binding.image().object() == object);

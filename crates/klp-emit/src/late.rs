@@ -1,11 +1,11 @@
-//! What a livepatch of a module has of special sections that the loader reads before the module may be there. Test code
+//! Special sections of a module's livepatch that the loader reads when the module may not be loaded yet. Test code
 //! only.
 
 use klpx_normalize::elf::ElfFile;
 
 use crate::testing::{Builds, Kernel};
 
-/// The kernel: `other`, `key` and their like are the module's, `plain` and `_printk` are exported.
+/// The kernel: `other`, `key` and similar names belong to the module, `plain` and `_printk` are exported.
 fn kernel(defined: &[&'static str]) -> Kernel {
     let defined = [&["other"], defined].concat();
     Kernel { exports: vec!["__fentry__", "plain", "_printk"], defined, ..Kernel::default() }
@@ -18,7 +18,7 @@ fn builds(code: &str) -> Builds {
     Builds::new(&text(1), &text(2))
 }
 
-/// How many bytes a section of the emitted object has, and the codes of what is told.
+/// The size of a section of the emitted object in bytes, and the codes of the warnings.
 fn emitted(builds: &Builds, object: &str, kernel: &Kernel, section: &str) -> (u64, Vec<&'static str>) {
     let emitted = builds.emit(object, kernel).expect("a livepatch");
     let told = emitted.plan.warnings.iter().map(|told| told.code).collect();

@@ -1,4 +1,4 @@
-//! From the changed functions of a build to a livepatch module: closure, relocatable object, glue, livepatch
+//! Makes a livepatch module from the changed functions of a build: closure, relocatable object, glue, livepatch
 //! relocations and symbols.
 //!
 //! Never builds a kernel and never spawns a process: the build driver compiles the glue and links.

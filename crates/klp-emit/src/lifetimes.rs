@@ -1,4 +1,4 @@
-//! What a running kernel no longer has, and a livepatch can't change or refer to. Test code only.
+//! Items that a running kernel has freed, and that a livepatch can't change or refer to. Test code only.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +27,9 @@ fn a_removal_function_of_what_is_built_in_is_left_out() {
     let module = builds.emit("vmlinux", &kernel()).expect("a livepatch");
     let replaced: Vec<_> = module.plan.objects[0].functions.iter().map(|one| one.old.name.as_str()).collect();
     assert_eq!(replaced, ["probe"]);
-    // A module has the function until it is removed, and ftrace can't reach it.
+    // A module has the function until the module is removed, and ftrace can't reach it.
     assert_eq!(builds.codes("raid1", &kernel()), ["klpx::not-traceable"]);
-    // Alone, there is nothing to do.
+    // Without another change, there is nothing to do.
     let alone = Builds::new(&text("1", ""), &text("2", ""));
     assert_eq!(alone.codes("vmlinux", &kernel()).len(), 1);
 }
@@ -43,7 +43,7 @@ fn a_function_that_is_kept_from_now_on_is_new() {
         )
     };
     let builds = Builds::new(&text(INIT, "out"), &text("__attribute__((noinline))", "setup"));
-    // `boot` calls another function now, though nobody edited it: it ran.
+    // `boot` now calls another function, although the patch does not edit it: `boot` has run.
     let edited = BTreeSet::new();
     let made = builds.with("vmlinux", |units| {
         let units = [Unit { edited: Some(&edited), ..units[0] }];

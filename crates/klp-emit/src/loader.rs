@@ -1,4 +1,4 @@
-//! What a module loader, or the boot of a kernel, has to find. Test code only.
+//! Data that a module loader or the kernel's boot has to find. Test code only.
 
 use crate::testing::{Builds, Kernel};
 
@@ -12,7 +12,7 @@ fn kernel() -> Kernel {
 
 #[test]
 fn new_data_that_the_loader_must_set_up_is_refused() {
-    // What DEFINE_STATIC_SRCU() of include/linux/srcutree.h leaves in a module, and others of the kind.
+    // The data that DEFINE_STATIC_SRCU() of include/linux/srcutree.h leaves in a module, and similar data.
     for section in ["___srcu_struct_ptrs", ".init_array", "__bpf_raw_tp_map"] {
         let original =
             "struct domain { long n[4]; }; extern int lock(struct domain *); extern void work(int);

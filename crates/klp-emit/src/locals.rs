@@ -1,5 +1,5 @@
-//! The local symbols of a symbol table by the file that they come from: a FILE symbol stands before the locals of its
-//! file. Owns the grouping only; a file's name is its base name, so several groups may share one.
+//! The local symbols of a symbol table, grouped by their file: a FILE symbol stands before the locals of its file. Owns
+//! only the grouping. A file's name is its base name, so several groups may share a name.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ struct Group {
     locals: Range<usize>,
 }
 
-/// Local symbols by file. Group 0 holds those that no FILE symbol stands before.
+/// Local symbols by file. Group 0 holds those before the first FILE symbol.
 pub(crate) struct Locals {
     groups: Vec<Group>,
     symbols: Vec<SymbolId>,
@@ -23,10 +23,10 @@ pub(crate) struct Locals {
     by_name: BTreeMap<Box<[u8]>, Vec<usize>>,
 }
 
-/// The group of a symbol that is no local.
+/// The group of a symbol that is not a local.
 const NONE: u32 = u32::MAX;
 
-/// True for a symbol that takes part in matching: code, data or a label with a name of its own.
+/// Returns true for a symbol that takes part in matching: code, data or a label with a name of its own.
 pub(crate) fn takes_part(elf: &Elf<'_>, id: SymbolId) -> bool {
     let (kind, name) = (elf.symbol_type(id), elf.symbol_name(id));
     kind < elf::STT_SECTION.0 && !matches!(name, [] | [b'$', ..]) && prefix_mark(name).is_none()
@@ -49,8 +49,8 @@ impl Locals {
         Locals::of_groups(groups, elf.symbol_count())
     }
 
-    /// The locals of a symbol table that lost its FILE symbols, by those of a copy that has them: the same names at the
-    /// same places of sections of the same names.
+    /// The locals of a symbol table that lost its FILE symbols, grouped by a copy that has them: equal names at equal
+    /// places in sections of equal names match.
     pub(crate) fn by_copy(elf: &Elf<'_>, is_global: impl Fn(SymbolId) -> bool, copy: &Elf<'_>) -> Locals {
         type Key<'d> = (&'d [u8], &'d [u8], u64, u64);
         fn key<'d>(elf: &Elf<'d>, id: SymbolId) -> Option<Key<'d>> {
@@ -88,12 +88,12 @@ impl Locals {
         locals
     }
 
-    /// How many groups there are.
+    /// The number of groups.
     pub(crate) fn count(&self) -> usize {
         self.groups.len()
     }
 
-    /// True when the table says where locals come from.
+    /// Returns true if the table tells from which files locals come.
     pub(crate) fn has_files(&self) -> bool {
         self.groups.len() > 1
     }
@@ -108,13 +108,13 @@ impl Locals {
         self.group_of.get(id.index()).filter(|&&group| group != NONE).map(|&group| group as usize)
     }
 
-    /// The name of the file that a local comes from.
+    /// The name of the file from which a local comes.
     pub(crate) fn file_of(&self, id: SymbolId) -> Option<&[u8]> {
         let group = self.group_of(id).filter(|&group| group > 0)?;
         Some(&self.groups[group].name)
     }
 
-    /// Group numbers by file name, in order.
+    /// Group numbers by file name, in ascending order.
     pub(crate) fn by_name(&self) -> &BTreeMap<Box<[u8]>, Vec<usize>> {
         &self.by_name
     }

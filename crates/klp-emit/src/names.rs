@@ -1,4 +1,4 @@
-//! A hash index from names to everything that has the name, in the order of insertion. Holds no names itself.
+//! A hash index from a name to all indices with this name, in the order of insertion. Holds no names itself.
 
 use std::hash::BuildHasher;
 
@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 
 const END: u32 = u32::MAX;
 
-/// Name to indices. The caller gives the function from an index to its name.
+/// Maps a name to indices. The caller supplies the function from an index to its name.
 #[derive(Default)]
 pub(crate) struct Names {
     table: HashTable<(u32, u32)>,
@@ -23,7 +23,7 @@ impl Names {
         Names { table: HashTable::with_capacity(count), next: vec![END; count] }
     }
 
-    /// Adds index `n` under its name. Each index once.
+    /// Adds index `n` under its name. Each index may be added only once.
     pub(crate) fn insert<'n>(&mut self, n: u32, name_of: impl Fn(u32) -> &'n [u8]) {
         let name = name_of(n);
         let hash_of = |&(first, _): &(u32, u32)| hash(name_of(first));
@@ -40,7 +40,7 @@ impl Names {
         }
     }
 
-    /// Every index of a name, in the order in which they were added.
+    /// All indices of a name, in the order of insertion.
     pub(crate) fn get<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Bearers<'_> {
         let found = self.table.find(hash(name), |&(first, _)| name_of(first) == name);
         Bearers { next: &self.next, at: found.map_or(END, |&(first, _)| first) }

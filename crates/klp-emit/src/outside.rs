@@ -1,4 +1,4 @@
-//! Where references that lead out of the module are found, and how far from there they lead. Test code only.
+//! How references that lead out of the module are found, and at which distance from the symbol. Test code only.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn export(module: &str, namespace: &str) -> Export {
     Export { module: some(module, "vmlinux"), gpl: true, namespace: some(namespace, "") }
 }
 
-/// What a change of a unit of `object` refers to outside, with the distances; or what it is refused for.
+/// The references of a changed unit of `object` to the outside, with their distances; or the codes of its refusals.
 fn outside(
     object: &str,
     kernel: &Kernel,
@@ -70,7 +70,7 @@ const NEAR: &str =
 const AWAY: &str = "extern int away(int); int f(int x) { return away(x) * NUMBER; }";
 const NEWLY: &str = "extern int away(int); int f(int x) { return USE(x) * NUMBER; }";
 
-/// Object, unit, an export, names that the object has, and what is referred to.
+/// Object, unit, an export, names that the object defines, and the expected references.
 type Case<'c> = (&'c str, &'c str, Option<(&'static str, Export)>, &'c [&'static str], Vec<String>);
 
 #[test]
@@ -132,7 +132,7 @@ fn a_namespace_is_imported_with_the_name() {
     }
 }
 
-/// A function with an entry of its own inside, and a place inside that has only a label of the assembler.
+/// A function with an entry of its own inside, and a place inside that only has a label of the assembler.
 const ENTRIES: &str = "
 asm(\".pushsection .text.many,\\\"ax\\\"\\n.globl many\\n.type many,@function\\nmany: nop\\n.skip 7,0x90\\n\"
     \".globl inside\\n.type inside,@function\\ninside: MORE nop\\nret\\n.size many,.-many\\n.size inside,.-inside\\n.popsection\");
@@ -156,13 +156,13 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
         ("f(x)", klp("f", 0)),
         ("numbers[3]", klp("numbers", 12)),
         ("elsewhere[5]", klp("elsewhere", 20)),
-        // A place that has no name of its own comes along with its function.
+        // A place without a name of its own is copied with its function.
         ("((volatile char *)f)[3]", vec![]),
         ("*(volatile char *)__func__", vec![]),
     ];
     let kernel = Kernel { exports: vec!["__fentry__"], defined: vec!["elsewhere"], ..Kernel::default() };
     let text = |what: &str| ENTRIES.replace("MORE", "").replace("WHAT", what);
-    // What is used stays out of line, as in a kernel of many files.
+    // `f` stays out of line, as in a kernel of many files.
     let text = |what: &str| {
         text(what).replace("int f(int x) { return x; }", "__attribute__((noipa)) int f(int x) { return x; }")
     };
@@ -173,7 +173,7 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
             "{what}"
         );
     }
-    // An alias that is exported is imported by its own name.
+    // An exported alias is imported by its own name.
     let exported = BTreeMap::from([("named", export("vmlinux", ""))]);
     let kernel = Kernel { exported, ..kernel };
     let found = outside("vmlinux", &kernel, &text("0"), &text("named(x)"));
@@ -190,7 +190,7 @@ fn an_entry_that_only_the_patch_has_is_known_by_its_place() {
              extern int many(int), {what}(int); int g(int x) {{ return {what}(x); }}"
         )
     };
-    // At the entry of `many` it is `many`; inside it is nothing that the kernel has a name for.
+    // A name at the entry of `many` stands for `many`; at a place inside, the kernel has no name for it.
     let at_entry = text("fresh").replace("many: ", ".globl fresh\\n.type fresh,@function\\nfresh: many: ");
     let inside = text("fresh").replace("behind: ", ".globl fresh\\n.type fresh,@function\\nfresh: ");
     let found = outside(
@@ -238,14 +238,14 @@ fn a_branch_to_a_plain_number_keeps_it() {
     let elf = file.parse().expect("an object");
     let code = elf.section_by_name(b".text").expect("code");
     let plain = elf.relocations(code).iter().filter(|rela| rela.r_sym(LE, false) == 0);
-    // From behind the field, as the processor counts.
+    // The processor counts from the end of the field.
     assert_eq!(plain.map(|rela| rela.r_addend.get(LE)).collect::<Vec<_>>(), [0x1230 - 4]);
 }
 
 #[test]
 fn an_entry_inside_is_not_what_else_has_its_name() {
     let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
-    // `many` with an entry `inside` in the patched build; in the original the name is another thing's.
+    // `many` with an entry `inside` in the patched build; in the original, the name belongs to something else.
     let text = |inside: &str, more: &str, number: u32| {
         format!(
             "asm(\".pushsection .text.many,\\\"ax\\\"\\n.globl many\\n.type many,@function\\nmany: nop\\n.skip 7,0x90\\n{inside}nop\\nret\\n.size many,.-many\\n.popsection\\n{more}\");
@@ -263,7 +263,7 @@ fn an_entry_inside_is_not_what_else_has_its_name() {
     }
 }
 
-/// A constant that a macro or the compiler names is nobody's.
+/// A constant whose name comes from a macro or the compiler has no identity.
 #[test]
 fn a_constant_without_identity_is_copied_though_the_kernel_has_one() {
     let text = |number: u32| {
@@ -275,7 +275,7 @@ fn a_constant_without_identity_is_copied_though_the_kernel_has_one() {
     assert_eq!(outside("vmlinux", &kernel, &text(3), &text(5)), Ok(vec![("keep".to_owned(), 0)]));
 }
 
-/// The unlikely part of a copied function is its own, changed or not.
+/// The unlikely part of a copied function is copied with it, changed or not.
 #[test]
 fn an_unlikely_part_that_did_not_change_comes_along() {
     let text = |number: u32| {
@@ -290,7 +290,7 @@ fn an_unlikely_part_that_did_not_change_comes_along() {
     assert_eq!(names, ["slow", "v"]);
 }
 
-/// `runtime_const_ptr()` of x86_64 where the compiler did without the variable: a place in the kernel's code has it.
+/// `runtime_const_ptr()` of x86_64 where the compiler optimised the variable away: a place in the kernel's code has it.
 #[test]
 fn a_runtime_constant_without_a_variable_is_read_from_the_code_that_has_it() {
     let text = |number: u32| {

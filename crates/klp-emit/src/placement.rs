@@ -1,4 +1,4 @@
-//! Where what is copied lies in the closure object, how it is aligned and what it is called. Test code only.
+//! The place, alignment and name of copied code and data in the closure object. Test code only.
 
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
 use object::elf;
@@ -43,7 +43,7 @@ fn what_is_copied_lies_in_the_section_of_its_kind() {
         )
     };
     let (address, call) = ("use(&fresh);", "fresh(1);");
-    // What the patch adds, how it is used, its section.
+    // The addition of the patch, its use, its section.
     let cases = [
         (data("", "= 5"), address, ".data", elf::SHT_PROGBITS.0, 3),
         (data("", ""), address, ".bss", elf::SHT_NOBITS.0, 3),
@@ -108,7 +108,7 @@ fn data_keeps_its_alignment_and_code_its_entry() {
 
 #[test]
 fn a_part_of_a_section_keeps_its_place_modulo_the_alignment() {
-    // The variables share a section; the second one stands 16 bytes behind a multiple of 64.
+    // The variables share a section; the second is 16 bytes after a multiple of 64.
     let text = |number: u32, user: &str| {
         format!(
             "extern int out(int), use(const void *);
@@ -152,7 +152,7 @@ fn what_a_unit_adds_is_listed_without_what_has_no_identity() {
         int f(int x) { count += helper(x); use(__func__); return out(count); }";
     let plan = Builds::new(original, patched).emit("vmlinux", &kernel()).expect("a livepatch").plan;
     assert_eq!(plan.objects[0].added, ["count", "helper"]);
-    // A local may have the name of a global of the kernel; a global may not.
+    // A local may have the name of a global of the kernel, but a global may not.
     let kernel = Kernel { defined: vec!["out", "use", "helper"], ..kernel() };
     assert_eq!(Builds::new(original, patched).codes("vmlinux", &kernel), [""; 0]);
     let global = patched
@@ -203,7 +203,7 @@ fn objects_and_functions_have_an_order() {
     );
 }
 
-/// Where ftrace writes before the entry, an alias at the first byte would be no function.
+/// Where ftrace writes before the entry, an alias at the first byte would not be a function.
 #[test]
 fn an_alias_of_a_function_is_at_its_entry() {
     let text = |number: u32| format!("extern int out(int); int f(int x) {{ return out(x) + {number}; }}");
@@ -243,7 +243,7 @@ fn of_code_without_a_name_comes_what_runs_and_labels_are_no_symbols() {
     let names: Vec<_> =
         elf.symbol_ids().map(|id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned()).collect();
     assert!(names.iter().all(|name| !name.starts_with(".L")), "{names:?}");
-    // The place in the text is kept.
+    // The reference keeps its offset within the text.
     let texts = elf.section_by_name(b".rodata").expect("texts");
     let places = elf
         .section_ids()

@@ -1,6 +1,6 @@
-//! What the stages of the emitter hand to each other: the objects to patch, how names are bound, and the finished plan.
+//! The types that the emitter's stages exchange: the objects to patch, how names are bound, and the finished plan.
 //!
-//! Owns shapes only.
+//! Owns only these types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use klpx_normalize::object::{ItemId, Object};
 
 pub use crate::image::VMLINUX;
 
-/// Code that is compared as one: both builds of it and how they differ. A translation unit, or a whole linked object.
-/// Several may belong to one object of the kernel.
+/// Both builds of code that is compared as one, and how they differ. The code is a translation unit, or a whole linked
+/// object. Several units may belong to one kernel object.
 #[derive(Clone, Copy)]
 pub struct Unit<'u, 'd> {
     /// `vmlinux`, or the module's name with underscores, as `/proc/modules` has it.
@@ -22,36 +22,35 @@ pub struct Unit<'u, 'd> {
     pub original: &'u Object<'d>,
     /// The build with the patch.
     pub patched: &'u Object<'d>,
-    /// What differs.
+    /// The differences.
     pub difference: &'u Difference,
-    /// The patched functions whose own lines the patch edits; `None` when that is not known.
+    /// The patched functions whose own lines the patch edits; `None` if unknown.
     pub edited: Option<&'u BTreeSet<ItemId>>,
-    /// Patched functions that differ because of what they inline, with what that is and where; `None` when that is not
-    /// known.
+    /// Patched functions that differ because of what they inline, with the inlined function and its place in words;
+    /// `None` if unknown.
     pub inlines: Option<&'u BTreeMap<ItemId, String>>,
-    /// Items of the original that the kernel has from another unit, because they are weak here; `None` when that is not
-    /// known.
+    /// Items of the original that are weak here, and that the kernel has from another unit; `None` if unknown.
     pub overridden: Option<&'u BTreeSet<ItemId>>,
 }
 
 impl Unit<'_, '_> {
-    /// True for the kernel image.
+    /// Returns true for the kernel image.
     pub fn is_vmlinux(&self) -> bool {
         self.object_name == VMLINUX
     }
 
-    /// True for an item of the original that gave way to another unit's.
+    /// Returns true for an item of the original that gave way to another unit's.
     pub fn is_overridden(&self, original: ItemId) -> bool {
         self.overridden.is_some_and(|items| items.contains(&original))
     }
 
-    /// The counterpart of a patched item in the original.
+    /// The original's counterpart of a patched item.
     pub fn counterpart(&self, item: ItemId) -> Option<ItemId> {
         self.difference.original_of(item)
     }
 
-    /// What the comparison says of the patched items whose names alone do not tell what they are: the symbol of the
-    /// original's item, or `None` for what is new. Verification takes it as a claim.
+    /// The comparison's result for patched items whose names alone do not tell what they are: the symbol of the
+    /// original's item, or `None` for a new item. Verification takes each as a claim.
     pub fn claims(&self) -> BTreeMap<SymbolId, Option<SymbolId>> {
         let (theirs, ours) = (how_often(self.original), how_often(self.patched));
         let object = self.patched;
@@ -83,7 +82,7 @@ fn plain<'d>(object: &Object<'d>, item: ItemId) -> &'d [u8] {
     without_promotion(object.item_name(item))
 }
 
-/// The names of an object's items, and how many items have each.
+/// The names of an object's items, with the number of items of each name.
 fn how_often<'d>(object: &Object<'d>) -> BTreeMap<&'d [u8], usize> {
     let mut times = BTreeMap::new();
     object.item_ids().for_each(|item| *times.entry(plain(object, item)).or_default() += 1);
@@ -95,56 +94,57 @@ fn how_often<'d>(object: &Object<'d>) -> BTreeMap<&'d [u8], usize> {
 pub struct Bound {
     /// The name in its kallsyms.
     pub name: String,
-    /// 0 when the name is unique in the object, else which of its holders, from 1.
+    /// 0 for a name that is unique in the object, otherwise the position from 1.
     pub sympos: u32,
 }
 
 /// An exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// The module that exports it; `None` for the kernel image.
+    /// The exporting module; `None` for the kernel image.
     pub module: Option<String>,
     /// True for `EXPORT_SYMBOL_GPL`.
     pub gpl: bool,
-    /// Its import namespace.
+    /// The export's namespace.
     pub namespace: Option<String>,
 }
 
-/// Finds symbols in the kernel to be patched. The running kernel is the truth: what can't be bound is an error.
+/// Finds symbols in the kernel to be patched. The running kernel is the truth: a symbol that can't be bound is an
+/// error.
 pub trait Binder {
     /// A symbol that a unit's original build defines.
     fn bind(&self, original: &Object<'_>, symbol: SymbolId) -> Result<Bound, Diagnosis>;
-    /// A global symbol that the finished object `object` has, but that is not in the unit: defined by another one, by the
-    /// kernel's linker script, or a module's `__this_module`.
+    /// A global symbol that the finished object `object` has, but that is not in the unit: another unit or the kernel's
+    /// linker script defines it, or it is a module's `__this_module`.
     fn bind_finished(&self, object: &str, name: &str) -> Result<Bound, Diagnosis>;
-    /// True when the finished object `object` has a global symbol of this name.
+    /// Returns true if the finished object `object` has a global symbol with this name.
     fn defines(&self, object: &str, name: &str) -> bool;
-    /// True when an indirect call of a function would stop the kernel: it has no landing pad, or gave it up when it
-    /// booted.
+    /// Returns true if an indirect call of a function would stop the kernel: the function has no landing pad, or lost
+    /// it at boot.
     fn refuses_indirect_calls(&self, object: &str, function: &Bound) -> bool;
     /// A symbol that another module exports.
     fn bind_export(&self, module: &str, name: &str) -> Result<Bound, Diagnosis>;
-    /// A place in the kernel's own code that holds the value of a runtime constant: a function, and bytes from it.
+    /// A place in the kernel's own code that holds a runtime constant's value: a function, and an offset in bytes.
     fn runtime_constant(&self, name: &str) -> Option<(Bound, i64)>;
-    /// An export, by name.
+    /// The export with this name.
     fn export(&self, name: &str) -> Option<Export>;
 }
 
 /// When a callback runs (include/linux/livepatch_external.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallbackKind {
-    /// Before the object's code is patched; may refuse.
+    /// Before the object's code is patched; may refuse the patching.
     PrePatch,
-    /// After it.
+    /// After the object's code is patched.
     PostPatch,
-    /// Before the original code comes back.
+    /// Before the original code is restored.
     PreUnpatch,
-    /// After it.
+    /// After the original code is restored.
     PostUnpatch,
 }
 
 impl CallbackKind {
-    /// Every kind, with the start of its pointer's name and the member of `struct klp_callbacks`.
+    /// All kinds, each with the prefix of its pointer's name and the member of `struct klp_callbacks`.
     pub const ALL: [(CallbackKind, &str, &str); 4] = [
         (CallbackKind::PrePatch, "__klp_pre_patch_callback_", "pre_patch"),
         (CallbackKind::PostPatch, "__klp_post_patch_callback_", "post_patch"),
@@ -163,42 +163,42 @@ impl CallbackKind {
 pub struct PlannedFunction {
     /// The name and position of the function to be replaced.
     pub old: Bound,
-    /// The global alias by which the glue refers to the new one.
+    /// The global alias by which the glue refers to the new function.
     pub alias: String,
 }
 
 /// A callback of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedCallback {
-    /// When it runs.
+    /// When the callback runs.
     pub kind: CallbackKind,
-    /// The global alias by which the glue refers to it.
+    /// The global alias by which the glue refers to the callback.
     pub alias: String,
 }
 
-/// What the livepatch does to one object of the kernel, whichever of its units it comes from.
+/// What the livepatch does to one kernel object, for all of the object's units together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedObject {
     /// `vmlinux` or a module's name.
     pub name: String,
-    /// Its replaced functions, sorted by name.
+    /// The object's replaced functions, sorted by name.
     pub functions: Vec<PlannedFunction>,
-    /// Its callbacks.
+    /// The object's callbacks.
     pub callbacks: Vec<PlannedCallback>,
-    /// Names of functions and data that are new or were cloned with an own symbol, sorted.
+    /// Names of functions and data that are new or were copied with a symbol of their own, sorted.
     pub added: Vec<String>,
 }
 
 /// An exported symbol that the module imports the ordinary way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
-    /// Its name.
+    /// The symbol's name.
     pub name: String,
     /// The namespace that the module must import for it.
     pub namespace: Option<String>,
 }
 
-/// Everything that the glue, the finishing touch and the verification need to know of a closure.
+/// Everything that the glue, the finishing step and verification need to know about a closure.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Patched objects, the kernel image first, then by name.
@@ -207,7 +207,7 @@ pub struct Plan {
     pub imports: Vec<Import>,
     /// Distinct `.klp.sym.*` symbols, sorted.
     pub livepatch_symbols: Vec<String>,
-    /// What the user should know, though it is no reason to stop.
+    /// Warnings for the user that are no reason to stop.
     pub warnings: Vec<Diagnosis>,
 }
 
@@ -216,9 +216,9 @@ pub fn klp_symbol(object: &str, bound: &Bound) -> String {
     format!(".klp.sym.{object}.{},{}", bound.name, bound.sympos)
 }
 
-/// The start of the names by which a closure object refers to livepatch symbols until the module is finished:
+/// The prefix of the names by which a closure object refers to livepatch symbols until the module is finished:
 /// `.klpx.<section object>!<final name>`.
 pub(crate) const PENDING: &str = ".klpx.";
 
-/// The start of the global aliases of functions that the glue refers to.
+/// The prefix of the global aliases of functions to which the glue refers.
 pub(crate) const ALIAS: &str = "klpx_new_";

@@ -1,4 +1,4 @@
-//! What a livepatch can't do, and what is close to that and can be done: each with its code. Test code only.
+//! Things that a livepatch can't do, and similar things that it can do, each with its code. Test code only.
 
 use std::collections::BTreeSet;
 
@@ -17,14 +17,14 @@ fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: vec!["out", "keep"], ..Kernel::default() }
 }
 
-/// Builds of a text in which `LAST` is one thing and then another.
+/// Builds of a text in which `LAST` stands for `one`, then for `other`.
 fn builds(text: &str, one: &str, other: &str) -> Builds {
     assert!(text.contains("LAST"), "{text}");
     let text = [DECLARATIONS, text].concat();
     Builds::new(&text.replace("LAST", one), &text.replace("LAST", other))
 }
 
-/// Object, text, what LAST is in both builds, codes.
+/// Object, text, the two values of LAST, codes.
 type Case = (&'static str, &'static str, (&'static str, &'static str), &'static [&'static str]);
 
 #[test]
@@ -90,7 +90,7 @@ fn each_reason_has_its_code() {
             &["klpx::relocation-type"],
         ),
         ("vmlinux", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &[]),
-        // What a macro names has no identity: it is copied as it is now.
+        // An item that a macro names has no identity: the new version is copied.
         (
             "vmlinux",
             "struct d { const char *text; int line; };
@@ -108,7 +108,7 @@ fn each_reason_has_its_code() {
         ("a_name_of_a_module_that_is_longer_than_livepatch_takes_it", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &["klpx::object-name"]),
         ("name.with.dots", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &["klpx::object-name"]),
         ("a_name_of_a_module_with_no_more_than_fifty_five_letters", "int f(int x) { return out(x) + LAST; }", ("1", "2"), &[]),
-        // A section of code that must not be traced is no missing trace site, whoever calls.
+        // A section of untraceable code is not the same as a missing trace site, whoever calls.
         (
             "vmlinux",
             "static SECTION(\".noinstr.text\") __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
@@ -116,7 +116,7 @@ fn each_reason_has_its_code() {
             ("1", "2"),
             &["klpx::not-traceable"],
         ),
-        // Functions beside it may call it without a relocation.
+        // Functions in the same section may call it without a relocation.
         (
             "vmlinux",
             "static SECTION(\".text.shared\") __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
@@ -124,7 +124,7 @@ fn each_reason_has_its_code() {
             ("1", "2"),
             &["klpx::not-traceable"],
         ),
-        // Its address is taken by code.
+        // Code takes its address.
         (
             "vmlinux",
             "static __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
@@ -132,7 +132,7 @@ fn each_reason_has_its_code() {
             ("1", "2"),
             &["klpx::not-traceable"],
         ),
-        // Its address is kept in data.
+        // Data keeps its address.
         (
             "vmlinux",
             "static __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
@@ -140,7 +140,7 @@ fn each_reason_has_its_code() {
             ("1", "2"),
             &["klpx::not-traceable"],
         ),
-        // An entry that describes the function itself keeps no address of it.
+        // An entry that describes the function itself does not keep the function's address.
         (
             "vmlinux",
             "static int g(int); int f(int x) { return g(x) * 2; }
@@ -164,7 +164,7 @@ fn each_reason_has_its_code() {
     }
 }
 
-/// The codes of refusals, and of what is told, when the patch edits none of the functions, or none is known to be edited.
+/// The codes of refusals and warnings, when the patch edits none of the functions, or none is known to be edited.
 fn said(
     text: &str,
     object: &str,
@@ -214,7 +214,7 @@ fn a_function_that_cant_be_bound_is_told_and_a_variable_may_be_set() {
     assert!(remedy.contains("pre-patch callback"), "{remedy}");
 }
 
-/// A weak definition that gave way may change.
+/// A weak definition that gave way may be changed.
 #[test]
 fn data_that_gave_way_to_another_units_may_change() {
     let text =

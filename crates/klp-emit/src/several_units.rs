@@ -1,4 +1,4 @@
-//! Several units of one object of the kernel in one livepatch. Test code only.
+//! Several units of one kernel object in one livepatch. Test code only.
 
 use klpx_normalize::elf::ElfFile;
 
@@ -8,7 +8,7 @@ use crate::testing::{Builds, Kernel};
 use crate::{callers, closure, emit};
 use klpx_verify::inspect::{Module, inspect};
 
-/// The finished module of a patch that was found good.
+/// The finished module of a patch that passed verification.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {
     let file = ElfFile::from_bytes("livepatch.ko", builds.module(object, kernel));
     let said = builds.verify(object, kernel, &file);
@@ -101,7 +101,7 @@ fn a_variable_that_moved_to_another_unit_would_begin_anew() {
     assert_eq!(builds.codes("vmlinux", &Kernel::default()), ["klpx::unsettled-item"]);
 }
 
-/// One source that is compiled into two units, as fs/binfmt_elf.c is.
+/// One source that is compiled into two units, like fs/binfmt_elf.c.
 fn twins() -> Builds {
     let text = |number: u32, who: u32| {
         format!(
@@ -121,7 +121,7 @@ fn functions_of_one_name_take_the_place_of_their_own() {
     };
     let made = livepatch(&builds, "vmlinux", &kernel(1, 2));
     assert_eq!(functions(&made), [("vmlinux", vec![("load", 1), ("load", 2)])]);
-    // A kernel in which they lie the other way round.
+    // A kernel in which the two lie in the other order.
     let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel(1, 2)));
     let said = builds.verify("vmlinux", &kernel(2, 1), &file).expect_err("two functions in wrong places");
     let said: Vec<_> = said.diagnoses().map(ToString::to_string).collect();
@@ -148,12 +148,12 @@ fn an_address_that_cant_be_called_is_not_taken() {
     }
 }
 
-/// A function without a trace site, and what calls it from another unit.
+/// A function without a trace site, and its caller in another unit.
 fn helper_and_caller(more: &str) -> Builds {
     helper_and_caller_with("", more)
 }
 
-/// The same with more text beside each.
+/// The same units with more text in each.
 fn helper_and_caller_with(beside: &str, more: &str) -> Builds {
     let helper = |number: &str| {
         format!(
@@ -170,7 +170,7 @@ fn elsewhere(callers: &[&str]) -> Elsewhere {
     [(("vmlinux".to_owned(), b"helper".to_vec()), Ok(callers.iter().map(function).collect()))].into()
 }
 
-/// What is replaced and what is copied for that, or why nothing is.
+/// The replaced functions and the copied helpers, or the reason for the refusal.
 fn chosen(builds: &Builds, elsewhere: &Elsewhere) -> Result<Vec<String>, String> {
     builds.with("vmlinux", |units| {
         let closure = closure::select(units, elsewhere)
@@ -184,7 +184,7 @@ fn chosen(builds: &Builds, elsewhere: &Elsewhere) -> Result<Vec<String>, String>
 
 #[test]
 fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
-    // Up to Linux 6.3 an export is a reference to the function, in the unit itself.
+    // Up to Linux 6.3 an export is a reference to the function within the unit.
     let export =
         "asm(\".pushsection \\\"___ksymtab+helper\\\", \\\"a\\\"\\n.long helper - .\\n.popsection\");";
     let builds = helper_and_caller_with(export, "");
@@ -204,7 +204,7 @@ fn callers_in_other_units_are_replaced_for_a_function_that_ftrace_cant_reach() {
     );
 }
 
-/// An export is a name for modules, which do not keep the address before they are loaded.
+/// An export is a name for modules; until a module is loaded, nothing keeps the address.
 #[test]
 fn an_export_of_a_function_that_ftrace_cant_reach_is_no_address_that_data_holds() {
     let since_6_4 = "asm(\".pushsection .export_symbol, \\\"a\\\"\\n__export_symbol_helper: .asciz \\\"GPL\\\"\\n\
@@ -248,7 +248,7 @@ fn a_function_may_call_itself_and_callers_are_of_their_object() {
     assert!(why.contains("caller (raid1) calls it"), "{why}");
 }
 
-/// A local that ThinLTO promoted may be called by other units; of a link of all units it has its callers in sight.
+/// Other units may call a local that ThinLTO promoted. In a link of all units, its callers are known.
 #[test]
 fn callers_of_a_promoted_local_are_in_sight_of_its_whole_link_only() {
     let text = |number: u32| {

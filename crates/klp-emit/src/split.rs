@@ -1,5 +1,5 @@
-//! Functions that clang lays out in several sections, by a profile: hot code, code that the profile never saw, clusters of
-//! blocks. Test code only.
+//! Functions that clang lays out in several sections by a profile: hot code, code that the profile never saw, clusters
+//! of blocks. Test code only.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use crate::image::Image;
 use crate::testing::{Builds, Kernel};
 use crate::witness::Witness;
 
-/// What AutoFDO (scripts/Makefile.autofdo) and Propeller (scripts/Makefile.propeller) give the compiler, and what the
-/// piece of `busy` is called.
+/// The flags that AutoFDO (scripts/Makefile.autofdo) and Propeller (scripts/Makefile.propeller) give the compiler, and
+/// the name of the piece of `busy`.
 const LAYOUTS: [(&str, &[&str], &str); 2] = [
     (
         "busy:100000:1000
@@ -39,7 +39,7 @@ const LAYOUTS: [(&str, &[&str], &str); 2] = [
     ("v1\nf busy\nc 0 1\nc 2 3\n", &["-fbasic-block-sections=list="], "busy.__part.1"),
 ];
 
-/// Lines 1 to 5 of `busy` are those that the profile counts.
+/// The profile counts lines 1 to 5 of `busy`.
 fn text(seldom: u32, often: u32) -> String {
     format!(
         "extern int quick(int), slow(int); extern int value;
@@ -53,7 +53,7 @@ int calm(int n) {{ return busy(n) + slow(n); }}"
     )
 }
 
-/// The compiler's flags for a layout. The profile lies in `folder`.
+/// The compiler's flags for a layout. The profile is in `folder`.
 fn flags(folder: &tempfile::TempDir, (profile, flags, _): (&str, &[&'static str], &str)) -> Vec<String> {
     let path = folder.path().join("profile.txt");
     std::fs::write(&path, profile).expect("a profile");
@@ -136,7 +136,7 @@ fn a_piece_is_compared_with_the_shipped_kernel_s() {
     }
 }
 
-/// How many functions and pieces of functions the unit has.
+/// The number of functions and pieces of functions in the unit.
 fn names_of_code(fixture: &Fixture) -> usize {
     let unit = fixture.open("unit.o");
     let object = Object::read(&unit).expect("an object");

@@ -1,10 +1,11 @@
-//! An original that was compiled with a section for each function and datum, where the kernel's own flags give other
-//! code.
+//! Checks an original that was compiled with a section for each function and datum, where the kernel's own flags give
+//! other code.
 //!
-//! Owns the ties between that stand-in and the witness, which the kernel's own flags gave: only the witness can be
-//! compared with the kernel to be patched, only the stand-in with the patched build. An item that is tied to none, or
-//! to another symbol of the kernel than its witness, is a diagnosis; so is a function that calls what its witness does
-//! not: then the compiler inlined or cloned otherwise, and what is compared is not what runs.
+//! Owns the ties between this stand-in and the witness, which was compiled with the kernel's own flags. Only the
+//! witness can be compared with the kernel to be patched, and only the stand-in with the patched build. An item without
+//! a tie, or bound to another symbol of the kernel than its witness, is a diagnosis. So is a function that calls
+//! something which its witness does not call: the compiler then inlined or cloned differently, and the compared code is
+//! not the code that runs.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,8 @@ use crate::arch;
 use crate::bind::Binding;
 use crate::witness::Witness;
 
-/// Checks items of the stand-in: their witnesses are as in the kernel, and they are what their witnesses are.
+/// Checks items of the stand-in: their witnesses must equal the kernel's items, and each item must correspond to its
+/// witness.
 pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) -> Vec<Diagnosis> {
     let ties = klpx_diff::correlate(witness.witness(), stand_in.witness(), Sources::Same);
     let ours = stand_in.witness();
@@ -53,8 +55,9 @@ pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) ->
     faults
 }
 
-/// What correlation leaves open between two sources is clear between two builds of one: GCC numbers statics by the
-/// source alone, so that the same number is the same static. Anchors hide the references that would have told.
+/// Ties an item that correlation leaves open. Correlation must assume two sources, but these are two builds of one
+/// source: GCC numbers statics by the source alone, so the same number means the same static. Anchors hide the
+/// references that would have decided.
 fn same_name(
     ours: &Object<'_>,
     witness: &Object<'_>,
@@ -78,7 +81,7 @@ fn differs(object: &Object<'_>, item: ItemId, why: &str) -> Diagnosis {
         .remedy("leave out the part of the patch that touches it")
 }
 
-/// A function that only one of two builds of one function calls.
+/// The name of a function that only one of two builds of a function calls.
 fn other_call(
     ours: &Object<'_>,
     witness: &Object<'_>,
@@ -88,7 +91,7 @@ fn other_call(
 ) -> Option<String> {
     let mine = calls(ours, item);
     let others = calls(witness, theirs);
-    // The assembler leaves no relocation for a call within one section, unless the function is global.
+    // The assembler resolves a call within one section without a relocation, unless the callee is global.
     let written_out = |callee: &Callee<'_>| {
         callee.item.is_some_and(|called| {
             let local = ours.elf.symbol_binding(ours.item(called).symbol) == elf::STB_LOCAL.0;
@@ -110,7 +113,7 @@ struct Callee<'d> {
     item: Option<ItemId>,
 }
 
-/// What a function's calls and jumps lead to, itself aside.
+/// The targets of a function's calls and jumps, except the function itself.
 fn calls<'d>(object: &Object<'d>, function: ItemId) -> BTreeSet<Callee<'d>> {
     let section = object.item(function).section;
     let code = object.elf.section_bytes(section);
@@ -143,7 +146,7 @@ mod tests {
         int user(int x) { return small(x) * 2; }
         int caller(int x) { return near(x) + near(3) + user(x); }";
 
-    /// What is said of `function` when the stand-in is compiled with `flags`.
+    /// The faults of `function` when the stand-in is compiled with `flags`.
     fn faults(flags: &[&str], function: &str) -> Vec<String> {
         let f = Fixture::new();
         f.compile("one", SOURCE, "stand-in.o", flags);
@@ -182,8 +185,8 @@ mod tests {
         }
     }
 
-    /// What is said of `asked` of a stand-in, when the kernel is made of these files, of which the witness has the first
-    /// ones. All in assembly.
+    /// The faults of a stand-in's `asked`. The kernel is made of these files, and the witness of the first `witnesses`
+    /// of them. All files are assembly.
     fn said(stand_in: &str, kernel: &[&str], witnesses: usize, asked: &str) -> Vec<String> {
         let f = Fixture::new();
         let file = |text: &str| format!(".file \"a.c\"\n.text\n{}\n", text.replace("; ", "\n"));
@@ -204,14 +207,14 @@ mod tests {
         said.iter().map(|diagnosis| format!("{} {diagnosis}", diagnosis.code)).collect()
     }
 
-    /// A local variable of a size.
+    /// A local variable of this size.
     fn variable(name: &str, size: u32) -> String {
         format!(
             ".section .data.{name},\"aw\"; .local {name}; .type {name},@object; {name}: .skip {size}; .size {name},{size}; "
         )
     }
 
-    /// A function with some code, in a section.
+    /// A function with this code, in this section.
     fn function(scope: &str, name: &str, section: &str, code: &str) -> String {
         format!(
             ".section {section},\"ax\"; .{scope} {name}; .type {name},@function; {name}: {code}; ret; .size {name},.-{name}; "

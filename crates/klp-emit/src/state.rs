@@ -1,12 +1,12 @@
-//! State of the running kernel goes on in a livepatch, whatever it is called: a copy of it would begin anew. Test code
-//! only.
+//! The running kernel's state continues in a livepatch, whatever its name: a copy would start from the initial state.
+//! Test code only.
 
 use klpx_normalize::elf::ElfFile;
 
 use crate::testing::{Builds, Kernel};
 use klpx_verify::inspect::inspect;
 
-/// The kernel's symbols that a livepatch of this change refers to.
+/// The kernel's symbols to which a livepatch of this change refers.
 fn kept(original: &str, from: &str, to: &str) -> Vec<String> {
     assert!(original.contains(from));
     let builds = Builds::new(original, &original.replace(from, to));
@@ -18,8 +18,8 @@ fn kept(original: &str, from: &str, to: &str) -> Vec<String> {
 
 #[test]
 fn a_flag_that_protects_other_state_is_the_kernels() {
-    // What `DO_ONCE()` of include/linux/once.h leaves: a flag and a key for each use. A fresh flag would choose the
-    // secret anew.
+    // What `DO_ONCE()` of include/linux/once.h leaves: a flag and a key for each use. With a fresh flag, the secret
+    // would be chosen again.
     let use_of = |name: &str| {
         format!(
             "static unsigned {name}_secret;
@@ -96,7 +96,7 @@ fn the_address_of_a_new_function_is_told() {
             .map(ToString::to_string)
             .collect();
         assert_eq!(said.len(), told, "{work}: {said:?}");
-        // Who looks for a way out has to know where it is taken.
+        // To find a solution, the user must know where the address is taken.
         assert!(said.iter().all(|said| said.contains("fresh") && said.contains(": f takes it")), "{said:?}");
     }
 }

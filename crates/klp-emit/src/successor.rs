@@ -1,7 +1,8 @@
-//! Whether functions are those that another kernel ships, such as the distribution's next one, which holds the same fix.
+//! Tells whether functions equal those of another kernel, such as the distribution's next one, which contains the same
+//! fix.
 //!
-//! Owns a comparison by name, of code outside relocated fields on both sides. Knows nothing of what references mean, so
-//! equal code may still refer to something else.
+//! Owns a comparison by name, of code outside the relocated fields of both sides. Does not know what references mean,
+//! so equal code may still refer to something else.
 
 use std::collections::BTreeMap;
 
@@ -13,31 +14,32 @@ use object::endian::LittleEndian as LE;
 
 use crate::{branches, field};
 
-/// What another kernel has under a function's name.
+/// The other kernel's function of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// The same code.
     Equal,
-    /// Other code; the sizes of what is nearest in size, here and there.
+    /// The code differs. The sizes are those of the function that was asked for, and of the other kernel's function
+    /// nearest in size.
     Differs {
-        /// Of the function that was asked for.
+        /// The size of the function that was asked for.
         ours: usize,
-        /// Of the other kernel's.
+        /// The size of the other kernel's function.
         theirs: usize,
     },
-    /// Nothing of that name.
+    /// The other kernel has no function of this name.
     Absent,
 }
 
-/// Code with the fields that relocations write: place and length.
+/// A function's code with the fields that relocations write, each as place and length.
 struct Body<'d> {
     code: &'d [u8],
     fields: Vec<(usize, usize)>,
     arch: Option<Arch>,
 }
 
-/// Compares every function of an object or a module with those of the same name in an image: a linked vmlinux or a
-/// shipped module. In the order of names; each function of a name that stands several times is compared by itself.
+/// Compares all functions of an object or a module with those of the same name in an image: a linked vmlinux or a
+/// shipped module. The result is in the order of names; if several functions share a name, each is compared separately.
 pub fn compare(ours: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, Verdict)> {
     let theirs = bodies(image, &|_| true);
     let mut found = Vec::new();
@@ -59,7 +61,7 @@ pub fn compare(ours: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, Verdict)> {
     found
 }
 
-/// Code that has run, or never will, need not be in an image.
+/// Returns true for code that has run or will never run: it need not be in an image.
 fn is_gone(section: &[u8]) -> bool {
     Lifetime::of(section) != Lifetime::Kept
 }
@@ -86,7 +88,7 @@ fn bodies<'d>(elf: &Elf<'d>, wanted: &dyn Fn(SectionId) -> bool) -> BTreeMap<&'d
     found
 }
 
-/// The relocated fields of each section of a relocatable file, livepatch relocations among them, by place.
+/// The relocated fields of each section of a relocatable file, by place, including livepatch relocations.
 fn fields(elf: &Elf<'_>) -> BTreeMap<SectionId, Vec<(usize, usize)>> {
     let mut found: BTreeMap<SectionId, Vec<(usize, usize)>> = BTreeMap::new();
     let Ok(arch) = Arch::of_machine(elf.machine()) else { return found };
@@ -109,7 +111,7 @@ fn equal(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
     alike || ours.arch == Some(Arch::X86_64) && ours.arch == theirs.arch && same_instructions(ours, theirs)
 }
 
-/// The code with the fields of both set to zero.
+/// The code with the fields of both bodies set to zero.
 fn masked(body: &Body<'_>, other: &Body<'_>) -> Vec<u8> {
     let mut code = body.code.to_vec();
     for &(at, length) in body.fields.iter().chain(&other.fields) {
@@ -119,8 +121,8 @@ fn masked(body: &Body<'_>, other: &Body<'_>) -> Vec<u8> {
     code
 }
 
-/// x86_64: the same instructions, but for lengths of branches and no-operations, which the assembler chooses by what
-/// else is in the section.
+/// x86_64: compares instructions, ignoring the lengths of branches and no-operations, which the assembler chooses by
+/// the rest of the section.
 fn same_instructions(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
     let relocated = |from: u64, to: u64| ours.fields.iter().any(|&(at, _)| (from..to).contains(&(at as u64)));
     let Some(pairs) = branches::pair(ours.code, theirs.code, &relocated) else { return false };
@@ -151,7 +153,7 @@ mod tests {
         __attribute__((section(\".init.text\"))) int gone(int x) { return x * NUMBER; }";
     const OTHER: &str = "int padding(int x) { return x; } int other(int x) { return x * 9; }";
 
-    /// What is said of the unit against an image of a source with another number.
+    /// The verdicts on the unit, against an image of a source with another number.
     fn said(number: u32, make_image: impl FnOnce(&Fixture)) -> Vec<(String, Verdict)> {
         let f = Fixture::new();
         f.compile("one", SOURCE, "unit.o", &["-DNUMBER=3", "-ffunction-sections", "-fdata-sections"]);

@@ -1,5 +1,5 @@
-//! What of each special section comes along with a function, row by row in the finished module: a case for each form of
-//! each row of the table of tables. Test code only.
+//! The parts of each special section that are copied with a function, row by row in the finished module: one case for
+//! each form of each row of the table of tables. Test code only.
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
@@ -11,7 +11,7 @@ use crate::fixture::{ARM64_GCC, Toolchain, X86_64};
 use crate::testing::{Builds, Kernel};
 use klpx_verify::inspect::parse_symbol;
 
-/// A reference of an entry: place in the entry, relocation type, name, bytes from it.
+/// A reference in an entry: place in the entry, relocation type, name, offset in bytes.
 type Reference = (u64, u32, String, i64);
 
 /// An entry: its bytes and references.
@@ -21,7 +21,7 @@ struct Row {
     references: Vec<Reference>,
 }
 
-/// The entries of a form as assembly: one of the place `place`, its other references to `there`, its other bytes `byte`.
+/// The entries of a form as assembly. One reference is to `place`, the others to `there`; all other bytes are `byte`.
 fn entry(&(size, offsets): &(u8, &[u8]), place: &str, byte: u8) -> String {
     let mut text = String::new();
     let mut at = 0;
@@ -44,15 +44,16 @@ fn entry(&(size, offsets): &(u8, &[u8]), place: &str, byte: u8) -> String {
     text
 }
 
-/// A form of a kind.
+/// One form of one kind of table.
 type Case = (&'static TableKind, &'static (u8, &'static [u8]));
 
-/// The name of a section of a kind.
+/// The name of a section for a kind of table.
 fn section_of(kind: &TableKind) -> String {
     kind.name.replace('*', "base")
 }
 
-/// Three functions, of which the first holds what makes entries of all, those of the last one first.
+/// Three functions. The first contains the assembly that makes the entries of all three; the last one's entries come
+/// first.
 fn unit(cases: &[Case], number: u32) -> String {
     let tables = cases.iter().map(|(kind, form)| {
         let places = [("third + 4", 3), ("second + 4", 2), ("1b", 1), ("second", 4)];
@@ -69,7 +70,7 @@ fn unit(cases: &[Case], number: u32) -> String {
     )
 }
 
-/// The entries of all sections of a name that are of the functions that the patch changes.
+/// The entries, in all sections of a name, that belong to the functions that the patch changes.
 fn rows(elf: &Elf<'_>, section: &str, size: u64) -> Vec<Row> {
     let mut found = Vec::new();
     for id in elf.section_ids().filter(|&id| elf.section_name(id) == section.as_bytes()) {
@@ -98,7 +99,7 @@ fn rows(elf: &Elf<'_>, section: &str, size: u64) -> Vec<Row> {
     found
 }
 
-/// A symbol and a distance; for a section the function at the place.
+/// A symbol and a distance; for a section symbol, the function at this place.
 fn named(elf: &Elf<'_>, symbol: SymbolId, addend: i64) -> (String, i64) {
     let text = |id| String::from_utf8_lossy(elf.symbol_name(id)).into_owned();
     if elf.symbol_type(symbol) != elf::STT_SECTION.0 {
@@ -165,14 +166,14 @@ fn functions_with_entries_that_cant_be_copied_are_refused() {
                 Policy::Refuse(_) => "klpx::special-section",
                 Policy::Carry | Policy::Drop(_) => continue,
             };
-            // Both functions that change have entries.
+            // Both changed functions have entries.
             assert_eq!(builds(toolchain, &[case]).codes("vmlinux", &kernel()), [code; 2], "{}", case.0.name);
         }
     }
 }
 
-/// Functions of 16 bytes in one section, with the unwind rows that objtool would write: it leaves out a row that repeats
-/// the one before it in the section.
+/// Functions of 16 bytes in one section, with the unwind rows that objtool would write: objtool leaves out a row that
+/// repeats the one before it in the section.
 fn rows_in_a_section(number: u32) -> String {
     let function = |name: &str, number: u32| {
         format!(
@@ -194,7 +195,7 @@ fn rows_in_a_section(number: u32) -> String {
     format!("asm(\".pushsection .sched.text,\\\"ax\\\"\\n{}{rows}.popsection\\n\");", code.concat())
 }
 
-/// A function at the end of its section has one row there, the end.
+/// A function at the end of its section has only one row there, the terminator.
 #[test]
 fn the_end_of_a_section_is_one_row() {
     let last = |number: u32| {
@@ -212,7 +213,7 @@ fn the_end_of_a_section_is_one_row() {
     assert_eq!(elf.section_bytes(rows).chunks(6).map(|row| row[0]).collect::<Vec<_>>(), [7, 0]);
 }
 
-/// Code may look at an entry of its own.
+/// Code may refer to one of its own entries.
 #[test]
 fn a_reference_into_an_entry_leads_to_the_copy_of_it() {
     let text = |number: u32| {

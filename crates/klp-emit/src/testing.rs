@@ -1,4 +1,4 @@
-//! A livepatch made from two small C files when a test runs: compiled, compared, emitted, linked and finished with a
+//! Makes a livepatch from two small C files at run time: compiled, compared, emitted, linked and finished with a
 //! stand-in for the kernel's headers and linker script. Test code only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,38 +67,38 @@ const SCRIPT: &str = "SECTIONS {
     .init.eh_frame : { *(.eh_frame) }
 }";
 
-/// Where the source lies, if a test says so by `#line`.
+/// The source folder, if a test names it by `#line`.
 pub(crate) const FOLDER: &str = "/home/somebody/linux";
 
-/// How much room the symbols of one name have in the tests' kernel.
+/// The address range of the symbols of one name in the tests' kernel.
 const ROOM: u64 = 0x1000;
 
-/// Where the first symbol of a name lies in the tests' kernel.
+/// The address of the first symbol of a name in the tests' kernel.
 fn place(name: &str) -> u64 {
     let number = name.bytes().fold(7, |sum: u64, byte| (sum * 31 + u64::from(byte)) % 0xffff);
     0xffff_ffff_8100_0000 + number * ROOM
 }
 
-/// The kernel of the tests: names are found as they are, once each, unless `several` says otherwise.
+/// The kernel of the tests: each name is found unchanged and once, unless `several` says otherwise.
 #[derive(Clone, Default)]
 pub(crate) struct Kernel {
     pub(crate) exports: Vec<&'static str>,
-    /// Exports of modules, or with a namespace.
+    /// Exports of modules, or exports with a namespace.
     pub(crate) exported: BTreeMap<&'static str, Export>,
     pub(crate) missing: Vec<&'static str>,
     /// Names that can't be bound.
     pub(crate) unbound: Vec<&'static str>,
-    /// The function that holds every runtime constant, and the place in it.
+    /// The function that contains every runtime constant, and the place in the function.
     pub(crate) holder: Option<(&'static str, i64)>,
-    /// Globals of its objects that no unit of a test defines.
+    /// Globals of the kernel's objects that no unit of a test defines.
     pub(crate) defined: Vec<&'static str>,
     pub(crate) untraced: bool,
-    /// Functions that nobody may call through a pointer.
+    /// Functions that must not be called through a pointer.
     pub(crate) sealed: Vec<&'static str>,
     pub(crate) several: BTreeMap<&'static str, u32>,
-    /// Files whose symbols of some name are found at other positions: name and file, position.
+    /// Files in which a name has another position: name and file, position.
     pub(crate) of_file: BTreeMap<(&'static str, &'static str), u32>,
-    /// Names of places behind the first symbol, by distance.
+    /// Names of places after the first symbol, by distance.
     pub(crate) behind: BTreeMap<u64, &'static str>,
 }
 
@@ -173,14 +173,14 @@ impl LoadTarget for Kernel {
     }
 }
 
-/// Two builds of a file, or of several, each a unit of its own.
+/// Two builds of a file, or of several files, each a unit of its own.
 pub(crate) struct Builds {
     fixture: Fixture,
     toolchain: &'static Toolchain,
     units: Vec<(ElfFile, ElfFile, SameLines)>,
 }
 
-/// The texts of a file before and after. A line is the same where both have the same text under its number.
+/// The lines of a file before and after. A line is unchanged if both texts have the same line under its number.
 struct SameLines(Vec<String>, Vec<String>);
 
 impl Edits for SameLines {
@@ -203,7 +203,7 @@ impl Builds {
         Builds::of_files(toolchain, flags, &[("file", original, patched)])
     }
 
-    /// Of files: name without `.c`, original text, patched text.
+    /// Builds of several files: name without `.c`, original text, patched text.
     pub(crate) fn files(files: &[(&str, &str, &str)]) -> Builds {
         Builds::of_files(&X86_64, X86_64.traced, files)
     }
@@ -212,7 +212,7 @@ impl Builds {
         let fixture = Fixture::of(toolchain);
         let flags = [&SECTIONS[..], &["-g"], flags].concat();
         let unit = |&(name, original, patched): &(&str, &str, &str)| {
-            // The same file name in both, as klpx builds at the same path.
+            // Both builds have the same file name, because klpx builds at the same path.
             let build = |text, object: String| {
                 fixture.compile(name, text, &object, &flags);
                 fixture.open(&object)
@@ -225,7 +225,7 @@ impl Builds {
         Builds { fixture, toolchain, units }
     }
 
-    /// Runs `use_units` on the units that the builds are, all of one object.
+    /// Runs `use_units` on the units of these builds, all of one kernel object.
     pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
         let folders = [PathBuf::from(FOLDER)];
         let read = |file| Object::read(file).expect("an object").compiled_in(&folders);
@@ -264,18 +264,18 @@ impl Builds {
         })
     }
 
-    /// What is said of a finished module.
+    /// The result of verifying a finished module.
     pub(crate) fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
         self.with(object_name, |units| {
             let units: Vec<verify::Unit<'_, '_>> = units.iter().map(verified_unit).collect();
-            // Damaged modules are checked before any is made, too.
+            // Damaged modules are also checked before any module is made.
             let glue = self.fixture.path("glue.o").exists().then(|| self.fixture.open("glue.o"));
             let glue: Vec<_> = glue.iter().map(|file| file.parse().expect("an object")).collect();
             verify::verify(module, kernel, &units, &glue)
         })
     }
 
-    /// The codes of what is wrong with the change.
+    /// The codes of the change's faults.
     pub(crate) fn codes(&self, object_name: &str, kernel: &Kernel) -> Vec<&'static str> {
         match self.emit(object_name, kernel) {
             Ok(_) => Vec::new(),
@@ -288,7 +288,7 @@ impl Builds {
         self.module_of(&self.emit(object_name, kernel).expect("a livepatch"))
     }
 
-    /// The module of what was emitted.
+    /// The module made from an emitted closure.
     pub(crate) fn module_of(&self, emitted: &Emitted) -> Vec<u8> {
         let path = |name: &str| self.fixture.path(name);
         std::fs::create_dir_all(path("linux")).expect("a directory");
@@ -305,7 +305,7 @@ impl Builds {
     }
 }
 
-/// A unit as verification takes it.
+/// A unit in the form that verification takes.
 pub(crate) fn verified_unit<'u, 'd>(unit: &'u Unit<'u, 'd>) -> verify::Unit<'u, 'd> {
     verify::Unit {
         object: unit.object_name,

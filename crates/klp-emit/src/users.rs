@@ -1,10 +1,10 @@
-//! Who uses a function, as the kernel to be patched has it: branches to its entry, and places that keep its address.
+//! The users of a function in the kernel to be patched: branches to its entry, and places that keep its address.
 //!
-//! A linked image has no relocations. There a branch is an instruction with a distance to the entry, and an address is
-//! kept where its eight bytes lie in data, or where an instruction has it as a number. Every place that could be one is
-//! found by its bytes, and code is decoded from the start of its function, so that no branch is taken for another
-//! instruction. In a module, relocations tell. Branches with a distance of one byte are not looked for: they lead from
-//! the same section of the same unit, and there the unit's own relocations tell.
+//! A linked image has no relocations. There, a branch is an instruction with a distance to the entry. An address is
+//! kept if its eight bytes are in data, or if an instruction contains it as a number. All candidate places are found by
+//! their bytes, and code is decoded from the start of its function, so that the bytes of another instruction are not
+//! mistaken for a branch. In a module, relocations tell. Branches with a distance of one byte are not searched: they
+//! come from the same section of the same unit, where the unit's own relocations tell.
 
 use std::collections::BTreeSet;
 
@@ -20,17 +20,18 @@ use rayon::prelude::*;
 use crate::arch;
 use crate::image::{Image, Kernel, Location};
 
-/// The functions that use another one.
+/// The users of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
-    /// Functions with a branch to it, each by all its names.
+    /// Functions with a branch to the function, each with all its names.
     pub callers: BTreeSet<Vec<String>>,
-    /// Where its address is kept, for people.
+    /// Where the function's address is kept, in words.
     pub kept: BTreeSet<String>,
 }
 
 impl Users {
-    /// Finds the users of a function in the object that defines it. `None` for an image whose code klpx can't read so.
+    /// Finds the users of a function in the object that defines it. `None` for a linked image whose code klpx can't
+    /// read this way.
     pub fn within(image: &Image<'_>, address: u64) -> Option<Users> {
         match (image.is_linked(), image.arch) {
             (true, Arch::X86_64) => Some(linked(image, address)),
@@ -42,17 +43,17 @@ impl Users {
         }
     }
 
-    /// Finds the users in a module of a function that another object exports under `name`.
+    /// Finds a module's users of a function that another object exports under `name`.
     pub fn importing(image: &Image<'_>, name: &[u8]) -> Users {
         let is_it = |location| matches!(location, Location::Undefined(symbol, 0) if image.elf.symbol_name(symbol) == name);
         by_relocation(image, is_it)
     }
 }
 
-/// The modules of a kernel that import any of these names.
+/// The modules of a kernel that import at least one of these names.
 ///
 /// # Errors
-/// A module's file can't be read.
+/// Fails if a module's file can't be read.
 pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>> {
     let imports = |elf: &Elf<'_>| {
         elf.symbol_ids()
@@ -70,7 +71,7 @@ pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>
     Ok(found?.into_iter().flatten().collect())
 }
 
-/// Sections of a module that name functions and run nothing: export tables, which others import by name.
+/// Sections of a module that name functions but run nothing: export tables (others import by name), and BTF.
 const NO_USE: [&[u8]; 3] = [b"__ksymtab", b"__kcrctab", b".BTF"];
 
 fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
@@ -87,7 +88,7 @@ fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
         let entry = table.and_then(|kind| Some((kind.entry_size(elf, section)?, kind.forms[0].1[0])));
         for rela in elf.relocations(section) {
             let Some(kind) = image.arch.relocation(rela.r_type(LE, false).0) else { continue };
-            // Only instructions count from behind the field.
+            // Only instructions count from the end of the field.
             let bias = if code { image.arch.pc_bias(kind) } else { 0 };
             let meant = match image.target(rela) {
                 Some(Location::At(at)) => Location::At(at.wrapping_add_signed(bias)),
@@ -97,7 +98,7 @@ fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
                 None => continue,
             };
             let place = rela.r_offset.get(LE);
-            // What an entry of a special section describes it does not use.
+            // An entry of a special section does not use the function that it describes.
             let describes = entry.is_some_and(|(size, first)| place % u64::from(size) == u64::from(first));
             if describes || !is_it(meant) {
                 continue;
@@ -143,7 +144,7 @@ fn linked(image: &Image<'_>, address: u64) -> Users {
     users
 }
 
-/// Offsets of four bytes that are the distance to an address from behind them, or the lower half of the address.
+/// Offsets of four bytes that are the distance from their end to an address, or the lower half of the address.
 fn fields(bytes: &[u8], base: u64, address: u64) -> Vec<usize> {
     let lower = address as u32;
     let is_field = |(at, word): (usize, &[u8])| {
@@ -158,11 +159,11 @@ fn fields(bytes: &[u8], base: u64, address: u64) -> Vec<usize> {
 enum Use {
     Branch(Vec<String>),
     Kept,
-    /// The bytes mean something else.
+    /// The bytes do not refer to the address.
     None,
 }
 
-/// What the instruction with a field at a place does with an address.
+/// How the instruction with a field at a place uses an address.
 fn use_at(image: &Image<'_>, field: u64, address: u64) -> Use {
     let Some((start, caller)) = function_at(image, field) else {
         return if is_padding(image, field) { Use::None } else { Use::Kept };
@@ -188,8 +189,8 @@ fn use_at(image: &Image<'_>, field: u64, address: u64) -> Use {
     Use::Kept
 }
 
-/// True for a place behind a function, when nothing but no-operations and traps lies between. The last bytes of a long
-/// no-operation are zeros, as the distance to what follows is.
+/// Returns true for a place after a function, if only no-operations and traps lie between. The last bytes of a long
+/// no-operation are zeros, and so is the distance to the code that follows.
 fn is_padding(image: &Image<'_>, field: u64) -> bool {
     let Some(end) = image.function_before(field).filter(|end| field - end < LONGEST_PADDING) else {
         return false;
@@ -204,10 +205,10 @@ fn is_padding(image: &Image<'_>, field: u64) -> bool {
     decoder.ip() > field
 }
 
-/// Functions begin at multiples of at most so many bytes.
+/// Functions begin at multiples of at most this number of bytes.
 const LONGEST_PADDING: u64 = 128;
 
-/// True when an instruction has an address as a displacement or a number.
+/// Returns true if an instruction contains an address as a displacement or a number.
 fn names(instruction: &Instruction, address: u64) -> bool {
     let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
     let immediate = |n: u32| {
@@ -219,7 +220,7 @@ fn names(instruction: &Instruction, address: u64) -> bool {
         || (0..instruction.op_count()).any(immediate)
 }
 
-/// The function that covers an address: its start and its names.
+/// The function that covers an address: its start and all its names.
 fn function_at(image: &Image<'_>, address: u64) -> Option<(u64, Vec<String>)> {
     let (start, _) = image.function_at(address)?;
     let functions = image.at(start).filter(|&id| image.elf.symbol_type(id) == elf::STT_FUNC.0);
@@ -239,7 +240,7 @@ mod tests {
         int twice(int x) { return wanted(x) + wanted(x + 1); }
         int other(int x) { return x; }";
 
-    /// What uses `wanted` in a linked image, and in a module where it is defined or imported.
+    /// The users of `wanted` in a linked image, in a module that defines it, and in a module that imports it.
     fn users(more: &str) -> [Users; 3] {
         let fixture = Fixture::new();
         fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
@@ -286,7 +287,7 @@ mod tests {
     #[test]
     fn zeros_before_the_entry_are_no_branch_to_it() {
         let fixture = Fixture::new();
-        // cs nopw 0x0(%rax,%rax,1), as assemblers fill with.
+        // cs nopw 0x0(%rax,%rax,1), with which assemblers pad.
         let text = ".globl before\n.type before,@function\nbefore: ret\n.size before,.-before\n\
             .byte 0x66,0x2e,0x0f,0x1f,0x84,0,0,0,0,0\n\
             .globl wanted\n.type wanted,@function\nwanted: ret\n.size wanted,.-wanted\n";
@@ -300,7 +301,7 @@ mod tests {
 
     #[test]
     fn bytes_that_only_look_like_an_address_are_no_use() {
-        // The number is the address's lower half, but not where an instruction has one.
+        // The number equals the address's lower half, but is not in a field where an instruction has an address.
         let fixture = Fixture::new();
         fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
         fixture.link(&["one.o"], "vmlinux");
@@ -308,7 +309,7 @@ mod tests {
         let image = Image::read(&file, "vmlinux").expect("an image");
         let wanted = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
         let bytes: Vec<String> = (wanted as u32).to_le_bytes().iter().map(u8::to_string).collect();
-        // movabs $N, %rax: the lower half stands in the upper four bytes of the number.
+        // movabs $N, %rax: the lower half is in the upper four bytes of the number.
         let text = format!(
             ".globl odd\n.type odd,@function\nodd: .byte 0x48,0xb8,0,0,0,0,{}\nret\n.size odd,.-odd\n",
             bytes.join(",")
@@ -322,7 +323,8 @@ mod tests {
         assert_eq!(Users::within(&image, wanted), Some(Users::default()));
     }
 
-    /// What uses `wanted` in a linked image of this assembly: callers, and how many places keep the address.
+    /// The users of `wanted` in a linked image of this assembly: callers, and the number of places that keep the
+    /// address.
     fn used(text: &str) -> (Vec<String>, usize) {
         let fixture = Fixture::new();
         let wanted =
@@ -359,7 +361,7 @@ mod tests {
             ("mov wanted(,%rax,8),%rax", &[], 1),
             (".byte 0x06; .long wanted - . - 4", &[], 1), // no instruction of 64 bits
             ("nop", &[], 0),
-            // e8 ff ff ff as a number is the distance; the call leads elsewhere.
+            // e8 ff ff ff as a number equals the distance; the call leads elsewhere.
             (".skip 18,0x90; .byte 0xe8,0xff,0xff,0xff,0x00", &[], 0),
         ];
         for (code, callers, kept) in cases {
@@ -369,7 +371,7 @@ mod tests {
                 "{code}"
             );
         }
-        // Behind a function: padding means nothing, anything else is not known.
+        // After a function, padding has no effect, and anything else is unknown.
         let distance = ".long wanted - . - 4";
         assert_eq!(used(&format!("{end}; .byte 0xe8; {distance}")).1, 1, "a call that no function holds");
         assert_eq!(
@@ -390,7 +392,7 @@ mod tests {
             ("", 0),
             (".section .data.near,\"aw\"\n.long wanted - .\n", 1),
             (".section .data.behind,\"aw\"\n.long wanted + 4 - .\n", 0),
-            // The second reference of an entry leads somewhere, the first one is a place of its function.
+            // The second reference of an entry is a use; the first one is the place that the entry describes.
             (".section _kprobe_blacklist,\"a\"\n.quad wanted\n", 0),
             (".section .static_call_sites,\"a\"\n.long user - .,wanted - .\n", 1),
             (".section .static_call_sites,\"a\"\n.long wanted - .,other - .\n", 0),

@@ -1,4 +1,4 @@
-//! A module is taken as it comes, and refused in every way in which it may be broken.
+//! A good module is accepted, and a module is refused in every way in which it may be broken.
 
 use klpx_normalize::elf::ElfFile;
 use object::elf;
@@ -51,7 +51,7 @@ fn a_good_module_is_taken_and_holds_what_was_asked_for() {
 
     let module = inspect(&ElfFile::from_bytes("livepatch.ko", bytes)).unwrap();
     let symbols: Vec<&str> = module.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
-    // `target` is there because `hook` must hold the original's address.
+    // `target` is listed because `hook` must hold the original's address.
     assert_eq!(symbols, ["calls", "helper", "hook", "target"]);
     assert_eq!(module.imports, ["__fentry__", "printk"]);
     assert_eq!(module.replace, Some(true));
@@ -202,7 +202,7 @@ fn a_truncated_module_is_an_error_and_no_panic() {
     }
 }
 
-/// A set of BTF numbers (include/linux/btf_ids.h): a label for all of it, a count, and numbers with labels.
+/// A set of BTF numbers (include/linux/btf_ids.h): a label for the whole set, a count, and numbers with labels.
 const SET: &str = r#"
 asm(".pushsection .BTF_ids,\"a\"\n.local set\nset: .zero 4\n.type __BTF_ID__func__a__12, @object\n"
     ".size __BTF_ID__func__a__12, 4\n__BTF_ID__func__a__12: .zero 4\n.size set, 8\n.popsection");
@@ -223,7 +223,7 @@ fn a_place_in_a_set_of_numbers_has_the_name_that_the_kernel_has_there() {
     }
 }
 
-/// The patched build may give a static the number that another one has in the kernel.
+/// A static may have the number in the patched build that another static has in the kernel.
 #[test]
 fn another_static_of_the_right_name_is_caught() {
     let function = |name: &str, factor: u32| {
@@ -236,7 +236,7 @@ fn another_static_of_the_right_name_is_caught() {
     let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
     let good = || Relocatable::read(&good.parse().unwrap()).unwrap();
     check(good().write(), &builds, &kernel).expect("a good module");
-    // GCC counts from the last function on.
+    // GCC counts from the last function to the first.
     let mut module = good();
     let at = symbol(&module, ".klp.sym.vmlinux.n.0,0");
     module.symbols[at.0].name = b".klp.sym.vmlinux.n.1,0".to_vec();
@@ -275,7 +275,8 @@ fn a_string_behind_a_named_constant_is_no_end() {
     check(bytes, &builds, &kernel).expect("a good module");
 }
 
-/// `vm_numa_event` without CONFIG_NUMA (mm/vmstat.c): the array has no elements, and the next one stands at its place.
+/// `vm_numa_event` without CONFIG_NUMA (mm/vmstat.c): the array has no elements, and the next array begins at its
+/// place.
 #[test]
 fn an_array_without_elements_is_what_begins_there() {
     let text = r#"
@@ -292,8 +293,8 @@ int target(void) { return none[0] + counters[1] + NUMBER; }
     assert_eq!(verified.differing, 1, "only the function");
 }
 
-/// Code that hands its entry of `__bug_table` to the handler (arch/x86/include/asm/bug.h) refers to one row. Nothing refers
-/// to the rows of other code.
+/// Code that passes its entry of `__bug_table` to the handler (arch/x86/include/asm/bug.h) refers to one row. Nothing
+/// refers to the rows of other code.
 #[test]
 fn a_reference_to_a_row_means_that_row() {
     let text = r#"
@@ -311,13 +312,13 @@ void behind(void) { BUG(4); BUG(5); }
     let mut module = Relocatable::read(&good.parse().unwrap()).unwrap();
     let verified = check(module.write(), &builds, &kernel).expect("a good module");
     assert_eq!(verified.differing, 1, "only the function");
-    // The line in the row that the code hands over.
+    // The line number in the row that the code passes.
     replace_bytes(section(&mut module, "__bug_table"), &[3, 0, 1, 0], &[4, 0, 1, 0]);
     let faults = check(module.write(), &builds, &kernel).expect_err("another row");
     assert!(faults.iter().all(|fault| fault.contains("__bug_table")), "{faults:?}");
 }
 
-/// The last link makes hidden globals local; lld puts them behind the FILE symbols of all files.
+/// The last link makes hidden globals local; lld puts them after the FILE symbols of all files.
 #[test]
 fn a_hidden_global_of_the_kernel_comes_from_no_file() {
     let fixture = Fixture::of(&ARM64_CLANG);

@@ -1,15 +1,15 @@
-//! Whether klpx's own original build says what the kernel to be patched says, function by function.
+//! Compares klpx's own original build with the kernel to be patched, function by function.
 //!
-//! The running kernel is the truth; the rebuilt original is only a witness. Owns that comparison and the table of
-//! differences that it grants. Never repairs or excuses a difference that is not in the table.
+//! The running kernel is the truth; the rebuilt original is only a witness. Owns this comparison and the table of
+//! granted differences. Never repairs or excuses a difference that is not in the table.
 //!
 //! | granted | why |
 //! |---|---|
 //! | [`Agreement::Identical`] | bytes outside relocated fields are equal, and every field leads to the bound symbol, or to a constant of the same contents |
 //! | [`Agreement::Branches`] | the same instructions, branches and data references; only lengths of branches and no-operations differ: the assembler chose short branches between functions that klpx puts into sections of their own (`-ffunction-sections`) |
 //! | both | a reference to an object of no bytes in `.bss` leads anywhere: it is an empty lock class key (no lockdep), and `-fdata-sections` moves it |
-//! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see `BUILD_IDENTITY` below: nothing depends on what it holds |
-//! | both | a string that is a path of the source may begin with another folder: where the kernel was built |
+//! | [`Agreement::BuildIdentity`] | data that names the build or is written after the link, see `BUILD_IDENTITY` below: nothing depends on its contents |
+//! | both | a string that is a path of the source may begin with another folder, the one in which the kernel was built |
 //! | [`Agreement::Relaxed`] | arm64: the linker turned `adrp`+`add` into `nop`+`adr` (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation) to the same address |
 
 #[cfg(test)]
@@ -35,16 +35,16 @@ use crate::field::Value;
 use crate::image::Image;
 pub use unit::{Explanation, UnitAgreement, overridden};
 
-/// In which way an item agrees.
+/// How an item agrees with the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Agreement {
-    /// Byte for byte and reference for reference.
+    /// Bytes and references are identical.
     Identical,
-    /// But for lengths of branches and no-operations.
+    /// Only lengths of branches and no-operations differ.
     Branches,
-    /// But for address pairs that the linker shortened.
+    /// Only address pairs that the linker shortened differ.
     Relaxed,
-    /// Data that two builds of one kernel never share.
+    /// The item is data that two builds of one kernel never share.
     BuildIdentity,
 }
 
@@ -56,30 +56,30 @@ const BUILD_IDENTITY: [(&[u8], &str); 4] = [
     (b"main_extable_sort_needed", "cleared when scripts/sorttable has sorted the table"),
 ];
 
-/// How an item differs. Offsets are from its entry in klpx's build.
+/// How an item differs. Offsets are from the item's entry in klpx's build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The kernel has no such item, or it can't be told which.
+    /// The kernel has no such item, or no evidence tells which one it is.
     Unbound(Box<Diagnosis>),
     /// The sizes differ.
     Size {
-        /// In the kernel.
+        /// The size in the kernel.
         kernel: u64,
-        /// In klpx's build.
+        /// The size in klpx's build.
         ours: u64,
     },
-    /// Bytes that are no reference differ.
+    /// Bytes outside references differ.
     Bytes {
-        /// The first.
+        /// The offset of the first differing byte.
         offset: i64,
     },
-    /// A reference leads elsewhere.
+    /// A reference leads to another target.
     Reference {
-        /// Where it stands.
+        /// The offset of the reference.
         offset: i64,
-        /// What it leads to in the kernel.
+        /// The target in the kernel.
         kernel: String,
-        /// What it leads to in klpx's build.
+        /// The target in klpx's build.
         ours: String,
     },
 }
@@ -111,25 +111,26 @@ pub struct Witness<'b, 'a> {
     image: &'a Image<'a>,
 }
 
-/// Literals that refer to literals are followed this far (an array of strings in a jump table's section).
+/// How many levels of literals that refer to literals are followed (an array of strings in a jump table's section).
 const DEPTH: u32 = 4;
-/// When at least one of so many functions differs, the kernel was not built from this source and configuration.
+/// If one in this many functions differs, the kernel was not built from this source and configuration.
 const ANOTHER_BUILD: usize = 4;
-/// What to do about any difference.
+/// The remedy for any difference.
 pub const REMEDY: &str = "give klpx what this kernel was built with: the configuration as it was (not sent through another \
                       machine's olddefconfig), the same compiler, the same flags and make variables (--make), \
                       the very source";
-/// How many functions are looked at to tell one change from another build.
+/// How many functions are sampled to distinguish a single change from another build.
 const SAMPLE: usize = 2000;
 
 impl<'b, 'a> Witness<'b, 'a> {
-    /// A comparison over a binding.
+    /// A comparison based on a binding.
     pub fn new(binding: &'b Binding<'a>) -> Witness<'b, 'a> {
         Witness { binding, witness: binding.witness(), image: binding.image() }
     }
 
-    /// Checks items of the original build: those to be replaced and those that they refer to. Each one that differs
-    /// is a diagnosis; when a quarter of all functions differ, one diagnosis says that it is another build.
+    /// Checks items of the original build: those to be replaced and those to which they refer. Each differing item is a
+    /// diagnosis. If a quarter of the sampled functions differ, a single diagnosis says that the kernel is another
+    /// build.
     pub fn check(&self, items: &[ItemId]) -> Vec<Diagnosis> {
         let wanted: BTreeSet<ItemId> = items.iter().copied().collect();
         let mut diagnoses: Vec<Diagnosis> =
@@ -163,7 +164,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             .remedy(REMEDY)
     }
 
-    /// A diagnosis when a large part of the functions differs.
+    /// A diagnosis if a quarter of the sampled functions differ.
     fn another_build(&self) -> Option<Diagnosis> {
         let functions: Vec<ItemId> = self.witness.item_ids().filter(|&id| self.is_function(id)).collect();
         let step = functions.len().div_ceil(SAMPLE).max(1);
@@ -183,7 +184,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         )
     }
 
-    /// True for an item of code that a call can reach: a function with a size.
+    /// Returns true for code that a call can reach: a function with a size.
     pub fn is_function(&self, id: ItemId) -> bool {
         let item = self.witness.item(id);
         item.code && self.witness.elf.symbol_type(item.symbol) == elf::STT_FUNC.0
@@ -192,7 +193,7 @@ impl<'b, 'a> Witness<'b, 'a> {
     /// Compares one item.
     ///
     /// # Errors
-    /// How it differs.
+    /// How the item differs.
     pub fn compare(&self, id: ItemId) -> Result<Agreement, Mismatch> {
         let Some(entry) = self.binding.item_address(id) else { return Err(self.unbound(id)) };
         let item = self.witness.item(id);
@@ -239,8 +240,8 @@ impl<'b, 'a> Witness<'b, 'a> {
         })
     }
 
-    /// Where an item ends: without the padding up to the next one. A relocatable link and the final one fill the gaps
-    /// between files differently.
+    /// The end of an item, without the padding before the next item. A relocatable link and the final link fill the
+    /// gaps between files differently.
     fn end(&self, item: &Item) -> u64 {
         let after = item.entry + self.witness.elf.symbol_size(item.symbol);
         if !item.code || after == item.entry || after > item.end {
@@ -250,15 +251,15 @@ impl<'b, 'a> Witness<'b, 'a> {
         item.end - self.witness.arch.padding_at_end(gap)
     }
 
-    /// The size of the image's counterpart, if its symbol says it.
+    /// The size of the image's counterpart, if the image's symbol gives it.
     fn image_size(&self, item: &Item, entry: u64) -> Option<u64> {
         let (symbol, _) = self.binding.counterpart(item.symbol)?;
         let size = self.image.elf.symbol_size(symbol);
         (size != 0 && self.image.address(symbol) == Some(entry)).then_some(size)
     }
 
-    /// Every reference in a range of a section, which begins at `first` in the image. On a difference: the offset in
-    /// the section, what the image refers to and what the witness refers to.
+    /// Compares all references in a range of a section, which begins at `first` in the image. On a difference, gives
+    /// the offset in the section, the image's target and the witness's target.
     fn compare_references(
         &self,
         section: SectionId,
@@ -283,7 +284,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         Ok(())
     }
 
-    /// Whether the reference that the image has at `place` is the one that the witness has in this relocation.
+    /// Returns true if the image's reference at `place` is the one in this relocation of the witness.
     fn reference_agrees(
         &self,
         section: SectionId,
@@ -310,7 +311,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         if let Some(expected) = self.expected(target, own) {
             return value.is(expected) || self.is_empty(target);
         }
-        // A constant without an identity: it is the same when its contents are.
+        // A constant without an identity agrees if its contents agree.
         let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
         let address = match value {
             Value::Address(a) => a,
@@ -326,7 +327,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         depth < DEPTH && self.same_contents(target, address, own, depth)
     }
 
-    /// The address in the image that a target must have, if it has an identity there.
+    /// The address that a target must have in the image, if it has an identity there.
     fn expected(&self, target: Target, own: &Shift) -> Option<u64> {
         match target {
             Target::Item { item, offset } if item == own.item => {
@@ -342,7 +343,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
     }
 
-    /// A symbol of another unit, or of the final link; 0 for a weak one that nothing defines.
+    /// The address of a symbol of another unit or of the final link; 0 for a weak symbol that nothing defines.
     fn external(&self, symbol: SymbolId) -> Option<u64> {
         let name = self.witness.elf.symbol_name(symbol);
         let bound = self.binding.counterpart(symbol).map(|(found, _)| found);
@@ -354,7 +355,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
     }
 
-    /// Whether the image has at `address` what a target without identity there holds.
+    /// Returns true if the image's contents at `address` equal those of a target that has no identity there.
     fn same_contents(&self, target: Target, address: u64, own: &Shift, depth: u32) -> bool {
         let (section, start, end, offset) = match target {
             Target::Literal { section, start, end, offset } => (section, start, end, offset),
@@ -377,8 +378,8 @@ impl<'b, 'a> Witness<'b, 'a> {
             && self.compare_references(section, range, first, own, depth + 1).is_ok()
     }
 
-    /// True when a string names a file of the source, and the image has the same file's name at `address`, in the folder
-    /// that the kernel was built in.
+    /// Returns true if a string names a source file, and the image has the same file's name at `address`, in the folder
+    /// where the kernel was built.
     fn is_source_path(&self, section: SectionId, (start, end): (u64, u64), address: u64) -> bool {
         let ours = self.witness.range(section, start, end);
         let rest = self.witness.without_source_folder(section, ours);
@@ -391,7 +392,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         folder.is_empty() || folder.starts_with(b"/") && folder.ends_with(b"/")
     }
 
-    /// True for an object of no bytes in `.bss`.
+    /// Returns true for an object of zero size in `.bss`.
     fn is_empty(&self, target: Target) -> bool {
         let Target::Item { item, .. } = target else { return false };
         let item = self.witness.item(item);
@@ -401,8 +402,8 @@ impl<'b, 'a> Witness<'b, 'a> {
             && elf.section_type(item.section) == elf::SHT_NOBITS.0
     }
 
-    /// Whether contents decide for an item that has no symbol in the image: a constant of the compiler, or any object
-    /// that nothing may write to.
+    /// Returns true if contents decide for an item that has no symbol in the image: a constant of the compiler, or any
+    /// read-only object.
     fn is_anonymous(&self, id: ItemId) -> bool {
         let item = self.witness.item(id);
         let writable = self.witness.elf.section_flags(item.section) & elf::SHF_WRITE.0 != 0;
@@ -432,7 +433,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             if pair.branch {
                 return match inside[..] {
                     [] => pairs.same_internal_target(pair),
-                    // In a module, a branch out of its section has a relocation there, too.
+                    // In a module, a branch out of its section also has a relocation.
                     [rela]
                         if !self.image.relocations(entry + pair.theirs, pair.their_length()).is_empty() =>
                     {
@@ -454,7 +455,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         })
     }
 
-    /// arm64: as `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
+    /// arm64: like `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
     fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
         let own = Shift::none(id);
         let mut pages = HashMap::new();

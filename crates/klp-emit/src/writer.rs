@@ -1,7 +1,7 @@
 //! A relocatable ELF64 file as plain values, read from a checked view and written back as bytes.
 //!
 //! Owns the file layout: header, sections, symbol order, string tables, relocation sections (several for one target, as
-//! livepatch modules have). The same values always give the same bytes. Knows nothing of what a section means.
+//! in livepatch modules). The same values always give the same bytes. Knows nothing about the meaning of a section.
 
 use hashbrown::HashMap;
 use klpx_diagnosis::{Class, Diagnosis, Result};
@@ -17,14 +17,14 @@ pub struct Sec(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sym(pub usize);
 
-/// Where a symbol is.
+/// The place of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// To be found by whoever links or loads the file.
+    /// Undefined: the linker or loader of the file finds the symbol.
     Undefined,
     /// A plain number.
     Absolute,
-    /// At an offset of a section.
+    /// In a section, at the offset in `value`.
     In(Sec),
     /// Resolved by the livepatch core (`SHN_LIVEPATCH`).
     Livepatch,
@@ -33,7 +33,7 @@ pub enum Place {
 /// A symbol.
 #[derive(Clone, Debug)]
 pub struct Symbol {
-    /// Its name; empty for a section symbol.
+    /// The symbol's name; empty for a section symbol.
     pub name: Vec<u8>,
     /// `STB_*`.
     pub binding: u8,
@@ -41,58 +41,58 @@ pub struct Symbol {
     pub kind: u8,
     /// `st_other`.
     pub other: u8,
-    /// Where it is.
+    /// The symbol's place.
     pub place: Place,
-    /// Offset in its section.
+    /// The offset in the section.
     pub value: u64,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
 /// A relocation with addend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// Byte offset in the section it applies to.
+    /// The byte offset in the section to which the relocation applies.
     pub offset: u64,
     /// `R_*`.
     pub kind: u32,
-    /// What it refers to; `None` for a plain number.
+    /// The symbol; `None` for a plain number.
     pub symbol: Option<Sym>,
-    /// Added to the symbol's address.
+    /// The number that is added to the symbol's address.
     pub addend: i64,
 }
 
 /// A relocation section.
 #[derive(Clone, Debug)]
 pub struct RelaTable {
-    /// Section name, such as `.rela.text` or `.klp.rela.vmlinux..text`.
+    /// The section's name, such as `.rela.text` or `.klp.rela.vmlinux..text`.
     pub name: Vec<u8>,
-    /// Flags besides `SHF_INFO_LINK`.
+    /// The flags, without `SHF_INFO_LINK`.
     pub flags: u64,
-    /// Its relocations.
+    /// The relocations in the section.
     pub relocations: Vec<Relocation>,
 }
 
 /// A section that is not a symbol, string or relocation table.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// Its name.
+    /// The section's name.
     pub name: Vec<u8>,
     /// `SHT_*`.
     pub kind: u32,
     /// `SHF_*`.
     pub flags: u64,
-    /// Alignment in bytes, a power of two.
+    /// The alignment in bytes, a power of two.
     pub align: u64,
-    /// Size of an entry, or 0.
+    /// The size of an entry, or 0.
     pub entsize: u64,
-    /// The section that `SHF_LINK_ORDER` names.
+    /// The section to which `SHF_LINK_ORDER` refers.
     pub link: Option<Sec>,
-    /// Its bytes; empty for `SHT_NOBITS`.
+    /// The section's bytes; empty for `SHT_NOBITS`.
     pub data: Vec<u8>,
-    /// Its size when it is `SHT_NOBITS`.
+    /// The section's size if it is `SHT_NOBITS`.
     pub nobits: u64,
-    /// Relocations on it, by relocation section.
+    /// The relocations of the section, by relocation section.
     pub relas: Vec<RelaTable>,
 }
 
@@ -112,12 +112,12 @@ impl Section {
         }
     }
 
-    /// How many bytes it takes in memory.
+    /// The number of bytes that the section takes in memory.
     pub fn size(&self) -> u64 {
         if self.kind == elf::SHT_NOBITS.0 { self.nobits } else { self.data.len() as u64 }
     }
 
-    /// Pads to an offset that is `residue` modulo `align`, and returns it.
+    /// Pads the section to an offset that is `residue` modulo `align`, and returns the offset.
     pub fn pad(&mut self, align: u64, residue: u64, fill: u8) -> u64 {
         let align = align.max(1);
         self.align = self.align.max(align);
@@ -136,7 +136,7 @@ impl Section {
         self.rela_table(name, 0).relocations.push(relocation);
     }
 
-    /// The relocation section of that name, made when it is not there.
+    /// The relocation section with this name; creates it if it does not exist.
     pub fn rela_table(&mut self, name: Vec<u8>, flags: u64) -> &mut RelaTable {
         let at = match self.relas.iter().position(|table| table.name == name) {
             Some(at) => at,
@@ -156,9 +156,9 @@ pub struct Relocatable {
     pub machine: u16,
     /// `e_flags`.
     pub flags: u32,
-    /// Sections in file order.
+    /// The sections, in file order.
     pub sections: Vec<Section>,
-    /// Symbols; locals need not come first.
+    /// The symbols; locals need not come first.
     pub symbols: Vec<Symbol>,
 }
 
@@ -180,10 +180,10 @@ impl Relocatable {
         Sym(self.symbols.len() - 1)
     }
 
-    /// Takes a file apart.
+    /// Reads a file into its parts.
     ///
     /// # Errors
-    /// When it holds what a kernel module never does: section groups, common symbols.
+    /// Fails if the file contains things that a kernel module never contains: section groups, common symbols.
     pub fn read(elf: &Elf<'_>) -> Result<Relocatable> {
         let mut image = Relocatable::new(elf.machine());
         let mut places: Vec<Option<Sec>> = vec![None; elf.section_count()];
@@ -273,10 +273,10 @@ impl Relocatable {
         Ok(())
     }
 
-    /// Drops the sections that `keep` refuses, with their relocations and the symbols in them.
+    /// Drops the sections for which `keep` is false, with their relocations and symbols.
     ///
     /// # Errors
-    /// When a section that stays refers to one that goes.
+    /// Fails if a section that stays refers to one that is dropped.
     pub fn retain_sections(&mut self, keep: impl Fn(&Section) -> bool) -> Result<()> {
         let mut map = Vec::with_capacity(self.sections.len());
         let mut next = 0;
@@ -307,10 +307,10 @@ impl Relocatable {
         self.retain_symbols(|index, _| !dropped[index])
     }
 
-    /// Drops the symbols that `keep` refuses.
+    /// Drops the symbols for which `keep` is false.
     ///
     /// # Errors
-    /// When a relocation still refers to one of them.
+    /// Fails if a relocation still refers to a dropped symbol.
     pub fn retain_symbols(&mut self, keep: impl Fn(usize, &Symbol) -> bool) -> Result<()> {
         let mut map = Vec::with_capacity(self.symbols.len());
         let mut kept = Vec::with_capacity(self.symbols.len());
@@ -346,7 +346,7 @@ impl Relocatable {
     }
 }
 
-/// Sections that are made anew when a file is written.
+/// The types of sections that are generated when a file is written.
 const TABLES: [elf::SectionType; 4] =
     [elf::SHT_SYMTAB, elf::SHT_STRTAB, elf::SHT_RELA, elf::SHT_SYMTAB_SHNDX];
 
@@ -356,7 +356,7 @@ fn unsupported(what: &str) -> Diagnosis {
         .remedy("report this with the kernel's version and configuration")
 }
 
-/// Names, each stored once, in the order they came.
+/// Names, each stored once, in the order in which they are added.
 struct Strings {
     bytes: Vec<u8>,
     known: HashMap<Vec<u8>, u32, foldhash::fast::RandomState>,
@@ -382,7 +382,7 @@ impl Strings {
     }
 }
 
-/// One section header, as it will stand in the file.
+/// One section header, as it is written to the file.
 #[derive(Default)]
 struct Header {
     name: u32,
@@ -396,7 +396,7 @@ struct Header {
     entsize: u64,
 }
 
-/// A file being laid out: section `n` of the image has header `n + 1`; relocation sections follow, then the tables.
+/// The layout of a file: section `n` of the image has header `n + 1`; relocation sections follow, then the tables.
 struct Layout<'i> {
     image: &'i Relocatable,
     order: Vec<u32>,
@@ -571,7 +571,7 @@ impl<'i> Layout<'i> {
     }
 }
 
-/// The name of the livepatch relocation section for `section` that holds what refers to `object`.
+/// The name of the livepatch relocation section for `section` whose relocations refer to `object`.
 pub fn klp_rela_name(object: &str, section: &[u8]) -> Vec<u8> {
     [b".klp.rela.", object.as_bytes(), b".", section].concat()
 }

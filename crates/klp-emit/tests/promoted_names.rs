@@ -1,5 +1,5 @@
-//! How a livepatch names what ThinLTO promoted: as the kernel to be patched has it, whatever klpx's own build calls it.
-//! Witness and kernel are real ThinLTO links of a small project.
+//! A livepatch names promoted locals as the kernel to be patched does, whatever klpx's own build calls them. Witness
+//! and kernel are real ThinLTO links of a small project.
 
 mod kallsyms_tables;
 #[path = "../../normalize/tests/project/mod.rs"]
@@ -13,7 +13,7 @@ use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_test_tools::command;
 use project::{CLANGS, Mode, Tools};
 
-/// `api_a` is imported where it is called, and then its helper has to be promoted. The other file's helper is not.
+/// `api_a` is imported by its caller, so its helper has to be promoted. The other file's helper is not promoted.
 const A: &str = "static int list[4];
     __attribute__((noinline)) static int helper(int x) { asm volatile(\"\"); return x + list[x & 3]; }
     int api_a(int x) { return helper(x) + 1; }
@@ -24,16 +24,16 @@ const B: &str = "static int list[4];
     int api_b(int x) { return helper(x) + api_a(x); }
     void set_b(int x) { list[x & 3] = x; }";
 
-/// The project, built in a folder of this name: ThinLTO's hash is another one in each. The second file does not always
-/// call into the first.
+/// The project, built in a folder with this name: ThinLTO's hash differs from folder to folder. The second file calls
+/// into the first only if `promote` is true.
 fn object(tools: Tools, folder: &str, promote: bool) -> ElfFile {
     let b = if promote { B.to_owned() } else { B.replace("api_a(x)", "x") };
     let (first, second) = (format!("{folder}/a/core.c"), format!("{folder}/b/core.c"));
     project::build(tools, Mode::Thin, &[(&first, A), (&second, &b)], &[])
 }
 
-/// A kernel: the object, linked at the kernel's addresses, with kallsyms tables for what it holds if `strips` says how
-/// they are sorted.
+/// A kernel: the object, linked at the kernel's addresses. If `strips` is given, the kernel has kallsyms tables for its
+/// symbols, sorted accordingly.
 fn kernel(tools: Tools, object: &ElfFile, strips: Option<bool>) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -59,7 +59,7 @@ fn kernel(tools: Tools, object: &ElfFile, strips: Option<bool>) -> ElfFile {
     link(&["kallsyms.o"])
 }
 
-/// The function `helper` that another one of the object calls.
+/// The function `helper` that the object's function `user` calls.
 fn helper_of(object: &Object<'_>, user: &str) -> ItemId {
     let user = object.item_ids().find(|&item| object.item_name(item) == user.as_bytes()).expect("a user");
     let called = object.item_relocations(user).iter().find_map(|rela| {
@@ -71,7 +71,7 @@ fn helper_of(object: &Object<'_>, user: &str) -> ItemId {
     called.expect("a helper")
 }
 
-/// How the kernel names the helpers of `api_a` and `api_b`, with the code before them in its image.
+/// The kernel's symbols for the helpers of `api_a` and `api_b`.
 fn bound(witness: &ElfFile, kernel: &ElfFile) -> [BoundSymbol; 2] {
     let object = Object::read(witness).expect("an object");
     let image = Image::read(kernel, VMLINUX).expect("an image");
@@ -144,12 +144,12 @@ fn a_kernel_that_strips_promoted_names_is_told_by_position() {
     for tools in CLANGS {
         let witness = object(tools, "klpx", true);
         let built = object(tools, "vendor", true);
-        // 6.2 to 6.10 compare `helper` with both; which is which is the order of their addresses.
+        // 6.2 to 6.10 compare `helper` with both names; the order of the addresses tells which is which.
         let [a, b] = bound(&witness, &kernel(tools, &built, Some(true)));
         assert_eq!((a.name.as_str(), b.name.as_str()), ("helper", "helper"), "{tools:?}");
         let order = if a.address < b.address { (1, 2) } else { (2, 1) };
         assert_eq!((a.sympos, b.sympos), order, "{tools:?}");
-        // The same tables sorted by the whole names, and an image without tables.
+        // The same tables sorted by whole names, and an image without tables.
         for strips in [Some(false), None] {
             let kernel = kernel(tools, &built, strips);
             let [a, b] = bound(&witness, &kernel);

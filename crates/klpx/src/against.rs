@@ -1,4 +1,4 @@
-//! `klpx diff --against`: which functions of an object another kernel ships.
+//! `klpx diff --against`: whether another kernel's image has the same functions as an object.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `klpx build`: from the command line to the engine, and what came of it to the terminal, the report and the module.
+//! `klpx build`: passes the command line to the engine, and the results to the terminal, the report and the module.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::report::{self, Report};
 use crate::signer::Signed;
 use crate::trial;
 
-/// Runs the command. The report is written whether it succeeds or not.
+/// Runs the command. The report is written on success and on failure.
 pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
     let steps = Steps::new(args.progress);
     let mut report = Report::of(&args.patches);
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// A file that the build will write, and that it does not read.
+/// Claims a file that the build will write. Refuses a file that the build reads.
 fn claim(args: &Build, path: &Path) -> Result<Output> {
     let output = Output::claim(path, 0o666)?;
     let named = [&args.source, &args.config, &args.vmlinux, &args.module].into_iter().flatten();
@@ -61,7 +61,7 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     }
 }
 
-/// Tries the module in a guest. What came of it is in the report, also when that is a failure.
+/// Tries the module in a guest. The report holds the outcome even if the trial fails.
 fn tried(args: &Build, module: PathBuf, report: &mut Report, out: &mut impl Write) -> Result<()> {
     let args = Test::of_built(args, module);
     let (outcome, _) = trial::tried(&args)?;
@@ -72,7 +72,7 @@ fn tried(args: &Build, module: PathBuf, report: &mut Report, out: &mut impl Writ
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// The page to sign off.
+/// The page for the person who approves the livepatch.
 fn sign_off(report: &Report, made: &Made, not_tried: Option<&Failure>) -> Result<String> {
     let file = ElfFile::from_bytes("livepatch.ko", made.bytes.clone());
     let not_tried = not_tried.and_then(|failure| failure.diagnoses().next());
@@ -138,7 +138,7 @@ fn fuzz(args: &Build) -> Result<u8> {
     })
 }
 
-/// `md-run` of `0001-md-run.patch`; what a module name can't hold becomes a dash.
+/// The livepatch's name: `md-run` for `0001-md-run.patch`. Characters that a module name can't hold become dashes.
 fn livepatch_name(args: &Build) -> Result<String> {
     let given = args.name.clone();
     let stem = || args.patches.first().and_then(|p| p.file_stem()).map(|s| s.to_string_lossy().into_owned());
@@ -149,7 +149,8 @@ fn livepatch_name(args: &Build) -> Result<String> {
         .collect();
     let name = name.trim_matches('-');
     let name = name.strip_prefix("livepatch-").or_else(|| name.strip_prefix("livepatch_")).unwrap_or(name);
-    // MODULE_NAME_LEN is 64 - sizeof(long) on 64-bit (include/linux/module.h), its NUL included; "livepatch-" is 10.
+    // MODULE_NAME_LEN is 64 - sizeof(long) on 64-bit (include/linux/module.h), including the NUL; "livepatch-" takes
+    // 10.
     let fits = !name.is_empty() && name.len() + 10 < 56 && given.is_none_or(|given| given.ends_with(name));
     if fits {
         return Ok(name.to_owned());
@@ -169,7 +170,7 @@ fn output_path(args: &Build, name: &str) -> PathBuf {
     }
 }
 
-/// The table of functions and how to load the module.
+/// Shows the table of functions and how to load the module.
 fn show(args: &Build, results: &Results, output: &Path, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["object", "function", "why"].map(str::to_owned).to_vec()];
     for finding in &results.changes {

@@ -1,4 +1,4 @@
-//! `klpx cache`, and where the cache lies.
+//! `klpx cache`, and the location of the cache.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use crate::args::{Cache, Common};
 use crate::render;
 
-/// The cache directory: as asked for, or `klpx` in the user's cache folder.
+/// The cache directory: the requested one, or `klpx` in the user's cache folder.
 pub(crate) fn directory(common: &Common) -> Result<PathBuf> {
     directory_or(common.cache_dir.as_deref())
 }
 
-/// The same for commands that have no other common arguments.
+/// The cache directory for commands without the other common arguments.
 pub(crate) fn directory_or(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(dir) = named {
         return std::path::absolute(dir).map_err(|e| Diagnosis::io("find", dir, &e).into());

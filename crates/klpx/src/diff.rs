@@ -1,4 +1,4 @@
-//! `klpx diff`: two builds of one object, what differs between them, and why.
+//! `klpx diff`: two builds of one object, their differences, and the reasons.
 
 use std::io::Write;
 use std::path::Path;
@@ -36,14 +36,14 @@ struct Json {
     matched: Vec<Matched>,
 }
 
-/// An item that may be one of the original's, and nothing tells which.
+/// An item that may be one of several of the original, without evidence for one.
 #[derive(Serialize)]
 struct Open {
     name: String,
     candidates: Vec<String>,
 }
 
-/// An item that was matched by more than its own name.
+/// An item that was matched by evidence other than its own name.
 #[derive(Serialize)]
 struct Matched {
     name: String,
@@ -112,7 +112,7 @@ fn json(
     crate::report::to_text(&json)
 }
 
-/// An item's name as the file has it.
+/// An item's name as the file has it, with all suffixes.
 fn full_name(object: &Object<'_>, item: ItemId) -> String {
     String::from_utf8_lossy(object.item_name(item)).into_owned()
 }
@@ -212,7 +212,7 @@ fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function
     Ok(text)
 }
 
-/// How many instructions are shown.
+/// How many instructions a listing shows.
 const SHOWN: usize = 6;
 
 fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
@@ -237,7 +237,7 @@ fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
     text
 }
 
-/// Some instructions from the one that holds `at` on.
+/// A few instructions, starting with the one that contains `at`.
 fn shown(arch: Arch, code: &[u8], at: usize) -> impl Iterator<Item = Instruction> {
     instructions(arch, code).filter(move |one| one.offset + one.length > at).take(SHOWN)
 }

@@ -1,4 +1,4 @@
-//! Instructions as text: AT&T syntax for x86_64; for arm64 the kind of a branch, and nothing else.
+//! Instructions as text: AT&T syntax for x86_64; for arm64 only the kind of a branch.
 
 use iced_x86::{Formatter, OpKind};
 use klpx_normalize::arch::Arch;
@@ -6,28 +6,28 @@ use klpx_normalize::arch::Arch;
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
-    /// Where it begins, in bytes from the start of the code.
+    /// Where the instruction begins, in bytes from the start of the code.
     pub(crate) offset: usize,
-    /// Its bytes.
+    /// The instruction's length in bytes.
     pub(crate) length: usize,
-    /// As an assembler reads it; empty where klpx does not disassemble.
+    /// The assembler text; empty where klpx does not disassemble.
     pub(crate) text: String,
-    /// Of a branch that names its target by the distance to it.
+    /// The branch, if the instruction is one that names its target by a distance.
     pub(crate) branch: Option<Branch>,
 }
 
 /// A branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Branch {
-    /// Its mnemonic.
+    /// The branch's mnemonic.
     pub(crate) mnemonic: String,
-    /// All that it is but for the distance: equal for the same branch at another place.
+    /// Everything but the distance: equal for the same branch at another place.
     pub(crate) fixed: String,
-    /// Where it leads, in bytes from the start of the code.
+    /// The branch's target, in bytes from the start of the code.
     pub(crate) target: i64,
 }
 
-/// The instructions of `code`, from its start on.
+/// The instructions of `code`, from the start.
 pub(crate) fn instructions(arch: Arch, code: &[u8]) -> Box<dyn Iterator<Item = Instruction> + '_> {
     match arch {
         Arch::X86_64 => Box::new(of_x86_64(code)),
@@ -67,8 +67,8 @@ fn of_x86_64(code: &[u8]) -> impl Iterator<Item = Instruction> {
     })
 }
 
-/// Branches by their fixed bits: mask, value, name, and where the distance in words lies: its lowest bit, its width (Arm
-/// Architecture Reference Manual, C4.1).
+/// Branches by their fixed bits: mask, value, name, and the lowest bit and the width of the field that holds the
+/// distance in words (Arm Architecture Reference Manual, C4.1).
 const ARM64_BRANCHES: [(u32, u32, &str, u32, u32); 7] = [
     (0xfc00_0000, 0x1400_0000, "b", 0, 26),
     (0xfc00_0000, 0x9400_0000, "bl", 0, 26),
@@ -85,7 +85,7 @@ fn of_arm64(code: &[u8]) -> impl Iterator<Item = Instruction> {
         let branch = word.and_then(|word| {
             let is = |&&(mask, value, ..): &&(u32, u32, &str, u32, u32)| word & mask == value;
             let &(.., name, low, width) = ARM64_BRANCHES.iter().find(is)?;
-            // The distance to the top of the word and back down brings its sign along.
+            // Shifting the distance to the top of the word and back down extends its sign.
             let distance = (word << (32 - low - width)).cast_signed() >> (32 - width);
             let fixed = word & !(((1 << width) - 1) << low);
             Some(Branch {

@@ -1,4 +1,4 @@
-//! `klpx doctor`: what is found of a kernel, what is missing and how to get it, without a patch.
+//! `klpx doctor`: what klpx finds of a kernel, what is missing, and how to get it, without a patch.
 
 use std::io::Write;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     let capability = capability(args, &survey, &runner)?;
     let mut problems = Vec::new();
     if !survey.is_complete() {
-        // What was found and what is missing is in the table.
+        // The table already shows what was found and what is missing.
         problems.push(Diagnosis { detail: Vec::new(), ..shortage.diagnosis(&survey) });
     } else {
         problems.extend(shortage.tools_diagnosis());
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     Failure::all(problems)
 }
 
-/// What configuration and tools allow, once there is a configuration.
+/// What the configuration and the tools allow, if there is a configuration.
 fn capability(args: &Doctor, survey: &Survey, runner: &Runner) -> Result<Option<Capability>> {
     let Some(located) = survey.found.get(&Piece::Config) else { return Ok(None) };
     let wishes = ToolWishes { llvm: args.llvm.as_deref(), cross_compile: args.cross_compile.as_deref() };
@@ -98,7 +98,8 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
     text
 }
 
-/// What is missing and has to be there, or can be had; not what comes with a package that was named before.
+/// The table row of a missing piece that is required or can be installed. No row if the piece is optional and comes
+/// with a package that an earlier row names.
 fn missing_row(shortage: &Shortage, piece: Piece) -> Option<Vec<String>> {
     let at = shortage.missing.iter().position(|missing| missing.piece == piece)?;
     let missing = &shortage.missing[at];
@@ -137,7 +138,7 @@ fn livepatch_row(capability: &Capability) -> Vec<String> {
     vec!["livepatch".to_owned(), state, "by the configuration".to_owned()]
 }
 
-/// A line for pieces that only some patches need.
+/// The install line for pieces that only some patches need.
 fn optional(shortage: &Shortage) -> Option<String> {
     let line = shortage.install.as_ref()?;
     Some(format!("for patches of modules: {line}"))
@@ -150,15 +151,15 @@ struct Json<'a> {
     schema: u32,
     /// klpx's own version.
     klpx: &'static str,
-    /// True when a livepatch can be made.
+    /// True if a livepatch can be made.
     ready: bool,
     kernel: Kernel<'a>,
     found: Vec<Found<'a>>,
     missing: &'a [Missing],
-    /// Programs and headers that the kernel's makefiles need and that are not there.
+    /// Programs and headers that the kernel's makefiles need and that are missing.
     tools: &'a [Lack],
     packages: &'a [Package],
-    /// A line to paste that installs the packages.
+    /// A command line to paste that installs the packages.
     install: Option<&'a str>,
     hints: &'a [String],
     passed_over: Vec<PassedOver<'a>>,
@@ -172,7 +173,7 @@ struct Kernel<'a> {
     release: &'a str,
     from: &'a str,
     distribution: Option<&'static str>,
-    /// True when klpx was tried on kernels of this distribution.
+    /// True if klpx was tried on kernels of this distribution.
     tried: bool,
     package: Option<&'a str>,
     source_version: Option<&'a str>,
@@ -193,9 +194,9 @@ struct PassedOver<'a> {
 
 #[derive(Debug, Serialize)]
 struct Compiler<'a> {
-    /// As the configuration names it.
+    /// The compiler as the configuration names it.
     wanted: &'a str,
-    /// The same one on this machine.
+    /// The compiler as found on this machine.
     found: Option<&'a str>,
     program: Option<&'a str>,
 }

@@ -1,7 +1,7 @@
 //! `klpx explain`: what a code means, why klpx refuses, and what to do.
 //!
-//! Owns reading the pages in `docs/refusals`, which are compiled in. What they say is theirs: a section is printed as it
-//! is written there.
+//! This file reads the pages in `docs/refusals`, which are compiled in. The pages own their text: a section is printed
+//! exactly as written there.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,10 +10,10 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
 use crate::render;
 
-/// What every code begins with.
+/// The beginning of every code.
 const PREFIX: &str = "klpx::";
 
-/// The pages, in the order in which they are listed.
+/// The pages, in the order of the list.
 const PAGES: [&str; 21] = [
     include_str!("../../../docs/refusals/patch.md"),
     include_str!("../../../docs/refusals/places.md"),
@@ -48,23 +48,23 @@ pub(crate) fn run(code: Option<&str>, out: &mut impl Write) -> Result<()> {
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
-/// A page: a subject and its codes.
+/// A page: a subject and the sections of its codes.
 struct Page<'t> {
     subject: &'t str,
     sections: Vec<Section<'t>>,
 }
 
-/// What is said of one code.
+/// The section of one code.
 struct Section<'t> {
-    /// Without `klpx::`.
+    /// The code without `klpx::`.
     name: &'t str,
-    /// Without empty lines around it.
+    /// The text without empty lines around it.
     text: &'t str,
 }
 
 impl<'t> Page<'t> {
-    /// Reads `# SUBJECT`, then for each code `## klpx::NAME` and its text. Code examples in a text are indented, so that
-    /// no line of theirs is a heading.
+    /// Reads `# SUBJECT`, then for each code `## klpx::NAME` and its text. Code examples in a text are indented, so
+    /// none of their lines is a heading.
     fn read(text: &'t str) -> Page<'t> {
         let mut parts = text.split("\n## ");
         let head = parts.next().unwrap_or_default().lines().next().unwrap_or_default();
@@ -113,12 +113,12 @@ fn listed() -> String {
     text
 }
 
-/// How alike names must be, from 0 to 1, for one to be a slip of the other.
+/// How similar two names must be, from 0 to 1, to count one as a misspelling of the other.
 const ALIKE: f64 = 0.85;
 /// How many names a refusal offers.
 const OFFERED: usize = 3;
 
-/// The codes that somebody may have meant, the likeliest first.
+/// The codes that the user may have meant, the most similar first.
 fn nearest(wanted: &str) -> Vec<String> {
     let mut all: Vec<(f64, &str)> = pages()
         .flat_map(|page| page.sections)
@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    /// What the pages must be like to read well on a terminal.
+    /// What pages must look like to read well on a terminal.
     #[test]
     fn sections_are_short_and_say_what_to_do() {
         for section in pages().flat_map(|page| page.sections) {

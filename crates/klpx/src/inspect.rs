@@ -1,4 +1,4 @@
-//! `klpx inspect`: what a livepatch module holds.
+//! `klpx inspect`: the contents of a livepatch module.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::{page, render, report};
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// Runs the command. It shows what the module holds, and then fails if a signature that it was to check is not right.
+/// Runs the command. Shows the contents, and then fails if it was told to check the signature and the signature is not
+/// right.
 pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
     let place = args.page.as_deref().map(|path| claim(args, path)).transpose()?;
     let file = ElfFile::open(&args.module)?;
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// A file that the command will write, and that it does not read.
+/// Claims a file that the command will write. Refuses a file that the command reads.
 fn claim(args: &Inspect, path: &Path) -> Result<Output> {
     let output = Output::claim(path, 0o666)?;
     output.is_none_of([Some(args.module.as_path()), args.cert.as_deref()].into_iter().flatten())?;

@@ -1,4 +1,5 @@
-//! The klpx command: arguments, terminal output, reports, exit codes. No ELF or DWARF work of its own, no stages.
+//! The klpx command: arguments, terminal output, reports, exit codes. Does no ELF or DWARF work and runs no stages
+//! itself.
 
 mod against;
 mod args;

@@ -25,7 +25,7 @@ pub(crate) fn man(directory: Option<&Path>, out: &mut impl Write) -> Result<()> 
 
 /// Prints a completion script.
 pub(crate) fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> Result<()> {
-    // clap panics when it can't write.
+    // clap panics if it can't write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "klpx", &mut script);
     out.write_all(&script)

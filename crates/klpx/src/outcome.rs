@@ -1,4 +1,4 @@
-//! What came of trying a livepatch in a guest: as text, as JSON, as a failure.
+//! The outcome of trying a livepatch in a guest: as text, as JSON, as a failure.
 
 use std::path::Path;
 
@@ -12,27 +12,27 @@ use crate::{render, report};
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// What came of it.
+/// The outcome of a trial run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     /// The kernel's release.
     pub(crate) release: String,
-    /// No KVM was there.
+    /// True if the guest ran without KVM.
     pub(crate) emulated: bool,
     /// How long the guest took.
     pub(crate) seconds: f64,
-    /// Modules that the livepatch patches and that the kernel's packages don't have.
+    /// Modules that the livepatch patches but that the kernel's packages lack.
     pub(crate) missing_modules: Vec<String>,
-    /// Each trial, in its order.
+    /// The trials, in their order.
     pub(crate) trials: Vec<Tried>,
 }
 
 /// One trial.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Tried {
-    /// What was tried.
+    /// The trial's name.
     pub(crate) name: String,
-    /// It came to its end, and nothing went wrong.
+    /// True if the trial ran to its end and nothing went wrong.
     pub(crate) good: bool,
     /// Checks that passed.
     pub(crate) passed: Vec<String>,
@@ -41,7 +41,7 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
-    /// Of a task by its name, which a number orders.
+    /// A trial from a task's name, which begins with a number for the order.
     pub(crate) fn new(task: &str, verdict: &Verdict) -> Tried {
         Tried {
             name: task.split_once(' ').map_or(task, |(_, title)| title).to_owned(),
@@ -53,12 +53,12 @@ impl Tried {
 }
 
 impl Outcome {
-    /// True when every trial is.
+    /// Returns true if every trial is good.
     pub(crate) fn good(&self) -> bool {
         self.trials.iter().all(|trial| trial.good)
     }
 
-    /// For people.
+    /// The outcome as text for people.
     pub(crate) fn text(&self) -> String {
         let mut rows = vec![["trial", "checks", ""].map(str::to_owned).to_vec()];
         for trial in &self.trials {
@@ -78,7 +78,7 @@ impl Outcome {
         text
     }
 
-    /// For machines; `livepatch` is the module's name.
+    /// The outcome as JSON; `livepatch` is the module's name.
     pub(crate) fn json(&self, livepatch: &str) -> Result<String> {
         report::to_text(&json!({
             "schema": SCHEMA,
@@ -92,7 +92,7 @@ impl Outcome {
         }))
     }
 
-    /// What fails the command.
+    /// The failure of the command, if a trial went wrong.
     pub(crate) fn failure(&self, module: &Path) -> Option<Diagnosis> {
         let bad = self.trials.iter().filter(|trial| !trial.good);
         let lines = bad

@@ -1,5 +1,5 @@
-//! Files that a command writes at its end. That they can be written is known at its beginning, and nobody ever sees half
-//! of one.
+//! Files that a command writes at its end. The command finds out at its beginning whether it can write them, and a
+//! half-written file is never visible.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -16,18 +16,18 @@ pub(crate) struct Output {
 }
 
 enum To {
-    /// A new file beside its place, with these permissions, which takes the place. It is made when it is written: a
-    /// command that is killed leaves nothing behind.
+    /// A new file in the same folder, with these permissions, that is renamed to the final path. It is created only
+    /// when it is written, so a command that is killed leaves nothing behind.
     New(u32),
-    /// What is there: a device or a pipe, or a file in a folder that takes no new one.
+    /// The existing file: a device or a pipe, or a file in a folder that allows no new one.
     There(File),
 }
 
 impl Output {
-    /// Makes sure that a file can be written, and touches nothing that is there. `mode` is taken from by the umask.
+    /// Checks that a file can be written, without touching an existing one. The umask applies to `mode`.
     ///
     /// # Errors
-    /// A folder is in its place, the folder that it goes to is missing, or the system refuses.
+    /// Fails if the path is a folder, if the file's folder is missing, or if the system refuses.
     pub(crate) fn claim(path: &Path, mode: u32) -> Result<Output> {
         let place = || Place::file(path.display().to_string(), None);
         if path.is_dir() {
@@ -40,7 +40,7 @@ impl Output {
             .remedy("name a file that is not there, or remove the folder")
             .into());
         }
-        // A link stays, and what it leads to is written.
+        // A symbolic link stays, and its target is written.
         let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let folder = folder_of(&target);
         if !folder.is_dir() {
@@ -81,7 +81,7 @@ impl Output {
         }
     }
 
-    /// Writes it, replacing what was there.
+    /// Writes the file, replacing an existing one.
     pub(crate) fn write(self, bytes: &[u8]) -> Result<()> {
         let failed = |e: &std::io::Error| Diagnosis::io("write", &self.path, e);
         match self.to {
@@ -91,7 +91,7 @@ impl Output {
                 file.persist(&self.path).map_err(|e| failed(&e.error))?;
             }
             To::There(mut file) => {
-                // A device has no length.
+                // A device can't be truncated.
                 let _ = file.set_len(0);
                 file.write_all(bytes).map_err(|e| failed(&e))?;
             }
@@ -104,7 +104,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A new file in a folder, which goes away unless it is given a name.
+/// A new file in a folder, deleted unless it is given a name.
 fn beside(folder: &Path, mode: u32) -> std::io::Result<NamedTempFile> {
     let permissions = Permissions::from_mode(mode);
     tempfile::Builder::new().prefix(".klpx-").permissions(permissions).tempfile_in(folder)

@@ -1,4 +1,4 @@
-//! `klpx package`: packages for hosts from finished livepatches.
+//! `klpx package`: makes packages for hosts from finished livepatches.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::{render, report};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
-/// The time that becomes a part of the packages, as all reproducible builds take it.
+/// The variable with the date of the packages, as in all reproducible builds.
 const DATE: &str = "SOURCE_DATE_EPOCH";
 
 /// Runs the command.
@@ -54,7 +54,7 @@ fn make(package: &Package, format: Format) -> Result<Vec<u8>> {
     package.make(format, scratch.path())
 }
 
-/// The modules with their reports. A report that is no module's is refused.
+/// The modules with their reports. Refuses a report that belongs to no module.
 fn livepatches(args: &args::Package) -> Result<Vec<Livepatch>> {
     let mut livepatches: Vec<Livepatch> =
         args.modules.iter().map(|path| Livepatch::open(path)).collect::<Result<_>>()?;
@@ -95,7 +95,7 @@ fn about(args: &args::Package) -> Result<About> {
     })
 }
 
-/// `Name <address>`, on one line: it becomes a field of control files.
+/// `Name <address>`, on one line: the text becomes a field of control files.
 fn maintainer(text: &str) -> Result<String> {
     let parts = text.strip_suffix('>').and_then(|rest| rest.split_once(" <"));
     let fits = parts.is_some_and(|(name, address)| {
@@ -111,7 +111,7 @@ fn maintainer(text: &str) -> Result<String> {
     }
 }
 
-/// In seconds since 1970.
+/// The date of the packages, in seconds since 1970.
 fn date(args: &args::Package) -> Result<u64> {
     if let Some(text) = std::env::var_os(DATE) {
         let seconds = text.to_str().and_then(|text| text.parse::<u32>().ok());

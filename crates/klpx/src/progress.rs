@@ -1,4 +1,5 @@
-//! Steps and their progress on standard error: a live line on a terminal, plain lines elsewhere, or events for programs.
+//! Shows steps and their progress on standard error: a live line on a terminal, plain lines elsewhere, or events for
+//! programs.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,10 @@ use crate::{render, report, terminal};
 
 /// Width of the column that names a step.
 const NAME: usize = 14;
-/// Width of the column that says what came of it; the time stands after it.
+/// Width of the column with a step's result; the time stands after it.
 const RESULT: usize = 62;
 
-/// How often the number of objects is told: to people off a terminal, and to programs.
+/// How often the number of objects is shown: to people off a terminal (`SLOW`), and to programs (`QUICK`).
 const SLOW: Duration = Duration::from_secs(30);
 const QUICK: Duration = Duration::from_millis(200);
 
@@ -51,7 +52,7 @@ impl Steps {
         Steps { form, terminal, current: Mutex::default(), ended: Mutex::default() }
     }
 
-    /// Something to know that stops nothing; while a step is under way its line stays below.
+    /// Shows a note that stops nothing. If a step is running, its line stays below.
     pub(crate) fn remark(&self, text: &str) {
         let guard = lock(&self.current);
         let print = || match self.form {
@@ -64,7 +65,7 @@ impl Steps {
         }
     }
 
-    /// Forgets the step that is under way: a failure is reported instead.
+    /// Drops the current step, because a failure is reported instead.
     pub(crate) fn abandon(&self) {
         if let Some(current) = lock(&self.current).take() {
             current.bar.finish_and_clear();
@@ -76,7 +77,7 @@ impl Steps {
         lock(&self.ended).clone()
     }
 
-    /// Shows a text that takes the place of the last one; off a terminal, people see it when it is `due`.
+    /// Shows a text in place of the last one. Off a terminal, people see the text only if it is `due`.
     fn message(&self, text: &str, due: bool) {
         let mut guard = lock(&self.current);
         let Some(current) = guard.as_mut() else { return };
@@ -87,12 +88,12 @@ impl Steps {
         }
     }
 
-    /// True once so much time is over since a message was shown.
+    /// Returns true if at least this much time has passed since a message was shown.
     fn is_due(&self, after: Duration) -> bool {
         lock(&self.current).as_ref().is_some_and(|current| current.announced.elapsed() >= after)
     }
 
-    /// Prints an event of the stage that is under way.
+    /// Prints an event of the current stage.
     fn event(&self, mut event: Value) {
         let mut guard = lock(&self.current);
         if let Some(current) = guard.as_mut() {
@@ -153,7 +154,7 @@ impl Events for Steps {
         }
     }
 
-    /// Short steps show no time to people.
+    /// Ends the current stage. People see no time for short stages.
     fn end(&self, result: &str) {
         let Some(current) = lock(&self.current).take() else { return };
         current.bar.finish_and_clear();
@@ -172,7 +173,7 @@ impl Events for Steps {
     }
 }
 
-/// Prints what stopped a command.
+/// Prints the failure that stopped a command.
 pub(crate) fn print_failure(form: Form, failure: &Failure) {
     match form {
         Form::Text => print_line(&render::failure(failure)),
@@ -184,12 +185,12 @@ pub(crate) fn print_failure(form: Form, failure: &Failure) {
     }
 }
 
-/// One event a line.
+/// Prints one event per line.
 fn print_event(event: &Value) {
     let _ = writeln!(std::io::stderr().lock(), "{}", terminal::json(&event.to_string()));
 }
 
-/// Standard error may be closed; that is no reason to stop.
+/// Prints a line to standard error. If standard error is closed, the command still goes on.
 pub(crate) fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", terminal::lines(line.trim_end()));
 }

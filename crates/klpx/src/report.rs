@@ -1,4 +1,4 @@
-//! The JSON report of a build (`--report`). Its schema version grows when a field changes its meaning or goes away.
+//! The JSON report of a build (`--report`). The schema version grows when a field changes its meaning or goes away.
 
 use std::path::{Path, PathBuf};
 
@@ -15,27 +15,27 @@ use crate::signer::Signed;
 /// Version of the report's schema.
 pub(crate) const SCHEMA: u32 = 3;
 
-/// What `--report` writes, on success and on failure.
+/// The contents of a report, written on success and on failure.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// Schema version.
+    /// The schema version.
     pub(crate) schema: u32,
     /// klpx's own version.
     pub(crate) klpx: &'static str,
-    /// The patches, as they were named.
+    /// The patches, as named on the command line.
     pub(crate) patches: Vec<String>,
-    /// What was found, as far as the build came.
+    /// The results, up to the stage that the build reached.
     #[serde(flatten)]
     pub(crate) results: Results,
     /// The stages that ended, in their order.
     pub(crate) stages: Vec<Stage>,
-    /// The module, once it is there.
+    /// The module, if it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) module: Option<Module>,
-    /// What came of trying the module in a guest.
+    /// The outcome of the trial in a guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) test: Option<Outcome>,
-    /// What stopped the build.
+    /// The diagnoses that stopped the build.
     pub(crate) errors: Vec<Diagnosis>,
 }
 
@@ -44,28 +44,28 @@ pub(crate) struct Report {
 pub(crate) struct Module {
     pub(crate) path: String,
     pub(crate) name: String,
-    /// Functions that it replaces.
+    /// The number of functions that the module replaces.
     pub(crate) replaced: usize,
-    /// Livepatch symbols, all bound to the kernel.
+    /// The number of livepatch symbols, all bound to the kernel.
     pub(crate) symbols: usize,
-    /// Relocations that were checked.
+    /// The number of relocations that were checked.
     pub(crate) relocations: usize,
     /// Size in bytes.
     pub(crate) bytes: usize,
     /// SHA-256 of the file, in hexadecimal.
     pub(crate) sha256: String,
-    /// Whose signature it has; null without one.
+    /// The signer of the module; null without a signature.
     pub(crate) signature: Value,
 }
 
 /// A stage that ended.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stage {
-    /// Its name.
+    /// The stage's name.
     pub(crate) name: &'static str,
-    /// What came of it, for people.
+    /// The result, for people.
     pub(crate) result: String,
-    /// How long it took.
+    /// The duration in seconds.
     pub(crate) seconds: f64,
 }
 
@@ -91,7 +91,7 @@ impl Report {
         Report { schema: SCHEMA, klpx: env!("CARGO_PKG_VERSION"), patches, ..Report::default() }
     }
 
-    /// Notes what stopped the build.
+    /// Records the diagnoses that stopped the build.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         self.errors = failure.diagnoses().cloned().collect();
     }

@@ -1,4 +1,4 @@
-//! `klpx schema`: the JSON schemas of what klpx prints and writes for programs.
+//! `klpx schema`: the JSON schemas of everything that klpx prints and writes for programs.
 
 use std::io::Write;
 use std::path::Path;
@@ -68,12 +68,12 @@ impl Schema {
     }
 }
 
-/// The schema of a command that klpx-host has, too.
+/// The schema of a command that klpx-host has as well.
 fn on_host(command: &str) -> &'static str {
     klpx_host::SCHEMAS.iter().find(|(name, _)| *name == command).map_or("", |(_, text)| text)
 }
 
-/// Prints a schema, or says which there are.
+/// Prints a schema, or the list of all schemas.
 pub(crate) fn run(schema: Option<Schema>, out: &mut impl Write) -> Result<()> {
     let text = match schema {
         Some(schema) => schema.text().to_owned(),

@@ -1,4 +1,4 @@
-//! `klpx sign`, and what the options of `klpx build` say of a signature.
+//! `klpx sign`, and the signing options of `klpx build`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,7 +12,7 @@ use klpx_signature::{self as signature, Message};
 use crate::args::{Sign, Signing};
 use crate::output::Output;
 
-/// The variable that kbuild takes the passphrase from.
+/// The variable from which kbuild takes the passphrase.
 const PIN: &str = "KBUILD_SIGN_PIN";
 
 /// Runs the command.
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Sign) -> Result<()> {
 }
 
 impl Signing {
-    /// What the engine signs with.
+    /// The signing options in the form that the engine takes.
     pub(crate) fn read(&self) -> Result<Option<klpx_engine::Signing>> {
         let (Some(key), Some(certificate)) = (&self.sign_key, &self.sign_cert) else { return Ok(None) };
         let pin = match self.sign_pin_fd {
@@ -58,7 +58,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     klpx_input::bytes(path).map_err(|error| Diagnosis::io("read", path, &error))?
 }
 
-/// The first line that an open descriptor gives.
+/// Reads the first line from an open descriptor.
 fn pin_of(descriptor: u32) -> Result<OsString> {
     let path = PathBuf::from(format!("/proc/self/fd/{descriptor}"));
     let mut bytes = read(&path)?;

@@ -1,4 +1,4 @@
-//! What `klpx inspect` says of a module's signature.
+//! What `klpx inspect` reports about a module's signature.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_signature::{Certificate, Message, Signer, Verdict};
 use serde_json::{Value, json};
 
-/// What to do with a module that has none.
+/// The remedy for a module without a signature.
 const SIGN_IT: &str = "sign it with klpx sign, or build it with --sign-key";
 
 /// The signature of a module.
 pub(crate) enum Signed {
-    /// The module has none.
+    /// The module has no signature.
     No,
-    /// It has one that can't be read, with the reason.
+    /// The signature can't be read, for this reason.
     Unreadable(String),
-    /// It has one; the verdict is there when a certificate is.
+    /// The signer, and the verdict if a certificate was given.
     By(Signer, Option<Verdict>),
 }
 
@@ -23,7 +23,7 @@ impl Signed {
     /// Reads the signature, and checks it by a certificate.
     ///
     /// # Errors
-    /// When the certificate can't be read.
+    /// Fails if the certificate can't be read.
     pub(crate) fn read(file: &[u8], certificate: Option<&Path>) -> Result<Signed> {
         let certificate = certificate.map(read_certificate).transpose()?;
         let Some((module, signature)) = klpx_signature::split(file) else { return Ok(Signed::No) };
@@ -57,7 +57,7 @@ impl Signed {
         }
     }
 
-    /// The same for machines; null for a module without a signature.
+    /// The signature as JSON; null for a module without one.
     pub(crate) fn json(&self) -> Value {
         match self {
             Signed::No => Value::Null,
@@ -77,7 +77,7 @@ impl Signed {
         }
     }
 
-    /// What fails a command that was to check the signature: it is not known to be right.
+    /// The failure of a command that was told to check the signature, if the signature is not known to be right.
     pub(crate) fn failure(&self, module: &Path) -> Option<Diagnosis> {
         let (what, why, remedy) = match self {
             Signed::By(_, Some(Verdict::Right)) => return None,

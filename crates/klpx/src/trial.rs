@@ -1,4 +1,4 @@
-//! `klpx test`: a livepatch module in a guest of the kernel that it is for.
+//! `klpx test`: tries a livepatch module in a guest of the kernel that it is for.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
     outcome.failure(&args.module).map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// Tries the module. What came of it, and the module's name.
+/// Tries the module. Returns the outcome and the module's name.
 ///
 /// # Errors
-/// When it can't be tried.
+/// Fails if the module can't be tried.
 pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     let file = ElfFile::open(&args.module)?;
     let module = inspect::inspect(&file)?;
@@ -69,7 +69,7 @@ pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     Ok((outcome, trial.name))
 }
 
-/// The object that is no module.
+/// The kernel object that is no module.
 const VMLINUX: &str = "vmlinux";
 
 fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
@@ -81,7 +81,7 @@ fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
 
 fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
     let name = module.info("name").ok_or_else(|| not_a_livepatch(file, "its modinfo has no name"))?;
-    // The name goes into scripts.
+    // The name is put into scripts.
     match !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         true => Ok(name.to_owned()),
         false => Err(not_a_livepatch(file, "its name is none of a module").into()),
@@ -90,11 +90,11 @@ fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
 
 fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
     let functions = module.objects.iter().flat_map(|object| {
-        // The kernel shows the only one of a name as the first (kernel/livepatch/core.c, klp_init_object_loaded).
+        // The kernel shows a unique name with position 1 (kernel/livepatch/core.c, klp_init_object_loaded).
         object.functions.iter().map(|f| (object.name.clone(), format!("{},{}", f.old_name, f.sympos.max(1))))
     });
     let functions: Vec<(String, String)> = functions.collect();
-    // A livepatch may have callbacks alone.
+    // A livepatch may have only callbacks.
     if module.objects.is_empty() {
         return Err(not_a_livepatch(file, "its arrays name no kernel object").into());
     }
@@ -117,7 +117,7 @@ fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
     })
 }
 
-/// The kernel that the module says it is for, or the one that is named, which must be that one.
+/// The kernel that the module's vermagic names. If the user names a kernel, it must be this one.
 fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
     let mut wanted = Wanted {
         build_dir: args.build_dir.clone(),
@@ -139,7 +139,7 @@ fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
     Ok(survey)
 }
 
-/// The guest, and which of the modules that the livepatch patches are not there.
+/// The guest, and the modules that the livepatch patches but that are missing.
 fn guest(
     args: &Test,
     machine: &'static Machine,

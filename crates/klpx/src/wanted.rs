@@ -1,4 +1,4 @@
-//! Which kernel a command line means, for every command that takes one.
+//! Finds out which kernel a command line means, for every command that takes one.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use klpx_diagnosis::{Diagnosis, Result};
 use crate::args::Which;
 use crate::cache;
 
-/// The kernel that is meant, and where to look for it. The caller adds the files that its own arguments name.
+/// The wanted kernel, and where to look for it. The caller adds the files that its own arguments name.
 pub(crate) fn wanted(which: &Which, cache_dir: Option<&Path>) -> Result<Wanted> {
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Diagnosis::io("find", path, &e));
     Ok(Wanted {

@@ -1,4 +1,5 @@
-//! What this crate needs of a kernel: where it is built, with which tools, and where what is known of it is kept.
+//! What this crate needs of a kernel: the build tree, the tools, and the folder where results about the kernel are
+//! kept.
 
 use std::path::{Path, PathBuf};
 
@@ -13,23 +14,23 @@ use crate::linker::Linker;
 pub struct Context<'a> {
     pub(crate) runner: &'a Runner,
     pub(crate) jobs: usize,
-    /// The private `O=` tree. Objects of the original source only.
+    /// The private `O=` tree, which holds only objects of the original source.
     pub(crate) build: PathBuf,
     pub(crate) ld: String,
     pub(crate) ar: String,
     /// `opt` and `llvm-dis`.
     pub(crate) readers: [String; 2],
-    /// Instructions of the largest function that a unit may import.
+    /// The largest function that a unit may import, in instructions.
     pub(crate) import_limit: usize,
-    /// A folder that lives as long as the original is the same.
+    /// A folder that is kept as long as the original stays the same.
     pub(crate) store: PathBuf,
 }
 
-/// What LLVM takes when the kernel does not say (`-import-instr-limit`).
+/// LLVM's default of `-import-instr-limit`, if the kernel sets none.
 const DEFAULT_LIMIT: usize = 100;
 
 impl<'a> Context<'a> {
-    /// Of a workspace.
+    /// The context of a workspace's kernel.
     pub fn of(workspace: &'a Workspace) -> Context<'a> {
         let toolchain = workspace.kernel().toolchain();
         let makefile = std::fs::read_to_string(workspace.source_dir().join("Makefile")).unwrap_or_default();
@@ -56,7 +57,7 @@ impl<'a> Context<'a> {
         Archiver { build: &self.build, program: &self.ar, runner: self.runner }
     }
 
-    /// Where what is known of one object of the kernel is kept.
+    /// The folder where results about one kernel object are kept.
     pub(crate) fn store_of(&self, object: &Path) -> PathBuf {
         self.store.join(object)
     }

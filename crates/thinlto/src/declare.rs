@@ -1,10 +1,11 @@
-//! Symbols that objtool looks up by name, and that a unit of a ThinLTO kernel need not have.
+//! Declares symbols that objtool looks up by name, and that a unit of a ThinLTO kernel may lack.
 //!
-//! For a call of the trampoline `__SCT__x` objtool wants the symbol of its key, `__SCK__x` (tools/objtool/check.c,
+//! For a call of the trampoline `__SCT__x`, objtool needs the symbol of the key `__SCK__x` (tools/objtool/check.c,
 //! create_static_call_sections). A unit that is compiled alone has both: `static_call(x)` refers to the key so that the
-//! compiler keeps it (include/linux/static_call_types.h, __ADDRESSABLE). A function that ThinLTO imports brings the
-//! call alone. In `vmlinux.o`, where kbuild runs objtool, the key is there from elsewhere. A module need not have it:
-//! with `--module` objtool takes the trampoline's address instead, and the kernel's loader finds the key by that.
+//! compiler keeps it (include/linux/static_call_types.h, __ADDRESSABLE). A function that ThinLTO imports brings only
+//! the call along. In `vmlinux.o`, where kbuild runs objtool, other units supply the key. A module may lack the key:
+//! with `--module`, objtool takes the trampoline's address instead, and the kernel's loader finds the key from this
+//! address.
 
 use std::collections::BTreeSet;
 
@@ -20,17 +21,17 @@ use object::read::elf::{FileHeader as _, SectionHeader as _};
 const TRAMPOLINE: &[u8] = b"__SCT__";
 const KEY: &[u8] = b"__SCK__";
 
-/// The object as objtool wants it when it runs with these options. `None` when nothing has to be added.
+/// The object as objtool needs it with these options. `None` if nothing has to be added.
 pub(crate) fn for_objtool(bytes: &[u8], options: &[String]) -> Option<Vec<u8>> {
-    // For a module objtool takes the trampoline where there is no key.
+    // With `--module`, objtool takes the trampoline if there is no key.
     if options.iter().any(|option| option == "--module") {
         return None;
     }
     static_call_keys(bytes)
 }
 
-/// The object with an undefined symbol for each key that it lacks. `None` when there is nothing to add, and for what is
-/// no object.
+/// The object with an undefined symbol for each missing key. `None` if no key is missing, or if the bytes are no
+/// object.
 fn static_call_keys(bytes: &[u8]) -> Option<Vec<u8>> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let sections = header.sections(LE, bytes).ok()?;
@@ -79,7 +80,7 @@ fn static_call_keys(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(object.bytes)
 }
 
-/// A file whose sections may be replaced by others behind its end. What was there stays, unused.
+/// A file whose sections can be replaced by data that is appended. The old data stays in the file, unused.
 struct Appended {
     bytes: Vec<u8>,
     /// Where the section headers are.

@@ -1,5 +1,5 @@
-//! Whether one build of a unit is nearer to the original than another one, and which functions must not be given up for
-//! that.
+//! Tells whether one build of a unit is nearer to the original than another build, and which functions must not be
+//! given up for this.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,12 +11,12 @@ use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
 
-/// What differs between two native objects, by canonical names.
+/// The differences between two native objects, by canonical names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differing {
-    /// Functions that the second one has otherwise, or newly.
+    /// Functions that differ in the second object, or that only it has.
     pub(crate) functions: BTreeSet<String>,
-    /// Data, registries, and what is gone.
+    /// Changed data, registries, and items that are gone.
     pub(crate) others: BTreeSet<String>,
 }
 
@@ -26,7 +26,8 @@ impl Differing {
         Differing::of_unit(original, patched, &BTreeSet::new())
     }
 
-    /// The same for one of several units; `moved` are names that mean something else in the other units' patched builds.
+    /// Compares two objects of one of several units. `moved` are names that denote something else in the other units'
+    /// patched builds.
     pub(crate) fn of_unit(original: &Path, patched: &Path, moved: &BTreeSet<Vec<u8>>) -> Result<Differing> {
         let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
         let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
@@ -44,15 +45,15 @@ impl Differing {
         })
     }
 
-    /// True when something differs no longer, and nothing does newly.
+    /// Returns true if at least one difference is gone and none is new.
     pub(crate) fn is_nearer_than(&self, plain: &Differing) -> bool {
         self != plain && self.functions.is_subset(&plain.functions) && self.others.is_subset(&plain.others)
     }
 }
 
-/// Functions that hold, in the original, an inlined copy of a function that is not the same in both sources, by way of
-/// others or not; by canonical names. `remarks` are those of both steps: what the compilation inlines into a function
-/// goes with it when the backend inlines that.
+/// Functions that, in the original, hold an inlined copy of a function that is not the same in both sources, directly
+/// or by way of others; by canonical names. `remarks` are those of both steps: when the backend inlines a function,
+/// everything that the compilation inlined into that function comes along.
 pub(crate) fn holders<'t>(
     remarks: impl IntoIterator<Item = Inlined<'t>>,
     is_same: impl Fn(&str) -> bool,
@@ -73,8 +74,8 @@ pub(crate) fn holders<'t>(
     }
 }
 
-/// The functions that differ in the `plain` build of a unit and not in a `nearer` one. `None` when the second one is no
-/// nearer, or when one of them is a holder of what the patch edits, which must differ.
+/// The functions that differ in the `plain` build of a unit but not in the `nearer` one. `None` if the second build is
+/// no nearer, or if one of the functions is a holder of what the patch edits, which must differ.
 pub(crate) fn spared<'p>(
     plain: &'p Differing,
     nearer: &Differing,

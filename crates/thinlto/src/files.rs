@@ -1,4 +1,4 @@
-//! Files as this crate handles them: what fails says which file.
+//! File operations whose failures name the file.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|error| Diagnosis::io("create", path, &error).into())
 }
 
-/// An empty folder of this name.
+/// Creates an empty folder at this path.
 pub(crate) fn fresh_dir(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -26,7 +26,7 @@ pub(crate) fn fresh_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file that is there as a whole or not at all.
+/// Writes a file so that it exists as a whole or not at all.
 pub(crate) fn keep(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     create_dir(path.parent().unwrap_or(path))?;
     let unfinished = path.with_extension("unfinished");
@@ -34,7 +34,7 @@ pub(crate) fn keep(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     std::fs::rename(&unfinished, path).map_err(|error| Diagnosis::io("write", path, &error).into())
 }
 
-/// True for a file of LLVM bitcode.
+/// Returns true if the file is LLVM bitcode.
 pub(crate) fn is_bitcode(path: &Path) -> bool {
     let mut start = [0; 4];
     let read =

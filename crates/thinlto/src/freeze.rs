@@ -1,9 +1,10 @@
-//! Kept names: a unit that the patch touches keeps the hash of its original, so that its promoted locals keep their names.
-//! And imports: it asks for none that its original did not ask for.
+//! Keeps names and imports: a touched unit keeps the hash of its original, so that its promoted locals keep their
+//! names, and it requests no imports that its original did not request.
 //!
-//! The thin link takes the hash from the bitcode file and looks at nothing else to see what a unit is. So it does not see
-//! from the hash that there is another body to import: units that import from a touched one are compiled again, unless
-//! all that they can import is the same to the letter. Then the unit is called frozen.
+//! The thin link takes the hash from the bitcode file and looks at nothing else to identify a unit. With the original's
+//! hash, the thin link does not see that there is another body to import. So units that import from a touched unit are
+//! compiled again, unless everything that they can import is the same to the letter. The touched unit is then called
+//! frozen.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,17 +19,17 @@ use crate::context::Context;
 use crate::files;
 use klpx_build_driver::each;
 
-/// What was done to a unit.
+/// The steps that brought a unit nearer to its original.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Near {
-    /// All that others can import from it is the same to the letter.
+    /// True if everything that others can import from the unit is the same to the letter.
     pub(crate) frozen: bool,
-    /// Functions that it would newly import.
+    /// The number of functions that the unit would newly import.
     pub(crate) held_back: usize,
 }
 
 impl Near {
-    /// True when others could import less of what the original offers than from `other`.
+    /// Returns true if others could import less of what the original offers than from `other`.
     pub(crate) fn offers_less_than(&self, other: &Near) -> bool {
         other.frozen && !self.frozen
     }
@@ -38,12 +39,12 @@ impl Near {
 pub(crate) struct Freezer<'a> {
     context: &'a Context<'a>,
     level: Level,
-    /// Functions that only the patched units have.
+    /// Functions that only the patched or added units define.
     new: HashSet<Vec<u8>>,
 }
 
 impl<'a> Freezer<'a> {
-    /// For units with these originals and these patched files, in a link to which units are `added`.
+    /// A freezer for pairs of original and patched files, in a link to which the patch adds the units `added`.
     pub(crate) fn new<'f>(
         context: &'a Context<'a>,
         level: Level,
@@ -54,7 +55,7 @@ impl<'a> Freezer<'a> {
         if level >= Level::Imports {
             for (original, patched) in pairs {
                 let (original, patched) = (files::read(original)?, files::read(patched)?);
-                // Of a file that is not understood nothing is held back.
+                // For a file that is not understood, nothing is held back.
                 let theirs = summary::functions(&original).unwrap_or_default();
                 let ours = summary::functions(&patched).unwrap_or_default();
                 new.extend(ours.difference(&theirs).map(|name| name.to_vec()));
@@ -67,8 +68,8 @@ impl<'a> Freezer<'a> {
         Ok(Freezer { context, level, new })
     }
 
-    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level says.
-    /// `scratch` is a folder for texts.
+    /// Brings the bitcode file `patched` nearer to `original`, in place, as far as the level allows. `scratch` is a
+    /// folder for texts.
     pub(crate) fn bring_near(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<Near> {
         keep_hash(original, patched)?;
         let frozen = self.level >= Level::Names && self.offers_the_same(original, patched, scratch)?;
@@ -85,7 +86,7 @@ impl<'a> Freezer<'a> {
         Ok(Near { frozen, held_back })
     }
 
-    /// True when all that another unit can import is the same to the letter in two bitcode files.
+    /// Returns true if everything that another unit can import is the same to the letter in two bitcode files.
     fn offers_the_same(&self, original: &Path, patched: &Path, scratch: &Path) -> Result<bool> {
         files::create_dir(scratch)?;
         let texts = [(original, scratch.join("original.ll")), (patched, scratch.join("patched.ll"))];
@@ -99,8 +100,8 @@ impl<'a> Freezer<'a> {
         Ok(same)
     }
 
-    /// A bitcode file as text. `opt` leaves debug information out, which is most of it; where there is none, `llvm-dis`
-    /// does. `None` when both fail.
+    /// A bitcode file as text, from `opt`, which leaves out the debug information that makes up most of the text. If
+    /// `opt` fails, `llvm-dis` is used. `None` if both fail.
     fn text(&self, file: &Path, to: &Path) -> Result<Option<String>> {
         let [opt, dis] = &self.context.readers;
         let calls = [Call::new(opt).args(["-S", "--strip-debug", "-passes="]), Call::new(dis)];
@@ -115,7 +116,8 @@ impl<'a> Freezer<'a> {
     }
 }
 
-/// Gives `patched` the hash of `original`. A file that is not understood keeps its own: whoever imports from it sees that.
+/// Gives `patched` the hash of `original`. If a file is not understood, `patched` keeps its own hash, and units that
+/// import from it see the change.
 fn keep_hash(original: &Path, patched: &Path) -> Result<()> {
     let Some(hash) = bitcode::hash(&files::read(original)?) else { return Ok(()) };
     match bitcode::with_hash(&files::read(patched)?, hash) {

@@ -1,16 +1,15 @@
-//! Which native code of a ThinLTO kernel depends on a patch, and native code of both sides of it.
+//! Finds the native code of a ThinLTO kernel that depends on a patch, and compiles it from both sources.
 //!
-//! A ThinLTO kernel's native code is made per unit, from the unit's bitcode and from what the thin link decides for it.
-//! So no more of the kernel is compiled than the patch reaches: the units that it touches, and those that the thin link
-//! tells something else than before ([`prepare()`]). The patched side is chosen among valid compilations of the patched
-//! source, near to the original:
-//! touched units keep the names of their promoted locals and ask for no imports that the original did not ask for
-//! (freeze.rs), and LLVM's inliner decides again as it did for the original, wherever nothing that it looked at has
-//! changed (attempt).
+//! A ThinLTO kernel's native code is made per unit, from the unit's bitcode and from the thin link's decisions for the
+//! unit. So only what the patch reaches is compiled: the touched units, and the units for which the thin link decides
+//! differently than before ([`prepare()`]). The patched side is chosen among valid compilations of the patched source,
+//! near to the original: touched units keep the names of their promoted locals and request no imports that the original
+//! did not request (freeze.rs), and LLVM's inliner decides again as for the original, wherever nothing that it looked
+//! at has changed (attempt).
 //!
-//! A kernel that Clang compiled without LTO has no link and one run of the inliner for each unit ([`single`]).
+//! A kernel that Clang compiled without LTO has no such link, and runs the inliner once per unit ([`single`]).
 //!
-//! Nothing here says what changed: that is for the comparison of the finished objects.
+//! This crate does not say what changed: the comparison of the finished objects does.
 
 mod attempt;
 mod context;
@@ -41,30 +40,31 @@ pub use link::{Input, Link};
 pub use prepare::{Added, Made, Pair, Touched, prepare};
 pub use unit::{Overlays, Side, Unit, write_overlay};
 
-/// How far the patched build may be brought nearer to the original; each level holds the ones before.
+/// How far the patched build may be brought nearer to the original. Each level includes the ones before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The patched source as the compiler takes it.
+    /// The patched source as the compiler compiles it. In a ThinLTO link, touched units still keep their originals'
+    /// hashes.
     #[default]
     Off,
-    /// Units that import from a touched one only what is the same to the letter are left alone.
+    /// Units are left alone if everything that they can import from touched units is the same to the letter.
     Names,
     /// Touched units import nothing new.
     Imports,
-    /// The inliner decides as for the original where that is still valid.
+    /// The inliner decides as for the original where this is still valid.
     Inlining,
 }
 
-/// What came of bringing one object of the kernel nearer by its inlining.
+/// The outcome of replaying the original's inlining for one kernel object or unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The object, as a path in the build tree.
     pub object: PathBuf,
-    /// Functions of the touched units that differ in the plain build; none when the attempt did not get so far.
+    /// Functions of the touched units that differ in the plain build.
     pub plain: usize,
-    /// The same in what was taken.
+    /// Functions of the touched units that differ in the chosen build.
     pub taken: usize,
-    /// Why the plain build was taken. `None` when it was not.
+    /// Why the plain build was taken; `None` if the replayed build was taken.
     pub given_up: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! One ThinLTO link of the kernel, as kbuild's record tells of it: what it links, and with which flags. Runs nothing but
-//! the archiver, to see what an archive holds.
+//! One ThinLTO link of the kernel, read from kbuild's record: its inputs and its flags. Runs only the archiver, to list
+//! an archive's members.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,44 +11,45 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::files;
 
-/// A relocatable link, its inputs spelled out.
+/// A relocatable link with all its inputs listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it makes, as a path from the build tree.
+    /// The output, as a path from the build tree.
     pub object: PathBuf,
-    /// Everything but the program, the inputs, the linker script and the output.
+    /// All arguments except the program, the inputs, the linker script and the output.
     pub flags: Vec<String>,
-    /// In link order.
+    /// The inputs, in link order.
     pub inputs: Vec<Input>,
-    /// The script that orders initcalls. No decision of LLVM's depends on it, but what it names can.
+    /// The script that orders initcalls. No decision of LLVM depends on the script, but the names in it can depend on
+    /// LLVM.
     pub script: Option<String>,
 }
 
-/// An object that is linked.
+/// An object among the inputs of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// A path from the build tree.
+    /// The object's path from the build tree.
     pub path: String,
-    /// It is the member of an archive, and is linked only when something refers to it.
+    /// True for a member of an archive that is linked only if something refers to it.
     pub lazy: bool,
 }
 
-/// Where and with what archives are listed.
+/// How archives are listed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Archiver<'a> {
     /// The build tree.
     pub(crate) build: &'a Path,
     /// `llvm-ar`.
     pub(crate) program: &'a str,
-    /// Starts it.
+    /// Runs `llvm-ar`.
     pub(crate) runner: &'a Runner,
 }
 
 impl Link {
-    /// The link of an object, by kbuild's record of it. What is found is kept.
+    /// The link of an object, read from kbuild's record. The result is kept.
     ///
     /// # Errors
-    /// The record holds no link that klpx understands.
+    /// Fails if the record holds no link that klpx understands.
     pub fn of(context: &Context<'_>, object: &Path, recorded: &Recorded) -> Result<Link> {
         let path = context.store_of(object).join("link.json");
         if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
@@ -87,7 +88,7 @@ impl Link {
                 "--no-whole-archive" => whole = false,
                 "--start-group" | "--end-group" => {}
                 map if map.starts_with("-Map=") => {}
-                // What is a flag's value is no input, whatever its name ends with.
+                // A flag's value is no input, whatever the value ends with.
                 flag if flag.starts_with('-') => link.flags.push(flag.to_owned()),
                 archive if archive.ends_with(".a") => link.inputs.extend(archiver.members(archive, !whole)?),
                 object if object.ends_with(".o") => link.inputs.push(Input::new(object, false)),
@@ -102,14 +103,15 @@ impl Link {
         Ok((!link.inputs.is_empty()).then_some(link))
     }
 
-    /// True when a unit is among what is linked.
+    /// Returns true if a unit is among the inputs.
     pub fn has(&self, unit: &str) -> bool {
         self.inputs.iter().any(|input| input.path == unit)
     }
 }
 
 impl Input {
-    /// Archives name some objects by way of other folders: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
+    /// Resolves `..` in the path: archives name some objects by way of other folders, as in
+    /// `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
     fn new(path: &str, lazy: bool) -> Input {
         let mut clean = PathBuf::new();
         for part in Path::new(path).components() {

@@ -1,15 +1,15 @@
-//! Running the linker for a part of a link: for the decisions of the thin link alone, or for the native code of a few
+//! Runs the linker for a part of a link: for the decisions of the thin link alone, or for the native code of a few
 //! units.
 //!
-//! `ld.lld --thinlto-index-only` writes down for each unit what its backend is told of the rest of the kernel: its
-//! *slice* of the index, with the summaries of its own functions and of all that it imports, the linkage that the thin
-//! link gives them, and the hashes of all files that are read for it (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp,
-//! `writeIndexToFile`). A distributed build compiles a unit from its bitcode, its slice, and the imported bodies, so
-//! two sides whose slices and files are equal give the same code.
+//! For each unit, `ld.lld --thinlto-index-only` writes what the unit's backend is told of the rest of the kernel. This
+//! *slice* of the index holds the summaries of the unit's own functions and of all its imports, the linkage that the
+//! thin link gives them, and the hashes of all files that are read for the unit
+//! (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp, `writeIndexToFile`). A distributed build compiles a unit from its
+//! bitcode, its slice and the imported bodies, so if slices and files are equal on two sides, the code is equal.
 //!
-//! `--thinlto-single-module` makes the whole thin link and then runs the backends of some units only, with the very
-//! configuration of the full link (lld/ELF/LTO.cpp); the distributed backend's differs in small things, such as the
-//! alignment of loops.
+//! `--thinlto-single-module` makes the whole thin link and then runs the backends of only some units, with exactly the
+//! configuration of the full link (lld/ELF/LTO.cpp). The distributed backend's configuration differs in details such as
+//! the alignment of loops.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -30,22 +30,22 @@ pub(crate) type Slices = BTreeMap<String, Slice>;
 /// What the thin link tells one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Slice {
-    /// Of all of it, in hexadecimal digits.
+    /// The hash of the whole slice, in hexadecimal digits.
     hash: String,
-    /// The units that it imports from.
+    /// The units from which the unit imports.
     imports: Vec<String>,
 }
 
-/// What one backend gave.
+/// The result of one backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Backend {
     /// The native object.
     pub(crate) object: PathBuf,
-    /// The inliner's remarks, one a line; none when LLVM was given options.
+    /// The inliner's remarks, one per line; empty if LLVM was given options.
     pub(crate) remarks: String,
 }
 
-/// A linker.
+/// A linker to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linker<'a> {
     pub(crate) program: &'a str,
@@ -53,7 +53,7 @@ pub(crate) struct Linker<'a> {
 }
 
 impl Linker<'_> {
-    /// Makes the thin link only. Its files go to `scratch`.
+    /// Runs the thin link only. Its files go to `scratch`.
     pub(crate) fn slices(&self, view: &View<'_>, scratch: &Path) -> Result<Slices> {
         files::fresh_dir(scratch)?;
         let top = scratch.join(view::TOP);
@@ -80,8 +80,8 @@ impl Linker<'_> {
         Ok(slices)
     }
 
-    /// Runs the backends of `units`, with options of LLVM's or, without any, with remarks. Everything that it writes
-    /// goes to `scratch`. `None` when the linker fails, or what it gave is not one object for each unit.
+    /// Runs the backends of `units`, either with LLVM options or, if there are none, with remarks. All output goes to
+    /// `scratch`. Returns `None` if the linker fails, or does not give one object for each unit.
     pub(crate) fn backends(
         &self,
         view: &View<'_>,
@@ -112,7 +112,7 @@ impl Linker<'_> {
     }
 }
 
-/// The linker numbers the units that it compiles, in link order.
+/// The backends of the units, in the order of `units`. The linker numbers its objects in link order.
 fn sorted(link: &Link, units: &[&str], scratch: &Path) -> Result<Option<Vec<Backend>>> {
     let place = |unit: &&str| link.inputs.iter().position(|input| input.path == **unit);
     let Some(places) = units.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(None) };
@@ -135,9 +135,9 @@ fn failed(link: &Link, lines: Vec<String>) -> Diagnosis {
     Diagnosis::new("klpx::thin-link", Class::Build, what).detail(lines)
 }
 
-/// True when a native object may be of a unit: its symbol table names the source.
+/// Returns true if a native object may belong to a unit: the object's symbol table names the unit's source.
 fn is_of(object: &[u8], unit: &str) -> bool {
-    // `switch.nvhe.o` is made of `switch.c`.
+    // `switch.nvhe.o` is compiled from `switch.c`.
     let stem = |path: &str| {
         let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.split('.').next().unwrap_or_default().to_owned()
@@ -145,7 +145,7 @@ fn is_of(object: &[u8], unit: &str) -> bool {
     native::source_file(object).is_none_or(|source| stem(source) == stem(unit))
 }
 
-/// The remarks of one unit: the linker adds number and module to the file's name.
+/// Reads the remarks of one unit: the linker appends the number and the module to the file's name.
 fn read_remarks(scratch: &Path, number: usize) -> Result<String> {
     let prefix = format!("remarks.thin.{number}.");
     let fail = |error: std::io::Error| Diagnosis::io("read", scratch, &error);
@@ -160,13 +160,13 @@ fn read_remarks(scratch: &Path, number: usize) -> Result<String> {
     Ok(text)
 }
 
-/// The units that a unit imports from, as the linker lists them beside its slice: by path, one a line.
+/// The units from which a unit imports, read from the linker's list beside the slice: one path per line.
 fn imports(unit: &Path) -> Result<Vec<String>> {
     let mut list = unit.as_os_str().to_owned();
     list.push(".imports");
     let text = match std::fs::read_to_string(&list) {
         Ok(text) => text,
-        // It was not taken out of its archive.
+        // The archive member was not linked.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Diagnosis::io("read", Path::new(&list), &error).into()),
     };
@@ -174,8 +174,8 @@ fn imports(unit: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(|path| path.strip_prefix(&top).unwrap_or(path).to_owned()).collect())
 }
 
-/// The units whose backends see something else on the two sides: other decisions of the thin link, or an import from one
-/// of the `changed` units.
+/// The units whose backends see a difference between the two sides: other decisions of the thin link, or an import from
+/// one of the `changed` units.
 pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&str]) -> Vec<String> {
     let imports_changed = |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
     let differs = |unit: &str| {
@@ -216,7 +216,7 @@ mod tests {
     fn the_linkers_objects_are_those_of_the_units_in_the_order_of_the_link() {
         let folder = tempfile::tempdir().expect("a folder");
         let scratch = folder.path();
-        // The linker numbers them: a.c is the first, c.c the second.
+        // The linker numbers the objects: a.c is the first, c.c the second.
         for (source, to) in [("a.c", "native1"), ("c.c", "native2")] {
             std::fs::write(scratch.join(source), "int x;").expect("a file");
             run(command("clang-22").args(["-c", source, "-o", to]).current_dir(scratch));

@@ -1,10 +1,11 @@
-//! Names that other units know and that mean something else after the patch.
+//! Finds names that other units refer to and that denote something else after the patch.
 //!
-//! A touched unit keeps the names of its promoted locals (freeze.rs). Most of them name one thing for good. But some are
-//! numbers in a row: `.str.3` is the unit's fourth string, `count.1` the second static `count`. With one more before it,
-//! or with another text, the name is that of something else. A unit that imported a function which refers to that name
-//! is the same code as before, and does something else. (A reference stays a reference across units where the thin link
-//! may not copy the constant: a string that inline assembly names, such as the file in a `WARN`.)
+//! A touched unit keeps the names of its promoted locals (freeze.rs). Most of these names always denote the same thing.
+//! But some are numbered in sequence: `.str.3` is the unit's fourth string, `count.1` the second static `count`. If the
+//! patch adds an item before it, or changes a text, the name denotes something else. A unit that imported a function
+//! which refers to this name has the same code as before, but does something else. (A reference stays a reference
+//! across units where the thin link may not copy the constant: a string that inline assembly names, such as the file in
+//! a `WARN`.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,12 +15,12 @@ use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 use klpx_normalize::name::{self, canonical};
 use klpx_normalize::object::{ItemId, Object};
 
-/// Promoted names of the touched units that mean something else after the patch.
+/// Promoted names of the touched units that denote something else after the patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// Of constants and other data without an identity: a copy serves as well.
+    /// Names of constants and other anonymous data: a copy serves as well.
     pub(crate) constants: BTreeSet<Vec<u8>>,
-    /// Of statics, which must be the kernel's own.
+    /// Names of statics, which must be the kernel's own.
     statics: BTreeSet<Vec<u8>>,
 }
 
@@ -52,10 +53,10 @@ impl Moved {
         self.statics.extend(other.statics);
     }
 
-    /// True when an object refers to one of the names.
+    /// Returns true if the object refers to one of the names.
     ///
     /// # Errors
-    /// `klpx::renumbered-static` when what is meant is a variable of the running kernel.
+    /// `klpx::renumbered-static` if the name denotes a variable of the running kernel.
     pub(crate) fn is_used_by(&self, unit: &str, object: &Path) -> Result<bool> {
         if self.constants.is_empty() && self.statics.is_empty() {
             return Ok(false);
@@ -79,7 +80,7 @@ impl Moved {
     }
 }
 
-/// Data that other units may know by a name whose meaning is not for good.
+/// Data that other units may know by a name whose meaning can change.
 fn numbered<'o>(object: &'o Object<'_>) -> impl Iterator<Item = (&'o [u8], ItemId)> {
     object.item_ids().filter_map(|item| {
         let name = object.item_name(item);
@@ -89,7 +90,7 @@ fn numbered<'o>(object: &'o Object<'_>) -> impl Iterator<Item = (&'o [u8], ItemI
     })
 }
 
-/// How many data of each base name there are.
+/// The number of data objects for each base name.
 fn numbers<'o>(object: &'o Object<'_>) -> BTreeMap<&'o [u8], usize> {
     let mut numbers = BTreeMap::new();
     for item in object.item_ids().filter(|&item| !object.item(item).code) {
@@ -98,7 +99,7 @@ fn numbers<'o>(object: &'o Object<'_>) -> BTreeMap<&'o [u8], usize> {
     numbers
 }
 
-/// Equal bytes, and no references that would have to be followed.
+/// Returns true for equal bytes without references that would have to be followed.
 fn same_contents((a, x): (&Object<'_>, ItemId), (b, y): (&Object<'_>, ItemId)) -> bool {
     let (one, other) = (a.item(x), b.item(y));
     one.end - one.start == other.end - other.start
@@ -115,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Data: name, section, contents.
+    /// A data object: name, section, contents.
     type Datum<'t> = (&'t str, &'t str, &'t str);
 
     fn object(folder: &Path, name: &str, data: &[Datum<'_>], more: &str) -> PathBuf {
@@ -143,7 +144,7 @@ mod tests {
         let counts = |more: &[Datum<'static>]| [&[(STATIC, ".data", ".long 5")], more].concat();
         let second: &[Datum<'static>] = &[("count.2.llvm.77", ".data", ".long 5")];
         let steady = |contents: &'static str| vec![("limit.llvm.77", ".data", contents)];
-        // Original, patched, and how many constants and statics mean something else.
+        // Original, patched, and how many constants and statics denote something else.
         let cases = [
             (string(text), string(text), 0, 0),
             (string(text), string(other), 1, 0),

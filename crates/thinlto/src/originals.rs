@@ -1,5 +1,5 @@
-//! What is learnt of a unit's original. It depends on the kernel only, so it is kept, and the next patch for the same
-//! unit need not ask the compiler again.
+//! Keeps results about a unit's original. They depend only on the kernel, so the next patch for the same unit need not
+//! run the compiler again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,44 +17,44 @@ pub(crate) type Functions = BTreeMap<String, Identity>;
 /// The compilation of a unit's original.
 #[derive(Clone, Debug)]
 pub(crate) struct Original {
-    /// Its functions before any pass.
+    /// The unit's functions before any pass.
     pub(crate) functions: Functions,
     /// The inliner's remarks.
     pub(crate) compiled: String,
 }
 
-/// The file that it is kept in.
+/// The file in which an `Original` is kept.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// Another version may see other things.
+    /// The version of klpx: another version may see other things.
     klpx: String,
     compiled: String,
-    /// Hashes of body and attributes, in hexadecimal digits.
+    /// The hashes of body and attributes, in hexadecimal digits.
     functions: BTreeMap<String, [String; 2]>,
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where the originals of one object's units are kept.
+/// The folder where the originals of one object's units are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Originals {
     pub(crate) folder: PathBuf,
 }
 
 impl Originals {
-    /// In the folder of an object's link.
+    /// The originals in the folder of an object's link.
     pub(crate) fn of(store: &Path) -> Originals {
         Originals { folder: store.join("units") }
     }
 
-    /// What a unit's backend gave, where that is known.
+    /// The result of a unit's backend, if it is kept.
     pub(crate) fn backend(&self, unit: &str) -> Option<Backend> {
         let remarks = std::fs::read_to_string(self.remarks_path(unit)).ok()?;
         let object = self.native_path(unit);
         object.is_file().then_some(Backend { object, remarks })
     }
 
-    /// Keeps what a unit's backend gave: the native object, and then the remarks.
+    /// Keeps the result of a unit's backend: the native object first, then the remarks.
     pub(crate) fn keep_backend(&self, unit: &str, backend: &Backend) -> Result<()> {
         files::keep(&self.native_path(unit), files::read(&backend.object)?)?;
         files::keep(&self.remarks_path(unit), &backend.remarks)
@@ -68,7 +68,7 @@ impl Originals {
         self.native_path(unit).with_extension("remarks")
     }
 
-    /// What is kept of a unit; `None` when that is nothing.
+    /// What is kept about a unit; `None` if nothing is.
     pub(crate) fn read(&self, unit: &str) -> Option<Original> {
         let text = std::fs::read(self.text_path(unit)).ok()?;
         let kept: Kept = serde_json::from_slice(&text).ok()?;
@@ -84,7 +84,7 @@ impl Originals {
         Some(Original { functions, compiled: kept.compiled })
     }
 
-    /// Keeps what was learnt of a unit's compilation.
+    /// Keeps the results of a unit's compilation.
     pub(crate) fn keep(&self, unit: &str, original: &Original) -> Result<()> {
         let hex = |hash: u128| format!("{hash:032x}");
         let functions = original.functions.iter();
@@ -105,7 +105,7 @@ impl Originals {
     }
 }
 
-/// The functions of a file of IR.
+/// The functions of a file with LLVM IR.
 pub(crate) fn functions_of(file: &Path) -> Result<Functions> {
     let text = files::read(file)?;
     let text = String::from_utf8_lossy(&text);

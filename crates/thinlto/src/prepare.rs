@@ -1,5 +1,5 @@
-//! From touched units to pairs of finished native objects: the units that the patch touches, and those that the thin
-//! link tells something else.
+//! Makes pairs of finished native objects from touched units: for the units that the patch touches, and for those to
+//! which the thin link tells something else.
 
 mod others;
 
@@ -26,14 +26,14 @@ use crate::{Level, Outcome, declare, files};
 use klpx_build_driver::each;
 use others::Others;
 
-/// An object of the kernel that is linked by ThinLTO, and its units that the patch touches.
+/// A kernel object that is linked by ThinLTO, and its units that the patch touches.
 #[derive(Clone, Debug)]
 pub struct Touched {
-    /// How it is linked.
+    /// The link of the object.
     pub link: Link,
-    /// Those of its inputs that the patch touches.
+    /// The inputs that the patch touches.
     pub units: Vec<Unit>,
-    /// Units that the patch adds to it.
+    /// The units that the patch adds to the link.
     pub added: Vec<Added>,
 }
 
@@ -42,9 +42,9 @@ pub struct Touched {
 pub struct Added {
     /// The unit.
     pub unit: Unit,
-    /// Its bitcode, as kbuild made it.
+    /// The unit's bitcode, as kbuild made it.
     pub bitcode: PathBuf,
-    /// What objtool does to it.
+    /// What objtool does to the unit.
     pub objtool: ObjtoolRule,
 }
 
@@ -53,36 +53,36 @@ pub struct Added {
 pub struct Pair {
     /// The unit's object, as a path from the build tree.
     pub unit: String,
-    /// Of the original source.
+    /// The native code from the original source.
     pub original: PathBuf,
-    /// Of the patched source.
+    /// The native code from the patched source.
     pub patched: PathBuf,
-    /// True for a unit that the patch adds: its original is one of an empty file.
+    /// True for a unit that the patch adds: the counterpart is compiled from an empty file.
     pub is_new: bool,
 }
 
-/// What became of one object of the kernel.
+/// The result for one kernel object.
 #[derive(Clone, Debug, Default)]
 pub struct Made {
-    /// The touched units, in the order of [`Touched::units`], then the others that have other native code, by name.
+    /// The touched units in the order of [`Touched::units`], then the other units whose native code differs, by name.
     pub pairs: Vec<Pair>,
-    /// Touched units of which nothing can be imported that is not the same to the letter.
+    /// The number of frozen units: touched units in which everything that others can import is the same to the letter.
     pub frozen: usize,
-    /// Functions that touched units would newly import.
+    /// The number of functions that touched units would newly import.
     pub held_back: usize,
-    /// Names of constants that mean something else in the patched objects than in the originals.
+    /// Names of constants that denote something else in the patched objects than in the originals.
     pub moved: BTreeSet<Vec<u8>>,
-    /// What came of the inlining, when there was something to undo.
+    /// The outcome of replaying the inlining, if there was something to undo.
     pub outcome: Option<Outcome>,
-    /// Functions of units that the patch does not touch, which would differ without the original's inlining.
+    /// The number of functions in untouched units that would differ without the original's inlining.
     pub spared: usize,
 }
 
 /// Makes the native code of one object's units that depends on the patch, from both sources. `list` says what objtool
-/// does to units; `work` is a folder that goes with the patch: it holds what is made of the patched source.
+/// does to units; `work` is a folder that belongs to the patch and holds what is made of the patched source.
 ///
 /// # Errors
-/// A unit does not compile, the thin link or objtool fails, an interrupt.
+/// Fails if a unit does not compile, if the thin link or objtool fails, or on an interrupt.
 pub fn prepare(
     context: &Context<'_>,
     (touched, list): (&Touched, &UnitList),
@@ -139,7 +139,7 @@ struct Preparation<'a> {
     progress: &'a dyn Progress,
 }
 
-/// A unit's native code of both sides.
+/// The native code of a unit from both sides.
 struct Natives {
     unit: String,
     original: PathBuf,
@@ -147,7 +147,7 @@ struct Natives {
 }
 
 impl Preparation<'_> {
-    /// What names of the touched units mean something else.
+    /// The names of the touched units that denote something else.
     fn moved(&self, chosen: &Chosen) -> Result<Moved> {
         let between = |at: usize| Moved::between(&chosen.units[at].original, &chosen.units[at].patched);
         let mut all = Moved::default();
@@ -160,7 +160,7 @@ impl Preparation<'_> {
         Ok(all)
     }
 
-    /// What the thin link tells the original's units; it is kept.
+    /// What the thin link tells the original's units. The result is kept.
     fn original_slices(&self, chosen: &Chosen) -> Result<Slices> {
         let path = self.context.store_of(&self.touched.link.object).join("slices.json");
         let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -189,7 +189,7 @@ impl Preparation<'_> {
         self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
     }
 
-    /// Native code of units of the patched link.
+    /// Compiles units of the patched link to native code.
     fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<Backend>> {
         let view = self.view(Side::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
         let scratch = self.work.join("backends").join(name);
@@ -197,7 +197,7 @@ impl Preparation<'_> {
         made.ok_or_else(|| no_backend(units))
     }
 
-    /// The units that the patch adds, each beside one of an empty file.
+    /// The units that the patch adds, each paired with an object of an empty file.
     fn added(&self, chosen: &Chosen) -> Result<Vec<Natives>> {
         let units: Vec<&str> = self.touched.added.iter().map(|added| added.unit.object.as_str()).collect();
         if units.is_empty() {
@@ -211,7 +211,7 @@ impl Preparation<'_> {
         self.touched.added.iter().zip(patched).map(pair).collect()
     }
 
-    /// Runs objtool over everything.
+    /// Runs objtool over all objects, and makes the pairs.
     fn finish(&self, chosen: Chosen, others: Vec<Natives>, added: Vec<Natives>) -> Result<Made> {
         self.progress.step("running objtool");
         let mut made = Made { outcome: chosen.outcome, ..Made::default() };
@@ -241,7 +241,7 @@ impl Preparation<'_> {
         Ok(made)
     }
 
-    /// An original after objtool; it is kept.
+    /// An original after objtool. The result is kept.
     fn finished_original(&self, unit: &str, native: &Path) -> Result<PathBuf> {
         let path = self.context.store_of(&self.touched.link.object).join("finished").join(unit);
         if !path.is_file() {
@@ -251,7 +251,7 @@ impl Preparation<'_> {
         Ok(path)
     }
 
-    /// A copy of a unit's native object at `to`, after objtool as the link of the kernel runs it.
+    /// Copies a unit's native object to `to` and runs objtool over it as the link of the kernel does.
     fn finished(&self, unit: &str, native: &Path, to: &Path) -> Result<PathBuf> {
         files::create_dir(to.parent().unwrap_or(to))?;
         let native = files::read(native)?;

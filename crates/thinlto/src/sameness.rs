@@ -1,56 +1,56 @@
-//! Which functions of the touched units are the same in both sources, before any pass has run over them.
+//! Tells which functions of the touched units are the same in both sources, before any pass has run over them.
 
 use std::collections::BTreeMap;
 
 use crate::llvm::ir::Identity;
 use crate::originals::Functions;
 
-/// What is known of a function in both builds.
+/// How far a function is the same in both builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sameness {
     /// Signature, body and attributes are the same.
     Same,
-    /// Only the attributes are.
+    /// Only the attributes are the same.
     Attributes,
     /// Nothing is known to be the same.
     Other,
 }
 
-/// The functions of the touched units, by name. Functions of other units are the same.
+/// The functions of the touched units, by name. Functions of other units count as the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known(BTreeMap<String, Sameness>);
 
 impl Known {
-    /// From the functions of each touched unit in both sources.
+    /// Compares the functions of each touched unit in both sources.
     pub(crate) fn of<'a>(units: impl Iterator<Item = (&'a Functions, &'a Functions)>) -> Known {
         let mut known = BTreeMap::new();
         for (original, patched) in units {
             for name in original.keys().chain(patched.keys()) {
                 let found = same(original.get(name), patched.get(name));
-                // Statics of one name in two units: both must be the same.
+                // Two units may have statics of the same name: both must be the same.
                 known.entry(name.clone()).and_modify(|old| *old = worse(*old, found)).or_insert(found);
             }
         }
         Known(known)
     }
 
-    /// Nothing is known of a function any more.
+    /// Marks a function as not known to be the same.
     pub(crate) fn distrust(&mut self, name: &str) {
         self.0.insert(base(name).to_owned(), Sameness::Other);
     }
 
-    /// What is known of a function, by its name in either build, suffixes included.
+    /// How far a function is the same, by its name in either build, including suffixes.
     pub(crate) fn sameness(&self, name: &str) -> Sameness {
         self.0.get(base(name)).copied().unwrap_or(Sameness::Same)
     }
 
-    /// True for a function that is the same in both.
+    /// Returns true for a function that is the same in both builds.
     pub(crate) fn is_same(&self, name: &str) -> bool {
         self.sameness(name) == Sameness::Same
     }
 }
 
-/// A name without the suffixes that LLVM gives.
+/// A name without LLVM's suffixes.
 fn base(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }

@@ -1,4 +1,4 @@
-//! The link of one object of the kernel on both sides of a patch: a patch may add units to it.
+//! The link of one kernel object on both sides of a patch. The patched link may have added units.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ use crate::link::{Input, Link};
 use crate::unit::Side;
 use crate::view::View;
 
-/// Both links.
+/// The original's and the patched link.
 #[derive(Debug)]
 pub(crate) struct Sides {
     pub(crate) original: Link,
     pub(crate) patched: Link,
-    /// Bitcode of the units that only the patched link has.
+    /// The bitcode of the units that only the patched link has.
     pub(crate) added: BTreeMap<String, PathBuf>,
 }
 
 impl Sides {
-    /// A link, and units to be linked behind all others. Where they stand decides nothing but the order of sections.
+    /// A link, and units that are appended to it. Their place decides only the order of sections.
     pub(crate) fn new(link: &Link, added: BTreeMap<String, PathBuf>) -> Sides {
         let mut patched = link.clone();
         patched.inputs.extend(added.keys().map(|path| Input { path: path.clone(), lazy: false }));
         Sides { original: link.clone(), patched, added }
     }
 
-    /// A folder in which the link of a side has other files in the places of some.
+    /// A folder in which one side's link finds other files in place of some inputs.
     pub(crate) fn view(
         &self,
         context: &Context<'_>,

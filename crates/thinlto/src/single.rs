@@ -1,5 +1,5 @@
-//! A unit that Clang compiled without LTO: no link, and one run of the inliner. Where the patch makes the inliner decide
-//! otherwise about functions that are the same in both sources, the patched unit is compiled once more with the
+//! A unit that Clang compiled without LTO: there is no link, and the inliner runs once. If the patch makes the inliner
+//! decide differently about functions that are the same in both sources, the patched unit is compiled again with the
 //! original's decisions.
 
 use std::path::{Path, PathBuf};
@@ -16,41 +16,41 @@ use crate::originals::functions_of;
 use crate::sameness::Known;
 use crate::unit::{Compiled, Compiler, Form, Overlays, Side, Unit};
 
-/// A unit and its native objects, after objtool, as they were compiled.
+/// A unit and its two native objects after objtool, as they were first compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Single<'a> {
     /// The unit.
     pub unit: &'a Unit,
-    /// Of the original source.
+    /// The object from the original source.
     pub original: &'a Path,
-    /// Of the patched source.
+    /// The object from the patched source.
     pub patched: &'a Path,
 }
 
 /// Where and how single units are compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Starts the compiler.
+    /// Runs the compiler.
     pub runner: &'a Runner,
-    /// Compilations at once.
+    /// The number of parallel compilations.
     pub jobs: usize,
     /// The build tree.
     pub build: &'a Path,
-    /// Where the two sources are.
+    /// The overlays for the two sources.
     pub overlays: &'a Overlays,
-    /// Results go below it.
+    /// The folder for results.
     pub work: &'a Path,
 }
 
-/// Compiles a side of a unit to a finished object at a path, with more words for the compiler, and gives what the
-/// compiler said, by lines; `None` when it fails.
+/// Compiles one side of a unit to a finished object at a path, with additional words for the compiler. Returns the
+/// lines that the compiler printed; `None` if it fails.
 pub type Finish<'a> = dyn Fn(Side, &Path, &[String]) -> Result<Option<Vec<String>>> + Sync + 'a;
 
-/// Brings a patched unit nearer to its original by the original's inlining. Gives the object to take instead of the
-/// patched one, if there is a nearer one, and what came of it. `None` when there is nothing to undo.
+/// Brings a patched unit nearer to its original by replaying the original's inlining. Returns the object to take
+/// instead of the patched one, if there is a nearer one, and the outcome. `None` if there is nothing to undo.
 ///
 /// # Errors
-/// A source does not compile to LLVM IR, a file can't be read or written, an interrupt.
+/// Fails if a source does not compile to LLVM IR, if a file can't be read or written, or on an interrupt.
 pub fn with_inlining(
     single: &Single<'_>,
     place: &Place<'_>,
@@ -58,7 +58,7 @@ pub fn with_inlining(
 ) -> Result<Option<(Option<PathBuf>, Outcome)>> {
     let plain = Differing::between(single.original, single.patched)?;
     let count = plain.functions.len();
-    // One function is the least that a change can be.
+    // A change affects at least one function, so one differing function leaves nothing to undo.
     if count < 2 {
         return Ok(None);
     }
@@ -98,7 +98,8 @@ pub fn with_inlining(
     })
 }
 
-/// Both sides compiled again with the inliner's remarks. `None` when one is not the object that it was.
+/// Compiles both sides again with the inliner's remarks. Returns `None` if an object differs from the first
+/// compilation.
 fn again(single: &Single<'_>, place: &Place<'_>, finish: &Finish<'_>) -> Result<Option<[Compiled; 2]>> {
     let sides = [(Side::Original, single.original), (Side::Patched, single.patched)];
     let compiled = each(place.jobs, sides.len(), |at| -> Result<Option<Compiled>> {
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
     use crate::unit::write_overlay;
 
-    /// A large static with one caller; an edited function with a holder of a copy.
+    /// A large static function with one caller, and an edited function with a holder of its copy.
     const ORIGINAL: &str = "extern int sink(int);
 static int work(int n) {
     int sum = 0;
@@ -152,7 +153,7 @@ int leaf(int n) { return n * 3; }
 int holder(int n) { return sink(leaf(n)); }
 ";
 
-    /// The call of `work` becomes unlikely.
+    /// Makes the call of `work` unlikely.
     fn unlikely(text: &str) -> String {
         text.replace("n > 1000", "n == 5 || __builtin_expect(n < 1000, 1)")
     }
@@ -164,12 +165,12 @@ int holder(int n) { return sink(leaf(n)); }
         unit: Unit,
     }
 
-    /// How compilations for the original's inlining end.
+    /// How compilations with the original's inlining end.
     #[derive(Clone, Copy, PartialEq)]
     enum Replay {
         Usual,
         Fails,
-        /// The compiler gives the original's object, as if it passed over what the patch edits.
+        /// The compiler gives the original's object, as if it ignored the edit.
         Original,
     }
 
@@ -199,7 +200,7 @@ int holder(int n) { return sink(leaf(n)); }
             String::from_utf8_lossy(&done.stderr).lines().map(str::to_owned).collect()
         }
 
-        /// What comes of a unit whose two objects were compiled with these words: the object that is taken, and the rest.
+        /// Compiles a unit's two objects with these words, and returns the object that is taken, and the outcome.
         fn with_inlining(&self, words: [&str; 2], replay: Replay) -> Option<(Option<PathBuf>, Outcome)> {
             let path = |name: &str| self.root.path().join(name);
             let (original, patched) = (path("original.o"), path("patched.o"));
@@ -219,7 +220,8 @@ int holder(int n) { return sink(leaf(n)); }
             super::with_inlining(&single, &place, &finish).expect("no failure")
         }
 
-        /// The same in numbers and words: functions of the plain build, of the taken one, and why it was given up.
+        /// The outcome in numbers and words: functions of the plain build, of the chosen build, and why the replay was
+        /// given up.
         fn told(&self, words: [&str; 2], replay: Replay) -> Option<(usize, usize, String)> {
             let (object, outcome) = self.with_inlining(words, replay)?;
             assert_eq!(object.is_some(), outcome.given_up.is_none());

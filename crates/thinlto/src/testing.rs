@@ -27,7 +27,7 @@ pub(crate) struct Toy {
 }
 
 impl Toy {
-    /// Units by name and text, compiled. The link imports functions of up to `limit` instructions.
+    /// Compiles units of these names and texts. The link imports functions of up to `limit` instructions.
     pub(crate) fn new(units: &[(&str, &str)], limit: usize) -> Toy {
         for program in ["ld.lld-22", "llvm-ar-22", "llvm-dis-22", "opt-22"] {
             need(program);
@@ -51,7 +51,7 @@ impl Toy {
 
     fn words(&self, name: &str) -> Vec<String> {
         let source = self.path(&format!("src/fs/{name}.c"));
-        // DWARF 4 has no checksums of sources, by which no two builds would be the same to the byte.
+        // DWARF 4 has no checksums of sources; with checksums, no two builds would have equal bytes.
         let flags = "clang-22 --target=x86_64-linux-gnu -O2 -gdwarf-4 -flto=thin -ffreestanding -fno-pic -mcmodel=kernel -c -o";
         let words = flags.split(' ').map(str::to_owned);
         words.chain([format!("fs/{name}.o"), source.display().to_string()]).collect()
@@ -81,7 +81,7 @@ impl Toy {
         }
     }
 
-    /// The link with units that have other texts now.
+    /// The link after these units were given other texts.
     pub(crate) fn touched(&self, patched: &[(&str, &str)]) -> Touched {
         let mut shown = Vec::new();
         let mut units = Vec::new();
@@ -96,7 +96,7 @@ impl Toy {
         Touched { link: self.link(), units, added: Vec::new() }
     }
 
-    /// Chooses builds of the touched units, and hands them over with all that was found on the way.
+    /// Chooses compilations of the touched units, and passes them on with all intermediate results.
     pub(crate) fn attempted<R>(
         &self,
         patched: &[(&str, &str)],
@@ -140,7 +140,7 @@ impl Toy {
         Added { unit: Unit { object, recorded }, bitcode, objtool: ObjtoolRule::None }
     }
 
-    /// Compiles an original with one more option, as if something had changed since the kernel was built.
+    /// Compiles an original with an additional option, as if something had changed since the kernel was built.
     pub(crate) fn compile_otherwise(&self, name: &str, option: &str) {
         let mut words = self.words(name);
         words.insert(1, option.to_owned());
@@ -152,12 +152,12 @@ impl Toy {
         prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
     }
 
-    /// The native code of both sides when units have other texts.
+    /// The native code of both sides after units were given other texts.
     pub(crate) fn made(&self, patched: &[(&str, &str)], level: Level) -> Made {
         self.try_made(&self.touched(patched), level).expect("pairs")
     }
 
-    /// All that [`Toy::made`] gives as functions that differ, by unit.
+    /// The functions that differ in the pairs of [`Toy::made`], by unit.
     pub(crate) fn differing(&self, patched: &[(&str, &str)], level: Level) -> BTreeMap<String, Vec<String>> {
         functions(&self.made(patched, level))
     }

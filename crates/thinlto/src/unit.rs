@@ -1,5 +1,5 @@
-//! One translation unit that a patch touches, compiled apart from the build tree: from its original or its patched
-//! source, at the same path, with the kernel's own words.
+//! Compiles one translation unit that a patch touches, outside the build tree: from its original or its patched source,
+//! at the same path, with the kernel's own compiler words.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
 
 use crate::files;
 
-/// Which source.
+/// One of the two sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// As the kernel was built.
+    /// The source from which the kernel was built.
     Original,
-    /// With the patch.
+    /// The source with the patch.
     Patched,
 }
 
@@ -27,37 +27,37 @@ impl Side {
     }
 }
 
-/// What a compilation gives besides remarks.
+/// The output of a compilation, besides remarks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     /// Bitcode for the link.
     Bitcode,
     /// LLVM IR as text, before any pass, without debug information.
     Text,
-    /// Native code of an empty file with the unit's flags.
+    /// Native code of an empty file, with the unit's flags.
     Nothing,
 }
 
-/// A unit and the commands that kbuild makes it with.
+/// A unit and the commands with which kbuild makes it.
 #[derive(Clone, Debug)]
 pub struct Unit {
-    /// Its object, as a path from the build tree.
+    /// The unit's object file, as a path from the build tree.
     pub object: String,
-    /// kbuild's record of it.
+    /// kbuild's record of the unit.
     pub recorded: Recorded,
 }
 
-/// Where the two sources are. What the source tree holds is one of them; the other one is shown to clang by an overlay.
+/// How clang finds the two sources. The source tree holds one of them; an overlay shows the other one to clang.
 #[derive(Clone, Debug, Default)]
 pub struct Overlays {
-    /// For the original, where the tree is patched.
+    /// The overlay for the original, if the tree is patched.
     pub original: Option<PathBuf>,
-    /// For the patched source, where the tree is original.
+    /// The overlay for the patched source, if the tree is original.
     pub patched: Option<PathBuf>,
 }
 
 impl Overlays {
-    /// The compiler's words that show it one side's source.
+    /// The words that make the compiler see one side's source.
     pub fn options(&self, side: Side) -> Vec<String> {
         let overlay = match side {
             Side::Original => &self.original,
@@ -74,7 +74,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) runner: &'a Runner,
     pub(crate) build: &'a Path,
     pub(crate) overlays: &'a Overlays,
-    /// Results go below it.
+    /// The folder for results.
     pub(crate) work: &'a Path,
 }
 
@@ -82,20 +82,20 @@ pub(crate) struct Compiler<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
     pub(crate) file: PathBuf,
-    /// What the compiler said: remarks.
+    /// The compiler's output, which holds the remarks.
     pub(crate) output: String,
 }
 
 impl Compiler<'_> {
-    /// Compiles a unit. `name` keeps the results of one unit apart; `llvm` are options of LLVM's.
+    /// Compiles a unit. `name` keeps the results of different compilations apart.
     ///
     /// # Errors
-    /// The compiler fails.
+    /// Fails if the compiler fails.
     pub(crate) fn compile(&self, unit: &Unit, side: Side, form: Form, name: &str) -> Result<Compiled> {
         self.try_compile((unit, side, form), name, &[])?.map_err(|lines| does_not_compile(unit, side, lines))
     }
 
-    /// The same with options of LLVM's. The inner error is what the compiler said when it failed.
+    /// Compiles a unit with further LLVM options. The inner error is the output of a compiler that failed.
     pub(crate) fn try_compile(
         &self,
         (unit, side, form): (&Unit, Side, Form),
@@ -112,7 +112,7 @@ impl Compiler<'_> {
             return Ok(Err(vec!["kbuild's record of it holds no compilation".to_owned()]));
         };
         let mut call = Call::new(program).dir(self.build);
-        // The source is the last word.
+        // The last word is the source.
         let (source, rest) = rest.split_last().map_or(("", rest), |(source, rest)| (source.as_str(), rest));
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
@@ -167,10 +167,10 @@ fn does_not_compile(unit: &Unit, side: Side, lines: Vec<String>) -> Failure {
         .into()
 }
 
-/// Writes a clang overlay that shows each file: the path at which it is seen, and the file that is there then.
+/// Writes a clang overlay. `shown` holds, for each file, the path at which clang sees it and the file to show there.
 ///
 /// # Errors
-/// It can't be written.
+/// Fails if the overlay can't be written.
 pub fn write_overlay(path: &Path, shown: &[(PathBuf, PathBuf)]) -> Result<()> {
     let roots: Vec<_> = shown
         .iter()

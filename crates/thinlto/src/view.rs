@@ -1,9 +1,9 @@
-//! The inputs of a link under one set of names, whichever source they are of.
+//! Gives the inputs of a link the same names, whichever source they come from.
 //!
-//! The linker knows a unit by the path that it is given, and writes the path into what it tells of units that import
-//! from it. So both sides of a patch are linked in folders of their own, in which the same relative paths lead to the
-//! original's or to the patched unit's bitcode. One folder is above all paths: `--thinlto-single-module` takes a part
-//! of a path, and `fs/a.o` is also one of `arch/x86/fs/a.o`.
+//! The linker knows a unit by the path on its command line, and writes this path into what it tells the units that
+//! import from it. So each side of a patch is linked in a folder of its own, in which the same relative paths lead to
+//! the bitcode of the original or of the patched unit. All paths begin with one top folder: `--thinlto-single-module`
+//! matches a part of a path, and `fs/a.o` is also a part of `arch/x86/fs/a.o`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -14,10 +14,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 use crate::files;
 use crate::link::Link;
 
-/// The folder above all paths.
+/// The top folder of all paths.
 pub(crate) const TOP: &str = "u";
 
-/// A folder in which the linker is run, and what it is to link.
+/// The folder in which the linker runs, and the link to run.
 #[derive(Debug)]
 pub(crate) struct View<'l> {
     pub(crate) folder: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct View<'l> {
 }
 
 impl<'l> View<'l> {
-    /// The inputs of `link` in `folder`, with other files in the places of some.
+    /// Makes the inputs of `link` in `folder`, with other files in place of some.
     pub(crate) fn new(
         folder: &Path,
         link: &'l Link,
@@ -51,7 +51,7 @@ impl<'l> View<'l> {
         Ok(View { folder: folder.to_owned(), link })
     }
 
-    /// What the linker is told, apart from its output.
+    /// The linker's arguments, except for the output.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = self.link.flags.clone();
         if self.link.script.is_some() {
@@ -62,7 +62,7 @@ impl<'l> View<'l> {
     }
 }
 
-/// The name that the linker knows a unit by.
+/// The name by which the linker knows a unit.
 pub(crate) fn name(unit: &str) -> String {
     format!("{TOP}/{unit}")
 }
@@ -70,7 +70,7 @@ pub(crate) fn name(unit: &str) -> String {
 const LIST: &str = "inputs";
 const SCRIPT: &str = "order.lds";
 
-/// The inputs as the linker reads them from a file. Members of archives stand between words that say so.
+/// The inputs in the form of the linker's response file. Archive members stand between words that mark them as such.
 fn list(link: &Link) -> String {
     let mut text = String::new();
     let mut lazy = false;

@@ -7,7 +7,7 @@ use super::effect::{Effect, Relocated};
 use super::{RuntimeLoad, Veneer};
 use crate::image::Location;
 
-/// The placeholder of `runtime_const_ptr()`, 16 bits an instruction, the low ones first
+/// The placeholder of `runtime_const_ptr()`, 16 bits per instruction, the low ones first
 /// (arch/arm64/include/asm/runtime-const.h): `movz` and three `movk`, without the register.
 const PLACEHOLDER: [u32; 4] = [
     0xd280_0000 | 0xcdef << 5,
@@ -23,24 +23,25 @@ fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
     code.chunks_exact(4).enumerate().map(|(n, w)| (n * 4, u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
 }
 
-/// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers leave
-/// out the landing pad of a function that is only ever called directly; `ret` needs none, other than `br`.
+/// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers omit the
+/// landing pad of a function that is only called directly; unlike `br`, `ret` needs no landing pad.
 pub(super) static VENEER: Veneer = Veneer {
     code: &[0x9000_0010, 0x9100_0210, 0xd65f_0200],
     relocations: &[(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)],
 };
 
-/// True when code begins with what a `br x16` may lead to where BTI is on: `bti c`, `bti jc`, `paciasp`, `pacibsp`.
+/// Returns true if code begins with an instruction to which `br x16` may lead under BTI: `bti c`, `bti jc`, `paciasp`,
+/// `pacibsp`.
 pub(super) fn begins_with_landing_pad(code: &[u8]) -> bool {
     let first = words(code).next().map(|(_, word)| word);
     matches!(first, Some(0xd503_245f | 0xd503_24df | 0xd503_233f | 0xd503_237f))
 }
 
-/// `movz`, `movk`, `movk`, `movk` of one register become `adrp`, `ldr`, `nop`, `nop` with it.
+/// `movz`, `movk`, `movk`, `movk` of one register become `adrp`, `ldr`, `nop`, `nop` of the same register.
 pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
     let mut found = words(code.get(place..place + 16)?).map(|(_, word)| word);
     let register = found.clone().next()? & 31;
-    // 31 is the zero register of a move and the stack pointer of a load.
+    // Register 31 is the zero register in a move, but the stack pointer in a load.
     if register == 31 || !PLACEHOLDER.iter().all(|&part| found.next() == Some(part | register)) {
         return None;
     }
@@ -55,19 +56,19 @@ pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
     })
 }
 
-/// `b`, `br` and `ret`: no condition, no link.
+/// The length of code up to the first `b`, `br` or `ret`: these have no condition and no link.
 pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
     let ends =
         |w: u32| w >> 26 == 0b00_0101 || w & 0xffff_fc1f == 0xd61f_0000 || w & 0xffff_fc1f == 0xd65f_0000;
     words(code).find(|&(_, word)| ends(word)).map(|(at, _)| at + 4)
 }
 
-/// How far a `b` or `bl` leads, in bytes from its place.
+/// The distance of a `b` or `bl`, in bytes from its place.
 pub(super) fn branch_distance(word: u32) -> i64 {
     i64::from((word << 6) as i32 >> 6) * 4
 }
 
-/// `adrp`, `add` of one register that the linker made `nop`, `adr` (lld's AArch64Relaxer).
+/// `adrp`, `add` of one register that the linker changed to `nop`, `adr` (lld's AArch64Relaxer).
 pub(super) fn shortened_pair(kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
     if kinds != (elf::R_AARCH64_ADR_PREL_PG_HI21.0, elf::R_AARCH64_ADD_ABS_LO12_NC.0) {
         return None;
@@ -83,7 +84,7 @@ pub(super) fn shortened_pair(kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> O
     one.then_some(distance + 4)
 }
 
-/// As [`super::effects`].
+/// See [`super::effects`].
 pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
     for (at, word) in words(code) {
         let place = base.wrapping_add(at as u64);
@@ -108,13 +109,13 @@ pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &m
         } else if let Some(distance) = adr_distance(word) {
             tell(set(place.wrapping_add_signed(distance)));
         } else if word & 0xff80_0000 == 0x9100_0000 {
-            // add, with an immediate that may be shifted by 12; a relocation has the whole address already
+            // add, with an immediate that may be shifted by 12; with a relocation, the whole address is known already
             let immediate = u64::from(word >> 10 & 0xfff) << (12 * (word >> 22 & 1));
             tell(if location.is_some() { set(0) } else { Effect::Add(to, from, immediate) });
         } else if word & 0xffe0_ffe0 == 0xaa00_03e0 {
             tell(Effect::Add(to, (word >> 16) as u8 & 31, 0));
         } else {
-            // Stores and comparisons write no register; to take them for one that does is no wrong claim.
+            // Stores and comparisons write no register. To treat them as if they did makes no wrong claim.
             tell(Effect::Lose(to));
             if word & 0x3a00_0000 == 0x2800_0000 {
                 tell(Effect::Lose((word >> 10) as u8 & 31));
@@ -123,7 +124,7 @@ pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &m
     }
 }
 
-/// As [`super::may_branch_to`]: `b` and `bl`.
+/// See [`super::may_branch_to`]; the instructions are `b` and `bl`.
 pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
     let place = |at: usize| base.wrapping_add(at as u64);
     let leads = |&(at, word): &(usize, u32)| {

@@ -1,6 +1,6 @@
-//! What copying code into a module needs to know of an architecture; one file each.
+//! The facts about an architecture that copying code into a module needs; one file per architecture.
 //!
-//! Owns instruction-level facts (what is a branch, how a runtime constant is read). Never decides what is copied.
+//! Owns instruction-level facts: what is a branch, how a runtime constant is read. Never decides what is copied.
 
 mod arm64;
 mod effect;
@@ -10,24 +10,24 @@ pub(crate) use effect::{Effect, argument, effects, may_branch_to, survives_calls
 
 use klpx_normalize::arch::{Arch, RelocationKind};
 
-/// A runtime constant's site, rewritten to read the variable.
+/// The place of a runtime constant, rewritten to read the variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuntimeLoad {
-    /// First byte to replace, in bytes from the start of the code that was handed in.
+    /// The first byte to replace, in bytes from the start of the given code.
     pub(crate) at: usize,
     /// The new bytes.
     pub(crate) bytes: Vec<u8>,
-    /// Relocations on them against the variable: offset from the start of the code, type, addend.
+    /// Relocations of the new bytes against the variable: offset from the start of the code, type, addend.
     pub(crate) relocations: Vec<(usize, u32, i64)>,
 }
 
-/// True when the relocation at `place` of `code` belongs to a call or jump: nobody keeps the address.
+/// Returns true if the relocation at `place` of `code` belongs to a call or jump, so that the address is not kept.
 pub(crate) fn is_branch(arch: Arch, kind: &RelocationKind, code: &[u8], place: usize) -> bool {
     kind.branch || arch == Arch::X86_64 && x86_64::is_branch(kind, code, place)
 }
 
-/// How to read the variable of a runtime constant whose table entry points at `place` of `code`; `None` when the
-/// bytes there are not what the kernel's macro makes.
+/// The code that reads the variable of a runtime constant whose table entry points at `place` of `code`. `None` if the
+/// bytes there are not those of the kernel's macro.
 pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<RuntimeLoad> {
     match arch {
         Arch::X86_64 => x86_64::runtime_load(code, place),
@@ -35,8 +35,8 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Runt
     }
 }
 
-/// True when a runtime constant that boot code patched can be read as a variable: x86_64 has it in one piece, an
-/// immediate of 8 bytes; arm64 has it in pieces of 16 bits.
+/// Returns true if a runtime constant that boot code patched can be read from the code like a variable. x86_64 has it
+/// in one piece, an immediate of 8 bytes; arm64 has it in pieces of 16 bits.
 pub(crate) fn code_holds_constants(arch: Arch) -> bool {
     match arch {
         Arch::X86_64 => true,
@@ -44,22 +44,23 @@ pub(crate) fn code_holds_constants(arch: Arch) -> bool {
     }
 }
 
-/// Before the name of what a veneer leads to, in the veneer's own.
+/// The prefix of a veneer's name, before the name of the veneer's target.
 pub(crate) const VENEER: &str = "__klpx_veneer_";
 
-/// Code that branches to a symbol, wherever that is.
+/// Code that branches to a symbol at any distance.
 pub(crate) struct Veneer {
-    /// Instructions.
+    /// The instructions.
     pub(crate) code: &'static [u32],
-    /// Relocations on them against the symbol: offset in bytes, type.
+    /// Relocations of the code against the symbol: offset in bytes, type.
     pub(crate) relocations: &'static [(u64, u32)],
 }
 
-/// What branches lead through that the loader can't make reach; `None` where it always can.
+/// The veneer for branches that the loader can't make reach their target; `None` where it always can.
 ///
-/// arm64's loader gives a `bl` that does not reach an entry of `.plt`, which branches on by `br x16`. It can't when the
-/// patched module arrives: `.plt` is read-only by then, and module_emit_plt_entry (arch/arm64/kernel/module-plts.c)
-/// writes there directly. And it must not where BTI is on and the callee has no landing pad.
+/// If a `bl` does not reach its target, arm64's loader makes an entry in `.plt`, which branches on by `br x16`. The
+/// loader can't do this when the patched module arrives: `.plt` is read-only by then, and module_emit_plt_entry
+/// (arch/arm64/kernel/module-plts.c) writes there directly. Nor must it do this where BTI is on and the callee has no
+/// landing pad.
 pub(crate) fn veneer(arch: Arch) -> Option<&'static Veneer> {
     match arch {
         Arch::X86_64 => None,
@@ -67,7 +68,7 @@ pub(crate) fn veneer(arch: Arch) -> Option<&'static Veneer> {
     }
 }
 
-/// True when code begins with what an indirect branch may lead to.
+/// Returns true if code begins with an instruction at which an indirect branch may arrive.
 pub(crate) fn begins_with_landing_pad(arch: Arch, code: &[u8]) -> bool {
     match arch {
         Arch::X86_64 => true,
@@ -75,8 +76,8 @@ pub(crate) fn begins_with_landing_pad(arch: Arch, code: &[u8]) -> bool {
     }
 }
 
-/// How far two instructions of a linked image lead that the linker made of two relocated ones, when it did: in bytes
-/// from the first. `kinds` are the relocation types of the two.
+/// The target of two instructions in a linked image that the linker made from two relocated ones, in bytes from the
+/// first; `None` for other instructions. `kinds` are the relocation types of the two.
 pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
     match arch {
         Arch::X86_64 => None,
@@ -84,7 +85,7 @@ pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs:
     }
 }
 
-/// How long the code at the start of `code` is when it ends with the first instruction that never falls through.
+/// The length of the code at the start of `code` up to and including the first instruction that never falls through.
 pub(crate) fn straight_code_length(arch: Arch, code: &[u8]) -> Option<usize> {
     match arch {
         Arch::X86_64 => x86_64::straight_code_length(code),

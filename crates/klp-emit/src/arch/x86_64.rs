@@ -14,8 +14,9 @@ use crate::image::Location;
 /// The placeholder of `runtime_const_ptr()` (arch/x86/include/asm/runtime-const.h).
 const PLACEHOLDER: u64 = 0x0123_4567_89ab_cdef;
 
-/// Assemblers give most branches `PLT32`, but some conditional ones `PC32`: `e8`, `e9` and `0f 80`..`0f 8f` stand right
-/// before the displacement, where a RIP-relative operand has its ModRM byte (never one of these).
+/// Assemblers give most branches `PLT32`, but some conditional ones `PC32`. Their opcodes `e8`, `e9` and `0f 80`..`0f
+/// 8f` stand directly before the displacement, where a RIP-relative operand has its ModRM byte, which is never one of
+/// these.
 pub(super) fn is_branch(kind: &RelocationKind, code: &[u8], place: usize) -> bool {
     if kind.code != elf::R_X86_64_PC32.0 {
         return false;
@@ -56,7 +57,7 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
     None
 }
 
-/// As [`super::effects`].
+/// See [`super::effects`].
 pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
     let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NONE);
     let mut known = InstructionInfoFactory::new();
@@ -70,7 +71,7 @@ pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &m
             FlowControl::IndirectBranch | FlowControl::Return | FlowControl::Interrupt => {
                 tell(Effect::Leave(None));
             }
-            // After the trap of a warning the code goes on.
+            // After a warning's trap the code continues.
             FlowControl::Next
             | FlowControl::ConditionalBranch
             | FlowControl::Exception
@@ -94,7 +95,7 @@ fn number(register: Register) -> Option<u8> {
     full.is_gpr64().then(|| full.number() as u8)
 }
 
-/// Where a near call or jump leads.
+/// The target of a near call or jump.
 fn target(i: &Instruction, relocated: Relocated<'_>) -> Option<Location> {
     if !matches!(i.op0_kind(), OpKind::NearBranch64) {
         return None;
@@ -105,7 +106,7 @@ fn target(i: &Instruction, relocated: Relocated<'_>) -> Option<Location> {
     }
 }
 
-/// A relocation counts from its place, and the processor from the end of the instruction.
+/// Converts a location: a relocation counts from its own place, the processor from the end of the instruction.
 fn from_end(i: &Instruction, place: u64, to: Location) -> Location {
     let more = i.next_ip().wrapping_sub(place);
     match to {
@@ -114,7 +115,7 @@ fn from_end(i: &Instruction, place: u64, to: Location) -> Location {
     }
 }
 
-/// The constant that an instruction moves into a register, or the other register whose contents it moves there.
+/// The constant that an instruction moves into a register, or the register from which it copies.
 fn assignment(i: &Instruction, relocated: Relocated<'_>) -> Option<Effect> {
     if i.op_count() != 2 || i.op0_kind() != OpKind::Register {
         return None;
@@ -140,7 +141,8 @@ fn assignment(i: &Instruction, relocated: Relocated<'_>) -> Option<Effect> {
     }
 }
 
-/// As [`super::may_branch_to`]: `e8` or `e9`, and the distance from behind its four bytes.
+/// See [`super::may_branch_to`]; the instructions are `e8` and `e9`, whose distance counts from the end of its four
+/// bytes.
 pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
     let opcodes = memchr::memchr2_iter(0xe8, 0xe9, code);
     let leads = |&at: &usize| {

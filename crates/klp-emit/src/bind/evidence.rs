@@ -1,9 +1,10 @@
-//! Which evidence binds a symbol, and what stays unbound: units and kernels of a few lines of assembly. Test code only.
+//! Which evidence binds a symbol, and which symbols stay unbound: units and kernels of a few lines of assembly. Test
+//! code only.
 
 use super::*;
 use crate::fixture::Fixture;
 
-/// A function; `mark` is a name of its place that the tests know.
+/// A function; `mark` is a label at its place that the tests know.
 fn code(scope: &str, name: &str, mark: &str, body: &str) -> String {
     format!(
         ".text\n.balign 16\n{}.{scope} {name}\n.type {name},@function\n{name}: {body}\nret\n.size {name},.-{name}\n",
@@ -11,7 +12,7 @@ fn code(scope: &str, name: &str, mark: &str, body: &str) -> String {
     )
 }
 
-/// A variable of some bytes, all of them the value.
+/// A variable of some bytes, each with this value.
 fn data(scope: &str, name: &str, mark: &str, (size, value): (u32, u32)) -> String {
     format!(
         ".data\n.balign 16\n{}.{scope} {name}\n.type {name},@object\n{name}: .fill {size},1,{value}\n.size {name},{size}\n",
@@ -23,7 +24,8 @@ fn marked(mark: &str) -> String {
     if mark.is_empty() { String::new() } else { format!(".globl {mark}\n{mark}:\n") }
 }
 
-/// A kernel of these files, a unit, and what one of its symbols must be bound to: the mark of a place, and why.
+/// A kernel of these files, a unit, and the expected binding of one of its symbols: the mark of a place, and the
+/// evidence.
 struct Case<'c> {
     what: &'c str,
     kernel: &'c [(&'c str, String)],
@@ -61,7 +63,8 @@ fn check(case: &Case<'_>) {
     }
 }
 
-/// What ThinLTO promoted. A reference to the section leaves the section's symbol behind the FILE, as compilers do.
+/// A function that ThinLTO promoted. The reference to the section leaves the section's symbol after the FILE symbol, as
+/// compilers do.
 fn hidden(name: &str, mark: &str, body: &str) -> String {
     code("globl", name, mark, body) + &format!(".hidden {name}\n.data\n.quad .text\n")
 }
@@ -70,7 +73,7 @@ fn hidden(name: &str, mark: &str, body: &str) -> String {
 fn each_symbol_is_bound_by_its_evidence_or_not_at_all() {
     let load = |name: &str| format!("mov {name}(%rip),%eax");
     let call = |name: &str| format!("call {name}");
-    // Something promoted: then symbols of other files are looked at.
+    // With a promoted name in the kernel, symbols of other files are candidates.
     let promoted = || ("other.c", hidden("thing.llvm.5", "", "nop"));
     let same = (4, 7);
     use Evidence::{CanonicalName, Contents, FileAndName, Global, PromotedTogether, Reference, Size};
@@ -276,7 +279,8 @@ fn an_item_is_bound_by_an_alias_too() {
     }
 }
 
-/// In symbol tables without FILE symbols, several of a name are told by their order only where the sizes say the same.
+/// In symbol tables without FILE symbols, several locals of one name are matched by their order only if the sizes
+/// agree.
 #[test]
 fn sizes_that_contradict_the_order_bind_nothing() {
     let file = |first: u32, second: u32, mark: &str| {
@@ -307,7 +311,7 @@ fn sizes_that_contradict_the_order_bind_nothing() {
     }
 }
 
-/// The page of an address may be that of two.
+/// Two addresses may be in the same page.
 #[test]
 fn a_reference_that_fits_two_places_binds_nothing() {
     let f = Fixture::of(&crate::fixture::ARM64_CLANG);
@@ -333,7 +337,7 @@ fn a_reference_that_fits_two_places_binds_nothing() {
     assert_eq!(binding.hash_in_image(b"9"), None);
 }
 
-/// What is taken is no candidate, and a hash that only a reference told is not known.
+/// A claimed symbol is no candidate, and a hash that only a reference supports is not known.
 #[test]
 fn what_is_left_is_told_without_what_is_taken() {
     let f = Fixture::new();

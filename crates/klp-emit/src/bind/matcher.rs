@@ -1,4 +1,4 @@
-//! The matching itself, one step after the other: globals, files, neighbours, promoted names, what is left.
+//! The steps of the matching, in order: globals, files, neighbours, promoted names, the remaining symbols.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +16,13 @@ use crate::field::Value;
 use crate::image::Image;
 use crate::locals::{Locals, takes_part};
 
-/// What is left to match under one name: (witness symbols, kernel symbols).
+/// The symbols of one name that are not matched yet: (witness symbols, kernel symbols).
 type Rest = (Vec<SymbolId>, Vec<SymbolId>);
 
-/// Locals of a unit with those of the same name in a file of the image.
+/// Locals of a unit, each with the local of the same name in one file of the image.
 type Pairs = Vec<(SymbolId, SymbolId)>;
 
-/// The files of which a count is highest.
+/// The files with the highest count.
 fn with_most<C: Ord>(files: Vec<(usize, Pairs)>, count: impl Fn(&Pairs) -> C) -> Vec<(usize, Pairs)> {
     let Some(most) = files.iter().map(|(_, pairs)| count(pairs)).max() else { return Vec::new() };
     files.into_iter().filter(|(_, pairs)| count(pairs) == most).collect()
@@ -34,7 +34,7 @@ pub(super) struct Matcher<'a> {
     pub(super) bound: Vec<Option<(SymbolId, Evidence)>>,
     claimed: Vec<bool>,
     pub(super) tied: BTreeMap<SymbolId, Vec<SymbolId>>,
-    /// For each FILE of the witness, the group of the image that is the same file; both by group number.
+    /// For each FILE group of the witness, the group of the image that is the same file; both are group numbers.
     file: Vec<Option<usize>>,
     image_locals: &'a Locals,
 }
@@ -52,7 +52,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Every step in its order.
+    /// Runs all steps in order.
     pub(super) fn run(&mut self) {
         self.globals();
         let witness = Locals::read(&self.witness.elf, |id| !self.is_local(id));
@@ -84,7 +84,7 @@ impl<'a> Matcher<'a> {
         self.image.elf.symbol_name(id)
     }
 
-    /// Globals, defined here or not, by name.
+    /// Binds globals by name, whether defined here or not.
     fn globals(&mut self) {
         for id in self.witness.elf.symbol_ids() {
             if self.is_local(id) || !takes_part(&self.witness.elf, id) {
@@ -97,7 +97,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Locals by file and name.
+    /// Binds locals by file and name.
     fn files(&mut self, witness: &Locals) {
         for (mine, theirs) in self.align_files(witness) {
             self.file[mine] = Some(theirs);
@@ -106,9 +106,9 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Pairs of groups that are the same file. Names are base names, so several files share one. The files of two links
-    /// have the same order; where one link has more of them than the other, the names inside decide. A single unit is
-    /// one of them, and only what it holds can tell which.
+    /// Pairs of groups that are the same file. Names are base names, so several files can share a name. The files of
+    /// two links have the same order; if one link has more files of a name than the other, the names inside decide. A
+    /// single unit is one of the image's files of its name, and only its contents can tell which.
     fn align_files(&mut self, witness: &Locals) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (name, mine) in witness.by_name() {
@@ -128,9 +128,9 @@ impl<'a> Matcher<'a> {
         pairs
     }
 
-    /// Which of several files of one name a unit is: the only one that has most of the names of its locals, with most of
-    /// the sizes; of those that are equal so far, the only one with most of the contents. Where there is no such one,
-    /// the locals are tied.
+    /// Chooses which of several files of one name a unit is: the only file that has most of the names of the unit's
+    /// locals, with most of the sizes. Among files that are equal so far, the only one with most of the contents is
+    /// chosen. If there is none, the locals are tied.
     fn choose(&mut self, mine: &[SymbolId], theirs: &[usize]) -> Option<usize> {
         let pairs_of = |&group: &usize| {
             let rest = self.by_name(mine, self.image_locals.of(group)).into_iter();
@@ -152,7 +152,7 @@ impl<'a> Matcher<'a> {
         None
     }
 
-    /// The order-keeping pairing that shares the most names.
+    /// The order-preserving pairing that shares the most names.
     fn align_by_content(&self, witness: &Locals, mine: &[usize], theirs: &[usize]) -> Vec<(usize, usize)> {
         let names = |group: usize| -> HashSet<&[u8]> {
             self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect()
@@ -165,8 +165,9 @@ impl<'a> Matcher<'a> {
         pairs.into_iter().map(|(n, m)| (mine[n], theirs[m])).collect()
     }
 
-    /// Locals of a symbol table that lost its FILE symbols: by name where it stands as often here as there, then among
-    /// the neighbours of those that were found, because the locals of a unit stand together.
+    /// Binds locals of a symbol table that lost its FILE symbols. Names that occur equally often on both sides come
+    /// first, then names among the neighbours of the symbols that were found, because the locals of a unit are
+    /// adjacent.
     fn neighbours(&mut self, witness: &Locals) {
         for group in 0..witness.count() {
             let (mine, all) = (witness.of(group), self.image_locals.of(0));
@@ -178,7 +179,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// What is not bound yet, by name.
+    /// The symbols that are not bound yet, by name.
     fn by_name(&self, mine: &[SymbolId], theirs: &[SymbolId]) -> HashMap<&'a [u8], Rest> {
         let mut by_name: HashMap<&[u8], Rest> = HashMap::new();
         for &id in mine.iter().filter(|id| self.bound[id.index()].is_none()) {
@@ -192,8 +193,8 @@ impl<'a> Matcher<'a> {
         by_name
     }
 
-    /// Binds the symbols of each name in their order, where both sides have as many, the second kind of evidence where
-    /// that is more than one.
+    /// Binds the symbols of each name in their order if both sides have equally many. The second kind of evidence is
+    /// for several symbols of a name.
     fn match_names(&mut self, mine: &[SymbolId], theirs: &[SymbolId], evidence: [Evidence; 2]) {
         let mut pairs = Vec::new();
         for (name, (mine, theirs)) in self.by_name(mine, theirs) {
@@ -216,7 +217,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Code is code, data is data.
+    /// Returns true if both symbols are code or both are data.
     fn same_kind(&self, mine: SymbolId, theirs: SymbolId) -> bool {
         let code = |elf: &Elf<'_>, id| {
             elf.symbol_section(id).is_some_and(|s| elf.section_flags(s) & elf::SHF_EXECINSTR.0 != 0)
@@ -228,8 +229,9 @@ impl<'a> Matcher<'a> {
         self.witness.elf.symbol_size(mine) == self.image.elf.symbol_size(theirs)
     }
 
-    /// Promoted names: the hash of each file in one build stands for one hash in the other. A unit has names of other
-    /// units too, undefined. Where several hashes have all names of one, the code that refers to them decides.
+    /// Matches promoted names: the hash of a file in one build corresponds to one hash in the other. A unit also has
+    /// undefined names of other units. If several hashes have all names of one hash, the code that refers to the names
+    /// decides.
     fn promoted(&mut self) {
         let mine = promoted_by_hash(&self.witness.elf, |id| {
             self.bound[id.index()].is_none() && takes_part(&self.witness.elf, id)
@@ -260,7 +262,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// What has no partner yet, by canonical name, then by size, contents and references.
+    /// Matches the remaining symbols by canonical name, then by size, contents and references.
     fn leftovers(&mut self) {
         let mut open: BTreeMap<(&[u8], Suffixes), Rest> = BTreeMap::new();
         for id in self.witness.elf.symbol_ids() {
@@ -284,7 +286,8 @@ impl<'a> Matcher<'a> {
         self.settle_by_reference(tied);
     }
 
-    /// The symbols of the image that something of the witness may be: of its files, and, where names were promoted, all.
+    /// The image's symbols that may match a symbol of the witness: those of the witness's files, or all if names were
+    /// promoted.
     fn candidates(&self) -> Vec<SymbolId> {
         if self.witness.has_promoted() || self.image.has_promoted() {
             return self.image.elf.symbol_ids().filter(|&id| takes_part(&self.image.elf, id)).collect();
@@ -296,7 +299,7 @@ impl<'a> Matcher<'a> {
         groups.into_iter().flat_map(|group| self.image_locals.of(group)).copied().collect()
     }
 
-    /// Applies one kind of evidence after the other to symbols of one canonical name.
+    /// Applies one kind of evidence after another to symbols of one canonical name.
     fn settle(&mut self, mine: &[SymbolId], theirs: &[SymbolId]) {
         type Test<'t> = &'t dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool;
         let steps: [(Evidence, Test<'_>); 3] = [
@@ -315,7 +318,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// The unclaimed symbols that could be this one.
+    /// The unclaimed symbols that may match this one.
     fn fitting(
         &self,
         id: SymbolId,
@@ -331,7 +334,7 @@ impl<'a> Matcher<'a> {
             .collect()
     }
 
-    /// Binds every pair in which each is the only one that fits the other. True when something was bound.
+    /// Binds every pair in which each symbol is the only fit for the other. Returns true if a pair was bound.
     fn settle_once(
         &mut self,
         mine: &[SymbolId],
@@ -358,7 +361,7 @@ impl<'a> Matcher<'a> {
         any
     }
 
-    /// Whether scope and kind allow that the two are the same: code is code, and two locals are of the same file.
+    /// Whether scope and kind allow a match: code matches only code, and two locals must be of the same file.
     fn may_be(&self, mine: SymbolId, theirs: SymbolId) -> bool {
         if !self.same_kind(mine, theirs) {
             return false;
@@ -378,7 +381,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// False when a promoted symbol is known to come from another file than a local of the image.
+    /// Returns false if a promoted symbol is known to come from another file than a local of the image.
     fn may_share_a_file(&self, mine: SymbolId, theirs: SymbolId) -> bool {
         let unit = self.witness.symbol_item(mine).map_or(FileId::NONE, |item| self.witness.unit(item));
         let group =
@@ -397,7 +400,7 @@ impl<'a> Matcher<'a> {
         contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
     }
 
-    /// Settles ties by what bound code of the same bytes refers to.
+    /// Settles ties by the references of bound code with the same bytes.
     fn settle_by_reference(&mut self, mut tied: BTreeMap<SymbolId, Vec<SymbolId>>) {
         while !tied.is_empty() {
             let seen = self.references_to(&tied);
@@ -413,7 +416,7 @@ impl<'a> Matcher<'a> {
                 let hits: Vec<SymbolId> = candidates.iter().filter(hit).copied().collect();
                 match hits[..] {
                     [only] => settled.push((id, only, true)),
-                    // Strings that the linker merged have one address and several names.
+                    // Strings that the linker merged have one address but several names.
                     [first, ..] if self.is_undefined(id) && self.is_one_place(&hits) => {
                         settled.push((id, first, false))
                     }
@@ -445,7 +448,7 @@ impl<'a> Matcher<'a> {
         self.witness.elf.definition(id) == Definition::Undefined
     }
 
-    /// True for symbols of one address.
+    /// Returns true if all symbols have the same address.
     fn is_one_place(&self, candidates: &[SymbolId]) -> bool {
         let mut places = candidates.iter().map(|&id| self.image.address(id));
         let first = places.next().flatten();
@@ -457,7 +460,7 @@ impl<'a> Matcher<'a> {
         Some((promotion(self.witness_name(mine))?, promotion(self.image_name(theirs))?))
     }
 
-    /// Binds the tied names of one hash to those of its hash in the image.
+    /// Binds the tied names of one hash to the names of the corresponding hash in the image.
     fn settle_hash(&mut self, tied: &mut BTreeMap<SymbolId, Vec<SymbolId>>, mine: &[u8], theirs: &[u8]) {
         let of_hash: Vec<SymbolId> =
             tied.keys().copied().filter(|&id| promotion(self.witness_name(id)) == Some(mine)).collect();
@@ -471,7 +474,8 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// For each tied symbol, what fields of bound items say where the witness refers to it, and the offset from it.
+    /// For each tied symbol: the values of fields of bound items where the witness refers to the symbol, and the offset
+    /// from it.
     fn references_to(
         &self,
         tied: &BTreeMap<SymbolId, Vec<SymbolId>>,

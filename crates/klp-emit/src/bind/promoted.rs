@@ -1,4 +1,4 @@
-//! Names that ThinLTO promoted: which hash of one build is which of the other.
+//! Names that ThinLTO promoted: which hash of one build corresponds to which hash of the other.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use klpx_normalize::elf::{Elf, SymbolId};
 use klpx_normalize::name::{promotion, without_promotion};
 
-/// For each hash, the promoted symbols with it by the name before the hash; a name that stands twice is left out.
+/// For each hash, its promoted symbols by the name before the hash. A name that occurs twice is left out.
 pub(super) type Promoted<'d> = BTreeMap<&'d [u8], BTreeMap<&'d [u8], SymbolId>>;
 
 pub(super) fn promoted_by_hash<'d>(elf: &Elf<'d>, take: impl Fn(SymbolId) -> bool) -> Promoted<'d> {
@@ -21,16 +21,15 @@ pub(super) fn promoted_by_hash<'d>(elf: &Elf<'d>, take: impl Fn(SymbolId) -> boo
     map
 }
 
-/// `f` and `77` of `f.llvm.77`. A suffix after the hash (`f.llvm.77.cold`) is none that two builds share.
+/// `f` and `77` for `f.llvm.77`. A suffix after the hash (`f.llvm.77.cold`) is not shared by two builds.
 fn split_hash(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let hash = promotion(name)?;
     let base = without_promotion(name);
     (base.len() < name.len()).then_some((base, hash))
 }
 
-/// Which hash of one build is which of the other: first by names that only one hash of each build has, then by sets
-/// of names that are the same, then by sets of which only one holds the other. A hash with conflicting votes is left
-/// alone.
+/// Pairs the hashes of two builds: first by names that only one hash of each build has, then by equal sets of names,
+/// then by sets of which exactly one contains the other. A hash with conflicting votes is left out.
 pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec<(&'d [u8], &'d [u8])> {
     let owners = |side: &Promoted<'d>| {
         let mut owner: BTreeMap<&'d [u8], Option<&'d [u8]>> = BTreeMap::new();
@@ -64,8 +63,8 @@ pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec
     pairs
 }
 
-/// Pairs a hash that is left with the only one that is left whose names hold all of its names: a unit has only some of
-/// the names of another unit.
+/// Pairs a remaining hash with the only remaining one that has all its names: a unit has only some of the names of
+/// another unit.
 fn pair_by_subsets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
     let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
     let mut found: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
@@ -81,7 +80,7 @@ fn pair_by_subsets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut V
     pairs.extend(found.into_iter().filter(|(_, from)| from.len() == 1).map(|(to, from)| (from[0], to)));
 }
 
-/// Pairs hashes that are left when exactly one on each side has the same set of names.
+/// Pairs remaining hashes if exactly one on each side has the same set of names.
 fn pair_by_sets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
     let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
     type Sides<'d> = (Vec<&'d [u8]>, Vec<&'d [u8]>);
@@ -116,15 +115,15 @@ mod tests {
     fn hashes_are_paired_by_the_names_that_they_stand_with() {
         for (mine, theirs, wanted) in [
             ("1: a; 2: b", "7: b; 8: a", "1=8 2=7"),
-            // The names of one are those of two.
+            // Names of one hash belong to two hashes.
             ("1: a b", "7: a; 8: b", ""),
-            // `a` stands in several, and tells nothing.
+            // `a` belongs to several hashes, and decides nothing.
             ("1: a b x; 2: a c", "7: a c; 8: a b", "1=8 2=7"),
-            // Two hashes of one build can't be one of the other.
+            // Two hashes of one build can't match one hash of the other.
             ("1: a; 2: b", "7: a b", ""),
-            // Only the whole set tells.
+            // Only the whole set decides.
             ("1: a; 2: a b; 3: a b", "7: a; 8: a b; 9: a b", "1=7"),
-            // A unit has some of the names of another one.
+            // A unit has some of the names of another unit.
             ("1: a b", "7: a b c; 8: a; 9: b", "1=7"),
             ("1: a", "7: a b; 8: a c", ""),
             ("1: a b", "7: a; 8: b; 9: c", ""),

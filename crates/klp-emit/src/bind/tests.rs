@@ -1,4 +1,4 @@
-//! Binding on objects and images that are made when a test runs.
+//! Binding, tested on objects and images that are made at run time.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use klpx_normalize::elf::ElfFile;
 const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
     int NAME(int x) { return twin(x) * 2; }";
 
-/// Binds every symbol and gives, for each of the named ones, what it is bound to, in symbol table order.
+/// Binds every symbol, and gives the bindings of those with this name, in symbol table order.
 fn bindings(witness: &ElfFile, image: &ElfFile, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
     let image = Image::read(image, "vmlinux").expect("a sound image");
     bindings_in(witness, &image, name)
@@ -89,7 +89,7 @@ fn promoted_names_are_matched_by_the_company_they_keep() {
     assert_eq!((bound.name.as_str(), bound.sympos), ("helper.llvm.222", 0));
 }
 
-/// A unit that refers to the promoted names of another one.
+/// A unit that refers to the promoted names of another unit.
 fn user(f: &Fixture, hash: u32, names: &[&str]) -> String {
     let declared: String =
         names.iter().map(|name| format!("int {name}_(int) __asm__(\"{name}.llvm.{hash}\");\n")).collect();
@@ -155,7 +155,8 @@ fn numbered_statics_are_not_matched_by_their_number_when_the_sizes_disagree() {
 #[test]
 fn what_nothing_tells_apart_is_an_error() {
     let f = Fixture::new();
-    // Two files of one name in the kernel, one of them in klpx's build under another name: no file, same size.
+    // The kernel has two files of one name; klpx's build has one of them under another name: no file matches, and the
+    // sizes are the same.
     let source = "static __attribute__((noinline)) int helper(int x) { asm(\"\"); return x + 1; }
         int NAME(int x) { return helper(x); }";
     let kernel = [promoted(&f, "alpha", 111), promoted(&f, "beta", 222)];
@@ -172,13 +173,13 @@ fn what_nothing_tells_apart_is_an_error() {
     assert_eq!(error.code, "klpx::not-in-kernel");
 }
 
-/// Two files of one name. `twin` has the same size in both; `seen` is the same in all.
+/// Two files of one name. `twin` has the same size in both; `seen` is the same in both.
 const CORE: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
     static __attribute__((used)) int seen;
     static __attribute__((noinline)) int NAME_only(int x) { asm(\"\"); return x - ADD; }
     int NAME(int x) { return twin(x) * 2 + NAME_only(x); }";
 
-/// Compiles one of the two, as the kernel is compiled and with sections, to `NAME.o` and `NAME-unit.o`.
+/// Compiles one of the two files, as the kernel is compiled and with sections, to `NAME.o` and `NAME-unit.o`.
 fn core(f: &Fixture, name: &str, add: u32, local: &str) {
     let text = CORE.replace("NAME_only", local).replace("NAME", name);
     let add = format!("-DADD={add}");
@@ -186,7 +187,7 @@ fn core(f: &Fixture, name: &str, add: u32, local: &str) {
     f.compile("core", &text, &format!("{name}-unit.o"), &[&add, "-ffunction-sections", "-fdata-sections"]);
 }
 
-/// What a local of a unit is bound to: its address less that of the unit's global in the image, and why.
+/// The binding of a unit's local: its address minus that of the unit's global in the image, and the evidence.
 fn place_of(unit: &ElfFile, image: &Image<'_>, global: &str, local: &str) -> Option<(u64, Evidence)> {
     let object = Object::read(unit).expect("a sound object");
     let binding = Binding::new(&object, image);

@@ -1,9 +1,9 @@
-//! Where the address of a constant table goes in x86_64 code: a forward data flow over the instructions of the functions
-//! that refer to it.
+//! Follows the address of a constant table through x86_64 code: a forward data flow over the instructions of the
+//! functions that refer to the table.
 //!
-//! A register *has* the address when it may hold it, or something made from it. What is known of a place is the set of
-//! such registers, joined over all ways that lead there; memory never has the address, because putting it there ends
-//! the analysis. Every instruction that is not known to be harmless ends it, too.
+//! A register *has* the address if it may hold the address or a value made from it. The state at a place is the set of
+//! such registers, joined over all ways that lead there. Memory never has the address, because storing it ends the
+//! analysis. Any instruction that is not known to be harmless also ends the analysis.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use object::endian::LittleEndian as LE;
 use super::readers::{Reader, is_assembly, reader_of};
 use super::{holder, text};
 
-/// A set of general registers, a bit for each.
+/// A set of general registers, one bit each.
 type Registers = u16;
 
 const fn bit(number: usize) -> Registers {
@@ -35,28 +35,28 @@ const RDX: Registers = bit(2);
 const RSI: Registers = bit(6);
 const RDI: Registers = bit(7);
 
-/// In the order of the arguments.
+/// The argument registers, in the order of the arguments.
 const ARGUMENTS: [Registers; 6] = [RDI, RSI, RDX, RCX, bit(8), bit(9)];
 
-/// What a call does not preserve.
+/// The registers that a call does not preserve.
 const CALLER_SAVED: Registers = RAX | RCX | RDX | RSI | RDI | bit(8) | bit(9) | bit(10) | bit(11);
 
-/// What a function returns its result in; the second for results of 16 bytes.
+/// The registers in which a function returns its result; the second one is for results of 16 bytes.
 const RESULT: Registers = RAX | RDX;
 
-/// What a function returns by where RETHUNK is on (arch/x86/lib/retpoline.S).
+/// The symbol to which functions jump to return where RETHUNK is on (arch/x86/lib/retpoline.S).
 const RETURN_THUNK: &[u8] = b"__x86_return_thunk";
 
-/// How the names of thunks begin that jump to where a register says.
+/// The prefix of thunks that jump to the address in a register.
 const INDIRECT_THUNK: &str = "__x86_indirect";
 
-/// What a call through a pointer leads to.
+/// The description of the target of a call through a pointer.
 const POINTER: &str = "a function that a pointer names";
 
 /// Relocations that put the address, or the distance to it, into an instruction.
 const PLAIN: [u32; 4] = [elf::R_X86_64_64.0, elf::R_X86_64_32.0, elf::R_X86_64_32S.0, elf::R_X86_64_PC32.0];
 
-/// Instructions that make registers from registers, or compare them.
+/// Instructions that compute registers from registers, or compare them.
 const FOLLOWED: [Mnemonic; 43] = [
     Mnemonic::Mov,
     Mnemonic::Movsxd,
@@ -106,11 +106,11 @@ const FOLLOWED: [Mnemonic; 43] = [
 /// A place in code: its function, and the offset in the section.
 type Point = (ItemId, u64);
 
-/// Follows the address of the table in section `table` through `roots` and what is a part of them. Returns the
-/// functions that it is handed to, all of which keep nothing.
+/// Follows the address of the table in section `table` through `roots` and their unlikely parts. Returns the functions
+/// to which the address is passed; none of these keeps it.
 ///
 /// # Errors
-/// What a function does with it that may keep it.
+/// What a function does with the address that may keep it.
 pub(super) fn follow(
     object: &Object<'_>,
     table: SectionId,
@@ -154,18 +154,18 @@ fn place_of(object: &Object<'_>, (item, place): Point) -> String {
     Offset(place.wrapping_sub(object.item(item).entry) as i64).behind(text(object, item))
 }
 
-/// Ways through code that its instructions don't show.
+/// Ways through code that the instructions don't show.
 struct Ways {
-    /// From static branches to their targets (`__jump_table`), and from instructions that may fault to what follows then
-    /// (`__ex_table`).
+    /// Ways from static branches to their targets (`__jump_table`), and from instructions that may fault to the code
+    /// that runs then (`__ex_table`).
     aside: BTreeMap<Point, BTreeSet<Point>>,
-    /// Instructions that may go on in code without a name when they fault.
+    /// Instructions that, on a fault, may continue in code without a name.
     unnamed: BTreeSet<Point>,
-    /// Places that data names: targets of jump tables.
+    /// Places to which data refers: targets of jump tables.
     named: BTreeSet<Point>,
-    /// Functions that data names by distances: which places these are is not known.
+    /// Functions to which data refers by distances, so that the exact places are not known.
     relative: BTreeSet<ItemId>,
-    /// Places that code without a name leads to: alternatives, and what they jump to.
+    /// Places to which code without a name leads: from alternatives and their jumps.
     stray: BTreeSet<Point>,
 }
 
@@ -228,44 +228,44 @@ impl Ways {
     }
 }
 
-/// Where a branch or call leads.
+/// The target of a branch or call.
 enum Branch {
-    /// To a place of the code that is followed.
+    /// A place in the code that is followed.
     Within(Point),
-    /// To code without a name that only looks at what the processor can do, and comes back (`_static_cpu_has` of
+    /// Code without a name that only tests processor features, and comes back (`_static_cpu_has` of
     /// arch/x86/include/asm/cpufeature.h).
     Elsewhere,
-    /// To other code without a name.
+    /// Other code without a name.
     Unnamed,
-    /// Back to the caller.
+    /// The caller, by a return.
     Return,
-    /// To another function.
+    /// Another function.
     Function(Callee),
 }
 
 /// A function that is called.
 struct Callee {
-    /// Its name, or what is known of it instead.
+    /// The function's name, or a description of it.
     name: String,
-    /// True for one of C, called as such.
+    /// True if the function follows the C calling convention.
     plain: bool,
-    /// What is known of it, if it keeps nothing.
+    /// What is known of the function, if it keeps nothing.
     reader: Option<&'static Reader>,
 }
 
 impl Callee {
-    /// One of which nothing is known.
+    /// A callee about which nothing is known.
     fn unknown(name: &str) -> Callee {
         Callee { name: name.to_owned(), plain: false, reader: None }
     }
 
-    /// One of this file. Only where functions are not traced, a caller may rely on registers that this one leaves alone
-    /// (GCC's -fipa-ra).
+    /// A callee in this file. Where a function is not traced, its caller may rely on registers that the function leaves
+    /// alone (GCC's -fipa-ra).
     fn here(object: &Object<'_>, item: ItemId) -> Callee {
         Callee { name: text(object, item), plain: reach(object, item).is_ok(), reader: None }
     }
 
-    /// One of another file.
+    /// A callee in another file.
     fn outside(name: &[u8]) -> Callee {
         let plain = !is_assembly(name);
         Callee { name: String::from_utf8_lossy(name).into_owned(), plain, reader: reader_of(name) }
@@ -279,9 +279,9 @@ struct Flow<'o, 'd> {
     /// By place: the registers that may have the address there.
     known: BTreeMap<Point, Registers>,
     todo: BTreeSet<Point>,
-    /// What code without a name may have been entered with.
+    /// Registers that may have the address when code without a name is entered.
     elsewhere: Registers,
-    /// Places of relocations against the table that were come by.
+    /// Places of relocations against the table that the flow has passed.
     seen: BTreeSet<(SectionId, u64)>,
     handed: BTreeSet<String>,
     info: InstructionInfoFactory,
@@ -294,7 +294,7 @@ impl Flow<'_, '_> {
             && self.object.relocation_kind(rela).is_none_or(|kind| kind.code != 0)
     }
 
-    /// A way leads to a place with the address in some registers.
+    /// Records that a way leads to a place with the address in some registers.
     fn reach(&mut self, point: Point, registers: Registers) {
         let item = self.object.item(point.0);
         if !(item.start..item.end).contains(&point.1) {
@@ -308,7 +308,7 @@ impl Flow<'_, '_> {
         }
     }
 
-    /// A way leads to code without a name.
+    /// Records that a way leads to code without a name.
     fn leave(&mut self, registers: Registers) {
         self.elsewhere |= registers;
         for &(item, place) in &self.ways.stray {
@@ -320,7 +320,7 @@ impl Flow<'_, '_> {
         }
     }
 
-    /// The same for code that may do anything.
+    /// Records that a way leads to code that may do anything. Fails if a register has the address.
     fn leave_unseen(&mut self, point: Point, registers: Registers) -> Result<(), String> {
         if registers != 0 {
             return Err(format!(
@@ -468,7 +468,7 @@ impl Flow<'_, '_> {
         Ok(())
     }
 
-    /// A jump to where a register says: by a jump table, or a call in the place of a return.
+    /// Follows a jump to the address in a register: a jump table, or a tail call.
     fn jump(&mut self, point: Point, registers: Registers) -> Result<(), String> {
         self.call(point, &Callee::unknown(POINTER), registers)?;
         let part = |item: ItemId| item == point.0 || is_apart(self.object.item_name(item));
@@ -489,7 +489,7 @@ impl Flow<'_, '_> {
         }
     }
 
-    /// What has the address after a call; an error when the function that is called may keep it.
+    /// The registers that have the address after a call. Fails if the callee may keep the address.
     fn call(&mut self, point: Point, callee: &Callee, registers: Registers) -> Result<Registers, String> {
         let taken = if callee.plain { ARGUMENTS.iter().fold(0, |all, one| all | one) } else { CALLER_SAVED };
         let handed = registers & taken;
@@ -523,7 +523,7 @@ impl Flow<'_, '_> {
         Ok(registers & !CALLER_SAVED | result)
     }
 
-    /// Code that may take the place of some at a point (`.altinstructions`) must have nothing to do with the address.
+    /// Checks that code which may replace the code at a point (`.altinstructions`) does nothing with the address.
     fn alternatives(&mut self, point: Point, registers: Registers) -> Result<(), String> {
         let (item, place) = point;
         let object = self.object;
@@ -565,8 +565,8 @@ impl Flow<'_, '_> {
         Ok(())
     }
 
-    /// The registers that may have the address after an instruction, wherever that leads; or what it does that klpx does
-    /// not follow.
+    /// The registers that may have the address after an instruction, wherever it leads. Fails if the instruction does
+    /// something that klpx does not follow.
     fn effect(
         &mut self,
         instruction: &Instruction,
@@ -597,7 +597,7 @@ impl Flow<'_, '_> {
                 }
             }
         }
-        // Registers that only say where memory is are no values.
+        // A register that only addresses memory is not read as a value.
         for (n, operand) in instruction.op_kinds().enumerate() {
             if operand == OpKind::Register && reads(info.op_access(n as u32)) {
                 by_address &= !general(instruction.op_register(n as u32));
@@ -629,7 +629,7 @@ impl Flow<'_, '_> {
     }
 }
 
-/// The bit of a general register, whichever part of it is named; none for others.
+/// The bit of a general register or of a part of it; 0 for other registers.
 fn general(register: Register) -> Registers {
     let full = register.full_register();
     if full.is_gpr64() && full != Register::RSP { bit(full.number()) } else { 0 }

@@ -1,11 +1,12 @@
 //! Constant tables whose contents the patch changes.
 //!
-//! The kernel has such a table in read-only memory, and a livepatch can't write there. It can bring the new table along
-//! and replace every function that refers to the old one. That is a whole patch only while nobody keeps the address:
-//! who kept that of the old table goes on with it, and that of the new one is freed with the livepatch.
+//! The kernel has such a table in read-only memory, and a livepatch can't write there. A livepatch can bring the new
+//! table along and replace every function that refers to the old one. This is complete only if no code keeps the
+//! table's address: code that kept the old table's address goes on using the old table, and the new table is freed with
+//! the livepatch.
 //!
-//! Owns finding the users of a table and whether one of them keeps its address. Unknown means that it does. Never
-//! decides what is replaced.
+//! Owns the search for a table's users, and whether one of them keeps its address. An unknown use counts as keeping the
+//! address. Never decides what is replaced.
 
 mod flow;
 mod readers;
@@ -28,14 +29,15 @@ use crate::plan::Unit;
 /// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
 ///
 /// # Errors
-/// Why it can't be: a clause for people.
+/// Why the constant can't be carried, as a clause for people.
 pub(crate) fn carry(units: &[Unit<'_, '_>], unit: usize, item: ItemId) -> Result<BTreeSet<ItemId>, String> {
     let Some(of) = units.get(unit) else { return Err("its unit is not known".to_owned()) };
     let Some(original) = of.counterpart(item) else { return Err("the kernel does not have it".to_owned()) };
     if of.patched.arch != Arch::X86_64 {
         return Err(format!("klpx does not follow addresses through {} code", of.patched.arch.name()));
     }
-    // Who kept the address of the old table goes on with it; who keeps that of the new one is left with freed memory.
+    // Code that kept the old table's address goes on using it; code that keeps the new table's address is left with
+    // freed memory.
     let (_, mut handed) = users(of, of.original, original)?;
     let (users, also) = users(of, of.patched, item)?;
     handed.extend(also);
@@ -49,8 +51,8 @@ pub(crate) fn carry(units: &[Unit<'_, '_>], unit: usize, item: ItemId) -> Result
     }
 }
 
-/// The functions that refer to a constant in one of the builds, and those of which one is the unlikely part; and the
-/// names of those that they hand it to.
+/// The functions that refer to a constant in one of the builds, together with the functions of which a user is the
+/// unlikely part; and the names of the functions to which they pass the constant.
 fn users(
     of: &Unit<'_, '_>,
     object: &Object<'_>,
@@ -74,7 +76,8 @@ fn users(
     Ok((users.union(&roots).copied().collect(), handed))
 }
 
-/// False for functions that the running kernel has no use for: a weak one that gave way, or `__exit` of what is built in.
+/// Returns false for functions that the running kernel never runs: a weak one that gave way, or a built-in `__exit`
+/// function.
 fn runs(of: &Unit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
     let original = if std::ptr::eq(object, of.original) { Some(user) } else { of.counterpart(user) };
     let lifetime = Lifetime::of(object.elf.section_name(object.item(user).section));
@@ -82,7 +85,7 @@ fn runs(of: &Unit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
     !never_runs && original.is_none_or(|original| !of.is_overridden(original))
 }
 
-/// Where the users are entered: at their own start, and unlikely parts by way of their functions.
+/// The functions at which the users are entered: the users themselves, and for unlikely parts, their functions.
 fn roots(object: &Object<'_>, users: &BTreeSet<ItemId>) -> BTreeSet<ItemId> {
     let mut roots: BTreeSet<ItemId> =
         users.iter().copied().filter(|&user| !is_apart(object.item_name(user))).collect();
@@ -103,7 +106,7 @@ fn roots(object: &Object<'_>, users: &BTreeSet<ItemId>) -> BTreeSet<ItemId> {
     roots
 }
 
-/// The item that a place of a section belongs to.
+/// The item to which a place of a section belongs.
 fn holder(object: &Object<'_>, section: SectionId, at: u64) -> Option<ItemId> {
     let behind = object.items().partition_point(|item| (item.section, item.start) <= (section, at));
     let item = object.items().get(behind.checked_sub(1)?)?;
@@ -122,7 +125,7 @@ struct Table<'o, 'd> {
 }
 
 impl<'o, 'd> Table<'o, 'd> {
-    /// A table that only the unit's own relocations can name.
+    /// A table to which only the unit's own relocations can refer.
     fn of(object: &'o Object<'d>, item: ItemId) -> Result<Table<'o, 'd>, String> {
         let shape = object.item(item);
         let section = shape.section;
@@ -150,7 +153,7 @@ impl<'o, 'd> Table<'o, 'd> {
         Ok(Table { object, item, section })
     }
 
-    /// The code that refers to it; none when the compiler put the contents into the code.
+    /// The code that refers to the table. Empty if the compiler put the contents into the code.
     fn users(&self) -> Result<BTreeSet<ItemId>, String> {
         let object = self.object;
         let mut users = BTreeSet::new();
@@ -184,7 +187,7 @@ impl<'o, 'd> Table<'o, 'd> {
         Ok(users)
     }
 
-    /// A function that it names, or what may be one.
+    /// A function, or what may be one, to which the table refers.
     fn function(&self) -> Option<String> {
         self.object.item_relocations(self.item).iter().find_map(|rela| {
             match self.object.resolve(self.section, rela) {

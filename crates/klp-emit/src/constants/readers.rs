@@ -1,18 +1,18 @@
-//! Functions of the kernel that only read what they are given and keep no address of it.
+//! Functions of the kernel that only read their arguments and keep no address of them.
 //!
-//! Owns the table, with the kernel's file that shows it for each. A function that is not in it counts as one that keeps
-//! what it gets.
+//! Owns the table, with the kernel's file that proves each entry. A function that is not in the table counts as one
+//! that keeps its arguments.
 
 /// A function that keeps nothing.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Its symbol.
+    /// The function's symbol.
     pub(super) name: &'static str,
-    /// How many arguments it takes in registers; all of them where their number varies.
+    /// The number of arguments in registers; `ALL` if the number varies.
     pub(super) arguments: usize,
-    /// Those that it only reads, from 0.
+    /// The arguments that the function only reads, from 0.
     pub(super) reads: &'static [usize],
-    /// The argument into which the address that it returns may point.
+    /// The argument into which the returned address may point.
     pub(super) returns_into: Option<usize>,
 }
 
@@ -20,16 +20,16 @@ const fn reader(name: &'static str, arguments: usize, reads: &'static [usize]) -
     Reader { name, arguments, reads, returns_into: None }
 }
 
-/// One that returns an address inside of its argument `into`.
+/// A reader that returns an address inside its argument `into`.
 const fn finder(name: &'static str, arguments: usize, reads: &'static [usize], into: usize) -> Reader {
     Reader { name, arguments, reads, returns_into: Some(into) }
 }
 
-/// How many arguments are in registers.
+/// The number of arguments that can be in registers.
 const ALL: usize = 6;
 
 static READERS: &[Reader] = &[
-    // lib/nlattr.c. A report of an error (struct netlink_ext_ack) holds the policy, as it holds its message, until the
+    // lib/nlattr.c. An error report (struct netlink_ext_ack) refers to the policy, as it does to its message, until the
     // answer is sent. `nla_parse` and `nla_validate` are functions up to Linux 5.1.
     reader("__nla_parse", ALL, &[4]),
     reader("__nla_validate", ALL, &[3]),
@@ -71,12 +71,12 @@ static READERS: &[Reader] = &[
     reader("sysfs_streq", 2, &[0, 1]),
     reader("match_string", 3, &[0, 2]),
     reader("__sysfs_match_string", 3, &[0, 2]),
-    // lib/parser.c: what it finds points into the text, not into the table
+    // lib/parser.c: the result points into the text, not into the table
     reader("match_token", 3, &[1]),
-    // lib/bsearch.c: the comparison gets both, too
+    // lib/bsearch.c: the comparison function also gets both
     finder("bsearch", 5, &[0, 1], 1),
-    // lib/vsprintf.c, kernel/printk/printk.c, fs/seq_file.c, fs/sysfs/file.c, drivers/base/core.c: formats and what they
-    // print are read before the function returns
+    // lib/vsprintf.c, kernel/printk/printk.c, fs/seq_file.c, fs/sysfs/file.c, drivers/base/core.c: formats and
+    // arguments are read before the function returns
     reader("_printk", ALL, &[0, 1, 2, 3, 4, 5]),
     reader("printk", ALL, &[0, 1, 2, 3, 4, 5]),
     reader("sprintf", ALL, &[1, 2, 3, 4, 5]),
@@ -99,7 +99,7 @@ static READERS: &[Reader] = &[
     reader("_copy_to_user", 3, &[1]),
     reader("simple_read_from_buffer", 5, &[3]),
     reader("memory_read_from_buffer", 5, &[3]),
-    // mm/util.c: a copy
+    // mm/util.c: makes a copy
     reader("kmemdup", 3, &[0]),
     reader("kmemdup_noprof", 3, &[0]),
     reader("kstrdup", 2, &[0]),
@@ -113,13 +113,13 @@ static READERS: &[Reader] = &[
     reader("trace_print_symbols_seq", 4, &[2]),
     // drivers/i2c/i2c-core-base.c
     finder("i2c_match_id", 2, &[0], 0),
-    // drivers/firmware/dmi_scan.c: an entry's own function gets it, and a table with functions is not handed out
+    // drivers/firmware/dmi_scan.c: an entry's own function gets the entry, and a table with functions is not passed on
     reader("dmi_check_system", 1, &[0]),
     finder("dmi_first_match", 1, &[0], 0),
 ];
 
-/// How the names of assembly begin that is called by rules of its own (arch/x86: lib, entry/thunk.S, paravirt, static
-/// calls, hypercalls): it may take any register and preserve any.
+/// Prefixes of assembly functions with calling conventions of their own (arch/x86: lib, entry/thunk.S, paravirt, static
+/// calls, hypercalls): such a function may take and preserve any register.
 const ASSEMBLY: [&[u8]; 15] = [
     b"preempt_schedule",
     b"__SCT__",
@@ -138,12 +138,12 @@ const ASSEMBLY: [&[u8]; 15] = [
     b"hypercall",
 ];
 
-/// True for a function that is called by rules of its own, as far as its name tells.
+/// Returns true if the name is that of a function with a calling convention of its own.
 pub(super) fn is_assembly(name: &[u8]) -> bool {
     ASSEMBLY.iter().any(|start| name.starts_with(start))
 }
 
-/// What is known of the function of a name, if it keeps nothing.
+/// The reader of this name, if the function is known to keep nothing.
 pub(super) fn reader_of(name: &[u8]) -> Option<&'static Reader> {
     READERS.iter().find(|reader| reader.name.as_bytes() == name)
 }

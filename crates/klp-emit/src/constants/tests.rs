@@ -1,4 +1,4 @@
-//! Patches of constant tables, from two builds of a file to a livepatch that was checked, or to the refusal.
+//! Patches of constant tables, from two builds of a file to a verified livepatch, or to the refusal.
 
 mod ways;
 
@@ -36,19 +36,19 @@ fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: defined.to_vec(), ..Kernel::default() }
 }
 
-/// Builds of a text in which `LAST` is one thing and then another.
+/// Builds of a text in which `LAST` stands for `one`, then for `other`.
 fn builds(text: &str, (one, other): (&str, &str)) -> Builds {
     assert!(text.contains("LAST"));
     let text = [DECLARATIONS, text].concat();
     Builds::new(&text.replace("LAST", one), &text.replace("LAST", other))
 }
 
-/// Code and a table of numbers of which the last becomes another one.
+/// Code and a table of numbers, of which the last one changes.
 fn table(code: &str) -> Builds {
     builds(&format!("static const int table[4] = {{ 3, 1, 4, LAST }}; {code}"), ("1", "5"))
 }
 
-/// The functions that the checked livepatch replaces, and the kernel's symbols that it refers to.
+/// The functions that the verified livepatch replaces, and the kernel's symbols to which it refers.
 fn livepatch(builds: &Builds) -> (Vec<String>, Vec<String>) {
     let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
     let said = builds.verify("vmlinux", &kernel(), &file);
@@ -177,7 +177,7 @@ fn a_table_of_functions_is_carried_while_only_its_contents_are_handed_out() {
     assert_eq!(code, "klpx::changed-data");
     assert!(why.contains("name functions (one)") && why.contains("handed to memcpy"), "{why}");
     assert!(remedy.starts_with("change a function that the constant names already"), "{remedy}");
-    // One of another file may be a function, too.
+    // A name of another file may also be a function.
     let outside = "static int (*const actions[3])(int) = { out, out, LAST };
         int f(int n) { char to[24]; memcpy(to, actions, n); out(to[n]); return actions[n % 3u](n) + 1; }";
     let (_, why, _) = refusal(&builds(outside, ("out", "0")));
@@ -269,7 +269,7 @@ fn a_reader_that_the_patch_changes_is_not_known_any_more() {
         refusal(&Builds::files(&[("one", &one, &other), ("two", &reader(""), &reader("kept = p;"))]));
     assert_eq!(code, "klpx::changed-data");
     assert!(why.contains("the patch changes, too"), "{why}");
-    // Only the patched build hands it out.
+    // Only the patched build passes the table on.
     let reads = one.replace("nla_policy_len(table, n)", "table[n & 3]");
     let files = [("one", &reads[..], &other[..]), ("two", &reader(""), &reader("kept = p;"))];
     let (_, why, _) = refusal(&Builds::files(&files));
@@ -343,7 +343,7 @@ fn on_arm64_a_changed_table_is_refused() {
     assert!(why.contains("arm64"), "{why}");
 }
 
-/// What is said of a module that was changed.
+/// The faults found in a module that was changed.
 fn said_of(builds: &Builds, change: impl FnOnce(&mut Relocatable)) -> Vec<String> {
     let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
     let mut module = Relocatable::read(&good.parse().expect("an object")).expect("a module");

@@ -1,18 +1,19 @@
-//! The special-section entries of what was placed: carried, rewritten, dropped or refused.
+//! The special-section entries of placed code and data: carried, rewritten, dropped or refused.
 //!
-//! `klpx_normalize::special` says which. The tables that objtool makes (x86_64; tools/objtool/check.c) come from a run on
-//! one unit, which sees the references of that unit only:
+//! `klpx_normalize::special` has the policies. The tables that objtool makes (x86_64; tools/objtool/check.c) come from
+//! a run on one unit, which sees only the references of that unit:
 //!
 //! | table | entries of a copy |
 //! |---|---|
-//! | `.ibt_endbr_seal` | never carried: it lists landing pads that nothing in the unit needs, and the rest of the kernel may need them |
-//! | `.call_sites` | carried, for call depth tracking; not those of calls that are written late, because the loader reads the call when the livepatch is loaded |
+//! | `.ibt_endbr_seal` | never carried: it lists landing pads that nothing in the unit needs, but that the rest of the kernel may need |
+//! | `.call_sites` | carried, for call depth tracking. Entries of calls that are written late are dropped, because the loader reads the call when the livepatch is loaded |
 //! | `.return_sites`, `.retpoline_sites` | carried: the loader patches the copy as it patched the original (apply_returns, apply_retpolines) |
-//! | `.static_call_sites` | carried with their key: of vmlinux by a livepatch relocation, which is there before the kernel reads the table (static_call_add_module). Units of modules name the trampoline where the key is not exported, and the kernel finds the key by it. A key of a late module is refused |
+//! | `.static_call_sites` | carried with their key. A key of vmlinux gets a livepatch relocation, which is applied before the kernel reads the table (static_call_add_module). Units of modules name the trampoline if the key is not exported, and the kernel finds the key from the trampoline. A key of a late module is refused |
 //! | `__mcount_loc` | carried (compilers make it): a copy can be traced, and replaced by the next livepatch |
 //! | `.orc_unwind_ip`, `.orc_unwind` | carried, see `place_unwind` |
 //!
-//! All of these but the first describe places in the function itself, so a run on the whole link has the same entries.
+//! All of these tables except the first describe places in the function itself, so a run on the whole link has the same
+//! entries.
 
 use klpx_diagnosis::{Class, Diagnosis};
 use klpx_normalize::elf::SectionId;
@@ -59,8 +60,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let align = elf_file.section(from).sh_addralign.get(LE).max(least);
         let section = self.section(elf_file.section_name(from), elf::SHT_PROGBITS.0, flags, align);
         if flags & LINK_ORDER != 0 {
-            // One for each function there, one for the section of all functions here. Linkers take no mixture with
-            // unordered ones, and the glue brings some.
+            // The unit has one such section for each function; the module has one for its section of all functions.
+            // Linkers refuse to mix ordered and unordered sections, and the glue brings ordered ones.
             self.out.sections[section.0].link = Some(self.text());
         }
         section
@@ -88,7 +89,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
     }
 
-    /// Entries that would make the loader act on a symbol that is not there yet are dropped or refused.
+    /// Returns whether an entry is kept. Entries that would make the loader use a symbol that is not there yet are
+    /// dropped or refused.
     fn keeps(&mut self, unit: usize, entry: Entry) -> bool {
         if self.unit(unit).is_vmlinux() {
             return true;
@@ -165,7 +167,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
     }
 
-    /// `runtime_const_ptr(x)` is patched into the code while the kernel boots. A copy reads the variable.
+    /// Boot code patches `runtime_const_ptr(x)` into the code. A copy reads the variable instead.
     fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: Entry) {
         let of = self.unit(unit);
         let object = of.patched;
@@ -202,8 +204,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
     }
 
-    /// Where a runtime constant's value can be read: its variable, or, where the compiler did without one, a place in
-    /// the kernel's code that boot code patched.
+    /// Where a runtime constant's value can be read: its variable or, if the compiler optimised the variable away, a
+    /// place in the kernel's code that boot code patched.
     fn runtime_value(&self, unit: usize, name: &str) -> Option<(Outside, i64)> {
         let original = &self.unit(unit).original.elf;
         let mut holders = original.symbol_ids().filter(|&id| original.symbol_name(id) == name.as_bytes());
@@ -225,7 +227,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
     }
 
-    /// The function's unwind entries, from its first byte to a terminator after its last. The kernel sorts them.
+    /// Places the function's unwind entries, from its first byte to a terminator after its last. The kernel sorts them.
     fn place_unwind(&mut self, unit: usize, item: ItemId) {
         let object = self.unit(unit).patched;
         let Some((n, table)) = object.tables.iter().enumerate().find(|(_, table)| table.companion.is_some())
@@ -268,7 +270,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
     }
 
-    /// A late relocation must not write where alternatives were applied when the livepatch was loaded.
+    /// Refuses a late relocation in code to which alternatives are applied when the livepatch is loaded.
     fn check_alternatives(&mut self, unit: usize, item: ItemId) {
         let object = self.unit(unit).patched;
         for entry in object.entries(item) {
@@ -286,7 +288,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     }
 }
 
-/// The unwind row that holds where a function begins, when it is one of a function before it in the section.
+/// The unwind row that applies where a function begins, if the row belongs to a function before it in the section.
 fn in_force<'d>(object: &Object<'d>, table: TableId, item: ItemId) -> Option<&'d [u8]> {
     let start = object.item(item).start;
     let before = object.items_of(object.item(item).section).take_while(|&other| other < item);

@@ -1,6 +1,6 @@
-//! The frames of copied functions, on architectures whose kernel patches code by them: on arm64 a kernel with
-//! UNWIND_PATCH_PAC_INTO_SCS turns pointer authentication into a shadow call stack where the processor has none of the
-//! former, and finds the instructions by `.eh_frame` (scs_patch in arch/arm64/kernel/pi/patch-scs.c).
+//! The frames of copied functions, on architectures whose kernel patches code by them. An arm64 kernel with
+//! UNWIND_PATCH_PAC_INTO_SCS turns pointer authentication into a shadow call stack where the processor lacks pointer
+//! authentication, and finds the instructions by `.eh_frame` (scs_patch in arch/arm64/kernel/pi/patch-scs.c).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use object::elf;
 use super::{ALLOC, Emitter};
 use crate::closure::{From, Piece};
 
-/// Frames of one file have this alignment; where one file's do not end on it, a linker would put a terminator.
+/// The alignment of a file's frames. If a file's frames did not end on it, a linker would put a terminator there.
 const ALIGN: usize = 8;
 
 impl Emitter<'_, '_, '_> {
@@ -23,7 +23,7 @@ impl Emitter<'_, '_, '_> {
             let all = frames(&object.elf, from);
             let mut wanted: BTreeMap<ItemId, &Frame<'_>> = BTreeMap::new();
             for frame in &all {
-                // GCC lets it begin behind the trace site.
+                // GCC lets the frame begin after the trace site.
                 if let Target::Item { item, offset: 0.. } = object.resolve(from, frame.code)
                     && self.closure.has(unit, Piece::Item(item))
                 {
@@ -36,7 +36,8 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    /// The kernel reads records one after the other, and takes the last common information before a frame for its own.
+    /// Places a frame and, if needed, its common information. The kernel reads records in order, and applies the last
+    /// common information before a frame to the frame.
     fn place_frame(&mut self, unit: usize, item: ItemId, from: SectionId, frame: &Frame<'_>) {
         let table = self.unit(unit).patched.elf.section_name(from);
         let section = self.section(table, elf::SHT_PROGBITS.0, ALLOC, ALIGN as u64);
@@ -57,7 +58,7 @@ impl Emitter<'_, '_, '_> {
     }
 }
 
-/// Appends a record, filled up with no-operations (DW_CFA_nop, 0) to a multiple of the alignment.
+/// Appends a record, padded with no-operations (DW_CFA_nop, 0) to a multiple of the alignment.
 fn append(data: &mut Vec<u8>, record: &[u8]) -> usize {
     let at = data.len();
     data.extend_from_slice(record);

@@ -1,8 +1,8 @@
-//! The closure as a relocatable object: bytes, special-section entries, symbols and relocations.
+//! Writes the closure as a relocatable object: bytes, special-section entries, symbols and relocations.
 //!
-//! Owns placement and where each reference finally leads (import, livepatch symbol, own copy). Never chooses what is
-//! copied. References that the livepatch core resolves get undefined symbols with a `.klpx.` name, which `finish`
-//! turns into livepatch relocations after the link.
+//! Owns placement and the final target of each reference (import, livepatch symbol, own copy). Never chooses what is
+//! copied. References that the livepatch core resolves get undefined symbols with a `.klpx.` name, which `finish` turns
+//! into livepatch relocations after the link.
 
 mod entries;
 mod frames;
@@ -28,18 +28,18 @@ const WRITE: u64 = elf::SHF_WRITE.0;
 const EXEC: u64 = elf::SHF_EXECINSTR.0;
 const LINK_ORDER: u64 = elf::SHF_LINK_ORDER.0;
 
-/// A closure written as an object, and what must be known to make a module of it.
+/// A closure written as an object, and the plan for making a module of it.
 pub struct Emitted {
     /// The relocatable object.
     pub object: Vec<u8>,
-    /// What it patches and needs.
+    /// What the module patches and needs.
     pub plan: Plan,
 }
 
 /// Writes a closure.
 ///
 /// # Errors
-/// Every reference that can't be bound and every entry that can't be carried, all at once.
+/// All references that can't be bound and all entries that can't be carried.
 pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
     let machine = closure.units.first().map_or(elf::EM_X86_64.0, |unit| unit.patched.elf.machine());
     let mut emitter = Emitter {
@@ -72,23 +72,24 @@ pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
     Ok(Emitted { object: emitter.out.write(), plan })
 }
 
-/// Where a symbol outside of the module is found.
+/// How a symbol outside the module is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outside {
-    /// By the module loader, as for any module.
+    /// By the module loader, as in any module.
     Import { name: String, namespace: Option<String> },
     /// By the livepatch core.
     Livepatch { section_object: String, symbol_object: String, bound: Bound },
 }
 
 impl Outside {
-    /// True when the reference is written only once the patched module is there, after the special sections were read.
+    /// Returns true if the reference is written only when the patched module arrives, after the special sections were
+    /// read.
     fn is_late(&self) -> bool {
         matches!(self, Outside::Livepatch { section_object, .. } if section_object != VMLINUX)
     }
 }
 
-/// Where a piece lies: the anchor is its entry or first byte.
+/// The place of a piece. The anchor is the piece's entry or first byte.
 #[derive(Clone, Copy)]
 struct Placed {
     section: Sec,
@@ -106,13 +107,13 @@ struct Emitter<'c, 'u, 'd> {
     entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
     externals: BTreeMap<String, Sym>,
     veneers: BTreeMap<(Sym, i64), Sym>,
-    /// By unit: whether its functions begin with landing pads where they may be reached by indirect branches.
+    /// By unit: whether its functions begin with landing pads if indirect branches may reach them.
     landing_pads: Vec<bool>,
-    /// The common information of the frames that were placed last: where it lies, and its bytes.
+    /// The common information of the frames that were placed last: its place and its bytes.
     common: Option<(usize, Vec<u8>)>,
     imports: BTreeSet<Import>,
     livepatch_symbols: BTreeSet<String>,
-    /// Places in copied code that a late livepatch relocation writes: unit, item, bytes from its entry.
+    /// Places in copied code that a late livepatch relocation writes: unit, item, bytes from the item's entry.
     late: BTreeSet<(usize, ItemId, i64)>,
     warnings: Vec<Diagnosis>,
     faults: Vec<Diagnosis>,
@@ -134,7 +135,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         for &(unit, piece) in &all {
             self.find_late(unit, piece);
         }
-        // Linkers take a missing one as a wish for an executable stack.
+        // Without this section, linkers assume that an executable stack is wanted.
         self.out.add_section(Section::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
         for unit in 0..closure.units.len() {
             self.place_entries(unit);
@@ -175,8 +176,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.sections.get(&self.out.sections[section.0].name).map(|&(_, symbol)| symbol)
     }
 
-    /// The module's section for what lies in `from`. Few sections, by the names that every kernel's module loader
-    /// knows.
+    /// The module's section for the contents of `from`. There are few sections, with names that every kernel's module
+    /// loader knows.
     fn section_for(&mut self, unit: usize, from: SectionId) -> Sec {
         let elf_file = &self.unit(unit).patched.elf;
         let (name, flags) = (elf_file.section_name(from), elf_file.section_flags(from));
@@ -211,7 +212,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let section = self.section_for(unit, from);
         let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
         let align = object.elf.section(from).sh_addralign.get(LE).max(1);
-        // Nothing in a module tells where it was made.
+        // Nothing in a module tells in which folder it was made.
         let bytes = object.without_source_folder(from, object.range(from, start, end));
         let end = match object.role(from) {
             Role::Strings => start + bytes.len() as u64,
@@ -233,8 +234,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.placed.insert((unit, piece), Placed { section, start: at, anchor, symbol });
     }
 
-    /// A copied item's local symbol: the kernel's own name, so that stack traces read as they did, but for the hash of
-    /// a promotion, which tells only where klpx built.
+    /// A copied item's local symbol. It has the kernel's own name, so that stack traces read as before, but without the
+    /// hash of a promotion, which only depends on where klpx built.
     fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<Sym> {
         let of = self.unit(unit);
         let symbol = of.patched.item(item).symbol;
@@ -277,7 +278,7 @@ mod tests {
     use crate::testing::{Builds, FOLDER, Kernel};
     use klpx_normalize::elf::ElfFile;
 
-    /// What the change from one text to the other is refused for.
+    /// The codes of the refusals when one text changes to the other.
     fn codes(original: &str, patched: &str) -> Vec<&'static str> {
         Builds::new(original, patched).codes("vmlinux", &Kernel::default())
     }

@@ -44,8 +44,8 @@ impl Emitter<'_, '_, '_> {
         objects
     }
 
-    /// The names of what a unit adds. A global of a name that the kernel's object has already would not be new: it would
-    /// take the place of a weak one, or have come from another file, and who calls the old one can't be known.
+    /// The names of what a unit adds. Refuses a global whose name the kernel object has already: such a global would
+    /// override a weak one, or have come from another file, and the callers of the old one can't be known.
     fn added(&mut self, unit: usize) -> Vec<String> {
         let of = self.unit(unit);
         let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! Where each relocation of what was placed finally leads.
+//! Finds the final target of each relocation of the placed code and data.
 
 use klpx_diagnosis::{Class, Diagnosis, Place as Where, Result};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
@@ -62,7 +62,7 @@ impl Emitter<'_, '_, '_> {
         table.relocations.sort_by_key(|relocation| relocation.offset);
     }
 
-    /// Branches to other functions of the same section get the relocation that the assembler left out.
+    /// Gives branches to other functions of the same section the relocation that the assembler left out.
     fn relocate_branches(&mut self, unit: usize, piece: Piece, placed: Placed) {
         let owner = match piece {
             Piece::Item(item) => item,
@@ -138,7 +138,7 @@ impl Emitter<'_, '_, '_> {
         self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
     }
 
-    /// An address that is taken may be called.
+    /// Checks an address that is taken: it may be called.
     fn check_address(&mut self, outside: &Outside, name: &str, place: Where) {
         if let Outside::Livepatch { symbol_object, bound, .. } = outside
             && self.binder.refuses_indirect_calls(symbol_object, bound)
@@ -156,15 +156,15 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    /// True for a function of the kernel that its own direct branches reach and no other, in a kernel with landing
-    /// pads.
+    /// Returns true for a function of the kernel without a landing pad, in a kernel with landing pads: only its unit's
+    /// direct branches reach it.
     fn lacks_landing_pad(&self, unit: usize, referent: Referent) -> bool {
         let Referent::Original(item, _) = referent else { return false };
         let original = self.unit(unit).original;
         self.landing_pads[unit] && !begins_with_landing_pad(original, item)
     }
 
-    /// A piece of code that leads to a symbol however far away it is; one for each place that is branched to.
+    /// A piece of code that leads to a symbol at any distance; one for each branch target.
     fn veneer(&mut self, veneer: &Veneer, symbol: Sym, delta: i64, name: &str) -> Sym {
         if let Some(&made) = self.veneers.get(&(symbol, delta)) {
             return made;
@@ -191,7 +191,7 @@ impl Emitter<'_, '_, '_> {
         made
     }
 
-    /// Where something outside of the module is found, and its name.
+    /// How something outside the module is found, and its name.
     pub(super) fn outside(
         &self,
         unit: usize,
@@ -274,12 +274,14 @@ impl Emitter<'_, '_, '_> {
                     bound,
                 })
             }
-            // Of the kernel image; or the first use by this module of another's export, which nothing else pins.
+            // An export of the kernel image, or the patched module's first use of another module's export, which
+            // nothing else pins.
             None | Some(_) => Ok(Outside::Import { name: name.to_owned(), namespace: export.namespace }),
         }
     }
 
-    /// True when the original object imports that name already: then the exporting module is there when it is.
+    /// Returns true if the original object already imports the name: the exporting module is then loaded whenever the
+    /// object is.
     fn original_uses(&self, unit: usize, name: &str) -> bool {
         let original = &self.unit(unit).original.elf;
         original.symbol_ids().any(|s| {
@@ -317,7 +319,7 @@ impl Emitter<'_, '_, '_> {
     }
 }
 
-/// The function or datum that a reference stands in; unnamed bytes have no place.
+/// The function or datum that contains a reference; unnamed bytes have no place.
 fn place_of_reference(object: &Object<'_>, from: From, owner: ItemId) -> Where {
     match from {
         From::Piece(Piece::Bytes { .. }) => Where::default(),
@@ -325,7 +327,8 @@ fn place_of_reference(object: &Object<'_>, from: From, owner: ItemId) -> Where {
     }
 }
 
-/// True when the compiler gave functions landing pads. Assembly has them in any kernel, but no trace sites.
+/// Returns true if the compiler gave functions landing pads. Assembly has landing pads in any kernel, but no trace
+/// sites.
 pub(super) fn has_landing_pads(object: &Object<'_>) -> bool {
     let (sites, _) = object.arch.trace_sites();
     arch::veneer(object.arch).is_some()

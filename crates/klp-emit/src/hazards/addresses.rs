@@ -1,5 +1,5 @@
-//! Addresses: pairs of ADRP and what adds the low bits, four MOVW of a large code model, and the GOT, which modules
-//! lack.
+//! Addresses: ADRP paired with the instruction that adds the low bits, four MOVW of a large code model, and the GOT,
+//! which modules lack.
 
 use super::{Livepatch, builds, compilers};
 use crate::testing::Kernel;

@@ -1,11 +1,11 @@
-//! Replacements of alternatives: in `.subsection 1`, behind their functions and outside of every symbol.
+//! Replacements of alternatives: they lie in `.subsection 1`, after their functions and outside every symbol.
 
 use klpx_normalize::elf::SectionId;
 
 use super::{Livepatch, NOP, builds, compilers};
 use crate::fixture::Toolchain;
 
-/// An alternative as the kernel's macros lay it out: the code, an entry, and the replacement in `.subsection 1`.
+/// An alternative laid out as by the kernel's macros: the code, an entry, and the replacement in `.subsection 1`.
 const MACRO: &str = r#"
 extern int other(int);
 #define ALTERNATIVE(code, replacement) asm volatile( \
@@ -21,7 +21,7 @@ int quick(int x) { ALTERNATIVE("dsb sy", "nop"); return other(x) + 2; }
 int after(int x) { return other(x) + 3; }
 "#;
 
-/// The functions share one, and their replacements lie behind the last one.
+/// The functions share one section, and their replacements lie after the last function.
 const SHARED: &str = r#"
 #define SHARED __attribute__((section(".sched.text"), noinline))
 SHARED int first(int x) { ALTERNATIVE("nop", "mrs x9, tpidr_el2"); return other(x) + 1; }
@@ -43,7 +43,7 @@ fn two_builds(toolchain: &'static Toolchain, source: &str, from: &str, to: &str)
     builds(toolchain, &[], &format!("{MACRO}{source}"), from, to)
 }
 
-/// Of each alternative of a module, in the order of the table: where its code and its replacement are.
+/// For each alternative of a module, in table order: the places of its code and its replacement.
 fn alternatives(livepatch: &Livepatch) -> Vec<[(SectionId, u64); 2]> {
     livepatch.places(".altinstructions").chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect()
 }

@@ -1,5 +1,5 @@
-//! Call padding (x86_64, CONFIG_CALL_PADDING): 16 bytes before each entry with a symbol and unwind rows of their own, as
-//! `objtool --orc --prefix=16` writes them. It leaves out rows that repeat the one before them in their section.
+//! Call padding (x86_64, CONFIG_CALL_PADDING): 16 bytes before each entry with a symbol and unwind rows of their own,
+//! as `objtool --orc --prefix=16` writes them. objtool leaves out a row that repeats the one before it in its section.
 
 use klpx_normalize::elf::ElfFile;
 use object::endian::LittleEndian as LE;
@@ -8,7 +8,7 @@ use super::Livepatch;
 use crate::fixture::X86_64;
 use crate::testing::{Builds, Kernel};
 
-/// `alone` has a section and rows of its own; `first` and `second` share a section, and only `first` has rows there.
+/// `alone` has its own section and rows; `first` and `second` share a section, and only `first` has rows there.
 const SOURCE: &str = r#"
 #define PREFIX(f) asm(".type __pfx_" #f ",@function\n.size __pfx_" #f ",16\n.set __pfx_" #f "," #f "-16\n")
 #define ROW(place, row) asm(".pushsection .orc_unwind_ip,\"a\",@progbits\n.long " place " - .\n.popsection\n" \

@@ -1,4 +1,4 @@
-//! kCFI: the hash of a function's type, in the word before the entry or before what ftrace takes there.
+//! kCFI: the hash of a function's type, in the word before the entry or before the space that ftrace uses there.
 
 use klpx_normalize::object::Object;
 
@@ -15,8 +15,8 @@ SHARED int third(int x) { return other(x) + 3; }
 int alone(int x) { return other(x) + 4; }
 "#;
 
-/// As a kernel with CFI has it, and with call operations (which the kernel's own configuration rules out): flags, and
-/// where the hash lies.
+/// Flags of a kernel with CFI, and with CFI and call operations (a combination that the kernel's own configuration
+/// rules out), with the place of the hash.
 const KINDS: [(&[&str], i64); 2] = [
     (&["-fsanitize=kcfi", "-fpatchable-function-entry=2", "-mbranch-protection=bti"], -4),
     (&["-fsanitize=kcfi", "-fpatchable-function-entry=4,2", "-falign-functions=8"], -12),

@@ -7,7 +7,7 @@ use crate::fixture::ARM64_GCC;
 use crate::testing::{Builds, Kernel};
 use crate::writer::Relocatable;
 
-/// Moving a label from one case to another changes the table and not one instruction.
+/// Moving a label from one case to another changes the table but no instruction.
 const SOURCE: &str = r#"
 extern int other(int);
 int turn(int x) {
@@ -32,7 +32,7 @@ fn two_builds(toolchain: &'static crate::fixture::Toolchain) -> Builds {
     Builds::of(toolchain, toolchain.traced, SOURCE, &patched)
 }
 
-/// Where the table of a module's `turn` begins.
+/// The place of the table of a module's `turn`.
 fn table(livepatch: &Livepatch) -> (String, usize) {
     let (section, entry, size) = livepatch.function("turn");
     let found = livepatch.references((section, entry), 0, size as i64);

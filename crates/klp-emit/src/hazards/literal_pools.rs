@@ -1,5 +1,5 @@
-//! Literal pools: what `ldr x0, =symbol` reads lies behind the function, outside of its symbol, without a relocation on
-//! the load.
+//! Literal pools: the value that `ldr x0, =symbol` reads lies after the function, outside its symbol, without a
+//! relocation on the load.
 
 use super::{Livepatch, builds, compilers};
 use crate::testing::Kernel;
@@ -27,7 +27,7 @@ fn a_pool_comes_along_with_its_function() {
         let pool = livepatch.references((section, entry), size as i64, size as i64 + 16);
         let [literal] = &pool[..] else { panic!("{compiler}: {pool:?}") };
         assert_eq!((literal.kind, literal.to.as_str()), ("R_AARCH64_ABS64", "sink"), "{compiler}");
-        // The load leads there.
+        // The load leads to the pool.
         let loads: Vec<i64> = livepatch
             .words("address", 0, size as i64)
             .into_iter()

@@ -1,4 +1,4 @@
-//! `$x` and `$d`: they name nothing, and tell data in code from instructions.
+//! `$x` and `$d`: these symbols name nothing, but distinguish data in code from instructions.
 
 use super::{Livepatch, builds, compilers};
 
@@ -37,7 +37,7 @@ fn data_in_code_is_copied_as_it_is() {
         let at = 4 * at.expect("the word") as i64;
         let found = livepatch.references((section, entry), 0, size as i64);
         assert!(found.iter().all(|reference| reference.at != at), "{compiler}: {found:?}");
-        // The real call has a relocation, whether the assembler wrote one or not.
+        // The real call has a relocation, even if the assembler wrote none.
         let calls: Vec<&str> = found.iter().map(|reference| reference.to.as_str()).collect();
         assert_eq!(calls, ["first"], "{compiler}");
     }

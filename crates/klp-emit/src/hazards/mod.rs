@@ -1,5 +1,5 @@
-//! What can go wrong on one architecture alone, nearly all of it on arm64, each on objects that its compilers make when
-//! a test runs: from two builds of a file to a module that was checked. One file a hazard. Test code only.
+//! Hazards of one architecture, most of them of arm64. Each is tested on objects that its compilers make at run time,
+//! from two builds of a file to a verified module. One file per hazard. Test code only.
 
 mod addresses;
 mod alternatives;
@@ -21,37 +21,37 @@ use object::endian::LittleEndian as LE;
 use crate::fixture::{ARM64_CLANG, ARM64_GCC, Toolchain};
 use crate::testing::{Builds, Kernel};
 
-/// The compilers that arm64 kernels are built with.
+/// The compilers that build arm64 kernels.
 fn compilers() -> [(&'static str, &'static Toolchain); 2] {
     [("clang", &ARM64_CLANG), ("gcc", &ARM64_GCC)]
 }
 
-/// Two builds that differ in what `from` becomes.
+/// Two builds: the second has `to` in place of `from`.
 fn builds(toolchain: &'static Toolchain, flags: &[&str], source: &str, from: &str, to: &str) -> Builds {
     assert!(source.contains(from));
     let flags = [toolchain.traced, flags].concat();
     Builds::of(toolchain, &flags, source, &source.replace(from, to))
 }
 
-/// A relocation of a finished module, its symbol by name.
+/// A relocation of a finished module, with its symbol by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reference {
-    /// From the entry of the function, or the first byte.
+    /// The place, from the function's entry or from the first byte.
     at: i64,
     kind: &'static str,
-    /// The name that the livepatch core looks up, or the symbol's; for a section `section+offset`.
+    /// The name that the livepatch core looks up, or the symbol's name; for a section symbol, `section+offset`.
     to: String,
     addend: i64,
     late: bool,
 }
 
-/// A finished module that was found good.
+/// A finished module that passed verification.
 struct Livepatch {
     file: ElfFile,
 }
 
 impl Livepatch {
-    /// Makes and checks it for `vmlinux`.
+    /// Makes and verifies the livepatch for `vmlinux`.
     fn of(builds: &Builds) -> Livepatch {
         Livepatch::of_object(builds, "vmlinux")
     }
@@ -71,7 +71,7 @@ impl Livepatch {
         self.file.parse().expect("a sound module")
     }
 
-    /// Section, entry and size of a function.
+    /// The section, entry and size of a function.
     fn function(&self, name: &str) -> (SectionId, u64, u64) {
         let elf = self.elf();
         let is_it =
@@ -90,7 +90,7 @@ impl Livepatch {
         words(&self.elf().section_bytes(section)[from as usize..to as usize])
     }
 
-    /// What the relocations in `from..to` bytes from a place refer to.
+    /// The relocations in `from..to` bytes from a place.
     fn references(&self, (section, base): (SectionId, u64), from: i64, to: i64) -> Vec<Reference> {
         let elf = self.elf();
         let mut found = Vec::new();
@@ -120,7 +120,7 @@ impl Livepatch {
         found
     }
 
-    /// The places in sections that the relocations of a table lead to, in the order of the table.
+    /// The places to which a table's relocations lead, in table order.
     fn places(&self, table: &str) -> Vec<(SectionId, u64)> {
         let elf = self.elf();
         let Some(table) = elf.section_by_name(table.as_bytes()) else { return Vec::new() };

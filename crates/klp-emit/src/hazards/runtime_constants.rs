@@ -3,7 +3,7 @@
 use super::{Livepatch, NOP, builds, compilers};
 use crate::testing::Kernel;
 
-/// A pointer as the kernel's macro lays it out: 16 bits an instruction, and the place in a table.
+/// A pointer laid out as by the kernel's macro: 16 bits per instruction, and an entry with its place in a table.
 const POINTER: &str = r#"
 unsigned long *base;
 unsigned long reads(int x) {
@@ -43,7 +43,7 @@ fn a_pointer_is_read_from_its_variable() {
     }
 }
 
-/// arm64 has the constant in four pieces: no place of the code holds it.
+/// arm64 has the constant in four pieces, so no place in the code holds it.
 #[test]
 fn a_pointer_without_a_variable_is_refused() {
     let text = POINTER

@@ -1,4 +1,4 @@
-//! The shadow call stack: compiled in, or made of pointer authentication when the kernel starts, by the frames in
+//! The shadow call stack: compiled in, or made from pointer authentication when the kernel starts, by the frames in
 //! `.eh_frame`.
 
 use klpx_normalize::elf::ElfFile;
@@ -16,9 +16,9 @@ int leaf(int x) { return x + 2; }
 int stays(int x) { return other(x) + 3; }
 "#;
 
-/// What UNWIND_PATCH_PAC_INTO_SCS adds.
+/// The flags that UNWIND_PATCH_PAC_INTO_SCS adds.
 const DYNAMIC: [&str; 3] = ["-mbranch-protection=pac-ret", "-fasynchronous-unwind-tables", "-ffixed-x18"];
-/// DW_CFA_AARCH64_negate_ra_state: the return address is signed, or no longer.
+/// DW_CFA_AARCH64_negate_ra_state: the return address becomes signed, or stops being signed.
 const SIGNED: u8 = 0x2d;
 
 fn dynamic(toolchain: &'static Toolchain) -> Builds {
@@ -39,7 +39,7 @@ fn the_frames_of_copied_functions_come_along() {
         assert_eq!(found.len(), places.len(), "{compiler}: every record is read");
         for (name, signed) in [("calls", 2), ("leaf", 0)] {
             let (section, entry, size) = livepatch.function(name);
-            // GCC's begin behind the trace site, Clang's at the entry.
+            // GCC's frames begin after the trace site, Clang's at the entry.
             let inside = |&(of, place): &(_, u64)| of == section && (entry..entry + size).contains(&place);
             let at = places.iter().position(inside).expect("a frame");
             let size = size - (places[at].1 - entry);
@@ -51,7 +51,7 @@ fn the_frames_of_copied_functions_come_along() {
             );
             let marks = bytes[17..].iter().filter(|&&byte| byte == SIGNED).count();
             assert_eq!(marks, signed, "{compiler} {name}: {bytes:x?}");
-            // "zR": what the kernel takes, and nothing else
+            // "zR": the only form that the kernel accepts
             assert_eq!(&found[at].common[9..12], b"zR\0", "{compiler}");
         }
     }
@@ -120,7 +120,7 @@ fn a_shadow_call_stack_that_is_compiled_in_is_code_like_any_other() {
     assert!(code.contains(&0xf800_865e) && code.contains(&0xf85f_8e5e), "{code:x?}");
 }
 
-/// A record is of the common information that its function has, and of no other one.
+/// A record belongs to the common information of its function, and to no other.
 #[test]
 fn functions_of_other_common_information_keep_theirs() {
     let source = "extern int other(int); int first(int x) { return other(x) + 1; }

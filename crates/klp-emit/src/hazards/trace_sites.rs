@@ -1,4 +1,4 @@
-//! `__patchable_function_entries`: before, at and behind an entry.
+//! `__patchable_function_entries`: trace sites before, at and after an entry.
 
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -16,7 +16,7 @@ int alone(int x) { return other(x) + 4; }
 int quiet(int x) { return x; }
 "#;
 
-/// With call operations, plain, and with a landing pad first: flags, and where the site lies.
+/// Call operations, plain, and with a landing pad first: flags, and the place of the site.
 const KINDS: [(&[&str], i64); 3] = [
     (&["-fpatchable-function-entry=4,2", "-falign-functions=8"], -8),
     (&["-fpatchable-function-entry=2"], 0),

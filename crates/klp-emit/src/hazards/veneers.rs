@@ -1,4 +1,5 @@
-//! Calls out of reach: entries of `.plt` where the loader makes them, veneers where it is too late for that.
+//! Calls out of reach: the loader makes entries of `.plt` where it can, and veneers serve where it is too late for
+//! `.plt`.
 
 use klpx_normalize::elf::ElfFile;
 
@@ -69,7 +70,7 @@ fn a_branch_to_what_comes_late_goes_through_a_veneer() {
     }
 }
 
-/// The loader's own entries branch on by `br x16`, which traps where BTI is on and the function has no landing pad.
+/// The loader's own entries branch on by `br x16`, which traps under BTI if the function has no landing pad.
 #[test]
 fn a_function_without_a_landing_pad_is_never_reached_by_way_of_plt() {
     let source = r#"

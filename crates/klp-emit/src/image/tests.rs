@@ -1,4 +1,4 @@
-//! Small kernels and modules, and what is said of their symbols.
+//! Small kernels and modules, and the positions of their symbols.
 
 use super::*;
 use crate::fixture::Fixture;
@@ -115,7 +115,7 @@ fn module(text: &str, ask: impl FnOnce(&Image<'_>)) {
 
 #[test]
 fn a_modules_names_are_counted_as_the_kernel_counts_them() {
-    // FILE symbols count, undefined ones do not; what is not loaded goes when the module has started.
+    // FILE symbols count, undefined ones do not; symbols of sections that are not kept go when the module has started.
     let text = ".file \"twin\"\n.text\n.type twin,@function\ntwin: nop\ncall away\ncall other\n\
         .section .secret\nother_one: .long 1\n.section .init.text,\"ax\"\nstart: nop\n";
     module(text, |image| {
@@ -195,7 +195,7 @@ fn a_module_is_found_in_the_first_folder_as_what_is_shipped() {
     let wanted = [("built", "second/built.o"), ("kept", "first/sub/kept.ko"), ("only", "second/only.ko")];
     assert_eq!(found, wanted.map(|(name, path)| (name.to_owned(), path.to_owned())));
     assert!(kernel.image("stray").is_err_and(|failure| failure.to_string().contains("stray")));
-    // A file that is named comes before those.
+    // A named file takes precedence.
     let kernel = kernel
         .with_external(&f.path("second/kept.ko"), "0x1\tnew\tout/kept\tEXPORT_SYMBOL\t\n")
         .expect("lines");

@@ -1,4 +1,4 @@
-//! Names from a kernel of a few lines of assembly and one module.
+//! Names in a kernel of a few lines of assembly and one module.
 
 use super::*;
 use crate::fixture::Fixture;
@@ -15,8 +15,8 @@ fn assemble(f: &Fixture, name: &str, file: &str, parts: &[String]) {
     f.assemble(name, &format!(".file \"{file}\"\n{}", parts.concat()));
 }
 
-/// Two files with a function of one name, another one inside of a function, constants that boot code patches, promoted
-/// names; and a module.
+/// Two files with a function of the same name, a function inside another function, constants that boot code patches,
+/// promoted names; and a module.
 fn kernel(seals: &str) -> Fixture {
     let f = Fixture::new();
     let inner = ".globl inner\n.type inner,@function\n.set inner, many + 8\n".to_owned();
@@ -25,7 +25,7 @@ fn kernel(seals: &str) -> Fixture {
         .section runtime_ptr_gone,\"a\"\n.globl __start_runtime_ptr_gone,__stop_runtime_ptr_gone\n\
         __start_runtime_ptr_gone: .long setup + 3 - .\n__stop_runtime_ptr_gone:\n"
         .to_owned();
-    // `cover` is data, and covers the place that `twin` holds.
+    // `cover` is data that covers the place that `twin` holds.
     let holder =
         ".globl holder\n.set holder, twin + 5\n.set cover, twin\n.type cover,@object\n.size cover,16\n"
             .to_owned();
@@ -79,7 +79,7 @@ fn kernel(seals: &str) -> Fixture {
     f.combine(&["part.o", "rest.o"], "modules/m.ko");
     let symvers = "0x1\tg\tvmlinux\tEXPORT_SYMBOL\t\n0x2\tgiven\tdrivers/m\tEXPORT_SYMBOL_GPL\tSPACE\n";
     std::fs::write(f.path("Module.symvers"), symvers).expect("a file");
-    // klpx's own builds of two units, the second of which refers to a promoted name of its own hash.
+    // klpx's own builds of two units. The second refers to a promoted name with a hash of klpx's build.
     assemble(
         &f,
         "unit1",
@@ -100,7 +100,7 @@ fn kernel(seals: &str) -> Fixture {
     f
 }
 
-/// Runs `ask` on the binder and klpx's own objects of the units.
+/// Runs `ask` with the binder and klpx's own objects of the units.
 fn with_binder(seals: &str, ask: impl FnOnce(&KernelBinder<'_>, &[Object<'_>])) {
     let f = kernel(seals);
     let kernel =
@@ -117,7 +117,7 @@ fn with_binder(seals: &str, ask: impl FnOnce(&KernelBinder<'_>, &[Object<'_>])) 
 const NO_SEALS: &str = "";
 const SEALS: &str = ".section .ibt_endbr_seal,\"a\"\n.long 0\n";
 
-/// A name and its position, or the code of why not.
+/// A name and its position, or the code of the failure.
 fn short(found: Result<Bound, Diagnosis>) -> Result<(String, u32), &'static str> {
     found.map(|bound| (bound.name, bound.sympos)).map_err(|fault| fault.code)
 }

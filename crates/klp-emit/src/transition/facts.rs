@@ -1,16 +1,16 @@
-//! What is known of Linux: what makes a kernel thread, what waits without a bound, and which functions are on the stack
-//! of tasks that wait for long. Names are those of Linux 6.1 to 7.2; one that a kernel does not have means nothing there.
+//! Facts about Linux: which functions make kernel threads, which wait without a time limit, and which are on the stack
+//! of tasks that wait for long. Names are those of Linux 6.1 to 7.2; a name that a kernel lacks has no effect there.
 
-/// A function that makes a kernel thread. Its first argument is the thread's main function.
+/// A function that makes a kernel thread. The first argument is the thread's main function.
 pub(super) struct Creator {
     pub(super) name: &'static str,
-    /// Which argument, from 0, is the format of the thread's name.
+    /// The number of the argument, from 0, with the format of the thread's name.
     pub(super) format: Option<usize>,
 }
 
 /// Functions that make kernel threads (include/linux/kthread.h, include/linux/sched/task.h). `user_mode_thread` is not
-/// among them: what it runs leaves for user space. Neither is smpboot_register_percpu_thread: the main function of such
-/// a thread is smpboot_thread_fn, which calls the caller's `.thread_fn` and gets it back (kernel/smpboot.c).
+/// among them, because its thread leaves for user space. Neither is smpboot_register_percpu_thread: the main function
+/// of its threads is smpboot_thread_fn, which calls the caller's `.thread_fn` and gets control back (kernel/smpboot.c).
 pub(super) const CREATORS: [Creator; 5] = [
     // kernel/kthread.c
     Creator { name: "kthread_create_on_node", format: Some(3) },
@@ -21,10 +21,10 @@ pub(super) const CREATORS: [Creator; 5] = [
     Creator { name: "create_io_thread", format: None },
 ];
 
-/// Functions that a task waits in until somebody wakes it, whenever that is. Waits with a time limit are left out
+/// Functions in which a task waits until it is woken, without a time limit. Waits with a time limit are left out
 /// (prepare_to_wait_event begins both kinds), and so are locks.
 pub(super) const WAITS: [&str; 21] = [
-    // kernel/sched/core.c; wait_event and its kin call it in the function that they stand in (include/linux/wait.h)
+    // kernel/sched/core.c; wait_event and similar macros call it in the function that uses them (include/linux/wait.h)
     "schedule",
     "io_schedule",
     // kernel/sched/wait.c
@@ -37,7 +37,7 @@ pub(super) const WAITS: [&str; 21] = [
     "wait_for_completion_interruptible",
     "wait_for_completion_killable",
     "wait_for_completion_state",
-    // kernel/time/hrtimer.c, in 7.2 in part kernel/time/sleep_timeout.c
+    // kernel/time/hrtimer.c; in 7.2 partly kernel/time/sleep_timeout.c
     "do_nanosleep",
     "hrtimer_nanosleep",
     "schedule_hrtimeout_range",
@@ -56,37 +56,37 @@ pub(super) const WAITS: [&str; 21] = [
     "kthread_parkme",
 ];
 
-/// Functions that only a kernel thread calls, to hear whether it shall end or park (kernel/kthread.c). They do not wait
-/// themselves: much that a thread does for a moment asks too.
+/// Functions that only kernel threads call, to learn whether to end or to park (kernel/kthread.c). Such a call alone
+/// does not count as a wait, because short functions of a thread also make it; kthread_parkme is also in `WAITS`.
 pub(super) const OF_THREADS: [&str; 3] =
     ["kthread_should_stop", "kthread_freezable_should_stop", "kthread_parkme"];
 
-/// Functions that call `schedule` to let another task run, and wait for nothing.
+/// Functions that call `schedule` to let another task run, without waiting for anything.
 pub(super) const YIELDS: [&str; 8] = [
-    // kernel/sched/syscalls.c, in 6.1 kernel/sched/core.c
+    // kernel/sched/syscalls.c; in 6.1 kernel/sched/core.c
     "do_sched_yield",
     "yield_to",
-    // kernel/entry/common.c, in 7.2 in part include/linux/irq-entry-common.h
+    // kernel/entry/common.c; in 7.2 partly include/linux/irq-entry-common.h
     "exit_to_user_mode_loop",
     "irqentry_exit_to_user_mode",
     "syscall_exit_to_user_mode",
     "syscall_exit_to_user_mode_work",
-    // kernel/entry/kvm.c, in 7.2 kernel/entry/virt.c
+    // kernel/entry/kvm.c; in 7.2 kernel/entry/virt.c
     "xfer_to_guest_mode_handle_work",
     "xfer_to_guest_mode_work",
 ];
 
 /// Functions that are on the stack of tasks that wait for long.
 pub(super) struct OnPath {
-    /// What such tasks do.
+    /// What these tasks do.
     pub(super) doing: &'static str,
-    /// Functions of a file of the kernel.
+    /// Functions by the kernel's file in which they are.
     pub(super) functions: &'static [(&'static str, &'static [&'static str])],
     /// System calls.
     pub(super) calls: &'static [&'static str],
 }
 
-/// From where tasks sleep to where they enter the kernel. On a machine of any size there are such tasks at all times.
+/// Functions from the place where tasks sleep to the entry into the kernel. Most machines have such tasks at any time.
 pub(super) const ON_PATH: [OnPath; 11] = [
     OnPath {
         doing: "sleep or wait for anything",
@@ -225,12 +225,13 @@ pub(super) const ON_PATH: [OnPath; 11] = [
     },
 ];
 
-/// What the functions of a system call are called before `sys_` (include/linux/syscalls.h and
+/// The prefixes of a system call's functions, which end with `sys_` (include/linux/syscalls.h and
 /// arch/*/include/asm/syscall_wrapper.h).
 const SYSTEM_CALL: [&str; 6] =
     ["__x64_sys_", "__ia32_sys_", "__arm64_sys_", "__se_sys_", "__do_sys_", "sys_"];
 
-/// What tasks do that have a function on their stack for long. `file` is the base name of its file, where it is known.
+/// What tasks do that have a function on their stack for long. `file` is the base name of the function's file, if
+/// known.
 pub(super) fn on_path(name: &str, file: Option<&str>) -> Option<&'static OnPath> {
     let call = SYSTEM_CALL.iter().find_map(|start| name.strip_prefix(start));
     let is_of = |path: &str| file.is_none_or(|file| path.rsplit('/').next() == Some(file));
@@ -263,7 +264,7 @@ mod tests {
         let mut all: Vec<&str> =
             ON_PATH.iter().flat_map(|path| path.functions).flat_map(|(_, names)| *names).copied().collect();
         all.sort_unstable();
-        // Linux moved these to another file.
+        // Linux moved these functions to another file.
         let moved = ["schedule_hrtimeout_range", "schedule_hrtimeout_range_clock", "schedule_timeout"];
         let twice: Vec<&str> = all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
         assert_eq!(twice, moved);

@@ -1,12 +1,12 @@
-//! Functions that keep a livepatch's transition waiting.
+//! Finds functions that keep a livepatch's transition waiting.
 //!
 //! A task is switched to the livepatch when no replaced function is on its stack (kernel/livepatch/transition.c,
-//! klp_check_stack). A kernel thread has its main function on its stack for as long as it lives; other tasks wait in a
-//! function until something wakes them. Both can be told from the code of the kernel to be patched. What calls through
-//! pointers lead to is not seen, and a function without a word here may still be slept in: by way of another function,
-//! waiting for a lock.
+//! klp_check_stack). A kernel thread has its main function on its stack as long as it lives; other tasks wait in a
+//! function until something wakes them. The code of the kernel to be patched shows both. Calls through pointers are not
+//! followed, and tasks may also sleep in a function that is not reported here: through another function, or waiting for
+//! a lock.
 //!
-//! Owns finding such functions. Never decides what is replaced.
+//! Owns the search for these functions. Never decides what is replaced.
 
 mod facts;
 #[cfg(test)]
@@ -23,41 +23,41 @@ use crate::arch::{Effect, effects};
 use crate::image::{Image, Location};
 use crate::plan::Plan;
 
-/// A replaced function that tasks stay in.
+/// A replaced function in which tasks stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stay {
     /// `vmlinux` or the module's name.
     pub object: String,
-    /// The function, by the name that the kernel has for it.
+    /// The function's name in the kernel.
     pub function: String,
-    /// Who stays there.
+    /// Why tasks stay in the function.
     pub why: Why,
 }
 
 /// Why tasks stay in a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It is the main function of kernel threads.
+    /// The function is the main function of kernel threads.
     Main {
-        /// What the threads are called, as formats of the kernel's own; empty when that is not known.
+        /// The names of the threads, as the kernel's format strings; empty if unknown.
         threads: Vec<String>,
     },
-    /// It is on the stack of tasks of which there are some on most machines at any time.
+    /// The function is on the stack of tasks that exist on most machines at any time.
     OnPath {
         /// What these tasks do, such as `wait in poll or select`.
         doing: &'static str,
     },
-    /// It waits, for an event that may never come.
+    /// The function waits for an event that may never come.
     Waits {
-        /// Functions that it calls for that.
+        /// The waiting functions that it calls.
         calls: Vec<&'static str>,
-        /// True when it calls what is for kernel threads alone.
+        /// True if it also calls a function that is only for kernel threads.
         in_thread: bool,
     },
 }
 
-/// The functions that a livepatch replaces and that tasks stay in, in the order of the plan. `images` are those of the
-/// objects that it patches; what is not among them is left out.
+/// The replaced functions in which tasks stay, in the order of the plan. `images` are those of the patched objects;
+/// objects without an image are left out.
 pub fn stays(plan: &Plan, images: &[&Image<'_>]) -> Vec<Stay> {
     let mut found = Vec::new();
     for object in plan.objects.iter().filter(|object| !object.functions.is_empty()) {
@@ -74,7 +74,7 @@ pub fn stays(plan: &Plan, images: &[&Image<'_>]) -> Vec<Stay> {
     found
 }
 
-/// Why tasks stay in the function of a name that begins at `entry`.
+/// Why tasks stay in the function of this name that begins at `entry`.
 fn why(image: &Image<'_>, name: &str, entry: u64, mains: &BTreeMap<u64, BTreeSet<String>>) -> Option<Why> {
     if let Some(threads) = mains.get(&entry) {
         return Some(Why::Main { threads: threads.iter().cloned().collect() });
@@ -89,7 +89,7 @@ fn why(image: &Image<'_>, name: &str, entry: u64, mains: &BTreeMap<u64, BTreeSet
     }
     let (start, end) = image.function_at(entry)?;
     let mut called: BTreeSet<&[u8]> = BTreeSet::new();
-    // A function that jumps to another one is off the stack while that one waits.
+    // A function that jumps to another one is not on the stack while the other one waits.
     walk(image, start, end, &mut |effect| {
         if let Effect::Call(Some(to)) = effect {
             called.extend(names(image, to));
@@ -101,7 +101,7 @@ fn why(image: &Image<'_>, name: &str, entry: u64, mains: &BTreeMap<u64, BTreeSet
     (!calls.is_empty()).then_some(Why::Waits { calls, in_thread })
 }
 
-/// Tells what each instruction between two addresses of a function does.
+/// Reports the effect of each instruction between two addresses of a function.
 fn walk(image: &Image<'_>, start: u64, end: u64, tell: &mut dyn FnMut(Effect)) {
     let (Some(bytes), Some(section)) = (image.bytes_from(start), image.section_of(start)) else { return };
     let length = end.saturating_sub(start);
@@ -116,7 +116,7 @@ fn walk(image: &Image<'_>, start: u64, end: u64, tell: &mut dyn FnMut(Effect)) {
     effects(image.arch, (code, start), &relocated, tell);
 }
 
-/// The names of what a call leads to, without what a compiler put on them.
+/// The names of a call's target, without the compiler's suffixes.
 fn names<'k>(image: &Image<'k>, to: Location) -> Vec<&'k [u8]> {
     let name = |id: SymbolId| canonical(image.elf.symbol_name(id)).base;
     match to {

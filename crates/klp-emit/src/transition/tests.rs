@@ -1,4 +1,4 @@
-//! Small kernels and modules with threads and sleepers, compiled when a test runs.
+//! Small kernels and modules with threads and sleeping tasks, compiled at run time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::fixture::{ARM64_CLANG, ARM64_GCC, Fixture, Toolchain, X86_64};
 use crate::image::{Image, VMLINUX};
 use crate::plan::{Bound, Plan, PlannedFunction, PlannedObject};
 
-/// What makes threads and what waits.
+/// Functions that make threads, and functions that wait.
 const KERNEL: &str = r#"
 typedef int (*main_of)(void *); struct task;
 #define THE __attribute__((noinline))
@@ -66,7 +66,7 @@ void hands_on(void) { schedule(); }
 long do_epoll_wait(long x) { return x + 2; }
 "#;
 
-/// What a test may ask of an object: `vmlinux`, or a module.
+/// Runs a check on an object: `vmlinux`, or a module.
 fn with_images(toolchain: &'static Toolchain, check: impl Fn(&str, &Image<'_>)) {
     let f = Fixture::of(toolchain);
     f.compile("core", KERNEL, "core.o", toolchain.traced_glue);

@@ -1,5 +1,5 @@
-//! The main functions of kernel threads, by the calls that make them: the arguments of such a call are constants nearly
-//! everywhere.
+//! Finds the main functions of kernel threads by the calls that make the threads: the arguments of such calls are
+//! almost always constants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::walk;
 use crate::arch::{Effect, argument, may_branch_to, survives_calls};
 use crate::image::{Image, Location};
 
-/// The address of each main function of an object's kernel threads, with what the threads are called.
+/// The addresses of all main functions of an object's kernel threads, with the names of the threads.
 pub(super) fn main_functions(image: &Image<'_>) -> BTreeMap<u64, BTreeSet<String>> {
     let mut found: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     let holders: BTreeSet<(u64, u64)> =
@@ -33,7 +33,7 @@ pub(super) fn main_functions(image: &Image<'_>) -> BTreeMap<u64, BTreeSet<String
     found
 }
 
-/// Instructions that may call a creator.
+/// The addresses of instructions that may call a creator.
 fn sites(image: &Image<'_>) -> Vec<u64> {
     let code = |&id: &SectionId| {
         let loaded_code = elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0;
@@ -72,7 +72,7 @@ fn is_code(image: &Image<'_>, address: u64) -> bool {
     image.function_at(address).is_some_and(|(start, _)| start == address)
 }
 
-/// What a thread is called, as far as the call tells: a format stays as it is written.
+/// A thread's name, as far as the call tells. A format string stays unexpanded.
 fn thread_name(image: &Image<'_>, registers: &Registers, format: usize) -> Option<String> {
     let text = |n| registers.argument(image, n).and_then(|address| string(image, address));
     match text(format)? {
@@ -81,7 +81,7 @@ fn thread_name(image: &Image<'_>, registers: &Registers, format: usize) -> Optio
     }
 }
 
-/// True for a format with a letter outside of its conversions (include/linux/kthread.h hands it to vsnprintf).
+/// Returns true for a format with a letter outside its conversions (include/linux/kthread.h passes it to vsnprintf).
 fn tells_something(format: &str) -> bool {
     let mut rest = format.chars();
     while let Some(letter) = rest.next() {
@@ -98,7 +98,7 @@ fn tells_something(format: &str) -> bool {
 
 /// The printable text at an address.
 fn string(image: &Image<'_>, address: u64) -> Option<String> {
-    /// More than any name of a thread (TASK_COMM_LEN, include/linux/sched.h).
+    /// Longer than any thread's name (TASK_COMM_LEN, include/linux/sched.h).
     const LONGEST: usize = 64;
     let bytes = image.bytes_from(address)?;
     let length = bytes.iter().take(LONGEST).position(|&byte| byte == 0).filter(|&length| length > 0)?;
@@ -107,7 +107,7 @@ fn string(image: &Image<'_>, address: u64) -> Option<String> {
     printable.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
-/// The constants in registers on a straight way through a function.
+/// The constants in registers on a straight path through a function.
 #[derive(Default)]
 struct Registers([Option<u64>; 32]);
 

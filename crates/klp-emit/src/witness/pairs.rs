@@ -1,9 +1,9 @@
-//! What counts as the same in a unit and a kernel, and what does not: pairs of a few lines of assembly. Test code only.
+//! Pairs of a unit and a kernel that agree or differ, in a few lines of assembly. Test code only.
 
 use super::*;
 use crate::fixture::{ARM64_CLANG, Fixture, Toolchain, X86_64};
 
-/// A unit, a kernel, and how `f` of the one agrees with that of the other, if it does.
+/// A unit, a kernel, and how the unit's `f` agrees with the kernel's, if it does.
 struct Pair<'p> {
     what: &'p str,
     unit: &'p str,
@@ -11,12 +11,12 @@ struct Pair<'p> {
     agrees: Option<Agreement>,
 }
 
-/// Assembly of a file in which `text` stands behind a function `f`.
+/// The assembly of a file with a function `f`; `text` is the rest, starting with the function's code.
 fn file(text: &str) -> String {
     format!(".file \"a.c\"\n.text\n.globl f\n.type f,%function\nf: {}\n", text.replace("; ", "\n"))
 }
 
-/// Compares `f`, with a kernel that is linked, or one that is a module.
+/// Compares `f` with a linked kernel, or with one that is a module.
 fn check(toolchain: &'static Toolchain, linked: bool, pairs: &[Pair<'_>]) {
     let f = Fixture::of(toolchain);
     for pair in pairs {
@@ -57,7 +57,7 @@ fn references_lead_to_what_they_led_to() {
             "lea .Lt(%rip),%rax; ret; .size f,.-f; .section .rodata,\"a\"; .Lt: .quad .Lc; .section .rodata.str1.1,\"aMS\",@progbits,1; .Lc: .asciz \"{text}\""
         )
     };
-    // An object of a section and of a size, which lies elsewhere in the kernel.
+    // An object with a section and a size, which lies at another place in the kernel.
     let object = |section: &str, size: u32, used: &str| {
         format!(
             "lea {used}(%rip),%rax; ret; .size f,.-f; {section}; .local one,two; .type one,@object; one: .skip 8; .size one,{size}; \
@@ -254,7 +254,8 @@ fn an_address_that_lld_made_shorter_is_the_same_one() {
     );
 }
 
-/// What is said of a unit: explained items with why, codes of the rest, and what gave way to another unit's.
+/// The results for a unit: explained items with the explanation, codes of the rest, and items that gave way to another
+/// unit's.
 fn said(unit: &str, kernel: &[&str], linked: bool) -> (Vec<(String, Explanation)>, Vec<String>, Vec<String>) {
     let f = Fixture::new();
     f.assemble("unit", unit);
@@ -301,7 +302,7 @@ fn each_difference_of_a_unit_is_explained_or_said() {
     let datum = |scope: &str, name: &str, number: u32| {
         format!(".data\n.{scope} {name}\n.type {name},@object\n{name}: .long {number}\n.size {name},4\n")
     };
-    // Others that agree, so that it is the same build.
+    // Other functions that agree, so that it counts as the same build.
     let rest: String = (0..12).map(|n| function("globl", &format!("agrees{n}"), ".text", n)).collect();
     let file = |parts: &[String]| format!(".file \"a.c\"\n{}{rest}", parts.concat());
     let (one, two) =
@@ -338,7 +339,7 @@ fn each_difference_of_a_unit_is_explained_or_said() {
             vec![],
             true,
         ),
-        // A module that imports the name has none.
+        // A module that imports the name has no definition of it.
         (
             "a weak one and an import",
             one("weak"),
@@ -446,7 +447,7 @@ fn a_quarter_of_the_functions_is_another_build_and_two_of_many_are_not() {
     ] {
         let (unit, kernel) = (file(count, 0), file(count, others));
         let (_, rest, _) = said(&unit, &[&kernel], true);
-        // The same for functions that are asked for one by one, but for the words on each.
+        // The same for functions that are checked one by one, except for the words on each.
         let f = Fixture::new();
         f.assemble("unit", &unit);
         f.assemble("kernel", &kernel);
@@ -465,7 +466,7 @@ fn a_quarter_of_the_functions_is_another_build_and_two_of_many_are_not() {
     }
 }
 
-/// A kernel that moves itself holds zeros where it fills in pointers when it starts.
+/// A kernel that relocates itself holds zeros where it fills in pointers when it starts.
 #[test]
 fn pointers_that_the_starting_kernel_fills_in_are_known_by_their_relocations() {
     let file = |to: &str| {

@@ -1,4 +1,4 @@
-//! Comparison of small objects with images that are made when a test runs.
+//! Comparison of small objects with images, made at run time.
 
 use super::*;
 use crate::fixture::Fixture;
@@ -28,7 +28,7 @@ fn build(flags: &[&str]) -> Fixture {
     f
 }
 
-/// Every named item with what the comparison with vmlinux says.
+/// All named items, each with the result of the comparison with vmlinux.
 fn results(f: &Fixture, image: &ElfFile) -> Vec<(String, Result<Agreement, Mismatch>)> {
     results_of(f, image, "vmlinux")
 }
@@ -71,7 +71,7 @@ fn sections_of_their_own_change_no_more_than_branch_lengths() {
     assert!(all.iter().any(|(_, r)| *r == Ok(Agreement::Branches)), "{all:?}");
 }
 
-/// In a module some branches still have relocations, and others were shortened by the assembler.
+/// In a module, some branches still have relocations, and the assembler shortened others.
 #[test]
 fn branches_of_a_module_are_compared_whether_they_have_relocations_or_not() {
     let f = build(&["-ffunction-sections", "-fdata-sections"]);
@@ -95,7 +95,7 @@ fn one_changed_byte_of_code_is_found_in_its_function() {
     for flags in [&[][..], &["-ffunction-sections", "-fdata-sections"]] {
         let f = build(flags);
         let at = offset_of(&f, "twin");
-        // lea 0x111(%rdi), %eax: the last bytes are the number
+        // lea 0x111(%rdi), %eax: the number is in the last bytes
         let image = f.changed("vmlinux", |bytes| {
             let place = bytes[at..].windows(2).position(|w| w == [0x11, 0x01]).expect("the number");
             bytes[at + place] ^= 1;
@@ -184,7 +184,7 @@ fn what_names_the_build_may_differ_and_nothing_else() {
     assert_eq!(of("f"), Some(Ok(Agreement::Identical)));
 }
 
-/// What is said of a whole unit: counts of functions and data that agree, what is explained, codes of the rest.
+/// The results for a whole unit: counts of functions and data that agree, explained items, codes of the rest.
 type Said = (usize, usize, Vec<(String, Explanation)>, Vec<(&'static str, Option<String>)>);
 
 fn unit(f: &Fixture, unit: &str, image: &str) -> Said {

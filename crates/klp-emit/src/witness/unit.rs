@@ -1,15 +1,15 @@
-//! The whole of one unit against what is shipped: every function, not only those that a patch needs, and every datum
-//! that the kernel has. A wrong configuration, compiler, flag or source shows here, in the first unit.
+//! Compares the whole of one unit with the shipped kernel: every function, not only those that a patch needs, and every
+//! datum that the kernel has. A wrong configuration, compiler, flag or source shows here, in the first unit.
 //!
-//! Owns what explains a difference. What is not in one of the two tables below stops the build.
+//! Owns the explanations of differences. A difference that is not in one of the two tables below stops the build.
 //!
-//! | a function may be other or gone because | |
+//! | a function may differ or be missing because | |
 //! |---|---|
-//! | [`Explanation::Overridden`] | the unit's is weak, and the kernel has a strong one of that name from another unit |
+//! | [`Explanation::Overridden`] | the unit's function is weak, and the kernel has a strong one of this name from another unit |
 //! | [`Explanation::Discarded`] | it is in `.init` or `.exit`, and the link dropped what never runs |
-//! | [`Explanation::Shared`] | it is of a section group, of which the link keeps one for all units |
+//! | [`Explanation::Shared`] | it is in a section group, of which the link keeps one copy for all units |
 //!
-//! Data that is written after the link is in `AFTER_LINK`.
+//! The second table, for data that is written after the link, is `AFTER_LINK`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,47 +23,47 @@ use crate::image::Image;
 
 use super::{ANOTHER_BUILD, Agreement, Mismatch, Witness};
 
-/// Why a function of a unit may be another one in the kernel, or not there.
+/// Why an item of a unit may differ in the kernel, or be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Explanation {
-    /// It is weak, and another unit has a strong one.
+    /// The item is weak, and another unit has a strong one.
     Overridden,
-    /// It is code that never runs, or that ran once, and the link left it out.
+    /// The item is code that never runs, or that ran once, and the link left it out.
     Discarded,
-    /// Several units have it, and the link kept another one's.
+    /// Several units have the item, and the link kept another unit's.
     Shared,
-    /// Data that is written after the link.
+    /// The item is data that is written after the link.
     AfterLink,
 }
 
-/// Sections of data that something writes to after the link, and what does.
+/// Sections of data that are written after the link, and the tool that writes them.
 const AFTER_LINK: [(&[u8], &str); 2] = [
     (b".BTF_ids", "tools/bpf/resolve_btfids fills in and sorts the numbers of types"),
     (b".BTF", "pahole writes it"),
 ];
 
-/// What the comparison of a whole unit found.
+/// The result of comparing a whole unit.
 #[derive(Clone, Debug, Default)]
 pub struct UnitAgreement {
-    /// Functions that the kernel has as the unit has them, by the way in which they agree.
+    /// Functions that equal the kernel's, counted by the kind of agreement.
     pub functions: BTreeMap<Agreement, usize>,
-    /// The same for data.
+    /// Data that equals the kernel's, counted by the kind of agreement.
     pub data: BTreeMap<Agreement, usize>,
-    /// What differs or is gone for a reason, in the order of the unit.
+    /// Items that differ or are gone for a known reason, in the order of the unit.
     pub explained: Vec<(ItemId, Explanation)>,
-    /// What nothing explains. The unit is not the one that the kernel was made from.
+    /// Unexplained differences: the kernel was not made from this unit.
     pub unexplained: Vec<Diagnosis>,
 }
 
 impl UnitAgreement {
-    /// How many functions agree.
+    /// The number of functions that agree.
     pub fn agreed(&self) -> usize {
         self.functions.values().sum()
     }
 }
 
-/// The functions and data of a unit that gave way: they are weak, and the kernel has a strong one of that name from
-/// another unit.
+/// The functions and data of a unit that gave way: they are weak, and the kernel has a strong definition of the name
+/// from another unit.
 pub fn overridden(unit: &Object<'_>, image: &Image<'_>) -> BTreeSet<ItemId> {
     let gave_way = |item: &ItemId| {
         unit.elf.symbol_binding(unit.item(*item).symbol) == elf::STB_WEAK.0
@@ -72,7 +72,7 @@ pub fn overridden(unit: &Object<'_>, image: &Image<'_>) -> BTreeSet<ItemId> {
     unit.item_ids().filter(gave_way).collect()
 }
 
-/// True when the kernel's object has a global of this name that gave way to no other.
+/// Returns true if the kernel object has a strong global with this name.
 fn has_strong(image: &Image<'_>, name: &[u8]) -> bool {
     image.named(name).any(|id| {
         image.is_global(id)

@@ -1,4 +1,4 @@
-//! What is written reads back the same, and is as the format says.
+//! A written file reads back the same, and follows the format.
 
 use super::*;
 use klpx_normalize::elf::ElfFile;

@@ -1,9 +1,9 @@
-//! Tables of kallsyms for small images, as assembly text. For tests, and for the seeds of `cargo xtask fuzz`.
+//! kallsyms tables for small images, as assembly text. For tests, and for the seeds of `cargo xtask fuzz`.
 
 use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 
-/// The tables of scripts/kallsyms.c for the symbols of an image, a token for each character; `strips`: sorted by names
-/// without promotion suffixes.
+/// The tables of scripts/kallsyms.c for the symbols of an image, with one token per character. If `strips` is true,
+/// they are sorted by names without promotion suffixes.
 pub(crate) fn source(image: &ElfFile, strips: bool) -> String {
     let elf = image.parse().expect("an image");
     let named = |id: &SymbolId| {
@@ -44,7 +44,7 @@ pub(crate) fn source(image: &ElfFile, strips: bool) -> String {
     ];
     let mut text = ".section .kallsyms, \"a\"\n".to_owned();
     for (name, body) in parts {
-        // Offsets are 32 bits wide: relative to their base, as kernels before 7.0 have them.
+        // Offsets are 32 bits wide and relative to their base, as in kernels before 7.0.
         let body = body.replace(" - .", " - 0xffffffff81000000");
         text += &format!(".balign 8\n.globl kallsyms_{name}\nkallsyms_{name}:\n{body}\n");
     }

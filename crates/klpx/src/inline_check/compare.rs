@@ -1,4 +1,4 @@
-//! Two files side by side, for people: the totals, what became half-inlined, what no longer is.
+//! Compares two files for people: the totals, the functions that became half-inlined, and those that no longer are.
 
 use klpx_inline_check::survey::{Change, State, compare};
 
@@ -45,7 +45,7 @@ fn list(before: &Surveyed, after: &Surveyed, changes: &[&Change], became: bool) 
     let mut rows =
         vec![["function", "declared at", "in A", "in B", "call sites"].map(str::to_owned).to_vec()];
     for change in changes {
-        // The side on which it is half-inlined has all there is to say.
+        // The file in which the function is half-inlined has all the facts.
         let (surveyed, id) = if became { (after, change.after) } else { (before, change.before) };
         let Some(id) = id else { continue };
         let function = surveyed.survey.function(id);

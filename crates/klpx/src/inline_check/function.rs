@@ -1,4 +1,4 @@
-//! One function: where its copies are, and what that means to who traces or patches it.
+//! One function: where its copies are, and what this means for tracing and patching it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,18 +7,18 @@ use klpx_inline_check::survey::{CopyId, Function, OutOfLine, Reach, State, Surve
 use super::{Calls, calls, linkage, place};
 use crate::render;
 
-/// How many names a verdict lists before it only counts.
+/// How many names a verdict lists; the rest are only counted.
 const NAMED: usize = 8;
 
-/// What a function's copies mean to a person.
+/// What a function's copies mean for a person.
 pub(super) struct Verdicts {
-    /// For ftrace, kprobes and BPF.
+    /// The verdicts for ftrace, kprobes and BPF.
     pub(super) tracing: Vec<String>,
-    /// For a livepatch.
+    /// The verdicts for a livepatch.
     pub(super) livepatch: Vec<String>,
 }
 
-/// The function, as people read it.
+/// The function, as text for people.
 pub(super) fn text(survey: &Survey, function: &Function) -> String {
     let state = survey.state(function);
     let name = survey.text(function.name);
@@ -71,7 +71,7 @@ fn holders(survey: &Survey, calls: &[Calls<'_>]) -> String {
     render::table(&rows)
 }
 
-/// `outer at a.c:12, inner at b.h:3`: what was inlined between a holder and a call.
+/// `outer at a.c:12, inner at b.h:3`: the inlined calls between a holder and a call.
 pub(super) fn chain(survey: &Survey, calls: &Calls<'_>) -> String {
     let around = calls.chain.iter().map(|call| {
         let name = survey.text(survey.function(call.function).name);
@@ -80,7 +80,7 @@ pub(super) fn chain(survey: &Survey, calls: &Calls<'_>) -> String {
     around.collect::<Vec<_>>().join(", ")
 }
 
-/// What the copies mean.
+/// What the function's copies mean.
 pub(super) fn verdicts(survey: &Survey, function: &Function) -> Verdicts {
     let holders: Vec<&OutOfLine> =
         survey.holders(function).into_iter().map(|id: CopyId| survey.copy(id)).collect();
@@ -164,7 +164,7 @@ fn unreached<'s>(copies: &[&'s OutOfLine]) -> Vec<&'s OutOfLine> {
     copies.iter().copied().filter(|copy| matches!(copy.reach, Reach::No(_))).collect()
 }
 
-/// Symbols, each once, the first few by name.
+/// Symbols, each once; the first few by name, the rest counted.
 fn names(survey: &Survey, copies: &[&OutOfLine]) -> String {
     let mut names: Vec<&str> = copies.iter().map(|copy| survey.text(copy.symbol)).collect();
     names.sort_unstable();
@@ -177,7 +177,7 @@ fn names(survey: &Survey, copies: &[&OutOfLine]) -> String {
     }
 }
 
-/// Symbols with why ftrace does not reach them, by reason.
+/// Symbols that ftrace does not reach, grouped by reason.
 fn reasons(survey: &Survey, copies: &[&OutOfLine]) -> String {
     let mut by_reason: BTreeMap<String, Vec<&OutOfLine>> = BTreeMap::new();
     for copy in copies {

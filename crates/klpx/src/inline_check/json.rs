@@ -1,4 +1,4 @@
-//! The JSON of `klpx inline-check`. Its schema version grows when a field changes its meaning or goes away.
+//! The JSON of `klpx inline-check`. The schema version grows when a field changes its meaning or goes away.
 
 use klpx_diagnosis::Result;
 use klpx_inline_check::survey::{
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Calls, Surveyed, calls, function};
 use crate::report::to_text;
 
-/// Schema version.
+/// The schema version.
 pub(super) const SCHEMA: u32 = 1;
 
 /// A file: its counts, and every half-inlined function with all of its copies.
@@ -41,7 +41,7 @@ pub(super) fn functions(surveyed: &Surveyed, functions: &[&Function]) -> Result<
     to_text(&json!({"schema": SCHEMA, "file": head(surveyed), "functions": all}))
 }
 
-/// Two files.
+/// The comparison of two files.
 pub(super) fn comparison(before: &Surveyed, after: &Surveyed) -> Result<String> {
     let changes: Vec<Value> =
         compare(&before.survey, &after.survey).iter().map(|c| change(before, after, c)).collect();

@@ -5,7 +5,7 @@ use klpx_inline_check::survey::{Function, Linkage, Reach, Summary, Survey, Tally
 use super::{Surveyed, linkage, place};
 use crate::render::{self, count};
 
-/// The totals, one row for each kind of function, with a heading.
+/// The totals: a heading, and one row for each kind of function.
 pub(super) fn totals(summary: &Summary) -> Vec<Vec<String>> {
     let heading =
         ["functions", "out of line", "half-inlined", "across files", "inlined copies", "across files"];
@@ -62,8 +62,8 @@ pub(super) fn text(surveyed: &Surveyed) -> String {
     render::table(&rows)
 }
 
-/// The list for spreadsheets (RFC 4180). Names come from files of others: one that a spreadsheet would take for a formula
-/// has `'` before it.
+/// The list for spreadsheets (RFC 4180). Names come from other people's files, so a name that a spreadsheet would take
+/// for a formula gets a leading `'`.
 pub(super) fn csv(surveyed: &Surveyed) -> String {
     let survey = &surveyed.survey;
     let mut text = String::from(
@@ -89,7 +89,7 @@ pub(super) fn csv(surveyed: &Surveyed) -> String {
     text
 }
 
-/// A cell that holds a text.
+/// A cell that contains a text.
 fn quoted(cell: &str) -> String {
     let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     let cell = if is_formula { format!("'{cell}") } else { cell.to_owned() };

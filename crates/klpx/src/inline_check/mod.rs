@@ -1,4 +1,4 @@
-//! `klpx inline-check`: which functions are inlined at some call sites and exist out of line too.
+//! `klpx inline-check`: which functions are inlined at some call sites and also exist out of line.
 
 mod compare;
 mod consistent;
@@ -19,10 +19,10 @@ use crate::args::InlineCheck;
 use crate::output::Output;
 use crate::render;
 
-/// The flag of a section that holds code (the ELF specification's SHF_EXECINSTR).
+/// The flag of a section that contains code (SHF_EXECINSTR of the ELF specification).
 const SHF_EXECINSTR: u64 = 4;
 
-/// A file and what its DWARF says.
+/// A file and the facts in its DWARF.
 struct Surveyed {
     path: PathBuf,
     survey: Survey,
@@ -64,7 +64,8 @@ impl Surveyed {
         all
     }
 
-    /// The functions of a name; without one, those that have an out-of-line copy with a symbol of that name.
+    /// The functions with this name in the source; if there are none, those with an out-of-line copy whose symbol has
+    /// this name.
     fn named(&self, name: &str) -> Result<Vec<&Function>> {
         let survey = &self.survey;
         let all = || survey.functions().map(|(_, function)| function);
@@ -96,16 +97,16 @@ struct Listed<'s> {
     sites: usize,
 }
 
-/// Inlined copies that differ in nothing that a person sees.
+/// Inlined copies that look the same to a person.
 struct Calls<'s> {
     holder: CopyId,
     call: &'s Inlined,
-    /// What was inlined around it, the holder's own call first.
+    /// The inlined calls around this one, the holder's own call first.
     chain: Vec<&'s Inlined>,
     times: usize,
 }
 
-/// A function's inlined copies, alike ones together, by the holder's name.
+/// A function's inlined copies, with equal ones combined, by the holder's name.
 fn calls<'s>(survey: &'s Survey, function: &Function) -> Vec<Calls<'s>> {
     type Key<'s> = (&'s str, CopyId, Vec<(&'s str, Option<&'s str>, u32, u32)>);
     let key = |calls: &Calls<'s>| -> Key<'s> {
@@ -131,7 +132,7 @@ fn calls<'s>(survey: &'s Survey, function: &Function) -> Vec<Calls<'s>> {
     all.into_iter().map(|(_, calls)| calls).collect()
 }
 
-/// `file:line`, as much as is known of it.
+/// `file:line`, or as much of it as is known.
 fn place(survey: &Survey, file: Option<TextId>, line: u32) -> String {
     match (file, line) {
         (Some(file), 0) => survey.text(file).to_owned(),
@@ -140,7 +141,7 @@ fn place(survey: &Survey, file: Option<TextId>, line: u32) -> String {
     }
 }
 
-/// The linkage, and what else the debug information says of a declaration.
+/// The linkage, and further facts that the debug information has about a declaration.
 fn linkage(function: &Function) -> String {
     let declared = if function.declared_inline { ", declared inline" } else { "" };
     format!("{}{declared}", function.linkage().name())
@@ -187,7 +188,7 @@ fn print(out: &mut impl Write, text: &str) -> Result<()> {
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
-/// A failure with the file that it is about.
+/// A failure with the file in which it occurred.
 fn at(failure: klpx_diagnosis::Failure, path: &Path) -> klpx_diagnosis::Failure {
     let place = klpx_diagnosis::Place::file(path.display().to_string(), None);
     let placed = failure.diagnoses().cloned().map(|diagnosis| match diagnosis.place.is_empty() {
@@ -200,7 +201,7 @@ fn at(failure: klpx_diagnosis::Failure, path: &Path) -> klpx_diagnosis::Failure 
     }
 }
 
-/// What the file is: architecture, compilers, DWARF.
+/// Facts about the file: architecture, compilers, DWARF.
 fn about(surveyed: &Surveyed) -> String {
     let survey = &surveyed.survey;
     let mut words = vec![survey.arch.name().to_owned()];
@@ -211,7 +212,7 @@ fn about(surveyed: &Surveyed) -> String {
     words.join(" · ")
 }
 
-/// The counts, as people read them.
+/// The counts, as text for people.
 fn summary(surveyed: &Surveyed) -> String {
     let summary = &surveyed.summary;
     let mut text = format!("  {}  {}\n\n", surveyed.path.display(), about(surveyed));

@@ -1,18 +1,18 @@
-//! Which functions a user means: names, patterns with `*` and `?`, and files of them.
+//! Selects functions by a user's words: names, patterns with `*` and `?`, and files of names and patterns.
 
 use std::path::Path;
 
 use klpx_diagnosis::Result;
 use wildmatch::WildMatch;
 
-/// Functions by name.
+/// A selection of functions by name.
 pub(super) struct Only {
     patterns: Vec<WildMatch>,
 }
 
 impl Only {
-    /// Reads the words of a command line. A word that is a file's name means each of its lines; a line that begins with
-    /// `#` is a remark. Without any word, all functions are meant.
+    /// Reads the words of a command line. The name of a file stands for the lines in it; a line that begins with `#` is
+    /// a comment. Without any word, all functions are selected.
     pub(super) fn read(words: &[String]) -> Result<Only> {
         let mut patterns = Vec::new();
         for word in words {
@@ -25,14 +25,14 @@ impl Only {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             patterns.extend(lines.map(WildMatch::new));
         }
-        // An empty file means no function.
+        // An empty file selects no function.
         if patterns.is_empty() && words.is_empty() {
             patterns.push(WildMatch::new("*"));
         }
         Ok(Only { patterns })
     }
 
-    /// True when a function is meant.
+    /// Returns true if a function is selected.
     pub(super) fn has(&self, name: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name))
     }

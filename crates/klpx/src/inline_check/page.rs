@@ -1,7 +1,7 @@
-//! `klpx inline-check --html`: one page with everything in it, for a browser and nothing else.
+//! `klpx inline-check --html`: one self-contained page for a browser.
 //!
-//! The page asks for no other file and no network. Its data is a table of texts and rows of numbers into it, which
-//! keeps a whole kernel at a few megabytes.
+//! The page loads no other file and needs no network. Its data is a table of texts, and rows of numbers that refer to
+//! the table, which keeps the page of a whole kernel at a few megabytes.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use super::{Surveyed, about, calls, function};
 /// The page without its data.
 const PAGE: &str = include_str!("page.html");
 
-/// Where the data goes.
+/// The mark that is replaced by the data.
 const DATA: &str = "\"DATA\"";
 
-/// Where the style goes that it shares with other pages.
+/// The mark that is replaced by the style that all pages share.
 const STYLE: &str = "\"STYLE\"";
 
-/// Texts by number, each once.
+/// Texts by number, each stored once.
 #[derive(Default)]
 struct Texts<'s> {
     all: Vec<&'s str>,
@@ -67,12 +67,12 @@ pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
         Diagnosis::new("klpx::internal", Class::Internal, "the page's data can't be written")
             .why(e.to_string())
     })?;
-    // Nothing in the data may end the element that it is in.
+    // No text in the data may end the script element.
     let page = PAGE.replacen(STYLE, crate::page::STYLE, 1);
     Ok(page.replacen(DATA, &data.replace('<', "\\u003c"), 1))
 }
 
-/// A function as the page's script reads it: see the table of columns there.
+/// A function as a row for the page's script, which describes the columns.
 fn row<'s>(surveyed: &'s Surveyed, texts: &mut Texts<'s>, function: &'s Function) -> Value {
     let survey = &surveyed.survey;
     let verdicts = function::verdicts(survey, function);

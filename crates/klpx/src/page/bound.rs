@@ -1,4 +1,4 @@
-//! What the code of a module refers to, and what each reference is bound to.
+//! What a module's code refers to, and to what each reference is bound.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use maud::{Markup, html};
 use super::part::{code, table, word};
 use crate::render::plural;
 
-/// How many places of one target are named.
+/// How many places are listed for one target.
 const PLACES: usize = 4;
 
-/// The targets of a function's references, those outside of the module first, each with its places.
+/// The targets of a function's references, those outside the module first, each with the places of its references.
 pub(super) struct Targets<'b>(BTreeMap<(&'b Filled, &'b str), Vec<u64>>);
 
 impl<'b> Targets<'b> {
@@ -26,12 +26,12 @@ impl<'b> Targets<'b> {
         Targets(targets)
     }
 
-    /// Rows of its table.
+    /// The number of rows in the table.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The table, with at most so many rows.
+    /// The table, with at most `most` rows.
     pub(super) fn table(&self, caption: &str, known: &[BoundSymbol], most: usize) -> Markup {
         if self.0.is_empty() {
             return html! { p.soft { (caption) ": it refers to nothing." } };
@@ -53,7 +53,7 @@ impl<'b> Targets<'b> {
     }
 }
 
-/// What it is bound to, the unit, the position.
+/// Three cells: what the reference is bound to, the unit, the position.
 fn bound_to(filled: &Filled, known: &[BoundSymbol]) -> [Markup; 3] {
     let none = || html! { span.soft { "–" } };
     match filled {

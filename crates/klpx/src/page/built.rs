@@ -12,7 +12,7 @@ use crate::render::{bytes, plural};
 use crate::report::Report;
 use crate::signer::Signed;
 
-/// What a build found and made.
+/// The results of a build.
 pub(crate) struct Built<'b> {
     /// The report.
     pub(crate) report: &'b Report,
@@ -20,11 +20,11 @@ pub(crate) struct Built<'b> {
     pub(crate) verified: &'b Verified,
     /// The module's tables.
     pub(crate) module: &'b Module,
-    /// Its functions.
+    /// The module's functions.
     pub(crate) functions: &'b [ModuleFunction],
-    /// Its signature.
+    /// The module's signature.
     pub(crate) signed: &'b Signed,
-    /// Why it was not tried, though it was asked for.
+    /// Why the requested trial did not take place, if it did not.
     pub(crate) not_tried: Option<&'b str>,
 }
 
@@ -153,7 +153,7 @@ fn kind(kind: InputKind) -> &'static str {
     }
 }
 
-/// Lines for a pen.
+/// Lines to fill in by hand.
 fn approval(report: &Report) -> Markup {
     let hash = report.module.as_ref().map_or("", |module| module.sha256.as_str());
     html! {

@@ -1,4 +1,4 @@
-//! What klpx checked of a module, and what it did not: nothing here is claimed that was not done.
+//! What klpx checked about a module, and what it did not check. The page claims nothing that was not done.
 
 use klpx_verify::Verified;
 use maud::{Markup, html};

@@ -1,7 +1,7 @@
-//! Two builds of a function beside each other: which instructions are the same.
+//! Compares two builds of a function side by side: which instructions are the same.
 //!
-//! A branch within the function is the same when it leads to the same instruction, however far that is. Shows; the
-//! comparison that decides what is in a livepatch is `klpx-diff`'s.
+//! A branch within the function counts as the same if it leads to the same instruction, however far away. This
+//! comparison is only for display; `klpx-diff` decides what goes into a livepatch.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::disassembly::instructions;
 
-/// Instructions of a function that are looked at. Comparing takes the square of their number at worst.
+/// How many instructions of a function are compared. In the worst case the time grows with the square of this number.
 pub(super) const MOST: usize = 4_000;
 
 /// How many equal instructions are shown before and after a difference.
@@ -21,29 +21,29 @@ const AROUND: usize = 3;
 /// One instruction.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Bytes from the entry.
+    /// Where the instruction begins, in bytes from the entry.
     pub(super) offset: usize,
     pub(super) text: String,
-    /// What is compared: the instruction, and what it refers to.
+    /// What is compared: the instruction and its references.
     key: (String, Vec<String>),
-    /// Where it leads in the function.
+    /// The branch's target within the function.
     branch: Option<i64>,
 }
 
-/// A row of two listings, by their lines' numbers.
+/// A row of two listings; the numbers are line numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
-    /// Both are the same.
+    /// The lines are the same.
     Same(usize, usize),
-    /// They differ, or one build does not have it.
+    /// The lines differ, or one build lacks the line.
     Differ(Option<usize>, Option<usize>),
-    /// So many equal ones that are not shown.
+    /// This many equal lines that are not shown.
     Equal(usize),
-    /// So many that are not shown, and how many of them differ.
+    /// This many lines that are not shown, and how many of them differ.
     Cut(usize, usize),
 }
 
-/// The instructions of a function, [`MOST`] at most.
+/// The instructions of a function, at most [`MOST`].
 pub(super) fn lines(body: &Body) -> Vec<Line> {
     let mut references = body.references.iter().peekable();
     let all = instructions(body.arch, &body.bytes).take(MOST);
@@ -81,7 +81,7 @@ pub(super) fn lines(body: &Body) -> Vec<Line> {
     all.map(line).collect()
 }
 
-/// A word of arm64 as an assembler's `.inst` takes it.
+/// An arm64 instruction word in the form that an assembler's `.inst` takes.
 fn word(bytes: &[u8]) -> String {
     bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -129,7 +129,7 @@ pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row>
     rows
 }
 
-/// The rows around differences.
+/// Keeps the rows around differences.
 pub(super) fn fold(rows: &[Row]) -> Vec<Row> {
     let differs = |row: &Row| matches!(row, Row::Differ(..));
     let mut near = vec![false; rows.len()];
@@ -147,7 +147,7 @@ pub(super) fn fold(rows: &[Row]) -> Vec<Row> {
     folded
 }
 
-/// At most so many rows, and then how many there are more.
+/// Keeps at most `most` rows, followed by a count of the rest.
 pub(super) fn cut(rows: &[Row], most: usize) -> Vec<Row> {
     if rows.len() <= most {
         return rows.to_vec();
@@ -185,14 +185,14 @@ mod tests {
 
     #[test]
     fn a_branch_over_new_code_is_the_same() {
-        // test %eax,%eax; je to ret; nop; ret. Then with another nop before ret.
+        // test %eax,%eax; je to ret; nop; ret. The patched code has another nop before ret.
         let original = body(&[0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3], &[]);
         let patched = body(&[0x85, 0xc0, 0x74, 0x02, 0x90, 0x90, 0xc3], &[]);
         let rows = rows(&original, &patched);
         let differing: Vec<&Row> = rows.iter().filter(|row| matches!(row, Row::Differ(..))).collect();
         assert_eq!(differing.len(), 1, "{rows:?}");
         assert!(matches!(differing[0], Row::Differ(None, Some(_))), "{rows:?}");
-        // And one that leads elsewhere is another.
+        // A branch with another target differs.
         let patched = body(&[0x85, 0xc0, 0x74, 0x00, 0x90, 0xc3], &[]);
         assert_eq!(compare(&lines(&original), &lines(&patched))[1], Row::Differ(Some(1), Some(1)));
     }

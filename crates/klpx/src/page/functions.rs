@@ -1,5 +1,5 @@
-//! Each function that the module holds: why, by which hunk, its code from both sources, what it inlines and who inlines
-//! it, what it refers to.
+//! A section for each function in the module: why it is there, which hunk caused it, its code from both sources, what
+//! it inlines and which functions inline it, what it refers to.
 
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::causes::Cause;
@@ -14,22 +14,22 @@ use super::patch;
 use crate::render::{bytes, count};
 use crate::report::Report;
 
-/// Rows of all listings together: 2 MB hold more than twice as many.
+/// The limit of rows for all listings together: 2 MB can hold more than twice as many.
 pub(super) const ROWS: usize = 4_000;
 
-/// Rows of all tables of references together.
+/// The limit of rows for all tables of references together.
 pub(super) const REFERENCES: usize = 1_200;
 
-/// How many lines a list within a function has.
+/// How many lines a list within a function's section has.
 const LIST: usize = 12;
 
-/// A function with all that belongs to it.
+/// A function and everything that is shown of it.
 struct Shown<'s> {
     finding: &'s Finding,
-    /// Its code, and that of its unlikely part.
+    /// The function's code, and that of its unlikely part.
     code: Vec<&'s Code>,
     listings: Vec<Listing>,
-    /// In the module.
+    /// The references of the function's code in the module.
     targets: Vec<(&'s str, Targets<'s>)>,
 }
 
@@ -50,15 +50,15 @@ impl<'s> Shown<'s> {
         Shown { finding, targets: targets.collect(), listings, code }
     }
 
-    /// Bytes of code of either build.
+    /// The bytes of code in the original and the patched build.
     fn sizes(&self) -> (Option<usize>, usize) {
         let old = self.code.iter().map(|code| code.original.as_ref().map(|body| body.bytes.len()));
         (old.flatten().reduce(|a, b| a + b), self.code.iter().map(|code| code.patched.bytes.len()).sum())
     }
 }
 
-/// The function of the module that some code of the patched build became: by what it replaces or what it is called, and
-/// of several by its bytes.
+/// The module's function that was made from this code of the patched build: found by the function that it replaces or
+/// by its name, and among several by its bytes.
 fn in_module<'m>(code: &Code, module: &'m [ModuleFunction]) -> Option<&'m ModuleFunction> {
     let is_whole = |name: &str| whole_name(name) == name;
     let named = |function: &&ModuleFunction| {
@@ -73,7 +73,7 @@ fn in_module<'m>(code: &Code, module: &'m [ModuleFunction]) -> Option<&'m Module
     all.iter().find(same).or(all.first().filter(|_| all.len() == 1)).copied()
 }
 
-/// The section.
+/// The section of all functions.
 pub(super) fn section(report: &Report, module: &[ModuleFunction]) -> Markup {
     let changes = &report.results.changes;
     let all: Vec<Shown<'_>> = changes.iter().map(|finding| Shown::of(finding, report, module)).collect();
@@ -189,7 +189,7 @@ fn inlines(all: &[Inlines]) -> Markup {
     }
 }
 
-/// Functions that hold copies of this one, where the patch edits it.
+/// Functions that hold copies of this one, if the patch edits it.
 fn holders(report: &Report, finding: &Finding) -> Markup {
     let results = &report.results;
     let holds = |all: &[Inlines]| all.iter().any(|inlines| inlines.call.function == finding.function);
@@ -214,7 +214,7 @@ fn list(all: impl ExactSizeIterator<Item = Markup>) -> Markup {
     }
 }
 
-/// What differs and is not in the module, and who holds copies and came out the same.
+/// Functions that differ but are not in the module, and holders whose code came out the same.
 fn left_out(report: &Report) -> Markup {
     let results = &report.results;
     let row = |finding: &Finding| {

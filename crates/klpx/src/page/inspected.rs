@@ -1,4 +1,4 @@
-//! The page of a finished module: what it says by itself.
+//! The page of a finished module, from the module alone.
 
 use std::path::Path;
 
@@ -14,19 +14,19 @@ use super::{MANY, checked, more, whole};
 use crate::render::{bytes, count, plural};
 use crate::signer::Signed;
 
-/// What a module holds.
+/// The contents of a module.
 pub(crate) struct Inspected<'i> {
-    /// The file.
+    /// The module's path.
     pub(crate) path: &'i Path,
-    /// Its size in bytes.
+    /// The module's size in bytes.
     pub(crate) bytes: usize,
-    /// SHA-256 of it, in hexadecimal.
+    /// SHA-256 of the module, in hexadecimal.
     pub(crate) sha256: &'i str,
     /// Its tables.
     pub(crate) module: &'i Module,
-    /// Its functions.
+    /// The module's functions.
     pub(crate) functions: &'i [ModuleFunction],
-    /// Its signature.
+    /// The module's signature.
     pub(crate) signed: &'i Signed,
 }
 

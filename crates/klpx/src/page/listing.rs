@@ -1,4 +1,4 @@
-//! Code as a table: two builds beside each other, or one alone.
+//! Code as a table: two builds side by side, or one alone.
 
 use klpx_diagnosis::Offset;
 use klpx_engine::code::Body;
@@ -10,15 +10,15 @@ use crate::render::{count, plural};
 
 /// The code of a function, ready to be shown.
 pub(super) struct Listing {
-    /// The original's lines, where there is an original, and the shown ones.
+    /// The original's lines, if there is an original, and the lines of the other side.
     sides: (Option<Vec<Line>>, Vec<Line>),
     rows: Vec<Row>,
-    /// The code goes on behind the last line.
+    /// True if the code continues after the last line.
     goes_on: bool,
 }
 
 impl Listing {
-    /// Of both builds: what differs, with what is around it.
+    /// A listing of both builds: the differences with their surroundings.
     pub(super) fn of_both(original: &Body, patched: &Body) -> Listing {
         let (old, new) = (compare::lines(original), compare::lines(patched));
         let rows = compare::fold(&compare::compare(&old, &new));
@@ -26,24 +26,24 @@ impl Listing {
         Listing { sides: (Some(old), new), rows, goes_on }
     }
 
-    /// Of one build.
+    /// A listing of one build.
     pub(super) fn of_one(body: &Body) -> Listing {
         let lines = compare::lines(body);
         let rows = (0..lines.len()).map(|n| Row::Same(n, n)).collect();
         Listing { goes_on: lines.len() == MOST, sides: (None, lines), rows }
     }
 
-    /// Rows of its table.
+    /// The number of rows in the table.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// How many of its instructions differ.
+    /// How many of the rows differ.
     fn differing(&self) -> usize {
         self.rows.iter().filter(|row| matches!(row, Row::Differ(..))).count()
     }
 
-    /// The table, with at most so many rows.
+    /// The table, with at most `most` rows.
     pub(super) fn table(&self, caption: &str, most: usize) -> Markup {
         let two = self.sides.0.is_some();
         if two && self.differing() == 0 && !self.goes_on {

@@ -1,6 +1,7 @@
 //! `klpx build --page`, `klpx inspect --page`: one HTML page for the person who approves a livepatch.
 //!
-//! It asks for no other file, no network and no script, and says the same on paper. The same inputs give the same page.
+//! The page loads no other file, needs no network and no script, and shows the same on paper. The same inputs give the
+//! same page.
 
 mod bound;
 mod built;
@@ -23,13 +24,13 @@ use crate::render::plural;
 /// The style that all of klpx's pages have.
 pub(crate) const STYLE: &str = include_str!("common.css");
 
-/// What these pages have besides.
+/// The additional style of these pages.
 const OWN: &str = include_str!("own.css");
 
-/// How many rows a list has that can be of any length.
+/// The row limit of lists that can have any length.
 const MANY: usize = 400;
 
-/// What is said below a list that has more than [`MANY`] rows.
+/// The line below a list of more than [`MANY`] rows.
 fn more(length: usize) -> Markup {
     html! { @if length > MANY { p.soft { "cut here: " (plural(length - MANY, "more row")) } } }
 }

@@ -1,14 +1,14 @@
-//! The pieces that sections are made of: texts, links, tables. Whatever comes from a file goes through [`word`] or
-//! [`line()`], and maud escapes it.
+//! The building blocks of sections: texts, links, tables. Any text from a file goes through [`word`] or [`line()`], and
+//! maud escapes it.
 
 use maud::{Markup, html};
 
 use crate::terminal;
 
-/// How many characters of a text from a file are shown. Names of symbols have up to 511.
+/// How many characters of a file's text are shown. Symbol names have up to 511.
 const LONGEST: usize = 160;
 
-/// A text from a file: without characters that act on what is around it, and not endless.
+/// A text from a file, limited in length and without characters that affect the surrounding text.
 pub(super) fn word(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         None => terminal::word(text).into_owned(),
@@ -16,29 +16,29 @@ pub(super) fn word(text: &str) -> String {
     }
 }
 
-/// A line of a text from a file, which keeps its tabs.
+/// A line of text from a file, with its tabs kept.
 pub(super) fn line(text: &str) -> String {
     text.split('\t').map(terminal::word).collect::<Vec<_>>().join("\t")
 }
 
-/// A text from a file, as code.
+/// A text from a file, marked up as code.
 pub(super) fn code(text: &str) -> Markup {
     html! { code { (word(text)) } }
 }
 
-/// The number of a function on the page, as what its heading is called.
+/// The anchor of a function's heading, from its number on the page.
 pub(super) fn anchor(number: usize) -> String {
     format!("function-{number}")
 }
 
-/// Names and values.
+/// A list of names and values.
 pub(super) fn facts(rows: Vec<(&str, Markup)>) -> Markup {
     html! {
         dl { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } }
     }
 }
 
-/// A table whose first cells are the heads of their rows. It can be moved sideways where it is too wide.
+/// A table whose first column heads the rows. A table that is too wide can be scrolled sideways.
 pub(super) fn table(caption: &str, heads: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         div.wide role="region" tabindex="0" aria-label=(caption) {
@@ -59,8 +59,8 @@ pub(super) fn table(caption: &str, heads: &[&str], rows: &[Vec<Markup>]) -> Mark
     }
 }
 
-/// How much each of several lists may show when all together may show `total`: the short ones all, the long ones
-/// equally much.
+/// How much each of several lists may show if together they may show `total`: short lists are shown in full, and long
+/// lists share the rest equally.
 pub(super) fn share(lengths: &[usize], total: usize) -> usize {
     let mut sorted = lengths.to_vec();
     sorted.sort_unstable();

@@ -8,10 +8,10 @@ use maud::{Markup, html};
 use super::part::{line, word};
 use crate::render::{count, plural};
 
-/// How many bytes of all patches are shown.
+/// How many bytes of all patches together are shown.
 const MOST: usize = 200_000;
 
-/// The section.
+/// The section of the patches.
 pub(super) fn section(names: &[String], texts: &[Vec<u8>]) -> Markup {
     let mut left = MOST;
     html! {
@@ -23,12 +23,12 @@ pub(super) fn section(names: &[String], texts: &[Vec<u8>]) -> Markup {
     }
 }
 
-/// A patch without its folder.
+/// A patch's file name without its folder.
 fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into())
 }
 
-/// What a hunk's heading is called.
+/// The anchor of a hunk's heading.
 fn anchor(patch: usize, hunk: usize) -> String {
     format!("hunk-{patch}-{hunk}")
 }
@@ -43,21 +43,21 @@ pub(super) fn link(hunk: &PlacedHunk, names: &[String]) -> Markup {
     }
 }
 
-/// A line of a patch.
+/// The kind of a patch's line.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
-    /// Before the first file, or between two.
+    /// Text before the first file, or between two files.
     Text,
-    /// Names a file.
+    /// A line that names a file.
     File,
-    /// Begins this hunk.
+    /// The first line of the hunk with this number.
     Hunk(usize),
     Kept,
     Removed,
     Added,
 }
 
-/// The lines of a patch with what each is. A hunk has as many lines as its first one says.
+/// The lines of a patch with their kinds. A hunk's first line gives its number of lines.
 fn kinds(text: &str) -> impl Iterator<Item = (Kind, &str)> {
     let (mut hunk, mut old, mut new) = (0, 0, 0);
     text.lines().map(move |text| {
@@ -89,7 +89,7 @@ fn kinds(text: &str) -> impl Iterator<Item = (Kind, &str)> {
     })
 }
 
-/// How many old and new lines a hunk has: `@@ -A,B +C,D @@`.
+/// The numbers of old and new lines in a hunk: `@@ -A,B +C,D @@`.
 fn ranges(text: &str) -> Option<(usize, usize)> {
     let (old, rest) = text.strip_prefix("@@ -")?.split_once(" +")?;
     let (new, _) = rest.split_once(" @@")?;

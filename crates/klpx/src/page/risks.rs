@@ -11,7 +11,7 @@ use crate::render::{count, plural};
 /// How many differences of one layout are shown.
 const DIFFERENCES: usize = 20;
 
-/// Layouts that someone has to have reviewed.
+/// The layouts that the user accepted after a review.
 pub(super) fn layouts(accepted: &[Accepted]) -> Markup {
     html! {
         h2 id="layouts" { "Layouts" }
@@ -35,7 +35,7 @@ fn lines(all: &[String]) -> Markup {
     }
 }
 
-/// What keeps the transition waiting.
+/// The functions that keep the transition waiting.
 pub(super) fn transition(waiting: &[Waiting]) -> Markup {
     html! {
         h2 id="transition" { "Transition" }
@@ -61,7 +61,7 @@ fn how_long(kind: WaitKind) -> &'static str {
     }
 }
 
-/// Notes with their codes.
+/// The notes with their codes.
 pub(super) fn notes(notes: &[Note]) -> Markup {
     html! {
         h2 id="notes" { "Notes" }
@@ -70,14 +70,14 @@ pub(super) fn notes(notes: &[Note]) -> Markup {
         } @else {
             (table("Things to know that stopped nothing", &["code", "note"], &notes.iter().map(|note| vec![
                 code(note.code),
-                // A note is klpx's own sentence, and may be long.
+                // A note is a sentence by klpx itself and may be long.
                 html! { (crate::terminal::word(&note.text)) },
             ]).collect::<Vec<_>>()))
         }
     }
 }
 
-/// What came of trying it in a guest.
+/// The outcome of the trial in a guest.
 pub(super) fn tests(tried: Option<&Outcome>, failure: Option<&str>) -> Markup {
     html! {
         h2 id="tests" { "Tests" }
@@ -105,7 +105,7 @@ pub(super) fn tests(tried: Option<&Outcome>, failure: Option<&str>) -> Markup {
     }
 }
 
-/// What the top of the page says of all this: what, in words, and where.
+/// The overview for the top of the page: each risk, in words, with a link.
 pub(super) fn glance(
     accepted: &[Accepted],
     waiting: &[Waiting],

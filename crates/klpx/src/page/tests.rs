@@ -1,4 +1,4 @@
-//! Whole pages, made of invented results with hostile texts.
+//! Whole pages of invented results with hostile texts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::outcome::{Outcome, Tried};
 use crate::report::{self, Report};
 use crate::signer::Signed;
 
-/// A name that would be markup, a link and a script, if it were not escaped.
+/// A name that would act as markup, a link and a script if it were not escaped.
 const HOSTILE: &str = "f<script src=//x.example>alert(1)</script>\"'&\u{202e}\u{1b}";
 
 const PATCH: &str = "\
@@ -32,7 +32,7 @@ Subject: <b>a fix</b>
  }
 ";
 
-/// x86_64 code: so many `add $imm, %eax`, of which each `n`th has another number in the patched build.
+/// x86_64 code with this number of `add $imm, %eax`. In the patched build, each `n`th has another constant.
 fn body(arch: Arch, instructions: usize, every: Option<usize>, symbol: &str) -> Body {
     let mut bytes: Vec<u8> = vec![0xe8, 0, 0, 0, 0];
     for n in 0..instructions {
@@ -56,7 +56,7 @@ struct Sample {
     functions: Vec<ModuleFunction>,
 }
 
-/// A build of so many functions, with so many instructions each.
+/// A build with this number of functions, and this number of instructions in each.
 fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
     let name = |n: usize| format!("{HOSTILE}{n}");
     let inlines = |n: usize| Inlines {
@@ -180,7 +180,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
     Sample { report, module, functions }
 }
 
-/// The page of a build and that of its module.
+/// The page of a build, and the page of its module.
 fn pages(functions: usize, instructions: usize, arch: Arch) -> [String; 2] {
     let Sample { report, module, functions } = sample(functions, instructions, arch);
     let verified = Verified { functions: functions.len(), symbols: 1, ..Verified::default() };
@@ -307,7 +307,8 @@ fn what_a_person_has_to_see_is_there() {
     }
 }
 
-/// What a browser makes of a page in a frame of this width: how much wider than the frame it is, and its headings.
+/// Shows a page in a browser, in a frame of this width. Returns how much wider than the frame the page is, and the
+/// number of its headings.
 fn shown(page: &str, width: u32) -> (i64, usize) {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("frame.html");

@@ -1,4 +1,4 @@
-//! The compilation of the touched units, before anything is linked: from the patched source, and with the original's
+//! Compiles the touched units, before anything is linked: from the patched source, and again with the original's
 //! decisions.
 
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ impl Attempt<'_> {
         each(self.context.jobs, self.units.len(), compile).into_iter().collect()
     }
 
-    /// The bitcode of the units' originals: kbuild's own, but for a module of one unit, whose object has taken its
-    /// place.
+    /// The bitcode of the units' originals. This is kbuild's own, except for a module of one unit: there the module's
+    /// object has overwritten the bitcode.
     pub(super) fn original_bitcode(&self) -> Result<Vec<PathBuf>> {
         let found = each(self.context.jobs, self.units.len(), |at| {
             let unit = &self.units[at];
@@ -33,7 +33,8 @@ impl Attempt<'_> {
         found.into_iter().collect()
     }
 
-    /// Compiles a unit with the original's decisions. `None` when that fails: LLVM may not survive them.
+    /// Compiles a unit with the original's decisions. Returns `None` if the compiler fails: LLVM may crash on these
+    /// decisions.
     pub(super) fn recompile(&self, at: usize, records: &str) -> Result<Option<Compiled>> {
         let unit = &self.units[at];
         let options = self.options("compile", unit, records)?;

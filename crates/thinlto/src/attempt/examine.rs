@@ -1,6 +1,6 @@
-//! What must be known of units to let the inliner decide as for the original: which functions are the same in both
-//! sources, and what the original's compilation inlined. It takes three compilations a unit, so only units that differ are
-//! looked at, and what concerns the original is kept.
+//! Finds out what must be known of units so that the inliner can decide as for the original: which functions are the
+//! same in both sources, and what the original's compilation inlined. This takes three compilations per unit, so only
+//! units that differ are examined, and facts about the original are kept.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +15,31 @@ use crate::sameness::Known;
 use crate::unit::{Compiled, Form, Side};
 use klpx_build_driver::each;
 
-/// What was found of the units.
+/// What is known of the units.
 pub(crate) struct Examined {
-    /// Those that were looked at, by their place among the units.
+    /// The examined units, by their place among the touched units.
     pub(super) units: BTreeMap<usize, Unit>,
-    /// Which functions are the same in both sources. `None` when an original does not come out as kbuild made it: the
-    /// remarks are of something else then.
+    /// Which functions are the same in both sources. `None` if an original does not come out as kbuild made it: the
+    /// remarks then belong to another compilation.
     pub(crate) known: Option<Known>,
 }
 
-/// What was found of a unit.
+/// What is known of one unit.
 pub(super) struct Unit {
     pub(super) original: Original,
     patched: Functions,
 }
 
-/// What a task made.
+/// The result of a task.
 enum Made {
     Bitcode(Compiled),
     Functions(Functions),
-    /// It was not run.
+    /// The task was not run.
     Nothing,
 }
 
 impl Attempt<'_> {
-    /// Looks at the units that differ, once.
+    /// Examines the units that differ, once.
     pub(crate) fn examine(&self, differing: &[Differing]) -> Result<&Examined> {
         if let Some(examined) = self.examined.get() {
             return Ok(examined);
@@ -53,7 +53,7 @@ impl Attempt<'_> {
     fn look_at(&self, which: &[usize]) -> Result<Examined> {
         let kept: Vec<Option<Original>> =
             which.iter().map(|&at| self.originals.read(&self.units[at].object)).collect();
-        // The long ones first.
+        // The longest tasks first.
         const TASKS: [(Form, Side); 3] =
             [(Form::Bitcode, Side::Original), (Form::Text, Side::Patched), (Form::Text, Side::Original)];
         let count = which.len();
@@ -96,7 +96,7 @@ impl Attempt<'_> {
         Ok(Examined { units, known: Some(known) })
     }
 
-    /// Nothing is known of the functions of a touched unit that was not looked at.
+    /// Marks all functions of a touched unit that was not examined as unknown.
     fn distrust(&self, at: usize, known: &mut Known) -> Result<()> {
         let file = files::read(&self.compiler.work.join(Side::Patched.name()).join(&self.units[at].object))?;
         for name in summary::functions(&file).unwrap_or_default() {
@@ -105,7 +105,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Kbuild's bitcode and what was compiled here must be the same.
+    /// Returns true if kbuild's bitcode equals what was compiled here. An object that is no bitcode is not compared.
     fn is_as_kbuild_made_it(&self, at: usize, compiled: &Compiled) -> Result<bool> {
         let built = self.context.build.join(&self.units[at].object);
         let same = !files::is_bitcode(&built) || files::read(&built)? == files::read(&compiled.file)?;

@@ -1,12 +1,13 @@
-//! The units of one object of the kernel that the patch touches: compiles them from the patched source, runs their
-//! backends, and where LLVM's inliner decides otherwise, lets it decide again as for the original.
+//! Handles the units of one kernel object that the patch touches: compiles them from the patched source, runs their
+//! backends, and where LLVM's inliner decides differently from the original, makes it decide again as for the original.
 //!
-//! The inliner runs twice, in the compilation and in the backend. Only units whose native code differs in more than one
-//! function are looked at: their originals are compiled with remarks too, and where the remarks tell of calls that are
-//! inlined in one build only, [`crate::llvm::replay`] says which decisions can be taken over, and the step runs again
-//! with them. A result is taken when what differs from the original's native objects is a proper subset of what differs
-//! without it. Decisions of a backend concern its own unit only. Those of a compilation can concern units that import
-//! from it, so they are taken only when what others can import stays as near to the original as it was.
+//! The inliner runs twice, in the compilation and in the backend. Only units whose native code differs are examined,
+//! and only if more than one function differs in all. Their originals are compiled with remarks. Where the remarks show
+//! calls that only one build inlines, [`crate::llvm::replay`] says which decisions can be taken over, and the step runs
+//! again with these decisions. A result is taken if its differences from the original's native objects are a proper
+//! subset of the plain build's differences. Decisions of a backend concern only its own unit. Decisions of a
+//! compilation can concern units that import from this one, so they are taken only if what others can import stays as
+//! near to the original as before.
 
 mod compile;
 mod examine;
@@ -33,15 +34,15 @@ use crate::{Level, Outcome};
 use examine::Examined;
 use klpx_build_driver::each;
 
-/// What became of the touched units.
+/// The compilation that was chosen for each touched unit.
 pub(crate) struct Chosen {
-    /// In the order of the units.
+    /// The units, in their order in the attempt.
     pub(crate) units: Vec<ChosenUnit>,
-    /// What the thin link tells each unit of the link now.
+    /// What the thin link tells each unit of the link, given the chosen bitcode.
     pub(crate) slices: Slices,
-    /// What came of the inlining, when there was something to undo.
+    /// The outcome of replaying the inlining, if there was something to undo.
     pub(crate) outcome: Option<Outcome>,
-    /// How the units differ when the inliner is left to itself. Empty below [`Level::Inlining`].
+    /// How each unit differs if the inliner is left to itself. Empty below [`Level::Inlining`].
     pub(crate) differing: Vec<Differing>,
 }
 
@@ -63,11 +64,11 @@ pub(crate) struct Attempt<'a> {
     pub(crate) units: &'a [Unit],
     pub(crate) compiler: Compiler<'a>,
     pub(crate) originals: &'a Originals,
-    /// A folder for everything that goes with the patch.
+    /// A folder for everything that belongs to the patch.
     pub(crate) work: &'a Path,
     pub(crate) level: Level,
     pub(crate) progress: &'a dyn Progress,
-    /// What was found of the units, once somebody asks.
+    /// What is known of the units, once they have been examined.
     pub(crate) examined: OnceLock<Examined>,
 }
 
@@ -85,12 +86,12 @@ struct Build {
     near: Vec<Near>,
     backends: Vec<Backend>,
     slices: Slices,
-    /// How each differs from its original.
+    /// How each unit differs from its original.
     differing: Vec<Differing>,
 }
 
 impl Build {
-    /// Takes another object of one unit when it is nearer to the original than the one that is there.
+    /// Takes another object for one unit if this object is nearer to the original than the present one.
     fn take_if_nearer(&mut self, at: usize, object: PathBuf, differing: Differing) {
         if differing.is_nearer_than(&self.differing[at]) {
             self.backends[at].object = object;
@@ -100,7 +101,7 @@ impl Build {
 }
 
 impl Attempt<'_> {
-    /// Compiles the units, and chooses.
+    /// Compiles the units and chooses a compilation for each.
     pub(crate) fn run(&self) -> Result<Chosen> {
         self.progress.step("compiling what the patch touches");
         let compiled = self.compile_patched()?;
@@ -114,7 +115,7 @@ impl Attempt<'_> {
         }
         plain.differing = self.differing(&before, &plain.backends)?;
         let differing = plain.differing.clone();
-        // One function is the least that a change can be.
+        // A change affects at least one function, so one differing function leaves nothing to undo.
         let chosen = match functions(&differing) {
             0 | 1 => self.chosen(before, plain, None),
             _ => self.with_inlining(before, plain, &compiled)?,
@@ -135,7 +136,8 @@ impl Attempt<'_> {
         Freezer::new(self.context, self.level, pairs, self.sides.added.values().map(PathBuf::as_path))
     }
 
-    /// A unit that is the only one of its link imports nothing, and nobody imports from it.
+    /// Brings one unit near to its original. A unit that is alone in its link is left as it is: it imports nothing, and
+    /// nothing imports from it.
     fn bring_unit_near(
         &self,
         freezer: &Freezer<'_>,
@@ -149,8 +151,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Runs what does not depend on each other: the thin link of the patched side, its backends, and those backends of
-    /// the original that are not known yet.
+    /// Runs independent steps in parallel: the thin link of the patched side, its backends, and those backends of the
+    /// original whose results are not kept yet.
     fn backends_of_both(
         &self,
         original: Vec<PathBuf>,
@@ -181,7 +183,7 @@ impl Attempt<'_> {
         Ok((Before { bitcode: original, backends: originals }, build))
     }
 
-    /// Chooses between the plain build and what the original's inlining gives.
+    /// Chooses between the plain build and the build with the original's inlining.
     fn with_inlining(&self, before: Before, plain: Build, compiled: &[Compiled]) -> Result<Chosen> {
         let same = |why: String, plain: Build| {
             let count = functions(&plain.differing);
@@ -194,7 +196,7 @@ impl Attempt<'_> {
         };
         let again = self.recompiled((&before, &plain), examined, compiled)?;
         let mut tried = again.is_some();
-        // A call that the compilation leaves alone again may be one that the backend inlines, so both are replayed before
+        // If the compilation again leaves a call alone, the backend may inline it. So both steps are replayed before
         // the result is judged.
         let mut best = None;
         if let Some(mut again) = again {
@@ -224,9 +226,9 @@ impl Attempt<'_> {
         })
     }
 
-    /// The patched units, those that differ compiled with the original's decisions. `None` when there are no decisions to
-    /// take over, when a compilation fails, or when others could import less of what the original offers than from the
-    /// plain build.
+    /// Builds the patched units with those that differ compiled with the original's decisions. Returns `None` if there
+    /// are no decisions to take over, if a compilation fails, or if others could import less of what the original
+    /// offers than from the plain build.
     fn recompiled(
         &self,
         (before, plain): (&Before, &Build),
@@ -263,8 +265,8 @@ impl Attempt<'_> {
         Ok(Some(Build { bitcode, near, backends, slices, differing }))
     }
 
-    /// Runs backends once more with the original's decisions, and takes each object that is nearer. False when there is
-    /// nothing to take over.
+    /// Runs backends again with the original's decisions, and takes each object that is nearer. Returns false if there
+    /// is nothing to take over.
     fn replay_backends(&self, before: &Before, build: &mut Build, examined: &Examined) -> Result<bool> {
         let Some(known) = &examined.known else { return Ok(false) };
         let view = self.view(Side::Patched, "replayed", &build.bitcode)?;
@@ -310,14 +312,14 @@ impl Attempt<'_> {
         pairs.map(|(original, patched)| Differing::between(&original.object, &patched.object)).collect()
     }
 
-    /// Writes records down; LLVM's options that make it read them.
+    /// Writes records to a file. Returns the LLVM options that make LLVM read it.
     fn options(&self, step: &str, unit: &Unit, records: &str) -> Result<[String; 3]> {
         let path = self.folder(&format!("{step}-records"), unit)?.join("records.txt");
         files::write(&path, records)?;
         Ok(replay::options(&path.display().to_string()))
     }
 
-    /// A folder for what one step makes of one unit.
+    /// Creates the folder for the results of one step for one unit.
     fn folder(&self, step: &str, unit: &Unit) -> Result<PathBuf> {
         let folder = self.work.join(step).join(&unit.object);
         files::create_dir(&folder)?;
@@ -325,7 +327,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Why a build must not be taken that leaves these functions out. `remarks` are the original's.
+/// Why a build that leaves these functions out must not be taken. `remarks` are the original's.
 fn refusal<'t>(
     remarks: impl Iterator<Item = &'t str>,
     left_out: &BTreeSet<String>,
@@ -336,7 +338,7 @@ fn refusal<'t>(
     Some(format!("it would leave out {holder}, which inlined what the patch changes"))
 }
 
-/// Functions that differ in one build and not in another.
+/// Functions that differ in the plain build but not in the best one.
 fn left_out(plain: &Build, best: &Build) -> BTreeSet<String> {
     let pairs = plain.differing.iter().zip(&best.differing);
     pairs.flat_map(|(plain, best)| plain.functions.difference(&best.functions)).cloned().collect()
@@ -346,7 +348,7 @@ fn functions(differing: &[Differing]) -> usize {
     differing.iter().map(|unit| unit.functions.len()).sum()
 }
 
-/// True when some unit is nearer, and none is farther.
+/// Returns true if at least one unit is nearer and none is farther.
 fn nearer(again: &[Differing], plain: &[Differing]) -> bool {
     let mut pairs = again.iter().zip(plain);
     again != plain && pairs.all(|(again, plain)| again == plain || again.is_nearer_than(plain))

@@ -1,4 +1,4 @@
-//! What is run of the link for one choice of the touched units' bitcode: the thin link, and the backends of the units.
+//! Runs parts of the link for one choice of the touched units' bitcode: the thin link, and the units' backends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::unit::{Side, Unit};
 use crate::view::View;
 
 impl Attempt<'_> {
-    /// A folder in which a side's link has these files in the places of the touched units.
+    /// A folder in which one side's link finds these files in place of the touched units.
     pub(super) fn view(&self, side: Side, name: &str, bitcode: &[PathBuf]) -> Result<View<'_>> {
         let units = self.units.iter().map(|unit| unit.object.clone());
         let swaps: BTreeMap<String, PathBuf> = units.zip(bitcode.iter().cloned()).collect();
@@ -23,7 +23,7 @@ impl Attempt<'_> {
         self.context.linker().slices(view, &self.work.join("slices").join(name))
     }
 
-    /// Native code of some of the touched units.
+    /// Compiles some of the touched units to native code.
     pub(super) fn backends(&self, name: &str, view: &View<'_>, which: &[usize]) -> Result<Vec<Backend>> {
         let units: Vec<&str> = which.iter().map(|&at| self.units[at].object.as_str()).collect();
         if units.is_empty() {
@@ -34,7 +34,8 @@ impl Attempt<'_> {
         made.ok_or_else(|| no_backend(&units))
     }
 
-    /// The same for one unit, with options of LLVM's. `None` when that fails: LLVM may not survive them.
+    /// Compiles one unit to native code with further LLVM options. Returns `None` if the linker fails: LLVM may crash
+    /// on the options.
     pub(super) fn backend_with(
         &self,
         unit: &Unit,
@@ -47,7 +48,7 @@ impl Attempt<'_> {
     }
 }
 
-/// The linker gives no native code for units that are among its inputs.
+/// The failure for a linker that gives no native code for units among its inputs.
 pub(crate) fn no_backend(units: &[&str]) -> Failure {
     let what = "the linker gives no native code for single units";
     Diagnosis::new("klpx::thin-link", Class::Build, what).why(units.join(", ")).into()

@@ -6,7 +6,7 @@ use crate::originals::Functions;
 use crate::sameness::Sameness;
 use crate::testing::{Toy, functions};
 
-/// A static that is large, so that only its single likely caller inlines it.
+/// A static function so large that only its single likely caller inlines it.
 const WORK: &str = "extern int sink(int);
 static int work(int n) {
     int sum = 0;
@@ -17,7 +17,7 @@ static int work(int n) {
 }
 ";
 
-/// Its only call is in a place that the patch makes unlikely.
+/// A patch that makes the place of the only call unlikely.
 fn flip() -> (String, String) {
     let original =
         format!("{WORK}int entry(int n) {{\n  if (n > 1000)\n    return -1;\n  return work(n);\n}}\n");
@@ -39,7 +39,8 @@ fn the_originals_inlining_is_taken_where_it_brings_the_unit_nearer() {
 
 #[test]
 fn the_originals_inlining_is_given_up_where_nothing_comes_of_it() {
-    // A small `work` is inlined wherever that is likely. It is there out of line in both builds, because `user` hands it out, and both functions are edited.
+    // A small `work` is inlined into every likely caller. Both builds also have it out of line because `user` takes its
+    // address, and both functions are edited.
     let small =
         |text: String| text.replace("STEPS(1) STEPS(6) STEPS(11) STEPS(16) STEPS(21) STEPS(26)", "STEP(1)");
     let (original, patched) = flip();
@@ -58,7 +59,7 @@ fn the_originals_inlining_is_given_up_where_nothing_comes_of_it() {
 fn an_original_that_does_not_come_out_as_it_was_built_gives_no_decisions() {
     let (original, patched) = flip();
     let toy = Toy::new(&[("a", &original)], 5);
-    // More debug information is other bitcode and the same code.
+    // More debug information changes the bitcode but not the code.
     toy.compile_otherwise("a", "-fdebug-info-for-profiling");
     let outcome = toy.made(&[("a", &patched)], Level::Inlining).outcome.expect("an attempt");
     assert_eq!((outcome.plain, outcome.taken), (2, 2));
@@ -89,7 +90,7 @@ fn a_unit_alone_in_its_link_offers_nothing() {
 
 #[test]
 fn a_static_that_only_the_backend_inlines_is_called_again() {
-    // The backend imports `zero`, finds that one of the calls of `work` is never made, and inlines the other one.
+    // The backend imports `zero`, finds that one of the calls of `work` is never made, and inlines the other call.
     let original = format!(
         "{WORK}int zero(int);
 int entry(int n) {{ if (sink(n)) return work(n); return zero(n); }}

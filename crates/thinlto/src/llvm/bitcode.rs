@@ -1,8 +1,8 @@
-//! The hash of a ThinLTO bitcode file: reading it, and giving a file the hash of another one.
+//! The hash of a ThinLTO bitcode file: reads it, and gives a file another file's hash.
 //!
 //! The hash is the last record of the module's block (`MODULE_CODE_HASH`, llvm/lib/Bitcode/Writer/BitcodeWriter.cpp).
-//! The thin link makes the names of promoted locals from it (`x.llvm.<hash>`), and the keys of its cache; nothing
-//! checks it against the contents.
+//! From the hash, the thin link makes the names of promoted locals (`x.llvm.<hash>`) and the keys of its cache. Nothing
+//! checks the hash against the contents.
 //!
 //! The format, with a dump: `docs/formats/bitcode.md`.
 
@@ -14,12 +14,12 @@ pub type Hash = [u32; 5];
 pub(crate) const MODULE_BLOCK: u64 = 8;
 const MODULE_CODE_HASH: u64 = 17;
 
-/// Where the hash of a file's only module is, in bits from its start.
+/// The place of the hash of a file's only module, in bits from the file's start.
 struct Place {
     hash: Hash,
-    /// The record, its abbreviation number included.
+    /// The first bit of the record, including its abbreviation number.
     record: usize,
-    /// Bits of an abbreviation number in the module's block.
+    /// The width of an abbreviation number in the module's block, in bits.
     width: u32,
     /// The word that holds the length of the module's block, in bytes from the start.
     length: usize,
@@ -27,12 +27,12 @@ struct Place {
     end: usize,
 }
 
-/// The hash of a bitcode file. `None` when it has none, or more than one module, or is not understood.
+/// The hash of a bitcode file. `None` if the file has no hash, has more than one module, or is not understood.
 pub fn hash(bytes: &[u8]) -> Option<Hash> {
     find(bytes).map(|place| place.hash)
 }
 
-/// The same file with another hash. `None` as for [`hash`].
+/// The same file with another hash. `None` in the same cases as for [`hash`].
 pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
     let place = find(bytes)?;
     let mut bits = Tail::from(bytes, place.record);
@@ -62,7 +62,7 @@ pub(crate) fn module(bytes: &[u8]) -> Option<Block> {
     Some(*module)
 }
 
-/// Looks through the records of a module's block.
+/// Searches the records of a module's block for the hash.
 fn in_module(bytes: &[u8], block: Block) -> Option<Place> {
     let mut entries = Entries::new(bytes, block);
     let mut last = None;
@@ -83,10 +83,10 @@ fn in_module(bytes: &[u8], block: Block) -> Option<Place> {
     Some(Place { hash, record: record.at, width: block.width, length: block.start - 4, end: block.end })
 }
 
-/// Bits that are appended to the start of a file.
+/// Bits to append to the start of a file.
 struct Tail {
     bytes: Vec<u8>,
-    /// In bits.
+    /// The end, in bits.
     end: usize,
 }
 
@@ -131,7 +131,7 @@ pub(crate) mod testing {
     use super::bitstream::MAGIC;
     use super::{END_BLOCK, Tail, UNABBREV_RECORD};
 
-    /// A plain record: code and operands.
+    /// A plain record: its code and operands.
     pub(crate) type Plain<'r> = (u64, &'r [u64]);
 
     /// A file of blocks, each with its number and records.
@@ -141,7 +141,8 @@ pub(crate) mod testing {
         for (id, records) in blocks {
             let end = bytes.len() * 8;
             let mut bits = Tail::from(&bytes, end);
-            // ENTER_SUBBLOCK, the block's number in groups of 8 bits, the width in groups of 4, a word for the length.
+            // ENTER_SUBBLOCK, the block's number in groups of 8 bits, the width in groups of 4 bits, a word for the
+            // length.
             bits.put(1, 2);
             bits.put(*id, 8);
             bits.put(u64::from(WIDTH), 4);
@@ -186,7 +187,7 @@ mod tests {
             std::fs::read(self.0.path().join(name)).expect("bitcode")
         }
 
-        /// The promoted names of a thin link with a unit that imports `entry`.
+        /// The promoted names after a thin link with a unit that imports `entry`.
         fn promoted(&self, name: &str) -> String {
             let importer = "int entry(int); int holder(int n) { return entry(n) * 2; }";
             std::fs::write(self.0.path().join("b.c"), importer).expect("a file");
@@ -307,7 +308,7 @@ mod tests {
         ] {
             assert_eq!(hash(&bad), None, "{bad:?}");
         }
-        // A block that claims to reach behind the file, and a record where only blocks may be.
+        // A block whose length reaches beyond the file, and a record where only blocks are allowed.
         let mut long = good.clone();
         long[8] = 0xff;
         assert_eq!(hash(&long), None);

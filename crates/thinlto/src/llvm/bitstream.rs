@@ -1,6 +1,5 @@
-//! LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin with
-//! their length in 32-bit words, records with and without abbreviations. Reads it; a damaged file gives `None` and no
-//! panic.
+//! Reads LLVM's bitstream container (llvm.org/docs/BitCodeFormat.html): bits in little-endian order, blocks that begin
+//! with their length in 32-bit words, records with and without abbreviations. A damaged file gives `None`, not a panic.
 //!
 //! The format, with a dump: `docs/formats/bitcode.md`.
 
@@ -11,30 +10,30 @@ const ENTER_SUBBLOCK: u64 = 1;
 const DEFINE_ABBREV: u64 = 2;
 pub(crate) const UNABBREV_RECORD: u64 = 3;
 
-/// Bits of an abbreviation number outside of all blocks.
+/// The width of an abbreviation number outside all blocks, in bits.
 const TOP_WIDTH: u32 = 2;
 
-/// A block's contents, in bytes from the start of the file.
+/// The contents of a block, in bytes from the start of the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(crate) id: u64,
-    /// Bits of an abbreviation number in it.
+    /// The width of an abbreviation number in the block, in bits.
     pub(crate) width: u32,
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
-/// What a block holds.
+/// An entry of a block.
 pub(crate) enum Entry {
     Block(Block),
     Record(Record),
 }
 
-/// A record: what it is, and its operands.
+/// A record: its code and its operands.
 pub(crate) struct Record {
-    /// Where its abbreviation number stands, in bits from the start of the file.
+    /// The place of the record's abbreviation number, in bits from the start of the file.
     pub(crate) at: usize,
-    /// True when it is written without an abbreviation.
+    /// True if the record has no abbreviation.
     pub(crate) plain: bool,
     pub(crate) code: u64,
     pub(crate) operands: Vec<Field>,
@@ -46,9 +45,9 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) value: u64,
-    /// Where it stands, in bits from the start of the file.
+    /// The operand's place, in bits from the start of the file.
     pub(crate) at: usize,
-    /// How many of its lowest bits lie side by side there; none when the abbreviation says the value.
+    /// How many of the operand's lowest bits are contiguous at `at`; 0 if the abbreviation gives the value.
     pub(crate) low_bits: u32,
 }
 
@@ -73,7 +72,7 @@ impl Operand {
     }
 }
 
-/// The blocks at the top of a file. `None` when it is no bitstream.
+/// The top-level blocks of a file. `None` if the file is no bitstream.
 pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
     if !bytes.starts_with(&MAGIC) {
         return None;
@@ -91,8 +90,8 @@ pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
     Some(found)
 }
 
-/// Reads the blocks and records of one block. Abbreviations that a BLOCKINFO block defines are not known: none of the
-/// blocks that klpx reads has any.
+/// Reads the blocks and records of one block. Abbreviations from a BLOCKINFO block are not supported: no block that
+/// klpx reads has any.
 pub(crate) struct Entries<'d> {
     bits: Bits<'d>,
     block: Block,
@@ -105,7 +104,7 @@ impl<'d> Entries<'d> {
         Entries { bits: Bits { bytes, at: block.start * 8 }, block, abbreviations: Vec::new(), ended: false }
     }
 
-    /// The next block or record. `Some(None)` at the end of the block, `None` for what is not understood.
+    /// The next block or record. `Some(None)` at the end of the block; `None` if the entry is not understood.
     pub(crate) fn next(&mut self) -> Option<Option<Entry>> {
         while !self.ended && self.bits.at < self.block.end * 8 {
             let at = self.bits.at;
@@ -131,7 +130,7 @@ impl<'d> Entries<'d> {
 
 struct Bits<'d> {
     bytes: &'d [u8],
-    /// In bits.
+    /// The position, in bits.
     at: usize,
 }
 
@@ -167,7 +166,7 @@ impl Bits<'_> {
         self.at = self.at.div_ceil(32) * 32;
     }
 
-    /// The head of a block whose abbreviation number was read.
+    /// Reads the head of a block after its abbreviation number.
     fn block(&mut self) -> Option<Block> {
         let id = self.vbr(8)?;
         let width = u32::try_from(self.vbr(4)?).ok()?;
@@ -197,7 +196,7 @@ impl Bits<'_> {
         Some(operands)
     }
 
-    /// A record without abbreviation.
+    /// Reads a record without an abbreviation.
     fn plain_record(&mut self, at: usize) -> Option<Record> {
         let (code, count) = (self.vbr(6)?, self.vbr(6)?);
         let mut operands = Vec::new();
@@ -207,7 +206,7 @@ impl Bits<'_> {
         Some(Record { at, plain: true, code, operands, blob: None })
     }
 
-    /// A record with an abbreviation.
+    /// Reads a record with an abbreviation.
     fn record(&mut self, at: usize, abbreviation: &[Operand]) -> Option<Record> {
         let mut operands = Vec::new();
         let mut blob = None;
@@ -215,7 +214,7 @@ impl Bits<'_> {
         while let Some(&form) = forms.next() {
             match form {
                 Operand::Array => {
-                    // What takes no bits would be there as often as the file claims.
+                    // Elements without bits are refused: the file could claim any number of them.
                     let element = *forms.next().filter(|element| element.takes_bits())?;
                     for _ in 0..self.vbr(6)? {
                         operands.push(self.scalar(element)?);
@@ -258,7 +257,7 @@ impl Bits<'_> {
 mod tests {
     use super::*;
 
-    /// Bits as they are written: values and their widths.
+    /// Packs values of the given widths into bits.
     fn written(fields: &[(u64, u32)]) -> Vec<u8> {
         let bits: Vec<u64> =
             fields.iter().flat_map(|&(value, width)| (0..width).map(move |at| value >> at & 1)).collect();
@@ -267,9 +266,10 @@ mod tests {
         bytes
     }
 
-    /// The only block's first record: the abbreviation, as its bits say it, and the record's bits behind its number.
+    /// The first record of a file with one block: `abbreviation` are the bits of its definition, `record` the record's
+    /// bits after the abbreviation number.
     fn first_record(abbreviation: &[(u64, u32)], record: &[(u64, u32)]) -> Option<Record> {
-        // A block with abbreviation numbers of 3 bits and two words.
+        // A block of two words with abbreviation numbers of 3 bits.
         let head = [(ENTER_SUBBLOCK, TOP_WIDTH), (8, 8), (3, 4), (0, 18), (2, 32)];
         let file = written(
             &[&head[..], &[(DEFINE_ABBREV, 3)], abbreviation, &[(4, 3)], record, &[(0, 25)]].concat(),
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn only_the_bits_before_the_sign_that_more_follow_lie_side_by_side() {
-        // The literal 1, a number of 6 bits a group, one of 7 bits.
+        // The literal 1, a number in groups of 6 bits, a number in groups of 7 bits.
         let abbreviation = [(3, 5), (1, 1), (1, 8), (0, 1), (2, 3), (6, 5), (0, 1), (1, 3), (7, 5)];
         let record =
             first_record(&abbreviation, &[(0b1_00011, 6), (0b0_00001, 6), (0x55, 7)]).expect("a record");
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn elements_of_an_array_take_bits() {
         let first_of = |width: u64| {
-            // The literal 1, and an array of numbers of `width` bits; a record with 31 of them.
+            // The literal 1, and an array of numbers of `width` bits; the record claims 31 elements.
             let abbreviation = [(3, 5), (1, 1), (1, 8), (0, 1), (3, 3), (0, 1), (1, 3), (width, 5)];
             first_record(&abbreviation, &[(31, 6)]).map(|record| record.operands.len())
         };

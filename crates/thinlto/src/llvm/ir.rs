@@ -1,9 +1,9 @@
-//! Functions of an LLVM IR text (`clang -S -emit-llvm`, `llvm-dis`), and what tells whether two builds have the same
-//! one.
+//! Functions of an LLVM IR text (`clang -S -emit-llvm`, `llvm-dis`), and how to tell whether a function is the same in
+//! two builds.
 //!
-//! Two functions are the same when their text is, once numbers that only name things are replaced by what they name:
-//! attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information is
-//! passed over. What is not understood stays as it stands: two functions then differ, which is the safe answer.
+//! Two functions are the same if their texts are equal, once numbers that only name things are replaced by the named
+//! things: attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information
+//! is skipped. Text that is not understood is left unchanged: two functions then differ, which is the safe answer.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -11,36 +11,36 @@ use xxhash_rust::xxh3::Xxh3;
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 
-/// How deep constants, types and metadata may name others before their text is taken as it stands.
+/// How deeply constants, types and metadata may refer to others before their text is taken unchanged.
 const MAX_DEPTH: u8 = 12;
 
-/// What makes a function the same one in another build. Hashes of 128 bits.
+/// What identifies a function as the same in another build, as hashes of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Of its signature and body.
+    /// The hash of the function's signature and body.
     pub body: u128,
-    /// Of its attributes: target features, sanitizers, and whether it may be inlined at all.
+    /// The hash of the function's attributes: target features, sanitizers, and whether it may be inlined at all.
     pub attributes: u128,
 }
 
 /// The parts of an IR text, by name. Borrows the text.
 #[derive(Debug, Default)]
 pub struct Module<'t> {
-    /// `define` line and body.
+    /// The `define` lines and bodies.
     functions: Map<&'t str, Function<'t>>,
-    /// `declare` lines.
+    /// The `declare` lines.
     declarations: Map<&'t str, &'t str>,
-    /// What stands after `@name = ` for private constants.
+    /// The text after `@name = ` for private constants.
     constants: Map<&'t str, &'t str>,
-    /// The same for all other variables and aliases.
+    /// The text after `@name = ` for all other variables and aliases.
     variables: Map<&'t str, &'t str>,
-    /// Assembly at the top of the unit.
+    /// The module-level assembly of the unit.
     assembly: Vec<&'t str>,
-    /// What stands after `%name = type `.
+    /// The text after `%name = type `.
     types: Map<&'t str, &'t str>,
-    /// What stands after `attributes #n = `.
+    /// The text after `attributes #n = `.
     attributes: Map<&'t str, &'t str>,
-    /// What stands after `!n = `.
+    /// The text after `!n = `.
     metadata: Map<&'t str, &'t str>,
 }
 
@@ -51,7 +51,7 @@ struct Function<'t> {
 }
 
 impl<'t> Module<'t> {
-    /// Takes a text apart.
+    /// Splits a text into its parts.
     pub fn parse(text: &'t str) -> Module<'t> {
         let mut module = Module::default();
         let mut rest = text;
@@ -95,7 +95,7 @@ impl<'t> Module<'t> {
         self.functions.keys().copied()
     }
 
-    /// What tells the function apart from another of its name; `None` when the text does not define it.
+    /// The identity of a function; `None` if the text does not define the function.
     pub fn identity(&self, name: &str) -> Option<Identity> {
         let function = self.functions.get(name)?;
         let mut attributes = Xxh3::new();
@@ -105,13 +105,13 @@ impl<'t> Module<'t> {
         Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
     }
 
-    /// True when all that another unit can import from this one is, to the letter, what it can import from `other`, an
-    /// earlier build of it: a backend that does so gives the same code for both. `limit` is the import limit of the
-    /// thin link in instructions (`-import-instr-limit`).
+    /// Returns true if everything that another unit can import from this one is, to the letter, what it can import from
+    /// `other`, an earlier build of this unit. A backend that imports then gives the same code for both. `limit` is the
+    /// thin link's import limit in instructions (`-import-instr-limit`).
     ///
     /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are
-    /// `alwaysinline`, but what LLVM has found out of them comes along with those that call them, so their signatures
-    /// and attributes count. With a profile the limit depends on the call: then nothing is taken for the same.
+    /// `alwaysinline`. But what LLVM inferred about them comes along with their importing callers, so their signatures
+    /// and attributes count. With a profile, the limit depends on the call: the builds then never count as the same.
     pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
         let profiled =
             |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
@@ -129,7 +129,7 @@ impl<'t> Module<'t> {
             })
         };
         let same_function = |name: &str, function: &Function<'_>| match self.functions.get(name) {
-            // Whoever imported it finds that it can't, and is another link to LLVM.
+            // A unit that imported the function finds that it is gone. For LLVM this is another link.
             None => true,
             Some(own) => {
                 let small = own.instructions() <= 2 * limit && function.instructions() <= 2 * limit;
@@ -146,7 +146,7 @@ impl<'t> Module<'t> {
             && other.functions.iter().all(|(name, function)| same_function(name, function))
     }
 
-    /// It is inlined wherever that is possible, and so imported whatever its size.
+    /// Returns true if the function is inlined wherever possible, and so imported whatever its size.
     fn is_forced(&self, function: &Function<'_>) -> bool {
         let forced =
             |attributes: &str| attributes.split_ascii_whitespace().any(|word| word == "alwaysinline");
@@ -164,7 +164,7 @@ impl<'t> Module<'t> {
         hash.digest128()
     }
 
-    /// Feeds one line, with what its numbers stand for.
+    /// Hashes one line, with its numbers replaced by what they stand for.
     fn hash(&self, line: &str, into: &mut Xxh3, names: Names, depth: u8) {
         let mut rest = line;
         while let Some(at) = rest.find(['@', '%', '#', '!', ';', '"']) {
@@ -172,14 +172,14 @@ impl<'t> Module<'t> {
             let mark = from.as_bytes()[0];
             let (name, after) = word(&from[1..]);
             if mark == b'!' && (name == "dbg" || name == "srcloc") {
-                // Where it stands in its file.
+                // `!dbg` and `!srcloc` only say the place in the source file.
                 into.update(before.trim_end().trim_end_matches(',').as_bytes());
                 rest = after_metadata(after);
                 continue;
             }
             into.update(before.as_bytes());
             match mark {
-                // A comment: predecessors of a block, attributes in words.
+                // A comment: a block's predecessors, or attributes in words.
                 b';' => return,
                 b'"' => {
                     let (text, after) = from.split_at(quoted_end(from));
@@ -220,17 +220,18 @@ impl<'t> Module<'t> {
     }
 }
 
-/// Whether names of private constants and counters matter.
+/// How names of private constants and counters count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// What they stand for does.
+    /// Only the named contents count.
     ByContent,
-    /// They do too: another unit knows the thing by its name.
+    /// The names count as well: another unit knows the constant or counter by name.
     Literal,
 }
 
 impl Function<'_> {
-    /// Each takes a line, indented by two spaces; cases of a switch are indented further.
+    /// The number of instructions. Each has one line, indented by two spaces; the cases of a switch are indented
+    /// further.
     fn instructions(&self) -> usize {
         let is_instruction =
             |line: &&str| line.starts_with("  ") && !line[2..].starts_with([' ', ']', '#', ';']);
@@ -238,12 +239,12 @@ impl Function<'_> {
     }
 }
 
-/// True for the text of metadata that only debuggers read.
+/// Returns true for the text of metadata that only debuggers read.
 fn is_debug(value: &str) -> bool {
     value.strip_prefix("distinct ").unwrap_or(value).starts_with("!DI")
 }
 
-/// What follows ` !7`.
+/// The text after ` !7`.
 fn after_metadata(text: &str) -> &str {
     text.strip_prefix(" !").map_or(text, |rest| word(rest).1)
 }
@@ -261,7 +262,7 @@ fn symbol(line: &str) -> Option<&str> {
     Some(word(rest).0)
 }
 
-/// The identifier at the start of a text, without quotes, and what follows it.
+/// The identifier at the start of a text, without quotes, and the rest of the text.
 fn word(text: &str) -> (&str, &str) {
     if text.starts_with('"') {
         let end = quoted_end(text);
@@ -271,7 +272,7 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len()))
 }
 
-/// Where the string that `text` begins with ends. LLVM writes a quote inside one as `\22`.
+/// The end of the string with which `text` begins. LLVM writes a quote inside a string as `\22`.
 fn quoted_end(text: &str) -> usize {
     text[1..].find('"').map_or(text.len(), |at| at + 2)
 }
@@ -280,7 +281,7 @@ fn unquoted(name: &str) -> &str {
     name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(name)
 }
 
-/// `__UNIQUE_ID_x_12` without its number, which only counts.
+/// `__UNIQUE_ID_x_12` without its number, which is only a counter.
 fn without_counter(name: &str) -> &str {
     if name.contains("__UNIQUE_ID_") { name.trim_end_matches(|c: char| c.is_ascii_digit()) } else { name }
 }
@@ -377,14 +378,14 @@ attributes #1 = { nounwind }
         assert!(offers_the_same(ORIGINAL, ORIGINAL, 5));
         let changes = [
             ("ret i32 %3", "ret i32 0"),
-            // A string that moved to another name.
+            // A string under another name.
             ("@.str", "@.str.4"),
             ("internal global i32 0", "internal global i32 1"),
             ("@g(ptr) #1", "@g(ptr) #0"),
             ("type { i64 }", "type { i32 }"),
-            // Contents of a constant that has its name still.
+            // Changed contents of a constant that keeps its name.
             ("c\"ab\\00\"", "c\"ac\\00\""),
-            // A variable that is gone.
+            // A removed variable.
             ("@count = internal global i32 0\n", ""),
             ("@count =", "module asm \"nop\"\n@count ="),
         ];

@@ -1,8 +1,9 @@
-//! What LLVM decided for the original that it may decide again for the patched source: identity of functions in LLVM
-//! IR, the inliner's remarks and the records that its replay advisor reads, and what a unit asks the thin link to
-//! import.
+//! What LLVM decided for the original and may decide again for the patched source: the identity of functions in LLVM
+//! IR, the inliner's remarks, the records that LLVM's replay advisor reads, and the imports that a unit requests from
+//! the thin link.
 //!
-//! Pure functions of texts and bytes. Starts no process, never judges what changed in the kernel's code.
+//! These are pure functions of texts and bytes. They start no process and never judge what changed in the kernel's
+//! code.
 
 pub mod bitcode;
 mod bitstream;

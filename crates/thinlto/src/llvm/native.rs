@@ -1,14 +1,15 @@
-//! Native objects as backends write them: whether two are the same code, and of which source one is.
+//! Native objects as backends write them: whether two hold the same code, and from which source one is compiled.
 
 use object::LittleEndian as LE;
 use object::elf::{FileHeader64, SectionType};
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
-/// The type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
+/// The section type of `.llvm_addrsig` (llvm/BinaryFormat/ELF.h).
 const SHT_LLVM_ADDRSIG: SectionType = SectionType(0x6fff_4c03);
 
-/// True when two objects are the same, byte for byte, but for the order of the symbols in `.llvm_addrsig`: it is a set,
-/// and LLVM writes it in the order of a hash table whose keys depend on how the linker was given the unit.
+/// Returns true if two objects are the same byte for byte, except for the order of symbols in `.llvm_addrsig`. This
+/// section is a set, which LLVM writes in the order of a hash table; the table's keys depend on how the linker was
+/// given the unit.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
@@ -22,7 +23,7 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     set == other && rest(b, other) && symbols(&a[set.clone()]) == symbols(&b[set])
 }
 
-/// The source file's name, from the object's only `STT_FILE` symbol.
+/// The source file's name, from the only `STT_FILE` symbol of the object.
 pub fn source_file(bytes: &[u8]) -> Option<&str> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let symbols = header.sections(LE, bytes).ok()?.symbols(LE, bytes, object::elf::SHT_SYMTAB).ok()?;
@@ -31,7 +32,7 @@ pub fn source_file(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(symbols.symbol_name(LE, file).ok()?).ok()
 }
 
-/// Where the section lies.
+/// The range of `.llvm_addrsig`.
 fn address_significant(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     let header = FileHeader64::<LE>::parse(bytes).ok()?;
     let sections = header.sections(LE, bytes).ok()?;
@@ -41,7 +42,7 @@ fn address_significant(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     (range.end <= bytes.len()).then_some(range)
 }
 
-/// The symbol numbers, in ULEB128, sorted.
+/// The symbol numbers of `.llvm_addrsig`, decoded from ULEB128 and sorted.
 fn symbols(bytes: &[u8]) -> Vec<u64> {
     let mut found = Vec::new();
     let (mut value, mut shift) = (0_u64, 0_u32);

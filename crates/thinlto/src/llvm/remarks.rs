@@ -1,10 +1,10 @@
-//! The inliner's remarks: which call was inlined where. clang prints them (`-Rpass=inline`); a link writes them to a
-//! file of YAML (`--opt-remarks-filename`), which unlike options of LLVM has no part in the keys of the ThinLTO cache.
+//! The inliner's remarks: which call was inlined where. Clang prints them (`-Rpass=inline`). A link writes them to a
+//! YAML file (`--opt-remarks-filename`); unlike LLVM options, this flag is no part of the ThinLTO cache's keys.
 //!
-//! A call site is named by LLVM as `g:3:5 @ f:10:2`: the call stands in line 3, column 5 of `g`, which was inlined into
-//! `f` at line 10, column 2. Lines count from the line of the function's definition.
+//! LLVM writes a call site as `g:3:5 @ f:10:2`: the call is in line 3, column 5 of `g`, which was inlined into `f` at
+//! line 10, column 2. Lines count from the line of the function's definition.
 
-/// One call that was inlined. Names are as LLVM has them, promotion suffixes included.
+/// One inlined call. Names are LLVM's, including promotion suffixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inlined<'t> {
     /// The function that holds the copy.
@@ -15,18 +15,18 @@ pub struct Inlined<'t> {
     pub site: &'t str,
 }
 
-/// All inlined calls that a compiler's or linker's output tells of, in its order; other lines are passed over.
+/// All inlined calls in the output of a compiler or linker, in the order of the output. Other lines are skipped.
 pub fn parse(output: &str) -> Vec<Inlined<'_>> {
     output.lines().filter_map(line).collect()
 }
 
-/// A link's file of remarks, as the lines that clang would print. A document tells of one call; its text is what its
-/// arguments say, one behind the other (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
+/// A link's remark file, as the lines that Clang would print. Each YAML document describes one call; its text is the
+/// concatenation of its arguments (llvm/lib/Remarks/YAMLRemarkSerializer.cpp).
 pub fn from_yaml(file: &str) -> String {
     let mut text = String::new();
     for document in file.split("--- ").filter(|document| document.starts_with("!Passed")) {
         let arguments = document.lines().skip_while(|line| *line != "Args:");
-        // Deeper lines say where a name is defined.
+        // Lines that are indented further say where a name is defined.
         let values = arguments.filter_map(|line| line.strip_prefix("  - ")?.split_once(':'));
         for (_, value) in values {
             text.push_str(&unquoted(value.trim_start()));
@@ -36,7 +36,7 @@ pub fn from_yaml(file: &str) -> String {
     text
 }
 
-/// A scalar of YAML. LLVM escapes nothing that a name or a remark of the inliner holds.
+/// A YAML scalar. LLVM escapes nothing that occurs in names or in the inliner's remarks.
 fn unquoted(scalar: &str) -> String {
     match scalar.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
         Some(inner) => inner.replace("''", "'"),

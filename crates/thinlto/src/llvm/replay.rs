@@ -1,13 +1,14 @@
-//! Which of the original's inlining decisions the patched build may take over.
+//! Says which of the original's inlining decisions the patched build may take over.
 //!
-//! LLVM's replay advisor (lib/Analysis/ReplayInlineAdvisor.cpp) asks no viability question: it inlines what a record
-//! names, even a function that it must not copy. So a record is taken over only when the callee is the same function in
-//! both builds and the caller has the same attributes: LLVM found that pair viable when it built the original, and
-//! nothing that it looked at has changed. Whether the decision is a good one is for the comparison of objects to say.
+//! LLVM's replay advisor (lib/Analysis/ReplayInlineAdvisor.cpp) does not check whether inlining is viable: it inlines
+//! what a record names, even a function that must not be copied. So a record is taken over only if the callee is the
+//! same function in both builds and the caller has the same attributes. LLVM found this pair viable in the original
+//! build, and nothing that it looked at has changed. Whether the decision is a good one is judged by the comparison of
+//! objects.
 //!
-//! Replay works on whole callers (`-cgscc-inline-replay-scope=Function`) and leaves out what has no record
-//! (`-cgscc-inline-replay-fallback=NeverInline`), so that both kinds of flips are undone: calls that are inlined no
-//! longer, and calls that newly are. A caller that the patch changed also keeps what its own build inlined, which
+//! Replay works on whole callers (`-cgscc-inline-replay-scope=Function`) and inlines no call without a record
+//! (`-cgscc-inline-replay-fallback=NeverInline`). So both kinds of flips are undone: calls that are no longer inlined,
+//! and calls that are newly inlined. A caller that the patch changed also keeps what its own build inlined, which
 //! covers its new calls.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::remarks::Inlined;
 use crate::sameness::{Known, Sameness};
 
-/// What LLVM's options are that make the inliner read records from a file.
+/// LLVM's options that make the inliner read records from a file.
 pub(crate) fn options(file: &str) -> [String; 3] {
     [
         format!("-cgscc-inline-replay={file}"),
@@ -24,8 +25,8 @@ pub(crate) fn options(file: &str) -> [String; 3] {
     ]
 }
 
-/// The records for one step of the patched build, from what the step inlined in the original build and what it inlines
-/// in the patched one left to itself. `None` when both inlined the same: there is nothing to undo.
+/// The records for one step of the patched build. `original` is what the step inlined in the original build, `patched`
+/// what it inlines in the patched build if left to itself. `None` if there is nothing to undo.
 pub(crate) fn records(original: &[Inlined<'_>], patched: &[Inlined<'_>], known: &Known) -> Option<String> {
     let (theirs, ours) = (by_caller(original), by_caller(patched));
     let mut text = String::new();
@@ -36,7 +37,7 @@ pub(crate) fn records(original: &[Inlined<'_>], patched: &[Inlined<'_>], known: 
         let chosen = choose(before, now, caller, known);
         undone |= chosen != *now;
         if chosen.is_empty() {
-            // Without a record a caller is left to the inliner. This one names no call.
+            // The inliner decides for a caller without a record. This record names no call.
             text.push_str(&record(NOBODY, caller, NOBODY));
         }
         for (callee, site) in chosen {
@@ -46,16 +47,16 @@ pub(crate) fn records(original: &[Inlined<'_>], patched: &[Inlined<'_>], known: 
     undone.then_some(text)
 }
 
-/// What stands for a callee and a call site that do not exist.
+/// Stands for a callee or a call site that does not exist.
 const NOBODY: &str = "klpx:0:0";
 
-/// A record, as LLVM reads it.
+/// A record in the form that LLVM reads.
 fn record(callee: &str, caller: &str, site: &str) -> String {
     format!("klpx: '{callee}' inlined into '{caller}' with (klpx) at callsite {site};\n")
 }
 
-/// A text of the original build with the promotion hashes that the patched build has: the hash of a touched unit is
-/// another one in each build. A hash of which the two texts have no name in common stays.
+/// A text of the original build with the promotion hashes of the patched build: a touched unit's hash differs between
+/// the builds. A hash stays if no name with this hash occurs in both texts.
 pub(crate) fn with_hashes_of(original: &str, patched: &str) -> String {
     let ours: BTreeMap<&str, &str> = promotions(patched).map(|(_, name, hash)| (name, hash)).collect();
     let renamed: BTreeMap<&str, &str> = promotions(original)
@@ -73,7 +74,7 @@ pub(crate) fn with_hashes_of(original: &str, patched: &str) -> String {
     result
 }
 
-/// Where each hash of a promoted name stands in a text, the name before it, and the hash.
+/// For each hash of a promoted name in a text: its place, the name before it, and the hash.
 fn promotions(text: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     const MARK: &str = ".llvm.";
     text.match_indices(MARK).filter_map(move |(at, _)| {
@@ -95,7 +96,7 @@ fn by_caller<'t>(inlined: &[Inlined<'t>]) -> BTreeMap<&'t str, Sites<'t>> {
     result
 }
 
-/// What to inline into one caller.
+/// The calls to inline into one caller.
 fn choose<'t>(before: &Sites<'t>, now: &Sites<'t>, caller: &str, known: &Known) -> Sites<'t> {
     let sameness = known.sameness(caller);
     if sameness == Sameness::Other {
@@ -103,20 +104,21 @@ fn choose<'t>(before: &Sites<'t>, now: &Sites<'t>, caller: &str, known: &Known) 
     }
     let same = |callee: &str| known.is_same(callee);
     let taken = before.iter().filter(|(callee, _)| same(callee)).copied();
-    // A changed function that the original called at a site goes on being called there: not to inline is always valid,
-    // and a livepatch reaches who calls.
+    // If the original called a function at a site and the function changed, the call stays a call. Not to inline is
+    // always valid, and a livepatch can replace a function that is called.
     let called = |(callee, site): &(&str, &str)| {
         !same(callee) && functions_of(site).all(same) && !before.contains(&(*callee, *site))
     };
     let now: Sites<'t> = now.iter().filter(|inlined| !called(inlined)).copied().collect();
-    // The same function with the same callees: exactly what it was. Else what it would have now as well.
+    // The same caller with the same callees gets exactly the original's calls. All other callers also keep what they
+    // inline now.
     let exact = sameness == Sameness::Same && before.iter().chain(&now).all(|(callee, _)| same(callee));
     let kept = now.iter().filter(|_| !exact).copied();
     taken.chain(kept).collect()
 }
 
-/// The functions that a call site stands in: `g:3:5 @ f:10:2` is in `g`, as it is inlined into `f`. Lines of a function
-/// that is the same in both builds are the same.
+/// The functions in which a call site lies: `g:3:5 @ f:10:2` lies in `g`, inlined into `f`. If a function is the same
+/// in both builds, so are its line numbers.
 fn functions_of(site: &str) -> impl Iterator<Item = &str> {
     site.split(" @ ").map(|part| part.split(':').next().unwrap_or(part))
 }
@@ -131,7 +133,7 @@ mod tests {
         Inlined { caller, callee, site }
     }
 
-    /// `changed` has another body, `other` other attributes, and `new` is only in the patched build.
+    /// `changed` has another body, `other` has other attributes, and `new` is only in the patched build.
     fn known() -> Known {
         let functions = |of: &[(&str, u128, u128)]| -> Functions {
             let identity = |&(name, body, attributes): &(&str, u128, u128)| {
@@ -191,7 +193,7 @@ mod tests {
         let before = [call("f", "changed", "f:1:1")];
         let now = [call("f", "changed", "f:1:1"), call("f", "new", "changed:2:1 @ f:1:1")];
         assert_eq!(lines(&before, &now), None);
-        // A caller that the patch edits may have that call since then.
+        // A caller that the patch edits may have this call only since the patch.
         assert_eq!(lines(&[], &[call("changed", "new", "changed:2:1")]), None);
     }
 

@@ -1,13 +1,13 @@
 //! The summary that a ThinLTO bitcode file gives the thin link: which functions its functions call, and how often.
 //!
-//! From it the thin link decides what a unit imports (FunctionImporter, llvm/lib/Transforms/IPO/FunctionImport.cpp):
-//! each call has a hotness, and the size up to which its callee is imported grows with it. A cold call imports nothing
-//! (`-import-cold-multiplier`, 0) but what is `alwaysinline`. A patched unit that calls something new imports it, and
-//! the unit that it is imported from is compiled otherwise: its locals are promoted, and LLVM may no longer take for
-//! granted that it sees all their callers. So new calls are made cold. This says nothing about the unit's own code, and
-//! gives it no import that it would not have.
+//! From the summary, the thin link decides what a unit imports (FunctionImporter,
+//! llvm/lib/Transforms/IPO/FunctionImport.cpp). Each call has a hotness, and the size limit for importing its callee
+//! grows with the hotness. A cold call imports nothing (`-import-cold-multiplier`, 0) unless the callee is
+//! `alwaysinline`. A patched unit that calls a new function imports it, and the unit that defines the function is then
+//! compiled differently: its locals are promoted, and LLVM may no longer assume that it sees all their callers. So new
+//! calls are made cold. The mark says nothing about the unit's own code, and adds no import.
 //!
-//! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has a record for each function:
+//! `GLOBALVAL_SUMMARY_BLOCK` (llvm/lib/Bitcode/Writer/BitcodeWriter.cpp) has one record for each function:
 //! `FS_PERMODULE_PROFILE: [value, flags, instructions, function flags, n references, read-only ones, write-only ones, n
 //! x value, m x (callee, hotness in the lowest three bits)]`. Values count the module's variables, functions, aliases
 //! and ifuncs in this order.
@@ -31,10 +31,11 @@ const MODULE_CODE_IFUNC: u64 = 15;
 const FS_PERMODULE_PROFILE: u64 = 2;
 const FS_VERSION: u64 = 10;
 
-/// Versions of the summary whose records are laid out so (LLVM 12 to 22; `ModuleSummaryIndex::BitcodeSummaryVersion`).
+/// The versions of the summary whose records have this layout (LLVM 12 to 22;
+/// `ModuleSummaryIndex::BitcodeSummaryVersion`).
 const VERSIONS: std::ops::RangeInclusive<u64> = 9..=12;
 
-/// Operands of a function's record before its references.
+/// The number of operands before a function record's references.
 const HEAD: usize = 7;
 const REFERENCES: usize = 4;
 
@@ -42,17 +43,17 @@ const REFERENCES: usize = 4;
 const HOTNESS_BITS: u32 = 3;
 const COLD: u64 = 1;
 
-/// A bitcode file in which no call imports what its original did not.
+/// A bitcode file in which no call of an original's function imports more than the original did.
 pub struct HeldBack {
     /// The patched file, of the same size.
     pub file: Vec<u8>,
-    /// Functions that the patched unit would newly have asked for.
+    /// The number of functions that the patched unit would newly have requested.
     pub functions: usize,
 }
 
-/// Makes the patched unit's calls cold that the original does not have, or not as hot. Calls of functions that are
-/// `new` themselves stay: no unit of the original can be compiled otherwise for them. `None` when there are none, and
-/// when one of the files is not understood.
+/// Makes those calls of the patched unit cold that the original does not have, or not as hot. Calls of `new` functions
+/// stay: no unit of the original can be compiled differently because of them. Returns `None` if there are no such
+/// calls, or if a file is not understood.
 pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
     let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
     let known = theirs.ranks()?;
@@ -70,7 +71,7 @@ pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) 
     (!functions.is_empty()).then(|| HeldBack { file, functions: functions.len() })
 }
 
-/// The functions that a unit defines. `None` when the file is not understood.
+/// The functions that a unit defines. `None` if the file is not understood.
 pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
     let names = strings(bytes)?;
     let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
@@ -102,7 +103,7 @@ fn put(file: &mut [u8], field: Field) -> Option<()> {
     Some(())
 }
 
-/// Everything that a unit's functions call.
+/// All calls of a unit's functions.
 struct Calls<'d> {
     values: Vec<Value<'d>>,
     calls: Vec<Call>,
@@ -110,7 +111,7 @@ struct Calls<'d> {
 
 struct Value<'d> {
     name: &'d [u8],
-    /// It is here, so nothing is imported for a call of it.
+    /// True if the value is defined in this unit, so that a call of it imports nothing.
     defined: bool,
 }
 
@@ -121,7 +122,7 @@ struct Call {
 }
 
 impl Call {
-    /// How far it reaches; 0 imports nothing.
+    /// How far the call reaches; 0 imports nothing.
     fn rank(&self) -> u8 {
         match self.hotness.value & ((1 << HOTNESS_BITS) - 1) {
             COLD => 0,
@@ -161,7 +162,7 @@ impl<'d> Calls<'d> {
     }
 }
 
-/// The names of a file's only module, one behind the other.
+/// The names of a file's only module, concatenated.
 fn strings(bytes: &[u8]) -> Option<&[u8]> {
     let blocks = bitstream::blocks(bytes)?;
     let mut tables = blocks.iter().filter(|block| block.id == STRTAB_BLOCK);
@@ -175,8 +176,8 @@ fn strings(bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The global value that a record of the module's block stands for: `[offset and size of its name, ...]`, and for a
-/// function whether it is only a prototype. `Some(None)` for other records.
+/// The global value that a record of the module's block declares: `[offset and size of its name, ...]`, and for a
+/// function whether the record is only a prototype. `Some(None)` for other records.
 fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<Value<'d>>> {
     let defined = match record.code {
         MODULE_CODE_FUNCTION => record.operands.get(4)?.value == 0,
@@ -240,7 +241,7 @@ mod tests {
         std::fs::read(folder.join(object)).expect("bitcode")
     }
 
-    /// Symbols of a thin link of a unit with the library.
+    /// The symbols after a thin link of a unit with the library.
     fn linked(folder: &Path, version: &str, unit: &str) -> String {
         run(folder, &format!("ld.lld-{version}"), &["-r", unit, "library.o", "-o", "linked.o"]);
         run(folder, &format!("llvm-nm-{version}"), &["linked.o"])

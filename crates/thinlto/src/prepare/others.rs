@@ -1,7 +1,7 @@
-//! The units that the patch does not touch and whose native code depends on it all the same: the thin link tells them
-//! something else, or they import from a unit that the patch touches.
+//! Handles units that the patch does not touch but whose native code depends on it: the thin link tells them something
+//! else, or they import from a touched unit.
 //!
-//! Where such a unit's inliner decides otherwise than for the original, its backend runs once more with the original's
+//! If such a unit's inliner decides differently from the original, the unit's backend runs again with the original's
 //! decisions, as the backends of touched units do (attempt).
 
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ use crate::llvm::{native, remarks, replay};
 use crate::moved::Moved;
 use crate::unit::Side;
 
-/// What was found of such units.
+/// The result for the untouched units.
 pub(super) struct Others {
-    /// Those that have other native code, or native code that means something else, by name.
+    /// The units whose native code differs, or means something else, by name.
     pub(super) natives: Vec<Natives>,
-    /// Functions that would differ without the original's inlining.
+    /// The number of functions that would differ without the original's inlining.
     pub(super) spared: usize,
 }
 
@@ -33,12 +33,12 @@ struct Other<'a> {
     unit: &'a str,
     original: Backend,
     patched: Backend,
-    /// It refers to something that means something else now.
+    /// True if the unit refers to a name that denotes something else now.
     moved: bool,
 }
 
 impl Preparation<'_> {
-    /// Finds them.
+    /// Finds the untouched units whose native code depends on the patch.
     pub(super) fn others(&self, chosen: &Chosen, moved: &Moved) -> Result<Others> {
         let original_slices = self.original_slices(chosen)?;
         let touched = self.touched.units.iter().zip(&chosen.units);
@@ -82,8 +82,8 @@ impl Preparation<'_> {
         Ok(Others { natives, spared })
     }
 
-    /// Native code of units with the original's inlining, where it is nearer to the original, and how many functions
-    /// differ less.
+    /// For each unit, native code with the original's inlining if it is nearer to the original, and the number of
+    /// functions that no longer differ.
     fn with_inlining(&self, others: &[Other<'_>], chosen: &Chosen) -> Result<Vec<Option<(usize, PathBuf)>>> {
         let Some(known) = &self.attempt.examine(&chosen.differing)?.known else { return Ok(Vec::new()) };
         let view = self.view(Side::Patched, "others-replayed", |unit| unit.bitcode.clone(), chosen)?;
@@ -100,7 +100,7 @@ impl Preparation<'_> {
             let options = replay::options(&path.display().to_string());
             let scratch = self.work.join("backends/others-replayed").join(unit);
             let made = self.context.linker().backends(&view, &[unit], &options, &scratch)?;
-            // LLVM may not survive the records.
+            // LLVM may crash on the records.
             let Some(replayed) = made.and_then(|mut made| made.pop()) else { return Ok(None) };
             let plain = Differing::between(&original.object, &patched.object)?;
             let nearer = Differing::between(&original.object, &replayed.object)?;
@@ -111,12 +111,12 @@ impl Preparation<'_> {
         each(self.context.jobs, others.len(), one).into_iter().collect()
     }
 
-    /// What the backends of units that the patch does not touch gave for the original; it is kept.
+    /// The results of the original's backends for untouched units. They are kept.
     fn backends_of_originals(&self, units: &[&str]) -> Result<Vec<Backend>> {
         let unknown: Vec<&str> =
             units.iter().copied().filter(|unit| self.originals.backend(unit).is_none()).collect();
         if !unknown.is_empty() {
-            // A link of several units has all of them as kbuild made them.
+            // A link of several units has the bitcode of all of them as kbuild made it.
             let folder = self.work.join("views/untouched");
             let view = self.sides.view(self.context, Side::Original, &folder, BTreeMap::new())?;
             let scratch = self.work.join("backends/untouched");

@@ -34,7 +34,7 @@ fn a_change_that_nobody_imports_is_one_units() {
         let found = functions(&made).get("fs/a.o").cloned();
         assert_eq!(found, Some(vec!["large".to_owned()]), "{level:?}");
         assert_eq!(made.frozen, frozen, "{level:?}");
-        // Whoever imports from the unit has the same code.
+        // Units that import from this one have the same code.
         let units: Vec<&str> = made.pairs.iter().map(|pair| pair.unit.as_str()).collect();
         assert_eq!(units, ["fs/a.o"], "{level:?}");
     }
@@ -53,13 +53,13 @@ fn whoever_holds_a_copy_of_what_changes_has_other_code_too() {
 fn a_function_that_became_small_goes_on_being_called_by_other_units() {
     let large = LIBRARY.lines().find(|line| line.starts_with("int large")).expect("a line");
     let patched = LIBRARY.replace(large, "int large(int n) { return helper(n + 2); }");
-    // Left to itself the inliner copies it into `other`.
+    // Left to itself, the inliner copies `large` into `other`.
     let toy = toy();
     let found = toy.differing(&[("a", &patched)], Level::Imports);
     assert_eq!(found, wanted(&[("fs/a.o", &["large"]), ("fs/c.o", &["other"])]));
     for again in [false, true] {
         let made = toy.made(&[("a", &patched)], Level::Inlining);
-        // Its symbols are not those of the original, but no function differs.
+        // The unit's symbols differ from the original's, but no function differs.
         assert_eq!(functions(&made), wanted(&[("fs/a.o", &["large"]), ("fs/c.o", &[])]), "again: {again}");
         assert_eq!(made.spared, 1);
     }
@@ -67,7 +67,7 @@ fn a_function_that_became_small_goes_on_being_called_by_other_units() {
 
 #[test]
 fn a_unit_that_holds_a_copy_of_what_is_edited_is_not_spared() {
-    // `user` held `small`, and would hold `large` newly: the first copy keeps it in the set.
+    // `user` held `small`, and would newly hold `large`: its copy of `small` keeps it in the set.
     let user = "int small(int);
 int large(int);
 int user(int n) { return small(n) * 2 + large(n); }
@@ -87,7 +87,7 @@ int caller(int n) { return large(n) * 3; }
 fn what_is_known_of_originals_is_taken_the_second_time() {
     let (toy, patched) = (toy(), LIBRARY.replace("helper(n + 1)", "helper(n + 2)"));
     let first = toy.made(&[("a", &patched)], Level::Inlining);
-    // A compiler that is gone would be missed now.
+    // With the kept originals overwritten, a second compilation would show.
     for pair in &first.pairs {
         assert!(pair.original.starts_with(toy.path("store")));
         std::fs::write(&pair.original, "kept").expect("a file");
@@ -149,7 +149,7 @@ fn a_variable_that_one_touched_unit_renumbers_and_another_one_names_is_refused()
 
 #[test]
 fn a_unit_whose_replayed_code_is_the_originals_is_no_pair() {
-    // Debug information would tell of the import.
+    // Debug information would show the import.
     let library = LIBRARY.replace("int large", "__attribute__((nodebug)) int large");
     let large = LIBRARY.lines().find(|line| line.starts_with("int large")).expect("a line");
     let patched = library.replace(large, "int large(int n) { return sink(n + 2); }");
@@ -160,7 +160,7 @@ fn a_unit_whose_replayed_code_is_the_originals_is_no_pair() {
     assert_eq!((units, made.spared), (vec!["fs/a.o"], 1));
 }
 
-/// A case of `kernel-fixtures/lto`: its units before and after the patch, what changes at the highest level, and the
+/// A case of `kernel-fixtures/lto`: the units before and after the patch, the changes at the highest level, and the
 /// import limit.
 struct Case {
     name: String,
@@ -171,7 +171,7 @@ struct Case {
 }
 
 impl Case {
-    /// `None` for a case with headers.
+    /// Reads a case; `None` for a case with headers.
     fn read(path: &std::path::Path) -> Option<Case> {
         let text = std::fs::read_to_string(path).expect("a case");
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();

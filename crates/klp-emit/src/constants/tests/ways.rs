@@ -1,21 +1,21 @@
-//! Every way that an address can go through the instructions of a function.
+//! All ways that an address can take through the instructions of a function.
 
 use super::*;
 use crate::fixture::X86_64;
 
-/// The table's address in a register that the compiler did not choose for it.
+/// Holds the table's address in a register that the compiler did not choose for it.
 const HELD: &str = "const int *p = table; asm volatile(\"\" : \"+a\"(p));";
 
 #[test]
 fn each_way_of_an_instruction_is_followed() {
     let cases = [
-        // Nothing leads there, as far as klpx sees.
+        // No way that klpx sees leads there.
         (
             "int f(int n) { return table[n & 3]; }
              asm(\".pushsection .text.g,\\\"ax\\\"\\n.type g,@function\\ng: ret\\nmov $table,%rax\\nmov %rax,(%rdi)\\n.size g,.-g\\n.popsection\");".to_owned(),
             "does not see how g+",
         ),
-        // What follows a fault begins with what was there before.
+        // The code after a fault begins with the state before the instruction.
         (
             format!(
                 "int f(int n, const int **o) {{ {HELD} asm volatile(\"1: mov (%1),%0\\njmp 3f\\n2: mov %0,(%1)\\n3:\\n\"
@@ -25,7 +25,7 @@ fn each_way_of_an_instruction_is_followed() {
             "may store its address",
         ),
         ("int f(int n) { long d; asm volatile(\"movabs $table - .,%0\" : \"=r\"(d)); return table[n & 3] + d; }".to_owned(), "in another way"),
-        // Code without a name that comes back.
+        // Code without a name that returns.
         (
             format!(
                 "int f(struct object *o) {{ {HELD} asm goto(\"jmp 6f\\n.pushsection .altinstr_aux,\\\"ax\\\"\\n6: testb $1,%%al\\njnz %l[yes]\\n\"
@@ -38,7 +38,7 @@ fn each_way_of_an_instruction_is_followed() {
             "static __attribute__((noipa)) int g(const int *p, int n) { return out(p[n]) + 1; } int f(int n) { return g(table, n); }".to_owned(),
             "to g, which may keep it",
         ),
-        // A jump table whose places are distances, and one whose places are addresses.
+        // A jump table of distances, and one of addresses.
         (
             format!(
                 "int f(struct object *o) {{ {HELD} asm goto(\"lea 7f(%%rip),%%rcx\\nmovslq (%%rcx),%%rdx\\nadd %%rcx,%%rdx\\njmp *%%rdx\\n\"
@@ -63,9 +63,9 @@ fn each_way_of_an_instruction_is_followed() {
              return 0; yes: o->table = p; return 1; }".to_owned(),
             "may store its address",
         ),
-        // A callee of which nothing is known may take any register.
+        // An unknown callee may take any register.
         ("int f(int (*g)(int)) { const int *p = table; asm volatile(\"\" : : \"a\"(p)); return g(1) + 1; }".to_owned(), "a function that a pointer names"),
-        // An alternative that uses it, and one without which a jump is none.
+        // An alternative that uses the address, and one that removes a jump.
         (
             format!(
                 "int f(int n, const int **o) {{ {HELD} asm volatile(\"1: nop\\nnop\\nnop\\n2:\\n.pushsection .altinstructions,\\\"a\\\"\\n.long 1b - .,3f - .\\n\"
@@ -82,7 +82,7 @@ fn each_way_of_an_instruction_is_followed() {
             ),
             "may store its address",
         ),
-        // Half of a register that is written leaves the rest.
+        // A write to half of a register leaves the rest.
         (
             format!("int f(int n, const int **o) {{ {HELD} asm volatile(\"mov $5,%%al\\nmov %0,(%1)\" : \"+a\"(p) : \"r\"(o) : \"memory\"); return n; }}"),
             "may store its address",
@@ -138,7 +138,7 @@ fn a_return_thunk_is_a_return() {
     assert_eq!(builds("return table;").codes("vmlinux", &kernel), ["klpx::changed-data"]);
 }
 
-/// The kernel runs another unit's function of the name.
+/// The kernel runs another unit's function of this name.
 #[test]
 fn a_weak_function_that_gave_way_uses_nothing() {
     let text = |last: &str| {

@@ -1,4 +1,5 @@
-//! Functions that are too hot for a call: a list of names, or a profile as `perf report --stdio` prints it.
+//! Functions that are called too often to stay out of line: a list of names, or a profile in the form of `perf report
+//! --stdio`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -6,14 +7,14 @@ use std::path::{Path, PathBuf};
 use klpx_build_driver::language::Identifier;
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 
-/// Hot functions by name.
+/// The names of hot functions.
 #[derive(Default)]
 pub(super) struct Hot {
     names: HashSet<String>,
 }
 
 impl Hot {
-    /// Reads files.
+    /// Reads lists and profiles.
     pub(super) fn read(files: &[PathBuf]) -> Result<Hot> {
         let mut hot = Hot::default();
         for path in files {
@@ -27,18 +28,19 @@ impl Hot {
         Ok(hot)
     }
 
-    /// True when a function is hot.
+    /// Returns true if a function is hot.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.contains(name)
     }
 }
 
-/// A line that is neither a name nor of a profile.
+/// The error for a line that is neither a name nor a line of a profile.
 #[derive(Debug, PartialEq, Eq)]
 struct NoProfile;
 
-/// The function that a line names, without what the compiler put behind its name. A line of a profile has its share first,
-/// and the function behind `[k]`, or last. One of user space (`[.]`) or without a name means no function of the kernel.
+/// The function that a line names, without the compiler's suffixes. A profile's line begins with a percentage and has
+/// the function after `[k]`, or as its last word. Lines of user space (`[.]`) and lines without a name give no function
+/// of the kernel.
 fn function(line: &str) -> std::result::Result<Option<&str>, NoProfile> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {

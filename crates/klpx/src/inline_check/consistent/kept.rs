@@ -1,15 +1,15 @@
-//! What runs leave in the folder for lists and read there again: the choices, and the figures of each build.
+//! Files in the folder for lists that a run writes and the next run reads: the choices, and the figures of each build.
 
 use std::path::Path;
 
 use klpx_diagnosis::{Class, Diagnosis, Place, Result};
 use klpx_inline_check::consistent::Lists;
 
-/// What was chosen, in the folder for lists.
+/// The file with the choices, in the folder for lists.
 const FUNCTIONS: &str = "functions.tsv";
-/// The builds that were read, in the folder for lists.
+/// The file with the figures of all builds, in the folder for lists.
 const BUILDS: &str = "builds.tsv";
-/// The first line of that file.
+/// The first line of `BUILDS`.
 const HEADING: &str = "out of line\thalf-inlined\tinlined copies\tbytes of code";
 
 /// The figures of one build.
@@ -21,14 +21,14 @@ pub(super) struct Build {
     pub(super) code: u64,
 }
 
-/// Choices and builds of all runs so far.
+/// The choices and builds of all runs so far.
 pub(super) struct Kept {
     pub(super) lists: Lists,
     pub(super) builds: Vec<Build>,
 }
 
 impl Kept {
-    /// Reads what earlier runs left; nothing where there were none.
+    /// Reads the files of earlier runs; empty if there are none.
     pub(super) fn read(dir: &Path) -> Result<Kept> {
         let path = dir.join(FUNCTIONS);
         let lists = match read(&path)? {
@@ -42,7 +42,7 @@ impl Kept {
         Ok(Kept { lists, builds })
     }
 
-    /// The number of a build, from 1: that of an earlier one when it is the same.
+    /// The number of a build, from 1. A build with the figures of an earlier one has that one's number.
     pub(super) fn number(&mut self, this: Build) -> usize {
         let at = self.builds.iter().position(|build| *build == this).unwrap_or_else(|| {
             self.builds.push(this);
@@ -51,7 +51,7 @@ impl Kept {
         at + 1
     }
 
-    /// Leaves it for the next run.
+    /// Writes the files for the next run.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
         let row = |b: &Build| format!("{}\t{}\t{}\t{}\n", b.out_of_line, b.half_inlined, b.inlined, b.code);
         let builds = std::iter::once(format!("{HEADING}\n")).chain(self.builds.iter().map(row)).collect();
@@ -77,7 +77,7 @@ fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// A list of an earlier run names what no list can have.
+/// The failure for an earlier run's list with a name that no list can contain.
 pub(super) fn bad_name(name: &str) -> Diagnosis {
     Diagnosis::new("klpx::bad-list", Class::Input, format!("{name:?} is no name of a function"))
         .place(Place::file(FUNCTIONS, None))

@@ -1,5 +1,5 @@
-//! `klpx inline-check --consistent`: lists for a kernel without half-inlined functions, and how far the builds have
-//! come.
+//! `klpx inline-check --consistent`: makes lists for a kernel without half-inlined functions, and shows how far the
+//! builds have come.
 
 mod hot;
 mod kept;
@@ -24,7 +24,7 @@ use hot::Hot;
 use kept::{Build, Kept};
 use source::{Declarations, Units};
 
-/// A file that is linked by itself: the kernel, or a module. A function is half-inlined within one.
+/// A file that is linked by itself: the kernel, or a module. Functions are half-inlined within one image.
 struct Image {
     surveyed: Surveyed,
     guarded: Guarded,
@@ -39,46 +39,46 @@ impl Image {
     }
 }
 
-/// What a run found and did.
+/// The results of a run.
 struct Outcome<'a> {
     project: &'a Consistent,
     images: &'a [Image],
     plan: &'a Plan,
     kept: &'a Kept,
-    /// Which of the kept builds this is, from 1.
+    /// The number of this build among the kept ones, from 1.
     build: usize,
-    /// Units whose list changed.
+    /// The number of units whose list changed.
     changed: usize,
-    /// Modules of the build tree that were not made.
+    /// The number of modules that the build tree lists but that were not built.
     missing: usize,
-    /// Functions that stay half-inlined for a reason of their own, and the reason.
+    /// Functions that stay half-inlined for a known reason, with the reason.
     explained: Vec<(&'a Half, String)>,
-    /// Functions whose list was in effect, without a reason that klpx knows.
+    /// Functions that stay half-inlined although their list was in effect, without a known reason.
     unexplained: Vec<&'a Half>,
     not_wanted: usize,
     over_budget: usize,
 }
 
-/// What is to be done about all images together, besides the lists.
+/// The plan for all images together, besides the lists.
 struct Plan {
-    /// Half-inlined functions that have a choice now which was not in effect in this build.
+    /// The number of half-inlined functions with a choice that was not yet in effect in this build.
     chosen: usize,
-    /// Functions that lost their choice, because they are hot.
+    /// The number of functions that lost their choice because they are hot.
     freed: usize,
-    /// Half-inlined functions that stay so.
+    /// Half-inlined functions that stay half-inlined, with the reason.
     left: Vec<(Half, Left)>,
-    /// Bytes of code that the choices add, by their estimate.
+    /// The estimate of the bytes of code that the choices add.
     estimate: i64,
 }
 
 /// A half-inlined function.
 struct Half {
     key: Key,
-    /// The module that it is half-inlined in, by its path in the build tree; `None` for the kernel.
+    /// The module in which the function is half-inlined, as a path in the build tree; `None` for the kernel.
     module: Option<String>,
 }
 
-/// Runs the command; what it prints.
+/// Runs the command and returns its output.
 pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let wanted = &args.consistent;
     let build_dir = wanted.build_dir.clone().unwrap_or_default();
@@ -91,7 +91,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     })?;
     let only = Only::read(&wanted.only)?;
     let hot = Hot::read(&wanted.hot)?;
-    // A file that is named stands for all that was built.
+    // If the user names a file, only this file is read.
     let modules = if args.file.is_none() { project.modules()? } else { Vec::new() };
     let (modules, missing): (Vec<PathBuf>, Vec<PathBuf>) =
         modules.into_iter().partition(|module| module.is_file());
@@ -114,7 +114,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
             unit: &|file| known.of(file),
             file: &|file| project.file(&survey.root, file),
             named: &|key| Identifier::new(&key.function).is_some() && !key.file.contains(char::is_control),
-            // What macros force shows in the compiler wrapper.
+            // An `always_inline` or `flatten` that comes from a macro shows only in the compiler wrapper.
             forced: &|key| declarations.says(key, "always_inline"),
             flattens: &|key| declarations.says(key, "flatten"),
         };
@@ -151,7 +151,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     if args.json { output::json(&outcome, &next) } else { Ok(output::text(&outcome, &next)) }
 }
 
-/// The lists in the build driver's words.
+/// Translates the lists into the build driver's types.
 fn inlining(
     lists: &Lists,
     units: impl IntoIterator<Item = String>,
@@ -173,7 +173,7 @@ fn inlining(
     all.map(unit).collect()
 }
 
-/// The figures of all images together.
+/// The sums over all images.
 fn figures(images: &[Image]) -> Build {
     let mut sum = Build::default();
     for Image { surveyed, .. } in images {
@@ -186,7 +186,7 @@ fn figures(images: &[Image]) -> Build {
     sum
 }
 
-/// Says of each function that stays half-inlined why it does.
+/// Explains why each remaining function stays half-inlined.
 fn explain(outcome: &mut Outcome<'_>) {
     let (project, plan, lists) = (outcome.project, outcome.plan, &outcome.kept.lists);
     for (half, left) in &plan.left {

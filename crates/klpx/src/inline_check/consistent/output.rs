@@ -1,5 +1,5 @@
-//! What a person or a machine reads of a run: the builds so far, the lists, what is left and why, and what to type
-//! next.
+//! The output of a run, for people and for machines: the builds so far, the lists, the remaining functions and the
+//! reasons, and the next commands.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::render::{self, count, plural};
 use crate::report::to_text;
 
 impl Outcome<'_> {
-    /// True when another build would be the same.
+    /// Returns true if another build would be the same.
     fn done(&self) -> bool {
         self.plan.chosen == 0 && self.plan.freed == 0
     }
 
-    /// The commands for the next build, and the look at it.
+    /// The commands for the next build and for checking it.
     fn commands(&self, next: &Path) -> Vec<String> {
         let mut commands = self.project.commands(next);
         commands.push(format!(
@@ -105,7 +105,7 @@ fn never_inlined(lists: &Lists) -> usize {
     lists.count(Choice::OutOfLine) + lists.count(Choice::Opaque)
 }
 
-/// A row for each build, with a heading.
+/// The table's heading and one row for each build.
 fn progress(outcome: &Outcome<'_>) -> Vec<Vec<String>> {
     let heading = ["build", "out of line", "half-inlined", "inlined copies", "bytes of code", "change"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -120,7 +120,7 @@ fn progress(outcome: &Outcome<'_>) -> Vec<Vec<String>> {
     rows
 }
 
-/// By how much a size differs from another, in percent.
+/// The change of a size, in percent.
 fn change(from: u64, to: u64) -> String {
     match from {
         0 => String::new(),

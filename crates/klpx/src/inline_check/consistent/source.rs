@@ -1,5 +1,4 @@
-//! What the debug information's names mean in the source: units that are compiled from a file, and declarations as they
-//! stand there.
+//! Finds debug information's names in the source: the units that are compiled from a file, and the declarations in it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,7 +7,7 @@ use std::path::Path;
 use klpx_build_driver::consistent::Consistent;
 use klpx_inline_check::consistent::Key;
 
-/// Units by the names that the debug information has for them. Each is looked for on disk once.
+/// Units by their names in the debug information. Each is looked up on disk once.
 pub(super) struct Units<'a> {
     project: &'a Consistent,
     root: &'a str,
@@ -16,12 +15,12 @@ pub(super) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// `root` is the folder that the debug information names files from.
+    /// `root` is the folder to which the debug information's file names are relative.
     pub(super) fn new(project: &'a Consistent, root: &'a str) -> Units<'a> {
         Units { project, root, known: RefCell::default() }
     }
 
-    /// `None` for what is compiled from no file of the source.
+    /// The unit of a file; `None` if it is not compiled from a file of the source.
     pub(super) fn of(&self, file: &str) -> Option<String> {
         if let Some(unit) = self.known.borrow().get(file) {
             return unit.clone();
@@ -32,7 +31,7 @@ impl<'a> Units<'a> {
     }
 }
 
-/// Declarations as they stand in the source. Each file is read once.
+/// Declarations in the source text. Each file is read once.
 pub(super) struct Declarations<'a> {
     source: &'a Path,
     files: RefCell<HashMap<String, Vec<String>>>,
@@ -43,9 +42,9 @@ impl<'a> Declarations<'a> {
         Declarations { source, files: RefCell::default() }
     }
 
-    /// True when a declaration has a word such as `always_inline`, with underscores around it or not: on its line, or
-    /// on those before it that belong to it. The function's own name is none. What a macro makes of a function is not
-    /// seen here.
+    /// Returns true if a declaration contains a word such as `always_inline`, with or without underscores around it, on
+    /// its own line or on the lines before that belong to it. The function's own name does not count. Macros are not
+    /// expanded here.
     pub(super) fn says(&self, key: &Key, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {

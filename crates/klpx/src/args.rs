@@ -40,24 +40,25 @@ Exit codes:
    15  a livepatch is not loaded since the machine went down while it was";
 
 const INLINE_CHECK: &str = "\
-A function that is inlined at some call sites and exists out of line too misleads who traces it:
-ftrace, a kprobe and BPF see only the calls of the out-of-line copy. Who patches it must replace
-every function that holds an inlined copy.
+If the compiler inlines a function at some call sites and also keeps an out-of-line copy, anyone
+tracing the function is misled: ftrace, kprobes and BPF see only the calls of the out-of-line copy.
+A patch of the function must replace every function that holds an inlined copy.
 
 What is counted:
-  function        a name that is declared at one line of one file; a header's function is one,
-                  however many units compiled it; assembly has none
-  out-of-line     a copy of it that has an address of its own, a clone (f.constprop.0, f.part.0)
-                  included
-  inlined copy    a call of it that was inlined, at any depth, into an out-of-line copy: its holder
-  call site       a place in the source that inlined copies came from; one may give several
-  half-inlined    with an out-of-line copy and an inlined one, anywhere in the file
-  across files    inlined into a unit that does not define the function, as only LTO does it
+  function        a name that is declared at one line of one file; a header's function counts once,
+                  however many units compile it; assembly has none
+  out-of-line     a copy of the function with an address of its own; clones count too
+                  (f.constprop.0, f.part.0)
+  inlined copy    a call of the function that was inlined, at any depth, into an out-of-line copy,
+                  the holder
+  call site       a place in the source from which inlined copies come; one place can give several
+  half-inlined    with an out-of-line copy and an inlined copy, anywhere in the file
+  across files    inlined into a unit that does not define the function; only LTO does this
 
 What debug information can't tell:
-  always_inline   looks like what the compiler chose to inline; functions that are only inlined
-                  are counted apart
-  lost copies     an inlined copy of which no instruction is left mostly has no entry, and is not
+  always_inline   looks like a choice of the compiler; functions that are only inlined are counted
+                  apart
+  lost copies     an inlined copy of which no instruction is left usually has no entry, and is not
                   counted
 
 What a tracing user types:
@@ -68,26 +69,28 @@ What a livepatch author types:
 A kernel in which a probe sees every call:
     klpx inline-check --consistent -b BUILD --output DIR
         reads BUILD/vmlinux and the modules that were built there, makes lists, and says what to type
-        for a build with them in DIR/build
+        for a build with the lists in DIR/build
     klpx inline-check --consistent -b DIR/build --output DIR
-        reads those; again after each build, until nothing is left to do (mostly two or three)
+        reads the new build; run this after each build until nothing is left to do (usually two or
+        three builds)
 
-  Each function is then inlined nowhere, or everywhere when it is a header's and that is less code.
-  The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and gives each unit
-  its list. Clang takes it as arguments for LLVM, and it stays in the bitcode of LTO; for GCC it is
-  declarations behind the unit's text. A unit whose list changed is compiled again.
-  DIR/functions.tsv has every choice. Keep DIR with the build tree: klpx build compiles a livepatch
-  for such a kernel with the same lists.
+  Each function is then inlined nowhere. A header's function is inlined everywhere instead if that
+  takes less code. The source is not changed: DIR/cc stands in for the compiler (make CC=DIR/cc) and
+  gives each unit its list. For Clang the list becomes arguments for LLVM, and stays in the bitcode
+  of LTO. For GCC the list becomes declarations behind the unit's text. A unit is compiled again if
+  its list changed. DIR/functions.tsv has every choice. Keep DIR with the build tree: klpx build
+  compiles a livepatch for such a kernel with the same lists.
 
-  What stays half-inlined is listed with the reason: always_inline functions that are also called
-  through a pointer, what is inlined into code that may call nothing traced (.noinstr.text), and with
-  Clang what is inlined into functions that say flatten.
+  Functions that stay half-inlined are listed with the reason: always_inline functions that are also
+  called through a pointer, functions that are inlined into code that may call nothing traced
+  (.noinstr.text), and with Clang functions that are inlined into functions marked flatten.
 
-  --only keeps it to the functions that you trace. --hot leaves those out that are called too often:
-  a profile of a kernel that is built with lists names them, since what is inlined has no name there
-  (perf report --stdio -g none --percent-limit 1). Give --hot at every look. --budget takes those with the most inlined call
-  sites for a byte of code first. An estimate takes an inlined copy as its bytes and a call as 10:
-  good for an order of magnitude, and silent about speed. What a build really has is shown after it.";
+  --only restricts the lists to functions that you trace. --hot leaves out functions that are called
+  too often. A profile of a kernel that was built with lists names them, because an inlined function
+  has no name in a profile (perf report --stdio -g none --percent-limit 1). Give --hot in every run.
+  --budget takes the functions with the most inlined call sites for a byte of code first. The
+  estimate counts an inlined copy as its bytes and a call as 10 bytes. It is good for an order of
+  magnitude, and says nothing about speed. After each build klpx shows the real size.";
 
 const DOCTOR: &str = "\
 Nothing is installed, and nothing is downloaded without --fetch. Exit code 0: everything is there
@@ -109,29 +112,29 @@ SOURCE_DATE_EPOCH, or else that of the newest module.";
 pub(crate) enum Command {
     /// Build a livepatch module from patches to a kernel's source
     ///
-    /// Building runs what the makefiles and scripts of the kernel's source say, and what a patch adds to them, as the
-    /// user who runs klpx. Give it sources and patches that you would build yourself.
+    /// klpx runs the commands in the makefiles and scripts of the kernel's source, and those that a patch adds, with the
+    /// rights of the user who runs klpx. Use only sources and patches that you would build yourself.
     Build(Box<Build>),
-    /// Say what klpx finds of a kernel on this machine, what is missing, and how to get it
+    /// Say which parts of a kernel are on this machine, which are missing, and how to get them
     #[command(after_long_help = DOCTOR)]
     Doctor(Doctor),
     /// Compare two builds of an object: which functions differ, and why
     Diff(Diff),
-    /// Show what a livepatch module holds: objects, functions, symbols, livepatch relocations
+    /// Show the contents of a livepatch module: objects, functions, symbols, livepatch relocations
     Inspect(Inspect),
-    /// Try a livepatch module in a guest of the kernel that it is for
+    /// Try a livepatch module in a guest of its kernel
     Test(Test),
-    /// Put a detached signature behind a module
+    /// Append a detached signature to a module
     Sign(Sign),
     /// Make packages for hosts from livepatch modules, one for each kernel
     #[command(after_long_help = PACKAGE, disable_version_flag = true)]
     Package(Package),
-    /// What the program klpx-host does on hosts without the rest of klpx
+    /// The commands of klpx-host, the program for hosts without klpx
     #[command(flatten)]
     Host(klpx_host::Command),
     /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
     Normalize(Normalize),
-    /// Show which functions are inlined at some call sites and exist out of line too
+    /// Show which functions are inlined at some call sites and also have an out-of-line copy
     #[command(after_long_help = INLINE_CHECK)]
     InlineCheck(InlineCheck),
     /// List or prune what klpx keeps for the next run
@@ -142,7 +145,7 @@ pub(crate) enum Command {
         /// Which one; default: a list of all
         name: Option<Schema>,
     },
-    /// Say what a code means, why klpx refuses, and what to do; without a code, list all codes
+    /// Explain a code: its meaning, why klpx refuses, and what to do; without a code, list all codes
     Explain {
         /// The code of a refusal or note, with or without klpx::
         code: Option<String>,
@@ -234,15 +237,15 @@ pub(crate) struct Build {
     /// Prefix of the cross tools; default: as .config was made
     #[arg(long, value_name = "PREFIX")]
     pub(crate) cross_compile: Option<String>,
-    /// A variable that the kernel's make was given, such as KCFLAGS=-march=x86-64-v3; files that it names belong to the
-    /// kernel; may be repeated
+    /// A variable of make with which the kernel was built, such as KCFLAGS=-march=x86-64-v3; files that the value names
+    /// belong to the kernel; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) make: Vec<String>,
     /// Folder that klpx inline-check --consistent wrote, when the kernel was built with it; default: as the build tree
     /// records
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) consistent: Option<PathBuf>,
-    /// How far the patched build may be brought nearer to the original
+    /// Which decisions of the original the patched build keeps where they are still valid
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
     pub(crate) stabilise: Level,
     /// How progress is shown on standard error
@@ -281,13 +284,13 @@ pub(crate) struct Which {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    /// The patched source as the compiler takes it; promoted locals keep their names (ThinLTO)
+    /// The names of promoted locals (ThinLTO)
     Off,
-    /// Units that import only what is the same to the letter are left alone (ThinLTO)
+    /// The code of units that import only functions that are the same to the letter (ThinLTO)
     Names,
-    /// Touched units import nothing that they did not import in the original (ThinLTO)
+    /// The imports of touched units: no new ones (ThinLTO)
     Imports,
-    /// The inliner decides as for the original where that is still valid (ThinLTO; Clang without LTO)
+    /// The inliner's decisions about functions that are the same in both sources (ThinLTO; Clang without LTO)
     Inlining,
 }
 
@@ -539,7 +542,7 @@ pub(crate) struct InlineCheck {
     #[arg(required_unless_present_any = ["compare", "consistent"], conflicts_with = "compare",
         value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Show one function: its copies, who holds inlined ones, what tracing it misses and what patching it needs
+    /// Show one function: its copies, the holders of inlined copies, calls that a probe misses, functions to replace
     #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "csv", "html", "compare"])]
     pub(crate) function: Option<String>,
     /// List half-inlined functions, the ones with most inlined call sites first
@@ -581,11 +584,11 @@ pub(crate) struct Consistent {
     /// Only these functions: a name, a pattern with * and ?, or a file with one of these on each line; may be repeated
     #[arg(long, value_name = "PATTERN|FILE", requires = "consistent")]
     pub(crate) only: Vec<String>,
-    /// Functions that stay as the compiler chooses, because a call of them costs too much: a file with one name on each line,
-    /// or what perf report --stdio -g none prints; may be repeated
+    /// Functions that are left to the compiler, because a call costs too much: a file with one name on each line, or the
+    /// output of perf report --stdio -g none; may be repeated
     #[arg(long, value_name = "PROFILE|LIST", requires = "consistent", value_hint = ValueHint::FilePath)]
     pub(crate) hot: Vec<PathBuf>,
-    /// Bytes of code that all choices together may add by their estimate; what saves code is always taken
+    /// Bytes of code that all choices together may add by their estimate; a choice that saves code is always taken
     #[arg(long, value_name = "BYTES", requires = "consistent")]
     pub(crate) budget: Option<u64>,
     /// Kernel source tree; default: what the build tree was made from
@@ -615,7 +618,7 @@ pub(crate) enum Cache {
         /// Instead, remove those used longest ago until so many GB are free
         #[arg(long, value_name = "GB", conflicts_with = "days")]
         free: Option<u32>,
-        /// Instead, remove the kernels whose key, as klpx cache list shows it, begins so
+        /// Instead, remove the kernels whose key begins with this text; klpx cache list shows the keys
         #[arg(long, value_name = "KEY", conflicts_with_all = ["days", "free"])]
         key: Option<String>,
         #[command(flatten)]

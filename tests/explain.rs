@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use klpx_test_tools::sources;
+
 /// The top of the workspace.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -18,35 +20,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// The files below a folder whose names end so.
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => found.extend(files(&path, end)),
-            false if path.to_string_lossy().ends_with(end) => found.push(path),
-            false => {}
-        }
-    }
-    found
-}
-
-/// The part of a source that is not for tests, and the modules that it declares for tests.
-fn without_tests(source: &str) -> (&str, Vec<&str>) {
-    let mut end = source.len();
-    let mut modules = Vec::new();
-    for (at, attribute) in source.match_indices("#[cfg(test)]\n") {
-        let line = source[at + attribute.len()..].lines().next().unwrap_or_default();
-        let Some((_, module)) = line.split_once("mod ") else { continue };
-        match module.split_once(';') {
-            Some((name, _)) => modules.push(name),
-            None => end = end.min(at),
-        }
-    }
-    (&source[..end], modules)
-}
-
 /// The codes that a text has: as literals, or in the brackets of a message.
 fn codes(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("klpx::").filter_map(|(at, prefix)| {
@@ -58,26 +31,10 @@ fn codes(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The codes of all crates, each with a file that makes it.
-fn made() -> BTreeMap<String, PathBuf> {
-    let crates =
-        fs::read_dir(root().join("crates")).expect("crates").map(|entry| entry.expect("a crate").path());
-    let paths: Vec<PathBuf> = crates.flat_map(|path| files(&path.join("src"), ".rs")).collect();
-    let sources: Vec<(&PathBuf, String)> =
-        paths.iter().map(|path| (path, fs::read_to_string(path).expect("a source"))).collect();
-    let mut for_tests = BTreeSet::new();
-    for (path, source) in &sources {
-        let is_root =
-            matches!(path.file_name().and_then(|name| name.to_str()), Some("mod.rs" | "lib.rs" | "main.rs"));
-        let folder = if is_root { path.with_file_name("") } else { path.with_extension("") };
-        for module in without_tests(source).1 {
-            for_tests.extend([folder.join(module), folder.join(format!("{module}.rs"))]);
-        }
-    }
+fn made() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for (path, source) in &sources {
-        if path.ancestors().all(|part| !for_tests.contains(part)) {
-            found.extend(codes(without_tests(source).0).map(|name| (name.to_owned(), (*path).clone())));
-        }
+    for (path, source) in sources::of_crates(&root()) {
+        found.extend(codes(&source).map(|name| (name.to_owned(), path.clone())));
     }
     found
 }
@@ -87,7 +44,7 @@ fn each_code_has_one_section_and_each_section_a_code() {
     let made = made();
     assert!(made.len() > 150, "the codes are found: {}", made.len());
     let mut sections: BTreeMap<String, usize> = BTreeMap::new();
-    for page in files(&root().join("docs/refusals"), ".md") {
+    for page in sources::files(&root().join("docs/refusals"), ".md") {
         let page = fs::read_to_string(&page).expect("a page");
         for name in page.lines().filter_map(|line| line.strip_prefix("## klpx::")) {
             *sections.entry(name.to_owned()).or_default() += 1;

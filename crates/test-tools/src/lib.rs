@@ -3,6 +3,8 @@
 
 #![allow(clippy::panic, reason = "a test that lacks a program fails")]
 
+pub mod sources;
+
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};

@@ -133,18 +133,11 @@ mod tests {
     use klpx_test_tools::command;
 
     use super::*;
+    use crate::testing::WORK;
     use crate::unit::write_overlay;
 
-    /// A large static function with one caller, and an edited function with a holder of its copy.
-    const ORIGINAL: &str = "extern int sink(int);
-static int work(int n) {
-    int sum = 0;
-#define STEP(k) if (sink(n + k)) sum += sink(sum * k) + sink(n ^ k);
-#define STEPS(k) STEP(k) STEP(k + 1) STEP(k + 2) STEP(k + 3) STEP(k + 4)
-    STEPS(1) STEPS(6) STEPS(11) STEPS(16) STEPS(21) STEPS(26)
-    return sum;
-}
-int entry(int n) {
+    /// The only caller of [`WORK`], and a function with a holder of its copy.
+    const CALLERS: &str = "int entry(int n) {
     if (n > 1000)
         return -1;
     return work(n);
@@ -152,6 +145,10 @@ int entry(int n) {
 int leaf(int n) { return n * 3; }
 int holder(int n) { return sink(leaf(n)); }
 ";
+
+    fn original() -> String {
+        format!("{WORK}{CALLERS}")
+    }
 
     /// Makes the call of `work` unlikely.
     fn unlikely(text: &str) -> String {
@@ -178,7 +175,7 @@ int holder(int n) { return sink(leaf(n)); }
         fn new(patched: &str) -> Folder {
             let root = tempfile::tempdir().expect("a folder");
             let path = |name: &str| root.path().join(name);
-            for (name, text) in [("a.c", ORIGINAL), ("new.c", patched)] {
+            for (name, text) in [("a.c", &*original()), ("new.c", patched)] {
                 std::fs::write(path(name), text).expect("a file");
             }
             write_overlay(&path("patched.yaml"), &[(path("a.c"), path("new.c"))]).expect("an overlay");
@@ -233,7 +230,7 @@ int holder(int n) { return sink(leaf(n)); }
 
     #[test]
     fn a_flip_is_undone() {
-        let folder = Folder::new(&unlikely(ORIGINAL));
+        let folder = Folder::new(&unlikely(&original()));
         let (object, outcome) = folder.with_inlining(AS_IT_IS, Replay::Usual).expect("a flip");
         assert_eq!((outcome.plain, outcome.taken, outcome.given_up), (2, 1, None));
         let original = folder.root.path().join("original.o");
@@ -244,13 +241,17 @@ int holder(int n) { return sink(leaf(n)); }
     #[test]
     fn without_a_flip_nothing_is_done() {
         for (from, to) in [("return -1", "return -2"), ("n * 3", "n * 5")] {
-            assert_eq!(Folder::new(&ORIGINAL.replace(from, to)).told(AS_IT_IS, Replay::Usual), None, "{to}");
+            assert_eq!(
+                Folder::new(&original().replace(from, to)).told(AS_IT_IS, Replay::Usual),
+                None,
+                "{to}"
+            );
         }
     }
 
     #[test]
     fn a_unit_that_does_not_come_out_the_same_again_is_left_alone() {
-        let folder = Folder::new(&unlikely(ORIGINAL));
+        let folder = Folder::new(&unlikely(&original()));
         for words in [["-gdwarf-4", "-Wall"], ["-Wall", "-gdwarf-4"]] {
             let (plain, taken, why) = folder.told(words, Replay::Usual).expect("an attempt");
             assert_eq!((plain, taken), (2, 2));
@@ -260,7 +261,7 @@ int holder(int n) { return sink(leaf(n)); }
 
     #[test]
     fn a_compiler_that_fails_or_passes_over_the_edit_is_not_followed() {
-        let folder = Folder::new(&unlikely(ORIGINAL).replace("n * 3", "n * 5"));
+        let folder = Folder::new(&unlikely(&original()).replace("n * 3", "n * 5"));
         let told = |replay| folder.told(AS_IT_IS, replay).expect("an attempt");
         assert_eq!(told(Replay::Usual), (4, 3, String::new()), "work is spared");
         let (plain, taken, why) = told(Replay::Fails);

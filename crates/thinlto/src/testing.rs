@@ -19,6 +19,17 @@ use crate::sides::Sides;
 use crate::unit::{Compiler, Overlays, Unit, write_overlay};
 use crate::{Context, Level};
 
+/// A static function so large that only its single likely caller inlines it.
+pub(crate) const WORK: &str = "extern int sink(int);
+static int work(int n) {
+    int sum = 0;
+#define STEP(k) if (sink(n + k)) sum += sink(sum * k) + sink(n ^ k);
+#define STEPS(k) STEP(k) STEP(k + 1) STEP(k + 2) STEP(k + 3) STEP(k + 4)
+    STEPS(1) STEPS(6) STEPS(11) STEPS(16) STEPS(21) STEPS(26)
+    return sum;
+}
+";
+
 pub(crate) struct Toy {
     root: tempfile::TempDir,
     runner: Runner,

@@ -4,18 +4,7 @@ use super::*;
 use crate::llvm::ir::Identity;
 use crate::originals::Functions;
 use crate::sameness::Sameness;
-use crate::testing::{Toy, functions};
-
-/// A static function so large that only its single likely caller inlines it.
-const WORK: &str = "extern int sink(int);
-static int work(int n) {
-    int sum = 0;
-#define STEP(k) if (sink(n + k)) sum += sink(sum * k) + sink(n ^ k);
-#define STEPS(k) STEP(k) STEP(k + 1) STEP(k + 2) STEP(k + 3) STEP(k + 4)
-    STEPS(1) STEPS(6) STEPS(11) STEPS(16) STEPS(21) STEPS(26)
-    return sum;
-}
-";
+use crate::testing::{Toy, WORK, functions};
 
 /// A patch that makes the place of the only call unlikely.
 fn flip() -> (String, String) {

@@ -142,7 +142,8 @@ impl<'d> Comparer<'_, 'd> {
     /// Compares branches to other items of the section that the assembler resolved. The bytes of a branch hold only a
     /// distance.
     fn direct_branches(&self, theirs: &Direct<'_>, ours: &Direct<'_>) -> Option<Reason> {
-        let place = |direct: &Direct<'_>, branch: &DirectBranch| branch.at as i64 - direct.span.base as i64;
+        let place =
+            |direct: &Direct<'_>, branch: &DirectBranch| branch.at.wrapping_sub(direct.span.base) as i64;
         let mut pairs = theirs.branches.iter().zip(ours.branches);
         let same = |x: &DirectBranch, y: &DirectBranch| {
             let kind = |branch: &DirectBranch| branch.field.map(|(_, field)| field.kind);
@@ -216,10 +217,11 @@ impl<'d> Comparer<'_, 'd> {
                 masked = masked.max(at + BRANCH_BYTES);
             }
             if place >= masked && a[n] != b[n] {
-                return Some(place as i64 - ours.base as i64);
+                return Some(place.wrapping_sub(ours.base) as i64);
             }
         }
-        (a.len() != b.len()).then(|| (ours.start + a.len().min(b.len()) as u64) as i64 - ours.base as i64)
+        (a.len() != b.len())
+            .then(|| (ours.start + a.len().min(b.len()) as u64).wrapping_sub(ours.base) as i64)
     }
 
     /// Returns the first reference that differs.
@@ -232,8 +234,8 @@ impl<'d> Comparer<'_, 'd> {
                 (x, y) => (x, y),
             };
             let offset = match (x, y) {
-                (_, Some(y)) => y.r_offset.get(LE) as i64 - ours.base as i64,
-                (Some(x), None) => x.r_offset.get(LE) as i64 - theirs.base as i64,
+                (_, Some(y)) => y.r_offset.get(LE).wrapping_sub(ours.base) as i64,
+                (Some(x), None) => x.r_offset.get(LE).wrapping_sub(theirs.base) as i64,
                 (None, None) => return None,
             };
             let same_place = match (x, y) {

@@ -137,7 +137,7 @@ impl<'d> Differ<'_, '_, 'd> {
             return Some(format!("it has {} bytes, not {}", ours.size(), theirs.size()));
         }
         let (a, b) = (original.references(theirs), patched.references(ours));
-        let place = |at: u64| at as i64 - ours.lead as i64;
+        let place = |at: u64| at.wrapping_sub(ours.lead) as i64;
         let mut covered = lines(patched, ours);
         for (n, y) in b.iter().enumerate() {
             let same = a.get(n).is_some_and(|x| {

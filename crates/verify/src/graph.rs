@@ -304,7 +304,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     /// Compares bytes and references of two runs, except the code that reads a runtime constant.
     fn check_contents(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
-        let place = |at: u64| Offset(at as i64 - copy.lead as i64);
+        let place = |at: u64| Offset(at.wrapping_sub(copy.lead) as i64);
         let wrong = |what: &str, at: u64, why: &str| Err(differs(&format!("{what} at {}", place(at)), why));
         let code = patched.bytes(node.body);
         let mut loads = BTreeMap::new();
@@ -371,7 +371,9 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             (0..node.body.size()).find(|&at| !skip.contains(&at) && byte(ours, at) != byte(theirs, at));
         match other {
             None => Ok(()),
-            Some(at) => Err(differs(&format!("the byte at {}", Offset(at as i64 - copy.lead as i64)), "")),
+            Some(at) => {
+                Err(differs(&format!("the byte at {}", Offset(at.wrapping_sub(copy.lead) as i64)), ""))
+            }
         }
     }
 
@@ -395,8 +397,11 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                 if self.may_be_left_out(node, row, copy) {
                     continue;
                 }
-                let what =
-                    format!("an entry of {} for {}", row.kind.name, Offset(at as i64 - copy.lead as i64));
+                let what = format!(
+                    "an entry of {} for {}",
+                    row.kind.name,
+                    Offset(at.wrapping_sub(copy.lead) as i64)
+                );
                 return Err(fault("klpx::verify-special-section", what, "the module has none"));
             };
             let other = theirs.remove(found);

@@ -46,7 +46,7 @@ pub(super) struct Reference {
 pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
     let shape = object.item(item);
     let own = object.item_relocations(item).iter().map(|rela| {
-        let place = rela.r_offset.get(LE) as i64 - shape.entry as i64;
+        let place = rela.r_offset.get(LE).wrapping_sub(shape.entry) as i64;
         let at = At { table: "", place, nth: 0, within: 0, kind: kind(object, rela) };
         Reference { at, target: object.resolve(shape.section, rela) }
     });
@@ -177,7 +177,7 @@ fn surroundings<'t>(
 ) -> Map<(&'t [u8], u32), Option<Reference>> {
     let mut map: Map<(&[u8], u32), Option<Reference>> = Map::default();
     for reference in references.iter().filter(|reference| reference.at.table.is_empty()) {
-        let at = (reference.at.place + ahead as i64).max(0) as usize;
+        let at = reference.at.place.saturating_add(ahead as i64).max(0) as usize;
         let around = &text[at.saturating_sub(BEFORE).min(text.len())..(at + AFTER).min(text.len())];
         map.entry((around, reference.at.kind)).and_modify(|seen| *seen = None).or_insert(Some(*reference));
     }

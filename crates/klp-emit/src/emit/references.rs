@@ -27,7 +27,7 @@ impl Emitter<'_, '_, '_> {
             let late = matches!(self.outside(unit, referent), Some(Ok((outside, _))) if outside.is_late());
             match piece {
                 Piece::Item(item) if late => {
-                    self.late.insert((unit, item, rela.r_offset.get(LE) as i64 - entry as i64));
+                    self.late.insert((unit, item, rela.r_offset.get(LE).wrapping_sub(entry) as i64));
                 }
                 Piece::Bytes { .. } if late => self.faults.push(late_alternative(Where::default())),
                 _ => {}

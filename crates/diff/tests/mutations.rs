@@ -179,3 +179,62 @@ fn a_changed_string_changes_its_users() {
     patched[at] = b'U';
     assert_eq!(changed(original.clone(), patched), (vec!["name_of".to_owned()], 0));
 }
+
+/// Returns the file offsets of the rows of each table of one type, 24 bytes a row.
+fn rows(bytes: &[u8], section_type: u32) -> Vec<usize> {
+    let file = ElfFile::from_bytes("original", bytes.to_vec());
+    let object = Object::read(&file).expect("the fixture is sound");
+    let tables = object.elf.section_ids().filter(|&id| object.elf.section_type(id) == section_type);
+    let table = |id| {
+        (0..object.elf.section_bytes(id).len() / 24).map(move |row| (id, 24 * row as u64)).collect::<Vec<_>>()
+    };
+    tables.flat_map(table).map(|(id, at)| file_offset(&object, id, at)).collect()
+}
+
+/// Returns copies of an object in which one place is far outside of its section: a relocation's offset, or a symbol's
+/// value. A symbol is tried as the symbol is, as a label (without type and size), and as a label without name.
+fn with_odd_places(original: &[u8]) -> Vec<Vec<u8>> {
+    let (symbol_table, relocations) = (2, 4);
+    let mut copies = vec![];
+    for extreme in [1_u64 << 63, (1 << 63) - 1, u64::MAX, 1 << 32] {
+        let with = |fields: &[(usize, &[u8])]| {
+            let mut copy = original.to_vec();
+            for (at, bytes) in fields {
+                copy[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            copy
+        };
+        let extreme = extreme.to_le_bytes();
+        copies.extend(rows(original, relocations).into_iter().map(|row| with(&[(row, &extreme)])));
+        for row in rows(original, symbol_table) {
+            let (value, size) = ((row + 8, &extreme[..]), (row + 16, &[0; 8][..]));
+            let no_type = [original[row + 4] & 0xf0];
+            copies.push(with(&[value]));
+            copies.push(with(&[value, size, (row + 4, &no_type)]));
+            copies.push(with(&[value, size, (row + 4, &no_type), (row, &[0; 4])]));
+        }
+    }
+    copies
+}
+
+/// Neither the reader nor the comparison may compute with a place as if the place were in its section.
+#[test]
+fn a_place_outside_of_its_section_is_an_error_or_a_difference() {
+    let (mut refused, mut compared) = (0, 0);
+    for original in fixtures() {
+        let sound = ElfFile::from_bytes("original", original.clone());
+        let sound = Object::read(&sound).expect("original");
+        for odd in with_odd_places(original) {
+            let odd = ElfFile::from_bytes("patched", odd);
+            let Ok(odd) = Object::read(&odd) else {
+                refused += 1;
+                continue;
+            };
+            compared += 1;
+            klpx_diff::compare(&sound, &odd);
+            klpx_diff::compare(&odd, &sound);
+            klpx_diff::compare(&odd, &odd);
+        }
+    }
+    assert!(refused > 0 && compared > 0, "{refused} refused, {compared} compared");
+}

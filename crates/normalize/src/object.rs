@@ -273,7 +273,8 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// Checks that every relocation of a loaded section has a symbol that exists and a place inside the section.
+    /// Checks that every relocation of a loaded section has a symbol that exists, a place inside the section, and a target
+    /// that is loaded too. The relocations of sections that are not loaded are neither checked nor sorted.
     fn check_relocations(&self) -> Result<()> {
         for id in self.elf.section_ids() {
             if self.role(id) == Role::Unloaded {
@@ -282,12 +283,13 @@ impl<'d> Object<'d> {
             let size = self.elf.section_size(id);
             for rela in self.elf.relocations(id) {
                 let offset = rela.r_offset.get(LE);
-                let fault = if self.elf.rela_symbol(rela).is_none() {
-                    "names a symbol that does not exist"
-                } else if offset >= size {
-                    "lies outside its section"
-                } else {
-                    continue;
+                let fault = match self.elf.rela_symbol(rela).map(|symbol| self.elf.definition(symbol)) {
+                    None => "names a symbol that does not exist",
+                    Some(_) if offset >= size => "lies outside its section",
+                    Some(Definition::Section(target)) if self.role(target) == Role::Unloaded => {
+                        "leads to a section that is not loaded, or to a note"
+                    }
+                    Some(_) => continue,
                 };
                 let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
                 return Err(self.bad(format!("a relocation of {section} {fault}")).into());

@@ -129,3 +129,25 @@ fn functions_outside_their_section_are_refused_and_labels_are_empty() {
         assert!(items.into_iter().all(|item| item.start <= item.entry && item.entry <= item.end));
     }
 }
+
+/// The relocations of a section that is not loaded are neither checked nor sorted, so nothing may compare its contents.
+#[test]
+fn code_that_refers_to_a_section_that_is_not_loaded_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (flags, sound) in [("", false), ("a", true)] {
+        let source = format!(
+            "asm(\".section .aside,\\\"{flags}\\\"\\ninside: .quad 1\\n.previous\");
+             extern char inside[]; char *f(void) {{ return inside; }}"
+        );
+        std::fs::write(folder.path().join("a.c"), source).expect("a file");
+        let mut gcc = command("gcc");
+        gcc.args(["-O2", "-c", "-fno-pic", "-mcmodel=kernel", "a.c", "-o", "a.o"]);
+        run(gcc.current_dir(folder.path()));
+        let file = ElfFile::from_bytes("a.o", std::fs::read(folder.path().join("a.o")).expect("an object"));
+        let what =
+            Object::read(&file).err().and_then(|failure| Some(failure.diagnoses().next()?.what.clone()));
+        let expected =
+            (!sound).then_some("a relocation of .text leads to a section that is not loaded, or to a note");
+        assert_eq!(what.as_deref(), expected, "flags {flags:?}");
+    }
+}

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use klpx_guest::{Guest, Module, Modules};
 
 pub(crate) use klpx_guest::Verdict;
 
 use crate::busybox;
-use crate::kernel::{self, Built};
+use crate::kernel::{self, BootMode, Built};
 use crate::machine::Machine;
 use crate::packages;
 use crate::process;
@@ -43,8 +43,9 @@ impl Task {
     }
 }
 
-/// Runs the tasks in one guest. If a task takes the guest down, boots again without it, so that the other tasks also
-/// run.
+/// Runs the tasks in a guest of each of the kernel's boot modes. If a task takes the guest down, boots again without it,
+/// so that the other tasks also run. The log is the console of the last boot mode; the consoles of the others are
+/// beside it.
 pub(crate) fn run(
     workspace: &Workspace,
     built: &Built,
@@ -52,9 +53,37 @@ pub(crate) fn run(
     log: &Path,
 ) -> Result<BTreeMap<String, Verdict>> {
     let scratch = tempfile::tempdir()?;
-    let guest = guest(workspace, built, tasks, scratch.path())?;
+    let mut guest = guest(workspace, built, tasks, scratch.path())?;
     let tasks: Vec<klpx_guest::Task> = tasks.iter().map(Task::of_guest).collect::<Result<_>>()?;
-    Ok(guest.run(&tasks, log)?)
+    let modes = built.kernel.boot_modes;
+    let mut verdicts = BTreeMap::new();
+    for (n, mode) in modes.iter().enumerate() {
+        mode.parameters.clone_into(&mut guest.arguments);
+        let log = if n + 1 == modes.len() { log.to_owned() } else { log.with_extension(format!("{n}.log")) };
+        let of_mode = guest.run(&tasks, &log)?;
+        let console = std::fs::read_to_string(&log)?;
+        if !console.contains(mode.confirmation) {
+            bail!("with {}, the kernel does not say '{}'", mode.parameters, mode.confirmation);
+        }
+        add(&mut verdicts, of_mode, mode);
+    }
+    Ok(verdicts)
+}
+
+/// Adds the verdicts of one boot mode. A task is good if the task is good in each mode.
+fn add(verdicts: &mut BTreeMap<String, Verdict>, of_mode: BTreeMap<String, Verdict>, mode: &BootMode) {
+    let about = |text: String| match mode.parameters {
+        "" => text,
+        parameters => format!("{parameters}: {text}"),
+    };
+    for (name, verdict) in of_mode {
+        let failures: Vec<String> = verdict.problems().into_iter().map(about).collect();
+        let sum = verdicts.entry(name).or_insert_with(|| Verdict { finished: true, ..Verdict::default() });
+        sum.passed.extend(verdict.passed.into_iter().map(about));
+        sum.failures.extend(failures);
+        sum.shown.extend(verdict.shown);
+        sum.finished &= verdict.finished;
+    }
 }
 
 /// Makes a guest with everything that the tasks need.

@@ -27,9 +27,23 @@ pub(crate) struct Kernel {
     pub(crate) matrix: bool,
     /// The kernel's origin.
     pub(crate) origin: Origin,
+    /// The modes in which a guest boots. Whatever runs in a guest runs once in each.
+    pub(crate) boot_modes: &'static [BootMode],
     /// Host packages.
     pub(crate) needs: &'static [Need],
 }
+
+/// Parameters with which a guest boots.
+#[derive(Debug)]
+pub(crate) struct BootMode {
+    /// Kernel parameters.
+    pub(crate) parameters: &'static str,
+    /// A part of the line by which the kernel confirms the parameters on its console.
+    pub(crate) confirmation: &'static str,
+}
+
+/// One boot without parameters.
+const PLAIN: &[BootMode] = &[BootMode { parameters: "", confirmation: "" }];
 
 /// Where a kernel comes from.
 #[derive(Debug)]
@@ -59,6 +73,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-22"),
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
     Kernel {
@@ -72,6 +87,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: None,
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
     },
     Kernel {
@@ -86,6 +102,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             debug_modules: true,
             home: &distro::BOOKWORM,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
     Kernel {
@@ -99,6 +116,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: None,
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
     },
     Kernel {
@@ -113,6 +131,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             debug_modules: false,
             home: &distro::BOOKWORM,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
     Kernel {
@@ -126,7 +145,74 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-22"),
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Arm64],
+    },
+    Kernel {
+        name: "clang",
+        title: "clang 22, no LTO",
+        machine: &machine::X86_64,
+        matrix: true,
+        origin: Origin::Made(Recipe {
+            series: &source::CURRENT,
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang.config",
+            ],
+            llvm: Some("-22"),
+            profile: None,
+        }),
+        boot_modes: PLAIN,
+        needs: &[Need::Clang, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "thinlto-cfi",
+        title: "clang 22, ThinLTO, kCFI, FineIBT",
+        machine: &machine::X86_64,
+        matrix: true,
+        origin: Origin::Made(Recipe {
+            series: &source::CURRENT,
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "network.config",
+                "x86_64.config",
+                "clang-thinlto.config",
+                "cfi.config",
+            ],
+            llvm: Some("-22"),
+            profile: None,
+        }),
+        boot_modes: &[
+            BootMode { parameters: "cfi=kcfi", confirmation: "CFI: Using retpoline kCFI" },
+            BootMode { parameters: "cfi=fineibt", confirmation: "FineIBT" },
+        ],
+        needs: &[Need::Clang, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "arm64-cfi",
+        title: "clang 19, ThinLTO, kCFI, BTI, PAC, shadow call stack",
+        machine: &machine::ARM64,
+        matrix: true,
+        origin: Origin::Made(Recipe {
+            series: &source::CURRENT,
+            fragments: &[
+                "base.config",
+                "distribution.config",
+                "arm64.config",
+                "clang-thinlto.config",
+                "cfi.config",
+                "arm64-hardening.config",
+            ],
+            // Linux 7.2 has no BTI in the kernel with clang 21 and later (arch/arm64/Kconfig, ARM64_BTI_KERNEL).
+            llvm: Some("-19"),
+            profile: None,
+        }),
+        boot_modes: PLAIN,
+        needs: &[Need::Clang19, Need::Source, Need::Arm64],
     },
     Kernel {
         name: "thinlto-autofdo",
@@ -146,6 +232,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-22"),
             profile: Some("autofdo.txt"),
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
     Kernel {
@@ -165,6 +252,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-22"),
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
     Kernel {
@@ -185,6 +273,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-19"),
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang19, Need::Source, Need::Guest],
     },
     Kernel {
@@ -205,6 +294,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             llvm: Some("-22"),
             profile: None,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
     Kernel {
@@ -219,6 +309,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             debug_modules: false,
             home: &distro::TRIXIE,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Guest],
     },
     Kernel {
@@ -233,6 +324,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             debug_modules: false,
             home: &distro::TRIXIE,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Guest],
     },
     Kernel {
@@ -247,6 +339,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             debug_modules: false,
             home: &distro::SID,
         }),
+        boot_modes: PLAIN,
         needs: &[Need::Guest],
     },
 ];

@@ -170,7 +170,9 @@ fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
     for entry in fs::read_dir(builds)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let ours = name.strip_prefix(kernel).is_some_and(|rest| rest.starts_with('-'));
+        // A tree is named after the kernel and its key. Another kernel's name may begin with this kernel's name.
+        let key = name.strip_prefix(kernel).and_then(|rest| rest.strip_prefix('-'));
+        let ours = key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
         if ours && path != keep && path.is_dir() {
             fs::remove_dir_all(&path).with_context(|| format!("can't remove {}", path.display()))?;
         }

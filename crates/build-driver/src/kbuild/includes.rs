@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::list::{Source, UnitId, UnitList};
+use crate::config::Config;
 use directives::{Directives, Include, Name};
 use files::{File, Files, Tree, name, number};
 
@@ -21,7 +22,38 @@ mod includers;
 
 pub(crate) use includers::Includers;
 
-/// The graph of includes among all files that the units of a kernel can reach.
+/// The files of Rust code that the compiler or bindgen reads as C (rust/Makefile).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RustSide {
+    /// The kernel has no Rust code.
+    None,
+    /// Bindings are made from headers. The C helpers are a unit.
+    Bindings,
+    /// Bindings are made from headers, and the C helpers are inlined into Rust code (`CONFIG_RUST_INLINE_HELPERS`).
+    BindingsAndHelpers,
+}
+
+impl RustSide {
+    pub(crate) fn of(config: &Config) -> RustSide {
+        match (config.is("RUST"), config.is("RUST_INLINE_HELPERS")) {
+            (false, _) => RustSide::None,
+            (true, false) => RustSide::Bindings,
+            (true, true) => RustSide::BindingsAndHelpers,
+        }
+    }
+
+    /// The files whose text ends up in Rust code.
+    pub(crate) fn files(self) -> &'static [&'static str] {
+        let all = &["rust/bindings/bindings_helper.h", "rust/uapi/uapi_helper.h", "rust/helpers/helpers.c"];
+        match self {
+            RustSide::None => &[],
+            RustSide::Bindings => &all[..2],
+            RustSide::BindingsAndHelpers => all,
+        }
+    }
+}
+
+/// The graph of includes among all files that the units of a kernel can reach, and the headers that Rust code sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IncludeGraph {
     /// The files, sorted. A file's number is its index.
@@ -37,12 +69,12 @@ pub struct IncludeGraph {
 impl IncludeGraph {
     /// Reads the source and the generated headers of a prepared build tree, starting at the units. The more files of
     /// [`UnitList::generated`] exist, the fewer files are open.
-    pub fn scan(src: &Path, build: &Path, list: &UnitList) -> IncludeGraph {
+    pub(crate) fn scan(src: &Path, build: &Path, list: &UnitList, rust: RustSide) -> IncludeGraph {
         let further = made_later(list);
         let searched = list.searched().iter().filter_map(file_of).collect();
         let files = Files::list(src, build, list.arch(), further.into_iter(), searched);
         let mut scan = Scan::new([src, build], &files, list);
-        scan.follow(roots(&files, list));
+        scan.follow(roots(&files, list, rust));
         scan.finish()
     }
 
@@ -52,27 +84,19 @@ impl IncludeGraph {
     /// A new file can take the place of another file with the same name. A unit that is an ingredient of something else
     /// ([`Home::Ingredient`](super::Home)) is listed like any other.
     pub fn dependents(&self, edited: &[&str], added: &[&str], list: &UnitList) -> Vec<UnitId> {
-        let mut starts: BTreeSet<u32> =
-            edited.iter().filter_map(|path| self.find(Tree::Source, path)).collect();
-        for path in added {
-            let wanted = name(path);
-            let same = |at: &u32| name(&self.files[*at as usize].path) == wanted;
-            starts.extend((0..number(self.files.len())).filter(same));
-            starts.extend(self.missing.get(wanted).into_iter().flatten());
-        }
-        let is_header = |path: &&str| {
-            let at = self.find(Tree::Source, path);
-            list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
-        };
-        if edited.iter().chain(added).any(is_header) {
-            starts.extend(&self.open);
-        }
+        let starts = self.starts(edited, added, list);
         let reached = self.includers(starts);
         let is_reached = |source: &Source| self.number_of(source).is_some_and(|at| reached[at as usize]);
         list.units()
             .filter(|(id, unit)| is_reached(&unit.source) || list.forced(*id).iter().any(is_reached))
             .map(|(id, _)| id)
             .collect()
+    }
+
+    /// Returns true if a file of the source may include one of these source files, or is one of them.
+    pub fn may_include(&self, includer: &str, edited: &[&str], added: &[&str], list: &UnitList) -> bool {
+        let reached = self.includers(self.starts(edited, added, list));
+        self.find(Tree::Source, includer).is_some_and(|at| reached[at as usize])
     }
 
     /// The number of files that the units can reach.
@@ -100,6 +124,26 @@ impl IncludeGraph {
             }
         }
         reached
+    }
+
+    /// The files whose text changes with an edit. With a header, the open files count.
+    fn starts(&self, edited: &[&str], added: &[&str], list: &UnitList) -> BTreeSet<u32> {
+        let mut starts: BTreeSet<u32> =
+            edited.iter().filter_map(|path| self.find(Tree::Source, path)).collect();
+        for path in added {
+            let wanted = name(path);
+            let same = |at: &u32| name(&self.files[*at as usize].path) == wanted;
+            starts.extend((0..number(self.files.len())).filter(same));
+            starts.extend(self.missing.get(wanted).into_iter().flatten());
+        }
+        let is_header = |path: &&str| {
+            let at = self.find(Tree::Source, path);
+            list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
+        };
+        if edited.iter().chain(added).any(is_header) {
+            starts.extend(&self.open);
+        }
+        starts
     }
 
     fn find(&self, tree: Tree, path: &str) -> Option<u32> {
@@ -133,14 +177,16 @@ fn made_later(list: &UnitList) -> Vec<File> {
     sources.chain(generated).collect()
 }
 
-/// The files that the compiler is given: sources, and files that the command line includes.
-fn roots(files: &Files, list: &UnitList) -> Vec<u32> {
+/// The files that the compiler is given: sources, and files that the command line includes. Also the files
+/// that bindgen is given.
+fn roots(files: &Files, list: &UnitList, rust: RustSide) -> Vec<u32> {
     let mut roots: Vec<u32> = list
         .units()
         .filter(|(_, unit)| unit.rule.is_compiled())
         .flat_map(|(id, unit)| std::iter::once(&unit.source).chain(list.forced(id)))
         .filter_map(file_of)
         .filter_map(|file| files.find(file.tree, &file.path))
+        .chain(rust.files().iter().filter_map(|path| files.find(Tree::Source, path)))
         .collect();
     roots.sort_unstable();
     roots.dedup();

@@ -6,6 +6,7 @@ mod hunks;
 mod included;
 mod kind;
 pub mod lines;
+pub(crate) mod outline;
 mod placed;
 
 use std::collections::BTreeMap;

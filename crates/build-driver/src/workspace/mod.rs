@@ -35,6 +35,7 @@ pub(crate) mod patched;
 pub(crate) mod prepare;
 mod preprocessed;
 pub(crate) mod remade;
+mod rust;
 mod source;
 pub(crate) mod template;
 pub(crate) mod touched;

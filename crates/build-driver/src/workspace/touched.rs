@@ -9,12 +9,13 @@ use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result, words};
 use crate::files;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::estimate::{self, Making};
+use crate::kbuild::includes::RustSide;
 use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
 use crate::parallel::each;
 use crate::patch::apply::{Change, Prepared};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, rust};
 
 /// A unit, with the facts needed to compile it and to find it in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,7 @@ impl Workspace {
         // A source without its own unit is meant to be included.
         let headers = edits.headers || edits.sources.iter().any(|path| list.by_source(path).is_empty());
         let graph = self.includes(list, headers)?;
+        rust::check(RustSide::of(self.kernel.config()), &graph, list, prepared)?;
         let mut touched = Touched::default();
         let mut ids: Vec<UnitId> =
             edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
@@ -203,7 +205,7 @@ impl Workspace {
 
     /// The graph of includes, read from the source once for a kernel. For a header, generated files are also read.
     fn includes(&self, list: &UnitList, headers: bool) -> Result<IncludeGraph> {
-        let path = self.dir.join(if headers { "includes-of-all.json" } else { "includes.json" });
+        let path = self.dir.join(if headers { "graph-of-all.json" } else { "graph.json" });
         let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if let Some(graph) = kept {
             return Ok(graph);
@@ -211,7 +213,8 @@ impl Workspace {
         if headers {
             self.make_generated(list)?;
         }
-        let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list);
+        let rust = RustSide::of(self.kernel.config());
+        let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list, rust);
         let text = serde_json::to_vec(&graph).map_err(|error| Diagnosis::internal(&error.to_string()))?;
         files::write_durably(&path, &text)?;
         Ok(graph)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// Path and text. Paths that begin with `+` lie in the build tree.
-const FILES: [(&str, &str); 32] = [
+const FILES: [(&str, &str); 34] = [
     ("include/linux/k.h", "#include <asm/g.h>\n"),
     ("include/linux/types.h", "#include \"lone.h\"\n"),
     ("include/linux/lone.h", ""),
@@ -41,6 +41,8 @@ const FILES: [(&str, &str); 32] = [
     ("kernel/lost.c", "#include \"nowhere.h\"\n"),
     ("drivers/plain.c", ""),
     ("drivers/unbuilt.c", "#include <linux/k.h>\n"),
+    ("rust/bindings/bindings_helper.h", "#include <linux/types.h>\n#include <linux/rust_only.h>\n"),
+    ("include/linux/rust_only.h", ""),
 ];
 
 const RECORD: &str = "folder .\narch x86\n\
@@ -77,7 +79,7 @@ fn graph() -> (IncludeGraph, UnitList) {
     let real = src.canonicalize().expect("a path").display().to_string();
     write(records.join("folder:."), &RECORD.replace("SRC", &real));
     let list = UnitList::read(&src, &build, &records).expect("a list");
-    (IncludeGraph::scan(&src, &build, &list), list)
+    (IncludeGraph::scan(&src, &build, &list, RustSide::Bindings), list)
 }
 
 /// Units that are listed for every header, because the tree does not show all that they include.
@@ -109,6 +111,32 @@ fn the_units_that_can_include_a_file_are_named() {
         expected.sort_unstable();
         assert_eq!(dependents(&[path], &[]), expected, "{path}");
     }
+}
+
+#[test]
+fn the_headers_that_rust_code_sees_are_known() {
+    let (graph, list) = graph();
+    let bindings = RustSide::Bindings.files()[0];
+    for (header, expected) in [
+        ("include/linux/lone.h", true),
+        ("include/linux/rust_only.h", true),
+        (bindings, true),
+        ("mm/internal.h", false),
+    ] {
+        // An open file may include every header. The artificial tree has some.
+        let closed = IncludeGraph { open: Vec::new(), ..graph.clone() };
+        assert_eq!(closed.may_include(bindings, &[header], &[], &list), expected, "{header}");
+    }
+    let closed = IncludeGraph { open: Vec::new(), ..graph };
+    assert!(
+        closed.may_include(bindings, &[], &["arch/x86/include/asm/lone.h"], &list),
+        "takes lone.h's place"
+    );
+    assert!(!closed.may_include(bindings, &[], &["arch/x86/include/asm/new.h"], &list));
+    let of = |text: &str| RustSide::of(&Config::parse(text)).files().len();
+    assert_eq!(of("CONFIG_RUSTC_VERSION=1\n# CONFIG_RUST is not set\n"), 0);
+    assert_eq!(of("CONFIG_RUST=y\n"), 2);
+    assert_eq!(of("CONFIG_RUST=y\nCONFIG_RUST_INLINE_HELPERS=y\n"), 3);
 }
 
 #[test]

@@ -971,12 +971,13 @@ impl<'d> Selection<'_, '_, 'd> {
                 .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
                 .remedy("build with -fdata-sections")
             }
-            (_, Role::Unloaded | Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
+            (_, Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
                 "klpx::unknown-section",
                 Class::NotLivepatchable,
-                "code or data in a section that is not loaded",
+                "a reference to a section that only the build uses, or to a table of places in code",
             )
-            .why(String::from_utf8_lossy(name)),
+            .why(String::from_utf8_lossy(name))
+            .remedy("look for a section attribute or inline assembly in the patch, and use another section"),
             _ => return,
         };
         self.faults.push(fault.place(place));

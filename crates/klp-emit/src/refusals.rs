@@ -100,7 +100,7 @@ fn each_reason_has_its_code() {
         ),
         (
             "vmlinux",
-            "asm(\".pushsection .secret\\n.type thing,@object\\nthing: .long 1\\n.size thing,4\\n.popsection\"); extern char thing;
+            "asm(\".pushsection .discard.secret,\\\"a\\\"\\n.type thing,@object\\nthing: .long 1\\n.size thing,4\\n.popsection\"); extern char thing;
              int f(int x) { LAST return out(x); }",
             ("", "keep(&thing);"),
             &["klpx::unknown-section"],

@@ -283,16 +283,22 @@ impl<'d> Object<'d> {
             let size = self.elf.section_size(id);
             for rela in self.elf.relocations(id) {
                 let offset = rela.r_offset.get(LE);
+                let section = || String::from_utf8_lossy(self.elf.section_name(id));
                 let fault = match self.elf.rela_symbol(rela).map(|symbol| self.elf.definition(symbol)) {
-                    None => "names a symbol that does not exist",
-                    Some(_) if offset >= size => "lies outside its section",
-                    Some(Definition::Section(target)) if self.role(target) == Role::Unloaded => {
-                        "leads to a section that is not loaded, or to a note"
+                    None => {
+                        self.bad(format!("a relocation of {} names a symbol that does not exist", section()))
                     }
+                    Some(_) if offset >= size => {
+                        self.bad(format!("a relocation of {} lies outside its section", section()))
+                    }
+                    Some(Definition::Section(target)) if self.role(target) == Role::Unloaded => self
+                        .reference_to_unloaded(
+                            &section(),
+                            &String::from_utf8_lossy(self.elf.section_name(target)),
+                        ),
                     Some(_) => continue,
                 };
-                let section = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
-                return Err(self.bad(format!("a relocation of {section} {fault}")).into());
+                return Err(fault.into());
             }
         }
         Ok(())
@@ -316,6 +322,19 @@ impl<'d> Object<'d> {
         Diagnosis::new("klpx::bad-elf", Class::Input, what)
             .place(Place::file(self.name.clone(), None))
             .remedy("build the object again")
+    }
+
+    fn reference_to_unloaded(&self, section: &str, target: &str) -> Diagnosis {
+        Diagnosis::new(
+            "klpx::unknown-section",
+            Class::NotLivepatchable,
+            format!("{section} refers to {target}, a section that is not loaded"),
+        )
+        .place(Place::file(self.name.clone(), None))
+        .why("the kernel's memory does not hold the target of the reference")
+        .remedy(
+            "look for a section attribute or inline assembly in the patch, and use a section that is loaded",
+        )
     }
 
     fn read_items(&mut self) {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use klpx_build_driver::{Compiler, Prepared, UnitPairs, Workspace};
+use klpx_build_driver::{Compiler, Prepared, UnitPairs, Workspace, each};
 use klpx_diagnosis::{Result, words};
 use klpx_thinlto::single::{self, Place, Single};
 use klpx_thinlto::{Level, Made, Outcome, Side};
@@ -79,14 +79,20 @@ pub(crate) fn single_units(
     }
     let work = pairs.work_dir().join("inlining");
     let overlays = thin::overlays(workspace, prepared, &work)?;
-    for pair in pairs.pairs.iter_mut().filter(|pair| !pair.is_new && !pair.unit.objects.is_empty()) {
+    let candidates: Vec<usize> = (0..pairs.pairs.len())
+        .filter(|&at| !pairs.pairs[at].is_new && !pairs.pairs[at].unit.objects.is_empty())
+        .collect();
+    let jobs = workspace.kernel().jobs();
+    let at_once = jobs.min(candidates.len()).max(1);
+    let replayed = each(at_once, candidates.len(), |at| -> Result<_> {
+        let pair = &pairs.pairs[candidates[at]];
         let unit = klpx_thinlto::Unit {
             object: pair.unit.object().to_owned(),
             recorded: workspace.record(&pair.unit)?,
         };
         let place = Place {
             runner: workspace.runner(),
-            jobs: workspace.kernel().jobs(),
+            jobs: (jobs / at_once).max(1),
             build: &workspace.build_dir(),
             overlays: &overlays,
             work: &work.join("units").join(pair.unit.object()),
@@ -97,7 +103,11 @@ pub(crate) fn single_units(
             workspace.compile_again(&pair.unit, to, &more)
         };
         let single = Single { unit: &unit, original: &pair.original, patched: &pair.patched };
-        let Some((nearer, outcome)) = single::with_inlining(&single, &place, &finish)? else { continue };
+        single::with_inlining(&single, &place, &finish)
+    });
+    for (at, result) in candidates.into_iter().zip(replayed) {
+        let Some((nearer, outcome)) = result? else { continue };
+        let pair = &mut pairs.pairs[at];
         tell_outcome(pair.unit.object(), (&outcome, Level::Off), build.events, build.results);
         if let Some(object) = nearer {
             pair.patched = object;

@@ -23,14 +23,25 @@ pub(crate) struct Kernel {
     pub(crate) title: &'static str,
     /// The kernel's architecture.
     pub(crate) machine: &'static Machine,
-    /// True if only `cargo xtask matrix` uses the kernel by default.
-    pub(crate) matrix: bool,
+    /// Which command uses the kernel by default.
+    pub(crate) tier: Tier,
     /// The kernel's origin.
     pub(crate) origin: Origin,
     /// The modes in which a guest boots. Whatever runs in a guest runs once in each.
     pub(crate) boot_modes: &'static [BootMode],
     /// Host packages.
     pub(crate) needs: &'static [Need],
+}
+
+/// Which command uses a kernel that no option names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// `cargo xtask test`.
+    Test,
+    /// `cargo xtask matrix`.
+    Matrix,
+    /// `cargo xtask matrix --large`.
+    Large,
 }
 
 /// Parameters with which a guest boots.
@@ -60,7 +71,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::X86_64,
-        matrix: false,
+        tier: Tier::Test,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -71,6 +82,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "clang-thinlto.config",
             ],
             llvm: Some("-22"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -80,11 +92,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "gcc",
         title: "GCC, no LTO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "x86_64.config", "gcc.config"],
             llvm: None,
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -94,7 +107,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "debian-6.12",
         title: "Debian 12, GCC 12, IBT",
         machine: &machine::X86_64,
-        matrix: false,
+        tier: Tier::Test,
         origin: Origin::Shipped(Shipped {
             series: "6.12",
             release: ["6.12.", "+deb12", "-cloud-amd64"],
@@ -109,11 +122,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "arm64-gcc",
         title: "GCC, no LTO",
         machine: &machine::ARM64,
-        matrix: false,
+        tier: Tier::Test,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "arm64.config", "gcc.config"],
             llvm: None,
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -123,7 +137,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "debian-6.1",
         title: "Debian 12, GCC 12",
         machine: &machine::X86_64,
-        matrix: false,
+        tier: Tier::Test,
         origin: Origin::Shipped(Shipped {
             series: "6.1",
             release: ["6.1.0-", "", "-cloud-amd64"],
@@ -138,11 +152,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "arm64-thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::ARM64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "arm64.config", "clang-thinlto.config"],
             llvm: Some("-22"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -152,7 +167,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "clang",
         title: "clang 22, no LTO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -163,6 +178,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "clang.config",
             ],
             llvm: Some("-22"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -172,7 +188,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "thinlto-cfi",
         title: "clang 22, ThinLTO, kCFI, FineIBT",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -184,6 +200,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "cfi.config",
             ],
             llvm: Some("-22"),
+            base: None,
             profile: None,
         }),
         boot_modes: &[
@@ -196,7 +213,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "arm64-cfi",
         title: "clang 19, ThinLTO, kCFI, BTI, PAC, shadow call stack",
         machine: &machine::ARM64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -209,6 +226,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
             ],
             // Linux 7.2 has no BTI in the kernel with clang 21 and later (arch/arm64/Kconfig, ARM64_BTI_KERNEL).
             llvm: Some("-19"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -218,7 +236,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "thinlto-autofdo",
         title: "clang 22, ThinLTO, AutoFDO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -230,6 +248,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "autofdo.config",
             ],
             llvm: Some("-22"),
+            base: None,
             profile: Some("autofdo.txt"),
         }),
         boot_modes: PLAIN,
@@ -239,7 +258,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "fulllto",
         title: "clang 22, FullLTO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
@@ -250,6 +269,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "clang-fulllto.config",
             ],
             llvm: Some("-22"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -259,7 +279,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "6.12-clang19",
         title: "clang 19, ThinLTO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::LINUX_6_12,
             fragments: &[
@@ -271,6 +291,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "6.12.config",
             ],
             llvm: Some("-19"),
+            base: None,
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -280,7 +301,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "6.12-clang22",
         title: "clang 22, ThinLTO",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Made(Recipe {
             series: &source::LINUX_6_12,
             fragments: &[
@@ -292,6 +313,22 @@ pub(crate) const KERNELS: &[Kernel] = &[
                 "6.12.config",
             ],
             llvm: Some("-22"),
+            base: None,
+            profile: None,
+        }),
+        boot_modes: PLAIN,
+        needs: &[Need::Clang, Need::Source, Need::Guest],
+    },
+    Kernel {
+        name: "cloud-thinlto",
+        title: "clang 22, ThinLTO, Debian's cloud configuration",
+        machine: &machine::X86_64,
+        tier: Tier::Large,
+        origin: Origin::Made(Recipe {
+            series: &source::CURRENT,
+            fragments: &["clang-thinlto.config", "cloud.config"],
+            llvm: Some("-22"),
+            base: Some(&made::CLOUD),
             profile: None,
         }),
         boot_modes: PLAIN,
@@ -301,7 +338,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "debian-13",
         title: "Debian 13, GCC 14, IBT",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Shipped(Shipped {
             series: "6.12",
             release: ["6.12.", "+deb13", "-cloud-amd64"],
@@ -316,7 +353,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "debian-13-backports",
         title: "Debian 13, GCC 14, IBT, Rust",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Shipped(Shipped {
             series: "7.3",
             release: ["7.3.", "+deb13", "-cloud-amd64"],
@@ -331,7 +368,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         name: "debian-sid",
         title: "Debian sid, GCC 16, IBT, Rust",
         machine: &machine::X86_64,
-        matrix: true,
+        tier: Tier::Matrix,
         origin: Origin::Shipped(Shipped {
             series: "7.2",
             release: ["7.2.", "+deb14", "-cloud-amd64"],
@@ -408,7 +445,7 @@ impl Kernel {
 /// Returns the kernels with these names; without names, the kernels of the tests.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
-        return Ok(KERNELS.iter().filter(|kernel| !kernel.matrix).collect());
+        return Ok(KERNELS.iter().filter(|kernel| kernel.tier == Tier::Test).collect());
     }
     let known = || KERNELS.iter().map(|kernel| kernel.name).collect::<Vec<_>>().join(", ");
     names
@@ -596,7 +633,7 @@ mod tests {
 
     #[test]
     fn kernels_are_found_by_name() {
-        assert!(select(&[]).expect("those of the tests").iter().all(|kernel| !kernel.matrix));
+        assert!(select(&[]).expect("those of the tests").iter().all(|kernel| kernel.tier == Tier::Test));
         assert_eq!(select(&["arm64-gcc".to_owned()]).expect("a kernel of that name")[0].name, "arm64-gcc");
         assert_eq!(select(&["gcc".to_owned()]).expect("gcc")[0].name, "gcc");
         assert!(select(&["icc".to_owned()]).is_err());

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt;
 use crate::linker;
 use crate::machine::Machine;
 use crate::process;
@@ -17,11 +18,30 @@ use crate::workspace::Workspace;
 /// The file that is written last: the build is complete.
 const STAMP: &str = "klpx-fixture-complete";
 
+/// The configuration of a distribution's kernel, in a package.
+#[derive(Debug)]
+pub(crate) struct ShippedConfig {
+    package: &'static str,
+    /// Suites that may have the package.
+    suites: &'static [&'static str],
+    /// The file in the package, compressed with xz.
+    file: &'static str,
+}
+
+/// Debian's x86_64 kernel for clouds, of the current series.
+pub(crate) const CLOUD: ShippedConfig = ShippedConfig {
+    package: "linux-config-7.2",
+    suites: &["trixie-backports", "forky", "sid"],
+    file: "usr/src/linux-config-7.2/config.amd64_none_cloud-amd64.xz",
+};
+
 /// How a kernel is made.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     /// The series of the kernel's source.
     pub(crate) series: &'static Series,
+    /// The configuration of a distribution's kernel, which the fragments change; `None` to begin with nothing.
+    pub(crate) base: Option<&'static ShippedConfig>,
     /// Files in `kernel-fixtures/configs`, in order of precedence (later wins).
     pub(crate) fragments: &'static [&'static str],
     /// The suffix of the LLVM tools that make the kernel; `None` for GNU tools.
@@ -123,7 +143,10 @@ pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Sourc
 pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Source) -> Result<PathBuf> {
     let Wanted { name, title, machine, recipe } = wanted;
     let _lock = workspace.lock(&format!("kernel-{name}"))?;
-    let config = merged_config(workspace, recipe)?;
+    let config = Config {
+        base: recipe.base.map(|base| shipped_config(workspace, base)).transpose()?,
+        fragments: merged_fragments(workspace, recipe)?,
+    };
     let key = key(machine, recipe, source, &config)?;
     let builds = workspace.cache_dir("build")?;
     let tree = builds.join(format!("{name}-{}", &key[..12]));
@@ -149,13 +172,16 @@ pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Sour
 
 /// Returns a key of everything that affects a build: the source, the configuration, the compiler, the contents of the
 /// profile, and pahole, whose version is part of every configuration.
-fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &str) -> Result<String> {
+fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &Config) -> Result<String> {
     let compiler = process::output(Command::new(recipe.compiler(machine)).arg("--version"))?;
     let pahole = process::output(Command::new("pahole").arg("--version"))?;
     let mut hash = blake3::Hasher::new();
     let tree = source.tree.to_string_lossy();
     let make = recipe.words(machine).join(" ");
-    for part in [source.version.as_str(), &tree, config, &compiler, &pahole, &make] {
+    let base = config.base.as_deref();
+    for part in
+        [source.version.as_str(), &tree, &config.fragments, &compiler, &pahole, &make].into_iter().chain(base)
+    {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
@@ -180,8 +206,35 @@ fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The requested configuration of a kernel.
+struct Config {
+    /// A whole configuration, which the fragments change.
+    base: Option<String>,
+    /// Settings, one a line. Later ones win.
+    fragments: String,
+}
+
+/// Returns a distribution's configuration: cached, or fetched now.
+fn shipped_config(workspace: &Workspace, shipped: &ShippedConfig) -> Result<String> {
+    let name = Path::new(shipped.file).file_stem().context("a configuration has a name")?;
+    let cached = workspace.cache_dir("config")?.join(name);
+    if let Ok(text) = fs::read_to_string(&cached) {
+        return Ok(text);
+    }
+    let lists = workspace.cache_dir("apt")?;
+    let _lock = workspace.lock("apt")?;
+    let scratch = tempfile::Builder::new().prefix(".config-").tempdir_in(&lists)?;
+    let files = apt::fetch(scratch.path(), shipped.package, None, shipped.suites)?;
+    let text =
+        process::output(Command::new("xz").args(["--decompress", "--stdout"]).arg(files.join(shipped.file)))?;
+    let unfinished = cached.with_extension("tmp");
+    fs::write(&unfinished, &text)?;
+    fs::rename(&unfinished, &cached)?;
+    Ok(text)
+}
+
 /// Returns the fragments of a kernel, one after the other.
-fn merged_config(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
+fn merged_fragments(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
     let mut text = String::new();
     for fragment in recipe.fragments {
         let path = workspace.fixtures("configs").join(fragment);
@@ -196,17 +249,30 @@ fn build(
     workspace: &Workspace,
     make: &dyn Fn(&Path) -> Result<Command>,
     tree: &Path,
-    config: &str,
+    config: &Config,
     image: &str,
     step: &mut ui::Step,
 ) -> Result<u32> {
     fs::create_dir_all(tree)?;
     let log = tree.join("klpx-fixture.log");
     step.at("configuring");
-    let fragment = tree.join("klpx-fixture.config");
-    fs::write(&fragment, config)?;
-    process::logged(make(tree)?.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment), &log, |_| {})?;
-    let ignored = not_in_effect(config, &fs::read_to_string(tree.join(".config"))?);
+    let (settings, file) = (&config.fragments, tree.join(".config"));
+    match &config.base {
+        Some(base) => {
+            fs::write(&file, format!("{base}\n{settings}"))?;
+            process::logged(make(tree)?.arg("olddefconfig"), &log, |_| {})?;
+        }
+        None => {
+            let fragment = tree.join("klpx-fixture.config");
+            fs::write(&fragment, settings)?;
+            process::logged(
+                make(tree)?.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment),
+                &log,
+                |_| {},
+            )?;
+        }
+    }
+    let ignored = not_in_effect(settings, &fs::read_to_string(&file)?);
     if !ignored.is_empty() {
         bail!("the kernel's configuration does not take: {}", ignored.join(", "));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::kernel::{Built, Kernel};
+use crate::kernel::{Built, Kernel, Tier};
 use crate::klpx::Klpx;
 use crate::packages::{self, Need};
 use crate::process;
@@ -48,6 +48,9 @@ pub(crate) struct MatrixArgs {
     /// Only kernels of other releases of Debian, klpx running in the root directory of one
     #[arg(long, conflicts_with_all = ["kernel", "consistent"])]
     distro: bool,
+    /// Only the kernel with a distribution's configuration and thousands of units, which takes an hour to make
+    #[arg(long, conflicts_with_all = ["kernel", "consistent", "distro"])]
+    large: bool,
     /// Instead of scenarios, make kernels without half-inlined functions: several whole builds of each [default: of
     /// thinlto and gcc]
     #[arg(long)]
@@ -62,7 +65,8 @@ pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
     if args.consistent {
         return consistent::matrix(workspace, args.klpx.as_deref(), &args.kernel);
     }
-    let wanted = |kernel: &&Kernel| kernel.matrix && kernel.distro().is_some() == args.distro;
+    let tier = if args.large { Tier::Large } else { Tier::Matrix };
+    let wanted = |kernel: &&Kernel| kernel.tier == tier && kernel.distro().is_some() == args.distro;
     let all = || kernel::KERNELS.iter().filter(wanted).map(|kernel| kernel.name.to_owned());
     let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
     let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use klpx_normalize::elf::ElfFile;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 /// The programs that make an architecture's kernels, with their fixed arguments.
 pub(crate) struct Toolchain {

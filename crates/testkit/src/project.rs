@@ -1,29 +1,33 @@
-//! Small C projects that a running test compiles and combines into one relocatable object. Test code only; the tests of
-//! klpx-diff also use it.
-
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! Small C projects that a running test compiles and combines into one relocatable object.
 
 use std::path::Path;
 
+use crate::command;
 use klpx_normalize::elf::ElfFile;
-use klpx_test_tools::command;
 
 /// A compiler and its linker. `cargo xtask test` installs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tools {
-    pub(crate) compiler: &'static str,
-    pub(crate) linker: &'static str,
+pub struct Tools {
+    /// The compiler.
+    pub compiler: &'static str,
+    /// The linker.
+    pub linker: &'static str,
 }
 
-pub(crate) const CLANG_16: Tools = Tools { compiler: "clang-16", linker: "ld.lld-16" };
-pub(crate) const CLANG_19: Tools = Tools { compiler: "clang-19", linker: "ld.lld-19" };
-pub(crate) const CLANG_22: Tools = Tools { compiler: "clang-22", linker: "ld.lld-22" };
-pub(crate) const GCC_12: Tools = Tools { compiler: "gcc-12", linker: "ld" };
-pub(crate) const CLANGS: [Tools; 3] = [CLANG_16, CLANG_19, CLANG_22];
+/// Clang 16 and its linker.
+pub const CLANG_16: Tools = Tools { compiler: "clang-16", linker: "ld.lld-16" };
+/// Clang 19 and its linker.
+pub const CLANG_19: Tools = Tools { compiler: "clang-19", linker: "ld.lld-19" };
+/// Clang 22 and its linker.
+pub const CLANG_22: Tools = Tools { compiler: "clang-22", linker: "ld.lld-22" };
+/// GCC 12 and the linker of binutils.
+pub const GCC_12: Tools = Tools { compiler: "gcc-12", linker: "ld" };
+/// Every Clang.
+pub const CLANGS: [Tools; 3] = [CLANG_16, CLANG_19, CLANG_22];
 
 /// How a project becomes one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Compiled with a section for each item, then combined.
     Plain,
     /// `-flto=thin`; GCC has no such mode.
@@ -34,14 +38,14 @@ pub(crate) enum Mode {
 
 /// A file of a project: its name, which may have a folder before it, and its text. `.S` files are assembled; `.txt`
 /// files are there for flags that name them.
-pub(crate) type File<'t> = (&'t str, &'t str);
+pub type File<'t> = (&'t str, &'t str);
 
 /// The prefix of a flag that goes to LLVM at the link step (`-mllvm`).
-pub(crate) const TO_LINKER: &str = "-Xlinker=";
+pub const TO_LINKER: &str = "-Xlinker=";
 
 /// Returns the object that these files make. The names of the files and of the folder do not depend on where the test
 /// runs.
-pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]) -> ElfFile {
+pub fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     let mut objects = Vec::new();
     for (n, (name, text)) in files.iter().enumerate() {
@@ -82,5 +86,5 @@ pub(crate) fn build(tools: Tools, mode: Mode, files: &[File<'_>], flags: &[&str]
 }
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) {
-    klpx_test_tools::run(command(program).args(arguments).current_dir(folder));
+    crate::run(command(program).args(arguments).current_dir(folder));
 }

@@ -1,10 +1,11 @@
-//! kallsyms tables for small images, as assembly text. For tests, and for the seeds of `cargo xtask fuzz`.
+//! kallsyms tables for small images, as assembly text. For tests, and for the seeds of
+//! `cargo xtask fuzz`.
 
 use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 
 /// The tables of scripts/kallsyms.c for the symbols of an image, with one token per character. If `strips` is true,
 /// they are sorted by names without promotion suffixes.
-pub(crate) fn source(image: &ElfFile, strips: bool) -> String {
+pub fn source(image: &ElfFile, strips: bool) -> String {
     let elf = image.parse().expect("an image");
     let named = |id: &SymbolId| {
         elf.symbol_type(*id) < 3

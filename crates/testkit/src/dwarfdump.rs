@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use klpx_test_tools::command;
+use crate::command;
 
 /// The entries that matter, and the entries that may contain them.
 const TAGS: [&str; 5] = [
@@ -19,27 +19,27 @@ const TAGS: [&str; 5] = [
 
 /// The counts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
+pub struct Count {
     /// Functions with an address.
-    pub(crate) out_of_line: usize,
+    pub out_of_line: usize,
     /// Functions with an address that are also inlined.
-    pub(crate) half_inlined: usize,
+    pub half_inlined: usize,
     /// Half-inlined functions that are inlined into a unit other than their own.
-    pub(crate) half_inlined_across: usize,
+    pub half_inlined_across: usize,
     /// Inlined copies of half-inlined functions.
-    pub(crate) inlined: usize,
+    pub inlined: usize,
     /// Inlined copies of half-inlined functions in a unit other than the function's own.
-    pub(crate) inlined_across: usize,
+    pub inlined_across: usize,
     /// Half-inlined functions that are global.
-    pub(crate) half_inlined_global: usize,
+    pub half_inlined_global: usize,
     /// Functions without an address.
-    pub(crate) only_inlined: usize,
+    pub only_inlined: usize,
     /// Inlined copies of the functions without an address.
-    pub(crate) only_inlined_copies: usize,
+    pub only_inlined_copies: usize,
     /// Half-inlined functions that have both kinds of copies from one unit's definition.
-    pub(crate) by_unit: usize,
+    pub by_unit: usize,
     /// Half-inlined functions: name, file name without folders, line.
-    pub(crate) names: BTreeSet<(String, String, u32)>,
+    pub names: BTreeSet<(String, String, u32)>,
 }
 
 /// An entry for a function.
@@ -87,7 +87,7 @@ enum Kind {
 }
 
 /// Counts what `tool` (some llvm-dwarfdump) prints of a file. In a linked image, code at address 0 was discarded.
-pub(crate) fn count(tool: &str, file: &Path, linked: bool) -> Count {
+pub fn count(tool: &str, file: &Path, linked: bool) -> Count {
     let mut dwarfdump = command(tool);
     dwarfdump
         .args(["--debug-info", "--show-children"])

@@ -1,8 +1,13 @@
-//! The programs that tests start, with the Debian package of each. A test fails if its program is missing or fails.
-//! This crate never becomes a part of klpx.
+//! What tests share: the programs that they start, small C projects and kernels, readers of other tools' output.
+//!
+//! A test fails if its program is missing or fails. This crate never becomes a part of klpx: crates have it as a
+//! dev-dependency only, and xtask as a dependency.
 
 #![allow(clippy::panic, reason = "a test that lacks a program fails")]
 
+pub mod dwarfdump;
+pub mod kallsyms_tables;
+pub mod project;
 pub mod sources;
 
 use std::ffi::OsStr;
@@ -71,7 +76,7 @@ pub fn need(program: &str) {
 #[track_caller]
 fn need_on(program: &str, path: &OsStr) {
     let Some(package) = package(program) else {
-        panic!("{program} is not in the table of programs that tests start (klpx_test_tools::PROGRAMS)");
+        panic!("{program} is not in the table of programs that tests start (klpx_testkit::PROGRAMS)");
     };
     let executable = |file: std::fs::Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
     let there = std::env::split_paths(path)

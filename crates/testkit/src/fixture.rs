@@ -1,25 +1,26 @@
-//! Small kernels for tests, compiled from C and linked at run time. Test code only.
+//! Small kernels for tests, compiled from C and linked at run time.
 
 use std::path::{Path, PathBuf};
 
+use crate::{command, run};
 use klpx_normalize::elf::ElfFile;
-use klpx_testkit::{command, run};
 
 /// The programs that make an architecture's kernels, with their fixed arguments.
-pub(crate) struct Toolchain {
+pub struct Toolchain {
     compiler: &'static [&'static str],
     assembler: &'static [&'static str],
-    pub(crate) linker: &'static str,
+    /// The linker.
+    pub linker: &'static str,
     /// Flags that give every function a trace site.
-    pub(crate) traced: &'static [&'static str],
+    pub traced: &'static [&'static str],
     /// The same flags for the glue.
-    pub(crate) traced_glue: &'static [&'static str],
+    pub traced_glue: &'static [&'static str],
     /// False if the compiler leaves the list of trace sites to objtool.
     lists_sites: bool,
 }
 
 /// GCC for x86_64.
-pub(crate) static X86_64: Toolchain = Toolchain {
+pub static X86_64: Toolchain = Toolchain {
     compiler: &["gcc", "-mcmodel=kernel", "-fno-pie", "-fcf-protection=none", "-fno-toplevel-reorder"],
     assembler: &["as", "--64"],
     linker: "ld",
@@ -29,7 +30,7 @@ pub(crate) static X86_64: Toolchain = Toolchain {
 };
 
 /// Clang for x86_64.
-pub(crate) static X86_64_CLANG: Toolchain = Toolchain {
+pub static X86_64_CLANG: Toolchain = Toolchain {
     compiler: &["clang-22", "-mcmodel=kernel", "-fno-pie", "-fcf-protection=none"],
     assembler: &["clang-22", "-c"],
     linker: "ld.lld-22",
@@ -42,7 +43,7 @@ pub(crate) static X86_64_CLANG: Toolchain = Toolchain {
 const CALL_OPS: [&str; 2] = ["-fpatchable-function-entry=4,2", "-falign-functions=8"];
 
 /// Clang for arm64, with call operations.
-pub(crate) static ARM64_CLANG: Toolchain = Toolchain {
+pub static ARM64_CLANG: Toolchain = Toolchain {
     compiler: &["clang-22", "--target=aarch64-linux-gnu", "-mcmodel=small", "-mgeneral-regs-only"],
     assembler: &["clang-22", "--target=aarch64-linux-gnu", "-c"],
     linker: "ld.lld-22",
@@ -52,7 +53,7 @@ pub(crate) static ARM64_CLANG: Toolchain = Toolchain {
 };
 
 /// GCC for arm64, with call operations.
-pub(crate) static ARM64_GCC: Toolchain = Toolchain {
+pub static ARM64_GCC: Toolchain = Toolchain {
     compiler: &[
         "aarch64-linux-gnu-gcc",
         "-mcmodel=small",
@@ -74,21 +75,30 @@ const LISTED_SITE: &str =
     "77:\tcallq\t__fentry__\n\t.pushsection __mcount_loc,\"a\",@progbits\n\t.quad 77b\n\t.popsection\n";
 
 /// A directory with sources, objects and images.
-pub(crate) struct Fixture {
+pub struct Fixture {
     directory: tempfile::TempDir,
     toolchain: &'static Toolchain,
 }
 
-impl Fixture {
-    pub(crate) fn new() -> Fixture {
+impl Default for Fixture {
+    fn default() -> Fixture {
         Fixture::of(&X86_64)
     }
+}
 
-    pub(crate) fn of(toolchain: &'static Toolchain) -> Fixture {
+impl Fixture {
+    /// A directory for GCC on x86_64.
+    pub fn new() -> Fixture {
+        Fixture::default()
+    }
+
+    /// A directory for a toolchain.
+    pub fn of(toolchain: &'static Toolchain) -> Fixture {
         Fixture { directory: tempfile::tempdir().expect("a temporary directory"), toolchain }
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// The path of a file of the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -97,7 +107,7 @@ impl Fixture {
     }
 
     /// Compiles `name`.c to `object` with a kernel's flags.
-    pub(crate) fn compile(&self, name: &str, source: &str, object: &str, flags: &[&str]) {
+    pub fn compile(&self, name: &str, source: &str, object: &str, flags: &[&str]) {
         let file = format!("{name}.c");
         std::fs::write(self.path(&file), source).expect("a writable directory");
         let (compiler, always) = self.toolchain.compiler.split_first().expect("a program");
@@ -123,7 +133,7 @@ impl Fixture {
     }
 
     /// Assembles `text` to `name`.o.
-    pub(crate) fn assemble(&self, name: &str, text: &str) {
+    pub fn assemble(&self, name: &str, text: &str) {
         let (source, object) = (format!("{name}.s"), format!("{name}.o"));
         std::fs::write(self.path(&source), text).expect("a writable directory");
         let (assembler, always) = self.toolchain.assembler.split_first().expect("a program");
@@ -131,14 +141,14 @@ impl Fixture {
     }
 
     /// Links objects to an image at kernel addresses.
-    pub(crate) fn link(&self, objects: &[&str], image: &str) {
+    pub fn link(&self, objects: &[&str], image: &str) {
         let mut arguments = vec!["-static", "-e", "0", "-Ttext=0xffffffff81000000", "-o", image];
         arguments.extend(objects);
         self.run(self.toolchain.linker, &arguments);
     }
 
     /// Links objects to an image that fills in its own pointers when it starts, like a relocatable arm64 kernel.
-    pub(crate) fn link_movable(&self, objects: &[&str], image: &str) {
+    pub fn link_movable(&self, objects: &[&str], image: &str) {
         let mut arguments = vec![
             "-shared",
             "-Bsymbolic",
@@ -155,29 +165,30 @@ impl Fixture {
     }
 
     /// Links objects to one relocatable object.
-    pub(crate) fn combine(&self, objects: &[&str], object: &str) {
+    pub fn combine(&self, objects: &[&str], object: &str) {
         let mut arguments = vec!["-r", "-o", object];
         arguments.extend(objects);
         self.run(self.toolchain.linker, &arguments);
     }
 
     /// Links objects to one relocatable object, using a linker script.
-    pub(crate) fn link_module(&self, script: &str, objects: &[&str], module: &str) {
+    pub fn link_module(&self, script: &str, objects: &[&str], module: &str) {
         let arguments = [&["-r", "-T", script, "-o", module], objects].concat();
         self.run(self.toolchain.linker, &arguments);
     }
 
     /// Strips from an object what distributions strip from the modules that they ship: debug information, FILE symbols.
-    pub(crate) fn strip(&self, object: &str, stripped: &str) {
+    pub fn strip(&self, object: &str, stripped: &str) {
         self.run("strip", &["--strip-debug", "-o", stripped, object]);
     }
 
-    pub(crate) fn open(&self, name: &str) -> ElfFile {
+    /// Opens a file of the directory.
+    pub fn open(&self, name: &str) -> ElfFile {
         ElfFile::open(&self.path(name)).expect("a file that was just made")
     }
 
     /// A changed copy of a file, in memory.
-    pub(crate) fn changed(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> ElfFile {
+    pub fn changed(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> ElfFile {
         let mut bytes = std::fs::read(self.path(name)).expect("a file that was just made");
         change(&mut bytes);
         ElfFile::from_bytes(Path::new(name), bytes)

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, reason = "a test that lacks a program fails")]
 
 pub mod dwarfdump;
+pub mod fixture;
 pub mod kallsyms_tables;
 pub mod project;
 pub mod sources;

@@ -1,6 +1,7 @@
-//! References that may mean the end of one variable or the start of the next. Test code only.
+//! References that may mean the end of one variable or the start of the next.
 
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const SECTION: &str = "__attribute__((section(\".data..read_mostly\")))";
 

@@ -1,9 +1,10 @@
-//! Callbacks that a patch registers (include/linux/livepatch_helpers.h). Test code only.
+//! Callbacks that a patch registers (include/linux/livepatch_helpers.h).
 
 use klpx_normalize::elf::ElfFile;
-
-use crate::testing::{Builds, Kernel};
 use klpx_verify::inspect::inspect;
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// A unit that registers a callback of each of the kinds; each callback calls `out` with its number.
 fn unit(kinds: &[&str], number: u32, changed: bool) -> (String, String) {

@@ -1,15 +1,16 @@
 //! What is chosen for a module of several units, what one unit's references mean in another unit, and what the module
-//! relies on. Test code only.
+//! relies on.
 
 use std::collections::BTreeMap;
 
+use klpx_klp_emit::callers::Elsewhere;
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::{closure, emit};
 use klpx_normalize::elf::{Definition, ElfFile};
 use object::endian::LittleEndian as LE;
 
-use crate::callers::Elsewhere;
-use crate::plan::Unit;
-use crate::testing::{Builds, Kernel};
-use crate::{closure, emit};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: vec!["out", "keep"], ..Kernel::default() }

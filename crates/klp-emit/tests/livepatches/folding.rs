@@ -1,7 +1,9 @@
-//! Functions to which a compiler gave one common body. Test code only.
+//! Functions to which a compiler gave one common body.
 
-use crate::fixture::X86_64;
-use crate::testing::{Builds, Kernel};
+use klpx_testkit::fixture::X86_64;
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     let defined = vec!["out", "log_it", "register_cb"];

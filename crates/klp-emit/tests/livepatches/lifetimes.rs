@@ -1,11 +1,13 @@
-//! Items that a running kernel has freed, and that a livepatch can't change or refer to. Test code only.
+//! Items that a running kernel has freed, and that a livepatch can't change or refer to.
 
 use std::collections::BTreeSet;
 
-use crate::callers::Elsewhere;
-use crate::plan::Unit;
-use crate::testing::{Builds, Kernel};
-use crate::{closure, emit};
+use klpx_klp_emit::callers::Elsewhere;
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::{closure, emit};
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const INIT: &str = "__attribute__((section(\".init.text\"), cold, noinline))";
 const EXIT: &str = "__attribute__((section(\".exit.text\"), used, cold, no_instrument_function))";

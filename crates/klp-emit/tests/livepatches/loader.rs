@@ -1,6 +1,7 @@
-//! Data that a module loader or the kernel's boot has to find. Test code only.
+//! Data that a module loader or the kernel's boot has to find.
 
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel {

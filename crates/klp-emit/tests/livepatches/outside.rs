@@ -1,13 +1,14 @@
-//! How references that lead out of the module are found, and at which distance from the symbol. Test code only.
+//! How references that lead out of the module are found, and at which distance from the symbol.
 
 use std::collections::BTreeMap;
 
+use klpx_klp_emit::plan::Export;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, ElfFile};
 use object::endian::LittleEndian as LE;
 
-use crate::plan::Export;
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// An export of an object, with a namespace.
 fn export(module: &str, namespace: &str) -> Export {

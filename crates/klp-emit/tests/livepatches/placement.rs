@@ -1,11 +1,12 @@
-//! The place, alignment and name of copied code and data in the closure object. Test code only.
+//! The place, alignment and name of copied code and data in the closure object.
 
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
+use klpx_testkit::fixture::ARM64_CLANG;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::fixture::ARM64_CLANG;
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: vec!["out", "use"], ..Kernel::default() }
@@ -174,11 +175,11 @@ fn objects_and_functions_have_an_order() {
             let units: Vec<_> = units
                 .iter()
                 .zip(objects)
-                .map(|(unit, object_name)| crate::plan::Unit { object_name, ..*unit })
+                .map(|(unit, object_name)| klpx_klp_emit::plan::Unit { object_name, ..*unit })
                 .collect();
             let kernel = Kernel { defined: vec!["out"], ..kernel() };
-            let closure = crate::closure::select(&units, &Default::default()).expect("a change");
-            let plan = crate::emit::emit(&closure, &kernel).expect("a livepatch").plan;
+            let closure = klpx_klp_emit::closure::select(&units, &Default::default()).expect("a change");
+            let plan = klpx_klp_emit::emit::emit(&closure, &kernel).expect("a livepatch").plan;
             let each = plan.objects.into_iter().map(|object| {
                 (
                     object.name,
@@ -233,8 +234,8 @@ fn of_code_without_a_name_comes_what_runs_and_labels_are_no_symbols() {
             fixup(0x2222)
         )
     };
-    let flags = [crate::fixture::X86_64.traced, &["-Wa,-L"]].concat();
-    let builds = Builds::of(&crate::fixture::X86_64, &flags, &text(1), &text(2));
+    let flags = [klpx_testkit::fixture::X86_64.traced, &["-Wa,-L"]].concat();
+    let builds = Builds::of(&klpx_testkit::fixture::X86_64, &flags, &text(1), &text(2));
     let file = object(&builds);
     let elf = file.parse().expect("an object");
     let code = elf.section_bytes(elf.section_by_name(b".text").expect("code"));

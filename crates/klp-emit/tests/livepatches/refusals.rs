@@ -1,11 +1,13 @@
-//! Things that a livepatch can't do, and similar things that it can do, each with its code. Test code only.
+//! Things that a livepatch can't do, and similar things that it can do, each with its code.
 
 use std::collections::BTreeSet;
 
-use crate::callers::Elsewhere;
-use crate::plan::Unit;
-use crate::testing::{Builds, Kernel};
-use crate::{closure, emit};
+use klpx_klp_emit::callers::Elsewhere;
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::{closure, emit};
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const DECLARATIONS: &str = "
 #define SECTION(name) __attribute__((used, section(name)))

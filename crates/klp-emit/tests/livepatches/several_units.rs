@@ -1,12 +1,13 @@
-//! Several units of one kernel object in one livepatch. Test code only.
+//! Several units of one kernel object in one livepatch.
 
+use klpx_klp_emit::callers::{Elsewhere, Function};
+use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::{callers, closure, emit};
 use klpx_normalize::elf::ElfFile;
-
-use crate::callers::{Elsewhere, Function};
-use crate::plan::Unit;
-use crate::testing::{Builds, Kernel};
-use crate::{callers, closure, emit};
 use klpx_verify::inspect::{Module, inspect};
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// The finished module of a patch that passed verification.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {

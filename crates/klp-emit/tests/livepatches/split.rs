@@ -1,17 +1,18 @@
 //! Functions that clang lays out in several sections by a profile: hot code, code that the profile never saw, clusters
-//! of blocks. Test code only.
+//! of blocks.
 
 use std::collections::BTreeSet;
 
+use klpx_klp_emit::bind::Binding;
+use klpx_klp_emit::image::Image;
+use klpx_klp_emit::witness::Witness;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name::whole;
 use klpx_normalize::object::Object;
+use klpx_testkit::fixture::{Fixture, X86_64_CLANG};
 
-use crate::bind::Binding;
-use crate::fixture::{Fixture, X86_64_CLANG};
-use crate::image::Image;
-use crate::testing::{Builds, Kernel};
-use crate::witness::Witness;
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// The flags that AutoFDO (scripts/Makefile.autofdo) and Propeller (scripts/Makefile.propeller) give the compiler, and
 /// the name of the piece of `busy`.

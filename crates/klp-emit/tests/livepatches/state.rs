@@ -1,10 +1,11 @@
 //! The running kernel's state continues in a livepatch, whatever its name: a copy would start from the initial state.
-//! Test code only.
+//!
 
 use klpx_normalize::elf::ElfFile;
-
-use crate::testing::{Builds, Kernel};
 use klpx_verify::inspect::inspect;
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// The kernel's symbols to which a livepatch of this change refers.
 fn kept(original: &str, from: &str, to: &str) -> Vec<String> {

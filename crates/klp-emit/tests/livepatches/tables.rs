@@ -1,15 +1,16 @@
 //! The parts of each special section that are copied with a function, row by row in the finished module: one case for
-//! each form of each row of the table of tables. Test code only.
+//! each form of each row of the table of tables.
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
 use klpx_normalize::special::{Policy, TableKind};
+use klpx_testkit::fixture::{ARM64_GCC, Toolchain, X86_64};
+use klpx_verify::inspect::parse_symbol;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::fixture::{ARM64_GCC, Toolchain, X86_64};
-use crate::testing::{Builds, Kernel};
-use klpx_verify::inspect::parse_symbol;
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// A reference in an entry: place in the entry, relocation type, name, offset in bytes.
 type Reference = (u64, u32, String, i64);

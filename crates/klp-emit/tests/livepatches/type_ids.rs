@@ -1,9 +1,11 @@
 //! Lists of BTF type numbers (include/linux/btf_ids.h) in a livepatch: the kernel's own lists, which resolve_btfids
-//! filled in. Test code only.
+//! filled in.
 
-use crate::testing::{Builds, Kernel};
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::inspect;
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// A list of three types, each place named after a type, a counter and a line; a set with its count; two functions.
 fn unit(counters: [u32; 4], names: [&str; 3], limit: &str) -> String {

@@ -1,14 +1,14 @@
 //! A good module is accepted, and a module is refused in every way in which it may be broken.
 
+use klpx_klp_emit::writer::{Place, Relocatable, Section, Sym};
 use klpx_normalize::elf::ElfFile;
-use object::elf;
-
+use klpx_testkit::fixture::{ARM64_CLANG, Fixture};
 use klpx_verify::inspect::inspect;
 use klpx_verify::{KernelFiles, KernelObject, LoadTarget, Verified};
+use object::elf;
 
-use crate::fixture::{ARM64_CLANG, Fixture};
-use crate::testing::{Builds, Kernel};
-use crate::writer::{Place, Relocatable, Section, Sym};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const ORIGINAL: &str = r#"
 extern int printk(const char *, ...);
@@ -82,7 +82,7 @@ fn symbol(module: &Relocatable, name: &str) -> Sym {
     Sym(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).unwrap())
 }
 
-fn klp(module: &mut Relocatable) -> &mut crate::writer::RelaTable {
+fn klp(module: &mut Relocatable) -> &mut klpx_klp_emit::writer::RelaTable {
     let text = section(module, ".text");
     text.relas.iter_mut().find(|table| table.name.starts_with(b".klp.")).unwrap()
 }

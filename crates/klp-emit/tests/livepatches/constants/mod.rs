@@ -2,13 +2,14 @@
 
 mod ways;
 
+use klpx_klp_emit::closure;
+use klpx_klp_emit::writer::{Relocatable, Sym};
 use klpx_normalize::elf::ElfFile;
-
-use crate::closure;
-use crate::fixture::ARM64_GCC;
-use crate::testing::{Builds, Kernel};
-use crate::writer::{Relocatable, Sym};
+use klpx_testkit::fixture::ARM64_GCC;
 use klpx_verify::inspect::inspect;
+
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const DECLARATIONS: &str = "
 typedef unsigned long size_t;

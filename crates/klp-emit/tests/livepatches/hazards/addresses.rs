@@ -2,7 +2,7 @@
 //! which modules lack.
 
 use super::{Livepatch, builds, compilers};
-use crate::testing::Kernel;
+use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 struct pair { long a, b; };

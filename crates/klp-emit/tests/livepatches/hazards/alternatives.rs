@@ -1,9 +1,9 @@
 //! Replacements of alternatives: they lie in `.subsection 1`, after their functions and outside every symbol.
 
 use klpx_normalize::elf::SectionId;
+use klpx_testkit::fixture::Toolchain;
 
 use super::{Livepatch, NOP, builds, compilers};
-use crate::fixture::Toolchain;
 
 /// An alternative laid out as by the kernel's macros: the code, an entry, and the replacement in `.subsection 1`.
 const MACRO: &str = r#"
@@ -39,7 +39,7 @@ SHARED int last(int x) { return other(x) + 4; }
 
 const MRS_EL2: u32 = 0xd53c_d049; // mrs x9, tpidr_el2
 
-fn two_builds(toolchain: &'static Toolchain, source: &str, from: &str, to: &str) -> crate::testing::Builds {
+fn two_builds(toolchain: &'static Toolchain, source: &str, from: &str, to: &str) -> crate::builds::Builds {
     builds(toolchain, &[], &format!("{MACRO}{source}"), from, to)
 }
 

@@ -2,11 +2,12 @@
 //! as `objtool --orc --prefix=16` writes them. objtool leaves out a row that repeats the one before it in its section.
 
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::fixture::X86_64;
 use object::endian::LittleEndian as LE;
 
 use super::Livepatch;
-use crate::fixture::X86_64;
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// `alone` has its own section and rows; `first` and `second` share a section, and only `first` has rows there.
 const SOURCE: &str = r#"

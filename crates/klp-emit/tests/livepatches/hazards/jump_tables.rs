@@ -1,11 +1,12 @@
 //! Jump tables: offsets from a place in the function, without relocations, in unnamed read-only data.
 
+use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::{ElfFile, SymbolId};
+use klpx_testkit::fixture::ARM64_GCC;
 
 use super::{Livepatch, builds, compilers};
-use crate::fixture::ARM64_GCC;
-use crate::testing::{Builds, Kernel};
-use crate::writer::Relocatable;
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// Moving a label from one case to another changes the table but no instruction.
 const SOURCE: &str = r#"
@@ -27,7 +28,7 @@ int turn(int x) {
 }
 "#;
 
-fn two_builds(toolchain: &'static crate::fixture::Toolchain) -> Builds {
+fn two_builds(toolchain: &'static klpx_testkit::fixture::Toolchain) -> Builds {
     let patched = SOURCE.replace("case 0: case 5:", "case 0:").replace("case 1:", "case 1: case 5:");
     Builds::of(toolchain, toolchain.traced, SOURCE, &patched)
 }

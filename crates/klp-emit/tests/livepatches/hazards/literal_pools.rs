@@ -2,7 +2,7 @@
 //! relocation on the load.
 
 use super::{Livepatch, builds, compilers};
-use crate::testing::Kernel;
+use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 extern int other(int);

@@ -1,5 +1,5 @@
 //! Hazards of one architecture, most of them of arm64. Each is tested on objects that its compilers make at run time,
-//! from two builds of a file to a verified module. One file per hazard. Test code only.
+//! from two builds of a file to a verified module. One file per hazard.
 
 mod addresses;
 mod alternatives;
@@ -15,11 +15,12 @@ mod veneers;
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SectionId, SymbolId};
+use klpx_testkit::fixture::{ARM64_CLANG, ARM64_GCC, Toolchain};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::fixture::{ARM64_CLANG, ARM64_GCC, Toolchain};
-use crate::testing::{Builds, Kernel};
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 /// The compilers that build arm64 kernels.
 fn compilers() -> [(&'static str, &'static Toolchain); 2] {

@@ -1,7 +1,7 @@
 //! `runtime_ptr_*` and `runtime_shift_*`: places that only boot code patches.
 
 use super::{Livepatch, NOP, builds, compilers};
-use crate::testing::Kernel;
+use crate::kernel::Kernel;
 
 /// A pointer laid out as by the kernel's macro: 16 bits per instruction, and an entry with its place in a table.
 const POINTER: &str = r#"

@@ -1,13 +1,14 @@
 //! The shadow call stack: compiled in, or made from pointer authentication when the kernel starts, by the frames in
 //! `.eh_frame`.
 
+use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::frames::frames;
+use klpx_testkit::fixture::{ARM64_CLANG, Toolchain};
 
 use super::{Livepatch, builds, compilers};
-use crate::fixture::{ARM64_CLANG, Toolchain};
-use crate::testing::{Builds, Kernel};
-use crate::writer::Relocatable;
+use crate::builds::Builds;
+use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 extern int other(int);
@@ -81,7 +82,7 @@ fn the_kernel_finds_the_common_information_by_order_and_linkers_by_distance() {
 fn a_lost_or_damaged_frame_is_caught() {
     let builds = dynamic(&ARM64_CLANG);
     let livepatch = Livepatch::of(&builds);
-    let damage: [fn(&mut crate::writer::Section, usize); 2] = [
+    let damage: [fn(&mut klpx_klp_emit::writer::Section, usize); 2] = [
         |section, at| {
             section.relas.iter_mut().for_each(|t| t.relocations.retain(|r| r.offset != at as u64 + 8))
         },

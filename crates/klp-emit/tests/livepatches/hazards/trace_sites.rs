@@ -4,7 +4,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::{Livepatch, NOP, compilers};
-use crate::testing::Builds;
+use crate::builds::Builds;
 
 const SOURCE: &str = r#"
 extern int other(int);

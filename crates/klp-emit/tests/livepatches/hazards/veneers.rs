@@ -1,11 +1,11 @@
 //! Calls out of reach: the loader makes entries of `.plt` where it can, and veneers serve where it is too late for
 //! `.plt`.
 
+use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::ElfFile;
 
 use super::{Livepatch, builds, compilers};
-use crate::testing::Kernel;
-use crate::writer::Relocatable;
+use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 static int seen;

@@ -5,9 +5,11 @@
 
 #![allow(clippy::panic, reason = "a test that lacks a program fails")]
 
+pub mod builds;
 pub mod dwarfdump;
 pub mod fixture;
 pub mod kallsyms_tables;
+pub mod kernel;
 pub mod project;
 pub mod sources;
 

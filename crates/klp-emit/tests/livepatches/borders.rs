@@ -1,7 +1,7 @@
 //! References that may mean the end of one variable or the start of the next.
 
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 
 const SECTION: &str = "__attribute__((section(\".data..read_mostly\")))";
 

@@ -1,10 +1,9 @@
 //! Callbacks that a patch registers (include/linux/livepatch_helpers.h).
 
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// A unit that registers a callback of each of the kinds; each callback calls `out` with its number.
 fn unit(kinds: &[&str], number: u32, changed: bool) -> (String, String) {

@@ -7,10 +7,9 @@ use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::{closure, emit};
 use klpx_normalize::elf::{Definition, ElfFile};
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use object::endian::LittleEndian as LE;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: vec!["out", "keep"], ..Kernel::default() }

@@ -6,9 +6,8 @@ use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure;
 use klpx_klp_emit::plan::Unit;
 use klpx_normalize::elf::ElfFile;
-
-use crate::builds::{Builds, FOLDER};
-use crate::kernel::Kernel;
+use klpx_testkit::builds::{Builds, FOLDER};
+use klpx_testkit::kernel::Kernel;
 
 /// The codes of the refusals when one text changes to the other.
 fn codes(original: &str, patched: &str) -> Vec<&'static str> {

@@ -1,9 +1,8 @@
 //! Functions to which a compiler gave one common body.
 
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::X86_64;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::kernel::Kernel;
 
 fn kernel() -> Kernel {
     let defined = vec!["out", "log_it", "register_cb"];

@@ -1,9 +1,8 @@
 //! Special sections of a module's livepatch that the loader reads when the module may not be loaded yet.
 
 use klpx_normalize::elf::ElfFile;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 
 /// The kernel: `other`, `key` and similar names belong to the module, `plain` and `_printk` are exported.
 fn kernel(defined: &[&'static str]) -> Kernel {

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::{closure, emit};
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 
 const INIT: &str = "__attribute__((section(\".init.text\"), cold, noinline))";
 const EXIT: &str = "__attribute__((section(\".exit.text\"), used, cold, no_instrument_function))";

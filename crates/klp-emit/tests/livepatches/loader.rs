@@ -1,7 +1,7 @@
 //! Data that a module loader or the kernel's boot has to find.
 
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel {

@@ -3,14 +3,12 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a helper that can't go on fails its test")]
 
 mod borders;
-mod builds;
 mod callbacks;
 mod choice;
 mod constants;
 mod emit;
 mod folding;
 mod hazards;
-mod kernel;
 mod late;
 mod lifetimes;
 mod loader;

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use klpx_klp_emit::plan::Export;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, ElfFile};
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use object::endian::LittleEndian as LE;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// An export of an object, with a namespace.
 fn export(module: &str, namespace: &str) -> Export {

@@ -1,12 +1,11 @@
 //! The place, alignment and name of copied code and data in the closure object.
 
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::ARM64_CLANG;
+use klpx_testkit::kernel::Kernel;
 use object::elf;
 use object::endian::LittleEndian as LE;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 fn kernel() -> Kernel {
     Kernel { exports: vec!["__fentry__"], defined: vec!["out", "use"], ..Kernel::default() }

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::{closure, emit};
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 
 const DECLARATIONS: &str = "
 #define SECTION(name) __attribute__((used, section(name)))

@@ -4,10 +4,9 @@ use klpx_klp_emit::callers::{Elsewhere, Function};
 use klpx_klp_emit::plan::Unit;
 use klpx_klp_emit::{callers, closure, emit};
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::{Module, inspect};
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// The finished module of a patch that passed verification.
 fn livepatch(builds: &Builds, object: &str, kernel: &Kernel) -> Module {

@@ -9,10 +9,9 @@ use klpx_klp_emit::witness::Witness;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name::whole;
 use klpx_normalize::object::Object;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{Fixture, X86_64_CLANG};
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
+use klpx_testkit::kernel::Kernel;
 
 /// The flags that AutoFDO (scripts/Makefile.autofdo) and Propeller (scripts/Makefile.propeller) give the compiler, and
 /// the name of the piece of `busy`.

@@ -2,10 +2,9 @@
 //!
 
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// The kernel's symbols to which a livepatch of this change refers.
 fn kept(original: &str, from: &str, to: &str) -> Vec<String> {

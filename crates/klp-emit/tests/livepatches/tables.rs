@@ -4,13 +4,12 @@
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
 use klpx_normalize::special::{Policy, TableKind};
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{ARM64_GCC, Toolchain, X86_64};
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::parse_symbol;
 use object::elf;
 use object::endian::LittleEndian as LE;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// A reference in an entry: place in the entry, relocation type, name, offset in bytes.
 type Reference = (u64, u32, String, i64);

@@ -2,10 +2,9 @@
 //! filled in.
 
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// A list of three types, each place named after a type, a counter and a line; a set with its count; two functions.
 fn unit(counters: [u32; 4], names: [&str; 3], limit: &str) -> String {

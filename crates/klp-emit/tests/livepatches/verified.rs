@@ -2,13 +2,12 @@
 
 use klpx_klp_emit::writer::{Place, Relocatable, Section, Sym};
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{ARM64_CLANG, Fixture};
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
 use klpx_verify::{KernelFiles, KernelObject, LoadTarget, Verified};
 use object::elf;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 const ORIGINAL: &str = r#"
 extern int printk(const char *, ...);

@@ -5,11 +5,10 @@ mod ways;
 use klpx_klp_emit::closure;
 use klpx_klp_emit::writer::{Relocatable, Sym};
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::ARM64_GCC;
+use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 const DECLARATIONS: &str = "
 typedef unsigned long size_t;

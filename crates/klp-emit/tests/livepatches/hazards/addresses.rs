@@ -1,8 +1,9 @@
 //! Addresses: ADRP paired with the instruction that adds the low bits, four MOVW of a large code model, and the GOT,
 //! which modules lack.
 
+use klpx_testkit::kernel::Kernel;
+
 use super::{Livepatch, builds, compilers};
-use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 struct pair { long a, b; };

@@ -39,7 +39,12 @@ SHARED int last(int x) { return other(x) + 4; }
 
 const MRS_EL2: u32 = 0xd53c_d049; // mrs x9, tpidr_el2
 
-fn two_builds(toolchain: &'static Toolchain, source: &str, from: &str, to: &str) -> crate::builds::Builds {
+fn two_builds(
+    toolchain: &'static Toolchain,
+    source: &str,
+    from: &str,
+    to: &str,
+) -> klpx_testkit::builds::Builds {
     builds(toolchain, &[], &format!("{MACRO}{source}"), from, to)
 }
 

@@ -2,12 +2,12 @@
 //! as `objtool --orc --prefix=16` writes them. objtool leaves out a row that repeats the one before it in its section.
 
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::X86_64;
+use klpx_testkit::kernel::Kernel;
 use object::endian::LittleEndian as LE;
 
 use super::Livepatch;
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// `alone` has its own section and rows; `first` and `second` share a section, and only `first` has rows there.
 const SOURCE: &str = r#"

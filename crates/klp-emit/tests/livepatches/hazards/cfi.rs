@@ -1,10 +1,10 @@
 //! kCFI: the hash of a function's type, in the word before the entry or before the space that ftrace uses there.
 
 use klpx_normalize::object::Object;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::ARM64_CLANG;
 
 use super::Livepatch;
-use crate::builds::Builds;
 
 const SOURCE: &str = r#"
 extern int other(int);

@@ -2,11 +2,11 @@
 
 use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::{ElfFile, SymbolId};
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::ARM64_GCC;
+use klpx_testkit::kernel::Kernel;
 
 use super::{Livepatch, builds, compilers};
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// Moving a label from one case to another changes the table but no instruction.
 const SOURCE: &str = r#"

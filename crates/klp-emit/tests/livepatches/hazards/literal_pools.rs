@@ -1,8 +1,9 @@
 //! Literal pools: the value that `ldr x0, =symbol` reads lies after the function, outside its symbol, without a
 //! relocation on the load.
 
+use klpx_testkit::kernel::Kernel;
+
 use super::{Livepatch, builds, compilers};
-use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 extern int other(int);

@@ -15,12 +15,11 @@ mod veneers;
 
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SectionId, SymbolId};
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{ARM64_CLANG, ARM64_GCC, Toolchain};
+use klpx_testkit::kernel::Kernel;
 use object::elf;
 use object::endian::LittleEndian as LE;
-
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 /// The compilers that build arm64 kernels.
 fn compilers() -> [(&'static str, &'static Toolchain); 2] {

@@ -1,7 +1,8 @@
 //! `runtime_ptr_*` and `runtime_shift_*`: places that only boot code patches.
 
+use klpx_testkit::kernel::Kernel;
+
 use super::{Livepatch, NOP, builds, compilers};
-use crate::kernel::Kernel;
 
 /// A pointer laid out as by the kernel's macro: 16 bits per instruction, and an entry with its place in a table.
 const POINTER: &str = r#"

@@ -4,11 +4,11 @@
 use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::frames::frames;
+use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{ARM64_CLANG, Toolchain};
+use klpx_testkit::kernel::Kernel;
 
 use super::{Livepatch, builds, compilers};
-use crate::builds::Builds;
-use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 extern int other(int);

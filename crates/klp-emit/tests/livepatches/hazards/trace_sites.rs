@@ -1,10 +1,10 @@
 //! `__patchable_function_entries`: trace sites before, at and after an entry.
 
+use klpx_testkit::builds::Builds;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::{Livepatch, NOP, compilers};
-use crate::builds::Builds;
 
 const SOURCE: &str = r#"
 extern int other(int);

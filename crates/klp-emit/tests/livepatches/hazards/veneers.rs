@@ -3,9 +3,9 @@
 
 use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::kernel::Kernel;
 
 use super::{Livepatch, builds, compilers};
-use crate::kernel::Kernel;
 
 const SOURCE: &str = r#"
 static int seen;

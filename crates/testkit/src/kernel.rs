@@ -19,25 +19,29 @@ fn place(name: &str) -> u64 {
 
 /// The kernel of the tests: each name is found unchanged and once, unless `several` says otherwise.
 #[derive(Clone, Default)]
-pub(crate) struct Kernel {
-    pub(crate) exports: Vec<&'static str>,
+pub struct Kernel {
+    /// Exports of vmlinux.
+    pub exports: Vec<&'static str>,
     /// Exports of modules, or exports with a namespace.
-    pub(crate) exported: BTreeMap<&'static str, Export>,
-    pub(crate) missing: Vec<&'static str>,
+    pub exported: BTreeMap<&'static str, Export>,
+    /// Names that the kernel does not have.
+    pub missing: Vec<&'static str>,
     /// Names that can't be bound.
-    pub(crate) unbound: Vec<&'static str>,
+    pub unbound: Vec<&'static str>,
     /// The function that contains every runtime constant, and the place in the function.
-    pub(crate) holder: Option<(&'static str, i64)>,
+    pub holder: Option<(&'static str, i64)>,
     /// Globals of the kernel's objects that no unit of a test defines.
-    pub(crate) defined: Vec<&'static str>,
-    pub(crate) untraced: bool,
+    pub defined: Vec<&'static str>,
+    /// True if ftrace reaches no function.
+    pub untraced: bool,
     /// Functions that must not be called through a pointer.
-    pub(crate) sealed: Vec<&'static str>,
-    pub(crate) several: BTreeMap<&'static str, u32>,
+    pub sealed: Vec<&'static str>,
+    /// Names of several symbols, with the number of symbols.
+    pub several: BTreeMap<&'static str, u32>,
     /// Files in which a name has another position: name and file, position.
-    pub(crate) of_file: BTreeMap<(&'static str, &'static str), u32>,
+    pub of_file: BTreeMap<(&'static str, &'static str), u32>,
     /// Names of places after the first symbol, by distance.
-    pub(crate) behind: BTreeMap<u64, &'static str>,
+    pub behind: BTreeMap<u64, &'static str>,
 }
 
 impl Binder for Kernel {

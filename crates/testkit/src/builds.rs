@@ -14,9 +14,9 @@ use klpx_klp_emit::glue;
 use klpx_klp_emit::plan::Unit;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
-use klpx_testkit::fixture::{Fixture, Toolchain, X86_64};
 use klpx_verify::{self as verify, Verified};
 
+use crate::fixture::{Fixture, Toolchain, X86_64};
 use crate::kernel::Kernel;
 
 const SECTIONS: [&str; 2] = ["-ffunction-sections", "-fdata-sections"];
@@ -69,10 +69,10 @@ const SCRIPT: &str = "SECTIONS {
 }";
 
 /// The source folder, if a test names it by `#line`.
-pub(crate) const FOLDER: &str = "/home/somebody/linux";
+pub const FOLDER: &str = "/home/somebody/linux";
 
 /// Two builds of a file, or of several files, each a unit of its own.
-pub(crate) struct Builds {
+pub struct Builds {
     fixture: Fixture,
     toolchain: &'static Toolchain,
     units: Vec<(ElfFile, ElfFile, SameLines)>,
@@ -93,16 +93,18 @@ impl Edits for SameLines {
 }
 
 impl Builds {
-    pub(crate) fn new(original: &str, patched: &str) -> Builds {
+    /// Builds of a file for x86_64.
+    pub fn new(original: &str, patched: &str) -> Builds {
         Builds::of(&X86_64, X86_64.traced, original, patched)
     }
 
-    pub(crate) fn of(toolchain: &'static Toolchain, flags: &[&str], original: &str, patched: &str) -> Builds {
+    /// Builds of a file with a toolchain and flags.
+    pub fn of(toolchain: &'static Toolchain, flags: &[&str], original: &str, patched: &str) -> Builds {
         Builds::of_files(toolchain, flags, &[("file", original, patched)])
     }
 
     /// Builds of several files: name without `.c`, original text, patched text.
-    pub(crate) fn files(files: &[(&str, &str, &str)]) -> Builds {
+    pub fn files(files: &[(&str, &str, &str)]) -> Builds {
         Builds::of_files(&X86_64, X86_64.traced, files)
     }
 
@@ -124,7 +126,7 @@ impl Builds {
     }
 
     /// Runs `use_units` on the units of these builds, all of one kernel object.
-    pub(crate) fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
+    pub fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
         let folders = [PathBuf::from(FOLDER)];
         let read = |file| Object::read(file).expect("an object").compiled_in(&folders);
         let pairs: Vec<_> = self.units.iter().map(|(one, other, _)| (read(one), read(other))).collect();
@@ -146,12 +148,13 @@ impl Builds {
         use_units(&units)
     }
 
-    pub(crate) fn emit(&self, object_name: &str, kernel: &Kernel) -> Result<Emitted> {
+    /// The closure of all that changes, or the refusals.
+    pub fn emit(&self, object_name: &str, kernel: &Kernel) -> Result<Emitted> {
         self.with(object_name, |units| emit::emit(&closure::select(units, &Elsewhere::new())?, kernel))
     }
 
     /// The names of the functions that differ, sorted.
-    pub(crate) fn changed(&self) -> Vec<String> {
+    pub fn changed(&self) -> Vec<String> {
         self.with("vmlinux", |units| {
             let unit = &units[0];
             let name = |item| String::from_utf8_lossy(unit.patched.item_name(item)).into_owned();
@@ -163,7 +166,7 @@ impl Builds {
     }
 
     /// The result of verifying a finished module.
-    pub(crate) fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
+    pub fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
         self.with(object_name, |units| {
             let units: Vec<verify::Unit<'_, '_>> = units.iter().map(verified_unit).collect();
             // Damaged modules are also checked before any module is made.
@@ -174,7 +177,7 @@ impl Builds {
     }
 
     /// The codes of the change's faults.
-    pub(crate) fn codes(&self, object_name: &str, kernel: &Kernel) -> Vec<&'static str> {
+    pub fn codes(&self, object_name: &str, kernel: &Kernel) -> Vec<&'static str> {
         match self.emit(object_name, kernel) {
             Ok(_) => Vec::new(),
             Err(failure) => failure.diagnoses().map(|found| found.code).collect(),
@@ -182,12 +185,12 @@ impl Builds {
     }
 
     /// The finished module.
-    pub(crate) fn module(&self, object_name: &str, kernel: &Kernel) -> Vec<u8> {
+    pub fn module(&self, object_name: &str, kernel: &Kernel) -> Vec<u8> {
         self.module_of(&self.emit(object_name, kernel).expect("a livepatch"))
     }
 
     /// The module made from an emitted closure.
-    pub(crate) fn module_of(&self, emitted: &Emitted) -> Vec<u8> {
+    pub fn module_of(&self, emitted: &Emitted) -> Vec<u8> {
         let path = |name: &str| self.fixture.path(name);
         std::fs::create_dir_all(path("linux")).expect("a directory");
         std::fs::write(path("linux/kernel.h"), "").expect("a file");
@@ -204,7 +207,7 @@ impl Builds {
 }
 
 /// A unit in the form that verification takes.
-pub(crate) fn verified_unit<'u, 'd>(unit: &'u Unit<'u, 'd>) -> verify::Unit<'u, 'd> {
+pub fn verified_unit<'u, 'd>(unit: &'u Unit<'u, 'd>) -> verify::Unit<'u, 'd> {
     verify::Unit {
         object: unit.object_name,
         original: &unit.original.elf,

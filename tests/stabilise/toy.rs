@@ -63,7 +63,7 @@ pub(crate) struct Source {
     /// File, old text, new text.
     pub(crate) edits: Vec<(String, String, String)>,
     /// The import limit of the link, in instructions.
-    pub(crate) limit: u32,
+    pub(crate) limit: usize,
     pub(crate) lto: Lto,
 }
 

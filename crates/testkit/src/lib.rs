@@ -10,6 +10,7 @@ pub mod dwarfdump;
 pub mod fixture;
 pub mod kallsyms_tables;
 pub mod kernel;
+pub mod lto;
 pub mod project;
 pub mod sources;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 use serde_json::Value;
 
 fn klpx(args: &[&str]) -> Output {

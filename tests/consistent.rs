@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use klpx_test_tools::{command, need, said};
+use klpx_testkit::{command, need, said};
 use serde_json::Value;
 
 /// A Makefile that compiles as kbuild does: commands and the files that a unit depends on are known to make.

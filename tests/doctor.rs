@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use klpx_test_tools::{command, run, said};
+use klpx_testkit::{command, run, said};
 use serde_json::Value;
 
 const RELEASE: &str = "6.12.115+deb12-cloud-amd64";

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use klpx_test_tools::sources;
+use klpx_testkit::sources;
 
 /// The top of the workspace.
 fn root() -> PathBuf {

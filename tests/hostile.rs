@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use klpx_test_tools::{command, need, run, said};
+use klpx_testkit::{command, need, run, said};
 
 struct Place(tempfile::TempDir);
 

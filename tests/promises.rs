@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klpx_test_tools::sources;
+use klpx_testkit::sources;
 
 /// The top of the workspace.
 fn root() -> PathBuf {
@@ -22,8 +22,8 @@ fn holding(texts: &[&str]) -> BTreeSet<String> {
         let code = code(source);
         texts.iter().any(|text| code.contains(text))
     };
-    // test-tools is never a part of klpx.
-    let product = all.into_iter().filter(|(path, _)| !path.starts_with("test-tools/"));
+    // testkit is never a part of klpx.
+    let product = all.into_iter().filter(|(path, _)| !path.starts_with("testkit/"));
     product.filter(holds).map(|(path, _)| path).collect()
 }
 

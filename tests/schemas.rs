@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 use serde_json::{Value, json};
 
 /// Those of klpx-host's commands are held against output by the tests of crates/host.

@@ -1,5 +1,5 @@
 // A function that the patch adds is no edit of the one above, though both end alike: who inlines that one is not told.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static int above(int n)
 {
@@ -15,7 +15,7 @@ int user(int n)
 {
 	return above(n) + sink(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -int below(int n)
 -{
 -	return above(n) * 3;
@@ -27,6 +27,6 @@ int user(int n)
 +int below(int n)
 +{
 +	return above(n) * 3 + added(n);
-//#changed added below
-//#cause below edited
-//#unaffected
+//# expect-changed: added below
+//# expect-cause: below edited
+//# expect-unaffected:

@@ -1,6 +1,6 @@
 // The patch removes the only call from another unit: a static of the callee's unit is promoted no longer. The unit's code
 // stays.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 extern int far(int);
 int entry(int n)
@@ -9,7 +9,7 @@ int entry(int n)
 		return far(n);
 	return sink(n);
 }
-//#file fs/b.c
+//# file: fs/b.c
 extern int sink(int);
 static int work(int n)
 {
@@ -29,9 +29,9 @@ int near(int n)
 {
 	return work(n) * 2;
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	if (n > 3)
 -		return far(n);
 -	return sink(n);
 +	return sink(n);
-//#changed entry
+//# expect-changed: entry

@@ -1,5 +1,5 @@
 // A static that is always called with the same argument has it built in; the patch calls it with another one.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static __attribute__((noinline)) int scaled(int n, int by)
 {
@@ -15,10 +15,10 @@ int second(int n)
 {
 	return scaled(n + 1, 3);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	return scaled(n, 3);
 +	return scaled(n, 4);
-//#changed first second scaled
-//#cause first edited
-//#cause scaled called-by
-//#cause second relies-on
+//# expect-changed: first second scaled
+//# expect-cause: first edited
+//# expect-cause: scaled called-by
+//# expect-cause: second relies-on

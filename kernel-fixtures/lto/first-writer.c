@@ -1,5 +1,5 @@
 // A static variable that nobody wrote gains a writer: its readers had its value built in.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static int limit = 7;
 
@@ -12,9 +12,9 @@ int setter(int n)
 {
 	return sink(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	return sink(n);
 +	limit = n; return sink(n);
-//#changed reader setter
-//#cause setter edited
-//#cause reader otherwise
+//# expect-changed: reader setter
+//# expect-cause: setter edited
+//# expect-cause: reader otherwise

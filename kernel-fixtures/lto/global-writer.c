@@ -1,5 +1,5 @@
 // A global gains its first writer. Its readers in other units never had its value built in: a relocatable link keeps globals.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 int ceiling = 9;
 
@@ -7,7 +7,7 @@ int setter(int n)
 {
 	return sink(n);
 }
-//#file fs/b.c
+//# file: fs/b.c
 extern int sink(int);
 extern int ceiling;
 
@@ -15,7 +15,7 @@ int reader(int n)
 {
 	return sink(n > ceiling ? ceiling : n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	return sink(n);
 +	ceiling = n; return sink(n);
-//#changed setter
+//# expect-changed: setter

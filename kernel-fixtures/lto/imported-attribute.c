@@ -1,5 +1,5 @@
 // A function that is too large to be imported no longer is free of writes: units that import its callers know its attributes.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 int state;
 __attribute__((noinline)) int large(const int *from)
@@ -14,7 +14,7 @@ int small(const int *from)
 {
 	return large(from);
 }
-//#file fs/b.c
+//# file: fs/b.c
 extern int sink(int);
 extern int small(const int *);
 extern int state;
@@ -24,9 +24,9 @@ int holder(int n, const int *from)
 	int sum = small(from);
 	return before == state ? sum : sink(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -		sum += from[i] * from[i + 1] + (from[i + 2] ^ from[i + 3]) + from[i + 4] / 3;
 +		sum += from[i] * from[i + 1] + (from[i + 2] ^ from[i + 3]) + from[i + 4] / 3, state++;
-//#changed holder large
-//#cause large edited
-//#cause holder relies-on
+//# expect-changed: holder large
+//# expect-cause: large edited
+//# expect-cause: holder relies-on

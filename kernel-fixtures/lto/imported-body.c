@@ -1,12 +1,12 @@
 // Another unit holds an inlined copy of what the patch changes.
-//#limit 100
-//#file fs/a.c
+//# import-limit: 100
+//# file: fs/a.c
 extern int sink(int);
 int small(int n)
 {
 	return sink(n + 1);
 }
-//#file fs/b.c
+//# file: fs/b.c
 extern int small(int);
 int holder(int n)
 {
@@ -17,9 +17,9 @@ int bystander(int n)
 {
 	return n * 3;
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	return sink(n + 1);
 +	return sink(n + 2);
-//#changed small holder
-//#cause small edited
-//#cause holder inlines
+//# expect-changed: small holder
+//# expect-cause: small edited
+//# expect-cause: holder inlines

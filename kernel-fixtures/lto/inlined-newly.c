@@ -1,5 +1,5 @@
 // The patch removes one of two calls of a static: the inliner copies the static into the other caller, which nobody edited.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static int work(int n)
 {
@@ -19,10 +19,10 @@ int second(int n)
 {
 	return work(n) * 3;
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	return work(n) + 1;
 +	return sink(n) + 1;
-//#changed first
-//#cause first edited
-//#plain first second
-//#plain-cause second inlines-otherwise
+//# expect-changed: first
+//# expect-cause: first edited
+//# expect-changed-off: first second
+//# expect-cause-off: second inlines-otherwise

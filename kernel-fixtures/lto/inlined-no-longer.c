@@ -1,5 +1,5 @@
 // The patch makes the only call of a static unlikely, which the inliner then leaves alone.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static int work(int n)
 {
@@ -16,9 +16,9 @@ int entry(int n)
 		return -1;
 	return work(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	if (n > 1000)
 +	if (n == 5 || __builtin_expect(n < 1000, 1))
-//#changed entry
-//#plain entry work
-//#cause entry edited
+//# expect-changed: entry
+//# expect-changed-off: entry work
+//# expect-cause: entry edited

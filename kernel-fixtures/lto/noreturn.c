@@ -1,5 +1,5 @@
 // A static that never came back does now: nothing stood behind the call in its caller.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static __attribute__((noinline)) void stop(int n)
 {
@@ -13,9 +13,9 @@ int caller(int n)
 		stop(n);
 	return sink(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	for (;;)
 +	while (sink(n + 1))
-//#changed caller stop
-//#cause stop edited
-//#cause caller relies-on
+//# expect-changed: caller stop
+//# expect-cause: stop edited
+//# expect-cause: caller relies-on

@@ -1,5 +1,5 @@
 // A static that wrote nothing now does: its caller kept a value over the call.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 int state;
 static __attribute__((noinline)) int peek(const int *from)
@@ -16,9 +16,9 @@ int caller(int n, const int *from)
 	int sum = peek(from);
 	return before == state ? sum : sink(n);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -		sum += from[i];
 +		sum += from[i], state++;
-//#changed caller peek
-//#cause peek edited
-//#cause caller relies-on
+//# expect-changed: caller peek
+//# expect-cause: peek edited
+//# expect-cause: caller relies-on

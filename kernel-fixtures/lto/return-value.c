@@ -1,5 +1,5 @@
 // A static's return value stops being constant: its caller, whose source is the same, tested for no error before.
-//#file fs/a.c
+//# file: fs/a.c
 extern int sink(int);
 static __attribute__((noinline)) int check(int n)
 {
@@ -18,10 +18,10 @@ int bystander(int n)
 {
 	return sink(n + 3);
 }
-//#edit fs/a.c
+//# edit: fs/a.c
 -	sink(n);
 -	return 0;
 +	return sink(n) + 1;
-//#changed check caller
-//#cause check edited
-//#cause caller relies-on
+//# expect-changed: check caller
+//# expect-cause: check edited
+//# expect-cause: caller relies-on

@@ -1,114 +1,29 @@
 //! The cases in `kernel-fixtures/lto`.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use klpx_testkit::lto::{Case, cases};
 
 use crate::toy::{Lto, Source, Toy, changed, functions};
 
-/// One case, as its file says.
-#[derive(Default)]
-struct Case {
-    name: String,
-    source: Source,
-    /// What must be in the change set: changed and new functions.
-    changed: BTreeSet<String>,
-    /// The same without stabilising, where it is another set.
-    plain: Option<BTreeSet<String>>,
-    /// Units whose names are frozen.
-    frozen: u64,
-    /// Functions and why they are in the change set.
-    causes: Vec<(String, String)>,
-    /// The same without stabilising.
-    plain_causes: Vec<(String, String)>,
-    /// The causes in words.
-    why: Vec<(String, String)>,
-    /// Functions that hold copies of what the patch edits and have the same code, where it matters which.
-    unaffected: Option<BTreeSet<String>>,
+fn source(case: &Case, lto: Lto) -> Source {
+    Source { files: case.files.clone(), edits: case.edits.clone(), limit: case.import_limit, lto }
 }
 
-impl Case {
-    /// Directives begin with `//#`: `file PATH` and its text; `edit PATH` and lines with `-` and `+`; `changed NAMES`;
-    /// `plain NAMES`; `cause NAME CAUSE`; `plain-cause NAME CAUSE`; `why NAME TEXT`; `unaffected NAMES`; `frozen N`; `limit N` for the import
-    /// limit, which is the kernel's 5 otherwise.
-    fn read(path: &Path) -> Case {
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let mut case = Case { name, source: Source { limit: 5, ..Source::default() }, ..Case::default() };
-        let text = std::fs::read_to_string(path).expect("a case");
-        let mut section = String::new();
-        for line in text.lines() {
-            let Some(directive) = line.strip_prefix("//#") else {
-                case.line(&section, line);
-                continue;
-            };
-            let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
-            section = word.to_owned();
-            match word {
-                "file" => case.source.files.push((rest.to_owned(), String::new())),
-                "edit" => case.source.edits.push((rest.to_owned(), String::new(), String::new())),
-                "changed" => case.changed = names(rest),
-                "plain" => case.plain = Some(names(rest)),
-                "cause" | "plain-cause" | "why" => {
-                    let (name, cause) = rest.split_once(' ').expect("a function and its cause");
-                    let list = match word {
-                        "why" => &mut case.why,
-                        "plain-cause" => &mut case.plain_causes,
-                        _ => &mut case.causes,
-                    };
-                    list.push((name.to_owned(), cause.to_owned()));
-                }
-                "unaffected" => case.unaffected = Some(names(rest)),
-                "frozen" => case.frozen = rest.parse().expect("a number"),
-                "limit" => case.source.limit = rest.parse().expect("a number"),
-                other => assert_eq!(other, "", "{}: a directive", case.name),
-            }
-        }
-        case
-    }
-
-    fn line(&mut self, section: &str, line: &str) {
-        let add = |text: &mut String, line: &str| {
-            text.push_str(line);
-            text.push('\n');
-        };
-        match (section, line.split_at_checked(1)) {
-            ("file", _) => add(&mut self.source.files.last_mut().expect("a file").1, line),
-            ("edit", Some(("-", old))) => add(&mut self.source.edits.last_mut().expect("an edit").1, old),
-            ("edit", Some(("+", new))) => add(&mut self.source.edits.last_mut().expect("an edit").2, new),
-            _ => {}
+/// Functions of a report that are there for another cause than they should be.
+fn wrong_causes(
+    case: &Case,
+    report: &serde_json::Value,
+    key: &str,
+    causes: &[(String, String)],
+) -> Vec<String> {
+    let changes = report["changes"].as_array().expect("changes");
+    let mut wrong = Vec::new();
+    for (name, wanted) in causes {
+        let change = changes.iter().find(|change| change["function"] == name.as_str());
+        if change.is_none_or(|change| change[key] != wanted.as_str()) {
+            wrong.push(format!("{}: {name} is there because of {change:?}", case.name));
         }
     }
-}
-
-impl Case {
-    /// Functions of a report that are there for another cause than they should be.
-    fn wrong_causes(
-        &self,
-        report: &serde_json::Value,
-        key: &str,
-        causes: &[(String, String)],
-    ) -> Vec<String> {
-        let changes = report["changes"].as_array().expect("changes");
-        let mut wrong = Vec::new();
-        for (name, wanted) in causes {
-            let change = changes.iter().find(|change| change["function"] == name.as_str());
-            if change.is_none_or(|change| change[key] != wanted.as_str()) {
-                wrong.push(format!("{}: {name} is there because of {change:?}", self.name));
-            }
-        }
-        wrong
-    }
-}
-
-fn names(list: &str) -> BTreeSet<String> {
-    list.split_whitespace().map(str::to_owned).collect()
-}
-
-fn cases() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel-fixtures/lto");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(folder).expect("cases").map(|entry| entry.expect("a case").path()).collect();
-    paths.sort();
-    paths.iter().map(|path| Case::read(path)).collect()
+    wrong
 }
 
 /// The patched objects that a report tells of.
@@ -123,11 +38,11 @@ fn objects(report: &serde_json::Value) -> Vec<Vec<u8>> {
 fn check(suffix: &'static str) {
     let mut wrong = Vec::new();
     for case in cases() {
-        let toy = Toy::new(&case.source, suffix);
+        let toy = Toy::new(&source(&case, Lto::Thin), suffix);
         let off = toy.report("off");
-        wrong.extend(case.wrong_causes(&off, "cause", &case.plain_causes));
+        wrong.extend(wrong_causes(&case, &off, "cause", &case.expect.causes_off));
         let plain = changed(&off);
-        if &plain != case.plain.as_ref().unwrap_or(&case.changed) {
+        if &plain != case.changed_off() {
             wrong.push(format!("{} without stabilising: {plain:?}", case.name));
         }
         let report = toy.report("names");
@@ -135,7 +50,7 @@ fn check(suffix: &'static str) {
             wrong.push(format!("{} with frozen names: {:?}", case.name, changed(&report)));
         }
         let frozen = report["frozen"].as_u64().unwrap_or(0);
-        if frozen != case.frozen {
+        if frozen != case.expect.frozen {
             wrong.push(format!("{}: {frozen} units with frozen names", case.name));
         }
         let report = toy.report("inlining");
@@ -149,14 +64,14 @@ fn check(suffix: &'static str) {
         if objects(&toy.report_at_once("inlining")) != objects(&report) {
             wrong.push(format!("{}: another result with more jobs", case.name));
         }
-        wrong.extend(case.wrong_causes(&report, "cause", &case.causes));
-        wrong.extend(case.wrong_causes(&report, "why", &case.why));
+        wrong.extend(wrong_causes(&case, &report, "cause", &case.expect.causes));
+        wrong.extend(wrong_causes(&case, &report, "why", &case.expect.why));
         let unaffected = functions(&report["unaffected"]);
-        if case.unaffected.as_ref().is_some_and(|wanted| *wanted != unaffected) {
+        if case.expect.unaffected.as_ref().is_some_and(|wanted| *wanted != unaffected) {
             wrong.push(format!("{}: unaffected are {unaffected:?}", case.name));
         }
         let stabilised = changed(&report);
-        if stabilised != case.changed {
+        if stabilised != case.expect.changed {
             wrong.push(format!("{}: {stabilised:?}", case.name));
         }
     }
@@ -172,14 +87,13 @@ fn change_sets_hold_what_must_be_replaced_and_no_flips() {
 fn check_without_lto(suffix: &'static str) {
     let mut wrong = Vec::new();
     let mut flips = 0;
-    for mut case in cases().into_iter().filter(|case| case.source.files.len() == 1) {
-        case.source.lto = Lto::None;
-        let toy = Toy::new(&case.source, suffix);
-        let plain = case.plain.as_ref().unwrap_or(&case.changed);
-        for (level, wanted) in [("off", plain), ("imports", plain), ("inlining", &case.changed)] {
+    for case in cases().into_iter().filter(|case| case.files.len() == 1) {
+        let toy = Toy::new(&source(&case, Lto::None), suffix);
+        let plain = case.changed_off();
+        for (level, wanted) in [("off", plain), ("imports", plain), ("inlining", &case.expect.changed)] {
             let report = toy.report(level);
-            let causes = if level == "inlining" { &case.causes } else { &case.plain_causes };
-            wrong.extend(case.wrong_causes(&report, "cause", causes));
+            let causes = if level == "inlining" { &case.expect.causes } else { &case.expect.causes_off };
+            wrong.extend(wrong_causes(&case, &report, "cause", causes));
             if changed(&report) != *wanted {
                 wrong.push(format!("{} at {level}: {:?}", case.name, changed(&report)));
             }

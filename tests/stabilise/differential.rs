@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use klpx_test_tools::{command, said};
+use klpx_testkit::{command, said};
 
 use crate::toy::{Source, Toy, changed};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use klpx_test_tools::{command, need, run, said};
+use klpx_testkit::{command, need, run, said};
 use serde_json::Value;
 
 /// The kernel's Makefile, as far as klpx asks it. Made by the LLVM tools of the suffix in `LLVM`.
@@ -63,7 +63,7 @@ pub(crate) struct Source {
     /// File, old text, new text.
     pub(crate) edits: Vec<(String, String, String)>,
     /// The import limit of the link, in instructions.
-    pub(crate) limit: u32,
+    pub(crate) limit: usize,
     pub(crate) lto: Lto,
 }
 

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use klpx_testkit::dwarfdump::{self, Count};
 use serde::Deserialize;
 
-use crate::dwarfdump::{self, Count};
 use crate::kernel::Built;
 use crate::klpx::Klpx;
 use crate::packages::Need;

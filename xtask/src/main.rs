@@ -11,8 +11,6 @@ mod demo;
 mod disk;
 mod dist;
 mod distro;
-#[path = "../../crates/inline-check/tests/dwarfdump/mod.rs"]
-mod dwarfdump;
 mod external;
 mod faults;
 mod fingerprint;

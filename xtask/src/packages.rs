@@ -35,7 +35,7 @@ pub(crate) enum Need {
     /// To build an arm64 kernel, whatever the compiler, and to run an arm64 guest.
     Arm64,
     /// For the unit tests, which compile small objects with every compiler that klpx knows. The table is
-    /// `klpx_test_tools`.
+    /// `klpx_testkit`.
     Objects,
     /// To build libFuzzer.
     Fuzz,
@@ -128,7 +128,7 @@ impl Item {
     fn package(&self) -> &'static str {
         match self {
             Program(_, package) | File(_, package) => package,
-            Shared(program) => klpx_test_tools::package(program).unwrap_or(program),
+            Shared(program) => klpx_testkit::package(program).unwrap_or(program),
         }
     }
 
@@ -145,7 +145,7 @@ impl Item {
 /// Returns the items for some needs.
 fn asked(needs: &[Need]) -> impl Iterator<Item = Item> {
     let own = ITEMS.iter().filter(|(_, for_what)| for_what.iter().any(|need| needs.contains(need)));
-    let tests = if needs.contains(&Objects) { klpx_test_tools::PROGRAMS } else { &[] };
+    let tests = if needs.contains(&Objects) { klpx_testkit::PROGRAMS } else { &[] };
     own.map(|(item, _)| *item).chain(tests.iter().map(|(name, _)| Shared(name)))
 }
 
@@ -244,12 +244,12 @@ mod tests {
             });
             shared.collect()
         };
-        let tests: BTreeSet<&str> = klpx_test_tools::PROGRAMS.iter().map(|(name, _)| *name).collect();
+        let tests: BTreeSet<&str> = klpx_testkit::PROGRAMS.iter().map(|(name, _)| *name).collect();
         assert_eq!(programs(&[Objects]), tests);
         // Items that the unit tests' table has are taken from it, and every item taken from the table is there.
         for (item, _) in ITEMS {
             match item {
-                Program(name, _) => assert_eq!(klpx_test_tools::package(name), None, "{name}"),
+                Program(name, _) => assert_eq!(klpx_testkit::package(name), None, "{name}"),
                 Shared(name) => assert!(tests.contains(name), "{name}"),
                 File(..) => {}
             }

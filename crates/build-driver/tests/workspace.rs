@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use klpx_build_driver::{Given, Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
 use klpx_diagnosis::Result;
-use klpx_test_tools::{command, need, said};
+use klpx_testkit::{command, need, said};
 
 /// A Makefile with the variables and targets that the driver uses, and with records like kbuild's. A source with the
 /// word SLOW stays half-written for a while before it is compiled.

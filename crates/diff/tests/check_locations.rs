@@ -3,7 +3,7 @@
 use klpx_diff::compare;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 fn object(source: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::OnceLock;
 
-use support::project::{CLANG_22, File, GCC_12, Mode};
+use klpx_testkit::project::{CLANG_22, File, GCC_12, Mode, Tools};
 use support::{Builds, Pair};
 
 fn file(n: usize, add: usize) -> String {
@@ -27,7 +27,7 @@ fn every() -> &'static [(String, Builds)] {
 }
 
 /// Several files with the same statics; in the patched build some files are edited, one is gone and one is new.
-fn builds(tools: support::project::Tools, mode: Mode) -> Builds {
+fn builds(tools: Tools, mode: Mode) -> Builds {
     let text = |n: usize, add: usize| (format!("d{n}/core.c"), file(n, add));
     let original: Vec<_> = (0..6).map(|n| text(n, n % 3)).collect();
     let mut patched: Vec<_> =
@@ -39,8 +39,7 @@ fn builds(tools: support::project::Tools, mode: Mode) -> Builds {
     Builds::new((tools, mode, &[]), &borrow(&original), &borrow(&patched))
 }
 
-const HOW: [(support::project::Tools, Mode); 3] =
-    [(GCC_12, Mode::Plain), (CLANG_22, Mode::Thin), (CLANG_22, Mode::Full)];
+const HOW: [(Tools, Mode); 3] = [(GCC_12, Mode::Plain), (CLANG_22, Mode::Thin), (CLANG_22, Mode::Full)];
 
 #[test]
 fn the_thread_count_does_not_matter() {

@@ -3,7 +3,7 @@
 mod support;
 
 use klpx_diff::Evidence;
-use support::project::{CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
+use klpx_testkit::project::{CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 use support::{Builds, item, named, used_one};
 
 /// A file with a static function and a static variable. Files of several folders have the same names.

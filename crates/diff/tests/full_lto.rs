@@ -3,7 +3,7 @@
 mod support;
 
 use klpx_diff::Evidence;
-use support::project::{CLANGS, Mode};
+use klpx_testkit::project::{CLANGS, Mode};
 use support::{Builds, item, used_one};
 
 /// A file with a static `helper` and a static `state`, both used by globals of the file.

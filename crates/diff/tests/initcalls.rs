@@ -2,8 +2,8 @@
 
 mod support;
 
+use klpx_testkit::project::{CLANGS, GCC_12, Mode};
 use support::Builds;
-use support::project::{CLANGS, GCC_12, Mode};
 
 /// Macros that expand like `module_init` and `MODULE_INFO` with LTO: the names of symbols and sections contain a
 /// counter and the line.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{ElfFile, Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 use object::endian::LittleEndian as LE;
 use proptest::prelude::*;
 

@@ -22,7 +22,7 @@ use std::path::Path;
 use klpx_diff::{Difference, Sources, compare_unit};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 use rayon::prelude::*;
 
 /// One pair and the expected answer.

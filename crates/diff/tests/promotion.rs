@@ -5,7 +5,7 @@ mod support;
 use klpx_diff::Evidence;
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::Object;
-use support::project::{CLANGS, Mode};
+use klpx_testkit::project::{CLANGS, Mode};
 use support::{Builds, item, used_one};
 
 /// `api_a` is small enough to be imported; the importing module must then be able to reach its helper.

@@ -3,7 +3,7 @@
 mod support;
 
 use klpx_diff::{Edits, Evidence, Line, Sources};
-use support::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
+use klpx_testkit::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
 use support::{Builds, Pair, used, used_one};
 
 fn build(tools: Tools, original: &str, patched: &str) -> Builds {

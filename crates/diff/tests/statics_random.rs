@@ -12,7 +12,7 @@ use std::path::Path;
 use klpx_diff::{Correlation, Edits, Line, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
-use klpx_test_tools::command;
+use klpx_testkit::command;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -157,7 +157,7 @@ fn compile(compiler: &str, programs: &[&Program]) -> Unit {
     programs.iter().enumerate().for_each(|(n, program)| text(n, program, &mut source));
     std::fs::write(folder.path().join("unit.c"), source).expect("a source");
     let run = |arguments: &[&str]| {
-        klpx_test_tools::run(command(compiler).args(arguments).current_dir(folder.path()));
+        klpx_testkit::run(command(compiler).args(arguments).current_dir(folder.path()));
     };
     run(&[
         "-O2",

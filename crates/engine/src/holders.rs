@@ -203,7 +203,7 @@ mod tests {
     use klpx_inline_check::survey::Survey;
     use klpx_normalize::elf::ElfFile;
     use klpx_normalize::object::Object;
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

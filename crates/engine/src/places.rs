@@ -68,7 +68,7 @@ fn position(object: &Object<'_>, item: ItemId, offset: i64, tree: &Path) -> Opti
 #[cfg(test)]
 mod tests {
     use klpx_normalize::elf::ElfFile;
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

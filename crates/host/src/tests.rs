@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use klpx_test_tools as tools;
+use klpx_testkit as tools;
 use serde_json::Value;
 
 use crate::testing::Machine;

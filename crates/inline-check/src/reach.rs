@@ -194,7 +194,7 @@ mod tests {
     use std::path::Path;
 
     use klpx_normalize::elf::ElfFile;
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use klpx_inline_check::lines::{Lines, Position};
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::{ElfFile, SectionId};
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 const HEADER: &str = "static inline int twice(int x)\n{\n\treturn x * 2 + 1;\n}\n";
 

@@ -1,13 +1,11 @@
 //! The survey of small objects of each compiler, against a second count and against the results that their source must
 //! give.
 
-mod dwarfdump;
-
 use std::path::{Path, PathBuf};
 
 use klpx_inline_check::survey::{Linkage, State, Summary, Survey, compare};
 use klpx_normalize::elf::ElfFile;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, dwarfdump, run};
 
 const HEADER: &str = "\
 static inline int in_header(int x) { int r = 0; for (int i = 0; i < x; i++) r += i * x; return r; }

@@ -174,7 +174,7 @@ mod tests {
     fn what_is_no_file_is_not_waited_for() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("fifo");
-        klpx_test_tools::run(klpx_test_tools::command("mkfifo").arg(&path));
+        klpx_testkit::run(klpx_testkit::command("mkfifo").arg(&path));
         for path in [path.as_path(), dir.path(), Path::new("/dev/zero")] {
             assert!(open(path).is_err(), "{}", path.display());
         }

@@ -103,7 +103,7 @@ mod tests {
     fn a_pipe_is_read_to_its_end_and_one_without_a_writer_is_given_up() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("fifo");
-        klpx_test_tools::run(klpx_test_tools::command("mkfifo").arg(&path));
+        klpx_testkit::run(klpx_testkit::command("mkfifo").arg(&path));
         let asked = AtomicU32::new(0);
         let stopped = || asked.fetch_add(1, Ordering::Relaxed) > 2;
         assert_eq!(bytes_until(&path, &stopped).expect_err("given up").kind(), ErrorKind::Interrupted);

@@ -153,8 +153,8 @@ fn drop_names(module: &mut Relocatable) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
     use klpx_normalize::elf::Elf;
+    use klpx_testkit::fixture::Fixture;
 
     /// A linked module: a function with an alias for the glue, a livepatch reference, and sections that are not loaded.
     fn linked(more: &str) -> Fixture {

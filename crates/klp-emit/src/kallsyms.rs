@@ -290,8 +290,8 @@ fn expand<'k>(data: &'k [u8], tokens: &[&[u8]], out: &mut Vec<u8>) -> Option<&'k
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
     use crate::image::VMLINUX;
+    use klpx_testkit::fixture::Fixture;
 
     #[test]
     fn a_name_is_no_longer_than_the_kernels_can_be() {

@@ -123,7 +123,7 @@ impl Locals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use klpx_testkit::fixture::Fixture;
 
     #[test]
     fn code_data_and_labels_take_part_and_marks_do_not() {

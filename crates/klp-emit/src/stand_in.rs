@@ -136,9 +136,9 @@ fn calls<'d>(object: &Object<'d>, function: ItemId) -> BTreeSet<Callee<'d>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
     use crate::image::Image;
     use klpx_normalize::elf::ElfFile;
+    use klpx_testkit::fixture::Fixture;
 
     const SOURCE: &str = "extern int other(int); static int total = 7;
         static int small(int x) { return other(x) + 1; }

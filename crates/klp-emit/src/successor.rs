@@ -143,7 +143,7 @@ fn same_instructions(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use klpx_testkit::fixture::Fixture;
 
     const SOURCE: &str = "extern int other(int); static int total = 7;
         static __attribute__((noinline)) int near(int x) { asm(\"\"); return x + total++; }

@@ -232,7 +232,7 @@ fn function_at(image: &Image<'_>, address: u64) -> Option<(u64, Vec<String>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use klpx_testkit::fixture::Fixture;
 
     const CALLERS: &str = "extern int wanted(int);
         int calls(int x) { return wanted(x) + 1; }
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn nobody_is_said_to_use_what_klpx_cant_read() {
-        let fixture = Fixture::of(&crate::fixture::ARM64_GCC);
+        let fixture = Fixture::of(&klpx_testkit::fixture::ARM64_GCC);
         fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
         fixture.link(&["one.o"], "vmlinux");
         let file = fixture.open("vmlinux");

@@ -1,17 +1,13 @@
 //! A livepatch names promoted locals as the kernel to be patched does, whatever klpx's own build calls them. Witness
 //! and kernel are real ThinLTO links of a small project.
 
-mod kallsyms_tables;
-#[path = "../../normalize/tests/project/mod.rs"]
-mod project;
-
 use klpx_klp_emit::bind::{Binding, BoundSymbol, Evidence};
 use klpx_klp_emit::image::{Image, VMLINUX};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{ItemId, Object, Target};
-use klpx_test_tools::command;
-use project::{CLANGS, Mode, Tools};
+use klpx_testkit::project::{self, CLANGS, Mode, Tools};
+use klpx_testkit::{command, kallsyms_tables};
 
 /// `api_a` is imported by its caller, so its helper has to be promoted. The other file's helper is not promoted.
 const A: &str = "static int list[4];
@@ -40,7 +36,7 @@ fn kernel(tools: Tools, object: &ElfFile, strips: Option<bool>) -> ElfFile {
     std::fs::write(at("all.o"), object.parse().expect("an object").data()).expect("a file");
     std::fs::write(at("text.s"), ".text\n.globl _text\n_text: .skip 16\n").expect("a file");
     let run = |program: &str, arguments: &[&str]| {
-        klpx_test_tools::run(command(program).args(arguments).current_dir(folder.path()));
+        klpx_testkit::run(command(program).args(arguments).current_dir(folder.path()));
     };
     run("gcc", &["-c", "text.s", "-o", "text.o"]);
     let link = |objects: &[&str]| {

@@ -2,7 +2,7 @@
 
 use klpx_layout::{Btf, Change, Layouts, changes};
 use klpx_normalize::elf::ElfFile;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 const COMPILERS: [(&str, &[&str]); 3] =
     [("gcc", &["-gdwarf-5"]), ("gcc", &["-gdwarf-4"]), ("clang-22", &["-gdwarf-5"])];

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 use proptest::prelude::*;
 
 fn fixture() -> &'static [u8] {

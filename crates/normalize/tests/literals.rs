@@ -4,7 +4,7 @@ use std::path::Path;
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Role, Target};
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 /// A section of strings with one named string, as ThinLTO leaves it when it promotes `.str`, and an array before an
 /// unnamed constant. A loop over the array ends one past it.

@@ -1,12 +1,10 @@
 //! Every kind of suffix, from the compilers that make it: one small project for each kind, and the expected names as
 //! data.
 
-mod project;
-
 use klpx_normalize::elf::{Definition, ElfFile};
 use klpx_normalize::name::{Suffixes, anonymous, canonical};
 use klpx_normalize::object::{FileId, Object};
-use project::{CLANG_16, CLANG_19, CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
+use klpx_testkit::project::{self, CLANG_16, CLANG_19, CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 
 /// A project, and the name of a symbol in its object.
 struct Case {

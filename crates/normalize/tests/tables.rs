@@ -2,7 +2,7 @@
 
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
-use klpx_test_tools::{command, run};
+use klpx_testkit::{command, run};
 
 /// A section's rows, and the reason for a refusal; `None` where the rows are accepted.
 const CASES: [(&str, Option<&str>); 7] = [

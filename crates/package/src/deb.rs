@@ -89,7 +89,7 @@ fn control(package: &Package, size: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools as tools;
+    use klpx_testkit as tools;
 
     use super::*;
     use crate::plan::tests::{about, livepatch};

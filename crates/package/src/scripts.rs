@@ -66,7 +66,7 @@ fn body(when: When) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools as tools;
+    use klpx_testkit as tools;
 
     use super::*;
     use crate::plan::tests::livepatch;

@@ -114,7 +114,7 @@ impl Certificate {
 mod tests {
     use std::path::Path;
 
-    use klpx_test_tools as tools;
+    use klpx_testkit as tools;
 
     use super::*;
 

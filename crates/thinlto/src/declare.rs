@@ -102,7 +102,7 @@ impl Appended {
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

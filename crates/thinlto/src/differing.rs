@@ -91,7 +91,7 @@ pub(crate) fn spared<'p>(
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

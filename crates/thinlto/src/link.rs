@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn members_of_archives_are_linked_as_the_archive_is() {
-        klpx_test_tools::need("llvm-ar-22");
+        klpx_testkit::need("llvm-ar-22");
         let (runner, build) = (Runner::new(), tempfile::tempdir().expect("a folder"));
         for name in ["a", "b"] {
             std::fs::write(build.path().join(format!("{name}.o")), "").expect("a file");

@@ -188,7 +188,7 @@ pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

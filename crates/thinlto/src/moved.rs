@@ -112,7 +112,7 @@ fn same_contents((a, x): (&Object<'_>, ItemId), (b, y): (&Object<'_>, ItemId)) -
 mod tests {
     use std::path::PathBuf;
 
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

@@ -130,7 +130,7 @@ fn known(unit: &Unit, place: &Place<'_>) -> Result<Known> {
 #[cfg(test)]
 mod tests {
     use klpx_build_driver::Recorded;
-    use klpx_test_tools::command;
+    use klpx_testkit::command;
 
     use super::*;
     use crate::testing::WORK;

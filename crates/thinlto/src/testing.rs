@@ -8,7 +8,7 @@ use klpx_build_driver::Recorded;
 use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
-use klpx_test_tools::{command, need};
+use klpx_testkit::{command, need};
 
 use crate::attempt::{Attempt, Chosen};
 use crate::differing::Differing;
@@ -204,7 +204,7 @@ impl Toy {
 }
 
 fn run(words: &[String], folder: &Path) {
-    klpx_test_tools::run(command(&words[0]).args(&words[1..]).current_dir(folder));
+    klpx_testkit::run(command(&words[0]).args(&words[1..]).current_dir(folder));
 }
 
 /// The functions that differ, by unit.

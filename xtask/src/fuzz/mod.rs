@@ -7,8 +7,6 @@
 //! and each later run tries them again.
 
 mod build;
-#[path = "../../../crates/klp-emit/tests/kallsyms_tables/mod.rs"]
-mod kallsyms_tables;
 mod seeds;
 mod session;
 

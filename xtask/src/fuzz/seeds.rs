@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use klpx_klp_emit::finish::finish;
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::kallsyms_tables;
 
-use crate::fuzz::kallsyms_tables;
 use crate::packages::Need;
 use crate::process;
 use crate::workspace::Workspace;

@@ -212,7 +212,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::{Command, Output};
 
-    use klpx_test_tools::{command, need, said};
+    use klpx_testkit::{command, need, said};
 
     use super::*;
     use crate::consistent::{Inlining, lists};

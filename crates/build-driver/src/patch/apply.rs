@@ -480,7 +480,7 @@ mod tests {
     }
 
     fn run(dir: &tempfile::TempDir, patches: &[&str], fuzz: u8) -> Result<Prepared> {
-        klpx_test_tools::need("git");
+        klpx_testkit::need("git");
         let mut set = PatchSet::default();
         for (n, text) in patches.iter().enumerate() {
             set.patches.push(Patch::parse(&format!("{n}.patch"), text.as_bytes().to_owned())?);
@@ -632,7 +632,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_survive() {
-        klpx_test_tools::need("git");
+        klpx_testkit::need("git");
         let dir = tempfile::tempdir().expect("dir");
         std::fs::create_dir(dir.path().join("fs")).expect("mkdir");
         std::fs::write(dir.path().join("fs/a.c"), b"a\n/* \xe4 */\nb\n").expect("write");

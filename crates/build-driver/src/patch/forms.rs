@@ -104,7 +104,7 @@ mod tests {
 
     /// The patched text of the tree's file, or the code of the failure.
     fn applied(patch: &[u8]) -> Result<String, &'static str> {
-        klpx_test_tools::need("git");
+        klpx_testkit::need("git");
         let tree = tempfile::tempdir().expect("dir");
         for (path, text) in [("fs/proc/a.c", ORIGINAL), ("Documentation/a.rst", "a\n")] {
             let path = tree.path().join(path);

@@ -85,7 +85,7 @@ int b(void)
 
     #[test]
     fn a_function_has_the_hunks_that_edit_it() {
-        klpx_test_tools::need("git");
+        klpx_testkit::need("git");
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("fs")).expect("a folder");
         std::fs::write(dir.path().join("fs/x.c"), ORIGINAL).expect("written");

@@ -156,7 +156,7 @@ fn sign(file: &File) {
 mod tests {
     use std::sync::Mutex;
 
-    use klpx_test_tools::{command, run};
+    use klpx_testkit::{command, run};
 
     use super::*;
 

@@ -2,14 +2,12 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-#[path = "../../../normalize/tests/project/mod.rs"]
-pub(crate) mod project;
-
 use std::collections::BTreeSet;
 
 use klpx_diff::{Correlation, Edits, Evidence, Line, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_testkit::project;
 
 /// Two objects.
 pub(crate) struct Builds {

@@ -2,7 +2,7 @@
 //! code only.
 
 use super::*;
-use crate::fixture::Fixture;
+use klpx_testkit::fixture::Fixture;
 
 /// A function; `mark` is a label at its place that the tests know.
 fn code(scope: &str, name: &str, mark: &str, body: &str) -> String {
@@ -314,7 +314,7 @@ fn sizes_that_contradict_the_order_bind_nothing() {
 /// Two addresses may be in the same page.
 #[test]
 fn a_reference_that_fits_two_places_binds_nothing() {
-    let f = Fixture::of(&crate::fixture::ARM64_CLANG);
+    let f = Fixture::of(&klpx_testkit::fixture::ARM64_CLANG);
     let user = |name: &str| {
         format!(
             ".file \"c.c\"\n.text\n.globl user\n.type user,%function\nuser: adrp x0, {name}\nret\n.size user,.-user\n"

@@ -6,9 +6,9 @@ use klpx_normalize::name::canonical;
 use object::elf;
 
 use super::*;
-use crate::fixture::Fixture;
 use crate::image::Kernel;
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::fixture::Fixture;
 
 const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + ADD; }
     int NAME(int x) { return twin(x) * 2; }";

@@ -10,8 +10,6 @@
 
 mod flow;
 mod readers;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Small kernels and modules, and the positions of their symbols.
 
 use super::*;
-use crate::fixture::Fixture;
+use klpx_testkit::fixture::Fixture;
 
 #[test]
 fn symvers_lines_are_read() {

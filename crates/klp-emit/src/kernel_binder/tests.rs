@@ -1,8 +1,8 @@
 //! Names in a kernel of a few lines of assembly and one module.
 
 use super::*;
-use crate::fixture::Fixture;
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::fixture::Fixture;
 
 /// A function of 16 bytes.
 fn code(scope: &str, name: &str, section: &str) -> String {

@@ -6,9 +6,9 @@ use klpx_normalize::elf::ElfFile;
 
 use super::threads::main_functions;
 use super::{Why, stays, why};
-use crate::fixture::{ARM64_CLANG, ARM64_GCC, Fixture, Toolchain, X86_64};
 use crate::image::{Image, VMLINUX};
 use crate::plan::{Bound, Plan, PlannedFunction, PlannedObject};
+use klpx_testkit::fixture::{ARM64_CLANG, ARM64_GCC, Fixture, Toolchain, X86_64};
 
 /// Functions that make threads, and functions that wait.
 const KERNEL: &str = r#"

@@ -1,7 +1,7 @@
 //! Pairs of a unit and a kernel that agree or differ, in a few lines of assembly. Test code only.
 
 use super::*;
-use crate::fixture::{ARM64_CLANG, Fixture, Toolchain, X86_64};
+use klpx_testkit::fixture::{ARM64_CLANG, Fixture, Toolchain, X86_64};
 
 /// A unit, a kernel, and how the unit's `f` agrees with the kernel's, if it does.
 struct Pair<'p> {

@@ -1,8 +1,8 @@
 //! Comparison of small objects with images, made at run time.
 
 use super::*;
-use crate::fixture::Fixture;
 use klpx_normalize::elf::ElfFile;
+use klpx_testkit::fixture::Fixture;
 
 const ONE: &str = "extern int other(int); extern const char *pick(int);
     static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + 0x111; }

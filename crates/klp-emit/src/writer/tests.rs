@@ -158,7 +158,7 @@ fn what_goes_takes_its_symbols_along_and_nothing_may_refer_to_it() {
 
 #[test]
 fn what_no_module_holds_is_refused() {
-    let f = crate::fixture::Fixture::new();
+    let f = klpx_testkit::fixture::Fixture::new();
     for (text, what) in [
         (".comm shared,8\n", "a common symbol"),
         (".section .text.g,\"axG\",@progbits,g,comdat\nnop\n", "a section group"),

@@ -322,7 +322,7 @@ fn shown(page: &str, width: u32) -> (i64, usize) {
     );
     std::fs::write(&file, outer).expect("written");
     let home = format!("--user-data-dir={}", dir.path().join("profile").display());
-    let mut browser = klpx_test_tools::command("chromium");
+    let mut browser = klpx_testkit::command("chromium");
     browser.args([
         "--headless",
         "--no-sandbox",
@@ -331,7 +331,7 @@ fn shown(page: &str, width: u32) -> (i64, usize) {
         "--dump-dom",
     ]);
     browser.args(["--window-size=1600,900", "--virtual-time-budget=20000", &home]);
-    let dom = klpx_test_tools::said(browser.arg(format!("file://{}", file.display())));
+    let dom = klpx_testkit::said(browser.arg(format!("file://{}", file.display())));
     let (_, found) = dom.split_once("<p id=\"found\">").unwrap_or_else(|| panic!("no answer: {dom}"));
     let mut numbers = found.split(['<', ' ']).map(str::parse::<i64>);
     let mut number = || numbers.next().and_then(Result::ok).expect("a number");

@@ -168,7 +168,7 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools::{command, run, said};
+    use klpx_testkit::{command, run, said};
 
     use super::bitstream::MAGIC;
     use super::testing::{Plain, file};

@@ -56,7 +56,7 @@ fn line(text: &str) -> Option<Inlined<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use klpx_test_tools::{command, said};
+    use klpx_testkit::{command, said};
 
     use super::*;
 

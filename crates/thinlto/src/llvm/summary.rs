@@ -214,7 +214,7 @@ fn summary(mut entries: Entries<'_>) -> Option<Vec<Call>> {
 mod tests {
     use std::path::Path;
 
-    use klpx_test_tools::{command, said};
+    use klpx_testkit::{command, said};
 
     use super::super::bitcode::testing::file;
     use super::*;

@@ -1,6 +1,6 @@
 //! An artificial tree that answers `units.mk` like the kernel's makefiles.
 
-use klpx_test_tools::command;
+use klpx_testkit::command;
 
 use super::*;
 

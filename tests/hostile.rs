@@ -234,6 +234,17 @@ fn a_full_output_is_an_error() {
     assert!(stderr(&output).contains("klpx::disk-full"), "{}", stderr(&output));
 }
 
+/// The report can't be written, and the patch is refused: both are told, and the patch decides the exit code.
+#[test]
+fn a_report_that_cannot_be_written_does_not_hide_the_failure() {
+    let place = Place::new();
+    let patch = place.write("x.patch", "\n");
+    let output = place.klpx(&["build", &patch, "--report", "/dev/full"]);
+    let said = stderr(&output);
+    assert!(said.contains("[klpx::patch-empty]") && said.contains("[klpx::disk-full]"), "{said}");
+    assert_eq!(output.status.code(), Some(3), "{said}");
+}
+
 #[test]
 fn patches_are_refused_by_what_they_do() {
     let place = Place::new();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Code, Diagnosis, Result, codes};
 
 use crate::process;
 use crate::tree::Version;
@@ -24,11 +24,11 @@ impl Config {
         let text = process::read(path).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
                 Diagnosis::new(
-                    "klpx::config-missing",
-                    Class::Build,
+                    &codes::CONFIG_MISSING,
                     format!("no kernel configuration at {}", path.display()),
+                    "klpx makes the kernel's code again, which needs the very configuration of the kernel",
+                    "name the build tree with --build-dir, or the configuration with --config",
                 )
-                .remedy("name the build tree with --build-dir, or the configuration with --config")
             } else {
                 Diagnosis::io("read", path, &error)
             }
@@ -36,9 +36,13 @@ impl Config {
         let config = Config::parse(&String::from_utf8_lossy(&text));
         if config.values.is_empty() {
             let what = format!("{} is not a kernel configuration", path.display());
-            return Err(Diagnosis::new("klpx::config-invalid", Class::Build, what)
-                .why("it sets no CONFIG_ symbol")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::CONFIG_INVALID,
+                what,
+                "it sets no CONFIG_ symbol",
+                "name the unedited .config of the kernel's own build with --config",
+            )
+            .into());
         }
         Ok(config)
     }
@@ -148,16 +152,20 @@ impl Arch {
             Ok(Arch::Arm64)
         } else {
             let what = "the configuration is for an architecture klpx does not support";
-            Err(Diagnosis::new("klpx::unsupported-architecture", Class::NotLivepatchable, what)
-                .why("neither CONFIG_X86_64 nor CONFIG_ARM64 is set")
-                .into())
+            Err(Diagnosis::new(
+                &codes::UNSUPPORTED_ARCHITECTURE,
+                what,
+                "neither CONFIG_X86_64 nor CONFIG_ARM64 is set",
+                "for ppc64le, s390x and loongarch64 see kpatch-build",
+            )
+            .into())
         }
     }
 }
 
 /// One setting that rules out a livepatch.
 struct Rule {
-    code: &'static str,
+    code: &'static Code,
     symbol: &'static str,
     /// The required value: `true` for `y`, `false` for not set.
     wanted: bool,
@@ -168,56 +176,56 @@ struct Rule {
 /// Every setting that klpx checks, in the order of the report.
 const RULES: [Rule; 8] = [
     Rule {
-        code: "klpx::no-modules",
+        code: &codes::NO_MODULES,
         symbol: "MODULES",
         wanted: true,
         why: "a livepatch is a module and this kernel loads none",
         remedy: "boot a kernel built with CONFIG_MODULES=y",
     },
     Rule {
-        code: "klpx::no-livepatch",
+        code: &codes::NO_LIVEPATCH,
         symbol: "LIVEPATCH",
         wanted: true,
         why: "the kernel was built without the livepatch core",
         remedy: "boot a kernel built with CONFIG_LIVEPATCH=y (it needs KALLSYMS_ALL, DYNAMIC_FTRACE and STACKTRACE)",
     },
     Rule {
-        code: "klpx::randstruct",
+        code: &codes::RANDSTRUCT,
         symbol: "RANDSTRUCT",
         wanted: false,
         why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
         remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
     },
     Rule {
-        code: "klpx::randstruct",
+        code: &codes::RANDSTRUCT,
         symbol: "GCC_PLUGIN_RANDSTRUCT",
         wanted: false,
         why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
         remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
     },
     Rule {
-        code: "klpx::latent-entropy",
+        code: &codes::LATENT_ENTROPY,
         symbol: "GCC_PLUGIN_LATENT_ENTROPY",
         wanted: false,
         why: "the plugin puts random constants into functions, so that every rebuild differs everywhere",
         remedy: "use a kernel built without CONFIG_GCC_PLUGIN_LATENT_ENTROPY",
     },
     Rule {
-        code: "klpx::dead-code-elimination",
+        code: &codes::DEAD_CODE_ELIMINATION,
         symbol: "LD_DEAD_CODE_DATA_ELIMINATION",
         wanted: false,
         why: "the final link drops functions that vmlinux.o still has",
         remedy: "use a kernel built without CONFIG_LD_DEAD_CODE_DATA_ELIMINATION",
     },
     Rule {
-        code: "klpx::trimmed-symbols",
+        code: &codes::TRIMMED_SYMBOLS,
         symbol: "TRIM_UNUSED_KSYMS",
         wanted: false,
         why: "exports that no in-tree module uses were dropped, a livepatch may need them",
         remedy: "use a kernel built without CONFIG_TRIM_UNUSED_KSYMS",
     },
     Rule {
-        code: "klpx::no-kallsyms",
+        code: &codes::NO_KALLSYMS,
         symbol: "KALLSYMS",
         wanted: true,
         why: "the livepatch core finds functions by name in kallsyms",
@@ -238,19 +246,21 @@ pub(crate) fn check(config: &Config, arch: Arch, version: &Version) -> Result<()
             continue;
         }
         let state = if rule.wanted { "is not set" } else { "is set" };
-        found.push(
-            Diagnosis::new(rule.code, Class::NotLivepatchable, format!("CONFIG_{} {state}", rule.symbol))
-                .why(rule.why)
-                .remedy(rule.remedy),
-        );
+        found.push(Diagnosis::new(
+            rule.code,
+            format!("CONFIG_{} {state}", rule.symbol),
+            rule.why,
+            rule.remedy,
+        ));
     }
     if arch == Arch::Arm64 && (version.major, version.minor) < ARM64_FROM {
         let what = format!("Linux {version} has no livepatching on arm64");
-        found.push(
-            Diagnosis::new("klpx::arm64-too-old", Class::NotLivepatchable, what)
-                .why("arch/arm64 gained HAVE_LIVEPATCH in 6.17")
-                .remedy("use a kernel of 6.17 or later"),
-        );
+        found.push(Diagnosis::new(
+            &codes::ARM64_TOO_OLD,
+            what,
+            "arch/arm64 gained HAVE_LIVEPATCH in 6.17",
+            "use a kernel of 6.17 or later",
+        ));
     }
     klpx_diagnosis::Failure::all(found)
 }

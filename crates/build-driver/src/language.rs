@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::{Component, Path};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 /// The longest release in bytes: the kernel's `__NEW_UTS_LEN` (include/uapi/linux/utsname.h).
 const RELEASE: usize = 64;
@@ -32,10 +32,13 @@ impl MakeWord {
     pub fn path(path: &Path) -> Result<MakeWord> {
         path.to_str().and_then(MakeWord::new).ok_or_else(|| {
             let what = format!("kbuild can't have {} in a path", path.display());
-            Diagnosis::new("klpx::usage", Class::Usage, what)
-                .why("make and its shell take blanks, colons, commas, quotes and dollars for their own")
-                .remedy("name a place whose path has letters, digits, dots and dashes only")
-                .into()
+            Diagnosis::new(
+                &codes::USAGE,
+                what,
+                "make and its shell take blanks, colons, commas, quotes and dollars for their own",
+                "name a place whose path has letters, digits, dots and dashes only",
+            )
+            .into()
         })
     }
 
@@ -47,12 +50,17 @@ impl MakeWord {
         let word = MakeWord::new(text).filter(|_| text.len() <= RELEASE && !text.contains(['/', '=', '@']));
         word.ok_or_else(|| {
             let what = format!("{text:?} can't be the release of a kernel");
-            Diagnosis::new("klpx::bad-release", Class::Input, what)
-                .why(format!(
-                    "a release has at most {RELEASE} letters, digits, dots, dashes, pluses, tildes and underscores"
-                ))
-                .remedy("look at include/config/kernel.release and include/generated/utsrelease.h of the build tree")
-                .into()
+            Diagnosis::new(
+                &codes::BAD_RELEASE,
+                what,
+                format!(
+                    "a release has at most {RELEASE} letters, digits, dots, dashes, pluses, tildes and \
+                     underscores"
+                ),
+                "look at include/config/kernel.release and include/generated/utsrelease.h of the \
+                 build tree",
+            )
+            .into()
         })
     }
 }

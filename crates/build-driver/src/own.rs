@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 /// The mode of new folders. Files in the cache are compiled and run, so only klpx's user has access.
 const PRIVATE: u32 = 0o700;
@@ -60,11 +60,15 @@ pub(crate) fn below(root: &Path, path: &Path) -> Option<PathBuf> {
 
 fn untrusted(folder: &Path, at: &Path, why: &str) -> klpx_diagnosis::Failure {
     let what = format!("klpx does not work in {}", folder.display());
-    Diagnosis::new("klpx::untrusted-folder", Class::Environment, what)
-        .place(Place::file(at.display().to_string(), None))
-        .why(format!("{why}, and what stands there is compiled and run"))
-        .remedy("name a folder of your own (--cache-dir, --output), or take the right to write from others (chmod go-w)")
-        .into()
+    Diagnosis::new(
+        &codes::UNTRUSTED_FOLDER,
+        what,
+        format!("{why}, and what stands there is compiled and run"),
+        "name a folder of your own (--cache-dir, --output), or take the right to write from \
+         others (chmod go-w)",
+    )
+    .place(Place::file(at.display().to_string(), None))
+    .into()
 }
 
 /// The user that runs klpx.

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::config::Config;
 
@@ -29,14 +29,17 @@ pub(crate) fn check(dir: &Path, needed: u64) -> Result<()> {
     }
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     let what = format!("not enough disk space for the kernel builds in {}", dir.display());
-    Err(Diagnosis::new("klpx::disk-full", Class::Environment, what)
-        .why(format!("{} are free, about {} are needed", gib(free), gib(needed)))
-        .remedy(format!(
-            "free some space (klpx cache prune --free {} removes the kernels used longest ago), or name another cache \
-             directory with --cache-dir",
+    Err(Diagnosis::new(
+        &codes::DISK_FULL,
+        what,
+        format!("{} are free, about {} are needed", gib(free), gib(needed)),
+        format!(
+            "free some space (klpx cache prune --free {} removes the kernels used \
+             longest ago), or name another cache directory with --cache-dir",
             needed.div_ceil(1_000_000_000)
-        ))
-        .into())
+        ),
+    )
+    .into())
 }
 
 /// The bytes that a file system has free for the user of this process.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 pub(crate) use walk::file_threads;
 
@@ -65,18 +65,15 @@ impl SourceTree {
     pub fn open(root: &Path) -> Result<SourceTree> {
         let root = root.canonicalize().map_err(|error| {
             Diagnosis::new(
-                "klpx::source-missing",
-                Class::Build,
+                &codes::SOURCE_MISSING,
                 format!("can't open the kernel source {}", root.display()),
+                error.to_string(),
+                "name the kernel source tree with --source",
             )
-            .why(error.to_string())
-            .remedy("name the kernel source tree with --source")
         })?;
         let refuse = |why: String| {
             let what = format!("{} is not a kernel source tree", root.display());
-            Diagnosis::new("klpx::not-a-kernel-tree", Class::Build, what)
-                .why(why)
-                .remedy("name the kernel source tree with --source")
+            Diagnosis::new(&codes::NOT_A_KERNEL_TREE, what, why, "name the kernel source tree with --source")
         };
         if let Some(missing) = LANDMARKS.iter().find(|name| !root.join(name).is_file()) {
             return Err(refuse(format!("it has no {missing}")).into());

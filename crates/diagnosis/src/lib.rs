@@ -1,7 +1,11 @@
 //! The shape of every refusal and failure of klpx: a stable code, what happened, where, why, and a remedy.
 //!
-//! Owns the form of the codes and the exit codes. Never prints: only the CLI knows the terminal.
+//! Owns the table of the codes and the exit codes. Never prints: only the CLI knows the terminal.
 
+mod class;
+pub mod code;
+pub mod codes;
+mod failure;
 mod note;
 pub mod words;
 
@@ -9,73 +13,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use class::Class;
+pub use code::{Code, NoteCode};
+pub use failure::{Failure, Result};
 pub use note::Note;
-
-/// What kind of failure a diagnosis is; each kind has one documented exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Class {
-    /// The command line asks for something that can't be done.
-    Usage,
-    /// The patch can't be read, leaves the tree, or does not apply.
-    Patch,
-    /// A build failed: the patched source does not compile, the tree is unusable.
-    Build,
-    /// The patch changes no code or data: there is nothing to livepatch.
-    Unchanged,
-    /// The change can't be made by a livepatch, or klpx does not support it.
-    NotLivepatchable,
-    /// The baseline or the finished module disagrees with the kernel to be patched.
-    Verification,
-    /// The host lacks something: a tool, disk space, a permission.
-    Environment,
-    /// A file is not what it should be: truncated, corrupt, another format.
-    Input,
-    /// A livepatch's transition did not end in time and was reversed.
-    Reverted,
-    /// A livepatch's transition ends in neither direction.
-    Stuck,
-    /// Stopped by a signal.
-    Interrupted,
-    /// A fault in klpx itself.
-    Internal,
-}
-
-impl Class {
-    /// Every class, in the order of the exit codes.
-    pub const ALL: [Class; 12] = [
-        Class::Usage,
-        Class::Patch,
-        Class::Build,
-        Class::Unchanged,
-        Class::NotLivepatchable,
-        Class::Verification,
-        Class::Environment,
-        Class::Input,
-        Class::Reverted,
-        Class::Stuck,
-        Class::Internal,
-        Class::Interrupted,
-    ];
-
-    /// The process exit code, stable across versions. 0 is success, 1 is never used.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Class::Usage => 2,
-            Class::Patch => 3,
-            Class::Build => 4,
-            Class::Unchanged => 5,
-            Class::NotLivepatchable => 6,
-            Class::Verification => 7,
-            Class::Environment => 8,
-            Class::Input => 9,
-            Class::Reverted => 10,
-            Class::Stuck => 11,
-            Class::Internal => 70,
-            Class::Interrupted => 130,
-        }
-    }
-}
 
 /// Where in the source, or in which symbol, a diagnosis applies. Any part may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -174,7 +115,7 @@ pub struct Diagnosis {
     /// Where.
     #[serde(skip_serializing_if = "Place::is_empty")]
     pub place: Place,
-    /// Why it is a failure. May be empty if `what` says everything.
+    /// Why it is a failure.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
     /// What the user can do.
@@ -185,16 +126,26 @@ pub struct Diagnosis {
     pub detail: Vec<String>,
 }
 
+/// The remedy of a fault in klpx itself.
+pub const REPORT: &str = "report this fault with the whole message, the kernel's version and the patch";
+
 impl Diagnosis {
-    /// A diagnosis with a code, a class and what happened.
-    pub fn new(code: &'static str, class: Class, what: impl Into<String>) -> Diagnosis {
+    /// A diagnosis: its code, what happened, why it is a failure, and what the user can do.
+    pub fn new(
+        code: &Code,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Diagnosis {
+        let remedy = remedy.into();
+        debug_assert!(!remedy.is_empty(), "a diagnosis without a remedy: {}", code.name);
         Diagnosis {
-            code,
-            class,
+            code: code.name,
+            class: code.class,
             what: what.into(),
             place: Place::default(),
-            why: String::new(),
-            remedy: String::new(),
+            why: why.into(),
+            remedy,
             detail: Vec::new(),
         }
     }
@@ -205,14 +156,8 @@ impl Diagnosis {
         self
     }
 
-    /// Sets the reason.
-    pub fn why(mut self, why: impl Into<String>) -> Diagnosis {
-        self.why = why.into();
-        self
-    }
-
-    /// Sets what the user can do.
-    pub fn remedy(mut self, remedy: impl Into<String>) -> Diagnosis {
+    /// Replaces what the user can do, where a caller knows more than the constructor.
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Diagnosis {
         self.remedy = remedy.into();
         self
     }
@@ -225,20 +170,18 @@ impl Diagnosis {
 
     /// A fault in klpx itself.
     pub fn internal(why: &str) -> Diagnosis {
-        Diagnosis::new("klpx::internal", Class::Internal, "a fault in klpx").why(why)
+        Diagnosis::new(&codes::INTERNAL, "a fault in klpx", why, REPORT)
     }
 
     /// A failed system call on a file. A full disk has its own code.
     pub fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Diagnosis {
-        let full = error.kind() == std::io::ErrorKind::StorageFull;
-        let code = if full { "klpx::disk-full" } else { "klpx::io" };
-        Diagnosis::new(code, Class::Environment, format!("can't {doing} {}", path.display()))
-            .why(error.to_string())
-            .remedy(if full {
-                "free some space, or name another cache directory with --cache-dir"
-            } else {
-                ""
-            })
+        let (code, remedy) = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                (&codes::DISK_FULL, "free some space, or name another cache directory with --cache-dir")
+            }
+            _ => (&codes::IO, "check the path, the rights and the disk"),
+        };
+        Diagnosis::new(code, format!("can't {doing} {}", path.display()), error.to_string(), remedy)
     }
 }
 
@@ -254,65 +197,6 @@ impl fmt::Display for Diagnosis {
         Ok(())
     }
 }
-
-/// Why a command stopped: one or more diagnoses. The first one decides the exit code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    first: Box<Diagnosis>,
-    rest: Vec<Diagnosis>,
-}
-
-impl Failure {
-    /// A failure with every diagnosis, sorted, or `Ok` if there is none.
-    pub fn all(mut diagnoses: Vec<Diagnosis>) -> Result<(), Failure> {
-        diagnoses.sort();
-        diagnoses.dedup();
-        let mut rest = diagnoses.into_iter();
-        match rest.next() {
-            None => Ok(()),
-            Some(first) => Err(Failure { first: Box::new(first), rest: rest.collect() }),
-        }
-    }
-
-    /// The failure with each diagnosis replaced by the result of `tell`.
-    pub fn map(self, tell: impl FnMut(Diagnosis) -> Diagnosis) -> Failure {
-        let mut told: Vec<Diagnosis> = std::iter::once(*self.first).chain(self.rest).map(tell).collect();
-        Failure { first: Box::new(told.remove(0)), rest: told }
-    }
-
-    /// The diagnoses, in order.
-    pub fn diagnoses(&self) -> impl Iterator<Item = &Diagnosis> {
-        std::iter::once(&*self.first).chain(&self.rest)
-    }
-
-    /// The exit code of the first diagnosis.
-    pub fn exit_code(&self) -> u8 {
-        self.first.class.exit_code()
-    }
-}
-
-impl From<Diagnosis> for Failure {
-    fn from(diagnosis: Diagnosis) -> Failure {
-        Failure { first: Box::new(diagnosis), rest: Vec::new() }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, diagnosis) in self.diagnoses().enumerate() {
-            if n > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{diagnosis}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// The result of a fallible operation in klpx.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
+use crate::{Code, NoteCode, Place};
+
 /// A note: information for the user that does not stop a command.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
@@ -16,8 +18,18 @@ pub struct Note {
 
 impl Note {
     /// A note with its code.
-    pub fn new(code: &'static str, text: impl Into<String>) -> Note {
-        Note { code, text: text.into() }
+    pub fn new(code: &NoteCode, text: impl Into<String>) -> Note {
+        Note { code: code.name, text: text.into() }
+    }
+
+    /// A note on a place, with the reason.
+    pub fn at(code: &NoteCode, what: &str, place: &Place, why: &str) -> Note {
+        Note::new(code, format!("{what} ({place}): {why}"))
+    }
+
+    /// A note with the code of a refusal: what would be refused elsewhere is left out here.
+    pub fn instead_of(refusal: &Code, what: &str, place: &Place, why: &str) -> Note {
+        Note { code: refusal.name, text: format!("{what} ({place}): {why}") }
     }
 }
 

@@ -7,7 +7,7 @@ use klpx_build_driver::packages::KernelFiles;
 use klpx_build_driver::{
     ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitList, UnitPairs, Workspace,
 };
-use klpx_diagnosis::{Note, Result, words};
+use klpx_diagnosis::{Note, Result, codes, words};
 use klpx_klp_emit::callers::Elsewhere;
 
 use crate::change_set::{self, Analysis, PairFiles};
@@ -195,7 +195,7 @@ impl Build<'_> {
 fn lists(units: usize) -> Note {
     let lists = words::plural(units, "list");
     let text = format!("both sources are compiled with the kernel's {lists} of what not to inline");
-    Note::new("klpx::inlining-lists", text)
+    Note::new(&codes::INLINING_LISTS, text)
 }
 
 fn object_files(pair: &PairFiles) -> ObjectFiles {

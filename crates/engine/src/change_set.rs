@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Prepared;
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use klpx_diff::{Difference, Sources};
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::Sections;
@@ -105,10 +105,13 @@ pub(crate) fn read<'f>(pairs: &'f [Pair], folders: &[PathBuf]) -> Result<Vec<Obj
 
 /// The refusal of a patch that changes nothing.
 pub(crate) fn unchanged() -> Failure {
-    Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "nothing changed")
-        .why("the patched kernel has the same code and data as the original")
-        .remedy("a comment, a configuration that is off, or dead code: there is nothing to livepatch")
-        .into()
+    Diagnosis::new(
+        &codes::NOTHING_CHANGED,
+        "nothing changed",
+        "the patched kernel has the same code and data as the original",
+        "a comment, a configuration that is off, or dead code: there is nothing to livepatch",
+    )
+    .into()
 }
 
 /// The comparison of every pair.
@@ -235,23 +238,22 @@ fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
         let table = String::from_utf8_lossy(pair.patched.elf.section_name(item.section)).into_owned();
         let what = if change.original.is_some() { "changes" } else { "adds" };
         Diagnosis::new(
-            "klpx::registry",
-            Class::NotLivepatchable,
+            &codes::REGISTRY,
             format!("the patch {what} an entry of a table that is read only once"),
+            format!("{table} was read when {when}"),
+            "leave this part of the patch out, or do its work in a pre-patch callback",
         )
         .place(Place::symbol(analysis::name(&pair.patched, change.patched)))
-        .why(format!("{table} was read when {when}"))
-        .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
     });
     let tables = difference.tables.iter().map(|table| {
         Diagnosis::new(
-            "klpx::unnamed-table",
-            Class::NotLivepatchable,
+            &codes::UNNAMED_TABLE,
             "the patch changes a table whose entries have no names",
+            "the kernel finds the table by its section, and has its own; a livepatch can't add \
+             to it or replace it",
+            "leave this part of the patch out, or do its work in a pre-patch callback",
         )
         .place(Place::symbol(table.clone()))
-        .why("the kernel finds the table by its section, and has its own; a livepatch can't add to it or replace it")
-        .remedy("leave this part of the patch out, or do its work in a pre-patch callback")
     });
     entries.chain(tables).collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_build_driver::{TouchedUnit, UnitList, Workspace};
-use klpx_diagnosis::{Note, Result, words};
+use klpx_diagnosis::{Note, Result, codes, words};
 use klpx_klp_emit::callers::{self, Elsewhere, Function, Global};
 use klpx_klp_emit::image::{Exports, Image, Kernel};
 use klpx_klp_emit::plan::Unit;
@@ -78,7 +78,7 @@ fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
         names.join(", "),
         words::plural(units, "unit")
     );
-    Note::new("klpx::callers-replaced", text)
+    Note::new(&codes::CALLERS_REPLACED, text)
 }
 
 /// Finds who calls each of these functions: in its own kernel object and, for an export, in the modules that import it.

@@ -12,7 +12,7 @@
 //!   comparison did not pair the holder. The livepatch would leave the original's copy in use. This stops the build.
 
 use klpx_build_driver::{Baseline, Patched, Remade};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
 use klpx_diff::Difference;
 use serde::Serialize;
 
@@ -135,7 +135,7 @@ pub(crate) fn uncompared(
 pub(crate) fn stale(remade: &Remade) -> Option<Note> {
     let names: Vec<String> = remade.stale.iter().map(|path| path.display().to_string()).collect();
     let text = || format!("make did not compile again what depends on the patch: {}", first(&names));
-    (!names.is_empty()).then(|| Note::new("klpx::stale-objects", text()))
+    (!names.is_empty()).then(|| Note::new(&codes::STALE_OBJECTS, text()))
 }
 
 /// Refuses if a holder is left out.
@@ -155,15 +155,19 @@ pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
         n => format!("{} functions that inline what the patch edits would be left out", words::count(n)),
     };
     Failure::all(vec![
-        Diagnosis::new("klpx::holder-left-out", Class::Verification, what)
-            .place(place)
-            .why("each holds a copy of the original's code, and nothing shows that it was built from the patched source")
-            .detail(left_out.iter().take(LISTED).map(line))
-            .detail((left_out.len() > LISTED).then(|| format!("and {} more", words::count(left_out.len() - LISTED))))
-            .remedy(
-                "let klpx build the kernel anew (klpx cache prune --days 0), and if that does not help, look for a dependency that \
-                 the unit's makefile lacks",
-            ),
+        Diagnosis::new(
+            &codes::HOLDER_LEFT_OUT,
+            what,
+            "each holds a copy of the original's code, and nothing shows that it was \
+             built from the patched source",
+            "let klpx build the kernel anew (klpx cache prune --days 0), and if that \
+             does not help, look for a dependency that the unit's makefile lacks",
+        )
+        .place(place)
+        .detail(left_out.iter().take(LISTED).map(line))
+        .detail(
+            (left_out.len() > LISTED).then(|| format!("and {} more", words::count(left_out.len() - LISTED))),
+        ),
     ])
 }
 
@@ -183,7 +187,7 @@ pub(crate) fn remark(unaffected: &[Unaffected]) -> Option<Note> {
             "{functions} {verb} what the patch edits, and {whose} code is the same: {}",
             first(&names)
         );
-        Note::new("klpx::same-holders", text)
+        Note::new(&codes::SAME_HOLDERS, text)
     })
 }
 

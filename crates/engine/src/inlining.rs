@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use klpx_build_driver::{PlacedHunk, Prepared};
-use klpx_diagnosis::{Note, Result};
+use klpx_diagnosis::{Note, Result, codes};
 use klpx_inline_check::survey::{
     CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId,
 };
@@ -324,7 +324,7 @@ impl<'a> Originals<'a> {
                 Err(failure) => {
                     let name = object.file_name().unwrap_or_default().to_string_lossy();
                     let text = format!("{name}: who inlined what is not known: {failure}");
-                    self.notes.push(Note::new("klpx::inlining-unknown", text));
+                    self.notes.push(Note::new(&codes::INLINING_UNKNOWN, text));
                     None
                 }
             };

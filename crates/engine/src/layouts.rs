@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
 use klpx_klp_emit::image::{Image, VMLINUX};
 use klpx_layout::{Btf, Change, Definition, Kind, Layouts, changes};
 use klpx_normalize::elf::Elf;
@@ -115,15 +115,19 @@ impl Types {
         }
         let inside: Vec<String> = change.inside.iter().map(ToString::to_string).collect();
         let inside = (!inside.is_empty()).then(|| format!("it lies in {}", named(&inside)));
-        let refusal = Diagnosis::new("klpx::layout", Class::NotLivepatchable, what)
-            .place(self.place(&change.patched))
-            .why(why)
-            .remedy(format!(
-                "leave the type as it is and keep what is new in a shadow variable (klp_shadow_get_or_alloc); when a review \
-                 shows that no such object is ever read, add --allow-layout {}",
+        let refusal = Diagnosis::new(
+            &codes::LAYOUT,
+            what,
+            why,
+            format!(
+                "leave the type as it is and keep what is new in a shadow variable \
+                 (klp_shadow_get_or_alloc); when a review shows that no such object is ever \
+                 read, add --allow-layout {}",
                 change.key.name
-            ))
-            .detail(change.differences.iter().cloned().chain(inside));
+            ),
+        )
+        .place(self.place(&change.patched))
+        .detail(change.differences.iter().cloned().chain(inside));
         self.events.tell(&change.key.name, refusal)
     }
 }
@@ -150,7 +154,7 @@ pub(crate) fn check_kernel(
 ) -> Result<Option<Note>> {
     let Some(kernel) = section(&vmlinux.elf) else {
         let text = "the kernel has no BTF: its types were not compared with those of klpx's build";
-        return Ok(Some(Note::new("klpx::no-btf", text)));
+        return Ok(Some(Note::new(&codes::NO_BTF, text)));
     };
     let kernel = Btf::read(kernel, None)?;
     let mut faults: Vec<Diagnosis> = Vec::new();
@@ -166,13 +170,12 @@ pub(crate) fn check_kernel(
             }
             faults.push(
                 Diagnosis::new(
-                    "klpx::kernel-differs",
-                    Class::Verification,
+                    &codes::KERNEL_DIFFERS,
                     format!("{key} of the kernel to be patched differs"),
+                    format!("beside what the BTF of {} says, in klpx's build {line}", pair.name),
+                    klpx_klp_emit::witness::REMEDY,
                 )
-                .place(types.place(&definition))
-                .why(format!("beside what the BTF of {} says, in klpx's build {line}", pair.name))
-                .remedy(klpx_klp_emit::witness::REMEDY),
+                .place(types.place(&definition)),
             );
         }
     }
@@ -205,18 +208,20 @@ pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<A
             place = place.at(file, finding.line);
         }
         faults.push(
-            Diagnosis::new("klpx::boot-decision", Class::NotLivepatchable, "code that ran at boot rests on what the patch changes")
-                .place(place)
-                .why(
-                    "the patch does not edit this __init function, and the function came out otherwise: a constant, a size \
-                     or a type is another one, and what was set up at boot is as before",
-                )
-                .remedy(format!(
-                    "keep the value that the kernel booted with; when a review shows that what was set up still fits, add \
-                     --allow-layout {}",
+            Diagnosis::new(
+                &codes::BOOT_DECISION,
+                "code that ran at boot rests on what the patch changes",
+                "the patch does not edit this __init function, and the function came out \
+                 otherwise: a constant, a size or a type is another one, and what was set up \
+                 at boot is as before",
+                format!(
+                    "keep the value that the kernel booted with; when a review shows that what \
+                     was set up still fits, add --allow-layout {}",
                     finding.function
-                ))
-                .detail(finding.reasons.iter().cloned()),
+                ),
+            )
+            .place(place)
+            .detail(finding.reasons.iter().cloned()),
         );
     }
     Failure::all(faults)?;

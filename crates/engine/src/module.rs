@@ -88,13 +88,7 @@ impl Source<'_> {
         build.events.begin(Stage::Emit);
         let binder = KernelBinder::new(&kernel, &vmlinux, &bindings);
         let emitted = emit::emit(&closure, &binder)?;
-        let warnings: Vec<Note> = emitted
-            .plan
-            .warnings
-            .iter()
-            .map(|warning| Note::new(warning.code, warning.to_string()))
-            .collect();
-        build.note(&warnings);
+        build.note(&emitted.plan.warnings);
         let name = &build.request.name;
         let images: Vec<&Image<'_>> = std::iter::once(&vmlinux).chain(&modules).collect();
         build.results.transition = transition::waiting(&emitted.plan, &images);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Config;
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Class, Diagnosis, Note, Place, Result};
+use klpx_diagnosis::{Diagnosis, Note, Place, Result, codes};
 
 /// The key and certificate that sign a module.
 #[derive(Clone, Debug)]
@@ -54,9 +54,13 @@ impl<'s> Signer<'s> {
         }
         let program = headers.map(|headers| headers.join("scripts/sign-file"));
         let program = program.filter(|program| program.is_file()).ok_or_else(|| {
-            Diagnosis::new("klpx::missing-tool", Class::Environment, "the program that signs modules is not there")
-                .why("the kernel's headers or build tree have no scripts/sign-file")
-                .remedy("install the package with the headers' programs (linux-kbuild on Debian), or sign with klpx sign")
+            Diagnosis::new(
+                &codes::MISSING_TOOL,
+                "the program that signs modules is not there",
+                "the kernel's headers or build tree have no scripts/sign-file",
+                "install the package with the headers' programs (linux-kbuild on Debian), or sign \
+                 with klpx sign",
+            )
         })?;
         let configured = config.value("CONFIG_MODULE_SIG_HASH").unwrap_or("sha256");
         let hash = signing.hash.clone().unwrap_or_else(|| configured.to_owned());
@@ -77,18 +81,25 @@ impl<'s> Signer<'s> {
         }
         let outcome = Runner::new().run(&call)?;
         if !outcome.success {
-            return Err(Diagnosis::new("klpx::not-signed", Class::Environment, "the module can't be signed")
-                .place(Place::file(self.signing.certificate.display().to_string(), None))
-                .why("the kernel's sign-file fails")
-                .detail(outcome.lines)
-                .remedy(match self.signing.is_in_token() {
-                    false => "check that key and certificate belong together, and that KBUILD_SIGN_PIN opens the key",
-                    true => {
-                        "check that OpenSSL has its provider pkcs11 (package pkcs11-provider), that KBUILD_SIGN_PIN opens \
-                         the token, and that key and certificate belong together; or sign elsewhere, and then klpx sign"
+            return Err(Diagnosis::new(
+                &codes::NOT_SIGNED,
+                "the module can't be signed",
+                "the kernel's sign-file fails",
+                match self.signing.is_in_token() {
+                    false => {
+                        "check that key and certificate belong together, and that KBUILD_SIGN_PIN \
+                         opens the key"
                     }
-                })
-                .into());
+                    true => {
+                        "check that OpenSSL has its provider pkcs11 (package pkcs11-provider), that \
+                         KBUILD_SIGN_PIN opens the token, and that key and certificate belong \
+                         together; or sign elsewhere, and then klpx sign"
+                    }
+                },
+            )
+            .place(Place::file(self.signing.certificate.display().to_string(), None))
+            .detail(outcome.lines)
+            .into());
         }
         Ok(std::fs::read(&file).map_err(|error| Diagnosis::io("read", &file, &error))?)
     }
@@ -98,5 +109,5 @@ impl<'s> Signer<'s> {
 pub(crate) fn note(config: &Config) -> Option<Note> {
     let text =
         "the kernel loads signed modules only (CONFIG_MODULE_SIG_FORCE), and this one will have no signature";
-    config.is("CONFIG_MODULE_SIG_FORCE").then(|| Note::new("klpx::no-signature", text))
+    config.is("CONFIG_MODULE_SIG_FORCE").then(|| Note::new(&codes::NO_SIGNATURE, text))
 }

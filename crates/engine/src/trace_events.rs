@@ -56,7 +56,7 @@ impl TraceEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use klpx_diagnosis::Class;
+    use klpx_diagnosis::codes;
 
     #[test]
     fn what_a_definition_makes_is_told_by_the_event() {
@@ -77,8 +77,7 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(events.made_by(name).as_deref(), expected, "{name}");
         }
-        let refusal =
-            Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, "no").why("it is notrace");
+        let refusal = Diagnosis::new(&codes::NOT_TRACEABLE, "no", "it is notrace", "none");
         assert_eq!(
             events.tell("perf_trace_softirq", refusal.clone()).why,
             "the definition of class of trace events softirq makes it; it is notrace"

@@ -1,6 +1,6 @@
 //! Reports replaced functions in which tasks stay: the transition to the livepatch waits for each of them.
 
-use klpx_diagnosis::{Note, words};
+use klpx_diagnosis::{Note, codes, words};
 use klpx_klp_emit::image::Image;
 use klpx_klp_emit::plan::Plan;
 use klpx_klp_emit::transition::{Stay, Why, stays};
@@ -68,7 +68,7 @@ pub(crate) fn notes(waiting: &[Waiting], module: &str) -> Vec<Note> {
             "do not end the transition by writing to /sys/kernel/livepatch/{module}/force: tasks then go on in replaced \
              functions, and the module can never be removed"
         );
-        notes.push(Note::new("klpx::transition-force", text));
+        notes.push(Note::new(&codes::TRANSITION_FORCE, text));
     }
     notes
 }
@@ -83,7 +83,7 @@ fn thread_note(one: &Waiting) -> Note {
          Patch a function that it calls instead",
         one.function
     );
-    Note::new("klpx::thread-main", text)
+    Note::new(&codes::THREAD_MAIN, text)
 }
 
 fn sleep_note(others: &[&Waiting]) -> Note {
@@ -101,7 +101,7 @@ fn sleep_note(others: &[&Waiting]) -> Note {
          for",
         named.join("; ")
     );
-    Note::new("klpx::long-sleep", text)
+    Note::new(&codes::LONG_SLEEP, text)
 }
 
 #[cfg(test)]

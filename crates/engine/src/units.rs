@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use klpx_build_driver::{Prepared, Remade, UnitPair, Workspace};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes, words};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 
@@ -57,13 +57,12 @@ pub(crate) fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
         if !klpx_diff::compare(&original, &patched).is_empty() {
             faults.push(
                 Diagnosis::new(
-                    "klpx::runs-elsewhere",
-                    Class::NotLivepatchable,
+                    &codes::RUNS_ELSEWHERE,
                     "the patch changes code that is not part of the running kernel's text",
+                    "a boot image, a vdso, hypervisor code or a generated header is made of this unit",
+                    "leave the part of the patch that reaches this unit out",
                 )
-                .place(Place::file(pair.unit.object(), None))
-                .why("a boot image, a vdso, hypervisor code or a generated header is made of this unit")
-                .remedy("leave the part of the patch that reaches this unit out"),
+                .place(Place::file(pair.unit.object(), None)),
             );
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use klpx_build_driver::{Pair, Patched, Prepared, Workspace};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes, words};
 
 use crate::build::{Build, Compiled, Work};
 use crate::change_set::{PairFiles, unchanged};
@@ -62,10 +62,13 @@ fn files(pair: &Pair) -> PairFiles {
 
 fn refuse_new_modules(patched: &Patched) -> Result<()> {
     let added = patched.new_modules.iter().map(|module| {
-        Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
-            .place(Place::symbol(module.name.clone()))
-            .why("a livepatch replaces functions of what is there")
-            .remedy("build and load the new module on its own, and leave it out of the patch")
+        Diagnosis::new(
+            &codes::NEW_MODULE,
+            "the patch adds a module",
+            "a livepatch replaces functions of what is there",
+            "build and load the new module on its own, and leave it out of the patch",
+        )
+        .place(Place::symbol(module.name.clone()))
     });
     Failure::all(added.collect())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
@@ -22,9 +22,7 @@ pub fn which(name: &str) -> Option<PathBuf> {
 /// `klpx::missing-tool` if there is no busybox, or if it needs shared libraries.
 pub fn busybox() -> Result<PathBuf> {
     let missing = |why: &str| {
-        Diagnosis::new("klpx::missing-tool", Class::Environment, "a guest needs a static busybox")
-            .why(why)
-            .remedy("install busybox-static")
+        Diagnosis::new(&codes::MISSING_TOOL, "a guest needs a static busybox", why, "install busybox-static")
     };
     let found = which("busybox").ok_or_else(|| missing("busybox is not installed"))?;
     match is_static(&found) {

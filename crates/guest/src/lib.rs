@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::console::Protocol;
 use crate::initramfs::Initramfs;
@@ -167,8 +167,11 @@ impl Guest {
 fn unreached(console: &str, log: &Path) -> Diagnosis {
     let lines: Vec<String> = console.trim_end().lines().map(str::to_owned).collect();
     let last = lines[lines.len().saturating_sub(TAIL)..].to_vec();
-    Diagnosis::new("klpx::guest-failed", Class::Environment, "the guest does not boot")
-        .why(format!("it came to no task; the whole console is in {}", log.display()))
-        .detail(last)
-        .remedy("check that the image is that of the kernel's own package or build tree, and has a serial console")
+    Diagnosis::new(
+        &codes::GUEST_FAILED,
+        "the guest does not boot",
+        format!("it came to no task; the whole console is in {}", log.display()),
+        "check that the image is that of the kernel's own package or build tree, and has a serial console",
+    )
+    .detail(last)
 }

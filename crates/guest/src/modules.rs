@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::elf::ElfFile;
 
 /// Extensions of module files.
@@ -70,9 +70,12 @@ impl Modules {
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         let missing = |why: String| {
             let what = format!("the kernel's module {name} is not there");
-            Diagnosis::new("klpx::module-missing", Class::Environment, what)
-                .why(why)
-                .remedy("install the package with the kernel's modules, or name the folder with --modules")
+            Diagnosis::new(
+                &codes::MODULE_MISSING,
+                what,
+                why,
+                "install the package with the kernel's modules, or name the folder with --modules",
+            )
         };
         let order = || missing(format!("modules.order of {} does not list it", self.root.display()));
         let path = self.root.join(self.paths.get(name).ok_or_else(order)?);
@@ -122,9 +125,13 @@ fn name_of(line: &str) -> Option<String> {
 fn depends(file: &ElfFile) -> Result<Vec<String>> {
     let elf = file.parse()?;
     let info = elf.section_by_name(b".modinfo").ok_or_else(|| {
-        Diagnosis::new("klpx::not-a-module", Class::Input, "a file that should be a kernel module is none")
-            .place(Place::file(file.path().display().to_string(), None))
-            .why("it has no section .modinfo")
+        Diagnosis::new(
+            &codes::NOT_A_MODULE,
+            "a file that should be a kernel module is none",
+            "it has no section .modinfo",
+            "install the package with the kernel's modules again, or name their folder with --modules",
+        )
+        .place(Place::file(file.path().display().to_string(), None))
     })?;
     let strings =
         elf.section_bytes(info).split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use klpx_diagnosis::{Class, Diagnosis};
+use klpx_diagnosis::{Diagnosis, codes};
 
 use crate::host::which;
 use crate::machine::Machine;
@@ -48,9 +48,12 @@ impl Accelerator {
         static NATIVE: OnceLock<&str> = OnceLock::new();
         if which(machine.qemu).is_none() {
             let what = format!("a guest needs {}", machine.qemu);
-            return Err(Diagnosis::new("klpx::missing-tool", Class::Environment, what)
-                .why(format!("{} is not installed", machine.qemu))
-                .remedy(format!("install {}", machine.package)));
+            return Err(Diagnosis::new(
+                &codes::MISSING_TOOL,
+                what,
+                format!("{} is not installed", machine.qemu),
+                format!("install {}", machine.package),
+            ));
         }
         if !machine.is_native() || !Path::new("/dev/kvm").exists() {
             return Ok(Accelerator(TCG));
@@ -169,7 +172,10 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
 
 fn failed(command: &Command, why: &str) -> Diagnosis {
     let program = command.get_program().to_string_lossy();
-    Diagnosis::new("klpx::guest-failed", Class::Environment, format!("{program} does not run a guest"))
-        .why(why)
-        .remedy("run the emulator by hand; a guest needs 1 GiB of memory")
+    Diagnosis::new(
+        &codes::GUEST_FAILED,
+        format!("{program} does not run a guest"),
+        why,
+        "run the emulator by hand; a guest needs 1 GiB of memory",
+    )
 }

@@ -1,6 +1,6 @@
 //! The conditions for loading a livepatch: a table of checks. No check changes the machine.
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 
 use crate::file::Livepatch;
 use crate::host::Host;
@@ -48,16 +48,15 @@ fn refused(diagnosis: Diagnosis) -> Finding {
     Finding::Refused(Box::new(diagnosis))
 }
 
-/// A refusal because the livepatch does not fit the running kernel.
-fn misfit(code: &'static str, what: &str, livepatch: &Livepatch) -> Diagnosis {
-    Diagnosis::new(code, Class::Verification, what).place(Place::symbol(livepatch.name.clone()))
+/// The livepatch as the place of a diagnosis.
+fn place(livepatch: &Livepatch) -> Place {
+    Place::symbol(livepatch.name.clone())
 }
 
 fn kernel(host: &Host, _: &Livepatch) -> Finding {
     let lacks = |why: &str, remedy: &str| {
         let what = "the running kernel takes no livepatches";
-        let diagnosis = Diagnosis::new("klpx::kernel-takes-none", Class::Environment, what);
-        refused(diagnosis.why(why).remedy(remedy))
+        refused(Diagnosis::new(&codes::KERNEL_TAKES_NONE, what, why, remedy))
     };
     if !host.has("/sys/kernel") {
         return lacks("/sys is not mounted", "mount sysfs at /sys");
@@ -81,9 +80,13 @@ fn release(host: &Host, livepatch: &Livepatch) -> Finding {
     match host.release() {
         Ok(release) if release == livepatch.release => Finding::Right(release),
         Ok(release) => refused(
-            misfit("klpx::other-release", "the livepatch is for another kernel", livepatch)
-                .why(format!("it is for {}, and {release} runs", livepatch.release))
-                .remedy(format!("build it for {release}, or boot {}", livepatch.release)),
+            Diagnosis::new(
+                &codes::OTHER_RELEASE,
+                "the livepatch is for another kernel",
+                format!("it is for {}, and {release} runs", livepatch.release),
+                format!("build it for {release}, or boot {}", livepatch.release),
+            )
+            .place(place(livepatch)),
         ),
         Err(failure) => Finding::Unknown(failure.to_string()),
     }
@@ -92,7 +95,7 @@ fn release(host: &Host, livepatch: &Livepatch) -> Finding {
 fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
     let other = |why: String, remedy: &str| {
         let what = "the livepatch is for another build of the kernel";
-        refused(misfit("klpx::other-build-id", what, livepatch).why(why).remedy(remedy))
+        refused(Diagnosis::new(&codes::OTHER_BUILD_ID, what, why, remedy).place(place(livepatch)))
     };
     match (host.build_id(), &livepatch.kernel_build_id) {
         (Some(here), Some(there)) if here == *there => Finding::Right(here),
@@ -101,16 +104,16 @@ fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
             "boot the kernel of the installed package, or build the livepatch for the one that runs",
         ),
         (Some(here), None) => refused(
-            misfit(
-                "klpx::no-build-id",
+            Diagnosis::new(
+                &codes::NO_BUILD_ID,
                 "the livepatch does not say which build of the kernel it is for",
-                livepatch,
+                format!(
+                    "its modinfo has no kernel_build_id, and the build {here} of {} runs",
+                    livepatch.release
+                ),
+                "build it with klpx build from the kernel's own vmlinux",
             )
-            .why(format!(
-                "its modinfo has no kernel_build_id, and the build {here} of {} runs",
-                livepatch.release
-            ))
-            .remedy("build it with klpx build from the kernel's own vmlinux"),
+            .place(place(livepatch)),
         ),
         (None, Some(there)) => other(
             format!(
@@ -142,9 +145,13 @@ fn signature(host: &Host, livepatch: &Livepatch) -> Finding {
     match livepatch.signed {
         true => Finding::Right("there is one; the kernel checks it".to_owned()),
         false => refused(
-            misfit("klpx::unsigned", "the livepatch has no signature", livepatch)
-                .why(format!("the kernel loads signed modules only: {why}"))
-                .remedy("sign it with a key that the kernel trusts: klpx build --sign-key, or klpx sign"),
+            Diagnosis::new(
+                &codes::UNSIGNED,
+                "the livepatch has no signature",
+                format!("the kernel loads signed modules only: {why}"),
+                "sign it with a key that the kernel trusts: klpx build --sign-key, or klpx sign",
+            )
+            .place(place(livepatch)),
         ),
     }
 }
@@ -154,16 +161,20 @@ fn name(host: &Host, livepatch: &Livepatch) -> Finding {
     if !host.has(&format!("/sys/module/{name}/refcnt")) && !host.has(&loaded::folder(name)) {
         return Finding::Right(format!("{name} is free"));
     }
-    let diagnosis = misfit("klpx::name-taken", "a module of that name is loaded", livepatch);
-    refused(if loaded::is_left(host, name) {
-        diagnosis
-            .why("its livepatch is disabled, and the module was not removed")
-            .remedy(format!("remove it: klpx-host unload {name}"))
-    } else {
-        diagnosis.why("a kernel has one module of a name at a time").remedy(
-            "build the livepatch with another --name: it replaces the loaded one, and nothing is unpatched meanwhile",
-        )
-    })
+    let (why, remedy) = match loaded::is_left(host, name) {
+        true => (
+            "its livepatch is disabled, and the module was not removed",
+            format!("remove it: klpx-host unload {name}"),
+        ),
+        false => (
+            "a kernel has one module of a name at a time",
+            "build the livepatch with another --name: it replaces the loaded one, and nothing is unpatched \
+             meanwhile"
+                .to_owned(),
+        ),
+    };
+    let what = "a module of that name is loaded";
+    refused(Diagnosis::new(&codes::NAME_TAKEN, what, why, remedy).place(place(livepatch)))
 }
 
 fn transitions(host: &Host, livepatch: &Livepatch) -> Finding {
@@ -173,13 +184,13 @@ fn transitions(host: &Host, livepatch: &Livepatch) -> Finding {
     match busy {
         None => Finding::Right("none is going on".to_owned()),
         Some(other) => refused(
-            Diagnosis::new("klpx::transition-busy", Class::Environment, "another livepatch is in transition")
-                .place(Place::symbol(other.name.clone()))
-                .why("the kernel makes one transition at a time")
-                .remedy(format!(
-                    "wait for it: klpx-host status; or take it back: klpx-host unload {}",
-                    other.name
-                )),
+            Diagnosis::new(
+                &codes::TRANSITION_BUSY,
+                "another livepatch is in transition",
+                "the kernel makes one transition at a time",
+                format!("wait for it: klpx-host status; or take it back: klpx-host unload {}", other.name),
+            )
+            .place(Place::symbol(other.name.clone())),
         ),
     }
 }
@@ -202,10 +213,14 @@ fn functions(host: &Host, livepatch: &Livepatch) -> Finding {
     match shared.is_empty() {
         true => Finding::Right("no other livepatch patches them".to_owned()),
         false => refused(
-            misfit("klpx::patched-by-another", "another livepatch patches functions of this one", livepatch)
-                .why("it is not cumulative, so that the fix of the other one would be lost")
-                .remedy("build one cumulative livepatch from all patches, without --no-replace")
-                .detail(shared),
+            Diagnosis::new(
+                &codes::PATCHED_BY_ANOTHER,
+                "another livepatch patches functions of this one",
+                "it is not cumulative, so that the fix of the other one would be lost",
+                "build one cumulative livepatch from all patches, without --no-replace",
+            )
+            .place(place(livepatch))
+            .detail(shared),
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::{compressed, elf::ElfFile, notes};
 use klpx_verify::inspect;
 use serde::Serialize;
@@ -120,10 +120,13 @@ fn read(file: &ElfFile, sha256: String) -> Result<Livepatch> {
 }
 
 fn none(path: &Path, why: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-a-livepatch", Class::Input, "the file is no livepatch")
-        .place(Place::file(path.display().to_string(), None))
-        .why(why)
-        .remedy("name a module that klpx build made")
+    Diagnosis::new(
+        &codes::NOT_A_LIVEPATCH,
+        "the file is no livepatch",
+        why,
+        "name a module that klpx build made",
+    )
+    .place(Place::file(path.display().to_string(), None))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::system::{Kernel, Running};
 
@@ -91,7 +91,7 @@ impl Host {
 
     fn of_proc(&self, path: &str) -> Result<String> {
         let bytes = self.bytes(path).map_err(|error| {
-            Diagnosis::io("read", &self.at(path), &error).remedy("mount /proc and run the command again")
+            Diagnosis::io("read", &self.at(path), &error).with_remedy("mount /proc and run the command again")
         })?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
@@ -119,9 +119,9 @@ pub(crate) fn failed(doing: &str, path: &Path, error: &io::Error) -> Diagnosis {
         io::ErrorKind::StorageFull => "free some space on its file system",
         io::ErrorKind::PermissionDenied => "run the command as root",
         io::ErrorKind::ReadOnlyFilesystem => "mount its file system for writing",
-        _ => "",
+        _ => return Diagnosis::io(doing, path, error),
     };
-    Diagnosis::io(doing, path, error).remedy(remedy)
+    Diagnosis::io(doing, path, error).with_remedy(remedy)
 }
 
 /// Returns true for a valid name of a module. Names become parts of paths.
@@ -144,9 +144,13 @@ pub(crate) fn name(text: &str) -> Result<String> {
     let name = text.replace('-', "_");
     match is_name(&name) {
         true => Ok(name),
-        false => Err(Diagnosis::new("klpx::bad-name", Class::Usage, format!("'{text}' names no livepatch"))
-            .why("a module's name has letters, digits and underscores, 55 at most")
-            .into()),
+        false => Err(Diagnosis::new(
+            &codes::BAD_NAME,
+            format!("'{text}' names no livepatch"),
+            "a module's name has letters, digits and underscores, 55 at most",
+            "klpx-host status and klpx-host list show the names",
+        )
+        .into()),
     }
 }
 

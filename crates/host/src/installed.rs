@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use klpx_normalize::compressed::plain_name;
 use klpx_terminal::render;
 use serde_json::{Value, json};
@@ -56,10 +56,13 @@ pub(crate) fn find(host: &Host, release: &str, name: &str) -> Result<PathBuf> {
     let is_it = |path: &&PathBuf| path.file_name().and_then(|file| name_of(file.to_str()?)) == Some(name);
     let file = files.iter().find(is_it);
     Ok(file.cloned().ok_or_else(|| {
-        Diagnosis::new("klpx::not-installed", Class::Usage, "no such livepatch is installed")
-            .place(Place::symbol(name))
-            .why(format!("{} has no {name}.ko", folder(release)))
-            .remedy("klpx-host list lists those that are; name a file with its folder: ./NAME.ko")
+        Diagnosis::new(
+            &codes::NOT_INSTALLED,
+            "no such livepatch is installed",
+            format!("{} has no {name}.ko", folder(release)),
+            "klpx-host list lists those that are; name a file with its folder: ./NAME.ko",
+        )
+        .place(Place::symbol(name))
     })?)
 }
 
@@ -72,11 +75,14 @@ pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Resu
     let Livepatch { name, release, .. } = &opened.livepatch;
     if !host.has(&format!("{RELEASES}/{release}")) {
         let what = "the kernel that the livepatch is for is not installed";
-        return Err(Diagnosis::new("klpx::kernel-not-installed", Class::Environment, what)
-            .place(Place::symbol(name.clone()))
-            .why(format!("there is no {RELEASES}/{release}"))
-            .remedy(format!("install the kernel {release} first"))
-            .into());
+        return Err(Diagnosis::new(
+            &codes::KERNEL_NOT_INSTALLED,
+            what,
+            format!("there is no {RELEASES}/{release}"),
+            format!("install the kernel {release} first"),
+        )
+        .place(Place::symbol(name.clone()))
+        .into());
     }
     let place = format!("{}/{name}.ko", folder(release));
     files::put(&host.at(&place), opened.unpacked.as_deref().unwrap_or(&opened.bytes))?;

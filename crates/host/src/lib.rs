@@ -30,7 +30,7 @@ mod unload;
 use std::io::Write;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 use klpx_terminal::render;
 use serde_json::{Value, json};
 
@@ -154,9 +154,13 @@ fn uninstall(host: &Host, args: &Uninstall, report: &mut Report<'_>) -> Result<u
         Some(release) if host::is_release(release) => release.clone(),
         Some(release) => {
             let what = format!("'{release}' is no kernel release");
-            return Err(Diagnosis::new("klpx::bad-release", Class::Usage, what)
-                .remedy("write it as uname -r does")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::USAGE,
+                what,
+                "a release has at most 64 letters, digits, dots, dashes, pluses, tildes and underscores",
+                "write it as uname -r does",
+            )
+            .into());
         }
         None => host.release()?,
     };

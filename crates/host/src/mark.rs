@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::file::Livepatch;
@@ -80,15 +80,18 @@ pub(crate) fn check(host: &Host, livepatch: &Livepatch) -> Result<()> {
         false => Ok(()),
         true => {
             let what = "the machine went down while this livepatch was being loaded";
-            Err(Diagnosis::new("klpx::crash-mark", Class::Verification, what)
-                .place(Place::symbol(livepatch.name.clone()))
-                .why(format!("{FOLDER}/{} is of another boot; it may have crashed the kernel", livepatch.name))
-                .remedy(format!(
-                    "look into the log of that boot; then try it again with klpx-host load --retry {}, or remove it with \
-                     klpx-host uninstall {}",
+            Err(Diagnosis::new(
+                &codes::CRASH_MARK,
+                what,
+                format!("{FOLDER}/{} is of another boot; it may have crashed the kernel", livepatch.name),
+                format!(
+                    "look into the log of that boot; then try it again with klpx-host load \
+                     --retry {}, or remove it with klpx-host uninstall {}",
                     livepatch.name, livepatch.name
-                ))
-                .into())
+                ),
+            )
+            .place(Place::symbol(livepatch.name.clone()))
+            .into())
         }
     }
 }

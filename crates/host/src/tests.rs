@@ -211,7 +211,7 @@ fn a_livepatch_that_does_not_fit_is_not_loaded() {
         (Module { release: "6.12.2+test", ..A }, 0, 7, "klpx::other-release"),
         (Module { build_id: "ff", ..A }, 0, 7, "klpx::other-build-id"),
         (A, libc::EKEYREJECTED, 7, "klpx::load-refused"),
-        (A, libc::EPERM, 8, "klpx::load-refused"),
+        (A, libc::EPERM, 8, "klpx::cannot-load"),
     ];
     for (module, number, exit, code) in rows {
         let machine = Machine::new();

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
 
 use crate::args::Waiting;
 use crate::blockers::{self, Blockers};
@@ -115,29 +115,30 @@ impl Transition<'_> {
     /// The diagnosis of a transition that did not end as wanted.
     pub(crate) fn failure(&self, end: &End) -> Option<Diagnosis> {
         let seconds = self.waiting.timeout;
-        let (code, class, what, blockers) = match end {
+        let (code, what, blockers) = match end {
             End::Through | End::Forced => return None,
             End::Reverted(blockers) => {
                 let what = match self.target {
                     true => "the livepatch is not loaded: its transition did not end, and was taken back",
                     false => "the livepatch stays enabled: its transition back did not end",
                 };
-                ("klpx::transition-reverted", Class::Reverted, what, blockers)
+                (&codes::TRANSITION_REVERTED, what, blockers)
             }
-            End::Stuck(blockers) => (
-                "klpx::transition-stuck",
-                Class::Stuck,
-                "the transition does not end, nor can it be taken back",
-                blockers,
-            ),
+            End::Stuck(blockers) => {
+                (&codes::TRANSITION_STUCK, "the transition does not end, nor can it be taken back", blockers)
+            }
         };
         let tasks = words::plural(blockers.count, "task");
         Some(
-            Diagnosis::new(code, class, what)
-                .place(Place::symbol(self.name))
-                .why(format!("after {seconds} s {tasks} had not left the functions that are patched"))
-                .remedy("stop or wake these tasks, or allow more time with --timeout, and try again; --force ends it by risk")
-                .detail(blockers.lines()),
+            Diagnosis::new(
+                code,
+                what,
+                format!("after {seconds} s {tasks} had not left the functions that are patched"),
+                "stop or wake these tasks, or allow more time with --timeout, and try again; \
+                 --force ends it by risk",
+            )
+            .place(Place::symbol(self.name))
+            .detail(blockers.lines()),
         )
     }
 }
@@ -167,8 +168,11 @@ fn in_use(host: &Host, name: &str, error: &io::Error) -> Diagnosis {
     if error.kind() == io::ErrorKind::PermissionDenied {
         return failed("remove the module", &host.at(&format!("/sys/module/{name}")), error);
     }
-    Diagnosis::new("klpx::module-in-use", Class::Environment, "the module can't be removed")
-        .place(Place::symbol(name))
-        .why(format!("{error}; its livepatch is disabled, and does nothing"))
-        .remedy("a livepatch whose transition was forced stays until the next boot; else try again")
+    Diagnosis::new(
+        &codes::MODULE_IN_USE,
+        "the module can't be removed",
+        format!("{error}; its livepatch is disabled, and does nothing"),
+        "a livepatch whose transition was forced stays until the next boot; else try again",
+    )
+    .place(Place::symbol(name))
 }

@@ -1,6 +1,6 @@
 //! Unloads a livepatch.
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use serde_json::{Value, json};
 
 use crate::args::Waiting;
@@ -23,10 +23,14 @@ pub(crate) fn run(
 ) -> Result<(Value, Option<Failure>)> {
     let loaded = loaded::one(host, name);
     if loaded.is_none() && !loaded::is_left(host, name) {
-        return Err(Diagnosis::new("klpx::not-loaded", Class::Usage, "no such livepatch is loaded")
-            .place(Place::symbol(name))
-            .remedy("klpx-host status lists those that are")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::NOT_LOADED,
+            "no such livepatch is loaded",
+            "/sys has neither a livepatch nor a module of this name",
+            "klpx-host status lists those that are",
+        )
+        .place(Place::symbol(name))
+        .into());
     }
     let start = host.kernel.clock();
     let transition = Transition { host, name, waiting, target: false };

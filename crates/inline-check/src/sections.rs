@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::slice::SliceIndex;
 
 use gimli::{Dwarf, EndianSlice, LittleEndian};
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::elf::{Elf, Rela, SectionId};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -151,25 +151,32 @@ impl<'d> Sections<'d> {
 
 fn no_dwarf(elf: &Elf<'_>) -> Diagnosis {
     let old = elf.section_by_name(b".zdebug_info").is_some();
-    Diagnosis::new("klpx::no-dwarf", Class::Input, "the file has no debug information that klpx can read")
-        .why(if old {
+    Diagnosis::new(
+        &codes::NO_DWARF,
+        "the file has no debug information that klpx can read",
+        if old {
             "its debug sections are compressed in the old GNU way (.zdebug_info)"
         } else {
             "it has no .debug_info section"
-        })
-        .remedy(if old {
+        },
+        if old {
             "let objcopy --decompress-debug-sections unpack a copy"
         } else {
-            "build with CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y, or take the file from the distribution's debug package"
-        })
+            "build with CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y, or take the file from the \
+             distribution's debug package"
+        },
+    )
 }
 
 fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<Loaded<'d>> {
     let Some(id) = elf.section_by_name(name.as_bytes()) else { return Ok(Loaded::default()) };
     let bytes = uncompressed(elf, id).map_err(|why| {
-        Diagnosis::new("klpx::bad-dwarf", Class::Input, format!("{name} can't be unpacked"))
-            .why(why)
-            .remedy("build the file again; if it came from a package, check its integrity")
+        Diagnosis::new(
+            &codes::BAD_DWARF,
+            format!("{name} can't be unpacked"),
+            why,
+            "build the file again; if it came from a package, check its integrity",
+        )
     })?;
     let mut relocations = Cow::Borrowed(elf.relocations(id));
     if !relocations.is_sorted_by_key(|rela| rela.r_offset.get(LE)) {

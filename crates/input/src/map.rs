@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
 
-use klpx_diagnosis::Class;
+use klpx_diagnosis::codes;
 use memmap2::{Mmap, UncheckedAdvice};
 
 /// A file that is mapped, read-only.
@@ -136,11 +136,13 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     // SAFETY: entries are never freed.
     while let Some(entry) = unsafe { at.as_ref() } {
         if (entry.start.load(Ordering::Acquire)..entry.end.load(Ordering::Acquire)).contains(&address) {
-            say(b"error: a file became shorter while it was read [klpx::file-changed]\n  where  ");
+            say(b"error: a file became shorter while it was read [");
+            say(codes::FILE_CHANGED.name.as_bytes());
+            say(b"]\n  where  ");
             say(entry.path);
             say(b"\n  hint   run klpx again when nothing writes to the file\n");
             // SAFETY: `_exit` ends the process at once.
-            unsafe { libc::_exit(i32::from(Class::Input.exit_code())) };
+            unsafe { libc::_exit(i32::from(codes::FILE_CHANGED.class.exit_code())) };
         }
         at = entry.next;
     }
@@ -191,7 +193,7 @@ mod tests {
             .output()
             .expect("run");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(i32::from(Class::Input.exit_code())), "{said}");
+        assert_eq!(output.status.code(), Some(i32::from(codes::FILE_CHANGED.class.exit_code())), "{said}");
         assert!(said.contains("klpx::file-changed") && said.contains(path.to_str().expect("text")), "{said}");
     }
 }

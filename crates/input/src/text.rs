@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 /// The longest text that klpx reads, in bytes. Module.symvers, the longest text of a kernel, is a twentieth of the
 /// limit.
@@ -75,10 +75,13 @@ fn is_ready(file: &File) -> io::Result<bool> {
 
 fn too_long(path: &Path) -> Diagnosis {
     let what = format!("{} is too long", path.display());
-    Diagnosis::new("klpx::too-long", Class::Input, what)
-        .place(Place::file(path.display().to_string(), None))
-        .why(format!("klpx reads texts of at most {} MiB", LIMIT >> 20))
-        .remedy("look whether it is the file that was meant")
+    Diagnosis::new(
+        &codes::TOO_LONG,
+        what,
+        format!("klpx reads texts of at most {} MiB", LIMIT >> 20),
+        "look whether it is the file that was meant",
+    )
+    .place(Place::file(path.display().to_string(), None))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A kernel image's description of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::elf::{Definition, Elf};
 use object::endian::LittleEndian as LE;
 
@@ -31,36 +31,38 @@ pub fn check(kernel: &Kernel, machine: u16, release: &str, compiler: &str) -> Re
     let place = Place::file(file.path().display().to_string(), None);
     if elf.machine() != machine {
         let what = "the kernel to be patched is of another architecture";
-        return Err(Diagnosis::new("klpx::machine-mismatch", Class::Verification, what)
-            .place(place)
-            .why(format!("its ELF machine is {}, the configuration's {machine}", elf.machine()))
-            .remedy("name the vmlinux and the configuration of one kernel")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::MACHINE_MISMATCH,
+            what,
+            format!("its ELF machine is {}, the configuration's {machine}", elf.machine()),
+            "name the vmlinux and the configuration of one kernel",
+        )
+        .place(place)
+        .into());
     }
     let Some(banner) = banner(&elf) else { return Ok(()) };
     let theirs = banner.split_whitespace().nth(2).unwrap_or("");
     if theirs != release {
         return Err(Diagnosis::new(
-            "klpx::release-mismatch",
-            Class::Verification,
+            &codes::RELEASE_MISMATCH,
             "the kernel to be patched is another release",
+            format!("it is {theirs}, the source and configuration make {release}"),
+            "give klpx the source tree and configuration that the kernel was built from",
         )
         .place(place)
-        .why(format!("it is {theirs}, the source and configuration make {release}"))
-        .remedy("give klpx the source tree and configuration that the kernel was built from")
         .into());
     }
     // The first word is the program's name, which may be `gcc-12` or have a prefix on another machine.
     let version = compiler.split_once(' ').map_or(compiler, |(_, rest)| rest);
     if !banner.contains(version) {
         return Err(Diagnosis::new(
-            "klpx::compiler-mismatch",
-            Class::NotLivepatchable,
+            &codes::COMPILER_MISMATCH,
             "the kernel to be patched was built with another compiler",
+            format!("it says {:?}; this machine has {compiler:?}", compiler_of(&banner)),
+            "install the compiler that the kernel was built with, or build in the distribution's \
+             own build image",
         )
         .place(place)
-        .why(format!("it says {:?}; this machine has {compiler:?}", compiler_of(&banner)))
-        .remedy("install the compiler that the kernel was built with, or build in the distribution's own build image")
         .into());
     }
     Ok(())

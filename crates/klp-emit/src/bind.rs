@@ -14,7 +14,7 @@ mod promoted;
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::name::promotion;
 use klpx_normalize::object::{ItemId, Object};
@@ -171,38 +171,42 @@ impl<'a> Binding<'a> {
         }
         let object = self.image.object();
         match self.tied.get(&symbol) {
-            Some(candidates) => Diagnosis::new(
-                "klpx::ambiguous-symbol",
-                Class::Verification,
-                "several symbols fit",
-            )
-            .place(place)
-            .why(format!(
-                "{object} has {} symbols that this one could be, and nothing tells them apart",
-                candidates.len()
-            ))
-            .remedy("build klpx's original with exactly the source, configuration and compiler of the kernel")
-            .detail(
-                candidates.iter().map(|&id| {
+            Some(candidates) => {
+                Diagnosis::new(
+                    &codes::AMBIGUOUS_SYMBOL,
+                    "several symbols fit",
+                    format!(
+                        "{object} has {} symbols that this one could be, and nothing tells them apart",
+                        candidates.len()
+                    ),
+                    "build klpx's original with exactly the source, configuration and compiler of the kernel",
+                )
+                .place(place)
+                .detail(candidates.iter().map(|&id| {
                     format!("{} at {:#x}", self.image.name(id), self.image.address(id).unwrap_or(0))
-                }),
-            ),
+                }))
+            }
             None => Diagnosis::new(
-                "klpx::not-in-kernel",
-                Class::Verification,
+                &codes::NOT_IN_KERNEL,
                 "the kernel to be patched has no such symbol",
+                format!("klpx's own build of the original source has it, {object} of the kernel does not"),
+                "give klpx the source, configuration and compiler that the kernel was built with",
             )
-            .place(place)
-            .why(format!("klpx's own build of the original source has it, {object} of the kernel does not"))
-            .remedy("give klpx the source, configuration and compiler that the kernel was built with"),
+            .place(place),
         }
     }
 }
 
 fn first_diagnosis(failure: klpx_diagnosis::Failure) -> Diagnosis {
     let mut all = failure.diagnoses().cloned();
-    all.next()
-        .unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
+    all.next().unwrap_or_else(|| {
+        Diagnosis::new(
+            &codes::INTERNAL,
+            "a failure without a diagnosis",
+            "a failure must have a diagnosis",
+            klpx_diagnosis::REPORT,
+        )
+    })
 }
 
 #[cfg(test)]

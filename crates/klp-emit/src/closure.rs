@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
 use klpx_diff::{Folded, Way, is_anonymous};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
@@ -90,7 +90,7 @@ pub struct Closure<'u, 'd> {
     /// constant.
     pub users: Vec<BTreeMap<ItemId, ItemId>>,
     /// Warnings for the user.
-    pub warnings: Vec<Diagnosis>,
+    pub warnings: Vec<Note>,
     new_globals: BTreeMap<&'d [u8], Vec<NewGlobal>>,
     /// By unit: the names that the original imports from other objects or units.
     imports: Vec<BTreeSet<&'d [u8]>>,
@@ -158,25 +158,25 @@ pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Resul
     Ok(closure)
 }
 
-/// The code of a note on a function that another unit's function overrides.
-const OVERRIDDEN: &str = "klpx::overridden-function";
-
 /// The refusal if something differs, but no code that runs again.
-fn nothing_to_replace(warnings: &[Diagnosis]) -> Diagnosis {
-    if !warnings.is_empty() && warnings.iter().all(|warning| warning.code == OVERRIDDEN) {
+fn nothing_to_replace(warnings: &[Note]) -> Diagnosis {
+    if !warnings.is_empty() && warnings.iter().all(|warning| warning.code == codes::OVERRIDDEN_FUNCTION.name)
+    {
         return Diagnosis::new(
-            "klpx::nothing-changed",
-            Class::Unchanged,
+            &codes::NOTHING_CHANGED,
             "the patch changes nothing of this kernel",
+            "what the patch changes is weak, and the kernel uses other units' functions of these names",
+            "patch the functions that the kernel uses",
         )
-        .why("what the patch changes is weak, and the kernel uses other units' functions of these names")
-        .remedy("patch the functions that the kernel uses")
         .detail(warnings.iter().map(ToString::to_string));
     }
-    Diagnosis::new("klpx::nothing-to-replace", Class::NotLivepatchable, "nothing that differs will run again")
-        .why("what the patch changes is not used by any function of the running kernel")
-        .remedy("a livepatch can't help here: boot a kernel with the patch")
-        .detail(warnings.iter().map(ToString::to_string))
+    Diagnosis::new(
+        &codes::NOTHING_TO_REPLACE,
+        "nothing that differs will run again",
+        "what the patch changes is not used by any function of the running kernel",
+        "a livepatch can't help here: boot a kernel with the patch",
+    )
+    .detail(warnings.iter().map(ToString::to_string))
 }
 
 /// New global functions and data of every unit, by name, with weak ones last: other units may refer to them. Promoted
@@ -406,9 +406,12 @@ impl<'u, 'd> Closure<'u, 'd> {
 
 /// The refusal for BTF type lists (include/linux/btf_ids.h).
 fn type_ids(what: &str) -> Diagnosis {
-    Diagnosis::new("klpx::btf-ids", Class::NotLivepatchable, what)
-        .why("tools/bpf/resolve_btfids writes the numbers when the kernel is linked; nothing does in a livepatch")
-        .remedy("leave this part of the patch out: the running kernel keeps its own list")
+    Diagnosis::new(
+        &codes::BTF_IDS,
+        what,
+        "tools/bpf/resolve_btfids writes the numbers when the kernel is linked; nothing does in a livepatch",
+        "leave this part of the patch out: the running kernel keeps its own list",
+    )
 }
 
 fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why: String) -> Diagnosis {
@@ -416,13 +419,14 @@ fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why:
     if let Some(constant) = constant.filter(|_| !changed) {
         let what = "a function that ftrace can't reach uses a constant that the patch changes";
         let name = String::from_utf8_lossy(of.patched.item_name(constant));
-        return Diagnosis::new("klpx::not-traceable", Class::NotLivepatchable, what)
-            .place(place_of(of.patched, item))
-            .why(format!("it would go on with the kernel's own {name}: {why}"))
-            .remedy(
-                "leave the constant as it is, and add another one for functions that ftrace reaches; or leave this part of \
-                 the patch out",
-            );
+        return Diagnosis::new(
+            &codes::NOT_TRACEABLE,
+            what,
+            format!("it would go on with the kernel's own {name}: {why}"),
+            "leave the constant as it is, and add another one for functions that ftrace \
+             reaches; or leave this part of the patch out",
+        )
+        .place(place_of(of.patched, item));
     }
     let (why, remedy) = match of.inlines.and_then(|inlines| inlines.get(&item)) {
         Some(inlines) => (
@@ -432,14 +436,8 @@ fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why:
         ),
         None => (why, "make the change in its callers instead, or leave this part of the patch out"),
     };
-    Diagnosis::new(
-        "klpx::not-traceable",
-        Class::NotLivepatchable,
-        "a changed function that ftrace can't reach",
-    )
-    .place(place_of(of.patched, item))
-    .why(why)
-    .remedy(remedy)
+    Diagnosis::new(&codes::NOT_TRACEABLE, "a changed function that ftrace can't reach", why, remedy)
+        .place(place_of(of.patched, item))
 }
 
 fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
@@ -448,13 +446,17 @@ fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
         Piece::Bytes { section, start, .. } => (Place::default(), section, start),
     };
     let section = String::from_utf8_lossy(object.elf.section_name(section));
-    Diagnosis::new("klpx::direct-branch", Class::NotLivepatchable, "a short way out of a function")
-        .place(place)
-        .why(format!(
-            "at byte {:#x} it leads to another place of {section} without a relocation, and a copy would be too far away",
+    Diagnosis::new(
+        &codes::DIRECT_BRANCH,
+        "a short way out of a function",
+        format!(
+            "at byte {:#x} it leads to another place of {section} without a relocation, and a \
+             copy would be too far away",
             at.wrapping_sub(start)
-        ))
-        .remedy("change the callers of this function instead")
+        ),
+        "change the callers of this function instead",
+    )
+    .place(place)
 }
 
 /// Returns true if the relocation belongs to a call or jump.
@@ -517,14 +519,15 @@ impl<'d> Selection<'_, '_, 'd> {
         if !names.is_empty() {
             self.faults.push(
                 Diagnosis::new(
-                    "klpx::unsettled-item",
-                    Class::NotLivepatchable,
+                    &codes::UNSETTLED_ITEM,
                     "nothing tells whether the kernel has this already",
+                    "the original build has things of this name that it may be, and their users changed \
+                     too",
+                    "leave the line that declares it as it is; if it is new, give it a name of its own \
+                     in the patch",
                 )
                 .place(place_of(of.patched, item))
-                .why("the original build has things of this name that it may be, and their users changed too")
-                .detail(names.into_iter().map(|name| format!("may be {name}")))
-                .remedy("leave the line that declares it as it is; if it is new, give it a name of its own in the patch"),
+                .detail(names.into_iter().map(|name| format!("may be {name}"))),
             );
         }
     }
@@ -595,10 +598,14 @@ impl<'d> Selection<'_, '_, 'd> {
             folded.names.join(" and ")
         );
         self.faults.push(
-            Diagnosis::new("klpx::folded-functions", Class::NotLivepatchable, what)
-                .place(Place::symbol(folded.names.first().cloned().unwrap_or_default()))
-                .why("a livepatch diverts an address: callers and pointers that mean the other function would go along")
-                .remedy("change all of these functions alike, or leave this part of the patch out"),
+            Diagnosis::new(
+                &codes::FOLDED_FUNCTIONS,
+                what,
+                "a livepatch diverts an address: callers and pointers that mean the other function \
+                 would go along",
+                "change all of these functions alike, or leave this part of the patch out",
+            )
+            .place(Place::symbol(folded.names.first().cloned().unwrap_or_default())),
         );
     }
 
@@ -638,11 +645,8 @@ impl<'d> Selection<'_, '_, 'd> {
         let place = place_of(object, item);
         if of.counterpart(item).is_some_and(|original| of.is_overridden(original)) {
             let note = "a changed weak function is left out";
-            self.closure.warnings.push(
-                Diagnosis::new(OVERRIDDEN, Class::NotLivepatchable, note)
-                    .place(place)
-                    .why("the kernel uses another unit's function of this name"),
-            );
+            let why = "the kernel uses another unit's function of this name";
+            self.closure.warnings.push(Note::at(&codes::OVERRIDDEN_FUNCTION, note, &place, why));
             return false;
         }
         if !is_gone(&of, object, item) {
@@ -650,26 +654,24 @@ impl<'d> Selection<'_, '_, 'd> {
         }
         if Lifetime::of(object.elf.section_name(object.item(item).section)) == Lifetime::Removal {
             let note = "a changed __exit function is left out";
-            self.closure.warnings.push(
-                Diagnosis::new("klpx::exit-function", Class::NotLivepatchable, note)
-                    .place(place)
-                    .why("nothing removes what is built in, so nothing runs the function"),
-            );
+            let why = "nothing removes what is built in, so nothing runs the function";
+            self.closure.warnings.push(Note::at(&codes::EXIT_FUNCTION, note, &place, why));
             return false;
         }
         if of.is_vmlinux() && of.edited.is_some_and(|edited| !edited.contains(&item)) {
             let note = "an __init function differs only because something in it changed; it is left out";
-            self.closure.warnings.push(
-                Diagnosis::new("klpx::init-function", Class::NotLivepatchable, note)
-                    .place(place)
-                    .why("it ran when the kernel booted and is gone"),
-            );
+            let why = "it ran when the kernel booted and is gone";
+            self.closure.warnings.push(Note::instead_of(&codes::INIT_FUNCTION, note, &place, why));
         } else {
             self.faults.push(
-                Diagnosis::new("klpx::init-function", Class::NotLivepatchable, "the patch changes an __init function")
-                    .place(place)
-                    .why("it has run by the time a livepatch is loaded, and its memory was given back")
-                    .remedy("do what it should have done in a pre-patch callback, or leave this part of the patch out"),
+                Diagnosis::new(
+                    &codes::INIT_FUNCTION,
+                    "the patch changes an __init function",
+                    "it has run by the time a livepatch is loaded, and its memory was given back",
+                    "do what it should have done in a pre-patch callback, or leave this part of the \
+                     patch out",
+                )
+                .place(place),
             );
         }
         false
@@ -687,33 +689,38 @@ impl<'d> Selection<'_, '_, 'd> {
             type_ids("the patch changes a list of BTF type numbers")
         } else if object.role(section) == Role::Registry {
             Diagnosis::new(
-                "klpx::changed-registry",
-                Class::NotLivepatchable,
+                &codes::CHANGED_REGISTRY,
                 "the patch changes a table that is read at boot",
+                format!("the kernel read {} when it booted", String::from_utf8_lossy(name)),
+                "leave this part of the patch out",
             )
-            .why(format!("the kernel read {} when it booted", String::from_utf8_lossy(name)))
-            .remedy("leave this part of the patch out")
         } else if Lifetime::of(name) == Lifetime::Boot {
-            Diagnosis::new("klpx::init-data", Class::NotLivepatchable, "the patch changes __init data")
-                .why("it was read when the kernel booted, and its memory was given back")
-                .remedy("leave this part of the patch out")
+            Diagnosis::new(
+                &codes::INIT_DATA,
+                "the patch changes __init data",
+                "it was read when the kernel booted, and its memory was given back",
+                "leave this part of the patch out",
+            )
         } else if object.elf.section_flags(section) & elf::SHF_WRITE.0 == 0 {
             let Err(why) = self.carry(unit, item) else { return };
-            Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the patch changes a constant that has an address")
-                .why(format!(
-                    "the running kernel has its own copy in read-only memory, which a livepatch does not replace, and {why}"
-                ))
-                .remedy(
-                    "change a function that the constant names already, or the code that hands out the constant's address: \
-                     nothing can write to it",
-                )
+            Diagnosis::new(
+                &codes::CHANGED_DATA,
+                "the patch changes a constant that has an address",
+                format!(
+                    "the running kernel has its own copy in read-only memory, which a livepatch does not \
+                     replace, and {why}"
+                ),
+                "change a function that the constant names already, or the code that hands out the constant's address: \
+                 nothing can write to it",
+            )
         } else {
-            Diagnosis::new("klpx::changed-data", Class::NotLivepatchable, "the initial value of existing data changed")
-                .why("the running kernel has its own copy, which a livepatch does not replace")
-                .remedy(
-                    "set the value in a pre-patch callback (KLP_PRE_PATCH_CALLBACK), or keep new state in a shadow \
-                     variable (klp_shadow_get_or_alloc)",
-                )
+            Diagnosis::new(
+                &codes::CHANGED_DATA,
+                "the initial value of existing data changed",
+                "the running kernel has its own copy, which a livepatch does not replace",
+                "set the value in a pre-patch callback (KLP_PRE_PATCH_CALLBACK), or keep new state in a shadow \
+                 variable (klp_shadow_get_or_alloc)",
+            )
         };
         self.faults.push(fault.place(place));
     }
@@ -874,18 +881,12 @@ impl<'d> Selection<'_, '_, 'd> {
             }
             Piece::Bytes { .. } => "a constant".to_owned(),
         };
-        self.closure.warnings.push(
-            Diagnosis::new(
-                "klpx::new-address",
-                Class::NotLivepatchable,
-                "the address of a new function is taken",
-            )
-            .place(place_of(of.patched, item))
-            .why(format!(
-                "{taker} takes it, and a timer, a work item, a thread or a table that keeps it calls freed memory once the \
-                 livepatch is removed: take it back in a callback before that, or leave the livepatch loaded"
-            )),
+        let why = format!(
+            "{taker} takes it, and a timer, a work item, a thread or a table that keeps it calls freed memory once the \
+             livepatch is removed: take it back in a callback before that, or leave the livepatch loaded"
         );
+        let (what, place) = ("the address of a new function is taken", place_of(of.patched, item));
+        self.closure.warnings.push(Note::at(&codes::NEW_ADDRESS, what, &place, &why));
     }
 
     /// Checks a reference to the place where one item ends and the next begins. Both meanings must lead to the same
@@ -907,10 +908,14 @@ impl<'d> Selection<'_, '_, 'd> {
         };
         let what = format!("the end of {}, or the start of {}", name(before), name(behind));
         self.faults.push(
-            Diagnosis::new("klpx::border-reference", Class::NotLivepatchable, what)
-                .place(place)
-                .why("one lies behind the other in a section, a reference has the same offset for both, and the patch moves one of them")
-                .remedy("give what the patch adds no section of its own (__read_mostly and the like)"),
+            Diagnosis::new(
+                &codes::BORDER_REFERENCE,
+                what,
+                "one lies behind the other in a section, a reference has the same offset for both, \
+                 and the patch moves one of them",
+                "give what the patch adds no section of its own (__read_mostly and the like)",
+            )
+            .place(place),
         );
     }
 
@@ -922,15 +927,12 @@ impl<'d> Selection<'_, '_, 'd> {
         };
         self.faults.push(
             Diagnosis::new(
-                "klpx::init-reference",
-                Class::NotLivepatchable,
+                &codes::INIT_REFERENCE,
                 format!("a reference to {what}, which is gone after boot"),
-            )
-            .place(place)
-            .why("the running kernel has given that memory back")
-            .remedy(
+                "the running kernel has given that memory back",
                 "a livepatch can only change code that runs after boot: leave this part of the patch out",
-            ),
+            )
+            .place(place),
         );
     }
 
@@ -954,30 +956,27 @@ impl<'d> Selection<'_, '_, 'd> {
                 type_ids("the patch needs a new list of BTF type numbers")
             }
             (Piece::Item(_), Role::Registry) => Diagnosis::new(
-                "klpx::registry",
-                Class::NotLivepatchable,
+                &codes::REGISTRY,
                 "a new entry of a table that is read at boot",
-            )
-            .why(format!("a livepatch can't add to {}", String::from_utf8_lossy(name)))
-            .remedy("leave this part of the patch out, or do its work in a callback"),
+                format!("a livepatch can't add to {}", String::from_utf8_lossy(name)),
+                "leave this part of the patch out, or do its work in a callback",
+            ),
             (Piece::Bytes { .. }, Role::Data)
                 if object.elf.section_flags(section) & elf::SHF_WRITE.0 != 0 =>
             {
                 Diagnosis::new(
-                    "klpx::unnamed-data",
-                    Class::NotLivepatchable,
+                    &codes::UNNAMED_DATA,
                     "a reference to variable data without a name",
+                    format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)),
+                    "build with -fdata-sections",
                 )
-                .why(format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)))
-                .remedy("build with -fdata-sections")
             }
             (_, Role::BuildOnly | Role::Table(_)) => Diagnosis::new(
-                "klpx::unknown-section",
-                Class::NotLivepatchable,
+                &codes::UNKNOWN_SECTION,
                 "a reference to a section that only the build uses, or to a table of places in code",
-            )
-            .why(String::from_utf8_lossy(name))
-            .remedy("look for a section attribute or inline assembly in the patch, and use another section"),
+                String::from_utf8_lossy(name),
+                "look for a section attribute or inline assembly in the patch, and use another section",
+            ),
             _ => return,
         };
         self.faults.push(fault.place(place));

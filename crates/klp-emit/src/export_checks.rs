@@ -1,7 +1,7 @@
 //! Compares checksums of exports: genksyms' for a compiled unit, and those in the kernel's Module.symvers. A difference
 //! means that the unit was compiled with other types than the kernel.
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 
 use crate::image::Exports;
 
@@ -28,10 +28,13 @@ pub fn check(lines: &str, object: &str, exports: &Exports) -> Result<usize, Vec<
             }
         };
         faults.push(
-            Diagnosis::new("klpx::export-differs", Class::Verification, "an export of the kernel differs")
-                .place(Place::symbol(name))
-                .why(why)
-                .remedy(crate::witness::REMEDY),
+            Diagnosis::new(
+                &codes::EXPORT_DIFFERS,
+                "an export of the kernel differs",
+                why,
+                crate::witness::REMEDY,
+            )
+            .place(Place::symbol(name)),
         );
     }
     if faults.is_empty() { Ok(agreed) } else { Err(faults) }

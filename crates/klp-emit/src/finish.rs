@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::elf::ElfFile;
 use object::elf;
 
@@ -76,11 +76,11 @@ fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
         let Some(target) = target else {
             let name = String::from_utf8_lossy(&alias.name).into_owned();
             return Err(Diagnosis::new(
-                "klpx::link",
-                Class::Internal,
+                &codes::LINK,
                 format!("the linked module has no function for {name}"),
+                "the glue was linked without its closure object, or with another one",
+                klpx_diagnosis::REPORT,
             )
-            .why("the glue was linked without its closure object, or with another one")
             .into());
         };
         real.insert(Sym(n), Sym(target));
@@ -106,9 +106,10 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
         else {
             let name = String::from_utf8_lossy(&symbol.name).into_owned();
             return Err(Diagnosis::new(
-                "klpx::link",
-                Class::Internal,
+                &codes::LINK,
                 format!("{name} is no livepatch reference"),
+                "its name has no separator, or the linked module defines it",
+                klpx_diagnosis::REPORT,
             )
             .into());
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::compressed::plain_name;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
@@ -141,9 +141,12 @@ impl Kernel {
     /// The file of a module.
     fn module(&self, name: &str) -> Result<&ElfFile> {
         let module = self.found_modules().get(name).ok_or_else(|| {
-            Diagnosis::new("klpx::no-such-module", Class::Input, format!("the module {name} is not there"))
-                .why(format!("neither {name}.ko nor its object is in {}", list(&self.directories)))
-                .remedy("name the directory of the kernel's own modules")
+            Diagnosis::new(
+                &codes::NO_SUCH_MODULE,
+                format!("the module {name} is not there"),
+                format!("neither {name}.ko nor its object is in {}", list(&self.directories)),
+                "name the directory of the kernel's own modules",
+            )
         })?;
         if let Some(file) = module.file.get() {
             return Ok(file);
@@ -219,8 +222,12 @@ impl Exports {
         let mut by_name = HashMap::with_capacity(text.len() / 50);
         for (n, line) in text.lines().enumerate() {
             let (name, export) = parse_export(line).ok_or_else(|| {
-                Diagnosis::new("klpx::bad-symvers", Class::Input, format!("line {} is no export", n + 1))
-                    .remedy("give the Module.symvers of the kernel to be patched")
+                Diagnosis::new(
+                    &codes::BAD_SYMVERS,
+                    format!("line {} is no export", n + 1),
+                    "the file is no Module.symvers, or it was cut",
+                    "give the Module.symvers of the kernel to be patched",
+                )
             })?;
             by_name.insert(name, export);
         }
@@ -655,36 +662,49 @@ impl<'k> Image<'k> {
 }
 
 fn not_in_kallsyms(image: &Image<'_>, symbol: SymbolId) -> Diagnosis {
-    Diagnosis::new("klpx::not-in-kallsyms", Class::NotLivepatchable, "the running kernel can't find this symbol")
-        .place(Place::symbol(image.name(symbol)))
-        .why(format!("the symbol table that {} keeps at run time does not hold it", image.object))
-        .remedy("check that the kernel has CONFIG_KALLSYMS_ALL; change the patch so that it does not need this symbol")
+    Diagnosis::new(
+        &codes::NOT_IN_KALLSYMS,
+        "the running kernel can't find this symbol",
+        format!("the symbol table that {} keeps at run time does not hold it", image.object),
+        "check that the kernel has CONFIG_KALLSYMS_ALL; change the patch so that it does not \
+         need this symbol",
+    )
+    .place(Place::symbol(image.name(symbol)))
 }
 
 fn moving(image: &Image<'_>, name: &str, before: u32, after: u32) -> Diagnosis {
-    Diagnosis::new("klpx::moving-symbol", Class::NotLivepatchable, "a symbol's position changes after init")
-        .place(Place::symbol(name))
-        .why(format!(
-            "while {} is loading it is number {before} of its name, after init has been freed it is number {after}",
+    Diagnosis::new(
+        &codes::MOVING_SYMBOL,
+        "a symbol's position changes after init",
+        format!(
+            "while {} is loading it is number {before} of its name, after init has been freed it \
+             is number {after}",
             image.object
-        ))
-        .remedy("the name is also used in an .init section; change the patch so that it does not need this symbol")
+        ),
+        "the name is also used in an .init section; change the patch so that it does not \
+         need this symbol",
+    )
+    .place(Place::symbol(name))
 }
 
 fn not_an_image(path: &str) -> Diagnosis {
-    Diagnosis::new("klpx::no-symbols", Class::Input, "not a kernel image with symbols")
-        .place(Place::file(path, None))
-        .why("it has no symbol table, or is neither linked nor relocatable")
-        .remedy(
-            "give the vmlinux of the kernel's build or of its debug package, not the compressed boot image",
-        )
+    Diagnosis::new(
+        &codes::NO_SYMBOLS,
+        "not a kernel image with symbols",
+        "it has no symbol table, or is neither linked nor relocatable",
+        "give the vmlinux of the kernel's build or of its debug package, not the compressed boot image",
+    )
+    .place(Place::file(path, None))
 }
 
 fn not_linked(path: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-linked", Class::Input, "not a linked vmlinux")
-        .place(Place::file(path, None))
-        .why("only a linked image has the addresses that decide which of several equal names a symbol is")
-        .remedy("give vmlinux, not vmlinux.o")
+    Diagnosis::new(
+        &codes::NOT_LINKED,
+        "not a linked vmlinux",
+        "only a linked image has the addresses that decide which of several equal names a symbol is",
+        "give vmlinux, not vmlinux.o",
+    )
+    .place(Place::file(path, None))
 }
 
 #[cfg(test)]

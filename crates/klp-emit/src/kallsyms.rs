@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::elf::Definition;
 use object::elf;
 
@@ -54,13 +54,12 @@ impl Kallsyms {
         let mut table = match Tables::find(image) {
             Some(tables) => tables.decode(image).ok_or_else(|| {
                 Diagnosis::new(
-                    "klpx::kallsyms-form",
-                    Class::Input,
+                    &codes::KALLSYMS_FORM,
                     "the kernel's own symbol table can't be read",
+                    "its kallsyms tables are of no form that klpx knows, or damaged",
+                    "check the integrity of this vmlinux; if it is whole, report the kernel version",
                 )
                 .place(Place::file(image.path(), None))
-                .why("its kallsyms tables are of no form that klpx knows, or damaged")
-                .remedy("check the integrity of this vmlinux; if it is whole, report the kernel version")
             })?,
             None => Kallsyms::by_rules(image),
         };

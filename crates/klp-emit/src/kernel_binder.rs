@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{PROMOTED, promotion, without_promotion};
@@ -57,15 +57,24 @@ impl<'a> KernelBinder<'a> {
 
 fn first(failure: Failure) -> Diagnosis {
     let found = failure.diagnoses().next().cloned();
-    found
-        .unwrap_or_else(|| Diagnosis::new("klpx::internal", Class::Internal, "a failure without a diagnosis"))
+    found.unwrap_or_else(|| {
+        Diagnosis::new(
+            &codes::INTERNAL,
+            "a failure without a diagnosis",
+            "a failure must have a diagnosis",
+            klpx_diagnosis::REPORT,
+        )
+    })
 }
 
 fn missing(name: &str, object: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-in-kernel", Class::Verification, "the kernel to be patched has no such symbol")
-        .place(Place::symbol(name))
-        .why(format!("{object} does not define it"))
-        .remedy("give klpx the source, configuration and compiler that the kernel was built with")
+    Diagnosis::new(
+        &codes::NOT_IN_KERNEL,
+        "the kernel to be patched has no such symbol",
+        format!("{object} does not define it"),
+        "give klpx the source, configuration and compiler that the kernel was built with",
+    )
+    .place(Place::symbol(name))
 }
 
 fn position(image: &Image<'_>, name: &str) -> Result<Bound, Diagnosis> {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::Diagnosis;
+use klpx_diagnosis::{Diagnosis, Note};
 use klpx_diff::Difference;
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::name::{canonical, without_promotion};
@@ -208,7 +208,7 @@ pub struct Plan {
     /// Distinct `.klp.sym.*` symbols, sorted.
     pub livepatch_symbols: Vec<String>,
     /// Warnings for the user that are no reason to stop.
-    pub warnings: Vec<Diagnosis>,
+    pub warnings: Vec<Note>,
 }
 
 /// A livepatch symbol's final name.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_diff::Sources;
 use klpx_normalize::object::{ItemId, Object, Target};
 use object::elf;
@@ -75,10 +75,13 @@ fn same_name(
 
 fn differs(object: &Object<'_>, item: ItemId, why: &str) -> Diagnosis {
     let what = "a symbol is not the same with a section of its own as in the kernel";
-    Diagnosis::new("klpx::section-build-differs", Class::Verification, what)
-        .place(Place::symbol(String::from_utf8_lossy(object.item_name(item))))
-        .why(why)
-        .remedy("leave out the part of the patch that touches it")
+    Diagnosis::new(
+        &codes::SECTION_BUILD_DIFFERS,
+        what,
+        why,
+        "leave out the part of the patch that touches it",
+    )
+    .place(Place::symbol(String::from_utf8_lossy(object.item_name(item))))
 }
 
 /// The name of a function that only one of two builds of a function calls.

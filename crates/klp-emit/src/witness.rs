@@ -21,7 +21,7 @@ mod unit;
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Offset, Place};
+use klpx_diagnosis::{Diagnosis, Offset, Place, codes};
 use klpx_normalize::arch::{Arch, NONE};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::object::{Item, ItemId, Object, Target};
@@ -158,10 +158,13 @@ impl<'b, 'a> Witness<'b, 'a> {
             "{} of the kernel to be patched differs",
             if item.code { "a function" } else { "an object" }
         );
-        Diagnosis::new("klpx::kernel-differs", Class::Verification, what)
-            .place(place)
-            .why(format!("in {}, {}", self.image.object(), mismatch.text()))
-            .remedy(REMEDY)
+        Diagnosis::new(
+            &codes::KERNEL_DIFFERS,
+            what,
+            format!("in {}, {}", self.image.object(), mismatch.text()),
+            REMEDY,
+        )
+        .place(place)
     }
 
     /// A diagnosis if a quarter of the sampled functions differ.
@@ -174,13 +177,17 @@ impl<'b, 'a> Witness<'b, 'a> {
             return None;
         }
         Some(
-            Diagnosis::new("klpx::another-build", Class::Verification, "the kernel to be patched is another build")
-                .place(Place::file(self.image.path(), None))
-                .why(format!(
-                    "{differing} of {} functions that were compared differ from klpx's build of the original source",
+            Diagnosis::new(
+                &codes::ANOTHER_BUILD,
+                "the kernel to be patched is another build",
+                format!(
+                    "{differing} of {} functions that were compared differ from klpx's build of the \
+                     original source",
                     sample.len()
-                ))
-                .remedy(REMEDY),
+                ),
+                REMEDY,
+            )
+            .place(Place::file(self.image.path(), None)),
         )
     }
 
@@ -214,9 +221,10 @@ impl<'b, 'a> Witness<'b, 'a> {
     fn unbound(&self, id: ItemId) -> Mismatch {
         let diagnosis = self.binding.item(id).err().unwrap_or_else(|| {
             Diagnosis::new(
-                "klpx::not-in-kernel",
-                Class::Verification,
+                &codes::NOT_IN_KERNEL,
                 "the kernel to be patched has no such symbol",
+                format!("{} does not define it", self.image.object()),
+                REMEDY,
             )
             .place(Place::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
         });

@@ -4,7 +4,7 @@
 //! in livepatch modules). The same values always give the same bytes. Knows nothing about the meaning of a section.
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::elf::{Definition, Elf, SHF_RELA_LIVEPATCH, SHN_LIVEPATCH};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -351,9 +351,12 @@ const TABLES: [elf::SectionType; 4] =
     [elf::SHT_SYMTAB, elf::SHT_STRTAB, elf::SHT_RELA, elf::SHT_SYMTAB_SHNDX];
 
 fn unsupported(what: &str) -> Diagnosis {
-    Diagnosis::new("klpx::module-form", Class::Internal, format!("the linked module holds {what}"))
-        .why("klpx writes kernel modules only, and none has that")
-        .remedy("report this with the kernel's version and configuration")
+    Diagnosis::new(
+        &codes::MODULE_FORM,
+        format!("the linked module holds {what}"),
+        "klpx writes kernel modules only, and none has that",
+        "report this with the kernel's version and configuration",
+    )
 }
 
 /// Names, each stored once, in the order in which they are added.

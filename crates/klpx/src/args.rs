@@ -12,32 +12,11 @@ use crate::schema::Schema;
 
 /// Makes Linux kernel livepatch modules from source patches.
 #[derive(Debug, Parser)]
-#[command(name = "klpx", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "klpx", version, propagate_version = true, max_term_width = 100, after_help = crate::listing::exit_codes())]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-    0  success
-    2  usage
-    3  the patch can't be read or does not apply
-    4  a build failed
-    5  the patch changes nothing in the kernel's code or data
-    6  the change can't be made by a livepatch
-    7  the kernel or the finished module is not what it should be
-    8  the host lacks a tool, disk space or a permission
-    9  a file is truncated, corrupt or of another format
-   70  a fault in klpx
-  130  stopped by a signal
-  load, unload and status:
-   10  the transition did not end in time, and was taken back
-   11  the transition does not end, and could not be taken back
-   12  no livepatch is loaded
-   13  a livepatch is in transition
-   14  a livepatch is disabled
-   15  a livepatch is not loaded since the machine went down while it was";
 
 const INLINE_CHECK: &str = "\
 If the compiler inlines a function at some call sites and also keeps an out-of-line copy, anyone

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Given;
 use klpx_build_driver::packages::Wanted;
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::{External, Info, Made, Request, Results, code};
 use klpx_normalize::elf::ElfFile;
@@ -31,10 +31,8 @@ pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
     if let Err(failure) = &result {
         report.fail(failure);
     }
-    match place {
-        Some(place) => place.write(report::to_text(&report)?.as_bytes()).and(result),
-        None => result,
-    }
+    let written = place.map(|place| place.write(report::to_text(&report)?.as_bytes()));
+    Failure::both(result, written.unwrap_or(Ok(())))
 }
 
 /// Claims a file that the build will write. Refuses a file that the build reads.
@@ -55,10 +53,8 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
     report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made)?);
     show(args, &report.results, &output, out)?;
     let tried = if args.test { tried(args, output, report, out) } else { Ok(()) };
-    match page {
-        Some(place) => place.write(sign_off(report, &made, tried.as_ref().err())?.as_bytes()).and(tried),
-        None => tried,
-    }
+    let page = page.map(|place| place.write(sign_off(report, &made, tried.as_ref().err())?.as_bytes()));
+    Failure::both(tried, page.unwrap_or(Ok(())))
 }
 
 /// Tries the module in a guest. The report holds the outcome even if the trial fails.
@@ -132,9 +128,14 @@ fn wanted(args: &Build) -> Result<Wanted> {
 
 fn fuzz(args: &Build) -> Result<u8> {
     u8::try_from(args.fuzz).map_err(|_| {
-        Diagnosis::new("klpx::fuzz", Class::Usage, format!("a fuzz of {} is too much", args.fuzz))
-            .remedy("give 0, 1 or 2")
-            .into()
+        Diagnosis::new(
+            &codes::FUZZ,
+            format!("a fuzz of {} is too much", args.fuzz),
+            "a hunk usually has three lines of context on each side; if all could differ, the \
+             hunk could apply anywhere",
+            "give 0, 1 or 2",
+        )
+        .into()
     })
 }
 
@@ -155,10 +156,14 @@ fn livepatch_name(args: &Build) -> Result<String> {
     if fits {
         return Ok(name.to_owned());
     }
-    Err(Diagnosis::new("klpx::bad-name", Class::Usage, format!("{raw:?} can't be the name of a livepatch"))
-        .why("a module's name holds letters, digits, dashes and underscores, and at most 55 of them with \"livepatch-\"")
-        .remedy("name it with --name")
-        .into())
+    Err(Diagnosis::new(
+        &codes::BAD_NAME,
+        format!("{raw:?} can't be the name of a livepatch"),
+        "a module's name holds letters, digits, dashes and underscores, and at most 55 of \
+         them with \"livepatch-\"",
+        "name it with --name",
+    )
+    .into())
 }
 
 fn output_path(args: &Build, name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use klpx_build_driver::cache::{self, Ownership, Which};
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::args::{Cache, Common};
@@ -23,10 +23,13 @@ pub(crate) fn directory_or(named: Option<&Path>) -> Result<PathBuf> {
     }
     match etcetera::choose_base_strategy() {
         Ok(base) => Ok(base.cache_dir().join("klpx")),
-        Err(_) => Err(Diagnosis::new("klpx::no-cache-dir", Class::Environment, "no place for the cache")
-            .why("HOME is not set")
-            .remedy("name a folder with --cache-dir or KLPX_CACHE_DIR")
-            .into()),
+        Err(_) => Err(Diagnosis::new(
+            &codes::NO_CACHE_DIR,
+            "no place for the cache",
+            "HOME is not set",
+            "name a folder with --cache-dir or KLPX_CACHE_DIR",
+        )
+        .into()),
     }
 }
 
@@ -78,9 +81,13 @@ fn prune(dir: &Path, which: &Which) -> Result<String> {
         && pruned.unknown.is_empty()
     {
         let what = format!("{} has no kernel whose key begins with {key:?}", dir.display());
-        return Err(Diagnosis::new("klpx::no-such-kernel", Class::Usage, what)
-            .remedy("klpx cache list shows the keys")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::NO_SUCH_KERNEL,
+            what,
+            "only kernels in the cache can be removed",
+            "klpx cache list shows the keys",
+        )
+        .into());
     }
     let removed = render::plural(pruned.removed.len(), "kernel");
     let mut text = format!("removed {removed}, {}", gigabytes(pruned.freed));

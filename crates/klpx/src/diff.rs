@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_diff::{Change, Difference, Evidence};
 use klpx_engine::analysis::{self, Finding};
 use klpx_inline_check::lines::Lines;
@@ -59,11 +59,11 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let (original, patched) = (original?, patched?);
     if original.arch != patched.arch {
         return Err(Diagnosis::new(
-            "klpx::different-machines",
-            Class::Input,
+            &codes::DIFFERENT_MACHINES,
             "the two objects are for different machines",
+            format!("{} and {}", original.arch.name(), patched.arch.name()),
+            "compare two builds of one object",
         )
-        .why(format!("{} and {}", original.arch.name(), patched.arch.name()))
         .into());
     }
     let difference = klpx_diff::compare(&original, &patched);
@@ -191,10 +191,15 @@ fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function
             .find(|&item| object.item_name(item) == function.as_bytes() && object.item(item).code)
     };
     let Some(item) = find(patched).or_else(|| find(original)) else {
-        return Err(Diagnosis::new("klpx::no-such-function", Class::Usage, "no such function")
-            .place(Place::symbol(function))
-            .why("neither object defines it")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::NO_SUCH_FUNCTION,
+            "no such function",
+            "neither object defines it",
+            "give the name as it is in the source; a static function that was inlined everywhere \
+             has no code of its own",
+        )
+        .place(Place::symbol(function))
+        .into());
     };
     let Some(change) = d.functions.iter().find(|c| c.patched == item && find(patched) == Some(item)) else {
         let gone = find(patched).is_none();

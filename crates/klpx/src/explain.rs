@@ -1,42 +1,43 @@
 //! `klpx explain`: what a code means, why klpx refuses, and what to do.
 //!
-//! This file reads the pages in `docs/refusals`, which are compiled in. The pages own their text: a section is printed
-//! exactly as written there.
+//! The list comes from the table of codes. The sections come from the pages in `docs/refusals`, which are compiled in. A
+//! section is printed exactly as written there.
 
 use std::io::Write;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::code::{PREFIX, Row};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::render;
 
-/// The beginning of every code.
-const PREFIX: &str = "klpx::";
-
-/// The pages, in the order of the list.
-const PAGES: [&str; 21] = [
-    include_str!("../../../docs/refusals/patch.md"),
-    include_str!("../../../docs/refusals/places.md"),
-    include_str!("../../../docs/refusals/data.md"),
-    include_str!("../../../docs/refusals/functions.md"),
-    include_str!("../../../docs/refusals/transition.md"),
-    include_str!("../../../docs/refusals/symbols.md"),
-    include_str!("../../../docs/refusals/special-sections.md"),
-    include_str!("../../../docs/refusals/external.md"),
-    include_str!("../../../docs/refusals/lto.md"),
-    include_str!("../../../docs/refusals/kernel.md"),
-    include_str!("../../../docs/refusals/configuration.md"),
-    include_str!("../../../docs/refusals/finding.md"),
-    include_str!("../../../docs/refusals/build.md"),
-    include_str!("../../../docs/refusals/verification.md"),
-    include_str!("../../../docs/refusals/test.md"),
-    include_str!("../../../docs/refusals/signing.md"),
-    include_str!("../../../docs/refusals/packaging.md"),
-    include_str!("../../../docs/refusals/host.md"),
-    include_str!("../../../docs/refusals/cache.md"),
-    include_str!("../../../docs/refusals/files.md"),
-    include_str!("../../../docs/refusals/commands.md"),
-];
+/// The text of a page.
+fn text(page: codes::Page) -> &'static str {
+    use klpx_diagnosis::codes::Page;
+    match page {
+        Page::Patch => include_str!("../../../docs/refusals/patch.md"),
+        Page::Places => include_str!("../../../docs/refusals/places.md"),
+        Page::Data => include_str!("../../../docs/refusals/data.md"),
+        Page::Functions => include_str!("../../../docs/refusals/functions.md"),
+        Page::Transition => include_str!("../../../docs/refusals/transition.md"),
+        Page::Symbols => include_str!("../../../docs/refusals/symbols.md"),
+        Page::SpecialSections => include_str!("../../../docs/refusals/special-sections.md"),
+        Page::External => include_str!("../../../docs/refusals/external.md"),
+        Page::Lto => include_str!("../../../docs/refusals/lto.md"),
+        Page::Kernel => include_str!("../../../docs/refusals/kernel.md"),
+        Page::Configuration => include_str!("../../../docs/refusals/configuration.md"),
+        Page::Finding => include_str!("../../../docs/refusals/finding.md"),
+        Page::Build => include_str!("../../../docs/refusals/build.md"),
+        Page::Verification => include_str!("../../../docs/refusals/verification.md"),
+        Page::Test => include_str!("../../../docs/refusals/test.md"),
+        Page::Signing => include_str!("../../../docs/refusals/signing.md"),
+        Page::Packaging => include_str!("../../../docs/refusals/packaging.md"),
+        Page::Host => include_str!("../../../docs/refusals/host.md"),
+        Page::Cache => include_str!("../../../docs/refusals/cache.md"),
+        Page::Files => include_str!("../../../docs/refusals/files.md"),
+        Page::Commands => include_str!("../../../docs/refusals/commands.md"),
+    }
+}
 
 /// Runs the command: prints a code's section, or the list of all codes.
 pub(crate) fn run(code: Option<&str>, out: &mut impl Write) -> Result<()> {
@@ -76,41 +77,42 @@ impl<'t> Page<'t> {
     }
 }
 
-impl Section<'_> {
-    /// The first sentence, on one line.
-    fn first_sentence(&self) -> String {
-        let paragraph = self.text.split("\n\n").next().unwrap_or_default().replace('\n', " ");
-        let end = paragraph.find(". ").map_or(paragraph.len(), |end| end + 1);
-        paragraph[..end].to_owned()
-    }
-}
-
-fn pages() -> impl Iterator<Item = Page<'static>> {
-    PAGES.iter().map(|text| Page::read(text))
-}
-
 fn without_prefix(code: &str) -> &str {
     code.strip_prefix(PREFIX).unwrap_or(code)
 }
 
 fn explained(code: &str) -> Result<String> {
     let wanted = without_prefix(code);
-    let section = pages().flat_map(|page| page.sections).find(|section| section.name == wanted);
+    let of_row = |row: &Row| {
+        let mut sections = Page::read(text(row.page)).sections.into_iter();
+        sections.find(|section| section.name == wanted)
+    };
+    let section = codes::ALL.iter().find(|row| row.short_name() == wanted).and_then(of_row);
     match section {
         Some(Section { name, text }) => Ok(format!("{PREFIX}{name}\n\n{text}\n")),
         None => Err(unknown(code, &nearest(wanted))),
     }
 }
 
+/// The codes of a page, with their names and meanings.
+pub(crate) fn rows(page: codes::Page) -> impl Iterator<Item = &'static Row> {
+    codes::ALL.iter().filter(move |row| row.page == page)
+}
+
+/// The subject of a page.
+pub(crate) fn subject(page: codes::Page) -> &'static str {
+    Page::read(text(page)).subject
+}
+
 fn listed() -> String {
-    let mut text = String::new();
-    for page in pages() {
-        let gap = if text.is_empty() { "" } else { "\n" };
-        text.push_str(&format!("{gap}{}\n", page.subject));
-        let row = |section: &Section<'_>| vec![section.name.to_owned(), section.first_sentence()];
-        text.push_str(&render::table(&page.sections.iter().map(row).collect::<Vec<_>>()));
+    let mut listed = String::new();
+    for &page in codes::Page::ALL {
+        let gap = if listed.is_empty() { "" } else { "\n" };
+        listed.push_str(&format!("{gap}{}\n", subject(page)));
+        let row = |row: &Row| vec![row.short_name().to_owned(), row.summary.to_owned()];
+        listed.push_str(&render::table(&rows(page).map(row).collect::<Vec<_>>()));
     }
-    text
+    listed
 }
 
 /// How similar two names must be, from 0 to 1, to count one as a misspelling of the other.
@@ -120,9 +122,9 @@ const OFFERED: usize = 3;
 
 /// The codes that the user may have meant, the most similar first.
 fn nearest(wanted: &str) -> Vec<String> {
-    let mut all: Vec<(f64, &str)> = pages()
-        .flat_map(|page| page.sections)
-        .map(|section| (strsim::jaro_winkler(wanted, section.name), section.name))
+    let mut all: Vec<(f64, &str)> = codes::ALL
+        .iter()
+        .map(|row| (strsim::jaro_winkler(wanted, row.short_name()), row.short_name()))
         .filter(|(alike, _)| *alike >= ALIKE)
         .collect();
     all.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(other.1)));
@@ -130,18 +132,41 @@ fn nearest(wanted: &str) -> Vec<String> {
 }
 
 fn unknown(code: &str, nearest: &[String]) -> Failure {
-    let diagnosis =
-        Diagnosis::new("klpx::no-such-code", Class::Usage, format!("{code:?} is no code of klpx"));
-    match nearest {
-        [] => diagnosis.remedy("klpx explain lists all codes"),
-        some => diagnosis.remedy(format!("did you mean {}? klpx explain lists all codes", some.join(", "))),
-    }
-    .into()
+    let remedy = match nearest {
+        [] => "klpx explain lists all codes".to_owned(),
+        some => format!("did you mean {}? klpx explain lists all codes", some.join(", ")),
+    };
+    let what = format!("{code:?} is no code of klpx");
+    Diagnosis::new(&codes::NO_SUCH_CODE, what, "no page of klpx explain has it", remedy).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Section<'_> {
+        /// The first sentence, on one line.
+        fn first_sentence(&self) -> String {
+            let paragraph = self.text.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+            let end = paragraph.find(". ").map_or(paragraph.len(), |end| end + 1);
+            paragraph[..end].to_owned()
+        }
+    }
+
+    fn pages() -> impl Iterator<Item = Page<'static>> {
+        codes::Page::ALL.iter().map(|&page| Page::read(text(page)))
+    }
+
+    /// Each page has the codes of the table in the table's order, and each section begins with the code's meaning.
+    #[test]
+    fn the_pages_and_the_table_agree() {
+        for &page in codes::Page::ALL {
+            let sections = Page::read(text(page)).sections;
+            let of_page: Vec<_> = sections.iter().map(|one| (one.name, one.first_sentence())).collect();
+            let of_table: Vec<_> = rows(page).map(|row| (row.short_name(), row.summary.to_owned())).collect();
+            assert_eq!(of_page, of_table, "docs/refusals/{}.md and the table of codes differ", page.file());
+        }
+    }
 
     #[test]
     fn a_page_is_a_subject_and_sections() {

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod inline_check;
 mod inspect;
+mod listing;
 mod manual;
 mod normalize;
 mod outcome;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_guest::Verdict;
 use serde::Serialize;
 use serde_json::json;
@@ -100,13 +100,13 @@ impl Outcome {
         let lines: Vec<String> = lines.collect();
         (!lines.is_empty()).then(|| {
             Diagnosis::new(
-                "klpx::trial-failed",
-                Class::Verification,
+                &codes::TRIAL_FAILED,
                 "the livepatch does not do in a guest what it should",
+                "the checks below failed",
+                "do not load it; --log FILE keeps the guest's console",
             )
             .place(Place::file(module.display().to_string(), None))
             .detail(lines)
-            .remedy("do not load it; --log FILE keeps the guest's console")
         })
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use tempfile::NamedTempFile;
 
 /// A file that will be written.
@@ -32,12 +32,12 @@ impl Output {
         let place = || Place::file(path.display().to_string(), None);
         if path.is_dir() {
             return Err(Diagnosis::new(
-                "klpx::output-is-folder",
-                Class::Usage,
+                &codes::OUTPUT_IS_FOLDER,
                 "a folder is where a file is to go",
+                "the output is one file",
+                "name a file that is not there, or remove the folder",
             )
             .place(place())
-            .remedy("name a file that is not there, or remove the folder")
             .into());
         }
         // A symbolic link stays, and its target is written.
@@ -45,9 +45,10 @@ impl Output {
         let folder = folder_of(&target);
         if !folder.is_dir() {
             return Err(Diagnosis::new(
-                "klpx::no-such-folder",
-                Class::Usage,
+                &codes::NO_SUCH_FOLDER,
                 "the output folder does not exist",
+                "klpx makes no folder for an output file",
+                "make the folder, or correct the path",
             )
             .place(Place::file(folder.display().to_string(), None))
             .into());
@@ -74,9 +75,13 @@ impl Output {
             None => Ok(()),
             Some(input) => {
                 let what = format!("{} is read, and would be written over", input.display());
-                Err(Diagnosis::new("klpx::output-is-input", Class::Usage, what)
-                    .remedy("name another file for the output")
-                    .into())
+                Err(Diagnosis::new(
+                    &codes::OUTPUT_IS_INPUT,
+                    what,
+                    "the input would be lost",
+                    "name another file for the output",
+                )
+                .into())
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_package::{About, Format, Livepatch, Package};
 use serde_json::{Value, json};
 
@@ -69,10 +69,13 @@ fn livepatches(args: &args::Package) -> Result<Vec<Livepatch>> {
             livepatches.iter_mut().find(|one| one.name == name && one.release == release)
         });
         let livepatch = livepatch.ok_or_else(|| {
-            Diagnosis::new("klpx::not-packaged", Class::Usage, "the report is that of no module here")
-                .place(Place::file(path.display().to_string(), None))
-                .why("its module's name and kernel are none of those that are packaged")
-                .remedy("name the report that klpx build --report wrote with the module")
+            Diagnosis::new(
+                &codes::NOT_PACKAGED,
+                "the report is that of no module here",
+                "its module's name and kernel are none of those that are packaged",
+                "name the report that klpx build --report wrote with the module",
+            )
+            .place(Place::file(path.display().to_string(), None))
         })?;
         livepatch.report = report;
     }
@@ -105,9 +108,13 @@ fn maintainer(text: &str) -> Result<String> {
     });
     match fits {
         true => Ok(text.to_owned()),
-        false => Err(Diagnosis::new("klpx::usage", Class::Usage, format!("{text:?} is no maintainer"))
-            .remedy("write --maintainer 'NAME <ADDRESS>', or set KLPX_MAINTAINER")
-            .into()),
+        false => Err(Diagnosis::new(
+            &codes::USAGE,
+            format!("{text:?} is no maintainer"),
+            "each package states a name and an address",
+            "write --maintainer 'NAME <ADDRESS>', or set KLPX_MAINTAINER",
+        )
+        .into()),
     }
 }
 
@@ -117,8 +124,8 @@ fn date(args: &args::Package) -> Result<u64> {
         let seconds = text.to_str().and_then(|text| text.parse::<u32>().ok());
         return seconds.map(u64::from).ok_or_else(|| {
             let what = format!("{DATE} is {text:?}");
-            let diagnosis = Diagnosis::new("klpx::usage", Class::Usage, what);
-            diagnosis.why("packages hold a time as seconds since 1970").remedy(format!("unset {DATE}")).into()
+            let why = "packages hold a time as seconds since 1970";
+            Diagnosis::new(&codes::USAGE, what, why, format!("unset {DATE}")).into()
         });
     }
     let mut newest = 0;

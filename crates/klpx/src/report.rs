@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 use klpx_engine::{Made, Results};
 use klpx_terminal::terminal::json;
 use serde::Serialize;
@@ -105,7 +105,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// Pretty JSON with a newline at its end.
 pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value).map_err(|e| {
-        Diagnosis::new("klpx::internal", Class::Internal, "can't write JSON").why(e.to_string())
+        Diagnosis::new(&codes::INTERNAL, "can't write JSON", e.to_string(), klpx_diagnosis::REPORT)
     })?;
     let mut text = json(&text).into_owned();
     text.push('\n');

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_engine::Pin;
 use klpx_normalize::elf::ElfFile;
 use klpx_signature::{self as signature, Message};
@@ -21,19 +21,25 @@ pub(crate) fn run(args: &Sign) -> Result<()> {
     module.parse()?;
     let place = |path: &Path| Place::file(path.display().to_string(), None);
     if signature::split(module.bytes()).is_some() {
-        return Err(Diagnosis::new("klpx::signed-already", Class::Usage, "the module has a signature")
-            .place(place(&args.module))
-            .why("a signature covers all that stands before it, and the kernel looks at the last one only")
-            .remedy("sign the module as klpx build wrote it")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::SIGNED_ALREADY,
+            "the module has a signature",
+            "a signature covers all that stands before it, and the kernel looks at the last one only",
+            "sign the module as klpx build wrote it",
+        )
+        .place(place(&args.module))
+        .into());
     }
     let signature = read(&args.signature)?;
     if let Err(why) = Message::read(&signature) {
-        return Err(Diagnosis::new("klpx::bad-signature", Class::Input, "the file holds no signature")
-            .place(place(&args.signature))
-            .why(why)
-            .remedy("make it with openssl cms -sign -binary -noattr -nocerts -outform DER")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::BAD_SIGNATURE,
+            "the file holds no signature",
+            why,
+            "make it with openssl cms -sign -binary -noattr -nocerts -outform DER",
+        )
+        .place(place(&args.signature))
+        .into());
     }
     let signed = signature::append(module.bytes(), &signature)
         .ok_or_else(|| Diagnosis::internal("a signature of a bounded file fits"))?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_signature::{Certificate, Message, Signer, Verdict};
 use serde_json::{Value, json};
 
@@ -99,17 +99,20 @@ impl Signed {
             }
             Signed::Unreadable(why) => ("the signature can't be read", why.as_str(), SIGN_IT),
         };
-        let diagnosis = Diagnosis::new("klpx::signature", Class::Verification, what);
-        Some(diagnosis.place(Place::file(module.display().to_string(), None)).why(why).remedy(remedy))
+        let place = Place::file(module.display().to_string(), None);
+        Some(Diagnosis::new(&codes::SIGNATURE, what, why, remedy).place(place))
     }
 }
 
 fn read_certificate(path: &Path) -> Result<Certificate> {
     let bytes = klpx_input::bytes(path).map_err(|error| Diagnosis::io("read", path, &error))??;
     Ok(Certificate::read(&bytes).map_err(|why| {
-        Diagnosis::new("klpx::bad-certificate", Class::Input, "the file holds no certificate")
-            .place(Place::file(path.display().to_string(), None))
-            .why(why)
-            .remedy("name the signer's certificate, as PEM or DER")
+        Diagnosis::new(
+            &codes::BAD_CERTIFICATE,
+            "the file holds no certificate",
+            why,
+            "name the signer's certificate, as PEM or DER",
+        )
+        .place(Place::file(path.display().to_string(), None))
     })?)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use klpx_build_driver::Progress as _;
 use klpx_build_driver::packages::{self, Piece, Selector, Survey, Wanted};
 use klpx_build_driver::process::Runner;
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 use klpx_guest::{Accelerator, Guest, Machine, Modules, Trial};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
@@ -73,10 +73,13 @@ pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
 const VMLINUX: &str = "vmlinux";
 
 fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-a-livepatch", Class::Input, "the module is no livepatch that can be tried")
-        .place(Place::file(file.path().display().to_string(), None))
-        .why(why)
-        .remedy("name a livepatch module, as klpx build makes it")
+    Diagnosis::new(
+        &codes::NOT_A_LIVEPATCH,
+        "the module is no livepatch that can be tried",
+        why,
+        "name a livepatch module, as klpx build makes it",
+    )
+    .place(Place::file(file.path().display().to_string(), None))
 }
 
 fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
@@ -130,11 +133,14 @@ fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
     let survey = packages::survey(&wanted, &Runner::new(), steps)?;
     if survey.release != release {
         let what = format!("the module is for Linux {release}, not {}", survey.release);
-        return Err(Diagnosis::new("klpx::release-mismatch", Class::Usage, what)
-            .place(Place::file(args.module.display().to_string(), None))
-            .why("its vermagic says so, and the kernel would refuse to load it")
-            .remedy("name the kernel that the module was built for")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::RELEASE_MISMATCH,
+            what,
+            "its vermagic says so, and the kernel would refuse to load it",
+            "name the kernel that the module was built for",
+        )
+        .place(Place::file(args.module.display().to_string(), None))
+        .into());
     }
     Ok(survey)
 }
@@ -148,19 +154,25 @@ fn guest(
 ) -> Result<(Guest, Vec<String>)> {
     let found = |piece| survey.found.get(&piece).map(|located| located.path.clone());
     let image = args.image.clone().or_else(|| found(Piece::BootImage)).ok_or_else(|| {
-        Diagnosis::new("klpx::no-boot-image", Class::Environment, "the kernel's boot image is not there")
-            .why(format!("no vmlinuz of Linux {} is in its usual places", survey.release))
-            .remedy("install the package with the kernel's image, or name the file with --image")
+        Diagnosis::new(
+            &codes::NO_BOOT_IMAGE,
+            "the kernel's boot image is not there",
+            format!("no vmlinuz of Linux {} is in its usual places", survey.release),
+            "install the package with the kernel's image, or name the file with --image",
+        )
     })?;
     let busybox = match (&args.busybox, machine.is_native()) {
         (Some(path), _) => path.clone(),
         (None, true) => klpx_guest::busybox()?,
         (None, false) => {
             let what = "a guest of another architecture needs a busybox of its own";
-            return Err(Diagnosis::new("klpx::missing-tool", Class::Environment, what)
-                .why("the busybox that is installed runs on this machine only")
-                .remedy("name a static busybox of the guest's architecture with --busybox")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::MISSING_TOOL,
+                what,
+                "the busybox that is installed runs on this machine only",
+                "name a static busybox of the guest's architecture with --busybox",
+            )
+            .into());
         }
     };
     let targets: Vec<String> = trial.targets.iter().cloned().collect();

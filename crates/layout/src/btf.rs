@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::compare::differences;
 use crate::{Definition, Key, Kind, Layout, Layouts, Member};
@@ -93,10 +93,13 @@ impl<'d> Btf<'d> {
     /// `klpx::bad-btf`.
     pub fn read(bytes: &'d [u8], base: Option<&'d Btf<'d>>) -> Result<Btf<'d>> {
         Btf::parse(bytes, base).ok_or_else(|| {
-            Diagnosis::new("klpx::bad-btf", Class::Input, "the types in .BTF can't be read")
-                .why("the section is damaged, or of a version that klpx does not know")
-                .remedy("check the integrity of the kernel's packages")
-                .into()
+            Diagnosis::new(
+                &codes::BAD_BTF,
+                "the types in .BTF can't be read",
+                "the section is damaged, or of a version that klpx does not know",
+                "check the integrity of the kernel's packages",
+            )
+            .into()
         })
     }
 

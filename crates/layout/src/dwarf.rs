@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use gimli::{AttributeValue, DwTag, Dwarf, Reader, Unit};
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_inline_check::sections::Sections;
 use klpx_normalize::elf::Elf;
 
@@ -77,9 +77,12 @@ impl Layouts {
 }
 
 pub(crate) fn bad(why: &str) -> Diagnosis {
-    Diagnosis::new("klpx::bad-dwarf", Class::Input, "the types in debug information can't be read")
-        .why(why)
-        .remedy("build the file again; if it came from a package, check its integrity")
+    Diagnosis::new(
+        &codes::BAD_DWARF,
+        "the types in debug information can't be read",
+        why,
+        "build the file again; if it came from a package, check its integrity",
+    )
 }
 
 fn is_wanted(tag: DwTag) -> bool {

@@ -3,7 +3,7 @@
 //! Sources: arch/x86/kernel/module.c and arch/arm64/kernel/module.c for the types that a module loader accepts; the
 //! psABI documents for field widths. CONTRIBUTING.md lists the files of an architecture.
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use object::elf;
 
 /// An architecture that klpx knows.
@@ -138,11 +138,13 @@ impl Arch {
         match machine {
             m if m == elf::EM_X86_64.0 => Ok(Arch::X86_64),
             m if m == elf::EM_AARCH64.0 => Ok(Arch::Arm64),
-            other => {
-                Err(Diagnosis::new("klpx::unknown-machine", Class::Input, "an object for an unknown machine")
-                    .why(format!("its ELF machine number is {other}; klpx knows x86_64 (62) and arm64 (183)"))
-                    .into())
-            }
+            other => Err(Diagnosis::new(
+                &codes::UNKNOWN_MACHINE,
+                "an object for an unknown machine",
+                format!("its ELF machine number is {other}; klpx knows x86_64 (62) and arm64 (183)"),
+                "check that the file is the one that you meant",
+            )
+            .into()),
         }
     }
 

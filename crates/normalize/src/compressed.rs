@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 /// The largest file that is unpacked, in bytes. The largest module of a distribution is a twentieth of this size.
 const LIMIT: usize = 512 << 20;
@@ -45,10 +45,13 @@ fn unpack_up_to(limit: usize, path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8
         return Ok(None);
     };
     let refuse = |why: String| {
-        Diagnosis::new("klpx::bad-compression", Class::Input, "a compressed file can't be unpacked")
-            .place(Place::file(path.display().to_string(), None))
-            .why(why)
-            .remedy("install the package again that the file came from")
+        Diagnosis::new(
+            &codes::BAD_COMPRESSION,
+            "a compressed file can't be unpacked",
+            why,
+            "install the package again that the file came from",
+        )
+        .place(Place::file(path.display().to_string(), None))
     };
     let unpacked = match format {
         Format::Xz => xz(bytes, limit),

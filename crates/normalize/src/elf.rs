@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_input::Map;
 use object::elf;
 use object::endian::{LittleEndian as LE, U32};
@@ -122,11 +122,14 @@ impl ElfFile {
             Bytes::Owned(_) => None,
         };
         Elf::parse(self.bytes(), map).map_err(|why| {
-            Diagnosis::new("klpx::bad-elf", Class::Input, "not a usable ELF file")
-                .place(Place::file(self.path.display().to_string(), None))
-                .why(why)
-                .remedy("build the file again; if it came from a package, check its integrity")
-                .into()
+            Diagnosis::new(
+                &codes::BAD_ELF,
+                "not a usable ELF file",
+                why,
+                "build the file again; if it came from a package, check its integrity",
+            )
+            .place(Place::file(self.path.display().to_string(), None))
+            .into()
         })
     }
 }

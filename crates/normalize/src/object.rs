@@ -12,7 +12,7 @@ mod type_ids;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -190,10 +190,14 @@ impl<'d> Object<'d> {
         let elf = file.parse()?;
         let name = file.path().display().to_string();
         if elf.file_type() != elf::ET_REL.0 {
-            return Err(Diagnosis::new("klpx::not-relocatable", Class::Input, "not a relocatable object")
-                .place(Place::file(name, None))
-                .why("only .o and .ko files, and vmlinux.o, have the relocations that klpx compares")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::NOT_RELOCATABLE,
+                "not a relocatable object",
+                "only .o and .ko files, and vmlinux.o, have the relocations that klpx compares",
+                "name the object; to compare with a linked kernel, use klpx build",
+            )
+            .place(Place::file(name, None))
+            .into());
         }
         let arch = Arch::of_machine(elf.machine())?;
         let mut object = Object {
@@ -319,22 +323,23 @@ impl<'d> Object<'d> {
     }
 
     fn bad(&self, what: String) -> Diagnosis {
-        Diagnosis::new("klpx::bad-elf", Class::Input, what)
-            .place(Place::file(self.name.clone(), None))
-            .remedy("build the object again")
+        Diagnosis::new(
+            &codes::BAD_ELF,
+            what,
+            "the object is damaged, or its tables contradict each other",
+            "build the object again",
+        )
+        .place(Place::file(self.name.clone(), None))
     }
 
     fn reference_to_unloaded(&self, section: &str, target: &str) -> Diagnosis {
         Diagnosis::new(
-            "klpx::unknown-section",
-            Class::NotLivepatchable,
+            &codes::UNKNOWN_SECTION,
             format!("{section} refers to {target}, a section that is not loaded"),
-        )
-        .place(Place::file(self.name.clone(), None))
-        .why("the kernel's memory does not hold the target of the reference")
-        .remedy(
+            "the kernel's memory does not hold the target of the reference",
             "look for a section attribute or inline assembly in the patch, and use a section that is loaded",
         )
+        .place(Place::file(self.name.clone(), None))
     }
 
     fn read_items(&mut self) {

@@ -4,7 +4,7 @@
 //! Entry sizes differ between kernel versions. A form is accepted only if the section's size and the offsets of its
 //! relocations fit the form exactly. A section that fits no form is an error, never a guess.
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -159,13 +159,12 @@ impl Table {
         let name = || String::from_utf8_lossy(elf.section_name(section)).into_owned();
         let Some(entry_size) = kind.entry_size(elf, section) else {
             return Err(Diagnosis::new(
-                "klpx::special-section-form",
-                Class::NotLivepatchable,
+                &codes::SPECIAL_SECTION_FORM,
                 "an unknown entry form",
+                format!("its {size} bytes and relocations fit no form of this table that klpx knows"),
+                "this kernel is newer than klpx, or the object is damaged: report the kernel version",
             )
             .place(Place::symbol(name()))
-            .why(format!("its {size} bytes and relocations fit no form of this table that klpx knows"))
-            .remedy("this kernel is newer than klpx, or the object is damaged: report the kernel version")
             .into());
         };
         let entry_size = u32::from(entry_size);
@@ -178,12 +177,12 @@ impl Table {
                 });
                 if !agree {
                     return Err(Diagnosis::new(
-                        "klpx::special-section-form",
-                        Class::Input,
+                        &codes::SPECIAL_SECTION_FORM,
                         "two tables disagree",
+                        "it and its companion section have different numbers of entries",
+                        "this kernel is newer than klpx, or the object is damaged: report the kernel version",
                     )
                     .place(Place::symbol(name()))
-                    .why("it and its companion section have different numbers of entries")
                     .into());
                 }
                 other

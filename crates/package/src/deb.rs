@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::plan::{Format, Package, folded};
@@ -14,7 +14,7 @@ use crate::scripts::{self, DEBIAN};
 /// The bytes of a package. No other process uses the folder `scratch`.
 ///
 /// # Errors
-/// `klpx::missing-tool` without dpkg-deb, `klpx::not-packaged` with the messages of dpkg-deb.
+/// `klpx::missing-tool` without dpkg-deb, `klpx::package-tool` with the messages of dpkg-deb.
 pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     let root = scratch.join(&package.name);
     let mut size = 0;
@@ -34,16 +34,25 @@ pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     // SOURCE_DATE_EPOCH is the only way to tell dpkg-deb the time of the packed files.
     command.env("SOURCE_DATE_EPOCH", package.about.date.to_string()).env("LC_ALL", "C");
     let said = command.output().map_err(|error| {
-        Diagnosis::new("klpx::missing-tool", Class::Environment, "dpkg-deb can't be started")
-            .why(error.to_string())
-            .remedy("install the package dpkg")
+        Diagnosis::new(
+            &codes::MISSING_TOOL,
+            "dpkg-deb can't be started",
+            error.to_string(),
+            "install the package dpkg",
+        )
     })?;
     if !said.status.success() {
         let lines = String::from_utf8_lossy(&said.stderr).lines().map(str::to_owned).collect::<Vec<_>>();
-        return Err(Diagnosis::new("klpx::not-packaged", Class::Environment, "the package can't be made")
-            .why("dpkg-deb fails")
-            .detail(lines)
-            .into());
+        let remedy =
+            "read the messages of dpkg-deb, and check the free space of the folder for temporary files";
+        return Err(Diagnosis::new(
+            &codes::PACKAGE_TOOL,
+            "the package can't be made",
+            "dpkg-deb fails",
+            remedy,
+        )
+        .detail(lines)
+        .into());
     }
     Ok(fs::read(&output).map_err(|error| Diagnosis::io("read", &output, &error))?)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
@@ -40,8 +40,7 @@ impl Livepatch {
         let place = || Place::file(path.display().to_string(), None);
         let refused = |why: &str, remedy: &str| {
             let what = "the module can't be packaged";
-            let diagnosis = Diagnosis::new("klpx::not-packaged", Class::Usage, what);
-            diagnosis.place(place()).why(why).remedy(remedy)
+            Diagnosis::new(&codes::NOT_PACKAGED, what, why, remedy).place(place())
         };
         let lacks = |why: &str| refused(why, "name a livepatch that klpx build made");
         if module.objects.is_empty() {

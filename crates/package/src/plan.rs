@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::arch::Arch;
 
 use crate::livepatch::Livepatch;
@@ -57,11 +57,14 @@ impl Package {
             let name = name(&livepatch.release);
             if let Some(other) = packages.get(&name) {
                 let what = format!("two livepatches are for Linux {}", livepatch.release);
-                return Err(Diagnosis::new("klpx::not-packaged", Class::Usage, what)
-                    .why("a package holds one livepatch, which takes the place of the one before")
-                    .detail([other.livepatch.name.clone(), livepatch.name])
-                    .remedy("build one livepatch from all patches: klpx build FIRST.patch SECOND.patch")
-                    .into());
+                return Err(Diagnosis::new(
+                    &codes::NOT_PACKAGED,
+                    what,
+                    "a package holds one livepatch, which takes the place of the one before",
+                    "build one livepatch from all patches: klpx build FIRST.patch SECOND.patch",
+                )
+                .detail([other.livepatch.name.clone(), livepatch.name])
+                .into());
             }
             let version = version(&livepatch, about)?;
             packages.insert(name.clone(), Package { name, version, livepatch, about: about.clone() });
@@ -160,10 +163,14 @@ fn version(livepatch: &Livepatch, about: &About) -> Result<String> {
         Some(text) => format!("{text:?} can't be the version of a package"),
         None => format!("the package of {} has no version", livepatch.name),
     };
-    Err(Diagnosis::new("klpx::not-packaged", Class::Usage, what)
-        .why("a version begins with a digit and has letters, digits, dots, pluses and tildes; hosts take the highest")
-        .remedy("give one with --version, or build the livepatch with --module-version")
-        .into())
+    Err(Diagnosis::new(
+        &codes::NOT_PACKAGED,
+        what,
+        "a version begins with a digit and has letters, digits, dots, pluses and tildes; \
+         hosts take the highest",
+        "give one with --version, or build the livepatch with --module-version",
+    )
+    .into())
 }
 
 #[cfg(test)]

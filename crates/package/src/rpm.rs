@@ -1,6 +1,6 @@
 //! Packages for rpm, made by the `rpm` crate.
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use rpm::{BuildConfig, CompressionType, Dependency, FileOptions, PackageBuilder};
 
 use crate::plan::{Format, Package, folded};
@@ -10,12 +10,11 @@ use crate::{changelog, files};
 /// The bytes of a package.
 ///
 /// # Errors
-/// `klpx::not-packaged` with the library's message.
+/// `klpx::internal` with the library's message.
 pub(crate) fn make(package: &Package) -> Result<Vec<u8>> {
     build(package).map_err(|error| {
-        Diagnosis::new("klpx::not-packaged", Class::Internal, "the package can't be made")
-            .why(error.to_string())
-            .into()
+        let why = error.to_string();
+        Diagnosis::new(&codes::INTERNAL, "the package can't be made", why, klpx_diagnosis::REPORT).into()
     })
 }
 

@@ -73,14 +73,16 @@ pub fn section(text: &mut String, rows: &[Vec<String>]) {
 
 #[cfg(test)]
 mod tests {
+    use klpx_diagnosis::codes;
+
     use super::*;
 
     #[test]
     fn names_make_no_lines_and_columns_of_their_own() {
         let rows = [vec!["object".into(), "function".into()], vec!["a\nb".into(), "\u{1b}[2Jf\tg".into()]];
         assert_eq!(table(&rows), "  object   function\n  a\\u{a}b  \\u{1b}[2Jf\\u{9}g\n");
-        let text = failure(&Diagnosis::new("klpx::x", klpx_diagnosis::Class::Input, "no \u{1b}c").into());
-        assert_eq!(text, "error: no \\u{1b}c [klpx::x]\n");
+        let text = failure(&Diagnosis::new(&codes::IO, "no \u{1b}c", "w\u{1b}", "r\u{1b}").into());
+        assert_eq!(text, "error: no \\u{1b}c [klpx::io]\n  why    w\\u{1b}\n  hint   r\\u{1b}\n");
     }
 
     #[test]

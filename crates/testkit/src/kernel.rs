@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_klp_emit::plan::{Binder, Bound, Export};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::object::{FileId, Object};
@@ -49,9 +49,10 @@ impl Binder for Kernel {
         let name = String::from_utf8_lossy(original.elf.symbol_name(symbol)).into_owned();
         if self.unbound.contains(&name.as_str()) {
             return Err(Diagnosis::new(
-                "klpx::not-in-kernel",
-                Class::Verification,
+                &codes::NOT_IN_KERNEL,
                 "a name that can't be bound",
+                "the test says so",
+                "none",
             ));
         }
         let file = String::from_utf8_lossy(original.file_name(FileId(0))).into_owned();

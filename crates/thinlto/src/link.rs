@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use klpx_build_driver::Recorded;
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -57,9 +57,13 @@ impl Link {
         }
         let Some(link) = Link::parse(recorded, object, context.archiver())? else {
             let what = format!("kbuild's record of {} holds no link", object.display());
-            return Err(Diagnosis::new("klpx::no-command", Class::Build, what)
-                .remedy("report this object and the kernel's version")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::NO_COMMAND,
+                what,
+                "klpx repeats the link with the command that kbuild recorded",
+                "report this object and the kernel's version",
+            )
+            .into());
         };
         let text = serde_json::to_vec(&link).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
         files::keep(&path, text)?;
@@ -132,9 +136,15 @@ impl Archiver<'_> {
     fn members(&self, archive: &str, lazy: bool) -> Result<Vec<Input>> {
         let answer = self.runner.ask(&Call::new(self.program).dir(self.build).args(["t", archive]))?;
         if !answer.success {
-            return Err(Diagnosis::new("klpx::archive", Class::Build, format!("{archive} can't be listed"))
-                .detail(answer.said)
-                .into());
+            return Err(Diagnosis::new(
+                &codes::ARCHIVE,
+                format!("{archive} can't be listed"),
+                "the archiver fails",
+                "check that llvm-ar is installed beside clang and of the same version; if \
+                 the archive is damaged, remove the workspace (klpx cache prune --key KEY)",
+            )
+            .detail(answer.said)
+            .into());
         }
         let relative = |line: &String| {
             let path = Path::new(line).strip_prefix(self.build).unwrap_or(Path::new(line));

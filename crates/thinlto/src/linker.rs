@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::llvm::{native, remarks};
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -132,7 +132,13 @@ fn sorted(link: &Link, units: &[&str], scratch: &Path) -> Result<Option<Vec<Back
 
 fn failed(link: &Link, lines: Vec<String>) -> Diagnosis {
     let what = format!("the thin link of {} fails", link.object.display());
-    Diagnosis::new("klpx::thin-link", Class::Build, what).detail(lines)
+    Diagnosis::new(
+        &codes::THIN_LINK,
+        what,
+        "the linker reports an error",
+        "read the linker's output; the linker must be the ld.lld of the kernel's own LLVM release",
+    )
+    .detail(lines)
 }
 
 /// Returns true if a native object may belong to a unit: the object's symbol table names the unit's source.

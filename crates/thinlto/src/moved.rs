@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 use klpx_normalize::name::{self, canonical};
 use klpx_normalize::object::{ItemId, Object};
@@ -68,13 +68,14 @@ impl Moved {
         if let Some(name) = names.iter().find(|name| self.statics.contains(**name)) {
             let name = String::from_utf8_lossy(name::without_promotion(name)).into_owned();
             let what = "the patch renumbers a static variable that another unit refers to";
-            return Err(Diagnosis::new("klpx::renumbered-static", Class::NotLivepatchable, what)
-                .place(Place::symbol(name))
-                .why(format!(
-                    "{unit} names it by its number, which stands for another variable after the patch"
-                ))
-                .remedy("give the variable that the patch adds or removes a name of its own")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::RENUMBERED_STATIC,
+                what,
+                format!("{unit} names it by its number, which stands for another variable after the patch"),
+                "give the variable that the patch adds or removes a name of its own",
+            )
+            .place(Place::symbol(name))
+            .into());
         }
         Ok(names.iter().any(|name| self.constants.contains(*name)))
     }

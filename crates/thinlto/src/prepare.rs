@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use klpx_build_driver::Progress;
 use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Call;
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
@@ -269,11 +269,15 @@ impl Preparation<'_> {
         let outcome = self.context.runner.run(&call)?;
         match outcome.success {
             true => Ok(to.to_owned()),
-            false => Err(Diagnosis::new("klpx::objtool-failed", Class::Build, "objtool fails on a unit")
-                .place(Place::file(unit, None))
-                .remedy("report this unit and how the kernel was configured")
-                .detail(outcome.lines)
-                .into()),
+            false => Err(Diagnosis::new(
+                &codes::OBJTOOL_FAILED,
+                "objtool fails on a unit",
+                "without objtool's tables the code would not be what the kernel's own build makes",
+                "report this unit and how the kernel was configured",
+            )
+            .place(Place::file(unit, None))
+            .detail(outcome.lines)
+            .into()),
         }
     }
 }

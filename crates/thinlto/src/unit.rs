@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Recorded;
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 
@@ -149,20 +149,18 @@ impl Compiler<'_> {
 fn does_not_compile(unit: &Unit, side: Side, lines: Vec<String>) -> Failure {
     let (code, what, remedy) = match side {
         Side::Original => (
-            "klpx::original-source-does-not-build",
+            &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD,
             "the unpatched kernel source does not build",
             "build it by hand with the same configuration and tools to see whether it does",
         ),
         Side::Patched => (
-            "klpx::patched-source-does-not-compile",
+            &codes::PATCHED_SOURCE_DOES_NOT_COMPILE,
             "the patched kernel source does not compile",
             "correct the patch",
         ),
     };
     let is_remark = |line: &&String| !line.contains(": remark: ");
-    Diagnosis::new(code, Class::Build, what)
-        .why(format!("the compiler fails on {}", unit.object))
-        .remedy(remedy)
+    Diagnosis::new(code, what, format!("the compiler fails on {}", unit.object), remedy)
         .detail(lines.iter().filter(is_remark).cloned())
         .into()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::lifetime::Lifetime;
 
 use crate::differ::Differing;
@@ -32,7 +32,7 @@ pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) 
             if let Err(missing) = unit.function(body, &mut BTreeSet::new()) {
                 let what = "a changed function that is not replaced";
                 faults.push(
-                    fault("klpx::verify-arrays", what, format!("{why}; {missing}")).place(unit.place(body)),
+                    fault(&codes::VERIFY_ARRAYS, what, format!("{why}; {missing}")).place(unit.place(body)),
                 );
             }
         }
@@ -40,7 +40,7 @@ pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) 
             if let Err(missing) = unit.data(body) {
                 let what = "changed data that the module does not have";
                 faults.push(
-                    fault("klpx::verify-data", what, format!("{why}; {missing}")).place(unit.place(body)),
+                    fault(&codes::VERIFY_DATA, what, format!("{why}; {missing}")).place(unit.place(body)),
                 );
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::arch::Field;
 use klpx_normalize::elf::{Definition, SHF_RELA_LIVEPATCH, SectionId};
 use object::elf;
@@ -22,7 +22,7 @@ impl Check<'_, '_> {
                 let why =
                     "the kernel refuses a module without it; its linker script, scripts/module.lds, makes it";
                 self.faults.push(
-                    fault("klpx::verify-format", "a section that the loader needs is missing", why)
+                    fault(&codes::VERIFY_FORMAT, "a section that the loader needs is missing", why)
                         .place(Place::symbol(name)),
                 );
             }
@@ -44,7 +44,7 @@ impl Check<'_, '_> {
         table: SectionId,
         written: &mut BTreeSet<(SectionId, u64)>,
     ) -> Result<(), Diagnosis> {
-        let bad = |what: &str, why: &str| Err(fault("klpx::verify-relocation", what, why));
+        let bad = |what: &str, why: &str| Err(fault(&codes::VERIFY_RELOCATION, what, why));
         let header = self.elf.section(table);
         let target = SectionId(header.sh_info.get(LE));
         let livepatch = self.elf.section_flags(table) & SHF_RELA_LIVEPATCH != 0;
@@ -91,7 +91,7 @@ impl Check<'_, '_> {
         let arch = self.arch;
         let bytes = self.elf.section_bytes(target);
         let at_place = |what: &str, place: u64, why: String| {
-            Err(fault("klpx::verify-relocation", format!("{what} at {place:#x}"), why))
+            Err(fault(&codes::VERIFY_RELOCATION, format!("{what} at {place:#x}"), why))
         };
         for rela in self.elf.rela_table(table) {
             let place = rela.r_offset.get(LE);

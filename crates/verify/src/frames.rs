@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::frames::{Frame, frames};
 
@@ -47,7 +47,7 @@ pub(crate) fn check(
             if !nodes.all(has_frame) {
                 let why = "the kernel finds by it where the function signs its return address";
                 let place = Place::symbol(pair.name(*body));
-                faults.push(fault("klpx::verify-frame", "a function without its frame", why).place(place));
+                faults.push(fault(&codes::VERIFY_FRAME, "a function without its frame", why).place(place));
             }
         }
     }

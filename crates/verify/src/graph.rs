@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Offset, Place};
+use klpx_diagnosis::{Diagnosis, Offset, Place, codes};
 use klpx_normalize::elf::{Elf, SectionId};
 use klpx_normalize::special::Policy;
 use object::elf;
@@ -105,7 +105,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             let why = "each would have a state, or an address, of its own";
             let what = "the module has it at two places";
             self.faults
-                .push(fault("klpx::verify-meaning", what, why).place(Place::symbol(pair.name(node.body))));
+                .push(fault(&codes::VERIFY_MEANING, what, why).place(Place::symbol(pair.name(node.body))));
         }
         self.waiting.push(node);
     }
@@ -129,7 +129,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                         let why = "no unit of that object has a function of this name";
                         let what = "a callback that the patch does not have";
                         let place = Place::symbol(name.clone());
-                        self.faults.push(fault("klpx::verify-arrays", what, why).place(place));
+                        self.faults.push(fault(&codes::VERIFY_ARRAYS, what, why).place(place));
                     }
                 }
             }
@@ -160,7 +160,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                     None => {
                         let what = "a part of the module's glue that it does not have";
                         let place = Place::symbol(pair.name(body));
-                        self.faults.push(fault("klpx::verify-glue", what, "kbuild compiled it").place(place));
+                        self.faults.push(fault(&codes::VERIFY_GLUE, what, "kbuild compiled it").place(place));
                     }
                 }
             }
@@ -214,7 +214,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             None => {
                 let why = "it is not what a unit of that object, from the file of that function, has under this name";
                 let what = "a function that would take another one's place";
-                self.faults.push(fault("klpx::verify-arrays", what, why).place(Place::symbol(name)));
+                self.faults.push(fault(&codes::VERIFY_ARRAYS, what, why).place(Place::symbol(name)));
             }
         }
     }
@@ -250,7 +250,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             if ours != theirs {
                 let why = "the kernel's stack traces would be wrong";
                 return Err(fault(
-                    "klpx::verify-special-section",
+                    &codes::VERIFY_SPECIAL_SECTION,
                     "unwind data that differs from the patched build",
                     why,
                 ));
@@ -402,7 +402,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                     row.kind.name,
                     Offset(at.wrapping_sub(copy.lead) as i64)
                 );
-                return Err(fault("klpx::verify-special-section", what, "the module has none"));
+                return Err(fault(&codes::VERIFY_SPECIAL_SECTION, what, "the module has none"));
             };
             let other = theirs.remove(found);
             self.check_row(node.unit, row, other, leads)?;
@@ -411,7 +411,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             None => Ok(()),
             Some(other) => {
                 let what = format!("an entry of {} that the patched build does not have", other.kind.name);
-                Err(fault("klpx::verify-special-section", what, "the kernel would act on it"))
+                Err(fault(&codes::VERIFY_SPECIAL_SECTION, what, "the kernel would act on it"))
             }
         }
     }
@@ -420,7 +420,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         let patched = &self.pairs[unit].patched;
         let wrong = |why: &str| {
             let what = format!("an entry of {} differs from the patched build", row.kind.name);
-            Err(fault("klpx::verify-special-section", what, why))
+            Err(fault(&codes::VERIFY_SPECIAL_SECTION, what, why))
         };
         let (a, b) = (patched.references(row.body()), self.copy.references(other.body()));
         if row.size != other.size || a.len() != b.len() {
@@ -493,7 +493,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         for name in unknown {
             let why = "nothing that the module replaces leads to it";
             let what = "a function that the module does not need";
-            self.faults.push(fault("klpx::verify-meaning", what, why).place(Place::symbol(name)));
+            self.faults.push(fault(&codes::VERIFY_MEANING, what, why).place(Place::symbol(name)));
         }
     }
 
@@ -521,7 +521,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
 
 /// Reports a part of a copy that differs from the patched build.
 fn differs(what: &str, why: &str) -> Diagnosis {
-    fault("klpx::verify-meaning", format!("{what} differs from the patched build"), why)
+    fault(&codes::VERIFY_MEANING, format!("{what} differs from the patched build"), why)
 }
 
 fn is_string(file: &File<'_, '_>, body: Body) -> bool {

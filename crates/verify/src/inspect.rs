@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId, SymbolId};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -97,10 +97,14 @@ impl Module {
 pub fn inspect(file: &ElfFile) -> Result<Module> {
     let elf = file.parse()?;
     if elf.file_type() != elf::ET_REL.0 {
-        return Err(Diagnosis::new("klpx::not-a-module", Class::Input, "not a kernel module")
-            .place(Place::file(file.path().display().to_string(), None))
-            .why("a module is a relocatable ELF file")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::NOT_A_MODULE,
+            "not a kernel module",
+            "a module is a relocatable ELF file",
+            "name an unpacked .ko file",
+        )
+        .place(Place::file(file.path().display().to_string(), None))
+        .into());
     }
     Ok(read(&elf))
 }

@@ -24,7 +24,7 @@ mod unwind;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Code, Diagnosis, Failure, Result};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
 use rayon::prelude::*;
@@ -132,10 +132,9 @@ pub fn verify_prepared(
 }
 
 /// Makes a finding. The cause is a fault of klpx itself or of its input files, so the remedy is always the same.
-pub(crate) fn fault(code: &'static str, what: impl Into<String>, why: impl Into<String>) -> Diagnosis {
-    Diagnosis::new(code, Class::Verification, what)
-        .why(why)
-        .remedy("do not load this module; check that the kernel files belong together, and report this")
+pub(crate) fn fault(code: &Code, what: impl Into<String>, why: impl Into<String>) -> Diagnosis {
+    let remedy = "do not load this module; check that the kernel files belong together, and report this";
+    Diagnosis::new(code, what, why, remedy)
 }
 
 /// The checks that simulate the loading of the module.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::elf::{Definition, SectionId};
 use klpx_normalize::special::{Policy, TableKind};
 use object::elf;
@@ -29,7 +29,7 @@ impl Check<'_, '_> {
     fn check_modinfo(&mut self) {
         let wrong = |key: &str, want: &str, have: Option<&str>| {
             let have = have.map_or("it has none".to_owned(), |have| format!("it says {have}"));
-            fault("klpx::verify-modinfo", format!("the module's {key} is not {want}"), have)
+            fault(&codes::VERIFY_MODINFO, format!("the module's {key} is not {want}"), have)
         };
         for (key, want) in [("livepatch", "Y"), ("license", "GPL")] {
             let have = self.module.info(key);
@@ -57,7 +57,7 @@ impl Check<'_, '_> {
                     }
                     None => {
                         let what = "a livepatch symbol without the proper form";
-                        let fault = fault("klpx::verify-symbol", what, "the kernel refuses it");
+                        let fault = fault(&codes::VERIFY_SYMBOL, what, "the kernel refuses it");
                         self.faults.push(fault.place(Place::symbol(name)));
                     }
                 },
@@ -71,20 +71,20 @@ impl Check<'_, '_> {
     fn check_import(&mut self, name: &str) {
         let Some(object) = self.target.exporter(name) else {
             let why = "the kernel to be patched does not export it";
-            let fault = fault("klpx::verify-import", "an import that can't be found", why);
+            let fault = fault(&codes::VERIFY_IMPORT, "an import that can't be found", why);
             return self.faults.push(fault.place(Place::symbol(name)));
         };
         let depends = self.module.info("depends").unwrap_or_default();
         if object != VMLINUX && !depends.split(',').any(|module| module.replace('-', "_") == object) {
             let why = format!("{object} exports it, and the module does not depend on that");
-            let fault = fault("klpx::verify-import", "an import that may not be there", why);
+            let fault = fault(&codes::VERIFY_IMPORT, "an import that may not be there", why);
             self.faults.push(fault.place(Place::symbol(name)));
         }
         if let Some(namespace) = self.target.namespace(name)
             && !self.module.info.iter().any(|(key, value)| key == "import_ns" && *value == namespace)
         {
             let why = format!("it is in the namespace {namespace}, which the module does not import");
-            let fault = fault("klpx::verify-import", "an import that the kernel refuses", why);
+            let fault = fault(&codes::VERIFY_IMPORT, "an import that the kernel refuses", why);
             self.faults.push(fault.place(Place::symbol(name)));
         }
     }
@@ -92,7 +92,7 @@ impl Check<'_, '_> {
     /// Resolves a symbol like klp_find_object_symbol.
     fn resolve(&mut self, object: &str, name: &str, sympos: u64) -> Option<u64> {
         let wrong = |why: String| {
-            fault("klpx::verify-symbol", "a symbol that the kernel to be patched does not resolve", why)
+            fault(&codes::VERIFY_SYMBOL, "a symbol that the kernel to be patched does not resolve", why)
                 .place(Place::symbol(name))
         };
         let Some(found) = self.target.addresses(object, name) else {
@@ -116,7 +116,7 @@ impl Check<'_, '_> {
         let objects = self.module.objects.clone();
         if objects.is_empty() {
             let why = "its klp_patch arrays are empty or broken";
-            self.faults.push(fault("klpx::verify-arrays", "the module patches nothing", why));
+            self.faults.push(fault(&codes::VERIFY_ARRAYS, "the module patches nothing", why));
         }
         let mut replaced = Vec::new();
         for object in &objects {
@@ -125,7 +125,7 @@ impl Check<'_, '_> {
                 let place = Place::symbol(function.old_name.clone());
                 if function.new_symbol.is_empty() || function.new_size == 0 {
                     let why = "its replacement has no symbol with a size, and the kernel needs that size";
-                    let fault = fault("klpx::verify-arrays", "a replaced function without a new one", why);
+                    let fault = fault(&codes::VERIFY_ARRAYS, "a replaced function without a new one", why);
                     self.faults.push(fault.place(place.clone()));
                 }
                 let Some(address) = self.resolve(&object.name, &function.old_name, function.sympos) else {
@@ -133,7 +133,7 @@ impl Check<'_, '_> {
                 };
                 if replaced.contains(&(&object.name, address)) {
                     let why = "the second entry would take the first one's place";
-                    let fault = fault("klpx::verify-arrays", "a function that is replaced twice", why);
+                    let fault = fault(&codes::VERIFY_ARRAYS, "a function that is replaced twice", why);
                     self.faults.push(fault.place(place.clone()));
                 }
                 replaced.push((&object.name, address));
@@ -141,7 +141,7 @@ impl Check<'_, '_> {
                     true => self.verified.reachable += 1,
                     false => {
                         let why = "the kernel to be patched has no ftrace record in it";
-                        let fault = fault("klpx::verify-ftrace", "ftrace can't redirect this function", why);
+                        let fault = fault(&codes::VERIFY_FTRACE, "ftrace can't redirect this function", why);
                         self.faults.push(fault.place(place));
                     }
                 }
@@ -202,7 +202,7 @@ impl Check<'_, '_> {
 
     fn table_fault(&mut self, id: SectionId, what: &str, why: &str) {
         let name = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
-        self.faults.push(fault("klpx::verify-special-section", what, why).place(Place::symbol(name)));
+        self.faults.push(fault(&codes::VERIFY_SPECIAL_SECTION, what, why).place(Place::symbol(name)));
     }
 
     /// Checks that every function of a module with unwind data has a row in force at its start, and that its rows end
@@ -242,7 +242,7 @@ impl Check<'_, '_> {
                 let why = format!("the function at {:#x} is not covered", body.entry);
                 let what = "a function without unwind data";
                 faults.push(
-                    fault("klpx::verify-special-section", what, why).place(Place::symbol(".orc_unwind_ip")),
+                    fault(&codes::VERIFY_SPECIAL_SECTION, what, why).place(Place::symbol(".orc_unwind_ip")),
                 );
             }
         }

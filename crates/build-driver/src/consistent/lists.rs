@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use walkdir::WalkDir;
 
 use super::{Inlining, wrapper};
@@ -59,11 +59,14 @@ impl Lists {
         let units = dir.join(UNITS);
         if !units.is_dir() {
             let what = format!("the lists that the kernel was built with are not in {}", dir.display());
-            return Err(Diagnosis::new("klpx::missing-lists", Class::Build, what)
-                .place(Place::file(units.display().to_string(), None))
-                .why("without them units come out as other code: what this kernel calls would be inlined")
-                .remedy("name the folder that klpx inline-check --consistent wrote (--consistent DIR)")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::MISSING_LISTS,
+                what,
+                "without them units come out as other code: what this kernel calls would be inlined",
+                "name the folder that klpx inline-check --consistent wrote (--consistent DIR)",
+            )
+            .place(Place::file(units.display().to_string(), None))
+            .into());
         }
         let mut texts = BTreeMap::new();
         for entry in WalkDir::new(&units).sort_by_file_name() {
@@ -208,11 +211,14 @@ fn is_wrapper(cc: &Path) -> bool {
 }
 
 fn bad(path: &Path, line: Option<u32>) -> klpx_diagnosis::Failure {
-    Diagnosis::new("klpx::bad-list", Class::Input, "a list that the kernel was built with can't be read")
-        .place(Place::file(path.display().to_string(), line))
-        .why("klpx inline-check --consistent does not write this for the kernel's compiler")
-        .remedy("name the folder that it wrote, as it was for this build of the kernel")
-        .into()
+    Diagnosis::new(
+        &codes::BAD_LIST,
+        "a list that the kernel was built with can't be read",
+        "klpx inline-check --consistent does not write this for the kernel's compiler",
+        "name the folder that it wrote, as it was for this build of the kernel",
+    )
+    .place(Place::file(path.display().to_string(), line))
+    .into()
 }
 
 #[cfg(test)]

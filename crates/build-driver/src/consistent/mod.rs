@@ -24,7 +24,7 @@ pub(crate) mod wrapper;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::config::{Arch, Config};
 use crate::files::script;
@@ -86,9 +86,12 @@ impl Consistent {
     pub fn open(request: &Request) -> Result<Consistent> {
         let build = request.build.canonicalize().map_err(|error| {
             let what = format!("can't open the build tree {}", request.build.display());
-            Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
-                .why(error.to_string())
-                .remedy("name the kernel's O= tree with --build-dir")
+            Diagnosis::new(
+                &codes::BUILD_DIR_MISSING,
+                what,
+                error.to_string(),
+                "name the kernel's O= tree with --build-dir",
+            )
         })?;
         let source = match &request.source {
             Some(source) => SourceTree::open(source)?,
@@ -104,9 +107,13 @@ impl Consistent {
         let dir = own::check(&request.dir)?;
         if dir.starts_with(&build) {
             let what = format!("{} lies in the build tree, which klpx never writes to", dir.display());
-            return Err(Diagnosis::new("klpx::usage", Class::Usage, what)
-                .remedy("name a folder outside of it with --output")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::USAGE,
+                what,
+                "the lists must not be among the files that they are made from",
+                "name a folder outside of it with --output",
+            )
+            .into());
         }
         let cc = toolchain::find_program(&tools.cc).unwrap_or_else(|| PathBuf::from(&tools.cc));
         for path in [&dir, source.root(), &build, &cc] {

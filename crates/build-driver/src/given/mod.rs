@@ -10,7 +10,7 @@ pub(crate) mod profile;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::language::{MakeName, MakeValue, MakeWord};
@@ -90,9 +90,13 @@ impl File {
         let path = std::path::absolute(&whole).unwrap_or_else(|_| PathBuf::from(&whole));
         let missing = |why: String| {
             let what = format!("there is no file {}", path.display());
-            Diagnosis::new("klpx::make-file", Class::Input, what)
-                .why(why)
-                .remedy("name the file that the kernel's build was given; a path that does not begin with / is looked for in this folder")
+            Diagnosis::new(
+                &codes::MAKE_FILE,
+                what,
+                why,
+                "name the file that the kernel's build was given; a path that does not begin with / \
+                 is looked for in this folder",
+            )
         };
         let meta = path.metadata().map_err(|error| missing(error.to_string()))?;
         if !meta.is_file() {
@@ -113,10 +117,13 @@ impl File {
             return Ok(());
         }
         let what = format!("{} changed while it was copied", self.path.display());
-        Err(Diagnosis::new("klpx::make-file", Class::Input, what)
-            .why("what it holds is a part of the kernel")
-            .remedy("run klpx again when nothing writes to it")
-            .into())
+        Err(Diagnosis::new(
+            &codes::MAKE_FILE,
+            what,
+            "what it holds is a part of the kernel",
+            "run klpx again when nothing writes to it",
+        )
+        .into())
     }
 }
 
@@ -303,7 +310,7 @@ fn copied(path: &str, endings: &[&'static str]) -> Result<Piece> {
 }
 
 fn refused(what: String, why: &str, remedy: &str) -> Diagnosis {
-    Diagnosis::new("klpx::make-variable", Class::Usage, what).why(why).remedy(remedy)
+    Diagnosis::new(&codes::MAKE_VARIABLE, what, why, remedy)
 }
 
 #[cfg(test)]

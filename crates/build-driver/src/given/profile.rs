@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Note, Result};
+use klpx_diagnosis::{Diagnosis, Note, Result, codes};
 
 use super::Given;
 use crate::config::Config;
@@ -68,7 +68,7 @@ pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> 
                     .add(kind.variable, &profile)
                     .map_err(|failure| kind.missing(&profile, &failure.to_string()))?;
                 let text = format!("the build tree records {}={}", kind.variable, profile.display());
-                notes.push(Note::new("klpx::profile-found", text));
+                notes.push(Note::new(&codes::PROFILE_FOUND, text));
             }
             Recorded::Nothing => {
                 let text = format!(
@@ -76,7 +76,7 @@ pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> 
                      with --make {}=PATH",
                     kind.option, kind.variable
                 );
-                notes.push(Note::new("klpx::profile-unknown", text));
+                notes.push(Note::new(&codes::PROFILE_UNKNOWN, text));
             }
         }
     }
@@ -86,9 +86,12 @@ pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> 
 impl Kind {
     fn missing(&self, profile: &Path, why: &str) -> Diagnosis {
         let what = format!("the kernel was built with the profile {}", profile.display());
-        Diagnosis::new("klpx::profile-missing", Class::Input, what)
-            .why(why.to_owned())
-            .remedy(format!("name the profile where it is now: --make {}=PATH", self.variable))
+        Diagnosis::new(
+            &codes::PROFILE_MISSING,
+            what,
+            why.to_owned(),
+            format!("name the profile where it is now: --make {}=PATH", self.variable),
+        )
     }
 
     /// Reads the build tree's records of units.

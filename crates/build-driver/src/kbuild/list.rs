@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use super::objtool::ObjtoolRule;
@@ -210,10 +210,15 @@ impl UnitList {
         std::fs::create_dir(&records).map_err(io("make a folder in"))?;
         let outcome = make(&question(&mk, &records))?;
         if !outcome.success {
-            return Err(Diagnosis::new("klpx::kbuild-units", Class::Build, "kbuild does not list its units")
-                .why("make failed when it was asked what it would compile")
-                .detail(outcome.lines.into_iter().filter(|line| line.contains("***")))
-                .into());
+            return Err(Diagnosis::new(
+                &codes::KBUILD_UNITS,
+                "kbuild does not list its units",
+                "make failed when it was asked what it would compile",
+                "run make -n in the kernel's source to see whether its makefiles work; klpx knows \
+                 kbuild from Linux 6.1 to 7.3",
+            )
+            .detail(outcome.lines.into_iter().filter(|line| line.contains("***")))
+            .into());
         }
         UnitList::read(src, build, &records)
     }
@@ -337,9 +342,12 @@ fn question(mk: &Path, records: &Path) -> [OsString; 5] {
 }
 
 fn not_understood(what: &str) -> Diagnosis {
-    Diagnosis::new("klpx::kbuild-units", Class::Build, "kbuild's list of units is not understood")
-        .why(what.lines().next().unwrap_or_default())
-        .remedy("klpx knows kbuild from Linux 6.1 to 7.3")
+    Diagnosis::new(
+        &codes::KBUILD_UNITS,
+        "kbuild's list of units is not understood",
+        what.lines().next().unwrap_or_default(),
+        "klpx knows kbuild from Linux 6.1 to 7.3",
+    )
 }
 
 /// kbuild has far fewer than 2^32 units.

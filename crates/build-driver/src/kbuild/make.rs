@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Code, Diagnosis, Failure, Result, codes};
 
 use crate::given::FLAGS;
 use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
@@ -136,17 +136,19 @@ impl Make<'_> {
     }
 
     /// The failure that make's output shows.
-    pub(crate) fn failure(&self, built: &Built, code: &'static str, what: &str, remedy: &str) -> Failure {
+    pub(crate) fn failure(&self, built: &Built, code: &Code, what: &str, remedy: &str) -> Failure {
         if let Some(line) = built.lines.iter().find(|line| line.contains("No space left on device")) {
-            return Diagnosis::new("klpx::disk-full", Class::Environment, "the disk is full")
-                .why(line.trim().to_owned())
-                .remedy(
-                    "free some space (klpx cache prune --free GB), or name another cache directory with --cache-dir",
-                )
-                .into();
+            return Diagnosis::new(
+                &codes::DISK_FULL,
+                "the disk is full",
+                line.trim().to_owned(),
+                "free some space (klpx cache prune --free GB), or name another cache directory with \
+                 --cache-dir",
+            )
+            .into();
         }
         let lines = error_lines(&built.lines, self.src);
-        let mut diagnosis = Diagnosis::new(code, Class::Build, what).remedy(remedy);
+        let mut diagnosis = Diagnosis::new(code, what, "make ended with an error", remedy);
         if let Some((file, line)) = lines.iter().find_map(|line| error_place(line)) {
             diagnosis = diagnosis.place(klpx_diagnosis::Place::file(file, Some(line)));
         }
@@ -253,7 +255,7 @@ fn error_place(line: &str) -> Option<(String, u32)> {
 pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure {
     make.failure(
         built,
-        "klpx::original-source-does-not-build",
+        &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD,
         "the unpatched kernel source does not build",
         "build it by hand with the same configuration and tools to see whether it does",
     )
@@ -261,7 +263,7 @@ pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure
 
 pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
     let what = "the patched kernel source does not compile";
-    make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
+    make.failure(built, &codes::PATCHED_SOURCE_DOES_NOT_COMPILE, what, "correct the patch")
 }
 
 #[cfg(test)]

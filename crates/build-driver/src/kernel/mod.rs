@@ -6,7 +6,7 @@ pub(crate) mod contents;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use klpx_diagnosis::{Class, Diagnosis, Note, Result};
+use klpx_diagnosis::{Diagnosis, Note, Result, codes};
 
 use crate::config::{self, Arch, Config};
 use crate::consistent::lists::Lists;
@@ -292,19 +292,25 @@ fn outside_of(cache: &Path, trees: &[&Path]) -> Result<()> {
     let lies_in = |tree: &&&Path| existing.as_ref().is_some_and(|dir| dir.starts_with(tree));
     let Some(tree) = trees.iter().find(lies_in) else { return Ok(()) };
     let what = format!("the cache {} lies in {}", cache.display(), tree.display());
-    Err(Diagnosis::new("klpx::cache-in-tree", Class::Usage, what)
-        .why("klpx never writes to the kernel's source and build tree")
-        .remedy("name a folder outside of them with --cache-dir")
-        .into())
+    Err(Diagnosis::new(
+        &codes::CACHE_IN_TREE,
+        what,
+        "klpx never writes to the kernel's source and build tree",
+        "name a folder outside of them with --cache-dir",
+    )
+    .into())
 }
 
 fn canonical_dir(dir: &Path) -> Result<PathBuf> {
     dir.canonicalize().map_err(|error| {
         let what = format!("can't open the build tree {}", dir.display());
-        Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
-            .why(error.to_string())
-            .remedy("name the kernel's O= tree with --build-dir")
-            .into()
+        Diagnosis::new(
+            &codes::BUILD_DIR_MISSING,
+            what,
+            error.to_string(),
+            "name the kernel's O= tree with --build-dir",
+        )
+        .into()
     })
 }
 
@@ -341,10 +347,13 @@ fn release(
         Some(rest) => Ok((release.clone(), rest.to_owned())),
         None => {
             let what = format!("the build tree is of Linux {release}, the source would build {base}");
-            Err(Diagnosis::new("klpx::release-mismatch", Class::Build, what)
-                .why("a livepatch's vermagic must be that of the running kernel")
-                .remedy("name the source and the configuration that the build tree was made from")
-                .into())
+            Err(Diagnosis::new(
+                &codes::RELEASE_MISMATCH,
+                what,
+                "a livepatch's vermagic must be that of the running kernel",
+                "name the source and the configuration that the build tree was made from",
+            )
+            .into())
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether klpx can livepatch a found kernel on this machine, judged by configuration and compiler. Compiles nothing.
 
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use super::Distribution;
 use crate::config::{self, Arch, Config};
@@ -72,9 +72,9 @@ fn with_packages(failure: &Failure, config: &Config, distribution: Option<&Distr
     let major = config.number(if clang { "CLANG_VERSION" } else { "GCC_VERSION" }) / 10_000;
     let line = distribution.map(|row| format!("{} {}", row.install, row.compiler(clang, major)));
     let told = |diagnosis: &Diagnosis| match &line {
-        Some(line) if diagnosis.code == "klpx::compiler-mismatch" => {
+        Some(line) if diagnosis.code == codes::COMPILER_MISMATCH.name => {
             let other = "or name the tools with --llvm=SUFFIX or --cross-compile";
-            diagnosis.clone().remedy(format!("{line}   (the version must be the same), {other}"))
+            diagnosis.clone().with_remedy(format!("{line}   (the version must be the same), {other}"))
         }
         _ => diagnosis.clone(),
     };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use super::Survey;
 use super::distribution::Manager;
@@ -63,12 +63,9 @@ fn run(package: &Package, call: &Call, runner: &Runner) -> Result<()> {
     let lines = outcome.lines;
     let shown = lines.len().saturating_sub(10);
     Err(Diagnosis::new(
-        "klpx::fetch-failed",
-        Class::Environment,
+        &codes::FETCH_FAILED,
         format!("can't fetch {}", package.argument()),
-    )
-    .why("the package manager failed")
-    .remedy(
+        "the package manager failed",
         "renew the package manager's lists (apt update); old versions are in the distribution's snapshots",
     )
     .detail(lines.into_iter().skip(shown))
@@ -78,9 +75,12 @@ fn run(package: &Package, call: &Call, runner: &Runner) -> Result<()> {
 fn unsupported(survey: &Survey) -> Diagnosis {
     let name = survey.distribution.map_or("no distribution that klpx knows", |row| row.name);
     let what = format!("klpx can't fetch packages of the kernel {}", survey.release);
-    Diagnosis::new("klpx::fetch-unsupported", Class::Usage, what)
-        .why(format!("it is of {name}; klpx fetches with apt only"))
-        .remedy("run klpx without --fetch: it says what is missing and how to install it")
+    Diagnosis::new(
+        &codes::FETCH_UNSUPPORTED,
+        what,
+        format!("it is of {name}; klpx fetches with apt only"),
+        "run klpx without --fetch: it says what is missing and how to install it",
+    )
 }
 
 #[cfg(test)]

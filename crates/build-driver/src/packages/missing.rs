@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::Serialize;
 
 use super::distribution::{Kernel, Manager};
@@ -85,7 +85,7 @@ impl Shortage {
     pub fn tools_diagnosis(&self) -> Option<Diagnosis> {
         let diagnosis = host::diagnosis(&self.tools)?;
         Some(match &self.install {
-            Some(line) => diagnosis.remedy(line.clone()),
+            Some(line) => diagnosis.with_remedy(line.clone()),
             None => diagnosis,
         })
     }
@@ -183,10 +183,13 @@ impl Shortage {
             });
         }
         remedy.extend(self.hints.iter().cloned());
-        Diagnosis::new("klpx::kernel-incomplete", Class::Environment, what)
-            .why(format!("not found below {}: {}", survey.roots, names.join(", ")))
-            .detail(found.chain(missing).chain(tools).chain(passed).chain(others))
-            .remedy(remedy.join("\n         "))
+        Diagnosis::new(
+            &codes::KERNEL_INCOMPLETE,
+            what,
+            format!("not found below {}: {}", survey.roots, names.join(", ")),
+            remedy.join("\n         "),
+        )
+        .detail(found.chain(missing).chain(tools).chain(passed).chain(others))
     }
 
     /// The download size of all packages, for people. `None` if a size is unknown.

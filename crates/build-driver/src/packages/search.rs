@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place as Where, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place as Where, Result, codes};
 
 use super::banner::{self, Banner, Image};
 use super::distribution::{self, Kernel};
@@ -198,11 +198,14 @@ impl Search<'_> {
         match banner::look(path)? {
             Image::Unusable(why) => {
                 let what = format!("{} is no vmlinux to patch", path.display());
-                Err(Diagnosis::new("klpx::bad-vmlinux", Class::Input, what)
-                    .place(Where::file(path.display().to_string(), None))
-                    .why(why)
-                    .remedy("name the vmlinux of the build tree or of the distribution's debug package")
-                    .into())
+                Err(Diagnosis::new(
+                    &codes::BAD_VMLINUX,
+                    what,
+                    why,
+                    "name the vmlinux of the build tree or of the distribution's debug package",
+                )
+                .place(Where::file(path.display().to_string(), None))
+                .into())
             }
             Image::Kernel(Some(banner)) if banner.release != self.survey.release => {
                 Err(self.other_release("vmlinux", path, &banner.release))
@@ -218,7 +221,7 @@ impl Search<'_> {
         self.agree("vmlinux", banner, &located.path)?;
         if banner.is_none() {
             let note = "vmlinux holds no banner: that it is of this release was not checked";
-            self.survey.notes.push(Note::new("klpx::no-banner", note));
+            self.survey.notes.push(Note::new(&codes::NO_BANNER, note));
         }
         self.found(Piece::Vmlinux, located.path, located.from);
         Ok(())
@@ -231,11 +234,14 @@ impl Search<'_> {
         match (before, &self.survey.package) {
             (Some(before), Some(now)) if before != *now => {
                 let what = "the files found are of different builds of the kernel";
-                Err(Diagnosis::new("klpx::package-mismatch", Class::Verification, what)
-                    .place(Where::file(path.display().to_string(), None))
-                    .why(format!("{piece} is of version {now}, what was found before is of {before}"))
-                    .remedy("install all packages of the kernel in the version of the image that runs")
-                    .into())
+                Err(Diagnosis::new(
+                    &codes::PACKAGE_MISMATCH,
+                    what,
+                    format!("{piece} is of version {now}, what was found before is of {before}"),
+                    "install all packages of the kernel in the version of the image that runs",
+                )
+                .place(Where::file(path.display().to_string(), None))
+                .into())
             }
             _ => Ok(()),
         }
@@ -243,11 +249,14 @@ impl Search<'_> {
 
     fn other_release(&self, what: &str, path: &Path, found: &str) -> Failure {
         let what = format!("{what} is of Linux {found}, not {}", self.survey.release);
-        Diagnosis::new("klpx::release-mismatch", Class::Build, what)
-            .place(Where::file(path.display().to_string(), None))
-            .why(format!("the release {} comes from {}", self.survey.release, self.survey.release_from))
-            .remedy("name files of one kernel")
-            .into()
+        Diagnosis::new(
+            &codes::RELEASE_MISMATCH,
+            what,
+            format!("the release {} comes from {}", self.survey.release, self.survey.release_from),
+            "name files of one kernel",
+        )
+        .place(Where::file(path.display().to_string(), None))
+        .into()
     }
 
     fn boot_image(&mut self) {
@@ -264,7 +273,13 @@ impl Search<'_> {
         if let Some(path) = &self.wanted.modules {
             if !path.is_dir() {
                 let what = format!("no folder of modules at {}", path.display());
-                return Err(Diagnosis::new("klpx::no-such-folder", Class::Usage, what).into());
+                return Err(Diagnosis::new(
+                    &codes::NO_SUCH_FOLDER,
+                    what,
+                    "--modules must name a folder that exists",
+                    "make the folder, or correct the path: the kernel's modules are in /lib/modules/RELEASE",
+                )
+                .into());
             }
             self.found(Piece::Modules, source::absolute(path), Origin::Option("--modules"));
         } else if let Some(folder) = self.build_tree() {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Note, Place, Result};
+use klpx_diagnosis::{Diagnosis, Note, Place, Result, codes};
 
 use super::Located;
 use crate::process::{Call, Runner};
@@ -59,12 +59,15 @@ pub fn unpack(tarball: &Path, into: &Path, runner: &Runner) -> Result<()> {
         return Ok(());
     }
     let what = format!("can't unpack {}", tarball.display());
-    Err(Diagnosis::new("klpx::bad-tarball", Class::Input, what)
-        .place(Place::file(tarball.display().to_string(), None))
-        .why("tar failed")
-        .remedy("check the file, unpack it yourself and name the folder with --source")
-        .detail(outcome.lines.into_iter().take(5))
-        .into())
+    Err(Diagnosis::new(
+        &codes::BAD_TARBALL,
+        what,
+        "tar failed",
+        "check the file, unpack it yourself and name the folder with --source",
+    )
+    .place(Place::file(tarball.display().to_string(), None))
+    .detail(outcome.lines.into_iter().take(5))
+    .into())
 }
 
 /// The kernel that the source must belong to.
@@ -118,20 +121,23 @@ fn check_package(
             let text = format!(
                 "the source states its version {version}, but not its package's: that it is {wanted} was not checked"
             );
-            Ok(vec![Note::new("klpx::source-package-unknown", text)])
+            Ok(vec![Note::new(&codes::SOURCE_PACKAGE_UNKNOWN, text)])
         }
         (_, _, None) => {
             let text = format!("the version of {} is checked when it is unpacked", path.display());
-            Ok(vec![Note::new("klpx::source-packed", text)])
+            Ok(vec![Note::new(&codes::SOURCE_PACKED, text)])
         }
     }
 }
 
 fn mismatch(path: &Path, found: &str, wanted: &str) -> Diagnosis {
-    Diagnosis::new("klpx::source-mismatch", Class::Build, "the source is not this kernel's")
-        .place(Place::file(path.display().to_string(), None))
-        .why(format!("it is {found}, the kernel was made from {wanted}"))
-        .remedy("name the source of the kernel's own package with --source")
+    Diagnosis::new(
+        &codes::SOURCE_MISMATCH,
+        "the source is not this kernel's",
+        format!("it is {found}, the kernel was made from {wanted}"),
+        "name the source of the kernel's own package with --source",
+    )
+    .place(Place::file(path.display().to_string(), None))
 }
 
 /// The version of an installed or unpacked Debian package below a root: from dpkg's record, or else from the package's

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 use super::banner::{self, Banner, Image};
 use super::distribution::RELEASE_NAMES;
@@ -80,9 +80,12 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
     if let Some(folder) = &wanted.build_dir {
         let path = folder.canonicalize().map_err(|error| {
             let what = format!("can't open the build tree {}", folder.display());
-            Diagnosis::new("klpx::build-dir-missing", Class::Build, what)
-                .why(error.to_string())
-                .remedy("name the kernel's O= tree or headers folder with --build-dir")
+            Diagnosis::new(
+                &codes::BUILD_DIR_MISSING,
+                what,
+                error.to_string(),
+                "name the kernel's O= tree or headers folder with --build-dir",
+            )
         })?;
         return Ok(Some((path, Origin::Option("--build-dir"))));
     }
@@ -94,9 +97,12 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
     own::check(here).map_err(|failure| {
         let why = failure.diagnoses().next().map(|diagnosis| diagnosis.why.clone()).unwrap_or_default();
         let what = format!("{} is a build tree that others may change", here.display());
-        Diagnosis::new("klpx::untrusted-folder", Class::Environment, what)
-            .why(why)
-            .remedy("name the kernel (--kernel, or --build-dir for this one), or run klpx in another folder")
+        Diagnosis::new(
+            &codes::UNTRUSTED_FOLDER,
+            what,
+            why,
+            "name the kernel (--kernel, or --build-dir for this one), or run klpx in another folder",
+        )
     })?;
     Ok(Some((here.clone(), Origin::BuildTree)))
 }
@@ -132,10 +138,13 @@ fn of_build(folder: &Path) -> Result<Told> {
     match recorded.trim() {
         "" => {
             let what = format!("the build tree {} does not say its release", folder.display());
-            Err(Diagnosis::new("klpx::no-release", Class::Build, what)
-                .why("it has neither include/generated/utsrelease.h nor include/config/kernel.release")
-                .remedy("name the tree that the kernel was built in, or the kernel with --kernel RELEASE")
-                .into())
+            Err(Diagnosis::new(
+                &codes::NO_RELEASE,
+                what,
+                "it has neither include/generated/utsrelease.h nor include/config/kernel.release",
+                "name the tree that the kernel was built in, or the kernel with --kernel RELEASE",
+            )
+            .into())
         }
         release => {
             Ok((release.to_owned(), "include/config/kernel.release of the build tree".to_owned(), None))
@@ -146,13 +155,12 @@ fn of_build(folder: &Path) -> Result<Told> {
 fn of_image(path: &Path) -> Result<Told> {
     let refuse = |why: &str| {
         Diagnosis::new(
-            "klpx::bad-vmlinux",
-            Class::Input,
+            &codes::BAD_VMLINUX,
             format!("{} is no vmlinux to patch", path.display()),
+            why,
+            "name the vmlinux of the build tree or of the distribution's debug package",
         )
         .place(Place::file(path.display().to_string(), None))
-        .why(why)
-        .remedy("name the vmlinux of the build tree or of the distribution's debug package")
     };
     match banner::look(path)? {
         Image::Kernel(Some(banner)) => {
@@ -173,9 +181,7 @@ fn only_one(roots: &Roots) -> Result<Told> {
         true => ("no kernel is below the given root", "no package of a kernel is unpacked there"),
         false => ("it is not clear which kernel is meant", "files of several kernels are there"),
     };
-    Err(Diagnosis::new("klpx::which-kernel", Class::Usage, what)
-        .why(why)
-        .remedy("name the kernel with --kernel RELEASE")
+    Err(Diagnosis::new(&codes::WHICH_KERNEL, what, why, "name the kernel with --kernel RELEASE")
         .detail(releases)
         .into())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
 
 use crate::config::Arch;
 use crate::kernel::Kernel;
@@ -211,10 +211,13 @@ pub(crate) fn prepare(
     fuzz: u8,
 ) -> Result<Prepared> {
     if fuzz > 2 {
-        return Err(Diagnosis::new("klpx::fuzz", Class::Usage, format!("a fuzz of {fuzz} is too much"))
-            .why("a hunk with none of its context left could apply anywhere")
-            .remedy("give 0, 1 or 2")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::FUZZ,
+            format!("a fuzz of {fuzz} is too much"),
+            "a hunk with none of its context left could apply anywhere",
+            "give 0, 1 or 2",
+        )
+        .into());
     }
     let mut notes = set.check(root, arch)?;
     let scratch =
@@ -236,9 +239,13 @@ pub(crate) fn prepare(
         }
     }
     if changes.is_empty() {
-        return Err(Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "the patches change nothing")
-            .why("after all of them every file that is compiled is as it was")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::NOTHING_CHANGED,
+            "the patches change nothing",
+            "after all of them every file that is compiled is as it was",
+            "check whether the patches undo each other, and whether the kernel has the flaw at all",
+        )
+        .into());
     }
     included::check(&changes, root, arch)?;
     for change in &mut changes {
@@ -300,12 +307,11 @@ fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Res
     let answer = runner.ask(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
     let refuse = |why: String, lines: Vec<String>| -> Failure {
         Diagnosis::new(
-            "klpx::not-a-patch",
-            Class::Patch,
+            &codes::NOT_A_PATCH,
             format!("{} is not a patch git can read", patch.name),
+            why,
+            "give a unified diff, as git diff, git format-patch or diff -u write it",
         )
-        .why(why)
-        .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
         .detail(lines)
         .into()
     };
@@ -347,7 +353,7 @@ fn apply(
             at = path.trim_end_matches("...").to_owned();
         } else if line.starts_with("Hunk #") && line.contains("succeeded") {
             let text = format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1));
-            notes.push(Note::new("klpx::hunk-moved", text));
+            notes.push(Note::new(&codes::HUNK_MOVED, text));
         }
     }
     if outcome.success {
@@ -355,20 +361,19 @@ fn apply(
     }
     let errors: Vec<String> = outcome.lines.into_iter().filter(|line| line.starts_with("error: ")).collect();
     Failure::all(explain(patch, (root, tree), &errors))?;
-    Err(Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, format!("{} does not apply", patch.name))
-        .detail(errors)
-        .into())
+    let what = format!("{} does not apply", patch.name);
+    Err(Diagnosis::new(&codes::PATCH_DOES_NOT_APPLY, what, "git refuses it", FITTING).detail(errors).into())
 }
+
+/// The remedy for a patch that does not apply.
+const FITTING: &str =
+    "make the patch against the source of the running kernel, or let context differ with --fuzz";
 
 /// Explains each of git's errors: the hunk, its file, and the text found instead.
 fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Vec<Diagnosis> {
     let mut found = Vec::new();
-    let refuse = |path: &str, line: Option<usize>, what: String| {
-        Diagnosis::new("klpx::patch-does-not-apply", Class::Patch, what)
-            .place(Place::file(path, line.and_then(|line| u32::try_from(line).ok())))
-            .remedy(
-                "make the patch against the source of the running kernel, or let context differ with --fuzz",
-            )
+    let refuse = |what: String, why: &str, remedy: &str| {
+        Diagnosis::new(&codes::PATCH_DOES_NOT_APPLY, what, why, remedy)
     };
     for error in errors {
         let rest = error.trim_start_matches("error: ");
@@ -381,21 +386,24 @@ fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Ve
             let text = String::from_utf8_lossy(&text);
             let (why, detail, line) = mismatch(&hunks[n], &text);
             let what = format!("hunk {} of {} does not apply", n + 1, patch.name);
-            found.push(refuse(path, Some(line), what).why(why).detail(detail));
+            let place = Place::file(path, u32::try_from(line).ok());
+            found.push(refuse(what, &why, FITTING).place(place).detail(detail));
         } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
             let what = format!("{} changes a file that is not there", patch.name);
-            let refusal =
-                refuse(path, None, what).why("klpx takes the first part off each path, as patch -p1 does");
             let whole = forms::whole_path(&patch.text, path).filter(|whole| root.join(whole).is_file());
-            found.push(match whole {
-                Some(whole) => refusal
-                    .why(format!("the patch was made with -p0: it says {whole}, without a/ and b/ before it"))
-                    .remedy("make it with git diff, or put a/ and b/ before its paths"),
-                None => refusal,
-            });
+            let refusal = match whole {
+                Some(whole) => {
+                    let why =
+                        format!("the patch was made with -p0: it says {whole}, without a/ and b/ before it");
+                    refuse(what, &why, "make it with git diff, or put a/ and b/ before its paths")
+                }
+                None => refuse(what, "klpx takes the first part off each path, as patch -p1 does", FITTING),
+            };
+            found.push(refusal.place(Place::file(path, None)));
         } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
             let what = format!("{} adds a file that is there already", patch.name);
-            found.push(refuse(path, None, what));
+            let why = "the source of this kernel has the file already";
+            found.push(refuse(what, why, FITTING).place(Place::file(path, None)));
         }
     }
     found
@@ -444,7 +452,7 @@ fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<Note>) {
     let numbered = lines::number(&decode(original), &decode(patched));
     for line in &numbered.unplaced {
         let text = format!("{}: line numbers move from line {line} on, up to the next hunk", change.path);
-        notes.push(Note::new("klpx::lines-move", text));
+        notes.push(Note::new(&codes::LINES_MOVE, text));
     }
     change.patched = Some(encode(&numbered.text));
     change.edited = numbered.edited;

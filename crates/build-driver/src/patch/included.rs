@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 
 use super::apply::Change;
 use super::kind::{self, FileKind, classify};
@@ -34,10 +34,13 @@ fn fault(path: &str, source: &Includers<'_>) -> Option<Diagnosis> {
     };
     let what = "the patch changes what may be a part of the build system";
     Some(
-        Diagnosis::new("klpx::patch-changes-build", Class::NotLivepatchable, what)
-            .place(Place::file(path, None))
-            .why(why)
-            .remedy("leave this file out of the patch, or make the change in the C code"),
+        Diagnosis::new(
+            &codes::PATCH_CHANGES_BUILD,
+            what,
+            why,
+            "leave this file out of the patch, or make the change in the C code",
+        )
+        .place(Place::file(path, None)),
     )
 }
 

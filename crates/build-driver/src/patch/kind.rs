@@ -1,7 +1,7 @@
 //! What a file of the kernel tree means for a livepatch, by its path: a table, and why some kinds are refused. Reads no
 //! file.
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Code, Diagnosis, Place, codes};
 
 use crate::config::Arch;
 use crate::tree;
@@ -165,7 +165,7 @@ pub(super) fn is_read_by_make(name: &str) -> bool {
 
 /// Why a livepatch can't change a kind of file.
 pub(super) struct Refusal {
-    code: &'static str,
+    code: &'static Code,
     what: &'static str,
     why: &'static str,
     remedy: &'static str,
@@ -173,10 +173,8 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn diagnosis(&self, path: &str) -> Diagnosis {
-        Diagnosis::new(self.code, Class::NotLivepatchable, format!("the patch changes {}", self.what))
+        Diagnosis::new(self.code, format!("the patch changes {}", self.what), self.why, self.remedy)
             .place(Place::file(path, None))
-            .why(self.why)
-            .remedy(self.remedy)
     }
 }
 
@@ -203,49 +201,49 @@ impl FileKind {
         let refusal = |code, what, why, remedy| Some(Refusal { code, what, why, remedy });
         match self {
             FileKind::Assembly => refusal(
-                "klpx::assembly",
+                &codes::ASSEMBLY,
                 "assembly",
                 "assembly functions have no ftrace entry, and their callers may depend on their exact bytes",
                 "make the fix in the C code that calls it",
             ),
             FileKind::LinkerScript => refusal(
-                "klpx::linker-script",
+                &codes::LINKER_SCRIPT,
                 "a linker script",
                 "the layout of the running kernel can't change",
                 "leave the linker script out of the patch",
             ),
             FileKind::Vdso => refusal(
-                "klpx::vdso",
+                &codes::VDSO,
                 "the vdso",
                 "it is mapped into every process and runs in user mode, where no livepatch reaches",
                 "this fix needs a reboot",
             ),
             FileKind::Boot => refusal(
-                "klpx::boot-code",
+                &codes::BOOT_CODE,
                 "boot code",
                 "it has run, or runs outside the kernel, before a livepatch can be loaded",
                 "this fix needs a reboot",
             ),
             FileKind::Hypervisor => refusal(
-                "klpx::hypervisor-code",
+                &codes::HYPERVISOR_CODE,
                 "hypervisor code",
                 "it runs at another exception level with its own mapping, where ftrace does not reach",
                 "this fix needs a reboot",
             ),
             FileKind::Kconfig => refusal(
-                "klpx::patch-changes-config",
+                &codes::PATCH_CHANGES_CONFIG,
                 "the kernel configuration",
                 "the running kernel's options can't change",
                 "leave the Kconfig change out of the patch, and its code without the new option",
             ),
             FileKind::BuildSystem => refusal(
-                "klpx::patch-changes-build",
+                &codes::PATCH_CHANGES_BUILD,
                 "the build system",
                 "original and patched kernel must be built the same way to be compared",
                 "leave this file out of the patch",
             ),
             FileKind::Rust => refusal(
-                "klpx::rust",
+                &codes::RUST,
                 "Rust code",
                 "klpx does not know how to livepatch Rust functions yet",
                 "make the fix in C code",

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result};
+use klpx_diagnosis::{Code, Diagnosis, Failure, Note, Place, Result, codes};
 use sha2::{Digest, Sha256};
 
 use crate::config::Arch;
@@ -74,11 +74,11 @@ impl PatchSet {
         for path in paths {
             let text = process::read(path).map_err(|error| {
                 Diagnosis::new(
-                    "klpx::patch-unreadable",
-                    Class::Patch,
+                    &codes::PATCH_UNREADABLE,
                     format!("can't read the patch {}", path.display()),
+                    error.to_string(),
+                    "check the path and the rights; a relative path starts at the folder in which klpx runs",
                 )
-                .why(error.to_string())
             })??;
             patches.push(Patch::parse(&path.display().to_string(), text)?);
         }
@@ -138,13 +138,13 @@ impl PatchSet {
                     compiled += 1;
                     if kind == FileKind::BuildFile {
                         notes.push(Note::new(
-                            "klpx::patch-changes-make",
+                            &codes::PATCH_CHANGES_MAKE,
                             format!("{path} is changed: what the patch makes it say is run by make"),
                         ));
                     }
                 }
                 None => notes.push(Note::new(
-                    "klpx::passed-over",
+                    &codes::PASSED_OVER,
                     format!("{path} is passed over: {}", kind.passed_over()),
                 )),
             }
@@ -152,11 +152,12 @@ impl PatchSet {
         Failure::all(found)?;
         if compiled == 0 {
             return Err(Diagnosis::new(
-                "klpx::nothing-changed",
-                Class::Unchanged,
+                &codes::NOTHING_CHANGED,
                 "the patch changes nothing in this kernel",
+                "it touches only files that are not compiled into it",
+                "check whether the kernel has the flaw at all: the Makefile of a file names its \
+                 configuration option",
             )
-            .why("it touches only files that are not compiled into it")
             .detail(notes.into_iter().map(|note| note.text))
             .into());
         }
@@ -170,15 +171,16 @@ impl Patch {
         let hash = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         if text.iter().all(u8::is_ascii_whitespace) {
             return Err(Diagnosis::new(
-                "klpx::patch-empty",
-                Class::Patch,
+                &codes::PATCH_EMPTY,
                 format!("the patch {name} is empty"),
+                "it holds nothing but blanks",
+                "make the patch again, for example with git format-patch -1 --stdout COMMIT",
             )
             .into());
         }
         let plain = forms::with_plain_ends(&text);
         let mail = || format!("{name} has the line ends of a mail (CRLF); they are taken off");
-        let notes = plain.iter().map(|_| Note::new("klpx::patch-line-ends", mail())).collect();
+        let notes = plain.iter().map(|_| Note::new(&codes::PATCH_LINE_ENDS, mail())).collect();
         let text = plain.unwrap_or(text);
         let mut files = Vec::new();
         for patch in file_patches(&text) {
@@ -267,24 +269,25 @@ fn miscounted(name: &str, hunk: &forms::Miscounted) -> Diagnosis {
         &format!("hunk {} states {}, and has {}", hunk.hunk, lines(hunk.stated), lines(hunk.found)),
     )
     .place(Place::file(name, Some(hunk.line)))
-    .remedy("make the patch again (git diff), or let recountdiff correct it")
+    .with_remedy("make the patch again (git diff), or let recountdiff correct it")
 }
 
 fn not_a_patch(name: &str, why: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-a-patch", Class::Patch, format!("{name} is not a patch klpx can read"))
-        .why(why.to_owned())
-        .remedy("give a unified diff, as git diff, git format-patch or diff -u write it")
+    Diagnosis::new(
+        &codes::NOT_A_PATCH,
+        format!("{name} is not a patch klpx can read"),
+        why.to_owned(),
+        "give a unified diff, as git diff, git format-patch or diff -u write it",
+    )
 }
 
 /// The change that a parsed patch makes to its file.
 fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     let operation = patch.operation().strip_prefix(1);
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    let refuse = |code: &'static str, path: &str, what: &str, why: &str, remedy: &str| -> Failure {
-        Diagnosis::new(code, Class::Patch, format!("the patch {name} {what}"))
+    let refuse = |code: &Code, path: &str, what: &str, why: &str, remedy: &str| -> Failure {
+        Diagnosis::new(code, format!("the patch {name} {what}"), why, remedy)
             .place(Place::file(path, None))
-            .why(why)
-            .remedy(remedy)
             .into()
     };
     let (path, action) = match &operation {
@@ -299,7 +302,7 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
             if path != modified {
                 let why = format!("{} becomes {}", text(original), text(modified));
                 return Err(refuse(
-                    "klpx::patch-renames",
+                    &codes::PATCH_RENAMES,
                     &text(original),
                     "names one file by two names",
                     &why,
@@ -310,20 +313,23 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
         }
         FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => {
             let what = format!("the patch {name} renames or copies a file");
-            return Err(Diagnosis::new("klpx::patch-renames", Class::NotLivepatchable, what)
-                .place(Place::file(text(from), None))
-                .why("the functions of a file that moves all become other functions")
-                .remedy("make the change at the file's old place (git format-patch --no-renames shows it as it is)")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::PATCH_RENAMES,
+                what,
+                "the functions of a file that moves all become other functions",
+                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
+            )
+            .place(Place::file(text(from), None))
+            .into());
         }
     };
     if let Some(why) = bad_name(&path) {
         let remedy = "leave this file out of the patch";
-        return Err(refuse("klpx::patch-path", &path, "names a file that no kernel has", why, remedy));
+        return Err(refuse(&codes::PATCH_PATH, &path, "names a file that no kernel has", why, remedy));
     }
     if !stays_inside(&path) {
         return Err(refuse(
-            "klpx::patch-leaves-tree",
+            &codes::PATCH_LEAVES_TREE,
             &path,
             "names a path outside the kernel tree",
             "klpx takes the first part off each path, as patch -p1 does, and the rest must stay in the tree",
@@ -332,17 +338,17 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     }
     if matches!(patch.patch(), PatchKind::Binary(_)) {
         return Err(refuse(
-            "klpx::patch-binary",
+            &codes::PATCH_BINARY,
             &path,
             "changes a binary file",
             "binary files hold no code",
-            "",
+            "take the file out of the patch (filterdiff -x 'a/PATH'), and make a livepatch of the rest",
         ));
     }
     let special = |mode: Option<&FileMode>| matches!(mode, Some(FileMode::Symlink | FileMode::Gitlink));
     if special(patch.old_mode()) || special(patch.new_mode()) {
         let why = "a link has no text that could change";
-        return Err(refuse("klpx::patch-link", &path, "changes a symbolic link or submodule", why, ""));
+        return Err(refuse(&codes::PATCH_LINK, &path, "changes a symbolic link or submodule", why, ""));
     }
     let hunks = patch.patch().as_text().map_or(0, |text| text.hunks().len());
     Ok(FileChange { path, action, hunks })
@@ -381,10 +387,13 @@ fn through_link(root: &Path, path: &str) -> Option<Diagnosis> {
         if at.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
             let what = "the patch goes through a symbolic link";
             return Some(
-                Diagnosis::new("klpx::patch-leaves-tree", Class::Patch, what)
-                    .place(Place::file(path, None))
-                    .why(format!("{} is a link", at.strip_prefix(root).unwrap_or(&at).display()))
-                    .remedy("patch the file that the link points to"),
+                Diagnosis::new(
+                    &codes::PATCH_LEAVES_TREE,
+                    what,
+                    format!("{} is a link", at.strip_prefix(root).unwrap_or(&at).display()),
+                    "patch the file that the link points to",
+                )
+                .place(Place::file(path, None)),
             );
         }
     }

@@ -1,6 +1,6 @@
 //! Programs that are not installed, and the packages that contain them.
 
-use klpx_diagnosis::{Class, Diagnosis};
+use klpx_diagnosis::{Diagnosis, codes};
 
 /// A program that a kernel build runs, its Debian package, and the symbols that require it (empty: always required).
 pub(crate) const TOOLS: [(&str, &str, &[&str]); 12] = [
@@ -47,9 +47,12 @@ pub(crate) fn missing_tool(program: &str) -> Diagnosis {
     } else {
         format!("install it (Debian: apt install {package})")
     };
-    Diagnosis::new("klpx::missing-tool", Class::Environment, format!("{program} is not installed"))
-        .why("building a kernel needs it")
-        .remedy(remedy)
+    Diagnosis::new(
+        &codes::MISSING_TOOL,
+        format!("{program} is not installed"),
+        "building a kernel needs it",
+        remedy,
+    )
 }
 
 #[cfg(test)]

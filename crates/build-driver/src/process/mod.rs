@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Class, Diagnosis, Failure, Result, codes};
 
 /// How often klpx checks for a signal while a child runs.
 const POLL: Duration = Duration::from_millis(50);
@@ -72,7 +72,13 @@ pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>>> {
 }
 
 pub(crate) fn interrupted() -> Failure {
-    Diagnosis::new("klpx::interrupted", Class::Interrupted, "stopped by a signal").into()
+    Diagnosis::new(
+        &codes::INTERRUPTED,
+        "stopped by a signal",
+        "klpx ends at a signal, and the next run restores the files that were patched",
+        "run klpx again",
+    )
+    .into()
 }
 
 /// A program, its arguments and its working directory.
@@ -258,9 +264,13 @@ impl Runner {
             Ok(()) => {}
             Err(Stopped::Signal) => return Err(interrupted()),
             Err(Stopped::Read(error)) => {
-                return Err(Diagnosis::new("klpx::io", Class::Environment, "can't read a tool's output")
-                    .why(error.to_string())
-                    .into());
+                return Err(Diagnosis::new(
+                    &codes::IO,
+                    "can't read a tool's output",
+                    error.to_string(),
+                    "run klpx again; if the failure comes back, check the machine's memory and limits",
+                )
+                .into());
             }
         }
         match reader.try_wait() {
@@ -418,8 +428,13 @@ fn cannot_start(call: &Call, error: &io::Error) -> Diagnosis {
     if error.kind() == io::ErrorKind::NotFound {
         return crate::process::missing::missing_tool(&program);
     }
-    Diagnosis::new("klpx::cannot-run", Class::Environment, format!("can't run {program}"))
-        .why(error.to_string())
+    Diagnosis::new(
+        &codes::CANNOT_RUN,
+        format!("can't run {program}"),
+        error.to_string(),
+        "check that the file is executable and made for this machine, and that its folder is \
+         not mounted with noexec",
+    )
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -107,11 +107,12 @@ pub(crate) fn diagnosis(lacking: &[Lack]) -> Option<Diagnosis> {
         [] => "install what is missing".to_owned(),
         packages => format!("install what is missing (Debian: apt install {})", packages.join(" ")),
     };
-    Some(
-        Diagnosis::new("klpx::missing-tool", Class::Environment, what)
-            .why("the kernel's own makefiles need it to compile a unit")
-            .remedy(remedy),
-    )
+    Some(Diagnosis::new(
+        &codes::MISSING_TOOL,
+        what,
+        "the kernel's own makefiles need it to compile a unit",
+        remedy,
+    ))
 }
 
 /// The packages of the missing programs and headers, each once.

@@ -4,7 +4,7 @@ pub(crate) mod host;
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Arch, Config};
@@ -132,17 +132,24 @@ pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &
     let wanted = config.value("CC_VERSION_TEXT").unwrap_or_default().to_owned();
     if wanted.is_empty() {
         let what = "the configuration does not say which compiler it was made with";
-        return Err(Diagnosis::new("klpx::config-invalid", Class::Build, what)
-            .why("CONFIG_CC_VERSION_TEXT is not set")
-            .remedy("use the .config of the kernel's own build, as it was left there")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::CONFIG_INVALID,
+            what,
+            "CONFIG_CC_VERSION_TEXT is not set",
+            "use the .config of the kernel's own build, as it was left there",
+        )
+        .into());
     }
     for (option, value) in [("--llvm", wishes.llvm), ("--cross-compile", wishes.cross)] {
         if let Some(value) = value.filter(|value| MakeWord::new(value).is_none()) {
             let what = format!("{option} {value:?} is no word that make takes as it stands");
-            return Err(Diagnosis::new("klpx::usage", Class::Usage, what)
-                .remedy("name tools by a prefix, suffix or folder of letters, digits, dots and dashes")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::USAGE,
+                what,
+                "other characters have a meaning of their own in make and its shell",
+                "name tools by a prefix, suffix or folder of letters, digits, dots and dashes",
+            )
+            .into());
         }
     }
     let mut seen = Vec::new();
@@ -165,10 +172,13 @@ fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Run
     let found = linker_version(&ld_text, lld);
     if wanted != 0 && found.is_some_and(|found| found != wanted) {
         let what = format!("{} is not the linker the kernel was built with", candidate.ld);
-        return Err(Diagnosis::new("klpx::linker-mismatch", Class::Environment, what)
-            .why(format!("it says {ld_text:?}, the configuration says version {wanted}"))
-            .remedy("install the linker's exact version, or name the tools with --llvm or --cross-compile")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::LINKER_MISMATCH,
+            what,
+            format!("it says {ld_text:?}, the configuration says version {wanted}"),
+            "install the linker's exact version, or name the tools with --llvm or --cross-compile",
+        )
+        .into());
     }
     let gcc = config.is("CC_IS_GCC");
     let mut make = candidate.make;
@@ -323,12 +333,16 @@ fn mismatch(config: &Config, wanted: &str, seen: Vec<String>) -> Diagnosis {
     } else {
         "a livepatch needs the very compiler: another version optimises otherwise".to_owned()
     };
-    Diagnosis::new("klpx::compiler-mismatch", Class::Environment, format!("the kernel was built with {wanted:?}"))
-        .why(why)
-        .remedy(format!(
-            "install that exact version (Debian: {package}), or name the tools with --llvm=SUFFIX or --cross-compile"
-        ))
-        .detail(seen.into_iter().map(|line| format!("found {line}")))
+    Diagnosis::new(
+        &codes::COMPILER_MISMATCH,
+        format!("the kernel was built with {wanted:?}"),
+        why,
+        format!(
+            "install that exact version (Debian: {package}), or name the tools with \
+             --llvm=SUFFIX or --cross-compile"
+        ),
+    )
+    .detail(seen.into_iter().map(|line| format!("found {line}")))
 }
 
 #[cfg(test)]

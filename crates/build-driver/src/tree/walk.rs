@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 
 use super::kinds::{is_generated_dir, is_generated_name, is_of_no_build};
 use super::{Entry, Kind};
@@ -161,8 +161,11 @@ fn stays(folder: &Path, link: &Path) -> bool {
 }
 
 fn endless(link: &Path) -> Diagnosis {
-    Diagnosis::new("klpx::source-link", Class::Build, "a link in the source leads to a folder that holds it")
-        .place(Place::file(link.display().to_string(), None))
-        .why("what is behind a link out of the source is a part of the source, and this one has no end")
-        .remedy("remove the link")
+    Diagnosis::new(
+        &codes::SOURCE_LINK,
+        "a link in the source leads to a folder that holds it",
+        "what is behind a link out of the source is a part of the source, and this one has no end",
+        "remove the link",
+    )
+    .place(Place::file(link.display().to_string(), None))
 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, remove_dir, remove_file};
@@ -87,9 +87,10 @@ impl Workspace {
         match self.finished_baseline() {
             Some(baseline) => Ok(Baseline { cached: false, ..baseline }),
             None => Err(Diagnosis::new(
-                "klpx::internal",
-                Class::Internal,
+                &codes::INTERNAL,
                 "the baseline is incomplete after its build",
+                "the build succeeded, and the workspace lacks files of the baseline",
+                klpx_diagnosis::REPORT,
             )
             .into()),
         }
@@ -187,11 +188,11 @@ impl Workspace {
             return Ok(release.to_owned());
         }
         Err(Diagnosis::new(
-            "klpx::release-mismatch",
-            Class::Build,
+            &codes::RELEASE_MISMATCH,
             format!("the build is of Linux {release}, not {wanted}"),
+            "a livepatch's vermagic must be that of the running kernel",
+            "name the source, the configuration and the build tree of one kernel",
         )
-        .why("a livepatch's vermagic must be that of the running kernel")
         .into())
     }
 }

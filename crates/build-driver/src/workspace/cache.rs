@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -275,17 +275,23 @@ fn empty(dir: &Path) -> Result<()> {
 
 fn not_marked(dir: &Path) -> Diagnosis {
     let what = format!("{} is in the way, and nothing shows that klpx made it", dir.display());
-    Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
-        .why(format!("it has no {MARK} with its key"))
-        .remedy("look at it, and remove it by hand")
+    Diagnosis::new(
+        &codes::CACHE_CORRUPT,
+        what,
+        format!("it has no {MARK} with its key"),
+        "look at it, and remove it by hand",
+    )
 }
 
 /// The diagnosis of a workspace with a file that klpx did not leave like this.
 pub(crate) fn corrupt(workspace: &Path, file: &Path, why: impl Into<String>) -> Diagnosis {
     let what = format!("{} is not what klpx wrote", file.display());
-    Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
-        .why(why)
-        .remedy(format!("remove the kernel's workspace: {}", removal(workspace)))
+    Diagnosis::new(
+        &codes::CACHE_CORRUPT,
+        what,
+        why,
+        format!("remove the kernel's workspace: {}", removal(workspace)),
+    )
 }
 
 /// The command that removes one workspace.

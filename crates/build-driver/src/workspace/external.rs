@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 use crate::files::remove_file;
@@ -24,7 +24,7 @@ impl Workspace {
             let built = make.run(&["modules_prepare"], &(), None)?;
             if !built.success {
                 let what = "the build tree can't be made ready for modules";
-                return Err(make.failure(&built, "klpx::glue-does-not-build", what, "run klpx again"));
+                return Err(make.failure(&built, &codes::GLUE_DOES_NOT_BUILD, what, "run klpx again"));
             }
             remove_file(&unprepared)
         })
@@ -53,8 +53,14 @@ impl Workspace {
         if outcome.success {
             return Ok(());
         }
-        Err(Diagnosis::new("klpx::link-failed", Class::Build, "the livepatch module can't be linked")
-            .detail(outcome.lines)
-            .into())
+        Err(Diagnosis::new(
+            &codes::LINK_FAILED,
+            "the livepatch module can't be linked",
+            "the linker refuses the objects of the module",
+            "check that the linker is the kernel's and that the disk has room; if both are \
+             right, report this",
+        )
+        .detail(outcome.lines)
+        .into())
     }
 }

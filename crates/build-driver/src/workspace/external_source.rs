@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
 use walkdir::WalkDir;
 
 use crate::files;
@@ -89,10 +89,13 @@ impl Workspace {
     ) -> Result<ExternalPairs> {
         if self.kernel.toolchain().lto != Lto::None {
             let what = "an external module of a kernel with LTO";
-            return Err(Diagnosis::new("klpx::external-lto", Class::NotLivepatchable, what)
-                .why("its units are no native code before the module is linked")
-                .remedy("klpx patches external modules of kernels without LTO")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::EXTERNAL_LTO,
+                what,
+                "its units are no native code before the module is linked",
+                "klpx patches external modules of kernels without LTO",
+            )
+            .into());
         }
         let work = self.work_dir()?;
         let source = self.dir.join("external");
@@ -224,11 +227,15 @@ impl Workspace {
         if outcome.success {
             return Ok(());
         }
-        Err(Diagnosis::new("klpx::objtool-failed", Class::Build, "objtool fails on a unit")
-            .place(Place::file(unit, None))
-            .remedy("report this unit and how the kernel was configured")
-            .detail(outcome.lines)
-            .into())
+        Err(Diagnosis::new(
+            &codes::OBJTOOL_FAILED,
+            "objtool fails on a unit",
+            "without objtool's tables the code would not be what the kernel's own build makes",
+            "report this unit and how the kernel was configured",
+        )
+        .place(Place::file(unit, None))
+        .detail(outcome.lines)
+        .into())
     }
 }
 
@@ -308,48 +315,58 @@ fn refuse_others(
 ) -> Result<()> {
     if before != now {
         let what = "the patch changes which units the module has";
-        return Err(Diagnosis::new("klpx::external-units", Class::NotLivepatchable, what)
-            .remedy("put new code into a file that the module has already")
-            .into());
+        return Err(Diagnosis::new(
+            &codes::EXTERNAL_UNITS,
+            what,
+            "klpx compares unit by unit, and each unit must be in both builds",
+            "put new code into a file that the module has already",
+        )
+        .into());
     }
     let own = before.get(&external.module).map_or(&[][..], Vec::as_slice);
     let others: Vec<&String> = changed.iter().filter(|unit| !own.contains(unit)).collect();
     let Some(first) = others.first() else { return Ok(()) };
     Err(Diagnosis::new(
-        "klpx::another-module",
-        Class::NotLivepatchable,
+        &codes::ANOTHER_MODULE,
         "the patch changes another module too",
+        format!("{} of other modules than {} differ", words::plural(others.len(), "unit"), external.module),
+        "make a patch and a livepatch for each module",
     )
     .place(Place::file(first.as_str(), None))
-    .why(format!("{} of other modules than {} differ", words::plural(others.len(), "unit"), external.module))
-    .remedy("make a patch and a livepatch for each module")
     .into())
 }
 
 fn module_does_not_build(make: &Make<'_>, built: &Built) -> klpx_diagnosis::Failure {
     let what = "the module's unpatched source does not build";
     let remedy = "build it by hand against the kernel's headers to see whether it does";
-    make.failure(built, "klpx::original-source-does-not-build", what, remedy)
+    make.failure(built, &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD, what, remedy)
 }
 
 fn no_such_module(external: &ExternalSource, modules: &Modules) -> klpx_diagnosis::Failure {
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let what = format!("{} builds no module {}", external.folder.display(), external.module);
-    Diagnosis::new("klpx::no-such-module", Class::Input, what)
-        .why(match names.is_empty() {
+    Diagnosis::new(
+        &codes::NO_SUCH_MODULE,
+        what,
+        match names.is_empty() {
             true => "it builds no module at all".to_owned(),
             false => format!("it builds {}", names.join(", ")),
-        })
-        .remedy("name the folder of the module's own source with --module-source")
-        .into()
+        },
+        "name the folder of the module's own source with --module-source",
+    )
+    .into()
 }
 
 fn not_understood(path: &Path, text: &str) -> klpx_diagnosis::Failure {
-    Diagnosis::new("klpx::no-command", Class::Build, "kbuild's record can't be understood")
-        .place(Place::file(path.display().to_string(), None))
-        .remedy("report this file and the kernel's version")
-        .detail(text.lines().map(str::to_owned))
-        .into()
+    Diagnosis::new(
+        &codes::NO_COMMAND,
+        "kbuild's record can't be understood",
+        "klpx makes the patched module with the commands of the original one",
+        "report this file and the kernel's version",
+    )
+    .place(Place::file(path.display().to_string(), None))
+    .detail(text.lines().map(str::to_owned))
+    .into()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -169,10 +169,13 @@ fn save_source(dir: &Path, saved: &Path, change: &Change) -> Result<Touched> {
     };
     if existing != change.original {
         let what = format!("{} in the cache is not what the source tree has", change.path);
-        return Err(Diagnosis::new("klpx::cache-stale", Class::Environment, what)
-            .why("the source changed while klpx ran, or without a change of its size and time")
-            .remedy(format!("run klpx again; if that does not help, {}", removal(dir)))
-            .into());
+        return Err(Diagnosis::new(
+            &codes::CACHE_STALE,
+            what,
+            "the source changed while klpx ran, or without a change of its size and time",
+            format!("run klpx again; if that does not help, {}", removal(dir)),
+        )
+        .into());
     }
     let mut executable = false;
     if existing.is_some() {

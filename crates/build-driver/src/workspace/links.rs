@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::files::{create_parent, remove_file};
@@ -127,12 +127,12 @@ impl Workspace {
 
 fn not_found(object: &str) -> Diagnosis {
     Diagnosis::new(
-        "klpx::no-command",
-        klpx_diagnosis::Class::Build,
+        &codes::NO_COMMAND,
         "kbuild does not link an object as klpx expects it to",
+        "klpx repeats kbuild's link with the command that kbuild recorded",
+        "report this object and the kernel's version",
     )
     .place(klpx_diagnosis::Place::file(object, None))
-    .remedy("report this object and the kernel's version")
 }
 
 fn keep(path: &Path, text: &[u8]) -> Result<()> {

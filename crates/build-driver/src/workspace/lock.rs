@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 
 use crate::process::{self, Runner};
 use crate::progress::Progress;
@@ -91,9 +91,7 @@ fn open(dir: &Path, create: bool) -> Result<File> {
         return Ok(file);
     }
     let what = format!("{} is no lock file of klpx's", path.display());
-    Err(Diagnosis::new("klpx::cache-corrupt", Class::Environment, what)
-        .why("a lock is a regular file with one name")
-        .remedy("remove it")
+    Err(Diagnosis::new(&codes::CACHE_CORRUPT, what, "a lock is a regular file with one name", "remove it")
         .into())
 }
 
@@ -139,11 +137,14 @@ impl Holder {
 fn locked(dir: &Path) -> Failure {
     let path = path(dir);
     let remedy = format!("end the process that has it (fuser {}), and run klpx again", path.display());
-    Diagnosis::new("klpx::cache-locked", Class::Environment, "the kernel's workspace is locked")
-        .place(Place::file(path.display().to_string(), None))
-        .why("no klpx that runs has the lock, and it does not come free")
-        .remedy(remedy)
-        .into()
+    Diagnosis::new(
+        &codes::CACHE_LOCKED,
+        "the kernel's workspace is locked",
+        "no klpx that runs has the lock, and it does not come free",
+        remedy,
+    )
+    .place(Place::file(path.display().to_string(), None))
+    .into()
 }
 
 /// Writes this process's ID into a lock file that it holds, for waiting processes.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::kbuild::recorded::module_objects;
@@ -112,7 +112,7 @@ impl Workspace {
                 return Ok(built.units);
             }
             let what = "the patched kernel source does not compile";
-            Err(make.failure(&built, "klpx::patched-source-does-not-compile", what, "correct the patch"))
+            Err(make.failure(&built, &codes::PATCHED_SOURCE_DOES_NOT_COMPILE, what, "correct the patch"))
         })
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -129,10 +129,13 @@ impl Workspace {
             return Ok(());
         }
         let what = "kbuild made another configuration of the one that it was given";
-        Err(Diagnosis::new("klpx::config-changed", Class::Build, what)
-            .why(format!("{} is not what {} has", other.join(", "), pinned.display()))
-            .remedy("give klpx the source that the configuration was made with")
-            .into())
+        Err(Diagnosis::new(
+            &codes::CONFIG_CHANGED,
+            what,
+            format!("{} is not what {} has", other.join(", "), pinned.display()),
+            "give klpx the source that the configuration was made with",
+        )
+        .into())
     }
 }
 

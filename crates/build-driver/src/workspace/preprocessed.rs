@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
 
 use crate::files::remove_file;
 use crate::kbuild::environment::Environment;
@@ -126,11 +126,14 @@ fn preprocessed(unit: &Unit) -> Result<PathBuf> {
         Rule::Assembly => "s",
         _ => {
             let what = "klpx can't tell whether an edited header changes this unit";
-            return Err(Diagnosis::new("klpx::not-c", Class::NotLivepatchable, what)
-                .place(Place::file(unit.object.clone(), None))
-                .why("it is compiled neither from C nor from assembly")
-                .remedy("leave the header out of the patch")
-                .into());
+            return Err(Diagnosis::new(
+                &codes::NOT_C,
+                what,
+                "it is compiled neither from C nor from assembly",
+                "leave the header out of the patch",
+            )
+            .place(Place::file(unit.object.clone(), None))
+            .into());
         }
     };
     Ok(Path::new(unit.target()).with_extension(ending))

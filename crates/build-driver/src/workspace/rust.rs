@@ -1,7 +1,7 @@
 //! Checks that Rust code of the kernel sees the same headers before and after a patch. Make never compiles Rust code
 //! for klpx, so a change there would stay unseen.
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 
 use crate::kbuild::includes::RustSide;
 use crate::kbuild::{IncludeGraph, UnitList};
@@ -43,15 +43,12 @@ fn seen(change: &Change, with_bodies: bool) -> Option<Diagnosis> {
     };
     Some(
         Diagnosis::new(
-            "klpx::rust-bindings",
-            Class::NotLivepatchable,
+            &codes::RUST_BINDINGS,
             "the patch changes what Rust code sees",
-        )
-        .place(Place::file(change.path.clone(), None))
-        .why(format!("{why}, and klpx does not replace Rust code"))
-        .remedy(
+            format!("{why}, and klpx does not replace Rust code"),
             "keep the declarations and macros of this header as they are, and make the change in C files",
-        ),
+        )
+        .place(Place::file(change.path.clone(), None)),
     )
 }
 

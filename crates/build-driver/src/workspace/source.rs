@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::config::Config;
 use crate::files;
@@ -98,11 +98,16 @@ impl Workspace {
         }
         let _ = std::fs::remove_file(&path);
         let what = "the configuration does not fit this source and these tools";
-        Err(Diagnosis::new("klpx::config-changed", Class::Build, what)
-            .why("Kconfig gives other values to the symbols below, so that the build would be of another kernel")
-            .remedy("use the source that the configuration was made with, and install what its options need (BTF: pahole)")
-            .detail(differences)
-            .into())
+        Err(Diagnosis::new(
+            &codes::CONFIG_CHANGED,
+            what,
+            "Kconfig gives other values to the symbols below, so that the build would be of \
+             another kernel",
+            "use the source that the configuration was made with, and install what its options \
+             need (BTF: pahole)",
+        )
+        .detail(differences)
+        .into())
     }
 }
 

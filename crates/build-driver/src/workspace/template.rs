@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 use crate::files::remove_dir;
@@ -201,12 +201,19 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 fn glue_fails(make: &Make<'_>, built: &Built) -> Failure {
     let remedy = "this is a fault in klpx, please report it with the lines below";
-    make.failure(built, "klpx::glue-does-not-build", "the livepatch's glue does not build", remedy)
+    make.failure(built, &codes::GLUE_DOES_NOT_BUILD, "the livepatch's glue does not build", remedy)
 }
 
 fn not_understood(text: &str) -> Failure {
     let what = "kbuild's record of how it made a module can't be understood";
-    Diagnosis::new("klpx::glue-does-not-build", Class::Build, what).detail([text.to_owned()]).into()
+    Diagnosis::new(
+        &codes::GLUE_DOES_NOT_BUILD,
+        what,
+        "klpx links the livepatch with the command in this record",
+        "report this record and the kernel's version",
+    )
+    .detail([text.to_owned()])
+    .into()
 }
 
 /// The flags and objects of a module's final link: `LD FLAGS -o NAME.ko OBJECTS[; ...]` (scripts/Makefile.modfinal).

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Note, Place, Result, words};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes, words};
 
 use crate::files;
 use crate::kbuild::environment::Environment;
@@ -133,7 +133,7 @@ impl Workspace {
             let unit = list.unit(id);
             let is_edited = unit.source.in_tree().is_some_and(|source| edits.sources.contains(&source));
             if is_edited && list.is_second_copy(id) {
-                touched.notes.push(Note::new("klpx::second-copy", second_copy(unit)));
+                touched.notes.push(Note::new(&codes::SECOND_COPY, second_copy(unit)));
                 continue;
             }
             match (&unit.home, &unit.rule) {
@@ -280,7 +280,7 @@ fn told(candidates: usize, other: usize) -> Option<Note> {
         let units = words::plural(candidates, "more unit");
         let other = words::count(other);
         let text = format!("{units} {verb} an edited file; the text of {other} differs");
-        Note::new("klpx::included-file", text)
+        Note::new(&codes::INCLUDED_FILE, text)
     })
 }
 
@@ -299,54 +299,62 @@ fn changes_flags(change: &Change) -> bool {
 }
 
 fn flags(change: &Change) -> Diagnosis {
-    Diagnosis::new("klpx::build-flags", Class::NotLivepatchable, "the patch changes how units are compiled")
-        .place(Place::file(change.path.clone(), None))
-        .why("every unit of the folder may come out as other code, changed by the patch or not")
-        .remedy("leave the flags out of the patch")
+    Diagnosis::new(
+        &codes::BUILD_FLAGS,
+        "the patch changes how units are compiled",
+        "every unit of the folder may come out as other code, changed by the patch or not",
+        "leave the flags out of the patch",
+    )
+    .place(Place::file(change.path.clone(), None))
 }
 
 fn new_module(name: &str) -> Diagnosis {
-    Diagnosis::new("klpx::new-module", Class::NotLivepatchable, "the patch adds a module")
-        .place(Place::symbol(name))
-        .why("a livepatch replaces functions of what is there")
-        .remedy("build and load the new module on its own, and leave it out of the patch")
+    Diagnosis::new(
+        &codes::NEW_MODULE,
+        "the patch adds a module",
+        "a livepatch replaces functions of what is there",
+        "build and load the new module on its own, and leave it out of the patch",
+    )
+    .place(Place::symbol(name))
 }
 
 fn generated_header(unit: &Unit) -> Diagnosis {
-    Diagnosis::new("klpx::generated-header", Class::NotLivepatchable, "the patch changes a generated header")
-        .place(Place::file(unit.source.in_tree().unwrap_or(&unit.object), None))
-        .why(
-            "offsets and sizes of structures go from there into assembly, which a livepatch does not replace",
-        )
-        .remedy("keep the layout of structures as it is; keep new state in a shadow variable")
+    Diagnosis::new(
+        &codes::GENERATED_HEADER,
+        "the patch changes a generated header",
+        "offsets and sizes of structures go from there into assembly, which a livepatch does not replace",
+        "keep the layout of structures as it is; keep new state in a shadow variable",
+    )
+    .place(Place::file(unit.source.in_tree().unwrap_or(&unit.object), None))
 }
 
 fn not_followed(change: &Change) -> Diagnosis {
     Diagnosis::new(
-        "klpx::generated-source",
-        Class::NotLivepatchable,
+        &codes::GENERATED_SOURCE,
         "klpx can't tell what is made from this file",
+        "it is neither C nor a header, and what kbuild makes of it can be anywhere in the kernel",
+        "leave this file out of the patch, or make the change in the C code",
     )
     .place(Place::file(change.path.clone(), None))
-    .why("it is neither C nor a header, and what kbuild makes of it can be anywhere in the kernel")
-    .remedy("leave this file out of the patch, or make the change in the C code")
 }
 
 fn not_c(unit: &Unit) -> Diagnosis {
     Diagnosis::new(
-        "klpx::not-c",
-        Class::NotLivepatchable,
+        &codes::NOT_C,
         "the patch changes a unit that is not compiled from C",
+        "klpx compares the code that compilers make of C, and can't tell whether the change \
+         reaches this unit",
+        "leave this file out of the patch",
     )
     .place(Place::file(unit.object.clone(), None))
-    .remedy("leave this file out of the patch")
 }
 
 fn not_compiled(prepared: &Prepared) -> Diagnosis {
-    Diagnosis::new("klpx::nothing-changed", Class::Unchanged, "the patch changes nothing of this kernel")
-        .why(
-            "no unit of vmlinux or of a module is made from the files that it edits, with this configuration",
-        )
-        .remedy("there is nothing to livepatch in this kernel")
-        .detail(prepared.paths().map(str::to_owned))
+    Diagnosis::new(
+        &codes::NOTHING_CHANGED,
+        "the patch changes nothing of this kernel",
+        "no unit of vmlinux or of a module is made from the files that it edits, with this configuration",
+        "there is nothing to livepatch in this kernel",
+    )
+    .detail(prepared.paths().map(str::to_owned))
 }

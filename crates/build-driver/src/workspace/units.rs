@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Place, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
 
 use crate::files;
 use crate::files::create_parent;
@@ -270,12 +270,12 @@ impl Workspace {
         let found = found.filter(|record| record.compilation().is_some());
         found.ok_or_else(|| {
             Diagnosis::new(
-                "klpx::no-command",
-                Class::Build,
+                &codes::NO_COMMAND,
                 "kbuild's record of a compilation can't be understood",
+                "klpx compiles the patched unit with the command of the original one",
+                "report this file and the kernel's version",
             )
             .place(Place::file(unit.object(), None))
-            .remedy("report this file and the kernel's version")
             .into()
         })
     }
@@ -316,7 +316,7 @@ impl Workspace {
         let all: Vec<&TouchedUnit> = units.iter().collect();
         self.make_units(&all, &(), |make, built| {
             let what = "the patched kernel source does not compile";
-            make.failure(built, "klpx::patched-source-does-not-compile", what, "correct the patch")
+            make.failure(built, &codes::PATCHED_SOURCE_DOES_NOT_COMPILE, what, "correct the patch")
         })?;
         let nothing = work.join("empty.c");
         std::fs::write(&nothing, "").map_err(|error| Diagnosis::io("write", &nothing, &error))?;
@@ -442,11 +442,15 @@ impl Workspace {
             let outcome = self.run_in_build(&words)?;
             if !outcome.success {
                 let what = format!("{} fails on a unit", words.first().map_or("a command", String::as_str));
-                return Err(Diagnosis::new("klpx::objtool-failed", Class::Build, what)
-                    .place(Place::file(unit.object(), None))
-                    .remedy("report this unit and how the kernel was configured")
-                    .detail(outcome.lines)
-                    .into());
+                return Err(Diagnosis::new(
+                    &codes::OBJTOOL_FAILED,
+                    what,
+                    "without objtool's tables the code would not be what the kernel's own build makes",
+                    "report this unit and how the kernel was configured",
+                )
+                .place(Place::file(unit.object(), None))
+                .detail(outcome.lines)
+                .into());
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::SectionId;
 use rayon::prelude::*;
@@ -379,9 +379,12 @@ fn run<T>(next: &mut u32, items: &[T], belongs: impl Fn(&T) -> bool) -> Range<u3
 }
 
 fn nameless(at: u32) -> Diagnosis {
-    Diagnosis::new("klpx::bad-dwarf", Class::Input, "the debug information can't be read")
-        .why(format!("the entry at {at:#x} of .debug_info should be a function, and leads to no name"))
-        .remedy("build the file again; if it came from a package, check its integrity")
+    Diagnosis::new(
+        &codes::BAD_DWARF,
+        "the debug information can't be read",
+        format!("the entry at {at:#x} of .debug_info should be a function, and leads to no name"),
+        "build the file again; if it came from a package, check its integrity",
+    )
 }
 
 /// Returns the compilers with their numbers of units, and the DWARF versions.

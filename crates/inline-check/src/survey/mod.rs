@@ -45,7 +45,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId};
 use object::elf::ET_REL;
@@ -355,21 +355,27 @@ impl Survey {
 }
 
 fn refusal(trouble: Trouble) -> Diagnosis {
-    let refused = |code, what: &str| Diagnosis::new(code, Class::Input, what);
     match trouble {
-        Trouble::Broken(error, at) => refused("klpx::bad-dwarf", "the debug information can't be read")
-            .why(format!("unit at {at:#x} of .debug_info: {error}"))
-            .remedy("build the file again; if it came from a package, check its integrity"),
-        Trouble::Split(file) => refused("klpx::split-dwarf", "the debug information lies in other files")
-            .why(match file.as_str() {
+        Trouble::Broken(error, at) => Diagnosis::new(
+            &codes::BAD_DWARF,
+            "the debug information can't be read",
+            format!("unit at {at:#x} of .debug_info: {error}"),
+            "build the file again; if it came from a package, check its integrity",
+        ),
+        Trouble::Split(file) => Diagnosis::new(
+            &codes::SPLIT_DWARF,
+            "the debug information lies in other files",
+            match file.as_str() {
                 "" => "the file has only the skeleton of split DWARF".to_owned(),
                 file => format!("a unit leads to {file}"),
-            })
-            .remedy("build without CONFIG_DEBUG_INFO_SPLIT (-gsplit-dwarf)"),
-        Trouble::Supplementary => {
-            refused("klpx::supplementary-dwarf", "part of the debug information lies in another file")
-                .why("dwz moved what several files share into a supplementary file")
-                .remedy("take the file from before dwz: the kernel's own build tree has it")
-        }
+            },
+            "build without CONFIG_DEBUG_INFO_SPLIT (-gsplit-dwarf)",
+        ),
+        Trouble::Supplementary => Diagnosis::new(
+            &codes::SUPPLEMENTARY_DWARF,
+            "part of the debug information lies in another file",
+            "dwz moved what several files share into a supplementary file",
+            "take the file from before dwz: the kernel's own build tree has it",
+        ),
     }
 }

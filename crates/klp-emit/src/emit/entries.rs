@@ -15,7 +15,7 @@
 //! All of these tables except the first describe places in the function itself, so a run on the whole link has the same
 //! entries.
 
-use klpx_diagnosis::{Class, Diagnosis};
+use klpx_diagnosis::{Diagnosis, Note, codes};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::object::{Entry, ItemId, Object, TableId};
 use klpx_normalize::special::Policy;
@@ -100,13 +100,13 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             "__jump_table" => (
                 "static key",
                 8,
-                "klpx::module-static-key",
+                &codes::MODULE_STATIC_KEY,
                 "use static_key_enabled() instead of static_branch_likely() or _unlikely() in this function",
             ),
             ".static_call_sites" => (
                 "static call",
                 4,
-                "klpx::module-static-call",
+                &codes::MODULE_STATIC_CALL,
                 "use KLP_STATIC_CALL() of linux/livepatch_helpers.h, or call through a pointer",
             ),
             ".call_sites" => return !self.late.contains(&(unit, entry.owner, entry.place + 1)),
@@ -123,25 +123,22 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         }
         let owner = place_of(object, entry.owner).inside(entry.place);
         if name.starts_with("__tracepoint_") {
-            self.warnings.push(
-                Diagnosis::new(
-                    "klpx::tracepoint-dropped",
-                    Class::NotLivepatchable,
-                    format!("{name} stays off"),
-                )
-                .place(owner)
-                .why(
-                    "the replaced function can't follow a tracepoint of a module: its key is found too late",
-                ),
-            );
+            let why =
+                "the replaced function can't follow a tracepoint of a module: its key is found too late";
+            let what = format!("{name} stays off");
+            self.warnings.push(Note::at(&codes::TRACEPOINT_DROPPED, &what, &owner, why));
         } else if !name.starts_with("__SCK__tp_func_") {
             self.faults.push(
-                Diagnosis::new(code, Class::NotLivepatchable, format!("a {what} of module {}: {name}", self.unit(unit).object_name))
-                    .place(owner)
-                    .why(format!(
-                        "the kernel reads the {what}s of the livepatch when that is loaded, before the address of {name} is known"
-                    ))
-                    .remedy(remedy),
+                Diagnosis::new(
+                    code,
+                    format!("a {what} of module {}: {name}", self.unit(unit).object_name),
+                    format!(
+                        "the kernel reads the {what}s of the livepatch when that is loaded, before the \
+                         address of {name} is known"
+                    ),
+                    remedy,
+                )
+                .place(owner),
             );
         }
         false
@@ -153,13 +150,12 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             match object.tables[entry.table.index()].kind.policy {
                 Policy::Refuse(why) => self.faults.push(
                     Diagnosis::new(
-                        "klpx::special-section",
-                        Class::NotLivepatchable,
+                        &codes::SPECIAL_SECTION,
                         "this function can't be copied",
+                        why,
+                        "change another function, or leave this part of the patch out",
                     )
-                    .place(place_of(object, item))
-                    .why(why)
-                    .remedy("change another function, or leave this part of the patch out"),
+                    .place(place_of(object, item)),
                 ),
                 Policy::RuntimeConstant => self.runtime_constant(unit, item, *entry),
                 Policy::Carry | Policy::Drop(_) => {}
@@ -185,10 +181,13 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             let why = "it was patched into the code while the kernel booted, and klpx finds no place to read it from";
             let what = format!("the runtime constant {name}");
             self.faults.push(
-                Diagnosis::new("klpx::runtime-constant", Class::NotLivepatchable, what)
-                    .place(place_of(object, item))
-                    .why(why)
-                    .remedy("report this function and the kernel's version"),
+                Diagnosis::new(
+                    &codes::RUNTIME_CONSTANT,
+                    what,
+                    why,
+                    "report this function and the kernel's version",
+                )
+                .place(place_of(object, item)),
             );
             return;
         };

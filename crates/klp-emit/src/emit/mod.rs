@@ -11,7 +11,7 @@ mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::name::{prefix_mark, without_promotion};
 use klpx_normalize::object::{ItemId, Role, TableId};
@@ -115,7 +115,7 @@ struct Emitter<'c, 'u, 'd> {
     livepatch_symbols: BTreeSet<String>,
     /// Places in copied code that a late livepatch relocation writes: unit, item, bytes from the item's entry.
     late: BTreeSet<(usize, ItemId, i64)>,
-    warnings: Vec<Diagnosis>,
+    warnings: Vec<Note>,
     faults: Vec<Diagnosis>,
 }
 

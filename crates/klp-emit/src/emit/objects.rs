@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Place as Where};
+use klpx_diagnosis::{Diagnosis, Place as Where, codes};
 use klpx_normalize::object::ItemId;
 use object::elf;
 
@@ -29,12 +29,12 @@ impl Emitter<'_, '_, '_> {
             if name.len() > 55 || name.contains('.') {
                 self.faults.push(
                     Diagnosis::new(
-                        "klpx::object-name",
-                        Class::NotLivepatchable,
+                        &codes::OBJECT_NAME,
                         "a module name that livepatch can't take",
+                        "names are limited to 55 characters without a dot",
+                        "change code of vmlinux or of another module instead",
                     )
-                    .place(Where::symbol(name))
-                    .why("names are limited to 55 characters without a dot"),
+                    .place(Where::symbol(name)),
                 );
             }
             let mut added: Vec<String> = units.iter().flat_map(|&unit| self.added(unit)).collect();
@@ -100,10 +100,13 @@ impl Emitter<'_, '_, '_> {
         for pair in found.windows(2).filter(|pair| pair[0].0.kind == pair[1].0.kind) {
             let (callback, unit) = pair[1];
             self.faults.push(
-                Diagnosis::new("klpx::callback-twice", Class::NotLivepatchable, "two callbacks of one kind")
-                    .place(place_of(self.unit(unit).patched, callback.item))
-                    .why(format!("an object has one {} callback", callback.kind.member()))
-                    .remedy("do both in one function"),
+                Diagnosis::new(
+                    &codes::CALLBACK_TWICE,
+                    "two callbacks of one kind",
+                    format!("an object has one {} callback", callback.kind.member()),
+                    "do both in one function",
+                )
+                .place(place_of(self.unit(unit).patched, callback.item)),
             );
         }
         found
@@ -134,21 +137,24 @@ impl Emitter<'_, '_, '_> {
 }
 
 fn not_new(place: Where, object: &str) -> Diagnosis {
-    Diagnosis::new("klpx::not-new", Class::NotLivepatchable, "the kernel has something of this name already")
-        .place(place)
-        .why(format!(
-            "the patch adds it to a file that does not have it, and {object} has a global of that name from another one"
-        ))
-        .remedy("leave what moved where it was, or give the new one a name of its own")
+    Diagnosis::new(
+        &codes::NOT_NEW,
+        "the kernel has something of this name already",
+        format!(
+            "the patch adds it to a file that does not have it, and {object} has a global of \
+             that name from another one"
+        ),
+        "leave what moved where it was, or give the new one a name of its own",
+    )
+    .place(place)
 }
 
 fn replaced_twice(place: Where) -> Diagnosis {
     Diagnosis::new(
-        "klpx::ambiguous-symbol",
-        Class::Verification,
+        &codes::AMBIGUOUS_SYMBOL,
         "two functions of the patch replace one of the kernel",
+        "two units were bound to one and the same symbol of the kernel, and one of them must be another",
+        "give klpx the source, configuration and compiler that the kernel was built with",
     )
     .place(place)
-    .why("two units were bound to one and the same symbol of the kernel, and one of them must be another")
-    .remedy("give klpx the source, configuration and compiler that the kernel was built with")
 }

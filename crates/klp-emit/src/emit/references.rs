@@ -1,6 +1,6 @@
 //! Finds the final target of each relocation of the placed code and data.
 
-use klpx_diagnosis::{Class, Diagnosis, Place as Where, Result};
+use klpx_diagnosis::{Diagnosis, Place as Where, Result, codes};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::object::{ItemId, Object, Role};
 use object::elf;
@@ -145,13 +145,13 @@ impl Emitter<'_, '_, '_> {
         {
             self.faults.push(
                 Diagnosis::new(
-                    "klpx::no-landing-pad",
-                    Class::NotLivepatchable,
+                    &codes::NO_LANDING_PAD,
                     format!("the patch takes the address of {name}, which can't be called through a pointer"),
+                    "in the kernel to be patched only direct calls lead to it, so it has no landing pad \
+                     (IBT)",
+                    "let the pointer lead to a new function that calls it",
                 )
-                .place(place)
-                .why("in the kernel to be patched only direct calls lead to it, so it has no landing pad (IBT)")
-                .remedy("let the pointer lead to a new function that calls it"),
+                .place(place),
             );
         }
     }
@@ -346,33 +346,38 @@ fn begins_with_landing_pad(object: &Object<'_>, item: ItemId) -> bool {
 
 pub(super) fn late_alternative(place: Where) -> Diagnosis {
     Diagnosis::new(
-        "klpx::late-alternative",
-        Class::NotLivepatchable,
+        &codes::LATE_ALTERNATIVE,
         "a module's symbol inside an alternative",
+        "the kernel applies alternatives when the livepatch is loaded, and the address is known only later",
+        "report this function: klpx can't patch it",
     )
     .place(place)
-    .why("the kernel applies alternatives when the livepatch is loaded, and the address is known only later")
-    .remedy("report this function: klpx can't patch it")
 }
 fn relocation_type(place: Where, code: u32) -> Diagnosis {
-    Diagnosis::new("klpx::relocation-type", Class::NotLivepatchable, format!("a relocation of type {code}"))
-        .place(place)
-        .why("the kernel's module loader does not take it")
-        .remedy("report this function and how the kernel was built")
+    Diagnosis::new(
+        &codes::RELOCATION_TYPE,
+        format!("a relocation of type {code}"),
+        "the kernel's module loader does not take it",
+        "report this function and how the kernel was built",
+    )
+    .place(place)
 }
 
 fn not_copied(place: Where) -> Diagnosis {
-    Diagnosis::new("klpx::not-copied", Class::Internal, "a reference to something that was not copied")
-        .place(place)
-        .remedy("report this function and the patch")
+    Diagnosis::new(
+        &codes::NOT_COPIED,
+        "a reference to something that was not copied",
+        "klpx must copy each item that copied code refers to, unless the kernel has the item",
+        "report this function and the patch",
+    )
+    .place(place)
 }
 
 fn unresolved(name: &str, object: &str) -> Diagnosis {
     Diagnosis::new(
-        "klpx::unresolved-symbol",
-        Class::NotLivepatchable,
+        &codes::UNRESOLVED_SYMBOL,
         format!("{object} refers to {name}, which nothing exports"),
+        "the kernel to be patched has no export of that name, so no module can refer to it",
+        "check that Module.symvers belongs to the kernel to be patched",
     )
-    .why("the kernel to be patched has no export of that name, so no module can refer to it")
-    .remedy("check that Module.symvers belongs to the kernel to be patched")
 }

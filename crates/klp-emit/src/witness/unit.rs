@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Class, Diagnosis, Place};
+use klpx_diagnosis::{Diagnosis, Place, codes};
 use klpx_normalize::elf::Definition;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{ItemId, Object};
@@ -145,17 +145,16 @@ impl Witness<'_, '_> {
 
     fn another_unit(&self, differing: usize, compared: usize, each: &[Diagnosis]) -> Diagnosis {
         Diagnosis::new(
-            "klpx::another-build",
-            Class::Verification,
+            &codes::ANOTHER_BUILD,
             "the kernel to be patched is another build",
+            format!(
+                "{differing} of {compared} functions of {} differ from those in {}",
+                self.witness.name(),
+                self.image.object()
+            ),
+            super::REMEDY,
         )
         .place(Place::file(self.image.path(), None))
-        .why(format!(
-            "{differing} of {compared} functions of {} differ from those in {}",
-            self.witness.name(),
-            self.image.object()
-        ))
         .detail(each.iter().map(ToString::to_string))
-        .remedy(super::REMEDY)
     }
 }

@@ -175,10 +175,9 @@ fn said(
         let units = [Unit { edited, ..units[0] }];
         let made =
             closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel()));
-        let codes = |all: Vec<&klpx_diagnosis::Diagnosis>| all.iter().map(|one| one.code).collect();
         match made {
-            Ok(emitted) => Ok(codes(emitted.plan.warnings.iter().collect())),
-            Err(failure) => Err(codes(failure.diagnoses().collect())),
+            Ok(emitted) => Ok(emitted.plan.warnings.iter().map(|one| one.code).collect()),
+            Err(failure) => Err(failure.diagnoses().map(|one| one.code).collect()),
         }
     })
 }

@@ -11,7 +11,7 @@ mod page;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_inline_check::survey::{CopyId, Function, FunctionId, Inlined, Summary, Survey, TextId};
 use klpx_normalize::elf::{Elf, ElfFile, SectionId};
 
@@ -78,12 +78,11 @@ impl Surveyed {
         }
         if found.is_empty() {
             return Err(Diagnosis::new(
-                "klpx::no-such-function",
-                Class::Usage,
+                &codes::NO_SUCH_FUNCTION,
                 format!("no function {name}"),
+                format!("the debug information of {} has no copy of one", self.path.display()),
+                "give its name as in the source; assembly and macros have no functions there",
             )
-            .why(format!("the debug information of {} has no copy of one", self.path.display()))
-            .remedy("give its name as in the source; assembly and macros have no functions there")
             .into());
         }
         Ok(found)
@@ -159,7 +158,13 @@ pub(crate) fn run(args: &InlineCheck, out: &mut impl Write) -> Result<()> {
         return print(out, &consistent::run(args)?);
     }
     let Some(path) = &args.file else {
-        return Err(Diagnosis::new("klpx::usage", Class::Usage, "no file was named").into());
+        return Err(Diagnosis::new(
+            &codes::USAGE,
+            "no file was named",
+            "klpx inline-check reads the debug information of a file",
+            "name a vmlinux, a module or an object with debug information",
+        )
+        .into());
     };
     let page = args.html.as_deref().map(|page| Output::claim(page, 0o666)).transpose()?;
     if let Some(page) = &page {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use klpx_diagnosis::{Class, Diagnosis, Result};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_inline_check::survey::{Function, Linkage, Reach, TextId};
 use serde_json::{Value, json};
 
@@ -64,8 +64,12 @@ pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
         "functions": functions,
     });
     let data = serde_json::to_string(&data).map_err(|e| {
-        Diagnosis::new("klpx::internal", Class::Internal, "the page's data can't be written")
-            .why(e.to_string())
+        Diagnosis::new(
+            &codes::INTERNAL,
+            "the page's data can't be written",
+            e.to_string(),
+            klpx_diagnosis::REPORT,
+        )
     })?;
     // No text in the data may end the script element.
     let page = PAGE.replacen(STYLE, crate::page::STYLE, 1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use klpx_diagnosis::Note;
+use klpx_diagnosis::{Note, codes};
 use klpx_engine::analysis::{Finding, Kind};
 use klpx_engine::causes::Cause;
 use klpx_engine::code::{Body, Code, Filled, ModuleFunction, Reference};
@@ -118,7 +118,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
             reason: "the main function of a kernel thread".into(),
             thread: Some(HOSTILE.into()),
         }],
-        notes: vec![Note::new("klpx::hunk-moved", format!("{HOSTILE}: hunk #1 succeeded at 4"))],
+        notes: vec![Note::new(&codes::HUNK_MOVED, format!("{HOSTILE}: hunk #1 succeeded at 4"))],
         ..Results::default()
     };
     let report = Report {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use super::Attempt;
 use crate::linker::{Backend, Slices};
@@ -51,5 +51,11 @@ impl Attempt<'_> {
 /// The failure for a linker that gives no native code for units among its inputs.
 pub(crate) fn no_backend(units: &[&str]) -> Failure {
     let what = "the linker gives no native code for single units";
-    Diagnosis::new("klpx::thin-link", Class::Build, what).why(units.join(", ")).into()
+    Diagnosis::new(
+        &codes::THIN_LINK,
+        what,
+        units.join(", "),
+        "check that the linker is the ld.lld of the kernel's own LLVM release",
+    )
+    .into()
 }

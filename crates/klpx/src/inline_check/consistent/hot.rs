@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::language::Identifier;
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 
 /// The names of hot functions.
 #[derive(Default)]
@@ -67,10 +67,14 @@ fn function(line: &str) -> std::result::Result<Option<&str>, NoProfile> {
 
 fn refused(path: &Path, line: usize, text: &str) -> klpx_diagnosis::Failure {
     let what = format!("{text:?} names no function, and is no line of a profile");
-    Diagnosis::new("klpx::bad-profile", Class::Input, what)
-        .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
-        .remedy("give one name on each line, or what perf report --stdio -g none prints")
-        .into()
+    Diagnosis::new(
+        &codes::BAD_PROFILE,
+        what,
+        "klpx must know which functions are hot, so it passes over no line that may name one",
+        "give one name on each line, or what perf report --stdio -g none prints",
+    )
+    .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
+    .into()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Class, Diagnosis, Place, Result};
+use klpx_diagnosis::{Diagnosis, Place, Result, codes};
 use klpx_inline_check::consistent::Lists;
 
 /// The file with the choices, in the folder for lists.
@@ -79,16 +79,22 @@ fn read(path: &Path) -> Result<Option<String>> {
 
 /// The failure for an earlier run's list with a name that no list can contain.
 pub(super) fn bad_name(name: &str) -> Diagnosis {
-    Diagnosis::new("klpx::bad-list", Class::Input, format!("{name:?} is no name of a function"))
-        .place(Place::file(FUNCTIONS, None))
-        .why("klpx writes names of C only")
-        .remedy("start again from the plain build in another folder")
+    Diagnosis::new(
+        &codes::BAD_LIST,
+        format!("{name:?} is no name of a function"),
+        "klpx writes names of C only",
+        "start again from the plain build in another folder",
+    )
+    .place(Place::file(FUNCTIONS, None))
 }
 
 fn broken(path: &Path, line: usize) -> Diagnosis {
     let what = "a list of an earlier run can't be read";
-    Diagnosis::new("klpx::bad-list", Class::Input, what)
-        .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
-        .why("klpx did not write this line")
-        .remedy("start again from the plain build in another folder")
+    Diagnosis::new(
+        &codes::BAD_LIST,
+        what,
+        "klpx did not write this line",
+        "start again from the plain build in another folder",
+    )
+    .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
 }

@@ -36,7 +36,7 @@ impl MakeWord {
                 &codes::USAGE,
                 what,
                 "make and its shell take blanks, colons, commas, quotes and dollars for their own",
-                "name a place whose path has letters, digits, dots and dashes only",
+                "name a place whose path has only letters, digits and the characters / . _ + - @ = ~",
             )
             .into()
         })

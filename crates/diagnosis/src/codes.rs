@@ -289,7 +289,7 @@ codes! {
         FILE_CHANGED "klpx::file-changed" Input "A file became shorter while klpx read it.";
         IO "klpx::io" Environment "The system could not read, write or open a file.";
         NOT_A_MODULE "klpx::not-a-module" Input "The file should be a kernel module, and is none.";
-        NOT_A_LIVEPATCH "klpx::not-a-livepatch" Input "The module is no livepatch that klpx can try.";
+        NOT_A_LIVEPATCH "klpx::not-a-livepatch" Input "The file is no livepatch that klpx made.";
     }
     Commands "commands" {
         USAGE "klpx::usage" Usage "The command line asks for something that klpx can't do.";

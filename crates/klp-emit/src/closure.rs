@@ -968,7 +968,7 @@ impl<'d> Selection<'_, '_, 'd> {
                     &codes::UNNAMED_DATA,
                     "a reference to variable data without a name",
                     format!("in {}; klpx can't tell which variable it is", String::from_utf8_lossy(name)),
-                    "build with -fdata-sections",
+                    "give the data a name in C, or leave this part of the patch out",
                 )
             }
             (_, Role::BuildOnly | Role::Table(_)) => Diagnosis::new(

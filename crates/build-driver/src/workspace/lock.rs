@@ -82,7 +82,7 @@ fn open(dir: &Path, create: bool) -> Result<File> {
         .create(create)
         .truncate(false)
         .mode(0o600)
-        // Without O_NONBLOCK, the open of a FIFO in the lock's place would wait.
+        // With O_NONBLOCK, neither a FIFO nor a device in the place of the lock can make the open wait.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&path)
         .map_err(|error| fail(&error))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::{ModuleText, Workspace};
-use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Result};
 use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure::{self, Closure, Piece};

@@ -183,6 +183,10 @@ impl Shortage {
             });
         }
         remedy.extend(self.hints.iter().cloned());
+        if remedy.is_empty() {
+            let options = "--source, --build-dir, --config, --vmlinux and --modules";
+            remedy.push(format!("install the kernel's packages, or name the files with {options}"));
+        }
         Diagnosis::new(
             &codes::KERNEL_INCOMPLETE,
             what,

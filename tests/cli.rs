@@ -402,9 +402,9 @@ fn the_cache_is_listed_and_pruned() {
     let kernel = dir.path().join("kernels/0123456789ab");
     let prune = |options: &[&str], removed: &str| {
         std::fs::create_dir_all(&kernel).expect("a kernel's folder");
-        let said = stdout(&klpx(&[&["cache", "prune", "--cache-dir", path], options].concat()));
-        let free = said.strip_prefix(&format!("removed {removed}, 0.0 GB · ")).expect(&said);
-        let free = free.strip_suffix(" GB are free\n").expect(&said);
+        let output = stdout(&klpx(&[&["cache", "prune", "--cache-dir", path], options].concat()));
+        let free = output.strip_prefix(&format!("removed {removed}, 0.0 GB · ")).expect(&output);
+        let free = free.strip_suffix(" GB are free\n").expect(&output);
         assert!(free.parse::<f64>().expect("a number") > 0.0);
     };
     prune(&["--days", "0"], "1 kernel");

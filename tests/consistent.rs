@@ -189,16 +189,19 @@ impl Toy {
 
     /// Builds and looks until klpx says that it is done; what it said at each look.
     fn settle(&self, options: &[&str]) -> Vec<Value> {
-        let mut said = vec![self.check("plain", options)];
-        while said.last().is_some_and(|last| last["done"] != true) {
-            assert!(said.len() < 6, "it does not end: {said:#?}");
-            let units = self.build(&said[said.len() - 1]).len() as u64;
-            let changed =
-                if said.len() == 1 { 4 } else { said[said.len() - 1]["changed_units"].as_u64().expect("n") };
+        let mut reports = vec![self.check("plain", options)];
+        while reports.last().is_some_and(|last| last["done"] != true) {
+            assert!(reports.len() < 6, "it does not end: {reports:#?}");
+            let units = self.build(&reports[reports.len() - 1]).len() as u64;
+            let changed = if reports.len() == 1 {
+                4
+            } else {
+                reports[reports.len() - 1]["changed_units"].as_u64().expect("n")
+            };
             assert_eq!(units, changed, "units are compiled again when their list changed, and only then");
-            said.push(self.check("lists/build", options));
+            reports.push(self.check("lists/build", options));
         }
-        said
+        reports
     }
 
     fn list(&self, unit: &str) -> String {
@@ -206,15 +209,15 @@ impl Toy {
     }
 }
 
-fn half_inlined(said: &Value) -> Vec<u64> {
-    let builds = said["builds"].as_array().expect("builds");
+fn half_inlined(report: &Value) -> Vec<u64> {
+    let builds = report["builds"].as_array().expect("builds");
     builds.iter().map(|build| build["half_inlined"].as_u64().expect("a number")).collect()
 }
 
 fn settles(tools: Tools) {
     let toy = Toy::new(tools);
-    let said = toy.settle(&[]);
-    let last = &said[said.len() - 1];
+    let report = toy.settle(&[]);
+    let last = &report[report.len() - 1];
     let counts = half_inlined(last);
     // The header's tiny function was to be inlined everywhere, until the second build showed that its address is taken.
     assert!(counts[0] >= 6, "{last:#}");
@@ -285,8 +288,8 @@ fn only_the_functions_that_were_asked_for_have_lists() {
     let toy = Toy::new(Tools::Clang("-22"));
     toy.write("traced", "# mine\nfs_global\n");
     let traced = toy.path("traced");
-    let said = toy.settle(&["--only", traced.to_str().expect("text"), "--only", "mad?"]);
-    let last = &said[said.len() - 1];
+    let report = toy.settle(&["--only", traced.to_str().expect("text"), "--only", "mad?"]);
+    let last = &report[report.len() - 1];
     assert_eq!(last["never_inlined"], 2);
     assert_eq!(toy.list("fs/two.c"), "");
     assert_eq!(toy.list("fs/one.c"), "-mllvm -force-attribute=fs_global:noinline\n");
@@ -303,8 +306,8 @@ fn a_budget_takes_what_saves_code_and_as_much_more_as_it_allows() {
     assert!(none["estimated_bytes"].as_i64().expect("a number") <= 0, "{none:#}");
     let more = toy.check("plain", &["--budget", "100000"]);
     assert_eq!(more["over_budget"], 0);
-    let taken = |said: &Value| {
-        said["never_inlined"].as_u64().expect("n") + said["inlined_everywhere"].as_u64().expect("n")
+    let taken = |report: &Value| {
+        report["never_inlined"].as_u64().expect("n") + report["inlined_everywhere"].as_u64().expect("n")
     };
     assert_eq!(taken(&more), taken(&none) + over);
 }
@@ -321,8 +324,8 @@ fn hot_functions_are_left_to_the_compiler_and_named() {
     let freed = toy.check("plain", &["--hot", &profile]);
     assert_eq!((&freed["freed"], &freed["done"]), (&1.into(), &false.into()));
     assert!(!toy.list("fs/one.c").contains("fs_kept:") && toy.list("fs/one.c").contains("fs_global:"));
-    let said = toy.settle(&["--hot", &profile]);
-    let last = &said[said.len() - 1];
+    let report = toy.settle(&["--hot", &profile]);
+    let last = &report[report.len() - 1];
     let explained = last["explained"].as_array().expect("a list").iter();
     let hot: Vec<&Value> =
         explained.filter(|left| left["why"].as_str().is_some_and(|why| why.contains("--hot"))).collect();
@@ -435,8 +438,8 @@ fn folders_and_lists_that_can_not_be_are_refused() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_klpx"));
         command.args(["inline-check", "--consistent", "--source"]).arg(toy.path("linux")).args(options);
         let done = command.current_dir(toy.root.path()).output().expect("klpx runs");
-        let said = text(&done.stderr);
-        assert!(!done.status.success() && said.contains(code), "{options:?}: {said}");
+        let message = text(&done.stderr);
+        assert!(!done.status.success() && message.contains(code), "{options:?}: {message}");
     };
     refused(&["-b", "plain", "--output", "plain/lists"], "klpx::usage");
     refused(&["-b", "plain", "--output", "my lists"], "klpx::usage");

@@ -150,10 +150,10 @@ fn readme_has_the_lists_of_the_table() {
 fn a_code_is_explained_with_or_without_its_prefix() {
     let short = explain(&["changed-data"]);
     assert!(short.status.success());
-    let said = text(&short.stdout);
-    assert!(said.starts_with("klpx::changed-data\n\nThe patch changes "), "{said}");
-    assert!(said.contains("KLP_PRE_PATCH_CALLBACK") && said.ends_with(".\n"), "{said}");
-    assert!(!said.contains("klpx::layout"), "another section is not printed: {said}");
+    let output = text(&short.stdout);
+    assert!(output.starts_with("klpx::changed-data\n\nThe patch changes "), "{output}");
+    assert!(output.contains("KLP_PRE_PATCH_CALLBACK") && output.ends_with(".\n"), "{output}");
+    assert!(!output.contains("klpx::layout"), "another section is not printed: {output}");
     assert_eq!(explain(&["klpx::changed-data"]).stdout, short.stdout);
 }
 
@@ -161,10 +161,10 @@ fn a_code_is_explained_with_or_without_its_prefix() {
 fn an_unknown_code_is_refused_with_those_that_were_meant() {
     let refused = explain(&["chaged-data"]);
     assert_eq!(refused.status.code(), Some(2));
-    let said = text(&refused.stderr);
+    let output = text(&refused.stderr);
     assert!(
-        said.contains("[klpx::no-such-code]") && said.contains("did you mean klpx::changed-data"),
-        "{said}"
+        output.contains("[klpx::no-such-code]") && output.contains("did you mean klpx::changed-data"),
+        "{output}"
     );
     assert!(text(&explain(&["\u{1b}[2J"]).stderr).contains("klpx explain lists all codes"));
 }

@@ -38,9 +38,9 @@ impl Place {
     /// The code of the one error.
     fn refused(&self, args: &[&str]) -> String {
         let output = self.klpx(args);
-        let said = stderr(&output);
-        let code = said.lines().find_map(|line| line.strip_prefix("error: ")?.rsplit_once(" ["));
-        code.map_or(said.clone(), |(_, code)| code.trim_end_matches(']').to_owned())
+        let message = stderr(&output);
+        let code = message.lines().find_map(|line| line.strip_prefix("error: ")?.rsplit_once(" ["));
+        code.map_or(message.clone(), |(_, code)| code.trim_end_matches(']').to_owned())
     }
 }
 
@@ -90,8 +90,8 @@ fn files_of_no_or_of_another_kernel_are_refused_before_anything_is_compiled() {
     let place = Place::new();
     built_kernel(&place);
     // The check has something to find: without a fault the build begins.
-    let said = stderr(&place.klpx(&BUILD));
-    assert!(said.contains("1 file, 1 hunk") && place.path().join("cache/kernels").exists(), "{said}");
+    let message = stderr(&place.klpx(&BUILD));
+    assert!(message.contains("1 file, 1 hunk") && place.path().join("cache/kernels").exists(), "{message}");
     std::fs::remove_dir_all(place.path().join("cache")).expect("removed");
     place.write("garbage", "garbage");
     image(&place, "foreign", "Linux version 6.1.0 (a@b) (gcc 12) #1");
@@ -130,12 +130,15 @@ fn what_git_warns_of_is_no_part_of_a_patch() {
     for warning in
         ["warning: unable to access '/home/somebody/.config/git/config'", "1\t1\tfs/b.c", "Hunk #1 succeeded"]
     {
-        let said = said_by(&format!("printf '{warning}\\n' >&2"));
-        assert!(said.contains("1 file, 1 hunk") && !said.contains("not-a-patch"), "{warning}: {said}");
+        let message = said_by(&format!("printf '{warning}\\n' >&2"));
+        assert!(
+            message.contains("1 file, 1 hunk") && !message.contains("not-a-patch"),
+            "{warning}: {message}"
+        );
     }
     // What it prints as data counts.
-    let said = said_by("printf '1\\t1\\tfs/b.c\\0'");
-    assert!(said.contains("[klpx::not-a-patch]"), "{said}");
+    let message = said_by("printf '1\\t1\\tfs/b.c\\0'");
+    assert!(message.contains("[klpx::not-a-patch]"), "{message}");
 }
 
 #[test]
@@ -166,8 +169,8 @@ fn a_text_without_an_end_is_refused() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let start = Instant::now();
     assert_eq!(place.refused(&["build", "/dev/zero"]), "klpx::too-long");
-    let said = place.refused(&args);
-    assert!(said == "klpx::too-long" || said == "klpx::kernel-incomplete", "{said}");
+    let message = place.refused(&args);
+    assert!(message == "klpx::too-long" || message == "klpx::kernel-incomplete", "{message}");
     assert!(start.elapsed() < Duration::from_secs(60));
 }
 

@@ -97,12 +97,12 @@ fn check_without_lto(suffix: &'static str) {
             if changed(&report) != *wanted {
                 wrong.push(format!("{} at {level}: {:?}", case.name, changed(&report)));
             }
-            let told = report["stabilised"].as_array().into_iter().flatten();
-            let told = told.filter(|told| told["level"] == "inlining").count();
-            if told != usize::from(level == "inlining" && wanted != plain) {
+            let entries = report["stabilised"].as_array().into_iter().flatten();
+            let entries = entries.filter(|entries| entries["level"] == "inlining").count();
+            if entries != usize::from(level == "inlining" && wanted != plain) {
                 wrong.push(format!("{} at {level}: {}", case.name, report["stabilised"]));
             }
-            flips += told;
+            flips += entries;
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::machine::Machine;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{apt, ui};
 
 const PACKAGE: &str = "busybox-static";
 
 /// Returns the installed busybox where it runs here; else the one of the other architecture's package, unpacked in the
 /// cache.
-pub(crate) fn of(workspace: &Workspace, machine: &Machine) -> Result<PathBuf> {
+pub(crate) fn of(workspace: &CargoWorkspace, machine: &Machine) -> Result<PathBuf> {
     if machine.is_native() {
         return Ok(klpx_guest::busybox()?);
     }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::klpx::Change;
+use crate::klpx::ReportChange;
 
 /// One function of a change set, as `object:function kind`.
-pub(crate) type Item = String;
+pub(crate) type ChangeItem = String;
 
 /// Makes an item from its parts. LTO adds a hash to promoted names, which test data can't foresee; the hash is dropped.
-pub(crate) fn item(object: &str, function: &str, kind: &str) -> Item {
+pub(crate) fn item(object: &str, function: &str, kind: &str) -> ChangeItem {
     format!("{object}:{} {kind}", without_hash(function))
 }
 
@@ -21,12 +21,12 @@ pub(crate) fn without_hash(name: &str) -> &str {
 }
 
 /// Returns a report's changes as items.
-pub(crate) fn items(changes: &[Change]) -> BTreeSet<Item> {
+pub(crate) fn items(changes: &[ReportChange]) -> BTreeSet<ChangeItem> {
     changes.iter().map(|change| item(&change.object, &change.function, &change.kind)).collect()
 }
 
 /// Returns one line for each difference; none if the sets are equal.
-pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) -> Vec<String> {
+pub(crate) fn differences(expected: &BTreeSet<ChangeItem>, actual: &BTreeSet<ChangeItem>) -> Vec<String> {
     let missing = expected.difference(actual).map(|item| format!("not in the change set: {item}"));
     let extra = actual.difference(expected).map(|item| format!("too much in the change set: {item}"));
     missing.chain(extra).collect()
@@ -34,7 +34,7 @@ pub(crate) fn differences(expected: &BTreeSet<Item>, actual: &BTreeSet<Item>) ->
 
 /// Returns the text that the guest will find in sysfs: `object/function` of every replaced function, in the order of
 /// the guest's `sort`. Two functions of one name are two lines.
-pub(crate) fn replaces<'i>(expected: impl IntoIterator<Item = &'i Item>) -> String {
+pub(crate) fn replaces<'i>(expected: impl IntoIterator<Item = &'i ChangeItem>) -> String {
     let changed = expected.into_iter().filter_map(|item| item.strip_suffix(" changed"));
     let mut lines: Vec<String> = changed.map(|item| item.replacen(':', "/", 1)).collect();
     lines.sort();

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::guest::{self, Task};
-use crate::kernel::{self, Built, Kernel};
+use crate::guest::{self, ScenarioTask};
+use crate::kernel::{self, BuiltKernel, FixtureKernel};
 use crate::klpx::Klpx;
 use crate::packages;
 use crate::process;
 use crate::tried::Tried;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// A function that compilers inline into one of its callers, and the file of the function and the caller.
 const FUNCTION: &str = "do_prlimit";
@@ -61,14 +61,14 @@ check "loops that were timed" 3 "$(wc -l </tmp/loops)"
 
 /// The parts of the JSON of `klpx inline-check --consistent` (schema 1) that the checks read.
 #[derive(Debug, Deserialize)]
-struct Said {
+struct ConsistentReport {
     builds: Vec<Figures>,
     never_inlined: usize,
     inlined_everywhere: usize,
     kept: usize,
     estimated_bytes: i64,
-    explained: Vec<Left>,
-    unexplained: Vec<Left>,
+    explained: Vec<ReportedLeft>,
+    unexplained: Vec<ReportedLeft>,
     done: bool,
 }
 
@@ -80,7 +80,7 @@ struct Figures {
 }
 
 #[derive(Debug, Deserialize)]
-struct Left {
+struct ReportedLeft {
     function: String,
     file: String,
     #[serde(default)]
@@ -89,31 +89,31 @@ struct Left {
 
 /// Returns true for the kernels to try: lists and wrapper depend on compilers, not on architectures, so one kernel made
 /// here by each compiler is enough.
-pub(crate) fn is_for(kernel: &Kernel) -> bool {
+pub(crate) fn is_for(kernel: &FixtureKernel) -> bool {
     kernel.recipe().is_some_and(|recipe| recipe.llvm.is_none() || kernel.machine.is_native())
 }
 
 /// Makes one function of a kernel and one function of a module whole: compiles their units again in a copy of the build
 /// tree, and links the kernel.
 pub(crate) fn one_function(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
+    built: &BuiltKernel,
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
     let start = Instant::now();
     let folder = fresh(results_dir, built, "consistent")?;
     let mut step = ui::step(&format!("{} consistent", built.kernel.name));
     step.at("copying the build tree");
-    let copy = Built { tree: folder.join("build"), ..built.clone() };
+    let copy = BuiltKernel { tree: folder.join("build"), ..built.clone() };
     process::output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&built.tree).arg(&copy.tree))?;
     let lists = folder.join("lists");
     let only = ["--only", FUNCTION, "--only", PATCHED[0]];
-    let said = look(klpx, &copy.tree, &lists, &only)?;
+    let report = look(klpx, &copy.tree, &lists, &only)?;
     let mut failures = Vec::new();
-    if (said.never_inlined, said.kept, said.explained.len()) != (2, 0, 0) {
+    if (report.never_inlined, report.kept, report.explained.len()) != (2, 0, 0) {
         failures.push(format!(
-            "{FUNCTION} and {} should be the only functions with a list: {said:?}",
+            "{FUNCTION} and {} should be the only functions with a list: {report:?}",
             PATCHED[0]
         ));
     }
@@ -144,7 +144,12 @@ pub(crate) fn one_function(
 }
 
 /// Checks ftrace's count of calls: the plain kernel misses some, the consistent kernel none.
-fn counted(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
+fn counted(
+    workspace: &CargoWorkspace,
+    plain: &BuiltKernel,
+    consistent: &BuiltKernel,
+    folder: &Path,
+) -> Result<Vec<Tried>> {
     let mut results = Vec::new();
     let sides = [
         ("consistent-misses", "ftrace misses inlined calls on the plain kernel", plain, CALLS),
@@ -168,16 +173,16 @@ fn counted(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Pa
 }
 
 fn in_guest(
-    workspace: &Workspace,
-    built: &Built,
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
     folder: &Path,
     name: &str,
     script: &str,
     helpers: &[&str],
-) -> Result<guest::Verdict> {
+) -> Result<guest::TaskVerdict> {
     let path = folder.join(format!("{name}.sh"));
     fs::write(&path, script)?;
-    let task = Task {
+    let task = ScenarioTask {
         name: name.to_owned(),
         script: path,
         files: Vec::new(),
@@ -190,7 +195,7 @@ fn in_guest(
 }
 
 /// Builds whole kernels until none of their functions is half-inlined. Returns `Ok(false)` if something failed.
-pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[String]) -> Result<bool> {
+pub(crate) fn matrix(workspace: &CargoWorkspace, klpx: Option<&Path>, kernels: &[String]) -> Result<bool> {
     let all = ["thinlto".to_owned(), "gcc".to_owned()];
     let kernels = kernel::select(if kernels.is_empty() { &all[..] } else { kernels })?;
     packages::ensure(&kernels.iter().flat_map(|kernel| kernel.needs).copied().collect::<Vec<_>>())?;
@@ -210,7 +215,12 @@ pub(crate) fn matrix(workspace: &Workspace, klpx: Option<&Path>, kernels: &[Stri
     Ok(results.iter().all(Tried::good))
 }
 
-fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
+fn whole(
+    workspace: &CargoWorkspace,
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    results_dir: &Path,
+) -> Result<Vec<Tried>> {
     let start = Instant::now();
     let folder = results_dir.join(built.kernel.name).join("consistent-whole");
     // A run with the same kernel and the same klpx is continued, because builds take long.
@@ -220,28 +230,28 @@ fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) 
         fs::write(folder.join("of"), of)?;
     }
     let lists = folder.join("lists");
-    let copy = Built { tree: lists.join("build"), ..built.clone() };
-    let mut said = look(klpx, &built.tree, &lists, &[])?;
+    let copy = BuiltKernel { tree: lists.join("build"), ..built.clone() };
+    let mut report = look(klpx, &built.tree, &lists, &[])?;
     fs::create_dir_all(&copy.tree)?;
     fs::copy(built.tree.join(".config"), copy.tree.join(".config"))?;
-    while !said.done {
-        if said.builds.len() > MOST_BUILDS {
-            bail!("{} builds and no end: {said:?}", MOST_BUILDS);
+    while !report.done {
+        if report.builds.len() > MOST_BUILDS {
+            bail!("{} builds and no end: {report:?}", MOST_BUILDS);
         }
-        let mut step = ui::step(&format!("{} build {}", built.kernel.name, said.builds.len() + 1));
+        let mut step = ui::step(&format!("{} build {}", built.kernel.name, report.builds.len() + 1));
         for targets in [&["olddefconfig"][..], &["vmlinux", "modules", copy.kernel.machine.image_target]] {
             let mut make = copy.make(&copy.tree)?;
             make.arg(format!("CC={}/cc", lists.display())).arg(format!("-j{}", workspace.jobs)).args(targets);
             build(&mut make, &folder.join("build.log"), &mut step)?;
         }
-        said = look(klpx, &copy.tree, &lists, &[])?;
-        let figures = said.builds.last().context("a build")?;
+        report = look(klpx, &copy.tree, &lists, &[])?;
+        let figures = report.builds.last().context("a build")?;
         step.done(&format!(
             "{} half-inlined, {} inlined copies, {} bytes of code",
             figures.half_inlined, figures.inlined_copies, figures.code_bytes
         ));
     }
-    let failures = settled(&said);
+    let failures = settled(&report);
     let mut results = vec![tried(built, "consistent-whole", "no function is half-inlined", failures, start)];
     results.extend(counted(workspace, built, &copy, &folder)?);
     results.extend(timed(workspace, built, &copy, &folder)?);
@@ -250,28 +260,33 @@ fn whole(workspace: &Workspace, klpx: &Klpx, built: &Built, results_dir: &Path) 
 }
 
 /// Prints the size of the lists and returns the faults of the last build.
-fn settled(said: &Said) -> Vec<String> {
+fn settled(report: &ConsistentReport) -> Vec<String> {
     ui::say(&format!(
         "  {} never inlined, {} inlined everywhere, {} kept; {} bytes by estimate",
-        said.never_inlined, said.inlined_everywhere, said.kept, said.estimated_bytes
+        report.never_inlined, report.inlined_everywhere, report.kept, report.estimated_bytes
     ));
-    for left in &said.explained {
+    for left in &report.explained {
         ui::say(&format!("  left: {} {}: {}", left.function, left.file, left.why));
     }
-    let mut failures: Vec<String> = said
+    let mut failures: Vec<String> = report
         .unexplained
         .iter()
         .map(|left| format!("{} of {} is half-inlined and nobody knows why", left.function, left.file))
         .collect();
-    let half = said.builds.last().map_or(usize::MAX, |build| build.half_inlined);
-    if half != said.explained.len() + said.unexplained.len() {
-        failures.push(format!("{half} half-inlined functions, {} are explained", said.explained.len()));
+    let half = report.builds.last().map_or(usize::MAX, |build| build.half_inlined);
+    if half != report.explained.len() + report.unexplained.len() {
+        failures.push(format!("{half} half-inlined functions, {} are explained", report.explained.len()));
     }
     failures
 }
 
 /// Compares the boot time and the loops of both kernels.
-fn timed(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path) -> Result<Vec<Tried>> {
+fn timed(
+    workspace: &CargoWorkspace,
+    plain: &BuiltKernel,
+    consistent: &BuiltKernel,
+    folder: &Path,
+) -> Result<Vec<Tried>> {
     let start = Instant::now();
     let mut failures = Vec::new();
     let mut times: Vec<BTreeMap<String, String>> = Vec::new();
@@ -298,7 +313,7 @@ fn timed(workspace: &Workspace, plain: &Built, consistent: &Built, folder: &Path
 }
 
 /// Returns a folder without the files of an earlier run.
-fn fresh(results_dir: &Path, built: &Built, name: &str) -> Result<PathBuf> {
+fn fresh(results_dir: &Path, built: &BuiltKernel, name: &str) -> Result<PathBuf> {
     let folder = results_dir.join(built.kernel.name).join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -308,7 +323,7 @@ fn fresh(results_dir: &Path, built: &Built, name: &str) -> Result<PathBuf> {
 }
 
 /// Runs klpx on a build, which makes lists, and returns the JSON.
-fn look(klpx: &Klpx, tree: &Path, lists: &Path, options: &[&str]) -> Result<Said> {
+fn look(klpx: &Klpx, tree: &Path, lists: &Path, options: &[&str]) -> Result<ConsistentReport> {
     let mut command = klpx.command();
     command.args(["inline-check", "--consistent", "--json", "--build-dir"]).arg(tree);
     command.arg("--output").arg(lists).args(options);
@@ -327,7 +342,7 @@ fn build(make: &mut Command, log: &Path, step: &mut ui::Step) -> Result<u32> {
     Ok(objects)
 }
 
-fn tried(built: &Built, name: &str, title: &str, failures: Vec<String>, start: Instant) -> Tried {
+fn tried(built: &BuiltKernel, name: &str, title: &str, failures: Vec<String>, start: Instant) -> Tried {
     let elapsed: Duration = start.elapsed();
     let kernel = built.kernel.name;
     Tried { name: name.to_owned(), title: title.to_owned(), kernel, passed: 0, failures, elapsed }

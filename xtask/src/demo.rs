@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::guest::{self, Task};
+use crate::guest::{self, ScenarioTask};
 use crate::kernel::KERNELS;
-use crate::klpx::{Build, Klpx};
+use crate::klpx::{BuildCall, Klpx};
 use crate::packages;
 use crate::process;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{kernel, ui};
 
 /// What the demo shows.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DemoArgs {
     /// Architecture of the kernel
     #[arg(long, default_value = "x86_64", value_parser = ["x86_64", "arm64"])]
     arch: String,
@@ -35,7 +35,7 @@ show "livepatch unloaded"
 "#;
 
 /// Runs the demo.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &DemoArgs) -> Result<bool> {
     ui::say("A livepatch, from the patch to the running kernel.");
     ui::heading("set-up");
     let kernel = match &args.kernel {
@@ -60,7 +60,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 
     ui::heading("klpx build version.patch");
     let output = workspace.cache_dir("demo")?;
-    let build = Build {
+    let build = BuildCall {
         built: &built,
         patches: std::slice::from_ref(&patch),
         name: "version",
@@ -75,7 +75,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let scratch = tempfile::tempdir()?;
     let script = scratch.path().join("guest.sh");
     std::fs::write(&script, SCRIPT)?;
-    let task = Task {
+    let task = ScenarioTask {
         name: "demo".to_owned(),
         script,
         files: vec![
@@ -103,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Returns a path of the repository as one would type it there.
-fn shown_path(workspace: &Workspace, path: &std::path::Path) -> String {
+fn shown_path(workspace: &CargoWorkspace, path: &std::path::Path) -> String {
     path.strip_prefix(&workspace.root)
         .map(PathBuf::from)
         .unwrap_or_else(|_| path.to_path_buf())

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use klpx_guest::{DISK_MODULES, Guest, Modules};
+use klpx_guest::{DISK_MODULES, Guest, KernelModules};
 
 use crate::apt;
 use crate::busybox;
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::packages::{self, Need};
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// The needs for making the disk.
 pub(crate) const NEEDS: [Need; 3] = [Need::Disk, Need::Guest, Need::Packages];
@@ -25,7 +25,7 @@ const PACKAGES: &str = "kmod,rpm,systemd-sysv";
 const ROOM: u64 = 256 << 20;
 
 /// Copies the disk into a folder. The first call makes the disk itself, which is kept.
-pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+pub(crate) fn copy(workspace: &CargoWorkspace, folder: &Path) -> Result<PathBuf> {
     let disk = ensure(workspace)?;
     let copy = folder.join("disk");
     fs::copy(disk, &copy)?;
@@ -33,8 +33,13 @@ pub(crate) fn copy(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Returns a guest of a kernel that boots from a disk and has further modules of the kernel at hand.
-pub(crate) fn guest(workspace: &Workspace, built: &Built, disk: PathBuf, modules: &[&str]) -> Result<Guest> {
-    let known = Modules::read(&built.modules_root())?;
+pub(crate) fn guest(
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
+    disk: PathBuf,
+    modules: &[&str],
+) -> Result<Guest> {
+    let known = KernelModules::read(&built.modules_root())?;
     let wanted = DISK_MODULES.iter().chain(modules).map(|&name| name.to_owned());
     // A module without a file is built in.
     let wanted: Vec<String> = wanted.filter(|name| known.names().contains(name)).collect();
@@ -49,7 +54,7 @@ pub(crate) fn guest(workspace: &Workspace, built: &Built, disk: PathBuf, modules
     })
 }
 
-fn ensure(workspace: &Workspace) -> Result<PathBuf> {
+fn ensure(workspace: &CargoWorkspace) -> Result<PathBuf> {
     let disks = workspace.cache_dir("disks")?;
     let disk = disks.join(SUITE);
     let _lock = workspace.lock("disk")?;

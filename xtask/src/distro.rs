@@ -11,7 +11,7 @@ use crate::apt;
 use crate::packages::{self, Need, os_release};
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// A release of Debian.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ exec chroot "$root" "$@"
 "#;
 
 /// Returns the root directory of a release, which the first call makes.
-pub(crate) fn ensure(workspace: &Workspace, distro: &Distro) -> Result<PathBuf> {
+pub(crate) fn ensure(workspace: &CargoWorkspace, distro: &Distro) -> Result<PathBuf> {
     let roots = workspace.cache_dir("roots")?;
     let root = roots.join(distro.suite);
     let _lock = workspace.lock(&format!("root-{}", distro.suite))?;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::process;
 
 /// Mounts a headers package below `/usr`, where its makefiles look for their other parts.
@@ -15,7 +15,7 @@ const WITH_PACKAGES: &str =
     r#"mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr && shift && exec "$@""#;
 
 /// Builds the modules of a source folder below `output`. Returns the folder with the `.ko` files.
-pub(crate) fn build(built: &Built, source: &Path, output: &Path) -> Result<PathBuf> {
+pub(crate) fn build(built: &BuiltKernel, source: &Path, output: &Path) -> Result<PathBuf> {
     let folder = output.join("external");
     fs::create_dir_all(&folder)?;
     for entry in fs::read_dir(source).with_context(|| format!("can't read {}", source.display()))? {

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use klpx_guest::{Guest, Module, Modules};
+use klpx_guest::{Guest, GuestModule, KernelModules};
 
-pub(crate) use klpx_guest::Verdict;
+pub(crate) use klpx_guest::TaskVerdict;
 
 use crate::busybox;
-use crate::kernel::{self, BootMode, Built};
+use crate::kernel::{self, BootMode, BuiltKernel};
 use crate::machine::Machine;
 use crate::packages;
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// One scenario's part of a guest.
 #[derive(Clone, Debug)]
-pub(crate) struct Task {
+pub(crate) struct ScenarioTask {
     /// The name of the scenario's directory in the guest.
     pub(crate) name: String,
     /// The script.
@@ -34,7 +34,7 @@ pub(crate) struct Task {
     pub(crate) console: Vec<String>,
 }
 
-impl Task {
+impl ScenarioTask {
     fn of_guest(&self) -> Result<klpx_guest::Task> {
         let script = std::fs::read_to_string(&self.script)
             .with_context(|| format!("can't read {}", self.script.display()))?;
@@ -47,14 +47,14 @@ impl Task {
 /// so that the other tasks also run. The log is the console of the last boot mode; the consoles of the others are
 /// beside it.
 pub(crate) fn run(
-    workspace: &Workspace,
-    built: &Built,
-    tasks: &[Task],
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
+    tasks: &[ScenarioTask],
     log: &Path,
-) -> Result<BTreeMap<String, Verdict>> {
+) -> Result<BTreeMap<String, TaskVerdict>> {
     let scratch = tempfile::tempdir()?;
     let mut guest = guest(workspace, built, tasks, scratch.path())?;
-    let tasks: Vec<klpx_guest::Task> = tasks.iter().map(Task::of_guest).collect::<Result<_>>()?;
+    let tasks: Vec<klpx_guest::Task> = tasks.iter().map(ScenarioTask::of_guest).collect::<Result<_>>()?;
     let modes = built.kernel.boot_modes;
     let mut verdicts = BTreeMap::new();
     for (n, mode) in modes.iter().enumerate() {
@@ -71,14 +71,19 @@ pub(crate) fn run(
 }
 
 /// Adds the verdicts of one boot mode. A task is good if the task is good in each mode.
-fn add(verdicts: &mut BTreeMap<String, Verdict>, of_mode: BTreeMap<String, Verdict>, mode: &BootMode) {
+fn add(
+    verdicts: &mut BTreeMap<String, TaskVerdict>,
+    of_mode: BTreeMap<String, TaskVerdict>,
+    mode: &BootMode,
+) {
     let about = |text: String| match mode.parameters {
         "" => text,
         parameters => format!("{parameters}: {text}"),
     };
     for (name, verdict) in of_mode {
         let failures: Vec<String> = verdict.problems().into_iter().map(about).collect();
-        let sum = verdicts.entry(name).or_insert_with(|| Verdict { finished: true, ..Verdict::default() });
+        let sum =
+            verdicts.entry(name).or_insert_with(|| TaskVerdict { finished: true, ..TaskVerdict::default() });
         sum.passed.extend(verdict.passed.into_iter().map(about));
         sum.failures.extend(failures);
         sum.shown.extend(verdict.shown);
@@ -87,12 +92,17 @@ fn add(verdicts: &mut BTreeMap<String, Verdict>, of_mode: BTreeMap<String, Verdi
 }
 
 /// Makes a guest with everything that the tasks need.
-fn guest(workspace: &Workspace, built: &Built, tasks: &[Task], scratch: &Path) -> Result<Guest> {
+fn guest(
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
+    tasks: &[ScenarioTask],
+    scratch: &Path,
+) -> Result<Guest> {
     let machine = built.kernel.machine;
     let mut names: Vec<String> = tasks.iter().flat_map(|task| &task.modules).cloned().collect();
     names.sort();
     names.dedup();
-    let mut modules = Modules::read(&built.modules_root())?.loading(&names)?;
+    let mut modules = KernelModules::read(&built.modules_root())?.loading(&names)?;
     for module in &mut modules {
         module.data = stripped(module, built, scratch)?;
     }
@@ -108,7 +118,7 @@ fn guest(workspace: &Workspace, built: &Built, tasks: &[Task], scratch: &Path) -
 
 /// Returns a module of the kernel without its debug sections, because the guest's memory is small. Shipped modules have
 /// no debug sections.
-fn stripped(module: &Module, built: &Built, scratch: &Path) -> Result<Vec<u8>> {
+fn stripped(module: &GuestModule, built: &BuiltKernel, scratch: &Path) -> Result<Vec<u8>> {
     if built.release.is_some() {
         return Ok(module.data.clone());
     }
@@ -120,7 +130,7 @@ fn stripped(module: &Module, built: &Built, scratch: &Path) -> Result<Vec<u8>> {
 }
 
 /// Compiles a helper program that needs nothing in the guest.
-fn compiled(workspace: &Workspace, helper: &str, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
+fn compiled(workspace: &CargoWorkspace, helper: &str, machine: &Machine, scratch: &Path) -> Result<PathBuf> {
     let source = workspace.fixtures("helpers").join(format!("{helper}.c"));
     let output = scratch.join(helper);
     let mut command = Command::new(machine.tool("gcc"));
@@ -142,7 +152,7 @@ pub(crate) struct BootArgs {
 }
 
 /// Boots one script and shows the whole console.
-pub(crate) fn boot(workspace: &Workspace, args: &BootArgs) -> Result<bool> {
+pub(crate) fn boot(workspace: &CargoWorkspace, args: &BootArgs) -> Result<bool> {
     let kernels = kernel::select(std::slice::from_ref(&args.kernel))?;
     packages::ensure(kernels[0].needs)?;
     let built = kernel::ensure(workspace, kernels[0])?;
@@ -152,11 +162,11 @@ pub(crate) fn boot(workspace: &Workspace, args: &BootArgs) -> Result<bool> {
     });
     let helpers = std::fs::read_dir(workspace.fixtures("helpers"))?
         .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()));
-    let task = Task {
+    let task = ScenarioTask {
         name: "script".to_owned(),
         script: args.script.clone(),
         files: files.collect::<Result<_>>()?,
-        modules: Modules::read(&built.modules_root())?.names(),
+        modules: KernelModules::read(&built.modules_root())?.names(),
         helpers: helpers.collect(),
         console: Vec::new(),
     };

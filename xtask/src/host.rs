@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use klpx_guest::{Guest, Task};
 
-use crate::kernel::Built;
-use crate::klpx::{Build, Klpx};
+use crate::kernel::BuiltKernel;
+use crate::klpx::{BuildCall, Klpx};
 use crate::tried::Tried;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{busybox, dist, process, trials, ui};
 
 /// A livepatch of the tests.
-pub(crate) struct Livepatch {
+pub(crate) struct TestLivepatch {
     pub(crate) name: &'static str,
     /// The patches to build from, below `kernel-fixtures`.
     patches: &'static [&'static str],
@@ -23,7 +23,7 @@ pub(crate) struct Livepatch {
 }
 
 /// A livepatch with one fix.
-pub(crate) const ONE: Livepatch = Livepatch {
+pub(crate) const ONE: TestLivepatch = TestLivepatch {
     name: "one",
     patches: &[VERSION],
     options: &[
@@ -34,11 +34,11 @@ pub(crate) const ONE: Livepatch = Livepatch {
     ],
 };
 /// The fix together with a second fix, so that this livepatch can replace the first.
-pub(crate) const TWO: Livepatch =
-    Livepatch { name: "two", patches: &[VERSION, SLEEP], options: &["--module-version=2"] };
+pub(crate) const TWO: TestLivepatch =
+    TestLivepatch { name: "two", patches: &[VERSION, SLEEP], options: &["--module-version=2"] };
 /// Livepatches that are not cumulative, for the same function.
-const MORE: Livepatch = Livepatch { name: "more", patches: &[VERSION], options: &["--no-replace"] };
-const AGAIN: Livepatch = Livepatch { name: "again", ..MORE };
+const MORE: TestLivepatch = TestLivepatch { name: "more", patches: &[VERSION], options: &["--no-replace"] };
+const AGAIN: TestLivepatch = TestLivepatch { name: "again", ..MORE };
 const VERSION: &str = "scenarios/01-proc-string/version.patch";
 /// Changes a function in which a task sleeps.
 const SLEEP: &str = "scenarios/26-shared-names/nanosleep.patch";
@@ -47,12 +47,17 @@ const COMPLAINTS: &[&str] = &["not found in symbol table"];
 
 /// Returns true for the kernel on which klpx-host is tried. One is enough, because klpx-host does not depend on how a
 /// kernel was built.
-pub(crate) fn is_for(built: &Built) -> bool {
+pub(crate) fn is_for(built: &BuiltKernel) -> bool {
     trials::is_for(built) && built.kernel.name == "debian-6.12"
 }
 
 /// Runs the tasks on a kernel.
-pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &Path) -> Result<Vec<Tried>> {
+pub(crate) fn run(
+    workspace: &CargoWorkspace,
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    results: &Path,
+) -> Result<Vec<Tried>> {
     let output = results.join(built.kernel.name).join("host");
     fs::create_dir_all(&output)?;
     let start = Instant::now();
@@ -91,7 +96,12 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
 }
 
 /// Returns the livepatches, by the names that the scripts use.
-fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+fn files(
+    workspace: &CargoWorkspace,
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    output: &Path,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for livepatch in [ONE, TWO, MORE, AGAIN] {
         let module = livepatch.build(workspace, klpx, built, &[], output)?;
@@ -108,13 +118,13 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
     Ok(files)
 }
 
-impl Livepatch {
+impl TestLivepatch {
     /// Builds the livepatch with further options, and returns the module.
     pub(crate) fn build(
         &self,
-        workspace: &Workspace,
+        workspace: &CargoWorkspace,
         klpx: &Klpx,
-        built: &Built,
+        built: &BuiltKernel,
         options: &[String],
         output: &Path,
     ) -> Result<PathBuf> {
@@ -124,7 +134,7 @@ impl Livepatch {
         let patches: Vec<PathBuf> = self.patches.iter().map(|patch| workspace.fixtures(patch)).collect();
         let mut all: Vec<String> = self.options.iter().map(|&option| option.to_owned()).collect();
         all.extend_from_slice(options);
-        let build = Build { built, patches: &patches, name, options: &all, vmlinux: None, output };
+        let build = BuildCall { built, patches: &patches, name, options: &all, vmlinux: None, output };
         let outcome = klpx.run(&build)?;
         if outcome.exit != Some(0) {
             step.failed(name);
@@ -136,7 +146,7 @@ impl Livepatch {
 }
 
 /// Returns a livepatch's bytes, changed as if it had been built for a kernel of another release.
-pub(crate) fn for_other_release(module: &[u8], built: &Built) -> Result<Vec<u8>> {
+pub(crate) fn for_other_release(module: &[u8], built: &BuiltKernel) -> Result<Vec<u8>> {
     let release = built.release.as_deref().context("a stock kernel has a release")?;
     let vermagic = format!("vermagic={release} ");
     let other = vermagic.replacen(|c: char| c.is_ascii_digit(), "9", 1);
@@ -168,7 +178,7 @@ pub(crate) fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Result<Vec<u8>> 
 }
 
 /// Returns the scripts of `kernel-fixtures/host`, in the order of their names.
-fn tasks(workspace: &Workspace, livepatches: &[(String, Vec<u8>)]) -> Result<Vec<Task>> {
+fn tasks(workspace: &CargoWorkspace, livepatches: &[(String, Vec<u8>)]) -> Result<Vec<Task>> {
     let folder = workspace.fixtures("host");
     let words = fs::read(folder.join("words.sh"))?;
     let mut tasks = Vec::new();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use klpx_testkit::dwarfdump::{self, Count};
 use serde::Deserialize;
 
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::klpx::Klpx;
 use crate::packages::Need;
 use crate::process;
@@ -25,23 +25,23 @@ const DWARFDUMP: &str = "llvm-dwarfdump-22";
 
 /// The parts of the JSON of `klpx inline-check` (schema 1) that the checks read.
 #[derive(Deserialize)]
-struct Survey {
+struct InliningReport {
     schema: u32,
-    summary: Summary,
-    half_inlined: Vec<Function>,
+    summary: ReportedSummary,
+    half_inlined: Vec<ReportedFunction>,
 }
 
 #[derive(Deserialize)]
-struct Summary {
-    all: Tally,
-    global: Tally,
+struct ReportedSummary {
+    all: ReportedTally,
+    global: ReportedTally,
     half_inlined_within_one_unit: usize,
     half_inlined_reached_by_ftrace: usize,
     only_inlined: OnlyInlined,
 }
 
 #[derive(Deserialize)]
-struct Tally {
+struct ReportedTally {
     out_of_line: usize,
     half_inlined: usize,
     half_inlined_across_files: usize,
@@ -56,28 +56,28 @@ struct OnlyInlined {
 }
 
 #[derive(Deserialize)]
-struct Function {
+struct ReportedFunction {
     function: String,
-    declared: Place,
-    inlined: Vec<Call>,
+    declared: DeclaredPlace,
+    inlined: Vec<ReportedCall>,
 }
 
 #[derive(Deserialize)]
-struct Place {
+struct DeclaredPlace {
     file: String,
     line: u32,
 }
 
 #[derive(Deserialize)]
-struct Call {
+struct ReportedCall {
     holder: String,
     copies: usize,
 }
 
-impl Survey {
+impl InliningReport {
     fn count(&self) -> Count {
         let all = &self.summary.all;
-        let name = |f: &Function| {
+        let name = |f: &ReportedFunction| {
             let file = f.declared.file.rsplit('/').next().unwrap_or_default();
             (f.function.clone(), file.to_owned(), f.declared.line)
         };
@@ -97,7 +97,7 @@ impl Survey {
 }
 
 /// Runs the checks on one kernel: its image, the page about it, and one of its modules.
-pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
+pub(crate) fn run(klpx: &Klpx, built: &BuiltKernel, results_dir: &Path) -> Result<Vec<Tried>> {
     let output = results_dir.join(built.kernel.name).join("inlining");
     fs::create_dir_all(&output)?;
     let page = output.join("inline-check.html");
@@ -122,7 +122,7 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
 }
 
 /// Returns the output of `klpx inline-check` for a file, and the time that it took.
-fn survey(klpx: &Klpx, file: &Path, page: Option<&Path>) -> Result<(Survey, Duration)> {
+fn survey(klpx: &Klpx, file: &Path, page: Option<&Path>) -> Result<(InliningReport, Duration)> {
     let start = Instant::now();
     let mut command = klpx.command();
     command.arg("inline-check").arg(file).arg("--json");
@@ -133,45 +133,49 @@ fn survey(klpx: &Klpx, file: &Path, page: Option<&Path>) -> Result<(Survey, Dura
     Ok((survey, start.elapsed()))
 }
 
-fn tried(built: &Built, name: &str, title: &str, failures: Vec<String>, elapsed: Duration) -> Tried {
+fn tried(built: &BuiltKernel, name: &str, title: &str, failures: Vec<String>, elapsed: Duration) -> Tried {
     let kernel = built.kernel.name;
     Tried { name: name.to_owned(), title: title.to_owned(), kernel, passed: 0, failures, elapsed }
 }
 
 /// Compares the survey with a count that shares nothing with klpx.
-fn count(built: &Built, survey: &Survey, file: &Path, linked: bool) -> Vec<String> {
+fn count(built: &BuiltKernel, survey: &InliningReport, file: &Path, linked: bool) -> Vec<String> {
     let mut step = ui::step(&format!("{} inlining", built.kernel.name));
     step.at(DWARFDUMP);
-    let ours = survey.count();
+    let klpx_count = survey.count();
     let second = dwarfdump::count(DWARFDUMP, file, linked);
     let mut failures = Vec::new();
-    let mut equal = |what: &str, ours: usize, second: usize| {
-        if ours != second {
-            failures.push(format!("{what}: {ours}, by the second count {second}"));
+    let mut equal = |what: &str, klpx_count: usize, second: usize| {
+        if klpx_count != second {
+            failures.push(format!("{what}: {klpx_count}, by the second count {second}"));
         }
     };
     equal("schema", survey.schema as usize, 1);
-    equal("functions out of line", ours.out_of_line, second.out_of_line);
-    equal("half-inlined functions", ours.half_inlined, second.half_inlined);
-    equal("half-inlined across files", ours.half_inlined_across, second.half_inlined_across);
-    equal("inlined copies", ours.inlined, second.inlined);
-    equal("inlined copies across files", ours.inlined_across, second.inlined_across);
-    equal("half-inlined global functions", ours.half_inlined_global, second.half_inlined_global);
-    equal("only inlined functions", ours.only_inlined, second.only_inlined);
-    equal("their copies", ours.only_inlined_copies, second.only_inlined_copies);
-    equal("half-inlined within one unit", ours.by_unit, second.by_unit);
+    equal("functions out of line", klpx_count.out_of_line, second.out_of_line);
+    equal("half-inlined functions", klpx_count.half_inlined, second.half_inlined);
+    equal("half-inlined across files", klpx_count.half_inlined_across, second.half_inlined_across);
+    equal("inlined copies", klpx_count.inlined, second.inlined);
+    equal("inlined copies across files", klpx_count.inlined_across, second.inlined_across);
+    equal("half-inlined global functions", klpx_count.half_inlined_global, second.half_inlined_global);
+    equal("only inlined functions", klpx_count.only_inlined, second.only_inlined);
+    equal("their copies", klpx_count.only_inlined_copies, second.only_inlined_copies);
+    equal("half-inlined within one unit", klpx_count.by_unit, second.by_unit);
     let listed: usize = survey.half_inlined.iter().flat_map(|f| &f.inlined).map(|call| call.copies).sum();
     equal("copies in the list", listed, second.inlined);
-    let differ: Vec<String> =
-        ours.names.symmetric_difference(&second.names).take(5).map(|name| format!("{name:?}")).collect();
+    let differ: Vec<String> = klpx_count
+        .names
+        .symmetric_difference(&second.names)
+        .take(5)
+        .map(|name| format!("{name:?}"))
+        .collect();
     if !differ.is_empty() {
         failures.push(format!("only one count has {}", differ.join(", ")));
     }
-    if survey.summary.half_inlined_reached_by_ftrace * 2 < ours.half_inlined {
+    if survey.summary.half_inlined_reached_by_ftrace * 2 < klpx_count.half_inlined {
         failures.push("ftrace reaches less than half of the half-inlined functions".to_owned());
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let result = format!("{name}: {} half-inlined of {}", ours.half_inlined, ours.out_of_line);
+    let result = format!("{name}: {} half-inlined of {}", klpx_count.half_inlined, klpx_count.out_of_line);
     if failures.is_empty() {
         step.done(&result)
     } else {
@@ -181,7 +185,7 @@ fn count(built: &Built, survey: &Survey, file: &Path, linked: bool) -> Vec<Strin
 }
 
 /// Opens the page at its first function, and checks what the browser made of the page.
-fn shown(survey: &Survey, page: &Path) -> Result<Vec<String>> {
+fn shown(survey: &InliningReport, page: &Path) -> Result<Vec<String>> {
     let first = survey.half_inlined.first().context("no half-inlined function")?;
     let mut browser = Command::new("chromium");
     browser
@@ -200,7 +204,8 @@ fn shown(survey: &Survey, page: &Path) -> Result<Vec<String>> {
         }
     };
     let word = first.function.to_lowercase();
-    let found = |f: &&Function| format!("{} {}", f.function, f.declared.file).to_lowercase().contains(&word);
+    let found =
+        |f: &&ReportedFunction| format!("{} {}", f.function, f.declared.file).to_lowercase().contains(&word);
     let found = survey.half_inlined.iter().filter(found).count();
     let status = format!("{} of {} functions", grouped(found), grouped(survey.half_inlined.len()));
     wants(&format!("the line '{status}'"), before.contains(&status));

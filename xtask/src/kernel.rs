@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use klpx_guest::Modules;
+use klpx_guest::KernelModules;
 
 use crate::distro::{self, Distro};
 use crate::machine::{self, Machine};
-use crate::made::{self, Recipe, Wanted};
+use crate::made::{self, Recipe, WantedFixture};
 use crate::packages::Need;
 use crate::source::{self, Source};
 use crate::stock::{self, Shipped};
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// One fixture kernel.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub(crate) struct FixtureKernel {
     /// The kernel's name in commands and scenarios.
     pub(crate) name: &'static str,
     /// The title for people.
@@ -26,7 +26,7 @@ pub(crate) struct Kernel {
     /// Which command uses the kernel by default.
     pub(crate) tier: Tier,
     /// The kernel's origin.
-    pub(crate) origin: Origin,
+    pub(crate) origin: KernelOrigin,
     /// The modes in which a guest boots. Whatever runs in a guest runs once in each.
     pub(crate) boot_modes: &'static [BootMode],
     /// Host packages.
@@ -58,7 +58,7 @@ const PLAIN: &[BootMode] = &[BootMode { parameters: "", confirmation: "" }];
 
 /// Where a kernel comes from.
 #[derive(Debug)]
-pub(crate) enum Origin {
+pub(crate) enum KernelOrigin {
     /// The kernel is built here.
     Made(Recipe),
     /// A distribution built the kernel.
@@ -66,13 +66,13 @@ pub(crate) enum Origin {
 }
 
 /// Every fixture kernel. The tests take the kernels in this order, so those that take long come first.
-pub(crate) const KERNELS: &[Kernel] = &[
-    Kernel {
+pub(crate) const KERNELS: &[FixtureKernel] = &[
+    FixtureKernel {
         name: "thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::X86_64,
         tier: Tier::Test,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -88,12 +88,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "gcc",
         title: "GCC, no LTO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "x86_64.config", "gcc.config"],
             llvm: None,
@@ -103,12 +103,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "debian-6.12",
         title: "Debian 12, GCC 12, IBT",
         machine: &machine::X86_64,
         tier: Tier::Test,
-        origin: Origin::Shipped(Shipped {
+        origin: KernelOrigin::Shipped(Shipped {
             series: "6.12",
             release: ["6.12.", "+deb12", "-cloud-amd64"],
             suites: &["bookworm-security"],
@@ -118,12 +118,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "arm64-gcc",
         title: "GCC, no LTO",
         machine: &machine::ARM64,
         tier: Tier::Test,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "arm64.config", "gcc.config"],
             llvm: None,
@@ -133,12 +133,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Source, Need::Arm64],
     },
-    Kernel {
+    FixtureKernel {
         name: "debian-6.1",
         title: "Debian 12, GCC 12",
         machine: &machine::X86_64,
         tier: Tier::Test,
-        origin: Origin::Shipped(Shipped {
+        origin: KernelOrigin::Shipped(Shipped {
             series: "6.1",
             release: ["6.1.0-", "", "-cloud-amd64"],
             suites: &["bookworm-security"],
@@ -148,12 +148,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Gcc, Need::Gcc12, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "arm64-thinlto",
         title: "clang 22, ThinLTO",
         machine: &machine::ARM64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["base.config", "distribution.config", "arm64.config", "clang-thinlto.config"],
             llvm: Some("-22"),
@@ -163,12 +163,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Arm64],
     },
-    Kernel {
+    FixtureKernel {
         name: "clang",
         title: "clang 22, no LTO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -184,12 +184,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "thinlto-cfi",
         title: "clang 22, ThinLTO, kCFI, FineIBT",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -209,12 +209,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         ],
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "arm64-cfi",
         title: "clang 19, ThinLTO, kCFI, BTI, PAC, shadow call stack",
         machine: &machine::ARM64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -232,12 +232,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang19, Need::Source, Need::Arm64],
     },
-    Kernel {
+    FixtureKernel {
         name: "thinlto-autofdo",
         title: "clang 22, ThinLTO, AutoFDO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -254,12 +254,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "fulllto",
         title: "clang 22, FullLTO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &[
                 "base.config",
@@ -275,12 +275,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "6.12-clang19",
         title: "clang 19, ThinLTO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::LINUX_6_12,
             fragments: &[
                 "base.config",
@@ -297,12 +297,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang19, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "6.12-clang22",
         title: "clang 22, ThinLTO",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::LINUX_6_12,
             fragments: &[
                 "base.config",
@@ -319,12 +319,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "cloud-thinlto",
         title: "clang 22, ThinLTO, Debian's cloud configuration",
         machine: &machine::X86_64,
         tier: Tier::Large,
-        origin: Origin::Made(Recipe {
+        origin: KernelOrigin::Made(Recipe {
             series: &source::CURRENT,
             fragments: &["clang-thinlto.config", "cloud.config"],
             llvm: Some("-22"),
@@ -334,12 +334,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Clang, Need::Source, Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "debian-13",
         title: "Debian 13, GCC 14, IBT",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Shipped(Shipped {
+        origin: KernelOrigin::Shipped(Shipped {
             series: "6.12",
             release: ["6.12.", "+deb13", "-cloud-amd64"],
             suites: &["trixie", "trixie-security"],
@@ -349,12 +349,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "debian-13-backports",
         title: "Debian 13, GCC 14, IBT, Rust",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Shipped(Shipped {
+        origin: KernelOrigin::Shipped(Shipped {
             series: "7.3",
             release: ["7.3.", "+deb13", "-cloud-amd64"],
             suites: &["trixie-backports"],
@@ -364,12 +364,12 @@ pub(crate) const KERNELS: &[Kernel] = &[
         boot_modes: PLAIN,
         needs: &[Need::Guest],
     },
-    Kernel {
+    FixtureKernel {
         name: "debian-sid",
         title: "Debian sid, GCC 16, IBT, Rust",
         machine: &machine::X86_64,
         tier: Tier::Matrix,
-        origin: Origin::Shipped(Shipped {
+        origin: KernelOrigin::Shipped(Shipped {
             series: "7.2",
             release: ["7.2.", "+deb14", "-cloud-amd64"],
             suites: &["sid"],
@@ -381,13 +381,13 @@ pub(crate) const KERNELS: &[Kernel] = &[
     },
 ];
 
-impl Kernel {
+impl FixtureKernel {
     /// Returns the words by which test data may name the kernel, the most exact first: its name, its origin and
     /// architecture, its origin alone, its architecture alone.
     pub(crate) fn words(&self) -> [String; 4] {
         let origin = match self.origin {
-            Origin::Made(_) => "made",
-            Origin::Shipped(_) => "stock",
+            KernelOrigin::Made(_) => "made",
+            KernelOrigin::Shipped(_) => "stock",
         };
         let machine = self.machine.name;
         [self.name.to_owned(), format!("{origin}-{machine}"), origin.to_owned(), machine.to_owned()]
@@ -401,33 +401,33 @@ impl Kernel {
     /// Returns the recipe of a kernel that is made here.
     pub(crate) fn recipe(&self) -> Option<&Recipe> {
         match &self.origin {
-            Origin::Made(recipe) => Some(recipe),
-            Origin::Shipped(_) => None,
+            KernelOrigin::Made(recipe) => Some(recipe),
+            KernelOrigin::Shipped(_) => None,
         }
     }
 
     /// Returns true if modules with debug information are among the kernel's files.
     pub(crate) fn has_debug_modules(&self) -> bool {
-        !matches!(&self.origin, Origin::Shipped(shipped) if !shipped.debug_modules)
+        !matches!(&self.origin, KernelOrigin::Shipped(shipped) if !shipped.debug_modules)
     }
 
     fn shipped(&self) -> Result<&Shipped> {
         match &self.origin {
-            Origin::Shipped(shipped) => Ok(shipped),
-            Origin::Made(_) => bail!("the {} kernel is made here, no distribution ships it", self.name),
+            KernelOrigin::Shipped(shipped) => Ok(shipped),
+            KernelOrigin::Made(_) => bail!("the {} kernel is made here, no distribution ships it", self.name),
         }
     }
 
     /// Returns the kernel's tree under a name.
-    fn wanted<'a>(&'a self, name: &'a str, recipe: &'a Recipe) -> Wanted<'a> {
-        Wanted { name, title: self.title, machine: self.machine, recipe }
+    fn wanted<'a>(&'a self, name: &'a str, recipe: &'a Recipe) -> WantedFixture<'a> {
+        WantedFixture { name, title: self.title, machine: self.machine, recipe }
     }
 
     /// Returns the release of Debian from which a shipped kernel comes.
     pub(crate) fn distro(&self) -> Option<&'static Distro> {
         match &self.origin {
-            Origin::Shipped(shipped) => Some(shipped.home),
-            Origin::Made(_) => None,
+            KernelOrigin::Shipped(shipped) => Some(shipped.home),
+            KernelOrigin::Made(_) => None,
         }
     }
 
@@ -443,7 +443,7 @@ impl Kernel {
 }
 
 /// Returns the kernels with these names; without names, the kernels of the tests.
-pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
+pub(crate) fn select(names: &[String]) -> Result<Vec<&'static FixtureKernel>> {
     if names.is_empty() {
         return Ok(KERNELS.iter().filter(|kernel| kernel.tier == Tier::Test).collect());
     }
@@ -459,9 +459,9 @@ pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Kernel>> {
 
 /// A kernel with all files that belong to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Built {
+pub(crate) struct BuiltKernel {
     /// Which kernel.
-    pub(crate) kernel: &'static Kernel,
+    pub(crate) kernel: &'static FixtureKernel,
     /// The source from which the kernel was built.
     pub(crate) source: Source,
     /// The `O=` tree, or the unpacked packages.
@@ -472,7 +472,7 @@ pub(crate) struct Built {
     pub(crate) root: Option<PathBuf>,
 }
 
-impl Built {
+impl BuiltKernel {
     /// Returns the linked kernel with debug information.
     pub(crate) fn vmlinux(&self) -> PathBuf {
         match &self.release {
@@ -521,7 +521,7 @@ impl Built {
     /// Returns the file of any module with debug information, if there is one.
     pub(crate) fn debug_module(&self) -> Result<Option<PathBuf>> {
         // Not every debug package has a modules.order.
-        let modules = Modules::read(&self.modules_root())?.under(&self.debug_modules_root());
+        let modules = KernelModules::read(&self.modules_root())?.under(&self.debug_modules_root());
         Ok(modules.names().iter().find_map(|name| modules.file(name).ok()))
     }
 
@@ -557,13 +557,13 @@ impl Built {
 }
 
 /// Returns a kernel that is ready for use: adopted, cached, or made or fetched now.
-pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<Built> {
+pub(crate) fn ensure(workspace: &CargoWorkspace, kernel: &'static FixtureKernel) -> Result<BuiltKernel> {
     match &kernel.origin {
-        Origin::Made(recipe) => {
+        KernelOrigin::Made(recipe) => {
             let (source, tree) = made::ensure(workspace, kernel.wanted(kernel.name, recipe))?;
-            Ok(Built { kernel, source, tree, release: None, root: None })
+            Ok(BuiltKernel { kernel, source, tree, release: None, root: None })
         }
-        Origin::Shipped(shipped) => {
+        KernelOrigin::Shipped(shipped) => {
             let (source, tree, release) = stock::ensure(workspace, kernel.name, shipped)?;
             of_packages(workspace, kernel, source, tree, release)
         }
@@ -572,9 +572,12 @@ pub(crate) fn ensure(workspace: &Workspace, kernel: &'static Kernel) -> Result<B
 
 /// Returns a kernel and the source of the next release of its series. For a stock kernel, this is the distribution's
 /// next release.
-pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
+pub(crate) fn pair(
+    workspace: &CargoWorkspace,
+    kernel: &'static FixtureKernel,
+) -> Result<(BuiltKernel, Source)> {
     match &kernel.origin {
-        Origin::Made(recipe) => {
+        KernelOrigin::Made(recipe) => {
             let known = source::releases(workspace, recipe.series)?;
             let wanted = workspace.releases.iter().find_map(|wanted| known.iter().position(|r| r == wanted));
             let older = wanted.or(known.len().checked_sub(2));
@@ -587,9 +590,9 @@ pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Bu
             let name = format!("{}@{older}", kernel.name);
             let tree = made::of_source(workspace, kernel.wanted(&name, recipe), &source)?;
             let next = source::at_release(workspace, recipe.series, newer)?;
-            Ok((Built { kernel, source, tree, release: None, root: None }, next))
+            Ok((BuiltKernel { kernel, source, tree, release: None, root: None }, next))
         }
-        Origin::Shipped(shipped) => {
+        KernelOrigin::Shipped(shipped) => {
             let [older, newer] = stock::pair(workspace, shipped)?;
             let source = stock::source(workspace, shipped, &newer)?;
             Ok((at_release(workspace, kernel, &older)?, Source { version: newer, ..source }))
@@ -599,8 +602,13 @@ pub(crate) fn pair(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Bu
 
 /// Returns the kernel of the tests and the source of an earlier release of its series: the release that the options
 /// name, else the previous one.
-pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Result<(Built, Source)> {
-    let Origin::Made(recipe) = &kernel.origin else { bail!("the {} kernel is not made here", kernel.name) };
+pub(crate) fn pair_back(
+    workspace: &CargoWorkspace,
+    kernel: &'static FixtureKernel,
+) -> Result<(BuiltKernel, Source)> {
+    let KernelOrigin::Made(recipe) = &kernel.origin else {
+        bail!("the {} kernel is not made here", kernel.name)
+    };
     let built = ensure(workspace, kernel)?;
     let known = source::releases(workspace, recipe.series)?;
     let wanted = workspace.releases.iter().find(|wanted| known.contains(wanted));
@@ -610,21 +618,25 @@ pub(crate) fn pair_back(workspace: &Workspace, kernel: &'static Kernel) -> Resul
 }
 
 /// Returns one release of a stock kernel.
-pub(crate) fn at_release(workspace: &Workspace, kernel: &'static Kernel, release: &str) -> Result<Built> {
+pub(crate) fn at_release(
+    workspace: &CargoWorkspace,
+    kernel: &'static FixtureKernel,
+    release: &str,
+) -> Result<BuiltKernel> {
     let (source, tree) = stock::at_release(workspace, kernel.name, kernel.shipped()?, release)?;
     of_packages(workspace, kernel, source, tree, release.to_owned())
 }
 
 fn of_packages(
-    workspace: &Workspace,
-    kernel: &'static Kernel,
+    workspace: &CargoWorkspace,
+    kernel: &'static FixtureKernel,
     source: Source,
     tree: PathBuf,
     release: String,
-) -> Result<Built> {
+) -> Result<BuiltKernel> {
     let away = kernel.distro().filter(|distro| !distro.is_here());
     let root = away.map(|distro| distro::ensure(workspace, distro)).transpose()?;
-    Ok(Built { kernel, source, tree, release: Some(release), root })
+    Ok(BuiltKernel { kernel, source, tree, release: Some(release), root })
 }
 
 #[cfg(test)]

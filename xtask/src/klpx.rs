@@ -11,10 +11,10 @@ use jsonschema::Validator;
 use serde::Deserialize;
 
 use crate::distro;
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// Gigabytes that two kernels at once take at most: a build tree and its copy of 1.2 each, and the free space that klpx
 /// wants.
@@ -34,13 +34,13 @@ pub(crate) struct Klpx {
 }
 
 /// The output of a run.
-pub(crate) struct Outcome {
+pub(crate) struct KlpxOutput {
     /// Exit code; `None` if a signal ended the run.
     pub(crate) exit: Option<i32>,
     /// Standard output and errors.
     pub(crate) text: String,
     /// The JSON report, if there is a readable one.
-    pub(crate) report: Option<Report>,
+    pub(crate) report: Option<BuildReport>,
     /// Wall clock.
     pub(crate) elapsed: Duration,
 }
@@ -50,24 +50,24 @@ pub(crate) const SCHEMA: u32 = 3;
 
 /// The parts of klpx's report that tests look at.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct BuildReport {
     /// Version of the report's schema.
     pub(crate) schema: u32,
     /// The kernel of the livepatch.
     #[serde(default)]
-    pub(crate) kernel: Option<Kernel>,
+    pub(crate) kernel: Option<ReportKernel>,
     /// Functions in the module.
     #[serde(default)]
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<ReportChange>,
     /// The compared objects, if they are kept.
     #[serde(default)]
-    pub(crate) objects: Vec<Objects>,
+    pub(crate) objects: Vec<ReportObjects>,
     /// The objects that kbuild compiled for the module itself, if they are kept.
     #[serde(default)]
     pub(crate) glue: Vec<PathBuf>,
     /// The kernel's files, if the objects are kept.
     #[serde(default)]
-    pub(crate) kernel_files: Option<KernelFiles>,
+    pub(crate) kernel_files: Option<ReportKernelFiles>,
     /// The errors that ended the build.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
@@ -75,7 +75,7 @@ pub(crate) struct Report {
 
 /// Files of the kernel that a module was verified against.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct KernelFiles {
+pub(crate) struct ReportKernelFiles {
     /// The image with symbols.
     pub(crate) vmlinux: PathBuf,
     /// The kernel's Module.symvers.
@@ -88,7 +88,7 @@ pub(crate) struct KernelFiles {
 
 /// The two builds of an object, or of one unit of it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Objects {
+pub(crate) struct ReportObjects {
     /// `vmlinux` or a module's name.
     pub(crate) object: String,
     /// The build of the original source.
@@ -105,14 +105,14 @@ pub(crate) struct Objects {
 
 /// The kernel of a report.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Kernel {
+pub(crate) struct ReportKernel {
     /// The name of the kernel's folder in the cache.
     pub(crate) key: String,
 }
 
 /// A function in the module, with its cause.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Change {
+pub(crate) struct ReportChange {
     /// `vmlinux` or a module.
     pub(crate) object: String,
     /// The function's name in the object.
@@ -135,9 +135,9 @@ pub(crate) struct Problem {
 }
 
 /// One call of `klpx build`.
-pub(crate) struct Build<'a> {
+pub(crate) struct BuildCall<'a> {
     /// The kernel.
-    pub(crate) built: &'a Built,
+    pub(crate) built: &'a BuiltKernel,
     /// Patches, in order.
     pub(crate) patches: &'a [PathBuf],
     /// The livepatch's name.
@@ -152,7 +152,7 @@ pub(crate) struct Build<'a> {
 
 impl Klpx {
     /// Uses a finished binary, or else the release build of this workspace.
-    pub(crate) fn at_or_build(binary: Option<&Path>, workspace: &Workspace) -> Result<Klpx> {
+    pub(crate) fn at_or_build(binary: Option<&Path>, workspace: &CargoWorkspace) -> Result<Klpx> {
         match binary {
             Some(binary) => Klpx::with(std::path::absolute(binary)?, workspace),
             None => Klpx::build(workspace),
@@ -160,7 +160,7 @@ impl Klpx {
     }
 
     /// Builds the release binary.
-    pub(crate) fn build(workspace: &Workspace) -> Result<Klpx> {
+    pub(crate) fn build(workspace: &CargoWorkspace) -> Result<Klpx> {
         let mut step = ui::step("klpx");
         step.at("cargo build --release");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -179,7 +179,7 @@ impl Klpx {
         Klpx::with(binary, workspace)
     }
 
-    fn with(binary: PathBuf, workspace: &Workspace) -> Result<Klpx> {
+    fn with(binary: PathBuf, workspace: &CargoWorkspace) -> Result<Klpx> {
         // On request, baselines that klpx has already built for its user are used here.
         let (cache, owned) = match std::env::var_os("KLPX_CACHE_DIR") {
             Some(directory) => (std::path::absolute(directory)?, false),
@@ -192,8 +192,9 @@ impl Klpx {
     /// Makes room for the next kernel: each fixture kernel that was ever built leaves 2.5 GB in klpx's cache.
     pub(crate) fn make_room(&self) -> Result<()> {
         if self.owned {
-            let said = process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
-            ui::line("klpx's cache", said.trim(), None);
+            let output =
+                process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
+            ui::line("klpx's cache", output.trim(), None);
         }
         Ok(())
     }
@@ -218,7 +219,7 @@ impl Klpx {
     }
 
     /// Returns `klpx build` as a person would call it.
-    pub(crate) fn build_command(&self, build: &Build<'_>) -> Command {
+    pub(crate) fn build_command(&self, build: &BuildCall<'_>) -> Command {
         let mut command = self.command_for(build.built);
         command
             .arg("build")
@@ -234,13 +235,13 @@ impl Klpx {
     }
 
     /// Checks that `klpx doctor` finds everything that a livepatch for a kernel needs.
-    pub(crate) fn doctor(&self, built: &Built) -> Result<()> {
+    pub(crate) fn doctor(&self, built: &BuiltKernel) -> Result<()> {
         let mut command = self.command_for(built);
         process::output(command.arg("doctor").args(built.options(None))).map(drop)
     }
 
     /// Returns a command of the built binary that runs where a kernel's user runs it.
-    fn command_for(&self, built: &Built) -> Command {
+    fn command_for(&self, built: &BuiltKernel) -> Command {
         match &built.root {
             Some(root) => self.command_in(root, &built.tree),
             None => self.command(),
@@ -257,12 +258,12 @@ impl Klpx {
     }
 
     /// Runs `klpx build` to its end, whether it succeeds or not.
-    pub(crate) fn run(&self, build: &Build<'_>) -> Result<Outcome> {
+    pub(crate) fn run(&self, build: &BuildCall<'_>) -> Result<KlpxOutput> {
         self.run_in(build, None)
     }
 
     /// Runs `klpx build` with only the commands of one directory at hand.
-    pub(crate) fn run_in(&self, build: &Build<'_>, path: Option<&Path>) -> Result<Outcome> {
+    pub(crate) fn run_in(&self, build: &BuildCall<'_>, path: Option<&Path>) -> Result<KlpxOutput> {
         std::fs::create_dir_all(build.output)?;
         // A report left by an earlier run would be read as this run's.
         if report_path(build).exists() {
@@ -278,13 +279,13 @@ impl Klpx {
             [result.stdout, result.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         std::fs::write(build.output.join(format!("{}.log", build.name)), &text)?;
         let report = std::fs::read(report_path(build)).ok().map(|bytes| self.report(&bytes)).transpose()?;
-        Ok(Outcome { exit: result.status.code(), text, report, elapsed: start.elapsed() })
+        Ok(KlpxOutput { exit: result.status.code(), text, report, elapsed: start.elapsed() })
     }
 }
 
 impl Klpx {
     /// Reads a report, which has to fit the schema that klpx prints.
-    fn report(&self, bytes: &[u8]) -> Result<Report> {
+    fn report(&self, bytes: &[u8]) -> Result<BuildReport> {
         let value: serde_json::Value = serde_json::from_slice(bytes).context("the report is no JSON")?;
         let schema = match self.schema.get() {
             Some(schema) => schema,
@@ -304,7 +305,7 @@ impl Klpx {
     }
 }
 
-fn report_path(build: &Build<'_>) -> PathBuf {
+fn report_path(build: &BuildCall<'_>) -> PathBuf {
     build.output.join(format!("{}.json", build.name))
 }
 

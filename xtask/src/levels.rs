@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::{self, Built};
-use crate::klpx::{Build, Change, Klpx};
-use crate::workspace::Workspace;
+use crate::kernel::{self, BuiltKernel};
+use crate::klpx::{BuildCall, Klpx, ReportChange};
+use crate::workspace::CargoWorkspace;
 use crate::{compare, packages, process, ui};
 
 /// The levels. Each level includes the ones before.
@@ -17,7 +17,7 @@ const LEVELS: [&str; 4] = ["off", "names", "imports", "inlining"];
 
 /// What to build.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct LevelsArgs {
     /// Only patches whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
     patch: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 /// Builds every patch at every level. Returns `Ok(false)` if a result is not as it must be.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &LevelsArgs) -> Result<bool> {
     let [kernel] = kernel::select(std::slice::from_ref(&args.kernel))?[..] else { bail!("one kernel") };
     packages::ensure(kernel.needs)?;
     let built = kernel::ensure(workspace, kernel)?;
@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Returns the patches whose name contains one of the filters; all without filters.
-fn patches(workspace: &Workspace, filters: &[String]) -> Result<Vec<PathBuf>> {
+fn patches(workspace: &CargoWorkspace, filters: &[String]) -> Result<Vec<PathBuf>> {
     let folder = workspace.fixtures("levels");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -70,7 +70,7 @@ fn stem(path: &Path) -> String {
 }
 
 /// The result of one patch at all levels.
-struct Tried {
+struct LevelsResult {
     /// The patch's line in the table.
     row: Vec<String>,
     /// A line for each further function that is left in the change set.
@@ -78,15 +78,15 @@ struct Tried {
     failures: Vec<String>,
 }
 
-fn one(workspace: &Workspace, klpx: &Klpx, built: &Built, patch: &Path) -> Result<Tried> {
+fn one(workspace: &CargoWorkspace, klpx: &Klpx, built: &BuiltKernel, patch: &Path) -> Result<LevelsResult> {
     let name = stem(patch);
     let mut step = ui::step(&name);
-    let mut tried = Tried { row: vec![name.clone()], left: Vec::new(), failures: Vec::new() };
+    let mut tried = LevelsResult { row: vec![name.clone()], left: Vec::new(), failures: Vec::new() };
     let mut before: Option<BTreeSet<String>> = None;
     let (mut last, mut seconds) = (Vec::new(), String::new());
     for level in LEVELS {
         step.at(level);
-        let outcome = klpx.run(&Build {
+        let outcome = klpx.run(&BuildCall {
             built,
             patches: &[patch.to_owned()],
             name: &name,
@@ -123,7 +123,7 @@ fn one(workspace: &Workspace, klpx: &Klpx, built: &Built, patch: &Path) -> Resul
     Ok(tried)
 }
 
-fn why(change: &Change) -> String {
+fn why(change: &ReportChange) -> String {
     match &change.cause {
         Some(cause) => format!("{cause}; {}", change.why),
         None => change.why.clone(),

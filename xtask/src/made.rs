@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::process;
 use crate::source::{self, Series, Source};
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// The file that is written last: the build is complete.
 const STAMP: &str = "klpx-fixture-complete";
@@ -111,7 +111,7 @@ impl Recipe {
 
 /// A kernel to be made.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct WantedFixture<'a> {
     /// The name of the kernel's tree in the cache.
     pub(crate) name: &'a str,
     /// The title for people.
@@ -123,8 +123,8 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Returns a source and the tree that was built from it: adopted, cached, or made now.
-pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Source, PathBuf)> {
-    let Wanted { name, machine, recipe, .. } = wanted;
+pub(crate) fn ensure(workspace: &CargoWorkspace, wanted: WantedFixture<'_>) -> Result<(Source, PathBuf)> {
+    let WantedFixture { name, machine, recipe, .. } = wanted;
     if let Some(tree) = workspace.kernel_builds.get(name) {
         let source = source::of_build(workspace, tree, recipe.series)?;
         for file in ["vmlinux", machine.image, ".config"].map(|file| tree.join(file)) {
@@ -140,8 +140,12 @@ pub(crate) fn ensure(workspace: &Workspace, wanted: Wanted<'_>) -> Result<(Sourc
 }
 
 /// Returns the tree that is built from a source: cached, or made now.
-pub(crate) fn of_source(workspace: &Workspace, wanted: Wanted<'_>, source: &Source) -> Result<PathBuf> {
-    let Wanted { name, title, machine, recipe } = wanted;
+pub(crate) fn of_source(
+    workspace: &CargoWorkspace,
+    wanted: WantedFixture<'_>,
+    source: &Source,
+) -> Result<PathBuf> {
+    let WantedFixture { name, title, machine, recipe } = wanted;
     let _lock = workspace.lock(&format!("kernel-{name}"))?;
     let config = Config {
         base: recipe.base.map(|base| shipped_config(workspace, base)).transpose()?,
@@ -198,8 +202,9 @@ fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // A tree is named after the kernel and its key. Another kernel's name may begin with this kernel's name.
         let key = name.strip_prefix(kernel).and_then(|rest| rest.strip_prefix('-'));
-        let ours = key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        if ours && path != keep && path.is_dir() {
+        let is_made_here =
+            key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if is_made_here && path != keep && path.is_dir() {
             fs::remove_dir_all(&path).with_context(|| format!("can't remove {}", path.display()))?;
         }
     }
@@ -215,7 +220,7 @@ struct Config {
 }
 
 /// Returns a distribution's configuration: cached, or fetched now.
-fn shipped_config(workspace: &Workspace, shipped: &ShippedConfig) -> Result<String> {
+fn shipped_config(workspace: &CargoWorkspace, shipped: &ShippedConfig) -> Result<String> {
     let name = Path::new(shipped.file).file_stem().context("a configuration has a name")?;
     let cached = workspace.cache_dir("config")?.join(name);
     if let Ok(text) = fs::read_to_string(&cached) {
@@ -234,7 +239,7 @@ fn shipped_config(workspace: &Workspace, shipped: &ShippedConfig) -> Result<Stri
 }
 
 /// Returns the fragments of a kernel, one after the other.
-fn merged_fragments(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
+fn merged_fragments(workspace: &CargoWorkspace, recipe: &Recipe) -> Result<String> {
     let mut text = String::new();
     for fragment in recipe.fragments {
         let path = workspace.fixtures("configs").join(fragment);
@@ -246,7 +251,7 @@ fn merged_fragments(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
 
 /// Configures and builds a kernel; returns the number of objects that were made.
 fn build(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     make: &dyn Fn(&Path) -> Result<Command>,
     tree: &Path,
     config: &Config,

@@ -46,16 +46,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// Tooling of the klpx workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
-struct Cli {
+struct XtaskCli {
     #[command(flatten)]
     fixtures: FixtureOptions,
     #[command(subcommand)]
-    command: Command,
+    command: XtaskCommand,
 }
 
 /// Where the fixture kernels come from.
@@ -84,29 +84,29 @@ pub(crate) struct FixtureOptions {
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum XtaskCommand {
     /// Install host packages, fetch the kernel source, build the fixture kernels
     Setup(SetupArgs),
     /// From nothing to a livepatch that changes a kernel in QEMU
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Everything: formatting, lints, docs, unit tests, then scenarios and refusals
-    Test(test::Args),
+    Test(test::TestArgs),
     /// Scenarios on kernels that the tests leave out: other series, other compilers, FullLTO
     Matrix(test::MatrixArgs),
     /// Real fixes of a stable series on a stock kernel
-    Corpus(corpus::Args),
+    Corpus(corpus::CorpusArgs),
     /// Change sets of small patches at each level of the stabilised rebuild
-    Levels(levels::Args),
+    Levels(levels::LevelsArgs),
     /// Which single faults in the code that decides the tests without a kernel see
-    Mutants(mutants::Args),
+    Mutants(mutants::MutantsArgs),
     /// Which single faults in finished modules the verification finds
-    Faults(faults::Args),
+    Faults(faults::FaultsArgs),
     /// Random inputs to whatever reads files that others wrote
-    Fuzz(fuzz::Args),
+    Fuzz(fuzz::FuzzArgs),
     /// Measure analysis and a whole build
-    Bench(bench::Args),
+    Bench(bench::BenchArgs),
     /// Packages of klpx and klpx-host, in target/dist
-    Dist(dist::Args),
+    Dist(dist::DistArgs),
     /// Boot a fixture kernel to a shell or run one guest script
     Boot(guest::BootArgs),
 }
@@ -122,7 +122,7 @@ struct SetupArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = XtaskCli::parse();
     match run(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -134,10 +134,10 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command. Returns `Ok(false)` if everything ran and something did not pass.
-fn run(cli: &Cli) -> Result<bool> {
-    let workspace = Workspace::new(&cli.fixtures)?;
+fn run(cli: &XtaskCli) -> Result<bool> {
+    let workspace = CargoWorkspace::new(&cli.fixtures)?;
     match &cli.command {
-        Command::Setup(args) => {
+        XtaskCommand::Setup(args) => {
             packages::ensure(packages::Need::ALL)?;
             if !args.packages_only {
                 for kernel in kernel::select(&args.kernel)? {
@@ -146,16 +146,16 @@ fn run(cli: &Cli) -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Demo(args) => demo::run(&workspace, args),
-        Command::Test(args) => test::run(&workspace, args),
-        Command::Matrix(args) => test::matrix(&workspace, args),
-        Command::Corpus(args) => corpus::run(&workspace, args),
-        Command::Levels(args) => levels::run(&workspace, args),
-        Command::Mutants(args) => mutants::run(&workspace, args),
-        Command::Faults(args) => faults::run(&workspace, args),
-        Command::Fuzz(args) => fuzz::run(&workspace, args),
-        Command::Bench(args) => bench::run(&workspace, args),
-        Command::Dist(args) => dist::run(&workspace, args),
-        Command::Boot(args) => guest::boot(&workspace, args),
+        XtaskCommand::Demo(args) => demo::run(&workspace, args),
+        XtaskCommand::Test(args) => test::run(&workspace, args),
+        XtaskCommand::Matrix(args) => test::matrix(&workspace, args),
+        XtaskCommand::Corpus(args) => corpus::run(&workspace, args),
+        XtaskCommand::Levels(args) => levels::run(&workspace, args),
+        XtaskCommand::Mutants(args) => mutants::run(&workspace, args),
+        XtaskCommand::Faults(args) => faults::run(&workspace, args),
+        XtaskCommand::Fuzz(args) => fuzz::run(&workspace, args),
+        XtaskCommand::Bench(args) => bench::run(&workspace, args),
+        XtaskCommand::Dist(args) => dist::run(&workspace, args),
+        XtaskCommand::Boot(args) => guest::boot(&workspace, args),
     }
 }

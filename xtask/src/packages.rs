@@ -65,7 +65,7 @@ impl Need {
 
 /// A part of a package whose presence shows that the package is installed.
 #[derive(Clone, Copy)]
-enum Item {
+enum PackagePart {
     /// A program, and its package.
     Program(&'static str, &'static str),
     /// A program that the unit tests also start, so their table has its package.
@@ -74,13 +74,13 @@ enum Item {
     File(&'static [&'static str], &'static str),
 }
 
-use Item::{File, Program, Shared};
 use Need::{
     Arm64, Bench, Browser, Clang, Clang19, Disk, Fuzz, Gcc, Gcc12, Guest, Objects, Packages, Root, Source,
 };
+use PackagePart::{File, Program, Shared};
 
 /// Every host dependency and the needs for it. The unit tests' programs have a separate table.
-const ITEMS: &[(Item, &[Need])] = &[
+const ITEMS: &[(PackagePart, &[Need])] = &[
     (Shared("gcc"), &[Gcc, Clang, Clang19, Guest]),
     (File(&["/usr/include/stdio.h"], "libc6-dev"), &[Gcc, Clang, Clang19, Guest]),
     (Shared("make"), &[Gcc, Clang, Clang19]),
@@ -124,7 +124,7 @@ const ITEMS: &[(Item, &[Need])] = &[
     (Program("pfunct", "pahole"), &[Bench]),
 ];
 
-impl Item {
+impl PackagePart {
     fn package(&self) -> &'static str {
         match self {
             Program(_, package) | File(_, package) => package,
@@ -143,7 +143,7 @@ impl Item {
 }
 
 /// Returns the items for some needs.
-fn asked(needs: &[Need]) -> impl Iterator<Item = Item> {
+fn asked(needs: &[Need]) -> impl Iterator<Item = PackagePart> {
     let own = ITEMS.iter().filter(|(_, for_what)| for_what.iter().any(|need| needs.contains(need)));
     let tests = if needs.contains(&Objects) { klpx_testkit::PROGRAMS } else { &[] };
     own.map(|(item, _)| *item).chain(tests.iter().map(|(name, _)| Shared(name)))

@@ -9,12 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use klpx_guest::Task;
 
-use crate::dist::{self, Form};
+use crate::dist::{self, PackageForm};
 use crate::host::{self, ONE, TWO};
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::klpx::Klpx;
 use crate::tried::Tried;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{disk, packages, process, ui};
 
 /// Modules of the kernel that the tasks load.
@@ -24,12 +24,17 @@ const ARGUMENTS: [(&str, &str); 2] = [("4-", "module.sig_enforce=1"), ("5-", "kl
 const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
 
 /// Returns true for the kernel on which this is tried.
-pub(crate) fn is_for(built: &Built) -> bool {
+pub(crate) fn is_for(built: &BuiltKernel) -> bool {
     host::is_for(built)
 }
 
 /// Builds, packages, and boots once for each group of tasks.
-pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &Path) -> Result<Vec<Tried>> {
+pub(crate) fn run(
+    workspace: &CargoWorkspace,
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    results: &Path,
+) -> Result<Vec<Tried>> {
     packages::ensure(&disk::NEEDS)?;
     let output = results.join(built.kernel.name).join("packages");
     if output.exists() {
@@ -75,7 +80,7 @@ pub(crate) fn run(workspace: &Workspace, klpx: &Klpx, built: &Built, results: &P
 
 /// Returns the scripts of `kernel-fixtures/packages`, in the order of their names. The scripts of one boot begin with
 /// its number.
-fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usize, Vec<Task>)>> {
+fn boots(workspace: &CargoWorkspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usize, Vec<Task>)>> {
     let folder = workspace.fixtures("packages");
     let mut tasks: Vec<Task> = Vec::new();
     for entry in fs::read_dir(&folder)? {
@@ -100,7 +105,12 @@ fn boots(workspace: &Workspace, files: &[(String, Vec<u8>)]) -> Result<Vec<(usiz
 }
 
 /// Returns the files that the tasks find beside them: packages, modules, and words.
-fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+fn files(
+    workspace: &CargoWorkspace,
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    output: &Path,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let (key, certificate) = key(output)?;
     let signed = [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
     let tested = [&signed[..], &["--test".to_owned()]].concat();
@@ -131,7 +141,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
         ("other-release", &other_release, "1"),
         ("other-build", &other_build, "0.9"),
     ] {
-        for form in [Form::Deb, Form::Rpm] {
+        for form in [PackageForm::Deb, PackageForm::Rpm] {
             let report = Some(&report).filter(|_| name == "one");
             let package = package(klpx, module, version, form, report, output)?;
             dist::lint(workspace, &package, form)?;
@@ -141,7 +151,7 @@ fn files(workspace: &Workspace, klpx: &Klpx, built: &Built, output: &Path) -> Re
     files.push(("one.ko".to_owned(), bytes));
     files.push(("changed.ko".to_owned(), fs::read(&changed)?));
     files.push(("unsigned.ko".to_owned(), unsigned(&one)?));
-    files.push(("klpx-host.deb".to_owned(), fs::read(dist::host(workspace, Form::Deb)?)?));
+    files.push(("klpx-host.deb".to_owned(), fs::read(dist::host(workspace, PackageForm::Deb)?)?));
     let mut words = fs::read(workspace.fixtures("host/words.sh"))?;
     words.extend(fs::read(workspace.fixtures("packages/words.sh"))?);
     files.push(("words.sh".to_owned(), words));
@@ -163,8 +173,8 @@ fn key(output: &Path) -> Result<(PathBuf, PathBuf)> {
 fn signed_as(klpx: &Klpx, module: &Path, certificate: &Path, verdict: &str) -> Result<()> {
     let mut command = klpx.command();
     command.arg("inspect").arg(module).arg("--cert").arg(certificate).arg("--json");
-    let said = command.output()?;
-    let value: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+    let output = command.output()?;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let found = value["signature"]["verdict"].as_str().unwrap_or_default();
     if found != verdict {
         bail!("klpx inspect says of the signature of {}: {found:?}, not {verdict:?}", module.display());
@@ -184,7 +194,7 @@ fn package(
     klpx: &Klpx,
     module: &Path,
     version: &str,
-    form: Form,
+    form: PackageForm,
     report: Option<&PathBuf>,
     output: &Path,
 ) -> Result<PathBuf> {

@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::fingerprint::Fingerprint;
-use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Klpx, Outcome};
+use crate::kernel::{BuiltKernel, FixtureKernel};
+use crate::klpx::{BuildCall, Klpx, KlpxOutput};
 use crate::process;
 use crate::tried::Tried;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// One refusal, as in `kernel-fixtures/refusals/NAME.toml` or in a scenario's `[[refused]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Case {
+pub(crate) struct RefusalCase {
     /// What the case shows.
     #[serde(default)]
     pub(crate) title: String,
@@ -71,15 +71,15 @@ enum NoVmlinux {
     Truncated,
 }
 
-impl Case {
+impl RefusalCase {
     /// Returns true if the case is for this fixture kernel.
-    pub(crate) fn is_for(&self, kernel: &Kernel) -> bool {
+    pub(crate) fn is_for(&self, kernel: &FixtureKernel) -> bool {
         self.kernels.is_empty() || self.kernels.iter().any(|word| kernel.is(word))
     }
 }
 
 /// Returns every refusal of `kernel-fixtures/refusals`, by name.
-pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<(String, Case)>> {
+pub(crate) fn select(workspace: &CargoWorkspace, filters: &[String]) -> Result<Vec<(String, RefusalCase)>> {
     let root = workspace.fixtures("refusals");
     let mut files: Vec<PathBuf> = fs::read_dir(&root)
         .with_context(|| format!("can't read {}", root.display()))?
@@ -100,10 +100,10 @@ pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<(S
 
 /// Runs the refusals on one kernel, and checks that the user's trees are unchanged.
 pub(crate) fn run(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
-    cases: &[(String, Case)],
+    built: &BuiltKernel,
+    cases: &[(String, RefusalCase)],
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
     let directory = workspace.fixtures("refusals");
@@ -132,15 +132,15 @@ pub(crate) fn run(
     Ok(results)
 }
 
-fn trees(built: &Built) -> Result<[Fingerprint; 2]> {
+fn trees(built: &BuiltKernel) -> Result<[Fingerprint; 2]> {
     Ok([Fingerprint::of(&built.source.tree, true)?, Fingerprint::of(&built.tree, false)?])
 }
 
 /// Runs one case; returns everything that is wrong.
 pub(crate) fn check(
     klpx: &Klpx,
-    built: &Built,
-    case: &Case,
+    built: &BuiltKernel,
+    case: &RefusalCase,
     directory: &Path,
     output: &Path,
 ) -> Result<Vec<String>> {
@@ -174,7 +174,7 @@ pub(crate) fn check(
             NoSource::Empty => fs::create_dir(&built.source.tree)?,
         }
     }
-    let build = Build {
+    let build = BuildCall {
         built: &built,
         patches: &patches,
         name: &name,
@@ -199,7 +199,7 @@ pub(crate) fn check(
 }
 
 /// Compares klpx's output with the case.
-fn judge(case: &Case, outcome: &Outcome) -> Vec<String> {
+fn judge(case: &RefusalCase, outcome: &KlpxOutput) -> Vec<String> {
     let mut failures = Vec::new();
     if outcome.exit != Some(case.exit) {
         let exit = outcome.exit.map_or("a signal".to_owned(), |code| code.to_string());
@@ -235,7 +235,7 @@ fn with_settings(config: &str, settings: &[String]) -> String {
 }
 
 /// Copies a kernel's headers folder and changes settings in the copy.
-fn headers_with(built: &Built, settings: &[String], copy: &Path) -> Result<PathBuf> {
+fn headers_with(built: &BuiltKernel, settings: &[String], copy: &Path) -> Result<PathBuf> {
     let headers = built.headers().context("a kernel made here has no headers folder")?;
     process::output(std::process::Command::new("cp").arg("-a").arg(&headers).arg(copy))?;
     for file in [".config", "include/config/auto.conf"] {
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_patches() {
-        let workspace = Workspace::new(&FixtureOptions::default()).expect("defaults");
+        let workspace = CargoWorkspace::new(&FixtureOptions::default()).expect("defaults");
         for (name, case) in select(&workspace, &[]).expect("data") {
             assert!(!case.title.is_empty(), "{name}");
             assert!(case.code.starts_with("klpx::"), "{name}");

@@ -9,16 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::compare::{self, Item};
+use crate::compare::{self, ChangeItem};
 use crate::external;
-use crate::guest::{self, Task};
-use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Change, Klpx, Outcome, SCHEMA};
+use crate::guest::{self, ScenarioTask};
+use crate::kernel::{BuiltKernel, FixtureKernel};
+use crate::klpx::{BuildCall, Klpx, KlpxOutput, ReportChange, SCHEMA};
 use crate::process;
 use crate::refusal;
 use crate::tried::Tried;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// `scenario.toml`.
 #[derive(Debug, Deserialize)]
@@ -45,15 +45,15 @@ struct Data {
     /// Kernel complaints that the scenario expects.
     #[serde(default)]
     console: Vec<String>,
-    livepatch: Vec<Livepatch>,
+    livepatch: Vec<ScenarioLivepatch>,
     #[serde(default)]
-    refused: Vec<refusal::Case>,
+    refused: Vec<refusal::RefusalCase>,
 }
 
 /// One livepatch that klpx builds, and its change set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Livepatch {
+struct ScenarioLivepatch {
     /// The name in its module's file name, `livepatch-NAME.ko`.
     name: String,
     /// Files beside `scenario.toml`, in order.
@@ -102,7 +102,7 @@ pub(crate) struct Scenario {
 }
 
 /// Returns every scenario whose name contains one of the filters; all without filters.
-pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Scenario>> {
+pub(crate) fn select(workspace: &CargoWorkspace, filters: &[String]) -> Result<Vec<Scenario>> {
     let root = workspace.fixtures("scenarios");
     let mut directories: Vec<PathBuf> = fs::read_dir(&root)
         .with_context(|| format!("can't read {}", root.display()))?
@@ -128,25 +128,25 @@ pub(crate) fn select(workspace: &Workspace, filters: &[String]) -> Result<Vec<Sc
 }
 
 impl Scenario {
-    fn is_for(&self, kernel: &Kernel) -> bool {
+    fn is_for(&self, kernel: &FixtureKernel) -> bool {
         self.data.kernels.is_empty() || self.data.kernels.iter().any(|word| kernel.is(word))
     }
 
-    fn modules(&self, kernel: &Kernel) -> Vec<String> {
+    fn modules(&self, kernel: &FixtureKernel) -> Vec<String> {
         let more = self.data.more_modules.iter().filter(|(word, _)| kernel.is(word));
         self.data.modules.iter().chain(more.flat_map(|(_, modules)| modules)).cloned().collect()
     }
 }
 
-impl Livepatch {
+impl ScenarioLivepatch {
     /// Returns the patch files for a kernel. Of several words that name the kernel, the most exact one counts.
-    fn patches(&self, kernel: &Kernel) -> &[String] {
+    fn patches(&self, kernel: &FixtureKernel) -> &[String] {
         let other = kernel.words().iter().find_map(|word| self.on.get(word)?.patches.as_ref());
         other.unwrap_or(&self.patches)
     }
 
     /// Returns the change set expected on a kernel.
-    fn expected(&self, built: &Built) -> Result<BTreeSet<Item>> {
+    fn expected(&self, built: &BuiltKernel) -> Result<BTreeSet<ChangeItem>> {
         let mut items = BTreeSet::new();
         let mut add = |list: &[String], kind: &str| -> Result<()> {
             for entry in list {
@@ -168,13 +168,14 @@ impl Livepatch {
     }
 
     /// Returns the reasons that differ from those expected on a kernel.
-    fn wrong_reasons(&self, built: &Built, changes: &[Change]) -> Vec<String> {
+    fn wrong_reasons(&self, built: &BuiltKernel, changes: &[ReportChange]) -> Vec<String> {
         let more = self.on.iter().filter(|(name, _)| built.kernel.is(name)).flat_map(|(_, more)| &more.why);
         let expected = self.why.iter().chain(more);
         let wrong = expected.filter_map(|(function, why)| {
-            let named = |change: &&Change| format!("{}:{}", change.object, change.function) == *function;
-            let said = changes.iter().find(named).map_or("nothing", |change| change.why.as_str());
-            (said != why).then(|| format!("why {function}: '{said}' instead of '{why}'"))
+            let named =
+                |change: &&ReportChange| format!("{}:{}", change.object, change.function) == *function;
+            let reason = changes.iter().find(named).map_or("nothing", |change| change.why.as_str());
+            (reason != why).then(|| format!("why {function}: '{reason}' instead of '{why}'"))
         });
         wrong.collect()
     }
@@ -182,9 +183,9 @@ impl Livepatch {
 
 /// Runs the scenarios on one kernel: klpx for each scenario, then all scenarios in one guest.
 pub(crate) fn run(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
+    built: &BuiltKernel,
     scenarios: &[Scenario],
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
@@ -203,7 +204,12 @@ pub(crate) fn run(
 }
 
 /// Builds the modules of a scenario and compares their change sets with the expected ones.
-fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Result<(Tried, Option<Task>)> {
+fn build(
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    scenario: &Scenario,
+    output: &Path,
+) -> Result<(Tried, Option<ScenarioTask>)> {
     let mut result = Tried {
         name: scenario.name.clone(),
         title: scenario.data.title.clone(),
@@ -233,7 +239,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
             let words = [("--module-source", source), ("--module", &file)];
             options.extend(words.map(|(option, path)| format!("{option}={}", path.display())));
         }
-        let outcome = klpx.run(&Build {
+        let outcome = klpx.run(&BuildCall {
             built,
             patches: &patches,
             name: &livepatch.name,
@@ -265,7 +271,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
         result.passed += usize::from(failures.is_empty());
         result.failures.extend(failures);
     }
-    let task = complete.then(|| Task {
+    let task = complete.then(|| ScenarioTask {
         name: scenario.name.clone(),
         script: scenario.directory.join("guest.sh"),
         files,
@@ -277,7 +283,7 @@ fn build(klpx: &Klpx, built: &Built, scenario: &Scenario, output: &Path) -> Resu
 }
 
 /// Returns everything that is wrong with a build that should have succeeded.
-pub(crate) fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String> {
+pub(crate) fn judge(outcome: &KlpxOutput, expected: &BTreeSet<ChangeItem>) -> Vec<String> {
     if outcome.exit != Some(0) {
         let exit = outcome.exit.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
         return vec![format!("klpx build ended with {exit}\n{}", process::tail(&outcome.text))];
@@ -292,9 +298,9 @@ pub(crate) fn judge(outcome: &Outcome, expected: &BTreeSet<Item>) -> Vec<String>
 }
 
 fn in_guest(
-    workspace: &Workspace,
-    built: &Built,
-    tasks: &[Task],
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
+    tasks: &[ScenarioTask],
     results_dir: &Path,
     results: &mut [Tried],
 ) -> Result<()> {
@@ -322,7 +328,7 @@ mod tests {
     use crate::FixtureOptions;
 
     fn all() -> Vec<Scenario> {
-        let workspace = Workspace::new(&FixtureOptions::default()).expect("defaults");
+        let workspace = CargoWorkspace::new(&FixtureOptions::default()).expect("defaults");
         select(&workspace, &[]).expect("data")
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::apt::{self, Repository};
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// A kernel series, as Debian packages its source.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Source {
 /// Returns the source of a finished build tree: the one that the options name, else the one from which the tree was
 /// built. The tree's commands contain paths of that source, so `make` would compile everything again with a different
 /// one.
-pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> Result<Source> {
+pub(crate) fn of_build(workspace: &CargoWorkspace, tree: &Path, series: &Series) -> Result<Source> {
     let own = tree.join("source");
     if named(workspace, series).is_none() && own.is_dir() {
         Source::at(&own)
@@ -60,13 +60,13 @@ pub(crate) fn of_build(workspace: &Workspace, tree: &Path, series: &Series) -> R
 }
 
 /// Returns the source that the options name for a series. The options only apply to the current series.
-fn named<'a>(workspace: &'a Workspace, series: &Series) -> Option<&'a PathBuf> {
+fn named<'a>(workspace: &'a CargoWorkspace, series: &Series) -> Option<&'a PathBuf> {
     workspace.kernel_src.as_ref().filter(|_| series.package == CURRENT.package)
 }
 
 /// Returns the source of a series: the one that the options name for the current series, else the package, fetched on
 /// the first call.
-pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
+pub(crate) fn ensure(workspace: &CargoWorkspace, series: &Series) -> Result<Source> {
     match named(workspace, series) {
         Some(path) if path.is_dir() => Source::at(path),
         Some(path) if path.is_file() => {
@@ -82,7 +82,7 @@ pub(crate) fn ensure(workspace: &Workspace, series: &Series) -> Result<Source> {
 /// Returns the tree called `name` in the cache. If needed, makes the tree from the tarball that `tarball` puts into a
 /// scratch directory.
 pub(crate) fn unpacked(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     name: &str,
     tarball: impl FnOnce(&Path) -> Result<PathBuf>,
 ) -> Result<Source> {
@@ -116,7 +116,7 @@ pub(crate) fn unpacked(
 }
 
 /// Returns the releases of a series that the archive has, oldest first, such as `7.2.12`.
-pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<String>> {
+pub(crate) fn releases(workspace: &CargoWorkspace, series: &Series) -> Result<Vec<String>> {
     let lists = workspace.cache_dir("apt")?;
     let _lock = workspace.lock("apt")?;
     let mut versions = Repository::open(&lists, None, series.suites)?.versions(series.package)?;
@@ -127,7 +127,7 @@ pub(crate) fn releases(workspace: &Workspace, series: &Series) -> Result<Vec<Str
 }
 
 /// Returns the source of one release.
-pub(crate) fn at_release(workspace: &Workspace, series: &Series, release: &str) -> Result<Source> {
+pub(crate) fn at_release(workspace: &CargoWorkspace, series: &Series, release: &str) -> Result<Source> {
     unpacked(workspace, &format!("{}-{release}", series.package), |scratch| {
         let lists = workspace.cache_dir("apt")?;
         let _lock = workspace.lock("apt")?;

@@ -12,7 +12,7 @@ use crate::apt::{self, Repository};
 use crate::distro::Distro;
 use crate::source::{self, Source};
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// Identifies one of a distribution's kernels.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub(crate) fn modules(sysroot: &Path, release: &str) -> PathBuf {
 /// Returns a source, the sysroot of its kernel, and the kernel's release: adopted, cached or fetched now. The release
 /// is the one that the options name, else the newest in the cache, else the newest in the archive.
 pub(crate) fn ensure(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     name: &str,
     shipped: &Shipped,
 ) -> Result<(Source, PathBuf, String)> {
@@ -121,7 +121,7 @@ pub(crate) fn ensure(
 
 /// Returns the source and the sysroot of one release: cached or fetched now.
 pub(crate) fn at_release(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     name: &str,
     shipped: &Shipped,
     release: &str,
@@ -140,7 +140,7 @@ pub(crate) fn at_release(
 }
 
 /// Returns the source of one release, whether its other packages are needed or not.
-pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) -> Result<Source> {
+pub(crate) fn source(workspace: &CargoWorkspace, shipped: &Shipped, release: &str) -> Result<Source> {
     source::unpacked(workspace, &source_name(release), |files| {
         let lists = workspace.cache_dir("apt")?;
         let _lock = workspace.lock("apt")?;
@@ -157,7 +157,7 @@ pub(crate) fn source(workspace: &Workspace, shipped: &Shipped, release: &str) ->
 
 /// Returns a release and the next one, from the cache if possible, else from the archive. The older release is the one
 /// that the options name, else the last but one.
-pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 2]> {
+pub(crate) fn pair(workspace: &CargoWorkspace, shipped: &Shipped) -> Result<[String; 2]> {
     let wanted = workspace.releases.iter().find(|release| shipped.is(release));
     let of = |known: Vec<String>| {
         let next = match wanted {
@@ -178,7 +178,7 @@ pub(crate) fn pair(workspace: &Workspace, shipped: &Shipped) -> Result<[String; 
 
 /// Uses a directory that the options name: it has all packages of a kernel, including its source.
 fn adopted(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     name: &str,
     sysroot: &Path,
     shipped: &Shipped,
@@ -211,12 +211,12 @@ fn tarball(files: &Path, shipped: &Shipped) -> Result<PathBuf> {
 }
 
 /// Returns the releases of a kernel in the cache, oldest first.
-fn cached(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+fn cached(workspace: &CargoWorkspace, shipped: &Shipped) -> Result<Vec<String>> {
     releases(&workspace.cache_dir("stock")?, "", shipped)
 }
 
 /// Returns the releases of a kernel that the archive has with debug information, oldest first.
-fn archived(workspace: &Workspace, shipped: &Shipped) -> Result<Vec<String>> {
+fn archived(workspace: &CargoWorkspace, shipped: &Shipped) -> Result<Vec<String>> {
     let lists = workspace.cache_dir("apt")?;
     let _lock = workspace.lock("apt")?;
     let repository = Repository::open(&lists, None, shipped.suites)?;
@@ -250,7 +250,7 @@ fn releases(directory: &Path, prefix: &str, shipped: &Shipped) -> Result<Vec<Str
 
 /// Returns the folder for downloads of a release's packages. Packages that an interrupted run has fetched need not be
 /// fetched again.
-fn downloads(workspace: &Workspace, release: &str) -> Result<PathBuf> {
+fn downloads(workspace: &CargoWorkspace, release: &str) -> Result<PathBuf> {
     workspace.cache_dir(&format!("stock/.packages-{release}"))
 }
 
@@ -260,7 +260,13 @@ fn remove_if_empty(directory: &Path) {
 }
 
 /// Fetches and unpacks the packages of a release, except its source.
-fn fetch(workspace: &Workspace, place: &Path, name: &str, shipped: &Shipped, release: &str) -> Result<()> {
+fn fetch(
+    workspace: &CargoWorkspace,
+    place: &Path,
+    name: &str,
+    shipped: &Shipped,
+    release: &str,
+) -> Result<()> {
     let mut step = ui::step(&format!("kernel {name}"));
     step.at("asking the archive");
     let lists = workspace.cache_dir("apt")?;

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::kernel::{Built, Kernel, Tier};
+use crate::kernel::{BuiltKernel, FixtureKernel, Tier};
 use crate::klpx::Klpx;
 use crate::packages::{self, Need};
 use crate::process;
-use crate::refusal::Case;
+use crate::refusal::RefusalCase;
 use crate::scenario::Scenario;
 use crate::tools::DENY;
 use crate::tried::Tried;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{consistent, fuzz, host, inlining, kernel, pipeline, refusal, robust, scenario, trials, ui};
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct TestArgs {
     /// Only scenarios, refusals and robustness checks whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     kernel: Vec<String>,
     /// Only this part; may be repeated
     #[arg(long, value_enum)]
-    only: Vec<Part>,
+    only: Vec<TestPart>,
     /// Try this klpx instead of building it
     #[arg(long, value_name = "FILE")]
     klpx: Option<PathBuf>,
@@ -61,21 +61,21 @@ pub(crate) struct MatrixArgs {
 }
 
 /// Runs scenarios on the kernels that the tests leave out. Returns `Ok(false)` if something failed.
-pub(crate) fn matrix(workspace: &Workspace, args: &MatrixArgs) -> Result<bool> {
+pub(crate) fn matrix(workspace: &CargoWorkspace, args: &MatrixArgs) -> Result<bool> {
     if args.consistent {
         return consistent::matrix(workspace, args.klpx.as_deref(), &args.kernel);
     }
     let tier = if args.large { Tier::Large } else { Tier::Matrix };
-    let wanted = |kernel: &&Kernel| kernel.tier == tier && kernel.distro().is_some() == args.distro;
+    let wanted = |kernel: &&FixtureKernel| kernel.tier == tier && kernel.distro().is_some() == args.distro;
     let all = || kernel::KERNELS.iter().filter(wanted).map(|kernel| kernel.name.to_owned());
     let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
     let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());
-    run(workspace, &Args { scenario, kernel, only: vec![Part::Scenarios], klpx })
+    run(workspace, &TestArgs { scenario, kernel, only: vec![TestPart::Scenarios], klpx })
 }
 
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum TestPart {
     /// rustfmt, clippy, documentation, and that the fuzz targets build
     Lint,
     /// The workspace's own tests
@@ -98,7 +98,7 @@ enum Part {
 
 /// Counts, times and failures of a whole run.
 #[derive(Default)]
-struct Tally {
+struct RunTally {
     passed: usize,
     failed: Vec<Failed>,
     times: Vec<(String, Duration)>,
@@ -111,7 +111,7 @@ struct Failed {
     reasons: Vec<String>,
 }
 
-impl Tally {
+impl RunTally {
     fn take(&mut self, tried: Vec<Tried>) {
         self.passed += tried.iter().filter(|tried| tried.good()).count();
         self.failed.extend(tried.iter().filter(|tried| !tried.good()).map(|tried| Failed {
@@ -125,14 +125,14 @@ impl Tally {
         self.failed.push(Failed { name: name.to_owned(), reasons: vec![reason] });
     }
 
-    fn merge(&mut self, other: Tally) {
+    fn merge(&mut self, other: RunTally) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.times.extend(other.times);
         self.results.extend(other.results);
     }
 
-    fn phase(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
+    fn phase(&mut self, name: &str, run: impl FnOnce(&mut RunTally) -> Result<()>) {
         let start = Instant::now();
         if let Err(error) = run(self) {
             self.fail(name, format!("{error:#}"));
@@ -142,35 +142,35 @@ impl Tally {
 }
 
 /// Runs the requested parts. Returns `Ok(false)` if something failed.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
-    let wants = |part: Part| match args.only.as_slice() {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &TestArgs) -> Result<bool> {
+    let wants = |part: TestPart| match args.only.as_slice() {
         // A filter on scenarios leaves nothing to do for the other parts.
         [] if !args.scenario.is_empty() => {
-            matches!(part, Part::Scenarios | Part::Refusals | Part::Robustness)
+            matches!(part, TestPart::Scenarios | TestPart::Refusals | TestPart::Robustness)
         }
         [] => true,
         only => only.contains(&part),
     };
     let start = Instant::now();
-    let mut tally = Tally::default();
-    if wants(Part::Lint) {
+    let mut tally = RunTally::default();
+    if wants(TestPart::Lint) {
         ui::heading("lint");
         tally.phase("lint", |tally| lint(workspace, tally));
     }
-    if wants(Part::Unit) {
+    if wants(TestPart::Unit) {
         ui::heading("unit tests");
         // The unit tests compile small objects and build toy kernels.
         packages::ensure(&[Need::Gcc, Need::Clang, Need::Objects])?;
         tally.phase("unit tests", |tally| unit(workspace, tally));
     }
     let of_livepatches = [
-        Part::Scenarios,
-        Part::Trials,
-        Part::Host,
-        Part::Packages,
-        Part::Refusals,
-        Part::Robustness,
-        Part::Inlining,
+        TestPart::Scenarios,
+        TestPart::Trials,
+        TestPart::Host,
+        TestPart::Packages,
+        TestPart::Refusals,
+        TestPart::Robustness,
+        TestPart::Inlining,
     ];
     if of_livepatches.into_iter().any(wants) {
         ui::heading("livepatches");
@@ -197,13 +197,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(tally.failed.is_empty())
 }
 
-fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
+fn cargo(workspace: &CargoWorkspace, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&workspace.root).args(arguments);
     command
 }
 
-fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+fn lint(workspace: &CargoWorkspace, tally: &mut RunTally) -> Result<()> {
     let checks: [(&str, &[&str]); 4] = [
         ("rustfmt", &["fmt", "--all", "--check"]),
         ("rustfmt, fuzz targets", &["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]),
@@ -227,7 +227,7 @@ fn lint(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn check(tally: &mut Tally, (name, at): (&str, &str), run: impl FnOnce() -> Result<()>) {
+fn check(tally: &mut RunTally, (name, at): (&str, &str), run: impl FnOnce() -> Result<()>) {
     let mut step = ui::step(name);
     step.at(at);
     match run() {
@@ -242,7 +242,7 @@ fn check(tally: &mut Tally, (name, at): (&str, &str), run: impl FnOnce() -> Resu
     }
 }
 
-fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+fn unit(workspace: &CargoWorkspace, tally: &mut RunTally) -> Result<()> {
     let arguments: &[&str] = if klpx_guest::which("cargo-nextest").is_some() {
         &["nextest", "run", "--workspace", "--cargo-quiet", "--no-fail-fast", "--status-level", "fail"]
     } else {
@@ -264,10 +264,10 @@ fn unit(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 }
 
 fn livepatches(
-    workspace: &Workspace,
-    args: &Args,
-    wants: &dyn Fn(Part) -> bool,
-    tally: &mut Tally,
+    workspace: &CargoWorkspace,
+    args: &TestArgs,
+    wants: &dyn Fn(TestPart) -> bool,
+    tally: &mut RunTally,
 ) -> Result<()> {
     let mut kernels = kernel::select(&args.kernel)?;
     // A filter may name a scenario or a refusal.
@@ -276,18 +276,19 @@ fn livepatches(
     scenarios.retain(|scenario| {
         args.scenario.is_empty() || args.scenario.iter().any(|name| scenario.name.contains(name))
     });
-    if !wants(Part::Scenarios) {
+    if !wants(TestPart::Scenarios) {
         scenarios.clear();
     }
-    if !wants(Part::Refusals) {
+    if !wants(TestPart::Refusals) {
         refusals.clear();
     }
     // The robustness checks do not depend on the compiler, so a kernel that need not be built is enough.
     let stock = kernels.iter().find(|kernel| kernel.recipe().is_none());
     let once_on = stock.or(kernels.first()).map(|kernel| kernel.name);
-    let robust = wants(Part::Robustness).then_some(robust::Wanted { once_on, filters: &args.scenario });
-    let (inlining, trials) = (wants(Part::Inlining), wants(Part::Trials));
-    let (host, packages) = (wants(Part::Host), wants(Part::Packages));
+    let robust =
+        wants(TestPart::Robustness).then_some(robust::WantedChecks { once_on, filters: &args.scenario });
+    let (inlining, trials) = (wants(TestPart::Inlining), wants(TestPart::Trials));
+    let (host, packages) = (wants(TestPart::Host), wants(TestPart::Packages));
     if scenarios.is_empty() && refusals.is_empty() && !inlining && !trials && !host && !packages {
         kernels.retain(|kernel| robust.as_ref().is_some_and(|wanted| wanted.any_on(kernel)));
     }
@@ -302,7 +303,7 @@ fn livepatches(
     let start = Instant::now();
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
     tally.times.push(("klpx".to_owned(), start.elapsed()));
-    let trial = Trial {
+    let trial = KernelTrial {
         workspace,
         klpx: &klpx,
         scenarios: &scenarios,
@@ -318,7 +319,7 @@ fn livepatches(
     // the processors; the next kernel begins when one of them is done.
     let waiting = Mutex::new(kernels.into_iter());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let outcomes: Vec<Result<Tally>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<RunTally>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| trial.kernels(&next))).collect();
         running
             .into_iter()
@@ -338,12 +339,12 @@ fn livepatches(
 const AT_ONCE: usize = 2;
 
 /// The checks for each kernel.
-struct Trial<'a> {
-    workspace: &'a Workspace,
+struct KernelTrial<'a> {
+    workspace: &'a CargoWorkspace,
     klpx: &'a Klpx,
     scenarios: &'a [Scenario],
-    refusals: &'a [(String, Case)],
-    robust: Option<robust::Wanted<'a>>,
+    refusals: &'a [(String, RefusalCase)],
+    robust: Option<robust::WantedChecks<'a>>,
     /// True to check the survey of inlining.
     inlining: bool,
     /// True to try the livepatches as a user does.
@@ -355,10 +356,10 @@ struct Trial<'a> {
     results_dir: PathBuf,
 }
 
-impl Trial<'_> {
+impl KernelTrial<'_> {
     /// Tries kernels one after the other, as long as there is a next one.
-    fn kernels(&self, next: &dyn Fn() -> Option<&'static Kernel>) -> Result<Tally> {
-        let mut tally = Tally::default();
+    fn kernels(&self, next: &dyn Fn() -> Option<&'static FixtureKernel>) -> Result<RunTally> {
+        let mut tally = RunTally::default();
         while let Some(kernel) = next() {
             self.klpx.make_room()?;
             let start = Instant::now();
@@ -369,7 +370,7 @@ impl Trial<'_> {
         Ok(tally)
     }
 
-    fn kernel(&self, built: &Built, tally: &mut Tally) {
+    fn kernel(&self, built: &BuiltKernel, tally: &mut RunTally) {
         let (workspace, klpx, results) = (self.workspace, self.klpx, &self.results_dir);
         let name = built.kernel.name;
         if built.release.is_some() {
@@ -431,6 +432,6 @@ impl Trial<'_> {
 }
 
 /// Returns the folder with modules, reports, logs and consoles of the last run.
-fn results_dir(workspace: &Workspace) -> Result<PathBuf> {
+fn results_dir(workspace: &CargoWorkspace) -> Result<PathBuf> {
     workspace.cache_dir("results")
 }

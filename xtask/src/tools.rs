@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// A program, whose crate has the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
 impl Tool {
     /// Returns the program, which the first call compiles.
-    pub(crate) fn ensure(self, workspace: &Workspace) -> Result<PathBuf> {
+    pub(crate) fn ensure(self, workspace: &CargoWorkspace) -> Result<PathBuf> {
         let Tool { name, version } = self;
         let root = workspace.cache_dir("cargo-tools")?.join(format!("{name}-{version}"));
         let program = root.join("bin").join(name);
@@ -51,7 +51,7 @@ impl Tool {
     }
 
     /// Returns `cargo NAME` for the workspace.
-    pub(crate) fn command(self, workspace: &Workspace) -> Result<Command> {
+    pub(crate) fn command(self, workspace: &CargoWorkspace) -> Result<Command> {
         let mut command = Command::new(self.ensure(workspace)?);
         // Cargo also passes the command's name as the first argument.
         command.current_dir(&workspace.root).arg(self.name.trim_start_matches("cargo-"));

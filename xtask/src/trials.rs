@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::kernel::Built;
+use crate::kernel::BuiltKernel;
 use crate::klpx::Klpx;
 use crate::tried::Tried;
 use crate::ui;
@@ -25,12 +25,12 @@ const FUNCTION: (&[u8], &[u8]) = (b"version_proc_show\0", b"version_proc_gone\0"
 const VERIFICATION: i32 = 7;
 
 /// Returns true for kernels whose packages a user of this machine could have.
-pub(crate) fn is_for(built: &Built) -> bool {
+pub(crate) fn is_for(built: &BuiltKernel) -> bool {
     built.release.is_some() && built.root.is_none() && built.kernel.machine.is_native()
 }
 
 /// A call of `klpx test`, and its expected result.
-struct Case {
+struct TrialCase {
     name: &'static str,
     title: &'static str,
     module: PathBuf,
@@ -40,7 +40,7 @@ struct Case {
 }
 
 /// Runs the cases on a kernel.
-pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<Tried>> {
+pub(crate) fn run(klpx: &Klpx, built: &BuiltKernel, results_dir: &Path) -> Result<Vec<Tried>> {
     let results = results_dir.join(built.kernel.name);
     let (large, small) = (results.join(LARGE), results.join(SMALL));
     let gone = results.join("livepatch-gone.ko");
@@ -48,14 +48,14 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
     let options = |options: &[&str]| options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>();
     let previous = ["--previous".to_owned(), small.display().to_string()];
     let cases = [
-        Case {
+        TrialCase {
             name: "test-good",
             title: "a livepatch of vmlinux and modules, in the place of another",
             module: large,
             options: [&previous[..], &options(&["--before", "uname -r => *.*"])].concat(),
             fails: None,
         },
-        Case {
+        TrialCase {
             name: "test-callbacks",
             title: "a livepatch that replaces no function",
             module: results.join(CALLBACKS),
@@ -67,14 +67,14 @@ pub(crate) fn run(klpx: &Klpx, built: &Built, results_dir: &Path) -> Result<Vec<
             ]),
             fails: None,
         },
-        Case {
+        TrialCase {
             name: "test-wrong-output",
             title: "a livepatch that does not bring what is expected",
             module: small,
             options: options(&["--before", "uname => Linux", "--after", "uname => Other"]),
             fails: Some("the fix: after: uname: expected something like 'Other', got 'Linux'"),
         },
-        Case {
+        TrialCase {
             name: "test-refused",
             title: "a livepatch that the kernel refuses to load",
             module: gone,
@@ -97,7 +97,7 @@ pub(crate) fn renamed(module: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn tried(klpx: &Klpx, built: &Built, case: &Case) -> Result<Tried> {
+fn tried(klpx: &Klpx, built: &BuiltKernel, case: &TrialCase) -> Result<Tried> {
     let mut step = ui::step(&format!("{} test", built.kernel.name));
     step.at(case.name);
     let start = Instant::now();
@@ -113,11 +113,11 @@ fn tried(klpx: &Klpx, built: &Built, case: &Case) -> Result<Tried> {
     Ok(Tried { name, title, kernel, passed: 1, failures, elapsed })
 }
 
-fn failures(command: &mut Command, case: &Case) -> Result<Vec<String>> {
+fn failures(command: &mut Command, case: &TrialCase) -> Result<Vec<String>> {
     let result = command.output().context("can't run klpx")?;
-    let said = String::from_utf8_lossy(&result.stderr);
+    let stderr = String::from_utf8_lossy(&result.stderr);
     let Ok(json) = serde_json::from_slice::<Value>(&result.stdout) else {
-        return Ok(vec![format!("klpx test wrote no JSON\n{said}")]);
+        return Ok(vec![format!("klpx test wrote no JSON\n{stderr}")]);
     };
     let good = json["good"].as_bool();
     let problems: Vec<&str> = json["trials"]
@@ -130,8 +130,8 @@ fn failures(command: &mut Command, case: &Case) -> Result<Vec<String>> {
     let right = match case.fails {
         None => result.status.success() && good == Some(true) && problems.is_empty(),
         Some(text) => {
-            result.status.code() == Some(VERIFICATION) && good == Some(false) && said.contains(text)
+            result.status.code() == Some(VERIFICATION) && good == Some(false) && stderr.contains(text)
         }
     };
-    Ok(if right { Vec::new() } else { vec![format!("{}: {}\n{said}", result.status, problems.join("\n"))] })
+    Ok(if right { Vec::new() } else { vec![format!("{}: {}\n{stderr}", result.status, problems.join("\n"))] })
 }

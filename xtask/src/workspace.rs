@@ -12,7 +12,7 @@ use crate::FixtureOptions;
 use crate::ui;
 
 /// The places and options for all commands.
-pub(crate) struct Workspace {
+pub(crate) struct CargoWorkspace {
     /// The repository.
     pub(crate) root: PathBuf,
     /// Sources and kernels, kept between runs.
@@ -29,9 +29,9 @@ pub(crate) struct Workspace {
     pub(crate) jobs: usize,
 }
 
-impl Workspace {
+impl CargoWorkspace {
     /// Resolves the options.
-    pub(crate) fn new(options: &FixtureOptions) -> Result<Workspace> {
+    pub(crate) fn new(options: &FixtureOptions) -> Result<CargoWorkspace> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = manifest.parent().context("the xtask crate lies in the workspace")?.to_path_buf();
         let cache = match &options.fixture_cache {
@@ -52,7 +52,7 @@ impl Workspace {
             Some(jobs) => jobs.max(1),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        Ok(Workspace {
+        Ok(CargoWorkspace {
             root,
             cache,
             kernel_src: options.kernel_src.clone(),

@@ -103,35 +103,35 @@ fn unquote(value: &str) -> String {
 /// The architectures that klpx supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Arch {
+pub enum KernelArch {
     /// x86, 64 bits.
     X86_64,
     /// arm64.
     Arm64,
 }
 
-impl Arch {
+impl KernelArch {
     /// The name in kbuild: the value of ARCH, and the folder under `arch/`.
     pub fn kbuild(self) -> &'static str {
         match self {
-            Arch::X86_64 => "x86",
-            Arch::Arm64 => "arm64",
+            KernelArch::X86_64 => "x86",
+            KernelArch::Arm64 => "arm64",
         }
     }
 
     /// The machine number of an ELF header (EM_X86_64, EM_AARCH64).
     pub fn machine(self) -> u16 {
         match self {
-            Arch::X86_64 => 62,
-            Arch::Arm64 => 183,
+            KernelArch::X86_64 => 62,
+            KernelArch::Arm64 => 183,
         }
     }
 
     /// The name for users.
     pub fn name(self) -> &'static str {
         match self {
-            Arch::X86_64 => "x86_64",
-            Arch::Arm64 => "arm64",
+            KernelArch::X86_64 => "x86_64",
+            KernelArch::Arm64 => "arm64",
         }
     }
 
@@ -139,17 +139,17 @@ impl Arch {
     /// targets at -O1). `-fdata-sections` disables section anchors, so that the code of most functions changes.
     pub(crate) fn gcc_anchors_data(self) -> bool {
         match self {
-            Arch::X86_64 => false,
-            Arch::Arm64 => true,
+            KernelArch::X86_64 => false,
+            KernelArch::Arm64 => true,
         }
     }
 
     /// The architecture of a configuration.
-    pub(crate) fn of(config: &Config) -> Result<Arch> {
+    pub(crate) fn of(config: &Config) -> Result<KernelArch> {
         if config.is("X86_64") {
-            Ok(Arch::X86_64)
+            Ok(KernelArch::X86_64)
         } else if config.is("ARM64") {
-            Ok(Arch::Arm64)
+            Ok(KernelArch::Arm64)
         } else {
             let what = "the configuration is for an architecture klpx does not support";
             Err(Diagnosis::new(
@@ -164,7 +164,7 @@ impl Arch {
 }
 
 /// One setting that rules out a livepatch.
-struct Rule {
+struct ConfigRule {
     code: &'static Code,
     symbol: &'static str,
     /// The required value: `true` for `y`, `false` for not set.
@@ -174,57 +174,57 @@ struct Rule {
 }
 
 /// Every setting that klpx checks, in the order of the report.
-const RULES: [Rule; 8] = [
-    Rule {
+const RULES: [ConfigRule; 8] = [
+    ConfigRule {
         code: &codes::NO_MODULES,
         symbol: "MODULES",
         wanted: true,
         why: "a livepatch is a module and this kernel loads none",
         remedy: "boot a kernel built with CONFIG_MODULES=y",
     },
-    Rule {
+    ConfigRule {
         code: &codes::NO_LIVEPATCH,
         symbol: "LIVEPATCH",
         wanted: true,
         why: "the kernel was built without the livepatch core",
         remedy: "boot a kernel built with CONFIG_LIVEPATCH=y (it needs KALLSYMS_ALL, DYNAMIC_FTRACE and STACKTRACE)",
     },
-    Rule {
+    ConfigRule {
         code: &codes::RANDSTRUCT,
         symbol: "RANDSTRUCT",
         wanted: false,
         why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
         remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
     },
-    Rule {
+    ConfigRule {
         code: &codes::RANDSTRUCT,
         symbol: "GCC_PLUGIN_RANDSTRUCT",
         wanted: false,
         why: "structure layouts depend on a random seed; a rebuild with another seed has other layouts",
         remedy: "use a kernel built with CONFIG_RANDSTRUCT_NONE=y",
     },
-    Rule {
+    ConfigRule {
         code: &codes::LATENT_ENTROPY,
         symbol: "GCC_PLUGIN_LATENT_ENTROPY",
         wanted: false,
         why: "the plugin puts random constants into functions, so that every rebuild differs everywhere",
         remedy: "use a kernel built without CONFIG_GCC_PLUGIN_LATENT_ENTROPY",
     },
-    Rule {
+    ConfigRule {
         code: &codes::DEAD_CODE_ELIMINATION,
         symbol: "LD_DEAD_CODE_DATA_ELIMINATION",
         wanted: false,
         why: "the final link drops functions that vmlinux.o still has",
         remedy: "use a kernel built without CONFIG_LD_DEAD_CODE_DATA_ELIMINATION",
     },
-    Rule {
+    ConfigRule {
         code: &codes::TRIMMED_SYMBOLS,
         symbol: "TRIM_UNUSED_KSYMS",
         wanted: false,
         why: "exports that no in-tree module uses were dropped, a livepatch may need them",
         remedy: "use a kernel built without CONFIG_TRIM_UNUSED_KSYMS",
     },
-    Rule {
+    ConfigRule {
         code: &codes::NO_KALLSYMS,
         symbol: "KALLSYMS",
         wanted: true,
@@ -237,7 +237,7 @@ const RULES: [Rule; 8] = [
 const ARM64_FROM: (u32, u32) = (6, 17);
 
 /// Checks for every setting that rules out a livepatch. Each becomes a diagnosis.
-pub(crate) fn check(config: &Config, arch: Arch, version: &Version) -> Result<()> {
+pub(crate) fn check(config: &Config, arch: KernelArch, version: &Version) -> Result<()> {
     let mut found = Vec::new();
     for rule in &RULES {
         let set = config.is(rule.symbol);
@@ -253,7 +253,7 @@ pub(crate) fn check(config: &Config, arch: Arch, version: &Version) -> Result<()
             rule.remedy,
         ));
     }
-    if arch == Arch::Arm64 && (version.major, version.minor) < ARM64_FROM {
+    if arch == KernelArch::Arm64 && (version.major, version.minor) < ARM64_FROM {
         let what = format!("Linux {version} has no livepatching on arm64");
         found.push(Diagnosis::new(
             &codes::ARM64_TOO_OLD,
@@ -301,7 +301,7 @@ mod tests {
         ];
         for (line, code) in cases {
             let config = Config::parse(&format!("{GOOD}{line}"));
-            let result = check(&config, Arch::X86_64, &version(7, 2));
+            let result = check(&config, KernelArch::X86_64, &version(7, 2));
             let got = result.err().and_then(|failure| failure.diagnoses().next().map(|d| d.code));
             assert_eq!(got, code, "{line}");
         }
@@ -310,15 +310,15 @@ mod tests {
     #[test]
     fn arm64_needs_6_17() {
         let config = Config::parse(&GOOD.replace("X86_64", "ARM64"));
-        assert_eq!(Arch::of(&config).expect("arch"), Arch::Arm64);
+        assert_eq!(KernelArch::of(&config).expect("arch"), KernelArch::Arm64);
         for old in [version(6, 16), version(6, 12), version(5, 19)] {
-            let failure = check(&config, Arch::Arm64, &old).expect_err("refused");
+            let failure = check(&config, KernelArch::Arm64, &old).expect_err("refused");
             let found: Vec<_> = failure.diagnoses().collect();
             assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), ["klpx::arm64-too-old"], "{old}");
             assert!(found[0].why.contains("6.17") && !found[0].remedy.is_empty(), "{old}");
         }
-        assert!(check(&config, Arch::X86_64, &version(6, 1)).is_ok());
-        assert!(check(&config, Arch::Arm64, &version(6, 17)).is_ok());
-        assert!(check(&config, Arch::Arm64, &version(7, 0)).is_ok());
+        assert!(check(&config, KernelArch::X86_64, &version(6, 1)).is_ok());
+        assert!(check(&config, KernelArch::Arm64, &version(6, 17)).is_ok());
+        assert!(check(&config, KernelArch::Arm64, &version(7, 0)).is_ok());
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use klpx_diagnosis::{Diagnosis, Failure, Result};
 
 use crate::process;
-use crate::tree::{Entry, Kind, file_threads};
+use crate::tree::{SourceFile, SourceFileKind, file_threads};
 
 /// `_IOW(0x94, 9, int)`, include/uapi/linux/fs.h.
 const FICLONE: libc::Ioctl = 0x4004_9409;
@@ -32,11 +32,11 @@ pub(crate) fn copy(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
 }
 
 /// Finds a file with the same contents and mode in another copy of the source. The new copy may share the file.
-pub(crate) type Donor<'a> = &'a (dyn Fn(&Entry) -> Option<PathBuf> + Sync);
+pub(crate) type FileDonor<'a> = &'a (dyn Fn(&SourceFile) -> Option<PathBuf> + Sync);
 
 /// Copies source files into `to`, with their modification times. No time is later than now, so that make sees objects
 /// as newer. A file that the donor has becomes a hard link to the donor's file.
-pub(crate) fn copy_tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_>) -> Result<()> {
+pub(crate) fn copy_tree(from: &Path, files: &[SourceFile], to: &Path, donor: FileDonor<'_>) -> Result<()> {
     make_dirs(files, to)?;
     let now = SystemTime::now();
     let next = AtomicUsize::new(0);
@@ -50,7 +50,7 @@ pub(crate) fn copy_tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_
             let chunk = &files[start..files.len().min(start + 64)];
             let copied = process::check_interrupt().and_then(|()| {
                 chunk.iter().try_for_each(|entry| {
-                    one(from, entry, to, now, donor).map_err(|error| {
+                    copy_file(from, entry, to, now, donor).map_err(|error| {
                         Failure::from(Diagnosis::io("copy", &from.join(&entry.path), &error))
                     })
                 })
@@ -68,7 +68,7 @@ pub(crate) fn copy_tree(from: &Path, files: &[Entry], to: &Path, donor: Donor<'_
     results.into_iter().collect()
 }
 
-fn make_dirs(files: &[Entry], to: &Path) -> Result<()> {
+fn make_dirs(files: &[SourceFile], to: &Path) -> Result<()> {
     let mut last: Option<PathBuf> = None;
     for entry in files {
         let dir = to.join(entry.path.parent().unwrap_or(Path::new("")));
@@ -80,15 +80,21 @@ fn make_dirs(files: &[Entry], to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn one(from: &Path, entry: &Entry, to: &Path, now: SystemTime, donor: Donor<'_>) -> io::Result<()> {
+fn copy_file(
+    from: &Path,
+    entry: &SourceFile,
+    to: &Path,
+    now: SystemTime,
+    donor: FileDonor<'_>,
+) -> io::Result<()> {
     let target = to.join(&entry.path);
     // A link can fail, for instance if the file has too many links. A copy is as good.
     if donor(entry).is_some_and(|donor| std::fs::hard_link(donor, &target).is_ok()) {
         return Ok(());
     }
     match &entry.kind {
-        Kind::Link(link) => std::os::unix::fs::symlink(link, &target),
-        Kind::File { mtime, executable, .. } => {
+        SourceFileKind::Link(link) => std::os::unix::fs::symlink(link, &target),
+        SourceFileKind::File { mtime, executable, .. } => {
             copy(&from.join(&entry.path), &target, *executable)?;
             let nanos = u64::try_from(*mtime).unwrap_or(0);
             let time = (SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).min(now);
@@ -200,8 +206,11 @@ mod tests {
         std::os::unix::fs::symlink("a", from.path().join("d/l")).expect("link");
         let hour = 1_000_000_000 * 3600;
         let files = [
-            Entry { path: "d/a".into(), kind: Kind::File { size: 5, mtime: hour, executable: true } },
-            Entry { path: "d/l".into(), kind: Kind::Link("a".into()) },
+            SourceFile {
+                path: "d/a".into(),
+                kind: SourceFileKind::File { size: 5, mtime: hour, executable: true },
+            },
+            SourceFile { path: "d/l".into(), kind: SourceFileKind::Link("a".into()) },
         ];
         copy_tree(from.path(), &files, to.path(), &|_| None).expect("copied");
         let copy = to.path().join("d/a");
@@ -222,8 +231,10 @@ mod tests {
         std::fs::write(from.path().join("a"), "x").expect("write");
         let future = SystemTime::now() + Duration::from_secs(86_400);
         let mtime = future.duration_since(SystemTime::UNIX_EPOCH).expect("after").as_nanos();
-        let kind = Kind::File { size: 1, mtime: i128::try_from(mtime).expect("fits"), executable: false };
-        copy_tree(from.path(), &[Entry { path: "a".into(), kind }], to.path(), &|_| None).expect("copied");
+        let kind =
+            SourceFileKind::File { size: 1, mtime: i128::try_from(mtime).expect("fits"), executable: false };
+        copy_tree(from.path(), &[SourceFile { path: "a".into(), kind }], to.path(), &|_| None)
+            .expect("copied");
         assert!(to.path().join("a").metadata().expect("meta").modified().expect("time") <= SystemTime::now());
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 /// The mode of new folders. Files in the cache are compiled and run, so only klpx's user has access.
 const PRIVATE: u32 = 0o700;
@@ -67,7 +67,7 @@ fn untrusted(folder: &Path, at: &Path, why: &str) -> klpx_diagnosis::Failure {
         "name a folder of your own (--cache-dir, --output), or take the right to write from \
          others (chmod go-w)",
     )
-    .place(Place::file(at.display().to_string(), None))
+    .place(DiagnosisPlace::file(at.display().to_string(), None))
     .into()
 }
 

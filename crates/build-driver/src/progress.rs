@@ -13,15 +13,15 @@ pub trait Progress: Sync {
 }
 
 /// Counts the objects of one step.
-pub(crate) struct Objects {
+pub(crate) struct ObjectCounter {
     done: AtomicU64,
     expected: Option<usize>,
 }
 
-impl Objects {
+impl ObjectCounter {
     /// A counter for a step with `expected` objects, if the number is known.
-    pub(crate) fn of(expected: Option<usize>) -> Objects {
-        Objects { done: AtomicU64::new(0), expected }
+    pub(crate) fn of(expected: Option<usize>) -> ObjectCounter {
+        ObjectCounter { done: AtomicU64::new(0), expected }
     }
 
     /// Adds made objects. make also makes whatever else is missing in the build tree. Once the count exceeds the
@@ -63,17 +63,17 @@ mod tests {
 
     #[test]
     fn progress_never_runs_past_its_total() {
-        for (expected, told) in [
+        for (expected, reported) in [
             (Some(3), [(1, Some(3)), (3, Some(3)), (4, None), (5, None)]),
             (Some(9), [(1, Some(9)), (3, Some(9)), (4, Some(9)), (5, Some(9))]),
             (Some(0), [(1, None), (3, None), (4, None), (5, None)]),
             (None, [(1, None), (3, None), (4, None), (5, None)]),
         ] {
-            let (objects, progress) = (Objects::of(expected), Told::default());
+            let (objects, progress) = (ObjectCounter::of(expected), Told::default());
             for more in [1, 2, 1, 1] {
                 objects.add(more, &progress);
             }
-            assert_eq!(progress.0.into_inner().expect("told"), told);
+            assert_eq!(progress.0.into_inner().expect("told"), reported);
             assert_eq!(objects.done(), 5);
         }
     }

@@ -97,7 +97,7 @@ impl SourceTree {
 
     /// Every file that kbuild can read, sorted by path. Leaves out products of a build inside the tree, and files of
     /// git and editors. The private copy has exactly these files, so the omitted files have no effect.
-    pub fn files(&self) -> Result<Vec<Entry>> {
+    pub fn files(&self) -> Result<Vec<SourceFile>> {
         files(&self.root)
     }
 }
@@ -113,7 +113,7 @@ pub(crate) fn is_product(name: &str) -> bool {
 }
 
 /// Every source file below a folder, like [`SourceTree::files`].
-pub(crate) fn files(root: &Path) -> Result<Vec<Entry>> {
+pub(crate) fn files(root: &Path) -> Result<Vec<SourceFile>> {
     let mut files = walk::files(root)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
@@ -136,26 +136,26 @@ fn parse_version(makefile: &str) -> Option<Version> {
 
 /// One source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SourceFile {
     /// The path, relative to the tree.
     pub path: PathBuf,
     /// The kind of file.
-    pub kind: Kind,
+    pub kind: SourceFileKind,
 }
 
-impl Entry {
+impl SourceFile {
     /// The size in bytes. 0 for a link.
     pub fn size(&self) -> u64 {
         match self.kind {
-            Kind::File { size, .. } => size,
-            Kind::Link(_) => 0,
+            SourceFileKind::File { size, .. } => size,
+            SourceFileKind::Link(_) => 0,
         }
     }
 }
 
 /// The kind of a source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SourceFileKind {
     /// A regular file.
     File {
         /// Bytes.
@@ -172,17 +172,17 @@ pub enum Kind {
 
 /// The identity of a tree: paths, sizes, modification times, link targets. Contents are not read, so a tree of 95,000
 /// files takes a fraction of a second. A change that keeps size and time goes unnoticed, as with make.
-pub fn identity(files: &[Entry]) -> blake3::Hash {
+pub fn identity(files: &[SourceFile]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for entry in files {
         hasher.update(entry.path.as_os_str().as_bytes());
         match &entry.kind {
-            Kind::File { size, mtime, executable } => {
+            SourceFileKind::File { size, mtime, executable } => {
                 hasher.update(&[0, u8::from(*executable)]);
                 hasher.update(&size.to_le_bytes());
                 hasher.update(&mtime.to_le_bytes());
             }
-            Kind::Link(target) => {
+            SourceFileKind::Link(target) => {
                 hasher.update(&[0, 2]);
                 hasher.update(target.as_os_str().as_bytes());
                 hasher.update(&[0]);
@@ -310,7 +310,7 @@ mod tests {
             let files = SourceTree::open(dir.path()).expect("tree").files().expect("files");
             let kind = |path: &str| {
                 let entry = files.iter().find(|entry| entry.path == Path::new(path)).expect(path);
-                matches!(entry.kind, Kind::Link(_))
+                matches!(entry.kind, SourceFileKind::Link(_))
             };
             assert_eq!(["fs/x.c", "fs/drv/y.c", "fs/b.c", "fs/c.c"].map(kind), [false, false, true, false]);
             identity(&files)

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use klpx_build_driver::{Given, Kernel, Options, PatchSet, Patched, Progress, Workspace, cache};
+use klpx_build_driver::{
+    Given, KernelOptions, PatchSet, PatchableKernel, Patched, Progress, Workspace, cache,
+};
 use klpx_diagnosis::Result;
 use klpx_testkit::{command, need, said};
 
@@ -90,19 +92,19 @@ impl Toy {
         std::fs::write(path, text).expect("write");
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> KernelOptions {
+        KernelOptions {
             source: self.source(),
             build_dir: Some(self.root.path().join("out")),
             cache_dir: self.cache(),
             jobs: Some(2),
             cross_compile: Some(String::new()),
-            ..Options::default()
+            ..KernelOptions::default()
         }
     }
 
-    fn kernel(&self) -> Kernel {
-        Kernel::open(&self.options()).expect("a kernel")
+    fn kernel(&self) -> PatchableKernel {
+        PatchableKernel::open(&self.options()).expect("a kernel")
     }
 
     fn open(&self) -> Workspace {
@@ -354,10 +356,11 @@ fn both_builds_have_the_lists_of_the_kernel() {
     );
     let lists = write_lists(&toy, "fs/a.c", &["one", "two"]);
     let plain = toy.kernel();
-    let kernel = Kernel::open(&Options { lists: Some(lists.clone()), ..toy.options() }).expect("a kernel");
+    let kernel = PatchableKernel::open(&KernelOptions { lists: Some(lists.clone()), ..toy.options() })
+        .expect("a kernel");
     assert_ne!(kernel.key(), plain.key());
     assert_eq!((plain.units_with_lists(), kernel.units_with_lists()), (None, Some(1)));
-    let original = |kernel: &Kernel| {
+    let original = |kernel: &PatchableKernel| {
         let workspace = Workspace::open(kernel, &()).expect("a workspace");
         functions(&workspace.baseline(&()).expect("a baseline").vmlinux_o)
     };
@@ -387,19 +390,20 @@ fn a_kernels_record_leads_to_its_lists() {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
     std::fs::write(path, record).expect("a record");
     let by_record = toy.kernel();
-    let named = Kernel::open(&Options { lists: Some(lists.clone()), ..toy.options() }).expect("a kernel");
+    let named = PatchableKernel::open(&KernelOptions { lists: Some(lists.clone()), ..toy.options() })
+        .expect("a kernel");
     assert_eq!((by_record.key(), by_record.units_with_lists()), (named.key(), Some(1)));
     // The same lists at another place make the same kernel. Other lists make another kernel.
     let moved = toy.root.path().join("moved");
     std::fs::rename(&lists, &moved).expect("moved");
-    let failure = Kernel::open(&toy.options()).expect_err("refused");
+    let failure = PatchableKernel::open(&toy.options()).expect_err("refused");
     assert_eq!(code(&failure), "klpx::missing-lists");
-    let options = Options { lists: Some(moved.clone()), ..toy.options() };
-    assert_eq!(Kernel::open(&options).expect("a kernel").key(), named.key());
+    let options = KernelOptions { lists: Some(moved.clone()), ..toy.options() };
+    assert_eq!(PatchableKernel::open(&options).expect("a kernel").key(), named.key());
     std::fs::write(moved.join("units/fs/a.c.inl"), "").expect("a list");
-    assert_ne!(Kernel::open(&options).expect("a kernel").key(), named.key());
+    assert_ne!(PatchableKernel::open(&options).expect("a kernel").key(), named.key());
     std::fs::write(moved.join("units/fs/a.c.inl"), "int x;\n").expect("a list");
-    assert_eq!(code(&Kernel::open(&options).expect_err("refused")), "klpx::bad-list");
+    assert_eq!(code(&PatchableKernel::open(&options).expect_err("refused")), "klpx::bad-list");
 }
 
 /// Not a test: a second klpx process for the tests below.
@@ -409,14 +413,14 @@ fn child() {
     let Ok(root) = std::env::var("KLPX_TEST_ROOT") else { return };
     let root = PathBuf::from(root);
     let patch = std::fs::read_to_string(root.join("patch")).expect("read");
-    let options = Options {
+    let options = KernelOptions {
         source: root.join("linux"),
         build_dir: Some(root.join("out")),
         cache_dir: root.join("cache"),
         jobs: Some(2),
-        ..Options::default()
+        ..KernelOptions::default()
     };
-    let result = Kernel::open(&options)
+    let result = PatchableKernel::open(&options)
         .and_then(|kernel| Workspace::open(&kernel, &()))
         .and_then(|workspace| build(&workspace, &patch).map(|patched| patched.units));
     std::process::exit(match result {
@@ -544,9 +548,9 @@ fn a_second_klpx_waits_and_says_so() {
 }
 
 /// The toy kernel, with these variables given to its make.
-fn given(toy: &Toy, texts: &[&str]) -> Kernel {
+fn given(toy: &Toy, texts: &[&str]) -> PatchableKernel {
     let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-    Kernel::open(&Options { given: Given::read(&texts).expect("variables"), ..toy.options() })
+    PatchableKernel::open(&KernelOptions { given: Given::read(&texts).expect("variables"), ..toy.options() })
         .expect("a kernel")
 }
 

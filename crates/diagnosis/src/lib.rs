@@ -20,7 +20,7 @@ pub use note::Note;
 
 /// Where in the source, or in which symbol, a diagnosis applies. Any part may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Place {
+pub struct DiagnosisPlace {
     /// The function or object, by the kernel's name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
@@ -35,25 +35,25 @@ pub struct Place {
     pub line: Option<u32>,
 }
 
-impl Place {
+impl DiagnosisPlace {
     /// A place that is a symbol.
-    pub fn symbol(name: impl Into<String>) -> Place {
-        Place { symbol: Some(name.into()), ..Place::default() }
+    pub fn symbol(name: impl Into<String>) -> DiagnosisPlace {
+        DiagnosisPlace { symbol: Some(name.into()), ..DiagnosisPlace::default() }
     }
 
     /// A place that is a file, with a line if one is known.
-    pub fn file(name: impl Into<String>, line: Option<u32>) -> Place {
-        Place { file: Some(name.into()), line, ..Place::default() }
+    pub fn file(name: impl Into<String>, line: Option<u32>) -> DiagnosisPlace {
+        DiagnosisPlace { file: Some(name.into()), line, ..DiagnosisPlace::default() }
     }
 
     /// The same place, moved to `offset` bytes from the symbol's entry.
-    pub fn inside(mut self, offset: i64) -> Place {
+    pub fn inside(mut self, offset: i64) -> DiagnosisPlace {
         self.offset = Some(offset);
         self
     }
 
     /// The same place with a file and line.
-    pub fn at(mut self, file: impl Into<String>, line: Option<u32>) -> Place {
+    pub fn at(mut self, file: impl Into<String>, line: Option<u32>) -> DiagnosisPlace {
         self.file = Some(file.into());
         self.line = line;
         self
@@ -61,11 +61,11 @@ impl Place {
 
     /// Returns true if every part is unknown.
     pub fn is_empty(&self) -> bool {
-        *self == Place::default()
+        *self == DiagnosisPlace::default()
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DiagnosisPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gap = "";
         if let Some(symbol) = &self.symbol {
@@ -113,8 +113,8 @@ pub struct Diagnosis {
     /// What happened, as a lower-case fragment without a full stop.
     pub what: String,
     /// Where.
-    #[serde(skip_serializing_if = "Place::is_empty")]
-    pub place: Place,
+    #[serde(skip_serializing_if = "DiagnosisPlace::is_empty")]
+    pub place: DiagnosisPlace,
     /// Why it is a failure.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -143,7 +143,7 @@ impl Diagnosis {
             code: code.name,
             class: code.class,
             what: what.into(),
-            place: Place::default(),
+            place: DiagnosisPlace::default(),
             why: why.into(),
             remedy,
             detail: Vec::new(),
@@ -151,7 +151,7 @@ impl Diagnosis {
     }
 
     /// Sets the place.
-    pub fn place(mut self, place: Place) -> Diagnosis {
+    pub fn place(mut self, place: DiagnosisPlace) -> Diagnosis {
         self.place = place;
         self
     }

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
-use crate::{Code, NoteCode, Place};
+use crate::{Code, DiagnosisPlace, NoteCode};
 
 /// A note: information for the user that does not stop a command.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -23,12 +23,12 @@ impl Note {
     }
 
     /// A note on a place, with the reason.
-    pub fn at(code: &NoteCode, what: &str, place: &Place, why: &str) -> Note {
+    pub fn at(code: &NoteCode, what: &str, place: &DiagnosisPlace, why: &str) -> Note {
         Note::new(code, format!("{what} ({place}): {why}"))
     }
 
     /// A note with the code of a refusal: what would be refused elsewhere is left out here.
-    pub fn instead_of(refusal: &Code, what: &str, place: &Place, why: &str) -> Note {
+    pub fn instead_of(refusal: &Code, what: &str, place: &DiagnosisPlace, why: &str) -> Note {
         Note { code: refusal.name, text: format!("{what} ({place}): {why}") }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use klpx_diagnosis::Offset;
-use klpx_normalize::arch::Field;
+use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{
     DirectBranch, Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, Role, TableId, Target,
@@ -109,25 +109,30 @@ impl<'d> Comparer<'_, 'd> {
     pub(crate) fn items(&self, original: ItemId, patched: ItemId) -> Vec<Reason> {
         let mut reasons = Vec::new();
         self.sections(original, patched, &mut reasons);
-        let theirs = span(self.original, original);
-        let ours = span(self.patched, patched);
-        let (their_size, our_size) = (theirs.end - theirs.base, ours.end - ours.base);
-        if their_size != our_size || theirs.base - theirs.start != ours.base - ours.start {
+        let original_span = span(self.original, original);
+        let patched_span = span(self.patched, patched);
+        let (their_size, our_size) =
+            (original_span.end - original_span.base, patched_span.end - patched_span.base);
+        if their_size != our_size
+            || original_span.base - original_span.start != patched_span.base - patched_span.start
+        {
             reasons.push(Reason::Size { from: their_size, to: our_size });
         }
         let branches = |object: &Object<'d>, item: ItemId, span: Span| match object.item(item).code {
             true => object.direct_branches(span.section, (span.base, span.end)),
             false => Vec::new(),
         };
-        let (a, b) = (branches(self.original, original, theirs), branches(self.patched, patched, ours));
+        let (a, b) =
+            (branches(self.original, original, original_span), branches(self.patched, patched, patched_span));
         let differs =
             match is_allocation_tag(self.original, original) && is_allocation_tag(self.patched, patched) {
-                true => self.bytes_but(LINE, theirs, ours),
-                false => self.bytes_around(&b, theirs, ours),
+                true => self.bytes_but(LINE, original_span, patched_span),
+                false => self.bytes_around(&b, original_span, patched_span),
             };
         reasons.extend(differs.map(|offset| Reason::Bytes { offset }));
-        reasons.extend(self.references(theirs, ours, 0));
-        let direct = (Direct { span: theirs, branches: &a }, Direct { span: ours, branches: &b });
+        reasons.extend(self.references(original_span, patched_span, 0));
+        let direct =
+            (Direct { span: original_span, branches: &a }, Direct { span: patched_span, branches: &b });
         reasons.extend(self.direct_branches(&direct.0, &direct.1));
         if !self.original.type_ids(original).eq(self.patched.type_ids(patched)) {
             reasons.push(Reason::TypeIds);
@@ -141,16 +146,16 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Compares branches to other items of the section that the assembler resolved. The bytes of a branch hold only a
     /// distance.
-    fn direct_branches(&self, theirs: &Direct<'_>, ours: &Direct<'_>) -> Option<Reason> {
+    fn direct_branches(&self, original_direct: &Direct<'_>, patched_direct: &Direct<'_>) -> Option<Reason> {
         let place =
             |direct: &Direct<'_>, branch: &DirectBranch| branch.at.wrapping_sub(direct.span.base) as i64;
-        let mut pairs = theirs.branches.iter().zip(ours.branches);
+        let mut pairs = original_direct.branches.iter().zip(patched_direct.branches);
         let same = |x: &DirectBranch, y: &DirectBranch| {
             let kind = |branch: &DirectBranch| branch.field.map(|(_, field)| field.kind);
             let offset = |object: &Object<'_>, branch: &DirectBranch, to: ItemId| {
                 branch.target.wrapping_sub(object.item(to).entry)
             };
-            place(theirs, x) == place(ours, y)
+            place(original_direct, x) == place(patched_direct, y)
                 && kind(x) == kind(y)
                 && match (x.to, y.to) {
                     (Some(a), Some(b)) => {
@@ -164,11 +169,11 @@ impl<'d> Comparer<'_, 'd> {
         let (from, to) = match pairs.find(|(x, y)| !same(x, y)) {
             Some((x, y)) => (Some(x), Some(y)),
             None => {
-                let shared = theirs.branches.len().min(ours.branches.len());
-                (theirs.branches.get(shared), ours.branches.get(shared))
+                let shared = original_direct.branches.len().min(patched_direct.branches.len());
+                (original_direct.branches.get(shared), patched_direct.branches.get(shared))
             }
         };
-        let offset = to.map(|y| place(ours, y)).or(from.map(|x| place(theirs, x)))?;
+        let offset = to.map(|y| place(patched_direct, y)).or(from.map(|x| place(original_direct, x)))?;
         let text = |object: &Object<'_>, branch: Option<&DirectBranch>| {
             let to = branch.and_then(|branch| branch.to);
             to.map_or(String::new(), |item| String::from_utf8_lossy(object.item_name(item)).into_owned())
@@ -178,38 +183,48 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Compares the purposes of two items' sections: `.init.text`, `.noinstr.text`, read-only or not.
     fn sections(&self, original: ItemId, patched: ItemId, reasons: &mut Vec<Reason>) {
-        let theirs = purpose(self.original, original);
-        let ours = purpose(self.patched, patched);
-        if theirs != ours {
+        let original_purpose = purpose(self.original, original);
+        let patched_purpose = purpose(self.patched, patched);
+        if original_purpose != patched_purpose {
             let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-            reasons.push(Reason::Section { from: text(theirs.0), to: text(ours.0) });
+            reasons.push(Reason::Section { from: text(original_purpose.0), to: text(patched_purpose.0) });
         }
     }
 
     /// Does the same as [`Comparer::bytes`], but leaves out a range of bytes, counted from the entry.
-    fn bytes_but(&self, range: Range<u64>, theirs: Span, ours: Span) -> Option<i64> {
+    fn bytes_but(&self, range: Range<u64>, original_span: Span, patched_span: Span) -> Option<i64> {
         let before = |span: Span| Span { end: span.end.min(span.base + range.start), ..span };
         let behind = |span: Span| Span { start: span.end.min(span.base + range.end), ..span };
-        self.bytes(before(theirs), before(ours)).or_else(|| self.bytes(behind(theirs), behind(ours)))
+        self.bytes(before(original_span), before(patched_span))
+            .or_else(|| self.bytes(behind(original_span), behind(patched_span)))
     }
 
     /// Returns the first differing byte outside relocated fields, counted from the entry.
-    fn bytes(&self, theirs: Span, ours: Span) -> Option<i64> {
-        self.bytes_around(&[], theirs, ours)
+    fn bytes(&self, original_span: Span, patched_span: Span) -> Option<i64> {
+        self.bytes_around(&[], original_span, patched_span)
     }
 
     /// Returns the first differing byte that lies outside relocated fields and outside the fields of direct branches.
-    fn bytes_around(&self, branches: &[DirectBranch], theirs: Span, ours: Span) -> Option<i64> {
-        let a = self.original.range(theirs.section, theirs.start, theirs.end);
-        let b = self.patched.range(ours.section, ours.start, ours.end);
+    fn bytes_around(
+        &self,
+        branches: &[DirectBranch],
+        original_span: Span,
+        patched_span: Span,
+    ) -> Option<i64> {
+        let a = self.original.range(original_span.section, original_span.start, original_span.end);
+        let b = self.patched.range(patched_span.section, patched_span.start, patched_span.end);
         if a == b {
             return None;
         }
-        let mut fields = self.patched.relocations_in(ours.section, ours.start, ours.end).iter().peekable();
+        let mut fields = self
+            .patched
+            .relocations_in(patched_span.section, patched_span.start, patched_span.end)
+            .iter()
+            .peekable();
         let mut branches = branches.iter().filter_map(|branch| branch.field).map(|(at, _)| at).peekable();
-        let mut masked = ours.start; // one past the last byte of the fields seen so far
+        let mut masked = patched_span.start; // one past the last byte of the fields seen so far
         for n in 0..a.len().min(b.len()) {
-            let place = ours.start + n as u64;
+            let place = patched_span.start + n as u64;
             while let Some(rela) = fields.next_if(|rela| rela.r_offset.get(LE) <= place) {
                 masked = masked.max(rela.r_offset.get(LE) + field_bytes(self.patched, rela));
             }
@@ -217,36 +232,38 @@ impl<'d> Comparer<'_, 'd> {
                 masked = masked.max(at + BRANCH_BYTES);
             }
             if place >= masked && a[n] != b[n] {
-                return Some(place.wrapping_sub(ours.base) as i64);
+                return Some(place.wrapping_sub(patched_span.base) as i64);
             }
         }
-        (a.len() != b.len())
-            .then(|| (ours.start + a.len().min(b.len()) as u64).wrapping_sub(ours.base) as i64)
+        (a.len() != b.len()).then(|| {
+            (patched_span.start + a.len().min(b.len()) as u64).wrapping_sub(patched_span.base) as i64
+        })
     }
 
     /// Returns the first reference that differs.
-    fn references(&self, theirs: Span, ours: Span, depth: u8) -> Option<Reason> {
-        let mut a = significant(self.original, theirs);
-        let mut b = significant(self.patched, ours);
+    fn references(&self, original_span: Span, patched_span: Span, depth: u8) -> Option<Reason> {
+        let mut a = significant(self.original, original_span);
+        let mut b = significant(self.patched, patched_span);
         loop {
             let (x, y) = match (a.next(), b.next()) {
                 (None, None) => return None,
                 (x, y) => (x, y),
             };
             let offset = match (x, y) {
-                (_, Some(y)) => y.r_offset.get(LE).wrapping_sub(ours.base) as i64,
-                (Some(x), None) => x.r_offset.get(LE).wrapping_sub(theirs.base) as i64,
+                (_, Some(y)) => y.r_offset.get(LE).wrapping_sub(patched_span.base) as i64,
+                (Some(x), None) => x.r_offset.get(LE).wrapping_sub(original_span.base) as i64,
                 (None, None) => return None,
             };
             let same_place = match (x, y) {
                 (Some(x), Some(y)) => {
-                    x.r_offset.get(LE).wrapping_sub(theirs.base) == y.r_offset.get(LE).wrapping_sub(ours.base)
+                    x.r_offset.get(LE).wrapping_sub(original_span.base)
+                        == y.r_offset.get(LE).wrapping_sub(patched_span.base)
                         && self.original.arch.loads_alike(x.r_type(LE, false).0, y.r_type(LE, false).0)
                 }
                 _ => false,
             };
-            let from = x.map(|x| self.original.resolve(theirs.section, x));
-            let to = y.map(|y| self.patched.resolve(ours.section, y));
+            let from = x.map(|x| self.original.resolve(original_span.section, x));
+            let to = y.map(|y| self.patched.resolve(patched_span.section, y));
             let difference = match (from, to) {
                 (Some(from), Some(to)) if same_place => self.targets(from, to, depth),
                 _ => Some(Unlike::Target),
@@ -280,23 +297,23 @@ impl<'d> Comparer<'_, 'd> {
                 Target::Literal { section: s, start: a, end: b, offset: i },
                 Target::Literal { section: t, start: c, end: d, offset: j },
             ) => {
-                let theirs = Span { section: s, start: a, end: b, base: a };
-                let ours = Span { section: t, start: c, end: d, base: c };
-                (i != j || !self.same_content(theirs, ours, depth)).then_some(Unlike::Content)
+                let original_span = Span { section: s, start: a, end: b, base: a };
+                let patched_span = Span { section: t, start: c, end: d, base: c };
+                (i != j || !self.same_content(original_span, patched_span, depth)).then_some(Unlike::Content)
             }
             // One build gave the constant a name, the other did not.
             (Target::Literal { section, start, end, offset: i }, Target::Item { item, offset: j })
                 if is_anonymous(self.patched, item) =>
             {
-                let theirs = Span { section, start, end, base: start };
-                (i != j || !self.same_content(theirs, span(self.patched, item), depth))
+                let original_span = Span { section, start, end, base: start };
+                (i != j || !self.same_content(original_span, span(self.patched, item), depth))
                     .then_some(Unlike::Content)
             }
             (Target::Item { item, offset: i }, Target::Literal { section, start, end, offset: j })
                 if is_anonymous(self.original, item) =>
             {
-                let ours = Span { section, start, end, base: start };
-                (i != j || !self.same_content(span(self.original, item), ours, depth))
+                let patched_span = Span { section, start, end, base: start };
+                (i != j || !self.same_content(span(self.original, item), patched_span, depth))
                     .then_some(Unlike::Content)
             }
             (
@@ -322,18 +339,18 @@ impl<'d> Comparer<'_, 'd> {
     }
 
     /// Returns true if two ranges without an identity have the same contents and references.
-    fn same_content(&self, theirs: Span, ours: Span, depth: u8) -> bool {
-        let location =
-            self.original.is_check_location(theirs.section) && self.patched.is_check_location(ours.section);
+    fn same_content(&self, original_span: Span, patched_span: Span, depth: u8) -> bool {
+        let location = self.original.is_check_location(original_span.section)
+            && self.patched.is_check_location(patched_span.section);
         let bytes = || match location {
-            true => self.bytes_but(LINE_AND_COLUMN, theirs, ours),
-            false => self.bytes(theirs, ours),
+            true => self.bytes_but(LINE_AND_COLUMN, original_span, patched_span),
+            false => self.bytes(original_span, patched_span),
         };
         depth < MAX_DEPTH
-            && theirs.end - theirs.start == ours.end - ours.start
-            && self.original.role(theirs.section) == self.patched.role(ours.section)
+            && original_span.end - original_span.start == patched_span.end - patched_span.start
+            && self.original.role(original_span.section) == self.patched.role(patched_span.section)
             && bytes().is_none()
-            && self.references(theirs, ours, depth + 1).is_none()
+            && self.references(original_span, patched_span, depth + 1).is_none()
     }
 
     /// Returns the names of the unnamed tables that differ. Several sections may have one name.
@@ -346,9 +363,9 @@ impl<'d> Comparer<'_, 'd> {
             }
             by_name
         };
-        let (theirs, ours) = (of(self.original), of(self.patched));
-        let names: BTreeSet<&[u8]> = theirs.keys().chain(ours.keys()).copied().collect();
-        let differs = |name: &&[u8]| match (theirs.get(*name), ours.get(*name)) {
+        let (original_tables, patched_tables) = (of(self.original), of(self.patched));
+        let names: BTreeSet<&[u8]> = original_tables.keys().chain(patched_tables.keys()).copied().collect();
+        let differs = |name: &&[u8]| match (original_tables.get(*name), patched_tables.get(*name)) {
             (Some(a), Some(b)) => {
                 a.len() != b.len() || a.iter().zip(b).any(|(&a, &b)| !self.same_content(a, b, 0))
             }
@@ -359,31 +376,31 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Compares the literals that two functions load from outside their symbols without a relocation.
     fn outlying_literals(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
-        let of = |object: &Object<'d>, owner: ItemId| -> Vec<Span> {
+        let spans = |object: &Object<'d>, owner: ItemId| -> Vec<Span> {
             let span = |o: &Outlier| Span { section: o.section, start: o.start, end: o.end, base: o.start };
             object.outlying_literals(owner).map(span).collect()
         };
-        let (theirs, ours) = (of(self.original, original), of(self.patched, patched));
-        let same = theirs.len() == ours.len()
-            && theirs.iter().zip(&ours).all(|(&theirs, &ours)| self.same_content(theirs, ours, 0));
+        let (originals, new) = (spans(self.original, original), spans(self.patched, patched));
+        let same = originals.len() == new.len()
+            && originals.iter().zip(&new).all(|(&one, &two)| self.same_content(one, two, 0));
         (!same).then_some(Reason::Literal { offset: 0 })
     }
 
     /// Compares the special-section entries that describe two functions: tables, places, contents and references.
     fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
         let compared = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.compared;
-        let mut theirs: Vec<&Entry> =
+        let mut original_entries: Vec<&Entry> =
             self.original.entries(original).iter().filter(|e| compared(self.original, e)).collect();
-        let mut ours: Vec<&Entry> =
+        let mut patched_entries: Vec<&Entry> =
             self.patched.entries(patched).iter().filter(|e| compared(self.patched, e)).collect();
         // The order of the sections in the two files may differ.
-        theirs.sort_by_key(|e| (self.original.tables[e.table.index()].kind.name, e.place, e.index));
-        ours.sort_by_key(|e| (self.patched.tables[e.table.index()].kind.name, e.place, e.index));
-        let mut theirs = theirs.into_iter();
-        let mut ours = ours.into_iter();
+        original_entries.sort_by_key(|e| (self.original.tables[e.table.index()].kind.name, e.place, e.index));
+        patched_entries.sort_by_key(|e| (self.patched.tables[e.table.index()].kind.name, e.place, e.index));
+        let mut original_entries = original_entries.into_iter();
+        let mut patched_entries = patched_entries.into_iter();
         loop {
             let name = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.name;
-            return Some(match (theirs.next(), ours.next()) {
+            return Some(match (original_entries.next(), patched_entries.next()) {
                 (None, None) => return None,
                 (Some(x), None) => Reason::SpecialSection { table: name(self.original, x), offset: x.place },
                 (None, Some(y)) => Reason::SpecialSection { table: name(self.patched, y), offset: y.place },
@@ -407,20 +424,20 @@ impl<'d> Comparer<'_, 'd> {
     fn same_entry_content(&self, s: TableId, x: u32, t: TableId, y: u32, depth: u8) -> bool {
         let (their_section, a, b) = self.original.entry_range(s, x);
         let (our_section, c, d) = self.patched.entry_range(t, y);
-        let theirs = Span { section: their_section, start: a, end: b, base: a };
-        let ours = Span { section: our_section, start: c, end: d, base: c };
-        if depth >= MAX_DEPTH || b - a != d - c || self.bytes(theirs, ours).is_some() {
+        let original_span = Span { section: their_section, start: a, end: b, base: a };
+        let patched_span = Span { section: our_section, start: c, end: d, base: c };
+        if depth >= MAX_DEPTH || b - a != d - c || self.bytes(original_span, patched_span).is_some() {
             return false;
         }
         match self.patched.tables[t.index()].kind.name {
-            ".altinstructions" => self.same_alternative(theirs, ours, depth),
-            _ => self.references(theirs, ours, depth + 1).is_none(),
+            ".altinstructions" => self.same_alternative(original_span, patched_span, depth),
+            _ => self.references(original_span, patched_span, depth + 1).is_none(),
         }
     }
 
     /// Compares two alternatives. A replacement has no name, and its end is known only from the length in the last byte
     /// of its entry (`struct alt_instr`, arch/x86/include/asm/alternative.h, arch/arm64/include/asm/alternative.h).
-    fn same_alternative(&self, theirs: Span, ours: Span, depth: u8) -> bool {
+    fn same_alternative(&self, original_span: Span, patched_span: Span, depth: u8) -> bool {
         let part = |object: &Object<'d>, span: Span| -> Option<(Target, Target, u64)> {
             let length = u64::from(*object.range(span.section, span.start, span.end).last()?);
             let relocations = object.relocations_in(span.section, span.start, span.end);
@@ -428,7 +445,7 @@ impl<'d> Comparer<'_, 'd> {
             Some((object.resolve(span.section, place), object.resolve(span.section, replacement), length))
         };
         let (Some((x, from, their_length)), Some((y, to, our_length))) =
-            (part(self.original, theirs), part(self.patched, ours))
+            (part(self.original, original_span), part(self.patched, patched_span))
         else {
             return false;
         };
@@ -441,9 +458,10 @@ impl<'d> Comparer<'_, 'd> {
                 Target::Literal { section: t, start: c, offset: j, .. },
             ) => {
                 let (a, c) = (a.wrapping_add_signed(i), c.wrapping_add_signed(j));
-                let theirs = Span { section: s, start: a, end: a.saturating_add(their_length), base: a };
-                let ours = Span { section: t, start: c, end: c.saturating_add(our_length), base: c };
-                self.same_content(theirs, ours, depth)
+                let original_span =
+                    Span { section: s, start: a, end: a.saturating_add(their_length), base: a };
+                let patched_span = Span { section: t, start: c, end: c.saturating_add(our_length), base: c };
+                self.same_content(original_span, patched_span, depth)
             }
             _ => self.targets(from, to, depth + 1).is_none(),
         }
@@ -481,7 +499,7 @@ fn significant<'o>(object: &'o Object<'_>, span: Span) -> impl Iterator<Item = &
 /// bits of an arm64 immediate are zero in the file, and the other bits matter.
 fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
     match object.relocation_kind(rela).map(|kind| kind.field) {
-        Some(Field::Bytes(n)) => u64::from(n),
+        Some(FieldKind::Bytes(n)) => u64::from(n),
         _ => 0,
     }
 }

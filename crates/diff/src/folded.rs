@@ -10,7 +10,7 @@ use klpx_normalize::object::{ItemId, Object};
 use object::elf;
 
 use crate::compare::Comparer;
-use crate::correlate::{Correlation, Evidence};
+use crate::correlate::{Correlation, ItemEvidence};
 
 /// Functions that share one body in one build and have several bodies in the other build, at least one of which
 /// differs.
@@ -19,12 +19,12 @@ pub struct Folded {
     /// The names of the shared body.
     pub names: Vec<String>,
     /// The build that has the shared body.
-    pub way: Way,
+    pub way: FoldDirection,
 }
 
 /// How functions that share a body change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum FoldDirection {
     /// The original has the shared body. These patched functions differ from it and count as new.
     Part {
         /// The shared body, in the original.
@@ -40,11 +40,11 @@ pub enum Way {
 }
 
 /// A name; for a local, also its file.
-type Name<'d> = (&'d [u8], &'d [u8]);
+type FoldedName<'d> = (&'d [u8], &'d [u8]);
 /// The functions of an object, by name.
-type Names<'d> = BTreeMap<Name<'d>, ItemId>;
+type FoldedNames<'d> = BTreeMap<FoldedName<'d>, ItemId>;
 
-fn names<'d>(object: &Object<'d>) -> Names<'d> {
+fn names<'d>(object: &Object<'d>) -> FoldedNames<'d> {
     let elf = &object.elf;
     let name = |id: SymbolId| {
         let (name, item) = (elf.symbol_name(id), object.symbol_item(id)?);
@@ -62,7 +62,7 @@ fn names<'d>(object: &Object<'d>) -> Names<'d> {
 }
 
 /// Returns the bodies that have several names.
-fn bodies<'n, 'd>(names: &'n Names<'d>) -> BTreeMap<ItemId, Vec<&'n Name<'d>>> {
+fn bodies<'n, 'd>(names: &'n FoldedNames<'d>) -> BTreeMap<ItemId, Vec<&'n FoldedName<'d>>> {
     let mut bodies: BTreeMap<ItemId, Vec<_>> = BTreeMap::new();
     for (name, &item) in names {
         bodies.entry(item).or_default().push(name);
@@ -78,17 +78,17 @@ pub(crate) fn find(
     patched: &Object<'_>,
     correlation: &mut Correlation,
 ) -> Vec<Folded> {
-    let (theirs, ours) = (names(original), names(patched));
-    let text = |names: &[&Name<'_>]| -> Vec<String> {
+    let (original_names, patched_names) = (names(original), names(patched));
+    let text = |names: &[&FoldedName<'_>]| -> Vec<String> {
         names.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     };
-    let others = |names: &[&Name<'_>], other: &Names<'_>| -> BTreeSet<ItemId> {
+    let others = |names: &[&FoldedName<'_>], other: &FoldedNames<'_>| -> BTreeSet<ItemId> {
         names.iter().filter_map(|name| other.get(*name)).copied().collect()
     };
     let nothing = BTreeSet::new();
     let mut found = Vec::new();
-    for (body, of) in bodies(&theirs) {
-        let all = others(&of, &ours);
+    for (body, bearers) in bodies(&original_names) {
+        let all = others(&bearers, &patched_names);
         if all.len() < 2 {
             continue;
         }
@@ -105,17 +105,17 @@ pub(crate) fn find(
         }
         correlation.patched_of[body.index()] = same.first().copied();
         if let Some(same) = same.first() {
-            correlation.original_of[same.index()] = Some((body, Evidence::Content));
+            correlation.original_of[same.index()] = Some((body, ItemEvidence::Content));
         }
-        found.push(Folded { names: text(&of), way: Way::Part { body, into: parted } });
+        found.push(Folded { names: text(&bearers), way: FoldDirection::Part { body, into: parted } });
     }
-    for (body, of) in bodies(&ours) {
-        let all = others(&of, &theirs);
+    for (body, bearers) in bodies(&patched_names) {
+        let all = others(&bearers, &original_names);
         let comparer = Comparer { original, patched, correlation, moved: &nothing };
         let differs = |item: &ItemId| !comparer.items(*item, body).is_empty();
         let from: Vec<ItemId> = all.iter().copied().filter(differs).collect();
         if all.len() > 1 && !from.is_empty() {
-            found.push(Folded { names: text(&of), way: Way::Join { from } });
+            found.push(Folded { names: text(&bearers), way: FoldDirection::Join { from } });
         }
     }
     found

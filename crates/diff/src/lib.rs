@@ -17,13 +17,15 @@ use rayon::prelude::*;
 use compare::Comparer;
 pub use compare::describe;
 pub use compare::{EQUIVALENCES, Equivalence};
-pub use correlate::{Correlation, Edits, Evidence, Line, Sources, Unsettled, correlate, is_anonymous};
-pub use folded::{Folded, Way};
+pub use correlate::{
+    Correlation, Edits, ItemEvidence, LineState, Sources, Unsettled, correlate, is_anonymous,
+};
+pub use folded::{FoldDirection, Folded};
 pub use reason::Reason;
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ItemChange {
     /// The item in the patched object.
     pub patched: ItemId,
     /// The counterpart in the original; `None` for a new item.
@@ -36,11 +38,11 @@ pub struct Change {
 #[derive(Clone, Debug, Default)]
 pub struct Difference {
     /// Changed and new functions, in the order of the patched object's items.
-    pub functions: Vec<Change>,
+    pub functions: Vec<ItemChange>,
     /// Changed and new data objects that have an identity, in the same order.
-    pub data: Vec<Change>,
+    pub data: Vec<ItemChange>,
     /// Changed and new items of tables that the kernel reads once: initcalls, parameters, exports.
-    pub registries: Vec<Change>,
+    pub registries: Vec<ItemChange>,
     /// Names of sections whose contents have no names ([`Object::unnamed_tables`]) and differ, sorted.
     pub tables: Vec<String>,
     /// Functions whose shared body splits, or that come to share a body.
@@ -84,7 +86,7 @@ pub fn compare_unit(
     let mut correlation = correlate(original, patched, sources);
     let folded = folded::find(original, patched, &mut correlation);
     let comparer = Comparer { original, patched, correlation: &correlation, moved };
-    let changes: Vec<Change> = patched
+    let changes: Vec<ItemChange> = patched
         .items()
         .par_iter()
         .enumerate()
@@ -93,10 +95,10 @@ pub fn compare_unit(
             let item = ItemId(n as u32);
             match correlation.original_of[n] {
                 None if is_anonymous(patched, item) || correlation.is_unsettled(item) => None,
-                None => Some(Change { patched: item, original: None, reasons: Vec::new() }),
+                None => Some(ItemChange { patched: item, original: None, reasons: Vec::new() }),
                 Some((original, _)) => {
                     let reasons = comparer.items(original, item);
-                    (!reasons.is_empty()).then_some(Change {
+                    (!reasons.is_empty()).then_some(ItemChange {
                         patched: item,
                         original: Some(original),
                         reasons,

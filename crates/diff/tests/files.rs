@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::Evidence;
+use klpx_diff::ItemEvidence;
 use klpx_testkit::project::{CLANG_22, CLANGS, File, GCC_12, Mode, Tools};
 use support::{Builds, item, named, used_one};
 
@@ -43,8 +43,8 @@ fn a_new_file_of_a_name_that_others_have_moves_none_of_them() {
         each(&original, &patched, |pair, how| {
             for user in ["a", "b"] {
                 let (calls, sets) = (format!("use_{user}"), format!("set_{user}"));
-                assert_eq!(pair.same(&calls, &calls, "helper"), Some(Evidence::FileAndName), "{how:?}");
-                assert_eq!(pair.same(&sets, &sets, "state"), Some(Evidence::FileAndName), "{how:?}");
+                assert_eq!(pair.same(&calls, &calls, "helper"), Some(ItemEvidence::FileAndName), "{how:?}");
+                assert_eq!(pair.same(&sets, &sets, "state"), Some(ItemEvidence::FileAndName), "{how:?}");
             }
             for (user, base) in [("use_new", "helper"), ("set_new", "state")] {
                 assert_eq!(pair.of(used_one(&pair.patched, user, base)), None, "{how:?}");
@@ -62,7 +62,7 @@ fn a_file_that_went_leaves_its_statics_to_no_other() {
     let patched = [("a/core.c", a.as_str()), ("b/core.c", &b)];
     each(&original, &patched, |pair, how| {
         for user in ["use_a", "use_b"] {
-            assert_eq!(pair.same(user, user, "helper"), Some(Evidence::FileAndName), "{how:?}");
+            assert_eq!(pair.same(user, user, "helper"), Some(ItemEvidence::FileAndName), "{how:?}");
         }
         let gone = ["get_gone", "helper", "own_gone", "set_gone", "state", "use_gone"];
         assert_eq!(pair.changes(), (vec![], gone.map(str::to_owned).to_vec()), "{how:?}");

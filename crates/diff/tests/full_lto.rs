@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::Evidence;
+use klpx_diff::ItemEvidence;
 use klpx_testkit::project::{CLANGS, Mode};
 use support::{Builds, item, used_one};
 
@@ -29,9 +29,9 @@ fn a_sibling_before_them_renumbers_the_rest_and_changes_nothing() {
         let pair = builds.pair();
         assert_eq!(used_one(&pair.patched, "use_z", "helper"), item(&pair.patched, "helper"), "renumbered");
         for user in ["use_a", "use_b"] {
-            assert_eq!(pair.same(user, user, "helper"), Some(Evidence::Reference), "{user}");
+            assert_eq!(pair.same(user, user, "helper"), Some(ItemEvidence::Reference), "{user}");
             let read = user.replace("use", "read");
-            assert_eq!(pair.same(&read, &read, "state"), Some(Evidence::Reference), "{read}");
+            assert_eq!(pair.same(&read, &read, "state"), Some(ItemEvidence::Reference), "{read}");
         }
         let new = used_one(&pair.patched, "use_z", "helper");
         assert_eq!(pair.of(new), None);
@@ -52,7 +52,7 @@ fn a_sibling_before_them_goes_away() {
     for builds in builds(&original, &patched) {
         let pair = builds.pair();
         for user in ["use_a", "use_b"] {
-            assert_eq!(pair.same(user, user, "helper"), Some(Evidence::Reference), "{user}");
+            assert_eq!(pair.same(user, user, "helper"), Some(ItemEvidence::Reference), "{user}");
         }
         let (changed, removed) = pair.changes();
         assert_eq!(
@@ -69,7 +69,7 @@ fn the_order_of_the_files_does_not_matter() {
     let patched = [("b.c", b.as_str()), ("a.c", &a)];
     for builds in builds(&original, &patched) {
         let pair = builds.pair();
-        assert_eq!(pair.same("use_a", "use_a", "helper"), Some(Evidence::Reference));
+        assert_eq!(pair.same("use_a", "use_a", "helper"), Some(ItemEvidence::Reference));
         assert_eq!(pair.changes(), (vec![], vec![]));
     }
 }
@@ -82,7 +82,7 @@ fn a_function_that_got_the_contents_of_another_stays_itself() {
     for builds in builds(&original, &patched) {
         let pair = builds.pair();
         for user in ["use_a", "use_b"] {
-            assert_eq!(pair.same(user, user, "helper"), Some(Evidence::Reference), "{user}");
+            assert_eq!(pair.same(user, user, "helper"), Some(ItemEvidence::Reference), "{user}");
         }
         assert_eq!(pair.changes(), (vec!["helper".into(), "helper.1".into()], vec![]));
     }
@@ -96,8 +96,8 @@ fn a_function_that_changed_together_with_its_caller_is_known_by_it() {
     let patched = [("z.c", z.as_str()), ("a.c", &edited), ("b.c", &b)];
     for builds in builds(&original, &patched) {
         let pair = builds.pair();
-        assert_eq!(pair.same("use_a", "use_a", "helper"), Some(Evidence::User));
-        assert_eq!(pair.same("use_b", "use_b", "helper"), Some(Evidence::Reference));
+        assert_eq!(pair.same("use_a", "use_a", "helper"), Some(ItemEvidence::User));
+        assert_eq!(pair.same("use_b", "use_b", "helper"), Some(ItemEvidence::Reference));
     }
 }
 
@@ -123,7 +123,7 @@ fn copies_that_are_the_same_in_all_are_each_their_own_users() {
     for builds in builds(&original, &patched) {
         let pair = builds.pair();
         for user in ["use_a", "use_b"] {
-            assert_eq!(pair.same(user, user, "helper"), Some(Evidence::Reference), "{user}");
+            assert_eq!(pair.same(user, user, "helper"), Some(ItemEvidence::Reference), "{user}");
         }
         assert_eq!(pair.changes(), (vec![], vec![]));
     }

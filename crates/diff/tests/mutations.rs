@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_normalize::arch::Field;
+use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{ElfFile, Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_testkit::{command, run};
@@ -112,8 +112,8 @@ fn mutate(bytes: &mut [u8], kind: Mutation, pick: usize, choice: usize) -> Optio
             // the last byte of each of these forms is a plain number: flags, type, a length
             let last = end - 1;
             let field = |r| match object.relocation_kind(r).expect("a known type").field {
-                Field::Bytes(n) => u64::from(n),
-                Field::Instruction => 4,
+                FieldKind::Bytes(n) => u64::from(n),
+                FieldKind::Instruction => 4,
             };
             if object.relocations_in(section, start, end).iter().any(|r| r.r_offset.get(LE) + field(r) > last)
             {

@@ -36,7 +36,7 @@ fn changed(patched: &str) -> Vec<(String, bool)> {
     let (original, patched) =
         (Object::read(&files.0).expect("an object"), Object::read(&files.1).expect("an object"));
     let difference = compare(&original, &patched);
-    let of_change = |change: &klpx_diff::Change| {
+    let of_change = |change: &klpx_diff::ItemChange| {
         let name = String::from_utf8_lossy(patched.item_name(change.patched)).into_owned();
         (
             name,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::Evidence;
+use klpx_diff::ItemEvidence;
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::Object;
 use klpx_testkit::project::{CLANGS, Mode};
@@ -52,8 +52,8 @@ fn another_hash_is_the_same_function() {
     for builds in builds((1, "api_a(x)"), (2, "api_a(x)")) {
         let pair = builds.pair();
         assert!(is_promoted(&pair.original, "api_a") && is_promoted(&pair.patched, "api_a"));
-        assert_eq!(pair.same("api_a", "api_a", "helper"), Some(Evidence::FileAndBase));
-        assert_eq!(pair.same("set_b", "set_b", "list"), Some(Evidence::FileAndName));
+        assert_eq!(pair.same("api_a", "api_a", "helper"), Some(ItemEvidence::FileAndBase));
+        assert_eq!(pair.same("set_b", "set_b", "list"), Some(ItemEvidence::FileAndName));
         assert_eq!(pair.changes(), (vec!["api_a".into(), "api_b".into()], vec![]));
     }
 }
@@ -68,8 +68,8 @@ fn promoted_on_one_side_only_is_the_same_function() {
                 [is_promoted(&pair.original, "api_a"), is_promoted(&pair.patched, "api_a")],
                 [from == 1, to == 1]
             );
-            assert_eq!(pair.same("api_a", "api_a", "helper"), Some(Evidence::FileAndBase));
-            assert_eq!(pair.of(item(&pair.patched, "set_a")).map(|of| of.1), Some(Evidence::Name));
+            assert_eq!(pair.same("api_a", "api_a", "helper"), Some(ItemEvidence::FileAndBase));
+            assert_eq!(pair.of(item(&pair.patched, "set_a")).map(|of| of.1), Some(ItemEvidence::Name));
             assert_eq!(pair.changes(), (vec!["api_b".into()], vec![]));
             assert_eq!(pair.unsettled(), [""; 0]);
         }
@@ -81,9 +81,13 @@ fn the_same_base_name_in_several_files_of_one_name_is_told_apart() {
     // Both files are called core.c, both have a helper, and one of them is promoted.
     for builds in builds((1, "api_a(x)"), (1, "api_a(x + 1)")) {
         let pair = builds.pair();
-        assert_eq!(pair.same("api_a", "api_a", "helper"), Some(Evidence::Name), "its module did not change");
+        assert_eq!(
+            pair.same("api_a", "api_a", "helper"),
+            Some(ItemEvidence::Name),
+            "its module did not change"
+        );
         let of_b = item(&pair.patched, "helper");
-        assert_eq!(pair.of(of_b), Some((item(&pair.original, "helper"), Evidence::FileAndName)));
+        assert_eq!(pair.of(of_b), Some((item(&pair.original, "helper"), ItemEvidence::FileAndName)));
         assert_eq!(pair.changes(), (vec!["api_b".into()], vec![]));
     }
 }

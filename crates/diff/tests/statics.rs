@@ -2,7 +2,7 @@
 
 mod support;
 
-use klpx_diff::{Edits, Evidence, Line, Sources};
+use klpx_diff::{Edits, ItemEvidence, LineState, Sources};
 use klpx_testkit::project::{CLANG_22, CLANGS, GCC_12, Mode, Tools};
 use support::{Builds, Pair, used, used_one};
 
@@ -23,7 +23,7 @@ fn a_function_added_before_them_renumbers_the_rest() {
     let builds = build(GCC_12, COUNTERS, &patched);
     let pair = builds.pair();
     for user in ["first", "second", "third"] {
-        assert_eq!(pair.same(user, user, "n"), Some(Evidence::Reference), "{user}");
+        assert_eq!(pair.same(user, user, "n"), Some(ItemEvidence::Reference), "{user}");
     }
     assert_eq!(pair.of(used_one(&pair.patched, "added", "n")), None);
     assert_eq!(pair.unsettled(), [""; 0]);
@@ -38,7 +38,7 @@ fn the_order_of_the_functions_does_not_matter() {
         let pair = builds.pair();
         for user in ["first", "second", "third"] {
             let base = if tools == GCC_12 { "n".to_owned() } else { format!("{user}.n") };
-            let evidence = if tools == GCC_12 { Evidence::Reference } else { Evidence::FileAndName };
+            let evidence = if tools == GCC_12 { ItemEvidence::Reference } else { ItemEvidence::FileAndName };
             assert_eq!(pair.same(user, user, &base), Some(evidence), "{user}");
         }
         assert_eq!(pair.changes(), (vec![], vec![]));
@@ -69,7 +69,7 @@ fn twins_of_one_function_are_told_by_their_declarations() {
         assert_eq!((theirs.len(), ours.len()), (2, 2));
         // GCC may emit the blocks in a different order than the source, but in the same order in both builds.
         for (x, y) in theirs.into_iter().zip(ours) {
-            assert_eq!(pair.of(y), Some((x, Evidence::Declaration)), "{tools:?}");
+            assert_eq!(pair.of(y), Some((x, ItemEvidence::Declaration)), "{tools:?}");
         }
         // The code around the statics proves nothing: the edit may have put another variable in the place of one.
         assert_eq!(builds.pair().unsettled().len(), 2, "{tools:?}");
@@ -115,11 +115,11 @@ fn a_static_follows_its_function_into_another() {
         let user = |keep: &str| if keep == kept { "fn" } else { "outer" };
         let pair = builds.pair_of(Sources::Edited(&edits));
         let evidence = pair.same(user(from), user(to), "n");
-        assert_eq!(evidence, Some(Evidence::Declaration), "{from} to {to}");
+        assert_eq!(evidence, Some(ItemEvidence::Declaration), "{from} to {to}");
         assert_eq!(pair.unsettled(), [""; 0]);
         let pair = builds.pair();
         assert_eq!(pair.same(user(from), user(to), "n"), None);
-        assert_eq!(pair.same("other", "other", "n"), Some(Evidence::Reference));
+        assert_eq!(pair.same("other", "other", "n"), Some(ItemEvidence::Reference));
         assert_eq!(pair.unsettled().len(), 1);
     }
 }
@@ -163,12 +163,12 @@ fn a_static_of_another_inlined_function_is_another_one() {
 struct Repeated;
 
 impl Edits for Repeated {
-    fn original(&self, _file: &str, _line: u32) -> Line {
-        Line::KeptOneOfSeveral
+    fn original(&self, _file: &str, _line: u32) -> LineState {
+        LineState::KeptOneOfSeveral
     }
 
-    fn patched(&self, _file: &str, _line: u32, _name: &str) -> Line {
-        Line::KeptOneOfSeveral
+    fn patched(&self, _file: &str, _line: u32, _name: &str) -> LineState {
+        LineState::KeptOneOfSeveral
     }
 }
 
@@ -181,7 +181,7 @@ fn a_line_that_stands_several_times_tells_the_only_static_of_its_function() {
         let pair = builds.pair_of(Sources::Edited(&Repeated));
         let ours = used(&pair.patched, "twins", "n");
         let evidence = ours.iter().filter_map(|&y| pair.of(y)).map(|of| of.1);
-        assert_eq!(evidence.collect::<Vec<_>>(), vec![Evidence::Declaration; paired]);
+        assert_eq!(evidence.collect::<Vec<_>>(), vec![ItemEvidence::Declaration; paired]);
         assert_eq!(pair.unsettled().len(), ours.len() - paired);
     }
 }
@@ -255,8 +255,8 @@ fn a_static_of_the_file_is_not_one_of_a_function() {
     };
     let (builds, kept) = Builds::numbered(GCC_12, &text(""), &text("n *= 2;"));
     let pair = builds.pair_of(Sources::Edited(&kept));
-    assert_eq!(pair.same("g", "g", "n"), Some(Evidence::FileAndName));
-    assert_eq!(pair.same("f", "f", "n"), Some(Evidence::Declaration));
+    assert_eq!(pair.same("g", "g", "n"), Some(ItemEvidence::FileAndName));
+    assert_eq!(pair.same("f", "f", "n"), Some(ItemEvidence::Declaration));
 }
 
 /// Two versions of `f`, each for one constant. GCC numbers them in the order in which it made them.
@@ -280,7 +280,7 @@ fn versions_of_a_function_are_told_by_their_callers() {
     let (theirs, ours) = (used_one(&pair.original, "seven", "f"), used_one(&pair.patched, "seven", "f"));
     assert_ne!(pair.original.item_name(theirs), pair.patched.item_name(ours), "the numbers changed places");
     for user in ["seven", "nine"] {
-        assert_eq!(pair.same(user, user, "f"), Some(Evidence::Reference), "{user}");
+        assert_eq!(pair.same(user, user, "f"), Some(ItemEvidence::Reference), "{user}");
     }
     assert_eq!(pair.changes(), (vec![], vec![]));
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use klpx_diff::{Correlation, Edits, Line, Sources, correlate};
+use klpx_diff::{Correlation, Edits, LineState, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
 use klpx_testkit::command;
@@ -318,11 +318,11 @@ fn a_pair_is_right_or_there_is_none() {
 struct Kept(BTreeSet<u32>);
 
 impl Edits for Kept {
-    fn original(&self, _file: &str, line: u32) -> Line {
-        if self.0.contains(&line) { Line::Kept } else { Line::Edited }
+    fn original(&self, _file: &str, line: u32) -> LineState {
+        if self.0.contains(&line) { LineState::Kept } else { LineState::Edited }
     }
 
-    fn patched(&self, file: &str, line: u32, _name: &str) -> Line {
+    fn patched(&self, file: &str, line: u32, _name: &str) -> LineState {
         self.original(file, line)
     }
 }

@@ -2,8 +2,8 @@
 
 use klpx_build_driver::PlacedHunk;
 use klpx_diagnosis::Offset;
-use klpx_diff::{Change, Difference, Reason};
-use klpx_inline_check::lines::{Lines, Position};
+use klpx_diff::{Difference, ItemChange, Reason};
+use klpx_inline_check::lines::{Lines, SourcePosition};
 use klpx_normalize::name::{is_apart, without_promotion};
 use klpx_normalize::object::{ItemId, Object};
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ pub struct Finding {
     /// The function's name, without a `.llvm.<hash>`.
     pub function: String,
     /// What happened to the function.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// Why the function differs, where debug information tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
@@ -68,7 +68,7 @@ impl Finding {
         Finding {
             object: object_name.to_owned(),
             function: name(patched, item),
-            kind: Kind::Changed,
+            kind: ChangeKind::Changed,
             cause: None,
             inlines: Vec::new(),
             hunks: Vec::new(),
@@ -83,7 +83,7 @@ impl Finding {
 /// What happened to an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ChangeKind {
     /// The item differs from the original's.
     Changed,
     /// The original does not have the item.
@@ -98,7 +98,7 @@ pub fn findings(
     strip: &str,
     patched: &Object<'_>,
     lines: &Lines<'_>,
-    changes: &[Change],
+    changes: &[ItemChange],
 ) -> Vec<Finding> {
     changes.par_iter().map(|change| finding(object_name, strip, patched, lines, change)).collect()
 }
@@ -111,7 +111,7 @@ pub fn removed(object_name: &str, original: &Object<'_>, difference: &Difference
         .map(|&item| Finding {
             object: object_name.to_owned(),
             function: name(original, item),
-            kind: Kind::Removed,
+            kind: ChangeKind::Removed,
             cause: None,
             inlines: Vec::new(),
             hunks: Vec::new(),
@@ -128,22 +128,22 @@ fn finding(
     strip: &str,
     patched: &Object<'_>,
     lines: &Lines<'_>,
-    change: &Change,
+    change: &ItemChange,
 ) -> Finding {
     let at = change.reasons.iter().filter_map(offset).min().unwrap_or(0);
     let position = position(patched, lines, change.patched, at, strip);
     let place = position.as_ref().map(|p| format!("{}:{}", p.file, p.line));
     let (kind, why) = match (&change.original, change.reasons.first()) {
-        (None, _) => (Kind::New, "new".to_owned()),
+        (None, _) => (ChangeKind::New, "new".to_owned()),
         (Some(_), Some(reason)) => {
             let what = match reason {
                 Reason::Section { .. } => in_words(reason),
                 _ if patched.item(change.patched).code => "code differs".to_owned(),
                 other => in_words(other),
             };
-            (Kind::Changed, place.map_or(what.clone(), |place| format!("{what} from {place} on")))
+            (ChangeKind::Changed, place.map_or(what.clone(), |place| format!("{what} from {place} on")))
         }
-        (Some(_), None) => (Kind::Changed, String::new()),
+        (Some(_), None) => (ChangeKind::Changed, String::new()),
     };
     Finding {
         object: object_name.to_owned(),
@@ -171,7 +171,7 @@ pub fn position(
     item: ItemId,
     offset: i64,
     strip: &str,
-) -> Option<Position> {
+) -> Option<SourcePosition> {
     let item = object.item(item);
     if !item.code {
         return None;

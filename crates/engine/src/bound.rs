@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// A symbol of the kernel to which a module is bound.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct BoundSymbol {
+pub struct KernelReference {
     /// The kernel object that defines the symbol: `vmlinux` or a module's name.
     pub object: String,
     /// The symbol's name in that object.
@@ -23,12 +23,12 @@ pub struct BoundSymbol {
 }
 
 /// Looks up a module's livepatch symbols as the kernel does.
-pub(crate) fn symbols(symbols: &[LivepatchSymbol], target: &dyn LoadTarget) -> Vec<BoundSymbol> {
+pub(crate) fn symbols(symbols: &[LivepatchSymbol], target: &dyn LoadTarget) -> Vec<KernelReference> {
     let look_up = |symbol: &LivepatchSymbol| {
         let before = usize::try_from(symbol.sympos.saturating_sub(1)).unwrap_or(usize::MAX);
         let found = target.addresses(&symbol.object, &symbol.name);
         let address = found.and_then(|all| all.get(before).copied());
-        BoundSymbol {
+        KernelReference {
             object: symbol.object.clone(),
             name: symbol.name.clone(),
             position: symbol.sympos,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::packages::KernelFiles;
 use klpx_build_driver::{
-    ExternalPairs, Kernel, PatchSet, Patched, Prepared, Remade, UnitList, UnitPairs, Workspace,
+    AppliedPatch, ExternalPairs, PatchSet, PatchableKernel, Patched, Remade, UnitList, UnitPairs, Workspace,
 };
 use klpx_diagnosis::{Note, Result, codes, words};
 use klpx_klp_emit::callers::Elsewhere;
@@ -13,14 +13,14 @@ use klpx_klp_emit::callers::Elsewhere;
 use crate::change_set::{self, Analysis, PairFiles};
 use crate::events::{Events, Stage};
 use crate::holders::{self, LeftOut, Unaffected};
-use crate::inlining::Originals;
-use crate::layouts::Types;
-use crate::locate::{self, Located};
-use crate::module::Source;
+use crate::inlining::OriginalInlinings;
+use crate::layouts::PairTypes;
+use crate::locate::{self, LocatedKernel};
+use crate::module::ModuleSource;
 use crate::request::Request;
-use crate::results::{KernelFacts, Made, ObjectFiles, Results};
-use crate::sign::{self, Signer};
-use crate::target::Target;
+use crate::results::{FinishedModule, KernelFacts, ObjectFiles, Results};
+use crate::sign::{self, ModuleSigner};
+use crate::target::TargetKernelFiles;
 use crate::{elsewhere, external, inputs, places, thin, units, whole};
 
 /// A build that is under way.
@@ -34,14 +34,14 @@ pub(crate) struct Build<'a> {
 ///
 /// # Errors
 /// Returns whatever makes the module impossible, or shows that the module would be wrong.
-pub fn build(request: &Request, events: &dyn Events, results: &mut Results) -> Result<Made> {
+pub fn build(request: &Request, events: &dyn Events, results: &mut Results) -> Result<FinishedModule> {
     Build { request, events, results }.run()
 }
 
 /// The objects of the original and the patched source, and what is known of the objects before they are read.
-pub(crate) struct Compiled<'a> {
+pub(crate) struct CompiledPairs<'a> {
     pub(crate) pairs: Vec<PairFiles>,
-    pub(crate) originals: Originals<'a>,
+    pub(crate) originals: OriginalInlinings<'a>,
     pub(crate) remade: Remade,
     /// Functions that inline what the patch edits, in objects that belong to no pair.
     pub(crate) left_out: Vec<LeftOut>,
@@ -72,12 +72,13 @@ impl Work {
 }
 
 impl Build<'_> {
-    fn run(&mut self) -> Result<Made> {
+    fn run(&mut self) -> Result<FinishedModule> {
         let (kernel, prepared, files) = self.preflight()?;
-        let mut target = Target::new(&files, &kernel);
+        let mut target = TargetKernelFiles::new(&files, &kernel);
         let request = self.request;
         let headers = files.headers.as_ref().map(|headers| headers.path.as_path());
-        let signer = request.signing.as_ref().map(|signing| Signer::new(signing, headers, kernel.config()));
+        let signer =
+            request.signing.as_ref().map(|signing| ModuleSigner::new(signing, headers, kernel.config()));
         let signer = signer.transpose()?;
         // Another klpx may hold the workspace; only a stage that has begun can show this.
         self.events.begin(Stage::Original);
@@ -110,16 +111,16 @@ impl Build<'_> {
             }
             self.events.end(&analysis.summary());
             self.results.changes = analysis.findings.concat();
-            self.tell_holders(&analysis, &compiled)?;
+            self.report_holders(&analysis, &compiled)?;
             let with_lines = |failure| places::complete(failure, &objects, &compiled.tree);
             analysis.check().map_err(with_lines)?;
-            let types = Types::read(&objects, &analysis, &compiled.tree)?;
+            let types = PairTypes::read(&objects, &analysis, &compiled.tree)?;
             self.results.accepted_layouts = types.check(&self.request.allow_layouts)?;
 
             let work_dir = compiled.work.dir();
             let (workspace, target, analysis, objects) = (&workspace, &target, &analysis, &objects);
             let (types, elsewhere) = (&types, &elsewhere);
-            let source = Source { workspace, work_dir, target, analysis, objects, types, elsewhere };
+            let source = ModuleSource { workspace, work_dir, target, analysis, objects, types, elsewhere };
             let mut made = source.make(self).map_err(with_lines)?;
             match signer {
                 Some(signer) => made.bytes = signer.sign(&made.bytes, work_dir)?,
@@ -131,7 +132,7 @@ impl Build<'_> {
 
     /// Reports functions that inline what the patch edits and are not replaced. Stops if one of them should be
     /// replaced.
-    fn tell_holders(&mut self, analysis: &Analysis, compiled: &Compiled<'_>) -> Result<()> {
+    fn report_holders(&mut self, analysis: &Analysis, compiled: &CompiledPairs<'_>) -> Result<()> {
         let others = || analysis.others.iter();
         let unaffected: Vec<Unaffected> =
             others().flat_map(|others| others.unaffected.iter().cloned()).collect();
@@ -144,17 +145,17 @@ impl Build<'_> {
         holders::check(&left_out)
     }
 
-    fn preflight(&mut self) -> Result<(Kernel, Prepared, KernelFiles)> {
+    fn preflight(&mut self) -> Result<(PatchableKernel, AppliedPatch, KernelFiles)> {
         self.events.begin(Stage::Preflight);
         // Checks that take no time come first.
         let patches = PatchSet::read(&self.request.patches)?;
-        let Located { files, options } = locate::locate(self)?;
-        let kernel = Kernel::open(&options)?;
-        Target::new(&files, &kernel).check()?;
+        let LocatedKernel { files, options } = locate::locate(self)?;
+        let kernel = PatchableKernel::open(&options)?;
+        TargetKernelFiles::new(&files, &kernel).check()?;
         if self.request.with_code {
             self.results.patches = patches.texts().map(<[u8]>::to_vec).collect();
         }
-        self.results.inputs = inputs::known(self.request, &patches, (&files, &kernel))?;
+        self.results.inputs = inputs::inputs_before_build(self.request, &patches, (&files, &kernel))?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
             None => patches.preflight(&kernel, self.request.fuzz)?,

@@ -4,15 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use klpx_build_driver::{PlacedHunk, Prepared};
-use klpx_diff::{Change, Difference};
+use klpx_build_driver::{AppliedPatch, PlacedHunk};
+use klpx_diff::{Difference, ItemChange};
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object, Target};
 use serde::Serialize;
 
 use crate::analysis::{self, Finding};
-use crate::change_set::Objects;
-use crate::inlining::{Declared, Inlines, Inlining};
+use crate::change_set::PairObjects;
+use crate::inlining::{DeclaredFunction, Inlines, Inlining};
 
 /// Why a function differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,20 +43,20 @@ impl Cause {
 
 /// The debug information of both builds of an object.
 #[derive(Clone, Copy)]
-pub(crate) struct Both<'a> {
+pub(crate) struct InliningPair<'a> {
     pub(crate) original: &'a Inlining,
     pub(crate) patched: &'a Inlining,
 }
 
-impl Both<'_> {
+impl InliningPair<'_> {
     /// Whether the patch edits a function; `None` if the debug information does not have the function.
-    pub(crate) fn is_edited(&self, pair: &Objects<'_>, change: &Change) -> Option<bool> {
+    pub(crate) fn is_edited(&self, pair: &PairObjects<'_>, change: &ItemChange) -> Option<bool> {
         let original = change.original.and_then(|item| self.original.is_edited(pair.original.item(item)));
         original.or_else(|| self.patched.is_edited(pair.patched.item(change.patched)))
     }
 
     /// The hunks that edit a function, or the functions that it inlines in either build.
-    fn hunks(&self, pair: &Objects<'_>, change: &Change, prepared: &Prepared) -> Vec<PlacedHunk> {
+    fn hunks(&self, pair: &PairObjects<'_>, change: &ItemChange, prepared: &AppliedPatch) -> Vec<PlacedHunk> {
         let original = change.original.map(|item| pair.original.item(item));
         let mut hunks =
             original.map(|item| self.original.hunks(item, self.original, prepared)).unwrap_or_default();
@@ -65,42 +65,45 @@ impl Both<'_> {
     }
 
     /// The inlined copies of edited functions that a function holds, those in the original first.
-    fn inlines(&self, pair: &Objects<'_>, change: &Change) -> Vec<Inlines> {
+    fn inlines(&self, pair: &PairObjects<'_>, change: &ItemChange) -> Vec<Inlines> {
         let original = change.original.map(|item| self.original.inlines(pair.original.item(item)));
         let mut all = original.unwrap_or_default();
-        let now = self.patched.inlines(pair.patched.item(change.patched));
-        let new: Vec<Inlines> = now.into_iter().filter(|inlines| !all.contains(inlines)).collect();
+        let after = self.patched.inlines(pair.patched.item(change.patched));
+        let new: Vec<Inlines> = after.into_iter().filter(|inlines| !all.contains(inlines)).collect();
         all.extend(new);
         all
     }
 
     /// What a function inlines in one build only, in words; `None` if both builds inline the same.
-    fn inlines_otherwise(&self, pair: &Objects<'_>, change: &Change) -> Option<String> {
+    fn inlines_otherwise(&self, pair: &PairObjects<'_>, change: &ItemChange) -> Option<String> {
         let before = self.original.callees_in(pair.original.item(change.original?));
-        let now = self.patched.callees_in(pair.patched.item(change.patched));
-        let fewer = |one: &BTreeMap<Declared<'_>, usize>, other: &BTreeMap<Declared<'_>, usize>| {
-            let more = |(callee, count): &(&Declared<'_>, &usize)| other.get(*callee).unwrap_or(&0) < *count;
+        let after = self.patched.callees_in(pair.patched.item(change.patched));
+        let fewer = |one: &BTreeMap<DeclaredFunction<'_>, usize>,
+                     other: &BTreeMap<DeclaredFunction<'_>, usize>| {
+            let more =
+                |(callee, count): &(&DeclaredFunction<'_>, &usize)| other.get(*callee).unwrap_or(&0) < *count;
             one.iter().filter(more).map(|((_, name), _)| (*name).to_owned()).collect::<Vec<_>>().join(", ")
         };
-        let parts = [("newly inlines", fewer(&now, &before)), ("no longer inlines", fewer(&before, &now))];
-        let told: Vec<String> = parts
+        let parts =
+            [("newly inlines", fewer(&after, &before)), ("no longer inlines", fewer(&before, &after))];
+        let phrases: Vec<String> = parts
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
             .map(|(what, names)| format!("{what} {names}"))
             .collect();
-        (!told.is_empty()).then(|| told.join("; "))
+        (!phrases.is_empty()).then(|| phrases.join("; "))
     }
 }
 
 /// Adds its cause to each finding. `findings` are in the order of the changed functions.
 pub(crate) fn explain(
-    pair: &Objects<'_>,
+    pair: &PairObjects<'_>,
     difference: &Difference,
-    (both, prepared): (Both<'_>, &Prepared),
+    (both, prepared): (InliningPair<'_>, &AppliedPatch),
     findings: &mut [Finding],
 ) {
     let changes = &difference.functions;
-    let references = References::of(pair, changes);
+    let references = ChangeReferences::of(pair, changes);
     let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
     for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
         let Some(edited) = both.is_edited(pair, change) else { continue };
@@ -123,8 +126,8 @@ pub(crate) fn explain(
         } else if let Some(&other) = references.from[n].first() {
             finding.why = format!("{}; {}, which changed, calls it", finding.why, name(other));
             Cause::CalledBy
-        } else if let Some(told) = both.inlines_otherwise(pair, change) {
-            finding.why = format!("{}; {told}", finding.why);
+        } else if let Some(phrase) = both.inlines_otherwise(pair, change) {
+            finding.why = format!("{}; {phrase}", finding.why);
             Cause::InlinesOtherwise
         } else {
             Cause::Otherwise
@@ -136,7 +139,7 @@ pub(crate) fn explain(
 /// Explains functions that rely on a changed function of another unit of the same object. Findings are in the order of
 /// the pairs and of their changed functions.
 pub(crate) fn explain_across(
-    pairs: &[Objects<'_>],
+    pairs: &[PairObjects<'_>],
     differences: &[Difference],
     findings: &mut [Vec<Finding>],
 ) {
@@ -146,19 +149,19 @@ pub(crate) fn explain_across(
     let outside: Vec<Vec<BTreeSet<String>>> =
         pairs.iter().zip(differences).map(|(pair, difference)| outside(pair, difference)).collect();
     let places = || findings.iter().enumerate().flat_map(|(n, all)| (0..all.len()).map(move |at| (n, at)));
-    let mut told = Vec::new();
+    let mut causes = Vec::new();
     let unexplained = |&(n, at): &(usize, usize)| findings[n][at].cause.is_some_and(Cause::is_unexplained);
     for (n, at) in places().filter(unexplained) {
         let own = &findings[n][at].function;
         let others = || places().filter(|&(m, _)| m != n && pairs[m].name == pairs[n].name);
         let name = |(m, other): (usize, usize)| findings[m][other].function.clone();
         if let Some(other) = others().map(name).find(|name| outside[n][at].contains(name)) {
-            told.push((n, at, Cause::ReliesOn, format!("relies on {other}, which changed")));
+            causes.push((n, at, Cause::ReliesOn, format!("relies on {other}, which changed")));
         } else if let Some(other) = others().find(|&(m, other)| outside[m][other].contains(own)) {
-            told.push((n, at, Cause::CalledBy, format!("{}, which changed, calls it", name(other))));
+            causes.push((n, at, Cause::CalledBy, format!("{}, which changed, calls it", name(other))));
         }
     }
-    for (n, at, cause, why) in told {
+    for (n, at, cause, why) in causes {
         let finding = &mut findings[n][at];
         finding.why = format!("{}; {why}", finding.why);
         finding.cause = Some(cause);
@@ -166,7 +169,7 @@ pub(crate) fn explain_across(
 }
 
 /// For each changed function, the names in other units that it refers to in either build.
-fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>> {
+fn outside(pair: &PairObjects<'_>, difference: &Difference) -> Vec<BTreeSet<String>> {
     let of = |object: &Object<'_>, item: ItemId| -> BTreeSet<String> {
         let section = object.item(item).section;
         let target = |rela| match object.resolve(section, rela) {
@@ -178,7 +181,7 @@ fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>>
         };
         object.item_relocations(item).iter().filter_map(target).collect()
     };
-    let both = |change: &Change| {
+    let both = |change: &ItemChange| {
         let mut names = of(&pair.patched, change.patched);
         names.extend(change.original.into_iter().flat_map(|item| of(&pair.original, item)));
         names
@@ -187,7 +190,12 @@ fn outside(pair: &Objects<'_>, difference: &Difference) -> Vec<BTreeSet<String>>
 }
 
 /// The first changed function into which a new function was inlined.
-fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], both: Both<'_>) -> Option<usize> {
+fn held_before(
+    pair: &PairObjects<'_>,
+    change: &ItemChange,
+    changes: &[ItemChange],
+    both: InliningPair<'_>,
+) -> Option<usize> {
     if change.original.is_some() {
         return None;
     }
@@ -201,15 +209,15 @@ fn held_before(pair: &Objects<'_>, change: &Change, changes: &[Change], both: Bo
 
 /// Which functions of the change set refer to which others in either build. Functions are numbered by their place in
 /// the change set.
-struct References {
+struct ChangeReferences {
     to: Vec<BTreeSet<usize>>,
     from: Vec<BTreeSet<usize>>,
 }
 
-impl References {
-    fn of(pair: &Objects<'_>, changes: &[Change]) -> References {
+impl ChangeReferences {
+    fn of(pair: &PairObjects<'_>, changes: &[ItemChange]) -> ChangeReferences {
         let none = vec![BTreeSet::new(); changes.len()];
-        let mut references = References { to: none.clone(), from: none };
+        let mut references = ChangeReferences { to: none.clone(), from: none };
         let patched = changes.iter().map(|change| Some(change.patched));
         references.add(&pair.patched, &patched.collect::<Vec<_>>());
         let original = changes.iter().map(|change| change.original);

@@ -4,21 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Prepared;
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_build_driver::AppliedPatch;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_diff::{Difference, Sources};
 use klpx_inline_check::lines::Lines;
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{Item, ItemId, Object};
 use rayon::prelude::*;
 
-use crate::analysis::{self, Finding, Kind};
-use crate::build::Compiled;
-use crate::causes::{self, Both, Cause};
+use crate::analysis::{self, ChangeKind, Finding};
+use crate::build::CompiledPairs;
+use crate::causes::{self, Cause, InliningPair};
 use crate::edits::SourceEdits;
-use crate::holders::Others;
+use crate::holders::OtherHolders;
 use klpx_diagnosis::words;
 
 /// The files of both builds of an object, or of one unit of it.
@@ -46,7 +46,7 @@ pub(crate) struct UnitOf {
 }
 
 /// The files of a pair, open.
-pub(crate) struct Pair {
+pub(crate) struct OpenPair {
     name: String,
     unit: Option<UnitOf>,
     witness: Option<ElfFile>,
@@ -55,7 +55,7 @@ pub(crate) struct Pair {
 }
 
 /// The objects of a pair, read.
-pub(crate) struct Objects<'f> {
+pub(crate) struct PairObjects<'f> {
     /// `vmlinux`, or the module's name.
     pub(crate) name: &'f str,
     /// Further facts about a single unit.
@@ -69,9 +69,9 @@ pub(crate) struct Objects<'f> {
 }
 
 /// Opens the pairs.
-pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
-    let open = |pair: &PairFiles| -> Result<Pair> {
-        Ok(Pair {
+pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<OpenPair>> {
+    let open = |pair: &PairFiles| -> Result<OpenPair> {
+        Ok(OpenPair {
             name: pair.object.clone(),
             unit: pair.unit.clone(),
             witness: pair.witness.as_deref().map(ElfFile::open).transpose()?,
@@ -83,7 +83,7 @@ pub(crate) fn open(pairs: &[PairFiles]) -> Result<Vec<Pair>> {
 }
 
 /// Reads all objects, in parallel. When they were compiled, their source lay in one of `folders`.
-pub(crate) fn read<'f>(pairs: &'f [Pair], folders: &[PathBuf]) -> Result<Vec<Objects<'f>>> {
+pub(crate) fn read<'f>(pairs: &'f [OpenPair], folders: &[PathBuf]) -> Result<Vec<PairObjects<'f>>> {
     let read = |file: &'f ElfFile| Object::read(file).map(|object| object.compiled_in(folders));
     pairs
         .par_iter()
@@ -91,7 +91,7 @@ pub(crate) fn read<'f>(pairs: &'f [Pair], folders: &[PathBuf]) -> Result<Vec<Obj
             let (original, patched) = rayon::join(|| read(&pair.original), || read(&pair.patched));
             let witness = pair.witness.as_ref().map(read).transpose()?;
             let original_path = pair.original.path();
-            Ok(Objects {
+            Ok(PairObjects {
                 name: &pair.name,
                 unit: pair.unit.as_ref(),
                 witness,
@@ -123,7 +123,7 @@ pub(crate) struct Analysis {
     /// By pair: patched functions that differ because of what they inline, with the inlined functions in words.
     pub(crate) inlines: Vec<BTreeMap<ItemId, String>>,
     /// By pair: functions that hold copies of what the patch edits, but are not in the change set.
-    pub(crate) others: Vec<Others>,
+    pub(crate) others: Vec<OtherHolders>,
     /// By pair: the changed and new functions in words.
     pub(crate) findings: Vec<Vec<Finding>>,
     functions: usize,
@@ -132,7 +132,7 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     /// Compares all pairs.
-    pub(crate) fn new(objects: &[Objects<'_>], compiled: &mut Compiled<'_>) -> Analysis {
+    pub(crate) fn new(objects: &[PairObjects<'_>], compiled: &mut CompiledPairs<'_>) -> Analysis {
         let mut analysis = Analysis {
             differences: Vec::new(),
             edited: Vec::new(),
@@ -152,8 +152,8 @@ impl Analysis {
         analysis
     }
 
-    fn add(&mut self, pair: &Objects<'_>, compiled: &mut Compiled<'_>) {
-        let Compiled { originals, remade, moved, tree, .. } = compiled;
+    fn add(&mut self, pair: &PairObjects<'_>, compiled: &mut CompiledPairs<'_>) {
+        let CompiledPairs { originals, remade, moved, tree, .. } = compiled;
         let prepared = originals.prepared();
         let edits = SourceEdits::new(prepared, tree);
         let sources = Sources::Edited(&edits);
@@ -166,7 +166,7 @@ impl Analysis {
         let known = pair.unit.is_none_or(|unit| !unit.is_new).then_some(path);
         let now = known.and_then(|path| originals.patched(&pair.patched, &places, path));
         let both = known.and_then(|path| originals.of(path)).zip(now.as_ref());
-        let both = both.map(|(original, patched)| Both { original, patched });
+        let both = both.map(|(original, patched)| InliningPair { original, patched });
 
         let told = both.map(|both| (both, prepared));
         let findings = findings(pair, &difference, told, tree);
@@ -175,7 +175,7 @@ impl Analysis {
         self.edited.push(edited(pair, &difference, both));
         let others = known
             .and_then(|path| originals.of(path))
-            .map(|original| Others::of(pair, &difference, original, remade));
+            .map(|original| OtherHolders::of(pair, &difference, original, remade));
         self.others.push(others.unwrap_or_default());
         self.registries.extend(registries(pair, &difference));
         self.findings.push(findings);
@@ -185,12 +185,12 @@ impl Analysis {
     /// `27,012 functions: 1 changed, 1 new`.
     pub(crate) fn summary(&self) -> String {
         let functions = || self.findings.iter().flatten().filter(|finding| !finding.is_apart());
-        let of = |kind| functions().filter(|finding| finding.kind == kind).count();
+        let count = |kind| functions().filter(|finding| finding.kind == kind).count();
         format!(
             "{}: {} changed, {} new",
             words::plural(self.functions, "function"),
-            words::count(of(Kind::Changed)),
-            words::count(of(Kind::New))
+            words::count(count(ChangeKind::Changed)),
+            words::count(count(ChangeKind::New))
         )
     }
 
@@ -204,12 +204,12 @@ impl Analysis {
 }
 
 fn findings(
-    pair: &Objects<'_>,
+    pair: &PairObjects<'_>,
     difference: &Difference,
-    both: Option<(Both<'_>, &Prepared)>,
+    both: Option<(InliningPair<'_>, &AppliedPatch)>,
     tree: &Path,
 ) -> Vec<Finding> {
-    let (strip, sections) = (tree.display().to_string(), Sections::of_lines(&pair.patched.elf));
+    let (strip, sections) = (tree.display().to_string(), DebugSections::of_lines(&pair.patched.elf));
     let lines = Lines::read(&sections);
     let mut findings = analysis::findings(pair.name, &strip, &pair.patched, &lines, &difference.functions);
     if let Some(both) = both {
@@ -220,7 +220,11 @@ fn findings(
 
 /// Functions in sections that are gone after boot, whose own lines the patch edits or may edit. For all other functions
 /// this does not matter.
-fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -> BTreeSet<ItemId> {
+fn edited(
+    pair: &PairObjects<'_>,
+    difference: &Difference,
+    both: Option<InliningPair<'_>>,
+) -> BTreeSet<ItemId> {
     let goes = |item: ItemId| {
         Lifetime::of(pair.patched.elf.section_name(pair.patched.item(item).section)) != Lifetime::Kept
     };
@@ -231,7 +235,7 @@ fn edited(pair: &Objects<'_>, difference: &Difference, both: Option<Both<'_>>) -
 
 /// Refuses changed initcalls, parameters and other entries that only a boot or a module load reads, and changed tables
 /// whose entries have no names.
-fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
+fn registries(pair: &PairObjects<'_>, difference: &Difference) -> Vec<Diagnosis> {
     let when = if pair.name == "vmlinux" { "the kernel booted" } else { "the module was loaded" };
     let entries = difference.registries.iter().map(|change| {
         let item = pair.patched.item(change.patched);
@@ -243,7 +247,7 @@ fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
             format!("{table} was read when {when}"),
             "leave this part of the patch out, or do its work in a pre-patch callback",
         )
-        .place(Place::symbol(analysis::name(&pair.patched, change.patched)))
+        .place(DiagnosisPlace::symbol(analysis::name(&pair.patched, change.patched)))
     });
     let tables = difference.tables.iter().map(|table| {
         Diagnosis::new(
@@ -253,7 +257,7 @@ fn registries(pair: &Objects<'_>, difference: &Difference) -> Vec<Diagnosis> {
              to it or replace it",
             "leave this part of the patch out, or do its work in a pre-patch callback",
         )
-        .place(Place::symbol(table.clone()))
+        .place(DiagnosisPlace::symbol(table.clone()))
     });
     entries.chain(tables).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::Result;
 use klpx_diff::{Difference, describe};
-use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::arch::{Arch, FieldKind};
 use klpx_normalize::elf::{Definition, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId};
 use klpx_normalize::name::{self, without_promotion};
 use klpx_normalize::object::{ItemId, Object, Target};
@@ -13,7 +13,7 @@ use klpx_verify::inspect::{self, LivepatchSymbol};
 use object::endian::LittleEndian as LE;
 
 use crate::analysis;
-use crate::change_set::Objects;
+use crate::change_set::PairObjects;
 
 /// The code of a function, or of a function's unlikely part, in both builds.
 #[derive(Clone, Debug)]
@@ -23,25 +23,25 @@ pub struct Code {
     /// The function's name, without a `.llvm.<hash>`.
     pub function: String,
     /// The code from the original source; `None` for a new function.
-    pub original: Option<Body>,
+    pub original: Option<FunctionBody>,
     /// The code from the patched source.
-    pub patched: Body,
+    pub patched: FunctionBody,
 }
 
 /// The code of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Body {
+pub struct FunctionBody {
     /// The architecture.
     pub arch: Arch,
     /// The bytes, starting at the entry. Fields that a reference fills are zero.
     pub bytes: Vec<u8>,
     /// What the code refers to, by place.
-    pub references: Vec<Reference>,
+    pub references: Vec<CodeReference>,
 }
 
 /// A reference of an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
+pub struct CodeReference {
     /// The first byte of the field, in bytes from the function's entry.
     pub offset: u64,
     /// The target in words.
@@ -71,7 +71,7 @@ pub struct ModuleFunction {
     /// The functions that it replaces: object, name, and sympos.
     pub replaces: Vec<(String, String, u64)>,
     /// The function's code.
-    pub body: Body,
+    pub body: FunctionBody,
 }
 
 /// A function's name without the mark of a piece that lies apart: `f` for `f.cold`.
@@ -81,7 +81,7 @@ pub fn whole_name(name: &str) -> String {
 
 impl Code {
     /// The code of a function of the patched build.
-    pub(crate) fn of(pair: &Objects<'_>, difference: &Difference, patched: ItemId) -> Code {
+    pub(crate) fn of(pair: &PairObjects<'_>, difference: &Difference, patched: ItemId) -> Code {
         let original = difference.original_of(patched);
         let counterpart = |item: ItemId| difference.original_of(item).map(|item| (&pair.original, item));
         Code {
@@ -96,7 +96,7 @@ impl Code {
 /// Finds the other build's item that corresponds to an item.
 type Counterpart<'c, 'd> = dyn Fn(ItemId) -> Option<(&'c Object<'d>, ItemId)> + 'c;
 
-fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) -> Body {
+fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) -> FunctionBody {
     let shape = object.item(item);
     let (section, entry, end) = (shape.section, shape.entry, shape.end);
     let mut bytes = object.range(section, entry, end).to_vec();
@@ -107,7 +107,7 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
         clear(&mut bytes, offset, width(object, rela));
         references.insert(
             offset,
-            Reference {
+            CodeReference {
                 offset,
                 to: plain(describe(object, target)),
                 meaning: meaning(object, target, counterpart),
@@ -123,21 +123,21 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
         if branch.field.is_some() && object.arch == Arch::X86_64 {
             clear(&mut bytes, at, 4);
         }
-        references.entry(at).or_insert_with(|| Reference {
+        references.entry(at).or_insert_with(|| CodeReference {
             offset: at,
             to: plain(describe(object, target)),
             meaning: meaning(object, target, counterpart),
             filled: Filled::Own,
         });
     }
-    Body { arch: object.arch, bytes, references: references.into_values().collect() }
+    FunctionBody { arch: object.arch, bytes, references: references.into_values().collect() }
 }
 
 /// The width in bytes of a relocation's field; 0 for a field inside an instruction, which is not cleared.
 fn width(object: &Object<'_>, rela: &Rela) -> usize {
     match object.relocation_kind(rela).map(|kind| kind.field) {
-        Some(Field::Bytes(n)) => n.into(),
-        Some(Field::Instruction) | None => 0,
+        Some(FieldKind::Bytes(n)) => n.into(),
+        Some(FieldKind::Instruction) | None => 0,
     }
 }
 
@@ -213,7 +213,7 @@ pub fn of_module(file: &ElfFile) -> Result<Vec<ModuleFunction>> {
             clear(&mut body.bytes, offset, *width);
             let to = klpx_diagnosis::Offset(*addend).behind(plain_name(&symbol.name));
             let filled = Filled::Livepatch(symbol.clone());
-            body.references.push(Reference { offset, meaning: to.clone(), to, filled });
+            body.references.push(CodeReference { offset, meaning: to.clone(), to, filled });
         }
         body.references.sort_by_key(|reference| reference.offset);
         ModuleFunction {

@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use klpx_build_driver::{self as build_driver, Prepared};
-use klpx_diff::{Edits, Line};
+use klpx_build_driver::{self as build_driver, AppliedPatch};
+use klpx_diff::{Edits, LineState};
 
 /// The edits of a patch set, by the paths that debug information has.
 pub(crate) struct SourceEdits<'a> {
-    prepared: &'a Prepared,
+    prepared: &'a AppliedPatch,
     tree: &'a Path,
 }
 
 impl<'a> SourceEdits<'a> {
     /// `tree` is the source tree that was given to the compiler.
-    pub(crate) fn new(prepared: &'a Prepared, tree: &'a Path) -> SourceEdits<'a> {
+    pub(crate) fn new(prepared: &'a AppliedPatch, tree: &'a Path) -> SourceEdits<'a> {
         SourceEdits { prepared, tree }
     }
 
@@ -23,21 +23,22 @@ impl<'a> SourceEdits<'a> {
     }
 }
 
-fn line(known: build_driver::Line) -> Line {
+fn line(known: build_driver::LineEdit) -> LineState {
     match known {
-        build_driver::Line::Kept => Line::Kept,
-        build_driver::Line::KeptOneOfSeveral => Line::KeptOneOfSeveral,
-        build_driver::Line::Edited => Line::Edited,
-        build_driver::Line::Unknown => Line::Unknown,
+        build_driver::LineEdit::Kept => LineState::Kept,
+        build_driver::LineEdit::KeptOneOfSeveral => LineState::KeptOneOfSeveral,
+        build_driver::LineEdit::Edited => LineState::Edited,
+        build_driver::LineEdit::Unknown => LineState::Unknown,
     }
 }
 
 impl Edits for SourceEdits<'_> {
-    fn original(&self, file: &str, number: u32) -> Line {
-        self.in_source(file).map_or(Line::Kept, |file| line(self.prepared.original_line(file, number)))
+    fn original(&self, file: &str, number: u32) -> LineState {
+        self.in_source(file).map_or(LineState::Kept, |file| line(self.prepared.original_line(file, number)))
     }
 
-    fn patched(&self, file: &str, number: u32, name: &str) -> Line {
-        self.in_source(file).map_or(Line::Kept, |file| line(self.prepared.patched_line(file, number, name)))
+    fn patched(&self, file: &str, number: u32, name: &str) -> LineState {
+        self.in_source(file)
+            .map_or(LineState::Kept, |file| line(self.prepared.patched_line(file, number, name)))
     }
 }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_build_driver::{TouchedUnit, UnitList, Workspace};
 use klpx_diagnosis::{Note, Result, codes, words};
-use klpx_klp_emit::callers::{self, Elsewhere, Function, Global};
-use klpx_klp_emit::image::{Exports, Image, Kernel};
-use klpx_klp_emit::plan::Unit;
-use klpx_klp_emit::users::{self, Users};
+use klpx_klp_emit::callers::{self, Elsewhere, Global, KernelFunction};
+use klpx_klp_emit::image::{Exports, Image, TargetKernel};
+use klpx_klp_emit::plan::ComparedUnit;
+use klpx_klp_emit::users::{self, FunctionUsers};
 
 use crate::build::Build;
-use crate::change_set::{Analysis, Objects};
-use crate::target::Target;
+use crate::change_set::{Analysis, PairObjects};
+use crate::target::TargetKernelFiles;
 
 /// The most callers that klpx replaces, and the most units that it compiles, because ftrace can't reach a function.
 const MOST_CALLERS: usize = 50;
@@ -21,13 +21,13 @@ const MOST_CALLERS: usize = 50;
 /// these callers and are not among `objects`.
 pub(crate) fn missing_units(
     build: &mut Build<'_>,
-    (workspace, list, target): (&Workspace, &UnitList, &Target),
-    (objects, analysis): (&[Objects<'_>], &Analysis),
+    (workspace, list, target): (&Workspace, &UnitList, &TargetKernelFiles),
+    (objects, analysis): (&[PairObjects<'_>], &Analysis),
     elsewhere: &mut Elsewhere,
 ) -> Result<Vec<TouchedUnit>> {
     let pairs = objects.iter().zip(&analysis.differences);
-    let units: Vec<Unit<'_, '_>> = pairs
-        .map(|(pair, difference)| Unit {
+    let units: Vec<ComparedUnit<'_, '_>> = pairs
+        .map(|(pair, difference)| ComparedUnit {
             object_name: pair.name,
             original: &pair.original,
             patched: &pair.patched,
@@ -41,10 +41,10 @@ pub(crate) fn missing_units(
     if unknown.is_empty() {
         return Ok(Vec::new());
     }
-    let kernel = Kernel::open(&target.vmlinux, &target.symvers, &target.modules)?;
+    let kernel = TargetKernel::open(&target.vmlinux, &target.symvers, &target.modules)?;
     let found = users_of(&kernel, &unknown)?;
     // If one function can't be copied for its callers, no module will be made, so no unit is compiled in vain.
-    let callers: Vec<(&Global, &[Function])> =
+    let callers: Vec<(&Global, &[KernelFunction])> =
         found.iter().filter_map(|(global, found)| Some((global, found.as_deref().ok()?))).collect();
     let known: BTreeSet<&str> = objects.iter().filter_map(|pair| Some(pair.unit?.path.as_str())).collect();
     let mut missing: BTreeMap<String, TouchedUnit> = BTreeMap::new();
@@ -60,14 +60,14 @@ pub(crate) fn missing_units(
         return Ok(Vec::new());
     }
     if !missing.is_empty() {
-        build.note(&[told(&unknown, missing.len(), kernel.exports())]);
+        build.note(&[callers_note(&unknown, missing.len(), kernel.exports())]);
     }
     elsewhere.extend(found);
     Ok(missing.into_values().collect())
 }
 
 /// `ftrace can't reach klist_del: 6 units with callers are compiled too`.
-fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
+fn callers_note(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
     let names: Vec<_> = globals.iter().map(|(_, name)| String::from_utf8_lossy(name)).collect();
     let verb = if units == 1 { "is" } else { "are" };
     let exported = names.iter().any(|name| exports.get(name).is_some());
@@ -82,7 +82,7 @@ fn told(globals: &BTreeSet<Global>, units: usize, exports: &Exports) -> Note {
 }
 
 /// Finds who calls each of these functions: in its own kernel object and, for an export, in the modules that import it.
-fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
+fn users_of(kernel: &TargetKernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
     let exported: BTreeSet<&[u8]> = wanted
         .iter()
         .map(|(_, name)| name.as_slice())
@@ -95,7 +95,7 @@ fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
     for (object, name) in wanted {
         let home = kernel.image(object)?;
         let address = home.global(name).and_then(|symbol| home.address(symbol));
-        let own = address.and_then(|address| Users::within(&home, address));
+        let own = address.and_then(|address| FunctionUsers::within(&home, address));
         let Some(own) = own else {
             found.insert(
                 (object.clone(), name.clone()),
@@ -106,21 +106,21 @@ fn users_of(kernel: &Kernel, wanted: &BTreeSet<Global>) -> Result<Elsewhere> {
         let mut all = vec![(object.clone(), own)];
         let others =
             importers.iter().filter(|image| image.object() != object && exported.contains(name.as_slice()));
-        all.extend(others.map(|image| (image.object().to_owned(), Users::importing(image, name))));
+        all.extend(others.map(|image| (image.object().to_owned(), FunctionUsers::importing(image, name))));
         found.insert((object.clone(), name.clone()), judged(all));
     }
     Ok(found)
 }
 
 /// Returns the callers if they are few and the address is kept nowhere.
-fn judged(all: Vec<(String, Users)>) -> Result<Vec<Function>, String> {
+fn judged(all: Vec<(String, FunctionUsers)>) -> Result<Vec<KernelFunction>, String> {
     if let Some(kept) = all.iter().find_map(|(_, users)| users.kept.first()) {
         return Err(format!("its address is kept at {kept}"));
     }
-    let functions: Vec<Function> = all
+    let functions: Vec<KernelFunction> = all
         .into_iter()
         .flat_map(|(object, users)| users.callers.into_iter().map(move |names| (object.clone(), names)))
-        .map(|(object, names)| Function { object, names })
+        .map(|(object, names)| KernelFunction { object, names })
         .collect();
     if functions.len() > MOST_CALLERS {
         let some: Vec<&str> = functions
@@ -139,7 +139,12 @@ fn judged(all: Vec<(String, Users)>) -> Result<Vec<Function>, String> {
 }
 
 /// The units that belong to the callers' kernel objects and whose source contains a name.
-fn mentioning(workspace: &Workspace, list: &UnitList, callers: &[Function], name: &[u8]) -> Vec<TouchedUnit> {
+fn mentioning(
+    workspace: &Workspace,
+    list: &UnitList,
+    callers: &[KernelFunction],
+    name: &[u8],
+) -> Vec<TouchedUnit> {
     let objects: BTreeSet<&str> = callers.iter().map(|caller| caller.object.as_str()).collect();
     let is_wanted = |unit: &TouchedUnit| unit.objects.iter().any(|object| objects.contains(object.as_str()));
     workspace.units_with_word(list, name).into_iter().filter(is_wanted).collect()

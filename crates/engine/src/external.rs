@@ -3,24 +3,24 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use klpx_build_driver::{ExternalPair, ExternalSource, Prepared, Remade, Workspace};
+use klpx_build_driver::{AppliedPatch, ExternalPair, ExternalSource, Remade, Workspace};
 use klpx_diagnosis::{Diagnosis, Result, words};
 use klpx_klp_emit::image::module_name;
 
-use crate::build::{Build, Compiled, Work};
+use crate::build::{Build, CompiledPairs, Work};
 use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
-use crate::inlining::Originals;
-use crate::request::External;
-use crate::target::{self, Target};
+use crate::inlining::OriginalInlinings;
+use crate::request::ExternalModule;
+use crate::target::{self, TargetKernelFiles};
 
 /// Lets kbuild build the module from both sources.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
-    prepared: &'a Prepared,
-    (external, target): (&External, &mut Target),
-) -> Result<Compiled<'a>> {
+    prepared: &'a AppliedPatch,
+    (external, target): (&ExternalModule, &mut TargetKernelFiles),
+) -> Result<CompiledPairs<'a>> {
     workspace.prepare(build.events)?;
     let module = module_name(&external.file);
     let source = ExternalSource { folder: external.source.clone(), module: module.clone() };
@@ -33,12 +33,12 @@ pub(crate) fn compile<'a>(
     }
     let symvers = std::fs::read_to_string(&made.symvers)
         .map_err(|error| Diagnosis::io("read", &made.symvers, &error))?;
-    target.external = Some(target::External { file: external.file.clone(), symvers });
+    target.external = Some(target::TargetModule { file: external.file.clone(), symvers });
     target.modules.extend(external.file.parent().map(Path::to_owned));
     let tree = made.source.clone();
-    Ok(Compiled {
+    Ok(CompiledPairs {
         pairs: made.pairs.iter().map(|pair| files(&module, pair)).collect(),
-        originals: Originals::new(prepared, tree.clone()),
+        originals: OriginalInlinings::new(prepared, tree.clone()),
         remade: Remade {
             compiled: made.pairs.iter().map(|pair| pair.unit.clone().into()).collect(),
             ..Remade::default()

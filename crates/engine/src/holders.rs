@@ -12,12 +12,12 @@
 //!   comparison did not pair the holder. The livepatch would leave the original's copy in use. This stops the build.
 
 use klpx_build_driver::{Baseline, Patched, Remade};
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 use klpx_diff::Difference;
 use serde::Serialize;
 
-use crate::change_set::Objects;
-use crate::inlining::{Holder, Inlines, Inlining, Originals};
+use crate::change_set::PairObjects;
+use crate::inlining::{Holder, Inlines, Inlining, OriginalInlinings};
 use klpx_diagnosis::words;
 
 /// A holder whose code is the same in both builds.
@@ -39,7 +39,7 @@ pub(crate) struct LeftOut {
 }
 
 /// The result of checking a holder.
-enum Verdict {
+enum HolderVerdict {
     /// The holder is in the change set; or it is not in the patched build, so that all its callers are in the change
     /// set; or nothing calls it.
     Accounted,
@@ -49,26 +49,26 @@ enum Verdict {
 
 /// The holders of one pair that are not in the change set.
 #[derive(Default)]
-pub(crate) struct Others {
+pub(crate) struct OtherHolders {
     pub(crate) unaffected: Vec<Unaffected>,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
-impl Others {
+impl OtherHolders {
     /// Finds the patched build's counterpart of each holder of the original.
     pub(crate) fn of(
-        pair: &Objects<'_>,
+        pair: &PairObjects<'_>,
         difference: &Difference,
         original: &Inlining,
         remade: &Remade,
-    ) -> Others {
-        let mut others = Others::default();
+    ) -> OtherHolders {
+        let mut others = OtherHolders::default();
         for holder in original.holders() {
             match verdict(pair, difference, &holder, remade) {
-                Verdict::Accounted => {}
-                Verdict::Unaffected => others.unaffected.push(told(pair.name, &holder)),
-                Verdict::LeftOut(why) => {
-                    others.left_out.push(LeftOut { holder: told(pair.name, &holder), why })
+                HolderVerdict::Accounted => {}
+                HolderVerdict::Unaffected => others.unaffected.push(unaffected_holder(pair.name, &holder)),
+                HolderVerdict::LeftOut(why) => {
+                    others.left_out.push(LeftOut { holder: unaffected_holder(pair.name, &holder), why })
                 }
             }
         }
@@ -76,30 +76,37 @@ impl Others {
     }
 }
 
-fn told(object: &str, holder: &Holder<'_>) -> Unaffected {
+fn unaffected_holder(object: &str, holder: &Holder<'_>) -> Unaffected {
     Unaffected { object: object.to_owned(), function: holder.name().to_owned(), inlines: holder.inlines() }
 }
 
-fn verdict(pair: &Objects<'_>, difference: &Difference, holder: &Holder<'_>, remade: &Remade) -> Verdict {
+fn verdict(
+    pair: &PairObjects<'_>,
+    difference: &Difference,
+    holder: &Holder<'_>,
+    remade: &Remade,
+) -> HolderVerdict {
     let Some(item) = holder.item(&pair.original) else {
         return match holder.is_named() {
-            true => Verdict::LeftOut("it is not among the functions that were compared".to_owned()),
+            true => HolderVerdict::LeftOut("it is not among the functions that were compared".to_owned()),
             // When another definition takes the name of a weak one, GNU ld keeps the weak one's code. Nothing refers to
             // this code any more.
-            false => Verdict::Accounted,
+            false => HolderVerdict::Accounted,
         };
     };
     let correlation = &difference.correlation;
-    let Some(now) = correlation.patched_of.get(item.index()).copied().flatten() else {
+    let Some(counterpart) = correlation.patched_of.get(item.index()).copied().flatten() else {
         return match correlation.unsettled.iter().any(|unsettled| unsettled.candidates.contains(&item)) {
-            true => Verdict::LeftOut("nothing tells which function of the patched build it is".to_owned()),
-            false => Verdict::Accounted,
+            true => {
+                HolderVerdict::LeftOut("nothing tells which function of the patched build it is".to_owned())
+            }
+            false => HolderVerdict::Accounted,
         };
     };
-    if difference.functions.binary_search_by_key(&now, |change| change.patched).is_ok() {
-        return Verdict::Accounted;
+    if difference.functions.binary_search_by_key(&counterpart, |change| change.patched).is_ok() {
+        return HolderVerdict::Accounted;
     }
-    not_made_again(holder, remade).map_or(Verdict::Unaffected, Verdict::LeftOut)
+    not_made_again(holder, remade).map_or(HolderVerdict::Unaffected, HolderVerdict::LeftOut)
 }
 
 /// Why a holder may not be built from the patched source; `None` if it is.
@@ -113,7 +120,7 @@ fn not_made_again(holder: &Holder<'_>, remade: &Remade) -> Option<String> {
 pub(crate) fn uncompared(
     patched: &Patched,
     baseline: &Baseline,
-    originals: &mut Originals<'_>,
+    originals: &mut OriginalInlinings<'_>,
 ) -> Vec<LeftOut> {
     if patched.remade.stale.is_empty() {
         return Vec::new();
@@ -125,7 +132,7 @@ pub(crate) fn uncompared(
         let Some(inlining) = originals.of(object) else { continue };
         for holder in inlining.holders() {
             let why = not_made_again(&holder, &patched.remade);
-            left_out.extend(why.map(|why| LeftOut { holder: told(name, &holder), why }));
+            left_out.extend(why.map(|why| LeftOut { holder: unaffected_holder(name, &holder), why }));
         }
     }
     left_out
@@ -142,7 +149,7 @@ pub(crate) fn stale(remade: &Remade) -> Option<Note> {
 pub(crate) fn check(left_out: &[LeftOut]) -> Result<()> {
     let Some(LeftOut { holder, .. }) = left_out.first() else { return Ok(()) };
     let call = holder.inlines.first().map(|inlines| inlines.by_way_of.first().unwrap_or(&inlines.call));
-    let mut place = Place::symbol(holder.function.clone());
+    let mut place = DiagnosisPlace::symbol(holder.function.clone());
     if let Some((file, line)) = call.and_then(|call| Some((call.file.clone()?, call.line))) {
         place = place.at(file, line);
     }
@@ -246,7 +253,7 @@ int bystander(int x) { return x + 1; }
             Survey::read_in(&file.parse().expect("an ELF file"), folder.path()).expect("sound DWARF");
         let inlining = Inlining::with_edited(survey, &["inner"]);
         let original_path = file.path();
-        let pair = Objects {
+        let pair = PairObjects {
             name: "vmlinux",
             unit: None,
             witness: None,
@@ -256,7 +263,7 @@ int bystander(int x) { return x + 1; }
         };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         assert!(difference.is_empty());
-        let others = Others::of(&pair, &difference, &inlining, remade);
+        let others = OtherHolders::of(&pair, &difference, &inlining, remade);
         let mut unaffected: Vec<String> = others.unaffected.into_iter().map(|h| h.function).collect();
         let mut left_out: Vec<String> =
             others.left_out.into_iter().map(|out| format!("{}: {}", out.holder.function, out.why)).collect();
@@ -294,7 +301,7 @@ int bystander(int x) { return x + 1; }
         let data = ElfFile::open(&object).expect("the object that was just made");
         let read = || Object::read(&data).expect("a sound object");
         let original_path = data.path();
-        let pair = Objects {
+        let pair = PairObjects {
             name: "vmlinux",
             unit: None,
             witness: None,
@@ -303,7 +310,7 @@ int bystander(int x) { return x + 1; }
             patched: read(),
         };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
-        let others = Others::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
+        let others = OtherHolders::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
         assert!(others.unaffected.is_empty());
         let refused = check(&others.left_out).expect_err("three holders are left out");
         let diagnosis = refused.diagnoses().next().expect("a diagnosis");
@@ -322,12 +329,12 @@ int bystander(int x) { return x + 1; }
             function: name.to_owned(),
             inlines: Vec::new(),
         };
-        let told = |names: &[&str]| remark(&names.iter().map(|name| holder(name)).collect::<Vec<_>>());
-        assert_eq!(told(&[]), None);
+        let remark_on = |names: &[&str]| remark(&names.iter().map(|name| holder(name)).collect::<Vec<_>>());
+        assert_eq!(remark_on(&[]), None);
         let one = "1 function inlines what the patch edits, and its code is the same: a";
-        assert_eq!(told(&["a", "a"]).as_deref(), Some(one));
+        assert_eq!(remark_on(&["a", "a"]).as_deref(), Some(one));
         let many =
             "7 functions inline what the patch edits, and their code is the same: a, b, c, d and 3 more";
-        assert_eq!(told(&["g", "f", "e", "d", "c", "b", "a"]).as_deref(), Some(many));
+        assert_eq!(remark_on(&["g", "f", "e", "d", "c", "b", "a"]).as_deref(), Some(many));
     }
 }

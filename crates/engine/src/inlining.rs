@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use klpx_build_driver::{PlacedHunk, Prepared};
+use klpx_build_driver::{AppliedPatch, PlacedHunk};
 use klpx_diagnosis::{Note, Result, codes};
 use klpx_inline_check::survey::{
     CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId,
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 /// An inlined call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Call {
+pub struct InlinedCall {
     /// The function that was inlined.
     pub function: String,
     /// The file of the call.
@@ -32,7 +32,7 @@ pub struct Call {
     pub line: Option<u32>,
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for InlinedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.function)?;
         match (&self.file, self.line) {
@@ -49,10 +49,10 @@ pub struct Inlines {
     /// The inlined calls that lead to the edited function, the holder's own call first. Empty if the holder calls the
     /// edited function itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub by_way_of: Vec<Call>,
+    pub by_way_of: Vec<InlinedCall>,
     /// The call of the edited function itself.
     #[serde(flatten)]
-    pub call: Call,
+    pub call: InlinedCall,
 }
 
 impl fmt::Display for Inlines {
@@ -66,7 +66,7 @@ impl fmt::Display for Inlines {
 }
 
 /// The source file and name of a function.
-pub(crate) type Declared<'i> = (&'i str, &'i str);
+pub(crate) type DeclaredFunction<'i> = (&'i str, &'i str);
 
 /// The inlining in one build of an object.
 pub(crate) struct Inlining {
@@ -89,7 +89,7 @@ pub(crate) struct Holder<'i> {
 
 impl Inlining {
     /// For the original: a function is edited if the patch replaces lines of it.
-    pub(crate) fn of_original(survey: Survey, prepared: &Prepared) -> Inlining {
+    pub(crate) fn of_original(survey: Survey, prepared: &AppliedPatch) -> Inlining {
         let touched: BTreeSet<&str> = prepared.paths().collect();
         let functions: Vec<&Function> = survey.functions().map(|(_, function)| function).collect();
         let mut edited = vec![false; functions.len()];
@@ -112,7 +112,7 @@ impl Inlining {
 
     /// For the patched build: a function is edited if the original's function of this name is edited, or if the
     /// original has none and the patch adds the function's line.
-    pub(crate) fn of_patched(survey: Survey, original: &Inlining, prepared: &Prepared) -> Inlining {
+    pub(crate) fn of_patched(survey: Survey, original: &Inlining, prepared: &AppliedPatch) -> Inlining {
         let edited = |function: &Function| {
             let (file, name) = (survey.text(function.file), survey.text(function.name));
             let known: Vec<bool> =
@@ -149,17 +149,17 @@ impl Inlining {
     }
 
     /// Where the source declares a function.
-    pub(crate) fn declared(&self, item: &Item) -> Option<Declared<'_>> {
+    pub(crate) fn declared(&self, item: &Item) -> Option<DeclaredFunction<'_>> {
         Some(self.declaration(self.survey.copy(self.copy(item)?).function))
     }
 
-    fn declaration(&self, id: FunctionId) -> Declared<'_> {
+    fn declaration(&self, id: FunctionId) -> DeclaredFunction<'_> {
         let function = self.survey.function(id);
         (self.survey.text(function.file), self.survey.text(function.name))
     }
 
     /// The functions that a function inlines, and how often.
-    pub(crate) fn callees_in(&self, item: &Item) -> BTreeMap<Declared<'_>, usize> {
+    pub(crate) fn callees_in(&self, item: &Item) -> BTreeMap<DeclaredFunction<'_>, usize> {
         let mut callees = BTreeMap::new();
         let Some(holder) = self.copy(item) else { return callees };
         for (id, function) in self.survey.functions() {
@@ -181,7 +181,7 @@ impl Inlining {
     /// The inlined copies of edited functions that a function holds, the least nested first.
     pub(crate) fn inlines(&self, item: &Item) -> Vec<Inlines> {
         let calls = self.copy(item).and_then(|copy| self.held.get(&copy));
-        self.told(calls.map_or(&[], Vec::as_slice))
+        self.inlines_of(calls.map_or(&[], Vec::as_slice))
     }
 
     /// The edited functions among a function and those of which it holds copies.
@@ -198,7 +198,7 @@ impl Inlining {
         &self,
         item: &Item,
         original: &Inlining,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
     ) -> BTreeSet<PlacedHunk> {
         let survey = &original.survey;
         let mut hunks = BTreeSet::new();
@@ -226,7 +226,7 @@ impl Inlining {
         self.held.iter().map(|(&copy, calls)| Holder { inlining: self, copy: self.survey.copy(copy), calls })
     }
 
-    fn told(&self, calls: &[InlinedId]) -> Vec<Inlines> {
+    fn inlines_of(&self, calls: &[InlinedId]) -> Vec<Inlines> {
         let inlines = |&id: &InlinedId| {
             let call = self.survey.inlined_copy(id);
             let around = self.survey.chain(call).into_iter().map(|call| self.call(call));
@@ -235,8 +235,8 @@ impl Inlining {
         sorted(calls.iter().map(inlines).collect())
     }
 
-    fn call(&self, call: &Inlined) -> Call {
-        Call {
+    fn call(&self, call: &Inlined) -> InlinedCall {
+        InlinedCall {
             function: self.survey.text(self.survey.function(call.function).name).to_owned(),
             file: call.file.map(|file| self.survey.text(file).to_owned()),
             line: (call.line != 0).then_some(call.line),
@@ -273,7 +273,7 @@ impl<'i> Holder<'i> {
 
     /// The edited functions that the holder inlines, the least nested first.
     pub(crate) fn inlines(&self) -> Vec<Inlines> {
-        self.inlining.told(self.calls)
+        self.inlining.inlines_of(self.calls)
     }
 
     /// For each inlined copy, the source file of the unit from which it was taken.
@@ -285,30 +285,30 @@ impl<'i> Holder<'i> {
 
 /// The original builds of the objects, as their debug information describes them. The debug information of vmlinux is
 /// read while the kernel is built.
-pub(crate) struct Originals<'a> {
-    prepared: &'a Prepared,
+pub(crate) struct OriginalInlinings<'a> {
+    prepared: &'a AppliedPatch,
     tree: PathBuf,
     early: Option<(PathBuf, JoinHandle<Result<Survey>>)>,
     read: BTreeMap<PathBuf, Option<Inlining>>,
     notes: Vec<Note>,
 }
 
-impl<'a> Originals<'a> {
+impl<'a> OriginalInlinings<'a> {
     /// `tree` is the source tree that was given to the compiler; `vmlinux` is the object that most patches change.
-    pub(crate) fn begin(prepared: &'a Prepared, tree: PathBuf, vmlinux: &Path) -> Originals<'a> {
+    pub(crate) fn begin(prepared: &'a AppliedPatch, tree: PathBuf, vmlinux: &Path) -> OriginalInlinings<'a> {
         let (object, folder) = (vmlinux.to_owned(), tree.clone());
         let early = std::thread::spawn(move || survey(&object, &folder));
         let early = Some((vmlinux.to_owned(), early));
-        Originals { prepared, tree, early, read: BTreeMap::new(), notes: Vec::new() }
+        OriginalInlinings { prepared, tree, early, read: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// Starts with nothing read.
-    pub(crate) fn new(prepared: &'a Prepared, tree: PathBuf) -> Originals<'a> {
-        Originals { prepared, tree, early: None, read: BTreeMap::new(), notes: Vec::new() }
+    pub(crate) fn new(prepared: &'a AppliedPatch, tree: PathBuf) -> OriginalInlinings<'a> {
+        OriginalInlinings { prepared, tree, early: None, read: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// The patch set.
-    pub(crate) fn prepared(&self) -> &'a Prepared {
+    pub(crate) fn prepared(&self) -> &'a AppliedPatch {
         self.prepared
     }
 
@@ -373,8 +373,8 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
 
-    fn call(function: &str, line: u32) -> Call {
-        Call { function: function.into(), file: Some("drivers/md/md.c".into()), line: Some(line) }
+    fn call(function: &str, line: u32) -> InlinedCall {
+        InlinedCall { function: function.into(), file: Some("drivers/md/md.c".into()), line: Some(line) }
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
         let direct = Inlines { by_way_of: Vec::new(), call: call("md_run", 4123) };
         assert_eq!(direct.to_string(), "inlines md_run at drivers/md/md.c:4123");
         let by_way_of = vec![call("outer", 9), call("inner", 5)];
-        let nested = Inlines { by_way_of, call: Call { line: None, ..call("md_run", 0) } };
+        let nested = Inlines { by_way_of, call: InlinedCall { line: None, ..call("md_run", 0) } };
         let text = "inlines md_run in drivers/md/md.c by way of outer at drivers/md/md.c:9, inner at drivers/md/md.c:5";
         assert_eq!(nested.to_string(), text);
         assert_eq!(sorted(vec![nested.clone(), direct.clone(), nested.clone()]), [direct, nested]);

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use klpx_build_driver::packages::KernelFiles;
-use klpx_build_driver::{Kernel, PatchSet};
+use klpx_build_driver::{PatchSet, PatchableKernel};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use crate::request::Request;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Input {
     /// The kind of file.
-    pub kind: Kind,
+    pub kind: InputKind,
     /// The file's path, as given or found.
     pub path: String,
     /// SHA-256 of the file's contents, in hexadecimal; absent for the kernel's image.
@@ -30,7 +30,7 @@ pub struct Input {
 /// The kind of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum InputKind {
     /// A patch.
     Patch,
     /// The kernel's configuration.
@@ -51,24 +51,27 @@ pub enum Kind {
 ///
 /// # Errors
 /// Fails if a file can't be read.
-pub(crate) fn known(
+pub(crate) fn inputs_before_build(
     request: &Request,
     patches: &PatchSet,
-    (files, kernel): (&KernelFiles, &Kernel),
+    (files, kernel): (&KernelFiles, &PatchableKernel),
 ) -> Result<Vec<Input>> {
     let patches = patches.hashes().map(|(name, hash)| Input {
-        kind: Kind::Patch,
+        kind: InputKind::Patch,
         path: name.to_owned(),
         sha256: Some(hash.to_owned()),
         build_id: None,
     });
     let mut inputs: Vec<Input> = patches.collect();
-    let module = request.external.as_ref().map(|external| (Kind::Module, external.file.as_path()));
+    let module = request.external.as_ref().map(|external| (InputKind::Module, external.file.as_path()));
     let certificate =
-        request.signing.as_ref().map(|signing| (Kind::Certificate, signing.certificate.as_path()));
-    let found = [(Kind::Config, files.config.path.as_path()), (Kind::Symvers, files.symvers.path.as_path())];
+        request.signing.as_ref().map(|signing| (InputKind::Certificate, signing.certificate.as_path()));
+    let found = [
+        (InputKind::Config, files.config.path.as_path()),
+        (InputKind::Symvers, files.symvers.path.as_path()),
+    ];
     let given = kernel.given().variables().iter().flat_map(|variable| variable.files());
-    let given = given.map(|file| (Kind::MakeFile, file.path()));
+    let given = given.map(|file| (InputKind::MakeFile, file.path()));
     for (kind, path) in found.into_iter().chain(given).chain(module).chain(certificate) {
         inputs.push(Input {
             kind,
@@ -83,7 +86,7 @@ pub(crate) fn known(
 /// The kernel's image.
 pub(crate) fn image(path: &Path, build_id: Option<&[u8]>) -> Input {
     let path = path.display().to_string();
-    Input { kind: Kind::Vmlinux, path, sha256: None, build_id: build_id.map(hexadecimal) }
+    Input { kind: InputKind::Vmlinux, path, sha256: None, build_id: build_id.map(hexadecimal) }
 }
 
 fn hash(path: &Path) -> Result<String> {

@@ -7,16 +7,16 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 use klpx_klp_emit::image::{Image, VMLINUX};
-use klpx_layout::{Btf, Change, Definition, Kind, Layouts, changes};
+use klpx_layout::{Btf, Layouts, TypeChange, TypeDefinition, TypeKind, changes};
 use klpx_normalize::elf::Elf;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::analysis::Finding;
 use crate::causes::Cause;
-use crate::change_set::{Analysis, Objects};
+use crate::change_set::{Analysis, PairObjects};
 use crate::trace_events::TraceEvents;
 
 /// A changed type, or a changed `__init` function, that the user accepts.
@@ -32,20 +32,20 @@ pub struct Accepted {
 }
 
 /// The types of the pairs from which the livepatch takes code.
-pub(crate) struct Types {
+pub(crate) struct PairTypes {
     /// By pair, the types of the original; `None` where nothing differs.
     pub(crate) originals: Vec<Option<Layouts>>,
     /// Each changed type once.
-    changes: Vec<Change>,
+    changes: Vec<TypeChange>,
     events: TraceEvents,
     /// The folder in which the source was compiled.
     tree: String,
 }
 
-impl Types {
+impl PairTypes {
     /// Reads and compares the types.
-    pub(crate) fn read(objects: &[Objects<'_>], analysis: &Analysis, tree: &Path) -> Result<Types> {
-        let read = |(pair, difference): (&Objects<'_>, &klpx_diff::Difference)| {
+    pub(crate) fn read(objects: &[PairObjects<'_>], analysis: &Analysis, tree: &Path) -> Result<PairTypes> {
+        let read = |(pair, difference): (&PairObjects<'_>, &klpx_diff::Difference)| {
             if difference.is_empty() {
                 return Ok((None, Vec::new()));
             }
@@ -57,31 +57,32 @@ impl Types {
         };
         let each: Result<Vec<_>> = objects.par_iter().zip(&analysis.differences).map(read).collect();
         let (originals, each): (Vec<_>, Vec<_>) = each?.into_iter().unzip();
-        let mut changes: Vec<Change> = Vec::new();
+        let mut changes: Vec<TypeChange> = Vec::new();
         for change in each.into_iter().flatten() {
             let same =
-                |other: &&mut Change| other.key == change.key && other.differences == change.differences;
+                |other: &&mut TypeChange| other.key == change.key && other.differences == change.differences;
             match changes.iter_mut().find(same) {
                 Some(known) => join(known, change),
                 None => changes.push(change),
             }
         }
         let events = TraceEvents::of(objects);
-        Ok(Types { originals, changes, events, tree: format!("{}/", tree.display()) })
+        Ok(PairTypes { originals, changes, events, tree: format!("{}/", tree.display()) })
     }
 
     /// Where a type is defined, as a path in the source.
-    fn place(&self, definition: &Definition) -> Place {
+    fn place(&self, definition: &TypeDefinition) -> DiagnosisPlace {
         let file = definition.file.strip_prefix(&self.tree).unwrap_or(&definition.file);
-        Place::file(file, Some(definition.line).filter(|line| *line != 0))
+        DiagnosisPlace::file(file, Some(definition.line).filter(|line| *line != 0))
     }
 
     /// Refuses changed types, except those that the user accepts. Returns the accepted ones.
     pub(crate) fn check(&self, allowed: &[String]) -> Result<Vec<Accepted>> {
-        let is_allowed = |change: &&Change| {
+        let is_allowed = |change: &&TypeChange| {
             allowed.iter().any(|name| *name == change.key.name || *name == change.key.to_string())
         };
-        let (accepted, refused): (Vec<&Change>, Vec<&Change>) = self.changes.iter().partition(is_allowed);
+        let (accepted, refused): (Vec<&TypeChange>, Vec<&TypeChange>) =
+            self.changes.iter().partition(is_allowed);
         Failure::all(refused.into_iter().map(|change| self.refusal(change)).collect())?;
         Ok(accepted
             .into_iter()
@@ -93,12 +94,16 @@ impl Types {
             .collect())
     }
 
-    fn refusal(&self, change: &Change) -> Diagnosis {
-        let (before, now) = change.size;
+    fn refusal(&self, change: &TypeChange) -> Diagnosis {
+        let (before, patched_size) = change.size;
         let what = match change.key.kind {
-            Kind::Enum => format!("the patch changes what values of {} mean", change.key),
-            _ if now > before => format!("{} grows from {before} to {now} bytes", change.key),
-            _ if now < before => format!("{} shrinks from {before} to {now} bytes", change.key),
+            TypeKind::Enum => format!("the patch changes what values of {} mean", change.key),
+            _ if patched_size > before => {
+                format!("{} grows from {before} to {patched_size} bytes", change.key)
+            }
+            _ if patched_size < before => {
+                format!("{} shrinks from {before} to {patched_size} bytes", change.key)
+            }
             _ => format!("the patch changes the layout of {}", change.key),
         };
         let named = |names: &[String]| match names {
@@ -128,12 +133,12 @@ impl Types {
         )
         .place(self.place(&change.patched))
         .detail(change.differences.iter().cloned().chain(inside));
-        self.events.tell(&change.key.name, refusal)
+        self.events.name_event(&change.key.name, refusal)
     }
 }
 
 /// Adds what another unit knows about the same change.
-fn join(known: &mut Change, other: Change) {
+fn join(known: &mut TypeChange, other: TypeChange) {
     merge(&mut known.variables, other.variables);
     merge(&mut known.inside, other.inside);
 }
@@ -148,8 +153,8 @@ fn merge<T: Ord>(list: &mut Vec<T>, more: Vec<T>) {
 /// unit already shows most such differences by itself; a member that only the patch uses shows nowhere else. Returns a
 /// note on what could not be compared.
 pub(crate) fn check_kernel(
-    objects: &[Objects<'_>],
-    types: &Types,
+    objects: &[PairObjects<'_>],
+    types: &PairTypes,
     (vmlinux, modules): (&Image<'_>, &[Image<'_>]),
 ) -> Result<Option<Note>> {
     let Some(kernel) = section(&vmlinux.elf) else {
@@ -203,7 +208,7 @@ pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<A
             });
             continue;
         }
-        let mut place = Place::symbol(&finding.function);
+        let mut place = DiagnosisPlace::symbol(&finding.function);
         if let Some(file) = &finding.file {
             place = place.at(file, finding.line);
         }
@@ -231,13 +236,13 @@ pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::Kind;
+    use crate::analysis::ChangeKind;
 
     fn left_out(function: &str, cause: Option<Cause>) -> Finding {
         Finding {
             object: VMLINUX.to_owned(),
             function: function.to_owned(),
-            kind: Kind::Changed,
+            kind: ChangeKind::Changed,
             cause,
             inlines: Vec::new(),
             hunks: Vec::new(),
@@ -253,7 +258,9 @@ mod tests {
         let codes = |cause, allowed: &[&str]| -> Vec<&'static str> {
             let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
             let result = check_boot(&[left_out("setup", cause)], &allowed);
-            result.err().map_or(Vec::new(), |failure| failure.diagnoses().map(|said| said.code).collect())
+            result
+                .err()
+                .map_or(Vec::new(), |failure| failure.diagnoses().map(|diagnosis| diagnosis.code).collect())
         };
         assert_eq!(codes(Some(Cause::Otherwise), &[]), ["klpx::boot-decision"]);
         assert_eq!(codes(Some(Cause::InlinesOtherwise), &[]), ["klpx::boot-decision"]);

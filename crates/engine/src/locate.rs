@@ -4,35 +4,35 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::packages::{self, KernelFiles, Source};
+use klpx_build_driver::packages::{self, KernelFiles, KernelSource};
 use klpx_build_driver::process::Runner;
-use klpx_build_driver::{Options, SourceTree, cache};
+use klpx_build_driver::{KernelOptions, SourceTree, cache};
 use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::build::Build;
 
 /// The kernel's files, and the options for the build driver.
-pub(crate) struct Located {
+pub(crate) struct LocatedKernel {
     pub(crate) files: KernelFiles,
-    pub(crate) options: Options,
+    pub(crate) options: KernelOptions,
 }
 
 /// Finds the kernel's files.
-pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
+pub(crate) fn locate(build: &mut Build<'_>) -> Result<LocatedKernel> {
     let request = build.request;
     let runner = Runner::new();
     let wanted = &request.wanted;
     let files = packages::find(wanted, &runner, build.events)?;
     let source = match &files.source {
-        Source::Tree(tree) => tree.path.clone(),
-        Source::Tarball(tarball) => {
+        KernelSource::Tree(tree) => tree.path.clone(),
+        KernelSource::Tarball(tarball) => {
             let tree = unpacked(&tarball.path, &request.cache_dir, &runner, build)?;
             build.note(&files.check_source(&SourceTree::open(&tree)?)?);
             tree
         }
     };
     build.note(&files.notes);
-    let options = Options {
+    let options = KernelOptions {
         source,
         build_dir: files.headers.as_ref().map(|headers| headers.path.clone()),
         config: Some(files.config.path.clone()),
@@ -45,14 +45,14 @@ pub(crate) fn locate(build: &mut Build<'_>) -> Result<Located> {
         lists: request.lists.clone(),
         cache_dir: request.cache_dir.clone(),
     };
-    Ok(Located { files, options })
+    Ok(LocatedKernel { files, options })
 }
 
 /// The source tree of a tarball. The cache keeps it under the tarball's path, size and modification time.
 fn unpacked(tarball: &Path, cache_dir: &Path, runner: &Runner, build: &Build<'_>) -> Result<PathBuf> {
     let meta = tarball.metadata().map_err(|error| Diagnosis::io("read", tarball, &error))?;
     let identity = format!("{} {} {}.{}", tarball.display(), meta.len(), meta.mtime(), meta.mtime_nsec());
-    cache::kept(cache_dir, "unpacked", &identity, |folder| {
+    cache::cached_folder(cache_dir, "unpacked", &identity, |folder| {
         build.events.step(&format!("unpacking {}", tarball.display()));
         packages::unpack(tarball, folder, runner)
     })

@@ -9,38 +9,38 @@ use klpx_klp_emit::bind::Binding;
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure::{self, Closure, Piece};
 use klpx_klp_emit::emit::{self, Emitted};
-use klpx_klp_emit::image::{Image, Kernel};
+use klpx_klp_emit::image::{Image, TargetKernel};
 use klpx_klp_emit::kernel_binder::KernelBinder;
-use klpx_klp_emit::plan::{Plan, Unit};
+use klpx_klp_emit::plan::{ComparedUnit, Plan};
 use klpx_klp_emit::witness::{Witness, overridden};
 use klpx_klp_emit::{export_checks, finish, glue, stand_in};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::notes;
 use klpx_normalize::object::ItemId;
-use klpx_verify::{KernelFiles, KernelObject, Verified, inspect};
+use klpx_verify::{KernelFilesTarget, KernelObject, Verified, inspect};
 
-use crate::analysis::{self, Finding, Kind};
-use crate::bound::{self, BoundSymbol};
+use crate::analysis::{self, ChangeKind, Finding};
+use crate::bound::{self, KernelReference};
 use crate::build::Build;
-use crate::change_set::{Analysis, Objects};
+use crate::change_set::{Analysis, PairObjects};
 use crate::code::{self, Code};
 use crate::events::Stage;
 use crate::inputs;
-use crate::layouts::{self, Types};
-use crate::results::{Made, ObjectFiles, Results, UnitFacts};
-use crate::target::Target;
+use crate::layouts::{self, PairTypes};
+use crate::results::{FinishedModule, ObjectFiles, Results, UnitFacts};
+use crate::target::TargetKernelFiles;
 use crate::transition;
 use klpx_diagnosis::words;
 
 /// Everything from which a module is made.
-pub(crate) struct Source<'a> {
+pub(crate) struct ModuleSource<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) work_dir: &'a Path,
-    pub(crate) target: &'a Target,
+    pub(crate) target: &'a TargetKernelFiles,
     pub(crate) analysis: &'a Analysis,
-    pub(crate) objects: &'a [Objects<'a>],
-    pub(crate) types: &'a Types,
+    pub(crate) objects: &'a [PairObjects<'a>],
+    pub(crate) types: &'a PairTypes,
     pub(crate) elsewhere: &'a Elsewhere,
 }
 
@@ -49,11 +49,11 @@ pub fn kernel_name(name: &str) -> String {
     format!("livepatch-{name}").replace('-', "_")
 }
 
-impl Source<'_> {
+impl ModuleSource<'_> {
     /// Binds, makes and verifies the module.
-    pub(crate) fn make(&self, build: &mut Build<'_>) -> Result<Made> {
+    pub(crate) fn make(&self, build: &mut Build<'_>) -> Result<FinishedModule> {
         build.events.begin(Stage::Bind);
-        let kernel = Kernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
+        let kernel = TargetKernel::open(&self.target.vmlinux, &self.target.symvers, &self.target.modules)?
             .with_debug_modules(&self.target.debug_modules);
         let kernel = match &self.target.external {
             Some(external) => kernel.with_external(&external.file, &external.symvers)?,
@@ -66,9 +66,9 @@ impl Source<'_> {
             .iter()
             .map(|pair| overridden(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
-        let units: Vec<Unit<'_, '_>> = self.units(&overridden);
+        let units: Vec<ComparedUnit<'_, '_>> = self.units(&overridden);
         let closure = closure::select(&units, self.elsewhere)?;
-        let booted = self.tell(&closure, build.results);
+        let booted = self.report_contents(&closure, build.results);
         if build.request.with_code {
             build.results.code = self.code(&closure, &build.results.changes);
         }
@@ -96,7 +96,7 @@ impl Source<'_> {
         let build_id = notes::build_id(&vmlinux.elf);
         build.results.inputs.push(inputs::image(&self.target.vmlinux, build_id));
         let info = build.request.info.records(build_id);
-        let options = glue::Options { replace: build.request.replace, info: &info };
+        let options = glue::GlueOptions { replace: build.request.replace, info: &info };
         let (bytes, glue) = self.link(name, options, &emitted)?;
         build.events.end(&format!(
             "{}, {}",
@@ -108,24 +108,24 @@ impl Source<'_> {
         let file = ElfFile::from_bytes(format!("livepatch-{name}.ko"), bytes.clone());
         let units = verified_units(&units);
         if build.request.keep_work {
-            build.results.objects = self.objects.iter().zip(&units).map(kept).collect();
+            build.results.objects = self.objects.iter().zip(&units).map(files_of_unit).collect();
             build.results.kernel_files = Some(self.target.files());
             build.results.glue.clone_from(&glue);
         }
         let (verified, bound) = self.verify((&file, &glue), &kernel, images, &units)?;
         build.results.bound = bound;
         build.events.end(&verified_text(&verified));
-        Ok(Made { bytes, verified })
+        Ok(FinishedModule { bytes, verified })
     }
 
     /// Verifies the module against every kernel object that it names.
     fn verify(
         &self,
         (module, glue): (&ElfFile, &[PathBuf]),
-        kernel: &Kernel,
+        kernel: &TargetKernel,
         images: Vec<&Image<'_>>,
-        units: &[klpx_verify::Unit<'_, '_>],
-    ) -> Result<(Verified, Vec<BoundSymbol>)> {
+        units: &[klpx_verify::VerifiedUnit<'_, '_>],
+    ) -> Result<(Verified, Vec<KernelReference>)> {
         let symbols = inspect::inspect(module)?.symbols;
         let named: BTreeSet<&str> = symbols.iter().map(|symbol| symbol.object.as_str()).collect();
         let others = named.into_iter().filter(|name| images.iter().all(|image| image.object() != *name));
@@ -140,18 +140,18 @@ impl Source<'_> {
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| Diagnosis::io("read", path, &e));
         let symvers = read(&self.target.symvers)?;
         let external = self.target.external.as_ref().map_or("", |external| &external.symvers);
-        let target = KernelFiles::new(objects.collect(), &[&symvers, external]);
+        let target = KernelFilesTarget::new(objects.collect(), &[&symvers, external]);
         let glue: Vec<ElfFile> = glue.iter().map(|path| ElfFile::open(path)).collect::<Result<_>>()?;
         let glue: Vec<_> = glue.iter().map(ElfFile::parse).collect::<Result<_>>()?;
         let verified = klpx_verify::verify(module, &target, units, &glue)?;
         Ok((verified, bound::symbols(&symbols, &target)))
     }
 
-    fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<Unit<'s, 's>> {
+    fn units<'s>(&'s self, overridden: &'s [BTreeSet<ItemId>]) -> Vec<ComparedUnit<'s, 's>> {
         let analysis = self.analysis;
         let known = analysis.edited.iter().zip(&analysis.inlines).zip(overridden);
         let each = self.objects.iter().zip(&analysis.differences).zip(known);
-        each.map(|((pair, difference), ((edited, inlines), overridden))| Unit {
+        each.map(|((pair, difference), ((edited, inlines), overridden))| ComparedUnit {
             object_name: pair.name,
             original: &pair.original,
             patched: &pair.patched,
@@ -165,7 +165,7 @@ impl Source<'_> {
 
     /// Puts into the results what goes into the module and what does not. Returns what is left out because it ran at
     /// boot.
-    fn tell(&self, closure: &Closure<'_, '_>, results: &mut Results) -> Vec<Finding> {
+    fn report_contents(&self, closure: &Closure<'_, '_>, results: &mut Results) -> Vec<Finding> {
         results.changes.clear();
         let mut booted = Vec::new();
         for (n, difference) in self.analysis.differences.iter().enumerate() {
@@ -226,7 +226,7 @@ impl Source<'_> {
     fn witnessed(
         &self,
         closure: &Closure<'_, '_>,
-        kernel: &Kernel,
+        kernel: &TargetKernel,
         bindings: &[Binding<'_>],
         results: &mut Results,
     ) -> Result<()> {
@@ -259,7 +259,7 @@ impl Source<'_> {
         Failure::all(faults)
     }
 
-    fn module_images<'k>(&self, kernel: &'k Kernel) -> Result<Vec<Image<'k>>> {
+    fn module_images<'k>(&self, kernel: &'k TargetKernel) -> Result<Vec<Image<'k>>> {
         self.objects
             .iter()
             .filter(|pair| pair.name != "vmlinux")
@@ -272,7 +272,7 @@ impl Source<'_> {
     fn link(
         &self,
         name: &str,
-        options: glue::Options<'_>,
+        options: glue::GlueOptions<'_>,
         emitted: &Emitted,
     ) -> Result<(Vec<u8>, Vec<PathBuf>)> {
         let module = format!("livepatch-{name}");
@@ -297,8 +297,8 @@ impl Source<'_> {
 }
 
 /// The units in the form that verification takes.
-fn verified_units<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Vec<klpx_verify::Unit<'u, 'd>> {
-    let unit = |unit: &'u Unit<'u, 'd>| klpx_verify::Unit {
+fn verified_units<'u, 'd>(units: &'u [ComparedUnit<'u, 'd>]) -> Vec<klpx_verify::VerifiedUnit<'u, 'd>> {
+    let unit = |unit: &'u ComparedUnit<'u, 'd>| klpx_verify::VerifiedUnit {
         object: unit.object_name,
         original: &unit.original.elf,
         patched: &unit.patched.elf,
@@ -309,7 +309,7 @@ fn verified_units<'u, 'd>(units: &'u [Unit<'u, 'd>]) -> Vec<klpx_verify::Unit<'u
 }
 
 /// The files and facts of a unit that verification reads.
-fn kept((objects, unit): (&Objects<'_>, &klpx_verify::Unit<'_, '_>)) -> ObjectFiles {
+fn files_of_unit((objects, unit): (&PairObjects<'_>, &klpx_verify::VerifiedUnit<'_, '_>)) -> ObjectFiles {
     ObjectFiles {
         object: objects.name.to_owned(),
         original: objects.original_path.to_owned(),
@@ -322,20 +322,20 @@ fn kept((objects, unit): (&Objects<'_>, &klpx_verify::Unit<'_, '_>)) -> ObjectFi
 /// A finding for a changed function that is copied for its callers instead of being replaced.
 fn helper(finding: &Finding) -> Finding {
     let why = format!("{}; ftrace can't reach it, its callers are replaced", finding.why);
-    Finding { kind: Kind::New, why, ..finding.clone() }
+    Finding { kind: ChangeKind::New, why, ..finding.clone() }
 }
 
 /// Returns true for a changed function that ran when the kernel booted. Returns false for a new function, a function
 /// that nothing ever runs, and a weak function in whose place the kernel uses another definition.
-fn ran_at_boot(kind: Kind, lifetime: Lifetime, gave_way: bool) -> bool {
-    kind == Kind::Changed && lifetime == Lifetime::Boot && !gave_way
+fn ran_at_boot(kind: ChangeKind, lifetime: Lifetime, gave_way: bool) -> bool {
+    kind == ChangeKind::Changed && lifetime == Lifetime::Boot && !gave_way
 }
 
 /// A finding for a difference that the module does not contain.
 fn left_out(finding: &Finding, lifetime: Lifetime, gave_way: bool) -> Finding {
     let why = match (finding.kind, lifetime) {
         _ if gave_way => "it is weak, and the kernel uses another unit's function of this name",
-        (Kind::New, _) => "new, but nothing in the module uses it",
+        (ChangeKind::New, _) => "new, but nothing in the module uses it",
         (_, Lifetime::Removal) => "nothing removes what is built in, so nothing runs it",
         _ => "it ran when the kernel booted and is gone",
     };
@@ -373,10 +373,10 @@ mod tests {
 
     #[test]
     fn only_a_changed_function_of_boot_decided_at_boot() {
-        assert!(ran_at_boot(Kind::Changed, Lifetime::Boot, false));
-        assert!(!ran_at_boot(Kind::Changed, Lifetime::Boot, true));
-        assert!(!ran_at_boot(Kind::Changed, Lifetime::Removal, false));
-        assert!(!ran_at_boot(Kind::Changed, Lifetime::Kept, false));
-        assert!(!ran_at_boot(Kind::New, Lifetime::Boot, false));
+        assert!(ran_at_boot(ChangeKind::Changed, Lifetime::Boot, false));
+        assert!(!ran_at_boot(ChangeKind::Changed, Lifetime::Boot, true));
+        assert!(!ran_at_boot(ChangeKind::Changed, Lifetime::Removal, false));
+        assert!(!ran_at_boot(ChangeKind::Changed, Lifetime::Kept, false));
+        assert!(!ran_at_boot(ChangeKind::New, Lifetime::Boot, false));
     }
 }

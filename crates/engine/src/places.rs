@@ -3,29 +3,29 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Failure, Place};
+use klpx_diagnosis::{DiagnosisPlace, Failure};
 use klpx_inline_check::lines::Lines;
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::sections::DebugSections;
 use klpx_layout::Declarations;
 use klpx_normalize::object::{ItemId, Object};
 
 use crate::analysis;
-use crate::change_set::Objects;
+use crate::change_set::PairObjects;
 use crate::trace_events::TraceEvents;
 
 /// The failure with missing files and lines filled in, and with the trace events from whose definitions macros made
 /// symbols. `tree` is the source tree that was compiled.
-pub(crate) fn complete(failure: Failure, objects: &[Objects<'_>], tree: &Path) -> Failure {
+pub(crate) fn complete(failure: Failure, objects: &[PairObjects<'_>], tree: &Path) -> Failure {
     let events = TraceEvents::of(objects);
     failure.map(|diagnosis| {
         let place = completed(&diagnosis.place, objects, tree).unwrap_or_else(|| diagnosis.place.clone());
         let symbol = place.symbol.clone().unwrap_or_default();
-        events.tell(&symbol, diagnosis.place(place))
+        events.name_event(&symbol, diagnosis.place(place))
     })
 }
 
 /// Looks in the patched objects first: only they have new lines. A name that several symbols share gets no position.
-fn completed(place: &Place, objects: &[Objects<'_>], tree: &Path) -> Option<Place> {
+fn completed(place: &DiagnosisPlace, objects: &[PairObjects<'_>], tree: &Path) -> Option<DiagnosisPlace> {
     let symbol = place.symbol.as_deref().filter(|_| place.line.is_none())?;
     let positions = |object: &Object<'_>| -> Vec<Option<(String, u32)>> {
         let named = object.item_ids().filter(|&item| is_meant(object, item, symbol, place.file.as_deref()));
@@ -54,7 +54,7 @@ fn is_meant(object: &Object<'_>, item: ItemId, symbol: &str, file: Option<&str>)
 fn position(object: &Object<'_>, item: ItemId, offset: i64, tree: &Path) -> Option<(String, u32)> {
     let tree = tree.display().to_string();
     if object.item(item).code {
-        let sections = Sections::of_lines(&object.elf);
+        let sections = DebugSections::of_lines(&object.elf);
         let found = analysis::position(object, &Lines::read(&sections), item, offset, &tree)?;
         return Some((found.file, found.line));
     }
@@ -100,7 +100,7 @@ int two(void) { static int twice; return twice++; }
         let original = object("a.c", ORIGINAL);
         let patched = object("a.c", &format!("{ORIGINAL}int fresh(int x) {{ return out(x); }}\n"));
         let read = |file| Object::read(file).expect("an object");
-        let objects = [Objects {
+        let objects = [PairObjects {
             name: "vmlinux",
             unit: None,
             witness: None,
@@ -108,24 +108,24 @@ int two(void) { static int twice; return twice++; }
             original_path: original.path(),
             patched: read(&patched),
         }];
-        let place = |symbol: &str| Place::symbol(symbol).at("a.c", None);
+        let place = |symbol: &str| DiagnosisPlace::symbol(symbol).at("a.c", None);
         let cases = [
-            (Place::symbol("plain"), "plain at fs/a.c:4"),
-            (Place::symbol("fresh"), "fresh at fs/a.c:10"),
+            (DiagnosisPlace::symbol("plain"), "plain at fs/a.c:4"),
+            (DiagnosisPlace::symbol("fresh"), "fresh at fs/a.c:10"),
             (place("limit"), "limit at fs/a.c:2"),
             (place("limit").at("b.c", None), "limit at b.c"),
             (place("plain"), "plain at a.c"),
             (place("limit").at("a.c", Some(9)), "limit at a.c:9"),
             (place("twice.0"), "twice.0 at fs/a.c:9"),
             (place("gone"), "gone at a.c"),
-            (Place::file("fs/a.c", None), "fs/a.c"),
+            (DiagnosisPlace::file("fs/a.c", None), "fs/a.c"),
         ];
         for (place, expected) in cases {
             let completed = completed(&place, &objects, folder.path()).unwrap_or(place);
             assert_eq!(completed.to_string(), expected);
         }
-        let inside =
-            completed(&Place::symbol("plain").inside(0x10), &objects, folder.path()).expect("a line");
+        let inside = completed(&DiagnosisPlace::symbol("plain").inside(0x10), &objects, folder.path())
+            .expect("a line");
         assert!(inside.to_string().starts_with("plain+0x10 at fs/a.c:"), "{inside}");
         assert!(inside.line > Some(4), "{inside}");
     }

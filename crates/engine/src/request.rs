@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use klpx_build_driver::Given;
 use klpx_build_driver::language::ModinfoLine;
-use klpx_build_driver::packages::Wanted;
+use klpx_build_driver::packages::WantedKernel;
 use klpx_thinlto::Level;
 
 use crate::inputs::hexadecimal;
@@ -18,9 +18,9 @@ pub struct Request {
     /// The livepatch's name, without `livepatch-`.
     pub name: String,
     /// The wanted kernel, and what the user says about its files.
-    pub wanted: Wanted,
+    pub wanted: WantedKernel,
     /// The external module to be patched; `None` to patch the kernel.
-    pub external: Option<External>,
+    pub external: Option<ExternalModule>,
     /// The number of parallel jobs; `None` for one per processor.
     pub jobs: Option<usize>,
     /// make's LLVM variable; `None` for what the configuration says.
@@ -41,7 +41,7 @@ pub struct Request {
     /// Types whose layout may change, and `__init` functions whose code may change, because a person has reviewed them.
     pub allow_layouts: Vec<String>,
     /// What the module says about itself.
-    pub info: Info,
+    pub info: ModuleInfo,
     /// The key and certificate that sign the module; `None` for no signature.
     pub signing: Option<Signing>,
     /// Whether the livepatch replaces those that are already loaded.
@@ -54,7 +54,7 @@ pub struct Request {
 
 /// What a module says about itself, for modinfo and for tools that list a host's livepatches.
 #[derive(Clone, Debug, Default)]
-pub struct Info {
+pub struct ModuleInfo {
     /// The purpose of the livepatch.
     pub description: Option<ModinfoLine>,
     /// The livepatch's version.
@@ -63,7 +63,7 @@ pub struct Info {
     pub cves: Vec<ModinfoLine>,
 }
 
-impl Info {
+impl ModuleInfo {
     /// The records of `.modinfo`, for a kernel with this build ID.
     pub(crate) fn records(&self, build_id: Option<&[u8]>) -> Vec<(&'static str, String)> {
         let description = self.description.as_deref().unwrap_or("livepatch made by klpx");
@@ -78,7 +78,7 @@ impl Info {
 
 /// An external module that is to be patched.
 #[derive(Clone, Debug)]
-pub struct External {
+pub struct ExternalModule {
     /// The folder whose Kbuild or Makefile builds the module.
     pub source: PathBuf,
     /// The module as it is loaded, compressed or not.

@@ -8,7 +8,7 @@ use klpx_verify::Verified;
 use serde::Serialize;
 
 use crate::analysis::Finding;
-use crate::bound::BoundSymbol;
+use crate::bound::KernelReference;
 use crate::code::Code;
 use crate::holders::Unaffected;
 use crate::inputs::Input;
@@ -37,7 +37,7 @@ pub struct Results {
     pub unaffected: Vec<Unaffected>,
     /// Symbols of the kernel to which the module is bound.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub bound: Vec<BoundSymbol>,
+    pub bound: Vec<KernelReference>,
     /// The texts of the patches, in their order, if requested.
     #[serde(skip)]
     pub patches: Vec<Vec<u8>>,
@@ -136,7 +136,7 @@ pub struct ObjectFiles {
 
 /// A finished module.
 #[derive(Debug)]
-pub struct Made {
+pub struct FinishedModule {
     /// The module file's contents.
     pub bytes: Vec<u8>,
     /// What was checked.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Config;
 use klpx_build_driver::process::{Call, Runner};
-use klpx_diagnosis::{Diagnosis, Note, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Note, Result, codes};
 
 /// The key and certificate that sign a module.
 #[derive(Clone, Debug)]
@@ -38,16 +38,20 @@ impl Signing {
 }
 
 /// A `Signing` with the program that signs. Everything that can be checked before the build has been checked.
-pub(crate) struct Signer<'s> {
+pub(crate) struct ModuleSigner<'s> {
     signing: &'s Signing,
     program: PathBuf,
     hash: String,
 }
 
-impl<'s> Signer<'s> {
+impl<'s> ModuleSigner<'s> {
     /// # Errors
     /// Fails if the key or the certificate can't be read, or if the kernel's headers lack the program.
-    pub(crate) fn new(signing: &'s Signing, headers: Option<&Path>, config: &Config) -> Result<Signer<'s>> {
+    pub(crate) fn new(
+        signing: &'s Signing,
+        headers: Option<&Path>,
+        config: &Config,
+    ) -> Result<ModuleSigner<'s>> {
         let key = Some(Path::new(&signing.key)).filter(|_| !signing.is_in_token());
         for path in [Some(signing.certificate.as_path()), key].into_iter().flatten() {
             klpx_input::open(path).map_err(|error| Diagnosis::io("read", path, &error))?;
@@ -64,7 +68,7 @@ impl<'s> Signer<'s> {
         })?;
         let configured = config.value("CONFIG_MODULE_SIG_HASH").unwrap_or("sha256");
         let hash = signing.hash.clone().unwrap_or_else(|| configured.to_owned());
-        Ok(Signer { signing, program, hash })
+        Ok(ModuleSigner { signing, program, hash })
     }
 
     /// The module with its signature.
@@ -97,7 +101,7 @@ impl<'s> Signer<'s> {
                     }
                 },
             )
-            .place(Place::file(self.signing.certificate.display().to_string(), None))
+            .place(DiagnosisPlace::file(self.signing.certificate.display().to_string(), None))
             .detail(outcome.lines)
             .into());
         }

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use klpx_build_driver::{Compiler, Prepared, UnitPairs, Workspace, each};
+use klpx_build_driver::{AppliedPatch, CompilerFamily, UnitPairs, Workspace, each};
 use klpx_diagnosis::{Result, words};
-use klpx_thinlto::single::{self, Place, Single};
-use klpx_thinlto::{Level, Made, Outcome, Side};
+use klpx_thinlto::single::{self, Single, SingleSetup};
+use klpx_thinlto::{Level, ObjectResult, ReplayOutcome, SourceSide};
 use serde::Serialize;
 
 use crate::build::Build;
@@ -31,7 +31,7 @@ pub struct Stabilised {
 }
 
 /// Reports which level an object reached.
-pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut Results) {
+pub(crate) fn report_level(object: &str, made: &ObjectResult, events: &dyn Events, results: &mut Results) {
     results.frozen += made.frozen;
     results.held_back += made.held_back;
     if made.spared > 0 {
@@ -39,14 +39,14 @@ pub(crate) fn tell(object: &str, made: &Made, events: &dyn Events, results: &mut
         events.note(&format!("{object}: {spared} of untouched units inline what they inlined before"));
     }
     if let Some(outcome) = &made.outcome {
-        tell_outcome(object, (outcome, Level::Imports), events, results);
+        report_outcome(object, (outcome, Level::Imports), events, results);
     }
 }
 
 /// Reports the outcome of replaying the inlining. `below` is the level that is reached without it.
-fn tell_outcome(
+fn report_outcome(
     object: &str,
-    (outcome, below): (&Outcome, Level),
+    (outcome, below): (&ReplayOutcome, Level),
     events: &dyn Events,
     results: &mut Results,
 ) {
@@ -71,10 +71,12 @@ fn tell_outcome(
 pub(crate) fn single_units(
     build: &mut Build<'_>,
     workspace: &Workspace,
-    prepared: &Prepared,
+    prepared: &AppliedPatch,
     pairs: &mut UnitPairs,
 ) -> Result<()> {
-    if build.request.level < Level::Inlining || workspace.kernel().toolchain().compiler != Compiler::Clang {
+    if build.request.level < Level::Inlining
+        || workspace.kernel().toolchain().compiler != CompilerFamily::Clang
+    {
         return Ok(());
     }
     let work = pairs.work_dir().join("inlining");
@@ -86,18 +88,18 @@ pub(crate) fn single_units(
     let at_once = jobs.min(candidates.len()).max(1);
     let replayed = each(at_once, candidates.len(), |at| -> Result<_> {
         let pair = &pairs.pairs[candidates[at]];
-        let unit = klpx_thinlto::Unit {
+        let unit = klpx_thinlto::UnitCommands {
             object: pair.unit.object().to_owned(),
             recorded: workspace.record(&pair.unit)?,
         };
-        let place = Place {
+        let place = SingleSetup {
             runner: workspace.runner(),
             jobs: (jobs / at_once).max(1),
             build: &workspace.build_dir(),
             overlays: &overlays,
             work: &work.join("units").join(pair.unit.object()),
         };
-        let finish = |side: Side, to: &Path, more: &[String]| {
+        let finish = |side: SourceSide, to: &Path, more: &[String]| {
             let mut more = more.to_vec();
             more.extend(overlays.options(side));
             workspace.compile_again(&pair.unit, to, &more)
@@ -108,7 +110,7 @@ pub(crate) fn single_units(
     for (at, result) in candidates.into_iter().zip(replayed) {
         let Some((nearer, outcome)) = result? else { continue };
         let pair = &mut pairs.pairs[at];
-        tell_outcome(pair.unit.object(), (&outcome, Level::Off), build.events, build.results);
+        report_outcome(pair.unit.object(), (&outcome, Level::Off), build.events, build.results);
         if let Some(object) = nearer {
             pair.patched = object;
         }

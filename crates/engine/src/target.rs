@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use klpx_build_driver::Kernel;
+use klpx_build_driver::PatchableKernel;
 use klpx_build_driver::packages::KernelFiles;
 use klpx_diagnosis::Result;
 use klpx_klp_emit::{banner, image};
@@ -11,7 +11,7 @@ use crate::results::TargetFiles;
 
 /// The files of the kernel to be patched.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct TargetKernelFiles {
     pub(crate) vmlinux: PathBuf,
     pub(crate) symvers: PathBuf,
     /// Folders in which to look for modules, the shipped ones first.
@@ -19,7 +19,7 @@ pub(crate) struct Target {
     /// Folders with the debug package's copies of modules.
     pub(crate) debug_modules: Vec<PathBuf>,
     /// The external module to be patched.
-    pub(crate) external: Option<External>,
+    pub(crate) external: Option<TargetModule>,
     /// The kernel's release and compiler, according to the configuration.
     pub(crate) release: String,
     pub(crate) compiler: String,
@@ -29,16 +29,16 @@ pub(crate) struct Target {
 
 /// An external module of the kernel to be patched.
 #[derive(Clone, Debug)]
-pub(crate) struct External {
+pub(crate) struct TargetModule {
     pub(crate) file: PathBuf,
     /// The text of the Module.symvers with the module's exports.
     pub(crate) symvers: String,
 }
 
-impl Target {
-    pub(crate) fn new(files: &KernelFiles, kernel: &Kernel) -> Target {
+impl TargetKernelFiles {
+    pub(crate) fn new(files: &KernelFiles, kernel: &PatchableKernel) -> TargetKernelFiles {
         let modules = [&files.modules, &files.headers].into_iter().flatten();
-        Target {
+        TargetKernelFiles {
             vmlinux: files.vmlinux.path.clone(),
             symvers: files.symvers.path.clone(),
             modules: modules.map(|folder| folder.path.clone()).collect(),
@@ -62,7 +62,7 @@ impl Target {
 
     /// Opens the kernel's image and its list of exports, and runs all checks that take no time.
     pub(crate) fn check(&self) -> Result<()> {
-        let kernel = image::Kernel::open(&self.vmlinux, &self.symvers, &self.modules)?;
+        let kernel = image::TargetKernel::open(&self.vmlinux, &self.symvers, &self.modules)?;
         banner::check(&kernel, self.machine, &self.release, &self.compiler)
     }
 }

@@ -5,22 +5,24 @@ use std::path::Path;
 
 use klpx_build_driver::UnitList;
 use klpx_build_driver::kbuild::Home;
-use klpx_build_driver::{Prepared, Remade, Touched, TouchedUnit, UnitPair, UnitPairs, VMLINUX, Workspace};
+use klpx_build_driver::{
+    AppliedPatch, Remade, TouchedUnit, TouchedUnits, UnitPair, UnitPairs, VMLINUX, Workspace,
+};
 use klpx_diagnosis::{Diagnosis, Result, words};
 use klpx_thinlto as thinlto;
 
-use crate::build::{Build, Compiled, Work};
+use crate::build::{Build, CompiledPairs, Work};
 use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
-use crate::inlining::Originals;
+use crate::inlining::OriginalInlinings;
 use crate::{stabilise, units};
 
 /// Compiles what the patch reaches to native code, from both sources.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
-    prepared: &'a Prepared,
-) -> Result<Compiled<'a>> {
+    prepared: &'a AppliedPatch,
+) -> Result<CompiledPairs<'a>> {
     let ready = workspace.prepare(build.events)?;
     let list = &ready.units;
     let touched = workspace.touched(prepared, list, build.events)?;
@@ -48,7 +50,7 @@ pub(crate) fn compile<'a>(
         let (folder, level) = (work.join(object), build.request.level);
         let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
         let name = name_of(object, list);
-        stabilise::tell(&name, &made, build.events, build.results);
+        stabilise::report_level(&name, &made, build.events, build.results);
         moved.extend(made.moved);
         for pair in made.pairs {
             remade.compiled.push(pair.unit.clone().into());
@@ -59,26 +61,26 @@ pub(crate) fn compile<'a>(
     if build.request.keep_work {
         build.kept(pairs.keep());
     }
-    let originals = Originals::new(prepared, workspace.source_dir());
+    let originals = OriginalInlinings::new(prepared, workspace.source_dir());
     let (left_out, work) = (Vec::new(), Work::Units(pairs));
     let tree = workspace.source_dir();
-    Ok(Compiled { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
+    Ok(CompiledPairs { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
 }
 
 /// The touched units, by how they become native code.
 struct Links {
     /// Links of bitcode, by their output: `vmlinux.o` or a module's object.
-    objects: BTreeMap<String, thinlto::Touched>,
+    objects: BTreeMap<String, thinlto::TouchedObject>,
     /// Units that are not compiled for LTO.
-    plain: Touched,
+    plain: TouchedUnits,
 }
 
 impl Links {
     /// Finds the links, and puts the bitcode of units that the patch adds into a folder.
     fn find(
         (workspace, list): (&Workspace, &UnitList),
-        prepared: &Prepared,
-        (mut touched, folder): (Touched, &Path),
+        prepared: &AppliedPatch,
+        (mut touched, folder): (TouchedUnits, &Path),
         build: &Build<'_>,
     ) -> Result<Links> {
         let context = thinlto::Context::of(workspace);
@@ -91,7 +93,7 @@ impl Links {
                 }
                 let recorded = workspace.link(&object, list, build.events)?;
                 let link = thinlto::Link::of(&context, Path::new(&object), &recorded)?;
-                objects.insert(object, thinlto::Touched { link, units: Vec::new(), added: Vec::new() });
+                objects.insert(object, thinlto::TouchedObject { link, units: Vec::new(), added: Vec::new() });
             }
         }
         // Only units that belong to a link have been compiled by now.
@@ -100,18 +102,19 @@ impl Links {
             is_linked(unit) && workspace.record(unit).is_ok_and(|record| record.is_thin_unit())
         };
         let (thin, plain) = touched.split(is_thin);
-        let mut put = |unit: &TouchedUnit, put: &dyn Fn(&mut thinlto::Touched)| {
+        let mut put = |unit: &TouchedUnit, put: &dyn Fn(&mut thinlto::TouchedObject)| {
             for object in linked_to(unit, list) {
                 objects.get_mut(&object).into_iter().for_each(put);
             }
         };
         for unit in &thin {
-            let made = thinlto::Unit { object: unit.object().to_owned(), recorded: workspace.record(unit)? };
+            let made =
+                thinlto::UnitCommands { object: unit.object().to_owned(), recorded: workspace.record(unit)? };
             put(unit, &|link| link.units.push(made.clone()));
         }
         for (unit, recorded) in added.iter().zip(workspace.make_added(prepared, &added, folder)?) {
             let made = thinlto::Added {
-                unit: thinlto::Unit { object: unit.object().to_owned(), recorded },
+                unit: thinlto::UnitCommands { object: unit.object().to_owned(), recorded },
                 bitcode: folder.join(unit.object()),
                 objtool: unit.objtool.clone(),
             };
@@ -133,7 +136,7 @@ fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
 
 fn pair_files(
     object: &str,
-    pair: thinlto::Pair,
+    pair: thinlto::NativePair,
     (workspace, list): (&Workspace, &UnitList),
 ) -> Result<PairFiles> {
     let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id));
@@ -151,7 +154,11 @@ fn pair_files(
 }
 
 /// Makes overlays that show the patched files to the compiler. The source tree stays as it is.
-pub(crate) fn overlays(workspace: &Workspace, prepared: &Prepared, work: &Path) -> Result<thinlto::Overlays> {
+pub(crate) fn overlays(
+    workspace: &Workspace,
+    prepared: &AppliedPatch,
+    work: &Path,
+) -> Result<thinlto::Overlays> {
     let (folder, source) = (work.join("source"), workspace.source_dir());
     let mut shown = Vec::new();
     for (path, text) in prepared.patched_files() {

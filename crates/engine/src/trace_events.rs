@@ -7,7 +7,7 @@ use klpx_diagnosis::Diagnosis;
 use klpx_normalize::name::{EVENT, EVENT_CLASS, made_for_event};
 use klpx_normalize::object::Object;
 
-use crate::change_set::Objects;
+use crate::change_set::PairObjects;
 
 /// The trace events whose definitions are compiled into a set of objects.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(crate) struct TraceEvents {
 }
 
 impl TraceEvents {
-    pub(crate) fn of(objects: &[Objects<'_>]) -> TraceEvents {
+    pub(crate) fn of(objects: &[PairObjects<'_>]) -> TraceEvents {
         let mut found = TraceEvents::default();
         for pair in objects {
             found.add(&pair.original);
@@ -42,7 +42,7 @@ impl TraceEvents {
     }
 
     /// Adds to a refusal the trace event whose definition makes the refused item.
-    pub(crate) fn tell(&self, name: &str, mut refusal: Diagnosis) -> Diagnosis {
+    pub(crate) fn name_event(&self, name: &str, mut refusal: Diagnosis) -> Diagnosis {
         if let Some(event) = self.made_by(name) {
             refusal.why = format!("the definition of {event} makes it; {}", refusal.why);
             refusal.remedy = format!(
@@ -79,9 +79,9 @@ mod tests {
         }
         let refusal = Diagnosis::new(&codes::NOT_TRACEABLE, "no", "it is notrace", "none");
         assert_eq!(
-            events.tell("perf_trace_softirq", refusal.clone()).why,
+            events.name_event("perf_trace_softirq", refusal.clone()).why,
             "the definition of class of trace events softirq makes it; it is notrace"
         );
-        assert_eq!(events.tell("perf_trace_init", refusal.clone()), refusal);
+        assert_eq!(events.name_event("perf_trace_init", refusal.clone()), refusal);
     }
 }

@@ -14,7 +14,7 @@ pub struct Waiting {
     /// The function's name.
     pub function: String,
     /// How long tasks stay in the function.
-    pub kind: Kind,
+    pub kind: WaitKind,
     /// The evidence, in words.
     pub reason: String,
     /// The threads whose main function this is, named as in the kernel's source. Absent if the threads are not known,
@@ -26,7 +26,7 @@ pub struct Waiting {
 /// How long tasks stay in a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum WaitKind {
     /// As long as a kernel thread lives: until then the transition does not end.
     ThreadMain,
     /// For a long time, on most machines and at any moment.
@@ -37,19 +37,19 @@ pub enum Kind {
 
 /// The replaced functions that keep the transition waiting.
 pub(crate) fn waiting(plan: &Plan, images: &[&Image<'_>]) -> Vec<Waiting> {
-    stays(plan, images).into_iter().map(told).collect()
+    stays(plan, images).into_iter().map(waiting_of).collect()
 }
 
-fn told(Stay { object, function, why }: Stay) -> Waiting {
+fn waiting_of(Stay { object, function, why }: Stay) -> Waiting {
     let (kind, reason, thread) = match why {
         Why::Main { threads } => {
             let thread = (!threads.is_empty()).then(|| threads.join(", "));
-            (Kind::ThreadMain, "the main function of a kernel thread".to_owned(), thread)
+            (WaitKind::ThreadMain, "the main function of a kernel thread".to_owned(), thread)
         }
-        Why::OnPath { doing } => (Kind::OnPath, format!("on the stack of tasks that {doing}"), None),
+        Why::OnPath { doing } => (WaitKind::OnPath, format!("on the stack of tasks that {doing}"), None),
         Why::Waits { calls, in_thread } => {
             let which = if in_thread { ", as part of a kernel thread" } else { "" };
-            (Kind::Waits, format!("calls {}{which}", calls.join(", ")), None)
+            (WaitKind::Waits, format!("calls {}{which}", calls.join(", ")), None)
         }
     };
     Waiting { object, function, kind, reason, thread }
@@ -57,9 +57,9 @@ fn told(Stay { object, function, why }: Stay) -> Waiting {
 
 /// The notes on functions that keep the transition waiting; `module` is the kernel's name of the livepatch.
 pub(crate) fn notes(waiting: &[Waiting], module: &str) -> Vec<Note> {
-    let of = |kind: Kind| waiting.iter().filter(move |one| one.kind == kind);
-    let mut notes: Vec<Note> = of(Kind::ThreadMain).map(thread_note).collect();
-    let others: Vec<&Waiting> = of(Kind::OnPath).chain(of(Kind::Waits)).collect();
+    let of = |kind: WaitKind| waiting.iter().filter(move |one| one.kind == kind);
+    let mut notes: Vec<Note> = of(WaitKind::ThreadMain).map(thread_note).collect();
+    let others: Vec<&Waiting> = of(WaitKind::OnPath).chain(of(WaitKind::Waits)).collect();
     if !others.is_empty() {
         notes.push(sleep_note(&others));
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn stay(function: &str, why: Why) -> Waiting {
-        told(Stay { object: "vmlinux".to_owned(), function: function.to_owned(), why })
+        waiting_of(Stay { object: "vmlinux".to_owned(), function: function.to_owned(), why })
     }
 
     fn main_of(function: &str, threads: &[&str]) -> Waiting {

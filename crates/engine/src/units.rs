@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use klpx_build_driver::{Prepared, Remade, UnitPair, Workspace};
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes, words};
+use klpx_build_driver::{AppliedPatch, Remade, UnitPair, Workspace};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes, words};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 
-use crate::build::{Build, Compiled, Work};
+use crate::build::{Build, CompiledPairs, Work};
 use crate::change_set::{PairFiles, UnitOf};
 use crate::events::Stage;
-use crate::inlining::Originals;
+use crate::inlining::OriginalInlinings;
 use crate::stabilise;
 
 /// Compiles the touched units from both sources.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
-    prepared: &'a Prepared,
-) -> Result<Compiled<'a>> {
+    prepared: &'a AppliedPatch,
+) -> Result<CompiledPairs<'a>> {
     let ready = workspace.prepare(build.events)?;
     let touched = workspace.touched(prepared, &ready.units, build.events)?;
     build.note(touched.notes());
@@ -35,9 +35,9 @@ pub(crate) fn compile<'a>(
     }
     refuse_elsewhere(&pairs.pairs)?;
     let compiled = pairs.pairs.iter().map(|pair| pair.unit.object().into()).collect();
-    Ok(Compiled {
+    Ok(CompiledPairs {
         pairs: pairs.pairs.iter().flat_map(files).collect(),
-        originals: Originals::new(prepared, workspace.source_dir()),
+        originals: OriginalInlinings::new(prepared, workspace.source_dir()),
         remade: Remade { compiled, ..Remade::default() },
         left_out: Vec::new(),
         moved: BTreeSet::new(),
@@ -62,7 +62,7 @@ pub(crate) fn refuse_elsewhere(pairs: &[UnitPair]) -> Result<()> {
                     "a boot image, a vdso, hypervisor code or a generated header is made of this unit",
                     "leave the part of the patch that reaches this unit out",
                 )
-                .place(Place::file(pair.unit.object(), None)),
+                .place(DiagnosisPlace::file(pair.unit.object(), None)),
             );
         }
     }

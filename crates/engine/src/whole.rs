@@ -3,28 +3,28 @@
 
 use std::collections::BTreeSet;
 
-use klpx_build_driver::{Pair, Patched, Prepared, Workspace};
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes, words};
+use klpx_build_driver::{AppliedPatch, ObjectPair, Patched, Workspace};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes, words};
 
-use crate::build::{Build, Compiled, Work};
+use crate::build::{Build, CompiledPairs, Work};
 use crate::change_set::{PairFiles, unchanged};
 use crate::events::Stage;
 use crate::holders;
-use crate::inlining::Originals;
+use crate::inlining::OriginalInlinings;
 
 /// Builds the objects that differ.
 pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
-    prepared: &'a Prepared,
-) -> Result<Compiled<'a>> {
+    prepared: &'a AppliedPatch,
+) -> Result<CompiledPairs<'a>> {
     let baseline = workspace.baseline(build.events)?;
     build.events.end(&match baseline.cached {
         true => "cached".to_owned(),
         false => words::plural(baseline.units as usize, "unit"),
     });
     build.events.begin(Stage::Patched);
-    let mut originals = Originals::begin(prepared, workspace.source_dir(), &baseline.vmlinux_o);
+    let mut originals = OriginalInlinings::begin(prepared, workspace.source_dir(), &baseline.vmlinux_o);
     let mut patched = workspace.patched(prepared, &baseline, build.events)?;
     build.events.end(&format!("{} recompiled", words::plural(patched.units as usize, "unit")));
     if build.request.keep_work {
@@ -38,7 +38,7 @@ pub(crate) fn compile<'a>(
     if patched.pairs.is_empty() {
         return Err(unchanged());
     }
-    Ok(Compiled {
+    Ok(CompiledPairs {
         pairs: patched.pairs.iter().map(files).collect(),
         originals,
         remade: patched.remade.clone(),
@@ -50,7 +50,7 @@ pub(crate) fn compile<'a>(
     })
 }
 
-fn files(pair: &Pair) -> PairFiles {
+fn files(pair: &ObjectPair) -> PairFiles {
     PairFiles {
         object: pair.name.clone(),
         witness: None,
@@ -68,7 +68,7 @@ fn refuse_new_modules(patched: &Patched) -> Result<()> {
             "a livepatch replaces functions of what is there",
             "build and load the new module on its own, and leave it out of the patch",
         )
-        .place(Place::symbol(module.name.clone()))
+        .place(DiagnosisPlace::symbol(module.name.clone()))
     });
     Failure::all(added.collect())
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::Task;
-use crate::qemu::End;
+use crate::qemu::GuestEnd;
 
 /// The beginning of every protocol line.
 const PREFIX: &str = "KLPX-GUEST: ";
@@ -29,7 +29,7 @@ const COMPLAINTS: &[&str] = &[
 
 /// The result of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct TaskVerdict {
     /// Checks that passed.
     pub passed: Vec<String>,
     /// What went wrong. Empty after a success, if the task also finished.
@@ -40,7 +40,7 @@ pub struct Verdict {
     pub finished: bool,
 }
 
-impl Verdict {
+impl TaskVerdict {
     /// Returns true if the task ran to its end, passed a check, and nothing went wrong.
     pub fn good(&self) -> bool {
         self.finished && self.failures.is_empty() && !self.passed.is_empty()
@@ -58,7 +58,7 @@ impl Verdict {
 /// Parses the console and collects the verdicts.
 pub(crate) struct Protocol<'a> {
     tasks: &'a [&'a Task],
-    verdicts: BTreeMap<String, Verdict>,
+    verdicts: BTreeMap<String, TaskVerdict>,
     /// The running task, with a flag for each of its expected complaints that has come.
     current: Option<(&'a Task, Vec<bool>)>,
     /// The task that ended last. Complaints between two tasks, or after all tasks, count against this task.
@@ -103,7 +103,7 @@ impl<'a> Protocol<'a> {
 
     fn begin(&mut self, name: &str) {
         if let Some(task) = self.tasks.iter().find(|task| task.name == name) {
-            self.verdicts.insert(name.to_owned(), Verdict::default());
+            self.verdicts.insert(name.to_owned(), TaskVerdict::default());
             self.current = Some((task, vec![false; task.console.len()]));
         }
     }
@@ -143,7 +143,7 @@ impl<'a> Protocol<'a> {
         }
     }
 
-    fn verdict(&mut self) -> Option<&mut Verdict> {
+    fn verdict(&mut self) -> Option<&mut TaskVerdict> {
         let task = self.current.as_ref().map(|(task, _)| *task).or(self.last)?;
         self.verdicts.get_mut(&task.name)
     }
@@ -154,11 +154,11 @@ impl<'a> Protocol<'a> {
         }
     }
 
-    pub(crate) fn finish(mut self, end: End) -> BTreeMap<String, Verdict> {
+    pub(crate) fn finish(mut self, end: GuestEnd) -> BTreeMap<String, TaskVerdict> {
         if !self.done {
             self.fail(match end {
-                End::Exited => "the guest went down".to_owned(),
-                End::TimedOut => "the guest did not come to an end in time".to_owned(),
+                GuestEnd::Exited => "the guest went down".to_owned(),
+                GuestEnd::TimedOut => "the guest did not come to an end in time".to_owned(),
             });
         }
         self.verdicts
@@ -169,7 +169,7 @@ impl<'a> Protocol<'a> {
 mod tests {
     use super::*;
 
-    fn verdict_of(console: &[&str], lines: &[&str]) -> Verdict {
+    fn verdict_of(console: &[&str], lines: &[&str]) -> TaskVerdict {
         let task = Task {
             name: "01-a".to_owned(),
             script: String::new(),
@@ -181,7 +181,7 @@ mod tests {
         for line in lines {
             protocol.line(line);
         }
-        protocol.finish(End::Exited).remove("01-a").unwrap_or_default()
+        protocol.finish(GuestEnd::Exited).remove("01-a").unwrap_or_default()
     }
 
     const BEGIN: &str = "[    1.0] KLPX-GUEST: begin 01-a";

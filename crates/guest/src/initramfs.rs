@@ -7,14 +7,14 @@ use std::path::Path;
 use cpio::{NewcBuilder, newc::ModeFileType};
 use klpx_diagnosis::Diagnosis;
 
-type Result<T> = std::result::Result<T, Diagnosis>;
+type ArchiveResult<T> = std::result::Result<T, Diagnosis>;
 
 /// The entries of the archive, in the order of addition.
 pub(crate) struct Initramfs {
-    entries: Vec<Entry>,
+    entries: Vec<ArchiveEntry>,
 }
 
-struct Entry {
+struct ArchiveEntry {
     path: String,
     mode: u32,
     kind: ModeFileType,
@@ -23,7 +23,7 @@ struct Entry {
 
 impl Initramfs {
     /// The directories of a small system, a static busybox, and `init` as process 1.
-    pub(crate) fn new(init: &str, busybox: &Path) -> Result<Initramfs> {
+    pub(crate) fn new(init: &str, busybox: &Path) -> ArchiveResult<Initramfs> {
         let mut archive = Initramfs { entries: Vec::new() };
         for directory in ["bin", "dev", "lib", "proc", "run", "sys", "tmp"] {
             archive.push(directory, 0o755, ModeFileType::Directory, Vec::new());
@@ -35,7 +35,7 @@ impl Initramfs {
     }
 
     /// Adds a file of the host, with its parent directories.
-    pub(crate) fn file(&mut self, path: &str, host: &Path, mode: u32) -> Result<()> {
+    pub(crate) fn file(&mut self, path: &str, host: &Path, mode: u32) -> ArchiveResult<()> {
         let data = read(host)?;
         self.bytes(path, data, mode);
         Ok(())
@@ -53,11 +53,11 @@ impl Initramfs {
     }
 
     fn push(&mut self, path: &str, mode: u32, kind: ModeFileType, data: Vec<u8>) {
-        self.entries.push(Entry { path: path.to_owned(), mode, kind, data });
+        self.entries.push(ArchiveEntry { path: path.to_owned(), mode, kind, data });
     }
 
     /// Writes the archive.
-    pub(crate) fn write(self, output: &Path) -> Result<()> {
+    pub(crate) fn write(self, output: &Path) -> ArchiveResult<()> {
         let failed = |error: std::io::Error| Diagnosis::io("write", output, &error);
         let file = fs::File::create(output).map_err(failed)?;
         let inputs = self.entries.into_iter().map(|entry| {
@@ -71,6 +71,6 @@ impl Initramfs {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+fn read(path: &Path) -> ArchiveResult<Vec<u8>> {
     fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))
 }

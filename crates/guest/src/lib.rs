@@ -21,10 +21,10 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 use crate::console::Protocol;
 use crate::initramfs::Initramfs;
 
-pub use crate::console::Verdict;
+pub use crate::console::TaskVerdict;
 pub use crate::host::{busybox, is_static, which};
 pub use crate::machine::{ARM64, Machine, X86_64};
-pub use crate::modules::{Module, Modules};
+pub use crate::modules::{GuestModule, KernelModules};
 pub use crate::qemu::Accelerator;
 pub use crate::trial::{Expectation, Trial};
 
@@ -68,7 +68,7 @@ pub struct Guest {
     /// A static busybox of the guest's architecture.
     pub busybox: PathBuf,
     /// Modules that the tasks may load with the shell function `module`.
-    pub modules: Vec<Module>,
+    pub modules: Vec<GuestModule>,
     /// Programs: name and file.
     pub programs: Vec<(String, PathBuf)>,
     /// A disk with a file system that ext4 reads and a system whose process 1 is systemd. The system runs the tasks.
@@ -81,7 +81,7 @@ pub struct Guest {
 /// The result of one boot.
 pub struct Boot {
     /// The verdicts of the tasks that the guest reached.
-    pub verdicts: BTreeMap<String, Verdict>,
+    pub verdicts: BTreeMap<String, TaskVerdict>,
     /// Every line of the console.
     pub console: String,
 }
@@ -92,7 +92,7 @@ impl Guest {
     ///
     /// # Errors
     /// If the emulator is missing or fails, or the guest does not reach its first task.
-    pub fn run(&self, tasks: &[Task], log: &Path) -> Result<BTreeMap<String, Verdict>> {
+    pub fn run(&self, tasks: &[Task], log: &Path) -> Result<BTreeMap<String, TaskVerdict>> {
         let mut verdicts = BTreeMap::new();
         let mut left: Vec<&Task> = tasks.iter().collect();
         while !left.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::ElfFile;
 
 /// Extensions of module files.
@@ -12,7 +12,7 @@ const FORMS: &[&str] = &["ko", "ko.xz", "ko.zst", "ko.gz"];
 
 /// The modules of a kernel, and the names that are built into the kernel.
 #[derive(Debug)]
-pub struct Modules {
+pub struct KernelModules {
     root: PathBuf,
     /// Paths below the root, without an extension, by module name.
     paths: BTreeMap<String, PathBuf>,
@@ -21,7 +21,7 @@ pub struct Modules {
 
 /// A module for a guest to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
+pub struct GuestModule {
     /// The kernel's name for the module.
     pub name: String,
     /// The ELF file.
@@ -30,18 +30,18 @@ pub struct Module {
     pub chain: Vec<String>,
 }
 
-impl Modules {
+impl KernelModules {
     /// Reads `modules.order` and `modules.builtin` of a directory.
     ///
     /// # Errors
     /// If `modules.order` can't be read.
-    pub fn read(root: &Path) -> Result<Modules> {
+    pub fn read(root: &Path) -> Result<KernelModules> {
         let order = root.join("modules.order");
         let order = fs::read_to_string(&order).map_err(|error| Diagnosis::io("read", &order, &error))?;
         let builtin = fs::read_to_string(root.join("modules.builtin")).unwrap_or_default();
         let paths =
             order.lines().filter_map(|line| Some((name_of(line)?, Path::new(line).with_extension(""))));
-        Ok(Modules {
+        Ok(KernelModules {
             root: root.to_path_buf(),
             paths: paths.collect(),
             builtin: builtin.lines().filter_map(name_of).collect(),
@@ -49,8 +49,8 @@ impl Modules {
     }
 
     /// The same modules with their files in another directory.
-    pub fn under(self, root: &Path) -> Modules {
-        Modules { root: root.to_path_buf(), ..self }
+    pub fn under(self, root: &Path) -> KernelModules {
+        KernelModules { root: root.to_path_buf(), ..self }
     }
 
     /// The names of all modules.
@@ -88,7 +88,7 @@ impl Modules {
     ///
     /// # Errors
     /// If a file is missing or is not a module.
-    pub fn loading(&self, names: &[String]) -> Result<Vec<Module>> {
+    pub fn loading(&self, names: &[String]) -> Result<Vec<GuestModule>> {
         let mut order = Vec::new();
         for name in names {
             self.add(name, &mut order)?;
@@ -96,7 +96,7 @@ impl Modules {
         Ok(order)
     }
 
-    fn add(&self, name: &str, order: &mut Vec<Module>) -> Result<()> {
+    fn add(&self, name: &str, order: &mut Vec<GuestModule>) -> Result<()> {
         if self.builtin.contains(name) || order.iter().any(|module| module.name == name) {
             return Ok(());
         }
@@ -111,7 +111,7 @@ impl Modules {
             chain.extend(more);
         }
         chain.push(name.to_owned());
-        order.push(Module { name: name.to_owned(), data: file.bytes().to_vec(), chain });
+        order.push(GuestModule { name: name.to_owned(), data: file.bytes().to_vec(), chain });
         Ok(())
     }
 }
@@ -131,7 +131,7 @@ fn depends(file: &ElfFile) -> Result<Vec<String>> {
             "it has no section .modinfo",
             "install the package with the kernel's modules again, or name their folder with --modules",
         )
-        .place(Place::file(file.path().display().to_string(), None))
+        .place(DiagnosisPlace::file(file.path().display().to_string(), None))
     })?;
     let strings =
         elf.section_bytes(info).split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
@@ -158,7 +158,7 @@ mod tests {
         fs::write(root.path().join("modules.order"), "kernel/md-mod.ko\nkernel/loop.o\nkernel/gone.ko\n")
             .expect("written");
         fs::write(root.path().join("modules.builtin"), "kernel/nls-base.ko\n").expect("written");
-        let modules = Modules::read(root.path()).expect("readable");
+        let modules = KernelModules::read(root.path()).expect("readable");
         assert_eq!(modules.names(), ["gone", "loop", "md_mod"]);
         assert!(modules.file("md_mod").expect("there").ends_with("kernel/md-mod.ko.xz"));
         assert!(modules.file("loop").expect("there").ends_with("kernel/loop.ko"));

@@ -22,7 +22,7 @@ const PROBE: Duration = Duration::from_secs(10);
 
 /// How a guest's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum GuestEnd {
     /// The guest rebooted or switched itself off.
     Exited,
     /// The deadline passed; the guest was killed.
@@ -84,7 +84,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// If the emulator is missing or fails.
-    pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<End, Diagnosis> {
+    pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<GuestEnd, Diagnosis> {
         let accelerator = Accelerator::find(self.machine, self.image)?;
         let mut command = command(self.machine, accelerator, self.image, self.arguments);
         command.arg("-initrd").arg(self.initramfs);
@@ -112,9 +112,9 @@ fn command(machine: &Machine, accelerator: Accelerator, image: &Path, arguments:
 }
 
 /// A guest process. Dropping the value kills the guest.
-struct Guest(Child);
+struct GuestProcess(Child);
 
-impl Drop for Guest {
+impl Drop for GuestProcess {
     fn drop(&mut self) {
         // The guest may have ended already.
         let _ = self.0.kill();
@@ -122,7 +122,7 @@ impl Drop for Guest {
     }
 }
 
-fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Result<End, Diagnosis> {
+fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Result<GuestEnd, Diagnosis> {
     let deadline = Instant::now() + limit;
     let child = command
         .stdin(Stdio::null())
@@ -130,7 +130,7 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(command, &error.to_string()))?;
-    let mut guest = Guest(child);
+    let mut guest = GuestProcess(child);
     let (sender, receiver) = channel();
     let stdout = guest.0.stdout.take().ok_or_else(|| Diagnosis::internal("the console is piped"))?;
     let console = std::thread::spawn(move || {
@@ -154,17 +154,17 @@ fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> 
     let end = loop {
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(text) => line(&text),
-            Err(RecvTimeoutError::Disconnected) => break End::Exited,
-            Err(RecvTimeoutError::Timeout) => break End::TimedOut,
+            Err(RecvTimeoutError::Disconnected) => break GuestEnd::Exited,
+            Err(RecvTimeoutError::Timeout) => break GuestEnd::TimedOut,
         }
     };
-    if end == End::TimedOut {
+    if end == GuestEnd::TimedOut {
         let _ = guest.0.kill();
     }
     let status = guest.0.wait().map_err(|error| failed(command, &error.to_string()))?;
     let _ = console.join();
     let errors = errors.join().unwrap_or_default();
-    if end == End::Exited && !status.success() {
+    if end == GuestEnd::Exited && !status.success() {
         return Err(failed(command, &format!("it ended with {status}: {}", errors.trim())));
     }
     Ok(end)

@@ -43,28 +43,28 @@ next boot.";
 /// Loads, watches and removes Linux kernel livepatches on a host.
 #[derive(Debug, Parser)]
 #[command(name = "klpx-host", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
-pub struct Cli {
+pub struct HostCli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: HostCommand,
 }
 
 /// What to do with livepatches on this machine.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum HostCommand {
     /// Load a livepatch and wait until every task runs it
     #[command(after_long_help = FORCE)]
-    Load(Load),
+    Load(LoadArgs),
     /// Take a livepatch out of the kernel
     #[command(after_long_help = FORCE)]
     Unload(Unload),
     /// Show every livepatch that is loaded: its state, since when, its functions, what it mends
     #[command(after_help = STATUS_CODES)]
-    Status(Json),
+    Status(JsonArgs),
     /// Check whether a livepatch could be loaded, and change nothing
-    Check(Check),
+    Check(CheckArgs),
     /// List the livepatches that are installed for each kernel
-    List(Json),
+    List(JsonArgs),
     /// Install a livepatch beside the modules of its kernel, for the next boot; it is not loaded
     Install(Install),
     /// Remove an installed livepatch; one that is loaded stays loaded
@@ -73,7 +73,7 @@ pub enum Command {
 
 /// What is loaded, and how.
 #[derive(Debug, Args)]
-pub struct Load {
+pub struct LoadArgs {
     /// Livepatch: a file, or the name of one that is installed for the running kernel
     #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath, required_unless_present = "installed")]
     pub module: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub struct Load {
     pub retry: bool,
     /// How long, and what then.
     #[command(flatten)]
-    pub waiting: Waiting,
+    pub waiting: WaitingArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -99,7 +99,7 @@ pub struct Unload {
     pub name: String,
     /// How long, and what then.
     #[command(flatten)]
-    pub waiting: Waiting,
+    pub waiting: WaitingArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -107,7 +107,7 @@ pub struct Unload {
 
 /// How long a transition may take.
 #[derive(Clone, Debug, Args)]
-pub struct Waiting {
+pub struct WaitingArgs {
     /// Seconds that the transition may take before it is taken back
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub timeout: u32,
@@ -116,7 +116,7 @@ pub struct Waiting {
     pub force: bool,
 }
 
-impl Waiting {
+impl WaitingArgs {
     /// The time that a transition may take.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
@@ -125,7 +125,7 @@ impl Waiting {
 
 /// How a command answers.
 #[derive(Debug, Args)]
-pub struct Json {
+pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -133,7 +133,7 @@ pub struct Json {
 
 /// What is checked.
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// Livepatch: a file, or the name of one that is installed for the running kernel
     #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub module: PathBuf,
@@ -166,7 +166,7 @@ pub struct Uninstall {
     pub unload: bool,
     /// How long, and what then.
     #[command(flatten)]
-    pub waiting: Waiting,
+    pub waiting: WaitingArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

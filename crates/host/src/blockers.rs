@@ -41,7 +41,7 @@ pub(crate) struct Blockers {
 
 /// Examines every task. `target` is the state that tasks must reach: true for patched.
 pub(crate) fn find(host: &Host, livepatch: &str, target: bool) -> Blockers {
-    let functions: BTreeSet<String> = loaded::one(host, livepatch)
+    let functions: BTreeSet<String> = loaded::find_loaded(host, livepatch)
         .into_iter()
         .flat_map(|loaded| loaded.functions)
         .filter_map(|function| Some(function.function.split_once(',')?.0.to_owned()))

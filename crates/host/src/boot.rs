@@ -4,11 +4,11 @@
 use klpx_diagnosis::Result;
 use serde_json::json;
 
-use crate::args::Waiting;
+use crate::args::WaitingArgs;
 use crate::host::Host;
 use crate::installed;
-use crate::load::Load;
-use crate::report::Report;
+use crate::load::LoadRequest;
+use crate::report::CommandOutput;
 
 /// The switch. The kernel leaves a word with a dot to the module of that name, and prints no message (init/main.c,
 /// unknown_bootoption).
@@ -18,7 +18,7 @@ pub(crate) const SWITCH: &str = "klpx.livepatch=off";
 ///
 /// # Errors
 /// The error of the first livepatch that fails. Livepatches on top of it are not loaded.
-pub(crate) fn run(host: &Host, waiting: &Waiting, report: &mut Report<'_>) -> Result<()> {
+pub(crate) fn run(host: &Host, waiting: &WaitingArgs, report: &mut CommandOutput<'_>) -> Result<()> {
     if host.text("/proc/cmdline").is_some_and(|line| line.split_whitespace().any(|word| word == SWITCH)) {
         report.line(&format!("nothing is loaded: the kernel was booted with {SWITCH}"))?;
         return report.result(json!({"off": true, "livepatches": []}));
@@ -38,7 +38,7 @@ pub(crate) fn run(host: &Host, waiting: &Waiting, report: &mut Report<'_>) -> Re
         report.line("no livepatch is installed for the running kernel")?;
     }
     let mut values = Vec::new();
-    let load = Load { host, waiting, retry: false, must_mark: true };
+    let load = LoadRequest { host, waiting, retry: false, must_mark: true };
     for opened in wanted {
         match load.run(&opened, report) {
             Ok(loaded) => {

@@ -1,6 +1,6 @@
 //! The conditions for loading a livepatch: a table of checks. No check changes the machine.
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 
 use crate::file::Livepatch;
 use crate::host::Host;
@@ -8,7 +8,7 @@ use crate::loaded;
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(crate) enum CheckResult {
     /// The condition holds.
     Right(String),
     /// The check can't decide, with the reason. The kernel will decide.
@@ -17,10 +17,10 @@ pub(crate) enum Finding {
     Refused(Box<Diagnosis>),
 }
 
-type Check = fn(&Host, &Livepatch) -> Finding;
+type CheckFunction = fn(&Host, &Livepatch) -> CheckResult;
 
 /// Every check, in the order of the output.
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, CheckFunction); 7] = [
     ("kernel", kernel),
     ("release", release),
     ("build ID", build_id),
@@ -31,29 +31,29 @@ const CHECKS: [(&str, Check); 7] = [
 ];
 
 /// Runs every check.
-pub(crate) fn run(host: &Host, livepatch: &Livepatch) -> Vec<(&'static str, Finding)> {
+pub(crate) fn run(host: &Host, livepatch: &Livepatch) -> Vec<(&'static str, CheckResult)> {
     CHECKS.iter().map(|(name, check)| (*name, check(host, livepatch))).collect()
 }
 
 /// The refusals in a list of findings.
-pub(crate) fn refusals(findings: Vec<(&'static str, Finding)>) -> Vec<Diagnosis> {
+pub(crate) fn refusals(findings: Vec<(&'static str, CheckResult)>) -> Vec<Diagnosis> {
     let refused = findings.into_iter().filter_map(|(_, finding)| match finding {
-        Finding::Refused(diagnosis) => Some(*diagnosis),
-        Finding::Right(_) | Finding::Unknown(_) => None,
+        CheckResult::Refused(diagnosis) => Some(*diagnosis),
+        CheckResult::Right(_) | CheckResult::Unknown(_) => None,
     });
     refused.collect()
 }
 
-fn refused(diagnosis: Diagnosis) -> Finding {
-    Finding::Refused(Box::new(diagnosis))
+fn refused(diagnosis: Diagnosis) -> CheckResult {
+    CheckResult::Refused(Box::new(diagnosis))
 }
 
 /// The livepatch as the place of a diagnosis.
-fn place(livepatch: &Livepatch) -> Place {
-    Place::symbol(livepatch.name.clone())
+fn place(livepatch: &Livepatch) -> DiagnosisPlace {
+    DiagnosisPlace::symbol(livepatch.name.clone())
 }
 
-fn kernel(host: &Host, _: &Livepatch) -> Finding {
+fn kernel(host: &Host, _: &Livepatch) -> CheckResult {
     let lacks = |why: &str, remedy: &str| {
         let what = "the running kernel takes no livepatches";
         refused(Diagnosis::new(&codes::KERNEL_TAKES_NONE, what, why, remedy))
@@ -73,12 +73,12 @@ fn kernel(host: &Host, _: &Livepatch) -> Finding {
             "boot without it: it can't be taken back while the kernel runs",
         );
     }
-    Finding::Right("it takes livepatches".to_owned())
+    CheckResult::Right("it takes livepatches".to_owned())
 }
 
-fn release(host: &Host, livepatch: &Livepatch) -> Finding {
+fn release(host: &Host, livepatch: &Livepatch) -> CheckResult {
     match host.release() {
-        Ok(release) if release == livepatch.release => Finding::Right(release),
+        Ok(release) if release == livepatch.release => CheckResult::Right(release),
         Ok(release) => refused(
             Diagnosis::new(
                 &codes::OTHER_RELEASE,
@@ -88,17 +88,17 @@ fn release(host: &Host, livepatch: &Livepatch) -> Finding {
             )
             .place(place(livepatch)),
         ),
-        Err(failure) => Finding::Unknown(failure.to_string()),
+        Err(failure) => CheckResult::Unknown(failure.to_string()),
     }
 }
 
-fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
+fn build_id(host: &Host, livepatch: &Livepatch) -> CheckResult {
     let other = |why: String, remedy: &str| {
         let what = "the livepatch is for another build of the kernel";
         refused(Diagnosis::new(&codes::OTHER_BUILD_ID, what, why, remedy).place(place(livepatch)))
     };
     match (host.build_id(), &livepatch.kernel_build_id) {
-        (Some(here), Some(there)) if here == *there => Finding::Right(here),
+        (Some(here), Some(there)) if here == *there => CheckResult::Right(here),
         (Some(here), Some(there)) => other(
             format!("it is for the build {there}, and {here} runs"),
             "boot the kernel of the installed package, or build the livepatch for the one that runs",
@@ -121,11 +121,11 @@ fn build_id(host: &Host, livepatch: &Livepatch) -> Finding {
             ),
             "mount sysfs at /sys, and boot the kernel that the livepatch is for",
         ),
-        (None, None) => Finding::Unknown("neither the kernel nor the livepatch has one".to_owned()),
+        (None, None) => CheckResult::Unknown("neither the kernel nor the livepatch has one".to_owned()),
     }
 }
 
-fn signature(host: &Host, livepatch: &Livepatch) -> Finding {
+fn signature(host: &Host, livepatch: &Livepatch) -> CheckResult {
     let enforced = host.text("/sys/module/module/parameters/sig_enforce").is_some_and(|value| value == "Y");
     // `none [integrity] confidentiality` (security/lockdown/lockdown.c)
     let lockdown = host.text("/sys/kernel/security/lockdown");
@@ -133,17 +133,17 @@ fn signature(host: &Host, livepatch: &Livepatch) -> Finding {
     let why = match (enforced, level) {
         (true, _) => "module.sig_enforce is on",
         (false, Some("integrity" | "confidentiality")) => "the kernel is locked down",
-        _ if livepatch.signed => return Finding::Right("there is one; the kernel checks it".to_owned()),
+        _ if livepatch.signed => return CheckResult::Right("there is one; the kernel checks it".to_owned()),
         (false, Some(_)) => {
-            return Finding::Right("there is none, and the kernel asks for none".to_owned());
+            return CheckResult::Right("there is none, and the kernel asks for none".to_owned());
         }
         (false, None) => {
             let why = "there is none, and /sys/kernel/security/lockdown does not tell whether one is needed";
-            return Finding::Unknown(why.to_owned());
+            return CheckResult::Unknown(why.to_owned());
         }
     };
     match livepatch.signed {
-        true => Finding::Right("there is one; the kernel checks it".to_owned()),
+        true => CheckResult::Right("there is one; the kernel checks it".to_owned()),
         false => refused(
             Diagnosis::new(
                 &codes::UNSIGNED,
@@ -156,10 +156,10 @@ fn signature(host: &Host, livepatch: &Livepatch) -> Finding {
     }
 }
 
-fn name(host: &Host, livepatch: &Livepatch) -> Finding {
+fn name(host: &Host, livepatch: &Livepatch) -> CheckResult {
     let Livepatch { name, .. } = livepatch;
     if !host.has(&format!("/sys/module/{name}/refcnt")) && !host.has(&loaded::folder(name)) {
-        return Finding::Right(format!("{name} is free"));
+        return CheckResult::Right(format!("{name} is free"));
     }
     let (why, remedy) = match loaded::is_left(host, name) {
         true => (
@@ -177,12 +177,12 @@ fn name(host: &Host, livepatch: &Livepatch) -> Finding {
     refused(Diagnosis::new(&codes::NAME_TAKEN, what, why, remedy).place(place(livepatch)))
 }
 
-fn transitions(host: &Host, livepatch: &Livepatch) -> Finding {
+fn transitions(host: &Host, livepatch: &Livepatch) -> CheckResult {
     let busy = loaded::active(host)
         .into_iter()
         .find(|other| other.name != livepatch.name && other.state.is_transition());
     match busy {
-        None => Finding::Right("none is going on".to_owned()),
+        None => CheckResult::Right("none is going on".to_owned()),
         Some(other) => refused(
             Diagnosis::new(
                 &codes::TRANSITION_BUSY,
@@ -190,28 +190,28 @@ fn transitions(host: &Host, livepatch: &Livepatch) -> Finding {
                 "the kernel makes one transition at a time",
                 format!("wait for it: klpx-host status; or take it back: klpx-host unload {}", other.name),
             )
-            .place(Place::symbol(other.name.clone())),
+            .place(DiagnosisPlace::symbol(other.name.clone())),
         ),
     }
 }
 
-fn functions(host: &Host, livepatch: &Livepatch) -> Finding {
+fn functions(host: &Host, livepatch: &Livepatch) -> CheckResult {
     let others = loaded::active(host);
     let others: Vec<_> = others.iter().filter(|other| other.name != livepatch.name).collect();
     if livepatch.replace == Some(true) {
         let names: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
-        return Finding::Right(match names.is_empty() {
+        return CheckResult::Right(match names.is_empty() {
             true => "no other livepatch is loaded".to_owned(),
             false => format!("it replaces {}", names.join(", ")),
         });
     }
-    let shared = |other: &loaded::Loaded| {
+    let shared = |other: &loaded::LoadedLivepatch| {
         let shared = other.functions.intersection(&livepatch.functions);
         shared.map(|f| format!("{}/{}: {}", f.object, f.function, other.name)).collect::<Vec<_>>()
     };
     let shared: Vec<String> = others.iter().flat_map(|other| shared(other)).collect();
     match shared.is_empty() {
-        true => Finding::Right("no other livepatch patches them".to_owned()),
+        true => CheckResult::Right("no other livepatch patches them".to_owned()),
         false => refused(
             Diagnosis::new(
                 &codes::PATCHED_BY_ANOTHER,
@@ -236,9 +236,9 @@ mod tests {
         let findings = run(&machine.host(), livepatch);
         let (_, finding) = findings.into_iter().find(|(name, _)| *name == check).unwrap();
         match finding {
-            Finding::Right(_) => "right".to_owned(),
-            Finding::Unknown(_) => "unknown".to_owned(),
-            Finding::Refused(diagnosis) => diagnosis.code.to_owned(),
+            CheckResult::Right(_) => "right".to_owned(),
+            CheckResult::Unknown(_) => "unknown".to_owned(),
+            CheckResult::Refused(diagnosis) => diagnosis.code.to_owned(),
         }
     }
 

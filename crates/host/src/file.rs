@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::{compressed, elf::ElfFile, notes};
 use klpx_verify::inspect;
 use serde::Serialize;
@@ -18,7 +18,7 @@ const LIMIT: u64 = 256 << 20;
 
 /// A replaced function, by its names in sysfs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Function {
+pub(crate) struct ReplacedFunction {
     /// `vmlinux` or a module.
     pub(crate) object: String,
     /// Name, a comma and the sympos. A unique name has 1.
@@ -42,7 +42,7 @@ pub(crate) struct Livepatch {
     /// so.
     pub(crate) replace: Option<bool>,
     /// The replaced functions, sorted.
-    pub(crate) functions: BTreeSet<Function>,
+    pub(crate) functions: BTreeSet<ReplacedFunction>,
     /// modinfo's description.
     pub(crate) description: Option<String>,
     /// modinfo's version.
@@ -95,7 +95,7 @@ fn read(file: &ElfFile, sha256: String) -> Result<Livepatch> {
     let release =
         release.filter(|name| is_release(name)).ok_or_else(|| none("its vermagic names no release"))?;
     let functions = module.objects.iter().flat_map(|object| {
-        object.functions.iter().map(|function| Function {
+        object.functions.iter().map(|function| ReplacedFunction {
             object: object.name.clone(),
             // The kernel shows a unique name with position 1 (klp_init_func, kernel/livepatch/core.c).
             function: format!("{},{}", function.old_name, function.sympos.max(1)),
@@ -126,7 +126,7 @@ fn none(path: &Path, why: &str) -> Diagnosis {
         why,
         "name a module that klpx build made",
     )
-    .place(Place::file(path.display().to_string(), None))
+    .place(DiagnosisPlace::file(path.display().to_string(), None))
 }
 
 #[cfg(test)]
@@ -135,7 +135,8 @@ pub(crate) mod tests {
 
     /// A livepatch for the kernel of the test machine.
     pub(crate) fn livepatch(name: &str, functions: &[&str]) -> Livepatch {
-        let function = |name: &&str| Function { object: "vmlinux".into(), function: format!("{name},1") };
+        let function =
+            |name: &&str| ReplacedFunction { object: "vmlinux".into(), function: format!("{name},1") };
         Livepatch {
             name: name.to_owned(),
             release: "6.12.1+test".to_owned(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
-use crate::system::{Kernel, Running};
+use crate::system::{KernelInterface, RunningKernel};
 
 /// The most bytes that are read from a file of sysfs or proc. The kernel gives a page, and slightly more for a stack.
 const LIMIT: u64 = 64 << 10;
@@ -17,17 +17,17 @@ const ENTRIES: usize = 4 << 20;
 /// A machine.
 pub struct Host {
     root: PathBuf,
-    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) kernel: Box<dyn KernelInterface>,
 }
 
 impl Host {
     /// This machine.
     pub fn this() -> Host {
-        Host::new("/", Box::new(Running::default()))
+        Host::new("/", Box::new(RunningKernel::default()))
     }
 
     /// A machine whose files lie below a root.
-    pub(crate) fn new(root: impl Into<PathBuf>, kernel: Box<dyn Kernel>) -> Host {
+    pub(crate) fn new(root: impl Into<PathBuf>, kernel: Box<dyn KernelInterface>) -> Host {
         Host { root: root.into(), kernel }
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_normalize::compressed::plain_name;
 use klpx_terminal::render;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::file::{self, Livepatch, Opened};
 use crate::host::{Host, is_name, is_release};
 use crate::loaded;
-use crate::report::Report;
+use crate::report::CommandOutput;
 use crate::{files, mark};
 
 /// The parent of the folders of all releases.
@@ -22,7 +22,7 @@ fn folder(release: &str) -> String {
 }
 
 /// An installed livepatch, or the reason why its file can't be read.
-type Found = Result<Opened>;
+type OpenedResult = Result<Opened>;
 
 /// The livepatch files of a release, sorted by name.
 pub(crate) fn files_of(host: &Host, release: &str) -> Vec<PathBuf> {
@@ -32,7 +32,7 @@ pub(crate) fn files_of(host: &Host, release: &str) -> Vec<PathBuf> {
 }
 
 /// The livepatches of a release, sorted by file.
-pub(crate) fn of(host: &Host, release: &str) -> Vec<Found> {
+pub(crate) fn of(host: &Host, release: &str) -> Vec<OpenedResult> {
     files_of(host, release).iter().map(|path| file::open(path)).collect()
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn find(host: &Host, release: &str, name: &str) -> Result<PathBuf> {
             format!("{} has no {name}.ko", folder(release)),
             "klpx-host list lists those that are; name a file with its folder: ./NAME.ko",
         )
-        .place(Place::symbol(name))
+        .place(DiagnosisPlace::symbol(name))
     })?)
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn find(host: &Host, release: &str, name: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// `klpx::kernel-not-installed`, or the error of the system.
-pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Result<()> {
+pub(crate) fn install(host: &Host, path: &Path, report: &mut CommandOutput<'_>) -> Result<()> {
     let opened = file::open(path)?;
     let Livepatch { name, release, .. } = &opened.livepatch;
     if !host.has(&format!("{RELEASES}/{release}")) {
@@ -81,7 +81,7 @@ pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Resu
             format!("there is no {RELEASES}/{release}"),
             format!("install the kernel {release} first"),
         )
-        .place(Place::symbol(name.clone()))
+        .place(DiagnosisPlace::symbol(name.clone()))
         .into());
     }
     let place = format!("{}/{name}.ko", folder(release));
@@ -94,7 +94,12 @@ pub(crate) fn install(host: &Host, path: &Path, report: &mut Report<'_>) -> Resu
 ///
 /// # Errors
 /// `klpx::not-installed`, or the error of the system.
-pub(crate) fn uninstall(host: &Host, release: &str, name: &str, report: &mut Report<'_>) -> Result<()> {
+pub(crate) fn uninstall(
+    host: &Host,
+    release: &str,
+    name: &str,
+    report: &mut CommandOutput<'_>,
+) -> Result<()> {
     let path = find(host, release, name)?;
     files::remove(&path)?;
     if host.release().is_ok_and(|running| running == release) {
@@ -109,7 +114,7 @@ pub(crate) fn uninstall(host: &Host, release: &str, name: &str, report: &mut Rep
 ///
 /// # Errors
 /// The error of the system.
-pub(crate) fn list(host: &Host, report: &mut Report<'_>) -> Result<()> {
+pub(crate) fn list(host: &Host, report: &mut CommandOutput<'_>) -> Result<()> {
     let running = host.release()?;
     let mut rows =
         vec![["release", "livepatch", "version", "cumulative", "state", "CVEs"].map(str::to_owned).to_vec()];
@@ -155,7 +160,7 @@ fn state(host: &Host, running: &str, release: &str, livepatch: &Livepatch) -> &'
     if release != running {
         return "other kernel";
     }
-    match loaded::one(host, &livepatch.name) {
+    match loaded::find_loaded(host, &livepatch.name) {
         Some(loaded) if loaded.is_of(livepatch) => loaded.state.word(),
         Some(_) => "another of its name is loaded",
         None => "not loaded",
@@ -172,7 +177,7 @@ pub(crate) fn plan(mut livepatches: Vec<Opened>) -> (Vec<Opened>, Vec<String>) {
 }
 
 /// The sort key of a livepatch: version, time of the file, name.
-fn age(opened: &Opened) -> (Vec<Part>, Option<std::time::SystemTime>, &str) {
+fn age(opened: &Opened) -> (Vec<VersionPart>, Option<std::time::SystemTime>, &str) {
     let Livepatch { name, version, .. } = &opened.livepatch;
     let time = opened.file.metadata().and_then(|meta| meta.modified()).ok();
     (parts(version.as_deref().unwrap_or_default()), time, name)
@@ -180,13 +185,13 @@ fn age(opened: &Opened) -> (Vec<Part>, Option<std::time::SystemTime>, &str) {
 
 /// A part of a version: a number, sorted by value, or a text.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum VersionPart {
     Text(String),
     /// The count of digits, and the digits, both without leading zeros. The number with more digits is larger.
     Number(usize, String),
 }
 
-fn parts(version: &str) -> Vec<Part> {
+fn parts(version: &str) -> Vec<VersionPart> {
     let mut parts = Vec::new();
     let mut rest = version;
     while let Some(first) = rest.chars().next() {
@@ -196,9 +201,9 @@ fn parts(version: &str) -> Vec<Part> {
         parts.push(match is_number {
             true => {
                 let digits = part.trim_start_matches('0');
-                Part::Number(digits.len(), digits.to_owned())
+                VersionPart::Number(digits.len(), digits.to_owned())
             }
-            false => Part::Text(part.to_owned()),
+            false => VersionPart::Text(part.to_owned()),
         });
         rest = more;
     }

@@ -34,19 +34,21 @@ use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 use klpx_terminal::render;
 use serde_json::{Value, json};
 
-pub use args::{Check, Cli, Command, EXIT_CODES, Install, Json, Load, Uninstall, Unload, Waiting};
+pub use args::{
+    CheckArgs, EXIT_CODES, HostCli, HostCommand, Install, JsonArgs, LoadArgs, Uninstall, Unload, WaitingArgs,
+};
 pub use host::Host;
 pub use schema::SCHEMAS;
 
-use checks::Finding;
+use checks::CheckResult;
 use file::Opened;
-use report::Report;
+use report::CommandOutput;
 
 /// Runs a command on this machine and returns the exit code of a command that ran as intended.
 ///
 /// # Errors
 /// The reason why the command stopped.
-pub fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
+pub fn run(command: &HostCommand, out: &mut impl Write) -> Result<u8> {
     run_on(&Host::this(), command, out)
 }
 
@@ -54,33 +56,33 @@ pub fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
 ///
 /// # Errors
 /// The reason why the command stopped.
-pub fn run_on(host: &Host, command: &Command, out: &mut impl Write) -> Result<u8> {
+pub fn run_on(host: &Host, command: &HostCommand, out: &mut impl Write) -> Result<u8> {
     match command {
-        Command::Load(args) => load_command(host, args, &mut Report::new(out, args.json)),
-        Command::Unload(args) => {
-            let report = &mut Report::new(out, args.json);
+        HostCommand::Load(args) => load_command(host, args, &mut CommandOutput::new(out, args.json)),
+        HostCommand::Unload(args) => {
+            let report = &mut CommandOutput::new(out, args.json);
             let name = host::name(&args.name)?;
             let _lock = record::lock(host)?;
             let (value, failure) = unload::run(host, &name, &args.waiting, report)?;
             ended(value, failure, report)
         }
-        Command::Status(args) => status::run(host, &mut Report::new(out, args.json)),
-        Command::Check(args) => check(host, &args.module, &mut Report::new(out, args.json)),
-        Command::List(args) => installed::list(host, &mut Report::new(out, args.json)).map(|()| 0),
-        Command::Install(args) => {
-            installed::install(host, &args.module, &mut Report::new(out, args.json)).map(|()| 0)
+        HostCommand::Status(args) => status::run(host, &mut CommandOutput::new(out, args.json)),
+        HostCommand::Check(args) => check(host, &args.module, &mut CommandOutput::new(out, args.json)),
+        HostCommand::List(args) => installed::list(host, &mut CommandOutput::new(out, args.json)).map(|()| 0),
+        HostCommand::Install(args) => {
+            installed::install(host, &args.module, &mut CommandOutput::new(out, args.json)).map(|()| 0)
         }
-        Command::Uninstall(args) => uninstall(host, args, &mut Report::new(out, args.json)),
+        HostCommand::Uninstall(args) => uninstall(host, args, &mut CommandOutput::new(out, args.json)),
     }
 }
 
 /// Prints the result of a command, then returns the command's failure, if any.
-fn ended(value: Value, failure: Option<Failure>, report: &mut Report<'_>) -> Result<u8> {
+fn ended(value: Value, failure: Option<Failure>, report: &mut CommandOutput<'_>) -> Result<u8> {
     report.result(value)?;
     failure.map_or(Ok(0), Err)
 }
 
-fn load_command(host: &Host, args: &Load, report: &mut Report<'_>) -> Result<u8> {
+fn load_command(host: &Host, args: &LoadArgs, report: &mut CommandOutput<'_>) -> Result<u8> {
     let Some(module) = &args.module else {
         let _lock = record::lock(host)?;
         mark::settle(host)?;
@@ -89,7 +91,7 @@ fn load_command(host: &Host, args: &Load, report: &mut Report<'_>) -> Result<u8>
     let opened = open(host, module)?;
     let _lock = record::lock(host)?;
     mark::settle(host)?;
-    let load = load::Load { host, waiting: &args.waiting, retry: args.retry, must_mark: false };
+    let load = load::LoadRequest { host, waiting: &args.waiting, retry: args.retry, must_mark: false };
     let loaded = load.run(&opened, report)?;
     ended(loaded.value, loaded.failure, report)
 }
@@ -102,7 +104,7 @@ fn open(host: &Host, module: &Path) -> Result<Opened> {
     }
 }
 
-fn check(host: &Host, module: &Path, report: &mut Report<'_>) -> Result<u8> {
+fn check(host: &Host, module: &Path, report: &mut CommandOutput<'_>) -> Result<u8> {
     let opened = open(host, module)?;
     let livepatch = &opened.livepatch;
     let mut findings = checks::run(host, livepatch);
@@ -110,7 +112,7 @@ fn check(host: &Host, module: &Path, report: &mut Report<'_>) -> Result<u8> {
     let rows: Vec<Vec<String>> = findings
         .iter()
         .map(|(name, finding)| {
-            let (verdict, why) = told(finding);
+            let (verdict, why) = verdict_and_reason(finding);
             vec![(*name).to_owned(), verdict.to_owned(), why]
         })
         .collect();
@@ -119,8 +121,9 @@ fn check(host: &Host, module: &Path, report: &mut Report<'_>) -> Result<u8> {
     let values: Vec<Value> = findings
         .iter()
         .map(|(name, finding)| {
-            let (verdict, why) = told(finding);
-            let code = if let Finding::Refused(diagnosis) = finding { Some(diagnosis.code) } else { None };
+            let (verdict, why) = verdict_and_reason(finding);
+            let code =
+                if let CheckResult::Refused(diagnosis) = finding { Some(diagnosis.code) } else { None };
             json!({"check": name, "verdict": verdict, "why": why, "code": code})
         })
         .collect();
@@ -129,26 +132,26 @@ fn check(host: &Host, module: &Path, report: &mut Report<'_>) -> Result<u8> {
     Failure::all(refusals).map(|()| 0)
 }
 
-fn crash_mark(host: &Host, livepatch: &file::Livepatch) -> Finding {
+fn crash_mark(host: &Host, livepatch: &file::Livepatch) -> CheckResult {
     match mark::check(host, livepatch) {
-        Ok(()) => Finding::Right("there is none".to_owned()),
+        Ok(()) => CheckResult::Right("there is none".to_owned()),
         Err(failure) => match failure.diagnoses().next() {
-            Some(diagnosis) => Finding::Refused(Box::new(diagnosis.clone())),
-            None => Finding::Unknown(failure.to_string()),
+            Some(diagnosis) => CheckResult::Refused(Box::new(diagnosis.clone())),
+            None => CheckResult::Unknown(failure.to_string()),
         },
     }
 }
 
 /// The words for a finding: the verdict and the reason.
-fn told(finding: &Finding) -> (&'static str, String) {
+fn verdict_and_reason(finding: &CheckResult) -> (&'static str, String) {
     match finding {
-        Finding::Right(why) => ("right", why.clone()),
-        Finding::Unknown(why) => ("unknown", why.clone()),
-        Finding::Refused(diagnosis) => ("refused", diagnosis.why.clone()),
+        CheckResult::Right(why) => ("right", why.clone()),
+        CheckResult::Unknown(why) => ("unknown", why.clone()),
+        CheckResult::Refused(diagnosis) => ("refused", diagnosis.why.clone()),
     }
 }
 
-fn uninstall(host: &Host, args: &Uninstall, report: &mut Report<'_>) -> Result<u8> {
+fn uninstall(host: &Host, args: &Uninstall, report: &mut CommandOutput<'_>) -> Result<u8> {
     let name = host::name(&args.name)?;
     let release = match &args.release {
         Some(release) if host::is_release(release) => release.clone(),

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use klpx_host::Cli;
+use klpx_host::HostCli;
 use klpx_terminal::{render, terminal};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = HostCli::parse();
     let mut out = terminal::Output::new(std::io::stdout().lock());
     match klpx_host::run(&cli.command, &mut out) {
         Ok(code) => ExitCode::from(code),

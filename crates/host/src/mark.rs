@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::file::Livepatch;
@@ -15,7 +15,7 @@ const FOLDER: &str = "/var/lib/klpx/loading";
 
 /// A mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub(crate) struct CrashMark {
     /// The name of the livepatch.
     pub(crate) name: String,
     /// The hash of the livepatch's file. Empty for an unreadable mark, which stands for every livepatch of its name.
@@ -34,7 +34,7 @@ fn path(host: &Host, name: &str) -> PathBuf {
 /// The error of the system.
 pub(crate) fn set(host: &Host, livepatch: &Livepatch) -> Result<()> {
     let (name, sha256) = (livepatch.name.clone(), livepatch.sha256.clone());
-    let mark = Mark { name, sha256, boot_id: host.boot_id()? };
+    let mark = CrashMark { name, sha256, boot_id: host.boot_id()? };
     let text = serde_json::to_vec(&mark).map_err(|_| Diagnosis::internal("a mark is JSON"))?;
     files::put(&path(host, &livepatch.name), &text)
 }
@@ -48,12 +48,12 @@ pub(crate) fn clear(host: &Host, name: &str) -> Result<()> {
 }
 
 /// Every mark, sorted by name.
-pub(crate) fn all(host: &Host) -> Vec<Mark> {
+pub(crate) fn all(host: &Host) -> Vec<CrashMark> {
     let names = host.names(FOLDER).into_iter().filter(|name| is_name(name));
     let read = |name: String| {
         let text = host.text(&format!("{FOLDER}/{name}")).unwrap_or_default();
-        let mark: Option<Mark> = serde_json::from_str(&text).ok();
-        let unread = || Mark { name: name.clone(), sha256: String::new(), boot_id: String::new() };
+        let mark: Option<CrashMark> = serde_json::from_str(&text).ok();
+        let unread = || CrashMark { name: name.clone(), sha256: String::new(), boot_id: String::new() };
         mark.filter(|mark| mark.name == name).unwrap_or_else(unread)
     };
     names.map(read).collect()
@@ -63,7 +63,7 @@ pub(crate) fn all(host: &Host) -> Vec<Mark> {
 ///
 /// # Errors
 /// The error of the system.
-pub(crate) fn of_crashes(host: &Host) -> Result<Vec<Mark>> {
+pub(crate) fn of_crashes(host: &Host) -> Result<Vec<CrashMark>> {
     let boot = host.boot_id()?;
     Ok(all(host).into_iter().filter(|mark| mark.boot_id != boot).collect())
 }
@@ -73,7 +73,7 @@ pub(crate) fn of_crashes(host: &Host) -> Result<Vec<Mark>> {
 /// # Errors
 /// `klpx::crash-mark`.
 pub(crate) fn check(host: &Host, livepatch: &Livepatch) -> Result<()> {
-    let of_it = |mark: &Mark| {
+    let of_it = |mark: &CrashMark| {
         mark.name == livepatch.name && (mark.sha256.is_empty() || mark.sha256 == livepatch.sha256)
     };
     match of_crashes(host)?.iter().any(of_it) {
@@ -90,7 +90,7 @@ pub(crate) fn check(host: &Host, livepatch: &Livepatch) -> Result<()> {
                     livepatch.name, livepatch.name
                 ),
             )
-            .place(Place::symbol(livepatch.name.clone()))
+            .place(DiagnosisPlace::symbol(livepatch.name.clone()))
             .into())
         }
     }
@@ -104,7 +104,7 @@ pub(crate) fn check(host: &Host, livepatch: &Livepatch) -> Result<()> {
 pub(crate) fn settle(host: &Host) -> Result<()> {
     let boot = host.boot_id()?;
     for mark in all(host).into_iter().filter(|mark| mark.boot_id == boot) {
-        if !loaded::one(host, &mark.name).is_some_and(|loaded| loaded.state.is_transition()) {
+        if !loaded::find_loaded(host, &mark.name).is_some_and(|loaded| loaded.state.is_transition()) {
             clear(host, &mark.name)?;
         }
     }

@@ -15,7 +15,7 @@ const FOLDER: &str = "/run/klpx";
 
 /// The record of one livepatch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct LivepatchRecord {
     /// The end of the transition, in seconds since 1970.
     pub(crate) since: u64,
     /// The module's own build ID.
@@ -34,7 +34,7 @@ pub(crate) struct Record {
 /// # Errors
 /// The error of the system.
 pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()> {
-    let record = Record {
+    let record = LivepatchRecord {
         since: host.kernel.date(),
         build_id: livepatch.build_id.clone(),
         sha256: livepatch.sha256.clone(),
@@ -48,8 +48,8 @@ pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()
 }
 
 /// The record of a module with this build ID.
-pub(crate) fn of(host: &Host, name: &str, build_id: Option<&str>) -> Option<Record> {
-    let record: Record = serde_json::from_str(&host.text(&path(name))?).ok()?;
+pub(crate) fn of(host: &Host, name: &str, build_id: Option<&str>) -> Option<LivepatchRecord> {
+    let record: LivepatchRecord = serde_json::from_str(&host.text(&path(name))?).ok()?;
     (record.build_id.as_deref() == build_id).then_some(record)
 }
 

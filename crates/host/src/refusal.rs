@@ -2,7 +2,7 @@
 
 use std::io;
 
-use klpx_diagnosis::{Code, Diagnosis, Place, codes};
+use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, codes};
 
 /// An error number, its code, its meaning here, and the remedy.
 type Row = (i32, &'static Code, &'static str, &'static str);
@@ -99,7 +99,7 @@ pub(crate) fn explained(livepatch: &str, error: &io::Error, log: Vec<String>) ->
         None => (&codes::LOAD_REFUSED, error.to_string(), "look into the kernel's log: dmesg"),
     };
     Diagnosis::new(code, "the kernel refuses the livepatch", why, remedy)
-        .place(Place::symbol(livepatch))
+        .place(DiagnosisPlace::symbol(livepatch))
         .detail(log)
 }
 
@@ -111,9 +111,12 @@ mod tests {
     fn each_number_has_one_row_and_every_error_is_told() {
         for (number, code, why, remedy) in REASONS {
             assert_eq!(REASONS.iter().filter(|row| row.0 == number).count(), 1, "{number}");
-            let told = explained("a", &io::Error::from_raw_os_error(number), vec!["livepatch: x".into()]);
-            assert!(told.why.starts_with(why) && told.remedy == remedy && told.code == code.name);
-            assert_eq!(told.detail, ["livepatch: x"]);
+            let diagnosis =
+                explained("a", &io::Error::from_raw_os_error(number), vec!["livepatch: x".into()]);
+            assert!(
+                diagnosis.why.starts_with(why) && diagnosis.remedy == remedy && diagnosis.code == code.name
+            );
+            assert_eq!(diagnosis.detail, ["livepatch: x"]);
         }
         assert!(!explained("a", &io::Error::other("odd"), Vec::new()).remedy.is_empty());
     }

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 const SCHEMA: u32 = 1;
 
 /// The destination of a command's output.
-pub(crate) struct Report<'a> {
+pub(crate) struct CommandOutput<'a> {
     out: &'a mut dyn Write,
     json: bool,
     notes: Vec<String>,
 }
 
-impl<'a> Report<'a> {
-    pub(crate) fn new(out: &'a mut dyn Write, json: bool) -> Report<'a> {
-        Report { out, json, notes: Vec::new() }
+impl<'a> CommandOutput<'a> {
+    pub(crate) fn new(out: &'a mut dyn Write, json: bool) -> CommandOutput<'a> {
+        CommandOutput { out, json, notes: Vec::new() }
     }
 
     /// Prints a line for people.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::blockers;
 use crate::host::Host;
-use crate::loaded::{self, Loaded, State};
-use crate::record::{self, Record};
-use crate::report::Report;
+use crate::loaded::{self, LivepatchState, LoadedLivepatch};
+use crate::record::{self, LivepatchRecord};
+use crate::report::CommandOutput;
 use crate::{installed, mark};
 
 /// Exit codes for conditions that need attention, the most urgent first.
@@ -20,12 +20,12 @@ const NONE: u8 = 12;
 ///
 /// # Errors
 /// The error of the system.
-pub(crate) fn run(host: &Host, report: &mut Report<'_>) -> Result<u8> {
+pub(crate) fn run(host: &Host, report: &mut CommandOutput<'_>) -> Result<u8> {
     let loaded = loaded::all(host);
     let crashes = mark::of_crashes(host)?;
     let mut values = Vec::new();
     for livepatch in &loaded {
-        values.push(one(host, livepatch, report)?);
+        values.push(livepatch_status(host, livepatch, report)?);
     }
     if loaded.is_empty() {
         report.line("no livepatch is loaded")?;
@@ -36,12 +36,13 @@ pub(crate) fn run(host: &Host, report: &mut Report<'_>) -> Result<u8> {
             "{name} was being loaded when the machine went down; it is not loaded until klpx-host load --retry {name}"
         ))?;
     }
-    let has = |wanted: &dyn Fn(State) -> bool| loaded.iter().any(|livepatch| wanted(livepatch.state));
+    let has =
+        |wanted: &dyn Fn(LivepatchState) -> bool| loaded.iter().any(|livepatch| wanted(livepatch.state));
     let code = if !crashes.is_empty() {
         CRASHED
-    } else if has(&State::is_transition) {
+    } else if has(&LivepatchState::is_transition) {
         TRANSITION
-    } else if has(&|state| state == State::Disabled) {
+    } else if has(&|state| state == LivepatchState::Disabled) {
         DISABLED
     } else if loaded.is_empty() {
         NONE
@@ -53,12 +54,16 @@ pub(crate) fn run(host: &Host, report: &mut Report<'_>) -> Result<u8> {
     Ok(code)
 }
 
-fn one(host: &Host, livepatch: &Loaded, report: &mut Report<'_>) -> Result<Value> {
+fn livepatch_status(
+    host: &Host,
+    livepatch: &LoadedLivepatch,
+    report: &mut CommandOutput<'_>,
+) -> Result<Value> {
     let name = &livepatch.name;
-    let (record, since) = known(host, livepatch);
+    let (record, since) = known_record(host, livepatch);
     let seconds = since.map(|since| host.kernel.date().saturating_sub(since));
     let mut title = format!("{name}: {}", livepatch.state.word());
-    if let Some(seconds) = seconds.filter(|_| livepatch.state == State::Enabled) {
+    if let Some(seconds) = seconds.filter(|_| livepatch.state == LivepatchState::Enabled) {
         title.push_str(&format!(" for {}", duration(seconds)));
     }
     report.line(&title)?;
@@ -80,7 +85,7 @@ fn one(host: &Host, livepatch: &Loaded, report: &mut Report<'_>) -> Result<Value
     let blockers = livepatch
         .state
         .is_transition()
-        .then(|| blockers::find(host, name, livepatch.state == State::Enabling));
+        .then(|| blockers::find(host, name, livepatch.state == LivepatchState::Enabling));
     if let Some(blockers) = &blockers {
         report.line(&format!("    waits for {}", words::plural(blockers.count, "task")))?;
         for line in blockers.lines() {
@@ -103,7 +108,7 @@ fn one(host: &Host, livepatch: &Loaded, report: &mut Report<'_>) -> Result<Value
 
 /// The known facts of a loaded livepatch: from the record of its load, or from an installed file of the same build. The
 /// second value is the time since when the livepatch is enabled, if klpx-host enabled it.
-fn known(host: &Host, livepatch: &Loaded) -> (Record, Option<u64>) {
+fn known_record(host: &Host, livepatch: &LoadedLivepatch) -> (LivepatchRecord, Option<u64>) {
     if let Some(record) = record::of(host, &livepatch.name, livepatch.build_id.as_deref()) {
         let since = record.since;
         return (record, Some(since));
@@ -111,11 +116,11 @@ fn known(host: &Host, livepatch: &Loaded) -> (Record, Option<u64>) {
     let release = host.release().unwrap_or_default();
     let file = installed::of(host, &release).into_iter().flatten();
     let file = file.map(|opened| opened.livepatch).find(|file| livepatch.is_of(file));
-    let record = file.map(|file| Record {
+    let record = file.map(|file| LivepatchRecord {
         description: file.description,
         version: file.version,
         cves: file.cves,
-        ..Record::default()
+        ..LivepatchRecord::default()
     });
     (record.unwrap_or_default(), None)
 }

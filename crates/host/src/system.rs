@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LINES: usize = 12;
 
 /// The requests to a kernel.
-pub(crate) trait Kernel {
-    /// Loads a module from its file, or from its bytes if the file is compressed. If the kernel refuses, `said` gets
+pub(crate) trait KernelInterface {
+    /// Loads a module from its file, or from its bytes if the file is compressed. If the kernel refuses, `log_lines` gets
     /// the lines that the kernel logged during the call.
-    fn load(&self, file: &File, unpacked: Option<&[u8]>, said: &mut Vec<String>) -> io::Result<()>;
+    fn load(&self, file: &File, unpacked: Option<&[u8]>, log_lines: &mut Vec<String>) -> io::Result<()>;
     /// Removes a module that is not in use.
     fn remove(&self, module: &str) -> io::Result<()>;
     /// Waits.
@@ -26,18 +26,18 @@ pub(crate) trait Kernel {
 }
 
 /// The running kernel.
-pub(crate) struct Running {
+pub(crate) struct RunningKernel {
     start: Instant,
 }
 
-impl Default for Running {
-    fn default() -> Running {
-        Running { start: Instant::now() }
+impl Default for RunningKernel {
+    fn default() -> RunningKernel {
+        RunningKernel { start: Instant::now() }
     }
 }
 
-impl Kernel for Running {
-    fn load(&self, file: &File, unpacked: Option<&[u8]>, said: &mut Vec<String>) -> io::Result<()> {
+impl KernelInterface for RunningKernel {
+    fn load(&self, file: &File, unpacked: Option<&[u8]>, log_lines: &mut Vec<String>) -> io::Result<()> {
         let log = Log::open();
         // SAFETY: the descriptor, the bytes and the empty parameter string outlive the call.
         let result = unsafe {
@@ -50,7 +50,7 @@ impl Kernel for Running {
         };
         let result = succeeded(result);
         if result.is_err() {
-            said.extend(log.map(Log::lines).unwrap_or_default());
+            log_lines.extend(log.map(Log::lines).unwrap_or_default());
         }
         result
     }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_not_removed() {
-        assert!(Running::default().remove("klpx_no_such_module").is_err());
-        assert!(Running::default().remove("a\0b").is_err());
+        assert!(RunningKernel::default().remove("klpx_no_such_module").is_err());
+        assert!(RunningKernel::default().remove("a\0b").is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::system::Kernel;
+use crate::system::KernelInterface;
 
 /// A change of a machine.
 type Change = Box<dyn Fn(&Machine)>;
@@ -107,8 +107,8 @@ impl Machine {
     }
 }
 
-impl Kernel for Machine {
-    fn load(&self, _: &File, _: Option<&[u8]>, said: &mut Vec<String>) -> io::Result<()> {
+impl KernelInterface for Machine {
+    fn load(&self, _: &File, _: Option<&[u8]>, log_lines: &mut Vec<String>) -> io::Result<()> {
         let (number, load) = &*self.load.borrow();
         if let Some(load) = load {
             load(self);
@@ -116,7 +116,7 @@ impl Kernel for Machine {
         if *number == 0 {
             return Ok(());
         }
-        said.push("livepatch: no".to_owned());
+        log_lines.push("livepatch: no".to_owned());
         Err(io::Error::from_raw_os_error(*number))
     }
 

@@ -8,7 +8,7 @@ use klpx_testkit as tools;
 use serde_json::Value;
 
 use crate::testing::Machine;
-use crate::{Cli, SCHEMAS, run_on};
+use crate::{HostCli, SCHEMAS, run_on};
 
 /// The source of a livepatch of one function of vmlinux.
 const SOURCE: &str = r#"
@@ -99,7 +99,7 @@ fn fits(command: &str, text: &str) {
 
 /// Runs `klpx-host` with the given arguments.
 fn host(machine: &Machine, words: &[&str]) -> Answer {
-    let cli = Cli::try_parse_from([&["klpx-host"], words].concat()).unwrap();
+    let cli = HostCli::try_parse_from([&["klpx-host"], words].concat()).unwrap();
     let mut out = Vec::new();
     let result = run_on(&machine.host(), &cli.command, &mut out);
     let out = String::from_utf8(out).unwrap();

@@ -4,13 +4,13 @@
 use std::io;
 use std::time::Duration;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes, words};
 
-use crate::args::Waiting;
+use crate::args::WaitingArgs;
 use crate::blockers::{self, Blockers};
 use crate::host::{Host, failed, pause};
-use crate::loaded::{self, State};
-use crate::report::Report;
+use crate::loaded::{self, LivepatchState};
+use crate::report::CommandOutput;
 
 /// How often klpx-host reads sysfs.
 const POLL: Duration = Duration::from_millis(50);
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// How a transition ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum TransitionEnd {
     /// Every task reached the target state.
     Through,
     /// The transition was forced.
@@ -36,7 +36,7 @@ pub(crate) enum End {
 pub(crate) struct Transition<'a> {
     pub(crate) host: &'a Host,
     pub(crate) name: &'a str,
-    pub(crate) waiting: &'a Waiting,
+    pub(crate) waiting: &'a WaitingArgs,
     /// The target state: true for enabled.
     pub(crate) target: bool,
 }
@@ -46,38 +46,38 @@ impl Transition<'_> {
     ///
     /// # Errors
     /// The error of the system.
-    pub(crate) fn end(&self, report: &mut Report<'_>) -> Result<End> {
+    pub(crate) fn end(&self, report: &mut CommandOutput<'_>) -> Result<TransitionEnd> {
         if self.comes_to(self.target, self.waiting.timeout(), report)? {
-            return Ok(End::Through);
+            return Ok(TransitionEnd::Through);
         }
         let blockers = blockers::find(self.host, self.name, self.target);
         if self.waiting.force {
             report.note(
                 "the transition is forced: tasks may run old and new functions mixed, and modules of it may stay until the next boot",
             )?;
-            self.tell("force", "1", self.target)?;
+            self.write_control("force", "1", self.target)?;
             return Ok(match self.comes_to(self.target, SOON, report)? {
-                true => End::Forced,
-                false => End::Stuck(blockers),
+                true => TransitionEnd::Forced,
+                false => TransitionEnd::Stuck(blockers),
             });
         }
         report.line(&format!("{}: the transition does not end, it is taken back", self.name))?;
-        self.tell("enabled", if self.target { "0" } else { "1" }, !self.target)?;
+        self.write_control("enabled", if self.target { "0" } else { "1" }, !self.target)?;
         Ok(match self.comes_to(!self.target, self.waiting.timeout(), report)? {
-            true => End::Reverted(blockers),
-            false => End::Stuck(blockers::find(self.host, self.name, !self.target)),
+            true => TransitionEnd::Reverted(blockers),
+            false => TransitionEnd::Stuck(blockers::find(self.host, self.name, !self.target)),
         })
     }
 
     /// Writes to a file of the livepatch. The write may fail if the transition ended before it: the file may be gone by
     /// then.
-    fn tell(&self, file: &str, text: &str, target: bool) -> Result<()> {
+    fn write_control(&self, file: &str, text: &str, target: bool) -> Result<()> {
         let written = self.host.write(&format!("{}/{file}", loaded::folder(self.name)), text);
         if self.is_at(target) { Ok(()) } else { written }
     }
 
     /// Waits until the livepatch is enabled or disabled. Returns false after the time limit. Names blocking tasks once.
-    fn comes_to(&self, target: bool, limit: Duration, report: &mut Report<'_>) -> Result<bool> {
+    fn comes_to(&self, target: bool, limit: Duration, report: &mut CommandOutput<'_>) -> Result<bool> {
         let start = self.host.kernel.clock();
         let mut named = false;
         loop {
@@ -96,13 +96,15 @@ impl Transition<'_> {
     }
 
     fn is_at(&self, target: bool) -> bool {
-        match loaded::one(self.host, self.name) {
+        match loaded::find_loaded(self.host, self.name) {
             None => !target,
-            Some(loaded) => loaded.state == if target { State::Enabled } else { State::Disabled },
+            Some(loaded) => {
+                loaded.state == if target { LivepatchState::Enabled } else { LivepatchState::Disabled }
+            }
         }
     }
 
-    fn name_blockers(&self, target: bool, passed: Duration, report: &mut Report<'_>) -> Result<()> {
+    fn name_blockers(&self, target: bool, passed: Duration, report: &mut CommandOutput<'_>) -> Result<()> {
         let blockers = blockers::find(self.host, self.name, target);
         let tasks = words::plural(blockers.count, "task");
         report.line(&format!("{}: after {} s it waits for {tasks}", self.name, passed.as_secs()))?;
@@ -113,18 +115,18 @@ impl Transition<'_> {
     }
 
     /// The diagnosis of a transition that did not end as wanted.
-    pub(crate) fn failure(&self, end: &End) -> Option<Diagnosis> {
+    pub(crate) fn failure(&self, end: &TransitionEnd) -> Option<Diagnosis> {
         let seconds = self.waiting.timeout;
         let (code, what, blockers) = match end {
-            End::Through | End::Forced => return None,
-            End::Reverted(blockers) => {
+            TransitionEnd::Through | TransitionEnd::Forced => return None,
+            TransitionEnd::Reverted(blockers) => {
                 let what = match self.target {
                     true => "the livepatch is not loaded: its transition did not end, and was taken back",
                     false => "the livepatch stays enabled: its transition back did not end",
                 };
                 (&codes::TRANSITION_REVERTED, what, blockers)
             }
-            End::Stuck(blockers) => {
+            TransitionEnd::Stuck(blockers) => {
                 (&codes::TRANSITION_STUCK, "the transition does not end, nor can it be taken back", blockers)
             }
         };
@@ -137,7 +139,7 @@ impl Transition<'_> {
                 "stop or wake these tasks, or allow more time with --timeout, and try again; \
                  --force ends it by risk",
             )
-            .place(Place::symbol(self.name))
+            .place(DiagnosisPlace::symbol(self.name))
             .detail(blockers.lines()),
         )
     }
@@ -174,5 +176,5 @@ fn in_use(host: &Host, name: &str, error: &io::Error) -> Diagnosis {
         format!("{error}; its livepatch is disabled, and does nothing"),
         "a livepatch whose transition was forced stays until the next boot; else try again",
     )
-    .place(Place::symbol(name))
+    .place(DiagnosisPlace::symbol(name))
 }

@@ -1,13 +1,13 @@
 //! Unloads a livepatch.
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use serde_json::{Value, json};
 
-use crate::args::Waiting;
+use crate::args::WaitingArgs;
 use crate::host::Host;
-use crate::loaded::{self, State};
-use crate::report::Report;
-use crate::transition::{End, Transition, remove_module};
+use crate::loaded::{self, LivepatchState};
+use crate::report::CommandOutput;
+use crate::transition::{Transition, TransitionEnd, remove_module};
 use crate::{mark, record};
 
 /// Disables a livepatch, waits for its transition, and removes its module. The caller holds the lock. A failure after
@@ -18,10 +18,10 @@ use crate::{mark, record};
 pub(crate) fn run(
     host: &Host,
     name: &str,
-    waiting: &Waiting,
-    report: &mut Report<'_>,
+    waiting: &WaitingArgs,
+    report: &mut CommandOutput<'_>,
 ) -> Result<(Value, Option<Failure>)> {
-    let loaded = loaded::one(host, name);
+    let loaded = loaded::find_loaded(host, name);
     if loaded.is_none() && !loaded::is_left(host, name) {
         return Err(Diagnosis::new(
             &codes::NOT_LOADED,
@@ -29,14 +29,14 @@ pub(crate) fn run(
             "/sys has neither a livepatch nor a module of this name",
             "klpx-host status lists those that are",
         )
-        .place(Place::symbol(name))
+        .place(DiagnosisPlace::symbol(name))
         .into());
     }
     let start = host.kernel.clock();
     let transition = Transition { host, name, waiting, target: false };
-    let mut end = End::Through;
+    let mut end = TransitionEnd::Through;
     if let Some(loaded) = loaded {
-        if matches!(loaded.state, State::Enabled | State::Enabling) {
+        if matches!(loaded.state, LivepatchState::Enabled | LivepatchState::Enabling) {
             host.write(&format!("{}/enabled", loaded::folder(name)), "0")?;
         }
         end = transition.end(report)?;
@@ -44,9 +44,9 @@ pub(crate) fn run(
     let seconds = host.kernel.clock().saturating_sub(start).as_secs_f64();
     if let Some(diagnosis) = transition.failure(&end) {
         let (outcome, blockers) = match &end {
-            End::Reverted(blockers) => ("reverted", blockers),
-            End::Stuck(blockers) => ("stuck", blockers),
-            End::Through | End::Forced => return Err(diagnosis.into()),
+            TransitionEnd::Reverted(blockers) => ("reverted", blockers),
+            TransitionEnd::Stuck(blockers) => ("stuck", blockers),
+            TransitionEnd::Through | TransitionEnd::Forced => return Err(diagnosis.into()),
         };
         let value =
             json!({"name": name, "outcome": outcome, "transition_seconds": seconds, "blockers": blockers});
@@ -54,7 +54,7 @@ pub(crate) fn run(
     }
     record::clear(host, name);
     mark::clear(host, name)?;
-    let outcome = if end == End::Forced {
+    let outcome = if end == TransitionEnd::Forced {
         report.line(&format!("{name} is disabled; its module stays until the next boot"))?;
         "forced"
     } else {

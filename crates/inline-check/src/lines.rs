@@ -12,11 +12,11 @@ use object::elf::SHF_EXECINSTR;
 use object::endian::LittleEndian as LE;
 
 use crate::dwarf::{self, Reader};
-use crate::sections::{Sections, Text};
+use crate::sections::{DebugSections, TextPlace};
 
 /// A source position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub struct SourcePosition {
     /// The file's path, as given to the compiler.
     pub file: String,
     /// The line, from 1.
@@ -25,25 +25,25 @@ pub struct Position {
 
 /// The line programs of an object.
 pub struct Lines<'s> {
-    sections: &'s Sections<'s>,
+    sections: &'s DebugSections<'s>,
     debug_line: DebugLine<Reader<'s>>,
     /// The sequences: section and offset where the code of each begins, and its place in `.debug_line`. Ascending.
     sequences: Vec<(SectionId, u64, u64)>,
     /// [`Arch::undescribed_entry`].
     undescribed: u64,
     /// The start of each program, ascending, and the program itself once it was requested.
-    programs: Vec<(usize, OnceLock<Option<Program<'s>>>)>,
+    programs: Vec<(usize, OnceLock<Option<LineProgram<'s>>>)>,
 }
 
 /// A line program that was run once.
-struct Program<'s> {
+struct LineProgram<'s> {
     header: CompleteLineProgram<Reader<'s>>,
     sequences: Vec<LineSequence<Reader<'s>>>,
 }
 
 impl<'s> Lines<'s> {
     /// Finds the code that each program covers. Runs no program.
-    pub fn read(sections: &'s Sections<'s>) -> Lines<'s> {
+    pub fn read(sections: &'s DebugSections<'s>) -> Lines<'s> {
         let (reader, relocations) = sections.lines();
         let elf = sections.elf();
         let starts_sequence = |rela: &klpx_normalize::elf::Rela| {
@@ -61,14 +61,19 @@ impl<'s> Lines<'s> {
     }
 
     /// Returns the source position of the instruction at an offset of a section; `None` without line information.
-    pub fn position(&self, section: SectionId, offset: u64) -> Option<Position> {
+    pub fn position(&self, section: SectionId, offset: u64) -> Option<SourcePosition> {
         self.find(section, offset, |rows| covering(rows, dwarf::address(section, offset)))
     }
 
     /// Returns the position of a place in the function that begins at `entry`, as a line of the function's own file.
     /// For code of an inlined function, this is the next line of the function's own code, or the previous line if none
     /// follows.
-    pub fn position_in_function(&self, section: SectionId, entry: u64, offset: u64) -> Option<Position> {
+    pub fn position_in_function(
+        &self,
+        section: SectionId,
+        entry: u64,
+        offset: u64,
+    ) -> Option<SourcePosition> {
         let entry = self.first(section, entry);
         let offset = offset.max(entry);
         self.find(section, entry, |rows| {
@@ -88,7 +93,7 @@ impl<'s> Lines<'s> {
         section: SectionId,
         offset: u64,
         choose: impl FnOnce(&[LineRow]) -> Option<LineRow>,
-    ) -> Option<Position> {
+    ) -> Option<SourcePosition> {
         let program = self.program(section, offset)?;
         let wanted = dwarf::address(section, offset);
         let here = |sequence: &&LineSequence<_>| sequence.start <= wanted && wanted < sequence.end;
@@ -109,7 +114,7 @@ impl<'s> Lines<'s> {
             }
             _ => name,
         };
-        Some(Position { file, line })
+        Some(SourcePosition { file, line })
     }
 
     /// Returns the start in `.debug_line` of the program with the last sequence that begins at or before a place.
@@ -119,40 +124,48 @@ impl<'s> Lines<'s> {
 
     /// Returns the first place of a function that has a line: a sequence may begin behind the patchable entry.
     fn first(&self, section: SectionId, entry: u64) -> u64 {
-        let at = self.sequences.partition_point(|&(of, start, _)| (of, start) < (section, entry));
+        let at = self
+            .sequences
+            .partition_point(|&(sequence_section, start, _)| (sequence_section, start) < (section, entry));
         match self.sequences.get(at) {
-            Some(&(of, start, _)) if of == section && start - entry <= self.undescribed => start,
+            Some(&(sequence_section, start, _))
+                if sequence_section == section && start - entry <= self.undescribed =>
+            {
+                start
+            }
             _ => entry,
         }
     }
 
-    fn entry(&self, section: SectionId, offset: u64) -> Option<&(usize, OnceLock<Option<Program<'s>>>)> {
-        let after = self.sequences.partition_point(|&(of, start, _)| (of, start) <= (section, offset));
-        let &(of, _, place) = self.sequences.get(after.checked_sub(1)?)?;
+    fn entry(&self, section: SectionId, offset: u64) -> Option<&(usize, OnceLock<Option<LineProgram<'s>>>)> {
+        let after = self
+            .sequences
+            .partition_point(|&(sequence_section, start, _)| (sequence_section, start) <= (section, offset));
+        let &(sequence_section, _, place) = self.sequences.get(after.checked_sub(1)?)?;
         let after = self.programs.partition_point(|&(start, _)| start as u64 <= place);
-        self.programs.get(after.checked_sub(1)?).filter(|_| of == section)
+        self.programs.get(after.checked_sub(1)?).filter(|_| sequence_section == section)
     }
 
     /// Runs the program that covers a place, and returns it.
-    fn program(&self, section: SectionId, offset: u64) -> Option<&Program<'s>> {
+    fn program(&self, section: SectionId, offset: u64) -> Option<&LineProgram<'s>> {
         let (start, program) = self.entry(section, offset)?;
         let run = || {
             let program = self.debug_line.program(DebugLineOffset(*start), 8, None, None).ok()?;
             let (header, sequences) = program.sequences().ok()?;
-            Some(Program { header, sequences })
+            Some(LineProgram { header, sequences })
         };
         program.get_or_init(run).as_ref()
     }
 
     fn text(&self, value: gimli::AttributeValue<Reader<'_>>) -> Option<String> {
-        let text = |offset: usize, of: fn(u32) -> Text| {
+        let text = |offset: usize, of: fn(u32) -> TextPlace| {
             let bytes = self.sections.text(of(u32::try_from(offset).ok()?));
             Some(String::from_utf8_lossy(bytes).into_owned())
         };
         match value {
             gimli::AttributeValue::String(reader) => Some(reader.to_string_lossy().ok()?.into_owned()),
-            gimli::AttributeValue::DebugLineStrRef(offset) => text(offset.0, Text::LineStr),
-            gimli::AttributeValue::DebugStrRef(offset) => text(offset.0, Text::Str),
+            gimli::AttributeValue::DebugLineStrRef(offset) => text(offset.0, TextPlace::LineStr),
+            gimli::AttributeValue::DebugStrRef(offset) => text(offset.0, TextPlace::Str),
             _ => None,
         }
     }

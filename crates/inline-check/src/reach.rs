@@ -118,15 +118,15 @@ fn verdict(section: &[u8], site: Option<i64>, table: impl FnOnce() -> bool) -> R
 /// (include/asm-generic/vmlinux.lds.h). An image that can be moved (arm64) may have them in the addends of its
 /// relocations instead.
 #[derive(Debug)]
-pub struct Sites {
+pub struct TraceSites {
     /// [`dwarf::address`]es in an object, addresses in an image, ascending; `None` if the file does not tell.
     all: Option<Vec<u64>>,
     places: &'static [i64],
 }
 
-impl Sites {
+impl TraceSites {
     /// Reads all trace sites of a file.
-    pub fn read(elf: &Elf<'_>, arch: Arch) -> Sites {
+    pub fn read(elf: &Elf<'_>, arch: Arch) -> TraceSites {
         let (table, places) = arch.trace_sites();
         let mut all = match elf.file_type() == ET_REL.0 {
             true => Some(in_object(elf, table)),
@@ -135,7 +135,7 @@ impl Sites {
         if let Some(all) = &mut all {
             all.sort_unstable();
         }
-        Sites { all, places }
+        TraceSites { all, places }
     }
 
     /// Returns the trace site of the function at an entry (a [`dwarf::address`] in an object), in bytes from the entry;
@@ -250,7 +250,7 @@ mod tests {
 
     /// Checks that the table of all sites says the same of each function as the function's own entries.
     fn agree(object: &Object<'_>) {
-        let sites = Sites::read(&object.elf, object.arch);
+        let sites = TraceSites::read(&object.elf, object.arch);
         for id in object.item_ids().filter(|&id| object.item(id).code) {
             let item = object.item(id);
             let section = object.elf.section_name(item.section);
@@ -263,7 +263,7 @@ mod tests {
     fn in_linked(image: &Path, names: &[&str]) -> Vec<Option<Result<i64, Unreachable>>> {
         let file = ElfFile::open(image).expect("the image that was just made");
         let elf = file.parse().expect("a sound image");
-        let sites = Sites::read(&elf, Arch::of_machine(elf.machine()).expect("a known machine"));
+        let sites = TraceSites::read(&elf, Arch::of_machine(elf.machine()).expect("a known machine"));
         let named = |name: &&str| {
             let found = elf.symbol_ids().find(|&id| elf.symbol_name(id) == name.as_bytes());
             let id = found.expect("a symbol of this name");

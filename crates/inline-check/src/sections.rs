@@ -36,7 +36,7 @@ const COMPRESSION_HEADER: usize = 24;
 
 /// The place of a string, which is read only on request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Text {
+pub(crate) enum TextPlace {
     /// No place.
     #[default]
     None,
@@ -52,36 +52,36 @@ pub(crate) enum Text {
 
 /// One section.
 #[derive(Default)]
-struct Loaded<'d> {
+struct LoadedSection<'d> {
     bytes: Cow<'d, [u8]>,
     relocations: Cow<'d, [Rela]>,
 }
 
 /// The debug sections of a file. A section that the file does not have is empty.
-pub struct Sections<'d> {
+pub struct DebugSections<'d> {
     elf: &'d Elf<'d>,
     wanted: &'static [gimli::SectionId],
-    loaded: Vec<Loaded<'d>>,
+    loaded: Vec<LoadedSection<'d>>,
     /// Stands for a section that was not read.
-    none: Loaded<'d>,
+    none: LoadedSection<'d>,
 }
 
-impl<'d> Sections<'d> {
+impl<'d> DebugSections<'d> {
     /// Finds all sections that are read, and unpacks compressed ones.
     ///
     /// # Errors
     /// `klpx::bad-dwarf`: a compressed section is damaged.
-    pub fn read(elf: &'d Elf<'d>) -> Result<Sections<'d>> {
-        let loaded: Vec<Result<Loaded<'d>>> = ALL.par_iter().map(|id| load(elf, id.name())).collect();
+    pub fn read(elf: &'d Elf<'d>) -> Result<DebugSections<'d>> {
+        let loaded: Vec<Result<LoadedSection<'d>>> = ALL.par_iter().map(|id| load(elf, id.name())).collect();
         let loaded = loaded.into_iter().collect::<Result<_>>()?;
-        Ok(Sections { elf, wanted: ALL, loaded, none: Loaded::default() })
+        Ok(DebugSections { elf, wanted: ALL, loaded, none: LoadedSection::default() })
     }
 
     /// Reads only the sections of source lines. Nothing depends on them, so a section that can't be unpacked counts as
     /// empty.
-    pub fn of_lines(elf: &'d Elf<'d>) -> Sections<'d> {
+    pub fn of_lines(elf: &'d Elf<'d>) -> DebugSections<'d> {
         let loaded = LINES.par_iter().map(|id| load(elf, id.name()).unwrap_or_default()).collect();
-        Sections { elf, wanted: LINES, loaded, none: Loaded::default() }
+        DebugSections { elf, wanted: LINES, loaded, none: LoadedSection::default() }
     }
 
     /// Returns the file.
@@ -113,7 +113,7 @@ impl<'d> Sections<'d> {
         (dwarf::reader(self.elf, &loaded.bytes, &loaded.relocations), &loaded.relocations)
     }
 
-    fn dwarf<'s, R: gimli::Reader>(&'s self, reader: impl Fn(&'s Loaded<'d>) -> R) -> Dwarf<R> {
+    fn dwarf<'s, R: gimli::Reader>(&'s self, reader: impl Fn(&'s LoadedSection<'d>) -> R) -> Dwarf<R> {
         let load = |id| Ok::<_, std::convert::Infallible>(reader(self.loaded(id).unwrap_or(&self.none)));
         let mut dwarf = match Dwarf::load(load) {
             Ok(dwarf) => dwarf,
@@ -124,7 +124,7 @@ impl<'d> Sections<'d> {
         dwarf
     }
 
-    fn loaded(&self, id: gimli::SectionId) -> Option<&Loaded<'d>> {
+    fn loaded(&self, id: gimli::SectionId) -> Option<&LoadedSection<'d>> {
         self.loaded.get(self.wanted.iter().position(|&wanted| wanted == id)?)
     }
 
@@ -136,13 +136,13 @@ impl<'d> Sections<'d> {
     }
 
     /// Returns a string's bytes; empty for a place outside its section.
-    pub(crate) fn text(&self, text: Text) -> &[u8] {
+    pub(crate) fn text(&self, text: TextPlace) -> &[u8] {
         let (section, at) = match text {
-            Text::None => return &[],
-            Text::Info(at) => (gimli::SectionId::DebugInfo, at),
-            Text::Line(at) => (gimli::SectionId::DebugLine, at),
-            Text::Str(at) => (gimli::SectionId::DebugStr, at),
-            Text::LineStr(at) => (gimli::SectionId::DebugLineStr, at),
+            TextPlace::None => return &[],
+            TextPlace::Info(at) => (gimli::SectionId::DebugInfo, at),
+            TextPlace::Line(at) => (gimli::SectionId::DebugLine, at),
+            TextPlace::Str(at) => (gimli::SectionId::DebugStr, at),
+            TextPlace::LineStr(at) => (gimli::SectionId::DebugLineStr, at),
         };
         let rest = self.loaded(section).and_then(|loaded| loaded.bytes.get(at as usize..)).unwrap_or(&[]);
         &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
@@ -168,8 +168,8 @@ fn no_dwarf(elf: &Elf<'_>) -> Diagnosis {
     )
 }
 
-fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<Loaded<'d>> {
-    let Some(id) = elf.section_by_name(name.as_bytes()) else { return Ok(Loaded::default()) };
+fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<LoadedSection<'d>> {
+    let Some(id) = elf.section_by_name(name.as_bytes()) else { return Ok(LoadedSection::default()) };
     let bytes = uncompressed(elf, id).map_err(|why| {
         Diagnosis::new(
             &codes::BAD_DWARF,
@@ -182,7 +182,7 @@ fn load<'d>(elf: &'d Elf<'d>, name: &str) -> Result<Loaded<'d>> {
     if !relocations.is_sorted_by_key(|rela| rela.r_offset.get(LE)) {
         relocations.to_mut().sort_by_key(|rela| rela.r_offset.get(LE));
     }
-    Ok(Loaded { bytes, relocations })
+    Ok(LoadedSection { bytes, relocations })
 }
 
 /// The most bytes that a byte of a compressed section can stand for: deflate's limit. Debug information reaches a

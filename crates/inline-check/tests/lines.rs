@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_inline_check::lines::{Lines, Position};
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::lines::{Lines, SourcePosition};
+use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::elf::{ElfFile, SectionId};
 use klpx_testkit::{command, run};
 
@@ -34,10 +34,10 @@ fn compile(folder: &Path, compiler: &[&str], flags: &[&str]) -> PathBuf {
 }
 
 /// Returns the position of each byte of `second`: exact, and as a line of the function's own file.
-fn positions(object: &Path) -> (Vec<Option<Position>>, Vec<Option<Position>>) {
+fn positions(object: &Path) -> (Vec<Option<SourcePosition>>, Vec<Option<SourcePosition>>) {
     let file = ElfFile::open(object).expect("the object that was just made");
     let elf = file.parse().expect("a sound object");
-    let sections = Sections::of_lines(&elf);
+    let sections = DebugSections::of_lines(&elf);
     let lines = Lines::read(&sections);
     let of = |name: &str| {
         let symbol = elf.symbol_ids().find(|&id| elf.symbol_name(id) == name.as_bytes()).expect("a symbol");
@@ -52,7 +52,7 @@ fn positions(object: &Path) -> (Vec<Option<Position>>, Vec<Option<Position>>) {
     of("second")
 }
 
-fn at(positions: &[Option<Position>], file: &str) -> Vec<u32> {
+fn at(positions: &[Option<SourcePosition>], file: &str) -> Vec<u32> {
     // Clang gives some instructions no line.
     let all = positions.iter().flatten();
     let mut lines: Vec<u32> = all.filter(|p| p.file.ends_with(file)).map(|p| p.line).collect();
@@ -117,7 +117,7 @@ fn damaged_line_programs_never_panic() {
             bytes[start + n] ^= damage;
             let file = ElfFile::from_bytes("object", bytes);
             let elf = file.parse().expect("an ELF file");
-            let sections = Sections::of_lines(&elf);
+            let sections = DebugSections::of_lines(&elf);
             let lines = Lines::read(&sections);
             let found = code.iter().filter(|&&section| lines.position_in_function(section, 0, 0).is_some());
             lost += 2 - found.count();

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_inline_check::survey::{Linkage, State, Summary, Survey, compare};
+use klpx_inline_check::survey::{CopyState, Linkage, Summary, Survey, compare};
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::{command, dwarfdump, run};
 
@@ -109,10 +109,10 @@ fn counted(survey: &Survey) -> dwarfdump::Count {
 }
 
 /// Returns the state of the function with this name in a file.
-fn state(survey: &Survey, name: &str, file: &str) -> State {
+fn state(survey: &Survey, name: &str, file: &str) -> CopyState {
     let is =
         |f: &klpx_inline_check::survey::Function| survey.text(f.name) == name && survey.text(f.file) == file;
-    survey.functions().find(|(_, f)| is(f)).map_or(State::Absent, |(_, f)| survey.state(f))
+    survey.functions().find(|(_, f)| is(f)).map_or(CopyState::Absent, |(_, f)| survey.state(f))
 }
 
 /// Returns the symbols of the holders of a function's inlined copies.
@@ -145,13 +145,13 @@ fn each_function_is_what_its_source_makes_it() {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let survey = survey(&make(folder.path(), build, &[]));
         for (name, file, expected) in [
-            ("twin", "one.c", State::Both),
-            ("twin", "other.c", State::Both),
-            ("global", "one.c", State::Both),
-            ("in_header", "shared.h", State::Both),
-            ("apart", "one.c", State::OutOfLine),
-            ("forced", "shared.h", State::Inlined),
-            ("calls_twin", "other.c", State::OutOfLine),
+            ("twin", "one.c", CopyState::Both),
+            ("twin", "other.c", CopyState::Both),
+            ("global", "one.c", CopyState::Both),
+            ("in_header", "shared.h", CopyState::Both),
+            ("apart", "one.c", CopyState::OutOfLine),
+            ("forced", "shared.h", CopyState::Inlined),
+            ("calls_twin", "other.c", CopyState::OutOfLine),
         ] {
             assert_eq!(state(&survey, name, file), expected, "{build:?}: {name}");
         }
@@ -273,11 +273,11 @@ fn a_comparison_names_what_lto_half_inlined() {
         survey(&make_of(folder.path(), Build { compiler: CLANG, lto, dwarf: 5 }, &[], one))
     });
     let changes = compare(&plain, &lto);
-    let names: Vec<(&str, State, State)> = changes
+    let names: Vec<(&str, CopyState, CopyState)> = changes
         .iter()
         .map(|c| (lto.text(lto.function(c.after.expect("there too")).name), c.was, c.is))
         .collect();
-    assert_eq!(names, [("global", State::OutOfLine, State::Both)]);
+    assert_eq!(names, [("global", CopyState::OutOfLine, CopyState::Both)]);
     assert!(compare(&lto, &lto).is_empty());
 }
 

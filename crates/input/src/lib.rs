@@ -4,5 +4,5 @@
 mod map;
 mod text;
 
-pub use map::{Map, open};
+pub use map::{MappedFile, open};
 pub use text::{LIMIT, bytes, bytes_until, text};

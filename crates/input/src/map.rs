@@ -15,24 +15,24 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 /// A file that is mapped, read-only.
 #[derive(Debug)]
-pub struct Map {
+pub struct MappedFile {
     map: Mmap,
-    entry: &'static Entry,
+    entry: &'static MappedRange,
 }
 
-impl Map {
+impl MappedFile {
     /// Maps a file that was opened by `path`. An empty file gives an empty map.
     ///
     /// # Errors
     /// The error of the system.
-    pub fn new(file: &File, path: &Path) -> io::Result<Map> {
+    pub fn new(file: &File, path: &Path) -> io::Result<MappedFile> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
         // SAFETY: the map is private and read-only. If another process changes the file, readers see other bytes, which
         // they treat like any bytes, or the access raises SIGBUS, which this module handles.
         let map = unsafe { Mmap::map(file) }?;
-        let entry = Entry::add(&map, path);
-        Ok(Map { map, entry })
+        let entry = MappedRange::add(&map, path);
+        Ok(MappedFile { map, entry })
     }
 
     /// Tells the system that a part of the map is not needed for now. A later access reads the part from the file
@@ -43,7 +43,7 @@ impl Map {
     }
 }
 
-impl Deref for Map {
+impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -51,7 +51,7 @@ impl Deref for Map {
     }
 }
 
-impl Drop for Map {
+impl Drop for MappedFile {
     fn drop(&mut self) {
         self.entry.end.store(0, Ordering::Release);
     }
@@ -71,26 +71,26 @@ pub fn open(path: &Path) -> io::Result<File> {
 
 /// The address range of one mapped file. An entry is never freed, because the signal may arrive at any moment.
 #[derive(Debug)]
-struct Entry {
+struct MappedRange {
     start: AtomicUsize,
     /// 0 if the file is no longer mapped.
     end: AtomicUsize,
     /// The file's name, as the message shows it.
     path: &'static [u8],
-    next: *const Entry,
+    next: *const MappedRange,
 }
 
 // SAFETY: every field but `next` and `path` is atomic. `next` and `path` are written before the entry is published.
-unsafe impl Sync for Entry {}
+unsafe impl Sync for MappedRange {}
 
-static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
+static ENTRIES: AtomicPtr<MappedRange> = AtomicPtr::new(std::ptr::null_mut());
 
-impl Entry {
-    fn add(map: &Mmap, path: &Path) -> &'static Entry {
+impl MappedRange {
+    fn add(map: &Mmap, path: &Path) -> &'static MappedRange {
         let path = Box::leak(path.as_os_str().as_bytes().to_owned().into_boxed_slice());
         let start = map.as_ptr() as usize;
         let mut head = ENTRIES.load(Ordering::Acquire);
-        let entry = Box::leak(Box::new(Entry {
+        let entry = Box::leak(Box::new(MappedRange {
             start: AtomicUsize::new(start),
             end: AtomicUsize::new(start + map.len()),
             path,
@@ -132,7 +132,7 @@ extern "C" fn bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     };
     // SAFETY: SA_SIGINFO makes the system pass the information.
     let address = unsafe { (*info).si_addr() } as usize;
-    let mut at: *const Entry = ENTRIES.load(Ordering::Acquire);
+    let mut at: *const MappedRange = ENTRIES.load(Ordering::Acquire);
     // SAFETY: entries are never freed.
     while let Some(entry) = unsafe { at.as_ref() } {
         if (entry.start.load(Ordering::Acquire)..entry.end.load(Ordering::Acquire)).contains(&address) {
@@ -163,9 +163,9 @@ mod tests {
     fn read_a_file_that_was_cut_short() {
         let Some(path) = std::env::var_os("KLPX_TEST_MAP") else { return };
         let file = File::options().read(true).write(true).open(&path).expect("opened");
-        let other =
-            Map::new(&File::open("/proc/self/exe").expect("opened"), Path::new("other")).expect("mapped");
-        let map = Map::new(&file, Path::new(&path)).expect("mapped");
+        let other = MappedFile::new(&File::open("/proc/self/exe").expect("opened"), Path::new("other"))
+            .expect("mapped");
+        let map = MappedFile::new(&file, Path::new(&path)).expect("mapped");
         drop(other);
         assert_eq!(map[100_000], b'x');
         file.set_len(10).expect("cut");
@@ -192,8 +192,11 @@ mod tests {
             .env("KLPX_TEST_MAP", &path)
             .output()
             .expect("run");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(i32::from(codes::FILE_CHANGED.class.exit_code())), "{said}");
-        assert!(said.contains("klpx::file-changed") && said.contains(path.to_str().expect("text")), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(codes::FILE_CHANGED.class.exit_code())), "{stderr}");
+        assert!(
+            stderr.contains("klpx::file-changed") && stderr.contains(path.to_str().expect("text")),
+            "{stderr}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 /// The longest text that klpx reads, in bytes. Module.symvers, the longest text of a kernel, is a twentieth of the
 /// limit.
@@ -81,7 +81,7 @@ fn too_long(path: &Path) -> Diagnosis {
         format!("klpx reads texts of at most {} MiB", LIMIT >> 20),
         "look whether it is the file that was meant",
     )
-    .place(Place::file(path.display().to_string(), None))
+    .place(DiagnosisPlace::file(path.display().to_string(), None))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use klpx_diagnosis::Result;
 use klpx_klp_emit::bind::Binding;
-use klpx_klp_emit::image::{Image, Kernel, VMLINUX, module_name};
+use klpx_klp_emit::image::{Image, TargetKernel, VMLINUX, module_name};
 use klpx_klp_emit::witness::Witness;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     let image = match is_module {
         true => {
             let directory = image.parent().map(Path::to_owned).unwrap_or_default();
-            kernel = Kernel::open(Path::new("/dev/null"), Path::new("/dev/null"), &[directory])?
+            kernel = TargetKernel::open(Path::new("/dev/null"), Path::new("/dev/null"), &[directory])?
                 .with_debug_modules(&copies);
             kernel.image(&module_name(&image))?
         }

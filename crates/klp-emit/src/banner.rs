@@ -1,10 +1,10 @@
 //! A kernel image's description of itself: `linux_banner` (init/version-timestamp.c), with release and compiler.
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::{Definition, Elf};
 use object::endian::LittleEndian as LE;
 
-use crate::image::Kernel;
+use crate::image::TargetKernel;
 
 /// A length that exceeds any banner's.
 const LIMIT: usize = 1024;
@@ -25,10 +25,10 @@ fn banner(elf: &Elf<'_>) -> Option<String> {
 /// # Errors
 /// `klpx::bad-elf`, `klpx::machine-mismatch`, `klpx::release-mismatch` and `klpx::compiler-mismatch`. An image without
 /// a banner is accepted, because every function is compared later.
-pub fn check(kernel: &Kernel, machine: u16, release: &str, compiler: &str) -> Result<()> {
+pub fn check(kernel: &TargetKernel, machine: u16, release: &str, compiler: &str) -> Result<()> {
     let file = kernel.vmlinux();
     let elf = file.parse()?;
-    let place = Place::file(file.path().display().to_string(), None);
+    let place = DiagnosisPlace::file(file.path().display().to_string(), None);
     if elf.machine() != machine {
         let what = "the kernel to be patched is of another architecture";
         return Err(Diagnosis::new(

@@ -14,7 +14,7 @@ mod promoted;
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::name::promotion;
 use klpx_normalize::object::{ItemId, Object};
@@ -25,7 +25,7 @@ use matcher::Matcher;
 
 /// The evidence that two symbols are the same. The variants are in the order of the steps; an earlier one is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Evidence {
+pub enum SymbolEvidence {
     /// A global of the same name: a link has only one.
     Global,
     /// The only local of this name in the same file.
@@ -62,14 +62,14 @@ pub struct BoundSymbol {
     /// The sympos: 0 for a name that is unique in its object, otherwise the position from 1.
     pub sympos: u32,
     /// The evidence for this symbol.
-    pub evidence: Evidence,
+    pub evidence: SymbolEvidence,
 }
 
 /// The symbols of one object of klpx's original build, bound to those of the kernel to be patched.
 pub struct Binding<'a> {
     witness: &'a Object<'a>,
     image: &'a Image<'a>,
-    bound: Vec<Option<(SymbolId, Evidence)>>,
+    bound: Vec<Option<(SymbolId, SymbolEvidence)>>,
     tied: BTreeMap<SymbolId, Vec<SymbolId>>,
 }
 
@@ -92,7 +92,7 @@ impl<'a> Binding<'a> {
     }
 
     /// The symbol's counterpart in the kernel's image, and the evidence.
-    pub fn counterpart(&self, symbol: SymbolId) -> Option<(SymbolId, Evidence)> {
+    pub fn counterpart(&self, symbol: SymbolId) -> Option<(SymbolId, SymbolEvidence)> {
         self.bound.get(symbol.index()).copied().flatten()
     }
 
@@ -106,7 +106,7 @@ impl<'a> Binding<'a> {
     pub(crate) fn hash_in_image(&self, hash: &[u8]) -> Option<&'a [u8]> {
         self.witness.elf.symbol_ids().find_map(|id| {
             let (found, evidence) = self.counterpart(id)?;
-            let sure = evidence != Evidence::Reference;
+            let sure = evidence != SymbolEvidence::Reference;
             let mine = promotion(self.witness.elf.symbol_name(id)).filter(|&mine| mine == hash && sure);
             mine.and_then(|_| promotion(self.image.elf.symbol_name(found)))
         })
@@ -154,7 +154,7 @@ impl<'a> Binding<'a> {
     }
 
     /// How many symbols each kind of evidence bound.
-    pub fn tally(&self) -> BTreeMap<Evidence, usize> {
+    pub fn tally(&self) -> BTreeMap<SymbolEvidence, usize> {
         let mut tally = BTreeMap::new();
         for (_, evidence) in self.bound.iter().flatten() {
             *tally.entry(*evidence).or_insert(0) += 1;
@@ -165,7 +165,7 @@ impl<'a> Binding<'a> {
     fn unbound(&self, symbol: SymbolId) -> Diagnosis {
         let name = String::from_utf8_lossy(self.witness.elf.symbol_name(symbol)).into_owned();
         let file = self.witness.file_name(self.witness.symbol_file(symbol));
-        let mut place = Place::symbol(name);
+        let mut place = DiagnosisPlace::symbol(name);
         if !file.is_empty() {
             place = place.at(String::from_utf8_lossy(file), None);
         }

@@ -31,7 +31,7 @@ impl Shift {
 }
 
 /// One instruction in both bodies. Offsets are from the entries.
-pub(crate) struct Pair {
+pub(crate) struct InstructionPair {
     /// The offset in klpx's build.
     pub(crate) ours: u64,
     our_end: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Pair {
     pub(crate) their_target: i64,
 }
 
-impl Pair {
+impl InstructionPair {
     /// Returns true if a place of our body lies in this instruction.
     pub(crate) fn holds(&self, place: u64) -> bool {
         (self.ours..self.our_end).contains(&place)
@@ -57,7 +57,12 @@ impl Pair {
     }
 
     /// Returns true if the bytes outside fields are equal; `field` gives the length of a field that begins at a place.
-    pub(crate) fn same_bytes(&self, ours: &[u8], theirs: &[u8], field: impl Fn(u64) -> Option<u64>) -> bool {
+    pub(crate) fn same_bytes(
+        &self,
+        own_code: &[u8],
+        other_code: &[u8],
+        field: impl Fn(u64) -> Option<u64>,
+    ) -> bool {
         let length = self.our_end - self.ours;
         if length != self.their_end - self.theirs {
             return false;
@@ -66,7 +71,7 @@ impl Pair {
         while n < length {
             match field(self.ours + n) {
                 Some(skip) if skip > 0 => n += skip,
-                _ if ours.get((self.ours + n) as usize) != theirs.get((self.theirs + n) as usize) => {
+                _ if own_code.get((self.ours + n) as usize) != other_code.get((self.theirs + n) as usize) => {
                     return false;
                 }
                 _ => n += 1,
@@ -77,12 +82,12 @@ impl Pair {
 }
 
 /// The paired instructions of two bodies.
-pub(crate) struct Pairs {
-    pairs: Vec<Pair>,
+pub(crate) struct InstructionPairs {
+    pairs: Vec<InstructionPair>,
 }
 
-impl Pairs {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pair> {
+impl InstructionPairs {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &InstructionPair> {
         self.pairs.iter()
     }
 
@@ -92,8 +97,8 @@ impl Pairs {
     }
 
     /// Returns true if a branch without a relocation leads to the same instruction in both bodies.
-    pub(crate) fn same_internal_target(&self, pair: &Pair) -> bool {
-        let index = |target: i64, place: &dyn Fn(&Pair) -> u64| {
+    pub(crate) fn same_internal_target(&self, pair: &InstructionPair) -> bool {
+        let index = |target: i64, place: &dyn Fn(&InstructionPair) -> u64| {
             self.pairs.partition_point(|p| (place(p) as i64) < target)
         };
         let inside = |target: i64, end: u64| (0..end as i64).contains(&target);
@@ -106,8 +111,12 @@ impl Pairs {
 
 /// Pairs two bodies. `None` if they are not the same sequence of operations. `relocated` says whether our body has a
 /// relocation in a range. A no-operation with a relocation (of an alternative or a static branch) is not left out.
-pub(crate) fn pair(ours: &[u8], theirs: &[u8], relocated: &dyn Fn(u64, u64) -> bool) -> Option<Pairs> {
-    let (a, b) = (decode(ours)?, decode(theirs)?);
+pub(crate) fn pair(
+    own_code: &[u8],
+    other_code: &[u8],
+    relocated: &dyn Fn(u64, u64) -> bool,
+) -> Option<InstructionPairs> {
+    let (a, b) = (decode(own_code)?, decode(other_code)?);
     if a.len() != b.len() {
         return None;
     }
@@ -121,7 +130,7 @@ pub(crate) fn pair(ours: &[u8], theirs: &[u8], relocated: &dyn Fn(u64, u64) -> b
         if branch && !relocated(from, to) && one.len() != other.len() && one.mnemonic() == Mnemonic::Call {
             return None;
         }
-        pairs.push(Pair {
+        pairs.push(InstructionPair {
             ours: from,
             our_end: to,
             theirs: other.ip(),
@@ -131,7 +140,7 @@ pub(crate) fn pair(ours: &[u8], theirs: &[u8], relocated: &dyn Fn(u64, u64) -> b
             their_target: if branch { other.near_branch_target() as i64 } else { 0 },
         });
     }
-    Some(Pairs { pairs })
+    Some(InstructionPairs { pairs })
 }
 
 fn is_branch(i: &Instruction) -> bool {

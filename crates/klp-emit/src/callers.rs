@@ -17,19 +17,19 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::closure::is_branch;
-use crate::plan::Unit;
+use crate::plan::ComparedUnit;
 
 /// A function of the kernel to be patched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Function {
+pub struct KernelFunction {
     /// `vmlinux`, or the module's name.
     pub object: String,
     /// All names of the function.
     pub names: Vec<String>,
 }
 
-impl Function {
-    fn is(&self, unit: &Unit<'_, '_>, item: ItemId) -> bool {
+impl KernelFunction {
+    fn is(&self, unit: &ComparedUnit<'_, '_>, item: ItemId) -> bool {
         self.object == unit.object_name
             && self.names.iter().any(|name| name.as_bytes() == unit.original.item_name(item))
     }
@@ -39,12 +39,12 @@ impl Function {
 pub type Global = (String, Vec<u8>);
 
 /// The callers of global functions in the whole kernel, or the reason why they are unknown.
-pub type Elsewhere = BTreeMap<Global, Result<Vec<Function>, String>>;
+pub type Elsewhere = BTreeMap<Global, Result<Vec<KernelFunction>, String>>;
 
 /// Global functions that have to be copied for their callers, but whose callers `elsewhere` does not have.
-pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global> {
+pub fn unknown(units: &[ComparedUnit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global> {
     let mut unknown = BTreeSet::new();
-    let changed = |(n, unit): (usize, &Unit<'_, '_>)| -> Vec<(usize, ItemId)> {
+    let changed = |(n, unit): (usize, &ComparedUnit<'_, '_>)| -> Vec<(usize, ItemId)> {
         unit.difference.functions.iter().map(|change| (n, change.patched)).collect()
     };
     let mut todo: Vec<(usize, ItemId)> = units.iter().enumerate().flat_map(changed).collect();
@@ -77,7 +77,7 @@ pub fn unknown(units: &[Unit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSet<Global
 }
 
 /// The function as a global one, if other units can call it.
-fn global(unit: &Unit<'_, '_>, item: ItemId) -> Option<Global> {
+fn global(unit: &ComparedUnit<'_, '_>, item: ItemId) -> Option<Global> {
     let symbol = unit.patched.item(item).symbol;
     let global = unit.patched.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
     global.then(|| (unit.object_name.to_owned(), unit.patched.item_name(item).to_vec()))
@@ -93,7 +93,7 @@ fn is_untraced(why: Unreachable) -> bool {
 /// # Errors
 /// The reason why replacing the callers is not enough.
 pub(crate) fn callers(
-    units: &[Unit<'_, '_>],
+    units: &[ComparedUnit<'_, '_>],
     elsewhere: &Elsewhere,
     (n, callee): (usize, ItemId),
     unreachable: Unreachable,
@@ -134,10 +134,14 @@ pub(crate) fn callers(
 }
 
 /// Functions of other units that call or jump to a unit's global function; `None` if one of them keeps its address.
-fn importers(units: &[Unit<'_, '_>], of: usize, callee: ItemId) -> Option<BTreeSet<(usize, ItemId)>> {
-    let name = units[of].patched.item_name(callee);
+fn importers(
+    units: &[ComparedUnit<'_, '_>],
+    exporter: usize,
+    callee: ItemId,
+) -> Option<BTreeSet<(usize, ItemId)>> {
+    let name = units[exporter].patched.item_name(callee);
     let mut found = BTreeSet::new();
-    for (n, unit) in units.iter().enumerate().filter(|(n, _)| *n != of) {
+    for (n, unit) in units.iter().enumerate().filter(|(n, _)| *n != exporter) {
         let object = unit.patched;
         let is_it = |target| matches!(target, Target::External { symbol, .. } if object.elf.symbol_name(symbol) == name);
         found.extend(branches_to(object, is_it, None)?.into_iter().map(|item| (n, item)));

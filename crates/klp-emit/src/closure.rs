@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
-use klpx_diff::{Folded, Way, is_anonymous};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
+use klpx_diff::{FoldDirection, Folded, is_anonymous};
 use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
@@ -17,7 +17,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::callers::{Elsewhere, callers, direct_callers};
-use crate::plan::{CallbackKind, Unit};
+use crate::plan::{CallbackKind, ComparedUnit};
 use crate::{arch, constants, direct};
 
 /// Something that is copied from a patched object.
@@ -55,7 +55,7 @@ pub enum Referent {
 
 /// The place of a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReferenceOrigin {
     /// In code or data.
     Piece(Piece),
     /// A special-section entry: such references describe the copy.
@@ -74,7 +74,7 @@ pub struct Callback {
 /// The pieces that are copied from each unit.
 pub struct Closure<'u, 'd> {
     /// The units.
-    pub units: &'u [Unit<'u, 'd>],
+    pub units: &'u [ComparedUnit<'u, 'd>],
     /// By unit: the pieces.
     pub pieces: Vec<BTreeSet<Piece>>,
     /// By unit: the callbacks.
@@ -108,8 +108,8 @@ struct NewGlobal {
 }
 
 /// A place for a diagnosis: the symbol and, where known, its file.
-pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
-    let place = Place::symbol(String::from_utf8_lossy(object.item_name(item)));
+pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> DiagnosisPlace {
+    let place = DiagnosisPlace::symbol(String::from_utf8_lossy(object.item_name(item)));
     match object.file_name(object.symbol_file(object.item(item).symbol)) {
         [] => place,
         file => place.at(String::from_utf8_lossy(file), None),
@@ -117,15 +117,15 @@ pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> Place {
 }
 
 /// Returns true for an item that the running kernel has freed by the time a livepatch is loaded.
-fn is_gone(of: &Unit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
-    Lifetime::of(object.elf.section_name(object.item(item).section)).is_gone(of.is_vmlinux())
+fn is_gone(builds: &ComparedUnit<'_, '_>, object: &Object<'_>, item: ItemId) -> bool {
+    Lifetime::of(object.elf.section_name(object.item(item).section)).is_gone(builds.is_vmlinux())
 }
 
 /// Chooses what goes into the module.
 ///
 /// # Errors
 /// All reasons why the change can't be a livepatch.
-pub fn select<'u, 'd>(units: &'u [Unit<'u, 'd>], elsewhere: &Elsewhere) -> Result<Closure<'u, 'd>> {
+pub fn select<'u, 'd>(units: &'u [ComparedUnit<'u, 'd>], elsewhere: &Elsewhere) -> Result<Closure<'u, 'd>> {
     let mut selection = Selection {
         elsewhere,
         closure: Closure {
@@ -182,7 +182,7 @@ fn nothing_to_replace(warnings: &[Note]) -> Diagnosis {
 /// New global functions and data of every unit, by name, with weak ones last: other units may refer to them. Promoted
 /// constants are included, new or not: other units know them by names that are numbered in sequence, and a copy serves
 /// as well.
-fn new_globals<'d>(units: &[Unit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>> {
+fn new_globals<'d>(units: &[ComparedUnit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<NewGlobal>> {
     let mut globals: BTreeMap<&[u8], Vec<NewGlobal>> = BTreeMap::new();
     for (n, unit) in units.iter().enumerate() {
         let elf = &unit.patched.elf;
@@ -244,9 +244,9 @@ impl<'u, 'd> Closure<'u, 'd> {
     /// The original functions that a unit's copied functions replace, in item order. Cold parts are not listed: they
     /// come with their functions.
     pub fn replaced(&self, unit: usize) -> Vec<ItemId> {
-        let of = &self.units[unit];
+        let builds = &self.units[unit];
         let functions = self.pieces[unit].iter().filter_map(|piece| match piece {
-            Piece::Item(item) if self.is_replacement(unit, *item) => of.counterpart(*item),
+            Piece::Item(item) if self.is_replacement(unit, *item) => builds.counterpart(*item),
             _ => None,
         });
         functions.collect()
@@ -254,10 +254,10 @@ impl<'u, 'd> Closure<'u, 'd> {
 
     /// Returns true for a copied function that replaces one of the kernel's.
     pub fn is_replacement(&self, unit: usize, item: ItemId) -> bool {
-        let of = &self.units[unit];
-        of.patched.item(item).code
-            && of.counterpart(item).is_some()
-            && !is_apart(of.patched.item_name(item))
+        let builds = &self.units[unit];
+        builds.patched.item(item).code
+            && builds.counterpart(item).is_some()
+            && !is_apart(builds.patched.item_name(item))
             && !self.helpers[unit].contains(&item)
     }
 
@@ -266,7 +266,7 @@ impl<'u, 'd> Closure<'u, 'd> {
     pub fn witnesses(&self, unit: usize) -> Vec<ItemId> {
         let object = self.units[unit].patched;
         let mut items: BTreeSet<ItemId> = self.replaced(unit).into_iter().collect();
-        let mut refer = |from: From, section: SectionId, start: u64, end: u64| {
+        let mut refer = |from: ReferenceOrigin, section: SectionId, start: u64, end: u64| {
             for rela in object.relocations_in(section, start, end) {
                 if let Referent::Original(original, _) = self.referent(unit, from, section, rela) {
                     items.insert(original);
@@ -275,13 +275,15 @@ impl<'u, 'd> Closure<'u, 'd> {
         };
         for &piece in &self.pieces[unit] {
             match piece {
-                Piece::Bytes { section, start, end } => refer(From::Piece(piece), section, start, end),
+                Piece::Bytes { section, start, end } => {
+                    refer(ReferenceOrigin::Piece(piece), section, start, end)
+                }
                 Piece::Item(item) => {
                     let shape = object.item(item);
-                    refer(From::Piece(piece), shape.section, shape.start, shape.end);
+                    refer(ReferenceOrigin::Piece(piece), shape.section, shape.start, shape.end);
                     for entry in self.carried(unit, item) {
                         let (section, start, end) = object.entry_range(entry.table, entry.index);
-                        refer(From::Table, section, start, end);
+                        refer(ReferenceOrigin::Table, section, start, end);
                     }
                 }
             }
@@ -295,7 +297,7 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 
     /// The target of a relocation of a unit's patched object.
-    pub fn referent(&self, unit: usize, from: From, section: SectionId, rela: &Rela) -> Referent {
+    pub fn referent(&self, unit: usize, from: ReferenceOrigin, section: SectionId, rela: &Rela) -> Referent {
         let object = self.units[unit].patched;
         match object.resolve(section, rela) {
             Target::Item { item, offset } => self.item_referent(unit, from, section, rela, item, offset),
@@ -349,7 +351,7 @@ impl<'u, 'd> Closure<'u, 'd> {
     fn item_referent(
         &self,
         unit: usize,
-        from: From,
+        from: ReferenceOrigin,
         section: SectionId,
         rela: &Rela,
         item: ItemId,
@@ -364,7 +366,7 @@ impl<'u, 'd> Closure<'u, 'd> {
             return if copied { copy } else { Referent::Original(original, offset) };
         }
         let branch = is_branch(object, section, rela);
-        if self.has(unit, piece) && (from == From::Table || branch || offset != 0) {
+        if self.has(unit, piece) && (from == ReferenceOrigin::Table || branch || offset != 0) {
             return copy;
         }
         if is_apart(object.item_name(item)) {
@@ -381,13 +383,13 @@ impl<'u, 'd> Closure<'u, 'd> {
     fn literal_end(
         &self,
         object: &Object<'_>,
-        from: From,
+        from: ReferenceOrigin,
         section: SectionId,
         rela: &Rela,
-        (of, start, end): (SectionId, u64, u64),
+        (literal_section, start, end): (SectionId, u64, u64),
     ) -> u64 {
         let at = rela.r_offset.get(LE);
-        if let (From::Table, Role::Table(table)) = (from, object.role(section))
+        if let (ReferenceOrigin::Table, Role::Table(table)) = (from, object.role(section))
             && object.tables[table.index()].kind.name == ".altinstructions"
         {
             // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.
@@ -396,8 +398,8 @@ impl<'u, 'd> Closure<'u, 'd> {
             let length = object.range(section, last, last + 1).first().copied().unwrap_or(0);
             return start + u64::from(length);
         }
-        if object.role(of) == Role::Code {
-            let code = object.range(of, start, end);
+        if object.role(literal_section) == Role::Code {
+            let code = object.range(literal_section, start, end);
             return arch::straight_code_length(object.arch, code).map_or(end, |length| start + length as u64);
         }
         end
@@ -414,11 +416,16 @@ fn type_ids(what: &str) -> Diagnosis {
     )
 }
 
-fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why: String) -> Diagnosis {
-    let changed = of.difference.functions.iter().any(|change| change.patched == item);
+fn not_traceable(
+    builds: &ComparedUnit<'_, '_>,
+    item: ItemId,
+    constant: Option<ItemId>,
+    why: String,
+) -> Diagnosis {
+    let changed = builds.difference.functions.iter().any(|change| change.patched == item);
     if let Some(constant) = constant.filter(|_| !changed) {
         let what = "a function that ftrace can't reach uses a constant that the patch changes";
-        let name = String::from_utf8_lossy(of.patched.item_name(constant));
+        let name = String::from_utf8_lossy(builds.patched.item_name(constant));
         return Diagnosis::new(
             &codes::NOT_TRACEABLE,
             what,
@@ -426,9 +433,9 @@ fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why:
             "leave the constant as it is, and add another one for functions that ftrace \
              reaches; or leave this part of the patch out",
         )
-        .place(place_of(of.patched, item));
+        .place(place_of(builds.patched, item));
     }
-    let (why, remedy) = match of.inlines.and_then(|inlines| inlines.get(&item)) {
+    let (why, remedy) = match builds.inlines.and_then(|inlines| inlines.get(&item)) {
         Some(inlines) => (
             format!("it {inlines}, which the patch edits; {why}"),
             "leave the inlined function as it is: make the change in a copy of it under another name, and use that in callers that \
@@ -437,13 +444,13 @@ fn not_traceable(of: &Unit<'_, '_>, item: ItemId, constant: Option<ItemId>, why:
         None => (why, "make the change in its callers instead, or leave this part of the patch out"),
     };
     Diagnosis::new(&codes::NOT_TRACEABLE, "a changed function that ftrace can't reach", why, remedy)
-        .place(place_of(of.patched, item))
+        .place(place_of(builds.patched, item))
 }
 
 fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
     let (place, section, start) = match piece {
         Piece::Item(item) => (place_of(object, item), object.item(item).section, object.item(item).entry),
-        Piece::Bytes { section, start, .. } => (Place::default(), section, start),
+        Piece::Bytes { section, start, .. } => (DiagnosisPlace::default(), section, start),
     };
     let section = String::from_utf8_lossy(object.elf.section_name(section));
     Diagnosis::new(
@@ -492,28 +499,28 @@ struct Selection<'s, 'u, 'd> {
 }
 
 impl<'d> Selection<'_, '_, 'd> {
-    fn unit(&self, unit: usize) -> Unit<'_, 'd> {
+    fn unit(&self, unit: usize) -> ComparedUnit<'_, 'd> {
         self.closure.units[unit]
     }
 
     fn add(&mut self, unit: usize, piece: Piece) {
         if self.closure.pieces[unit].insert(piece) {
             self.todo.push((unit, piece));
-            self.is_settled(unit, piece);
+            self.refuse_unsettled(unit, piece);
         }
     }
 
     /// Refuses a copy of an item that the kernel may have already: the copy would start from its initial state, and the
     /// kernel's item would stay where it is.
-    fn is_settled(&mut self, unit: usize, piece: Piece) {
-        let of = self.closure.units[unit];
+    fn refuse_unsettled(&mut self, unit: usize, piece: Piece) {
+        let builds = self.closure.units[unit];
         let Piece::Item(item) = piece else { return };
-        let unsettled = &of.difference.correlation.unsettled;
+        let unsettled = &builds.difference.correlation.unsettled;
         let mut names: Vec<String> = unsettled
             .iter()
             .filter(|unsettled| unsettled.patched == item)
             .flat_map(|unsettled| &unsettled.candidates)
-            .map(|&candidate| String::from_utf8_lossy(of.original.item_name(candidate)).into_owned())
+            .map(|&candidate| String::from_utf8_lossy(builds.original.item_name(candidate)).into_owned())
             .collect();
         names.extend(self.moved_from(unit, item));
         if !names.is_empty() {
@@ -523,10 +530,10 @@ impl<'d> Selection<'_, '_, 'd> {
                     "nothing tells whether the kernel has this already",
                     "the original build has things of this name that it may be, and their users changed \
                      too",
-                    "leave the line that declares it as it is; if it is new, give it a name of its own \
+                    "leave the line that declares it is; if it is new, give it a name of its own \
                      in the patch",
                 )
-                .place(place_of(of.patched, item))
+                .place(place_of(builds.patched, item))
                 .detail(names.into_iter().map(|name| format!("may be {name}"))),
             );
         }
@@ -534,15 +541,16 @@ impl<'d> Selection<'_, '_, 'd> {
 
     /// Variables that other units of the same kernel object no longer have, and that may have become this new one.
     fn moved_from(&self, unit: usize, item: ItemId) -> Vec<String> {
-        let of = self.closure.units[unit];
-        let shape = of.patched.item(item);
-        let variable = of.patched.elf.section_flags(shape.section) & elf::SHF_WRITE.0 != 0;
-        if shape.code || !variable || of.counterpart(item).is_some() || is_anonymous(of.patched, item) {
+        let builds = self.closure.units[unit];
+        let shape = builds.patched.item(item);
+        let variable = builds.patched.elf.section_flags(shape.section) & elf::SHF_WRITE.0 != 0;
+        if shape.code || !variable || builds.counterpart(item).is_some() || is_anonymous(builds.patched, item)
+        {
             return Vec::new();
         }
-        let key = canonical(of.patched.item_name(item)).key();
+        let key = canonical(builds.patched.item_name(item)).key();
         let others = self.closure.units.iter().enumerate();
-        let others = others.filter(|&(n, other)| n != unit && other.object_name == of.object_name);
+        let others = others.filter(|&(n, other)| n != unit && other.object_name == builds.object_name);
         let removed =
             others.flat_map(|(_, other)| other.difference.removed.iter().map(move |&gone| (other, gone)));
         removed
@@ -552,43 +560,43 @@ impl<'d> Selection<'_, '_, 'd> {
     }
 
     fn roots(&mut self, unit: usize) {
-        let of = self.closure.units[unit];
-        for change in &of.difference.functions {
-            let edited = || of.edited.is_none_or(|edited| edited.contains(&change.patched));
+        let builds = self.closure.units[unit];
+        for change in &builds.difference.functions {
+            let edited = || builds.edited.is_none_or(|edited| edited.contains(&change.patched));
             if change.original.is_some() {
                 self.replace(unit, change.patched);
-            } else if is_gone(&of, of.patched, change.patched) && edited() {
+            } else if is_gone(&builds, builds.patched, change.patched) && edited() {
                 // The function was inlined into another one before, or the patch adds it. Either way, nothing will call
                 // it.
                 self.may_replace(unit, change.patched);
             }
         }
-        let is_ours = |original: ItemId| !of.is_overridden(original);
-        for change in of.difference.data.iter().filter(|change| change.original.is_some_and(is_ours)) {
+        let is_ours = |original: ItemId| !builds.is_overridden(original);
+        for change in builds.difference.data.iter().filter(|change| change.original.is_some_and(is_ours)) {
             self.changed_data(unit, change.patched);
         }
-        for change in &of.difference.registries {
+        for change in &builds.difference.registries {
             self.changed_data(unit, change.patched);
         }
-        for folded in &of.difference.folded {
-            self.check_folded(&of, folded);
+        for folded in &builds.difference.folded {
+            self.check_folded(&builds, folded);
         }
         self.callbacks(unit);
     }
 
     /// Refuses functions that have one body in only one of the builds, unless all their callers are known. Functions
     /// that change are copied for these callers; no other code may have the body's address for one of them.
-    fn check_folded(&mut self, of: &Unit<'_, 'd>, folded: &Folded) {
+    fn check_folded(&mut self, builds: &ComparedUnit<'_, 'd>, folded: &Folded) {
         let in_sight = |object: &Object<'_>, item: ItemId| {
             object.elf.symbol_binding(object.item(item).symbol) == elf::STB_LOCAL.0
                 && direct_callers(object, item).is_some()
         };
         let all_in_sight = match &folded.way {
-            Way::Part { body, into } => {
-                direct_callers(of.original, *body).is_some()
-                    && into.iter().all(|&item| in_sight(of.patched, item))
+            FoldDirection::Part { body, into } => {
+                direct_callers(builds.original, *body).is_some()
+                    && into.iter().all(|&item| in_sight(builds.patched, item))
             }
-            Way::Join { from } => from.iter().all(|&item| in_sight(of.original, item)),
+            FoldDirection::Join { from } => from.iter().all(|&item| in_sight(builds.original, item)),
         };
         if all_in_sight {
             return;
@@ -605,26 +613,26 @@ impl<'d> Selection<'_, '_, 'd> {
                  would go along",
                 "change all of these functions alike, or leave this part of the patch out",
             )
-            .place(Place::symbol(folded.names.first().cloned().unwrap_or_default())),
+            .place(DiagnosisPlace::symbol(folded.names.first().cloned().unwrap_or_default())),
         );
     }
 
     /// Replaces a function, or all its callers if ftrace can't reach it.
     fn replace(&mut self, unit: usize, item: ItemId) {
-        let of = self.closure.units[unit];
-        let Some(original) = of.counterpart(item) else { return };
+        let builds = self.closure.units[unit];
+        let Some(original) = builds.counterpart(item) else { return };
         if self.closure.has(unit, Piece::Item(item)) || !self.may_replace(unit, item) {
             return;
         }
-        let unreachable = match reach::reach(of.original, original) {
-            Err(unreachable) if !is_apart(of.patched.item_name(item)) => unreachable,
+        let unreachable = match reach::reach(builds.original, original) {
+            Err(unreachable) if !is_apart(builds.patched.item_name(item)) => unreachable,
             _ => return self.add(unit, Piece::Item(item)),
         };
         match callers(self.closure.units, self.elsewhere, (unit, item), unreachable) {
             Ok(callers) => {
                 self.add(unit, Piece::Item(item));
                 self.closure.helpers[unit].insert(item);
-                let name = String::from_utf8_lossy(of.patched.item_name(item)).into_owned();
+                let name = String::from_utf8_lossy(builds.patched.item_name(item)).into_owned();
                 for (unit, caller) in callers {
                     self.closure.calls[unit].entry(caller).or_insert_with(|| name.clone());
                     self.replace(unit, caller);
@@ -632,7 +640,7 @@ impl<'d> Selection<'_, '_, 'd> {
             }
             Err(why) => {
                 let constant = self.closure.users[unit].get(&item).copied();
-                self.faults.push(not_traceable(&of, item, constant, why));
+                self.faults.push(not_traceable(&builds, item, constant, why));
             }
         }
     }
@@ -640,16 +648,16 @@ impl<'d> Selection<'_, '_, 'd> {
     /// Returns true if a function may be replaced. A changed `__init` function has run, so the patch can't reach it. A
     /// built-in `__exit` function never runs. A weak function may have been overridden.
     fn may_replace(&mut self, unit: usize, item: ItemId) -> bool {
-        let of = self.closure.units[unit];
-        let object = of.patched;
+        let builds = self.closure.units[unit];
+        let object = builds.patched;
         let place = place_of(object, item);
-        if of.counterpart(item).is_some_and(|original| of.is_overridden(original)) {
+        if builds.counterpart(item).is_some_and(|original| builds.is_overridden(original)) {
             let note = "a changed weak function is left out";
             let why = "the kernel uses another unit's function of this name";
             self.closure.warnings.push(Note::at(&codes::OVERRIDDEN_FUNCTION, note, &place, why));
             return false;
         }
-        if !is_gone(&of, object, item) {
+        if !is_gone(&builds, object, item) {
             return true;
         }
         if Lifetime::of(object.elf.section_name(object.item(item).section)) == Lifetime::Removal {
@@ -658,7 +666,7 @@ impl<'d> Selection<'_, '_, 'd> {
             self.closure.warnings.push(Note::at(&codes::EXIT_FUNCTION, note, &place, why));
             return false;
         }
-        if of.is_vmlinux() && of.edited.is_some_and(|edited| !edited.contains(&item)) {
+        if builds.is_vmlinux() && builds.edited.is_some_and(|edited| !edited.contains(&item)) {
             let note = "an __init function differs only because something in it changed; it is left out";
             let why = "it ran when the kernel booted and is gone";
             self.closure.warnings.push(Note::instead_of(&codes::INIT_FUNCTION, note, &place, why));
@@ -813,12 +821,12 @@ impl<'d> Selection<'_, '_, 'd> {
                 Piece::Bytes { section, start, end } => (section, start, end),
             };
             for rela in object.relocations_in(section, start, end) {
-                self.follow(unit, piece, From::Piece(piece), section, rela);
+                self.follow(unit, piece, ReferenceOrigin::Piece(piece), section, rela);
             }
             match direct::branches(object, piece) {
                 Ok(branches) => {
                     for rela in branches {
-                        self.follow(unit, piece, From::Piece(piece), section, &rela);
+                        self.follow(unit, piece, ReferenceOrigin::Piece(piece), section, &rela);
                     }
                 }
                 Err(at) => self.faults.push(direct_branch(object, piece, at)),
@@ -828,13 +836,13 @@ impl<'d> Selection<'_, '_, 'd> {
             for entry in carried {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);
                 for rela in object.relocations_in(section, start, end) {
-                    self.follow(unit, piece, From::Table, section, rela);
+                    self.follow(unit, piece, ReferenceOrigin::Table, section, rela);
                 }
             }
         }
     }
 
-    fn follow(&mut self, unit: usize, by: Piece, from: From, section: SectionId, rela: &Rela) {
+    fn follow(&mut self, unit: usize, by: Piece, from: ReferenceOrigin, section: SectionId, rela: &Rela) {
         let object = self.unit(unit).patched;
         if object.relocation_kind(rela).is_some_and(|kind| kind.code == 0) {
             return;
@@ -843,7 +851,7 @@ impl<'d> Selection<'_, '_, 'd> {
         self.check_border(unit, by, section, rela);
         match self.closure.referent(unit, from, section, rela) {
             Referent::Copied(other, piece, offset) => {
-                self.tell_of_address((unit, by), from, (other, piece, offset), branch);
+                self.note_address((unit, by), from, (other, piece, offset), branch);
                 self.add(other, piece);
             }
             Referent::Original(original, _) => {
@@ -861,18 +869,18 @@ impl<'d> Selection<'_, '_, 'd> {
     }
 
     /// Warns if code may keep the address of a new function, which dangles once the livepatch is removed.
-    fn tell_of_address(
+    fn note_address(
         &mut self,
         (unit, by): (usize, Piece),
-        from: From,
+        from: ReferenceOrigin,
         (other, piece, offset): (usize, Piece, i64),
         is_branch: bool,
     ) {
         let Piece::Item(item) = piece else { return };
-        let of = self.unit(other);
-        let is_new = of.patched.item(item).code && of.counterpart(item).is_none();
-        let own = (unit, by) == (other, piece) || is_apart(of.patched.item_name(item));
-        if !is_new || own || is_branch || offset != 0 || from == From::Table {
+        let builds = self.unit(other);
+        let is_new = builds.patched.item(item).code && builds.counterpart(item).is_none();
+        let own = (unit, by) == (other, piece) || is_apart(builds.patched.item_name(item));
+        if !is_new || own || is_branch || offset != 0 || from == ReferenceOrigin::Table {
             return;
         }
         let taker = match by {
@@ -885,26 +893,26 @@ impl<'d> Selection<'_, '_, 'd> {
             "{taker} takes it, and a timer, a work item, a thread or a table that keeps it calls freed memory once the \
              livepatch is removed: take it back in a callback before that, or leave the livepatch loaded"
         );
-        let (what, place) = ("the address of a new function is taken", place_of(of.patched, item));
+        let (what, place) = ("the address of a new function is taken", place_of(builds.patched, item));
         self.closure.warnings.push(Note::at(&codes::NEW_ADDRESS, what, &place, &why));
     }
 
     /// Checks a reference to the place where one item ends and the next begins. Both meanings must lead to the same
     /// address: the border of two items of the kernel that are still adjacent.
     fn check_border(&mut self, unit: usize, by: Piece, section: SectionId, rela: &Rela) {
-        let of = self.unit(unit);
-        let Some(before) = of.patched.ends_at(section, rela) else { return };
-        let Target::Item { item: behind, .. } = of.patched.resolve(section, rela) else { return };
-        let shape = |item: ItemId| of.counterpart(item).map(|original| *of.original.item(original));
+        let builds = self.unit(unit);
+        let Some(before) = builds.patched.ends_at(section, rela) else { return };
+        let Target::Item { item: behind, .. } = builds.patched.resolve(section, rela) else { return };
+        let shape = |item: ItemId| builds.counterpart(item).map(|original| *builds.original.item(original));
         if let (Some(before), Some(behind)) = (shape(before), shape(behind))
             && (before.section, before.end) == (behind.section, behind.start)
         {
             return;
         }
-        let name = |item| String::from_utf8_lossy(of.patched.item_name(item)).into_owned();
+        let name = |item| String::from_utf8_lossy(builds.patched.item_name(item)).into_owned();
         let place = match by {
-            Piece::Item(item) => place_of(of.patched, item),
-            Piece::Bytes { .. } => Place::default(),
+            Piece::Item(item) => place_of(builds.patched, item),
+            Piece::Bytes { .. } => DiagnosisPlace::default(),
         };
         let what = format!("the end of {}, or the start of {}", name(before), name(behind));
         self.faults.push(
@@ -923,7 +931,7 @@ impl<'d> Selection<'_, '_, 'd> {
         let object = self.unit(unit).patched;
         let place = match by {
             Piece::Item(item) => place_of(object, item),
-            Piece::Bytes { .. } => Place::default(),
+            Piece::Bytes { .. } => DiagnosisPlace::default(),
         };
         self.faults.push(
             Diagnosis::new(
@@ -941,7 +949,7 @@ impl<'d> Selection<'_, '_, 'd> {
         let object = self.closure.units[unit].patched;
         let (section, place) = match piece {
             Piece::Item(item) => (object.item(item).section, place_of(object, item)),
-            Piece::Bytes { section, .. } => (section, Place::default()),
+            Piece::Bytes { section, .. } => (section, DiagnosisPlace::default()),
         };
         let name = object.elf.section_name(section);
         if Lifetime::of(name).is_gone(self.closure.units[unit].is_vmlinux()) {

@@ -2,20 +2,20 @@
 //!
 //! Owns where a witness's relocation lies in the image, and what the image has there. Judges nothing.
 
-use klpx_normalize::arch::{Arch, Field, NONE};
+use klpx_normalize::arch::{Arch, FieldKind, NONE};
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{Item, ItemId, Object, Role};
 use object::endian::LittleEndian as LE;
 
 use crate::arch;
-use crate::field::{self, Value};
+use crate::field::{self, FieldValue};
 use crate::image::{Image, Location};
 
 /// The contents of the image at a relocated place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum PlaceContents {
     /// A field that refers to an address of the image.
-    Value(Value),
+    Value(FieldValue),
     /// A reference to a symbol that the image imports, with an offset.
     Import(klpx_normalize::elf::SymbolId, i64),
 }
@@ -33,17 +33,17 @@ pub(crate) fn first_difference(
     if mine.is_empty() {
         return None; // .bss: nothing but a size
     }
-    let theirs = image.bytes_from(address).unwrap_or(&[]);
-    if theirs.is_empty() && image.section_of(address).is_some() {
+    let image_bytes = image.bytes_from(address).unwrap_or(&[]);
+    if image_bytes.is_empty() && image.section_of(address).is_some() {
         return mine.iter().position(|&b| b != 0).map(|n| start + n as u64); // zeroes that one link put into .bss
     }
-    if theirs.len() < mine.len() {
+    if image_bytes.len() < mine.len() {
         return Some(start);
     }
     let differs = |from: usize, to: usize| {
         let to = to.min(mine.len());
-        (from < to && mine[from..to] != theirs[from..to])
-            .then(|| (from..to).find(|&n| mine[n] != theirs[n]).unwrap_or(from))
+        (from < to && mine[from..to] != image_bytes[from..to])
+            .then(|| (from..to).find(|&n| mine[n] != image_bytes[n]).unwrap_or(from))
     };
     let mut done = 0;
     for rela in witness.relocations_in(section, start, end) {
@@ -52,7 +52,7 @@ pub(crate) fn first_difference(
         if let Some(n) = differs(done, at) {
             return Some(start + n as u64);
         }
-        if !field::rest_agrees(kind, mine.get(at..).unwrap_or(&[]), theirs.get(at..).unwrap_or(&[])) {
+        if !field::rest_agrees(kind, mine.get(at..).unwrap_or(&[]), image_bytes.get(at..).unwrap_or(&[])) {
             return Some(start + at as u64);
         }
         done = done.max(at + field::length(kind) as usize);
@@ -78,33 +78,33 @@ pub(crate) fn found(
     rela: &Rela,
     image: &Image<'_>,
     place: u64,
-) -> Option<Found> {
+) -> Option<PlaceContents> {
     let kind = witness.relocation_kind(rela)?;
     let bias = if witness.role(section) == Role::Code { witness.arch.pc_bias(kind) } else { 0 };
     let add = |value| match value {
-        Value::Address(a) => Value::Address(a.wrapping_add_signed(bias)),
+        FieldValue::Address(a) => FieldValue::Address(a.wrapping_add_signed(bias)),
         other => other,
     };
     if image.is_linked() {
-        if let (Field::Bytes(8), Some(pointer)) = (kind.field, image.pointer_at(place)) {
-            return Some(Found::Value(Value::Address(pointer)));
+        if let (FieldKind::Bytes(8), Some(pointer)) = (kind.field, image.pointer_at(place)) {
+            return Some(PlaceContents::Value(FieldValue::Address(pointer)));
         }
         let bytes = image.bytes_from(place)?;
-        return field::value(witness.arch, kind, bytes, place).map(|value| Found::Value(add(value)));
+        return field::value(witness.arch, kind, bytes, place).map(|value| PlaceContents::Value(add(value)));
     }
     let all = image.relocations(place, 1);
     if all.is_empty() && kind.pc_relative {
         // Without function sections, the assembler resolved branches inside a module's section itself.
         let value = field::value(witness.arch, kind, image.bytes_from(place)?, place)?;
-        return Some(Found::Value(add(value)));
+        return Some(PlaceContents::Value(add(value)));
     }
     let other = all.iter().find(|other| !is_none(other))?;
     if !witness.arch.loads_alike(kind.code, other.r_type(LE, false).0) {
         return None;
     }
     Some(match image.target(other)? {
-        Location::At(a) => Found::Value(Value::Address(a.wrapping_add_signed(bias))),
-        Location::Undefined(symbol, offset) => Found::Import(symbol, offset.wrapping_add(bias)),
+        Location::At(a) => PlaceContents::Value(FieldValue::Address(a.wrapping_add_signed(bias))),
+        Location::Undefined(symbol, offset) => PlaceContents::Import(symbol, offset.wrapping_add(bias)),
     })
 }
 
@@ -114,7 +114,7 @@ fn is_none(rela: &Rela) -> bool {
 
 /// A relocated field of an item whose bytes outside relocated fields are the same in the image.
 #[derive(Clone, Copy)]
-pub(crate) struct Site<'d> {
+pub(crate) struct FieldSite<'d> {
     pub(crate) rela: &'d Rela,
     /// The field's address in the image.
     pub(crate) place: u64,
@@ -123,14 +123,19 @@ pub(crate) struct Site<'d> {
     pub(crate) shortened: Option<u64>,
 }
 
-impl Site<'_> {
+impl FieldSite<'_> {
     /// The value of the field in the image; `None` for an import.
-    pub(crate) fn value(&self, witness: &Object<'_>, section: SectionId, image: &Image<'_>) -> Option<Value> {
+    pub(crate) fn value(
+        &self,
+        witness: &Object<'_>,
+        section: SectionId,
+        image: &Image<'_>,
+    ) -> Option<FieldValue> {
         match self.shortened {
-            Some(address) => Some(Value::Address(address)),
+            Some(address) => Some(FieldValue::Address(address)),
             None => match found(witness, section, self.rela, image, self.place)? {
-                Found::Value(value) => Some(value),
-                Found::Import(..) => None,
+                PlaceContents::Value(value) => Some(value),
+                PlaceContents::Import(..) => None,
             },
         }
     }
@@ -143,24 +148,26 @@ pub(crate) fn sites<'d>(
     id: ItemId,
     image: &Image<'_>,
     entry: u64,
-) -> Option<Vec<Site<'d>>> {
+) -> Option<Vec<FieldSite<'d>>> {
     let item = witness.item(id);
     let first = entry.wrapping_sub(item.entry - item.start);
     if unrelocated_bytes_agree(witness, item, image, entry) {
         let place = |rela: &Rela| first.wrapping_add(rela.r_offset.get(LE) - item.start);
         let relocations = witness.item_relocations(id).iter();
-        return Some(relocations.map(|rela| Site { rela, place: place(rela), shortened: None }).collect());
+        return Some(
+            relocations.map(|rela| FieldSite { rela, place: place(rela), shortened: None }).collect(),
+        );
     }
     if witness.arch != Arch::Arm64 || !item.code {
         return None;
     }
-    let ours = witness.range(item.section, item.start, item.end);
-    let theirs = image.bytes_from(first)?.get(..ours.len())?;
+    let witness_bytes = witness.range(item.section, item.start, item.end);
+    let image_bytes = image.bytes_from(first)?.get(..witness_bytes.len())?;
     let mut sites = Vec::new();
     let mut relocations = witness.item_relocations(id).iter().peekable();
     let mut at = 0;
-    while at < ours.len() {
-        let (mine, other) = (&ours[at..], &theirs[at..]);
+    while at < witness_bytes.len() {
+        let (mine, other) = (&witness_bytes[at..], &image_bytes[at..]);
         let place = first.wrapping_add(at as u64);
         let Some(rela) = relocations.next_if(|r| r.r_offset.get(LE) - item.start < at as u64 + 4) else {
             let end = mine.len().min(4);
@@ -174,14 +181,14 @@ pub(crate) fn sites<'d>(
         let distance = kinds.and_then(|kinds| arch::shortened_pair(witness.arch, kinds, mine, other));
         if let Some(distance) = distance {
             relocations.next();
-            sites.push(Site { rela, place, shortened: Some(place.wrapping_add_signed(distance)) });
+            sites.push(FieldSite { rela, place, shortened: Some(place.wrapping_add_signed(distance)) });
             at += 8;
             continue;
         }
         if !field::rest_agrees(witness.relocation_kind(rela)?, mine, other) {
             return None;
         }
-        sites.push(Site { rela, place, shortened: None });
+        sites.push(FieldSite { rela, place, shortened: None });
         at += 4;
     }
     Some(sites)

@@ -1,7 +1,7 @@
 //! Compares checksums of exports: genksyms' for a compiled unit, and those in the kernel's Module.symvers. A difference
 //! means that the unit was compiled with other types than the kernel.
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 
 use crate::image::Exports;
 
@@ -34,7 +34,7 @@ pub fn check(lines: &str, object: &str, exports: &Exports) -> Result<usize, Vec<
                 why,
                 crate::witness::REMEDY,
             )
-            .place(Place::symbol(name)),
+            .place(DiagnosisPlace::symbol(name)),
         );
     }
     if faults.is_empty() { Ok(agreed) } else { Err(faults) }

@@ -12,7 +12,9 @@ use klpx_normalize::elf::ElfFile;
 use object::elf;
 
 use crate::plan::{ALIAS, PENDING};
-use crate::writer::{KLP_RELA_FLAGS, Place, RelaTable, Relocatable, Section, Sym, klp_rela_name};
+use crate::writer::{
+    KLP_RELA_FLAGS, OutputSection, RelaTable, Relocatable, SymbolIndex, SymbolPlace, klp_rela_name,
+};
 
 /// Finishes a linked module.
 ///
@@ -54,14 +56,14 @@ fn with_own_build_id(module: &mut Relocatable) -> Vec<u8> {
 
 /// Returns true for sections that the kernel needs. Debug information names paths of the build machine; the `.BTF` of
 /// another kernel makes the load fail.
-fn is_loaded(section: &Section) -> bool {
+fn is_loaded(section: &OutputSection) -> bool {
     let dropped = [&b".BTF"[..], b".BTF.base", b".BTF_ids", b".llvm_addrsig", b".note.GNU-stack"];
     section.flags & elf::SHF_ALLOC.0 != 0 && !dropped.contains(&&section.name[..])
 }
 
 /// Replaces the global aliases by which the glue refers to new functions; the module keeps the kernel's own names.
 fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
-    let mut real: BTreeMap<Sym, Sym> = BTreeMap::new();
+    let mut real: BTreeMap<SymbolIndex, SymbolIndex> = BTreeMap::new();
     for (n, alias) in module.symbols.iter().enumerate() {
         if !alias.name.starts_with(ALIAS.as_bytes()) {
             continue;
@@ -71,7 +73,7 @@ fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
                 && symbol.value == alias.value
                 && symbol.kind == elf::STT_FUNC.0
                 && !symbol.name.starts_with(ALIAS.as_bytes())
-                && matches!(symbol.place, Place::In(_))
+                && matches!(symbol.place, SymbolPlace::In(_))
         });
         let Some(target) = target else {
             let name = String::from_utf8_lossy(&alias.name).into_owned();
@@ -83,7 +85,7 @@ fn resolve_aliases(module: &mut Relocatable) -> Result<()> {
             )
             .into());
         };
-        real.insert(Sym(n), Sym(target));
+        real.insert(SymbolIndex(n), SymbolIndex(target));
     }
     for relocation in relocations(module) {
         if let Some(target) = relocation.symbol.and_then(|symbol| real.get(&symbol)) {
@@ -102,7 +104,8 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
     let mut section_object: Vec<Option<String>> = vec![None; module.symbols.len()];
     for (n, symbol) in module.symbols.iter_mut().enumerate() {
         let Some(rest) = symbol.name.strip_prefix(PENDING.as_bytes()) else { continue };
-        let Some(split) = rest.iter().position(|&b| b == b'!').filter(|_| symbol.place == Place::Undefined)
+        let Some(split) =
+            rest.iter().position(|&b| b == b'!').filter(|_| symbol.place == SymbolPlace::Undefined)
         else {
             let name = String::from_utf8_lossy(&symbol.name).into_owned();
             return Err(Diagnosis::new(
@@ -115,7 +118,7 @@ fn livepatch_relocations(module: &mut Relocatable) -> Result<()> {
         };
         section_object[n] = Some(String::from_utf8_lossy(&rest[..split]).into_owned());
         symbol.name = rest[split + 1..].to_vec();
-        symbol.place = Place::Livepatch;
+        symbol.place = SymbolPlace::Livepatch;
     }
     for section in &mut module.sections {
         let mut tables: BTreeMap<Vec<u8>, RelaTable> = BTreeMap::new();
@@ -145,9 +148,9 @@ fn drop_names(module: &mut Relocatable) -> Result<()> {
         }
     }
     module.retain_symbols(|n, symbol| match symbol.place {
-        Place::Undefined | Place::Livepatch => used[n],
-        Place::Absolute => symbol.kind != elf::STT_FILE.0,
-        Place::In(_) => true,
+        SymbolPlace::Undefined | SymbolPlace::Livepatch => used[n],
+        SymbolPlace::Absolute => symbol.kind != elf::STT_FILE.0,
+        SymbolPlace::In(_) => true,
     })
 }
 

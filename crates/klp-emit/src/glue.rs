@@ -9,7 +9,7 @@ use crate::plan::{Plan, PlannedObject, VMLINUX};
 
 /// The module's behaviour, and what it says about itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options<'o> {
+pub struct GlueOptions<'o> {
     /// True if the livepatch replaces all loaded livepatches (atomic replace).
     pub replace: bool,
     /// The entries for modinfo: key and text, in this order. Keys are C identifiers.
@@ -20,7 +20,7 @@ pub struct Options<'o> {
 pub const GLUE: &str = "klpx-glue";
 
 /// The C source.
-pub fn source(plan: &Plan, options: Options<'_>) -> String {
+pub fn source(plan: &Plan, options: GlueOptions<'_>) -> String {
     let mut text = String::from(
         "// SPDX-License-Identifier: GPL-2.0\n\
          // Written by klpx. The functions are in an object that is linked to this one.\n\
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn the_arrays_name_objects_functions_and_callbacks() {
         let info = [("description", "a \"fix\" for 100 % of ü".to_owned()), ("cve", "CVE-2026-1".to_owned())];
-        let text = source(&plan(), Options { replace: true, info: &info });
+        let text = source(&plan(), GlueOptions { replace: true, info: &info });
         for part in [
             "{ .old_name = \"md_run\", .new_func = klpx_new_0, .old_sympos = 1 },",
             ".name = \"raid1\",",
@@ -170,7 +170,7 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains(".name = \"vmlinux\""));
-        assert!(!source(&plan(), Options::default()).contains(".replace"));
+        assert!(!source(&plan(), GlueOptions::default()).contains(".replace"));
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         plan.imports.push(Import { name: "memset".into(), namespace: Some("CRYPTO".into()) });
         plan.imports.push(Import { name: "kfree".into(), namespace: None });
         plan.objects[1].callbacks[0].kind = CallbackKind::PostUnpatch;
-        let text = source(&plan, Options::default());
+        let text = source(&plan, GlueOptions::default());
         assert_eq!(text.matches("import_ns").count(), 1, "{text}");
         assert!(text.contains("extern int klpx_new_1(struct klp_object *)"), "{text}");
         assert!(text.contains("extern void klpx_new_1(struct klp_object *)"), "{text}");

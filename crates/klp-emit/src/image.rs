@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::compressed::plain_name;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
@@ -17,7 +17,7 @@ use object::endian::LittleEndian as LE;
 
 use crate::kallsyms::Kallsyms;
 use crate::locals::Locals;
-use crate::names::Names;
+use crate::names::NameIndex;
 
 /// The section in which objtool lists unneeded landing pads.
 const SEALS: &[u8] = b".ibt_endbr_seal";
@@ -28,39 +28,40 @@ const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 pub const VMLINUX: &str = "vmlinux";
 
 /// The files of the kernel to be patched.
-pub struct Kernel {
+pub struct TargetKernel {
     vmlinux: ElfFile,
     exports: Exports,
     directories: Vec<PathBuf>,
-    modules: OnceLock<BTreeMap<String, Module>>,
+    modules: OnceLock<BTreeMap<String, ModuleFile>>,
     debug_directories: Vec<PathBuf>,
-    debug_modules: OnceLock<BTreeMap<String, Module>>,
+    debug_modules: OnceLock<BTreeMap<String, ModuleFile>>,
     /// Module files that take precedence over those in the directories.
     named: Vec<PathBuf>,
 }
 
-struct Module {
+struct ModuleFile {
     path: PathBuf,
     file: OnceLock<ElfFile>,
 }
 
-impl Module {
-    fn at(path: PathBuf) -> Module {
-        Module { path, file: OnceLock::new() }
+impl ModuleFile {
+    fn at(path: PathBuf) -> ModuleFile {
+        ModuleFile { path, file: OnceLock::new() }
     }
 }
 
-impl Kernel {
+impl TargetKernel {
     /// Opens vmlinux and Module.symvers. A module is searched in `directories` when it is requested.
     ///
     /// # Errors
     /// Fails if one of the two files can't be read.
-    pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<Kernel> {
+    pub fn open(vmlinux: &Path, symvers: &Path, directories: &[PathBuf]) -> Result<TargetKernel> {
         let vmlinux = ElfFile::open(vmlinux)?;
         let text = klpx_input::text(symvers)?;
-        let exports = Exports::parse(&text)
-            .map_err(|diagnosis| diagnosis.place(Place::file(symvers.display().to_string(), None)))?;
-        Ok(Kernel {
+        let exports = Exports::parse(&text).map_err(|diagnosis| {
+            diagnosis.place(DiagnosisPlace::file(symvers.display().to_string(), None))
+        })?;
+        Ok(TargetKernel {
             vmlinux,
             exports,
             directories: directories.to_vec(),
@@ -73,7 +74,7 @@ impl Kernel {
 
     /// Adds directories with copies of the kernel's modules that were not stripped, such as those of a debug package.
     /// The copies tell only from which file a symbol comes.
-    pub fn with_debug_modules(mut self, directories: &[PathBuf]) -> Kernel {
+    pub fn with_debug_modules(mut self, directories: &[PathBuf]) -> TargetKernel {
         self.debug_directories = directories.to_vec();
         self
     }
@@ -82,7 +83,7 @@ impl Kernel {
     ///
     /// # Errors
     /// `klpx::bad-symvers`.
-    pub fn with_external(mut self, module: &Path, symvers: &str) -> Result<Kernel> {
+    pub fn with_external(mut self, module: &Path, symvers: &str) -> Result<TargetKernel> {
         self.named.push(module.to_owned());
         self.exports.by_name.extend(Exports::parse(symvers)?.by_name);
         Ok(self)
@@ -129,10 +130,10 @@ impl Kernel {
         self.found_modules().iter().map(|(name, module)| (name.as_str(), module.path.as_path()))
     }
 
-    fn found_modules(&self) -> &BTreeMap<String, Module> {
+    fn found_modules(&self) -> &BTreeMap<String, ModuleFile> {
         self.modules.get_or_init(|| {
             let mut found = find_modules(&self.directories);
-            let named = self.named.iter().map(|path| (module_name(path), Module::at(path.clone())));
+            let named = self.named.iter().map(|path| (module_name(path), ModuleFile::at(path.clone())));
             found.extend(named);
             found
         })
@@ -170,7 +171,7 @@ pub fn module_name(path: &Path) -> String {
 
 /// All `.ko` files below the directories, compressed or not, and all `.o` files with a `.mod` beside them (kbuild's
 /// mark of a module), by name. The first directory wins, then `.ko` over `.o`, then the path that sorts first.
-fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
+fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, ModuleFile> {
     let mut found: BTreeMap<String, (usize, bool, PathBuf)> = BTreeMap::new();
     for (rank, directory) in directories.iter().enumerate() {
         for entry in walkdir::WalkDir::new(directory).follow_links(false).into_iter().flatten() {
@@ -188,7 +189,7 @@ fn find_modules(directories: &[PathBuf]) -> BTreeMap<String, Module> {
             }
         }
     }
-    found.into_iter().map(|(name, (_, _, path))| (name, Module::at(path))).collect()
+    found.into_iter().map(|(name, (_, _, path))| (name, ModuleFile::at(path))).collect()
 }
 
 /// One line of Module.symvers.
@@ -267,7 +268,7 @@ fn parse_export(line: &str) -> Option<(String, Export)> {
 
 /// The name and position by which a livepatch must refer to a symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct SymbolPosition {
     /// The name with which the running kernel compares.
     pub name: String,
     /// 0 for a name that is unique in its object, otherwise the position from 1.
@@ -297,7 +298,7 @@ pub struct Image<'k> {
     linked: bool,
     bases: Vec<u64>,
     loaded: Vec<SectionId>,
-    names: Names,
+    names: NameIndex,
     by_address: Vec<(u64, SymbolId)>,
     files: Vec<SymbolId>,
     relative: Vec<(u64, u64)>,
@@ -331,7 +332,7 @@ impl<'k> Image<'k> {
             linked,
             bases,
             loaded: Vec::new(),
-            names: Names::with_capacity(elf.symbol_count()),
+            names: NameIndex::with_capacity(elf.symbol_count()),
             by_address: Vec::with_capacity(elf.symbol_count()),
             files: Vec::new(),
             relative: Vec::new(),
@@ -374,7 +375,7 @@ impl<'k> Image<'k> {
     }
 
     fn index_symbols(&mut self) {
-        let mut names = Names::with_capacity(self.elf.symbol_count());
+        let mut names = NameIndex::with_capacity(self.elf.symbol_count());
         for id in self.elf.symbol_ids() {
             match self.elf.symbol_type(id) {
                 t if t == elf::STT_FILE.0 => self.files.push(id),
@@ -572,7 +573,7 @@ impl<'k> Image<'k> {
     /// # Errors
     /// `klpx::not-in-kallsyms` if the running kernel has no such name; `klpx::moving-symbol` if a module's position
     /// changes after its init.
-    pub fn position(&self, symbol: SymbolId) -> Result<Position> {
+    pub fn position(&self, symbol: SymbolId) -> Result<SymbolPosition> {
         if self.linked { self.position_in_kallsyms(symbol) } else { self.position_in_module(symbol) }
     }
 
@@ -582,17 +583,17 @@ impl<'k> Image<'k> {
         table.as_ref().map_err(Failure::clone)
     }
 
-    fn position_in_kallsyms(&self, symbol: SymbolId) -> Result<Position> {
+    fn position_in_kallsyms(&self, symbol: SymbolId) -> Result<SymbolPosition> {
         let kallsyms = self.kallsyms()?;
         let name = kallsyms.seen_name(self.elf.symbol_name(symbol));
         let address = self.address(symbol).filter(|&address| address != 0);
         let all: Vec<u64> = kallsyms.addresses(name).collect();
         let n = all.iter().position(|&a| Some(a) == address).ok_or_else(|| not_in_kallsyms(self, symbol))?;
         let sympos = if all.len() == 1 { 0 } else { n as u32 + 1 };
-        Ok(Position { name: String::from_utf8_lossy(name).into_owned(), sympos })
+        Ok(SymbolPosition { name: String::from_utf8_lossy(name).into_owned(), sympos })
     }
 
-    fn position_in_module(&self, symbol: SymbolId) -> Result<Position> {
+    fn position_in_module(&self, symbol: SymbolId) -> Result<SymbolPosition> {
         let name = self.elf.symbol_name(symbol);
         // FILE symbols also count: the kernel compares only names.
         let files = self.files.iter().copied().filter(|&id| self.elf.symbol_name(id) == name);
@@ -604,8 +605,8 @@ impl<'k> Image<'k> {
         let place = |list: &[SymbolId]| list.iter().position(|&id| id == symbol).map(|n| n as u32 + 1);
         let name = self.name(symbol);
         match (place(&all), place(&kept)) {
-            (Some(_), Some(_)) if all.len() == 1 => Ok(Position { name, sympos: 0 }),
-            (Some(before), Some(after)) if before == after => Ok(Position { name, sympos: before }),
+            (Some(_), Some(_)) if all.len() == 1 => Ok(SymbolPosition { name, sympos: 0 }),
+            (Some(before), Some(after)) if before == after => Ok(SymbolPosition { name, sympos: before }),
             (Some(before), Some(after)) => Err(moving(self, &name, before, after).into()),
             _ => Err(not_in_kallsyms(self, symbol).into()),
         }
@@ -669,7 +670,7 @@ fn not_in_kallsyms(image: &Image<'_>, symbol: SymbolId) -> Diagnosis {
         "check that the kernel has CONFIG_KALLSYMS_ALL; change the patch so that it does not \
          need this symbol",
     )
-    .place(Place::symbol(image.name(symbol)))
+    .place(DiagnosisPlace::symbol(image.name(symbol)))
 }
 
 fn moving(image: &Image<'_>, name: &str, before: u32, after: u32) -> Diagnosis {
@@ -684,7 +685,7 @@ fn moving(image: &Image<'_>, name: &str, before: u32, after: u32) -> Diagnosis {
         "the name is also used in an .init section; change the patch so that it does not \
          need this symbol",
     )
-    .place(Place::symbol(name))
+    .place(DiagnosisPlace::symbol(name))
 }
 
 fn not_an_image(path: &str) -> Diagnosis {
@@ -694,7 +695,7 @@ fn not_an_image(path: &str) -> Diagnosis {
         "it has no symbol table, or is neither linked nor relocatable",
         "give the vmlinux of the kernel's build or of its debug package, not the compressed boot image",
     )
-    .place(Place::file(path, None))
+    .place(DiagnosisPlace::file(path, None))
 }
 
 fn not_linked(path: &str) -> Diagnosis {
@@ -704,7 +705,7 @@ fn not_linked(path: &str) -> Diagnosis {
         "only a linked image has the addresses that decide which of several equal names a symbol is",
         "give vmlinux, not vmlinux.o",
     )
-    .place(Place::file(path, None))
+    .place(DiagnosisPlace::file(path, None))
 }
 
 #[cfg(test)]

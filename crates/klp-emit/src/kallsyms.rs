@@ -13,23 +13,23 @@
 
 use std::cmp::Ordering;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::Definition;
 use object::elf;
 
 use crate::image::Image;
-use crate::names::Names;
+use crate::names::NameIndex;
 
 /// The kernel's symbols, in the order in which it finds equal names.
 pub(crate) struct Kallsyms {
     text: Vec<u8>,
-    entries: Vec<Entry>,
-    names: Names,
+    entries: Vec<KallsymsEntry>,
+    names: NameIndex,
     strips_promoted: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct KallsymsEntry {
     address: u64,
     start: u32,
     length: u32,
@@ -59,7 +59,7 @@ impl Kallsyms {
                     "its kallsyms tables are of no form that klpx knows, or damaged",
                     "check the integrity of this vmlinux; if it is whole, report the kernel version",
                 )
-                .place(Place::file(image.path(), None))
+                .place(DiagnosisPlace::file(image.path(), None))
             })?,
             None => Kallsyms::by_rules(image),
         };
@@ -68,13 +68,18 @@ impl Kallsyms {
     }
 
     fn empty() -> Kallsyms {
-        Kallsyms { text: Vec::new(), entries: Vec::new(), names: Names::default(), strips_promoted: false }
+        Kallsyms {
+            text: Vec::new(),
+            entries: Vec::new(),
+            names: NameIndex::default(),
+            strips_promoted: false,
+        }
     }
 
     fn push(&mut self, address: u64, name: &[u8]) {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(name);
-        self.entries.push(Entry { address, start, length: name.len() as u32 });
+        self.entries.push(KallsymsEntry { address, start, length: name.len() as u32 });
     }
 
     fn raw_name(&self, n: usize) -> &[u8] {
@@ -83,7 +88,7 @@ impl Kallsyms {
     }
 
     fn index(&mut self) {
-        let mut names = Names::with_capacity(self.entries.len());
+        let mut names = NameIndex::with_capacity(self.entries.len());
         for n in 0..self.entries.len() {
             names.insert(n as u32, |n| self.seen_name(self.raw_name(n as usize)));
         }
@@ -151,7 +156,7 @@ struct Tables<'k> {
 
 /// How an offset becomes an address.
 #[derive(Clone, Copy)]
-enum Form {
+enum OffsetForm {
     OwnPlace,
     Base,
     BaseOrPerCpu,
@@ -198,7 +203,7 @@ impl<'k> Tables<'k> {
             }
             table.push(0, name.get(1..)?);
         }
-        let form = [Form::OwnPlace, Form::Base, Form::BaseOrPerCpu]
+        let form = [OffsetForm::OwnPlace, OffsetForm::Base, OffsetForm::BaseOrPerCpu]
             .into_iter()
             .find(|&form| self.fits(form, image, &table))?;
         for n in 0..self.count {
@@ -217,19 +222,19 @@ impl<'k> Tables<'k> {
             .collect()
     }
 
-    fn address(&self, form: Form, n: usize) -> Option<u64> {
+    fn address(&self, form: OffsetForm, n: usize) -> Option<u64> {
         let offset = u32_at(self.offsets, n)?;
         let signed = i64::from(offset as i32);
         Some(match form {
-            Form::OwnPlace => (self.offsets_address + n as u64 * 4).wrapping_add_signed(signed),
-            Form::Base => self.base.wrapping_add(u64::from(offset)),
-            Form::BaseOrPerCpu if signed >= 0 => signed as u64,
-            Form::BaseOrPerCpu => self.base.wrapping_sub(1).wrapping_sub(signed as u64),
+            OffsetForm::OwnPlace => (self.offsets_address + n as u64 * 4).wrapping_add_signed(signed),
+            OffsetForm::Base => self.base.wrapping_add(u64::from(offset)),
+            OffsetForm::BaseOrPerCpu if signed >= 0 => signed as u64,
+            OffsetForm::BaseOrPerCpu => self.base.wrapping_sub(1).wrapping_sub(signed as u64),
         })
     }
 
     /// Returns true if a sample of names, spread over the table, has the addresses that the symbol table gives.
-    fn fits(&self, form: Form, image: &Image<'_>, table: &Kallsyms) -> bool {
+    fn fits(&self, form: OffsetForm, image: &Image<'_>, table: &Kallsyms) -> bool {
         let step = (self.count / 257).max(1);
         let mut tried = 0;
         for n in (0..self.count).step_by(step) {

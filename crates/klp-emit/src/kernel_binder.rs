@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{PROMOTED, promotion, without_promotion};
@@ -12,12 +12,12 @@ use klpx_normalize::object::Object;
 use object::elf;
 
 use crate::bind::Binding;
-use crate::image::{Image, Kernel, VMLINUX};
-use crate::plan::{Binder, Bound, Export};
+use crate::image::{Image, TargetKernel, VMLINUX};
+use crate::plan::{Binder, Bound, ExportedSymbol};
 
 /// A [`Binder`] that uses the kernel's own files.
 pub struct KernelBinder<'a> {
-    kernel: &'a Kernel,
+    kernel: &'a TargetKernel,
     vmlinux: &'a Image<'a>,
     images: BTreeMap<&'a str, &'a Image<'a>>,
     bindings: &'a [Binding<'a>],
@@ -25,7 +25,11 @@ pub struct KernelBinder<'a> {
 
 impl<'a> KernelBinder<'a> {
     /// A binder for the bindings of all units to be patched; `vmlinux` is needed even if only modules are patched.
-    pub fn new(kernel: &'a Kernel, vmlinux: &'a Image<'a>, bindings: &'a [Binding<'a>]) -> KernelBinder<'a> {
+    pub fn new(
+        kernel: &'a TargetKernel,
+        vmlinux: &'a Image<'a>,
+        bindings: &'a [Binding<'a>],
+    ) -> KernelBinder<'a> {
         let images = bindings.iter().map(Binding::image).chain([vmlinux]);
         let images = images.map(|image| (image.object(), image)).collect();
         KernelBinder { kernel, vmlinux, images, bindings }
@@ -74,7 +78,7 @@ fn missing(name: &str, object: &str) -> Diagnosis {
         format!("{object} does not define it"),
         "give klpx the source, configuration and compiler that the kernel was built with",
     )
-    .place(Place::symbol(name))
+    .place(DiagnosisPlace::symbol(name))
 }
 
 fn position(image: &Image<'_>, name: &str) -> Result<Bound, Diagnosis> {
@@ -149,9 +153,9 @@ impl Binder for KernelBinder<'_> {
         })
     }
 
-    fn export(&self, name: &str) -> Option<Export> {
+    fn export(&self, name: &str) -> Option<ExportedSymbol> {
         let export = self.kernel.exports().get(name)?;
-        Some(Export {
+        Some(ExportedSymbol {
             module: (export.object != VMLINUX).then(|| export.object.clone()),
             gpl: export.gpl,
             namespace: (!export.namespace.is_empty()).then(|| export.namespace.clone()),

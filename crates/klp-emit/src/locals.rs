@@ -10,14 +10,14 @@ use klpx_normalize::name::prefix_mark;
 use object::elf;
 
 /// A file's local symbols, in symbol table order, and the file's name.
-struct Group {
+struct FileLocals {
     name: Box<[u8]>,
     locals: Range<usize>,
 }
 
 /// Local symbols by file. Group 0 holds those before the first FILE symbol.
 pub(crate) struct Locals {
-    groups: Vec<Group>,
+    groups: Vec<FileLocals>,
     symbols: Vec<SymbolId>,
     group_of: Vec<u32>,
     by_name: BTreeMap<Box<[u8]>, Vec<usize>>,
@@ -52,18 +52,18 @@ impl Locals {
     /// The locals of a symbol table that lost its FILE symbols, grouped by a copy that has them: equal names at equal
     /// places in sections of equal names match.
     pub(crate) fn by_copy(elf: &Elf<'_>, is_global: impl Fn(SymbolId) -> bool, copy: &Elf<'_>) -> Locals {
-        type Key<'d> = (&'d [u8], &'d [u8], u64, u64);
-        fn key<'d>(elf: &Elf<'d>, id: SymbolId) -> Option<Key<'d>> {
+        type LocalKey<'d> = (&'d [u8], &'d [u8], u64, u64);
+        fn key<'d>(elf: &Elf<'d>, id: SymbolId) -> Option<LocalKey<'d>> {
             let section = elf.section_name(elf.symbol_section(id)?);
             Some((elf.symbol_name(id), section, elf.symbol_value(id), elf.symbol_size(id)))
         }
-        let theirs = Locals::read(copy, |id| copy.symbol_binding(id) != elf::STB_LOCAL.0);
-        let mut group_of: HashMap<Key<'_>, usize> = HashMap::new();
-        for group in 0..theirs.groups.len() {
-            group_of.extend(theirs.of(group).iter().filter_map(|&id| Some((key(copy, id)?, group))));
+        let copy_locals = Locals::read(copy, |id| copy.symbol_binding(id) != elf::STB_LOCAL.0);
+        let mut group_of: HashMap<LocalKey<'_>, usize> = HashMap::new();
+        for group in 0..copy_locals.groups.len() {
+            group_of.extend(copy_locals.of(group).iter().filter_map(|&id| Some((key(copy, id)?, group))));
         }
         let mut groups: Vec<(Box<[u8]>, Vec<SymbolId>)> =
-            theirs.groups.into_iter().map(|group| (group.name, Vec::new())).collect();
+            copy_locals.groups.into_iter().map(|group| (group.name, Vec::new())).collect();
         for id in elf.symbol_ids().filter(|&id| takes_part(elf, id) && !is_global(id)) {
             let group = key(elf, id).and_then(|key| group_of.get(&key).copied()).unwrap_or(0);
             groups[group].1.push(id);
@@ -83,7 +83,7 @@ impl Locals {
             list.iter().for_each(|id| locals.group_of[id.index()] = n as u32);
             locals.symbols.extend(list);
             locals.by_name.entry(name.clone()).or_default().push(n);
-            locals.groups.push(Group { name, locals: start..locals.symbols.len() });
+            locals.groups.push(FileLocals { name, locals: start..locals.symbols.len() });
         }
         locals
     }

@@ -9,7 +9,7 @@ const END: u32 = u32::MAX;
 
 /// Maps a name to indices. The caller supplies the function from an index to its name.
 #[derive(Default)]
-pub(crate) struct Names {
+pub(crate) struct NameIndex {
     table: HashTable<(u32, u32)>,
     next: Vec<u32>,
 }
@@ -18,9 +18,9 @@ fn hash(name: &[u8]) -> u64 {
     FixedState::default().hash_one(name)
 }
 
-impl Names {
-    pub(crate) fn with_capacity(count: usize) -> Names {
-        Names { table: HashTable::with_capacity(count), next: vec![END; count] }
+impl NameIndex {
+    pub(crate) fn with_capacity(count: usize) -> NameIndex {
+        NameIndex { table: HashTable::with_capacity(count), next: vec![END; count] }
     }
 
     /// Adds index `n` under its name. Each index may be added only once.

@@ -15,7 +15,7 @@ pub use crate::image::VMLINUX;
 /// Both builds of code that is compared as one, and how they differ. The code is a translation unit, or a whole linked
 /// object. Several units may belong to one kernel object.
 #[derive(Clone, Copy)]
-pub struct Unit<'u, 'd> {
+pub struct ComparedUnit<'u, 'd> {
     /// `vmlinux`, or the module's name with underscores, as `/proc/modules` has it.
     pub object_name: &'u str,
     /// The build of the kernel as it is.
@@ -33,7 +33,7 @@ pub struct Unit<'u, 'd> {
     pub overridden: Option<&'u BTreeSet<ItemId>>,
 }
 
-impl Unit<'_, '_> {
+impl ComparedUnit<'_, '_> {
     /// Returns true for the kernel image.
     pub fn is_vmlinux(&self) -> bool {
         self.object_name == VMLINUX
@@ -52,21 +52,24 @@ impl Unit<'_, '_> {
     /// The comparison's result for patched items whose names alone do not tell what they are: the symbol of the
     /// original's item, or `None` for a new item. Verification takes each as a claim.
     pub fn claims(&self) -> BTreeMap<SymbolId, Option<SymbolId>> {
-        let (theirs, ours) = (how_often(self.original), how_often(self.patched));
+        let (original_counts, patched_counts) = (how_often(self.original), how_often(self.patched));
         let object = self.patched;
         let claim = |item: ItemId| {
             let original = self.counterpart(item);
             let name = plain(object, item);
             let suffixes = canonical(object.item_name(item)).suffixes;
-            let times = (theirs.get(name).copied().unwrap_or(0), ours.get(name).copied().unwrap_or(0));
-            let told = !suffixes.unsteady()
+            let times = (
+                original_counts.get(name).copied().unwrap_or(0),
+                patched_counts.get(name).copied().unwrap_or(0),
+            );
+            let identified = !suffixes.unsteady()
                 && !suffixes.is_version()
                 && match original {
                     Some(other) => times == (1, 1) && plain(self.original, other) == name,
                     None => times == (0, 1),
                 };
             let symbol = original.map(|other| self.original.item(other).symbol);
-            (!told).then_some((object.item(item).symbol, symbol))
+            (!identified).then_some((object.item(item).symbol, symbol))
         };
         object.item_ids().filter_map(claim).collect()
     }
@@ -100,7 +103,7 @@ pub struct Bound {
 
 /// An exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
+pub struct ExportedSymbol {
     /// The exporting module; `None` for the kernel image.
     pub module: Option<String>,
     /// True for `EXPORT_SYMBOL_GPL`.
@@ -127,7 +130,7 @@ pub trait Binder {
     /// A place in the kernel's own code that holds a runtime constant's value: a function, and an offset in bytes.
     fn runtime_constant(&self, name: &str) -> Option<(Bound, i64)>;
     /// The export with this name.
-    fn export(&self, name: &str) -> Option<Export>;
+    fn export(&self, name: &str) -> Option<ExportedSymbol>;
 }
 
 /// When a callback runs (include/linux/livepatch_external.h).

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_diff::Sources;
 use klpx_normalize::object::{ItemId, Object, Target};
 use object::elf;
@@ -23,32 +23,36 @@ use crate::witness::Witness;
 /// witness.
 pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) -> Vec<Diagnosis> {
     let ties = klpx_diff::correlate(witness.witness(), stand_in.witness(), Sources::Same);
-    let ours = stand_in.witness();
+    let stand_in_object = stand_in.witness();
     let tie = |item: ItemId| match ties.original_of.get(item.index()).copied().flatten() {
-        Some((theirs, _)) => Some(theirs),
-        None => same_name(ours, witness.witness(), item, &ties),
+        Some((counterpart, _)) => Some(counterpart),
+        None => same_name(stand_in_object, witness.witness(), item, &ties),
     };
     let mut faults = Vec::new();
     let mut witnesses = Vec::new();
     for &item in items {
-        let Some(theirs) = tie(item) else {
-            faults.push(differs(ours, item, "the build with the kernel's own flags has no such symbol"));
+        let Some(counterpart) = tie(item) else {
+            faults.push(differs(
+                stand_in_object,
+                item,
+                "the build with the kernel's own flags has no such symbol",
+            ));
             continue;
         };
-        witnesses.push(theirs);
-        let places = (stand_in.item_address(item), witness.item_address(theirs));
+        witnesses.push(counterpart);
+        let places = (stand_in.item_address(item), witness.item_address(counterpart));
         if let (Some(one), Some(other)) = places
             && one != other
         {
             let why =
                 format!("it would be the kernel's symbol at {one:#x}, its witness is that at {other:#x}");
-            faults.push(differs(ours, item, &why));
+            faults.push(differs(stand_in_object, item, &why));
         }
-        if ours.item(item).code
-            && let Some(callee) = other_call(ours, witness.witness(), item, theirs, &tie)
+        if stand_in_object.item(item).code
+            && let Some(callee) = other_call(stand_in_object, witness.witness(), item, counterpart, &tie)
         {
             let why = format!("only one of its two builds calls {callee}");
-            faults.push(differs(ours, item, &why));
+            faults.push(differs(stand_in_object, item, &why));
         }
     }
     faults.extend(Witness::new(witness).check(&witnesses));
@@ -59,15 +63,16 @@ pub fn check(stand_in: &Binding<'_>, witness: &Binding<'_>, items: &[ItemId]) ->
 /// source: GCC numbers statics by the source alone, so the same number means the same static. Anchors hide the
 /// references that would have decided.
 fn same_name(
-    ours: &Object<'_>,
+    stand_in_object: &Object<'_>,
     witness: &Object<'_>,
     item: ItemId,
     ties: &klpx_diff::Correlation,
 ) -> Option<ItemId> {
     let at = ties.unsettled.binary_search_by_key(&item, |unsettled| unsettled.patched).ok()?;
     let size = |object: &Object<'_>, item: ItemId| object.item(item).end - object.item(item).entry;
-    let alike = |theirs: &ItemId| {
-        witness.item_name(*theirs) == ours.item_name(item) && size(witness, *theirs) == size(ours, item)
+    let alike = |counterpart: &ItemId| {
+        witness.item_name(*counterpart) == stand_in_object.item_name(item)
+            && size(witness, *counterpart) == size(stand_in_object, item)
     };
     let mut found = ties.unsettled.get(at)?.candidates.iter().copied().filter(alike);
     found.next().filter(|_| found.next().is_none())
@@ -81,24 +86,25 @@ fn differs(object: &Object<'_>, item: ItemId, why: &str) -> Diagnosis {
         why,
         "leave out the part of the patch that touches it",
     )
-    .place(Place::symbol(String::from_utf8_lossy(object.item_name(item))))
+    .place(DiagnosisPlace::symbol(String::from_utf8_lossy(object.item_name(item))))
 }
 
 /// The name of a function that only one of two builds of a function calls.
 fn other_call(
-    ours: &Object<'_>,
+    stand_in_object: &Object<'_>,
     witness: &Object<'_>,
     item: ItemId,
-    theirs: ItemId,
+    counterpart: ItemId,
     tie: &impl Fn(ItemId) -> Option<ItemId>,
 ) -> Option<String> {
-    let mine = calls(ours, item);
-    let others = calls(witness, theirs);
+    let mine = calls(stand_in_object, item);
+    let others = calls(witness, counterpart);
     // The assembler resolves a call within one section without a relocation, unless the callee is global.
     let written_out = |callee: &Callee<'_>| {
         callee.item.is_some_and(|called| {
-            let local = ours.elf.symbol_binding(ours.item(called).symbol) == elf::STB_LOCAL.0;
-            let section = witness.item(theirs).section;
+            let local =
+                stand_in_object.elf.symbol_binding(stand_in_object.item(called).symbol) == elf::STB_LOCAL.0;
+            let section = witness.item(counterpart).section;
             local && tie(called).is_some_and(|called| witness.item(called).section == section)
         })
     };

@@ -16,7 +16,7 @@ use crate::{branches, field};
 
 /// The other kernel's function of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum SuccessorVerdict {
     /// The same code.
     Equal,
     /// The code differs. The sizes are those of the function that was asked for, and of the other kernel's function
@@ -32,7 +32,7 @@ pub enum Verdict {
 }
 
 /// A function's code with the fields that relocations write, each as place and length.
-struct Body<'d> {
+struct MaskedBody<'d> {
     code: &'d [u8],
     fields: Vec<(usize, usize)>,
     arch: Option<Arch>,
@@ -40,17 +40,17 @@ struct Body<'d> {
 
 /// Compares all functions of an object or a module with those of the same name in an image: a linked vmlinux or a
 /// shipped module. The result is in the order of names; if several functions share a name, each is compared separately.
-pub fn compare(ours: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, Verdict)> {
-    let theirs = bodies(image, &|_| true);
+pub fn compare(unit_elf: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, SuccessorVerdict)> {
+    let image_bodies = bodies(image, &|_| true);
     let mut found = Vec::new();
-    for (name, list) in bodies(ours, &|section| !is_gone(ours.section_name(section))) {
-        let others = theirs.get(name).map_or(&[][..], Vec::as_slice);
+    for (name, list) in bodies(unit_elf, &|section| !is_gone(unit_elf.section_name(section))) {
+        let others = image_bodies.get(name).map_or(&[][..], Vec::as_slice);
         for body in &list {
             let verdict = if others.iter().any(|other| equal(body, other)) {
-                Verdict::Equal
+                SuccessorVerdict::Equal
             } else {
                 let nearest = others.iter().min_by_key(|other| other.code.len().abs_diff(body.code.len()));
-                nearest.map_or(Verdict::Absent, |other| Verdict::Differs {
+                nearest.map_or(SuccessorVerdict::Absent, |other| SuccessorVerdict::Differs {
                     ours: body.code.len(),
                     theirs: other.code.len(),
                 })
@@ -67,10 +67,10 @@ fn is_gone(section: &[u8]) -> bool {
 }
 
 /// The functions of a file by name.
-fn bodies<'d>(elf: &Elf<'d>, wanted: &dyn Fn(SectionId) -> bool) -> BTreeMap<&'d [u8], Vec<Body<'d>>> {
+fn bodies<'d>(elf: &Elf<'d>, wanted: &dyn Fn(SectionId) -> bool) -> BTreeMap<&'d [u8], Vec<MaskedBody<'d>>> {
     let fields = fields(elf);
     let arch = Arch::of_machine(elf.machine()).ok();
-    let mut found: BTreeMap<&[u8], Vec<Body<'_>>> = BTreeMap::new();
+    let mut found: BTreeMap<&[u8], Vec<MaskedBody<'_>>> = BTreeMap::new();
     for id in elf.symbol_ids().filter(|&id| elf.symbol_type(id) == elf::STT_FUNC.0) {
         let Some(section) = elf.symbol_section(id).filter(|&section| wanted(section)) else { continue };
         let base = if elf.file_type() == elf::ET_REL.0 { 0 } else { elf.section(section).sh_addr.get(LE) };
@@ -83,7 +83,7 @@ fn bodies<'d>(elf: &Elf<'d>, wanted: &dyn Fn(SectionId) -> bool) -> BTreeMap<&'d
         let inside =
             &all[all.partition_point(|&(at, _)| at < start)..all.partition_point(|&(at, _)| at < end)];
         let fields = inside.iter().map(|&(at, length)| (at - start, length)).collect();
-        found.entry(elf.symbol_name(id)).or_default().push(Body { code, fields, arch });
+        found.entry(elf.symbol_name(id)).or_default().push(MaskedBody { code, fields, arch });
     }
     found
 }
@@ -106,13 +106,17 @@ fn fields(elf: &Elf<'_>) -> BTreeMap<SectionId, Vec<(usize, usize)>> {
     found
 }
 
-fn equal(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
-    let alike = ours.code.len() == theirs.code.len() && masked(ours, theirs) == masked(theirs, ours);
-    alike || ours.arch == Some(Arch::X86_64) && ours.arch == theirs.arch && same_instructions(ours, theirs)
+fn equal(unit_body: &MaskedBody<'_>, image_body: &MaskedBody<'_>) -> bool {
+    let alike = unit_body.code.len() == image_body.code.len()
+        && masked(unit_body, image_body) == masked(image_body, unit_body);
+    alike
+        || unit_body.arch == Some(Arch::X86_64)
+            && unit_body.arch == image_body.arch
+            && same_instructions(unit_body, image_body)
 }
 
 /// The code with the fields of both bodies set to zero.
-fn masked(body: &Body<'_>, other: &Body<'_>) -> Vec<u8> {
+fn masked(body: &MaskedBody<'_>, other: &MaskedBody<'_>) -> Vec<u8> {
     let mut code = body.code.to_vec();
     for &(at, length) in body.fields.iter().chain(&other.fields) {
         let end = (at + length).min(code.len());
@@ -123,18 +127,19 @@ fn masked(body: &Body<'_>, other: &Body<'_>) -> Vec<u8> {
 
 /// x86_64: compares instructions, ignoring the lengths of branches and no-operations, which the assembler chooses by
 /// the rest of the section.
-fn same_instructions(ours: &Body<'_>, theirs: &Body<'_>) -> bool {
-    let relocated = |from: u64, to: u64| ours.fields.iter().any(|&(at, _)| (from..to).contains(&(at as u64)));
-    let Some(pairs) = branches::pair(ours.code, theirs.code, &relocated) else { return false };
+fn same_instructions(unit_body: &MaskedBody<'_>, image_body: &MaskedBody<'_>) -> bool {
+    let relocated =
+        |from: u64, to: u64| unit_body.fields.iter().any(|&(at, _)| (from..to).contains(&(at as u64)));
+    let Some(pairs) = branches::pair(unit_body.code, image_body.code, &relocated) else { return false };
     pairs.iter().all(|pair| {
         if pair.branch {
-            let leads_out = ours.fields.iter().any(|&(at, _)| pair.holds(at as u64));
+            let leads_out = unit_body.fields.iter().any(|&(at, _)| pair.holds(at as u64));
             return leads_out || pairs.same_internal_target(pair);
         }
-        pair.same_bytes(ours.code, theirs.code, |at| {
-            let own = ours.fields.iter().find(|&&(field, _)| field as u64 == at);
+        pair.same_bytes(unit_body.code, image_body.code, |at| {
+            let own = unit_body.fields.iter().find(|&&(field, _)| field as u64 == at);
             let there = at.wrapping_sub(pair.ours).wrapping_add(pair.theirs);
-            let other = theirs.fields.iter().find(|&&(field, _)| field as u64 == there);
+            let other = image_body.fields.iter().find(|&&(field, _)| field as u64 == there);
             own.or(other).map(|&(_, length)| length as u64)
         })
     })
@@ -154,7 +159,7 @@ mod tests {
     const OTHER: &str = "int padding(int x) { return x; } int other(int x) { return x * 9; }";
 
     /// The verdicts on the unit, against an image of a source with another number.
-    fn said(number: u32, make_image: impl FnOnce(&Fixture)) -> Vec<(String, Verdict)> {
+    fn said(number: u32, make_image: impl FnOnce(&Fixture)) -> Vec<(String, SuccessorVerdict)> {
         let f = Fixture::new();
         f.compile("one", SOURCE, "unit.o", &["-DNUMBER=3", "-ffunction-sections", "-fdata-sections"]);
         let source = SOURCE.replace("int only(int x) { return x; }", "");
@@ -172,16 +177,16 @@ mod tests {
         for image in images {
             let expected = |edited| {
                 let all = [
-                    ("calls", Verdict::Equal),
+                    ("calls", SuccessorVerdict::Equal),
                     ("edited", edited),
-                    ("near", Verdict::Equal),
-                    ("only", Verdict::Absent),
+                    ("near", SuccessorVerdict::Equal),
+                    ("only", SuccessorVerdict::Absent),
                 ];
                 all.map(|(name, verdict)| (name.to_owned(), verdict)).to_vec()
             };
-            assert_eq!(said(3, image), expected(Verdict::Equal));
+            assert_eq!(said(3, image), expected(SuccessorVerdict::Equal));
             let other = said(1000, image);
-            assert!(matches!(other[1].1, Verdict::Differs { .. }), "{other:?}");
+            assert!(matches!(other[1].1, SuccessorVerdict::Differs { .. }), "{other:?}");
             assert_eq!(other, expected(other[1].1));
         }
     }
@@ -189,7 +194,10 @@ mod tests {
     #[test]
     fn other_numbers_and_other_ways_are_other_code() {
         assert!(
-            matches!(said(5, |f| f.link(&["two.o", "one.o"], "image"))[1].1, Verdict::Differs { .. }),
+            matches!(
+                said(5, |f| f.link(&["two.o", "one.o"], "image"))[1].1,
+                SuccessorVerdict::Differs { .. }
+            ),
             "of one length"
         );
         let f = Fixture::new();
@@ -203,7 +211,7 @@ mod tests {
             f.assemble("image", &text(image));
             let (unit, image) = (f.open("unit.o"), f.open("image.o"));
             let found = compare(&unit.parse().expect("an object"), &image.parse().expect("an object"));
-            assert_eq!(found[0].1 == Verdict::Equal, wanted);
+            assert_eq!(found[0].1 == SuccessorVerdict::Equal, wanted);
         }
     }
 }

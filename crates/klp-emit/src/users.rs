@@ -18,21 +18,21 @@ use object::endian::LittleEndian as LE;
 use rayon::prelude::*;
 
 use crate::arch;
-use crate::image::{Image, Kernel, Location};
+use crate::image::{Image, Location, TargetKernel};
 
 /// The users of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Users {
+pub struct FunctionUsers {
     /// Functions with a branch to the function, each with all its names.
     pub callers: BTreeSet<Vec<String>>,
     /// Where the function's address is kept, in words.
     pub kept: BTreeSet<String>,
 }
 
-impl Users {
+impl FunctionUsers {
     /// Finds the users of a function in the object that defines it. `None` for a linked image whose code klpx can't
     /// read this way.
-    pub fn within(image: &Image<'_>, address: u64) -> Option<Users> {
+    pub fn within(image: &Image<'_>, address: u64) -> Option<FunctionUsers> {
         match (image.is_linked(), image.arch) {
             (true, Arch::X86_64) => Some(linked(image, address)),
             (true, Arch::Arm64) => None,
@@ -44,7 +44,7 @@ impl Users {
     }
 
     /// Finds a module's users of a function that another object exports under `name`.
-    pub fn importing(image: &Image<'_>, name: &[u8]) -> Users {
+    pub fn importing(image: &Image<'_>, name: &[u8]) -> FunctionUsers {
         let is_it = |location| matches!(location, Location::Undefined(symbol, 0) if image.elf.symbol_name(symbol) == name);
         by_relocation(image, is_it)
     }
@@ -54,7 +54,7 @@ impl Users {
 ///
 /// # Errors
 /// Fails if a module's file can't be read.
-pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>> {
+pub fn importers(kernel: &TargetKernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>> {
     let imports = |elf: &Elf<'_>| {
         elf.symbol_ids()
             .any(|id| elf.definition(id) == Definition::Undefined && names.contains(elf.symbol_name(id)))
@@ -74,8 +74,8 @@ pub fn importers(kernel: &Kernel, names: &BTreeSet<&[u8]>) -> Result<Vec<String>
 /// Sections of a module that name functions but run nothing: export tables (others import by name), and BTF.
 const NO_USE: [&[u8]; 3] = [b"__ksymtab", b"__kcrctab", b".BTF"];
 
-fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
-    let mut users = Users::default();
+fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> FunctionUsers {
+    let mut users = FunctionUsers::default();
     let elf = &image.elf;
     let alloc = |id: &SectionId| elf.section_flags(*id) & elf::SHF_ALLOC.0 != 0;
     for section in elf.section_ids().filter(alloc) {
@@ -115,8 +115,8 @@ fn by_relocation(image: &Image<'_>, is_it: impl Fn(Location) -> bool) -> Users {
     users
 }
 
-fn linked(image: &Image<'_>, address: u64) -> Users {
-    let mut users = Users::default();
+fn linked(image: &Image<'_>, address: u64) -> FunctionUsers {
+    let mut users = FunctionUsers::default();
     let elf = &image.elf;
     let loaded = |id: &SectionId| {
         elf.section_flags(*id) & elf::SHF_ALLOC.0 != 0 && elf.section_type(*id) == elf::SHT_PROGBITS.0
@@ -241,7 +241,7 @@ mod tests {
         int other(int x) { return x; }";
 
     /// The users of `wanted` in a linked image, in a module that defines it, and in a module that imports it.
-    fn users(more: &str) -> [Users; 3] {
+    fn users(more: &str) -> [FunctionUsers; 3] {
         let fixture = Fixture::new();
         fixture.compile("one", "int wanted(int x) { return x ^ 5; }", "one.o", &[]);
         fixture.compile("two", &format!("{CALLERS} {more}"), "two.o", &[]);
@@ -251,11 +251,11 @@ mod tests {
             let file = fixture.open(name);
             let image = Image::read(&file, object).expect("an image");
             let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
-            Users::within(&image, address).expect("an x86_64 image")
+            FunctionUsers::within(&image, address).expect("an x86_64 image")
         };
         let importing = {
             let file = fixture.open("two.o");
-            Users::importing(&Image::read(&file, "two").expect("an image"), b"wanted")
+            FunctionUsers::importing(&Image::read(&file, "two").expect("an image"), b"wanted")
         };
         [within("vmlinux", "vmlinux"), within("module.o", "module"), importing]
     }
@@ -296,7 +296,7 @@ mod tests {
         let file = fixture.open("vmlinux");
         let image = Image::read(&file, "vmlinux").expect("an image");
         let wanted = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
-        assert_eq!(Users::within(&image, wanted), Some(Users::default()));
+        assert_eq!(FunctionUsers::within(&image, wanted), Some(FunctionUsers::default()));
     }
 
     #[test]
@@ -320,7 +320,7 @@ mod tests {
         let image = Image::read(&file, "vmlinux").expect("an image");
         let again = image.global(b"wanted").and_then(|symbol| image.address(symbol));
         assert_eq!(again, Some(wanted));
-        assert_eq!(Users::within(&image, wanted), Some(Users::default()));
+        assert_eq!(FunctionUsers::within(&image, wanted), Some(FunctionUsers::default()));
     }
 
     /// The users of `wanted` in a linked image of this assembly: callers, and the number of places that keep the
@@ -341,7 +341,7 @@ mod tests {
         let file = fixture.open("vmlinux");
         let image = Image::read(&file, "vmlinux").expect("an image");
         let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
-        let users = Users::within(&image, address).expect("an x86_64 image");
+        let users = FunctionUsers::within(&image, address).expect("an x86_64 image");
         (users.callers.into_iter().flatten().collect(), users.kept.len())
     }
 
@@ -406,11 +406,11 @@ mod tests {
             let file = fixture.open("one.o");
             let image = Image::read(&file, "one").expect("an image");
             let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
-            let users = Users::within(&image, address).expect("a module");
+            let users = FunctionUsers::within(&image, address).expect("a module");
             assert_eq!((users.callers.len(), users.kept.len()), (1, kept), "{more}");
-            let importing = Users::importing(&image, b"away");
+            let importing = FunctionUsers::importing(&image, b"away");
             assert_eq!((importing.callers.len(), importing.kept.len()), (1, 0), "{more}");
-            assert_eq!(Users::importing(&image, b"nobody"), Users::default());
+            assert_eq!(FunctionUsers::importing(&image, b"nobody"), FunctionUsers::default());
         }
     }
 
@@ -422,6 +422,6 @@ mod tests {
         let file = fixture.open("vmlinux");
         let image = Image::read(&file, "vmlinux").expect("an image");
         let address = image.global(b"wanted").and_then(|symbol| image.address(symbol)).expect("there");
-        assert_eq!(Users::within(&image, address), None);
+        assert_eq!(FunctionUsers::within(&image, address), None);
     }
 }

@@ -21,7 +21,7 @@ mod unit;
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
-use klpx_diagnosis::{Diagnosis, Offset, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::arch::{Arch, NONE};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::object::{Item, ItemId, Object, Target};
@@ -30,8 +30,8 @@ use object::endian::LittleEndian as LE;
 
 use crate::bind::Binding;
 use crate::branches::{self, Shift};
-use crate::contents::{self, Found};
-use crate::field::Value;
+use crate::contents::{self, PlaceContents};
+use crate::field::FieldValue;
 use crate::image::Image;
 pub use unit::{Explanation, UnitAgreement, overridden};
 
@@ -150,7 +150,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         let item = self.witness.item(id);
         let name = String::from_utf8_lossy(self.witness.item_name(id)).into_owned();
         let file = self.witness.file_name(self.witness.symbol_file(item.symbol));
-        let mut place = Place::symbol(name);
+        let mut place = DiagnosisPlace::symbol(name);
         if !file.is_empty() {
             place = place.at(String::from_utf8_lossy(file), None);
         }
@@ -187,7 +187,7 @@ impl<'b, 'a> Witness<'b, 'a> {
                 ),
                 REMEDY,
             )
-            .place(Place::file(self.image.path(), None)),
+            .place(DiagnosisPlace::file(self.image.path(), None)),
         )
     }
 
@@ -226,16 +226,16 @@ impl<'b, 'a> Witness<'b, 'a> {
                 format!("{} does not define it", self.image.object()),
                 REMEDY,
             )
-            .place(Place::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
+            .place(DiagnosisPlace::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
         });
         Mismatch::Unbound(Box::new(diagnosis))
     }
 
     fn compare_bytes(&self, id: ItemId, item: &Item, entry: u64) -> Result<(), Mismatch> {
-        let ours = self.witness.elf.symbol_size(item.symbol);
-        let theirs = self.image_size(item, entry);
-        if let Some(kernel) = theirs.filter(|&size| ours != 0 && size != ours) {
-            return Err(Mismatch::Size { kernel, ours });
+        let witness_bytes = self.witness.elf.symbol_size(item.symbol);
+        let image_bytes = self.image_size(item, entry);
+        if let Some(kernel) = image_bytes.filter(|&size| witness_bytes != 0 && size != witness_bytes) {
+            return Err(Mismatch::Size { kernel, ours: witness_bytes });
         }
         let first = entry.wrapping_sub(item.entry - item.start);
         let range = (item.start, self.end(item));
@@ -243,8 +243,8 @@ impl<'b, 'a> Witness<'b, 'a> {
             return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
         }
         let own = Shift::none(id);
-        self.compare_references(item.section, range, first, &own, 0).map_err(|(at, kernel, ours)| {
-            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours }
+        self.compare_references(item.section, range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
+            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours: witness_bytes }
         })
     }
 
@@ -310,11 +310,12 @@ impl<'b, 'a> Witness<'b, 'a> {
         };
         let target = self.witness.resolve(section, rela);
         let value = match (found, target) {
-            (Found::Import(theirs, a), Target::External { symbol, offset: b }) => {
-                return a == b && self.image.elf.symbol_name(theirs) == self.witness.elf.symbol_name(symbol);
+            (PlaceContents::Import(imported, a), Target::External { symbol, offset: b }) => {
+                return a == b
+                    && self.image.elf.symbol_name(imported) == self.witness.elf.symbol_name(symbol);
             }
-            (Found::Import(..), _) => return false,
-            (Found::Value(value), _) => value,
+            (PlaceContents::Import(..), _) => return false,
+            (PlaceContents::Value(value), _) => value,
         };
         if let Some(expected) = self.expected(target, own) {
             return value.is(expected) || self.is_empty(target);
@@ -322,12 +323,12 @@ impl<'b, 'a> Witness<'b, 'a> {
         // A constant without an identity agrees if its contents agree.
         let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
         let address = match value {
-            Value::Address(a) => a,
-            Value::Page(page) => {
+            FieldValue::Address(a) => a,
+            FieldValue::Page(page) => {
                 pages.insert(key, page);
                 return true;
             }
-            Value::Bits { bits, .. } => match pages.get(&key) {
+            FieldValue::Bits { bits, .. } => match pages.get(&key) {
                 Some(page) => page | bits,
                 None => return false,
             },
@@ -389,14 +390,14 @@ impl<'b, 'a> Witness<'b, 'a> {
     /// Returns true if a string names a source file, and the image has the same file's name at `address`, in the folder
     /// where the kernel was built.
     fn is_source_path(&self, section: SectionId, (start, end): (u64, u64), address: u64) -> bool {
-        let ours = self.witness.range(section, start, end);
-        let rest = self.witness.without_source_folder(section, ours);
-        if rest.len() == ours.len() {
+        let witness_path = self.witness.range(section, start, end);
+        let rest = self.witness.without_source_folder(section, witness_path);
+        if rest.len() == witness_path.len() {
             return false;
         }
         let bytes = self.image.bytes_from(address).unwrap_or_default();
-        let theirs = &bytes[..bytes.iter().position(|&byte| byte == 0).map_or(0, |nul| nul + 1)];
-        let folder = theirs.strip_suffix(rest).unwrap_or(b"none");
+        let image_path = &bytes[..bytes.iter().position(|&byte| byte == 0).map_or(0, |nul| nul + 1)];
+        let folder = image_path.strip_suffix(rest).unwrap_or(b"none");
         folder.is_empty() || folder.starts_with(b"/") && folder.ends_with(b"/")
     }
 
@@ -420,19 +421,19 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {
         let Some(size) = self.image_size(item, entry) else { return false };
-        let ours = self.witness.range(item.section, item.entry, item.end);
-        let Some(theirs) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else {
+        let witness_code = self.witness.range(item.section, item.entry, item.end);
+        let Some(image_code) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else {
             return false;
         };
         let relocations = self.witness.relocations_in(item.section, item.entry, item.end);
         let place = |rela: &Rela| rela.r_offset.get(LE) - item.entry;
-        let Some(pairs) = branches::pair(ours, theirs, &|from, to| {
+        let Some(pairs) = branches::pair(witness_code, image_code, &|from, to| {
             relocations.iter().any(|r| (from..to).contains(&place(r)))
         }) else {
             return false;
         };
         let own = pairs.shift(id);
-        let agrees = |pair: &branches::Pair, rela: &Rela| {
+        let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
             let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
             self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
         };
@@ -454,7 +455,7 @@ impl<'b, 'a> Witness<'b, 'a> {
                     _ => false,
                 };
             }
-            pair.same_bytes(ours, theirs, |at| {
+            pair.same_bytes(witness_code, image_code, |at| {
                 inside
                     .iter()
                     .find(|r| place(r) == at)
@@ -480,12 +481,14 @@ impl<'b, 'a> Witness<'b, 'a> {
         })
     }
 
-    fn describe_found(&self, found: Option<Found>) -> String {
+    fn describe_found(&self, found: Option<PlaceContents>) -> String {
         match found {
-            Some(Found::Value(Value::Address(a))) => self.image.describe(a),
-            Some(Found::Value(Value::Page(page))) => format!("the page {page:#x}"),
-            Some(Found::Value(Value::Bits { bits, .. })) => format!("a place ending in {bits:#x}"),
-            Some(Found::Import(symbol, offset)) => Offset(offset).behind(self.image.name(symbol)),
+            Some(PlaceContents::Value(FieldValue::Address(a))) => self.image.describe(a),
+            Some(PlaceContents::Value(FieldValue::Page(page))) => format!("the page {page:#x}"),
+            Some(PlaceContents::Value(FieldValue::Bits { bits, .. })) => {
+                format!("a place ending in {bits:#x}")
+            }
+            Some(PlaceContents::Import(symbol, offset)) => Offset(offset).behind(self.image.name(symbol)),
             None => "nothing".to_owned(),
         }
     }

@@ -15,11 +15,11 @@ pub struct Sec(pub usize);
 
 /// Index of a symbol in [`Relocatable::symbols`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sym(pub usize);
+pub struct SymbolIndex(pub usize);
 
 /// The place of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SymbolPlace {
     /// Undefined: the linker or loader of the file finds the symbol.
     Undefined,
     /// A plain number.
@@ -42,7 +42,7 @@ pub struct Symbol {
     /// `st_other`.
     pub other: u8,
     /// The symbol's place.
-    pub place: Place,
+    pub place: SymbolPlace,
     /// The offset in the section.
     pub value: u64,
     /// The size in bytes.
@@ -57,7 +57,7 @@ pub struct Relocation {
     /// `R_*`.
     pub kind: u32,
     /// The symbol; `None` for a plain number.
-    pub symbol: Option<Sym>,
+    pub symbol: Option<SymbolIndex>,
     /// The number that is added to the symbol's address.
     pub addend: i64,
 }
@@ -75,7 +75,7 @@ pub struct RelaTable {
 
 /// A section that is not a symbol, string or relocation table.
 #[derive(Clone, Debug)]
-pub struct Section {
+pub struct OutputSection {
     /// The section's name.
     pub name: Vec<u8>,
     /// `SHT_*`.
@@ -96,10 +96,10 @@ pub struct Section {
     pub relas: Vec<RelaTable>,
 }
 
-impl Section {
+impl OutputSection {
     /// A section without contents.
-    pub fn new(name: &[u8], kind: u32, flags: u64, align: u64) -> Section {
-        Section {
+    pub fn new(name: &[u8], kind: u32, flags: u64, align: u64) -> OutputSection {
+        OutputSection {
             name: name.to_vec(),
             kind,
             flags,
@@ -157,7 +157,7 @@ pub struct Relocatable {
     /// `e_flags`.
     pub flags: u32,
     /// The sections, in file order.
-    pub sections: Vec<Section>,
+    pub sections: Vec<OutputSection>,
     /// The symbols; locals need not come first.
     pub symbols: Vec<Symbol>,
 }
@@ -169,15 +169,15 @@ impl Relocatable {
     }
 
     /// Adds a section.
-    pub fn add_section(&mut self, section: Section) -> Sec {
+    pub fn add_section(&mut self, section: OutputSection) -> Sec {
         self.sections.push(section);
         Sec(self.sections.len() - 1)
     }
 
     /// Adds a symbol.
-    pub fn add_symbol(&mut self, symbol: Symbol) -> Sym {
+    pub fn add_symbol(&mut self, symbol: Symbol) -> SymbolIndex {
         self.symbols.push(symbol);
-        Sym(self.symbols.len() - 1)
+        SymbolIndex(self.symbols.len() - 1)
     }
 
     /// Reads a file into its parts.
@@ -196,8 +196,12 @@ impl Relocatable {
                 continue;
             }
             let header = elf.section(id);
-            let mut section =
-                Section::new(elf.section_name(id), kind, elf.section_flags(id), header.sh_addralign.get(LE));
+            let mut section = OutputSection::new(
+                elf.section_name(id),
+                kind,
+                elf.section_flags(id),
+                header.sh_addralign.get(LE),
+            );
             section.entsize = header.sh_entsize.get(LE);
             section.data = elf.section_bytes(id).to_vec();
             section.nobits = if kind == elf::SHT_NOBITS.0 { elf.section_size(id) } else { 0 };
@@ -223,13 +227,13 @@ impl Relocatable {
     fn read_symbols(&mut self, elf: &Elf<'_>, places: &[Option<Sec>]) -> Result<()> {
         for id in elf.symbol_ids() {
             let place = match elf.definition(id) {
-                Definition::Undefined => Place::Undefined,
-                Definition::Absolute => Place::Absolute,
-                Definition::Livepatch => Place::Livepatch,
+                Definition::Undefined => SymbolPlace::Undefined,
+                Definition::Absolute => SymbolPlace::Absolute,
+                Definition::Livepatch => SymbolPlace::Livepatch,
                 Definition::Common => return Err(unsupported("a common symbol").into()),
                 Definition::Section(section) => match places[section.index()] {
-                    Some(at) => Place::In(at),
-                    None => Place::Absolute,
+                    Some(at) => SymbolPlace::In(at),
+                    None => SymbolPlace::Absolute,
                 },
             };
             self.symbols.push(Symbol {
@@ -259,7 +263,7 @@ impl Relocatable {
                 relocations.push(Relocation {
                     offset: rela.r_offset.get(LE),
                     kind: rela.r_type(LE, false).0,
-                    symbol: symbol.index().checked_sub(1).map(Sym),
+                    symbol: symbol.index().checked_sub(1).map(SymbolIndex),
                     addend: rela.r_addend.get(LE),
                 });
             }
@@ -277,7 +281,7 @@ impl Relocatable {
     ///
     /// # Errors
     /// Fails if a section that stays refers to one that is dropped.
-    pub fn retain_sections(&mut self, keep: impl Fn(&Section) -> bool) -> Result<()> {
+    pub fn retain_sections(&mut self, keep: impl Fn(&OutputSection) -> bool) -> Result<()> {
         let mut map = Vec::with_capacity(self.sections.len());
         let mut next = 0;
         for section in &self.sections {
@@ -294,9 +298,9 @@ impl Relocatable {
             .symbols
             .iter_mut()
             .map(|symbol| match symbol.place {
-                Place::In(at) => match map[at.0] {
+                SymbolPlace::In(at) => match map[at.0] {
                     Some(new) => {
-                        symbol.place = Place::In(new);
+                        symbol.place = SymbolPlace::In(new);
                         false
                     }
                     None => true,
@@ -316,7 +320,7 @@ impl Relocatable {
         let mut kept = Vec::with_capacity(self.symbols.len());
         for (index, symbol) in std::mem::take(&mut self.symbols).into_iter().enumerate() {
             if keep(index, &symbol) {
-                map.push(Ok(Sym(kept.len())));
+                map.push(Ok(SymbolIndex(kept.len())));
                 kept.push(symbol);
             } else {
                 map.push(Err(String::from_utf8_lossy(&symbol.name).into_owned()));
@@ -342,7 +346,7 @@ impl Relocatable {
 
     /// The bytes of the file.
     pub fn write(&self) -> Vec<u8> {
-        Layout::new(self).write()
+        FileLayout::new(self).write()
     }
 }
 
@@ -400,7 +404,7 @@ struct Header {
 }
 
 /// The layout of a file: section `n` of the image has header `n + 1`; relocation sections follow, then the tables.
-struct Layout<'i> {
+struct FileLayout<'i> {
     image: &'i Relocatable,
     order: Vec<u32>,
     names: Strings,
@@ -408,8 +412,8 @@ struct Layout<'i> {
     headers: Vec<Header>,
 }
 
-impl<'i> Layout<'i> {
-    fn new(image: &'i Relocatable) -> Layout<'i> {
+impl<'i> FileLayout<'i> {
+    fn new(image: &'i Relocatable) -> FileLayout<'i> {
         let locals = |local: bool| {
             let of = move |s: &&Symbol| (s.binding == elf::STB_LOCAL.0) == local;
             image.symbols.iter().enumerate().filter(move |(_, s)| of(s)).map(|(n, _)| n)
@@ -418,7 +422,7 @@ impl<'i> Layout<'i> {
         for (new, old) in locals(true).chain(locals(false)).enumerate() {
             order[old] = new as u32 + 1;
         }
-        Layout { image, order, names: Strings::new(), out: vec![0; 64], headers: vec![Header::default()] }
+        FileLayout { image, order, names: Strings::new(), out: vec![0; 64], headers: vec![Header::default()] }
     }
 
     fn append(&mut self, align: u64, bytes: &[u8]) -> u64 {
@@ -488,10 +492,10 @@ impl<'i> Layout<'i> {
         sorted.sort_unstable_by_key(|&(at, _)| at);
         for (at, symbol) in sorted {
             let index = match symbol.place {
-                Place::Undefined => 0,
-                Place::Absolute => elf::SHN_ABS.0,
-                Place::Livepatch => SHN_LIVEPATCH,
-                Place::In(at) => at.0 as u16 + 1,
+                SymbolPlace::Undefined => 0,
+                SymbolPlace::Absolute => elf::SHN_ABS.0,
+                SymbolPlace::Livepatch => SHN_LIVEPATCH,
+                SymbolPlace::In(at) => at.0 as u16 + 1,
             };
             let row = &mut rows[at as usize];
             row[0..4].copy_from_slice(&strings.add(&symbol.name).to_le_bytes());

@@ -1,7 +1,7 @@
 //! A livepatch names promoted locals as the kernel to be patched does, whatever klpx's own build calls them. Witness
 //! and kernel are real ThinLTO links of a small project.
 
-use klpx_klp_emit::bind::{Binding, BoundSymbol, Evidence};
+use klpx_klp_emit::bind::{Binding, BoundSymbol, SymbolEvidence};
 use klpx_klp_emit::image::{Image, VMLINUX};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name::{Suffixes, canonical};
@@ -105,7 +105,7 @@ fn a_promoted_function_has_the_kernels_hash() {
         assert_eq!((a.name.as_str(), a.sympos), (name.as_str(), 0), "{tools:?}");
         assert_eq!(
             (b.name.as_str(), b.sympos, b.evidence),
-            ("helper", 0, Evidence::FileAndName),
+            ("helper", 0, SymbolEvidence::FileAndName),
             "{tools:?}"
         );
     }

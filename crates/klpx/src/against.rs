@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_klp_emit::successor::{self, Verdict};
+use klpx_klp_emit::successor::{self, SuccessorVerdict};
 use klpx_normalize::elf::ElfFile;
 use serde::Serialize;
 
 use crate::args::Diff;
 
 #[derive(Serialize)]
-struct Line {
+struct AgainstLine {
     function: String,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let image = args.against.as_deref().unwrap_or(Path::new(""));
     let files = (ElfFile::open(&args.original)?, ElfFile::open(image)?);
     let found = successor::compare(&files.0.parse()?, &files.1.parse()?);
-    let lines: Vec<Line> = found.into_iter().map(line).collect();
+    let lines: Vec<AgainstLine> = found.into_iter().map(line).collect();
     let text = match args.json {
         true => serde_json::to_string_pretty(&lines).unwrap_or_default() + "\n",
         false => lines.iter().map(in_words).collect(),
@@ -32,16 +32,16 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e).into())
 }
 
-fn line((function, verdict): (String, Verdict)) -> Line {
+fn line((function, verdict): (String, SuccessorVerdict)) -> AgainstLine {
     let (verdict, sizes) = match verdict {
-        Verdict::Equal => ("equal", None),
-        Verdict::Differs { ours, theirs } => ("differs", Some([ours, theirs])),
-        Verdict::Absent => ("absent", None),
+        SuccessorVerdict::Equal => ("equal", None),
+        SuccessorVerdict::Differs { ours, theirs } => ("differs", Some([ours, theirs])),
+        SuccessorVerdict::Absent => ("absent", None),
     };
-    Line { function, verdict, sizes }
+    AgainstLine { function, verdict, sizes }
 }
 
-fn in_words(line: &Line) -> String {
+fn in_words(line: &AgainstLine) -> String {
     match line.sizes {
         Some([ours, theirs]) => {
             format!("{}: {} ({ours} bytes, there {theirs})\n", line.function, line.verdict)

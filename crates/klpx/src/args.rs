@@ -7,15 +7,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use klpx_build_driver::language::ModinfoLine;
 use serde::Serialize;
 
-use crate::progress::Form;
+use crate::progress::ProgressForm;
 use crate::schema::Schema;
 
 /// Makes Linux kernel livepatch modules from source patches.
 #[derive(Debug, Parser)]
 #[command(name = "klpx", version, propagate_version = true, max_term_width = 100, after_help = crate::listing::exit_codes())]
-pub(crate) struct Cli {
+pub(crate) struct KlpxCli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: KlpxCommand,
 }
 
 const INLINE_CHECK: &str = "\
@@ -88,12 +88,12 @@ Beside the module are its report, when --report names it, and a statement of its
 SOURCE_DATE_EPOCH, or else that of the newest module.";
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum KlpxCommand {
     /// Build a livepatch module from patches to a kernel's source
     ///
     /// klpx runs the commands in the makefiles and scripts of the kernel's source, and those that a patch adds, with the
     /// rights of the user who runs klpx. Use only sources and patches that you would build yourself.
-    Build(Box<Build>),
+    Build(Box<BuildArgs>),
     /// Say which parts of a kernel are on this machine, which are missing, and how to get them
     #[command(after_long_help = DOCTOR)]
     Doctor(Doctor),
@@ -102,15 +102,15 @@ pub(crate) enum Command {
     /// Show the contents of a livepatch module: objects, functions, symbols, livepatch relocations
     Inspect(Inspect),
     /// Try a livepatch module in a guest of its kernel
-    Test(Test),
+    Test(TestArgs),
     /// Append a detached signature to a module
     Sign(Sign),
     /// Make packages for hosts from livepatch modules, one for each kernel
     #[command(after_long_help = PACKAGE, disable_version_flag = true)]
-    Package(Package),
+    Package(PackageArgs),
     /// The commands of klpx-host, the program for hosts without klpx
     #[command(flatten)]
-    Host(klpx_host::Command),
+    Host(klpx_host::HostCommand),
     /// Show which suffixes the compiler put on an object's names, and which names are not unique without them
     Normalize(Normalize),
     /// Show which functions are inlined at some call sites and also have an out-of-line copy
@@ -142,18 +142,18 @@ pub(crate) enum Command {
     },
 }
 
-impl Command {
+impl KlpxCommand {
     /// How the command shows its progress, and what stops it.
-    pub(crate) fn progress(&self) -> Form {
+    pub(crate) fn progress(&self) -> ProgressForm {
         match self {
-            Command::Build(args) => args.progress,
-            _ => Form::Text,
+            KlpxCommand::Build(args) => args.progress,
+            _ => ProgressForm::Text,
         }
     }
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Build {
+pub(crate) struct BuildArgs {
     /// Patches, applied in this order with -p1
     #[arg(required = true, value_name = "PATCH", value_hint = ValueHint::FilePath)]
     pub(crate) patches: Vec<PathBuf>,
@@ -197,7 +197,7 @@ pub(crate) struct Build {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
     #[command(flatten)]
-    pub(crate) signing: Signing,
+    pub(crate) signing: SigningArgs,
     /// Try the module in a guest, as klpx test does
     #[arg(long)]
     pub(crate) test: bool,
@@ -225,11 +225,11 @@ pub(crate) struct Build {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) consistent: Option<PathBuf>,
     /// Which decisions of the original the patched build keeps where they are still valid
-    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Inlining)]
-    pub(crate) stabilise: Level,
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LevelArg::Inlining)]
+    pub(crate) stabilise: LevelArg,
     /// How progress is shown on standard error
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
-    pub(crate) progress: Form,
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ProgressForm::Text)]
+    pub(crate) progress: ProgressForm,
     /// Write a report as JSON
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
@@ -240,14 +240,14 @@ pub(crate) struct Build {
     #[arg(long)]
     pub(crate) keep_work: bool,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: KernelArgs,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
 /// Which kernel is to be patched, and where its packages are looked for.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct KernelArgs {
     /// The kernel to be patched; default: the build tree one stands in, else the running kernel
     #[arg(short, long, value_name = "RELEASE|running|VMLINUX", value_hint = ValueHint::AnyPath)]
     pub(crate) kernel: Option<String>,
@@ -262,7 +262,7 @@ pub(crate) struct Which {
 /// Levels of the stabilised rebuild; each holds the ones before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
+pub(crate) enum LevelArg {
     /// The names of promoted locals (ThinLTO)
     Off,
     /// The code of units that import only functions that are the same to the letter (ThinLTO)
@@ -273,13 +273,13 @@ pub(crate) enum Level {
     Inlining,
 }
 
-impl From<Level> for klpx_engine::Level {
-    fn from(level: Level) -> Self {
+impl From<LevelArg> for klpx_engine::Level {
+    fn from(level: LevelArg) -> Self {
         match level {
-            Level::Off => Self::Off,
-            Level::Names => Self::Names,
-            Level::Imports => Self::Imports,
-            Level::Inlining => Self::Inlining,
+            LevelArg::Off => Self::Off,
+            LevelArg::Names => Self::Names,
+            LevelArg::Imports => Self::Imports,
+            LevelArg::Inlining => Self::Inlining,
         }
     }
 }
@@ -297,7 +297,7 @@ pub(crate) struct Common {
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: KernelArgs,
     /// Kernel source: a tree or a tarball; default: from the kernel's packages
     #[arg(short, long, value_name = "DIR|TARBALL", value_hint = ValueHint::AnyPath)]
     pub(crate) source: Option<PathBuf>,
@@ -366,12 +366,12 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Test {
+pub(crate) struct TestArgs {
     /// Livepatch module; it is tried on the kernel that its vermagic names
     #[arg(value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
     pub(crate) module: PathBuf,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: KernelArgs,
     /// Build tree (O=) of the kernel
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) build_dir: Option<PathBuf>,
@@ -410,7 +410,7 @@ pub(crate) struct Test {
 
 /// What a module is signed with.
 #[derive(Debug, Args)]
-pub(crate) struct Signing {
+pub(crate) struct SigningArgs {
     /// Sign the module with this private key, at last; KBUILD_SIGN_PIN holds its passphrase
     #[arg(long, value_name = "FILE|pkcs11:URI", requires = "sign_cert")]
     pub(crate) sign_key: Option<OsString>,
@@ -439,7 +439,7 @@ pub(crate) struct Sign {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Package {
+pub(crate) struct PackageArgs {
     /// Livepatch modules, at most one for each kernel
     #[arg(required = true, value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
     pub(crate) modules: Vec<PathBuf>,
@@ -484,10 +484,10 @@ impl From<PackageFormat> for klpx_package::Format {
     }
 }
 
-impl Test {
+impl TestArgs {
     /// The trial of a module that was built just now, for the kernel that the build was for.
-    pub(crate) fn of_built(build: &Build, module: PathBuf) -> Test {
-        Test {
+    pub(crate) fn of_built(build: &BuildArgs, module: PathBuf) -> TestArgs {
+        TestArgs {
             module,
             which: build.which.clone(),
             build_dir: build.build_dir.clone(),
@@ -541,13 +541,13 @@ pub(crate) struct InlineCheck {
     #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) consistent: Consistent,
+    pub(crate) consistent: ConsistentArgs,
 }
 
 /// How to make a kernel without half-inlined functions.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A kernel without half-inlined functions")]
-pub(crate) struct Consistent {
+pub(crate) struct ConsistentArgs {
     /// Make the lists and the compiler wrapper for a kernel without half-inlined functions (FILE: by default
     /// BUILD/vmlinux and its modules)
     #[arg(long, requires = "build_dir", conflicts_with_all = ["function", "list", "csv", "html", "compare"])]

@@ -4,25 +4,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::Given;
-use klpx_build_driver::packages::Wanted;
+use klpx_build_driver::packages::WantedKernel;
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
-use klpx_engine::analysis::{Finding, Kind};
-use klpx_engine::{External, Info, Made, Request, Results, code};
+use klpx_engine::analysis::{ChangeKind, Finding};
+use klpx_engine::{ExternalModule, FinishedModule, ModuleInfo, Request, Results, code};
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect;
 
-use crate::args::{Build, Test};
-use crate::output::Output;
+use crate::args::{BuildArgs, TestArgs};
+use crate::output::OutputFile;
 use crate::page;
-use crate::progress::Steps;
+use crate::progress::ShownSteps;
 use crate::render;
 use crate::report::{self, Report};
 use crate::signer::Signed;
 use crate::trial;
 
 /// Runs the command. The report is written on success and on failure.
-pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
-    let steps = Steps::new(args.progress);
+pub(crate) fn run(args: &BuildArgs, out: &mut impl Write) -> Result<()> {
+    let steps = ShownSteps::new(args.progress);
     let mut report = Report::of(&args.patches);
     let place = args.report.as_deref().map(|path| claim(args, path)).transpose()?;
     let result = build(args, &steps, &mut report, out);
@@ -36,21 +36,21 @@ pub(crate) fn run(args: &Build, out: &mut impl Write) -> Result<()> {
 }
 
 /// Claims a file that the build will write. Refuses a file that the build reads.
-fn claim(args: &Build, path: &Path) -> Result<Output> {
-    let output = Output::claim(path, 0o666)?;
+fn claim(args: &BuildArgs, path: &Path) -> Result<OutputFile> {
+    let output = OutputFile::claim(path, 0o666)?;
     let named = [&args.source, &args.config, &args.vmlinux, &args.module].into_iter().flatten();
     output.is_none_of(args.patches.iter().chain(named).map(PathBuf::as_path))?;
     Ok(output)
 }
 
-fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write) -> Result<()> {
+fn build(args: &BuildArgs, steps: &ShownSteps, report: &mut Report, out: &mut impl Write) -> Result<()> {
     let request = request(args)?;
     let output = output_path(args, &request.name);
     let place = claim(args, &output)?;
     let page = args.page.as_deref().map(|path| claim(args, path)).transpose()?;
     let made = klpx_engine::build(&request, steps, &mut report.results)?;
     place.write(&made.bytes)?;
-    report.module = Some(report::Module::new(&output, klpx_engine::kernel_name(&request.name), &made)?);
+    report.module = Some(report::ModuleReport::new(&output, klpx_engine::kernel_name(&request.name), &made)?);
     show(args, &report.results, &output, out)?;
     let tried = if args.test { tried(args, output, report, out) } else { Ok(()) };
     let page = page.map(|place| place.write(sign_off(report, &made, tried.as_ref().err())?.as_bytes()));
@@ -58,8 +58,8 @@ fn build(args: &Build, steps: &Steps, report: &mut Report, out: &mut impl Write)
 }
 
 /// Tries the module in a guest. The report holds the outcome even if the trial fails.
-fn tried(args: &Build, module: PathBuf, report: &mut Report, out: &mut impl Write) -> Result<()> {
-    let args = Test::of_built(args, module);
+fn tried(args: &BuildArgs, module: PathBuf, report: &mut Report, out: &mut impl Write) -> Result<()> {
+    let args = TestArgs::of_built(args, module);
     let (outcome, _) = trial::tried(&args)?;
     out.write_all(outcome.text().as_bytes())
         .map_err(|e| Diagnosis::io("write", Path::new("standard output"), &e))?;
@@ -69,10 +69,10 @@ fn tried(args: &Build, module: PathBuf, report: &mut Report, out: &mut impl Writ
 }
 
 /// The page for the person who approves the livepatch.
-fn sign_off(report: &Report, made: &Made, not_tried: Option<&Failure>) -> Result<String> {
+fn sign_off(report: &Report, made: &FinishedModule, not_tried: Option<&Failure>) -> Result<String> {
     let file = ElfFile::from_bytes("livepatch.ko", made.bytes.clone());
     let not_tried = not_tried.and_then(|failure| failure.diagnoses().next());
-    Ok(page::built(&page::Built {
+    Ok(page::built(&page::BuildResults {
         report,
         verified: &made.verified,
         module: &inspect::inspect(&file)?,
@@ -82,7 +82,7 @@ fn sign_off(report: &Report, made: &Made, not_tried: Option<&Failure>) -> Result
     }))
 }
 
-fn request(args: &Build) -> Result<Request> {
+fn request(args: &BuildArgs) -> Result<Request> {
     Ok(Request {
         patches: args.patches.clone(),
         name: livepatch_name(args)?,
@@ -97,7 +97,7 @@ fn request(args: &Build) -> Result<Request> {
         fuzz: fuzz(args)?,
         level: args.stabilise.into(),
         allow_layouts: args.allow_layout.clone(),
-        info: Info {
+        info: ModuleInfo {
             description: args.description.clone(),
             version: args.module_version.clone(),
             cves: args.cve.clone(),
@@ -109,14 +109,14 @@ fn request(args: &Build) -> Result<Request> {
     })
 }
 
-fn external(args: &Build) -> Result<Option<External>> {
+fn external(args: &BuildArgs) -> Result<Option<ExternalModule>> {
     let (Some(source), Some(file)) = (&args.module_source, &args.module) else { return Ok(None) };
     let absolute = |path: &Path| path.canonicalize().map_err(|error| Diagnosis::io("open", path, &error));
-    Ok(Some(External { source: absolute(source)?, file: absolute(file)? }))
+    Ok(Some(ExternalModule { source: absolute(source)?, file: absolute(file)? }))
 }
 
-fn wanted(args: &Build) -> Result<Wanted> {
-    Ok(Wanted {
+fn wanted(args: &BuildArgs) -> Result<WantedKernel> {
+    Ok(WantedKernel {
         source: args.source.clone(),
         build_dir: args.build_dir.clone(),
         config: args.config.clone(),
@@ -126,7 +126,7 @@ fn wanted(args: &Build) -> Result<Wanted> {
     })
 }
 
-fn fuzz(args: &Build) -> Result<u8> {
+fn fuzz(args: &BuildArgs) -> Result<u8> {
     u8::try_from(args.fuzz).map_err(|_| {
         Diagnosis::new(
             &codes::FUZZ,
@@ -140,7 +140,7 @@ fn fuzz(args: &Build) -> Result<u8> {
 }
 
 /// The livepatch's name: `md-run` for `0001-md-run.patch`. Characters that a module name can't hold become dashes.
-fn livepatch_name(args: &Build) -> Result<String> {
+fn livepatch_name(args: &BuildArgs) -> Result<String> {
     let given = args.name.clone();
     let stem = || args.patches.first().and_then(|p| p.file_stem()).map(|s| s.to_string_lossy().into_owned());
     let raw = given.clone().or_else(stem).unwrap_or_default();
@@ -166,7 +166,7 @@ fn livepatch_name(args: &Build) -> Result<String> {
     .into())
 }
 
-fn output_path(args: &Build, name: &str) -> PathBuf {
+fn output_path(args: &BuildArgs, name: &str) -> PathBuf {
     let file = format!("livepatch-{name}.ko");
     match &args.output {
         None => PathBuf::from(file),
@@ -176,7 +176,7 @@ fn output_path(args: &Build, name: &str) -> PathBuf {
 }
 
 /// Shows the table of functions and how to load the module.
-fn show(args: &Build, results: &Results, output: &Path, out: &mut impl Write) -> Result<()> {
+fn show(args: &BuildArgs, results: &Results, output: &Path, out: &mut impl Write) -> Result<()> {
     let mut rows = vec![["object", "function", "why"].map(str::to_owned).to_vec()];
     for finding in &results.changes {
         rows.push(row(finding));
@@ -197,7 +197,7 @@ fn show(args: &Build, results: &Results, output: &Path, out: &mut impl Write) ->
 
 fn row(finding: &Finding) -> Vec<String> {
     let why = match finding.kind {
-        Kind::Changed | Kind::New | Kind::Removed => finding.why.clone(),
+        ChangeKind::Changed | ChangeKind::New | ChangeKind::Removed => finding.why.clone(),
     };
     vec![finding.object.clone(), finding.function.clone(), why]
 }
@@ -207,11 +207,11 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{KlpxCli, KlpxCommand};
 
     fn name_of(args: &[&str]) -> Result<String> {
-        let cli = Cli::parse_from(["klpx", "build"].iter().chain(args));
-        let Command::Build(args) = cli.command else { unreachable!("build was asked for") };
+        let cli = KlpxCli::parse_from(["klpx", "build"].iter().chain(args));
+        let KlpxCommand::Build(args) = cli.command else { unreachable!("build was asked for") };
         livepatch_name(&args)
     }
 

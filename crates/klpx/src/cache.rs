@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use klpx_build_driver::cache::{self, Ownership, Which};
+use klpx_build_driver::cache::{self, CacheChoice, Ownership};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -39,10 +39,10 @@ pub(crate) fn run(command: &Cache, out: &mut impl Write) -> Result<()> {
         Cache::List { common } => list(&directory(common)?)?,
         Cache::Prune { days, free, key, common } => {
             let which = match (key, free, days) {
-                (Some(key), ..) => Which::Key(key.clone()),
-                (None, Some(gigabytes), _) => Which::UntilFree(u64::from(*gigabytes) * 1_000_000_000),
-                (None, None, 0) => Which::All,
-                (None, None, days) => Which::Unused(u64::from(*days) * 24 * 60 * 60),
+                (Some(key), ..) => CacheChoice::Key(key.clone()),
+                (None, Some(gigabytes), _) => CacheChoice::UntilFree(u64::from(*gigabytes) * 1_000_000_000),
+                (None, None, 0) => CacheChoice::All,
+                (None, None, days) => CacheChoice::Unused(u64::from(*days) * 24 * 60 * 60),
             };
             prune(&directory(common)?, &which)?
         }
@@ -57,7 +57,7 @@ fn list(dir: &Path) -> Result<String> {
         return Ok(format!("nothing in {}\n", dir.display()));
     }
     let mut rows = vec![["kernel", "size", "release", "compiler", "state"].map(str::to_owned).to_vec()];
-    let sizes: Vec<u64> = items.par_iter().map(cache::Item::size).collect();
+    let sizes: Vec<u64> = items.par_iter().map(cache::CachedWorkspace::size).collect();
     for (item, size) in items.iter().zip(sizes) {
         let state = match (item.ownership, item.busy, item.complete) {
             (Ownership::Unknown, ..) => "not klpx's",
@@ -73,9 +73,9 @@ fn list(dir: &Path) -> Result<String> {
     Ok(render::table(&rows))
 }
 
-fn prune(dir: &Path, which: &Which) -> Result<String> {
+fn prune(dir: &Path, which: &CacheChoice) -> Result<String> {
     let pruned = cache::prune(dir, which)?;
-    if let Which::Key(key) = which
+    if let CacheChoice::Key(key) = which
         && pruned.removed.is_empty()
         && pruned.busy.is_empty()
         && pruned.unknown.is_empty()

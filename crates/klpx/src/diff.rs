@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_diff::{Change, Difference, Evidence};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_diff::{Difference, ItemChange, ItemEvidence};
 use klpx_engine::analysis::{self, Finding};
 use klpx_inline_check::lines::Lines;
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
@@ -15,14 +15,14 @@ use serde::Serialize;
 
 use crate::against;
 use crate::args::Diff;
-use crate::disassembly::{Instruction, instructions};
+use crate::disassembly::{DisassembledInstruction, instructions};
 use crate::render;
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
-struct Json {
+struct DiffJson {
     schema: u32,
     original: String,
     patched: String,
@@ -94,10 +94,10 @@ fn json(
     d: &Difference,
 ) -> Result<String> {
     let name = object_name(patched_path);
-    let sections = Sections::of_lines(&patched.elf);
+    let sections = DebugSections::of_lines(&patched.elf);
     let lines = Lines::read(&sections);
-    let list = |changes: &[Change]| analysis::findings(&name, "", patched, &lines, changes);
-    let json = Json {
+    let list = |changes: &[ItemChange]| analysis::findings(&name, "", patched, &lines, changes);
+    let json = DiffJson {
         schema: SCHEMA,
         original: original_path.display().to_string(),
         patched: patched_path.display().to_string(),
@@ -118,21 +118,22 @@ fn full_name(object: &Object<'_>, item: ItemId) -> String {
 }
 
 fn open(original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Vec<Open> {
-    let of = |open: &klpx_diff::Unsettled| Open {
+    let as_open = |open: &klpx_diff::Unsettled| Open {
         name: full_name(patched, open.patched),
         candidates: open.candidates.iter().map(|&item| full_name(original, item)).collect(),
     };
-    d.correlation.unsettled.iter().map(of).collect()
+    d.correlation.unsettled.iter().map(as_open).collect()
 }
 
 fn matched(original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Vec<Matched> {
     let pairs = patched.item_ids().zip(&d.correlation.original_of);
-    let pairs = pairs.filter_map(|(item, pair)| pair.map(|(of, evidence)| (item, of, evidence)));
+    let pairs = pairs
+        .filter_map(|(item, pair)| pair.map(|(original_item, evidence)| (item, original_item, evidence)));
     pairs
-        .filter(|(_, _, evidence)| !matches!(evidence, Evidence::Name | Evidence::FileAndName))
-        .map(|(item, of, evidence)| Matched {
+        .filter(|(_, _, evidence)| !matches!(evidence, ItemEvidence::Name | ItemEvidence::FileAndName))
+        .map(|(item, original_item, evidence)| Matched {
             name: full_name(patched, item),
-            original: full_name(original, of),
+            original: full_name(original, original_item),
             evidence: evidence.word(),
         })
         .collect()
@@ -153,11 +154,12 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
         return format!("no difference in {} functions\n", render::count(functions));
     }
     let mut rows = vec![vec!["kind".to_owned(), "name".into(), "why".into()]];
-    let sections = Sections::of_lines(&patched.elf);
+    let sections = DebugSections::of_lines(&patched.elf);
     let lines = Lines::read(&sections);
-    let mut list = |changes: &[Change], what: &str| {
+    let mut list = |changes: &[ItemChange], what: &str| {
         for f in analysis::findings(name, "", patched, &lines, changes) {
-            let kind = format!("{} {what}", if f.kind == analysis::Kind::New { "new" } else { "changed" });
+            let kind =
+                format!("{} {what}", if f.kind == analysis::ChangeKind::New { "new" } else { "changed" });
             rows.push(vec![kind, f.function, f.why]);
         }
     };
@@ -198,7 +200,7 @@ fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function
             "give the name as it is in the source; a static function that was inlined everywhere \
              has no code of its own",
         )
-        .place(Place::symbol(function))
+        .place(DiagnosisPlace::symbol(function))
         .into());
     };
     let Some(change) = d.functions.iter().find(|c| c.patched == item && find(patched) == Some(item)) else {
@@ -221,13 +223,15 @@ fn explain(original: &Object<'_>, patched: &Object<'_>, d: &Difference, function
 const SHOWN: usize = 6;
 
 fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
-    let sections = Sections::of_lines(&object.elf);
+    let sections = DebugSections::of_lines(&object.elf);
     let place = analysis::position(object, &Lines::read(&sections), item, at, "");
     let place = place.map_or(String::new(), |p| format!("  {}:{}", p.file, p.line));
     let mut text = format!("\n{title}{place}\n");
     let shape = object.item(item);
     let code = object.range(shape.section, shape.entry, shape.end);
-    for Instruction { offset, length, text: shown, .. } in shown(object.arch, code, at.max(0) as usize) {
+    for DisassembledInstruction { offset, length, text: shown, .. } in
+        shown(object.arch, code, at.max(0) as usize)
+    {
         let bytes: Vec<String> = code.iter().skip(offset).take(length).map(|b| format!("{b:02x}")).collect();
         let start = shape.entry + offset as u64;
         let target = object
@@ -243,6 +247,6 @@ fn listing(title: &str, object: &Object<'_>, item: ItemId, at: i64) -> String {
 }
 
 /// A few instructions, starting with the one that contains `at`.
-fn shown(arch: Arch, code: &[u8], at: usize) -> impl Iterator<Item = Instruction> {
+fn shown(arch: Arch, code: &[u8], at: usize) -> impl Iterator<Item = DisassembledInstruction> {
     instructions(arch, code).filter(move |one| one.offset + one.length > at).take(SHOWN)
 }

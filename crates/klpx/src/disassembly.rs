@@ -5,7 +5,7 @@ use klpx_normalize::arch::Arch;
 
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Instruction {
+pub(crate) struct DisassembledInstruction {
     /// Where the instruction begins, in bytes from the start of the code.
     pub(crate) offset: usize,
     /// The instruction's length in bytes.
@@ -28,14 +28,17 @@ pub(crate) struct Branch {
 }
 
 /// The instructions of `code`, from the start.
-pub(crate) fn instructions(arch: Arch, code: &[u8]) -> Box<dyn Iterator<Item = Instruction> + '_> {
+pub(crate) fn instructions(
+    arch: Arch,
+    code: &[u8],
+) -> Box<dyn Iterator<Item = DisassembledInstruction> + '_> {
     match arch {
         Arch::X86_64 => Box::new(of_x86_64(code)),
         Arch::Arm64 => Box::new(of_arm64(code)),
     }
 }
 
-fn of_x86_64(code: &[u8]) -> impl Iterator<Item = Instruction> {
+fn of_x86_64(code: &[u8]) -> impl Iterator<Item = DisassembledInstruction> {
     let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
     let mut formatter = iced_x86::GasFormatter::new();
     formatter.options_mut().set_rip_relative_addresses(true);
@@ -57,7 +60,7 @@ fn of_x86_64(code: &[u8]) -> impl Iterator<Item = Instruction> {
                     target: instruction.near_branch_target().cast_signed(),
                 }
             });
-            Instruction {
+            DisassembledInstruction {
                 offset: usize::try_from(instruction.ip()).unwrap_or(usize::MAX),
                 length: instruction.len(),
                 text,
@@ -79,7 +82,7 @@ const ARM64_BRANCHES: [(u32, u32, &str, u32, u32); 7] = [
     (0x7f00_0000, 0x3700_0000, "tbnz", 5, 14),
 ];
 
-fn of_arm64(code: &[u8]) -> impl Iterator<Item = Instruction> {
+fn of_arm64(code: &[u8]) -> impl Iterator<Item = DisassembledInstruction> {
     code.chunks(4).enumerate().map(|(n, bytes)| {
         let word = <[u8; 4]>::try_from(bytes).ok().map(u32::from_le_bytes);
         let branch = word.and_then(|word| {
@@ -94,7 +97,7 @@ fn of_arm64(code: &[u8]) -> impl Iterator<Item = Instruction> {
                 target: (n as i64 + i64::from(distance)) * 4,
             })
         });
-        Instruction { offset: n * 4, length: bytes.len(), text: String::new(), branch }
+        DisassembledInstruction { offset: n * 4, length: bytes.len(), text: String::new(), branch }
     })
 }
 

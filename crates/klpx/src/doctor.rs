@@ -5,14 +5,15 @@ use std::path::Path;
 
 use klpx_build_driver::Config;
 use klpx_build_driver::packages::{
-    self, Capability, Lack, Missing, Package, Piece, Shortage, Survey, ToolWishes, Wanted,
+    self, Capability, KernelPiece, KernelSearch, Lack, MissingPiece, NeededPackage, Shortage, ToolWishes,
+    WantedKernel,
 };
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
 use serde::Serialize;
 
 use crate::args::Doctor;
-use crate::progress::{Form, Steps};
+use crate::progress::{ProgressForm, ShownSteps};
 use crate::wanted::wanted;
 use crate::{render, report};
 
@@ -21,7 +22,7 @@ const SCHEMA: u32 = 1;
 
 /// Runs the command.
 pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
-    let wanted = Wanted {
+    let wanted = WantedKernel {
         source: args.source.clone(),
         build_dir: args.build_dir.clone(),
         config: args.config.clone(),
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
         ..wanted(&args.which, args.cache_dir.as_deref())?
     };
     let runner = Runner::new();
-    let survey = packages::survey(&wanted, &runner, &Steps::new(Form::Text))?;
+    let survey = packages::survey(&wanted, &runner, &ShownSteps::new(ProgressForm::Text))?;
     let shortage = Shortage::of(&survey, &runner)?;
     let capability = capability(args, &survey, &runner)?;
     let mut problems = Vec::new();
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     }
     problems.extend(capability.iter().flat_map(|capability| capability.problems.iter().cloned()));
     let text = if args.json {
-        report::to_text(&Json::new(&survey, &shortage, capability.as_ref(), &problems))?
+        report::to_text(&DoctorJson::new(&survey, &shortage, capability.as_ref(), &problems))?
     } else {
         text(&survey, &shortage, capability.as_ref(), problems.is_empty())
     };
@@ -52,15 +53,15 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
 }
 
 /// What the configuration and the tools allow, if there is a configuration.
-fn capability(args: &Doctor, survey: &Survey, runner: &Runner) -> Result<Option<Capability>> {
-    let Some(located) = survey.found.get(&Piece::Config) else { return Ok(None) };
+fn capability(args: &Doctor, survey: &KernelSearch, runner: &Runner) -> Result<Option<Capability>> {
+    let Some(located) = survey.found.get(&KernelPiece::Config) else { return Ok(None) };
     let wishes = ToolWishes { llvm: args.llvm.as_deref(), cross_compile: args.cross_compile.as_deref() };
     let config = Config::read(&located.path)?;
     let version = survey.version.as_deref();
     packages::capability(&config, version, survey.distribution, wishes, runner).map(Some)
 }
 
-fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, ready: bool) -> String {
+fn text(survey: &KernelSearch, shortage: &Shortage, capability: Option<&Capability>, ready: bool) -> String {
     let mut text = format!("Linux {}", survey.release);
     if let Some(row) = survey.distribution {
         text.push_str(&format!(" · {}", row.name));
@@ -70,7 +71,7 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
     }
     text.push_str(&format!(" · {}\n\n", survey.release_from));
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for piece in Piece::ALL {
+    for piece in KernelPiece::ALL {
         rows.extend(match survey.found.get(&piece) {
             Some(located) => {
                 Some(vec![piece.to_string(), located.path.display().to_string(), located.from.to_string()])
@@ -100,7 +101,7 @@ fn text(survey: &Survey, shortage: &Shortage, capability: Option<&Capability>, r
 
 /// The table row of a missing piece that is required or can be installed. No row if the piece is optional and comes
 /// with a package that an earlier row names.
-fn missing_row(shortage: &Shortage, piece: Piece) -> Option<Vec<String>> {
+fn missing_row(shortage: &Shortage, piece: KernelPiece) -> Option<Vec<String>> {
     let at = shortage.missing.iter().position(|missing| missing.piece == piece)?;
     let missing = &shortage.missing[at];
     let package = missing.package.as_ref();
@@ -146,30 +147,30 @@ fn optional(shortage: &Shortage) -> Option<String> {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Json<'a> {
+struct DoctorJson<'a> {
     /// Schema version.
     schema: u32,
     /// klpx's own version.
     klpx: &'static str,
     /// True if a livepatch can be made.
     ready: bool,
-    kernel: Kernel<'a>,
-    found: Vec<Found<'a>>,
-    missing: &'a [Missing],
+    kernel: KernelReport<'a>,
+    found: Vec<FoundPiece<'a>>,
+    missing: &'a [MissingPiece],
     /// Programs and headers that the kernel's makefiles need and that are missing.
     tools: &'a [Lack],
-    packages: &'a [Package],
+    packages: &'a [NeededPackage],
     /// A command line to paste that installs the packages.
     install: Option<&'a str>,
     hints: &'a [String],
     passed_over: Vec<PassedOver<'a>>,
-    compiler: Option<Compiler<'a>>,
+    compiler: Option<CompilerReport<'a>>,
     notes: &'a [Note],
     errors: &'a [Diagnosis],
 }
 
 #[derive(Debug, Serialize)]
-struct Kernel<'a> {
+struct KernelReport<'a> {
     release: &'a str,
     from: &'a str,
     distribution: Option<&'static str>,
@@ -180,8 +181,8 @@ struct Kernel<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Found<'a> {
-    piece: Piece,
+struct FoundPiece<'a> {
+    piece: KernelPiece,
     path: &'a Path,
     from: String,
 }
@@ -193,7 +194,7 @@ struct PassedOver<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Compiler<'a> {
+struct CompilerReport<'a> {
     /// The compiler as the configuration names it.
     wanted: &'a str,
     /// The compiler as found on this machine.
@@ -201,20 +202,20 @@ struct Compiler<'a> {
     program: Option<&'a str>,
 }
 
-impl<'a> Json<'a> {
+impl<'a> DoctorJson<'a> {
     fn new(
-        survey: &'a Survey,
+        survey: &'a KernelSearch,
         shortage: &'a Shortage,
         capability: Option<&'a Capability>,
         errors: &'a [Diagnosis],
-    ) -> Json<'a> {
+    ) -> DoctorJson<'a> {
         let found = survey.found.iter();
         let passed_over = survey.passed_over.iter();
-        Json {
+        DoctorJson {
             schema: SCHEMA,
             klpx: env!("CARGO_PKG_VERSION"),
             ready: errors.is_empty(),
-            kernel: Kernel {
+            kernel: KernelReport {
                 release: &survey.release,
                 from: &survey.release_from,
                 distribution: survey.distribution.map(|row| row.name),
@@ -223,7 +224,7 @@ impl<'a> Json<'a> {
                 source_version: survey.version.as_deref(),
             },
             found: found
-                .map(|(&piece, l)| Found { piece, path: &l.path, from: l.from.to_string() })
+                .map(|(&piece, l)| FoundPiece { piece, path: &l.path, from: l.from.to_string() })
                 .collect(),
             missing: &shortage.missing,
             tools: &shortage.tools,
@@ -231,7 +232,7 @@ impl<'a> Json<'a> {
             install: shortage.install.as_deref(),
             hints: &shortage.hints,
             passed_over: passed_over.map(|(path, why)| PassedOver { path, why }).collect(),
-            compiler: capability.map(|capability| Compiler {
+            compiler: capability.map(|capability| CompilerReport {
                 wanted: &capability.wanted_compiler,
                 found: capability.toolchain.as_ref().map(|toolchain| toolchain.version_text.as_str()),
                 program: capability.toolchain.as_ref().map(|toolchain| toolchain.cc.as_str()),

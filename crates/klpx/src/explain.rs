@@ -52,11 +52,11 @@ pub(crate) fn run(code: Option<&str>, out: &mut impl Write) -> Result<()> {
 /// A page: a subject and the sections of its codes.
 struct Page<'t> {
     subject: &'t str,
-    sections: Vec<Section<'t>>,
+    sections: Vec<ExplainedSection<'t>>,
 }
 
 /// The section of one code.
-struct Section<'t> {
+struct ExplainedSection<'t> {
     /// The code without `klpx::`.
     name: &'t str,
     /// The text without empty lines around it.
@@ -71,7 +71,7 @@ impl<'t> Page<'t> {
         let head = parts.next().unwrap_or_default().lines().next().unwrap_or_default();
         let section = |part: &'t str| {
             let (code, text) = part.split_once('\n').unwrap_or((part, ""));
-            Section { name: without_prefix(code.trim()), text: text.trim_matches('\n') }
+            ExplainedSection { name: without_prefix(code.trim()), text: text.trim_matches('\n') }
         };
         Page { subject: head.trim_start_matches('#').trim(), sections: parts.map(section).collect() }
     }
@@ -89,7 +89,7 @@ fn explained(code: &str) -> Result<String> {
     };
     let section = codes::ALL.iter().find(|row| row.short_name() == wanted).and_then(of_row);
     match section {
-        Some(Section { name, text }) => Ok(format!("{PREFIX}{name}\n\n{text}\n")),
+        Some(ExplainedSection { name, text }) => Ok(format!("{PREFIX}{name}\n\n{text}\n")),
         None => Err(unknown(code, &nearest(wanted))),
     }
 }
@@ -144,7 +144,7 @@ fn unknown(code: &str, nearest: &[String]) -> Failure {
 mod tests {
     use super::*;
 
-    impl Section<'_> {
+    impl ExplainedSection<'_> {
         /// The first sentence, on one line.
         fn first_sentence(&self) -> String {
             let paragraph = self.text.split("\n\n").next().unwrap_or_default().replace('\n', " ");

@@ -10,7 +10,7 @@ use klpx_verify::inspect::{self, Module};
 use serde_json::json;
 
 use crate::args::Inspect;
-use crate::output::Output;
+use crate::output::OutputFile;
 use crate::signer::Signed;
 use crate::{page, render, report};
 
@@ -34,8 +34,8 @@ pub(crate) fn run(args: &Inspect, out: &mut impl Write) -> Result<()> {
 }
 
 /// Claims a file that the command will write. Refuses a file that the command reads.
-fn claim(args: &Inspect, path: &Path) -> Result<Output> {
-    let output = Output::claim(path, 0o666)?;
+fn claim(args: &Inspect, path: &Path) -> Result<OutputFile> {
+    let output = OutputFile::claim(path, 0o666)?;
     output.is_none_of([Some(args.module.as_path()), args.cert.as_deref()].into_iter().flatten())?;
     Ok(output)
 }

@@ -33,11 +33,11 @@ use clap::Parser;
 use klpx_diagnosis::Result;
 use klpx_terminal::{render, terminal};
 
-use args::{Cli, Command};
+use args::{KlpxCli, KlpxCommand};
 use terminal::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = KlpxCli::parse();
     let mut out = Output::new(std::io::stdout().lock());
     match run(&cli.command, &mut out) {
         Ok(code) => ExitCode::from(code),
@@ -48,23 +48,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, out: &mut impl Write) -> Result<u8> {
+fn run(command: &KlpxCommand, out: &mut impl Write) -> Result<u8> {
     match command {
-        Command::Host(command) => return klpx_host::run(command, out),
-        Command::Build(args) => build::run(args, out),
-        Command::Doctor(args) => doctor::run(args, out),
-        Command::Diff(args) => diff::run(args, out),
-        Command::Inspect(args) => inspect::run(args, out),
-        Command::Test(args) => trial::run(args, out),
-        Command::Sign(args) => sign::run(args),
-        Command::Package(args) => package::run(args, out),
-        Command::Normalize(args) => normalize::run(args, out),
-        Command::InlineCheck(args) => inline_check::run(args, out),
-        Command::Cache(command) => cache::run(command, out),
-        Command::Schema { name } => schema::run(*name, out),
-        Command::Explain { code } => explain::run(code.as_deref(), out),
-        Command::Completions { shell } => manual::completions(*shell, out),
-        Command::Man { directory } => manual::man(directory.as_deref(), out),
+        KlpxCommand::Host(command) => return klpx_host::run(command, out),
+        KlpxCommand::Build(args) => build::run(args, out),
+        KlpxCommand::Doctor(args) => doctor::run(args, out),
+        KlpxCommand::Diff(args) => diff::run(args, out),
+        KlpxCommand::Inspect(args) => inspect::run(args, out),
+        KlpxCommand::Test(args) => trial::run(args, out),
+        KlpxCommand::Sign(args) => sign::run(args),
+        KlpxCommand::Package(args) => package::run(args, out),
+        KlpxCommand::Normalize(args) => normalize::run(args, out),
+        KlpxCommand::InlineCheck(args) => inline_check::run(args, out),
+        KlpxCommand::Cache(command) => cache::run(command, out),
+        KlpxCommand::Schema { name } => schema::run(*name, out),
+        KlpxCommand::Explain { code } => explain::run(code.as_deref(), out),
+        KlpxCommand::Completions { shell } => manual::completions(*shell, out),
+        KlpxCommand::Man { directory } => manual::man(directory.as_deref(), out),
     }
     .map(|()| 0)
 }

@@ -25,8 +25,8 @@ pub(crate) fn run(args: &Normalize, out: &mut impl Write) -> Result<()> {
 }
 
 fn text(census: &Census) -> String {
-    let unique = |of: Uniqueness| {
-        format!("{} of {} unique without it", render::count(of.unique), render::count(of.all))
+    let unique = |counts: Uniqueness| {
+        format!("{} of {} unique without it", render::count(counts.unique), render::count(counts.all))
     };
     let mut rows = vec![
         vec!["symbols".to_owned(), render::count(census.symbols)],
@@ -58,7 +58,7 @@ fn json(args: &Normalize, census: &Census) -> Result<String> {
         .iter()
         .map(|(kind, count)| json!({"kind": kind.name, "form": kind.form, "symbols": count}))
         .collect();
-    let unique = |of: Uniqueness| json!({"symbols": of.all, "unique": of.unique});
+    let unique = |counts: Uniqueness| json!({"symbols": counts.all, "unique": counts.unique});
     let ambiguous: Vec<_> = census
         .ambiguous
         .iter()

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_guest::Verdict;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_guest::TaskVerdict;
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ const SCHEMA: u32 = 1;
 
 /// The outcome of a trial run.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
+pub(crate) struct TrialOutcome {
     /// The kernel's release.
     pub(crate) release: String,
     /// True if the guest ran without KVM.
@@ -24,12 +24,12 @@ pub(crate) struct Outcome {
     /// Modules that the livepatch patches but that the kernel's packages lack.
     pub(crate) missing_modules: Vec<String>,
     /// The trials, in their order.
-    pub(crate) trials: Vec<Tried>,
+    pub(crate) trials: Vec<TrialResult>,
 }
 
 /// One trial.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Tried {
+pub(crate) struct TrialResult {
     /// The trial's name.
     pub(crate) name: String,
     /// True if the trial ran to its end and nothing went wrong.
@@ -40,10 +40,10 @@ pub(crate) struct Tried {
     pub(crate) problems: Vec<String>,
 }
 
-impl Tried {
+impl TrialResult {
     /// A trial from a task's name, which begins with a number for the order.
-    pub(crate) fn new(task: &str, verdict: &Verdict) -> Tried {
-        Tried {
+    pub(crate) fn new(task: &str, verdict: &TaskVerdict) -> TrialResult {
+        TrialResult {
             name: task.split_once(' ').map_or(task, |(_, title)| title).to_owned(),
             good: verdict.good(),
             passed: verdict.passed.clone(),
@@ -52,7 +52,7 @@ impl Tried {
     }
 }
 
-impl Outcome {
+impl TrialOutcome {
     /// Returns true if every trial is good.
     pub(crate) fn good(&self) -> bool {
         self.trials.iter().all(|trial| trial.good)
@@ -105,7 +105,7 @@ impl Outcome {
                 "the checks below failed",
                 "do not load it; --log FILE keeps the guest's console",
             )
-            .place(Place::file(module.display().to_string(), None))
+            .place(DiagnosisPlace::file(module.display().to_string(), None))
             .detail(lines)
         })
     }

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use tempfile::NamedTempFile;
 
 /// A file that will be written.
-pub(crate) struct Output {
+pub(crate) struct OutputFile {
     path: PathBuf,
     to: To,
 }
@@ -23,13 +23,13 @@ enum To {
     There(File),
 }
 
-impl Output {
+impl OutputFile {
     /// Checks that a file can be written, without touching an existing one. The umask applies to `mode`.
     ///
     /// # Errors
     /// Fails if the path is a folder, if the file's folder is missing, or if the system refuses.
-    pub(crate) fn claim(path: &Path, mode: u32) -> Result<Output> {
-        let place = || Place::file(path.display().to_string(), None);
+    pub(crate) fn claim(path: &Path, mode: u32) -> Result<OutputFile> {
+        let place = || DiagnosisPlace::file(path.display().to_string(), None);
         if path.is_dir() {
             return Err(Diagnosis::new(
                 &codes::OUTPUT_IS_FOLDER,
@@ -50,7 +50,7 @@ impl Output {
                 "klpx makes no folder for an output file",
                 "make the folder, or correct the path",
             )
-            .place(Place::file(folder.display().to_string(), None))
+            .place(DiagnosisPlace::file(folder.display().to_string(), None))
             .into());
         }
         let failed = |e: &std::io::Error| Diagnosis::io("write", path, e);
@@ -61,7 +61,7 @@ impl Output {
             Err(error) if there.is_none() => return Err(failed(&error).into()),
             _ => To::There(File::options().write(true).open(&target).map_err(|e| failed(&e))?),
         };
-        Ok(Output { path: target, to })
+        Ok(OutputFile { path: target, to })
     }
 
     /// Refuses to write over a file that the command reads.
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_claim_leaves_nothing_in_the_folder() {
         let dir = tempfile::tempdir().expect("dir");
-        let output = Output::claim(&dir.path().join("file"), 0o644).expect("a claim");
+        let output = OutputFile::claim(&dir.path().join("file"), 0o644).expect("a claim");
         assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
         output.write(b"text").expect("written");
         let names: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").flatten().collect();
@@ -139,9 +139,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir(at("folder")).expect("mkdir");
-        assert_eq!(code(Output::claim(&at("folder"), 0o644)), "klpx::output-is-folder");
-        assert_eq!(code(Output::claim(&at("none/file"), 0o644)), "klpx::no-such-folder");
-        assert_eq!(code(Output::claim(Path::new("/proc/klpx"), 0o644)), "klpx::io");
+        assert_eq!(code(OutputFile::claim(&at("folder"), 0o644)), "klpx::output-is-folder");
+        assert_eq!(code(OutputFile::claim(&at("none/file"), 0o644)), "klpx::no-such-folder");
+        assert_eq!(code(OutputFile::claim(Path::new("/proc/klpx"), 0o644)), "klpx::io");
     }
 
     #[test]
@@ -149,16 +149,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         std::os::unix::fs::symlink("file", &link).expect("link");
-        let output = Output::claim(&file, 0o644).expect("claimed");
+        let output = OutputFile::claim(&file, 0o644).expect("claimed");
         assert!(!file.exists());
         output.write(b"text").expect("written");
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 2);
-        Output::claim(&link, 0o644).expect("claimed").write(b"more").expect("written");
+        OutputFile::claim(&link, 0o644).expect("claimed").write(b"more").expect("written");
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "more");
-        drop(Output::claim(&file, 0o644).expect("claimed"));
+        drop(OutputFile::claim(&file, 0o644).expect("claimed"));
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "more", "given up");
-        Output::claim(Path::new("/dev/null"), 0o644).expect("claimed").write(b"x").expect("a device");
+        OutputFile::claim(Path::new("/dev/null"), 0o644).expect("claimed").write(b"x").expect("a device");
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         std::fs::write(&patch, "text").expect("write");
         std::os::unix::fs::symlink(&patch, &link).expect("link");
         let inputs = || [Path::new("/nonexistent"), patch.as_path()];
-        let output = Output::claim(&link, 0o644).expect("claimed");
+        let output = OutputFile::claim(&link, 0o644).expect("claimed");
         assert_eq!(code(output.is_none_of(inputs())), "klpx::output-is-input");
-        Output::claim(&dir.path().join("new"), 0o644)
+        OutputFile::claim(&dir.path().join("new"), 0o644)
             .expect("claimed")
             .is_none_of(inputs())
             .expect("another");

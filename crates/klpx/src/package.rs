@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_package::{About, Format, Livepatch, Package};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_package::{About, Format, Package, PackagedLivepatch};
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::output::Output;
+use crate::output::OutputFile;
 use crate::{render, report};
 
 /// Schema version of the JSON.
@@ -18,12 +18,12 @@ const SCHEMA: u32 = 1;
 const DATE: &str = "SOURCE_DATE_EPOCH";
 
 /// Runs the command.
-pub(crate) fn run(args: &args::Package, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run(args: &args::PackageArgs, out: &mut impl Write) -> Result<()> {
     let format = args.format.into();
     let packages = Package::plan(livepatches(args)?, &about(args)?)?;
     let places = packages.iter().map(|package| args.output.join(package.file_name(format)));
     let outputs: Vec<_> =
-        places.map(|path| Ok((Output::claim(&path, 0o666)?, path))).collect::<Result<_>>()?;
+        places.map(|path| Ok((OutputFile::claim(&path, 0o666)?, path))).collect::<Result<_>>()?;
     let mut rows = vec![["kernel", "livepatch", "package"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
     for (package, (output, path)) in packages.iter().zip(outputs) {
@@ -55,9 +55,9 @@ fn make(package: &Package, format: Format) -> Result<Vec<u8>> {
 }
 
 /// The modules with their reports. Refuses a report that belongs to no module.
-fn livepatches(args: &args::Package) -> Result<Vec<Livepatch>> {
-    let mut livepatches: Vec<Livepatch> =
-        args.modules.iter().map(|path| Livepatch::open(path)).collect::<Result<_>>()?;
+fn livepatches(args: &args::PackageArgs) -> Result<Vec<PackagedLivepatch>> {
+    let mut livepatches: Vec<PackagedLivepatch> =
+        args.modules.iter().map(|path| PackagedLivepatch::open(path)).collect::<Result<_>>()?;
     for path in &args.report {
         let bytes = klpx_input::bytes(path).map_err(|error| Diagnosis::io("read", path, &error))??;
         let report: Option<Value> = serde_json::from_slice(&bytes).ok();
@@ -75,14 +75,14 @@ fn livepatches(args: &args::Package) -> Result<Vec<Livepatch>> {
                 "its module's name and kernel are none of those that are packaged",
                 "name the report that klpx build --report wrote with the module",
             )
-            .place(Place::file(path.display().to_string(), None))
+            .place(DiagnosisPlace::file(path.display().to_string(), None))
         })?;
         livepatch.report = report;
     }
     Ok(livepatches)
 }
 
-fn about(args: &args::Package) -> Result<About> {
+fn about(args: &args::PackageArgs) -> Result<About> {
     let changes = match &args.changelog {
         None => Vec::new(),
         Some(path) => {
@@ -119,7 +119,7 @@ fn maintainer(text: &str) -> Result<String> {
 }
 
 /// The date of the packages, in seconds since 1970.
-fn date(args: &args::Package) -> Result<u64> {
+fn date(args: &args::PackageArgs) -> Result<u64> {
     if let Some(text) = std::env::var_os(DATE) {
         let seconds = text.to_str().and_then(|text| text.parse::<u32>().ok());
         return seconds.map(u64::from).ok_or_else(|| {

@@ -24,7 +24,7 @@ const QUICK: Duration = Duration::from_millis(200);
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
+pub(crate) enum ProgressForm {
     /// Lines for people, the current one live on a terminal
     Text,
     /// One event a line, as JSON (klpx schema progress)
@@ -32,11 +32,11 @@ pub(crate) enum Form {
 }
 
 /// Shows the steps of one run.
-pub(crate) struct Steps {
-    form: Form,
+pub(crate) struct ShownSteps {
+    form: ProgressForm,
     terminal: bool,
     current: Mutex<Option<Current>>,
-    ended: Mutex<Vec<report::Stage>>,
+    ended: Mutex<Vec<report::StageReport>>,
 }
 
 struct Current {
@@ -46,18 +46,18 @@ struct Current {
     announced: Instant,
 }
 
-impl Steps {
-    pub(crate) fn new(form: Form) -> Steps {
-        let terminal = form == Form::Text && std::io::stderr().is_terminal();
-        Steps { form, terminal, current: Mutex::default(), ended: Mutex::default() }
+impl ShownSteps {
+    pub(crate) fn new(form: ProgressForm) -> ShownSteps {
+        let terminal = form == ProgressForm::Text && std::io::stderr().is_terminal();
+        ShownSteps { form, terminal, current: Mutex::default(), ended: Mutex::default() }
     }
 
     /// Shows a note that stops nothing. If a step is running, its line stays below.
     pub(crate) fn remark(&self, text: &str) {
         let guard = lock(&self.current);
         let print = || match self.form {
-            Form::Text => print_line(&format!("  {:NAME$} {text}", "note")),
-            Form::Json => print_event(&json!({"event": "note", "text": text})),
+            ProgressForm::Text => print_line(&format!("  {:NAME$} {text}", "note")),
+            ProgressForm::Json => print_event(&json!({"event": "note", "text": text})),
         };
         match guard.as_ref() {
             Some(current) => current.bar.suspend(print),
@@ -73,7 +73,7 @@ impl Steps {
     }
 
     /// The stages that ended, in their order.
-    pub(crate) fn ended(&self) -> Vec<report::Stage> {
+    pub(crate) fn ended(&self) -> Vec<report::StageReport> {
         lock(&self.ended).clone()
     }
 
@@ -108,11 +108,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl klpx_build_driver::Progress for Steps {
+impl klpx_build_driver::Progress for ShownSteps {
     fn step(&self, what: &str) {
         match self.form {
-            Form::Text => self.message(what, true),
-            Form::Json => self.event(json!({"event": "step", "text": what})),
+            ProgressForm::Text => self.message(what, true),
+            ProgressForm::Json => self.event(json!({"event": "step", "text": what})),
         }
     }
 
@@ -122,11 +122,11 @@ impl klpx_build_driver::Progress for Steps {
             None => format!("{done} objects"),
         };
         match self.form {
-            Form::Text => self.message(&text, self.is_due(SLOW)),
-            Form::Json if total == Some(done) || self.is_due(QUICK) => {
+            ProgressForm::Text => self.message(&text, self.is_due(SLOW)),
+            ProgressForm::Json if total == Some(done) || self.is_due(QUICK) => {
                 self.event(json!({"event": "objects", "done": done, "total": total}));
             }
-            Form::Json => {}
+            ProgressForm::Json => {}
         }
     }
 
@@ -135,7 +135,7 @@ impl klpx_build_driver::Progress for Steps {
     }
 }
 
-impl Events for Steps {
+impl Events for ShownSteps {
     fn begin(&self, stage: Stage) {
         let name = stage.name();
         let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
@@ -149,7 +149,7 @@ impl Events for Steps {
         }
         let now = Instant::now();
         *lock(&self.current) = Some(Current { name, started: now, bar, announced: now });
-        if self.form == Form::Json {
+        if self.form == ProgressForm::Json {
             self.event(json!({"event": "begin"}));
         }
     }
@@ -161,23 +161,23 @@ impl Events for Steps {
         let Current { name, started, .. } = current;
         let seconds = started.elapsed().as_secs_f64();
         match self.form {
-            Form::Text if seconds >= 0.05 => {
+            ProgressForm::Text if seconds >= 0.05 => {
                 print_line(&format!("  {name:NAME$} {result:RESULT$} {seconds:>7.1} s"));
             }
-            Form::Text => print_line(&format!("  {name:NAME$} {result}")),
-            Form::Json => {
+            ProgressForm::Text => print_line(&format!("  {name:NAME$} {result}")),
+            ProgressForm::Json => {
                 print_event(&json!({"event": "end", "stage": name, "result": result, "seconds": seconds}));
             }
         }
-        lock(&self.ended).push(report::Stage { name, result: result.to_owned(), seconds });
+        lock(&self.ended).push(report::StageReport { name, result: result.to_owned(), seconds });
     }
 }
 
 /// Prints the failure that stopped a command.
-pub(crate) fn print_failure(form: Form, failure: &Failure) {
+pub(crate) fn print_failure(form: ProgressForm, failure: &Failure) {
     match form {
-        Form::Text => print_line(&render::failure(failure)),
-        Form::Json => {
+        ProgressForm::Text => print_line(&render::failure(failure)),
+        ProgressForm::Json => {
             for diagnosis in failure.diagnoses() {
                 print_event(&json!({"event": "error", "error": diagnosis}));
             }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
-use klpx_engine::{Made, Results};
+use klpx_engine::{FinishedModule, Results};
 use klpx_terminal::terminal::json;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::outcome::Outcome;
+use crate::outcome::TrialOutcome;
 use crate::signer::Signed;
 
 /// Version of the report's schema.
@@ -28,20 +28,20 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) results: Results,
     /// The stages that ended, in their order.
-    pub(crate) stages: Vec<Stage>,
+    pub(crate) stages: Vec<StageReport>,
     /// The module, if it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) module: Option<Module>,
+    pub(crate) module: Option<ModuleReport>,
     /// The outcome of the trial in a guest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) test: Option<Outcome>,
+    pub(crate) test: Option<TrialOutcome>,
     /// The diagnoses that stopped the build.
     pub(crate) errors: Vec<Diagnosis>,
 }
 
 /// The finished module.
 #[derive(Debug, Serialize)]
-pub(crate) struct Module {
+pub(crate) struct ModuleReport {
     pub(crate) path: String,
     pub(crate) name: String,
     /// The number of functions that the module replaces.
@@ -60,7 +60,7 @@ pub(crate) struct Module {
 
 /// A stage that ended.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Stage {
+pub(crate) struct StageReport {
     /// The stage's name.
     pub(crate) name: &'static str,
     /// The result, for people.
@@ -69,9 +69,9 @@ pub(crate) struct Stage {
     pub(crate) seconds: f64,
 }
 
-impl Module {
-    pub(crate) fn new(path: &Path, name: String, made: &Made) -> Result<Module> {
-        Ok(Module {
+impl ModuleReport {
+    pub(crate) fn new(path: &Path, name: String, made: &FinishedModule) -> Result<ModuleReport> {
+        Ok(ModuleReport {
             path: path.display().to_string(),
             name,
             replaced: made.verified.functions,

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_engine::Pin;
 use klpx_normalize::elf::ElfFile;
 use klpx_signature::{self as signature, Message};
 
-use crate::args::{Sign, Signing};
-use crate::output::Output;
+use crate::args::{Sign, SigningArgs};
+use crate::output::OutputFile;
 
 /// The variable from which kbuild takes the passphrase.
 const PIN: &str = "KBUILD_SIGN_PIN";
@@ -19,7 +19,7 @@ const PIN: &str = "KBUILD_SIGN_PIN";
 pub(crate) fn run(args: &Sign) -> Result<()> {
     let module = ElfFile::open(&args.module)?;
     module.parse()?;
-    let place = |path: &Path| Place::file(path.display().to_string(), None);
+    let place = |path: &Path| DiagnosisPlace::file(path.display().to_string(), None);
     if signature::split(module.bytes()).is_some() {
         return Err(Diagnosis::new(
             &codes::SIGNED_ALREADY,
@@ -44,10 +44,10 @@ pub(crate) fn run(args: &Sign) -> Result<()> {
     let signed = signature::append(module.bytes(), &signature)
         .ok_or_else(|| Diagnosis::internal("a signature of a bounded file fits"))?;
     let output = args.output.as_ref().unwrap_or(&args.module);
-    Output::claim(output, 0o666)?.write(&signed)
+    OutputFile::claim(output, 0o666)?.write(&signed)
 }
 
-impl Signing {
+impl SigningArgs {
     /// The signing options in the form that the engine takes.
     pub(crate) fn read(&self) -> Result<Option<klpx_engine::Signing>> {
         let (Some(key), Some(certificate)) = (&self.sign_key, &self.sign_cert) else { return Ok(None) };

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_signature::{Certificate, Message, Signer, Verdict};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_signature::{Certificate, Message, SignatureVerdict, Signer};
 use serde_json::{Value, json};
 
 /// The remedy for a module without a signature.
@@ -16,7 +16,7 @@ pub(crate) enum Signed {
     /// The signature can't be read, for this reason.
     Unreadable(String),
     /// The signer, and the verdict if a certificate was given.
-    By(Signer, Option<Verdict>),
+    By(Signer, Option<SignatureVerdict>),
 }
 
 impl Signed {
@@ -45,10 +45,12 @@ impl Signed {
                 let how = format!("{} with {}", signer.algorithm, signer.hash);
                 let state = match verdict {
                     None => "not checked: name the signer's certificate with --cert".to_owned(),
-                    Some(Verdict::Right) => "right".to_owned(),
-                    Some(Verdict::Wrong) => "WRONG: it is not one of this module".to_owned(),
-                    Some(Verdict::Other) => "not checked: the certificate is not the signer's".to_owned(),
-                    Some(Verdict::Unchecked(why)) => format!("not checked: {why}"),
+                    Some(SignatureVerdict::Right) => "right".to_owned(),
+                    Some(SignatureVerdict::Wrong) => "WRONG: it is not one of this module".to_owned(),
+                    Some(SignatureVerdict::Other) => {
+                        "not checked: the certificate is not the signer's".to_owned()
+                    }
+                    Some(SignatureVerdict::Unchecked(why)) => format!("not checked: {why}"),
                 };
                 let issuer = signer.issuer.iter().map(|issuer| ("signer", issuer.clone()));
                 let rest = [("key", signer.key.clone()), ("signature", format!("{how}, {state}"))];
@@ -68,10 +70,10 @@ impl Signed {
                 "hash": signer.hash,
                 "algorithm": signer.algorithm,
                 "verdict": verdict.as_ref().map(|verdict| match verdict {
-                    Verdict::Right => "right",
-                    Verdict::Wrong => "wrong",
-                    Verdict::Other => "other-signer",
-                    Verdict::Unchecked(_) => "unchecked",
+                    SignatureVerdict::Right => "right",
+                    SignatureVerdict::Wrong => "wrong",
+                    SignatureVerdict::Other => "other-signer",
+                    SignatureVerdict::Unchecked(_) => "unchecked",
                 }),
             }),
         }
@@ -80,18 +82,18 @@ impl Signed {
     /// The failure of a command that was told to check the signature, if the signature is not known to be right.
     pub(crate) fn failure(&self, module: &Path) -> Option<Diagnosis> {
         let (what, why, remedy) = match self {
-            Signed::By(_, Some(Verdict::Right)) => return None,
-            Signed::By(_, Some(Verdict::Wrong)) => (
+            Signed::By(_, Some(SignatureVerdict::Right)) => return None,
+            Signed::By(_, Some(SignatureVerdict::Wrong)) => (
                 "the signature is wrong",
                 "the certificate's key did not sign these bytes",
                 "do not load it: get the module again from where it was signed",
             ),
-            Signed::By(_, Some(Verdict::Other)) => (
+            Signed::By(_, Some(SignatureVerdict::Other)) => (
                 "the signature is another's",
                 "it names another certificate",
                 "name the signer's certificate with --cert",
             ),
-            Signed::By(_, Some(Verdict::Unchecked(why))) => {
+            Signed::By(_, Some(SignatureVerdict::Unchecked(why))) => {
                 ("the signature can't be checked", why.as_str(), "check it with openssl cms -verify")
             }
             Signed::By(_, None) | Signed::No => {
@@ -99,7 +101,7 @@ impl Signed {
             }
             Signed::Unreadable(why) => ("the signature can't be read", why.as_str(), SIGN_IT),
         };
-        let place = Place::file(module.display().to_string(), None);
+        let place = DiagnosisPlace::file(module.display().to_string(), None);
         Some(Diagnosis::new(&codes::SIGNATURE, what, why, remedy).place(place))
     }
 }
@@ -113,6 +115,6 @@ fn read_certificate(path: &Path) -> Result<Certificate> {
             why,
             "name the signer's certificate, as PEM or DER",
         )
-        .place(Place::file(path.display().to_string(), None))
+        .place(DiagnosisPlace::file(path.display().to_string(), None))
     })?)
 }

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use klpx_build_driver::Progress as _;
-use klpx_build_driver::packages::{self, Piece, Selector, Survey, Wanted};
+use klpx_build_driver::packages::{self, KernelPiece, KernelSearch, Selector, WantedKernel};
 use klpx_build_driver::process::Runner;
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
-use klpx_guest::{Accelerator, Guest, Machine, Modules, Trial};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
+use klpx_guest::{Accelerator, Guest, KernelModules, Machine, Trial};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
 
-use crate::args::Test;
-use crate::outcome::{Outcome, Tried};
-use crate::progress::{Form, Steps};
+use crate::args::TestArgs;
+use crate::outcome::{TrialOutcome, TrialResult};
+use crate::progress::{ProgressForm, ShownSteps};
 use crate::render;
 use crate::wanted::wanted;
 
 /// Runs the command.
-pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run(args: &TestArgs, out: &mut impl Write) -> Result<()> {
     let (outcome, name) = tried(args)?;
     let text = if args.json { outcome.json(&name)? } else { outcome.text() };
     out.write_all(text.as_bytes())
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Test, out: &mut impl Write) -> Result<()> {
 ///
 /// # Errors
 /// Fails if the module can't be tried.
-pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
+pub(crate) fn tried(args: &TestArgs) -> Result<(TrialOutcome, String)> {
     let file = ElfFile::open(&args.module)?;
     let module = inspect::inspect(&file)?;
     let release = module.info("vermagic").and_then(|vermagic| vermagic.split(' ').next());
@@ -40,7 +40,7 @@ pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     let trial = trial(args, &file, &module)?;
     let arch = Arch::of_machine(file.parse()?.machine())?;
 
-    let steps = Steps::new(Form::Text);
+    let steps = ShownSteps::new(ProgressForm::Text);
     steps.step("looking for the kernel");
     let survey = survey(args, &release, &steps)?;
     let (guest, missing) = guest(args, Machine::of(arch), &trial, &survey)?;
@@ -58,8 +58,9 @@ pub(crate) fn tried(args: &Test) -> Result<(Outcome, String)> {
     let verdicts = guest.run(&tasks, &log)?;
     steps.abandon();
 
-    let trials = tasks.iter().filter_map(|task| Some(Tried::new(&task.name, verdicts.get(&task.name)?)));
-    let outcome = Outcome {
+    let trials =
+        tasks.iter().filter_map(|task| Some(TrialResult::new(&task.name, verdicts.get(&task.name)?)));
+    let outcome = TrialOutcome {
         release: survey.release.clone(),
         emulated: slow,
         seconds: started.elapsed().as_secs_f64(),
@@ -79,7 +80,7 @@ fn not_a_livepatch(file: &ElfFile, why: &str) -> Diagnosis {
         why,
         "name a livepatch module, as klpx build makes it",
     )
-    .place(Place::file(file.path().display().to_string(), None))
+    .place(DiagnosisPlace::file(file.path().display().to_string(), None))
 }
 
 fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
@@ -91,7 +92,7 @@ fn name_of(file: &ElfFile, module: &Module) -> Result<String> {
     }
 }
 
-fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
+fn trial(args: &TestArgs, file: &ElfFile, module: &Module) -> Result<Trial> {
     let functions = module.objects.iter().flat_map(|object| {
         // The kernel shows a unique name with position 1 (kernel/livepatch/core.c, klp_init_object_loaded).
         object.functions.iter().map(|f| (object.name.clone(), format!("{},{}", f.old_name, f.sympos.max(1))))
@@ -121,8 +122,8 @@ fn trial(args: &Test, file: &ElfFile, module: &Module) -> Result<Trial> {
 }
 
 /// The kernel that the module's vermagic names. If the user names a kernel, it must be this one.
-fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
-    let mut wanted = Wanted {
+fn survey(args: &TestArgs, release: &str, steps: &ShownSteps) -> Result<KernelSearch> {
+    let mut wanted = WantedKernel {
         build_dir: args.build_dir.clone(),
         modules: args.modules.clone(),
         ..wanted(&args.which, args.cache_dir.as_deref())?
@@ -139,7 +140,7 @@ fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
             "its vermagic says so, and the kernel would refuse to load it",
             "name the kernel that the module was built for",
         )
-        .place(Place::file(args.module.display().to_string(), None))
+        .place(DiagnosisPlace::file(args.module.display().to_string(), None))
         .into());
     }
     Ok(survey)
@@ -147,13 +148,13 @@ fn survey(args: &Test, release: &str, steps: &Steps) -> Result<Survey> {
 
 /// The guest, and the modules that the livepatch patches but that are missing.
 fn guest(
-    args: &Test,
+    args: &TestArgs,
     machine: &'static Machine,
     trial: &Trial,
-    survey: &Survey,
+    survey: &KernelSearch,
 ) -> Result<(Guest, Vec<String>)> {
     let found = |piece| survey.found.get(&piece).map(|located| located.path.clone());
-    let image = args.image.clone().or_else(|| found(Piece::BootImage)).ok_or_else(|| {
+    let image = args.image.clone().or_else(|| found(KernelPiece::BootImage)).ok_or_else(|| {
         Diagnosis::new(
             &codes::NO_BOOT_IMAGE,
             "the kernel's boot image is not there",
@@ -176,7 +177,7 @@ fn guest(
         }
     };
     let targets: Vec<String> = trial.targets.iter().cloned().collect();
-    let modules = found(Piece::Modules).map(|folder| Modules::read(&folder)).transpose()?;
+    let modules = found(KernelPiece::Modules).map(|folder| KernelModules::read(&folder)).transpose()?;
     let (there, missing) = match &modules {
         Some(modules) => targets.into_iter().partition(|name| modules.has(name)),
         None => (Vec::new(), targets),

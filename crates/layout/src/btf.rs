@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::compare::differences;
-use crate::{Definition, Key, Kind, Layout, Layouts, Member};
+use crate::{Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
 
 const MAGIC: u16 = 0xeb9f;
 /// The greatest depth of unnamed structures inside each other.
@@ -150,34 +150,35 @@ impl<'d> Btf<'d> {
 
     /// Returns the named structures and unions of the unit that the kernel also has, but only in other forms, each with
     /// a line that names one difference.
-    pub fn disagreements(&self, unit: &Layouts) -> Vec<(Key, Definition, String)> {
+    pub fn disagreements(&self, unit: &Layouts) -> Vec<(TypeKey, TypeDefinition, String)> {
         let wanted: BTreeSet<&[u8]> = unit.types.keys().map(|key| key.name.as_bytes()).collect();
-        let mut known: BTreeMap<Key, Vec<Layout>> = BTreeMap::new();
+        let mut known: BTreeMap<TypeKey, Vec<Layout>> = BTreeMap::new();
         for btf in [Some(self), self.base].into_iter().flatten() {
             for head in &btf.types {
                 let kind = match head.kind() {
-                    kind::STRUCT => Kind::Struct,
-                    kind::UNION => Kind::Union,
+                    kind::STRUCT => TypeKind::Struct,
+                    kind::UNION => TypeKind::Union,
                     _ => continue,
                 };
                 let name = btf.string(head.name);
                 if !wanted.contains(name) {
                     continue;
                 }
-                let key = Key { kind, name: String::from_utf8_lossy(name).into_owned() };
+                let key = TypeKey { kind, name: String::from_utf8_lossy(name).into_owned() };
                 if let Some(layout) = btf.layout(*head) {
                     known.entry(key).or_default().push(layout);
                 }
             }
         }
         let mut found = Vec::new();
-        for (key, theirs) in &known {
+        for (key, btf_layout) in &known {
             for definition in unit.of(key) {
-                let ours = bare(&definition.layout);
-                if theirs.contains(&ours) {
+                let dwarf_layout = bare(&definition.layout);
+                if btf_layout.contains(&dwarf_layout) {
                     continue;
                 }
-                let nearest = theirs.iter().map(|layout| differences(layout, &ours)).min_by_key(Vec::len);
+                let nearest =
+                    btf_layout.iter().map(|layout| differences(layout, &dwarf_layout)).min_by_key(Vec::len);
                 let line = nearest.and_then(|lines| lines.into_iter().next()).unwrap_or_default();
                 found.push((key.clone(), definition.clone(), line));
             }

@@ -2,42 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Definition, Key, Layout, Layouts, Member};
+use crate::{Layout, Layouts, Member, TypeDefinition, TypeKey};
 
 /// Words in the name of an enumerator that counts the other enumerators: no object holds its value.
 const COUNTERS: [&str; 9] = ["MAX", "LAST", "END", "COUNT", "NUM", "NR", "SIZE", "TOTAL", "LENGTH"];
 
 /// A type that differs between the original and the patched build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct TypeChange {
     /// The type's name.
-    pub key: Key,
+    pub key: TypeKey,
     /// The type's definition in the patched build.
-    pub patched: Definition,
+    pub patched: TypeDefinition,
     /// Size in bytes, in the original and in the patched build.
     pub size: (u64, u64),
     /// The differences, a line each.
     pub differences: Vec<String>,
     /// Types that differ only because this type lies in them.
-    pub inside: Vec<Key>,
+    pub inside: Vec<TypeKey>,
     /// Variables of file scope that hold an object of this type or of one of the `inside` types.
     pub variables: Vec<String>,
 }
 
 /// Returns the types that both builds have and that differ, by name. A new type is not a difference, nor is a type that
 /// only lost its last user.
-pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
-    let mut changed: BTreeMap<&Key, (&Definition, &Definition)> = BTreeMap::new();
-    for (key, theirs) in &original.types {
-        let ours = patched.of(key);
-        let only = |some: &'_ [Definition], others: &[Definition]| -> Option<usize> {
+pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<TypeChange> {
+    let mut changed: BTreeMap<&TypeKey, (&TypeDefinition, &TypeDefinition)> = BTreeMap::new();
+    for (key, original_definitions) in &original.types {
+        let patched_definitions = patched.of(key);
+        let only = |some: &'_ [TypeDefinition], others: &[TypeDefinition]| -> Option<usize> {
             some.iter().position(|one| others.iter().all(|other| one.layout != other.layout))
         };
-        if let (Some(from), Some(to)) = (only(theirs, ours), only(ours, theirs)) {
-            changed.insert(key, (&theirs[from], &ours[to]));
+        if let (Some(from), Some(to)) =
+            (only(original_definitions, patched_definitions), only(patched_definitions, original_definitions))
+        {
+            changed.insert(key, (&original_definitions[from], &patched_definitions[to]));
         }
     }
-    let holds = |layout: &Layout| -> BTreeSet<Key> {
+    let holds = |layout: &Layout| -> BTreeSet<TypeKey> {
         layout
             .members
             .iter()
@@ -58,12 +60,12 @@ pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
         if differences.is_empty() || follows(&from.layout, &to.layout) {
             continue;
         }
-        let mut inside: BTreeSet<Key> = BTreeSet::new();
+        let mut inside: BTreeSet<TypeKey> = BTreeSet::new();
         loop {
-            let more: Vec<Key> = changed
+            let more: Vec<TypeKey> = changed
                 .iter()
-                .filter(|(other, (theirs, _))| {
-                    let parts = holds(&theirs.layout);
+                .filter(|(other, (original_definitions, _))| {
+                    let parts = holds(&original_definitions.layout);
                     **other != key
                         && !inside.contains(**other)
                         && (parts.contains(key) || !parts.is_disjoint(&inside))
@@ -79,7 +81,7 @@ pub fn changes(original: &Layouts, patched: &Layouts) -> Vec<Change> {
         let mut variables: Vec<String> = all.flat_map(|key| original.variables(key)).cloned().collect();
         variables.sort();
         variables.dedup();
-        found.push(Change {
+        found.push(TypeChange {
             key: key.clone(),
             patched: to.clone(),
             size: (from.layout.size, to.layout.size),
@@ -97,15 +99,15 @@ pub(crate) fn differences(from: &Layout, to: &Layout) -> Vec<String> {
     if from.size != to.size {
         lines.push(format!("it has {} bytes instead of {}", to.size, from.size));
     }
-    let (theirs, ours) = (by_name(&from.members), by_name(&to.members));
+    let (original_members, patched_members) = (by_name(&from.members), by_name(&to.members));
     for member in &from.members {
-        match ours.get(member.name.as_str()) {
-            None => lines.push(format!("{} is gone", said(member))),
-            Some(other) => lines.extend(moved(member, other)),
+        match patched_members.get(member.name.as_str()) {
+            None => lines.push(format!("{} is gone", member_name(member))),
+            Some(other) => lines.extend(member_change(member, other)),
         }
     }
-    for member in to.members.iter().filter(|member| !theirs.contains_key(member.name.as_str())) {
-        lines.push(format!("{} is new, at {}", said(member), place(member)));
+    for member in to.members.iter().filter(|member| !original_members.contains_key(member.name.as_str())) {
+        lines.push(format!("{} is new, at {}", member_name(member), place(member)));
     }
     let values: BTreeMap<&str, i64> = to.values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     for (name, value) in from.values.iter().filter(|(name, _)| !counts(name)) {
@@ -122,17 +124,17 @@ fn by_name(members: &[Member]) -> BTreeMap<&str, &Member> {
     members.iter().map(|member| (member.name.as_str(), member)).collect()
 }
 
-fn moved(from: &Member, to: &Member) -> Option<String> {
+fn member_change(from: &Member, to: &Member) -> Option<String> {
     if (from.offset, from.width) != (to.offset, to.width) {
-        Some(format!("{} lies at {} instead of {}", said(from), place(to), place(from)))
+        Some(format!("{} lies at {} instead of {}", member_name(from), place(to), place(from)))
     } else if from.text != to.text {
-        Some(format!("{} is {} instead of {}", said(from), to.text, from.text))
+        Some(format!("{} is {} instead of {}", member_name(from), to.text, from.text))
     } else {
         None
     }
 }
 
-fn said(member: &Member) -> &str {
+fn member_name(member: &Member) -> &str {
     if member.name.is_empty() { "a member without a name" } else { &member.name }
 }
 

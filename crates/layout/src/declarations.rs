@@ -4,7 +4,7 @@ use gimli::{AttributeValue, Dwarf, Operation, Reader, Unit, UnitOffset};
 use hashbrown::HashMap;
 use klpx_diagnosis::Result;
 use klpx_inline_check::dwarf::place;
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::sections::DebugSections;
 use klpx_inline_check::survey::paths::join;
 use klpx_normalize::elf::{Elf, SectionId};
 
@@ -36,7 +36,7 @@ impl Declarations {
     /// # Errors
     /// `klpx::bad-dwarf`.
     pub fn read(elf: &Elf<'_>) -> Result<Declarations> {
-        let sections = Sections::read(elf)?;
+        let sections = DebugSections::read(elf)?;
         let dwarf = sections.relocated();
         let mut all = Declarations::default();
         let read = |all: &mut Declarations| -> gimli::Result<()> {
@@ -76,7 +76,7 @@ impl Declarations {
                 cursor.skip_attributes(abbreviation.attributes())?;
                 continue;
             }
-            let mut entry = Entry::default();
+            let mut entry = EntryAttributes::default();
             for &specification in abbreviation.attributes() {
                 let attribute = cursor.read_attribute(specification)?;
                 entry.take(dwarf, unit, &attribute)?;
@@ -102,7 +102,7 @@ impl Declarations {
 
 /// The attributes of an entry.
 #[derive(Default)]
-struct Entry {
+struct EntryAttributes {
     name: Option<String>,
     /// The entry that has the name of an entry without one.
     of: Option<UnitOffset>,
@@ -115,7 +115,7 @@ struct Entry {
 /// The most entries that are followed for one name.
 const STEPS: u32 = 4;
 
-impl Entry {
+impl EntryAttributes {
     fn take<R: Reader<Offset = usize>>(
         &mut self,
         dwarf: &Dwarf<R>,
@@ -161,7 +161,7 @@ impl Entry {
         let (mut name, mut of) = (self.name.clone(), self.of);
         for _ in 0..STEPS {
             let (None, Some(offset)) = (&name, of) else { break };
-            let mut entry = Entry::default();
+            let mut entry = EntryAttributes::default();
             for attribute in unit.entry(offset)?.attrs() {
                 entry.take(dwarf, unit, attribute)?;
             }

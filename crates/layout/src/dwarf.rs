@@ -6,10 +6,10 @@ use std::rc::Rc;
 use gimli::{AttributeValue, DwTag, Dwarf, Reader, Unit};
 use hashbrown::HashMap;
 use klpx_diagnosis::{Diagnosis, Result, codes};
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::elf::Elf;
 
-use crate::{Definition, Key, Kind, Layout, Layouts, Member};
+use crate::{Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
 
 /// The greatest depth to which a type is followed. C types end far before; a damaged file may have a circle.
 const DEPTH: u32 = 48;
@@ -19,7 +19,7 @@ const STEPS: u32 = 10_000_000;
 const WORDS: usize = 4000;
 
 /// A DWARF entry about types.
-struct Node {
+struct TypeNode {
     tag: DwTag,
     name: Option<Rc<str>>,
     /// The entry that this entry refers to, as an offset in `.debug_info`.
@@ -42,8 +42,8 @@ struct Node {
 
 /// All entries that were read.
 #[derive(Default)]
-struct Entries {
-    nodes: Vec<Node>,
+struct TypeEntries {
+    nodes: Vec<TypeNode>,
     by_offset: HashMap<usize, u32>,
     /// Paths, by number.
     files: Vec<String>,
@@ -55,7 +55,7 @@ struct Entries {
 #[derive(Clone)]
 struct Described {
     text: Rc<str>,
-    embeds: Option<Key>,
+    embeds: Option<TypeKey>,
 }
 
 impl Layouts {
@@ -64,10 +64,10 @@ impl Layouts {
     /// # Errors
     /// `klpx::bad-dwarf`.
     pub fn read(elf: &Elf<'_>) -> Result<Layouts> {
-        let sections = Sections::read(elf)?;
+        let sections = DebugSections::read(elf)?;
         let dwarf = sections.relocated();
-        let entries = Entries::read(&dwarf).map_err(|error| bad(&error.to_string()))?;
-        let mut types = Types { entries: &entries, described: HashMap::new(), steps: 0 };
+        let entries = TypeEntries::read(&dwarf).map_err(|error| bad(&error.to_string()))?;
+        let mut types = TypeDescriber { entries: &entries, described: HashMap::new(), steps: 0 };
         let found = types.layouts();
         match types.steps < STEPS {
             true => Ok(found),
@@ -121,9 +121,9 @@ fn is_part(tag: DwTag) -> bool {
     )
 }
 
-impl Entries {
-    fn read<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>) -> gimli::Result<Entries> {
-        let mut all = Entries::default();
+impl TypeEntries {
+    fn read<R: Reader<Offset = usize>>(dwarf: &Dwarf<R>) -> gimli::Result<TypeEntries> {
+        let mut all = TypeEntries::default();
         let mut headers = dwarf.units();
         while let Some(header) = headers.next()? {
             let unit = dwarf.unit(header)?;
@@ -150,7 +150,7 @@ impl Entries {
                 around.resize(depth + 1, None);
                 continue;
             }
-            let mut node = Node::new(tag);
+            let mut node = TypeNode::new(tag);
             for &specification in abbreviation.attributes() {
                 let attribute = entries.read_attribute(specification)?;
                 let number = || attribute.udata_value();
@@ -218,12 +218,12 @@ impl Entries {
         Ok(())
     }
 
-    fn at(&self, offset: Option<usize>) -> Option<&Node> {
+    fn at(&self, offset: Option<usize>) -> Option<&TypeNode> {
         self.nodes.get(*self.by_offset.get(&offset?)? as usize)
     }
 
     /// Returns the entry behind `const` and other qualifiers.
-    fn unqualified(&self, offset: Option<usize>) -> Option<&Node> {
+    fn unqualified(&self, offset: Option<usize>) -> Option<&TypeNode> {
         let mut node = self.at(offset)?;
         for _ in 0..DEPTH {
             if !node.is_qualifier() {
@@ -234,14 +234,14 @@ impl Entries {
         None
     }
 
-    fn children<'e>(&'e self, node: &'e Node) -> impl Iterator<Item = &'e Node> {
+    fn children<'e>(&'e self, node: &'e TypeNode) -> impl Iterator<Item = &'e TypeNode> {
         node.children.iter().map(|&child| &self.nodes[child as usize])
     }
 }
 
-impl Node {
-    fn new(tag: DwTag) -> Node {
-        Node {
+impl TypeNode {
+    fn new(tag: DwTag) -> TypeNode {
+        TypeNode {
             tag,
             name: None,
             of: None,
@@ -259,14 +259,14 @@ impl Node {
     }
 
     /// Returns the C name of a structure, union or enumeration.
-    fn key(&self) -> Option<Key> {
+    fn key(&self) -> Option<TypeKey> {
         let kind = match self.tag {
-            gimli::DW_TAG_structure_type => Kind::Struct,
-            gimli::DW_TAG_union_type => Kind::Union,
-            gimli::DW_TAG_enumeration_type => Kind::Enum,
+            gimli::DW_TAG_structure_type => TypeKind::Struct,
+            gimli::DW_TAG_union_type => TypeKind::Union,
+            gimli::DW_TAG_enumeration_type => TypeKind::Enum,
             _ => return None,
         };
-        Some(Key { kind, name: self.name.as_deref()?.to_owned() })
+        Some(TypeKey { kind, name: self.name.as_deref()?.to_owned() })
     }
 
     fn is_aggregate(&self) -> bool {
@@ -319,14 +319,14 @@ fn shortened(text: &str) -> String {
 }
 
 /// Describes types in words.
-struct Types<'e> {
-    entries: &'e Entries,
+struct TypeDescriber<'e> {
+    entries: &'e TypeEntries,
     described: HashMap<usize, Described>,
     /// The number of steps so far.
     steps: u32,
 }
 
-impl<'e> Types<'e> {
+impl<'e> TypeDescriber<'e> {
     fn layouts(&mut self) -> Layouts {
         let mut found = Layouts::default();
         for node in &self.entries.nodes {
@@ -335,7 +335,7 @@ impl<'e> Types<'e> {
                 (None, gimli::DW_TAG_typedef) => {
                     let Some(of) = self.unnamed(node) else { continue };
                     let name = node.name.as_deref().unwrap_or_default().to_owned();
-                    (Key { kind: Kind::Typedef, name }, of)
+                    (TypeKey { kind: TypeKind::Typedef, name }, of)
                 }
                 _ => continue,
             };
@@ -344,9 +344,9 @@ impl<'e> Types<'e> {
             }
             let layout = self.layout(definition);
             let all = found.types.entry(key).or_default();
-            if all.iter().all(|known: &Definition| known.layout != layout) {
+            if all.iter().all(|known: &TypeDefinition| known.layout != layout) {
                 let file = self.entries.files.get(definition.file as usize).cloned().unwrap_or_default();
-                all.push(Definition { layout, file, line: definition.line });
+                all.push(TypeDefinition { layout, file, line: definition.line });
             }
         }
         found.variables = self.variables();
@@ -354,11 +354,11 @@ impl<'e> Types<'e> {
     }
 
     /// Returns the unnamed structure, union or enumeration that a typedef names.
-    fn unnamed(&self, typedef: &Node) -> Option<&'e Node> {
+    fn unnamed(&self, typedef: &TypeNode) -> Option<&'e TypeNode> {
         self.entries.at(typedef.of).filter(|of| of.has_layout() && of.name.is_none())
     }
 
-    fn layout(&mut self, node: &Node) -> Layout {
+    fn layout(&mut self, node: &TypeNode) -> Layout {
         let mut layout =
             Layout { size: node.bytes.unwrap_or_default(), members: Vec::new(), values: Vec::new() };
         let entries = self.entries;
@@ -373,7 +373,13 @@ impl<'e> Types<'e> {
     }
 
     /// Adds the members of a structure that lies at `offset` bits of the described structure.
-    fn members(&mut self, node: &Node, (before, offset): (&str, u64), found: &mut Vec<Member>, depth: u32) {
+    fn members(
+        &mut self,
+        node: &TypeNode,
+        (before, offset): (&str, u64),
+        found: &mut Vec<Member>,
+        depth: u32,
+    ) {
         let entries = self.entries;
         for child in entries.children(node).filter(|child| child.tag == gimli::DW_TAG_member) {
             if self.is_over() {
@@ -424,7 +430,7 @@ impl<'e> Types<'e> {
         } else {
             match node.tag {
                 gimli::DW_TAG_typedef if self.unnamed(node).is_some() => {
-                    let key = Key { kind: Kind::Typedef, name: name.unwrap_or_default().to_owned() };
+                    let key = TypeKey { kind: TypeKind::Typedef, name: name.unwrap_or_default().to_owned() };
                     Described { text: key.to_string().into(), embeds: Some(key) }
                 }
                 gimli::DW_TAG_typedef => self.describe(node.of, depth + 1),
@@ -466,8 +472,8 @@ impl<'e> Types<'e> {
         found
     }
 
-    fn variables(&mut self) -> BTreeMap<Key, Vec<String>> {
-        let mut found: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    fn variables(&mut self) -> BTreeMap<TypeKey, Vec<String>> {
+        let mut found: BTreeMap<TypeKey, Vec<String>> = BTreeMap::new();
         let entries = self.entries;
         for node in entries.variables.iter().map(|&index| &entries.nodes[index as usize]) {
             let Some(name) = node.name.as_deref().filter(|_| !node.declaration) else { continue };

@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use btf::Btf;
-pub use compare::{Change, changes};
+pub use compare::{TypeChange, changes};
 pub use declarations::{Declaration, Declarations};
 
 /// The kind of type that a name stands for. C keeps the names of typedefs apart from the other kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum TypeKind {
     /// `struct name`.
     Struct,
     /// `union name`.
@@ -34,20 +34,20 @@ pub enum Kind {
 
 /// A type's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct TypeKey {
     /// The kind of type.
-    pub kind: Kind,
+    pub kind: TypeKind,
     /// The name alone.
     pub name: String,
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for TypeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sort = match self.kind {
-            Kind::Struct => "struct ",
-            Kind::Union => "union ",
-            Kind::Enum => "enum ",
-            Kind::Typedef => "",
+            TypeKind::Struct => "struct ",
+            TypeKind::Union => "union ",
+            TypeKind::Enum => "enum ",
+            TypeKind::Typedef => "",
         };
         write!(f, "{sort}{}", self.name)
     }
@@ -65,7 +65,7 @@ pub struct Member {
     /// The member's type as C writes it, without typedefs and qualifiers.
     pub text: String,
     /// The named type that lies in the member itself, not only behind a pointer.
-    pub embeds: Option<Key>,
+    pub embeds: Option<TypeKey>,
 }
 
 /// The layout of a type.
@@ -81,7 +81,7 @@ pub struct Layout {
 
 /// A type's definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
+pub struct TypeDefinition {
     /// The type's layout.
     pub layout: Layout,
     /// The source file, as debug information has it.
@@ -94,19 +94,19 @@ pub struct Definition {
 #[derive(Clone, Debug, Default)]
 pub struct Layouts {
     /// Definitions by name. Functions and blocks may have several types of one name.
-    pub(crate) types: BTreeMap<Key, Vec<Definition>>,
+    pub(crate) types: BTreeMap<TypeKey, Vec<TypeDefinition>>,
     /// Variables of file scope, by the type that they hold.
-    pub(crate) variables: BTreeMap<Key, Vec<String>>,
+    pub(crate) variables: BTreeMap<TypeKey, Vec<String>>,
 }
 
 impl Layouts {
     /// Returns the definitions of a name.
-    pub fn of(&self, key: &Key) -> &[Definition] {
+    pub fn of(&self, key: &TypeKey) -> &[TypeDefinition] {
         self.types.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the names of variables of file scope that hold an object of a type, sorted.
-    pub fn variables(&self, key: &Key) -> &[String] {
+    pub fn variables(&self, key: &TypeKey) -> &[String] {
         self.variables.get(key).map_or(&[], Vec::as_slice)
     }
 }

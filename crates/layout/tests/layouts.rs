@@ -1,6 +1,6 @@
 //! Types of small C files, as GCC and Clang describe them.
 
-use klpx_layout::{Btf, Change, Layouts, changes};
+use klpx_layout::{Btf, Layouts, TypeChange, changes};
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::{command, run};
 
@@ -21,7 +21,7 @@ fn layouts(file: &ElfFile) -> Layouts {
 }
 
 /// Returns the differing types, for each compiler.
-fn changed(original: &str, patched: &str) -> Vec<Vec<Change>> {
+fn changed(original: &str, patched: &str) -> Vec<Vec<TypeChange>> {
     let each = COMPILERS.iter().map(|(compiler, flags)| {
         let files = [original, patched].map(|text| object(compiler, flags, text));
         changes(&layouts(&files[0]), &layouts(&files[1]))
@@ -100,7 +100,7 @@ fn what_a_type_lies_in_follows_from_it() {
     }
     // The members of the outer type also changed.
     let both = with("int a; int b;").replace("int behind;", "int more; int behind;");
-    let names = |all: &[Change]| all.iter().map(|one| one.key.to_string()).collect::<Vec<_>>();
+    let names = |all: &[TypeChange]| all.iter().map(|one| one.key.to_string()).collect::<Vec<_>>();
     for all in changed(&original, &both) {
         assert_eq!(names(&all), ["struct outer", "struct s"]);
     }

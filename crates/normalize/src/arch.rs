@@ -17,7 +17,7 @@ pub enum Arch {
 
 /// The kind of a relocation's field, as far as klpx distinguishes kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum FieldKind {
     /// This number of whole bytes.
     Bytes(u8),
     /// Some bits of a 4-byte instruction.
@@ -32,7 +32,7 @@ pub struct RelocationKind {
     /// The type's name in the psABI.
     pub name: &'static str,
     /// The field that is written.
-    pub field: Field,
+    pub field: FieldKind,
     /// True if the value is relative to the place.
     pub pc_relative: bool,
     /// True for calls and jumps, which do not keep the address.
@@ -47,7 +47,7 @@ pub const NONE: u32 = 0;
 const fn kind(
     code: u32,
     name: &'static str,
-    field: Field,
+    field: FieldKind,
     pc_relative: bool,
     branch: bool,
     in_module: bool,
@@ -55,7 +55,7 @@ const fn kind(
     RelocationKind { code, name, field, pc_relative, branch, in_module }
 }
 
-use Field::{Bytes, Instruction};
+use FieldKind::{Bytes, Instruction};
 
 /// arch/x86/kernel/module.c, `__write_relocate_add`. `GOTPCREL` forms are left out: modules have no GOT.
 const X86_64: [RelocationKind; 7] = [

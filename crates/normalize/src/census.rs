@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use object::elf;
 
 use crate::elf::{Definition, Elf, SymbolId};
-use crate::name::{self, Anonymous, KINDS, Kind, Suffixes};
+use crate::name::{self, Anonymous, KINDS, SuffixKind, Suffixes};
 use crate::object::{FileId, Object};
 
 /// The counts of an object's names.
@@ -15,7 +15,7 @@ pub struct Census {
     /// Defined functions, data objects and labels.
     pub symbols: usize,
     /// The number of symbols with each kind of suffix, in the order of [`KINDS`]. A name may have several suffixes.
-    pub kinds: Vec<(&'static Kind, usize)>,
+    pub kinds: Vec<(&'static SuffixKind, usize)>,
     /// Symbols with a suffix that have no identity, such as constants: nobody looks them up. The counts below leave
     /// them out.
     pub anonymous: usize,
@@ -82,8 +82,8 @@ pub fn census(object: &Object<'_>) -> Census {
     };
     let suffixes = |id: SymbolId| name::canonical(elf.symbol_name(id)).suffixes;
     for ((base, _), members) in by_key {
-        let of = |test: fn(Suffixes) -> bool| members.iter().filter(|&&id| test(suffixes(id))).count();
-        let (suffixed, promoted) = (of(|suffixes| !suffixes.is_empty()), of(Suffixes::promoted));
+        let number = |test: fn(Suffixes) -> bool| members.iter().filter(|&&id| test(suffixes(id))).count();
+        let (suffixed, promoted) = (number(|suffixes| !suffixes.is_empty()), number(Suffixes::promoted));
         census.suffixed.add(suffixed, members.len() == 1);
         census.promoted.add(promoted, members.len() == 1);
         if suffixed > 0 && members.len() > 1 {

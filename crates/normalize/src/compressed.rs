@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 /// The largest file that is unpacked, in bytes. The largest module of a distribution is a twentieth of this size.
 const LIMIT: usize = 512 << 20;
@@ -13,17 +13,17 @@ const WINDOW: u64 = 128 << 20;
 
 /// A compression format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+enum FileCompression {
     Xz,
     Zstd,
     Gzip,
 }
 
 /// Each format with the first bytes of its files and the ending of their names.
-const FORMATS: [(Format, &[u8], &str); 3] = [
-    (Format::Xz, &[0xfd, b'7', b'z', b'X', b'Z', 0], ".xz"),
-    (Format::Zstd, &[0x28, 0xb5, 0x2f, 0xfd], ".zst"),
-    (Format::Gzip, &[0x1f, 0x8b], ".gz"),
+const FORMATS: [(FileCompression, &[u8], &str); 3] = [
+    (FileCompression::Xz, &[0xfd, b'7', b'z', b'X', b'Z', 0], ".xz"),
+    (FileCompression::Zstd, &[0x28, 0xb5, 0x2f, 0xfd], ".zst"),
+    (FileCompression::Gzip, &[0x1f, 0x8b], ".gz"),
 ];
 
 /// Returns a file's name without the ending of a compression format.
@@ -51,12 +51,12 @@ fn unpack_up_to(limit: usize, path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8
             why,
             "install the package again that the file came from",
         )
-        .place(Place::file(path.display().to_string(), None))
+        .place(DiagnosisPlace::file(path.display().to_string(), None))
     };
     let unpacked = match format {
-        Format::Xz => xz(bytes, limit),
-        Format::Zstd => zstd(bytes, limit),
-        Format::Gzip => up_to(limit, flate2::read::MultiGzDecoder::new(bytes)),
+        FileCompression::Xz => xz(bytes, limit),
+        FileCompression::Zstd => zstd(bytes, limit),
+        FileCompression::Gzip => up_to(limit, flate2::read::MultiGzDecoder::new(bytes)),
     };
     let unpacked = unpacked.map_err(|error| refuse(error.to_string()))?;
     if unpacked.len() > limit {
@@ -106,18 +106,18 @@ mod tests {
         (0..200_000u32).flat_map(|n| (n / 7 % 251).to_le_bytes()).collect()
     }
 
-    fn compressed(format: Format, contents: &[u8]) -> Vec<u8> {
+    fn compressed(format: FileCompression, contents: &[u8]) -> Vec<u8> {
         match format {
-            Format::Xz => {
+            FileCompression::Xz => {
                 let options = lzma_rust2::XzOptions::with_preset(1);
                 let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).expect("a writer");
                 writer.write_all(contents).expect("written");
                 writer.finish().expect("finished")
             }
-            Format::Zstd => {
+            FileCompression::Zstd => {
                 ruzstd::encoding::compress_to_vec(contents, ruzstd::encoding::CompressionLevel::Fastest)
             }
-            Format::Gzip => {
+            FileCompression::Gzip => {
                 let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 writer.write_all(contents).expect("written");
                 writer.finish().expect("finished")
@@ -168,7 +168,7 @@ mod tests {
         // A zstd frame header with a window of 2 TiB, and an xz block header with a dictionary of 4 GiB - 1.
         let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
         assert!(read(&zstd).is_err());
-        let mut xz = compressed(Format::Xz, b"small");
+        let mut xz = compressed(FileCompression::Xz, b"small");
         // Stream header of 12 bytes; block header: size, flags, filter 0x21, one property byte, the dictionary's size.
         assert_eq!(xz[14..16], [0x21, 1], "the block header has the shape that this test changes");
         xz[16] = 40;

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_input::Map;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_input::MappedFile;
 use object::elf;
 use object::endian::{LittleEndian as LE, U32};
 use object::pod;
@@ -72,7 +72,7 @@ pub struct ElfFile {
 }
 
 enum Bytes {
-    Map(Map),
+    Map(MappedFile),
     Owned(Vec<u8>),
 }
 
@@ -88,7 +88,7 @@ impl ElfFile {
         let bytes = if length == 0 {
             Bytes::Owned(Vec::new())
         } else {
-            let map = Map::new(&file, path).map_err(|e| io(&e))?;
+            let map = MappedFile::new(&file, path).map_err(|e| io(&e))?;
             match compressed::unpack(path, &map)? {
                 Some(unpacked) => Bytes::Owned(unpacked),
                 None => Bytes::Map(map),
@@ -128,7 +128,7 @@ impl ElfFile {
                 why,
                 "build the file again; if it came from a package, check its integrity",
             )
-            .place(Place::file(self.path.display().to_string(), None))
+            .place(DiagnosisPlace::file(self.path.display().to_string(), None))
             .into()
         })
     }
@@ -138,7 +138,7 @@ impl ElfFile {
 pub struct Elf<'d> {
     data: &'d [u8],
     /// The mapping that holds `data`; `None` for memory of klpx's own.
-    map: Option<&'d Map>,
+    map: Option<&'d MappedFile>,
     header: &'d elf::FileHeader64<LE>,
     sections: &'d [Shdr],
     section_names: &'d [u8],
@@ -163,7 +163,7 @@ fn table<'d, T: pod::Pod>(data: &'d [u8], offset: u64, count: u64, what: &str) -
 }
 
 impl<'d> Elf<'d> {
-    fn parse(data: &'d [u8], map: Option<&'d Map>) -> Result<Elf<'d>, String> {
+    fn parse(data: &'d [u8], map: Option<&'d MappedFile>) -> Result<Elf<'d>, String> {
         let (header, _) = pod::from_bytes::<elf::FileHeader64<LE>>(data).map_err(|()| "it is too short")?;
         if header.e_ident.magic != elf::ELFMAG {
             return Err("it does not begin as an ELF file does".into());

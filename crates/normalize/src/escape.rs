@@ -13,12 +13,12 @@ pub struct Escape {
     /// The target, in bytes from the start of the code.
     pub target: i64,
     /// The field where a relocation would stand; `None` if the instruction does not reach all of a module.
-    pub field: Option<Field>,
+    pub field: Option<BranchField>,
 }
 
 /// The field of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct BranchField {
     /// The first byte of the field.
     pub at: usize,
     /// The relocation type for the field.
@@ -57,7 +57,7 @@ fn of_x86_64(code: &[u8], relocated: &dyn Fn(usize) -> bool) -> Vec<Escape> {
         }
         let long = decoder.get_constant_offsets(&instruction).immediate_size() == 4;
         let (kind, addend) = X86_BRANCH;
-        let field = end.checked_sub(4).filter(|_| long).map(|at| Field { at, kind, addend });
+        let field = end.checked_sub(4).filter(|_| long).map(|at| BranchField { at, kind, addend });
         found.push(Escape { at, target, field });
     }
     found
@@ -106,7 +106,7 @@ fn of_arm64(code: &[u8], settled: &dyn Fn(usize) -> bool) -> Vec<Escape> {
         };
         let target = at as i64 + distance;
         if !(0..code.len() as i64).contains(&target) && !settled(at) {
-            found.push(Escape { at, target, field: kind.map(|kind| Field { at, kind, addend: 0 }) });
+            found.push(Escape { at, target, field: kind.map(|kind| BranchField { at, kind, addend: 0 }) });
         }
     }
     found

@@ -9,7 +9,7 @@ pub struct Suffixes(u32);
 
 /// A kind of suffix.
 #[derive(Clone, Copy, Debug)]
-pub struct Kind {
+pub struct SuffixKind {
     /// The set of this kind alone.
     pub kind: Suffixes,
     /// A word for the kind.
@@ -20,12 +20,12 @@ pub struct Kind {
     pub source: &'static str,
 }
 
-const fn kind(kind: Suffixes, name: &'static str, form: &'static str, source: &'static str) -> Kind {
-    Kind { kind, name, form, source }
+const fn kind(kind: Suffixes, name: &'static str, form: &'static str, source: &'static str) -> SuffixKind {
+    SuffixKind { kind, name, form, source }
 }
 
 /// Every kind of suffix.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [SuffixKind; 16] = [
     kind(
         Suffixes::PROMOTED,
         "promoted",
@@ -164,7 +164,7 @@ impl Suffixes {
     }
 
     /// Returns the kinds in the set, in the order of [`KINDS`].
-    pub fn kinds(self) -> impl Iterator<Item = &'static Kind> {
+    pub fn kinds(self) -> impl Iterator<Item = &'static SuffixKind> {
         KINDS.iter().filter(move |kind| self.contains(kind.kind))
     }
 

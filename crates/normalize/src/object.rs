@@ -12,14 +12,14 @@ mod type_ids;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::arch::{Arch, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name::{self, Anonymous, Canonical};
-use crate::special::{Table, TableKind};
+use crate::special::{SpecialTable, TableKind};
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
 pub use source_folder::LINE_AND_COLUMN;
@@ -162,7 +162,7 @@ pub struct Object<'d> {
     /// The object's architecture.
     pub arch: Arch,
     /// Special sections.
-    pub tables: Vec<Table>,
+    pub tables: Vec<SpecialTable>,
     name: String,
     roles: Vec<Role>,
     items: Vec<Item>,
@@ -173,7 +173,7 @@ pub struct Object<'d> {
     units: Vec<FileId>,
     entries: Vec<Entry>,
     item_entries: Vec<u32>,
-    marks: Vec<gaps::Mark>,
+    marks: Vec<gaps::MappingSymbol>,
     outliers: Vec<Outlier>,
     type_ids: Vec<type_ids::TypeId>,
     /// The folders, each with a `/` at the end.
@@ -196,7 +196,7 @@ impl<'d> Object<'d> {
                 "only .o and .ko files, and vmlinux.o, have the relocations that klpx compares",
                 "name the object; to compare with a linked kernel, use klpx build",
             )
-            .place(Place::file(name, None))
+            .place(DiagnosisPlace::file(name, None))
             .into());
         }
         let arch = Arch::of_machine(elf.machine())?;
@@ -239,7 +239,7 @@ impl<'d> Object<'d> {
         for id in self.elf.section_ids() {
             let role = match TableKind::of(self.arch, self.elf.section_name(id)) {
                 Some(kind) if self.elf.section_flags(id) & elf::SHF_ALLOC.0 != 0 => {
-                    self.tables.push(Table::read(&self.elf, id, kind)?);
+                    self.tables.push(SpecialTable::read(&self.elf, id, kind)?);
                     Role::Table(TableId((self.tables.len() - 1) as u32))
                 }
                 _ => self.role_of(id),
@@ -329,7 +329,7 @@ impl<'d> Object<'d> {
             "the object is damaged, or its tables contradict each other",
             "build the object again",
         )
-        .place(Place::file(self.name.clone(), None))
+        .place(DiagnosisPlace::file(self.name.clone(), None))
     }
 
     fn reference_to_unloaded(&self, section: &str, target: &str) -> Diagnosis {
@@ -339,7 +339,7 @@ impl<'d> Object<'d> {
             "the kernel's memory does not hold the target of the reference",
             "look for a section attribute or inline assembly in the patch, and use a section that is loaded",
         )
-        .place(Place::file(self.name.clone(), None))
+        .place(DiagnosisPlace::file(self.name.clone(), None))
     }
 
     fn read_items(&mut self) {
@@ -491,7 +491,7 @@ impl<'d> Object<'d> {
 
     /// Returns the function whose trace site lies before its entry, for the relocation that names this site in the
     /// table of sites.
-    fn led_by(&self, table: &Table, rela: &Rela) -> Option<(ItemId, i64)> {
+    fn led_by(&self, table: &SpecialTable, rela: &Rela) -> Option<(ItemId, i64)> {
         let (sites, places) = self.arch.trace_sites();
         let lead = places.iter().copied().find(|place| *place < 0 && table.kind.name == sites)?;
         let symbol = self.elf.rela_symbol(rela)?;

@@ -4,7 +4,7 @@
 //! Entry sizes differ between kernel versions. A form is accepted only if the section's size and the offsets of its
 //! relocations fit the form exactly. A section that fits no form is an error, never a guess.
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -141,7 +141,7 @@ impl TableKind {
 
 /// A special section of one object.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
+pub struct SpecialTable {
     /// The kind of the section.
     pub kind: &'static TableKind,
     /// The section.
@@ -152,9 +152,9 @@ pub struct Table {
     pub entry_size: u32,
 }
 
-impl Table {
+impl SpecialTable {
     /// Finds the entry form that fits a section.
-    pub(crate) fn read(elf: &Elf<'_>, section: SectionId, kind: &'static TableKind) -> Result<Table> {
+    pub(crate) fn read(elf: &Elf<'_>, section: SectionId, kind: &'static TableKind) -> Result<SpecialTable> {
         let size = elf.section_size(section);
         let name = || String::from_utf8_lossy(elf.section_name(section)).into_owned();
         let Some(entry_size) = kind.entry_size(elf, section) else {
@@ -164,7 +164,7 @@ impl Table {
                 format!("its {size} bytes and relocations fit no form of this table that klpx knows"),
                 "this kernel is newer than klpx, or the object is damaged: report the kernel version",
             )
-            .place(Place::symbol(name()))
+            .place(DiagnosisPlace::symbol(name()))
             .into());
         };
         let entry_size = u32::from(entry_size);
@@ -182,13 +182,13 @@ impl Table {
                         "it and its companion section have different numbers of entries",
                         "this kernel is newer than klpx, or the object is damaged: report the kernel version",
                     )
-                    .place(Place::symbol(name()))
+                    .place(DiagnosisPlace::symbol(name()))
                     .into());
                 }
                 other
             }
         };
-        Ok(Table { kind, section, companion, entry_size })
+        Ok(SpecialTable { kind, section, companion, entry_size })
     }
 
     /// Returns how many entries a section of `size` bytes has.

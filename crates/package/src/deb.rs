@@ -33,7 +33,7 @@ pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&output);
     // SOURCE_DATE_EPOCH is the only way to tell dpkg-deb the time of the packed files.
     command.env("SOURCE_DATE_EPOCH", package.about.date.to_string()).env("LC_ALL", "C");
-    let said = command.output().map_err(|error| {
+    let dpkg_output = command.output().map_err(|error| {
         Diagnosis::new(
             &codes::MISSING_TOOL,
             "dpkg-deb can't be started",
@@ -41,8 +41,9 @@ pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
             "install the package dpkg",
         )
     })?;
-    if !said.status.success() {
-        let lines = String::from_utf8_lossy(&said.stderr).lines().map(str::to_owned).collect::<Vec<_>>();
+    if !dpkg_output.status.success() {
+        let lines =
+            String::from_utf8_lossy(&dpkg_output.stderr).lines().map(str::to_owned).collect::<Vec<_>>();
         let remedy =
             "read the messages of dpkg-deb, and check the free space of the folder for temporary files";
         return Err(Diagnosis::new(

@@ -12,7 +12,7 @@ use crate::{changelog, provenance};
 const COPYRIGHT: &str = include_str!("script/copyright");
 
 /// A file of a package.
-pub(crate) struct File {
+pub(crate) struct PackageFile {
     /// Absolute path.
     pub(crate) path: String,
     /// Contents.
@@ -22,17 +22,18 @@ pub(crate) struct File {
 }
 
 /// The files, sorted by path.
-pub(crate) fn of(package: &Package, format: Format) -> Result<Vec<File>> {
+pub(crate) fn of(package: &Package, format: Format) -> Result<Vec<PackageFile>> {
     let livepatch = &package.livepatch;
     let beside = |ending: &str| format!("{}/{}.{ending}", livepatch.folder(), livepatch.name);
-    let module = File { path: livepatch.path(), bytes: livepatch.bytes.clone(), is_document: false };
+    let module = PackageFile { path: livepatch.path(), bytes: livepatch.bytes.clone(), is_document: false };
     let statement = text(&provenance::statement(livepatch))?;
-    let mut files = vec![module, File { path: beside("intoto.json"), bytes: statement, is_document: false }];
+    let mut files =
+        vec![module, PackageFile { path: beside("intoto.json"), bytes: statement, is_document: false }];
     if let Some(report) = &livepatch.report {
-        files.push(File { path: beside("report.json"), bytes: text(report)?, is_document: false });
+        files.push(PackageFile { path: beside("report.json"), bytes: text(report)?, is_document: false });
     }
     if format == Format::Deb {
-        let document = |name: &str, bytes| File {
+        let document = |name: &str, bytes| PackageFile {
             path: format!("/usr/share/doc/{}/{name}", package.name),
             bytes,
             is_document: true,

@@ -13,5 +13,5 @@ mod provenance;
 mod rpm;
 mod scripts;
 
-pub use livepatch::Livepatch;
+pub use livepatch::PackagedLivepatch;
 pub use plan::{About, Format, Package};

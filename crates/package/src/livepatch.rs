@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
@@ -12,7 +12,7 @@ const RELEASE: usize = 64;
 
 /// A livepatch that is to be packaged.
 #[derive(Clone, Debug)]
-pub struct Livepatch {
+pub struct PackagedLivepatch {
     /// The kernel's name of the livepatch: letters, digits and underscores.
     pub name: String,
     /// The kernel release that the livepatch is for, as `uname -r` prints it.
@@ -29,15 +29,15 @@ pub struct Livepatch {
     pub report: Option<serde_json::Value>,
 }
 
-impl Livepatch {
+impl PackagedLivepatch {
     /// Reads a module.
     ///
     /// # Errors
     /// `klpx::not-packaged` if the module lacks a fact that a package needs, or is not cumulative.
-    pub fn open(path: &Path) -> Result<Livepatch> {
+    pub fn open(path: &Path) -> Result<PackagedLivepatch> {
         let file = ElfFile::open(path)?;
         let module = inspect::inspect(&file)?;
-        let place = || Place::file(path.display().to_string(), None);
+        let place = || DiagnosisPlace::file(path.display().to_string(), None);
         let refused = |why: &str, remedy: &str| {
             let what = "the module can't be packaged";
             Diagnosis::new(&codes::NOT_PACKAGED, what, why, remedy).place(place())
@@ -61,7 +61,7 @@ impl Livepatch {
             let why = "it is not cumulative: it would not take the place of the livepatch before it";
             return Err(refused(why, "build it without --no-replace, from all patches of the kernel").into());
         }
-        Ok(Livepatch {
+        Ok(PackagedLivepatch {
             name: name.to_owned(),
             release: release.to_owned(),
             build_id: build_id.to_owned(),

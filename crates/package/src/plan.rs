@@ -6,7 +6,7 @@ use std::path::Path;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_normalize::arch::Arch;
 
-use crate::livepatch::Livepatch;
+use crate::livepatch::PackagedLivepatch;
 use crate::{deb, rpm};
 
 /// The longest line of a description, in bytes.
@@ -42,7 +42,7 @@ pub struct Package {
     /// Package version.
     pub version: String,
     /// The livepatch in the package.
-    pub livepatch: Livepatch,
+    pub livepatch: PackagedLivepatch,
     pub(crate) about: About,
 }
 
@@ -51,7 +51,7 @@ impl Package {
     ///
     /// # Errors
     /// `klpx::not-packaged` for two livepatches of one kernel, and for an invalid version.
-    pub fn plan(livepatches: Vec<Livepatch>, about: &About) -> Result<Vec<Package>> {
+    pub fn plan(livepatches: Vec<PackagedLivepatch>, about: &About) -> Result<Vec<Package>> {
         let mut packages: BTreeMap<String, Package> = BTreeMap::new();
         for livepatch in livepatches {
             let name = name(&livepatch.release);
@@ -152,7 +152,7 @@ fn name(release: &str) -> String {
 }
 
 /// The version of a package. dpkg and rpm both accept it and sort it alike.
-fn version(livepatch: &Livepatch, about: &About) -> Result<String> {
+fn version(livepatch: &PackagedLivepatch, about: &About) -> Result<String> {
     let given = about.version.as_deref().or(livepatch.module.info("version"));
     let plain = |c: char| c.is_ascii_alphanumeric() || ".+~".contains(c);
     let fits = |text: &&str| text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(plain);
@@ -180,10 +180,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// A livepatch without its own file.
-    pub(crate) fn livepatch(name: &str, release: &str) -> Livepatch {
+    pub(crate) fn livepatch(name: &str, release: &str) -> PackagedLivepatch {
         let info =
             [("version", "3"), ("cve", "CVE-2026-1"), ("cve", "CVE-2026-2"), ("description", "two fixes")];
-        Livepatch {
+        PackagedLivepatch {
             name: name.to_owned(),
             release: release.to_owned(),
             build_id: "0123456789abcdef".to_owned(),

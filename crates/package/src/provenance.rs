@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::livepatch::Livepatch;
+use crate::livepatch::PackagedLivepatch;
 
 /// The statement. A fact that no report gives is left out; nothing is guessed.
-pub(crate) fn statement(livepatch: &Livepatch) -> Value {
+pub(crate) fn statement(livepatch: &PackagedLivepatch) -> Value {
     let report =
         |pointer: &str| livepatch.report.as_ref().and_then(|report| report.pointer(pointer)).cloned();
     let info = |key: &str| livepatch.module.info(key);

@@ -1,7 +1,7 @@
 //! The scripts that run when a package is installed and removed. Their parts are shell files in `script/`. The names
 //! that are inserted have been checked.
 
-use crate::livepatch::Livepatch;
+use crate::livepatch::PackagedLivepatch;
 
 const RUNNING: &str = include_str!("script/running.sh");
 const INSTALLED: &str = include_str!("script/installed.sh");
@@ -27,7 +27,7 @@ pub(crate) const DEBIAN: [(&str, When, &str); 3] = [
 ];
 
 /// A script for dpkg.
-pub(crate) fn debian(livepatch: &Livepatch, when: When, argument: &str) -> String {
+pub(crate) fn debian(livepatch: &PackagedLivepatch, when: When, argument: &str) -> String {
     format!(
         "#!/bin/sh\nset -e\n{}case \"$1\" in\n{argument}) ;;\n*) exit 0 ;;\nesac\n{}",
         head(livepatch, when),
@@ -36,7 +36,7 @@ pub(crate) fn debian(livepatch: &Livepatch, when: When, argument: &str) -> Strin
 }
 
 /// A script for rpm. Its first argument is the number of versions that will remain.
-pub(crate) fn rpm(livepatch: &Livepatch, when: When) -> String {
+pub(crate) fn rpm(livepatch: &PackagedLivepatch, when: When) -> String {
     let only = match when {
         When::Removing => "[ \"$1\" = 0 ] || exit 0\n",
         When::Installed | When::Removed => "",
@@ -44,8 +44,8 @@ pub(crate) fn rpm(livepatch: &Livepatch, when: When) -> String {
     format!("{}{only}{}exit 0\n", head(livepatch, when), body(when))
 }
 
-fn head(livepatch: &Livepatch, when: When) -> String {
-    let Livepatch { name, release, build_id, .. } = livepatch;
+fn head(livepatch: &PackagedLivepatch, when: When) -> String {
+    let PackagedLivepatch { name, release, build_id, .. } = livepatch;
     let names = format!("NAME='{name}'\nRELEASE='{release}'\n");
     match when {
         When::Removed => names,

@@ -7,7 +7,7 @@ use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use crate::message::Message;
 
 /// An algorithm that can be checked, as the certificate and the message name it.
-struct Known {
+struct KnownAlgorithm {
     /// The algorithm of the certificate's key.
     key: ObjectIdentifier,
     /// The curve of the key.
@@ -21,7 +21,7 @@ struct Known {
 
 /// The supported algorithms. Kernels accept RSA and ECDSA keys (certs/Kconfig), RSA with PKCS#1 1.5 padding and never
 /// PSS.
-const KNOWN: [Known; 7] = {
+const KNOWN: [KnownAlgorithm; 7] = {
     use const_oid::db::rfc5912::{
         ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ID_EC_PUBLIC_KEY as EC, ID_SHA_256, ID_SHA_384, ID_SHA_512,
         RSA_ENCRYPTION as RSA, SECP_256_R_1, SECP_384_R_1, SHA_256_WITH_RSA_ENCRYPTION,
@@ -31,16 +31,16 @@ const KNOWN: [Known; 7] = {
         hash: ObjectIdentifier,
         signed: &'static [ObjectIdentifier],
         algorithm: &'static dyn VerificationAlgorithm,
-    ) -> Known {
-        Known { key: RSA, curve: None, hash, signed, algorithm }
+    ) -> KnownAlgorithm {
+        KnownAlgorithm { key: RSA, curve: None, hash, signed, algorithm }
     }
     const fn ec(
         curve: ObjectIdentifier,
         hash: ObjectIdentifier,
         signed: &'static [ObjectIdentifier],
         algorithm: &'static dyn VerificationAlgorithm,
-    ) -> Known {
-        Known { key: EC, curve: Some(curve), hash, signed, algorithm }
+    ) -> KnownAlgorithm {
+        KnownAlgorithm { key: EC, curve: Some(curve), hash, signed, algorithm }
     }
     [
         rsa(ID_SHA_256, &[RSA, SHA_256_WITH_RSA_ENCRYPTION], &signature::RSA_PKCS1_2048_8192_SHA256),
@@ -59,7 +59,7 @@ pub struct Certificate(x509_cert::Certificate);
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SignatureVerdict {
     /// The certificate's key made the signature for this module.
     Right,
     /// The message names the certificate, but the signature does not match the module.
@@ -84,12 +84,14 @@ impl Certificate {
     }
 
     /// Checks the signature of a module. `module` is everything before the signature.
-    pub fn check(&self, module: &[u8], message: &Message) -> Verdict {
+    pub fn check(&self, module: &[u8], message: &Message) -> SignatureVerdict {
         if !message.is_by(&self.0) {
-            return Verdict::Other;
+            return SignatureVerdict::Other;
         }
         if message.info.signed_attrs.is_some() {
-            return Verdict::Unchecked("the signature is one of attributes of the module".to_owned());
+            return SignatureVerdict::Unchecked(
+                "the signature is one of attributes of the module".to_owned(),
+            );
         }
         let info = &self.0.tbs_certificate.subject_public_key_info;
         let curve = info.algorithm.parameters.as_ref().and_then(|any| any.decode_as().ok());
@@ -101,11 +103,14 @@ impl Certificate {
         });
         let (Some(known), Some(key)) = (known, info.subject_public_key.as_bytes()) else {
             let signer = message.signer();
-            return Verdict::Unchecked(format!("klpx can't check {} with {}", signer.algorithm, signer.hash));
+            return SignatureVerdict::Unchecked(format!(
+                "klpx can't check {} with {}",
+                signer.algorithm, signer.hash
+            ));
         };
         match UnparsedPublicKey::new(known.algorithm, key).verify(module, message.info.signature.as_bytes()) {
-            Ok(()) => Verdict::Right,
-            Err(_) => Verdict::Wrong,
+            Ok(()) => SignatureVerdict::Right,
+            Err(_) => SignatureVerdict::Wrong,
         }
     }
 }
@@ -157,16 +162,20 @@ mod tests {
             let signer = message.signer();
             assert_eq!(signer.issuer.as_deref(), Some("CN=klpx test"), "{key:?}");
             assert!(signer.hash.ends_with(&hash[3..]), "{signer:?}");
-            assert_eq!(certificate.check(MODULE, &message), Verdict::Right, "{key:?} {hash}");
-            assert_eq!(certificate.check(b"another", &message), Verdict::Wrong, "{key:?} {hash}");
+            assert_eq!(certificate.check(MODULE, &message), SignatureVerdict::Right, "{key:?} {hash}");
+            assert_eq!(certificate.check(b"another", &message), SignatureVerdict::Wrong, "{key:?} {hash}");
             if let Some(other) = other.replace(certificate) {
-                assert_eq!(other.check(MODULE, &message), Verdict::Other, "{key:?} {hash}");
+                assert_eq!(other.check(MODULE, &message), SignatureVerdict::Other, "{key:?} {hash}");
             }
             let mut damaged = signature;
             let last = damaged.len() - 1;
             damaged[last] ^= 1;
             if let Ok(message) = Message::read(&damaged) {
-                assert_eq!(other.as_ref().unwrap().check(MODULE, &message), Verdict::Wrong, "{key:?} {hash}");
+                assert_eq!(
+                    other.as_ref().unwrap().check(MODULE, &message),
+                    SignatureVerdict::Wrong,
+                    "{key:?} {hash}"
+                );
             }
         }
     }
@@ -181,7 +190,7 @@ mod tests {
         ] {
             let (certificate, signature) = signed(folder.path(), &[key], hash, more);
             let verdict = certificate.check(MODULE, &Message::read(&signature).unwrap());
-            assert!(matches!(verdict, Verdict::Unchecked(_)), "{hash} {more:?}: {verdict:?}");
+            assert!(matches!(verdict, SignatureVerdict::Unchecked(_)), "{hash} {more:?}: {verdict:?}");
         }
     }
 
@@ -192,7 +201,7 @@ mod tests {
         let message = Message::read(&signature).unwrap();
         assert_eq!(message.signer().issuer, None);
         assert_eq!(message.signer().key.split(':').count(), 20);
-        assert_eq!(certificate.check(MODULE, &message), Verdict::Right);
+        assert_eq!(certificate.check(MODULE, &message), SignatureVerdict::Right);
     }
 
     #[test]

@@ -11,6 +11,6 @@ mod message;
 
 pub use appended::{append, split};
 #[cfg(feature = "check")]
-pub use check::{Certificate, Verdict};
+pub use check::{Certificate, SignatureVerdict};
 #[cfg(feature = "check")]
 pub use message::{Message, Signer};

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use klpx_diagnosis::Result;
-use klpx_diff::{Edits, Line, Sources, compare_unit};
+use klpx_diff::{Edits, LineState, Sources, compare_unit};
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure;
 use klpx_klp_emit::emit::{self, Emitted};
 use klpx_klp_emit::finish;
 use klpx_klp_emit::glue;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 use klpx_verify::{self as verify, Verified};
@@ -82,12 +82,12 @@ pub struct Builds {
 struct SameLines(Vec<String>, Vec<String>);
 
 impl Edits for SameLines {
-    fn original(&self, _file: &str, line: u32) -> Line {
+    fn original(&self, _file: &str, line: u32) -> LineState {
         let text = |lines: &'_ [String]| lines.get(line as usize - 1).cloned();
-        if text(&self.0) == text(&self.1) { Line::Kept } else { Line::Edited }
+        if text(&self.0) == text(&self.1) { LineState::Kept } else { LineState::Edited }
     }
 
-    fn patched(&self, file: &str, line: u32, _name: &str) -> Line {
+    fn patched(&self, file: &str, line: u32, _name: &str) -> LineState {
         self.original(file, line)
     }
 }
@@ -126,7 +126,7 @@ impl Builds {
     }
 
     /// Runs `use_units` on the units of these builds, all of one kernel object.
-    pub fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[Unit<'_, '_>]) -> T) -> T {
+    pub fn with<T>(&self, object_name: &str, use_units: impl FnOnce(&[ComparedUnit<'_, '_>]) -> T) -> T {
         let folders = [PathBuf::from(FOLDER)];
         let read = |file| Object::read(file).expect("an object").compiled_in(&folders);
         let pairs: Vec<_> = self.units.iter().map(|(one, other, _)| (read(one), read(other))).collect();
@@ -134,8 +134,8 @@ impl Builds {
             compare_unit(one, other, &BTreeSet::new(), Sources::Edited(lines))
         };
         let differences: Vec<_> = pairs.iter().zip(&self.units).map(differ).collect();
-        let units: Vec<Unit<'_, '_>> = (pairs.iter().zip(&differences))
-            .map(|((original, patched), difference)| Unit {
+        let units: Vec<ComparedUnit<'_, '_>> = (pairs.iter().zip(&differences))
+            .map(|((original, patched), difference)| ComparedUnit {
                 object_name,
                 original,
                 patched,
@@ -168,7 +168,7 @@ impl Builds {
     /// The result of verifying a finished module.
     pub fn verify(&self, object_name: &str, kernel: &Kernel, module: &ElfFile) -> Result<Verified> {
         self.with(object_name, |units| {
-            let units: Vec<verify::Unit<'_, '_>> = units.iter().map(verified_unit).collect();
+            let units: Vec<verify::VerifiedUnit<'_, '_>> = units.iter().map(verified_unit).collect();
             // Damaged modules are also checked before any module is made.
             let glue = self.fixture.path("glue.o").exists().then(|| self.fixture.open("glue.o"));
             let glue: Vec<_> = glue.iter().map(|file| file.parse().expect("an object")).collect();
@@ -198,7 +198,8 @@ impl Builds {
         std::fs::write(path("linux/livepatch.h"), "").expect("a file");
         std::fs::write(path("module.lds"), SCRIPT).expect("a file");
         std::fs::write(path("closure.o"), &emitted.object).expect("a file");
-        let text = glue::source(&emitted.plan, glue::Options { replace: true, ..glue::Options::default() });
+        let text =
+            glue::source(&emitted.plan, glue::GlueOptions { replace: true, ..glue::GlueOptions::default() });
         let flags = [&["-I.", "-Wno-attributes"], self.toolchain.traced_glue].concat();
         self.fixture.compile("glue", &text, "glue.o", &flags);
         self.fixture.link_module("module.lds", &["glue.o", "closure.o"], "linked.ko");
@@ -207,8 +208,8 @@ impl Builds {
 }
 
 /// A unit in the form that verification takes.
-pub fn verified_unit<'u, 'd>(unit: &'u Unit<'u, 'd>) -> verify::Unit<'u, 'd> {
-    verify::Unit {
+pub fn verified_unit<'u, 'd>(unit: &'u ComparedUnit<'u, 'd>) -> verify::VerifiedUnit<'u, 'd> {
+    verify::VerifiedUnit {
         object: unit.object_name,
         original: &unit.original.elf,
         patched: &unit.patched.elf,

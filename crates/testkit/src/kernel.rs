@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use klpx_diagnosis::{Diagnosis, Result, codes};
-use klpx_klp_emit::plan::{Binder, Bound, Export};
+use klpx_klp_emit::plan::{Binder, Bound, ExportedSymbol};
 use klpx_normalize::elf::SymbolId;
 use klpx_normalize::object::{FileId, Object};
 use klpx_verify::LoadTarget;
@@ -23,7 +23,7 @@ pub struct Kernel {
     /// Exports of vmlinux.
     pub exports: Vec<&'static str>,
     /// Exports of modules, or exports with a namespace.
-    pub exported: BTreeMap<&'static str, Export>,
+    pub exported: BTreeMap<&'static str, ExportedSymbol>,
     /// Names that the kernel does not have.
     pub missing: Vec<&'static str>,
     /// Names that can't be bound.
@@ -75,8 +75,8 @@ impl Binder for Kernel {
     fn runtime_constant(&self, _: &str) -> Option<(Bound, i64)> {
         self.holder.map(|(name, place)| (Bound { name: name.into(), sympos: 0 }, place))
     }
-    fn export(&self, name: &str) -> Option<Export> {
-        let plain = Export { module: None, gpl: false, namespace: None };
+    fn export(&self, name: &str) -> Option<ExportedSymbol> {
+        let plain = ExportedSymbol { module: None, gpl: false, namespace: None };
         self.exported.get(name).cloned().or_else(|| self.exports.contains(&name).then_some(plain))
     }
 }

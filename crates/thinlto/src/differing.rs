@@ -4,31 +4,35 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::llvm::remarks::Inlined;
+use crate::llvm::remarks::InlineRemark;
 use klpx_diagnosis::Result;
-use klpx_diff::{Change, Sources};
+use klpx_diff::{ItemChange, Sources};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::name;
 use klpx_normalize::object::{ItemId, Object};
 
 /// The differences between two native objects, by canonical names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Differing {
+pub(crate) struct DifferingNames {
     /// Functions that differ in the second object, or that only it has.
     pub(crate) functions: BTreeSet<String>,
     /// Changed data, registries, and items that are gone.
     pub(crate) others: BTreeSet<String>,
 }
 
-impl Differing {
+impl DifferingNames {
     /// Compares two objects.
-    pub(crate) fn between(original: &Path, patched: &Path) -> Result<Differing> {
-        Differing::of_unit(original, patched, &BTreeSet::new())
+    pub(crate) fn between(original: &Path, patched: &Path) -> Result<DifferingNames> {
+        DifferingNames::of_unit(original, patched, &BTreeSet::new())
     }
 
     /// Compares two objects of one of several units. `moved` are names that denote something else in the other units'
     /// patched builds.
-    pub(crate) fn of_unit(original: &Path, patched: &Path, moved: &BTreeSet<Vec<u8>>) -> Result<Differing> {
+    pub(crate) fn of_unit(
+        original: &Path,
+        patched: &Path,
+        moved: &BTreeSet<Vec<u8>>,
+    ) -> Result<DifferingNames> {
         let (original, patched) = (ElfFile::open(original)?, ElfFile::open(patched)?);
         let (original, patched) = rayon::join(|| Object::read(&original), || Object::read(&patched));
         let (original, patched) = (original?, patched?);
@@ -36,17 +40,17 @@ impl Differing {
         let named = |object: &Object<'_>, item: ItemId| {
             String::from_utf8_lossy(name::without_promotion(object.item_name(item))).into_owned()
         };
-        let of_patched = |change: &Change| named(&patched, change.patched);
+        let of_patched = |change: &ItemChange| named(&patched, change.patched);
         let others = difference.data.iter().chain(&difference.registries).map(of_patched);
         let gone = difference.removed.iter().map(|&item| format!("-{}", named(&original, item)));
-        Ok(Differing {
+        Ok(DifferingNames {
             functions: difference.functions.iter().map(of_patched).collect(),
             others: others.chain(gone).chain(difference.tables.iter().cloned()).collect(),
         })
     }
 
     /// Returns true if at least one difference is gone and none is new.
-    pub(crate) fn is_nearer_than(&self, plain: &Differing) -> bool {
+    pub(crate) fn is_nearer_than(&self, plain: &DifferingNames) -> bool {
         self != plain && self.functions.is_subset(&plain.functions) && self.others.is_subset(&plain.others)
     }
 }
@@ -55,7 +59,7 @@ impl Differing {
 /// or by way of others; by canonical names. `remarks` are those of both steps: when the backend inlines a function,
 /// everything that the compilation inlined into that function comes along.
 pub(crate) fn holders<'t>(
-    remarks: impl IntoIterator<Item = Inlined<'t>>,
+    remarks: impl IntoIterator<Item = InlineRemark<'t>>,
     is_same: impl Fn(&str) -> bool,
 ) -> BTreeSet<&'t str> {
     let base = |name: &'t str| name.split(".llvm.").next().unwrap_or(name);
@@ -77,8 +81,8 @@ pub(crate) fn holders<'t>(
 /// The functions that differ in the `plain` build of a unit but not in the `nearer` one. `None` if the second build is
 /// no nearer, or if one of the functions is a holder of what the patch edits, which must differ.
 pub(crate) fn spared<'p>(
-    plain: &'p Differing,
-    nearer: &Differing,
+    plain: &'p DifferingNames,
+    nearer: &DifferingNames,
     holders: &BTreeSet<&str>,
 ) -> Option<Vec<&'p str>> {
     if !nearer.is_nearer_than(plain) {
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn who_holds_a_copy_by_way_of_others_is_a_holder_too() {
-        let call = |callee, caller| Inlined { caller, callee, site: "" };
+        let call = |callee, caller| InlineRemark { caller, callee, site: "" };
         let remarks = [
             call("edited", "mid"),
             call("mid", "top.llvm.12"),
@@ -109,15 +113,15 @@ mod tests {
         assert!(holders(remarks, |_| true).is_empty());
     }
 
-    fn differing(functions: &[&str], others: &[&str]) -> Differing {
+    fn differing(functions: &[&str], others: &[&str]) -> DifferingNames {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Differing { functions: set(functions), others: set(others) }
+        DifferingNames { functions: set(functions), others: set(others) }
     }
 
     #[test]
     fn only_a_nearer_build_spares_functions_and_never_a_holder() {
         let plain = differing(&["a", "b", "c"], &["x"]);
-        let spared_by = |nearer: &Differing, holders: &[&'static str]| {
+        let spared_by = |nearer: &DifferingNames, holders: &[&'static str]| {
             spared(&plain, nearer, &holders.iter().copied().collect()).map(|names| names.join(" "))
         };
         let near = differing(&["b"], &["x"]);
@@ -140,7 +144,7 @@ mod tests {
         };
         let more = object("more", "int f(int n) { return n; } int gone(int n) { return n * 3; } int d = 4;");
         let less = object("less", "int f(int n) { return n; }");
-        let found = Differing::between(&more, &less).expect("objects");
+        let found = DifferingNames::between(&more, &less).expect("objects");
         assert_eq!(found, differing(&[], &["-d", "-gone"]));
     }
 

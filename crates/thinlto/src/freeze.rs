@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::llvm::ir::Module;
+use crate::llvm::ir::IrModule;
 use crate::llvm::{bitcode, summary};
 use klpx_build_driver::process::{Call, check_interrupt};
 use klpx_diagnosis::Result;
@@ -56,9 +56,9 @@ impl<'a> Freezer<'a> {
             for (original, patched) in pairs {
                 let (original, patched) = (files::read(original)?, files::read(patched)?);
                 // For a file that is not understood, nothing is held back.
-                let theirs = summary::functions(&original).unwrap_or_default();
-                let ours = summary::functions(&patched).unwrap_or_default();
-                new.extend(ours.difference(&theirs).map(|name| name.to_vec()));
+                let original_functions = summary::functions(&original).unwrap_or_default();
+                let patched_functions = summary::functions(&patched).unwrap_or_default();
+                new.extend(patched_functions.difference(&original_functions).map(|name| name.to_vec()));
             }
             for file in added {
                 let file = files::read(file)?;
@@ -94,7 +94,7 @@ impl<'a> Freezer<'a> {
         let texts: Result<Option<Vec<String>>> = texts.into_iter().collect();
         let Some(texts) = texts? else { return Ok(false) };
         let [before, after] = texts.as_slice() else { return Ok(false) };
-        let (before, after) = (Module::parse(before), Module::parse(after));
+        let (before, after) = (IrModule::parse(before), IrModule::parse(after));
         let same = after.offers_the_same_as(&before, self.context.import_limit);
         tracing::debug!(?patched, same, "what can be imported");
         Ok(same)

@@ -36,9 +36,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use context::Context;
-pub use link::{Input, Link};
-pub use prepare::{Added, Made, Pair, Touched, prepare};
-pub use unit::{Overlays, Side, Unit, write_overlay};
+pub use link::{Link, LinkInput};
+pub use prepare::{Added, NativePair, ObjectResult, TouchedObject, prepare};
+pub use unit::{Overlays, SourceSide, UnitCommands, write_overlay};
 
 /// How far the patched build may be brought nearer to the original. Each level includes the ones before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,7 +58,7 @@ pub enum Level {
 
 /// The outcome of replaying the original's inlining for one kernel object or unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ReplayOutcome {
     /// The object, as a path in the build tree.
     pub object: PathBuf,
     /// Functions of the touched units that differ in the plain build.

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use klpx_build_driver::Recorded;
+use klpx_build_driver::RecordedCommands;
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Link {
     /// All arguments except the program, the inputs, the linker script and the output.
     pub flags: Vec<String>,
     /// The inputs, in link order.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<LinkInput>,
     /// The script that orders initcalls. No decision of LLVM depends on the script, but the names in it can depend on
     /// LLVM.
     pub script: Option<String>,
@@ -27,7 +27,7 @@ pub struct Link {
 
 /// An object among the inputs of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Input {
+pub struct LinkInput {
     /// The object's path from the build tree.
     pub path: String,
     /// True for a member of an archive that is linked only if something refers to it.
@@ -50,7 +50,7 @@ impl Link {
     ///
     /// # Errors
     /// Fails if the record holds no link that klpx understands.
-    pub fn of(context: &Context<'_>, object: &Path, recorded: &Recorded) -> Result<Link> {
+    pub fn of(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
         let path = context.store_of(object).join("link.json");
         if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(link);
@@ -70,7 +70,7 @@ impl Link {
         Ok(link)
     }
 
-    fn parse(recorded: &Recorded, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
+    fn parse(recorded: &RecordedCommands, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
         let Some((_, words)) = recorded.link() else { return Ok(None) };
         let mut link =
             Link { object: object.to_owned(), flags: Vec::new(), inputs: Vec::new(), script: None };
@@ -95,11 +95,11 @@ impl Link {
                 // A flag's value is no input, whatever the value ends with.
                 flag if flag.starts_with('-') => link.flags.push(flag.to_owned()),
                 archive if archive.ends_with(".a") => link.inputs.extend(archiver.members(archive, !whole)?),
-                object if object.ends_with(".o") => link.inputs.push(Input::new(object, false)),
+                object if object.ends_with(".o") => link.inputs.push(LinkInput::new(object, false)),
                 list if list.starts_with('@') => {
                     let text = files::read(&archiver.build.join(&list[1..]))?;
                     let text = String::from_utf8_lossy(&text);
-                    link.inputs.extend(text.split_whitespace().map(|path| Input::new(path, false)));
+                    link.inputs.extend(text.split_whitespace().map(|path| LinkInput::new(path, false)));
                 }
                 flag => link.flags.push(flag.to_owned()),
             }
@@ -113,10 +113,10 @@ impl Link {
     }
 }
 
-impl Input {
+impl LinkInput {
     /// Resolves `..` in the path: archives name some objects by way of other folders, as in
     /// `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
-    fn new(path: &str, lazy: bool) -> Input {
+    fn new(path: &str, lazy: bool) -> LinkInput {
         let mut clean = PathBuf::new();
         for part in Path::new(path).components() {
             match part {
@@ -127,13 +127,13 @@ impl Input {
                 part => clean.push(part),
             }
         }
-        Input { path: clean.display().to_string(), lazy }
+        LinkInput { path: clean.display().to_string(), lazy }
     }
 }
 
 impl Archiver<'_> {
     /// The members of a thin archive, as paths from the build tree.
-    fn members(&self, archive: &str, lazy: bool) -> Result<Vec<Input>> {
+    fn members(&self, archive: &str, lazy: bool) -> Result<Vec<LinkInput>> {
         let answer = self.runner.ask(&Call::new(self.program).dir(self.build).args(["t", archive]))?;
         if !answer.success {
             return Err(Diagnosis::new(
@@ -148,7 +148,7 @@ impl Archiver<'_> {
         }
         let relative = |line: &String| {
             let path = Path::new(line).strip_prefix(self.build).unwrap_or(Path::new(line));
-            Input::new(&path.to_string_lossy(), lazy)
+            LinkInput::new(&path.to_string_lossy(), lazy)
         };
         Ok(answer.lines().iter().map(relative).collect())
     }
@@ -158,8 +158,8 @@ impl Archiver<'_> {
 mod tests {
     use super::*;
 
-    fn recorded(text: &str) -> Recorded {
-        Recorded::parse(&format!("savedcmd_x := {text}\n")).expect("commands")
+    fn recorded(text: &str) -> RecordedCommands {
+        RecordedCommands::parse(&format!("savedcmd_x := {text}\n")).expect("commands")
     }
 
     fn link(text: &str) -> Result<Option<Link>> {

@@ -185,8 +185,8 @@ fn imports(unit: &Path) -> Result<Vec<String>> {
 pub(crate) fn seeing_otherwise(original: &Slices, patched: &Slices, changed: &[&str]) -> Vec<String> {
     let imports_changed = |slice: &Slice| slice.imports.iter().any(|from| changed.contains(&from.as_str()));
     let differs = |unit: &str| {
-        let (before, now) = (original.get(unit), patched.get(unit));
-        before != now || now.is_some_and(imports_changed)
+        let (before, patched_slice) = (original.get(unit), patched.get(unit));
+        before != patched_slice || patched_slice.is_some_and(imports_changed)
     };
     let all: BTreeSet<&String> = original.keys().chain(patched.keys()).collect();
     all.into_iter().filter(|unit| differs(unit)).cloned().collect()
@@ -227,7 +227,7 @@ mod tests {
             std::fs::write(scratch.join(source), "int x;").expect("a file");
             run(command("clang-22").args(["-c", source, "-o", to]).current_dir(scratch));
         }
-        let input = |path: &str| crate::link::Input { path: path.to_owned(), lazy: false };
+        let input = |path: &str| crate::link::LinkInput { path: path.to_owned(), lazy: false };
         let inputs = ["fs/a.o", "fs/b.o", "fs/c.o"].map(input).into();
         let link = Link { object: "vmlinux.o".into(), flags: Vec::new(), inputs, script: None };
         let found = |units: &[&str]| -> Option<Vec<PathBuf>> {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::{Definition, ElfFile, SymbolId};
 use klpx_normalize::name::{self, canonical};
 use klpx_normalize::object::{ItemId, Object};
@@ -74,7 +74,7 @@ impl Moved {
                 format!("{unit} names it by its number, which stands for another variable after the patch"),
                 "give the variable that the patch adds or removes a name of its own",
             )
-            .place(Place::symbol(name))
+            .place(DiagnosisPlace::symbol(name))
             .into());
         }
         Ok(names.iter().any(|name| self.constants.contains(*name)))

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::llvm::ir::{Identity, Module};
+use crate::llvm::ir::{Identity, IrModule};
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::{Deserialize, Serialize};
 
@@ -16,16 +16,16 @@ pub(crate) type Functions = BTreeMap<String, Identity>;
 
 /// The compilation of a unit's original.
 #[derive(Clone, Debug)]
-pub(crate) struct Original {
+pub(crate) struct OriginalCompilation {
     /// The unit's functions before any pass.
     pub(crate) functions: Functions,
     /// The inliner's remarks.
     pub(crate) compiled: String,
 }
 
-/// The file in which an `Original` is kept.
+/// The file in which an `OriginalCompilation` is kept.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct KeptOriginal {
     /// The version of klpx: another version may see other things.
     klpx: String,
     compiled: String,
@@ -37,14 +37,14 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The folder where the originals of one object's units are kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Originals {
+pub(crate) struct OriginalsFolder {
     pub(crate) folder: PathBuf,
 }
 
-impl Originals {
+impl OriginalsFolder {
     /// The originals in the folder of an object's link.
-    pub(crate) fn of(store: &Path) -> Originals {
-        Originals { folder: store.join("units") }
+    pub(crate) fn of(store: &Path) -> OriginalsFolder {
+        OriginalsFolder { folder: store.join("units") }
     }
 
     /// The result of a unit's backend, if it is kept.
@@ -69,9 +69,9 @@ impl Originals {
     }
 
     /// What is kept about a unit; `None` if nothing is.
-    pub(crate) fn read(&self, unit: &str) -> Option<Original> {
+    pub(crate) fn read(&self, unit: &str) -> Option<OriginalCompilation> {
         let text = std::fs::read(self.text_path(unit)).ok()?;
-        let kept: Kept = serde_json::from_slice(&text).ok()?;
+        let kept: KeptOriginal = serde_json::from_slice(&text).ok()?;
         let hash = |digits: &String| u128::from_str_radix(digits, 16).ok();
         let functions: Option<Functions> = kept
             .functions
@@ -81,14 +81,14 @@ impl Originals {
             })
             .collect();
         let functions = functions.filter(|_| kept.klpx == VERSION)?;
-        Some(Original { functions, compiled: kept.compiled })
+        Some(OriginalCompilation { functions, compiled: kept.compiled })
     }
 
     /// Keeps the results of a unit's compilation.
-    pub(crate) fn keep(&self, unit: &str, original: &Original) -> Result<()> {
+    pub(crate) fn keep(&self, unit: &str, original: &OriginalCompilation) -> Result<()> {
         let hex = |hash: u128| format!("{hash:032x}");
         let functions = original.functions.iter();
-        let kept = Kept {
+        let kept = KeptOriginal {
             klpx: VERSION.to_owned(),
             compiled: original.compiled.clone(),
             functions: functions
@@ -109,7 +109,7 @@ impl Originals {
 pub(crate) fn functions_of(file: &Path) -> Result<Functions> {
     let text = files::read(file)?;
     let text = String::from_utf8_lossy(&text);
-    let module = Module::parse(&text);
+    let module = IrModule::parse(&text);
     let names = module.names().map(str::to_owned);
     Ok(names.filter_map(|name| Some((name.clone(), module.identity(&name)?))).collect())
 }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let originals = Originals::of(folder.path());
+        let originals = OriginalsFolder::of(folder.path());
         assert!(originals.read("fs/a.o").is_none() && originals.backend("fs/a.o").is_none());
         let made = folder.path().join("made.o");
         std::fs::write(&made, "code").expect("a file");
@@ -134,7 +134,7 @@ mod tests {
         assert!(originals.read("fs/a.o").is_none(), "nothing of its compilation is known");
         let identity = Identity { body: 1, attributes: u128::MAX };
         let functions = Functions::from([("f".to_owned(), identity)]);
-        let original = Original { functions, compiled: "c".into() };
+        let original = OriginalCompilation { functions, compiled: "c".into() };
         originals.keep("fs/a.o", &original).expect("kept");
         let read = originals.read("fs/a.o").expect("kept");
         assert_eq!((read.functions, read.compiled), (original.functions, "c".into()));

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use klpx_build_driver::Progress;
 use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Call;
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
@@ -18,21 +18,21 @@ use crate::context::Context;
 use crate::link::Link;
 use crate::linker::{Backend, Slices};
 use crate::moved::Moved;
-use crate::originals::Originals;
-use crate::sides::Sides;
-use crate::unit::{Compiler, Form, Overlays, Side, Unit};
+use crate::originals::OriginalsFolder;
+use crate::sides::LinkSides;
+use crate::unit::{OutputForm, Overlays, SourceSide, UnitCommands, UnitCompiler};
 use crate::view::View;
-use crate::{Level, Outcome, declare, files};
+use crate::{Level, ReplayOutcome, declare, files};
 use klpx_build_driver::each;
-use others::Others;
+use others::OtherUnits;
 
 /// A kernel object that is linked by ThinLTO, and its units that the patch touches.
 #[derive(Clone, Debug)]
-pub struct Touched {
+pub struct TouchedObject {
     /// The link of the object.
     pub link: Link,
     /// The inputs that the patch touches.
-    pub units: Vec<Unit>,
+    pub units: Vec<UnitCommands>,
     /// The units that the patch adds to the link.
     pub added: Vec<Added>,
 }
@@ -41,7 +41,7 @@ pub struct Touched {
 #[derive(Clone, Debug)]
 pub struct Added {
     /// The unit.
-    pub unit: Unit,
+    pub unit: UnitCommands,
     /// The unit's bitcode, as kbuild made it.
     pub bitcode: PathBuf,
     /// What objtool does to the unit.
@@ -50,7 +50,7 @@ pub struct Added {
 
 /// One unit's native code, after objtool, before and after the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct NativePair {
     /// The unit's object, as a path from the build tree.
     pub unit: String,
     /// The native code from the original source.
@@ -63,9 +63,9 @@ pub struct Pair {
 
 /// The result for one kernel object.
 #[derive(Clone, Debug, Default)]
-pub struct Made {
-    /// The touched units in the order of [`Touched::units`], then the other units whose native code differs, by name.
-    pub pairs: Vec<Pair>,
+pub struct ObjectResult {
+    /// The touched units in the order of [`TouchedObject::units`], then the other units whose native code differs, by name.
+    pub pairs: Vec<NativePair>,
     /// The number of frozen units: touched units in which everything that others can import is the same to the letter.
     pub frozen: usize,
     /// The number of functions that touched units would newly import.
@@ -73,7 +73,7 @@ pub struct Made {
     /// Names of constants that denote something else in the patched objects than in the originals.
     pub moved: BTreeSet<Vec<u8>>,
     /// The outcome of replaying the inlining, if there was something to undo.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<ReplayOutcome>,
     /// The number of functions in untouched units that would differ without the original's inlining.
     pub spared: usize,
 }
@@ -85,18 +85,18 @@ pub struct Made {
 /// Fails if a unit does not compile, if the thin link or objtool fails, or on an interrupt.
 pub fn prepare(
     context: &Context<'_>,
-    (touched, list): (&Touched, &UnitList),
+    (touched, list): (&TouchedObject, &UnitList),
     overlays: &Overlays,
     level: Level,
     work: &Path,
     progress: &dyn Progress,
-) -> Result<Made> {
-    let originals = Originals::of(&context.store_of(&touched.link.object));
+) -> Result<ObjectResult> {
+    let originals = OriginalsFolder::of(&context.store_of(&touched.link.object));
     files::create_dir(work)?;
-    let compiler = Compiler { runner: context.runner, build: &context.build, overlays, work };
+    let compiler = UnitCompiler { runner: context.runner, build: &context.build, overlays, work };
     let added =
         touched.added.iter().map(|added| (added.unit.object.clone(), added.bitcode.clone())).collect();
-    let sides = Sides::new(&touched.link, added);
+    let sides = LinkSides::new(&touched.link, added);
     let attempt = Attempt {
         context,
         sides: &sides,
@@ -120,21 +120,21 @@ pub fn prepare(
         work,
         progress,
     };
-    let moved = preparation.moved(&chosen)?;
-    let Others { natives, spared } = preparation.others(&chosen, &moved)?;
+    let moved = preparation.moved_names(&chosen)?;
+    let OtherUnits { natives, spared } = preparation.others(&chosen, &moved)?;
     let added = preparation.added(&chosen)?;
     let made = preparation.finish(chosen, natives, added)?;
-    Ok(Made { moved: moved.constants, spared, ..made })
+    Ok(ObjectResult { moved: moved.constants, spared, ..made })
 }
 
 struct Preparation<'a> {
     context: &'a Context<'a>,
-    touched: &'a Touched,
+    touched: &'a TouchedObject,
     list: &'a UnitList,
     attempt: &'a Attempt<'a>,
-    sides: &'a Sides,
-    compiler: Compiler<'a>,
-    originals: &'a Originals,
+    sides: &'a LinkSides,
+    compiler: UnitCompiler<'a>,
+    originals: &'a OriginalsFolder,
     work: &'a Path,
     progress: &'a dyn Progress,
 }
@@ -148,7 +148,7 @@ struct Natives {
 
 impl Preparation<'_> {
     /// The names of the touched units that denote something else.
-    fn moved(&self, chosen: &Chosen) -> Result<Moved> {
+    fn moved_names(&self, chosen: &Chosen) -> Result<Moved> {
         let between = |at: usize| Moved::between(&chosen.units[at].original, &chosen.units[at].patched);
         let mut all = Moved::default();
         for moved in each(self.context.jobs, chosen.units.len(), between) {
@@ -168,7 +168,8 @@ impl Preparation<'_> {
             return Ok(slices);
         }
         self.progress.step("linking the original's decisions");
-        let view = self.view(Side::Original, "decisions", |unit| unit.original_bitcode.clone(), chosen)?;
+        let view =
+            self.view(SourceSide::Original, "decisions", |unit| unit.original_bitcode.clone(), chosen)?;
         let slices = self.context.linker().slices(&view, &self.work.join("slices/original"))?;
         let text =
             serde_json::to_vec(&slices).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
@@ -178,7 +179,7 @@ impl Preparation<'_> {
 
     fn view(
         &self,
-        side: Side,
+        side: SourceSide,
         name: &str,
         bitcode: impl Fn(&ChosenUnit) -> PathBuf,
         chosen: &Chosen,
@@ -191,7 +192,7 @@ impl Preparation<'_> {
 
     /// Compiles units of the patched link to native code.
     fn backends(&self, name: &str, units: &[&str], chosen: &Chosen) -> Result<Vec<Backend>> {
-        let view = self.view(Side::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
+        let view = self.view(SourceSide::Patched, name, |unit| unit.bitcode.clone(), chosen)?;
         let scratch = self.work.join("backends").join(name);
         let made = self.context.linker().backends(&view, units, &[], &scratch)?;
         made.ok_or_else(|| no_backend(units))
@@ -205,16 +206,16 @@ impl Preparation<'_> {
         }
         let patched = self.backends("added", &units, chosen)?;
         let pair = |(Added { unit, .. }, patched): (&Added, Backend)| {
-            let empty = self.compiler.compile(unit, Side::Patched, Form::Nothing, "nothing")?;
+            let empty = self.compiler.compile(unit, SourceSide::Patched, OutputForm::Nothing, "nothing")?;
             Ok(Natives { unit: unit.object.clone(), original: empty.file, patched: patched.object })
         };
         self.touched.added.iter().zip(patched).map(pair).collect()
     }
 
     /// Runs objtool over all objects, and makes the pairs.
-    fn finish(&self, chosen: Chosen, others: Vec<Natives>, added: Vec<Natives>) -> Result<Made> {
+    fn finish(&self, chosen: Chosen, others: Vec<Natives>, added: Vec<Natives>) -> Result<ObjectResult> {
         self.progress.step("running objtool");
-        let mut made = Made { outcome: chosen.outcome, ..Made::default() };
+        let mut made = ObjectResult { outcome: chosen.outcome, ..ObjectResult::default() };
         let mut natives = Vec::new();
         for (unit, chosen) in self.touched.units.iter().zip(chosen.units) {
             made.held_back += chosen.near.held_back;
@@ -225,9 +226,9 @@ impl Preparation<'_> {
         natives.extend(others);
         let known = natives.len();
         natives.extend(added);
-        let pairs = each(self.context.jobs, natives.len(), |at| -> Result<Pair> {
+        let pairs = each(self.context.jobs, natives.len(), |at| -> Result<NativePair> {
             let Natives { unit, original, patched } = &natives[at];
-            Ok(Pair {
+            Ok(NativePair {
                 unit: unit.clone(),
                 original: match at < known {
                     true => self.finished_original(unit, original)?,
@@ -275,7 +276,7 @@ impl Preparation<'_> {
                 "without objtool's tables the code would not be what the kernel's own build makes",
                 "report this unit and how the kernel was configured",
             )
-            .place(Place::file(unit, None))
+            .place(DiagnosisPlace::file(unit, None))
             .detail(outcome.lines)
             .into()),
         }

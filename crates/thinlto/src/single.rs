@@ -8,19 +8,19 @@ use klpx_build_driver::each;
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
 
-use crate::Outcome;
-use crate::differing::{self, Differing};
+use crate::ReplayOutcome;
+use crate::differing::{self, DifferingNames};
 use crate::files;
 use crate::llvm::{remarks, replay};
 use crate::originals::functions_of;
-use crate::sameness::Known;
-use crate::unit::{Compiled, Compiler, Form, Overlays, Side, Unit};
+use crate::sameness::KnownSameness;
+use crate::unit::{Compilation, OutputForm, Overlays, SourceSide, UnitCommands, UnitCompiler};
 
 /// A unit and its two native objects after objtool, as they were first compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Single<'a> {
     /// The unit.
-    pub unit: &'a Unit,
+    pub unit: &'a UnitCommands,
     /// The object from the original source.
     pub original: &'a Path,
     /// The object from the patched source.
@@ -29,7 +29,7 @@ pub struct Single<'a> {
 
 /// Where and how single units are compiled.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct SingleSetup<'a> {
     /// Runs the compiler.
     pub runner: &'a Runner,
     /// The number of parallel compilations.
@@ -44,7 +44,7 @@ pub struct Place<'a> {
 
 /// Compiles one side of a unit to a finished object at a path, with additional words for the compiler. Returns the
 /// lines that the compiler printed; `None` if it fails.
-pub type Finish<'a> = dyn Fn(Side, &Path, &[String]) -> Result<Option<Vec<String>>> + Sync + 'a;
+pub type Finish<'a> = dyn Fn(SourceSide, &Path, &[String]) -> Result<Option<Vec<String>>> + Sync + 'a;
 
 /// Brings a patched unit nearer to its original by replaying the original's inlining. Returns the object to take
 /// instead of the patched one, if there is a nearer one, and the outcome. `None` if there is nothing to undo.
@@ -53,16 +53,16 @@ pub type Finish<'a> = dyn Fn(Side, &Path, &[String]) -> Result<Option<Vec<String
 /// Fails if a source does not compile to LLVM IR, if a file can't be read or written, or on an interrupt.
 pub fn with_inlining(
     single: &Single<'_>,
-    place: &Place<'_>,
+    place: &SingleSetup<'_>,
     finish: &Finish<'_>,
-) -> Result<Option<(Option<PathBuf>, Outcome)>> {
-    let plain = Differing::between(single.original, single.patched)?;
+) -> Result<Option<(Option<PathBuf>, ReplayOutcome)>> {
+    let plain = DifferingNames::between(single.original, single.patched)?;
     let count = plain.functions.len();
     // A change affects at least one function, so one differing function leaves nothing to undo.
     if count < 2 {
         return Ok(None);
     }
-    let outcome = |taken: usize, given_up: Option<&str>| Outcome {
+    let outcome = |taken: usize, given_up: Option<&str>| ReplayOutcome {
         object: PathBuf::from(&single.unit.object),
         plain: count,
         taken,
@@ -72,9 +72,9 @@ pub fn with_inlining(
     let Some([original, patched]) = again(single, place, finish)? else {
         return given_up("the unit does not come out the same when it is compiled again");
     };
-    let known = known(single.unit, place)?;
-    let theirs = remarks::parse(&original.output);
-    let Some(records) = replay::records(&theirs, &remarks::parse(&patched.output), &known) else {
+    let known = sameness_of_functions(single.unit, place)?;
+    let original_inlining = remarks::parse(&original.output);
+    let Some(records) = replay::records(&original_inlining, &remarks::parse(&patched.output), &known) else {
         return Ok(None);
     };
     let folder = place.work.join("replayed");
@@ -83,11 +83,11 @@ pub fn with_inlining(
     files::write(&records_file, records)?;
     let options = replay::options(&records_file.display().to_string());
     let options: Vec<String> = options.into_iter().flat_map(|option| ["-mllvm".to_owned(), option]).collect();
-    if finish(Side::Patched, &object, &options)?.is_none() {
+    if finish(SourceSide::Patched, &object, &options)?.is_none() {
         return given_up("the compiler does not finish with the original's inlining");
     }
-    let nearer = Differing::between(single.original, &object)?;
-    let holders = differing::holders(theirs, |name| known.is_same(name));
+    let nearer = DifferingNames::between(single.original, &object)?;
+    let holders = differing::holders(original_inlining, |name| known.is_same(name));
     if differing::spared(&plain, &nearer, &holders).is_some() {
         let taken = nearer.functions.len();
         return Ok(Some((Some(object), outcome(taken, None))));
@@ -100,36 +100,40 @@ pub fn with_inlining(
 
 /// Compiles both sides again with the inliner's remarks. Returns `None` if an object differs from the first
 /// compilation.
-fn again(single: &Single<'_>, place: &Place<'_>, finish: &Finish<'_>) -> Result<Option<[Compiled; 2]>> {
-    let sides = [(Side::Original, single.original), (Side::Patched, single.patched)];
-    let compiled = each(place.jobs, sides.len(), |at| -> Result<Option<Compiled>> {
+fn again(
+    single: &Single<'_>,
+    place: &SingleSetup<'_>,
+    finish: &Finish<'_>,
+) -> Result<Option<[Compilation; 2]>> {
+    let sides = [(SourceSide::Original, single.original), (SourceSide::Patched, single.patched)];
+    let compiled = each(place.jobs, sides.len(), |at| -> Result<Option<Compilation>> {
         let (side, first) = sides[at];
         let file = place.work.join("again").join(side.name()).join(&single.unit.object);
         let lines = finish(side, &file, &["-Rpass=inline".to_owned()])?;
         let Some(lines) = lines else { return Ok(None) };
         let same = files::read(&file)? == files::read(first)?;
         tracing::debug!(unit = single.unit.object, ?side, same, "compiled again");
-        Ok(same.then(|| Compiled { file, output: lines.join("\n") }))
+        Ok(same.then(|| Compilation { file, output: lines.join("\n") }))
     });
-    let compiled: Result<Option<Vec<Compiled>>> = compiled.into_iter().collect();
+    let compiled: Result<Option<Vec<Compilation>>> = compiled.into_iter().collect();
     Ok(compiled?.and_then(|both| both.try_into().ok()))
 }
 
 /// Which functions are the same in both sources.
-fn known(unit: &Unit, place: &Place<'_>) -> Result<Known> {
+fn sameness_of_functions(unit: &UnitCommands, place: &SingleSetup<'_>) -> Result<KnownSameness> {
     let compiler =
-        Compiler { runner: place.runner, build: place.build, overlays: place.overlays, work: place.work };
-    let sides = [Side::Original, Side::Patched];
+        UnitCompiler { runner: place.runner, build: place.build, overlays: place.overlays, work: place.work };
+    let sides = [SourceSide::Original, SourceSide::Patched];
     let functions = each(place.jobs, sides.len(), |at| {
-        functions_of(&compiler.compile(unit, sides[at], Form::Text, sides[at].name())?.file)
+        functions_of(&compiler.compile(unit, sides[at], OutputForm::Text, sides[at].name())?.file)
     });
     let functions = functions.into_iter().collect::<Result<Vec<_>>>()?;
-    Ok(Known::of([(&functions[0], &functions[1])].into_iter()))
+    Ok(KnownSameness::of([(&functions[0], &functions[1])].into_iter()))
 }
 
 #[cfg(test)]
 mod tests {
-    use klpx_build_driver::Recorded;
+    use klpx_build_driver::RecordedCommands;
     use klpx_testkit::command;
 
     use super::*;
@@ -159,7 +163,7 @@ int holder(int n) { return sink(leaf(n)); }
         root: tempfile::TempDir,
         runner: Runner,
         overlays: Overlays,
-        unit: Unit,
+        unit: UnitCommands,
     }
 
     /// How compilations with the original's inlining end.
@@ -182,11 +186,14 @@ int holder(int n) { return sink(leaf(n)); }
             let overlays = Overlays { original: None, patched: Some(path("patched.yaml")) };
             let words = "clang-22 -O2 -g -ffreestanding -c -o a.o".split(' ').map(str::to_owned);
             let words = words.chain([path("a.c").display().to_string()]).collect();
-            let unit = Unit { object: "a.o".to_owned(), recorded: Recorded { commands: vec![words] } };
+            let unit = UnitCommands {
+                object: "a.o".to_owned(),
+                recorded: RecordedCommands { commands: vec![words] },
+            };
             Folder { runner: Runner::new(), overlays, unit, root }
         }
 
-        fn compile(&self, side: Side, to: &Path, more: &[String]) -> Vec<String> {
+        fn compile(&self, side: SourceSide, to: &Path, more: &[String]) -> Vec<String> {
             let words = self.unit.recorded.compilation().expect("words");
             std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
             let mut clang = command(&words[0]);
@@ -198,21 +205,26 @@ int holder(int n) { return sink(leaf(n)); }
         }
 
         /// Compiles a unit's two objects with these words, and returns the object that is taken, and the outcome.
-        fn with_inlining(&self, words: [&str; 2], replay: Replay) -> Option<(Option<PathBuf>, Outcome)> {
+        fn with_inlining(
+            &self,
+            words: [&str; 2],
+            replay: Replay,
+        ) -> Option<(Option<PathBuf>, ReplayOutcome)> {
             let path = |name: &str| self.root.path().join(name);
             let (original, patched) = (path("original.o"), path("patched.o"));
-            self.compile(Side::Original, &original, &[words[0].to_owned()]);
-            self.compile(Side::Patched, &patched, &[words[1].to_owned()]);
-            let finish = |side: Side, to: &Path, more: &[String]| {
+            self.compile(SourceSide::Original, &original, &[words[0].to_owned()]);
+            self.compile(SourceSide::Patched, &patched, &[words[1].to_owned()]);
+            let finish = |side: SourceSide, to: &Path, more: &[String]| {
                 let replayed = more.iter().any(|word| word.contains("replay"));
                 Ok(match replay {
                     Replay::Fails if replayed => None,
-                    Replay::Original if replayed => Some(self.compile(Side::Original, to, more)),
+                    Replay::Original if replayed => Some(self.compile(SourceSide::Original, to, more)),
                     _ => Some(self.compile(side, to, more)),
                 })
             };
             let (work, build) = (path("work"), self.root.path());
-            let place = Place { runner: &self.runner, jobs: 2, build, overlays: &self.overlays, work: &work };
+            let place =
+                SingleSetup { runner: &self.runner, jobs: 2, build, overlays: &self.overlays, work: &work };
             let single = Single { unit: &self.unit, original: &original, patched: &patched };
             super::with_inlining(&single, &place, &finish).expect("no failure")
         }
@@ -234,7 +246,7 @@ int holder(int n) { return sink(leaf(n)); }
         let (object, outcome) = folder.with_inlining(AS_IT_IS, Replay::Usual).expect("a flip");
         assert_eq!((outcome.plain, outcome.taken, outcome.given_up), (2, 1, None));
         let original = folder.root.path().join("original.o");
-        let differing = Differing::between(&original, &object.expect("an object")).expect("objects");
+        let differing = DifferingNames::between(&original, &object.expect("an object")).expect("objects");
         assert_eq!(differing.functions.into_iter().collect::<Vec<_>>(), ["entry"]);
     }
 

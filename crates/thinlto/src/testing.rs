@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use klpx_build_driver::Recorded;
+use klpx_build_driver::RecordedCommands;
 use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::Result;
 use klpx_testkit::{command, need};
 
 use crate::attempt::{Attempt, Chosen};
-use crate::differing::Differing;
-use crate::link::{Input, Link};
-use crate::originals::Originals;
-use crate::prepare::{Added, Made, Touched, prepare};
-use crate::sides::Sides;
-use crate::unit::{Compiler, Overlays, Unit, write_overlay};
+use crate::differing::DifferingNames;
+use crate::link::{Link, LinkInput};
+use crate::originals::OriginalsFolder;
+use crate::prepare::{Added, ObjectResult, TouchedObject, prepare};
+use crate::sides::LinkSides;
+use crate::unit::{Overlays, UnitCommands, UnitCompiler, write_overlay};
 use crate::{Context, Level};
 
 /// A static function so large that only its single likely caller inlines it.
@@ -87,24 +87,24 @@ impl Toy {
         Link {
             object: "vmlinux.o".into(),
             flags: flags.map(str::to_owned).to_vec(),
-            inputs: self.units.iter().map(|path| Input { path: path.clone(), lazy: false }).collect(),
+            inputs: self.units.iter().map(|path| LinkInput { path: path.clone(), lazy: false }).collect(),
             script: None,
         }
     }
 
     /// The link after these units were given other texts.
-    pub(crate) fn touched(&self, patched: &[(&str, &str)]) -> Touched {
+    pub(crate) fn touched(&self, patched: &[(&str, &str)]) -> TouchedObject {
         let mut shown = Vec::new();
         let mut units = Vec::new();
         for (name, text) in patched {
             let new = self.path(&format!("new/fs/{name}.c"));
             std::fs::write(&new, text).expect("a file");
             shown.push((self.path(&format!("src/fs/{name}.c")), new));
-            let recorded = Recorded { commands: vec![self.words(name)] };
-            units.push(Unit { object: format!("fs/{name}.o"), recorded });
+            let recorded = RecordedCommands { commands: vec![self.words(name)] };
+            units.push(UnitCommands { object: format!("fs/{name}.o"), recorded });
         }
         write_overlay(&self.path("patched.yaml"), &shown).expect("an overlay");
-        Touched { link: self.link(), units, added: Vec::new() }
+        TouchedObject { link: self.link(), units, added: Vec::new() }
     }
 
     /// Chooses compilations of the touched units, and passes them on with all intermediate results.
@@ -115,12 +115,12 @@ impl Toy {
     ) -> R {
         let (context, touched) = (self.context(), self.touched(patched));
         let (work, overlays) = (self.path("work"), self.overlays());
-        let originals = Originals::of(&context.store_of(&touched.link.object));
+        let originals = OriginalsFolder::of(&context.store_of(&touched.link.object));
         let attempt = Attempt {
             context: &context,
-            sides: &Sides::new(&touched.link, BTreeMap::new()),
+            sides: &LinkSides::new(&touched.link, BTreeMap::new()),
             units: &touched.units,
-            compiler: Compiler {
+            compiler: UnitCompiler {
                 runner: &self.runner,
                 build: &context.build,
                 overlays: &overlays,
@@ -145,10 +145,10 @@ impl Toy {
         std::fs::write(self.path(&format!("src/fs/{name}.c")), text).expect("a file");
         std::fs::create_dir_all(self.path("added/fs")).expect("a folder");
         run(&self.words(name), &self.path("added"));
-        let recorded = Recorded { commands: vec![self.words(name)] };
+        let recorded = RecordedCommands { commands: vec![self.words(name)] };
         let object = format!("fs/{name}.o");
         let bitcode = self.path("added").join(&object);
-        Added { unit: Unit { object, recorded }, bitcode, objtool: ObjtoolRule::None }
+        Added { unit: UnitCommands { object, recorded }, bitcode, objtool: ObjtoolRule::None }
     }
 
     /// Compiles an original with an additional option, as if something had changed since the kernel was built.
@@ -158,13 +158,13 @@ impl Toy {
         run(&words, &self.path("build"));
     }
 
-    pub(crate) fn try_made(&self, touched: &Touched, level: Level) -> Result<Made> {
+    pub(crate) fn try_made(&self, touched: &TouchedObject, level: Level) -> Result<ObjectResult> {
         let overlays = self.overlays();
         prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
     }
 
     /// The native code of both sides after units were given other texts.
-    pub(crate) fn made(&self, patched: &[(&str, &str)], level: Level) -> Made {
+    pub(crate) fn made(&self, patched: &[(&str, &str)], level: Level) -> ObjectResult {
         self.try_made(&self.touched(patched), level).expect("pairs")
     }
 
@@ -177,7 +177,7 @@ impl Toy {
     pub(crate) fn whole_difference(&self, patched: &[(&str, &str)]) -> Vec<String> {
         let original = self.whole_link(&[], "whole-original");
         let patched = self.whole_link(patched, "whole-patched");
-        let differing = Differing::between(&original, &patched).expect("objects");
+        let differing = DifferingNames::between(&original, &patched).expect("objects");
         differing.functions.into_iter().collect()
     }
 
@@ -208,9 +208,9 @@ fn run(words: &[String], folder: &Path) {
 }
 
 /// The functions that differ, by unit.
-pub(crate) fn functions(made: &Made) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn functions(made: &ObjectResult) -> BTreeMap<String, Vec<String>> {
     let of = |path: &Path, other: &Path| {
-        let differing = Differing::of_unit(path, other, &made.moved).expect("objects");
+        let differing = DifferingNames::of_unit(path, other, &made.moved).expect("objects");
         differing.functions.into_iter().collect()
     };
     made.pairs.iter().map(|pair| (pair.unit.clone(), of(&pair.original, &pair.patched))).collect()

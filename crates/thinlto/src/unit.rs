@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Recorded;
+use klpx_build_driver::RecordedCommands;
 use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
@@ -11,25 +11,25 @@ use crate::files;
 
 /// One of the two sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum SourceSide {
     /// The source from which the kernel was built.
     Original,
     /// The source with the patch.
     Patched,
 }
 
-impl Side {
+impl SourceSide {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Side::Original => "original",
-            Side::Patched => "patched",
+            SourceSide::Original => "original",
+            SourceSide::Patched => "patched",
         }
     }
 }
 
 /// The output of a compilation, besides remarks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Form {
+pub(crate) enum OutputForm {
     /// Bitcode for the link.
     Bitcode,
     /// LLVM IR as text, before any pass, without debug information.
@@ -40,11 +40,11 @@ pub(crate) enum Form {
 
 /// A unit and the commands with which kbuild makes it.
 #[derive(Clone, Debug)]
-pub struct Unit {
+pub struct UnitCommands {
     /// The unit's object file, as a path from the build tree.
     pub object: String,
     /// kbuild's record of the unit.
-    pub recorded: Recorded,
+    pub recorded: RecordedCommands,
 }
 
 /// How clang finds the two sources. The source tree holds one of them; an overlay shows the other one to clang.
@@ -58,10 +58,10 @@ pub struct Overlays {
 
 impl Overlays {
     /// The words that make the compiler see one side's source.
-    pub fn options(&self, side: Side) -> Vec<String> {
+    pub fn options(&self, side: SourceSide) -> Vec<String> {
         let overlay = match side {
-            Side::Original => &self.original,
-            Side::Patched => &self.patched,
+            SourceSide::Original => &self.original,
+            SourceSide::Patched => &self.patched,
         };
         let words = overlay.iter().map(|path| ["-ivfsoverlay".to_owned(), path.display().to_string()]);
         words.flatten().collect()
@@ -70,7 +70,7 @@ impl Overlays {
 
 /// Where and how to compile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compiler<'a> {
+pub(crate) struct UnitCompiler<'a> {
     pub(crate) runner: &'a Runner,
     pub(crate) build: &'a Path,
     pub(crate) overlays: &'a Overlays,
@@ -80,32 +80,38 @@ pub(crate) struct Compiler<'a> {
 
 /// A finished compilation.
 #[derive(Clone, Debug)]
-pub(crate) struct Compiled {
+pub(crate) struct Compilation {
     pub(crate) file: PathBuf,
     /// The compiler's output, which holds the remarks.
     pub(crate) output: String,
 }
 
-impl Compiler<'_> {
+impl UnitCompiler<'_> {
     /// Compiles a unit. `name` keeps the results of different compilations apart.
     ///
     /// # Errors
     /// Fails if the compiler fails.
-    pub(crate) fn compile(&self, unit: &Unit, side: Side, form: Form, name: &str) -> Result<Compiled> {
+    pub(crate) fn compile(
+        &self,
+        unit: &UnitCommands,
+        side: SourceSide,
+        form: OutputForm,
+        name: &str,
+    ) -> Result<Compilation> {
         self.try_compile((unit, side, form), name, &[])?.map_err(|lines| does_not_compile(unit, side, lines))
     }
 
     /// Compiles a unit with further LLVM options. The inner error is the output of a compiler that failed.
     pub(crate) fn try_compile(
         &self,
-        (unit, side, form): (&Unit, Side, Form),
+        (unit, side, form): (&UnitCommands, SourceSide, OutputForm),
         name: &str,
         llvm: &[String],
-    ) -> Result<std::result::Result<Compiled, Vec<String>>> {
+    ) -> Result<std::result::Result<Compilation, Vec<String>>> {
         let words = unit.recorded.compilation().unwrap_or_default();
         let file = match form {
-            Form::Bitcode | Form::Nothing => self.work.join(name).join(&unit.object),
-            Form::Text => self.work.join(name).join(&unit.object).with_extension("ll"),
+            OutputForm::Bitcode | OutputForm::Nothing => self.work.join(name).join(&unit.object),
+            OutputForm::Text => self.work.join(name).join(&unit.object).with_extension("ll"),
         };
         files::create_dir(file.parent().unwrap_or(self.work))?;
         let Some((program, rest)) = words.split_first() else {
@@ -120,19 +126,19 @@ impl Compiler<'_> {
                 ("-o", _) => {
                     rest.next();
                 }
-                ("-c", Form::Text) => {}
+                ("-c", OutputForm::Text) => {}
                 (word, _) if word.starts_with("-Wp,-MMD") || word.starts_with("-Wp,-MD") => {}
                 (word, _) => call = call.arg(word),
             }
         }
         call = match form {
-            Form::Bitcode => call.arg("-Rpass=inline"),
-            Form::Text => call.args(["-S", "-emit-llvm", "-g0", "-Xclang", "-disable-llvm-passes"]),
-            Form::Nothing => call.arg("-fno-lto"),
+            OutputForm::Bitcode => call.arg("-Rpass=inline"),
+            OutputForm::Text => call.args(["-S", "-emit-llvm", "-g0", "-Xclang", "-disable-llvm-passes"]),
+            OutputForm::Nothing => call.arg("-fno-lto"),
         };
         call = match form {
-            Form::Nothing => call.args(["-x", "c", "/dev/null"]),
-            Form::Bitcode | Form::Text => call.arg(source),
+            OutputForm::Nothing => call.args(["-x", "c", "/dev/null"]),
+            OutputForm::Bitcode | OutputForm::Text => call.arg(source),
         };
         call = call.args(self.overlays.options(side));
         call = call.args(llvm.iter().flat_map(|option| ["-mllvm", option.as_str()]));
@@ -140,20 +146,20 @@ impl Compiler<'_> {
         let good = outcome.success && file.is_file();
         tracing::debug!(unit = unit.object, ?side, good, "compiled");
         match good {
-            true => Ok(Ok(Compiled { file, output: outcome.lines.join("\n") })),
+            true => Ok(Ok(Compilation { file, output: outcome.lines.join("\n") })),
             false => Ok(Err(outcome.lines)),
         }
     }
 }
 
-fn does_not_compile(unit: &Unit, side: Side, lines: Vec<String>) -> Failure {
+fn does_not_compile(unit: &UnitCommands, side: SourceSide, lines: Vec<String>) -> Failure {
     let (code, what, remedy) = match side {
-        Side::Original => (
+        SourceSide::Original => (
             &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD,
             "the unpatched kernel source does not build",
             "build it by hand with the same configuration and tools to see whether it does",
         ),
-        Side::Patched => (
+        SourceSide::Patched => (
             &codes::PATCHED_SOURCE_DOES_NOT_COMPILE,
             "the patched kernel source does not compile",
             "correct the patch",

@@ -91,13 +91,13 @@ fn list(link: &Link) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::Input;
+    use crate::link::LinkInput;
 
     #[test]
     fn both_sides_have_the_same_names() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
-        let input = |path: &str, lazy| Input { path: path.to_owned(), lazy };
+        let input = |path: &str, lazy| LinkInput { path: path.to_owned(), lazy };
         let inputs =
             vec![input("fs/a.o", false), input("lib/b.o", true), input("c.o", false), input("d.o", true)];
         let link = Link {

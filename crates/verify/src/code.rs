@@ -91,7 +91,7 @@ pub(crate) fn counted_from(arch: Arch, field: usize, end: Option<usize>) -> i64 
 
 /// The code that reads a runtime constant in place of code that boot code would have patched (asm/runtime-const.h): its
 /// first byte in the run, its bytes, and its relocations by byte of the run and type.
-pub(crate) struct Load {
+pub(crate) struct ConstantLoad {
     pub(crate) at: usize,
     pub(crate) bytes: Vec<u8>,
     pub(crate) relocations: Vec<(u64, u32)>,
@@ -99,7 +99,7 @@ pub(crate) struct Load {
 
 /// Returns the code by which a copy reads the runtime constant whose placeholder is at `place` of `code`: `mov
 /// sym(%rip), %reg` and a no-operation; `adrp`, `ldr` and two no-operations. `None` if there is no placeholder.
-pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load> {
+pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<ConstantLoad> {
     match arch {
         Arch::X86_64 => {
             let at = place.checked_sub(2)?;
@@ -110,7 +110,7 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load
                 return None;
             }
             let bytes = vec![0x48 + 4 * high, 0x8b, 8 * register + 5, 0, 0, 0, 0, 0x0f, 0x1f, 0];
-            Some(Load { at, bytes, relocations: vec![(at as u64 + 3, elf::R_X86_64_PC32.0)] })
+            Some(ConstantLoad { at, bytes, relocations: vec![(at as u64 + 3, elf::R_X86_64_PC32.0)] })
         }
         Arch::Arm64 => {
             let word = |n: usize| {
@@ -129,7 +129,7 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load
             let code =
                 [0x9000_0000 | register, 0xf940_0000 | register << 5 | register, 0xd503_201f, 0xd503_201f];
             let kinds = [elf::R_AARCH64_ADR_PREL_PG_HI21.0, elf::R_AARCH64_LDST64_ABS_LO12_NC.0];
-            Some(Load {
+            Some(ConstantLoad {
                 at: place,
                 bytes: code.into_iter().flat_map(u32::to_le_bytes).collect(),
                 relocations: vec![(place as u64, kinds[0]), (place as u64 + 4, kinds[1])],
@@ -142,13 +142,14 @@ pub(crate) fn runtime_load(arch: Arch, code: &[u8], place: usize) -> Option<Load
 pub(crate) const VENEER: &[u8] = b"__klpx_veneer_";
 
 /// A veneer: instructions, and relocations on them by offset and type.
-pub(crate) struct Veneer {
+pub(crate) struct VeneerCode {
     pub(crate) words: [u32; 3],
     pub(crate) relocations: [(u64, u32); 2],
 }
 
 /// Returns `adrp x16`, `add x16, x16`, `ret x16`; `None` if branches always reach.
-pub(crate) fn veneer(arch: Arch) -> Option<Veneer> {
+pub(crate) fn veneer(arch: Arch) -> Option<VeneerCode> {
     let relocations = [(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)];
-    (arch == Arch::Arm64).then_some(Veneer { words: [0x9000_0010, 0x9100_0210, 0xd65f_0200], relocations })
+    (arch == Arch::Arm64)
+        .then_some(VeneerCode { words: [0x9000_0010, 0x9100_0210, 0xd65f_0200], relocations })
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::lifetime::Lifetime;
 
-use crate::differ::Differing;
+use crate::differ::DifferingThings;
 use crate::fault;
-use crate::file::{Body, Target};
-use crate::pair::Pair;
+use crate::file::{Body, ReferenceTarget};
+use crate::pair::BuildPair;
 
 /// Sections with addresses that nobody keeps: sections that the linker drops (DISCARDS of
 /// include/asm-generic/vmlinux.lds.h), and exports, whose addresses a module takes by name when it is loaded.
@@ -23,11 +23,11 @@ pub(crate) struct Held {
 }
 
 /// Returns a finding for each differing thing that is missing in the module.
-pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) -> Vec<Diagnosis> {
+pub(crate) fn check(pairs: &[BuildPair<'_, '_>], differing: &DifferingThings, held: &Held) -> Vec<Diagnosis> {
     let mut faults = Vec::new();
-    let users: Vec<Users> = pairs.iter().map(Users::read).collect();
+    let users: Vec<ThingUsers> = pairs.iter().map(ThingUsers::read).collect();
     for (n, pair) in pairs.iter().enumerate() {
-        let unit = Missing { pairs, n, pair, users: &users, held };
+        let unit = MissingThing { pairs, n, pair, users: &users, held };
         for (&body, why) in &differing.functions[n] {
             if let Err(missing) = unit.function(body, &mut BTreeSet::new()) {
                 let what = "a changed function that is not replaced";
@@ -49,7 +49,7 @@ pub(crate) fn check(pairs: &[Pair<'_, '_>], differing: &Differing, held: &Held) 
 }
 
 /// The references in the patched build of a unit.
-struct Users {
+struct ThingUsers {
     /// Pairs of a referent and a function that refers to it.
     functions: BTreeSet<(Body, Body)>,
     data: BTreeSet<Body>,
@@ -57,10 +57,11 @@ struct Users {
     outside: BTreeSet<(Vec<u8>, Body)>,
 }
 
-impl Users {
-    fn read(pair: &Pair<'_, '_>) -> Users {
+impl ThingUsers {
+    fn read(pair: &BuildPair<'_, '_>) -> ThingUsers {
         let patched = &pair.patched;
-        let mut users = Users { functions: BTreeSet::new(), data: BTreeSet::new(), outside: BTreeSet::new() };
+        let mut users =
+            ThingUsers { functions: BTreeSet::new(), data: BTreeSet::new(), outside: BTreeSet::new() };
         let keeps = |body: &Body| {
             let section = patched.section_name(body.section);
             !KEEPS_NOTHING.iter().any(|name| section.starts_with(name))
@@ -69,10 +70,10 @@ impl Users {
             let code = patched.is_code(user.section);
             for reference in patched.references(user) {
                 match reference.target {
-                    Target::Thing { body, .. } if body == user => {}
-                    Target::Thing { body, .. } if code => drop(users.functions.insert((body, user))),
-                    Target::Thing { body, .. } => drop(users.data.insert(body)),
-                    Target::Outside { symbol, .. } if code => {
+                    ReferenceTarget::Thing { body, .. } if body == user => {}
+                    ReferenceTarget::Thing { body, .. } if code => drop(users.functions.insert((body, user))),
+                    ReferenceTarget::Thing { body, .. } => drop(users.data.insert(body)),
+                    ReferenceTarget::Outside { symbol, .. } if code => {
                         users.outside.insert((patched.elf.symbol_name(symbol).to_vec(), user));
                     }
                     _ => {}
@@ -90,17 +91,17 @@ impl Users {
     }
 }
 
-struct Missing<'m, 'e, 'd> {
-    pairs: &'m [Pair<'e, 'd>],
+struct MissingThing<'m, 'e, 'd> {
+    pairs: &'m [BuildPair<'e, 'd>],
     n: usize,
-    pair: &'m Pair<'e, 'd>,
-    users: &'m [Users],
+    pair: &'m BuildPair<'e, 'd>,
+    users: &'m [ThingUsers],
     held: &'m Held,
 }
 
-impl Missing<'_, '_, '_> {
-    fn place(&self, body: Body) -> Place {
-        Place::symbol(self.pair.name(body))
+impl MissingThing<'_, '_, '_> {
+    fn place(&self, body: Body) -> DiagnosisPlace {
+        DiagnosisPlace::symbol(self.pair.name(body))
     }
 
     /// Returns why a changed function that is not replaced should be.
@@ -147,7 +148,7 @@ impl Missing<'_, '_, '_> {
 
     /// Returns why a function that uses changed code or data should be in the module.
     fn user(&self, n: usize, user: Body, seen: &mut BTreeSet<(usize, Body)>) -> Result<(), String> {
-        let unit = Missing { n, pair: &self.pairs[n], ..*self };
+        let unit = MissingThing { n, pair: &self.pairs[n], ..*self };
         unit.function(user, seen).map_err(|why| format!("{} uses it: {why}", unit.pair.name(user)))
     }
 

@@ -21,15 +21,15 @@ use object::elf;
 use rayon::prelude::*;
 
 use crate::VMLINUX;
-use crate::entries::{self, Row};
-use crate::file::{Body, File, Reference, Target};
-use crate::pair::{Pair, plain};
+use crate::entries::{self, EntryRow};
+use crate::file::{Body, IndexedFile, Reference, ReferenceTarget};
+use crate::pair::{BuildPair, plain};
 
 /// The depth at which constants that refer to constants count as different.
 const MAX_DEPTH: u8 = 16;
 
 /// The differing things, by unit.
-pub(crate) struct Differing {
+pub(crate) struct DifferingThings {
     /// Functions of the patched build that differ from their originals, each with the reason.
     pub(crate) functions: Vec<BTreeMap<Body, String>>,
     /// Named variables and constants of the patched build that differ, each with the reason.
@@ -38,16 +38,16 @@ pub(crate) struct Differing {
     pub(crate) compared: usize,
 }
 
-impl Differing {
+impl DifferingThings {
     pub(crate) fn count(&self) -> usize {
         self.functions.iter().chain(&self.data).map(BTreeMap::len).sum()
     }
 }
 
 /// Compares all things that both builds of each unit have.
-pub(crate) fn compare(pairs: &[Pair<'_, '_>]) -> Differing {
-    let moved = moved(pairs);
-    let mut differing = Differing { functions: Vec::new(), data: Vec::new(), compared: 0 };
+pub(crate) fn compare(pairs: &[BuildPair<'_, '_>]) -> DifferingThings {
+    let moved = moved_names(pairs);
+    let mut differing = DifferingThings { functions: Vec::new(), data: Vec::new(), compared: 0 };
     for pair in pairs {
         let differ = Differ { pair, moved: &moved };
         let mut bodies: Vec<Body> = pair.patched.defined().map(|id| pair.patched.body(id)).collect();
@@ -69,7 +69,7 @@ pub(crate) fn compare(pairs: &[Pair<'_, '_>]) -> Differing {
 
 /// Returns the names that one unit defined in the original and a different unit defines now: users of such a name use
 /// something else.
-fn moved(pairs: &[Pair<'_, '_>]) -> BTreeSet<Vec<u8>> {
+fn moved_names(pairs: &[BuildPair<'_, '_>]) -> BTreeSet<Vec<u8>> {
     let mut found = BTreeSet::new();
     for (n, pair) in pairs.iter().enumerate() {
         for id in pair.patched.defined() {
@@ -87,7 +87,7 @@ fn moved(pairs: &[Pair<'_, '_>]) -> BTreeSet<Vec<u8>> {
 
 /// The comparison of one unit.
 struct Differ<'p, 'e, 'd> {
-    pair: &'p Pair<'e, 'd>,
+    pair: &'p BuildPair<'e, 'd>,
     moved: &'p BTreeSet<Vec<u8>>,
 }
 
@@ -107,38 +107,38 @@ impl<'d> Differ<'_, '_, 'd> {
     }
 
     /// Returns why two things differ; `None` if they are equal.
-    fn why(&self, theirs: Body, ours: Body) -> Option<String> {
+    fn why(&self, original_body: Body, patched_body: Body) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
-        if original.is_code(theirs.section) != patched.is_code(ours.section) {
+        if original.is_code(original_body.section) != patched.is_code(patched_body.section) {
             return Some("one is code, the other is not".to_owned());
         }
-        if purpose(original, theirs) != purpose(patched, ours) {
+        if purpose(original, original_body) != purpose(patched, patched_body) {
             return Some("it lies in another section".to_owned());
         }
-        if theirs.lead != ours.lead {
+        if original_body.lead != patched_body.lead {
             return Some("what stands before its entry has another size".to_owned());
         }
-        if let Some(why) = self.contents(theirs, ours, 0) {
+        if let Some(why) = self.contents(original_body, patched_body, 0) {
             return Some(why);
         }
-        if !patched.is_code(ours.section) {
+        if !patched.is_code(patched_body.section) {
             return None;
         }
-        if self.pair.unwind.0.of(theirs) != self.pair.unwind.1.of(ours) {
+        if self.pair.unwind.0.of(original_body) != self.pair.unwind.1.of(patched_body) {
             return Some("its unwind data differs".to_owned());
         }
-        self.special_sections(theirs, ours)
+        self.special_sections(original_body, patched_body)
     }
 
     /// Compares the bytes and references of two runs.
-    fn contents(&self, theirs: Body, ours: Body, depth: u8) -> Option<String> {
+    fn contents(&self, original_body: Body, patched_body: Body, depth: u8) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
-        if theirs.size() != ours.size() {
-            return Some(format!("it has {} bytes, not {}", ours.size(), theirs.size()));
+        if original_body.size() != patched_body.size() {
+            return Some(format!("it has {} bytes, not {}", patched_body.size(), original_body.size()));
         }
-        let (a, b) = (original.references(theirs), patched.references(ours));
-        let place = |at: u64| at.wrapping_sub(ours.lead) as i64;
-        let mut covered = lines(patched, ours);
+        let (a, b) = (original.references(original_body), patched.references(patched_body));
+        let place = |at: u64| at.wrapping_sub(patched_body.lead) as i64;
+        let mut covered = lines(patched, patched_body);
         for (n, y) in b.iter().enumerate() {
             let same = a.get(n).is_some_and(|x| {
                 x.at == y.at
@@ -154,7 +154,7 @@ impl<'d> Differ<'_, '_, 'd> {
         if let Some(x) = a.get(b.len()) {
             return Some(format!("the reference at {:+#x} is gone", place(x.at)));
         }
-        let (left, right) = (original.bytes(theirs), patched.bytes(ours));
+        let (left, right) = (original.bytes(original_body), patched.bytes(patched_body));
         if left.len() != right.len() {
             return Some("one has its bytes in the file, the other has not".to_owned());
         }
@@ -163,15 +163,18 @@ impl<'d> Differ<'_, '_, 'd> {
     }
 
     /// Returns true if two references lead to the same thing.
-    fn same_target(&self, theirs: &Reference, ours: &Reference, depth: u8) -> bool {
+    fn same_target(&self, original_reference: &Reference, patched_reference: &Reference, depth: u8) -> bool {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
-        match (theirs.target, ours.target) {
-            (Target::Number(x), Target::Number(y)) => x == y,
-            (Target::Outside { symbol: x, delta: i }, Target::Outside { symbol: y, delta: j }) => {
+        match (original_reference.target, patched_reference.target) {
+            (ReferenceTarget::Number(x), ReferenceTarget::Number(y)) => x == y,
+            (
+                ReferenceTarget::Outside { symbol: x, delta: i },
+                ReferenceTarget::Outside { symbol: y, delta: j },
+            ) => {
                 let (x, y) = (original.elf.symbol_name(x), patched.elf.symbol_name(y));
                 i == j && plain(x) == plain(y) && !self.moved.contains(y)
             }
-            (Target::Thing { body: x, delta: i }, Target::Thing { body: y, delta: j })
+            (ReferenceTarget::Thing { body: x, delta: i }, ReferenceTarget::Thing { body: y, delta: j })
                 if !patched.is_anonymous(y) =>
             {
                 i == j && self.pair.original_of(y) == Some(x)
@@ -189,15 +192,15 @@ impl<'d> Differ<'_, '_, 'd> {
     }
 
     /// Compares the rows of special sections that describe two functions.
-    fn special_sections(&self, theirs: Body, ours: Body) -> Option<String> {
+    fn special_sections(&self, original_body: Body, patched_body: Body) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
-        let compared = |row: &&Row| row.kind.compared && row.kind.companion.is_none();
-        let a: Vec<&Row> = entries::within(&self.pair.rows.0, theirs).filter(compared).collect();
-        let b: Vec<&Row> = entries::within(&self.pair.rows.1, ours).filter(compared).collect();
-        let names = |file: &File<'_, 'd>, rows: &[&Row], body: Body| -> Vec<(&'d [u8], u64)> {
+        let compared = |row: &&EntryRow| row.kind.compared && row.kind.companion.is_none();
+        let a: Vec<&EntryRow> = entries::within(&self.pair.rows.0, original_body).filter(compared).collect();
+        let b: Vec<&EntryRow> = entries::within(&self.pair.rows.1, patched_body).filter(compared).collect();
+        let names = |file: &IndexedFile<'_, 'd>, rows: &[&EntryRow], body: Body| -> Vec<(&'d [u8], u64)> {
             rows.iter().map(|row| (file.section_name(row.section), row.place.1 - body.start())).collect()
         };
-        let (x, y) = (names(original, &a, theirs), names(patched, &b, ours));
+        let (x, y) = (names(original, &a, original_body), names(patched, &b, patched_body));
         if x != y {
             return Some("it has other entries in special sections".to_owned());
         }
@@ -205,16 +208,16 @@ impl<'d> Differ<'_, '_, 'd> {
         Some(format!("its entry in {} differs", unlike.1.kind.name))
     }
 
-    fn same_row(&self, theirs: &Row, ours: &Row) -> bool {
+    fn same_row(&self, original_row: &EntryRow, patched_row: &EntryRow) -> bool {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
-        let (x, y) = (theirs.body(), ours.body());
+        let (x, y) = (original_row.body(), patched_row.body());
         if x.size() != y.size() {
             return false;
         }
         let (a, b) = (original.references(x), patched.references(y));
         let same = |(n, (a, b)): (usize, (&Reference, &Reference))| {
             // The first reference leads to the described place, which was compared before.
-            let replaced = || (theirs.replacement(original, a), ours.replacement(patched, b));
+            let replaced = || (original_row.replacement(original, a), patched_row.replacement(patched, b));
             let alike = || match replaced() {
                 (Some(x), Some(y)) => self.contents(x, y, 1).is_none(),
                 _ => self.same_target(a, b, 0),
@@ -232,10 +235,10 @@ impl<'d> Differ<'_, '_, 'd> {
 }
 
 /// Returns a constant without identity and the distance from its start to the referenced place.
-fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
+fn constant(file: &IndexedFile<'_, '_>, target: ReferenceTarget) -> Option<(Body, i64)> {
     match target {
-        Target::Thing { body, delta } => file.is_anonymous(body).then_some((body, delta)),
-        Target::Bytes { section, at } => Some((unnamed(file, section, at), 0)),
+        ReferenceTarget::Thing { body, delta } => file.is_anonymous(body).then_some((body, delta)),
+        ReferenceTarget::Bytes { section, at } => Some((unnamed(file, section, at), 0)),
         _ => None,
     }
 }
@@ -243,7 +246,7 @@ fn constant(file: &File<'_, '_>, target: Target) -> Option<(Body, i64)> {
 /// Returns the unnamed run of bytes that begins at a place: a string, a merged constant, or a row of a special section
 /// (code hands its entry of `__bug_table` to the handler, arch/x86/include/asm/bug.h). Any other run ends at the next
 /// place that has a name or to which something refers.
-pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body {
+pub(crate) fn unnamed(file: &IndexedFile<'_, '_>, section: SectionId, at: u64) -> Body {
     let rest = file.elf.section_bytes(section).get(at as usize..).unwrap_or(&[]);
     let row = TableKind::of(file.arch, file.section_name(section));
     let end = match (row.and_then(|kind| kind.entry_size(file.elf, section)), merged(file, section)) {
@@ -258,7 +261,7 @@ pub(crate) fn unnamed(file: &File<'_, '_>, section: SectionId, at: u64) -> Body 
 }
 
 /// Returns whether a section holds strings, and the size of its constants that a linker may merge.
-fn merged(file: &File<'_, '_>, section: SectionId) -> (bool, u64) {
+fn merged(file: &IndexedFile<'_, '_>, section: SectionId) -> (bool, u64) {
     use ::object::endian::LittleEndian as LE;
     let flags = file.elf.section_flags(section);
     let size = file.elf.section(section).sh_entsize.get(LE);
@@ -270,7 +273,7 @@ fn merged(file: &File<'_, '_>, section: SectionId) -> (bool, u64) {
 }
 
 /// Returns the bytes that only tell a line of the source.
-fn lines(file: &File<'_, '_>, body: Body) -> BTreeSet<u64> {
+fn lines(file: &IndexedFile<'_, '_>, body: Body) -> BTreeSet<u64> {
     let name = file.section_name(body.section);
     if name == b"alloc_tags" || name == b".codetag.alloc_tags" {
         return (4..8).collect();
@@ -284,7 +287,7 @@ fn lines(file: &File<'_, '_>, body: Body) -> BTreeSet<u64> {
 }
 
 /// Returns the purpose of a thing's section.
-fn purpose<'d>(file: &File<'_, 'd>, body: Body) -> (&'d [u8], u64) {
+fn purpose<'d>(file: &IndexedFile<'_, 'd>, body: Body) -> (&'d [u8], u64) {
     let flags =
         file.elf.section_flags(body.section) & (elf::SHF_WRITE.0 | elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0);
     let name = file.section_name(body.section);

@@ -5,11 +5,11 @@ use klpx_normalize::elf::SectionId;
 use klpx_normalize::special::TableKind;
 use object::endian::LittleEndian as LE;
 
-use crate::file::{Body, File, Reference, Target};
+use crate::file::{Body, IndexedFile, Reference, ReferenceTarget};
 
 /// One row of a special section.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
+pub(crate) struct EntryRow {
     pub(crate) kind: &'static TableKind,
     pub(crate) section: SectionId,
     pub(crate) start: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Row {
     pub(crate) place: (SectionId, u64),
 }
 
-impl Row {
+impl EntryRow {
     /// Returns the row's bytes.
     pub(crate) fn body(&self) -> Body {
         Body { section: self.section, entry: self.start, end: self.start + self.size, lead: 0 }
@@ -26,14 +26,14 @@ impl Row {
 
     /// Returns the replacement of an alternative, to which the row's second reference leads. The row's last byte is the
     /// replacement's length (`struct alt_instr`).
-    pub(crate) fn replacement(&self, file: &File<'_, '_>, reference: &Reference) -> Option<Body> {
+    pub(crate) fn replacement(&self, file: &IndexedFile<'_, '_>, reference: &Reference) -> Option<Body> {
         if self.kind.name != ".altinstructions" || reference.at == 0 {
             return None;
         }
         let length = file.bytes(self.body()).last().copied().unwrap_or(0);
         let (section, at) = match reference.target {
-            Target::Bytes { section, at } => (section, at),
-            Target::Thing { body, delta } => (body.section, body.entry.wrapping_add_signed(delta)),
+            ReferenceTarget::Bytes { section, at } => (section, at),
+            ReferenceTarget::Thing { body, delta } => (body.section, body.entry.wrapping_add_signed(delta)),
             _ => return None,
         };
         Some(Body { section, entry: at, end: at.saturating_add(length.into()), lead: 0 })
@@ -41,7 +41,7 @@ impl Row {
 }
 
 /// Returns every row of every special section of a file, sorted by place, then by table.
-pub(crate) fn rows(file: &File<'_, '_>) -> Vec<Row> {
+pub(crate) fn rows(file: &IndexedFile<'_, '_>) -> Vec<EntryRow> {
     let mut found = Vec::new();
     for section in file.elf.section_ids() {
         let Some(kind) = TableKind::of(file.arch, file.section_name(section)) else { continue };
@@ -54,17 +54,17 @@ pub(crate) fn rows(file: &File<'_, '_>) -> Vec<Row> {
             if at % size == first
                 && let Some(place) = file.place(rela)
             {
-                found.push(Row { kind, section, start: at - first, size, place });
+                found.push(EntryRow { kind, section, start: at - first, size, place });
             }
         }
     }
-    let key = |row: &Row| (row.place, file.section_name(row.section), row.section, row.start);
+    let key = |row: &EntryRow| (row.place, file.section_name(row.section), row.section, row.start);
     found.sort_by(|a, b| key(a).cmp(&key(b)));
     found
 }
 
 /// Returns the rows that describe places of a thing.
-pub(crate) fn within(rows: &[Row], body: Body) -> impl Iterator<Item = &Row> {
+pub(crate) fn within(rows: &[EntryRow], body: Body) -> impl Iterator<Item = &EntryRow> {
     let from = rows.partition_point(|row| row.place < (body.section, body.start()));
     rows[from..].iter().take_while(move |row| row.place < (body.section, body.end))
 }

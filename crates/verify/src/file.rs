@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_normalize::arch::{Arch, Field};
+use klpx_normalize::arch::{Arch, FieldKind};
 use klpx_normalize::elf::{Definition, Elf, Rela, SectionId, SymbolId};
 use klpx_normalize::name::{anonymous, is_mapping_symbol, prefix_mark};
 use object::elf;
@@ -44,7 +44,7 @@ impl Body {
 
 /// The target of a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum ReferenceTarget {
     /// A place in a thing, in bytes from the thing's entry.
     Thing { body: Body, delta: i64 },
     /// A place without a name.
@@ -72,14 +72,14 @@ pub(crate) struct Reference {
     pub(crate) direct: bool,
     /// The relocation's symbol; `None` for a direct branch.
     pub(crate) symbol: Option<SymbolId>,
-    pub(crate) target: Target,
+    pub(crate) target: ReferenceTarget,
 }
 
 /// A named symbol: section, place, the complement of its size, and the symbol.
 type Named = (SectionId, u64, Reverse<u64>, SymbolId);
 
 /// One file.
-pub(crate) struct File<'e, 'd> {
+pub(crate) struct IndexedFile<'e, 'd> {
     pub(crate) elf: &'e Elf<'d>,
     pub(crate) arch: Arch,
     named: Vec<Named>,
@@ -93,8 +93,8 @@ pub(crate) struct File<'e, 'd> {
     marks: BTreeMap<(SectionId, u64), bool>,
 }
 
-impl<'e, 'd> File<'e, 'd> {
-    pub(crate) fn read(elf: &'e Elf<'d>, arch: Arch) -> File<'e, 'd> {
+impl<'e, 'd> IndexedFile<'e, 'd> {
+    pub(crate) fn read(elf: &'e Elf<'d>, arch: Arch) -> IndexedFile<'e, 'd> {
         let is_named = |id: SymbolId| {
             let kind = elf.symbol_type(id);
             let name = elf.symbol_name(id);
@@ -111,7 +111,7 @@ impl<'e, 'd> File<'e, 'd> {
         };
         let mut named: Vec<Named> = elf.symbol_ids().filter_map(named).collect();
         named.sort_unstable();
-        let mut file = File {
+        let mut file = IndexedFile {
             elf,
             arch,
             named,
@@ -144,11 +144,11 @@ impl<'e, 'd> File<'e, 'd> {
             for run in runs {
                 for reference in self.references(run) {
                     match reference.target {
-                        Target::Bytes { section, at } => drop(found.insert((section, at))),
-                        Target::Thing { .. }
-                        | Target::Before(_)
-                        | Target::Outside { .. }
-                        | Target::Number(_) => {}
+                        ReferenceTarget::Bytes { section, at } => drop(found.insert((section, at))),
+                        ReferenceTarget::Thing { .. }
+                        | ReferenceTarget::Before(_)
+                        | ReferenceTarget::Outside { .. }
+                        | ReferenceTarget::Number(_) => {}
                     }
                 }
             }
@@ -282,32 +282,32 @@ impl<'e, 'd> File<'e, 'd> {
     /// Returns the thing that ends at a place that is also its section's end: a loop over an array stops there.
     fn ending(&self, section: SectionId, at: u64) -> Option<Body> {
         let before = self.named.partition_point(|named| (named.0, named.1) < (section, at));
-        let &(of, start, Reverse(size), id) = self.named[..before].iter().next_back()?;
-        let ends = of == section && size > 0 && start.saturating_add(size) == at;
+        let &(owner, start, Reverse(size), id) = self.named[..before].iter().next_back()?;
+        let ends = owner == section && size > 0 && start.saturating_add(size) == at;
         (ends && at == self.elf.section_size(section)).then(|| self.body(id))
     }
 
     /// Returns what lies at a place. A compiler subtracts the lowest index of a table from its address, so the place
     /// may lie before the section.
-    fn at(&self, section: SectionId, at: i64) -> Target {
+    fn at(&self, section: SectionId, at: i64) -> ReferenceTarget {
         let place = u64::try_from(at);
         let found = match place {
             Ok(place) => self.covering(section, place).or_else(|| self.ending(section, place)),
             Err(_) => self.covering(section, 0),
         };
         match (found, place) {
-            (Some(body), _) => Target::Thing { body, delta: at.wrapping_sub(body.entry as i64) },
-            (None, Ok(at)) => Target::Bytes { section, at },
-            (None, Err(_)) => Target::Before(section),
+            (Some(body), _) => ReferenceTarget::Thing { body, delta: at.wrapping_sub(body.entry as i64) },
+            (None, Ok(at)) => ReferenceTarget::Bytes { section, at },
+            (None, Err(_)) => ReferenceTarget::Before(section),
         }
     }
 
     /// Returns the target of a relocation. `ahead` is the distance from the field to the place from which the processor
     /// counts.
-    fn target(&self, rela: &Rela, ahead: i64) -> Target {
+    fn target(&self, rela: &Rela, ahead: i64) -> ReferenceTarget {
         let addend = rela.r_addend.get(LE).wrapping_add(ahead);
         let Some(symbol) = self.elf.rela_symbol(rela).filter(|&symbol| symbol != SymbolId::NONE) else {
-            return Target::Number(addend);
+            return ReferenceTarget::Number(addend);
         };
         let value = self.elf.symbol_value(symbol);
         match self.elf.definition(symbol) {
@@ -317,13 +317,13 @@ impl<'e, 'd> File<'e, 'd> {
                 match self.covering(section, value).filter(|_| !section_symbol && !name.starts_with(b".L")) {
                     Some(body) => {
                         let delta = (value as i64).wrapping_add(addend).wrapping_sub(body.entry as i64);
-                        Target::Thing { body, delta }
+                        ReferenceTarget::Thing { body, delta }
                     }
                     None => self.at(section, (value as i64).wrapping_add(addend)),
                 }
             }
-            Definition::Absolute => Target::Number(addend.wrapping_add(value as i64)),
-            _ => Target::Outside { symbol, delta: addend },
+            Definition::Absolute => ReferenceTarget::Number(addend.wrapping_add(value as i64)),
+            _ => ReferenceTarget::Outside { symbol, delta: addend },
         }
     }
 
@@ -351,7 +351,7 @@ impl<'e, 'd> File<'e, 'd> {
             let target = self.target(rela, ahead);
             let symbol = self.elf.rela_symbol(rela);
             let width = match kind_of.map(|kind| kind.field) {
-                Some(Field::Bytes(width)) => width.into(),
+                Some(FieldKind::Bytes(width)) => width.into(),
                 _ => 0,
             };
             found.push(Reference { at, width, kind: kind(rela), branch, direct: false, symbol, target });

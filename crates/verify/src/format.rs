@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
-use klpx_normalize::arch::Field;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
+use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Definition, SHF_RELA_LIVEPATCH, SectionId};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::{Check, VMLINUX, fault, inspect};
+use crate::{LoadCheck, VMLINUX, fault, inspect};
 
-impl Check<'_, '_> {
+impl LoadCheck<'_, '_> {
     /// Checks the sections that the module has to bring, because the loader fills them: for example, with branches that
     /// reach far.
     pub(crate) fn check_needed_sections(&mut self) {
@@ -23,7 +23,7 @@ impl Check<'_, '_> {
                     "the kernel refuses a module without it; its linker script, scripts/module.lds, makes it";
                 self.faults.push(
                     fault(&codes::VERIFY_FORMAT, "a section that the loader needs is missing", why)
-                        .place(Place::symbol(name)),
+                        .place(DiagnosisPlace::symbol(name)),
                 );
             }
         }
@@ -34,7 +34,7 @@ impl Check<'_, '_> {
         for table in self.elf.section_ids().filter(|&id| self.elf.section_type(id) == elf::SHT_RELA.0) {
             if let Err(found) = self.check_table(table, &mut written) {
                 let name = String::from_utf8_lossy(self.elf.section_name(table)).into_owned();
-                self.faults.push(found.place(Place::symbol(name)));
+                self.faults.push(found.place(DiagnosisPlace::symbol(name)));
             }
         }
     }
@@ -104,8 +104,8 @@ impl Check<'_, '_> {
                 );
             };
             let width = match kind.field {
-                Field::Bytes(width) => u64::from(width),
-                Field::Instruction => 4,
+                FieldKind::Bytes(width) => u64::from(width),
+                FieldKind::Instruction => 4,
             };
             if place.checked_add(width).is_none_or(|end| end > self.elf.section_size(target)) {
                 return at_place("a relocation outside of its section", place, String::new());
@@ -118,7 +118,7 @@ impl Check<'_, '_> {
                     "the loader refuses it".into(),
                 );
             }
-            if width > 0 && !written.insert((target, place)) && matches!(kind.field, Field::Bytes(_)) {
+            if width > 0 && !written.insert((target, place)) && matches!(kind.field, FieldKind::Bytes(_)) {
                 return at_place(
                     "two relocations for one place",
                     place,

@@ -3,22 +3,22 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::frames::{Frame, frames};
 
 use crate::fault;
-use crate::file::{Body, File};
+use crate::file::{Body, IndexedFile};
 use crate::graph::Node;
-use crate::pair::Pair;
+use crate::pair::BuildPair;
 
 /// The name that a module's linker script gives the frame table where the kernel reads the table (scripts/module.lds).
 const READ_BY_KERNEL: &[u8] = b".init.eh_frame";
 
 /// Returns a finding for each missing frame. `seen` tells the places of the copies.
 pub(crate) fn check(
-    copy: &File<'_, '_>,
-    pairs: &[Pair<'_, '_>],
+    copy: &IndexedFile<'_, '_>,
+    pairs: &[BuildPair<'_, '_>],
     replaced: &[BTreeSet<Body>],
     seen: &BTreeSet<Node>,
 ) -> Vec<Diagnosis> {
@@ -46,7 +46,7 @@ pub(crate) fn check(
             let mut nodes = seen.iter().filter(|node| node.unit == n && node.body == *body);
             if !nodes.all(has_frame) {
                 let why = "the kernel finds by it where the function signs its return address";
-                let place = Place::symbol(pair.name(*body));
+                let place = DiagnosisPlace::symbol(pair.name(*body));
                 faults.push(fault(&codes::VERIFY_FRAME, "a function without its frame", why).place(place));
             }
         }

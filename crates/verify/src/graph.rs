@@ -6,20 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Offset, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::elf::{Elf, SectionId};
 use klpx_normalize::special::Policy;
 use object::elf;
 
 use crate::complete::{self, Held};
-use crate::entries::{self, Row};
-use crate::file::{Body, File, Reference};
+use crate::entries::{self, EntryRow};
+use crate::file::{Body, IndexedFile, Reference};
 use crate::inspect::Module;
 use crate::kernel::LoadTarget;
-use crate::pair::{Pair, plain};
-use crate::reference::{Leads, References};
+use crate::pair::{BuildPair, plain};
+use crate::reference::{Leads, UnitReferences};
 use crate::unwind::Unwind;
-use crate::{Prepared, code, fault, frames};
+use crate::{PreparedUnits, code, fault, frames};
 
 /// The start of the names by which the glue calls new functions. The arrays tell which function is which.
 const ALIAS: &str = "klpx_new_";
@@ -35,12 +35,12 @@ pub(crate) struct Node {
 
 /// The module and the units that it is compared with.
 pub(crate) struct Graph<'g, 'e, 'd, 'm> {
-    pub(crate) copy: &'g File<'g, 'm>,
+    pub(crate) copy: &'g IndexedFile<'g, 'm>,
     pub(crate) module: &'g Module,
     pub(crate) target: &'g dyn LoadTarget,
-    pub(crate) pairs: &'g [Pair<'e, 'd>],
-    prepared: &'g Prepared<'e, 'd>,
-    rows: Vec<Row>,
+    pub(crate) pairs: &'g [BuildPair<'e, 'd>],
+    prepared: &'g PreparedUnits<'e, 'd>,
+    rows: Vec<EntryRow>,
     unwind: Unwind<'m>,
     /// For each unit: the places of its runtime constants in code, and their names.
     constants: Vec<BTreeMap<(SectionId, u64), String>>,
@@ -54,10 +54,10 @@ pub(crate) struct Graph<'g, 'e, 'd, 'm> {
 
 impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     pub(crate) fn new(
-        copy: &'g File<'g, 'm>,
+        copy: &'g IndexedFile<'g, 'm>,
         module: &'g Module,
         target: &'g dyn LoadTarget,
-        prepared: &'g Prepared<'e, 'd>,
+        prepared: &'g PreparedUnits<'e, 'd>,
     ) -> Graph<'g, 'e, 'd, 'm> {
         let pairs = &prepared.pairs[..];
         let none = || vec![BTreeSet::new(); pairs.len()];
@@ -86,7 +86,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         while let Some(node) = self.waiting.pop() {
             let mut leads = Vec::new();
             if let Err(found) = self.compare(node, &mut leads) {
-                let place = Place::symbol(self.pairs[node.unit].name(node.body));
+                let place = DiagnosisPlace::symbol(self.pairs[node.unit].name(node.body));
                 self.faults.push(found.place(place));
             }
             leads.into_iter().for_each(|lead| self.follow(lead));
@@ -104,8 +104,9 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         if named && *self.places.entry((node.unit, node.body)).or_insert(place) != place {
             let why = "each would have a state, or an address, of its own";
             let what = "the module has it at two places";
-            self.faults
-                .push(fault(&codes::VERIFY_MEANING, what, why).place(Place::symbol(pair.name(node.body))));
+            self.faults.push(
+                fault(&codes::VERIFY_MEANING, what, why).place(DiagnosisPlace::symbol(pair.name(node.body))),
+            );
         }
         self.waiting.push(node);
     }
@@ -114,7 +115,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     fn callbacks(&mut self) {
         for object in &self.module.objects {
             for (_, name) in &object.callbacks {
-                let is_it = |file: &File<'_, '_>, id| file.elf.symbol_name(id) == name.as_bytes();
+                let is_it = |file: &IndexedFile<'_, '_>, id| file.elf.symbol_name(id) == name.as_bytes();
                 let copy = self.copy.defined().find(|&id| is_it(self.copy, id)).map(|id| self.copy.body(id));
                 let units = self.pairs.iter().enumerate().filter(|(_, pair)| pair.object == object.name);
                 let mut found = units.filter_map(|(unit, pair)| {
@@ -128,7 +129,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                     _ => {
                         let why = "no unit of that object has a function of this name";
                         let what = "a callback that the patch does not have";
-                        let place = Place::symbol(name.clone());
+                        let place = DiagnosisPlace::symbol(name.clone());
                         self.faults.push(fault(&codes::VERIFY_ARRAYS, what, why).place(place));
                     }
                 }
@@ -159,7 +160,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                     Some(node) => self.follow(node),
                     None => {
                         let what = "a part of the module's glue that it does not have";
-                        let place = Place::symbol(pair.name(body));
+                        let place = DiagnosisPlace::symbol(pair.name(body));
                         self.faults.push(fault(&codes::VERIFY_GLUE, what, "kbuild compiled it").place(place));
                     }
                 }
@@ -187,8 +188,10 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                 for (unit, pair) in
                     self.pairs.iter().enumerate().filter(|(_, pair)| pair.object == object.name)
                 {
-                    let of = pair.original.source();
-                    let fits = file.as_deref().is_none_or(|file| of.is_none_or(|of| of == file.as_bytes()));
+                    let source = pair.original.source();
+                    let fits = file
+                        .as_deref()
+                        .is_none_or(|file| source.is_none_or(|source| source == file.as_bytes()));
                     let (section, at) = function.new_at;
                     let functions = self.functions_called(pair, &function.old_name).into_iter();
                     candidates.extend(functions.map(|body| (fits, Node { unit, body, section, at })));
@@ -214,13 +217,13 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             None => {
                 let why = "it is not what a unit of that object, from the file of that function, has under this name";
                 let what = "a function that would take another one's place";
-                self.faults.push(fault(&codes::VERIFY_ARRAYS, what, why).place(Place::symbol(name)));
+                self.faults.push(fault(&codes::VERIFY_ARRAYS, what, why).place(DiagnosisPlace::symbol(name)));
             }
         }
     }
 
     /// Returns the functions of the patched build whose originals have this name in the kernel.
-    fn functions_called(&self, pair: &Pair<'_, '_>, name: &str) -> Vec<Body> {
+    fn functions_called(&self, pair: &BuildPair<'_, '_>, name: &str) -> Vec<Body> {
         let bodies = pair.patched.defined().map(|id| pair.patched.body(id));
         let is_it = |body: &Body| {
             pair.patched.is_code(body.section)
@@ -246,8 +249,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         self.check_contents(node, copy, leads)?;
         if patched.is_code(node.body.section) {
             self.check_rows(node, copy, leads)?;
-            let (ours, theirs) = (self.pairs[node.unit].unwind.1.of(node.body), self.unwind.of(copy));
-            if ours != theirs {
+            let (unit_rows, copy_rows) = (self.pairs[node.unit].unwind.1.of(node.body), self.unwind.of(copy));
+            if unit_rows != copy_rows {
                 let why = "the kernel's stack traces would be wrong";
                 return Err(fault(
                     &codes::VERIFY_SPECIAL_SECTION,
@@ -266,7 +269,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         if copy.lead > copy.entry || short && !is_string(patched, node.body) {
             return Err(differs("its size", "the module's section ends before it does"));
         }
-        let per_cpu = |file: &File<'_, '_>, section| file.section_name(section).starts_with(b".data..percpu");
+        let per_cpu =
+            |file: &IndexedFile<'_, '_>, section| file.section_name(section).starts_with(b".data..percpu");
         let (a, b) = (node.body.section, copy.section);
         let writable = !patched.is_writable(a) || self.copy.is_writable(b);
         let loaded = self.copy.elf.section_flags(b) & elf::SHF_ALLOC.0 != 0;
@@ -325,8 +329,8 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             skip.extend(load.at as u64..(load.at + load.bytes.len()) as u64);
             loads.extend(load.relocations.into_iter().map(|key| (key, name)));
         }
-        let mut ours = patched.references(node.body).into_iter().peekable();
-        let references = References { graph: self, unit: node.unit };
+        let mut unit_references = patched.references(node.body).into_iter().peekable();
+        let references = UnitReferences { graph: self, unit: node.unit };
         for other in self.copy.references(copy) {
             if skip.contains(&other.at) {
                 match loads.remove(&(other.at, other.kind)) {
@@ -334,7 +338,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                     _ => return wrong("a runtime constant", other.at, "the module reads something else"),
                 }
             }
-            let Some(reference) = ours.next_if(|reference| reference.at == other.at) else {
+            let Some(reference) = unit_references.next_if(|reference| reference.at == other.at) else {
                 if other.direct {
                     continue; // data that reads as a branch, or a branch: its bytes are compared
                 }
@@ -351,7 +355,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             }
             skip.extend(other.at..other.at + other.width.max(reference.width));
         }
-        if let Some(missing) = ours.next() {
+        if let Some(missing) = unit_references.next() {
             return wrong("a reference", missing.at, "the module has none there");
         }
         if let Some(((at, _), _)) = loads.first_key_value() {
@@ -362,13 +366,13 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
 
     fn check_bytes(&self, node: Node, copy: Body, skip: &BTreeSet<u64>) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
-        let (ours, theirs) = (patched.bytes(node.body), self.copy.bytes(copy));
-        if is_string(patched, node.body) && is_path_without_folder(ours, theirs) {
+        let (unit_bytes, copy_bytes) = (patched.bytes(node.body), self.copy.bytes(copy));
+        if is_string(patched, node.body) && is_path_without_folder(unit_bytes, copy_bytes) {
             return Ok(());
         }
         let byte = |bytes: &[u8], at: u64| bytes.get(at as usize).copied().unwrap_or(0);
-        let other =
-            (0..node.body.size()).find(|&at| !skip.contains(&at) && byte(ours, at) != byte(theirs, at));
+        let other = (0..node.body.size())
+            .find(|&at| !skip.contains(&at) && byte(unit_bytes, at) != byte(copy_bytes, at));
         match other {
             None => Ok(()),
             Some(at) => {
@@ -381,11 +385,12 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
     /// other row.
     fn check_rows(&self, node: Node, copy: Body, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
         let pair = &self.pairs[node.unit];
-        let listed = |row: &&Row| row.kind.companion.is_none();
-        let mut theirs: Vec<&Row> = entries::within(&self.rows, copy).filter(listed).collect();
+        let listed = |row: &&EntryRow| row.kind.companion.is_none();
+        let mut copy_rows: Vec<&EntryRow> = entries::within(&self.rows, copy).filter(listed).collect();
         for row in entries::within(&pair.rows.1, node.body).filter(listed) {
             let at = row.place.1 - node.body.start();
-            let is_it = |other: &&Row| other.kind.name == row.kind.name && other.place.1 - copy.start() == at;
+            let is_it =
+                |other: &&EntryRow| other.kind.name == row.kind.name && other.place.1 - copy.start() == at;
             match row.kind.policy {
                 // The module's own functions keep rows that copies do without.
                 Policy::Drop(_) if pair.glue => {}
@@ -393,7 +398,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                 Policy::Refuse(why) => return Err(differs(row.kind.name, why)),
                 Policy::Carry => {}
             }
-            let Some(found) = theirs.iter().position(is_it) else {
+            let Some(found) = copy_rows.iter().position(is_it) else {
                 if self.may_be_left_out(node, row, copy) {
                     continue;
                 }
@@ -404,10 +409,10 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
                 );
                 return Err(fault(&codes::VERIFY_SPECIAL_SECTION, what, "the module has none"));
             };
-            let other = theirs.remove(found);
+            let other = copy_rows.remove(found);
             self.check_row(node.unit, row, other, leads)?;
         }
-        match theirs.first() {
+        match copy_rows.first() {
             None => Ok(()),
             Some(other) => {
                 let what = format!("an entry of {} that the patched build does not have", other.kind.name);
@@ -416,7 +421,13 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         }
     }
 
-    fn check_row(&self, unit: usize, row: &Row, other: &Row, leads: &mut Vec<Node>) -> Result<(), Diagnosis> {
+    fn check_row(
+        &self,
+        unit: usize,
+        row: &EntryRow,
+        other: &EntryRow,
+        leads: &mut Vec<Node>,
+    ) -> Result<(), Diagnosis> {
         let patched = &self.pairs[unit].patched;
         let wrong = |why: &str| {
             let what = format!("an entry of {} differs from the patched build", row.kind.name);
@@ -427,7 +438,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
             return wrong("it has another form");
         }
         let mut skip = BTreeSet::new();
-        let references = References { graph: self, unit };
+        let references = UnitReferences { graph: self, unit };
         for (n, (x, y)) in a.iter().zip(&b).enumerate() {
             skip.extend(x.at..x.at + x.width);
             if x.at != y.at || x.kind != y.kind {
@@ -460,7 +471,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
 
     /// Returns true for rows that the kernel reads before it writes the addresses of a late module: rows of
     /// tracepoints, which then stay off, and of call sites.
-    fn may_be_left_out(&self, node: Node, row: &Row, copy: Body) -> bool {
+    fn may_be_left_out(&self, node: Node, row: &EntryRow, copy: Body) -> bool {
         let pair = &self.pairs[node.unit];
         if pair.object == crate::VMLINUX {
             return false;
@@ -493,7 +504,7 @@ impl<'g, 'e, 'd, 'm> Graph<'g, 'e, 'd, 'm> {
         for name in unknown {
             let why = "nothing that the module replaces leads to it";
             let what = "a function that the module does not need";
-            self.faults.push(fault(&codes::VERIFY_MEANING, what, why).place(Place::symbol(name)));
+            self.faults.push(fault(&codes::VERIFY_MEANING, what, why).place(DiagnosisPlace::symbol(name)));
         }
     }
 
@@ -524,22 +535,23 @@ fn differs(what: &str, why: &str) -> Diagnosis {
     fault(&codes::VERIFY_MEANING, format!("{what} differs from the patched build"), why)
 }
 
-fn is_string(file: &File<'_, '_>, body: Body) -> bool {
+fn is_string(file: &IndexedFile<'_, '_>, body: Body) -> bool {
     file.elf.section_flags(body.section) & elf::SHF_STRINGS.0 != 0
 }
 
-/// Returns true if `theirs` begins with the path `ours` without the folder in which it was compiled: a module does not
+/// Returns true if `copy_path` begins with the path `unit_path` without the folder in which it was compiled: a module does not
 /// tell where it was made. Any other bytes may follow the path.
-fn is_path_without_folder(ours: &[u8], theirs: &[u8]) -> bool {
-    let end = theirs.iter().position(|&byte| byte == 0).map_or(theirs.len(), |n| n + 1);
-    let theirs = &theirs[..end];
-    ours.first() == Some(&b'/') && ours.strip_suffix(theirs).is_some_and(|folder| folder.ends_with(b"/"))
+fn is_path_without_folder(unit_path: &[u8], copy_path: &[u8]) -> bool {
+    let end = copy_path.iter().position(|&byte| byte == 0).map_or(copy_path.len(), |n| n + 1);
+    let copy_path = &copy_path[..end];
+    unit_path.first() == Some(&b'/')
+        && unit_path.strip_suffix(copy_path).is_some_and(|folder| folder.ends_with(b"/"))
 }
 
 /// Returns the places in a unit's code that have runtime constants (`runtime_ptr_*`,
 /// include/asm-generic/runtime-const.h).
-fn runtime_constants(elf: &Elf<'_>, rows: &[Row]) -> BTreeMap<(SectionId, u64), String> {
+fn runtime_constants(elf: &Elf<'_>, rows: &[EntryRow]) -> BTreeMap<(SectionId, u64), String> {
     let constants = rows.iter().filter(|row| row.kind.policy == Policy::RuntimeConstant);
-    let name = |row: &Row| elf.section_name(row.section).strip_prefix(b"runtime_ptr_");
+    let name = |row: &EntryRow| elf.section_name(row.section).strip_prefix(b"runtime_ptr_");
     constants.filter_map(|row| Some((row.place, String::from_utf8_lossy(name(row)?).into_owned()))).collect()
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId, SymbolId};
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -20,7 +20,7 @@ const CALLBACKS: [&str; 4] = ["pre_patch", "post_patch", "pre_unpatch", "post_un
 
 /// A function that the module replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Function {
+pub struct LivepatchFunction {
     /// The name of the function to be replaced.
     pub old_name: String,
     /// The position among the functions of that name, from 1; 0 for a unique name.
@@ -39,7 +39,7 @@ pub struct PatchedObject {
     /// `vmlinux` or a module's name.
     pub name: String,
     /// The functions, in the order of the array.
-    pub functions: Vec<Function>,
+    pub functions: Vec<LivepatchFunction>,
     /// Callbacks: the member of `struct klp_callbacks` and the function.
     pub callbacks: Vec<(&'static str, String)>,
 }
@@ -103,7 +103,7 @@ pub fn inspect(file: &ElfFile) -> Result<Module> {
             "a module is a relocatable ELF file",
             "name an unpacked .ko file",
         )
-        .place(Place::file(file.path().display().to_string(), None))
+        .place(DiagnosisPlace::file(file.path().display().to_string(), None))
         .into());
     }
     Ok(read(&elf))
@@ -172,7 +172,7 @@ fn modinfo(elf: &Elf<'_>) -> Vec<(String, String)> {
 }
 
 /// A place in the file.
-type At = (SectionId, u64);
+type FilePlace = (SectionId, u64);
 
 /// The livepatch arrays of a module.
 struct Arrays<'e, 'd> {
@@ -180,13 +180,13 @@ struct Arrays<'e, 'd> {
 }
 
 impl Arrays<'_, '_> {
-    fn relocation(&self, (section, offset): At) -> Option<&Rela> {
+    fn relocation(&self, (section, offset): FilePlace) -> Option<&Rela> {
         let all = self.elf.relocations(section);
         all.iter().find(|rela| rela.r_offset.get(LE) == offset)
     }
 
     /// Returns the target of the pointer at a place, and the pointer's symbol.
-    fn pointer(&self, at: At) -> Option<(At, SymbolId)> {
+    fn pointer(&self, at: FilePlace) -> Option<(FilePlace, SymbolId)> {
         let rela = self.relocation(at)?;
         let symbol = self.elf.rela_symbol(rela)?;
         let section = self.elf.symbol_section(symbol)?;
@@ -194,23 +194,23 @@ impl Arrays<'_, '_> {
         (offset <= self.elf.section_size(section)).then_some(((section, offset), symbol))
     }
 
-    fn string(&self, (section, offset): At) -> Option<String> {
+    fn string(&self, (section, offset): FilePlace) -> Option<String> {
         let bytes = self.elf.section_bytes(section).get(offset as usize..)?;
         let end = bytes.iter().position(|&b| b == 0)?;
         Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
     }
 
-    fn is_code(&self, (section, _): At) -> bool {
+    fn is_code(&self, (section, _): FilePlace) -> bool {
         self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0
     }
 
-    fn word(&self, (section, offset): At) -> u64 {
+    fn word(&self, (section, offset): FilePlace) -> u64 {
         let bytes = self.elf.section_bytes(section).get(offset as usize..offset as usize + 8);
         bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 
     /// Returns the end of the array that holds a place: the end of its symbol, or else of its section.
-    fn end(&self, (section, offset): At) -> u64 {
+    fn end(&self, (section, offset): FilePlace) -> u64 {
         let holder = self.elf.symbol_ids().find_map(|id| {
             let start = self.elf.symbol_value(id);
             let end = start.saturating_add(self.elf.symbol_size(id));
@@ -222,7 +222,7 @@ impl Arrays<'_, '_> {
     }
 
     /// Returns true if a `struct klp_func` begins at the place: a name and a function.
-    fn is_function(&self, (section, offset): At) -> bool {
+    fn is_function(&self, (section, offset): FilePlace) -> bool {
         let name = self.pointer((section, offset)).is_some_and(|(to, _)| !self.is_code(to));
         name && self.pointer((section, offset + 8)).is_some_and(|(to, _)| self.is_code(to))
     }
@@ -263,9 +263,9 @@ impl Arrays<'_, '_> {
         None
     }
 
-    fn object_array(&self, (section, start): At) -> Vec<PatchedObject> {
+    fn object_array(&self, (section, start): FilePlace) -> Vec<PatchedObject> {
         let end = self.end((section, start));
-        let mut found: Vec<(At, At)> = Vec::new();
+        let mut found: Vec<(FilePlace, FilePlace)> = Vec::new();
         let mut offset = start;
         while offset + 16 <= end {
             match self.pointer((section, offset + 8)) {
@@ -281,15 +281,20 @@ impl Arrays<'_, '_> {
                 _ => offset += 8,
             }
         }
-        let starts: BTreeSet<At> = found.iter().map(|&(_, functions)| functions).collect();
+        let starts: BTreeSet<FilePlace> = found.iter().map(|&(_, functions)| functions).collect();
         found.iter().map(|&(at, functions)| self.object(at, functions, &starts)).collect()
     }
 
-    fn has_callbacks(&self, (section, offset): At) -> bool {
+    fn has_callbacks(&self, (section, offset): FilePlace) -> bool {
         (0..4).any(|n| self.pointer((section, offset + 16 + 8 * n)).is_some_and(|(to, _)| self.is_code(to)))
     }
 
-    fn object(&self, (section, offset): At, functions: At, starts: &BTreeSet<At>) -> PatchedObject {
+    fn object(
+        &self,
+        (section, offset): FilePlace,
+        functions: FilePlace,
+        starts: &BTreeSet<FilePlace>,
+    ) -> PatchedObject {
         let name = self.pointer((section, offset)).and_then(|(to, _)| self.string(to));
         let mut end = self.end(functions);
         if let Some(next) =
@@ -318,16 +323,22 @@ impl Arrays<'_, '_> {
         PatchedObject { name: name.unwrap_or_else(|| VMLINUX.to_owned()), functions: list, callbacks }
     }
 
-    fn function(&self, (section, offset): At) -> Option<Function> {
+    fn function(&self, (section, offset): FilePlace) -> Option<LivepatchFunction> {
         let (name, _) = self.pointer((section, offset))?;
         let (new_at, symbol) = self.pointer((section, offset + 8))?;
         let (new_symbol, new_size) = self.symbol_at(new_at, symbol);
         let old_name = self.string(name)?;
-        Some(Function { old_name, sympos: self.word((section, offset + 16)), new_symbol, new_at, new_size })
+        Some(LivepatchFunction {
+            old_name,
+            sympos: self.word((section, offset + 16)),
+            new_symbol,
+            new_at,
+            new_size,
+        })
     }
 
     /// Returns the name and size of the function at a place.
-    fn symbol_at(&self, (section, offset): At, through: SymbolId) -> (String, u64) {
+    fn symbol_at(&self, (section, offset): FilePlace, through: SymbolId) -> (String, u64) {
         let is_here = |&id: &SymbolId| {
             self.elf.symbol_section(id) == Some(section)
                 && self.elf.symbol_value(id) == offset

@@ -46,12 +46,12 @@ pub struct KernelObject<'k> {
 }
 
 /// A [`LoadTarget`] over the kernel's own files.
-pub struct KernelFiles<'k> {
-    objects: BTreeMap<&'k str, Object<'k>>,
+pub struct KernelFilesTarget<'k> {
+    objects: BTreeMap<&'k str, TargetObject<'k>>,
     exports: BTreeMap<String, (String, String)>,
 }
 
-struct Object<'k> {
+struct TargetObject<'k> {
     file: KernelObject<'k>,
     arch: Option<Arch>,
     linked: bool,
@@ -63,12 +63,12 @@ struct Object<'k> {
     traced: Vec<u64>,
 }
 
-impl<'k> KernelFiles<'k> {
+impl<'k> KernelFilesTarget<'k> {
     /// Uses every object of the kernel that a module names, and the texts of the kernel's Module.symvers.
-    pub fn new(objects: Vec<KernelObject<'k>>, symvers: &[&str]) -> KernelFiles<'k> {
+    pub fn new(objects: Vec<KernelObject<'k>>, symvers: &[&str]) -> KernelFilesTarget<'k> {
         let exports = symvers.iter().flat_map(|text| text.lines()).filter_map(export).collect();
-        let objects = objects.into_iter().map(|file| (file.name, Object::read(file))).collect();
-        KernelFiles { objects, exports }
+        let objects = objects.into_iter().map(|file| (file.name, TargetObject::read(file))).collect();
+        KernelFilesTarget { objects, exports }
     }
 }
 
@@ -82,11 +82,11 @@ fn export(line: &str) -> Option<(String, (String, String))> {
     Some((name.to_owned(), (object.to_owned(), namespace.to_owned())))
 }
 
-impl<'k> Object<'k> {
-    fn read(file: KernelObject<'k>) -> Object<'k> {
+impl<'k> TargetObject<'k> {
+    fn read(file: KernelObject<'k>) -> TargetObject<'k> {
         let elf = file.elf;
         let linked = elf.file_type() != elf::ET_REL.0;
-        let mut object = Object {
+        let mut object = TargetObject {
             arch: Arch::of_machine(elf.machine()).ok(),
             linked,
             by_name: Vec::new(),
@@ -201,7 +201,7 @@ impl<'k> Object<'k> {
     }
 }
 
-impl LoadTarget for KernelFiles<'_> {
+impl LoadTarget for KernelFilesTarget<'_> {
     fn addresses(&self, object: &str, name: &str) -> Option<Vec<u64>> {
         let object = self.objects.get(object)?;
         Some(object.named(name).filter_map(|id| object.address(id)).collect())
@@ -209,7 +209,7 @@ impl LoadTarget for KernelFiles<'_> {
 
     fn names_at(&self, object: &str, address: u64) -> Vec<String> {
         let object = self.objects.get(object).into_iter();
-        let name = |(object, id): (&Object<'_>, SymbolId)| {
+        let name = |(object, id): (&TargetObject<'_>, SymbolId)| {
             String::from_utf8_lossy(object.file.elf.symbol_name(id)).into_owned()
         };
         object.flat_map(|object| object.at(address).map(move |id| name((object, id)))).collect()

@@ -5,7 +5,7 @@
 //! Shares no decision with the code under test: this crate depends neither on the comparison that chose the functions
 //! nor on the code that wrote the module. It reads files by [`klpx_normalize::elf`], and takes facts about
 //! architectures, names and special sections from the tables of that crate. All other inputs are claims that may be
-//! wrong ([`Unit::claims`], [`Unit::gave_way`]). Never changes the module.
+//! wrong ([`VerifiedUnit::claims`], [`VerifiedUnit::gave_way`]). Never changes the module.
 
 mod code;
 mod complete;
@@ -29,17 +29,17 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
 use rayon::prelude::*;
 
-use crate::file::File;
+use crate::file::IndexedFile;
 use crate::graph::Graph;
 use crate::inspect::Module;
-use crate::pair::Pair;
-pub use kernel::{KernelFiles, KernelObject, LoadTarget};
+use crate::pair::BuildPair;
+pub use kernel::{KernelFilesTarget, KernelObject, LoadTarget};
 
 /// The object name of the kernel proper in a livepatch.
 pub const VMLINUX: &str = "vmlinux";
 
 /// Code that was built twice: a translation unit, or a whole linked object.
-pub struct Unit<'u, 'd> {
+pub struct VerifiedUnit<'u, 'd> {
     /// `vmlinux`, or the module's name with underscores.
     pub object: &'u str,
     /// The build of the unpatched kernel.
@@ -79,23 +79,23 @@ pub struct Verified {
 pub fn verify(
     module: &ElfFile,
     target: &dyn LoadTarget,
-    units: &[Unit<'_, '_>],
+    units: &[VerifiedUnit<'_, '_>],
     glue: &[Elf<'_>],
 ) -> Result<Verified> {
     verify_prepared(module, target, &prepare(units, glue))
 }
 
 /// The units, read and compared: the part of the work that does not depend on the module.
-pub struct Prepared<'e, 'd> {
-    pairs: Vec<Pair<'e, 'd>>,
-    differing: differ::Differing,
+pub struct PreparedUnits<'e, 'd> {
+    pairs: Vec<BuildPair<'e, 'd>>,
+    differing: differ::DifferingThings,
 }
 
 /// Reads and compares units for several calls of [`verify_prepared`].
-pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>], glue: &'e [Elf<'d>]) -> Prepared<'e, 'd> {
-    let mut pairs: Vec<Pair<'_, '_>> = units.par_iter().filter_map(Pair::read).collect();
-    pairs.extend(glue.iter().filter_map(Pair::glue));
-    Prepared { differing: differ::compare(&pairs), pairs }
+pub fn prepare<'e, 'd>(units: &'e [VerifiedUnit<'e, 'd>], glue: &'e [Elf<'d>]) -> PreparedUnits<'e, 'd> {
+    let mut pairs: Vec<BuildPair<'_, '_>> = units.par_iter().filter_map(BuildPair::read).collect();
+    pairs.extend(glue.iter().filter_map(BuildPair::glue));
+    PreparedUnits { differing: differ::compare(&pairs), pairs }
 }
 
 /// Does the same as [`verify`] with prepared units.
@@ -105,11 +105,11 @@ pub fn prepare<'e, 'd>(units: &'e [Unit<'e, 'd>], glue: &'e [Elf<'d>]) -> Prepar
 pub fn verify_prepared(
     module: &ElfFile,
     target: &dyn LoadTarget,
-    units: &Prepared<'_, '_>,
+    units: &PreparedUnits<'_, '_>,
 ) -> Result<Verified> {
     let elf = module.parse()?;
     let arch = Arch::of_machine(elf.machine())?;
-    let mut check = Check {
+    let mut check = LoadCheck {
         module: inspect::read(&elf),
         elf: &elf,
         arch,
@@ -118,7 +118,7 @@ pub fn verify_prepared(
         verified: Verified::default(),
     };
     check.load();
-    let file = File::read(&elf, arch);
+    let file = IndexedFile::read(&elf, arch);
     let mut graph = Graph::new(&file, &check.module, target, units);
     graph.walk();
     let (faults, copies) = graph.finish();
@@ -126,7 +126,7 @@ pub fn verify_prepared(
     check.verified.copies = copies;
     check.verified.compared = units.differing.compared;
     check.verified.differing = units.differing.count();
-    let Check { faults, verified, .. } = check;
+    let LoadCheck { faults, verified, .. } = check;
     Failure::all(faults)?;
     Ok(verified)
 }
@@ -138,7 +138,7 @@ pub(crate) fn fault(code: &Code, what: impl Into<String>, why: impl Into<String>
 }
 
 /// The checks that simulate the loading of the module.
-pub(crate) struct Check<'c, 'd> {
+pub(crate) struct LoadCheck<'c, 'd> {
     pub(crate) elf: &'c Elf<'d>,
     pub(crate) arch: Arch,
     pub(crate) module: Module,

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::elf::{Definition, SectionId};
 use klpx_normalize::special::{Policy, TableKind};
 use object::elf;
 
 use crate::entries;
-use crate::file::{File, kind};
+use crate::file::{IndexedFile, kind};
 use crate::unwind::{Unwind, is_end};
-use crate::{Check, VMLINUX, fault, inspect};
+use crate::{LoadCheck, VMLINUX, fault, inspect};
 
 /// The most bytes of padding between the end of a function and the end of its unwind data.
 const PADDING: u64 = 64;
 
-impl Check<'_, '_> {
+impl LoadCheck<'_, '_> {
     /// Runs all checks that do not need the units.
     pub(crate) fn load(&mut self) {
         self.check_modinfo();
@@ -58,7 +58,7 @@ impl Check<'_, '_> {
                     None => {
                         let what = "a livepatch symbol without the proper form";
                         let fault = fault(&codes::VERIFY_SYMBOL, what, "the kernel refuses it");
-                        self.faults.push(fault.place(Place::symbol(name)));
+                        self.faults.push(fault.place(DiagnosisPlace::symbol(name)));
                     }
                 },
                 Definition::Undefined if name.is_empty() => {}
@@ -72,20 +72,20 @@ impl Check<'_, '_> {
         let Some(object) = self.target.exporter(name) else {
             let why = "the kernel to be patched does not export it";
             let fault = fault(&codes::VERIFY_IMPORT, "an import that can't be found", why);
-            return self.faults.push(fault.place(Place::symbol(name)));
+            return self.faults.push(fault.place(DiagnosisPlace::symbol(name)));
         };
         let depends = self.module.info("depends").unwrap_or_default();
         if object != VMLINUX && !depends.split(',').any(|module| module.replace('-', "_") == object) {
             let why = format!("{object} exports it, and the module does not depend on that");
             let fault = fault(&codes::VERIFY_IMPORT, "an import that may not be there", why);
-            self.faults.push(fault.place(Place::symbol(name)));
+            self.faults.push(fault.place(DiagnosisPlace::symbol(name)));
         }
         if let Some(namespace) = self.target.namespace(name)
             && !self.module.info.iter().any(|(key, value)| key == "import_ns" && *value == namespace)
         {
             let why = format!("it is in the namespace {namespace}, which the module does not import");
             let fault = fault(&codes::VERIFY_IMPORT, "an import that the kernel refuses", why);
-            self.faults.push(fault.place(Place::symbol(name)));
+            self.faults.push(fault.place(DiagnosisPlace::symbol(name)));
         }
     }
 
@@ -93,7 +93,7 @@ impl Check<'_, '_> {
     fn resolve(&mut self, object: &str, name: &str, sympos: u64) -> Option<u64> {
         let wrong = |why: String| {
             fault(&codes::VERIFY_SYMBOL, "a symbol that the kernel to be patched does not resolve", why)
-                .place(Place::symbol(name))
+                .place(DiagnosisPlace::symbol(name))
         };
         let Some(found) = self.target.addresses(object, name) else {
             self.faults.push(wrong(format!("klpx has no file of the object {object}")));
@@ -122,7 +122,7 @@ impl Check<'_, '_> {
         for object in &objects {
             for function in &object.functions {
                 self.verified.functions += 1;
-                let place = Place::symbol(function.old_name.clone());
+                let place = DiagnosisPlace::symbol(function.old_name.clone());
                 if function.new_symbol.is_empty() || function.new_size == 0 {
                     let why = "its replacement has no symbol with a size, and the kernel needs that size";
                     let fault = fault(&codes::VERIFY_ARRAYS, "a replaced function without a new one", why);
@@ -152,7 +152,7 @@ impl Check<'_, '_> {
     /// Checks that special sections hold whole rows that each describe a place of a function, and that there is no
     /// section that a module may not have.
     fn check_tables(&mut self) {
-        let file = File::read(self.elf, self.arch);
+        let file = IndexedFile::read(self.elf, self.arch);
         let rows = entries::rows(&file);
         for section in self.elf.section_ids() {
             let Some(kind) = TableKind::of(self.arch, self.elf.section_name(section)) else { continue };
@@ -172,14 +172,14 @@ impl Check<'_, '_> {
                 self.table_fault(section, "entries without relocations", "the kernel would act on them");
             }
             for row in here {
-                let (of, at) = row.place;
+                let (target_section, at) = row.place;
                 let (_, sites) = self.arch.trace_sites();
                 let lead = sites.iter().copied().min().unwrap_or(0).unsigned_abs();
                 // Unwind data ends right behind its function.
-                let inside = file.is_code(of)
-                    && (self.elf.section_name(of).starts_with(b".altinstr")
+                let inside = file.is_code(target_section)
+                    && (self.elf.section_name(target_section).starts_with(b".altinstr")
                         || self
-                            .functions(&file, of)
+                            .functions(&file, target_section)
                             .any(|(start, end)| (start.saturating_sub(lead)..=end).contains(&at)));
                 if !inside {
                     let why = format!("at {:#x}", row.start);
@@ -192,7 +192,7 @@ impl Check<'_, '_> {
 
     fn functions<'f>(
         &self,
-        file: &'f File<'_, '_>,
+        file: &'f IndexedFile<'_, '_>,
         section: SectionId,
     ) -> impl Iterator<Item = (u64, u64)> + 'f {
         let functions = file.defined().filter(|&id| file.elf.symbol_type(id) == elf::STT_FUNC.0);
@@ -202,12 +202,13 @@ impl Check<'_, '_> {
 
     fn table_fault(&mut self, id: SectionId, what: &str, why: &str) {
         let name = String::from_utf8_lossy(self.elf.section_name(id)).into_owned();
-        self.faults.push(fault(&codes::VERIFY_SPECIAL_SECTION, what, why).place(Place::symbol(name)));
+        self.faults
+            .push(fault(&codes::VERIFY_SPECIAL_SECTION, what, why).place(DiagnosisPlace::symbol(name)));
     }
 
     /// Checks that every function of a module with unwind data has a row in force at its start, and that its rows end
     /// with it.
-    fn check_unwind(&mut self, file: &File<'_, '_>) {
+    fn check_unwind(&mut self, file: &IndexedFile<'_, '_>) {
         let tables = (self.elf.section_by_name(b".orc_unwind_ip"), self.elf.section_by_name(b".orc_unwind"));
         let (Some(places), Some(rows)) = tables else { return };
         if self.elf.section_size(places) / 4 != self.elf.section_size(rows) / 6 {
@@ -242,7 +243,8 @@ impl Check<'_, '_> {
                 let why = format!("the function at {:#x} is not covered", body.entry);
                 let what = "a function without unwind data";
                 faults.push(
-                    fault(&codes::VERIFY_SPECIAL_SECTION, what, why).place(Place::symbol(".orc_unwind_ip")),
+                    fault(&codes::VERIFY_SPECIAL_SECTION, what, why)
+                        .place(DiagnosisPlace::symbol(".orc_unwind_ip")),
                 );
             }
         }

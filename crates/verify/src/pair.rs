@@ -12,41 +12,41 @@ use klpx_normalize::elf::{Elf, SymbolId};
 use klpx_normalize::name::{type_id, without_promotion};
 use object::elf;
 
-use crate::Unit;
-use crate::entries::{self, Row};
-use crate::file::{Body, File};
+use crate::VerifiedUnit;
+use crate::entries::{self, EntryRow};
+use crate::file::{Body, IndexedFile};
 use crate::unwind::Unwind;
 
 /// The section in which objtool and the linker find sets of BTF numbers (include/linux/btf_ids.h).
 const TYPE_IDS: &[u8] = b".BTF_ids";
 
 /// A unit in both builds.
-pub(crate) struct Pair<'e, 'd> {
+pub(crate) struct BuildPair<'e, 'd> {
     pub(crate) object: &'e str,
-    pub(crate) original: File<'e, 'd>,
-    pub(crate) patched: File<'e, 'd>,
+    pub(crate) original: IndexedFile<'e, 'd>,
+    pub(crate) patched: IndexedFile<'e, 'd>,
     pub(crate) claims: &'e BTreeMap<SymbolId, Option<SymbolId>>,
     pub(crate) gave_way: &'e BTreeSet<SymbolId>,
     /// True for the module's own glue, all of which is new.
     pub(crate) glue: bool,
     /// Rows of special sections of both builds.
-    pub(crate) rows: (Vec<Row>, Vec<Row>),
+    pub(crate) rows: (Vec<EntryRow>, Vec<EntryRow>),
     /// Unwind data of both builds.
     pub(crate) unwind: (Unwind<'d>, Unwind<'d>),
-    names: BTreeMap<Key<'e>, Vec<SymbolId>>,
-    patched_names: BTreeMap<Key<'e>, Vec<SymbolId>>,
+    names: BTreeMap<ThingKey<'e>, Vec<SymbolId>>,
+    patched_names: BTreeMap<ThingKey<'e>, Vec<SymbolId>>,
 }
 
 /// A name, and whether it names code.
-type Key<'e> = (&'e [u8], bool);
+type ThingKey<'e> = (&'e [u8], bool);
 
 /// Returns a name without the parts that differ between two builds of one thing.
 pub(crate) fn plain(name: &[u8]) -> &[u8] {
     type_id(name).unwrap_or_else(|| without_promotion(name))
 }
 
-fn names<'e>(elf: &'e Elf<'_>, file: &File<'_, '_>) -> BTreeMap<Key<'e>, Vec<SymbolId>> {
-    let mut found: BTreeMap<Key<'e>, Vec<SymbolId>> = BTreeMap::new();
+fn names<'e>(elf: &'e Elf<'_>, file: &IndexedFile<'_, '_>) -> BTreeMap<ThingKey<'e>, Vec<SymbolId>> {
+    let mut found: BTreeMap<ThingKey<'e>, Vec<SymbolId>> = BTreeMap::new();
     for id in file.defined() {
         let code = elf.symbol_section(id).is_some_and(|section| file.is_code(section));
         found.entry((plain(elf.symbol_name(id)), code)).or_default().push(id);
@@ -54,13 +54,13 @@ fn names<'e>(elf: &'e Elf<'_>, file: &File<'_, '_>) -> BTreeMap<Key<'e>, Vec<Sym
     found
 }
 
-impl<'e, 'd> Pair<'e, 'd> {
-    pub(crate) fn read(unit: &'e Unit<'e, 'd>) -> Option<Pair<'e, 'd>> {
+impl<'e, 'd> BuildPair<'e, 'd> {
+    pub(crate) fn read(unit: &'e VerifiedUnit<'e, 'd>) -> Option<BuildPair<'e, 'd>> {
         let arch = klpx_normalize::arch::Arch::of_machine(unit.patched.machine()).ok()?;
         let (original, patched) =
-            rayon::join(|| File::read(unit.original, arch), || File::read(unit.patched, arch));
+            rayon::join(|| IndexedFile::read(unit.original, arch), || IndexedFile::read(unit.patched, arch));
         let (names, patched_names) = (names(unit.original, &original), names(unit.patched, &patched));
-        Some(Pair {
+        Some(BuildPair {
             rows: (entries::rows(&original), entries::rows(&patched)),
             unwind: (Unwind::read(&original), Unwind::read(&patched)),
             object: unit.object,
@@ -75,12 +75,12 @@ impl<'e, 'd> Pair<'e, 'd> {
     }
 
     /// Reads an object that kbuild compiled for the module itself.
-    pub(crate) fn glue(elf: &'e Elf<'d>) -> Option<Pair<'e, 'd>> {
+    pub(crate) fn glue(elf: &'e Elf<'d>) -> Option<BuildPair<'e, 'd>> {
         static NO_CLAIMS: BTreeMap<SymbolId, Option<SymbolId>> = BTreeMap::new();
         static NOTHING: BTreeSet<SymbolId> = BTreeSet::new();
         let arch = klpx_normalize::arch::Arch::of_machine(elf.machine()).ok()?;
-        let (original, patched) = (File::read(elf, arch), File::read(elf, arch));
-        Some(Pair {
+        let (original, patched) = (IndexedFile::read(elf, arch), IndexedFile::read(elf, arch));
+        Some(BuildPair {
             rows: (Vec::new(), entries::rows(&patched)),
             unwind: (Unwind::read(&original), Unwind::read(&patched)),
             names: BTreeMap::new(),
@@ -105,11 +105,13 @@ impl<'e, 'd> Pair<'e, 'd> {
         }
         let section = self.patched.elf.symbol_section(id)?;
         let key = (plain(self.patched.elf.symbol_name(id)), self.patched.is_code(section));
-        let (theirs, ours) = (self.names.get(&key)?, self.patched_names.get(&key)?);
-        match (theirs.as_slice(), ours.as_slice()) {
+        let (original_symbols, patched_symbols) = (self.names.get(&key)?, self.patched_names.get(&key)?);
+        match (original_symbols.as_slice(), patched_symbols.as_slice()) {
             ([one], [_]) => Some(*one),
-            _ if theirs.len() == ours.len() && self.patched.section_name(section) == TYPE_IDS => {
-                theirs.get(ours.iter().position(|&other| other == id)?).copied()
+            _ if original_symbols.len() == patched_symbols.len()
+                && self.patched.section_name(section) == TYPE_IDS =>
+            {
+                original_symbols.get(patched_symbols.iter().position(|&other| other == id)?).copied()
             }
             _ => None,
         }

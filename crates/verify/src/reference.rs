@@ -14,10 +14,10 @@ use klpx_normalize::name::canonical;
 use object::elf;
 
 use crate::differ::unnamed;
-use crate::file::{Body, Reference, Target};
+use crate::file::{Body, Reference, ReferenceTarget};
 use crate::graph::{Graph, Node};
 use crate::inspect::{self, LivepatchSymbol};
-use crate::pair::{Pair, plain};
+use crate::pair::{BuildPair, plain};
 use crate::{VMLINUX, code};
 
 /// The pair of things to which two references lead.
@@ -40,32 +40,45 @@ enum There {
 }
 
 /// The references of one unit.
-pub(crate) struct References<'r, 'g, 'e, 'd, 'm> {
+pub(crate) struct UnitReferences<'r, 'g, 'e, 'd, 'm> {
     pub(crate) graph: &'r Graph<'g, 'e, 'd, 'm>,
     pub(crate) unit: usize,
 }
 
-impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
-    fn pair(&self) -> &'g Pair<'e, 'd> {
+impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
+    fn pair(&self) -> &'g BuildPair<'e, 'd> {
         &self.graph.pairs[self.unit]
     }
 
     /// Compares the meaning of two references and returns where they lead, or why they differ. `row` is true for a row
     /// of a special section.
-    pub(crate) fn meaning(&self, ours: &Reference, theirs: &Reference, row: bool) -> Result<Leads, String> {
-        let there = self.there(theirs)?;
+    pub(crate) fn meaning(
+        &self,
+        unit_reference: &Reference,
+        copy_reference: &Reference,
+        row: bool,
+    ) -> Result<Leads, String> {
+        let there = self.there(copy_reference)?;
         let patched = &self.pair().patched;
-        match ours.target {
-            Target::Number(left) => match there {
+        match unit_reference.target {
+            ReferenceTarget::Number(left) => match there {
                 There::Number(right) if left == right => Ok(Leads::Nowhere),
                 There::Number(right) => Err(format!("{left:#x} became {right:#x}")),
                 _ => Err(format!("{left:#x} became an address")),
             },
-            Target::Thing { body, delta } if patched.is_anonymous(body) => self.copy(body, delta, &there),
-            Target::Thing { body, delta } => self.thing(body, delta, ours.branch || row, &there),
-            Target::Before(_) => Err("the patched build refers to a place before a section".to_owned()),
-            Target::Bytes { section, at } => self.copy(unnamed(patched, section, at), 0, &there),
-            Target::Outside { symbol, delta } => self.outside(symbol, delta, ours.branch || row, &there),
+            ReferenceTarget::Thing { body, delta } if patched.is_anonymous(body) => {
+                self.copy(body, delta, &there)
+            }
+            ReferenceTarget::Thing { body, delta } => {
+                self.thing(body, delta, unit_reference.branch || row, &there)
+            }
+            ReferenceTarget::Before(_) => {
+                Err("the patched build refers to a place before a section".to_owned())
+            }
+            ReferenceTarget::Bytes { section, at } => self.copy(unnamed(patched, section, at), 0, &there),
+            ReferenceTarget::Outside { symbol, delta } => {
+                self.outside(symbol, delta, unit_reference.branch || row, &there)
+            }
         }
     }
 
@@ -76,13 +89,15 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
             None => reference.target,
         };
         Ok(match target {
-            Target::Thing { body, delta } => {
+            ReferenceTarget::Thing { body, delta } => {
                 There::Copy(body.section, (body.entry as i64).wrapping_add(delta))
             }
-            Target::Bytes { section, at } => There::Copy(section, at as i64),
-            Target::Before(_) => return Err("the module refers to a place before a section".to_owned()),
-            Target::Number(number) => There::Number(number),
-            Target::Outside { symbol, delta } => match copy.elf.definition(symbol) {
+            ReferenceTarget::Bytes { section, at } => There::Copy(section, at as i64),
+            ReferenceTarget::Before(_) => {
+                return Err("the module refers to a place before a section".to_owned());
+            }
+            ReferenceTarget::Number(number) => There::Number(number),
+            ReferenceTarget::Outside { symbol, delta } => match copy.elf.definition(symbol) {
                 Definition::Livepatch => match inspect::parse_symbol(&copy.text(symbol)) {
                     Some(parsed) => There::Livepatch(parsed, delta),
                     None => return Err(format!("{} is no livepatch symbol", copy.text(symbol))),
@@ -193,7 +208,7 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
         let (pair, target) = (self.pair(), self.graph.target);
         let name = pair.patched.text(symbol);
         let became = || Err(format!("{name} became {}", there.text()));
-        let adds = |unit: &Pair<'_, '_>| {
+        let adds = |unit: &BuildPair<'_, '_>| {
             let body = unit.global(name.as_bytes())?;
             unit.original_of(body).is_none().then_some(body)
         };
@@ -252,10 +267,10 @@ impl<'g, 'e, 'd> References<'_, 'g, 'e, 'd, '_> {
     }
 
     /// Returns the target of a veneer that a branch leads to. klpx writes veneers where a branch does not reach.
-    fn through_veneer(&self, branch: &Reference) -> Option<Target> {
+    fn through_veneer(&self, branch: &Reference) -> Option<ReferenceTarget> {
         let copy = self.graph.copy;
         let veneer = code::veneer(copy.arch)?;
-        let Target::Thing { body, delta: 0 } = branch.target else { return None };
+        let ReferenceTarget::Thing { body, delta: 0 } = branch.target else { return None };
         let mut names = copy.symbols(body).map(|id| copy.elf.symbol_name(id));
         names.find(|name| name.starts_with(code::VENEER))?;
         let expected: Vec<u8> = veneer.words.into_iter().flat_map(u32::to_le_bytes).collect();

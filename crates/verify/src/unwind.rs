@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use klpx_normalize::elf::SectionId;
 use object::endian::LittleEndian as LE;
 
-use crate::file::{Body, File};
+use crate::file::{Body, IndexedFile};
 
 /// Bytes of a row.
 const SIZE: usize = 6;
@@ -16,7 +16,7 @@ const SIZE: usize = 6;
 pub(crate) struct Unwind<'d>(BTreeMap<SectionId, Vec<(u64, &'d [u8])>>);
 
 impl<'d> Unwind<'d> {
-    pub(crate) fn read(file: &File<'_, 'd>) -> Unwind<'d> {
+    pub(crate) fn read(file: &IndexedFile<'_, 'd>) -> Unwind<'d> {
         let mut found: BTreeMap<SectionId, Vec<(u64, &[u8])>> = BTreeMap::new();
         let tables = (file.elf.section_by_name(b".orc_unwind_ip"), file.elf.section_by_name(b".orc_unwind"));
         let (Some(places), Some(rows)) = tables else { return Unwind(found) };

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use klpx_inline_check::consistent::Guarded;
 use klpx_inline_check::lines::Lines;
-use klpx_inline_check::reach::Sites;
-use klpx_inline_check::sections::Sections;
+use klpx_inline_check::reach::TraceSites;
+use klpx_inline_check::sections::DebugSections;
 use klpx_inline_check::survey::{Survey, compare};
 use klpx_layout::{Btf, Declarations, Layouts, changes};
 use klpx_normalize::arch::Arch;
@@ -23,7 +23,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 
 fn inlining(elf: &Elf<'_>) {
     if let Ok(arch) = Arch::of_machine(elf.machine()) {
-        let _ = Sites::read(elf, arch);
+        let _ = TraceSites::read(elf, arch);
     }
     let _ = Guarded::read(elf);
     let Ok(survey) = Survey::measured(elf) else { return };
@@ -37,7 +37,7 @@ fn inlining(elf: &Elf<'_>) {
 }
 
 fn lines(elf: &Elf<'_>) {
-    let sections = Sections::of_lines(elf);
+    let sections = DebugSections::of_lines(elf);
     let lines = Lines::read(&sections);
     let mut places = Vec::new();
     for id in elf.symbol_ids() {

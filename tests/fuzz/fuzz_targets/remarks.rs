@@ -7,7 +7,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
     let _ = remarks::parse(&text);
     let _ = remarks::parse(&remarks::from_yaml(&text));
-    let module = ir::Module::parse(&text);
+    let module = ir::IrModule::parse(&text);
     for name in module.names() {
         let _ = module.identity(name);
     }

@@ -2,8 +2,8 @@
 //! of `--consistent`. Lists that were read are written as they were read.
 #![no_main]
 
-use klpx_build_driver::{Config, Recorded};
-use klpx_inline_check::consistent::Lists;
+use klpx_build_driver::{Config, RecordedCommands};
+use klpx_inline_check::consistent::ChoiceLists;
 use klpx_klp_emit::image::Exports;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -13,12 +13,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let _ = (config.is(name), config.value(name), config.number(name));
     }
     let _ = Exports::parse(&text);
-    if let Some(record) = Recorded::parse(&text) {
+    if let Some(record) = RecordedCommands::parse(&text) {
         let _ = (record.compilation(), record.is_thin_unit(), record.link());
     }
-    if let Ok(lists) = Lists::parse(&text) {
+    if let Ok(lists) = ChoiceLists::parse(&text) {
         let written = lists.to_text();
-        let again = Lists::parse(&written).map(|lists| lists.to_text());
+        let again = ChoiceLists::parse(&written).map(|lists| lists.to_text());
         assert_eq!(again.ok(), Some(written));
     }
 });

@@ -5,16 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_normalize::elf::ElfFile;
-use klpx_verify::{KernelFiles, KernelObject, Unit, VMLINUX, inspect, verify};
+use klpx_verify::{KernelFilesTarget, KernelObject, VerifiedUnit, VMLINUX, inspect, verify};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = ElfFile::from_bytes("input", bytes.to_vec());
     let _ = inspect::inspect(&file);
     let Ok(elf) = file.parse() else { return };
-    let _ = verify(&file, &KernelFiles::new(Vec::new(), &[]), &[], &[]);
+    let _ = verify(&file, &KernelFilesTarget::new(Vec::new(), &[]), &[], &[]);
     let object = KernelObject { name: VMLINUX, elf: &elf, file_of: &|_| None };
-    let kernel = KernelFiles::new(vec![object], &["0x1\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n"]);
-    let unit = Unit {
+    let kernel = KernelFilesTarget::new(vec![object], &["0x1\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n"]);
+    let unit = VerifiedUnit {
         object: VMLINUX,
         original: &elf,
         patched: &elf,

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-use crate::kernel::{self, Built};
-use crate::klpx::{Build, Klpx};
+use crate::kernel::{self, BuiltKernel};
+use crate::klpx::{BuildCall, Klpx};
 use crate::packages::{self, Need};
 use crate::process;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use measure::{Usage, measure_any};
 
 /// What to measure.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct BenchArgs {
     /// Which fixture kernel
     #[arg(long, default_value = "debian-6.12")]
     kernel: String,
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 }
 
 /// One row of the result.
-struct Row {
+struct BenchRow {
     what: String,
     ours: Usage,
     /// The name of a peer, and the peer's measurements.
@@ -51,12 +51,12 @@ struct Row {
 }
 
 /// One livepatch of a series of builds: its name, its patch, and the most seconds for it on a stock kernel.
-type Livepatch = (&'static str, &'static str, f64);
+type BenchLivepatch = (&'static str, &'static str, f64);
 
 /// The livepatch of a unit that klpx has compiled before.
 const KNOWN_UNIT: &str = "the same unit again";
 /// The livepatches in the order of the builds, beginning with an empty cache.
-const LIVEPATCHES: [Livepatch; 7] = [
+const LIVEPATCHES: [BenchLivepatch; 7] = [
     ("first patch, nothing cached", "01-proc-string/version.patch", 60.0),
     ("second patch, another unit", "14-syscall/sethostname.patch", 10.0),
     ("the first patch of a module", "03-module-function/loop-autoclear.patch", 10.0),
@@ -70,7 +70,7 @@ const LIVEPATCHES: [Livepatch; 7] = [
 const GOALS: (u64, f64, u64) = (400, 1.5, 800);
 
 /// Measures everything and prints a table.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &BenchArgs) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
     packages::ensure(&[Need::Clang, Need::Bench])?;
@@ -92,7 +92,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Measures livepatches with a separate cache.
-fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -> Result<Vec<Row>> {
+fn livepatches(
+    workspace: &CargoWorkspace,
+    args: &BenchArgs,
+    built: &BuiltKernel,
+    klpx: &Klpx,
+) -> Result<Vec<BenchRow>> {
     let output = workspace.cache_dir("bench")?;
     let cache = tempfile::Builder::new().prefix(".cache-").tempdir_in(&workspace.cache)?;
     let stock = built.release.is_some();
@@ -101,7 +106,7 @@ fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -
         let header = if stock { "boottime-namespaces.patch" } else { "boottime.patch" };
         let patch = workspace.fixtures("scenarios").join(patch.replace("HEADER", header));
         let mut step = ui::step(what);
-        let mut command = klpx.build_command(&Build {
+        let mut command = klpx.build_command(&BuildCall {
             built,
             patches: std::slice::from_ref(&patch),
             name: "bench",
@@ -118,7 +123,7 @@ fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -
         }
         step.at("");
         step.done(&format!("of it klpx itself {:.2} s", ours.own.as_secs_f64()));
-        rows.push(Row { what: what.to_owned(), ours, peer: None, goal: Some(goal).filter(|_| stock) });
+        rows.push(BenchRow { what: what.to_owned(), ours, peer: None, goal: Some(goal).filter(|_| stock) });
     }
     if args.against_build {
         rows[0].peer = Some(("the kernel's build", whole_build(workspace, built)?));
@@ -137,7 +142,7 @@ fn livepatches(workspace: &Workspace, args: &Args, built: &Built, klpx: &Klpx) -
 }
 
 /// Measures the kernel's own build in a separate tree.
-fn whole_build(workspace: &Workspace, built: &Built) -> Result<Usage> {
+fn whole_build(workspace: &CargoWorkspace, built: &BuiltKernel) -> Result<Usage> {
     let mut step = ui::step("the kernel's build");
     let scratch = tempfile::Builder::new().prefix(".build-").tempdir_in(&workspace.cache)?;
     std::fs::copy(built.config(), scratch.path().join(".config"))?;
@@ -172,7 +177,7 @@ fn disk_use(tree: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn show(rows: &[Row]) {
+fn show(rows: &[BenchRow]) {
     ui::heading("bench");
     let seconds = |usage: &Usage| format!("{:.2} s", usage.elapsed.as_secs_f64());
     let own = |usage: &Usage| format!("{:.2} s", usage.own.as_secs_f64());

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use super::Row;
+use super::BenchRow;
 use super::measure::{Usage, best, measure, measure_any};
 use crate::klpx::Klpx;
 use crate::process;
@@ -20,10 +20,10 @@ const SURVEYORS: [(&str, &[&str]); 2] =
 const PATIENCE: u32 = 120;
 
 /// Measures the survey of a file, and each peer on the same file in the same run.
-pub(super) fn inlining(runs: u32, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> {
+pub(super) fn inlining(runs: u32, klpx: &Klpx, file: &Path) -> Result<Vec<BenchRow>> {
     let mut step = ui::step("inlining");
     step.at("klpx inline-check");
-    let ours = best(runs, || {
+    let klpx_best = best(runs, || {
         let mut command = klpx.command();
         command.arg("inline-check").arg(file);
         command
@@ -41,7 +41,7 @@ pub(super) fn inlining(runs: u32, klpx: &Klpx, file: &Path) -> Result<Vec<Row>> 
             _ => bail!("{} failed ({status})", process::shown(&command)),
         };
         let what = format!("who inlined what in {} ({size} MB{stopped})", file_name(file));
-        rows.push(Row { what, ours, peer: Some((tool, peer)), goal: None });
+        rows.push(BenchRow { what, ours: klpx_best, peer: Some((tool, peer)), goal: None });
     }
     step.done(&format!("best of {runs}"));
     Ok(rows)
@@ -52,9 +52,15 @@ fn file_name(file: &Path) -> String {
 }
 
 /// Measures klpx's comparison of two objects, and the kernel's own comparison if the build tree's objtool can do it.
-pub(super) fn analysis(runs: u32, klpx: &Klpx, tree: &Path, original: &Path, patched: &Path) -> Result<Row> {
+pub(super) fn analysis(
+    runs: u32,
+    klpx: &Klpx,
+    tree: &Path,
+    original: &Path,
+    patched: &Path,
+) -> Result<BenchRow> {
     let mut step = ui::step("analysis");
-    let ours = best(runs, || {
+    let klpx_best = best(runs, || {
         step.at("klpx diff");
         let mut command = klpx.command();
         command.arg("diff").arg("--json").arg(original).arg(patched);
@@ -68,7 +74,7 @@ pub(super) fn analysis(runs: u32, klpx: &Klpx, tree: &Path, original: &Path, pat
     }
     let peer = peer.map(|(usage, _)| ("objtool klp", usage));
     let size = std::fs::metadata(original)?.len() / 1_000_000;
-    Ok(Row { what: format!("analysis of two objects ({size} MB)"), ours, peer, goal: None })
+    Ok(BenchRow { what: format!("analysis of two objects ({size} MB)"), ours: klpx_best, peer, goal: None })
 }
 
 /// Measures the kernel's own comparison: two checksum runs and one diff by objtool, if the build tree's objtool can do

@@ -9,13 +9,13 @@ use anyhow::Result;
 
 use super::{PATCHED, tried};
 use crate::compare;
-use crate::guest::{self, Task};
-use crate::kernel::Built;
-use crate::klpx::{Build, Klpx, Outcome};
+use crate::guest::{self, ScenarioTask};
+use crate::kernel::BuiltKernel;
+use crate::klpx::{BuildCall, Klpx, KlpxOutput};
 use crate::scenario;
 use crate::tried::Tried;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// The name of the livepatch and of its patch in the fixtures.
 const NAME: &str = "raid1-size";
@@ -25,9 +25,9 @@ const DIFFERS: &str = "klpx::kernel-differs";
 /// Checks that klpx refuses a unit that it compiled without the kernel's lists: nothing told klpx about the lists, so
 /// the unit differs from the kernel's.
 pub(super) fn refused_without_lists(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
+    built: &BuiltKernel,
     folder: &Path,
 ) -> Result<Tried> {
     let start = Instant::now();
@@ -47,9 +47,9 @@ pub(super) fn refused_without_lists(
 /// Checks that a livepatch replaces one function without its callers, and that ftrace sees every call of it before,
 /// during and after. `lists` is needed if the build tree does not name its lists.
 pub(super) fn seen_by_ftrace(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
+    built: &BuiltKernel,
     lists: Option<&Path>,
     folder: &Path,
 ) -> Result<Tried> {
@@ -67,7 +67,7 @@ pub(super) fn seen_by_ftrace(
         let module = fs::read(output.join(&file))?;
         let replaced = compare::replaces(&expected).into_bytes();
         let name = "consistent-livepatch";
-        let task = Task {
+        let task = ScenarioTask {
             name: name.to_owned(),
             script: workspace.fixtures("consistent").join("guest.sh"),
             files: vec![(file, module), (format!("replaces-{NAME}"), replaced)],
@@ -89,14 +89,14 @@ pub(super) fn seen_by_ftrace(
 }
 
 fn build(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
+    built: &BuiltKernel,
     lists: Option<&Path>,
     output: &Path,
-) -> Result<Outcome> {
+) -> Result<KlpxOutput> {
     let options: Vec<String> =
         lists.iter().flat_map(|lists| ["--consistent".to_owned(), lists.display().to_string()]).collect();
     let patch = workspace.fixtures("consistent").join(format!("{NAME}.patch"));
-    klpx.run(&Build { built, patches: &[patch], name: NAME, options: &options, vmlinux: None, output })
+    klpx.run(&BuildCall { built, patches: &[patch], name: NAME, options: &options, vmlinux: None, output })
 }

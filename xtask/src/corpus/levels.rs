@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::record::{Build, Ending, Known};
+use super::record::{Ending, FixBuild, KnownFix};
 use crate::ui;
 
 /// The report's words for causes, grouped into classes.
@@ -17,27 +17,28 @@ const CLASSES: [(&str, &[&str]); 3] = [
 
 /// The change sets at some levels.
 #[derive(Default)]
-pub(super) struct Table {
-    levels: Vec<Level>,
+pub(super) struct LevelTable {
+    levels: Vec<LevelResults>,
 }
 
-struct Level {
+struct LevelResults {
     name: String,
     /// The builds with a livepatch, by the path of the fix.
-    built: Vec<(String, Build)>,
+    built: Vec<(String, FixBuild)>,
 }
 
-impl Table {
+impl LevelTable {
     /// Adds the results of a level.
-    pub(super) fn add<'a>(&mut self, name: &str, fixes: impl Iterator<Item = (&'a str, Known)>) {
+    pub(super) fn add<'a>(&mut self, name: &str, fixes: impl Iterator<Item = (&'a str, KnownFix)>) {
         let built = fixes.filter_map(|(path, known)| Some((path.to_owned(), known.build?)));
         let built = built.filter(|(_, build)| build.ending == Ending::Built).collect();
-        self.levels.push(Level { name: name.to_owned(), built });
+        self.levels.push(LevelResults { name: name.to_owned(), built });
     }
 
     /// Prints the table over the fixes that are built at every level, and every foreign function.
     pub(super) fn show(&self) {
-        let paths = |level: &Level| level.built.iter().map(|(path, _)| path.clone()).collect::<BTreeSet<_>>();
+        let paths =
+            |level: &LevelResults| level.built.iter().map(|(path, _)| path.clone()).collect::<BTreeSet<_>>();
         let common = self.levels.iter().map(paths).reduce(|a, b| &a & &b).unwrap_or_default();
         ui::heading(&format!("change sets of {}", ui::plural(common.len(), "fix")));
         let mut head = vec!["level", "functions", "edited"];
@@ -53,15 +54,16 @@ impl Table {
             }
         }
         if let [first, .., last] = &self.levels[..] {
-            let sizes = |level: &Level| level.of(&common).map(|(_, build)| size(build)).collect::<Vec<_>>();
+            let sizes =
+                |level: &LevelResults| level.of(&common).map(|(_, build)| size(build)).collect::<Vec<_>>();
             let smaller = sizes(first).iter().zip(sizes(last)).filter(|(first, last)| *first > last).count();
             ui::line("fixes whose set is smaller", &smaller.to_string(), None);
         }
     }
 }
 
-impl Level {
-    fn of<'a>(&'a self, common: &'a BTreeSet<String>) -> impl Iterator<Item = (&'a str, &'a Build)> {
+impl LevelResults {
+    fn of<'a>(&'a self, common: &'a BTreeSet<String>) -> impl Iterator<Item = (&'a str, &'a FixBuild)> {
         let built = self.built.iter().filter(|(path, _)| common.contains(path));
         built.map(|(path, build)| (path.as_str(), build))
     }
@@ -81,7 +83,7 @@ impl Level {
     }
 }
 
-fn size(build: &Build) -> usize {
+fn size(build: &FixBuild) -> usize {
     build.changed.len() + build.new.len()
 }
 
@@ -96,7 +98,7 @@ mod tests {
     use super::super::record::Caused;
     use super::*;
 
-    fn level(name: &str, foreign: usize) -> Level {
+    fn level(name: &str, foreign: usize) -> LevelResults {
         let caused = |cause: &str| Caused {
             function: "vmlinux:f".to_owned(),
             cause: cause.to_owned(),
@@ -104,7 +106,7 @@ mod tests {
         };
         let mut causes = vec![caused("inlines"), caused("called-by")];
         causes.extend((0..foreign).map(|_| caused("otherwise")));
-        let build = Build {
+        let build = FixBuild {
             ending: Ending::Built,
             code: None,
             said: String::new(),
@@ -113,7 +115,7 @@ mod tests {
             new: Vec::new(),
             causes,
         };
-        Level { name: name.to_owned(), built: vec![("a.c".to_owned(), build)] }
+        LevelResults { name: name.to_owned(), built: vec![("a.c".to_owned(), build)] }
     }
 
     #[test]

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::compare;
-use crate::guest::{self, Task};
-use crate::kernel::{self, Built};
+use crate::guest::{self, ScenarioTask};
+use crate::kernel::{self, BuiltKernel};
 use crate::klpx::{self, Klpx};
 use crate::packages;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use fixes::Fix;
-use record::{Build, Caused, Ending, Judged, Known, Records};
+use record::{Caused, Ending, FixBuild, Judged, KnownFix, Records};
 use successor::Successor;
 
 /// Files that a kernel's configuration compiles, in `kernel-fixtures/corpus`.
@@ -41,7 +41,7 @@ unload NAME
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct CorpusArgs {
     /// The kernel; of its releases the last but one, or what --release names
     #[arg(long, value_name = "NAME", default_value = "debian-6.12")]
     kernel: String,
@@ -74,7 +74,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the corpus. Returns `Ok(false)` if something failed.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &CorpusArgs) -> Result<bool> {
     let kernel = kernel::select(std::slice::from_ref(&args.kernel))?[0];
     packages::ensure(kernel.needs)?;
     let (built, next) = match args.back {
@@ -118,7 +118,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         level: None,
         records: Records::default(),
     };
-    let (mut good, mut table) = (true, levels::Table::default());
+    let (mut good, mut table) = (true, levels::LevelTable::default());
     for (at, level) in levels.iter().enumerate() {
         corpus.begin(*level, &folder, args.again)?;
         for (number, fix) in fixes.iter().enumerate() {
@@ -137,7 +137,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Returns the paths of the files to try; `None` for all of the source.
-fn list(workspace: &Workspace, args: &Args) -> Result<Option<Vec<String>>> {
+fn list(workspace: &CargoWorkspace, args: &CorpusArgs) -> Result<Option<Vec<String>>> {
     let known = LISTS.iter().find(|(kernel, _)| *kernel == args.kernel);
     let own = known.map(|(_, file)| workspace.fixtures("corpus").join(file));
     let Some(file) = args.list.clone().or(own) else { return Ok(None) };
@@ -147,9 +147,9 @@ fn list(workspace: &Workspace, args: &Args) -> Result<Option<Vec<String>>> {
 
 /// A run.
 struct Corpus<'a> {
-    workspace: &'a Workspace,
+    workspace: &'a CargoWorkspace,
     klpx: &'a Klpx,
-    built: &'a Built,
+    built: &'a BuiltKernel,
     successor: Option<Successor>,
     folder: PathBuf,
     /// The level of the stabilised rebuild; `None` for klpx's own choice.
@@ -179,7 +179,7 @@ impl Corpus<'_> {
         self.output(fix).join(format!("livepatch-{}.ko", fix.name))
     }
 
-    fn known(&self, fix: &Fix) -> Known {
+    fn known(&self, fix: &Fix) -> KnownFix {
         self.records.of(&fix.path).cloned().unwrap_or_default()
     }
 
@@ -207,7 +207,7 @@ impl Corpus<'_> {
         let keep = self.successor.as_ref().map(|_| "--keep-work".to_owned());
         let level = self.level.iter().flat_map(|level| ["--stabilise".to_owned(), level.clone()]);
         let options: Vec<String> = keep.into_iter().chain(level).collect();
-        let outcome = self.klpx.run(&klpx::Build {
+        let outcome = self.klpx.run(&klpx::BuildCall {
             built: self.built,
             patches: std::slice::from_ref(&fix.patch),
             name: &fix.name,
@@ -230,7 +230,7 @@ impl Corpus<'_> {
             None => format!("{}, {}", build.ending.word(), ui::plural(build.changed.len(), "function")),
         };
         step.done(&format!("{} {word}", fix.path));
-        self.records.add(&fix.path, Known { build: Some(build), successor: compared, guest: None })
+        self.records.add(&fix.path, KnownFix { build: Some(build), successor: compared, guest: None })
     }
 
     /// Loads and unloads the modules that no guest has loaded yet.
@@ -248,21 +248,21 @@ impl Corpus<'_> {
             let mut step = ui::step(&format!("guest {}/{boots}", number + 1));
             step.at(&ui::plural(some.len(), "module"));
             let console = self.folder.join(format!("console-{}.log", number + 1));
-            let of_guest: Vec<Task> = some.iter().map(|(_, task)| task.clone()).collect();
+            let of_guest: Vec<ScenarioTask> = some.iter().map(|(_, task)| task.clone()).collect();
             let verdicts = guest::run(self.workspace, self.built, &of_guest, &console)?;
             let mut good = 0;
             for (fix, task) in some {
                 let verdict = verdicts.get(&task.name).cloned().unwrap_or_default();
                 good += usize::from(verdict.good());
                 let guest = Some(Judged { failures: verdict.problems(), ..Judged::default() });
-                self.records.add(&fix.path, Known { guest, ..Known::default() })?;
+                self.records.add(&fix.path, KnownFix { guest, ..KnownFix::default() })?;
             }
             step.done(&format!("{good} of {} load and unload", ui::plural(some.len(), "module")));
         }
         Ok(())
     }
 
-    fn task(&self, fix: &Fix, build: &Build) -> Result<Task> {
+    fn task(&self, fix: &Fix, build: &FixBuild) -> Result<ScenarioTask> {
         let items: Vec<String> = build.changed.iter().map(|item| format!("{item} changed")).collect();
         let objects: BTreeSet<&str> =
             build.changed.iter().filter_map(|item| item.split(':').next()).collect();
@@ -271,7 +271,7 @@ impl Corpus<'_> {
         let script = self.output(fix).join("guest.sh");
         fs::write(&script, SCRIPT.replace("OBJECTS", &modules.join(" ")).replace("NAME", &fix.name))?;
         let file = self.module(fix);
-        Ok(Task {
+        Ok(ScenarioTask {
             name: fix.name.clone(),
             script,
             files: vec![
@@ -287,7 +287,7 @@ impl Corpus<'_> {
     /// Prints the tables; returns false if something failed.
     fn show(&self, fixes: &[Fix]) -> bool {
         ui::heading("results");
-        let known: Vec<(&Fix, Known)> = fixes.iter().map(|fix| (fix, self.known(fix))).collect();
+        let known: Vec<(&Fix, KnownFix)> = fixes.iter().map(|fix| (fix, self.known(fix))).collect();
         let rows: Vec<Vec<String>> = known.iter().filter_map(|(fix, known)| row(fix, known)).collect();
         ui::table(&["file", "how it ended", "functions", "time", "guest"], &rows);
         for (fix, known) in &known {
@@ -295,7 +295,7 @@ impl Corpus<'_> {
                 ui::say(&format!("{}: guest: {failure}", fix.path));
             }
         }
-        let builds: Vec<&Build> = known.iter().filter_map(|(_, known)| known.build.as_ref()).collect();
+        let builds: Vec<&FixBuild> = known.iter().filter_map(|(_, known)| known.build.as_ref()).collect();
         let count = |ending| builds.iter().filter(|build| build.ending == ending).count();
         ui::heading(&format!("{} fixes", builds.len()));
         for (ending, word) in Ending::ALL {
@@ -318,7 +318,7 @@ impl Corpus<'_> {
     }
 
     /// Prints the comparison with the next kernel; returns true if nothing is left unexplained.
-    fn compared(&self, known: &[(&Fix, Known)]) -> bool {
+    fn compared(&self, known: &[(&Fix, KnownFix)]) -> bool {
         if self.successor.is_none() {
             return true;
         }
@@ -346,7 +346,7 @@ impl Corpus<'_> {
 }
 
 /// Removes the files of a run that klpx kept for the comparison: `<workspace>/work/<run>`.
-fn remove_work(objects: &[klpx::Objects]) -> Result<()> {
+fn remove_work(objects: &[klpx::ReportObjects]) -> Result<()> {
     for objects in objects {
         let mut folders = objects.patched.ancestors();
         let run = folders.find(|folder| folder.parent().is_some_and(|parent| parent.ends_with("work")));
@@ -362,7 +362,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// Converts an outcome of klpx into a build's record.
-fn judge(outcome: &klpx::Outcome) -> Build {
+fn judge(outcome: &klpx::KlpxOutput) -> FixBuild {
     let report = outcome.report.clone().unwrap_or_default();
     let code = report.errors.first().map(|problem| problem.code.clone());
     let ending = Ending::of(outcome.exit, code.as_deref());
@@ -371,17 +371,17 @@ fn judge(outcome: &klpx::Outcome) -> Build {
         of_kind.map(|change| format!("{}:{}", change.object, change.function)).collect()
     };
     let about = code.as_ref().and_then(|code| outcome.text.lines().find(|line| line.contains(code)));
-    let said = about.or(outcome.text.lines().last()).unwrap_or_default().trim().to_owned();
+    let last_line = about.or(outcome.text.lines().last()).unwrap_or_default().trim().to_owned();
     let causes = report.changes.iter().filter(|change| change.cause.as_deref() != Some("edited"));
     let causes = causes.map(|change| Caused {
         function: format!("{}:{}", change.object, change.function),
         cause: change.cause.clone().unwrap_or_default(),
         why: change.why.clone(),
     });
-    Build {
+    FixBuild {
         ending,
         causes: causes.collect(),
-        said,
+        said: last_line,
         seconds: outcome.elapsed.as_secs_f64(),
         changed: items("changed"),
         new: items("new"),
@@ -389,7 +389,7 @@ fn judge(outcome: &klpx::Outcome) -> Build {
     }
 }
 
-fn row(fix: &Fix, known: &Known) -> Option<Vec<String>> {
+fn row(fix: &Fix, known: &KnownFix) -> Option<Vec<String>> {
     let build = known.build.as_ref()?;
     let how = match &build.code {
         Some(code) => format!("{}: {code}", build.ending.word()),

@@ -62,7 +62,7 @@ impl Ending {
 
 /// klpx's result for a fix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Build {
+pub(super) struct FixBuild {
     pub(super) ending: Ending,
     /// The diagnosis' code, if there is one.
     pub(super) code: Option<String>,
@@ -103,9 +103,9 @@ pub(super) struct Judged {
 
 /// Everything that is known about a fix.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct KnownFix {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) build: Option<Build>,
+    pub(super) build: Option<FixBuild>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) guest: Option<Judged>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,17 +114,17 @@ pub(super) struct Known {
 
 /// A line of the file: new results of one fix.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct RecordLine {
     path: String,
     #[serde(flatten)]
-    known: Known,
+    known: KnownFix,
 }
 
 /// The file with the results.
 #[derive(Default)]
 pub(super) struct Records {
     file: PathBuf,
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, KnownFix>,
 }
 
 impl Records {
@@ -132,13 +132,13 @@ impl Records {
     pub(super) fn open(file: &Path) -> Result<Records> {
         let text = fs::read_to_string(file).unwrap_or_default();
         let mut records = Records { file: file.to_path_buf(), known: BTreeMap::new() };
-        for line in text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+        for line in text.lines().filter_map(|line| serde_json::from_str::<RecordLine>(line).ok()) {
             records.take(line);
         }
         Ok(records)
     }
 
-    fn take(&mut self, line: Line) {
+    fn take(&mut self, line: RecordLine) {
         let known = self.known.entry(line.path).or_default();
         // A new build makes results of the last one void.
         if line.known.build.is_some() {
@@ -150,13 +150,13 @@ impl Records {
     }
 
     /// Returns the known results of a fix.
-    pub(super) fn of(&self, path: &str) -> Option<&Known> {
+    pub(super) fn of(&self, path: &str) -> Option<&KnownFix> {
         self.known.get(path)
     }
 
     /// Adds a line.
-    pub(super) fn add(&mut self, path: &str, known: Known) -> Result<()> {
-        let line = Line { path: path.to_owned(), known };
+    pub(super) fn add(&mut self, path: &str, known: KnownFix) -> Result<()> {
+        let line = RecordLine { path: path.to_owned(), known };
         let text = serde_json::to_string(&line)? + "\n";
         let mut file = fs::File::options()
             .create(true)
@@ -173,8 +173,8 @@ impl Records {
 mod tests {
     use super::*;
 
-    fn build(ending: Ending) -> Known {
-        let build = Build {
+    fn build(ending: Ending) -> KnownFix {
+        let build = FixBuild {
             ending,
             code: None,
             said: String::new(),
@@ -183,7 +183,7 @@ mod tests {
             new: vec![],
             causes: vec![],
         };
-        Known { build: Some(build), ..Known::default() }
+        KnownFix { build: Some(build), ..KnownFix::default() }
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         records.add("a.c", build(Ending::Built)).expect("written");
         records.add("b.c", build(Ending::Refused)).expect("written");
         let guest = Judged { failures: vec!["it oopses".to_owned()], ..Judged::default() };
-        records.add("a.c", Known { guest: Some(guest.clone()), ..Known::default() }).expect("written");
+        records.add("a.c", KnownFix { guest: Some(guest.clone()), ..KnownFix::default() }).expect("written");
         let text = fs::read_to_string(&file).expect("readable");
         fs::write(&file, text + "{\"path\":\"b.c\",\"bui").expect("written");
         let again = Records::open(&file).expect("readable");
@@ -209,7 +209,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let mut records = Records::open(&folder.path().join("results.jsonl")).expect("none yet");
         records.add("a.c", build(Ending::Built)).expect("written");
-        let fine = Known { guest: Some(Judged::default()), ..Known::default() };
+        let fine = KnownFix { guest: Some(Judged::default()), ..KnownFix::default() };
         records.add("a.c", fine).expect("written");
         records.add("a.c", build(Ending::Built)).expect("written");
         assert_eq!(records.of("a.c").expect("known").guest, None);

@@ -6,25 +6,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use klpx_klp_emit::successor::{self, Verdict};
+use klpx_klp_emit::successor::{self, SuccessorVerdict};
 use klpx_normalize::elf::ElfFile;
 use walkdir::WalkDir;
 
-use super::record::{Build, Judged};
-use crate::kernel::Built;
-use crate::klpx::Objects;
-use klpx_guest::Modules;
+use super::record::{FixBuild, Judged};
+use crate::kernel::BuiltKernel;
+use crate::klpx::ReportObjects;
+use klpx_guest::KernelModules;
 
 /// The next kernel, and the differences in its source.
 pub(super) struct Successor {
-    built: Built,
-    modules: Modules,
+    built: BuiltKernel,
+    modules: KernelModules,
     /// Files that differ between the two sources, as paths in them.
     changed: BTreeSet<String>,
 }
 
 /// The two builds of one unit, and its changed sources.
-struct Unit {
+struct UnitBuilds {
     object: String,
     original: PathBuf,
     patched: PathBuf,
@@ -34,8 +34,8 @@ struct Unit {
 
 impl Successor {
     /// Compares the two sources.
-    pub(super) fn new(old: &Path, built: Built) -> Result<Successor> {
-        let modules = Modules::read(&built.debug_modules_root())?;
+    pub(super) fn new(old: &Path, built: BuiltKernel) -> Result<Successor> {
+        let modules = KernelModules::read(&built.debug_modules_root())?;
         let changed = differing(old, &built.source.tree)?;
         Ok(Successor { built, modules, changed })
     }
@@ -44,8 +44,8 @@ impl Successor {
     pub(super) fn judge(
         &self,
         path: &str,
-        build: &Build,
-        objects: &[Objects],
+        build: &FixBuild,
+        objects: &[ReportObjects],
         module: Option<&Path>,
     ) -> Result<Judged> {
         let mut judged = Judged::default();
@@ -59,10 +59,10 @@ impl Successor {
         Ok(judged)
     }
 
-    fn unit(&self, path: &str, objects: &Objects) -> Result<Unit> {
+    fn unit(&self, path: &str, objects: &ReportObjects) -> Result<UnitBuilds> {
         let others = included(&objects.original)?;
         let others = others.into_iter().filter(|other| other != path && self.changed.contains(other));
-        Ok(Unit {
+        Ok(UnitBuilds {
             object: objects.object.clone(),
             original: objects.original.clone(),
             patched: objects.patched.clone(),
@@ -81,7 +81,7 @@ impl Successor {
 
     /// Checks every function of a unit: if the next kernel's code differs from the original, the function must be in
     /// the module.
-    fn unit_in(&self, unit: &Unit, build: &Build, made: bool, judged: &mut Judged) -> Result<()> {
+    fn unit_in(&self, unit: &UnitBuilds, build: &FixBuild, made: bool, judged: &mut Judged) -> Result<()> {
         let image = self.image(&unit.object)?;
         let before = verdicts(&unit.original, &image)?;
         let after = verdicts(&unit.patched, &image)?;
@@ -91,8 +91,8 @@ impl Successor {
         };
         for (name, verdict) in &after {
             *judged.counts.entry("functions".to_owned()).or_default() += 1;
-            let fixed =
-                *verdict == Verdict::Equal && before.get(name).is_some_and(|old| *old != Verdict::Equal);
+            let fixed = *verdict == SuccessorVerdict::Equal
+                && before.get(name).is_some_and(|old| *old != SuccessorVerdict::Equal);
             if fixed {
                 *judged.counts.entry("functions that the fix changes".to_owned()).or_default() += 1;
                 if made && !held(name) {
@@ -104,7 +104,7 @@ impl Successor {
                     judged.failures.push(format!("{name} is another in the next kernel: something changed"));
                 }
             }
-            if *verdict != Verdict::Equal {
+            if *verdict != SuccessorVerdict::Equal {
                 let was = before.get(name).copied();
                 self.explain(unit, name, *verdict, was, judged);
             }
@@ -113,7 +113,13 @@ impl Successor {
     }
 
     /// Checks every function of the module.
-    fn module_in(&self, unit: &Unit, build: &Build, module: &Path, judged: &mut Judged) -> Result<()> {
+    fn module_in(
+        &self,
+        unit: &UnitBuilds,
+        build: &FixBuild,
+        module: &Path,
+        judged: &mut Judged,
+    ) -> Result<()> {
         let image = self.image(&unit.object)?;
         let of_module = verdicts(module, &image)?;
         for item in build.changed.iter().chain(&build.new) {
@@ -121,7 +127,7 @@ impl Successor {
             // An object has several units. A function belongs to one of them, and is compared once.
             let Some(verdict) = of_module.get(name) else { continue };
             *judged.counts.entry("functions of the module".to_owned()).or_default() += 1;
-            if *verdict != Verdict::Equal {
+            if *verdict != SuccessorVerdict::Equal {
                 self.explain(unit, &format!("{name} in the module"), *verdict, None, judged);
             }
         }
@@ -131,20 +137,22 @@ impl Successor {
     /// Records a function that differs in the next kernel, with the explanation if there is one.
     fn explain(
         &self,
-        unit: &Unit,
+        unit: &UnitBuilds,
         name: &str,
-        verdict: Verdict,
-        original: Option<Verdict>,
+        verdict: SuccessorVerdict,
+        original: Option<SuccessorVerdict>,
         judged: &mut Judged,
     ) {
         let what = match verdict {
-            Verdict::Differs { ours, theirs } => format!("{name}: {ours} bytes here, {theirs} there"),
-            Verdict::Absent | Verdict::Equal => format!("{name}: not there"),
+            SuccessorVerdict::Differs { ours, theirs } => {
+                format!("{name}: {ours} bytes here, {theirs} there")
+            }
+            SuccessorVerdict::Absent | SuccessorVerdict::Equal => format!("{name}: not there"),
         };
         match unit.others.first() {
             Some(other) => judged.explained.push(format!("{what}: {other} changed too")),
             // No kernel uses the function under this name: it is a weak function that another unit overrides.
-            None if verdict == Verdict::Absent && original == Some(Verdict::Absent) => {
+            None if verdict == SuccessorVerdict::Absent && original == Some(SuccessorVerdict::Absent) => {
                 judged.explained.push(format!("{what}: nor was it before"));
             }
             None => judged.failures.push(what),
@@ -163,12 +171,12 @@ fn owner(name: &str) -> &str {
 
 /// Compares each function with the image, by name. A name that occurs several times is equal only if all occurrences
 /// are.
-fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, Verdict>> {
+fn verdicts(file: &Path, image: &ElfFile) -> Result<BTreeMap<String, SuccessorVerdict>> {
     let opened = ElfFile::open(file).map_err(|failure| anyhow::anyhow!("{failure}"))?;
-    let ours = opened.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
-    let theirs = image.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let unit_elf = opened.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let image_elf = image.parse().map_err(|failure| anyhow::anyhow!("{failure}"))?;
     let mut found = BTreeMap::new();
-    for (name, verdict) in successor::compare(&ours, &theirs) {
+    for (name, verdict) in successor::compare(&unit_elf, &image_elf) {
         let known = found.entry(name).or_insert(verdict);
         *known = (*known).max(verdict);
     }

@@ -11,12 +11,12 @@ use klpx_guest::Task;
 
 use crate::packages::{self, Need};
 use crate::tools::{AUDITABLE, CYCLONEDX, DEB, RPM};
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use crate::{disk, kernel, klpx, process, ui};
 
 /// `cargo xtask dist`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DistArgs {
     /// Who answers for the packages
     #[arg(long, value_name = "NAME <ADDRESS>", env = "KLPX_MAINTAINER")]
     maintainer: String,
@@ -31,42 +31,42 @@ const MAINTAINER: &str = "The tests of klpx <tests@klpx.invalid>";
 
 /// The form of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum PackageForm {
     /// For dpkg.
     Deb,
     /// For rpm.
     Rpm,
 }
 
-impl Form {
+impl PackageForm {
     /// Returns the file's extension, which is also klpx's word for the form.
     pub(crate) fn extension(self) -> &'static str {
         match self {
-            Form::Deb => "deb",
-            Form::Rpm => "rpm",
+            PackageForm::Deb => "deb",
+            PackageForm::Rpm => "rpm",
         }
     }
 }
 
 /// A program of this workspace that is packaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
+enum PackagedProgram {
     Klpx,
     Host,
 }
 
-impl Program {
+impl PackagedProgram {
     fn name(self) -> &'static str {
         match self {
-            Program::Klpx => "klpx",
-            Program::Host => "klpx-host",
+            PackagedProgram::Klpx => "klpx",
+            PackagedProgram::Host => "klpx-host",
         }
     }
 
     fn manifest(self) -> &'static str {
         match self {
-            Program::Klpx => "crates/klpx",
-            Program::Host => "crates/host",
+            PackagedProgram::Klpx => "crates/klpx",
+            PackagedProgram::Host => "crates/host",
         }
     }
 
@@ -74,7 +74,7 @@ impl Program {
     /// without musl makes klpx-host with glibc's archive.
     fn target(self) -> Result<String> {
         let of = |library: &str| format!("{}-unknown-linux-{library}", std::env::consts::ARCH);
-        if self == Program::Klpx {
+        if self == PackagedProgram::Klpx {
             return Ok(of("gnu"));
         }
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -84,16 +84,16 @@ impl Program {
     }
 
     /// Builds the binary, with the list of its crates inside.
-    fn build(self, workspace: &Workspace) -> Result<PathBuf> {
+    fn build(self, workspace: &CargoWorkspace) -> Result<PathBuf> {
         let mut command = AUDITABLE.command(workspace)?;
         command.args(["build", "--release", "--quiet", "--package", self.name()]);
         command.args(["--target", &self.target()?, "--message-format=json-render-diagnostics"]);
-        let linked = if self == Program::Host { "-C target-feature=+crt-static " } else { "" };
+        let linked = if self == PackagedProgram::Host { "-C target-feature=+crt-static " } else { "" };
         command.env("RUSTFLAGS", format!("{linked}-C strip=symbols"));
-        let said = process::output(&mut command).with_context(|| format!("can't build {}", self.name()))?;
-        let binary = said.lines().filter_map(klpx::executable).next_back();
+        let output = process::output(&mut command).with_context(|| format!("can't build {}", self.name()))?;
+        let binary = output.lines().filter_map(klpx::executable).next_back();
         let binary = binary.with_context(|| format!("cargo built no {}", self.name()))?;
-        if self == Program::Host && !klpx_guest::is_static(&binary) {
+        if self == PackagedProgram::Host && !klpx_guest::is_static(&binary) {
             bail!("{} needs shared libraries", binary.display());
         }
         Ok(binary)
@@ -105,10 +105,10 @@ impl Program {
         for folder in [&pages, &completions] {
             fs::create_dir_all(folder)?;
         }
-        if self == Program::Klpx {
+        if self == PackagedProgram::Klpx {
             process::output(Command::new(binary).arg("man").arg(&pages))?;
         } else {
-            let mut command = klpx_host::Cli::command();
+            let mut command = klpx_host::HostCli::command();
             command.build();
             page(&command, &pages)?;
             for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
@@ -119,12 +119,12 @@ impl Program {
         for (shell, file) in SHELLS {
             let mut script = Vec::new();
             match self {
-                Program::Klpx => {
-                    let said = Command::new(binary).args(["completions", &shell.to_string()]).output()?;
-                    script = said.stdout;
+                PackagedProgram::Klpx => {
+                    let output = Command::new(binary).args(["completions", &shell.to_string()]).output()?;
+                    script = output.stdout;
                 }
-                Program::Host => {
-                    let mut command = klpx_host::Cli::command();
+                PackagedProgram::Host => {
+                    let mut command = klpx_host::HostCli::command();
                     clap_complete::generate(shell, &mut command, self.name(), &mut script);
                 }
             }
@@ -137,15 +137,15 @@ impl Program {
     }
 
     /// Makes the package from the built files.
-    fn package(self, workspace: &Workspace, form: Form, maintainer: &str) -> Result<PathBuf> {
+    fn package(self, workspace: &CargoWorkspace, form: PackageForm, maintainer: &str) -> Result<PathBuf> {
         let folder = workspace.root.join(FOLDER);
         let mut command = match form {
-            Form::Deb => {
+            PackageForm::Deb => {
                 let mut command = DEB.command(workspace)?;
                 command.args(["--no-build", "--quiet", "--package", self.name(), "--maintainer", maintainer]);
                 command
             }
-            Form::Rpm => {
+            PackageForm::Rpm => {
                 let mut command = RPM.command(workspace)?;
                 command.args(["--package", self.manifest()]);
                 command
@@ -166,14 +166,14 @@ impl Program {
 }
 
 /// Returns the time of the last change of the source, in seconds since 1970.
-fn date(workspace: &Workspace) -> Result<String> {
+fn date(workspace: &CargoWorkspace) -> Result<String> {
     let mut git = Command::new("git");
     git.current_dir(&workspace.root).args(["log", "-1", "--format=%ct"]);
     Ok(process::output(&mut git)?.trim().to_owned())
 }
 
 /// Returns a changelog in Debian's form (deb-changelog(5)), which names the place of the full changelog.
-fn changelog(program: Program, maintainer: &str, date: &str) -> Result<String> {
+fn changelog(program: PackagedProgram, maintainer: &str, date: &str) -> Result<String> {
     let date = process::output(
         Command::new("date").args(["--utc", "--rfc-email", "--date"]).arg(format!("@{date}")),
     )?;
@@ -197,16 +197,21 @@ fn page(command: &clap::Command, folder: &Path) -> Result<()> {
 }
 
 /// Builds `klpx-host` without shared libraries, for a guest.
-pub(crate) fn host_binary(workspace: &Workspace) -> Result<PathBuf> {
-    Program::Host.build(workspace)
+pub(crate) fn host_binary(workspace: &CargoWorkspace) -> Result<PathBuf> {
+    PackagedProgram::Host.build(workspace)
 }
 
 /// Makes and checks packages of klpx-host.
-pub(crate) fn host(workspace: &Workspace, form: Form) -> Result<PathBuf> {
-    made(workspace, Program::Host, form, MAINTAINER)
+pub(crate) fn host(workspace: &CargoWorkspace, form: PackageForm) -> Result<PathBuf> {
+    made(workspace, PackagedProgram::Host, form, MAINTAINER)
 }
 
-fn made(workspace: &Workspace, program: Program, form: Form, maintainer: &str) -> Result<PathBuf> {
+fn made(
+    workspace: &CargoWorkspace,
+    program: PackagedProgram,
+    form: PackageForm,
+    maintainer: &str,
+) -> Result<PathBuf> {
     let binary = program.build(workspace)?;
     let folder = workspace.root.join(FOLDER);
     program.texts(&binary, &folder)?;
@@ -217,12 +222,12 @@ fn made(workspace: &Workspace, program: Program, form: Form, maintainer: &str) -
 }
 
 /// Makes everything, and tries the packages in a guest. Returns `Ok(false)` if a package does not work.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &DistArgs) -> Result<bool> {
     packages::ensure(&[Need::Packages])?;
     let mut files = Vec::new();
-    for program in [Program::Klpx, Program::Host] {
+    for program in [PackagedProgram::Klpx, PackagedProgram::Host] {
         let mut step = ui::step(program.name());
-        for form in [Form::Deb, Form::Rpm] {
+        for form in [PackageForm::Deb, PackageForm::Rpm] {
             step.at(form.extension());
             let file = made(workspace, program, form, &args.maintainer)?;
             files.push((format!("{}.{}", program.name(), form.extension()), fs::read(file)?));
@@ -235,7 +240,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Makes the bill of materials. The tool writes one beside the manifest of every crate of the workspace.
-fn bill(workspace: &Workspace, program: Program) -> Result<()> {
+fn bill(workspace: &CargoWorkspace, program: PackagedProgram) -> Result<()> {
     const FILE: &str = "bom.json";
     let root = &workspace.root;
     let mut command = CYCLONEDX.command(workspace)?;
@@ -255,7 +260,7 @@ fn bill(workspace: &Workspace, program: Program) -> Result<()> {
 }
 
 /// Installs, uses and removes the packages on a Debian with a stock kernel.
-fn installed(workspace: &Workspace, mut files: Vec<(String, Vec<u8>)>) -> Result<bool> {
+fn installed(workspace: &CargoWorkspace, mut files: Vec<(String, Vec<u8>)>) -> Result<bool> {
     packages::ensure(&disk::NEEDS)?;
     let kernel = kernel::select(&["debian-6.12".to_owned()])?[0];
     packages::ensure(kernel.needs)?;
@@ -295,15 +300,15 @@ const LINTIAN: [(&str, &str); 2] = [
 const RPMLINT: &str = "xtask/src/dist/rpmlint.toml";
 
 /// Checks a package as its distribution would.
-pub(crate) fn lint(workspace: &Workspace, package: &Path, form: Form) -> Result<()> {
+pub(crate) fn lint(workspace: &CargoWorkspace, package: &Path, form: PackageForm) -> Result<()> {
     let mut command = match form {
-        Form::Deb => {
+        PackageForm::Deb => {
             let mut command = Command::new("lintian");
             let tags = LINTIAN.map(|(tag, _)| tag).join(",");
             command.args(["--fail-on=error,warning", "--suppress-tags", &tags]);
             command
         }
-        Form::Rpm => {
+        PackageForm::Rpm => {
             let mut command = Command::new("rpmlint");
             command.args(["--strict", "--config"]).arg(workspace.root.join(RPMLINT));
             command

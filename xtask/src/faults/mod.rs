@@ -11,20 +11,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use klpx_klp_emit::image::{Image, Kernel};
+use klpx_klp_emit::image::{Image, TargetKernel};
 use klpx_klp_emit::writer::Relocatable;
 use klpx_normalize::elf::{Elf, ElfFile, SymbolId};
-use klpx_verify::{KernelFiles, KernelObject, Unit, VMLINUX, inspect};
+use klpx_verify::{KernelFilesTarget, KernelObject, VMLINUX, VerifiedUnit, inspect};
 
-use crate::faults::kinds::{KINDS, Made};
-use crate::kernel::{self, Built};
-use crate::klpx::{Build, Klpx, Report};
-use crate::workspace::Workspace;
+use crate::faults::kinds::{FaultAttempt, KINDS};
+use crate::kernel::{self, BuiltKernel};
+use crate::klpx::{BuildCall, BuildReport, Klpx};
+use crate::workspace::CargoWorkspace;
 use crate::{packages, process, ui};
 
 /// What to try.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct FaultsArgs {
     /// Patches to make modules from [default: those of the scenarios that one livepatch has]
     #[arg(long, value_name = "FILE")]
     patch: Vec<PathBuf>,
@@ -54,20 +54,20 @@ const SCENARIOS: [&str; 6] = [
 
 /// Counts for a kind of fault: found, harmless and missed faults.
 #[derive(Default)]
-struct Tally {
+struct FaultTally {
     found: usize,
     harmless: usize,
     missed: Vec<String>,
 }
 
 /// Tries faults. Returns `Ok(false)` if a fault that matters was not found.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &FaultsArgs) -> Result<bool> {
     let [kernel] = kernel::select(std::slice::from_ref(&args.kernel))?[..] else { bail!("one kernel") };
     packages::ensure(kernel.needs)?;
     let built = kernel::ensure(workspace, kernel)?;
     let klpx = Klpx::at_or_build(args.klpx.as_deref(), workspace)?;
     let patches = patches(workspace, &args.patch)?;
-    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut tallies: BTreeMap<&str, FaultTally> = BTreeMap::new();
     for (n, patch) in patches.iter().enumerate() {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut step = ui::step(&name);
@@ -81,7 +81,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(show(&tallies))
 }
 
-fn patches(workspace: &Workspace, named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+fn patches(workspace: &CargoWorkspace, named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     if !named.is_empty() {
         return Ok(named.to_vec());
     }
@@ -100,8 +100,13 @@ fn patches(workspace: &Workspace, named: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 /// Builds a module, and keeps the objects that it was verified against.
-fn module(klpx: &Klpx, built: &Built, (patch, name): (&Path, &str), output: &Path) -> Result<Report> {
-    let outcome = klpx.run(&Build {
+fn module(
+    klpx: &Klpx,
+    built: &BuiltKernel,
+    (patch, name): (&Path, &str),
+    output: &Path,
+) -> Result<BuildReport> {
+    let outcome = klpx.run(&BuildCall {
         built,
         patches: &[patch.to_owned()],
         name,
@@ -117,17 +122,17 @@ fn module(klpx: &Klpx, built: &Built, (patch, name): (&Path, &str), output: &Pat
 
 /// Puts faults into a module, one at a time.
 fn try_faults(
-    report: &Report,
+    report: &BuildReport,
     module: &Path,
     (count, seed): (usize, u64),
-    tallies: &mut BTreeMap<&'static str, Tally>,
+    tallies: &mut BTreeMap<&'static str, FaultTally>,
     step: &mut ui::Step,
 ) -> Result<()> {
     let open = |path: &Path| ElfFile::open(path).map_err(|failure| anyhow::anyhow!("{failure}"));
     let shown = |failure| anyhow::anyhow!("{failure}");
     let good = open(module)?;
     let files = report.kernel_files.as_ref().context("the report names the kernel's files")?;
-    let kernel = Kernel::open(&files.vmlinux, &files.symvers, &files.modules)
+    let kernel = TargetKernel::open(&files.vmlinux, &files.symvers, &files.modules)
         .map_err(shown)?
         .with_debug_modules(&files.debug_modules);
     let held = inspect::inspect(&good).map_err(shown)?;
@@ -143,7 +148,7 @@ fn try_faults(
     let objects =
         objects.map(|(image, file_of)| KernelObject { name: image.object(), elf: &image.elf, file_of });
     let symvers = std::fs::read_to_string(&files.symvers)?;
-    let target = KernelFiles::new(objects.collect(), &[&symvers]);
+    let target = KernelFilesTarget::new(objects.collect(), &[&symvers]);
 
     let pairs: Vec<(ElfFile, ElfFile)> = (report.objects.iter())
         .map(|object| Ok((open(&object.original)?, open(&object.patched)?)))
@@ -151,8 +156,8 @@ fn try_faults(
     let elves: Vec<(Elf<'_>, Elf<'_>)> = (pairs.iter())
         .map(|(original, patched)| Ok((original.parse().map_err(shown)?, patched.parse().map_err(shown)?)))
         .collect::<Result<_>>()?;
-    let units: Vec<Unit<'_, '_>> = (report.objects.iter().zip(&elves))
-        .map(|(object, (original, patched))| Unit {
+    let units: Vec<VerifiedUnit<'_, '_>> = (report.objects.iter().zip(&elves))
+        .map(|(object, (original, patched))| VerifiedUnit {
             object: &object.object,
             original,
             patched,
@@ -175,9 +180,9 @@ fn try_faults(
         let mut copy = whole.clone();
         let tally = tallies.entry(kind).or_default();
         match put(&mut copy, &mut random) {
-            Made::Nothing => {}
-            Made::Harmless => tally.harmless += 1,
-            Made::Fault(what) => {
+            FaultAttempt::Nothing => {}
+            FaultAttempt::Harmless => tally.harmless += 1,
+            FaultAttempt::Fault(what) => {
                 let bad = ElfFile::from_bytes(module, copy.write());
                 match klpx_verify::verify_prepared(&bad, &target, &prepared) {
                     Err(_) => tally.found += 1,
@@ -189,7 +194,7 @@ fn try_faults(
     Ok(())
 }
 
-fn show(tallies: &BTreeMap<&str, Tally>) -> bool {
+fn show(tallies: &BTreeMap<&str, FaultTally>) -> bool {
     let rows: Vec<Vec<String>> = (tallies.iter())
         .map(|(kind, tally)| {
             let numbers = [tally.found, tally.missed.len(), tally.harmless];

@@ -17,15 +17,15 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::fuzz::build::Profile;
-use crate::fuzz::seeds::Kind;
-use crate::fuzz::session::Outcome;
+use crate::fuzz::seeds::SeedKind;
+use crate::fuzz::session::FuzzOutcome;
 use crate::packages::{self, Need};
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct FuzzArgs {
     /// Only this target, such as `elf`; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     target: Vec<String>,
@@ -38,29 +38,29 @@ pub(crate) struct Args {
 }
 
 /// A program of `tests/fuzz`.
-struct Target {
+struct FuzzTarget {
     name: &'static str,
-    seeds: Kind,
+    seeds: SeedKind,
 }
 
 /// Every target, and the kind of its first inputs.
-const TARGETS: &[Target] = &[
-    Target { name: "elf", seeds: Kind::Objects },
-    Target { name: "dwarf", seeds: Kind::Objects },
-    Target { name: "verify", seeds: Kind::Modules },
-    Target { name: "kallsyms", seeds: Kind::Images },
-    Target { name: "bitcode", seeds: Kind::Bitcode },
-    Target { name: "remarks", seeds: Kind::Remarks },
-    Target { name: "patch", seeds: Kind::Patches },
-    Target { name: "compressed", seeds: Kind::Compressed },
-    Target { name: "texts", seeds: Kind::Texts },
+const TARGETS: &[FuzzTarget] = &[
+    FuzzTarget { name: "elf", seeds: SeedKind::Objects },
+    FuzzTarget { name: "dwarf", seeds: SeedKind::Objects },
+    FuzzTarget { name: "verify", seeds: SeedKind::Modules },
+    FuzzTarget { name: "kallsyms", seeds: SeedKind::Images },
+    FuzzTarget { name: "bitcode", seeds: SeedKind::Bitcode },
+    FuzzTarget { name: "remarks", seeds: SeedKind::Remarks },
+    FuzzTarget { name: "patch", seeds: SeedKind::Patches },
+    FuzzTarget { name: "compressed", seeds: SeedKind::Compressed },
+    FuzzTarget { name: "texts", seeds: SeedKind::Texts },
 ];
 
 /// The needs for building the fuzz targets: a compiler for libFuzzer.
 pub(crate) const NEEDS: &[Need] = &[Need::Fuzz];
 
 /// Builds the targets and runs them. Returns `Ok(false)` if there is a finding.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &FuzzArgs) -> Result<bool> {
     let targets = select(&args.target)?;
     packages::ensure(NEEDS)?;
     let step = ui::step("build");
@@ -89,16 +89,16 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
 }
 
 /// Builds the targets, for the lints of `cargo xtask test`.
-pub(crate) fn build_only(workspace: &Workspace) -> Result<()> {
+pub(crate) fn build_only(workspace: &CargoWorkspace) -> Result<()> {
     build::run(&workspace.root, Profile::Quick).map(drop)
 }
 
-fn select(names: &[String]) -> Result<Vec<&'static Target>> {
+fn select(names: &[String]) -> Result<Vec<&'static FuzzTarget>> {
     if let Some(unknown) = names.iter().find(|name| TARGETS.iter().all(|target| target.name != **name)) {
         let known: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
         bail!("there is no target '{unknown}'; there are {}", known.join(", "));
     }
-    let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| name == target.name);
+    let wanted = |target: &&FuzzTarget| names.is_empty() || names.iter().any(|name| name == target.name);
     Ok(TARGETS.iter().filter(wanted).collect())
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Folders {
 }
 
 impl Folders {
-    fn new(home: &Path, name: &str, kind: Kind) -> Result<Folders> {
+    fn new(home: &Path, name: &str, kind: SeedKind) -> Result<Folders> {
         let folders = Folders {
             corpus: home.join("corpus").join(name),
             seeds: home.join("seeds").join(kind.name()),
@@ -131,10 +131,10 @@ impl Folders {
 
 /// Runs targets, `jobs` at a time. Returns the outcomes in the order of the targets.
 fn in_parallel(
-    targets: &[&'static Target],
+    targets: &[&'static FuzzTarget],
     jobs: usize,
-    run: impl Fn(&Target) -> Result<Outcome> + Sync,
-) -> Result<Vec<Outcome>> {
+    run: impl Fn(&FuzzTarget) -> Result<FuzzOutcome> + Sync,
+) -> Result<Vec<FuzzOutcome>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -145,7 +145,7 @@ fn in_parallel(
         }
         done
     };
-    let mut outcomes: Vec<(usize, Result<Outcome>)> = std::thread::scope(|scope| {
+    let mut outcomes: Vec<(usize, Result<FuzzOutcome>)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -157,7 +157,7 @@ fn in_parallel(
 }
 
 /// Prints each finding and the command that repeats it; returns true if there is none.
-fn report(targets: &[&Target], outcomes: &[Outcome], programs: &Path) -> bool {
+fn report(targets: &[&FuzzTarget], outcomes: &[FuzzOutcome], programs: &Path) -> bool {
     let mut good = true;
     for (target, outcome) in targets.iter().zip(outcomes) {
         let Some(finding) = &outcome.finding else { continue };

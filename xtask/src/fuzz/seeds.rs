@@ -12,14 +12,14 @@ use klpx_testkit::kallsyms_tables;
 
 use crate::packages::Need;
 use crate::process;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// The needs for making seeds.
 pub(crate) const NEEDS: &[Need] = &[Need::Gcc, Need::Clang, Need::Source];
 
 /// The kind of file that a target reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SeedKind {
     /// Objects and images with debug information.
     Objects,
     /// Finished livepatch modules, and objects.
@@ -38,29 +38,29 @@ pub(crate) enum Kind {
     Texts,
 }
 
-impl Kind {
-    const ALL: [Kind; 8] = [
-        Kind::Objects,
-        Kind::Modules,
-        Kind::Images,
-        Kind::Bitcode,
-        Kind::Remarks,
-        Kind::Patches,
-        Kind::Compressed,
-        Kind::Texts,
+impl SeedKind {
+    const ALL: [SeedKind; 8] = [
+        SeedKind::Objects,
+        SeedKind::Modules,
+        SeedKind::Images,
+        SeedKind::Bitcode,
+        SeedKind::Remarks,
+        SeedKind::Patches,
+        SeedKind::Compressed,
+        SeedKind::Texts,
     ];
 
     /// Returns the name of the seeds' folder.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Kind::Objects => "objects",
-            Kind::Modules => "modules",
-            Kind::Images => "images",
-            Kind::Bitcode => "bitcode",
-            Kind::Remarks => "remarks",
-            Kind::Patches => "patches",
-            Kind::Compressed => "compressed",
-            Kind::Texts => "texts",
+            SeedKind::Objects => "objects",
+            SeedKind::Modules => "modules",
+            SeedKind::Images => "images",
+            SeedKind::Bitcode => "bitcode",
+            SeedKind::Remarks => "remarks",
+            SeedKind::Patches => "patches",
+            SeedKind::Compressed => "compressed",
+            SeedKind::Texts => "texts",
         }
     }
 }
@@ -82,10 +82,10 @@ const KERNEL_CODE: &[&str] =
     &["-O2", "-fno-pic", "-mcmodel=kernel", "-ffunction-sections", "-fdata-sections"];
 
 /// Removes the old seeds and writes the seeds of all kinds.
-pub(crate) fn write(workspace: &Workspace, home: &Path) -> Result<()> {
+pub(crate) fn write(workspace: &CargoWorkspace, home: &Path) -> Result<()> {
     let seeds = home.join("seeds");
     let _ = fs::remove_dir_all(&seeds);
-    for kind in Kind::ALL {
+    for kind in SeedKind::ALL {
         fs::create_dir_all(seeds.join(kind.name()))?;
     }
     let scratch = tempfile::tempdir()?;
@@ -121,7 +121,7 @@ impl Maker {
     }
 
     /// Copies a file as a seed of some kinds.
-    fn take(&self, name: &str, kinds: &[Kind]) -> Result<()> {
+    fn take(&self, name: &str, kinds: &[SeedKind]) -> Result<()> {
         for kind in kinds {
             let to = self.seeds.join(kind.name()).join(name);
             fs::copy(self.scratch.join(name), to).with_context(|| format!("there is no {name}"))?;
@@ -141,16 +141,16 @@ impl Maker {
         for (name, compiler, flags, source) in compilations {
             let arguments = [KERNEL_CODE, flags, &["-c", "-o", name, source]].concat();
             self.run(compiler, &arguments)?;
-            self.take(name, &[Kind::Objects, Kind::Modules, Kind::Images])?;
+            self.take(name, &[SeedKind::Objects, SeedKind::Modules, SeedKind::Images])?;
         }
         // The same types, as BTF.
         self.run("gcc", &["-O2", "-gbtf", "-c", "-o", "types.o", "unit.c"])?;
         self.run("objcopy", &["--dump-section", ".BTF=types", "types.o"])?;
         self.run("objcopy", &["--add-section", ".BTF=types", "gcc-5.o", "btf.o"])?;
-        self.take("btf.o", &[Kind::Objects])?;
+        self.take("btf.o", &[SeedKind::Objects])?;
         let link = ["-n", "-e", "0", "--unresolved-symbols=ignore-all", "-o", "linked", "gcc-5.o"];
         self.run("ld", &link)?;
-        self.take("linked", &[Kind::Objects, Kind::Images])
+        self.take("linked", &[SeedKind::Objects, SeedKind::Images])
     }
 
     fn modules(&self) -> Result<()> {
@@ -158,7 +158,7 @@ impl Maker {
         self.run("gcc", &arguments)?;
         let finished = finish(&ElfFile::open(&self.scratch.join("module.o"))?)?;
         self.put("livepatch.ko", finished)?;
-        self.take("livepatch.ko", &[Kind::Modules])
+        self.take("livepatch.ko", &[SeedKind::Modules])
     }
 
     /// Links twice, because kallsyms contains addresses of the image that it is a part of.
@@ -177,8 +177,8 @@ impl Maker {
         self.put("kallsyms.s", kallsyms_tables::source(&bare, false))?;
         self.run("gcc", &["-c", "kallsyms.s"])?;
         link("vmlinux", &["kallsyms.o"])?;
-        self.take("bare", &[Kind::Images])?;
-        self.take("vmlinux", &[Kind::Images, Kind::Modules])
+        self.take("bare", &[SeedKind::Images])?;
+        self.take("vmlinux", &[SeedKind::Images, SeedKind::Modules])
     }
 
     fn bitcode(&self) -> Result<()> {
@@ -190,7 +190,7 @@ impl Maker {
         }
         self.put("both.bc", both)?;
         self.run("clang-22", &["-O2", "-c", "-o", "native.o", "unit.c"])?;
-        ["unit.bc", "both.bc", "native.o"].iter().try_for_each(|name| self.take(name, &[Kind::Bitcode]))
+        ["unit.bc", "both.bc", "native.o"].iter().try_for_each(|name| self.take(name, &[SeedKind::Bitcode]))
     }
 
     fn remarks(&self) -> Result<()> {
@@ -201,7 +201,9 @@ impl Maker {
         let printed =
             "a.c:2:2: remark: 'leaf' inlined into 'f' with (cost=-30) at callsite mid:1:8 @ f:5:2; [-R]\n";
         self.put("printed", printed)?;
-        ["unit.ll", "remarks.yaml", "printed"].iter().try_for_each(|name| self.take(name, &[Kind::Remarks]))
+        ["unit.ll", "remarks.yaml", "printed"]
+            .iter()
+            .try_for_each(|name| self.take(name, &[SeedKind::Remarks]))
     }
 
     fn compressed(&self) -> Result<()> {
@@ -209,7 +211,7 @@ impl Maker {
             [("xz", &["--check=crc32"][..], "xz"), ("zstd", &["-q"], "zst"), ("gzip", &[], "gz")]
         {
             self.run(program, &[flags, &["--keep", "--force", "native.o"]].concat())?;
-            self.take(&format!("native.o.{ending}"), &[Kind::Compressed])?;
+            self.take(&format!("native.o.{ending}"), &[SeedKind::Compressed])?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ const SIZE: u64 = 4096;
 
 /// The outcome of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct FuzzOutcome {
     /// Number of tried inputs.
     pub(crate) executions: u64,
     /// Tried inputs in a second.
@@ -29,19 +29,19 @@ pub(crate) struct Outcome {
     /// Number of edges of the code that some input reached.
     coverage: u64,
     /// The input that ended the run, if any.
-    pub(crate) finding: Option<Finding>,
+    pub(crate) finding: Option<FuzzFinding>,
 }
 
 /// An input on which a target failed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub(crate) struct FuzzFinding {
     /// The input's file.
     pub(crate) input: PathBuf,
     /// What happened, in a line.
     pub(crate) why: String,
 }
 
-impl Outcome {
+impl FuzzOutcome {
     /// Returns the aligned figures.
     pub(crate) fn line(&self) -> String {
         let findings = usize::from(self.finding.is_some());
@@ -51,7 +51,7 @@ impl Outcome {
 }
 
 /// Runs a target until the time is over or there is a finding.
-pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut Step) -> Result<Outcome> {
+pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut Step) -> Result<FuzzOutcome> {
     let _ = fs::remove_file(&folders.log);
     let mut command = Command::new(program);
     command.args([&folders.corpus, &folders.seeds, &folders.findings]);
@@ -68,14 +68,14 @@ pub(crate) fn run(program: &Path, folders: &Folders, time: Duration, step: &mut 
     command.arg(prefix);
     // With more threads, the code that one input reaches would depend on the other inputs.
     command.env("RAYON_NUM_THREADS", "1").env("RUST_BACKTRACE", "1");
-    let mut said = Said::default();
+    let mut output = FuzzOutput::default();
     let ended = process::logged(&mut command, &folders.log, |line| {
-        said.take(line);
-        step.at(&said.outcome.line());
+        output.take(line);
+        step.at(&output.outcome.line());
     });
-    match (ended, &said.outcome.finding) {
+    match (ended, &output.outcome.finding) {
         (Err(error), None) => Err(error),
-        _ => Ok(said.outcome),
+        _ => Ok(output.outcome),
     }
 }
 
@@ -88,14 +88,14 @@ fn largest(folder: &Path) -> Result<u64> {
 
 /// libFuzzer's output so far.
 #[derive(Default)]
-struct Said {
-    outcome: Outcome,
+struct FuzzOutput {
+    outcome: FuzzOutcome,
     why: Option<String>,
     /// The place of a panic that the previous line told.
     panicked: Option<String>,
 }
 
-impl Said {
+impl FuzzOutput {
     fn take(&mut self, line: &str) {
         if let Some(place) = self.panicked.take() {
             self.why.get_or_insert(format!("{line} ({place})"));
@@ -106,7 +106,7 @@ impl Said {
             self.why.get_or_insert(error.to_owned());
         } else if let Some((_, input)) = line.split_once("Test unit written to ") {
             let why = self.why.clone().unwrap_or_else(|| "it takes long".to_owned());
-            self.outcome.finding = Some(Finding { input: PathBuf::from(input), why });
+            self.outcome.finding = Some(FuzzFinding { input: PathBuf::from(input), why });
         } else if let Some(count) = line.strip_prefix("stat::number_of_executed_units: ") {
             self.outcome.executions = count.trim().parse().unwrap_or_default();
         } else if let Some(counted) = line.strip_prefix('#') {
@@ -124,8 +124,8 @@ impl Said {
 mod tests {
     use super::*;
 
-    fn said(text: &str) -> Outcome {
-        let mut said = Said::default();
+    fn said(text: &str) -> FuzzOutcome {
+        let mut said = FuzzOutput::default();
         text.lines().for_each(|line| said.take(line));
         said.outcome
     }
@@ -140,7 +140,7 @@ mod tests {
              Done 5000 runs in 2 second(s)\n\
              stat::number_of_executed_units: 5000\n",
         );
-        let expected = Outcome { executions: 5000, rate: 2500, coverage: 121, finding: None };
+        let expected = FuzzOutcome { executions: 5000, rate: 2500, coverage: 121, finding: None };
         assert_eq!(outcome, expected);
     }
 
@@ -157,7 +157,7 @@ mod tests {
             (slow, "f/timeout-01", "timeout after 11 seconds"),
             ("artifact_prefix='f/'; Test unit written to f/slow-unit-01", "f/slow-unit-01", "it takes long"),
         ] {
-            let finding = Finding { input: PathBuf::from(input), why: why.to_owned() };
+            let finding = FuzzFinding { input: PathBuf::from(input), why: why.to_owned() };
             assert_eq!(said(text).finding, Some(finding));
         }
     }

@@ -21,34 +21,34 @@ const BATCH: usize = 6;
 const PATIENCE: u32 = 20;
 
 /// The outcome for a mutant.
-pub(crate) enum Outcome {
+pub(crate) enum MutantOutcome {
     /// This test, or a test that ran with it, fails or does not end.
     Caught(String),
     /// All of this many tests that reach the mutant pass.
     Missed(usize),
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for MutantOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Caught(test) => write!(f, "caught by {test}"),
-            Outcome::Missed(0) => write!(f, "no test reaches it"),
-            Outcome::Missed(1) => write!(f, "1 test reaches it and passes"),
-            Outcome::Missed(tests) => write!(f, "{tests} tests reach it and pass"),
+            MutantOutcome::Caught(test) => write!(f, "caught by {test}"),
+            MutantOutcome::Missed(0) => write!(f, "no test reaches it"),
+            MutantOutcome::Missed(1) => write!(f, "1 test reaches it and passes"),
+            MutantOutcome::Missed(tests) => write!(f, "{tests} tests reach it and pass"),
         }
     }
 }
 
 /// A mutant and its outcome.
-pub(crate) struct Verdict {
+pub(crate) struct MutantVerdict {
     /// The mutant's number.
     pub(crate) mutant: usize,
     /// The mutant's outcome.
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: MutantOutcome,
 }
 
 /// Tries mutants, `jobs` at a time. Returns the verdicts in the order of `mutants`.
-pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<Verdict>> {
+pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<MutantVerdict>> {
     let mut step = ui::step("mutants");
     let next = AtomicUsize::new(0);
     let seen: Vec<AtomicUsize> = tests.iter().map(|_| AtomicUsize::new(0)).collect();
@@ -67,7 +67,7 @@ pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<
                         .at(&format!("{n} of {}", mutants.len()));
                     done.lock()
                         .unwrap_or_else(|lock| lock.into_inner())
-                        .push((n, outcome.map(|outcome| Verdict { mutant, outcome })));
+                        .push((n, outcome.map(|outcome| MutantVerdict { mutant, outcome })));
                 }
             });
         }
@@ -80,7 +80,7 @@ pub(crate) fn run(tests: &[Test], mutants: &[usize], jobs: usize) -> Result<Vec<
 
 /// Runs the tests that reach a mutant until one fails. `seen` counts the mutants that each test saw before. Similar
 /// mutants stand together, so the test that saw the most comes first, then the fastest.
-fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<Outcome> {
+fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<MutantOutcome> {
     let reaches = |&n: &usize| tests[n].reaches.contains(&mutant);
     let mut reaching: Vec<usize> = (0..tests.len()).filter(reaches).collect();
     reaching.sort_by_key(|&n| (Reverse(seen[n].load(Ordering::Relaxed)), tests[n].takes));
@@ -94,12 +94,14 @@ fn outcome(tests: &[Test], seen: &[AtomicUsize], mutant: usize) -> Result<Outcom
         if fails(&batch, mutant)? {
             seen[first].fetch_add(1, Ordering::Relaxed);
             return Ok(match batch.as_slice() {
-                [test] => Outcome::Caught(test.name.clone()),
-                several => Outcome::Caught(format!("{} or {} more", several[0].name, several.len() - 1)),
+                [test] => MutantOutcome::Caught(test.name.clone()),
+                several => {
+                    MutantOutcome::Caught(format!("{} or {} more", several[0].name, several.len() - 1))
+                }
             });
         }
     }
-    Ok(Outcome::Missed(count))
+    Ok(MutantOutcome::Missed(count))
 }
 
 /// Returns true if not all tests pass in time with the mutant on.

@@ -13,17 +13,17 @@ mod tree;
 
 use anyhow::{Result, bail};
 
-use crate::mutants::audit::{Outcome, Verdict};
+use crate::mutants::audit::{MutantOutcome, MutantVerdict};
 use crate::mutants::table::Mutant;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 
 /// The least share of mutants that tests must see, in percent. Mutants that are explained as equivalent do not count.
 const GOAL: usize = 95;
 
 /// `cargo xtask mutants`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct MutantsArgs {
     /// Mutants whose description contains this text [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the audit. Returns `Ok(false)` if fewer mutants are seen than [`GOAL`] demands.
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
+pub(crate) fn run(workspace: &CargoWorkspace, args: &MutantsArgs) -> Result<bool> {
     let mutants = table::load(&workspace.root)?;
     let chosen: Vec<usize> = (0..mutants.len())
         .filter(|&n| args.only.as_ref().is_none_or(|text| mutants[n].what.contains(text)))
@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     Ok(report(&mutants, &verdicts, args.all))
 }
 
-fn report(mutants: &[Mutant], verdicts: &[Verdict], all: bool) -> bool {
+fn report(mutants: &[Mutant], verdicts: &[MutantVerdict], all: bool) -> bool {
     let mut rows = Vec::new();
     let mut missed = Vec::new();
     let mut explained = Vec::new();
@@ -64,7 +64,7 @@ fn report(mutants: &[Mutant], verdicts: &[Verdict], all: bool) -> bool {
         let mut row = [0; 4];
         for verdict in verdicts.iter().filter(|verdict| mutants[verdict.mutant].krate == krate) {
             let mutant = &mutants[verdict.mutant];
-            let caught = matches!(verdict.outcome, Outcome::Caught(_));
+            let caught = matches!(verdict.outcome, MutantOutcome::Caught(_));
             row[0] += 1;
             match (&mutant.equivalent, caught) {
                 (_, true) => row[1] += 1,

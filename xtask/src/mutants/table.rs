@@ -12,14 +12,14 @@ use serde::Deserialize;
 /// One file of mutants.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
-    mutant: Vec<Row>,
+struct MutantTable {
+    mutant: Vec<MutantRow>,
 }
 
 /// One mutant as the table has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Row {
+struct MutantRow {
     /// File below the crate's `src`.
     file: String,
     /// The effect of the fault, unique among all mutants.
@@ -76,7 +76,7 @@ pub(crate) fn load(root: &Path) -> Result<Vec<Mutant>> {
     for file in files {
         let krate = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-        let table: Table = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+        let table: MutantTable = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
         for row in table.mutant {
             let what = row.what.clone();
             let mutant = place(root, &krate, row).with_context(|| format!("{}: '{what}'", file.display()))?;
@@ -90,7 +90,7 @@ pub(crate) fn load(root: &Path) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-fn place(root: &Path, krate: &str, row: Row) -> Result<Mutant> {
+fn place(root: &Path, krate: &str, row: MutantRow) -> Result<Mutant> {
     let file = Path::new("crates").join(krate).join("src").join(&row.file);
     let text =
         fs::read_to_string(root.join(&file)).with_context(|| format!("can't read {}", file.display()))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Setting;
-use super::running::Running;
+use super::running::RunningKlpx;
 
 /// The damage to a copy of a file.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ pub(super) fn damaged_objects(setting: &Setting<'_>) -> Result<Vec<String>> {
         for pair in [[&original, &copy], [&copy, &original]] {
             let mut command = setting.klpx.command();
             command.arg("diff").args(pair);
-            let ended = Running::start(command)?.wait()?;
+            let ended = RunningKlpx::start(command)?.wait()?;
             let judged = ended.judge(9, "klpx::", &["md.o"]);
             failures.extend(judged.into_iter().map(|failure| format!("klpx diff, {kind:?}: {failure}")));
         }
@@ -93,7 +93,7 @@ pub(super) fn damaged_modules(setting: &Setting<'_>) -> Result<Vec<String>> {
         damage(&setting.module, kind, &copy)?;
         let mut command = setting.klpx.command();
         command.arg("inspect").arg(&copy);
-        let ended = Running::start(command)?.wait()?;
+        let ended = RunningKlpx::start(command)?.wait()?;
         let judged = match (refused, ended.code()) {
             (false, Some(0)) => Vec::new(),
             (false, Some(7)) => ended.judge(7, "klpx::", &[]),

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Result, bail};
 
-use super::running::{Ended, Running};
+use super::running::{Ended, RunningKlpx};
 use super::{BUILDING, NAME, Setting};
 
 /// The exit code of this file's scripts if the machine does not let them mount.
@@ -32,7 +32,7 @@ fn in_namespace(script: &str, call: &Command, variables: &[(&str, &Path)]) -> Re
         command.env(name, value.unwrap_or(&OsString::new()));
     }
     command.envs(variables.iter().copied());
-    let ended = Running::start(command)?.wait()?;
+    let ended = RunningKlpx::start(command)?.wait()?;
     if ended.code() == Some(NO_MOUNT) || ended.text.starts_with("unshare:") {
         bail!(
             "a full disk can't be tried here: this needs root or user namespaces, to mount\n{}",

@@ -15,14 +15,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::fingerprint::Fingerprint;
-use crate::kernel::{Built, Kernel};
-use crate::klpx::{Build, Klpx, Report};
+use crate::kernel::{BuiltKernel, FixtureKernel};
+use crate::klpx::{BuildCall, BuildReport, Klpx};
 use crate::tried::Tried;
 use crate::ui;
-use crate::workspace::Workspace;
+use crate::workspace::CargoWorkspace;
 use damage::{damaged_modules, damaged_objects};
 use disk::{disk_fills_in_build, disk_fills_in_copy, small_disk};
-use running::{Ended, Running};
+use running::{Ended, RunningKlpx};
 
 /// The line that klpx prints when it prepares the headers and tools of a kernel's units.
 const PREPARING: &str = "making headers and tools";
@@ -39,10 +39,10 @@ const GLANCE: Duration = Duration::from_millis(2);
 const PATCHES: [&str; 2] = ["01-proc-string/version.patch", "02-md-run/md-run.patch"];
 
 /// A check: its name, its purpose, and its function.
-type Check = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
+type RobustCheck = (&'static str, &'static str, fn(&Setting<'_>) -> Result<Vec<String>>);
 
 /// Checks that run on one kernel, in this order: a later check also sees what an earlier one left.
-const CHECKS: [Check; 9] = [
+const CHECKS: [RobustCheck; 9] = [
     ("sigkill", "klpx is killed in the patched build, then builds another patch", killed),
     (
         "sigkill-preparing",
@@ -63,7 +63,7 @@ const CHECKS: [Check; 9] = [
 ];
 
 /// Checks that run on every ThinLTO kernel.
-const LTO_CHECKS: [Check; 1] = [(
+const LTO_CHECKS: [RobustCheck; 1] = [(
     "sigkill-bitcode",
     "klpx is killed while it compiles bitcode, then builds another patch",
     killed_in_bitcode,
@@ -74,32 +74,32 @@ fn wanted(name: &str, filters: &[String]) -> bool {
 }
 
 /// The checks to run.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct WantedChecks<'a> {
     /// The kernel for the checks that need only one.
     pub(crate) once_on: Option<&'static str>,
     /// Parts of names; all checks if empty.
     pub(crate) filters: &'a [String],
 }
 
-impl Wanted<'_> {
-    fn on(&self, kernel: &Kernel) -> Vec<&'static Check> {
+impl WantedChecks<'_> {
+    fn on(&self, kernel: &FixtureKernel) -> Vec<&'static RobustCheck> {
         let of_lto = if kernel.is_thin_lto() { &LTO_CHECKS[..] } else { &[] };
         let of_one = if self.once_on == Some(kernel.name) { &CHECKS[..] } else { &[] };
         of_lto.iter().chain(of_one).filter(|(name, _, _)| wanted(name, self.filters)).collect()
     }
 
     /// Returns true if there is a check to run on a kernel.
-    pub(crate) fn any_on(&self, kernel: &Kernel) -> bool {
+    pub(crate) fn any_on(&self, kernel: &FixtureKernel) -> bool {
         !self.on(kernel).is_empty()
     }
 }
 
 /// Runs the checks of a kernel.
 pub(crate) fn run(
-    workspace: &Workspace,
+    workspace: &CargoWorkspace,
     klpx: &Klpx,
-    built: &Built,
-    wanted: &Wanted<'_>,
+    built: &BuiltKernel,
+    wanted: &WantedChecks<'_>,
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
     let checks = wanted.on(built.kernel);
@@ -134,7 +134,7 @@ pub(crate) fn run(
 /// The values that the checks share.
 struct Setting<'a> {
     klpx: &'a Klpx,
-    built: &'a Built,
+    built: &'a BuiltKernel,
     patches: [PathBuf; 2],
     /// The folder for the checks' outputs.
     dir: PathBuf,
@@ -146,9 +146,9 @@ struct Setting<'a> {
 
 impl<'a> Setting<'a> {
     fn new(
-        workspace: &Workspace,
+        workspace: &CargoWorkspace,
         klpx: &'a Klpx,
-        built: &'a Built,
+        built: &'a BuiltKernel,
         results_dir: &Path,
     ) -> Result<Setting<'a>> {
         let dir = results_dir.join(built.kernel.name).join("robustness");
@@ -160,7 +160,7 @@ impl<'a> Setting<'a> {
         let mut setting = Setting { klpx, built, patches, dir, kernel_dir, module };
         // Both patches are built, so that the original units are there.
         for (name, patch) in [("first-reference", 0), ("reference", 1)] {
-            let ended = Running::start(setting.job(name, patch)?.command())?.wait()?;
+            let ended = RunningKlpx::start(setting.job(name, patch)?.command())?.wait()?;
             ensure!(ended.code() == Some(0), "the build that nothing happens to fails\n{}", ended.tail());
         }
         let job = setting.job("reference", 1)?;
@@ -182,7 +182,7 @@ impl<'a> Setting<'a> {
     /// previous run.
     fn next_build(&self, name: &str, notes: &[&str]) -> Result<Vec<String>> {
         let job = self.job(name, 1)?;
-        let ended = Running::start(job.command())?.wait()?;
+        let ended = RunningKlpx::start(job.command())?.wait()?;
         let mut failures = self.same_module(&job, &ended);
         let unsaid = notes.iter().filter(|note| !ended.text.contains(**note));
         failures.extend(unsaid.map(|note| format!("the next build does not say '{note}'\n{}", ended.tail())));
@@ -234,7 +234,7 @@ impl<'a> Setting<'a> {
     }
 
     /// Waits until a compiler works on the patched source, or on the original.
-    fn until_compiling(&self, running: &mut Running, patched: bool) -> Result<()> {
+    fn until_compiling(&self, running: &mut RunningKlpx, patched: bool) -> Result<()> {
         let is_compiler = |process: &String| {
             let command = process.split(' ').nth(1).unwrap_or_default();
             COMPILERS.iter().any(|name| command.starts_with(name))
@@ -265,7 +265,7 @@ const NAME: &str = "robust";
 impl Job<'_> {
     fn command(&self) -> Command {
         let built = self.setting.built;
-        self.setting.klpx.build_command(&Build {
+        self.setting.klpx.build_command(&BuildCall {
             built,
             patches: self.patch,
             name: NAME,
@@ -283,7 +283,7 @@ impl Job<'_> {
         self.output.join(format!("{NAME}.json"))
     }
 
-    fn report(&self) -> Result<Report> {
+    fn report(&self) -> Result<BuildReport> {
         let path = self.report_path();
         let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
         serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))
@@ -323,11 +323,11 @@ fn killed_in_bitcode(setting: &Setting<'_>) -> Result<Vec<String>> {
 /// Kills klpx that starts with an empty cache. The next run must give the same module as with any other cache.
 fn killed_preparing(setting: &Setting<'_>) -> Result<Vec<String>> {
     let cache = tempfile::tempdir_in(&setting.dir)?;
-    let start = |name: &str| -> Result<(Job<'_>, Running)> {
+    let start = |name: &str| -> Result<(Job<'_>, RunningKlpx)> {
         let job = setting.job(name, 1)?;
         let mut command = job.command();
         command.env("KLPX_CACHE_DIR", cache.path());
-        Ok((job, Running::start(command)?))
+        Ok((job, RunningKlpx::start(command)?))
     };
     let (job, mut running) = start("killed-preparing")?;
     running.until(PREPARING)?;
@@ -345,7 +345,7 @@ fn killed_preparing(setting: &Setting<'_>) -> Result<Vec<String>> {
 
 fn killed_at(setting: &Setting<'_>, name: &str, line: &str, patched: bool) -> Result<Vec<String>> {
     let job = setting.job(name, 0)?;
-    let mut running = Running::start(job.command())?;
+    let mut running = RunningKlpx::start(job.command())?;
     running.until(line)?;
     setting.until_compiling(&mut running, patched)?;
     running.signal(libc::SIGKILL)?;
@@ -367,7 +367,7 @@ fn killed_at(setting: &Setting<'_>, name: &str, line: &str, patched: bool) -> Re
 
 fn interrupted(setting: &Setting<'_>) -> Result<Vec<String>> {
     let job = setting.job("interrupted", 0)?;
-    let mut running = Running::start(job.command())?;
+    let mut running = RunningKlpx::start(job.command())?;
     running.until(BUILDING)?;
     setting.until_compiling(&mut running, true)?;
     running.signal(libc::SIGINT)?;
@@ -383,11 +383,11 @@ fn interrupted(setting: &Setting<'_>) -> Result<Vec<String>> {
 
 fn two_at_once(setting: &Setting<'_>) -> Result<Vec<String>> {
     let (first_job, second_job) = (setting.job("first", 0)?, setting.job("second", 1)?);
-    let mut first = Running::start(first_job.command())?;
+    let mut first = RunningKlpx::start(first_job.command())?;
     first.until(BUILDING)?;
     // The first klpx is stopped, because it could otherwise be done before the second one checks.
     first.signal(libc::SIGSTOP)?;
-    let mut second = Running::start(second_job.command())?;
+    let mut second = RunningKlpx::start(second_job.command())?;
     let waiting = second.until("waiting for another klpx");
     first.signal(libc::SIGCONT)?;
     waiting?;

@@ -14,7 +14,7 @@ use crate::process;
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// A running klpx. Dropping it ends the process.
-pub(super) struct Running {
+pub(super) struct RunningKlpx {
     pub(super) child: Child,
     lines: mpsc::Receiver<String>,
     pub(super) text: String,
@@ -26,9 +26,9 @@ pub(super) struct Ended {
     pub(super) text: String,
 }
 
-impl Running {
+impl RunningKlpx {
     /// Starts klpx in a separate process group, as a shell does.
-    pub(super) fn start(mut command: Command) -> Result<Running> {
+    pub(super) fn start(mut command: Command) -> Result<RunningKlpx> {
         let (reader, writer) = std::io::pipe()?;
         let child = command
             .stdin(Stdio::null())
@@ -47,7 +47,7 @@ impl Running {
         });
         // `command` holds the writing ends and is dropped here; a reader would wait for them for ever.
         drop(command);
-        Ok(Running { child, lines, text: String::new() })
+        Ok(RunningKlpx { child, lines, text: String::new() })
     }
 
     /// Reads up to a line that contains `text`.
@@ -99,7 +99,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningKlpx {
     fn drop(&mut self) {
         // Both calls fail only for a process that has ended.
         let _ = self.child.kill();
@@ -144,7 +144,7 @@ mod tests {
         let shell = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            Running::start(command).expect("a shell")
+            RunningKlpx::start(command).expect("a shell")
         };
         let mut running = shell("echo one; echo two >&2; exit 3");
         running.until("two").expect("said");

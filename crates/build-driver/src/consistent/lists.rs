@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use walkdir::WalkDir;
 
-use super::{Inlining, wrapper};
+use super::{InlineAttribute, wrapper};
 use crate::files;
-use crate::kbuild::recorded::Recorded;
+use crate::kbuild::recorded::RecordedCommands;
 use crate::language::{Identifier, is_source_path};
-use crate::toolchain::Compiler;
+use crate::toolchain::CompilerFamily;
 
 /// The folder of lists, both in the folder of `inline-check --consistent` and in a workspace.
 pub(crate) const UNITS: &str = "units";
@@ -27,17 +27,17 @@ const PRAGMA: &str = "#pragma GCC diagnostic ignored \"-Wattributes\"\n";
 
 /// The lists that a kernel's units were compiled with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lists {
+pub(crate) struct UnitLists {
     /// Texts that are not empty, by unit.
     texts: BTreeMap<String, String>,
 }
 
-impl Lists {
+impl UnitLists {
     /// The folder of the lists that a build tree was compiled with, from kbuild's record of a unit. Either the compiler
     /// is the wrapper, or the unit depends on its list. `None` if the kernel was built without lists.
     pub(crate) fn of_tree(build: &Path) -> Option<PathBuf> {
         let object = format!("{FIRST}.o");
-        let compiler = Recorded::read(build, Path::new(&object)).and_then(|record| {
+        let compiler = RecordedCommands::read(build, Path::new(&object)).and_then(|record| {
             let cc = Path::new(record.compilation()?.first()?).canonicalize().ok()?;
             is_wrapper(&cc).then(|| cc.parent().map(Path::to_owned))?
         });
@@ -55,7 +55,7 @@ impl Lists {
     ///
     /// # Errors
     /// If there are no lists, or a list has text that klpx does not write for this compiler.
-    pub(crate) fn read(dir: &Path, compiler: Compiler) -> Result<Lists> {
+    pub(crate) fn read(dir: &Path, compiler: CompilerFamily) -> Result<UnitLists> {
         let units = dir.join(UNITS);
         if !units.is_dir() {
             let what = format!("the lists that the kernel was built with are not in {}", dir.display());
@@ -65,7 +65,7 @@ impl Lists {
                 "without them units come out as other code: what this kernel calls would be inlined",
                 "name the folder that klpx inline-check --consistent wrote (--consistent DIR)",
             )
-            .place(Place::file(units.display().to_string(), None))
+            .place(DiagnosisPlace::file(units.display().to_string(), None))
             .into());
         }
         let mut texts = BTreeMap::new();
@@ -84,7 +84,7 @@ impl Lists {
             let text = klpx_input::text(path)?;
             let functions = parse(compiler, &text).map_err(|line| bad(path, u32::try_from(line).ok()))?;
             let forced = forced(dir, unit);
-            let in_effect = |(name, inlining): &(Identifier, Inlining)| {
+            let in_effect = |(name, inlining): &(Identifier, InlineAttribute)| {
                 let entry = entry_of(compiler, name, *inlining);
                 !forced.lines().any(|line| line == entry.trim_end())
             };
@@ -96,7 +96,7 @@ impl Lists {
                 texts.insert(unit.to_owned(), self::text(compiler, &functions));
             }
         }
-        Ok(Lists { texts })
+        Ok(UnitLists { texts })
     }
 
     /// The number of units whose list is not empty.
@@ -152,46 +152,54 @@ pub(super) fn forced(dir: &Path, unit: &str) -> String {
 }
 
 /// The text of a unit's list for the compiler.
-pub(super) fn text(compiler: Compiler, functions: &[(Identifier, Inlining)]) -> String {
-    let head = if compiler == Compiler::Gcc && !functions.is_empty() { PRAGMA } else { "" };
+pub(super) fn text(compiler: CompilerFamily, functions: &[(Identifier, InlineAttribute)]) -> String {
+    let head = if compiler == CompilerFamily::Gcc && !functions.is_empty() { PRAGMA } else { "" };
     let entries = functions.iter().map(|(name, inlining)| entry_of(compiler, name, *inlining));
     std::iter::once(head.to_owned()).chain(entries).collect()
 }
 
-fn entry_of(compiler: Compiler, name: &Identifier, inlining: Inlining) -> String {
+fn entry_of(compiler: CompilerFamily, name: &Identifier, inlining: InlineAttribute) -> String {
     let attributes = attributes(compiler, inlining);
     match compiler {
-        Compiler::Clang => format!("-mllvm -force-attribute={name}:{attributes}\n"),
+        CompilerFamily::Clang => format!("-mllvm -force-attribute={name}:{attributes}\n"),
         // A macro may have the function's name.
-        Compiler::Gcc => {
+        CompilerFamily::Gcc => {
             format!("#undef {name}\nextern __typeof__({name}) {name} __attribute__(({attributes}));\n")
         }
     }
 }
 
-fn attributes(compiler: Compiler, inlining: Inlining) -> &'static str {
+fn attributes(compiler: CompilerFamily, inlining: InlineAttribute) -> &'static str {
     match (compiler, inlining) {
-        (Compiler::Clang, Inlining::Always) => "alwaysinline",
-        (Compiler::Clang, _) => "noinline",
-        (Compiler::Gcc, Inlining::Always) => "__always_inline__",
-        (Compiler::Gcc, Inlining::Never) => "__noinline__",
-        (Compiler::Gcc, Inlining::NeverNorClone) => "__noinline__, __noclone__",
-        (Compiler::Gcc, Inlining::Opaque) => "__noipa__",
+        (CompilerFamily::Clang, InlineAttribute::Always) => "alwaysinline",
+        (CompilerFamily::Clang, _) => "noinline",
+        (CompilerFamily::Gcc, InlineAttribute::Always) => "__always_inline__",
+        (CompilerFamily::Gcc, InlineAttribute::Never) => "__noinline__",
+        (CompilerFamily::Gcc, InlineAttribute::NeverNorClone) => "__noinline__, __noclone__",
+        (CompilerFamily::Gcc, InlineAttribute::Opaque) => "__noipa__",
     }
 }
 
 /// Parses text that [`text`] wrote. The error is the number of the first line that differs from its output.
-fn parse(compiler: Compiler, text: &str) -> std::result::Result<Vec<(Identifier, Inlining)>, usize> {
-    const ALL: [Inlining; 4] = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
+fn parse(
+    compiler: CompilerFamily,
+    text: &str,
+) -> std::result::Result<Vec<(Identifier, InlineAttribute)>, usize> {
+    const ALL: [InlineAttribute; 4] = [
+        InlineAttribute::Always,
+        InlineAttribute::Never,
+        InlineAttribute::NeverNorClone,
+        InlineAttribute::Opaque,
+    ];
     let lines: Vec<&str> = text.lines().collect();
     let function = |line: &&str| {
         let (name, rest) = match compiler {
-            Compiler::Clang => line.strip_prefix("-mllvm -force-attribute=")?.split_once(':')?,
-            Compiler::Gcc => line.strip_prefix("extern __typeof__(")?.split_once(')')?,
+            CompilerFamily::Clang => line.strip_prefix("-mllvm -force-attribute=")?.split_once(':')?,
+            CompilerFamily::Gcc => line.strip_prefix("extern __typeof__(")?.split_once(')')?,
         };
         let given = match compiler {
-            Compiler::Clang => rest,
-            Compiler::Gcc => rest.split_once(" __attribute__((")?.1.strip_suffix("));")?,
+            CompilerFamily::Clang => rest,
+            CompilerFamily::Gcc => rest.split_once(" __attribute__((")?.1.strip_suffix("));")?,
         };
         let inlining = ALL.into_iter().find(|&inlining| attributes(compiler, inlining) == given)?;
         Some((Identifier::new(name)?, inlining))
@@ -200,7 +208,11 @@ fn parse(compiler: Compiler, text: &str) -> std::result::Result<Vec<(Identifier,
     let written = self::text(compiler, &functions);
     match written == text {
         true => Ok(functions),
-        false => Err(1 + written.lines().zip(&lines).take_while(|(ours, theirs)| ours == *theirs).count()),
+        false => Err(1 + written
+            .lines()
+            .zip(&lines)
+            .take_while(|(written_line, read_line)| written_line == *read_line)
+            .count()),
     }
 }
 
@@ -217,7 +229,7 @@ fn bad(path: &Path, line: Option<u32>) -> klpx_diagnosis::Failure {
         "klpx inline-check --consistent does not write this for the kernel's compiler",
         "name the folder that it wrote, as it was for this build of the kernel",
     )
-    .place(Place::file(path.display().to_string(), line))
+    .place(DiagnosisPlace::file(path.display().to_string(), line))
     .into()
 }
 
@@ -235,33 +247,39 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let name = |name| Identifier::new(name).expect("a name");
-        let all = [Inlining::Always, Inlining::Never, Inlining::NeverNorClone, Inlining::Opaque];
+        let all = [
+            InlineAttribute::Always,
+            InlineAttribute::Never,
+            InlineAttribute::NeverNorClone,
+            InlineAttribute::Opaque,
+        ];
         let gcc: Vec<_> = all.into_iter().map(|inlining| (name("f"), inlining)).collect();
-        let clang = vec![(name("f"), Inlining::Never), (name("g"), Inlining::Always)];
-        for (compiler, functions) in [(Compiler::Gcc, gcc), (Compiler::Clang, clang), (Compiler::Gcc, vec![])]
+        let clang = vec![(name("f"), InlineAttribute::Never), (name("g"), InlineAttribute::Always)];
+        for (compiler, functions) in
+            [(CompilerFamily::Gcc, gcc), (CompilerFamily::Clang, clang), (CompilerFamily::Gcc, vec![])]
         {
             let text = text(compiler, &functions);
             assert_eq!(parse(compiler, &text), Ok(functions));
         }
-        assert_eq!(text(Compiler::Clang, &parse(Compiler::Clang, CLANG).expect("a list")), CLANG);
+        assert_eq!(text(CompilerFamily::Clang, &parse(CompilerFamily::Clang, CLANG).expect("a list")), CLANG);
     }
 
     #[test]
     fn what_klpx_does_not_write_is_no_list() {
         let gcc = format!("{PRAGMA}#undef f\nextern __typeof__(f) f __attribute__((__noinline__));\n");
-        assert!(parse(Compiler::Gcc, &gcc).is_ok());
+        assert!(parse(CompilerFamily::Gcc, &gcc).is_ok());
         let plugin = "-mllvm -force-attribute=f:noinline\n-fplugin=x.so\n";
         for (compiler, text, line) in [
-            (Compiler::Clang, plugin.to_owned(), 2),
-            (Compiler::Clang, "-mllvm -force-attribute=f -fplugin=x:noinline\n".to_owned(), 1),
-            (Compiler::Clang, "-mllvm -force-attribute=f:cold\n".to_owned(), 1),
-            (Compiler::Clang, "-mllvm -force-attribute=f:noinline".to_owned(), 2),
-            (Compiler::Clang, gcc.clone(), 1),
-            (Compiler::Gcc, CLANG.to_owned(), 1),
-            (Compiler::Gcc, gcc.replace("#undef f\n", ""), 2),
-            (Compiler::Gcc, gcc.replace("));", ")); int x;"), 1),
-            (Compiler::Gcc, format!("{gcc}int x;\n"), 4),
-            (Compiler::Gcc, "\n".to_owned(), 1),
+            (CompilerFamily::Clang, plugin.to_owned(), 2),
+            (CompilerFamily::Clang, "-mllvm -force-attribute=f -fplugin=x:noinline\n".to_owned(), 1),
+            (CompilerFamily::Clang, "-mllvm -force-attribute=f:cold\n".to_owned(), 1),
+            (CompilerFamily::Clang, "-mllvm -force-attribute=f:noinline".to_owned(), 2),
+            (CompilerFamily::Clang, gcc.clone(), 1),
+            (CompilerFamily::Gcc, CLANG.to_owned(), 1),
+            (CompilerFamily::Gcc, gcc.replace("#undef f\n", ""), 2),
+            (CompilerFamily::Gcc, gcc.replace("));", ")); int x;"), 1),
+            (CompilerFamily::Gcc, format!("{gcc}int x;\n"), 4),
+            (CompilerFamily::Gcc, "\n".to_owned(), 1),
         ] {
             assert_eq!(parse(compiler, &text), Err(line), "{text}");
         }
@@ -271,13 +289,13 @@ mod tests {
     fn lists_are_those_that_units_were_compiled_with() {
         let dir = tempfile::tempdir().expect("dir");
         let at = |path: &str| dir.path().join(path);
-        let failure = Lists::read(dir.path(), Compiler::Clang).expect_err("none");
+        let failure = UnitLists::read(dir.path(), CompilerFamily::Clang).expect_err("none");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::missing-lists");
         for unit in ["fs/a.c", "fs/b.c", "fs/c.c"] {
             write(&at(&format!("units/{unit}.inl")), CLANG);
         }
         write(&at("units/fs/none.c.inl"), "");
-        let all = Lists::read(dir.path(), Compiler::Clang).expect("lists");
+        let all = UnitLists::read(dir.path(), CompilerFamily::Clang).expect("lists");
         assert_eq!((all.len(), all.of("fs/a.c"), all.of("fs/none.c")), (3, Some(CLANG), None));
         // b.c did not compile with its list. In c.c, an entry has no effect.
         write(&at("failed/fs/b.c"), "error");
@@ -285,14 +303,14 @@ mod tests {
             &at("forced/fs/c.c"),
             "-mllvm -force-attribute=f:noinline\n-mllvm -force-attribute=f:alwaysinline\n",
         );
-        let less = Lists::read(dir.path(), Compiler::Clang).expect("lists");
+        let less = UnitLists::read(dir.path(), CompilerFamily::Clang).expect("lists");
         assert_eq!((less.len(), less.of("fs/b.c")), (2, None));
         assert_eq!(less.of("fs/c.c"), Some("-mllvm -force-attribute=g:alwaysinline\n"));
         assert_ne!(all.identity(), less.identity());
         // The copy equals the lists. A second write leaves the copy unchanged.
         less.place(&at("copy")).expect("written");
         all.place(&at("copy")).expect("there");
-        let copy = Lists::read(&at("copy"), Compiler::Clang).expect("lists");
+        let copy = UnitLists::read(&at("copy"), CompilerFamily::Clang).expect("lists");
         assert_eq!((&copy, copy.identity()), (&less, less.identity()));
     }
 
@@ -306,17 +324,17 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().expect("dir");
             write(&dir.path().join(path), text);
-            for compiler in [Compiler::Clang, Compiler::Gcc] {
-                let failure = Lists::read(dir.path(), compiler).expect_err(path);
+            for compiler in [CompilerFamily::Clang, CompilerFamily::Gcc] {
+                let failure = UnitLists::read(dir.path(), compiler).expect_err(path);
                 assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::bad-list");
             }
         }
         let dir = tempfile::tempdir().expect("dir");
         write(&dir.path().join("units/a.c.inl"), CLANG);
-        assert!(Lists::read(dir.path(), Compiler::Gcc).is_err());
+        assert!(UnitLists::read(dir.path(), CompilerFamily::Gcc).is_err());
         std::fs::remove_file(dir.path().join("units/a.c.inl")).expect("removed");
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("units/a.c.inl")).expect("a link");
-        assert!(Lists::read(dir.path(), Compiler::Clang).is_err());
+        assert!(UnitLists::read(dir.path(), CompilerFamily::Clang).is_err());
     }
 
     #[test]
@@ -329,9 +347,9 @@ mod tests {
                 "savedcmd_init/main.o := {cc} -c -o init/main.o ../init/main.c\n\ndeps_init/main.o := \\\n  {depends} \\\n"
             );
             write(&build.join("init/.main.o.cmd"), &text);
-            Lists::of_tree(&build)
+            UnitLists::of_tree(&build)
         };
-        assert_eq!(Lists::of_tree(&build), None);
+        assert_eq!(UnitLists::of_tree(&build), None);
         write(&lists.join("cc"), &format!("{}rest\n", wrapper::HEAD));
         write(&lists.join("other"), "#!/bin/sh\n");
         for cc in [Path::new("gcc"), Path::new("/no/such/cc"), &lists.join("other")] {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
-use crate::config::{Arch, Config};
+use crate::config::{Config, KernelArch};
 use crate::files::script;
 use crate::kbuild::recorded::module_objects;
 use crate::language::{Identifier, MakeWord, is_source_path};
@@ -37,7 +37,7 @@ use crate::tree::SourceTree;
 
 /// The instruction to a compiler about a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inlining {
+pub enum InlineAttribute {
     /// Inline the function at every call.
     Always,
     /// Inline the function at no call.
@@ -52,10 +52,10 @@ pub enum Inlining {
 
 /// A build tree, its source and tools, and a folder for lists.
 #[derive(Debug)]
-pub struct Consistent {
+pub struct ConsistentBuild {
     source: PathBuf,
     build: PathBuf,
-    arch: Arch,
+    arch: KernelArch,
     tools: Toolchain,
     /// The path of the compiler, even if PATH changes later.
     cc: PathBuf,
@@ -64,7 +64,7 @@ pub struct Consistent {
 
 /// The user's request.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct ConsistentRequest {
     /// The `O=` tree, with its `.config`.
     pub build: PathBuf,
     /// The source. `None` for the source that the build tree points to.
@@ -77,13 +77,13 @@ pub struct Request {
     pub dir: PathBuf,
 }
 
-impl Consistent {
+impl ConsistentBuild {
     /// Examines the build tree. Creates the folder for lists, if it is missing, and writes nothing else.
     ///
     /// # Errors
     /// No configuration, an unsuitable compiler, or a folder that has a path unfit for make, that others can write to,
     /// or that lies in the build tree.
-    pub fn open(request: &Request) -> Result<Consistent> {
+    pub fn open(request: &ConsistentRequest) -> Result<ConsistentBuild> {
         let build = request.build.canonicalize().map_err(|error| {
             let what = format!("can't open the build tree {}", request.build.display());
             Diagnosis::new(
@@ -99,7 +99,7 @@ impl Consistent {
             None => SourceTree::open(&build)?,
         };
         let config = Config::read(&build.join(".config"))?;
-        let arch = Arch::of(&config)?;
+        let arch = KernelArch::of(&config)?;
         let wishes = Wishes { llvm: request.llvm.as_deref(), cross: request.cross_compile.as_deref() };
         let tools = toolchain::choose(&config, arch, &wishes, &Runner::new())?;
         std::fs::create_dir_all(&request.dir).map_err(|e| Diagnosis::io("create", &request.dir, &e))?;
@@ -120,7 +120,7 @@ impl Consistent {
             // The path appears in make's variables, in dependencies and in a shell script.
             MakeWord::path(path)?;
         }
-        Ok(Consistent { source: source.root().to_owned(), build, arch, tools, cc, dir })
+        Ok(ConsistentBuild { source: source.root().to_owned(), build, arch, tools, cc, dir })
     }
 
     /// The folder for lists.
@@ -179,7 +179,7 @@ impl Consistent {
     ///
     /// # Errors
     /// If the folder can't be written to.
-    pub fn write(&self, lists: &BTreeMap<String, Vec<(Identifier, Inlining)>>) -> Result<usize> {
+    pub fn write(&self, lists: &BTreeMap<String, Vec<(Identifier, InlineAttribute)>>) -> Result<usize> {
         let mut changed = 0;
         if let Some(unit) = lists.keys().find(|unit| !is_source_path(unit)) {
             return Err(Diagnosis::internal(&format!("{unit:?} is no unit that a list can be for")).into());

@@ -9,23 +9,23 @@
 
 use std::path::Path;
 
-use crate::toolchain::Compiler;
+use crate::toolchain::CompilerFamily;
 
 /// The wrapper for the user's build of a kernel: the compiler `cc`, the folder of lists, the source tree.
-pub(super) fn of_kernel(compiler: Compiler, cc: &Path, dir: &Path, source: &Path) -> String {
+pub(super) fn of_kernel(compiler: CompilerFamily, cc: &Path, dir: &Path, source: &Path) -> String {
     let compile = match compiler {
-        Compiler::Clang => CLANG.to_owned(),
-        Compiler::Gcc => [GCC_TEXT, GCC_STEPS, GCC].concat(),
+        CompilerFamily::Clang => CLANG.to_owned(),
+        CompilerFamily::Gcc => [GCC_TEXT, GCC_STEPS, GCC].concat(),
     };
     let text = [HEAD, WORDS, KERNEL].concat().replace("@COMPILE@", &compile);
     filled(&text, &cc.display().to_string(), dir, source)
 }
 
 /// The wrapper of a workspace. `dir` is the folder of lists.
-pub(crate) fn of_workspace(compiler: Compiler, cc: &str, dir: &Path, source: &Path) -> String {
+pub(crate) fn of_workspace(compiler: CompilerFamily, cc: &str, dir: &Path, source: &Path) -> String {
     let compile = match compiler {
-        Compiler::Clang => WORKSPACE_CLANG.to_owned(),
-        Compiler::Gcc => [GCC_TEXT, GCC_STEPS, WORKSPACE_GCC].concat(),
+        CompilerFamily::Clang => WORKSPACE_CLANG.to_owned(),
+        CompilerFamily::Gcc => [GCC_TEXT, GCC_STEPS, WORKSPACE_GCC].concat(),
     };
     filled(&[WORKSPACE_HEAD, WORDS, WORKSPACE, &compile].concat(), cc, dir, source)
 }
@@ -215,7 +215,7 @@ mod tests {
     use klpx_testkit::{command, need, said};
 
     use super::*;
-    use crate::consistent::{Inlining, lists};
+    use crate::consistent::{InlineAttribute, lists};
     use crate::language::Identifier;
 
     /// `kept` is inlined into `calls` and also stays out of line. So does `other`.
@@ -226,15 +226,15 @@ mod tests {
 
     /// A compiler, and the flags and tools to examine its code.
     struct Tools {
-        compiler: Compiler,
+        compiler: CompilerFamily,
         cc: &'static str,
         flags: &'static [&'static str],
     }
 
     const ALL: [Tools; 3] = [
-        Tools { compiler: Compiler::Gcc, cc: "gcc", flags: &["-O2", "-g"] },
-        Tools { compiler: Compiler::Clang, cc: "clang-22", flags: &["-O2", "-g"] },
-        Tools { compiler: Compiler::Clang, cc: "clang-22", flags: &["-O2", "-flto=thin"] },
+        Tools { compiler: CompilerFamily::Gcc, cc: "gcc", flags: &["-O2", "-g"] },
+        Tools { compiler: CompilerFamily::Clang, cc: "clang-22", flags: &["-O2", "-g"] },
+        Tools { compiler: CompilerFamily::Clang, cc: "clang-22", flags: &["-O2", "-flto=thin"] },
     ];
 
     /// A source tree with one unit and its list, and both wrappers.
@@ -247,7 +247,7 @@ mod tests {
         fn new(tools: &Tools) -> Toy<'_> {
             need(tools.cc);
             let toy = Toy { dir: tempfile::tempdir().expect("a folder"), tools };
-            let function = |name| (Identifier::new(name).expect("a name"), Inlining::Never);
+            let function = |name| (Identifier::new(name).expect("a name"), InlineAttribute::Never);
             let list = lists::text(tools.compiler, &["kept", "other"].map(function));
             for (path, text) in [("src/fs/one.c", SOURCE), ("lists/units/fs/one.c.inl", list.as_str())] {
                 let path = toy.path(path);
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_wrapper_is_filled_in() {
         let (dir, source) = (Path::new("/ws/lists"), Path::new("/ws/src"));
-        for compiler in [Compiler::Gcc, Compiler::Clang] {
+        for compiler in [CompilerFamily::Gcc, CompilerFamily::Clang] {
             let ours = of_workspace(compiler, "cc-9", dir, source);
             let kernels = of_kernel(compiler, Path::new("/usr/bin/cc-9"), dir, source);
             for text in [&ours, &kernels] {

@@ -53,38 +53,38 @@ pub struct Variable {
     name: MakeName,
     /// The value as the user gave it.
     given: String,
-    pieces: Vec<Piece>,
+    pieces: Vec<ValuePart>,
 }
 
 /// A part of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum ValuePart {
     Text(MakeValue),
     /// A blank between two words.
     Blank,
     /// A file that klpx copies, or the common prefix of several such files.
-    Copied(Vec<File>),
+    Copied(Vec<GivenFile>),
     /// A path that stays unchanged, and the file at this path.
-    Named(MakeWord, File),
+    Named(MakeWord, GivenFile),
 }
 
 /// A file that a value names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub struct GivenFile {
     path: PathBuf,
     /// The suffix that the makefiles append to the value.
     ending: &'static str,
     hash: blake3::Hash,
 }
 
-impl File {
+impl GivenFile {
     /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Opens the file at a path that the user gave.
-    fn open(path: &Path, ending: &'static str) -> Result<File> {
+    fn open(path: &Path, ending: &'static str) -> Result<GivenFile> {
         let mut whole = path.as_os_str().to_owned();
         whole.push(ending);
         let path = std::path::absolute(&whole).unwrap_or_else(|_| PathBuf::from(&whole));
@@ -103,7 +103,7 @@ impl File {
             return Err(missing("it is a folder, or no regular file".to_owned()).into());
         }
         let hash = hash(&path).map_err(|error| missing(error.to_string()))?;
-        Ok(File { hash, path, ending })
+        Ok(GivenFile { hash, path, ending })
     }
 
     /// Copies the file, unless an equal file is already at `to`.
@@ -191,7 +191,7 @@ impl Given {
         for variable in &self.variables {
             part(variable.name.as_bytes());
             part(variable.value(Path::new("")).as_bytes());
-            let files: Vec<&File> = variable.files().collect();
+            let files: Vec<&GivenFile> = variable.files().collect();
             part(&(files.len() as u64).to_le_bytes());
             files.iter().for_each(|file| part(file.hash.as_bytes()));
         }
@@ -202,7 +202,7 @@ impl Given {
     pub(crate) fn place(&self, workspace: &Path) -> Result<()> {
         for variable in &self.variables {
             for (number, piece) in variable.pieces.iter().enumerate() {
-                let Piece::Copied(list) = piece else { continue };
+                let ValuePart::Copied(list) = piece else { continue };
                 let folder =
                     private::folder(&private::folder(&workspace.join(FOLDER))?.join(&*variable.name))?;
                 for file in list {
@@ -238,12 +238,12 @@ impl Variable {
             let pieces = if value.is_empty() { Vec::new() } else { vec![copied(value, endings)?] };
             return Ok(Variable { name, given: value.to_owned(), pieces });
         }
-        let words: Vec<Vec<Piece>> =
+        let words: Vec<Vec<ValuePart>> =
             value.split(' ').map(|word| pieces(&name, word, value)).collect::<Result<_>>()?;
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut pieces: Vec<ValuePart> = Vec::new();
         for word in words {
             if !pieces.is_empty() {
-                pieces.push(Piece::Blank);
+                pieces.push(ValuePart::Blank);
             }
             pieces.extend(word);
         }
@@ -255,10 +255,10 @@ impl Variable {
         let mut value = String::new();
         for (number, piece) in self.pieces.iter().enumerate() {
             match piece {
-                Piece::Text(text) => value.push_str(text),
-                Piece::Blank => value.push(' '),
-                Piece::Named(path, _) => value.push_str(path),
-                Piece::Copied(_) => {
+                ValuePart::Text(text) => value.push_str(text),
+                ValuePart::Blank => value.push(' '),
+                ValuePart::Named(path, _) => value.push_str(path),
+                ValuePart::Copied(_) => {
                     let path = workspace.join(FOLDER).join(&*self.name).join(number.to_string());
                     value.push_str(&path.display().to_string());
                 }
@@ -268,11 +268,11 @@ impl Variable {
     }
 
     /// The files that the value names.
-    pub fn files(&self) -> impl Iterator<Item = &File> {
+    pub fn files(&self) -> impl Iterator<Item = &GivenFile> {
         self.pieces.iter().flat_map(|piece| match piece {
-            Piece::Text(_) | Piece::Blank => &[][..],
-            Piece::Copied(files) => files,
-            Piece::Named(_, file) => std::slice::from_ref(file),
+            ValuePart::Text(_) | ValuePart::Blank => &[][..],
+            ValuePart::Copied(files) => files,
+            ValuePart::Named(_, file) => std::slice::from_ref(file),
         })
     }
 }
@@ -284,9 +284,9 @@ impl std::fmt::Display for Variable {
 }
 
 /// Splits one word of a value into pieces.
-fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<Piece>> {
+fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<ValuePart>> {
     if let Some(option) = OPTIONS.iter().find(|option| word.starts_with(**option)) {
-        let text = MakeValue::new(option).map(Piece::Text);
+        let text = MakeValue::new(option).map(ValuePart::Text);
         return Ok(text.into_iter().chain([copied(&word[option.len()..], &[""])?]).collect());
     }
     let Some(text) = MakeValue::new(word) else {
@@ -297,16 +297,17 @@ fn pieces(name: &MakeName, word: &str, value: &str) -> Result<Vec<Piece>> {
     };
     let is_path = word == value && ["/", "./", "../"].iter().any(|start| word.starts_with(start));
     if !is_path {
-        return Ok(vec![Piece::Text(text)]);
+        return Ok(vec![ValuePart::Text(text)]);
     }
-    let file = File::open(Path::new(word), "")?;
-    Ok(vec![Piece::Named(MakeWord::path(&file.path)?, file)])
+    let file = GivenFile::open(Path::new(word), "")?;
+    Ok(vec![ValuePart::Named(MakeWord::path(&file.path)?, file)])
 }
 
 /// Opens the files that `path` names with each of `endings`.
-fn copied(path: &str, endings: &[&'static str]) -> Result<Piece> {
-    let files = endings.iter().map(|ending| File::open(Path::new(path), ending)).collect::<Result<_>>()?;
-    Ok(Piece::Copied(files))
+fn copied(path: &str, endings: &[&'static str]) -> Result<ValuePart> {
+    let files =
+        endings.iter().map(|ending| GivenFile::open(Path::new(path), ending)).collect::<Result<_>>()?;
+    Ok(ValuePart::Copied(files))
 }
 
 fn refused(what: String, why: &str, remedy: &str) -> Diagnosis {

@@ -1,35 +1,35 @@
 //! Variables that klpx sets itself, each with the reason and with the alternative for the user.
 
 /// Variables with one common reason.
-pub(super) struct Row {
+pub(super) struct VariableRow {
     /// Names. A `*` at the end matches any rest.
     names: &'static [&'static str],
     pub(super) why: &'static str,
     pub(super) instead: &'static str,
 }
 
-static ROWS: [Row; 9] = [
-    Row {
+static ROWS: [VariableRow; 9] = [
+    VariableRow {
         names: &["ARCH", "SRCARCH", "SUBARCH", "UTS_MACHINE"],
         why: "the configuration says which architecture the kernel is of",
         instead: "leave it out; --config or --build-dir names the configuration",
     },
-    Row {
+    VariableRow {
         names: &["CC", "LD", "LLVM", "CROSS_COMPILE", "HOSTCC", "HOSTLD"],
         why: "klpx looks for the very compiler and linker that the configuration names",
         instead: "name the tools with --llvm or --cross-compile",
     },
-    Row {
+    VariableRow {
         names: &["O", "M", "MO", "KBUILD_OUTPUT", "KBUILD_EXTMOD", "KBUILD_EXTMOD_OUTPUT", "VPATH"],
         why: "klpx builds in a tree of its own",
         instead: "name the kernel's trees with --source and --build-dir, and an external module's with --module-source",
     },
-    Row {
+    VariableRow {
         names: &["KCONFIG_*", "KBUILD_DEFCONFIG", "KBUILD_KCONFIG"],
         why: "klpx takes the kernel's configuration as it is",
         instead: "name it with --config",
     },
-    Row {
+    VariableRow {
         names: &[
             "KERNELRELEASE",
             "KERNELVERSION",
@@ -42,12 +42,12 @@ static ROWS: [Row; 9] = [
         why: "the release is that of the kernel to be patched",
         instead: "leave it out; --kernel, --build-dir or --vmlinux names that kernel",
     },
-    Row {
+    VariableRow {
         names: &["KBUILD_BUILD_TIMESTAMP", "KBUILD_BUILD_USER", "KBUILD_BUILD_HOST", "KBUILD_BUILD_VERSION"],
         why: "klpx holds it fast so that the same inputs give the same bytes; no function of a livepatch has it",
         instead: "leave it out",
     },
-    Row {
+    VariableRow {
         names: &[
             "V",
             "KBUILD_VERBOSE",
@@ -67,12 +67,12 @@ static ROWS: [Row; 9] = [
         why: "it says how make runs and what it prints, and klpx reads what make prints",
         instead: "leave it out; no code of the kernel depends on it",
     },
-    Row {
+    VariableRow {
         names: &["INSTALL*", "MODLIB", "DEPMOD", "PAHOLE", "KBUILD_MODPOST_*", "KBUILD_SIGN_PIN"],
         why: "it is of what comes after the units are compiled, which klpx does otherwise or not at all",
         instead: "leave it out; no code of the kernel depends on it",
     },
-    Row {
+    VariableRow {
         names: &[
             "CONFIG_RUST",
             "CONFIG_DEBUG_INFO_BTF",
@@ -89,7 +89,7 @@ static ROWS: [Row; 9] = [
 ];
 
 /// Why a variable can't be given. `None` if it can.
-pub(super) fn row(name: &str) -> Option<&'static Row> {
+pub(super) fn row(name: &str) -> Option<&'static VariableRow> {
     let is = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => name == *pattern,

@@ -9,7 +9,7 @@ use super::Given;
 use crate::config::Config;
 
 /// A way to compile a kernel with a profile.
-struct Kind {
+struct ProfileKind {
     /// The Kconfig option.
     option: &'static str,
     /// The make variable that names the profile.
@@ -22,14 +22,14 @@ struct Kind {
 }
 
 /// As in scripts/Makefile.autofdo and scripts/Makefile.propeller.
-const KINDS: [Kind; 2] = [
-    Kind {
+const KINDS: [ProfileKind; 2] = [
+    ProfileKind {
         option: "AUTOFDO_CLANG",
         variable: "CLANG_AUTOFDO_PROFILE",
         with: ("-fprofile-sample-use=", ""),
         without: &["-fdebug-info-for-profiling"],
     },
-    Kind {
+    ProfileKind {
         option: "PROPELLER_CLANG",
         variable: "CLANG_PROPELLER_PROFILE_PREFIX",
         with: ("-fbasic-block-sections=list=", "_cc_profile.txt"),
@@ -42,7 +42,7 @@ const OTHERS: [&str; 4] = ["scripts", "tools", "usr", "samples"];
 
 /// The result of reading the records.
 #[derive(Debug, PartialEq, Eq)]
-enum Recorded {
+enum ProfileRecords {
     /// The kernel was compiled with a profile at this path.
     With(PathBuf),
     /// The kernel was compiled without a profile.
@@ -62,15 +62,15 @@ pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> 
             continue;
         }
         match kind.recorded(build_dir) {
-            Recorded::Without => {}
-            Recorded::With(profile) => {
+            ProfileRecords::Without => {}
+            ProfileRecords::With(profile) => {
                 given
                     .add(kind.variable, &profile)
                     .map_err(|failure| kind.missing(&profile, &failure.to_string()))?;
                 let text = format!("the build tree records {}={}", kind.variable, profile.display());
                 notes.push(Note::new(&codes::PROFILE_FOUND, text));
             }
-            Recorded::Nothing => {
+            ProfileRecords::Nothing => {
                 let text = format!(
                     "CONFIG_{} is on, and nothing tells whether the kernel was built with a profile; if it was, give it \
                      with --make {}=PATH",
@@ -83,7 +83,7 @@ pub(crate) fn complete(given: &mut Given, config: &Config, build_dir: &Path) -> 
     Ok(notes)
 }
 
-impl Kind {
+impl ProfileKind {
     fn missing(&self, profile: &Path, why: &str) -> Diagnosis {
         let what = format!("the kernel was built with the profile {}", profile.display());
         Diagnosis::new(
@@ -95,7 +95,7 @@ impl Kind {
     }
 
     /// Reads the build tree's records of units.
-    fn recorded(&self, build_dir: &Path) -> Recorded {
+    fn recorded(&self, build_dir: &Path) -> ProfileRecords {
         let folders = walkdir::WalkDir::new(build_dir).sort_by_file_name().into_iter();
         let is_kernel = |entry: &walkdir::DirEntry| {
             entry.depth() != 1 || !OTHERS.iter().any(|other| entry.file_name() == *other)
@@ -106,20 +106,21 @@ impl Kind {
                 && name.is_some_and(|name| name.starts_with('.') && name.ends_with(".o.cmd"))
         };
         let records = folders.filter_entry(is_kernel).flatten().filter(is_record);
-        let said =
-            records.filter_map(|entry| self.said(&klpx_input::text(entry.path()).ok()?, build_dir)).next();
-        said.unwrap_or(Recorded::Nothing)
+        let record = records
+            .filter_map(|entry| self.read_record(&klpx_input::text(entry.path()).ok()?, build_dir))
+            .next();
+        record.unwrap_or(ProfileRecords::Nothing)
     }
 
     /// Reads one record. kbuild compiles in the build tree, so relative paths start there.
-    fn said(&self, text: &str, build_dir: &Path) -> Option<Recorded> {
+    fn read_record(&self, text: &str, build_dir: &Path) -> Option<ProfileRecords> {
         let command = text.lines().find(|line| line.starts_with("savedcmd_"))?;
         let words = shlex::split(command)?;
         let (option, ending) = self.with;
         if let Some(path) = words.iter().find_map(|word| word.strip_prefix(option)) {
-            return Some(Recorded::With(build_dir.join(path.strip_suffix(ending).unwrap_or(path))));
+            return Some(ProfileRecords::With(build_dir.join(path.strip_suffix(ending).unwrap_or(path))));
         }
-        words.iter().any(|word| self.without.contains(&word.as_str())).then_some(Recorded::Without)
+        words.iter().any(|word| self.without.contains(&word.as_str())).then_some(ProfileRecords::Without)
     }
 }
 

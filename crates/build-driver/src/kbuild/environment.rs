@@ -14,8 +14,8 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::files;
 use crate::kbuild::UnitList;
-use crate::kbuild::make::{Built, Make, USELESS, original_does_not_build, without_useless};
-use crate::process::{Call, Outcome};
+use crate::kbuild::make::{MakeResult, MakeSettings, USELESS, original_does_not_build, without_useless};
+use crate::process::{Call, CallOutcome};
 
 /// The makefile that replaces `scripts/Makefile.build`. Everything else is made already, so the calls before the call
 /// for the kernel's root folder have nothing to do.
@@ -62,7 +62,7 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// Captures the environment from the top Makefile. `dir` is a folder for the captured files.
-    pub(crate) fn capture(make: &Make<'_>, dir: &Path) -> Result<Environment> {
+    pub(crate) fn capture(make: &MakeSettings<'_>, dir: &Path) -> Result<Environment> {
         let (rules, output) = (dir.join("environment.mk"), dir.join("environment.new"));
         std::fs::write(&rules, CAPTURE).map_err(|error| Diagnosis::io("write", &rules, &error))?;
         let build = format!("build=-f {} obj", rules.display());
@@ -121,7 +121,7 @@ impl Environment {
     }
 
     /// A call of make in this environment, without a goal.
-    fn call(&self, make: &Make<'_>) -> Call {
+    fn call(&self, make: &MakeSettings<'_>) -> Call {
         let call = Call::new("make")
             .dir(make.build)
             .args(["-rR", "--no-print-directory", "--output-sync=target"])
@@ -131,23 +131,23 @@ impl Environment {
     }
 
     /// The units that kbuild lists for the source as it is.
-    pub(crate) fn units(&self, make: &Make<'_>) -> Result<UnitList> {
+    pub(crate) fn units(&self, make: &MakeSettings<'_>) -> Result<UnitList> {
         UnitList::ask(make.src, make.build, &mut |words| {
             let mut lines = Vec::new();
             let call = self.call(make).args(words);
             let success = make.runner.stream(&call, &mut |line| lines.push(line.to_owned()))?;
-            Ok(Outcome { success, lines })
+            Ok(CallOutcome { success, lines })
         })
     }
 
     /// Makes objects of one folder. The makefile of `folder` has their rules. `objects` are paths in the build tree.
     pub(crate) fn make(
         &self,
-        make: &Make<'_>,
+        make: &MakeSettings<'_>,
         folder: &str,
         objects: &[PathBuf],
         on_line: &mut dyn FnMut(&str),
-    ) -> Result<Built> {
+    ) -> Result<MakeResult> {
         let mut call = self
             .call(make)
             .arg("-f")
@@ -167,7 +167,7 @@ impl Environment {
             on_line(line);
             lines.push(line.to_owned());
         })?;
-        Ok(Built { success, units: objects.len() as u64, lines })
+        Ok(MakeResult { success, units: objects.len() as u64, lines })
     }
 }
 

@@ -11,10 +11,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::list::{Source, UnitId, UnitList};
+use super::list::{UnitId, UnitList, UnitSource};
 use crate::config::Config;
-use directives::{Directives, Include, Name};
-use files::{File, Files, Tree, name, number};
+use directives::{Directives, Include, NameMacro};
+use files::{FileTree, TreeFile, TreeFiles, name, number};
 
 mod directives;
 mod files;
@@ -57,7 +57,7 @@ impl RustSide {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IncludeGraph {
     /// The files, sorted. A file's number is its index.
-    files: Vec<File>,
+    files: Vec<TreeFile>,
     /// The files that can include a file, by the file's number.
     included_by: Vec<Vec<u32>>,
     /// Files that may include unknown files.
@@ -72,8 +72,8 @@ impl IncludeGraph {
     pub(crate) fn scan(src: &Path, build: &Path, list: &UnitList, rust: RustSide) -> IncludeGraph {
         let further = made_later(list);
         let searched = list.searched().iter().filter_map(file_of).collect();
-        let files = Files::list(src, build, list.arch(), further.into_iter(), searched);
-        let mut scan = Scan::new([src, build], &files, list);
+        let files = TreeFiles::list(src, build, list.arch(), further.into_iter(), searched);
+        let mut scan = IncludeScan::new([src, build], &files, list);
         scan.follow(roots(&files, list, rust));
         scan.finish()
     }
@@ -86,7 +86,7 @@ impl IncludeGraph {
     pub fn dependents(&self, edited: &[&str], added: &[&str], list: &UnitList) -> Vec<UnitId> {
         let starts = self.starts(edited, added, list);
         let reached = self.includers(starts);
-        let is_reached = |source: &Source| self.number_of(source).is_some_and(|at| reached[at as usize]);
+        let is_reached = |source: &UnitSource| self.number_of(source).is_some_and(|at| reached[at as usize]);
         list.units()
             .filter(|(id, unit)| is_reached(&unit.source) || list.forced(*id).iter().any(is_reached))
             .map(|(id, _)| id)
@@ -96,7 +96,7 @@ impl IncludeGraph {
     /// Returns true if a file of the source may include one of these source files, or is one of them.
     pub fn may_include(&self, includer: &str, edited: &[&str], added: &[&str], list: &UnitList) -> bool {
         let reached = self.includers(self.starts(edited, added, list));
-        self.find(Tree::Source, includer).is_some_and(|at| reached[at as usize])
+        self.find(FileTree::Source, includer).is_some_and(|at| reached[at as usize])
     }
 
     /// The number of files that the units can reach.
@@ -129,7 +129,7 @@ impl IncludeGraph {
     /// The files whose text changes with an edit. With a header, the open files count.
     fn starts(&self, edited: &[&str], added: &[&str], list: &UnitList) -> BTreeSet<u32> {
         let mut starts: BTreeSet<u32> =
-            edited.iter().filter_map(|path| self.find(Tree::Source, path)).collect();
+            edited.iter().filter_map(|path| self.find(FileTree::Source, path)).collect();
         for path in added {
             let wanted = name(path);
             let same = |at: &u32| name(&self.files[*at as usize].path) == wanted;
@@ -137,7 +137,7 @@ impl IncludeGraph {
             starts.extend(self.missing.get(wanted).into_iter().flatten());
         }
         let is_header = |path: &&str| {
-            let at = self.find(Tree::Source, path);
+            let at = self.find(FileTree::Source, path);
             list.by_source(path).is_empty() || at.is_some_and(|at| !self.included_by[at as usize].is_empty())
         };
         if edited.iter().chain(added).any(is_header) {
@@ -146,22 +146,22 @@ impl IncludeGraph {
         starts
     }
 
-    fn find(&self, tree: Tree, path: &str) -> Option<u32> {
+    fn find(&self, tree: FileTree, path: &str) -> Option<u32> {
         let at = self.files.binary_search_by(|file| (file.tree, file.path.as_str()).cmp(&(tree, path)));
         at.ok().map(number)
     }
 
-    fn number_of(&self, source: &Source) -> Option<u32> {
+    fn number_of(&self, source: &UnitSource) -> Option<u32> {
         let file = file_of(source)?;
         self.find(file.tree, &file.path)
     }
 }
 
-fn file_of(source: &Source) -> Option<File> {
+fn file_of(source: &UnitSource) -> Option<TreeFile> {
     match source {
-        Source::Tree(path) => Some(File { tree: Tree::Source, path: path.clone() }),
-        Source::Generated(path) => Some(File { tree: Tree::Build, path: path.clone() }),
-        Source::Unknown => None,
+        UnitSource::Tree(path) => Some(TreeFile { tree: FileTree::Source, path: path.clone() }),
+        UnitSource::Generated(path) => Some(TreeFile { tree: FileTree::Build, path: path.clone() }),
+        UnitSource::Unknown => None,
     }
 }
 
@@ -170,23 +170,24 @@ fn stem(name: &str) -> &str {
 }
 
 /// Files that make makes on the way to units. They may not exist yet.
-fn made_later(list: &UnitList) -> Vec<File> {
+fn made_later(list: &UnitList) -> Vec<TreeFile> {
     let sources = list.units().filter(|(_, unit)| unit.rule.is_compiled()).map(|(_, unit)| &unit.source);
-    let generated = list.generated().iter().map(|made| File { tree: Tree::Build, path: made.path.clone() });
+    let generated =
+        list.generated().iter().map(|made| TreeFile { tree: FileTree::Build, path: made.path.clone() });
     let sources = sources.filter(|source| source.in_tree().is_none()).filter_map(file_of);
     sources.chain(generated).collect()
 }
 
 /// The files that the compiler is given: sources, and files that the command line includes. Also the files
 /// that bindgen is given.
-fn roots(files: &Files, list: &UnitList, rust: RustSide) -> Vec<u32> {
+fn roots(files: &TreeFiles, list: &UnitList, rust: RustSide) -> Vec<u32> {
     let mut roots: Vec<u32> = list
         .units()
         .filter(|(_, unit)| unit.rule.is_compiled())
         .flat_map(|(id, unit)| std::iter::once(&unit.source).chain(list.forced(id)))
         .filter_map(file_of)
         .filter_map(|file| files.find(file.tree, &file.path))
-        .chain(rust.files().iter().filter_map(|path| files.find(Tree::Source, path)))
+        .chain(rust.files().iter().filter_map(|path| files.find(FileTree::Source, path)))
         .collect();
     roots.sort_unstable();
     roots.dedup();
@@ -194,9 +195,9 @@ fn roots(files: &Files, list: &UnitList, rust: RustSide) -> Vec<u32> {
 }
 
 /// Follows includes from file to file.
-struct Scan<'a> {
+struct IncludeScan<'a> {
     roots: [&'a Path; 2],
-    files: &'a Files,
+    files: &'a TreeFiles,
     /// The files that generated files are made from.
     made_from: BTreeMap<u32, Vec<u32>>,
     /// Generated files that do not exist yet.
@@ -209,7 +210,7 @@ struct Scan<'a> {
     /// Files that include a file named by a macro, by macro.
     computed: BTreeMap<String, Vec<u32>>,
     /// Definitions of macros that may name a file.
-    names: Vec<(u32, Name)>,
+    names: Vec<(u32, NameMacro)>,
 }
 
 /// The includes that macros name.
@@ -227,19 +228,23 @@ struct Read {
     meant: Vec<Vec<u32>>,
 }
 
-impl<'a> Scan<'a> {
-    fn new(roots: [&'a Path; 2], files: &'a Files, list: &'a UnitList) -> Scan<'a> {
-        let number_of = |source: &Source| file_of(source).and_then(|file| files.find(file.tree, &file.path));
+impl<'a> IncludeScan<'a> {
+    fn new(roots: [&'a Path; 2], files: &'a TreeFiles, list: &'a UnitList) -> IncludeScan<'a> {
+        let number_of =
+            |source: &UnitSource| file_of(source).and_then(|file| files.find(file.tree, &file.path));
         let made_from = list
             .generated()
             .iter()
             .filter_map(|made| {
-                Some((files.find(Tree::Build, &made.path)?, made.from.iter().filter_map(number_of).collect()))
+                Some((
+                    files.find(FileTree::Build, &made.path)?,
+                    made.from.iter().filter_map(number_of).collect(),
+                ))
             })
             .collect();
         let generated = list.generated().iter().map(|made| made.path.as_str());
         let later = generated.filter(|path| !roots[1].join(path).exists()).collect();
-        Scan {
+        IncludeScan {
             roots,
             files,
             made_from,
@@ -277,7 +282,7 @@ impl<'a> Scan<'a> {
 
     fn read(&self, at: u32) -> Read {
         let file = self.files.file(at);
-        let root = self.roots[usize::from(file.tree == Tree::Build)];
+        let root = self.roots[usize::from(file.tree == FileTree::Build)];
         let directives = std::fs::read(root.join(&file.path)).ok().map(|text| Directives::of(&text));
         let includes = directives.iter().flat_map(|directives| &directives.includes);
         let meant = includes.map(|include| self.files.meant(at, include)).collect();

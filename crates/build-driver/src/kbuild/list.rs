@@ -9,8 +9,8 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use super::objtool::ObjtoolRule;
-use super::record::Record;
-use crate::process::Outcome;
+use super::record::FolderRecord;
+use crate::process::CallOutcome;
 
 mod builder;
 
@@ -29,7 +29,7 @@ pub struct ModuleId(u32);
 
 /// One translation unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unit {
+pub struct KbuildUnit {
     /// The object, as a path in the build tree: `virt/kvm/kvm_main.o`.
     pub object: String,
     /// The target for make, if it differs from `object`: `arch/x86/kvm/../../../virt/kvm/kvm_main.o`. kbuild gives a
@@ -38,9 +38,9 @@ pub struct Unit {
     /// The folder whose Makefile builds the unit: `arch/x86/kvm`.
     pub folder: String,
     /// The rule that makes the object.
-    pub rule: Rule,
+    pub rule: ObjectRule,
     /// The source of the unit.
-    pub source: Source,
+    pub source: UnitSource,
     /// What the unit belongs to.
     pub home: Home,
     /// False if the unit is compiled without `CC_FLAGS_FTRACE`, so that none of its functions can be traced. True for
@@ -50,7 +50,7 @@ pub struct Unit {
     forced: u16,
 }
 
-impl Unit {
+impl KbuildUnit {
     /// The target with which the kernel's make makes exactly this object.
     pub fn target(&self) -> &str {
         self.target.as_deref().unwrap_or(&self.object)
@@ -59,7 +59,7 @@ impl Unit {
 
 /// How kbuild makes an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Rule {
+pub enum ObjectRule {
     /// Compiled from C.
     C,
     /// Compiled from C to assembly, from which a header is made (`asm-offsets.s`).
@@ -74,27 +74,27 @@ pub enum Rule {
     Unknown,
 }
 
-impl Rule {
+impl ObjectRule {
     /// Converts kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
-    fn of(name: &str) -> Rule {
+    fn of(name: &str) -> ObjectRule {
         match name {
-            "cc_o_c" => Rule::C,
-            "cc_s_c" => Rule::Offsets,
-            "as_o_S" => Rule::Assembly,
-            "rustc_o_rs" => Rule::Rust,
-            other => Rule::Other(other.to_owned()),
+            "cc_o_c" => ObjectRule::C,
+            "cc_s_c" => ObjectRule::Offsets,
+            "as_o_S" => ObjectRule::Assembly,
+            "rustc_o_rs" => ObjectRule::Rust,
+            other => ObjectRule::Other(other.to_owned()),
         }
     }
 
     /// Returns true if a compiler makes the object from one file with `#include` lines.
     pub fn is_compiled(&self) -> bool {
-        matches!(self, Rule::C | Rule::Offsets | Rule::Assembly)
+        matches!(self, ObjectRule::C | ObjectRule::Offsets | ObjectRule::Assembly)
     }
 }
 
 /// The source of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Source {
+pub enum UnitSource {
     /// A file in the source tree.
     Tree(String),
     /// A file in the build tree that make makes: generated C, another object.
@@ -103,12 +103,12 @@ pub enum Source {
     Unknown,
 }
 
-impl Source {
+impl UnitSource {
     /// The path in the source tree, if the source is in the source tree.
     pub fn in_tree(&self) -> Option<&str> {
         match self {
-            Source::Tree(path) => Some(path),
-            Source::Generated(_) | Source::Unknown => None,
+            UnitSource::Tree(path) => Some(path),
+            UnitSource::Generated(_) | UnitSource::Unknown => None,
         }
     }
 }
@@ -127,7 +127,7 @@ pub enum Home {
 
 /// A module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
+pub struct KbuildModule {
     /// The module's object: `drivers/md/dm-mod.o`.
     pub object: String,
     /// The module's units, in link order.
@@ -136,7 +136,7 @@ pub struct Module {
     pub is_its_unit: bool,
 }
 
-impl Module {
+impl KbuildModule {
     /// The kernel's name of the module: `dm_mod`.
     pub fn name(&self) -> String {
         let file = self.object.rsplit('/').next().unwrap_or(&self.object);
@@ -157,7 +157,7 @@ pub struct Generated {
     /// The folder whose Makefile makes the file.
     pub folder: String,
     /// The files that the file is made from.
-    pub from: Vec<Source>,
+    pub from: Vec<UnitSource>,
 }
 
 impl Generated {
@@ -170,14 +170,14 @@ impl Generated {
 /// All units of a kernel, sorted by object. The same kernel gives the same list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitList {
-    units: Vec<Unit>,
-    modules: Vec<Module>,
+    units: Vec<KbuildUnit>,
+    modules: Vec<KbuildModule>,
     /// Units sorted by source. Only units with a source in the source tree.
     by_source: Vec<UnitId>,
     rules: Vec<ObjtoolRule>,
     /// The sets of files that command lines include first.
-    forced: Vec<Vec<Source>>,
-    searched: Vec<Source>,
+    forced: Vec<Vec<UnitSource>>,
+    searched: Vec<UnitSource>,
     generated: Vec<Generated>,
     /// Variables that folders inherit, by folder. Most folders inherit none.
     inherited: BTreeMap<String, Vec<(String, String)>>,
@@ -198,7 +198,7 @@ impl UnitList {
     pub fn ask(
         src: &Path,
         build: &Path,
-        make: &mut dyn FnMut(&[OsString]) -> Result<Outcome>,
+        make: &mut dyn FnMut(&[OsString]) -> Result<CallOutcome>,
     ) -> Result<UnitList> {
         let io = |doing: &'static str| move |error: std::io::Error| Diagnosis::io(doing, build, &error);
         let scratch = tempfile::Builder::new()
@@ -232,7 +232,7 @@ impl UnitList {
         let mut parsed = Vec::with_capacity(paths.len());
         for path in &paths {
             let text = std::fs::read_to_string(path).map_err(|error| Diagnosis::io("read", path, &error))?;
-            parsed.push(Record::parse(&text).map_err(not_understood)?);
+            parsed.push(FolderRecord::parse(&text).map_err(not_understood)?);
         }
         let absolute = |path: &Path| path.canonicalize().map_err(|error| Diagnosis::io("read", path, &error));
         let list = Builder::new(absolute(src)?, absolute(build)?, &parsed).build(&parsed);
@@ -240,22 +240,22 @@ impl UnitList {
     }
 
     /// The unit with this index.
-    pub fn unit(&self, id: UnitId) -> &Unit {
+    pub fn unit(&self, id: UnitId) -> &KbuildUnit {
         &self.units[id.0 as usize]
     }
 
     /// The module with this index.
-    pub fn module(&self, id: ModuleId) -> &Module {
+    pub fn module(&self, id: ModuleId) -> &KbuildModule {
         &self.modules[id.0 as usize]
     }
 
     /// All units, sorted by object.
-    pub fn units(&self) -> impl ExactSizeIterator<Item = (UnitId, &Unit)> {
+    pub fn units(&self) -> impl ExactSizeIterator<Item = (UnitId, &KbuildUnit)> {
         self.units.iter().enumerate().map(|(n, unit)| (UnitId(index(n)), unit))
     }
 
     /// All modules, sorted by object.
-    pub fn modules(&self) -> impl ExactSizeIterator<Item = (ModuleId, &Module)> {
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = (ModuleId, &KbuildModule)> {
         self.modules.iter().enumerate().map(|(n, module)| (ModuleId(index(n)), module))
     }
 
@@ -295,13 +295,13 @@ impl UnitList {
     }
 
     /// The files that the unit's command line includes (`-include`).
-    pub fn forced(&self, id: UnitId) -> &[Source] {
+    pub fn forced(&self, id: UnitId) -> &[UnitSource] {
         &self.forced[usize::from(self.unit(id).forced)]
     }
 
     /// The folders of both trees in which the kernel's compilations search for included files. Empty if the folders of
     /// a compilation are unknown.
-    pub fn searched(&self) -> &[Source] {
+    pub fn searched(&self) -> &[UnitSource] {
         &self.searched
     }
 

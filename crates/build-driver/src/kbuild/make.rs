@@ -5,10 +5,10 @@ use std::path::Path;
 use klpx_diagnosis::{Code, Diagnosis, Failure, Result, codes};
 
 use crate::given::FLAGS;
-use crate::kernel::{Kernel, SECTION_FLAGS, Sections};
+use crate::kernel::{PatchableKernel, SECTION_FLAGS, SectionOrigin};
 use crate::language::MakeWord;
 use crate::process::{Call, Runner};
-use crate::progress::{Objects, Progress};
+use crate::progress::{ObjectCounter, Progress};
 
 /// The most lines of a compiler's output in a diagnosis.
 const DETAIL_LINES: usize = 60;
@@ -35,8 +35,8 @@ pub(crate) const RECORD: &str = "KLPX_LINK_RECORD";
 
 /// The settings of make for one workspace.
 #[derive(Clone, Copy)]
-pub(crate) struct Make<'a> {
-    pub(crate) kernel: &'a Kernel,
+pub(crate) struct MakeSettings<'a> {
+    pub(crate) kernel: &'a PatchableKernel,
     pub(crate) runner: &'a Runner,
     pub(crate) workspace: &'a Path,
     pub(crate) src: &'a Path,
@@ -50,7 +50,7 @@ pub(crate) struct Make<'a> {
 }
 
 /// The result of a make run.
-pub(crate) struct Built {
+pub(crate) struct MakeResult {
     pub(crate) success: bool,
     /// The number of kernel units that were compiled.
     pub(crate) units: u64,
@@ -58,11 +58,16 @@ pub(crate) struct Built {
     pub(crate) lines: Vec<String>,
 }
 
-impl Make<'_> {
+impl MakeSettings<'_> {
     /// Runs make with the workspace's variables and `words` (targets and further variables).
-    pub(crate) fn run(&self, words: &[&str], progress: &dyn Progress, total: Option<usize>) -> Result<Built> {
+    pub(crate) fn run(
+        &self,
+        words: &[&str],
+        progress: &dyn Progress,
+        total: Option<usize>,
+    ) -> Result<MakeResult> {
         let mut lines = Vec::new();
-        let units = Objects::of(total);
+        let units = ObjectCounter::of(total);
         let mut call = Call::new("make")
             .dir(self.src)
             .arg("--no-print-directory")
@@ -82,7 +87,7 @@ impl Make<'_> {
             tracing::trace!("{line}");
             lines.push(line.to_owned());
         })?;
-        Ok(Built { success, units: units.done(), lines })
+        Ok(MakeResult { success, units: units.done(), lines })
     }
 
     /// The environment variables for the program that replaces the linker.
@@ -123,7 +128,7 @@ impl Make<'_> {
         if let Some(ld) = self.ld {
             variables.push(format!("LD={}", ld.display()));
         }
-        let sections = (self.kernel.sections() == Sections::Everywhere).then_some(SECTION_FLAGS);
+        let sections = (self.kernel.sections() == SectionOrigin::Everywhere).then_some(SECTION_FLAGS);
         // Debug information does not change the code. klpx reads the layouts of types, declarations and inlined copies
         // from it.
         let debug_info = (!self.kernel.config().is("DEBUG_INFO")).then_some("-g");
@@ -136,7 +141,7 @@ impl Make<'_> {
     }
 
     /// The failure that make's output shows.
-    pub(crate) fn failure(&self, built: &Built, code: &Code, what: &str, remedy: &str) -> Failure {
+    pub(crate) fn failure(&self, built: &MakeResult, code: &Code, what: &str, remedy: &str) -> Failure {
         if let Some(line) = built.lines.iter().find(|line| line.contains("No space left on device")) {
             return Diagnosis::new(
                 &codes::DISK_FULL,
@@ -150,7 +155,7 @@ impl Make<'_> {
         let lines = error_lines(&built.lines, self.src);
         let mut diagnosis = Diagnosis::new(code, what, "make ended with an error", remedy);
         if let Some((file, line)) = lines.iter().find_map(|line| error_place(line)) {
-            diagnosis = diagnosis.place(klpx_diagnosis::Place::file(file, Some(line)));
+            diagnosis = diagnosis.place(klpx_diagnosis::DiagnosisPlace::file(file, Some(line)));
         }
         diagnosis.detail(lines).into()
     }
@@ -252,7 +257,7 @@ fn error_place(line: &str) -> Option<(String, u32)> {
     (!file.is_empty()).then(|| (file.to_owned(), number))
 }
 
-pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure {
+pub(crate) fn original_does_not_build(make: &MakeSettings<'_>, built: &MakeResult) -> Failure {
     make.failure(
         built,
         &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD,
@@ -261,7 +266,7 @@ pub(crate) fn original_does_not_build(make: &Make<'_>, built: &Built) -> Failure
     )
 }
 
-pub(crate) fn patched_fails(make: &Make<'_>, built: &Built) -> Failure {
+pub(crate) fn patched_fails(make: &MakeSettings<'_>, built: &MakeResult) -> Failure {
     let what = "the patched kernel source does not compile";
     make.failure(built, &codes::PATCHED_SOURCE_DOES_NOT_COMPILE, what, "correct the patch")
 }

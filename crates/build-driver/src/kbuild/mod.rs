@@ -14,6 +14,8 @@ pub(crate) mod recorded;
 mod text;
 
 pub use includes::IncludeGraph;
-pub use list::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList};
+pub use list::{
+    Generated, Home, KbuildModule, KbuildUnit, ModuleId, ObjectRule, UnitId, UnitList, UnitSource,
+};
 pub use objtool::ObjtoolRule;
-pub(crate) use text::Text;
+pub(crate) use text::CodeText;

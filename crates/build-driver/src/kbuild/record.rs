@@ -4,7 +4,7 @@ use super::objtool::ObjtoolRule;
 
 /// The record of one folder, as kbuild sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct FolderRecord {
     /// The folder, `.` for the root.
     pub(super) folder: String,
     /// Variables whose value differs from the root folder, because parent folders added flags.
@@ -20,12 +20,12 @@ pub(super) struct Record {
     /// The folder's modules, each with its linked objects. A module of one unit is its own object.
     pub(super) modules: Vec<(String, Vec<String>)>,
     /// The rules that make files.
-    pub(super) made: Vec<Made>,
+    pub(super) made: Vec<FileRule>,
 }
 
 /// The rule that makes one file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Made {
+pub(super) struct FileRule {
     pub(super) target: String,
     /// kbuild's name of the rule, such as `cc_o_c`.
     pub(super) rule: String,
@@ -45,10 +45,10 @@ pub(super) struct Made {
 /// The prefixes of paths in a rule: prerequisites, included files, searched folders.
 const PATHS: [&str; 3] = ["from:", "include:", "search:"];
 
-impl Record {
+impl FolderRecord {
     /// Parses a record. The error is the line that is not understood.
-    pub(super) fn parse(text: &str) -> Result<Record, &str> {
-        let mut record = Record::default();
+    pub(super) fn parse(text: &str) -> Result<FolderRecord, &str> {
+        let mut record = FolderRecord::default();
         for line in text.lines() {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let Some((kind, words)) = words.split_first() else { continue };
@@ -67,7 +67,7 @@ impl Record {
                     let mut words = owned();
                     record.modules.push((words.next().ok_or(line)?, words.collect()));
                 }
-                "made" => record.made.push(Made::parse(words).ok_or(line)?),
+                "made" => record.made.push(FileRule::parse(words).ok_or(line)?),
                 // A prerequisite that does not exist and has no rule. The rule that needs the prerequisite is recorded,
                 // too.
                 "missing" => {}
@@ -78,8 +78,8 @@ impl Record {
     }
 }
 
-impl Made {
-    fn parse(words: &[&str]) -> Option<Made> {
+impl FileRule {
+    fn parse(words: &[&str]) -> Option<FileRule> {
         let [target, rule, source, rest @ ..] = words else { return None };
         let source = source.strip_prefix("source:")?.to_owned();
         let given =
@@ -94,7 +94,7 @@ impl Made {
             _ => return None,
         };
         let (target, rule) = (target.to_string(), rule.to_string());
-        Some(Made { target, rule, source, from, forced, searched, traced, objtool })
+        Some(FileRule { target, rule, source, from, forced, searched, traced, objtool })
     }
 }
 
@@ -108,8 +108,8 @@ mod tests {
             builtin fs/open.o fs/read.o\nmodule fs/a.o fs/a.o\n module fs/m.o fs/x.o fs/y.o\n\n\
             missing key.pem\nmade fs/open.o cc_o_c source:/src/fs/open.c include:/src/k.h search:/src/include search:./include traced later --orc --link\n\
             made fs/t.h gen source:/src/t.tbl from:/src/t.tbl from:fs/gen\nmade fs/u.h gen source:\n";
-        let record = Record::parse(text).expect("a record");
-        let expected = Record {
+        let record = FolderRecord::parse(text).expect("a record");
+        let expected = FolderRecord {
             folder: "fs".into(),
             inherited: vec![("KBUILD_CFLAGS".into(), "-O2 -Wextra".into())],
             arch: Some("x86".into()),
@@ -121,7 +121,7 @@ mod tests {
                 ("fs/m.o".into(), vec!["fs/x.o".into(), "fs/y.o".into()]),
             ],
             made: vec![
-                Made {
+                FileRule {
                     target: "fs/open.o".into(),
                     rule: "cc_o_c".into(),
                     source: "/src/fs/open.c".into(),
@@ -131,7 +131,7 @@ mod tests {
                     traced: true,
                     objtool: ObjtoolRule::Run(vec!["--orc".into(), "--link".into()]),
                 },
-                Made {
+                FileRule {
                     target: "fs/t.h".into(),
                     rule: "gen".into(),
                     source: "/src/t.tbl".into(),
@@ -141,7 +141,7 @@ mod tests {
                     traced: false,
                     objtool: ObjtoolRule::None,
                 },
-                Made {
+                FileRule {
                     target: "fs/u.h".into(),
                     rule: "gen".into(),
                     source: String::new(),
@@ -166,8 +166,8 @@ mod tests {
             "module",
         ];
         for line in lines {
-            assert_eq!(Record::parse(&format!("folder fs\n{line}\n")), Err(line));
+            assert_eq!(FolderRecord::parse(&format!("folder fs\n{line}\n")), Err(line));
         }
-        assert!(Record::parse("builtin a.o\n").is_err(), "no folder");
+        assert!(FolderRecord::parse("builtin a.o\n").is_err(), "no folder");
     }
 }

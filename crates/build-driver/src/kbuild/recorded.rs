@@ -6,22 +6,22 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 /// The commands that made a file, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedCommands {
     /// Each command is a program and its arguments.
     pub commands: Vec<Vec<String>>,
 }
 
-impl Recorded {
+impl RecordedCommands {
     /// Reads the record of a file in the build tree. `None` if there is no record, or if it has more than plain
     /// commands.
-    pub fn read(build: &Path, rel: &Path) -> Option<Recorded> {
+    pub fn read(build: &Path, rel: &Path) -> Option<RecordedCommands> {
         let name = rel.file_name()?.to_str()?;
         let text = std::fs::read_to_string(build.join(rel).with_file_name(format!(".{name}.cmd"))).ok()?;
-        Recorded::parse(&text)
+        RecordedCommands::parse(&text)
     }
 
     /// Parses `savedcmd_FILE := COMMAND; COMMAND` (scripts/Kbuild.include; `cmd_` up to 6.2), in make's spelling.
-    pub fn parse(text: &str) -> Option<Recorded> {
+    pub fn parse(text: &str) -> Option<RecordedCommands> {
         let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
         let (_, value) = line.split_once(" := ")?;
         let value = value.replace("$(pound)", "#").replace("$$", "$");
@@ -39,7 +39,7 @@ impl Recorded {
             }
         }
         commands.retain(|words| !words.is_empty());
-        (!commands.is_empty()).then_some(Recorded { commands })
+        (!commands.is_empty()).then_some(RecordedCommands { commands })
     }
 
     /// The compilation, if the first command compiles.
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_module_of_one_file_is_compiled_linked_and_moved() {
         let text = "savedcmd_d/a.o := clang -DX='\"a b\"' -c -o d/a.o ../d/a.c  ; /ws/bin/ld.lld -m elf_x86_64 -r -o d/.tmp_a.o d/a.o; mv d/.tmp_a.o d/a.o  ; ./objtool --module d/a.o\n\nsource_d/a.o := x\n";
-        let recorded = Recorded::parse(text).expect("commands");
+        let recorded = RecordedCommands::parse(text).expect("commands");
         assert_eq!(recorded.commands.len(), 4);
         assert_eq!(recorded.compilation().expect("a compilation")[1], "-DX=\"a b\"");
         assert_eq!(recorded.link().expect("a link").0, 1);
@@ -90,10 +90,10 @@ mod tests {
 
     #[test]
     fn makes_spelling_is_undone_and_shells_are_left_alone() {
-        let hash = Recorded::parse("cmd_a := cc '-DA=$(pound)$$x' -c\n").expect("commands");
+        let hash = RecordedCommands::parse("cmd_a := cc '-DA=$(pound)$$x' -c\n").expect("commands");
         assert_eq!(hash.commands[0][1], "-DA=#$x");
-        assert_eq!(Recorded::parse("savedcmd_a := cc -c a.c && mv a b\n"), None);
-        assert_eq!(Recorded::parse("savedcmd_a := echo x > a\n"), None);
-        assert_eq!(Recorded::parse("nothing"), None);
+        assert_eq!(RecordedCommands::parse("savedcmd_a := cc -c a.c && mv a b\n"), None);
+        assert_eq!(RecordedCommands::parse("savedcmd_a := echo x > a\n"), None);
+        assert_eq!(RecordedCommands::parse("nothing"), None);
     }
 }

@@ -9,7 +9,7 @@ const WITH_LINES: [&str; 5] =
 
 /// The part of a preprocessed text that determines the object's code and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Text {
+pub(crate) enum CodeText {
     /// The tokens. The preprocessor has already replaced every `__LINE__`, `__FILE__` and `__COUNTER__`, for instance
     /// in a BUG, a WARN or an initcall's name. The remaining places are markers (`# 7 "file.h" 2`), which only reach
     /// warnings and debug information. So markers and blank lines do not count, and text may move to another line.
@@ -18,19 +18,19 @@ pub(crate) enum Text {
     WithPlaces,
 }
 
-impl Text {
+impl CodeText {
     /// The part that counts in a compilation with these arguments.
-    pub(crate) fn of(words: &[String]) -> Text {
+    pub(crate) fn of(words: &[String]) -> CodeText {
         let has_lines = |word: &String| match word.strip_prefix("-fsanitize=") {
             Some(kinds) => kinds.split(',').any(|kind| !WITHOUT_LINES.contains(&kind)),
             None => WITH_LINES.iter().any(|flag| word.starts_with(flag)),
         };
-        if words.iter().any(has_lines) { Text::WithPlaces } else { Text::WithoutPlaces }
+        if words.iter().any(has_lines) { CodeText::WithPlaces } else { CodeText::WithoutPlaces }
     }
 
     /// The identity of a preprocessed text. Equal if the same command makes the same code and data from both texts.
     pub(crate) fn identity(self, text: &[u8]) -> blake3::Hash {
-        if self == Text::WithPlaces {
+        if self == CodeText::WithPlaces {
             return blake3::hash(text);
         }
         let mut hasher = blake3::Hasher::new();
@@ -59,22 +59,22 @@ mod tests {
     #[test]
     fn places_count_where_flags_write_them_into_the_object() {
         let cases = [
-            ("-O2 -g", Text::WithoutPlaces),
-            ("-fsanitize=kcfi -fsanitize=shadow-call-stack", Text::WithoutPlaces),
-            ("-fsanitize=bounds,shift", Text::WithPlaces),
-            ("-fsanitize=kernel-address", Text::WithPlaces),
-            ("-fprofile-arcs -ftest-coverage", Text::WithPlaces),
-            ("-fprofile-sample-use=/p", Text::WithPlaces),
+            ("-O2 -g", CodeText::WithoutPlaces),
+            ("-fsanitize=kcfi -fsanitize=shadow-call-stack", CodeText::WithoutPlaces),
+            ("-fsanitize=bounds,shift", CodeText::WithPlaces),
+            ("-fsanitize=kernel-address", CodeText::WithPlaces),
+            ("-fprofile-arcs -ftest-coverage", CodeText::WithPlaces),
+            ("-fprofile-sample-use=/p", CodeText::WithPlaces),
         ];
         for (flags, expected) in cases {
             let words: Vec<String> = flags.split(' ').map(str::to_owned).collect();
-            assert_eq!(Text::of(&words), expected, "{flags}");
+            assert_eq!(CodeText::of(&words), expected, "{flags}");
         }
     }
 
     #[test]
     fn text_is_the_same_wherever_it_stands() {
-        let plain = Text::WithoutPlaces;
+        let plain = CodeText::WithoutPlaces;
         let text = b"# 1 \"a.c\"\nint a;\n\n\n#pragma pack(1)\nint b;\n".as_slice();
         let equal = [
             b"# 1 \"a.c\"\n# 7 \"b.h\" 1 3\nint a;\n#pragma pack(1)\n#line 9\n\tint b;  ".as_slice(),
@@ -89,7 +89,7 @@ mod tests {
         ];
         for other in equal {
             assert_eq!(plain.identity(text), plain.identity(other), "{}", other.escape_ascii());
-            assert_ne!(Text::WithPlaces.identity(text), Text::WithPlaces.identity(other));
+            assert_ne!(CodeText::WithPlaces.identity(text), CodeText::WithPlaces.identity(other));
         }
         for other in differing {
             assert_ne!(plain.identity(text), plain.identity(other), "{}", other.escape_ascii());

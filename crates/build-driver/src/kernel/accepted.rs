@@ -50,7 +50,7 @@ pub fn reason(option: &str) -> Option<&'static str> {
 
 /// An option with different values in two configurations. A value of `None` means that the option is not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct OptionDifference {
     /// The option, without `CONFIG_`.
     pub option: String,
     /// The value in the kernel's own configuration.
@@ -61,7 +61,7 @@ pub struct Difference {
     pub accepted: Option<&'static str>,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for OptionDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
         write!(f, "CONFIG_{}: {} -> {}", self.option, show(&self.kernel), show(&self.other))
@@ -69,11 +69,11 @@ impl std::fmt::Display for Difference {
 }
 
 /// Every option that differs between the kernel's own configuration and another configuration, sorted by name.
-pub fn differences(kernel: &Config, other: &Config) -> Vec<Difference> {
+pub fn differences(kernel: &Config, other: &Config) -> Vec<OptionDifference> {
     let names: BTreeSet<&str> = kernel.names().chain(other.names()).collect();
     let value = |config: &Config, name: &str| config.value(name).map(str::to_owned);
     let differs = names.into_iter().filter(|name| kernel.value(name) != other.value(name));
-    let difference = |name: &str| Difference {
+    let difference = |name: &str| OptionDifference {
         option: name.to_owned(),
         kernel: value(kernel, name),
         other: value(other, name),

@@ -17,7 +17,7 @@ use crate::files;
 use crate::files::remove_file;
 use crate::own;
 use crate::process;
-use crate::tree::{self, Entry, Kind};
+use crate::tree::{self, SourceFile, SourceFileKind};
 
 /// Bytes of one hash.
 const HASH: usize = 32;
@@ -33,7 +33,7 @@ pub(crate) type Hashes = hashbrown::HashMap<PathBuf, [u8; HASH]>;
 
 impl Contents {
     /// The contents of the tree's files. Reads all files if the cache does not know the tree.
-    pub(crate) fn of(cache: &Path, root: &Path, files: &[Entry]) -> Result<Contents> {
+    pub(crate) fn of(cache: &Path, root: &Path, files: &[SourceFile]) -> Result<Contents> {
         let sources = own::folder(&cache.join("sources"))?;
         let known = sources.join(tree::identity(files).to_hex().as_str());
         if let Ok(identity) = std::fs::read_to_string(&known)
@@ -102,15 +102,15 @@ fn list(sources: &Path, identity: &str) -> PathBuf {
 }
 
 /// The hash of a file: its bytes and executable bit, or the target of a link.
-fn hash(root: &Path, entry: &Entry) -> Result<[u8; HASH]> {
+fn hash(root: &Path, entry: &SourceFile) -> Result<[u8; HASH]> {
     process::check_interrupt()?;
     let mut hasher = blake3::Hasher::new();
     match &entry.kind {
-        Kind::Link(target) => {
+        SourceFileKind::Link(target) => {
             hasher.update(b"l");
             hasher.update(target.as_os_str().as_bytes());
         }
-        Kind::File { executable, .. } => {
+        SourceFileKind::File { executable, .. } => {
             hasher.update(if *executable { b"x" } else { b"f" });
             let path = root.join(&entry.path);
             let text =
@@ -126,13 +126,16 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    fn files(root: &Path) -> Vec<Entry> {
-        let mut files: Vec<Entry> = ["a.c", "b.h"]
+    fn files(root: &Path) -> Vec<SourceFile> {
+        let mut files: Vec<SourceFile> = ["a.c", "b.h"]
             .map(|name| {
                 let meta = root.join(name).metadata().expect("a file");
                 let mtime = meta.modified().expect("a time").duration_since(SystemTime::UNIX_EPOCH);
                 let mtime = mtime.expect("after the epoch").as_nanos() as i128;
-                Entry { path: name.into(), kind: Kind::File { size: meta.len(), mtime, executable: false } }
+                SourceFile {
+                    path: name.into(),
+                    kind: SourceFileKind::File { size: meta.len(), mtime, executable: false },
+                }
             })
             .into();
         files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -8,21 +8,21 @@ use std::sync::Arc;
 
 use klpx_diagnosis::{Diagnosis, Note, Result, codes};
 
-use crate::config::{self, Arch, Config};
-use crate::consistent::lists::Lists;
+use crate::config::{self, Config, KernelArch};
+use crate::consistent::lists::UnitLists;
 use crate::given::{Given, profile};
 use crate::kernel::contents::Contents;
 use crate::language::MakeWord;
 use crate::process::Runner;
-use crate::toolchain::{self, Compiler, Lto, Toolchain, Wishes};
-use crate::tree::{Entry, SourceTree, Version};
+use crate::toolchain::{self, CompilerFamily, Lto, Toolchain, Wishes};
+use crate::tree::{SourceFile, SourceTree, Version};
 
 /// The version of the workspace format. It changes when workspaces of an earlier klpx become unusable.
 pub(crate) const FORMAT: u32 = 5;
 
 /// The origin of the sections. The comparison needs one section for each function and each datum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sections {
+pub(crate) enum SectionOrigin {
     /// The LTO link makes the sections itself. [`SECTION_FLAGS`] would change nothing in bitcode.
     FromLink,
     /// [`SECTION_FLAGS`] in every compilation. They change nothing in the code except the lengths of branches.
@@ -37,7 +37,7 @@ pub(crate) const SECTION_FLAGS: &str = "-ffunction-sections -fdata-sections";
 
 /// The user's request.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct KernelOptions {
     /// The kernel source tree.
     pub source: PathBuf,
     /// The `O=` tree of the kernel to be patched. `None` for the source tree.
@@ -68,11 +68,11 @@ pub struct Options {
 
 /// A kernel that can be livepatched, judged by its source, its configuration and the installed tools.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub struct PatchableKernel {
     source: SourceTree,
-    files: Vec<Entry>,
+    files: Vec<SourceFile>,
     config: Config,
-    arch: Arch,
+    arch: KernelArch,
     toolchain: Toolchain,
     given: Given,
     notes: Vec<Note>,
@@ -80,7 +80,7 @@ pub struct Kernel {
     local_version: MakeWord,
     local_files: Vec<(String, String)>,
     pinned: Option<Pinned>,
-    lists: Option<Arc<Lists>>,
+    lists: Option<Arc<UnitLists>>,
     contents: Contents,
     jobs: usize,
     cache_dir: PathBuf,
@@ -88,12 +88,12 @@ pub struct Kernel {
     runner: Runner,
 }
 
-impl Kernel {
+impl PatchableKernel {
     /// Examines everything that needs no build.
     ///
     /// # Errors
     /// An unusable tree, a configuration that rules out livepatches, tools that are not the kernel's tools.
-    pub fn open(options: &Options) -> Result<Kernel> {
+    pub fn open(options: &KernelOptions) -> Result<PatchableKernel> {
         let runner = Runner::new();
         let source = SourceTree::open(&options.source)?;
         let build_dir = match &options.build_dir {
@@ -102,14 +102,14 @@ impl Kernel {
         };
         let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
         let pinned = Pinned::find(options.pinned.as_deref().unwrap_or(&build_dir), &config)?;
-        let arch = Arch::of(&config)?;
+        let arch = KernelArch::of(&config)?;
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
         let toolchain = toolchain::choose(&config, arch, &wishes, &runner)?;
         let mut given = options.given.clone();
         let notes = profile::complete(&mut given, &config, &build_dir)?;
-        let lists = options.lists.clone().or_else(|| Lists::of_tree(&build_dir));
-        let lists = lists.map(|dir| Lists::read(&dir, toolchain.compiler)).transpose()?;
+        let lists = options.lists.clone().or_else(|| UnitLists::of_tree(&build_dir));
+        let lists = lists.map(|dir| UnitLists::read(&dir, toolchain.compiler)).transpose()?;
         let local_files =
             if build_dir == source.root() { Vec::new() } else { localversion_files(&build_dir) };
         // Units get the release by a variable. A whole build computes the release, and the result must be the same.
@@ -134,7 +134,7 @@ impl Kernel {
             lists: lists.as_ref(),
         };
         let key = parts.key();
-        Ok(Kernel {
+        Ok(PatchableKernel {
             source,
             files,
             config,
@@ -179,7 +179,7 @@ impl Kernel {
     }
 
     /// The architecture.
-    pub fn arch(&self) -> Arch {
+    pub fn arch(&self) -> KernelArch {
         self.arch
     }
 
@@ -206,7 +206,7 @@ impl Kernel {
     /// The number of units with a list of functions that are never inlined or always inlined. `None` for a kernel that
     /// was built without lists.
     pub fn units_with_lists(&self) -> Option<usize> {
-        self.lists().map(Lists::len)
+        self.lists().map(UnitLists::len)
     }
 
     /// One line for people, such as `Linux 7.2.13 x86_64 · clang 22.1.8 ThinLTO`.
@@ -219,7 +219,7 @@ impl Kernel {
         &self.runner
     }
 
-    pub(crate) fn files(&self) -> &[Entry] {
+    pub(crate) fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
@@ -251,7 +251,7 @@ impl Kernel {
     }
 
     /// The lists that the kernel was built with.
-    pub(crate) fn lists(&self) -> Option<&Lists> {
+    pub(crate) fn lists(&self) -> Option<&UnitLists> {
         self.lists.as_deref()
     }
 
@@ -274,13 +274,13 @@ impl Kernel {
     /// The origin of the sections of compared objects. `SECTION_FLAGS` also fit ThinLTO: the backends of distributed
     /// ThinLTO are compiler runs, and a ThinLTO kernel has units that are not compiled for LTO. The flags do not change
     /// bitcode.
-    pub(crate) fn sections(&self) -> Sections {
+    pub(crate) fn sections(&self) -> SectionOrigin {
         if self.toolchain.lto == Lto::Full {
-            Sections::FromLink
-        } else if self.toolchain.compiler == Compiler::Gcc && self.arch.gcc_anchors_data() {
-            Sections::WhereCompared
+            SectionOrigin::FromLink
+        } else if self.toolchain.compiler == CompilerFamily::Gcc && self.arch.gcc_anchors_data() {
+            SectionOrigin::WhereCompared
         } else {
-            Sections::Everywhere
+            SectionOrigin::Everywhere
         }
     }
 }
@@ -408,13 +408,13 @@ impl Pinned {
 struct Parts<'a> {
     contents: &'a Contents,
     config: &'a Config,
-    arch: Arch,
+    arch: KernelArch,
     toolchain: &'a Toolchain,
     given: &'a Given,
     release: &'a str,
     local_files: &'a [(String, String)],
     pinned: Option<&'a Pinned>,
-    lists: Option<&'a Lists>,
+    lists: Option<&'a UnitLists>,
 }
 
 impl Parts<'_> {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, Result};
-use klpx_input::Map;
+use klpx_input::MappedFile;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbolTable};
 
@@ -72,7 +72,7 @@ fn defined(header: &str, name: &str) -> Option<String> {
 
 /// The kind of a file named vmlinux.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Image {
+pub(super) enum VmlinuxKind {
     /// A kernel with code and symbols.
     Kernel(Option<Banner>),
     /// Not usable, with the reason.
@@ -83,33 +83,33 @@ pub(super) enum Image {
 ///
 /// # Errors
 /// If the file can't be read.
-pub(super) fn look(path: &Path) -> Result<Image> {
+pub(super) fn look(path: &Path) -> Result<VmlinuxKind> {
     let io = |e: &std::io::Error| Diagnosis::io("read", path, e);
     let file = klpx_input::open(path).map_err(|e| io(&e))?;
     if file.metadata().map_err(|e| io(&e))?.len() == 0 {
-        return Ok(Image::Unusable("it is empty"));
+        return Ok(VmlinuxKind::Unusable("it is empty"));
     }
-    let map = Map::new(&file, path).map_err(|e| io(&e))?;
+    let map = MappedFile::new(&file, path).map_err(|e| io(&e))?;
     Ok(of_bytes(&map))
 }
 
-fn of_bytes(bytes: &[u8]) -> Image {
+fn of_bytes(bytes: &[u8]) -> VmlinuxKind {
     let Ok(elf) = ElfFile64::<LittleEndian, _>::parse(bytes) else {
-        return Image::Unusable("it is no 64-bit ELF file");
+        return VmlinuxKind::Unusable("it is no 64-bit ELF file");
     };
     let Some(text) = elf.section_by_name(".text") else {
         // make modules_prepare for a kernel with BTF only needs the types in vmlinux.
-        return Image::Unusable("it holds type information only, no code");
+        return VmlinuxKind::Unusable("it holds type information only, no code");
     };
     if text.file_range().is_none() {
-        return Image::Unusable("it holds debug information only, its code is in another file");
+        return VmlinuxKind::Unusable("it holds debug information only, its code is in another file");
     }
     if elf.symbol_table().is_none_or(|table| table.symbols().next().is_none()) {
-        return Image::Unusable("its symbols were stripped");
+        return VmlinuxKind::Unusable("its symbols were stripped");
     }
     let data = elf.sections().filter(|section| section.name_bytes().is_ok_and(|n| n.starts_with(b".rodata")));
     let banner = data.filter_map(|section| section.data().ok()).find_map(find_banner);
-    Image::Kernel(banner)
+    VmlinuxKind::Kernel(banner)
 }
 
 /// The first complete banner in the bytes.

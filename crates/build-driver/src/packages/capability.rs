@@ -3,7 +3,7 @@
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use super::Distribution;
-use crate::config::{self, Arch, Config};
+use crate::config::{self, Config, KernelArch};
 use crate::process::Runner;
 use crate::toolchain::{self, Toolchain, Wishes};
 use crate::tree::Version;
@@ -12,7 +12,7 @@ use crate::tree::Version;
 #[derive(Debug)]
 pub struct Capability {
     /// The architecture, if klpx knows it.
-    pub arch: Option<Arch>,
+    pub arch: Option<KernelArch>,
     /// The compiler that the kernel was built with, as named in the configuration.
     pub wanted_compiler: String,
     /// This compiler and its linker on this machine.
@@ -43,7 +43,7 @@ pub fn capability(
 ) -> Result<Capability> {
     let wanted_compiler = config.value("CC_VERSION_TEXT").unwrap_or_default().to_owned();
     let mut found = Capability { arch: None, wanted_compiler, toolchain: None, problems: Vec::new() };
-    let arch = match Arch::of(config) {
+    let arch = match KernelArch::of(config) {
         Ok(arch) => arch,
         Err(failure) => {
             found.problems.extend(failure.diagnoses().cloned());

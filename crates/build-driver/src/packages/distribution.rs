@@ -1,12 +1,12 @@
 //! The names of kernel packages in each distribution and the paths of their files, in one table with one row for each
 //! distribution.
 //!
-//! Names and paths are patterns; [`Kernel::fill`] replaces the names in braces. Reads no file.
+//! Names and paths are patterns; [`PatternValues::fill`] replaces the names in braces. Reads no file.
 
 use std::fmt;
 
 use super::banner::Banner;
-use super::piece::Piece;
+use super::piece::KernelPiece;
 use crate::language;
 
 /// The facts about one distribution.
@@ -24,10 +24,10 @@ pub struct Distribution {
     /// How the release and the banner give the package's version.
     version: VersionRule,
     /// Pieces of a kernel: the path of each and the package that installs it.
-    places: &'static [(Piece, &'static str, &'static str)],
-    /// The package to install for a piece ([`Piece::comes_with`]): the first package that the package manager knows, or
+    places: &'static [(KernelPiece, &'static str, &'static str)],
+    /// The package to install for a piece ([`KernelPiece::comes_with`]): the first package that the package manager knows, or
     /// else the last.
-    packages: &'static [(Piece, &'static [&'static str])],
+    packages: &'static [(KernelPiece, &'static [&'static str])],
     /// Packages of the compilers: GCC, Clang.
     compilers: (&'static str, &'static str),
     /// The start of a command that installs packages. Package names follow.
@@ -72,26 +72,30 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         releases: &["-amd64", "-arm64"],
         version: VersionRule::After("Debian"),
         places: &[
-            (Piece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
+            (KernelPiece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
             // From 7.x on, linux-image-R only depends on linux-base-R, linux-binary-R and linux-modules-R.
-            (Piece::Config, "usr/lib/modules/{release}/config", "linux-base-{release}"),
-            (Piece::Config, "boot/config-{release}", "linux-image-{release}"),
-            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbg"),
-            (Piece::Vmlinux, "usr/lib/debug/vmlinux-{release}", "linux-image-{release}-dbg"),
-            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbg"),
-            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "linux-image-{release}-dbg"),
-            (Piece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
-            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "linux-binary-{release}"),
-            (Piece::Modules, "lib/modules/{release}", "linux-image-{release}"),
-            (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
-            (Piece::Source, "usr/src/linux-source-{series}", "linux-source-{series}"),
-            (Piece::Source, "usr/src/linux-source-{series}.tar.xz", "linux-source-{series}"),
+            (KernelPiece::Config, "usr/lib/modules/{release}/config", "linux-base-{release}"),
+            (KernelPiece::Config, "boot/config-{release}", "linux-image-{release}"),
+            (KernelPiece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbg"),
+            (KernelPiece::Vmlinux, "usr/lib/debug/vmlinux-{release}", "linux-image-{release}-dbg"),
+            (KernelPiece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbg"),
+            (
+                KernelPiece::DebugModules,
+                "usr/lib/debug/usr/lib/modules/{release}",
+                "linux-image-{release}-dbg",
+            ),
+            (KernelPiece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
+            (KernelPiece::BootImage, "usr/lib/modules/{release}/vmlinuz", "linux-binary-{release}"),
+            (KernelPiece::Modules, "lib/modules/{release}", "linux-image-{release}"),
+            (KernelPiece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
+            (KernelPiece::Source, "usr/src/linux-source-{series}", "linux-source-{series}"),
+            (KernelPiece::Source, "usr/src/linux-source-{series}.tar.xz", "linux-source-{series}"),
         ],
         packages: &[
-            (Piece::Headers, &["linux-headers-{release}"]),
-            (Piece::Vmlinux, &["linux-image-{release}-dbg"]),
-            (Piece::Modules, &["linux-modules-{release}", "linux-image-{release}"]),
-            (Piece::Source, &["linux-source-{series}"]),
+            (KernelPiece::Headers, &["linux-headers-{release}"]),
+            (KernelPiece::Vmlinux, &["linux-image-{release}-dbg"]),
+            (KernelPiece::Modules, &["linux-modules-{release}", "linux-image-{release}"]),
+            (KernelPiece::Source, &["linux-source-{series}"]),
         ],
         compilers: ("gcc-{major}", "clang-{major} lld-{major} llvm-{major}"),
         install: "apt install",
@@ -124,22 +128,33 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         ],
         version: VersionRule::AbiAndUpload,
         places: &[
-            (Piece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
-            (Piece::Config, "boot/config-{release}", "linux-modules-{release}"),
-            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbgsym"),
-            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "linux-image-{release}-dbgsym"),
-            (Piece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
-            (Piece::Modules, "lib/modules/{release}", "linux-modules-{release}"),
-            (Piece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
-            (Piece::Source, "usr/src/linux-source-{base}", "linux-source-{base}"),
-            (Piece::Source, "usr/src/linux-source-{base}/linux-source-{base}.tar.bz2", "linux-source-{base}"),
-            (Piece::Source, "usr/src/linux-source-{base}.tar.bz2", "linux-source-{base}"),
+            (KernelPiece::Headers, "usr/src/linux-headers-{release}", "linux-headers-{release}"),
+            (KernelPiece::Config, "boot/config-{release}", "linux-modules-{release}"),
+            (KernelPiece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}", "linux-image-{release}-dbgsym"),
+            (
+                KernelPiece::DebugModules,
+                "usr/lib/debug/lib/modules/{release}",
+                "linux-image-{release}-dbgsym",
+            ),
+            (KernelPiece::BootImage, "boot/vmlinuz-{release}", "linux-image-{release}"),
+            (KernelPiece::Modules, "lib/modules/{release}", "linux-modules-{release}"),
+            (KernelPiece::Modules, "usr/lib/modules/{release}", "linux-modules-{release}"),
+            (KernelPiece::Source, "usr/src/linux-source-{base}", "linux-source-{base}"),
+            (
+                KernelPiece::Source,
+                "usr/src/linux-source-{base}/linux-source-{base}.tar.bz2",
+                "linux-source-{base}",
+            ),
+            (KernelPiece::Source, "usr/src/linux-source-{base}.tar.bz2", "linux-source-{base}"),
         ],
         packages: &[
-            (Piece::Headers, &["linux-headers-{release}"]),
-            (Piece::Vmlinux, &["linux-image-unsigned-{release}-dbgsym", "linux-image-{release}-dbgsym"]),
-            (Piece::Modules, &["linux-modules-{release}"]),
-            (Piece::Source, &["linux-source-{base}"]),
+            (KernelPiece::Headers, &["linux-headers-{release}"]),
+            (
+                KernelPiece::Vmlinux,
+                &["linux-image-unsigned-{release}-dbgsym", "linux-image-{release}-dbgsym"],
+            ),
+            (KernelPiece::Modules, &["linux-modules-{release}"]),
+            (KernelPiece::Source, &["linux-source-{base}"]),
         ],
         compilers: ("gcc-{major}", "clang-{major} lld-{major} llvm-{major}"),
         install: "apt install",
@@ -158,21 +173,33 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         releases: &[".x86_64", ".aarch64"],
         version: VersionRule::Release,
         places: &[
-            (Piece::Headers, "usr/src/kernels/{release}", "kernel-devel-{release}"),
-            (Piece::Config, "lib/modules/{release}/config", "kernel-core-{release}"),
-            (Piece::Vmlinux, "usr/lib/debug/lib/modules/{release}/vmlinux", "kernel-debuginfo-{release}"),
-            (Piece::Vmlinux, "usr/lib/debug/usr/lib/modules/{release}/vmlinux", "kernel-debuginfo-{release}"),
-            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-debuginfo-{release}"),
-            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-debuginfo-{release}"),
-            (Piece::BootImage, "lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
-            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
-            (Piece::Modules, "lib/modules/{release}", "kernel-modules-{release}"),
-            (Piece::Modules, "usr/lib/modules/{release}", "kernel-modules-{release}"),
+            (KernelPiece::Headers, "usr/src/kernels/{release}", "kernel-devel-{release}"),
+            (KernelPiece::Config, "lib/modules/{release}/config", "kernel-core-{release}"),
+            (
+                KernelPiece::Vmlinux,
+                "usr/lib/debug/lib/modules/{release}/vmlinux",
+                "kernel-debuginfo-{release}",
+            ),
+            (
+                KernelPiece::Vmlinux,
+                "usr/lib/debug/usr/lib/modules/{release}/vmlinux",
+                "kernel-debuginfo-{release}",
+            ),
+            (KernelPiece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-debuginfo-{release}"),
+            (
+                KernelPiece::DebugModules,
+                "usr/lib/debug/usr/lib/modules/{release}",
+                "kernel-debuginfo-{release}",
+            ),
+            (KernelPiece::BootImage, "lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
+            (KernelPiece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-core-{release}"),
+            (KernelPiece::Modules, "lib/modules/{release}", "kernel-modules-{release}"),
+            (KernelPiece::Modules, "usr/lib/modules/{release}", "kernel-modules-{release}"),
         ],
         packages: &[
-            (Piece::Headers, &["kernel-devel-{release}"]),
-            (Piece::Vmlinux, &["kernel-debuginfo-{release}"]),
-            (Piece::Modules, &["kernel-modules-{release}"]),
+            (KernelPiece::Headers, &["kernel-devel-{release}"]),
+            (KernelPiece::Vmlinux, &["kernel-debuginfo-{release}"]),
+            (KernelPiece::Modules, &["kernel-modules-{release}"]),
         ],
         compilers: ("gcc", "clang lld llvm"),
         install: "dnf --enablerepo='*debug*' install",
@@ -192,27 +219,35 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
         releases: &["-default", "-rt", "-longterm", "-vanilla", "-64kb"],
         version: VersionRule::Abi,
         places: &[
-            (Piece::Headers, "usr/src/linux-{abi}-obj/{machine}/{flavour}", "kernel-{flavour}-devel"),
-            (Piece::Config, "usr/lib/modules/{release}/config", "kernel-{flavour}"),
-            (Piece::Vmlinux, "usr/lib/debug/boot/vmlinux-{release}.debug", "kernel-{flavour}-debuginfo"),
+            (KernelPiece::Headers, "usr/src/linux-{abi}-obj/{machine}/{flavour}", "kernel-{flavour}-devel"),
+            (KernelPiece::Config, "usr/lib/modules/{release}/config", "kernel-{flavour}"),
             (
-                Piece::Vmlinux,
+                KernelPiece::Vmlinux,
+                "usr/lib/debug/boot/vmlinux-{release}.debug",
+                "kernel-{flavour}-debuginfo",
+            ),
+            (
+                KernelPiece::Vmlinux,
                 "usr/lib/debug/usr/lib/modules/{release}/vmlinux.debug",
                 "kernel-{flavour}-debuginfo",
             ),
-            (Piece::DebugModules, "usr/lib/debug/usr/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
-            (Piece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
-            (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-{flavour}"),
-            (Piece::BootImage, "boot/vmlinuz-{release}", "kernel-{flavour}"),
-            (Piece::Modules, "usr/lib/modules/{release}", "kernel-{flavour}"),
-            (Piece::Modules, "lib/modules/{release}", "kernel-{flavour}"),
-            (Piece::Source, "usr/src/linux-{abi}", "kernel-source"),
+            (
+                KernelPiece::DebugModules,
+                "usr/lib/debug/usr/lib/modules/{release}",
+                "kernel-{flavour}-debuginfo",
+            ),
+            (KernelPiece::DebugModules, "usr/lib/debug/lib/modules/{release}", "kernel-{flavour}-debuginfo"),
+            (KernelPiece::BootImage, "usr/lib/modules/{release}/vmlinuz", "kernel-{flavour}"),
+            (KernelPiece::BootImage, "boot/vmlinuz-{release}", "kernel-{flavour}"),
+            (KernelPiece::Modules, "usr/lib/modules/{release}", "kernel-{flavour}"),
+            (KernelPiece::Modules, "lib/modules/{release}", "kernel-{flavour}"),
+            (KernelPiece::Source, "usr/src/linux-{abi}", "kernel-source"),
         ],
         packages: &[
-            (Piece::Headers, &["kernel-{flavour}-devel"]),
-            (Piece::Vmlinux, &["kernel-{flavour}-debuginfo"]),
-            (Piece::Modules, &["kernel-{flavour}"]),
-            (Piece::Source, &["kernel-source"]),
+            (KernelPiece::Headers, &["kernel-{flavour}-devel"]),
+            (KernelPiece::Vmlinux, &["kernel-{flavour}-debuginfo"]),
+            (KernelPiece::Modules, &["kernel-{flavour}"]),
+            (KernelPiece::Source, &["kernel-source"]),
         ],
         compilers: ("gcc{major}", "clang{major} lld{major} llvm{major}"),
         install: "zypper --plus-content debug install",
@@ -224,24 +259,24 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
 ];
 
 /// Paths of self-made kernels and of unknown distributions.
-static COMMON: [(Piece, &str); 17] = [
-    (Piece::Headers, "lib/modules/{release}/build"),
-    (Piece::Headers, "usr/lib/modules/{release}/build"),
-    (Piece::Config, "lib/modules/{release}/config"),
-    (Piece::Config, "usr/lib/modules/{release}/config"),
-    (Piece::Config, "boot/config-{release}"),
-    (Piece::Vmlinux, "lib/modules/{release}/build/vmlinux"),
-    (Piece::Vmlinux, "usr/lib/modules/{release}/build/vmlinux"),
-    (Piece::Vmlinux, "lib/modules/{release}/vmlinux"),
-    (Piece::Vmlinux, "usr/lib/modules/{release}/vmlinux"),
-    (Piece::Vmlinux, "boot/vmlinux-{release}"),
-    (Piece::BootImage, "boot/vmlinuz-{release}"),
-    (Piece::BootImage, "lib/modules/{release}/vmlinuz"),
-    (Piece::BootImage, "usr/lib/modules/{release}/vmlinuz"),
-    (Piece::Modules, "lib/modules/{release}"),
-    (Piece::Modules, "usr/lib/modules/{release}"),
-    (Piece::Source, "lib/modules/{release}/source"),
-    (Piece::Source, "usr/lib/modules/{release}/source"),
+static COMMON: [(KernelPiece, &str); 17] = [
+    (KernelPiece::Headers, "lib/modules/{release}/build"),
+    (KernelPiece::Headers, "usr/lib/modules/{release}/build"),
+    (KernelPiece::Config, "lib/modules/{release}/config"),
+    (KernelPiece::Config, "usr/lib/modules/{release}/config"),
+    (KernelPiece::Config, "boot/config-{release}"),
+    (KernelPiece::Vmlinux, "lib/modules/{release}/build/vmlinux"),
+    (KernelPiece::Vmlinux, "usr/lib/modules/{release}/build/vmlinux"),
+    (KernelPiece::Vmlinux, "lib/modules/{release}/vmlinux"),
+    (KernelPiece::Vmlinux, "usr/lib/modules/{release}/vmlinux"),
+    (KernelPiece::Vmlinux, "boot/vmlinux-{release}"),
+    (KernelPiece::BootImage, "boot/vmlinuz-{release}"),
+    (KernelPiece::BootImage, "lib/modules/{release}/vmlinuz"),
+    (KernelPiece::BootImage, "usr/lib/modules/{release}/vmlinuz"),
+    (KernelPiece::Modules, "lib/modules/{release}"),
+    (KernelPiece::Modules, "usr/lib/modules/{release}"),
+    (KernelPiece::Source, "lib/modules/{release}/source"),
+    (KernelPiece::Source, "usr/lib/modules/{release}/source"),
 ];
 
 /// Folders with file names that contain kernel releases, and the prefix of these names.
@@ -256,7 +291,7 @@ pub(super) static RELEASE_NAMES: [(&str, &str); 6] = [
 
 impl Distribution {
     /// The packages that may contain a piece of a kernel, in order of preference.
-    pub(super) fn packages(&self, piece: Piece, kernel: &Kernel<'_>) -> Vec<String> {
+    pub(super) fn packages(&self, piece: KernelPiece, kernel: &PatternValues<'_>) -> Vec<String> {
         let of = self.packages.iter().filter(|(of, _)| *of == piece.comes_with());
         of.flat_map(|(_, names)| names.iter().map(|name| kernel.fill(name))).collect()
     }
@@ -341,7 +376,7 @@ pub(super) fn system_id(os_release: &str) -> Option<&str> {
 
 /// A path where a piece of a kernel may lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PiecePath {
     /// Path below the root.
     pub(super) path: String,
     /// The package that installs the piece. `None` for paths without a package.
@@ -352,18 +387,18 @@ pub(super) struct Place {
 /// count: a path with the release in it can't mislead.
 pub(super) fn places(
     distribution: Option<&'static Distribution>,
-    piece: Piece,
-    kernel: &Kernel<'_>,
-) -> Vec<Place> {
+    piece: KernelPiece,
+    kernel: &PatternValues<'_>,
+) -> Vec<PiecePath> {
     let rows = DISTRIBUTIONS.iter().filter(|row| distribution.is_none_or(|known| known == *row));
-    let own = rows.flat_map(|row| row.places).filter(|(of, ..)| *of == piece);
-    let own = own.map(|(_, path, package)| Place {
+    let own = rows.flat_map(|row| row.places).filter(|(row_piece, ..)| *row_piece == piece);
+    let own = own.map(|(_, path, package)| PiecePath {
         path: kernel.fill(path),
         package: distribution.map(|_| kernel.fill(package)),
     });
-    let common = COMMON.iter().filter(|(of, _)| *of == piece);
-    let common = common.map(|(_, path)| Place { path: kernel.fill(path), package: None });
-    let mut found: Vec<Place> = Vec::new();
+    let common = COMMON.iter().filter(|(row_piece, _)| *row_piece == piece);
+    let common = common.map(|(_, path)| PiecePath { path: kernel.fill(path), package: None });
+    let mut found: Vec<PiecePath> = Vec::new();
     for place in own.chain(common) {
         if found.iter().all(|other| other.path != place.path) {
             found.push(place);
@@ -374,14 +409,14 @@ pub(super) fn places(
 
 /// The values for the patterns.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel<'a> {
+pub(super) struct PatternValues<'a> {
     /// UTS_RELEASE.
     pub(super) release: &'a str,
     /// The version of the package. Empty if unknown.
     pub(super) package: &'a str,
 }
 
-impl Kernel<'_> {
+impl PatternValues<'_> {
     /// Fills in a pattern: `{release}` 6.8.0-45-generic, `{abi}` 6.8.0-45, `{flavour}` generic, `{base}` 6.8.0,
     /// `{series}` 6.8, `{machine}` x86_64, `{package}` the version of the package.
     pub(super) fn fill(&self, pattern: &str) -> String {
@@ -486,24 +521,24 @@ mod tests {
     #[test]
     fn each_row_names_the_packages_of_its_kernels() {
         let cases = [
-            ("Debian", "6.1.0-56-cloud-amd64", Piece::Source, "linux-source-6.1"),
-            ("Debian", "6.12.115+deb12-cloud-amd64", Piece::Source, "linux-source-6.12"),
-            ("Debian", "7.3.4+deb13-amd64", Piece::DebugModules, "linux-image-7.3.4+deb13-amd64-dbg"),
-            ("Debian", "6.1.0-56-cloud-amd64", Piece::ModulesOrder, "linux-image-6.1.0-56-cloud-amd64"),
-            ("Debian", "6.1.0-56-cloud-amd64", Piece::Symvers, "linux-headers-6.1.0-56-cloud-amd64"),
-            ("Ubuntu", "6.8.0-45-generic", Piece::Source, "linux-source-6.8.0"),
-            ("Ubuntu", "6.8.0-45-generic", Piece::Vmlinux, "linux-image-6.8.0-45-generic-dbgsym"),
+            ("Debian", "6.1.0-56-cloud-amd64", KernelPiece::Source, "linux-source-6.1"),
+            ("Debian", "6.12.115+deb12-cloud-amd64", KernelPiece::Source, "linux-source-6.12"),
+            ("Debian", "7.3.4+deb13-amd64", KernelPiece::DebugModules, "linux-image-7.3.4+deb13-amd64-dbg"),
+            ("Debian", "6.1.0-56-cloud-amd64", KernelPiece::ModulesOrder, "linux-image-6.1.0-56-cloud-amd64"),
+            ("Debian", "6.1.0-56-cloud-amd64", KernelPiece::Symvers, "linux-headers-6.1.0-56-cloud-amd64"),
+            ("Ubuntu", "6.8.0-45-generic", KernelPiece::Source, "linux-source-6.8.0"),
+            ("Ubuntu", "6.8.0-45-generic", KernelPiece::Vmlinux, "linux-image-6.8.0-45-generic-dbgsym"),
             (
                 "Fedora and Red Hat",
                 "6.11.4-301.fc41.x86_64",
-                Piece::Headers,
+                KernelPiece::Headers,
                 "kernel-devel-6.11.4-301.fc41.x86_64",
             ),
-            ("SUSE", "6.4.0-150600.23.25-default", Piece::Headers, "kernel-default-devel"),
+            ("SUSE", "6.4.0-150600.23.25-default", KernelPiece::Headers, "kernel-default-devel"),
         ];
         for (name, release, piece, package) in cases {
             let row = DISTRIBUTIONS.iter().find(|row| row.name == name).expect(name);
-            let kernel = Kernel { release, package: "" };
+            let kernel = PatternValues { release, package: "" };
             assert_eq!(row.packages(piece, &kernel).last().map(String::as_str), Some(package), "{release}");
         }
     }
@@ -511,9 +546,9 @@ mod tests {
     #[test]
     fn each_row_has_places_and_packages_for_what_a_livepatch_needs() {
         for row in &DISTRIBUTIONS {
-            let kernel = Kernel { release: "6.8.0-45-generic", package: "6.8.0-45.45" };
-            for piece in Piece::ALL {
-                let prepared_by_hand = piece == Piece::Source && row.source.is_some();
+            let kernel = PatternValues { release: "6.8.0-45-generic", package: "6.8.0-45.45" };
+            for piece in KernelPiece::ALL {
+                let prepared_by_hand = piece == KernelPiece::Source && row.source.is_some();
                 assert!(
                     prepared_by_hand || !row.packages(piece, &kernel).is_empty(),
                     "{}: {piece:?}",

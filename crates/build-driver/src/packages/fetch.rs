@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
-use super::Survey;
+use super::KernelSearch;
 use super::distribution::Manager;
-use super::missing::{Package, Shortage, apt};
+use super::missing::{NeededPackage, Shortage, apt};
 use crate::process::{Call, Runner};
 use crate::progress::Progress;
 use crate::workspace::cache;
@@ -17,7 +17,7 @@ use crate::workspace::cache;
 /// # Errors
 /// `klpx::fetch-unsupported`, `klpx::fetch-failed`.
 pub(super) fn fetch(
-    survey: &Survey,
+    survey: &KernelSearch,
     cache_dir: &Path,
     runner: &Runner,
     progress: &dyn Progress,
@@ -29,7 +29,7 @@ pub(super) fn fetch(
     let fetched = shortage.packages.iter().map(|package| {
         // Without a version, the kernel release in the package's name identifies the download.
         let identity = package.argument();
-        cache::kept(cache_dir, "packages", &identity, |folder| {
+        cache::cached_folder(cache_dir, "packages", &identity, |folder| {
             progress.note(&match package.bytes {
                 Some(bytes) => format!("fetching {identity}, {} MB", bytes.div_ceil(1_000_000)),
                 None => format!("fetching {identity}"),
@@ -41,7 +41,7 @@ pub(super) fn fetch(
 }
 
 /// Downloads a package into a temporary folder, unpacks it into `folder`, and removes the download.
-fn download(package: &Package, folder: &Path, runner: &Runner) -> Result<()> {
+fn download(package: &NeededPackage, folder: &Path, runner: &Runner) -> Result<()> {
     let download = tempfile::tempdir_in(folder).map_err(|error| Diagnosis::io("write to", folder, &error))?;
     // As root, apt would download as a user without write access to this folder.
     let get = apt("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
@@ -55,7 +55,7 @@ fn download(package: &Package, folder: &Path, runner: &Runner) -> Result<()> {
     Ok(())
 }
 
-fn run(package: &Package, call: &Call, runner: &Runner) -> Result<()> {
+fn run(package: &NeededPackage, call: &Call, runner: &Runner) -> Result<()> {
     let outcome = runner.run(call)?;
     if outcome.success {
         return Ok(());
@@ -72,7 +72,7 @@ fn run(package: &Package, call: &Call, runner: &Runner) -> Result<()> {
     .into())
 }
 
-fn unsupported(survey: &Survey) -> Diagnosis {
+fn unsupported(survey: &KernelSearch) -> Diagnosis {
     let name = survey.distribution.map_or("no distribution that klpx knows", |row| row.name);
     let what = format!("klpx can't fetch packages of the kernel {}", survey.release);
     Diagnosis::new(
@@ -86,14 +86,14 @@ fn unsupported(survey: &Survey) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Root;
-    use super::super::{Selector, Wanted, survey};
+    use super::super::{Selector, WantedKernel, survey};
     use super::*;
 
     #[test]
     fn what_klpx_can_not_fetch_is_refused() {
         for release in ["6.11.4-301.fc41.x86_64", "6.11.3-1-default", "7.2.0-rc1+"] {
             let (root, cache) = (Root::new(), Root::new());
-            let wanted = Wanted {
+            let wanted = WantedKernel {
                 kernel: Some(Selector::parse(release)),
                 fetch: Some(cache.path().to_owned()),
                 ..root.wanted()

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::Serialize;
 
-use super::distribution::{Kernel, Manager};
-use super::{Piece, Survey};
+use super::distribution::{Manager, PatternValues};
+use super::{KernelPiece, KernelSearch};
 use crate::config::Config;
 use crate::process::{Call, Runner};
 use crate::toolchain::find_program;
@@ -14,9 +14,9 @@ use crate::toolchain::host::{self, Lack};
 
 /// A missing piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub struct MissingPiece {
     /// The piece.
-    pub piece: Piece,
+    pub piece: KernelPiece,
     /// True if no livepatch can be made without the piece.
     pub required: bool,
     /// The package that contains the piece, if there is one.
@@ -25,7 +25,7 @@ pub struct Missing {
 
 /// A package to install.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Package {
+pub struct NeededPackage {
     /// Package name.
     pub name: String,
     /// Exact version, if known.
@@ -38,11 +38,11 @@ pub struct Package {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Shortage {
     /// The missing pieces.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingPiece>,
     /// Missing programs and headers that the kernel's makefiles need.
     pub tools: Vec<Lack>,
     /// The packages that contain the missing pieces.
-    pub packages: Vec<Package>,
+    pub packages: Vec<NeededPackage>,
     /// One command to paste, if packages help.
     pub install: Option<String>,
     /// Further advice: preparations and alternatives.
@@ -54,24 +54,25 @@ impl Shortage {
     ///
     /// # Errors
     /// If klpx is interrupted.
-    pub fn of(survey: &Survey, runner: &Runner) -> Result<Shortage> {
+    pub fn of(survey: &KernelSearch, runner: &Runner) -> Result<Shortage> {
         let names: Vec<String> = candidates(survey).into_iter().flat_map(|(_, names)| names).collect();
         let archive = match survey.distribution.and_then(|row| row.manager) {
-            Some(Manager::Apt) => Archive::apt(&names, runner)?,
-            None => Archive::default(),
+            Some(Manager::Apt) => PackageVersions::apt(&names, runner)?,
+            None => PackageVersions::default(),
         };
-        let config = survey.found.get(&Piece::Config).and_then(|located| Config::read(&located.path).ok());
+        let config =
+            survey.found.get(&KernelPiece::Config).and_then(|located| Config::read(&located.path).ok());
         // LTO compiles all units of a link.
         let what = match config.as_ref().is_some_and(|config| config.is("LTO_CLANG")) {
-            true => host::Make::Kernel,
-            false => host::Make::Units,
+            true => host::BuildKind::Kernel,
+            false => host::BuildKind::Units,
         };
         let tools = host::lacking(what, config.as_ref(), None, runner)?;
         Ok(Shortage::with(survey, &archive).and_tools(survey, tools))
     }
 
     /// Adds missing tools. One command installs everything.
-    pub(super) fn and_tools(mut self, survey: &Survey, tools: Vec<Lack>) -> Shortage {
+    pub(super) fn and_tools(mut self, survey: &KernelSearch, tools: Vec<Lack>) -> Shortage {
         let apt = survey.distribution.filter(|row| row.manager == Some(Manager::Apt));
         if let Some(row) = apt.filter(|_| !tools.is_empty()) {
             let line = self.install.unwrap_or_else(|| row.install.to_owned());
@@ -91,7 +92,7 @@ impl Shortage {
     }
 
     /// The shortage, with an archive that was queried before.
-    pub(super) fn with(survey: &Survey, archive: &Archive) -> Shortage {
+    pub(super) fn with(survey: &KernelSearch, archive: &PackageVersions) -> Shortage {
         let missing = survey.missing();
         let Some(row) = survey.distribution.filter(|_| !missing.is_empty()) else {
             return Shortage::of_nobody(survey, &missing);
@@ -100,16 +101,17 @@ impl Shortage {
         for (piece, names) in candidates(survey) {
             let known = names.iter().find(|name| archive.versions.contains_key(*name));
             let package = known.or(names.last()).cloned();
-            shortage.missing.push(Missing { piece, required: piece.is_required(), package });
+            shortage.missing.push(MissingPiece { piece, required: piece.is_required(), package });
         }
         let version = survey.package.clone().or_else(|| archive.version_of_kernel(&survey.release));
         shortage.packages(archive, version.as_deref(), row.manager == Some(Manager::Apt));
         if !shortage.packages.is_empty() {
-            let arguments: Vec<String> = shortage.packages.iter().map(Package::argument).collect();
+            let arguments: Vec<String> = shortage.packages.iter().map(NeededPackage::argument).collect();
             shortage.install = Some(format!("{} {}", row.install, arguments.join(" ")));
         }
-        let kernel = Kernel { release: &survey.release, package: version.as_deref().unwrap_or_default() };
-        let lacks_source = missing.contains(&Piece::Source);
+        let kernel =
+            PatternValues { release: &survey.release, package: version.as_deref().unwrap_or_default() };
+        let lacks_source = missing.contains(&KernelPiece::Source);
         shortage.hints.extend(row.source.filter(|_| lacks_source).map(|line| kernel.fill(line)));
         shortage.hints.extend(Some(row.note.to_owned()).filter(|note| !note.is_empty()));
         if archive.asked && shortage.packages.iter().any(|package| package.bytes.is_none()) {
@@ -126,10 +128,11 @@ impl Shortage {
     }
 
     /// The shortage of a kernel without a known distribution: there is nothing to install.
-    fn of_nobody(survey: &Survey, missing: &[Piece]) -> Shortage {
+    fn of_nobody(survey: &KernelSearch, missing: &[KernelPiece]) -> Shortage {
         let missing = missing.iter();
-        let missing =
-            missing.map(|&piece| Missing { piece, required: piece.is_required(), package: None }).collect();
+        let missing = missing
+            .map(|&piece| MissingPiece { piece, required: piece.is_required(), package: None })
+            .collect();
         let mut hints = Vec::new();
         if !survey.is_complete() {
             hints.push(
@@ -141,22 +144,22 @@ impl Shortage {
         Shortage { missing, hints, ..Shortage::default() }
     }
 
-    fn packages(&mut self, archive: &Archive, version: Option<&str>, exact: bool) {
+    fn packages(&mut self, archive: &PackageVersions, version: Option<&str>, exact: bool) {
         let mut names: Vec<&String> = self.missing.iter().filter_map(|m| m.package.as_ref()).collect();
         names.sort();
         names.dedup();
         let package = |name: &String| {
             let version = version.filter(|_| exact);
             let bytes = archive.size(name, version);
-            Package { name: name.clone(), version: version.map(str::to_owned), bytes }
+            NeededPackage { name: name.clone(), version: version.map(str::to_owned), bytes }
         };
         self.packages = names.into_iter().map(package).collect();
     }
 
     /// One error with everything found, everything missing, and the command to paste.
-    pub fn diagnosis(&self, survey: &Survey) -> Diagnosis {
+    pub fn diagnosis(&self, survey: &KernelSearch) -> Diagnosis {
         let what = format!("files of the kernel {} are missing", survey.release);
-        let required = |missing: &&Missing| missing.required;
+        let required = |missing: &&MissingPiece| missing.required;
         let names: Vec<String> =
             self.missing.iter().filter(required).map(|missing| missing.piece.to_string()).collect();
         let found = survey.found.iter().map(|(piece, located)| {
@@ -204,13 +207,14 @@ impl Shortage {
 }
 
 /// The packages that may contain each missing piece.
-fn candidates(survey: &Survey) -> Vec<(Piece, Vec<String>)> {
+fn candidates(survey: &KernelSearch) -> Vec<(KernelPiece, Vec<String>)> {
     let Some(row) = survey.distribution else { return Vec::new() };
-    let kernel = Kernel { release: &survey.release, package: survey.package.as_deref().unwrap_or_default() };
+    let kernel =
+        PatternValues { release: &survey.release, package: survey.package.as_deref().unwrap_or_default() };
     survey.missing().into_iter().map(|piece| (piece, row.packages(piece, &kernel))).collect()
 }
 
-impl Package {
+impl NeededPackage {
     /// The argument for the package manager.
     pub(super) fn argument(&self) -> String {
         match &self.version {
@@ -222,25 +226,25 @@ impl Package {
 
 /// The package manager's data on some packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Archive {
+pub(super) struct PackageVersions {
     /// True if a package manager was available.
     asked: bool,
     /// By name: each version and its size, the preferred version first.
     versions: BTreeMap<String, Vec<(String, Option<u64>)>>,
 }
 
-impl Archive {
-    fn apt(names: &[String], runner: &Runner) -> Result<Archive> {
+impl PackageVersions {
+    fn apt(names: &[String], runner: &Runner) -> Result<PackageVersions> {
         if find_program("apt-cache").is_none() || names.is_empty() {
-            return Ok(Archive::default());
+            return Ok(PackageVersions::default());
         }
         let answer = runner.ask(&apt("apt-cache").arg("show").args(names))?;
-        Ok(Archive::parse(&answer.lines()))
+        Ok(PackageVersions::parse(&answer.lines()))
     }
 
     /// Parses stanzas of `apt-cache show`.
-    pub(super) fn parse(lines: &[String]) -> Archive {
-        let mut archive = Archive { asked: true, ..Archive::default() };
+    pub(super) fn parse(lines: &[String]) -> PackageVersions {
+        let mut archive = PackageVersions { asked: true, ..PackageVersions::default() };
         let mut name = None;
         for line in lines {
             if let Some(found) = line.strip_prefix("Package: ") {

@@ -26,9 +26,9 @@ use klpx_diagnosis::{Note, Result};
 
 pub use capability::{Capability, ToolWishes, capability};
 pub use distribution::{DISTRIBUTIONS, Distribution};
-pub use missing::{Missing, Package, Shortage};
-pub use piece::Piece;
-pub use source::{Source, unpack};
+pub use missing::{MissingPiece, NeededPackage, Shortage};
+pub use piece::KernelPiece;
+pub use source::{KernelSource, unpack};
 pub use which::Selector;
 
 pub use crate::toolchain::host::Lack;
@@ -48,7 +48,7 @@ pub const PINNED: [(&str, bool); 4] = [
 
 /// The user's description of the kernel to be patched. The default is the running kernel, with a search for every file.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct WantedKernel {
     /// The kernel.
     pub kernel: Option<Selector>,
     /// Folders that stand for `/`. The first folder that has a file wins. Empty for the machine's own `/`.
@@ -75,12 +75,12 @@ pub struct Located {
     /// The path.
     pub path: PathBuf,
     /// Why klpx chose this path.
-    pub from: Origin,
+    pub from: FileOrigin,
 }
 
 /// Why klpx chose a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum FileOrigin {
     /// The user named the file with this option.
     Option(&'static str),
     /// The file is in the kernel's own build tree.
@@ -91,20 +91,20 @@ pub enum Origin {
     Place,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for FileOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Option(name) => f.write_str(name),
-            Origin::BuildTree => f.write_str("build tree"),
-            Origin::Package(name) => f.write_str(name),
-            Origin::Place => f.write_str("usual place"),
+            FileOrigin::Option(name) => f.write_str(name),
+            FileOrigin::BuildTree => f.write_str("build tree"),
+            FileOrigin::Package(name) => f.write_str(name),
+            FileOrigin::Place => f.write_str("usual place"),
         }
     }
 }
 
 /// The result of a search for one kernel, complete or not.
 #[derive(Clone, Debug)]
-pub struct Survey {
+pub struct KernelSearch {
     /// UTS_RELEASE: what `uname -r` prints.
     pub release: String,
     /// The source of the release, for people.
@@ -118,7 +118,7 @@ pub struct Survey {
     /// The version of the package that installed the source, if known.
     pub source_package: Option<String>,
     /// The pieces that were found.
-    pub found: BTreeMap<Piece, Located>,
+    pub found: BTreeMap<KernelPiece, Located>,
     /// Files that were examined and rejected, with the reason.
     pub passed_over: Vec<(PathBuf, String)>,
     /// Checks that were incomplete, and other notes.
@@ -149,7 +149,7 @@ pub struct KernelFiles {
     /// The kernel's image, with code and symbols.
     pub vmlinux: Located,
     /// The source: a tree or a tarball.
-    pub source: Source,
+    pub source: KernelSource,
     /// The version of the package that installed the source, if known.
     pub source_package: Option<String>,
     /// The folder of the loadable modules, compressed or not.
@@ -192,7 +192,7 @@ impl KernelFiles {
 /// # Errors
 /// `klpx::kernel-incomplete` with everything that is missing. `klpx::release-mismatch`, `klpx::source-mismatch` and
 /// `klpx::package-mismatch` if files belong to different kernels.
-pub fn find(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<KernelFiles> {
+pub fn find(wanted: &WantedKernel, runner: &Runner, progress: &dyn Progress) -> Result<KernelFiles> {
     let survey = survey(wanted, runner, progress)?;
     match survey.files() {
         Some(files) => Ok(files),
@@ -200,12 +200,12 @@ pub fn find(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result
     }
 }
 
-/// Searches for a kernel's files, and downloads missing packages if [`Wanted::fetch`] allows downloads. Files that are
+/// Searches for a kernel's files, and downloads missing packages if [`WantedKernel::fetch`] allows downloads. Files that are
 /// still missing afterwards are no error here.
 ///
 /// # Errors
 /// If files belong to different kernels, a named file is missing, or a download fails.
-pub fn survey(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Result<Survey> {
+pub fn survey(wanted: &WantedKernel, runner: &Runner, progress: &dyn Progress) -> Result<KernelSearch> {
     let first = search::search(wanted)?;
     let Some(cache) = wanted.fetch.as_ref().filter(|_| !first.is_complete()) else { return Ok(first) };
     // Fetched packages come first: klpx fetched them because the installed files did not suffice.
@@ -214,18 +214,18 @@ pub fn survey(wanted: &Wanted, runner: &Runner, progress: &dyn Progress) -> Resu
         true => sysroots.push(PathBuf::from("/")),
         false => sysroots.extend(wanted.sysroots.iter().cloned()),
     }
-    search::search(&Wanted { sysroots, ..wanted.clone() })
+    search::search(&WantedKernel { sysroots, ..wanted.clone() })
 }
 
-impl Survey {
+impl KernelSearch {
     /// Returns true if every piece that all livepatches need was found.
     pub fn is_complete(&self) -> bool {
         self.missing().iter().all(|piece| !piece.is_required())
     }
 
     /// The missing pieces, among those that a build may need.
-    pub fn missing(&self) -> Vec<Piece> {
-        let needed = Piece::ALL.into_iter().filter(|&piece| piece != Piece::BootImage);
+    pub fn missing(&self) -> Vec<KernelPiece> {
+        let needed = KernelPiece::ALL.into_iter().filter(|&piece| piece != KernelPiece::BootImage);
         needed.filter(|piece| !self.found.contains_key(piece)).collect()
     }
 
@@ -237,16 +237,16 @@ impl Survey {
             distribution: self.distribution,
             package: self.package.clone(),
             version: self.version.clone(),
-            config: take(Piece::Config)?,
-            headers: take(Piece::Headers),
-            symvers: take(Piece::Symvers)?,
-            vmlinux: take(Piece::Vmlinux)?,
-            source: Source::of(take(Piece::Source)?),
+            config: take(KernelPiece::Config)?,
+            headers: take(KernelPiece::Headers),
+            symvers: take(KernelPiece::Symvers)?,
+            vmlinux: take(KernelPiece::Vmlinux)?,
+            source: KernelSource::of(take(KernelPiece::Source)?),
             source_package: self.source_package.clone(),
-            modules: take(Piece::Modules),
-            debug_modules: take(Piece::DebugModules),
-            modules_order: take(Piece::ModulesOrder),
-            modules_builtin: take(Piece::ModulesBuiltin),
+            modules: take(KernelPiece::Modules),
+            debug_modules: take(KernelPiece::DebugModules),
+            modules_order: take(KernelPiece::ModulesOrder),
+            modules_builtin: take(KernelPiece::ModulesBuiltin),
             notes: self.notes.clone(),
         })
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A piece of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Piece {
+pub enum KernelPiece {
     /// The configuration.
     Config,
     /// The folder for building modules: the configuration in the form that kbuild and the compiler read.
@@ -30,65 +30,70 @@ pub enum Piece {
     Source,
 }
 
-impl Piece {
+impl KernelPiece {
     /// Every piece, in report order.
-    pub const ALL: [Piece; 10] = [
-        Piece::Config,
-        Piece::Headers,
-        Piece::Symvers,
-        Piece::Vmlinux,
-        Piece::Source,
-        Piece::BootImage,
-        Piece::Modules,
-        Piece::DebugModules,
-        Piece::ModulesOrder,
-        Piece::ModulesBuiltin,
+    pub const ALL: [KernelPiece; 10] = [
+        KernelPiece::Config,
+        KernelPiece::Headers,
+        KernelPiece::Symvers,
+        KernelPiece::Vmlinux,
+        KernelPiece::Source,
+        KernelPiece::BootImage,
+        KernelPiece::Modules,
+        KernelPiece::DebugModules,
+        KernelPiece::ModulesOrder,
+        KernelPiece::ModulesBuiltin,
     ];
 
     /// Returns true if no livepatch can be made without the piece. Only patches of modules need modules.
     pub fn is_required(self) -> bool {
-        matches!(self, Piece::Config | Piece::Symvers | Piece::Vmlinux | Piece::Source)
+        matches!(
+            self,
+            KernelPiece::Config | KernelPiece::Symvers | KernelPiece::Vmlinux | KernelPiece::Source
+        )
     }
 
     /// The piece whose package also contains this piece.
-    pub(super) fn comes_with(self) -> Piece {
+    pub(super) fn comes_with(self) -> KernelPiece {
         match self {
-            Piece::Config | Piece::Symvers => Piece::Headers,
-            Piece::DebugModules => Piece::Vmlinux,
-            Piece::ModulesOrder | Piece::ModulesBuiltin | Piece::BootImage => Piece::Modules,
-            Piece::Headers | Piece::Vmlinux | Piece::Modules | Piece::Source => self,
+            KernelPiece::Config | KernelPiece::Symvers => KernelPiece::Headers,
+            KernelPiece::DebugModules => KernelPiece::Vmlinux,
+            KernelPiece::ModulesOrder | KernelPiece::ModulesBuiltin | KernelPiece::BootImage => {
+                KernelPiece::Modules
+            }
+            KernelPiece::Headers | KernelPiece::Vmlinux | KernelPiece::Modules | KernelPiece::Source => self,
         }
     }
 
     /// The purpose of the piece.
     pub fn purpose(self) -> &'static str {
         match self {
-            Piece::Config => "how the kernel was configured",
-            Piece::Headers => "the configuration as the kernel's own build had it",
-            Piece::Symvers => "what the kernel exports, with checksums",
-            Piece::Vmlinux => "the kernel's code and symbols, to be compared and bound to",
-            Piece::Source => "what the patch applies to",
-            Piece::BootImage => "guests that try a livepatch",
-            Piece::Modules => "modules that a patch changes",
-            Piece::DebugModules => "names of source files in modules",
-            Piece::ModulesOrder | Piece::ModulesBuiltin => "which sources belong to which module",
+            KernelPiece::Config => "how the kernel was configured",
+            KernelPiece::Headers => "the configuration as the kernel's own build had it",
+            KernelPiece::Symvers => "what the kernel exports, with checksums",
+            KernelPiece::Vmlinux => "the kernel's code and symbols, to be compared and bound to",
+            KernelPiece::Source => "what the patch applies to",
+            KernelPiece::BootImage => "guests that try a livepatch",
+            KernelPiece::Modules => "modules that a patch changes",
+            KernelPiece::DebugModules => "names of source files in modules",
+            KernelPiece::ModulesOrder | KernelPiece::ModulesBuiltin => "which sources belong to which module",
         }
     }
 }
 
-impl fmt::Display for Piece {
+impl fmt::Display for KernelPiece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Piece::Config => "configuration",
-            Piece::Headers => "headers",
-            Piece::Symvers => "Module.symvers",
-            Piece::Vmlinux => "vmlinux",
-            Piece::Source => "source",
-            Piece::BootImage => "boot image",
-            Piece::Modules => "modules",
-            Piece::DebugModules => "modules' debug copies",
-            Piece::ModulesOrder => "modules.order",
-            Piece::ModulesBuiltin => "modules.builtin",
+            KernelPiece::Config => "configuration",
+            KernelPiece::Headers => "headers",
+            KernelPiece::Symvers => "Module.symvers",
+            KernelPiece::Vmlinux => "vmlinux",
+            KernelPiece::Source => "source",
+            KernelPiece::BootImage => "boot image",
+            KernelPiece::Modules => "modules",
+            KernelPiece::DebugModules => "modules' debug copies",
+            KernelPiece::ModulesOrder => "modules.order",
+            KernelPiece::ModulesBuiltin => "modules.builtin",
         })
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place as Where, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 
-use super::banner::{self, Banner, Image};
-use super::distribution::{self, Kernel};
+use super::banner::{self, Banner, VmlinuxKind};
+use super::distribution::{self, PatternValues};
 use super::roots::Roots;
 use super::source::{self, Expected};
-use super::which::{self, Which};
-use super::{Located, Origin, Piece, Survey, Wanted};
+use super::which::{self, KernelChoice};
+use super::{FileOrigin, KernelPiece, KernelSearch, Located, WantedKernel};
 use crate::config::Config;
 use crate::own;
 use crate::tree::SourceTree;
@@ -19,11 +19,11 @@ use crate::tree::SourceTree;
 const BOOT_IMAGES: [&str; 3] = ["arch/x86/boot/bzImage", "arch/arm64/boot/Image", "arch/arm64/boot/Image.gz"];
 
 /// Searches for every piece of the kernel that the user means.
-pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
+pub(super) fn search(wanted: &WantedKernel) -> Result<KernelSearch> {
     let roots = Roots::new(&wanted.sysroots);
     let which = which::which(wanted, &roots)?;
     let os_release = roots.file("etc/os-release").and_then(|path| std::fs::read_to_string(path).ok());
-    let survey = Survey {
+    let survey = KernelSearch {
         release: which.release.clone(),
         release_from: which.from.clone(),
         distribution: None,
@@ -53,14 +53,14 @@ pub(super) fn search(wanted: &Wanted) -> Result<Survey> {
 }
 
 struct Search<'a> {
-    wanted: &'a Wanted,
+    wanted: &'a WantedKernel,
     roots: Roots,
-    which: Which,
-    survey: Survey,
+    which: KernelChoice,
+    survey: KernelSearch,
 }
 
 impl Search<'_> {
-    fn found(&mut self, piece: Piece, path: PathBuf, from: Origin) {
+    fn found(&mut self, piece: KernelPiece, path: PathBuf, from: FileOrigin) {
         self.survey.found.insert(piece, Located { path, from });
     }
 
@@ -72,12 +72,12 @@ impl Search<'_> {
     }
 
     /// The existing files and folders at the usual places of a piece, in order.
-    fn candidates(&self, piece: Piece) -> Vec<Located> {
+    fn candidates(&self, piece: KernelPiece) -> Vec<Located> {
         let package = self.survey.package.clone().unwrap_or_default();
-        let kernel = Kernel { release: &self.survey.release, package: &package };
+        let kernel = PatternValues { release: &self.survey.release, package: &package };
         let places = distribution::places(self.survey.distribution, piece, &kernel);
-        let located = |place: distribution::Place| {
-            let from = place.package.map_or(Origin::Place, Origin::Package);
+        let located = |place: distribution::PiecePath| {
+            let from = place.package.map_or(FileOrigin::Place, FileOrigin::Package);
             self.roots.find(&place.path).map(|path| Located { path, from })
         };
         places.into_iter().filter_map(located).collect()
@@ -87,7 +87,7 @@ impl Search<'_> {
     fn build_tree(&self) -> Option<PathBuf> {
         let (folder, _) = self.which.build.as_ref()?;
         let image = folder.join("vmlinux");
-        let whole = image.is_file() && matches!(banner::look(&image), Ok(Image::Kernel(_)));
+        let whole = image.is_file() && matches!(banner::look(&image), Ok(VmlinuxKind::Kernel(_)));
         whole.then(|| folder.clone())
     }
 
@@ -95,13 +95,13 @@ impl Search<'_> {
         if let Some((folder, from)) = self.which.build.clone() {
             if which::is_build_tree(&folder) {
                 self.check_headers(&folder)?;
-                self.found(Piece::Headers, folder, from);
+                self.found(KernelPiece::Headers, folder, from);
             } else {
                 self.pass_over(&folder, "make was not run there: it has no generated configuration");
             }
             return Ok(());
         }
-        for located in self.candidates(Piece::Headers) {
+        for located in self.candidates(KernelPiece::Headers) {
             if !which::is_build_tree(&located.path) {
                 self.pass_over(&located.path, "it has no generated configuration");
                 continue;
@@ -112,7 +112,7 @@ impl Search<'_> {
                 }
                 banner => {
                     self.agree("headers", banner.as_ref(), &located.path)?;
-                    self.found(Piece::Headers, located.path, located.from);
+                    self.found(KernelPiece::Headers, located.path, located.from);
                     break;
                 }
             }
@@ -139,34 +139,36 @@ impl Search<'_> {
     }
 
     fn config(&mut self) -> Result<()> {
-        let headers = self.survey.found.get(&Piece::Headers).cloned();
+        let headers = self.survey.found.get(&KernelPiece::Headers).cloned();
         let beside = headers.map(|h| Located { path: h.path.join(".config"), from: h.from });
         let unprepared = self.which.build.clone().map(|(folder, from)| (folder.join(".config"), from));
         let unprepared = unprepared.map(|(path, from)| Located { path, from });
         let named = self.wanted.config.clone();
-        let named = named.map(|path| Located { path, from: Origin::Option("--config") });
-        let usual = self.candidates(Piece::Config);
+        let named = named.map(|path| Located { path, from: FileOrigin::Option("--config") });
+        let usual = self.candidates(KernelPiece::Config);
         let all = [named.clone(), beside, unprepared].into_iter().flatten().chain(usual);
         let Some(located) = all.into_iter().find(|l| l.path.is_file() || Some(l) == named.as_ref()) else {
             return Ok(());
         };
         let config = Config::read(&located.path)?;
         self.survey.version = source::configured_version(config.text());
-        self.found(Piece::Config, located.path, located.from);
+        self.found(KernelPiece::Config, located.path, located.from);
         Ok(())
     }
 
     fn symvers(&mut self) {
-        let headers = self.survey.found.get(&Piece::Headers).cloned();
+        let headers = self.survey.found.get(&KernelPiece::Headers).cloned();
         let beside = headers.map(|h| Located { path: h.path.join("Module.symvers"), from: h.from });
         let named = self.wanted.vmlinux.as_ref().and_then(|path| path.parent());
-        let named = named
-            .map(|folder| Located { path: folder.join("Module.symvers"), from: Origin::Option("--vmlinux") });
+        let named = named.map(|folder| Located {
+            path: folder.join("Module.symvers"),
+            from: FileOrigin::Option("--vmlinux"),
+        });
         let tree = self.which.build.clone();
         let tree = tree.map(|(folder, from)| Located { path: folder.join("Module.symvers"), from });
-        let all = beside.into_iter().chain(tree).chain(named).chain(self.candidates(Piece::Symvers));
+        let all = beside.into_iter().chain(tree).chain(named).chain(self.candidates(KernelPiece::Symvers));
         if let Some(located) = all.into_iter().find(|located| located.path.is_file()) {
-            self.found(Piece::Symvers, located.path, located.from);
+            self.found(KernelPiece::Symvers, located.path, located.from);
         }
     }
 
@@ -175,17 +177,17 @@ impl Search<'_> {
             return self.named_vmlinux(&path, option);
         }
         let build = self.build_tree().map(|folder| folder.join("vmlinux"));
-        let build = build.map(|path| Located { path, from: Origin::BuildTree });
-        for located in build.into_iter().chain(self.candidates(Piece::Vmlinux)) {
+        let build = build.map(|path| Located { path, from: FileOrigin::BuildTree });
+        for located in build.into_iter().chain(self.candidates(KernelPiece::Vmlinux)) {
             if !located.path.is_file() {
                 continue;
             }
             match banner::look(&located.path)? {
-                Image::Unusable(why) => self.pass_over(&located.path, why),
-                Image::Kernel(Some(banner)) if banner.release != self.survey.release => {
+                VmlinuxKind::Unusable(why) => self.pass_over(&located.path, why),
+                VmlinuxKind::Kernel(Some(banner)) if banner.release != self.survey.release => {
                     self.pass_over(&located.path, format!("it is of {}", banner.release));
                 }
-                Image::Kernel(banner) => {
+                VmlinuxKind::Kernel(banner) => {
                     self.take_vmlinux(banner.as_ref(), located)?;
                     break;
                 }
@@ -196,7 +198,7 @@ impl Search<'_> {
 
     fn named_vmlinux(&mut self, path: &Path, option: &'static str) -> Result<()> {
         match banner::look(path)? {
-            Image::Unusable(why) => {
+            VmlinuxKind::Unusable(why) => {
                 let what = format!("{} is no vmlinux to patch", path.display());
                 Err(Diagnosis::new(
                     &codes::BAD_VMLINUX,
@@ -204,14 +206,14 @@ impl Search<'_> {
                     why,
                     "name the vmlinux of the build tree or of the distribution's debug package",
                 )
-                .place(Where::file(path.display().to_string(), None))
+                .place(DiagnosisPlace::file(path.display().to_string(), None))
                 .into())
             }
-            Image::Kernel(Some(banner)) if banner.release != self.survey.release => {
+            VmlinuxKind::Kernel(Some(banner)) if banner.release != self.survey.release => {
                 Err(self.other_release("vmlinux", path, &banner.release))
             }
-            Image::Kernel(banner) => {
-                let located = Located { path: source::absolute(path), from: Origin::Option(option) };
+            VmlinuxKind::Kernel(banner) => {
+                let located = Located { path: source::absolute(path), from: FileOrigin::Option(option) };
                 self.take_vmlinux(banner.as_ref(), located)
             }
         }
@@ -223,7 +225,7 @@ impl Search<'_> {
             let note = "vmlinux holds no banner: that it is of this release was not checked";
             self.survey.notes.push(Note::new(&codes::NO_BANNER, note));
         }
-        self.found(Piece::Vmlinux, located.path, located.from);
+        self.found(KernelPiece::Vmlinux, located.path, located.from);
         Ok(())
     }
 
@@ -232,15 +234,15 @@ impl Search<'_> {
         let before = self.survey.package.clone();
         self.learn(banner);
         match (before, &self.survey.package) {
-            (Some(before), Some(now)) if before != *now => {
+            (Some(before), Some(found)) if before != *found => {
                 let what = "the files found are of different builds of the kernel";
                 Err(Diagnosis::new(
                     &codes::PACKAGE_MISMATCH,
                     what,
-                    format!("{piece} is of version {now}, what was found before is of {before}"),
+                    format!("{piece} is of version {found}, what was found before is of {before}"),
                     "install all packages of the kernel in the version of the image that runs",
                 )
-                .place(Where::file(path.display().to_string(), None))
+                .place(DiagnosisPlace::file(path.display().to_string(), None))
                 .into())
             }
             _ => Ok(()),
@@ -255,17 +257,17 @@ impl Search<'_> {
             format!("the release {} comes from {}", self.survey.release, self.survey.release_from),
             "name files of one kernel",
         )
-        .place(Where::file(path.display().to_string(), None))
+        .place(DiagnosisPlace::file(path.display().to_string(), None))
         .into()
     }
 
     fn boot_image(&mut self) {
         let build =
             self.build_tree().into_iter().flat_map(|folder| BOOT_IMAGES.map(|image| folder.join(image)));
-        let build = build.map(|path| Located { path, from: Origin::BuildTree });
-        let mut all = build.chain(self.candidates(Piece::BootImage));
+        let build = build.map(|path| Located { path, from: FileOrigin::BuildTree });
+        let mut all = build.chain(self.candidates(KernelPiece::BootImage));
         if let Some(located) = all.find(|located| located.path.is_file()) {
-            self.found(Piece::BootImage, located.path, located.from);
+            self.found(KernelPiece::BootImage, located.path, located.from);
         }
     }
 
@@ -281,16 +283,16 @@ impl Search<'_> {
                 )
                 .into());
             }
-            self.found(Piece::Modules, source::absolute(path), Origin::Option("--modules"));
+            self.found(KernelPiece::Modules, source::absolute(path), FileOrigin::Option("--modules"));
         } else if let Some(folder) = self.build_tree() {
-            self.found(Piece::Modules, folder, Origin::BuildTree);
+            self.found(KernelPiece::Modules, folder, FileOrigin::BuildTree);
         } else {
-            self.first_with_modules(Piece::Modules);
+            self.first_with_modules(KernelPiece::Modules);
         }
-        self.first_with_modules(Piece::DebugModules);
-        let Some(modules) = self.survey.found.get(&Piece::Modules).cloned() else { return Ok(()) };
+        self.first_with_modules(KernelPiece::DebugModules);
+        let Some(modules) = self.survey.found.get(&KernelPiece::Modules).cloned() else { return Ok(()) };
         for (piece, name) in
-            [(Piece::ModulesOrder, "modules.order"), (Piece::ModulesBuiltin, "modules.builtin")]
+            [(KernelPiece::ModulesOrder, "modules.order"), (KernelPiece::ModulesBuiltin, "modules.builtin")]
         {
             let path = modules.path.join(name);
             if path.is_file() {
@@ -301,7 +303,7 @@ impl Search<'_> {
     }
 
     /// Finds the first usual place that has modules. Packages also make the folder for other files.
-    fn first_with_modules(&mut self, piece: Piece) {
+    fn first_with_modules(&mut self, piece: KernelPiece) {
         let all = self.candidates(piece).into_iter();
         if let Some(located) = all.into_iter().find(|located| located.path.join("kernel").is_dir()) {
             self.found(piece, located.path, located.from);
@@ -313,12 +315,14 @@ impl Search<'_> {
             let path = source::absolute(path);
             let notes = self.check_source(&path, None)??;
             self.survey.notes.extend(notes);
-            self.found(Piece::Source, path, Origin::Option("--source"));
+            self.found(KernelPiece::Source, path, FileOrigin::Option("--source"));
             return Ok(());
         }
         for located in self.possible_sources() {
             let installed = match &located.from {
-                Origin::Package(name) => self.roots.layer_of(&located.path).map(|root| (root, name.clone())),
+                FileOrigin::Package(name) => {
+                    self.roots.layer_of(&located.path).map(|root| (root, name.clone()))
+                }
                 _ => None,
             };
             let installed = installed.and_then(|(root, name)| source::package_version(root, &name));
@@ -328,7 +332,7 @@ impl Search<'_> {
                 Ok(notes) => {
                     self.survey.notes.extend(notes);
                     self.survey.source_package = installed;
-                    self.found(Piece::Source, located.path, located.from);
+                    self.found(KernelPiece::Source, located.path, located.from);
                     break;
                 }
                 Err(failure) => {
@@ -343,15 +347,15 @@ impl Search<'_> {
     /// The possible places of the source: the source of the build tree, the current folder, the usual places.
     fn possible_sources(&self) -> Vec<Located> {
         let build = self.which.build.iter().flat_map(|(folder, _)| [folder.join("source"), folder.clone()]);
-        let build = build.map(|path| Located { path: source::absolute(&path), from: Origin::BuildTree });
+        let build = build.map(|path| Located { path: source::absolute(&path), from: FileOrigin::BuildTree });
         let here = self
             .wanted
             .here
             .iter()
             .filter(|folder| own::check(folder).is_ok())
             .cloned()
-            .map(|path| Located { path, from: Origin::Place });
-        let all = build.chain(here).chain(self.candidates(Piece::Source));
+            .map(|path| Located { path, from: FileOrigin::Place });
+        let all = build.chain(here).chain(self.candidates(KernelPiece::Source));
         all.filter(|located| located.path.exists()).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Note, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Note, Result, codes};
 
 use super::Located;
 use crate::process::{Call, Runner};
@@ -11,25 +11,25 @@ use crate::tree::SourceTree;
 
 /// A kernel's source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum KernelSource {
     /// A tree.
     Tree(Located),
     /// A tarball with one folder, which is the tree.
     Tarball(Located),
 }
 
-impl Source {
-    pub(super) fn of(located: Located) -> Source {
+impl KernelSource {
+    pub(super) fn of(located: Located) -> KernelSource {
         match located.path.is_dir() {
-            true => Source::Tree(located),
-            false => Source::Tarball(located),
+            true => KernelSource::Tree(located),
+            false => KernelSource::Tarball(located),
         }
     }
 
     /// The path of the source, and its origin.
     pub fn located(&self) -> &Located {
         match self {
-            Source::Tree(located) | Source::Tarball(located) => located,
+            KernelSource::Tree(located) | KernelSource::Tarball(located) => located,
         }
     }
 }
@@ -65,7 +65,7 @@ pub fn unpack(tarball: &Path, into: &Path, runner: &Runner) -> Result<()> {
         "tar failed",
         "check the file, unpack it yourself and name the folder with --source",
     )
-    .place(Place::file(tarball.display().to_string(), None))
+    .place(DiagnosisPlace::file(tarball.display().to_string(), None))
     .detail(outcome.lines.into_iter().take(5))
     .into())
 }
@@ -137,7 +137,7 @@ fn mismatch(path: &Path, found: &str, wanted: &str) -> Diagnosis {
         format!("it is {found}, the kernel was made from {wanted}"),
         "name the source of the kernel's own package with --source",
     )
-    .place(Place::file(path.display().to_string(), None))
+    .place(DiagnosisPlace::file(path.display().to_string(), None))
 }
 
 /// The version of an installed or unpacked Debian package below a root: from dpkg's record, or else from the package's

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
-use super::Wanted;
+use super::WantedKernel;
 
 /// A folder that stands for `/`.
 pub(super) struct Root(tempfile::TempDir);
@@ -85,8 +85,8 @@ impl Root {
         self.write(&name, writer.finish().expect("finished"))
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
-        Wanted { sysroots: vec![self.path().to_owned()], ..Wanted::default() }
+    pub(super) fn wanted(&self) -> WantedKernel {
+        WantedKernel { sysroots: vec![self.path().to_owned()], ..WantedKernel::default() }
     }
 }
 

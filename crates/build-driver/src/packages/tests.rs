@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::missing::{Archive, Shortage};
+use super::missing::{PackageVersions, Shortage};
 use super::testing::{Kind, Root, vmlinux};
-use super::{KernelFiles, Origin, Piece, Selector, Source, Survey, Wanted, find, survey};
+use super::{
+    FileOrigin, KernelFiles, KernelPiece, KernelSearch, KernelSource, Selector, WantedKernel, find, survey,
+};
 use crate::process::Runner;
 
 const DEBIAN: &str = "6.12.115+deb12-cloud-amd64";
@@ -107,15 +109,15 @@ fn debian() -> Root {
     root
 }
 
-fn found(wanted: &Wanted) -> KernelFiles {
+fn found(wanted: &WantedKernel) -> KernelFiles {
     find(wanted, &Runner::new(), &()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn surveyed(wanted: &Wanted) -> Survey {
+fn surveyed(wanted: &WantedKernel) -> KernelSearch {
     survey(wanted, &Runner::new(), &()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn refused(wanted: &Wanted) -> klpx_diagnosis::Diagnosis {
+fn refused(wanted: &WantedKernel) -> klpx_diagnosis::Diagnosis {
     let failure = find(wanted, &Runner::new(), &()).expect_err("refused");
     failure.diagnoses().next().expect("one").clone()
 }
@@ -125,7 +127,7 @@ fn every_row_of_the_table_finds_its_kernel() {
     for row in &ROWS {
         let root = root(row);
         let source = (row.source.is_empty()).then(|| root.at("tree"));
-        let files = found(&Wanted { source: source.clone(), ..root.wanted() });
+        let files = found(&WantedKernel { source: source.clone(), ..root.wanted() });
         let release = release(row.banner);
         assert_eq!(files.release, release);
         assert_eq!(files.distribution.map(|known| known.name), Some(row.distribution), "{release}");
@@ -149,11 +151,11 @@ fn each_file_says_which_package_it_is_from() {
     let root = debian();
     let survey = surveyed(&root.wanted());
     let from = |piece| survey.found[&piece].from.to_string();
-    assert_eq!(from(Piece::Headers), format!("linux-headers-{DEBIAN}"));
-    assert_eq!(from(Piece::Config), format!("linux-headers-{DEBIAN}"));
-    assert_eq!(from(Piece::Vmlinux), format!("linux-image-{DEBIAN}-dbg"));
-    assert_eq!(from(Piece::Modules), format!("linux-image-{DEBIAN}"));
-    assert_eq!(from(Piece::Source), "linux-source-6.12");
+    assert_eq!(from(KernelPiece::Headers), format!("linux-headers-{DEBIAN}"));
+    assert_eq!(from(KernelPiece::Config), format!("linux-headers-{DEBIAN}"));
+    assert_eq!(from(KernelPiece::Vmlinux), format!("linux-image-{DEBIAN}-dbg"));
+    assert_eq!(from(KernelPiece::Modules), format!("linux-image-{DEBIAN}"));
+    assert_eq!(from(KernelPiece::Source), "linux-source-6.12");
     assert_eq!(survey.package.as_deref(), Some(DEBIAN_VERSION));
     assert_eq!(survey.notes, []);
 }
@@ -167,8 +169,11 @@ fn the_release_is_uts_release_whatever_kernel_release_says() {
         .write(&format!("usr/lib/debug/boot/vmlinux-{OLD}"), vmlinux(OLD_BANNER, Kind::Whole))
         .source("src", "6.1.192")
         .write("src/debian/changelog", "linux (6.1.192-2) bookworm-security; urgency=high\n");
-    let files =
-        found(&Wanted { build_dir: Some(root.at(&headers)), source: Some(root.at("src")), ..root.wanted() });
+    let files = found(&WantedKernel {
+        build_dir: Some(root.at(&headers)),
+        source: Some(root.at("src")),
+        ..root.wanted()
+    });
     assert_eq!(files.release, OLD);
     assert_eq!(files.package.as_deref(), Some("6.1.192-2"));
     assert_eq!(files.notes, []);
@@ -189,20 +194,23 @@ fn a_vmlinux_that_can_not_be_patched_is_passed_over_with_the_reason() {
         assert!(!survey.is_complete());
         let [(path, reason)] = survey.passed_over.as_slice() else { panic!("{:?}", survey.passed_over) };
         assert!(path.ends_with("vmlinux") && reason.contains(why), "{reason}");
-        let named =
-            Wanted { vmlinux: Some(path.clone()), kernel: Some(Selector::parse(DEBIAN)), ..root.wanted() };
+        let named = WantedKernel {
+            vmlinux: Some(path.clone()),
+            kernel: Some(Selector::parse(DEBIAN)),
+            ..root.wanted()
+        };
         assert_eq!(refused(&named).code, "klpx::bad-vmlinux");
     }
 }
 
 /// The shortage of a kernel without image and source, with the package manager's output.
-fn shortage(lines: &str) -> (Survey, Shortage) {
+fn shortage(lines: &str) -> (KernelSearch, Shortage) {
     let root = debian();
     std::fs::remove_file(root.at(ROWS[0].vmlinux)).expect("removed");
     std::fs::remove_file(root.at(ROWS[0].source)).expect("removed");
     let survey = surveyed(&root.wanted());
     let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
-    let archive = if lines.is_empty() { Archive::default() } else { Archive::parse(&lines) };
+    let archive = if lines.is_empty() { PackageVersions::default() } else { PackageVersions::parse(&lines) };
     let shortage = Shortage::with(&survey, &archive);
     (survey, shortage)
 }
@@ -237,7 +245,7 @@ fn sizes_are_those_of_the_exact_version() {
 fn the_package_manager_tells_the_version_of_a_kernel_of_which_nothing_is_there() {
     let root = Root::new();
     let kernel = Some(Selector::parse("7.3.4+deb13-cloud-amd64"));
-    let survey = surveyed(&Wanted { kernel, ..root.wanted() });
+    let survey = surveyed(&WantedKernel { kernel, ..root.wanted() });
     let stanza = |name: &str, version: &str| format!("Package: {name}\nVersion: {version}\nSize: 1\n\n");
     let text = [
         stanza("linux-headers-7.3.4+deb13-cloud-amd64", "7.3.4-1"),
@@ -248,7 +256,7 @@ fn the_package_manager_tells_the_version_of_a_kernel_of_which_nothing_is_there()
         stanza("linux-source-7.3", "7.3.4-1"),
     ];
     let lines: Vec<String> = text.concat().lines().map(str::to_owned).collect();
-    let shortage = Shortage::with(&survey, &Archive::parse(&lines));
+    let shortage = Shortage::with(&survey, &PackageVersions::parse(&lines));
     let arguments = "linux-headers-7.3.4+deb13-cloud-amd64=7.3.4-1 linux-image-7.3.4+deb13-cloud-amd64-dbg=7.3.4-1 \
                      linux-modules-7.3.4+deb13-cloud-amd64=7.3.4-1 linux-source-7.3=7.3.4-1";
     assert_eq!(shortage.install, Some(format!("apt install {arguments}")));
@@ -266,8 +274,9 @@ fn rows_that_were_not_tried_say_so() {
         ("6.8.0-45-generic", "apt install linux-headers-6.8.0-45-generic "),
     ];
     for (release, line) in cases {
-        let survey = surveyed(&Wanted { kernel: Some(Selector::parse(release)), ..Root::new().wanted() });
-        let shortage = Shortage::with(&survey, &Archive::default());
+        let survey =
+            surveyed(&WantedKernel { kernel: Some(Selector::parse(release)), ..Root::new().wanted() });
+        let shortage = Shortage::with(&survey, &PackageVersions::default());
         let install = shortage.install.expect("a line");
         assert!(install.starts_with(line), "{install}");
         assert!(shortage.hints.iter().any(|hint| hint.contains("not tried")), "{release}");
@@ -277,8 +286,8 @@ fn rows_that_were_not_tried_say_so() {
 #[test]
 fn a_kernel_of_nobody_has_no_packages_to_install() {
     let root = debian();
-    let survey = surveyed(&Wanted { kernel: Some(Selector::parse("7.2.0-rc1+")), ..root.wanted() });
-    let diagnosis = Shortage::with(&survey, &Archive::default()).diagnosis(&survey);
+    let survey = surveyed(&WantedKernel { kernel: Some(Selector::parse("7.2.0-rc1+")), ..root.wanted() });
+    let diagnosis = Shortage::with(&survey, &PackageVersions::default()).diagnosis(&survey);
     assert_eq!(diagnosis.code, "klpx::kernel-incomplete");
     assert!(
         diagnosis.remedy.contains("--build-dir") && !diagnosis.remedy.contains("apt"),
@@ -294,7 +303,7 @@ fn source_of_another_version_is_not_taken() {
     let root = root(&ROWS[0]);
     root.changelog("linux-source-6.12", "6.12.117-1~deb12u1");
     let survey = surveyed(&root.wanted());
-    assert_eq!(survey.missing(), [Piece::Source]);
+    assert_eq!(survey.missing(), [KernelPiece::Source]);
     assert!(survey.passed_over[0].1.contains("6.12.117-1~deb12u1"), "{:?}", survey.passed_over);
     // dpkg's record takes precedence over the changelog.
     let status = format!(
@@ -306,7 +315,7 @@ fn source_of_another_version_is_not_taken() {
     // A tree named by the user is an error rather than passed over.
     for version in ["6.12.117", "6.12.0-rc3", "6.13.115"] {
         root.source(version, version);
-        let named = Wanted { source: Some(root.at(version)), ..root.wanted() };
+        let named = WantedKernel { source: Some(root.at(version)), ..root.wanted() };
         assert_eq!(refused(&named).code, "klpx::source-mismatch", "{version}");
     }
 }
@@ -315,9 +324,9 @@ fn source_of_another_version_is_not_taken() {
 fn a_tree_of_the_right_version_says_that_the_package_was_not_checked() {
     let root = debian();
     root.source("tree", "6.12.115");
-    let named = Wanted { source: Some(root.at("tree")), ..root.wanted() };
+    let named = WantedKernel { source: Some(root.at("tree")), ..root.wanted() };
     let files = found(&named);
-    assert!(matches!(files.source, Source::Tree(_)));
+    assert!(matches!(files.source, KernelSource::Tree(_)));
     let [note] = files.notes.as_slice() else { panic!("{:?}", files.notes) };
     assert!(note.contains(DEBIAN_VERSION) && note.contains("not checked"), "{note}");
     root.write("tree/debian/changelog", "linux (6.12.115-1) unstable; urgency=medium\n");
@@ -329,7 +338,7 @@ fn a_tarball_whose_package_is_known_needs_no_note_once_it_is_unpacked() {
     let root = debian();
     root.source("unpacked", "6.12.115").source("other", "6.12.117");
     let files = found(&root.wanted());
-    assert!(matches!(files.source, Source::Tarball(_)));
+    assert!(matches!(files.source, KernelSource::Tarball(_)));
     let tree = |name| crate::SourceTree::open(&root.at(name)).expect("a tree");
     assert_eq!(files.check_source(&tree("unpacked")).expect("checked"), []);
     let failure = files.check_source(&tree("other")).expect_err("refused");
@@ -358,15 +367,17 @@ fn files_of_different_builds_of_one_release_are_refused() {
 fn a_kernel_is_named_by_release_or_by_its_vmlinux() {
     let root = debian();
     let image = root.at(ROWS[0].vmlinux);
-    let by_image =
-        found(&Wanted { kernel: Some(Selector::parse(image.to_str().expect("text"))), ..root.wanted() });
+    let by_image = found(&WantedKernel {
+        kernel: Some(Selector::parse(image.to_str().expect("text"))),
+        ..root.wanted()
+    });
     assert_eq!(by_image.release, DEBIAN);
-    assert_eq!(by_image.vmlinux.from, Origin::Option("--kernel"));
-    let by_release = found(&Wanted { kernel: Some(Selector::parse(DEBIAN)), ..root.wanted() });
+    assert_eq!(by_image.vmlinux.from, FileOrigin::Option("--kernel"));
+    let by_release = found(&WantedKernel { kernel: Some(Selector::parse(DEBIAN)), ..root.wanted() });
     assert_eq!(by_release.vmlinux.path, image);
-    let other = Wanted { kernel: Some(Selector::parse(OLD)), vmlinux: Some(image), ..root.wanted() };
+    let other = WantedKernel { kernel: Some(Selector::parse(OLD)), vmlinux: Some(image), ..root.wanted() };
     assert_eq!(refused(&other).code, "klpx::release-mismatch");
-    let headers = Wanted {
+    let headers = WantedKernel {
         kernel: Some(Selector::parse(OLD)),
         build_dir: Some(root.at(ROWS[0].headers)),
         ..root.wanted()
@@ -391,7 +402,7 @@ fn a_build_tree_one_stands_in_is_not_taken_when_others_may_change_it() {
     root.headers("build", DEBIAN_BANNER, "6.12.115");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(root.at("build"), mode).expect("chmod");
-    let wanted = Wanted { here: Some(root.at("build")), ..Wanted::default() };
+    let wanted = WantedKernel { here: Some(root.at("build")), ..WantedKernel::default() };
     let failure = survey(&wanted, &Runner::new(), &()).expect_err("refused");
     assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::untrusted-folder");
 }
@@ -407,9 +418,9 @@ fn a_build_tree_one_stands_in_brings_everything() {
         .source("src", "7.2.13")
         .link("build/source", root.at("src").to_str().expect("text"));
     // Without named roots, the machine's own packages would count for another kernel.
-    let files = found(&Wanted { here: Some(root.at("build")), ..Wanted::default() });
+    let files = found(&WantedKernel { here: Some(root.at("build")), ..WantedKernel::default() });
     assert_eq!((files.release.as_str(), files.distribution), ("7.2.13", None));
-    assert_eq!(files.vmlinux.from, Origin::BuildTree);
+    assert_eq!(files.vmlinux.from, FileOrigin::BuildTree);
     assert_eq!(files.modules.as_ref().expect("modules").path, root.at("build"));
     assert_eq!(files.source.located().path, root.at("src").canonicalize().expect("there"));
     let pinned: Vec<&str> = files.pinned().iter().map(|(name, _)| *name).collect();
@@ -422,7 +433,7 @@ fn a_folder_that_packages_only_share_is_no_folder_of_modules() {
     std::fs::remove_dir_all(root.at(ROWS[0].modules).join("kernel")).expect("removed");
     let survey = surveyed(&root.wanted());
     assert!(survey.is_complete(), "modules are needed for patches of modules only");
-    assert!(survey.missing().contains(&Piece::Modules), "{:?}", survey.missing());
+    assert!(survey.missing().contains(&KernelPiece::Modules), "{:?}", survey.missing());
 }
 
 #[test]
@@ -432,7 +443,8 @@ fn layers_complete_each_other() {
     std::fs::create_dir_all(fetched.at("usr")).expect("mkdir");
     std::fs::rename(fetched.at("lib-of-debug"), fetched.at("usr/lib")).expect("moved");
     let sysroots = vec![fetched.path().to_owned(), installed.path().to_owned()];
-    let files = found(&Wanted { sysroots, kernel: Some(Selector::parse(DEBIAN)), ..Wanted::default() });
+    let files =
+        found(&WantedKernel { sysroots, kernel: Some(Selector::parse(DEBIAN)), ..WantedKernel::default() });
     assert!(files.vmlinux.path.starts_with(fetched.path()));
     assert!(files.config.path.starts_with(installed.path()));
 }
@@ -442,11 +454,11 @@ fn named_files_that_are_not_there_are_errors() {
     let root = debian();
     let no = || Some(Path::new("no/such/place").to_owned());
     let cases = [
-        (Wanted { vmlinux: no(), ..root.wanted() }, "klpx::io"),
-        (Wanted { config: no(), ..root.wanted() }, "klpx::config-missing"),
-        (Wanted { source: no(), ..root.wanted() }, "klpx::source-missing"),
-        (Wanted { build_dir: no(), ..root.wanted() }, "klpx::build-dir-missing"),
-        (Wanted { modules: no(), ..root.wanted() }, "klpx::no-such-folder"),
+        (WantedKernel { vmlinux: no(), ..root.wanted() }, "klpx::io"),
+        (WantedKernel { config: no(), ..root.wanted() }, "klpx::config-missing"),
+        (WantedKernel { source: no(), ..root.wanted() }, "klpx::source-missing"),
+        (WantedKernel { build_dir: no(), ..root.wanted() }, "klpx::build-dir-missing"),
+        (WantedKernel { modules: no(), ..root.wanted() }, "klpx::no-such-folder"),
     ];
     for (wanted, code) in cases {
         assert_eq!(refused(&wanted).code, code);
@@ -460,7 +472,7 @@ fn damaged_files_are_passed_over_or_refused_without_a_panic() {
     for length in [0, 1, 16, 63, 64, image.len() / 2, image.len() - 1] {
         root.write(ROWS[0].vmlinux, &image[..length]);
         let survey = surveyed(&root.wanted());
-        assert!(survey.missing().contains(&Piece::Vmlinux), "of {length} bytes");
+        assert!(survey.missing().contains(&KernelPiece::Vmlinux), "of {length} bytes");
     }
     root.write(ROWS[0].vmlinux, &image);
     root.write("usr/share/doc/linux-source-6.12/changelog.Debian.gz", b"\x1f\x8bnot gzip");

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
-use super::banner::{self, Banner, Image};
+use super::banner::{self, Banner, VmlinuxKind};
 use super::distribution::RELEASE_NAMES;
 use super::roots::Roots;
-use super::{Origin, PINNED, Wanted};
+use super::{FileOrigin, PINNED, WantedKernel};
 use crate::language::MakeWord;
 use crate::own;
 
@@ -36,7 +36,7 @@ impl Selector {
 
 /// The kernel that the user means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Which {
+pub(super) struct KernelChoice {
     pub(super) release: String,
     /// The source of the release, for people.
     pub(super) from: String,
@@ -45,14 +45,14 @@ pub(super) struct Which {
     /// The image that the user named, and the option.
     pub(super) vmlinux: Option<(PathBuf, &'static str)>,
     /// The build tree or headers folder that the user named, or the current folder.
-    pub(super) build: Option<(PathBuf, Origin)>,
+    pub(super) build: Option<(PathBuf, FileOrigin)>,
 }
 
 /// Finds out which kernel the user means.
 ///
 /// # Errors
 /// If nothing gives a release, or the named files give different releases.
-pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
+pub(super) fn which(wanted: &WantedKernel, roots: &Roots) -> Result<KernelChoice> {
     let vmlinux = match (&wanted.kernel, &wanted.vmlinux) {
         (_, Some(path)) => Some((path.clone(), "--vmlinux")),
         (Some(Selector::Vmlinux(path)), None) => Some((path.clone(), "--kernel")),
@@ -72,11 +72,11 @@ pub(super) fn which(wanted: &Wanted, roots: &Roots) -> Result<Which> {
     };
     // The release becomes a part of paths, package names and make words.
     MakeWord::release(&release)?;
-    Ok(Which { release, from, banner, vmlinux, build })
+    Ok(KernelChoice { release, from, banner, vmlinux, build })
 }
 
 /// The folder that the user named. If no kernel is named, the current folder, provided that it is a build tree.
-fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(PathBuf, Origin)>> {
+fn build_tree(wanted: &WantedKernel, image: bool, roots: &Roots) -> Result<Option<(PathBuf, FileOrigin)>> {
     if let Some(folder) = &wanted.build_dir {
         let path = folder.canonicalize().map_err(|error| {
             let what = format!("can't open the build tree {}", folder.display());
@@ -87,7 +87,7 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
                 "name the kernel's O= tree or headers folder with --build-dir",
             )
         })?;
-        return Ok(Some((path, Origin::Option("--build-dir"))));
+        return Ok(Some((path, FileOrigin::Option("--build-dir"))));
     }
     if wanted.kernel.is_some() || image || !roots.is_machine() {
         return Ok(None);
@@ -104,7 +104,7 @@ fn build_tree(wanted: &Wanted, image: bool, roots: &Roots) -> Result<Option<(Pat
             "name the kernel (--kernel, or --build-dir for this one), or run klpx in another folder",
         )
     })?;
-    Ok(Some((here.clone(), Origin::BuildTree)))
+    Ok(Some((here.clone(), FileOrigin::BuildTree)))
 }
 
 /// Returns true if kbuild prepared the folder with a configuration.
@@ -160,14 +160,14 @@ fn of_image(path: &Path) -> Result<Told> {
             why,
             "name the vmlinux of the build tree or of the distribution's debug package",
         )
-        .place(Place::file(path.display().to_string(), None))
+        .place(DiagnosisPlace::file(path.display().to_string(), None))
     };
     match banner::look(path)? {
-        Image::Kernel(Some(banner)) => {
+        VmlinuxKind::Kernel(Some(banner)) => {
             Ok((banner.release.clone(), format!("the banner of {}", path.display()), Some(banner)))
         }
-        Image::Kernel(None) => Err(refuse("it holds no banner that says its release").into()),
-        Image::Unusable(why) => Err(refuse(why).into()),
+        VmlinuxKind::Kernel(None) => Err(refuse("it holds no banner that says its release").into()),
+        VmlinuxKind::Unusable(why) => Err(refuse(why).into()),
     }
 }
 

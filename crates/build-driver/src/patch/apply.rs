@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 
-use crate::config::Arch;
-use crate::kernel::Kernel;
+use crate::config::KernelArch;
+use crate::kernel::PatchableKernel;
 use crate::patch::{Hunk, Patch, PatchSet, PlacedHunk, classify, forms, included, lines};
 use crate::process::{Call, Runner};
 
 /// A patch set that applies, with the text of every file before and after.
 #[derive(Clone, Debug)]
-pub struct Prepared {
-    pub(crate) changes: Vec<Change>,
+pub struct AppliedPatch {
+    pub(crate) changes: Vec<FileEdit>,
     files: usize,
     hunks: usize,
     pub(super) placed: Vec<PlacedHunk>,
@@ -24,7 +24,7 @@ pub struct Prepared {
 
 /// One file before and after the patches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct FileEdit {
     pub(crate) path: String,
     pub(crate) original: Option<Vec<u8>>,
     pub(crate) patched: Option<Vec<u8>>,
@@ -42,7 +42,7 @@ pub(crate) struct Change {
 
 /// How a patch affects one line of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LineEdit {
     /// Both sources have the line, and no other line reads the same.
     Kept,
     /// Both sources have the line, and other lines read the same.
@@ -53,7 +53,7 @@ pub enum Line {
     Unknown,
 }
 
-impl Prepared {
+impl AppliedPatch {
     /// The number of files that the patches touch, even if they are not compiled.
     pub fn files(&self) -> usize {
         self.files
@@ -99,39 +99,43 @@ impl Prepared {
     }
 
     /// How the patch affects a line of the original.
-    pub fn original_line(&self, path: &str, line: u32) -> Line {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
-        let Some(text) = change.original_text(line) else { return Line::Unknown };
+    pub fn original_line(&self, path: &str, line: u32) -> LineEdit {
+        let Some(change) = self.changes.iter().find(|change| change.path == path) else {
+            return LineEdit::Kept;
+        };
+        let Some(text) = change.original_text(line) else { return LineEdit::Unknown };
         if change.patched.is_none() || change.removed.iter().any(|lines| lines.contains(&line)) {
-            return Line::Edited;
+            return LineEdit::Edited;
         }
         let original = decode(change.original.as_deref().unwrap_or_default());
         let same = original.lines().chain(change.added.iter().map(|(_, text)| text.trim_end_matches('\n')));
         match same.filter(|other| *other == text).nth(1) {
-            Some(_) => Line::KeptOneOfSeveral,
-            None => Line::Kept,
+            Some(_) => LineEdit::KeptOneOfSeveral,
+            None => LineEdit::Kept,
         }
     }
 
     /// How the patch affects the line with `word` that the compiler numbers `line` in the patched source.
-    pub fn patched_line(&self, path: &str, line: u32, word: &str) -> Line {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Line::Kept };
+    pub fn patched_line(&self, path: &str, line: u32, word: &str) -> LineEdit {
+        let Some(change) = self.changes.iter().find(|change| change.path == path) else {
+            return LineEdit::Kept;
+        };
         if change.original.is_none() {
-            return Line::Edited;
+            return LineEdit::Edited;
         }
         if change.unplaced.is_some_and(|first| first <= line) {
-            return Line::Unknown;
+            return LineEdit::Unknown;
         }
         let has = |text: &str| words(text).any(|other| other == word);
         let mut added = change.added.iter().filter(|(number, _)| *number == line).peekable();
         let original = self.original_line(path, line);
-        if added.peek().is_none() || original == Line::Edited {
+        if added.peek().is_none() || original == LineEdit::Edited {
             return original;
         }
         match (change.original_text(line).is_some_and(|text| has(&text)), added.any(|(_, text)| has(text))) {
             (true, false) => original,
-            (false, true) => Line::Edited,
-            _ => Line::Unknown,
+            (false, true) => LineEdit::Edited,
+            _ => LineEdit::Unknown,
         }
     }
 
@@ -141,10 +145,10 @@ impl Prepared {
     }
 }
 
-impl Change {
-    pub(crate) fn new(path: String, original: Option<Vec<u8>>, patched: Option<Vec<u8>>) -> Change {
+impl FileEdit {
+    pub(crate) fn new(path: String, original: Option<Vec<u8>>, patched: Option<Vec<u8>>) -> FileEdit {
         let (edited, replaced, removed, added) = Default::default();
-        Change { path, original, patched, edited, replaced, removed, added, unplaced: None }
+        FileEdit { path, original, patched, edited, replaced, removed, added, unplaced: None }
     }
 
     /// The text of the original, if both sources have the file.
@@ -169,7 +173,7 @@ fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
 
 /// The edits in a function.
 pub(super) fn edits_of<'c>(
-    change: &'c Change,
+    change: &'c FileEdit,
     original: &[u8],
     first: u32,
     next: Option<u32>,
@@ -190,7 +194,7 @@ impl PatchSet {
     /// # Errors
     /// A file that no livepatch can change, a patch that does not apply (with hunk and line), patches that cancel each
     /// other.
-    pub fn preflight(&self, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
+    pub fn preflight(&self, kernel: &PatchableKernel, fuzz: u8) -> Result<AppliedPatch> {
         self.preflight_in(kernel.source().root(), kernel, fuzz)
     }
 
@@ -198,7 +202,7 @@ impl PatchSet {
     ///
     /// # Errors
     /// As [`PatchSet::preflight`].
-    pub fn preflight_in(&self, folder: &Path, kernel: &Kernel, fuzz: u8) -> Result<Prepared> {
+    pub fn preflight_in(&self, folder: &Path, kernel: &PatchableKernel, fuzz: u8) -> Result<AppliedPatch> {
         prepare(self, folder, kernel.arch(), kernel.runner(), fuzz)
     }
 }
@@ -206,10 +210,10 @@ impl PatchSet {
 pub(crate) fn prepare(
     set: &PatchSet,
     root: &Path,
-    arch: Arch,
+    arch: KernelArch,
     runner: &Runner,
     fuzz: u8,
-) -> Result<Prepared> {
+) -> Result<AppliedPatch> {
     if fuzz > 2 {
         return Err(Diagnosis::new(
             &codes::FUZZ,
@@ -235,7 +239,7 @@ pub(crate) fn prepare(
     for (path, original) in originals {
         let patched = read_if_there(&tree.join(&path))?;
         if classify(&path, arch).is_compiled() && patched != original {
-            changes.push(Change::new(path, original, patched));
+            changes.push(FileEdit::new(path, original, patched));
         }
     }
     if changes.is_empty() {
@@ -253,7 +257,7 @@ pub(crate) fn prepare(
     }
     let original = |path: &str| changes.iter().find(|change| change.path == path)?.original.as_deref();
     let placed = set.placed(original);
-    Ok(Prepared { changes, files: set.paths().len(), hunks: set.hunks(), placed, notes })
+    Ok(AppliedPatch { changes, files: set.paths().len(), hunks: set.hunks(), placed, notes })
 }
 
 fn copy_touched(set: &PatchSet, root: &Path, tree: &Path) -> Result<BTreeMap<String, Option<Vec<u8>>>> {
@@ -386,7 +390,7 @@ fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Ve
             let text = String::from_utf8_lossy(&text);
             let (why, detail, line) = mismatch(&hunks[n], &text);
             let what = format!("hunk {} of {} does not apply", n + 1, patch.name);
-            let place = Place::file(path, u32::try_from(line).ok());
+            let place = DiagnosisPlace::file(path, u32::try_from(line).ok());
             found.push(refuse(what, &why, FITTING).place(place).detail(detail));
         } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
             let what = format!("{} changes a file that is not there", patch.name);
@@ -399,11 +403,11 @@ fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Ve
                 }
                 None => refuse(what, "klpx takes the first part off each path, as patch -p1 does", FITTING),
             };
-            found.push(refusal.place(Place::file(path, None)));
+            found.push(refusal.place(DiagnosisPlace::file(path, None)));
         } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
             let what = format!("{} adds a file that is there already", patch.name);
             let why = "the source of this kernel has the file already";
-            found.push(refuse(what, why, FITTING).place(Place::file(path, None)));
+            found.push(refuse(what, why, FITTING).place(DiagnosisPlace::file(path, None)));
         }
     }
     found
@@ -443,7 +447,7 @@ fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
 }
 
 /// Inserts `#line` directives into a patched C file.
-fn number_lines(change: &mut Change, arch: Arch, notes: &mut Vec<Note>) {
+fn number_lines(change: &mut FileEdit, arch: KernelArch, notes: &mut Vec<Note>) {
     let kind = classify(&change.path, arch);
     let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
     if !kind.is_c() {
@@ -487,13 +491,13 @@ mod tests {
         dir
     }
 
-    fn run(dir: &tempfile::TempDir, patches: &[&str], fuzz: u8) -> Result<Prepared> {
+    fn run(dir: &tempfile::TempDir, patches: &[&str], fuzz: u8) -> Result<AppliedPatch> {
         klpx_testkit::need("git");
         let mut set = PatchSet::default();
         for (n, text) in patches.iter().enumerate() {
             set.patches.push(Patch::parse(&format!("{n}.patch"), text.as_bytes().to_owned())?);
         }
-        prepare(&set, dir.path(), Arch::X86_64, &Runner::new(), fuzz)
+        prepare(&set, dir.path(), KernelArch::X86_64, &Runner::new(), fuzz)
     }
 
     fn diff(path: &str, old: &str, new: &str) -> String {
@@ -502,7 +506,7 @@ mod tests {
             .replace("+++ modified", &format!("+++ b/{path}"))
     }
 
-    fn text(prepared: &Prepared, path: &str) -> String {
+    fn text(prepared: &AppliedPatch, path: &str) -> String {
         String::from_utf8(prepared.patched_text(path).expect("patched").to_owned()).expect("text")
     }
 
@@ -527,17 +531,17 @@ mod tests {
         let prepared = |new: &str| run(&dir, &[&diff("fs/a.c", &original, new)], 0).expect("ok");
         // Two lines before the declaration in line 3 get the numbers 3 and 4. The directive corrects the numbers below.
         let added = prepared(&original.replacen("{\n", "{\n\tint m;\n\tint k;\n", 1));
-        assert_eq!(added.original_line("fs/a.c", 3), Line::KeptOneOfSeveral);
-        assert_eq!(added.patched_line("fs/a.c", 3, "n"), Line::KeptOneOfSeveral);
-        assert_eq!(added.patched_line("fs/a.c", 3, "m"), Line::Edited);
-        assert_eq!(added.patched_line("fs/a.c", 3, "int"), Line::Unknown, "both lines have it");
-        assert_eq!(added.patched_line("fs/a.c", 3, "hidden"), Line::Unknown, "a macro may declare it");
-        assert_eq!(added.original_line("fs/a.c", 4), Line::Kept);
-        assert_eq!(added.patched_line("fs/a.c", 4, "only"), Line::Kept);
+        assert_eq!(added.original_line("fs/a.c", 3), LineEdit::KeptOneOfSeveral);
+        assert_eq!(added.patched_line("fs/a.c", 3, "n"), LineEdit::KeptOneOfSeveral);
+        assert_eq!(added.patched_line("fs/a.c", 3, "m"), LineEdit::Edited);
+        assert_eq!(added.patched_line("fs/a.c", 3, "int"), LineEdit::Unknown, "both lines have it");
+        assert_eq!(added.patched_line("fs/a.c", 3, "hidden"), LineEdit::Unknown, "a macro may declare it");
+        assert_eq!(added.original_line("fs/a.c", 4), LineEdit::Kept);
+        assert_eq!(added.patched_line("fs/a.c", 4, "only"), LineEdit::Kept);
         let replaced = prepared(&original.replace("int only", "long only"));
-        assert_eq!(replaced.original_line("fs/a.c", 4), Line::Edited);
-        assert_eq!(replaced.patched_line("fs/a.c", 4, "only"), Line::Edited);
-        for (path, line, known) in [("fs/b.c", 4, Line::Kept), ("fs/a.c", 400, Line::Unknown)] {
+        assert_eq!(replaced.original_line("fs/a.c", 4), LineEdit::Edited);
+        assert_eq!(replaced.patched_line("fs/a.c", 4, "only"), LineEdit::Edited);
+        for (path, line, known) in [("fs/b.c", 4, LineEdit::Kept), ("fs/a.c", 400, LineEdit::Unknown)] {
             assert_eq!(replaced.original_line(path, line), known);
             assert_eq!(replaced.patched_line(path, line, "n"), known);
         }
@@ -646,7 +650,7 @@ mod tests {
         std::fs::write(dir.path().join("fs/a.c"), b"a\n/* \xe4 */\nb\n").expect("write");
         let patch = b"--- a/fs/a.c\n+++ b/fs/a.c\n@@ -1,3 +1,4 @@\n a\n+new\n /* \xe4 */\n b\n";
         let set = PatchSet::from_text("x", patch).expect("a patch");
-        let prepared = prepare(&set, dir.path(), Arch::X86_64, &Runner::new(), 0).expect("ok");
+        let prepared = prepare(&set, dir.path(), KernelArch::X86_64, &Runner::new(), 0).expect("ok");
         assert_eq!(prepared.patched_text("fs/a.c"), Some(&b"a\nnew\n#line 2\n/* \xe4 */\nb\n"[..]));
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn whole_path<'t>(text: &'t [u8], path: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Arch;
+    use crate::config::KernelArch;
     use crate::patch::PatchSet;
     use crate::patch::apply::prepare;
     use crate::process::Runner;
@@ -113,7 +113,7 @@ mod tests {
         }
         let code = |failure: klpx_diagnosis::Failure| failure.diagnoses().next().expect("one").code;
         let set = PatchSet::from_text("x.patch", patch).map_err(code)?;
-        let prepared = prepare(&set, tree.path(), Arch::X86_64, &Runner::new(), 0).map_err(code)?;
+        let prepared = prepare(&set, tree.path(), KernelArch::X86_64, &Runner::new(), 0).map_err(code)?;
         let text = prepared.patched_text("fs/proc/a.c").expect("patched");
         Ok(String::from_utf8(text.to_owned()).expect("text"))
     }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::PlacedHunk;
-use super::apply::{Change, Prepared, edits_of};
+use super::apply::{AppliedPatch, FileEdit, edits_of};
 
-impl Prepared {
+impl AppliedPatch {
     /// The hunks that edit the function that a file's original declares in line `first`, in patch order. `next` is the
     /// line that declares the next function.
     pub fn hunks_of_function(&self, path: &str, first: u32, next: Option<u32>) -> Vec<&PlacedHunk> {
@@ -24,7 +24,7 @@ impl Prepared {
     fn hunks_of<'p>(
         &'p self,
         path: &str,
-        edits: impl Fn(&'p Change, &'p [u8]) -> Vec<&'p Range<u32>>,
+        edits: impl Fn(&'p FileEdit, &'p [u8]) -> Vec<&'p Range<u32>>,
     ) -> Vec<&'p PlacedHunk> {
         let Some(change) = self.changes.iter().find(|change| change.path == path) else { return Vec::new() };
         let edits = change.kept().map(|original| edits(change, original));
@@ -37,7 +37,7 @@ impl Prepared {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Arch;
+    use crate::config::KernelArch;
     use crate::patch::PatchSet;
     use crate::patch::apply::prepare;
     use crate::process::Runner;
@@ -90,7 +90,7 @@ int b(void)
         std::fs::create_dir(dir.path().join("fs")).expect("a folder");
         std::fs::write(dir.path().join("fs/x.c"), ORIGINAL).expect("written");
         let set = PatchSet::from_text("x.patch", PATCH.as_bytes()).expect("a patch");
-        let prepared = prepare(&set, dir.path(), Arch::X86_64, &Runner::new(), 0).expect("applies");
+        let prepared = prepare(&set, dir.path(), KernelArch::X86_64, &Runner::new(), 0).expect("applies");
         let numbers = |hunks: Vec<&super::PlacedHunk>| hunks.iter().map(|hunk| hunk.hunk).collect::<Vec<_>>();
         assert_eq!(numbers(prepared.hunks_of_function("fs/x.c", 1, Some(10))), [1]);
         assert_eq!(numbers(prepared.hunks_of_function("fs/x.c", 10, None)), [2]);

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
-use super::apply::Change;
+use super::apply::FileEdit;
 use super::kind::{self, FileKind, classify};
-use crate::config::Arch;
+use crate::config::KernelArch;
 use crate::kbuild::includes::Includers;
 
 /// Refuses changes of files that make reads, and of files without a known reader.
-pub(super) fn check(changes: &[Change], root: &Path, arch: Arch) -> Result<()> {
+pub(super) fn check(changes: &[FileEdit], root: &Path, arch: KernelArch) -> Result<()> {
     let included = || changes.iter().filter(|change| classify(&change.path, arch) == FileKind::Included);
     if included().next().is_none() {
         return Ok(());
@@ -22,7 +22,7 @@ pub(super) fn check(changes: &[Change], root: &Path, arch: Arch) -> Result<()> {
     Failure::all(included().filter_map(|change| fault(&change.path, &source)).collect())
 }
 
-fn texts(change: &Change) -> Vec<&[u8]> {
+fn texts(change: &FileEdit) -> Vec<&[u8]> {
     [&change.original, &change.patched].into_iter().filter_map(|text| text.as_deref()).collect()
 }
 
@@ -40,7 +40,7 @@ fn fault(path: &str, source: &Includers<'_>) -> Option<Diagnosis> {
             why,
             "leave this file out of the patch, or make the change in the C code",
         )
-        .place(Place::file(path, None)),
+        .place(DiagnosisPlace::file(path, None)),
     )
 }
 
@@ -99,9 +99,9 @@ mod tests {
     }
 
     /// The path of a file and its text before and after. An empty text means that the file does not exist.
-    type Texts<'t> = (&'t str, &'t str, &'t str);
+    type FileTexts<'t> = (&'t str, &'t str, &'t str);
 
-    fn refused(files: &[(&str, &str)], changes: &[Texts<'_>]) -> Option<String> {
+    fn refused(files: &[(&str, &str)], changes: &[FileTexts<'_>]) -> Option<String> {
         let root = tempfile::tempdir().expect("dir");
         for (path, text) in files.iter().copied().chain(changes.iter().map(|(path, text, _)| (*path, *text)))
         {
@@ -112,9 +112,9 @@ mod tests {
             }
         }
         let text = |text: &str| (!text.is_empty()).then(|| text.as_bytes().to_vec());
-        let changes: Vec<Change> =
-            changes.iter().map(|(path, a, b)| Change::new((*path).to_owned(), text(a), text(b))).collect();
-        let failure = check(&changes, root.path(), Arch::X86_64).err()?;
+        let changes: Vec<FileEdit> =
+            changes.iter().map(|(path, a, b)| FileEdit::new((*path).to_owned(), text(a), text(b))).collect();
+        let failure = check(&changes, root.path(), KernelArch::X86_64).err()?;
         let diagnosis = failure.diagnoses().next().expect("one");
         assert_eq!(diagnosis.code, "klpx::patch-changes-build");
         Some(diagnosis.why.clone())
@@ -145,11 +145,11 @@ mod tests {
             (&[by_c], &[table, ("fs/Makefile", "obj-y := a.o\n", by_make.1)], Some(make)),
             (&[by_c], &[table, ("fs/Makefile", by_make.1, "obj-y := a.o\n")], Some(make)),
         ] {
-            let said = refused(files, changes);
+            let code = refused(files, changes);
             match says {
-                None => assert_eq!(said, None, "{files:?}"),
+                None => assert_eq!(code, None, "{files:?}"),
                 Some(says) => {
-                    assert!(said.as_ref().is_some_and(|said| said.starts_with(says)), "{files:?}: {said:?}")
+                    assert!(code.as_ref().is_some_and(|code| code.starts_with(says)), "{files:?}: {code:?}")
                 }
             }
         }

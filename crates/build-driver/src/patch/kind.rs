@@ -1,9 +1,9 @@
 //! What a file of the kernel tree means for a livepatch, by its path: a table, and why some kinds are refused. Reads no
 //! file.
 
-use klpx_diagnosis::{Code, Diagnosis, Place, codes};
+use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, codes};
 
-use crate::config::Arch;
+use crate::config::KernelArch;
 use crate::tree;
 
 /// What a file of the kernel tree means for a livepatch, by its path.
@@ -120,7 +120,7 @@ const TOP_TEXTS: [&str; 8] = [
 ];
 
 /// The kind of a file, by its path.
-pub fn classify(path: &str, arch: Arch) -> FileKind {
+pub fn classify(path: &str, arch: KernelArch) -> FileKind {
     if TOP_TEXTS.contains(&path) {
         return FileKind::NotCompiled;
     }
@@ -174,7 +174,7 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn diagnosis(&self, path: &str) -> Diagnosis {
         Diagnosis::new(self.code, format!("the patch changes {}", self.what), self.why, self.remedy)
-            .place(Place::file(path, None))
+            .place(DiagnosisPlace::file(path, None))
     }
 }
 
@@ -306,9 +306,9 @@ mod tests {
             ("arch/x86/entry/syscalls/syscall_64.tbl", Other),
         ];
         for (path, kind) in cases {
-            assert_eq!(classify(path, Arch::X86_64), kind, "{path}");
+            assert_eq!(classify(path, KernelArch::X86_64), kind, "{path}");
         }
-        assert_eq!(classify("arch/arm64/kvm/hyp/nvhe/mm.c", Arch::Arm64), Hypervisor);
-        assert_eq!(classify("arch/arm64/boot/dts/x/y.dts", Arch::Arm64), NotCompiled);
+        assert_eq!(classify("arch/arm64/kvm/hyp/nvhe/mm.c", KernelArch::Arm64), Hypervisor);
+        assert_eq!(classify("arch/arm64/boot/dts/x/y.dts", KernelArch::Arm64), NotCompiled);
     }
 }

@@ -41,7 +41,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     let removed = edits.iter().map(Edit::removed).collect();
     let mut added = Vec::new();
     let mut copied = 0;
-    let mut scan = Scan::default();
+    let mut scan = DirectiveScan::default();
     for (n, edit) in edits.iter().enumerate() {
         edited.push(edit.lines(scan.offset));
         let texts = lines.iter().skip(edit.new_start).take(edit.new_len);
@@ -139,17 +139,17 @@ fn hunk_header(line: &str) -> Option<Edit> {
 
 /// The effect of the directives so far.
 #[derive(Default)]
-struct Scan {
+struct DirectiveScan {
     /// By how much the numbers are too high, if the last directive was compiled.
     offset: i64,
     /// The `#if` branches around the last directive. Empty if the directive is always compiled.
     branch: Vec<u32>,
 }
 
-impl Scan {
+impl DirectiveScan {
     /// The places for directives in the unchanged lines `begin..end`: the first safe line, and, if that line is inside
     /// `#if`, a place after the end of each branch. A directive in a branch that is not compiled has no effect.
-    fn places(&mut self, states: &[State], begin: usize, end: usize) -> Vec<usize> {
+    fn places(&mut self, states: &[LexerState], begin: usize, end: usize) -> Vec<usize> {
         let mut places = Vec::new();
         for (at, state) in states.iter().enumerate().take(end).skip(begin) {
             if self.offset == 0 && self.branch.is_empty() {
@@ -168,7 +168,7 @@ impl Scan {
 
 /// The lexer's state at the start of a line.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct LexerState {
     /// True if a directive can stand before this line.
     safe: bool,
     /// The `#if` branches around the line, outermost first. Each branch has a unique number.
@@ -190,13 +190,13 @@ struct Lexer {
 }
 
 impl Lexer {
-    fn states(lines: &[&str]) -> Vec<State> {
+    fn states(lines: &[&str]) -> Vec<LexerState> {
         let mut lexer = Lexer::default();
         lines
             .iter()
             .map(|line| {
                 let safe = !lexer.in_comment && !lexer.continued && lexer.quote.is_none() && lexer.depth == 0;
-                let state = State { safe, branches: lexer.branches.clone() };
+                let state = LexerState { safe, branches: lexer.branches.clone() };
                 lexer.line(line.trim_end_matches(['\n', '\r']));
                 state
             })
@@ -287,13 +287,13 @@ mod tests {
     use super::*;
 
     /// Whether a line is compiled. Bit `n` of `taken` tells whether branch `n` is compiled.
-    fn compiled(state: &State, taken: u64) -> bool {
+    fn compiled(state: &LexerState, taken: u64) -> bool {
         state.branches.iter().all(|branch| taken >> (branch % 64) & 1 == 1)
     }
 
     /// The number of each line after the compiled directives. The directives themselves are left out. `states` belong
     /// to the lines without directives.
-    fn numbers(text: &str, states: &[State], taken: u64) -> Vec<(String, usize)> {
+    fn numbers(text: &str, states: &[LexerState], taken: u64) -> Vec<(String, usize)> {
         let mut number = 1;
         let mut found = Vec::new();
         for line in text.lines() {

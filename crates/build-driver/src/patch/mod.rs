@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
-use klpx_diagnosis::{Code, Diagnosis, Failure, Note, Place, Result, codes};
+use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 use sha2::{Digest, Sha256};
 
-use crate::config::Arch;
+use crate::config::KernelArch;
 use crate::process;
 
 pub use kind::{FileKind, classify};
@@ -123,7 +123,7 @@ impl PatchSet {
 
     /// Refuses files that no livepatch can change, and paths that leave the tree. Returns notes on files that are
     /// passed over.
-    pub(crate) fn check(&self, root: &Path, arch: Arch) -> Result<Vec<Note>> {
+    pub(crate) fn check(&self, root: &Path, arch: KernelArch) -> Result<Vec<Note>> {
         let (mut found, mut notes) = (Vec::new(), Vec::new());
         let mut compiled = 0;
         for path in self.paths() {
@@ -268,7 +268,7 @@ fn miscounted(name: &str, hunk: &forms::Miscounted) -> Diagnosis {
         name,
         &format!("hunk {} states {}, and has {}", hunk.hunk, lines(hunk.stated), lines(hunk.found)),
     )
-    .place(Place::file(name, Some(hunk.line)))
+    .place(DiagnosisPlace::file(name, Some(hunk.line)))
     .with_remedy("make the patch again (git diff), or let recountdiff correct it")
 }
 
@@ -287,7 +287,7 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let refuse = |code: &Code, path: &str, what: &str, why: &str, remedy: &str| -> Failure {
         Diagnosis::new(code, format!("the patch {name} {what}"), why, remedy)
-            .place(Place::file(path, None))
+            .place(DiagnosisPlace::file(path, None))
             .into()
     };
     let (path, action) = match &operation {
@@ -317,9 +317,9 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
                 &codes::PATCH_RENAMES,
                 what,
                 "the functions of a file that moves all become other functions",
-                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
+                "make the change at the file's old place (git format-patch --no-renames shows it is)",
             )
-            .place(Place::file(text(from), None))
+            .place(DiagnosisPlace::file(text(from), None))
             .into());
         }
     };
@@ -393,7 +393,7 @@ fn through_link(root: &Path, path: &str) -> Option<Diagnosis> {
                     format!("{} is a link", at.strip_prefix(root).unwrap_or(&at).display()),
                     "patch the file that the link points to",
                 )
-                .place(Place::file(path, None)),
+                .place(DiagnosisPlace::file(path, None)),
             );
         }
     }
@@ -494,7 +494,7 @@ mod tests {
             "--- a/arch/x86/lib/x.S\n+++ b/arch/x86/lib/x.S\n{HUNK}--- a/Makefile\n+++ b/Makefile\n{HUNK}"
         );
         let set = PatchSet::from_text("x", text.as_bytes()).expect("a patch");
-        let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
+        let failure = set.check(tree.path(), KernelArch::X86_64).expect_err("refused");
         let codes: Vec<_> = failure.diagnoses().map(|d| d.code).collect();
         assert_eq!(codes, ["klpx::assembly", "klpx::patch-changes-build"]);
         assert!(failure.diagnoses().all(|d| !d.remedy.is_empty() && d.place.file.is_some()));
@@ -503,7 +503,7 @@ mod tests {
             "x",
             format!("--- a/Documentation/x\n+++ b/Documentation/x\n{HUNK}").as_bytes(),
         );
-        let failure = set.expect("a patch").check(tree.path(), Arch::X86_64).expect_err("nothing");
+        let failure = set.expect("a patch").check(tree.path(), KernelArch::X86_64).expect_err("nothing");
         assert_eq!(failure.exit_code(), 5);
     }
 
@@ -513,7 +513,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc", tree.path().join("fs")).expect("link");
         let set = PatchSet::from_text("x", format!("--- a/fs/x.c\n+++ b/fs/x.c\n{HUNK}").as_bytes())
             .expect("a patch");
-        let failure = set.check(tree.path(), Arch::X86_64).expect_err("refused");
+        let failure = set.check(tree.path(), KernelArch::X86_64).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::patch-leaves-tree");
     }
 

@@ -5,18 +5,18 @@
 
 /// One part of an outline. Blanks are normalized.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum OutlinePart {
     /// A preprocessor line, without the `#`.
     Directive(String),
     /// A declaration, or a function without its body.
     Declaration(String),
 }
 
-impl Part {
+impl OutlinePart {
     fn text(&self) -> String {
         match self {
-            Part::Directive(text) => format!("#{text}"),
-            Part::Declaration(text) => text.clone(),
+            OutlinePart::Directive(text) => format!("#{text}"),
+            OutlinePart::Declaration(text) => text.clone(),
         }
     }
 }
@@ -39,11 +39,11 @@ pub(crate) fn first_change(original: &[u8], patched: &[u8]) -> Option<String> {
         }
     }
     added.extend(left);
-    added.into_iter().find(|part| !is_addition(part, &original)).map(Part::text)
+    added.into_iter().find(|part| !is_addition(part, &original)).map(OutlinePart::text)
 }
 
-fn is_addition(part: &Part, original: &[Part]) -> bool {
-    let Part::Directive(line) = part else { return true };
+fn is_addition(part: &OutlinePart, original: &[OutlinePart]) -> bool {
+    let OutlinePart::Directive(line) = part else { return true };
     let names = |line: &str, word: &str| {
         let rest = line.strip_prefix(word)?.strip_prefix(' ')?;
         rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned)
@@ -54,21 +54,21 @@ fn is_addition(part: &Part, original: &[Part]) -> bool {
     let Some(name) = names(line, "define") else { return false };
     let is_same =
         |line: &str| [names(line, "define"), names(line, "undef")].into_iter().flatten().any(|it| it == name);
-    !original.iter().any(|part| matches!(part, Part::Directive(line) if is_same(line)))
+    !original.iter().any(|part| matches!(part, OutlinePart::Directive(line) if is_same(line)))
 }
 
 /// Returns the parts of a header, in order. A header whose braces do not match is one part.
-fn outline(text: &[u8]) -> Vec<Part> {
+fn outline(text: &[u8]) -> Vec<OutlinePart> {
     let text = without_comments(&String::from_utf8_lossy(text).replace("\\\r\n", "").replace("\\\n", ""));
-    let mut reader = Reader::default();
+    let mut reader = DeclarationReader::default();
     for line in text.lines() {
         match line.trim_start().strip_prefix('#') {
-            Some(directive) => reader.parts.push(Part::Directive(normalized(directive))),
+            Some(directive) => reader.parts.push(OutlinePart::Directive(normalized(directive))),
             None => reader.line(line),
         }
     }
     if reader.braces != 0 || reader.parentheses != 0 {
-        return vec![Part::Declaration(text)];
+        return vec![OutlinePart::Declaration(text)];
     }
     reader.end();
     reader.parts
@@ -76,8 +76,8 @@ fn outline(text: &[u8]) -> Vec<Part> {
 
 /// Splits lines of C, without comments and directives, into declarations.
 #[derive(Default)]
-struct Reader {
-    parts: Vec<Part>,
+struct DeclarationReader {
+    parts: Vec<OutlinePart>,
     declaration: String,
     braces: i32,
     parentheses: i32,
@@ -87,7 +87,7 @@ struct Reader {
     literal: Option<(char, bool)>,
 }
 
-impl Reader {
+impl DeclarationReader {
     fn line(&mut self, line: &str) {
         for c in line.chars().chain(['\n']) {
             self.character(c);
@@ -134,7 +134,7 @@ impl Reader {
         let declaration = normalized(&self.declaration);
         self.declaration.clear();
         if !declaration.is_empty() {
-            self.parts.push(Part::Declaration(declaration));
+            self.parts.push(OutlinePart::Declaration(declaration));
         }
     }
 }

@@ -123,7 +123,7 @@ impl Call {
 
 /// The result of a call that started and was not interrupted.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct CallOutcome {
     /// True if the program ended with status 0.
     pub success: bool,
     /// Standard output and standard error, in order of arrival, without line ends.
@@ -152,14 +152,14 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Runner {
     stop: Arc<AtomicBool>,
-    hold: Option<Hold>,
+    hold: Option<ChildWorkspace>,
     /// True if children had to be killed without time to remove half-written files.
     killed: Arc<AtomicBool>,
 }
 
 /// The workspace of the children.
 #[derive(Clone, Debug)]
-struct Hold {
+struct ChildWorkspace {
     /// The workspace's lock, which children inherit.
     lock: Arc<File>,
     /// The file that records the process group of the last child.
@@ -181,7 +181,11 @@ impl Runner {
     /// The same runner, with children that also hold `lock` until the last of them ends. Records their process group in
     /// the file `group`.
     pub(crate) fn holding(&self, lock: Arc<File>, group: PathBuf) -> Runner {
-        Runner { stop: Arc::clone(&self.stop), hold: Some(Hold { lock, group }), killed: Arc::default() }
+        Runner {
+            stop: Arc::clone(&self.stop),
+            hold: Some(ChildWorkspace { lock, group }),
+            killed: Arc::default(),
+        }
     }
 
     #[cfg(test)]
@@ -202,10 +206,10 @@ impl Runner {
     ///
     /// # Errors
     /// If the program can't be started (`klpx::missing-tool` if it is not installed), or klpx was interrupted.
-    pub fn run(&self, call: &Call) -> Result<Outcome> {
+    pub fn run(&self, call: &Call) -> Result<CallOutcome> {
         let mut lines = Vec::new();
         let success = self.stream(call, &mut |line| lines.push(line.to_owned()))?;
-        Ok(Outcome { success, lines })
+        Ok(CallOutcome { success, lines })
     }
 
     /// Runs a program to its end and keeps its standard output separate from standard error, since a warning is not
@@ -217,11 +221,11 @@ impl Runner {
         let fail = |error: io::Error| Diagnosis::io("write to", &std::env::temp_dir(), &error);
         let mut file = tempfile::tempfile().map_err(fail)?;
         let output = file.try_clone().map_err(fail)?;
-        let mut said = Vec::new();
-        let success = self.stream_beside(call, Some(output), &mut |line| said.push(line.to_owned()))?;
+        let mut stderr = Vec::new();
+        let success = self.stream_beside(call, Some(output), &mut |line| stderr.push(line.to_owned()))?;
         let mut data = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut data)).map_err(fail)?;
-        Ok(Answer { success, data, said })
+        Ok(Answer { success, data, said: stderr })
     }
 
     /// Runs a program to its end and passes on each line of output as it arrives. Returns true if it ended with status

@@ -15,16 +15,16 @@ const WHOLE_ONLY: [&str; 6] = ["cpio", "pahole", "openssl", "rustc", "python3", 
 
 /// The kind of build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Make {
+pub(crate) enum BuildKind {
     /// vmlinux and all modules.
     Kernel,
     /// Single units, with the headers and tools that they need.
     Units,
 }
 
-impl Make {
+impl BuildKind {
     fn needs(self, thing: &str) -> bool {
-        self == Make::Kernel || !WHOLE_ONLY.contains(&thing)
+        self == BuildKind::Kernel || !WHOLE_ONLY.contains(&thing)
     }
 }
 
@@ -51,7 +51,7 @@ const HEADERS_FOLDER: &str = "/usr/include";
 /// # Errors
 /// If klpx is interrupted.
 pub(crate) fn lacking(
-    what: Make,
+    what: BuildKind,
     config: Option<&Config>,
     toolchain: Option<&Toolchain>,
     runner: &Runner,
@@ -87,7 +87,7 @@ pub(crate) fn lacking(
 ///
 /// # Errors
 /// `klpx::missing-tool` with everything that is missing; an interrupt.
-pub(crate) fn check(what: Make, config: &Config, toolchain: &Toolchain, runner: &Runner) -> Result<()> {
+pub(crate) fn check(what: BuildKind, config: &Config, toolchain: &Toolchain, runner: &Runner) -> Result<()> {
     match diagnosis(&lacking(what, Some(config), Some(toolchain), runner)?) {
         Some(diagnosis) => Err(diagnosis.into()),
         None => Ok(()),
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn units_need_less_than_a_kernel() {
         let config = Config::parse("CONFIG_RUST=y\nCONFIG_DEBUG_INFO_BTF=y\nCONFIG_IKHEADERS=y\n");
-        let needs = |what: Make| WHOLE_ONLY.iter().filter(|thing| what.needs(thing)).count();
-        assert_eq!((needs(Make::Units), needs(Make::Kernel)), (0, WHOLE_ONLY.len()));
-        let units = lacking(Make::Units, Some(&config), None, &Runner::new()).expect("not interrupted");
+        let needs = |what: BuildKind| WHOLE_ONLY.iter().filter(|thing| what.needs(thing)).count();
+        assert_eq!((needs(BuildKind::Units), needs(BuildKind::Kernel)), (0, WHOLE_ONLY.len()));
+        let units = lacking(BuildKind::Units, Some(&config), None, &Runner::new()).expect("not interrupted");
         assert!(units.iter().all(|lack| lack.name != "rustc"), "{units:?}");
     }
 }

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Arch, Config};
+use crate::config::{Config, KernelArch};
 use crate::language::MakeWord;
 use crate::process::{Call, Runner};
 
 /// The compiler family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Compiler {
+pub enum CompilerFamily {
     /// GCC.
     Gcc,
     /// Clang.
@@ -49,7 +49,7 @@ impl Lto {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
     /// The compiler family.
-    pub compiler: Compiler,
+    pub compiler: CompilerFamily,
     /// The first line of the compiler's `--version`.
     pub version_text: String,
     /// The compiler's version, such as `22.1.8`.
@@ -81,7 +81,7 @@ impl Toolchain {
     /// The name of a binary utility of this toolchain, such as `nm` or `objcopy`.
     pub fn tool(&self, name: &str) -> String {
         let (prefix, suffix) = &self.affixes;
-        let llvm = if self.compiler == Compiler::Clang && self.lld { "llvm-" } else { "" };
+        let llvm = if self.compiler == CompilerFamily::Clang && self.lld { "llvm-" } else { "" };
         format!("{prefix}{llvm}{name}{suffix}")
     }
 
@@ -94,8 +94,8 @@ impl Toolchain {
     /// A short name for people, such as `clang 22.1.8 ThinLTO`.
     pub fn describe(&self) -> String {
         let name = match self.compiler {
-            Compiler::Gcc => "gcc",
-            Compiler::Clang => "clang",
+            CompilerFamily::Gcc => "gcc",
+            CompilerFamily::Clang => "clang",
         };
         let lto = match self.lto {
             Lto::None => "",
@@ -117,7 +117,7 @@ pub(crate) struct Wishes<'a> {
 
 /// One candidate set of tool names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
+struct ToolCandidate {
     cc: String,
     ld: String,
     make: Vec<String>,
@@ -128,7 +128,12 @@ struct Candidate {
 ///
 /// # Errors
 /// `klpx::compiler-mismatch` if the exact compiler is not installed, `klpx::linker-mismatch` if the linker is not.
-pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &Runner) -> Result<Toolchain> {
+pub(crate) fn choose(
+    config: &Config,
+    arch: KernelArch,
+    wishes: &Wishes<'_>,
+    runner: &Runner,
+) -> Result<Toolchain> {
     let wanted = config.value("CC_VERSION_TEXT").unwrap_or_default().to_owned();
     if wanted.is_empty() {
         let what = "the configuration does not say which compiler it was made with";
@@ -163,7 +168,12 @@ pub(crate) fn choose(config: &Config, arch: Arch, wishes: &Wishes<'_>, runner: &
     Err(mismatch(config, &wanted, seen).into())
 }
 
-fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Runner) -> Result<Toolchain> {
+fn with_linker(
+    config: &Config,
+    candidate: ToolCandidate,
+    text: String,
+    runner: &Runner,
+) -> Result<Toolchain> {
     let Some(ld_text) = version_line(runner, &candidate.ld)? else {
         return Err(crate::process::missing::missing_tool(&candidate.ld).into());
     };
@@ -187,7 +197,7 @@ fn with_linker(config: &Config, candidate: Candidate, text: String, runner: &Run
         make.push(format!("HOSTCC={host_cc}"));
     }
     Ok(Toolchain {
-        compiler: if gcc { Compiler::Gcc } else { Compiler::Clang },
+        compiler: if gcc { CompilerFamily::Gcc } else { CompilerFamily::Clang },
         version: version_number(&text, gcc),
         version_text: text,
         lto: Lto::of(config),
@@ -212,7 +222,7 @@ fn host_compiler(cc: &str, cross: &str, llvm: bool) -> String {
 }
 
 /// The candidate sets of tool names, the likeliest first.
-fn candidates(config: &Config, arch: Arch, wishes: &Wishes<'_>, wanted: &str) -> Vec<Candidate> {
+fn candidates(config: &Config, arch: KernelArch, wishes: &Wishes<'_>, wanted: &str) -> Vec<ToolCandidate> {
     let cross = wishes.cross.map_or_else(|| default_cross(arch), str::to_owned);
     let lld = config.is("LD_IS_LLD");
     if config.is("CC_IS_CLANG") || wishes.llvm.is_some() {
@@ -237,7 +247,7 @@ fn candidates(config: &Config, arch: Arch, wishes: &Wishes<'_>, wanted: &str) ->
     names.into_iter().map(|name| gcc(name, lld, &cross)).collect()
 }
 
-fn clang(value: &str, lld: bool, cross: &str) -> Candidate {
+fn clang(value: &str, lld: bool, cross: &str) -> ToolCandidate {
     let (prefix, suffix) = match value {
         "1" => ("", ""),
         value if value.ends_with('/') => (value, ""),
@@ -247,26 +257,26 @@ fn clang(value: &str, lld: bool, cross: &str) -> Candidate {
     if lld {
         let ld = format!("{prefix}ld.lld{suffix}");
         let make = vec![format!("LLVM={value}")];
-        return Candidate { cc, ld, make, affixes: (prefix.to_owned(), suffix.to_owned()) };
+        return ToolCandidate { cc, ld, make, affixes: (prefix.to_owned(), suffix.to_owned()) };
     }
     let make = vec![format!("CC={cc}"), format!("CROSS_COMPILE={cross}")];
-    Candidate { cc, ld: format!("{cross}ld"), make, affixes: (cross.to_owned(), String::new()) }
+    ToolCandidate { cc, ld: format!("{cross}ld"), make, affixes: (cross.to_owned(), String::new()) }
 }
 
-fn gcc(name: String, lld: bool, cross: &str) -> Candidate {
+fn gcc(name: String, lld: bool, cross: &str) -> ToolCandidate {
     let mut make = vec![format!("CC={name}"), format!("CROSS_COMPILE={cross}")];
     let ld = if lld { "ld.lld".to_owned() } else { format!("{cross}ld") };
     if lld {
         make.push(format!("LD={ld}"));
     }
-    Candidate { cc: name, ld, make, affixes: (cross.to_owned(), String::new()) }
+    ToolCandidate { cc: name, ld, make, affixes: (cross.to_owned(), String::new()) }
 }
 
-fn default_cross(arch: Arch) -> String {
+fn default_cross(arch: KernelArch) -> String {
     match (arch, std::env::consts::ARCH) {
-        (Arch::X86_64, "x86_64") | (Arch::Arm64, "aarch64") => String::new(),
-        (Arch::X86_64, _) => "x86_64-linux-gnu-".to_owned(),
-        (Arch::Arm64, _) => "aarch64-linux-gnu-".to_owned(),
+        (KernelArch::X86_64, "x86_64") | (KernelArch::Arm64, "aarch64") => String::new(),
+        (KernelArch::X86_64, _) => "x86_64-linux-gnu-".to_owned(),
+        (KernelArch::Arm64, _) => "aarch64-linux-gnu-".to_owned(),
     }
 }
 
@@ -379,14 +389,14 @@ mod tests {
             candidates(config, arch, wishes, text).into_iter().map(|c| c.cc).collect()
         };
         assert_eq!(
-            ccs(&clang, Arch::X86_64, &Wishes::default(), "clang"),
+            ccs(&clang, KernelArch::X86_64, &Wishes::default(), "clang"),
             ["clang", "clang-22", "/usr/lib/llvm-22/bin/clang"]
         );
         let wishes = Wishes { llvm: Some("-19"), cross: None };
-        assert_eq!(ccs(&clang, Arch::X86_64, &wishes, "clang"), ["clang-19"]);
+        assert_eq!(ccs(&clang, KernelArch::X86_64, &wishes, "clang"), ["clang-19"]);
         let gcc = Config::parse("CONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=120200\n");
         let wishes = Wishes { llvm: None, cross: Some("x-") };
-        assert_eq!(ccs(&gcc, Arch::X86_64, &wishes, "gcc-12 (Debian)"), ["x-gcc", "x-gcc-12"]);
+        assert_eq!(ccs(&gcc, KernelArch::X86_64, &wishes, "gcc-12 (Debian)"), ["x-gcc", "x-gcc-12"]);
     }
 
     #[test]
@@ -397,10 +407,10 @@ mod tests {
             Wishes { llvm: Some("$(shell touch x)"), cross: None },
             Wishes { llvm: None, cross: Some("x y-") },
         ] {
-            let failure = choose(&config, Arch::X86_64, &wishes, &Runner::new()).expect_err("refused");
+            let failure = choose(&config, KernelArch::X86_64, &wishes, &Runner::new()).expect_err("refused");
             assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::usage");
         }
-        let named = candidates(&config, Arch::X86_64, &Wishes::default(), "$(id) 1.2");
+        let named = candidates(&config, KernelArch::X86_64, &Wishes::default(), "$(id) 1.2");
         assert!(named.iter().all(|candidate| candidate.cc.starts_with("gcc")));
     }
 
@@ -409,7 +419,8 @@ mod tests {
         let config = Config::parse(
             "CONFIG_CC_VERSION_TEXT=\"gcc (Nobody 1.2.3-4) 1.2.3\"\nCONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=10203\n",
         );
-        let failure = choose(&config, Arch::X86_64, &Wishes::default(), &Runner::new()).expect_err("refused");
+        let failure =
+            choose(&config, KernelArch::X86_64, &Wishes::default(), &Runner::new()).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::compiler-mismatch");
     }
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use super::kinds::{is_generated_dir, is_generated_name, is_of_no_build};
-use super::{Entry, Kind};
+use super::{SourceFile, SourceFileKind};
 
 /// The most links to folders outside of the tree on one path.
 const HOPS: u8 = 4;
@@ -64,7 +64,7 @@ pub(crate) fn file_threads() -> usize {
 }
 
 /// Every source file of a tree.
-pub(super) fn files(root: &Path) -> Result<Vec<Entry>> {
+pub(super) fn files(root: &Path) -> Result<Vec<SourceFile>> {
     let queue = Queue::default();
     queue.lock().0.push(Folder::default());
     let real = root.canonicalize().map_err(|error| Diagnosis::io("open", root, &error))?;
@@ -83,7 +83,7 @@ pub(super) fn files(root: &Path) -> Result<Vec<Entry>> {
         }
         failure.map_or(Ok(files), Err)
     };
-    let results: Vec<Result<Vec<Entry>>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Vec<SourceFile>>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..file_threads()).map(|_| scope.spawn(worker)).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
@@ -98,7 +98,7 @@ pub(super) fn files(root: &Path) -> Result<Vec<Entry>> {
 fn read_dir(
     (root, real): (&Path, &Path),
     dir: &Folder,
-    files: &mut Vec<Entry>,
+    files: &mut Vec<SourceFile>,
     subdirs: &mut Vec<Folder>,
 ) -> Result<()> {
     let full = root.join(&dir.path);
@@ -124,7 +124,7 @@ fn read_dir(
             // A broken link is also broken in the copy.
             let end = target.canonicalize().ok();
             if stays(&dir.path, &link) && end.as_ref().is_none_or(|end| end.starts_with(real)) {
-                files.push(Entry { path, kind: Kind::Link(link) });
+                files.push(SourceFile { path, kind: SourceFileKind::Link(link) });
                 continue;
             }
             let Ok(behind) = std::fs::metadata(&target) else { continue };
@@ -140,7 +140,10 @@ fn read_dir(
         } else if meta.is_file() {
             let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
             let executable = meta.mode() & 0o100 != 0;
-            files.push(Entry { path, kind: Kind::File { size: meta.size(), mtime, executable } });
+            files.push(SourceFile {
+                path,
+                kind: SourceFileKind::File { size: meta.size(), mtime, executable },
+            });
         }
     }
     Ok(())
@@ -167,5 +170,5 @@ fn endless(link: &Path) -> Diagnosis {
         "what is behind a link out of the source is a part of the source, and this one has no end",
         "remove the link",
     )
-    .place(Place::file(link.display().to_string(), None))
+    .place(DiagnosisPlace::file(link.display().to_string(), None))
 }

@@ -14,10 +14,10 @@ use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::files::create_parent;
 use crate::kbuild::environment::Environment;
-use crate::kbuild::recorded::Recorded;
-use crate::kernel::{SECTION_FLAGS, Sections};
-use crate::patch::apply::Prepared;
-use crate::toolchain::Compiler;
+use crate::kbuild::recorded::RecordedCommands;
+use crate::kernel::{SECTION_FLAGS, SectionOrigin};
+use crate::patch::apply::AppliedPatch;
+use crate::toolchain::CompilerFamily;
 use crate::workspace::Workspace;
 use crate::workspace::touched::TouchedUnit;
 use crate::workspace::units::redirected;
@@ -26,7 +26,7 @@ use crate::workspace::units::redirected;
 const FROM_TEXT: [&str; 3] = ["-c", "-fpreprocessed", "-fdirectives-only"];
 
 /// A patched unit that no longer needs its source.
-pub(super) struct Text {
+pub(super) struct PatchedText {
     /// The command with which kbuild preprocessed the original.
     preprocessing: Vec<String>,
     /// kbuild's name of the preprocessed text.
@@ -45,7 +45,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Returns true if the record compiles a unit with the same flags.
-    pub(super) fn is_by(&self, record: &Recorded) -> bool {
+    pub(super) fn is_by(&self, record: &RecordedCommands) -> bool {
         record.compilation().is_some_and(|words| flags(words) == self.flags)
     }
 }
@@ -55,12 +55,12 @@ impl Workspace {
     /// possible.
     pub(super) fn texts_ahead(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         units: &[&TouchedUnit],
         work: &Path,
-    ) -> Result<Vec<Option<Text>>> {
+    ) -> Result<Vec<Option<PatchedText>>> {
         let nothing = || units.iter().map(|_| None).collect();
-        if self.kernel.toolchain().compiler != Compiler::Gcc || units.len() >= self.kernel.jobs() {
+        if self.kernel.toolchain().compiler != CompilerFamily::Gcc || units.len() >= self.kernel.jobs() {
             return Ok(nothing());
         }
         let environment = Environment::read(&self.dir)?;
@@ -77,9 +77,9 @@ impl Workspace {
         self.while_patched(prepared, |_| units.iter().map(|unit| self.text_ahead(unit, work)).collect())
     }
 
-    fn text_ahead(&self, unit: &TouchedUnit, work: &Path) -> Result<Option<Text>> {
+    fn text_ahead(&self, unit: &TouchedUnit, work: &Path) -> Result<Option<PatchedText>> {
         let target = target(unit);
-        let record = Recorded::read(&self.build_dir(), Path::new(&target));
+        let record = RecordedCommands::read(&self.build_dir(), Path::new(&target));
         let Some(preprocessing) = record.and_then(|record| record.commands.into_iter().next()) else {
             return Ok(None);
         };
@@ -95,7 +95,7 @@ impl Workspace {
             };
             append(&text, lists.of(&source).unwrap_or_default())?;
         }
-        Ok(made.then_some(Text { preprocessing, target, text, object }))
+        Ok(made.then_some(PatchedText { preprocessing, target, text, object }))
     }
 
     /// The path under which lists know a source: without links to folders, as the wrapper computes it.
@@ -108,13 +108,13 @@ impl Workspace {
 
     /// Compiles a text. `None` if the compilation fails: a later compilation from the source shows the compiler's
     /// messages.
-    pub(super) fn compile_ahead(&self, unit: &Text) -> Result<Option<Ahead>> {
+    pub(super) fn compile_ahead(&self, unit: &PatchedText) -> Result<Option<Ahead>> {
         create_parent(&unit.object)?;
         let mut words = redirected(&unit.preprocessing, &unit.target, &unit.object);
         words.retain(|word| word != "-E");
         words.pop();
         words.extend(FROM_TEXT.map(str::to_owned));
-        if self.kernel.sections() == Sections::WhereCompared {
+        if self.kernel.sections() == SectionOrigin::WhereCompared {
             words.extend(SECTION_FLAGS.split(' ').map(str::to_owned));
         }
         words.push(unit.text.display().to_string());
@@ -152,7 +152,7 @@ mod tests {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let text = words("gcc -E -Wp,-MMD,fs/.a.i.d -O2 -DX -o fs/a.i /ws/src/fs/a.c");
         let ahead = Ahead { object: PathBuf::new(), flags: flags(&text) };
-        let record = |text: &str| Recorded { commands: vec![words(text)] };
+        let record = |text: &str| RecordedCommands { commands: vec![words(text)] };
         assert!(ahead.is_by(&record("gcc -Wp,-MMD,fs/.a.o.d -O2 -DX -c -o fs/a.o /ws/src/fs/a.c")));
         assert!(!ahead.is_by(&record("gcc -Wp,-MMD,fs/.a.o.d -O2 -DX -pg -c -o fs/a.o /ws/src/fs/a.c")));
         assert!(!ahead.is_by(&record("gcc -O2 -DX -S -o fs/a.o /ws/src/fs/a.c")));

@@ -8,7 +8,7 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, remove_dir, remove_file};
-use crate::kbuild::make::{Built, original_does_not_build};
+use crate::kbuild::make::{MakeResult, original_does_not_build};
 use crate::kbuild::recorded::module_objects;
 use crate::kernel::FORMAT;
 use crate::progress::Progress;
@@ -21,7 +21,7 @@ pub(crate) const TARGETS: [&str; 3] = ["vmlinux_o", "modules", "KBUILD_MODPOST_N
 
 /// A module and its object before the final link: relocatable native code, after objtool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Module {
+pub struct BaselineModule {
     /// The kernel's name of the module, such as `raid1`.
     pub name: String,
     /// The object's path in the build tree, such as `drivers/md/raid1.o`.
@@ -42,7 +42,7 @@ pub struct Baseline {
     /// The relocatable object of vmlinux, after objtool.
     pub vmlinux_o: PathBuf,
     /// Every module, sorted by name.
-    pub modules: Vec<Module>,
+    pub modules: Vec<BaselineModule>,
     /// Exports and their checksums.
     pub symvers: PathBuf,
     /// The number of the kernel's translation units that were compiled.
@@ -53,7 +53,7 @@ pub struct Baseline {
 
 /// The format of `baseline/manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+struct BaselineManifest {
     format: u32,
     key: String,
     release: String,
@@ -74,7 +74,7 @@ impl Workspace {
             return Ok(baseline);
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check(host::Make::Kernel, config, toolchain, &self.runner)?;
+        host::check(host::BuildKind::Kernel, config, toolchain, &self.runner)?;
         self.copy_source(progress)?;
         if !self.build_dir().join("vmlinux.a").exists() {
             space::check(&self.dir, space::estimate(config))?;
@@ -105,7 +105,7 @@ impl Workspace {
     }
 
     /// Runs make on the original source, with a marker that tells the next run if this run is killed.
-    fn make_original(&self, progress: &dyn Progress) -> Result<Built> {
+    fn make_original(&self, progress: &dyn Progress) -> Result<MakeResult> {
         let marker = self.dir.join("building");
         files::write_durably(&marker, b"")?;
         let built = self.with_make(|make| {
@@ -123,7 +123,7 @@ impl Workspace {
     pub fn finished_baseline(&self) -> Option<Baseline> {
         let dir = self.dir.join("baseline");
         let text = std::fs::read(dir.join("manifest.json")).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest: BaselineManifest = serde_json::from_slice(&text).ok()?;
         if manifest.format != FORMAT || manifest.key != self.kernel.key() {
             return None;
         }
@@ -169,7 +169,7 @@ impl Workspace {
         }
         let vmlinux_o_size = dir.join("vmlinux.o").metadata().map_or(0, |meta| meta.len());
         let key = self.kernel.key().to_owned();
-        let manifest = Manifest { format: FORMAT, key, release, units, vmlinux_o_size, modules };
+        let manifest = BaselineManifest { format: FORMAT, key, release, units, vmlinux_o_size, modules };
         let text =
             serde_json::to_vec_pretty(&manifest).map_err(|error| Diagnosis::internal(&error.to_string()))?;
         sync_file_system(&dir);
@@ -198,9 +198,9 @@ impl Workspace {
 }
 
 /// The module with the object `rel` under `dir`.
-pub(crate) fn module(dir: &Path, rel: &Path) -> Module {
+pub(crate) fn module(dir: &Path, rel: &Path) -> BaselineModule {
     let stem = rel.file_stem().unwrap_or_default().to_string_lossy();
-    Module { name: stem.replace('-', "_"), object_rel: rel.to_owned(), object: dir.join(rel) }
+    BaselineModule { name: stem.replace('-', "_"), object_rel: rel.to_owned(), object: dir.join(rel) }
 }
 
 /// Copies one file of the build tree, keeping its path. Returns its size.

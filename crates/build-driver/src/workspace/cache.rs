@@ -8,7 +8,7 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use crate::kernel::{FORMAT, Kernel, contents};
+use crate::kernel::{FORMAT, PatchableKernel, contents};
 use crate::own;
 use crate::space::free;
 use crate::workspace::lock;
@@ -23,7 +23,7 @@ const KEY: usize = 12;
 
 /// The description of a workspace: `klpx.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Info {
+pub struct WorkspaceInfo {
     /// The workspace format.
     pub format: u32,
     /// The workspace's key.
@@ -43,9 +43,9 @@ pub struct Info {
     pub last_used: u64,
 }
 
-impl Info {
-    pub(crate) fn of(kernel: &Kernel) -> Info {
-        Info {
+impl WorkspaceInfo {
+    pub(crate) fn of(kernel: &PatchableKernel) -> WorkspaceInfo {
+        WorkspaceInfo {
             format: FORMAT,
             key: kernel.key().to_owned(),
             release: kernel.release().to_owned(),
@@ -66,13 +66,13 @@ impl Info {
 
 /// One workspace in the cache.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct CachedWorkspace {
     /// The folder of the workspace.
     pub dir: PathBuf,
     /// The folder's name, which is the workspace's key.
     pub key: String,
     /// The description, if it can be read.
-    pub info: Option<Info>,
+    pub info: Option<WorkspaceInfo>,
     /// True if patches can be built in the workspace at once.
     pub complete: bool,
     /// True if a klpx is using the workspace.
@@ -82,7 +82,7 @@ pub struct Item {
 }
 
 /// Every folder with the name of a workspace, the most recently used first.
-pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
+pub fn list(cache_dir: &Path) -> Result<Vec<CachedWorkspace>> {
     let kernels = cache_dir.join("kernels");
     let listing = match std::fs::read_dir(&kernels) {
         Ok(listing) => listing,
@@ -102,7 +102,7 @@ pub fn list(cache_dir: &Path) -> Result<Vec<Item>> {
 }
 
 /// The workspace in a folder. `None` if the folder's name is not a workspace's.
-fn item(kernels: &Path, name: &str) -> Option<Item> {
+fn item(kernels: &Path, name: &str) -> Option<CachedWorkspace> {
     let key = name.strip_suffix(REMOVED).and_then(|key| key.strip_suffix('.')).unwrap_or(name);
     let is_key = key.len() == KEY && key.bytes().all(|byte| byte.is_ascii_hexdigit());
     let dir = kernels.join(name);
@@ -110,7 +110,7 @@ fn item(kernels: &Path, name: &str) -> Option<Item> {
         return None;
     }
     let mark = std::fs::read(dir.join(MARK)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let mark = mark.filter(|info: &Info| info.key == key);
+    let mark = mark.filter(|info: &WorkspaceInfo| info.key == key);
     let ownership = match &mark {
         Some(_) => Ownership::Marked,
         None if is_empty(&dir) => Ownership::Empty,
@@ -121,7 +121,14 @@ fn item(kernels: &Path, name: &str) -> Option<Item> {
     let made = ["prepared.json", "baseline/manifest.json"];
     let complete = whole && made.iter().any(|name| dir.join(name).is_file());
     let busy = lock::is_taken(&dir);
-    Some(Item { dir, key: name.to_owned(), info: mark.filter(|_| whole), complete, busy, ownership })
+    Some(CachedWorkspace {
+        dir,
+        key: name.to_owned(),
+        info: mark.filter(|_| whole),
+        complete,
+        busy,
+        ownership,
+    })
 }
 
 fn is_empty(dir: &Path) -> bool {
@@ -139,7 +146,7 @@ pub enum Ownership {
     Unknown,
 }
 
-impl Item {
+impl CachedWorkspace {
     /// The bytes on disk. Examines each file, some hundred thousand.
     pub fn size(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
@@ -156,7 +163,7 @@ impl Item {
 ///
 /// # Errors
 /// The error of `fill`, or an error if the cache can't be written.
-pub fn kept(
+pub fn cached_folder(
     cache_dir: &Path,
     kind: &str,
     identity: &str,
@@ -184,7 +191,7 @@ pub fn kept(
 
 /// The workspaces to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum CacheChoice {
     /// All workspaces.
     All,
     /// Workspaces that were not used for so many seconds.
@@ -199,33 +206,33 @@ pub enum Which {
 #[derive(Debug, Default)]
 pub struct Pruned {
     /// The removed workspaces, in order of removal.
-    pub removed: Vec<Item>,
+    pub removed: Vec<CachedWorkspace>,
     /// The bytes that they took on disk.
     pub freed: u64,
     /// Workspaces that were kept because they are in use.
-    pub busy: Vec<Item>,
+    pub busy: Vec<CachedWorkspace>,
     /// Folders that were kept because nothing shows that they belong to klpx.
-    pub unknown: Vec<Item>,
+    pub unknown: Vec<CachedWorkspace>,
     /// The bytes that the user of this process now has free on the cache's file system, if known.
     pub free: Option<u64>,
 }
 
 /// Removes workspaces that are not in use, the least recently used first.
-pub fn prune(cache_dir: &Path, which: &Which) -> Result<Pruned> {
+pub fn prune(cache_dir: &Path, which: &CacheChoice) -> Result<Pruned> {
     // The cache may not exist yet.
     let place = cache_dir.ancestors().find(|dir| dir.is_dir());
     prune_with(cache_dir, which, &|| free(place?))
 }
 
-fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -> Result<Pruned> {
+fn prune_with(cache_dir: &Path, which: &CacheChoice, free: &dyn Fn() -> Option<u64>) -> Result<Pruned> {
     let mut pruned = Pruned::default();
     for item in list(cache_dir)?.into_iter().rev() {
         let last_used = item.info.as_ref().map_or(0, |info| info.last_used);
         let wanted = match which {
-            Which::All => true,
-            Which::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
-            Which::Key(key) => item.key.starts_with(key.as_str()),
-            Which::UntilFree(bytes) => free().is_some_and(|free| free < *bytes),
+            CacheChoice::All => true,
+            CacheChoice::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
+            CacheChoice::Key(key) => item.key.starts_with(key.as_str()),
+            CacheChoice::UntilFree(bytes) => free().is_some_and(|free| free < *bytes),
         };
         if !wanted {
             continue;
@@ -253,7 +260,7 @@ fn prune_with(cache_dir: &Path, which: &Which, free: &dyn Fn() -> Option<u64>) -
 
 /// Removes a workspace. Renames it first, so that no part of it is ever taken for the whole. The lock holds under the
 /// new name. A folder that a kill leaves behind still has the mark.
-fn remove(item: &Item) -> Result<()> {
+fn remove(item: &CachedWorkspace) -> Result<()> {
     let removed = item.dir.with_extension(REMOVED);
     let name = removed.file_name().unwrap_or_default().to_string_lossy();
     let in_the_way = item.dir.parent().and_then(|kernels| self::item(kernels, &name));
@@ -314,7 +321,7 @@ mod tests {
         let dir = cache.join("kernels").join(key);
         std::fs::create_dir_all(dir.join("src")).expect("mkdir");
         std::fs::write(dir.join("src/file"), vec![1; 10_000]).expect("write");
-        let info = Info {
+        let info = WorkspaceInfo {
             format: FORMAT,
             key: key.trim_end_matches(".removed").to_owned(),
             release: "7.2.13".to_owned(),
@@ -348,7 +355,7 @@ mod tests {
         );
         assert_eq!(items.iter().filter(|item| item.busy).count(), 1);
         assert!(items[0].size() >= 10_000);
-        let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        let pruned = prune(cache.path(), &CacheChoice::Unused(3600)).expect("pruned");
         assert_eq!((pruned.removed.len(), pruned.busy.len()), (1, 1));
         assert!(pruned.freed >= 10_000 && pruned.free.is_some());
         assert!(!old.exists() && recent.exists() && held.exists());
@@ -363,7 +370,7 @@ mod tests {
             }),
             "the lock is free"
         );
-        let pruned = prune(cache.path(), &Which::Key("cc".to_owned())).expect("pruned");
+        let pruned = prune(cache.path(), &CacheChoice::Key("cc".to_owned())).expect("pruned");
         assert_eq!(pruned.removed.len(), 1);
     }
 
@@ -380,7 +387,7 @@ mod tests {
             ["aaaaaaaaaaaa", "aaaaaaaaaaaa.removed"]
         );
         assert!(!items[1].complete && items[1].info.is_none());
-        let pruned = prune(cache.path(), &Which::Unused(3600)).expect("pruned");
+        let pruned = prune(cache.path(), &CacheChoice::Unused(3600)).expect("pruned");
         assert_eq!(pruned.removed.len(), 1);
         assert!(again.is_dir() && !left.exists());
         // The name for the removal may be taken.
@@ -402,7 +409,7 @@ mod tests {
         // A file system of 50 bytes. Each workspace takes 10.
         let free = || Some(50 - 10 * list(cache.path()).expect("list").len() as u64);
         let prune = |bytes| {
-            let pruned = prune_with(cache.path(), &Which::UntilFree(bytes), &free).expect("pruned");
+            let pruned = prune_with(cache.path(), &CacheChoice::UntilFree(bytes), &free).expect("pruned");
             (pruned.removed.into_iter().map(|item| item.key).collect::<Vec<_>>(), pruned.free)
         };
         assert_eq!(prune(10), (vec![], Some(10)), "enough is free");
@@ -413,9 +420,9 @@ mod tests {
             "never enough"
         );
         workspace(cache.path(), "eeeeeeeeeeee", 1);
-        let unknown = prune_with(cache.path(), &Which::UntilFree(1000), &|| None).expect("pruned");
+        let unknown = prune_with(cache.path(), &CacheChoice::UntilFree(1000), &|| None).expect("pruned");
         assert!(unknown.removed.is_empty() && unknown.free.is_none());
-        let missing = super::prune(&cache.path().join("not/there/yet"), &Which::All).expect("pruned");
+        let missing = super::prune(&cache.path().join("not/there/yet"), &CacheChoice::All).expect("pruned");
         assert!(missing.removed.is_empty() && missing.free.is_some());
     }
 
@@ -457,7 +464,7 @@ mod tests {
         for name in ["notes.files", "linux-5.14", &listed] {
             std::fs::write(sources.join(name), "").expect("write");
         }
-        let pruned = prune(cache.path(), &Which::All).expect("pruned");
+        let pruned = prune(cache.path(), &CacheChoice::All).expect("pruned");
         let removed: Vec<_> = pruned.removed.iter().map(|item| item.key.as_str()).collect();
         assert_eq!(removed, ["000000000000", "bbbbbbbbbbbb"]);
         assert_eq!(pruned.unknown.len(), 4);
@@ -474,7 +481,7 @@ mod tests {
         let other = cache.path().join("kernels/aaaaaaaaaaaa.removed");
         std::fs::create_dir(&other).expect("mkdir");
         std::fs::write(other.join("precious"), "text").expect("write");
-        let failure = prune(cache.path(), &Which::Key("aaaaaaaaaaaa".to_owned())).expect_err("refused");
+        let failure = prune(cache.path(), &CacheChoice::Key("aaaaaaaaaaaa".to_owned())).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-corrupt");
         assert!(other.join("precious").is_file());
     }

@@ -12,10 +12,10 @@ use klpx_diagnosis::Result;
 
 use crate::consistent::wrapper;
 use crate::files;
-use crate::kernel::Kernel;
+use crate::kernel::PatchableKernel;
 
 /// Writes the wrapper to a workspace, if the kernel has lists.
-pub(super) fn stand_in(workspace: &Path, kernel: &Kernel) -> Result<Option<PathBuf>> {
+pub(super) fn write_wrapper(workspace: &Path, kernel: &PatchableKernel) -> Result<Option<PathBuf>> {
     let Some(lists) = kernel.lists() else { return Ok(None) };
     let (dir, tools) = (workspace.join("lists"), kernel.toolchain());
     lists.place(&dir)?;

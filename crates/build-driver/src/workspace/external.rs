@@ -7,7 +7,7 @@ use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 use crate::files::remove_file;
-use crate::kbuild::make::{Built, Make};
+use crate::kbuild::make::{MakeResult, MakeSettings};
 use crate::process::Call;
 use crate::workspace::{Workspace, journal};
 
@@ -34,7 +34,7 @@ impl Workspace {
     pub(crate) fn make_modules(
         &self,
         dir: &Path,
-        failure: impl Fn(&Make<'_>, &Built) -> Failure,
+        failure: impl Fn(&MakeSettings<'_>, &MakeResult) -> Failure,
     ) -> Result<()> {
         self.with_make(|make| {
             let built = make.run(&[&format!("M={}", dir.display()), "modules"], &(), None)?;

@@ -6,18 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes, words};
 use walkdir::WalkDir;
 
 use crate::files;
 use crate::files::{create_parent, remove_dir, remove_file};
-use crate::kbuild::make::{Built, Make, patched_fails};
-use crate::kbuild::recorded::Recorded;
-use crate::kernel::{SECTION_FLAGS, Sections};
-use crate::patch::apply::Prepared;
+use crate::kbuild::make::{MakeResult, MakeSettings, patched_fails};
+use crate::kbuild::recorded::RecordedCommands;
+use crate::kernel::{SECTION_FLAGS, SectionOrigin};
+use crate::patch::apply::AppliedPatch;
 use crate::progress::Progress;
 use crate::toolchain::Lto;
-use crate::tree::{self, Kind};
+use crate::tree::{self, SourceFileKind};
 use crate::workspace::Workspace;
 use crate::workspace::units::{copy_object, exports, redirected};
 use crate::workspace::work_dir::WorkDir;
@@ -72,7 +72,7 @@ impl ExternalPairs {
 }
 
 /// Units by module, as paths in the copy.
-type Modules = BTreeMap<String, Vec<String>>;
+type ModuleUnits = BTreeMap<String, Vec<String>>;
 
 impl Workspace {
     /// Builds a module from both sources. `symvers` lists the kernel's exports.
@@ -83,7 +83,7 @@ impl Workspace {
     pub fn external_pairs(
         &self,
         external: &ExternalSource,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         symvers: &Path,
         progress: &dyn Progress,
     ) -> Result<ExternalPairs> {
@@ -113,9 +113,9 @@ impl Workspace {
             keep(&source, unit, &side("built"))?;
         }
         progress.step("compiling the patched module");
-        let originals: Vec<Original> =
-            units.iter().map(|unit| Original::read(&source, unit)).collect::<Result<_>>()?;
-        if self.kernel.sections() == Sections::WhereCompared {
+        let originals: Vec<ExternalOriginal> =
+            units.iter().map(|unit| ExternalOriginal::read(&source, unit)).collect::<Result<_>>()?;
+        if self.kernel.sections() == SectionOrigin::WhereCompared {
             for original in &originals {
                 self.compile_external(&source, original, &side("original"))?;
             }
@@ -131,15 +131,15 @@ impl Workspace {
             }
         }
         self.make_modules(&source, patched_fails)?;
-        let now = self.modules_of(&source)?;
-        let changed = changed(&source, &now, &side("built"))?;
-        refuse_others(external, &modules, &now, &changed)?;
+        let patched_modules = self.modules_of(&source)?;
+        let changed = changed(&source, &patched_modules, &side("built"))?;
+        refuse_others(external, &modules, &patched_modules, &changed)?;
         let objtool = objtool_of(&source, &external.module)?;
         let mut pairs = Vec::new();
         for original in originals.into_iter().filter(|original| changed.contains(&original.unit)) {
             let unit = &original.unit;
             let witness =
-                (self.kernel.sections() == Sections::WhereCompared).then(|| side("built").join(unit));
+                (self.kernel.sections() == SectionOrigin::WhereCompared).then(|| side("built").join(unit));
             let patched = side("patched").join(unit);
             match &witness {
                 Some(_) => self.compile_external(&source, &original, &side("patched"))?,
@@ -166,8 +166,8 @@ impl Workspace {
             let (from, to) = (from.join(&entry.path), to.join(&entry.path));
             create_parent(&to)?;
             let copied = match &entry.kind {
-                Kind::Link(target) => std::os::unix::fs::symlink(target, &to),
-                Kind::File { executable, .. } => files::copy(&from, &to, *executable),
+                SourceFileKind::Link(target) => std::os::unix::fs::symlink(target, &to),
+                SourceFileKind::File { executable, .. } => files::copy(&from, &to, *executable),
             };
             copied.map_err(|error| Diagnosis::io("copy", &from, &error))?;
         }
@@ -175,8 +175,8 @@ impl Workspace {
     }
 
     /// The modules and their units, from kbuild's `.mod` files.
-    fn modules_of(&self, source: &Path) -> Result<Modules> {
-        let mut modules = Modules::new();
+    fn modules_of(&self, source: &Path) -> Result<ModuleUnits> {
+        let mut modules = ModuleUnits::new();
         for entry in WalkDir::new(source).sort_by_file_name() {
             let entry = entry.map_err(|error| Diagnosis::io("read", source, &error.into()))?;
             let path = entry.path();
@@ -201,7 +201,7 @@ impl Workspace {
     }
 
     /// Compiles a unit from the current source, with sections, below a folder.
-    fn compile_external(&self, source: &Path, original: &Original, below: &Path) -> Result<()> {
+    fn compile_external(&self, source: &Path, original: &ExternalOriginal, below: &Path) -> Result<()> {
         let to = below.join(&original.unit);
         create_parent(&to)?;
         let words = original.record.compilation().unwrap_or_default();
@@ -216,7 +216,7 @@ impl Workspace {
             return Ok(());
         }
         self.with_make(|make| {
-            Err(patched_fails(make, &Built { success: false, units: 0, lines: outcome.lines }))
+            Err(patched_fails(make, &MakeResult { success: false, units: 0, lines: outcome.lines }))
         })
     }
 
@@ -233,7 +233,7 @@ impl Workspace {
             "without objtool's tables the code would not be what the kernel's own build makes",
             "report this unit and how the kernel was configured",
         )
-        .place(Place::file(unit, None))
+        .place(DiagnosisPlace::file(unit, None))
         .detail(outcome.lines)
         .into())
     }
@@ -249,7 +249,9 @@ fn objtool_of(source: &Path, module: &str) -> Result<Option<Vec<String>>> {
     let list = WalkDir::new(source).into_iter().flatten().find(|entry| is_list(entry.path()));
     let object = list.map(|entry| entry.path().with_extension("o")).unwrap_or_default();
     let relative = object.strip_prefix(source).unwrap_or(&object);
-    let Some(record) = Recorded::read(source, relative) else { return Err(not_understood(&object, "")) };
+    let Some(record) = RecordedCommands::read(source, relative) else {
+        return Err(not_understood(&object, ""));
+    };
     if record.compilation().is_some() {
         return Ok(None); // The module is its unit, and kbuild has run objtool on that.
     }
@@ -262,21 +264,22 @@ fn objtool_of(source: &Path, module: &str) -> Result<Option<Vec<String>>> {
 }
 
 /// A unit as kbuild made it from the original source.
-struct Original {
+struct ExternalOriginal {
     unit: String,
-    record: Recorded,
+    record: RecordedCommands,
     exports: String,
 }
 
-impl Original {
-    fn read(source: &Path, unit: &str) -> Result<Original> {
-        let record = Recorded::read(source, Path::new(unit)).filter(|record| record.compilation().is_some());
+impl ExternalOriginal {
+    fn read(source: &Path, unit: &str) -> Result<ExternalOriginal> {
+        let record =
+            RecordedCommands::read(source, Path::new(unit)).filter(|record| record.compilation().is_some());
         let name = Path::new(unit).file_name().unwrap_or_default().to_string_lossy();
         let command = source.join(unit).with_file_name(format!(".{name}.cmd"));
         let text =
             std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
         let record = record.ok_or_else(|| not_understood(&command, &text))?;
-        Ok(Original { unit: unit.to_owned(), record, exports: exports(&text) })
+        Ok(ExternalOriginal { unit: unit.to_owned(), record, exports: exports(&text) })
     }
 }
 
@@ -290,7 +293,7 @@ fn copy_to(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The units whose objects differ from the kept objects.
-fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>> {
+fn changed(source: &Path, modules: &ModuleUnits, kept: &Path) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for unit in modules.values().flatten() {
         let before = kept.join(unit);
@@ -309,11 +312,11 @@ fn changed(source: &Path, modules: &Modules, kept: &Path) -> Result<Vec<String>>
 /// Refuses a patch that also changes another module of the folder, or the list of a module's units.
 fn refuse_others(
     external: &ExternalSource,
-    before: &Modules,
-    now: &Modules,
+    before: &ModuleUnits,
+    patched_modules: &ModuleUnits,
     changed: &[String],
 ) -> Result<()> {
-    if before != now {
+    if before != patched_modules {
         let what = "the patch changes which units the module has";
         return Err(Diagnosis::new(
             &codes::EXTERNAL_UNITS,
@@ -332,17 +335,17 @@ fn refuse_others(
         format!("{} of other modules than {} differ", words::plural(others.len(), "unit"), external.module),
         "make a patch and a livepatch for each module",
     )
-    .place(Place::file(first.as_str(), None))
+    .place(DiagnosisPlace::file(first.as_str(), None))
     .into())
 }
 
-fn module_does_not_build(make: &Make<'_>, built: &Built) -> klpx_diagnosis::Failure {
+fn module_does_not_build(make: &MakeSettings<'_>, built: &MakeResult) -> klpx_diagnosis::Failure {
     let what = "the module's unpatched source does not build";
     let remedy = "build it by hand against the kernel's headers to see whether it does";
     make.failure(built, &codes::ORIGINAL_SOURCE_DOES_NOT_BUILD, what, remedy)
 }
 
-fn no_such_module(external: &ExternalSource, modules: &Modules) -> klpx_diagnosis::Failure {
+fn no_such_module(external: &ExternalSource, modules: &ModuleUnits) -> klpx_diagnosis::Failure {
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let what = format!("{} builds no module {}", external.folder.display(), external.module);
     Diagnosis::new(
@@ -364,7 +367,7 @@ fn not_understood(path: &Path, text: &str) -> klpx_diagnosis::Failure {
         "klpx makes the patched module with the commands of the original one",
         "report this file and the kernel's version",
     )
-    .place(Place::file(path.display().to_string(), None))
+    .place(DiagnosisPlace::file(path.display().to_string(), None))
     .detail(text.lines().map(str::to_owned))
     .into()
 }
@@ -373,16 +376,16 @@ fn not_understood(path: &Path, text: &str) -> klpx_diagnosis::Failure {
 mod tests {
     use super::*;
 
-    fn code(before: &Modules, now: &Modules, changed: &[&str]) -> Option<&'static str> {
+    fn code(before: &ModuleUnits, patched_modules: &ModuleUnits, changed: &[&str]) -> Option<&'static str> {
         let external = ExternalSource { folder: "m".into(), module: "one".into() };
         let changed: Vec<String> = changed.iter().map(|unit| (*unit).to_owned()).collect();
-        let failure = refuse_others(&external, before, now, &changed).err()?;
+        let failure = refuse_others(&external, before, patched_modules, &changed).err()?;
         failure.diagnoses().next().map(|diagnosis| diagnosis.code)
     }
 
     #[test]
     fn a_patch_is_for_one_module_and_keeps_its_units() {
-        let of = |list: &[(&str, &[&str])]| -> Modules {
+        let of = |list: &[(&str, &[&str])]| -> ModuleUnits {
             let units = |units: &[&str]| units.iter().map(|unit| (*unit).to_owned()).collect();
             list.iter().map(|(module, all)| ((*module).to_owned(), units(all))).collect()
         };

@@ -20,19 +20,19 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::files::{remove_dir, remove_file};
 use crate::own;
-use crate::patch::apply::Change;
+use crate::patch::apply::FileEdit;
 use crate::workspace::cache::{corrupt, removal};
 
 /// The format of `patch.journal`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Journal {
-    files: Vec<Touched>,
+    files: Vec<TouchedFile>,
     saved: Vec<Saved>,
 }
 
 /// A source file that the patch touches.
 #[derive(Debug, Serialize, Deserialize)]
-struct Touched {
+struct TouchedFile {
     path: String,
     /// False for a file that the patch adds.
     existed: bool,
@@ -60,7 +60,7 @@ fn journal_path(dir: &Path) -> PathBuf {
 }
 
 /// Patches the workspace's source. The workspace then needs `recover`.
-pub(crate) fn begin<'a>(dir: &'a Path, changes: &[Change]) -> Result<Patching<'a>> {
+pub(crate) fn begin<'a>(dir: &'a Path, changes: &[FileEdit]) -> Result<Patching<'a>> {
     let saved_dir = dir.join("saved");
     remove_dir(&saved_dir)?;
     let mut files = Vec::new();
@@ -160,7 +160,7 @@ fn save(from: &Path, to: &Path) -> Result<u64> {
     Ok(to.metadata().map_err(|error| Diagnosis::io("read", to, &error))?.len())
 }
 
-fn save_source(dir: &Path, saved: &Path, change: &Change) -> Result<Touched> {
+fn save_source(dir: &Path, saved: &Path, change: &FileEdit) -> Result<TouchedFile> {
     let path = dir.join("src").join(&change.path);
     let existing = match std::fs::read(&path) {
         Ok(text) => Some(text),
@@ -182,10 +182,10 @@ fn save_source(dir: &Path, saved: &Path, change: &Change) -> Result<Touched> {
         executable = path.metadata().is_ok_and(|meta| meta.mode() & 0o100 != 0);
         save(&path, &saved.join("src").join(&change.path))?;
     }
-    Ok(Touched { path: change.path.clone(), existed: existing.is_some(), executable })
+    Ok(TouchedFile { path: change.path.clone(), existed: existing.is_some(), executable })
 }
 
-fn install(dir: &Path, change: &Change) -> Result<()> {
+fn install(dir: &Path, change: &FileEdit) -> Result<()> {
     let path = dir.join("src").join(&change.path);
     let Some(text) = &change.patched else { return remove_file(&path) };
     let parent = path.parent().unwrap_or(dir);
@@ -197,7 +197,7 @@ fn install(dir: &Path, change: &Change) -> Result<()> {
         .map_err(|error| Diagnosis::io("write", &path, &error).into())
 }
 
-fn restore_source(dir: &Path, file: &Touched) -> Result<()> {
+fn restore_source(dir: &Path, file: &TouchedFile) -> Result<()> {
     let src = dir.join("src");
     let path = src.join(&file.path);
     if file.existed {
@@ -338,10 +338,10 @@ mod tests {
         dir
     }
 
-    fn changes() -> Vec<Change> {
+    fn changes() -> Vec<FileEdit> {
         vec![
-            Change::new("fs/a.c".into(), Some(b"a".into()), Some(b"patched".into())),
-            Change::new("fs/new/n.c".into(), None, Some(b"new".into())),
+            FileEdit::new("fs/a.c".into(), Some(b"a".into()), Some(b"patched".into())),
+            FileEdit::new("fs/new/n.c".into(), None, Some(b"new".into())),
         ]
     }
 
@@ -420,7 +420,7 @@ mod tests {
             std::os::unix::fs::symlink(outside.path(), dir.path().join("src/link")).expect("link");
             std::os::unix::fs::symlink(outside.path(), dir.path().join("build/link")).expect("link");
             std::fs::create_dir_all(dir.path().join("saved/build")).expect("mkdir");
-            let touched = Touched { path: source.to_owned(), existed: false, executable: false };
+            let touched = TouchedFile { path: source.to_owned(), existed: false, executable: false };
             let saved = Saved { path: object.into(), size: 0 };
             let journal = Journal { files: vec![touched], saved: vec![saved] };
             std::fs::write(journal_path(dir.path()), serde_json::to_vec(&journal).expect("JSON"))

@@ -8,7 +8,7 @@ use crate::files;
 use crate::kbuild::make::{OBJECT, RECORD};
 
 /// Writes the wrapper to a workspace.
-pub(super) fn stand_in(workspace: &Path, ld: &str) -> Result<PathBuf> {
+pub(super) fn write_wrapper(workspace: &Path, ld: &str) -> Result<PathBuf> {
     files::script(&workspace.join("bin"), "ld.lld", &text(ld))
 }
 

@@ -14,9 +14,9 @@ use crate::files;
 use crate::files::{create_parent, remove_file};
 use crate::kbuild::UnitList;
 use crate::kbuild::environment::Environment;
-use crate::kbuild::make::{self, Make, original_does_not_build};
-use crate::kbuild::recorded::Recorded;
-use crate::progress::{Objects, Progress};
+use crate::kbuild::make::{self, MakeSettings, original_does_not_build};
+use crate::kbuild::recorded::RecordedCommands;
+use crate::progress::{ObjectCounter, Progress};
 use crate::space;
 use crate::toolchain::host;
 use crate::workspace::Workspace;
@@ -39,7 +39,7 @@ impl Workspace {
     ///
     /// # Errors
     /// If the source does not build, klpx does not find the link, or klpx is interrupted.
-    pub fn link(&self, object: &str, list: &UnitList, progress: &dyn Progress) -> Result<Recorded> {
+    pub fn link(&self, object: &str, list: &UnitList, progress: &dyn Progress) -> Result<RecordedCommands> {
         let path = self.dir.join("links").join(object);
         if !path.is_file() {
             match object {
@@ -48,12 +48,12 @@ impl Workspace {
             }
         }
         let text = std::fs::read_to_string(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
-        Ok(Recorded { commands: vec![text.lines().map(str::to_owned).collect()] })
+        Ok(RecordedCommands { commands: vec![text.lines().map(str::to_owned).collect()] })
     }
 
     fn record_vmlinux(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check(host::Make::Kernel, config, toolchain, &self.runner)?;
+        host::check(host::BuildKind::Kernel, config, toolchain, &self.runner)?;
         space::check(&self.dir, space::estimate(config) / 2)?;
         progress.step("compiling the units of vmlinux to bitcode");
         // The marker tells the next run if this run is killed while objects are half-written.
@@ -86,8 +86,8 @@ impl Workspace {
         progress.step(&format!("compiling the units of {} to bitcode", module.name()));
         let (environment, folder) = (Environment::read(&self.dir)?, &list.unit(first).folder);
         let expected = module.units.len();
-        let make_it = |make: &Make<'_>| {
-            let made = Objects::of(Some(expected));
+        let make_it = |make: &MakeSettings<'_>| {
+            let made = ObjectCounter::of(Some(expected));
             let built = environment.make(make, folder, &[PathBuf::from(object)], &mut |line| {
                 if make::is_compiled_unit(line) {
                     made.add(1, progress);
@@ -101,8 +101,8 @@ impl Workspace {
         if let Some(failure) = self.with_make(make_it)? {
             return Err(failure);
         }
-        let recorded = Recorded::read(&self.build_dir(), Path::new(object));
-        let words = recorded.as_ref().and_then(Recorded::link).map(|(_, words)| words.join("\n"));
+        let recorded = RecordedCommands::read(&self.build_dir(), Path::new(object));
+        let words = recorded.as_ref().and_then(RecordedCommands::link).map(|(_, words)| words.join("\n"));
         keep(path, words.ok_or_else(|| not_found(object))?.as_bytes())
     }
 
@@ -111,12 +111,13 @@ impl Workspace {
         &self,
         object: &str,
         path: &Path,
-        make_it: impl FnOnce(&Make<'_>) -> Result<Option<klpx_diagnosis::Failure>>,
+        make_it: impl FnOnce(&MakeSettings<'_>) -> Result<Option<klpx_diagnosis::Failure>>,
     ) -> Result<()> {
         let record = self.dir.join("links").join("unfinished");
         create_parent(&record)?;
         remove_file(&record)?;
-        let failure = self.with_make(|make| make_it(&Make { record: Some((object, &record)), ..*make }))?;
+        let failure =
+            self.with_make(|make| make_it(&MakeSettings { record: Some((object, &record)), ..*make }))?;
         if !record.is_file() {
             return Err(failure.unwrap_or_else(|| not_found(object).into()));
         }
@@ -132,7 +133,7 @@ fn not_found(object: &str) -> Diagnosis {
         "klpx repeats kbuild's link with the command that kbuild recorded",
         "report this object and the kernel's version",
     )
-    .place(klpx_diagnosis::Place::file(object, None))
+    .place(klpx_diagnosis::DiagnosisPlace::file(object, None))
 }
 
 fn keep(path: &Path, text: &[u8]) -> Result<()> {

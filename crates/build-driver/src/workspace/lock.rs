@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use crate::process::{self, Runner};
 use crate::progress::Progress;
@@ -31,17 +31,17 @@ pub(crate) fn take(dir: &Path, runner: &Runner, progress: &dyn Progress) -> Resu
 
 fn take_within(dir: &Path, runner: &Runner, progress: &dyn Progress, patience: Duration) -> Result<File> {
     let file = open(dir, true)?;
-    let mut told = None;
+    let mut announced = None;
     let mut without_owner: Option<Instant> = None;
     while !held(&file, dir)? {
-        let holder = Holder::of(&file, dir);
-        if told != Some(holder) {
+        let holder = LockHolder::of(&file, dir);
+        if announced != Some(holder) {
             progress.step(&holder.waiting());
-            told = Some(holder);
+            announced = Some(holder);
         }
         match holder {
-            Holder::Runs(_) => without_owner = None,
-            Holder::Gone(_) | Holder::Unknown => {
+            LockHolder::Runs(_) => without_owner = None,
+            LockHolder::Gone(_) | LockHolder::Unknown => {
                 // The holder was killed, and its children still work here.
                 process::end_orphans(&dir.join("group"), dir);
                 if without_owner.get_or_insert_with(Instant::now).elapsed() > patience {
@@ -106,7 +106,7 @@ fn held(file: &File, dir: &Path) -> Result<bool> {
 
 /// The holder of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
+enum LockHolder {
     /// A running klpx with this process ID.
     Runs(i32),
     /// A killed klpx with this process ID.
@@ -115,21 +115,21 @@ enum Holder {
     Unknown,
 }
 
-impl Holder {
-    fn of(lock: &File, dir: &Path) -> Holder {
+impl LockHolder {
+    fn of(lock: &File, dir: &Path) -> LockHolder {
         let text = std::fs::read_to_string(path(dir)).ok();
         match text.and_then(|text| text.trim().parse().ok()) {
-            Some(pid) if process::has_open(pid, lock) => Holder::Runs(pid),
-            Some(pid) => Holder::Gone(pid),
-            None => Holder::Unknown,
+            Some(pid) if process::has_open(pid, lock) => LockHolder::Runs(pid),
+            Some(pid) => LockHolder::Gone(pid),
+            None => LockHolder::Unknown,
         }
     }
 
     fn waiting(self) -> String {
         match self {
-            Holder::Runs(pid) => format!("waiting for another klpx (pid {pid})"),
-            Holder::Gone(pid) => format!("ending what a klpx that was killed (pid {pid}) left running"),
-            Holder::Unknown => "waiting for the lock of the kernel's workspace".to_owned(),
+            LockHolder::Runs(pid) => format!("waiting for another klpx (pid {pid})"),
+            LockHolder::Gone(pid) => format!("ending what a klpx that was killed (pid {pid}) left running"),
+            LockHolder::Unknown => "waiting for the lock of the kernel's workspace".to_owned(),
         }
     }
 }
@@ -143,7 +143,7 @@ fn locked(dir: &Path) -> Failure {
         "no klpx that runs has the lock, and it does not come free",
         remedy,
     )
-    .place(Place::file(path.display().to_string(), None))
+    .place(DiagnosisPlace::file(path.display().to_string(), None))
     .into()
 }
 

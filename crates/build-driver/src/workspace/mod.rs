@@ -48,21 +48,21 @@ use std::sync::Arc;
 use klpx_diagnosis::Result;
 
 use crate::files::{remove_dir, remove_file};
-use crate::kbuild::make::Make;
-use crate::kernel::Kernel;
+use crate::kbuild::make::MakeSettings;
+use crate::kernel::PatchableKernel;
 use crate::language::MakeWord;
 use crate::own;
-use crate::patch::apply::Prepared;
+use crate::patch::apply::AppliedPatch;
 use crate::process::Runner;
 use crate::progress::Progress;
-use cache::Info;
+use cache::WorkspaceInfo;
 use work_dir::{WorkDir, sweep_work};
 
 /// A locked workspace. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) dir: PathBuf,
-    pub(crate) kernel: Kernel,
+    pub(crate) kernel: PatchableKernel,
     pub(crate) runner: Runner,
 }
 
@@ -72,7 +72,7 @@ impl Workspace {
     ///
     /// # Errors
     /// If the cache directory can't be written, others can write to it, or klpx is interrupted while it waits.
-    pub fn open(kernel: &Kernel, progress: &dyn Progress) -> Result<Workspace> {
+    pub fn open(kernel: &PatchableKernel, progress: &dyn Progress) -> Result<Workspace> {
         let kernels = kernel.cache_dir().join("kernels");
         let dir = own::folder(&kernels)?.join(kernel.key());
         // The workspace's paths become words for make and its shell.
@@ -83,7 +83,7 @@ impl Workspace {
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
         kernel.given().place(&workspace.dir)?;
-        Info::of(kernel).save(&workspace.dir)?;
+        WorkspaceInfo::of(kernel).save(&workspace.dir)?;
         Ok(workspace)
     }
 
@@ -116,19 +116,19 @@ impl Workspace {
     }
 
     /// The kernel of the workspace.
-    pub fn kernel(&self) -> &Kernel {
+    pub fn kernel(&self) -> &PatchableKernel {
         &self.kernel
     }
 
     /// Calls `work` with a make for this workspace.
-    pub(crate) fn with_make<T>(&self, work: impl FnOnce(&Make<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_make<T>(&self, work: impl FnOnce(&MakeSettings<'_>) -> Result<T>) -> Result<T> {
         let (src, build) = (self.source_dir(), self.build_dir());
         let ld = match self.kernel.is_thin() {
-            true => Some(linker::stand_in(&self.dir, &self.kernel.toolchain().ld)?),
+            true => Some(linker::write_wrapper(&self.dir, &self.kernel.toolchain().ld)?),
             false => None,
         };
-        let cc = compiler::stand_in(&self.dir, &self.kernel)?;
-        work(&Make {
+        let cc = compiler::write_wrapper(&self.dir, &self.kernel)?;
+        work(&MakeSettings {
             kernel: &self.kernel,
             runner: &self.runner,
             workspace: &self.dir,
@@ -143,7 +143,7 @@ impl Workspace {
     /// Calls `work` while the workspace's source is patched.
     pub(crate) fn while_patched<T>(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         work: impl FnOnce(&journal::Patching<'_>) -> Result<T>,
     ) -> Result<T> {
         let patching = match journal::begin(&self.dir, &prepared.changes) {

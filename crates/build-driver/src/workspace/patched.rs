@@ -7,16 +7,16 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::kbuild::recorded::module_objects;
-use crate::patch::apply::Prepared;
+use crate::patch::apply::AppliedPatch;
 use crate::progress::Progress;
-use crate::workspace::baseline::{Baseline, Module, TARGETS, module};
+use crate::workspace::baseline::{Baseline, BaselineModule, TARGETS, module};
 use crate::workspace::remade::Remade;
 use crate::workspace::work_dir::WorkDir;
 use crate::workspace::{Workspace, journal};
 
 /// One object of the kernel, before and after the patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct ObjectPair {
     /// `vmlinux`, or the module's name.
     pub name: String,
     /// The object's path in the build tree.
@@ -32,9 +32,9 @@ pub struct Pair {
 #[derive(Debug)]
 pub struct Patched {
     /// The differing objects: vmlinux first, then modules by name.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<ObjectPair>,
     /// Modules that only the patched build has.
-    pub new_modules: Vec<Module>,
+    pub new_modules: Vec<BaselineModule>,
     /// Names of modules that only the baseline has.
     pub removed_modules: Vec<String>,
     /// The number of translation units that the patched build compiled.
@@ -51,7 +51,7 @@ impl Patched {
     }
 
     /// The pair of `vmlinux` or a module, if its object differs.
-    pub fn pair(&self, name: &str) -> Option<&Pair> {
+    pub fn pair(&self, name: &str) -> Option<&ObjectPair> {
         self.pairs.iter().find(|pair| pair.name == name)
     }
 
@@ -78,7 +78,7 @@ impl Workspace {
     /// `klpx::patched-source-does-not-compile` with the compiler's lines, a full disk, an interrupt.
     pub fn patched(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         baseline: &Baseline,
         progress: &dyn Progress,
     ) -> Result<Patched> {
@@ -118,17 +118,17 @@ impl Workspace {
 }
 
 /// The objects of a build that differ from the baseline.
-struct Made {
+struct PatchedObjects {
     vmlinux_o: Option<PathBuf>,
     /// Sorted by name.
-    modules: Vec<Module>,
-    new_modules: Vec<Module>,
+    modules: Vec<BaselineModule>,
+    new_modules: Vec<BaselineModule>,
     removed_modules: Vec<String>,
 }
 
-impl Made {
+impl PatchedObjects {
     fn against(self, baseline: &Baseline, (units, remade): (u64, Remade), work: WorkDir) -> Patched {
-        let pair = |name: &str, object: &Path, original: &Path, patched: &Path| Pair {
+        let pair = |name: &str, object: &Path, original: &Path, patched: &Path| ObjectPair {
             name: name.to_owned(),
             object: object.to_owned(),
             original: original.to_owned(),
@@ -160,7 +160,7 @@ fn collect(
     (baseline, objects): (&Baseline, &[PathBuf]),
     patching: &journal::Patching<'_>,
     to: &Path,
-) -> Result<Made> {
+) -> Result<PatchedObjects> {
     let vmlinux = build.join("vmlinux.o");
     let vmlinux_o = if patching.is_new(&vmlinux) && differs(&vmlinux, &baseline.vmlinux_o)? {
         Some(take(build, to, Path::new("vmlinux.o"))?)
@@ -187,7 +187,7 @@ fn collect(
     new_modules.sort();
     let gone = baseline.modules.iter().filter(|module| !objects.contains(&module.object_rel));
     let removed_modules = gone.map(|module| module.name.clone()).collect();
-    Ok(Made { vmlinux_o, modules, new_modules, removed_modules })
+    Ok(PatchedObjects { vmlinux_o, modules, new_modules, removed_modules })
 }
 
 fn differs(new: &Path, old: &Path) -> Result<bool> {

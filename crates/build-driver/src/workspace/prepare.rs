@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 
 /// The format of `prepared.json`, which is written last.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+struct PreparedManifest {
     format: u32,
     key: String,
 }
@@ -46,7 +46,7 @@ impl Workspace {
             return Ok(Ready { units, cached: true });
         }
         let (config, toolchain) = (self.kernel.config(), self.kernel.toolchain());
-        host::check(host::Make::Units, config, toolchain, &self.runner)?;
+        host::check(host::BuildKind::Units, config, toolchain, &self.runner)?;
         self.copy_source(progress)?;
         progress.step("configuring");
         self.place_configuration(progress)?;
@@ -67,14 +67,14 @@ impl Workspace {
             )
         };
         write("units.json", serde_json::to_vec(&units))?;
-        let manifest = Manifest { format: FORMAT, key: self.kernel.key().to_owned() };
+        let manifest = PreparedManifest { format: FORMAT, key: self.kernel.key().to_owned() };
         write("prepared.json", serde_json::to_vec(&manifest))?;
         Ok(Ready { units, cached: false })
     }
 
     /// The unit list of a workspace that an earlier run prepared.
     fn prepared(&self) -> Option<UnitList> {
-        let manifest: Manifest =
+        let manifest: PreparedManifest =
             serde_json::from_slice(&std::fs::read(self.dir.join("prepared.json")).ok()?).ok()?;
         if manifest.format != FORMAT || manifest.key != self.kernel.key() {
             return None;

@@ -1,29 +1,29 @@
 //! Finds which units that include an edited file are changed by the edit: those whose preprocessed text differs. Most
 //! units that include a header do not use the edited part of the header.
 //!
-//! [`Text`] decides which part of a text counts.
+//! [`CodeText`] decides which part of a text counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes, words};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes, words};
 
 use crate::files::remove_file;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::estimate::{self, Making};
-use crate::kbuild::make::{Built, Make, original_does_not_build, patched_fails};
-use crate::kbuild::recorded::Recorded;
-use crate::kbuild::{Rule, Text, Unit, UnitId, UnitList};
+use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, patched_fails};
+use crate::kbuild::recorded::RecordedCommands;
+use crate::kbuild::{CodeText, KbuildUnit, ObjectRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::Prepared;
-use crate::progress::{Objects, Progress};
+use crate::patch::apply::AppliedPatch;
+use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;
 
 impl Workspace {
     /// The candidates whose text the patch changes, in order.
     pub(crate) fn with_other_text(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         list: &UnitList,
         candidates: &[UnitId],
         progress: &dyn Progress,
@@ -33,7 +33,7 @@ impl Workspace {
             progress.note(&format!("preprocessing {units} that include an edited file takes {time}"));
         }
         progress.step("preprocessing units that include an edited file");
-        let units: Vec<&Unit> = candidates.iter().map(|&id| list.unit(id)).collect();
+        let units: Vec<&KbuildUnit> = candidates.iter().map(|&id| list.unit(id)).collect();
         let original = self.texts(&units, progress, original_does_not_build)?;
         let patched = self.while_patched(prepared, |_| self.texts(&units, progress, patched_fails))?;
         let both = original.into_iter().zip(patched);
@@ -47,12 +47,12 @@ impl Workspace {
     /// of such a unit includes half of the kernel, but its header is a list of numbers.
     fn with_same_offsets(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         list: &UnitList,
         units: &[UnitId],
     ) -> Result<Vec<UnitId>> {
         let of_offsets: Vec<UnitId> =
-            units.iter().copied().filter(|&id| list.unit(id).rule == Rule::Offsets).collect();
+            units.iter().copied().filter(|&id| list.unit(id).rule == ObjectRule::Offsets).collect();
         if of_offsets.is_empty() {
             return Ok(Vec::new());
         }
@@ -81,9 +81,9 @@ impl Workspace {
     /// The texts of units, from the current source.
     fn texts(
         &self,
-        units: &[&Unit],
+        units: &[&KbuildUnit],
         progress: &dyn Progress,
-        failure: impl Fn(&Make<'_>, &Built) -> klpx_diagnosis::Failure,
+        failure: impl Fn(&MakeSettings<'_>, &MakeResult) -> klpx_diagnosis::Failure,
     ) -> Result<Vec<blake3::Hash>> {
         let targets = units.iter().map(|unit| preprocessed(unit)).collect::<Result<Vec<PathBuf>>>()?;
         let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
@@ -94,7 +94,7 @@ impl Workspace {
         let build = self.build_dir();
         targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
-        let made = Objects::of(Some(units.len()));
+        let made = ObjectCounter::of(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let preprocess = || environment.make(make, folder, targets, &mut |_| {});
@@ -120,10 +120,10 @@ impl Workspace {
 }
 
 /// kbuild's name of a unit's preprocessed text (scripts/Makefile.build: `%.i` for C, `%.s` for assembly).
-fn preprocessed(unit: &Unit) -> Result<PathBuf> {
+fn preprocessed(unit: &KbuildUnit) -> Result<PathBuf> {
     let ending = match unit.rule {
-        Rule::C | Rule::Offsets => "i",
-        Rule::Assembly => "s",
+        ObjectRule::C | ObjectRule::Offsets => "i",
+        ObjectRule::Assembly => "s",
         _ => {
             let what = "klpx can't tell whether an edited header changes this unit";
             return Err(Diagnosis::new(
@@ -132,7 +132,7 @@ fn preprocessed(unit: &Unit) -> Result<PathBuf> {
                 "it is compiled neither from C nor from assembly",
                 "leave the header out of the patch",
             )
-            .place(Place::file(unit.object.clone(), None))
+            .place(DiagnosisPlace::file(unit.object.clone(), None))
             .into());
         }
     };
@@ -150,7 +150,9 @@ fn offsets(path: &Path) -> Result<Vec<String>> {
 fn text(build: &Path, target: &Path) -> Result<blake3::Hash> {
     let path = build.join(target);
     let bytes = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
-    let record = Recorded::read(build, target);
-    let part = record.and_then(|record| Some(Text::of(record.commands.first()?))).unwrap_or(Text::WithPlaces);
+    let record = RecordedCommands::read(build, target);
+    let part = record
+        .and_then(|record| Some(CodeText::of(record.commands.first()?)))
+        .unwrap_or(CodeText::WithPlaces);
     Ok(part.identity(&bytes))
 }

@@ -1,11 +1,11 @@
 //! Checks that Rust code of the kernel sees the same headers before and after a patch. Make never compiles Rust code
 //! for klpx, so a change there would stay unseen.
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use crate::kbuild::includes::RustSide;
 use crate::kbuild::{IncludeGraph, UnitList};
-use crate::patch::apply::{Change, Prepared};
+use crate::patch::apply::{AppliedPatch, FileEdit};
 use crate::patch::outline;
 
 /// Refuses a patch that changes a declaration or a macro from which Rust code is made. Where C helpers are inlined into
@@ -17,9 +17,9 @@ pub(super) fn check(
     rust: RustSide,
     graph: &IncludeGraph,
     list: &UnitList,
-    prepared: &Prepared,
+    prepared: &AppliedPatch,
 ) -> Result<()> {
-    let fault = |change: &Change| {
+    let fault = |change: &FileEdit| {
         let path = [change.path.as_str()];
         let (edited, added) =
             if change.original.is_some() { (&path[..], &[][..]) } else { (&[][..], &path[..]) };
@@ -30,7 +30,7 @@ pub(super) fn check(
 }
 
 /// Returns the refusal of a change of a file that Rust code sees. With inlined helpers, functions' bodies count.
-fn seen(change: &Change, with_bodies: bool) -> Option<Diagnosis> {
+fn seen(change: &FileEdit, with_bodies: bool) -> Option<Diagnosis> {
     let (original, patched) = (change.original.as_deref(), change.patched.as_deref());
     let (original, patched) = (original.unwrap_or_default(), patched.unwrap_or_default());
     let part = outline::first_change(original, patched);
@@ -48,7 +48,7 @@ fn seen(change: &Change, with_bodies: bool) -> Option<Diagnosis> {
             format!("{why}, and klpx does not replace Rust code"),
             "keep the declarations and macros of this header as they are, and make the change in C files",
         )
-        .place(Place::file(change.path.clone(), None)),
+        .place(DiagnosisPlace::file(change.path.clone(), None)),
     )
 }
 
@@ -66,7 +66,7 @@ mod tests {
 
     fn code(original: Option<&str>, patched: Option<&str>, with_bodies: bool) -> Option<&'static str> {
         let bytes = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
-        let change = Change::new("include/linux/a.h".to_owned(), bytes(original), bytes(patched));
+        let change = FileEdit::new("include/linux/a.h".to_owned(), bytes(original), bytes(patched));
         seen(&change, with_bodies).map(|diagnosis| diagnosis.code)
     }
 

@@ -12,11 +12,11 @@ use crate::kernel::accepted;
 use crate::kernel::contents::{Contents, Hashes};
 use crate::progress::Progress;
 use crate::space;
-use crate::tree::Entry;
+use crate::tree::SourceFile;
 use crate::workspace::{Workspace, cache, lock};
 
 /// The private source copy of another kernel. A new copy may share its files.
-struct Donor {
+struct SourceDonor {
     src: PathBuf,
     hashes: Hashes,
     _lock: File,
@@ -30,7 +30,7 @@ impl Workspace {
         }
         let files = self.kernel.files();
         progress.step(&format!("copying the source ({} files)", files.len()));
-        let bytes: u64 = files.iter().map(Entry::size).sum();
+        let bytes: u64 = files.iter().map(SourceFile::size).sum();
         let built = match self.kernel.is_of_units() {
             true => space::UNITS,
             false => space::estimate(self.kernel.config()),
@@ -43,7 +43,7 @@ impl Workspace {
         let root = self.kernel.source().root();
         // klpx owns a tree that it unpacked, so the copy may share the tree's files.
         let own = cache_dir.canonicalize().is_ok_and(|cache| root.starts_with(cache));
-        let donor = |entry: &Entry| {
+        let donor = |entry: &SourceFile| {
             if own {
                 return Some(root.join(&entry.path));
             }
@@ -58,7 +58,7 @@ impl Workspace {
 
     /// The source copies of other kernels that are at rest, with the hashes of their files. Each stays at rest while
     /// its lock is held here.
-    fn donors(&self) -> Vec<Donor> {
+    fn donors(&self) -> Vec<SourceDonor> {
         let mut donors = Vec::new();
         for item in cache::list(self.kernel.cache_dir()).unwrap_or_default() {
             let (src, Some(info)) = (item.dir.join("src"), item.info) else { continue };
@@ -70,7 +70,7 @@ impl Workspace {
                 continue;
             }
             let hashes = Contents::hashes(self.kernel.cache_dir(), &info.contents);
-            donors.push(Donor { src, hashes, _lock: lock });
+            donors.push(SourceDonor { src, hashes, _lock: lock });
         }
         donors
     }

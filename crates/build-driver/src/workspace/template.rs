@@ -9,7 +9,7 @@ use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 use crate::files::remove_dir;
-use crate::kbuild::make::{Built, Make};
+use crate::kbuild::make::{MakeResult, MakeSettings};
 use crate::process::Call;
 use crate::workspace::Workspace;
 
@@ -40,13 +40,13 @@ pub struct ModuleParts {
 }
 
 /// The folder and the name of a module.
-struct Site {
+struct ModuleLocation {
     folder: PathBuf,
     names: [String; 2],
 }
 
 /// A command of the template that makes a file.
-struct Record {
+struct TemplateCommand {
     /// The whole record, as in kbuild's file.
     text: String,
     /// The command, for a shell.
@@ -55,11 +55,11 @@ struct Record {
     in_folder: bool,
 }
 
-impl Site {
+impl ModuleLocation {
     /// `folder` must exist.
-    fn new(folder: &Path, name: &str) -> Result<Site> {
+    fn new(folder: &Path, name: &str) -> Result<ModuleLocation> {
         let folder = folder.canonicalize().map_err(|error| Diagnosis::io("open", folder, &error))?;
-        Ok(Site { folder, names: [name.to_owned(), name.replace('-', "_")] })
+        Ok(ModuleLocation { folder, names: [name.to_owned(), name.replace('-', "_")] })
     }
 
     /// The file of the module with this suffix.
@@ -68,18 +68,22 @@ impl Site {
     }
 
     /// The template's text with the name and folder of this module.
-    fn instead_of(&self, template: &Site, text: &str) -> String {
-        let folder = |site: &Site| site.folder.display().to_string();
+    fn instead_of(&self, template: &ModuleLocation, text: &str) -> String {
+        let folder = |site: &ModuleLocation| site.folder.display().to_string();
         let text = text.replace(&folder(template), &folder(self));
-        template.names.iter().zip(&self.names).fold(text, |text, (theirs, own)| text.replace(theirs, own))
+        template
+            .names
+            .iter()
+            .zip(&self.names)
+            .fold(text, |text, (template_name, own)| text.replace(template_name, own))
     }
 }
 
-impl Record {
+impl TemplateCommand {
     /// Reads kbuild's record of a file that it made.
-    fn read(target: &Path) -> Result<Record> {
-        let text = read(&Record::file(target))?;
-        Record::parse(&text).ok_or_else(|| not_understood(&text))
+    fn read(target: &Path) -> Result<TemplateCommand> {
+        let text = read(&TemplateCommand::file(target))?;
+        TemplateCommand::parse(&text).ok_or_else(|| not_understood(&text))
     }
 
     /// The path of a file's record.
@@ -89,12 +93,12 @@ impl Record {
     }
 
     /// Parses `savedcmd_TARGET := COMMAND` (`cmd_` up to Linux 6.2), in make's spelling.
-    fn parse(text: &str) -> Option<Record> {
+    fn parse(text: &str) -> Option<TemplateCommand> {
         let line = text.lines().find(|line| line.starts_with("savedcmd_") || line.starts_with("cmd_"))?;
         let (target, command) = line.split_once(" := ")?;
         let (_, target) = target.split_once("cmd_")?;
         let command = command.replace("$(pound)", "#").replace("$$", "$");
-        Some(Record { text: text.to_owned(), command, in_folder: !Path::new(target).is_absolute() })
+        Some(TemplateCommand { text: text.to_owned(), command, in_folder: !Path::new(target).is_absolute() })
     }
 }
 
@@ -112,29 +116,29 @@ impl Workspace {
         symvers: &Path,
     ) -> Result<ModuleParts> {
         let template = self.template(text, symvers)?;
-        let site = Site::new(folder, name)?;
+        let site = ModuleLocation::new(folder, name)?;
         write(&site.folder.join(format!("{}.c", text.stem)), text.source)?;
         // Lists of the module's objects, for which kbuild uses a shell.
-        for (theirs, own) in [
+        for (template_file, own) in [
             (template.folder.join("modules.order"), site.folder.join("modules.order")),
             (template.file(".mod"), site.file(".mod")),
         ] {
-            write(&own, &site.instead_of(&template, &read(&theirs)?))?;
+            write(&own, &site.instead_of(&template, &read(&template_file)?))?;
         }
         let glue = template.folder.join(format!("{}.o", text.stem));
         let symbols = template.folder.join("Module.symvers");
         for target in [glue, template.file(".o"), symbols, template.file(".mod.o")] {
-            let record = Record::read(&target)?;
+            let record = TemplateCommand::read(&target)?;
             self.make_again(&record, &template, &site)?;
             // modpost reads the records of the objects for the module's `srcversion`.
             let own = PathBuf::from(site.instead_of(&template, &target.display().to_string()));
-            write(&Record::file(&own), &site.instead_of(&template, &record.text))?;
+            write(&TemplateCommand::file(&own), &site.instead_of(&template, &record.text))?;
         }
         self.parts(&template, &site)
     }
 
     /// The template of this kernel: the existing one, or a new one made by kbuild.
-    fn template(&self, text: ModuleText<'_>, symvers: &Path) -> Result<Site> {
+    fn template(&self, text: ModuleText<'_>, symvers: &Path) -> Result<ModuleLocation> {
         self.prepare_modules(symvers)?;
         let folder = self.dir.join("template");
         let made = folder.join("made");
@@ -147,11 +151,16 @@ impl Workspace {
             self.make_modules(&folder, glue_fails)?;
             files::write_durably(&made, b"")?;
         }
-        Site::new(&folder, NAME[0])
+        ModuleLocation::new(&folder, NAME[0])
     }
 
     /// Runs a command of the template for another module.
-    fn make_again(&self, record: &Record, template: &Site, site: &Site) -> Result<()> {
+    fn make_again(
+        &self,
+        record: &TemplateCommand,
+        template: &ModuleLocation,
+        site: &ModuleLocation,
+    ) -> Result<()> {
         let command = site.instead_of(template, &record.command);
         let call = Call::new("sh").args(["-e", "-c", &command]).dir(self.place(record, site));
         let outcome = self.runner.run(&call)?;
@@ -159,18 +168,18 @@ impl Workspace {
             return Ok(());
         }
         self.with_make(|make| {
-            Err(glue_fails(make, &Built { success: false, units: 0, lines: outcome.lines }))
+            Err(glue_fails(make, &MakeResult { success: false, units: 0, lines: outcome.lines }))
         })
     }
 
     /// The folder that a command runs in.
-    fn place(&self, record: &Record, site: &Site) -> PathBuf {
+    fn place(&self, record: &TemplateCommand, site: &ModuleLocation) -> PathBuf {
         if record.in_folder { site.folder.clone() } else { self.build_dir() }
     }
 
     /// The objects and flags of kbuild's final link of the template, for another module.
-    fn parts(&self, template: &Site, site: &Site) -> Result<ModuleParts> {
-        let record = Record::read(&template.file(".ko"))?;
+    fn parts(&self, template: &ModuleLocation, site: &ModuleLocation) -> Result<ModuleParts> {
+        let record = TemplateCommand::read(&template.file(".ko"))?;
         let Some((flags, objects)) = parse_link(&record.command) else {
             return Err(not_understood(&record.command));
         };
@@ -179,8 +188,9 @@ impl Workspace {
         let objects: Vec<PathBuf> = objects.iter().map(|word| resolve(word)).collect();
         // An object that is the same in every module: `.module-common.o`, from Linux 6.12 on.
         for object in objects.iter().filter(|object| !object.exists()) {
-            let theirs = template.folder.join(object.file_name().unwrap_or_default());
-            files::copy(&theirs, object, false).map_err(|error| Diagnosis::io("copy", &theirs, &error))?;
+            let template_file = template.folder.join(object.file_name().unwrap_or_default());
+            files::copy(&template_file, object, false)
+                .map_err(|error| Diagnosis::io("copy", &template_file, &error))?;
         }
         let is_script = |word: &str| word.ends_with(".lds");
         let flag = |word: &String| match is_script(word) {
@@ -199,7 +209,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(|error| Diagnosis::io("write", path, &error).into())
 }
 
-fn glue_fails(make: &Make<'_>, built: &Built) -> Failure {
+fn glue_fails(make: &MakeSettings<'_>, built: &MakeResult) -> Failure {
     let remedy = "this is a fault in klpx, please report it with the lines below";
     make.failure(built, &codes::GLUE_DOES_NOT_BUILD, "the livepatch's glue does not build", remedy)
 }
@@ -231,18 +241,21 @@ mod tests {
 
     #[test]
     fn a_command_is_read_from_its_record() {
-        let new =
-            Record::parse("savedcmd_lp.mod.o := cc -DX='$(pound)$$' -o lp.mod.o lp.mod.c\n").expect("read");
+        let new = TemplateCommand::parse("savedcmd_lp.mod.o := cc -DX='$(pound)$$' -o lp.mod.o lp.mod.c\n")
+            .expect("read");
         assert_eq!((new.command.as_str(), new.in_folder), ("cc -DX='#$' -o lp.mod.o lp.mod.c", true));
-        let old = Record::parse("source := x\ncmd_/d/lp.o := cc -o /d/lp.o /d/lp.c\n").expect("read");
+        let old =
+            TemplateCommand::parse("source := x\ncmd_/d/lp.o := cc -o /d/lp.o /d/lp.c\n").expect("read");
         assert_eq!((old.command.as_str(), old.in_folder), ("cc -o /d/lp.o /d/lp.c", false));
-        assert!(Record::parse("nothing").is_none());
+        assert!(TemplateCommand::parse("nothing").is_none());
     }
 
     #[test]
     fn a_command_is_said_of_another_module() {
-        let site =
-            |folder: &str, names: [&str; 2]| Site { folder: folder.into(), names: names.map(str::to_owned) };
+        let site = |folder: &str, names: [&str; 2]| ModuleLocation {
+            folder: folder.into(),
+            names: names.map(str::to_owned),
+        };
         let template = site("/ws/template", NAME);
         let own = site("/ws/run/1", ["livepatch-a-b", "livepatch_a_b"]);
         let said = own.instead_of(

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Place, Result, codes, words};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes, words};
 
 use crate::files;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::includes::RustSide;
-use crate::kbuild::{Home, IncludeGraph, ObjtoolRule, Rule, Unit, UnitId, UnitList};
+use crate::kbuild::{Home, IncludeGraph, KbuildUnit, ObjectRule, ObjtoolRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::{Change, Prepared};
+use crate::patch::apply::{AppliedPatch, FileEdit};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, rust};
@@ -21,7 +21,7 @@ use crate::workspace::{Workspace, rust};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TouchedUnit {
     /// The unit.
-    pub unit: Unit,
+    pub unit: KbuildUnit,
     /// How objtool treats the unit.
     pub objtool: ObjtoolRule,
     /// The kernel objects that the unit is part of: `vmlinux`, or names of modules. Empty for code that runs elsewhere,
@@ -49,13 +49,13 @@ impl TouchedUnit {
 
 /// The units that a patch touches, sorted by object.
 #[derive(Debug, Default)]
-pub struct Touched {
+pub struct TouchedUnits {
     pub(crate) units: Vec<TouchedUnit>,
     pub(crate) added: Vec<TouchedUnit>,
     notes: Vec<Note>,
 }
 
-impl Touched {
+impl TouchedUnits {
     /// The touched units that both sources have, sorted by object.
     pub fn units(&self) -> &[TouchedUnit] {
         &self.units
@@ -63,9 +63,9 @@ impl Touched {
 
     /// Splits off the wanted units among those that both sources have. The second value keeps the rest and the added
     /// units.
-    pub fn split(self, is_wanted: impl Fn(&TouchedUnit) -> bool) -> (Vec<TouchedUnit>, Touched) {
+    pub fn split(self, is_wanted: impl Fn(&TouchedUnit) -> bool) -> (Vec<TouchedUnit>, TouchedUnits) {
         let (wanted, units) = self.units.into_iter().partition(is_wanted);
-        (wanted, Touched { units, ..self })
+        (wanted, TouchedUnits { units, ..self })
     }
 
     /// Takes the units that only the patched source has.
@@ -91,7 +91,7 @@ impl Touched {
 
 /// The edits of a patch, grouped by their consequences.
 #[derive(Default)]
-struct Edits<'p> {
+struct PatchEdits<'p> {
     /// Sources that can have their own unit.
     sources: Vec<&'p str>,
     /// Changed sources and headers, which other files may include.
@@ -110,20 +110,25 @@ impl Workspace {
     ///
     /// # Errors
     /// A file that no unit of this kernel is made from, or whose effect klpx can't follow.
-    pub fn touched(&self, prepared: &Prepared, list: &UnitList, progress: &dyn Progress) -> Result<Touched> {
+    pub fn touched(
+        &self,
+        prepared: &AppliedPatch,
+        list: &UnitList,
+        progress: &dyn Progress,
+    ) -> Result<TouchedUnits> {
         let edits = self.edits(prepared)?;
         // A source without its own unit is meant to be included.
         let headers = edits.headers || edits.sources.iter().any(|path| list.by_source(path).is_empty());
         let graph = self.includes(list, headers)?;
         rust::check(RustSide::of(self.kernel.config()), &graph, list, prepared)?;
-        let mut touched = Touched::default();
+        let mut touched = TouchedUnits::default();
         let mut ids: Vec<UnitId> =
             edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
         let candidates = graph.dependents(&edits.edited, &edits.added, list);
         let candidates: Vec<UnitId> = candidates.into_iter().filter(|id| !ids.contains(id)).collect();
         if !candidates.is_empty() {
             let other = self.with_other_text(prepared, list, &candidates, progress)?;
-            touched.notes.extend(told(candidates.len(), other.len()));
+            touched.notes.extend(included_note(candidates.len(), other.len()));
             ids.extend(other);
         }
         ids.sort_unstable();
@@ -137,8 +142,8 @@ impl Workspace {
                 continue;
             }
             match (&unit.home, &unit.rule) {
-                (_, Rule::C) => touched.units.push(TouchedUnit::of(list, id)),
-                (_, Rule::Offsets) => faults.push(generated_header(unit)),
+                (_, ObjectRule::C) => touched.units.push(TouchedUnit::of(list, id)),
+                (_, ObjectRule::Offsets) => faults.push(generated_header(unit)),
                 _ => faults.push(not_c(unit)),
             }
         }
@@ -168,7 +173,8 @@ impl Workspace {
                     && !of_word(text.get(at + word.len()))
             })
         };
-        let units: Vec<(UnitId, &Unit)> = list.units().filter(|(_, unit)| unit.rule == Rule::C).collect();
+        let units: Vec<(UnitId, &KbuildUnit)> =
+            list.units().filter(|(_, unit)| unit.rule == ObjectRule::C).collect();
         let found = each(self.kernel.jobs(), units.len(), |at| {
             let path = units[at].1.source.in_tree().map(|path| source.join(path));
             path.and_then(|path| std::fs::read(path).ok()).is_some_and(|text| has_word(&text))
@@ -179,8 +185,8 @@ impl Workspace {
         units
     }
 
-    fn edits<'p>(&self, prepared: &'p Prepared) -> Result<Edits<'p>> {
-        let mut edits = Edits::default();
+    fn edits<'p>(&self, prepared: &'p AppliedPatch) -> Result<PatchEdits<'p>> {
+        let mut edits = PatchEdits::default();
         let mut faults = Vec::new();
         for change in &prepared.changes {
             let path = change.path.as_str();
@@ -241,7 +247,7 @@ impl Workspace {
     }
 
     /// The units that only the patched source has.
-    fn added(&self, prepared: &Prepared, list: &UnitList) -> Result<Vec<TouchedUnit>> {
+    fn added(&self, prepared: &AppliedPatch, list: &UnitList) -> Result<Vec<TouchedUnit>> {
         let environment = Environment::read(&self.dir)?;
         let patched = self.while_patched(prepared, |_| self.with_make(|make| environment.units(make)))?;
         let mut added = Vec::new();
@@ -264,7 +270,7 @@ impl Workspace {
     }
 }
 
-fn second_copy(unit: &Unit) -> String {
+fn second_copy(unit: &KbuildUnit) -> String {
     let source = unit.source.in_tree().unwrap_or_default();
     format!(
         "{} is made from {source} too, and stays as it is: its code runs outside of the kernel, and the kernel has the \
@@ -274,7 +280,7 @@ fn second_copy(unit: &Unit) -> String {
 }
 
 /// `12 more units include an edited file; the text of 2 differs`.
-fn told(candidates: usize, other: usize) -> Option<Note> {
+fn included_note(candidates: usize, other: usize) -> Option<Note> {
     (candidates > 0).then(|| {
         let verb = if candidates == 1 { "includes" } else { "include" };
         let units = words::plural(candidates, "more unit");
@@ -286,7 +292,7 @@ fn told(candidates: usize, other: usize) -> Option<Note> {
 
 /// Returns true if the edit of a Makefile may change the compilation of existing units: a changed line names flags, or
 /// has words that look like flags.
-fn changes_flags(change: &Change) -> bool {
+fn changes_flags(change: &FileEdit) -> bool {
     let lines = |text: &Option<Vec<u8>>| -> BTreeSet<String> {
         String::from_utf8_lossy(text.as_deref().unwrap_or_default()).lines().map(str::to_owned).collect()
     };
@@ -298,14 +304,14 @@ fn changes_flags(change: &Change) -> bool {
     })
 }
 
-fn flags(change: &Change) -> Diagnosis {
+fn flags(change: &FileEdit) -> Diagnosis {
     Diagnosis::new(
         &codes::BUILD_FLAGS,
         "the patch changes how units are compiled",
         "every unit of the folder may come out as other code, changed by the patch or not",
         "leave the flags out of the patch",
     )
-    .place(Place::file(change.path.clone(), None))
+    .place(DiagnosisPlace::file(change.path.clone(), None))
 }
 
 fn new_module(name: &str) -> Diagnosis {
@@ -315,30 +321,30 @@ fn new_module(name: &str) -> Diagnosis {
         "a livepatch replaces functions of what is there",
         "build and load the new module on its own, and leave it out of the patch",
     )
-    .place(Place::symbol(name))
+    .place(DiagnosisPlace::symbol(name))
 }
 
-fn generated_header(unit: &Unit) -> Diagnosis {
+fn generated_header(unit: &KbuildUnit) -> Diagnosis {
     Diagnosis::new(
         &codes::GENERATED_HEADER,
         "the patch changes a generated header",
         "offsets and sizes of structures go from there into assembly, which a livepatch does not replace",
         "keep the layout of structures as it is; keep new state in a shadow variable",
     )
-    .place(Place::file(unit.source.in_tree().unwrap_or(&unit.object), None))
+    .place(DiagnosisPlace::file(unit.source.in_tree().unwrap_or(&unit.object), None))
 }
 
-fn not_followed(change: &Change) -> Diagnosis {
+fn not_followed(change: &FileEdit) -> Diagnosis {
     Diagnosis::new(
         &codes::GENERATED_SOURCE,
         "klpx can't tell what is made from this file",
         "it is neither C nor a header, and what kbuild makes of it can be anywhere in the kernel",
         "leave this file out of the patch, or make the change in the C code",
     )
-    .place(Place::file(change.path.clone(), None))
+    .place(DiagnosisPlace::file(change.path.clone(), None))
 }
 
-fn not_c(unit: &Unit) -> Diagnosis {
+fn not_c(unit: &KbuildUnit) -> Diagnosis {
     Diagnosis::new(
         &codes::NOT_C,
         "the patch changes a unit that is not compiled from C",
@@ -346,10 +352,10 @@ fn not_c(unit: &Unit) -> Diagnosis {
          reaches this unit",
         "leave this file out of the patch",
     )
-    .place(Place::file(unit.object.clone(), None))
+    .place(DiagnosisPlace::file(unit.object.clone(), None))
 }
 
-fn not_compiled(prepared: &Prepared) -> Diagnosis {
+fn not_compiled(prepared: &AppliedPatch) -> Diagnosis {
     Diagnosis::new(
         &codes::NOTHING_CHANGED,
         "the patch changes nothing of this kernel",

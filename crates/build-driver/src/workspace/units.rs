@@ -12,22 +12,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use crate::files;
 use crate::files::create_parent;
 use crate::kbuild::ObjtoolRule;
 use crate::kbuild::environment::Environment;
-use crate::kbuild::make::{Built, Make, original_does_not_build, patched_fails};
-use crate::kbuild::recorded::Recorded;
-use crate::kernel::{SECTION_FLAGS, Sections};
+use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, patched_fails};
+use crate::kbuild::recorded::RecordedCommands;
+use crate::kernel::{SECTION_FLAGS, SectionOrigin};
 use crate::parallel::each;
-use crate::patch::apply::Prepared;
-use crate::process::{Call, Outcome};
-use crate::progress::{Objects, Progress};
+use crate::patch::apply::AppliedPatch;
+use crate::process::{Call, CallOutcome};
+use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;
 use crate::workspace::ahead::Ahead;
-use crate::workspace::touched::{Touched, TouchedUnit};
+use crate::workspace::touched::{TouchedUnit, TouchedUnits};
 use crate::workspace::work_dir::WorkDir;
 
 /// One touched unit, before and after the patch.
@@ -76,14 +76,14 @@ impl UnitPairs {
 
 /// The original units, in the order of the touched units.
 #[derive(Debug)]
-pub struct Originals(Vec<Original>);
+pub struct OriginalUnits(Vec<OriginalUnit>);
 
 /// An original unit in the workspace.
 #[derive(Debug)]
-struct Original {
+struct OriginalUnit {
     object: PathBuf,
     witness: Option<PathBuf>,
-    record: Recorded,
+    record: RecordedCommands,
     exports: String,
     /// The patched unit, if it was compiled at the same time.
     ahead: Option<Ahead>,
@@ -97,9 +97,9 @@ impl Workspace {
     /// `klpx::patched-source-does-not-compile` with the compiler's lines, a full disk, an interrupt.
     pub fn pairs(
         &self,
-        prepared: &Prepared,
-        touched: &Touched,
-        originals: Originals,
+        prepared: &AppliedPatch,
+        touched: &TouchedUnits,
+        originals: OriginalUnits,
         work: WorkDir,
         progress: &dyn Progress,
     ) -> Result<UnitPairs> {
@@ -124,11 +124,11 @@ impl Workspace {
     /// `klpx::original-source-does-not-build` with the compiler's lines, a full disk, an interrupt.
     pub fn originals(
         &self,
-        prepared: &Prepared,
-        touched: &Touched,
+        prepared: &AppliedPatch,
+        touched: &TouchedUnits,
         work: &WorkDir,
         progress: &dyn Progress,
-    ) -> Result<Originals> {
+    ) -> Result<OriginalUnits> {
         let units = &touched.units;
         let missing: Vec<&TouchedUnit> =
             units.iter().filter(|unit| !self.original_path(unit).is_file()).collect();
@@ -151,7 +151,7 @@ impl Workspace {
             .iter()
             .map(|unit| self.original(unit, ahead.remove(unit.object()).flatten()))
             .collect::<Result<_>>()
-            .map(Originals)
+            .map(OriginalUnits)
     }
 
     /// Pairs for units that the patch does not touch. In each, the patched unit is the original unit.
@@ -190,14 +190,14 @@ impl Workspace {
         &self,
         units: &[&TouchedUnit],
         progress: &dyn Progress,
-        failure: impl Fn(&Make<'_>, &Built) -> Failure,
+        failure: impl Fn(&MakeSettings<'_>, &MakeResult) -> Failure,
     ) -> Result<()> {
         let mut folders: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
         for unit in units {
             folders.entry(&unit.unit.folder).or_default().push(unit.unit.target().into());
         }
         let environment = Environment::read(&self.dir)?;
-        let made = Objects::of(Some(units.len()));
+        let made = ObjectCounter::of(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let built = environment.make(make, folder, targets, &mut |line| {
@@ -227,7 +227,7 @@ impl Workspace {
         let record = self.record(unit)?;
         create_parent(&kept)?;
         let unfinished = with_ending(&kept, ".new");
-        if self.kernel.sections() == Sections::WhereCompared {
+        if self.kernel.sections() == SectionOrigin::WhereCompared {
             let witness = self.witness_path(unit);
             copy_object(&made, &witness)?;
             self.finish(unit, &record, &witness, true)?;
@@ -239,9 +239,9 @@ impl Workspace {
         std::fs::rename(&unfinished, &kept).map_err(|error| Diagnosis::io("write", &kept, &error).into())
     }
 
-    fn original(&self, unit: &TouchedUnit, ahead: Option<Ahead>) -> Result<Original> {
+    fn original(&self, unit: &TouchedUnit, ahead: Option<Ahead>) -> Result<OriginalUnit> {
         let (witness, record) = (self.witness_path(unit), self.record(unit)?);
-        Ok(Original {
+        Ok(OriginalUnit {
             object: self.original_path(unit),
             witness: witness.is_file().then_some(witness),
             ahead: ahead.filter(|ahead| ahead.is_by(&record)),
@@ -265,8 +265,8 @@ impl Workspace {
     ///
     /// # Errors
     /// If there is no record, or it has no compilation.
-    pub fn record(&self, unit: &TouchedUnit) -> Result<Recorded> {
-        let found = Recorded::read(&self.build_dir(), Path::new(unit.object()));
+    pub fn record(&self, unit: &TouchedUnit) -> Result<RecordedCommands> {
+        let found = RecordedCommands::read(&self.build_dir(), Path::new(unit.object()));
         let found = found.filter(|record| record.compilation().is_some());
         found.ok_or_else(|| {
             Diagnosis::new(
@@ -275,7 +275,7 @@ impl Workspace {
                 "klpx compiles the patched unit with the command of the original one",
                 "report this file and the kernel's version",
             )
-            .place(Place::file(unit.object(), None))
+            .place(DiagnosisPlace::file(unit.object(), None))
             .into()
         })
     }
@@ -283,12 +283,12 @@ impl Workspace {
     fn patched_units(
         &self,
         units: &[TouchedUnit],
-        originals: Vec<Original>,
+        originals: Vec<OriginalUnit>,
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<Vec<UnitPair>> {
-        let made = Objects::of(Some(units.len()));
-        let pairs: Vec<(&TouchedUnit, Original)> = units.iter().zip(originals).collect();
+        let made = ObjectCounter::of(Some(units.len()));
+        let pairs: Vec<(&TouchedUnit, OriginalUnit)> = units.iter().zip(originals).collect();
         let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
             let (unit, original) = &pairs[at];
             let patched = work.join("patched").join(unit.object());
@@ -300,7 +300,7 @@ impl Workspace {
             Ok(patched)
         });
         let compiled = compiled.into_iter().collect::<Result<Vec<PathBuf>>>()?;
-        let pair = |((unit, original), patched): ((&TouchedUnit, Original), PathBuf)| UnitPair {
+        let pair = |((unit, original), patched): ((&TouchedUnit, OriginalUnit), PathBuf)| UnitPair {
             unit: unit.clone(),
             witness: original.witness,
             original: original.object,
@@ -345,15 +345,15 @@ impl Workspace {
     /// `klpx::patched-source-does-not-compile` with the compiler's lines, or an interrupt.
     pub fn make_added(
         &self,
-        prepared: &Prepared,
+        prepared: &AppliedPatch,
         units: &[TouchedUnit],
         folder: &Path,
-    ) -> Result<Vec<Recorded>> {
+    ) -> Result<Vec<RecordedCommands>> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
         let all: Vec<&TouchedUnit> = units.iter().collect();
-        let kept = |unit: &TouchedUnit| -> Result<Recorded> {
+        let kept = |unit: &TouchedUnit| -> Result<RecordedCommands> {
             let copy = folder.join(unit.object());
             create_parent(&copy)?;
             copy_object(&self.build_dir().join(unit.object()), &copy)?;
@@ -393,10 +393,10 @@ impl Workspace {
     fn compile(
         &self,
         unit: &TouchedUnit,
-        record: &Recorded,
+        record: &RecordedCommands,
         to: &Path,
         source: &[&str],
-        failure: fn(&Make<'_>, &Built) -> Failure,
+        failure: fn(&MakeSettings<'_>, &MakeResult) -> Failure,
     ) -> Result<()> {
         let mut words = self.compilation(unit, record, to)?;
         if let ([source], Some(last)) = (source, words.last_mut()) {
@@ -405,18 +405,18 @@ impl Workspace {
         let outcome = self.run_in_build(&words)?;
         if !outcome.success {
             return self.with_make(|make| {
-                Err(failure(make, &Built { success: false, units: 0, lines: outcome.lines }))
+                Err(failure(make, &MakeResult { success: false, units: 0, lines: outcome.lines }))
             });
         }
         self.finish(unit, record, to, false)
     }
 
     /// The command that compiles a unit to another place. The source is the last word.
-    fn compilation(&self, unit: &TouchedUnit, record: &Recorded, to: &Path) -> Result<Vec<String>> {
+    fn compilation(&self, unit: &TouchedUnit, record: &RecordedCommands, to: &Path) -> Result<Vec<String>> {
         create_parent(to)?;
         let words = record.compilation().unwrap_or_default();
         let mut words = redirected(words, unit.unit.target(), to);
-        if self.kernel.sections() == Sections::WhereCompared {
+        if self.kernel.sections() == SectionOrigin::WhereCompared {
             let source = words.len().saturating_sub(1);
             words.splice(source..source, SECTION_FLAGS.split(' ').map(str::to_owned));
         }
@@ -425,7 +425,13 @@ impl Workspace {
 
     /// Runs the commands that follow a compilation: the rest of the record, unless kbuild made the object and ran them,
     /// and objtool as in the kernel's final link.
-    fn finish(&self, unit: &TouchedUnit, record: &Recorded, object: &Path, by_kbuild: bool) -> Result<()> {
+    fn finish(
+        &self,
+        unit: &TouchedUnit,
+        record: &RecordedCommands,
+        object: &Path,
+        by_kbuild: bool,
+    ) -> Result<()> {
         let mut commands: Vec<Vec<String>> = Vec::new();
         if !by_kbuild {
             commands.extend(
@@ -448,7 +454,7 @@ impl Workspace {
                     "without objtool's tables the code would not be what the kernel's own build makes",
                     "report this unit and how the kernel was configured",
                 )
-                .place(Place::file(unit.object(), None))
+                .place(DiagnosisPlace::file(unit.object(), None))
                 .detail(outcome.lines)
                 .into());
             }
@@ -456,12 +462,12 @@ impl Workspace {
         Ok(())
     }
 
-    fn run_in_build(&self, words: &[String]) -> Result<Outcome> {
+    fn run_in_build(&self, words: &[String]) -> Result<CallOutcome> {
         self.run_in(&self.build_dir(), words)
     }
 
     /// Runs one of kbuild's commands as kbuild runs it in a folder.
-    pub(crate) fn run_in(&self, dir: &Path, words: &[String]) -> Result<Outcome> {
+    pub(crate) fn run_in(&self, dir: &Path, words: &[String]) -> Result<CallOutcome> {
         let (program, rest) =
             words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
         // kbuild names the tree's own programs by relative paths. A bare name is looked up in PATH.
@@ -470,7 +476,7 @@ impl Workspace {
     }
 }
 
-fn original_fails(make: &Make<'_>, built: &Built) -> Failure {
+fn original_fails(make: &MakeSettings<'_>, built: &MakeResult) -> Failure {
     original_does_not_build(make, built)
 }
 

@@ -1,17 +1,17 @@
 //! The references of an item, and the pairs of references that stand at the same place of two items.
 
-use klpx_normalize::arch::Field;
+use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_normalize::special::TableKind;
 use object::endian::LittleEndian as LE;
 
 use super::Map;
-use super::side::Side;
+use super::side::ObjectSide;
 
 /// Where a reference of an item stands: in the item itself, or in a special-section entry that describes the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct At {
+pub(super) struct ReferencePlace {
     /// The special section's name; empty for the item itself.
     pub(super) table: &'static str,
     /// Bytes from the item's entry to the field, or to the place that the special-section entry describes.
@@ -24,7 +24,7 @@ pub(super) struct At {
     kind: u32,
 }
 
-impl At {
+impl ReferencePlace {
     /// Appends the place as bytes.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend(self.table.bytes());
@@ -37,20 +37,20 @@ impl At {
 
 /// One reference of an item.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reference {
-    pub(super) at: At,
+pub(super) struct ItemReference {
+    pub(super) at: ReferencePlace,
     pub(super) target: Target,
 }
 
 /// Returns every reference of an item and of the special-section entries that describe the item, by place.
-pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
+pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<ItemReference> {
     let shape = object.item(item);
     let own = object.item_relocations(item).iter().map(|rela| {
         let place = rela.r_offset.get(LE).wrapping_sub(shape.entry) as i64;
-        let at = At { table: "", place, nth: 0, within: 0, kind: kind(object, rela) };
-        Reference { at, target: object.resolve(shape.section, rela) }
+        let at = ReferencePlace { table: "", place, nth: 0, within: 0, kind: kind(object, rela) };
+        ItemReference { at, target: object.resolve(shape.section, rela) }
     });
-    let mut all: Vec<Reference> = own.filter(|reference| reference.at.kind != 0).collect();
+    let mut all: Vec<ItemReference> = own.filter(|reference| reference.at.kind != 0).collect();
     let mut before = ("", 0);
     let mut nth = 0;
     for entry in object.entries(item) {
@@ -63,8 +63,14 @@ pub(super) fn references(object: &Object<'_>, item: ItemId) -> Vec<Reference> {
         let (section, start, end) = object.entry_range(entry.table, entry.index);
         all.extend(object.relocations_in(section, start, end).iter().map(|rela| {
             let within = rela.r_offset.get(LE) - start;
-            let at = At { table: table.name, place: entry.place, nth, within, kind: kind(object, rela) };
-            Reference { at, target: object.resolve(section, rela) }
+            let at = ReferencePlace {
+                table: table.name,
+                place: entry.place,
+                nth,
+                within,
+                kind: kind(object, rela),
+            };
+            ItemReference { at, target: object.resolve(section, rela) }
         }));
     }
     all.sort_by_key(|reference| reference.at);
@@ -106,7 +112,7 @@ fn kind(object: &Object<'_>, rela: &Rela) -> u32 {
 pub(super) fn masked(object: &Object<'_>, section: SectionId, start: u64, end: u64) -> Vec<u8> {
     let mut bytes = object.range(section, start, end).to_vec();
     for rela in object.relocations_in(section, start, end) {
-        if let Some(Field::Bytes(length)) = object.relocation_kind(rela).map(|kind| kind.field) {
+        if let Some(FieldKind::Bytes(length)) = object.relocation_kind(rela).map(|kind| kind.field) {
             let at = (rela.r_offset.get(LE) - start) as usize;
             let field = at.min(bytes.len())..(at + usize::from(length)).min(bytes.len());
             bytes[field].fill(0);
@@ -127,24 +133,26 @@ pub(super) struct SamePlaces {
 /// are all references. Otherwise they are references of code between bytes that occur once in each item, as long as
 /// they keep their order.
 pub(super) fn same_places(original: (&Object<'_>, ItemId), patched: (&Object<'_>, ItemId)) -> SamePlaces {
-    let (theirs, ours) = (references(original.0, original.1), references(patched.0, patched.1));
+    let (original_places, patched_places) =
+        (references(original.0, original.1), references(patched.0, patched.1));
     let text = |(object, item): (&Object<'_>, ItemId)| {
         let item = object.item(item);
         (item.entry - item.start, item.end - item.start, masked(object, item.section, item.start, item.end))
     };
     let (their_text, our_text) = (text(original), text(patched));
-    if their_text == our_text && theirs.iter().map(|r| r.at).eq(ours.iter().map(|r| r.at)) {
-        let pairs = theirs.iter().zip(&ours).map(|(x, y)| (x.target, y.target)).collect();
+    if their_text == our_text && original_places.iter().map(|r| r.at).eq(patched_places.iter().map(|r| r.at))
+    {
+        let pairs = original_places.iter().zip(&patched_places).map(|(x, y)| (x.target, y.target)).collect();
         return SamePlaces { pairs, alike: true };
     }
     if !original.0.item(original.1).code {
         return SamePlaces { pairs: Vec::new(), alike: false };
     }
-    let theirs = surroundings(&theirs, their_text.0, &their_text.2);
-    let ours = surroundings(&ours, our_text.0, &our_text.2);
-    let mut pairs: Vec<(i64, i64, Target, Target)> = theirs
+    let original_places = surroundings(&original_places, their_text.0, &their_text.2);
+    let patched_places = surroundings(&patched_places, our_text.0, &our_text.2);
+    let mut pairs: Vec<(i64, i64, Target, Target)> = original_places
         .iter()
-        .filter_map(|(bytes, x)| match (x, ours.get(bytes)?) {
+        .filter_map(|(bytes, x)| match (x, patched_places.get(bytes)?) {
             (Some(x), Some(y)) => Some((x.at.place, y.at.place, x.target, y.target)),
             _ => None,
         })
@@ -171,11 +179,11 @@ const AFTER: usize = 8;
 
 /// Returns the references of code by the bytes around them; `None` for bytes that occur twice.
 fn surroundings<'t>(
-    references: &[Reference],
+    references: &[ItemReference],
     ahead: u64,
     text: &'t [u8],
-) -> Map<(&'t [u8], u32), Option<Reference>> {
-    let mut map: Map<(&[u8], u32), Option<Reference>> = Map::default();
+) -> Map<(&'t [u8], u32), Option<ItemReference>> {
+    let mut map: Map<(&[u8], u32), Option<ItemReference>> = Map::default();
     for reference in references.iter().filter(|reference| reference.at.table.is_empty()) {
         let at = reference.at.place.saturating_add(ahead as i64).max(0) as usize;
         let around = &text[at.saturating_sub(BEFORE).min(text.len())..(at + AFTER).min(text.len())];
@@ -190,7 +198,7 @@ const MAX_DEPTH: u8 = 8;
 /// Appends everything that characterises an item, as bytes: two items are alike if these bytes are equal. `counterpart`
 /// gives one id to both members of a pair.
 pub(super) fn contents(
-    side: &Side<'_, '_>,
+    side: &ObjectSide<'_, '_>,
     item: ItemId,
     counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
     out: &mut Vec<u8>,
@@ -215,7 +223,7 @@ pub(super) fn contents(
 
 /// Appends the contents of bytes without a name in the same way.
 fn literal(
-    side: &Side<'_, '_>,
+    side: &ObjectSide<'_, '_>,
     owner: ItemId,
     (section, start, end): (SectionId, u64, u64),
     counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
@@ -235,7 +243,7 @@ fn literal(
 
 /// Appends the meaning of a reference, as bytes.
 fn referent(
-    side: &Side<'_, '_>,
+    side: &ObjectSide<'_, '_>,
     owner: ItemId,
     target: Target,
     counterpart: &dyn Fn(ItemId) -> Option<ItemId>,

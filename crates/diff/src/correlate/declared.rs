@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use klpx_layout::{Declaration, Declarations};
 use klpx_normalize::object::{ItemId, Object};
 
-use super::Both;
+use super::OnBothSides;
 
 /// The knowledge about the sources of two builds.
 #[derive(Clone, Copy, Default)]
@@ -22,14 +22,14 @@ pub enum Sources<'k> {
 /// Tells which lines of a source a patch touches. `file` is a path as in debug information; lines count from 1.
 pub trait Edits: Sync {
     /// Looks up a line of the original.
-    fn original(&self, file: &str, line: u32) -> Line;
+    fn original(&self, file: &str, line: u32) -> LineState;
     /// Looks up the line of the patched source that has this number and the word `name`.
-    fn patched(&self, file: &str, line: u32, name: &str) -> Line;
+    fn patched(&self, file: &str, line: u32, name: &str) -> LineState;
 }
 
 /// The state of a line of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LineState {
     /// Both sources have the line, and no other line of the file reads the same.
     Kept,
     /// Both sources have the line, but other lines read the same, so nobody can tell them apart for sure.
@@ -56,19 +56,22 @@ pub(super) enum Says {
 }
 
 /// The declarations of two objects, read on the first request.
-pub(super) struct Declared<'a, 'd> {
-    objects: Both<&'a Object<'d>>,
+pub(super) struct ObjectDeclarations<'a, 'd> {
+    objects: OnBothSides<&'a Object<'d>>,
     sources: Sources<'a>,
-    read: OnceCell<Both<Declarations>>,
+    read: OnceCell<OnBothSides<Declarations>>,
 }
 
-impl<'a, 'd> Declared<'a, 'd> {
-    pub(super) fn new(objects: Both<&'a Object<'d>>, sources: Sources<'a>) -> Declared<'a, 'd> {
-        Declared { objects, sources, read: OnceCell::new() }
+impl<'a, 'd> ObjectDeclarations<'a, 'd> {
+    pub(super) fn new(
+        objects: OnBothSides<&'a Object<'d>>,
+        sources: Sources<'a>,
+    ) -> ObjectDeclarations<'a, 'd> {
+        ObjectDeclarations { objects, sources, read: OnceCell::new() }
     }
 
     /// Reads the declarations of both objects. Debug information that can't be read gives none.
-    fn both(&self) -> &Both<Declarations> {
+    fn both(&self) -> &OnBothSides<Declarations> {
         let read = |object: &Object<'_>| Declarations::read(&object.elf).unwrap_or_default();
         self.read.get_or_init(|| rayon::join(|| read(self.objects.0), || read(self.objects.1)))
     }
@@ -87,30 +90,36 @@ impl<'a, 'd> Declared<'a, 'd> {
 
     /// Compares the declarations of two variables of this name.
     pub(super) fn says(&self, original: ItemId, patched: ItemId, name: &[u8]) -> Says {
-        let (Some(theirs), Some(ours)) = (self.of_original(original), self.of_patched(patched)) else {
+        let (Some(original_declaration), Some(patched_declaration)) =
+            (self.of_original(original), self.of_patched(patched))
+        else {
             return Says::Nothing;
         };
-        if theirs.function != ours.function {
+        if original_declaration.function != patched_declaration.function {
             return Says::Elsewhere;
         }
-        if theirs.line == 0 || ours.line == 0 {
+        if original_declaration.line == 0 || patched_declaration.line == 0 {
             return Says::Nothing;
         }
         let lines = match self.sources {
             Sources::Unknown => return Says::Nothing,
-            Sources::Same => (Line::Kept, Line::Kept),
+            Sources::Same => (LineState::Kept, LineState::Kept),
             Sources::Edited(edits) => {
                 // Clang writes the function before the variable's name.
                 let name = name.rsplit(|&byte| byte == b'.').next().unwrap_or(name);
                 let name = String::from_utf8_lossy(name);
-                let original = edits.original(&theirs.file, theirs.line);
-                (original, edits.patched(&ours.file, ours.line, &name))
+                let original = edits.original(&original_declaration.file, original_declaration.line);
+                (original, edits.patched(&patched_declaration.file, patched_declaration.line, &name))
             }
         };
         match lines {
-            (Line::Edited, _) | (_, Line::Edited) => Says::Edited,
-            (Line::Kept, Line::Kept) if theirs == ours => Says::Same,
-            (Line::KeptOneOfSeveral, Line::KeptOneOfSeveral) if theirs == ours => Says::SameIfOnlyOne,
+            (LineState::Edited, _) | (_, LineState::Edited) => Says::Edited,
+            (LineState::Kept, LineState::Kept) if original_declaration == patched_declaration => Says::Same,
+            (LineState::KeptOneOfSeveral, LineState::KeptOneOfSeveral)
+                if original_declaration == patched_declaration =>
+            {
+                Says::SameIfOnlyOne
+            }
             _ => Says::Nothing,
         }
     }

@@ -13,12 +13,12 @@ use klpx_normalize::align::best_in_order;
 use klpx_normalize::object::{FileId, ItemId};
 
 use super::alike::contents;
-use super::side::{NEW_FILE, Side};
-use super::{Both, Map};
+use super::side::{NEW_FILE, ObjectSide};
+use super::{Map, OnBothSides};
 
 /// A FILE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct File<'d> {
+struct FileItems<'d> {
     name: &'d [u8],
     /// The canonical names of the file's items, sorted.
     items: Vec<&'d [u8]>,
@@ -28,22 +28,24 @@ struct File<'d> {
 
 /// Renumbers the patched object's units to match the original. A file that only the patched object has becomes
 /// [`NEW_FILE`]. A file that can't be told from others becomes [`FileId::NONE`].
-pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
-    let (mut theirs, mut ours) = (read(original), read(patched));
-    let alike = files_alike(&theirs, &ours);
-    hash_contents(original, &mut theirs, &alike);
-    hash_contents(patched, &mut ours, &alike);
-    let mut pairs = anchors(&theirs, &ours);
-    let mut result = vec![NEW_FILE; ours.len()];
-    for (n, m) in between(&theirs, &ours, &pairs).into_values() {
-        let twins = |files: &[File<'_>], of: &[usize]| {
+pub(super) fn align(original: &ObjectSide<'_, '_>, patched: &mut ObjectSide<'_, '_>) {
+    let (mut original_files, mut patched_files) = (read(original), read(patched));
+    let alike = files_alike(&original_files, &patched_files);
+    hash_contents(original, &mut original_files, &alike);
+    hash_contents(patched, &mut patched_files, &alike);
+    let mut pairs = anchors(&original_files, &patched_files);
+    let mut result = vec![NEW_FILE; patched_files.len()];
+    for (n, m) in between(&original_files, &patched_files, &pairs).into_values() {
+        let twins = |files: &[FileItems<'_>], of: &[usize]| {
             of.iter().any(|&a| of.iter().any(|&b| a != b && files[a].items == files[b].items))
         };
         match (&n[..], &m[..]) {
             ([], _) | (_, []) => {}
             ([one], [other]) => pairs.push((*one, *other)),
-            _ if twins(&theirs, &n) || twins(&ours, &m) => m.iter().for_each(|&m| result[m] = FileId::NONE),
-            _ => pairs.extend(most_shared(&theirs, &ours, &n, &m)),
+            _ if twins(&original_files, &n) || twins(&patched_files, &m) => {
+                m.iter().for_each(|&m| result[m] = FileId::NONE)
+            }
+            _ => pairs.extend(most_shared(&original_files, &patched_files, &n, &m)),
         }
     }
     for (n, m) in pairs {
@@ -52,10 +54,10 @@ pub(super) fn align(original: &Side<'_, '_>, patched: &mut Side<'_, '_>) {
     patched.renumber(&result);
 }
 
-fn read<'d>(side: &Side<'_, 'd>) -> Vec<File<'d>> {
+fn read<'d>(side: &ObjectSide<'_, 'd>) -> Vec<FileItems<'d>> {
     let object = side.object;
-    let mut files: Vec<File<'d>> = (0..object.file_count() as u32)
-        .map(|n| File { name: object.file_name(FileId(n)), items: Vec::new(), contents: 0 })
+    let mut files: Vec<FileItems<'d>> = (0..object.file_count() as u32)
+        .map(|n| FileItems { name: object.file_name(FileId(n)), items: Vec::new(), contents: 0 })
         .collect();
     for item in side.named() {
         if let Some(file) = files.get_mut(side.unit(item).0 as usize) {
@@ -70,10 +72,13 @@ fn read<'d>(side: &Side<'_, 'd>) -> Vec<File<'d>> {
 }
 
 /// Returns the files with items whose name and names of items another file of the same object shares.
-fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> {
-    let mut counts: Map<&File<'d>, u32> = Map::default();
-    for files in [theirs, ours] {
-        let mut here: Map<&File<'d>, u32> = Map::default();
+fn files_alike<'d>(
+    original_files: &[FileItems<'d>],
+    patched_files: &[FileItems<'d>],
+) -> Map<FileItems<'d>, ()> {
+    let mut counts: Map<&FileItems<'d>, u32> = Map::default();
+    for files in [original_files, patched_files] {
+        let mut here: Map<&FileItems<'d>, u32> = Map::default();
         files.iter().for_each(|file| *here.entry(file).or_insert(0) += 1);
         for (file, count) in here {
             counts.entry(file).and_modify(|most| *most = count.max(*most)).or_insert(count);
@@ -84,7 +89,7 @@ fn files_alike<'d>(theirs: &[File<'d>], ours: &[File<'d>]) -> Map<File<'d>, ()> 
 }
 
 /// Hashes the items of each of these files and adds the hashes up. References to other items count by name.
-fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'_>, ()>) {
+fn hash_contents(side: &ObjectSide<'_, '_>, files: &mut [FileItems<'_>], alike: &Map<FileItems<'_>, ()>) {
     let wanted: Vec<bool> = files.iter().map(|file| alike.contains_key(file)).collect();
     let mut out = Vec::new();
     for item in side.named() {
@@ -103,16 +108,16 @@ fn hash_contents(side: &Side<'_, '_>, files: &mut [File<'_>], alike: &Map<File<'
 /// Groups the files that are not anchors by the anchor before them and by name: the original's and the patched
 /// object's.
 fn between<'d>(
-    theirs: &[File<'d>],
-    ours: &[File<'d>],
+    original_files: &[FileItems<'d>],
+    patched_files: &[FileItems<'d>],
     anchors: &[(usize, usize)],
-) -> BTreeMap<(u32, &'d [u8]), Both<Vec<usize>>> {
-    let mut left: BTreeMap<(u32, &[u8]), Both<Vec<usize>>> = BTreeMap::new();
-    for (n, segment) in segments(anchors.iter().map(|pair| pair.0), theirs.len()) {
-        left.entry((segment, theirs[n].name)).or_default().0.push(n);
+) -> BTreeMap<(u32, &'d [u8]), OnBothSides<Vec<usize>>> {
+    let mut left: BTreeMap<(u32, &[u8]), OnBothSides<Vec<usize>>> = BTreeMap::new();
+    for (n, segment) in segments(anchors.iter().map(|pair| pair.0), original_files.len()) {
+        left.entry((segment, original_files[n].name)).or_default().0.push(n);
     }
-    for (m, segment) in segments(anchors.iter().map(|pair| pair.1), ours.len()) {
-        left.entry((segment, ours[m].name)).or_default().1.push(m);
+    for (m, segment) in segments(anchors.iter().map(|pair| pair.1), patched_files.len()) {
+        left.entry((segment, patched_files[m].name)).or_default().1.push(m);
     }
     left
 }
@@ -133,12 +138,12 @@ fn segments(anchors: impl Iterator<Item = usize>, count: usize) -> Vec<(usize, u
 
 /// Returns pairs of equal files that are unique on each side. Pairs that would cross are left out, so that both members
 /// stand in rising order. Files without items pair by position if both sides have equally many.
-fn anchors(theirs: &[File<'_>], ours: &[File<'_>]) -> Vec<(usize, usize)> {
-    let mut alike: Map<&File<'_>, Both<Vec<usize>>> = Map::default();
-    for (n, file) in theirs.iter().enumerate() {
+fn anchors(original_files: &[FileItems<'_>], patched_files: &[FileItems<'_>]) -> Vec<(usize, usize)> {
+    let mut alike: Map<&FileItems<'_>, OnBothSides<Vec<usize>>> = Map::default();
+    for (n, file) in original_files.iter().enumerate() {
         alike.entry(file).or_default().0.push(n);
     }
-    for (m, file) in ours.iter().enumerate() {
+    for (m, file) in patched_files.iter().enumerate() {
         alike.entry(file).or_default().1.push(m);
     }
     let mut pairs: Vec<(usize, usize)> = alike
@@ -178,13 +183,17 @@ fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
 /// Returns the order-keeping pairing of files of one name that shares the most names of items. Files that share no name
 /// stay unpaired.
 fn most_shared(
-    theirs: &[File<'_>],
-    ours: &[File<'_>],
+    original_files: &[FileItems<'_>],
+    patched_files: &[FileItems<'_>],
     mine: &[usize],
     others: &[usize],
 ) -> Vec<(usize, usize)> {
     let shared = |n: usize, m: usize| {
-        theirs[mine[n]].items.iter().filter(|name| ours[others[m]].items.binary_search(name).is_ok()).count()
+        original_files[mine[n]]
+            .items
+            .iter()
+            .filter(|name| patched_files[others[m]].items.binary_search(name).is_ok())
+            .count()
     };
     let pairs = best_in_order(mine.len(), others.len(), shared);
     pairs.into_iter().map(|(n, m)| (mine[n], others[m])).collect()
@@ -194,16 +203,16 @@ fn most_shared(
 mod tests {
     use super::*;
 
-    fn file<'d>(text: &'d str) -> File<'d> {
+    fn file<'d>(text: &'d str) -> FileItems<'d> {
         let mut words = text.split(' ').map(str::as_bytes);
-        File { name: words.next().unwrap_or(b""), items: words.collect(), contents: 0 }
+        FileItems { name: words.next().unwrap_or(b""), items: words.collect(), contents: 0 }
     }
 
     #[test]
     fn anchors_do_not_cross() {
-        let theirs: Vec<_> = ["a.c f", "core.c g", "core.c h", "b.c i"].map(file).into();
-        let ours: Vec<_> = ["core.c h", "a.c f", "new.c x", "core.c g", "b.c i"].map(file).into();
-        assert_eq!(anchors(&theirs, &ours), [(0, 1), (1, 3), (3, 4)]);
+        let original_files: Vec<_> = ["a.c f", "core.c g", "core.c h", "b.c i"].map(file).into();
+        let patched_files: Vec<_> = ["core.c h", "a.c f", "new.c x", "core.c g", "b.c i"].map(file).into();
+        assert_eq!(anchors(&original_files, &patched_files), [(0, 1), (1, 3), (3, 4)]);
     }
 
     #[test]
@@ -214,8 +223,8 @@ mod tests {
 
     #[test]
     fn files_of_one_name_are_paired_by_what_they_share() {
-        let theirs: Vec<_> = ["core.c a b", "core.c c d"].map(file).into();
-        let ours: Vec<_> = ["core.c x", "core.c a b e", "core.c c"].map(file).into();
-        assert_eq!(most_shared(&theirs, &ours, &[0, 1], &[0, 1, 2]), [(0, 1), (1, 2)]);
+        let original_files: Vec<_> = ["core.c a b", "core.c c d"].map(file).into();
+        let patched_files: Vec<_> = ["core.c x", "core.c a b e", "core.c c"].map(file).into();
+        assert_eq!(most_shared(&original_files, &patched_files, &[0, 1], &[0, 1, 2]), [(0, 1), (1, 2)]);
     }
 }

@@ -21,18 +21,18 @@ use hashbrown::HashMap;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
-use declared::{Declared, Says};
-pub use declared::{Edits, Line, Sources};
-use side::{Key, NEW_FILE, Side};
+pub use declared::{Edits, LineState, Sources};
+use declared::{ObjectDeclarations, Says};
+use side::{NEW_FILE, NameKey, ObjectSide};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// One value for the original and one for the patched object.
-type Both<T> = (T, T);
+type OnBothSides<T> = (T, T);
 
 /// The evidence that paired two items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Evidence {
+pub enum ItemEvidence {
     /// The same global name.
     Name,
     /// The same name in the same file.
@@ -53,32 +53,32 @@ pub enum Evidence {
     Order,
 }
 
-impl Evidence {
+impl ItemEvidence {
     /// Every kind, strongest first.
-    pub const ALL: [Evidence; 9] = [
-        Evidence::Name,
-        Evidence::FileAndName,
-        Evidence::FileAndBase,
-        Evidence::Declaration,
-        Evidence::Reference,
-        Evidence::Content,
-        Evidence::User,
-        Evidence::Base,
-        Evidence::Order,
+    pub const ALL: [ItemEvidence; 9] = [
+        ItemEvidence::Name,
+        ItemEvidence::FileAndName,
+        ItemEvidence::FileAndBase,
+        ItemEvidence::Declaration,
+        ItemEvidence::Reference,
+        ItemEvidence::Content,
+        ItemEvidence::User,
+        ItemEvidence::Base,
+        ItemEvidence::Order,
     ];
 
     /// Returns the word that reports use.
     pub fn word(self) -> &'static str {
         match self {
-            Evidence::Name => "name",
-            Evidence::FileAndName => "file-and-name",
-            Evidence::FileAndBase => "file-and-base",
-            Evidence::Declaration => "declaration",
-            Evidence::Reference => "reference",
-            Evidence::Content => "content",
-            Evidence::User => "user",
-            Evidence::Base => "base",
-            Evidence::Order => "order",
+            ItemEvidence::Name => "name",
+            ItemEvidence::FileAndName => "file-and-name",
+            ItemEvidence::FileAndBase => "file-and-base",
+            ItemEvidence::Declaration => "declaration",
+            ItemEvidence::Reference => "reference",
+            ItemEvidence::Content => "content",
+            ItemEvidence::User => "user",
+            ItemEvidence::Base => "base",
+            ItemEvidence::Order => "order",
         }
     }
 }
@@ -96,7 +96,7 @@ pub struct Unsettled {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Correlation {
     /// For each item of the patched object, its counterpart in the original.
-    pub original_of: Vec<Option<(ItemId, Evidence)>>,
+    pub original_of: Vec<Option<(ItemId, ItemEvidence)>>,
     /// For each item of the original, its counterpart in the patched object.
     pub patched_of: Vec<Option<ItemId>>,
     /// Items without a counterpart that may have one, in the order of the patched object. Every other item without a
@@ -106,10 +106,10 @@ pub struct Correlation {
 
 impl Correlation {
     /// Returns the number of items that each kind of evidence paired.
-    pub fn tally(&self) -> Vec<(Evidence, usize)> {
+    pub fn tally(&self) -> Vec<(ItemEvidence, usize)> {
         let count =
             |kind| self.original_of.iter().flatten().filter(|(_, evidence)| *evidence == kind).count();
-        Evidence::ALL.iter().map(|&kind| (kind, count(kind))).collect()
+        ItemEvidence::ALL.iter().map(|&kind| (kind, count(kind))).collect()
     }
 
     /// Returns true if a patched item without a counterpart may have one.
@@ -120,8 +120,8 @@ impl Correlation {
 
 /// Correlates two builds of one object.
 pub fn correlate(original: &Object<'_>, patched: &Object<'_>, sources: Sources<'_>) -> Correlation {
-    let declared = Declared::new((original, patched), sources);
-    let (mut original, mut patched) = rayon::join(|| Side::new(original), || Side::new(patched));
+    let declared = ObjectDeclarations::new((original, patched), sources);
+    let (mut original, mut patched) = rayon::join(|| ObjectSide::new(original), || ObjectSide::new(patched));
     files::align(&original, &mut patched);
     original.count_siblings();
     patched.count_siblings();
@@ -146,14 +146,14 @@ pub fn is_anonymous(object: &Object<'_>, item: ItemId) -> bool {
 
 /// The two sides and the pairs found so far.
 struct Pairing<'a, 'd> {
-    original: Side<'a, 'd>,
-    patched: Side<'a, 'd>,
-    declared: Declared<'a, 'd>,
+    original: ObjectSide<'a, 'd>,
+    patched: ObjectSide<'a, 'd>,
+    declared: ObjectDeclarations<'a, 'd>,
     result: Correlation,
 }
 
 impl<'a, 'd: 'a> Pairing<'a, 'd> {
-    fn pair(&mut self, original: ItemId, patched: ItemId, evidence: Evidence) {
+    fn pair(&mut self, original: ItemId, patched: ItemId, evidence: ItemEvidence) {
         self.result.original_of[patched.index()] = Some((original, evidence));
         self.result.patched_of[original.index()] = Some(patched);
     }
@@ -193,7 +193,7 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
     /// Pairs items by their full name if the name is unique: globals anywhere, locals in the same file.
     fn by_name(&mut self) {
         type Whole<'d> = (&'d [u8], FileId, bool);
-        let whole = |side: &Side<'a, 'd>, item: ItemId| -> Option<Whole<'d>> {
+        let whole = |side: &ObjectSide<'a, 'd>, item: ItemId| -> Option<Whole<'d>> {
             let file = if side.is_local(item) { side.unit(item) } else { FileId::NONE };
             let steady = side.has_steady_name(item);
             (steady && file != NEW_FILE)
@@ -205,14 +205,18 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
             let local = self.original.is_local(original);
             // The same name, but local on one side and global on the other: paired by the file, if the file is known.
             if local == self.patched.is_local(patched) {
-                self.pair(original, patched, if local { Evidence::FileAndName } else { Evidence::Name });
+                self.pair(
+                    original,
+                    patched,
+                    if local { ItemEvidence::FileAndName } else { ItemEvidence::Name },
+                );
             }
         }
     }
 
     /// Pairs items of one file by the name without the compiler's suffixes.
     fn by_file_and_base(&mut self) {
-        let key = |side: &Side<'a, 'd>, item: ItemId| -> Option<(Key<'d>, FileId)> {
+        let key = |side: &ObjectSide<'a, 'd>, item: ItemId| -> Option<(NameKey<'d>, FileId)> {
             let file = side.unit(item);
             let known = file != FileId::NONE && file != NEW_FILE;
             (known && side.has_steady_base(item)).then(|| (side.key(item), file))
@@ -220,7 +224,7 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
         let mut pairs = self.single_pairs(key);
         pairs.retain(|&(x, y)| !self.is_declared_anew(x, y));
         for (original, patched) in pairs {
-            self.pair(original, patched, Evidence::FileAndBase);
+            self.pair(original, patched, ItemEvidence::FileAndBase);
         }
     }
 
@@ -234,7 +238,7 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
     /// Pairs variables of functions whose declaration both sources have.
     fn by_declaration(&mut self) {
         type Variables = Vec<(ItemId, ())>;
-        let mut functions: BTreeMap<(Key<'d>, &str), Both<Variables>> = BTreeMap::new();
+        let mut functions: BTreeMap<(NameKey<'d>, &str), OnBothSides<Variables>> = BTreeMap::new();
         for x in self.open_originals().filter(|&x| self.original.is_of_function(x)) {
             if let Some(at) = self.declared.of_original(x) {
                 functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, ()));
@@ -246,9 +250,9 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
             }
         }
         let mut pairs = Vec::new();
-        for ((key, _), (theirs, ours)) in &functions {
-            let only = theirs.len() == 1 && ours.len() == 1;
-            pairs.extend(settle::mutual(theirs, ours, |(x, ()), (y, ())| {
+        for ((key, _), (original_items, patched_items)) in &functions {
+            let only = original_items.len() == 1 && patched_items.len() == 1;
+            pairs.extend(settle::mutual(original_items, patched_items, |(x, ()), (y, ())| {
                 match self.declared.says(*x, *y, key.base) {
                     Says::Same => true,
                     Says::SameIfOnlyOne => only,
@@ -257,14 +261,14 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
             }));
         }
         for (original, patched) in pairs {
-            self.pair(original, patched, Evidence::Declaration);
+            self.pair(original, patched, ItemEvidence::Declaration);
         }
     }
 
     /// Returns pairs of open items that are unique in some trait on both sides, in the order of the patched object.
     fn single_pairs<T: std::hash::Hash + Eq>(
         &self,
-        of: impl Fn(&Side<'a, 'd>, ItemId) -> Option<T>,
+        of: impl Fn(&ObjectSide<'a, 'd>, ItemId) -> Option<T>,
     ) -> Vec<(ItemId, ItemId)> {
         #[derive(Clone, Copy)]
         enum Seen {

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use super::alike::{self, SamePlaces, contents};
 use super::declared::Says;
-use super::side::{NEW_FILE, Side};
-use super::users::{Roots, User, Users, overlap};
-use super::{Both, Evidence, Map, Pairing, Unsettled};
+use super::side::{NEW_FILE, ObjectSide};
+use super::users::{UnpairedUsers, User, UserRoots, overlap};
+use super::{ItemEvidence, Map, OnBothSides, Pairing, Unsettled};
 
 /// Pairs the remaining items as far as possible.
 pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
@@ -21,8 +21,8 @@ pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
     let of_patched: Vec<Option<ItemId>> =
         pairing.result.original_of.iter().map(|pair| pair.map(|(item, _)| item)).collect();
     let users = (
-        Users::read(&pairing.original, &pairing.result.patched_of),
-        Users::read(&pairing.patched, &of_patched),
+        UnpairedUsers::read(&pairing.original, &pairing.result.patched_of),
+        UnpairedUsers::read(&pairing.patched, &of_patched),
     );
     let open = (
         vec![false; pairing.original.object.items().len()],
@@ -38,74 +38,76 @@ pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
 }
 
 /// Open items of one canonical name.
-struct Group {
-    theirs: Vec<ItemId>,
-    ours: Vec<ItemId>,
+struct OpenGroup {
+    original_items: Vec<ItemId>,
+    patched_items: Vec<ItemId>,
 }
 
-impl Group {
+impl OpenGroup {
     /// Drops the items that can't be any item of the other side.
     fn keep_possible(&mut self, pairing: &Pairing<'_, '_>) {
-        self.theirs.retain(|&x| self.ours.iter().any(|&y| may_be(pairing, x, y)));
-        self.ours.retain(|&y| self.theirs.iter().any(|&x| may_be(pairing, x, y)));
+        self.original_items.retain(|&x| self.patched_items.iter().any(|&y| may_be(pairing, x, y)));
+        self.patched_items.retain(|&y| self.original_items.iter().any(|&x| may_be(pairing, x, y)));
     }
 }
 
 struct Settling<'p, 'a, 'd> {
     pairing: &'p mut Pairing<'a, 'd>,
-    groups: Vec<Group>,
+    groups: Vec<OpenGroup>,
     /// True for an item in a group. An item without a counterpart and without a group is gone or new.
-    open: Both<Vec<bool>>,
-    users: Both<Users>,
+    open: OnBothSides<Vec<bool>>,
+    users: OnBothSides<UnpairedUsers>,
     /// For each paired user, by its original: the references that stand at the same place in both builds.
     seen: Map<ItemId, SamePlaces>,
 }
 
 /// Groups the open items of both sides by canonical name. A variable of a function goes by its own name.
-fn groups(pairing: &Pairing<'_, '_>) -> Vec<Group> {
-    let mut by_key: BTreeMap<_, Group> = BTreeMap::new();
-    let empty = || Group { theirs: Vec::new(), ours: Vec::new() };
+fn groups(pairing: &Pairing<'_, '_>) -> Vec<OpenGroup> {
+    let mut by_key: BTreeMap<_, OpenGroup> = BTreeMap::new();
+    let empty = || OpenGroup { original_items: Vec::new(), patched_items: Vec::new() };
     for item in pairing.open_originals() {
-        by_key.entry(pairing.original.bare_key(item)).or_insert_with(empty).theirs.push(item);
+        by_key.entry(pairing.original.bare_key(item)).or_insert_with(empty).original_items.push(item);
     }
     for item in pairing.open_patched() {
         if let Some(group) = by_key.get_mut(&pairing.patched.bare_key(item)) {
-            group.ours.push(item);
+            group.patched_items.push(item);
         }
     }
-    let mut groups: Vec<Group> = by_key.into_values().filter(|group| !group.ours.is_empty()).collect();
+    let mut groups: Vec<OpenGroup> =
+        by_key.into_values().filter(|group| !group.patched_items.is_empty()).collect();
     groups.iter_mut().for_each(|group| group.keep_possible(pairing));
-    groups.retain(|group| !group.ours.is_empty());
+    groups.retain(|group| !group.patched_items.is_empty());
     groups
 }
 
 /// Returns false if the two items are known to come from different files.
 fn may_be(pairing: &Pairing<'_, '_>, original: ItemId, patched: ItemId) -> bool {
-    let (theirs, ours) = (pairing.original.unit(original), pairing.patched.unit(patched));
-    ours != NEW_FILE && (theirs == ours || theirs == FileId::NONE || ours == FileId::NONE)
+    let (original_unit, patched_unit) = (pairing.original.unit(original), pairing.patched.unit(patched));
+    patched_unit != NEW_FILE
+        && (original_unit == patched_unit || original_unit == FileId::NONE || patched_unit == FileId::NONE)
 }
 
 impl Settling<'_, '_, '_> {
     fn drop_paired(&mut self) {
         let result = &self.pairing.result;
         for group in &mut self.groups {
-            group.theirs.retain(|item| result.patched_of[item.index()].is_none());
-            group.ours.retain(|item| result.original_of[item.index()].is_none());
+            group.original_items.retain(|item| result.patched_of[item.index()].is_none());
+            group.patched_items.retain(|item| result.original_of[item.index()].is_none());
             group.keep_possible(self.pairing);
         }
-        self.groups.retain(|group| !group.theirs.is_empty() && !group.ours.is_empty());
+        self.groups.retain(|group| !group.original_items.is_empty() && !group.patched_items.is_empty());
         self.open.0.fill(false);
         self.open.1.fill(false);
         for group in &self.groups {
-            group.theirs.iter().for_each(|x| self.open.0[x.index()] = true);
-            group.ours.iter().for_each(|y| self.open.1[y.index()] = true);
+            group.original_items.iter().for_each(|x| self.open.0[x.index()] = true);
+            group.patched_items.iter().for_each(|y| self.open.1[y.index()] = true);
         }
     }
 
     /// Adds pairs and returns whether there were any. If the pair of a function's variable is wrong, its state is lost
     /// or belongs to another variable. So only references to the variable count as evidence, not its contents or users.
-    fn pair_all(&mut self, mut pairs: Vec<(ItemId, ItemId)>, evidence: Evidence) -> bool {
-        if evidence > Evidence::Reference {
+    fn pair_all(&mut self, mut pairs: Vec<(ItemId, ItemId)>, evidence: ItemEvidence) -> bool {
+        if evidence > ItemEvidence::Reference {
             pairs.retain(|&(original, _)| !self.pairing.original.is_of_function(original));
         }
         pairs.iter().for_each(|&(original, patched)| self.pairing.pair(original, patched, evidence));
@@ -115,8 +117,8 @@ impl Settling<'_, '_, '_> {
     /// Pairs items by the references of paired users at the same place. All such references to a pair must agree.
     fn by_reference(&mut self) -> bool {
         let users = self.paired_users(
-            self.groups.iter().flat_map(|group| group.theirs.iter().copied()),
-            self.groups.iter().flat_map(|group| group.ours.iter().copied()),
+            self.groups.iter().flat_map(|group| group.original_items.iter().copied()),
+            self.groups.iter().flat_map(|group| group.patched_items.iter().copied()),
         );
         self.look_at(&users);
         let mut votes = Votes::default();
@@ -130,10 +132,10 @@ impl Settling<'_, '_, '_> {
         }
         let mut pairs = Vec::new();
         for group in &self.groups {
-            for &x in &group.theirs {
-                if let Some(&Said::One(y)) = votes.of_original.get(&x)
-                    && votes.of_patched.get(&y) == Some(&Said::One(x))
-                    && group.ours.binary_search(&y).is_ok()
+            for &x in &group.original_items {
+                if let Some(&Vote::One(y)) = votes.of_original.get(&x)
+                    && votes.of_patched.get(&y) == Some(&Vote::One(x))
+                    && group.patched_items.binary_search(&y).is_ok()
                     && may_be(self.pairing, x, y)
                     && (!self.pairing.original.is_of_function(x) || self.same_code_uses(x, y))
                 {
@@ -141,31 +143,31 @@ impl Settling<'_, '_, '_> {
                 }
             }
         }
-        self.pair_all(pairs, Evidence::Reference)
+        self.pair_all(pairs, ItemEvidence::Reference)
     }
 
     /// Returns true for two variables of one function that are used by code that is the same in both builds. If the
     /// code differs, the edit may have put a different variable of that name in the place of the first.
     fn same_code_uses(&self, x: ItemId, y: ItemId) -> bool {
         let is = |target, wanted| matches!(target, Target::Item { item, .. } if item == wanted);
-        let (theirs, ours) = (self.pairing.original.key(x), self.pairing.patched.key(y));
+        let (original_key, patched_key) = (self.pairing.original.key(x), self.pairing.patched.key(y));
         let seen = self.users.0.of(x).filter_map(|user| self.seen.get(&user));
-        theirs == ours
-            && self.pairing.declared.says(x, y, theirs.base) != Says::Elsewhere
+        original_key == patched_key
+            && self.pairing.declared.says(x, y, original_key.base) != Says::Elsewhere
             && seen.filter(|seen| seen.alike).flat_map(|seen| &seen.pairs).any(|&(a, b)| is(a, x) && is(b, y))
     }
 
     /// Returns the pairs of items that use any of the given items.
     fn paired_users(
         &self,
-        theirs: impl Iterator<Item = ItemId>,
-        ours: impl Iterator<Item = ItemId>,
+        original_items: impl Iterator<Item = ItemId>,
+        patched_items: impl Iterator<Item = ItemId>,
     ) -> Vec<(ItemId, ItemId)> {
         let result = &self.pairing.result;
-        let of_theirs = theirs
+        let of_theirs = original_items
             .flat_map(|x| self.users.0.of(x))
             .filter_map(|user| result.patched_of[user.index()].map(|patched| (user, patched)));
-        let of_ours = ours
+        let of_ours = patched_items
             .flat_map(|y| self.users.1.of(y))
             .filter_map(|user| result.original_of[user.index()].map(|(original, _)| (original, user)));
         let mut users: Vec<(ItemId, ItemId)> = of_theirs.chain(of_ours).collect();
@@ -195,39 +197,41 @@ impl Settling<'_, '_, '_> {
     fn by_content(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
-            for (theirs, ours) in self.alike(group) {
-                let single = self.only_fits(&theirs, &ours).into_iter();
+            for (original_items, patched_items) in self.alike(group) {
+                let single = self.only_fits(&original_items, &patched_items).into_iter();
                 pairs.extend(single.filter(|&(x, y)| self.may_be_copied(x, y) || self.share_a_user(x, y)));
             }
         }
-        self.pair_all(pairs, Evidence::Content)
+        self.pair_all(pairs, ItemEvidence::Content)
     }
 
     /// Groups the members of a group by their contents.
-    fn alike(&self, group: &Group) -> Vec<Both<Vec<ItemId>>> {
-        let mut alike: BTreeMap<Vec<u8>, Both<Vec<ItemId>>> = BTreeMap::new();
-        for &x in &group.theirs {
+    fn alike(&self, group: &OpenGroup) -> Vec<OnBothSides<Vec<ItemId>>> {
+        let mut alike: BTreeMap<Vec<u8>, OnBothSides<Vec<ItemId>>> = BTreeMap::new();
+        for &x in &group.original_items {
             alike.entry(self.contents_of_original(x)).or_default().0.push(x);
         }
-        for &y in &group.ours {
+        for &y in &group.patched_items {
             alike.entry(self.contents_of_patched(y)).or_default().1.push(y);
         }
         alike.into_values().collect()
     }
 
     /// Returns the pairs in which each item is the only candidate for the other.
-    fn only_fits(&self, theirs: &[ItemId], ours: &[ItemId]) -> Vec<(ItemId, ItemId)> {
+    fn only_fits(&self, original_items: &[ItemId], patched_items: &[ItemId]) -> Vec<(ItemId, ItemId)> {
         let only = |count: &mut dyn Iterator<Item = ItemId>| count.next().filter(|_| count.next().is_none());
-        let fits = |x: ItemId| only(&mut ours.iter().copied().filter(|&y| may_be(self.pairing, x, y)));
-        let back = |y: ItemId| only(&mut theirs.iter().copied().filter(|&x| may_be(self.pairing, x, y)));
-        theirs.iter().filter_map(|&x| Some((x, fits(x).filter(|&y| back(y) == Some(x))?))).collect()
+        let fits =
+            |x: ItemId| only(&mut patched_items.iter().copied().filter(|&y| may_be(self.pairing, x, y)));
+        let back =
+            |y: ItemId| only(&mut original_items.iter().copied().filter(|&x| may_be(self.pairing, x, y)));
+        original_items.iter().filter_map(|&x| Some((x, fits(x).filter(|&y| back(y) == Some(x))?))).collect()
     }
 
     /// Returns true for code and constants that refer to nothing of unknown identity: any of several with the same
     /// contents serves.
     fn may_be_copied(&self, original: ItemId, patched: ItemId) -> bool {
         let result = &self.pairing.result;
-        let is_open = |side: &Side<'_, '_>, item: ItemId, paired: &dyn Fn(ItemId) -> bool| {
+        let is_open = |side: &ObjectSide<'_, '_>, item: ItemId, paired: &dyn Fn(ItemId) -> bool| {
             side.is_writable(item)
                 || alike::referents(side.object, item)
                     .any(|to| to != item && !side.is_anonymous(to) && !paired(to))
@@ -250,7 +254,7 @@ impl Settling<'_, '_, '_> {
         out
     }
 
-    fn roots_of_original(&self, item: ItemId) -> Roots {
+    fn roots_of_original(&self, item: ItemId) -> UserRoots {
         let side = &self.pairing.original;
         self.users.0.roots(item, |user| match self.pairing.result.patched_of[user.index()] {
             Some(_) => User::Paired(user),
@@ -259,7 +263,7 @@ impl Settling<'_, '_, '_> {
         })
     }
 
-    fn roots_of_patched(&self, item: ItemId) -> Roots {
+    fn roots_of_patched(&self, item: ItemId) -> UserRoots {
         let side = &self.pairing.patched;
         self.users.1.roots(item, |user| match self.pairing.result.original_of[user.index()] {
             Some((original, _)) => User::Paired(original),
@@ -270,28 +274,32 @@ impl Settling<'_, '_, '_> {
 
     /// Returns true if one paired item uses both, or if all users of either item are themselves of unknown identity.
     fn share_a_user(&self, original: ItemId, patched: ItemId) -> bool {
-        let (theirs, ours) = (self.roots_of_original(original), self.roots_of_patched(patched));
-        theirs.is_unknown() && ours.is_unknown() || overlap(&theirs.paired, &ours.paired)
+        let (original_roots, patched_roots) =
+            (self.roots_of_original(original), self.roots_of_patched(patched));
+        original_roots.is_unknown() && patched_roots.is_unknown()
+            || overlap(&original_roots.paired, &patched_roots.paired)
     }
 
     /// Pairs items that have the same users, or that share users with no other item of the group.
     fn by_user(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
-            let theirs: Vec<_> =
-                group.theirs.iter().map(|&x| (x, self.roots_of_original(x).paired)).collect();
-            let ours: Vec<_> = group.ours.iter().map(|&y| (y, self.roots_of_patched(y).paired)).collect();
+            let original_items: Vec<_> =
+                group.original_items.iter().map(|&x| (x, self.roots_of_original(x).paired)).collect();
+            let patched_items: Vec<_> =
+                group.patched_items.iter().map(|&y| (y, self.roots_of_patched(y).paired)).collect();
             let equal = |x: &[ItemId], y: &[ItemId]| !x.is_empty() && x == y;
             for fit in [&equal as &dyn Fn(&[ItemId], &[ItemId]) -> bool, &overlap] {
-                let found =
-                    mutual(&theirs, &ours, |(x, a), (y, b)| fit(a, b) && may_be(self.pairing, *x, *y));
+                let found = mutual(&original_items, &patched_items, |(x, a), (y, b)| {
+                    fit(a, b) && may_be(self.pairing, *x, *y)
+                });
                 if !found.is_empty() {
                     pairs.extend(found);
                     break;
                 }
             }
         }
-        self.pair_all(pairs, Evidence::User)
+        self.pair_all(pairs, ItemEvidence::User)
     }
 
     /// Pairs items that are the only candidates left for each other, if they share a user or no user of either is
@@ -299,63 +307,63 @@ impl Settling<'_, '_, '_> {
     fn by_base(&mut self) -> bool {
         let mut pairs = Vec::new();
         for group in &self.groups {
-            let single = self.only_fits(&group.theirs, &group.ours).into_iter();
+            let single = self.only_fits(&group.original_items, &group.patched_items).into_iter();
             pairs.extend(single.filter(|&(x, y)| self.share_a_user(x, y)));
         }
-        self.pair_all(pairs, Evidence::Base)
+        self.pair_all(pairs, ItemEvidence::Base)
     }
 
     /// Pairs copies that are otherwise the same, by order. Any copy serves if the items may be copied. Other items need
     /// equally many copies on both sides and no paired user.
     fn by_order(&mut self) -> bool {
         let mut pairs = Vec::new();
-        for (theirs, ours) in self.groups.iter().flat_map(|group| self.alike(group)) {
-            let mut by_file: BTreeMap<FileId, Both<Vec<ItemId>>> = BTreeMap::new();
-            for x in theirs {
+        for (original_items, patched_items) in self.groups.iter().flat_map(|group| self.alike(group)) {
+            let mut by_file: BTreeMap<FileId, OnBothSides<Vec<ItemId>>> = BTreeMap::new();
+            for x in original_items {
                 by_file.entry(self.pairing.original.unit(x)).or_default().0.push(x);
             }
-            for y in ours {
+            for y in patched_items {
                 by_file.entry(self.pairing.patched.unit(y)).or_default().1.push(y);
             }
-            for (mut theirs, mut ours) in by_file.into_values() {
-                theirs.sort_by_key(|&x| self.pairing.original.object.item(x).symbol);
-                ours.sort_by_key(|&y| self.pairing.patched.object.item(y).symbol);
-                let copies = || theirs.iter().copied().zip(ours.iter().copied());
-                let unknown = theirs.len() == ours.len()
-                    && theirs.iter().all(|&x| self.roots_of_original(x).is_unknown())
-                    && ours.iter().all(|&y| self.roots_of_patched(y).is_unknown());
+            for (mut original_items, mut patched_items) in by_file.into_values() {
+                original_items.sort_by_key(|&x| self.pairing.original.object.item(x).symbol);
+                patched_items.sort_by_key(|&y| self.pairing.patched.object.item(y).symbol);
+                let copies = || original_items.iter().copied().zip(patched_items.iter().copied());
+                let unknown = original_items.len() == patched_items.len()
+                    && original_items.iter().all(|&x| self.roots_of_original(x).is_unknown())
+                    && patched_items.iter().all(|&y| self.roots_of_patched(y).is_unknown());
                 if unknown || copies().all(|(x, y)| self.may_be_copied(x, y)) {
                     pairs.extend(copies());
                 }
             }
         }
-        self.pair_all(pairs, Evidence::Order)
+        self.pair_all(pairs, ItemEvidence::Order)
     }
 
     /// Parts pairs that references at the same place in paired items contradict, and pairs whose supporting references
     /// belong to items that are no longer paired.
     fn part_contradicted(&mut self) {
         loop {
-            let mut pairs: Vec<(ItemId, ItemId, Evidence)> = Vec::new();
+            let mut pairs: Vec<(ItemId, ItemId, ItemEvidence)> = Vec::new();
             for (n, pair) in self.pairing.result.original_of.iter().enumerate() {
                 if let Some((original, evidence)) = *pair
-                    && evidence >= Evidence::Reference
+                    && evidence >= ItemEvidence::Reference
                 {
                     pairs.push((original, ItemId(n as u32), evidence));
                 }
             }
             let users = self.paired_users(pairs.iter().map(|pair| pair.0), pairs.iter().map(|pair| pair.1));
             self.look_at(&users);
-            let mut said: Map<ItemId, (u32, u32)> = Map::default(); // by patched item: for its pair, against it
+            let mut votes: Map<ItemId, (u32, u32)> = Map::default(); // by patched item: for its pair, against it
             let seen = users.iter().filter_map(|(user, _)| self.seen.get(user));
             for &(x, y) in seen.flat_map(|seen| &seen.pairs) {
-                self.count(x, y, &mut said);
+                self.count(x, y, &mut votes);
             }
             let parted: Vec<_> = pairs
                 .into_iter()
                 .filter(|(_, patched, evidence)| {
-                    let (backed, against) = said.get(patched).copied().unwrap_or_default();
-                    against > backed || *evidence == Evidence::Reference && backed == 0
+                    let (backed, against) = votes.get(patched).copied().unwrap_or_default();
+                    against > backed || *evidence == ItemEvidence::Reference && backed == 0
                 })
                 .collect();
             if parted.is_empty() {
@@ -366,17 +374,20 @@ impl Settling<'_, '_, '_> {
     }
 
     /// Counts the votes of two targets at the same place for and against the pairs that they are in.
-    fn count(&self, x: Target, y: Target, said: &mut Map<ItemId, (u32, u32)>) {
+    fn count(&self, x: Target, y: Target, votes: &mut Map<ItemId, (u32, u32)>) {
         let item = |target| match target {
             Target::Item { item, .. } => Some(item),
             _ => None,
         };
-        let theirs = item(x).and_then(|x| self.pairing.result.patched_of[x.index()]);
-        let ours = item(y);
-        if theirs == ours {
-            ours.into_iter().for_each(|y| said.entry(y).or_default().0 += 1);
+        let original_item = item(x).and_then(|x| self.pairing.result.patched_of[x.index()]);
+        let patched_item = item(y);
+        if original_item == patched_item {
+            patched_item.into_iter().for_each(|y| votes.entry(y).or_default().0 += 1);
         } else {
-            [theirs, ours].into_iter().flatten().for_each(|y| said.entry(y).or_default().1 += 1);
+            [original_item, patched_item]
+                .into_iter()
+                .flatten()
+                .for_each(|y| votes.entry(y).or_default().1 += 1);
         }
     }
 
@@ -408,23 +419,23 @@ impl Settling<'_, '_, '_> {
 
 /// The counterpart that references give an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum Vote {
     One(ItemId),
     Several,
 }
 
 #[derive(Default)]
 struct Votes {
-    of_original: Map<ItemId, Said>,
-    of_patched: Map<ItemId, Said>,
+    of_original: Map<ItemId, Vote>,
+    of_patched: Map<ItemId, Vote>,
 }
 
 impl Votes {
     fn both(&mut self, x: ItemId, y: ItemId) {
-        let say = |map: &mut Map<ItemId, Said>, of: ItemId, one: ItemId| {
-            let said = map.entry(of).or_insert(Said::One(one));
-            if *said != Said::One(one) {
-                *said = Said::Several;
+        let say = |map: &mut Map<ItemId, Vote>, item: ItemId, counterpart: ItemId| {
+            let vote = map.entry(item).or_insert(Vote::One(counterpart));
+            if *vote != Vote::One(counterpart) {
+                *vote = Vote::Several;
             }
         };
         say(&mut self.of_original, x, y);
@@ -434,28 +445,28 @@ impl Votes {
     /// Records that the two builds refer to different things at this place.
     fn neither(&mut self, x: Target, y: Target) {
         if let Target::Item { item, .. } = x {
-            self.of_original.insert(item, Said::Several);
+            self.of_original.insert(item, Vote::Several);
         }
         if let Target::Item { item, .. } = y {
-            self.of_patched.insert(item, Said::Several);
+            self.of_patched.insert(item, Vote::Several);
         }
     }
 }
 
 /// Returns the pairs in which each item is the only one that fits the other.
 pub(super) fn mutual<T>(
-    theirs: &[(ItemId, T)],
-    ours: &[(ItemId, T)],
+    original_items: &[(ItemId, T)],
+    patched_items: &[(ItemId, T)],
     fit: impl Fn(&(ItemId, T), &(ItemId, T)) -> bool,
 ) -> Vec<(ItemId, ItemId)> {
     let only = |found: &mut dyn Iterator<Item = ItemId>| found.next().filter(|_| found.next().is_none());
     let mut pairs = Vec::new();
-    for x in theirs {
-        let Some(y) = only(&mut ours.iter().filter(|y| fit(x, y)).map(|y| y.0)) else { continue };
-        let back = ours
+    for x in original_items {
+        let Some(y) = only(&mut patched_items.iter().filter(|y| fit(x, y)).map(|y| y.0)) else { continue };
+        let back = patched_items
             .iter()
             .find(|other| other.0 == y)
-            .and_then(|y| only(&mut theirs.iter().filter(|x| fit(x, y)).map(|x| x.0)));
+            .and_then(|y| only(&mut original_items.iter().filter(|x| fit(x, y)).map(|x| x.0)));
         if back == Some(x.0) {
             pairs.push((x.0, y));
         }

@@ -12,30 +12,30 @@ pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);
 
 /// The key that the names of two builds must share to stand for the same thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key<'d> {
+pub(super) struct NameKey<'d> {
     pub(super) base: &'d [u8],
     meaning: Suffixes,
     code: bool,
 }
 
 /// One object.
-pub(super) struct Side<'a, 'd> {
+pub(super) struct ObjectSide<'a, 'd> {
     pub(super) object: &'a Object<'d>,
     canonical: Vec<Canonical<'d>>,
     anonymous: Vec<bool>,
     /// The file of each item, in the original's numbering; [`FileId::NONE`] where the file is not known.
     units: Vec<FileId>,
     /// For each base name and file, how many names with a number have this base in the file.
-    numbered: Map<(Key<'d>, FileId), u32>,
+    numbered: Map<(NameKey<'d>, FileId), u32>,
 }
 
-impl<'a, 'd> Side<'a, 'd> {
-    pub(super) fn new(object: &'a Object<'d>) -> Side<'a, 'd> {
+impl<'a, 'd> ObjectSide<'a, 'd> {
+    pub(super) fn new(object: &'a Object<'d>) -> ObjectSide<'a, 'd> {
         let canonical: Vec<Canonical<'d>> =
             object.item_ids().map(|item| name::canonical(object.item_name(item))).collect();
         let anonymous =
             |(item, &canonical): (ItemId, &Canonical<'d>)| object.anonymous_as(item, canonical).is_some();
-        Side {
+        ObjectSide {
             object,
             anonymous: object.item_ids().zip(&canonical).map(anonymous).collect(),
             canonical,
@@ -68,16 +68,16 @@ impl<'a, 'd> Side<'a, 'd> {
         self.anonymous[item.index()]
     }
 
-    pub(super) fn key(&self, item: ItemId) -> Key<'d> {
+    pub(super) fn key(&self, item: ItemId) -> NameKey<'d> {
         let (base, meaning) = self.canonical[item.index()].key();
-        Key { base, meaning, code: self.object.item(item).code }
+        NameKey { base, meaning, code: self.object.item(item).code }
     }
 
     /// Returns the key without the function that Clang writes before the name of a variable.
-    pub(super) fn bare_key(&self, item: ItemId) -> Key<'d> {
+    pub(super) fn bare_key(&self, item: ItemId) -> NameKey<'d> {
         let key = self.key(item);
         let bare = key.base.rsplit(|&byte| byte == b'.').next().filter(|_| self.is_of_function(item));
-        Key { base: bare.unwrap_or(key.base), ..key }
+        NameKey { base: bare.unwrap_or(key.base), ..key }
     }
 
     pub(super) fn suffixes(&self, item: ItemId) -> Suffixes {

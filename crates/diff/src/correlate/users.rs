@@ -4,14 +4,14 @@ use klpx_normalize::object::ItemId;
 use rayon::prelude::*;
 
 use super::alike;
-use super::side::Side;
+use super::side::ObjectSide;
 
 /// The references to items without a counterpart: (item, user), sorted.
-pub(super) struct Users(Vec<(ItemId, ItemId)>);
+pub(super) struct UnpairedUsers(Vec<(ItemId, ItemId)>);
 
-impl Users {
+impl UnpairedUsers {
     /// Reads the users of every item that has no counterpart so far.
-    pub(super) fn read(side: &Side<'_, '_>, paired: &[Option<ItemId>]) -> Users {
+    pub(super) fn read(side: &ObjectSide<'_, '_>, paired: &[Option<ItemId>]) -> UnpairedUsers {
         let object = side.object;
         let mut users: Vec<(ItemId, ItemId)> = (0..object.items().len() as u32)
             .into_par_iter()
@@ -24,7 +24,7 @@ impl Users {
             .collect();
         users.par_sort_unstable();
         users.dedup();
-        Users(users)
+        UnpairedUsers(users)
     }
 
     /// Returns the users of an item.
@@ -34,8 +34,8 @@ impl Users {
     }
 
     /// Returns what is known of the users of an item.
-    pub(super) fn roots(&self, item: ItemId, of: impl Fn(ItemId) -> User) -> Roots {
-        let mut roots = Roots { paired: Vec::new(), alone: false };
+    pub(super) fn roots(&self, item: ItemId, of: impl Fn(ItemId) -> User) -> UserRoots {
+        let mut roots = UserRoots { paired: Vec::new(), alone: false };
         let mut visited = vec![item];
         let mut from = 0;
         for _ in 0..MAX_STEPS {
@@ -76,12 +76,12 @@ pub(super) enum User {
 
 /// The paired items that use an item, in the original's numbering. A user without a counterpart stands for its own
 /// users: the other build inlined it into them.
-pub(super) struct Roots {
+pub(super) struct UserRoots {
     pub(super) paired: Vec<ItemId>,
     alone: bool,
 }
 
-impl Roots {
+impl UserRoots {
     /// Returns true if only items that are gone, or new, use the item.
     pub(super) fn is_alone(&self) -> bool {
         self.paired.is_empty() && self.alone

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use klpx_diff::{Correlation, Edits, Evidence, Line, Sources, correlate};
+use klpx_diff::{Correlation, Edits, ItemEvidence, LineState, Sources, correlate};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_testkit::project;
@@ -63,11 +63,11 @@ const NEW: u32 = 1000;
 pub(crate) struct Kept(BTreeSet<u32>);
 
 impl Edits for Kept {
-    fn original(&self, _file: &str, line: u32) -> Line {
-        if self.0.contains(&line) { Line::Kept } else { Line::Edited }
+    fn original(&self, _file: &str, line: u32) -> LineState {
+        if self.0.contains(&line) { LineState::Kept } else { LineState::Edited }
     }
 
-    fn patched(&self, file: &str, line: u32, _name: &str) -> Line {
+    fn patched(&self, file: &str, line: u32, _name: &str) -> LineState {
         self.original(file, line)
     }
 }
@@ -133,13 +133,13 @@ pub(crate) fn used_one(object: &Object<'_>, user: &str, base: &str) -> ItemId {
 
 impl Pair<'_> {
     /// Returns the original of a patched item and the evidence.
-    pub(crate) fn of(&self, patched: ItemId) -> Option<(ItemId, Evidence)> {
+    pub(crate) fn of(&self, patched: ItemId) -> Option<(ItemId, ItemEvidence)> {
         self.correlation.original_of[patched.index()]
     }
 
     /// Returns the evidence if the functions of both builds refer to one item of this base name, and the two items are
     /// a pair.
-    pub(crate) fn same(&self, original_user: &str, patched_user: &str, base: &str) -> Option<Evidence> {
+    pub(crate) fn same(&self, original_user: &str, patched_user: &str, base: &str) -> Option<ItemEvidence> {
         let (x, y) =
             (used_one(&self.original, original_user, base), used_one(&self.patched, patched_user, base));
         self.of(y).filter(|&(original, _)| original == x).map(|(_, evidence)| evidence)

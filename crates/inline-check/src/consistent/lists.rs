@@ -55,7 +55,7 @@ impl Choice {
 
 /// A function's identity in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
+pub struct FunctionKey {
     /// The file that declares the function.
     pub file: String,
     /// The line in the file.
@@ -66,7 +66,7 @@ pub struct Key {
 
 /// The choice for a function, with its origin and cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListEntry {
     /// The choice.
     pub choice: Choice,
     /// The build that the choice was made from. The choice takes effect in the next build.
@@ -81,8 +81,8 @@ pub struct Entry {
 
 /// Every choice so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lists {
-    entries: BTreeMap<Key, Entry>,
+pub struct ChoiceLists {
+    entries: BTreeMap<FunctionKey, ListEntry>,
 }
 
 /// A line that does not belong to a list, by its number from 1.
@@ -92,14 +92,14 @@ pub struct NotALine(pub usize);
 /// The first line of the file, which names the columns.
 const HEADING: &str = "choice\tbuild\tbytes\tcall sites\tfunction\tfile\tline\tunits";
 
-impl Lists {
+impl ChoiceLists {
     /// Returns the choice for a function.
-    pub fn get(&self, key: &Key) -> Option<&Entry> {
+    pub fn get(&self, key: &FunctionKey) -> Option<&ListEntry> {
         self.entries.get(key)
     }
 
     /// Returns every choice, by file, line and name.
-    pub fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&FunctionKey, &ListEntry)> {
         self.entries.iter()
     }
 
@@ -109,7 +109,7 @@ impl Lists {
     }
 
     /// Adds a choice, or adds units to an existing choice. A weaker choice only adds its units.
-    pub(super) fn add(&mut self, key: Key, entry: Entry) {
+    pub(super) fn add(&mut self, key: FunctionKey, entry: ListEntry) {
         let Some(known) = self.entries.get_mut(&key) else {
             self.entries.insert(key, entry);
             return;
@@ -131,11 +131,11 @@ impl Lists {
         before - self.entries.len()
     }
 
-    /// Writes the text that [`Lists::parse`] reads.
+    /// Writes the text that [`ChoiceLists::parse`] reads.
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADING}\n");
-        for (Key { file, line, function }, entry) in &self.entries {
-            let Entry { choice, build, bytes, sites, units } = entry;
+        for (FunctionKey { file, line, function }, entry) in &self.entries {
+            let ListEntry { choice, build, bytes, sites, units } = entry;
             let units: Vec<&str> = units.iter().map(String::as_str).collect();
             let (choice, units) = (choice.name(), units.join(" "));
             text.push_str(&format!(
@@ -145,21 +145,21 @@ impl Lists {
         text
     }
 
-    /// Reads the text that [`Lists::to_text`] wrote.
+    /// Reads the text that [`ChoiceLists::to_text`] wrote.
     ///
     /// # Errors
     /// The first line that is invalid.
-    pub fn parse(text: &str) -> Result<Lists, NotALine> {
+    pub fn parse(text: &str) -> Result<ChoiceLists, NotALine> {
         let mut lines = text.lines().enumerate();
         if lines.next().is_none_or(|(_, heading)| heading != HEADING) {
             return Err(NotALine(1));
         }
         let entries = lines.map(|(n, line)| entry(line).ok_or(NotALine(n + 1)));
-        Ok(Lists { entries: entries.collect::<Result<_, _>>()? })
+        Ok(ChoiceLists { entries: entries.collect::<Result<_, _>>()? })
     }
 }
 
-fn entry(line: &str) -> Option<(Key, Entry)> {
+fn entry(line: &str) -> Option<(FunctionKey, ListEntry)> {
     let mut cells = line.split('\t');
     let mut cell = || cells.next();
     let choice = cell()?;
@@ -167,39 +167,41 @@ fn entry(line: &str) -> Option<(Key, Entry)> {
     let (build, bytes, sites) = (cell()?.parse().ok()?, cell()?.parse().ok()?, cell()?.parse().ok()?);
     let (function, file, line) = (cell()?.to_owned(), cell()?.to_owned(), cell()?.parse().ok()?);
     let units: BTreeSet<String> = cell()?.split(' ').map(str::to_owned).collect();
-    cell().is_none().then_some((Key { file, line, function }, Entry { choice, build, bytes, sites, units }))
+    cell()
+        .is_none()
+        .then_some((FunctionKey { file, line, function }, ListEntry { choice, build, bytes, sites, units }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(function: &str) -> Key {
-        Key { file: "fs/a.c".to_owned(), line: 3, function: function.to_owned() }
+    fn key(function: &str) -> FunctionKey {
+        FunctionKey { file: "fs/a.c".to_owned(), line: 3, function: function.to_owned() }
     }
 
-    fn entry(choice: Choice, build: u32, units: &[&str]) -> Entry {
+    fn entry(choice: Choice, build: u32, units: &[&str]) -> ListEntry {
         let units = units.iter().map(|&unit| unit.to_owned()).collect();
-        Entry { choice, build, bytes: -7, sites: 2, units }
+        ListEntry { choice, build, bytes: -7, sites: 2, units }
     }
 
     #[test]
     fn lists_are_read_as_they_were_written() {
-        let mut lists = Lists::default();
+        let mut lists = ChoiceLists::default();
         lists.add(key("f"), entry(Choice::OutOfLine, 1, &["fs/a.c", "fs/b.c"]));
         lists.add(key("g"), entry(Choice::Kept, 2, &["fs/a.c"]));
         lists.add(key("h"), entry(Choice::Everywhere, 2, &["fs/b.c"]));
-        assert_eq!(Lists::parse(&lists.to_text()), Ok(lists.clone()));
+        assert_eq!(ChoiceLists::parse(&lists.to_text()), Ok(lists.clone()));
         assert_eq!(lists.count(Choice::Everywhere), 1);
         let text = lists.to_text();
         for (broken, line) in [("", 1), ("no heading\n", 1), (&text.replace("\t2\tg", "\tg"), 3)] {
-            assert_eq!(Lists::parse(broken), Err(NotALine(line)), "{broken}");
+            assert_eq!(ChoiceLists::parse(broken), Err(NotALine(line)), "{broken}");
         }
     }
 
     #[test]
     fn a_function_can_lose_its_choice() {
-        let mut lists = Lists::default();
+        let mut lists = ChoiceLists::default();
         for function in ["f", "g"] {
             lists.add(key(function), entry(Choice::OutOfLine, 1, &["fs/a.c"]));
         }
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn choices_grow_stronger_and_units_more() {
-        let mut lists = Lists::default();
+        let mut lists = ChoiceLists::default();
         lists.add(key("f"), entry(Choice::Everywhere, 1, &["fs/a.c"]));
         lists.add(key("f"), entry(Choice::Kept, 2, &["fs/a.c"]));
         assert_eq!(lists.get(&key("f")), Some(&entry(Choice::Everywhere, 1, &["fs/a.c"])));

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::survey::{Function, Linkage, Survey};
 
 pub use guarded::Guarded;
-pub use lists::{Attribute, Choice, Entry, Key, Lists, NotALine};
+pub use lists::{Attribute, Choice, ChoiceLists, FunctionKey, ListEntry, NotALine};
 
 /// The user's wishes for a kernel, and facts about its source.
 pub struct Wish<'a> {
@@ -35,16 +35,16 @@ pub struct Wish<'a> {
     /// Returns the file for a survey's file name, by a name that is the same in all builds.
     pub file: &'a dyn Fn(&str) -> String,
     /// Returns true if a list can name a function. Names in debug information can be any text.
-    pub named: &'a dyn Fn(&Key) -> bool,
+    pub named: &'a dyn Fn(&FunctionKey) -> bool,
     /// Returns true if the source says that a function is always inlined, as far as known.
-    pub forced: &'a dyn Fn(&Key) -> bool,
+    pub forced: &'a dyn Fn(&FunctionKey) -> bool,
     /// Returns true if the source says that a function inlines all its calls (`flatten`), as far as known.
-    pub flattens: &'a dyn Fn(&Key) -> bool,
+    pub flattens: &'a dyn Fn(&FunctionKey) -> bool,
 }
 
 /// The reason why a half-inlined function stays half-inlined.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Left {
+pub enum LeftReason {
     /// The list of an earlier build forbade inlining the function, without effect.
     Ignored,
     /// The function is inlined into code of this section, which may call nothing that can be traced.
@@ -67,22 +67,22 @@ pub enum Left {
 }
 
 /// The result for one build.
-pub struct Plan {
+pub struct ConsistentPlan {
     /// All choices, including those of earlier builds.
-    pub lists: Lists,
+    pub lists: ChoiceLists,
     /// Half-inlined functions whose present choice was not in effect in this build.
     pub chosen: usize,
     /// Functions that lost the choice of an earlier build because they are hot.
     pub freed: usize,
     /// Functions that stay half-inlined, by name.
-    pub left: Vec<(Key, Left)>,
+    pub left: Vec<(FunctionKey, LeftReason)>,
     /// Estimated bytes of code that all choices together add; negative if they save bytes.
     pub estimate: i64,
 }
 
 /// A half-inlined function that may get a choice.
-struct Candidate {
-    key: Key,
+struct ChoiceCandidate {
+    key: FunctionKey,
     units: BTreeSet<String>,
     sites: usize,
     choice: Choice,
@@ -91,7 +91,13 @@ struct Candidate {
 
 /// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build, in
 /// which choices of earlier numbers were in effect.
-pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, wish: &Wish<'_>) -> Plan {
+pub fn choose(
+    survey: &Survey,
+    guarded: &Guarded,
+    mut lists: ChoiceLists,
+    build: u32,
+    wish: &Wish<'_>,
+) -> ConsistentPlan {
     let freed = lists.free(wish.hot);
     let mut left = Vec::new();
     let mut candidates = Vec::new();
@@ -113,11 +119,11 @@ pub fn choose(survey: &Survey, guarded: &Guarded, mut lists: Lists, build: u32, 
     let chosen = take(candidates, &mut lists, &mut left, build, wish.budget);
     left.sort();
     let estimate = lists.entries().map(|(_, entry)| entry.bytes).sum();
-    Plan { lists, chosen, freed, left, estimate }
+    ConsistentPlan { lists, chosen, freed, left, estimate }
 }
 
-fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Key {
-    Key {
+fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> FunctionKey {
+    FunctionKey {
         file: (wish.file)(survey.text(function.file)),
         line: function.line,
         function: survey.text(function.name).to_owned(),
@@ -125,11 +131,18 @@ fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Key {
 }
 
 /// Adds a choice that keeps a function inlined nowhere.
-fn keep(survey: &Survey, function: &Function, key: Key, lists: &mut Lists, build: u32, wish: &Wish<'_>) {
+fn keep(
+    survey: &Survey,
+    function: &Function,
+    key: FunctionKey,
+    lists: &mut ChoiceLists,
+    build: u32,
+    wish: &Wish<'_>,
+) {
     let units: BTreeSet<String> =
         survey.copies(function).iter().filter_map(|copy| (wish.unit)(survey.text(copy.unit))).collect();
     if !units.is_empty() {
-        lists.add(key, Entry { choice: Choice::Kept, build, bytes: 0, sites: 0, units });
+        lists.add(key, ListEntry { choice: Choice::Kept, build, bytes: 0, sites: 0, units });
     }
 }
 
@@ -137,26 +150,26 @@ fn candidate(
     survey: &Survey,
     guarded: &Guarded,
     function: &Function,
-    key: &Key,
-    lists: &Lists,
+    key: &FunctionKey,
+    lists: &ChoiceLists,
     build: u32,
     wish: &Wish<'_>,
-) -> Result<Candidate, Left> {
+) -> Result<ChoiceCandidate, LeftReason> {
     let earlier = lists.get(key);
     if earlier.is_none() && !(wish.wanted)(&key.function) {
-        return Err(Left::NotWanted);
+        return Err(LeftReason::NotWanted);
     }
     if (wish.hot)(&key.function) {
-        return Err(Left::Hot);
+        return Err(LeftReason::Hot);
     }
     if !(wish.named)(key) {
-        return Err(Left::Unnamed);
+        return Err(LeftReason::Unnamed);
     }
     if (wish.forced)(key) {
-        return Err(Left::Forced);
+        return Err(LeftReason::Forced);
     }
     if let Some(section) = survey.holders(function).into_iter().find_map(|id| guarded.section(survey, id)) {
-        return Err(Left::Guarded(section));
+        return Err(LeftReason::Guarded(section));
     }
     let of_copies = survey.copies(function).iter().map(|copy| copy.unit);
     let homes = survey.inlined(function).iter().map(|call| call.home);
@@ -164,7 +177,7 @@ fn candidate(
     let units: BTreeSet<String> =
         files.into_iter().filter(|file| !file.is_empty()).filter_map(wish.unit).collect();
     if units.is_empty() {
-        return Err(Left::NoUnit);
+        return Err(LeftReason::NoUnit);
     }
     let strongest = if function.declared_inline { Choice::Opaque } else { Choice::OutOfLine };
     let choice = match earlier {
@@ -182,16 +195,16 @@ fn candidate(
         Choice::Everywhere => cost::everywhere(survey, function),
         Choice::Kept | Choice::OutOfLine | Choice::Opaque => cost::out_of_line(survey, function),
     };
-    Ok(Candidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
+    Ok(ChoiceCandidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
 }
 
 /// Returns why a function is inlined although its list forbids it, as far as its holders tell.
-fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> Left {
+fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> LeftReason {
     let holder = |id| key_of(survey, survey.function(survey.copy(id).function), wish);
     let mut holders = survey.holders(function).into_iter().map(holder);
     match holders.find(|holder| (wish.flattens)(holder)) {
-        Some(holder) => Left::Flattened(holder.function),
-        None => Left::Ignored,
+        Some(holder) => LeftReason::Flattened(holder.function),
+        None => LeftReason::Ignored,
     }
 }
 
@@ -208,39 +221,39 @@ fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choi
 
 /// Takes the candidates with the most call sites for each byte as long as the budget lasts, and returns their number.
 fn take(
-    mut candidates: Vec<Candidate>,
-    lists: &mut Lists,
-    left: &mut Vec<(Key, Left)>,
+    mut candidates: Vec<ChoiceCandidate>,
+    lists: &mut ChoiceLists,
+    left: &mut Vec<(FunctionKey, LeftReason)>,
     build: u32,
     budget: Option<u64>,
 ) -> usize {
     candidates.sort_by(|a, b| {
         // Compares sites for each byte without a division: a / b < c / d for positive b and d.
-        let dear = |candidate: &Candidate| candidate.bytes.max(0) as u128;
+        let dear = |candidate: &ChoiceCandidate| candidate.bytes.max(0) as u128;
         let ratio = (b.sites as u128 * dear(a)).cmp(&(a.sites as u128 * dear(b)));
         ratio.then(b.sites.cmp(&a.sites)).then_with(|| a.key.cmp(&b.key))
     });
     let mut spent: u64 = lists.entries().map(|(_, entry)| entry.bytes.max(0).cast_unsigned()).sum();
     let mut chosen = 0;
     for candidate in candidates {
-        let Candidate { key, units, sites, choice, bytes } = candidate;
+        let ChoiceCandidate { key, units, sites, choice, bytes } = candidate;
         let before = lists.get(&key).map_or(0, |entry| entry.bytes.max(0).cast_unsigned());
         let after = (spent - before).saturating_add(bytes.max(0).cast_unsigned());
         // A choice of an earlier build is not given up, because a build with it may exist.
         if bytes > 0 && budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
-            left.push((key, Left::OverBudget));
+            left.push((key, LeftReason::OverBudget));
             continue;
         }
         spent = after;
         chosen += 1;
-        lists.add(key, Entry { choice, build, bytes, sites, units });
+        lists.add(key, ListEntry { choice, build, bytes, sites, units });
     }
     chosen
 }
 
 /// Returns the attributes of every unit's functions, with an empty list for a unit without any.
 pub fn by_unit(
-    lists: &Lists,
+    lists: &ChoiceLists,
     units: impl IntoIterator<Item = String>,
 ) -> BTreeMap<String, Vec<(String, Attribute)>> {
     let mut all: BTreeMap<String, BTreeMap<String, Attribute>> =
@@ -263,12 +276,12 @@ mod tests {
 
     #[test]
     fn a_unit_has_the_strongest_attribute_of_each_name_and_units_without_any_are_there() {
-        let mut lists = Lists::default();
+        let mut lists = ChoiceLists::default();
         let choices = [("f", 1, Choice::Everywhere), ("f", 9, Choice::Kept), ("g", 2, Choice::OutOfLine)];
         for (function, line, choice) in choices {
-            let key = Key { file: "fs/a.c".to_owned(), line, function: function.to_owned() };
+            let key = FunctionKey { file: "fs/a.c".to_owned(), line, function: function.to_owned() };
             let units = ["fs/a.c".to_owned()].into();
-            lists.add(key, Entry { choice, build: 1, bytes: 0, sites: 1, units });
+            lists.add(key, ListEntry { choice, build: 1, bytes: 0, sites: 1, units });
         }
         let all = by_unit(&lists, ["fs/b.c".to_owned()]);
         let listed = [("f", Attribute::NoInline), ("g", Attribute::NoInlineNoClone)];

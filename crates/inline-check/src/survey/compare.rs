@@ -6,7 +6,7 @@ use super::{Function, FunctionId, Survey};
 
 /// The kinds of copies that a function has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum CopyState {
     /// The function is not in the file.
     Absent,
     /// Out of line only.
@@ -17,45 +17,45 @@ pub enum State {
     Inlined,
 }
 
-impl State {
+impl CopyState {
     /// Returns the state in a word or two.
     pub fn name(self) -> &'static str {
         match self {
-            State::Absent => "absent",
-            State::OutOfLine => "out of line",
-            State::Both => "half-inlined",
-            State::Inlined => "only inlined",
+            CopyState::Absent => "absent",
+            CopyState::OutOfLine => "out of line",
+            CopyState::Both => "half-inlined",
+            CopyState::Inlined => "only inlined",
         }
     }
 }
 
 impl Survey {
     /// Returns the kinds of copies that a function has.
-    pub fn state(&self, function: &Function) -> State {
+    pub fn state(&self, function: &Function) -> CopyState {
         match (function.copies.is_empty(), function.inlined.is_empty()) {
-            (true, true) => State::Absent,
-            (false, true) => State::OutOfLine,
-            (false, false) => State::Both,
-            (true, false) => State::Inlined,
+            (true, true) => CopyState::Absent,
+            (false, true) => CopyState::OutOfLine,
+            (false, false) => CopyState::Both,
+            (true, false) => CopyState::Inlined,
         }
     }
 }
 
-/// A function whose state differs between two files and is [`State::Both`] in one of them.
+/// A function whose state differs between two files and is [`CopyState::Both`] in one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct StateChange {
     /// The function in the first file, if the file has it.
     pub before: Option<FunctionId>,
     /// The function in the second file, if the file has it.
     pub after: Option<FunctionId>,
     /// The function's state in the first file.
-    pub was: State,
+    pub was: CopyState,
     /// The function's state in the second file.
-    pub is: State,
+    pub is: CopyState,
 }
 
 /// Compares two files. Functions are matched by name and file; several of one name in one file, by their order.
-pub fn compare(before: &Survey, after: &Survey) -> Vec<Change> {
+pub fn compare(before: &Survey, after: &Survey) -> Vec<StateChange> {
     let mut pairs: BTreeMap<(&str, &str, usize), [Option<FunctionId>; 2]> = BTreeMap::new();
     for (side, survey) in [before, after].into_iter().enumerate() {
         let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
@@ -67,11 +67,11 @@ pub fn compare(before: &Survey, after: &Survey) -> Vec<Change> {
         }
     }
     let state = |survey: &Survey, id: Option<FunctionId>| {
-        id.map_or(State::Absent, |id| survey.state(survey.function(id)))
+        id.map_or(CopyState::Absent, |id| survey.state(survey.function(id)))
     };
     pairs
         .into_values()
-        .map(|[b, a]| Change { before: b, after: a, was: state(before, b), is: state(after, a) })
-        .filter(|change| change.was != change.is && [change.was, change.is].contains(&State::Both))
+        .map(|[b, a]| StateChange { before: b, after: a, was: state(before, b), is: state(after, a) })
+        .filter(|change| change.was != change.is && [change.was, change.is].contains(&CopyState::Both))
         .collect()
 }

@@ -10,11 +10,11 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::SectionId;
 use rayon::prelude::*;
 
-use super::places::{Place, Places};
-use super::scan::{Die, NONE, Origin, RawInlined, UnitFacts};
-use super::texts::{Files, Texts};
+use super::places::{CopyPlace, Places};
+use super::scan::{Die, NONE, RawInlined, ScannedUnit, SubprogramOrigin};
+use super::texts::{FileTable, Texts};
 use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId};
-use crate::sections::{Sections, Text};
+use crate::sections::{DebugSections, TextPlace};
 
 /// The most entries between an entry that uses a function and the entry that names it.
 const MAX_HOPS: u8 = 8;
@@ -38,9 +38,9 @@ struct DieId {
 }
 
 struct Merge<'a> {
-    sections: &'a Sections<'a>,
-    units: &'a [UnitFacts],
-    files: Files,
+    sections: &'a DebugSections<'a>,
+    units: &'a [ScannedUnit],
+    files: FileTable,
     texts: Texts,
     /// The meanings of each unit's entries.
     meanings: Vec<Vec<Meaning>>,
@@ -55,13 +55,13 @@ struct Merge<'a> {
 /// Makes a survey of the units' facts.
 pub(super) fn merge(
     arch: Arch,
-    sections: &Sections<'_>,
+    sections: &DebugSections<'_>,
     tree: Option<&Path>,
-    units: &[UnitFacts],
+    units: &[ScannedUnit],
     places: &Places<'_>,
 ) -> Result<Survey> {
     let mut texts = Texts::default();
-    let files = Files::name(&mut texts, sections, units, tree);
+    let files = FileTable::name(&mut texts, sections, units, tree);
     let unasked = Meaning { function: NONE, home: TextId(NONE) };
     let mut merge = Merge {
         sections,
@@ -83,10 +83,10 @@ pub(super) fn merge(
 impl Merge<'_> {
     /// Finds every copy that has code.
     fn find_copies(&mut self, places: &Places<'_>) -> Result<()> {
-        let of_unit = |unit: &UnitFacts| -> Vec<Option<Place>> {
+        let of_unit = |unit: &ScannedUnit| -> Vec<Option<CopyPlace>> {
             unit.copies.iter().map(|copy| places.find(copy.address)).collect()
         };
-        let found: Vec<Vec<Option<Place>>> = self.units.par_iter().map(of_unit).collect();
+        let found: Vec<Vec<Option<CopyPlace>>> = self.units.par_iter().map(of_unit).collect();
         let mut section_names: Map<SectionId, TextId> = Map::default();
         let elf = self.sections.elf();
         for (number, (unit, found)) in self.units.iter().zip(found).enumerate() {
@@ -143,11 +143,11 @@ impl Merge<'_> {
     }
 
     /// Returns the entry that a unit's reference leads to.
-    fn find(&self, unit: u32, origin: Origin) -> Option<DieId> {
+    fn find(&self, unit: u32, origin: SubprogramOrigin) -> Option<DieId> {
         match origin {
-            Origin::None => None,
-            Origin::Here(index) => Some(DieId { unit, index }),
-            Origin::There(at) => {
+            SubprogramOrigin::None => None,
+            SubprogramOrigin::Here(index) => Some(DieId { unit, index }),
+            SubprogramOrigin::There(at) => {
                 let after = self.units.partition_point(|unit| unit.start <= at);
                 let unit = after.checked_sub(1)?;
                 let index = self.units[unit].functions.binary_search_by_key(&at, |die| die.at).ok()?;
@@ -163,11 +163,11 @@ impl Merge<'_> {
             return Some(known);
         }
         let (mut at, mut abstract_instance) = (die, die);
-        let (mut name, mut file, mut line) = (Text::None, None, 0);
+        let (mut name, mut file, mut line) = (TextPlace::None, None, 0);
         let (mut external, mut declared_inline) = (false, false);
         for _ in 0..MAX_HOPS {
             let entry = self.die(at);
-            if name == Text::None {
+            if name == TextPlace::None {
                 name = entry.name;
             }
             if file.is_none() && entry.file != NONE {
@@ -388,8 +388,8 @@ fn nameless(at: u32) -> Diagnosis {
 }
 
 /// Returns the compilers with their numbers of units, and the DWARF versions.
-fn compilers(sections: &Sections<'_>, units: &[UnitFacts]) -> (Vec<(String, usize)>, Vec<u16>) {
-    let mut texts: Map<Text, usize> = Map::default();
+fn compilers(sections: &DebugSections<'_>, units: &[ScannedUnit]) -> (Vec<(String, usize)>, Vec<u16>) {
+    let mut texts: Map<TextPlace, usize> = Map::default();
     for unit in units {
         *texts.entry(unit.producer).or_default() += 1;
     }

@@ -50,12 +50,12 @@ use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId};
 use object::elf::ET_REL;
 
-pub use compare::{Change, State, compare};
+pub use compare::{CopyState, StateChange, compare};
 pub use count::{Linkage, Summary, Tally};
 
 use crate::lines::Lines;
 use crate::reach::Unreachable;
-use crate::sections::Sections;
+use crate::sections::DebugSections;
 use places::Places;
 use scan::Trouble;
 use texts::Texts;
@@ -201,7 +201,7 @@ pub struct Survey {
 
 /// The parts of a file to read.
 #[derive(Default)]
-struct Wanted<'a> {
+struct WantedParts<'a> {
     /// The folder from which paths are given; determined from the file if absent.
     tree: Option<&'a Path>,
     /// The line programs of the units to read, along with the units that these refer to; all units if absent.
@@ -216,7 +216,7 @@ impl Survey {
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
     pub fn read(elf: &Elf<'_>) -> Result<Survey> {
-        Survey::of(&Sections::read(elf)?, Wanted::default())
+        Survey::of(&DebugSections::read(elf)?, WantedParts::default())
     }
 
     /// Reads a file's DWARF. Paths are given from the folder `tree`.
@@ -224,7 +224,7 @@ impl Survey {
     /// # Errors
     /// The same as for [`Survey::read`].
     pub fn read_in(elf: &Elf<'_>, tree: &Path) -> Result<Survey> {
-        Survey::of(&Sections::read(elf)?, Wanted { tree: Some(tree), ..Wanted::default() })
+        Survey::of(&DebugSections::read(elf)?, WantedParts { tree: Some(tree), ..WantedParts::default() })
     }
 
     /// Reads an object's DWARF, but only the units that have code at these places (section, offset), and the units that
@@ -233,11 +233,11 @@ impl Survey {
     /// # Errors
     /// The same as for [`Survey::read`].
     pub fn read_units(elf: &Elf<'_>, tree: &Path, places: &[(SectionId, u64)]) -> Result<Survey> {
-        let sections = Sections::read(elf)?;
+        let sections = DebugSections::read(elf)?;
         let lines = Lines::read(&sections);
         let programs = places.iter().filter_map(|&(section, offset)| lines.program_start(section, offset));
         let programs = Some(programs.collect());
-        Survey::of(&sections, Wanted { tree: Some(tree), programs, sizes: false })
+        Survey::of(&sections, WantedParts { tree: Some(tree), programs, sizes: false })
     }
 
     /// Reads a file's DWARF with the size of each copy, which takes longer.
@@ -245,10 +245,10 @@ impl Survey {
     /// # Errors
     /// The same as for [`Survey::read`].
     pub fn measured(elf: &Elf<'_>) -> Result<Survey> {
-        Survey::of(&Sections::read(elf)?, Wanted { sizes: true, ..Wanted::default() })
+        Survey::of(&DebugSections::read(elf)?, WantedParts { sizes: true, ..WantedParts::default() })
     }
 
-    fn of(sections: &Sections<'_>, wanted: Wanted<'_>) -> Result<Survey> {
+    fn of(sections: &DebugSections<'_>, wanted: WantedParts<'_>) -> Result<Survey> {
         sections.require_info()?;
         let elf = sections.elf();
         let arch = Arch::of_machine(elf.machine())?;

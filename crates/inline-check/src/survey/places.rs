@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Reach;
 use crate::dwarf;
-use crate::reach::Sites;
+use crate::reach::TraceSites;
 
 /// The places of a file's sections of code, functions and trace sites.
 pub(super) struct Places<'d> {
@@ -19,13 +19,13 @@ pub(super) struct Places<'d> {
     code: Vec<(u64, u64, SectionId)>,
     /// Functions, by address as in DWARF.
     symbols: Vec<(u64, SymbolId)>,
-    sites: Sites,
+    sites: TraceSites,
     /// [`Arch::undescribed_entry`].
     undescribed: u64,
 }
 
 /// The place of an out-of-line copy.
-pub(super) struct Place {
+pub(super) struct CopyPlace {
     pub(super) section: SectionId,
     /// The copy's first byte: an offset in the section in an object, an address in a linked image.
     pub(super) shown: u64,
@@ -56,12 +56,12 @@ impl<'d> Places<'d> {
             .collect();
         symbols.par_sort_unstable();
         let undescribed = arch.undescribed_entry();
-        Places { elf, object, code, symbols, sites: Sites::read(elf, arch), undescribed }
+        Places { elf, object, code, symbols, sites: TraceSites::read(elf, arch), undescribed }
     }
 
     /// Returns the place of the function that begins at an address according to DWARF, which may lie behind the
     /// patchable entry. `None` if there is no code.
-    pub(super) fn find(&self, address: u64) -> Option<Place> {
+    pub(super) fn find(&self, address: u64) -> Option<CopyPlace> {
         let section = self.section(address)?;
         let after = self.symbols.partition_point(|&(at, _)| at <= address);
         let entry = match after.checked_sub(1).and_then(|n| self.symbols.get(n)) {
@@ -78,7 +78,7 @@ impl<'d> Places<'d> {
             Some(Ok(offset)) => Reach::Site(offset),
             Some(Err(why)) => Reach::No(why),
         };
-        Some(Place { section, shown, reach, symbol: after - before, entry })
+        Some(CopyPlace { section, shown, reach, symbol: after - before, entry })
     }
 
     /// Returns the section of code that holds an address.
@@ -94,7 +94,7 @@ impl<'d> Places<'d> {
     }
 
     /// Returns the symbol's name at a place. Of several names, the one most like the function's name is chosen.
-    pub(super) fn symbol(&self, place: &Place, function: &[u8]) -> Option<&'d [u8]> {
+    pub(super) fn symbol(&self, place: &CopyPlace, function: &[u8]) -> Option<&'d [u8]> {
         let here = self.symbols[place.symbol..].iter().take_while(|&&(at, _)| at == place.entry);
         let names = || here.clone().map(|&(_, id)| self.elf.symbol_name(id));
         names()

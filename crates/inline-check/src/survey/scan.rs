@@ -6,18 +6,18 @@ use gimli::{
     AttributeValue, Dwarf, LineProgramHeader, Reader, Section as _, Unit, UnitHeader, UnitOffset, UnitType,
 };
 
-use super::steps::{Step, Steps, is_c};
-use crate::sections::Text;
+use super::steps::{EntryStep, EntrySteps, is_c};
+use crate::sections::TextPlace;
 
 /// The value for no index and no offset.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The `DW_TAG_subprogram` that an entry refers to.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Origin {
+pub(super) enum SubprogramOrigin {
     /// No subprogram.
     None,
-    /// A subprogram of the same unit: index in its [`UnitFacts::functions`].
+    /// A subprogram of the same unit: index in its [`ScannedUnit::functions`].
     Here(u32),
     /// Offset in `.debug_info` of a subprogram of another unit, or of another entry.
     There(u32),
@@ -27,10 +27,10 @@ pub(super) enum Origin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct FileName {
     /// The folder that the compiler ran in.
-    pub(super) folder: Text,
-    pub(super) directory: Text,
-    /// The file name; `Text::None` if there is no file.
-    pub(super) name: Text,
+    pub(super) folder: TextPlace,
+    pub(super) directory: TextPlace,
+    /// The file name; `TextPlace::None` if there is no file.
+    pub(super) name: TextPlace,
 }
 
 /// A `DW_TAG_subprogram`: a definition, a declaration, an abstract instance, or a concrete one.
@@ -39,9 +39,9 @@ pub(super) struct Die {
     /// Offset in `.debug_info`.
     pub(super) at: u32,
     /// The entry's own name, if it has one.
-    pub(super) name: Text,
+    pub(super) name: TextPlace,
     /// The entry that has the missing facts.
-    pub(super) origin: Origin,
+    pub(super) origin: SubprogramOrigin,
     /// File index of the declaration; [`NONE`] without one.
     pub(super) file: u32,
     /// Line of the declaration; 0 without one.
@@ -57,7 +57,7 @@ pub(super) struct Die {
 /// A subprogram that has code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawCopy {
-    /// The subprogram's entry: index in the unit's [`UnitFacts::functions`].
+    /// The subprogram's entry: index in the unit's [`ScannedUnit::functions`].
     pub(super) function: u32,
     /// The start of the code.
     pub(super) address: u64,
@@ -69,10 +69,10 @@ pub(super) struct RawCopy {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawInlined {
     /// The entry of the inlined function.
-    pub(super) origin: Origin,
-    /// The subprogram around the call: index in the unit's [`UnitFacts::copies`].
+    pub(super) origin: SubprogramOrigin,
+    /// The subprogram around the call: index in the unit's [`ScannedUnit::copies`].
     pub(super) holder: u32,
-    /// The inlined call around this call: index in the unit's [`UnitFacts::inlined`], or [`NONE`].
+    /// The inlined call around this call: index in the unit's [`ScannedUnit::inlined`], or [`NONE`].
     pub(super) parent: u32,
     /// File index of the call.
     pub(super) file: u32,
@@ -86,13 +86,13 @@ pub(super) struct RawInlined {
 
 /// The facts of a unit.
 #[derive(Debug, Default)]
-pub(super) struct UnitFacts {
+pub(super) struct ScannedUnit {
     /// Offset in `.debug_info`.
     pub(super) start: u32,
     /// The unit's source.
     pub(super) name: FileName,
     /// The compiler.
-    pub(super) producer: Text,
+    pub(super) producer: TextPlace,
     /// DWARF version.
     pub(super) version: u16,
     pub(super) functions: Vec<Die>,
@@ -102,22 +102,22 @@ pub(super) struct UnitFacts {
     pub(super) files: Vec<(u32, FileName)>,
 }
 
-impl UnitFacts {
+impl ScannedUnit {
     /// Returns the offsets in `.debug_info` of the entries of other units that this unit refers to.
     pub(super) fn refers_to(&self) -> impl Iterator<Item = u32> {
         let declared = self.functions.iter().map(|die| die.origin);
         declared.chain(self.inlined.iter().map(|call| call.origin)).filter_map(|origin| match origin {
-            Origin::There(at) => Some(at),
-            Origin::None | Origin::Here(_) => None,
+            SubprogramOrigin::There(at) => Some(at),
+            SubprogramOrigin::None | SubprogramOrigin::Here(_) => None,
         })
     }
 
     /// Returns the target of a reference, as an offset in `.debug_info`.
-    pub(super) fn place_of(&self, origin: Origin) -> u32 {
+    pub(super) fn place_of(&self, origin: SubprogramOrigin) -> u32 {
         match origin {
-            Origin::None => NONE,
-            Origin::Here(index) => self.functions[index as usize].at,
-            Origin::There(at) => at,
+            SubprogramOrigin::None => NONE,
+            SubprogramOrigin::Here(index) => self.functions[index as usize].at,
+            SubprogramOrigin::There(at) => at,
         }
     }
 
@@ -126,10 +126,10 @@ impl UnitFacts {
         let all: Vec<u32> = self.functions.iter().map(|die| die.at).collect();
         let of_functions = self.functions.iter_mut().map(|die| &mut die.origin);
         for origin in of_functions.chain(self.inlined.iter_mut().map(|call| &mut call.origin)) {
-            if let Origin::There(at) = origin
+            if let SubprogramOrigin::There(at) = origin
                 && let Ok(index) = all.binary_search(at)
             {
-                *origin = Origin::Here(index as u32);
+                *origin = SubprogramOrigin::Here(index as u32);
             }
         }
     }
@@ -152,7 +152,7 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
     dwarf: &Dwarf<R>,
     header: UnitHeader<R>,
     sizes: bool,
-) -> Result<Option<UnitFacts>, Trouble> {
+) -> Result<Option<ScannedUnit>, Trouble> {
     let start = header.debug_info_offset().map_or(0, |offset| offset.0);
     if matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. }) {
         return Ok(None);
@@ -160,8 +160,15 @@ pub(super) fn scan<R: Reader<Offset = usize>>(
     let split = matches!(header.type_(), UnitType::Skeleton(_) | UnitType::SplitCompilation(_));
     let broken = |error| Trouble::Broken(error, start);
     let unit = dwarf.unit(header).map_err(broken)?;
-    let mut scan =
-        Scan { dwarf, unit: &unit, start, sizes, c: false, facts: UnitFacts::default(), scopes: Vec::new() };
+    let mut scan = UnitScan {
+        dwarf,
+        unit: &unit,
+        start,
+        sizes,
+        c: false,
+        facts: ScannedUnit::default(),
+        scopes: Vec::new(),
+    };
     scan.facts.start = start as u32;
     scan.facts.version = unit.header.version();
     if !scan.head(split)? {
@@ -183,14 +190,14 @@ struct Scope {
     inlined: u32,
 }
 
-struct Scan<'a, R: Reader<Offset = usize>> {
+struct UnitScan<'a, R: Reader<Offset = usize>> {
     dwarf: &'a Dwarf<R>,
     unit: &'a Unit<R>,
     start: usize,
     sizes: bool,
     /// True for a unit of C.
     c: bool,
-    facts: UnitFacts,
+    facts: ScannedUnit,
     scopes: Vec<Scope>,
 }
 
@@ -203,13 +210,13 @@ struct Extent<R: Reader> {
 
 type Raw<'a, R> = gimli::EntriesRaw<'a, R>;
 
-impl<R: Reader<Offset = usize>> Scan<'_, R> {
+impl<R: Reader<Offset = usize>> UnitScan<'_, R> {
     /// Reads the unit's own entry. Returns false if there is nothing to read in this unit.
     fn head(&mut self, split: bool) -> Result<bool, Trouble> {
         let broken = |error| Trouble::Broken(error, self.start);
         let mut entries = self.unit.entries_raw(None).map_err(broken)?;
         let Some(abbreviation) = entries.read_abbreviation().map_err(broken)? else { return Ok(false) };
-        let (mut producer, mut source) = (Text::None, FileName::default());
+        let (mut producer, mut source) = (TextPlace::None, FileName::default());
         let (mut assembly, mut other_file) = (false, None);
         for &specification in abbreviation.attributes() {
             let value = entries.read_attribute(specification).map_err(broken)?.value();
@@ -237,7 +244,7 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
     fn entries(&mut self) -> Result<(), Trouble> {
         let (start, unit) = (self.start, self.unit);
         let broken = |error| Trouble::Broken(error, start);
-        let steps = Steps::of(unit, self.c);
+        let steps = EntrySteps::of(unit, self.c);
         let end = unit.header.length_including_self();
         let mut input = unit.header.range_from(unit.header.root_offset()..).map_err(broken)?;
         let mut depth = 0;
@@ -254,13 +261,13 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
             }
             let unknown = || broken(gimli::Error::InvalidAbbreviationCode(code));
             let (abbreviation, step) = steps.get(code).ok_or_else(unknown)?;
-            if let Step::Sibling(before) = step
+            if let EntryStep::Sibling(before) = step
                 && let Some(next) = sibling(input.clone(), end, before).map_err(broken)?
             {
                 input = next;
                 continue;
             }
-            if let Step::Skip(length) = step {
+            if let EntryStep::Skip(length) = step {
                 input.skip(length).map_err(broken)?;
             } else {
                 let here = UnitOffset(end - input.len());
@@ -293,8 +300,8 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let broken = |error| Trouble::Broken(error, start);
         let mut die = Die {
             at: (start + at) as u32,
-            name: Text::None,
-            origin: Origin::None,
+            name: TextPlace::None,
+            origin: SubprogramOrigin::None,
             file: NONE,
             line: 0,
             external: false,
@@ -365,8 +372,15 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         let start = self.start;
         let broken = |error| Trouble::Broken(error, start);
         let (holder, parent) = self.scopes.last().map_or((NONE, NONE), |scope| (scope.copy, scope.inlined));
-        let mut found =
-            RawInlined { origin: Origin::None, holder, parent, file: NONE, line: 0, column: 0, bytes: 0 };
+        let mut found = RawInlined {
+            origin: SubprogramOrigin::None,
+            holder,
+            parent,
+            file: NONE,
+            line: 0,
+            column: 0,
+            bytes: 0,
+        };
         let mut extent = Extent { low: None, high: None, ranges: None };
         for &specification in abbreviation.attributes() {
             match specification.name() {
@@ -442,29 +456,31 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
     }
 
     /// Returns the target of a reference.
-    fn reference(&self, value: &AttributeValue<R>) -> Result<Origin, Trouble> {
+    fn reference(&self, value: &AttributeValue<R>) -> Result<SubprogramOrigin, Trouble> {
         match value {
             // An offset beyond 4 GB is invalid: 32-bit DWARF, which kernels have, ends there.
-            AttributeValue::UnitRef(offset) => Ok(Origin::There(narrow(self.start.saturating_add(offset.0)))),
-            AttributeValue::DebugInfoRef(offset) => Ok(Origin::There(narrow(offset.0))),
+            AttributeValue::UnitRef(offset) => {
+                Ok(SubprogramOrigin::There(narrow(self.start.saturating_add(offset.0))))
+            }
+            AttributeValue::DebugInfoRef(offset) => Ok(SubprogramOrigin::There(narrow(offset.0))),
             AttributeValue::DebugInfoRefSup(_) => Err(Trouble::Supplementary),
-            _ => Ok(Origin::None),
+            _ => Ok(SubprogramOrigin::None),
         }
     }
 
-    fn text(&self, value: AttributeValue<R>) -> Result<Text, Trouble> {
+    fn text(&self, value: AttributeValue<R>) -> Result<TextPlace, Trouble> {
         let broken = |error| Trouble::Broken(error, self.start);
         Ok(match value {
             AttributeValue::String(text) => {
-                Text::Info(text.offset_from(self.dwarf.debug_info.reader()) as u32)
+                TextPlace::Info(text.offset_from(self.dwarf.debug_info.reader()) as u32)
             }
-            AttributeValue::DebugStrRef(offset) => Text::Str(offset.0 as u32),
-            AttributeValue::DebugLineStrRef(offset) => Text::LineStr(offset.0 as u32),
+            AttributeValue::DebugStrRef(offset) => TextPlace::Str(offset.0 as u32),
+            AttributeValue::DebugLineStrRef(offset) => TextPlace::LineStr(offset.0 as u32),
             AttributeValue::DebugStrOffsetsIndex(index) => {
-                Text::Str(self.dwarf.string_offset(self.unit, index).map_err(broken)?.0 as u32)
+                TextPlace::Str(self.dwarf.string_offset(self.unit, index).map_err(broken)?.0 as u32)
             }
             AttributeValue::DebugStrRefSup(_) => return Err(Trouble::Supplementary),
-            _ => Text::None,
+            _ => TextPlace::None,
         })
     }
 
@@ -498,19 +514,19 @@ impl<R: Reader<Offset = usize>> Scan<'_, R> {
         // For number 0 before DWARF 5, gimli returns the unit's own folder and name.
         let of_unit = |number: u64| number == 0 && header.version() < 5;
         if of_unit(index.into()) {
-            return Ok(Some(own).filter(|own| own.name != Text::None));
+            return Ok(Some(own).filter(|own| own.name != TextPlace::None));
         }
         let Some(file) = header.file(index.into()) else { return Ok(None) };
         let directory = file.directory(header).filter(|_| !of_unit(file.directory_index()));
-        let directory = directory.map_or(Ok(Text::None), |directory| self.text_of_line(directory))?;
+        let directory = directory.map_or(Ok(TextPlace::None), |directory| self.text_of_line(directory))?;
         Ok(Some(FileName { folder: own.folder, directory, name: self.text_of_line(file.path_name())? }))
     }
 
     /// Returns the place of a text that a line program names.
-    fn text_of_line(&self, value: AttributeValue<R>) -> Result<Text, Trouble> {
+    fn text_of_line(&self, value: AttributeValue<R>) -> Result<TextPlace, Trouble> {
         match value {
             AttributeValue::String(text) => {
-                Ok(Text::Line(text.offset_from(self.dwarf.debug_line.reader()) as u32))
+                Ok(TextPlace::Line(text.offset_from(self.dwarf.debug_line.reader()) as u32))
             }
             other => self.text(other),
         }

@@ -5,7 +5,7 @@ use gimli::{Abbreviation, AttributeSpecification, DwLang, DwTag, Reader, Unit};
 
 /// The way from an entry to the next relevant entry.
 #[derive(Clone, Copy)]
-pub(super) enum Step {
+pub(super) enum EntryStep {
     /// The entry is a function or an inlined call, and is read.
     Read,
     /// The next entry begins this many bytes after the entry's code.
@@ -36,17 +36,17 @@ pub(super) fn is_c(language: DwLang) -> bool {
 }
 
 /// The abbreviations of a unit, each with its step.
-pub(super) struct Steps<'u, R: Reader> {
+pub(super) struct EntrySteps<'u, R: Reader> {
     unit: &'u Unit<R>,
     /// Abbreviations by code, from 1.
-    all: Vec<(&'u Abbreviation, Step)>,
+    all: Vec<(&'u Abbreviation, EntryStep)>,
     c: bool,
 }
 
-impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
+impl<'u, R: Reader<Offset = usize>> EntrySteps<'u, R> {
     /// Computes the steps of a unit. `c` is true for a unit of C.
-    pub(super) fn of(unit: &'u Unit<R>, c: bool) -> Steps<'u, R> {
-        let mut steps = Steps { unit, all: Vec::new(), c };
+    pub(super) fn of(unit: &'u Unit<R>, c: bool) -> EntrySteps<'u, R> {
+        let mut steps = EntrySteps { unit, all: Vec::new(), c };
         // A small unit uses few codes of a table that units share; each entry takes at least a byte.
         let length = unit.header.length_including_self();
         let codes = (1..).map_while(|code| unit.abbreviations.get(code)).take(length);
@@ -55,7 +55,7 @@ impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
     }
 
     /// Returns the abbreviation of a code.
-    pub(super) fn get(&self, code: u64) -> Option<(&'u Abbreviation, Step)> {
+    pub(super) fn get(&self, code: u64) -> Option<(&'u Abbreviation, EntryStep)> {
         match usize::try_from(code - 1).ok().and_then(|n| self.all.get(n)) {
             Some(&known) => Some(known),
             // Codes may have gaps.
@@ -65,10 +65,10 @@ impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
         }
     }
 
-    fn step(&self, abbreviation: &Abbreviation) -> Step {
+    fn step(&self, abbreviation: &Abbreviation) -> EntryStep {
         let tag = abbreviation.tag();
         if [gimli::DW_TAG_subprogram, gimli::DW_TAG_inlined_subroutine].contains(&tag) {
-            return Step::Read;
+            return EntryStep::Read;
         }
         let attributes = abbreviation.attributes();
         if self.c && abbreviation.has_children() && HOLDS_NO_FUNCTION.contains(&tag) {
@@ -77,10 +77,10 @@ impl<'u, R: Reader<Offset = usize>> Steps<'u, R> {
             };
             let before = attributes.iter().position(sibling).and_then(|n| self.length(&attributes[..n]));
             if let Some(before) = before {
-                return Step::Sibling(before);
+                return EntryStep::Sibling(before);
             }
         }
-        self.length(attributes).map_or(Step::Parse, Step::Skip)
+        self.length(attributes).map_or(EntryStep::Parse, EntryStep::Skip)
     }
 
     fn length(&self, attributes: &[AttributeSpecification]) -> Option<usize> {

@@ -7,9 +7,9 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher as _;
 
-use super::scan::{FileName, NONE, UnitFacts};
+use super::scan::{FileName, NONE, ScannedUnit};
 use super::{TextId, paths};
-use crate::sections::{Sections, Text};
+use crate::sections::{DebugSections, TextPlace};
 
 /// Numbered texts, each stored once, in one piece of memory.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Texts {
     known: HashTable<u32>,
     hasher: RandomState,
     /// The texts that were looked up by their place.
-    places: HashMap<Text, TextId, RandomState>,
+    places: HashMap<TextPlace, TextId, RandomState>,
 }
 
 impl Texts {
@@ -39,7 +39,7 @@ impl Texts {
     }
 
     /// Returns the number of a text that lies in a file; `None` for an empty text.
-    pub(super) fn add_at(&mut self, sections: &Sections<'_>, place: Text) -> Option<TextId> {
+    pub(super) fn add_at(&mut self, sections: &DebugSections<'_>, place: TextPlace) -> Option<TextId> {
         if let Some(&known) = self.places.get(&place) {
             return Some(known);
         }
@@ -75,7 +75,7 @@ fn slice<'t>(all: &'t str, ends: &[usize], number: u32) -> &'t str {
 }
 
 /// The files of all units.
-pub(super) struct Files {
+pub(super) struct FileTable {
     /// Each unit's own file.
     pub(super) units: Vec<TextId>,
     /// Each unit's files, by index; `TextId(NONE)` for a file without functions and calls.
@@ -84,14 +84,14 @@ pub(super) struct Files {
     pub(super) root: String,
 }
 
-impl Files {
+impl FileTable {
     /// Names each unit's files, without the folder of the source tree.
     pub(super) fn name(
         texts: &mut Texts,
-        sections: &Sections<'_>,
-        units: &[UnitFacts],
+        sections: &DebugSections<'_>,
+        units: &[ScannedUnit],
         tree: Option<&Path>,
-    ) -> Files {
+    ) -> FileTable {
         let mut joined = Joined { sections, all: Vec::new(), known: HashMap::default() };
         let mut files: Vec<Vec<TextId>> = Vec::with_capacity(units.len());
         for unit in units {
@@ -116,7 +116,7 @@ impl Files {
             *file = names[file.0 as usize];
         }
         let units = own.into_iter().map(|path| names[path as usize]).collect();
-        Files { units, files, root }
+        FileTable { units, files, root }
     }
 
     /// Returns a unit's file.
@@ -128,7 +128,7 @@ impl Files {
 
 /// Paths joined from their parts, each combination once.
 struct Joined<'a> {
-    sections: &'a Sections<'a>,
+    sections: &'a DebugSections<'a>,
     all: Vec<String>,
     known: HashMap<FileName, u32, RandomState>,
 }
@@ -144,7 +144,7 @@ impl Joined<'_> {
         let FileName { folder, directory, name } = file;
         let parts = [folder, directory, name].map(|part| String::from_utf8_lossy(self.sections.text(part)));
         self.all.push(match name {
-            Text::None => String::new(),
+            TextPlace::None => String::new(),
             _ => paths::join(&[&parts[0], &parts[1], &parts[2]]),
         });
         number

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use gimli::{AttributeValue, DebugInfoUnitHeadersIter, Dwarf, Reader, SectionId, UnitHeader};
 use rayon::prelude::*;
 
-use super::Wanted;
-use super::scan::{Trouble, UnitFacts, scan};
-use crate::sections::Sections;
+use super::WantedParts;
+use super::scan::{ScannedUnit, Trouble, scan};
+use crate::sections::DebugSections;
 
 /// Bytes of `.debug_info` in a share.
 const SHARE: usize = 2 << 20;
@@ -18,9 +18,9 @@ const SHARE: usize = 2 << 20;
 /// Reads every unit, or only the units with one of the wanted line programs and the units that these refer to.
 pub(super) fn read<R: Reader<Offset = usize> + Send + Sync>(
     dwarf: &Dwarf<R>,
-    sections: &Sections<'_>,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<UnitFacts>, Trouble> {
+    sections: &DebugSections<'_>,
+    wanted: &WantedParts<'_>,
+) -> Result<Vec<ScannedUnit>, Trouble> {
     match &wanted.programs {
         Some(programs) => some(dwarf, programs, wanted.sizes),
         None => all(dwarf, sections, wanted.sizes),
@@ -29,13 +29,13 @@ pub(super) fn read<R: Reader<Offset = usize> + Send + Sync>(
 
 fn all<R: Reader<Offset = usize> + Send + Sync>(
     dwarf: &Dwarf<R>,
-    sections: &Sections<'_>,
+    sections: &DebugSections<'_>,
     sizes: bool,
-) -> Result<Vec<UnitFacts>, Trouble> {
+) -> Result<Vec<ScannedUnit>, Trouble> {
     let shares = Shares(Headers::of(dwarf)).enumerate().par_bridge();
     let facts =
         shares.map(|(n, share)| (n, share.and_then(|share| read_share(dwarf, sections, share, sizes))));
-    let mut facts: Vec<(usize, Result<Vec<UnitFacts>, Trouble>)> = facts.collect();
+    let mut facts: Vec<(usize, Result<Vec<ScannedUnit>, Trouble>)> = facts.collect();
     facts.sort_unstable_by_key(|&(n, _)| n);
     for section in [SectionId::DebugAbbrev, SectionId::DebugLine] {
         sections.release(section, ..);
@@ -49,10 +49,10 @@ fn all<R: Reader<Offset = usize> + Send + Sync>(
 
 fn read_share<R: Reader<Offset = usize>>(
     dwarf: &Dwarf<R>,
-    sections: &Sections<'_>,
+    sections: &DebugSections<'_>,
     share: Vec<UnitHeader<R>>,
     sizes: bool,
-) -> Result<Vec<UnitFacts>, Trouble> {
+) -> Result<Vec<ScannedUnit>, Trouble> {
     let start = share.first().map_or(0, start);
     let end = share.last().map_or(0, end);
     let facts = share.into_iter().filter_map(|header| scan(dwarf, header, sizes).transpose()).collect();
@@ -64,21 +64,21 @@ fn some<R: Reader<Offset = usize> + Send + Sync>(
     dwarf: &Dwarf<R>,
     programs: &HashSet<usize>,
     sizes: bool,
-) -> Result<Vec<UnitFacts>, Trouble> {
+) -> Result<Vec<ScannedUnit>, Trouble> {
     let headers: Vec<UnitHeader<R>> = Headers::of(dwarf).collect::<Result<_, _>>()?;
     let has_program =
         |header: &UnitHeader<R>| line_program(dwarf, header).is_some_and(|at| programs.contains(&at));
     let starts: Vec<usize> = headers.iter().map(start).collect();
     let mut todo: BTreeSet<usize> =
         headers.par_iter().enumerate().filter(|(_, header)| has_program(header)).map(|(n, _)| n).collect();
-    let mut read: BTreeMap<usize, Option<UnitFacts>> = BTreeMap::new();
+    let mut read: BTreeMap<usize, Option<ScannedUnit>> = BTreeMap::new();
     while !todo.is_empty() {
         let round: Vec<usize> = std::mem::take(&mut todo).into_iter().collect();
         let scanned: Vec<_> = round.par_iter().map(|&n| scan(dwarf, headers[n].clone(), sizes)).collect();
         for (n, facts) in round.into_iter().zip(scanned) {
             read.insert(n, facts?);
         }
-        let others = read.values().flatten().flat_map(UnitFacts::refers_to);
+        let others = read.values().flatten().flat_map(ScannedUnit::refers_to);
         let unit = |at: u32| starts.partition_point(|&start| start <= at as usize).checked_sub(1);
         todo.extend(others.filter_map(unit).filter(|n| !read.contains_key(n)));
     }

@@ -69,7 +69,7 @@ pub(super) fn branch_distance(word: u32) -> i64 {
 }
 
 /// `adrp`, `add` of one register that the linker changed to `nop`, `adr` (lld's AArch64Relaxer).
-pub(super) fn shortened_pair(kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
+pub(super) fn shortened_pair(kinds: (u32, u32), witness_code: &[u8], image_code: &[u8]) -> Option<i64> {
     if kinds != (elf::R_AARCH64_ADR_PREL_PG_HI21.0, elf::R_AARCH64_ADD_ABS_LO12_NC.0) {
         return None;
     }
@@ -77,7 +77,7 @@ pub(super) fn shortened_pair(kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> O
         let mut found = words(code).map(|(_, word)| word);
         Some((found.next()?, found.next()?))
     };
-    let ((adrp, add), (nop, adr)) = (pair(ours)?, pair(theirs)?);
+    let ((adrp, add), (nop, adr)) = (pair(witness_code)?, pair(image_code)?);
     let register = adrp & 31;
     let one = adrp & 0x9f00_0000 == ADRP && add & 0xff80_03ff == 0x9100_0000 | register << 5 | register;
     let distance = adr_distance(adr).filter(|_| nop == NOP && adr & 31 == register)?;
@@ -142,19 +142,23 @@ mod tests {
     fn a_shortened_pair_leads_where_its_adr_does() {
         let kinds = (elf::R_AARCH64_ADR_PREL_PG_HI21.0, elf::R_AARCH64_ADD_ABS_LO12_NC.0);
         // adrp x0, .; add x0, x0, #0
-        let ours = code(&[0x9000_0000, 0x9100_0000]);
+        let witness_code = code(&[0x9000_0000, 0x9100_0000]);
         for (adr, distance) in
             [(0x3000_0000, 5), (0x1000_0020, 8), (0x10ff_ffe0, 0), (0x707f_ffe0, 0x10_0003)]
         {
-            assert_eq!(shortened_pair(kinds, &ours, &code(&[NOP, adr])), Some(distance), "{adr:#x}");
+            assert_eq!(shortened_pair(kinds, &witness_code, &code(&[NOP, adr])), Some(distance), "{adr:#x}");
         }
-        assert_eq!(shortened_pair(kinds, &ours, &code(&[NOP, 0x1000_0021])), None, "another register");
+        assert_eq!(
+            shortened_pair(kinds, &witness_code, &code(&[NOP, 0x1000_0021])),
+            None,
+            "another register"
+        );
         assert_eq!(
             shortened_pair(kinds, &code(&[0x9000_0000, 0x9100_0001]), &code(&[NOP, 0x1000_0020])),
             None
         );
-        assert_eq!(shortened_pair(kinds, &ours, &ours), None);
-        assert_eq!(shortened_pair((kinds.0, 0), &ours, &code(&[NOP, 0x1000_0020])), None);
+        assert_eq!(shortened_pair(kinds, &witness_code, &witness_code), None);
+        assert_eq!(shortened_pair((kinds.0, 0), &witness_code, &code(&[NOP, 0x1000_0020])), None);
     }
 
     fn code(words: &[u32]) -> Vec<u8> {

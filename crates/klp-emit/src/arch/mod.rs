@@ -78,10 +78,15 @@ pub(crate) fn begins_with_landing_pad(arch: Arch, code: &[u8]) -> bool {
 
 /// The target of two instructions in a linked image that the linker made from two relocated ones, in bytes from the
 /// first; `None` for other instructions. `kinds` are the relocation types of the two.
-pub(crate) fn shortened_pair(arch: Arch, kinds: (u32, u32), ours: &[u8], theirs: &[u8]) -> Option<i64> {
+pub(crate) fn shortened_pair(
+    arch: Arch,
+    kinds: (u32, u32),
+    witness_code: &[u8],
+    image_code: &[u8],
+) -> Option<i64> {
     match arch {
         Arch::X86_64 => None,
-        Arch::Arm64 => arm64::shortened_pair(kinds, ours, theirs),
+        Arch::Arm64 => arm64::shortened_pair(kinds, witness_code, image_code),
     }
 }
 

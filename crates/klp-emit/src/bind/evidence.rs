@@ -30,7 +30,7 @@ struct Case<'c> {
     what: &'c str,
     kernel: &'c [(&'c str, String)],
     unit: &'c [(&'c str, String)],
-    asked: &'c [(&'c str, Option<(&'c str, Evidence)>)],
+    asked: &'c [(&'c str, Option<(&'c str, SymbolEvidence)>)],
 }
 
 fn check(case: &Case<'_>) {
@@ -76,7 +76,7 @@ fn each_symbol_is_bound_by_its_evidence_or_not_at_all() {
     // With a promoted name in the kernel, symbols of other files are candidates.
     let promoted = || ("other.c", hidden("thing.llvm.5", "", "nop"));
     let same = (4, 7);
-    use Evidence::{CanonicalName, Contents, FileAndName, Global, PromotedTogether, Reference, Size};
+    use SymbolEvidence::{CanonicalName, Contents, FileAndName, Global, PromotedTogether, Reference, Size};
     let cases = [
         Case {
             what: "code is no data",
@@ -306,7 +306,11 @@ fn sizes_that_contradict_the_order_bind_nothing() {
             let found = binding.counterpart(id);
             let size = found.map(|(to, _)| image.elf.symbol_size(to));
             assert_eq!(size, Some(object.elf.symbol_size(id)), "{order:?}");
-            assert_eq!(found.is_some_and(|(_, evidence)| evidence == Evidence::Name), bound, "{order:?}");
+            assert_eq!(
+                found.is_some_and(|(_, evidence)| evidence == SymbolEvidence::Name),
+                bound,
+                "{order:?}"
+            );
         }
     }
 }
@@ -371,6 +375,6 @@ fn a_hash_is_known_by_names_and_not_by_a_reference_alone() {
     let binding = Binding::new(&object, &image);
     let symbol =
         object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"s.llvm.9").expect("a symbol");
-    assert_eq!(binding.counterpart(symbol).map(|(_, evidence)| evidence), Some(Evidence::Reference));
+    assert_eq!(binding.counterpart(symbol).map(|(_, evidence)| evidence), Some(SymbolEvidence::Reference));
     assert_eq!(binding.hash_in_image(b"9"), None);
 }

@@ -30,7 +30,10 @@ fn split_hash(name: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Pairs the hashes of two builds: first by names that only one hash of each build has, then by equal sets of names,
 /// then by sets of which exactly one contains the other. A hash with conflicting votes is left out.
-pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec<(&'d [u8], &'d [u8])> {
+pub(super) fn pair_hashes<'d>(
+    mine: &Promoted<'d>,
+    image_promoted: &Promoted<'d>,
+) -> Vec<(&'d [u8], &'d [u8])> {
     let owners = |side: &Promoted<'d>| {
         let mut owner: BTreeMap<&'d [u8], Option<&'d [u8]>> = BTreeMap::new();
         for (&hash, names) in side {
@@ -40,9 +43,9 @@ pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec
         }
         owner
     };
-    let (ours, other) = (owners(mine), owners(theirs));
+    let (witness_owners, other) = (owners(mine), owners(image_promoted));
     let mut votes: BTreeMap<&'d [u8], BTreeMap<&'d [u8], usize>> = BTreeMap::new();
-    for (name, hash) in &ours {
+    for (name, hash) in &witness_owners {
         if let (Some(hash), Some(Some(to))) = (hash, other.get(name)) {
             *votes.entry(hash).or_default().entry(to).or_insert(0) += 1;
         }
@@ -58,21 +61,25 @@ pub(super) fn pair_hashes<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>) -> Vec
         *taken.entry(*to).or_insert(0) += 1;
     }
     pairs.retain(|(_, to)| taken[to] == 1);
-    pair_by_sets(mine, theirs, &mut pairs);
-    pair_by_subsets(mine, theirs, &mut pairs);
+    pair_by_sets(mine, image_promoted, &mut pairs);
+    pair_by_subsets(mine, image_promoted, &mut pairs);
     pairs
 }
 
 /// Pairs a remaining hash with the only remaining one that has all its names: a unit has only some of the names of
 /// another unit.
-fn pair_by_subsets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
+fn pair_by_subsets<'d>(
+    mine: &Promoted<'d>,
+    image_promoted: &Promoted<'d>,
+    pairs: &mut Vec<(&'d [u8], &'d [u8])>,
+) {
     let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
     let mut found: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     for (&hash, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
         let holds = |(other, all): &(&&[u8], &BTreeMap<&[u8], SymbolId>)| {
             !done.contains(**other) && names.keys().all(|name| all.contains_key(name))
         };
-        let mut holding = theirs.iter().filter(holds);
+        let mut holding = image_promoted.iter().filter(holds);
         if let (Some((&only, _)), None) = (holding.next(), holding.next()) {
             found.entry(only).or_default().push(hash);
         }
@@ -81,18 +88,22 @@ fn pair_by_subsets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut V
 }
 
 /// Pairs remaining hashes if exactly one on each side has the same set of names.
-fn pair_by_sets<'d>(mine: &Promoted<'d>, theirs: &Promoted<'d>, pairs: &mut Vec<(&'d [u8], &'d [u8])>) {
+fn pair_by_sets<'d>(
+    mine: &Promoted<'d>,
+    image_promoted: &Promoted<'d>,
+    pairs: &mut Vec<(&'d [u8], &'d [u8])>,
+) {
     let done: HashSet<&[u8]> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
-    type Sides<'d> = (Vec<&'d [u8]>, Vec<&'d [u8]>);
-    let mut sets: BTreeMap<Vec<&[u8]>, Sides<'d>> = BTreeMap::new();
+    type NameSides<'d> = (Vec<&'d [u8]>, Vec<&'d [u8]>);
+    let mut sets: BTreeMap<Vec<&[u8]>, NameSides<'d>> = BTreeMap::new();
     for (&hash, names) in mine.iter().filter(|(hash, _)| !done.contains(**hash)) {
         sets.entry(names.keys().copied().collect()).or_default().0.push(hash);
     }
-    for (&hash, names) in theirs.iter().filter(|(hash, _)| !done.contains(**hash)) {
+    for (&hash, names) in image_promoted.iter().filter(|(hash, _)| !done.contains(**hash)) {
         sets.entry(names.keys().copied().collect()).or_default().1.push(hash);
     }
-    for (ours, other) in sets.values() {
-        if let ([a], [b]) = (&ours[..], &other[..]) {
+    for (witness_hashes, other) in sets.values() {
+        if let ([a], [b]) = (&witness_hashes[..], &other[..]) {
             pairs.push((a, b));
         }
     }

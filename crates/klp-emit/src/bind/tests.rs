@@ -6,7 +6,7 @@ use klpx_normalize::name::canonical;
 use object::elf;
 
 use super::*;
-use crate::image::Kernel;
+use crate::image::TargetKernel;
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::fixture::Fixture;
 
@@ -14,12 +14,16 @@ const TWIN: &str = "static __attribute__((noinline)) int twin(int x) { asm(\"\")
     int NAME(int x) { return twin(x) * 2; }";
 
 /// Binds every symbol, and gives the bindings of those with this name, in symbol table order.
-fn bindings(witness: &ElfFile, image: &ElfFile, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
+fn bindings(witness: &ElfFile, image: &ElfFile, name: &str) -> Vec<Option<(String, u64, SymbolEvidence)>> {
     let image = Image::read(image, "vmlinux").expect("a sound image");
     bindings_in(witness, &image, name)
 }
 
-fn bindings_in(witness: &ElfFile, image: &Image<'_>, name: &str) -> Vec<Option<(String, u64, Evidence)>> {
+fn bindings_in(
+    witness: &ElfFile,
+    image: &Image<'_>,
+    name: &str,
+) -> Vec<Option<(String, u64, SymbolEvidence)>> {
     let object = Object::read(witness).expect("a sound object");
     let binding = Binding::new(&object, image);
     let symbols = object.elf.symbol_ids().filter(|&id| {
@@ -42,7 +46,10 @@ fn equal_static_names_are_told_apart_by_file() {
     f.combine(&["beta.o", "alpha.o"], "other.o");
     let addresses = |object: &str| -> Vec<u64> {
         let bound = bindings(&f.open(object), &f.open("vmlinux"), "twin");
-        assert!(bound.iter().all(|b| b.as_ref().is_some_and(|b| b.2 == Evidence::FileAndName)), "{bound:?}");
+        assert!(
+            bound.iter().all(|b| b.as_ref().is_some_and(|b| b.2 == SymbolEvidence::FileAndName)),
+            "{bound:?}"
+        );
         bound.iter().flatten().map(|b| b.1).collect()
     };
     let (same, other) = (addresses("same.o"), addresses("other.o"));
@@ -76,8 +83,10 @@ fn promoted_names_are_matched_by_the_company_they_keep() {
     f.combine(&ours.each_ref().map(String::as_str), "witness.o");
     let bound = bindings(&f.open("witness.o"), &f.open("vmlinux"), "helper");
     let names: BTreeSet<_> = bound.iter().flatten().map(|b| (b.0.as_str(), b.2)).collect();
-    let expected =
-        [("helper.llvm.111", Evidence::PromotedTogether), ("helper.llvm.222", Evidence::PromotedTogether)];
+    let expected = [
+        ("helper.llvm.111", SymbolEvidence::PromotedTogether),
+        ("helper.llvm.222", SymbolEvidence::PromotedTogether),
+    ];
     assert_eq!(names, BTreeSet::from(expected));
     let object = f.open("witness.o");
     let object = Object::read(&object).expect("a sound object");
@@ -101,9 +110,10 @@ fn user(f: &Fixture, hash: u32, names: &[&str]) -> String {
 
 #[test]
 fn promoted_names_of_another_unit_are_matched_by_company_or_by_the_code_that_refers_to_them() {
-    for (names, evidence) in
-        [(&["helper", "only_beta"][..], Evidence::PromotedTogether), (&["helper"][..], Evidence::Reference)]
-    {
+    for (names, evidence) in [
+        (&["helper", "only_beta"][..], SymbolEvidence::PromotedTogether),
+        (&["helper"][..], SymbolEvidence::Reference),
+    ] {
         let f = Fixture::new();
         let kernel = [promoted(&f, "alpha", 111), promoted(&f, "beta", 222), user(&f, 222, names)];
         f.link(&kernel.each_ref().map(String::as_str), "vmlinux");
@@ -125,13 +135,13 @@ fn a_local_of_one_build_may_be_promoted_in_the_other() {
     f.link(&[&object], "vmlinux");
     let bound = bindings(&f.open("gamma.o"), &f.open("vmlinux"), "helper");
     assert!(
-        matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper.llvm.111"),
+        matches!(&bound[..], [Some((name, _, SymbolEvidence::CanonicalName))] if name == "helper.llvm.111"),
         "{bound:?}"
     );
     f.link(&["gamma.o"], "other");
     let bound = bindings(&f.open(&object), &f.open("other"), "helper");
     assert!(
-        matches!(&bound[..], [Some((name, _, Evidence::CanonicalName))] if name == "helper"),
+        matches!(&bound[..], [Some((name, _, SymbolEvidence::CanonicalName))] if name == "helper"),
         "{bound:?}"
     );
 }
@@ -149,7 +159,7 @@ fn numbered_statics_are_not_matched_by_their_number_when_the_sizes_disagree() {
     f.link(&["swapped.o"], "vmlinux");
     let bound = bindings(&f.open("first.o"), &f.open("vmlinux"), "count");
     assert_eq!(bound.len(), 2);
-    assert!(bound.iter().flatten().all(|b| b.2 == Evidence::Size), "{bound:?}");
+    assert!(bound.iter().flatten().all(|b| b.2 == SymbolEvidence::Size), "{bound:?}");
 }
 
 #[test]
@@ -188,7 +198,7 @@ fn core(f: &Fixture, name: &str, add: u32, local: &str) {
 }
 
 /// The binding of a unit's local: its address minus that of the unit's global in the image, and the evidence.
-fn place_of(unit: &ElfFile, image: &Image<'_>, global: &str, local: &str) -> Option<(u64, Evidence)> {
+fn place_of(unit: &ElfFile, image: &Image<'_>, global: &str, local: &str) -> Option<(u64, SymbolEvidence)> {
     let object = Object::read(unit).expect("a sound object");
     let binding = Binding::new(&object, image);
     let symbol = |name: &str| {
@@ -216,7 +226,7 @@ fn a_unit_is_the_one_of_several_files_of_its_name_that_holds_what_it_holds() {
             let unit = f.open(&format!("{name}-unit.o"));
             let found = place_of(&unit, &image, name, "twin").expect("bound");
             assert!(found.0 < 64, "{name}: its own twin lies right before it: {found:?}");
-            assert_eq!(found.1, Evidence::FileAndName, "{locals:?} {name}");
+            assert_eq!(found.1, SymbolEvidence::FileAndName, "{locals:?} {name}");
         }
     }
 }
@@ -231,7 +241,7 @@ fn of_files_that_nothing_tells_apart_only_references_tell() {
     let image = Image::read(&image, "vmlinux").expect("a sound image");
     let unit = f.open("two-unit.o");
     let found = place_of(&unit, &image, "two", "twin").expect("bound");
-    assert!(found.0 < 64 && found.1 == Evidence::Reference, "{found:?}");
+    assert!(found.0 < 64 && found.1 == SymbolEvidence::Reference, "{found:?}");
     let object = Object::read(&unit).expect("a sound object");
     let binding = Binding::new(&object, &image);
     let seen = object.elf.symbol_ids().find(|&id| object.elf.symbol_name(id) == b"seen");
@@ -251,13 +261,13 @@ fn a_stripped_module_is_bound_by_names_and_neighbours_or_by_its_copy() {
     std::fs::write(f.path("Module.symvers"), "").expect("a file");
     let kernel = |copies: &[std::path::PathBuf]| {
         let shipped = [f.path("shipped")];
-        let kernel = Kernel::open(&f.path("one.o"), &f.path("Module.symvers"), &shipped);
+        let kernel = TargetKernel::open(&f.path("one.o"), &f.path("Module.symvers"), &shipped);
         kernel.expect("a kernel").with_debug_modules(copies)
     };
     let (alone, with_copy) = (kernel(&[]), kernel(&[f.path("debug")]));
     for (kernel, unique, double) in [
-        (&alone, Evidence::Name, Evidence::Contents),
-        (&with_copy, Evidence::FileAndName, Evidence::FileAndName),
+        (&alone, SymbolEvidence::Name, SymbolEvidence::Contents),
+        (&with_copy, SymbolEvidence::FileAndName, SymbolEvidence::FileAndName),
     ] {
         let image = kernel.image("m").expect("a module");
         assert!(image.files().is_empty(), "stripping takes the FILE symbols");
@@ -285,10 +295,10 @@ fn in_a_stripped_module_the_locals_of_a_unit_stand_together() {
     let image = Image::read(&image, "m").expect("a sound module");
     for name in ["one", "two"] {
         let found = bindings_in(&f.open(&format!("{name}.o")), &image, "state");
-        assert!(matches!(&found[..], [Some((_, _, Evidence::Neighbours))]), "{name}: {found:?}");
+        assert!(matches!(&found[..], [Some((_, _, SymbolEvidence::Neighbours))]), "{name}: {found:?}");
         let first = bindings_in(&f.open(&format!("{name}.o")), &image, &format!("{name}_first"));
         let distance =
-            |a: &Option<(String, u64, Evidence)>| a.as_ref().map(|found| found.1).unwrap_or_default();
+            |a: &Option<(String, u64, SymbolEvidence)>| a.as_ref().map(|found| found.1).unwrap_or_default();
         assert!(distance(&found[0]).abs_diff(distance(&first[0])) < 12, "{name}: {found:?} {first:?}");
     }
 }

@@ -19,30 +19,30 @@ use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::readers::{Reader, is_assembly, reader_of};
+use super::readers::{ReaderFunction, is_assembly, reader_of};
 use super::{holder, text};
 
 /// A set of general registers, one bit each.
-type Registers = u16;
+type RegisterSet = u16;
 
-const fn bit(number: usize) -> Registers {
+const fn bit(number: usize) -> RegisterSet {
     1 << number
 }
 
-const RAX: Registers = bit(0);
-const RCX: Registers = bit(1);
-const RDX: Registers = bit(2);
-const RSI: Registers = bit(6);
-const RDI: Registers = bit(7);
+const RAX: RegisterSet = bit(0);
+const RCX: RegisterSet = bit(1);
+const RDX: RegisterSet = bit(2);
+const RSI: RegisterSet = bit(6);
+const RDI: RegisterSet = bit(7);
 
 /// The argument registers, in the order of the arguments.
-const ARGUMENTS: [Registers; 6] = [RDI, RSI, RDX, RCX, bit(8), bit(9)];
+const ARGUMENTS: [RegisterSet; 6] = [RDI, RSI, RDX, RCX, bit(8), bit(9)];
 
 /// The registers that a call does not preserve.
-const CALLER_SAVED: Registers = RAX | RCX | RDX | RSI | RDI | bit(8) | bit(9) | bit(10) | bit(11);
+const CALLER_SAVED: RegisterSet = RAX | RCX | RDX | RSI | RDI | bit(8) | bit(9) | bit(10) | bit(11);
 
 /// The registers in which a function returns its result; the second one is for results of 16 bytes.
-const RESULT: Registers = RAX | RDX;
+const RESULT: RegisterSet = RAX | RDX;
 
 /// The symbol to which functions jump to return where RETHUNK is on (arch/x86/lib/retpoline.S).
 const RETURN_THUNK: &[u8] = b"__x86_return_thunk";
@@ -229,7 +229,7 @@ impl Ways {
 }
 
 /// The target of a branch or call.
-enum Branch {
+enum BranchTarget {
     /// A place in the code that is followed.
     Within(Point),
     /// Code without a name that only tests processor features, and comes back (`_static_cpu_has` of
@@ -240,35 +240,35 @@ enum Branch {
     /// The caller, by a return.
     Return,
     /// Another function.
-    Function(Callee),
+    Function(CalledFunction),
 }
 
 /// A function that is called.
-struct Callee {
+struct CalledFunction {
     /// The function's name, or a description of it.
     name: String,
     /// True if the function follows the C calling convention.
     plain: bool,
     /// What is known of the function, if it keeps nothing.
-    reader: Option<&'static Reader>,
+    reader: Option<&'static ReaderFunction>,
 }
 
-impl Callee {
+impl CalledFunction {
     /// A callee about which nothing is known.
-    fn unknown(name: &str) -> Callee {
-        Callee { name: name.to_owned(), plain: false, reader: None }
+    fn unknown(name: &str) -> CalledFunction {
+        CalledFunction { name: name.to_owned(), plain: false, reader: None }
     }
 
     /// A callee in this file. Where a function is not traced, its caller may rely on registers that the function leaves
     /// alone (GCC's -fipa-ra).
-    fn here(object: &Object<'_>, item: ItemId) -> Callee {
-        Callee { name: text(object, item), plain: reach(object, item).is_ok(), reader: None }
+    fn here(object: &Object<'_>, item: ItemId) -> CalledFunction {
+        CalledFunction { name: text(object, item), plain: reach(object, item).is_ok(), reader: None }
     }
 
     /// A callee in another file.
-    fn outside(name: &[u8]) -> Callee {
+    fn outside(name: &[u8]) -> CalledFunction {
         let plain = !is_assembly(name);
-        Callee { name: String::from_utf8_lossy(name).into_owned(), plain, reader: reader_of(name) }
+        CalledFunction { name: String::from_utf8_lossy(name).into_owned(), plain, reader: reader_of(name) }
     }
 }
 
@@ -277,10 +277,10 @@ struct Flow<'o, 'd> {
     table: SectionId,
     ways: &'o Ways,
     /// By place: the registers that may have the address there.
-    known: BTreeMap<Point, Registers>,
+    known: BTreeMap<Point, RegisterSet>,
     todo: BTreeSet<Point>,
     /// Registers that may have the address when code without a name is entered.
-    elsewhere: Registers,
+    elsewhere: RegisterSet,
     /// Places of relocations against the table that the flow has passed.
     seen: BTreeSet<(SectionId, u64)>,
     handed: BTreeSet<String>,
@@ -295,7 +295,7 @@ impl Flow<'_, '_> {
     }
 
     /// Records that a way leads to a place with the address in some registers.
-    fn reach(&mut self, point: Point, registers: Registers) {
+    fn reach(&mut self, point: Point, registers: RegisterSet) {
         let item = self.object.item(point.0);
         if !(item.start..item.end).contains(&point.1) {
             return; // behind a call that does not return
@@ -309,7 +309,7 @@ impl Flow<'_, '_> {
     }
 
     /// Records that a way leads to code without a name.
-    fn leave(&mut self, registers: Registers) {
+    fn leave(&mut self, registers: RegisterSet) {
         self.elsewhere |= registers;
         for &(item, place) in &self.ways.stray {
             if self.known.contains_key(&(item, self.object.item(item).entry))
@@ -321,7 +321,7 @@ impl Flow<'_, '_> {
     }
 
     /// Records that a way leads to code that may do anything. Fails if a register has the address.
-    fn leave_unseen(&mut self, point: Point, registers: Registers) -> Result<(), String> {
+    fn leave_unseen(&mut self, point: Point, registers: RegisterSet) -> Result<(), String> {
         if registers != 0 {
             return Err(format!(
                 "{} goes on in code without a name while a register has its address",
@@ -391,7 +391,7 @@ impl Flow<'_, '_> {
                 self.go(point, &instruction, to, after)?;
             }
             FlowControl::IndirectCall => {
-                let after = self.call(point, &Callee::unknown(POINTER), after)?;
+                let after = self.call(point, &CalledFunction::unknown(POINTER), after)?;
                 self.reach((item, next), after);
             }
             FlowControl::IndirectBranch => self.jump(point, after)?,
@@ -401,15 +401,15 @@ impl Flow<'_, '_> {
         Ok(())
     }
 
-    fn branch(&self, item: ItemId, instruction: &Instruction, rela: Option<&Rela>) -> Branch {
+    fn branch(&self, item: ItemId, instruction: &Instruction, rela: Option<&Rela>) -> BranchTarget {
         let object = self.object;
         let shape = object.item(item);
         let Some(rela) = rela else {
             let target = instruction.near_branch_target();
             if instruction.flow_control() != FlowControl::Call && (shape.start..shape.end).contains(&target) {
-                return Branch::Within((item, target));
+                return BranchTarget::Within((item, target));
             }
-            return Branch::Function(Callee::unknown("a function beside it"));
+            return BranchTarget::Function(CalledFunction::unknown("a function beside it"));
         };
         match object.resolve(shape.section, rela) {
             Target::Item { item: to, offset } if object.item(to).code => {
@@ -417,21 +417,21 @@ impl Flow<'_, '_> {
                     || is_apart(object.item_name(to))
                     || is_apart(object.item_name(item)) && offset != 0;
                 match part && instruction.flow_control() != FlowControl::Call {
-                    true => Branch::Within((to, object.item(to).entry.wrapping_add_signed(offset))),
-                    false => Branch::Function(Callee::here(object, to)),
+                    true => BranchTarget::Within((to, object.item(to).entry.wrapping_add_signed(offset))),
+                    false => BranchTarget::Function(CalledFunction::here(object, to)),
                 }
             }
             Target::External { symbol, .. } => match object.elf.symbol_name(symbol) {
-                RETURN_THUNK if instruction.flow_control() != FlowControl::Call => Branch::Return,
-                name => Branch::Function(Callee::outside(name)),
+                RETURN_THUNK if instruction.flow_control() != FlowControl::Call => BranchTarget::Return,
+                name => BranchTarget::Function(CalledFunction::outside(name)),
             },
             Target::Literal { section, .. } if instruction.flow_control() != FlowControl::Call => {
                 match object.elf.section_name(section) {
-                    b".altinstr_aux" => Branch::Elsewhere,
-                    _ => Branch::Unnamed,
+                    b".altinstr_aux" => BranchTarget::Elsewhere,
+                    _ => BranchTarget::Unnamed,
                 }
             }
-            _ => Branch::Function(Callee::unknown("code that has no name")),
+            _ => BranchTarget::Function(CalledFunction::unknown("code that has no name")),
         }
     }
 
@@ -439,8 +439,8 @@ impl Flow<'_, '_> {
         &mut self,
         point: Point,
         instruction: &Instruction,
-        to: Branch,
-        registers: Registers,
+        to: BranchTarget,
+        registers: RegisterSet,
     ) -> Result<(), String> {
         let next = (point.0, instruction.next_ip());
         let kind = instruction.flow_control();
@@ -448,16 +448,16 @@ impl Flow<'_, '_> {
             self.reach(next, registers);
         }
         match to {
-            Branch::Within(to) => self.reach(to, registers),
-            Branch::Elsewhere => self.leave(registers),
-            Branch::Unnamed => self.leave_unseen(point, registers)?,
-            Branch::Return => self.give_back(point, registers)?,
-            Branch::Function(callee)
+            BranchTarget::Within(to) => self.reach(to, registers),
+            BranchTarget::Elsewhere => self.leave(registers),
+            BranchTarget::Unnamed => self.leave_unseen(point, registers)?,
+            BranchTarget::Return => self.give_back(point, registers)?,
+            BranchTarget::Function(callee)
                 if kind == FlowControl::UnconditionalBranch && callee.name.starts_with(INDIRECT_THUNK) =>
             {
                 self.jump(point, registers)?;
             }
-            Branch::Function(callee) => {
+            BranchTarget::Function(callee) => {
                 let after = self.call(point, &callee, registers)?;
                 match kind {
                     FlowControl::Call => self.reach(next, after),
@@ -469,8 +469,8 @@ impl Flow<'_, '_> {
     }
 
     /// Follows a jump to the address in a register: a jump table, or a tail call.
-    fn jump(&mut self, point: Point, registers: Registers) -> Result<(), String> {
-        self.call(point, &Callee::unknown(POINTER), registers)?;
+    fn jump(&mut self, point: Point, registers: RegisterSet) -> Result<(), String> {
+        self.call(point, &CalledFunction::unknown(POINTER), registers)?;
         let part = |item: ItemId| item == point.0 || is_apart(self.object.item_name(item));
         if registers != 0 && self.ways.relative.iter().any(|&item| part(item)) {
             return Err(format!("{} leads where klpx does not see", place_of(self.object, point)));
@@ -482,7 +482,7 @@ impl Flow<'_, '_> {
         Ok(())
     }
 
-    fn give_back(&self, point: Point, registers: Registers) -> Result<(), String> {
+    fn give_back(&self, point: Point, registers: RegisterSet) -> Result<(), String> {
         match registers & RESULT {
             0 => Ok(()),
             _ => Err(format!("{} may return its address", place_of(self.object, point))),
@@ -490,7 +490,12 @@ impl Flow<'_, '_> {
     }
 
     /// The registers that have the address after a call. Fails if the callee may keep the address.
-    fn call(&mut self, point: Point, callee: &Callee, registers: Registers) -> Result<Registers, String> {
+    fn call(
+        &mut self,
+        point: Point,
+        callee: &CalledFunction,
+        registers: RegisterSet,
+    ) -> Result<RegisterSet, String> {
         let taken = if callee.plain { ARGUMENTS.iter().fold(0, |all, one| all | one) } else { CALLER_SAVED };
         let handed = registers & taken;
         if handed == 0 {
@@ -524,7 +529,7 @@ impl Flow<'_, '_> {
     }
 
     /// Checks that code which may replace the code at a point (`.altinstructions`) does nothing with the address.
-    fn alternatives(&mut self, point: Point, registers: Registers) -> Result<(), String> {
+    fn alternatives(&mut self, point: Point, registers: RegisterSet) -> Result<(), String> {
         let (item, place) = point;
         let object = self.object;
         let offset = place.wrapping_sub(object.item(item).entry) as i64;
@@ -543,12 +548,12 @@ impl Flow<'_, '_> {
             let fail =
                 || Err(format!("{} has an alternative that klpx does not follow", place_of(object, point)));
             let replacement = object.relocations_in(section, start + 4, start + 5).first();
-            let Some(Target::Literal { section: of, start: from, offset: 0, .. }) =
+            let Some(Target::Literal { section: literal_section, start: from, offset: 0, .. }) =
                 replacement.map(|rela| object.resolve(section, rela))
             else {
                 return fail();
             };
-            let code = object.range(of, from, from + u64::from(size));
+            let code = object.range(literal_section, from, from + u64::from(size));
             let mut decoder = Decoder::with_ip(64, code, from, DecoderOptions::NONE);
             while decoder.can_decode() {
                 let instruction = decoder.decode();
@@ -570,10 +575,10 @@ impl Flow<'_, '_> {
     fn effect(
         &mut self,
         instruction: &Instruction,
-        before: Registers,
+        before: RegisterSet,
         in_memory: bool,
         in_immediate: bool,
-    ) -> Result<Registers, &'static str> {
+    ) -> Result<RegisterSet, &'static str> {
         let mnemonic = instruction.mnemonic();
         let address = general(instruction.memory_base()) | general(instruction.memory_index());
         if mnemonic == Mnemonic::Lea {
@@ -630,7 +635,7 @@ impl Flow<'_, '_> {
 }
 
 /// The bit of a general register or of a part of it; 0 for other registers.
-fn general(register: Register) -> Registers {
+fn general(register: Register) -> RegisterSet {
     let full = register.full_register();
     if full.is_gpr64() && full != Register::RSP { bit(full.number()) } else { 0 }
 }

@@ -22,24 +22,30 @@ use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::plan::Unit;
+use crate::plan::ComparedUnit;
 
 /// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
 ///
 /// # Errors
 /// Why the constant can't be carried, as a clause for people.
-pub(crate) fn carry(units: &[Unit<'_, '_>], unit: usize, item: ItemId) -> Result<BTreeSet<ItemId>, String> {
-    let Some(of) = units.get(unit) else { return Err("its unit is not known".to_owned()) };
-    let Some(original) = of.counterpart(item) else { return Err("the kernel does not have it".to_owned()) };
-    if of.patched.arch != Arch::X86_64 {
-        return Err(format!("klpx does not follow addresses through {} code", of.patched.arch.name()));
+pub(crate) fn carry(
+    units: &[ComparedUnit<'_, '_>],
+    unit: usize,
+    item: ItemId,
+) -> Result<BTreeSet<ItemId>, String> {
+    let Some(builds) = units.get(unit) else { return Err("its unit is not known".to_owned()) };
+    let Some(original) = builds.counterpart(item) else {
+        return Err("the kernel does not have it".to_owned());
+    };
+    if builds.patched.arch != Arch::X86_64 {
+        return Err(format!("klpx does not follow addresses through {} code", builds.patched.arch.name()));
     }
     // Code that kept the old table's address goes on using it; code that keeps the new table's address is left with
     // freed memory.
-    let (_, mut handed) = users(of, of.original, original)?;
-    let (users, also) = users(of, of.patched, item)?;
+    let (_, mut handed) = users(builds, builds.original, original)?;
+    let (users, also) = users(builds, builds.patched, item)?;
     handed.extend(also);
-    let changed = |unit: &&Unit<'_, '_>| {
+    let changed = |unit: &&ComparedUnit<'_, '_>| {
         let mut functions = unit.difference.functions.iter();
         functions.any(|change| handed.contains(&text(unit.patched, change.patched)))
     };
@@ -52,12 +58,13 @@ pub(crate) fn carry(units: &[Unit<'_, '_>], unit: usize, item: ItemId) -> Result
 /// The functions that refer to a constant in one of the builds, together with the functions of which a user is the
 /// unlikely part; and the names of the functions to which they pass the constant.
 fn users(
-    of: &Unit<'_, '_>,
+    builds: &ComparedUnit<'_, '_>,
     object: &Object<'_>,
     item: ItemId,
 ) -> Result<(BTreeSet<ItemId>, BTreeSet<String>), String> {
-    let table = Table::of(object, item)?;
-    let users: BTreeSet<ItemId> = table.users()?.into_iter().filter(|&user| runs(of, object, user)).collect();
+    let table = ConstantTable::of(object, item)?;
+    let users: BTreeSet<ItemId> =
+        table.users()?.into_iter().filter(|&user| runs(builds, object, user)).collect();
     for &user in &users {
         if Lifetime::of(object.elf.section_name(object.item(user).section)) == Lifetime::Boot {
             let name = text(object, user);
@@ -76,11 +83,11 @@ fn users(
 
 /// Returns false for functions that the running kernel never runs: a weak one that gave way, or a built-in `__exit`
 /// function.
-fn runs(of: &Unit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
-    let original = if std::ptr::eq(object, of.original) { Some(user) } else { of.counterpart(user) };
+fn runs(builds: &ComparedUnit<'_, '_>, object: &Object<'_>, user: ItemId) -> bool {
+    let original = if std::ptr::eq(object, builds.original) { Some(user) } else { builds.counterpart(user) };
     let lifetime = Lifetime::of(object.elf.section_name(object.item(user).section));
-    let never_runs = lifetime == Lifetime::Removal && of.is_vmlinux();
-    !never_runs && original.is_none_or(|original| !of.is_overridden(original))
+    let never_runs = lifetime == Lifetime::Removal && builds.is_vmlinux();
+    !never_runs && original.is_none_or(|original| !builds.is_overridden(original))
 }
 
 /// The functions at which the users are entered: the users themselves, and for unlikely parts, their functions.
@@ -116,15 +123,15 @@ fn text(object: &Object<'_>, item: ItemId) -> String {
 }
 
 /// A constant table in one of the builds.
-struct Table<'o, 'd> {
+struct ConstantTable<'o, 'd> {
     object: &'o Object<'d>,
     item: ItemId,
     section: SectionId,
 }
 
-impl<'o, 'd> Table<'o, 'd> {
+impl<'o, 'd> ConstantTable<'o, 'd> {
     /// A table to which only the unit's own relocations can refer.
-    fn of(object: &'o Object<'d>, item: ItemId) -> Result<Table<'o, 'd>, String> {
+    fn of(object: &'o Object<'d>, item: ItemId) -> Result<ConstantTable<'o, 'd>, String> {
         let shape = object.item(item);
         let section = shape.section;
         let of_section = object.elf.section_name(section);
@@ -148,7 +155,7 @@ impl<'o, 'd> Table<'o, 'd> {
         if !alone {
             return Err(format!("a reference into {} may mean it or what lies beside it", in_words()));
         }
-        Ok(Table { object, item, section })
+        Ok(ConstantTable { object, item, section })
     }
 
     /// The code that refers to the table. Empty if the compiler put the contents into the code.

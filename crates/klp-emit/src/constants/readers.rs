@@ -5,7 +5,7 @@
 
 /// A function that keeps nothing.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct ReaderFunction {
     /// The function's symbol.
     pub(super) name: &'static str,
     /// The number of arguments in registers; `ALL` if the number varies.
@@ -16,19 +16,24 @@ pub(super) struct Reader {
     pub(super) returns_into: Option<usize>,
 }
 
-const fn reader(name: &'static str, arguments: usize, reads: &'static [usize]) -> Reader {
-    Reader { name, arguments, reads, returns_into: None }
+const fn reader(name: &'static str, arguments: usize, reads: &'static [usize]) -> ReaderFunction {
+    ReaderFunction { name, arguments, reads, returns_into: None }
 }
 
 /// A reader that returns an address inside its argument `into`.
-const fn finder(name: &'static str, arguments: usize, reads: &'static [usize], into: usize) -> Reader {
-    Reader { name, arguments, reads, returns_into: Some(into) }
+const fn finder(
+    name: &'static str,
+    arguments: usize,
+    reads: &'static [usize],
+    into: usize,
+) -> ReaderFunction {
+    ReaderFunction { name, arguments, reads, returns_into: Some(into) }
 }
 
 /// The number of arguments that can be in registers.
 const ALL: usize = 6;
 
-static READERS: &[Reader] = &[
+static READERS: &[ReaderFunction] = &[
     // lib/nlattr.c. An error report (struct netlink_ext_ack) refers to the policy, as it does to its message, until the
     // answer is sent. `nla_parse` and `nla_validate` are functions up to Linux 5.1.
     reader("__nla_parse", ALL, &[4]),
@@ -144,7 +149,7 @@ pub(super) fn is_assembly(name: &[u8]) -> bool {
 }
 
 /// The reader of this name, if the function is known to keep nothing.
-pub(super) fn reader_of(name: &[u8]) -> Option<&'static Reader> {
+pub(super) fn reader_of(name: &[u8]) -> Option<&'static ReaderFunction> {
     READERS.iter().find(|reader| reader.name.as_bytes() == name)
 }
 

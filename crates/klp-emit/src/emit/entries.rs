@@ -25,7 +25,7 @@ use object::endian::LittleEndian as LE;
 use super::references::late_alternative;
 use super::{ALLOC, EXEC, Emitter, LINK_ORDER, Outside, WRITE};
 use crate::arch;
-use crate::closure::{From, Piece, place_of};
+use crate::closure::{Piece, ReferenceOrigin, place_of};
 use crate::plan::VMLINUX;
 use crate::writer::{Relocation, Sec};
 
@@ -85,7 +85,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.entries.insert((unit, entry.table, entry.index), (section, at));
         for rela in object.relocations_in(from, start, end) {
             let to = at + (rela.r_offset.get(LE) - start);
-            self.relocate(unit, From::Table, entry.owner, from, rela, (section, to));
+            self.relocate(unit, ReferenceOrigin::Table, entry.owner, from, rela, (section, to));
         }
     }
 
@@ -116,7 +116,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else {
             return true;
         };
-        let referent = self.closure.referent(unit, From::Table, from, rela);
+        let referent = self.closure.referent(unit, ReferenceOrigin::Table, from, rela);
         let Some(Ok((outside, name))) = self.outside(unit, referent) else { return true };
         if !outside.is_late() {
             return true;
@@ -165,8 +165,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     /// Boot code patches `runtime_const_ptr(x)` into the code. A copy reads the variable instead.
     fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: Entry) {
-        let of = self.unit(unit);
-        let object = of.patched;
+        let builds = self.unit(unit);
+        let object = builds.patched;
         let table = object.tables[entry.table.index()].section;
         let name = object.elf.section_name(table).strip_prefix(b"runtime_ptr_").unwrap_or_default();
         let own = *object.item(item);

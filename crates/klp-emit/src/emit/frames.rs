@@ -10,7 +10,7 @@ use klpx_normalize::object::{ItemId, Target};
 use object::elf;
 
 use super::{ALLOC, Emitter};
-use crate::closure::{From, Piece};
+use crate::closure::{Piece, ReferenceOrigin};
 
 /// The alignment of a file's frames. If a file's frames did not end on it, a linker would put a terminator there.
 const ALIGN: usize = 8;
@@ -54,7 +54,7 @@ impl Emitter<'_, '_, '_> {
         let back = (at + 4 - common) as u32;
         out.data[at + 4..at + 8].copy_from_slice(&back.to_le_bytes());
         let place = at as u64 + klpx_normalize::frames::CODE;
-        self.relocate(unit, From::Table, item, from, frame.code, (section, place));
+        self.relocate(unit, ReferenceOrigin::Table, item, from, frame.code, (section, place));
     }
 }
 

@@ -20,8 +20,8 @@ use object::endian::LittleEndian as LE;
 
 use crate::arch;
 use crate::closure::{Closure, Piece};
-use crate::plan::{Binder, Bound, Import, Plan, PlannedObject, Unit, VMLINUX};
-use crate::writer::{Place, Relocatable, Sec, Section, Sym, Symbol};
+use crate::plan::{Binder, Bound, ComparedUnit, Import, Plan, PlannedObject, VMLINUX};
+use crate::writer::{OutputSection, Relocatable, Sec, Symbol, SymbolIndex, SymbolPlace};
 
 const ALLOC: u64 = elf::SHF_ALLOC.0;
 const WRITE: u64 = elf::SHF_WRITE.0;
@@ -95,18 +95,18 @@ struct Placed {
     section: Sec,
     start: u64,
     anchor: u64,
-    symbol: Option<Sym>,
+    symbol: Option<SymbolIndex>,
 }
 
 struct Emitter<'c, 'u, 'd> {
     closure: &'c Closure<'u, 'd>,
     binder: &'c dyn Binder,
     out: Relocatable,
-    sections: BTreeMap<Vec<u8>, (Sec, Sym)>,
+    sections: BTreeMap<Vec<u8>, (Sec, SymbolIndex)>,
     placed: BTreeMap<(usize, Piece), Placed>,
     entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
-    externals: BTreeMap<String, Sym>,
-    veneers: BTreeMap<(Sym, i64), Sym>,
+    externals: BTreeMap<String, SymbolIndex>,
+    veneers: BTreeMap<(SymbolIndex, i64), SymbolIndex>,
     /// By unit: whether its functions begin with landing pads if indirect branches may reach them.
     landing_pads: Vec<bool>,
     /// The common information of the frames that were placed last: its place and its bytes.
@@ -120,7 +120,7 @@ struct Emitter<'c, 'u, 'd> {
 }
 
 impl<'u, 'd> Emitter<'_, 'u, 'd> {
-    fn unit(&self, unit: usize) -> Unit<'u, 'd> {
+    fn unit(&self, unit: usize) -> ComparedUnit<'u, 'd> {
         self.closure.units[unit]
     }
 
@@ -136,7 +136,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             self.find_late(unit, piece);
         }
         // Without this section, linkers assume that an executable stack is wanted.
-        self.out.add_section(Section::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
+        self.out.add_section(OutputSection::new(b".note.GNU-stack", elf::SHT_PROGBITS.0, 0, 1));
         for unit in 0..closure.units.len() {
             self.place_entries(unit);
             self.place_frames(unit);
@@ -153,13 +153,13 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         if let Some(&(section, _)) = self.sections.get(name) {
             return section;
         }
-        let section = self.out.add_section(Section::new(name, kind, flags, align));
+        let section = self.out.add_section(OutputSection::new(name, kind, flags, align));
         let symbol = self.out.add_symbol(Symbol {
             name: Vec::new(),
             binding: elf::STB_LOCAL.0,
             kind: elf::STT_SECTION.0,
             other: 0,
-            place: Place::In(section),
+            place: SymbolPlace::In(section),
             value: 0,
             size: 0,
         });
@@ -172,7 +172,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.section(b".text", elf::SHT_PROGBITS.0, ALLOC | EXEC, 16)
     }
 
-    fn section_symbol(&self, section: Sec) -> Option<Sym> {
+    fn section_symbol(&self, section: Sec) -> Option<SymbolIndex> {
         self.sections.get(&self.out.sections[section.0].name).map(|&(_, symbol)| symbol)
     }
 
@@ -236,12 +236,12 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     /// A copied item's local symbol. It has the kernel's own name, so that stack traces read as before, but without the
     /// hash of a promotion, which only depends on where klpx built.
-    fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<Sym> {
-        let of = self.unit(unit);
-        let symbol = of.patched.item(item).symbol;
-        let name = match of.counterpart(item) {
-            Some(original) => of.original.item_name(original),
-            None => of.patched.item_name(item),
+    fn item_symbol(&mut self, unit: usize, item: ItemId, section: Sec, anchor: u64) -> Option<SymbolIndex> {
+        let builds = self.unit(unit);
+        let symbol = builds.patched.item(item).symbol;
+        let name = match builds.counterpart(item) {
+            Some(original) => builds.original.item_name(original),
+            None => builds.patched.item_name(item),
         };
         if name.starts_with(b".L") {
             return None; // linkers drop these
@@ -251,18 +251,22 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             self.out.add_symbol(Symbol {
                 name,
                 binding: elf::STB_LOCAL.0,
-                kind: of.patched.elf.symbol_type(symbol),
+                kind: builds.patched.elf.symbol_type(symbol),
                 other: 0,
-                place: Place::In(section),
+                place: SymbolPlace::In(section),
                 value,
-                size: of.patched.elf.symbol_size(symbol),
+                size: builds.patched.elf.symbol_size(symbol),
             })
         };
-        let shape = of.patched.item(item);
+        let shape = builds.patched.item(item);
         if let Some(prefix) = shape.prefix
-            && let Some(mark) = prefix_mark(of.patched.elf.symbol_name(prefix))
+            && let Some(mark) = prefix_mark(builds.patched.elf.symbol_name(prefix))
         {
-            add([mark, name].concat(), prefix, anchor - (shape.entry - of.patched.elf.symbol_value(prefix)));
+            add(
+                [mark, name].concat(),
+                prefix,
+                anchor - (shape.entry - builds.patched.elf.symbol_value(prefix)),
+            );
         }
         Some(add(name.to_vec(), symbol, anchor))
     }

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use klpx_diagnosis::{Diagnosis, Place as Where, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::object::ItemId;
 use object::elf;
 
 use super::Emitter;
 use crate::closure::{Piece, place_of};
 use crate::plan::{ALIAS, PlannedCallback, PlannedFunction, PlannedObject};
-use crate::writer::{Place, Symbol};
+use crate::writer::{Symbol, SymbolPlace};
 
 impl Emitter<'_, '_, '_> {
     pub(super) fn plan_objects(&mut self) -> Vec<PlannedObject> {
         let mut units_of: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
         for unit in 0..self.closure.units.len() {
-            let of = self.unit(unit);
-            units_of.entry((!of.is_vmlinux(), of.object_name)).or_default().push(unit);
+            let builds = self.unit(unit);
+            units_of.entry((!builds.is_vmlinux(), builds.object_name)).or_default().push(unit);
         }
         let mut objects = Vec::new();
         let mut aliases = 0;
@@ -34,7 +34,7 @@ impl Emitter<'_, '_, '_> {
                         "names are limited to 55 characters without a dot",
                         "change code of vmlinux or of another module instead",
                     )
-                    .place(Where::symbol(name)),
+                    .place(DiagnosisPlace::symbol(name)),
                 );
             }
             let mut added: Vec<String> = units.iter().flat_map(|&unit| self.added(unit)).collect();
@@ -47,18 +47,19 @@ impl Emitter<'_, '_, '_> {
     /// The names of what a unit adds. Refuses a global whose name the kernel object has already: such a global would
     /// override a weak one, or have come from another file, and the callers of the old one can't be known.
     fn added(&mut self, unit: usize) -> Vec<String> {
-        let of = self.unit(unit);
+        let builds = self.unit(unit);
         let mut names = Vec::new();
         for piece in &self.closure.pieces[unit] {
             let Piece::Item(item) = *piece else { continue };
-            let name = of.patched.item_name(item);
-            if of.counterpart(item).is_some() || of.patched.anonymous(item).is_some() {
+            let name = builds.patched.item_name(item);
+            if builds.counterpart(item).is_some() || builds.patched.anonymous(item).is_some() {
                 continue;
             }
             let name = String::from_utf8_lossy(name).into_owned();
-            let local = of.patched.elf.symbol_binding(of.patched.item(item).symbol) == elf::STB_LOCAL.0;
-            if !local && self.binder.defines(of.object_name, &name) {
-                self.faults.push(not_new(place_of(of.patched, item), of.object_name));
+            let local =
+                builds.patched.elf.symbol_binding(builds.patched.item(item).symbol) == elf::STB_LOCAL.0;
+            if !local && self.binder.defines(builds.object_name, &name) {
+                self.faults.push(not_new(place_of(builds.patched, item), builds.object_name));
             }
             names.push(name);
         }
@@ -68,14 +69,15 @@ impl Emitter<'_, '_, '_> {
     fn plan_functions(&mut self, units: &[usize], aliases: &mut usize) -> Vec<PlannedFunction> {
         let mut found = Vec::new();
         for &unit in units {
-            let of = self.unit(unit);
+            let builds = self.unit(unit);
             for piece in &self.closure.pieces[unit] {
                 let Piece::Item(item) = *piece else { continue };
-                let Some(original) = of.counterpart(item).filter(|_| self.closure.is_replacement(unit, item))
+                let Some(original) =
+                    builds.counterpart(item).filter(|_| self.closure.is_replacement(unit, item))
                 else {
                     continue;
                 };
-                match self.binder.bind(of.original, of.original.item(original).symbol) {
+                match self.binder.bind(builds.original, builds.original.item(original).symbol) {
                     Ok(old) => found.push((old, unit, item)),
                     Err(fault) => self.faults.push(fault),
                 }
@@ -127,7 +129,7 @@ impl Emitter<'_, '_, '_> {
                 binding: elf::STB_GLOBAL.0,
                 kind: elf::STT_FUNC.0,
                 other: 0,
-                place: Place::In(placed.section),
+                place: SymbolPlace::In(placed.section),
                 value: placed.anchor,
                 size: 0,
             });
@@ -136,7 +138,7 @@ impl Emitter<'_, '_, '_> {
     }
 }
 
-fn not_new(place: Where, object: &str) -> Diagnosis {
+fn not_new(place: DiagnosisPlace, object: &str) -> Diagnosis {
     Diagnosis::new(
         &codes::NOT_NEW,
         "the kernel has something of this name already",
@@ -149,7 +151,7 @@ fn not_new(place: Where, object: &str) -> Diagnosis {
     .place(place)
 }
 
-fn replaced_twice(place: Where) -> Diagnosis {
+fn replaced_twice(place: DiagnosisPlace) -> Diagnosis {
     Diagnosis::new(
         &codes::AMBIGUOUS_SYMBOL,
         "two functions of the patch replace one of the kernel",

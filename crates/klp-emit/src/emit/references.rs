@@ -1,6 +1,6 @@
 //! Finds the final target of each relocation of the placed code and data.
 
-use klpx_diagnosis::{Diagnosis, Place as Where, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::object::{ItemId, Object, Role};
 use object::elf;
@@ -8,28 +8,28 @@ use object::endian::LittleEndian as LE;
 
 use super::{Emitter, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
-use crate::closure::{From, Piece, Referent, is_branch, place_of};
+use crate::closure::{Piece, ReferenceOrigin, Referent, is_branch, place_of};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
-use crate::writer::{Place, Relocation, Sec, Sym, Symbol};
+use crate::writer::{Relocation, Sec, Symbol, SymbolIndex, SymbolPlace};
 
 impl Emitter<'_, '_, '_> {
     pub(super) fn find_late(&mut self, unit: usize, piece: Piece) {
-        let of = self.unit(unit);
-        if of.is_vmlinux() {
+        let builds = self.unit(unit);
+        if builds.is_vmlinux() {
             return;
         }
         let (section, start, end, entry) = self.source_range(unit, piece);
-        if of.patched.role(section) != Role::Code {
+        if builds.patched.role(section) != Role::Code {
             return;
         }
-        for rela in of.patched.relocations_in(section, start, end) {
-            let referent = self.closure.referent(unit, From::Piece(piece), section, rela);
+        for rela in builds.patched.relocations_in(section, start, end) {
+            let referent = self.closure.referent(unit, ReferenceOrigin::Piece(piece), section, rela);
             let late = matches!(self.outside(unit, referent), Some(Ok((outside, _))) if outside.is_late());
             match piece {
                 Piece::Item(item) if late => {
                     self.late.insert((unit, item, rela.r_offset.get(LE).wrapping_sub(entry) as i64));
                 }
-                Piece::Bytes { .. } if late => self.faults.push(late_alternative(Where::default())),
+                Piece::Bytes { .. } if late => self.faults.push(late_alternative(DiagnosisPlace::default())),
                 _ => {}
             }
         }
@@ -54,7 +54,7 @@ impl Emitter<'_, '_, '_> {
         };
         for rela in self.unit(unit).patched.relocations_in(section, start, end) {
             let to = placed.start + (rela.r_offset.get(LE) - start);
-            self.relocate(unit, From::Piece(piece), owner, section, rela, (placed.section, to));
+            self.relocate(unit, ReferenceOrigin::Piece(piece), owner, section, rela, (placed.section, to));
         }
         self.relocate_branches(unit, piece, placed);
         let name = self.out.sections[placed.section.0].name.clone();
@@ -77,14 +77,14 @@ impl Emitter<'_, '_, '_> {
             {
                 bytes.fill(0); // the loader takes no other
             }
-            self.relocate(unit, From::Piece(piece), owner, section, &rela, (placed.section, to));
+            self.relocate(unit, ReferenceOrigin::Piece(piece), owner, section, &rela, (placed.section, to));
         }
     }
 
     pub(super) fn relocate(
         &mut self,
         unit: usize,
-        from: From,
+        from: ReferenceOrigin,
         owner: ItemId,
         section: SectionId,
         rela: &Rela,
@@ -116,7 +116,7 @@ impl Emitter<'_, '_, '_> {
             Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
-                        if matches!(from, From::Piece(_)) && !is_branch(object, section, rela) {
+                        if matches!(from, ReferenceOrigin::Piece(_)) && !is_branch(object, section, rela) {
                             self.check_address(&outside, &name, place_of_reference(object, from, owner));
                         }
                         let symbol = self.external(&outside);
@@ -139,7 +139,7 @@ impl Emitter<'_, '_, '_> {
     }
 
     /// Checks an address that is taken: it may be called.
-    fn check_address(&mut self, outside: &Outside, name: &str, place: Where) {
+    fn check_address(&mut self, outside: &Outside, name: &str, place: DiagnosisPlace) {
         if let Outside::Livepatch { symbol_object, bound, .. } = outside
             && self.binder.refuses_indirect_calls(symbol_object, bound)
         {
@@ -165,7 +165,7 @@ impl Emitter<'_, '_, '_> {
     }
 
     /// A piece of code that leads to a symbol at any distance; one for each branch target.
-    fn veneer(&mut self, veneer: &Veneer, symbol: Sym, delta: i64, name: &str) -> Sym {
+    fn veneer(&mut self, veneer: &Veneer, symbol: SymbolIndex, delta: i64, name: &str) -> SymbolIndex {
         if let Some(&made) = self.veneers.get(&(symbol, delta)) {
             return made;
         }
@@ -183,7 +183,7 @@ impl Emitter<'_, '_, '_> {
             binding: elf::STB_LOCAL.0,
             kind: elf::STT_FUNC.0,
             other: 0,
-            place: Place::In(section),
+            place: SymbolPlace::In(section),
             value: start,
             size: 4 * veneer.code.len() as u64,
         });
@@ -197,32 +197,33 @@ impl Emitter<'_, '_, '_> {
         unit: usize,
         referent: Referent,
     ) -> Option<Result<(Outside, String), Diagnosis>> {
-        let of = self.unit(unit);
+        let builds = self.unit(unit);
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         Some(match referent {
             Referent::Original(item, _) => {
-                let symbol = of.original.item(item).symbol;
+                let symbol = builds.original.item(item).symbol;
                 self.original_symbol(unit, symbol)
-                    .map(|outside| (outside, text(of.original.elf.symbol_name(symbol))))
+                    .map(|outside| (outside, text(builds.original.elf.symbol_name(symbol))))
             }
             Referent::Inner(symbol, _) => {
-                let name = of.patched.elf.symbol_name(symbol);
-                let same = of.original.elf.symbol_ids().find(|&s| {
-                    of.original.elf.symbol_name(s) == name
-                        && of.original.elf.symbol_binding(s) != elf::STB_LOCAL.0
-                        && of.original.elf.symbol_section(s).is_some()
+                let name = builds.patched.elf.symbol_name(symbol);
+                let same = builds.original.elf.symbol_ids().find(|&s| {
+                    builds.original.elf.symbol_name(s) == name
+                        && builds.original.elf.symbol_binding(s) != elf::STB_LOCAL.0
+                        && builds.original.elf.symbol_section(s).is_some()
                 });
-                let item = of.patched.symbol_item(symbol);
-                let at_entry = item
-                    .is_some_and(|item| of.patched.item(item).entry == of.patched.elf.symbol_value(symbol));
-                let entry = || item.filter(|_| at_entry).and_then(|item| of.counterpart(item));
-                match same.or_else(|| entry().map(|item| of.original.item(item).symbol)) {
+                let item = builds.patched.symbol_item(symbol);
+                let at_entry = item.is_some_and(|item| {
+                    builds.patched.item(item).entry == builds.patched.elf.symbol_value(symbol)
+                });
+                let entry = || item.filter(|_| at_entry).and_then(|item| builds.counterpart(item));
+                match same.or_else(|| entry().map(|item| builds.original.item(item).symbol)) {
                     Some(symbol) => self.original_symbol(unit, symbol).map(|outside| (outside, text(name))),
-                    None => Err(unresolved(&text(name), of.object_name)),
+                    None => Err(unresolved(&text(name), builds.object_name)),
                 }
             }
             Referent::External(symbol, _) => {
-                let name = text(of.patched.elf.symbol_name(symbol));
+                let name = text(builds.patched.elf.symbol_name(symbol));
                 self.undefined_symbol(unit, &name).map(|outside| (outside, name))
             }
             _ => return None,
@@ -231,36 +232,36 @@ impl Emitter<'_, '_, '_> {
 
     /// A symbol that the unit's original object defines.
     pub(super) fn original_symbol(&self, unit: usize, symbol: SymbolId) -> Result<Outside, Diagnosis> {
-        let of = self.unit(unit);
-        let name = String::from_utf8_lossy(of.original.elf.symbol_name(symbol)).into_owned();
-        let global = of.original.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
-        if of.is_vmlinux()
+        let builds = self.unit(unit);
+        let name = String::from_utf8_lossy(builds.original.elf.symbol_name(symbol)).into_owned();
+        let global = builds.original.elf.symbol_binding(symbol) != elf::STB_LOCAL.0;
+        if builds.is_vmlinux()
             && global
             && let Some(export) = self.binder.export(&name).filter(|export| export.module.is_none())
             && !export.namespace.as_deref().is_some_and(|space| space.starts_with("module:"))
         {
             return Ok(Outside::Import { name, namespace: export.namespace });
         }
-        let bound = self.binder.bind(of.original, symbol)?;
-        let object = of.object_name.to_owned();
+        let bound = self.binder.bind(builds.original, symbol)?;
+        let object = builds.object_name.to_owned();
         Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
     }
 
     /// A symbol that the unit does not define.
     pub(super) fn undefined_symbol(&self, unit: usize, name: &str) -> Result<Outside, Diagnosis> {
-        let of = self.unit(unit);
+        let builds = self.unit(unit);
         let finished = |object: &str| {
             let bound = self.binder.bind_finished(object, name)?;
             let object = object.to_owned();
             Ok(Outside::Livepatch { section_object: object.clone(), symbol_object: object, bound })
         };
-        if !of.is_vmlinux() && self.binder.defines(of.object_name, name) {
-            return finished(of.object_name); // another unit of the module does
+        if !builds.is_vmlinux() && self.binder.defines(builds.object_name, name) {
+            return finished(builds.object_name); // another unit of the module does
         }
         let Some(export) = self.binder.export(name) else {
-            return match of.is_vmlinux() || name == "__this_module" {
-                true => finished(of.object_name),
-                false => Err(unresolved(name, of.object_name)),
+            return match builds.is_vmlinux() || name == "__this_module" {
+                true => finished(builds.object_name),
+                false => Err(unresolved(name, builds.object_name)),
             };
         };
         let for_modules = export.namespace.as_deref().is_some_and(|space| space.starts_with("module:"));
@@ -269,7 +270,7 @@ impl Emitter<'_, '_, '_> {
             Some(module) if for_modules || self.original_uses(unit, name) => {
                 let bound = self.binder.bind_export(&module, name)?;
                 Ok(Outside::Livepatch {
-                    section_object: of.object_name.to_owned(),
+                    section_object: builds.object_name.to_owned(),
                     symbol_object: module,
                     bound,
                 })
@@ -290,7 +291,7 @@ impl Emitter<'_, '_, '_> {
         })
     }
 
-    pub(super) fn external(&mut self, outside: &Outside) -> Sym {
+    pub(super) fn external(&mut self, outside: &Outside) -> SymbolIndex {
         let name = match outside {
             Outside::Import { name, namespace } => {
                 self.imports.insert(Import { name: name.clone(), namespace: namespace.clone() });
@@ -310,7 +311,7 @@ impl Emitter<'_, '_, '_> {
             binding: elf::STB_GLOBAL.0,
             kind: elf::STT_NOTYPE.0,
             other: 0,
-            place: Place::Undefined,
+            place: SymbolPlace::Undefined,
             value: 0,
             size: 0,
         });
@@ -320,9 +321,9 @@ impl Emitter<'_, '_, '_> {
 }
 
 /// The function or datum that contains a reference; unnamed bytes have no place.
-fn place_of_reference(object: &Object<'_>, from: From, owner: ItemId) -> Where {
+fn place_of_reference(object: &Object<'_>, from: ReferenceOrigin, owner: ItemId) -> DiagnosisPlace {
     match from {
-        From::Piece(Piece::Bytes { .. }) => Where::default(),
+        ReferenceOrigin::Piece(Piece::Bytes { .. }) => DiagnosisPlace::default(),
         _ => place_of(object, owner),
     }
 }
@@ -344,7 +345,7 @@ fn begins_with_landing_pad(object: &Object<'_>, item: ItemId) -> bool {
     arch::begins_with_landing_pad(object.arch, object.range(item.section, item.entry, item.end))
 }
 
-pub(super) fn late_alternative(place: Where) -> Diagnosis {
+pub(super) fn late_alternative(place: DiagnosisPlace) -> Diagnosis {
     Diagnosis::new(
         &codes::LATE_ALTERNATIVE,
         "a module's symbol inside an alternative",
@@ -353,7 +354,7 @@ pub(super) fn late_alternative(place: Where) -> Diagnosis {
     )
     .place(place)
 }
-fn relocation_type(place: Where, code: u32) -> Diagnosis {
+fn relocation_type(place: DiagnosisPlace, code: u32) -> Diagnosis {
     Diagnosis::new(
         &codes::RELOCATION_TYPE,
         format!("a relocation of type {code}"),
@@ -363,7 +364,7 @@ fn relocation_type(place: Where, code: u32) -> Diagnosis {
     .place(place)
 }
 
-fn not_copied(place: Where) -> Diagnosis {
+fn not_copied(place: DiagnosisPlace) -> Diagnosis {
     Diagnosis::new(
         &codes::NOT_COPIED,
         "a reference to something that was not copied",

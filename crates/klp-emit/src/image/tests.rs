@@ -49,7 +49,7 @@ fn equal_names_of_vmlinux_are_numbered_by_address() {
         twins.iter().map(|&id| image.position(id).expect("a kernel symbol").sympos).collect();
     assert_eq!(positions, [1, 2]);
     let only = image.named(b"seen").next().expect("a static");
-    assert_eq!(image.position(only), Ok(Position { name: "seen".into(), sympos: 0 }));
+    assert_eq!(image.position(only), Ok(SymbolPosition { name: "seen".into(), sympos: 0 }));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_modules_names_are_counted_as_the_kernel_counts_them() {
     });
     module(".text\n.globl one\none: nop\ncall twin\n", |image| {
         let one = image.named(b"one").next().expect("a symbol");
-        assert_eq!(image.position(one), Ok(Position { name: "one".into(), sympos: 0 }));
+        assert_eq!(image.position(one), Ok(SymbolPosition { name: "one".into(), sympos: 0 }));
     });
 }
 
@@ -185,7 +185,7 @@ fn a_module_is_found_in_the_first_folder_as_what_is_shipped() {
     }
     f.link(&["m.o"], "vmlinux");
     std::fs::write(f.path("symvers"), "").expect("a file");
-    let kernel = Kernel::open(&f.path("vmlinux"), &f.path("symvers"), &folders).expect("a kernel");
+    let kernel = TargetKernel::open(&f.path("vmlinux"), &f.path("symvers"), &folders).expect("a kernel");
     let found: Vec<_> = kernel
         .modules()
         .map(|(name, path)| {
@@ -212,7 +212,7 @@ fn names_that_a_module_imports_are_not_its_own_and_a_position_is_one_of_several(
     let file = f.open("m.ko");
     let image = Image::read(&file, "m").expect("a sound module");
     let own = image.named(b"twin").find(|&id| image.address(id).is_some()).expect("a local");
-    assert_eq!(image.position(own), Ok(Position { name: "twin".into(), sympos: 0 }));
+    assert_eq!(image.position(own), Ok(SymbolPosition { name: "twin".into(), sympos: 0 }));
     f.combine(&["one.o", "three.o"], "m.ko");
     f.link(&["one.o", "three.o"], "vmlinux");
     for (name, object) in [("m.ko", "m"), ("vmlinux", VMLINUX)] {

@@ -103,8 +103,8 @@ fn kernel(seals: &str) -> Fixture {
 /// Runs `ask` with the binder and klpx's own objects of the units.
 fn with_binder(seals: &str, ask: impl FnOnce(&KernelBinder<'_>, &[Object<'_>])) {
     let f = kernel(seals);
-    let kernel =
-        Kernel::open(&f.path("vmlinux"), &f.path("Module.symvers"), &[f.path("modules")]).expect("a kernel");
+    let kernel = TargetKernel::open(&f.path("vmlinux"), &f.path("Module.symvers"), &[f.path("modules")])
+        .expect("a kernel");
     let (vmlinux, module) = (kernel.image(VMLINUX).expect("an image"), kernel.image("m").expect("a module"));
     let files: Vec<ElfFile> = ["unit1.o", "unit2.o", "unit3.o"].map(|name| f.open(name)).into();
     let objects: Vec<Object<'_>> = files.iter().map(|file| Object::read(file).expect("an object")).collect();
@@ -208,8 +208,9 @@ fn a_runtime_constant_is_read_from_code_that_stays() {
 #[test]
 fn exports_say_whose_they_are() {
     with_binder(NO_SEALS, |binder, _| {
-        assert_eq!(binder.export("g"), Some(Export { module: None, gpl: false, namespace: None }));
-        let of_module = Export { module: Some("m".into()), gpl: true, namespace: Some("SPACE".into()) };
+        assert_eq!(binder.export("g"), Some(ExportedSymbol { module: None, gpl: false, namespace: None }));
+        let of_module =
+            ExportedSymbol { module: Some("m".into()), gpl: true, namespace: Some("SPACE".into()) };
         assert_eq!(binder.export("given"), Some(of_module));
         assert_eq!(binder.export("nobody"), None);
     });

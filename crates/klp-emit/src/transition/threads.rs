@@ -18,7 +18,7 @@ pub(super) fn main_functions(image: &Image<'_>) -> BTreeMap<u64, BTreeSet<String
     let holders: BTreeSet<(u64, u64)> =
         sites(image).into_iter().filter_map(|site| image.function_at(site)).collect();
     for (start, end) in holders {
-        let mut registers = Registers::default();
+        let mut registers = RegisterValues::default();
         walk(image, start, end, &mut |effect| {
             if let Effect::Call(Some(to)) | Effect::Leave(Some(to)) = effect
                 && let Some(creator) = creator(image, to)
@@ -73,7 +73,7 @@ fn is_code(image: &Image<'_>, address: u64) -> bool {
 }
 
 /// A thread's name, as far as the call tells. A format string stays unexpanded.
-fn thread_name(image: &Image<'_>, registers: &Registers, format: usize) -> Option<String> {
+fn thread_name(image: &Image<'_>, registers: &RegisterValues, format: usize) -> Option<String> {
     let text = |n| registers.argument(image, n).and_then(|address| string(image, address));
     match text(format)? {
         whole if whole == "%s" => text(format + 1),
@@ -109,9 +109,9 @@ fn string(image: &Image<'_>, address: u64) -> Option<String> {
 
 /// The constants in registers on a straight path through a function.
 #[derive(Default)]
-struct Registers([Option<u64>; 32]);
+struct RegisterValues([Option<u64>; 32]);
 
-impl Registers {
+impl RegisterValues {
     fn get(&self, register: u8) -> Option<u64> {
         self.0.get(usize::from(register)).copied().flatten()
     }
@@ -140,7 +140,7 @@ impl Registers {
                     }
                 }
             }
-            Effect::Leave(_) => *self = Registers::default(),
+            Effect::Leave(_) => *self = RegisterValues::default(),
         }
     }
 }

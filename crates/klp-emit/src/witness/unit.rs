@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Place, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use klpx_normalize::elf::Definition;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{ItemId, Object};
@@ -154,7 +154,7 @@ impl Witness<'_, '_> {
             ),
             super::REMEDY,
         )
-        .place(Place::file(self.image.path(), None))
+        .place(DiagnosisPlace::file(self.image.path(), None))
         .detail(each.iter().map(ToString::to_string))
     }
 }

@@ -3,17 +3,17 @@
 use super::*;
 use klpx_normalize::elf::ElfFile;
 
-fn symbol(name: &[u8], binding: u8, place: Place) -> Symbol {
+fn symbol(name: &[u8], binding: u8, place: SymbolPlace) -> Symbol {
     Symbol { name: name.to_vec(), binding, kind: 2, other: 0, place, value: 0, size: 4 }
 }
 
 #[test]
 fn what_is_written_reads_back_the_same() {
     let mut image = Relocatable::new(62);
-    let text = image.add_section(Section::new(b".text", 1, 6, 16));
+    let text = image.add_section(OutputSection::new(b".text", 1, 6, 16));
     image.sections[text.0].data = vec![0x90; 12];
-    let outside = image.add_symbol(symbol(b".klp.sym.vmlinux.f,2", 1, Place::Livepatch));
-    image.add_symbol(symbol(b"g", 0, Place::In(text)));
+    let outside = image.add_symbol(symbol(b".klp.sym.vmlinux.f,2", 1, SymbolPlace::Livepatch));
+    image.add_symbol(symbol(b"g", 0, SymbolPlace::In(text)));
     let relocation = Relocation { offset: 4, kind: 2, symbol: Some(outside), addend: -4 };
     image.sections[text.0].relocate(relocation);
     let klp = image.sections[text.0].rela_table(klp_rela_name("vmlinux", b".text"), KLP_RELA_FLAGS);
@@ -28,15 +28,15 @@ fn what_is_written_reads_back_the_same() {
     assert_eq!(names, [b".rela.text".to_vec(), b".klp.rela.vmlinux..text".to_vec()]);
     assert_eq!(again.sections[0].relas[1].flags, KLP_RELA_FLAGS);
     assert_eq!(again.symbols[0].name, b"g", "locals come first");
-    assert_eq!(again.symbols[1].place, Place::Livepatch);
+    assert_eq!(again.symbols[1].place, SymbolPlace::Livepatch);
     assert_eq!(again.write(), bytes);
 }
 
 #[test]
 fn a_dropped_symbol_that_is_still_referred_to_is_an_error() {
     let mut image = Relocatable::new(62);
-    let text = image.add_section(Section::new(b".text", 1, 6, 16));
-    let f = image.add_symbol(symbol(b"f", 1, Place::Undefined));
+    let text = image.add_section(OutputSection::new(b".text", 1, 6, 16));
+    let f = image.add_symbol(symbol(b"f", 1, SymbolPlace::Undefined));
     image.sections[text.0].relocate(Relocation { offset: 0, kind: 2, symbol: Some(f), addend: 0 });
     assert!(image.retain_symbols(|_, _| false).is_err());
 }
@@ -45,17 +45,17 @@ fn a_dropped_symbol_that_is_still_referred_to_is_an_error() {
 fn sample() -> Relocatable {
     let mut image = Relocatable::new(62);
     image.flags = 5;
-    let text = image.add_section(Section::new(b".text", 1, 6, 16));
+    let text = image.add_section(OutputSection::new(b".text", 1, 6, 16));
     image.sections[text.0].data = vec![0x90; 13];
-    let bss = image.add_section(Section::new(b".bss", elf::SHT_NOBITS.0, 3, 32));
+    let bss = image.add_section(OutputSection::new(b".bss", elf::SHT_NOBITS.0, 3, 32));
     image.sections[bss.0].nobits = 40;
-    let order = image.add_section(Section::new(b"sites", 1, 2 | elf::SHF_LINK_ORDER.0, 8));
+    let order = image.add_section(OutputSection::new(b"sites", 1, 2 | elf::SHF_LINK_ORDER.0, 8));
     image.sections[order.0].link = Some(text);
     image.sections[order.0].data = vec![0; 8];
     image.sections[order.0].entsize = 8;
-    let out = image.add_symbol(symbol(b"out", 1, Place::Undefined));
-    let f = image.add_symbol(Symbol { other: 2, value: 8, ..symbol(b"f", 0, Place::In(text)) });
-    image.add_symbol(Symbol { value: 77, ..symbol(b"number", 0, Place::Absolute) });
+    let out = image.add_symbol(symbol(b"out", 1, SymbolPlace::Undefined));
+    let f = image.add_symbol(Symbol { other: 2, value: 8, ..symbol(b"f", 0, SymbolPlace::In(text)) });
+    image.add_symbol(Symbol { value: 77, ..symbol(b"number", 0, SymbolPlace::Absolute) });
     image.sections[text.0].relocate(Relocation { offset: 4, kind: 2, symbol: Some(out), addend: -4 });
     image.sections[order.0].relocate(Relocation { offset: 0, kind: 1, symbol: Some(f), addend: 3 });
     image.sections[order.0].relocate(Relocation { offset: 4, kind: 1, symbol: None, addend: 9 });
@@ -115,8 +115,9 @@ fn a_file_is_as_the_format_says() {
     assert_eq!(bytes[48..52], 5_u32.to_le_bytes());
     let again = Relocatable::read(&elf).expect("a module");
     let all = again.sections.iter().flat_map(|section| &section.relas).flat_map(|table| &table.relocations);
-    let name =
-        |symbol: Option<Sym>| symbol.map(|symbol| again.symbols[symbol.0].name.clone()).unwrap_or_default();
+    let name = |symbol: Option<SymbolIndex>| {
+        symbol.map(|symbol| again.symbols[symbol.0].name.clone()).unwrap_or_default()
+    };
     let all: Vec<_> = all.map(|one| (one.offset, one.kind, name(one.symbol), one.addend)).collect();
     assert_eq!(all, [(4, 2, b"out".to_vec(), -4), (0, 1, b"f".to_vec(), 3), (4, 1, Vec::new(), 9)]);
 }
@@ -124,8 +125,8 @@ fn a_file_is_as_the_format_says() {
 #[test]
 fn padding_reaches_the_alignment_and_the_rest() {
     for (kind, fill) in [(elf::SHT_PROGBITS.0, 0xcc), (elf::SHT_NOBITS.0, 0)] {
-        let mut section = Section::new(b"s", kind, 3, 4);
-        let grow = |section: &mut Section, more: usize| match kind == elf::SHT_NOBITS.0 {
+        let mut section = OutputSection::new(b"s", kind, 3, 4);
+        let grow = |section: &mut OutputSection, more: usize| match kind == elf::SHT_NOBITS.0 {
             true => section.nobits += more as u64,
             false => section.data.resize(section.data.len() + more, 1),
         };
@@ -149,10 +150,12 @@ fn what_goes_takes_its_symbols_along_and_nothing_may_refer_to_it() {
     assert_eq!(image.sections.len(), 2);
     assert_eq!(image.sections[1].link, Some(Sec(0)));
     let mut image = sample();
-    let last = image.add_section(Section::new(b"last", 1, 2, 1));
-    image.add_symbol(symbol(b"mark", 0, Place::In(last)));
+    let last = image.add_section(OutputSection::new(b"last", 1, 2, 1));
+    image.add_symbol(symbol(b"mark", 0, SymbolPlace::In(last)));
     image.retain_sections(|section| section.name != b".bss").expect("nothing refers to it");
-    assert!(image.symbols.iter().any(|symbol| symbol.name == b"mark" && symbol.place == Place::In(Sec(2))));
+    assert!(
+        image.symbols.iter().any(|symbol| symbol.name == b"mark" && symbol.place == SymbolPlace::In(Sec(2)))
+    );
     assert!(sample().retain_sections(|section| section.name != b".text").is_err(), "sites refers to f");
 }
 

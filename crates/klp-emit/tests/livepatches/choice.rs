@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use klpx_klp_emit::callers::Elsewhere;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_klp_emit::{closure, emit};
 use klpx_normalize::elf::{Definition, ElfFile};
 use klpx_testkit::builds::Builds;
@@ -41,8 +41,11 @@ fn a_module_relies_on_what_it_replaces_and_on_what_that_refers_to() {
 /// The kernel's symbols to which the livepatch of these units refers, and the names of what is in the module.
 fn made(files: &[(&str, &str, &str)], objects: &[&str]) -> (Vec<String>, Vec<String>) {
     Builds::files(files).with("vmlinux", |units| {
-        let units: Vec<Unit<'_, '_>> =
-            units.iter().zip(objects).map(|(unit, object_name)| Unit { object_name, ..*unit }).collect();
+        let units: Vec<ComparedUnit<'_, '_>> = units
+            .iter()
+            .zip(objects)
+            .map(|(unit, object_name)| ComparedUnit { object_name, ..*unit })
+            .collect();
         let kernel = Kernel { exports: vec!["__fentry__", "fresh"], ..kernel() };
         let closure = closure::select(&units, &Elsewhere::new()).expect("a change");
         let file =
@@ -177,7 +180,7 @@ fn a_helper_of_another_object_is_not_the_one_that_a_unit_calls() {
         files.iter().map(|(name, one, two)| (*name, one.as_str(), two.as_str())).collect();
     let known: Elsewhere = BTreeMap::from([(("raid1".to_owned(), b"helper".to_vec()), Ok(Vec::new()))]);
     let symbols = Builds::files(&files).with("vmlinux", |units| {
-        let units = [Unit { object_name: "raid1", ..units[0] }, units[1]];
+        let units = [ComparedUnit { object_name: "raid1", ..units[0] }, units[1]];
         let closure = closure::select(&units, &known)?;
         emit::emit(&closure, &kernel()).map(|emitted| emitted.plan.livepatch_symbols)
     });

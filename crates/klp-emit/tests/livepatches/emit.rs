@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use klpx_klp_emit::callers::Elsewhere;
 use klpx_klp_emit::closure;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::builds::{Builds, FOLDER};
 use klpx_testkit::kernel::Kernel;
@@ -76,14 +76,14 @@ fn a_holder_out_of_ftraces_reach_is_refused_with_what_it_inlines() {
     Builds::new(&text(1), &text(2)).with("vmlinux", |units| {
         let holder = units[0].difference.functions[0].patched;
         let inlines = BTreeMap::from([(holder, "inlines part at file.c:2".to_owned())]);
-        let refused = |unit: Unit<'_, '_>| {
+        let refused = |unit: ComparedUnit<'_, '_>| {
             let failure = closure::select(&[unit], &Elsewhere::new()).err().expect("a refusal");
             let diagnosis = failure.diagnoses().next().expect("a diagnosis").clone();
             assert_eq!(diagnosis.code, "klpx::not-traceable");
             assert_eq!(diagnosis.place.symbol.as_deref(), Some("holder"));
             (diagnosis.why, diagnosis.remedy)
         };
-        let (why, remedy) = refused(Unit { inlines: Some(&inlines), ..units[0] });
+        let (why, remedy) = refused(ComparedUnit { inlines: Some(&inlines), ..units[0] });
         let (plain_why, plain_remedy) = refused(units[0]);
         assert_eq!(why, format!("it inlines part at file.c:2, which the patch edits; {plain_why}"));
         assert!(remedy.contains("under another name") && remedy != plain_remedy, "{remedy}");

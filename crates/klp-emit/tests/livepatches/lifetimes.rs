@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use klpx_klp_emit::callers::Elsewhere;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_klp_emit::{closure, emit};
 use klpx_testkit::builds::Builds;
 use klpx_testkit::kernel::Kernel;
@@ -47,7 +47,7 @@ fn a_function_that_is_kept_from_now_on_is_new() {
     // `boot` now calls another function, although the patch does not edit it: `boot` has run.
     let edited = BTreeSet::new();
     let made = builds.with("vmlinux", |units| {
-        let units = [Unit { edited: Some(&edited), ..units[0] }];
+        let units = [ComparedUnit { edited: Some(&edited), ..units[0] }];
         emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel())
     });
     let plan = made.expect("a livepatch").plan;
@@ -68,7 +68,7 @@ fn a_weak_function_that_gave_way_is_left_out_and_still_called_where_it_is() {
             let weak = units[0].original;
             let gave_way: BTreeSet<_> =
                 weak.item_ids().filter(|&item| weak.item_name(item) == b"arch").collect();
-            let units = [Unit { overridden: Some(&gave_way), ..units[0] }];
+            let units = [ComparedUnit { overridden: Some(&gave_way), ..units[0] }];
             emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel()).map(|emitted| emitted.plan)
         })
     };

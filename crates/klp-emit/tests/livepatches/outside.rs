@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use klpx_klp_emit::plan::Export;
+use klpx_klp_emit::plan::ExportedSymbol;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, ElfFile};
 use klpx_testkit::builds::Builds;
@@ -10,9 +10,9 @@ use klpx_testkit::kernel::Kernel;
 use object::endian::LittleEndian as LE;
 
 /// An export of an object, with a namespace.
-fn export(module: &str, namespace: &str) -> Export {
+fn export(module: &str, namespace: &str) -> ExportedSymbol {
     let some = |text: &str, none: &str| (text != none).then(|| text.to_owned());
-    Export { module: some(module, "vmlinux"), gpl: true, namespace: some(namespace, "") }
+    ExportedSymbol { module: some(module, "vmlinux"), gpl: true, namespace: some(namespace, "") }
 }
 
 /// The references of a changed unit of `object` to the outside, with their distances; or the codes of its refusals.
@@ -71,7 +71,7 @@ const AWAY: &str = "extern int away(int); int f(int x) { return away(x) * NUMBER
 const NEWLY: &str = "extern int away(int); int f(int x) { return USE(x) * NUMBER; }";
 
 /// Object, unit, an export, names that the object defines, and the expected references.
-type Case<'c> = (&'c str, &'c str, Option<(&'static str, Export)>, &'c [&'static str], Vec<String>);
+type Case<'c> = (&'c str, &'c str, Option<(&'static str, ExportedSymbol)>, &'c [&'static str], Vec<String>);
 
 #[test]
 fn a_name_is_imported_or_found_by_the_livepatch_core() {

@@ -174,7 +174,7 @@ fn objects_and_functions_have_an_order() {
             let units: Vec<_> = units
                 .iter()
                 .zip(objects)
-                .map(|(unit, object_name)| klpx_klp_emit::plan::Unit { object_name, ..*unit })
+                .map(|(unit, object_name)| klpx_klp_emit::plan::ComparedUnit { object_name, ..*unit })
                 .collect();
             let kernel = Kernel { defined: vec!["out"], ..kernel() };
             let closure = klpx_klp_emit::closure::select(&units, &Default::default()).expect("a change");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use klpx_klp_emit::callers::Elsewhere;
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_klp_emit::{closure, emit};
 use klpx_testkit::builds::Builds;
 use klpx_testkit::kernel::Kernel;
@@ -172,7 +172,7 @@ fn said(
     edited: Option<&BTreeSet<klpx_normalize::object::ItemId>>,
 ) -> Result<Vec<&'static str>, Vec<&'static str>> {
     builds(text, "1", "2").with(object, |units| {
-        let units = [Unit { edited, ..units[0] }];
+        let units = [ComparedUnit { edited, ..units[0] }];
         let made =
             closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel()));
         match made {
@@ -226,7 +226,7 @@ fn data_that_gave_way_to_another_units_may_change() {
                 .item_ids()
                 .filter(|&item| original.item_name(item) == b"level" && gave_way)
                 .collect();
-            let units = [Unit { overridden: Some(&items), ..units[0] }];
+            let units = [ComparedUnit { overridden: Some(&items), ..units[0] }];
             closure::select(&units, &Elsewhere::new())
                 .err()
                 .map(|failure| failure.diagnoses().map(|found| found.code).collect::<Vec<_>>())

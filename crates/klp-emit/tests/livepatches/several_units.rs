@@ -1,7 +1,7 @@
 //! Several units of one kernel object in one livepatch.
 
-use klpx_klp_emit::callers::{Elsewhere, Function};
-use klpx_klp_emit::plan::Unit;
+use klpx_klp_emit::callers::{Elsewhere, KernelFunction};
+use klpx_klp_emit::plan::ComparedUnit;
 use klpx_klp_emit::{callers, closure, emit};
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::builds::Builds;
@@ -78,7 +78,7 @@ fn a_name_that_comes_from_elsewhere_is_nobody_elses_new_one() {
         Builds::files(&[("one", imported, &imported.replace("+ 1", "+ 2")), ("two", TWO, TWO_PATCHED)]);
     let kernel = Kernel { exports: vec!["__fentry__", "fresh"], ..Kernel::default() };
     let plan = builds.with("vmlinux", |units| {
-        let units = [units[0], Unit { object_name: "raid1", ..units[1] }];
+        let units = [units[0], ComparedUnit { object_name: "raid1", ..units[1] }];
         emit::emit(&closure::select(&units, &Elsewhere::new())?, &kernel).map(|emitted| emitted.plan)
     });
     let plan = plan.expect("a livepatch");
@@ -166,7 +166,7 @@ fn helper_and_caller_with(beside: &str, more: &str) -> Builds {
 }
 
 fn elsewhere(callers: &[&str]) -> Elsewhere {
-    let function = |name: &&str| Function { object: "vmlinux".into(), names: vec![(*name).to_owned()] };
+    let function = |name: &&str| KernelFunction { object: "vmlinux".into(), names: vec![(*name).to_owned()] };
     [(("vmlinux".to_owned(), b"helper".to_vec()), Ok(callers.iter().map(function).collect()))].into()
 }
 
@@ -242,7 +242,7 @@ fn a_function_may_call_itself_and_callers_are_of_their_object() {
     let chosen = |known: &Elsewhere| chosen(&helper_and_caller(""), known);
     assert_eq!(chosen(&elsewhere(&["caller", "helper"])), Ok(vec!["caller".to_owned()]));
     let mut known = elsewhere(&["caller"]);
-    let other = Function { object: "raid1".into(), names: vec!["caller".to_owned()] };
+    let other = KernelFunction { object: "raid1".into(), names: vec!["caller".to_owned()] };
     known.values_mut().for_each(|found| found.iter_mut().for_each(|callers| callers.push(other.clone())));
     let why = chosen(&known).expect_err("one of a module");
     assert!(why.contains("caller (raid1) calls it"), "{why}");
@@ -285,8 +285,10 @@ fn a_variable_of_another_object_or_a_constant_did_not_move() {
         ]);
         let kernel = Kernel { exports: vec!["__fentry__", "out"], ..Kernel::default() };
         let codes = builds.with("vmlinux", |units| {
-            let units =
-                [Unit { object_name: objects[0], ..units[0] }, Unit { object_name: objects[1], ..units[1] }];
+            let units = [
+                ComparedUnit { object_name: objects[0], ..units[0] },
+                ComparedUnit { object_name: objects[1], ..units[1] },
+            ];
             let made =
                 closure::select(&units, &Elsewhere::new()).and_then(|closure| emit::emit(&closure, &kernel));
             made.err().map_or(Vec::new(), |failure| failure.diagnoses().map(|found| found.code).collect())

@@ -1,12 +1,12 @@
 //! A good module is accepted, and a module is refused in every way in which it may be broken.
 
-use klpx_klp_emit::writer::{Place, Relocatable, Section, Sym};
+use klpx_klp_emit::writer::{OutputSection, Relocatable, SymbolIndex, SymbolPlace};
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::{ARM64_CLANG, Fixture};
 use klpx_testkit::kernel::Kernel;
 use klpx_verify::inspect::inspect;
-use klpx_verify::{KernelFiles, KernelObject, LoadTarget, Verified};
+use klpx_verify::{KernelFilesTarget, KernelObject, LoadTarget, Verified};
 use object::elf;
 
 const ORIGINAL: &str = r#"
@@ -73,12 +73,12 @@ fn symbol_positions_reach_the_module() {
     );
 }
 
-fn section<'m>(module: &'m mut Relocatable, name: &str) -> &'m mut Section {
+fn section<'m>(module: &'m mut Relocatable, name: &str) -> &'m mut OutputSection {
     module.sections.iter_mut().find(|section| section.name == name.as_bytes()).unwrap()
 }
 
-fn symbol(module: &Relocatable, name: &str) -> Sym {
-    Sym(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).unwrap())
+fn symbol(module: &Relocatable, name: &str) -> SymbolIndex {
+    SymbolIndex(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).unwrap())
 }
 
 fn klp(module: &mut Relocatable) -> &mut klpx_klp_emit::writer::RelaTable {
@@ -86,7 +86,7 @@ fn klp(module: &mut Relocatable) -> &mut klpx_klp_emit::writer::RelaTable {
     text.relas.iter_mut().find(|table| table.name.starts_with(b".klp.")).unwrap()
 }
 
-fn replace_bytes(section: &mut Section, from: &[u8], to: &[u8]) {
+fn replace_bytes(section: &mut OutputSection, from: &[u8], to: &[u8]) {
     let at = section.data.windows(from.len()).position(|w| w == from).unwrap();
     section.data[at..at + to.len()].copy_from_slice(to);
 }
@@ -104,7 +104,7 @@ const CORRUPTIONS: [Corruption; 17] = [
     }),
     ("a livepatch symbol that is plain undefined", "klpx::verify-import", |m| {
         let at = symbol(m, ".klp.sym.vmlinux.helper,0");
-        m.symbols[at.0].place = Place::Undefined;
+        m.symbols[at.0].place = SymbolPlace::Undefined;
     }),
     ("an import that nothing exports", "klpx::verify-import", |m| {
         let at = symbol(m, "printk");
@@ -328,7 +328,7 @@ fn a_hidden_global_of_the_kernel_comes_from_no_file() {
     let image = fixture.open("vmlinux");
     let elf = image.parse().unwrap();
     let vmlinux = KernelObject { name: "vmlinux", elf: &elf, file_of: &|_| None };
-    let kernel = KernelFiles::new(vec![vmlinux], &[]);
+    let kernel = KernelFilesTarget::new(vec![vmlinux], &[]);
     let of = |name: &str| {
         let address = kernel.addresses("vmlinux", name).unwrap()[0];
         (kernel.file_of("vmlinux", name, address), kernel.is_local("vmlinux", name, address))

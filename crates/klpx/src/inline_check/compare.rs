@@ -1,6 +1,6 @@
 //! Compares two files for people: the totals, the functions that became half-inlined, and those that no longer are.
 
-use klpx_inline_check::survey::{Change, State, compare};
+use klpx_inline_check::survey::{CopyState, StateChange, compare};
 
 use super::{Surveyed, about, place};
 use crate::render::{self, count};
@@ -16,8 +16,8 @@ pub(super) fn text(before: &Surveyed, after: &Surveyed) -> String {
     let changes = compare(&before.survey, &after.survey);
     let parts: [(&str, bool); 2] = [("became half-inlined", true), ("no longer half-inlined", false)];
     for (title, became) in parts {
-        let some: Vec<&Change> =
-            changes.iter().filter(|change| (change.is == State::Both) == became).collect();
+        let some: Vec<&StateChange> =
+            changes.iter().filter(|change| (change.is == CopyState::Both) == became).collect();
         if !some.is_empty() {
             text.push_str(&format!("\n  {title}: {}\n", render::plural(some.len(), "function")));
             text.push_str(&list(before, after, &some, became));
@@ -41,7 +41,7 @@ fn totals(before: &Surveyed, after: &Surveyed) -> Vec<Vec<String>> {
     table
 }
 
-fn list(before: &Surveyed, after: &Surveyed, changes: &[&Change], became: bool) -> String {
+fn list(before: &Surveyed, after: &Surveyed, changes: &[&StateChange], became: bool) -> String {
     let mut rows =
         vec![["function", "declared at", "in A", "in B", "call sites"].map(str::to_owned).to_vec()];
     for change in changes {

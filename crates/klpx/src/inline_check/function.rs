@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use klpx_inline_check::survey::{CopyId, Function, OutOfLine, Reach, State, Survey};
+use klpx_inline_check::survey::{CopyId, CopyState, Function, OutOfLine, Reach, Survey};
 
-use super::{Calls, calls, linkage, place};
+use super::{EqualCalls, calls, linkage, place};
 use crate::render;
 
 /// How many names a verdict lists; the rest are only counted.
@@ -57,7 +57,7 @@ fn copies(survey: &Survey, function: &Function) -> String {
     render::table(&rows)
 }
 
-fn holders(survey: &Survey, calls: &[Calls<'_>]) -> String {
+fn holders(survey: &Survey, calls: &[EqualCalls<'_>]) -> String {
     let mut rows = vec![["inlined into", "at", "", "by way of"].map(str::to_owned).to_vec()];
     rows.extend(calls.iter().map(|calls| {
         let times = if calls.times > 1 { format!("×{}", calls.times) } else { String::new() };
@@ -72,7 +72,7 @@ fn holders(survey: &Survey, calls: &[Calls<'_>]) -> String {
 }
 
 /// `outer at a.c:12, inner at b.h:3`: the inlined calls between a holder and a call.
-pub(super) fn chain(survey: &Survey, calls: &Calls<'_>) -> String {
+pub(super) fn chain(survey: &Survey, calls: &EqualCalls<'_>) -> String {
     let around = calls.chain.iter().map(|call| {
         let name = survey.text(survey.function(call.function).name);
         format!("{name} at {}", place(survey, call.file, call.line))
@@ -94,14 +94,14 @@ fn tracing(survey: &Survey, function: &Function, holders: &[&OutOfLine]) -> Vec<
     let name = survey.text(function.name);
     let copies = survey.copies(function);
     let mut lines = vec![match survey.state(function) {
-        State::Absent | State::OutOfLine => format!("a probe on {name} sees every call"),
-        State::Inlined => {
+        CopyState::Absent | CopyState::OutOfLine => format!("a probe on {name} sees every call"),
+        CopyState::Inlined => {
             format!(
                 "{name} has no address of its own: probe what it is inlined into ({})",
                 names(survey, holders)
             )
         }
-        State::Both => format!(
+        CopyState::Both => format!(
             "a probe on {name} misses the calls from {} ({}, {})",
             names(survey, holders),
             render::plural(survey.call_sites(function), "call site"),

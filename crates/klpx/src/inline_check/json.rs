@@ -2,11 +2,11 @@
 
 use klpx_diagnosis::Result;
 use klpx_inline_check::survey::{
-    Change, Function, Inlined, Linkage, OutOfLine, Reach, Survey, Tally, compare,
+    Function, Inlined, Linkage, OutOfLine, Reach, StateChange, Survey, Tally, compare,
 };
 use serde_json::{Value, json};
 
-use super::{Calls, Surveyed, calls, function};
+use super::{EqualCalls, Surveyed, calls, function};
 use crate::report::to_text;
 
 /// The schema version.
@@ -16,7 +16,7 @@ pub(super) const SCHEMA: u32 = 1;
 pub(super) fn file(surveyed: &Surveyed) -> Result<String> {
     let survey = &surveyed.survey;
     let functions: Vec<Value> =
-        surveyed.half_inlined().iter().map(|listed| one(survey, listed.function)).collect();
+        surveyed.half_inlined().iter().map(|listed| function_json(survey, listed.function)).collect();
     to_text(&json!({
         "schema": SCHEMA,
         "file": head(surveyed),
@@ -32,7 +32,7 @@ pub(super) fn functions(surveyed: &Surveyed, functions: &[&Function]) -> Result<
         .iter()
         .map(|&function| {
             let verdicts = function::verdicts(survey, function);
-            let mut value = one(survey, function);
+            let mut value = function_json(survey, function);
             value["tracing"] = json!(verdicts.tracing);
             value["livepatch"] = json!(verdicts.livepatch);
             value
@@ -49,7 +49,7 @@ pub(super) fn comparison(before: &Surveyed, after: &Surveyed) -> Result<String> 
     to_text(&json!({"schema": SCHEMA, "before": side(before), "after": side(after), "changes": changes}))
 }
 
-fn change(before: &Surveyed, after: &Surveyed, change: &Change) -> Value {
+fn change(before: &Surveyed, after: &Surveyed, change: &StateChange) -> Value {
     let side = match (change.after, change.before) {
         (Some(id), _) => Some((&after.survey, id)),
         (None, Some(id)) => Some((&before.survey, id)),
@@ -127,7 +127,7 @@ fn declared(survey: &Survey, function: &Function) -> Value {
     json!({"file": survey.text(function.file), "line": function.line})
 }
 
-fn one(survey: &Survey, function: &Function) -> Value {
+fn function_json(survey: &Survey, function: &Function) -> Value {
     let copies: Vec<Value> = survey.copies(function).iter().map(|copy| out_of_line(survey, copy)).collect();
     let inlined: Vec<Value> = calls(survey, function).iter().map(|calls| call(survey, calls)).collect();
     json!({
@@ -162,7 +162,7 @@ fn out_of_line(survey: &Survey, copy: &OutOfLine) -> Value {
     value
 }
 
-fn call(survey: &Survey, calls: &Calls<'_>) -> Value {
+fn call(survey: &Survey, calls: &EqualCalls<'_>) -> Value {
     let holder = survey.copy(calls.holder);
     let place = |call: &Inlined| {
         json!({

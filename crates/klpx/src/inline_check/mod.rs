@@ -16,7 +16,7 @@ use klpx_inline_check::survey::{CopyId, Function, FunctionId, Inlined, Summary, 
 use klpx_normalize::elf::{Elf, ElfFile, SectionId};
 
 use crate::args::InlineCheck;
-use crate::output::Output;
+use crate::output::OutputFile;
 use crate::render;
 
 /// The flag of a section that contains code (SHF_EXECINSTR of the ELF specification).
@@ -97,7 +97,7 @@ struct Listed<'s> {
 }
 
 /// Inlined copies that look the same to a person.
-struct Calls<'s> {
+struct EqualCalls<'s> {
     holder: CopyId,
     call: &'s Inlined,
     /// The inlined calls around this one, the holder's own call first.
@@ -106,9 +106,9 @@ struct Calls<'s> {
 }
 
 /// A function's inlined copies, with equal ones combined, by the holder's name.
-fn calls<'s>(survey: &'s Survey, function: &Function) -> Vec<Calls<'s>> {
-    type Key<'s> = (&'s str, CopyId, Vec<(&'s str, Option<&'s str>, u32, u32)>);
-    let key = |calls: &Calls<'s>| -> Key<'s> {
+fn calls<'s>(survey: &'s Survey, function: &Function) -> Vec<EqualCalls<'s>> {
+    type CopyKey<'s> = (&'s str, CopyId, Vec<(&'s str, Option<&'s str>, u32, u32)>);
+    let key = |calls: &EqualCalls<'s>| -> CopyKey<'s> {
         let place = |call: &&'s Inlined| {
             let name = survey.text(survey.function(call.function).name);
             (name, call.file.map(|file| survey.text(file)), call.line, call.column)
@@ -116,10 +116,10 @@ fn calls<'s>(survey: &'s Survey, function: &Function) -> Vec<Calls<'s>> {
         let places = calls.chain.iter().chain([&calls.call]).map(place).collect();
         (survey.text(survey.copy(calls.holder).symbol), calls.holder, places)
     };
-    let mut all: Vec<(Key<'s>, Calls<'s>)> = survey
+    let mut all: Vec<(CopyKey<'s>, EqualCalls<'s>)> = survey
         .inlined(function)
         .iter()
-        .map(|call| Calls { holder: call.holder, call, chain: survey.chain(call), times: 1 })
+        .map(|call| EqualCalls { holder: call.holder, call, chain: survey.chain(call), times: 1 })
         .map(|calls| (key(&calls), calls))
         .collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -166,7 +166,7 @@ pub(crate) fn run(args: &InlineCheck, out: &mut impl Write) -> Result<()> {
         )
         .into());
     };
-    let page = args.html.as_deref().map(|page| Output::claim(page, 0o666)).transpose()?;
+    let page = args.html.as_deref().map(|page| OutputFile::claim(page, 0o666)).transpose()?;
     if let Some(page) = &page {
         page.is_none_of([path.as_path()])?;
     }
@@ -195,7 +195,7 @@ fn print(out: &mut impl Write, text: &str) -> Result<()> {
 
 /// A failure with the file in which it occurred.
 fn at(failure: klpx_diagnosis::Failure, path: &Path) -> klpx_diagnosis::Failure {
-    let place = klpx_diagnosis::Place::file(path.display().to_string(), None);
+    let place = klpx_diagnosis::DiagnosisPlace::file(path.display().to_string(), None);
     let placed = failure.diagnoses().cloned().map(|diagnosis| match diagnosis.place.is_empty() {
         true => diagnosis.place(place.clone()),
         false => diagnosis,

@@ -22,12 +22,12 @@ const STYLE: &str = "\"STYLE\"";
 
 /// Texts by number, each stored once.
 #[derive(Default)]
-struct Texts<'s> {
+struct PageTexts<'s> {
     all: Vec<&'s str>,
     known: HashMap<&'s str, usize>,
 }
 
-impl<'s> Texts<'s> {
+impl<'s> PageTexts<'s> {
     fn add(&mut self, text: &'s str) -> usize {
         *self.known.entry(text).or_insert_with(|| {
             self.all.push(text);
@@ -39,7 +39,7 @@ impl<'s> Texts<'s> {
 /// The page.
 pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
     let (survey, summary) = (&surveyed.survey, &surveyed.summary);
-    let mut texts = Texts::default();
+    let mut texts = PageTexts::default();
     let functions: Vec<Value> =
         surveyed.half_inlined().iter().map(|listed| row(surveyed, &mut texts, listed.function)).collect();
     let totals: Vec<Value> = Linkage::ALL
@@ -77,7 +77,7 @@ pub(super) fn html(surveyed: &Surveyed) -> Result<String> {
 }
 
 /// A function as a row for the page's script, which describes the columns.
-fn row<'s>(surveyed: &'s Surveyed, texts: &mut Texts<'s>, function: &'s Function) -> Value {
+fn row<'s>(surveyed: &'s Surveyed, texts: &mut PageTexts<'s>, function: &'s Function) -> Value {
     let survey = &surveyed.survey;
     let verdicts = function::verdicts(survey, function);
     let mut text = |id: TextId| texts.add(survey.text(id));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use klpx_diagnosis::Offset;
-use klpx_engine::BoundSymbol;
-use klpx_engine::code::{Body, Filled};
+use klpx_engine::KernelReference;
+use klpx_engine::code::{Filled, FunctionBody};
 use maud::{Markup, html};
 
 use super::part::{code, table, word};
@@ -17,7 +17,7 @@ const PLACES: usize = 4;
 pub(super) struct Targets<'b>(BTreeMap<(&'b Filled, &'b str), Vec<u64>>);
 
 impl<'b> Targets<'b> {
-    pub(super) fn of(body: &'b Body) -> Targets<'b> {
+    pub(super) fn of(body: &'b FunctionBody) -> Targets<'b> {
         let mut targets: BTreeMap<(&Filled, &str), Vec<u64>> = BTreeMap::new();
         for reference in &body.references {
             let key = (&reference.filled, reference.to.as_str());
@@ -32,7 +32,7 @@ impl<'b> Targets<'b> {
     }
 
     /// The table, with at most `most` rows.
-    pub(super) fn table(&self, caption: &str, known: &[BoundSymbol], most: usize) -> Markup {
+    pub(super) fn table(&self, caption: &str, known: &[KernelReference], most: usize) -> Markup {
         if self.0.is_empty() {
             return html! { p.soft { (caption) ": it refers to nothing." } };
         }
@@ -54,11 +54,11 @@ impl<'b> Targets<'b> {
 }
 
 /// Three cells: what the reference is bound to, the unit, the position.
-fn bound_to(filled: &Filled, known: &[BoundSymbol]) -> [Markup; 3] {
+fn bound_to(filled: &Filled, known: &[KernelReference]) -> [Markup; 3] {
     let none = || html! { span.soft { "–" } };
     match filled {
         Filled::Livepatch(symbol) => {
-            let is = |bound: &&BoundSymbol| {
+            let is = |bound: &&KernelReference| {
                 (&bound.object, &bound.name, bound.position) == (&symbol.object, &symbol.name, symbol.sympos)
             };
             let bound = known.iter().find(is);

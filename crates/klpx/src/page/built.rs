@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::signer::Signed;
 
 /// The results of a build.
-pub(crate) struct Built<'b> {
+pub(crate) struct BuildResults<'b> {
     /// The report.
     pub(crate) report: &'b Report,
     /// What verification counted.
@@ -29,7 +29,7 @@ pub(crate) struct Built<'b> {
 }
 
 /// The page.
-pub(crate) fn page(built: &Built<'_>) -> String {
+pub(crate) fn page(built: &BuildResults<'_>) -> String {
     let report = built.report;
     let results = &report.results;
     let contents = [
@@ -61,7 +61,7 @@ pub(crate) fn page(built: &Built<'_>) -> String {
     whole(name, &html! { "Livepatch " (code(name)) }, &contents, &body)
 }
 
-fn top(built: &Built<'_>) -> Markup {
+fn top(built: &BuildResults<'_>) -> Markup {
     let report = built.report;
     let results = &report.results;
     let mut kernel = Vec::new();
@@ -115,12 +115,12 @@ fn inputs(report: &Report) -> Markup {
         .inputs
         .iter()
         .map(|input| {
-            let told = input.sha256.as_deref().or(input.build_id.as_deref()).unwrap_or("–");
+            let identity = input.sha256.as_deref().or(input.build_id.as_deref()).unwrap_or("–");
             let what = if input.sha256.is_some() { "SHA-256" } else { "build ID" };
             vec![
                 html! { (kind(input.kind)) },
                 code(&input.path),
-                html! { span.soft { (what) } " " span.mono.hash { (word(told)) } },
+                html! { span.soft { (what) } " " span.mono.hash { (word(identity)) } },
             ]
         })
         .collect();

@@ -23,7 +23,7 @@ pub(super) fn list(sentences: &[String]) -> Markup {
 
 fn checked(report: &Report, verified: &Verified) -> Vec<String> {
     let results = &report.results;
-    let mut said: Vec<String> = results
+    let mut facts: Vec<String> = results
         .units
         .iter()
         .map(|unit| {
@@ -36,12 +36,12 @@ fn checked(report: &Report, verified: &Verified) -> Vec<String> {
         })
         .collect();
     if results.units.is_empty() {
-        said.push(
+        facts.push(
             "The functions to be replaced, and what they refer to, are those of the shipped kernel."
                 .to_owned(),
         );
     }
-    said.extend([
+    facts.extend([
         format!(
             "{} functions and data of both builds were compared; {} differ, and each of these is in the module or need not be.",
             count(verified.compared),
@@ -59,12 +59,12 @@ fn checked(report: &Report, verified: &Verified) -> Vec<String> {
             plural(verified.functions, "replaced function")
         ),
     ]);
-    said
+    facts
 }
 
 fn unchecked(report: &Report) -> Vec<String> {
     let results = &report.results;
-    let mut said = vec![
+    let mut facts = vec![
         "Whether the patch is right. klpx checks that the module does what the patched source says.".to_owned(),
         "What the old code left behind: values in memory, locks that are held, counts. Layouts of types are compared, not what lies in memory."
             .to_owned(),
@@ -74,10 +74,10 @@ fn unchecked(report: &Report) -> Vec<String> {
             .to_owned(),
     ];
     match &report.test {
-        None => said.push("How the module behaves when it is loaded: it was not tried.".to_owned()),
+        None => facts.push("How the module behaves when it is loaded: it was not tried.".to_owned()),
         Some(tried) => {
-            said.push("How the module behaves on hardware: the guest has little of it.".to_owned());
-            said.extend(
+            facts.push("How the module behaves on hardware: the guest has little of it.".to_owned());
+            facts.extend(
                 tried
                     .missing_modules
                     .iter()
@@ -85,7 +85,7 @@ fn unchecked(report: &Report) -> Vec<String> {
             );
         }
     }
-    said.extend(results.units.iter().filter(|unit| unit.explained > 0).map(|unit| {
+    facts.extend(results.units.iter().filter(|unit| unit.explained > 0).map(|unit| {
         format!(
             "{} of {} are not byte for byte those of the shipped {}, each for a reason that klpx knows.",
             plural(unit.explained, "function"),
@@ -94,16 +94,16 @@ fn unchecked(report: &Report) -> Vec<String> {
         )
     }));
     for one in &results.accepted_layouts {
-        said.push(format!(
+        facts.push(format!(
             "Whether old objects of {} are read: the review that accepted it has to tell.",
             word(&one.name)
         ));
     }
     let module = report.module.as_ref();
-    said.push(match module.is_some_and(|module| !module.signature.is_null()) {
+    facts.push(match module.is_some_and(|module| !module.signature.is_null()) {
         true => "Whether the signature is right: klpx inspect --cert tells.".to_owned(),
         false => "Where the module comes from: it has no signature.".to_owned(),
     });
-    said.push("Code in sections that run beside a function (alternatives, exception tables) is compared, and not listed on this page.".to_owned());
-    said
+    facts.push("Code in sections that run beside a function (alternatives, exception tables) is compared, and not listed on this page.".to_owned());
+    facts
 }

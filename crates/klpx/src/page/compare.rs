@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use klpx_diagnosis::Offset;
-use klpx_engine::code::Body;
+use klpx_engine::code::FunctionBody;
 use klpx_normalize::arch::Arch;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
@@ -20,7 +20,7 @@ const AROUND: usize = 3;
 
 /// One instruction.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ListingLine {
     /// Where the instruction begins, in bytes from the entry.
     pub(super) offset: usize,
     pub(super) text: String,
@@ -32,7 +32,7 @@ pub(super) struct Line {
 
 /// A row of two listings; the numbers are line numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub(super) enum ComparedRow {
     /// The lines are the same.
     Same(usize, usize),
     /// The lines differ, or one build lacks the line.
@@ -44,10 +44,10 @@ pub(super) enum Row {
 }
 
 /// The instructions of a function, at most [`MOST`].
-pub(super) fn lines(body: &Body) -> Vec<Line> {
+pub(super) fn lines(body: &FunctionBody) -> Vec<ListingLine> {
     let mut references = body.references.iter().peekable();
     let all = instructions(body.arch, &body.bytes).take(MOST);
-    let line = |one: crate::disassembly::Instruction| {
+    let line = |one: crate::disassembly::DisassembledInstruction| {
         let end = (one.offset + one.length) as u64;
         let own: Vec<_> =
             std::iter::from_fn(|| references.next_if(|reference| reference.offset < end)).collect();
@@ -76,7 +76,7 @@ pub(super) fn lines(body: &Body) -> Vec<Line> {
             }
             (None, ..) => (format!("{word}{arrow}"), word, None),
         };
-        Line { offset: one.offset, text, key: (key, meaning), branch }
+        ListingLine { offset: one.offset, text, key: (key, meaning), branch }
     };
     all.map(line).collect()
 }
@@ -87,10 +87,10 @@ fn word(bytes: &[u8]) -> String {
 }
 
 /// All rows of two listings.
-pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row> {
+pub(super) fn compare<'l>(original: &'l [ListingLine], patched: &'l [ListingLine]) -> Vec<ComparedRow> {
     let mut numbers: HashMap<&(String, Vec<String>), usize> = HashMap::new();
-    let mut keys = |lines: &'l [Line]| -> Vec<usize> {
-        let number = |line: &'l Line| {
+    let mut keys = |lines: &'l [ListingLine]| -> Vec<usize> {
+        let number = |line: &'l ListingLine| {
             let next = numbers.len();
             *numbers.entry(&line.key).or_insert(next)
         };
@@ -98,8 +98,8 @@ pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row>
     };
     let (old, new) = (keys(original), keys(patched));
     let ops = capture_diff_slices(Algorithm::Myers, &old, &new);
-    let place = |lines: &[Line], n: usize| lines.get(n).map(|line| line.offset as i64);
-    let mut now: HashMap<i64, i64> = HashMap::new();
+    let place = |lines: &[ListingLine], n: usize| lines.get(n).map(|line| line.offset as i64);
+    let mut patched_lines: HashMap<i64, i64> = HashMap::new();
     for op in &ops {
         let pairs = match *op {
             DiffOp::Equal { len, .. } => len,
@@ -108,10 +108,10 @@ pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row>
         };
         let (old, new) = (op.old_range().start, op.new_range().start);
         let pair = |n: usize| Some((place(original, old + n)?, place(patched, new + n)?));
-        now.extend((0..pairs).filter_map(pair));
+        patched_lines.extend((0..pairs).filter_map(pair));
     }
     let leads_alike = |old: usize, new: usize| match (original[old].branch, patched[new].branch) {
-        (Some(old), Some(new)) => now.get(&old).map_or(old == new, |known| *known == new),
+        (Some(old), Some(new)) => patched_lines.get(&old).map_or(old == new, |known| *known == new),
         _ => true,
     };
     let mut rows = Vec::new();
@@ -121,8 +121,8 @@ pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row>
         for n in 0..old.len().max(new.len()) {
             let at = |range: &std::ops::Range<usize>| (n < range.len()).then_some(range.start + n);
             rows.push(match (at(&old), at(&new)) {
-                (Some(old), Some(new)) if equal && leads_alike(old, new) => Row::Same(old, new),
-                (old, new) => Row::Differ(old, new),
+                (Some(old), Some(new)) if equal && leads_alike(old, new) => ComparedRow::Same(old, new),
+                (old, new) => ComparedRow::Differ(old, new),
             });
         }
     }
@@ -130,8 +130,8 @@ pub(super) fn compare<'l>(original: &'l [Line], patched: &'l [Line]) -> Vec<Row>
 }
 
 /// Keeps the rows around differences.
-pub(super) fn fold(rows: &[Row]) -> Vec<Row> {
-    let differs = |row: &Row| matches!(row, Row::Differ(..));
+pub(super) fn fold(rows: &[ComparedRow]) -> Vec<ComparedRow> {
+    let differs = |row: &ComparedRow| matches!(row, ComparedRow::Differ(..));
     let mut near = vec![false; rows.len()];
     for n in (0..rows.len()).filter(|&n| differs(&rows[n])) {
         near[n.saturating_sub(AROUND)..(n + AROUND + 1).min(rows.len())].fill(true);
@@ -140,46 +140,46 @@ pub(super) fn fold(rows: &[Row]) -> Vec<Row> {
     for (row, near) in rows.iter().zip(near) {
         match (near, folded.last_mut()) {
             (true, _) => folded.push(*row),
-            (false, Some(Row::Equal(n))) => *n += 1,
-            (false, _) => folded.push(Row::Equal(1)),
+            (false, Some(ComparedRow::Equal(n))) => *n += 1,
+            (false, _) => folded.push(ComparedRow::Equal(1)),
         }
     }
     folded
 }
 
 /// Keeps at most `most` rows, followed by a count of the rest.
-pub(super) fn cut(rows: &[Row], most: usize) -> Vec<Row> {
+pub(super) fn cut(rows: &[ComparedRow], most: usize) -> Vec<ComparedRow> {
     if rows.len() <= most {
         return rows.to_vec();
     }
     let (shown, rest) = rows.split_at(most);
-    let count = |row: &Row| match row {
-        Row::Equal(n) => (*n, 0),
-        Row::Cut(n, differ) => (*n, *differ),
-        Row::Same(..) => (1, 0),
-        Row::Differ(..) => (1, 1),
+    let count = |row: &ComparedRow| match row {
+        ComparedRow::Equal(n) => (*n, 0),
+        ComparedRow::Cut(n, differ) => (*n, *differ),
+        ComparedRow::Same(..) => (1, 0),
+        ComparedRow::Differ(..) => (1, 1),
     };
     let (all, differ) = rest.iter().map(count).fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
-    shown.iter().copied().chain([Row::Cut(all, differ)]).collect()
+    shown.iter().copied().chain([ComparedRow::Cut(all, differ)]).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use klpx_engine::code::{Filled, Reference};
+    use klpx_engine::code::{CodeReference, Filled};
 
     use super::*;
 
-    fn body(bytes: &[u8], references: &[(u64, &str, &str)]) -> Body {
-        let references = references.iter().map(|&(offset, to, meaning)| Reference {
+    fn body(bytes: &[u8], references: &[(u64, &str, &str)]) -> FunctionBody {
+        let references = references.iter().map(|&(offset, to, meaning)| CodeReference {
             offset,
             to: to.into(),
             meaning: meaning.into(),
             filled: Filled::Own,
         });
-        Body { arch: Arch::X86_64, bytes: bytes.to_vec(), references: references.collect() }
+        FunctionBody { arch: Arch::X86_64, bytes: bytes.to_vec(), references: references.collect() }
     }
 
-    fn rows(original: &Body, patched: &Body) -> Vec<Row> {
+    fn rows(original: &FunctionBody, patched: &FunctionBody) -> Vec<ComparedRow> {
         compare(&lines(original), &lines(patched))
     }
 
@@ -189,31 +189,35 @@ mod tests {
         let original = body(&[0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3], &[]);
         let patched = body(&[0x85, 0xc0, 0x74, 0x02, 0x90, 0x90, 0xc3], &[]);
         let rows = rows(&original, &patched);
-        let differing: Vec<&Row> = rows.iter().filter(|row| matches!(row, Row::Differ(..))).collect();
+        let differing: Vec<&ComparedRow> =
+            rows.iter().filter(|row| matches!(row, ComparedRow::Differ(..))).collect();
         assert_eq!(differing.len(), 1, "{rows:?}");
-        assert!(matches!(differing[0], Row::Differ(None, Some(_))), "{rows:?}");
+        assert!(matches!(differing[0], ComparedRow::Differ(None, Some(_))), "{rows:?}");
         // A branch with another target differs.
         let patched = body(&[0x85, 0xc0, 0x74, 0x00, 0x90, 0xc3], &[]);
-        assert_eq!(compare(&lines(&original), &lines(&patched))[1], Row::Differ(Some(1), Some(1)));
+        assert_eq!(compare(&lines(&original), &lines(&patched))[1], ComparedRow::Differ(Some(1), Some(1)));
     }
 
     #[test]
     fn references_are_compared_by_what_they_mean() {
         let call = [0xe8, 0, 0, 0, 0, 0xc3];
         let to = |to, meaning| body(&call, &[(1, to, meaning)]);
-        assert_eq!(rows(&to("f.1", "f.1"), &to("f.2", "f.1")), [Row::Same(0, 0), Row::Same(1, 1)]);
-        assert_eq!(rows(&to("f", "f"), &to("g", "g"))[0], Row::Differ(Some(0), Some(0)));
+        assert_eq!(
+            rows(&to("f.1", "f.1"), &to("f.2", "f.1")),
+            [ComparedRow::Same(0, 0), ComparedRow::Same(1, 1)]
+        );
+        assert_eq!(rows(&to("f", "f"), &to("g", "g"))[0], ComparedRow::Differ(Some(0), Some(0)));
         assert_eq!(lines(&to("f", "f"))[0].text, "call → f");
     }
 
     #[test]
     fn what_is_far_from_a_difference_is_counted() {
-        let mut all: Vec<Row> = (0..20).map(|n| Row::Same(n, n)).collect();
-        all[10] = Row::Differ(Some(10), None);
+        let mut all: Vec<ComparedRow> = (0..20).map(|n| ComparedRow::Same(n, n)).collect();
+        all[10] = ComparedRow::Differ(Some(10), None);
         let folded = fold(&all);
         assert_eq!(folded.len(), 9);
-        assert_eq!((folded[0], folded[8]), (Row::Equal(7), Row::Equal(6)));
-        assert_eq!(cut(&folded, 2)[2], Row::Cut(2 + 1 + 3 + 6, 1));
+        assert_eq!((folded[0], folded[8]), (ComparedRow::Equal(7), ComparedRow::Equal(6)));
+        assert_eq!(cut(&folded, 2)[2], ComparedRow::Cut(2 + 1 + 3 + 6, 1));
         assert_eq!(cut(&folded, 9), folded);
     }
 
@@ -221,7 +225,7 @@ mod tests {
     fn any_bytes_are_compared() {
         let (a, b) = (body(&[0xff; 9], &[(3, "x", "x"), (90, "y", "y")]), body(&[], &[]));
         assert_eq!(rows(&a, &b).len(), lines(&a).len());
-        let words = Body { arch: Arch::Arm64, ..body(&[0x1f, 0x20, 0x03, 0xd5, 1], &[]) };
+        let words = FunctionBody { arch: Arch::Arm64, ..body(&[0x1f, 0x20, 0x03, 0xd5, 1], &[]) };
         assert_eq!(lines(&words)[0].text, "d503201f");
         assert_eq!(lines(&words)[1].text, "01");
     }

@@ -1,7 +1,7 @@
 //! A section for each function in the module: why it is there, which hunk caused it, its code from both sources, what
 //! it inlines and which functions inline it, what it refers to.
 
-use klpx_engine::analysis::{Finding, Kind};
+use klpx_engine::analysis::{ChangeKind, Finding};
 use klpx_engine::causes::Cause;
 use klpx_engine::code::{Code, ModuleFunction, whole_name};
 use klpx_engine::inlining::Inlines;
@@ -108,11 +108,11 @@ fn overview(all: &[Shown<'_>]) -> Markup {
     table("Functions that the module holds", &["function", "object", "what", "why", "bytes"], &rows)
 }
 
-fn kind(kind: Kind) -> &'static str {
+fn kind(kind: ChangeKind) -> &'static str {
     match kind {
-        Kind::Changed => "replaced",
-        Kind::New => "added",
-        Kind::Removed => "removed",
+        ChangeKind::Changed => "replaced",
+        ChangeKind::New => "added",
+        ChangeKind::Removed => "removed",
     }
 }
 
@@ -125,7 +125,7 @@ fn function(report: &Report, n: usize, one: &Shown<'_>, (rows, references): (usi
     known.push(("hunk", hunks(report, finding)));
     if let Some(file) = finding.file.as_ref().filter(|file| !finding.why.contains(file.as_str())) {
         let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let first = if finding.kind == Kind::New { "begins at" } else { "first differs at" };
+        let first = if finding.kind == ChangeKind::New { "begins at" } else { "first differs at" };
         known.push((first, html! { span.mono { (word(file)) (line) } }));
     }
     if let (Some(old), new) = one.sizes() {

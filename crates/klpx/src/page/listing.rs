@@ -1,25 +1,25 @@
 //! Code as a table: two builds side by side, or one alone.
 
 use klpx_diagnosis::Offset;
-use klpx_engine::code::Body;
+use klpx_engine::code::FunctionBody;
 use maud::{Markup, html};
 
-use super::compare::{self, Line, MOST, Row};
+use super::compare::{self, ComparedRow, ListingLine, MOST};
 use super::part::word;
 use crate::render::{count, plural};
 
 /// The code of a function, ready to be shown.
 pub(super) struct Listing {
     /// The original's lines, if there is an original, and the lines of the other side.
-    sides: (Option<Vec<Line>>, Vec<Line>),
-    rows: Vec<Row>,
+    sides: (Option<Vec<ListingLine>>, Vec<ListingLine>),
+    rows: Vec<ComparedRow>,
     /// True if the code continues after the last line.
     goes_on: bool,
 }
 
 impl Listing {
     /// A listing of both builds: the differences with their surroundings.
-    pub(super) fn of_both(original: &Body, patched: &Body) -> Listing {
+    pub(super) fn of_both(original: &FunctionBody, patched: &FunctionBody) -> Listing {
         let (old, new) = (compare::lines(original), compare::lines(patched));
         let rows = compare::fold(&compare::compare(&old, &new));
         let goes_on = old.len() == MOST || new.len() == MOST;
@@ -27,9 +27,9 @@ impl Listing {
     }
 
     /// A listing of one build.
-    pub(super) fn of_one(body: &Body) -> Listing {
+    pub(super) fn of_one(body: &FunctionBody) -> Listing {
         let lines = compare::lines(body);
-        let rows = (0..lines.len()).map(|n| Row::Same(n, n)).collect();
+        let rows = (0..lines.len()).map(|n| ComparedRow::Same(n, n)).collect();
         Listing { goes_on: lines.len() == MOST, sides: (None, lines), rows }
     }
 
@@ -40,7 +40,7 @@ impl Listing {
 
     /// How many of the rows differ.
     fn differing(&self) -> usize {
-        self.rows.iter().filter(|row| matches!(row, Row::Differ(..))).count()
+        self.rows.iter().filter(|row| matches!(row, ComparedRow::Differ(..))).count()
     }
 
     /// The table, with at most `most` rows.
@@ -68,13 +68,13 @@ impl Listing {
         }
     }
 
-    fn row(&self, row: Row, two: bool) -> Markup {
+    fn row(&self, row: ComparedRow, two: bool) -> Markup {
         let columns = if two { "4" } else { "2" };
         match row {
-            Row::Same(old, new) => html! {
+            ComparedRow::Same(old, new) => html! {
                 tr { @if two { (place(self.old(old))) (text(self.old(old))) } (place(self.sides.1.get(new))) (text(self.sides.1.get(new))) }
             },
-            Row::Differ(old, new) => {
+            ComparedRow::Differ(old, new) => {
                 let (old, new) = (old.and_then(|n| self.old(n)), new.and_then(|n| self.sides.1.get(n)));
                 html! {
                     tr.x {
@@ -83,10 +83,10 @@ impl Listing {
                     }
                 }
             }
-            Row::Equal(n) => html! {
+            ComparedRow::Equal(n) => html! {
                 tr.gap { td colspan=(columns) { (plural(n, "instruction")) " not shown: the same in both" } }
             },
-            Row::Cut(n, differ) => html! {
+            ComparedRow::Cut(n, differ) => html! {
                 tr.gap { td colspan=(columns) {
                     "cut here: " (plural(n, "more instruction")) @if two { ", " (count(differ)) " of them in rows that differ" }
                 } }
@@ -94,15 +94,15 @@ impl Listing {
         }
     }
 
-    fn old(&self, n: usize) -> Option<&Line> {
+    fn old(&self, n: usize) -> Option<&ListingLine> {
         self.sides.0.as_ref()?.get(n)
     }
 }
 
-fn place(line: Option<&Line>) -> Markup {
+fn place(line: Option<&ListingLine>) -> Markup {
     html! { td { @if let Some(line) = line { (Offset(line.offset as i64)) } } }
 }
 
-fn text(line: Option<&Line>) -> Markup {
+fn text(line: Option<&ListingLine>) -> Markup {
     html! { td { @if let Some(line) = line { (word(&line.text)) } } }
 }

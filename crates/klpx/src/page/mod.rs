@@ -16,7 +16,7 @@ mod risks;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-pub(crate) use built::{Built, page as built};
+pub(crate) use built::{BuildResults, page as built};
 pub(crate) use inspected::{Inspected, page as inspected};
 
 use crate::render::plural;

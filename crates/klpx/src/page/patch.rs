@@ -45,7 +45,7 @@ pub(super) fn link(hunk: &PlacedHunk, names: &[String]) -> Markup {
 
 /// The kind of a patch's line.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
+enum PatchLineKind {
     /// Text before the first file, or between two files.
     Text,
     /// A line that names a file.
@@ -58,7 +58,7 @@ enum Kind {
 }
 
 /// The lines of a patch with their kinds. A hunk's first line gives its number of lines.
-fn kinds(text: &str) -> impl Iterator<Item = (Kind, &str)> {
+fn kinds(text: &str) -> impl Iterator<Item = (PatchLineKind, &str)> {
     let (mut hunk, mut old, mut new) = (0, 0, 0);
     text.lines().map(move |text| {
         let kind = match text.as_bytes().first() {
@@ -66,23 +66,23 @@ fn kinds(text: &str) -> impl Iterator<Item = (Kind, &str)> {
                 Some(lengths) => {
                     hunk += 1;
                     (old, new) = lengths;
-                    Kind::Hunk(hunk)
+                    PatchLineKind::Hunk(hunk)
                 }
-                None if text.starts_with("--- ") || text.starts_with("+++ ") => Kind::File,
-                None => Kind::Text,
+                None if text.starts_with("--- ") || text.starts_with("+++ ") => PatchLineKind::File,
+                None => PatchLineKind::Text,
             },
             Some(b'-') => {
                 old = old.saturating_sub(1);
-                Kind::Removed
+                PatchLineKind::Removed
             }
             Some(b'+') => {
                 new = new.saturating_sub(1);
-                Kind::Added
+                PatchLineKind::Added
             }
-            Some(b'\\') => Kind::Text,
+            Some(b'\\') => PatchLineKind::Text,
             _ => {
                 (old, new) = (old.saturating_sub(1), new.saturating_sub(1));
-                Kind::Kept
+                PatchLineKind::Kept
             }
         };
         (kind, text)
@@ -98,24 +98,24 @@ fn ranges(text: &str) -> Option<(usize, usize)> {
 }
 
 fn patch(number: usize, text: &str, left: &mut usize) -> Markup {
-    let all: Vec<(Kind, &str)> = kinds(text).collect();
-    let fits = |(_, text): &&(Kind, &str)| {
+    let all: Vec<(PatchLineKind, &str)> = kinds(text).collect();
+    let fits = |(_, text): &&(PatchLineKind, &str)| {
         let rest = left.checked_sub(text.len() + 1);
         *left = rest.unwrap_or(0);
         rest.is_some()
     };
-    let shown: Vec<&(Kind, &str)> = all.iter().take_while(fits).collect();
+    let shown: Vec<&(PatchLineKind, &str)> = all.iter().take_while(fits).collect();
     let cut = all.len() - shown.len();
     html! {
         pre.patch tabindex="0" { code {
             @for (kind, text) in shown {
                 @match kind {
-                    Kind::Text => span.t { (line(text)) "\n" },
-                    Kind::File => span.f { (line(text)) "\n" },
-                    Kind::Hunk(n) => span.h id=(anchor(number, *n)) { (line(text)) "\n" },
-                    Kind::Kept => { (line(text)) "\n" },
-                    Kind::Removed => del { (line(text)) "\n" },
-                    Kind::Added => ins { (line(text)) "\n" },
+                    PatchLineKind::Text => span.t { (line(text)) "\n" },
+                    PatchLineKind::File => span.f { (line(text)) "\n" },
+                    PatchLineKind::Hunk(n) => span.h id=(anchor(number, *n)) { (line(text)) "\n" },
+                    PatchLineKind::Kept => { (line(text)) "\n" },
+                    PatchLineKind::Removed => del { (line(text)) "\n" },
+                    PatchLineKind::Added => ins { (line(text)) "\n" },
                 }
             }
         } }
@@ -145,8 +145,8 @@ From: someone
 
     #[test]
     fn a_line_is_what_its_hunk_says() {
-        use Kind::{Added, File, Hunk, Kept, Removed, Text};
-        let kinds: Vec<Kind> = kinds(PATCH).map(|(kind, _)| kind).collect();
+        use PatchLineKind::{Added, File, Hunk, Kept, Removed, Text};
+        let kinds: Vec<PatchLineKind> = kinds(PATCH).map(|(kind, _)| kind).collect();
         let first = [Text, File, File, Hunk(1), Kept, Removed, Added, Kept];
         assert_eq!(kinds[..8], first);
         assert_eq!(kinds[8..], [Hunk(2), Removed, Added, Text, File]);

@@ -5,7 +5,7 @@ use klpx_engine::{Accepted, WaitKind, Waiting};
 use maud::{Markup, html};
 
 use super::part::{code, table, word};
-use crate::outcome::Outcome;
+use crate::outcome::TrialOutcome;
 use crate::render::{count, plural};
 
 /// How many differences of one layout are shown.
@@ -78,7 +78,7 @@ pub(super) fn notes(notes: &[Note]) -> Markup {
 }
 
 /// The outcome of the trial in a guest.
-pub(super) fn tests(tried: Option<&Outcome>, failure: Option<&str>) -> Markup {
+pub(super) fn tests(tried: Option<&TrialOutcome>, failure: Option<&str>) -> Markup {
     html! {
         h2 id="tests" { "Tests" }
         @match (tried, failure) {
@@ -110,7 +110,7 @@ pub(super) fn glance(
     accepted: &[Accepted],
     waiting: &[Waiting],
     notes: &[Note],
-    tried: Option<&Outcome>,
+    tried: Option<&TrialOutcome>,
 ) -> Vec<(&'static str, String, &'static str)> {
     let none = |n: usize, what: &str| if n == 0 { "none".to_owned() } else { plural(n, what) };
     let threads = waiting.iter().filter(|one| one.kind == WaitKind::ThreadMain).count();

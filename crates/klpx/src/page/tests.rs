@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use klpx_diagnosis::{Note, codes};
-use klpx_engine::analysis::{Finding, Kind};
+use klpx_engine::analysis::{ChangeKind, Finding};
 use klpx_engine::causes::Cause;
-use klpx_engine::code::{Body, Code, Filled, ModuleFunction, Reference};
-use klpx_engine::inlining::{Call, Inlines};
-use klpx_engine::{Accepted, BoundSymbol, KernelFacts, Results, UnitFacts, WaitKind, Waiting};
+use klpx_engine::code::{Code, CodeReference, Filled, FunctionBody, ModuleFunction};
+use klpx_engine::inlining::{InlinedCall, Inlines};
+use klpx_engine::{Accepted, KernelFacts, KernelReference, Results, UnitFacts, WaitKind, Waiting};
 use klpx_normalize::arch::Arch;
 use klpx_verify::Verified;
-use klpx_verify::inspect::{Function, LivepatchSymbol, Module, PatchedObject};
+use klpx_verify::inspect::{LivepatchFunction, LivepatchSymbol, Module, PatchedObject};
 
 use super::*;
-use crate::outcome::{Outcome, Tried};
+use crate::outcome::{TrialOutcome, TrialResult};
 use crate::report::{self, Report};
 use crate::signer::Signed;
 
@@ -33,7 +33,7 @@ Subject: <b>a fix</b>
 ";
 
 /// x86_64 code with this number of `add $imm, %eax`. In the patched build, each `n`th has another constant.
-fn body(arch: Arch, instructions: usize, every: Option<usize>, symbol: &str) -> Body {
+fn body(arch: Arch, instructions: usize, every: Option<usize>, symbol: &str) -> FunctionBody {
     let mut bytes: Vec<u8> = vec![0xe8, 0, 0, 0, 0];
     for n in 0..instructions {
         let other = every.is_some_and(|every| n % every == 1);
@@ -42,12 +42,12 @@ fn body(arch: Arch, instructions: usize, every: Option<usize>, symbol: &str) -> 
     bytes.push(0xc3);
     let bound = LivepatchSymbol { object: "vmlinux".into(), name: symbol.into(), sympos: 2 };
     let reference =
-        |offset, to: &str, filled| Reference { offset, to: to.into(), meaning: to.into(), filled };
+        |offset, to: &str, filled| CodeReference { offset, to: to.into(), meaning: to.into(), filled };
     let references = vec![
         reference(1, symbol, Filled::Livepatch(bound)),
         reference(7, "_printk", Filled::Export("_printk".into())),
     ];
-    Body { arch, bytes, references }
+    FunctionBody { arch, bytes, references }
 }
 
 struct Sample {
@@ -61,12 +61,12 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
     let name = |n: usize| format!("{HOSTILE}{n}");
     let inlines = |n: usize| Inlines {
         by_way_of: Vec::new(),
-        call: Call { function: name(n), file: Some("drivers/md/md.c".into()), line: Some(7) },
+        call: InlinedCall { function: name(n), file: Some("drivers/md/md.c".into()), line: Some(7) },
     };
     let finding = |n: usize| Finding {
         object: "vmlinux".into(),
         function: name(n),
-        kind: if n % 5 == 4 { Kind::New } else { Kind::Changed },
+        kind: if n % 5 == 4 { ChangeKind::New } else { ChangeKind::Changed },
         cause: Some(if n == 0 { Cause::Edited } else { Cause::Inlines }),
         inlines: if n == 0 { Vec::new() } else { vec![inlines(0)] },
         hunks: Vec::new(),
@@ -99,7 +99,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
         changes: functions.iter().copied().map(finding).collect(),
         code: functions.iter().copied().map(code).collect(),
         patches: vec![PATCH.as_bytes().to_vec()],
-        bound: vec![BoundSymbol {
+        bound: vec![KernelReference {
             object: "vmlinux".into(),
             name: "md_stop".into(),
             position: 2,
@@ -126,7 +126,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
         klpx: "0.1.0",
         patches: vec![format!("dir/{HOSTILE}.patch")],
         results,
-        module: Some(report::Module {
+        module: Some(report::ModuleReport {
             path: "livepatch-md.ko".into(),
             name: "livepatch_md".into(),
             replaced: functions.len(),
@@ -136,12 +136,12 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
             sha256: "ab".repeat(32),
             signature: serde_json::Value::Null,
         }),
-        test: Some(Outcome {
+        test: Some(TrialOutcome {
             release: "6.12.117".into(),
             emulated: true,
             seconds: 12.34,
             missing_modules: vec![HOSTILE.into()],
-            trials: vec![Tried {
+            trials: vec![TrialResult {
                 name: "load".into(),
                 good: true,
                 passed: vec!["insmod".into()],
@@ -155,7 +155,7 @@ fn sample(functions: usize, instructions: usize, arch: Arch) -> Sample {
         replaces: vec![("vmlinux".into(), name(n), 0)],
         body: body(arch, instructions, Some(7), "md_stop"),
     };
-    let function = |&n: &usize| Function {
+    let function = |&n: &usize| LivepatchFunction {
         old_name: name(n),
         sympos: 0,
         new_symbol: name(n),
@@ -186,7 +186,8 @@ fn pages(functions: usize, instructions: usize, arch: Arch) -> [String; 2] {
     let verified = Verified { functions: functions.len(), symbols: 1, ..Verified::default() };
     let (signed, path) = (Signed::No, Path::new("livepatch-md.ko"));
     let (module, functions, signed) = (&module, functions.as_slice(), &signed);
-    let build = Built { report: &report, verified: &verified, module, functions, signed, not_tried: None };
+    let build =
+        BuildResults { report: &report, verified: &verified, module, functions, signed, not_tried: None };
     let own = Inspected { path, bytes: 123_456, sha256: "abc", module, functions, signed };
     [built(&build), inspected(&own)]
 }

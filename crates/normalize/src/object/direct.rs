@@ -5,7 +5,7 @@
 use object::endian::LittleEndian as LE;
 
 use crate::elf::SectionId;
-use crate::escape::{Field, escapes};
+use crate::escape::{BranchField, escapes};
 use crate::object::{ItemId, Object, Role};
 
 /// A branch that the assembler resolved. Places are offsets in the section.
@@ -19,7 +19,7 @@ pub struct DirectBranch {
     pub to: Option<ItemId>,
     /// The field where a relocation would stand, with its offset in the section; `None` if the branch does not reach
     /// all of a module.
-    pub field: Option<(u64, Field)>,
+    pub field: Option<(u64, BranchField)>,
 }
 
 impl Object<'_> {

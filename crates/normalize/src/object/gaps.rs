@@ -29,7 +29,7 @@ pub struct Outlier {
 
 /// A mapping symbol of arm64: here code becomes data, or data becomes code.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
+pub(super) struct MappingSymbol {
     section: SectionId,
     at: u64,
     data: bool,
@@ -148,7 +148,11 @@ impl Object<'_> {
                 && let Some(section) = self.elf.symbol_section(id)
                 && self.role(section) == Role::Code
             {
-                self.marks.push(Mark { section, at: self.elf.symbol_value(id), data: name[1] == b'd' });
+                self.marks.push(MappingSymbol {
+                    section,
+                    at: self.elf.symbol_value(id),
+                    data: name[1] == b'd',
+                });
             }
         }
         // Of several marks at one place the last one counts: the earlier ones mark nothing.

@@ -7,14 +7,19 @@ use klpx_diagnosis::Result;
 
 use super::Attempt;
 use crate::files;
-use crate::unit::{Compiled, Form, Side};
+use crate::unit::{Compilation, OutputForm, SourceSide};
 use klpx_build_driver::each;
 
 impl Attempt<'_> {
     /// Compiles the units from their patched source, with remarks.
-    pub(super) fn compile_patched(&self) -> Result<Vec<Compiled>> {
+    pub(super) fn compile_patched(&self) -> Result<Vec<Compilation>> {
         let compile = |at: usize| {
-            self.compiler.compile(&self.units[at], Side::Patched, Form::Bitcode, Side::Patched.name())
+            self.compiler.compile(
+                &self.units[at],
+                SourceSide::Patched,
+                OutputForm::Bitcode,
+                SourceSide::Patched.name(),
+            )
         };
         each(self.context.jobs, self.units.len(), compile).into_iter().collect()
     }
@@ -28,17 +33,20 @@ impl Attempt<'_> {
             if files::is_bitcode(&built) {
                 return Ok(built);
             }
-            Ok(self.compiler.compile(unit, Side::Original, Form::Bitcode, Side::Original.name())?.file)
+            Ok(self
+                .compiler
+                .compile(unit, SourceSide::Original, OutputForm::Bitcode, SourceSide::Original.name())?
+                .file)
         });
         found.into_iter().collect()
     }
 
     /// Compiles a unit with the original's decisions. Returns `None` if the compiler fails: LLVM may crash on these
     /// decisions.
-    pub(super) fn recompile(&self, at: usize, records: &str) -> Result<Option<Compiled>> {
+    pub(super) fn recompile(&self, at: usize, records: &str) -> Result<Option<Compilation>> {
         let unit = &self.units[at];
         let options = self.options("compile", unit, records)?;
-        let what = (unit, Side::Patched, Form::Bitcode);
+        let what = (unit, SourceSide::Patched, OutputForm::Bitcode);
         Ok(self.compiler.try_compile(what, "replayed", &options)?.ok())
     }
 }

@@ -8,31 +8,31 @@ use crate::llvm::summary;
 use klpx_diagnosis::Result;
 
 use super::Attempt;
-use crate::differing::Differing;
+use crate::differing::DifferingNames;
 use crate::files;
-use crate::originals::{Functions, Original, functions_of};
-use crate::sameness::Known;
-use crate::unit::{Compiled, Form, Side};
+use crate::originals::{Functions, OriginalCompilation, functions_of};
+use crate::sameness::KnownSameness;
+use crate::unit::{Compilation, OutputForm, SourceSide};
 use klpx_build_driver::each;
 
 /// What is known of the units.
 pub(crate) struct Examined {
     /// The examined units, by their place among the touched units.
-    pub(super) units: BTreeMap<usize, Unit>,
+    pub(super) units: BTreeMap<usize, ExaminedUnit>,
     /// Which functions are the same in both sources. `None` if an original does not come out as kbuild made it: the
     /// remarks then belong to another compilation.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<KnownSameness>,
 }
 
 /// What is known of one unit.
-pub(super) struct Unit {
-    pub(super) original: Original,
+pub(super) struct ExaminedUnit {
+    pub(super) original: OriginalCompilation,
     patched: Functions,
 }
 
 /// The result of a task.
-enum Made {
-    Bitcode(Compiled),
+enum ExamineResult {
+    Bitcode(Compilation),
     Functions(Functions),
     /// The task was not run.
     Nothing,
@@ -40,7 +40,7 @@ enum Made {
 
 impl Attempt<'_> {
     /// Examines the units that differ, once.
-    pub(crate) fn examine(&self, differing: &[Differing]) -> Result<&Examined> {
+    pub(crate) fn examine(&self, differing: &[DifferingNames]) -> Result<&Examined> {
         if let Some(examined) = self.examined.get() {
             return Ok(examined);
         }
@@ -51,45 +51,49 @@ impl Attempt<'_> {
     }
 
     fn look_at(&self, which: &[usize]) -> Result<Examined> {
-        let kept: Vec<Option<Original>> =
+        let kept: Vec<Option<OriginalCompilation>> =
             which.iter().map(|&at| self.originals.read(&self.units[at].object)).collect();
         // The longest tasks first.
-        const TASKS: [(Form, Side); 3] =
-            [(Form::Bitcode, Side::Original), (Form::Text, Side::Patched), (Form::Text, Side::Original)];
+        const TASKS: [(OutputForm, SourceSide); 3] = [
+            (OutputForm::Bitcode, SourceSide::Original),
+            (OutputForm::Text, SourceSide::Patched),
+            (OutputForm::Text, SourceSide::Original),
+        ];
         let count = which.len();
-        let done = each(self.context.jobs, TASKS.len() * count, |task| -> Result<Made> {
+        let done = each(self.context.jobs, TASKS.len() * count, |task| -> Result<ExamineResult> {
             let ((form, side), n) = (TASKS[task / count], task % count);
-            if side == Side::Original && kept[n].is_some() {
-                return Ok(Made::Nothing);
+            if side == SourceSide::Original && kept[n].is_some() {
+                return Ok(ExamineResult::Nothing);
             }
             let compiled = self.compiler.compile(&self.units[which[n]], side, form, side.name())?;
             Ok(match form {
-                Form::Bitcode | Form::Nothing => Made::Bitcode(compiled),
-                Form::Text => Made::Functions(functions_of(&compiled.file)?),
+                OutputForm::Bitcode | OutputForm::Nothing => ExamineResult::Bitcode(compiled),
+                OutputForm::Text => ExamineResult::Functions(functions_of(&compiled.file)?),
             })
         });
-        let mut done = done.into_iter().collect::<Result<Vec<Made>>>()?;
-        let mut take = |task: usize, n: usize| std::mem::replace(&mut done[task * count + n], Made::Nothing);
+        let mut done = done.into_iter().collect::<Result<Vec<ExamineResult>>>()?;
+        let mut take =
+            |task: usize, n: usize| std::mem::replace(&mut done[task * count + n], ExamineResult::Nothing);
         let mut units = BTreeMap::new();
         for (n, (&at, kept)) in which.iter().zip(kept).enumerate() {
             let original = match (kept, take(0, n), take(2, n)) {
                 (Some(kept), ..) => kept,
-                (None, Made::Bitcode(compiled), Made::Functions(functions)) => {
+                (None, ExamineResult::Bitcode(compiled), ExamineResult::Functions(functions)) => {
                     if !self.is_as_kbuild_made_it(at, &compiled)? {
                         return Ok(Examined { units: BTreeMap::new(), known: None });
                     }
-                    let original = Original { functions, compiled: compiled.output };
+                    let original = OriginalCompilation { functions, compiled: compiled.output };
                     self.originals.keep(&self.units[at].object, &original)?;
                     original
                 }
                 _ => continue,
             };
-            if let Made::Functions(patched) = take(1, n) {
-                units.insert(at, Unit { original, patched });
+            if let ExamineResult::Functions(patched) = take(1, n) {
+                units.insert(at, ExaminedUnit { original, patched });
             }
         }
         let both = units.values().map(|unit| (&unit.original.functions, &unit.patched));
-        let mut known = Known::of(both);
+        let mut known = KnownSameness::of(both);
         for at in (0..self.units.len()).filter(|at| !units.contains_key(at)) {
             self.distrust(at, &mut known)?;
         }
@@ -97,8 +101,9 @@ impl Attempt<'_> {
     }
 
     /// Marks all functions of a touched unit that was not examined as unknown.
-    fn distrust(&self, at: usize, known: &mut Known) -> Result<()> {
-        let file = files::read(&self.compiler.work.join(Side::Patched.name()).join(&self.units[at].object))?;
+    fn distrust(&self, at: usize, known: &mut KnownSameness) -> Result<()> {
+        let file =
+            files::read(&self.compiler.work.join(SourceSide::Patched.name()).join(&self.units[at].object))?;
         for name in summary::functions(&file).unwrap_or_default() {
             known.distrust(&String::from_utf8_lossy(name));
         }
@@ -106,7 +111,7 @@ impl Attempt<'_> {
     }
 
     /// Returns true if kbuild's bitcode equals what was compiled here. An object that is no bitcode is not compared.
-    fn is_as_kbuild_made_it(&self, at: usize, compiled: &Compiled) -> Result<bool> {
+    fn is_as_kbuild_made_it(&self, at: usize, compiled: &Compilation) -> Result<bool> {
         let built = self.context.build.join(&self.units[at].object);
         let same = !files::is_bitcode(&built) || files::read(&built)? == files::read(&compiled.file)?;
         if !same {

@@ -22,15 +22,15 @@ use klpx_build_driver::Progress;
 use klpx_diagnosis::Result;
 
 use crate::context::Context;
-use crate::differing::{self, Differing};
+use crate::differing::{self, DifferingNames};
 use crate::files;
 use crate::freeze::{Freezer, Near};
 use crate::linker::{Backend, Slices};
-use crate::originals::Originals;
-use crate::sameness::Known;
-use crate::sides::Sides;
-use crate::unit::{Compiled, Compiler, Side, Unit};
-use crate::{Level, Outcome};
+use crate::originals::OriginalsFolder;
+use crate::sameness::KnownSameness;
+use crate::sides::LinkSides;
+use crate::unit::{Compilation, SourceSide, UnitCommands, UnitCompiler};
+use crate::{Level, ReplayOutcome};
 use examine::Examined;
 use klpx_build_driver::each;
 
@@ -41,9 +41,9 @@ pub(crate) struct Chosen {
     /// What the thin link tells each unit of the link, given the chosen bitcode.
     pub(crate) slices: Slices,
     /// The outcome of replaying the inlining, if there was something to undo.
-    pub(crate) outcome: Option<Outcome>,
+    pub(crate) outcome: Option<ReplayOutcome>,
     /// How each unit differs if the inliner is left to itself. Empty below [`Level::Inlining`].
-    pub(crate) differing: Vec<Differing>,
+    pub(crate) differing: Vec<DifferingNames>,
 }
 
 pub(crate) struct ChosenUnit {
@@ -60,10 +60,10 @@ pub(crate) struct ChosenUnit {
 
 pub(crate) struct Attempt<'a> {
     pub(crate) context: &'a Context<'a>,
-    pub(crate) sides: &'a Sides,
-    pub(crate) units: &'a [Unit],
-    pub(crate) compiler: Compiler<'a>,
-    pub(crate) originals: &'a Originals,
+    pub(crate) sides: &'a LinkSides,
+    pub(crate) units: &'a [UnitCommands],
+    pub(crate) compiler: UnitCompiler<'a>,
+    pub(crate) originals: &'a OriginalsFolder,
     /// A folder for everything that belongs to the patch.
     pub(crate) work: &'a Path,
     pub(crate) level: Level,
@@ -81,18 +81,18 @@ struct Before {
 
 /// The patched units as they would be linked.
 #[derive(Clone)]
-struct Build {
+struct PatchedBuild {
     bitcode: Vec<PathBuf>,
     near: Vec<Near>,
     backends: Vec<Backend>,
     slices: Slices,
     /// How each unit differs from its original.
-    differing: Vec<Differing>,
+    differing: Vec<DifferingNames>,
 }
 
-impl Build {
+impl PatchedBuild {
     /// Takes another object for one unit if this object is nearer to the original than the present one.
-    fn take_if_nearer(&mut self, at: usize, object: PathBuf, differing: Differing) {
+    fn take_if_nearer(&mut self, at: usize, object: PathBuf, differing: DifferingNames) {
         if differing.is_nearer_than(&self.differing[at]) {
             self.backends[at].object = object;
             self.differing[at] = differing;
@@ -158,34 +158,39 @@ impl Attempt<'_> {
         original: Vec<PathBuf>,
         patched: Vec<PathBuf>,
         near: Vec<Near>,
-    ) -> Result<(Before, Build)> {
+    ) -> Result<(Before, PatchedBuild)> {
         let all: Vec<usize> = (0..self.units.len()).collect();
         let unknown: Vec<usize> = all
             .iter()
             .copied()
             .filter(|&at| self.originals.backend(&self.units[at].object).is_none())
             .collect();
-        let before = self.view(Side::Original, "original", &original)?;
-        let now = self.view(Side::Patched, "patched", &patched)?;
+        let before = self.view(SourceSide::Original, "original", &original)?;
+        let patched_view = self.view(SourceSide::Patched, "patched", &patched)?;
         let ((backends, slices), made) = rayon::join(
-            || rayon::join(|| self.backends("patched", &now, &all), || self.slices("patched", &now)),
+            || {
+                rayon::join(
+                    || self.backends("patched", &patched_view, &all),
+                    || self.slices("patched", &patched_view),
+                )
+            },
             || self.backends("original", &before, &unknown),
         );
         for (&at, backend) in unknown.iter().zip(&made?) {
             self.originals.keep_backend(&self.units[at].object, backend)?;
         }
-        let kept = |unit: &Unit| {
+        let kept = |unit: &UnitCommands| {
             self.originals.backend(&unit.object).ok_or_else(|| run::no_backend(&[&unit.object]))
         };
         let originals = self.units.iter().map(kept).collect::<Result<_>>()?;
         let (backends, slices) = (backends?, slices?);
-        let build = Build { bitcode: patched, near, backends, slices, differing: Vec::new() };
+        let build = PatchedBuild { bitcode: patched, near, backends, slices, differing: Vec::new() };
         Ok((Before { bitcode: original, backends: originals }, build))
     }
 
     /// Chooses between the plain build and the build with the original's inlining.
-    fn with_inlining(&self, before: Before, plain: Build, compiled: &[Compiled]) -> Result<Chosen> {
-        let same = |why: String, plain: Build| {
+    fn with_inlining(&self, before: Before, plain: PatchedBuild, compiled: &[Compilation]) -> Result<Chosen> {
+        let same = |why: String, plain: PatchedBuild| {
             let count = functions(&plain.differing);
             self.chosen(before.clone(), plain, Some((count, count, why)))
         };
@@ -231,14 +236,14 @@ impl Attempt<'_> {
     /// offers than from the plain build.
     fn recompiled(
         &self,
-        (before, plain): (&Before, &Build),
+        (before, plain): (&Before, &PatchedBuild),
         examined: &Examined,
-        compiled: &[Compiled],
-    ) -> Result<Option<Build>> {
+        compiled: &[Compilation],
+    ) -> Result<Option<PatchedBuild>> {
         let Some(known) = &examined.known else { return Ok(None) };
-        let records = |(&at, unit): (&usize, &examine::Unit)| {
-            let theirs = remarks::parse(&unit.original.compiled);
-            Some((at, replay::records(&theirs, &remarks::parse(&compiled[at].output), known)?))
+        let records = |(&at, unit): (&usize, &examine::ExaminedUnit)| {
+            let original_inlining = remarks::parse(&unit.original.compiled);
+            Some((at, replay::records(&original_inlining, &remarks::parse(&compiled[at].output), known)?))
         };
         let records: Vec<(usize, String)> = examined.units.iter().filter_map(records).collect();
         if records.is_empty() {
@@ -256,26 +261,32 @@ impl Attempt<'_> {
             let Some(again) = again? else { return Ok(None) };
             (bitcode[at], near[at]) = again;
         }
-        let view = self.view(Side::Patched, "recompiled", &bitcode)?;
+        let view = self.view(SourceSide::Patched, "recompiled", &bitcode)?;
         let all: Vec<usize> = (0..self.units.len()).collect();
         let (backends, slices) =
             rayon::join(|| self.backends("recompiled", &view, &all), || self.slices("recompiled", &view));
         let (backends, slices) = (backends?, slices?);
         let differing = self.differing(before, &backends)?;
-        Ok(Some(Build { bitcode, near, backends, slices, differing }))
+        Ok(Some(PatchedBuild { bitcode, near, backends, slices, differing }))
     }
 
     /// Runs backends again with the original's decisions, and takes each object that is nearer. Returns false if there
     /// is nothing to take over.
-    fn replay_backends(&self, before: &Before, build: &mut Build, examined: &Examined) -> Result<bool> {
+    fn replay_backends(
+        &self,
+        before: &Before,
+        build: &mut PatchedBuild,
+        examined: &Examined,
+    ) -> Result<bool> {
         let Some(known) = &examined.known else { return Ok(false) };
-        let view = self.view(Side::Patched, "replayed", &build.bitcode)?;
+        let view = self.view(SourceSide::Patched, "replayed", &build.bitcode)?;
         let units: Vec<usize> = examined.units.keys().copied().collect();
         let replayed = each(self.context.jobs, units.len(), |n| -> Result<Option<Option<Backend>>> {
             let at = units[n];
-            let ours = &build.backends[at].remarks;
-            let theirs = replay::with_hashes_of(&before.backends[at].remarks, ours);
-            let records = replay::records(&remarks::parse(&theirs), &remarks::parse(ours), known);
+            let patched_remarks = &build.backends[at].remarks;
+            let original_remarks = replay::with_hashes_of(&before.backends[at].remarks, patched_remarks);
+            let records =
+                replay::records(&remarks::parse(&original_remarks), &remarks::parse(patched_remarks), known);
             let Some(records) = records else { return Ok(None) };
             let options = self.options("backend", &self.units[at], &records)?;
             Ok(Some(self.backend_with(&self.units[at], &view, &options)?))
@@ -285,20 +296,20 @@ impl Attempt<'_> {
             let Some(replayed) = replayed? else { continue };
             tried = true;
             let Some(replayed) = replayed else { continue };
-            let found = Differing::between(&before.backends[at].object, &replayed.object)?;
+            let found = DifferingNames::between(&before.backends[at].object, &replayed.object)?;
             build.take_if_nearer(at, replayed.object, found);
         }
         Ok(tried)
     }
 
-    fn chosen(&self, before: Before, build: Build, outcome: Option<(usize, usize, String)>) -> Chosen {
+    fn chosen(&self, before: Before, build: PatchedBuild, outcome: Option<(usize, usize, String)>) -> Chosen {
         let originals = before.bitcode.into_iter().zip(before.backends);
         let built = build.bitcode.into_iter().zip(build.near).zip(build.backends);
         let units = originals.zip(built).map(|((original_bitcode, original), ((bitcode, near), backend))| {
             let (original, patched) = (original.object, backend.object);
             ChosenUnit { original_bitcode, bitcode, near, original, patched }
         });
-        let outcome = outcome.map(|(plain, taken, why)| Outcome {
+        let outcome = outcome.map(|(plain, taken, why)| ReplayOutcome {
             object: self.sides.original.object.clone(),
             plain,
             taken,
@@ -307,20 +318,20 @@ impl Attempt<'_> {
         Chosen { units: units.collect(), slices: build.slices, outcome, differing: Vec::new() }
     }
 
-    fn differing(&self, before: &Before, patched: &[Backend]) -> Result<Vec<Differing>> {
+    fn differing(&self, before: &Before, patched: &[Backend]) -> Result<Vec<DifferingNames>> {
         let pairs = before.backends.iter().zip(patched);
-        pairs.map(|(original, patched)| Differing::between(&original.object, &patched.object)).collect()
+        pairs.map(|(original, patched)| DifferingNames::between(&original.object, &patched.object)).collect()
     }
 
     /// Writes records to a file. Returns the LLVM options that make LLVM read it.
-    fn options(&self, step: &str, unit: &Unit, records: &str) -> Result<[String; 3]> {
+    fn options(&self, step: &str, unit: &UnitCommands, records: &str) -> Result<[String; 3]> {
         let path = self.folder(&format!("{step}-records"), unit)?.join("records.txt");
         files::write(&path, records)?;
         Ok(replay::options(&path.display().to_string()))
     }
 
     /// Creates the folder for the results of one step for one unit.
-    fn folder(&self, step: &str, unit: &Unit) -> Result<PathBuf> {
+    fn folder(&self, step: &str, unit: &UnitCommands) -> Result<PathBuf> {
         let folder = self.work.join(step).join(&unit.object);
         files::create_dir(&folder)?;
         Ok(folder)
@@ -331,7 +342,7 @@ impl Attempt<'_> {
 fn refusal<'t>(
     remarks: impl Iterator<Item = &'t str>,
     left_out: &BTreeSet<String>,
-    known: &Known,
+    known: &KnownSameness,
 ) -> Option<String> {
     let holders = differing::holders(remarks.flat_map(remarks::parse), |name| known.is_same(name));
     let holder = left_out.iter().find(|name| holders.contains(name.as_str()))?;
@@ -339,17 +350,17 @@ fn refusal<'t>(
 }
 
 /// Functions that differ in the plain build but not in the best one.
-fn left_out(plain: &Build, best: &Build) -> BTreeSet<String> {
+fn left_out(plain: &PatchedBuild, best: &PatchedBuild) -> BTreeSet<String> {
     let pairs = plain.differing.iter().zip(&best.differing);
     pairs.flat_map(|(plain, best)| plain.functions.difference(&best.functions)).cloned().collect()
 }
 
-fn functions(differing: &[Differing]) -> usize {
+fn functions(differing: &[DifferingNames]) -> usize {
     differing.iter().map(|unit| unit.functions.len()).sum()
 }
 
 /// Returns true if at least one unit is nearer and none is farther.
-fn nearer(again: &[Differing], plain: &[Differing]) -> bool {
+fn nearer(again: &[DifferingNames], plain: &[DifferingNames]) -> bool {
     let mut pairs = again.iter().zip(plain);
     again != plain && pairs.all(|(again, plain)| again == plain || again.is_nearer_than(plain))
 }

@@ -7,12 +7,12 @@ use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use super::Attempt;
 use crate::linker::{Backend, Slices};
-use crate::unit::{Side, Unit};
+use crate::unit::{SourceSide, UnitCommands};
 use crate::view::View;
 
 impl Attempt<'_> {
     /// A folder in which one side's link finds these files in place of the touched units.
-    pub(super) fn view(&self, side: Side, name: &str, bitcode: &[PathBuf]) -> Result<View<'_>> {
+    pub(super) fn view(&self, side: SourceSide, name: &str, bitcode: &[PathBuf]) -> Result<View<'_>> {
         let units = self.units.iter().map(|unit| unit.object.clone());
         let swaps: BTreeMap<String, PathBuf> = units.zip(bitcode.iter().cloned()).collect();
         self.sides.view(self.context, side, &self.work.join("views").join(name), swaps)
@@ -38,7 +38,7 @@ impl Attempt<'_> {
     /// on the options.
     pub(super) fn backend_with(
         &self,
-        unit: &Unit,
+        unit: &UnitCommands,
         view: &View<'_>,
         options: &[String],
     ) -> Result<Option<Backend>> {

@@ -14,8 +14,11 @@ fn flip() -> (String, String) {
     (original, patched)
 }
 
-fn differing(names: &[&str]) -> Differing {
-    Differing { functions: names.iter().map(|name| (*name).to_owned()).collect(), ..Differing::default() }
+fn differing(names: &[&str]) -> DifferingNames {
+    DifferingNames {
+        functions: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..DifferingNames::default()
+    }
 }
 
 #[test]
@@ -62,7 +65,7 @@ fn nothing_is_known_of_functions_of_a_touched_unit_that_was_not_looked_at() {
     let (other, renamed) = ("int mine(int n) { return n; }\n", "int mine(int m) { return m; }\n");
     let toy = Toy::new(&[("a", &original), ("b", other)], 5);
     toy.attempted(&[("a", &patched), ("b", renamed)], |attempt, chosen| {
-        assert_eq!(chosen.differing[1], Differing::default(), "b has the same code");
+        assert_eq!(chosen.differing[1], DifferingNames::default(), "b has the same code");
         let known = attempt.examined.get().and_then(|examined| examined.known.as_ref()).expect("a flip");
         let sameness = ["work", "entry", "mine"].map(|name| known.sameness(name));
         assert_eq!(sameness, [Sameness::Same, Sameness::Attributes, Sameness::Other]);
@@ -98,7 +101,7 @@ int user(int n) {{ return work(n) + 1; }}\n"
 #[test]
 fn a_backends_object_is_taken_only_when_it_is_nearer() {
     let backend = |name: &str| Backend { object: PathBuf::from(name), remarks: String::new() };
-    let build = || Build {
+    let build = || PatchedBuild {
         bitcode: Vec::new(),
         near: Vec::new(),
         backends: vec![backend("first"), backend("second")],
@@ -151,7 +154,7 @@ fn others_must_not_be_able_to_import_less() {
 fn a_build_that_leaves_a_holder_out_is_refused() {
     let functions =
         |body: u128| -> Functions { [("edited".to_owned(), Identity { body, attributes: 1 })].into() };
-    let known = Known::of([(&functions(1), &functions(2))].into_iter());
+    let known = KnownSameness::of([(&functions(1), &functions(2))].into_iter());
     let remarks = "a.c:1:1: 'edited' inlined into 'holder' with (cost=1, threshold=2) at callsite holder:1:1;\n\
                    a.c:1:1: 'leaf' inlined into 'bystander' with (cost=1, threshold=2) at callsite bystander:1:1;\n";
     let refused = |left_out: &[&str]| {

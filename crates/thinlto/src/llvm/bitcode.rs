@@ -6,7 +6,7 @@
 //!
 //! The format, with a dump: `docs/formats/bitcode.md`.
 
-use super::bitstream::{self, Block, END_BLOCK, Entries, Entry, UNABBREV_RECORD};
+use super::bitstream::{self, Block, BlockEntry, BlockReader, END_BLOCK, UNABBREV_RECORD};
 
 /// The five words of a module's hash.
 pub type Hash = [u32; 5];
@@ -15,7 +15,7 @@ pub(crate) const MODULE_BLOCK: u64 = 8;
 const MODULE_CODE_HASH: u64 = 17;
 
 /// The place of the hash of a file's only module, in bits from the file's start.
-struct Place {
+struct HashPlace {
     hash: Hash,
     /// The first bit of the record, including its abbreviation number.
     record: usize,
@@ -50,7 +50,7 @@ pub fn with_hash(bytes: &[u8], hash: Hash) -> Option<Vec<u8>> {
     Some(result)
 }
 
-fn find(bytes: &[u8]) -> Option<Place> {
+fn find(bytes: &[u8]) -> Option<HashPlace> {
     in_module(bytes, module(bytes)?)
 }
 
@@ -63,12 +63,12 @@ pub(crate) fn module(bytes: &[u8]) -> Option<Block> {
 }
 
 /// Searches the records of a module's block for the hash.
-fn in_module(bytes: &[u8], block: Block) -> Option<Place> {
-    let mut entries = Entries::new(bytes, block);
+fn in_module(bytes: &[u8], block: Block) -> Option<HashPlace> {
+    let mut entries = BlockReader::new(bytes, block);
     let mut last = None;
     while let Some(entry) = entries.next()? {
         last = match entry {
-            Entry::Record(record) if record.plain && record.code == MODULE_CODE_HASH => Some(record),
+            BlockEntry::Record(record) if record.plain && record.code == MODULE_CODE_HASH => Some(record),
             _ => None,
         };
     }
@@ -80,7 +80,7 @@ fn in_module(bytes: &[u8], block: Block) -> Option<Place> {
     for (word, operand) in hash.iter_mut().zip(&record.operands) {
         *word = u32::try_from(operand.value).ok()?;
     }
-    Some(Place { hash, record: record.at, width: block.width, length: block.start - 4, end: block.end })
+    Some(HashPlace { hash, record: record.at, width: block.width, length: block.start - 4, end: block.end })
 }
 
 /// Bits to append to the start of a file.

@@ -24,7 +24,7 @@ pub(crate) struct Block {
 }
 
 /// An entry of a block.
-pub(crate) enum Entry {
+pub(crate) enum BlockEntry {
     Block(Block),
     Record(Record),
 }
@@ -36,14 +36,14 @@ pub(crate) struct Record {
     /// True if the record has no abbreviation.
     pub(crate) plain: bool,
     pub(crate) code: u64,
-    pub(crate) operands: Vec<Field>,
+    pub(crate) operands: Vec<OperandField>,
     /// The bytes of a blob, which is always the last operand.
     pub(crate) blob: Option<std::ops::Range<usize>>,
 }
 
 /// One operand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Field {
+pub(crate) struct OperandField {
     pub(crate) value: u64,
     /// The operand's place, in bits from the start of the file.
     pub(crate) at: usize,
@@ -92,20 +92,25 @@ pub(crate) fn blocks(bytes: &[u8]) -> Option<Vec<Block>> {
 
 /// Reads the blocks and records of one block. Abbreviations from a BLOCKINFO block are not supported: no block that
 /// klpx reads has any.
-pub(crate) struct Entries<'d> {
+pub(crate) struct BlockReader<'d> {
     bits: Bits<'d>,
     block: Block,
     abbreviations: Vec<Vec<Operand>>,
     ended: bool,
 }
 
-impl<'d> Entries<'d> {
-    pub(crate) fn new(bytes: &'d [u8], block: Block) -> Entries<'d> {
-        Entries { bits: Bits { bytes, at: block.start * 8 }, block, abbreviations: Vec::new(), ended: false }
+impl<'d> BlockReader<'d> {
+    pub(crate) fn new(bytes: &'d [u8], block: Block) -> BlockReader<'d> {
+        BlockReader {
+            bits: Bits { bytes, at: block.start * 8 },
+            block,
+            abbreviations: Vec::new(),
+            ended: false,
+        }
     }
 
     /// The next block or record. `Some(None)` at the end of the block; `None` if the entry is not understood.
-    pub(crate) fn next(&mut self) -> Option<Option<Entry>> {
+    pub(crate) fn next(&mut self) -> Option<Option<BlockEntry>> {
         while !self.ended && self.bits.at < self.block.end * 8 {
             let at = self.bits.at;
             match self.bits.fixed(self.block.width)? {
@@ -113,14 +118,14 @@ impl<'d> Entries<'d> {
                 ENTER_SUBBLOCK => {
                     let block = self.bits.block()?;
                     self.bits.at = block.end * 8;
-                    return Some(Some(Entry::Block(block)));
+                    return Some(Some(BlockEntry::Block(block)));
                 }
                 DEFINE_ABBREV => self.abbreviations.push(self.bits.abbreviation()?),
-                UNABBREV_RECORD => return Some(Some(Entry::Record(self.bits.plain_record(at)?))),
+                UNABBREV_RECORD => return Some(Some(BlockEntry::Record(self.bits.plain_record(at)?))),
                 number => {
                     let index = usize::try_from(number - 4).ok()?;
                     let operands = self.abbreviations.get(index)?;
-                    return Some(Some(Entry::Record(self.bits.record(at, operands)?)));
+                    return Some(Some(BlockEntry::Record(self.bits.record(at, operands)?)));
                 }
             }
         }
@@ -239,7 +244,7 @@ impl Bits<'_> {
         Some(Record { at, plain: false, code, operands, blob })
     }
 
-    fn scalar(&mut self, form: Operand) -> Option<Field> {
+    fn scalar(&mut self, form: Operand) -> Option<OperandField> {
         let at = self.at;
         let (value, low_bits) = match form {
             Operand::Literal(value) => (value, 0),
@@ -249,7 +254,7 @@ impl Bits<'_> {
             Operand::Char6 => (self.fixed(6)?, 6),
             Operand::Array | Operand::Blob => return None,
         };
-        Some(Field { value, at, low_bits })
+        Some(OperandField { value, at, low_bits })
     }
 }
 
@@ -275,8 +280,8 @@ mod tests {
             &[&head[..], &[(DEFINE_ABBREV, 3)], abbreviation, &[(4, 3)], record, &[(0, 25)]].concat(),
         );
         let block = blocks(&file).expect("a bitstream")[0];
-        match Entries::new(&file, block).next() {
-            Some(Some(Entry::Record(record))) => Some(record),
+        match BlockReader::new(&file, block).next() {
+            Some(Some(BlockEntry::Record(record))) => Some(record),
             _ => None,
         }
     }

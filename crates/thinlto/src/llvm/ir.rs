@@ -25,9 +25,9 @@ pub struct Identity {
 
 /// The parts of an IR text, by name. Borrows the text.
 #[derive(Debug, Default)]
-pub struct Module<'t> {
+pub struct IrModule<'t> {
     /// The `define` lines and bodies.
-    functions: Map<&'t str, Function<'t>>,
+    functions: Map<&'t str, IrFunction<'t>>,
     /// The `declare` lines.
     declarations: Map<&'t str, &'t str>,
     /// The text after `@name = ` for private constants.
@@ -45,15 +45,15 @@ pub struct Module<'t> {
 }
 
 #[derive(Debug)]
-struct Function<'t> {
+struct IrFunction<'t> {
     head: &'t str,
     body: &'t str,
 }
 
-impl<'t> Module<'t> {
+impl<'t> IrModule<'t> {
     /// Splits a text into its parts.
-    pub fn parse(text: &'t str) -> Module<'t> {
-        let mut module = Module::default();
+    pub fn parse(text: &'t str) -> IrModule<'t> {
+        let mut module = IrModule::default();
         let mut rest = text;
         while let Some((line, after)) = next_line(rest) {
             rest = after;
@@ -61,7 +61,7 @@ impl<'t> Module<'t> {
                 let end = rest.find("\n}").unwrap_or(rest.len());
                 let (body, after) = rest.split_at(end);
                 if let Some(name) = symbol(line) {
-                    module.functions.insert(name, Function { head: line, body });
+                    module.functions.insert(name, IrFunction { head: line, body });
                 }
                 rest = after.strip_prefix("\n}").unwrap_or(after);
             } else if line.starts_with("declare ") {
@@ -102,7 +102,10 @@ impl<'t> Module<'t> {
         for group in attribute_groups(function.head) {
             attributes.update(self.attributes.get(group).map_or(group, |text| text).as_bytes());
         }
-        Some(Identity { body: self.body(function, Names::ByContent), attributes: attributes.digest128() })
+        Some(Identity {
+            body: self.body(function, NameCounting::ByContent),
+            attributes: attributes.digest128(),
+        })
     }
 
     /// Returns true if everything that another unit can import from this one is, to the letter, what it can import from
@@ -112,30 +115,31 @@ impl<'t> Module<'t> {
     /// Functions above the limit are never imported (lib/Transforms/IPO/FunctionImport.cpp) unless they are
     /// `alwaysinline`. But what LLVM inferred about them comes along with their importing callers, so their signatures
     /// and attributes count. With a profile, the limit depends on the call: the builds then never count as the same.
-    pub fn offers_the_same_as(&self, other: &Module<'t>, limit: usize) -> bool {
+    pub fn offers_the_same_as(&self, other: &IrModule<'t>, limit: usize) -> bool {
         let profiled =
-            |module: &Module<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
-        let line = |module: &Module<'_>, line: &str| {
+            |module: &IrModule<'_>| module.metadata.values().any(|text| text.contains("ProfileSummary"));
+        let line = |module: &IrModule<'_>, line: &str| {
             let mut hash = Xxh3::new();
-            module.hash(line, &mut hash, Names::Literal, 0);
+            module.hash(line, &mut hash, NameCounting::Literal, 0);
             hash.digest128()
         };
-        let same_lines = |ours: &Map<&str, &str>, theirs: &Map<&str, &str>, may_go: bool| {
-            theirs.iter().filter(|(name, _)| !name.starts_with("llvm.")).all(|(name, text)| {
-                match ours.get(name) {
+        let same_lines = |own_lines: &Map<&str, &str>, other_lines: &Map<&str, &str>, may_go: bool| {
+            other_lines.iter().filter(|(name, _)| !name.starts_with("llvm.")).all(|(name, text)| {
+                match own_lines.get(name) {
                     Some(own) => line(self, own) == line(other, text),
                     None => may_go,
                 }
             })
         };
-        let same_function = |name: &str, function: &Function<'_>| match self.functions.get(name) {
+        let same_function = |name: &str, function: &IrFunction<'_>| match self.functions.get(name) {
             // A unit that imported the function finds that it is gone. For LLVM this is another link.
             None => true,
             Some(own) => {
                 let small = own.instructions() <= 2 * limit && function.instructions() <= 2 * limit;
                 let imported = small || other.is_forced(function);
                 let same = |names| self.body(own, names) == other.body(function, names);
-                line(self, own.head) == line(other, function.head) && (!imported || same(Names::Literal))
+                line(self, own.head) == line(other, function.head)
+                    && (!imported || same(NameCounting::Literal))
             }
         };
         !profiled(self)
@@ -147,14 +151,14 @@ impl<'t> Module<'t> {
     }
 
     /// Returns true if the function is inlined wherever possible, and so imported whatever its size.
-    fn is_forced(&self, function: &Function<'_>) -> bool {
+    fn is_forced(&self, function: &IrFunction<'_>) -> bool {
         let forced =
             |attributes: &str| attributes.split_ascii_whitespace().any(|word| word == "alwaysinline");
         attribute_groups(function.head)
             .any(|group| self.attributes.get(group).is_none_or(|text| forced(text)))
     }
 
-    fn body(&self, function: &Function<'_>, names: Names) -> u128 {
+    fn body(&self, function: &IrFunction<'_>, names: NameCounting) -> u128 {
         let mut hash = Xxh3::new();
         self.hash(function.head, &mut hash, names, 0);
         for line in function.body.lines().filter(|line| !line.trim_start().starts_with("#dbg_")) {
@@ -165,7 +169,7 @@ impl<'t> Module<'t> {
     }
 
     /// Hashes one line, with its numbers replaced by what they stand for.
-    fn hash(&self, line: &str, into: &mut Xxh3, names: Names, depth: u8) {
+    fn hash(&self, line: &str, into: &mut Xxh3, names: NameCounting, depth: u8) {
         let mut rest = line;
         while let Some(at) = rest.find(['@', '%', '#', '!', ';', '"']) {
             let (before, from) = rest.split_at(at);
@@ -199,9 +203,9 @@ impl<'t> Module<'t> {
                 b'!' => resolved(self.metadata.get(name)),
                 b'#' => resolved(self.attributes.get(name)),
                 b'@' => match (self.constants.get(name), names) {
-                    (Some(value), Names::ByContent) => resolved(Some(value)),
-                    (None, Names::ByContent) => into.update(without_counter(name).as_bytes()),
-                    (value, Names::Literal) => {
+                    (Some(value), NameCounting::ByContent) => resolved(Some(value)),
+                    (None, NameCounting::ByContent) => into.update(without_counter(name).as_bytes()),
+                    (value, NameCounting::Literal) => {
                         into.update(name.as_bytes());
                         if let Some(value) = value.filter(|_| depth < MAX_DEPTH) {
                             self.hash(value, into, names, depth + 1);
@@ -222,14 +226,14 @@ impl<'t> Module<'t> {
 
 /// How names of private constants and counters count.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
+enum NameCounting {
     /// Only the named contents count.
     ByContent,
     /// The names count as well: another unit knows the constant or counter by name.
     Literal,
 }
 
-impl Function<'_> {
+impl IrFunction<'_> {
     /// The number of instructions. Each has one line, indented by two spaces; the cases of a switch are indented
     /// further.
     fn instructions(&self) -> usize {
@@ -315,7 +319,7 @@ attributes #1 = { nounwind }
 "#;
 
     fn identity(text: &str) -> Identity {
-        Module::parse(text).identity("f").expect("f is defined")
+        IrModule::parse(text).identity("f").expect("f is defined")
     }
 
     #[test]
@@ -370,7 +374,7 @@ attributes #1 = { nounwind }
     }
 
     fn offers_the_same(original: &str, patched: &str, limit: usize) -> bool {
-        Module::parse(patched).offers_the_same_as(&Module::parse(original), limit)
+        IrModule::parse(patched).offers_the_same_as(&IrModule::parse(original), limit)
     }
 
     #[test]
@@ -416,7 +420,7 @@ attributes #1 = { nounwind }
     #[test]
     fn damaged_texts_are_no_panic() {
         for end in 0..ORIGINAL.len() {
-            let module = Module::parse(&ORIGINAL[..end]);
+            let module = IrModule::parse(&ORIGINAL[..end]);
             let names: Vec<_> = module.names().collect();
             for name in names {
                 module.identity(name);

@@ -6,7 +6,7 @@
 
 /// One inlined call. Names are LLVM's, including promotion suffixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Inlined<'t> {
+pub struct InlineRemark<'t> {
     /// The function that holds the copy.
     pub caller: &'t str,
     /// The function that was copied.
@@ -16,7 +16,7 @@ pub struct Inlined<'t> {
 }
 
 /// All inlined calls in the output of a compiler or linker, in the order of the output. Other lines are skipped.
-pub fn parse(output: &str) -> Vec<Inlined<'_>> {
+pub fn parse(output: &str) -> Vec<InlineRemark<'_>> {
     output.lines().filter_map(line).collect()
 }
 
@@ -45,13 +45,13 @@ fn unquoted(scalar: &str) -> String {
 }
 
 /// `FILE:L:C: remark: 'callee' inlined into 'caller' with (cost=...) at callsite SITE; [-Rpass=inline]`
-fn line(text: &str) -> Option<Inlined<'_>> {
+fn line(text: &str) -> Option<InlineRemark<'_>> {
     let (head, tail) = text.split_once("' inlined into '")?;
     let (_, callee) = head.rsplit_once('\'')?;
     let (caller, rest) = tail.split_once('\'')?;
     let (_, site) = rest.split_once(" at callsite ")?;
     let (site, _) = site.split_once(';')?;
-    Some(Inlined { caller, callee, site })
+    Some(InlineRemark { caller, callee, site })
 }
 
 #[cfg(test)]
@@ -71,9 +71,9 @@ r.c:6:8: remark: 'hot' inlined into 'h' to match profiling context with (cost=-1
 ";
         let found = parse(output);
         let expected = [
-            Inlined { caller: "f", callee: "leaf", site: "mid:1:8 @ f:5:2" },
-            Inlined { caller: "g", callee: "x.llvm.12", site: "g:2:4" },
-            Inlined { caller: "h", callee: "hot", site: "h:3:8" },
+            InlineRemark { caller: "f", callee: "leaf", site: "mid:1:8 @ f:5:2" },
+            InlineRemark { caller: "g", callee: "x.llvm.12", site: "g:2:4" },
+            InlineRemark { caller: "h", callee: "hot", site: "h:3:8" },
         ];
         assert_eq!(found, expected);
     }

@@ -13,8 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::remarks::Inlined;
-use crate::sameness::{Known, Sameness};
+use super::remarks::InlineRemark;
+use crate::sameness::{KnownSameness, Sameness};
 
 /// LLVM's options that make the inliner read records from a file.
 pub(crate) fn options(file: &str) -> [String; 3] {
@@ -27,15 +27,20 @@ pub(crate) fn options(file: &str) -> [String; 3] {
 
 /// The records for one step of the patched build. `original` is what the step inlined in the original build, `patched`
 /// what it inlines in the patched build if left to itself. `None` if there is nothing to undo.
-pub(crate) fn records(original: &[Inlined<'_>], patched: &[Inlined<'_>], known: &Known) -> Option<String> {
-    let (theirs, ours) = (by_caller(original), by_caller(patched));
+pub(crate) fn records(
+    original: &[InlineRemark<'_>],
+    patched: &[InlineRemark<'_>],
+    known: &KnownSameness,
+) -> Option<String> {
+    let (original_calls, patched_calls) = (by_caller(original), by_caller(patched));
     let mut text = String::new();
     let mut undone = false;
-    for caller in theirs.keys().chain(ours.keys()).copied().collect::<BTreeSet<_>>() {
+    for caller in original_calls.keys().chain(patched_calls.keys()).copied().collect::<BTreeSet<_>>() {
         let none = BTreeSet::new();
-        let (before, now) = (theirs.get(caller).unwrap_or(&none), ours.get(caller).unwrap_or(&none));
-        let chosen = choose(before, now, caller, known);
-        undone |= chosen != *now;
+        let (before, patched_sites) =
+            (original_calls.get(caller).unwrap_or(&none), patched_calls.get(caller).unwrap_or(&none));
+        let chosen = choose(before, patched_sites, caller, known);
+        undone |= chosen != *patched_sites;
         if chosen.is_empty() {
             // The inliner decides for a caller without a record. This record names no call.
             text.push_str(&record(NOBODY, caller, NOBODY));
@@ -58,9 +63,10 @@ fn record(callee: &str, caller: &str, site: &str) -> String {
 /// A text of the original build with the promotion hashes of the patched build: a touched unit's hash differs between
 /// the builds. A hash stays if no name with this hash occurs in both texts.
 pub(crate) fn with_hashes_of(original: &str, patched: &str) -> String {
-    let ours: BTreeMap<&str, &str> = promotions(patched).map(|(_, name, hash)| (name, hash)).collect();
+    let patched_hashes: BTreeMap<&str, &str> =
+        promotions(patched).map(|(_, name, hash)| (name, hash)).collect();
     let renamed: BTreeMap<&str, &str> = promotions(original)
-        .filter_map(|(_, name, hash)| Some((hash, *ours.get(name)?)))
+        .filter_map(|(_, name, hash)| Some((hash, *patched_hashes.get(name)?)))
         .filter(|(old, new)| old != new)
         .collect();
     let mut result = String::with_capacity(original.len());
@@ -86,10 +92,10 @@ fn promotions(text: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     })
 }
 
-type Sites<'t> = BTreeSet<(&'t str, &'t str)>;
+type CallSites<'t> = BTreeSet<(&'t str, &'t str)>;
 
-fn by_caller<'t>(inlined: &[Inlined<'t>]) -> BTreeMap<&'t str, Sites<'t>> {
-    let mut result: BTreeMap<&str, Sites<'_>> = BTreeMap::new();
+fn by_caller<'t>(inlined: &[InlineRemark<'t>]) -> BTreeMap<&'t str, CallSites<'t>> {
+    let mut result: BTreeMap<&str, CallSites<'_>> = BTreeMap::new();
     for call in inlined {
         result.entry(call.caller).or_default().insert((call.callee, call.site));
     }
@@ -97,10 +103,15 @@ fn by_caller<'t>(inlined: &[Inlined<'t>]) -> BTreeMap<&'t str, Sites<'t>> {
 }
 
 /// The calls to inline into one caller.
-fn choose<'t>(before: &Sites<'t>, now: &Sites<'t>, caller: &str, known: &Known) -> Sites<'t> {
+fn choose<'t>(
+    before: &CallSites<'t>,
+    patched_sites: &CallSites<'t>,
+    caller: &str,
+    known: &KnownSameness,
+) -> CallSites<'t> {
     let sameness = known.sameness(caller);
     if sameness == Sameness::Other {
-        return now.clone();
+        return patched_sites.clone();
     }
     let same = |callee: &str| known.is_same(callee);
     let taken = before.iter().filter(|(callee, _)| same(callee)).copied();
@@ -109,11 +120,13 @@ fn choose<'t>(before: &Sites<'t>, now: &Sites<'t>, caller: &str, known: &Known) 
     let called = |(callee, site): &(&str, &str)| {
         !same(callee) && functions_of(site).all(same) && !before.contains(&(*callee, *site))
     };
-    let now: Sites<'t> = now.iter().filter(|inlined| !called(inlined)).copied().collect();
+    let patched_sites: CallSites<'t> =
+        patched_sites.iter().filter(|inlined| !called(inlined)).copied().collect();
     // The same caller with the same callees gets exactly the original's calls. All other callers also keep what they
     // inline now.
-    let exact = sameness == Sameness::Same && before.iter().chain(&now).all(|(callee, _)| same(callee));
-    let kept = now.iter().filter(|_| !exact).copied();
+    let exact =
+        sameness == Sameness::Same && before.iter().chain(&patched_sites).all(|(callee, _)| same(callee));
+    let kept = patched_sites.iter().filter(|_| !exact).copied();
     taken.chain(kept).collect()
 }
 
@@ -129,12 +142,12 @@ mod tests {
     use crate::llvm::ir::Identity;
     use crate::originals::Functions;
 
-    fn call<'t>(caller: &'t str, callee: &'t str, site: &'t str) -> Inlined<'t> {
-        Inlined { caller, callee, site }
+    fn call<'t>(caller: &'t str, callee: &'t str, site: &'t str) -> InlineRemark<'t> {
+        InlineRemark { caller, callee, site }
     }
 
     /// `changed` has another body, `other` has other attributes, and `new` is only in the patched build.
-    fn known() -> Known {
+    fn known() -> KnownSameness {
         let functions = |of: &[(&str, u128, u128)]| -> Functions {
             let identity = |&(name, body, attributes): &(&str, u128, u128)| {
                 (name.to_owned(), Identity { body, attributes })
@@ -143,12 +156,12 @@ mod tests {
         };
         let original = functions(&[("changed", 1, 1), ("other", 1, 1)]);
         let patched = functions(&[("changed", 2, 1), ("other", 1, 2), ("new", 1, 1)]);
-        Known::of([(&original, &patched)].into_iter())
+        KnownSameness::of([(&original, &patched)].into_iter())
     }
 
-    fn lines(original: &[Inlined<'_>], patched: &[Inlined<'_>]) -> Option<Vec<String>> {
+    fn lines(original: &[InlineRemark<'_>], patched: &[InlineRemark<'_>]) -> Option<Vec<String>> {
         let text = records(original, patched, &known())?;
-        let record = |found: &Inlined<'_>| format!("{} {} {}", found.caller, found.callee, found.site);
+        let record = |found: &InlineRemark<'_>| format!("{} {} {}", found.caller, found.callee, found.site);
         Some(crate::llvm::remarks::parse(&text).iter().map(record).collect())
     }
 
@@ -176,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_changed_function_that_was_called_goes_on_being_called() {
-        let now = [call("f", "changed", "f:1:1"), call("f", "g", "f:2:1")];
-        assert_eq!(lines(&[call("f", "g", "f:2:1")], &now).expect("a flip"), ["f g f:2:1"]);
+        let patched_calls = [call("f", "changed", "f:1:1"), call("f", "g", "f:2:1")];
+        assert_eq!(lines(&[call("f", "g", "f:2:1")], &patched_calls).expect("a flip"), ["f g f:2:1"]);
         let within = [call("f", "g", "f:2:1"), call("f", "changed", "g:1:1 @ f:2:1")];
         assert_eq!(lines(&[call("f", "g", "f:2:1")], &within).expect("a flip"), ["f g f:2:1"]);
     }
@@ -191,8 +204,8 @@ mod tests {
     #[test]
     fn what_a_changed_function_brings_along_is_the_patched_builds_own() {
         let before = [call("f", "changed", "f:1:1")];
-        let now = [call("f", "changed", "f:1:1"), call("f", "new", "changed:2:1 @ f:1:1")];
-        assert_eq!(lines(&before, &now), None);
+        let patched_calls = [call("f", "changed", "f:1:1"), call("f", "new", "changed:2:1 @ f:1:1")];
+        assert_eq!(lines(&before, &patched_calls), None);
         // A caller that the patch edits may have this call only since the patch.
         assert_eq!(lines(&[], &[call("changed", "new", "changed:2:1")]), None);
     }

@@ -18,7 +18,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::bitcode;
-use super::bitstream::{self, Entries, Entry, Field, Record};
+use super::bitstream::{self, BlockEntry, BlockReader, OperandField, Record};
 
 const GLOBALVAL_SUMMARY_BLOCK: u64 = 20;
 const STRTAB_BLOCK: u64 = 23;
@@ -55,12 +55,12 @@ pub struct HeldBack {
 /// stay: no unit of the original can be compiled differently because of them. Returns `None` if there are no such
 /// calls, or if a file is not understood.
 pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) -> bool) -> Option<HeldBack> {
-    let (theirs, ours) = (Calls::read(original)?, Calls::read(patched)?);
-    let known = theirs.ranks()?;
+    let (original_calls, patched_calls) = (UnitCalls::read(original)?, UnitCalls::read(patched)?);
+    let known = original_calls.ranks()?;
     let mut file = patched.to_vec();
     let mut functions = hashbrown::HashSet::<usize, FixedState>::default();
-    for call in &ours.calls {
-        let callee = ours.values.get(call.callee)?;
+    for call in &patched_calls.calls {
+        let callee = patched_calls.values.get(call.callee)?;
         let as_before = known.get(callee.name).copied().unwrap_or(0) >= call.rank();
         if callee.defined || as_before || new(callee.name) {
             continue;
@@ -74,10 +74,10 @@ pub fn without_new_imports(original: &[u8], patched: &[u8], new: impl Fn(&[u8]) 
 /// The functions that a unit defines. `None` if the file is not understood.
 pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
     let names = strings(bytes)?;
-    let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
+    let mut entries = BlockReader::new(bytes, bitcode::module(bytes)?);
     let mut found = std::collections::HashSet::new();
     while let Some(entry) = entries.next()? {
-        if let Entry::Record(record) = entry
+        if let BlockEntry::Record(record) = entry
             && record.code == MODULE_CODE_FUNCTION
             && let Some(function) = value(&record, names)?.filter(|value| value.defined)
         {
@@ -90,7 +90,7 @@ pub fn functions(bytes: &[u8]) -> Option<std::collections::HashSet<&[u8]>> {
 type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Writes `COLD` over the lowest bits of a field.
-fn put(file: &mut [u8], field: Field) -> Option<()> {
+fn put(file: &mut [u8], field: OperandField) -> Option<()> {
     if field.low_bits < HOTNESS_BITS {
         return None;
     }
@@ -104,24 +104,24 @@ fn put(file: &mut [u8], field: Field) -> Option<()> {
 }
 
 /// All calls of a unit's functions.
-struct Calls<'d> {
-    values: Vec<Value<'d>>,
-    calls: Vec<Call>,
+struct UnitCalls<'d> {
+    values: Vec<SummaryValue<'d>>,
+    calls: Vec<SummaryCall>,
 }
 
-struct Value<'d> {
+struct SummaryValue<'d> {
     name: &'d [u8],
     /// True if the value is defined in this unit, so that a call of it imports nothing.
     defined: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Call {
+struct SummaryCall {
     callee: usize,
-    hotness: Field,
+    hotness: OperandField,
 }
 
-impl Call {
+impl SummaryCall {
     /// How far the call reaches; 0 imports nothing.
     fn rank(&self) -> u8 {
         match self.hotness.value & ((1 << HOTNESS_BITS) - 1) {
@@ -133,22 +133,22 @@ impl Call {
     }
 }
 
-impl<'d> Calls<'d> {
-    fn read(bytes: &'d [u8]) -> Option<Calls<'d>> {
+impl<'d> UnitCalls<'d> {
+    fn read(bytes: &'d [u8]) -> Option<UnitCalls<'d>> {
         let names = strings(bytes)?;
-        let mut entries = Entries::new(bytes, bitcode::module(bytes)?);
+        let mut entries = BlockReader::new(bytes, bitcode::module(bytes)?);
         let mut values = Vec::new();
         let mut calls = None;
         while let Some(entry) = entries.next()? {
             match entry {
-                Entry::Record(record) => values.extend(value(&record, names)?),
-                Entry::Block(block) if block.id == GLOBALVAL_SUMMARY_BLOCK => {
-                    calls = Some(summary(Entries::new(bytes, block))?);
+                BlockEntry::Record(record) => values.extend(value(&record, names)?),
+                BlockEntry::Block(block) if block.id == GLOBALVAL_SUMMARY_BLOCK => {
+                    calls = Some(summary(BlockReader::new(bytes, block))?);
                 }
-                Entry::Block(_) => {}
+                BlockEntry::Block(_) => {}
             }
         }
-        Some(Calls { values, calls: calls? })
+        Some(UnitCalls { values, calls: calls? })
     }
 
     /// How far the hottest call of each callee reaches.
@@ -167,9 +167,9 @@ fn strings(bytes: &[u8]) -> Option<&[u8]> {
     let blocks = bitstream::blocks(bytes)?;
     let mut tables = blocks.iter().filter(|block| block.id == STRTAB_BLOCK);
     let (table, None) = (tables.next()?, tables.next()) else { return None };
-    let mut entries = Entries::new(bytes, *table);
+    let mut entries = BlockReader::new(bytes, *table);
     while let Some(entry) = entries.next()? {
-        if let Entry::Record(Record { code: STRTAB_BLOB, blob: Some(range), .. }) = entry {
+        if let BlockEntry::Record(Record { code: STRTAB_BLOB, blob: Some(range), .. }) = entry {
             return bytes.get(range);
         }
     }
@@ -178,7 +178,7 @@ fn strings(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The global value that a record of the module's block declares: `[offset and size of its name, ...]`, and for a
 /// function whether the record is only a prototype. `Some(None)` for other records.
-fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<Value<'d>>> {
+fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<SummaryValue<'d>>> {
     let defined = match record.code {
         MODULE_CODE_FUNCTION => record.operands.get(4)?.value == 0,
         MODULE_CODE_GLOBALVAR | MODULE_CODE_ALIAS | MODULE_CODE_IFUNC => true,
@@ -186,14 +186,14 @@ fn value<'d>(record: &Record, names: &'d [u8]) -> Option<Option<Value<'d>>> {
     };
     let number = |n: usize| usize::try_from(record.operands.get(n)?.value).ok();
     let (start, size) = (number(0)?, number(1)?);
-    Some(Some(Value { name: names.get(start..start.checked_add(size)?)?, defined }))
+    Some(Some(SummaryValue { name: names.get(start..start.checked_add(size)?)?, defined }))
 }
 
-fn summary(mut entries: Entries<'_>) -> Option<Vec<Call>> {
+fn summary(mut entries: BlockReader<'_>) -> Option<Vec<SummaryCall>> {
     let mut calls = Vec::new();
     let mut version = None;
     while let Some(entry) = entries.next()? {
-        let Entry::Record(record) = entry else { return None };
+        let BlockEntry::Record(record) = entry else { return None };
         match record.code {
             FS_VERSION => version = record.operands.first().map(|field| field.value),
             FS_PERMODULE_PROFILE => {
@@ -201,7 +201,7 @@ fn summary(mut entries: Entries<'_>) -> Option<Vec<Call>> {
                 let edges = record.operands.get(HEAD.checked_add(references)?..)?;
                 for edge in edges.chunks(2) {
                     let &[callee, hotness] = edge else { return None };
-                    calls.push(Call { callee: usize::try_from(callee.value).ok()?, hotness });
+                    calls.push(SummaryCall { callee: usize::try_from(callee.value).ok()?, hotness });
                 }
             }
             _ => {}
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_bits_that_lie_side_by_side_are_written() {
-        let field = |at: usize, low_bits: u32| Field { value: 0b111, at, low_bits };
+        let field = |at: usize, low_bits: u32| OperandField { value: 0b111, at, low_bits };
         let both = |first: u8, second: u8| Some([first, second]);
         for (at, low_bits, wanted) in
             [(0, 3, both(0xf9, 0xff)), (6, 5, both(0x7f, 0xfe)), (0, 2, None), (0, 0, None), (14, 3, None)]
@@ -317,8 +317,8 @@ mod tests {
         }
     }
 
-    fn call(callee: usize, hotness: u64) -> Call {
-        Call { callee, hotness: Field { value: hotness, at: 0, low_bits: 3 } }
+    fn call(callee: usize, hotness: u64) -> SummaryCall {
+        SummaryCall { callee, hotness: OperandField { value: hotness, at: 0, low_bits: 3 } }
     }
 
     #[test]
@@ -329,8 +329,8 @@ mod tests {
 
     #[test]
     fn the_hottest_of_several_calls_counts() {
-        let value = |name| Value { name, defined: false };
-        let calls = |calls: Vec<Call>| Calls { values: vec![value(b"f"), value(b"g")], calls };
+        let value = |name| SummaryValue { name, defined: false };
+        let calls = |calls: Vec<SummaryCall>| UnitCalls { values: vec![value(b"f"), value(b"g")], calls };
         for order in [[1, 3, 0], [3, 0, 1], [0, 1, 3]] {
             let found = calls(order.map(|hotness| call(1, hotness)).to_vec());
             assert_eq!(found.ranks(), Some(Map::from_iter([(&b"g"[..], 2)])), "{order:?}");
@@ -348,7 +348,8 @@ mod tests {
             let records: Vec<_> = versions.chain([(FS_PERMODULE_PROFILE, function)]).collect();
             let bytes = file(&[(GLOBALVAL_SUMMARY_BLOCK, &records)]);
             let block = bitstream::blocks(&bytes).expect("a bitstream")[0];
-            summary(Entries::new(&bytes, block)).map(|calls| calls.iter().map(|call| call.callee).collect())
+            summary(BlockReader::new(&bytes, block))
+                .map(|calls| calls.iter().map(|call| call.callee).collect())
         };
         for version in [9, 10, 11, 12] {
             assert_eq!(calls(Some(version)), Some(vec![2]), "version {version}");

@@ -13,15 +13,15 @@ use klpx_diagnosis::Result;
 use super::{Natives, Preparation};
 use crate::attempt::Chosen;
 use crate::attempt::run::no_backend;
-use crate::differing::{self, Differing};
+use crate::differing::{self, DifferingNames};
 use crate::files;
 use crate::linker::{self, Backend};
 use crate::llvm::{native, remarks, replay};
 use crate::moved::Moved;
-use crate::unit::Side;
+use crate::unit::SourceSide;
 
 /// The result for the untouched units.
-pub(super) struct Others {
+pub(super) struct OtherUnits {
     /// The units whose native code differs, or means something else, by name.
     pub(super) natives: Vec<Natives>,
     /// The number of functions that would differ without the original's inlining.
@@ -39,7 +39,7 @@ struct Other<'a> {
 
 impl Preparation<'_> {
     /// Finds the untouched units whose native code depends on the patch.
-    pub(super) fn others(&self, chosen: &Chosen, moved: &Moved) -> Result<Others> {
+    pub(super) fn others(&self, chosen: &Chosen, moved: &Moved) -> Result<OtherUnits> {
         let original_slices = self.original_slices(chosen)?;
         let touched = self.touched.units.iter().zip(&chosen.units);
         let changed: Vec<&str> =
@@ -50,7 +50,7 @@ impl Preparation<'_> {
         let units: Vec<&str> = seeing.iter().filter(untouched).map(String::as_str).collect();
         tracing::debug!(?units, "see something else than before");
         if units.is_empty() {
-            return Ok(Others { natives: Vec::new(), spared: 0 });
+            return Ok(OtherUnits { natives: Vec::new(), spared: 0 });
         }
         self.progress.step(&format!("compiling {} more units to machine code", units.len()));
         let original = self.backends_of_originals(&units)?;
@@ -79,19 +79,19 @@ impl Preparation<'_> {
                 natives.push(Natives { unit: unit.to_owned(), original, patched });
             }
         }
-        Ok(Others { natives, spared })
+        Ok(OtherUnits { natives, spared })
     }
 
     /// For each unit, native code with the original's inlining if it is nearer to the original, and the number of
     /// functions that no longer differ.
     fn with_inlining(&self, others: &[Other<'_>], chosen: &Chosen) -> Result<Vec<Option<(usize, PathBuf)>>> {
         let Some(known) = &self.attempt.examine(&chosen.differing)?.known else { return Ok(Vec::new()) };
-        let view = self.view(Side::Patched, "others-replayed", |unit| unit.bitcode.clone(), chosen)?;
+        let view = self.view(SourceSide::Patched, "others-replayed", |unit| unit.bitcode.clone(), chosen)?;
         let one = |at: usize| -> Result<Option<(usize, PathBuf)>> {
             let Other { unit, original, patched, .. } = &others[at];
-            let theirs = replay::with_hashes_of(&original.remarks, &patched.remarks);
-            let theirs = remarks::parse(&theirs);
-            let records = replay::records(&theirs, &remarks::parse(&patched.remarks), known);
+            let original_inlining = replay::with_hashes_of(&original.remarks, &patched.remarks);
+            let original_inlining = remarks::parse(&original_inlining);
+            let records = replay::records(&original_inlining, &remarks::parse(&patched.remarks), known);
             let Some(records) = records else { return Ok(None) };
             let folder = self.work.join("others-records").join(unit);
             files::create_dir(&folder)?;
@@ -102,9 +102,9 @@ impl Preparation<'_> {
             let made = self.context.linker().backends(&view, &[unit], &options, &scratch)?;
             // LLVM may crash on the records.
             let Some(replayed) = made.and_then(|mut made| made.pop()) else { return Ok(None) };
-            let plain = Differing::between(&original.object, &patched.object)?;
-            let nearer = Differing::between(&original.object, &replayed.object)?;
-            let holders = differing::holders(theirs, |name| known.is_same(name));
+            let plain = DifferingNames::between(&original.object, &patched.object)?;
+            let nearer = DifferingNames::between(&original.object, &replayed.object)?;
+            let holders = differing::holders(original_inlining, |name| known.is_same(name));
             let spared = differing::spared(&plain, &nearer, &holders);
             Ok(spared.map(|functions| (functions.len(), replayed.object)))
         };
@@ -118,7 +118,7 @@ impl Preparation<'_> {
         if !unknown.is_empty() {
             // A link of several units has the bitcode of all of them as kbuild made it.
             let folder = self.work.join("views/untouched");
-            let view = self.sides.view(self.context, Side::Original, &folder, BTreeMap::new())?;
+            let view = self.sides.view(self.context, SourceSide::Original, &folder, BTreeMap::new())?;
             let scratch = self.work.join("backends/untouched");
             let made = self.context.linker().backends(&view, &unknown, &[], &scratch)?;
             let made = made.ok_or_else(|| no_backend(&unknown))?;

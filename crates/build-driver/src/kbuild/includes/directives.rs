@@ -9,7 +9,7 @@ pub(super) struct Directives {
     /// Macros that stand for a file name: `A` in `#include A`, `B` in `#include A(B)`.
     pub(super) computed: Vec<String>,
     /// Definitions that can give a macro of `computed` its value.
-    pub(super) names: Vec<Name>,
+    pub(super) names: Vec<NameMacro>,
 }
 
 /// An include directive with a file name.
@@ -22,7 +22,7 @@ pub(super) struct Include {
 
 /// `#define MACRO VALUE`, where the value can be a file name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(super) struct NameMacro {
     pub(super) macro_name: String,
     /// `None` if the value consists of other macros.
     pub(super) file: Option<Include>,
@@ -78,7 +78,7 @@ impl Directives {
             None if name.ends_with(b"_H") && !line_of(value).trim_ascii().is_empty() => None,
             _ => return,
         };
-        self.names.push(Name { macro_name: text(name), file });
+        self.names.push(NameMacro { macro_name: text(name), file });
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn macros_that_can_name_a_file_are_kept_with_their_value() {
-        let name = |macro_name: &str, file: Option<(&str, bool)>| Name {
+        let name = |macro_name: &str, file: Option<(&str, bool)>| NameMacro {
             macro_name: macro_name.to_owned(),
             file: file.map(|(path, quoted)| Include { path: path.to_owned(), quoted }),
         };

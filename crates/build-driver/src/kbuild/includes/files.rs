@@ -14,55 +14,55 @@ const ASIDE: [&str; 3] = ["Documentation", "tools", "LICENSES"];
 
 /// The tree of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) enum Tree {
+pub(super) enum FileTree {
     Source,
     Build,
 }
 
 /// A file: its tree and its path in the tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) struct File {
-    pub(super) tree: Tree,
+pub(super) struct TreeFile {
+    pub(super) tree: FileTree,
     pub(super) path: String,
 }
 
 /// All files, sorted. A file's number is its index.
-pub(super) struct Files {
-    files: Vec<File>,
+pub(super) struct TreeFiles {
+    files: Vec<TreeFile>,
     /// Numbers, sorted by the last part of the path.
     by_name: Vec<u32>,
     arch: String,
     /// Folders that compilers search. Empty if they are unknown.
-    searched: BTreeSet<File>,
+    searched: BTreeSet<TreeFile>,
 }
 
-impl Files {
+impl TreeFiles {
     /// Lists both trees. `further` are files that may not exist yet, `searched` the folders that compilers search.
     pub(super) fn list(
         src: &Path,
         build: &Path,
         arch: &str,
-        further: impl Iterator<Item = File>,
-        searched: BTreeSet<File>,
-    ) -> Files {
-        let of = |tree, root| walk(root).into_iter().map(move |path| File { tree, path });
-        let (source, built) = rayon::join(|| of(Tree::Source, src), || of(Tree::Build, build));
-        Files::new(source.chain(built).chain(further).collect(), arch, searched)
+        further: impl Iterator<Item = TreeFile>,
+        searched: BTreeSet<TreeFile>,
+    ) -> TreeFiles {
+        let of = |tree, root| walk(root).into_iter().map(move |path| TreeFile { tree, path });
+        let (source, built) = rayon::join(|| of(FileTree::Source, src), || of(FileTree::Build, build));
+        TreeFiles::new(source.chain(built).chain(further).collect(), arch, searched)
     }
 
-    pub(super) fn new(mut files: Vec<File>, arch: &str, searched: BTreeSet<File>) -> Files {
+    pub(super) fn new(mut files: Vec<TreeFile>, arch: &str, searched: BTreeSet<TreeFile>) -> TreeFiles {
         files.par_sort_unstable();
         files.dedup();
         let mut by_name: Vec<u32> = (0..files.len()).map(number).collect();
         by_name.par_sort_unstable_by_key(|at| (name(&files[*at as usize].path), *at));
-        Files { files, by_name, arch: arch.to_owned(), searched }
+        TreeFiles { files, by_name, arch: arch.to_owned(), searched }
     }
 
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    pub(super) fn file(&self, at: u32) -> &File {
+    pub(super) fn file(&self, at: u32) -> &TreeFile {
         &self.files[at as usize]
     }
 
@@ -72,7 +72,7 @@ impl Files {
     }
 
     /// The number of a file.
-    pub(super) fn find(&self, tree: Tree, path: &str) -> Option<u32> {
+    pub(super) fn find(&self, tree: FileTree, path: &str) -> Option<u32> {
         let at = self.files.binary_search_by(|file| (file.tree, file.path.as_str()).cmp(&(tree, path)));
         at.ok().map(number)
     }
@@ -101,7 +101,7 @@ impl Files {
         let file = self.file(at);
         let head = file.path.strip_suffix(&parts(include).join("/")).unwrap_or(&file.path);
         let path = head.strip_suffix('/').unwrap_or(head).to_owned();
-        self.searched.contains(&File { tree: file.tree, path })
+        self.searched.contains(&TreeFile { tree: file.tree, path })
     }
 
     /// The files whose path ends with the name in an include directive in `from`.
@@ -120,9 +120,9 @@ impl Files {
 
     /// All files with this name.
     pub(super) fn named(&self, wanted: &str) -> impl Iterator<Item = u32> {
-        let of = |at: &u32| name(&self.file(*at).path);
-        let start = self.by_name.partition_point(|at| of(at) < wanted);
-        let count = self.by_name[start..].partition_point(|at| of(at) == wanted);
+        let name_at = |at: &u32| name(&self.file(*at).path);
+        let start = self.by_name.partition_point(|at| name_at(at) < wanted);
+        let count = self.by_name[start..].partition_point(|at| name_at(at) == wanted);
         self.by_name[start..start + count].iter().copied()
     }
 
@@ -225,8 +225,8 @@ mod tests {
         "mm/internal.h",
     ];
 
-    fn in_tree(path: &str) -> File {
-        File { tree: Tree::Source, path: path.to_owned() }
+    fn in_tree(path: &str) -> TreeFile {
+        TreeFile { tree: FileTree::Source, path: path.to_owned() }
     }
 
     fn meant(from: &str, include: &str) -> Vec<String> {
@@ -234,12 +234,12 @@ mod tests {
     }
 
     fn meant_where(searched: &[&str], from: &str, include: &str) -> Vec<String> {
-        let mut files: Vec<File> = SOURCE.iter().map(|path| in_tree(path)).collect();
+        let mut files: Vec<TreeFile> = SOURCE.iter().map(|path| in_tree(path)).collect();
         let generated = "arch/x86/include/generated/asm/page.h";
-        files.push(File { tree: Tree::Build, path: generated.to_owned() });
+        files.push(TreeFile { tree: FileTree::Build, path: generated.to_owned() });
         let searched = searched.iter().map(|path| in_tree(path)).collect();
-        let files = Files::new(files, "x86", searched);
-        let from = files.find(Tree::Source, from).expect(from);
+        let files = TreeFiles::new(files, "x86", searched);
+        let from = files.find(FileTree::Source, from).expect(from);
         let quoted = include.starts_with('"');
         let include = Include { path: include.trim_matches(['"', '<', '>']).to_owned(), quoted };
         files.meant(from, &include).into_iter().map(|at| files.file(at).path.clone()).collect()

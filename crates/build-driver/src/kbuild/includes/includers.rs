@@ -8,12 +8,12 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directives::Directives;
-use super::files::{File, Files, Tree, walk};
+use super::files::{FileTree, TreeFile, TreeFiles, walk};
 
 /// The files of a source, before and after a patch.
 pub(crate) struct Includers<'a> {
     root: &'a Path,
-    files: Files,
+    files: TreeFiles,
     /// All texts of each file that changes.
     changed: &'a [(&'a str, Vec<&'a [u8]>)],
 }
@@ -22,9 +22,9 @@ impl<'a> Includers<'a> {
     /// Lists the files of a source. `changed` has the texts, before and after, of files that a patch changes or adds.
     pub(crate) fn new(root: &'a Path, arch: &str, changed: &'a [(&'a str, Vec<&'a [u8]>)]) -> Includers<'a> {
         let added = changed.iter().map(|(path, _)| (*path).to_owned());
-        let file = |path| File { tree: Tree::Source, path };
+        let file = |path| TreeFile { tree: FileTree::Source, path };
         let files = walk(root).into_iter().chain(added).map(file).collect();
-        Includers { root, files: Files::new(files, arch, BTreeSet::new()), changed }
+        Includers { root, files: TreeFiles::new(files, arch, BTreeSet::new()), changed }
     }
 
     /// The paths of all files, sorted.
@@ -43,7 +43,7 @@ impl<'a> Includers<'a> {
     /// A C or assembly file that includes `path` by name. Files in the same folder are tried first.
     pub(crate) fn of(&self, path: &str) -> Option<&str> {
         const ENDS: [&str; 4] = [".c", ".h", ".S", ".inc"];
-        let wanted = self.files.find(Tree::Source, path)?;
+        let wanted = self.files.find(FileTree::Source, path)?;
         let home = folder(path);
         let aside = self.files.aside(path);
         let can_include = self.files.all().filter(|(_, path)| {

@@ -3,31 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::{Generated, Home, Module, ModuleId, Rule, Source, Unit, UnitId, UnitList, index};
+use super::{
+    Generated, Home, KbuildModule, KbuildUnit, ModuleId, ObjectRule, UnitId, UnitList, UnitSource, index,
+};
 use crate::kbuild::objtool::ObjtoolRule;
-use crate::kbuild::record::{Made, Record};
+use crate::kbuild::record::{FileRule, FolderRecord};
 
 /// Combines records.
 pub(super) struct Builder<'a> {
     src: PathBuf,
     build: PathBuf,
     /// How files are made, by folder and by kbuild's name of the file.
-    made: HashMap<(&'a str, &'a str), &'a Made>,
+    made: HashMap<(&'a str, &'a str), &'a FileRule>,
     drafts: BTreeMap<String, Draft<'a>>,
 }
 
 /// Distinct values, in order of first use. A kernel has a few dozen.
-struct Table<T> {
+struct ValueTable<T> {
     values: Vec<T>,
 }
 
-impl<T> Default for Table<T> {
+impl<T> Default for ValueTable<T> {
     fn default() -> Self {
-        Table { values: Vec::new() }
+        ValueTable { values: Vec::new() }
     }
 }
 
-impl<T: PartialEq> Table<T> {
+impl<T: PartialEq> ValueTable<T> {
     fn place(&mut self, value: T) -> u16 {
         let at = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
             self.values.push(value);
@@ -41,14 +43,14 @@ impl<T: PartialEq> Table<T> {
 struct Draft<'a> {
     folder: &'a str,
     target: &'a str,
-    made: Option<&'a Made>,
+    made: Option<&'a FileRule>,
     vmlinux: bool,
     /// The objects of modules.
     modules: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(src: PathBuf, build: PathBuf, records: &'a [Record]) -> Builder<'a> {
+    pub(super) fn new(src: PathBuf, build: PathBuf, records: &'a [FolderRecord]) -> Builder<'a> {
         let made = records
             .iter()
             .flat_map(|record| {
@@ -58,7 +60,7 @@ impl<'a> Builder<'a> {
         Builder { src, build, made, drafts: BTreeMap::new() }
     }
 
-    pub(super) fn build(mut self, records: &'a [Record]) -> Result<UnitList, String> {
+    pub(super) fn build(mut self, records: &'a [FolderRecord]) -> Result<UnitList, String> {
         complete(records)?;
         for record in records {
             for target in &record.builtin {
@@ -86,15 +88,15 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds units that are compiled on the way to something else. Other rules make the programs for the build machine.
-    fn ingredients(&mut self, records: &'a [Record]) {
+    fn ingredients(&mut self, records: &'a [FolderRecord]) {
         for record in records {
-            for made in record.made.iter().filter(|made| Rule::of(&made.rule).is_compiled()) {
+            for made in record.made.iter().filter(|made| ObjectRule::of(&made.rule).is_compiled()) {
                 self.draft(&record.folder, &made.target);
             }
         }
     }
 
-    fn finish(self, records: &[Record]) -> UnitList {
+    fn finish(self, records: &[FolderRecord]) -> UnitList {
         let module_ids: BTreeMap<String, ModuleId> = {
             let names =
                 records.iter().flat_map(|record| record.modules.iter().map(|(module, _)| normal(module)));
@@ -113,19 +115,19 @@ impl<'a> Builder<'a> {
                 .collect(),
             ..UnitList::default()
         };
-        let (mut rules, mut forced) = (Table::default(), Table::default());
+        let (mut rules, mut forced) = (ValueTable::default(), ValueTable::default());
         for (object, draft) in &self.drafts {
             let rule = match draft.made {
                 Some(made) if draft.is_linked() => made.objtool.clone(),
                 _ => ObjtoolRule::None,
             };
             let includes = draft.made.map_or(&[][..], |made| &made.forced);
-            list.units.push(Unit {
+            list.units.push(KbuildUnit {
                 object: object.clone(),
                 target: (draft.target != object).then(|| draft.target.to_owned()),
                 folder: draft.folder.to_owned(),
-                rule: draft.made.map_or(Rule::Unknown, |made| Rule::of(&made.rule)),
-                source: draft.made.map_or(Source::Unknown, |made| self.source(&made.source)),
+                rule: draft.made.map_or(ObjectRule::Unknown, |made| ObjectRule::of(&made.rule)),
+                source: draft.made.map_or(UnitSource::Unknown, |made| self.source(&made.source)),
                 home: draft.home(&module_ids),
                 traced: draft.made.is_some_and(|made| made.traced),
                 objtool: rules.place(rule),
@@ -141,18 +143,18 @@ impl<'a> Builder<'a> {
         list
     }
 
-    fn searched(&self, records: &[Record]) -> Vec<Source> {
+    fn searched(&self, records: &[FolderRecord]) -> Vec<UnitSource> {
         let all = || records.iter().flat_map(|record| &record.made);
-        let mut compiled = all().filter(|made| Rule::of(&made.rule).is_compiled());
+        let mut compiled = all().filter(|made| ObjectRule::of(&made.rule).is_compiled());
         if compiled.any(|made| made.searched.is_empty()) {
             return Vec::new();
         }
         let paths: HashSet<&String> = all().flat_map(|made| &made.searched).collect();
         let folders = paths.into_iter().map(|path| self.source(path));
-        folders.filter(|folder| *folder != Source::Unknown).collect::<BTreeSet<_>>().into_iter().collect()
+        folders.filter(|folder| *folder != UnitSource::Unknown).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    fn generated(&self, records: &[Record]) -> Vec<Generated> {
+    fn generated(&self, records: &[FolderRecord]) -> Vec<Generated> {
         let is_product =
             |path: &str| [".o", ".s", ".so", ".dbg", ".elf", ".ro"].iter().any(|end| path.ends_with(end));
         let mut files: Vec<Generated> = records
@@ -171,16 +173,16 @@ impl<'a> Builder<'a> {
 
     /// Finds the tree of a path. make names source files by an absolute path, or by `../` if the build tree lies in the
     /// source tree.
-    pub(super) fn source(&self, path: &str) -> Source {
+    pub(super) fn source(&self, path: &str) -> UnitSource {
         if path.is_empty() {
-            return Source::Unknown;
+            return UnitSource::Unknown;
         }
         let path = lexical(&self.build.join(path));
         let inside = |root: &Path| path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
         if let Some(path) = inside(&self.build) {
-            return Source::Generated(path);
+            return UnitSource::Generated(path);
         }
-        inside(&self.src).map_or(Source::Unknown, Source::Tree)
+        inside(&self.src).map_or(UnitSource::Unknown, UnitSource::Tree)
     }
 }
 
@@ -202,7 +204,7 @@ impl Draft<'_> {
 }
 
 /// Checks that every folder that kbuild visits has a record. Without the check, units could be missing silently.
-fn complete(records: &[Record]) -> Result<(), String> {
+fn complete(records: &[FolderRecord]) -> Result<(), String> {
     let there: HashSet<&str> = records.iter().map(|record| record.folder.as_str()).collect();
     if !there.contains(".") {
         return Err("there is no record of the root folder".to_owned());
@@ -213,8 +215,8 @@ fn complete(records: &[Record]) -> Result<(), String> {
     }
 }
 
-fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
-    let mut modules: BTreeMap<String, Module> = BTreeMap::new();
+fn modules(records: &[FolderRecord], list: &UnitList) -> Vec<KbuildModule> {
+    let mut modules: BTreeMap<String, KbuildModule> = BTreeMap::new();
     for (object, parts) in records.iter().flat_map(|record| &record.modules) {
         let object = normal(object);
         let mut units = Vec::with_capacity(parts.len());
@@ -225,7 +227,7 @@ fn modules(records: &[Record], list: &UnitList) -> Vec<Module> {
             }
         }
         let is_its_unit = units.iter().any(|unit| list.unit(*unit).object == object);
-        modules.entry(object.clone()).or_insert(Module { object, units, is_its_unit });
+        modules.entry(object.clone()).or_insert(KbuildModule { object, units, is_its_unit });
     }
     modules.into_values().collect()
 }

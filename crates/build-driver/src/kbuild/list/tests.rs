@@ -120,7 +120,7 @@ fn ask(src: &Path, build: &Path, extra: &[&str]) -> Result<UnitList> {
             .expect("make runs");
         let text = [output.stdout, output.stderr].concat();
         let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        Ok(Outcome { success: output.status.success(), lines })
+        Ok(CallOutcome { success: output.status.success(), lines })
     })
 }
 
@@ -136,9 +136,9 @@ fn table(list: &UnitList) -> Vec<String> {
                 }
             };
             let source = match &unit.source {
-                Source::Tree(path) => path.clone(),
-                Source::Generated(path) => format!("({path})"),
-                Source::Unknown => "?".to_owned(),
+                UnitSource::Tree(path) => path.clone(),
+                UnitSource::Generated(path) => format!("({path})"),
+                UnitSource::Unknown => "?".to_owned(),
             };
             let objtool = match list.objtool(id) {
                 ObjtoolRule::None => "none".to_owned(),
@@ -220,8 +220,8 @@ fn units_are_found_by_source_and_modules_know_their_units() {
 fn what_is_generated_and_what_command_lines_include_is_told() {
     let (_dir, src, build) = tree();
     let list = ask(&src, &build, &[]).expect("a list");
-    let tree = |path: &str| Source::Tree(path.to_owned());
-    let made = |path: &str| Source::Generated(path.to_owned());
+    let tree = |path: &str| UnitSource::Tree(path.to_owned());
+    let made = |path: &str| UnitSource::Generated(path.to_owned());
     let table = Generated {
         path: "core/tab.h".to_owned(),
         folder: "core".to_owned(),
@@ -249,13 +249,14 @@ fn a_list_is_the_same_after_it_was_stored() {
 
 #[test]
 fn a_folder_without_a_record_is_an_error() {
-    let record = |folder: &str, folders: &[&str]| Record {
+    let record = |folder: &str, folders: &[&str]| FolderRecord {
         folder: folder.to_owned(),
         folders: folders.iter().map(|f| (*f).to_owned()).collect(),
-        ..Record::default()
+        ..FolderRecord::default()
     };
-    let build =
-        |records: &[Record]| Builder::new("/src".into(), "/build".into(), records).build(records).map(|_| ());
+    let build = |records: &[FolderRecord]| {
+        Builder::new("/src".into(), "/build".into(), records).build(records).map(|_| ())
+    };
     assert_eq!(build(&[record(".", &["fs"]), record("fs", &[])]), Ok(()));
     assert!(build(&[record(".", &["fs", "mm"]), record("fs", &[])]).expect_err("mm").contains("folder mm"));
     assert!(build(&[record("fs", &[])]).expect_err("root").contains("root"));
@@ -263,16 +264,16 @@ fn a_folder_without_a_record_is_an_error() {
 
 #[test]
 fn sources_are_told_apart_by_the_tree_they_lie_in() {
-    let tree = |path: &str| Source::Tree(path.to_owned());
-    let made = |path: &str| Source::Generated(path.to_owned());
+    let tree = |path: &str| UnitSource::Tree(path.to_owned());
+    let made = |path: &str| UnitSource::Generated(path.to_owned());
     let cases = [
         ("/k/src", "/k/build", "/k/src/fs/a.c", tree("fs/a.c")),
         ("/k/src", "/k/build", "/k/src/arch/x86/kvm/../../../virt/kvm/a.c", tree("virt/kvm/a.c")),
         ("/k/src", "/k/build", "fs/a.c", made("fs/a.c")),
         ("/k/src", "/k/src/build", "../fs/a.c", tree("fs/a.c")),
         ("/k/src", "/k/src/build", "fs/a.c", made("fs/a.c")),
-        ("/k/src", "/k/build", "/elsewhere/a.c", Source::Unknown),
-        ("/k/src", "/k/build", "", Source::Unknown),
+        ("/k/src", "/k/build", "/elsewhere/a.c", UnitSource::Unknown),
+        ("/k/src", "/k/build", "", UnitSource::Unknown),
     ];
     for (src, build, path, expected) in cases {
         assert_eq!(Builder::new(src.into(), build.into(), &[]).source(path), expected, "{path} of {build}");
@@ -303,9 +304,9 @@ fn folders_that_are_searched_are_told() {
     )
     .expect("write");
     let list = ask(&src, &build, &[]).expect("a list");
-    let tree = |path: &str| Source::Tree(path.to_owned());
+    let tree = |path: &str| UnitSource::Tree(path.to_owned());
     let expected =
-        [tree("arch/x86/include"), tree("include"), tree("lib"), Source::Generated("include".to_owned())];
+        [tree("arch/x86/include"), tree("include"), tree("lib"), UnitSource::Generated("include".to_owned())];
     assert_eq!(list.searched(), expected);
     // An assembly unit that does not name its folders.
     std::fs::write(

@@ -3,7 +3,7 @@
 mod ways;
 
 use klpx_klp_emit::closure;
-use klpx_klp_emit::writer::{Relocatable, Sym};
+use klpx_klp_emit::writer::{Relocatable, SymbolIndex};
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::builds::Builds;
 use klpx_testkit::fixture::ARM64_GCC;
@@ -353,8 +353,8 @@ fn said_of(builds: &Builds, change: impl FnOnce(&mut Relocatable)) -> Vec<String
     said.diagnoses().map(|found| format!("{} {found}", found.code)).collect()
 }
 
-fn symbol(module: &Relocatable, name: &str) -> Sym {
-    Sym(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).expect("a symbol"))
+fn symbol(module: &Relocatable, name: &str) -> SymbolIndex {
+    SymbolIndex(module.symbols.iter().position(|symbol| symbol.name == name.as_bytes()).expect("a symbol"))
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn a_reference_to_the_kernels_own_table_is_caught() {
             let mut old = module.symbols[out.0].clone();
             old.name = b".klp.sym.vmlinux.table,0".to_vec();
             module.symbols.push(old);
-            let old = Sym(module.symbols.len() - 1);
+            let old = SymbolIndex(module.symbols.len() - 1);
             let text = module.sections.iter_mut().find(|section| section.name == b".text").expect("code");
             let mut moved = None;
             for table in text.relas.iter_mut().filter(|table| table.name == b".rela.text") {

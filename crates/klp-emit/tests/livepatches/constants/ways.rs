@@ -154,7 +154,7 @@ fn a_weak_function_that_gave_way_uses_nothing() {
             let original = units[0].original;
             let items =
                 original.item_ids().filter(|&item| original.item_name(item) == b"arch" && gave_way).collect();
-            let units = [klpx_klp_emit::plan::Unit { overridden: Some(&items), ..units[0] }];
+            let units = [klpx_klp_emit::plan::ComparedUnit { overridden: Some(&items), ..units[0] }];
             let chosen = closure::select(&units, &Default::default());
             chosen.err().map(|failure| failure.diagnoses().map(|found| found.code).collect::<Vec<_>>())
         })

@@ -82,7 +82,7 @@ fn the_kernel_finds_the_common_information_by_order_and_linkers_by_distance() {
 fn a_lost_or_damaged_frame_is_caught() {
     let builds = dynamic(&ARM64_CLANG);
     let livepatch = Livepatch::of(&builds);
-    let damage: [fn(&mut klpx_klp_emit::writer::Section, usize); 2] = [
+    let damage: [fn(&mut klpx_klp_emit::writer::OutputSection, usize); 2] = [
         |section, at| {
             section.relas.iter_mut().for_each(|t| t.relocations.retain(|r| r.offset != at as u64 + 8))
         },

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use klpx_build_driver::language::Identifier;
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 /// The names of hot functions.
 #[derive(Default)]
@@ -73,7 +73,7 @@ fn refused(path: &Path, line: usize, text: &str) -> klpx_diagnosis::Failure {
         "klpx must know which functions are hot, so it passes over no line that may name one",
         "give one name on each line, or what perf report --stdio -g none prints",
     )
-    .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
+    .place(DiagnosisPlace::file(path.display().to_string(), u32::try_from(line).ok()))
     .into()
 }
 

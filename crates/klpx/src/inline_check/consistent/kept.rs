@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, Place, Result, codes};
-use klpx_inline_check::consistent::Lists;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_inline_check::consistent::ChoiceLists;
 
 /// The file with the choices, in the folder for lists.
 const FUNCTIONS: &str = "functions.tsv";
@@ -14,7 +14,7 @@ const HEADING: &str = "out of line\thalf-inlined\tinlined copies\tbytes of code"
 
 /// The figures of one build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Build {
+pub(super) struct BuildFigures {
     pub(super) out_of_line: u64,
     pub(super) half_inlined: u64,
     pub(super) inlined: u64,
@@ -22,28 +22,28 @@ pub(super) struct Build {
 }
 
 /// The choices and builds of all runs so far.
-pub(super) struct Kept {
-    pub(super) lists: Lists,
-    pub(super) builds: Vec<Build>,
+pub(super) struct KeptRuns {
+    pub(super) lists: ChoiceLists,
+    pub(super) builds: Vec<BuildFigures>,
 }
 
-impl Kept {
+impl KeptRuns {
     /// Reads the files of earlier runs; empty if there are none.
-    pub(super) fn read(dir: &Path) -> Result<Kept> {
+    pub(super) fn read(dir: &Path) -> Result<KeptRuns> {
         let path = dir.join(FUNCTIONS);
         let lists = match read(&path)? {
-            Some(text) => Lists::parse(&text).map_err(|error| broken(&path, error.0))?,
-            None => Lists::default(),
+            Some(text) => ChoiceLists::parse(&text).map_err(|error| broken(&path, error.0))?,
+            None => ChoiceLists::default(),
         };
         let path = dir.join(BUILDS);
         let text = read(&path)?.unwrap_or_default();
         let row = |(n, line): (usize, &str)| build(line).ok_or_else(|| broken(&path, n + 1));
         let builds = text.lines().enumerate().skip(1).map(row).collect::<std::result::Result<_, _>>()?;
-        Ok(Kept { lists, builds })
+        Ok(KeptRuns { lists, builds })
     }
 
     /// The number of a build, from 1. A build with the figures of an earlier one has that one's number.
-    pub(super) fn number(&mut self, this: Build) -> usize {
+    pub(super) fn number(&mut self, this: BuildFigures) -> usize {
         let at = self.builds.iter().position(|build| *build == this).unwrap_or_else(|| {
             self.builds.push(this);
             self.builds.len() - 1
@@ -53,7 +53,8 @@ impl Kept {
 
     /// Writes the files for the next run.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        let row = |b: &Build| format!("{}\t{}\t{}\t{}\n", b.out_of_line, b.half_inlined, b.inlined, b.code);
+        let row =
+            |b: &BuildFigures| format!("{}\t{}\t{}\t{}\n", b.out_of_line, b.half_inlined, b.inlined, b.code);
         let builds = std::iter::once(format!("{HEADING}\n")).chain(self.builds.iter().map(row)).collect();
         for (name, text) in [(FUNCTIONS, self.lists.to_text()), (BUILDS, builds)] {
             let path = dir.join(name);
@@ -63,10 +64,10 @@ impl Kept {
     }
 }
 
-fn build(line: &str) -> Option<Build> {
+fn build(line: &str) -> Option<BuildFigures> {
     let cells: Option<Vec<u64>> = line.split('\t').map(|cell| cell.parse().ok()).collect();
     let [out_of_line, half_inlined, inlined, code] = *cells?.as_slice() else { return None };
-    Some(Build { out_of_line, half_inlined, inlined, code })
+    Some(BuildFigures { out_of_line, half_inlined, inlined, code })
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
@@ -85,7 +86,7 @@ pub(super) fn bad_name(name: &str) -> Diagnosis {
         "klpx writes names of C only",
         "start again from the plain build in another folder",
     )
-    .place(Place::file(FUNCTIONS, None))
+    .place(DiagnosisPlace::file(FUNCTIONS, None))
 }
 
 fn broken(path: &Path, line: usize) -> Diagnosis {
@@ -96,5 +97,5 @@ fn broken(path: &Path, line: usize) -> Diagnosis {
         "klpx did not write this line",
         "start again from the plain build in another folder",
     )
-    .place(Place::file(path.display().to_string(), u32::try_from(line).ok()))
+    .place(DiagnosisPlace::file(path.display().to_string(), u32::try_from(line).ok()))
 }

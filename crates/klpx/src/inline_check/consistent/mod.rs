@@ -9,10 +9,12 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::consistent::{Consistent, Inlining, Request};
+use klpx_build_driver::consistent::{ConsistentBuild, ConsistentRequest, InlineAttribute};
 use klpx_build_driver::language::Identifier;
 use klpx_diagnosis::Result;
-use klpx_inline_check::consistent::{Attribute, Guarded, Key, Left, Lists, Wish, by_unit, choose};
+use klpx_inline_check::consistent::{
+    Attribute, ChoiceLists, FunctionKey, Guarded, LeftReason, Wish, by_unit, choose,
+};
 use klpx_inline_check::survey::Survey;
 use klpx_normalize::elf::ElfFile;
 use rayon::prelude::*;
@@ -21,30 +23,30 @@ use super::Surveyed;
 use super::only::Only;
 use crate::args::InlineCheck;
 use hot::Hot;
-use kept::{Build, Kept};
-use source::{Declarations, Units};
+use kept::{BuildFigures, KeptRuns};
+use source::{SourceDeclarations, Units};
 
 /// A file that is linked by itself: the kernel, or a module. Functions are half-inlined within one image.
-struct Image {
+struct LinkedImage {
     surveyed: Surveyed,
     guarded: Guarded,
 }
 
-impl Image {
-    fn read(path: &Path) -> Result<Image> {
+impl LinkedImage {
+    fn read(path: &Path) -> Result<LinkedImage> {
         let file = ElfFile::open(path)?;
         let elf = file.parse()?;
         let surveyed = Surveyed::of(path, &elf, Survey::measured(&elf))?;
-        Ok(Image { surveyed, guarded: Guarded::read(&elf) })
+        Ok(LinkedImage { surveyed, guarded: Guarded::read(&elf) })
     }
 }
 
 /// The results of a run.
-struct Outcome<'a> {
-    project: &'a Consistent,
-    images: &'a [Image],
-    plan: &'a Plan,
-    kept: &'a Kept,
+struct ConsistentOutcome<'a> {
+    project: &'a ConsistentBuild,
+    images: &'a [LinkedImage],
+    plan: &'a ImagesPlan,
+    kept: &'a KeptRuns,
     /// The number of this build among the kept ones, from 1.
     build: usize,
     /// The number of units whose list changed.
@@ -60,20 +62,20 @@ struct Outcome<'a> {
 }
 
 /// The plan for all images together, besides the lists.
-struct Plan {
+struct ImagesPlan {
     /// The number of half-inlined functions with a choice that was not yet in effect in this build.
     chosen: usize,
     /// The number of functions that lost their choice because they are hot.
     freed: usize,
     /// Half-inlined functions that stay half-inlined, with the reason.
-    left: Vec<(Half, Left)>,
+    left: Vec<(Half, LeftReason)>,
     /// The estimate of the bytes of code that the choices add.
     estimate: i64,
 }
 
 /// A half-inlined function.
 struct Half {
-    key: Key,
+    key: FunctionKey,
     /// The module in which the function is half-inlined, as a path in the build tree; `None` for the kernel.
     module: Option<String>,
 }
@@ -82,7 +84,7 @@ struct Half {
 pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let wanted = &args.consistent;
     let build_dir = wanted.build_dir.clone().unwrap_or_default();
-    let project = Consistent::open(&Request {
+    let project = ConsistentBuild::open(&ConsistentRequest {
         build: build_dir.clone(),
         source: wanted.source.clone(),
         llvm: wanted.llvm.clone(),
@@ -97,12 +99,12 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
         modules.into_iter().partition(|module| module.is_file());
     let kernel = args.file.clone().unwrap_or_else(|| build_dir.join("vmlinux"));
     let paths: Vec<&PathBuf> = std::iter::once(&kernel).chain(&modules).collect();
-    let images = paths.into_par_iter().map(|path| Image::read(path)).collect::<Result<Vec<_>>>()?;
+    let images = paths.into_par_iter().map(|path| LinkedImage::read(path)).collect::<Result<Vec<_>>>()?;
 
-    let mut kept = Kept::read(project.dir())?;
+    let mut kept = KeptRuns::read(project.dir())?;
     let build = kept.number(figures(&images));
-    let declarations = Declarations::new(project.source());
-    let mut plan = Plan { chosen: 0, freed: 0, left: Vec::new(), estimate: 0 };
+    let declarations = SourceDeclarations::new(project.source());
+    let mut plan = ImagesPlan { chosen: 0, freed: 0, left: Vec::new(), estimate: 0 };
     let mut units: BTreeSet<String> = BTreeSet::new();
     for image in &images {
         let survey = &image.surveyed.survey;
@@ -133,7 +135,7 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
     let changed = project.write(&inlining(&kept.lists, units)?)?;
     kept.write(project.dir())?;
 
-    let mut outcome = Outcome {
+    let mut outcome = ConsistentOutcome {
         project: &project,
         images: &images,
         plan: &plan,
@@ -153,14 +155,14 @@ pub(super) fn run(args: &InlineCheck) -> Result<String> {
 
 /// Translates the lists into the build driver's types.
 fn inlining(
-    lists: &Lists,
+    lists: &ChoiceLists,
     units: impl IntoIterator<Item = String>,
-) -> Result<BTreeMap<String, Vec<(Identifier, Inlining)>>> {
+) -> Result<BTreeMap<String, Vec<(Identifier, InlineAttribute)>>> {
     let word = |attribute| match attribute {
-        Attribute::AlwaysInline => Inlining::Always,
-        Attribute::NoInline => Inlining::Never,
-        Attribute::NoInlineNoClone => Inlining::NeverNorClone,
-        Attribute::NoAnalysis => Inlining::Opaque,
+        Attribute::AlwaysInline => InlineAttribute::Always,
+        Attribute::NoInline => InlineAttribute::Never,
+        Attribute::NoInlineNoClone => InlineAttribute::NeverNorClone,
+        Attribute::NoAnalysis => InlineAttribute::Opaque,
     };
     let all = by_unit(lists, units).into_iter();
     let unit = |(unit, functions): (String, Vec<(String, Attribute)>)| {
@@ -174,9 +176,9 @@ fn inlining(
 }
 
 /// The sums over all images.
-fn figures(images: &[Image]) -> Build {
-    let mut sum = Build::default();
-    for Image { surveyed, .. } in images {
+fn figures(images: &[LinkedImage]) -> BuildFigures {
+    let mut sum = BuildFigures::default();
+    for LinkedImage { surveyed, .. } in images {
         let all = surveyed.summary.all();
         sum.out_of_line += all.out_of_line as u64;
         sum.half_inlined += all.half_inlined as u64;
@@ -187,28 +189,28 @@ fn figures(images: &[Image]) -> Build {
 }
 
 /// Explains why each remaining function stays half-inlined.
-fn explain(outcome: &mut Outcome<'_>) {
+fn explain(outcome: &mut ConsistentOutcome<'_>) {
     let (project, plan, lists) = (outcome.project, outcome.plan, &outcome.kept.lists);
     for (half, left) in &plan.left {
         let key = &half.key;
         let why = match left {
-            Left::NotWanted => {
+            LeftReason::NotWanted => {
                 outcome.not_wanted += 1;
                 continue;
             }
-            Left::OverBudget => {
+            LeftReason::OverBudget => {
                 outcome.over_budget += 1;
                 continue;
             }
-            Left::Guarded(section) => {
+            LeftReason::Guarded(section) => {
                 format!("inlined into {section}, which may call nothing that is traced")
             }
-            Left::Hot => "hot, and so as the compiler chooses (--hot)".to_owned(),
-            Left::Forced => "always_inline in the source".to_owned(),
-            Left::Flattened(holder) => format!("inlined into {holder}, which says flatten"),
-            Left::Unnamed => "its name is none of C, so that no list can have it".to_owned(),
-            Left::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
-            Left::Ignored => {
+            LeftReason::Hot => "hot, and so as the compiler chooses (--hot)".to_owned(),
+            LeftReason::Forced => "always_inline in the source".to_owned(),
+            LeftReason::Flattened(holder) => format!("inlined into {holder}, which says flatten"),
+            LeftReason::Unnamed => "its name is none of C, so that no list can have it".to_owned(),
+            LeftReason::NoUnit => "its unit is not compiled from a file of this source".to_owned(),
+            LeftReason::Ignored => {
                 let units = || lists.get(key).into_iter().flat_map(|entry| &entry.units);
                 if let Some(unit) = units().find(|unit| project.failed(unit)) {
                     format!("{unit} does not compile with its list (see failed/{unit})")

@@ -4,16 +4,16 @@
 use std::path::Path;
 
 use klpx_diagnosis::Result;
-use klpx_inline_check::consistent::{Choice, Key, Lists};
+use klpx_inline_check::consistent::{Choice, ChoiceLists, FunctionKey};
 use serde_json::{Value, json};
 
-use super::kept::Build;
-use super::{Half, Outcome};
+use super::kept::BuildFigures;
+use super::{ConsistentOutcome, Half};
 use crate::inline_check::about;
 use crate::render::{self, count, plural};
 use crate::report::to_text;
 
-impl Outcome<'_> {
+impl ConsistentOutcome<'_> {
     /// Returns true if another build would be the same.
     fn done(&self) -> bool {
         self.plan.chosen == 0 && self.plan.freed == 0
@@ -31,7 +31,7 @@ impl Outcome<'_> {
     }
 }
 
-pub(super) fn text(outcome: &Outcome<'_>, next: &Path) -> String {
+pub(super) fn text(outcome: &ConsistentOutcome<'_>, next: &Path) -> String {
     let lists = &outcome.kept.lists;
     let mut text = String::new();
     if let [kernel, modules @ ..] = outcome.images {
@@ -101,12 +101,12 @@ pub(super) fn text(outcome: &Outcome<'_>, next: &Path) -> String {
     text
 }
 
-fn never_inlined(lists: &Lists) -> usize {
+fn never_inlined(lists: &ChoiceLists) -> usize {
     lists.count(Choice::OutOfLine) + lists.count(Choice::Opaque)
 }
 
 /// The table's heading and one row for each build.
-fn progress(outcome: &Outcome<'_>) -> Vec<Vec<String>> {
+fn progress(outcome: &ConsistentOutcome<'_>) -> Vec<Vec<String>> {
     let heading = ["build", "out of line", "half-inlined", "inlined copies", "bytes of code", "change"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let first = outcome.kept.builds.first().map_or(0, |build| build.code);
@@ -128,13 +128,13 @@ fn change(from: u64, to: u64) -> String {
     }
 }
 
-pub(super) fn json(outcome: &Outcome<'_>, next: &Path) -> Result<String> {
+pub(super) fn json(outcome: &ConsistentOutcome<'_>, next: &Path) -> Result<String> {
     let lists = &outcome.kept.lists;
     let place = |Half { key, module }: &Half| -> Value {
-        let Key { function, file, line } = key;
+        let FunctionKey { function, file, line } = key;
         json!({"function": function, "file": file, "line": line, "module": module})
     };
-    let build = |b: &Build| {
+    let build = |b: &BuildFigures| {
         json!({
             "out_of_line": b.out_of_line,
             "half_inlined": b.half_inlined,

@@ -4,19 +4,19 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 
-use klpx_build_driver::consistent::Consistent;
-use klpx_inline_check::consistent::Key;
+use klpx_build_driver::consistent::ConsistentBuild;
+use klpx_inline_check::consistent::FunctionKey;
 
 /// Units by their names in the debug information. Each is looked up on disk once.
 pub(super) struct Units<'a> {
-    project: &'a Consistent,
+    project: &'a ConsistentBuild,
     root: &'a str,
     known: RefCell<HashMap<String, Option<String>>>,
 }
 
 impl<'a> Units<'a> {
     /// `root` is the folder to which the debug information's file names are relative.
-    pub(super) fn new(project: &'a Consistent, root: &'a str) -> Units<'a> {
+    pub(super) fn new(project: &'a ConsistentBuild, root: &'a str) -> Units<'a> {
         Units { project, root, known: RefCell::default() }
     }
 
@@ -32,20 +32,20 @@ impl<'a> Units<'a> {
 }
 
 /// Declarations in the source text. Each file is read once.
-pub(super) struct Declarations<'a> {
+pub(super) struct SourceDeclarations<'a> {
     source: &'a Path,
     files: RefCell<HashMap<String, Vec<String>>>,
 }
 
-impl<'a> Declarations<'a> {
-    pub(super) fn new(source: &'a Path) -> Declarations<'a> {
-        Declarations { source, files: RefCell::default() }
+impl<'a> SourceDeclarations<'a> {
+    pub(super) fn new(source: &'a Path) -> SourceDeclarations<'a> {
+        SourceDeclarations { source, files: RefCell::default() }
     }
 
     /// Returns true if a declaration contains a word such as `always_inline`, with or without underscores around it, on
     /// its own line or on the lines before that belong to it. The function's own name does not count. Macros are not
     /// expanded here.
-    pub(super) fn says(&self, key: &Key, word: &str) -> bool {
+    pub(super) fn says(&self, key: &FunctionKey, word: &str) -> bool {
         let mut files = self.files.borrow_mut();
         let lines = files.entry(key.file.clone()).or_insert_with(|| {
             let text = klpx_input::text(&self.source.join(&key.file)).unwrap_or_default();

@@ -12,6 +12,7 @@ pub mod kallsyms_tables;
 pub mod kernel;
 pub mod lto;
 pub mod project;
+pub mod snapshot;
 pub mod sources;
 
 use std::ffi::OsStr;

@@ -530,7 +530,7 @@ impl<'d> Selection<'_, '_, 'd> {
                     "nothing tells whether the kernel has this already",
                     "the original build has things of this name that it may be, and their users changed \
                      too",
-                    "leave the line that declares it is; if it is new, give it a name of its own \
+                    "leave the line that declares it as it is; if it is new, give it a name of its own \
                      in the patch",
                 )
                 .place(place_of(builds.patched, item))

@@ -317,7 +317,7 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
                 &codes::PATCH_RENAMES,
                 what,
                 "the functions of a file that moves all become other functions",
-                "make the change at the file's old place (git format-patch --no-renames shows it is)",
+                "make the change at the file's old place (git format-patch --no-renames shows it as it is)",
             )
             .place(DiagnosisPlace::file(text(from), None))
             .into());
@@ -347,8 +347,13 @@ fn file_change(name: &str, patch: &FilePatch<'_, [u8]>) -> Result<FileChange> {
     }
     let special = |mode: Option<&FileMode>| matches!(mode, Some(FileMode::Symlink | FileMode::Gitlink));
     if special(patch.old_mode()) || special(patch.new_mode()) {
-        let why = "a link has no text that could change";
-        return Err(refuse(&codes::PATCH_LINK, &path, "changes a symbolic link or submodule", why, ""));
+        return Err(refuse(
+            &codes::PATCH_LINK,
+            &path,
+            "changes a symbolic link or submodule",
+            "a link has no text that could change",
+            "take the link out of the patch, and make a livepatch of the rest",
+        ));
     }
     let hunks = patch.patch().as_text().map_or(0, |text| text.hunks().len());
     Ok(FileChange { path, action, hunks })

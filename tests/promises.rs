@@ -78,3 +78,34 @@ fn only_the_programs_print() {
         .collect();
     assert!(outside.is_empty(), "{outside:?}");
 }
+
+/// The type at the end of a path in backticks, such as `Closure` of `klpx_klp_emit::closure::Closure`.
+fn named_type(quoted: &str) -> Option<&str> {
+    let name = quoted.rsplit("::").next().unwrap_or(quoted);
+    let is_type = name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.contains(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_type.then_some(name)
+}
+
+#[test]
+fn documents_name_types_that_exist() {
+    let mut words = BTreeSet::new();
+    let folders = ["crates", "xtask/src"].map(|folder| sources::files(&root().join(folder), ".rs"));
+    for path in folders.into_iter().flatten() {
+        let source = std::fs::read_to_string(&path).expect("a source");
+        let names = source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.extend(names.map(str::to_owned));
+    }
+    let mut documents = sources::files(&root().join("docs"), ".md");
+    documents.extend(["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
+    let mut named = 0;
+    for path in documents {
+        let text = std::fs::read_to_string(&path).expect("a document");
+        for name in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter_map(named_type) {
+            assert!(words.contains(name), "{}: nothing is called {name}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 50, "the documents name {named} types");
+}

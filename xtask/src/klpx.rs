@@ -68,9 +68,19 @@ pub(crate) struct BuildReport {
     /// The kernel's files, if the objects are kept.
     #[serde(default)]
     pub(crate) kernel_files: Option<ReportKernelFiles>,
+    /// Information that does not stop a build.
+    #[serde(default)]
+    pub(crate) notes: Vec<ReportNote>,
     /// The errors that ended the build.
     #[serde(default)]
     pub(crate) errors: Vec<Problem>,
+}
+
+/// A note of a report.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ReportNote {
+    /// The note's code.
+    pub(crate) code: String,
 }
 
 /// Files of the kernel that a module was verified against.

@@ -113,6 +113,7 @@ mod tests {
             seconds: 2.0,
             changed: vec![String::new(); 3 + foreign],
             new: Vec::new(),
+            notes: Vec::new(),
             causes,
         };
         LevelResults { name: name.to_owned(), built: vec![("a.c".to_owned(), build)] }

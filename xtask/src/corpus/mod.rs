@@ -28,16 +28,30 @@ use successor::Successor;
 const LISTS: &[(&str, &str)] = &[("debian-6.12", "cloud-6.12.list")];
 /// Number of livepatches that one guest loads.
 const PER_BOOT: usize = 40;
-/// The guest's script for each livepatch: the patched module is loaded if the machine has the hardware for it.
-const SCRIPT: &str = r#"
+/// The beginning of the guest's script for each livepatch: the patched module is loaded if the machine has the hardware
+/// for it.
+const OBJECTS: &str = r#"
 for module in OBJECTS; do
     [ ! -f "/modules/$module.chain" ] || while read -r name; do
         [ -d "/sys/module/$name" ] || insmod "/modules/$name.ko" 2>/dev/null
     done <"/modules/$module.chain"
 done
+"#;
+/// The rest of the script.
+const ENDS: &str = r#"
 load NAME
 unload NAME
 "#;
+/// The rest of the script for a livepatch whose transition does not end, as a note of its build says.
+const STAYS: &str = r#"
+succeeds "insmod of NAME" insmod "livepatch-NAME.ko"
+usleep 10000000
+check "NAME stays in transition, as foretold" 1 "$(cat "$(livepatch_dir NAME)/transition")"
+check "NAME replaces what it should" "$(cat replaces-NAME)" "$(replaced NAME)"
+unload NAME
+"#;
+/// The note that a livepatch replaces the main function of a kernel thread.
+const THREAD_MAIN: &str = "klpx::thread-main";
 
 /// What to run.
 #[derive(clap::Args)]
@@ -269,7 +283,9 @@ impl Corpus<'_> {
         let modules: Vec<String> =
             objects.into_iter().filter(|object| *object != "vmlinux").map(str::to_owned).collect();
         let script = self.output(fix).join("guest.sh");
-        fs::write(&script, SCRIPT.replace("OBJECTS", &modules.join(" ")).replace("NAME", &fix.name))?;
+        let rest = if build.notes.iter().any(|code| code == THREAD_MAIN) { STAYS } else { ENDS };
+        let text = [&OBJECTS.replace("OBJECTS", &modules.join(" ")), rest].concat();
+        fs::write(&script, text.replace("NAME", &fix.name))?;
         let file = self.module(fix);
         Ok(ScenarioTask {
             name: fix.name.clone(),
@@ -380,6 +396,7 @@ fn judge(outcome: &klpx::KlpxOutput) -> FixBuild {
     });
     FixBuild {
         ending,
+        notes: report.notes.iter().map(|note| note.code.clone()).collect(),
         causes: causes.collect(),
         said: last_line,
         seconds: outcome.elapsed.as_secs_f64(),

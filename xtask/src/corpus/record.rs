@@ -72,6 +72,9 @@ pub(super) struct FixBuild {
     /// Replaced functions, and below them added functions, as `object:function`.
     pub(super) changed: Vec<String>,
     pub(super) new: Vec<String>,
+    /// The codes of the notes.
+    #[serde(default)]
+    pub(super) notes: Vec<String>,
     /// Causes of functions that the patch does not edit.
     #[serde(default)]
     pub(super) causes: Vec<Caused>,
@@ -181,6 +184,7 @@ mod tests {
             seconds: 1.0,
             changed: vec![],
             new: vec![],
+            notes: Vec::new(),
             causes: vec![],
         };
         KnownFix { build: Some(build), ..KnownFix::default() }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_normalize::elf::ElfFile;
-use klpx_verify::{KernelFilesTarget, KernelObject, VerifiedUnit, VMLINUX, inspect, verify};
+use klpx_verify::{KernelFilesTarget, KernelObject, VMLINUX, VerifiedUnit, inspect, verify};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = ElfFile::from_bytes("input", bytes.to_vec());

@@ -107,6 +107,27 @@ fn what_is_missing_is_named_with_a_line_to_paste() {
 }
 
 #[test]
+fn klpx_log_shows_the_programs_that_run() {
+    let root = root("CONFIG_LIVEPATCH=y\n");
+    with_image(root.path());
+    let log = |level: &str| {
+        let mut klpx = Command::new(env!("CARGO_BIN_EXE_klpx"));
+        klpx.args(["doctor", "--sysroot"])
+            .arg(root.path())
+            .env("KLPX_LOG", level)
+            .output()
+            .expect("klpx runs")
+    };
+    for (level, shows) in [("debug", true), ("info", false)] {
+        let stderr = log(level).stderr;
+        assert_eq!(text(&stderr).contains("runs call="), shows, "{level}: {}", text(&stderr));
+    }
+    let output = log("loud");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("KLPX_LOG names no level: loud"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_kernel_without_livepatching_is_refused() {
     let root = root("");
     with_image(root.path());

@@ -12,6 +12,7 @@ mod explain;
 mod inline_check;
 mod inspect;
 mod listing;
+mod log;
 mod manual;
 mod normalize;
 mod outcome;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &KlpxCommand, out: &mut impl Write) -> Result<u8> {
+    log::begin()?;
     match command {
         KlpxCommand::Host(command) => return klpx_host::run(command, out),
         KlpxCommand::Build(args) => build::run(args, out),

@@ -79,7 +79,6 @@ impl MakeSettings<'_> {
         for (name, value) in self.environment() {
             call = call.env(name, value);
         }
-        tracing::debug!(?call, "make");
         let success = self.runner.stream(&call, &mut |line| {
             if is_compiled_unit(line) {
                 units.add(1, progress);

@@ -244,6 +244,7 @@ impl Runner {
         if self.stopped() {
             return Err(interrupted());
         }
+        tracing::debug!(?call, "runs");
         let reader = self.expression(call, output).reader().map_err(|error| cannot_start(call, &error))?;
         let group = reader.pids().first().map_or(0, |pid| pid.cast_signed());
         if let Some(hold) = &self.hold {

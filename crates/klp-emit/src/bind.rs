@@ -112,7 +112,7 @@ impl<'a> Binding<'a> {
         })
     }
 
-    /// The address of an item's entry in the kernel's image, found by the item's symbol or an alias.
+    /// The address of an item's entry in the kernel's image, found by the item's symbol or a strong alias.
     pub fn item_address(&self, item: ItemId) -> Option<u64> {
         self.image.address(self.counterpart(self.item_symbol(item)?)?.0)
     }
@@ -123,7 +123,9 @@ impl<'a> Binding<'a> {
         if self.counterpart(symbol).is_some() {
             return Some(symbol);
         }
-        self.witness.aliases(item).find(|&alias| self.counterpart(alias).is_some())
+        self.witness
+            .aliases(item)
+            .find(|&alias| !self.witness.is_weak_alias(alias) && self.counterpart(alias).is_some())
     }
 
     /// The running kernel's name for an item.

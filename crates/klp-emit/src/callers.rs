@@ -60,7 +60,7 @@ pub fn unknown(units: &[ComparedUnit<'_, '_>], elsewhere: &Elsewhere) -> BTreeSe
         if gone || reached || is_apart(unit.patched.item_name(item)) {
             continue;
         }
-        let Some(here) = direct_callers(unit.patched, item) else { continue };
+        let Ok(here) = direct_callers(unit.patched, item) else { continue };
         let mut callers: Vec<(usize, ItemId)> = here.into_iter().map(|caller| (n, caller)).collect();
         if let Some(global) = global(unit, item) {
             match elsewhere.get(&global) {
@@ -106,8 +106,7 @@ pub(crate) fn callers(
     if object.items_of(object.item(callee).section).len() > 1 {
         return Err(format!("{unreachable}, and functions of its section may call it without a relocation"));
     }
-    let kept = || format!("{unreachable}, and its address is kept somewhere");
-    let here = direct_callers(object, callee).ok_or_else(kept)?;
+    let here = direct_callers(object, callee).map_err(|why| format!("{unreachable}, and {why}"))?;
     let mut found: BTreeSet<(usize, ItemId)> = here.into_iter().map(|caller| (n, caller)).collect();
     // The callers of a promoted local are in the files of its link. If the object is that link, all callers are known.
     let in_sight = canonical(object.item_name(callee)).suffixes.promoted() && object.file_count() > 1;
@@ -117,7 +116,7 @@ pub(crate) fn callers(
         Some(Err(why)) => return Err(format!("{unreachable}, and {why}")),
         Some(Ok(known)) => known,
     };
-    found.extend(importers(units, n, callee).ok_or_else(kept)?);
+    found.extend(importers(units, n, callee).ok_or_else(|| format!("{unreachable}, and {KEPT}"))?);
     for function in known {
         let is_it = |&(at, item): &(usize, ItemId)| {
             units[at].counterpart(item).is_some_and(|original| function.is(&units[at], original))
@@ -149,10 +148,22 @@ fn importers(
     Some(found)
 }
 
-/// All functions that call or jump to `callee`, except itself; `None` if something keeps its address.
-pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Option<BTreeSet<ItemId>> {
+/// The reason why callers are not enough: something may call later.
+const KEPT: &str = "its address is kept somewhere";
+
+/// All functions of an object that call or jump to `callee`, except itself.
+///
+/// # Errors
+/// The reason why these are not all uses of the function in the object.
+pub(crate) fn direct_callers(object: &Object<'_>, callee: ItemId) -> Result<BTreeSet<ItemId>, String> {
+    let mut names = object.elf.symbol_ids();
+    let alias = names.find(|&id| object.is_weak_alias(id) && object.symbol_item(id) == Some(callee));
+    if let Some(alias) = alias {
+        let alias = String::from_utf8_lossy(object.elf.symbol_name(alias));
+        return Err(format!("a call of {alias}, its weak alias, may mean another unit's function"));
+    }
     let is_it = |target| matches!(target, Target::Item { item, .. } if item == callee);
-    branches_to(object, is_it, Some(callee))
+    branches_to(object, is_it, Some(callee)).ok_or_else(|| KEPT.to_owned())
 }
 
 /// The prefix of section names that hold an entry of the export table up to Linux 6.3 (include/linux/export.h). The

@@ -208,10 +208,12 @@ fn new_globals<'d>(units: &[ComparedUnit<'_, 'd>]) -> BTreeMap<&'d [u8], Vec<New
     globals
 }
 
-/// The names that an object does not define.
+/// The names whose definition the link chooses.
 fn undefined<'d>(object: &Object<'d>) -> BTreeSet<&'d [u8]> {
     let elf = &object.elf;
-    let undefined = elf.symbol_ids().filter(|&id| elf.definition(id) == Definition::Undefined);
+    let undefined = elf
+        .symbol_ids()
+        .filter(|&id| elf.definition(id) == Definition::Undefined || object.is_weak_alias(id));
     undefined.map(|id| elf.symbol_name(id)).collect()
 }
 
@@ -589,11 +591,11 @@ impl<'d> Selection<'_, '_, 'd> {
     fn check_folded(&mut self, builds: &ComparedUnit<'_, 'd>, folded: &Folded) {
         let in_sight = |object: &Object<'_>, item: ItemId| {
             object.elf.symbol_binding(object.item(item).symbol) == elf::STB_LOCAL.0
-                && direct_callers(object, item).is_some()
+                && direct_callers(object, item).is_ok()
         };
         let all_in_sight = match &folded.way {
             FoldDirection::Part { body, into } => {
-                direct_callers(builds.original, *body).is_some()
+                direct_callers(builds.original, *body).is_ok()
                     && into.iter().all(|&item| in_sight(builds.patched, item))
             }
             FoldDirection::Join { from } => from.iter().all(|&item| in_sight(builds.original, item)),

@@ -128,7 +128,8 @@ pub enum Target {
         /// Bytes from the start of the entry.
         offset: i64,
     },
-    /// A symbol that this object does not define, with the addend.
+    /// A symbol whose definition the link chooses, with the addend: an undefined symbol, or a weak alias
+    /// ([`Object::is_weak_alias`]).
     External {
         /// The symbol.
         symbol: SymbolId,
@@ -403,8 +404,8 @@ impl<'d> Object<'d> {
         self.units = units;
     }
 
-    /// Returns the named symbols sorted by (section, value, larger first, functions and objects before labels, symbol
-    /// index).
+    /// Returns the named symbols sorted by (section, value, larger first, functions and objects before labels, weak ones
+    /// last, symbol index).
     fn symbols_by_section(&mut self) -> Vec<Sorted> {
         let mut sorted = Vec::with_capacity(self.elf.symbol_count());
         let mut file = FileId::NONE;
@@ -437,7 +438,9 @@ impl<'d> Object<'d> {
                 id,
             ));
         }
-        sorted.sort_unstable();
+        sorted.sort_unstable_by_key(|&(section, value, not_size, rank, symbol)| {
+            (section, value, not_size, rank, self.is_weak(symbol), symbol)
+        });
         sorted
     }
 
@@ -515,7 +518,7 @@ impl<'d> Object<'d> {
                 let index = (at / u64::from(table.entry_size)) as u32;
                 if let Some((item, lead)) = self.led_by(table, rela) {
                     entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
-                } else if let Target::Item { item, offset } = self.resolve(table.section, rela) {
+                } else if let Target::Item { item, offset } = self.locate(table.section, rela) {
                     // A place one past the end is not in the function, because unnamed code begins there. In unwind
                     // tables, which have a companion, an entry one past the end closes a block.
                     let owner = self.item(item);
@@ -588,6 +591,17 @@ impl<'d> Object<'d> {
     pub fn symbol_item(&self, symbol: SymbolId) -> Option<ItemId> {
         let item = self.symbol_item[symbol.index()];
         (item != ItemId::NONE).then_some(item)
+    }
+
+    fn is_weak(&self, symbol: SymbolId) -> bool {
+        self.elf.symbol_binding(symbol) == elf::STB_WEAK.0
+    }
+
+    /// Returns true for a weak symbol that is a second name of an item or of a place in an item. If another object has a
+    /// strong definition of this name, the link chooses that definition for every reference through the name, and the
+    /// item keeps its first name. An item whose only names are weak has one of them as its own name, which is no alias.
+    pub fn is_weak_alias(&self, symbol: SymbolId) -> bool {
+        self.is_weak(symbol) && self.symbol_item(symbol).is_some_and(|item| self.item(item).symbol != symbol)
     }
 
     /// Returns every other symbol that points at an item's entry.
@@ -711,13 +725,26 @@ impl<'d> Object<'d> {
         self.arch.relocation(rela.r_type(LE, false).0)
     }
 
-    /// Returns the target of a relocation on `section`.
+    /// Returns the meaning of a relocation on `section`: what the reference leads to after the link.
     pub fn resolve(&self, section: SectionId, rela: &Rela) -> Target {
+        match self.elf.rela_symbol(rela).filter(|&symbol| self.is_weak_alias(symbol)) {
+            Some(symbol) => Target::External { symbol, offset: self.biased_addend(section, rela) },
+            None => self.locate(section, rela),
+        }
+    }
+
+    /// Returns a relocation's addend, counted from the place from which the processor counts.
+    fn biased_addend(&self, section: SectionId, rela: &Rela) -> i64 {
         let bias = match self.relocation_kind(rela) {
             Some(kind) if self.role(section) == Role::Code => self.arch.pc_bias(kind),
             _ => 0,
         };
-        let addend = rela.r_addend.get(LE).wrapping_add(bias);
+        rela.r_addend.get(LE).wrapping_add(bias)
+    }
+
+    /// Returns the place in this object to which a relocation on `section` leads.
+    fn locate(&self, section: SectionId, rela: &Rela) -> Target {
+        let addend = self.biased_addend(section, rela);
         let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
             return Target::Absolute(addend);
         };

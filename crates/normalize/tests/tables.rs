@@ -23,18 +23,34 @@ const CASES: [(&str, Option<&str>); 7] = [
     (".section .orc_unwind_ip,\"a\"; .long f - .", Some("two tables disagree")),
 ];
 
-#[test]
-fn a_special_section_of_another_form_is_refused() {
+/// An object with the functions `f` and `g`, and more lines.
+fn assemble(lines: &str) -> ElfFile {
     let folder = tempfile::tempdir().expect("a folder");
     let (source, object) = (folder.path().join("a.s"), folder.path().join("a.o"));
+    let text = format!(
+        ".text\n.globl f, g\n.type f,@function\n.type g,@function\nf: nop\n.size f,1\ng: ret\n.size g,1\n{}\n",
+        lines.replace("; ", "\n")
+    );
+    std::fs::write(&source, text).expect("the source");
+    run(command("as").arg("--64").arg("-o").arg(&object).arg(&source));
+    ElfFile::open(&object).expect("the object")
+}
+
+#[test]
+fn an_entry_belongs_to_the_function_at_its_place_whatever_the_name() {
+    for name in ["f", ".weak w; .set w, f", ".globl w; .set w, f"] {
+        let (more, name) = if name == "f" { ("", "f") } else { (name, "w") };
+        let file = assemble(&format!("{more}; .section __ex_table,\"a\"; .long {name} - ., g - ., 3"));
+        let object = Object::read(&file).expect("a sound object");
+        let f = object.item_ids().find(|&item| object.item_name(item) == b"f").expect("a function");
+        assert_eq!(object.entries(f).len(), 1, "{more}");
+    }
+}
+
+#[test]
+fn a_special_section_of_another_form_is_refused() {
     for (rows, refused) in CASES {
-        let text = format!(
-            ".text\n.globl f, g\n.type f,@function\n.type g,@function\nf: nop\n.size f,1\ng: ret\n.size g,1\n{}\n",
-            rows.replace("; ", "\n")
-        );
-        std::fs::write(&source, text).expect("the source");
-        run(command("as").arg("--64").arg("-o").arg(&object).arg(&source));
-        let file = ElfFile::open(&object).expect("the object");
+        let file = assemble(rows);
         let said = Object::read(&file).err();
         let what =
             said.map(|failure| failure.diagnoses().map(|found| found.what.clone()).collect::<String>());

@@ -51,7 +51,7 @@ pub(crate) enum ReferenceTarget {
     Bytes { section: SectionId, at: u64 },
     /// A place before the section.
     Before(SectionId),
-    /// A symbol that the file does not define, with bytes from it.
+    /// A symbol that the file does not define, or whose definition may give way, with bytes from it.
     Outside { symbol: SymbolId, delta: i64 },
     /// A plain number.
     Number(i64),
@@ -315,6 +315,9 @@ impl<'e, 'd> IndexedFile<'e, 'd> {
                 let name = self.elf.symbol_name(symbol);
                 let section_symbol = self.elf.symbol_type(symbol) == elf::STT_SECTION.0;
                 match self.covering(section, value).filter(|_| !section_symbol && !name.starts_with(b".L")) {
+                    Some(body) if self.may_give_way(symbol, body) => {
+                        ReferenceTarget::Outside { symbol, delta: addend }
+                    }
                     Some(body) => {
                         let delta = (value as i64).wrapping_add(addend).wrapping_sub(body.entry as i64);
                         ReferenceTarget::Thing { body, delta }
@@ -325,6 +328,14 @@ impl<'e, 'd> IndexedFile<'e, 'd> {
             Definition::Absolute => ReferenceTarget::Number(addend.wrapping_add(value as i64)),
             _ => ReferenceTarget::Outside { symbol, delta: addend },
         }
+    }
+
+    /// Returns true for a weak name of a thing that has another name. The final link may take another file's thing for
+    /// the weak name, and the thing stays under the other name.
+    pub(crate) fn may_give_way(&self, symbol: SymbolId, body: Body) -> bool {
+        let is_weak = |id: SymbolId| self.elf.symbol_binding(id) == elf::STB_WEAK.0;
+        let inside = self.elf.symbol_value(symbol) != body.entry;
+        is_weak(symbol) && (inside || self.symbols(body).any(|id| id < symbol || !is_weak(id)))
     }
 
     /// Returns every reference of a run of bytes, by place: those with relocations, and branches out of the run that

@@ -117,10 +117,11 @@ impl<'e, 'd> BuildPair<'e, 'd> {
         }
     }
 
-    /// Returns the names of a thing of the original, without hashes of promotion.
+    /// Returns the names under which the kernel has a thing of the original, without hashes of promotion.
     pub(crate) fn original_names(&self, original: Body) -> Vec<&'d [u8]> {
         self.original
             .symbols(original)
+            .filter(|&id| !self.original.may_give_way(id, original))
             .map(|id| without_promotion(self.original.elf.symbol_name(id)))
             .collect()
     }

@@ -242,7 +242,9 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
             &There::Copy(section, at) => {
                 let units = self.graph.pairs.iter().enumerate();
                 let mut new = units.clone().filter_map(|(n, unit)| Some((n, adds(unit)?)));
-                let mut helpers = units.filter_map(|(n, unit)| {
+                // A copy is no substitute for a weak name of this unit: the kernel may have another unit's thing there.
+                let undefined = pair.patched.elf.symbol_section(symbol).is_none();
+                let mut helpers = units.filter(|_| undefined).filter_map(|(n, unit)| {
                     let body = unit.global(name.as_bytes())?;
                     let code = unit.patched.is_code(body.section) && !unit.patched.is_traced(body);
                     (called && code && unit.original_of(body).is_some()).then_some((n, body))

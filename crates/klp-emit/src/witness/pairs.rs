@@ -69,6 +69,13 @@ fn references_lead_to_what_they_led_to() {
             "lea {name}(%rip),%rax; ret; .size f,.-f; {section}; .local {name}; .type {name},@object; {name}: .long 7; .size {name},4"
         )
     };
+    // A local function and a global one, and a name for one of them.
+    let alias = |scope: &str, function: &str| {
+        format!(
+            "{{disp32}} jmp w; .size f,.-f; .type l,@function; l: inc %eax; ret; .size l,.-l; \
+             .globl g; .type g,@function; g: dec %eax; ret; .size g,.-g; {scope}; .set w,{function}"
+        )
+    };
     check(
         &X86_64,
         true,
@@ -109,6 +116,25 @@ fn references_lead_to_what_they_led_to() {
                 "mov $opt,%rax; ret; .size f,.-f; .weak opt",
                 "mov $opt,%rax; ret; .size f,.-f; .weak opt",
                 SAME,
+            ),
+            pair("a weak alias", &alias(".weak w", "l"), &alias(".weak w", "l"), SAME),
+            pair(
+                "a weak alias in whose place the kernel has another function",
+                &alias(".weak w", "l"),
+                &alias(".globl w", "g"),
+                SAME,
+            ),
+            pair(
+                "the function behind a weak alias in whose place the kernel has another function",
+                &alias(".weak w", "l"),
+                &alias(".globl w", "g").replace("jmp w", "jmp l"),
+                None,
+            ),
+            pair(
+                "a function without a name in the kernel, whose weak alias is another function there",
+                &alias(".weak w", "l").replace("jmp w", "jmp l"),
+                &alias(".globl w", "g").replace(".type l,@function; l:", ".Ll:").replace(".size l,.-l; ", ""),
+                None,
             ),
             pair(
                 "another name that nothing defines",

@@ -180,6 +180,30 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
     assert_eq!(found, Ok(vec![("named".to_owned(), 0)]));
 }
 
+/// `cpu_show_spectre_v2` of drivers/base/cpu.c: a weak name of a local function, which arch/x86 defines too.
+#[test]
+fn a_weak_name_means_the_function_that_the_kernel_has_under_this_name() {
+    let text = |number: u32, called: &str| {
+        format!(
+            "extern int out(int); static __attribute__((noipa)) int not_affected(int x) {{ return out(x) + {number}; }}
+             int show(int x) __attribute__((weak, alias(\"not_affected\")));
+             int f(int x) {{ return {called}(x) + {number}; }}"
+        )
+    };
+    let klp = |name: &str| (format!(".klpx.vmlinux!.klp.sym.vmlinux.{name},0"), 0);
+    let kernel = Kernel { exports: vec!["__fentry__", "out"], defined: vec!["show"], ..Kernel::default() };
+    // The local function is replaced too; the call of `show` does not lead to its copy.
+    let found = outside("vmlinux", &kernel, &text(1, "show"), &text(2, "show"));
+    assert_eq!(found, Ok(vec![klp("show"), ("out".to_owned(), 0)]));
+    let found = outside("vmlinux", &kernel, &text(1, "not_affected"), &text(2, "not_affected"));
+    assert_eq!(found, Ok(vec![("out".to_owned(), 0)]));
+    // A name that neither kernel has.
+    let fresh = text(2, "fresh") + "int fresh(int x) __attribute__((weak, alias(\"not_affected\")));";
+    let fresh = "extern int fresh(int);".to_owned() + &fresh;
+    let found = outside("raid1", &kernel, &text(1, "show"), &fresh);
+    assert_eq!(found, Err(vec!["klpx::unresolved-symbol"]));
+}
+
 #[test]
 fn an_entry_that_only_the_patch_has_is_known_by_its_place() {
     let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };

@@ -30,7 +30,7 @@ type Case = (&'static str, &'static str, (&'static str, &'static str), &'static 
 
 #[test]
 fn each_reason_has_its_code() {
-    let cases: [Case; 25] = [
+    let cases: [Case; 26] = [
         (
             "vmlinux",
             "struct p { const char *name; int v; }; static const struct p known SECTION(\"__param\") = { 0, LAST };
@@ -130,6 +130,14 @@ fn each_reason_has_its_code() {
             "vmlinux",
             "static __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
              int f(int x) { return keep(g) + g(x); }",
+            ("1", "2"),
+            &["klpx::not-traceable"],
+        ),
+        // Callers of its weak name may mean another unit's function.
+        (
+            "vmlinux",
+            "static __attribute__((noinline, no_instrument_function)) int g(int x) { return out(x) + LAST; }
+             int w(int) __attribute__((weak, alias(\"g\"))); int f(int x) { return g(x) * 2; }",
             ("1", "2"),
             &["klpx::not-traceable"],
         ),

@@ -201,6 +201,30 @@ fn a_truncated_module_is_an_error_and_no_panic() {
     }
 }
 
+/// A weak name of a function may be another file's function in the kernel.
+#[test]
+fn a_weak_name_is_not_the_function_behind_it() {
+    let text = |number: u32| {
+        format!(
+            "extern int out(int); static __attribute__((noipa)) int local(int x) {{ return out(x) * 3; }}
+             int weak(int x) __attribute__((weak, alias(\"local\")));
+             int target(int x) {{ return weak(x) + local(x) + {number}; }}"
+        )
+    };
+    let builds = Builds::new(&text(1), &text(2));
+    let kernel = Kernel { defined: vec!["out", "weak"], ..kernel() };
+    let good = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel));
+    let good = || Relocatable::read(&good.parse().unwrap()).unwrap();
+    check(good().write(), &builds, &kernel).expect("a good module");
+    for (from, to) in [("weak", "local"), ("local", "weak")] {
+        let mut module = good();
+        let [from, to] = [from, to].map(|name| symbol(&module, &format!(".klp.sym.vmlinux.{name},0")));
+        let relocations = &mut klp(&mut module).relocations;
+        relocations.iter_mut().filter(|r| r.symbol == Some(from)).for_each(|r| r.symbol = Some(to));
+        check(module.write(), &builds, &kernel).expect_err("the other function");
+    }
+}
+
 /// A set of BTF numbers (include/linux/btf_ids.h): a label for the whole set, a count, and numbers with labels.
 const SET: &str = r#"
 asm(".pushsection .BTF_ids,\"a\"\n.local set\nset: .zero 4\n.type __BTF_ID__func__a__12, @object\n"

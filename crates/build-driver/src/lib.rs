@@ -12,6 +12,13 @@
 //! toolchain              compilers and linkers, and the other needs of a build
 //! process                child processes
 //! ```
+//!
+//! # Reading order
+//!
+//! [`PatchSet`] is a patch that was read and whose targets are known. [`packages`] finds the files of an installed kernel, and
+//! [`PatchableKernel`] is the kernel with its identity. [`Workspace`] holds the kernel's private tree: it makes a
+//! [`Baseline`] only for a kernel that can't be compiled by units. [`TouchedUnits`] are the units that the patch changes,
+//! [`UnitPairs`] their objects from both sources. [`Patched`] has the pairs of a kernel that was built as a whole.
 
 pub mod config;
 pub mod consistent;

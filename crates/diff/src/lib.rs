@@ -3,6 +3,12 @@
 //!
 //! Owns correlation (which item of one build is which of the other), comparison, and the reasons for changes. No IO, no
 //! processes, no printing.
+//!
+//! # Reading order
+//!
+//! [`compare_unit`] does everything. [`correlate()`] pairs the items and keeps the [`ItemEvidence`] for each pair. Paired items
+//! are compared by bytes and references; [`EQUIVALENCES`] lists every difference that means nothing. The result is a
+//! [`Difference`]: each [`ItemChange`] has its [`Reason`]s, [`Folded`] names functions that share a body in one build only.
 
 mod compare;
 mod correlate;

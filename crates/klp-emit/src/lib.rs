@@ -2,6 +2,14 @@
 //! relocations and symbols.
 //!
 //! Never builds a kernel and never spawns a process: the build driver compiles the glue and links.
+//!
+//! # Reading order
+//!
+//! [`closure::select`] chooses what goes into the module, from [`plan::ComparedUnit`]s. [`image::Image`] reads the kernel to be
+//! patched. [`bind::Binding`] matches the symbols of klpx's original to it, and [`witness::Witness`] compares the code of both.
+//! [`kernel_binder::KernelBinder`] answers the questions of the emitter. [`emit::emit`] copies the closure into an object and
+//! makes the [`plan::Plan`]. [`glue::source`] is the C part with `struct klp_patch`. After the link, [`finish::finish`] gives
+//! livepatch symbols and relocation sections their final form. [`transition`] foretells what the transition waits for.
 
 mod arch;
 pub mod banner;

@@ -6,6 +6,11 @@
 //!
 //! Owns the descriptions of types from DWARF and BTF, their comparison, and declarations. Never decides what a
 //! difference means for a livepatch.
+//!
+//! # Reading order
+//!
+//! [`Layouts`] are the types of a build, [`changes`] compares two of them, [`Btf`] reads the types that a kernel carries.
+//! [`Declarations`] tell where a variable is declared, for the pairing of variables.
 
 mod btf;
 mod compare;

@@ -10,6 +10,12 @@
 //! A kernel that Clang compiled without LTO has no such link, and runs the inliner once per unit ([`single`]).
 //!
 //! This crate does not say what changed: the comparison of the finished objects does.
+//!
+//! # Reading order
+//!
+//! [`Link`] is one link of the kernel with its inputs. [`prepare()`] takes [`TouchedObject`]s and returns an [`ObjectResult`]: a
+//! [`NativePair`] for each unit that the patch reaches. [`Level`] says how far the patched side may be brought nearer,
+//! and [`ReplayOutcome`] what came of it. [`llvm`] reads bitcode, its summaries and the inliner's remarks.
 
 mod attempt;
 mod context;

@@ -6,6 +6,12 @@
 //! nor on the code that wrote the module. It reads files by [`klpx_normalize::elf`], and takes facts about
 //! architectures, names and special sections from the tables of that crate. All other inputs are claims that may be
 //! wrong ([`VerifiedUnit::claims`], [`VerifiedUnit::gave_way`]). Never changes the module.
+//!
+//! # Reading order
+//!
+//! [`verify()`] runs all checks. [`inspect`] reads the form of a livepatch module: objects, functions, livepatch symbols.
+//! [`LoadTarget`] is the kernel as the loader sees it. A graph of the module's copies is walked from the new functions, and each
+//! copy is compared with its thing of the patched build, reference by reference. [`Verified`] counts what was checked.
 
 mod code;
 mod complete;

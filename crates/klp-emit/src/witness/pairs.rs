@@ -132,8 +132,11 @@ fn references_lead_to_what_they_led_to() {
             ),
             pair(
                 "a function without a name in the kernel, whose weak alias is another function there",
-                &alias(".weak w", "l").replace("jmp w", "jmp l"),
-                &alias(".globl w", "g").replace(".type l,@function; l:", ".Ll:").replace(".size l,.-l; ", ""),
+                &alias(".weak w", "l").replace("{disp32} jmp w", "mov $l,%rax"),
+                &alias(".globl w", "g")
+                    .replace("{disp32} jmp w", "mov $w,%rax")
+                    .replace(".type l,@function; l:", ".Ll:")
+                    .replace(".size l,.-l; ", ""),
                 None,
             ),
             pair(

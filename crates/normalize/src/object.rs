@@ -16,7 +16,7 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::arch::{Arch, RelocationKind};
+use crate::arch::{Arch, FieldInCode, RelocationKind};
 use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name::{self, Anonymous, Canonical};
 use crate::special::{SpecialTable, TableKind};
@@ -817,7 +817,7 @@ impl<'d> Object<'d> {
             return false;
         }
         let end = next.map_or(self.elf.section_size(section), |next| next.start);
-        if item.code && self.arch == Arch::Arm64 && self.is_filled(section, item.end, end) {
+        if item.code && self.arch.has_code_outside_symbols() && self.is_filled(section, item.end, end) {
             return false;
         }
         let gap = self.range(section, item.end, end);
@@ -841,7 +841,7 @@ impl<'d> Object<'d> {
                 let start = at - at % u64::from(entry);
                 (start, (start + u64::from(entry)).min(size))
             }
-            Role::Code => (at, at + self.unnamed_code_length(section, at)),
+            Role::Code => (at, at + self.arch.unnamed_code_length(self.range(section, at, size))),
             _ if self.items_of(section).len() == 0 => (0, size),
             _ => {
                 let next = self.items_of(section).map(|id| self.item(id).start).find(|&start| start > at);
@@ -850,27 +850,11 @@ impl<'d> Object<'d> {
         }
     }
 
-    /// Returns the length of unnamed code: `.altinstr_aux` (arch/x86/include/asm/cpufeature.h), a few instructions up
-    /// to a jump back.
-    fn unnamed_code_length(&self, section: SectionId, at: u64) -> u64 {
-        let code = self.range(section, at, self.elf.section_size(section));
-        if self.arch != Arch::X86_64 {
-            return code.len() as u64;
-        }
-        let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
-        while decoder.can_decode() {
-            if matches!(decoder.decode().flow_control(), iced_x86::FlowControl::UnconditionalBranch) {
-                break;
-            }
-        }
-        decoder.position() as u64
-    }
-
-    /// Returns the number of immediate bytes behind an x86 displacement, which is relative to the end of the
-    /// instruction.
+    /// Returns the number of immediate bytes behind a displacement that is relative to the end of the instruction.
     fn trailing_bytes(&self, section: SectionId, rela: &Rela) -> i64 {
         let Some(kind) = self.relocation_kind(rela) else { return 0 };
-        if self.arch != Arch::X86_64 || !kind.pc_relative || kind.branch || self.role(section) != Role::Code {
+        let data = !kind.pc_relative || kind.branch || self.role(section) != Role::Code;
+        if data || !self.arch.counts_from_end() {
             return 0;
         }
         let at = rela.r_offset.get(LE);
@@ -878,20 +862,16 @@ impl<'d> Object<'d> {
             [self.section_items[section.index()].0 as usize..self.section_items[section.index()].1 as usize];
         let n = items.partition_point(|item| item.start <= at);
         let start = n.checked_sub(1).map_or(0, |n| items[n].entry.min(at));
-        let code = self.range(section, start, at.saturating_add(16));
-        let mut decoder = iced_x86::Decoder::with_ip(64, code, start, iced_x86::DecoderOptions::NONE);
-        while decoder.can_decode() {
-            let instruction = decoder.decode();
-            if instruction.next_ip() > at {
-                return instruction.next_ip() as i64 - (at as i64 + 4);
-            }
-        }
-        0
+        let code = self.range(section, start, at.saturating_add(MAX_INSTRUCTION));
+        self.arch.bytes_behind(FieldInCode { code, start, field: at })
     }
 }
 
 /// The names of the FILE of code that was made at link time: by LLVM, by GCC, and by GNU ld, which drops GCC's name.
 const LINK_TIME: [&[u8]; 3] = [b"ld-temp.o", b"<artificial>", b""];
+
+/// More bytes than any instruction has behind the first byte of a field.
+const MAX_INSTRUCTION: u64 = 16;
 
 /// Longest padding between two items, in bytes.
 const MAX_PADDING: u64 = 64;

@@ -1,6 +1,6 @@
 //! arm64 instruction facts.
 
-use klpx_normalize::escape::adr_distance;
+use klpx_normalize::arch::arm64::adr_distance;
 use object::elf;
 
 use super::effect::{Effect, Relocated};

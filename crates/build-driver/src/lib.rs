@@ -13,6 +13,7 @@
 //! process                child processes
 //! ```
 
+mod arch;
 pub mod config;
 pub mod consistent;
 mod files;
@@ -31,7 +32,8 @@ mod toolchain;
 pub mod tree;
 mod workspace;
 
-pub use config::{Config, KernelArch};
+pub use arch::KernelArch;
+pub use config::Config;
 pub use given::Given;
 pub use kbuild::UnitList;
 pub use kbuild::recorded::RecordedCommands;

@@ -5,21 +5,25 @@
 //! [`Target::Literal`].
 
 mod borders;
+mod checks;
 mod direct;
+mod entries;
 mod gaps;
+mod items;
+mod meaning;
+mod roles;
 mod source_folder;
 mod type_ids;
+mod units;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::arch::{Arch, FieldInCode, RelocationKind};
-use crate::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
+use crate::arch::{Arch, RelocationKind};
+use crate::elf::{Elf, ElfFile, Rela, SectionId, SymbolId};
 use crate::name::{self, Anonymous, Canonical};
-use crate::special::{SpecialTable, TableKind};
+use crate::special::SpecialTable;
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
 pub use source_folder::LINE_AND_COLUMN;
@@ -235,313 +239,6 @@ impl<'d> Object<'d> {
         &self.name
     }
 
-    fn read_roles(&mut self) -> Result<()> {
-        self.roles.reserve(self.elf.section_count());
-        for id in self.elf.section_ids() {
-            let role = match TableKind::of(self.arch, self.elf.section_name(id)) {
-                Some(kind) if self.elf.section_flags(id) & elf::SHF_ALLOC.0 != 0 => {
-                    self.tables.push(SpecialTable::read(&self.elf, id, kind)?);
-                    Role::Table(TableId((self.tables.len() - 1) as u32))
-                }
-                _ => self.role_of(id),
-            };
-            self.roles.push(role);
-        }
-        Ok(())
-    }
-
-    fn role_of(&self, id: SectionId) -> Role {
-        let section = self.elf.section(id);
-        let flags = self.elf.section_flags(id);
-        let kind = self.elf.section_type(id);
-        if flags & elf::SHF_ALLOC.0 == 0 || kind == elf::SHT_NOTE.0 {
-            return Role::Unloaded;
-        }
-        let name = self.elf.section_name(id);
-        if name.starts_with(b".discard")
-            || BUILD_ONLY.contains(&name)
-            || TableKind::is_companion(self.arch, name)
-        {
-            return Role::BuildOnly;
-        }
-        if REGISTRIES.iter().any(|start| name.starts_with(start)) {
-            return Role::Registry;
-        }
-        if flags & elf::SHF_EXECINSTR.0 != 0 {
-            return Role::Code;
-        }
-        let merged = flags & elf::SHF_MERGE.0 != 0;
-        match section.sh_entsize.get(LE) {
-            _ if merged && flags & elf::SHF_STRINGS.0 != 0 => Role::Strings,
-            size @ 1..=4096 if merged => Role::Constants(size as u32),
-            _ => Role::Data,
-        }
-    }
-
-    /// Checks that every relocation of a loaded section has a symbol that exists, a place inside the section, and a target
-    /// that is loaded too. The relocations of sections that are not loaded are neither checked nor sorted.
-    fn check_relocations(&self) -> Result<()> {
-        for id in self.elf.section_ids() {
-            if self.role(id) == Role::Unloaded {
-                continue;
-            }
-            let size = self.elf.section_size(id);
-            for rela in self.elf.relocations(id) {
-                let offset = rela.r_offset.get(LE);
-                let section = || String::from_utf8_lossy(self.elf.section_name(id));
-                let fault = match self.elf.rela_symbol(rela).map(|symbol| self.elf.definition(symbol)) {
-                    None => {
-                        self.bad(format!("a relocation of {} names a symbol that does not exist", section()))
-                    }
-                    Some(_) if offset >= size => {
-                        self.bad(format!("a relocation of {} lies outside its section", section()))
-                    }
-                    Some(Definition::Section(target)) if self.role(target) == Role::Unloaded => self
-                        .reference_to_unloaded(
-                            &section(),
-                            &String::from_utf8_lossy(self.elf.section_name(target)),
-                        ),
-                    Some(_) => continue,
-                };
-                return Err(fault.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that functions and data lie in their section: the contents would be unknown outside. Labels may lie
-    /// anywhere.
-    fn check_symbols(&self) -> Result<()> {
-        for id in self.elf.symbol_ids() {
-            let Definition::Section(section) = self.elf.definition(id) else { continue };
-            let outside = self.elf.symbol_value(id) > self.elf.section_size(section);
-            if outside && self.elf.symbol_size(id) > 0 && self.role(section) != Role::Unloaded {
-                let name = String::from_utf8_lossy(self.elf.symbol_name(id)).into_owned();
-                return Err(self.bad(format!("{name} lies outside its section")).into());
-            }
-        }
-        Ok(())
-    }
-
-    fn bad(&self, what: String) -> Diagnosis {
-        Diagnosis::new(
-            &codes::BAD_ELF,
-            what,
-            "the object is damaged, or its tables contradict each other",
-            "build the object again",
-        )
-        .place(DiagnosisPlace::file(self.name.clone(), None))
-    }
-
-    fn reference_to_unloaded(&self, section: &str, target: &str) -> Diagnosis {
-        Diagnosis::new(
-            &codes::UNKNOWN_SECTION,
-            format!("{section} refers to {target}, a section that is not loaded"),
-            "the kernel's memory does not hold the target of the reference",
-            "look for a section attribute or inline assembly in the patch, and use a section that is loaded",
-        )
-        .place(DiagnosisPlace::file(self.name.clone(), None))
-    }
-
-    fn read_items(&mut self) {
-        let by_section = self.symbols_by_section();
-        self.section_items = vec![(0, 0); self.elf.section_count()];
-        let mut next = 0;
-        for id in self.elf.section_ids() {
-            let start = next;
-            while by_section.get(next).is_some_and(|&(section, ..)| section == id.0) {
-                next += 1;
-            }
-            let first = self.items.len() as u32;
-            match self.role(id) {
-                Role::Unloaded | Role::BuildOnly | Role::Table(_) => {}
-                _ if self.elf.section_name(id) == type_ids::SECTION => {
-                    self.read_type_ids(id, &by_section[start..next]);
-                }
-                _ => self.read_section_items(id, &by_section[start..next]),
-            }
-            self.section_items[id.index()] = (first, self.items.len() as u32);
-        }
-    }
-
-    /// Finds the FILE of each item, as far as the symbol table tells.
-    ///
-    /// A local stands behind its FILE. Globals stand at the end of the table, but a linker leaves the symbol of a
-    /// global's section behind the FILE; in an LTO link the item has the section for itself. The hash in ThinLTO's
-    /// promoted names also tells the file.
-    fn read_units(&mut self) {
-        let mut section_file = vec![FileId::NONE; self.elf.section_count()];
-        for id in self.elf.symbol_ids() {
-            if let (true, Some(section)) =
-                (self.elf.symbol_type(id) == elf::STT_SECTION.0, self.elf.symbol_section(id))
-            {
-                section_file[section.index()] = self.symbol_file[id.index()];
-            }
-        }
-        let mut modules: HashMap<&[u8], FileId, FixedState> = HashMap::default();
-        let mut units = Vec::with_capacity(self.items.len());
-        for item in &self.items {
-            let (first, last) = self.section_items[item.section.index()];
-            let local = self.elf.symbol_binding(item.symbol) == elf::STB_LOCAL.0;
-            let file = match local {
-                true => self.symbol_file[item.symbol.index()],
-                false if last - first == 1 || self.files.len() == 1 => section_file[item.section.index()],
-                false => FileId::NONE,
-            };
-            let unit = if self.is_link_time(file) { FileId::NONE } else { file };
-            if !local
-                && unit != FileId::NONE
-                && let Some(module) = name::promotion(self.elf.symbol_name(item.symbol))
-            {
-                modules.insert(module, unit);
-            }
-            units.push(unit);
-        }
-        for (item, unit) in self.items.iter().zip(&mut units).filter(|(_, unit)| **unit == FileId::NONE) {
-            let module = name::promotion(self.elf.symbol_name(item.symbol));
-            *unit = module.and_then(|module| modules.get(module)).copied().unwrap_or(FileId::NONE);
-        }
-        self.units = units;
-    }
-
-    /// Returns the named symbols sorted by (section, value, larger first, functions and objects before labels, weak ones
-    /// last, symbol index).
-    fn symbols_by_section(&mut self) -> Vec<Sorted> {
-        let mut sorted = Vec::with_capacity(self.elf.symbol_count());
-        let mut file = FileId::NONE;
-        for id in self.elf.symbol_ids() {
-            let kind = self.elf.symbol_type(id);
-            if kind == elf::STT_FILE.0 {
-                file = FileId(self.files.len() as u32);
-                self.files.push(id);
-                continue;
-            }
-            if self.elf.symbol_binding(id) == elf::STB_LOCAL.0 {
-                self.symbol_file[id.index()] = file;
-            }
-            let Definition::Section(section) = self.elf.definition(id) else { continue };
-            if kind == elf::STT_SECTION.0 || name::is_mapping_symbol(self.elf.symbol_name(id)) {
-                continue;
-            }
-            // GCC keeps some of its labels of merged strings and constants: such a label would stand for the whole
-            // section.
-            let merged = matches!(self.role(section), Role::Strings | Role::Constants(_));
-            if merged && self.elf.symbol_name(id).starts_with(b".L") {
-                continue;
-            }
-            let rank = u8::from(kind == elf::STT_NOTYPE.0);
-            sorted.push((
-                section.0,
-                self.elf.symbol_value(id),
-                u64::MAX - self.elf.symbol_size(id),
-                rank,
-                id,
-            ));
-        }
-        sorted.sort_unstable_by_key(|&(section, value, not_size, rank, symbol)| {
-            (section, value, not_size, rank, self.is_weak(symbol), symbol)
-        });
-        sorted
-    }
-
-    fn read_section_items(&mut self, section: SectionId, symbols: &[Sorted]) {
-        let code = self.role(section) == Role::Code;
-        let size = self.elf.section_size(section);
-        let mut prefix: Option<SymbolId> = None;
-        let mut open: Option<Item> = None; // an item whose symbol has no size: it reaches to the next one
-        for (n, &(_, value, not_size, rank, symbol)) in symbols.iter().enumerate() {
-            let name = self.elf.symbol_name(symbol);
-            let symbol_size = u64::MAX - not_size;
-            if code && name::prefix_mark(name).is_some() {
-                prefix.get_or_insert(symbol);
-                continue;
-            }
-            let covered = self.items.last().filter(|last| {
-                last.section == section && (value < last.end || value == last.entry && open.is_none())
-            });
-            if let Some(last) =
-                covered.filter(|last| value < last.end || last.end == last.entry && symbol_size == 0)
-            {
-                let _ = last;
-                self.symbol_item[symbol.index()] = ItemId(self.items.len() as u32 - 1);
-                continue;
-            }
-            if code && symbol_size == 0 && rank == 1 && name.starts_with(b".L") {
-                continue;
-            }
-            if let Some(item) = open.take()
-                && let Some(last) = self.items.last_mut()
-            {
-                last.end = value.max(item.entry);
-            }
-            let end = value.saturating_add(symbol_size).min(size).max(value);
-            let prefix = prefix.take();
-            let start = prefix.map_or(value, |prefix| self.elf.symbol_value(prefix)).min(value);
-            let item = Item { section, start, entry: value, end, symbol, prefix, code };
-            let sized_follows = symbols[n + 1..].first().is_some_and(|next| next.1 == value);
-            if symbol_size == 0 && !sized_follows && rank == 1 {
-                open = Some(item);
-            }
-            self.symbol_item[symbol.index()] = ItemId(self.items.len() as u32);
-            self.items.push(item);
-        }
-        if open.is_some()
-            && let Some(last) = self.items.last_mut()
-        {
-            last.end = size.max(last.entry);
-        }
-    }
-
-    /// Returns the function whose trace site lies before its entry, for the relocation that names this site in the
-    /// table of sites.
-    fn led_by(&self, table: &SpecialTable, rela: &Rela) -> Option<(ItemId, i64)> {
-        let (sites, places) = self.arch.trace_sites();
-        let lead = places.iter().copied().find(|place| *place < 0 && table.kind.name == sites)?;
-        let symbol = self.elf.rela_symbol(rela)?;
-        let section = self.elf.symbol_section(symbol)?;
-        let entry =
-            self.elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE).wrapping_sub(lead));
-        let n = self.items.partition_point(|item| (item.section, item.entry) < (section, entry));
-        let item = self.items.get(n).filter(|item| (item.section, item.entry) == (section, entry))?;
-        item.code.then_some((ItemId(n as u32), lead))
-    }
-
-    fn read_entries(&mut self) {
-        let mut entries = Vec::new();
-        for (n, table) in self.tables.iter().enumerate() {
-            let first = table.kind.forms[0].1[0];
-            for rela in self.elf.relocations(table.section) {
-                let at = rela.r_offset.get(LE);
-                if at % u64::from(table.entry_size) != u64::from(first) {
-                    continue;
-                }
-                let index = (at / u64::from(table.entry_size)) as u32;
-                if let Some((item, lead)) = self.led_by(table, rela) {
-                    entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
-                } else if let Target::Item { item, offset } = self.locate(table.section, rela) {
-                    // A place one past the end is not in the function, because unnamed code begins there. In unwind
-                    // tables, which have a companion, an entry one past the end closes a block.
-                    let owner = self.item(item);
-                    let inside =
-                        owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
-                    if inside {
-                        entries.push(Entry { owner: item, table: TableId(n as u32), place: offset, index });
-                    }
-                }
-            }
-        }
-        entries.sort_unstable();
-        let mut starts = vec![0u32; self.items.len() + 1];
-        for entry in &entries {
-            starts[entry.owner.index() + 1] += 1;
-        }
-        for n in 1..starts.len() {
-            starts[n] += starts[n - 1];
-        }
-        self.entries = entries;
-        self.item_entries = starts;
-    }
-
     /// Returns what a section is for.
     pub fn role(&self, section: SectionId) -> Role {
         self.roles[section.index()]
@@ -593,17 +290,6 @@ impl<'d> Object<'d> {
         (item != ItemId::NONE).then_some(item)
     }
 
-    fn is_weak(&self, symbol: SymbolId) -> bool {
-        self.elf.symbol_binding(symbol) == elf::STB_WEAK.0
-    }
-
-    /// Returns true for a weak symbol that is a second name of an item or of a place in an item. If another object has a
-    /// strong definition of this name, the link chooses that definition for every reference through the name, and the
-    /// item keeps its first name. An item whose only names are weak has one of them as its own name, which is no alias.
-    pub fn is_weak_alias(&self, symbol: SymbolId) -> bool {
-        self.is_weak(symbol) && self.symbol_item(symbol).is_some_and(|item| self.item(item).symbol != symbol)
-    }
-
     /// Returns every other symbol that points at an item's entry.
     pub fn aliases(&self, id: ItemId) -> impl Iterator<Item = SymbolId> + '_ {
         let item = *self.item(id);
@@ -612,20 +298,6 @@ impl<'d> Object<'d> {
                 && symbol != item.symbol
                 && self.elf.symbol_value(symbol) == item.entry
         })
-    }
-
-    /// Returns the FILE that an item comes from; [`FileId::NONE`] when the symbol table does not tell, as in a full LTO
-    /// link.
-    pub fn unit(&self, id: ItemId) -> FileId {
-        self.units[id.index()]
-    }
-
-    /// Returns true for a FILE that stands for code of several files and was made at link time: by LLVM's full LTO, or
-    /// as one of GCC's partitions.
-    pub fn is_link_time(&self, file: FileId) -> bool {
-        self.files
-            .get(file.0 as usize)
-            .is_some_and(|&symbol| LINK_TIME.contains(&self.elf.symbol_name(symbol)))
     }
 
     /// Returns true if ThinLTO promoted a local of some file to a global.
@@ -652,21 +324,6 @@ impl<'d> Object<'d> {
             found.retain(|&id| Some(id) != target);
         }
         found
-    }
-
-    /// Returns the FILE that a local symbol belongs to.
-    pub fn symbol_file(&self, symbol: SymbolId) -> FileId {
-        self.symbol_file[symbol.index()]
-    }
-
-    /// Returns a FILE symbol's name: the source file without its directory. Empty for [`FileId::NONE`].
-    pub fn file_name(&self, file: FileId) -> &'d [u8] {
-        self.files.get(file.0 as usize).map_or(&[][..], |&symbol| self.elf.symbol_name(symbol))
-    }
-
-    /// Returns how many FILE symbols there are.
-    pub fn file_count(&self) -> usize {
-        self.files.len()
     }
 
     /// Returns an item's bytes; empty for `.bss`.
@@ -696,221 +353,8 @@ impl<'d> Object<'d> {
         self.relocations_in(item.section, item.start, item.end)
     }
 
-    /// Returns an item's special-section entries, by table and place.
-    pub fn entries(&self, id: ItemId) -> &[Entry] {
-        &self.entries[self.item_entries[id.index()] as usize..self.item_entries[id.index() + 1] as usize]
-    }
-
-    /// Returns the section of an entry, the entry's first byte, and one past its last byte.
-    pub fn entry_range(&self, table: TableId, index: u32) -> (SectionId, u64, u64) {
-        let table = &self.tables[table.index()];
-        let start = u64::from(index) * u64::from(table.entry_size);
-        (table.section, start, start + u64::from(table.entry_size))
-    }
-
-    /// Returns the companion bytes of an entry; empty if its table has no companion.
-    pub fn entry_companion(&self, table: TableId, index: u32) -> &'d [u8] {
-        let table = &self.tables[table.index()];
-        match (table.companion, table.kind.companion) {
-            (Some(section), Some((_, size))) => {
-                let size = u64::from(size);
-                self.range(section, u64::from(index) * size, (u64::from(index) + 1) * size)
-            }
-            _ => &[],
-        }
-    }
-
     /// Returns a relocation's type, if klpx knows it.
     pub fn relocation_kind(&self, rela: &Rela) -> Option<&'static RelocationKind> {
         self.arch.relocation(rela.r_type(LE, false).0)
     }
-
-    /// Returns the meaning of a relocation on `section`: what the reference leads to after the link.
-    pub fn resolve(&self, section: SectionId, rela: &Rela) -> Target {
-        match self.elf.rela_symbol(rela).filter(|&symbol| self.is_weak_alias(symbol)) {
-            Some(symbol) => Target::External { symbol, offset: self.biased_addend(section, rela) },
-            None => self.locate(section, rela),
-        }
-    }
-
-    /// Returns a relocation's addend, counted from the place from which the processor counts.
-    fn biased_addend(&self, section: SectionId, rela: &Rela) -> i64 {
-        let bias = match self.relocation_kind(rela) {
-            Some(kind) if self.role(section) == Role::Code => self.arch.pc_bias(kind),
-            _ => 0,
-        };
-        rela.r_addend.get(LE).wrapping_add(bias)
-    }
-
-    /// Returns the place in this object to which a relocation on `section` leads.
-    fn locate(&self, section: SectionId, rela: &Rela) -> Target {
-        let addend = self.biased_addend(section, rela);
-        let Some(symbol) = self.elf.rela_symbol(rela).filter(|&s| s != SymbolId::NONE) else {
-            return Target::Absolute(addend);
-        };
-        match self.elf.definition(symbol) {
-            Definition::Section(target) => self.resolve_in(section, rela, symbol, target, addend),
-            Definition::Absolute => {
-                Target::Absolute(addend.wrapping_add(self.elf.symbol_value(symbol) as i64))
-            }
-            _ => Target::External { symbol, offset: addend },
-        }
-    }
-
-    fn resolve_in(
-        &self,
-        from: SectionId,
-        rela: &Rela,
-        symbol: SymbolId,
-        target: SectionId,
-        addend: i64,
-    ) -> Target {
-        if let Some(item) = self.symbol_item(symbol) {
-            let value = self.elf.symbol_value(symbol).wrapping_sub(self.item(item).entry) as i64;
-            return Target::Item { item, offset: value.wrapping_add(addend) };
-        }
-        let place = (self.elf.symbol_value(symbol) as i64).wrapping_add(addend);
-        let (first, last) = self.section_items[target.index()];
-        if last - first == 1 && self.has_section_alone(target, ItemId(first)) {
-            let item = ItemId(first);
-            return Target::Item { item, offset: place.wrapping_sub(self.item(item).entry as i64) };
-        }
-        let label = self.elf.symbol_type(symbol) != elf::STT_SECTION.0;
-        let exact = match self.role(target) {
-            // A label in merged strings names the string. The addend may lead to the string's end, where the next
-            // string begins.
-            Role::Strings | Role::Constants(_) if label => self.elf.symbol_value(symbol) as i64,
-            _ => place.wrapping_add(self.trailing_bytes(from, rela)),
-        };
-        if let Role::Table(table) = self.role(target) {
-            let size = i64::from(self.tables[table.index()].entry_size);
-            let entry = exact.div_euclid(size);
-            return Target::Entry { table, entry: entry.max(0) as u32, offset: place - entry * size };
-        }
-        if last > first {
-            let items = &self.items[first as usize..last as usize];
-            let after = items.partition_point(|item| (item.start as i64) <= exact);
-            if let Some(n) = after.checked_sub(1)
-                && (exact < items[n].end as i64
-                    || exact == items[n].end as i64
-                        && self.nothing_follows(target, &items[n], items.get(n + 1)))
-            {
-                let offset = place.wrapping_sub(items[n].entry as i64);
-                return Target::Item { item: ItemId(first + n as u32), offset };
-            }
-        }
-        let (start, end) = self.literal_bounds(target, exact);
-        Target::Literal { section: target, start, end, offset: place.wrapping_sub(start as i64) }
-    }
-
-    /// Returns true if a section holds nothing but the item and padding.
-    fn has_section_alone(&self, section: SectionId, item: ItemId) -> bool {
-        let item = self.item(item);
-        item.start == 0 && self.nothing_follows(section, item, None)
-    }
-
-    /// Returns true if only padding lies between an item's end and the next item (or the section's end). Then a
-    /// reference to one past the end belongs to the item: for example, a loop over an array stops there. Nothing
-    /// unnamed starts at that place.
-    fn nothing_follows(&self, section: SectionId, item: &Item, next: Option<&Item>) -> bool {
-        if matches!(self.role(section), Role::Strings | Role::Constants(_)) {
-            return false;
-        }
-        let end = next.map_or(self.elf.section_size(section), |next| next.start);
-        if item.code && self.arch.has_code_outside_symbols() && self.is_filled(section, item.end, end) {
-            return false;
-        }
-        let gap = self.range(section, item.end, end);
-        // the contents of .bss can't be seen, but padding is never longer than a cache line
-        end.saturating_sub(item.end) < MAX_PADDING
-            && (self.arch.is_padding(gap) || gap.iter().all(|&b| b == 0))
-    }
-
-    /// Returns the bounds of the literal at a place that no symbol marks.
-    fn literal_bounds(&self, section: SectionId, place: i64) -> (u64, u64) {
-        let bytes = self.elf.section_bytes(section);
-        let size = self.elf.section_size(section);
-        let at = (place.max(0) as u64).min(size);
-        match self.role(section) {
-            Role::Strings => {
-                let rest = bytes.get(at as usize..).unwrap_or(&[]);
-                let length = rest.iter().position(|&b| b == 0).map_or(rest.len(), |n| n + 1);
-                (at, at + length as u64)
-            }
-            Role::Constants(entry) => {
-                let start = at - at % u64::from(entry);
-                (start, (start + u64::from(entry)).min(size))
-            }
-            Role::Code => (at, at + self.arch.unnamed_code_length(self.range(section, at, size))),
-            _ if self.items_of(section).len() == 0 => (0, size),
-            _ => {
-                let next = self.items_of(section).map(|id| self.item(id).start).find(|&start| start > at);
-                (at, next.unwrap_or(size))
-            }
-        }
-    }
-
-    /// Returns the number of immediate bytes behind a displacement that is relative to the end of the instruction.
-    fn trailing_bytes(&self, section: SectionId, rela: &Rela) -> i64 {
-        let Some(kind) = self.relocation_kind(rela) else { return 0 };
-        let data = !kind.pc_relative || kind.branch || self.role(section) != Role::Code;
-        if data || !self.arch.counts_from_end() {
-            return 0;
-        }
-        let at = rela.r_offset.get(LE);
-        let items = &self.items
-            [self.section_items[section.index()].0 as usize..self.section_items[section.index()].1 as usize];
-        let n = items.partition_point(|item| item.start <= at);
-        let start = n.checked_sub(1).map_or(0, |n| items[n].entry.min(at));
-        let code = self.range(section, start, at.saturating_add(MAX_INSTRUCTION));
-        self.arch.bytes_behind(FieldInCode { code, start, field: at })
-    }
 }
-
-/// The names of the FILE of code that was made at link time: by LLVM, by GCC, and by GNU ld, which drops GCC's name.
-const LINK_TIME: [&[u8]; 3] = [b"ld-temp.o", b"<artificial>", b""];
-
-/// More bytes than any instruction has behind the first byte of a field.
-const MAX_INSTRUCTION: u64 = 16;
-
-/// Longest padding between two items, in bytes.
-const MAX_PADDING: u64 = 64;
-
-/// Sections that matter only while the kernel is built, or that are read with another table.
-const BUILD_ONLY: [&[u8]; 6] = [
-    b".export_symbol",
-    b".llvm_addrsig",
-    b".orc_header",
-    b".no_trim_symbol",
-    b".eh_frame",
-    b".static_call_tramp_key",
-];
-
-/// Tables that the kernel reads once, when it boots or when it loads a module (include/asm-generic/vmlinux.lds.h,
-/// include/linux/init.h; kernel/module/main.c, find_module_sections, and the notifiers of kernel/rcu/srcutree.c,
-/// kernel/tracepoint.c, kernel/trace/bpf_trace.c, lib/codetag.c, lib/kunit/test.c).
-const REGISTRIES: [&[u8]; 23] = [
-    b".initcall",
-    b".con_initcall",
-    b".init.setup",
-    b"__param",
-    b"__modver",
-    b".modinfo",
-    b"__ksymtab",
-    b"___ksymtab",
-    b"__kcrctab",
-    b"___kcrctab",
-    b"__tracepoints_ptrs",
-    b"__tracepoints_strings",
-    b"_ftrace_events",
-    b"_ftrace_eval_map",
-    b"___srcu_struct_ptrs",
-    b"__bpf_raw_tp_map",
-    b"__dyndbg_classes",
-    b"__tracepoints",
-    b".kunit_",
-    b".init_array",
-    b".fini_array",
-    b".ctors",
-    b".dtors",
-];

@@ -4,7 +4,8 @@
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::{ItemId, MAX_INSTRUCTION, Object, Role};
+use super::meaning::MAX_INSTRUCTION;
+use super::{ItemId, Object, Role};
 use crate::arch::FieldInCode;
 use crate::elf::{Definition, Rela, SectionId};
 use crate::name::Anonymous;
@@ -22,11 +23,7 @@ impl Object<'_> {
         if self.elf.symbol_type(symbol) != elf::STT_SECTION.0 || self.role(section) == Role::Code {
             return None;
         }
-        let bias = match self.relocation_kind(rela) {
-            Some(kind) if self.role(from) == Role::Code => self.arch.pc_bias(kind),
-            _ => 0,
-        };
-        let place = rela.r_addend.get(LE).wrapping_add(bias).wrapping_add(self.trailing_bytes(from, rela));
+        let place = self.biased_addend(from, rela).wrapping_add(self.trailing_bytes(from, rela));
         let place = self.elf.symbol_value(symbol).checked_add_signed(place)?;
         let (first, last) = self.section_items[section.index()];
         let items = &self.items[first as usize..last as usize];

@@ -44,11 +44,14 @@ pub(super) const fn branch(code: u32, name: &'static str, field: FieldKind) -> R
     RelocationKind { code, name, field, pc_relative: true, branch: true, in_module: true }
 }
 
-/// A range of code: its bytes, their offset in the section, and the offset of a relocated field in the range.
+/// A relocated field in a range of code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FieldInCode<'c> {
+    /// The bytes of the range.
     pub(crate) code: &'c [u8],
+    /// The offset of the range in the section.
     pub(crate) start: u64,
+    /// The offset of the field in the section.
     pub(crate) field: u64,
 }
 

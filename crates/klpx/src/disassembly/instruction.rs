@@ -7,8 +7,10 @@ pub(crate) struct DisassembledInstruction {
     pub(crate) offset: usize,
     /// The instruction's length in bytes.
     pub(crate) length: usize,
-    /// The assembler text, or the instruction's word where klpx does not disassemble.
+    /// The assembler text.
     pub(crate) text: String,
+    /// Everything but the distance of a branch: equal for the same instruction at another place.
+    pub(crate) fixed: String,
     /// The branch, if the instruction is one that names its target by a distance.
     pub(crate) branch: Option<Branch>,
 }
@@ -18,8 +20,6 @@ pub(crate) struct DisassembledInstruction {
 pub(crate) struct Branch {
     /// The text of the branch without its target.
     pub(crate) text: String,
-    /// Everything but the distance: equal for the same branch at another place.
-    pub(crate) fixed: String,
     /// The branch's target, in bytes from the start of the code.
     pub(crate) target: i64,
 }

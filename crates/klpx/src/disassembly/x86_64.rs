@@ -21,16 +21,14 @@ pub(super) fn instructions(code: &[u8]) -> impl Iterator<Item = DisassembledInst
             let branch = near.then(|| {
                 let mut mnemonic = String::new();
                 formatter.format_mnemonic(&instruction, &mut mnemonic);
-                Branch {
-                    fixed: mnemonic.clone(),
-                    text: mnemonic,
-                    target: instruction.near_branch_target().cast_signed(),
-                }
+                Branch { text: mnemonic, target: instruction.near_branch_target().cast_signed() }
             });
+            let fixed = branch.as_ref().map_or_else(|| text.clone(), |branch| branch.text.clone());
             DisassembledInstruction {
                 offset: usize::try_from(instruction.ip()).unwrap_or(usize::MAX),
                 length: instruction.len(),
                 text,
+                fixed,
                 branch,
             }
         })

@@ -54,14 +54,14 @@ pub(super) fn lines(body: &FunctionBody) -> Vec<ListingLine> {
         let to: Vec<&str> = own.iter().map(|reference| reference.to.as_str()).collect();
         let to = to.join(", ");
         let arrow = if to.is_empty() { String::new() } else { format!(" → {to}") };
-        let (text, key, branch) = match (one.branch, own.is_empty()) {
+        let (text, branch) = match (one.branch, own.is_empty()) {
             (Some(branch), true) => {
-                (format!("{} {}", branch.text, Offset(branch.target)), branch.fixed, Some(branch.target))
+                (format!("{} {}", branch.text, Offset(branch.target)), Some(branch.target))
             }
-            (Some(branch), false) => (format!("{}{arrow}", branch.text), branch.fixed, None),
-            (None, _) => (format!("{}{arrow}", one.text), one.text, None),
+            (Some(branch), false) => (format!("{}{arrow}", branch.text), None),
+            (None, _) => (format!("{}{arrow}", one.text), None),
         };
-        ListingLine { offset: one.offset, text, key: (key, meaning), branch }
+        ListingLine { offset: one.offset, text, key: (one.fixed, meaning), branch }
     };
     all.map(line).collect()
 }
@@ -207,7 +207,7 @@ mod tests {
         let (a, b) = (body(&[0xff; 9], &[(3, "x", "x"), (90, "y", "y")]), body(&[], &[]));
         assert_eq!(rows(&a, &b).len(), lines(&a).len());
         let words = FunctionBody { arch: Arch::Arm64, ..body(&[0x1f, 0x20, 0x03, 0xd5, 1], &[]) };
-        assert_eq!(lines(&words)[0].text, "d503201f");
+        assert_eq!(lines(&words)[0].text, "nop");
         assert_eq!(lines(&words)[1].text, "01");
     }
 }

@@ -39,18 +39,22 @@ struct Pair {
 
 impl Pair {
     fn build() -> Pair {
+        Pair::build_with("gcc")
+    }
+
+    fn build_with(compiler: &str) -> Pair {
         let pair = Pair { dir: tempfile::tempdir().expect("a folder") };
-        pair.compile("orig", SOURCE);
-        pair.compile("patched", &SOURCE.replace("+ 1", "+ 2"));
+        pair.compile(compiler, "orig", SOURCE);
+        pair.compile(compiler, "patched", &SOURCE.replace("+ 1", "+ 2"));
         pair
     }
 
-    fn compile(&self, name: &str, source: &str) {
+    fn compile(&self, compiler: &str, name: &str, source: &str) {
         let folder = self.dir.path().join(name);
         std::fs::create_dir(&folder).expect("a folder");
         std::fs::write(folder.join("unit.c"), source).expect("the source");
         let flags = ["-g", "-O2", "-c", "-ffunction-sections", "-fdata-sections", "-fno-pic", "unit.c", "-o"];
-        run(command("gcc").current_dir(folder).args(flags).arg(self.object(name)));
+        run(command(compiler).current_dir(folder).args(flags).arg(self.object(name)));
     }
 
     fn object(&self, name: &str) -> PathBuf {
@@ -111,7 +115,7 @@ int three(int n) { static int own; return own += n + count++; }
 #[test]
 fn normalize_counts_suffixes_and_lists_what_is_not_unique() {
     let pair = Pair { dir: tempfile::tempdir().expect("a folder") };
-    pair.compile("unit", NUMBERED);
+    pair.compile("gcc", "unit", NUMBERED);
     let object = pair.object("unit");
     let object = object.to_str().expect("text");
     let output = klpx(&["normalize", object]);
@@ -143,6 +147,16 @@ fn explain_shows_both_instructions() {
     let unknown = pair.diff(&["--explain", "nothing"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("klpx::no-such-function"));
+}
+
+#[test]
+fn explain_shows_instructions_of_arm64() {
+    let pair = Pair::build_with("aarch64-linux-gnu-gcc");
+    let text = stdout(&pair.diff(&["--explain", "adds"]));
+    assert!(text.starts_with("adds: changed\n"), "{text}");
+    let (original, patched) = text.split_once("\npatched").expect("two listings");
+    assert!(original.contains("  add w0, w0, #0x1\n"), "{text}");
+    assert!(patched.contains("  add w0, w0, #0x2\n"), "{text}");
 }
 
 #[test]

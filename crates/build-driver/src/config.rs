@@ -5,6 +5,7 @@ use std::path::Path;
 
 use klpx_diagnosis::{Code, Diagnosis, Result, codes};
 
+use crate::arch::KernelArch;
 use crate::process;
 use crate::tree::Version;
 
@@ -100,66 +101,22 @@ fn unquote(value: &str) -> String {
     }
 }
 
-/// The architectures that klpx supports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KernelArch {
-    /// x86, 64 bits.
-    X86_64,
-    /// arm64.
-    Arm64,
-}
-
 impl KernelArch {
-    /// The name in kbuild: the value of ARCH, and the folder under `arch/`.
-    pub fn kbuild(self) -> &'static str {
-        match self {
-            KernelArch::X86_64 => "x86",
-            KernelArch::Arm64 => "arm64",
-        }
-    }
-
-    /// The machine number of an ELF header (EM_X86_64, EM_AARCH64).
-    pub fn machine(self) -> u16 {
-        match self {
-            KernelArch::X86_64 => 62,
-            KernelArch::Arm64 => 183,
-        }
-    }
-
-    /// The name for users.
-    pub fn name(self) -> &'static str {
-        match self {
-            KernelArch::X86_64 => "x86_64",
-            KernelArch::Arm64 => "arm64",
-        }
-    }
-
-    /// Returns true if GCC reaches all data of a file from one address (`-fsection-anchors`, on by default on some
-    /// targets at -O1). `-fdata-sections` disables section anchors, so that the code of most functions changes.
-    pub(crate) fn gcc_anchors_data(self) -> bool {
-        match self {
-            KernelArch::X86_64 => false,
-            KernelArch::Arm64 => true,
-        }
-    }
-
     /// The architecture of a configuration.
     pub(crate) fn of(config: &Config) -> Result<KernelArch> {
-        if config.is("X86_64") {
-            Ok(KernelArch::X86_64)
-        } else if config.is("ARM64") {
-            Ok(KernelArch::Arm64)
-        } else {
+        let found = KernelArch::ALL.iter().find(|arch| config.is(arch.symbol()));
+        found.copied().ok_or_else(|| {
+            let symbols: Vec<String> =
+                KernelArch::ALL.iter().map(|arch| format!("CONFIG_{}", arch.symbol())).collect();
             let what = "the configuration is for an architecture klpx does not support";
-            Err(Diagnosis::new(
+            Diagnosis::new(
                 &codes::UNSUPPORTED_ARCHITECTURE,
                 what,
-                "neither CONFIG_X86_64 nor CONFIG_ARM64 is set",
+                format!("neither {} is set", symbols.join(" nor ")),
                 "for ppc64le, s390x and loongarch64 see kpatch-build",
             )
-            .into())
-        }
+            .into()
+        })
     }
 }
 
@@ -233,9 +190,6 @@ const RULES: [ConfigRule; 8] = [
     },
 ];
 
-/// The first arm64 release that has HAVE_LIVEPATCH (arch/arm64/Kconfig).
-const ARM64_FROM: (u32, u32) = (6, 17);
-
 /// Checks for every setting that rules out a livepatch. Each becomes a diagnosis.
 pub(crate) fn check(config: &Config, arch: KernelArch, version: &Version) -> Result<()> {
     let mut found = Vec::new();
@@ -253,13 +207,15 @@ pub(crate) fn check(config: &Config, arch: KernelArch, version: &Version) -> Res
             rule.remedy,
         ));
     }
-    if arch == KernelArch::Arm64 && (version.major, version.minor) < ARM64_FROM {
-        let what = format!("Linux {version} has no livepatching on arm64");
+    if let Some(since) = arch.livepatch_since()
+        && (version.major, version.minor) < since.release
+    {
+        let (name, (major, minor)) = (arch.name(), since.release);
         found.push(Diagnosis::new(
-            &codes::ARM64_TOO_OLD,
-            what,
-            "arch/arm64 gained HAVE_LIVEPATCH in 6.17",
-            "use a kernel of 6.17 or later",
+            since.code,
+            format!("Linux {version} has no livepatching on {name}"),
+            format!("arch/{} gained HAVE_LIVEPATCH in {major}.{minor}", arch.kbuild()),
+            format!("use a kernel of {major}.{minor} or later"),
         ));
     }
     klpx_diagnosis::Failure::all(found)

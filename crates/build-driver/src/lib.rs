@@ -20,6 +20,7 @@
 //! [`Baseline`] only for a kernel that can't be compiled by units. [`TouchedUnits`] are the units that the patch changes,
 //! [`UnitPairs`] their objects from both sources. [`Patched`] has the pairs of a kernel that was built as a whole.
 
+mod arch;
 pub mod config;
 pub mod consistent;
 mod files;
@@ -38,7 +39,8 @@ mod toolchain;
 pub mod tree;
 mod workspace;
 
-pub use config::{Config, KernelArch};
+pub use arch::KernelArch;
+pub use config::Config;
 pub use given::Given;
 pub use kbuild::UnitList;
 pub use kbuild::recorded::RecordedCommands;

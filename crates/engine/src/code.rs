@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use klpx_diagnosis::Result;
 use klpx_diff::{Difference, describe};
-use klpx_normalize::arch::{Arch, FieldKind};
+use klpx_normalize::arch::{Arch, FieldKind, RelocationKind};
 use klpx_normalize::elf::{Definition, ElfFile, Rela, SHF_RELA_LIVEPATCH, SectionId};
 use klpx_normalize::name::{self, without_promotion};
 use klpx_normalize::object::{ItemId, Object, Target};
@@ -104,7 +104,7 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
     for rela in object.relocations_in(section, entry, end) {
         let target = object.resolve(section, rela);
         let offset = rela.r_offset.get(LE).saturating_sub(entry);
-        clear(&mut bytes, offset, width(object, rela));
+        clear(&mut bytes, offset, width(object.relocation_kind(rela)));
         references.insert(
             offset,
             CodeReference {
@@ -120,8 +120,8 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
         let target =
             Target::Item { item: to, offset: branch.target.wrapping_sub(object.item(to).entry) as i64 };
         let at = branch.field.map_or(branch.at, |(at, _)| at).saturating_sub(entry);
-        if branch.field.is_some() && object.arch == Arch::X86_64 {
-            clear(&mut bytes, at, 4);
+        if let Some((_, field)) = branch.field {
+            clear(&mut bytes, at, width(object.arch.relocation(field.kind)));
         }
         references.entry(at).or_insert_with(|| CodeReference {
             offset: at,
@@ -134,8 +134,8 @@ fn body(object: &Object<'_>, item: ItemId, counterpart: &Counterpart<'_, '_>) ->
 }
 
 /// The width in bytes of a relocation's field; 0 for a field inside an instruction, which is not cleared.
-fn width(object: &Object<'_>, rela: &Rela) -> usize {
-    match object.relocation_kind(rela).map(|kind| kind.field) {
+fn width(kind: Option<&RelocationKind>) -> usize {
+    match kind.map(|kind| kind.field) {
         Some(FieldKind::Bytes(n)) => n.into(),
         Some(FieldKind::Instruction) | None => 0,
     }
@@ -248,7 +248,12 @@ fn livepatch_relocations(object: &Object<'_>) -> BTreeMap<SectionId, Vec<Livepat
             let Some(symbol) = symbol else { continue };
             let bias = object.relocation_kind(rela).map_or(0, |kind| object.arch.pc_bias(kind));
             let addend = rela.r_addend.get(LE).wrapping_add(bias);
-            found.entry(on).or_default().push((rela.r_offset.get(LE), symbol, addend, width(object, rela)));
+            found.entry(on).or_default().push((
+                rela.r_offset.get(LE),
+                symbol,
+                addend,
+                width(object.relocation_kind(rela)),
+            ));
         }
     }
     found

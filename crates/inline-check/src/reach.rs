@@ -15,7 +15,7 @@ use std::fmt;
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Elf, SectionId};
 use klpx_normalize::object::{ItemId, Object};
-use object::elf::{ET_REL, R_AARCH64_RELATIVE};
+use object::elf::ET_REL;
 use object::endian::LittleEndian as LE;
 
 use crate::dwarf;
@@ -181,8 +181,11 @@ fn in_image(elf: &Elf<'_>) -> Option<Vec<u64>> {
     let bytes = elf.section_bytes(section).get(offset(start)?..offset(stop)?)?;
     let words = bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)));
     let mut all: Vec<u64> = words.filter(|&address| address != 0).collect();
+    let Some(kind) = Arch::of_machine(elf.machine()).ok().and_then(Arch::load_relative) else {
+        return Some(all);
+    };
     for id in elf.section_ids().filter(|&id| elf.section_name(id).starts_with(b".rela.dyn")) {
-        let relative = elf.rela_table(id).iter().filter(|rela| rela.r_type(LE, false) == R_AARCH64_RELATIVE);
+        let relative = elf.rela_table(id).iter().filter(|rela| rela.r_type(LE, false).0 == kind);
         let here = relative.filter(|rela| (start..stop).contains(&rela.r_offset.get(LE)));
         all.extend(here.map(|rela| rela.r_addend.get(LE).cast_unsigned()));
     }

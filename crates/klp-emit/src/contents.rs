@@ -2,7 +2,7 @@
 //!
 //! Owns where a witness's relocation lies in the image, and what the image has there. Judges nothing.
 
-use klpx_normalize::arch::{Arch, FieldKind, NONE};
+use klpx_normalize::arch::{FieldKind, NONE};
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{Item, ItemId, Object, Role};
 use object::endian::LittleEndian as LE;
@@ -52,7 +52,8 @@ pub(crate) fn first_difference(
         if let Some(n) = differs(done, at) {
             return Some(start + n as u64);
         }
-        if !field::rest_agrees(kind, mine.get(at..).unwrap_or(&[]), image_bytes.get(at..).unwrap_or(&[])) {
+        let (rest, image_rest) = (mine.get(at..).unwrap_or(&[]), image_bytes.get(at..).unwrap_or(&[]));
+        if !field::rest_agrees(witness.arch, kind, rest, image_rest) {
             return Some(start + at as u64);
         }
         done = done.max(at + field::length(kind) as usize);
@@ -158,9 +159,7 @@ pub(crate) fn sites<'d>(
             relocations.map(|rela| FieldSite { rela, place: place(rela), shortened: None }).collect(),
         );
     }
-    if witness.arch != Arch::Arm64 || !item.code {
-        return None;
-    }
+    let shortened_pair = arch::shortened_pair(witness.arch).filter(|_| item.code)?;
     let witness_bytes = witness.range(item.section, item.start, item.end);
     let image_bytes = image.bytes_from(first)?.get(..witness_bytes.len())?;
     let mut sites = Vec::new();
@@ -178,14 +177,14 @@ pub(crate) fn sites<'d>(
             continue;
         };
         let kinds = relocations.peek().map(|next| (rela.r_type(LE, false).0, next.r_type(LE, false).0));
-        let distance = kinds.and_then(|kinds| arch::shortened_pair(witness.arch, kinds, mine, other));
+        let distance = kinds.and_then(|kinds| shortened_pair(kinds, mine, other));
         if let Some(distance) = distance {
             relocations.next();
             sites.push(FieldSite { rela, place, shortened: Some(place.wrapping_add_signed(distance)) });
             at += 8;
             continue;
         }
-        if !field::rest_agrees(witness.relocation_kind(rela)?, mine, other) {
+        if !field::rest_agrees(witness.arch, witness.relocation_kind(rela)?, mine, other) {
             return None;
         }
         sites.push(FieldSite { rela, place, shortened: None });

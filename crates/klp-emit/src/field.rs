@@ -1,109 +1,11 @@
 //! Reads a relocated field of a linked image, by architecture and relocation type.
 //!
-//! Owns only bit layouts, in one table per architecture. The layouts are from the x86-64 psABI, table 4.9, and the Arm
-//! architecture's encodings of ADR, ADD (immediate), LDR/STR (unsigned immediate), B, TBZ and MOVZ, named by the
-//! AArch64 ELF ABI.
+//! Owns fields of whole bytes (x86-64 psABI, table 4.9). [`arch::AddressEncoding`] has the layouts of fields in instructions.
 
 use klpx_normalize::arch::{Arch, FieldKind, RelocationKind};
-use object::elf;
 
-/// The target of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FieldValue {
-    /// A whole address.
-    Address(u64),
-    /// The 4 KiB page of an address.
-    Page(u64),
-    /// Some bits of an address.
-    Bits {
-        /// The bits, at their positions.
-        bits: u64,
-        /// The mask of these bits.
-        mask: u64,
-    },
-}
-
-impl FieldValue {
-    /// Returns true if the field could have been written for this address.
-    pub(crate) fn is(self, address: u64) -> bool {
-        match self {
-            FieldValue::Address(a) => a == address,
-            FieldValue::Page(page) => page == address & !0xfff,
-            FieldValue::Bits { bits, mask } => bits == address & mask,
-        }
-    }
-}
-
-/// How an arm64 instruction holds an address.
-#[derive(Clone, Copy)]
-enum AddressEncoding {
-    /// Branch displacement in words: position, width.
-    Words(u32, u32),
-    /// ADR's split displacement in bytes.
-    Adr,
-    /// ADRP's split displacement in pages.
-    Adrp,
-    /// The low 12 bits, scaled by this power of two.
-    Low(u32),
-    /// 16 bits of the address, starting at this bit.
-    Part(u32),
-}
-
-const ARM64: [(u32, AddressEncoding); 18] = [
-    (elf::R_AARCH64_MOVW_UABS_G0_NC.0, AddressEncoding::Part(0)),
-    (elf::R_AARCH64_MOVW_UABS_G1_NC.0, AddressEncoding::Part(16)),
-    (elf::R_AARCH64_MOVW_UABS_G2_NC.0, AddressEncoding::Part(32)),
-    (elf::R_AARCH64_MOVW_UABS_G3.0, AddressEncoding::Part(48)),
-    (elf::R_AARCH64_LD_PREL_LO19.0, AddressEncoding::Words(5, 19)),
-    (elf::R_AARCH64_ADR_PREL_LO21.0, AddressEncoding::Adr),
-    (elf::R_AARCH64_ADR_PREL_PG_HI21.0, AddressEncoding::Adrp),
-    (elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0, AddressEncoding::Adrp),
-    (elf::R_AARCH64_ADD_ABS_LO12_NC.0, AddressEncoding::Low(0)),
-    (elf::R_AARCH64_LDST8_ABS_LO12_NC.0, AddressEncoding::Low(0)),
-    (elf::R_AARCH64_LDST16_ABS_LO12_NC.0, AddressEncoding::Low(1)),
-    (elf::R_AARCH64_LDST32_ABS_LO12_NC.0, AddressEncoding::Low(2)),
-    (elf::R_AARCH64_LDST64_ABS_LO12_NC.0, AddressEncoding::Low(3)),
-    (elf::R_AARCH64_LDST128_ABS_LO12_NC.0, AddressEncoding::Low(4)),
-    (elf::R_AARCH64_TSTBR14.0, AddressEncoding::Words(5, 14)),
-    (elf::R_AARCH64_CONDBR19.0, AddressEncoding::Words(5, 19)),
-    (elf::R_AARCH64_JUMP26.0, AddressEncoding::Words(0, 26)),
-    (elf::R_AARCH64_CALL26.0, AddressEncoding::Words(0, 26)),
-];
-
-fn hold(kind: &RelocationKind) -> Option<AddressEncoding> {
-    ARM64.iter().find(|(code, _)| *code == kind.code).map(|&(_, hold)| hold)
-}
-
-impl AddressEncoding {
-    /// The field's bits within the instruction.
-    fn mask(self) -> u32 {
-        match self {
-            AddressEncoding::Words(at, width) => ((1 << width) - 1) << at,
-            AddressEncoding::Adr | AddressEncoding::Adrp => 0x60ff_ffe0,
-            AddressEncoding::Low(_) => 0xfff << 10,
-            AddressEncoding::Part(_) => 0xffff << 5,
-        }
-    }
-
-    fn value(self, word: u32, place: u64) -> FieldValue {
-        let signed = |raw: u32, width: u32| i64::from((raw << (32 - width)) as i32 >> (32 - width));
-        let split = signed((word >> 5 & 0x7_ffff) << 2 | word >> 29 & 3, 21);
-        match self {
-            AddressEncoding::Words(at, width) => FieldValue::Address(
-                place.wrapping_add_signed(signed(word >> at & ((1 << width) - 1), width) * 4),
-            ),
-            AddressEncoding::Adr => FieldValue::Address(place.wrapping_add_signed(split)),
-            AddressEncoding::Adrp => FieldValue::Page((place & !0xfff).wrapping_add_signed(split << 12)),
-            AddressEncoding::Low(scale) => FieldValue::Bits {
-                bits: u64::from(word >> 10 & 0xfff) << scale & 0xfff,
-                mask: 0xfff & !((1 << scale) - 1),
-            },
-            AddressEncoding::Part(at) => {
-                FieldValue::Bits { bits: u64::from(word >> 5 & 0xffff) << at, mask: 0xffff << at }
-            }
-        }
-    }
-}
+use crate::arch;
+pub(crate) use crate::arch::FieldValue;
 
 /// The number of bytes from a relocation's place to the end of its field.
 pub(crate) fn length(kind: &RelocationKind) -> u64 {
@@ -118,13 +20,11 @@ pub(crate) fn value(arch: Arch, kind: &RelocationKind, bytes: &[u8], place: u64)
     let number = match kind.field {
         FieldKind::Instruction => {
             let word = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
-            return Some(hold(kind)?.value(word, place));
+            return Some(arch::encoding(arch, kind.code)?.value(word, place));
         }
         FieldKind::Bytes(4) => {
             let raw = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
-            let zero_extended = arch == Arch::X86_64 && kind.code == elf::R_X86_64_32.0
-                || kind.code == elf::R_AARCH64_ABS32.0;
-            if zero_extended { u64::from(raw) } else { i64::from(raw as i32) as u64 }
+            if kind.code == arch::zero_extended(arch) { u64::from(raw) } else { i64::from(raw as i32) as u64 }
         }
         FieldKind::Bytes(8) => u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?),
         FieldKind::Bytes(_) => return None,
@@ -133,19 +33,21 @@ pub(crate) fn value(arch: Arch, kind: &RelocationKind, bytes: &[u8], place: u64)
 }
 
 /// Returns true if two fields agree in the bits that the relocation does not write.
-pub(crate) fn rest_agrees(kind: &RelocationKind, one: &[u8], other: &[u8]) -> bool {
-    match (kind.field, hold(kind)) {
+pub(crate) fn rest_agrees(arch: Arch, kind: &RelocationKind, one: &[u8], other: &[u8]) -> bool {
+    match (kind.field, arch::encoding(arch, kind.code)) {
         (FieldKind::Bytes(_), _) => true,
         (FieldKind::Instruction, None) => false,
-        (FieldKind::Instruction, Some(hold)) => {
+        (FieldKind::Instruction, Some(encoding)) => {
             let word = |b: &[u8]| b.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-            word(one).map(|w| w & !hold.mask()) == word(other).map(|w| w & !hold.mask())
+            word(one).map(|w| w & !encoding.mask()) == word(other).map(|w| w & !encoding.mask())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use object::elf;
+
     use super::*;
 
     fn read(arch: Arch, code: u32, bytes: &[u8], place: u64) -> FieldValue {

@@ -354,15 +354,12 @@ impl<'k> Image<'k> {
         self.loaded.sort_by_key(|&id| (self.bases[id.index()], id));
     }
 
-    /// Finds the pointers that a relocatable arm64 kernel fills in when it starts. The image holds zeroes there
+    /// Finds the pointers that a relocatable kernel fills in when it starts. The image holds zeroes there
     /// (arch/arm64/Makefile, --no-apply-dynamic-relocs).
     fn index_relative(&mut self) {
-        if !self.linked || self.arch != Arch::Arm64 {
-            return;
-        }
+        let Some(kind) = self.arch.load_relative().filter(|_| self.linked) else { return };
         for &id in self.loaded.iter().filter(|&&id| self.elf.section_type(id) == elf::SHT_RELA.0) {
-            let pointers =
-                self.elf.rela_table(id).iter().filter(|r| r.r_type(LE, false).0 == elf::R_AARCH64_RELATIVE.0);
+            let pointers = self.elf.rela_table(id).iter().filter(|r| r.r_type(LE, false).0 == kind);
             self.relative.extend(pointers.map(|r| (r.r_offset.get(LE), r.r_addend.get(LE) as u64)));
         }
         self.relative.sort_unstable();

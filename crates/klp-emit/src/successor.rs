@@ -12,7 +12,7 @@ use klpx_normalize::lifetime::Lifetime;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::{branches, field};
+use crate::{arch, branches, field};
 
 /// The other kernel's function of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ fn equal(unit_body: &MaskedBody<'_>, image_body: &MaskedBody<'_>) -> bool {
     let alike = unit_body.code.len() == image_body.code.len()
         && masked(unit_body, image_body) == masked(image_body, unit_body);
     alike
-        || unit_body.arch == Some(Arch::X86_64)
+        || unit_body.arch.is_some_and(arch::branch_lengths_vary)
             && unit_body.arch == image_body.arch
             && same_instructions(unit_body, image_body)
 }
@@ -125,8 +125,8 @@ fn masked(body: &MaskedBody<'_>, other: &MaskedBody<'_>) -> Vec<u8> {
     code
 }
 
-/// x86_64: compares instructions, ignoring the lengths of branches and no-operations, which the assembler chooses by
-/// the rest of the section.
+/// Compares instructions, ignoring the lengths of branches and no-operations, which the assembler chooses by the rest
+/// of the section.
 fn same_instructions(unit_body: &MaskedBody<'_>, image_body: &MaskedBody<'_>) -> bool {
     let relocated =
         |from: u64, to: u64| unit_body.fields.iter().any(|&(at, _)| (from..to).contains(&(at as u64)));

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use klpx_diagnosis::Result;
-use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, SectionId};
 use klpx_normalize::special::TableKind;
 use object::elf;
@@ -33,9 +32,9 @@ impl FunctionUsers {
     /// Finds the users of a function in the object that defines it. `None` for a linked image whose code klpx can't
     /// read this way.
     pub fn within(image: &Image<'_>, address: u64) -> Option<FunctionUsers> {
-        match (image.is_linked(), image.arch) {
-            (true, Arch::X86_64) => Some(linked(image, address)),
-            (true, Arch::Arm64) => None,
+        match (image.is_linked(), arch::finds_linked_users(image.arch)) {
+            (true, true) => Some(linked(image, address)),
+            (true, false) => None,
             (false, _) => {
                 let is_it = |location| matches!(location, Location::At(at) if at == address);
                 Some(by_relocation(image, is_it))

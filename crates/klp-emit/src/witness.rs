@@ -22,12 +22,13 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
-use klpx_normalize::arch::{Arch, NONE};
+use klpx_normalize::arch::NONE;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::object::{Item, ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use crate::arch;
 use crate::bind::Binding;
 use crate::branches::{self, Shift};
 use crate::contents::{self, PlaceContents};
@@ -206,11 +207,16 @@ impl<'b, 'a> Witness<'b, 'a> {
         let item = self.witness.item(id);
         match self.compare_bytes(id, item, entry) {
             Ok(()) => Ok(Agreement::Identical),
-            Err(mismatch) if item.code => match self.witness.arch {
-                Arch::X86_64 if self.compare_instructions(id, item, entry) => Ok(Agreement::Branches),
-                Arch::Arm64 if self.compare_relaxed(id, item, entry) => Ok(Agreement::Relaxed),
-                _ => Err(mismatch),
-            },
+            Err(mismatch) if item.code => {
+                let arch = self.witness.arch;
+                if arch::branch_lengths_vary(arch) && self.compare_instructions(id, item, entry) {
+                    Ok(Agreement::Branches)
+                } else if arch::shortened_pair(arch).is_some() && self.compare_relaxed(id, item, entry) {
+                    Ok(Agreement::Relaxed)
+                } else {
+                    Err(mismatch)
+                }
+            }
             Err(_) if BUILD_IDENTITY.iter().any(|(name, _)| *name == self.witness.item_name(id)) => {
                 Ok(Agreement::BuildIdentity)
             }
@@ -464,7 +470,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         })
     }
 
-    /// arm64: like `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
+    /// Where the linker shortens pairs: like `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the image.
     fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
         let own = Shift::none(id);
         let mut pages = HashMap::new();

@@ -3,6 +3,8 @@
 //!
 //! Owns the checks of bounds and indices, `SHN_XINDEX` and extended section counts. Does not interpret sections.
 
+mod tables;
+
 use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
@@ -12,13 +14,8 @@ use object::endian::{LittleEndian as LE, U32};
 use object::pod;
 
 use crate::{compressed, name};
-
-/// A section header as it lies in the file.
-pub type Shdr = elf::SectionHeader64<LE>;
-/// A symbol as it lies in the file.
-pub type Sym = elf::Sym64<LE>;
-/// A relocation with addend as it lies in the file.
-pub type Rela = elf::Rela64<LE>;
+pub use tables::{Rela, Shdr, Sym};
+use tables::{section_headers, section_string_table, string_at, table};
 
 /// Section flag of a livepatch relocation section (include/linux/livepatch_external.h).
 pub const SHF_RELA_LIVEPATCH: u64 = 0x0010_0000;
@@ -151,17 +148,6 @@ pub struct Elf<'d> {
     sorted: Vec<(SectionId, Vec<Rela>)>,
 }
 
-fn table<'d, T: pod::Pod>(data: &'d [u8], offset: u64, count: u64, what: &str) -> Result<&'d [T], String> {
-    let short = || format!("its {what} reaches past the end of the file");
-    let start = usize::try_from(offset).map_err(|_| short())?;
-    let rest = data.get(start..).ok_or_else(short)?;
-    let count = usize::try_from(count).map_err(|_| short())?;
-    if count.checked_mul(size_of::<T>()).is_none_or(|length| length > rest.len()) {
-        return Err(short());
-    }
-    pod::slice_from_bytes(rest, count).map(|(slice, _)| slice).map_err(|()| short())
-}
-
 impl<'d> Elf<'d> {
     fn parse(data: &'d [u8], map: Option<&'d MappedFile>) -> Result<Elf<'d>, String> {
         let (header, _) = pod::from_bytes::<elf::FileHeader64<LE>>(data).map_err(|()| "it is too short")?;
@@ -172,7 +158,7 @@ impl<'d> Elf<'d> {
             return Err("it is not 64-bit little-endian".into());
         }
         let sections = section_headers(data, header)?;
-        let names = section_string_table(header, sections)?;
+        let names = SectionId(section_string_table(header, sections)?);
         let mut elf = Elf {
             data,
             map,
@@ -476,40 +462,4 @@ impl<'d> Elf<'d> {
         let index = rela.r_sym(LE, false);
         ((index as usize) < self.symbols.len()).then_some(SymbolId(index))
     }
-}
-
-fn section_headers<'d>(data: &'d [u8], header: &elf::FileHeader64<LE>) -> Result<&'d [Shdr], String> {
-    let offset = header.e_shoff.get(LE);
-    if offset == 0 {
-        return Err("it has no sections".into());
-    }
-    if header.e_shentsize.get(LE) as usize != size_of::<Shdr>() {
-        return Err("its section headers are of an unknown size".into());
-    }
-    let first: &[Shdr] = table(data, offset, 1, "section header table")?;
-    let count = match header.e_shnum.get(LE) {
-        0 => first[0].sh_size.get(LE),
-        count => u64::from(count),
-    };
-    if count == 0 || count > u64::from(u32::MAX) {
-        return Err("it has no sections".into());
-    }
-    table(data, offset, count, "section header table")
-}
-
-fn section_string_table(header: &elf::FileHeader64<LE>, sections: &[Shdr]) -> Result<SectionId, String> {
-    let index = match header.e_shstrndx.get(LE) {
-        elf::SHN_XINDEX => sections[0].sh_link.get(LE),
-        index => u32::from(index.0),
-    };
-    if index as usize >= sections.len() {
-        return Err("it names no table of section names".into());
-    }
-    Ok(SectionId(index))
-}
-
-fn string_at(strings: &[u8], offset: u32) -> &[u8] {
-    let rest = strings.get(offset as usize..).unwrap_or(&[]);
-    let end = rest.iter().position(|&b| b == 0).unwrap_or(rest.len());
-    &rest[..end]
 }

@@ -21,12 +21,14 @@ struct Case {
     identity: bool,
 }
 
+/// The tools that build a project, each in every mode.
+type Builds = (&'static [Tools], &'static [Mode]);
+/// Files and flags.
 type Project = (&'static [File<'static>], &'static [&'static str]);
 
 const fn case(
     what: &'static str,
-    tools: &'static [Tools],
-    modes: &'static [Mode],
+    (tools, modes): Builds,
     (files, flags): Project,
     base: &'static str,
     kinds: &'static [Suffixes],
@@ -37,13 +39,12 @@ const fn case(
 /// A case whose name stands for something that nobody looks up.
 const fn nameless(
     what: &'static str,
-    tools: &'static [Tools],
-    modes: &'static [Mode],
+    builds: Builds,
     project: Project,
     base: &'static str,
     kinds: &'static [Suffixes],
 ) -> Case {
-    Case { identity: false, ..case(what, tools, modes, project, base, kinds) }
+    Case { identity: false, ..case(what, builds, project, base, kinds) }
 }
 
 const GCC: &[Tools] = &[GCC_12];
@@ -170,87 +171,80 @@ use Suffixes as S;
 
 /// One row for each kind, and for each way in which the kind arises.
 const CASES: &[Case] = &[
-    case("ThinLTO promotes a function", CLANG, THIN, (TWO_FILES, &[]), "helper", &[S::PROMOTED]),
-    case("a static of the file that is not promoted", CLANG, THIN, (TWO_FILES, &[]), "helper", &[]),
+    case("ThinLTO promotes a function", (CLANG, THIN), (TWO_FILES, &[]), "helper", &[S::PROMOTED]),
+    case("a static of the file that is not promoted", (CLANG, THIN), (TWO_FILES, &[]), "helper", &[]),
     case(
         "ThinLTO promotes by file name",
-        CLANG,
-        THIN,
+        (CLANG, THIN),
         (TWO_FILES, &[BY_FILE]),
         "helper",
         &[S::PROMOTED_BY_FILE],
     ),
     case(
         "names unique to their file",
-        CLANG,
-        EVERY,
+        (CLANG, EVERY),
         (TWO_FILES, UNIQUE),
         "_ZL6helperi",
         &[S::UNIQUE_LINKAGE],
     ),
     case(
         "the same, promoted",
-        CLANG,
-        THIN,
+        (CLANG, THIN),
         (TWO_FILES, UNIQUE),
         "_ZL6helperi",
         &[S::UNIQUE_LINKAGE, S::PROMOTED],
     ),
     case(
         "ThinLTO promotes a static of a function",
-        CLANG,
-        THIN,
+        (CLANG, THIN),
         (IMPORTED, &[]),
         "counts.big",
         &[S::PROMOTED],
     ),
-    nameless("the first string", CLANG, THIN, (IMPORTED, &[]), ".str", &[S::PROMOTED]),
-    nameless("the second string", CLANG, THIN, (IMPORTED, &[]), ".str", &[S::NUMBER, S::PROMOTED]),
-    case("full LTO numbers equal names", CLANG, FULL, (TWO_FILES, &[]), "helper", &[S::NUMBER]),
-    case("the second static of a function", CLANG, EVERY, (STATICS, &[]), "f.n", &[S::NUMBER]),
-    case("the first static of a function", CLANG, EVERY, (STATICS, &[]), "f.n", &[]),
-    case("GCC numbers every static of a function", GCC, PLAIN, (STATICS, &[]), "n", &[S::NUMBER]),
-    case("GCC LTO", GCC, FULL, (TWO_FILES, &[]), "helper", &[S::LTO_PRIVATE]),
-    case("GCC splits the unlikely part off", GCC, PLAIN, (COLD, &[]), "f", &[S::COLD]),
+    nameless("the first string", (CLANG, THIN), (IMPORTED, &[]), ".str", &[S::PROMOTED]),
+    nameless("the second string", (CLANG, THIN), (IMPORTED, &[]), ".str", &[S::NUMBER, S::PROMOTED]),
+    case("full LTO numbers equal names", (CLANG, FULL), (TWO_FILES, &[]), "helper", &[S::NUMBER]),
+    case("the second static of a function", (CLANG, EVERY), (STATICS, &[]), "f.n", &[S::NUMBER]),
+    case("the first static of a function", (CLANG, EVERY), (STATICS, &[]), "f.n", &[]),
+    case("GCC numbers every static of a function", (GCC, PLAIN), (STATICS, &[]), "n", &[S::NUMBER]),
+    case("GCC LTO", (GCC, FULL), (TWO_FILES, &[]), "helper", &[S::LTO_PRIVATE]),
+    case("GCC splits the unlikely part off", (GCC, PLAIN), (COLD, &[]), "f", &[S::COLD]),
     case(
         "LLVM splits the unlikely part off",
-        CLANG,
-        PLAIN,
+        (CLANG, PLAIN),
         (COLD, &["-mllvm", "-hot-cold-split", "-mllvm", "-hotcoldsplit-threshold=-100"]),
         "f",
         &[S::COLD],
     ),
-    case("a profile splits a function", &[CLANG_22], PLAIN, (PROFILED, AUTOFDO), "f", &[S::COLD]),
-    case("clusters of blocks", &[CLANG_22], PLAIN, (PROFILED, PROPELLER), "f", &[S::BLOCKS]),
-    case("a parameter became a constant", GCC, PLAIN, (CONSTPROP, &[]), "f", &[S::CONSTPROP]),
-    case("a parameter was split", GCC, PLAIN, (ISRA, &[]), "f", &[S::ISRA]),
-    case("a function was split", GCC, PLAIN, (PART, &[]), "f", &[S::PART]),
+    case("a profile splits a function", (&[CLANG_22], PLAIN), (PROFILED, AUTOFDO), "f", &[S::COLD]),
+    case("clusters of blocks", (&[CLANG_22], PLAIN), (PROFILED, PROPELLER), "f", &[S::BLOCKS]),
+    case("a parameter became a constant", (GCC, PLAIN), (CONSTPROP, &[]), "f", &[S::CONSTPROP]),
+    case("a parameter was split", (GCC, PLAIN), (ISRA, &[]), "f", &[S::ISRA]),
+    case("a function was split", (GCC, PLAIN), (PART, &[]), "f", &[S::PART]),
     case(
         "LLVM 16 gives a specialised function a number",
-        &[CLANG_16],
-        PLAIN,
+        (&[CLANG_16], PLAIN),
         (SPECIALIZED, &["-mllvm", "-force-function-specialization"]),
         "f",
         &[S::NUMBER],
     ),
     case(
         "LLVM specialises a function",
-        &[CLANG_19, CLANG_22],
-        PLAIN,
+        (&[CLANG_19, CLANG_22], PLAIN),
         (SPECIALIZED, &["-mllvm", "-force-specialization"]),
         "f",
         &[S::SPECIALIZED],
     ),
-    case("a local name of a global", GCC, PLAIN, (ALIAS, &["-fPIC", "-mcmodel=small"]), "f", &[S::ALIAS]),
-    case("clang's older CFI", CLANG, FULL, (CFI, CFI_FLAGS), "f", &[S::CFI]),
-    case("the same in a module that was split", CLANG, THIN, (CFI, CFI_FLAGS), "f", &[S::SPLIT, S::CFI]),
-    case("the jump table's side of it", CLANG, THIN, (CFI, CFI_FLAGS), "f", &[S::SPLIT]),
-    nameless("a table of a switch", GCC, PLAIN, (SWITCH, &[]), "CSWTCH", &[S::NUMBER]),
-    nameless("a compound literal", GCC, PLAIN, (COMPOUND, &[]), "__compound_literal", &[S::NUMBER]),
-    nameless("a compound literal", CLANG, EVERY, (COMPOUND, &[]), ".compoundliteral", &[]),
-    nameless("the name of a function", GCC, PLAIN, (FUNC, &[]), "__func__", &[S::NUMBER]),
-    nameless("a counter", ALL, PLAIN, (COUNTER, &[]), "__UNIQUE_ID_modinfo", &[S::COUNTER]),
-    case("an initcall", ALL, PLAIN, (INITCALL, &[]), "f6", &[S::INITCALL]),
+    case("a local name of a global", (GCC, PLAIN), (ALIAS, &["-fPIC", "-mcmodel=small"]), "f", &[S::ALIAS]),
+    case("clang's older CFI", (CLANG, FULL), (CFI, CFI_FLAGS), "f", &[S::CFI]),
+    case("the same in a module that was split", (CLANG, THIN), (CFI, CFI_FLAGS), "f", &[S::SPLIT, S::CFI]),
+    case("the jump table's side of it", (CLANG, THIN), (CFI, CFI_FLAGS), "f", &[S::SPLIT]),
+    nameless("a table of a switch", (GCC, PLAIN), (SWITCH, &[]), "CSWTCH", &[S::NUMBER]),
+    nameless("a compound literal", (GCC, PLAIN), (COMPOUND, &[]), "__compound_literal", &[S::NUMBER]),
+    nameless("a compound literal", (CLANG, EVERY), (COMPOUND, &[]), ".compoundliteral", &[]),
+    nameless("the name of a function", (GCC, PLAIN), (FUNC, &[]), "__func__", &[S::NUMBER]),
+    nameless("a counter", (ALL, PLAIN), (COUNTER, &[]), "__UNIQUE_ID_modinfo", &[S::COUNTER]),
+    case("an initcall", (ALL, PLAIN), (INITCALL, &[]), "f6", &[S::INITCALL]),
 ];
 
 fn names(file: &ElfFile) -> Vec<String> {

@@ -46,6 +46,14 @@ pub struct Package {
     pub(crate) about: About,
 }
 
+/// The names that package managers have for an architecture.
+struct ArchNames {
+    /// dpkg's.
+    deb: &'static str,
+    /// rpm's.
+    rpm: &'static str,
+}
+
 impl Package {
     /// Plans one package for each kernel, sorted by package name.
     ///
@@ -93,11 +101,13 @@ impl Package {
     }
 
     pub(crate) fn architecture(&self, format: Format) -> &'static str {
-        match (format, self.livepatch.arch) {
-            (Format::Deb, Arch::X86_64) => "amd64",
-            (Format::Deb, Arch::Arm64) => "arm64",
-            (Format::Rpm, Arch::X86_64) => "x86_64",
-            (Format::Rpm, Arch::Arm64) => "aarch64",
+        let names = match self.livepatch.arch {
+            Arch::X86_64 => ArchNames { deb: "amd64", rpm: "x86_64" },
+            Arch::Arm64 => ArchNames { deb: "arm64", rpm: "aarch64" },
+        };
+        match format {
+            Format::Deb => names.deb,
+            Format::Rpm => names.rpm,
         }
     }
 

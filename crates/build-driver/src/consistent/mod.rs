@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
-use crate::config::{Config, KernelArch};
+use crate::arch::KernelArch;
+use crate::config::Config;
 use crate::files::script;
 use crate::kbuild::recorded::module_objects;
 use crate::language::{Identifier, MakeWord, is_source_path};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use klpx_diagnosis::{Diagnosis, Note, Result, codes};
 
-use crate::config::{self, Config, KernelArch};
+use crate::arch::KernelArch;
+use crate::config::{self, Config};
 use crate::consistent::lists::UnitLists;
 use crate::given::{Given, profile};
 use crate::kernel::contents::Contents;

@@ -3,7 +3,8 @@
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use super::Distribution;
-use crate::config::{self, Config, KernelArch};
+use crate::arch::KernelArch;
+use crate::config::{self, Config};
 use crate::process::Runner;
 use crate::toolchain::{self, Toolchain, Wishes};
 use crate::tree::Version;

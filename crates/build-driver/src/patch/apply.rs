@@ -7,7 +7,7 @@ use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 
-use crate::config::KernelArch;
+use crate::arch::KernelArch;
 use crate::kernel::PatchableKernel;
 use crate::patch::{Hunk, Patch, PatchSet, PlacedHunk, classify, forms, included, lines};
 use crate::process::{Call, Runner};

@@ -94,7 +94,7 @@ pub(super) fn whole_path<'t>(text: &'t [u8], path: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KernelArch;
+    use crate::arch::KernelArch;
     use crate::patch::PatchSet;
     use crate::patch::apply::prepare;
     use crate::process::Runner;

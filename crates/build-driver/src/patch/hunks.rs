@@ -37,7 +37,7 @@ impl AppliedPatch {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::KernelArch;
+    use crate::arch::KernelArch;
     use crate::patch::PatchSet;
     use crate::patch::apply::prepare;
     use crate::process::Runner;

@@ -7,7 +7,7 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use super::apply::FileEdit;
 use super::kind::{self, FileKind, classify};
-use crate::config::KernelArch;
+use crate::arch::KernelArch;
 use crate::kbuild::includes::Includers;
 
 /// Refuses changes of files that make reads, and of files without a known reader.

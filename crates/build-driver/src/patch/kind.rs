@@ -3,7 +3,7 @@
 
 use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, codes};
 
-use crate::config::KernelArch;
+use crate::arch::KernelArch;
 use crate::tree;
 
 /// What a file of the kernel tree means for a livepatch, by its path.

@@ -16,7 +16,7 @@ use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKi
 use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 use sha2::{Digest, Sha256};
 
-use crate::config::KernelArch;
+use crate::arch::KernelArch;
 use crate::process;
 
 pub use kind::{FileKind, classify};

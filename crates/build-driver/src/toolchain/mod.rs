@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, KernelArch};
+use crate::arch::KernelArch;
+use crate::config::Config;
 use crate::language::MakeWord;
 use crate::process::{Call, Runner};
 
@@ -223,7 +224,7 @@ fn host_compiler(cc: &str, cross: &str, llvm: bool) -> String {
 
 /// The candidate sets of tool names, the likeliest first.
 fn candidates(config: &Config, arch: KernelArch, wishes: &Wishes<'_>, wanted: &str) -> Vec<ToolCandidate> {
-    let cross = wishes.cross.map_or_else(|| default_cross(arch), str::to_owned);
+    let cross = wishes.cross.unwrap_or_else(|| arch.cross()).to_owned();
     let lld = config.is("LD_IS_LLD");
     if config.is("CC_IS_CLANG") || wishes.llvm.is_some() {
         let major = (config.number("CLANG_VERSION") / 10_000).to_string();
@@ -270,14 +271,6 @@ fn gcc(name: String, lld: bool, cross: &str) -> ToolCandidate {
         make.push(format!("LD={ld}"));
     }
     ToolCandidate { cc: name, ld, make, affixes: (cross.to_owned(), String::new()) }
-}
-
-fn default_cross(arch: KernelArch) -> String {
-    match (arch, std::env::consts::ARCH) {
-        (KernelArch::X86_64, "x86_64") | (KernelArch::Arm64, "aarch64") => String::new(),
-        (KernelArch::X86_64, _) => "x86_64-linux-gnu-".to_owned(),
-        (KernelArch::Arm64, _) => "aarch64-linux-gnu-".to_owned(),
-    }
 }
 
 /// The first line of `PROGRAM --version`. `None` if the program is missing or fails.

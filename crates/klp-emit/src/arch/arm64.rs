@@ -1,11 +1,57 @@
-//! arm64 instruction facts.
+//! The facts about arm64 code.
 
-use klpx_normalize::escape::adr_distance;
+use klpx_normalize::arch::arm64::adr_distance;
 use object::elf;
 
 use super::effect::{Effect, Relocated};
-use super::{RuntimeLoad, Veneer};
+use super::encoding::AddressEncoding;
+use super::facts::{CodeFacts, RuntimeLoad, Veneer};
 use crate::image::Location;
+
+/// arm64.
+pub(super) static FACTS: CodeFacts = CodeFacts {
+    is_branch: |_, _, _| false,
+    encodings: &ENCODINGS,
+    zero_extended: elf::R_AARCH64_ABS32.0,
+    branch_lengths_vary: false,
+    shortened_pair: Some(shortened_pair),
+    runtime_load,
+    // four pieces of 16 bits
+    code_holds_constants: false,
+    veneer: Some(&VENEER),
+    begins_with_landing_pad,
+    straight_code_length,
+    filler: 0,
+    effects,
+    // x0 to x7 (AAPCS64 6.8.2)
+    argument_registers: &[0, 1, 2, 3, 4, 5, 6, 7],
+    // x19 to x28 (AAPCS64 6.1.1)
+    preserved_registers: &[19, 20, 21, 22, 23, 24, 25, 26, 27, 28],
+    may_branch_to,
+    follows_addresses: false,
+    finds_linked_users: false,
+};
+
+static ENCODINGS: [(u32, AddressEncoding); 18] = [
+    (elf::R_AARCH64_MOVW_UABS_G0_NC.0, AddressEncoding::Part(0)),
+    (elf::R_AARCH64_MOVW_UABS_G1_NC.0, AddressEncoding::Part(16)),
+    (elf::R_AARCH64_MOVW_UABS_G2_NC.0, AddressEncoding::Part(32)),
+    (elf::R_AARCH64_MOVW_UABS_G3.0, AddressEncoding::Part(48)),
+    (elf::R_AARCH64_LD_PREL_LO19.0, AddressEncoding::Words(5, 19)),
+    (elf::R_AARCH64_ADR_PREL_LO21.0, AddressEncoding::Adr),
+    (elf::R_AARCH64_ADR_PREL_PG_HI21.0, AddressEncoding::Adrp),
+    (elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0, AddressEncoding::Adrp),
+    (elf::R_AARCH64_ADD_ABS_LO12_NC.0, AddressEncoding::Low(0)),
+    (elf::R_AARCH64_LDST8_ABS_LO12_NC.0, AddressEncoding::Low(0)),
+    (elf::R_AARCH64_LDST16_ABS_LO12_NC.0, AddressEncoding::Low(1)),
+    (elf::R_AARCH64_LDST32_ABS_LO12_NC.0, AddressEncoding::Low(2)),
+    (elf::R_AARCH64_LDST64_ABS_LO12_NC.0, AddressEncoding::Low(3)),
+    (elf::R_AARCH64_LDST128_ABS_LO12_NC.0, AddressEncoding::Low(4)),
+    (elf::R_AARCH64_TSTBR14.0, AddressEncoding::Words(5, 14)),
+    (elf::R_AARCH64_CONDBR19.0, AddressEncoding::Words(5, 19)),
+    (elf::R_AARCH64_JUMP26.0, AddressEncoding::Words(0, 26)),
+    (elf::R_AARCH64_CALL26.0, AddressEncoding::Words(0, 26)),
+];
 
 /// The placeholder of `runtime_const_ptr()`, 16 bits per instruction, the low ones first
 /// (arch/arm64/include/asm/runtime-const.h): `movz` and three `movk`, without the register.
@@ -25,20 +71,25 @@ fn words(code: &[u8]) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
 
 /// `adrp x16, symbol; add x16, x16, :lo12:symbol; ret x16`. x16 is free between functions (AAPCS64). Compilers omit the
 /// landing pad of a function that is only called directly; unlike `br`, `ret` needs no landing pad.
-pub(super) static VENEER: Veneer = Veneer {
+///
+/// If a `bl` does not reach its target, the loader makes an entry in `.plt`, which branches on by `br x16`. The loader
+/// can't do this when the patched module arrives: `.plt` is read-only by then, and module_emit_plt_entry
+/// (arch/arm64/kernel/module-plts.c) writes there directly. Nor must it do this where BTI is on and the callee has no
+/// landing pad.
+static VENEER: Veneer = Veneer {
     code: &[0x9000_0010, 0x9100_0210, 0xd65f_0200],
     relocations: &[(0, elf::R_AARCH64_ADR_PREL_PG_HI21.0), (4, elf::R_AARCH64_ADD_ABS_LO12_NC.0)],
 };
 
 /// Returns true if code begins with an instruction to which `br x16` may lead under BTI: `bti c`, `bti jc`, `paciasp`,
 /// `pacibsp`.
-pub(super) fn begins_with_landing_pad(code: &[u8]) -> bool {
+fn begins_with_landing_pad(code: &[u8]) -> bool {
     let first = words(code).next().map(|(_, word)| word);
     matches!(first, Some(0xd503_245f | 0xd503_24df | 0xd503_233f | 0xd503_237f))
 }
 
 /// `movz`, `movk`, `movk`, `movk` of one register become `adrp`, `ldr`, `nop`, `nop` of the same register.
-pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
+fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
     let mut found = words(code.get(place..place + 16)?).map(|(_, word)| word);
     let register = found.clone().next()? & 31;
     // Register 31 is the zero register in a move, but the stack pointer in a load.
@@ -57,19 +108,19 @@ pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
 }
 
 /// The length of code up to the first `b`, `br` or `ret`: these have no condition and no link.
-pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
+fn straight_code_length(code: &[u8]) -> Option<usize> {
     let ends =
         |w: u32| w >> 26 == 0b00_0101 || w & 0xffff_fc1f == 0xd61f_0000 || w & 0xffff_fc1f == 0xd65f_0000;
     words(code).find(|&(_, word)| ends(word)).map(|(at, _)| at + 4)
 }
 
 /// The distance of a `b` or `bl`, in bytes from its place.
-pub(super) fn branch_distance(word: u32) -> i64 {
+fn branch_distance(word: u32) -> i64 {
     i64::from((word << 6) as i32 >> 6) * 4
 }
 
 /// `adrp`, `add` of one register that the linker changed to `nop`, `adr` (lld's AArch64Relaxer).
-pub(super) fn shortened_pair(kinds: (u32, u32), witness_code: &[u8], image_code: &[u8]) -> Option<i64> {
+fn shortened_pair(kinds: (u32, u32), witness_code: &[u8], image_code: &[u8]) -> Option<i64> {
     if kinds != (elf::R_AARCH64_ADR_PREL_PG_HI21.0, elf::R_AARCH64_ADD_ABS_LO12_NC.0) {
         return None;
     }
@@ -84,8 +135,7 @@ pub(super) fn shortened_pair(kinds: (u32, u32), witness_code: &[u8], image_code:
     one.then_some(distance + 4)
 }
 
-/// See [`super::effects`].
-pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
+fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
     for (at, word) in words(code) {
         let place = base.wrapping_add(at as u64);
         let location = relocated(place, place.wrapping_add(4)).map(|(_, location)| location);
@@ -124,8 +174,8 @@ pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &m
     }
 }
 
-/// See [`super::may_branch_to`]; the instructions are `b` and `bl`.
-pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
+/// Finds `b` and `bl`.
+fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
     let place = |at: usize| base.wrapping_add(at as u64);
     let leads = |&(at, word): &(usize, u32)| {
         word >> 26 & 0b01_1111 == 0b00_0101

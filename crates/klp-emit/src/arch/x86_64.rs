@@ -1,4 +1,4 @@
-//! x86_64 instruction facts.
+//! The facts about x86_64 code.
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
@@ -7,9 +7,33 @@ use iced_x86::{
 use klpx_normalize::arch::RelocationKind;
 use object::elf;
 
-use super::RuntimeLoad;
 use super::effect::{Effect, Relocated};
+use super::facts::{CodeFacts, RuntimeLoad};
 use crate::image::Location;
+
+/// x86_64. Registers have the numbers that instructions give them.
+pub(super) static FACTS: CodeFacts = CodeFacts {
+    is_branch,
+    encodings: &[],
+    zero_extended: elf::R_X86_64_32.0,
+    branch_lengths_vary: true,
+    shortened_pair: None,
+    runtime_load,
+    // an immediate of 8 bytes
+    code_holds_constants: true,
+    veneer: None,
+    begins_with_landing_pad: |_| true,
+    straight_code_length,
+    filler: 0xcc, // int3
+    effects,
+    // rdi, rsi, rdx, rcx, r8, r9 (x86-64 psABI 3.2.3)
+    argument_registers: &[7, 6, 2, 1, 8, 9],
+    // rbx, rbp, r12 to r15 (the same section)
+    preserved_registers: &[3, 5, 12, 13, 14, 15],
+    may_branch_to,
+    follows_addresses: true,
+    finds_linked_users: true,
+};
 
 /// The placeholder of `runtime_const_ptr()` (arch/x86/include/asm/runtime-const.h).
 const PLACEHOLDER: u64 = 0x0123_4567_89ab_cdef;
@@ -17,7 +41,7 @@ const PLACEHOLDER: u64 = 0x0123_4567_89ab_cdef;
 /// Assemblers give most branches `PLT32`, but some conditional ones `PC32`. Their opcodes `e8`, `e9` and `0f 80`..`0f
 /// 8f` stand directly before the displacement, where a RIP-relative operand has its ModRM byte, which is never one of
 /// these.
-pub(super) fn is_branch(kind: &RelocationKind, code: &[u8], place: usize) -> bool {
+fn is_branch(kind: &RelocationKind, code: &[u8], place: usize) -> bool {
     if kind.code != elf::R_X86_64_PC32.0 {
         return false;
     }
@@ -30,7 +54,7 @@ pub(super) fn is_branch(kind: &RelocationKind, code: &[u8], place: usize) -> boo
 }
 
 /// `movabs $placeholder,%reg` (10 bytes) becomes `mov sym(%rip),%reg; nopl (%rax)`.
-pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
+fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
     let at = place.checked_sub(2)?;
     let &[rex, opcode, ref immediate @ ..] = code.get(at..place + 8)? else { return None };
     if *immediate != PLACEHOLDER.to_le_bytes() || !matches!(rex, 0x48 | 0x49) || opcode & 0xf8 != 0xb8 {
@@ -42,7 +66,7 @@ pub(super) fn runtime_load(code: &[u8], place: usize) -> Option<RuntimeLoad> {
     Some(RuntimeLoad { at, bytes, relocations: vec![(at + 3, elf::R_X86_64_PC32.0, -4)] })
 }
 
-pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
+fn straight_code_length(code: &[u8]) -> Option<usize> {
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
     while decoder.can_decode() {
         let instruction = decoder.decode();
@@ -57,8 +81,7 @@ pub(super) fn straight_code_length(code: &[u8]) -> Option<usize> {
     None
 }
 
-/// See [`super::effects`].
-pub(super) fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
+fn effects(code: &[u8], base: u64, relocated: Relocated<'_>, tell: &mut dyn FnMut(Effect)) {
     let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NONE);
     let mut known = InstructionInfoFactory::new();
     while decoder.can_decode() {
@@ -141,9 +164,8 @@ fn assignment(i: &Instruction, relocated: Relocated<'_>) -> Option<Effect> {
     }
 }
 
-/// See [`super::may_branch_to`]; the instructions are `e8` and `e9`, whose distance counts from the end of its four
-/// bytes.
-pub(super) fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
+/// Finds `e8` and `e9`, whose distance counts from the end of its four bytes.
+fn may_branch_to(code: &[u8], base: u64, targets: &[u64]) -> Vec<u64> {
     let opcodes = memchr::memchr2_iter(0xe8, 0xe9, code);
     let leads = |&at: &usize| {
         let Some(&[a, b, c, d]) = code.get(at + 1..at + 5) else { return false };

@@ -14,7 +14,6 @@ mod readers;
 use std::collections::BTreeSet;
 
 use klpx_diagnosis::Offset;
-use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::is_apart;
@@ -22,6 +21,7 @@ use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use crate::arch;
 use crate::plan::ComparedUnit;
 
 /// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
@@ -37,7 +37,7 @@ pub(crate) fn carry(
     let Some(original) = builds.counterpart(item) else {
         return Err("the kernel does not have it".to_owned());
     };
-    if builds.patched.arch != Arch::X86_64 {
+    if !arch::follows_addresses(builds.patched.arch) {
         return Err(format!("klpx does not follow addresses through {} code", builds.patched.arch.name()));
     }
     // Code that kept the old table's address goes on using it; code that keeps the new table's address is left with

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 
 use klpx_diagnosis::Offset;
 use klpx_engine::code::FunctionBody;
-use klpx_normalize::arch::Arch;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use crate::disassembly::instructions;
+use crate::disassembly::{DisassembledInstruction, instructions};
 
 /// How many instructions of a function are compared. In the worst case the time grows with the square of this number.
 pub(super) const MOST: usize = 4_000;
@@ -47,43 +46,24 @@ pub(super) enum ComparedRow {
 pub(super) fn lines(body: &FunctionBody) -> Vec<ListingLine> {
     let mut references = body.references.iter().peekable();
     let all = instructions(body.arch, &body.bytes).take(MOST);
-    let line = |one: crate::disassembly::DisassembledInstruction| {
+    let line = |one: DisassembledInstruction| {
         let end = (one.offset + one.length) as u64;
         let own: Vec<_> =
             std::iter::from_fn(|| references.next_if(|reference| reference.offset < end)).collect();
         let meaning = own.iter().map(|reference| reference.meaning.clone()).collect();
         let to: Vec<&str> = own.iter().map(|reference| reference.to.as_str()).collect();
         let to = to.join(", ");
-        let word = match body.arch {
-            Arch::X86_64 => one.text.clone(),
-            Arch::Arm64 => word(&body.bytes[one.offset..one.offset + one.length]),
-        };
         let arrow = if to.is_empty() { String::new() } else { format!(" → {to}") };
-        let (text, key, branch) = match (one.branch, body.arch, own.is_empty()) {
-            (Some(branch), Arch::X86_64, true) => {
-                (format!("{} {}", branch.mnemonic, Offset(branch.target)), branch.fixed, Some(branch.target))
+        let (text, branch) = match (one.branch, own.is_empty()) {
+            (Some(branch), true) => {
+                (format!("{} {}", branch.text, Offset(branch.target)), Some(branch.target))
             }
-            (Some(branch), Arch::X86_64, false) => {
-                (format!("{}{arrow}", branch.mnemonic), branch.fixed, None)
-            }
-            (Some(branch), Arch::Arm64, true) => (
-                format!("{word} {} {}", branch.mnemonic, Offset(branch.target)),
-                branch.fixed,
-                Some(branch.target),
-            ),
-            (Some(branch), Arch::Arm64, false) => {
-                (format!("{word} {}{arrow}", branch.mnemonic), branch.fixed, None)
-            }
-            (None, ..) => (format!("{word}{arrow}"), word, None),
+            (Some(branch), false) => (format!("{}{arrow}", branch.text), None),
+            (None, _) => (format!("{}{arrow}", one.text), None),
         };
-        ListingLine { offset: one.offset, text, key: (key, meaning), branch }
+        ListingLine { offset: one.offset, text, key: (one.fixed, meaning), branch }
     };
     all.map(line).collect()
-}
-
-/// An arm64 instruction word in the form that an assembler's `.inst` takes.
-fn word(bytes: &[u8]) -> String {
-    bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All rows of two listings.
@@ -166,6 +146,7 @@ pub(super) fn cut(rows: &[ComparedRow], most: usize) -> Vec<ComparedRow> {
 #[cfg(test)]
 mod tests {
     use klpx_engine::code::{CodeReference, Filled};
+    use klpx_normalize::arch::Arch;
 
     use super::*;
 
@@ -226,7 +207,7 @@ mod tests {
         let (a, b) = (body(&[0xff; 9], &[(3, "x", "x"), (90, "y", "y")]), body(&[], &[]));
         assert_eq!(rows(&a, &b).len(), lines(&a).len());
         let words = FunctionBody { arch: Arch::Arm64, ..body(&[0x1f, 0x20, 0x03, 0xd5, 1], &[]) };
-        assert_eq!(lines(&words)[0].text, "d503201f");
+        assert_eq!(lines(&words)[0].text, "nop");
         assert_eq!(lines(&words)[1].text, "01");
     }
 }

@@ -256,7 +256,7 @@ fn headings_are_in_order_and_tables_have_heads() {
 
 #[test]
 fn fifty_long_functions_are_below_2_mb_and_what_is_cut_is_said() {
-    for arch in [Arch::X86_64, Arch::Arm64] {
+    for &arch in Arch::ALL {
         for page in pages(50, 1_000, arch) {
             assert!(page.len() < 2_000_000, "{}", page.len());
             assert!(page.contains("cut here: "));

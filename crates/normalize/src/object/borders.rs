@@ -1,12 +1,12 @@
 //! References that can mean two things. An assembler writes a reference to a local as section and offset. Where one
 //! item ends and the next begins, the end of an array and the start of the next item have the same offset.
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
+use super::meaning::MAX_INSTRUCTION;
 use super::{ItemId, Object, Role};
-use crate::arch::Arch;
+use crate::arch::FieldInCode;
 use crate::elf::{Definition, Rela, SectionId};
 use crate::name::Anonymous;
 
@@ -23,11 +23,7 @@ impl Object<'_> {
         if self.elf.symbol_type(symbol) != elf::STT_SECTION.0 || self.role(section) == Role::Code {
             return None;
         }
-        let bias = match self.relocation_kind(rela) {
-            Some(kind) if self.role(from) == Role::Code => self.arch.pc_bias(kind),
-            _ => 0,
-        };
-        let place = rela.r_addend.get(LE).wrapping_add(bias).wrapping_add(self.trailing_bytes(from, rela));
+        let place = self.biased_addend(from, rela).wrapping_add(self.trailing_bytes(from, rela));
         let place = self.elf.symbol_value(symbol).checked_add_signed(place)?;
         let (first, last) = self.section_items[section.index()];
         let items = &self.items[first as usize..last as usize];
@@ -53,7 +49,7 @@ impl Object<'_> {
     /// Returns true if the instruction with this field only reads or writes the place: then the reference is not the
     /// end of an item.
     fn is_plain_access(&self, section: SectionId, rela: &Rela) -> bool {
-        if self.arch != Arch::X86_64 || self.role(section) != Role::Code {
+        if !self.arch.counts_from_end() || self.role(section) != Role::Code {
             return false;
         }
         let at = rela.r_offset.get(LE);
@@ -63,21 +59,7 @@ impl Object<'_> {
             return false;
         };
         let start = self.item(item).entry.min(at);
-        let code = self.range(section, start, at.saturating_add(16));
-        let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
-        while decoder.can_decode() {
-            let instruction = decoder.decode();
-            if instruction.next_ip() <= at {
-                continue;
-            }
-            let fields = decoder.get_constant_offsets(&instruction);
-            let field = instruction.ip() + fields.displacement_offset() as u64;
-            return fields.has_displacement()
-                && field == at
-                && instruction.mnemonic() != Mnemonic::Lea
-                && matches!(instruction.memory_base(), Register::None | Register::RIP)
-                && instruction.memory_index() == Register::None;
-        }
-        false
+        let code = self.range(section, start, at.saturating_add(MAX_INSTRUCTION));
+        self.arch.is_plain_access(FieldInCode { code, start, field: at })
     }
 }

@@ -5,7 +5,7 @@
 use object::endian::LittleEndian as LE;
 
 use crate::elf::SectionId;
-use crate::escape::{BranchField, escapes};
+use crate::escape::{BranchField, Escape};
 use crate::object::{ItemId, Object, Role};
 
 /// A branch that the assembler resolved. Places are offsets in the section.
@@ -35,7 +35,7 @@ impl Object<'_> {
                 || self.is_data_in_code(section, place)
         };
         let code = self.range(section, start, end);
-        let branch = |escape: crate::escape::Escape| {
+        let branch = |escape: Escape| {
             let target = start.wrapping_add_signed(escape.target);
             let holds = |&id: &ItemId| {
                 let item = self.item(id);
@@ -48,6 +48,6 @@ impl Object<'_> {
                 field: escape.field.map(|field| (start + field.at as u64, field)),
             }
         };
-        escapes(self.arch, code, &settled).into_iter().map(branch).collect()
+        self.arch.escapes(code, &settled).into_iter().map(branch).collect()
     }
 }

@@ -8,7 +8,6 @@
 use object::endian::LittleEndian as LE;
 
 use super::{ItemId, Object, Role};
-use crate::arch::Arch;
 use crate::elf::SectionId;
 use crate::name;
 
@@ -55,7 +54,7 @@ impl Object<'_> {
     pub(super) fn claim_gaps(&mut self) {
         let sections: Vec<SectionId> =
             self.elf.section_ids().filter(|&id| self.role(id) == Role::Code).collect();
-        if self.arch == Arch::X86_64 {
+        if !self.arch.has_code_outside_symbols() {
             return sections.into_iter().for_each(|id| self.claim_padding(id));
         }
         self.read_marks();
@@ -71,8 +70,8 @@ impl Object<'_> {
         }
     }
 
-    /// Claims the padding that calls are patched into. On x86_64 nothing else of a function lies outside its symbol;
-    /// other uncovered code is a weak function that lost its name.
+    /// Claims the padding that calls are patched into. Nothing else of a function lies outside its symbol on this
+    /// architecture; other uncovered code is a weak function that lost its name.
     fn claim_padding(&mut self, section: SectionId) {
         let (first, last) = self.section_items[section.index()];
         if last - first == 1 {
